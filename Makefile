@@ -1,0 +1,33 @@
+# Everything runs in .venv, which the first target makes: Python 3.10 or newer and make are all it takes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check lint bench clean
+
+demo: $(INSTALLED)  ## run the example under Backprop, on real data
+	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
+
+test: $(INSTALLED)  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test  ## what CI runs: format, lint, types, tests
+
+bench: $(INSTALLED)  ## measure and print the table of numbers
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) digits-checkpoints
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Backprop needs Python 3.10 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[examples,test]'
+	touch $@

@@ -1,0 +1,181 @@
+"""Is a checkpoint whole, and which one to resume from?
+
+Paths and measures enter, verdicts leave. The recorder calls `measure` when a trainer reports a save, `resume` calls
+`choose`, views call `problem` with `thorough=False`. Everything here only reads.
+"""
+
+import json
+import os
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from backprop.records import Checkpoint, ManifestEntry, Measure, Record
+
+MAX_MANIFEST_FILES = 10_000  # a folder with more is somebody's data, not a checkpoint: do not walk it all
+_MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
+_ALWAYS_ZIP = {".npz", ".keras"}
+_ZIP_OR_PICKLE = {".pt", ".pth"}  # torch.save: a zip since PyTorch 1.6, a pickle before
+
+
+def measure(path: str) -> Measure:
+    """Sizes of a checkpoint as it lies there now; `size_bytes` is None when it is not there.
+
+    `saved_at` is the newest modification time, so that it does not depend on who measures when.
+    """
+    try:
+        info = Path(path).stat()
+        if not stat.S_ISDIR(info.st_mode):
+            return Measure(size_bytes=info.st_size, saved_at=_utc(info.st_mtime))
+        files = list(_files_below(path))
+    except OSError:  # gone, or never there: a report is only a claim
+        return Measure(size_bytes=None, saved_at=datetime.now(timezone.utc))
+    return Measure(
+        size_bytes=sum(info.st_size for _, info in files),
+        saved_at=_utc(max((info.st_mtime for _, info in files), default=info.st_mtime)),
+        manifest=tuple(ManifestEntry(path=name, size_bytes=info.st_size) for name, info in files),
+    )
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    count = 0
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            count += 1
+            if count > MAX_MANIFEST_FILES:
+                raise OSError(f"more than {MAX_MANIFEST_FILES} files in it")
+            path = os.path.join(parent, name)  # noqa: PTH118  pathlib is slow on ten thousand files
+            info = os.stat(path)  # noqa: PTH116
+            if stat.S_ISREG(info.st_mode) and _is_utf8(path):
+                yield os.path.relpath(path, folder), info
+
+
+def _is_utf8(path: str) -> bool:
+    # a name that is not text cannot be written into the journal's JSON
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class Choice(Record, frozen=True):
+    """Which checkpoint to resume from, and what was passed over on the way."""
+
+    checkpoint: Checkpoint | None
+    skipped: tuple[tuple[Checkpoint, str], ...] = ()  # newest first, each with the reason
+
+
+def choose(checkpoints: Sequence[Checkpoint]) -> Choice:
+    """The newest whole one. `checkpoints`: oldest first. Reads every byte of the candidates."""
+    skipped: list[tuple[Checkpoint, str]] = []
+    for checkpoint in reversed(checkpoints):
+        reason = problem(checkpoint.path, checkpoint.measure)
+        if reason is None:
+            return Choice(checkpoint=checkpoint, skipped=tuple(skipped))
+        skipped.append((checkpoint, reason))
+    return Choice(checkpoint=None, skipped=tuple(skipped))
+
+
+def problem(path: str, reported: Measure | None = None, *, thorough: bool = True) -> str | None:
+    """Why this checkpoint must not be resumed from; None when it is whole.
+
+    `reported`: as it was when the trainer reported it; without it only the file itself is judged. `thorough` reads
+    every byte of zip files against their checksums, which costs what loading the checkpoint costs; without it only
+    the containers' tables of contents are read.
+    """
+    try:
+        if not Path(path).exists():
+            return "it does not exist"
+        if Path(path).is_dir():
+            return _folder_problem(Path(path), reported, thorough=thorough)
+        expected_bytes = reported.size_bytes if reported else None
+        return _file_problem(Path(path), expected_bytes, thorough=thorough)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror or error}"
+
+
+def _folder_problem(folder: Path, reported: Measure | None, *, thorough: bool) -> str | None:
+    manifest = reported.manifest if reported else None
+    if manifest is None:
+        manifest = tuple(ManifestEntry(path=name, size_bytes=info.st_size) for name, info in _files_below(str(folder)))
+    if not manifest:
+        return "the folder is empty"
+    for entry in manifest:
+        if not (folder / entry.path).exists():
+            return f"{entry.path} is missing from it"
+        reason = _file_problem(folder / entry.path, entry.size_bytes, thorough=thorough)
+        if reason is not None:
+            return f"{entry.path}: {reason}"
+    return None
+
+
+def _file_problem(path: Path, expected_bytes: int | None, *, thorough: bool) -> str | None:
+    info = path.stat()
+    if not stat.S_ISREG(info.st_mode):
+        return "it is neither a file nor a folder"
+    size_bytes = info.st_size
+    if expected_bytes is not None and size_bytes < expected_bytes:
+        return f"it is {size_bytes} bytes long, and was {expected_bytes} when it was reported"
+    if expected_bytes is None and size_bytes == 0:
+        return "it is empty"
+    with path.open("rb") as file:
+        magic = file.read(4)
+    kind = path.suffix.lower()
+    if kind == ".safetensors":
+        return _safetensors_problem(path, size_bytes)
+    if kind == ".json":
+        return _json_problem(path)
+    if magic.startswith(b"PK") or kind in _ALWAYS_ZIP:
+        return _zip_problem(path, thorough=thorough)
+    if kind in _ZIP_OR_PICKLE and not magic.startswith(b"\x80"):
+        return f"it is not a {kind} file (it begins with {magic!r})"
+    return None
+
+
+def _zip_problem(path: Path, *, thorough: bool) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip() if thorough else None
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        return f"its zip container is broken: {error}"
+    except Exception as error:  # noqa: BLE001  zlib.error, lzma.LZMAError...: whatever a decoder makes of garbage
+        return f"its zip container is broken: {type(error).__name__}: {error}"
+    return f"its zip container is broken: bad checksum of {broken}" if broken else None
+
+
+def _safetensors_problem(path: Path, size_bytes: int) -> str | None:
+    # 8 bytes little-endian length, a JSON header of that length, then the tensors: the format's README
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            return f"its safetensors header is cut off: {size_bytes} bytes in all"
+        (header_bytes,) = struct.unpack("<Q", prefix)
+        if header_bytes > min(size_bytes - 8, _MAX_SAFETENSORS_HEADER_BYTES):
+            return f"its safetensors header would be {header_bytes} bytes long, in a file of {size_bytes}"
+        header = file.read(header_bytes)
+    try:
+        tensors = json.loads(header)
+        data_bytes = max(
+            (int(t["data_offsets"][1]) for name, t in tensors.items() if name != "__metadata__"), default=0
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return "its safetensors header is not readable"
+    expected = 8 + header_bytes + data_bytes
+    return None if size_bytes == expected else f"it is {size_bytes} bytes long, and its header says {expected}"
+
+
+def _json_problem(path: Path) -> str | None:
+    try:
+        json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        return f"it is not valid JSON: {error}"
+    return None

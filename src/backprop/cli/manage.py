@@ -1,0 +1,177 @@
+"""Commands that change what is there: stop, rm, reindex."""
+
+import getpass
+import os
+import shutil
+import signal
+import sys
+import time
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from backprop.cli.common import RunWord, find_run, open_caught_up, say
+from backprop.errors import BusyError, UsageError
+from backprop.records import Checkpoint, Run, RunView, StopReason
+from backprop.store import journal as journals
+from backprop.store.index import Index
+from backprop.store.journal import Journal, StopAsked
+from backprop.store.rundir import Home
+
+_STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
+_STOP_NOW_S = 5.0  # how long a supervisor may take to hear `stop --now` before it is taken for dead
+_POLL_S = 0.05
+_GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, and never finished
+
+
+def stop(
+    run: RunWord,
+    now: Annotated[bool, typer.Option("--now", help="Kill it at once, without time to save.")] = False,
+) -> None:
+    """Stop a run gracefully and wait until it has ended."""
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        view = find_run(index, run)
+        session = view.run.last_session
+        if view.run.status.is_final or session is None:
+            say(f"run {view.run.spec.id} is not going on ({view.run.status.value}).")
+            return
+        rundir = home.rundir(view.run.spec.id)
+        journal = Journal(rundir.journal_path)
+        detail = f"`backprop stop{' --now' if now else ''}` by {getpass.getuser()}"
+        journal.append(
+            StopAsked(
+                at=datetime.now(timezone.utc),
+                session=session.number,
+                by=StopReason.USER,
+                detail=detail,
+                now=now,
+            )
+        )
+        journal.close()
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(session.supervisor_pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
+        ended = _wait_for_end(home, view.run, _STOP_NOW_S if now else session.grace_s + _STOP_MARGIN_S)
+        if ended is None and now:
+            ended = _end_without_supervisor(home, index, view.run)
+        if ended is None:
+            raise BusyError(f"run {view.run.spec.id} has not stopped yet; to kill it: backprop stop {run} --now")
+        say(f"run {ended.spec.id} {ended.status.value}: {ended.reason}")
+
+
+def _wait_for_end(home: Home, run: Run, timeout_s: float) -> Run | None:
+    """The run once its session has ended; None after the timeout."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        entries, _ = journals.read(home.rundir(run.spec.id).journal_path)
+        now = journals.fold(run.spec, entries)
+        if now.status.is_final:
+            return now
+        time.sleep(_POLL_S)
+    return None
+
+
+def _end_without_supervisor(home: Home, index: Index, run: Run) -> Run | None:
+    """Kill a supervisor that does not answer, and let recovery end what is left."""
+    from backprop import provenance, recovery
+
+    session = run.last_session
+    if session is None or session.host != provenance.host() or session.boot_id != provenance.boot_id():
+        return None
+    say(f"the supervisor (process {session.supervisor_pid}) does not answer; killing it")
+    with suppress(ProcessLookupError):
+        os.kill(session.supervisor_pid, signal.SIGKILL)
+    time.sleep(_POLL_S)
+    recovery.refresh(home, index, home.rundir(run.spec.id), say)
+    return _wait_for_end(home, run, _STOP_NOW_S)
+
+
+def rm(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids, names, or 'last'.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Delete the checkpoints these runs reported, too.")
+    ] = False,
+) -> None:
+    """Remove the records of runs; the checkpoints only when asked to."""
+    from backprop import recovery
+    from backprop.store import snapshot
+
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        views = list({view.run.spec.id: view for view in (find_run(index, word) for word in runs)}.values())
+        for view in views:
+            if not view.run.status.is_final:
+                raise BusyError(recovery.busy_message(view.run))
+        files = [path for view in views for path in _deletable(view)] if checkpoints else []
+        _confirm(views, files, yes=yes)
+        for view in views:
+            rundir = home.rundir(view.run.spec.id)
+            journal = recovery.claim(rundir, view.run, say)
+            try:
+                rundir.remove()
+            finally:
+                journal.close()
+            index.remove(rundir.run_id)
+            snapshot.put(home, index, rundir.run_id, say)
+        for path in files:
+            with suppress(FileNotFoundError):
+                path.unlink()
+        for folder in {parent for view in views for parent in _folders(view)} if checkpoints else ():
+            with suppress(OSError):  # not empty: somebody keeps something else there
+                folder.rmdir()
+    say(f"removed {len(views)} run(s)" + (f" and {len(files)} checkpoint file(s)" if checkpoints else ""))
+
+
+def _deletable(view: RunView) -> list[Path]:
+    """The very files that were reported: for a folder what its manifest names, and nothing else that lies there."""
+    paths = [path for checkpoint in view.checkpoints for path in _files(checkpoint)]
+    return [path for path in paths if path.is_file()]
+
+
+def _files(checkpoint: Checkpoint) -> list[Path]:
+    if checkpoint.measure.manifest is None:
+        return [Path(checkpoint.path)]
+    return [Path(checkpoint.path) / entry.path for entry in checkpoint.measure.manifest]
+
+
+def _folders(view: RunView) -> set[Path]:
+    folders = set()
+    for checkpoint in view.checkpoints:
+        if checkpoint.measure.manifest is not None:
+            folders |= {path.parent for path in _files(checkpoint)} | {Path(checkpoint.path)}
+    return folders
+
+
+def _confirm(views: list[RunView], files: list[Path], *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("nobody is there to ask; to remove without asking: --yes")
+    for view in views:
+        say(f"{view.run.spec.id} {view.run.spec.name or ''} ({view.run.status.value}, step {view.last_step})")
+    for path in files:
+        say(f"  and {path}")
+    if not typer.confirm(f"Remove {len(views)} run(s)?", err=True):
+        raise typer.Abort
+
+
+def reindex() -> None:
+    """Rebuild index.db and experiments.json from the run directories."""
+    from backprop import recovery
+    from backprop.store import snapshot
+
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        run_ids = sorted(home.run_ids())
+        for run_id in run_ids:
+            index.remove(run_id)
+            recovery.refresh(home, index, home.rundir(run_id), say)
+        snapshot.rebuild(home, index, say)
+        for folder in home.runs_path.glob(".*-*"):
+            if time.time() - folder.stat().st_mtime > _GARBAGE_AFTER_S:
+                shutil.rmtree(folder, ignore_errors=True)
+        say(f"{index.count()} runs are in the index")

@@ -1,0 +1,290 @@
+"""Commands that train: run and resume."""
+
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from backprop import command as commands
+from backprop import config, provenance
+from backprop.cli import session
+from backprop.cli.common import JsonFlag, RunWord, find_run, open_caught_up, say
+from backprop.errors import UsageError
+from backprop.records import Limits, RunSpec
+from backprop.store.journal import CheckpointSkipped
+from backprop.store.rundir import Home, check_run_id, new_run_id
+
+_AFTER_DASHES = "backprop.after_dashes"
+
+
+class RunCommand(TyperCommand):
+    """Keeps what follows the first `--` apart: the script's own arguments, or a whole command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--" in args:
+            position = args.index("--")
+            ctx.meta[_AFTER_DASHES] = args[position + 1 :]
+            args = args[:position]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- ARGS...]"]
+
+
+def _help(key: str, text: str) -> str:
+    return f"{text} [default: {config.default(key):g}]"
+
+
+MinutesFlag = Annotated[
+    float | None,
+    typer.Option(
+        "-m",
+        "--max-run-minutes",
+        help=_help("maxRunMinutes", "The timebox: train for so long, then stop gracefully."),
+    ),
+]
+CheckpointFlag = Annotated[
+    float | None,
+    typer.Option(
+        "-c",
+        "--checkpoint-every-minutes",
+        help="Ask a script that listens for a checkpoint every so many minutes.",
+    ),
+]
+GraceFlag = Annotated[
+    float | None,
+    typer.Option("--grace", metavar="SECONDS", help=_help("graceSeconds", "Time to stop before it is killed.")),
+]
+ResumeFromFlag = Annotated[
+    str | None,
+    typer.Option("-r", "--resume-from", metavar="PATH", help="Continue from this checkpoint, whole or not."),
+]
+ResumeArgFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--resume-arg",
+        metavar="FLAG",
+        help="On resume add FLAG and the checkpoint to the script's arguments.",
+    ),
+]
+MinRamFlag = Annotated[
+    float | None,
+    typer.Option("--min-free-ram", metavar="GB", help=_help("minFreeRamGB", "Do not start with less RAM available.")),
+]
+MinDiskFlag = Annotated[
+    float | None,
+    typer.Option("--min-free-disk", metavar="GB", help=_help("minFreeDiskGB", "Do not start with less disk free.")),
+]
+DetachFlag = Annotated[
+    bool, typer.Option("-d", "--detach", help="Go on in the background; print the run's id at once.")
+]
+ConfigFlag = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="PATH", help="Read this configuration file instead of searching."),
+]
+
+
+def run(
+    ctx: typer.Context,
+    script: Annotated[str | None, typer.Argument(help="A Python script; or give a command after '--'.")] = None,
+    max_run_minutes: MinutesFlag = None,
+    framework: Annotated[
+        str | None,
+        typer.Option("-f", "--framework", help="auto, pytorch or tensorflow; told to the script. [default: auto]"),
+    ] = None,
+    checkpoint_every_minutes: CheckpointFlag = None,
+    resume_from: ResumeFromFlag = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="ID", help="The run's id; else a random one.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("-n", "--name", help="A name to call the run by.")] = None,
+    min_free_ram: MinRamFlag = None,
+    min_free_disk: MinDiskFlag = None,
+    grace: GraceFlag = None,
+    detach: DetachFlag = False,
+    python: Annotated[
+        str | None, typer.Option("--python", metavar="PATH", help="The Python that runs the script.")
+    ] = None,
+    resume_arg: ResumeArgFlag = None,
+    config_file: ConfigFlag = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train: run a script, or a command after '--', in a timeboxed session."""
+    after_dashes: list[str] | None = ctx.meta.get(_AFTER_DASHES)
+    if script is None and not after_dashes:
+        raise UsageError("name a script (backprop run train.py) or a command (backprop run -- torchrun train.py).")
+    if script is None and python is not None:
+        raise UsageError("--python goes with a script; a command after '--' names its own interpreter.")
+    home = Home.from_environment()
+    folder = Path(script).absolute().parent if script is not None else Path.cwd()
+    flags = {
+        "maxRunMinutes": max_run_minutes,
+        "framework": framework,
+        "checkpointEveryMinutes": checkpoint_every_minutes,
+        "name": name,
+        "minFreeRamGB": min_free_ram,
+        "minFreeDiskGB": min_free_disk,
+        "graceSeconds": grace,
+        "detach": detach or None,
+        "python": python,
+        "resumeArg": resume_arg,
+    }
+    settings = _load_config(home, flags, folder, config_file).config
+    if script is None:
+        command = commands.for_command(after_dashes or [])
+    else:
+        command = commands.for_script(script, after_dashes or [], settings.python, os.environ)
+    if run_id is not None:
+        check_run_id(run_id)
+        if home.rundir(run_id).path.exists():
+            raise UsageError(f"a run {run_id!r} exists already; choose another --run-id.")
+    checkpoint = None if resume_from is None else _forced_checkpoint(resume_from)
+    git = provenance.GitProbe(folder, Path(command.script) if command.script else None)
+
+    state, patch = git.collect()
+    spec = RunSpec(
+        id=run_id or _free_id(home),
+        name=settings.name,
+        command=command.argv,
+        script=command.script,
+        python=command.python,
+        cwd=str(Path.cwd()),
+        created_at=datetime.now(timezone.utc),
+        host=provenance.host(),
+        user=provenance.user(),
+        params=commands.params_in(commands.script_arguments(command.argv)),
+        limits=settings.limits,
+        framework=settings.framework,
+        resume_arg=settings.resume_arg,
+        git=state,
+    )
+    if dry_run:
+        session.tell_plan(home, spec, checkpoint, as_json=as_json)
+        return
+    rundir, journal = session.make_run(home, spec, patch)
+    claimed = session.Claimed(home, rundir, spec, journal, is_new=True)
+    session.train(claimed, settings.limits, checkpoint, detach=settings.detach, as_json=as_json)
+
+
+def resume(
+    run: RunWord,
+    max_run_minutes: MinutesFlag = None,
+    checkpoint_every_minutes: CheckpointFlag = None,
+    resume_from: ResumeFromFlag = None,
+    grace: GraceFlag = None,
+    min_free_ram: MinRamFlag = None,
+    min_free_disk: MinDiskFlag = None,
+    resume_arg: ResumeArgFlag = None,
+    detach: DetachFlag = False,
+    config_file: ConfigFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give a run another session, from its newest whole checkpoint."""
+    from backprop import checkpoints, recovery
+
+    home = Home.from_environment()
+    flags = {
+        "maxRunMinutes": max_run_minutes,
+        "checkpointEveryMinutes": checkpoint_every_minutes,
+        "minFreeRamGB": min_free_ram,
+        "minFreeDiskGB": min_free_disk,
+        "graceSeconds": grace,
+        "resumeArg": resume_arg,
+    }
+    checked = _load_config(home, flags, Path.cwd(), config_file)
+    forced = None if resume_from is None else _forced_checkpoint(resume_from)
+    with open_caught_up(home) as index:
+        view = find_run(index, run)
+    spec = view.run.spec
+    if not view.run.status.is_final:
+        from backprop.errors import BusyError
+
+        raise BusyError(recovery.busy_message(view.run))
+    _check_still_there(spec)
+    rundir = home.rundir(spec.id)
+    journal = recovery.claim(rundir, view.run, say)
+    with open_caught_up(home) as index:
+        view = find_run(index, spec.id)  # the claim may have brought the last words of a dead session
+    checkpoint = forced
+    if checkpoint is None:
+        choice = checkpoints.choose(view.checkpoints)
+        for skipped, reason in choice.skipped:
+            say(f"checkpoint {skipped.path} is skipped: {reason}")
+            journal.append(CheckpointSkipped(at=datetime.now(timezone.utc), path=skipped.path, reason=reason))
+        if choice.checkpoint is not None:
+            checkpoint = choice.checkpoint.path
+            step = "" if choice.checkpoint.step is None else f" (step {choice.checkpoint.step})"
+            say(f"resuming from {checkpoint}{step}")
+        else:
+            say("no whole checkpoint is left: starting fresh")
+    last = view.run.last_session
+    if last is not None and last.script_sha256 not in {None, provenance.sha256(spec.script)}:
+        say(f"note: {spec.script} has changed since the last session")
+    limits = _resumed_limits(spec.limits, checked, flags)
+    if resume_arg is not None:
+        import msgspec
+
+        spec = msgspec.structs.replace(spec, resume_arg=resume_arg)
+    claimed = session.Claimed(home, rundir, spec, journal, is_new=False)
+    session.train(claimed, limits, checkpoint, detach=detach, as_json=as_json)
+
+
+def _load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: Path | None) -> config.Loaded:
+    if config_file is not None and not config_file.is_file():
+        raise UsageError(f"--config {config_file}: no such file.")
+    return config.load(
+        flags=flags,
+        environment=os.environ,
+        start=folder,
+        user_file=home.user_config_path,
+        project_file=config_file,
+    )
+
+
+def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]) -> Limits:
+    """The limits the run was made with, changed by what this command line says."""
+    import msgspec
+
+    now = loaded.config.limits
+    changed = {
+        "timebox_s": "maxRunMinutes",
+        "grace_s": "graceSeconds",
+        "checkpoint_every_s": "checkpointEveryMinutes",
+        "min_free_ram_bytes": "minFreeRamGB",
+        "min_free_disk_bytes": "minFreeDiskGB",
+    }
+    return msgspec.structs.replace(
+        before, **{field: getattr(now, field) for field, key in changed.items() if flags[key] is not None}
+    )
+
+
+def _forced_checkpoint(path: str) -> str:
+    from backprop import checkpoints
+
+    if not Path(path).exists():
+        raise UsageError(f"-r/--resume-from {path}: no such file or folder.")
+    if (reason := checkpoints.problem(path)) is not None:
+        say(f"warning: {path} is used because you say so, but {reason}")
+    return str(Path(path).absolute())
+
+
+def _free_id(home: Home) -> str:
+    while home.rundir(run_id := new_run_id()).path.exists():
+        pass
+    return run_id
+
+
+def _check_still_there(spec: RunSpec) -> None:
+    """Raise UsageError when what a run needs to go on has gone."""
+    if not Path(spec.cwd).is_dir():
+        raise UsageError(f"the folder this run was started in is gone: {spec.cwd}.")
+    if spec.script is not None and not Path(spec.script).exists():
+        raise UsageError(f"the script of this run is gone: {spec.script}.")
+    import shutil
+
+    if shutil.which(spec.command[0]) is None:
+        raise UsageError(f"the program of this run is gone: {spec.command[0]}.")

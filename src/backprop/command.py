@@ -1,0 +1,163 @@
+"""What is executed: the script or command as given, the Python it runs on, and what its arguments say.
+
+The user's words enter, an argv leaves. No argument is ever added but the checkpoint's path, and that only for a
+script that takes it.
+"""
+
+import ast
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from backprop.errors import UsageError
+from backprop.records import Record
+
+RESUME_FLAG = "--resume-from"  # a script that declares this flag gets the checkpoint without asking
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|inf|nan)")
+
+
+class Command(Record, frozen=True):
+    """An argv, and what is known about it."""
+
+    argv: tuple[str, ...]
+    script: str | None = None  # absolute path
+    python: str | None = None
+
+
+def for_script(script: str, arguments: Sequence[str], python: str | None, environment: Mapping[str, str]) -> Command:
+    """The command that runs a Python script. Raises UsageError when it cannot be run."""
+    path = Path(script)
+    if not path.exists():
+        hint = f" To run a command: backprop run -- {script} ..." if shutil.which(script) else ""
+        raise UsageError(f"no such script: {script}.{hint}")
+    if path.is_dir():
+        raise UsageError(f"{script} is a folder; name the script inside it.")
+    if path.suffix == ".ipynb":
+        raise UsageError(f"{script} is a notebook; convert it first: jupyter nbconvert --to script {script}")
+    try:
+        with path.open("rb") as file:
+            first_line = file.readline(200)
+    except OSError as error:
+        raise UsageError(f"cannot read {script}: {error.strerror}.") from error
+    if path.suffix != ".py" and first_line.startswith(b"#!") and b"python" not in first_line:
+        raise UsageError(f"{script} is not a Python script; run it as a command: backprop run -- ./{script}")
+    interpreter = find_python(python, path.absolute().parent, environment)
+    return Command(argv=_utf8((interpreter, script, *arguments)), script=str(path.absolute()), python=interpreter)
+
+
+def for_command(arguments: Sequence[str]) -> Command:
+    """A command as given after `--`. Raises UsageError when it cannot be run."""
+    program = arguments[0]
+    if shutil.which(program) is None:
+        if program.endswith(".py") and Path(program).exists():
+            raise UsageError(f"{program} is not executable; as a script it goes before '--': backprop run {program}")
+        raise UsageError(f"no such command: {program}.")
+    return Command(argv=_utf8(tuple(arguments)))
+
+
+def _utf8(argv: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        "".join(argv).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("an argument is not valid UTF-8 and could not be written into the record.") from error
+    return argv
+
+
+def find_python(chosen: str | None, script_folder: Path, environment: Mapping[str, str]) -> str:
+    """`chosen`, else the active environment, else .venv beside or above the script, else python3, else our own."""
+    if chosen is not None:
+        found = shutil.which(chosen, path=environment.get("PATH"))
+        if found is None:
+            raise UsageError(f"--python {chosen}: no such interpreter.")
+        return os.path.abspath(found)  # noqa: PTH100  a resolved link would leave its virtual environment
+    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        if (active := environment.get(variable)) and (python := _python_in(Path(active))):
+            return python
+    for folder in (script_folder, *script_folder.parents):
+        if python := _python_in(folder / ".venv"):
+            return python
+    import sys
+
+    return shutil.which("python3", path=environment.get("PATH")) or sys.executable
+
+
+def _python_in(prefix: Path) -> str | None:
+    python = prefix / "bin" / "python"
+    return str(python) if os.access(python, os.X_OK) else None
+
+
+def declares_resume_flag(script: str | None) -> bool:
+    """True when the script passes the literal "--resume-from" to some call, as argparse and click want it."""
+    if script is None:
+        return False
+    try:
+        tree = ast.parse(Path(script).read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return False
+    return any(
+        isinstance(argument, ast.Constant) and argument.value == RESUME_FLAG
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for argument in node.args
+    )
+
+
+def with_checkpoint(argv: Sequence[str], flag: str | None, checkpoint: str | None) -> tuple[str, ...]:
+    """The argv with `flag checkpoint` in it, in place of what it said there before; unchanged without either."""
+    if flag is None or checkpoint is None:
+        return tuple(argv)
+    kept: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if word == flag:
+            next(rest, None)
+        elif not word.startswith(flag + "="):
+            kept.append(word)
+    return (*kept, flag, checkpoint)
+
+
+def params_in(argv: Sequence[str]) -> dict[str, Any]:
+    """Parameters told by a script's arguments: `--lr 1e-3 --layers 64 64 --amp seed=1`.
+
+    Gives {"lr": 0.001, "layers": [64, 64], "amp": True, "seed": 1}. Names are as argparse makes them: `--batch-size`
+    is batch_size. For a command, pass what follows the script.
+    """
+    params: dict[str, Any] = {}
+    name: str | None = None
+    for word in argv:
+        if word.startswith("-") and word.strip("-") and not _NUMBER.fullmatch(word):
+            key, equals, value = word.lstrip("-").partition("=")
+            name = None if equals else key.replace("-", "_")
+            params[key.replace("-", "_")] = _value(value) if equals else True
+        elif name is not None:
+            told = params[name]
+            value_now = _value(word)
+            params[name] = (
+                value_now if told is True else [*told, value_now] if isinstance(told, list) else [told, value_now]
+            )
+        elif re.match(r"[+~]*[A-Za-z_][\w./@-]*=", word):  # Hydra's way
+            key, _, value = word.lstrip("+~").partition("=")
+            params[key] = _value(value)
+    return params
+
+
+def _value(text: str) -> Any:
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    if not _NUMBER.fullmatch(text):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def script_arguments(argv: Sequence[str]) -> Sequence[str]:
+    """What follows the first Python script in an argv; everything after the program when there is none."""
+    for position, word in enumerate(argv):
+        if word.endswith(".py"):
+            return argv[position + 1 :]
+    return argv[1:]

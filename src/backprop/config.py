@@ -1,0 +1,208 @@
+"""Settings: flags > environment > project file > user file > defaults.
+
+The nearest of `backprop.config.json`, `.backprop.json` and `pyproject.toml` with a `[tool.backprop]` table, from the
+script's folder upwards, is the project file. Every value goes through the same check, wherever it comes from, and
+every error names where, which key, which value, and what is allowed.
+"""
+
+import difflib
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+from backprop.errors import ConfigError, UsageError
+from backprop.records import Limits, Record
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT_FILES = ("backprop.config.json", ".backprop.json", "pyproject.toml")
+_YEAR_MINUTES = 525_600.0
+_GB = 1_000_000_000
+
+Minutes = Annotated[float, Meta(gt=0, le=_YEAR_MINUTES)]
+Text = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Config(Record, frozen=True):
+    """What every setting came to. The `name` of a field is its key in files; ALLOWED says what it may be."""
+
+    max_run_minutes: Minutes = field(name="maxRunMinutes", default=10.0)
+    grace_seconds: Annotated[float, Meta(ge=0, le=86_400)] = field(name="graceSeconds", default=30.0)
+    checkpoint_every_minutes: Minutes | None = field(name="checkpointEveryMinutes", default=None)
+    framework: Literal["auto", "pytorch", "tensorflow"] = "auto"
+    min_free_ram_gb: Annotated[float, Meta(ge=0, le=1e6)] = field(name="minFreeRamGB", default=2.0)
+    min_free_disk_gb: Annotated[float, Meta(ge=0, le=1e6)] = field(name="minFreeDiskGB", default=0.1)
+    name: Text | None = None
+    python: Text | None = None
+    resume_arg: Annotated[str, Meta(pattern=r"^-[^\s=]+$")] | None = field(name="resumeArg", default=None)
+    detach: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """The same in the program's units."""
+        every = self.checkpoint_every_minutes
+        return Limits(
+            timebox_s=self.max_run_minutes * 60,
+            grace_s=self.grace_seconds,
+            checkpoint_every_s=None if every is None else every * 60,
+            min_free_ram_bytes=round(self.min_free_ram_gb * _GB),
+            min_free_disk_bytes=round(self.min_free_disk_gb * _GB),
+        )
+
+
+# key -> (flag, what is allowed); read by error messages, by --help and by the test that keeps the docs complete
+ALLOWED: Mapping[str, tuple[str, str]] = {
+    "maxRunMinutes": ("-m/--max-run-minutes", f"minutes, more than 0 and at most {_YEAR_MINUTES:.0f}"),
+    "graceSeconds": ("--grace", "seconds, 0 to 86400"),
+    "checkpointEveryMinutes": (
+        "-c/--checkpoint-every-minutes",
+        f"minutes, more than 0 and at most {_YEAR_MINUTES:.0f}",
+    ),
+    "framework": ("-f/--framework", "auto, pytorch or tensorflow"),
+    "minFreeRamGB": ("--min-free-ram", "GB (1e9 bytes), 0 to 1000000"),
+    "minFreeDiskGB": ("--min-free-disk", "GB (1e9 bytes), 0 to 1000000"),
+    "name": ("-n/--name", "text of 1 to 200 printable characters that is not 'last'"),
+    "python": ("--python", "the path of a Python interpreter"),
+    "resumeArg": ("--resume-arg", "a flag of your script, such as --resume, without blanks or '='"),
+    "detach": ("-d/--detach", "true or false"),
+}
+
+_FIELDS = {f.encode_name: f for f in msgspec.structs.fields(Config)}
+
+
+class Loaded(Record, frozen=True):
+    """A configuration, and where each value that is not a default came from."""
+
+    config: Config
+    origins: dict[str, str]  # key -> flag, environment variable or file
+
+
+def default(key: str) -> Any:
+    """What a setting is when nobody says otherwise."""
+    return _FIELDS[key].default
+
+
+def environment_name(key: str) -> str:
+    """The environment variable of a key: maxRunMinutes -> BACKPROP_MAX_RUN_MINUTES."""
+    return "BACKPROP_" + _FIELDS[key].name.upper()
+
+
+def load(
+    *,
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    start: Path,
+    user_file: Path,
+    project_file: Path | None = None,
+) -> Loaded:
+    """Merge all sources. Raises ConfigError (UsageError for a flag).
+
+    flags: key -> value, None when not given. start: the folder the search for a project file begins in.
+    project_file: read this one instead of searching.
+    """
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+
+    def take(values: Mapping[str, Any], origin: str) -> None:
+        for key, value in values.items():
+            merged[key] = _checked(key, value, origin)
+            origins[key] = origin
+
+    def take_file(path: Path, values: dict[str, Any]) -> None:
+        take(values, str(path))
+        if "/" in (python := values.get("python") or ""):
+            merged["python"] = str(path.parent / python)
+
+    if user_file.exists():
+        take_file(user_file, _read_json(user_file))
+    found = _find_project_file(start) if project_file is None else project_file
+    if found is not None:
+        take_file(found, _read_project_file(found))
+    for key in _FIELDS:
+        if (value := environment.get(environment_name(key))) is not None:
+            take({key: value}, environment_name(key))
+    for key, value in flags.items():
+        if value is not None:
+            take({key: value}, ALLOWED[key][0])
+    return Loaded(config=msgspec.convert(merged, Config), origins=origins)
+
+
+def _checked(key: str, value: Any, origin: str) -> Any:
+    """The value in its right type, or an error that names everything."""
+    if key not in _FIELDS:
+        near = difflib.get_close_matches(key, _FIELDS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"{origin}: unknown key {key!r}: {hint}Allowed: {', '.join(_FIELDS)}.")
+    is_flag = origin.startswith("-")
+    is_text = is_flag or origin.startswith("BACKPROP_")
+    try:
+        checked = msgspec.convert(value, _FIELDS[key].type, strict=not is_text)
+    except msgspec.ValidationError:
+        checked = math.nan  # as wrong as any other
+    is_wrong_number = isinstance(checked, float) and not math.isfinite(checked)
+    is_wrong_name = key == "name" and isinstance(checked, str) and (not checked.isprintable() or checked == "last")
+    if is_wrong_number or is_wrong_name:
+        told = f"{origin} {value!r}" if is_flag else f"{origin}: {key} = {value!r}"
+        error = UsageError if is_flag else ConfigError
+        raise error(f"{told} is not allowed: {ALLOWED[key][1]}.")
+    return checked
+
+
+def _find_project_file(start: Path) -> Path | None:
+    for folder in (start, *start.parents):
+        for name in PROJECT_FILES:
+            candidate = folder / name
+            if candidate.is_file() and (candidate.suffix != ".toml" or "backprop" in _read_tools(candidate)):
+                return candidate
+    return None
+
+
+def _read_project_file(path: Path) -> dict[str, Any]:
+    if path.suffix == ".toml":
+        return _flat(path, _read_tools(path).get("backprop", {}))
+    return _read_json(path)
+
+
+def _read_tools(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "backprop" not in text:
+            return {}  # somebody else's file: not read further, whatever is wrong with it
+        tools = tomllib.loads(text).get("tool", {})
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        raise ConfigError(f"{path}: not valid TOML: {error}.") from error
+    return tools if isinstance(tools, dict) else {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}.") from error
+    return _flat(path, document)
+
+
+def _flat(path: Path, document: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys: {"gpu": {"probe": ...}} -> {"gpu.probe": ...}."""
+    if not isinstance(document, dict):
+        where = f"{prefix[:-1]} = " if prefix else ""
+        raise ConfigError(f"{path}: {where}{document!r} is not allowed: an object of settings.")
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat.update(_flat(path, value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

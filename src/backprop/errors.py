@@ -1,0 +1,50 @@
+"""Everything that can go wrong in a way its user can mend.
+
+    BackpropError
+    ├── UsageError            exit 2: the command line asks for something impossible
+    │   └── ConfigError       exit 2: a configuration file, an environment variable or the home folder
+    ├── NoSuchRunError        exit 3: no run answers to that id or name
+    └── BusyError             exit 75: somebody else is running it; try again later
+
+A message says what happened, what was found against what is allowed, and what to do next. Only `cli` catches
+these. Anything else that is raised is a bug and crashes loudly.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the `backprop` process exits with; a failed trainer's own code passes through instead."""
+
+    OK = 0
+    USAGE = 2
+    NO_SUCH_RUN = 3
+    REFUSED = 75  # EX_TEMPFAIL of sysexits.h: try again later
+    INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
+    KILLED = 137  # 128 + SIGKILL
+
+
+class BackpropError(Exception):
+    """The root: a problem with a one-line explanation for the user."""
+
+    exit_code: ExitCode = ExitCode.USAGE
+
+
+class UsageError(BackpropError):
+    """The command line asks for something impossible."""
+
+
+class ConfigError(UsageError):
+    """A setting, wherever it comes from, is unknown or wrong."""
+
+
+class NoSuchRunError(BackpropError):
+    """No run answers to that id or name."""
+
+    exit_code = ExitCode.NO_SUCH_RUN
+
+
+class BusyError(BackpropError):
+    """Somebody else holds the run right now."""
+
+    exit_code = ExitCode.REFUSED

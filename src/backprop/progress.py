@@ -1,0 +1,74 @@
+"""How far a session has come, and how long its steps and saves take: what the live line and the stop ladder want."""
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from backprop.protocol import Batch
+from backprop.records import Record
+
+
+class Progress(Record, frozen=True):
+    """How far a session has come, as the live line and the stop ladder want it."""
+
+    step: int | None = None
+    total_steps: int | None = None
+    metrics: Mapping[str, float] = {}
+    steps_per_s: float | None = None
+    is_listening: bool = False  # the script watches control.json
+    longest_step_s: float = 0.0  # between two looks that brought new steps
+    longest_save_s: float = 0.0  # from the last step to the save's report
+
+    @property
+    def notice_s(self) -> float | None:
+        """How long the trainer needs to finish a step and save; None when it does not listen."""
+        return self.longest_step_s + self.longest_save_s if self.is_listening else None
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Time until `total_steps` at the present rate."""
+        if self.step is None or self.total_steps is None or not self.steps_per_s:
+            return None
+        return max(0.0, (self.total_steps - self.step) / self.steps_per_s)
+
+
+class ProgressMeter:
+    """Turns looks into Progress. Instants are monotonic seconds."""
+
+    _SMOOTHING_S = 10.0  # the rate is that of about the last ten seconds
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self._step_seen_at: float | None = None
+
+    def observe(self, batch: Batch, now: float) -> None:
+        """Take in what a look at `now` brought."""
+        old = self.progress
+        changes: dict[str, object] = {}
+        since = None if self._step_seen_at is None else now - self._step_seen_at
+        if batch.checkpoints and since is not None:
+            changes["longest_save_s"] = max(old.longest_save_s, since)
+        if batch.last_step is not None:
+            if since is not None:
+                changes["longest_step_s"] = max(old.longest_step_s, since)
+                changes["steps_per_s"] = self._rate(old, batch.last_step, since)
+            changes["step"] = batch.last_step
+            self._step_seen_at = now
+        if batch.series:
+            changes["metrics"] = dict(old.metrics) | {name: series.values[-1] for name, series in batch.series.items()}
+        total = batch.last("total_steps")
+        if total is not None and math.isfinite(total):
+            changes["total_steps"] = int(total)
+        if batch.is_listening:
+            changes["is_listening"] = True
+        self.progress = msgspec.structs.replace(old, **changes)
+
+    def _rate(self, old: Progress, step: int, since_s: float) -> float | None:
+        if old.step is None or since_s <= 0 or step < old.step:
+            return old.steps_per_s
+        now_rate = (step - old.step) / since_s
+        if old.steps_per_s is None:
+            return now_rate
+        weight = min(1.0, since_s / self._SMOOTHING_S)
+        return old.steps_per_s * (1 - weight) + now_rate * weight

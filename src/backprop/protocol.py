@@ -1,0 +1,196 @@
+"""One line of a trainer's stdout <-> one event.
+
+Bytes enter, records leave; nothing here can fail, whatever a script prints. The runner calls `digest` on what the
+trainer wrote since the last look.
+"""
+
+import json
+import math
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from backprop.records import Record
+
+MAX_LINE_BYTES = 1 << 20  # a longer line is passed through, not understood: memory stays bounded
+_MAX_INT64 = (1 << 63) - 1  # what the index can hold as a step
+
+
+class Metrics(Record, frozen=True):
+    """Metrics at a step. `values` holds every numeric key but `step`."""
+
+    step: int
+    values: dict[str, float]
+
+
+class CheckpointSaved(Record, frozen=True):
+    """The trainer saved a file or folder from which it can continue."""
+
+    path: str
+    step: int | None
+
+
+class ParamsGiven(Record, frozen=True):
+    """Parameters of the run, as the script itself tells them."""
+
+    params: dict[str, Any]
+
+
+class Note(Record, frozen=True):
+    """Any other object with an `event`: kept as it is."""
+
+    kind: str
+    text: str
+
+
+Event = Metrics | CheckpointSaved | ParamsGiven | Note
+
+LISTENING = "listening"  # the note by which a script says that it watches control.json
+
+_decode = msgspec.json.Decoder().decode
+
+
+def parse(line: bytes) -> Event | None:
+    """The event a line means, or None when it is just output.
+
+    Understands what Python's `json.dumps` prints, NaN and infinities included. Never raises.
+    """
+    if not line.lstrip().startswith(b"{") or len(line) > MAX_LINE_BYTES:
+        return None
+    try:
+        value = _decode(line)
+    except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
+        value = _decode_leniently(line)
+    if type(value) is not dict:
+        return None
+    if "event" in value:
+        return _parse_event(value, line)
+    step = _as_step(value.get("step"))
+    if step is None:
+        return None
+    return Metrics(
+        step=step,
+        values={
+            key: number if type(number) is float else _as_float(number)
+            for key, number in value.items()
+            if (type(number) is float or type(number) is int) and key != "step"
+        },
+    )
+
+
+def _decode_leniently(line: bytes) -> Any:
+    # msgspec keeps to the JSON standard; json.dumps does not when training diverges: NaN, Infinity
+    if not line.rstrip().endswith(b"}"):
+        return None
+    try:
+        value = json.loads(line)
+        json.dumps(value, ensure_ascii=False).encode()  # lone surrogates cannot be stored as text
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def _as_step(value: Any) -> int | None:
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and abs(value) <= _MAX_INT64 else None
+
+
+def _as_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(math.inf, number)
+
+
+def _parse_event(value: dict[str, Any], line: bytes) -> Event:
+    kind = value["event"]
+    path, params = value.get("path"), value.get("params")
+    if kind == "checkpoint_saved" and isinstance(path, str) and path and "\0" not in path:
+        return CheckpointSaved(path=path, step=_as_step(value.get("step")))
+    if kind == "params" and isinstance(params, dict) and _is_shallow(params):
+        return ParamsGiven(params=params)
+    return Note(kind=kind if isinstance(kind, str) else "", text=line.strip().decode(errors="replace"))
+
+
+def _is_shallow(value: Any, levels: int = 32) -> bool:
+    # what goes on is walked by recursive code: nesting must end well before the interpreter's limit
+    if isinstance(value, dict):
+        value = list(value.values())
+    return not isinstance(value, list) or (levels > 0 and all(_is_shallow(item, levels - 1) for item in value))
+
+
+class Series:
+    """The points of one metric in the order they were written; both arrays have the same length."""
+
+    __slots__ = ("steps", "values")
+
+    def __init__(self) -> None:
+        self.steps = array("d")  # float64: exact up to 2**53, and what plots want
+        self.values = array("d")
+
+
+class Batch:
+    """What a stretch of a trainer's output amounts to.
+
+    Offsets are those of the first byte of the line, in bytes from the beginning of the session's output.
+    """
+
+    __slots__ = ("checkpoints", "last_step", "line_count", "notes", "params", "series")
+
+    def __init__(self) -> None:
+        self.line_count = 0
+        self.last_step: int | None = None
+        self.series: dict[str, Series] = {}
+        self.params: dict[str, Any] = {}
+        self.checkpoints: list[tuple[int, CheckpointSaved]] = []
+        self.notes: list[tuple[int, Note]] = []
+
+    @property
+    def is_listening(self) -> bool:
+        """True when the script said here that it watches control.json."""
+        return any(note.kind == LISTENING for _, note in self.notes)
+
+    def last(self, name: str) -> float | None:
+        """The newest value of a metric in this batch."""
+        series = self.series.get(name)
+        return series.values[-1] if series else None
+
+
+def digest(data: bytes, offset: int = 0) -> Batch:
+    """Sum up whole lines of output. `offset`: where `data` begins in the session's output."""
+    batch = Batch()
+    series = batch.series
+    for line in data.split(b"\n"):
+        event = parse(line) if line else None
+        if event is not None:
+            batch.line_count += 1
+            if type(event) is Metrics:
+                step = batch.last_step = event.step
+                for name, value in event.values.items():
+                    points = series.get(name)
+                    if points is None:
+                        points = series[name] = Series()
+                    points.steps.append(step)
+                    points.values.append(value)
+            elif type(event) is CheckpointSaved:
+                batch.checkpoints.append((offset, event))
+            elif type(event) is ParamsGiven:
+                batch.params.update(event.params)
+            elif type(event) is Note:
+                batch.notes.append((offset, event))
+        offset += len(line) + 1
+    return batch
+
+
+def json_safe(value: Any) -> Any:
+    """The same value with what JSON cannot say (NaN, infinities) as the strings "NaN", "Infinity", "-Infinity"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_safe(item) for item in value]
+    return value

@@ -1,0 +1,168 @@
+"""Brings one run's journal and trainer output into the index, and keeps experiments.json in step with it.
+
+The supervisor's recorder works while the trainer runs; whoever looks uses another one for a run that is not settled.
+Both may work at once: see store/index.py. The index is a cache: a full disk or a busy database delays what views
+show, never what training does.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from backprop import checkpoints, protocol
+from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView
+from backprop.store import journal as journals
+from backprop.store import snapshot
+from backprop.store.index import Index, open_index
+from backprop.store.journal import CheckpointMeasured, Journal
+from backprop.store.rundir import Home, HomeBusyError, RunDir
+from backprop.supervisor.tail import Tail
+
+SUPERVISOR_BUSY_TIMEOUT_S = 0.2  # a supervisor that waits for the database cannot climb the stop ladder
+VIEWER_BUSY_TIMEOUT_S = 10.0
+Say = Callable[[str], None]
+
+# what may go wrong with a cache without anything being lost: it is done at the next call, or the next look
+_LATER = (sqlite3.OperationalError, OSError, HomeBusyError)
+
+
+class Look(NamedTuple):
+    """What one look at the trainer's output brought."""
+
+    batch: protocol.Batch | None  # None: nothing new
+    is_stored: bool  # False: the index could not take it, and the next look brings it again
+
+
+class Recorder:
+    """Records one run. For use by one thread."""
+
+    def __init__(self, home: Home, rundir: RunDir, spec: RunSpec, journal: Journal, say: Say) -> None:
+        self._home = home
+        self._rundir = rundir
+        self._spec = spec
+        self._journal = journal
+        self._say = say
+        self._index: Index | None = None
+        self._snapshot_is_due = False
+        self._tails: dict[int, Tail] = {}
+        self._measures: dict[tuple[int, int], Measure] = {}
+        for entry in reversed(journals.read(rundir.journal_path)[0]):
+            if isinstance(entry, CheckpointMeasured):
+                self._measures[entry.session, entry.offset] = entry.measure  # the first measure counts
+
+    def use(self, index: Index) -> "Recorder":
+        """Work on a connection that somebody else opened and will close."""
+        self._index = index
+        return self
+
+    def close(self) -> None:
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+
+    def _open(self) -> Index:
+        """The index; opened again if the file was deleted or set aside meanwhile."""
+        if self._index is not None and self._index.is_replaced():
+            self.close()
+        if self._index is None:
+            self._index = open_index(self._home, SUPERVISOR_BUSY_TIMEOUT_S, self._say)
+            self._tails.clear()
+        return self._index
+
+    def read_run(self) -> tuple[Run, int]:
+        """The run as its journal tells it, and how many bytes of journal that is."""
+        entries, size = journals.read(self._rundir.journal_path)
+        return journals.fold(self._spec, entries), size
+
+    def record_state(self, *, publish: bool, is_caught_up: bool = False) -> bool:
+        """Store the run's state; with `publish`, in experiments.json too. False when that must be tried again.
+
+        is_caught_up: `record_output` has stored everything.
+        """
+        self._snapshot_is_due |= publish
+        try:
+            index = self._open()
+            run, size = self.read_run()
+            index.put_run(run, size, is_caught_up=is_caught_up)
+            if self._snapshot_is_due:
+                snapshot.put(self._home, index, self._spec.id, self._say)
+                self._snapshot_is_due = False
+        except _LATER:
+            return False
+        except sqlite3.DatabaseError:
+            self.close()  # damaged under our feet: opening it again sets it aside
+            return False
+        return True
+
+    def look(self, session: int, *, is_over: bool = False) -> Look:
+        """Read and store the next stretch of a session's output.
+
+        is_over: nobody writes to it any more, so what follows the last newline is a line too.
+        """
+        try:
+            index = self._open()
+            tail = self._tails.get(session)
+            if tail is None:
+                tail = self._tails[session] = Tail(self._rundir.out_path(session), index.offset(self._spec.id, session))
+            stretch = tail.read(is_over=is_over)
+            if stretch is None:
+                return Look(None, is_stored=True)
+            batch = protocol.digest(stretch.data, stretch.start)
+            measured = [(offset, self._measured(session, offset, saved)) for offset, saved in batch.checkpoints]
+            if index.add_output(self._spec.id, session, stretch.start, stretch.end, batch, measured):
+                tail.move_to(stretch.end)
+                return Look(batch, is_stored=True)
+            # somebody else was there first, or the index is new and has never heard of this run
+            tail.move_to(index.offset(self._spec.id, session))
+            is_known = index.journal_size(self._spec.id) is not None
+            return Look(batch, is_stored=is_known or self.record_state(publish=False))
+        except _LATER:
+            return Look(None, is_stored=False)
+        except sqlite3.DatabaseError:
+            self.close()
+            return Look(None, is_stored=False)
+
+    def _measured(self, session: int, offset: int, saved: protocol.CheckpointSaved) -> Checkpoint:
+        """The checkpoint as it lies on disk when it is first heard of; the journal remembers."""
+        path = os.path.normpath(os.path.join(self._spec.cwd, saved.path))  # noqa: PTH118  "//" and "." only
+        measure = self._measures.get((session, offset))
+        if measure is None:
+            measure = self._measures[session, offset] = checkpoints.measure(path)
+            self._journal.append(
+                CheckpointMeasured(
+                    at=datetime.now(timezone.utc),
+                    session=session,
+                    offset=offset,
+                    path=path,
+                    size_bytes=measure.size_bytes,
+                    saved_at=measure.saved_at,
+                    manifest=measure.manifest,
+                )
+            )
+        return Checkpoint(path=path, step=saved.step, session=session, measure=measure)
+
+    def record_output(self) -> bool:
+        """Store all output of all sessions; for a run whose trainer is gone. False when that must be tried again."""
+        run, _ = self.read_run()
+        for session in run.sessions:
+            while True:
+                look = self.look(session.number, is_over=True)
+                if not look.is_stored:
+                    return False
+                if look.batch is None:
+                    break
+        return True
+
+    def finish(self) -> bool:
+        """Store all there is of a run that has ended. False when that must be tried again: the next look will."""
+        is_known = self.record_state(publish=False)
+        return self.record_state(publish=True, is_caught_up=is_known and self.record_output())
+
+    def view(self) -> RunView | None:
+        """The run as the index has it; None when the index cannot be read just now."""
+        try:
+            return self._open().get(self._spec.id)
+        except (*_LATER, sqlite3.DatabaseError):
+            return None

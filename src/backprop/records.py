@@ -1,0 +1,175 @@
+"""The words of the project as types: what a run is, was asked for, and came to.
+
+Everything here is frozen and knows nothing of files, processes or clocks. Inside the program sizes are bytes,
+durations are seconds and instants are aware UTC datetimes; None means unknown or not applicable.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+
+class Status(str, Enum):
+    """Where a run is in its life, or how it ended."""
+
+    QUEUED = "queued"  # waiting for its turn
+    RUNNING = "running"  # its trainer is alive
+    PAUSED = "paused"  # its trainer is stopped in place and can go on
+    REFUSED = "refused"  # never started: the governor said no
+    COMPLETED = "completed"  # the trainer exited with code 0 before the timebox
+    TIMEBOXED = "timeboxed"  # Backprop ended it at its timebox
+    STOPPED = "stopped"  # the user or the governor ended it
+    FAILED = "failed"  # the trainer ended itself: a non-zero code, or a signal nobody here sent
+    INTERRUPTED = "interrupted"  # the supervisor or the machine died under it
+
+    @property
+    def is_final(self) -> bool:
+        """True when nothing is going on any more, so that the run may be resumed or removed."""
+        return self not in _GOING_ON
+
+
+_GOING_ON = frozenset({Status.QUEUED, Status.RUNNING, Status.PAUSED})
+
+
+class StopReason(str, Enum):
+    """Who asked for a session to end. Recorded when it is asked, never guessed from a signal."""
+
+    TIMEBOX = "timebox"  # its time was up
+    USER = "user"  # `backprop stop`, from any terminal
+    CTRL_C = "ctrl-c"  # SIGINT to the supervisor
+    SIGNAL = "signal"  # SIGTERM or SIGHUP to the supervisor: a shutdown, a closed terminal
+    GOVERNOR = "governor"  # the machine was running out of something
+
+    @property
+    def status(self) -> Status:
+        """What a session that ends for this reason is filed as."""
+        return Status.TIMEBOXED if self is StopReason.TIMEBOX else Status.STOPPED
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all records: immutable, keyword-only, encodable as JSON."""
+
+
+class Limits(Record, frozen=True):
+    """What one session may use."""
+
+    timebox_s: float
+    grace_s: float
+    min_free_ram_bytes: int
+    min_free_disk_bytes: int
+    checkpoint_every_s: float | None = None  # None: the script saves when it likes
+
+
+class Snapshot(Record, frozen=True):
+    """One reading of the machine. None where a value could not be read."""
+
+    cpu_count: int | None = None
+    load_1min: float | None = None
+    ram_total_bytes: int | None = None
+    ram_available_bytes: int | None = None
+    disk_free_bytes: Mapping[str, int] = {}  # folder that will be written to -> free bytes there
+
+
+class GitState(Record, frozen=True):
+    """The code a run was started from; None outside a work tree."""
+
+    commit: str | None = None  # None: a repository without a commit
+    branch: str | None = None  # None: detached HEAD
+    dirty: bool = False  # tracked files differ from the commit, or the script is not tracked
+
+
+class RunSpec(Record, frozen=True):
+    """What was asked: run.json, written once when the run is made."""
+
+    id: str
+    command: tuple[str, ...]  # the whole argv, without what `resume` adds
+    cwd: str
+    created_at: datetime
+    host: str
+    user: str
+    limits: Limits
+    name: str | None = None
+    script: str | None = None  # absolute; None for a command
+    python: str | None = None  # the interpreter of `script`
+    params: Mapping[str, Any] = {}
+    framework: str = "auto"
+    resume_arg: str | None = None  # flag that takes the checkpoint's path on resume
+    git: GitState | None = None
+    version: int = 1
+
+
+class ManifestEntry(Record, frozen=True, array_like=True):
+    """One file of a checkpoint folder."""
+
+    path: str  # relative to the folder
+    size_bytes: int
+
+
+class Measure(Record, frozen=True):
+    """A checkpoint as it was when it was reported."""
+
+    size_bytes: int | None  # of the file, or of all files of the folder; None: it was not there
+    saved_at: datetime
+    manifest: tuple[ManifestEntry, ...] | None = None  # None for a file
+
+
+class Checkpoint(Record, frozen=True):
+    """A file or folder from which a trainer can continue."""
+
+    path: str  # absolute
+    step: int | None
+    session: int
+    measure: Measure
+
+
+class Session(Record, frozen=True):
+    """One timeboxed attempt at a run."""
+
+    number: int
+    status: Status
+    started_at: datetime
+    timebox_s: float
+    grace_s: float
+    host: str
+    supervisor_pid: int
+    boot_id: str | None = None
+    trainer_pid: int | None = None
+    script_sha256: str | None = None
+    resumed_from: str | None = None
+    reason: str | None = None
+    ended_at: datetime | None = None
+    elapsed_s: float | None = None  # None while it is going on; time spent paused is not in it
+    exit_code: int | None = None
+
+
+class Run(Record, frozen=True):
+    """One experiment as its journal tells it: what was asked and what became of every session.
+
+    What the trainer said (metrics, checkpoints, parameters) is in the index, because there can be millions.
+    """
+
+    spec: RunSpec
+    status: Status
+    sessions: tuple[Session, ...] = ()
+    reason: str | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def last_session(self) -> Session | None:
+        return self.sessions[-1] if self.sessions else None
+
+
+class RunView(Record, frozen=True):
+    """A run with the summary of what its trainer said: what all views show."""
+
+    run: Run
+    run_dir: str
+    last_step: int | None = None
+    total_steps: int | None = None
+    metrics: Mapping[str, float] = {}  # last value of each
+    params: Mapping[str, Any] = {}
+    checkpoints: tuple[Checkpoint, ...] = ()  # oldest first
+    note_count: int = 0

@@ -1,0 +1,221 @@
+"""Whoever looks brings the records up to date: nothing depends on a daemon, or on a supervisor's last words.
+
+`catch_up` is called before anything is shown. It reads what live trainers wrote meanwhile, ends and files the runs
+whose supervisor died, and takes in run directories that the index has never seen.
+"""
+
+import time
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import msgspec
+
+from backprop import provenance
+from backprop.errors import BusyError
+from backprop.recorder import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
+from backprop.records import Limits, Run, RunSpec, Session, Status
+from backprop.store import journal as journals
+from backprop.store import snapshot
+from backprop.store.index import Index, open_index
+from backprop.store.journal import Journal, SessionEnded, SessionStarted
+from backprop.store.rundir import RUN_ID, Home, RunDir
+from backprop.supervisor import tree
+
+VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
+CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
+_LIVE_STRETCHES = 16  # a view reads at most so much (MB) of a live run: its supervisor does the rest
+_SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just changed may change again unnoticed
+
+
+def open_home(home: Home, say: Say) -> Index:
+    """The home's index, after taking over what an older tool left. Raises ConfigError."""
+    import_old(home, say)
+    home.make()
+    try:
+        return open_index(home, VIEWER_BUSY_TIMEOUT_S, say)
+    except OSError as error:
+        raise home.unusable(error) from error
+
+
+def catch_up(home: Home, index: Index, say: Say) -> None:
+    """Bring the index in step with the run directories. Blocks for seconds only where an orphan must be ended."""
+    for run_id in {*index.unsettled(), *_unseen(home, index)}:
+        refresh(home, index, home.rundir(run_id), say)
+    if not snapshot.is_sound(home.snapshot_path):
+        snapshot.rebuild(home, index, say)
+
+
+def _unseen(home: Home, index: Index) -> Iterable[str]:
+    """Run directories that the index does not know. Costs one stat when no run was made or removed since."""
+    modified_ns = home.runs_path.stat().st_mtime_ns
+    if index.seen_folder_ns() == modified_ns:
+        return
+    on_disk, known = set(home.run_ids()), index.run_ids()
+    for run_id in known - on_disk:
+        index.remove(run_id)
+    yield from on_disk - known
+    if time.time_ns() - modified_ns > _SETTLED_AFTER_NS:
+        index.set_seen_folder_ns(modified_ns)
+
+
+def refresh(home: Home, index: Index, rundir: RunDir, say: Say) -> None:
+    """Bring one run up to date, filing it if its supervisor is dead."""
+    try:
+        spec = rundir.read_spec()
+        journal = Journal(rundir.journal_path)
+    except FileNotFoundError:
+        return  # removed meanwhile, or somebody else's folder
+    except (OSError, msgspec.DecodeError) as error:
+        say(f"{rundir.path} is left out: its run.json cannot be read ({error}).")
+        return
+    try:
+        recorder = Recorder(home, rundir, spec, journal, say).use(index)
+        if journal.try_lock():
+            settle(rundir, spec, journal, VIEW_PATIENCE_S, say)
+            recorder.finish()
+        else:
+            recorder.record_state(publish=False)
+            run, _ = recorder.read_run()
+            if run.last_session is not None:
+                for _ in range(_LIVE_STRETCHES):
+                    look = recorder.look(run.last_session.number)
+                    if look.batch is None or not look.is_stored:
+                        break
+    finally:
+        journal.close()
+
+
+def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | None, say: Say) -> None:
+    """File a run whose supervisor died under it, after ending what is left of its tree. The journal must be locked.
+
+    patience_s: how long an orphaned trainer may take to finish its save; None: the session's grace. Does nothing for
+    a run that has ended.
+    """
+    run = journals.fold(spec, journals.read(rundir.journal_path)[0])
+    if run.status.is_final:
+        return
+    session = run.last_session
+    if session is None:
+        reason = "its supervisor died before the trainer was started"
+        ended = SessionEnded(
+            at=datetime.now(timezone.utc),
+            session=0,
+            status=Status.INTERRUPTED,
+            reason=reason,
+            exit_code=None,
+            elapsed_s=0.0,
+        )
+        journal.append(ended)
+        return
+    boot_id = provenance.boot_id()
+    rebooted = session.boot_id is not None and boot_id is not None and session.boot_id != boot_id
+    if not rebooted and tree.marked(str(rundir.path)):
+        patience_s = session.grace_s if patience_s is None else patience_s
+        say(f"run {spec.id} lost its supervisor; ending what is left of it (at most {patience_s + 1:.0f} s) ...")
+        tree.end_orphans(str(rundir.path), patience_s)
+    journal.append(
+        SessionEnded(
+            at=datetime.now(timezone.utc),
+            session=session.number,
+            status=Status.INTERRUPTED,
+            reason="the machine was restarted" if rebooted else f"its supervisor (pid {session.supervisor_pid}) died",
+            exit_code=None,
+            elapsed_s=_elapsed_s(rundir, session),
+        )
+    )
+
+
+def _elapsed_s(rundir: RunDir, session: Session) -> float:
+    """How long a session whose end nobody saw went on: until its last sign of life. The only guess in the record."""
+    signs = (rundir.out_path(session.number), rundir.err_path(session.number), rundir.control_path)
+    last = max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)
+    return max(0.0, last - session.started_at.timestamp())
+
+
+def claim(rundir: RunDir, run: Run, say: Say) -> Journal:
+    """The run's journal, locked for this process, with nothing left running. Raises BusyError.
+
+    run: as it was when the user decided. Somebody who runs it now, or has done so since, was faster.
+    """
+    journal = Journal(rundir.journal_path)
+    deadline = time.monotonic() + CLAIM_PATIENCE_S
+    while not journal.try_lock():
+        if time.monotonic() > deadline:
+            journal.close()
+            raise BusyError(busy_message(run))
+        time.sleep(0.02)
+    settle(rundir, run.spec, journal, None, say)
+    now = journals.fold(run.spec, journals.read(rundir.journal_path)[0])
+    if len(now.sessions) != len(run.sessions):
+        journal.close()
+        raise BusyError(f"run {run.spec.id} was resumed by somebody else just now.")
+    return journal
+
+
+def busy_message(run: Run) -> str:
+    """Why a run that is going on cannot be had, and what to do."""
+    session = run.last_session
+    who = "" if session is None else f" by process {session.supervisor_pid} on {session.host}"
+    return f"run {run.spec.id} is being run right now{who}. Stop it first: backprop stop {run.spec.id}"
+
+
+def import_old(home: Home, say: Say) -> None:
+    """Turn the experiments.json of an older tool into run directories, once: where there are none yet."""
+    if home.runs_path.exists() or not home.snapshot_path.exists():
+        return
+    try:
+        old_runs = snapshot.read_old(home.snapshot_path)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return  # damaged: set aside at the next write
+    for old in old_runs:
+        if not RUN_ID.fullmatch(old.id):
+            say(f"an older run is not imported: its id {old.id!r} cannot name a folder.")
+            continue
+        _import(home, old)
+    say(f"imported {len(old_runs)} runs of an older tool from {home.snapshot_path}.")
+
+
+def _import(home: Home, old: snapshot.OldRun) -> None:
+    script = old.script or old.id
+    spec = RunSpec(
+        id=old.id,
+        name=old.name,
+        command=("python3", script),
+        script=script,
+        cwd=str(Path(script).parent),
+        created_at=old.started_at,
+        host=provenance.host(),
+        user=provenance.user(),
+        limits=Limits(timebox_s=600.0, grace_s=30.0, min_free_ram_bytes=0, min_free_disk_bytes=0),
+    )
+    draft = home.begin(spec, None)
+    lines: list[dict[str, object]] = []
+    if old.last_step is not None:
+        loss = {} if old.last_loss is None else {"loss": old.last_loss}
+        lines.append({"step": old.last_step, **loss})
+    lines += [{"event": "checkpoint_saved", "path": path} for path in old.checkpoints]
+    draft.out_path(1).write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    ended_at = old.ended_at or old.started_at
+    journal = Journal(draft.journal_path)
+    journal.append(
+        SessionStarted(
+            at=old.started_at,
+            session=1,
+            timebox_s=spec.limits.timebox_s,
+            grace_s=spec.limits.grace_s,
+            host=spec.host,
+            supervisor_pid=0,
+            boot_id=None,
+        ),
+        SessionEnded(
+            at=ended_at,
+            session=1,
+            status=old.status,
+            reason="imported from an older experiments.json",
+            exit_code=None,
+            elapsed_s=max(0.0, (ended_at - old.started_at) / timedelta(seconds=1)),
+        ),
+    )
+    journal.close()
+    home.publish(draft, old.id)

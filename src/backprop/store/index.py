@@ -1,0 +1,343 @@
+"""index.db: everything the views read, in SQLite; a cache that can be rebuilt from the run directories.
+
+What a trainer wrote is stored in the same transaction that moves the offset it was read up to, and only if nobody
+else has moved it (compare and swap). So each line counts exactly once, whoever reads it and however often they die.
+"""
+
+import math
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from backprop.protocol import Batch, Series, json_safe
+from backprop.records import Checkpoint, Run, RunView
+from backprop.store.rundir import Home, set_aside
+
+SCHEMA_VERSION = 1
+CHUNK_POINTS = 512  # a chunk is rewritten as it grows up to this size: 8 KB a metric and commit at the most
+
+_encode = msgspec.json.Encoder().encode
+_decode_run = msgspec.json.Decoder(Run).decode
+_decode_checkpoint = msgspec.json.Decoder(Checkpoint).decode
+
+_SORT_COLUMNS = {
+    "created": "created_at DESC",
+    "name": "name IS NULL, name",
+    "status": "status",
+    "elapsed": "elapsed_s DESC",
+    "step": "last_step DESC",
+}
+SORT_KEYS = tuple(_SORT_COLUMNS)
+
+
+class IndexBrokenError(Exception):
+    """The file is not a usable index: damaged, of another version, or replaced under our feet. Rebuild it."""
+
+
+class Index:
+    """A connection to one index file. Not for use from several threads."""
+
+    def __init__(self, path: Path, busy_timeout_s: float) -> None:
+        """Open, creating the schema in an empty file. Raises IndexBrokenError or sqlite3.OperationalError (busy, full).
+
+        busy_timeout_s: how long a statement waits for another process's transaction.
+        """
+        self.path = path
+        self._db = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+            info = path.stat()
+        except sqlite3.OperationalError:
+            self._db.close()
+            raise
+        except (sqlite3.DatabaseError, FileNotFoundError) as error:
+            self._db.close()
+            raise IndexBrokenError(str(error)) from error
+        self._identity = (info.st_dev, info.st_ino)
+
+    def _prepare(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version not in {0, SCHEMA_VERSION}:
+            raise sqlite3.DatabaseError(f"schema version {version}, not {SCHEMA_VERSION}")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # no fsync at commit: after a power loss the last transactions may be missing, whole, and are read again
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        if version == 0:
+            with self._transaction():
+                if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    for statement in resources.files(__package__).joinpath("schema.sql").read_text().split(";\n"):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def is_replaced(self) -> bool:
+        """True when the file we have open is no longer the one at our path: deleted, or set aside."""
+        try:
+            info = self.path.stat()
+        except FileNotFoundError:
+            return True
+        return (info.st_dev, info.st_ino) != self._identity
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # -- writing
+
+    def put_run(self, run: Run, journal_size: int, *, is_caught_up: bool) -> None:
+        """Store what the journal tells, unless more of the journal has been stored already.
+
+        is_caught_up: all output is stored too. A run that has ended stays in `unsettled` until that is so.
+        """
+        spec = run.spec
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO runs (id, name, status, created_at, elapsed_s, is_settled, journal_size, record)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                " status = excluded.status, elapsed_s = excluded.elapsed_s, is_settled = excluded.is_settled,"
+                " journal_size = excluded.journal_size, record = excluded.record"
+                " WHERE excluded.journal_size >= journal_size",
+                (
+                    spec.id,
+                    spec.name,
+                    run.status.value,
+                    spec.created_at.timestamp(),
+                    sum(s.elapsed_s or 0.0 for s in run.sessions),
+                    run.status.is_final and is_caught_up,
+                    journal_size,
+                    _encode(run),
+                ),
+            )
+            self._db.executemany(
+                "INSERT OR IGNORE INTO params VALUES (?, ?, ?)",
+                [(spec.id, name, _encode(json_safe(value))) for name, value in spec.params.items()],
+            )
+
+    def journal_size(self, run_id: str) -> int | None:
+        """Up to which byte of the journal this run is stored; None when the run is not here at all."""
+        row = self._db.execute("SELECT journal_size FROM runs WHERE id = ?", (run_id,)).fetchone()
+        return row[0] if row else None
+
+    def offset(self, run_id: str, session: int) -> int:
+        """Up to which byte of the session's output events are stored."""
+        row = self._db.execute(
+            "SELECT offset FROM tails WHERE run_id = ? AND session = ?", (run_id, session)
+        ).fetchone()
+        return row[0] if row else 0
+
+    def add_output(
+        self,
+        run_id: str,
+        session: int,
+        start: int,
+        end: int,
+        batch: Batch,
+        checkpoints: Sequence[tuple[int, Checkpoint]],
+    ) -> bool:
+        """Store what bytes `start` to `end` of the session's output amount to; False when somebody else already did.
+
+        checkpoints: (offset of the report, checkpoint as measured).
+        """
+        with self._transaction():
+            if self.offset(run_id, session) != start or self.journal_size(run_id) is None:
+                return False
+            self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?)", (run_id, session, end))
+            for name, series in batch.series.items():
+                self._add_points(run_id, session, name, series)
+            total_steps = batch.last("total_steps")
+            self._db.execute(
+                "UPDATE runs SET last_step = coalesce(?, last_step), total_steps = coalesce(?, total_steps),"
+                " note_count = note_count + ? WHERE id = ?",
+                (batch.last_step, _whole(total_steps), len(batch.notes), run_id),
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO params VALUES (?, ?, ?)",
+                [(run_id, name, _encode(json_safe(value))) for name, value in batch.params.items()],
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)",
+                [(run_id, session, offset, _encode(checkpoint)) for offset, checkpoint in checkpoints],
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?)",
+                [(run_id, session, offset, note.kind, note.text) for offset, note in batch.notes],
+            )
+        return True
+
+    def _add_points(self, run_id: str, session: int, name: str, series: Series) -> None:
+        self._db.execute(
+            "INSERT INTO metrics VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " last_value = excluded.last_value, count = count + excluded.count",
+            (run_id, name, series.values[-1], len(series.values)),
+        )
+        newest = self._db.execute(
+            "SELECT number, session, count, steps, vals FROM points WHERE run_id = ? AND name = ?"
+            " ORDER BY number DESC LIMIT 1",
+            (run_id, name),
+        ).fetchone()
+        number, steps, values = 0, series.steps.tobytes(), series.values.tobytes()
+        count = len(series.values)
+        if newest is not None:
+            number = newest[0] + 1
+            if newest[1] == session and newest[2] < CHUNK_POINTS:
+                number, count = newest[0], newest[2] + count
+                steps, values = newest[3] + steps, newest[4] + values
+        self._db.execute(
+            "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (run_id, name, number, session, count, steps, values),
+        )
+
+    def remove(self, run_id: str) -> None:
+        """Forget a run."""
+        with self._transaction():
+            self._db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+            for table in ("tails", "metrics", "points", "params", "checkpoints", "notes"):
+                self._db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608  our own names
+
+    # -- reading
+
+    def run_ids(self) -> set[str]:
+        return {row[0] for row in self._db.execute("SELECT id FROM runs")}
+
+    def unsettled(self) -> list[str]:
+        """Ids of the runs that are not final, or whose output is not all here, as far as the index knows."""
+        return [row[0] for row in self._db.execute("SELECT id FROM runs WHERE is_settled = 0")]
+
+    def seen_folder_ns(self) -> int | None:
+        """The modification time of the runs folder when all that was in it was here."""
+        row = self._db.execute("SELECT value FROM facts WHERE name = 'seen_folder_ns'").fetchone()
+        return row[0] if row else None
+
+    def set_seen_folder_ns(self, modified_ns: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES ('seen_folder_ns', ?)", (modified_ns,))
+
+    def count(self, statuses: Sequence[str] = ()) -> int:
+        where, values = _where(statuses)
+        return int(self._db.execute(f"SELECT count(*) FROM runs {where}", values).fetchone()[0])  # noqa: S608
+
+    def newest_id(self) -> str | None:
+        row = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT 1").fetchone()
+        return row[0] if row else None
+
+    def ids_beginning(self, prefix: str, limit: int = 5) -> list[str]:
+        """Ids that begin with `prefix`, an exact match alone and first."""
+        rows = self._db.execute(
+            "SELECT id FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+            (prefix, prefix + "\U0010ffff", limit),
+        ).fetchall()
+        ids = [row[0] for row in rows]
+        return [prefix] if prefix in ids else ids
+
+    def ids_named(self, name: str, limit: int = 5) -> list[str]:
+        rows = self._db.execute(
+            "SELECT id FROM runs WHERE name = ? ORDER BY created_at DESC LIMIT ?", (name, limit)
+        ).fetchall()
+        return [row[0] for row in rows]
+
+    def get(self, run_id: str) -> RunView | None:
+        return next(self._views("WHERE id = ?", (run_id,)), None)
+
+    def select(self, statuses: Sequence[str] = (), sort: str = "created", limit: int | None = None) -> list[RunView]:
+        """Runs in order. `sort`: one of SORT_KEYS, or the name of a metric (smallest first, runs without it last)."""
+        where, values = _where(statuses)
+        if sort in _SORT_COLUMNS:
+            order = f"ORDER BY {_SORT_COLUMNS[sort]}, created_at DESC, id"
+        else:
+            order = (
+                "ORDER BY (SELECT last_value FROM metrics WHERE run_id = id AND metrics.name = ?) NULLS LAST,"
+                " created_at DESC, id"
+            )
+            values = [*values, sort]
+        return list(self._views(f"{where} {order} LIMIT ?", (*values, -1 if limit is None else limit)))
+
+    def _views(self, clause: str, values: Iterable[Any]) -> Iterator[RunView]:
+        rows = self._db.execute(
+            f"SELECT id, record, last_step, total_steps, note_count FROM runs {clause}",  # noqa: S608  our own words
+            tuple(values),
+        ).fetchall()
+        for run_id, record, last_step, total_steps, note_count in rows:
+            yield RunView(
+                run=_decode_run(record),
+                run_dir=str(self.path.parent / "runs" / run_id),
+                last_step=last_step,
+                total_steps=total_steps,
+                metrics={
+                    name: math.nan if value is None else value
+                    for name, value in self._db.execute(
+                        "SELECT name, last_value FROM metrics WHERE run_id = ? ORDER BY name", (run_id,)
+                    )
+                },
+                params={
+                    name: msgspec.json.decode(value)
+                    for name, value in self._db.execute(
+                        "SELECT name, value FROM params WHERE run_id = ? ORDER BY name", (run_id,)
+                    )
+                },
+                checkpoints=self._checkpoints(run_id),
+                note_count=note_count,
+            )
+
+    def _checkpoints(self, run_id: str) -> tuple[Checkpoint, ...]:
+        rows = self._db.execute(
+            "SELECT record FROM checkpoints WHERE run_id = ? ORDER BY session, offset", (run_id,)
+        ).fetchall()
+        newest: dict[str, Checkpoint] = {}
+        for (record,) in rows:
+            checkpoint = _decode_checkpoint(record)
+            newest.pop(checkpoint.path, None)  # saved over: only the last report describes what lies there
+            newest[checkpoint.path] = checkpoint
+        return tuple(newest.values())
+
+    def curve(self, run_id: str, name: str) -> Series:
+        """All points of one metric, in the order they were written."""
+        series = Series()
+        for steps, values in self._db.execute(
+            "SELECT steps, vals FROM points WHERE run_id = ? AND name = ? ORDER BY number", (run_id, name)
+        ):
+            series.steps.frombytes(steps)
+            series.values.frombytes(values)
+        return series
+
+
+def _where(statuses: Sequence[str]) -> tuple[str, list[Any]]:
+    if not statuses:
+        return "", []
+    return f"WHERE status IN ({', '.join('?' * len(statuses))})", list(statuses)
+
+
+def _whole(value: float | None) -> int | None:
+    return int(value) if value is not None and math.isfinite(value) and abs(value) < 2**63 else None
+
+
+def open_index(home: Home, busy_timeout_s: float, say: Callable[[str], None]) -> Index:
+    """The index of a home. One that is damaged is set aside with its date and a new one begun, saying so.
+
+    A new index is empty: `recovery.catch_up` fills it from the run directories.
+    busy_timeout_s: how long to wait for another process's transaction; short for a supervisor.
+    Raises sqlite3.OperationalError (busy, disk full), OSError or HomeBusyError.
+    """
+    try:
+        return Index(home.index_path, busy_timeout_s)
+    except IndexBrokenError as error:
+        with home.lock():
+            with suppress(IndexBrokenError):
+                return Index(home.index_path, busy_timeout_s)  # somebody else mended it meanwhile
+            for suffix in ("-wal", "-shm"):
+                # first: a new database must never find the old one's log
+                Path(f"{home.index_path}{suffix}").unlink(missing_ok=True)
+            say(f"the index was damaged ({error}); it is kept as {set_aside(home.index_path)} and rebuilt.")
+            return Index(home.index_path, busy_timeout_s)

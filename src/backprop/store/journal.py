@@ -1,0 +1,289 @@
+"""journal.jsonl: what was done about a run and why, one entry a line, and the state that follows from it.
+
+The supervisor appends while it lives; `backprop stop` appends its request to it, and whoever finds the supervisor
+dead appends the ending. `fold` turns entries into a Run and is the only place that knows how.
+The file's kernel lock says who answers for the run: it is free at the instant its holder dies.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from backprop.records import ManifestEntry, Measure, Record, Run, RunSpec, Session, Status, StopReason
+
+
+class _Entry(Record, frozen=True, tag_field="event"):
+    at: datetime  # wall clock, for people; durations come from the monotonic clock and are given in full
+
+
+class SessionStarted(_Entry, frozen=True, tag="session_started"):
+    """Written before the trainer is launched, so that a trainer without a session cannot exist."""
+
+    session: int
+    timebox_s: float
+    grace_s: float
+    host: str
+    supervisor_pid: int
+    boot_id: str | None
+    resumed_from: str | None = None
+    script_sha256: str | None = None
+
+
+class TrainerLaunched(_Entry, frozen=True, tag="trainer_launched"):
+    session: int
+    pid: int
+
+
+class Admitted(_Entry, frozen=True, tag="admitted"):
+    """The governor let a session start, with the figures it decided from."""
+
+    figures: dict[str, Any]
+
+
+class Refused(_Entry, frozen=True, tag="refused"):
+    """The governor did not let a session start."""
+
+    reason: str
+    figures: dict[str, Any]
+
+
+class StopAsked(_Entry, frozen=True, tag="stop_asked"):
+    session: int
+    by: StopReason
+    detail: str
+    now: bool = False  # skip the ladder
+
+
+class Signalled(_Entry, frozen=True, tag="signalled"):
+    """A rung of the stop ladder was climbed."""
+
+    session: int
+    signal: str
+    pids: tuple[int, ...]
+
+
+class Paused(_Entry, frozen=True, tag="paused"):
+    session: int
+    reason: str
+
+
+class Continued(_Entry, frozen=True, tag="continued"):
+    session: int
+    paused_s: float
+
+
+class CheckpointMeasured(_Entry, frozen=True, tag="checkpoint_measured"):
+    """A reported checkpoint as it lay on disk; `offset` is that of the report in the session's output."""
+
+    session: int
+    offset: int
+    path: str
+    size_bytes: int | None
+    saved_at: datetime
+    manifest: tuple[ManifestEntry, ...] | None = None
+
+    @property
+    def measure(self) -> Measure:
+        return Measure(size_bytes=self.size_bytes, saved_at=self.saved_at, manifest=self.manifest)
+
+
+class CheckpointSkipped(_Entry, frozen=True, tag="checkpoint_skipped"):
+    """A resume passed this one over."""
+
+    path: str
+    reason: str
+
+
+class SessionEnded(_Entry, frozen=True, tag="session_ended"):
+    session: int
+    status: Status
+    reason: str | None
+    exit_code: int | None
+    elapsed_s: float
+
+
+Entry = (
+    SessionStarted
+    | TrainerLaunched
+    | Admitted
+    | Refused
+    | StopAsked
+    | Signalled
+    | Paused
+    | Continued
+    | CheckpointMeasured
+    | CheckpointSkipped
+    | SessionEnded
+)
+
+# after these the power may go: who stopped a run, and how it ended, must be on the disk
+_SYNCED = (SessionStarted, StopAsked, SessionEnded, Refused, Paused, Continued)
+
+_decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
+_encode = msgspec.json.Encoder().encode
+
+
+def read(path: Path, start: int = 0) -> tuple[list[Entry], int]:
+    """Entries from byte `start` on, and where the last whole line ends.
+
+    Lines that are no entry are passed over: what a power loss or a full disk cut short, or a newer version wrote.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read()
+    except FileNotFoundError:
+        return [], start
+    end = data.rfind(b"\n") + 1
+    entries = []
+    for line in data[:end].split(b"\n"):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if line:
+                entries.append(_decoder.decode(line))
+    return entries, start + end
+
+
+class Journal:
+    """Appends entries to a journal; reads from it as it grows, whoever wrote."""
+
+    def __init__(self, path: Path) -> None:
+        """Open for appending. Raises OSError."""
+        self._path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._unwritten: list[tuple[bytes, bool]] = []
+        self._read_to = 0
+
+    def close(self) -> None:
+        """Close the file; its lock, if held, is free from now on."""
+        os.close(self._fd)
+
+    def try_lock(self) -> bool:
+        """Take the run for this process until the journal is closed or the process dies; False if it is taken."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}:
+                return False
+            raise
+        return True
+
+    def size_bytes(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def append(self, *entries: Entry) -> bool:
+        """Write entries in order; those that change the run's state are on the disk when this returns.
+
+        On a full disk they are kept and tried again at the next call: training goes on, and so must its supervisor.
+        Returns False while something waits to be written.
+        """
+        self._unwritten += [(_encode(entry), isinstance(entry, _SYNCED)) for entry in entries]
+        while self._unwritten:
+            line, synced = self._unwritten[0]
+            try:
+                self._write_line(line)
+                if synced:
+                    os.fsync(self._fd)
+            except OSError as error:
+                if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+                    raise
+                return False
+            self._unwritten.pop(0)
+        return True
+
+    def _write_line(self, line: bytes) -> None:
+        # one write a line: O_APPEND keeps lines of several processes apart. A line cut short by a full disk
+        # or a power loss ends here, so that it cannot swallow the next one
+        size = self.size_bytes()
+        torn = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+        data = (b"\n" if torn else b"") + line + b"\n"
+        if os.write(self._fd, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def read_new(self) -> list[Entry]:
+        """Entries since the last call, this process's own included. Costs one fstat when there are none."""
+        if self.size_bytes() <= self._read_to:
+            return []
+        entries, self._read_to = read(self._path, self._read_to)
+        return entries
+
+
+def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
+    """The run that these entries tell of. Pure; any sequence of entries gives a run.
+
+    A session without an end is `running`, or `paused`: whether its supervisor still lives is not in the journal.
+    """
+    run = Run(spec=spec, status=Status.QUEUED)
+    for entry in entries:
+        match entry:
+            case SessionStarted():
+                run = _add_session(run, entry)
+            case TrainerLaunched():
+                run = _change_session(run, entry.session, trainer_pid=entry.pid)
+            case Paused():
+                run = _change_open_session(run, entry.session, Status.PAUSED, entry.reason)
+            case Continued():
+                run = _change_open_session(run, entry.session, Status.RUNNING, None)
+            case SessionEnded():
+                run = _end_session(run, entry)
+            case Refused():
+                if not run.sessions:
+                    run = msgspec.structs.replace(run, status=Status.REFUSED, reason=entry.reason, ended_at=entry.at)
+            case _:
+                pass  # told for people; changes no state
+    return run
+
+
+def _add_session(run: Run, entry: SessionStarted) -> Run:
+    session = Session(
+        number=entry.session,
+        status=Status.RUNNING,
+        started_at=entry.at,
+        timebox_s=entry.timebox_s,
+        grace_s=entry.grace_s,
+        host=entry.host,
+        supervisor_pid=entry.supervisor_pid,
+        boot_id=entry.boot_id,
+        resumed_from=entry.resumed_from,
+        script_sha256=entry.script_sha256,
+    )
+    others = tuple(s for s in run.sessions if s.number != entry.session)
+    return msgspec.structs.replace(run, status=Status.RUNNING, reason=None, ended_at=None, sessions=(*others, session))
+
+
+def _change_session(run: Run, number: int, **changes: Any) -> Run:
+    sessions = tuple(msgspec.structs.replace(s, **changes) if s.number == number else s for s in run.sessions)
+    return msgspec.structs.replace(run, sessions=sessions)
+
+
+def _change_open_session(run: Run, number: int, status: Status, reason: str | None) -> Run:
+    last = run.last_session
+    if last is None or last.number != number or last.status.is_final:
+        return run
+    run = _change_session(run, number, status=status, reason=reason)
+    return msgspec.structs.replace(run, status=status, reason=reason)
+
+
+def _end_session(run: Run, entry: SessionEnded) -> Run:
+    ended = [s for s in run.sessions if s.number == entry.session]
+    if ended and ended[0].status.is_final:
+        return run  # the first ending counts
+    run = _change_session(
+        run,
+        entry.session,
+        status=entry.status,
+        reason=entry.reason,
+        ended_at=entry.at,
+        elapsed_s=entry.elapsed_s,
+        exit_code=entry.exit_code,
+    )
+    last = run.last_session
+    if last is not None and last.number != entry.session:
+        return run
+    return msgspec.structs.replace(run, status=entry.status, reason=entry.reason, ended_at=entry.at)

@@ -1,0 +1,200 @@
+"""One object names every file a run owns.
+
+<home>/runs/<run-id>/
+  run.json                     what was asked; written once
+  journal.jsonl                what the supervisor did and why; its lock is the right to change the run
+  session-N.out session-N.err  what the trainer wrote
+  control.json                 what the supervisor tells the trainer
+  code.patch                   uncommitted changes
+  supervisor.log               what a detached supervisor would have said on stderr
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+
+from backprop.errors import ConfigError, UsageError
+from backprop.records import RunSpec
+
+RUNS_FOLDER = "runs"
+LAST = "last"  # the word by which commands name the newest run
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+# no vowels and nothing that looks like something else: an id is typed, read aloud and never spells a word
+_ALPHABET = "bcdfghjkmnpqrstvwxz23456789"
+LOCK_PATIENCE_S = 2.0  # the home's lock is held for milliseconds
+_ID_LENGTH = 8  # 27**8 = 2.8e11: among 100,000 runs a new id is taken once in three million times, and then redrawn
+
+
+def new_run_id() -> str:
+    """A short random id that begins with a letter."""
+    letters = _ALPHABET[:-8]
+    return secrets.choice(letters) + "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH - 1))
+
+
+def check_run_id(run_id: str) -> None:
+    """Raise UsageError unless the id can name a folder and be told from the words of the command line."""
+    if not RUN_ID.fullmatch(run_id) or run_id == LAST:
+        raise UsageError(
+            f"--run-id {run_id!r} cannot be used: 1 to 64 letters, digits, '.', '_' or '-', "
+            f"beginning with a letter or digit, and not {LAST!r}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """The folder of one run. Making the object touches nothing."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def spec_path(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def journal_path(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def control_path(self) -> Path:
+        return self.path / "control.json"
+
+    @property
+    def patch_path(self) -> Path:
+        return self.path / "code.patch"
+
+    @property
+    def supervisor_log_path(self) -> Path:
+        return self.path / "supervisor.log"
+
+    def out_path(self, session: int) -> Path:
+        return self.path / f"session-{session}.out"
+
+    def err_path(self, session: int) -> Path:
+        return self.path / f"session-{session}.err"
+
+    def read_spec(self) -> RunSpec:
+        """What was asked. Raises OSError or msgspec.DecodeError when run.json is missing or broken."""
+        return msgspec.json.decode(self.spec_path.read_bytes(), type=RunSpec)
+
+    def remove(self) -> None:
+        """Delete the record. It vanishes from sight in one rename, however long the deleting takes."""
+        doomed = self.path.with_name(f".removed-{self.run_id}-{secrets.token_hex(4)}")
+        self.path.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+class HomeBusyError(Exception):
+    """Somebody has held the home's lock for longer than anything done under it takes."""
+
+
+class Home:
+    """The folder all runs of a user live in: $BACKPROP_HOME, else ~/.backprop."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.runs_path = path / RUNS_FOLDER
+        self.index_path = path / "index.db"
+        self.lock_path = path / "lock"
+        self.snapshot_path = path / "experiments.json"
+        self.user_config_path = path / "config.json"
+
+    @classmethod
+    def from_environment(cls) -> "Home":
+        chosen = os.environ.get("BACKPROP_HOME")
+        return cls(Path(chosen).expanduser().absolute() if chosen else Path.home() / ".backprop")
+
+    def make(self) -> None:
+        """Create the folder, readable by its owner only: patches and logs may hold secrets. Raises ConfigError."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.runs_path.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise self.unusable(error) from error
+
+    def unusable(self, error: OSError) -> ConfigError:
+        """The error to raise when nothing can be written here."""
+        return ConfigError(
+            f"cannot write to the home folder {self.path}: {error.strerror}. "
+            "Make room or permission there, or set BACKPROP_HOME to another folder."
+        )
+
+    @contextmanager
+    def lock(self, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
+        """One process at a time may replace the home's files. Raises HomeBusyError or OSError."""
+        fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + patience_s
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline:
+                        raise HomeBusyError(str(self.lock_path)) from error
+                    time.sleep(0.01)
+            yield
+        finally:
+            os.close(fd)
+
+    def rundir(self, run_id: str) -> RunDir:
+        return RunDir(self.runs_path / run_id)
+
+    def run_ids(self) -> Iterator[str]:
+        """The ids of all runs on disk, in no order. Folders being made or removed begin with a dot."""
+        try:
+            with os.scandir(self.runs_path) as entries:
+                yield from (entry.name for entry in entries if not entry.name.startswith("."))
+        except FileNotFoundError:
+            return
+
+    def begin(self, spec: RunSpec, patch: bytes | None) -> RunDir:
+        """A folder with run.json in it that nobody sees yet: see `publish`. Raises ConfigError."""
+        self.make()
+        draft = RunDir(self.runs_path / f".new-{spec.id}-{secrets.token_hex(4)}")
+        try:
+            draft.path.mkdir(mode=0o700)
+            draft.spec_path.write_bytes(msgspec.json.format(msgspec.json.encode(spec)) + b"\n")
+            if patch is not None:
+                draft.patch_path.write_bytes(patch)
+            draft.journal_path.touch()
+        except OSError as error:
+            shutil.rmtree(draft.path, ignore_errors=True)
+            raise self.unusable(error) from error
+        return draft
+
+    def publish(self, draft: RunDir, run_id: str) -> RunDir:
+        """Give the folder its name, in one rename. Raises UsageError when the id is taken."""
+        rundir = self.rundir(run_id)
+        try:
+            draft.path.rename(rundir.path)  # fails on a folder that is not empty, and a run's never is
+        except OSError as error:
+            shutil.rmtree(draft.path, ignore_errors=True)
+            if rundir.path.exists():
+                raise UsageError(f"a run {run_id!r} exists already; choose another --run-id.") from error
+            raise self.unusable(error) from error
+        return rundir
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to one with the date in its name, and tell which. Raises OSError."""
+    stamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%SZ")
+    aside, number = path.with_name(f"{path.name}.corrupt-{stamp}"), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.corrupt-{stamp}-{number}")
+    return path.rename(aside)

@@ -1,0 +1,161 @@
+"""experiments.json: the public snapshot that other tools read, replaced whole.
+
+    {"<run id>": {"id", "name", "scriptPath", "status", "startTime", "endTime", "lastStep", "lastLoss",
+                  "lastCheckpoint", "checkpoints"}}
+
+Times are milliseconds since 1970. The format is older than Backprop's index; what an older tool left is imported.
+"""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from backprop.protocol import json_safe
+from backprop.records import Record, RunView, Status
+from backprop.store.index import Index
+from backprop.store.rundir import Home, set_aside
+
+MAX_RUNS = 1000
+
+
+def put(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -> None:
+    """Bring one run's entry up to date, removing it when the index does not have the run.
+
+    The other entries are not touched. Raises OSError, sqlite3.Error or HomeBusyError.
+    """
+    with home.lock():
+        entries = _read(home.snapshot_path)
+        if entries is None:
+            _rebuild(home, index, say)
+            return
+        view = index.get(run_id)
+        if view is None:
+            entries.pop(run_id, None)
+        elif run_id in entries:
+            entries[run_id] = _encoded(view)
+        else:
+            entries = {run_id: _encoded(view)} | entries
+        newest = dict(itertools.islice(entries.items(), MAX_RUNS))
+        replace_file(home.snapshot_path, msgspec.json.encode(newest))
+
+
+def rebuild(home: Home, index: Index, say: Callable[[str], None]) -> None:
+    """Write the file anew from the index. Raises OSError, sqlite3.Error or HomeBusyError."""
+    with home.lock():
+        _rebuild(home, index, say)
+
+
+def _rebuild(home: Home, index: Index, say: Callable[[str], None]) -> None:
+    if home.snapshot_path.exists() and _read(home.snapshot_path) is None:
+        say(f"{home.snapshot_path} was damaged; it is kept as {set_aside(home.snapshot_path)} and rebuilt.")
+    entries = {view.run.spec.id: _encoded(view) for view in index.select(limit=MAX_RUNS)}
+    replace_file(home.snapshot_path, msgspec.json.encode(entries))
+
+
+def _read(path: Path) -> dict[str, msgspec.Raw] | None:
+    """The entries as they are, newest first; None when there is no sound file."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def is_sound(path: Path) -> bool:
+    """True for an object keyed by run id; False for anything else, or nothing."""
+    return _read(path) is not None
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Give a file new content in one step: readers see the old or the new, never a half. Raises OSError."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _encoded(view: RunView) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(json_safe(_entry(view))))
+
+
+def _entry(view: RunView) -> dict[str, Any]:
+    spec, sessions = view.run.spec, view.run.sessions
+    paths = [checkpoint.path for checkpoint in view.checkpoints]
+    return {
+        "id": spec.id,
+        "name": spec.name,
+        "scriptPath": spec.script or spec.command[0],
+        "status": view.run.status.value,
+        "startTime": _milliseconds(sessions[0].started_at if sessions else spec.created_at),
+        "endTime": _milliseconds(view.run.ended_at),
+        "lastStep": view.last_step,
+        "lastLoss": view.metrics.get("loss"),
+        "lastCheckpoint": paths[-1] if paths else None,
+        "checkpoints": paths,
+    }
+
+
+def _milliseconds(instant: datetime | None) -> int | None:
+    return None if instant is None else round(instant.timestamp() * 1000)
+
+
+class OldRun(Record, frozen=True):
+    """An entry as an older tool wrote it, with what could not be understood left out."""
+
+    id: str
+    name: str | None
+    script: str | None
+    status: Status
+    started_at: datetime
+    ended_at: datetime | None
+    last_step: int | None
+    last_loss: float | None
+    checkpoints: tuple[str, ...]
+
+
+def read_old(path: Path) -> list[OldRun]:
+    """The runs in an experiments.json of an older tool. Raises OSError, or msgspec.DecodeError when it is damaged."""
+    document = msgspec.json.decode(path.read_bytes())
+    if not isinstance(document, dict):
+        raise msgspec.DecodeError("not an object keyed by run id")
+    return [_old_run(run_id, entry) for run_id, entry in document.items() if isinstance(entry, dict)]
+
+
+def _old_run(run_id: str, entry: Mapping[str, Any]) -> OldRun:
+    def pick(key: str, *types: type) -> Any:
+        value = entry.get(key)
+        return value if isinstance(value, types) and not isinstance(value, bool) else None
+
+    status = pick("status", str)
+    known = status in {s.value for s in Status} and Status(status).is_final
+    last = pick("lastCheckpoint", str)
+    checkpoints = [item for item in pick("checkpoints", list) or [] if isinstance(item, str)]
+    if last is not None and last not in checkpoints:
+        checkpoints.append(last)
+    return OldRun(
+        id=run_id,
+        name=pick("name", str),
+        script=pick("scriptPath", str),
+        status=Status(status) if known else Status.INTERRUPTED,  # what was running then is not running now
+        started_at=_instant(pick("startTime", int, float)) or datetime.now(timezone.utc),
+        ended_at=_instant(pick("endTime", int, float)),
+        last_step=pick("lastStep", int),
+        last_loss=pick("lastLoss", int, float),
+        checkpoints=tuple(checkpoints),
+    )
+
+
+def _instant(milliseconds: float | None) -> datetime | None:
+    try:
+        return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None

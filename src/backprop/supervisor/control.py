@@ -1,0 +1,26 @@
+"""control.json: what the supervisor tells the trainer. Replaced whole, so that a reader never sees half of it."""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from backprop.records import Record
+
+
+class Control(Record, frozen=True):
+    """The file's content. Durations in seconds."""
+
+    deadline_unix_s: float  # when the timebox ends, by the wall clock
+    deadline_monotonic_s: float  # the same by CLOCK_MONOTONIC, which every process of the machine shares
+    grace_s: float
+    checkpoint_wanted: int = 0  # grows by one each time a checkpoint is wanted
+    stop_wanted: bool = False
+    stop_reason: str | None = None
+
+
+def write(path: Path, control: Control) -> None:
+    """Replace control.json. Raises OSError."""
+    draft = path.with_suffix(".json.new")
+    draft.write_bytes(msgspec.json.encode(control) + b"\n")
+    os.replace(draft, path)  # noqa: PTH105

@@ -1,0 +1,69 @@
+"""Start a trainer so that it can be answered for: its own session, output straight to files, death tied to ours."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
+# The kernel adds this to a process's share of memory in thousandths when it must choose whom to kill: a trainer
+# goes before the desktop, but not before something that uses far more.
+_OOM_SCORE_ADJ = 500
+
+_IS_LINUX = sys.platform == "linux"
+
+
+def _load_prctl() -> Callable[..., int] | None:
+    return ctypes.CDLL(None, use_errno=True).prctl if _IS_LINUX else None
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies (Linux sub-reaper), so that none gets away.
+
+    Elsewhere there is no such thing, and the tree is found by the mark in its environment: see `tree.marked`.
+    """
+    prctl = _load_prctl()
+    if prctl is not None and prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def launch(
+    command: Sequence[str], cwd: str, environment: Mapping[str, str], out_path: Path, err_path: Path
+) -> "subprocess.Popen[bytes]":
+    """The started trainer. Call it from the main thread. Raises OSError when the command cannot be executed.
+
+    The trainer leads a session of its own, so that Ctrl-C in the terminal reaches the supervisor only. On Linux the
+    kernel sends it SIGINT when the supervisor dies. Its stdin is /dev/null.
+    """
+    prctl = _load_prctl()
+    supervisor_pid = os.getpid()
+
+    def prepare() -> None:
+        # A supervisor started in the background of a shell, or detached, ignores signals that the trainer needs.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        if prctl is not None:
+            # The kernel watches the spawning thread, not the process: prctl(2). Hence the main thread.
+            prctl(_PR_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)
+            if os.getppid() != supervisor_pid:
+                os._exit(1)  # it died before the line above
+            with suppress(OSError):  # an already higher value may only be lowered with privileges
+                Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
+
+    with out_path.open("ab") as out, err_path.open("ab") as err:
+        return subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            preexec_fn=prepare,  # noqa: PLW1509  there are no other threads yet
+        )

@@ -1,0 +1,67 @@
+"""Read a growing file by whole lines, in bounded memory, from an offset that only ever lies between lines."""
+
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from backprop.protocol import MAX_LINE_BYTES
+
+READ_BYTES = MAX_LINE_BYTES  # a stretch is at most this long, so a line that fits is always understood
+_SKIP_BYTES = 64 * READ_BYTES  # how much of an endless line is looked through in one call
+
+
+class Stretch(NamedTuple):
+    """Whole lines, and where they lie. `data` is empty for a line that is too long to be understood."""
+
+    data: bytes
+    start: int
+    end: int
+
+
+class Tail:
+    """Reads the output of one session. Opens the file for each look: it may not be there yet."""
+
+    def __init__(self, path: Path, offset: int) -> None:
+        self._path = path
+        self.offset = offset
+        self._searched_to = offset  # no newline between offset and here
+
+    def move_to(self, offset: int) -> None:
+        """Go on from here: somebody else read up to it."""
+        self.offset = self._searched_to = offset
+
+    def size_bytes(self) -> int:
+        """How long the file is; 0 when it is not there."""
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def read(self, *, is_over: bool = False) -> Stretch | None:
+        """The next stretch of whole lines, or None when there is none yet. Does not move: see `move_to`.
+
+        is_over: nobody writes any more, so what follows the last newline is a line too.
+        """
+        if self.size_bytes() <= self._searched_to and not (is_over and self.size_bytes() > self.offset):
+            return None
+        with self._path.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read(READ_BYTES)
+            end = data.rfind(b"\n") + 1
+            if end:
+                return Stretch(data[:end], self.offset, self.offset + end)
+            if len(data) < READ_BYTES:
+                self._searched_to = self.offset + len(data)
+                return Stretch(data, self.offset, self.offset + len(data)) if is_over and data else None
+            return self._skip_long_line(file, is_over=is_over)
+
+    def _skip_long_line(self, file: BinaryIO, *, is_over: bool) -> Stretch | None:
+        file.seek(max(self._searched_to, self.offset + READ_BYTES))
+        pause_at = file.tell() + _SKIP_BYTES
+        while data := file.read(READ_BYTES):
+            found = data.find(b"\n")
+            if found >= 0:
+                return Stretch(b"", self.offset, file.tell() - len(data) + found + 1)
+            self._searched_to = file.tell()
+            if self._searched_to >= pause_at and not is_over:
+                return None  # go on at the next call: a supervisor has other things to do
+        return Stretch(b"", self.offset, file.tell()) if is_over else None

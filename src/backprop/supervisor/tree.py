@@ -1,0 +1,144 @@
+"""The trainer and all its descendants: find them, signal them, and be sure that none is left.
+
+On Linux the supervisor adopts orphans, so the tree is whatever descends from it: children that called `setsid` and
+daemons that forked twice included. Elsewhere, and when the supervisor is dead, descendants are known by the run
+directory in their environment.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+
+import psutil
+from psutil import Process
+
+RUN_DIR_VARIABLE = "BACKPROP_RUN_DIR"
+_SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "ash"}
+_HAS_SUBREAPER: bool = sys.platform == "linux"
+_KILL_PAUSE_S = 0.005  # between two looks at a tree that is being killed
+_UNKILLABLE_AFTER_S = 10.0  # a process that SIGKILL does not end hangs in the kernel: a dead disk or GPU driver
+
+Members = Callable[[], list[Process]]
+
+
+def members_of(root_pid: int, run_dir: str) -> Members:
+    """A function that lists the living processes of the tree, for use by the process that launched `root_pid`."""
+    if _HAS_SUBREAPER:
+        return lambda: _alive(Process().children(recursive=True))
+    return lambda: _alive({*_with_descendants(root_pid), *marked(run_dir)})
+
+
+def _with_descendants(root_pid: int) -> list[Process]:
+    with suppress(psutil.NoSuchProcess):
+        root = Process(root_pid)
+        return [root, *root.children(recursive=True)]
+    return []
+
+
+def marked(run_dir: str) -> list[Process]:
+    """Living processes that carry the mark of this run, whoever their parent is."""
+    own_pid = os.getpid()
+    found = []
+    for process in psutil.process_iter():
+        # a process that ends while we look, or belongs to somebody else, is not one we could signal
+        with suppress(psutil.Error, OSError):
+            if process.pid != own_pid and process.environ().get(RUN_DIR_VARIABLE) == run_dir:
+                found.append(process)
+    return _alive(found)
+
+
+def _alive(processes: Iterable[Process]) -> list[Process]:
+    living = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+    return living
+
+
+def send(processes: Iterable[Process], number: signal.Signals) -> tuple[int, ...]:
+    """The pids that got the signal. A process that is gone by then is not a problem."""
+    sent = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process.send_signal(number)
+            sent.append(process.pid)
+    return tuple(sent)
+
+
+def interrupt_targets(root_pid: int) -> list[Process]:
+    """Whom SIGINT goes to: the root, and when it is a shell also the Python programs it waits for.
+
+    Not to workers: a data-loading worker that dies takes the save with it. But a shell defers SIGINT until its child
+    ends, so that `bash -c 'python train.py | tee log'` would never hear of it; and `tee` must live to the end.
+    """
+    try:
+        root = Process(root_pid)
+        targets = [root]
+        if _program(root) in _SHELLS:
+            children = [c for c in _below_shells(root) if _program(c) not in _SHELLS]
+            targets += [c for c in children if "python" in _program(c)] or children
+    except psutil.NoSuchProcess:
+        return []
+    return targets
+
+
+def _below_shells(shell: Process) -> Iterable[Process]:
+    for child in shell.children():
+        yield child
+        if _program(child) in _SHELLS:
+            yield from _below_shells(child)
+
+
+def _program(process: Process) -> str:
+    try:
+        return os.path.basename(process.exe()) or process.name()  # noqa: PTH119
+    except (psutil.ZombieProcess, psutil.AccessDenied):
+        return process.name()
+
+
+def kill(members: Members, reap: Callable[[], None]) -> list[int]:
+    """SIGKILL until nothing is left, however fast it forks. Returns the pids that would not die (normally none).
+
+    reap: collects dead children, so that their own children come to us.
+    """
+    give_up_at = time.monotonic() + _UNKILLABLE_AFTER_S
+    while living := members():
+        send(living, signal.SIGKILL)
+        reap()
+        if time.monotonic() > give_up_at:
+            return [process.pid for process in living]
+        time.sleep(_KILL_PAUSE_S)
+    return []
+
+
+def wait_gone(members: Members, timeout_s: float) -> bool:
+    """True as soon as nothing is left of the tree, False when something still is after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while members():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(min(0.05, timeout_s))
+    return True
+
+
+def end_orphans(run_dir: str, patience_s: float) -> Sequence[int]:
+    """End what is left of a tree whose supervisor died. Returns the pids that were found.
+
+    The kernel sent SIGINT when the supervisor died (Linux; elsewhere this function sends it), so they may be saving:
+    they get `patience_s` to finish, then SIGTERM and a second, then SIGKILL.
+    """
+    found = marked(run_dir)
+    if not found:
+        return ()
+    if not _HAS_SUBREAPER:
+        send(found, signal.SIGINT)
+    send(found, signal.SIGCONT)  # a tree that was paused could not hear any of this
+    if not wait_gone(lambda: marked(run_dir), patience_s):
+        send(marked(run_dir), signal.SIGTERM)
+        wait_gone(lambda: marked(run_dir), 1.0)
+        kill(lambda: marked(run_dir), reap=lambda: None)
+    return [process.pid for process in found]

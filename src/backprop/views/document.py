@@ -1,0 +1,92 @@
+"""A run as JSON: the contract of `--json`. Instants are UTC in ISO 8601, durations seconds, sizes bytes."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from backprop.protocol import json_safe
+from backprop.records import Checkpoint, RunView, Session, Snapshot
+
+IsValid = Callable[[Checkpoint], bool]
+
+
+def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, Any]:
+    """Everything there is to say about a run. `now` tells how long a running session has been going on."""
+    run, spec = view.run, view.run.spec
+    first = run.sessions[0] if run.sessions else None
+    last = run.last_session
+    document = {
+        "id": spec.id,
+        "name": spec.name,
+        "status": run.status,
+        "reason": run.reason,
+        "command": spec.command,
+        "cwd": spec.cwd,
+        "python": spec.python,
+        "created_at": spec.created_at,
+        "started_at": first.started_at if first else None,
+        "ended_at": run.ended_at,
+        "elapsed_s": elapsed_s(view, now),
+        "timebox_s": last.timebox_s if last else spec.limits.timebox_s,
+        "sessions": [_session(session, now) for session in run.sessions],
+        "last_step": view.last_step,
+        "metrics": view.metrics,
+        "params": view.params,
+        "checkpoints": [
+            {
+                "path": checkpoint.path,
+                "step": checkpoint.step,
+                "session": checkpoint.session,
+                "size_bytes": checkpoint.measure.size_bytes,
+                "saved_at": checkpoint.measure.saved_at,
+                "valid": is_valid(checkpoint),
+            }
+            for checkpoint in view.checkpoints
+        ],
+        "git": None
+        if spec.git is None
+        else {"commit": spec.git.commit, "branch": spec.git.branch, "dirty": spec.git.dirty},
+        "exit_code": last.exit_code if last else None,
+        "host": last.host if last else spec.host,
+        "pid": last.supervisor_pid if last else None,
+        "run_dir": view.run_dir,
+    }
+    return {key: json_safe(value) for key, value in document.items()}
+
+
+def _session(session: Session, now: datetime) -> dict[str, Any]:
+    return {
+        "number": session.number,
+        "status": session.status,
+        "reason": session.reason,
+        "started_at": session.started_at,
+        "ended_at": session.ended_at,
+        "elapsed_s": session_elapsed_s(session, now),
+        "exit_code": session.exit_code,
+        "resumed_from": session.resumed_from,
+    }
+
+
+def session_elapsed_s(session: Session, now: datetime) -> float:
+    """How long a session took, or has taken so far."""
+    if session.elapsed_s is not None:
+        return session.elapsed_s
+    return max(0.0, (now - session.started_at).total_seconds())
+
+
+def elapsed_s(view: RunView, now: datetime) -> float:
+    """How long all sessions of a run took, or have taken so far."""
+    return sum(session_elapsed_s(session, now) for session in view.run.sessions)
+
+
+def machine_document(snapshot: Snapshot) -> dict[str, Any]:
+    """The machine, as `status --json` shows it."""
+    fields: Mapping[str, Any] = msgspec.structs.asdict(snapshot)
+    return {key: json_safe(value) for key, value in fields.items()}
+
+
+def encode(document: Any) -> str:
+    """JSON text, indented for people who look."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()

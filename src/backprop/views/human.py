@@ -1,0 +1,55 @@
+"""Numbers as people read them."""
+
+import math
+from datetime import datetime
+
+
+def duration(seconds: float | None) -> str:
+    """9.4 s, 4:05, 2:03:20, 3 d 4 h; "-" for None."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02}"
+    if whole < 86_400:
+        return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def minutes(seconds: float) -> str:
+    """A limit as it was given: 10 min, 0.5 min."""
+    return f"{seconds / 60:.6g} min"
+
+
+def age(instant: datetime, now: datetime) -> str:
+    """How long ago, in one unit: 12 s, 5 min, 3 h, 2 d."""
+    seconds = max(0.0, (now - instant).total_seconds())
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def size(size_bytes: float | None) -> str:
+    """1.2 GB, 340 kB, in powers of 1000; "-" for None."""
+    if size_bytes is None:
+        return "-"
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; "-" for None."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what a terminal would obey shown as it is written in Python."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

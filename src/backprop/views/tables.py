@@ -1,0 +1,142 @@
+"""Runs and the machine as text for a terminal, or for a pipe: then nothing is cut and nothing is coloured."""
+
+import io
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+from backprop.records import RunView, Snapshot, Status
+from backprop.views import human
+from backprop.views.document import IsValid, elapsed_s, session_elapsed_s
+
+_COLOURS = {
+    Status.QUEUED: "cyan",
+    Status.RUNNING: "bold cyan",
+    Status.PAUSED: "yellow",
+    Status.REFUSED: "yellow",
+    Status.COMPLETED: "green",
+    Status.TIMEBOXED: "blue",
+    Status.STOPPED: "blue",
+    Status.FAILED: "red",
+    Status.INTERRUPTED: "magenta",
+}
+_PIPE_WIDTH = 10_000  # nobody's terminal: a pipe gets every word
+
+
+def runs_table(views: Sequence[RunView], now: datetime) -> str:
+    """Newest first, one line a run."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, padding=(0, 1))
+    for title, is_number in (
+        ("RUN", False),
+        ("NAME", False),
+        ("STATUS", False),
+        ("AGE", True),
+        ("TIME", True),
+        ("OF", True),
+        ("STEP", True),
+        ("LOSS", True),
+    ):
+        table.add_column(title, justify="right" if is_number else "left", no_wrap=True)
+    table.add_column("SCRIPT", no_wrap=True, overflow="ellipsis")
+    for view in views:
+        spec, status, last = view.run.spec, view.run.status, view.run.last_session
+        table.add_row(
+            spec.id,
+            human.printable(spec.name or "-"),
+            Text(status.value, style=_COLOURS[status]),
+            human.age(spec.created_at, now),
+            human.duration(session_elapsed_s(last, now) if last else None),
+            human.minutes(last.timebox_s if last else spec.limits.timebox_s),
+            "-" if view.last_step is None else str(view.last_step),
+            human.number(view.metrics.get("loss")),
+            human.printable(_short_command(view)),
+        )
+    return _rendered(table)
+
+
+def _short_command(view: RunView) -> str:
+    spec = view.run.spec
+    words = spec.command[1:] if spec.script is not None else spec.command
+    return " ".join((os.path.basename(words[0]), *words[1:]))  # noqa: PTH119
+
+
+def run_details(view: RunView, now: datetime, is_valid: IsValid) -> str:
+    """One run in full."""
+    run, spec = view.run, view.run.spec
+    last = run.last_session
+    rows: list[tuple[str, str]] = [
+        ("run", spec.id + (f" ({spec.name})" if spec.name else "")),
+        ("status", run.status.value + (f": {run.reason}" if run.reason else "")),
+        ("command", " ".join(spec.command)),
+        ("folder", spec.cwd),
+        ("python", spec.python or "-"),
+        ("created", f"{spec.created_at.astimezone():%Y-%m-%d %H:%M:%S} by {spec.user} on {spec.host}"),
+        ("time", f"{human.duration(elapsed_s(view, now))} in {len(run.sessions)} session(s)"),
+    ]
+    if spec.git is not None:
+        state = ", uncommitted changes" if spec.git.dirty else ""
+        rows.append(("code", f"{(spec.git.commit or 'no commit')[:12]} on {spec.git.branch or 'no branch'}{state}"))
+    if view.params:
+        rows.append(("params", "  ".join(f"{name}={value}" for name, value in view.params.items())))
+    if view.last_step is not None:
+        of = f" of {view.total_steps}" if view.total_steps is not None else ""
+        rows.append(("step", f"{view.last_step}{of}"))
+    if view.metrics:
+        rows.append(("metrics", "  ".join(f"{name}={human.number(value)}" for name, value in view.metrics.items())))
+    if view.note_count:
+        rows.append(("notes", str(view.note_count)))
+    for session in run.sessions:
+        told = f"{session.status.value}, {human.duration(session_elapsed_s(session, now))} of "
+        told += human.minutes(session.timebox_s)
+        if session.resumed_from:
+            told += f", from {session.resumed_from}"
+        if session.reason and session.reason != run.reason:
+            told += f": {session.reason}"
+        rows.append((f"session {session.number}", told))
+    for checkpoint in view.checkpoints:
+        step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
+        broken = "" if is_valid(checkpoint) else "  (not whole)"
+        rows.append(("checkpoint", f"{checkpoint.path}  {step}{human.size(checkpoint.measure.size_bytes)}{broken}"))
+    if last is not None and not run.status.is_final:
+        rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}"))
+    rows.append(("record", view.run_dir))
+    return _aligned(rows)
+
+
+def machine_summary(snapshot: Snapshot, going_on: Sequence[RunView], now: datetime) -> str:
+    """The machine, and what runs on it."""
+    ram = f"{human.size(snapshot.ram_available_bytes)} available of {human.size(snapshot.ram_total_bytes)}"
+    load = "-" if snapshot.load_1min is None else f"{snapshot.load_1min:.2f}"
+    rows = [("cpu", f"{snapshot.cpu_count or '-'} cores, load {load}"), ("ram", ram)]
+    rows += [("disk", f"{human.size(free)} free in {folder}") for folder, free in snapshot.disk_free_bytes.items()]
+    text = _aligned(rows)
+    return f"{text}\n{runs_table(going_on, now)}" if going_on else f"{text}\nnothing is running\n"
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> str:
+    width = max(len(label) for label, _ in rows)
+    return "".join(f"{label:<{width}}  {human.printable(text)}\n" for label, text in rows)
+
+
+def _rendered(table: object) -> str:
+    from rich.console import Console
+
+    is_terminal = sys.stdout.isatty()
+    console = Console(
+        file=io.StringIO(),
+        width=shutil.get_terminal_size().columns if is_terminal else _PIPE_WIDTH,
+        force_terminal=is_terminal,
+        no_color=not is_terminal or bool(os.environ.get("NO_COLOR")),
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+    with console.capture() as capture:
+        console.print(table)
+    return "".join(line.rstrip() + "\n" for line in capture.get().splitlines())
