@@ -8,7 +8,6 @@ import json
 import os
 import stat
 import struct
-import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -142,6 +141,8 @@ def _file_problem(path: Path, expected_bytes: int | None, *, thorough: bool) -> 
 
 
 def _zip_problem(path: Path, *, thorough: bool) -> str | None:
+    import zipfile
+
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip() if thorough else None

@@ -5,7 +5,6 @@ script's folder upwards, is the project file. Every value goes through the same 
 every error names where, which key, which value, and what is allowed.
 """
 
-import difflib
 import math
 import sys
 from collections.abc import Mapping
@@ -17,11 +16,6 @@ from msgspec import Meta, field
 
 from backprop.errors import ConfigError, UsageError
 from backprop.records import Limits, Record
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PROJECT_FILES = ("backprop.config.json", ".backprop.json", "pyproject.toml")
 _YEAR_MINUTES = 525_600.0
@@ -138,6 +132,8 @@ def load(
 def _checked(key: str, value: Any, origin: str) -> Any:
     """The value in its right type, or an error that names everything."""
     if key not in _FIELDS:
+        import difflib
+
         near = difflib.get_close_matches(key, _FIELDS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"{origin}: unknown key {key!r}: {hint}Allowed: {', '.join(_FIELDS)}.")
@@ -176,6 +172,10 @@ def _read_tools(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         if "backprop" not in text:
             return {}  # somebody else's file: not read further, whatever is wrong with it
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
         tools = tomllib.loads(text).get("tool", {})
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error

@@ -1,9 +1,7 @@
 """Where a run comes from: its code, its machine, its user. Reads only; what cannot be told is None."""
 
 import getpass
-import hashlib
 import os
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -18,7 +16,7 @@ _DETACHED = "(detached)"
 
 
 def host() -> str:
-    return socket.gethostname()
+    return os.uname().nodename
 
 
 def user() -> str:
@@ -51,6 +49,8 @@ def oom_kill_count() -> int | None:
 def sha256(path: str | None) -> str | None:
     """Of a file's content."""
     if path is not None:
+        import hashlib
+
         with suppress(OSError):
             return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return None

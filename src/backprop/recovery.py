@@ -161,8 +161,8 @@ def busy_message(run: Run) -> str:
 
 
 def import_old(home: Home, say: Say) -> None:
-    """Turn the experiments.json of an older tool into run directories, once: where there are none yet."""
-    if home.runs_path.exists() or not home.snapshot_path.exists():
+    """Turn the experiments.json of an older tool into run directories, once: see `Home.has_old_runs_only`."""
+    if not home.has_old_runs_only():
         return
     try:
         old_runs = snapshot.read_old(home.snapshot_path)

@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol
-
-from psutil import Process
+from typing import TYPE_CHECKING, Protocol
 
 from backprop import command, provenance
 from backprop.errors import ExitCode
@@ -37,10 +35,13 @@ from backprop.store.journal import (
     TrainerLaunched,
 )
 from backprop.store.rundir import RunDir
-from backprop.supervisor import control, ladder, tree
+from backprop.supervisor import control, ladder
 from backprop.supervisor.control import Control
 from backprop.supervisor.ladder import Ladder, Rung
-from backprop.supervisor.launch import adopt_orphans, launch
+from backprop.supervisor.launch import RUN_DIR_VARIABLE, adopt_orphans, has_no_descendants, launch
+
+if TYPE_CHECKING:
+    from psutil import Process
 
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
 LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so long to end
@@ -79,7 +80,6 @@ class _Watch:
     """What changes while a trainer is watched."""
 
     process: "subprocess.Popen[bytes]"
-    members: tree.Members
     launched_at: float
     ladder: Ladder
     rung: Rung = Rung.NONE
@@ -193,7 +193,9 @@ class Supervisor:
                 self._climb()
             self._sweep()
         except BaseException:
-            tree.kill(self._watch.members, self._reap)  # a bug of ours must not leave a trainer behind
+            from backprop.supervisor import tree
+
+            tree.kill(self._members, self._reap)  # a bug of ours must not leave a trainer behind
             raise
         elapsed_s = self._clock.now() - self._watch.launched_at - self._watch.paused_s
         return self._file(self._watch, self._reason(oom_kills_before), elapsed_s)
@@ -239,7 +241,6 @@ class Supervisor:
         now = self._clock.now()
         self._watch = _Watch(
             process=process,
-            members=tree.members_of(process.pid, str(self._rundir.path)),
             launched_at=now,
             ladder=ladder.at_timebox(now + timebox_s, timebox_s, grace_s, None),
         )
@@ -250,7 +251,7 @@ class Supervisor:
         environment = {key: value for key, value in os.environ.items() if key != "BACKPROP_RESUME_FROM"}
         environment |= {
             "BACKPROP_RUN_ID": self._spec.id,
-            tree.RUN_DIR_VARIABLE: str(self._rundir.path),
+            RUN_DIR_VARIABLE: str(self._rundir.path),
             "BACKPROP_SESSION": str(self._number),
             "BACKPROP_TIMEBOX_S": f"{plan.limits.timebox_s:g}",
             "BACKPROP_CONTROL": str(self._rundir.control_path),
@@ -284,6 +285,12 @@ class Supervisor:
     def _is_over(self) -> bool:
         self._reap()
         return self._watch.process.returncode is not None
+
+    def _members(self) -> "list[Process]":
+        """The living processes of the trainer's tree."""
+        from backprop.supervisor import tree
+
+        return tree.members(self._watch.process.pid, str(self._rundir.path))
 
     def _reap(self) -> None:
         """Collect dead children: the trainer, and orphans of its tree that came to us."""
@@ -372,31 +379,42 @@ class Supervisor:
                 if watch.stop is None:
                     self._ask_stop(StopReason.TIMEBOX, f"timebox of {_minutes(self._limits.timebox_s)} ended")
                 self._write_control(watch.ladder.interrupt_at, wanted=watch.wanted_checkpoints, stop=watch.stop)
-            elif watch.rung is Rung.INTERRUPT and due < Rung.KILL:
-                self._signal(signal.SIGINT, tree.interrupt_targets(watch.process.pid))
-            elif watch.rung is Rung.TERMINATE and due < Rung.KILL:
-                self._signal(signal.SIGTERM, watch.members())
             elif watch.rung is Rung.KILL:
-                pids = tuple(process.pid for process in watch.members())
-                watch.unkillable = tree.kill(watch.members, self._reap)
-                self._write(Signalled(at=self._clock.wall(), session=self._number, signal="SIGKILL", pids=pids))
-                if watch.unkillable and watch.process.returncode is None:
-                    watch.process.returncode = -signal.SIGKILL  # it hangs in the kernel; nobody can do more
+                self._kill()
+            elif due < Rung.KILL:
+                self._signal(signal.SIGINT if watch.rung is Rung.INTERRUPT else signal.SIGTERM)
 
-    def _signal(self, number: signal.Signals, targets: list[Process]) -> None:
+    def _kill(self) -> None:
+        from backprop.supervisor import tree
+
+        watch = self._watch
+        pids = tuple(process.pid for process in self._members())
+        watch.unkillable = tree.kill(self._members, self._reap)
+        self._write(Signalled(at=self._clock.wall(), session=self._number, signal="SIGKILL", pids=pids))
+        if watch.unkillable and watch.process.returncode is None:
+            watch.process.returncode = -signal.SIGKILL  # it hangs in the kernel; nobody can do more
+
+    def _signal(self, number: signal.Signals) -> None:
+        """SIGINT to the root only; anything else to the whole tree."""
+        from backprop.supervisor import tree
+
+        root = self._watch.process.pid
+        targets = tree.interrupt_targets(root) if number is signal.SIGINT else self._members()
         pids = tree.send(targets, number)
         self._write(Signalled(at=self._clock.wall(), session=self._number, signal=number.name, pids=pids))
 
     def _suspend(self) -> None:
         """Ctrl-Z: stop the tree and ourselves; go on with both at `fg` or `bg`. The time between does not count."""
+        from backprop.supervisor import tree
+
         watch = self._watch
         since = self._clock.now()
         self._write(Paused(at=self._clock.wall(), session=self._number, reason="Ctrl-Z"))
         self._recorder.record_state(publish=True)
-        stopped = watch.members()
+        stopped = self._members()
         tree.send(stopped, signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
-        tree.send(watch.members(), signal.SIGCONT)
+        tree.send(self._members(), signal.SIGCONT)
         paused_s = self._clock.now() - since
         watch.paused_s += paused_s
         watch.ladder = ladder.shifted(watch.ladder, paused_s)
@@ -410,15 +428,17 @@ class Supervisor:
         """End what the trainer left behind when it exited: SIGTERM, then SIGKILL."""
         watch = self._watch
         self._reap()
-        if not watch.members() or watch.unkillable:
+        if has_no_descendants() or watch.unkillable or not self._members():
             return
-        self._signal(signal.SIGTERM, watch.members())
+        from backprop.supervisor import tree
+
+        self._signal(signal.SIGTERM)
         patience_s = min(LEFTOVER_GRACE_S, self._limits.grace_s, max(0.0, watch.ladder.kill_at - self._clock.now()))
         give_up_at = time.monotonic() + patience_s
-        while watch.members() and time.monotonic() < give_up_at:
+        while self._members() and time.monotonic() < give_up_at:
             self._signals.wait(0.05)
             self._reap()
-        watch.unkillable = tree.kill(watch.members, self._reap)
+        watch.unkillable = tree.kill(self._members, self._reap)
 
     def _reason(self, oom_kills_before: int | None) -> str | None:
         """Why the session ended; None for a trainer that just finished."""

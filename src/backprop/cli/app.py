@@ -1,50 +1,49 @@
 """The application: its commands, and how errors become one line and an exit code."""
 
+import importlib
 import os
 import sys
-import traceback
-from typing import Annotated
 
-import typer
+import click
 
 from backprop import __version__
-from backprop.cli import look, manage, run
 from backprop.errors import BackpropError, ExitCode
 
-app = typer.Typer(
-    name="backprop",
-    help="Run training scripts in short, safe sessions that cannot lose work.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("run", cls=run.RunCommand)(run.run)
-app.command("resume")(run.resume)
-app.command("list")(look.list_runs)
-app.command("status")(look.status)
-app.command("logs")(look.logs)
-app.command("stop")(manage.stop)
-app.command("rm")(manage.rm)
-app.command("reindex")(manage.reindex)
-
-# typer's own errors (unknown option, missing argument); where their class lives differs between its versions
-_ClickError: type[Exception] = typer.BadParameter.__mro__[2]
+# command -> the module and the object in it; a command's module is loaded when it is called, not before
+_COMMANDS = {
+    "run": ("run", "run"),
+    "resume": ("run", "resume"),
+    "list": ("look", "list_runs"),
+    "status": ("look", "status"),
+    "logs": ("look", "logs"),
+    "stop": ("manage", "stop"),
+    "rm": ("manage", "rm"),
+    "reindex": ("manage", "reindex"),
+}
 
 
-def _show_version(value: bool) -> None:
-    if value:
-        print(f"backprop {__version__}")
-        raise typer.Exit
+_ARGUMENTS_HINT = " The script's own arguments go after '--': backprop run train.py -- --lr 0.1"
 
 
-@app.callback()
-def _options(
-    _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="With an error, show where it comes from.")] = False,
-) -> None:
+class LazyGroup(click.Group):
+    """The commands in the order of _COMMANDS, each loaded when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"backprop.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option("--verbose", is_flag=True, help="With an error, show where it comes from.")
+def app(*, verbose: bool) -> None:
+    """Run training scripts in short, safe sessions that cannot lose work."""
     if verbose:
         os.environ["BACKPROP_VERBOSE"] = "1"
 
@@ -52,15 +51,18 @@ def _options(
 def main() -> None:
     """Run the command line and exit with the code that the README documents."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="backprop", standalone_mode=False)
         sys.stdout.flush()
     except BackpropError as error:
         _tell(str(error))
         code = error.exit_code
-    except _ClickError as error:
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        code = ExitCode.USAGE
+    except click.ClickException as error:
         _tell(_usage_message(error))
         code = ExitCode.USAGE
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, click.Abort):
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
         # `backprop list | head`: nobody reads on. Python would complain once more when it flushes stdout at exit
@@ -72,15 +74,17 @@ def main() -> None:
 def _tell(message: str) -> None:
     print(f"backprop: {message}", file=sys.stderr)
     if os.environ.get("BACKPROP_VERBOSE"):
+        import traceback
+
         traceback.print_exc()
 
 
-def _usage_message(error: Exception) -> str:
-    message = str(getattr(error, "message", "") or error)
-    if hasattr(error, "format_message"):
-        message = error.format_message()
-    message = " ".join(message.split())
+def _usage_message(error: click.ClickException) -> str:
+    message = " ".join(error.format_message().split())
+    if isinstance(error, click.NoSuchOption):
+        near = f" Did you mean {error.possibilities[0]}?" if error.possibilities else ""
+        message = f"No such option: {error.option_name}.{near}"
     context = getattr(error, "ctx", None)
     if context is not None and context.info_name == "run" and message.startswith(("No such option", "Got unexpected")):
-        message += " The script's own arguments go after '--': backprop run train.py -- --lr 0.1"
+        message = message.partition(" Did you")[0] + _ARGUMENTS_HINT
     return message[:1].lower() + message[1:]

@@ -3,19 +3,15 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
 
-import typer
+import click
 
 from backprop.errors import ConfigError, NoSuchRunError, UsageError
 from backprop.records import Checkpoint, RunView
 from backprop.store.index import Index
 from backprop.store.rundir import LAST, Home
 
-RunWord = Annotated[
-    str, typer.Argument(metavar="RUN", help="An id, a unique beginning of one, a unique name, or 'last'.")
-]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 
 
 def say(message: str) -> None:

@@ -5,11 +5,10 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from backprop.cli.common import JsonFlag, RunWord, find_run, is_valid, open_caught_up, say
+from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, say
 from backprop.errors import UsageError
 from backprop.records import Status
 from backprop.store.index import SORT_KEYS
@@ -20,18 +19,13 @@ _FOLLOW_REFRESH_S = 1.0
 _COPY_BYTES = 1 << 16
 
 
-def list_runs(
-    status: Annotated[
-        list[str] | None, typer.Option("--status", help="Only runs of this status; may be given again.")
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many; 0 shows all.")] = 100,
-    sort: Annotated[
-        str, typer.Option("--sort", help=f"{', '.join(SORT_KEYS)}, or the name of a metric (smallest first).")
-    ] = "created",
-    as_json: JsonFlag = False,
-) -> None:
+@click.command("list")
+@click.option("--status", "statuses", multiple=True, help="Only runs of this status; may be given again.")
+@click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many; 0: all.")
+@click.option("--sort", default="created", help=f"{', '.join(SORT_KEYS)}, or the name of a metric (smallest first).")
+@json_option
+def list_runs(*, statuses: tuple[str, ...], limit: int, sort: str, as_json: bool) -> None:
     """Show runs, newest first."""
-    statuses = status or []
     allowed = [member.value for member in Status]
     for wanted in statuses:
         if wanted not in allowed:
@@ -54,14 +48,14 @@ def list_runs(
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")
 
 
-def status(
-    run: Annotated[
-        str | None,
-        typer.Argument(metavar="[RUN]", help="An id, a unique beginning of one, a name, or 'last'."),
-    ] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Show the machine and what runs on it; or one run in full."""
+@click.command()
+@click.argument("run", required=False)
+@json_option
+def status(*, run: str | None, as_json: bool) -> None:
+    """Show the machine and what runs on it; or one RUN in full.
+
+    RUN is an id, a unique beginning of one, a unique name, or 'last'.
+    """
     from backprop.views import document, tables
 
     home = Home.from_environment()
@@ -85,12 +79,12 @@ def status(
         print(tables.machine_summary(snapshot, going_on, now), end="")
 
 
-def logs(
-    run: RunWord,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
-    stderr: Annotated[bool, typer.Option("--stderr", help="What it wrote to stderr instead of stdout.")] = False,
-    session: Annotated[int | None, typer.Option("--session", min=1, help="Of this session; else the last.")] = None,
-) -> None:
+@click.command()
+@click.argument("run")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--stderr", is_flag=True, help="What it wrote to stderr instead of stdout.")
+@click.option("--session", type=click.IntRange(min=1), help="Of this session; else the last.")
+def logs(*, run: str, follow: bool, stderr: bool, session: int | None) -> None:
     """Print what the trainer wrote."""
     from backprop import recovery
 

@@ -9,11 +9,10 @@ import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from backprop.cli.common import RunWord, find_run, open_caught_up, say
+from backprop.cli.common import find_run, open_caught_up, say
 from backprop.errors import BusyError, UsageError
 from backprop.records import Checkpoint, Run, RunView, StopReason
 from backprop.store import journal as journals
@@ -27,10 +26,10 @@ _POLL_S = 0.05
 _GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, and never finished
 
 
-def stop(
-    run: RunWord,
-    now: Annotated[bool, typer.Option("--now", help="Kill it at once, without time to save.")] = False,
-) -> None:
+@click.command()
+@click.argument("run")
+@click.option("--now", is_flag=True, help="Kill it at once, without time to save.")
+def stop(*, run: str, now: bool) -> None:
     """Stop a run gracefully and wait until it has ended."""
     home = Home.from_environment()
     with open_caught_up(home) as index:
@@ -59,7 +58,7 @@ def stop(
             ended = _end_without_supervisor(home, index, view.run)
         if ended is None:
             raise BusyError(f"run {view.run.spec.id} has not stopped yet; to kill it: backprop stop {run} --now")
-        say(f"run {ended.spec.id} {ended.status.value}: {ended.reason}")
+        say(f"run {ended.spec.id} {ended.status.value}" + (f": {ended.reason}" if ended.reason else ""))
 
 
 def _wait_for_end(home: Home, run: Run, timeout_s: float) -> Run | None:
@@ -89,13 +88,11 @@ def _end_without_supervisor(home: Home, index: Index, run: Run) -> Run | None:
     return _wait_for_end(home, run, _STOP_NOW_S)
 
 
-def rm(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids, names, or 'last'.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    checkpoints: Annotated[
-        bool, typer.Option("--checkpoints", help="Delete the checkpoints these runs reported, too.")
-    ] = False,
-) -> None:
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--checkpoints", is_flag=True, help="Delete the checkpoints these runs reported, too.")
+def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
     """Remove the records of runs; the checkpoints only when asked to."""
     from backprop import recovery
     from backprop.store import snapshot
@@ -155,10 +152,11 @@ def _confirm(views: list[RunView], files: list[Path], *, yes: bool) -> None:
         say(f"{view.run.spec.id} {view.run.spec.name or ''} ({view.run.status.value}, step {view.last_step})")
     for path in files:
         say(f"  and {path}")
-    if not typer.confirm(f"Remove {len(views)} run(s)?", err=True):
-        raise typer.Abort
+    if not click.confirm(f"Remove {len(views)} run(s)?", err=True):
+        raise click.Abort
 
 
+@click.command()
 def reindex() -> None:
     """Rebuild index.db and experiments.json from the run directories."""
     from backprop import recovery

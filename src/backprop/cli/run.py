@@ -1,138 +1,102 @@
 """Commands that train: run and resume."""
 
 import os
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
-import typer
-from typer.core import TyperCommand
+import click
+import msgspec
 
 from backprop import command as commands
 from backprop import config, provenance
 from backprop.cli import session
-from backprop.cli.common import JsonFlag, RunWord, find_run, open_caught_up, say
+from backprop.cli.common import find_run, json_option, open_caught_up, say
 from backprop.errors import UsageError
 from backprop.records import Limits, RunSpec
 from backprop.store.journal import CheckpointSkipped
 from backprop.store.rundir import Home, check_run_id, new_run_id
 
 _AFTER_DASHES = "backprop.after_dashes"
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class RunCommand(TyperCommand):
+class RunCommand(click.Command):
     """Keeps what follows the first `--` apart: the script's own arguments, or a whole command."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
             position = args.index("--")
             ctx.meta[_AFTER_DASHES] = args[position + 1 :]
             args = args[:position]
         return super().parse_args(ctx, args)
 
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- ARGS...]"]
 
 
-def _help(key: str, text: str) -> str:
-    return f"{text} [default: {config.default(key):g}]"
+def _setting(key: str, text: str, metavar: str | None = None, **options: Any) -> Callable[[Function], Function]:
+    """An option for a configuration key. Its value is checked by `config`, like that of every other source."""
+    default = config.default(key)
+    if isinstance(default, float):
+        text += f" [default: {default:g}]"
+    return click.option(*config.ALLOWED[key][0].split("/"), key, metavar=metavar, help=text, **options)
 
 
-MinutesFlag = Annotated[
-    float | None,
-    typer.Option(
-        "-m",
-        "--max-run-minutes",
-        help=_help("maxRunMinutes", "The timebox: train for so long, then stop gracefully."),
+# options that a session has, whether it is the first of a run or not
+_SESSION_OPTIONS = (
+    _setting("maxRunMinutes", "The timebox: train for so long, then stop gracefully.", "MINUTES"),
+    _setting("checkpointEveryMinutes", "Ask a script that listens for a checkpoint every so often.", "MINUTES"),
+    click.option("-r", "--resume-from", metavar="PATH", help="Continue from this checkpoint, whole or not."),
+    _setting("graceSeconds", "Time to stop before the trainer is killed.", "SECONDS"),
+    _setting("minFreeRamGB", "Do not start with less RAM available.", "GB"),
+    _setting("minFreeDiskGB", "Do not start with less disk free.", "GB"),
+    _setting("resumeArg", "On resume add FLAG and the checkpoint to the script's arguments.", "FLAG"),
+    _setting("detach", "Go on in the background; print the run's id at once.", is_flag=True, default=None),
+    click.option(
+        "--config", "config_file", metavar="PATH", type=click.Path(path_type=Path), help="Read this configuration file."
     ),
-]
-CheckpointFlag = Annotated[
-    float | None,
-    typer.Option(
-        "-c",
-        "--checkpoint-every-minutes",
-        help="Ask a script that listens for a checkpoint every so many minutes.",
-    ),
-]
-GraceFlag = Annotated[
-    float | None,
-    typer.Option("--grace", metavar="SECONDS", help=_help("graceSeconds", "Time to stop before it is killed.")),
-]
-ResumeFromFlag = Annotated[
-    str | None,
-    typer.Option("-r", "--resume-from", metavar="PATH", help="Continue from this checkpoint, whole or not."),
-]
-ResumeArgFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--resume-arg",
-        metavar="FLAG",
-        help="On resume add FLAG and the checkpoint to the script's arguments.",
-    ),
-]
-MinRamFlag = Annotated[
-    float | None,
-    typer.Option("--min-free-ram", metavar="GB", help=_help("minFreeRamGB", "Do not start with less RAM available.")),
-]
-MinDiskFlag = Annotated[
-    float | None,
-    typer.Option("--min-free-disk", metavar="GB", help=_help("minFreeDiskGB", "Do not start with less disk free.")),
-]
-DetachFlag = Annotated[
-    bool, typer.Option("-d", "--detach", help="Go on in the background; print the run's id at once.")
-]
-ConfigFlag = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="PATH", help="Read this configuration file instead of searching."),
-]
+    json_option,
+)
 
 
+def session_options(function: Function) -> Function:
+    """Declare them, in the order in which --help shows them."""
+    for option in reversed(_SESSION_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command(cls=RunCommand)
+@click.argument("script", required=False)
+@session_options
+@_setting("framework", "auto, pytorch or tensorflow; told to the script. [default: auto]", "NAME")
+@click.option("--run-id", metavar="ID", help="The run's id; else a random one.")
+@_setting("name", "A name to call the run by.", "NAME")
+@_setting("python", "The Python that runs the script.", "PATH")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.pass_context
 def run(
-    ctx: typer.Context,
-    script: Annotated[str | None, typer.Argument(help="A Python script; or give a command after '--'.")] = None,
-    max_run_minutes: MinutesFlag = None,
-    framework: Annotated[
-        str | None,
-        typer.Option("-f", "--framework", help="auto, pytorch or tensorflow; told to the script. [default: auto]"),
-    ] = None,
-    checkpoint_every_minutes: CheckpointFlag = None,
-    resume_from: ResumeFromFlag = None,
-    run_id: Annotated[
-        str | None, typer.Option("--run-id", metavar="ID", help="The run's id; else a random one.")
-    ] = None,
-    name: Annotated[str | None, typer.Option("-n", "--name", help="A name to call the run by.")] = None,
-    min_free_ram: MinRamFlag = None,
-    min_free_disk: MinDiskFlag = None,
-    grace: GraceFlag = None,
-    detach: DetachFlag = False,
-    python: Annotated[
-        str | None, typer.Option("--python", metavar="PATH", help="The Python that runs the script.")
-    ] = None,
-    resume_arg: ResumeArgFlag = None,
-    config_file: ConfigFlag = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    as_json: JsonFlag = False,
+    ctx: click.Context,
+    /,
+    *,
+    script: str | None,
+    resume_from: str | None,
+    config_file: Path | None,
+    as_json: bool,
+    run_id: str | None,
+    dry_run: bool,
+    **flags: Any,
 ) -> None:
     """Train: run a script, or a command after '--', in a timeboxed session."""
     after_dashes: list[str] | None = ctx.meta.get(_AFTER_DASHES)
     if script is None and not after_dashes:
         raise UsageError("name a script (backprop run train.py) or a command (backprop run -- torchrun train.py).")
-    if script is None and python is not None:
+    if script is None and flags["python"] is not None:
         raise UsageError("--python goes with a script; a command after '--' names its own interpreter.")
     home = Home.from_environment()
     folder = Path(script).absolute().parent if script is not None else Path.cwd()
-    flags = {
-        "maxRunMinutes": max_run_minutes,
-        "framework": framework,
-        "checkpointEveryMinutes": checkpoint_every_minutes,
-        "name": name,
-        "minFreeRamGB": min_free_ram,
-        "minFreeDiskGB": min_free_disk,
-        "graceSeconds": grace,
-        "detach": detach or None,
-        "python": python,
-        "resumeArg": resume_arg,
-    }
     settings = _load_config(home, flags, folder, config_file).config
     if script is None:
         command = commands.for_command(after_dashes or [])
@@ -170,31 +134,14 @@ def run(
     session.train(claimed, settings.limits, checkpoint, detach=settings.detach, as_json=as_json)
 
 
-def resume(
-    run: RunWord,
-    max_run_minutes: MinutesFlag = None,
-    checkpoint_every_minutes: CheckpointFlag = None,
-    resume_from: ResumeFromFlag = None,
-    grace: GraceFlag = None,
-    min_free_ram: MinRamFlag = None,
-    min_free_disk: MinDiskFlag = None,
-    resume_arg: ResumeArgFlag = None,
-    detach: DetachFlag = False,
-    config_file: ConfigFlag = None,
-    as_json: JsonFlag = False,
-) -> None:
+@click.command()
+@click.argument("run")
+@session_options
+def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_json: bool, **flags: Any) -> None:
     """Give a run another session, from its newest whole checkpoint."""
     from backprop import checkpoints, recovery
 
     home = Home.from_environment()
-    flags = {
-        "maxRunMinutes": max_run_minutes,
-        "checkpointEveryMinutes": checkpoint_every_minutes,
-        "minFreeRamGB": min_free_ram,
-        "minFreeDiskGB": min_free_disk,
-        "graceSeconds": grace,
-        "resumeArg": resume_arg,
-    }
     checked = _load_config(home, flags, Path.cwd(), config_file)
     forced = None if resume_from is None else _forced_checkpoint(resume_from)
     with open_caught_up(home) as index:
@@ -225,12 +172,10 @@ def resume(
     if last is not None and last.script_sha256 not in {None, provenance.sha256(spec.script)}:
         say(f"note: {spec.script} has changed since the last session")
     limits = _resumed_limits(spec.limits, checked, flags)
-    if resume_arg is not None:
-        import msgspec
-
-        spec = msgspec.structs.replace(spec, resume_arg=resume_arg)
+    if flags["resumeArg"] is not None:
+        spec = msgspec.structs.replace(spec, resume_arg=checked.config.resume_arg)
     claimed = session.Claimed(home, rundir, spec, journal, is_new=False)
-    session.train(claimed, limits, checkpoint, detach=detach, as_json=as_json)
+    session.train(claimed, limits, checkpoint, detach=checked.config.detach, as_json=as_json)
 
 
 def _load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: Path | None) -> config.Loaded:
@@ -247,8 +192,6 @@ def _load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: P
 
 def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]) -> Limits:
     """The limits the run was made with, changed by what this command line says."""
-    import msgspec
-
     now = loaded.config.limits
     changed = {
         "timebox_s": "maxRunMinutes",

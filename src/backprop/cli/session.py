@@ -8,8 +8,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import click
 import msgspec
-import typer
 
 from backprop import command as commands
 from backprop.cli.common import is_valid, say
@@ -44,9 +44,10 @@ class Claimed:
 
 def make_run(home: Home, spec: RunSpec, patch: bytes | None) -> tuple[RunDir, Journal]:
     """A new run directory, whole from the moment it can be seen, and its locked journal. Raises BackpropError."""
-    from backprop import recovery
+    if home.has_old_runs_only():
+        from backprop import recovery
 
-    recovery.import_old(home, say)
+        recovery.import_old(home, say)
     draft = home.begin(spec, patch)
     journal = Journal(draft.journal_path)
     journal.try_lock()  # nobody else can have it: the folder is not visible yet
@@ -73,7 +74,7 @@ def train(claimed: Claimed, limits: Limits, checkpoint: str | None, *, detach: b
             _print_document(claimed.recorder())
         else:
             print(claimed.spec.id)
-        raise typer.Exit
+        raise click.exceptions.Exit(ExitCode.OK)
     from backprop.views.terminal import Terminal
 
     terminal = Terminal(stdout_fd=2 if as_json else 1, stderr_fd=2)
@@ -84,7 +85,7 @@ def train(claimed: Claimed, limits: Limits, checkpoint: str | None, *, detach: b
     if as_json:
         _print_document(recorder)
     recorder.close()
-    raise typer.Exit(outcome.exit_code)
+    raise click.exceptions.Exit(outcome.exit_code)
 
 
 def _decide(home: Home, spec: RunSpec, limits: Limits) -> "Decision":
@@ -101,7 +102,7 @@ def _refuse(claimed: Claimed, decision: "Decision", *, as_json: bool) -> NoRetur
     say(f"run {claimed.spec.id} is not started: {reason}")
     if as_json:
         _print_document(recorder)
-    raise typer.Exit(ExitCode.REFUSED)
+    raise click.exceptions.Exit(ExitCode.REFUSED)
 
 
 def _resume_flag(spec: RunSpec) -> str | None:
@@ -258,4 +259,4 @@ def tell_plan(home: Home, spec: RunSpec, checkpoint: str | None, *, as_json: boo
         print(f"home     {home.path}")
         print(f"start    {decision.reason or 'now'}")
     if not decision.is_admitted:
-        raise typer.Exit(ExitCode.REFUSED)
+        raise click.exceptions.Exit(ExitCode.REFUSED)

@@ -8,7 +8,6 @@ import math
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from backprop.records import Checkpoint, Run, RunView
 from backprop.store.rundir import Home, set_aside
 
 SCHEMA_VERSION = 1
+_SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 CHUNK_POINTS = 512  # a chunk is rewritten as it grows up to this size: 8 KB a metric and commit at the most
 
 _encode = msgspec.json.Encoder().encode
@@ -70,7 +70,7 @@ class Index:
         if version == 0:
             with self._transaction():
                 if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                    for statement in resources.files(__package__).joinpath("schema.sql").read_text().split(";\n"):
+                    for statement in _SCHEMA_PATH.read_text().split(";\n"):
                         self._db.execute(statement)
                     self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 

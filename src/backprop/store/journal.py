@@ -130,24 +130,26 @@ _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 _encode = msgspec.json.Encoder().encode
 
 
-def read(path: Path, start: int = 0) -> tuple[list[Entry], int]:
-    """Entries from byte `start` on, and where the last whole line ends.
+def read(path: Path) -> tuple[list[Entry], int]:
+    """All entries, and how many bytes they are. Raises OSError, but not when there is no journal yet."""
+    try:
+        return parse(path.read_bytes())
+    except FileNotFoundError:
+        return [], 0
+
+
+def parse(data: bytes) -> tuple[list[Entry], int]:
+    """The entries in some whole lines, and where the last of those lines ends.
 
     Lines that are no entry are passed over: what a power loss or a full disk cut short, or a newer version wrote.
     """
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            data = file.read()
-    except FileNotFoundError:
-        return [], start
     end = data.rfind(b"\n") + 1
     entries = []
     for line in data[:end].split(b"\n"):
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             if line:
                 entries.append(_decoder.decode(line))
-    return entries, start + end
+    return entries, end
 
 
 class Journal:
@@ -155,7 +157,6 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         """Open for appending. Raises OSError."""
-        self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._unwritten: list[tuple[bytes, bool]] = []
         self._read_to = 0
@@ -208,9 +209,11 @@ class Journal:
 
     def read_new(self) -> list[Entry]:
         """Entries since the last call, this process's own included. Costs one fstat when there are none."""
-        if self.size_bytes() <= self._read_to:
+        unread = self.size_bytes() - self._read_to
+        if unread <= 0:
             return []
-        entries, self._read_to = read(self._path, self._read_to)
+        entries, length = parse(os.pread(self._fd, unread, self._read_to))
+        self._read_to += length
         return entries
 
 

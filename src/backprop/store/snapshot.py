@@ -8,7 +8,6 @@ Times are milliseconds since 1970. The format is older than Backprop's index; wh
 
 import itertools
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -73,13 +72,12 @@ def is_sound(path: Path) -> bool:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Give a file new content in one step: readers see the old or the new, never a half. Raises OSError."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
+        draft.write_bytes(data)
+        draft.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
 
 

@@ -15,11 +15,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 # goes before the desktop, but not before something that uses far more.
 _OOM_SCORE_ADJ = 500
 
-_IS_LINUX = sys.platform == "linux"
+HAS_SUBREAPER: bool = sys.platform == "linux"
+RUN_DIR_VARIABLE = "BACKPROP_RUN_DIR"  # in a trainer's environment: the mark by which its descendants are known
 
 
 def _load_prctl() -> Callable[..., int] | None:
-    return ctypes.CDLL(None, use_errno=True).prctl if _IS_LINUX else None
+    return ctypes.CDLL(None, use_errno=True).prctl if HAS_SUBREAPER else None
 
 
 def adopt_orphans() -> None:
@@ -30,6 +31,17 @@ def adopt_orphans() -> None:
     prctl = _load_prctl()
     if prctl is not None and prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def has_no_descendants() -> bool:
+    """True when this process has none left at all. Cheap; always False where orphans do not come to us."""
+    if not HAS_SUBREAPER:
+        return False
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
 
 
 def launch(

@@ -7,7 +7,6 @@ directory in their environment.
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -15,20 +14,20 @@ from contextlib import suppress
 import psutil
 from psutil import Process
 
-RUN_DIR_VARIABLE = "BACKPROP_RUN_DIR"
+from backprop.supervisor.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE
+
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "ash"}
-_HAS_SUBREAPER: bool = sys.platform == "linux"
 _KILL_PAUSE_S = 0.005  # between two looks at a tree that is being killed
 _UNKILLABLE_AFTER_S = 10.0  # a process that SIGKILL does not end hangs in the kernel: a dead disk or GPU driver
 
 Members = Callable[[], list[Process]]
 
 
-def members_of(root_pid: int, run_dir: str) -> Members:
-    """A function that lists the living processes of the tree, for use by the process that launched `root_pid`."""
-    if _HAS_SUBREAPER:
-        return lambda: _alive(Process().children(recursive=True))
-    return lambda: _alive({*_with_descendants(root_pid), *marked(run_dir)})
+def members(root_pid: int, run_dir: str) -> list[Process]:
+    """The living processes of the tree, for use by the process that launched `root_pid`."""
+    if HAS_SUBREAPER:
+        return _alive(Process().children(recursive=True))
+    return _alive({*_with_descendants(root_pid), *marked(run_dir)})
 
 
 def _with_descendants(root_pid: int) -> list[Process]:
@@ -134,7 +133,7 @@ def end_orphans(run_dir: str, patience_s: float) -> Sequence[int]:
     found = marked(run_dir)
     if not found:
         return ()
-    if not _HAS_SUBREAPER:
+    if not HAS_SUBREAPER:
         send(found, signal.SIGINT)
     send(found, signal.SIGCONT)  # a tree that was paused could not hear any of this
     if not wait_gone(lambda: marked(run_dir), patience_s):
