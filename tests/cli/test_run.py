@@ -1,0 +1,399 @@
+"""`backprop run`, driven as a user drives it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BACKPROP, Runs, wait_for
+
+COUNTING = """
+    for step in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
+        print(json.dumps({"step": step, "loss": 1 / (step + 1), "total_steps": 3}), flush=True)
+"""
+SLOW = """
+    for step in range(100_000):
+        print(json.dumps({"step": step, "loss": 1.0}), flush=True)
+        time.sleep(0.02)
+"""
+
+
+def test_a_script_runs_and_is_recorded(runs: Runs):
+    """A script that ends by itself is completed, with its metrics in the record and exit code 0."""
+    runs.script(COUNTING)
+    done = runs.call("run", "train.py")
+    assert done.returncode == 0
+    document = runs.document()
+    assert document["status"] == "completed"
+    assert document["reason"] is None
+    assert document["last_step"] == 2
+    assert document["metrics"] == {"loss": pytest.approx(1 / 3), "total_steps": 3}
+    assert document["exit_code"] == 0
+    assert set(document) == {
+        "id", "name", "status", "reason", "command", "cwd", "python", "created_at", "started_at", "ended_at",
+        "elapsed_s", "timebox_s", "sessions", "last_step", "metrics", "params", "checkpoints", "git", "exit_code",
+        "host", "pid", "run_dir",
+    }  # fmt: skip
+    assert set(document["sessions"][0]) == {
+        "number", "status", "reason", "started_at", "ended_at", "elapsed_s", "exit_code", "resumed_from",
+    }  # fmt: skip
+
+
+def test_the_trainers_output_passes_through_untouched(runs: Runs):
+    """stdout and stderr come out byte for byte, control characters of a progress bar included."""
+    runs.script(
+        """
+        sys.stdout.buffer.write(b"half\\xff a line {not json}\\n\\x00")
+        sys.stderr.buffer.write(b"\\r 10%|#   |\\r 90%|### |\\n")
+        """
+    )
+    process = runs.start("run", "train.py", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(timeout=30)
+    assert out == b"half\xff a line {not json}\n\x00"
+    assert b"\r 10%|#   |\r 90%|### |\n" in err
+
+
+def test_piped_output_has_no_control_characters_of_ours(runs: Runs):
+    """What Backprop itself says to a pipe is plain lines."""
+    runs.script(SLOW)
+    done = runs.call("run", "train.py", "-m", "0.01", "--json")
+    said = [line for line in done.stderr.splitlines() if line.startswith("backprop:")]
+    assert len(said) == 2
+    assert all(line.isprintable() for line in said)
+
+
+def test_the_first_line_tells_the_timebox_and_how_to_change_it(runs: Runs):
+    """Nobody is surprised by the default limit: it is said at the start."""
+    runs.script(COUNTING)
+    first = runs.call("run", "train.py").stderr.splitlines()[0]
+    assert "timebox 10 min" in first
+    assert "ends " in first
+    assert "-m MINUTES" in first
+
+
+def test_the_last_line_tells_how_to_go_on(runs: Runs):
+    """A timeboxed run ends with the exact command that continues it."""
+    runs.script(SLOW)
+    done = runs.call("run", "train.py", "-m", "0.01", "--run-id", "abc")
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[-1].endswith("backprop resume abc")
+    assert "timeboxed" in done.stderr.splitlines()[-1]
+
+
+def test_a_script_with_argparse_runs_unchanged(runs: Runs):
+    """No argument is added, and the script's own arguments become parameters."""
+    runs.script(
+        """
+        import argparse
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--lr", type=float)
+        parser.add_argument("--layers", type=int, nargs="+")
+        print(parser.parse_args())
+        """
+    )
+    done = runs.call("run", "train.py", "--", "--lr", "1e-3", "--layers", "64", "32")
+    assert done.returncode == 0
+    assert "Namespace(lr=0.001, layers=[64, 32])" in done.stdout
+    assert runs.document()["params"] == {"lr": 0.001, "layers": [64, 32]}
+
+
+def test_a_command_runs_as_it_is(runs: Runs):
+    """After `--` without a script comes a whole command, whose exit code is ours."""
+    done = runs.call("run", "--", "bash", "-c", "echo hello; exit 7")
+    assert done.returncode == 7
+    assert done.stdout == "hello\n"
+    document = runs.document()
+    assert document["status"] == "failed"
+    assert document["python"] is None
+
+
+def test_params_events_join_the_parameters(runs: Runs):
+    """What the script says of its parameters wins over what its arguments look like."""
+    runs.script('print(json.dumps({"event": "params", "params": {"lr": 2, "seed": 7}}))')
+    runs.call("run", "train.py", "--", "--lr", "1", "--amp")
+    assert runs.document()["params"] == {"lr": 2, "seed": 7, "amp": True}
+
+
+def test_a_crash_is_failed_with_the_last_line_of_stderr(runs: Runs):
+    """The trainer's own exit code passes through and the reason names the exception."""
+    runs.script('raise ValueError("no such layer")')
+    done = runs.call("run", "train.py")
+    assert done.returncode == 1
+    document = runs.document()
+    assert document["status"] == "failed"
+    assert document["reason"] == "exit code 1: ValueError: no such layer"
+
+
+def test_a_signal_that_nobody_here_sent_is_a_failure(runs: Runs):
+    """A trainer killed by a stranger is failed, and exits as shells report signals."""
+    runs.script("os.kill(os.getpid(), signal.SIGKILL)")
+    done = runs.call("run", "train.py")
+    assert done.returncode == 137
+    document = runs.document()
+    assert document["status"] == "failed"
+    assert "SIGKILL" in document["reason"]
+
+
+def test_nan_and_infinity_are_kept(runs: Runs):
+    """Diverged metrics are in the record, as strings in JSON."""
+    runs.script('print(json.dumps({"step": 1, "loss": float("nan"), "a": float("inf"), "b": float("-inf")}))')
+    assert runs.call("run", "train.py").returncode == 0
+    assert runs.document()["metrics"] == {"loss": "NaN", "a": "Infinity", "b": "-Infinity"}
+
+
+def test_a_script_that_prints_nothing_is_fine(runs: Runs):
+    """No metrics, no step, completed."""
+    runs.script("")
+    assert runs.call("run", "train.py").returncode == 0
+    document = runs.document()
+    assert (document["status"], document["last_step"], document["metrics"]) == ("completed", None, {})
+
+
+def test_the_script_finds_what_it_was_promised_in_its_environment(runs: Runs):
+    """The contract's variables are set; BACKPROP_RESUME_FROM only when there is something to resume."""
+    runs.script(
+        """
+        names = ["RUN_ID", "RUN_DIR", "SESSION", "RESUME_FROM", "TIMEBOX_S", "CONTROL", "CHECKPOINT_EVERY_S",
+                 "FRAMEWORK"]
+        seen = {name: os.environ.get("BACKPROP_" + name) for name in names}
+        seen["PYTHONUNBUFFERED"] = os.environ["PYTHONUNBUFFERED"]
+        seen["control"] = json.load(open(os.environ["BACKPROP_CONTROL"]))
+        seen["stdin"] = sys.stdin.read()
+        print(json.dumps(seen))
+        """
+    )
+    done = runs.call("run", "train.py", "-m", "2", "-c", "0.5", "-f", "pytorch", BACKPROP_RESUME_FROM="stale")
+    seen = json.loads(done.stdout)
+    document = runs.document()
+    assert seen["RUN_ID"] == document["id"]
+    assert seen["RUN_DIR"] == document["run_dir"]
+    assert (seen["SESSION"], seen["RESUME_FROM"], seen["TIMEBOX_S"]) == ("1", None, "120")
+    assert (seen["CHECKPOINT_EVERY_S"], seen["FRAMEWORK"], seen["PYTHONUNBUFFERED"]) == ("30", "pytorch", "1")
+    assert seen["stdin"] == ""
+    assert seen["control"]["stop_wanted"] is False
+    assert seen["control"]["deadline_unix_s"] == pytest.approx(time.time() + 120, abs=60)
+
+
+def test_json_goes_alone_to_stdout(runs: Runs):
+    """With --json stdout is one JSON document; the trainer's output is on stderr."""
+    runs.script(COUNTING)
+    done = runs.call("run", "train.py", "--json")
+    assert json.loads(done.stdout)["status"] == "completed"
+    assert '{"step": 2,' in done.stderr
+
+
+def test_ctrl_c_stops_gracefully(runs: Runs):
+    """One SIGINT: the script's KeyboardInterrupt handler runs; stopped, exit code 130."""
+    runs.script(
+        """
+        print("ready", flush=True)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print(json.dumps({"step": 5, "saved": 1}), flush=True)
+        """
+    )
+    process = runs.start("run", "train.py", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    document = runs.document()
+    assert (document["status"], document["reason"], document["last_step"]) == ("stopped", "Ctrl-C", 5)
+
+
+def test_a_second_ctrl_c_kills(runs: Runs):
+    """A script that ignores SIGINT is gone at the second one, long before its grace."""
+    runs.script("signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)")
+    process = runs.start("run", "train.py", "--grace", "50", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    run_id = runs.only_id()
+    wait_for(lambda: any(entry["event"] == "signalled" for entry in runs.journal(run_id)))
+    time.sleep(0.3)  # a person's second press; faster ones are taken for an echo of the first
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 137
+    assert runs.document()["reason"] == "Ctrl-C; had to be killed"
+    assert runs.tree() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_closed_terminal_walks_the_ladder(runs: Runs, number: signal.Signals):
+    """SIGTERM and SIGHUP to the supervisor stop the run gracefully."""
+    runs.script("print('ready', flush=True)\ntry:\n    time.sleep(60)\nfinally:\n    print('saved', flush=True)")
+    process = runs.start("run", "train.py", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(number)
+    assert process.stdout.read() == b"saved\n"
+    assert process.wait(30) == 0
+    document = runs.document()
+    assert document["status"] == "stopped"
+    assert number.name in document["reason"]
+
+
+def test_a_detached_run_survives_its_terminal(runs: Runs):
+    """-d gives the id at once; the run ignores SIGHUP and ends as it should."""
+    runs.script("time.sleep(1.5); print(json.dumps({'step': 9}))")
+    done = runs.call("run", "-d", "train.py")
+    assert done.returncode == 0
+    run_id = done.stdout.strip()
+    document = runs.document(run_id)
+    assert document["status"] == "running"
+    os.kill(document["pid"], signal.SIGHUP)
+    wait_for(lambda: runs.document(run_id)["status"] == "completed")
+    assert runs.document(run_id)["last_step"] == 9
+
+
+def test_a_detached_run_that_cannot_start_says_so(runs: Runs):
+    """Errors come to the terminal that asked, not into a log nobody reads."""
+    done = runs.call("run", "-d", "nope.py")
+    assert done.returncode == 2
+    assert "no such script: nope.py" in done.stderr
+
+
+def test_head_does_not_stop_training(runs: Runs):
+    """When nobody reads our stdout any more, training goes on."""
+    runs.script(COUNTING)
+    process = runs.start("run", "train.py", "--", "20000", stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert runs.document()["last_step"] == 19999
+
+
+def test_a_reader_that_hangs_does_not_postpone_the_timebox(runs: Runs):
+    """The trainer is ended in time although our stdout is a full pipe that nobody empties."""
+    runs.script("while True: print('x' * 1000)")
+    process = runs.start("run", "train.py", "-m", "0.02", "--grace", "1", stdout=subprocess.PIPE)
+    run_id = runs.only_id()
+    wait_for(lambda: any(entry["event"] == "session_ended" for entry in runs.journal(run_id)))
+    assert runs.tree() == []
+    process.stdout.close()
+    assert process.wait(30) == 0
+
+
+def test_dry_run_does_nothing_but_say_what_it_would(runs: Runs):
+    """--dry-run shows command and limits and leaves no run behind."""
+    runs.script(COUNTING)
+    done = runs.call("run", "train.py", "--dry-run", "-m", "3", "--", "--lr", "2")
+    assert done.returncode == 0
+    assert "train.py --lr 2" in done.stdout
+    assert "3 min" in done.stdout
+    assert not runs.home.exists()
+
+
+def test_a_machine_without_room_refuses(runs: Runs):
+    """Too little RAM: exit code 75, a word on what is missing, and a record of the refusal."""
+    runs.script(COUNTING)
+    done = runs.call("run", "train.py", "--min-free-ram", "100000", "--json")
+    assert done.returncode == 75
+    assert "--min-free-ram" in done.stderr
+    document = json.loads(done.stdout)
+    assert (document["status"], document["sessions"]) == ("refused", [])
+
+
+BAD_INPUT = {
+    "missing script": (["run", "nope.py"], "no such script: nope.py"),
+    "folder": (["run", "."], "is a folder"),
+    "nothing": (["run"], "name a script"),
+    "no such command": (["run", "--", "nosuchcommand"], "no such command"),
+    "unknown option": (["run", "train.py", "--lr", "3"], "go after '--'"),
+    "extra argument": (["run", "train.py", "extra"], "go after '--'"),
+    "zero minutes": (["run", "train.py", "-m", "0"], "-m/--max-run-minutes '0'"),
+    "nan minutes": (["run", "train.py", "-m", "nan"], "'nan' is not allowed"),
+    "negative minutes": (["run", "train.py", "-m", "-1"], "'-1' is not allowed"),
+    "no number": (["run", "train.py", "-m", "ten"], "'ten' is not allowed"),
+    "negative grace": (["run", "train.py", "--grace", "-1"], "--grace '-1'"),
+    "framework": (["run", "train.py", "-f", "jax"], "auto, pytorch or tensorflow"),
+    "id with a slash": (["run", "train.py", "--run-id", "a/b"], "cannot be used"),
+    "id dots": (["run", "train.py", "--run-id", ".."], "cannot be used"),
+    "no such python": (["run", "train.py", "--python", "/nope"], "no such interpreter"),
+    "no such config": (["run", "train.py", "--config", "nope.json"], "no such file"),
+    "no such checkpoint": (["run", "train.py", "-r", "nope.pt"], "no such file"),
+    "unknown command": (["frobnicate"], "no such command"),
+    "python for a command": (["run", "--python", "x", "--", "true"], "goes with a script"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gets_one_line_and_exit_code_2(runs: Runs, case: str):
+    """One clear line on stderr, nothing on stdout, and no half-made run behind."""
+    runs.script(COUNTING)
+    words, expected = BAD_INPUT[case]
+    done = runs.call(*words)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+    assert list(runs.home.glob("runs/*")) == []
+
+
+def test_an_id_that_exists_is_refused(runs: Runs):
+    """A second run of the same id does not touch the first."""
+    runs.script(COUNTING)
+    runs.call("run", "train.py", "--run-id", "mine")
+    done = runs.call("run", "train.py", "--run-id", "mine")
+    assert done.returncode == 2
+    assert "exists already" in done.stderr
+    assert len(runs.document("mine")["sessions"]) == 1
+
+
+def test_a_broken_configuration_names_file_key_value_and_what_is_allowed(runs: Runs):
+    """A wrong value in a project file is an error with all four, and nothing is started."""
+    runs.script(COUNTING)
+    (runs.work / "backprop.config.json").write_text('{"maxRunMinutes": "soon"}')
+    done = runs.call("run", "train.py")
+    assert done.returncode == 2
+    for word in ("backprop.config.json", "maxRunMinutes", "'soon'", "minutes, more than 0"):
+        assert word in done.stderr
+
+
+def test_a_home_that_cannot_be_written_is_named(runs: Runs):
+    """A file where the home should be: one line, exit code 2."""
+    runs.script(COUNTING)
+    runs.home.write_text("")
+    done = runs.call("run", "train.py")
+    assert done.returncode == 2
+    assert str(runs.home) in done.stderr
+    assert "BACKPROP_HOME" in done.stderr
+
+
+def test_git_state_and_patch_are_kept(runs: Runs):
+    """Commit, branch and dirty flag are in the record, uncommitted changes in code.patch."""
+    script = runs.script(COUNTING)
+    for words in (
+        ["init", "-q", "-b", "trunk"],
+        ["add", "."],
+        ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "first"],
+    ):
+        subprocess.run(["git", *words], cwd=runs.work, check=True)
+    runs.call("run", "train.py", "--run-id", "clean")
+    script.write_text(script.read_text() + "# changed\n")
+    runs.call("run", "train.py", "--run-id", "dirty")
+    runs.script(COUNTING, "new.py")
+    runs.call("run", "new.py", "--run-id", "untracked")
+    clean, dirty = runs.document("clean")["git"], runs.document("dirty")["git"]
+    assert (clean["branch"], clean["dirty"], len(clean["commit"])) == ("trunk", False, 40)
+    assert dirty["dirty"] is True
+    assert "+# changed" in (runs.rundir("dirty") / "code.patch").read_text()
+    assert not (runs.rundir("clean") / "code.patch").exists()
+    assert runs.document("untracked")["git"]["dirty"] is True
+    assert "+for step in" in (runs.rundir("untracked") / "code.patch").read_text().replace("    ", "")
+
+
+def test_the_trainer_goes_first_when_memory_runs_out(runs: Runs):
+    """The kernel is told to choose the trainer, not the desktop; the supervisor keeps its own standing."""
+    runs.script("print(open('/proc/self/oom_score_adj').read(), flush=True)")
+    process = runs.start("run", "train.py", stdout=subprocess.PIPE)
+    own = int(Path(f"/proc/{process.pid}/oom_score_adj").read_text())
+    assert int(process.stdout.readline()) > own
+
+
+def test_the_module_runs_like_the_command(runs: Runs):
+    """`python -m backprop` is the same program."""
+    done = subprocess.run([sys.executable, "-m", "backprop", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == subprocess.run([BACKPROP, "--version"], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,299 @@
+"""The stop ladder, on real process trees."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from tests.conftest import Runs, wait_for
+
+STUBBORN = """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+"""
+# a child in a session of its own, a daemon that forked twice, and a daemon that also forgot where it comes from
+FAMILY = """
+    subprocess.Popen(["setsid", "sleep", "1000"])
+    subprocess.Popen(["env", "-i", "/usr/bin/setsid", "/bin/sleep", "1001"])
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(1000)
+        os._exit(0)
+    os.wait()
+    print("ready", flush=True)
+"""
+
+
+def sleepers() -> list[psutil.Process]:
+    """The processes that FAMILY leaves, by their argument; for those without a mark in their environment."""
+    return [
+        p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] in (["/bin/sleep", "1001"], ["sleep", "1000"])
+    ]
+
+
+def test_the_whole_tree_is_gone_after_timebox_and_grace(runs: Runs):
+    """Children that called setsid, double-forked daemons, and those without our mark: none outlives the session."""
+    runs.script(STUBBORN + FAMILY + "    time.sleep(1000)")
+    done = runs.call("run", "train.py", "-m", "0.02", "--grace", "1.5")
+    assert done.returncode == 137
+    assert "had to be killed" in done.stderr
+    assert runs.tree() == []
+    assert sleepers() == []
+    assert runs.document()["status"] == "timeboxed"
+
+
+def test_a_tree_is_not_ended_before_its_time(runs: Runs):
+    """A stubborn trainer lives until timebox plus grace: the ladder gives what it promises."""
+    runs.script(STUBBORN + "    time.sleep(1000)")
+    done = runs.call("run", "train.py", "-m", "0.02", "--grace", "1.5", "--json")
+    assert done.returncode == 137
+    assert runs.document()["elapsed_s"] >= 1.2 + 1.5
+
+
+def test_what_a_trainer_leaves_behind_is_ended(runs: Runs):
+    """A trainer that exits with code 0 is completed, and its daemons end with it."""
+    runs.script(FAMILY)
+    done = runs.call("run", "train.py", "--grace", "1")
+    assert done.returncode == 0
+    assert runs.tree() == []
+    assert sleepers() == []
+    assert runs.document()["status"] == "completed"
+
+
+def test_the_timebox_interrupts_the_root_and_not_its_workers(runs: Runs):
+    """SIGINT reaches the root only: a worker that dies would take the save with it."""
+    runs.script(
+        """
+        worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        try:
+            time.sleep(1000)
+        except KeyboardInterrupt:
+            time.sleep(0.5)
+            print(json.dumps({"step": 1, "worker_lives": int(worker.poll() is None)}), flush=True)
+        """
+    )
+    assert runs.call("run", "train.py", "-m", "0.02").returncode == 0
+    document = runs.document()
+    assert document["metrics"]["worker_lives"] == 1
+    assert document["status"] == "timeboxed"
+    assert runs.tree() == []
+
+
+def test_a_shells_pipeline_is_interrupted_where_it_matters(runs: Runs):
+    """In `bash -c 'python train.py | tee log'` the Python program hears SIGINT, and tee lives to copy its last words."""
+    runs.script(
+        """
+        try:
+            print("started", flush=True)
+            time.sleep(1000)
+        except KeyboardInterrupt:
+            print("saved", flush=True)
+        """
+    )
+    done = runs.call(
+        "run", "-m", "0.05", "--grace", "20", "--", "bash", "-c", f"{sys.executable} train.py | tee log; true"
+    )
+    assert done.stdout == "started\nsaved\n"
+    assert (runs.work / "log").read_text() == "started\nsaved\n"
+    assert runs.document()["elapsed_s"] < 3 + 20 * 2 / 3
+
+
+def test_a_tree_of_ranks_ends_with_its_launcher(runs: Runs):
+    """A launcher that starts ranks and waits for them (as torchrun does) leaves none of them behind."""
+    runs.script(
+        """
+        if len(sys.argv) > 1:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            time.sleep(1000)
+        ranks = [subprocess.Popen([sys.executable, __file__, str(rank)], start_new_session=True) for rank in range(3)]
+        try:
+            [rank.wait() for rank in ranks]
+        except KeyboardInterrupt:
+            [rank.terminate() for rank in ranks]
+            sys.exit(1)
+        """
+    )
+    assert runs.call("run", "train.py", "-m", "0.02").returncode == 0
+    assert runs.document()["status"] == "timeboxed"
+    assert runs.tree() == []
+
+
+def test_an_interrupt_reaches_a_trainer_whose_shell_ignores_it(runs: Runs):
+    """Shells start background jobs with SIGINT ignored; the trainer gets it all the same."""
+    runs.script("print('ready', flush=True)\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('saved')")
+    process = runs.start(
+        "run", "train.py", "-m", "0.03", stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    assert process.stdout.read() == b"ready\nsaved\n"
+    assert process.wait(30) == 0
+
+
+def test_stop_from_another_terminal(runs: Runs):
+    """`backprop stop` walks the ladder, waits for the end and says what came of it."""
+    runs.script("print('ready', flush=True)\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('saved')")
+    process = runs.start("run", "train.py", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    done = runs.call("stop", "last")
+    assert done.returncode == 0
+    assert "stopped" in done.stderr
+    assert process.stdout.read() == b"saved\n"
+    assert process.wait(30) == 0
+    document = runs.document()
+    assert document["status"] == "stopped"
+    assert "backprop stop" in document["reason"]
+    assert [e["by"] for e in runs.journal(document["id"]) if e["event"] == "stop_asked"] == ["user"]
+
+
+def test_stop_now_kills(runs: Runs):
+    """`stop --now` does not wait for the grace."""
+    runs.script(STUBBORN + "    print('ready', flush=True); time.sleep(60)")
+    process = runs.start("run", "train.py", "--grace", "50", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    assert runs.call("stop", "last", "--now", timeout_s=40).returncode == 0
+    assert process.wait(30) == 137
+    assert runs.tree() == []
+
+
+def test_stop_now_works_on_a_supervisor_that_hangs(runs: Runs):
+    """A supervisor that does not answer is killed, and its tree with it."""
+    runs.script(STUBBORN + "    print('ready', flush=True); time.sleep(60)")
+    process = runs.start("run", "train.py", "--grace", "2", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    hang = psutil.Process(process.pid)
+    hang.suspend()
+    # `stop` wakes a supervisor that Ctrl-Z suspended; one that hangs for good is stopped again and again
+    stopper = runs.start("stop", "last", "--now", stderr=subprocess.PIPE)
+    while stopper.poll() is None and hang.is_running() and process.poll() is None:
+        try:
+            hang.suspend()
+        except psutil.NoSuchProcess:
+            break
+        time.sleep(0.001)
+    assert stopper.wait(40) == 0
+    assert runs.tree() == []
+    assert runs.document()["status"] in {"interrupted", "stopped"}
+
+
+def test_stop_of_a_run_that_has_ended_says_so(runs: Runs):
+    """Nothing to do is not an error."""
+    runs.script("")
+    runs.call("run", "train.py")
+    done = runs.call("stop", "last")
+    assert done.returncode == 0
+    assert "not going on (completed)" in done.stderr
+
+
+def test_a_script_that_listens_is_warned_early_enough(runs: Runs):
+    """A listener hears of the end before the timebox, and its save is over when the timebox ends."""
+    runs.script(
+        """
+        print(json.dumps({"event": "listening"}), flush=True)
+        for step in range(1000):
+            time.sleep(0.3)
+            print(json.dumps({"step": step}), flush=True)
+            if json.load(open(os.environ["BACKPROP_CONTROL"]))["stop_wanted"]:
+                open("ckpt.json", "w").write("{}")
+                print(json.dumps({"event": "checkpoint_saved", "path": "ckpt.json", "step": step}), flush=True)
+                break
+        """
+    )
+    done = runs.call("run", "train.py", "-m", "0.06")
+    assert done.returncode == 0
+    document = runs.document()
+    assert document["status"] == "timeboxed"
+    assert document["exit_code"] == 0
+    assert document["elapsed_s"] < 3.6
+    assert not [e for e in runs.journal(document["id"]) if e["event"] == "signalled"]
+    assert [c["valid"] for c in document["checkpoints"]] == [True]
+
+
+def test_a_script_that_listens_hears_when_a_checkpoint_is_wanted(runs: Runs):
+    """With -c the wish in control.json grows by one each time."""
+    runs.script(
+        """
+        control = os.environ["BACKPROP_CONTROL"]
+        while (wanted := json.load(open(control))["checkpoint_wanted"]) < 2:
+            time.sleep(0.02)
+        print(json.dumps({"step": wanted}))
+        """
+    )
+    assert runs.call("run", "train.py", "-c", "0.01").returncode == 0
+    assert runs.document()["last_step"] >= 2
+
+
+def test_who_asked_first_is_who_ended_it(runs: Runs):
+    """Ctrl-C during the grace of a timebox does not turn a timeboxed run into a stopped one."""
+    runs.script(STUBBORN + "    print('ready', flush=True); time.sleep(60)")
+    process = runs.start("run", "train.py", "-m", "0.01", "--grace", "3", stdout=subprocess.PIPE)
+    run_id = runs.only_id()
+    wait_for(lambda: any(entry["event"] == "stop_asked" for entry in runs.journal(run_id)))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 137
+    assert runs.document()["status"] == "timeboxed"
+    asked = [e["by"] for e in runs.journal(run_id) if e["event"] == "stop_asked"]
+    assert asked == ["timebox", "ctrl-c"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="parent-death signal is Linux's")
+def test_the_trainer_hears_of_its_supervisors_death(runs: Runs):
+    """SIGKILL to the supervisor: the kernel sends SIGINT to the trainer, which saves and ends by itself."""
+    runs.script(
+        """
+        print("ready", flush=True)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print(json.dumps({"step": 77}), flush=True)
+        """
+    )
+    process = runs.start("run", "train.py", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.kill()
+    wait_for(lambda: not runs.tree())
+    document = runs.document()
+    assert (document["status"], document["last_step"]) == ("interrupted", 77)
+    assert f"pid {process.pid}" in document["reason"]
+
+
+def test_whoever_looks_ends_what_is_left_of_a_dead_supervisors_tree(runs: Runs):
+    """A stubborn trainer whose supervisor was killed does not survive the next `list`."""
+    runs.script(STUBBORN + "    print('ready', flush=True); time.sleep(600)")
+    process = runs.start("run", "train.py", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.kill()
+    process.wait()
+    assert len(runs.tree()) == 1
+    done = runs.call("list")
+    assert "interrupted" in done.stdout
+    assert runs.tree() == []
+
+
+def test_ctrl_z_suspends_the_tree_and_its_clock(runs: Runs):
+    """Ctrl-Z stops trainer and supervisor, shows the run as paused, and the time does not count."""
+    runs.script(
+        """
+        for step in range(40):
+            print(json.dumps({"step": step}), flush=True)
+            time.sleep(0.05)
+        """
+    )
+    process = runs.start("run", "train.py", "-m", "0.1", stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.send_signal(signal.SIGTSTP)
+    supervisor = psutil.Process(process.pid)
+    wait_for(lambda: supervisor.status() == psutil.STATUS_STOPPED)
+    assert [p.status() for p in runs.tree()] == [psutil.STATUS_STOPPED]
+    document = runs.document()
+    assert (document["status"], document["reason"]) == ("paused", "Ctrl-Z")
+    time.sleep(7)  # longer than the timebox: what is tested is that time passes and does not count
+    os.kill(process.pid, signal.SIGCONT)
+    assert process.wait(30) == 0
+    document = runs.document()
+    assert (document["status"], document["last_step"]) == ("completed", 39)
+    assert document["elapsed_s"] < 6

@@ -1,0 +1,123 @@
+"""What the tests that drive the installed command share: a home of their own, scripts, and processes by id."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+BACKPROP = str(Path(sys.executable).with_name("backprop"))
+
+
+class Runs:
+    """A home of its own, a folder to work in, and the installed `backprop` command."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.work = folder / "work"
+        self.work.mkdir()
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("BACKPROP_")},
+            "BACKPROP_HOME": str(self.home),
+            "BACKPROP_PYTHON": sys.executable,
+            "BACKPROP_MIN_FREE_RAM_GB": "0",
+            "BACKPROP_MIN_FREE_DISK_GB": "0",
+        }
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def script(self, text: str, name: str = "train.py") -> Path:
+        """Write a script into the working folder."""
+        path = self.work / name
+        path.write_text("import json, os, signal, subprocess, sys, time\n" + textwrap.dedent(text))
+        return path
+
+    def call(self, *words: object, timeout_s: float = 60, **changes: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end."""
+        return subprocess.run(
+            [BACKPROP, *map(str, words)],
+            cwd=self.work,
+            env={**self.environment, **changes},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    def start(self, *words: object, **options: object) -> "subprocess.Popen[bytes]":
+        """Start a command and go on. Its stdout and stderr are pipes unless told otherwise."""
+        defaults: dict[str, object] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(  # type: ignore[call-overload]
+            [BACKPROP, *map(str, words)],
+            cwd=self.work,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            **{**defaults, **options},
+        )
+        self._started.append(process)
+        return process
+
+    def document(self, run: str = "last") -> dict:
+        """`status RUN --json`."""
+        done = self.call("status", run, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def journal(self, run_id: str) -> list[dict]:
+        """The entries of a run's journal."""
+        return [json.loads(line) for line in self.rundir(run_id).joinpath("journal.jsonl").read_text().splitlines()]
+
+    def rundir(self, run_id: str) -> Path:
+        return self.home / "runs" / run_id
+
+    def only_id(self) -> str:
+        """The id of the only run there is, once it is there."""
+        return wait_for(lambda: [p.name for p in self.home.glob("runs/*") if not p.name.startswith(".")])[0]
+
+    def tree(self) -> list[psutil.Process]:
+        """Living processes that belong to runs of this home, trainers and their descendants."""
+        prefix = str(self.home / "runs")
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if (
+                    process.environ().get("BACKPROP_RUN_DIR", "").startswith(prefix)
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def clean_up(self) -> None:
+        """End whatever a failed test left behind, by process id."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
+        for process in self.tree():
+            process.kill()
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 20) -> object:
+    """What the condition gives once it is true; fails after the timeout."""
+    deadline = time.monotonic() + timeout_s
+    while not (result := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.01)
+    return result
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    made = Runs(tmp_path)
+    yield made
+    made.clean_up()
