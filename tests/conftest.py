@@ -47,6 +47,7 @@ class Runs:
             capture_output=True,
             text=True,
             timeout=timeout_s,
+            check=False,
         )
 
     def start(self, *words: object, **options: object) -> "subprocess.Popen[bytes]":
@@ -74,6 +75,11 @@ class Runs:
 
     def rundir(self, run_id: str) -> Path:
         return self.home / "runs" / run_id
+
+    def output(self, run_id: str, session: int = 1) -> str:
+        """What the trainer wrote to stdout so far."""
+        path = self.rundir(run_id) / f"session-{session}.out"
+        return path.read_text() if path.exists() else ""
 
     def only_id(self) -> str:
         """The id of the only run there is, once it is there."""

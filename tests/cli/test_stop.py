@@ -85,7 +85,7 @@ def test_the_timebox_interrupts_the_root_and_not_its_workers(runs: Runs):
 
 
 def test_a_shells_pipeline_is_interrupted_where_it_matters(runs: Runs):
-    """In `bash -c 'python train.py | tee log'` the Python program hears SIGINT, and tee lives to copy its last words."""
+    """In `bash -c "python train.py | tee log"` the Python program hears SIGINT, and tee lives."""
     runs.script(
         """
         try:

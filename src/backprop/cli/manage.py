@@ -103,7 +103,8 @@ def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
         for view in views:
             if not view.run.status.is_final:
                 raise BusyError(recovery.busy_message(view.run))
-        files = [path for view in views for path in _deletable(view)] if checkpoints else []
+        deletable = [item for view in views for item in _deletable(view, home)] if checkpoints else []
+        files = [path for item in deletable for path in _files(item) if path.is_file()]
         _confirm(views, files, yes=yes)
         for view in views:
             rundir = home.rundir(view.run.spec.id)
@@ -117,29 +118,39 @@ def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
         for path in files:
             with suppress(FileNotFoundError):
                 path.unlink()
-        for folder in {parent for view in views for parent in _folders(view)} if checkpoints else ():
+        for folder in sorted(_folders(deletable), key=lambda folder: len(folder.parts), reverse=True):
             with suppress(OSError):  # not empty: somebody keeps something else there
                 folder.rmdir()
     say(f"removed {len(views)} run(s)" + (f" and {len(files)} checkpoint file(s)" if checkpoints else ""))
 
 
-def _deletable(view: RunView) -> list[Path]:
-    """The very files that were reported: for a folder what its manifest names, and nothing else that lies there."""
-    paths = [path for checkpoint in view.checkpoints for path in _files(checkpoint)]
-    return [path for path in paths if path.is_file()]
+def _deletable(view: RunView, home: Home) -> list[Checkpoint]:
+    """The run's checkpoints, without any that is, or holds, what a run lives on: a report is only a claim."""
+    spec = view.run.spec
+    precious = [Path(place) for place in (spec.cwd, spec.script, home.path, Path.home()) if place is not None]
+    deletable = []
+    for checkpoint in view.checkpoints:
+        if any(place.is_relative_to(checkpoint.path) for place in precious):
+            say(f"{checkpoint.path} was reported as a checkpoint, and is left alone: a run lives there")
+        else:
+            deletable.append(checkpoint)
+    return deletable
 
 
 def _files(checkpoint: Checkpoint) -> list[Path]:
+    """The very files that were reported: for a folder what its manifest names, and nothing else that lies there."""
     if checkpoint.measure.manifest is None:
         return [Path(checkpoint.path)]
     return [Path(checkpoint.path) / entry.path for entry in checkpoint.measure.manifest]
 
 
-def _folders(view: RunView) -> set[Path]:
-    folders = set()
-    for checkpoint in view.checkpoints:
+def _folders(checkpoints: list[Checkpoint]) -> set[Path]:
+    """The checkpoint folders, and those below them that held reported files."""
+    folders: set[Path] = set()
+    for checkpoint in checkpoints:
         if checkpoint.measure.manifest is not None:
-            folders |= {path.parent for path in _files(checkpoint)} | {Path(checkpoint.path)}
+            root = Path(checkpoint.path)
+            folders |= {root, *(p for path in _files(checkpoint) for p in path.parents if p.is_relative_to(root))}
     return folders
 
 

@@ -1,0 +1,294 @@
+"""list, status, logs, rm, reindex."""
+
+import json
+import os
+import subprocess
+import time
+
+import pytest
+
+from tests.conftest import BACKPROP, Runs, wait_for
+
+LOSS = 'print(json.dumps({"step": 1, "loss": float(sys.argv[1])}))'
+
+
+@pytest.fixture
+def three(runs: Runs) -> Runs:
+    """Runs a, b and c, in this order, with losses 2, 3 and 1; c failed; b is named."""
+    runs.script(LOSS + "; sys.exit(len(sys.argv) - 2)")
+    runs.call("run", "train.py", "--run-id", "a", "--", "2")
+    runs.call("run", "train.py", "--run-id", "b", "-n", "my best", "--", "3")
+    runs.call("run", "train.py", "--run-id", "c", "--", "1", "x")
+    return runs
+
+
+def listed(runs: Runs, *words: str) -> list[str]:
+    """Ids as `list --json` gives them."""
+    return [document["id"] for document in json.loads(runs.call("list", "--json", *words).stdout)]
+
+
+def test_list_is_newest_first(three: Runs):
+    """An array of run documents, and a table with one line a run."""
+    assert listed(three) == ["c", "b", "a"]
+    lines = three.call("list").stdout.splitlines()
+    assert len(lines) == 4
+    assert lines[0].split()[:3] == ["RUN", "NAME", "STATUS"]
+    assert "my best" in lines[2]
+    assert all(line.isprintable() for line in lines)
+
+
+def test_list_can_be_filtered_sorted_and_cut(three: Runs):
+    """--status, --sort by a metric or a column, --limit."""
+    assert listed(three, "--status", "failed") == ["c"]
+    assert listed(three, "--status", "failed", "--status", "completed") == ["c", "b", "a"]
+    assert listed(three, "--sort", "loss") == ["c", "a", "b"]
+    assert listed(three, "--sort", "name") == ["b", "c", "a"]
+    assert listed(three, "--limit", "2") == ["c", "b"]
+    assert "2 of 3 runs" in three.call("list", "--limit", "2").stderr
+
+
+def test_an_unknown_status_is_an_error(runs: Runs):
+    """A typo does not look like an empty list."""
+    done = runs.call("list", "--status", "finished")
+    assert done.returncode == 2
+    assert "completed" in done.stderr
+
+
+def test_an_empty_home_lists_nothing(runs: Runs):
+    """No runs: an empty array, or a word on how to begin."""
+    assert json.loads(runs.call("list", "--json").stdout) == []
+    assert "backprop run" in runs.call("list").stderr
+
+
+@pytest.mark.parametrize("word", ["b", "my best", "last"])
+def test_a_run_is_named_by_id_name_or_last(three: Runs, word: str):
+    """Each word that the design allows finds its run."""
+    assert three.document(word)["id"] == ("c" if word == "last" else "b")
+
+
+def test_a_beginning_must_be_unique(runs: Runs):
+    """A unique beginning of an id is enough; an ambiguous one is an error that lists them; an exact id always wins."""
+    runs.script("")
+    for run_id in ("abc1", "abd2", "ab"):
+        runs.call("run", "train.py", "--run-id", run_id)
+    assert runs.document("abc")["id"] == "abc1"
+    assert runs.document("ab")["id"] == "ab"
+    done = runs.call("status", "a")
+    assert done.returncode == 2
+    assert "abc1" in done.stderr
+    assert "abd2" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "resume", "logs", "stop"])
+def test_no_such_run_is_exit_code_3(runs: Runs, command: str):
+    """Every command that takes a run says so in one line."""
+    done = runs.call(command, "nope")
+    assert done.returncode == 3
+    assert "'nope'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_status_of_a_run_shows_it_in_full(three: Runs):
+    """Command, Python, time, metrics, sessions."""
+    text = three.call("status", "b").stdout
+    for word in ("my best", "completed", "train.py", "loss=3", "session 1", str(three.rundir("b"))):
+        assert word in text
+
+
+def test_status_shows_the_machine_and_what_runs(runs: Runs):
+    """RAM, disk and the runs that are going on; as JSON too."""
+    runs.script("print('ready', flush=True); time.sleep(60)")
+    process = runs.start("run", "train.py", "--run-id", "r", stdout=subprocess.PIPE)
+    process.stdout.readline()
+    text = runs.call("status").stdout
+    assert "ram" in text
+    assert "running" in text
+    document = json.loads(runs.call("status", "--json").stdout)
+    assert document["machine"]["ram_available_bytes"] > 0
+    assert [run["id"] for run in document["running"]] == ["r"]
+
+
+def test_logs_prints_what_the_trainer_wrote(runs: Runs):
+    """stdout by default, stderr when asked, any session."""
+    runs.script("print('out', os.environ['BACKPROP_SESSION']); print('err', file=sys.stderr)")
+    runs.call("run", "train.py")
+    runs.call("resume", "last")
+    assert runs.call("logs", "last").stdout == "out 2\n"
+    assert runs.call("logs", "last", "--session", "1").stdout == "out 1\n"
+    assert runs.call("logs", "last", "--stderr").stdout == "err\n"
+    assert runs.call("logs", "last", "--session", "3").returncode == 2
+
+
+def test_logs_follows_until_the_run_ends(runs: Runs):
+    """-f shows lines as they come and returns when the run is over."""
+    runs.script("print('first', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.02)\nprint('second')")
+    runs.call("run", "-d", "train.py")
+    follower = runs.start("logs", "last", "-f", stdout=subprocess.PIPE)
+    assert follower.stdout.readline() == b"first\n"
+    (runs.work / "go").touch()
+    assert follower.stdout.readline() == b"second\n"
+    assert follower.wait(30) == 0
+
+
+def test_list_piped_into_head_is_quiet(three: Runs):
+    """A reader that goes away is not an error."""
+    done = subprocess.run(
+        f"{BACKPROP} list --json | head -1",
+        shell=True,
+        env=three.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+
+
+def test_rm_removes_the_record_and_nothing_else(runs: Runs):
+    """The run vanishes everywhere; the checkpoint stays."""
+    runs.script("open('c.json', 'w').write('{}'); print(json.dumps({'event': 'checkpoint_saved', 'path': 'c.json'}))")
+    runs.call("run", "train.py", "--run-id", "a")
+    runs.call("run", "train.py", "--run-id", "b")
+    done = runs.call("rm", "a", "--yes")
+    assert done.returncode == 0
+    assert listed(runs) == ["b"]
+    assert not runs.rundir("a").exists()
+    assert list(json.loads((runs.home / "experiments.json").read_text())) == ["b"]
+    assert (runs.work / "c.json").exists()
+
+
+def test_rm_can_remove_the_reported_checkpoints(runs: Runs):
+    """--checkpoints deletes the files that were reported, and nothing else that lies in a reported folder."""
+    runs.script(
+        """
+        os.makedirs("c/deep", exist_ok=True)
+        open("c/deep/w.bin", "w").write("w")
+        open("one.json", "w").write("{}")
+        for path in ("c", "one.json"):
+            print(json.dumps({"event": "checkpoint_saved", "path": path}), flush=True)
+        """
+    )
+    runs.call("run", "train.py", "--run-id", "a")
+    (runs.work / "c" / "mine.txt").write_text("not a checkpoint")
+    assert runs.call("rm", "a", "--yes", "--checkpoints").returncode == 0
+    assert not (runs.work / "one.json").exists()
+    assert not (runs.work / "c" / "deep").exists()
+    assert (runs.work / "c" / "mine.txt").exists()
+    assert (runs.work / "train.py").exists()
+
+
+def test_rm_does_not_delete_somebodys_home(runs: Runs):
+    """A run that reports the folder everything lies in as its checkpoint does not take it with it."""
+    runs.script(f"print(json.dumps({{'event': 'checkpoint_saved', 'path': {str(runs.work)!r}}}))")
+    (runs.work / "later.txt").write_text("precious")
+    runs.call("run", "train.py", "--run-id", "a")
+    (runs.work / "after.txt").write_text("precious too")
+    done = runs.call("rm", "a", "--yes", "--checkpoints")
+    assert "left alone" in done.stderr
+    assert (runs.work / "train.py").exists()
+    assert (runs.work / "later.txt").exists()
+    assert (runs.work / "after.txt").exists()
+
+
+def test_rm_refuses_a_run_that_is_going_on(runs: Runs):
+    """Exit code 75, and the run goes on."""
+    runs.script("print('ready', flush=True); time.sleep(60)")
+    process = runs.start("run", "train.py", "--run-id", "r", stdout=subprocess.PIPE)
+    process.stdout.readline()
+    assert runs.call("rm", "r", "--yes").returncode == 75
+    assert runs.document("r")["status"] == "running"
+
+
+def test_rm_asks_before_it_deletes(three: Runs):
+    """Without a terminal to ask on and without --yes nothing is removed."""
+    assert three.call("rm", "a").returncode == 2
+    assert listed(three) == ["c", "b", "a"]
+
+
+def test_reindex_gives_the_same_records(three: Runs):
+    """Index and snapshot are caches: rebuilt from the run directories they say the same."""
+    before = three.call("list", "--json").stdout
+    snapshot = json.loads((three.home / "experiments.json").read_text())
+    for name in ("index.db", "index.db-wal", "index.db-shm", "experiments.json"):
+        (three.home / name).unlink(missing_ok=True)
+    assert three.call("reindex").returncode == 0
+    assert three.call("list", "--json").stdout == before
+    assert json.loads((three.home / "experiments.json").read_text()) == snapshot
+
+
+def test_experiments_json_has_the_documented_form(three: Runs):
+    """Other tools read this file: exactly these keys, times in milliseconds."""
+    entry = json.loads((three.home / "experiments.json").read_text())["b"]
+    assert set(entry) == {
+        "id", "name", "scriptPath", "status", "startTime", "endTime", "lastStep", "lastLoss", "lastCheckpoint",
+        "checkpoints",
+    }  # fmt: skip
+    assert (entry["id"], entry["name"], entry["status"], entry["lastLoss"]) == ("b", "my best", "completed", 3.0)
+    assert entry["scriptPath"] == str(three.work / "train.py")
+    assert abs(entry["startTime"] / 1000 - time.time()) < 600
+
+
+def test_an_older_tools_experiments_are_imported(runs: Runs):
+    """experiments.json without an index: its runs are taken over, not overwritten, and can be shown and resumed."""
+    runs.script("print(os.environ['BACKPROP_RESUME_FROM'])")
+    (runs.work / "old.json").write_text("{}")
+    runs.home.mkdir()
+    old = {
+        "exp-1": {
+            "id": "exp-1", "name": "first", "scriptPath": str(runs.work / "train.py"), "status": "completed",
+            "startTime": 1_700_000_000_000, "endTime": 1_700_000_060_000, "lastStep": 50, "lastLoss": 0.25,
+            "lastCheckpoint": str(runs.work / "old.json"), "checkpoints": [str(runs.work / "old.json")],
+        },
+        "exp-2": {"id": "exp-2", "status": "running", "scriptPath": "gone.py", "startTime": 1_700_000_100_000},
+        "../evil": {"id": "../evil", "status": "completed"},
+    }  # fmt: skip
+    (runs.home / "experiments.json").write_text(json.dumps(old))
+    done = runs.call("list", "--json")
+    first, second = sorted(json.loads(done.stdout), key=lambda document: document["id"])
+    assert (first["id"], first["status"], first["last_step"], first["metrics"]["loss"]) == (
+        "exp-1",
+        "completed",
+        50,
+        0.25,
+    )
+    assert first["elapsed_s"] == 60
+    assert (second["id"], second["status"]) == ("exp-2", "interrupted")
+    assert set(json.loads((runs.home / "experiments.json").read_text())) == set(old)
+    assert "'../evil' cannot name a folder" in done.stderr
+    assert runs.call("resume", "exp-1").stdout == f"{runs.work / 'old.json'}\n"
+
+
+def test_a_metric_is_visible_while_the_run_goes_on(runs: Runs):
+    """What a running script printed is in `list` of another terminal."""
+    runs.script("print(json.dumps({'step': 3, 'loss': 9}), flush=True); time.sleep(60)")
+    runs.start("run", "train.py", "--run-id", "r")
+    document = wait_for(
+        lambda: next((d for d in json.loads(runs.call("list", "--json").stdout) if d["last_step"]), None)
+    )
+    assert (document["status"], document["metrics"]) == ("running", {"loss": 9.0})
+
+
+def test_a_foreign_folder_among_the_runs_is_left_alone(three: Runs):
+    """A folder without run.json is nobody's run: not listed, not deleted, no crash."""
+    (three.home / "runs" / "stranger").mkdir()
+    (three.home / "runs" / "halfway").mkdir()
+    (three.home / "runs" / "halfway" / "run.json").write_text("{")
+    assert listed(three) == ["c", "b", "a"]
+    assert "halfway" in three.call("reindex").stderr
+    assert (three.home / "runs" / "stranger").exists()
+
+
+def test_names_cannot_play_tricks_on_the_terminal(runs: Runs):
+    """Control characters that a script reports come out as text."""
+    runs.script('print(json.dumps({"event": "params", "params": {"x\\x1b[31m": "\\x1b]0;evil\\x07"}}))')
+    runs.call("run", "train.py")
+    text = runs.call("status", "last").stdout
+    assert "\x1b" not in text
+    assert "\\x1b[31m" in text
+
+
+def test_no_color_and_pipes_are_plain(three: Runs):
+    """No escape sequence in piped output, whatever the environment says."""
+    done = three.call("list", TERM="xterm-256color", FORCE_COLOR="1", COLUMNS="40")
+    assert "\x1b" not in done.stdout
+    assert "completed" in done.stdout
+    assert os.linesep.join(done.stdout.splitlines()) in done.stdout

@@ -1,0 +1,296 @@
+"""`backprop resume`: the newest whole checkpoint, the same everything else."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Runs, wait_for
+
+# Counts to a limit; saves its counter as JSON every 10 steps; continues from BACKPROP_RESUME_FROM.
+COUNTER = """
+    start = 0
+    if path := os.environ.get("BACKPROP_RESUME_FROM"):
+        start = json.load(open(path))["step"]
+    for step in range(start + 1, 41):
+        print(json.dumps({"step": step, "start": start}), flush=True)
+        if step % 10 == 0:
+            path = f"ckpt-{step}.json"
+            open(path + ".new", "w").write(json.dumps({"step": step, "padding": "x" * 1000}))
+            os.rename(path + ".new", path)
+            print(json.dumps({"event": "checkpoint_saved", "path": path, "step": step}), flush=True)
+        if step == 25 and start == 0:
+            sys.exit(3)
+"""
+
+
+@pytest.fixture
+def failed(runs: Runs) -> Runs:
+    """A run that failed at step 25, with whole checkpoints of steps 10 and 20."""
+    runs.script(COUNTER)
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 3
+    return runs
+
+
+def test_resume_continues_from_the_newest_checkpoint(failed: Runs):
+    """Another session of the same run, from step 20, to the end."""
+    done = failed.call("resume", "r")
+    assert done.returncode == 0
+    assert "resuming from" in done.stderr
+    document = failed.document("r")
+    assert (document["status"], document["last_step"], document["metrics"]["start"]) == ("completed", 40, 20)
+    assert [s["resumed_from"] for s in document["sessions"]] == [None, str(failed.work / "ckpt-20.json")]
+    assert [s["status"] for s in document["sessions"]] == ["failed", "completed"]
+    assert [(c["step"], c["session"], c["valid"]) for c in document["checkpoints"]] == [
+        (10, 1, True), (20, 1, True), (30, 2, True), (40, 2, True),
+    ]  # fmt: skip
+
+
+def test_a_failed_run_with_a_checkpoint_says_how_to_go_on(runs: Runs):
+    """The last line has the resume command where there is something to resume from."""
+    runs.script(COUNTER)
+    assert "backprop resume r" in runs.call("run", "train.py", "--run-id", "r").stderr
+
+
+BREAK = {
+    "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-30]), "bytes long, and was"),
+    "gone": (lambda path: path.unlink(), "does not exist"),
+    "garbage": (lambda path: path.write_bytes(b"\0" * path.stat().st_size), "not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("how", BREAK)
+def test_a_broken_checkpoint_is_skipped_with_the_reason(failed: Runs, how: str):
+    """The one before is used, and a line says why."""
+    spoil, reason = BREAK[how]
+    spoil(failed.work / "ckpt-20.json")
+    done = failed.call("resume", "r")
+    assert done.returncode == 0
+    assert "ckpt-20.json is skipped" in done.stderr
+    assert reason in done.stderr
+    assert failed.document("r")["metrics"]["start"] == 10
+    skipped = [e for e in failed.journal("r") if e["event"] == "checkpoint_skipped"]
+    assert [Path(e["path"]).name for e in skipped] == ["ckpt-20.json"]
+
+
+def test_none_left_starts_fresh_and_says_so(failed: Runs):
+    """Without a whole checkpoint the script starts from the beginning."""
+    for name in ("ckpt-10.json", "ckpt-20.json"):
+        (failed.work / name).unlink()
+    done = failed.call("resume", "r")
+    assert "starting fresh" in done.stderr
+    assert done.returncode == 3
+    document = failed.document("r")
+    assert document["sessions"][1]["resumed_from"] is None
+
+
+def test_a_checkpoint_can_be_forced(failed: Runs):
+    """-r takes the one that is named."""
+    assert failed.call("resume", "r", "-r", "ckpt-10.json").returncode == 0
+    document = failed.document("r")
+    assert document["metrics"]["start"] == 10
+    assert document["sessions"][1]["resumed_from"] == str(failed.work / "ckpt-10.json")
+
+
+def test_a_forced_checkpoint_that_looks_broken_is_used_with_a_warning(failed: Runs):
+    """The user knows better, but hears of it."""
+    (failed.work / "odd.json").write_text("{not json")
+    done = failed.call("resume", "r", "-r", "odd.json")
+    assert "warning" in done.stderr
+    assert failed.document("r")["sessions"][1]["resumed_from"] == str(failed.work / "odd.json")
+
+
+def test_resume_runs_where_and_as_the_run_was_started(failed: Runs):
+    """The working directory is the run's, wherever resume is called from."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("backprop")), "resume", "r"],
+        cwd="/", env=failed.environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (failed.work / "ckpt-40.json").exists()
+
+
+def test_a_script_that_changed_since_is_mentioned(failed: Runs):
+    """Same command, other code: the user is told."""
+    failed.script(COUNTER + "\n    pass")
+    assert "has changed since" in failed.call("resume", "r").stderr
+
+
+def test_an_unchanged_script_is_not_mentioned(failed: Runs):
+    """No false alarm."""
+    assert "has changed" not in failed.call("resume", "r").stderr
+
+
+def test_a_script_that_declares_resume_from_gets_it(runs: Runs):
+    """argparse's own --resume-from receives the path without asking; other arguments stay as they were."""
+    runs.script(
+        """
+        import argparse
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--resume-from")
+        parser.add_argument("--lr")
+        args = parser.parse_args()
+        print(json.dumps({"event": "seen", "from": args.resume_from, "lr": args.lr}))
+        open("a.json", "w").write("{}")
+        print(json.dumps({"event": "checkpoint_saved", "path": "a.json", "step": 1}))
+        """
+    )
+    runs.call("run", "train.py", "--", "--lr", "3")
+    done = runs.call("resume", "last")
+    assert done.returncode == 0
+    assert json.loads(done.stdout.splitlines()[0]) == {"event": "seen", "from": str(runs.work / "a.json"), "lr": "3"}
+
+
+def test_resume_arg_names_the_flag(runs: Runs):
+    """--resume-arg FLAG adds FLAG PATH on resume, and only then; each resume replaces the one before."""
+    runs.script(
+        """
+        print(sys.argv[1:])
+        open("a.json", "w").write("{}")
+        print(json.dumps({"event": "checkpoint_saved", "path": "a.json", "step": 1}))
+        """
+    )
+    assert runs.call("run", "train.py", "--resume-arg", "--ckpt", "--", "x").stdout.splitlines()[0] == "['x']"
+    for _ in range(2):
+        done = runs.call("resume", "last")
+        assert done.stdout.splitlines()[0] == f"['x', '--ckpt', '{runs.work / 'a.json'}']"
+
+
+def test_a_run_can_start_from_a_checkpoint(runs: Runs):
+    """`run -r PATH` gives the script the path in BACKPROP_RESUME_FROM."""
+    runs.script("print(os.environ['BACKPROP_RESUME_FROM'])")
+    (runs.work / "base.json").write_text("{}")
+    assert runs.call("run", "train.py", "-r", "base.json").stdout == f"{runs.work / 'base.json'}\n"
+
+
+def test_the_limits_are_the_runs_unless_changed(runs: Runs):
+    """Timebox and grace are remembered; -m changes them for one session."""
+    runs.script("")
+    runs.call("run", "train.py", "--run-id", "r", "-m", "7", "--grace", "3")
+    runs.call("resume", "r")
+    assert runs.document("r")["timebox_s"] == 420
+    runs.call("resume", "r", "-m", "1")
+    assert runs.document("r")["timebox_s"] == 60
+    started = [e for e in runs.journal("r") if e["event"] == "session_started"]
+    assert [(e["timebox_s"], e["grace_s"]) for e in started] == [(420, 3), (420, 3), (60, 3)]
+
+
+def test_a_run_that_is_going_on_is_refused(runs: Runs):
+    """Exit code 75, who has it, and how to stop it."""
+    runs.script("print('ready', flush=True); time.sleep(60)")
+    process = runs.start("run", "train.py", "--run-id", "r", stdout=subprocess.PIPE)
+    process.stdout.readline()
+    done = runs.call("resume", "r")
+    assert done.returncode == 75
+    assert f"process {process.pid}" in done.stderr
+    assert "backprop stop r" in done.stderr
+
+
+def test_a_run_whose_supervisor_was_killed_resumes(runs: Runs):
+    """After SIGKILL to the supervisor, resume goes on from the newest checkpoint as if nothing had been."""
+    runs.script(COUNTER.replace("sys.exit(3)", "time.sleep(60)"))
+    process = runs.start("run", "train.py", "--run-id", "r")
+    wait_for(lambda: '"step": 25' in runs.output("r"))
+    process.kill()
+    process.wait()
+    done = runs.call("resume", "r")
+    assert done.returncode == 0, done.stderr
+    document = runs.document("r")
+    assert [s["status"] for s in document["sessions"]] == ["interrupted", "completed"]
+    assert document["metrics"]["start"] == 20
+
+
+def test_a_run_whose_machine_restarted_is_interrupted(runs: Runs):
+    """Another boot id: nothing is hunted for, and the reason says what happened."""
+    runs.script("print(json.dumps({'step': 4}), flush=True); time.sleep(60)")
+    process = runs.start("run", "train.py", "--run-id", "r")
+    wait_for(lambda: "step" in runs.output("r"))
+    process.kill()
+    process.wait()
+    wait_for(lambda: not runs.tree())
+    journal = runs.rundir("r") / "journal.jsonl"
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    journal.write_text(journal.read_text().replace(boot_id, "00000000-0000-0000-0000-000000000000"))
+    document = runs.document("r")
+    assert (document["status"], document["reason"]) == ("interrupted", "the machine was restarted")
+    assert document["last_step"] == 4
+    assert runs.call("resume", "r", "-m", "0.005", "--grace", "1").returncode == 0
+
+
+def test_of_two_resumes_at_once_exactly_one_wins(failed: Runs):
+    """However close they are, one session is added, and the loser is told."""
+    outcomes = []
+
+    def resume() -> None:
+        outcomes.append(failed.call("resume", "r"))
+
+    threads = [threading.Thread(target=resume) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done.returncode for done in outcomes) == [0, 75]
+    assert len(failed.document("r")["sessions"]) == 2
+
+
+def test_what_has_gone_is_named(failed: Runs):
+    """Without its script a run cannot be resumed; one line, exit code 2, no session added."""
+    (failed.work / "train.py").unlink()
+    done = failed.call("resume", "r")
+    assert done.returncode == 2
+    assert "the script of this run is gone" in done.stderr
+    assert len(failed.document("r")["sessions"]) == 1
+
+
+def test_a_completed_run_can_go_on(runs: Runs):
+    """More epochs: a completed run is resumed like any other."""
+    runs.script(COUNTER)
+    runs.call("run", "train.py", "--run-id", "r")
+    runs.call("resume", "r")
+    assert runs.document("r")["status"] == "completed"
+    assert runs.call("resume", "r").returncode == 0
+    assert runs.document("r")["sessions"][2]["resumed_from"] == str(runs.work / "ckpt-40.json")
+
+
+def test_a_checkpoint_folder_is_checked_by_its_manifest(runs: Runs):
+    """A folder with a file missing is skipped although what is left is fine."""
+    runs.script(
+        """
+        print(os.environ.get("BACKPROP_RESUME_FROM"), flush=True)
+        for step in (1, 2):
+            os.makedirs(f"c{step}", exist_ok=True)
+            open(f"c{step}/weights.bin", "w").write("w" * 100)
+            open(f"c{step}/state.json", "w").write("{}")
+            print(json.dumps({"event": "checkpoint_saved", "path": f"c{step}", "step": step}), flush=True)
+        """
+    )
+    runs.call("run", "train.py", "--run-id", "r")
+    (runs.work / "c2" / "weights.bin").unlink()
+    done = runs.call("resume", "r")
+    assert "weights.bin is missing" in done.stderr
+    assert done.stdout.splitlines()[0] == str(runs.work / "c1")
+
+
+def test_the_example_learns_stops_and_resumes_exactly(runs: Runs):
+    """digits.py in two sessions ends with the very weights of one uninterrupted session, above 95 % accuracy."""
+    example = Path(__file__).parents[2] / "examples" / "digits.py"
+    assert runs.call("run", example, "--run-id", "whole", "--", "--out", "whole").returncode == 0
+    document = runs.document("whole")
+    assert document["status"] == "completed"
+    assert document["metrics"]["test_accuracy"] > 0.95
+    runs.call("run", example, "--run-id", "cut", "-m", "0.03", "--", "--out", "cut")
+    sessions = 1
+    while runs.document("cut")["status"] == "timeboxed":
+        assert runs.call("resume", "cut", "-m", "0.03" if sessions < 2 else "5").returncode == 0
+        sessions += 1
+    assert sessions >= 2
+    assert runs.document("cut")["status"] == "completed"
+    last = "step-002640.npz"
+    import numpy as np
+
+    with np.load(runs.work / "whole" / last) as whole, np.load(runs.work / "cut" / last) as cut:
+        assert set(whole) == set(cut)
+        assert all((whole[name] == cut[name]).all() for name in whole)
