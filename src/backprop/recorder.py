@@ -8,6 +8,7 @@ show, never what training does.
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -76,16 +77,17 @@ class Recorder:
         entries, size = journals.read(self._rundir.journal_path)
         return journals.fold(self._spec, entries), size
 
-    def record_state(self, *, publish: bool, is_caught_up: bool = False) -> bool:
-        """Store the run's state; with `publish`, in experiments.json too. False when that must be tried again.
+    def begin(self) -> None:
+        """Make sure that whoever looks next looks at this run, whatever happens to us. Raises OSError."""
+        self._home.mark_unsettled(self._spec.id)
 
-        is_caught_up: `record_output` has stored everything.
-        """
+    def record_state(self, *, publish: bool) -> bool:
+        """Store the run's state; with `publish`, in experiments.json too. False when that must be tried again."""
         self._snapshot_is_due |= publish
         try:
             index = self._open()
             run, size = self.read_run()
-            index.put_run(run, size, is_caught_up=is_caught_up)
+            index.put_run(run, size)
             if self._snapshot_is_due:
                 snapshot.put(self._home, index, self._spec.id, self._say)
                 self._snapshot_is_due = False
@@ -157,8 +159,12 @@ class Recorder:
 
     def finish(self) -> bool:
         """Store all there is of a run that has ended. False when that must be tried again: the next look will."""
-        is_known = self.record_state(publish=False)
-        return self.record_state(publish=True, is_caught_up=is_known and self.record_output())
+        has_output = self.record_output()
+        if not (self.record_state(publish=True) and has_output):
+            return False
+        with suppress(OSError):  # then somebody looks once more, and finds nothing to do
+            self._home.mark_settled(self._spec.id)
+        return True
 
     def view(self) -> RunView | None:
         """The run as the index has it; None when the index cannot be read just now."""

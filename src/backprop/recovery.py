@@ -40,7 +40,7 @@ def open_home(home: Home, say: Say) -> Index:
 
 def catch_up(home: Home, index: Index, say: Say) -> None:
     """Bring the index in step with the run directories. Blocks for seconds only where an orphan must be ended."""
-    for run_id in {*index.unsettled(), *_unseen(home, index)}:
+    for run_id in {*home.unsettled(), *_unseen(home, index)}:
         refresh(home, index, home.rundir(run_id), say)
     if not snapshot.is_sound(home.snapshot_path):
         snapshot.rebuild(home, index, say)
@@ -65,13 +65,15 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say) -> None:
         spec = rundir.read_spec()
         journal = Journal(rundir.journal_path)
     except FileNotFoundError:
-        return  # removed meanwhile, or somebody else's folder
+        home.mark_settled(rundir.run_id)  # removed meanwhile, or somebody else's folder
+        return
     except (OSError, msgspec.DecodeError) as error:
         say(f"{rundir.path} is left out: its run.json cannot be read ({error}).")
         return
     try:
         recorder = Recorder(home, rundir, spec, journal, say).use(index)
         if journal.try_lock():
+            recorder.begin()
             settle(rundir, spec, journal, VIEW_PATIENCE_S, say)
             recorder.finish()
         else:

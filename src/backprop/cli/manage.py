@@ -113,6 +113,7 @@ def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
                 rundir.remove()
             finally:
                 journal.close()
+            home.mark_settled(rundir.run_id)
             index.remove(rundir.run_id)
             snapshot.put(home, index, rundir.run_id, say)
         for path in files:

@@ -98,17 +98,14 @@ class Index:
 
     # -- writing
 
-    def put_run(self, run: Run, journal_size: int, *, is_caught_up: bool) -> None:
-        """Store what the journal tells, unless more of the journal has been stored already.
-
-        is_caught_up: all output is stored too. A run that has ended stays in `unsettled` until that is so.
-        """
+    def put_run(self, run: Run, journal_size: int) -> None:
+        """Store what the journal tells, unless more of the journal has been stored already."""
         spec = run.spec
         with self._transaction():
             self._db.execute(
-                "INSERT INTO runs (id, name, status, created_at, elapsed_s, is_settled, journal_size, record)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-                " status = excluded.status, elapsed_s = excluded.elapsed_s, is_settled = excluded.is_settled,"
+                "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, record)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                " status = excluded.status, elapsed_s = excluded.elapsed_s,"
                 " journal_size = excluded.journal_size, record = excluded.record"
                 " WHERE excluded.journal_size >= journal_size",
                 (
@@ -117,7 +114,6 @@ class Index:
                     run.status.value,
                     spec.created_at.timestamp(),
                     sum(s.elapsed_s or 0.0 for s in run.sessions),
-                    run.status.is_final and is_caught_up,
                     journal_size,
                     _encode(run),
                 ),
@@ -204,6 +200,7 @@ class Index:
     def remove(self, run_id: str) -> None:
         """Forget a run."""
         with self._transaction():
+            self._db.execute("DELETE FROM facts")
             self._db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
             for table in ("tails", "metrics", "points", "params", "checkpoints", "notes"):
                 self._db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608  our own names
@@ -212,10 +209,6 @@ class Index:
 
     def run_ids(self) -> set[str]:
         return {row[0] for row in self._db.execute("SELECT id FROM runs")}
-
-    def unsettled(self) -> list[str]:
-        """Ids of the runs that are not final, or whose output is not all here, as far as the index knows."""
-        return [row[0] for row in self._db.execute("SELECT id FROM runs WHERE is_settled = 0")]
 
     def seen_folder_ns(self) -> int | None:
         """The modification time of the runs folder when all that was in it was here."""

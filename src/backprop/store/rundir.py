@@ -113,6 +113,7 @@ class Home:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.runs_path = path / RUNS_FOLDER
+        self.unsettled_path = path / "unsettled"
         self.index_path = path / "index.db"
         self.lock_path = path / "lock"
         self.snapshot_path = path / "experiments.json"
@@ -132,6 +133,7 @@ class Home:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.runs_path.mkdir(mode=0o700, exist_ok=True)
+            self.unsettled_path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise self.unusable(error) from error
 
@@ -170,6 +172,21 @@ class Home:
                 yield from (entry.name for entry in entries if not entry.name.startswith("."))
         except FileNotFoundError:
             return
+
+    def mark_unsettled(self, run_id: str) -> None:
+        """Remember, beyond the index and this process, that somebody must look at this run again.
+
+        Done before anything happens to a run, and undone when the index has all of it. Raises OSError.
+        """
+        (self.unsettled_path / run_id).touch(mode=0o600)
+
+    def mark_settled(self, run_id: str) -> None:
+        """The index has all there is of this run. Raises OSError."""
+        (self.unsettled_path / run_id).unlink(missing_ok=True)
+
+    def unsettled(self) -> list[str]:
+        """Ids of the runs that are going on, or were when their supervisor died."""
+        return os.listdir(self.unsettled_path)  # noqa: PTH208  names, not paths
 
     def begin(self, spec: RunSpec, patch: bytes | None) -> RunDir:
         """A folder with run.json in it that nobody sees yet: see `publish`. Raises ConfigError."""

@@ -8,7 +8,6 @@ CREATE TABLE runs (
     status       TEXT NOT NULL,
     created_at   REAL NOT NULL,
     elapsed_s    REAL,             -- of all ended sessions
-    is_settled   INTEGER NOT NULL, -- it has ended, and all its output is here
     journal_size INTEGER NOT NULL, -- bytes of journal.jsonl that `record` is folded from
     record       BLOB NOT NULL,    -- a Run as JSON
     last_step    INTEGER,
@@ -17,7 +16,6 @@ CREATE TABLE runs (
 );
 CREATE INDEX runs_by_age ON runs (created_at DESC, id);
 CREATE INDEX runs_by_name ON runs (name);
-CREATE INDEX runs_unsettled ON runs (id) WHERE is_settled = 0;
 
 -- How far the output of each session has been read. Moves in the transaction that stores what was read.
 CREATE TABLE tails (
