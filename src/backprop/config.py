@@ -70,6 +70,7 @@ ALLOWED: Mapping[str, tuple[str, str]] = {
 }
 
 _FIELDS = {f.encode_name: f for f in msgspec.structs.fields(Config)}
+KEYS = tuple(_FIELDS)
 
 
 class Loaded(Record, frozen=True):
