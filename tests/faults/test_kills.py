@@ -31,12 +31,12 @@ COUNTER = """
     if path:
         counter = json.load(open(path))["counter"]
     print(json.dumps({"event": "started", "from": counter}), flush=True)
-    target = int(os.environ["TARGET"])
+    target, run_id = int(os.environ["TARGET"]), os.environ["BACKPROP_RUN_ID"]
     while counter < target:
         counter += 1
         print(json.dumps({"step": counter, "value": counter * 3}))
         if counter % 2000 == 0:
-            path = f"ckpt-{counter}.json"
+            path = f"{run_id}-{counter}.json"
             with open(path + ".new", "w") as file:
                 json.dump({"counter": counter, "padding": "x" * 5000}, file)
                 file.flush()
@@ -45,7 +45,7 @@ COUNTER = """
             print(json.dumps({"event": "checkpoint_saved", "path": path, "step": counter}), flush=True)
             for old in range(counter - 20000, 0, -2000):
                 try:
-                    os.unlink(f"ckpt-{old}.json")
+                    os.unlink(f"{run_id}-{old}.json")
                 except FileNotFoundError:
                     break
     print(json.dumps({"event": "finished", "counter": counter}), flush=True)
@@ -62,9 +62,11 @@ class Truth:
         self.saved: list[tuple[int, int, str]] = []  # session, step, path
 
     def read(self) -> "Truth":
-        while (path := self._runs.rundir(self._run_id) / f"session-{self._read + 1}.out").exists():
+        outputs = self._runs.rundir(self._run_id).glob("session-*.out")
+        newest = max((int(path.stem.removeprefix("session-")) for path in outputs), default=0)
+        while self._read < newest:
             self._read += 1
-            for line in path.read_text().splitlines():
+            for line in self._runs.output(self._run_id, self._read).splitlines():
                 if not line.endswith("}"):
                     continue  # cut short by the kill
                 event = json.loads(line)
@@ -129,8 +131,7 @@ def test_two_hundred_kills_of_the_supervisor(runs: Runs):
         if kill % 4 == 3:  # any instant from the very start of the process on
             time.sleep(rng.uniform(0, 0.5))
         else:  # while the trainer works
-            path = runs.rundir(run_id) / f"session-{next_session(document)}.out"
-            wait_for(lambda path=path: path.exists() and path.stat().st_size > 200)
+            wait_for_output(runs, supervisor, next_session(document))
             time.sleep(rng.uniform(0, 0.25))
         supervisor.kill()
         supervisor.wait()
@@ -146,13 +147,20 @@ def test_two_hundred_kills_of_the_supervisor(runs: Runs):
             assert session["resumed_from"] == expected
             output = runs.output(run_id, session["number"])
             if "\n" in output:
-                counter = 0 if expected is None else int(Path(expected).stem.removeprefix("ckpt-"))
+                counter = 0 if expected is None else int(Path(expected).stem.rpartition("-")[2])
                 assert json.loads(output.partition("\n")[0])["from"] == counter
         if rng.random() < 0.15 and (newest := newest_whole(document)) is not None:
             Path(newest).write_bytes(Path(newest).read_bytes()[: rng.randrange(5000)])  # torn by a power loss
             document = check_record(runs, run_id, truth)
             assert newest_whole(document) != newest
     finish_exactly(runs, run_id, truth)
+
+
+def wait_for_output(runs: Runs, supervisor: "subprocess.Popen[bytes]", session: int) -> None:
+    """Until the trainer of this session prints; a supervisor that gives up before fails the test with its words."""
+    path = runs.rundir("victim") / f"session-{session}.out"
+    wait_for(lambda: (path.exists() and path.stat().st_size > 200) or supervisor.poll() is not None, 30)
+    assert supervisor.poll() is None, supervisor.stderr.read().decode()
 
 
 def next_session(document: dict | None) -> int:
@@ -180,9 +188,8 @@ def test_kills_of_the_whole_tree(runs: Runs):
     truth = Truth(runs, run_id)
     for kill in range(TREE_KILLS):
         words = ["run", "train.py", "--run-id", run_id] if kill == 0 else ["resume", run_id]
-        supervisor = runs.start(*words)
-        number = next_session(document)
-        wait_for(lambda number=number: runs.output(run_id, number))
+        supervisor = runs.start(*words, stderr=subprocess.PIPE)
+        wait_for_output(runs, supervisor, next_session(document))
         time.sleep(rng.uniform(0, 0.3))
         for process in [psutil.Process(supervisor.pid), *runs.tree()]:
             process.send_signal(signal.SIGKILL)
@@ -268,8 +275,9 @@ def test_a_journal_cut_short_keeps_all_before_the_cut(runs: Runs):
 def test_fifty_runs_at_once_in_one_home(runs: Runs):
     """50 supervisors write one index and one snapshot: every run is complete in both."""
     runs.environment["TARGET"] = "3000"
-    supervisors = [runs.start("run", "train.py", "--run-id", f"run-{n}") for n in range(50)]
-    assert [supervisor.wait(250) for supervisor in supervisors] == [0] * 50
+    supervisors = [runs.start("run", "train.py", "--run-id", f"run-{n}", stderr=subprocess.PIPE) for n in range(50)]
+    errors = [supervisor.communicate(timeout=250)[1].decode() for supervisor in supervisors]
+    assert [supervisor.returncode for supervisor in supervisors] == [0] * 50, "".join(errors)
     documents = json.loads(runs.call("list", "--json").stdout)
     assert len(documents) == 50
     assert {(d["status"], d["last_step"]) for d in documents} == {("completed", 3000)}
