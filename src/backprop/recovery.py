@@ -20,7 +20,6 @@ from backprop.store import snapshot
 from backprop.store.index import Index, open_index
 from backprop.store.journal import Journal, SessionEnded, SessionStarted
 from backprop.store.rundir import RUN_ID, Home, RunDir
-from backprop.supervisor import tree
 
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
 CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
@@ -110,6 +109,8 @@ def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | 
         )
         journal.append(ended)
         return
+    from backprop.supervisor import tree
+
     boot_id = provenance.boot_id()
     rebooted = session.boot_id is not None and boot_id is not None and session.boot_id != boot_id
     if not rebooted and tree.marked(str(rundir.path)):

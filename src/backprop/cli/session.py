@@ -200,11 +200,9 @@ def _tell_start(spec: RunSpec, limits: Limits, *, detach: bool) -> None:
     now = datetime.now().astimezone()
     ends_at = now + timedelta(seconds=limits.timebox_s)
     day = "" if ends_at.date() == now.date() else f"{ends_at:%Y-%m-%d} "
-    how = f"follow it: backprop logs {spec.id} -f" if detach else "Ctrl-C stops it gracefully"
-    say(
-        f"run {spec.id} · timebox {human.minutes(limits.timebox_s)}, ends {day}{ends_at:%H:%M:%S}"
-        f" (change it with -m MINUTES) · {how}"
-    )
+    how = f" · follow it: backprop logs {spec.id} -f" if detach else ""
+    timebox = f"timebox {human.minutes(limits.timebox_s)}, ends {day}{ends_at:%H:%M:%S}"
+    say(f"run {spec.id} · {timebox} (change it with -m MINUTES){how}")
 
 
 def _tell_end(spec: RunSpec, recorder: "Recorder", outcome: "Outcome") -> None:

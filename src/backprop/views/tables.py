@@ -4,10 +4,11 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Literal, NamedTuple
 
-from backprop.records import RunView, Snapshot, Status
+from backprop.records import RunView, Session, Snapshot, Status
 from backprop.views import human
 from backprop.views.document import IsValid, elapsed_s, session_elapsed_s
 
@@ -25,39 +26,74 @@ _COLOURS = {
 _PIPE_WIDTH = 10_000  # nobody's terminal: a pipe gets every word
 
 
+class _Column(NamedTuple):
+    """One column of the table of runs."""
+
+    title: str
+    from_width: int  # shown in terminals at least so wide; who and how it stands come first
+    justify: Literal["left", "right"]
+    cell: Callable[[RunView, datetime], str]
+
+
+def _last(view: RunView) -> Session | None:
+    return view.run.last_session
+
+
+_COLUMNS = (
+    _Column("RUN", 0, "left", lambda view, _: view.run.spec.id),
+    _Column("NAME", 70, "left", lambda view, _: human.printable(view.run.spec.name or "-")),
+    _Column("STATUS", 0, "left", lambda view, _: view.run.status.value),
+    _Column("AGE", 60, "right", lambda view, now: human.age(view.run.spec.created_at, now)),
+    _Column(
+        "TIME",
+        50,
+        "right",
+        lambda view, now: human.duration(session_elapsed_s(last, now) if (last := _last(view)) else None),
+    ),
+    _Column(
+        "OF",
+        60,
+        "right",
+        lambda view, _: human.minutes(last.timebox_s if (last := _last(view)) else view.run.spec.limits.timebox_s),
+    ),
+    _Column("STEP", 40, "right", lambda view, _: "-" if view.last_step is None else str(view.last_step)),
+    _Column("LOSS", 40, "right", lambda view, _: human.number(view.metrics.get("loss"))),
+    _Column("SCRIPT", 80, "left", lambda view, _: human.printable(_short_command(view))),
+)
+_MAY_BE_CUT = {"NAME", "SCRIPT"}
+
+
 def runs_table(views: Sequence[RunView], now: datetime) -> str:
-    """Newest first, one line a run."""
+    """One line a run, in the order given."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, padding=(0, 1))
-    for title, is_number in (
-        ("RUN", False),
-        ("NAME", False),
-        ("STATUS", False),
-        ("AGE", True),
-        ("TIME", True),
-        ("OF", True),
-        ("STEP", True),
-        ("LOSS", True),
-    ):
-        table.add_column(title, justify="right" if is_number else "left", no_wrap=True)
-    table.add_column("SCRIPT", no_wrap=True, overflow="ellipsis")
-    for view in views:
-        spec, status, last = view.run.spec, view.run.status, view.run.last_session
-        table.add_row(
-            spec.id,
-            human.printable(spec.name or "-"),
-            Text(status.value, style=_COLOURS[status]),
-            human.age(spec.created_at, now),
-            human.duration(session_elapsed_s(last, now) if last else None),
-            human.minutes(last.timebox_s if last else spec.limits.timebox_s),
-            "-" if view.last_step is None else str(view.last_step),
-            human.number(view.metrics.get("loss")),
-            human.printable(_short_command(view)),
+    is_terminal, width = _output()
+    columns = [column for column in _COLUMNS if width >= column.from_width]
+    table = Table(box=box.SIMPLE_HEAD if is_terminal else None, pad_edge=False, padding=(0, 1))
+    for column in columns:
+        table.add_column(
+            column.title,
+            justify=column.justify,
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=None
+            if column.title in _MAY_BE_CUT
+            else max(len(column.title), *(len(column.cell(view, now)) for view in views)),
         )
-    return _rendered(table)
+    for view in views:
+        style = _COLOURS[view.run.status]
+        table.add_row(
+            *(Text(c.cell(view, now), style=style if c.title == "STATUS" else "") for c in columns),
+        )
+    return _rendered(table, is_terminal=is_terminal, width=width)
+
+
+def _output() -> tuple[bool, int]:
+    """Whether stdout is a terminal, and how wide it is."""
+    is_terminal = sys.stdout.isatty()
+    return is_terminal, shutil.get_terminal_size().columns if is_terminal else _PIPE_WIDTH
 
 
 def _short_command(view: RunView) -> str:
@@ -124,13 +160,12 @@ def _aligned(rows: Sequence[tuple[str, str]]) -> str:
     return "".join(f"{label:<{width}}  {human.printable(text)}\n" for label, text in rows)
 
 
-def _rendered(table: object) -> str:
+def _rendered(table: object, *, is_terminal: bool, width: int) -> str:
     from rich.console import Console
 
-    is_terminal = sys.stdout.isatty()
     console = Console(
         file=io.StringIO(),
-        width=shutil.get_terminal_size().columns if is_terminal else _PIPE_WIDTH,
+        width=width,
         force_terminal=is_terminal,
         no_color=not is_terminal or bool(os.environ.get("NO_COLOR")),
         highlight=False,

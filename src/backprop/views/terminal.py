@@ -17,10 +17,11 @@ from backprop.views import human
 
 _POLL_S = 0.05
 _REDRAW_EVERY_S = 0.2
+_REDRAW_AFTER_OUTPUT_S = 0.05  # soon, or a busy progress bar would hide it; not at once, or a flood would draw it only
 _PLAIN_EVERY_S = 30.0  # a progress line in a log file
 _COPY_BYTES = 1 << 16
 
-_CLEAR_LINE = b"\x1b[2K"
+_CLEAR_LINE = b"\r\x1b[2K"  # the terminal may have echoed a ^C there
 # Below an unfinished line (a tqdm bar): make room for a line, remember where we are, go there, write, come back.
 _GO_BELOW = b"\x1bD\x1b[A\x1b7\x1bE" + _CLEAR_LINE
 _COME_BACK = b"\x1b8"
@@ -93,12 +94,11 @@ class Terminal:
             was_over = self._is_over.is_set()
             moved = [self._copy(copy) for copy in copies]
             self._say_messages()
-            if any(moved):
-                continue
-            if was_over:
-                break
+            if not any(moved):
+                if was_over:
+                    break
+                self._is_over.wait(_POLL_S)
             self._show_progress()
-            self._is_over.wait(_POLL_S)
         self._erase()
         if self._is_mid_line:
             self._write(b"\n")
@@ -125,7 +125,7 @@ class Terminal:
             return
         now = time.monotonic()
         if self._is_live:
-            if now - self._drawn_at >= _REDRAW_EVERY_S:
+            if now - self._drawn_at >= (_REDRAW_EVERY_S if self._is_drawn else _REDRAW_AFTER_OUTPUT_S):
                 self._drawn_at = now
                 width = shutil.get_terminal_size().columns - 1
                 self._draw(progress_line(*self._state)[:width])
