@@ -20,8 +20,8 @@ lint: $(INSTALLED)
 
 check: lint test  ## what CI runs: format, lint, types, tests
 
-bench: $(INSTALLED)  ## measure and print the table of numbers
-	$(BIN)/python -m bench
+bench: $(INSTALLED)  ## measure and print the table of numbers (ten minutes; BENCH=--quick: one)
+	$(BIN)/python -m bench $(BENCH)
 
 clean:
 	rm -rf $(VENV) digits-checkpoints

@@ -19,7 +19,7 @@ from backprop.store import snapshot
 from backprop.store.index import Index, open_index
 from backprop.store.journal import CheckpointMeasured, Journal
 from backprop.store.rundir import Home, HomeBusyError, RunDir
-from backprop.supervisor.tail import Tail
+from backprop.supervisor.tail import READ_BYTES, Tail
 
 SUPERVISOR_BUSY_TIMEOUT_S = 0.2  # a supervisor that waits for the database cannot climb the stop ladder
 VIEWER_BUSY_TIMEOUT_S = 10.0
@@ -34,6 +34,7 @@ class Look(NamedTuple):
 
     batch: protocol.Batch | None  # None: nothing new
     is_stored: bool  # False: the index could not take it, and the next look brings it again
+    is_behind: bool = False  # there is more to read already
 
 
 class Recorder:
@@ -115,7 +116,7 @@ class Recorder:
             measured = [(offset, self._measured(session, offset, saved)) for offset, saved in batch.checkpoints]
             if index.add_output(self._spec.id, session, stretch.start, stretch.end, batch, measured):
                 tail.move_to(stretch.end)
-                return Look(batch, is_stored=True)
+                return Look(batch, is_stored=True, is_behind=len(stretch.data) > READ_BYTES // 2)
             # somebody else was there first, or the index is new and has never heard of this run
             tail.move_to(index.offset(self._spec.id, session))
             is_known = index.journal_size(self._spec.id) is not None

@@ -87,6 +87,7 @@ class _Watch:
     interrupted_at: float | None = None  # the first Ctrl-C
     paused_s: float = 0.0
     wanted_checkpoints: int = 0
+    is_behind: bool = False  # the trainer wrote more than the last look read
     unkillable: list[int] = field(default_factory=list)
 
 
@@ -306,7 +307,7 @@ class Supervisor:
 
     def _next_wake_at(self) -> float:
         now = self._clock.now()
-        return min(now + LOOK_EVERY_S, self._watch.ladder.next_after(now))
+        return now if self._watch.is_behind else min(now + LOOK_EVERY_S, self._watch.ladder.next_after(now))
 
     def _hear(self) -> None:
         """Signals to us, and requests that others wrote into the journal."""
@@ -350,6 +351,7 @@ class Supervisor:
     def _look(self) -> None:
         watch = self._watch
         look = self._recorder.look(self._number)
+        watch.is_behind = look.is_behind
         now = self._clock.now()
         if look.batch is not None:
             self._meter.observe(look.batch, now)

@@ -6,7 +6,7 @@ else has moved it (compare and swap). So each line counts exactly once, whoever 
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -241,11 +241,9 @@ class Index:
         ).fetchall()
         return [row[0] for row in rows]
 
-    def get(self, run_id: str) -> RunView | None:
-        return next(self._views("WHERE id = ?", (run_id,)), None)
-
     def select(self, statuses: Sequence[str] = (), sort: str = "created", limit: int | None = None) -> list[RunView]:
         """Runs in order. `sort`: one of SORT_KEYS, or the name of a metric (smallest first, runs without it last)."""
+        # ids first: sorting must not drag every run's record along
         where, values = _where(statuses)
         if sort in _SORT_COLUMNS:
             order = f"ORDER BY {_SORT_COLUMNS[sort]}, created_at DESC, id"
@@ -255,34 +253,40 @@ class Index:
                 " created_at DESC, id"
             )
             values = [*values, sort]
-        return list(self._views(f"{where} {order} LIMIT ?", (*values, -1 if limit is None else limit)))
-
-    def _views(self, clause: str, values: Iterable[Any]) -> Iterator[RunView]:
         rows = self._db.execute(
-            f"SELECT id, record, last_step, total_steps, note_count FROM runs {clause}",  # noqa: S608  our own words
-            tuple(values),
+            f"SELECT id FROM runs {where} {order} LIMIT ?",  # noqa: S608  our own words
+            (*values, -1 if limit is None else limit),
         ).fetchall()
-        for run_id, record, last_step, total_steps, note_count in rows:
-            yield RunView(
-                run=_decode_run(record),
-                run_dir=str(self.path.parent / "runs" / run_id),
-                last_step=last_step,
-                total_steps=total_steps,
-                metrics={
-                    name: math.nan if value is None else value
-                    for name, value in self._db.execute(
-                        "SELECT name, last_value FROM metrics WHERE run_id = ? ORDER BY name", (run_id,)
-                    )
-                },
-                params={
-                    name: msgspec.json.decode(value)
-                    for name, value in self._db.execute(
-                        "SELECT name, value FROM params WHERE run_id = ? ORDER BY name", (run_id,)
-                    )
-                },
-                checkpoints=self._checkpoints(run_id),
-                note_count=note_count,
-            )
+        return [view for row in rows if (view := self.get(row[0])) is not None]
+
+    def get(self, run_id: str) -> RunView | None:
+        """A run with the summary of what its trainer said; None when it is not here."""
+        row = self._db.execute(
+            "SELECT record, last_step, total_steps, note_count FROM runs WHERE id = ?", (run_id,)
+        ).fetchone()
+        if row is None:
+            return None
+        record, last_step, total_steps, note_count = row
+        return RunView(
+            run=_decode_run(record),
+            run_dir=str(self.path.parent / "runs" / run_id),
+            last_step=last_step,
+            total_steps=total_steps,
+            metrics={
+                name: math.nan if value is None else value
+                for name, value in self._db.execute(
+                    "SELECT name, last_value FROM metrics WHERE run_id = ? ORDER BY name", (run_id,)
+                )
+            },
+            params={
+                name: msgspec.json.decode(value)
+                for name, value in self._db.execute(
+                    "SELECT name, value FROM params WHERE run_id = ? ORDER BY name", (run_id,)
+                )
+            },
+            checkpoints=self._checkpoints(run_id),
+            note_count=note_count,
+        )
 
     def _checkpoints(self, run_id: str) -> tuple[Checkpoint, ...]:
         rows = self._db.execute(

@@ -1,27 +1,28 @@
 """Runs and the machine as text for a terminal, or for a pipe: then nothing is cut and nothing is coloured."""
 
-import io
 import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Literal, NamedTuple
+from unicodedata import east_asian_width
 
 from backprop.records import RunView, Session, Snapshot, Status
 from backprop.views import human
 from backprop.views.document import IsValid, elapsed_s, session_elapsed_s
 
+# SGR codes of ECMA-48: 1 bold, 31 red, 32 green, 33 yellow, 34 blue, 35 magenta, 36 cyan
 _COLOURS = {
-    Status.QUEUED: "cyan",
-    Status.RUNNING: "bold cyan",
-    Status.PAUSED: "yellow",
-    Status.REFUSED: "yellow",
-    Status.COMPLETED: "green",
-    Status.TIMEBOXED: "blue",
-    Status.STOPPED: "blue",
-    Status.FAILED: "red",
-    Status.INTERRUPTED: "magenta",
+    Status.QUEUED: "36",
+    Status.RUNNING: "1;36",
+    Status.PAUSED: "33",
+    Status.REFUSED: "33",
+    Status.COMPLETED: "32",
+    Status.TIMEBOXED: "34",
+    Status.STOPPED: "34",
+    Status.FAILED: "31",
+    Status.INTERRUPTED: "35",
 }
 _PIPE_WIDTH = 10_000  # nobody's terminal: a pipe gets every word
 
@@ -60,34 +61,46 @@ _COLUMNS = (
     _Column("LOSS", 40, "right", lambda view, _: human.number(view.metrics.get("loss"))),
     _Column("SCRIPT", 80, "left", lambda view, _: human.printable(_short_command(view))),
 )
-_MAY_BE_CUT = {"NAME", "SCRIPT"}
+_MAY_BE_CUT = ("SCRIPT", "NAME")  # in this order, when the terminal is too narrow
+_MIN_CUT_WIDTH = 8
+_GAP = "  "
 
 
 def runs_table(views: Sequence[RunView], now: datetime) -> str:
     """One line a run, in the order given."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     is_terminal, width = _output()
     columns = [column for column in _COLUMNS if width >= column.from_width]
-    table = Table(box=box.SIMPLE_HEAD if is_terminal else None, pad_edge=False, padding=(0, 1))
-    for column in columns:
-        table.add_column(
-            column.title,
-            justify=column.justify,
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=None
-            if column.title in _MAY_BE_CUT
-            else max(len(column.title), *(len(column.cell(view, now)) for view in views)),
-        )
-    for view in views:
-        style = _COLOURS[view.run.status]
-        table.add_row(
-            *(Text(c.cell(view, now), style=style if c.title == "STATUS" else "") for c in columns),
-        )
-    return _rendered(table, is_terminal=is_terminal, width=width)
+    rows = [[column.title for column in columns]]
+    rows += [[column.cell(view, now) for column in columns] for view in views]
+    widths = [max(_cells(row[position]) for row in rows) for position in range(len(columns))]
+    for title in _MAY_BE_CUT:
+        excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+        for position, column in enumerate(columns):
+            if column.title == title and excess > 0:
+                widths[position] = max(_MIN_CUT_WIDTH, widths[position] - excess)
+    has_colour = is_terminal and not os.environ.get("NO_COLOR")
+    lines = []
+    for row, status in zip(rows, [None, *(view.run.status for view in views)], strict=True):
+        cells = []
+        for text, column, cell_width in zip(row, columns, widths, strict=True):
+            cell = _fitted(text, cell_width, column.justify)
+            is_coloured = has_colour and status is not None and column.title == "STATUS"
+            cells.append(f"\x1b[{_COLOURS[status]}m{cell}\x1b[0m" if is_coloured and status else cell)
+        lines.append(_GAP.join(cells).rstrip() + "\n")
+    return "".join(lines)
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal a text takes; East Asian characters take two."""
+    return len(text) if text.isascii() else sum(2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _fitted(text: str, width: int, justify: str) -> str:
+    """The text cut or filled up to a width."""
+    while _cells(text) > width:
+        text = text[: -2 if text.endswith("…") else -1] + "…"
+    filler = " " * (width - _cells(text))
+    return filler + text if justify == "right" else text + filler
 
 
 def _output() -> tuple[bool, int]:
@@ -158,20 +171,3 @@ def machine_summary(snapshot: Snapshot, going_on: Sequence[RunView], now: dateti
 def _aligned(rows: Sequence[tuple[str, str]]) -> str:
     width = max(len(label) for label, _ in rows)
     return "".join(f"{label:<{width}}  {human.printable(text)}\n" for label, text in rows)
-
-
-def _rendered(table: object, *, is_terminal: bool, width: int) -> str:
-    from rich.console import Console
-
-    console = Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=is_terminal,
-        no_color=not is_terminal or bool(os.environ.get("NO_COLOR")),
-        highlight=False,
-        emoji=False,
-        markup=False,
-    )
-    with console.capture() as capture:
-        console.print(table)
-    return "".join(line.rstrip() + "\n" for line in capture.get().splitlines())

@@ -15,7 +15,8 @@ from pathlib import Path
 from backprop.progress import Progress
 from backprop.views import human
 
-_POLL_S = 0.05
+_POLL_S = 0.05  # to a terminal, where somebody watches
+_POLL_PIPE_S = 0.1
 _REDRAW_EVERY_S = 0.2
 _REDRAW_AFTER_OUTPUT_S = 0.05  # soon, or a busy progress bar would hide it; not at once, or a flood would draw it only
 _PLAIN_EVERY_S = 30.0  # a progress line in a log file
@@ -97,7 +98,7 @@ class Terminal:
             if not any(moved):
                 if was_over:
                     break
-                self._is_over.wait(_POLL_S)
+                self._is_over.wait(_POLL_S if self._is_live else _POLL_PIPE_S)
             self._show_progress()
         self._erase()
         if self._is_mid_line:

@@ -1,0 +1,445 @@
+"""The rows of the table: one function for each promise, which measures it and what stands beside it."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from backprop.store.index import Index
+from backprop.store.journal import Journal, TrainerLaunched
+from bench import archive
+from bench.measure import Cost, Spread, cost, interleaved, one_core, spread
+from bench.workplace import BACKPROP, Sizes, Workplace, wait_for, workplace
+
+_MB = 1_000_000
+_STEP_S = 0.01  # 100 lines a second
+_TRIAL_LOOPS = 100_000
+_TIMEBOX_S, _GRACE_S = 1.2, 2.0
+_TREE_SIZE = 10  # processes that stubborn.py keeps alive
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    measured: str
+    how: str
+    target: str = "-"
+    is_reached: bool | None = None  # None: no target, or too much noise to tell
+
+
+# -- start
+
+
+def start(sizes: Sizes) -> list[Row]:
+    """What `backprop run` adds to a script that does nothing."""
+    with workplace(sizes) as place:
+        plain = _added(place)
+        rows = [
+            Row(
+                what="wall time `backprop run` adds to a script that does nothing",
+                measured=plain.wall_s.text("ms", 1000),
+                target="≤ 150 ms",
+                is_reached=plain.wall_s.median <= 0.150,
+                how=f"{plain.wall_s.count} pairs with bare `python nothing.py`, difference of each pair",
+            ),
+            Row(
+                what="… CPU time it adds",
+                measured=plain.cpu_s.text("ms", 1000),
+                how="the same pairs: user + system of the command and all it waited for",
+            ),
+        ]
+        if shutil.which("git"):
+            _make_work_tree(place.folder)
+            tracked = _added(place)
+            rows.append(
+                Row(
+                    what="… wall time it adds in a git work tree",
+                    measured=tracked.wall_s.text("ms", 1000),
+                    how="as above, with the script committed in a small repository",
+                )
+            )
+    return rows
+
+
+@dataclass(frozen=True)
+class _Added:
+    wall_s: Spread
+    cpu_s: Spread
+
+
+def _added(place: Workplace) -> _Added:
+    script = str(place.folder / "nothing.py")
+    bare: list[Cost] = []
+    ours: list[Cost] = []
+
+    def arm(costs: list[Cost], *argv: str) -> Callable[[], float]:
+        def once() -> float:
+            costs.append(cost(argv, place.environment, place.folder))
+            return costs[-1].wall_s
+
+        return once
+
+    arms = [arm(bare, sys.executable, script), arm(ours, BACKPROP, "run", script)]
+    interleaved(arms, 2)  # warm: byte code, page cache, the home's index
+    bare.clear()
+    ours.clear()
+    interleaved(arms, place.sizes.start_pairs)
+    return _Added(
+        wall_s=spread([b.wall_s - a.wall_s for a, b in zip(bare, ours, strict=True)]),
+        cpu_s=spread([b.cpu_s - a.cpu_s for a, b in zip(bare, ours, strict=True)]),
+    )
+
+
+def _make_work_tree(folder: Path) -> None:
+    name = ("-c", "user.name=bench", "-c", "user.email=bench@localhost", "-c", "commit.gpgsign=false")
+    for words in (("init", "-q"), ("add", "."), (*name, "commit", "-q", "-m", "scripts")):
+        subprocess.run(["git", "-C", str(folder), *words], check=True, stdout=subprocess.DEVNULL)
+
+
+# -- slow-down
+
+
+def slow_down(sizes: Sizes) -> list[Row]:
+    """How much slower the same work is under Backprop, and what the machine's own noise is."""
+    what = "training slow-down at 100 JSON lines/s"
+    per_run = f"{sizes.steady_steps} steps of the same work, timed by the script"
+    with workplace(sizes) as place:
+        loops = _loops_for(place, _STEP_S)
+        rows = _slow_down_rows(place, loops, what, f"{sizes.steady_rounds} rounds of bare, backprop, bare; {per_run}")
+        if hasattr(os, "sched_setaffinity"):
+            with one_core():
+                shared = f"{what}, all on one core"
+                rows += _slow_down_rows(place, loops, f"… {shared}", "the same, trainer and supervisor pinned together")
+    return rows
+
+
+def _slow_down_rows(place: Workplace, loops: int, what: str, how: str) -> list[Row]:
+    script = str(place.folder / "steady.py")
+    elapsed_path = place.folder / "elapsed"
+    arguments = [str(place.sizes.steady_steps), str(loops), str(elapsed_path)]
+
+    def arm(*argv: str) -> Callable[[], float]:
+        def once() -> float:
+            cost([*argv, *arguments], place.environment, place.folder, place.folder / "out")
+            return float(elapsed_path.read_text())
+
+        return once
+
+    bare = arm(sys.executable, script)
+    first, ours, second = interleaved([bare, arm(BACKPROP, "run", script, "--"), bare], place.sizes.steady_rounds)
+    slower = spread([b / ((a + c) / 2) - 1 for a, b, c in zip(first, ours, second, strict=True)])
+    noise = spread([c / a - 1 for a, c in zip(first, second, strict=True)])
+    return [
+        Row(
+            what=what,
+            measured=f"{slower.text('%', 100, 2)}, median ± {slower.median_error * 100:.2f}",
+            target="≤ 0.5 %",
+            is_reached=slower.median <= 0.005 if slower.median_error <= 0.005 else None,
+            how=how,
+        ),
+        Row(
+            what="… noise: bare against bare",
+            measured=f"{noise.text('%', 100, 2)}, median ± {noise.median_error * 100:.2f}",
+            how="the two bare runs of the same rounds; ± is half the 95 % interval of the median, by bootstrap",
+        ),
+    ]
+
+
+def _loops_for(place: Workplace, step_s: float) -> int:
+    """How much work takes so long on this machine."""
+    elapsed_path = place.folder / "elapsed"
+    times = []
+    for _ in range(3):
+        argv = [sys.executable, "steady.py", "50", str(_TRIAL_LOOPS), str(elapsed_path)]
+        cost(argv, place.environment, place.folder)
+        times.append(float(elapsed_path.read_text()) / 50)
+    return round(_TRIAL_LOOPS * step_s / statistics.median(times))
+
+
+# -- ingest
+
+
+def ingest(sizes: Sizes) -> list[Row]:
+    """How fast JSON lines get into the index: all at once afterwards, and behind a trainer that goes on."""
+    with workplace(sizes) as place:
+        reports = [_ingest(place, f"ingest{number}") for number in range(sizes.ingest_rounds)]
+        rates = spread([sizes.ingest_lines / report["elapsed_s"] for report in reports])
+        peak = max(report["peak_rss_bytes"] for report in reports) / _MB
+        live_rate = _live_rate(place)
+    return [
+        Row(
+            what="ingest of one trainer's JSON lines, until they are in the index",
+            measured=f"{rates.median:,.0f} lines/s, RSS {peak:.0f} MB",
+            target="≥ 200,000 lines/s, RSS ≤ 80 MB",
+            is_reached=rates.median >= 200_000 and peak <= 80,
+            how=f"{sizes.ingest_lines:,} lines of step, loss, lr through the recorder in a fresh process, "
+            f"median of {rates.count}; peak RSS",
+        ),
+        Row(
+            what="… the same by the supervisor, while the trainer lives",
+            measured=f"{live_rate:,.0f} lines/s",
+            target="≥ 200,000 lines/s",
+            is_reached=live_rate >= 200_000,
+            how=f"a trainer writes {sizes.burst_lines:,} lines at once and goes on; until the last is in the index",
+        ),
+    ]
+
+
+def _ingest(place: Workplace, run_id: str) -> dict[str, float]:
+    spec = archive.spec_of(run_id)
+    draft = place.home.begin(spec, None)
+    journal = Journal(draft.journal_path)
+    journal.append(archive.started(spec))
+    journal.close()
+    with draft.out_path(1).open("wb") as out:
+        for step in range(place.sizes.ingest_lines):
+            out.write(b'{"step": %d, "loss": %.6f, "lr": 0.001}\n' % (step, 1 / (step + 1)))
+    rundir = place.home.publish(draft, run_id)
+    argv = [sys.executable, "-m", "bench.ingest", str(place.home.path), run_id]
+    folder = Path(__file__).parents[1]
+    done = subprocess.run(argv, cwd=folder, env=place.environment, stdout=subprocess.PIPE, check=True)
+    report: dict[str, float] = json.loads(done.stdout)
+    if report["last_step"] != place.sizes.ingest_lines - 1:
+        raise AssertionError(f"only step {report['last_step']} got into the index")
+    rundir.remove()
+    return report
+
+
+def _live_rate(place: Workplace) -> float:
+    started_path = place.folder / "started"
+    lines = place.sizes.burst_lines
+    run_id = place.run_detached("burst.py", "--", str(lines), str(started_path))
+    index = Index(place.home.index_path, 10.0)
+
+    def last_step() -> bool | None:
+        view = index.get(run_id)
+        return True if view is not None and view.last_step == lines - 1 else None
+
+    wait_for(last_step)
+    elapsed_s = time.time() - float(started_path.read_text())
+    index.close()
+    place.stop(run_id)
+    return lines / elapsed_s
+
+
+# -- supervisor
+
+
+def supervisor(sizes: Sizes) -> list[Row]:
+    """What a supervisor costs while its trainer prints."""
+    limits = "≤ 1 % of a core, RSS ≤ 60 MB"
+    with workplace(sizes) as place:
+        detached = place.run_detached("paced.py", "--", "0.1", "600")
+        in_background = _usage(place, detached)
+        in_terminal = _foreground_usage(place, "tenth", 0.1)
+        at_100 = _foreground_usage(place, "hundredth", 0.01)
+    return [
+        Row(
+            what="supervisor, trainer printing 10 lines/s",
+            measured=in_background.text(),
+            target=limits,
+            is_reached=in_background.is_small,
+            how=f"detached; CPU time and highest RSS over {sizes.supervisor_s:.0f} s, start-up left out",
+        ),
+        Row(
+            what="… not detached",
+            measured=in_terminal.text(),
+            target=limits,
+            is_reached=in_terminal.is_small,
+            how="`backprop run` itself, which also copies the trainer's output",
+        ),
+        Row(
+            what="… not detached, 100 lines/s",
+            measured=at_100.text(),
+            how="the most that training can lose when it keeps every core busy, in shares of one core",
+        ),
+    ]
+
+
+def _foreground_usage(place: Workplace, run_id: str, period_s: float) -> "_Usage":
+    process = place.start(run_id, "paced.py", "--", str(period_s), "600")
+    wait_for(lambda: True if place.home.rundir(run_id).path.exists() else None)
+    usage = _usage(place, run_id)
+    place.stop(run_id)
+    process.wait()
+    return usage
+
+
+@dataclass(frozen=True)
+class _Usage:
+    cpu_share: float
+    rss_bytes: int
+
+    @property
+    def is_small(self) -> bool:
+        return self.cpu_share <= 0.01 and self.rss_bytes <= 60 * _MB
+
+    def text(self) -> str:
+        return f"{self.cpu_share * 100:.2f} % of a core, RSS {self.rss_bytes / _MB:.0f} MB"
+
+
+def _usage(place: Workplace, run_id: str) -> _Usage:
+    def pid() -> int | None:
+        launched = any(isinstance(entry, TrainerLaunched) for entry in place.journal(run_id))
+        found: int | None = place.document(run_id)["pid"] if launched else None
+        return found
+
+    process = psutil.Process(wait_for(pid))
+    time.sleep(1.0)  # its start-up is over
+    began, before = time.monotonic(), process.cpu_times()
+    rss_bytes = 0
+    while time.monotonic() - began < place.sizes.supervisor_s:
+        time.sleep(0.25)
+        rss_bytes = max(rss_bytes, process.memory_info().rss)
+    after, elapsed_s = process.cpu_times(), time.monotonic() - began
+    cpu_s = (after.user + after.system) - (before.user + before.system)
+    return _Usage(cpu_s / elapsed_s, rss_bytes)
+
+
+# -- delay
+
+
+def delay(sizes: Sizes) -> list[Row]:
+    """How long after a trainer wrote a line another process sees it."""
+    with workplace(sizes) as place:
+        # a period that is no multiple of the supervisor's, so that every phase between the two comes up
+        run_id = place.run_detached("paced.py", "--", "0.37", "600")
+        in_index = spread(_delays_in_index(place, run_id))
+        in_list = spread(_delays_in_list(place, run_id))
+        place.stop(run_id)
+    return [
+        Row(
+            what="delay from a line's write to its being visible in the index",
+            measured=f"{in_index.text('ms', 1000)}, max {in_index.worst * 1000:.0f}",
+            target="≤ 1 s",
+            is_reached=in_index.worst <= 1.0,
+            how=f"{in_index.count} lines, the index read every 5 ms by another process; judged by the maximum",
+        ),
+        Row(
+            what="… in `list --json` of another terminal",
+            measured=f"{in_list.text('ms', 1000)}, max {in_list.worst * 1000:.0f}",
+            target="≤ 1 s",
+            is_reached=in_list.worst <= 1.0,
+            how=f"{in_list.count} lines; `list` called when a line lies in the file, until it has ended and shows it",
+        ),
+    ]
+
+
+def _delays_in_index(place: Workplace, run_id: str) -> list[float]:
+    index = Index(place.home.index_path, 10.0)
+    delays: list[float] = []
+    seen = 0.0
+
+    def newer() -> float | None:
+        view = index.get(run_id)
+        at = 0.0 if view is None else view.metrics.get("written_at", 0.0)
+        return at if at > seen else None
+
+    seen = wait_for(newer)  # the first one was there before we looked
+    while len(delays) < place.sizes.delay_lines:
+        seen = wait_for(newer)
+        delays.append(time.time() - seen)
+    index.close()
+    return delays
+
+
+def _delays_in_list(place: Workplace, run_id: str) -> list[float]:
+    out_path = place.home.rundir(run_id).out_path(1)
+    delays = []
+    for _ in range(place.sizes.delay_lines // 2):
+        size = out_path.stat().st_size
+        wait_for(lambda size=size: True if out_path.stat().st_size > size else None)  # type: ignore[misc]
+        written_at = json.loads(out_path.read_bytes().splitlines()[-1])["written_at"]
+        while True:
+            (shown,) = json.loads(place.call("list", "--json"))
+            if shown["metrics"].get("written_at", 0.0) >= written_at:
+                break
+        delays.append(time.time() - written_at)
+    return delays
+
+
+# -- stop
+
+
+def stop(sizes: Sizes) -> list[Row]:
+    """When the last process of a tree that ignores every polite signal is gone."""
+    with workplace(sizes) as place:
+        late = spread([_lateness(place) for _ in range(sizes.stubborn_rounds)])
+    return [
+        Row(
+            what="tree dead after timebox + grace",
+            measured=f"{late.text('ms', 1000)}, max {late.worst * 1000:.0f}",
+            target="≤ 0.5 s",
+            is_reached=late.worst <= 0.5,
+            how=f"{late.count} times: {_TREE_SIZE} processes that ignore signals, in their own sessions and daemons; "
+            f"timebox {_TIMEBOX_S} s, grace {_GRACE_S:.0f} s; judged by the maximum",
+        )
+    ]
+
+
+def _lateness(place: Workplace) -> float:
+    options = ("--max-run-minutes", str(_TIMEBOX_S / 60), "--grace", str(_GRACE_S))
+    run_id = place.run_detached(*options, "stubborn.py")
+    wait_for(lambda: True if len(place.tree(run_id)) == _TREE_SIZE else None)
+    wait_for(lambda: None if place.tree(run_id) else True)
+    gone_at = time.time()
+    launched_at = next(entry.at for entry in place.journal(run_id) if isinstance(entry, TrainerLaunched))
+    return gone_at - launched_at.timestamp() - _TIMEBOX_S - _GRACE_S
+
+
+# -- views
+
+
+def views(sizes: Sizes) -> list[Row]:
+    """How long commands that look take when there is a lot to look at."""
+    with workplace(sizes) as place:
+        archive.fill(place.home, sizes.archive_runs)
+        busy = next(place.home.run_ids())
+        archive.add_points(place.home, busy, sizes.archive_points)
+        runs, points = f"{sizes.archive_runs:,} runs", f"{sizes.archive_points / 1e6:g} million metric points"
+        how = f"from the command's start to its end, {sizes.archive_calls} calls"
+        return [
+            _view_row(place, f"`list` with {runs}", how, "list"),
+            _view_row(place, f"… `list --json --limit 100` with {runs}", how, "list", "--json", "--limit", "100"),
+            _view_row(place, f"… `list --sort loss` with {runs}", how, "list", "--sort", "loss"),
+            _view_row(place, f"… `list` just after a run was made, with {runs}", how, "list", touch=True),
+            _view_row(place, f"`status RUN --json` with {points}", how, "status", busy, "--json"),
+            _view_row(place, "… for comparison: `backprop --version`", how, "--version", has_target=False),
+        ]
+
+
+def _view_row(place: Workplace, what: str, how: str, *words: str, touch: bool = False, has_target: bool = True) -> Row:
+    times = []
+    for _ in range(place.sizes.archive_calls + 1):
+        if touch:
+            os.utime(place.home.runs_path)
+        times.append(cost([BACKPROP, *words], place.environment, place.folder).wall_s)
+    taken = spread(times[1:])  # the first call warms the page cache
+    return Row(
+        what=what,
+        measured=taken.text("ms", 1000),
+        how=how,
+        target="≤ 250 ms" if has_target else "-",
+        is_reached=taken.median <= 0.250 if has_target else None,
+    )
+
+
+ROWS: Mapping[str, Callable[[Sizes], list[Row]]] = {
+    "start": start,
+    "slow-down": slow_down,
+    "ingest": ingest,
+    "supervisor": supervisor,
+    "delay": delay,
+    "stop": stop,
+    "views": views,
+}

@@ -1,0 +1,176 @@
+"""Where a row is measured: a home of its own, and the installed `backprop` command. Nothing in it outlives it."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from backprop.store import journal as journals
+from backprop.store.rundir import Home
+
+BACKPROP = str(Path(sys.executable).with_name("backprop"))
+SCRIPTS = Path(__file__).with_name("scripts")
+PATIENCE_S = 120.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    start_pairs: int
+    steady_rounds: int
+    steady_steps: int
+    ingest_lines: int
+    ingest_rounds: int
+    burst_lines: int
+    supervisor_s: float
+    delay_lines: int
+    stubborn_rounds: int
+    archive_runs: int
+    archive_points: int
+    archive_calls: int
+
+
+FULL = Sizes(
+    start_pairs=40,
+    steady_rounds=24,
+    steady_steps=100,
+    ingest_lines=2_000_000,
+    ingest_rounds=3,
+    burst_lines=500_000,
+    supervisor_s=20.0,
+    delay_lines=40,
+    stubborn_rounds=5,
+    archive_runs=100_000,
+    archive_points=10_000_000,
+    archive_calls=15,
+)
+QUICK = Sizes(
+    start_pairs=4,
+    steady_rounds=2,
+    steady_steps=50,
+    ingest_lines=100_000,
+    ingest_rounds=1,
+    burst_lines=50_000,
+    supervisor_s=2.0,
+    delay_lines=4,
+    stubborn_rounds=1,
+    archive_runs=500,
+    archive_points=100_000,
+    archive_calls=2,
+)
+
+
+class Workplace:
+    """A home, a folder with a copy of the scripts outside any git work tree, and what was started here."""
+
+    def __init__(self, folder: Path, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self.home = Home(folder / "home")
+        self.folder = folder / "work"
+        self.folder.mkdir()
+        for script in SCRIPTS.glob("*.py"):
+            self.folder.joinpath(script.name).write_bytes(script.read_bytes())
+        self.environment = {
+            # what a user has: PYTHONDONTWRITEBYTECODE, say, would compile the whole program at every start
+            **{key: value for key, value in os.environ.items() if not key.startswith(("BACKPROP_", "PYTHON"))},
+            "BACKPROP_HOME": str(self.home.path),
+            "BACKPROP_PYTHON": sys.executable,
+            "BACKPROP_MIN_FREE_RAM_GB": "0",
+            "BACKPROP_MIN_FREE_DISK_GB": "0",
+        }
+        self._run_ids: list[str] = []
+
+    def call(self, *words: str) -> str:
+        """What a `backprop` command prints. Raises CalledProcessError."""
+        return subprocess.run(
+            [BACKPROP, *words],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=PATIENCE_S,
+            check=True,
+        ).stdout
+
+    def start(self, run_id: str, *words: str) -> "subprocess.Popen[bytes]":
+        """A run in the foreground, as in a terminal whose output goes elsewhere."""
+        self._run_ids.append(run_id)
+        return subprocess.Popen(
+            [BACKPROP, "run", "--run-id", run_id, *words],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def run_detached(self, *words: str) -> str:
+        """The id of a run whose trainer has just been launched in the background."""
+        run_id = self.call("run", "--detach", *words).strip()
+        self._run_ids.append(run_id)
+        return run_id
+
+    def document(self, run: str = "last") -> dict[str, Any]:
+        """What `status RUN --json` says."""
+        document: dict[str, Any] = json.loads(self.call("status", run, "--json"))
+        return document
+
+    def journal(self, run_id: str) -> list[journals.Entry]:
+        return journals.read(self.home.rundir(run_id).journal_path)[0]
+
+    def tree(self, run_id: str) -> list[psutil.Process]:
+        """Living processes with this run's id in their environment."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):  # it ended while we looked, or is not ours
+                is_ours = process.environ().get("BACKPROP_RUN_ID") == run_id
+                if is_ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def stop(self, run_id: str) -> None:
+        """Kill a run if it is still going on."""
+        self.call("stop", run_id, "--now")
+
+    def close(self) -> None:
+        """End what a failed measurement left running, by process id."""
+        for run_id in self._run_ids:
+            with suppress(subprocess.SubprocessError):
+                self.stop(run_id)
+            for process in self.tree(run_id):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+@contextmanager
+def workplace(sizes: Sizes) -> Iterator[Workplace]:
+    with tempfile.TemporaryDirectory(prefix="backprop-bench-") as folder:
+        place = Workplace(Path(folder).resolve(), sizes)
+        try:
+            yield place
+        finally:
+            place.close()
+
+
+def wait_for(condition: Callable[[], T | None], poll_s: float = 0.005) -> T:
+    """What the condition gives once that is not None. Raises TimeoutError."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (result := condition()) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing came within {PATIENCE_S:.0f} s")
+        time.sleep(poll_s)
+    return result
