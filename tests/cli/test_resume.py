@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -220,20 +219,16 @@ def test_a_run_whose_machine_restarted_is_interrupted(runs: Runs):
     assert runs.call("resume", "r", "-m", "0.005", "--grace", "1").returncode == 0
 
 
-def test_of_two_resumes_at_once_exactly_one_wins(failed: Runs):
-    """However close they are, one session is added, and the loser is told."""
-    outcomes = []
-
-    def resume() -> None:
-        outcomes.append(failed.call("resume", "r"))
-
-    threads = [threading.Thread(target=resume) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(done.returncode for done in outcomes) == [0, 75]
-    assert len(failed.document("r")["sessions"]) == 2
+@pytest.mark.parametrize("count", [2, 8])
+def test_of_resumes_at_once_exactly_one_wins(runs: Runs, count: int):
+    """However close they are, one session is added, and the losers are told while the winner is still at it."""
+    runs.script("while os.environ['BACKPROP_SESSION'] == '2' and not os.path.exists('go'): time.sleep(0.02)")
+    runs.call("run", "train.py", "--run-id", "r")
+    resumes = [runs.start("resume", "r") for _ in range(count)]
+    wait_for(lambda: [process.poll() for process in resumes].count(75) == count - 1)
+    (runs.work / "go").touch()
+    assert sorted(process.wait(30) for process in resumes) == [0] + [75] * (count - 1)
+    assert len(runs.document("r")["sessions"]) == 2
 
 
 def test_what_has_gone_is_named(failed: Runs):
