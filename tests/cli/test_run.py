@@ -248,6 +248,16 @@ def test_a_detached_run_survives_its_terminal(runs: Runs):
     assert runs.document(run_id)["last_step"] == 9
 
 
+def test_a_detached_trainer_can_be_hung_up_like_any_other(runs: Runs):
+    """Only the supervisor ignores SIGHUP: its trainer starts with the signals it would have alone."""
+    runs.script(
+        "print(signal.getsignal(signal.SIGHUP) == signal.SIG_DFL, signal.getsignal(signal.SIGTERM), flush=True)"
+    )
+    run_id = runs.call("run", "-d", "train.py").stdout.strip()
+    wait_for(lambda: runs.document(run_id)["status"] == "completed")
+    assert runs.output(run_id) == f"True {signal.SIG_DFL}\n"
+
+
 def test_a_detached_run_that_cannot_start_says_so(runs: Runs):
     """Errors come to the terminal that asked, not into a log nobody reads."""
     done = runs.call("run", "-d", "nope.py")

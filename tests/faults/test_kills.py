@@ -216,12 +216,13 @@ def test_a_killed_reader_does_not_disturb(runs: Runs):
 
 
 def test_the_index_deleted_under_a_running_supervisor(runs: Runs):
-    """index.db vanishes while a run goes on: both the run and the ones before it are complete afterwards."""
+    """index.db vanishes while a run goes on, and a look makes a new one: all runs are complete afterwards."""
     runs.call("run", "train.py", "--run-id", "before", TARGET="3000")
     supervisor = runs.start("run", "train.py", "--run-id", "r")
     wait_for(lambda: len(runs.output("r")) > 100_000)
     for name in ("index.db", "index.db-wal", "index.db-shm"):
         (runs.home / name).unlink(missing_ok=True)
+    assert "running" in runs.call("list").stdout
     size = len(runs.output("r"))
     wait_for(lambda: len(runs.output("r")) > size + 100_000)
     supervisor.send_signal(signal.SIGINT)

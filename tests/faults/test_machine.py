@@ -7,10 +7,13 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
+from backprop.records import StopReason
+from backprop.store.journal import Journal, StopAsked, read
 from tests.conftest import Runs
 from tests.faults.test_kills import check_record
 
@@ -94,6 +97,24 @@ def test_a_disk_that_is_full_from_elsewhere_does_not_end_training(small_home: Ru
 
 
 @needs_root
+def test_a_journal_on_a_full_disk_keeps_its_entries_until_there_is_room(small_home: Runs):
+    """Every entry is in the file once and in order afterwards; what was cut short in between swallows none of them."""
+    path = small_home.home / "journal.jsonl"
+    journal = Journal(path)
+    entries = [
+        StopAsked(at=datetime.now(timezone.utc), session=number, by=StopReason.USER, detail="x" * 1000)
+        for number in range(6000)
+    ]
+    written = [journal.append(entry) for entry in entries]
+    assert written[0] is True
+    assert written[-1] is False
+    make_room(small_home)
+    assert journal.append() is True
+    journal.close()
+    assert read(path)[0] == entries
+
+
+@needs_root
 def test_a_full_home_is_said_before_anything_is_started(small_home: Runs):
     """One line, exit code 2, no half-made run behind."""
     runs = small_home
@@ -126,6 +147,7 @@ def test_a_clock_set_back_does_not_move_the_timebox(runs: Runs):
             now = datetime.datetime.now(datetime.timezone.utc)
             return now - datetime.timedelta(hours=1) if time.monotonic() - started > 1 else now
 
+        time.time = lambda: wall().timestamp()
         real = runner.Clock
         runner.Clock = lambda: real(wall=wall)
         sys.argv = ["backprop", "run", "train.py", "--run-id", "r", "-m", "0.04"]

@@ -56,10 +56,9 @@ def launch(
     supervisor_pid = os.getpid()
 
     def prepare() -> None:
-        # A supervisor started in the background of a shell, or detached, ignores signals that the trainer needs.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        # exec gives back the default to every signal that the supervisor handles, but not to one that it ignores,
+        # as a detached one does with SIGHUP
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         if prctl is not None:
             # The kernel watches the spawning thread, not the process: prctl(2). Hence the main thread.
             prctl(_PR_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)
