@@ -139,7 +139,6 @@ def test_a_clock_set_back_does_not_move_the_timebox(runs: Runs):
     program = textwrap.dedent(
         """
         import datetime, sys, time
-        from backprop import runner
 
         started = time.monotonic()
 
@@ -148,6 +147,7 @@ def test_a_clock_set_back_does_not_move_the_timebox(runs: Runs):
             return now - datetime.timedelta(hours=1) if time.monotonic() - started > 1 else now
 
         time.time = lambda: wall().timestamp()
+        from backprop import runner
         real = runner.Clock
         runner.Clock = lambda: real(wall=wall)
         sys.argv = ["backprop", "run", "train.py", "--run-id", "r", "-m", "0.04"]
