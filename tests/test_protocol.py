@@ -1,0 +1,176 @@
+"""One line of stdout <-> one event: arbitrary bytes in, never a crash, nothing misunderstood."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backprop.protocol import (
+    MAX_LINE_BYTES,
+    CheckpointSaved,
+    Metrics,
+    Note,
+    ParamsGiven,
+    digest,
+    json_safe,
+    parse,
+)
+
+UNDERSTOOD = {
+    b'{"step": 12, "loss": 0.31, "lr": 1e-3}': Metrics(step=12, values={"loss": 0.31, "lr": 0.001}),
+    b'  {"step": 1, "n": 2}\r': Metrics(step=1, values={"n": 2.0}),
+    b'{"step": 3}': Metrics(step=3, values={}),
+    b'{"step": 3.0, "a": 1}': Metrics(step=3, values={"a": 1.0}),
+    b'{"step": -1, "a": 1}': Metrics(step=-1, values={"a": 1.0}),
+    b'{"step": 1, "ok": true, "name": "x", "deep": {"a": 1}, "none": null, "a": 1}': Metrics(step=1, values={"a": 1.0}),
+    b'{"step": 1, "a": 1, "a": 2}': Metrics(step=1, values={"a": 2.0}),
+    b'{"step": 1, "a": Infinity, "b": -Infinity}': Metrics(step=1, values={"a": math.inf, "b": -math.inf}),
+    b'{"step": 1, "a": 1e999}': Metrics(step=1, values={"a": math.inf}),
+    b'{"step": 1, "a": -' + b"9" * 400 + b"}": Metrics(step=1, values={"a": -math.inf}),
+    b'{"event": "checkpoint_saved", "path": "c.pt", "step": 12}': CheckpointSaved(path="c.pt", step=12),
+    b'{"event": "checkpoint_saved", "path": "c.pt"}': CheckpointSaved(path="c.pt", step=None),
+    b'{"event": "params", "params": {"lr": [1, {"a": null}]}}': ParamsGiven(params={"lr": [1, {"a": None}]}),
+}
+
+NOTES = [
+    b'{"event": "epoch_done", "step": 3, "loss": 1}',
+    b'{"event": "checkpoint_saved"}',
+    b'{"event": "checkpoint_saved", "path": 7}',
+    b'{"event": "checkpoint_saved", "path": ""}',
+    b'{"event": "checkpoint_saved", "path": "a\\u0000b"}',
+    b'{"event": "params", "params": [1]}',
+    b'{"event": "params", "params": {"a": ' + b"[" * 100 + b"]" * 100 + b"}}",
+    b'{"event": null}',
+    b'{"event": {"a": NaN}}',
+]
+
+JUST_OUTPUT = [
+    b"",
+    b"hello",
+    b"{",
+    b"{}",
+    b"[1]",
+    b'{"loss": 0.3}',
+    b'{"step": "12", "loss": 1}',
+    b'{"step": 1.5, "loss": 1}',
+    b'{"step": true, "loss": 1}',
+    b'{"step": null, "loss": 1}',
+    b'{"step": NaN, "loss": 1}',
+    b'{"step": 9223372036854775808, "loss": 1}',
+    b'{"step": 1, "loss": 0.3',
+    b'{"step": 1, "loss": 0.3} trailing',
+    b'{"step": 1, "name": "\xff"}',
+    b'{"step": 1, "\\ud800": 1}',
+    b'{"step": 1, "a": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    b'{"step": 1, "pad": "' + b"x" * MAX_LINE_BYTES + b'"}',
+]
+
+
+@pytest.mark.parametrize("line", UNDERSTOOD)
+def test_the_contract_is_understood(line: bytes):
+    """Every row of the contract's table gives its event."""
+    assert parse(line) == UNDERSTOOD[line]
+
+
+@pytest.mark.parametrize("line", NOTES)
+def test_other_events_are_kept_as_notes(line: bytes):
+    """An object with `event` that means nothing else is kept word for word."""
+    event = parse(line)
+    assert isinstance(event, Note)
+    assert event.text == line.decode()
+
+
+@pytest.mark.parametrize("line", JUST_OUTPUT, ids=lambda line: repr(line[:30]))
+def test_anything_else_is_just_output(line: bytes):
+    """Half lines, other types, garbage, the huge and the deep: passed over."""
+    assert parse(line) is None
+
+
+def test_nan_is_understood():
+    """json.dumps prints NaN when training diverges."""
+    event = parse(b'{"step": 1, "loss": NaN}')
+    assert isinstance(event, Metrics)
+    assert math.isnan(event.values["loss"])
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_crash_the_parser(data: bytes):
+    """Whatever a script prints."""
+    parse(data)
+    parse(b"{" + data + b"}")
+    parse(b'{"step": 1, ' + data + b"}")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["step", "event", "path", "params", "loss"]), JSON))
+def test_whatever_is_understood_can_be_written_as_json(value: dict):
+    """No event holds what the index or --json could not store: numbers out of range, lone surrogates."""
+    event = parse(json.dumps(value).encode())
+    if isinstance(event, Metrics):
+        assert all(type(number) is float for number in event.values.values())
+        assert abs(event.step) < 2**63
+    elif isinstance(event, ParamsGiven):
+        json.dumps(json_safe(event.params), allow_nan=False).encode()
+    elif isinstance(event, CheckpointSaved):
+        event.path.encode()
+
+
+@given(st.integers(-(2**53), 2**53), st.dictionaries(st.text(max_size=8), st.floats(allow_nan=False), max_size=5))
+def test_what_json_dumps_prints_is_understood_exactly(step: int, values: dict[str, float]):
+    """Every float survives, infinities included."""
+    values = {key: value for key, value in values.items() if key not in {"step", "event"} and _is_text(key)}
+    assert parse(json.dumps({"step": step, **values}).encode()) == Metrics(step=step, values=values)
+
+
+def _is_text(key: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in key)
+
+
+LINES = st.lists(
+    st.sampled_from([*UNDERSTOOD, *NOTES, b"", b"out", b'{"step": 4, "loss": NaN}', b"\xff\xfe", b'{"step":']),
+    max_size=20,
+)
+
+
+@given(LINES, st.integers(0, 20), st.integers(0, 1000))
+def test_a_digest_does_not_depend_on_where_it_is_cut(lines: list[bytes], cut: int, start: int):
+    """Two stretches amount to what the whole does; offsets are those of the lines' first bytes."""
+    whole = b"".join(line + b"\n" for line in lines)
+    head = b"".join(line + b"\n" for line in lines[:cut])
+    both = (digest(head, start), digest(whole[len(head) :], start + len(head)))
+    one = digest(whole, start)
+    names = set(one.series)
+    assert names == set(both[0].series) | set(both[1].series)
+    for name in names:
+        parts = [batch.series[name] for batch in both if name in batch.series]
+        assert one.series[name].steps.tobytes() == b"".join(part.steps.tobytes() for part in parts)
+        assert one.series[name].values.tobytes() == b"".join(part.values.tobytes() for part in parts)
+    assert one.checkpoints == both[0].checkpoints + both[1].checkpoints
+    assert one.notes == both[0].notes + both[1].notes
+    assert one.params == both[0].params | both[1].params
+    assert one.last_step == (both[1].last_step if both[1].last_step is not None else both[0].last_step)
+    for offset, note in one.notes:
+        line = whole[offset - start :].partition(b"\n")[0]
+        assert line.decode().strip() == note.text
+
+
+def test_steps_are_kept_in_the_order_they_were_written():
+    """Duplicate steps and steps that go back are the script's business."""
+    batch = digest(b'{"step": 5, "a": 1}\n{"step": 5, "a": 2}\n{"step": 3, "a": 3}\n')
+    assert list(batch.series["a"].steps) == [5, 5, 3]
+    assert list(batch.series["a"].values) == [1, 2, 3]
+    assert batch.last_step == 3
+
+
+def test_json_safe_says_what_json_cannot():
+    """Non-finite numbers become the documented strings, at any depth."""
+    value = {"a": [math.nan, {"b": (math.inf, -math.inf)}], "c": 1.5}
+    assert json_safe(value) == {"a": ["NaN", {"b": ["Infinity", "-Infinity"]}], "c": 1.5}
