@@ -7,9 +7,9 @@ supervisor's loop never waits for it.
 import os
 import select
 import shutil
-import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from backprop.progress import Progress
@@ -148,10 +148,8 @@ class Terminal:
             self._is_drawn = False
 
     def _write(self, data: bytes) -> None:
-        try:
+        with suppress(OSError):  # nobody reads what we say; the trainer's output is copied all the same
             os.write(self._stderr_fd, data)
-        except OSError:
-            sys.exit()  # ends this thread: nobody is there to be told
 
 
 def progress_line(progress: Progress, left_s: float) -> str:

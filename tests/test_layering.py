@@ -1,0 +1,67 @@
+"""Imports run one way, printing happens in one place, and importing us costs a script nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "backprop"
+MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
+
+WORDS = {"records", "errors", "protocol", "progress"}
+# what stands on the left may import the words, itself, and what stands on the right
+MAY_IMPORT = {
+    **{word: set() for word in WORDS},
+    "config": set(),
+    "command": set(),
+    "provenance": set(),
+    "checkpoints": set(),
+    "governor": set(),
+    "supervisor": set(),
+    "store": set(),
+    "views": set(),
+    "recorder": {"checkpoints", "store", "supervisor"},
+    "recovery": {"provenance", "recorder", "store", "supervisor"},
+    "runner": {"command", "provenance", "recorder", "store", "supervisor"},
+}
+ANYTHING = {"cli", "__main__"}
+
+
+def imported(path: Path) -> set[str]:
+    """The parts of the package that a module imports, wherever in the file."""
+    parts = set()
+    for node in ast.walk(ast.parse((SOURCE / path).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "backprop":
+            below = node.module.split(".")[1:]
+            parts |= {below[0]} if below else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            parts |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("backprop.")}
+    return parts
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_run_one_way(path: Path):
+    """A part knows the words, itself, and the parts below it."""
+    part = path.parts[0].removesuffix(".py")
+    if part == "__init__":
+        assert imported(path) == set()
+    elif part not in ANYTHING:
+        assert imported(path) - WORDS - {part} <= MAY_IMPORT[part]
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[0] != "cli"], ids=str)
+def test_only_cli_prints_or_exits(path: Path):
+    """Everything else gives values to somebody who does. (The entry point exits where there is no cli to load.)"""
+    calls = [node.func for node in ast.walk(ast.parse((SOURCE / path).read_text())) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if isinstance(call, ast.Name) and call.id in {"print", "exit"}]
+    exits = [call for call in calls if isinstance(call, ast.Attribute) and ast.unparse(call) == "sys.exit"]
+    assert not exits or path.name == "__main__.py"
+
+
+def test_importing_the_package_loads_nothing_else():
+    """A training script may import us: no third-party module, nothing of our own but the package."""
+    program = "import sys; before = set(sys.modules); import backprop; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["backprop"]
