@@ -1,15 +1,19 @@
-"""The journal: what is appended is read, what is torn is passed over, and the state that follows from it."""
+"""journal.jsonl: appending, reading, locking, and the run that follows from it."""
 
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import Limits, RunSpec, Status, StopReason
+from backprop.records import Limits, ManifestEntry, Run, RunSpec, Status, StopReason
+from backprop.store import journal as journals
 from backprop.store.journal import (
     Admitted,
     CheckpointMeasured,
@@ -29,190 +33,427 @@ from backprop.store.journal import (
     read,
 )
 
-NOW = datetime(2026, 11, 23, 16, 0, tzinfo=timezone.utc)
+AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
+LATER = datetime(2026, 1, 2, 4, tzinfo=timezone.utc)
 SPEC = RunSpec(
-    id="r",
+    id="run1",
     command=("python", "train.py"),
-    cwd="/",
-    created_at=NOW,
-    host="h",
-    user="u",
+    cwd="/tmp",
+    created_at=AT,
+    host="here",
+    user="me",
     limits=Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0),
 )
 
 
-def started(session: int = 1) -> SessionStarted:
-    return SessionStarted(at=NOW, session=session, timebox_s=600, grace_s=30, host="h", supervisor_pid=7, boot_id="b")
+def started(session: int, **changes: object) -> SessionStarted:
+    told = {"timebox_s": 600.0, "grace_s": 30.0, "host": "here", "supervisor_pid": 10, "boot_id": "boot", **changes}
+    return SessionStarted(at=AT, session=session, **told)  # type: ignore[arg-type]
 
 
-def ended(status: Status, session: int = 1) -> SessionEnded:
-    return SessionEnded(at=NOW, session=session, status=status, reason="why", exit_code=3, elapsed_s=9.5)
+def ended(session: int, status: Status, reason: str | None = None, exit_code: int | None = 0) -> SessionEnded:
+    return SessionEnded(at=LATER, session=session, status=status, reason=reason, exit_code=exit_code, elapsed_s=1.5)
 
 
-ALL = [
-    Admitted(at=NOW, figures={"ram": 1}),
-    started(),
-    TrainerLaunched(at=NOW, session=1, pid=8),
-    Paused(at=NOW, session=1, reason="Ctrl-Z"),
-    Continued(at=NOW, session=1, paused_s=2.0),
-    CheckpointMeasured(at=NOW, session=1, offset=5, path="/c", size_bytes=9, saved_at=NOW),
-    StopAsked(at=NOW, session=1, by=StopReason.CTRL_C, detail="Ctrl-C"),
-    Signalled(at=NOW, session=1, signal="SIGINT", pids=(8,)),
-    ended(Status.STOPPED),
-    CheckpointSkipped(at=NOW, path="/c", reason="gone"),
-    Refused(at=NOW, reason="no RAM", figures={}),
+EVERY_ENTRY: list[Entry] = [
+    started(1, resumed_from="/a/ckpt", script_sha256="0" * 64),
+    TrainerLaunched(at=AT, session=1, pid=11),
+    Admitted(at=AT, figures={"ram_available_bytes": 5, "disk_free_bytes": {"/": None}}),
+    Refused(at=AT, reason="no RAM: ü\n", figures={}),
+    StopAsked(at=AT, session=1, by=StopReason.CTRL_C, detail="Ctrl-C", now=True),
+    Signalled(at=AT, session=1, signal="SIGINT", pids=(11, 12)),
+    Paused(at=AT, session=1, reason="Ctrl-Z"),
+    Continued(at=AT, session=1, paused_s=0.25),
+    CheckpointMeasured(
+        at=AT,
+        session=1,
+        offset=99,
+        path="/a/folder",
+        size_bytes=None,
+        saved_at=AT,
+        manifest=(ManifestEntry(path="x", size_bytes=3),),
+    ),
+    CheckpointSkipped(at=AT, path="/a", reason="it is empty"),
+    ended(1, Status.FAILED, "exit code 1", 1),
 ]
 
 
-def test_what_is_appended_is_read(tmp_path: Path):
-    """Every kind of entry survives the file."""
-    journal = Journal(tmp_path / "j")
-    assert journal.append(*ALL) is True
-    assert read(tmp_path / "j")[0] == ALL
-    journal.close()
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.jsonl"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    opened = Journal(path)
+    yield opened
+    opened.close()
+
+
+# -- the file
+
+
+@pytest.mark.parametrize("entry", EVERY_ENTRY, ids=lambda entry: type(entry).__name__)
+def test_every_entry_comes_back_as_it_was_written(path: Path, journal: Journal, entry: Entry):
+    """What is appended is what is read, and it is one line."""
+    assert journal.append(entry) is True
+    assert read(path) == ([entry], path.stat().st_size)
+    assert path.read_bytes().count(b"\n") == 1
+
+
+def test_no_entry_is_left_out_of_these_tests():
+    """Every kind of entry that can be written is written here."""
+    assert {type(entry) for entry in EVERY_ENTRY} == set(journals.Entry.__args__)
+
+
+def test_entries_come_in_the_order_they_were_appended(path: Path, journal: Journal):
+    """Several appends, one or many at a time, keep their order; reopening keeps what was there."""
+    journal.append(*EVERY_ENTRY[:4])
+    other = Journal(path)
+    other.append(*EVERY_ENTRY[4:])
+    other.close()
+    assert read(path)[0] == EVERY_ENTRY
+    assert journal.size_bytes() == path.stat().st_size
+
+
+def test_a_journal_is_readable_by_its_owner_only(path: Path, journal: Journal):
+    """What is in a journal is nobody else's business."""
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_journal_yet_is_an_empty_one(path: Path):
+    """A run whose journal was never begun has no entries."""
+    assert read(path) == ([], 0)
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"event":"session_ended","at":"2026-', b"\0" * 100, b"\xff", b'"text"'])
+def test_a_torn_last_line_is_passed_over_and_does_not_swallow_the_next(path: Path, journal: Journal, torn: bytes):
+    """After a power loss in the middle of a line, what was before it and what comes after it both count."""
+    journal.append(EVERY_ENTRY[0])
+    whole_bytes = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(torn)
+    assert read(path) == ([EVERY_ENTRY[0]], whole_bytes)
+    journal.append(EVERY_ENTRY[1], EVERY_ENTRY[2])
+    assert read(path) == (EVERY_ENTRY[:3], path.stat().st_size)
 
 
 @pytest.mark.parametrize(
-    "torn", [b'{"event":"session_en', b"\xff\xfe", b'{"event":"from_the_future","x":1}\n', b"[]\n"]
+    "line",
+    [
+        b'{"event":"from_the_future","at":"2026-01-01T00:00:00Z"}',
+        b'{"event":"paused","at":"not a date","session":1,"reason":""}',
+        b'{"event":"paused","session":1}',
+        b'{"event":"session_ended","at":"2026-01-01T00:00:00Z","session":1,"status":"new","reason":null,'
+        b'"exit_code":0,"elapsed_s":1}',
+        b'{"at":"2026-01-01T00:00:00Z"}',
+        b"[]",
+        b"null",
+        b"garbage",
+        b"\xff\xfe",
+        b'{"event":"\xff"}',
+        b'{"event":"admitted","at":"2026-01-01T00:00:00Z","figures":{"a":' + b"[" * 5000 + b"]" * 5000 + b"}}",
+        b"",
+    ],
+    ids=lambda line: repr(line[:40]),
 )
-def test_a_torn_line_is_passed_over_and_swallows_nothing(tmp_path: Path, torn: bytes):
-    """What a power loss left at the end is ignored, and the next entry is read."""
-    path = tmp_path / "j"
-    journal = Journal(path)
-    journal.append(ALL[1])
-    with path.open("ab") as file:
-        file.write(torn)
-    journal.append(ALL[2])
-    journal.close()
-    assert read(path)[0] == [ALL[1], ALL[2]]
+def test_a_line_that_is_no_entry_is_passed_over(line: bytes):
+    """What a newer version or a broken disk wrote does not hide the entries around it."""
+    encoded = [journals._encode(entry) for entry in EVERY_ENTRY[:2]]
+    entries, end = parse(b"\n".join([encoded[0], line, encoded[1], b""]))
+    assert entries == EVERY_ENTRY[:2]
+    assert end == sum(map(len, encoded)) + len(line) + 3
 
 
-def test_new_entries_are_read_once_though_the_file_was_renamed(tmp_path: Path):
-    """A run directory gets its name after its journal was opened; requests are heard all the same."""
-    journal, other = Journal(tmp_path / "j"), None
-    journal.append(ALL[1])
-    assert journal.read_new() == [ALL[1]]
-    (tmp_path / "j").rename(tmp_path / "k")
-    other = Journal(tmp_path / "k")
-    other.append(ALL[6])
-    assert journal.read_new() == [ALL[6]]
+def test_an_entry_may_have_fields_of_a_newer_version():
+    """A field that this version does not know does not make the entry unreadable."""
+    line = journals._encode(EVERY_ENTRY[1]).replace(b'"pid"', b'"new_field":{"a":[1]},"pid"')
+    assert parse(line + b"\n")[0] == [EVERY_ENTRY[1]]
+
+
+def test_read_new_gives_every_entry_once(path: Path, journal: Journal):
+    """Entries of this process and of others are given once, in order."""
+    other = Journal(path)
     assert journal.read_new() == []
-    journal.close()
+    journal.append(EVERY_ENTRY[0])
+    other.append(EVERY_ENTRY[1])
+    assert journal.read_new() == EVERY_ENTRY[:2]
+    assert journal.read_new() == []
+    other.append(EVERY_ENTRY[2])
+    assert journal.read_new() == [EVERY_ENTRY[2]]
+    assert other.read_new() == EVERY_ENTRY[:3]
     other.close()
 
 
-def test_half_an_entry_is_read_when_it_is_whole(tmp_path: Path):
-    """A reader that comes in the middle of a write waits for the rest."""
-    journal = Journal(tmp_path / "j")
-    journal.append(ALL[6])
-    line = (tmp_path / "j").read_bytes()
-    with (tmp_path / "j").open("ab") as file:
+def test_read_new_waits_for_the_end_of_a_line(path: Path, journal: Journal):
+    """Half a line is not an entry yet; it is one once the rest of it is there."""
+    line = journals._encode(EVERY_ENTRY[0]) + b"\n"
+    with path.open("ab", buffering=0) as file:
         file.write(line[:20])
-        file.flush()
-        assert journal.read_new() == [ALL[6]]
         assert journal.read_new() == []
         file.write(line[20:])
-        file.flush()
-        assert journal.read_new() == [ALL[6]]
-    journal.close()
+        assert journal.read_new() == [EVERY_ENTRY[0]]
 
 
-def test_the_lock_has_one_holder_and_dies_with_it(tmp_path: Path):
-    """Another process's lock keeps us out until that process is killed."""
-    path = tmp_path / "j"
-    program = f"""
-from backprop.store.journal import Journal
-from pathlib import Path
-journal = Journal(Path({str(path)!r}))
-print(journal.try_lock(), flush=True)
-input()
-"""
-    holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    assert holder.stdin is not None
-    assert holder.stdout.readline() == b"True\n"
-    journal = Journal(path)
-    assert journal.try_lock() is False
-    holder.kill()
-    holder.wait()
-    holder.stdin.close()
-    holder.stdout.close()
+def test_read_new_follows_the_file_when_it_is_renamed(path: Path, journal: Journal):
+    """A run directory that is published under its name while its journal is open stays readable and writable."""
+    journal.append(EVERY_ENTRY[0])
+    assert journal.read_new() == [EVERY_ENTRY[0]]
+    moved = path.rename(path.with_name("moved.jsonl"))
+    other = Journal(moved)
+    other.append(EVERY_ENTRY[1])
+    journal.append(EVERY_ENTRY[2])
+    other.close()
+    assert journal.read_new() == EVERY_ENTRY[1:3]
+    assert read(moved)[0] == EVERY_ENTRY[:3]
+
+
+# -- the lock
+
+
+def test_the_lock_excludes_another_and_is_free_after_close(path: Path, journal: Journal):
+    """One at a time answers for a run; closing the journal hands it over."""
+    other = Journal(path)
     assert journal.try_lock() is True
-    journal.close()
+    assert other.try_lock() is False
+    assert journal.try_lock() is True
+    journal.append(EVERY_ENTRY[0])
+    other.append(EVERY_ENTRY[1])  # a request needs no lock
+    third = Journal(path)
+    assert third.try_lock() is False
+    third.close()
+    assert other.try_lock() is False
+    holder = Journal(path)
+    holder.close()  # closing another object does not free it
+    assert other.try_lock() is False
+    other.close()
 
 
-LIVES = {
-    "nothing yet": ([], Status.QUEUED),
-    "refused": ([Refused(at=NOW, reason="no RAM", figures={})], Status.REFUSED),
-    "running": ([started()], Status.RUNNING),
-    "paused": ([started(), Paused(at=NOW, session=1, reason="hot")], Status.PAUSED),
-    "going on": (
-        [started(), Paused(at=NOW, session=1, reason="hot"), Continued(at=NOW, session=1, paused_s=1)],
-        Status.RUNNING,
-    ),
-    "completed": ([started(), ended(Status.COMPLETED)], Status.COMPLETED),
-    "resumed": ([started(), ended(Status.TIMEBOXED), started(2)], Status.RUNNING),
-    "resumed and failed": ([started(), ended(Status.TIMEBOXED), started(2), ended(Status.FAILED, 2)], Status.FAILED),
-    "died before it began": ([ended(Status.INTERRUPTED, 0)], Status.INTERRUPTED),
-    "the first ending counts": ([started(), ended(Status.COMPLETED), ended(Status.INTERRUPTED)], Status.COMPLETED),
-    "an old ending comes late": ([started(), started(2), ended(Status.INTERRUPTED)], Status.RUNNING),
-    "a refused resume changes nothing": (
-        [started(), ended(Status.TIMEBOXED), Refused(at=NOW, reason="no RAM", figures={})],
-        Status.TIMEBOXED,
-    ),
-    "paused after the end": ([started(), ended(Status.FAILED), Paused(at=NOW, session=1, reason="?")], Status.FAILED),
-}  # fmt: skip
+def test_the_lock_is_free_once_its_holder_closes(path: Path, journal: Journal):
+    """Whoever comes next gets the run as soon as it is given back."""
+    holder = Journal(path)
+    assert holder.try_lock()
+    assert not journal.try_lock()
+    holder.close()
+    assert journal.try_lock()
 
 
-@pytest.mark.parametrize("life", LIVES)
-def test_the_state_follows_from_the_entries(life: str):
-    """Each way through a run's life ends in its status."""
-    entries, status = LIVES[life]
-    assert fold(SPEC, entries).status is status
+HOLDER = """
+import sys, time
+from pathlib import Path
+from backprop.store.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+assert journal.try_lock()
+print("locked", flush=True)
+time.sleep(600)
+"""
 
 
-def test_an_ended_session_tells_how():
-    """Reason, exit code, length and pids are those of the entries."""
-    run = fold(SPEC, [started(), TrainerLaunched(at=NOW, session=1, pid=8), ended(Status.FAILED)])
-    session = run.last_session
-    assert session is not None
-    assert (session.trainer_pid, session.exit_code, session.elapsed_s, session.reason) == (8, 3, 9.5, "why")
-    assert (run.reason, run.ended_at) == ("why", NOW)
+def test_the_lock_is_free_once_its_holder_is_killed(path: Path, journal: Journal):
+    """A supervisor that is killed by SIGKILL leaves its run free at that instant."""
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        assert journal.try_lock() is False
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+        assert journal.try_lock() is True
 
 
-ENTRIES: st.SearchStrategy[list[Entry]] = st.lists(
-    st.one_of(
-        st.sampled_from(ALL),
-        st.builds(started, st.integers(0, 3)),
-        st.builds(ended, st.sampled_from(list(Status)), st.integers(0, 3)),
-        st.builds(lambda n: Paused(at=NOW, session=n, reason="p"), st.integers(0, 3)),
-        st.builds(lambda n: Continued(at=NOW, session=n, paused_s=1), st.integers(0, 3)),
-        st.builds(lambda n: TrainerLaunched(at=NOW, session=n, pid=1), st.integers(0, 3)),
-    ),
-    max_size=12,
+def test_the_lock_is_not_inherited_by_a_trainer(path: Path, journal: Journal):
+    """A process that the holder started and left behind does not keep the run locked."""
+    holder = Journal(path)
+    assert holder.try_lock()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False) as child:
+        holder.close()
+        assert journal.try_lock() is True
+        child.communicate(b"\n")
+
+
+# -- fold
+
+
+def test_no_entries_are_a_queued_run():
+    """A run that was made and of which nothing is told waits for its turn."""
+    run = fold(SPEC, [])
+    assert (run.status, run.sessions, run.reason, run.ended_at) == (Status.QUEUED, (), None, None)
+    assert run.spec == SPEC
+
+
+def test_a_session_is_running_until_its_end_is_told():
+    """A session that began and has no end is running, with all that is known of its beginning."""
+    run = fold(SPEC, [started(1, resumed_from="/c", script_sha256="ab"), TrainerLaunched(at=AT, session=1, pid=11)])
+    assert run.status is Status.RUNNING
+    (session,) = run.sessions
+    assert (session.number, session.status, session.started_at) == (1, Status.RUNNING, AT)
+    assert (session.timebox_s, session.grace_s, session.host, session.boot_id) == (600, 30, "here", "boot")
+    assert (session.supervisor_pid, session.trainer_pid) == (10, 11)
+    assert (session.resumed_from, session.script_sha256) == ("/c", "ab")
+    assert (session.ended_at, session.elapsed_s, session.exit_code) == (None, None, None)
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status.is_final])
+def test_a_run_ends_as_its_session_ends(status: Status):
+    """The ending of the last session is that of the run, reason, code, time and all."""
+    run = fold(SPEC, [started(1), TrainerLaunched(at=AT, session=1, pid=11), ended(1, status, "because", 3)])
+    assert (run.status, run.reason, run.ended_at) == (status, "because", LATER)
+    (session,) = run.sessions
+    assert (session.status, session.reason, session.ended_at) == (status, "because", LATER)
+    assert (session.elapsed_s, session.exit_code, session.trainer_pid) == (1.5, 3, 11)
+
+
+def test_the_first_ending_counts():
+    """Two who file the same dead session at once do not overwrite one another."""
+    run = fold(SPEC, [started(1), ended(1, Status.TIMEBOXED, "its time was up"), ended(1, Status.INTERRUPTED, "died")])
+    assert (run.status, run.reason) == (Status.TIMEBOXED, "its time was up")
+    assert run.sessions[0].status is Status.TIMEBOXED
+
+
+def test_a_resumed_run_is_running_again():
+    """A new session after an ending makes the run go on; the old session stays as it ended."""
+    run = fold(SPEC, [started(1), ended(1, Status.TIMEBOXED, "its time was up"), started(2)])
+    assert (run.status, run.reason, run.ended_at) == (Status.RUNNING, None, None)
+    assert [(session.number, session.status) for session in run.sessions] == [
+        (1, Status.TIMEBOXED),
+        (2, Status.RUNNING),
+    ]
+
+
+def test_a_late_ending_of_an_old_session_does_not_end_the_new_one():
+    """An ending belongs to its session: the run goes on in the newer one."""
+    run = fold(SPEC, [started(1), started(2), ended(1, Status.INTERRUPTED, "died")])
+    assert run.status is Status.RUNNING
+    assert [session.status for session in run.sessions] == [Status.INTERRUPTED, Status.RUNNING]
+
+
+def test_a_supervisor_that_died_before_its_session_leaves_an_interrupted_run():
+    """An ending without a session ends the run."""
+    run = fold(SPEC, [ended(0, Status.INTERRUPTED, "died early", None)])
+    assert (run.status, run.reason, run.sessions) == (Status.INTERRUPTED, "died early", ())
+
+
+def test_a_paused_session_goes_on():
+    """Paused with a reason, then running without one."""
+    paused = fold(SPEC, [started(1), Paused(at=AT, session=1, reason="Ctrl-Z")])
+    assert (paused.status, paused.reason) == (Status.PAUSED, "Ctrl-Z")
+    assert paused.sessions[0].status is Status.PAUSED
+    going_on = fold(SPEC, [started(1), Paused(at=AT, session=1, reason="x"), Continued(at=AT, session=1, paused_s=1)])
+    assert (going_on.status, going_on.reason) == (Status.RUNNING, None)
+    assert going_on.sessions[0].status is Status.RUNNING
+
+
+def test_a_paused_session_can_end():
+    """A supervisor that dies while its session is paused leaves an ended run, not a paused one."""
+    run = fold(SPEC, [started(1), Paused(at=AT, session=1, reason="x"), ended(1, Status.INTERRUPTED, "died")])
+    assert (run.status, run.reason) == (Status.INTERRUPTED, "died")
+
+
+@pytest.mark.parametrize(
+    "late",
+    [Paused(at=AT, session=1, reason="x"), Continued(at=AT, session=1, paused_s=1.0)],
+    ids=["paused", "continued"],
 )
+def test_an_ended_session_cannot_be_paused(late: Entry):
+    """What comes after the ending of a session changes nothing."""
+    entries: list[Entry] = [started(1), ended(1, Status.COMPLETED)]
+    assert fold(SPEC, [*entries, late]) == fold(SPEC, entries)
 
 
-@given(ENTRIES)
-def test_any_entries_give_a_run(entries: list[Entry]):
-    """However odd the journal, there is a state, and each session appears once."""
+def test_an_old_session_cannot_pause_the_new_one():
+    """A pause belongs to its session."""
+    entries: list[Entry] = [started(1), ended(1, Status.TIMEBOXED), started(2)]
+    assert fold(SPEC, [*entries, Paused(at=AT, session=1, reason="x")]) == fold(SPEC, entries)
+
+
+def test_a_refused_run_never_started():
+    """A run that the governor refused is refused, with the reason."""
+    run = fold(SPEC, [Refused(at=LATER, reason="no RAM", figures={})])
+    assert (run.status, run.reason, run.ended_at, run.sessions) == (Status.REFUSED, "no RAM", LATER, ())
+
+
+def test_a_refused_resume_changes_nothing():
+    """A run whose resume was refused is still what it was."""
+    entries: list[Entry] = [started(1), ended(1, Status.TIMEBOXED)]
+    assert fold(SPEC, [*entries, Refused(at=LATER, reason="no RAM", figures={})]) == fold(SPEC, entries)
+
+
+TOLD_FOR_PEOPLE = [
+    entry
+    for entry in EVERY_ENTRY
+    if isinstance(entry, (Admitted, StopAsked, Signalled, CheckpointMeasured, CheckpointSkipped))
+]
+
+
+@pytest.mark.parametrize("entry", TOLD_FOR_PEOPLE, ids=lambda entry: type(entry).__name__)
+def test_what_is_told_for_people_changes_no_state(entry: Entry):
+    """Only what happened to a session changes the run; a stop is asked for before it is over."""
+    assert fold(SPEC, [started(1), entry]) == fold(SPEC, [started(1)])
+
+
+numbers = st.integers(0, 3)
+reasons = st.sampled_from(["a", "b"])
+any_entry = st.one_of(
+    numbers.map(started),
+    st.builds(TrainerLaunched, at=st.just(AT), session=numbers, pid=st.integers(1, 9)),
+    st.builds(Refused, at=st.just(AT), reason=reasons, figures=st.just({})),
+    st.builds(StopAsked, at=st.just(AT), session=numbers, by=st.sampled_from(StopReason), detail=reasons),
+    st.builds(Paused, at=st.just(AT), session=numbers, reason=reasons),
+    st.builds(Continued, at=st.just(AT), session=numbers, paused_s=st.just(1.0)),
+    st.builds(ended, numbers, st.sampled_from(Status), reasons),
+    st.sampled_from(TOLD_FOR_PEOPLE),
+)
+any_entries = st.lists(any_entry, max_size=10)
+
+
+def numbers_of(run: Run) -> list[int]:
+    return [session.number for session in run.sessions]
+
+
+@given(any_entries)
+@settings(max_examples=300, deadline=None)
+def test_any_sequence_of_entries_gives_a_run(entries: list[Entry]):
+    """Whatever a journal tells, there is a run, and every session that was started is in it once."""
     run = fold(SPEC, entries)
-    numbers = [session.number for session in run.sessions]
-    assert len(numbers) == len(set(numbers))
-    assert set(numbers) == {entry.session for entry in entries if isinstance(entry, SessionStarted)}
+    told = {entry.session for entry in entries if isinstance(entry, SessionStarted)}
+    assert sorted(numbers_of(run)) == sorted(told)
 
 
-@given(ENTRIES, st.integers(0, 11))
-def test_an_entry_written_twice_counts_once(entries: list[Entry], position: int):
-    """A write that was repeated after a failed fsync changes nothing."""
-    if position < len(entries):
-        twice = [*entries[: position + 1], *entries[position:]]
-        assert fold(SPEC, twice) == fold(SPEC, entries)
+@given(any_entries, st.data())
+@settings(max_examples=300, deadline=None)
+def test_an_entry_that_was_written_twice_counts_once(entries: list[Entry], data: st.DataObject):
+    """A line that is written again after a failed fsync changes nothing."""
+    if entries:
+        at = data.draw(st.integers(0, len(entries) - 1))
+        assert fold(SPEC, [*entries[: at + 1], *entries[at:]]) == fold(SPEC, entries)
 
 
-@given(st.binary(max_size=400))
-def test_no_bytes_crash_the_reader(data: bytes):
-    """Whatever the disk made of it; lines after the garbage are read."""
-    assert parse(data + b"\n")[1] == len(data) + 1
-    good = b'{"event":"trainer_launched","at":"2026-11-23T16:00:00Z","session":1,"pid":2}\n'
-    assert parse(data + b"\n" + good)[0][-1] == TrainerLaunched(at=NOW, session=1, pid=2)
+@given(any_entries, any_entries)
+@settings(max_examples=300, deadline=None)
+def test_a_session_once_told_stays(first: list[Entry], more: list[Entry]):
+    """Reading on never loses a session that was known before, and the last one started comes last."""
+    before, after = fold(SPEC, first), fold(SPEC, [*first, *more])
+    assert set(numbers_of(before)) <= set(numbers_of(after))
+    last_started = [entry.session for entry in (*first, *more) if isinstance(entry, SessionStarted)][-1:]
+    assert numbers_of(after)[-1:] == last_started
+
+
+@given(any_entries)
+@settings(max_examples=100, deadline=None)
+def test_a_journal_reads_back_as_it_was_folded(tmp_path_factory: pytest.TempPathFactory, entries: list[Entry]):
+    """Written, read and folded is the same as folded."""
+    path = tmp_path_factory.mktemp("fold") / "journal.jsonl"
+    journal = Journal(path)
+    try:
+        journal.append(*entries)
+    finally:
+        journal.close()
+    assert fold(SPEC, read(path)[0]) == fold(SPEC, entries)
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_no_bytes_make_reading_fail(data: bytes):
+    """Whatever a disk did to a journal, reading it never fails, and it ends where its last line does."""
+    entries, end = parse(data)
+    assert entries == []
+    assert end == data.rfind(b"\n") + 1

@@ -9,6 +9,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -52,9 +53,10 @@ def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
             if count > MAX_MANIFEST_FILES:
                 raise OSError(f"more than {MAX_MANIFEST_FILES} files in it")
             path = os.path.join(parent, name)  # noqa: PTH118  pathlib is slow on ten thousand files
-            info = os.stat(path)  # noqa: PTH116
-            if stat.S_ISREG(info.st_mode) and _is_utf8(path):
-                yield os.path.relpath(path, folder), info
+            with suppress(FileNotFoundError):  # a link to nowhere, or a file that went while we looked
+                info = os.stat(path)  # noqa: PTH116
+                if stat.S_ISREG(info.st_mode) and _is_utf8(path):
+                    yield os.path.relpath(path, folder), info
 
 
 def _is_utf8(path: str) -> bool:
@@ -168,7 +170,9 @@ def _safetensors_problem(path: Path, size_bytes: int) -> str | None:
         data_bytes = max(
             (int(t["data_offsets"][1]) for name, t in tensors.items() if name != "__metadata__"), default=0
         )
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError):
+        return "its safetensors header is not readable"
+    if not 0 <= data_bytes < 1 << 63:
         return "its safetensors header is not readable"
     expected = 8 + header_bytes + data_bytes
     return None if size_bytes == expected else f"it is {size_bytes} bytes long, and its header says {expected}"

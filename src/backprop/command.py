@@ -4,7 +4,6 @@ The user's words enter, an argv leaves. No argument is ever added but the checkp
 script that takes it.
 """
 
-import ast
 import os
 import re
 import shutil
@@ -93,9 +92,14 @@ def declares_resume_flag(script: str | None) -> bool:
     """True when the script passes the literal "--resume-from" to some call, as argparse and click want it."""
     if script is None:
         return False
+    import ast
+    import warnings
+
     try:
-        tree = ast.parse(Path(script).read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Python thinks of the script, it says when it runs it
+            tree = ast.parse(Path(script).read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last: nested too deep to parse
         return False
     return any(
         isinstance(argument, ast.Constant) and argument.value == RESUME_FLAG

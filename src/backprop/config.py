@@ -36,7 +36,7 @@ class Config(Record, frozen=True):
     min_free_disk_gb: Annotated[float, Meta(ge=0, le=1e6)] = field(name="minFreeDiskGB", default=0.1)
     name: Text | None = None
     python: Text | None = None
-    resume_arg: Annotated[str, Meta(pattern=r"^-[^\s=]+$")] | None = field(name="resumeArg", default=None)
+    resume_arg: Annotated[str, Meta(pattern=r"^-[^\s=]+\Z")] | None = field(name="resumeArg", default=None)
     detach: bool = False
 
     @property
@@ -142,7 +142,7 @@ def _checked(key: str, value: Any, origin: str) -> Any:
     is_text = is_flag or origin.startswith("BACKPROP_")
     try:
         checked = msgspec.convert(value, _FIELDS[key].type, strict=not is_text)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeError):
         checked = math.nan  # as wrong as any other
     is_wrong_number = isinstance(checked, float) and not math.isfinite(checked)
     is_wrong_name = key == "name" and isinstance(checked, str) and (not checked.isprintable() or checked == "last")
@@ -170,17 +170,17 @@ def _read_project_file(path: Path) -> dict[str, Any]:
 
 def _read_tools(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        if "backprop" not in text:
+        data = path.read_bytes()
+        if b"backprop" not in data:
             return {}  # somebody else's file: not read further, whatever is wrong with it
         if sys.version_info >= (3, 11):
             import tomllib
         else:
             import tomli as tomllib
-        tools = tomllib.loads(text).get("tool", {})
+        tools = tomllib.loads(data.decode()).get("tool", {})
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ConfigError(f"{path}: not valid TOML: {error}.") from error
     return tools if isinstance(tools, dict) else {}
 
@@ -202,7 +202,7 @@ def _flat(path: Path, document: Any, prefix: str = "") -> dict[str, Any]:
         raise ConfigError(f"{path}: {where}{document!r} is not allowed: an object of settings.")
     flat: dict[str, Any] = {}
     for key, value in document.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value and prefix + key not in _FIELDS:
             flat.update(_flat(path, value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value

@@ -1,0 +1,147 @@
+"""The stop ladder: when to warn, interrupt, terminate and kill."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backprop.supervisor.ladder import MIN_NOTICE_S, Ladder, Rung, at_once, at_request, at_timebox, shifted
+
+CLOSE = 1e-6  # of monotonic seconds: rounding
+
+
+def rungs(ladder: Ladder) -> tuple[float, float, float, float]:
+    return (ladder.warn_at, ladder.interrupt_at, ladder.terminate_at, ladder.kill_at)
+
+
+@pytest.mark.parametrize(
+    ("timebox_s", "grace_s", "notice_s", "expected"),
+    [
+        (600, 30, None, (1000, 1000, 1020, 1030)),
+        (600, 30, 50, (950, 1000, 1020, 1030)),
+        (600, 30, 9999, (800, 1000, 1020, 1030)),  # at most a third of the timebox
+        (600, 30, 0, (1000 - MIN_NOTICE_S, 1000, 1020, 1030)),
+        (600, 0, None, (1000, 1000, 1000, 1000)),
+        (0.3, 30, 0, (999.9, 1000, 1020, 1030)),
+    ],
+)
+def test_the_ladder_of_a_timebox(timebox_s: float, grace_s: float, notice_s: float | None, expected: tuple[float, ...]):
+    """Interrupted at the deadline, terminated at two thirds of the grace, killed at its end; warned early enough."""
+    assert rungs(at_timebox(1000, timebox_s, grace_s, notice_s)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("now", "grace_s", "notice_s", "expected"),
+    [
+        (500, 30, None, (500, 500, 520, 530)),  # nobody listens: interrupted at once
+        (500, 30, 4, (500, 504, 520, 530)),
+        (500, 30, 0, (500, 500 + MIN_NOTICE_S, 520, 530)),
+        (500, 30, 9999, (500, 510, 520, 530)),  # at most a third of the grace
+        (500, 0, 4, (500, 500, 500, 500)),
+        (999, 30, 4, (999, 1000, 1019, 1029)),  # the timebox ends first
+        (1010, 30, None, (1000, 1000, 1020, 1030)),  # already on the ladder: nothing is put off
+    ],
+)
+def test_the_ladder_of_a_request(now: float, grace_s: float, notice_s: float | None, expected: tuple[float, ...]):
+    """A stop that is asked for begins now, and never puts off what would have happened anyway."""
+    current = at_timebox(1000, 600, 30, None)
+    assert rungs(at_request(now, grace_s, notice_s, current)) == pytest.approx(expected)
+
+
+def test_the_ladder_of_somebody_who_will_not_wait():
+    """`stop --now` and a second Ctrl-C mean the last rung at once."""
+    ladder = at_once(5)
+    assert rungs(ladder) == (5, 5, 5, 5)
+    assert ladder.due(5) is Rung.KILL
+
+
+@pytest.mark.parametrize(
+    ("now", "rung"),
+    [
+        (989.9, Rung.NONE),
+        (990, Rung.WARN),
+        (999.9, Rung.WARN),
+        (1000, Rung.INTERRUPT),
+        (1020, Rung.TERMINATE),
+        (1029.9, Rung.TERMINATE),
+        (1030, Rung.KILL),
+        (math.inf, Rung.KILL),
+    ],
+)
+def test_a_rung_is_due_at_its_instant(now: float, rung: Rung):
+    """The highest rung whose time has come is due."""
+    assert at_timebox(1000, 600, 30, 10).due(now) is rung
+
+
+@pytest.mark.parametrize(("now", "then"), [(0, 990), (990, 1000), (1005, 1020), (1029, 1030), (1030, math.inf)])
+def test_the_next_instant_is_strictly_later(now: float, then: float):
+    """A loop that sleeps until the next rung wakes for each, and for ever after the last."""
+    assert at_timebox(1000, 600, 30, 10).next_after(now) == then
+
+
+def test_a_shifted_ladder_is_the_same_later():
+    """Time spent paused moves every rung by as much."""
+    assert rungs(shifted(at_timebox(1000, 600, 30, 10), 7)) == (997, 1007, 1027, 1037)
+
+
+instants = st.floats(0, 1e8)
+timeboxes = st.floats(1e-3, 3.2e7)
+graces = st.floats(0, 86_400)
+notices = st.none() | st.floats(0, 1e7)
+
+
+@given(instants, timeboxes, graces, notices)
+def test_rungs_are_in_order_and_the_tree_is_gone_in_time(
+    deadline: float, timebox_s: float, grace_s: float, notice_s: float | None
+):
+    """Rungs come in their order, the warning at most a third early, the kill at the end of the grace."""
+    ladder = at_timebox(deadline, timebox_s, grace_s, notice_s)
+    assert list(rungs(ladder)) == sorted(rungs(ladder))
+    assert ladder.interrupt_at == deadline
+    assert ladder.kill_at <= deadline + grace_s
+    assert deadline - ladder.warn_at <= timebox_s / 3 + CLOSE
+
+
+@given(instants, timeboxes, graces, notices, st.lists(st.tuples(instants, graces, notices), max_size=4))
+def test_a_request_never_postpones_anything(
+    deadline: float,
+    timebox_s: float,
+    grace_s: float,
+    notice_s: float | None,
+    requests: list[tuple[float, float, float | None]],
+):
+    """However often and whenever it is asked, no rung gets later, and their order stays."""
+    ladder = at_timebox(deadline, timebox_s, grace_s, notice_s)
+    for now, request_grace_s, request_notice_s in requests:
+        asked = at_request(now, request_grace_s, request_notice_s, ladder)
+        assert all(new <= old for new, old in zip(rungs(asked), rungs(ladder), strict=True))
+        assert list(rungs(asked)) == sorted(rungs(asked))
+        assert asked.kill_at <= min(deadline + grace_s, now + request_grace_s)
+        assert asked.interrupt_at - now <= request_grace_s / 3 + CLOSE
+        ladder = asked
+
+
+@given(instants, timeboxes, graces, notices, instants)
+def test_somebody_who_wakes_at_every_instant_climbs_every_rung(
+    deadline: float, timebox_s: float, grace_s: float, notice_s: float | None, now: float
+):
+    """Sleeping until the next rung, again and again, ends at the kill after four steps at most."""
+    ladder = at_timebox(deadline, timebox_s, grace_s, notice_s)
+    for _ in range(4):
+        if ladder.next_after(now) == math.inf:
+            break
+        before, now = now, ladder.next_after(now)
+        assert now > before
+    assert ladder.due(now) is Rung.KILL
+
+
+@given(instants, timeboxes, graces, notices, st.floats(0, 1e5))
+def test_a_pause_keeps_the_order(
+    deadline: float, timebox_s: float, grace_s: float, notice_s: float | None, paused: float
+):
+    """However long a pause was, the rungs of the shifted ladder are in order and none is earlier."""
+    before = rungs(at_timebox(deadline, timebox_s, grace_s, notice_s))
+    after = rungs(shifted(at_timebox(deadline, timebox_s, grace_s, notice_s), paused))
+    assert list(after) == sorted(after)
+    assert all(new >= old for new, old in zip(after, before, strict=True))
