@@ -228,6 +228,8 @@ class Index:
 
     def ids_beginning(self, prefix: str, limit: int = 5) -> list[str]:
         """Ids that begin with `prefix`, an exact match alone and first."""
+        if not _is_text(prefix):
+            return []
         rows = self._db.execute(
             "SELECT id FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
             (prefix, prefix + "\U0010ffff", limit),
@@ -236,6 +238,9 @@ class Index:
         return [prefix] if prefix in ids else ids
 
     def ids_named(self, name: str, limit: int = 5) -> list[str]:
+        """Ids of the runs of that name, newest first."""
+        if not _is_text(name):
+            return []
         rows = self._db.execute(
             "SELECT id FROM runs WHERE name = ? ORDER BY created_at DESC LIMIT ?", (name, limit)
         ).fetchall()
@@ -308,6 +313,15 @@ class Index:
             series.steps.frombytes(steps)
             series.values.frombytes(values)
         return series
+
+
+def _is_text(word: str) -> bool:
+    # what was typed may be any bytes; those that are not UTF-8 cannot be looked up, and name nothing
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _where(statuses: Sequence[str]) -> tuple[str, list[Any]]:

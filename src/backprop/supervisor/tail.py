@@ -5,7 +5,7 @@ from typing import BinaryIO, NamedTuple
 
 from backprop.protocol import MAX_LINE_BYTES
 
-READ_BYTES = MAX_LINE_BYTES  # a stretch is at most this long, so a line that fits is always understood
+READ_BYTES = MAX_LINE_BYTES + 1  # a stretch is at most this long, so a line that is understood always fits
 _SKIP_BYTES = 64 * READ_BYTES  # how much of an endless line is looked through in one call
 
 

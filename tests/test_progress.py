@@ -1,0 +1,130 @@
+"""How far a session has come, and how long its steps and saves take."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backprop.progress import Progress, ProgressMeter
+from backprop.protocol import digest
+
+SAVED = {"event": "checkpoint_saved", "path": "a"}
+
+
+def metered(*looks: tuple[float, list[dict[str, Any]]]) -> Progress:
+    """The progress after looks at these instants brought these lines."""
+    meter = ProgressMeter()
+    for now, lines in looks:
+        meter.observe(digest(b"".join(json.dumps(line).encode() + b"\n" for line in lines)), now)
+    return meter.progress
+
+
+def test_nothing_is_known_at_first():
+    """Before the first line there is neither step nor rate nor notice."""
+    progress = metered((0.0, []))
+    assert progress == Progress()
+    assert progress.notice_s is None
+    assert progress.remaining_s is None
+
+
+def test_the_newest_step_and_values_are_shown():
+    """Step and metrics are the newest; a metric that is not told again stays."""
+    progress = metered((0, [{"step": 1, "a": 1, "b": 2}, {"step": 2, "a": 3}]), (1, [{"step": 5, "a": 4}]), (2, []))
+    assert progress.step == 5
+    assert progress.metrics == {"a": 4, "b": 2}
+
+
+def test_the_rate_of_the_first_two_looks():
+    """Steps a second are those between two looks that brought steps."""
+    assert metered((0, [{"step": 0}]), (2, [{"step": 100}])).steps_per_s == 50
+    assert metered((0, [{"step": 0}])).steps_per_s is None
+
+
+def test_the_rate_follows_the_last_ten_seconds():
+    """A change of speed shows by and by, and wholly after ten seconds."""
+    slow_then_fast = [(0.0, [{"step": 0}]), (1.0, [{"step": 10}])]
+    partly = metered(*slow_then_fast, (2.0, [{"step": 110}])).steps_per_s
+    assert partly == pytest.approx(10 * 0.9 + 100 * 0.1)
+    assert metered(*slow_then_fast, (21.0, [{"step": 2010}])).steps_per_s == 100
+
+
+def test_a_step_that_goes_back_does_not_change_the_rate():
+    """A script that counts anew in each epoch has no negative speed."""
+    assert metered((0, [{"step": 0}]), (1, [{"step": 10}]), (2, [{"step": 0}])).steps_per_s == 10
+
+
+def test_two_looks_at_one_instant_do_not_divide_by_zero():
+    """A clock that stood still gives no rate."""
+    assert metered((1, [{"step": 0}]), (1, [{"step": 10}])).steps_per_s is None
+
+
+def test_the_remaining_time():
+    """What is left of total_steps at the present rate; nothing once they are reached."""
+    assert metered((0, [{"step": 0, "total_steps": 100}]), (1, [{"step": 10}])).remaining_s == 9
+    assert metered((0, [{"step": 0, "total_steps": 5}]), (1, [{"step": 10}])).remaining_s == 0
+    assert metered((0, [{"step": 0}]), (1, [{"step": 10}])).remaining_s is None
+    assert metered((0, [{"step": 3, "total_steps": 5}]), (1, [{"step": 3}])).remaining_s is None
+
+
+@pytest.mark.parametrize("total", [math.nan, math.inf, -math.inf])
+def test_a_total_that_is_no_number_is_unknown(total: float):
+    """A total that is NaN or infinite is passed by, and the last sound one kept."""
+    assert metered((0, [{"step": 0, "total_steps": 7}]), (1, [{"step": 1, "total_steps": total}])).total_steps == 7
+
+
+def test_a_trainer_that_does_not_listen_gets_no_notice():
+    """Notice is for scripts that watch control.json."""
+    assert metered((0, [{"step": 0}]), (5, [{"step": 1}])).notice_s is None
+
+
+def test_notice_is_the_longest_step_and_the_longest_save():
+    """A trainer that listens is told as early as its longest step and save need together."""
+    progress = metered(
+        (0, [{"event": "listening"}, {"step": 0}]),
+        (4, [{"step": 1}]),
+        (5, [{"step": 2}]),
+        (8, [SAVED]),
+        (9, [{"step": 3}]),
+        (10, [SAVED]),
+    )
+    assert progress.is_listening
+    assert (progress.longest_step_s, progress.longest_save_s) == (4, 3)
+    assert progress.notice_s == 7
+
+
+def test_once_listening_always_listening():
+    """What was said once needs not be repeated in every look."""
+    assert metered((0, [{"event": "listening"}]), (1, [{"step": 1}]), (2, [])).is_listening
+
+
+def test_a_save_before_the_first_step_has_no_duration():
+    """What cannot be measured is not guessed."""
+    assert metered((5, [SAVED]), (9, [SAVED])).longest_save_s == 0
+
+
+line = st.one_of(
+    st.builds(
+        lambda step, total: {"step": step, "total_steps": total}, st.integers(-(2**63) + 1, 2**63 - 1), st.floats()
+    ),
+    st.just(SAVED),
+    st.just({"event": "listening"}),
+)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.lists(line, max_size=3)), max_size=6))
+def test_no_sequence_of_looks_makes_it_fail(looks: list[tuple[float, list[dict[str, Any]]]]):
+    """Whatever is told and when, durations only grow and what is shown is never negative."""
+    seconds, before = 0.0, Progress()
+    meter = ProgressMeter()
+    for pause_s, lines in looks:
+        seconds += pause_s
+        meter.observe(digest(b"".join(json.dumps(line).encode() + b"\n" for line in lines)), seconds)
+        progress = meter.progress
+        assert progress.longest_step_s >= before.longest_step_s
+        assert progress.longest_save_s >= before.longest_save_s
+        assert progress.remaining_s is None or progress.remaining_s >= 0
+        assert progress.steps_per_s is None or progress.steps_per_s >= 0
+        before = progress
