@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.supervisor.ladder import MIN_NOTICE_S, Ladder, Rung, at_once, at_request, at_timebox, shifted
@@ -92,6 +92,7 @@ notices = st.none() | st.floats(0, 1e7)
 
 
 @given(instants, timeboxes, graces, notices)
+@settings(deadline=None)
 def test_rungs_are_in_order_and_the_tree_is_gone_in_time(
     deadline: float, timebox_s: float, grace_s: float, notice_s: float | None
 ):
@@ -104,6 +105,7 @@ def test_rungs_are_in_order_and_the_tree_is_gone_in_time(
 
 
 @given(instants, timeboxes, graces, notices, st.lists(st.tuples(instants, graces, notices), max_size=4))
+@settings(deadline=None)
 def test_a_request_never_postpones_anything(
     deadline: float,
     timebox_s: float,
@@ -123,6 +125,7 @@ def test_a_request_never_postpones_anything(
 
 
 @given(instants, timeboxes, graces, notices, instants)
+@settings(deadline=None)
 def test_somebody_who_wakes_at_every_instant_climbs_every_rung(
     deadline: float, timebox_s: float, grace_s: float, notice_s: float | None, now: float
 ):
@@ -137,6 +140,7 @@ def test_somebody_who_wakes_at_every_instant_climbs_every_rung(
 
 
 @given(instants, timeboxes, graces, notices, st.floats(0, 1e5))
+@settings(deadline=None)
 def test_a_pause_keeps_the_order(
     deadline: float, timebox_s: float, grace_s: float, notice_s: float | None, paused: float
 ):

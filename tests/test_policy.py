@@ -1,7 +1,7 @@
 """May a session start? Limits and a snapshot in, a decision out."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.governor.policy import admit
@@ -58,6 +58,7 @@ sizes = st.integers(0, 2**50)
 
 
 @given(sizes, sizes, st.none() | sizes, st.dictionaries(st.text(max_size=4), sizes, max_size=3))
+@settings(deadline=None)
 def test_nothing_is_admitted_below_a_limit(min_ram: int, min_disk: int, ram: int | None, disk: dict[str, int]):
     """A session is admitted exactly when every value that is known is at its limit or above."""
     decision = admit(limits(min_ram, min_disk), Snapshot(ram_available_bytes=ram, disk_free_bytes=disk))

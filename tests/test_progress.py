@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.progress import Progress, ProgressMeter
@@ -115,6 +115,7 @@ line = st.one_of(
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.lists(line, max_size=3)), max_size=6))
+@settings(deadline=None)
 def test_no_sequence_of_looks_makes_it_fail(looks: list[tuple[float, list[dict[str, Any]]]]):
     """Whatever is told and when, durations only grow and what is shown is never negative."""
     seconds, before = 0.0, Progress()

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.protocol import (
@@ -174,3 +174,91 @@ def test_json_safe_says_what_json_cannot():
     """Non-finite numbers become the documented strings, at any depth."""
     value = {"a": [math.nan, {"b": (math.inf, -math.inf)}], "c": 1.5}
     assert json_safe(value) == {"a": ["NaN", {"b": ["Infinity", "-Infinity"]}], "c": 1.5}
+
+
+@pytest.mark.parametrize("digits", [30, 309, 310, 4000])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_huge_integer_is_a_value(digits: int, sign: int):
+    """An integer too large for a float counts as infinite, with its sign."""
+    number = sign * int("9" * digits)
+    event = parse(b'{"step": 1, "a": %d}' % number)
+    assert isinstance(event, Metrics)
+    assert event.values["a"] == (sign * math.inf if digits > 308 else float(number))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"step": 1, "a": ' + b"9" * 5000 + b"}",  # more digits than Python reads
+        b'{"step": ' + b"9" * 400 + b"}",
+        b'{"step": 1e300, "a": 1}',
+        b'{"step": 1e999, "a": 1}',
+        b'{"event": "x", "a": ' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
+        b"{" * 100_000,
+        b'{"event": "\\udfff"}',
+        b'{"step": 1, "\xed\xa0\x80": 1}',
+        '{"step": 1}'.encode("utf-16"),
+        '{"step": 1}'.encode("utf-16-le"),
+    ],
+    ids=lambda line: repr(line[:30]),
+)
+def test_the_huge_the_deep_and_other_encodings_are_just_output(line: bytes):
+    """What cannot be stored is passed through, never a crash."""
+    assert parse(line) is None
+
+
+@pytest.mark.parametrize("nesting", [1, 31, 32, 100, 800])
+def test_params_are_nested_moderately_or_a_note(nesting: int):
+    """Parameters nested so deep that recursive code could not walk them are kept as text."""
+    event = parse(b'{"event": "params", "params": {"a": ' + b"[" * nesting + b"]" * nesting + b"}}")
+    assert isinstance(event, ParamsGiven if nesting < 32 else Note)
+
+
+def test_the_longest_line_is_understood_and_a_longer_one_is_not():
+    """A line of 1 MiB is understood; one byte more is passed through."""
+    longest = b'{"step": 1, "x": "' + b"x" * (MAX_LINE_BYTES - 20) + b'"}'
+    assert len(longest) == MAX_LINE_BYTES
+    assert parse(longest) == Metrics(step=1, values={})
+    assert parse(b" " + longest) is None
+
+
+def test_a_line_that_is_too_long_does_not_hide_the_next_one():
+    """What follows a line of more than 1 MiB is understood, at its right offset."""
+    long_line = b'{"step": 1, "x": "' + b"x" * MAX_LINE_BYTES + b'"}\n'
+    batch = digest(long_line + b'{"event": "x"}\n{"step": 2, "a": 1}\n')
+    assert list(batch.series["a"].steps) == [2]
+    assert batch.notes[0][0] == len(long_line)
+
+
+def test_offsets_of_checkpoints_are_those_of_the_beginnings_of_lines():
+    """A report is found again at its offset in the session's output, blanks and broken lines before it or not."""
+    lines = [b"text \xff\n", b'  {"event": "checkpoint_saved", "path": "a"}\r\n', b"\n", JUST_OUTPUT[3] + b"\n"]
+    last = b'{"event": "checkpoint_saved", "path": "b"}'
+    batch = digest(b"".join(lines) + last, offset=1000)
+    assert [(offset, saved.path) for offset, saved in batch.checkpoints] == [
+        (1000 + len(lines[0]), "a"),
+        (1000 + sum(map(len, lines)), "b"),
+    ]
+
+
+def test_later_params_win():
+    """A parameter told twice is what it was told last."""
+    batch = digest(b'{"event": "params", "params": {"a": 1, "b": 1}}\n{"event": "params", "params": {"a": 2}}\n')
+    assert batch.params == {"a": 2, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("output", "is_listening"),
+    [(b'{"event": "listening"}\n', True), (b'{"event": "other"}\n', False), (b"listening\n", False)],
+)
+def test_a_script_says_that_it_listens(output: bytes, is_listening: bool):
+    """The note `listening` tells that a script watches control.json."""
+    assert digest(output).is_listening is is_listening
+
+
+@given(st.binary(max_size=400), st.integers(0, 2**40))
+@settings(deadline=None)
+def test_no_bytes_crash_the_digest(data: bytes, offset: int):
+    """Whatever a script prints, summing it up never fails, and offsets lie inside it."""
+    batch = digest(data, offset)
+    assert all(offset <= at < offset + len(data) for at, _ in (*batch.checkpoints, *batch.notes))

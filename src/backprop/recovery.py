@@ -169,7 +169,7 @@ def import_old(home: Home, say: Say) -> None:
         return
     try:
         old_runs = snapshot.read_old(home.snapshot_path)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return  # damaged: set aside at the next write
     for old in old_runs:
         if not RUN_ID.fullmatch(old.id):

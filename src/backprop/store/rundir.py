@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 
 from backprop.errors import ConfigError, UsageError
+from backprop.protocol import json_safe
 from backprop.records import RunSpec
 
 RUNS_FOLDER = "runs"
@@ -194,7 +195,8 @@ class Home:
         draft = RunDir(self.runs_path / f".new-{spec.id}-{os.getpid()}")
         try:
             draft.path.mkdir(mode=0o700)
-            draft.spec_path.write_bytes(msgspec.json.format(msgspec.json.encode(spec)) + b"\n")
+            writable = msgspec.structs.replace(spec, params=json_safe(spec.params))
+            draft.spec_path.write_bytes(msgspec.json.format(msgspec.json.encode(writable)) + b"\n")
             if patch is not None:
                 draft.patch_path.write_bytes(patch)
             draft.journal_path.touch()

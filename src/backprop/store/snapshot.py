@@ -7,6 +7,7 @@ Times are milliseconds since 1970. The format is older than Backprop's index; wh
 """
 
 import itertools
+import json
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -61,7 +62,7 @@ def _read(path: Path) -> dict[str, msgspec.Raw] | None:
     """The entries as they are, newest first; None when there is no sound file."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -121,10 +122,13 @@ class OldRun(Record, frozen=True):
 
 
 def read_old(path: Path) -> list[OldRun]:
-    """The runs in an experiments.json of an older tool. Raises OSError, or msgspec.DecodeError when it is damaged."""
-    document = msgspec.json.decode(path.read_bytes())
+    """The runs in an experiments.json of an older tool. Raises OSError, or ValueError when it is damaged."""
+    try:
+        document = json.loads(path.read_bytes())  # not msgspec: a loss may be written as NaN
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
     if not isinstance(document, dict):
-        raise msgspec.DecodeError("not an object keyed by run id")
+        raise ValueError("not an object keyed by run id")  # noqa: TRY004  what is wrong is the file
     return [_old_run(run_id, entry) for run_id, entry in document.items() if isinstance(entry, dict)]
 
 

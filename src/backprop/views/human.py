@@ -39,7 +39,7 @@ def size(size_bytes: float | None) -> str:
     if size_bytes is None:
         return "-"
     for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
+        if size_bytes < 999.95:  # or it would be shown as 1000.0
             return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.1f} TB"
