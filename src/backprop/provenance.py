@@ -21,7 +21,7 @@ def host() -> str:
 
 def user() -> str:
     try:
-        return getpass.getuser()
+        return getpass.getuser().encode(errors="replace").decode()
     except (KeyError, OSError):  # a uid without an account, as in many containers
         return str(os.getuid())
 

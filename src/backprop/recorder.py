@@ -5,11 +5,11 @@ Both may work at once: see store/index.py. The index is a cache: a full disk or 
 show, never what training does.
 """
 
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import NamedTuple
 
 from backprop import checkpoints, protocol
@@ -113,7 +113,9 @@ class Recorder:
             if stretch is None:
                 return Look(None, is_stored=True)
             batch = protocol.digest(stretch.data, stretch.start)
-            measured = [(offset, self._measured(session, offset, saved)) for offset, saved in batch.checkpoints]
+            # a path reported over and over is measured once a look: what lies there is what was saved last
+            newest = {saved.path: (offset, saved) for offset, saved in batch.checkpoints}.values()
+            measured = [(offset, self._measured(session, offset, saved)) for offset, saved in newest]
             if index.add_output(self._spec.id, session, stretch.start, stretch.end, batch, measured):
                 tail.move_to(stretch.end)
                 return Look(batch, is_stored=True, is_behind=len(stretch.data) > READ_BYTES // 2)
@@ -129,7 +131,7 @@ class Recorder:
 
     def _measured(self, session: int, offset: int, saved: protocol.CheckpointSaved) -> Checkpoint:
         """The checkpoint as it lies on disk when it is first heard of; the journal remembers."""
-        path = os.path.normpath(os.path.join(self._spec.cwd, saved.path))  # noqa: PTH118  "//" and "." only
+        path = str(Path(self._spec.cwd) / saved.path)  # with its "..": behind a link that leads elsewhere
         measure = self._measures.get((session, offset))
         if measure is None:
             measure = self._measures[session, offset] = checkpoints.measure(path)

@@ -4,8 +4,10 @@
 whose supervisor died, and takes in run directories that the index has never seen.
 """
 
+import shutil
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -68,6 +70,10 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say) -> None:
         return
     except (OSError, msgspec.DecodeError) as error:
         say(f"{rundir.path} is left out: its run.json cannot be read ({error}).")
+        return
+    if spec.id != rundir.run_id:
+        journal.close()
+        say(f"{rundir.path} is left out: it is a copy of run {spec.id}.")
         return
     try:
         recorder = Recorder(home, rundir, spec, journal, say).use(index)
@@ -164,19 +170,28 @@ def busy_message(run: Run) -> str:
 
 
 def import_old(home: Home, say: Say) -> None:
-    """Turn the experiments.json of an older tool into run directories, once: see `Home.has_old_runs_only`."""
-    if not home.has_old_runs_only():
-        return
-    try:
-        old_runs = snapshot.read_old(home.snapshot_path)
-    except (OSError, ValueError):
-        return  # damaged: set aside at the next write
-    for old in old_runs:
-        if not RUN_ID.fullmatch(old.id):
-            say(f"an older run is not imported: its id {old.id!r} cannot name a folder.")
-            continue
-        _import(home, old)
-    say(f"imported {len(old_runs)} runs of an older tool from {home.snapshot_path}.")
+    """Turn the experiments.json of an older tool into run directories, once: see `Home.has_old_runs_only`.
+
+    All of them appear in one rename, or none: an import that is killed begins anew at the next command.
+    """
+    with suppress(FileNotFoundError), home.lock():
+        if not home.has_old_runs_only():
+            return
+        try:
+            old_runs = snapshot.read_old(home.snapshot_path)
+        except (OSError, ValueError):
+            return  # damaged: set aside at the next write
+        draft = Home(home.path / ".importing")
+        shutil.rmtree(draft.path, ignore_errors=True)
+        draft.make()
+        for old in old_runs:
+            if RUN_ID.fullmatch(old.id):
+                _import(draft, old)
+            else:
+                say(f"an older run is not imported: its id {old.id!r} cannot name a folder.")
+        draft.runs_path.rename(home.runs_path)
+        shutil.rmtree(draft.path)
+        say(f"imported {len(old_runs)} runs of an older tool from {home.snapshot_path}.")
 
 
 def _import(home: Home, old: snapshot.OldRun) -> None:

@@ -38,7 +38,7 @@ from backprop.store.rundir import RunDir
 from backprop.supervisor import control, ladder
 from backprop.supervisor.control import Control
 from backprop.supervisor.ladder import Ladder, Rung
-from backprop.supervisor.launch import RUN_DIR_VARIABLE, adopt_orphans, has_no_descendants, launch
+from backprop.supervisor.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE, adopt_orphans, has_no_descendants, launch
 
 if TYPE_CHECKING:
     from psutil import Process
@@ -48,7 +48,17 @@ LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so 
 DOUBLE_PRESS_S = 0.2  # a second SIGINT within this time is the first one heard twice: some wrappers pass it on again
 _FINAL_TRIES_S = 5.0  # how long to try to file a run whose home is busy or full
 
-_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP}
+# Whatever could end the supervisor while its trainer lives on. All but the two that a terminal sends mean: stop.
+_SIGNALS = {
+    signal.SIGINT,
+    signal.SIGTSTP,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+}
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,9 @@ class Signals:
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until a signal comes, a child dies or the time is over."""
-        if select.select([self._wake_reader], [], [], max(0.0, timeout_s))[0]:
+        poll = select.poll()  # select() cannot watch descriptors above 1023
+        poll.register(self._wake_reader, select.POLLIN)
+        if poll.poll(max(0.0, timeout_s) * 1000):
             with contextlib.suppress(BlockingIOError):
                 while os.read(self._wake_reader, 512):
                     pass
@@ -168,6 +180,7 @@ class Supervisor:
         self._meter = ProgressMeter()
         self._told: list[journals.Entry] = []
         self._number = 0
+        self._strangers: frozenset[Process] = frozenset()
         self._limits: Limits
         self._watch: _Watch
 
@@ -194,9 +207,7 @@ class Supervisor:
                 self._climb()
             self._sweep()
         except BaseException:
-            from backprop.supervisor import tree
-
-            tree.kill(self._members, self._reap)  # a bug of ours must not leave a trainer behind
+            self._end_after_a_bug()
             raise
         elapsed_s = self._clock.now() - self._watch.launched_at - self._watch.paused_s
         return self._file(self._watch, self._reason(oom_kills_before), elapsed_s)
@@ -232,6 +243,10 @@ class Supervisor:
     def _launch(self, plan: SessionPlan) -> None:
         timebox_s, grace_s = plan.limits.timebox_s, plan.limits.grace_s
         self._write_control(self._clock.now() + timebox_s, wanted=0, stop=None)
+        if not has_no_descendants():
+            from backprop.supervisor import tree
+
+            self._strangers = tree.own_children()
         adopt_orphans()
         process = launch(
             command.with_checkpoint(self._spec.command, plan.resume_flag, plan.resumed_from),
@@ -292,7 +307,13 @@ class Supervisor:
         """The living processes of the trainer's tree."""
         from backprop.supervisor import tree
 
-        return tree.members(self._watch.process.pid, str(self._rundir.path))
+        return tree.members(self._watch.process.pid, str(self._rundir.path), self._strangers)
+
+    def _is_gone(self) -> bool:
+        """True when nothing is left of the tree. Collects what is dead."""
+        self._reap()
+        # a snapshot can miss a process that forks anew all the time; the kernel's word cannot
+        return has_no_descendants() if HAS_SUBREAPER and not self._strangers else not self._members()
 
     def _reap(self) -> None:
         """Collect dead children: the trainer, and orphans of its tree that came to us."""
@@ -375,7 +396,13 @@ class Supervisor:
     def _climb(self) -> None:
         """Climb every rung of the stop ladder that is due."""
         watch = self._watch
-        due = watch.ladder.due(self._clock.now())
+        now = self._clock.now()
+        due = watch.ladder.due(now)
+        is_late = due > Rung.INTERRUPT and watch.rung < Rung.INTERRUPT
+        if is_late and not (watch.stop is not None and watch.stop.now):
+            # we were suspended, or the machine stood still: a trainer that was never asked gets its whole grace
+            watch.ladder = ladder.at_interrupt(now, self._limits.grace_s)
+            due = Rung.INTERRUPT
         while watch.rung < due:
             watch.rung = Rung(watch.rung + 1)
             if watch.rung is Rung.WARN:
@@ -392,10 +419,18 @@ class Supervisor:
 
         watch = self._watch
         pids = tuple(process.pid for process in self._members())
-        watch.unkillable = tree.kill(self._members, self._reap)
+        watch.unkillable = tree.kill(self._members, self._is_gone, {stranger.pid for stranger in self._strangers})
         self._write(Signalled(at=self._clock.wall(), session=self._number, signal="SIGKILL", pids=pids))
         if watch.unkillable and watch.process.returncode is None:
             watch.process.returncode = -signal.SIGKILL  # it hangs in the kernel; nobody can do more
+
+    def _end_after_a_bug(self) -> None:
+        """A bug of ours must not leave a trainer behind, nor take its work with it: ask, wait for the grace, kill."""
+        from backprop.supervisor import tree
+
+        tree.send(tree.interrupt_targets(self._watch.process.pid), signal.SIGINT)
+        tree.wait_gone(self._is_gone, self._limits.grace_s)
+        self._kill()
 
     def _signal(self, number: signal.Signals) -> None:
         """SIGINT to the root only; anything else to the whole tree."""
@@ -430,18 +465,16 @@ class Supervisor:
     def _sweep(self) -> None:
         """End what the trainer left behind when it exited: SIGTERM, then SIGKILL."""
         watch = self._watch
-        self._reap()
-        if has_no_descendants() or watch.unkillable or not self._members():
+        if watch.unkillable or self._is_gone():
             return
         from backprop.supervisor import tree
 
         self._signal(signal.SIGTERM)
         patience_s = min(LEFTOVER_GRACE_S, self._limits.grace_s, max(0.0, watch.ladder.kill_at - self._clock.now()))
         give_up_at = time.monotonic() + patience_s
-        while self._members() and time.monotonic() < give_up_at:
+        while not self._is_gone() and time.monotonic() < give_up_at:
             self._signals.wait(0.05)
-            self._reap()
-        watch.unkillable = tree.kill(self._members, self._reap)
+        watch.unkillable = tree.kill(self._members, self._is_gone, {stranger.pid for stranger in self._strangers})
 
     def _reason(self, oom_kills_before: int | None) -> str | None:
         """Why the session ended; None for a trainer that just finished."""

@@ -1,6 +1,7 @@
 """The application: its commands, and how errors become one line and an exit code."""
 
 import importlib
+import io
 import os
 import sys
 
@@ -50,6 +51,8 @@ def app(*, verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit with the code that the README documents."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name in Kanji must not end `list`
     try:
         code = app(prog_name="backprop", standalone_mode=False)
         sys.stdout.flush()

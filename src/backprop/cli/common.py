@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -55,6 +56,24 @@ def find_run(index: Index, word: str) -> RunView:
     if view is None:
         raise NoSuchRunError(f"no run answers to {word!r}; backprop list shows them.")
     return view
+
+
+def working_folder() -> Path:
+    """The current folder. Raises UsageError when a run could not be recorded as started there."""
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder has been deleted; go to another one.") from error
+    check_text(str(folder), "the current folder's name")
+    return folder
+
+
+def check_text(text: str, what: str) -> None:
+    """Raise UsageError unless the text can be written as UTF-8, as every record is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} is not valid UTF-8 and could not be written into the record: {text!r}") from error
 
 
 def is_valid(checkpoint: Checkpoint) -> bool:

@@ -4,11 +4,10 @@ import os
 import sys
 import time
 from datetime import datetime, timezone
-from pathlib import Path
 
 import click
 
-from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, say
+from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, say, working_folder
 from backprop.errors import UsageError
 from backprop.records import Status
 from backprop.store.index import SORT_KEYS
@@ -71,7 +70,7 @@ def status(*, run: str | None, as_json: bool) -> None:
         going_on = index.select([member.value for member in Status if not member.is_final])
     from backprop.governor.probes import read_snapshot
 
-    snapshot = read_snapshot([str(home.path), str(Path.cwd())])
+    snapshot = read_snapshot([str(home.path), str(working_folder())])
     if as_json:
         runs = [document.run_document(view, now, is_valid) for view in going_on]
         print(document.encode({"machine": document.machine_document(snapshot), "running": runs}))

@@ -1,6 +1,5 @@
 """Commands that change what is there: stop, rm, reindex."""
 
-import getpass
 import os
 import shutil
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from backprop import provenance
 from backprop.cli.common import find_run, open_caught_up, say
 from backprop.errors import BusyError, UsageError
 from backprop.records import Checkpoint, Run, RunView, StopReason
@@ -40,7 +40,7 @@ def stop(*, run: str, now: bool) -> None:
             return
         rundir = home.rundir(view.run.spec.id)
         journal = Journal(rundir.journal_path)
-        detail = f"`backprop stop{' --now' if now else ''}` by {getpass.getuser()}"
+        detail = f"`backprop stop{' --now' if now else ''}` by {provenance.user()}"
         journal.append(
             StopAsked(
                 at=datetime.now(timezone.utc),
@@ -75,7 +75,7 @@ def _wait_for_end(home: Home, run: Run, timeout_s: float) -> Run | None:
 
 def _end_without_supervisor(home: Home, index: Index, run: Run) -> Run | None:
     """Kill a supervisor that does not answer, and let recovery end what is left."""
-    from backprop import provenance, recovery
+    from backprop import recovery
 
     session = run.last_session
     if session is None or session.host != provenance.host() or session.boot_id != provenance.boot_id():
@@ -103,7 +103,7 @@ def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
         for view in views:
             if not view.run.status.is_final:
                 raise BusyError(recovery.busy_message(view.run))
-        deletable = [item for view in views for item in _deletable(view, home)] if checkpoints else []
+        deletable = _deletable(views, home, index) if checkpoints else []
         files = [path for item in deletable for path in _files(item) if path.is_file()]
         _confirm(views, files, yes=yes)
         for view in views:
@@ -125,14 +125,21 @@ def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
     say(f"removed {len(views)} run(s)" + (f" and {len(files)} checkpoint file(s)" if checkpoints else ""))
 
 
-def _deletable(view: RunView, home: Home) -> list[Checkpoint]:
-    """The run's checkpoints, without any that is, or holds, what a run lives on: a report is only a claim."""
-    spec = view.run.spec
-    precious = [Path(place) for place in (spec.cwd, spec.script, home.path, Path.home()) if place is not None]
+def _deletable(views: list[RunView], home: Home, index: Index) -> list[Checkpoint]:
+    """The runs' checkpoints, without any that is, or holds, what a run lives on or another run reported too.
+
+    A report is only a claim: the folder of a project must not go because a script called it a checkpoint.
+    """
+    precious = {Path(place).resolve() for place in (*index.places(), str(home.path), str(Path.home()))}
+    others = index.reported_paths(except_by=[view.run.spec.id for view in views])
+    elsewhere = {Path(path).resolve() for path in others}
     deletable = []
-    for checkpoint in view.checkpoints:
-        if any(place.is_relative_to(checkpoint.path) for place in precious):
+    for checkpoint in (checkpoint for view in views for checkpoint in view.checkpoints):
+        path = Path(checkpoint.path).resolve()
+        if any(place.is_relative_to(path) for place in precious):
             say(f"{checkpoint.path} was reported as a checkpoint, and is left alone: a run lives there")
+        elif any(other.is_relative_to(path) or path.is_relative_to(other) for other in elsewhere):
+            say(f"{checkpoint.path} is left alone: another run reported it, too")
         else:
             deletable.append(checkpoint)
     return deletable

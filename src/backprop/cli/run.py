@@ -12,7 +12,7 @@ import msgspec
 from backprop import command as commands
 from backprop import config, provenance
 from backprop.cli import session
-from backprop.cli.common import find_run, json_option, open_caught_up, say
+from backprop.cli.common import check_text, find_run, json_option, open_caught_up, say, working_folder
 from backprop.errors import UsageError
 from backprop.records import Limits, RunSpec
 from backprop.store.journal import CheckpointSkipped
@@ -96,7 +96,8 @@ def run(
     if script is None and flags["python"] is not None:
         raise UsageError("--python goes with a script; a command after '--' names its own interpreter.")
     home = Home.from_environment()
-    folder = Path(script).absolute().parent if script is not None else Path.cwd()
+    check_text(str(home.path), "the home folder's name")
+    folder = Path(script).absolute().parent if script is not None else working_folder()
     settings = _load_config(home, flags, folder, config_file).config
     if script is None:
         command = commands.for_command(after_dashes or [])
@@ -116,7 +117,7 @@ def run(
         command=command.argv,
         script=command.script,
         python=command.python,
-        cwd=str(Path.cwd()),
+        cwd=str(working_folder()),
         created_at=datetime.now(timezone.utc),
         host=provenance.host(),
         user=provenance.user(),
@@ -142,7 +143,7 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
     from backprop import checkpoints, recovery
 
     home = Home.from_environment()
-    checked = _load_config(home, flags, Path.cwd(), config_file)
+    checked = _load_config(home, flags, working_folder(), config_file)
     forced = None if resume_from is None else _forced_checkpoint(resume_from)
     with open_caught_up(home) as index:
         view = find_run(index, run)
@@ -208,6 +209,7 @@ def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]
 def _forced_checkpoint(path: str) -> str:
     from backprop import checkpoints
 
+    check_text(path, "-r/--resume-from")
     if not Path(path).exists():
         raise UsageError(f"-r/--resume-from {path}: no such file or folder.")
     if (reason := checkpoints.problem(path)) is not None:

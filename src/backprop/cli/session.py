@@ -142,8 +142,10 @@ class _Background:
 
     def __init__(self, pipe_fd: int) -> None:
         self._pipe_fd = pipe_fd
+        self.has_answered = False
 
     def answer(self, data: bytes) -> None:
+        self.has_answered = True
         os.write(self._pipe_fd, data)
         os.close(self._pipe_fd)
 
@@ -182,7 +184,10 @@ def _be_the_background_supervisor(claimed: Claimed, plan: "SessionPlan", observe
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
-        code = _supervise(claimed, plan, claimed.recorder(), observer, ignore_hangup=True).exit_code
+        outcome = _supervise(claimed, plan, claimed.recorder(), observer, ignore_hangup=True)
+        code = outcome.exit_code
+        if not observer.has_answered:
+            observer.answer((outcome.session.reason or "").encode())
     except BackpropError as error:
         observer.answer(str(error).encode())
     except BaseException:

@@ -6,7 +6,7 @@ else has moved it (compare and swap). So each line counts exactly once, whoever 
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -303,6 +303,19 @@ class Index:
             newest.pop(checkpoint.path, None)  # saved over: only the last report describes what lies there
             newest[checkpoint.path] = checkpoint
         return tuple(newest.values())
+
+    def places(self) -> set[str]:
+        """The working folders and scripts of all runs."""
+        rows = self._db.execute(
+            "SELECT json_extract(CAST(record AS TEXT), '$.spec.cwd') FROM runs UNION"
+            " SELECT json_extract(CAST(record AS TEXT), '$.spec.script') FROM runs"
+        )
+        return {row[0] for row in rows if row[0] is not None}
+
+    def reported_paths(self, *, except_by: Collection[str]) -> set[str]:
+        """The checkpoints that all runs but these reported."""
+        rows = self._db.execute("SELECT run_id, json_extract(CAST(record AS TEXT), '$.path') FROM checkpoints")
+        return {path for run_id, path in rows if run_id not in except_by}
 
     def curve(self, run_id: str, name: str) -> Series:
         """All points of one metric, in the order they were written."""

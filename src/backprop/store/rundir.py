@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -122,8 +122,14 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
+        """Raises ConfigError when there is neither."""
         chosen = os.environ.get("BACKPROP_HOME")
-        return cls(Path(chosen).expanduser().absolute() if chosen else Path.home() / ".backprop")
+        try:
+            path = Path(chosen).expanduser() if chosen else Path.home() / ".backprop"
+        except RuntimeError as error:
+            raise ConfigError("this user has no home folder; set BACKPROP_HOME to a folder of yours.") from error
+        # one folder, one name: the trainers' environment is compared with it
+        return cls(path.resolve())
 
     def has_old_runs_only(self) -> bool:
         """True when there is an experiments.json and no run directory: an older tool's, to be imported."""
@@ -183,7 +189,8 @@ class Home:
 
     def mark_settled(self, run_id: str) -> None:
         """The index has all there is of this run. Raises OSError."""
-        (self.unsettled_path / run_id).unlink(missing_ok=True)
+        with suppress(IsADirectoryError, PermissionError):  # somebody else's folder of that name
+            (self.unsettled_path / run_id).unlink(missing_ok=True)
 
     def unsettled(self) -> list[str]:
         """Ids of the runs that are going on, or were when their supervisor died."""

@@ -62,7 +62,7 @@ def _read(path: Path) -> dict[str, msgspec.Raw] | None:
     """The entries as they are, newest first; None when there is no sound file."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (FileNotFoundError, IsADirectoryError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -74,6 +74,11 @@ def at_request(now: float, grace_s: float, notice_s: float | None, current: Ladd
     )
 
 
+def at_interrupt(now: float, grace_s: float) -> Ladder:
+    """The ladder of a trainer that is interrupted only now."""
+    return Ladder(warn_at=now, interrupt_at=now, terminate_at=now + grace_s * TERMINATE_AFTER, kill_at=now + grace_s)
+
+
 def at_once(now: float) -> Ladder:
     """The ladder of somebody who will not wait."""
     return Ladder(warn_at=now, interrupt_at=now, terminate_at=now, kill_at=now)

@@ -8,8 +8,9 @@ directory in their environment.
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 from psutil import Process
@@ -18,15 +19,28 @@ from backprop.supervisor.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE
 
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "ash"}
 _KILL_PAUSE_S = 0.005  # between two looks at a tree that is being killed
+_QUICK_ROUNDS = 50  # between two slow looks
 _UNKILLABLE_AFTER_S = 10.0  # a process that SIGKILL does not end hangs in the kernel: a dead disk or GPU driver
 
 Members = Callable[[], list[Process]]
 
 
-def members(root_pid: int, run_dir: str) -> list[Process]:
-    """The living processes of the tree, for use by the process that launched `root_pid`."""
+def own_children() -> frozenset[Process]:
+    """The children this process has before it launches a trainer: those of a shell that became us by `exec`."""
+    return frozenset(Process().children())
+
+
+def members(root_pid: int, run_dir: str, strangers: frozenset[Process]) -> list[Process]:
+    """The living processes of the tree, for use by the process that launched `root_pid`.
+
+    strangers: children of ours that are none of the trainer's; they and what they start are left alone.
+    """
     if HAS_SUBREAPER:
-        return _alive(Process().children(recursive=True))
+        ours = set(Process().children(recursive=True)) - strangers
+        for stranger in strangers:
+            with suppress(psutil.NoSuchProcess):
+                ours -= set(stranger.children(recursive=True))
+        return _alive(ours)
     return _alive({*_with_descendants(root_pid), *marked(run_dir)})
 
 
@@ -99,25 +113,44 @@ def _program(process: Process) -> str:
         return process.name()
 
 
-def kill(members: Members, reap: Callable[[], None]) -> list[int]:
+def kill(members: Members, is_gone: Callable[[], bool], spared_pids: Collection[int] = ()) -> list[int]:
     """SIGKILL until nothing is left, however fast it forks. Returns the pids that would not die (normally none).
 
-    reap: collects dead children, so that their own children come to us.
+    is_gone: collects dead children, so that their own come to us, and tells when there are none.
+    spared_pids: children of this process that are none of the trainer's.
     """
     give_up_at = time.monotonic() + _UNKILLABLE_AFTER_S
-    while living := members():
+    while not is_gone():
+        for _ in range(_QUICK_ROUNDS):
+            _kill_children_at_once(spared_pids)
+            if is_gone():
+                return []
+        living = members()
         send(living, signal.SIGKILL)
-        reap()
         if time.monotonic() > give_up_at:
             return [process.pid for process in living]
         time.sleep(_KILL_PAUSE_S)
     return []
 
 
-def wait_gone(members: Members, timeout_s: float) -> bool:
+def _kill_children_at_once(spared_pids: Collection[int]) -> None:
+    """SIGKILL to the children that the kernel lists for us now (Linux).
+
+    A daemon that forks anew all the time is over before a slower look has found it; here it has microseconds. A pid
+    cannot have been reused meanwhile: a dead child keeps it until we collect it.
+    """
+    with suppress(OSError):
+        for task in Path("/proc/self/task").iterdir():
+            for pid in map(int, (task / "children").read_bytes().split()):
+                if pid not in spared_pids:
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def wait_gone(is_gone: Callable[[], bool], timeout_s: float) -> bool:
     """True as soon as nothing is left of the tree, False when something still is after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
-    while members():
+    while not is_gone():
         if time.monotonic() >= deadline:
             return False
         time.sleep(min(0.05, timeout_s))
@@ -136,8 +169,12 @@ def end_orphans(run_dir: str, patience_s: float) -> Sequence[int]:
     if not HAS_SUBREAPER:
         send(found, signal.SIGINT)
     send(found, signal.SIGCONT)  # a tree that was paused could not hear any of this
-    if not wait_gone(lambda: marked(run_dir), patience_s):
+
+    def is_gone() -> bool:
+        return not marked(run_dir)
+
+    if not wait_gone(is_gone, patience_s):
         send(marked(run_dir), signal.SIGTERM)
-        wait_gone(lambda: marked(run_dir), 1.0)
-        kill(lambda: marked(run_dir), reap=lambda: None)
+        wait_gone(is_gone, 1.0)
+        kill(lambda: marked(run_dir), is_gone, {child.pid for child in own_children()})
     return [process.pid for process in found]

@@ -46,7 +46,9 @@ class _Copy:
             try:
                 view = view[os.write(self.fd, view) :]
             except BlockingIOError:  # somebody made the terminal non-blocking
-                select.select([], [self.fd], [])
+                poll = select.poll()
+                poll.register(self.fd, select.POLLOUT)
+                poll.poll()
             except OSError:
                 self._is_open = False
 

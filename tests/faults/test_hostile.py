@@ -1,0 +1,251 @@
+"""What an attacker found: each of these once broke a promise."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import BACKPROP, Runs, wait_for
+
+REPORTING = """
+    for path in sys.argv[1:]:
+        print(json.dumps({"event": "checkpoint_saved", "path": path}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("closed", ["0<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_does_not_touch_the_journal(runs: Runs, closed: str):
+    """No file of ours gets the descriptor of a closed stream: what the trainer prints cannot end up in the journal."""
+    runs.script(
+        """
+        forged = {"event": "session_ended", "at": "2026-11-23T16:00:00Z", "session": 1, "status": "completed",
+                  "reason": None, "exit_code": 0, "elapsed_s": 1.0}
+        print(json.dumps(forged), file=sys.stderr)
+        print(json.dumps(forged), flush=True)
+        sys.exit(3)
+        """
+    )
+    line = f"{BACKPROP} run train.py --run-id r {closed}; exit $?"
+    assert subprocess.run(["sh", "-c", line], cwd=runs.work, env=runs.environment, check=False).returncode == 3
+    assert runs.document("r")["status"] == "failed"
+    line = f"{BACKPROP} run -d train.py --run-id d {closed}"
+    assert subprocess.run(["sh", "-c", line], cwd=runs.work, env=runs.environment, check=False).returncode == 0
+    wait_for(lambda: runs.document("d")["status"] == "failed")
+
+
+def test_rm_sees_through_a_link_to_a_project(runs: Runs):
+    """A checkpoint that is a link to the folder a run lives in is left alone."""
+    runs.script(REPORTING)
+    link = runs.work.parent / "link"
+    link.symlink_to(runs.work)
+    runs.call("run", "train.py", "--run-id", "a", "--", link)
+    assert "left alone" in runs.call("rm", "a", "--yes", "--checkpoints").stderr
+    assert (runs.work / "train.py").exists()
+
+
+def test_rm_leaves_alone_what_another_run_needs(runs: Runs):
+    """Neither another run's folder, nor a checkpoint that another run reported too."""
+    runs.script(REPORTING)
+    other = runs.work / "other" / "project"
+    other.mkdir(parents=True)
+    (other / "q.py").write_text("")
+    (runs.work / "last.bin").write_text("weights")
+    assert subprocess.run([BACKPROP, "run", "q.py"], cwd=other, env=runs.environment, check=False).returncode == 0
+    runs.call("run", "train.py", "--run-id", "a", "--", "other", "last.bin")
+    runs.call("run", "train.py", "--run-id", "b", "--", "last.bin")
+    done = runs.call("rm", "a", "--yes", "--checkpoints")
+    assert done.stderr.count("left alone") == 2
+    assert (other / "q.py").exists()
+    assert (runs.work / "last.bin").exists()
+    assert runs.call("rm", "b", "--yes", "--checkpoints").returncode == 0
+    assert not (runs.work / "last.bin").exists()
+
+
+def test_a_supervisor_that_was_suspended_still_asks_before_it_kills(runs: Runs):
+    """It wakes up after timebox and grace: the trainer gets SIGINT and its grace all the same."""
+    runs.script("print('ready', flush=True)\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('saved')")
+    process = runs.start("run", "train.py", "-m", "0.02", "--grace", "2", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    supervisor = psutil.Process(process.pid)
+    supervisor.suspend()
+    time.sleep(4)  # timebox and grace pass: that is what is tested
+    supervisor.resume()
+    assert process.stdout.read() == b"saved\n"
+    assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.002])
+def test_a_daemon_that_forks_anew_all_the_time_does_not_get_away(runs: Runs, pause_s: float):
+    """It is another process at every look, and is ended with its trainer."""
+    runs.script(
+        f"""
+        if os.fork() == 0:
+            os.setsid()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            end = time.monotonic() + 20
+            while time.monotonic() < end:
+                time.sleep({pause_s})
+                if os.fork():
+                    os._exit(0)
+            open("outlived", "w")
+            os._exit(0)
+        time.sleep(0.3)
+        """
+    )
+    done = runs.call("run", "train.py", "--grace", "1")
+    assert done.returncode == 0
+    time.sleep(0.2)
+    assert runs.tree() == []
+    assert not (runs.work / "outlived").exists()
+
+
+def test_a_child_we_did_not_start_is_left_alone(runs: Runs):
+    """A shell that started something in the background and became us by `exec`: that something lives on."""
+    runs.script("print('trained')")
+    line = f"sleep 30 & echo $! > sleep.pid; exec {BACKPROP} run train.py"
+    done = subprocess.run(["bash", "-c", line], cwd=runs.work, env=runs.environment, check=False, timeout=60)
+    assert done.returncode == 0
+    stranger = psutil.Process(int((runs.work / "sleep.pid").read_text()))
+    assert stranger.status() == psutil.STATUS_SLEEPING
+    stranger.kill()
+
+
+def test_a_copied_run_directory_is_not_taken_for_the_run(runs: Runs):
+    """A backup inside runs/ does not file the live run under its nose."""
+    runs.script("print('ready', flush=True); time.sleep(60)")
+    process = runs.start("run", "train.py", "--run-id", "live", stdout=subprocess.PIPE)
+    process.stdout.readline()
+    subprocess.run(["cp", "-r", runs.rundir("live"), runs.rundir("backup")], check=True)
+    done = runs.call("list", "--json")
+    assert "copy of run live" in done.stderr
+    assert [(d["id"], d["status"]) for d in json.loads(done.stdout)] == [("live", "running")]
+    assert runs.call("stop", "live").returncode == 0
+    assert process.wait(30) == 0
+
+
+def test_a_checkpoint_from_the_far_future_is_a_checkpoint(runs: Runs):
+    """A file time that no calendar holds ends neither the training nor `list`."""
+    far = Path("/dev/shm") / f"backprop-test-{os.getpid()}"
+    far.write_text("weights")
+    os.utime(far, (3e11, 3e11))
+    try:
+        runs.script(REPORTING)
+        assert runs.call("run", "train.py", "--", far).returncode == 0
+        assert runs.document()["checkpoints"][0]["size_bytes"] == 7
+    finally:
+        far.unlink()
+
+
+def test_two_dots_behind_a_link_lead_where_the_system_says(runs: Runs):
+    """`link/../ck` is beside the link's target, not beside the link."""
+    runs.script(REPORTING)
+    (runs.work / "disk" / "sub").mkdir(parents=True)
+    (runs.work / "disk" / "ck.bin").write_text("weights")
+    (runs.work / "link").symlink_to("disk/sub")
+    runs.call("run", "train.py", "--", "link/../ck.bin")
+    assert [(c["size_bytes"], c["valid"]) for c in runs.document()["checkpoints"]] == [(7, True)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM])
+def test_no_signal_that_can_be_caught_leaves_the_trainer_alone(runs: Runs, number: signal.Signals):
+    """Ctrl-backslash and its like walk the ladder; they do not end the supervisor under its trainer."""
+    runs.script("signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)")
+    process = runs.start("run", "train.py", "--grace", "0.6", stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.send_signal(number)
+    assert process.wait(30) in {0, 137}
+    assert runs.tree() == []
+    assert runs.document()["status"] == "stopped"
+
+
+def test_a_home_by_another_path_is_the_same_home(runs: Runs):
+    """A trainer started through a link to the home is found, and ended, through the home itself."""
+    runs.home.mkdir()
+    link = runs.work.parent / "link-home"
+    link.symlink_to(runs.home)
+    runs.script("signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)")
+    runs.environment["BACKPROP_HOME"] = str(link)
+    process = runs.start("run", "train.py", stdout=subprocess.PIPE)
+    process.stdout.readline()
+    runs.environment["BACKPROP_HOME"] = str(runs.home)
+    process.kill()
+    process.wait()
+    assert len(runs.tree()) == 1
+    assert "interrupted" in runs.call("list").stdout
+    assert runs.tree() == []
+
+
+def test_a_folder_where_the_snapshot_should_be_is_set_aside(runs: Runs):
+    """experiments.json as a folder is damage like any other."""
+    runs.script("")
+    runs.call("run", "train.py", "--run-id", "a")
+    (runs.home / "experiments.json").unlink()
+    (runs.home / "experiments.json").mkdir()
+    assert "is kept as" in runs.call("list").stderr
+    assert list(json.loads((runs.home / "experiments.json").read_text())) == ["a"]
+
+
+def test_a_name_that_the_terminal_cannot_show_does_not_end_list(runs: Runs):
+    """Characters outside the terminal's encoding are shown escaped."""
+    runs.script("")
+    runs.call("run", "train.py", "-n", "日本")
+    done = runs.call("list", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "\\u65e5" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["run", "/bin/true"], ["run", "--", "true"], ["status"]])
+def test_a_deleted_folder_is_named(runs: Runs, words: list[str]):
+    """One line and exit code 2 where the current folder is gone."""
+    gone = runs.work / "gone"
+    line = f"mkdir {gone}; cd {gone}; rmdir {gone}; {BACKPROP} {' '.join(words)}"
+    done = subprocess.run(["sh", "-c", line], env=runs.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "has been deleted" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_import_that_is_killed_begins_anew(runs: Runs):
+    """Nothing of an older tool's record is lost however often its import is interrupted."""
+    runs.home.mkdir()
+    old = {f"old-{n}": {"id": f"old-{n}", "status": "completed", "startTime": n, "lastStep": n} for n in range(300)}
+    (runs.home / "experiments.json").write_text(json.dumps(old))
+    for delay_s in (0.15, 0.2, 0.25, 0.3):
+        reader = runs.start("list")
+        time.sleep(delay_s)  # somewhere in the middle of the import
+        reader.kill()
+        reader.wait()
+    readers = [runs.start("list", "--json", "--limit", "0", stdout=subprocess.PIPE) for _ in range(3)]
+    for reader in readers:
+        assert len(json.loads(reader.communicate(timeout=60)[0])) == 300
+        assert reader.returncode == 0
+
+
+def test_a_detached_command_that_cannot_be_executed_says_why(runs: Runs):
+    """The reason comes to the terminal that asked."""
+    broken = runs.work / "tool"
+    broken.write_text("#!/nonexistent/interpreter\n")
+    broken.chmod(0o755)
+    done = runs.call("run", "-d", "--", "./tool")
+    assert done.returncode == 2
+    assert "cannot be started" in done.stderr
+
+
+def test_many_open_files_do_not_matter(runs: Runs):
+    """Descriptors above 1023 can be waited for."""
+    runs.script("")
+    program = (
+        "import os, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
+        "for _ in range(1100): os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)\n"
+        f"os.execv({BACKPROP!r}, [{BACKPROP!r}, 'run', 'train.py'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=runs.work, env=runs.environment, check=False, timeout=60)
+    assert done.returncode == 0
