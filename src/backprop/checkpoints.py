@@ -17,6 +17,7 @@ from backprop.records import Checkpoint, ManifestEntry, Measure, Record
 
 MAX_MANIFEST_FILES = 10_000  # a folder with more is somebody's data, not a checkpoint: do not walk it all
 _MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
+_QUICK_JSON_BYTES = 1_000_000  # parsing more takes longer than a glance may take
 _ALWAYS_ZIP = {".npz", ".keras"}
 _ZIP_OR_PICKLE = {".pt", ".pth"}  # torch.save: a zip since PyTorch 1.6, a pickle before
 
@@ -137,7 +138,7 @@ def _file_problem(path: Path, expected_bytes: int | None, *, thorough: bool) -> 
     if kind == ".safetensors":
         return _safetensors_problem(path, size_bytes)
     if kind == ".json":
-        return _json_problem(path) if thorough else None
+        return _json_problem(path) if thorough or size_bytes <= _QUICK_JSON_BYTES else None
     if magic.startswith(b"PK") or kind in _ALWAYS_ZIP:
         return _zip_problem(path, thorough=thorough)
     if kind in _ZIP_OR_PICKLE and not magic.startswith(b"\x80"):
