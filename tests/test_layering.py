@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "views": set(),
     "recorder": {"checkpoints", "store", "supervisor"},
     "recovery": {"provenance", "recorder", "store", "supervisor"},
-    "runner": {"command", "provenance", "recorder", "store", "supervisor"},
+    "ending": set(),
+    "runner": {"command", "ending", "provenance", "recorder", "store", "supervisor"},
 }
 ANYTHING = {"cli", "__main__"}
 

@@ -8,21 +8,19 @@ Whatever fails on the way, the trainer's tree is ended before this returns, and 
 import contextlib
 import errno
 import os
-import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from backprop import command, provenance
-from backprop.errors import ExitCode
+from backprop import command, ending, provenance
 from backprop.progress import Progress, ProgressMeter
 from backprop.recorder import Recorder
-from backprop.records import Limits, Record, RunSpec, Session, Status, StopReason
+from backprop.records import Limits, Record, RunSpec, Session, StopReason
 from backprop.store import journal as journals
 from backprop.store.journal import (
     Continued,
@@ -39,6 +37,7 @@ from backprop.supervisor import control, ladder
 from backprop.supervisor.control import Control
 from backprop.supervisor.ladder import Ladder, Rung
 from backprop.supervisor.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE, adopt_orphans, has_no_descendants, launch
+from backprop.supervisor.signals import Signals
 
 if TYPE_CHECKING:
     from psutil import Process
@@ -46,19 +45,8 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
 LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so long to end
 DOUBLE_PRESS_S = 0.2  # a second SIGINT within this time is the first one heard twice: some wrappers pass it on again
+_NOT_EXECUTED = 127  # as shells report a command that could not be started
 _FINAL_TRIES_S = 5.0  # how long to try to file a run whose home is busy or full
-
-# Whatever could end the supervisor while its trainer lives on. All but the two that a terminal sends mean: stop.
-_SIGNALS = {
-    signal.SIGINT,
-    signal.SIGTSTP,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-}
 
 
 @dataclass(frozen=True)
@@ -105,55 +93,7 @@ class Outcome(Record, frozen=True):
     """How a session ended."""
 
     session: Session
-    stop: StopReason | None
-    was_killed: bool  # the trainer had to be killed
     exit_code: int  # what the `backprop` process should exit with
-
-
-class Signals:
-    """Signals to the supervisor as a queue; also wakes the loop when a child dies. Use it in the main thread."""
-
-    def __init__(self, *, ignore_hangup: bool) -> None:
-        self._received: list[signal.Signals] = []
-        self._ignored = {signal.SIGHUP} if ignore_hangup else set()
-
-    @contextlib.contextmanager
-    def caught(self) -> Iterator["Signals"]:
-        """Between entering and leaving, signals land here instead of ending the process."""
-        self._wake_reader, wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        os.set_blocking(wake_writer, False)
-        before_fd = signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
-        before = {
-            number: signal.signal(number, signal.SIG_IGN if number in self._ignored else self._handle)
-            for number in (*_SIGNALS, signal.SIGCHLD)
-        }
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(before_fd)
-            os.close(self._wake_reader)
-            os.close(wake_writer)
-
-    def _handle(self, number: int, _frame: object) -> None:
-        if number != signal.SIGCHLD:
-            self._received.append(signal.Signals(number))
-
-    def wait(self, timeout_s: float) -> None:
-        """Sleep until a signal comes, a child dies or the time is over."""
-        poll = select.poll()  # select() cannot watch descriptors above 1023
-        poll.register(self._wake_reader, select.POLLIN)
-        if poll.poll(max(0.0, timeout_s) * 1000):
-            with contextlib.suppress(BlockingIOError):
-                while os.read(self._wake_reader, 512):
-                    pass
-
-    def take(self) -> list[signal.Signals]:
-        """What has come since the last call, oldest first."""
-        taken, self._received = self._received, []
-        return taken
 
 
 class Supervisor:
@@ -479,52 +419,34 @@ class Supervisor:
     def _reason(self, oom_kills_before: int | None) -> str | None:
         """Why the session ended; None for a trainer that just finished."""
         watch = self._watch
-        code = watch.process.returncode
-        was_killed = code == -signal.SIGKILL and watch.rung is Rung.KILL
-        if watch.stop is not None:
-            asked = watch.stop.detail
-            if watch.unkillable:
-                return f"{asked}; processes {watch.unkillable} cannot be killed"
-            return f"{asked}; had to be killed" if was_killed else asked
-        if code == 0:
-            return None
         oom_kills = provenance.oom_kill_count()
-        was_oom = oom_kills is not None and oom_kills_before is not None and oom_kills > oom_kills_before
-        if code is not None and code < 0:
-            if code == -signal.SIGKILL and was_oom:
-                return "killed by the kernel's out-of-memory killer"
-            return f"killed by {signal.Signals(-code).name}, which Backprop did not send"
-        last_words = _last_line(self._rundir.err_path(self._number))
-        reason = f"exit code {code}" + (f": {last_words}" if last_words else "")
-        return f"{reason} (the kernel's out-of-memory killer struck meanwhile)" if was_oom else reason
+        return ending.reason(
+            code=watch.process.returncode,
+            asked=None if watch.stop is None else watch.stop.detail,
+            was_killed=watch.rung is Rung.KILL,
+            was_oom=oom_kills is not None and oom_kills_before is not None and oom_kills > oom_kills_before,
+            unkillable_pids=watch.unkillable,
+            last_words=ending.last_line(self._rundir.err_path(self._number)),
+        )
 
     def _file(self, watch: _Watch | None, reason: str | None, elapsed_s: float) -> Outcome:
         """Write down how the session ended, and say what to exit with."""
-        code = 127 if watch is None else watch.process.returncode
+        code = _NOT_EXECUTED if watch is None else watch.process.returncode
         stop = None if watch is None or watch.stop is None else watch.stop.by
-        own_status = Status.COMPLETED if code == 0 else Status.FAILED
-        status = own_status if stop is None else stop.status
-        exit_code = 128 - code if code < 0 else code  # as shells report a signal
+        was_killed = watch is not None and watch.rung is Rung.KILL
         self._write(
             SessionEnded(
                 at=self._clock.wall(),
                 session=self._number,
-                status=status,
+                status=ending.status(code, stop),
                 reason=reason,
-                exit_code=exit_code,
+                exit_code=ending.shell_code(code),
                 elapsed_s=elapsed_s,
             )
         )
         self._file_in_index()
-        was_killed = watch is not None and code == -signal.SIGKILL and watch.rung is Rung.KILL
-        if stop is None:
-            process_exit_code = exit_code
-        elif was_killed:
-            process_exit_code = ExitCode.KILLED
-        else:
-            process_exit_code = ExitCode.INTERRUPTED if stop is StopReason.CTRL_C else ExitCode.OK
         session = journals.fold(self._spec, self._told).sessions[-1]
-        return Outcome(session=session, stop=stop, was_killed=was_killed, exit_code=process_exit_code)
+        return Outcome(session=session, exit_code=ending.process_exit_code(code, stop, was_killed=was_killed))
 
     def _file_in_index(self) -> None:
         give_up_at = time.monotonic() + _FINAL_TRIES_S
@@ -537,15 +459,3 @@ class Supervisor:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:g} min"
-
-
-def _last_line(path: Path) -> str:
-    """The last line of a text file that says something, without control characters, cut to a line's length."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 4096))
-            lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
-    except OSError:
-        return ""
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return "".join(character for character in last if character.isprintable())[:200]

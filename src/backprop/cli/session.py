@@ -118,7 +118,8 @@ def _supervise(
     claimed: Claimed, plan: "SessionPlan", recorder: "Recorder", observer: "Observer", *, ignore_hangup: bool
 ) -> "Outcome":
     """Run the session in this process. A home that is too full to begin leaves no half-made run behind."""
-    from backprop.runner import Signals, Supervisor
+    from backprop.runner import Supervisor
+    from backprop.supervisor.signals import Signals
 
     with Signals(ignore_hangup=ignore_hangup).caught() as signals:
         supervisor = Supervisor(

@@ -1,0 +1,79 @@
+"""How a session ended, in words and as an exit code. Pure, but for `last_line`."""
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from backprop.errors import ExitCode
+from backprop.records import Status, StopReason
+
+_TAIL_BYTES = 4096
+_LINE_LENGTH = 200
+
+
+def reason(
+    *,
+    code: int,
+    asked: str | None,
+    was_killed: bool,
+    was_oom: bool,
+    unkillable_pids: Sequence[int],
+    last_words: str,
+) -> str | None:
+    """Why a session ended; None for a trainer that just finished.
+
+    code: of the trainer, minus the signal's number where one ended it. asked: why we stopped it, if we did.
+    was_killed: we sent SIGKILL. was_oom: the kernel's out-of-memory killer struck somewhere during the session.
+    """
+    if asked is not None:
+        if unkillable_pids:
+            return f"{asked}; processes {list(unkillable_pids)} cannot be killed"
+        return f"{asked}; had to be killed" if was_killed and code == -signal.SIGKILL else asked
+    if code == 0:
+        return None
+    if code < 0:
+        if code == -signal.SIGKILL and was_oom:
+            return "killed by the kernel's out-of-memory killer"
+        return f"killed by {_signal_name(-code)}, which Backprop did not send"
+    told = f"exit code {code}" + (f": {last_words}" if last_words else "")
+    return f"{told} (the kernel's out-of-memory killer struck meanwhile)" if was_oom else told
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def status(code: int, stop: StopReason | None) -> Status:
+    """What the session is filed as."""
+    if stop is not None:
+        return stop.status
+    return Status.COMPLETED if code == 0 else Status.FAILED
+
+
+def shell_code(code: int) -> int:
+    """An exit code as shells report it: 128 and the signal's number where one ended the process."""
+    return 128 - code if code < 0 else code
+
+
+def process_exit_code(code: int, stop: StopReason | None, *, was_killed: bool) -> int:
+    """What the `backprop` process exits with: see the table in the README."""
+    if stop is None:
+        return shell_code(code)
+    if was_killed and code == -signal.SIGKILL:
+        return ExitCode.KILLED
+    return ExitCode.INTERRUPTED if stop is StopReason.CTRL_C else ExitCode.OK
+
+
+def last_line(path: Path) -> str:
+    """The last line of a text file that says something, without control characters, cut to a line's length."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+    except OSError:
+        return ""
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return "".join(character for character in last if character.isprintable())[:_LINE_LENGTH]

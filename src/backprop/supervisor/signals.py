@@ -1,0 +1,65 @@
+"""Signals to the supervisor as a queue that its loop reads, so that none of them ends it while its trainer lives on."""
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Iterator
+
+# Whatever could end the supervisor while its trainer lives on. All but the two that a terminal sends mean: stop.
+_SIGNALS = {
+    signal.SIGINT,
+    signal.SIGTSTP,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+}
+
+
+class Signals:
+    """Signals to the supervisor as a queue; also wakes the loop when a child dies. Use it in the main thread."""
+
+    def __init__(self, *, ignore_hangup: bool) -> None:
+        self._received: list[signal.Signals] = []
+        self._ignored = {signal.SIGHUP} if ignore_hangup else set()
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator["Signals"]:
+        """Between entering and leaving, signals land here instead of ending the process."""
+        self._wake_reader, wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(wake_writer, False)
+        before_fd = signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+        before = {
+            number: signal.signal(number, signal.SIG_IGN if number in self._ignored else self._handle)
+            for number in (*_SIGNALS, signal.SIGCHLD)
+        }
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(before_fd)
+            os.close(self._wake_reader)
+            os.close(wake_writer)
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if number != signal.SIGCHLD:
+            self._received.append(signal.Signals(number))
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until a signal comes, a child dies or the time is over."""
+        poll = select.poll()  # select() cannot watch descriptors above 1023
+        poll.register(self._wake_reader, select.POLLIN)
+        if poll.poll(max(0.0, timeout_s) * 1000):
+            with contextlib.suppress(BlockingIOError):
+                while os.read(self._wake_reader, 512):
+                    pass
+
+    def take(self) -> list[signal.Signals]:
+        """What has come since the last call, oldest first."""
+        taken, self._received = self._received, []
+        return taken

@@ -1,0 +1,83 @@
+"""How a session ended, as a table."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from backprop import ending
+from backprop.errors import ExitCode
+from backprop.records import Status, StopReason
+
+TIMEBOX, CTRL_C, USER = StopReason.TIMEBOX, StopReason.CTRL_C, StopReason.USER
+KILL, SEGV = -signal.SIGKILL, -signal.SIGSEGV
+
+# trainer's code, who asked, whether we sent SIGKILL -> status, exit code of `backprop`
+ENDINGS = [
+    (0, None, False, Status.COMPLETED, 0),
+    (3, None, False, Status.FAILED, 3),
+    (KILL, None, False, Status.FAILED, 137),
+    (SEGV, None, False, Status.FAILED, 139),
+    (0, TIMEBOX, False, Status.TIMEBOXED, 0),
+    (1, TIMEBOX, False, Status.TIMEBOXED, 0),
+    (-signal.SIGINT, TIMEBOX, False, Status.TIMEBOXED, 0),
+    (-signal.SIGTERM, TIMEBOX, False, Status.TIMEBOXED, 0),
+    (KILL, TIMEBOX, True, Status.TIMEBOXED, ExitCode.KILLED),
+    (0, TIMEBOX, True, Status.TIMEBOXED, 0),
+    (0, CTRL_C, False, Status.STOPPED, ExitCode.INTERRUPTED),
+    (KILL, CTRL_C, True, Status.STOPPED, ExitCode.KILLED),
+    (0, USER, False, Status.STOPPED, 0),
+    (KILL, USER, True, Status.STOPPED, ExitCode.KILLED),
+]
+
+
+@pytest.mark.parametrize(("code", "stop", "was_killed", "status", "exit_code"), ENDINGS)
+def test_status_and_exit_code(code: int, stop: StopReason | None, was_killed: bool, status: Status, exit_code: int):
+    """Who asked decides the status; the exit code tells whether it went gracefully."""
+    assert ending.status(code, stop) is status
+    assert ending.process_exit_code(code, stop, was_killed=was_killed) == exit_code
+
+
+REASONS = [
+    ({"code": 0}, None),
+    ({"code": 2}, "exit code 2"),
+    ({"code": 2, "last_words": "ValueError: x"}, "exit code 2: ValueError: x"),
+    ({"code": 1, "was_oom": True}, "exit code 1 (the kernel's out-of-memory killer struck meanwhile)"),
+    ({"code": KILL}, "killed by SIGKILL, which Backprop did not send"),
+    ({"code": KILL, "was_oom": True}, "killed by the kernel's out-of-memory killer"),
+    ({"code": SEGV, "was_oom": True}, "killed by SIGSEGV, which Backprop did not send"),
+    ({"code": -40}, "killed by signal 40, which Backprop did not send"),
+    ({"code": 1, "asked": "Ctrl-C", "last_words": "KeyboardInterrupt"}, "Ctrl-C"),
+    ({"code": KILL, "asked": "Ctrl-C", "was_killed": True}, "Ctrl-C; had to be killed"),
+    ({"code": 0, "asked": "Ctrl-C", "was_killed": True}, "Ctrl-C"),
+    ({"code": KILL, "asked": "x", "was_killed": True, "unkillable_pids": [7]}, "x; processes [7] cannot be killed"),
+]
+
+
+@pytest.mark.parametrize(("facts", "expected"), REASONS)
+def test_the_reason_in_words(facts: dict, expected: str | None):
+    """A stop is told as it was asked; a death as what it was."""
+    nothing = {"asked": None, "was_killed": False, "was_oom": False, "unkillable_pids": [], "last_words": ""}
+    assert ending.reason(**{**nothing, **facts}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (b"", ""),
+        (b"one\ntwo\n\n  \n", "two"),
+        (b"\r 10%\r 90%", "90%"),
+        (b"\x1b[31mred\x1b[0m\n", "[31mred[0m"),
+        (b"\xff\n", "\ufffd"),
+        (b"x" * 10_000, "x" * 200),
+    ],
+)
+def test_the_last_words(tmp_path: Path, text: bytes, line: str):
+    """The last line that says something, fit for one line of a terminal."""
+    (tmp_path / "err").write_bytes(text)
+    assert ending.last_line(tmp_path / "err") == line
+
+
+def test_no_file_has_no_last_words(tmp_path: Path):
+    """A trainer that was never launched said nothing."""
+    assert ending.last_line(tmp_path / "err") == ""
