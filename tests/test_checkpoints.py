@@ -7,6 +7,7 @@ import pickle
 import random
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -406,3 +407,18 @@ def test_no_content_makes_it_raise(tmp_path_factory: pytest.TempPathFactory, dat
     verdict = problem(str(saved(tmp_path_factory.mktemp("any"), name, data)))
     assert verdict is None or verdict.startswith("it")
     assert data or verdict == "it is empty"
+
+
+def test_a_zip_without_checksums_is_whole(tmp_path: Path):
+    """torch.save can be told not to compute checksums and writes zeros; torch.load reads such a file, and so do we."""
+    path = tmp_path / "model.pt"
+    content = b"weights" * 1000
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data/0", content)
+    checksum = zlib.crc32(content).to_bytes(4, "little")
+    data = path.read_bytes()
+    assert data.count(checksum) == 2  # in the member's own header, and in the table of contents
+    path.write_bytes(data.replace(checksum, b"\0" * 4))
+    assert problem(str(path)) is None
+    path.write_bytes(path.read_bytes()[:-10])
+    assert problem(str(path)) is not None
