@@ -14,7 +14,7 @@ import psutil
 
 from backprop import __version__
 from bench.rows import ROWS, Row
-from bench.workplace import FULL, QUICK
+from bench.workbench import FULL, QUICK
 
 _REACHED = {True: "yes", False: "**no**", None: "too noisy to tell"}
 

@@ -17,7 +17,7 @@ from backprop.store.index import Index
 from backprop.store.journal import Journal, TrainerLaunched
 from bench import archive
 from bench.measure import Cost, Spread, cost, interleaved, one_core, spread
-from bench.workplace import BACKPROP, Sizes, Workplace, wait_for, workplace
+from bench.workbench import BACKPROP, Sizes, Workbench, wait_for, workbench
 
 _MB = 1_000_000
 _STEP_S = 0.01  # 100 lines a second
@@ -42,7 +42,7 @@ class Row:
 
 def start(sizes: Sizes) -> list[Row]:
     """What `backprop run` adds to a script that does nothing."""
-    with workplace(sizes) as place:
+    with workbench(sizes) as place:
         plain = _added(place)
         rows = [
             Row(
@@ -77,7 +77,7 @@ class _Added:
     cpu_s: Spread
 
 
-def _added(place: Workplace) -> _Added:
+def _added(place: Workbench) -> _Added:
     script = str(place.folder / "nothing.py")
     bare: list[Cost] = []
     ours: list[Cost] = []
@@ -113,7 +113,7 @@ def slow_down(sizes: Sizes) -> list[Row]:
     """How much slower the same work is under Backprop, and what the machine's own noise is."""
     what = "training slow-down at 100 JSON lines/s"
     per_run = f"{sizes.steady_steps} steps of the same work, timed by the script"
-    with workplace(sizes) as place:
+    with workbench(sizes) as place:
         loops = _loops_for(place, _STEP_S)
         rows = _slow_down_rows(place, loops, what, f"{sizes.steady_rounds} rounds of bare, backprop, bare; {per_run}")
         if hasattr(os, "sched_setaffinity"):
@@ -123,7 +123,7 @@ def slow_down(sizes: Sizes) -> list[Row]:
     return rows
 
 
-def _slow_down_rows(place: Workplace, loops: int, what: str, how: str) -> list[Row]:
+def _slow_down_rows(place: Workbench, loops: int, what: str, how: str) -> list[Row]:
     script = str(place.folder / "steady.py")
     elapsed_path = place.folder / "elapsed"
     arguments = [str(place.sizes.steady_steps), str(loops), str(elapsed_path)]
@@ -155,7 +155,7 @@ def _slow_down_rows(place: Workplace, loops: int, what: str, how: str) -> list[R
     ]
 
 
-def _loops_for(place: Workplace, step_s: float) -> int:
+def _loops_for(place: Workbench, step_s: float) -> int:
     """How much work takes so long on this machine."""
     elapsed_path = place.folder / "elapsed"
     times = []
@@ -171,7 +171,7 @@ def _loops_for(place: Workplace, step_s: float) -> int:
 
 def ingest(sizes: Sizes) -> list[Row]:
     """How fast JSON lines get into the index: all at once afterwards, and behind a trainer that goes on."""
-    with workplace(sizes) as place:
+    with workbench(sizes) as place:
         reports = [_ingest(place, f"ingest{number}") for number in range(sizes.ingest_rounds)]
         rates = spread([sizes.ingest_lines / report["elapsed_s"] for report in reports])
         peak = max(report["peak_rss_bytes"] for report in reports) / _MB
@@ -195,7 +195,7 @@ def ingest(sizes: Sizes) -> list[Row]:
     ]
 
 
-def _ingest(place: Workplace, run_id: str) -> dict[str, float]:
+def _ingest(place: Workbench, run_id: str) -> dict[str, float]:
     spec = archive.spec_of(run_id)
     draft = place.home.begin(spec, None)
     journal = Journal(draft.journal_path)
@@ -215,7 +215,7 @@ def _ingest(place: Workplace, run_id: str) -> dict[str, float]:
     return report
 
 
-def _live_rate(place: Workplace) -> float:
+def _live_rate(place: Workbench) -> float:
     started_path = place.folder / "started"
     lines = place.sizes.burst_lines
     run_id = place.run_detached("burst.py", "--", str(lines), str(started_path))
@@ -238,7 +238,7 @@ def _live_rate(place: Workplace) -> float:
 def supervisor(sizes: Sizes) -> list[Row]:
     """What a supervisor costs while its trainer prints."""
     limits = "≤ 1 % of a core, RSS ≤ 60 MB"
-    with workplace(sizes) as place:
+    with workbench(sizes) as place:
         detached = place.run_detached("paced.py", "--", "0.1", "600")
         in_background = _usage(place, detached)
         in_terminal = _foreground_usage(place, "tenth", 0.1)
@@ -266,7 +266,7 @@ def supervisor(sizes: Sizes) -> list[Row]:
     ]
 
 
-def _foreground_usage(place: Workplace, run_id: str, period_s: float) -> "_Usage":
+def _foreground_usage(place: Workbench, run_id: str, period_s: float) -> "_Usage":
     process = place.start(run_id, "paced.py", "--", str(period_s), "600")
     wait_for(lambda: True if place.home.rundir(run_id).path.exists() else None)
     usage = _usage(place, run_id)
@@ -288,7 +288,7 @@ class _Usage:
         return f"{self.cpu_share * 100:.2f} % of a core, RSS {self.rss_bytes / _MB:.0f} MB"
 
 
-def _usage(place: Workplace, run_id: str) -> _Usage:
+def _usage(place: Workbench, run_id: str) -> _Usage:
     def pid() -> int | None:
         launched = any(isinstance(entry, TrainerLaunched) for entry in place.journal(run_id))
         found: int | None = place.document(run_id)["pid"] if launched else None
@@ -311,7 +311,7 @@ def _usage(place: Workplace, run_id: str) -> _Usage:
 
 def delay(sizes: Sizes) -> list[Row]:
     """How long after a trainer wrote a line another process sees it."""
-    with workplace(sizes) as place:
+    with workbench(sizes) as place:
         # a period that is no multiple of the supervisor's, so that every phase between the two comes up
         run_id = place.run_detached("paced.py", "--", "0.37", "600")
         in_index = spread(_delays_in_index(place, run_id))
@@ -335,7 +335,7 @@ def delay(sizes: Sizes) -> list[Row]:
     ]
 
 
-def _delays_in_index(place: Workplace, run_id: str) -> list[float]:
+def _delays_in_index(place: Workbench, run_id: str) -> list[float]:
     index = Index(place.home.index_path, 10.0)
     delays: list[float] = []
     seen = 0.0
@@ -353,7 +353,7 @@ def _delays_in_index(place: Workplace, run_id: str) -> list[float]:
     return delays
 
 
-def _delays_in_list(place: Workplace, run_id: str) -> list[float]:
+def _delays_in_list(place: Workbench, run_id: str) -> list[float]:
     out_path = place.home.rundir(run_id).out_path(1)
     delays = []
     for _ in range(place.sizes.delay_lines // 2):
@@ -373,7 +373,7 @@ def _delays_in_list(place: Workplace, run_id: str) -> list[float]:
 
 def stop(sizes: Sizes) -> list[Row]:
     """When the last process of a tree that ignores every polite signal is gone."""
-    with workplace(sizes) as place:
+    with workbench(sizes) as place:
         late = spread([_lateness(place) for _ in range(sizes.stubborn_rounds)])
     return [
         Row(
@@ -387,7 +387,7 @@ def stop(sizes: Sizes) -> list[Row]:
     ]
 
 
-def _lateness(place: Workplace) -> float:
+def _lateness(place: Workbench) -> float:
     options = ("--max-run-minutes", str(_TIMEBOX_S / 60), "--grace", str(_GRACE_S))
     run_id = place.run_detached(*options, "stubborn.py")
     wait_for(lambda: True if len(place.tree(run_id)) == _TREE_SIZE else None)
@@ -402,7 +402,7 @@ def _lateness(place: Workplace) -> float:
 
 def views(sizes: Sizes) -> list[Row]:
     """How long commands that look take when there is a lot to look at."""
-    with workplace(sizes) as place:
+    with workbench(sizes) as place:
         archive.fill(place.home, sizes.archive_runs)
         busy = next(place.home.run_ids())
         archive.add_points(place.home, busy, sizes.archive_points)
@@ -418,7 +418,7 @@ def views(sizes: Sizes) -> list[Row]:
         ]
 
 
-def _view_row(place: Workplace, what: str, how: str, *words: str, touch: bool = False, has_target: bool = True) -> Row:
+def _view_row(place: Workbench, what: str, how: str, *words: str, touch: bool = False, has_target: bool = True) -> Row:
     times = []
     for _ in range(place.sizes.archive_calls + 1):
         if touch:

@@ -72,7 +72,7 @@ QUICK = Sizes(
 )
 
 
-class Workplace:
+class Workbench:
     """A home, a folder with a copy of the scripts outside any git work tree, and what was started here."""
 
     def __init__(self, folder: Path, sizes: Sizes) -> None:
@@ -157,9 +157,9 @@ class Workplace:
 
 
 @contextmanager
-def workplace(sizes: Sizes) -> Iterator[Workplace]:
+def workbench(sizes: Sizes) -> Iterator[Workbench]:
     with tempfile.TemporaryDirectory(prefix="backprop-bench-") as folder:
-        place = Workplace(Path(folder).resolve(), sizes)
+        place = Workbench(Path(folder).resolve(), sizes)
         try:
             yield place
         finally:
