@@ -407,3 +407,12 @@ def test_the_module_runs_like_the_command(runs: Runs):
     """`python -m backprop` is the same program."""
     done = subprocess.run([sys.executable, "-m", "backprop", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == subprocess.run([BACKPROP, "--version"], capture_output=True, text=True, check=True).stdout
+
+
+def test_windows_is_told_of_wsl2():
+    """A clear message instead of a crash in a module that needs POSIX."""
+    program = "import sys; sys.platform = 'win32'; from backprop.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "WSL2" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
