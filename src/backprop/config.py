@@ -114,7 +114,7 @@ def load(
     def take_file(path: Path, values: dict[str, Any]) -> None:
         take(values, str(path))
         if "/" in (python := values.get("python") or ""):
-            merged["python"] = str(path.parent / python)
+            merged["python"] = str(path.parent / Path(python).expanduser())
 
     if user_file.exists():
         take_file(user_file, _read_json(user_file))

@@ -297,3 +297,22 @@ def test_ctrl_z_suspends_the_tree_and_its_clock(runs: Runs):
     document = runs.document()
     assert (document["status"], document["last_step"]) == ("completed", 39)
     assert document["elapsed_s"] < 6
+
+
+def test_without_a_sub_reaper_the_tree_is_found_by_its_mark(runs: Runs):
+    """macOS has no sub-reaper: sessions of their own and double-forked daemons are ended all the same."""
+    runs.script(STUBBORN + FAMILY.replace('    subprocess.Popen(["env", "-i", "/usr/bin/setsid", "/bin/sleep", "1001"])\n', "")
+                + "    time.sleep(1000)")  # fmt: skip
+    program = (
+        "import sys\n"
+        "from backprop.supervisor import launch\n"
+        "launch.HAS_SUBREAPER = False\n"
+        "sys.argv = ['backprop', 'run', 'train.py', '-m', '0.02', '--grace', '1']\n"
+        "from backprop.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=runs.work, env=runs.environment, check=False, timeout=60)
+    assert done.returncode == 137
+    assert runs.tree() == []
+    assert sleepers() == []
+    assert runs.document()["status"] == "timeboxed"
