@@ -28,6 +28,7 @@ class Runs:
             "BACKPROP_PYTHON": sys.executable,
             "BACKPROP_MIN_FREE_RAM_GB": "0",
             "BACKPROP_MIN_FREE_DISK_GB": "0",
+            "BACKPROP_MAX_PARALLEL": "1000",
         }
         self._started: list[subprocess.Popen[bytes]] = []
 

@@ -12,32 +12,32 @@ from backprop.records import Status, StopReason
 TIMEBOX, CTRL_C, USER = StopReason.TIMEBOX, StopReason.CTRL_C, StopReason.USER
 KILL, SEGV = -signal.SIGKILL, -signal.SIGSEGV
 
-# trainer's code, who asked, whether we sent SIGKILL -> status, exit code of `backprop`
+# trainer's code, who asked -> status, exit code of `backprop`
 ENDINGS = [
-    (0, None, False, Status.COMPLETED, 0),
-    (3, None, False, Status.FAILED, 3),
-    (KILL, None, False, Status.FAILED, 137),
-    (SEGV, None, False, Status.FAILED, 139),
-    (0, TIMEBOX, False, Status.TIMEBOXED, 0),
-    (1, TIMEBOX, False, Status.TIMEBOXED, 0),
-    (-signal.SIGINT, TIMEBOX, False, Status.TIMEBOXED, 0),
-    (-signal.SIGTERM, TIMEBOX, False, Status.TIMEBOXED, 0),
-    (KILL, TIMEBOX, True, Status.TIMEBOXED, ExitCode.KILLED),
-    (0, TIMEBOX, True, Status.TIMEBOXED, 0),
-    (0, CTRL_C, False, Status.STOPPED, ExitCode.INTERRUPTED),
-    (KILL, CTRL_C, True, Status.STOPPED, ExitCode.KILLED),
-    (0, USER, False, Status.STOPPED, 0),
-    (KILL, USER, True, Status.STOPPED, ExitCode.KILLED),
+    (0, None, Status.COMPLETED, 0),
+    (3, None, Status.FAILED, 3),
+    (KILL, None, Status.FAILED, 137),
+    (SEGV, None, Status.FAILED, 139),
+    (1, TIMEBOX, Status.TIMEBOXED, 0),
+    (-signal.SIGINT, TIMEBOX, Status.TIMEBOXED, 0),
+    (-signal.SIGTERM, TIMEBOX, Status.TIMEBOXED, 0),
+    (KILL, TIMEBOX, Status.TIMEBOXED, ExitCode.KILLED),
+    (0, TIMEBOX, Status.TIMEBOXED, 0),
+    (0, CTRL_C, Status.STOPPED, ExitCode.INTERRUPTED),
+    (KILL, CTRL_C, Status.STOPPED, ExitCode.KILLED),
+    (0, USER, Status.STOPPED, 0),
+    (KILL, USER, Status.STOPPED, ExitCode.KILLED),
 ]
 
 
-@pytest.mark.parametrize(("code", "stop", "was_killed", "status", "exit_code"), ENDINGS)
-def test_status_and_exit_code(code: int, stop: StopReason | None, was_killed: bool, status: Status, exit_code: int):
+@pytest.mark.parametrize(("code", "stop", "status", "exit_code"), ENDINGS)
+def test_status_and_exit_code(code: int, stop: StopReason | None, status: Status, exit_code: int):
     """Who asked decides the status; the exit code tells whether it went gracefully."""
     assert ending.status(code, stop) is status
-    assert ending.process_exit_code(code, stop, was_killed=was_killed) == exit_code
+    assert ending.process_exit_code(code, stop) == exit_code
 
 
+STRUCK, LIMIT = "the kernel killed a process of its tree for going over", "GB of RAM (--ram-limit)"
 REASONS = [
     ({"code": 0}, None),
     ({"code": 2}, "exit code 2"),
@@ -50,6 +50,12 @@ REASONS = [
     ({"code": 1, "asked": "Ctrl-C", "last_words": "KeyboardInterrupt"}, "Ctrl-C"),
     ({"code": KILL, "asked": "Ctrl-C", "was_killed": True}, "Ctrl-C; had to be killed"),
     ({"code": 0, "asked": "Ctrl-C", "was_killed": True}, "Ctrl-C"),
+    ({"code": KILL, "caged_bytes": 3 * 10**9}, f"{STRUCK} 3 {LIMIT}"),
+    ({"code": 1, "caged_bytes": 3 * 10**9}, f"exit code 1 after {STRUCK} 3 {LIMIT}"),
+    (
+        {"code": KILL, "asked": "too much", "caged_bytes": 3 * 10**9},
+        f"too much; {STRUCK} 3 {LIMIT} before it had stopped",
+    ),
     ({"code": KILL, "asked": "x", "was_killed": True, "unkillable_pids": [7]}, "x; processes [7] cannot be killed"),
 ]
 

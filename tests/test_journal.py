@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import Limits, ManifestEntry, Run, RunSpec, Status, StopReason
+from backprop.records import Limits, ManifestEntry, Run, RunSpec, Status, StopReason, Waiter
 from backprop.store import journal as journals
 from backprop.store.journal import (
     Admitted,
@@ -20,8 +20,11 @@ from backprop.store.journal import (
     CheckpointSkipped,
     Continued,
     Entry,
+    Governed,
     Journal,
+    NotContinued,
     Paused,
+    Queued,
     Refused,
     SessionEnded,
     SessionStarted,
@@ -56,10 +59,17 @@ def ended(session: int, status: Status, reason: str | None = None, exit_code: in
     return SessionEnded(at=LATER, session=session, status=status, reason=reason, exit_code=exit_code, elapsed_s=1.5)
 
 
+def queued(session: int, reason: str = "2 runs are going on", at: datetime = AT) -> Queued:
+    return Queued(at=at, session=session, reason=reason, figures={"running": []}, host="here", supervisor_pid=10)
+
+
 EVERY_ENTRY: list[Entry] = [
     started(1, resumed_from="/a/ckpt", script_sha256="0" * 64),
-    TrainerLaunched(at=AT, session=1, pid=11),
-    Admitted(at=AT, figures={"ram_available_bytes": 5, "disk_free_bytes": {"/": None}}),
+    TrainerLaunched(at=AT, session=1, pid=11, cage="/sys/fs/cgroup/x"),
+    queued(1),
+    Admitted(at=AT, figures={"ram_available_bytes": 5, "disk_free_bytes": {"/": None}}, place=3, gpus=("GPU-0",)),
+    NotContinued(at=AT, reason="it failed twice at step 3"),
+    Governed(at=AT, session=1, action="pause", reason="GPU 0 is at 90 °C", figures={"temp_c": 90.0}),
     Refused(at=AT, reason="no RAM: ü\n", figures={}),
     StopAsked(at=AT, session=1, by=StopReason.CTRL_C, detail="Ctrl-C", now=True),
     Signalled(at=AT, session=1, signal="SIGINT", pids=(11, 12)),
@@ -378,10 +388,43 @@ def test_a_refused_resume_changes_nothing():
     assert fold(SPEC, [*entries, Refused(at=LATER, reason="no RAM", figures={})]) == fold(SPEC, entries)
 
 
+def test_a_run_that_stands_in_line_is_queued():
+    """What it waits for, who waits and since when are known; what it waits for may change."""
+    run = fold(SPEC, [queued(1), queued(1, "1.0 GB of RAM are available", LATER)])
+    assert (run.status, run.reason) == (Status.QUEUED, "1.0 GB of RAM are available")
+    assert run.waiter == Waiter(session=1, host="here", supervisor_pid=10, since=AT)
+
+
+def test_a_run_whose_turn_has_come_waits_no_more():
+    """The session that it waited for is what it is now."""
+    assert fold(SPEC, [queued(1), started(1)]) == fold(SPEC, [started(1)])
+
+
+def test_a_run_may_stand_in_line_between_two_sessions():
+    """It is queued again, and keeps the sessions it had; refused, it is what the last of them came to."""
+    entries: list[Entry] = [started(1), ended(1, Status.TIMEBOXED, "over")]
+    run = fold(SPEC, [*entries, queued(2)])
+    assert (run.status, len(run.sessions), run.ended_at) == (Status.QUEUED, 1, None)
+    assert fold(SPEC, [*entries, queued(2), Refused(at=LATER, reason="Ctrl-C", figures={})]) == fold(SPEC, entries)
+
+
+def test_a_run_that_is_not_continued_says_why():
+    """The reason of the last session stays, and why there is no other is added."""
+    run = fold(
+        SPEC, [started(1), ended(1, Status.FAILED, "exit code 1"), NotContinued(at=LATER, reason="it is no use")]
+    )
+    assert (run.status, run.reason) == (Status.FAILED, "exit code 1; it is no use")
+
+
+def test_a_session_that_goes_on_cannot_be_queued():
+    """A word about the line that comes too late changes nothing."""
+    assert fold(SPEC, [started(1), queued(2)]) == fold(SPEC, [started(1)])
+
+
 TOLD_FOR_PEOPLE = [
     entry
     for entry in EVERY_ENTRY
-    if isinstance(entry, (Admitted, StopAsked, Signalled, CheckpointMeasured, CheckpointSkipped))
+    if isinstance(entry, (Admitted, Governed, StopAsked, Signalled, CheckpointMeasured, CheckpointSkipped))
 ]
 
 
@@ -397,6 +440,8 @@ any_entry = st.one_of(
     numbers.map(started),
     st.builds(TrainerLaunched, at=st.just(AT), session=numbers, pid=st.integers(1, 9)),
     st.builds(Refused, at=st.just(AT), reason=reasons, figures=st.just({})),
+    st.builds(NotContinued, at=st.just(AT), reason=reasons),
+    st.builds(queued, numbers, reasons),
     st.builds(StopAsked, at=st.just(AT), session=numbers, by=st.sampled_from(StopReason), detail=reasons),
     st.builds(Paused, at=st.just(AT), session=numbers, reason=reasons),
     st.builds(Continued, at=st.just(AT), session=numbers, paused_s=st.just(1.0)),

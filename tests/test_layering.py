@@ -14,18 +14,33 @@ WORDS = {"records", "errors", "protocol", "progress"}
 # what stands on the left may import the words, itself, and what stands on the right
 MAY_IMPORT = {
     **{word: set() for word in WORDS},
+    "cgroups": set(),
     "config": set(),
     "command": set(),
     "provenance": set(),
     "checkpoints": set(),
-    "governor": set(),
-    "supervisor": set(),
+    "governor": {"cgroups"},
+    "supervisor": {"cgroups"},
     "store": set(),
     "views": set(),
     "recorder": {"checkpoints", "store", "supervisor"},
     "recovery": {"provenance", "recorder", "store", "supervisor"},
     "ending": set(),
-    "runner": {"command", "ending", "provenance", "recorder", "store", "supervisor"},
+    "environment": {"governor", "store", "supervisor"},
+    "watchman": {"governor", "supervisor"},
+    "runner": {
+        "command",
+        "ending",
+        "environment",
+        "governor",
+        "provenance",
+        "recorder",
+        "store",
+        "supervisor",
+        "watchman",
+    },
+    "admission": {"governor", "provenance", "recorder", "store", "supervisor"},
+    "turns": {"admission", "checkpoints", "command", "governor", "recorder", "runner", "store", "supervisor"},
 }
 ANYTHING = {"cli", "__main__"}
 

@@ -20,8 +20,11 @@ from backprop.records import Limits, Record
 PROJECT_FILES = ("backprop.config.json", ".backprop.json", "pyproject.toml")
 _YEAR_MINUTES = 525_600.0
 _GB = 1_000_000_000
+_MB = 1_000_000
+_MAX_BYTES = 1_000_000 * _GB
 
 Minutes = Annotated[float, Meta(gt=0, le=_YEAR_MINUTES)]
+Gigabytes = Annotated[float, Meta(ge=0, le=1e6)]
 Text = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
@@ -32,8 +35,21 @@ class Config(Record, frozen=True):
     grace_seconds: Annotated[float, Meta(ge=0, le=86_400)] = field(name="graceSeconds", default=30.0)
     checkpoint_every_minutes: Minutes | None = field(name="checkpointEveryMinutes", default=None)
     framework: Literal["auto", "pytorch", "tensorflow"] = "auto"
-    min_free_ram_gb: Annotated[float, Meta(ge=0, le=1e6)] = field(name="minFreeRamGB", default=2.0)
-    min_free_disk_gb: Annotated[float, Meta(ge=0, le=1e6)] = field(name="minFreeDiskGB", default=0.1)
+    max_parallel: Annotated[int, Meta(ge=1, le=10_000)] = field(name="maxParallel", default=2)
+    wait: bool | Annotated[float, Meta(ge=0, le=_YEAR_MINUTES)] = True
+    min_free_ram_gb: Gigabytes = field(name="minFreeRamGB", default=2.0)
+    min_free_disk_gb: Gigabytes = field(name="minFreeDiskGB", default=0.1)
+    ram_limit_gb: Annotated[float, Meta(gt=0, le=1e6)] | None = field(name="ramLimitGB", default=None)
+    gpus: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    gpu_memory_limit: Annotated[str, Meta(pattern=r"^\d{1,6}(\.\d+)?%?\Z")] | float | None = field(
+        name="gpuMemoryLimit", default=None
+    )
+    gpu_probe: Literal["auto", "nvml", "nvidia-smi", "rocm", "none"] = field(name="gpu.probe", default="auto")
+    gpu_min_free_vram_mb: Annotated[float, Meta(ge=0, le=1e9)] = field(name="gpu.minFreeVramMB", default=2500.0)
+    gpu_max_temp_c: Annotated[float, Meta(ge=20, le=200)] = field(name="gpu.maxTempC", default=85.0)
+    max_pause_minutes: Annotated[float, Meta(ge=0, le=_YEAR_MINUTES)] = field(name="maxPauseMinutes", default=10.0)
+    retries: Annotated[int, Meta(ge=0, le=1000)] = 0
+    sessions: Annotated[int, Meta(ge=1, le=100_000)] = 1
     name: Text | None = None
     python: Text | None = None
     resume_arg: Annotated[str, Meta(pattern=r"^-[^\s=]+\Z")] | None = field(name="resumeArg", default=None)
@@ -43,13 +59,38 @@ class Config(Record, frozen=True):
     def limits(self) -> Limits:
         """The same in the program's units."""
         every = self.checkpoint_every_minutes
+        fraction, vram_bytes = _vram_limit(self.gpu_memory_limit)
         return Limits(
             timebox_s=self.max_run_minutes * 60,
             grace_s=self.grace_seconds,
             checkpoint_every_s=None if every is None else every * 60,
             min_free_ram_bytes=round(self.min_free_ram_gb * _GB),
             min_free_disk_bytes=round(self.min_free_disk_gb * _GB),
+            max_parallel=self.max_parallel,
+            gpu_count=self.gpus,
+            gpu_min_free_vram_bytes=round(self.gpu_min_free_vram_mb * _MB),
+            gpu_memory_fraction=fraction,
+            gpu_memory_bytes=vram_bytes,
+            gpu_max_temp_c=self.gpu_max_temp_c,
+            max_pause_s=self.max_pause_minutes * 60,
+            ram_limit_bytes=None if self.ram_limit_gb is None else round(self.ram_limit_gb * _GB),
         )
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long to stand in line at most; None: as long as it takes."""
+        if isinstance(self.wait, bool):
+            return None if self.wait else 0.0
+        return self.wait * 60
+
+
+def _vram_limit(limit: str | float | None) -> tuple[float | None, int | None]:
+    """--gpu-memory-limit as a share of the card, or as bytes: "80%" or GB."""
+    if limit is None:
+        return None, None
+    if isinstance(limit, str) and limit.endswith("%"):
+        return float(limit[:-1]) / 100, None
+    return None, round(float(limit) * _GB)
 
 
 # key -> (flag, what is allowed); read by error messages, by --help and by the test that keeps the docs complete
@@ -61,8 +102,19 @@ ALLOWED: Mapping[str, tuple[str, str]] = {
         f"minutes, more than 0 and at most {_YEAR_MINUTES:.0f}",
     ),
     "framework": ("-f/--framework", "auto, pytorch or tensorflow"),
+    "maxParallel": ("-p/--max-parallel", "a whole number of runs, 1 to 10000"),
+    "wait": ("--wait/--no-wait", f"true, false, or minutes, 0 to {_YEAR_MINUTES:.0f}"),
     "minFreeRamGB": ("--min-free-ram", "GB (1e9 bytes), 0 to 1000000"),
     "minFreeDiskGB": ("--min-free-disk", "GB (1e9 bytes), 0 to 1000000"),
+    "ramLimitGB": ("--ram-limit", "GB (1e9 bytes), more than 0 and at most 1000000"),
+    "gpus": ("--gpus", "a whole number of GPUs, 0 to 1000"),
+    "gpuMemoryLimit": ("-g/--gpu-memory-limit", "a share of the card such as 80%, or GB (1e9 bytes), more than 0"),
+    "gpu.probe": ("--gpu-probe", "auto, nvml, nvidia-smi, rocm or none"),
+    "gpu.minFreeVramMB": ("--gpu-min-vram", "MB (1e6 bytes), 0 to 1000000000"),
+    "gpu.maxTempC": ("--gpu-max-temp", "degrees Celsius, 20 to 200"),
+    "maxPauseMinutes": ("--max-pause-minutes", f"minutes, 0 to {_YEAR_MINUTES:.0f}"),
+    "retries": ("--retries", "a whole number, 0 to 1000"),
+    "sessions": ("--sessions", "a whole number, 1 to 100000"),
     "name": ("-n/--name", "text of 1 to 200 printable characters that is not 'last'"),
     "python": ("--python", "the path of a Python interpreter"),
     "resumeArg": ("--resume-arg", "a flag of your script, such as --resume, without blanks or '='"),
@@ -145,6 +197,9 @@ def _checked(key: str, value: Any, origin: str) -> Any:
     except (msgspec.ValidationError, UnicodeError):
         checked = math.nan  # as wrong as any other
     is_wrong_number = isinstance(checked, float) and not math.isfinite(checked)
+    if key == "gpuMemoryLimit" and not is_wrong_number:
+        fraction, vram_bytes = _vram_limit(checked)
+        is_wrong_number = not (0 < fraction <= 1 if fraction is not None else 0 < (vram_bytes or 0) <= _MAX_BYTES)
     is_wrong_name = key == "name" and isinstance(checked, str) and (not checked.isprintable() or checked == "last")
     if is_wrong_number or is_wrong_name:
         told = f"{origin} {value!r}" if is_flag else f"{origin}: {key} = {value!r}"

@@ -17,6 +17,7 @@ def reason(
     asked: str | None,
     was_killed: bool,
     was_oom: bool,
+    caged_bytes: int | None = None,
     unkillable_pids: Sequence[int],
     last_words: str,
 ) -> str | None:
@@ -24,19 +25,29 @@ def reason(
 
     code: of the trainer, minus the signal's number where one ended it. asked: why we stopped it, if we did.
     was_killed: we sent SIGKILL. was_oom: the kernel's out-of-memory killer struck somewhere during the session.
+    caged_bytes: the limit at which the kernel killed a process of this very tree, if it did.
     """
     if asked is not None:
         if unkillable_pids:
             return f"{asked}; processes {list(unkillable_pids)} cannot be killed"
+        if caged_bytes is not None:
+            return f"{asked}; {_struck(caged_bytes)} before it had stopped"
         return f"{asked}; had to be killed" if was_killed and code == -signal.SIGKILL else asked
     if code == 0:
         return None
+    if caged_bytes is not None:
+        struck = _struck(caged_bytes)
+        return struck if code == -signal.SIGKILL else f"exit code {shell_code(code)} after {struck}"
     if code < 0:
         if code == -signal.SIGKILL and was_oom:
             return "killed by the kernel's out-of-memory killer"
         return f"killed by {_signal_name(-code)}, which Backprop did not send"
     told = f"exit code {code}" + (f": {last_words}" if last_words else "")
     return f"{told} (the kernel's out-of-memory killer struck meanwhile)" if was_oom else told
+
+
+def _struck(limit_bytes: int) -> str:
+    return f"the kernel killed a process of its tree for going over {limit_bytes / 1e9:g} GB of RAM (--ram-limit)"
 
 
 def _signal_name(number: int) -> str:
@@ -58,11 +69,11 @@ def shell_code(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def process_exit_code(code: int, stop: StopReason | None, *, was_killed: bool) -> int:
+def process_exit_code(code: int, stop: StopReason | None) -> int:
     """What the `backprop` process exits with: see the table in the README."""
     if stop is None:
         return shell_code(code)
-    if was_killed and code == -signal.SIGKILL:
+    if code == -signal.SIGKILL:
         return ExitCode.KILLED
     return ExitCode.INTERRUPTED if stop is StopReason.CTRL_C else ExitCode.OK
 

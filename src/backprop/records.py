@@ -61,6 +61,30 @@ class Limits(Record, frozen=True):
     min_free_ram_bytes: int
     min_free_disk_bytes: int
     checkpoint_every_s: float | None = None  # None: the script saves when it likes
+    max_parallel: int = 2  # start only while fewer runs of this home are going on
+    gpu_count: int | None = None  # None: one where there is a GPU
+    gpu_min_free_vram_bytes: int = 2_500_000_000  # of each card that is chosen
+    gpu_memory_fraction: float | None = None  # of each chosen card's memory; this or the next one
+    gpu_memory_bytes: int | None = None
+    gpu_max_temp_c: float = 85.0
+    max_pause_s: float = 600.0  # a session may be paused so long in all before it is stopped
+    ram_limit_bytes: int | None = None  # of the trainer's whole tree
+
+
+class Gpu(Record, frozen=True):
+    """One graphics card, or one MIG slice of it, at one instant. None where the card does not say."""
+
+    index: int  # as its vendor's tool counts, in the order of the PCI bus; a slice has that of its card
+    uuid: str
+    name: str
+    vendor: str  # "nvidia" or "amd"
+    vram_total_bytes: int | None = None
+    vram_free_bytes: int | None = None
+    temp_c: float | None = None
+    utilization_percent: float | None = None
+    power_w: float | None = None
+    is_slice: bool = False  # a MIG device
+    process_vram_bytes: Mapping[int, int] | None = None  # process id -> what it holds; None: not known
 
 
 class Snapshot(Record, frozen=True):
@@ -68,9 +92,15 @@ class Snapshot(Record, frozen=True):
 
     cpu_count: int | None = None
     load_1min: float | None = None
-    ram_total_bytes: int | None = None
+    ram_total_bytes: int | None = None  # what this process could get at most: a container's limit counts
     ram_available_bytes: int | None = None
+    swap_total_bytes: int | None = None
+    swap_free_bytes: int | None = None
+    ram_pressure_percent: float | None = None  # of the last 10 s in which somebody waited for memory
+    disk_total_bytes: Mapping[str, int] = {}  # folder that will be written to -> size of its file system
     disk_free_bytes: Mapping[str, int] = {}  # folder that will be written to -> free bytes there
+    gpus: tuple[Gpu, ...] | None = ()  # None: nobody can tell; gpu_problem says why
+    gpu_problem: str | None = None
 
 
 class GitState(Record, frozen=True):
@@ -145,6 +175,15 @@ class Session(Record, frozen=True):
     exit_code: int | None = None
 
 
+class Waiter(Record, frozen=True):
+    """Who stands in line for a run's next session."""
+
+    session: int  # the number that session will have
+    host: str
+    supervisor_pid: int
+    since: datetime
+
+
 class Run(Record, frozen=True):
     """One experiment as its journal tells it: what was asked and what became of every session.
 
@@ -156,6 +195,7 @@ class Run(Record, frozen=True):
     sessions: tuple[Session, ...] = ()
     reason: str | None = None
     ended_at: datetime | None = None
+    waiter: Waiter | None = None  # while it is queued
 
     @property
     def last_session(self) -> Session | None:
@@ -173,3 +213,20 @@ class RunView(Record, frozen=True):
     params: Mapping[str, Any] = {}
     checkpoints: tuple[Checkpoint, ...] = ()  # oldest first
     note_count: int = 0
+
+
+class Ticket(Record, frozen=True):
+    """What a run that is going on holds of the machine, or one that stands in line asks of it."""
+
+    run_id: str
+    pid: int
+    user: str
+    since_unix_s: float  # when it joined the line, or was admitted
+    max_parallel: int
+    is_running: bool = False
+    is_away: bool = False  # suspended while it waited: others pass
+    waits_for: str | None = None
+    ram_bytes: int = 0  # what it was promised
+    ram_seen_bytes: int = 0  # the most that it was seen to hold
+    vram_bytes: Mapping[str, int] = {}  # uuid of a card -> the same there
+    vram_seen_bytes: Mapping[str, int] | None = None  # None: nobody can tell

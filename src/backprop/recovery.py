@@ -20,7 +20,7 @@ from backprop.records import Limits, Run, RunSpec, Session, Status
 from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.index import Index, open_index
-from backprop.store.journal import Journal, SessionEnded, SessionStarted
+from backprop.store.journal import Journal, Refused, SessionEnded, SessionStarted, TrainerLaunched
 from backprop.store.rundir import RUN_ID, Home, RunDir
 
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
@@ -99,10 +99,15 @@ def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | 
     patience_s: how long an orphaned trainer may take to finish its save; None: the session's grace. Does nothing for
     a run that has ended.
     """
-    run = journals.fold(spec, journals.read(rundir.journal_path)[0])
+    entries = journals.read(rundir.journal_path)[0]
+    run = journals.fold(spec, entries)
     if run.status.is_final:
         return
     session = run.last_session
+    if session is not None and session.status.is_final:
+        reason = "its supervisor died while it waited for another session"
+        journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
+        return
     if session is None:
         reason = "its supervisor died before the trainer was started"
         ended = SessionEnded(
@@ -115,7 +120,7 @@ def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | 
         )
         journal.append(ended)
         return
-    from backprop.supervisor import tree
+    from backprop.supervisor import cage, tree
 
     boot_id = provenance.boot_id()
     rebooted = session.boot_id is not None and boot_id is not None and session.boot_id != boot_id
@@ -123,6 +128,9 @@ def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | 
         patience_s = session.grace_s if patience_s is None else patience_s
         say(f"run {spec.id} lost its supervisor; ending what is left of it (at most {patience_s + 1:.0f} s) ...")
         tree.end_orphans(str(rundir.path), patience_s)
+    for entry in entries:
+        if isinstance(entry, TrainerLaunched) and entry.session == session.number and entry.cage is not None:
+            cage.remove_leftover(entry.cage)
     journal.append(
         SessionEnded(
             at=datetime.now(timezone.utc),
@@ -164,6 +172,9 @@ def claim(rundir: RunDir, run: Run, say: Say) -> Journal:
 
 def busy_message(run: Run) -> str:
     """Why a run that is going on cannot be had, and what to do."""
+    if run.waiter is not None:
+        who = f"process {run.waiter.supervisor_pid} on {run.waiter.host}"
+        return f"run {run.spec.id} stands in line, for {who}. Stop it first: backprop stop {run.spec.id}"
     session = run.last_session
     who = "" if session is None else f" by process {session.supervisor_pid} on {session.host}"
     return f"run {run.spec.id} is being run right now{who}. Stop it first: backprop stop {run.spec.id}"

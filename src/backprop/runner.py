@@ -1,6 +1,6 @@
 """One session from start to end: the story of the program.
 
-    start ──> launch ──> watch: read output · climb the stop ladder · hear requests ──> sweep ──> file
+    start ──> launch ──> watch: hear requests · read output · obey the governor · climb the ladder ──> sweep ──> file
 
 Whatever fails on the way, the trainer's tree is ended before this returns, and how it ended is in the journal.
 """
@@ -9,21 +9,23 @@ import contextlib
 import errno
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from backprop import command, ending, provenance
+from backprop import command, ending, environment, provenance
+from backprop.governor.guard import Action, Verdict, hard_ram_limit_bytes
+from backprop.governor.line import Place
 from backprop.progress import Progress, ProgressMeter
 from backprop.recorder import Recorder
-from backprop.records import Limits, Record, RunSpec, Session, StopReason
+from backprop.records import Gpu, Limits, Record, RunSpec, Session, StopReason
 from backprop.store import journal as journals
 from backprop.store.journal import (
     Continued,
+    Governed,
     Journal,
     Paused,
     SessionEnded,
@@ -33,14 +35,13 @@ from backprop.store.journal import (
     TrainerLaunched,
 )
 from backprop.store.rundir import RunDir
-from backprop.supervisor import control, ladder
+from backprop.supervisor import cage, control, ladder
+from backprop.supervisor.cage import Cage
 from backprop.supervisor.control import Control
 from backprop.supervisor.ladder import Ladder, Rung
-from backprop.supervisor.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE, adopt_orphans, has_no_descendants, launch
 from backprop.supervisor.signals import Signals
-
-if TYPE_CHECKING:
-    from psutil import Process
+from backprop.supervisor.trainer import Trainer
+from backprop.watchman import Watchman
 
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
 LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so long to end
@@ -71,22 +72,26 @@ class SessionPlan(Record, frozen=True):
     limits: Limits
     resumed_from: str | None = None
     resume_flag: str | None = None  # gets the checkpoint's path in the script's arguments
+    gpus: tuple[Gpu, ...] | None = None  # the cards it was given; None: whatever the trainer finds
+    gpu_probe: str = "auto"
 
 
 @dataclass
 class _Watch:
     """What changes while a trainer is watched."""
 
-    process: "subprocess.Popen[bytes]"
+    trainer: Trainer
     launched_at: float
     ladder: Ladder
     rung: Rung = Rung.NONE
     stop: StopAsked | None = None
     interrupted_at: float | None = None  # the first Ctrl-C
-    paused_s: float = 0.0
-    wanted_checkpoints: int = 0
+    paused_at: float | None = None  # by the governor, and still so
+    paused_s: float = 0.0  # in pauses that are over
+    checkpoints_due: int = 0  # by the clock, so far
+    checkpoints_asked: int = 0  # by the governor, so far
+    is_over_own_limit: bool = False
     is_behind: bool = False  # the trainer wrote more than the last look read
-    unkillable: list[int] = field(default_factory=list)
 
 
 class Outcome(Record, frozen=True):
@@ -94,6 +99,8 @@ class Outcome(Record, frozen=True):
 
     session: Session
     exit_code: int  # what the `backprop` process should exit with
+    last_step: int | None = None  # that the trainer reported in this session
+    is_over_own_limit: bool = False  # the governor ended it for using more than it may
 
 
 class Supervisor:
@@ -108,6 +115,7 @@ class Supervisor:
         recorder: Recorder,
         observer: Observer,
         signals: Signals,
+        place: Place,
         clock: Clock | None = None,
     ) -> None:
         self._rundir = rundir
@@ -116,12 +124,14 @@ class Supervisor:
         self._recorder = recorder
         self._observer = observer
         self._signals = signals
+        self._place = place
         self._clock = clock or Clock()
         self._meter = ProgressMeter()
         self._told: list[journals.Entry] = []
         self._number = 0
-        self._strangers: frozenset[Process] = frozenset()
+        self._cage: Cage | None = None
         self._limits: Limits
+        self._watchman: Watchman
         self._watch: _Watch
 
     def run(self, plan: SessionPlan) -> Outcome:
@@ -131,6 +141,16 @@ class Supervisor:
         """
         self._limits = plan.limits
         self._start(plan)
+        folders = (str(self._rundir.path), self._spec.cwd)
+        self._watchman = Watchman(plan.limits, folders, plan.gpus or (), plan.gpu_probe, self._place)
+        try:
+            return self._train(plan)
+        finally:
+            self._watchman.close()
+            if self._cage is not None:
+                self._cage.remove()
+
+    def _train(self, plan: SessionPlan) -> Outcome:
         oom_kills_before = provenance.oom_kill_count()
         try:
             self._launch(plan)
@@ -139,13 +159,17 @@ class Supervisor:
         try:
             self._observer.started(self._rundir.out_path(self._number), self._rundir.err_path(self._number))
             self._recorder.record_state(publish=True)
-            while not self._is_over():
+            while not self._watch.trainer.is_over():
                 self._signals.wait(self._next_wake_at() - self._clock.now())
                 self._hear()
                 self._look()
                 self._want_checkpoint()
+                self._obey_the_governor()
                 self._climb()
+            if self._watch.paused_at is not None:
+                self._go_on()  # somebody killed it while it stood still
             self._sweep()
+            self._look()
         except BaseException:
             self._end_after_a_bug()
             raise
@@ -178,52 +202,43 @@ class Supervisor:
         )
         if not is_written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._rundir.journal_path))
-        self._journal.read_new()  # only what comes from now on is a request to this session
 
     def _launch(self, plan: SessionPlan) -> None:
         timebox_s, grace_s = plan.limits.timebox_s, plan.limits.grace_s
-        self._write_control(self._clock.now() + timebox_s, wanted=0, stop=None)
-        if not has_no_descendants():
-            from backprop.supervisor import tree
-
-            self._strangers = tree.own_children()
-        adopt_orphans()
-        process = launch(
+        self._put_control(timebox_s, wanted=0, stop=None)
+        self._watchman.start(self._clock.now())
+        variables = environment.for_trainer(
+            self._spec, self._rundir, self._number, plan.limits, plan.resumed_from, plan.gpus
+        )
+        if plan.limits.ram_limit_bytes is not None:
+            hard = hard_ram_limit_bytes(plan.limits.ram_limit_bytes)
+            self._cage = cage.build(self._spec.id, self._number, hard)
+        trainer = Trainer.start(
             command.with_checkpoint(self._spec.command, plan.resume_flag, plan.resumed_from),
             self._spec.cwd,
-            self._environment(plan),
-            self._rundir.out_path(self._number),
-            self._rundir.err_path(self._number),
+            variables,
+            (self._rundir.out_path(self._number), self._rundir.err_path(self._number)),
+            str(self._rundir.path),
+            enter=None if self._cage is None else self._cage.enter,
         )
         now = self._clock.now()
         self._watch = _Watch(
-            process=process,
+            trainer=trainer,
             launched_at=now,
             ladder=ladder.at_timebox(now + timebox_s, timebox_s, grace_s, None),
         )
-        self._write(TrainerLaunched(at=self._clock.wall(), session=self._number, pid=process.pid))
+        cage_path = None if self._cage is None else str(self._cage.path)
+        self._write(TrainerLaunched(at=self._clock.wall(), session=self._number, pid=trainer.pid, cage=cage_path))
 
-    def _environment(self, plan: SessionPlan) -> dict[str, str]:
-        """What the trainer finds in its environment: the contract with the script."""
-        environment = {key: value for key, value in os.environ.items() if key != "BACKPROP_RESUME_FROM"}
-        environment |= {
-            "BACKPROP_RUN_ID": self._spec.id,
-            RUN_DIR_VARIABLE: str(self._rundir.path),
-            "BACKPROP_SESSION": str(self._number),
-            "BACKPROP_TIMEBOX_S": f"{plan.limits.timebox_s:g}",
-            "BACKPROP_CONTROL": str(self._rundir.control_path),
-            "BACKPROP_FRAMEWORK": self._spec.framework,
-            "PYTHONUNBUFFERED": "1",
-        }
-        environment.pop("BACKPROP_CHECKPOINT_EVERY_S", None)
-        if plan.limits.checkpoint_every_s is not None:
-            environment["BACKPROP_CHECKPOINT_EVERY_S"] = f"{plan.limits.checkpoint_every_s:g}"
-        if plan.resumed_from is not None:
-            environment["BACKPROP_RESUME_FROM"] = plan.resumed_from
-        return environment
+    def _write_control(self) -> None:
+        """Tell the trainer how things stand."""
+        watch = self._watch
+        left_s = watch.ladder.interrupt_at - self._clock.now()
+        # it was asked to stop once the ladder's first rung is climbed, not when somebody asked us
+        stop = watch.stop if watch.rung >= Rung.WARN else None
+        self._put_control(left_s, watch.checkpoints_due + watch.checkpoints_asked, stop)
 
-    def _write_control(self, deadline: float, *, wanted: int, stop: StopAsked | None) -> None:
-        left_s = deadline - self._clock.now()
+    def _put_control(self, left_s: float, wanted: int, stop: StopAsked | None) -> None:
         with contextlib.suppress(OSError):  # a full disk: the trainer hears of it by SIGINT instead
             control.write(
                 self._rundir.control_path,
@@ -238,33 +253,6 @@ class Supervisor:
             )
 
     # -- watch
-
-    def _is_over(self) -> bool:
-        self._reap()
-        return self._watch.process.returncode is not None
-
-    def _members(self) -> "list[Process]":
-        """The living processes of the trainer's tree."""
-        from backprop.supervisor import tree
-
-        return tree.members(self._watch.process.pid, str(self._rundir.path), self._strangers)
-
-    def _is_gone(self) -> bool:
-        """True when nothing is left of the tree. Collects what is dead."""
-        self._reap()
-        # a snapshot can miss a process that forks anew all the time; the kernel's word cannot
-        return has_no_descendants() if HAS_SUBREAPER and not self._strangers else not self._members()
-
-    def _reap(self) -> None:
-        """Collect dead children: the trainer, and orphans of its tree that came to us."""
-        process = self._watch.process
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid == 0:
-                    break
-                if pid == process.pid:
-                    process.returncode = os.waitstatus_to_exitcode(status)
 
     def _next_wake_at(self) -> float:
         now = self._clock.now()
@@ -300,6 +288,8 @@ class Supervisor:
     def _stop(self, stop: StopAsked) -> None:
         """Set the ladder for a stop that is in the journal. The first to ask is who the session ends for."""
         watch = self._watch
+        if watch.paused_at is not None:
+            self._go_on()  # a process that stands still could not hear of it
         watch.stop = watch.stop or stop
         now = self._clock.now()
         if stop.by is StopReason.TIMEBOX:
@@ -322,20 +312,100 @@ class Supervisor:
                     deadline, self._limits.timebox_s, self._limits.grace_s, self._meter.progress.notice_s
                 )
         self._journal.append()  # what a full disk kept waiting
-        self._observer.looked(self._meter.progress, watch.ladder.interrupt_at - now)
+        self._observer.looked(self._meter.progress, watch.ladder.interrupt_at - (watch.paused_at or now))
 
     def _want_checkpoint(self) -> None:
         every_s, watch = self._limits.checkpoint_every_s, self._watch
-        if every_s is None or watch.stop is not None:
+        if every_s is None or watch.stop is not None or watch.paused_at is not None:
             return
         due = int((self._clock.now() - watch.launched_at - watch.paused_s) / every_s)
-        if due > watch.wanted_checkpoints:
-            watch.wanted_checkpoints = due
-            self._write_control(watch.ladder.interrupt_at, wanted=due, stop=None)
+        if due > watch.checkpoints_due:
+            watch.checkpoints_due = due
+            self._write_control()
+
+    # -- the governor's word
+
+    def _obey_the_governor(self) -> None:
+        watch = self._watch
+        if watch.paused_at is not None:
+            watch.trainer.freeze()  # what was started, or set going by somebody else, since the last look
+        verdict = self._watchman.look(self._clock.now(), watch.trainer.members, self._meter.progress.longest_save_s)
+        if verdict.action is Action.GO_ON:
+            return
+        if watch.stop is not None and (verdict.action is not Action.KILL or watch.stop.now):
+            self._watchman.went_on(self._clock.now())  # it is being stopped: nothing else is to be done to it
+            return
+        self._write(
+            Governed(
+                at=self._clock.wall(),
+                session=self._number,
+                action=verdict.action.value,
+                reason=verdict.reason,
+                figures=dict(verdict.figures),
+            )
+        )
+        self._do(verdict)
+
+    def _do(self, verdict: Verdict) -> None:
+        watch = self._watch
+        match verdict.action:
+            case Action.SAVE:
+                watch.checkpoints_asked += 1
+                self._write_control()
+                self._observer.said(f"{verdict.reason}: a checkpoint is asked for")
+            case Action.PAUSE:
+                watch.paused_at = self._clock.now()
+                watch.trainer.freeze()
+                self._tell_paused(verdict.reason)
+                self._observer.said(f"paused: {verdict.reason}")
+            case Action.CONTINUE:
+                self._go_on()
+                self._observer.said(f"going on: {verdict.reason}")
+            case Action.STOP:
+                watch.is_over_own_limit = verdict.is_over_own_limit
+                self._observer.said(f"stopping: {verdict.reason}")
+                self._ask_stop(StopReason.GOVERNOR, verdict.reason)
+            case Action.KILL:
+                watch.is_over_own_limit = verdict.is_over_own_limit
+                self._observer.said(f"killing: {verdict.reason}")
+                self._ask_stop(StopReason.GOVERNOR, verdict.reason, now=True)
+
+    def _tell_paused(self, reason: str) -> None:
+        self._write(Paused(at=self._clock.wall(), session=self._number, reason=reason))
+        self._recorder.record_state(publish=True)
+
+    def _go_on(self) -> None:
+        """Let a tree that stands still go on. The time between does not count."""
+        watch, now = self._watch, self._clock.now()
+        paused_s = now - (watch.paused_at or now)
+        watch.paused_at = None
+        watch.paused_s += paused_s
+        watch.ladder = ladder.shifted(watch.ladder, paused_s)
+        self._watchman.went_on(now)
+        self._write_control()
+        watch.trainer.signal(signal.SIGCONT)
+        self._write(Continued(at=self._clock.wall(), session=self._number, paused_s=paused_s))
+        self._recorder.record_state(publish=True)
+
+    def _suspend(self) -> None:
+        """Ctrl-Z: stop the tree and ourselves; go on with both at `fg` or `bg`, unless the governor had paused it."""
+        watch = self._watch
+        was_paused = watch.paused_at is not None
+        if not was_paused:
+            watch.paused_at = self._clock.now()
+            watch.trainer.freeze()
+            self._tell_paused("Ctrl-Z")
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if not was_paused:
+            self._go_on()
+
+    # -- the stop ladder
 
     def _climb(self) -> None:
         """Climb every rung of the stop ladder that is due."""
         watch = self._watch
+        if watch.paused_at is not None:
+            return  # the ladder is moved by as much when the trainer goes on
         now = self._clock.now()
         due = watch.ladder.due(now)
         is_late = due > Rung.INTERRUPT and watch.rung < Rung.INTERRUPT
@@ -348,92 +418,63 @@ class Supervisor:
             if watch.rung is Rung.WARN:
                 if watch.stop is None:
                     self._ask_stop(StopReason.TIMEBOX, f"timebox of {_minutes(self._limits.timebox_s)} ended")
-                self._write_control(watch.ladder.interrupt_at, wanted=watch.wanted_checkpoints, stop=watch.stop)
+                self._write_control()
             elif watch.rung is Rung.KILL:
                 self._kill()
             elif due < Rung.KILL:
                 self._signal(signal.SIGINT if watch.rung is Rung.INTERRUPT else signal.SIGTERM)
 
     def _kill(self) -> None:
-        from backprop.supervisor import tree
-
-        watch = self._watch
-        pids = tuple(process.pid for process in self._members())
-        watch.unkillable = tree.kill(self._members, self._is_gone, {stranger.pid for stranger in self._strangers})
+        pids = self._watch.trainer.kill()
         self._write(Signalled(at=self._clock.wall(), session=self._number, signal="SIGKILL", pids=pids))
-        if watch.unkillable and watch.process.returncode is None:
-            watch.process.returncode = -signal.SIGKILL  # it hangs in the kernel; nobody can do more
+
+    def _signal(self, number: signal.Signals) -> None:
+        pids = self._watch.trainer.signal(number)
+        self._write(Signalled(at=self._clock.wall(), session=self._number, signal=number.name, pids=pids))
 
     def _end_after_a_bug(self) -> None:
         """A bug of ours must not leave a trainer behind, nor take its work with it: ask, wait for the grace, kill."""
-        from backprop.supervisor import tree
-
-        tree.send(tree.interrupt_targets(self._watch.process.pid), signal.SIGINT)
-        tree.wait_gone(self._is_gone, self._limits.grace_s)
-        self._kill()
-
-    def _signal(self, number: signal.Signals) -> None:
-        """SIGINT to the root only; anything else to the whole tree."""
-        from backprop.supervisor import tree
-
-        root = self._watch.process.pid
-        targets = tree.interrupt_targets(root) if number is signal.SIGINT else self._members()
-        pids = tree.send(targets, number)
-        self._write(Signalled(at=self._clock.wall(), session=self._number, signal=number.name, pids=pids))
-
-    def _suspend(self) -> None:
-        """Ctrl-Z: stop the tree and ourselves; go on with both at `fg` or `bg`. The time between does not count."""
-        from backprop.supervisor import tree
-
-        watch = self._watch
-        since = self._clock.now()
-        self._write(Paused(at=self._clock.wall(), session=self._number, reason="Ctrl-Z"))
-        self._recorder.record_state(publish=True)
-        stopped = self._members()
-        tree.send(stopped, signal.SIGSTOP)
-        os.kill(os.getpid(), signal.SIGSTOP)
-        tree.send(self._members(), signal.SIGCONT)
-        paused_s = self._clock.now() - since
-        watch.paused_s += paused_s
-        watch.ladder = ladder.shifted(watch.ladder, paused_s)
-        self._write_control(watch.ladder.interrupt_at, wanted=watch.wanted_checkpoints, stop=watch.stop)
-        self._write(Continued(at=self._clock.wall(), session=self._number, paused_s=paused_s))
-        self._recorder.record_state(publish=True)
+        self._watch.trainer.end(self._limits.grace_s)
 
     # -- end
 
     def _sweep(self) -> None:
         """End what the trainer left behind when it exited: SIGTERM, then SIGKILL."""
         watch = self._watch
-        if watch.unkillable or self._is_gone():
+        if watch.trainer.unkillable_pids or watch.trainer.is_gone():
             return
-        from backprop.supervisor import tree
-
         self._signal(signal.SIGTERM)
         patience_s = min(LEFTOVER_GRACE_S, self._limits.grace_s, max(0.0, watch.ladder.kill_at - self._clock.now()))
         give_up_at = time.monotonic() + patience_s
-        while not self._is_gone() and time.monotonic() < give_up_at:
+        while not watch.trainer.is_gone() and time.monotonic() < give_up_at:
             self._signals.wait(0.05)
-        watch.unkillable = tree.kill(self._members, self._is_gone, {stranger.pid for stranger in self._strangers})
+        watch.trainer.kill()
 
     def _reason(self, oom_kills_before: int | None) -> str | None:
         """Why the session ended; None for a trainer that just finished."""
         watch = self._watch
         oom_kills = provenance.oom_kill_count()
         return ending.reason(
-            code=watch.process.returncode,
+            code=watch.trainer.code,
             asked=None if watch.stop is None else watch.stop.detail,
             was_killed=watch.rung is Rung.KILL,
             was_oom=oom_kills is not None and oom_kills_before is not None and oom_kills > oom_kills_before,
-            unkillable_pids=watch.unkillable,
+            caged_bytes=self._caged_bytes(),
+            unkillable_pids=watch.trainer.unkillable_pids,
             last_words=ending.last_line(self._rundir.err_path(self._number)),
         )
 
+    def _caged_bytes(self) -> int | None:
+        """The kernel's limit on the tree if it killed somebody there."""
+        limit = self._limits.ram_limit_bytes
+        if self._cage is None or limit is None or not self._cage.oom_kill_count():
+            return None
+        return hard_ram_limit_bytes(limit)
+
     def _file(self, watch: _Watch | None, reason: str | None, elapsed_s: float) -> Outcome:
         """Write down how the session ended, and say what to exit with."""
-        code = _NOT_EXECUTED if watch is None else watch.process.returncode
+        code = _NOT_EXECUTED if watch is None else watch.trainer.code
         stop = None if watch is None or watch.stop is None else watch.stop.by
-        was_killed = watch is not None and watch.rung is Rung.KILL
         self._write(
             SessionEnded(
                 at=self._clock.wall(),
@@ -446,7 +487,12 @@ class Supervisor:
         )
         self._file_in_index()
         session = journals.fold(self._spec, self._told).sessions[-1]
-        return Outcome(session=session, exit_code=ending.process_exit_code(code, stop, was_killed=was_killed))
+        return Outcome(
+            session=session,
+            exit_code=ending.process_exit_code(code, stop),
+            last_step=self._meter.progress.step,
+            is_over_own_limit=watch is not None and watch.is_over_own_limit,
+        )
 
     def _file_in_index(self) -> None:
         give_up_at = time.monotonic() + _FINAL_TRIES_S

@@ -3,15 +3,22 @@
 import os
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, say, working_folder
-from backprop.errors import UsageError
-from backprop.records import Status
-from backprop.store.index import SORT_KEYS
+from backprop.errors import NoSuchRunError, UsageError
+from backprop.records import Run, Status
+from backprop.store.index import SORT_KEYS, Index
 from backprop.store.rundir import Home
+
+if TYPE_CHECKING:
+    from backprop.views.machine import Occupancy
 
 _FOLLOW_POLL_S = 0.1
 _FOLLOW_REFRESH_S = 1.0
@@ -55,7 +62,7 @@ def status(*, run: str | None, as_json: bool) -> None:
 
     RUN is an id, a unique beginning of one, a unique name, or 'last'.
     """
-    from backprop.views import document, tables
+    from backprop.views import document, machine, tables
 
     home = Home.from_environment()
     now = datetime.now(timezone.utc)
@@ -68,14 +75,38 @@ def status(*, run: str | None, as_json: bool) -> None:
                 print(tables.run_details(view, now, is_valid), end="")
             return
         going_on = index.select([member.value for member in Status if not member.is_final])
-    from backprop.governor.probes import read_snapshot
+    from backprop import config
+    from backprop.admission import read_machine
 
-    snapshot = read_snapshot([str(home.path), str(working_folder())])
+    folder = working_folder()
+    settings = config.load(flags={}, environment=os.environ, start=folder, user_file=home.user_config_path).config
+    snapshot = read_machine([str(home.path), str(folder)], settings.gpu_probe)
+    occupancy = _occupancy(home)
     if as_json:
-        runs = [document.run_document(view, now, is_valid) for view in going_on]
-        print(document.encode({"machine": document.machine_document(snapshot), "running": runs}))
+        told = {
+            "machine": document.machine_document(snapshot),
+            "running": [document.run_document(view, now, is_valid) for view in going_on],
+            "slots": {
+                "limit": settings.max_parallel,
+                "taken": [document.ticket_document(ticket) for ticket in occupancy.taken],
+            },
+            "queue": [document.ticket_document(ticket) for ticket in occupancy.queue],
+        }
+        print(document.encode(told))
     else:
-        print(tables.machine_summary(snapshot, going_on, now), end="")
+        print(machine.machine_summary(snapshot, settings.limits, occupancy, going_on, now), end="")
+
+
+def _occupancy(home: Home) -> "Occupancy":
+    from backprop import provenance
+    from backprop.governor.line import Line
+    from backprop.views.machine import Occupancy
+
+    tickets = [entry.ticket for entry in Line(home.line_path, provenance.host()).read() if entry.ticket is not None]
+    return Occupancy(
+        taken=tuple(ticket for ticket in tickets if ticket.is_running),
+        queue=tuple(ticket for ticket in tickets if not ticket.is_running),
+    )
 
 
 @click.command()
@@ -85,36 +116,83 @@ def status(*, run: str | None, as_json: bool) -> None:
 @click.option("--session", type=click.IntRange(min=1), help="Of this session; else the last.")
 def logs(*, run: str, follow: bool, stderr: bool, session: int | None) -> None:
     """Print what the trainer wrote."""
-    from backprop import recovery
-
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        view = find_run(index, run)
-        run_id, last = view.run.spec.id, view.run.last_session
-        if last is None:
-            raise UsageError(f"run {run_id} never started: {view.run.reason or view.run.status.value}.")
-        number = session or last.number
-        if number > last.number:
-            raise UsageError(f"run {run_id} has {last.number} session(s), not {number}.")
-        rundir = home.rundir(run_id)
-        path = rundir.err_path(number) if stderr else rundir.out_path(number)
-        if not path.exists():
-            say(f"{path} is not there: the trainer was never launched.")
-            return
-        with path.open("rb", buffering=0) as file:
-            is_going_on = follow and not view.run.status.is_final
-            looked_at = time.monotonic()
-            while True:
-                while data := file.read(_COPY_BYTES):
-                    sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
-                if not is_going_on:
-                    break
-                time.sleep(_FOLLOW_POLL_S)
-                if time.monotonic() - looked_at > _FOLLOW_REFRESH_S:
-                    looked_at = time.monotonic()
-                    recovery.refresh(home, index, rundir, say)
-                    now = index.get(run_id)
-                    is_going_on = now is not None and not now.run.status.is_final
+        current = _Current(home, index, find_run(index, run).run)
+        if follow:
+            current.wait_for_session_after(0)  # it may stand in line for its first
+        number = _number_to_show(current.run, session)
+        while True:
+            path = current.rundir.err_path(number) if stderr else current.rundir.out_path(number)
+            if not path.exists():
+                say(f"{path} is not there: the trainer was never launched.")
+                return
+            _copy(path, partial(current.is_going_on, number) if follow else lambda: False)
+            if not follow or session is not None:
+                break
+            current.wait_for_session_after(number)
+            if _newest(current.run) == number:
+                break
+            number = _newest(current.run)
     if follow and os.isatty(sys.stdout.fileno()):
-        say(f"run {run_id} is not going on.")
+        say(f"run {current.run.spec.id} is not going on.")
+
+
+class _Current:
+    """A run as it goes on, looked at once a second."""
+
+    def __init__(self, home: Home, index: Index, run: Run) -> None:
+        self.run = run
+        self.rundir = home.rundir(run.spec.id)
+        self._home = home
+        self._index = index
+        self._looked_at = time.monotonic()
+
+    def is_going_on(self, number: int) -> bool:
+        """Whether the session of that number has not ended yet."""
+        self._refresh()
+        return any(session.number == number and not session.status.is_final for session in self.run.sessions)
+
+    def wait_for_session_after(self, number: int) -> None:
+        """Until there is a newer one, or nothing goes on any more."""
+        while _newest(self.run) <= number and not self.run.status.is_final:
+            time.sleep(_FOLLOW_POLL_S)
+            self._refresh()
+
+    def _refresh(self) -> None:
+        from backprop import recovery
+
+        if time.monotonic() - self._looked_at > _FOLLOW_REFRESH_S:
+            self._looked_at = time.monotonic()
+            recovery.refresh(self._home, self._index, self.rundir, say)
+            view = self._index.get(self.run.spec.id)
+            if view is None:
+                raise NoSuchRunError(f"run {self.run.spec.id} was removed.")
+            self.run = view.run
+
+
+def _newest(run: Run) -> int:
+    return max((session.number for session in run.sessions), default=0)
+
+
+def _number_to_show(run: Run, wanted: int | None) -> int:
+    """Raises UsageError when there is no such session."""
+    newest = _newest(run)
+    if newest == 0:
+        raise UsageError(f"run {run.spec.id} never started: {run.reason or run.status.value}.")
+    if wanted is not None and wanted > newest:
+        raise UsageError(f"run {run.spec.id} has {newest} session(s), not {wanted}.")
+    return wanted or newest
+
+
+def _copy(path: Path, is_growing: Callable[[], bool]) -> None:
+    """Print a file, and what is added to it while it grows."""
+    with path.open("rb", buffering=0) as file:
+        while True:
+            was_growing = is_growing()
+            while data := file.read(_COPY_BYTES):
+                sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+            if not was_growing:
+                return
+            time.sleep(_FOLLOW_POLL_S)

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -30,12 +31,12 @@ _GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, 
 @click.argument("run")
 @click.option("--now", is_flag=True, help="Kill it at once, without time to save.")
 def stop(*, run: str, now: bool) -> None:
-    """Stop a run gracefully and wait until it has ended."""
+    """Stop a run gracefully and wait until it has ended; one that is queued leaves the line."""
     home = Home.from_environment()
     with open_caught_up(home) as index:
         view = find_run(index, run)
-        session = view.run.last_session
-        if view.run.status.is_final or session is None:
+        answering = _who_answers(view.run)
+        if answering is None:
             say(f"run {view.run.spec.id} is not going on ({view.run.status.value}).")
             return
         rundir = home.rundir(view.run.spec.id)
@@ -44,7 +45,7 @@ def stop(*, run: str, now: bool) -> None:
         journal.append(
             StopAsked(
                 at=datetime.now(timezone.utc),
-                session=session.number,
+                session=answering.session,
                 by=StopReason.USER,
                 detail=detail,
                 now=now,
@@ -52,13 +53,31 @@ def stop(*, run: str, now: bool) -> None:
         )
         journal.close()
         with suppress(ProcessLookupError, PermissionError):
-            os.kill(session.supervisor_pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
-        ended = _wait_for_end(home, view.run, _STOP_NOW_S if now else session.grace_s + _STOP_MARGIN_S)
+            os.kill(answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
+        ended = _wait_for_end(home, view.run, _STOP_NOW_S if now else answering.grace_s + _STOP_MARGIN_S)
         if ended is None and now:
-            ended = _end_without_supervisor(home, index, view.run)
+            ended = _end_without_supervisor(home, index, view.run, answering)
         if ended is None:
             raise BusyError(f"run {view.run.spec.id} has not stopped yet; to kill it: backprop stop {run} --now")
         say(f"run {ended.spec.id} {ended.status.value}" + (f": {ended.reason}" if ended.reason else ""))
+
+
+class _Answering(NamedTuple):
+    """Who answers for a run that is going on, or stands in line."""
+
+    session: int
+    pid: int
+    host: str
+    grace_s: float
+
+
+def _who_answers(run: Run) -> _Answering | None:
+    session = run.last_session
+    if run.waiter is not None:
+        return _Answering(run.waiter.session, run.waiter.supervisor_pid, run.waiter.host, 0.0)
+    if run.status.is_final or session is None:
+        return None
+    return _Answering(session.number, session.supervisor_pid, session.host, session.grace_s)
 
 
 def _wait_for_end(home: Home, run: Run, timeout_s: float) -> Run | None:
@@ -73,16 +92,18 @@ def _wait_for_end(home: Home, run: Run, timeout_s: float) -> Run | None:
     return None
 
 
-def _end_without_supervisor(home: Home, index: Index, run: Run) -> Run | None:
-    """Kill a supervisor that does not answer, and let recovery end what is left."""
+def _end_without_supervisor(home: Home, index: Index, run: Run, answering: _Answering) -> Run | None:
+    """Kill a supervisor that does not answer, and let recovery end what is left.
+
+    It is alive: it held the run's lock a moment ago, or the run would have been settled.
+    """
     from backprop import recovery
 
-    session = run.last_session
-    if session is None or session.host != provenance.host() or session.boot_id != provenance.boot_id():
+    if answering.host != provenance.host():
         return None
-    say(f"the supervisor (process {session.supervisor_pid}) does not answer; killing it")
+    say(f"the supervisor (process {answering.pid}) does not answer; killing it")
     with suppress(ProcessLookupError):
-        os.kill(session.supervisor_pid, signal.SIGKILL)
+        os.kill(answering.pid, signal.SIGKILL)
     time.sleep(_POLL_S)
     recovery.refresh(home, index, home.rundir(run.spec.id), say)
     return _wait_for_end(home, run, _STOP_NOW_S)

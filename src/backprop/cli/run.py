@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -15,14 +15,35 @@ from backprop.cli import session
 from backprop.cli.common import check_text, find_run, json_option, open_caught_up, say, working_folder
 from backprop.errors import UsageError
 from backprop.records import Limits, RunSpec
-from backprop.store.journal import CheckpointSkipped
 from backprop.store.rundir import Home, check_run_id, new_run_id
+
+if TYPE_CHECKING:
+    from backprop.turns import Request
 
 _AFTER_DASHES = "backprop.after_dashes"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class RunCommand(click.Command):
+class SessionCommand(click.Command):
+    """Lets `--wait` stand without a value, also before a script's name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        told = [
+            "--wait=true" if word == "--wait" and not _is_number(next_word) else word
+            for word, next_word in zip(args, [*args, ""][1:], strict=True)
+        ]
+        return super().parse_args(ctx, told)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+class RunCommand(SessionCommand):
     """Keeps what follows the first `--` apart: the script's own arguments, or a whole command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -39,9 +60,23 @@ class RunCommand(click.Command):
 def _setting(key: str, text: str, metavar: str | None = None, **options: Any) -> Callable[[Function], Function]:
     """An option for a configuration key. Its value is checked by `config`, like that of every other source."""
     default = config.default(key)
-    if isinstance(default, float):
+    if isinstance(default, (float, int)) and not isinstance(default, bool):
         text += f" [default: {default:g}]"
-    return click.option(*config.ALLOWED[key][0].split("/"), key, metavar=metavar, help=text, **options)
+    return click.option(*config.ALLOWED[key][0].split("/"), _destination(key), metavar=metavar, help=text, **options)
+
+
+def _destination(key: str) -> str:
+    """The parameter that click puts an option's value into; it knows no dots."""
+    return key.replace(".", "_")
+
+
+def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    """What the command line says of each setting. Raises UsageError."""
+    if options.pop("no_wait"):
+        if options["wait"] is not None:
+            raise UsageError("--wait and --no-wait exclude one another.")
+        options["wait"] = "false"
+    return {key: options[_destination(key)] for key in config.KEYS if _destination(key) in options}
 
 
 # options that a session has, whether it is the first of a run or not
@@ -50,8 +85,20 @@ _SESSION_OPTIONS = (
     _setting("checkpointEveryMinutes", "Ask a script that listens for a checkpoint every so often.", "MINUTES"),
     click.option("-r", "--resume-from", metavar="PATH", help="Continue from this checkpoint, whole or not."),
     _setting("graceSeconds", "Time to stop before the trainer is killed.", "SECONDS"),
+    _setting("maxParallel", "Start only while fewer runs are going on.", "N"),
+    click.option("--wait", metavar="[MINUTES]", help="Stand in line, at most so long. [default: as long as it takes]"),
+    click.option("--no-wait", is_flag=True, help="Do not stand in line: exit with 75."),
     _setting("minFreeRamGB", "Do not start with less RAM available.", "GB"),
     _setting("minFreeDiskGB", "Do not start with less disk free.", "GB"),
+    _setting("ramLimitGB", "Stop when the trainer and its children hold more RAM.", "GB"),
+    _setting("gpus", "So many GPUs; 0: none. [default: 1 where there is one]", "N"),
+    _setting("gpuMemoryLimit", "Use no more of each GPU: 80% of it, or GB.", "LIMIT"),
+    _setting("gpu.minFreeVramMB", "Choose only GPUs with so much memory free.", "MB"),
+    _setting("gpu.maxTempC", "Pause while a GPU is hotter.", "CELSIUS"),
+    _setting("maxPauseMinutes", "Stop after so long a pause in all.", "MINUTES"),
+    _setting("gpu.probe", "auto, nvml, nvidia-smi, rocm or none: whom to ask about GPUs. [default: auto]", "NAME"),
+    _setting("retries", "Start again when the trainer fails, so often, within the timebox.", "N"),
+    _setting("sessions", "After a timebox line up again, up to N sessions in all.", "N"),
     _setting("resumeArg", "On resume add FLAG and the checkpoint to the script's arguments.", "FLAG"),
     _setting("detach", "Go on in the background; print the run's id at once.", is_flag=True, default=None),
     click.option(
@@ -87,9 +134,10 @@ def run(
     as_json: bool,
     run_id: str | None,
     dry_run: bool,
-    **flags: Any,
+    **options: Any,
 ) -> None:
     """Train: run a script, or a command after '--', in a timeboxed session."""
+    flags = _settings(options)
     after_dashes: list[str] | None = ctx.meta.get(_AFTER_DASHES)
     if script is None and not after_dashes:
         raise UsageError("name a script (backprop run train.py) or a command (backprop run -- torchrun train.py).")
@@ -127,21 +175,25 @@ def run(
         resume_arg=settings.resume_arg,
         git=state,
     )
+    from backprop.turns import Claim
+
+    request = _request(settings, settings.limits, checkpoint)
     if dry_run:
-        session.tell_plan(home, spec, checkpoint, as_json=as_json)
+        session.tell_plan(home, spec, request, as_json=as_json)
         return
     rundir, journal = session.make_run(home, spec, patch)
-    claimed = session.Claimed(home, rundir, spec, journal, is_new=True)
-    session.train(claimed, settings.limits, checkpoint, detach=settings.detach, as_json=as_json)
+    claim = Claim(home, rundir, spec, journal, is_new=True)
+    session.train(claim, request, detach=settings.detach, as_json=as_json)
 
 
-@click.command()
+@click.command(cls=SessionCommand)
 @click.argument("run")
 @session_options
-def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_json: bool, **flags: Any) -> None:
+def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_json: bool, **options: Any) -> None:
     """Give a run another session, from its newest whole checkpoint."""
-    from backprop import checkpoints, recovery
+    from backprop import recovery, turns
 
+    flags = _settings(options)
     home = Home.from_environment()
     checked = _load_config(home, flags, working_folder(), config_file)
     forced = None if resume_from is None else _forced_checkpoint(resume_from)
@@ -159,24 +211,30 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
         view = find_run(index, spec.id)  # the claim may have brought the last words of a dead session
     checkpoint = forced
     if checkpoint is None:
-        choice = checkpoints.choose(view.checkpoints)
-        for skipped, reason in choice.skipped:
-            say(f"checkpoint {skipped.path} is skipped: {reason}")
-            journal.append(CheckpointSkipped(at=datetime.now(timezone.utc), path=skipped.path, reason=reason))
-        if choice.checkpoint is not None:
-            checkpoint = choice.checkpoint.path
-            step = "" if choice.checkpoint.step is None else f" (step {choice.checkpoint.step})"
-            say(f"resuming from {checkpoint}{step}")
-        else:
-            say("no whole checkpoint is left: starting fresh")
+        chosen = turns.choose_checkpoint(view.checkpoints, journal, say)
+        checkpoint = None if chosen is None else chosen.path
     last = view.run.last_session
     if last is not None and last.script_sha256 not in {None, provenance.sha256(spec.script)}:
         say(f"note: {spec.script} has changed since the last session")
     limits = _resumed_limits(spec.limits, checked, flags)
     if flags["resumeArg"] is not None:
         spec = msgspec.structs.replace(spec, resume_arg=checked.config.resume_arg)
-    claimed = session.Claimed(home, rundir, spec, journal, is_new=False)
-    session.train(claimed, limits, checkpoint, detach=checked.config.detach, as_json=as_json)
+    claim = turns.Claim(home, rundir, spec, journal, is_new=False)
+    request = _request(checked.config, limits, checkpoint)
+    session.train(claim, request, detach=checked.config.detach, as_json=as_json)
+
+
+def _request(settings: config.Config, limits: Limits, checkpoint: str | None) -> "Request":
+    from backprop.turns import Request
+
+    return Request(
+        limits=limits,
+        checkpoint=checkpoint,
+        gpu_probe=settings.gpu_probe,
+        wait_s=settings.wait_s,
+        retries=settings.retries,
+        sessions=settings.sessions,
+    )
 
 
 def _load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: Path | None) -> config.Loaded:
@@ -200,6 +258,14 @@ def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]
         "checkpoint_every_s": "checkpointEveryMinutes",
         "min_free_ram_bytes": "minFreeRamGB",
         "min_free_disk_bytes": "minFreeDiskGB",
+        "max_parallel": "maxParallel",
+        "ram_limit_bytes": "ramLimitGB",
+        "gpu_count": "gpus",
+        "gpu_memory_fraction": "gpuMemoryLimit",
+        "gpu_memory_bytes": "gpuMemoryLimit",
+        "gpu_min_free_vram_bytes": "gpu.minFreeVramMB",
+        "gpu_max_temp_c": "gpu.maxTempC",
+        "max_pause_s": "maxPauseMinutes",
     }
     return msgspec.structs.replace(
         before, **{field: getattr(now, field) for field, key in changed.items() if flags[key] is not None}

@@ -1,9 +1,9 @@
-"""From a claimed run to an exit code: admit, supervise here or in the background, and tell the user throughout."""
+"""From a claimed run to an exit code: all its turns, here or in the background, and what the user is told of them."""
 
 import os
+import shutil
 import sys
 import traceback
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -12,34 +12,22 @@ import click
 import msgspec
 
 from backprop import command as commands
+from backprop import provenance
 from backprop.cli.common import is_valid, say
 from backprop.errors import BackpropError, ExitCode
-from backprop.records import Limits, RunSpec, Status
-from backprop.store.journal import Admitted, Journal, Refused
+from backprop.governor.line import Line
+from backprop.records import RunSpec, Status
+from backprop.store.journal import Journal
 from backprop.store.rundir import Home, RunDir
 from backprop.views import human
 
 if TYPE_CHECKING:
-    from backprop.governor.policy import Decision
+    from backprop.admission import NoTurn
     from backprop.progress import Progress
     from backprop.recorder import Recorder
-    from backprop.runner import Observer, Outcome, SessionPlan
-
-
-@dataclass(frozen=True)
-class Claimed:
-    """A run whose journal this process has locked."""
-
-    home: Home
-    rundir: RunDir
-    spec: RunSpec
-    journal: Journal
-    is_new: bool  # made a moment ago: if it cannot start, it is taken back
-
-    def recorder(self) -> "Recorder":
-        from backprop.recorder import Recorder
-
-        return Recorder(self.home, self.rundir, self.spec, self.journal, say)
+    from backprop.runner import Outcome, SessionPlan
+    from backprop.turns import Audience, Claim, Request
+    from backprop.views.terminal import Terminal
 
 
 def make_run(home: Home, spec: RunSpec, patch: bytes | None) -> tuple[RunDir, Journal]:
@@ -54,143 +42,190 @@ def make_run(home: Home, spec: RunSpec, patch: bytes | None) -> tuple[RunDir, Jo
     return home.publish(draft, spec.id), journal
 
 
-def train(claimed: Claimed, limits: Limits, checkpoint: str | None, *, detach: bool, as_json: bool) -> NoReturn:
-    """Run a session and exit with its code."""
-    from backprop.runner import SessionPlan
-
-    decision = _decide(claimed.home, claimed.spec, limits)
-    if not decision.is_admitted:
-        _refuse(claimed, decision, as_json=as_json)
-    claimed.journal.append(Admitted(at=datetime.now(timezone.utc), figures=decision.figures))
-    plan = SessionPlan(
-        limits=limits,
-        resumed_from=checkpoint,
-        resume_flag=_resume_flag(claimed.spec) if checkpoint is not None else None,
-    )
-    _tell_start(claimed.spec, limits, detach=detach)
+def train(claim: "Claim", request: "Request", *, detach: bool, as_json: bool) -> NoReturn:
+    """Do what was asked of a run, and exit with its code."""
+    recorder = _recorder(claim)
     if detach:
-        _supervise_in_background(claimed, plan)
+        code = _train_in_background(claim, request)
         if as_json:
-            _print_document(claimed.recorder())
-        else:
-            print(claimed.spec.id)
-        raise click.exceptions.Exit(ExitCode.OK)
-    from backprop.views.terminal import Terminal
-
-    terminal = Terminal(stdout_fd=2 if as_json else 1, stderr_fd=2)
-    recorder = claimed.recorder()
-    outcome = _supervise(claimed, plan, recorder, terminal, ignore_hangup=False)
-    terminal.close()
-    _tell_end(claimed.spec, recorder, outcome)
+            _print_document(recorder)
+        elif code == ExitCode.OK:
+            print(claim.spec.id)
+        raise click.exceptions.Exit(code)
+    front = _Front(claim, recorder, as_json=as_json)
+    result = _take_turns(claim, request, recorder, front, ignore_hangup=False)
     if as_json:
         _print_document(recorder)
     recorder.close()
-    raise click.exceptions.Exit(outcome.exit_code)
+    raise click.exceptions.Exit(_told_exit_code(claim, result))
 
 
-def _decide(home: Home, spec: RunSpec, limits: Limits) -> "Decision":
-    from backprop.governor import policy, probes
-
-    return policy.admit(limits, probes.read_snapshot([str(home.path), spec.cwd]))
-
-
-def _refuse(claimed: Claimed, decision: "Decision", *, as_json: bool) -> NoReturn:
-    reason = decision.reason or ""
-    claimed.journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures=decision.figures))
-    recorder = claimed.recorder()
-    recorder.finish()
-    say(f"run {claimed.spec.id} is not started: {reason}")
-    if as_json:
-        _print_document(recorder)
-    raise click.exceptions.Exit(ExitCode.REFUSED)
-
-
-def _resume_flag(spec: RunSpec) -> str | None:
-    if spec.resume_arg is not None:
-        return spec.resume_arg
-    return commands.RESUME_FLAG if commands.declares_resume_flag(spec.script) else None
-
-
-# -- supervise
-
-
-def _supervise(
-    claimed: Claimed, plan: "SessionPlan", recorder: "Recorder", observer: "Observer", *, ignore_hangup: bool
-) -> "Outcome":
-    """Run the session in this process. A home that is too full to begin leaves no half-made run behind."""
-    from backprop.runner import Supervisor
+def _take_turns(
+    claim: "Claim", request: "Request", recorder: "Recorder", audience: "Audience", *, ignore_hangup: bool
+) -> "Outcome | NoTurn":
     from backprop.supervisor.signals import Signals
+    from backprop.turns import Turns
 
+    line = Line(claim.home.line_path, provenance.host())
     with Signals(ignore_hangup=ignore_hangup).caught() as signals:
-        supervisor = Supervisor(
-            rundir=claimed.rundir,
-            spec=claimed.spec,
-            journal=claimed.journal,
-            recorder=recorder,
-            observer=observer,
-            signals=signals,
-        )
-        try:
-            return supervisor.run(plan)
-        except OSError as error:
-            if claimed.is_new and not claimed.rundir.out_path(1).exists():
-                claimed.rundir.remove()
-            raise claimed.home.unusable(error) from error
+        return Turns(claim, request, recorder=recorder, signals=signals, line=line, audience=audience).run()
+
+
+def _recorder(claim: "Claim") -> "Recorder":
+    from backprop.recorder import Recorder
+
+    return Recorder(claim.home, claim.rundir, claim.spec, claim.journal, say)
+
+
+def _told_exit_code(claim: "Claim", result: "Outcome | NoTurn") -> int:
+    """What to exit with; a run that got no turn is said to have none."""
+    from backprop.admission import NoTurn
+
+    if isinstance(result, NoTurn):
+        say(f"run {claim.spec.id} is not started: {result.reason}")
+    return result.exit_code
+
+
+class _Front:
+    """The user at this terminal, or at the other end of this pipe."""
+
+    def __init__(self, claim: "Claim", recorder: "Recorder", *, as_json: bool) -> None:
+        self._spec = claim.spec
+        self._recorder = recorder
+        self._stdout_fd = 2 if as_json else 1
+        self._terminal: Terminal | None = None
+        self._line = _WaitingLine()
+
+    def waits(self, reason: str) -> None:
+        self._line.show(f"run {self._spec.id} waits: {reason}")
+
+    def begins(self, plan: "SessionPlan") -> "Terminal":
+        from backprop.views.terminal import Terminal
+
+        self._line.end()
+        _tell_start(self._spec, plan)
+        self._terminal = Terminal(stdout_fd=self._stdout_fd, stderr_fd=2)
+        return self._terminal
+
+    def ended(self, outcome: "Outcome") -> None:
+        if self._terminal is not None:
+            self._terminal.close()
+        _tell_end(self._spec, self._recorder, outcome)
+
+    def said(self, text: str) -> None:
+        self._line.end()
+        say(text)
+
+
+class _WaitingLine:
+    """One line that says what is waited for, rewritten in a terminal; in a pipe a line for each kind of reason."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._is_open = False
+        self._told_words = ""
+
+    def show(self, text: str) -> None:
+        if self._is_terminal:
+            line = f"backprop: {text}"[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
+            self._is_open = True
+            return
+        words = "".join(character for character in text if not character.isdigit())
+        if words != self._told_words:  # not for every figure that changes
+            self._told_words = words
+            say(text)
+
+    def end(self) -> None:
+        """Whatever is said next begins on a line of its own."""
+        if self._is_open:
+            self._is_open = False
+            print(file=sys.stderr, flush=True)
+
+
+# -- in the background
+
+_STARTED, _WAITS, _REFUSED, _BROKEN = b"s", b"w", b"r", b"b"  # how the answer to the parent begins
 
 
 class _Background:
-    """The observer of a detached session: tells its parent when the trainer is launched, and the log the rest."""
+    """The observer of a detached run: tells its parent when there is something to tell, and the log the rest."""
 
-    def __init__(self, pipe_fd: int) -> None:
+    def __init__(self, claim: "Claim", recorder: "Recorder", pipe_fd: int) -> None:
+        self._spec = claim.spec
+        self._recorder = recorder
         self._pipe_fd = pipe_fd
-        self.has_answered = False
+        self._plan: SessionPlan | None = None
+        self._has_answered = False
 
-    def answer(self, data: bytes) -> None:
-        self.has_answered = True
-        os.write(self._pipe_fd, data)
-        os.close(self._pipe_fd)
+    def answer(self, kind: bytes, text: str = "") -> None:
+        """Tell the parent, which waits for the first answer and goes. Later ones are for nobody."""
+        if not self._has_answered:
+            self._has_answered = True
+            os.write(self._pipe_fd, kind + text.encode())
+            os.close(self._pipe_fd)
+
+    def waits(self, reason: str) -> None:
+        say(f"run {self._spec.id} waits: {reason}")
+        self.answer(_WAITS, f"run {self._spec.id} waits: {reason}")
+
+    def begins(self, plan: "SessionPlan") -> "_Background":
+        self._plan = plan
+        return self
 
     def started(self, out_path: Path, err_path: Path) -> None:  # noqa: ARG002  nothing is copied anywhere
-        self.answer(_STARTED)
+        if self._plan is not None:
+            self.answer(_STARTED, start_line(self._spec, self._plan))
 
     def looked(self, progress: "Progress", left_s: float) -> None:
         pass
+
+    def ended(self, outcome: "Outcome") -> None:
+        self.answer(_BROKEN, outcome.session.reason or "")  # unless it was launched
+        _tell_end(self._spec, self._recorder, outcome)
 
     def said(self, text: str) -> None:
         say(text)
 
 
-_STARTED = b"started"
+def _train_in_background(claim: "Claim", request: "Request") -> int:
+    """Fork a supervisor that survives this terminal; return when its trainer is launched, or waits. An exit code.
 
-
-def _supervise_in_background(claimed: Claimed, plan: "SessionPlan") -> None:
-    """Fork a supervisor that survives this terminal; return when its trainer is launched. Raises BackpropError."""
+    Raises BackpropError when it could not be started.
+    """
     reader, writer = os.pipe()
     if os.fork() == 0:
         os.close(reader)
-        _be_the_background_supervisor(claimed, plan, _Background(writer))
+        _be_the_background_supervisor(claim, request, writer)
     os.close(writer)
-    claimed.journal.close()  # the child has it too, and with it the lock
+    claim.journal.close()  # the child has it too, and with it the lock
     with os.fdopen(reader, "rb") as pipe:
         answer = pipe.read()
-    if answer != _STARTED:
-        raise BackpropError(answer.decode(errors="replace") or f"the supervisor died; see {claimed.rundir.path}")
+    kind, text = answer[:1], answer[1:].decode(errors="replace")
+    if kind in {_STARTED, _WAITS}:
+        say(f"{text} · follow it: backprop logs {claim.spec.id} -f")
+        return ExitCode.OK
+    if kind == _REFUSED:
+        say(text)
+        return ExitCode.REFUSED
+    raise BackpropError(text or f"the supervisor died; see {claim.rundir.path}")
 
 
-def _be_the_background_supervisor(claimed: Claimed, plan: "SessionPlan", observer: _Background) -> NoReturn:
+def _be_the_background_supervisor(claim: "Claim", request: "Request", pipe_fd: int) -> NoReturn:
     code = 1
+    background = _Background(claim, recorder := _recorder(claim), pipe_fd)
     try:
         os.setsid()
-        log = os.open(claimed.rundir.supervisor_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(claim.rundir.supervisor_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
-        outcome = _supervise(claimed, plan, claimed.recorder(), observer, ignore_hangup=True)
-        code = outcome.exit_code
-        if not observer.has_answered:
-            observer.answer((outcome.session.reason or "").encode())
+        result = _take_turns(claim, request, recorder, background, ignore_hangup=True)
+        code = _told_exit_code(claim, result)
+        background.answer(_REFUSED, f"run {claim.spec.id} is not started: {getattr(result, 'reason', '')}")
     except BackpropError as error:
-        observer.answer(str(error).encode())
+        say(str(error))
+        background.answer(_BROKEN, str(error))
     except BaseException:
         traceback.print_exc()
         raise
@@ -202,13 +237,18 @@ def _be_the_background_supervisor(claimed: Claimed, plan: "SessionPlan", observe
 # -- tell
 
 
-def _tell_start(spec: RunSpec, limits: Limits, *, detach: bool) -> None:
+def start_line(spec: RunSpec, plan: "SessionPlan") -> str:
+    """What is said when a session begins: until when, and on which cards."""
     now = datetime.now().astimezone()
-    ends_at = now + timedelta(seconds=limits.timebox_s)
+    ends_at = now + timedelta(seconds=plan.limits.timebox_s)
     day = "" if ends_at.date() == now.date() else f"{ends_at:%Y-%m-%d} "
-    how = f" · follow it: backprop logs {spec.id} -f" if detach else ""
-    timebox = f"timebox {human.minutes(limits.timebox_s)}, ends {day}{ends_at:%H:%M:%S}"
-    say(f"run {spec.id} · {timebox} (change it with -m MINUTES){how}")
+    cards = "".join(f" · GPU {gpu.index} ({gpu.name})" for gpu in plan.gpus or ())
+    timebox = f"timebox {human.minutes(plan.limits.timebox_s)}, ends {day}{ends_at:%H:%M:%S}"
+    return f"run {spec.id}{cards} · {timebox} (change it with -m MINUTES)"
+
+
+def _tell_start(spec: RunSpec, plan: "SessionPlan") -> None:
+    say(start_line(spec, plan))
 
 
 def _tell_end(spec: RunSpec, recorder: "Recorder", outcome: "Outcome") -> None:
@@ -233,10 +273,21 @@ def _print_document(recorder: "Recorder") -> None:
         print(document.encode(document.run_document(view, datetime.now(timezone.utc), is_valid)))
 
 
-def tell_plan(home: Home, spec: RunSpec, checkpoint: str | None, *, as_json: bool) -> None:
+def tell_plan(home: Home, spec: RunSpec, request: "Request", *, as_json: bool) -> None:
     """What `run` would do; exits with 75 when the governor would refuse."""
-    decision = _decide(home, spec, spec.limits)
-    flag = _resume_flag(spec) if checkpoint is not None else None
+    from backprop import admission
+    from backprop.turns import resume_flag
+
+    checkpoint = request.checkpoint
+    application = admission.Application(
+        spec=spec,
+        session=1,
+        limits=request.limits,
+        folders=(str(home.path), spec.cwd),
+        gpu_probe=request.gpu_probe,
+    )
+    decision = admission.foresee(Line(home.line_path, provenance.host()), application)
+    flag = resume_flag(spec) if checkpoint is not None else None
     argv = commands.with_checkpoint(spec.command, flag, checkpoint)
     if as_json:
         from backprop.views import document
@@ -251,6 +302,7 @@ def tell_plan(home: Home, spec: RunSpec, checkpoint: str | None, *, as_json: boo
             "home": str(home.path),
             "admitted": decision.is_admitted,
             "reason": decision.reason,
+            "gpus": None if decision.gpus is None else [gpu.uuid for gpu in decision.gpus],
             "figures": decision.figures,
         }
         print(document.encode(msgspec.to_builtins(plan)))
@@ -260,6 +312,7 @@ def tell_plan(home: Home, spec: RunSpec, checkpoint: str | None, *, as_json: boo
         print(f"python   {spec.python or '-'}")
         print(f"params   {'  '.join(f'{key}={value}' for key, value in spec.params.items()) or '-'}")
         print(f"timebox  {human.minutes(spec.limits.timebox_s)}, then {spec.limits.grace_s:g} s of grace")
+        print(f"gpus     {', '.join(f'{gpu.index} ({gpu.name})' for gpu in decision.gpus or ()) or '-'}")
         print(f"home     {home.path}")
         print(f"start    {decision.reason or 'now'}")
     if not decision.is_admitted:

@@ -1,49 +1,204 @@
-"""May a session start? Pure: limits and a snapshot in, a decision out."""
+"""May a session start, and on which GPUs? Pure: limits, a snapshot and what others hold in; a decision out."""
 
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
-from backprop.records import Limits, Record, Snapshot
+from backprop.records import Gpu, Limits, Record, Snapshot
 
 _GB = 1e9
+_ABOUT_AS_FREE_BYTES = 1 << 30  # cards whose free memory differs by less are taken by their temperature
+
+
+class Obstacle(str, Enum):
+    """What keeps a session from starting."""
+
+    LINE = "line"  # others asked before
+    SLOT = "slot"  # as many runs are going on as may
+    RAM = "ram"
+    DISK = "disk"
+    GPU = "gpu"  # no card with enough memory that is cool enough
+
+
+class Promise(Record, frozen=True):
+    """What a run that is going on may still take, of what it was admitted for."""
+
+    run_id: str
+    ram_bytes: int = 0
+    vram_bytes: Mapping[str, int] = {}  # uuid of a card -> bytes there
 
 
 class Decision(Record, frozen=True):
     """What the governor says, and the figures it said it from."""
 
-    reason: str | None  # why not; None: go ahead
     figures: dict[str, Any]
+    reason: str | None = None  # why not; None: go ahead
+    obstacle: Obstacle | None = None
+    is_hopeless: bool = False  # no waiting will help: this machine is too small
+    gpus: tuple[Gpu, ...] | None = None  # the chosen cards; None: whatever the trainer finds
 
     @property
     def is_admitted(self) -> bool:
         return self.reason is None
 
 
-def admit(limits: Limits, snapshot: Snapshot) -> Decision:
-    """Whether a session with these limits may start on this machine now. What is unknown does not hinder."""
-    figures = {
+def admit(limits: Limits, snapshot: Snapshot, others: Sequence[Promise] = ()) -> Decision:
+    """Whether a session with these limits may start on this machine now. What is unknown does not hinder.
+
+    snapshot: with the GPUs that the session may use at all. others: the runs of this home that are going on.
+    """
+    figures = _figures(limits, snapshot, others)
+    for check in (_slot, _ram, _disk):
+        if (refusal := check(limits, snapshot, others)) is not None:
+            obstacle, reason, is_hopeless = refusal
+            return Decision(figures=figures, reason=reason, obstacle=obstacle, is_hopeless=is_hopeless)
+    return _with_gpus(limits, snapshot, others, figures)
+
+
+_Refusal = tuple[Obstacle, str, bool]
+
+
+def _figures(limits: Limits, snapshot: Snapshot, others: Sequence[Promise]) -> dict[str, Any]:
+    return {
+        "running": [other.run_id for other in others],
+        "max_parallel": limits.max_parallel,
         "ram_available_bytes": snapshot.ram_available_bytes,
+        "ram_promised_bytes": sum(other.ram_bytes for other in others),
         "min_free_ram_bytes": limits.min_free_ram_bytes,
         "disk_free_bytes": dict(snapshot.disk_free_bytes),
         "min_free_disk_bytes": limits.min_free_disk_bytes,
+        "gpus": None if snapshot.gpus is None else [_gpu_figures(limits, gpu, others) for gpu in snapshot.gpus],
+        "gpu_problem": snapshot.gpu_problem,
+        "gpu_max_temp_c": limits.gpu_max_temp_c,
     }
-    return Decision(reason=_ram_reason(limits, snapshot) or _disk_reason(limits, snapshot), figures=figures)
 
 
-def _ram_reason(limits: Limits, snapshot: Snapshot) -> str | None:
-    available = snapshot.ram_available_bytes
-    if available is None or available >= limits.min_free_ram_bytes:
+def _gpu_figures(limits: Limits, gpu: Gpu, others: Sequence[Promise]) -> dict[str, Any]:
+    return {
+        "index": gpu.index,
+        "uuid": gpu.uuid,
+        "vram_free_bytes": gpu.vram_free_bytes,
+        "vram_promised_bytes": _promised_vram_bytes(gpu, others),
+        "vram_needed_bytes": needed_vram_bytes(limits, gpu),
+        "temp_c": gpu.temp_c,
+    }
+
+
+def slot_refusal(limits: Limits, others: Sequence[Promise]) -> str | None:
+    """Why there is no free slot; None when there is one."""
+    if len(others) < limits.max_parallel:
         return None
-    return (
-        f"{available / _GB:.1f} GB of RAM are available (limit {limits.min_free_ram_bytes / _GB:g}). "
-        "Close something, or lower --min-free-ram."
-    )
+    ids = ", ".join(other.run_id for other in others[:4]) + (", ..." if len(others) > 4 else "")
+    verb = "run is" if len(others) == 1 else "runs are"
+    return f"{len(others)} {verb} going on (limit {limits.max_parallel}): {ids}. Wait, or raise -p/--max-parallel."
 
 
-def _disk_reason(limits: Limits, snapshot: Snapshot) -> str | None:
+def _slot(limits: Limits, _: Snapshot, others: Sequence[Promise]) -> _Refusal | None:
+    reason = slot_refusal(limits, others)
+    return None if reason is None else (Obstacle.SLOT, reason, False)
+
+
+def _ram(limits: Limits, snapshot: Snapshot, others: Sequence[Promise]) -> _Refusal | None:
+    available, needed = snapshot.ram_available_bytes, limits.min_free_ram_bytes
+    promised = sum(other.ram_bytes for other in others)
+    if available is None or needed == 0 or available - promised >= needed:
+        return None
+    is_hopeless = snapshot.ram_total_bytes is not None and snapshot.ram_total_bytes < needed
+    told = f"{available / _GB:.1f} GB of RAM are available"
+    if is_hopeless:
+        told += f" of {(snapshot.ram_total_bytes or 0) / _GB:.1f}"
+    elif promised:
+        told += f", {promised / _GB:.1f} of them promised to other runs"
+    advice = "Lower --min-free-ram." if is_hopeless else "Close something, or lower --min-free-ram."
+    return Obstacle.RAM, f"{told} (limit {needed / _GB:g}). {advice}", is_hopeless
+
+
+def _disk(limits: Limits, snapshot: Snapshot, _: Sequence[Promise]) -> _Refusal | None:
     for folder, free in snapshot.disk_free_bytes.items():
         if free < limits.min_free_disk_bytes:
-            return (
+            total = snapshot.disk_total_bytes.get(folder)
+            reason = (
                 f"{free / _GB:.2f} GB of disk are free in {folder} (limit {limits.min_free_disk_bytes / _GB:g}). "
                 "Make room, or lower --min-free-disk."
             )
+            return Obstacle.DISK, reason, total is not None and total < limits.min_free_disk_bytes
+    return None
+
+
+# -- GPUs
+
+
+def needed_vram_bytes(limits: Limits, gpu: Gpu) -> int:
+    """What a session is promised of a card: its limit when it has one, else --gpu-min-vram."""
+    limit = vram_limit_bytes(limits, gpu)
+    return limits.gpu_min_free_vram_bytes if limit is None else limit
+
+
+def vram_limit_bytes(limits: Limits, gpu: Gpu) -> int | None:
+    """What a session may use of a card at most; None: it has no limit, or the card's size is not known."""
+    if limits.gpu_memory_bytes is not None:
+        return limits.gpu_memory_bytes
+    if limits.gpu_memory_fraction is not None and gpu.vram_total_bytes is not None:
+        return int(gpu.vram_total_bytes * limits.gpu_memory_fraction)
+    return None
+
+
+def _promised_vram_bytes(gpu: Gpu, others: Sequence[Promise]) -> int:
+    return sum(other.vram_bytes.get(gpu.uuid, 0) for other in others)
+
+
+def _free_vram_bytes(gpu: Gpu, others: Sequence[Promise]) -> int | None:
+    return None if gpu.vram_free_bytes is None else gpu.vram_free_bytes - _promised_vram_bytes(gpu, others)
+
+
+def _with_gpus(limits: Limits, snapshot: Snapshot, others: Sequence[Promise], figures: dict[str, Any]) -> Decision:
+    """The decision when only the GPUs are left to look at."""
+    gpus, count = snapshot.gpus, limits.gpu_count
+    if gpus is None:
+        return Decision(figures=figures)  # blind: the rest of the governor goes on
+    if count is None:
+        count = min(1, len(gpus))
+        if not count:
+            return Decision(figures=figures)
+    if len(gpus) < count:
+        there = "no GPU is there" if not gpus else f"{len(gpus)} GPU(s) are there"
+        reason = f"{there} (asked for {count}). Lower --gpus, or look at CUDA_VISIBLE_DEVICES."
+        return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_hopeless=True)
+    problems = {gpu.uuid: _gpu_problem(limits, gpu, others) for gpu in gpus}
+    fit = [gpu for gpu in gpus if problems[gpu.uuid] is None]
+    if len(fit) >= count:
+        chosen = sorted(fit, key=lambda gpu: _rank(gpu, others))[:count]
+        return Decision(figures=figures, gpus=tuple(chosen))
+    large_enough = [gpu for gpu in gpus if (gpu.vram_total_bytes or 1 << 62) >= needed_vram_bytes(limits, gpu)]
+    told = "; ".join(problem for problem in problems.values() if problem is not None)
+    if len(large_enough) < count:
+        reason = f"{told}. Lower --gpu-min-vram or --gpu-memory-limit."
+        return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_hopeless=True)
+    reason = f"{told}. Wait, or change --gpu-min-vram, --gpu-memory-limit or --gpu-max-temp."
+    return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU)
+
+
+def _rank(gpu: Gpu, others: Sequence[Promise]) -> tuple[int, float, int, str]:
+    """Most free memory first; of those about as free, the coolest. What is not known comes last."""
+    free = _free_vram_bytes(gpu, others)
+    return (
+        1 if free is None else -(free // _ABOUT_AS_FREE_BYTES),
+        1000.0 if gpu.temp_c is None else gpu.temp_c,
+        gpu.index,
+        gpu.uuid,
+    )
+
+
+def _gpu_problem(limits: Limits, gpu: Gpu, others: Sequence[Promise]) -> str | None:
+    """Why a session cannot have this card now."""
+    needed, promised = needed_vram_bytes(limits, gpu), _promised_vram_bytes(gpu, others)
+    if gpu.vram_total_bytes is not None and gpu.vram_total_bytes < needed:
+        return f"GPU {gpu.index} has {gpu.vram_total_bytes / _GB:.1f} GB of memory in all (needed {needed / _GB:.1f})"
+    if gpu.temp_c is not None and gpu.temp_c > limits.gpu_max_temp_c:
+        return f"GPU {gpu.index} is at {gpu.temp_c:g} °C (limit {limits.gpu_max_temp_c:g})"
+    if gpu.vram_free_bytes is not None and gpu.vram_free_bytes - promised < needed:
+        also = f", {promised / _GB:.1f} of them promised to other runs" if promised else ""
+        return (
+            f"GPU {gpu.index} has {gpu.vram_free_bytes / _GB:.1f} GB of memory free{also} (needed {needed / _GB:.1f})"
+        )
     return None

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import ManifestEntry, Measure, Record, Run, RunSpec, Session, Status, StopReason
+from backprop.records import ManifestEntry, Measure, Record, Run, RunSpec, Session, Status, StopReason, Waiter
 
 
 class _Entry(Record, frozen=True, tag_field="event"):
@@ -39,17 +39,45 @@ class SessionStarted(_Entry, frozen=True, tag="session_started"):
 class TrainerLaunched(_Entry, frozen=True, tag="trainer_launched"):
     session: int
     pid: int
+    cage: str | None = None  # folder of the cgroup that holds it to its memory limit
+
+
+class Queued(_Entry, frozen=True, tag="queued"):
+    """A session is due and stands in line. Written again when it waits for something else."""
+
+    session: int
+    reason: str
+    figures: dict[str, Any]
+    host: str
+    supervisor_pid: int
 
 
 class Admitted(_Entry, frozen=True, tag="admitted"):
     """The governor let a session start, with the figures it decided from."""
 
     figures: dict[str, Any]
+    place: int | None = None  # in the line: the lower, the earlier it asked
+    gpus: tuple[str, ...] | None = None  # uuids of the cards it got; None: whatever the trainer finds
 
 
 class Refused(_Entry, frozen=True, tag="refused"):
-    """The governor did not let a session start."""
+    """No session was started: the governor said no, or whoever waited had enough."""
 
+    reason: str
+    figures: dict[str, Any]
+
+
+class NotContinued(_Entry, frozen=True, tag="not_continued"):
+    """Another session was asked for (a retry, a further turn) and would not have helped."""
+
+    reason: str
+
+
+class Governed(_Entry, frozen=True, tag="governed"):
+    """The governor decided something about a session that is going on."""
+
+    session: int
+    action: str  # a guard's Action
     reason: str
     figures: dict[str, Any]
 
@@ -112,8 +140,11 @@ class SessionEnded(_Entry, frozen=True, tag="session_ended"):
 Entry = (
     SessionStarted
     | TrainerLaunched
+    | Queued
     | Admitted
     | Refused
+    | NotContinued
+    | Governed
     | StopAsked
     | Signalled
     | Paused
@@ -124,7 +155,7 @@ Entry = (
 )
 
 # after these the power may go: who stopped a run, and how it ended, must be on the disk
-_SYNCED = (SessionStarted, StopAsked, SessionEnded, Refused, Paused, Continued)
+_SYNCED = (SessionStarted, StopAsked, SessionEnded, Refused, NotContinued, Paused, Continued)
 
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 _encode = msgspec.json.Encoder().encode
@@ -235,9 +266,10 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
                 run = _change_open_session(run, entry.session, Status.RUNNING, None)
             case SessionEnded():
                 run = _end_session(run, entry)
-            case Refused():
-                if not run.sessions:
-                    run = msgspec.structs.replace(run, status=Status.REFUSED, reason=entry.reason, ended_at=entry.at)
+            case Queued():
+                run = _stand_in_line(run, entry)
+            case Refused() | NotContinued():
+                run = _end_without_a_session(run, entry)
             case _:
                 pass  # told for people; changes no state
     return run
@@ -257,7 +289,31 @@ def _add_session(run: Run, entry: SessionStarted) -> Run:
         script_sha256=entry.script_sha256,
     )
     others = tuple(s for s in run.sessions if s.number != entry.session)
-    return msgspec.structs.replace(run, status=Status.RUNNING, reason=None, ended_at=None, sessions=(*others, session))
+    return msgspec.structs.replace(
+        run, status=Status.RUNNING, reason=None, ended_at=None, waiter=None, sessions=(*others, session)
+    )
+
+
+def _stand_in_line(run: Run, entry: Queued) -> Run:
+    last = run.last_session
+    if last is not None and not last.status.is_final:
+        return run
+    waiter = Waiter(session=entry.session, host=entry.host, supervisor_pid=entry.supervisor_pid, since=entry.at)
+    if run.waiter is not None and run.waiter.session == waiter.session:
+        waiter = msgspec.structs.replace(waiter, since=run.waiter.since)
+    return msgspec.structs.replace(run, status=Status.QUEUED, reason=entry.reason, ended_at=None, waiter=waiter)
+
+
+def _end_without_a_session(run: Run, entry: Refused | NotContinued) -> Run:
+    """A run that never started is refused; one that has sessions is what the last of them came to."""
+    last = run.last_session
+    if last is None:
+        return msgspec.structs.replace(run, status=Status.REFUSED, reason=entry.reason, ended_at=entry.at, waiter=None)
+    if not last.status.is_final:
+        return run
+    told = [last.reason] if isinstance(entry, Refused) else [last.reason, entry.reason]
+    reason = "; ".join(text for text in told if text) or None
+    return msgspec.structs.replace(run, status=last.status, reason=reason, ended_at=last.ended_at, waiter=None)
 
 
 def _change_session(run: Run, number: int, **changes: Any) -> Run:
@@ -289,4 +345,4 @@ def _end_session(run: Run, entry: SessionEnded) -> Run:
     last = run.last_session
     if last is not None and last.number != entry.session:
         return run
-    return msgspec.structs.replace(run, status=entry.status, reason=entry.reason, ended_at=entry.at)
+    return msgspec.structs.replace(run, status=entry.status, reason=entry.reason, ended_at=entry.at, waiter=None)

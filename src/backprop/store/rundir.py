@@ -115,6 +115,7 @@ class Home:
         self.path = path
         self.runs_path = path / RUNS_FOLDER
         self.unsettled_path = path / "unsettled"
+        self.line_path = path / "line"
         self.index_path = path / "index.db"
         self.lock_path = path / "lock"
         self.snapshot_path = path / "experiments.json"

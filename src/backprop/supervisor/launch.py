@@ -33,6 +33,27 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
+def start_detached(command: Sequence[str], keep_fd: int) -> None:
+    """Start a process that does not descend from us, in a session of its own, with one of our open files.
+
+    To be called before a launch: until then orphans go to somebody else. Raises OSError.
+    """
+    prctl = _load_prctl()
+    if prctl is not None:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)  # an earlier session has made us one
+    subprocess.run(
+        ["/bin/sh", "-c", '"$@" &', "sh", *command],
+        cwd="/",  # nothing in the user's folder is taken for a module
+        env={name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(keep_fd,),
+        start_new_session=True,
+        check=True,
+    )
+
+
 def has_no_descendants() -> bool:
     """True when this process has none left at all. Cheap; always False where orphans do not come to us."""
     if not HAS_SUBREAPER:
@@ -45,12 +66,18 @@ def has_no_descendants() -> bool:
 
 
 def launch(
-    command: Sequence[str], cwd: str, environment: Mapping[str, str], out_path: Path, err_path: Path
+    command: Sequence[str],
+    cwd: str,
+    environment: Mapping[str, str],
+    out_path: Path,
+    err_path: Path,
+    enter: Callable[[], None] | None = None,
 ) -> "subprocess.Popen[bytes]":
     """The started trainer. Call it from the main thread. Raises OSError when the command cannot be executed.
 
     The trainer leads a session of its own, so that Ctrl-C in the terminal reaches the supervisor only. On Linux the
-    kernel sends it SIGINT when the supervisor dies. Its stdin is /dev/null.
+    kernel sends it SIGINT when the supervisor dies. Its stdin is /dev/null. enter: called in it before the command is
+    executed; a memory limit's doing, which training can do without.
     """
     prctl = _load_prctl()
     supervisor_pid = os.getpid()
@@ -59,6 +86,9 @@ def launch(
         # exec gives back the default to every signal that the supervisor handles, but not to one that it ignores,
         # as a detached one does with SIGHUP
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        if enter is not None:
+            with suppress(OSError):  # the group was removed by somebody: the supervisor's eye is left
+                enter()
         if prctl is not None:
             # The kernel watches the spawning thread, not the process: prctl(2). Hence the main thread.
             prctl(_PR_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)

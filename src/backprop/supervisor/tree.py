@@ -19,6 +19,7 @@ from backprop.supervisor.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE
 
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "ash"}
 _KILL_PAUSE_S = 0.005  # between two looks at a tree that is being killed
+_FREEZE_ROUNDS = 20
 _QUICK_ROUNDS = 50  # between two slow looks
 _UNKILLABLE_AFTER_S = 10.0  # a process that SIGKILL does not end hangs in the kernel: a dead disk or GPU driver
 
@@ -80,6 +81,25 @@ def send(processes: Iterable[Process], number: signal.Signals) -> tuple[int, ...
             process.send_signal(number)
             sent.append(process.pid)
     return tuple(sent)
+
+
+def freeze(members: Members) -> None:
+    """SIGSTOP until every member stands still, whatever they start meanwhile. Blocks for a tenth of a second at most.
+
+    One that hangs in the kernel stops when it comes out of there; a later call finds what was started after this one.
+    """
+    for _ in range(_FREEZE_ROUNDS):
+        moving = [process for process in members() if _is_moving(process)]
+        if not moving:
+            return
+        send(moving, signal.SIGSTOP)
+        time.sleep(_KILL_PAUSE_S)
+
+
+def _is_moving(process: Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+    return False
 
 
 def interrupt_targets(root_pid: int) -> list[Process]:

@@ -1,13 +1,13 @@
 """A run as JSON: the contract of `--json`. Instants are UTC in ISO 8601, durations seconds, sizes bytes."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
 
 from backprop.protocol import json_safe
-from backprop.records import Checkpoint, RunView, Session, Snapshot
+from backprop.records import Checkpoint, RunView, Session, Snapshot, Ticket
 
 IsValid = Callable[[Checkpoint], bool]
 
@@ -85,6 +85,21 @@ def machine_document(snapshot: Snapshot) -> dict[str, Any]:
     """The machine, as `status --json` shows it."""
     fields: Mapping[str, Any] = msgspec.structs.asdict(snapshot)
     return {key: json_safe(value) for key, value in fields.items()}
+
+
+def ticket_document(ticket: Ticket) -> dict[str, Any]:
+    """Who holds a slot or waits for one, as `status --json` shows it."""
+    return {
+        "run_id": ticket.run_id,
+        "pid": ticket.pid,
+        "user": ticket.user,
+        "since": datetime.fromtimestamp(ticket.since_unix_s, timezone.utc),
+        "waits_for": ticket.waits_for,
+        "ram_promised_bytes": ticket.ram_bytes,
+        "ram_seen_bytes": ticket.ram_seen_bytes,
+        "vram_promised_bytes": ticket.vram_bytes,
+        "vram_seen_bytes": ticket.vram_seen_bytes,
+    }
 
 
 def encode(document: Any) -> str:

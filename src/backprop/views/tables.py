@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 from unicodedata import east_asian_width
 
-from backprop.records import RunView, Session, Snapshot, Status
+from backprop.records import RunView, Session, Status
 from backprop.views import human
 from backprop.views.document import IsValid, elapsed_s, session_elapsed_s
 
@@ -155,19 +155,10 @@ def run_details(view: RunView, now: datetime, is_valid: IsValid) -> str:
     if last is not None and not run.status.is_final:
         rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}"))
     rows.append(("record", view.run_dir))
-    return _aligned(rows)
+    return aligned(rows)
 
 
-def machine_summary(snapshot: Snapshot, going_on: Sequence[RunView], now: datetime) -> str:
-    """The machine, and what runs on it."""
-    ram = f"{human.size(snapshot.ram_available_bytes)} available of {human.size(snapshot.ram_total_bytes)}"
-    load = "-" if snapshot.load_1min is None else f"{snapshot.load_1min:.2f}"
-    rows = [("cpu", f"{snapshot.cpu_count or '-'} cores, load {load}"), ("ram", ram)]
-    rows += [("disk", f"{human.size(free)} free in {folder}") for folder, free in snapshot.disk_free_bytes.items()]
-    text = _aligned(rows)
-    return f"{text}\n{runs_table(going_on, now)}" if going_on else f"{text}\nnothing is running\n"
-
-
-def _aligned(rows: Sequence[tuple[str, str]]) -> str:
+def aligned(rows: Sequence[tuple[str, str]]) -> str:
+    """Lines of a label and a text, the texts below one another."""
     width = max(len(label) for label, _ in rows)
     return "".join(f"{label:<{width}}  {human.printable(text)}\n" for label, text in rows)

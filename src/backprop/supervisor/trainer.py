@@ -1,0 +1,117 @@
+"""A launched trainer and everything that descends from it, as one thing to signal, stop in place and end.
+
+For the main thread of the process that launches it. What is heavy (psutil) is imported when the tree is looked at.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backprop.supervisor.launch import HAS_SUBREAPER, adopt_orphans, has_no_descendants, launch
+
+if TYPE_CHECKING:
+    from psutil import Process
+
+
+class Trainer:
+    """The tree below one trainer."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", run_dir: str, strangers: "frozenset[Process]") -> None:
+        self._process = process
+        self._run_dir = run_dir
+        self._strangers = strangers
+        self.unkillable_pids: list[int] = []  # that hang in the kernel
+
+    @classmethod
+    def start(
+        cls,
+        command: Sequence[str],
+        cwd: str,
+        environment: Mapping[str, str],
+        output: tuple[Path, Path],
+        run_dir: str,
+        enter: Callable[[], None] | None,
+    ) -> "Trainer":
+        """Launch it: see `launch.launch`. Raises OSError when the command cannot be executed.
+
+        output: files for stdout and stderr. run_dir: the mark in its environment.
+        """
+        strangers: frozenset[Process] = frozenset()
+        if not has_no_descendants():
+            from backprop.supervisor import tree
+
+            strangers = tree.own_children()
+        adopt_orphans()
+        return cls(launch(command, cwd, environment, *output, enter=enter), run_dir, strangers)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def code(self) -> int:
+        """What the root process ended with, minus the signal's number where one ended it; 0 while it lives."""
+        return self._process.returncode or 0
+
+    def is_over(self) -> bool:
+        """True when the root process has ended, whatever it left behind."""
+        self._reap()
+        return self._process.returncode is not None
+
+    def is_gone(self) -> bool:
+        """True when nothing is left of the tree. Collects what is dead."""
+        self._reap()
+        # a snapshot can miss a process that forks anew all the time; the kernel's word cannot
+        return has_no_descendants() if HAS_SUBREAPER and not self._strangers else not self.members()
+
+    def members(self) -> "list[Process]":
+        """The living processes of the tree."""
+        from backprop.supervisor import tree
+
+        return tree.members(self.pid, self._run_dir, self._strangers)
+
+    def signal(self, number: signal.Signals) -> tuple[int, ...]:
+        """The pids that got it: SIGINT goes to the root only, anything else to the whole tree."""
+        from backprop.supervisor import tree
+
+        targets = tree.interrupt_targets(self.pid) if number is signal.SIGINT else self.members()
+        return tree.send(targets, number)
+
+    def freeze(self) -> None:
+        """Stop every process in place. Costs a look at each where all stand still already."""
+        from backprop.supervisor import tree
+
+        tree.freeze(self.members)
+
+    def kill(self) -> tuple[int, ...]:
+        """SIGKILL until nothing is left. Returns the pids that were there before."""
+        from backprop.supervisor import tree
+
+        pids = tuple(process.pid for process in self.members())
+        self.unkillable_pids = tree.kill(self.members, self.is_gone, {stranger.pid for stranger in self._strangers})
+        if self.unkillable_pids and self._process.returncode is None:
+            self._process.returncode = -signal.SIGKILL  # it hangs in the kernel; nobody can do more
+        return pids
+
+    def end(self, patience_s: float) -> None:
+        """SIGINT, `patience_s` to finish, SIGKILL. Blocks as long."""
+        from backprop.supervisor import tree
+
+        self.signal(signal.SIGCONT)
+        self.signal(signal.SIGINT)
+        tree.wait_gone(self.is_gone, patience_s)
+        self.kill()
+
+    def _reap(self) -> None:
+        """Collect dead children: the trainer, and orphans of its tree that came to us."""
+        with suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                if pid == self._process.pid:
+                    self._process.returncode = os.waitstatus_to_exitcode(status)

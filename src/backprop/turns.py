@@ -1,0 +1,298 @@
+"""All that one command makes of a run: a turn, a retry after a failure, another turn after a timebox.
+
+    stand in line ──> session ──> what next? ──> stand in line again, or end
+
+Each session gives its slot up when it ends. What comes next is decided by `after`, a pure function.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+from backprop import checkpoints, command
+from backprop.admission import Admission, Application, NoTurn, Turn
+from backprop.errors import ExitCode
+from backprop.governor.line import Line
+from backprop.recorder import Recorder, Say
+from backprop.records import Checkpoint, Limits, Record, RunSpec, Status
+from backprop.runner import Observer, Outcome, SessionPlan, Supervisor
+from backprop.store.journal import CheckpointSkipped, Journal, NotContinued
+from backprop.store.rundir import Home, RunDir
+from backprop.supervisor.signals import Signals
+
+MAX_BACKOFF_S = 60.0
+_WORTH_A_RETRY_S = 1.0  # less of a timebox is no use to anybody
+_NOT_EXECUTED = 127
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run whose journal this process has locked."""
+
+    home: Home
+    rundir: RunDir
+    spec: RunSpec
+    journal: Journal
+    is_new: bool  # made a moment ago: if it cannot start, it is taken back
+
+
+class Request(Record, frozen=True):
+    """What the user asked of a run."""
+
+    limits: Limits
+    checkpoint: str | None  # to begin with
+    gpu_probe: str = "auto"
+    wait_s: float | None = None  # in line for each session; None: as long as it takes
+    retries: int = 0
+    sessions: int = 1
+
+
+class Audience(Protocol):
+    """Whom the sessions of a run are told. Called between sessions, except for what `begins` returns."""
+
+    def waits(self, reason: str) -> None: ...
+    def begins(self, plan: SessionPlan) -> Observer: ...
+    def ended(self, outcome: Outcome) -> None: ...
+    def said(self, text: str) -> None: ...
+
+
+# -- what next?
+
+
+class Attempt(Record, frozen=True):
+    """How a session ended, as far as it matters for what comes next."""
+
+    status: Status
+    exit_code: int | None
+    elapsed_s: float
+    step: int | None  # the last that it reported
+    newest: Checkpoint | None  # that looks whole, of all sessions so far
+    is_over_own_limit: bool = False  # stopped because it used more RAM or GPU memory than it may
+
+    @property
+    def is_failure(self) -> bool:
+        """A crash, or out of memory: another try from the newest checkpoint may get further."""
+        return self.status is Status.FAILED or self.is_over_own_limit
+
+
+class Kind(Enum):
+    """What follows a session."""
+
+    END = "end"
+    RETRY = "retry"  # again, in what is left of its timebox
+    TURN = "turn"  # another timebox
+
+
+class Next(Record, frozen=True):
+    """What follows a session, and what there is to say about it."""
+
+    kind: Kind = Kind.END
+    told: str | None = None
+    delay_s: float = 0.0
+    timebox_s: float = 0.0
+
+
+def after(request: Request, attempts: Sequence[Attempt]) -> Next:
+    """What follows the last of these attempts, the first being that of this request's first session."""
+    last = attempts[-1]
+    if last.status is Status.TIMEBOXED:
+        turns = sum(attempt.status is Status.TIMEBOXED for attempt in attempts)
+        if turns >= request.sessions:
+            return Next()
+        told = f"session {turns + 1} of {request.sessions}"
+        return Next(kind=Kind.TURN, told=told, timebox_s=request.limits.timebox_s)
+    if last.is_failure and request.retries and last.exit_code != _NOT_EXECUTED:
+        return _after_failure(request, attempts)
+    return Next()
+
+
+def _after_failure(request: Request, attempts: Sequence[Attempt]) -> Next:
+    last, before = attempts[-1], attempts[-2] if len(attempts) > 1 else None
+    used = sum(attempt.is_failure for attempt in attempts[:-1])
+    if used >= request.retries:
+        return Next(told=f"gave up after {used} {'retry' if used == 1 else 'retries'}")
+    is_stuck = before is not None and before.is_failure and _is_same_place(before, last)
+    if is_stuck:
+        return Next(told=f"it failed twice at step {last.step} with no new checkpoint in between: not tried again")
+    left_s = request.limits.timebox_s - _spent_s(attempts)
+    if left_s < _WORTH_A_RETRY_S:
+        return Next(told="nothing is left of its timebox for a retry")
+    delay_s = _backoff_s(attempts)
+    told = f"retry {used + 1} of {request.retries} in {delay_s:g} s, with {left_s:.0f} s left of its timebox"
+    return Next(kind=Kind.RETRY, told=told, delay_s=delay_s, timebox_s=left_s)
+
+
+def _is_same_place(one: Attempt, other: Attempt) -> bool:
+    return one.step is not None and one.step == other.step and one.newest == other.newest
+
+
+def _spent_s(attempts: Sequence[Attempt]) -> float:
+    """How much of the present timebox is gone: the failures since the last one that was used up."""
+    spent_s = 0.0
+    for attempt in attempts:
+        spent_s = spent_s + attempt.elapsed_s if attempt.is_failure else 0.0
+    return spent_s
+
+
+def _backoff_s(attempts: Sequence[Attempt]) -> float:
+    """1, 2, 4 ... seconds for failures in a row without a new checkpoint."""
+    in_a_row = 0
+    for one, other in zip(reversed(attempts[:-1]), reversed(attempts), strict=False):
+        if not one.is_failure or one.newest != other.newest:
+            break
+        in_a_row += 1
+    return min(MAX_BACKOFF_S, 2.0 ** min(in_a_row, 10))
+
+
+# -- do it
+
+
+def choose_checkpoint(found: Sequence[Checkpoint], journal: Journal, say: Say) -> Checkpoint | None:
+    """The newest whole checkpoint; what is passed over on the way is said, and written down."""
+    choice = checkpoints.choose(found)
+    for skipped, reason in choice.skipped:
+        say(f"checkpoint {skipped.path} is skipped: {reason}")
+        journal.append(CheckpointSkipped(at=datetime.now(timezone.utc), path=skipped.path, reason=reason))
+    if choice.checkpoint is None:
+        say("no whole checkpoint is left: starting fresh")
+    else:
+        step = "" if choice.checkpoint.step is None else f" (step {choice.checkpoint.step})"
+        say(f"resuming from {choice.checkpoint.path}{step}")
+    return choice.checkpoint
+
+
+def resume_flag(spec: RunSpec) -> str | None:
+    """The flag that takes the checkpoint's path in the script's arguments; None: it reads the environment."""
+    if spec.resume_arg is not None:
+        return spec.resume_arg
+    return command.RESUME_FLAG if command.declares_resume_flag(spec.script) else None
+
+
+class Turns:
+    """Carries a request out."""
+
+    def __init__(
+        self, claim: Claim, request: Request, *, recorder: Recorder, signals: Signals, line: Line, audience: Audience
+    ) -> None:
+        self._claim = claim
+        self._request = request
+        self._recorder = recorder
+        self._signals = signals
+        self._line = line
+        self._audience = audience
+
+    def run(self) -> Outcome | NoTurn:
+        """Run session after session, until there is nothing more to do; how the last one ended, or why there was none.
+
+        Raises ConfigError when the home is too full to begin.
+        """
+        limits, checkpoint = self._request.limits, self._request.checkpoint
+        attempts: list[Attempt] = []
+        following = Next()
+        outcome: Outcome | None = None
+        while True:
+            try:
+                turn = self._turn(limits, following)
+            except OSError as error:
+                self._take_back()
+                raise self._claim.home.unusable(error) from error
+            if isinstance(turn, NoTurn):
+                return turn if outcome is None else self._cut_short(outcome, turn)
+            outcome = self._session(limits, checkpoint, turn)
+            self._audience.ended(outcome)
+            attempts.append(self._attempt(outcome))
+            following = after(self._request, attempts)
+            if following.kind is Kind.END:
+                return self._end(outcome, following)
+            self._audience.said(f"run {self._claim.spec.id}: {following.told}")
+            chosen = choose_checkpoint(self._reported(), self._claim.journal, self._audience.said)
+            checkpoint = None if chosen is None else chosen.path
+            limits = msgspec.structs.replace(limits, timebox_s=following.timebox_s)
+
+    def _reported(self) -> Sequence[Checkpoint]:
+        view = self._recorder.view()
+        return () if view is None else view.checkpoints
+
+    def _turn(self, limits: Limits, following: Next) -> Turn | NoTurn:
+        claim = self._claim
+        run, _ = self._recorder.read_run()
+        admission = Admission(
+            Application(
+                spec=claim.spec,
+                session=1 + max((session.number for session in run.sessions), default=0),
+                limits=limits,
+                folders=(str(claim.home.path), claim.spec.cwd),
+                gpu_probe=self._request.gpu_probe,
+                wait_s=self._request.wait_s,
+            ),
+            line=self._line,
+            journal=claim.journal,
+            recorder=self._recorder,
+            signals=self._signals,
+            audience=self._audience,
+        )
+        if following.delay_s and (refusal := admission.rest(following.delay_s, following.told or "")) is not None:
+            return refusal
+        return admission.ask()
+
+    def _session(self, limits: Limits, checkpoint: str | None, turn: Turn) -> Outcome:
+        claim = self._claim
+        plan = SessionPlan(
+            limits=limits,
+            resumed_from=checkpoint,
+            resume_flag=resume_flag(claim.spec) if checkpoint is not None else None,
+            gpus=turn.decision.gpus,
+            gpu_probe=self._request.gpu_probe,
+        )
+        supervisor = Supervisor(
+            rundir=claim.rundir,
+            spec=claim.spec,
+            journal=claim.journal,
+            recorder=self._recorder,
+            observer=self._audience.begins(plan),
+            signals=self._signals,
+            place=turn.place,
+        )
+        try:
+            return supervisor.run(plan)
+        except OSError as error:
+            self._take_back()
+            raise claim.home.unusable(error) from error
+        finally:
+            turn.place.leave()
+
+    def _take_back(self) -> None:
+        """A home that is too full to begin keeps no half-made run."""
+        if self._claim.is_new and not self._claim.rundir.out_path(1).exists():
+            self._claim.rundir.remove()
+
+    def _attempt(self, outcome: Outcome) -> Attempt:
+        whole = (
+            c for c in reversed(self._reported()) if checkpoints.problem(c.path, c.measure, thorough=False) is None
+        )
+        return Attempt(
+            status=outcome.session.status,
+            exit_code=outcome.session.exit_code,
+            elapsed_s=outcome.session.elapsed_s or 0.0,
+            step=outcome.last_step,
+            newest=next(whole, None),
+            is_over_own_limit=outcome.is_over_own_limit,
+        )
+
+    def _end(self, outcome: Outcome, end: Next) -> Outcome:
+        if end.told is not None:
+            self._claim.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=end.told))
+            self._recorder.finish()
+            self._audience.said(f"run {self._claim.spec.id}: {end.told}")
+        return outcome
+
+    def _cut_short(self, outcome: Outcome, refusal: NoTurn) -> Outcome:
+        """The run is what its last session came to; the line was left before another."""
+        self._audience.said(f"run {self._claim.spec.id} is not continued: {refusal.reason}")
+        if refusal.exit_code is ExitCode.INTERRUPTED:
+            return msgspec.structs.replace(outcome, exit_code=refusal.exit_code)
+        return outcome

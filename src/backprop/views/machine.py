@@ -1,0 +1,114 @@
+"""The machine as a person wants to see it: how full it is, who holds the slots, who waits and for what."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+
+from backprop.records import Gpu, Limits, Record, RunView, Snapshot, Ticket
+from backprop.views import human
+from backprop.views.tables import aligned, runs_table
+
+_BAR_WIDTH = 20
+_BLOCKS = ("█", "░")
+_PLAIN_BLOCKS = ("#", ".")  # for a terminal that knows no others
+
+
+class Occupancy(Record, frozen=True):
+    """Who holds the slots of a home, and who waits for one, in order."""
+
+    taken: tuple[Ticket, ...] = ()
+    queue: tuple[Ticket, ...] = ()
+
+
+def machine_summary(
+    snapshot: Snapshot, limits: Limits, occupancy: Occupancy, going_on: Sequence[RunView], now: datetime
+) -> str:
+    """The machine against the limits for a start, its slots and its line, and the runs that are going on."""
+    rows = [
+        *_machine_rows(snapshot, limits),
+        *_gpu_rows(snapshot, limits),
+        *_slot_rows(occupancy, limits, _indices(snapshot.gpus or ()), now),
+    ]
+    text = aligned(rows)
+    return f"{text}\n{runs_table(going_on, now)}" if going_on else f"{text}\nnothing is running\n"
+
+
+def _machine_rows(snapshot: Snapshot, limits: Limits) -> Iterator[tuple[str, str]]:
+    load = "-" if snapshot.load_1min is None else f"{snapshot.load_1min:.2f}"
+    yield "cpu", f"{snapshot.cpu_count or '-'} cores, load {load}"
+    available, total = snapshot.ram_available_bytes, snapshot.ram_total_bytes
+    pressure = snapshot.ram_pressure_percent
+    stalls = f", {pressure:g} % of the time somebody waits for it" if pressure else ""
+    needed = f"a start needs {human.size(limits.min_free_ram_bytes)}"
+    yield "ram", f"{_free(available, total)} available of {human.size(total)} ({needed}){stalls}"
+    if snapshot.swap_total_bytes:
+        yield "swap", f"{_free(snapshot.swap_free_bytes, snapshot.swap_total_bytes)} free"
+    for folder, free in snapshot.disk_free_bytes.items():
+        needed = f"a start needs {human.size(limits.min_free_disk_bytes)}"
+        yield "disk", f"{_free(free, snapshot.disk_total_bytes.get(folder))} free in {folder} ({needed})"
+
+
+def _gpu_rows(snapshot: Snapshot, limits: Limits) -> Iterator[tuple[str, str]]:
+    if snapshot.gpus is None:
+        yield "gpus", f"blind: {snapshot.gpu_problem}"
+    for gpu in snapshot.gpus or ():
+        label = f"gpu {gpu.index}"
+        busy = "" if gpu.utilization_percent is None else f", {gpu.utilization_percent:g} % busy"
+        power = "" if gpu.power_w is None else f", {gpu.power_w:.0f} W"
+        yield label, f"{gpu.name}{busy}{power}"
+        vram = f"{_free(gpu.vram_free_bytes, gpu.vram_total_bytes)} free of {human.size(gpu.vram_total_bytes)}"
+        yield "  vram", f"{vram} (a start needs {human.size(limits.gpu_min_free_vram_bytes)})"
+        if gpu.temp_c is not None:
+            yield "  heat", f"{_bar(gpu.temp_c / limits.gpu_max_temp_c)} {gpu.temp_c:g} °C of {limits.gpu_max_temp_c:g}"
+
+
+def _slot_rows(
+    occupancy: Occupancy, limits: Limits, indices: Mapping[str, int], now: datetime
+) -> Iterator[tuple[str, str]]:
+    taken = len(occupancy.taken)
+    yield "slots", f"{_bar(taken / limits.max_parallel)} {taken} of {limits.max_parallel} taken"
+    for ticket in occupancy.taken:
+        yield "", f"{_who(ticket, now)}: {_holdings(ticket, indices)}"
+    for place, ticket in enumerate(occupancy.queue, start=1):
+        for_what = "suspended, others pass" if ticket.is_away else ticket.waits_for or "its turn is being looked at"
+        yield "queue" if place == 1 else "", f"{place}. {_who(ticket, now)}: {for_what}"
+
+
+def _who(ticket: Ticket, now: datetime) -> str:
+    since = datetime.fromtimestamp(ticket.since_unix_s, timezone.utc)
+    return f"{ticket.run_id}, {human.age(since, now)}, process {ticket.pid} of {ticket.user}"
+
+
+def _holdings(ticket: Ticket, indices: Mapping[str, int]) -> str:
+    """What a run was seen to hold, of what it was promised."""
+    told = [f"{human.size(ticket.ram_seen_bytes)} of RAM (promised {human.size(ticket.ram_bytes)})"]
+    for uuid, promised in ticket.vram_bytes.items():
+        seen = None if ticket.vram_seen_bytes is None else ticket.vram_seen_bytes.get(uuid, 0)
+        card = indices.get(uuid, uuid)
+        told.append(f"{human.size(seen)} of GPU {card} (promised {human.size(promised)})")
+    return ", ".join(told)
+
+
+def _indices(gpus: Sequence[Gpu]) -> dict[str, int]:
+    return {gpu.uuid: gpu.index for gpu in gpus}
+
+
+def _free(free: int | None, total: int | None) -> str:
+    """A bar of what is used, and how much is left."""
+    used = 1 - free / total if free is not None and total else None
+    return f"{_bar(used)} {human.size(free)}"
+
+
+def _bar(share: float | None) -> str:
+    """How full something is; empty when that is not known."""
+    full, empty = _BLOCKS if _can_draw() else _PLAIN_BLOCKS
+    filled = round(min(1.0, max(0.0, share or 0.0)) * _BAR_WIDTH)
+    return full * filled + empty * (_BAR_WIDTH - filled)
+
+
+def _can_draw() -> bool:
+    try:
+        "".join(_BLOCKS).encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
