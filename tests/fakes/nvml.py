@@ -16,7 +16,10 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED = 0, 1, 2, 3
 NOT_FOUND, INSUFFICIENT_SIZE, GPU_IS_LOST = 6, 7, 15
@@ -168,18 +171,31 @@ class Library:
         return SUCCESS
 
 
-def install() -> None:
-    """From now on this process finds the pretend library."""
+def _loader() -> Any:
     library = Library()
 
-    def cdll(name: Any, *arguments: Any, **options: Any) -> Any:
+    def load(name: Any, *arguments: Any, **options: Any) -> Any:
         return library if name == "libnvidia-ml.so.1" else _real_cdll(name, *arguments, **options)
 
-    ctypes.CDLL = cdll  # type: ignore[misc,assignment]
+    return load
+
+
+def install(patch: "pytest.MonkeyPatch", state: Path) -> None:
+    """For the time of a test this process finds the pretend library."""
+    import pynvml
+
+    load = _loader()
+    patch.setenv("FAKE_NVML", str(state))
+    patch.setattr(ctypes, "CDLL", load)
+    patch.setattr(pynvml, "CDLL", load)
+    # the binding keeps what it has looked up
+    patch.setattr(pynvml, "nvmlLib", None)
+    patch.setattr(pynvml, "_nvmlLib_refcount", 0)
+    patch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
 
 
 if __name__ == "__main__":
-    install()
+    ctypes.CDLL = _loader()
     sys.argv[0] = "backprop"
     from backprop.__main__ import main
 

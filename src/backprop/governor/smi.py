@@ -38,6 +38,7 @@ _NVIDIA_SLICE = re.compile(r"\s+(MIG .+?)\s+Device\s+\d+:\s*\(UUID:\s*(MIG-\S+?)
 _NO_DEVICES_CODE = 6  # of nvidia-smi
 
 _ROCM_WORDS = ("--showproductname", "--showuniqueid", "--showmeminfo", "vram", "--showtemp", "--showuse", "--showpower")
+_DEATH_S = 0.2
 _AMD_UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
 
@@ -172,12 +173,12 @@ def _read_rocm_card(index: int, card: Mapping[str, Any]) -> Gpu:
 
 def read_amd_smi(timeout_s: float) -> tuple[Gpu, ...]:
     """All cards, from `amd-smi metric --json` and `amd-smi list --json`. Raises ToolError."""
-    uuids = {entry.get("gpu"): entry.get("uuid") for entry in _amd_entries("list", timeout_s)}
+    uuids = {_number(entry.get("gpu")): entry.get("uuid") for entry in _amd_entries("list", timeout_s)}
     gpus = []
     for entry in _amd_entries("metric", timeout_s):
         index = _number(entry.get("gpu"))
         if index is not None:
-            gpus.append(_read_amd_card(int(index), uuids.get(entry.get("gpu")), entry))
+            gpus.append(_read_amd_card(int(index), uuids.get(index), entry))
     return tuple(gpus)
 
 
@@ -273,11 +274,19 @@ def _ask(command: list[str], timeout_s: float, accepted: tuple[int, ...] = (0,))
     try:
         out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        # one that hangs in the driver does not even die: nobody waits for it
+        _give_up(process)
         raise ToolError(f"{command[0]} did not answer within {timeout_s:g} s") from None
     if process.returncode not in accepted:
         said = (err or out).strip().splitlines()
         raise ToolError(f"{command[0]} failed: {said[0][:120] if said else f'exit code {process.returncode}'}")
     return process.returncode, out
+
+
+def _give_up(process: "subprocess.Popen[str]") -> None:
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):  # one that hangs in the driver does not die: nobody waits for it
+        process.wait(_DEATH_S)
