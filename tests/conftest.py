@@ -29,6 +29,7 @@ class Runs:
             "BACKPROP_MIN_FREE_RAM_GB": "0",
             "BACKPROP_MIN_FREE_DISK_GB": "0",
             "BACKPROP_MAX_PARALLEL": "1000",
+            "BACKPROP_GPU_PROBE": "none",
         }
         self._started: list[subprocess.Popen[bytes]] = []
 
@@ -52,10 +53,14 @@ class Runs:
         )
 
     def start(self, *words: object, **options: object) -> "subprocess.Popen[bytes]":
-        """Start a command and go on. Its stdout and stderr are pipes unless told otherwise."""
+        """Start a command and go on. Its stdout and stderr are thrown away unless told otherwise."""
+        return self.start_program([BACKPROP, *map(str, words)], **options)
+
+    def start_program(self, command: list[str], **options: object) -> "subprocess.Popen[bytes]":
+        """The same for another program."""
         defaults: dict[str, object] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen(  # type: ignore[call-overload]
-            [BACKPROP, *map(str, words)],
+            command,
             cwd=self.work,
             env=self.environment,
             stdin=subprocess.DEVNULL,

@@ -215,7 +215,7 @@ time.sleep(60)
 """
 
 
-def test_a_helper_outlives_neither_its_supervisor_nor_joins_its_tree(smi: Callable[..., None]):
+def test_a_helper_neither_joins_its_supervisors_tree_nor_outlives_it(smi: Callable[..., None]):
     """A supervisor that is killed is not heard of any more, and one of many sessions adopts no helper."""
     with subprocess.Popen([sys.executable, "-c", SUPERVISOR], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

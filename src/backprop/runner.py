@@ -74,6 +74,7 @@ class SessionPlan(Record, frozen=True):
     resume_flag: str | None = None  # gets the checkpoint's path in the script's arguments
     gpus: tuple[Gpu, ...] | None = None  # the cards it was given; None: whatever the trainer finds
     gpu_probe: str = "auto"
+    gpu_problem: str | None = None  # why nobody could tell which cards there are
 
 
 @dataclass
@@ -91,6 +92,7 @@ class _Watch:
     checkpoints_due: int = 0  # by the clock, so far
     checkpoints_asked: int = 0  # by the governor, so far
     is_over_own_limit: bool = False
+    is_blind: bool = False  # to the GPUs, since the start
     is_behind: bool = False  # the trainer wrote more than the last look read
 
 
@@ -206,6 +208,8 @@ class Supervisor:
     def _launch(self, plan: SessionPlan) -> None:
         timebox_s, grace_s = plan.limits.timebox_s, plan.limits.grace_s
         self._put_control(timebox_s, wanted=0, stop=None)
+        if plan.gpu_problem is not None:
+            self._observer.said(_blind(plan.gpu_problem))
         self._watchman.start(self._clock.now())
         variables = environment.for_trainer(
             self._spec, self._rundir, self._number, plan.limits, plan.resumed_from, plan.gpus
@@ -330,6 +334,7 @@ class Supervisor:
         if watch.paused_at is not None:
             watch.trainer.freeze()  # what was started, or set going by somebody else, since the last look
         verdict = self._watchman.look(self._clock.now(), watch.trainer.members, self._meter.progress.longest_save_s)
+        self._tell_blindness()
         if verdict.action is Action.GO_ON:
             return
         if watch.stop is not None and (verdict.action is not Action.KILL or watch.stop.now):
@@ -345,6 +350,12 @@ class Supervisor:
             )
         )
         self._do(verdict)
+
+    def _tell_blindness(self) -> None:
+        watch, problem = self._watch, self._watchman.gpu_problem
+        if (problem is not None) != watch.is_blind:
+            watch.is_blind = problem is not None
+            self._observer.said("the governor sees the GPUs again" if problem is None else _blind(problem))
 
     def _do(self, verdict: Verdict) -> None:
         watch = self._watch
@@ -505,3 +516,7 @@ class Supervisor:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:g} min"
+
+
+def _blind(problem: str) -> str:
+    return f"the governor is blind to GPUs: {problem}"

@@ -247,6 +247,7 @@ class Turns:
             resume_flag=resume_flag(claim.spec) if checkpoint is not None else None,
             gpus=turn.decision.gpus,
             gpu_probe=self._request.gpu_probe,
+            gpu_problem=turn.decision.figures.get("gpu_problem"),
         )
         supervisor = Supervisor(
             rundir=claim.rundir,

@@ -44,11 +44,14 @@ class Watchman:
         self._due_at = 0.0
         # probes of GPUs may be slow: they run beside the loop, and not at all for a session without GPUs
         self._poller = GpuPoller(gpu_probe) if gpus else None
+        self._gpus_seen: tuple[tuple[Gpu, ...] | None, float] = (None, 0.0)  # and when
+        self.gpu_problem: str | None = None  # why nobody can tell how the cards are
 
     def start(self, now: float) -> None:
         # a script that is over in a moment is not kept waiting for psutil to be imported
         self._due_at = now + (SAMPLE_EVERY_S if self._limits.ram_limit_bytes is None else _HURRIED_EVERY_S)
         if self._poller is not None:
+            self._gpus_seen = (None, now)
             self._poller.start(start_detached)
 
     def close(self) -> None:
@@ -100,10 +103,18 @@ class Watchman:
 
     def _gpus(self, now: float) -> tuple[Gpu, ...] | None:
         """The session's cards as they were lately; None: nobody can tell."""
-        latest = None if self._poller is None else self._poller.latest()
-        if latest is None or latest[0].gpus is None or now - latest[1] > _STALE_AFTER_S:
+        if self._poller is None:
             return None
-        return tuple(gpu for gpu in latest[0].gpus if gpu.uuid in self._uuids)
+        latest = self._poller.latest()
+        if latest is not None and latest[0].gpus is not None:
+            self._gpus_seen = (tuple(gpu for gpu in latest[0].gpus if gpu.uuid in self._uuids), latest[1])
+        gpus, seen_at = self._gpus_seen
+        # a probe that fails once is not blind yet: a tree that is paused for heat would go on over it
+        if now - seen_at <= _STALE_AFTER_S:
+            self.gpu_problem = None
+            return gpus
+        self.gpu_problem = (latest[0].problem if latest is not None else None) or "the probe does not answer"
+        return None
 
     def _is_biggest(self, ram_bytes: int) -> bool:
         own = (ram_bytes, self._place.number)

@@ -222,10 +222,11 @@ def test_an_import_that_is_killed_begins_anew(runs: Runs):
         time.sleep(delay_s)  # somewhere in the middle of the import
         reader.kill()
         reader.wait()
-    readers = [runs.start("list", "--json", "--limit", "0", stdout=subprocess.PIPE) for _ in range(3)]
-    for reader in readers:
-        assert len(json.loads(reader.communicate(timeout=60)[0])) == 300
-        assert reader.returncode == 0
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    for reader in [runs.start("list", "--json", "--limit", "0", **pipes) for _ in range(3)]:
+        out, err = reader.communicate(timeout=60)
+        assert (reader.returncode, err) == (0, b"")
+        assert len(json.loads(out)) == 300
 
 
 def test_a_detached_command_that_cannot_be_executed_says_why(runs: Runs):
