@@ -14,7 +14,7 @@ import pytest
 
 from backprop.records import StopReason
 from backprop.store.journal import Journal, StopAsked, read
-from tests.conftest import Runs
+from tests.conftest import BACKPROP, Runs
 from tests.faults.test_kills import check_record
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system: run the tests as root")
@@ -166,13 +166,13 @@ def test_a_clock_set_back_does_not_move_the_timebox(runs: Runs):
     assert document["ended_at"] < document["started_at"]  # the record shows what the clock showed
 
 
-def memory_group() -> Path | None:
-    """A memory control group of this test's own, 150 MB large; None where none can be made."""
+def memory_group(limit_bytes: int) -> Path | None:
+    """A memory control group of this test's own; None where none can be made."""
     for parent, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
         group = Path(parent) / f"backprop-test-{os.getpid()}"
         try:
             group.mkdir()
-            (group / limit).write_text("150000000")
+            (group / limit).write_text(str(limit_bytes))
         except OSError:
             if group.exists():
                 group.rmdir()
@@ -182,14 +182,16 @@ def memory_group() -> Path | None:
 
 
 @pytest.fixture
-def group() -> Iterator[Path]:
-    made = memory_group()
+def group(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """As large as the test says, in bytes."""
+    made = memory_group(request.param)
     if made is None:
         pytest.skip("no memory control group can be made here")
     yield made
     made.rmdir()
 
 
+@pytest.mark.parametrize("group", [150_000_000], indirect=True)
 def test_the_kernels_out_of_memory_killer_is_named(runs: Runs, group: Path):
     """A trainer that the kernel kills for want of memory is failed, never completed, and the reason says so."""
     runs.script(
@@ -204,3 +206,92 @@ def test_the_kernels_out_of_memory_killer_is_named(runs: Runs, group: Path):
     assert done.returncode == 137
     document = runs.document()
     assert (document["status"], document["reason"]) == ("failed", "killed by the kernel's out-of-memory killer")
+
+
+# -- the machine runs out, and the governor sees it coming
+
+SAVES = """
+    def save(step):
+        name = f"ckpt-{step}.json"
+        open(name, "w").write(json.dumps({"step": step}))
+        print(json.dumps({"event": "checkpoint_saved", "path": name, "step": step}), flush=True)
+
+    def is_wanted(seen=[0]):
+        wanted = json.load(open(os.environ["BACKPROP_CONTROL"]))["checkpoint_wanted"]
+        is_new, seen[0] = wanted > seen[0], wanted
+        return is_new
+"""
+
+
+def governed(runs: Runs) -> list[dict]:
+    return [entry for entry in runs.journal("r") if entry["event"] == "governed"]
+
+
+@pytest.mark.parametrize("group", [3_000_000_000], indirect=True)
+def test_memory_that_runs_out_is_seen_coming(runs: Runs, group: Path):
+    """A leak without a limit of its own, where a machine has 3 GB: a checkpoint first, then a graceful stop in time."""
+    runs.script(
+        SAVES
+        + """
+    kept, step = [], 0
+    try:
+        while True:
+            kept.append(b"x" * 25_000_000)
+            step += 1
+            print(json.dumps({"step": step}), flush=True)
+            if is_wanted():
+                save(step)
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        save(step)
+    """
+    )
+    join = f"echo $$ > {group}/cgroup.procs && exec {BACKPROP} run train.py --run-id r"
+    running = runs.start_program(["sh", "-c", join])
+    assert running.wait(60) == 0
+    document = runs.document("r")
+    assert document["status"] == "stopped"
+    assert "GB of RAM are left, at this rate for" in document["reason"]
+    assert document["checkpoints"][-1]["valid"]
+    last = governed(runs)[-1]
+    assert last["action"] == "stop"
+    assert last["figures"]["forecast_s"] > 0
+    assert last["figures"]["ram_available_bytes"] > 30_000_000
+
+
+@pytest.fixture
+def small_work(runs: Runs) -> Iterator[Runs]:
+    """A folder to work in on a file system of 1.5 GB."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500m", "tmpfs", runs.work], check=True)
+    yield runs
+    runs.clean_up()
+    subprocess.run(["umount", "--lazy", runs.work], check=True)
+
+
+@needs_root
+def test_a_disk_that_runs_out_is_seen_coming(small_work: Runs):
+    """A script that fills the disk: a checkpoint is asked for while there is room, and it is stopped before it is full."""
+    runs = small_work
+    runs.script(
+        SAVES
+        + """
+    step = 0
+    try:
+        while True:
+            open("log", "ab").write(b"x" * 8_000_000)
+            step += 1
+            print(json.dumps({"step": step}), flush=True)
+            if is_wanted():
+                save(step)
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        save(step)
+    """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    document = runs.document("r")
+    assert document["status"] == "stopped"
+    assert f"GB of disk are left in {runs.work}, at this rate for" in document["reason"]
+    assert len(document["checkpoints"]) >= 2  # the one that was asked for, and the one at the end
+    assert [entry["action"] for entry in governed(runs)] == ["save", "stop"]
+    assert governed(runs)[-1]["figures"]["disk_free_bytes"] > 50_000_000
