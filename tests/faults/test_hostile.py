@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -212,21 +214,65 @@ def test_a_deleted_folder_is_named(runs: Runs, words: list[str]):
     assert "Traceback" not in done.stderr
 
 
-def test_an_import_that_is_killed_begins_anew(runs: Runs):
-    """Nothing of an older tool's record is lost however often its import is interrupted."""
-    runs.home.mkdir()
-    old = {f"old-{n}": {"id": f"old-{n}", "status": "completed", "startTime": n, "lastStep": n} for n in range(300)}
-    (runs.home / "experiments.json").write_text(json.dumps(old))
-    for delay_s in (0.15, 0.2, 0.25, 0.3):
-        reader = runs.start("list")
-        time.sleep(delay_s)  # somewhere in the middle of the import
-        reader.kill()
-        reader.wait()
+OLD_RUNS = 300
+
+
+def leave_old_record(home: Path) -> None:
+    """A home as an older tool leaves it, and nothing else."""
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir()
+    old = {
+        f"old-{n}": {"id": f"old-{n}", "status": "completed", "startTime": n, "lastStep": n} for n in range(OLD_RUNS)
+    }
+    (home / "experiments.json").write_text(json.dumps(old))
+
+
+def kill_reader(runs: Runs, when: Callable[[], bool]) -> None:
+    """Start a reader and kill it when that is true, at the latest when the runs have appeared: all, or none."""
+    reader = runs.start("list")
+    published = runs.home / "runs"
+    wait_for(lambda: when() or published.exists() or reader.poll() is not None, 60)
+    reader.kill()
+    assert reader.wait() in {-signal.SIGKILL, 0}
+    if published.exists():
+        assert len(os.listdir(published)) == OLD_RUNS
+
+
+def what_readers_say(runs: Runs) -> list[bytes]:
+    """The stderr of three readers at the same time, all of which show every run."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    said = []
     for reader in [runs.start("list", "--json", "--limit", "0", **pipes) for _ in range(3)]:
         out, err = reader.communicate(timeout=60)
-        assert (reader.returncode, err) == (0, b"")
-        assert len(json.loads(out)) == 300
+        assert reader.returncode == 0, err
+        assert {run["id"] for run in json.loads(out)} == {f"old-{n}" for n in range(OLD_RUNS)}
+        said.append(err)
+    return sorted(said)
+
+
+def test_an_import_that_is_killed_begins_anew(runs: Runs):
+    """However often it is interrupted, an older tool's record is there as a whole or not at all; who brings it says so."""
+    draft, leftover = runs.home / ".importing" / "runs", runs.home / ".importing" / "runs" / "leftover"
+    leave_old_record(runs.home)
+    for count in (0, 100, 200):  # runs that lie there when the blow falls
+
+        def is_in_the_middle(count: int = count) -> bool:
+            return draft.exists() and not leftover.exists() and len(os.listdir(draft)) >= count
+
+        kill_reader(runs, is_in_the_middle)
+        while (runs.home / "runs").exists():  # the import was quicker than we could look
+            leave_old_record(runs.home)
+            kill_reader(runs, is_in_the_middle)
+        leftover.mkdir()  # the next import must clear it away, with all that was done
+    message = f"backprop: imported {OLD_RUNS} runs of an older tool from {runs.home / 'experiments.json'}.\n"
+    assert what_readers_say(runs) == [b"", b"", message.encode()]
+
+
+def test_a_reader_killed_after_its_import_leaves_all_of_it(runs: Runs):
+    """As soon as the runs are there they are all there, whatever the index knows of them yet."""
+    leave_old_record(runs.home)
+    kill_reader(runs, lambda: False)
+    assert what_readers_say(runs) == [b"", b"", b""]
 
 
 def test_a_detached_command_that_cannot_be_executed_says_why(runs: Runs):
