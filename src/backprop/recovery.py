@@ -21,10 +21,11 @@ from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.index import Index, open_index
 from backprop.store.journal import Journal, Refused, SessionEnded, SessionStarted, TrainerLaunched
-from backprop.store.rundir import RUN_ID, Home, RunDir
+from backprop.store.rundir import LOCK_PATIENCE_S, RUN_ID, Home, RunDir
 
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
 CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
+IMPORT_PATIENCE_S = 60.0  # how long a command waits for another one's import
 _LIVE_STRETCHES = 16  # a view reads at most so much (MB) of a live run: its supervisor does the rest
 _SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just changed may change again unnoticed
 
@@ -184,8 +185,11 @@ def import_old(home: Home, say: Say) -> None:
     """Turn the experiments.json of an older tool into run directories, once: see `Home.has_old_runs_only`.
 
     All of them appear in one rename, or none: an import that is killed begins anew at the next command.
+    Raises HomeBusyError or ConfigError.
     """
-    with suppress(FileNotFoundError), home.lock():
+    # somebody else's import takes a millisecond a run
+    patience_s = IMPORT_PATIENCE_S if home.has_old_runs_only() else LOCK_PATIENCE_S
+    with suppress(FileNotFoundError), home.lock(patience_s):
         if not home.has_old_runs_only():
             return
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from backprop.store.rundir import LOCK_PATIENCE_S, Home
 from tests.conftest import BACKPROP, Runs, wait_for
 
 REPORTING = """
@@ -273,6 +274,18 @@ def test_a_reader_killed_after_its_import_leaves_all_of_it(runs: Runs):
     leave_old_record(runs.home)
     kill_reader(runs, lambda: False)
     assert what_readers_say(runs) == [b"", b"", b""]
+
+
+def test_a_reader_waits_for_a_long_import(runs: Runs):
+    """Another command's import may hold the home for longer than anything else does."""
+    leave_old_record(runs.home)
+    home = Home(runs.home)
+    with home.lock():
+        reader = runs.start("list", stderr=subprocess.PIPE)
+        wait_for(lambda: str(home.lock_path) in {file.path for file in psutil.Process(reader.pid).open_files()})
+        time.sleep(LOCK_PATIENCE_S + 0.5)  # its patience with everything else passes: that is what is tested
+    err = reader.stderr.read()
+    assert (reader.wait(60), err.startswith(b"backprop: imported")) == (0, True)
 
 
 def test_a_detached_command_that_cannot_be_executed_says_why(runs: Runs):
