@@ -30,14 +30,16 @@ def main() -> None:
     print(f"{_machine()}\n", flush=True)
     print("| what | measured: median (10th to 90th percentile) | target | reached | how it was measured |")
     print("| --- | --- | --- | --- | --- |", flush=True)
+    peers: list[str] = []
     for name, measure in ROWS.items():
         if arguments.only is None or name in arguments.only:
             began = time.monotonic()
             for row in measure(sizes):
+                peers += [row.peer] if row.peer is not None else []
                 print(_line(row), flush=True)
             if not sys.stdout.isatty():
                 print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    print("\nNo peers are measured: none are installed here.")
+    print(f"\nPeers measured: {', '.join(peers) or 'none'}.")
 
 
 def _line(row: Row) -> str:

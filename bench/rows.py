@@ -16,8 +16,10 @@ import psutil
 from backprop.store.index import Index
 from backprop.store.journal import Journal, TrainerLaunched
 from bench import archive
+from bench.cards import Cards, find_cards, polling_loop
 from bench.measure import Cost, Spread, cost, interleaved, one_core, spread
-from bench.workbench import BACKPROP, Sizes, Workbench, wait_for, workbench
+from bench.usage import Party, Usage, usage
+from bench.workbench import BACKPROP, PATIENCE_S, ROOT, Sizes, Workbench, wait_for, workbench
 
 _MB = 1_000_000
 _STEP_S = 0.01  # 100 lines a second
@@ -35,6 +37,7 @@ class Row:
     how: str
     target: str = "-"
     is_reached: bool | None = None  # None: no target, or too much noise to tell
+    peer: str | None = None  # somebody else's program that was measured
 
 
 # -- start
@@ -206,8 +209,7 @@ def _ingest(place: Workbench, run_id: str) -> dict[str, float]:
             out.write(b'{"step": %d, "loss": %.6f, "lr": 0.001}\n' % (step, 1 / (step + 1)))
     rundir = place.home.publish(draft, run_id)
     argv = [sys.executable, "-m", "bench.ingest", str(place.home.path), run_id]
-    folder = Path(__file__).parents[1]
-    done = subprocess.run(argv, cwd=folder, env=place.environment, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(argv, cwd=ROOT, env=place.environment, stdout=subprocess.PIPE, check=True)
     report: dict[str, float] = json.loads(done.stdout)
     if report["last_step"] != place.sizes.ingest_lines - 1:
         raise AssertionError(f"only step {report['last_step']} got into the index")
@@ -266,44 +268,139 @@ def supervisor(sizes: Sizes) -> list[Row]:
     ]
 
 
-def _foreground_usage(place: Workbench, run_id: str, period_s: float) -> "_Usage":
+def _foreground_usage(place: Workbench, run_id: str, period_s: float) -> Usage:
     process = place.start(run_id, "paced.py", "--", str(period_s), "600")
     wait_for(lambda: True if place.home.rundir(run_id).path.exists() else None)
-    usage = _usage(place, run_id)
+    used = _usage(place, run_id)
     place.stop(run_id)
     process.wait()
-    return usage
+    return used
 
 
-@dataclass(frozen=True)
-class _Usage:
-    cpu_share: float
-    rss_bytes: int
-
-    @property
-    def is_small(self) -> bool:
-        return self.cpu_share <= 0.01 and self.rss_bytes <= 60 * _MB
-
-    def text(self) -> str:
-        return f"{self.cpu_share * 100:.2f} % of a core, RSS {self.rss_bytes / _MB:.0f} MB"
+def _usage(place: Workbench, run_id: str) -> Usage:
+    party = Party([_supervisor_of(place, run_id)])
+    time.sleep(1.0)  # its start-up is over
+    return usage({run_id: party}, place.sizes.supervisor_s)[run_id]
 
 
-def _usage(place: Workbench, run_id: str) -> _Usage:
+def _supervisor_of(place: Workbench, run_id: str) -> psutil.Process:
+    """The supervisor, once it has launched the trainer."""
+
     def pid() -> int | None:
         launched = any(isinstance(entry, TrainerLaunched) for entry in place.journal(run_id))
         found: int | None = place.document(run_id)["pid"] if launched else None
         return found
 
-    process = psutil.Process(wait_for(pid))
-    time.sleep(1.0)  # its start-up is over
-    began, before = time.monotonic(), process.cpu_times()
-    rss_bytes = 0
-    while time.monotonic() - began < place.sizes.supervisor_s:
-        time.sleep(0.25)
-        rss_bytes = max(rss_bytes, process.memory_info().rss)
-    after, elapsed_s = process.cpu_times(), time.monotonic() - began
-    cpu_s = (after.user + after.system) - (before.user + before.system)
-    return _Usage(cpu_s / elapsed_s, rss_bytes)
+    return psutil.Process(wait_for(pid))
+
+
+# -- governor
+
+
+def governor(sizes: Sizes) -> list[Row]:
+    """What looking after a machine with GPUs costs, next to scripts that poll them; all in the same window."""
+    with workbench(sizes) as place:
+        cards = find_cards(place)
+        snapshots = _snapshots(place)
+        used = _governors(place, cards)
+    wall, cpu = spread(snapshots["wall_s"]), spread(snapshots["cpu_s"])
+    window = f"CPU time and highest RSS over {sizes.governor_s:.0f} s, all of these at the same time"
+    reading = used["nvml"].cpu_share - used["none"].cpu_share
+    rows = [
+        Row(
+            what="one snapshot of the machine, GPUs by NVML",
+            measured=wall.text("ms", 1000, 2),
+            target="≤ 5 ms",
+            is_reached=wall.median <= 0.005,
+            how=f"{wall.count} one after the other in one process, as admission takes them; {cards.library}",
+        ),
+        Row(
+            what="… CPU time of one",
+            measured=cpu.text("ms", 1000, 2),
+            how="the same; once a second, 1 ms is 0.1 % of a core",
+        ),
+        Row(
+            what="supervisor with a GPU through NVML, the governor at 1 Hz",
+            measured=used["nvml"].text(),
+            target="≤ 1 % of a core, RSS ≤ 60 MB",
+            is_reached=used["nvml"].is_small,
+            how=f"detached, trainer printing 10 lines/s; {window}; {cards.library}",
+        ),
+        Row(
+            what="… with `--gpu-probe none`",
+            measured=used["none"].text(),
+            how="the same without a GPU: RAM, disk and the tree are still watched",
+        ),
+        Row(
+            what="… what reading GPUs once a second adds",
+            measured=f"{reading * 100:.2f} % of a core",
+            target="< 0.5 % of a core",
+            is_reached=reading < 0.005,
+            how="the difference of the two",
+        ),
+    ]
+    if cards.has_tool:
+        rows += [
+            Row(
+                what="… with `--gpu-probe nvidia-smi`",
+                measured=used["nvidia-smi"].text(),
+                how=f"the supervisor, its helper process and the tools that one starts; {cards.tool}",
+            ),
+            Row(
+                what="… for comparison: a shell loop that polls `nvidia-smi`",
+                measured=used["loop"].text(),
+                how=f"`nvidia-smi --query-gpu=... --format=csv`, then `sleep 1`, and so on; {cards.tool}",
+            ),
+        ]
+    if "gpustat" in used:
+        rows.append(
+            Row(
+                what="… for comparison: `gpustat -i 1`",
+                measured=used["gpustat"].text(),
+                how="as it is installed here, its output thrown away",
+                peer="gpustat",
+            )
+        )
+    return rows
+
+
+def _snapshots(place: Workbench) -> dict[str, list[float]]:
+    argv = [sys.executable, "-m", "bench.snapshots", str(place.sizes.snapshots), str(place.folder)]
+    done = subprocess.run(argv, cwd=ROOT, env=place.environment, stdout=subprocess.PIPE, check=True)
+    report: dict[str, list[float]] = json.loads(done.stdout)
+    return report
+
+
+def _governors(place: Workbench, cards: Cards) -> dict[str, Usage]:
+    """What each of those that look at the GPUs used."""
+    probes = {"nvml": "1", "none": "0"}
+    if cards.has_tool:
+        probes["nvidia-smi"] = "1"
+    run_ids = {probe: _watched(place, cards, probe, gpu_count) for probe, gpu_count in probes.items()}
+    parties = {probe: Party([_supervisor_of(place, run_id)]) for probe, run_id in run_ids.items()}
+    if cards.has_tool:
+        helper = wait_for(lambda: place.gpu_helpers() or None)
+        parties["nvidia-smi"] = Party([*parties["nvidia-smi"].processes, *helper], starts_tools=True)
+        parties["loop"] = Party([place.spawn(polling_loop())], starts_tools=True)
+    if cards.gpustat is not None:
+        parties["gpustat"] = Party([place.spawn([cards.gpustat, "-i", "1"])], starts_tools=True)
+    time.sleep(3.0)  # their start-up is over, the first sample with its imports too
+    if "gpustat" in parties and parties["gpustat"].has_ended():
+        del parties["gpustat"]  # it does not go on without a terminal, or does not know this driver
+    used = usage(parties, place.sizes.governor_s)
+    for run_id in run_ids.values():
+        if "blind" in (told := place.home.rundir(run_id).supervisor_log_path.read_text()):
+            raise AssertionError(f"the governor saw nothing: {told}")
+        place.stop(run_id)
+    return used
+
+
+def _watched(place: Workbench, cards: Cards, probe: str, gpu_count: str) -> str:
+    """A run whose governor asks this probe, and that outlives the window."""
+    lasts_s = place.sizes.governor_s + PATIENCE_S
+    options = ("--gpu-probe", probe, "--gpus", gpu_count, "--max-run-minutes", str(lasts_s / 60))
+    words = (*options, "--max-parallel", "10", "paced.py", "--", "0.1", str(lasts_s))
+    return place.run_detached(*words, program=cards.backprop if probe == "nvml" else (BACKPROP,))
 
 
 # -- delay
@@ -439,6 +536,7 @@ ROWS: Mapping[str, Callable[[Sizes], list[Row]]] = {
     "slow-down": slow_down,
     "ingest": ingest,
     "supervisor": supervisor,
+    "governor": governor,
     "delay": delay,
     "stop": stop,
     "views": views,

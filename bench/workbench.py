@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any, TypeVar
 
 import psutil
 
+from backprop.governor import gpus
 from backprop.store import journal as journals
 from backprop.store.rundir import Home
 
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
 SCRIPTS = Path(__file__).with_name("scripts")
+ROOT = Path(__file__).parents[1]  # of the clone
 PATIENCE_S = 120.0
 
 T = TypeVar("T")
@@ -35,6 +38,8 @@ class Sizes:
     ingest_rounds: int
     burst_lines: int
     supervisor_s: float
+    governor_s: float
+    snapshots: int
     delay_lines: int
     stubborn_rounds: int
     archive_runs: int
@@ -50,6 +55,8 @@ FULL = Sizes(
     ingest_rounds=3,
     burst_lines=500_000,
     supervisor_s=20.0,
+    governor_s=600.0,
+    snapshots=500,
     delay_lines=40,
     stubborn_rounds=5,
     archive_runs=100_000,
@@ -64,6 +71,8 @@ QUICK = Sizes(
     ingest_rounds=1,
     burst_lines=50_000,
     supervisor_s=2.0,
+    governor_s=4.0,
+    snapshots=20,
     delay_lines=4,
     stubborn_rounds=1,
     archive_runs=500,
@@ -91,11 +100,15 @@ class Workbench:
             "BACKPROP_MIN_FREE_DISK_GB": "0",
         }
         self._run_ids: list[str] = []
+        self._spawned: list[subprocess.Popen[bytes]] = []
 
-    def call(self, *words: str) -> str:
-        """What a `backprop` command prints. Raises CalledProcessError."""
+    def call(self, *words: str, program: Sequence[str] = (BACKPROP,)) -> str:
+        """What a `backprop` command prints. Raises CalledProcessError.
+
+        program: what to call it by.
+        """
         return subprocess.run(
-            [BACKPROP, *words],
+            [*program, *words],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -118,9 +131,23 @@ class Workbench:
             stderr=subprocess.DEVNULL,
         )
 
-    def run_detached(self, *words: str) -> str:
+    def spawn(self, command: Sequence[str]) -> psutil.Process:
+        """Another program, in a session of its own; it and what it starts there are ended with the workbench."""
+        spawned = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._spawned.append(spawned)
+        return psutil.Process(spawned.pid)
+
+    def run_detached(self, *words: str, program: Sequence[str] = (BACKPROP,)) -> str:
         """The id of a run whose trainer has just been launched in the background."""
-        run_id = self.call("run", "--detach", *words).strip()
+        run_id = self.call("run", "--detach", *words, program=program).strip()
         self._run_ids.append(run_id)
         return run_id
 
@@ -142,18 +169,34 @@ class Workbench:
                     found.append(process)
         return found
 
+    def gpu_helpers(self) -> list[psutil.Process]:
+        """Living processes that ask tools about GPUs for supervisors of this home, and descend from nobody here."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):  # it ended while we looked, or is not ours
+                is_one = gpus.__name__ in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+                if is_one and process.environ().get("BACKPROP_HOME") == str(self.home.path):
+                    found.append(process)
+        return found
+
     def stop(self, run_id: str) -> None:
         """Kill a run if it is still going on."""
         self.call("stop", run_id, "--now")
 
     def close(self) -> None:
-        """End what a failed measurement left running, by process id."""
+        """End what was spawned, and what a failed measurement left running, by process id."""
+        for spawned in self._spawned:
+            if spawned.poll() is None:
+                os.killpg(spawned.pid, signal.SIGKILL)  # not waited for yet: the number is still its own
+            spawned.wait()
         for run_id in self._run_ids:
             with suppress(subprocess.SubprocessError):
                 self.stop(run_id)
             for process in self.tree(run_id):
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
+        # they see that their supervisor is gone, and finish the call that is going on
+        wait_for(lambda: None if self.gpu_helpers() else True)
 
 
 @contextmanager

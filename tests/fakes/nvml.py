@@ -171,7 +171,8 @@ class Library:
         return SUCCESS
 
 
-def _loader() -> Any:
+def loader() -> Any:
+    """What stands in for `ctypes.CDLL`, with the pretend library under the real one's name."""
     library = Library()
 
     def load(name: Any, *arguments: Any, **options: Any) -> Any:
@@ -184,7 +185,7 @@ def install(patch: "pytest.MonkeyPatch", state: Path) -> None:
     """For the time of a test this process finds the pretend library."""
     import pynvml
 
-    load = _loader()
+    load = loader()
     patch.setenv("FAKE_NVML", str(state))
     patch.setattr(ctypes, "CDLL", load)
     patch.setattr(pynvml, "CDLL", load)
@@ -195,7 +196,7 @@ def install(patch: "pytest.MonkeyPatch", state: Path) -> None:
 
 
 if __name__ == "__main__":
-    ctypes.CDLL = _loader()
+    ctypes.CDLL = loader()
     sys.argv[0] = "backprop"
     from backprop.__main__ import main
 
