@@ -20,7 +20,7 @@ lint: $(INSTALLED)
 
 check: lint test  ## what CI runs: format, lint, types, tests
 
-bench: $(INSTALLED)  ## measure and print the table of numbers (ten minutes; BENCH=--quick: one)
+bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; BENCH=--quick: one)
 	$(BIN)/python -m bench $(BENCH)
 
 clean:
