@@ -5,13 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check lint bench clean
+FRAMEWORKS := .venv-frameworks
+
+.PHONY: demo test frameworks check lint bench clean
 
 demo: $(INSTALLED)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
 
-test: $(INSTALLED)  ## all tests
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## all tests but those that need a framework
+	$(BIN)/python -m pytest --ignore tests/frameworks
+
+frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
+	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest tests/frameworks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -24,10 +29,17 @@ bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; 
 	$(BIN)/python -m bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) digits-checkpoints
+	rm -rf $(VENV) $(FRAMEWORKS) digits-checkpoints
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Backprop needs Python 3.10 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[examples,test]'
+	touch $@
+
+# an environment in which Backprop is not installed: its hooks come from another one, as with `uv tool install`
+$(FRAMEWORKS)/.installed: tests/frameworks/requirements.txt
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/frameworks/requirements.txt
 	touch $@

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "recorder": {"checkpoints", "store", "supervisor"},
     "recovery": {"provenance", "recorder", "store", "supervisor"},
     "ending": set(),
+    "trainer": set(),
     "environment": {"governor", "store", "supervisor"},
     "watchman": {"governor", "supervisor"},
     "runner": {

@@ -81,9 +81,13 @@ class Choice(Record, frozen=True):
 
 
 def choose(checkpoints: Sequence[Checkpoint]) -> Choice:
-    """The newest whole one. `checkpoints`: oldest first. Reads every byte of the candidates."""
+    """The newest whole one that the script itself meant to save. `checkpoints`: oldest first.
+
+    Reads every byte of the candidates. What was saved in an emergency is taken only when somebody names it: the script
+    may not know how to load it.
+    """
     skipped: list[tuple[Checkpoint, str]] = []
-    for checkpoint in reversed(checkpoints):
+    for checkpoint in reversed([checkpoint for checkpoint in checkpoints if not checkpoint.is_emergency]):
         reason = problem(checkpoint.path, checkpoint.measure)
         if reason is None:
             return Choice(checkpoint=checkpoint, skipped=tuple(skipped))

@@ -53,6 +53,7 @@ class Config(Record, frozen=True):
     name: Text | None = None
     python: Text | None = None
     resume_arg: Annotated[str, Meta(pattern=r"^-[^\s=]+\Z")] | None = field(name="resumeArg", default=None)
+    hooks: bool = True
     detach: bool = False
 
     @property
@@ -118,6 +119,7 @@ ALLOWED: Mapping[str, tuple[str, str]] = {
     "name": ("-n/--name", "text of 1 to 200 printable characters that is not 'last'"),
     "python": ("--python", "the path of a Python interpreter"),
     "resumeArg": ("--resume-arg", "a flag of your script, such as --resume, without blanks or '='"),
+    "hooks": ("--hooks/--no-hooks", "true or false"),
     "detach": ("-d/--detach", "true or false"),
 }
 

@@ -64,6 +64,14 @@ def status(code: int, stop: StopReason | None) -> Status:
     return Status.COMPLETED if code == 0 else Status.FAILED
 
 
+def is_own_end(code: int, stop: StopReason | None, *, was_signalled: bool, is_finished: bool) -> bool:
+    """Whether training had come to its own end before the stop that was asked for could end it.
+
+    A trainer that listens is asked some time before its timebox. is_finished: it said that it had finished.
+    """
+    return stop is StopReason.TIMEBOX and code == 0 and is_finished and not was_signalled
+
+
 def shell_code(code: int) -> int:
     """An exit code as shells report it: 128 and the signal's number where one ended the process."""
     return 128 - code if code < 0 else code

@@ -2,11 +2,23 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from backprop.governor import devices
-from backprop.records import Gpu, Limits, RunSpec
+from backprop.records import Gpu, Limits, RunSpec, Source
 from backprop.store.rundir import RunDir
 from backprop.supervisor.launch import RUN_DIR_VARIABLE
+
+HOOKS_FOLDER = Path(__file__).with_name("trainer") / "site"  # its sitecustomize.py begins our part in the trainer
+_OF_ANOTHER_SESSION = {"BACKPROP_RESUME_FROM", "BACKPROP_RESUME_STEP", "BACKPROP_CHECKPOINT_EVERY_S"}
+
+
+class Resumed(NamedTuple):
+    """A checkpoint to continue from."""
+
+    path: str
+    step: int | None  # that it was reported for; None: not known
 
 
 def for_trainer(
@@ -14,28 +26,38 @@ def for_trainer(
     rundir: RunDir,
     session: int,
     limits: Limits,
-    resumed_from: str | None,
+    resumed: Resumed | None,
     gpus: Sequence[Gpu] | None,
 ) -> dict[str, str]:
     """All variables of a session's trainer. Starts its Python once where that must be asked about its framework.
 
     gpus: the cards it was given; None: whatever it finds.
     """
-    environment = {key: value for key, value in os.environ.items() if key != "BACKPROP_RESUME_FROM"}
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_ANOTHER_SESSION}
     environment |= {
         "BACKPROP_RUN_ID": spec.id,
         RUN_DIR_VARIABLE: str(rundir.path),
         "BACKPROP_SESSION": str(session),
         "BACKPROP_TIMEBOX_S": f"{limits.timebox_s:g}",
         "BACKPROP_CONTROL": str(rundir.control_path),
+        "BACKPROP_EVENTS": str(rundir.source_path(session, Source.EVENTS)),
         "BACKPROP_FRAMEWORK": spec.framework,
         "PYTHONUNBUFFERED": "1",
     }
-    environment.pop("BACKPROP_CHECKPOINT_EVERY_S", None)
     if limits.checkpoint_every_s is not None:
         environment["BACKPROP_CHECKPOINT_EVERY_S"] = f"{limits.checkpoint_every_s:g}"
-    if resumed_from is not None:
-        environment["BACKPROP_RESUME_FROM"] = resumed_from
+    if resumed is not None:
+        environment["BACKPROP_RESUME_FROM"] = resumed.path
+        if resumed.step is not None:
+            environment["BACKPROP_RESUME_STEP"] = str(resumed.step)
+    if spec.hooks:
+        environment["PYTHONPATH"] = _before(str(HOOKS_FOLDER), environment.get("PYTHONPATH"))
     environment |= devices.environment_for(gpus)
     environment |= devices.allocator_environment(limits, gpus or (), spec.framework, spec.python, environment)
     return environment
+
+
+def _before(folder: str, search_path: str | None) -> str:
+    """A search path that begins with this folder; an empty entry is the working folder and stays."""
+    others = [entry for entry in search_path.split(os.pathsep) if entry != folder] if search_path else []
+    return os.pathsep.join([folder, *others])

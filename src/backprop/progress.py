@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from backprop.protocol import Batch
+from backprop.protocol import Batch, Listening
 from backprop.records import Record
 
 
@@ -19,11 +19,19 @@ class Progress(Record, frozen=True):
     is_listening: bool = False  # the script watches control.json
     longest_step_s: float = 0.0  # between two looks that brought new steps
     longest_save_s: float = 0.0  # from the last step to the save's report
+    told_pace: Listening | None = None  # what the trainer itself measured: better than what we see
+    is_finished: bool = False  # training came to its own end
 
     @property
     def notice_s(self) -> float | None:
         """How long the trainer needs to finish a step and save; None when it does not listen."""
-        return self.longest_step_s + self.longest_save_s if self.is_listening else None
+        if not self.is_listening:
+            return None
+        step_s, save_s = self.longest_step_s, self.longest_save_s
+        if self.told_pace is not None:
+            step_s = step_s if self.told_pace.longest_step_s is None else self.told_pace.longest_step_s
+            save_s = save_s if self.told_pace.longest_save_s is None else self.told_pace.longest_save_s
+        return step_s + save_s
 
     @property
     def remaining_s(self) -> float | None:
@@ -41,6 +49,7 @@ class ProgressMeter:
     def __init__(self) -> None:
         self.progress = Progress()
         self._step_seen_at: float | None = None
+        self._reports_steps = False  # else those that were counted will do
 
     def observe(self, batch: Batch, now: float) -> None:
         """Take in what a look at `now` brought."""
@@ -49,19 +58,23 @@ class ProgressMeter:
         since = None if self._step_seen_at is None else now - self._step_seen_at
         if batch.checkpoints and since is not None:
             changes["longest_save_s"] = max(old.longest_save_s, since)
-        if batch.last_step is not None:
+        self._reports_steps = self._reports_steps or batch.last_step is not None
+        step = batch.last_step if self._reports_steps else batch.counted_step
+        if step is not None:
             if since is not None:
                 changes["longest_step_s"] = max(old.longest_step_s, since)
-                changes["steps_per_s"] = self._rate(old, batch.last_step, since)
-            changes["step"] = batch.last_step
+                changes["steps_per_s"] = self._rate(old, step, since)
+            changes["step"] = step
             self._step_seen_at = now
         if batch.series:
             changes["metrics"] = dict(old.metrics) | {name: series.values[-1] for name, series in batch.series.items()}
         total = batch.last("total_steps")
         if total is not None and math.isfinite(total):
             changes["total_steps"] = int(total)
-        if batch.is_listening:
-            changes["is_listening"] = True
+        if batch.listening is not None:
+            changes |= {"is_listening": True, "told_pace": batch.listening}
+        if batch.is_finished:
+            changes |= {"is_finished": True, "is_listening": False}
         self.progress = msgspec.structs.replace(old, **changes)
 
     def _rate(self, old: Progress, step: int, since_s: float) -> float | None:

@@ -1,4 +1,4 @@
-"""One line of a trainer's stdout <-> one event.
+"""One line of a trainer's stdout, or of what our code inside it tells <-> one event.
 
 Bytes enter, records leave; nothing here can fail, whatever a script prints. The runner calls `digest` on what the
 trainer wrote since the last look.
@@ -15,6 +15,7 @@ import msgspec
 from backprop.records import Record
 
 MAX_LINE_BYTES = 1 << 20  # a longer line is passed through, not understood: memory stays bounded
+_MAX_DURATION_S = 1e9  # nobody's step takes thirty years
 _MAX_INT64 = (1 << 63) - 1  # what the index can hold as a step
 
 
@@ -23,6 +24,7 @@ class Metrics(Record, frozen=True):
 
     step: int
     values: dict[str, float]
+    is_counted: bool = False  # the script itself says nothing: its optimizer's steps were counted
 
 
 class CheckpointSaved(Record, frozen=True):
@@ -30,6 +32,18 @@ class CheckpointSaved(Record, frozen=True):
 
     path: str
     step: int | None
+    is_emergency: bool = False  # saved for a script that did not answer a stop
+
+
+class Listening(Record, frozen=True):
+    """The trainer watches control.json, and maybe knows how long it takes to answer."""
+
+    longest_step_s: float | None = None
+    longest_save_s: float | None = None
+
+
+class Finished(Record, frozen=True):
+    """Training came to its own end: a stop that was asked for meanwhile had nothing to stop any more."""
 
 
 class ParamsGiven(Record, frozen=True):
@@ -45,9 +59,7 @@ class Note(Record, frozen=True):
     text: str
 
 
-Event = Metrics | CheckpointSaved | ParamsGiven | Note
-
-LISTENING = "listening"  # the note by which a script says that it watches control.json
+Event = Metrics | CheckpointSaved | ParamsGiven | Listening | Finished | Note
 
 _decode = msgspec.json.Decoder().decode
 
@@ -77,6 +89,7 @@ def parse(line: bytes) -> Event | None:
             for key, number in value.items()
             if (type(number) is float or type(number) is int) and key != "step"
         },
+        is_counted=value.get("counted") is True,
     )
 
 
@@ -98,6 +111,11 @@ def _as_step(value: Any) -> int | None:
     return value if type(value) is int and abs(value) <= _MAX_INT64 else None
 
 
+def _as_duration_s(value: Any) -> float | None:
+    is_number = type(value) is float or type(value) is int
+    return float(value) if is_number and 0 <= value < _MAX_DURATION_S else None
+
+
 def _as_float(number: float) -> float:
     try:
         return float(number)
@@ -109,9 +127,17 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
     kind = value["event"]
     path, params = value.get("path"), value.get("params")
     if kind == "checkpoint_saved" and isinstance(path, str) and path and "\0" not in path:
-        return CheckpointSaved(path=path, step=_as_step(value.get("step")))
+        is_emergency = value.get("emergency") is True
+        return CheckpointSaved(path=path, step=_as_step(value.get("step")), is_emergency=is_emergency)
     if kind == "params" and isinstance(params, dict) and _is_shallow(params):
         return ParamsGiven(params=params)
+    if kind == "listening":
+        return Listening(
+            longest_step_s=_as_duration_s(value.get("longest_step_s")),
+            longest_save_s=_as_duration_s(value.get("longest_save_s")),
+        )
+    if kind == "finished":
+        return Finished()
     return Note(kind=kind if isinstance(kind, str) else "", text=line.strip().decode(errors="replace"))
 
 
@@ -138,20 +164,28 @@ class Batch:
     Offsets are those of the first byte of the line, in bytes from the beginning of the session's output.
     """
 
-    __slots__ = ("checkpoints", "last_step", "line_count", "notes", "params", "series")
+    __slots__ = (
+        "checkpoints",
+        "counted_step",
+        "is_finished",
+        "last_step",
+        "line_count",
+        "listening",
+        "notes",
+        "params",
+        "series",
+    )
 
     def __init__(self) -> None:
         self.line_count = 0
-        self.last_step: int | None = None
+        self.last_step: int | None = None  # that was reported
+        self.counted_step: int | None = None  # by us, for a script that reports none
+        self.listening: Listening | None = None  # the last word on it
+        self.is_finished = False
         self.series: dict[str, Series] = {}
         self.params: dict[str, Any] = {}
         self.checkpoints: list[tuple[int, CheckpointSaved]] = []
         self.notes: list[tuple[int, Note]] = []
-
-    @property
-    def is_listening(self) -> bool:
-        """True when the script said here that it watches control.json."""
-        return any(note.kind == LISTENING for _, note in self.notes)
 
     def last(self, name: str) -> float | None:
         """The newest value of a metric in this batch."""
@@ -167,7 +201,7 @@ def digest(data: bytes, offset: int = 0) -> Batch:
         event = parse(line) if line else None
         if event is not None:
             batch.line_count += 1
-            if type(event) is Metrics:
+            if type(event) is Metrics and not event.is_counted:
                 step = batch.last_step = event.step
                 for name, value in event.values.items():
                     points = series.get(name)
@@ -175,14 +209,27 @@ def digest(data: bytes, offset: int = 0) -> Batch:
                         points = series[name] = Series()
                     points.steps.append(step)
                     points.values.append(value)
-            elif type(event) is CheckpointSaved:
-                batch.checkpoints.append((offset, event))
-            elif type(event) is ParamsGiven:
-                batch.params.update(event.params)
-            elif type(event) is Note:
-                batch.notes.append((offset, event))
+            else:
+                _add(batch, event, offset)
         offset += len(line) + 1
     return batch
+
+
+def _add(batch: Batch, event: Event, offset: int) -> None:
+    """Take in an event that is not one of the many."""
+    match event:
+        case Metrics():
+            batch.counted_step = event.step
+        case CheckpointSaved():
+            batch.checkpoints.append((offset, event))
+        case ParamsGiven():
+            batch.params.update(event.params)
+        case Listening():
+            batch.listening = event
+        case Finished():
+            batch.is_finished = True
+        case Note():
+            batch.notes.append((offset, event))
 
 
 def json_safe(value: Any) -> Any:

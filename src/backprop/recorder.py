@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backprop import checkpoints, protocol
-from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView
+from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Source
 from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.index import Index, open_index
@@ -30,10 +30,10 @@ _LATER = (sqlite3.OperationalError, OSError, HomeBusyError)
 
 
 class Look(NamedTuple):
-    """What one look at the trainer's output brought."""
+    """What one look at what the trainer wrote brought."""
 
-    batch: protocol.Batch | None  # None: nothing new
-    is_stored: bool  # False: the index could not take it, and the next look brings it again
+    batches: tuple[protocol.Batch, ...]  # empty: nothing new
+    is_stored: bool  # False: the index could not take all of it, and the next look brings that again
     is_behind: bool = False  # there is more to read already
 
 
@@ -48,11 +48,11 @@ class Recorder:
         self._say = say
         self._index: Index | None = None
         self._snapshot_is_due = False
-        self._tails: dict[int, Tail] = {}
-        self._measures: dict[tuple[int, int], Measure] = {}
+        self._tails: dict[tuple[int, Source], Tail] = {}
+        self._measures: dict[tuple[int, Source, int], Measure] = {}
         for entry in reversed(journals.read(rundir.journal_path)[0]):
             if isinstance(entry, CheckpointMeasured):
-                self._measures[entry.session, entry.offset] = entry.measure  # the first measure counts
+                self._measures[entry.session, entry.source, entry.offset] = entry.measure  # the first measure counts
 
     def use(self, index: Index) -> "Recorder":
         """Work on a connection that somebody else opened and will close."""
@@ -100,45 +100,55 @@ class Recorder:
         return True
 
     def look(self, session: int, *, is_over: bool = False) -> Look:
-        """Read and store the next stretch of a session's output.
+        """Read and store the next stretch of each of a session's sources.
 
-        is_over: nobody writes to it any more, so what follows the last newline is a line too.
+        is_over: nobody writes to them any more, so what follows the last newline is a line too.
         """
+        looks = [self._look_at(session, source, is_over=is_over) for source in Source]
+        return Look(
+            batches=tuple(batch for look in looks for batch in look.batches),
+            is_stored=all(look.is_stored for look in looks),
+            is_behind=any(look.is_behind for look in looks),
+        )
+
+    def _look_at(self, session: int, source: Source, *, is_over: bool) -> Look:
         try:
             index = self._open()
-            tail = self._tails.get(session)
+            tail = self._tails.get((session, source))
             if tail is None:
-                tail = self._tails[session] = Tail(self._rundir.out_path(session), index.offset(self._spec.id, session))
+                offset = index.offset(self._spec.id, session, source)
+                tail = self._tails[session, source] = Tail(self._rundir.source_path(session, source), offset)
             stretch = tail.read(is_over=is_over)
             if stretch is None:
-                return Look(None, is_stored=True)
+                return Look((), is_stored=True)
             batch = protocol.digest(stretch.data, stretch.start)
             # a path reported over and over is measured once a look: what lies there is what was saved last
             newest = {saved.path: (offset, saved) for offset, saved in batch.checkpoints}.values()
-            measured = [(offset, self._measured(session, offset, saved)) for offset, saved in newest]
-            if index.add_output(self._spec.id, session, stretch.start, stretch.end, batch, measured):
+            measured = [(offset, self._measured(session, source, offset, saved)) for offset, saved in newest]
+            if index.add_output(self._spec.id, session, stretch.start, stretch.end, batch, measured, source):
                 tail.move_to(stretch.end)
-                return Look(batch, is_stored=True, is_behind=len(stretch.data) > READ_BYTES // 2)
+                return Look((batch,), is_stored=True, is_behind=len(stretch.data) > READ_BYTES // 2)
             # somebody else was there first, or the index is new and has never heard of this run
-            tail.move_to(index.offset(self._spec.id, session))
+            tail.move_to(index.offset(self._spec.id, session, source))
             is_known = index.journal_size(self._spec.id) is not None
-            return Look(batch, is_stored=is_known or self.record_state(publish=False))
+            return Look((batch,), is_stored=is_known or self.record_state(publish=False))
         except _LATER:
-            return Look(None, is_stored=False)
+            return Look((), is_stored=False)
         except sqlite3.DatabaseError:
             self.close()
-            return Look(None, is_stored=False)
+            return Look((), is_stored=False)
 
-    def _measured(self, session: int, offset: int, saved: protocol.CheckpointSaved) -> Checkpoint:
+    def _measured(self, session: int, source: Source, offset: int, saved: protocol.CheckpointSaved) -> Checkpoint:
         """The checkpoint as it lies on disk when it is first heard of; the journal remembers."""
         path = str(Path(self._spec.cwd) / saved.path)  # with its "..": behind a link that leads elsewhere
-        measure = self._measures.get((session, offset))
+        measure = self._measures.get((session, source, offset))
         if measure is None:
-            measure = self._measures[session, offset] = checkpoints.measure(path)
+            measure = self._measures[session, source, offset] = checkpoints.measure(path)
             self._journal.append(
                 CheckpointMeasured(
                     at=datetime.now(timezone.utc),
                     session=session,
+                    source=source,
                     offset=offset,
                     path=path,
                     size_bytes=measure.size_bytes,
@@ -146,7 +156,7 @@ class Recorder:
                     manifest=measure.manifest,
                 )
             )
-        return Checkpoint(path=path, step=saved.step, session=session, measure=measure)
+        return Checkpoint(path=path, step=saved.step, session=session, measure=measure, is_emergency=saved.is_emergency)
 
     def record_output(self) -> bool:
         """Store all output of all sessions; for a run whose trainer is gone. False when that must be tried again."""
@@ -156,7 +166,7 @@ class Recorder:
                 look = self.look(session.number, is_over=True)
                 if not look.is_stored:
                     return False
-                if look.batch is None:
+                if not look.batches:
                     break
         return True
 

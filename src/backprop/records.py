@@ -103,6 +103,13 @@ class Snapshot(Record, frozen=True):
     gpu_problem: str | None = None
 
 
+class Source(str, Enum):
+    """Where a session's events come from: the file's ending in the run directory."""
+
+    OUT = "out"  # what the trainer printed to stdout
+    EVENTS = "events"  # what our own code inside the trainer told: see trainer/
+
+
 class GitState(Record, frozen=True):
     """The code a run was started from; None outside a work tree."""
 
@@ -127,6 +134,7 @@ class RunSpec(Record, frozen=True):
     params: Mapping[str, Any] = {}
     framework: str = "auto"
     resume_arg: str | None = None  # flag that takes the checkpoint's path on resume
+    hooks: bool = True  # our own code looks after the frameworks inside the trainer
     git: GitState | None = None
     version: int = 1
 
@@ -153,6 +161,7 @@ class Checkpoint(Record, frozen=True):
     step: int | None
     session: int
     measure: Measure
+    is_emergency: bool = False  # saved by us when the script did not answer a stop: never resumed from unasked
 
 
 class Session(Record, frozen=True):
@@ -207,7 +216,7 @@ class RunView(Record, frozen=True):
 
     run: Run
     run_dir: str
-    last_step: int | None = None
+    last_step: int | None = None  # that was reported; else how many optimizer steps were counted
     total_steps: int | None = None
     metrics: Mapping[str, float] = {}  # last value of each
     params: Mapping[str, Any] = {}

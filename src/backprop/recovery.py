@@ -88,7 +88,7 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say) -> None:
             if run.last_session is not None:
                 for _ in range(_LIVE_STRETCHES):
                     look = recorder.look(run.last_session.number)
-                    if look.batch is None or not look.is_stored:
+                    if not look.batches or not look.is_stored:
                         break
     finally:
         journal.close()

@@ -175,6 +175,7 @@ class Supervisor:
         except BaseException:
             self._end_after_a_bug()
             raise
+        self._forget_needless_stop()
         elapsed_s = self._clock.now() - self._watch.launched_at - self._watch.paused_s
         return self._file(self._watch, self._reason(oom_kills_before), elapsed_s)
 
@@ -212,7 +213,7 @@ class Supervisor:
             self._observer.said(_blind(plan.gpu_problem))
         self._watchman.start(self._clock.now())
         variables = environment.for_trainer(
-            self._spec, self._rundir, self._number, plan.limits, plan.resumed_from, plan.gpus
+            self._spec, self._rundir, self._number, plan.limits, self._resumed(plan.resumed_from), plan.gpus
         )
         if plan.limits.ram_limit_bytes is not None:
             hard = hard_ram_limit_bytes(plan.limits.ram_limit_bytes)
@@ -233,6 +234,14 @@ class Supervisor:
         )
         cage_path = None if self._cage is None else str(self._cage.path)
         self._write(TrainerLaunched(at=self._clock.wall(), session=self._number, pid=trainer.pid, cage=cage_path))
+
+    def _resumed(self, path: str | None) -> environment.Resumed | None:
+        """The checkpoint to continue from, with the step it was reported for."""
+        if path is None:
+            return None
+        view = self._recorder.view()
+        steps = {checkpoint.path: checkpoint.step for checkpoint in view.checkpoints} if view is not None else {}
+        return environment.Resumed(path, steps.get(path))
 
     def _write_control(self) -> None:
         """Tell the trainer how things stand."""
@@ -308,13 +317,13 @@ class Supervisor:
         look = self._recorder.look(self._number)
         watch.is_behind = look.is_behind
         now = self._clock.now()
-        if look.batch is not None:
-            self._meter.observe(look.batch, now)
-            if watch.stop is None:
-                deadline = watch.ladder.interrupt_at
-                watch.ladder = ladder.at_timebox(
-                    deadline, self._limits.timebox_s, self._limits.grace_s, self._meter.progress.notice_s
-                )
+        for batch in look.batches:
+            self._meter.observe(batch, now)
+        if look.batches and watch.stop is None:
+            deadline = watch.ladder.interrupt_at
+            watch.ladder = ladder.at_timebox(
+                deadline, self._limits.timebox_s, self._limits.grace_s, self._meter.progress.notice_s
+            )
         self._journal.append()  # what a full disk kept waiting
         self._observer.looked(self._meter.progress, watch.ladder.interrupt_at - (watch.paused_at or now))
 
@@ -460,6 +469,15 @@ class Supervisor:
         while not watch.trainer.is_gone() and time.monotonic() < give_up_at:
             self._signals.wait(0.05)
         watch.trainer.kill()
+
+    def _forget_needless_stop(self) -> None:
+        watch = self._watch
+        stop = None if watch.stop is None else watch.stop.by
+        was_signalled = watch.rung > Rung.WARN
+        if ending.is_own_end(
+            watch.trainer.code, stop, was_signalled=was_signalled, is_finished=self._meter.progress.is_finished
+        ):
+            watch.stop = None
 
     def _reason(self, oom_kills_before: int | None) -> str | None:
         """Why the session ended; None for a trainer that just finished."""

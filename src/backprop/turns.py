@@ -273,7 +273,9 @@ class Turns:
 
     def _attempt(self, outcome: Outcome) -> Attempt:
         whole = (
-            c for c in reversed(self._reported()) if checkpoints.problem(c.path, c.measure, thorough=False) is None
+            c
+            for c in reversed(self._reported())
+            if not c.is_emergency and checkpoints.problem(c.path, c.measure, thorough=False) is None
         )
         return Attempt(
             status=outcome.session.status,

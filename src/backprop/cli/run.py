@@ -122,6 +122,12 @@ def session_options(function: Function) -> Function:
 @click.option("--run-id", metavar="ID", help="The run's id; else a random one.")
 @_setting("name", "A name to call the run by.", "NAME")
 @_setting("python", "The Python that runs the script.", "PATH")
+@click.option(
+    config.ALLOWED["hooks"][0],
+    "hooks",
+    default=None,
+    help="Look after frameworks inside the trainer, so that scripts stop, save and resume unedited. [default: on]",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.pass_context
 def run(
@@ -173,6 +179,7 @@ def run(
         limits=settings.limits,
         framework=settings.framework,
         resume_arg=settings.resume_arg,
+        hooks=settings.hooks,
         git=state,
     )
     from backprop.turns import Claim

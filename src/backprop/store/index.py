@@ -4,20 +4,22 @@ What a trainer wrote is stored in the same transaction that moves the offset it 
 else has moved it (compare and swap). So each line counts exactly once, whoever reads it and however often they die.
 """
 
+import heapq
 import math
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from backprop.protocol import Batch, Series, json_safe
-from backprop.records import Checkpoint, Run, RunView
+from backprop.records import Checkpoint, Run, RunView, Source
 from backprop.store.rundir import Home, set_aside
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 CHUNK_POINTS = 512  # a chunk is rewritten as it grows up to this size: 8 KB a metric and commit at the most
 
@@ -30,7 +32,7 @@ _SORT_COLUMNS = {
     "name": "name IS NULL, name",
     "status": "status",
     "elapsed": "elapsed_s DESC",
-    "step": "last_step DESC",
+    "step": "coalesce(last_step, counted_step) DESC",
 }
 SORT_KEYS = tuple(_SORT_COLUMNS)
 
@@ -128,10 +130,10 @@ class Index:
         row = self._db.execute("SELECT journal_size FROM runs WHERE id = ?", (run_id,)).fetchone()
         return row[0] if row else None
 
-    def offset(self, run_id: str, session: int) -> int:
-        """Up to which byte of the session's output events are stored."""
+    def offset(self, run_id: str, session: int, source: Source = Source.OUT) -> int:
+        """Up to which byte of the session's source events are stored."""
         row = self._db.execute(
-            "SELECT offset FROM tails WHERE run_id = ? AND session = ?", (run_id, session)
+            "SELECT offset FROM tails WHERE run_id = ? AND session = ? AND source = ?", (run_id, session, source.value)
         ).fetchone()
         return row[0] if row else 0
 
@@ -143,34 +145,35 @@ class Index:
         end: int,
         batch: Batch,
         checkpoints: Sequence[tuple[int, Checkpoint]],
+        source: Source = Source.OUT,
     ) -> bool:
-        """Store what bytes `start` to `end` of the session's output amount to; False when somebody else already did.
+        """Store what bytes `start` to `end` of the session's source amount to; False when somebody else already did.
 
         checkpoints: (offset of the report, checkpoint as measured).
         """
         with self._transaction():
-            if self.offset(run_id, session) != start or self.journal_size(run_id) is None:
+            if self.offset(run_id, session, source) != start or self.journal_size(run_id) is None:
                 return False
-            self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?)", (run_id, session, end))
+            self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
             for name, series in batch.series.items():
                 self._add_points(run_id, session, name, series)
             total_steps = batch.last("total_steps")
             self._db.execute(
-                "UPDATE runs SET last_step = coalesce(?, last_step), total_steps = coalesce(?, total_steps),"
-                " note_count = note_count + ? WHERE id = ?",
-                (batch.last_step, _whole(total_steps), len(batch.notes), run_id),
+                "UPDATE runs SET last_step = coalesce(?, last_step), counted_step = coalesce(?, counted_step),"
+                " total_steps = coalesce(?, total_steps), note_count = note_count + ? WHERE id = ?",
+                (batch.last_step, batch.counted_step, _whole(total_steps), len(batch.notes), run_id),
             )
             self._db.executemany(
                 "INSERT OR REPLACE INTO params VALUES (?, ?, ?)",
                 [(run_id, name, _encode(json_safe(value))) for name, value in batch.params.items()],
             )
             self._db.executemany(
-                "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?)",
-                [(run_id, session, offset, _encode(checkpoint)) for offset, checkpoint in checkpoints],
+                "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
+                [(run_id, session, source.value, offset, _encode(checkpoint)) for offset, checkpoint in checkpoints],
             )
             self._db.executemany(
-                "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?)",
-                [(run_id, session, offset, note.kind, note.text) for offset, note in batch.notes],
+                "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?, ?)",
+                [(run_id, session, source.value, offset, note.kind, note.text) for offset, note in batch.notes],
             )
         return True
 
@@ -267,7 +270,8 @@ class Index:
     def get(self, run_id: str) -> RunView | None:
         """A run with the summary of what its trainer said; None when it is not here."""
         row = self._db.execute(
-            "SELECT record, last_step, total_steps, note_count FROM runs WHERE id = ?", (run_id,)
+            "SELECT record, coalesce(last_step, counted_step), total_steps, note_count FROM runs WHERE id = ?",
+            (run_id,),
         ).fetchone()
         if row is None:
             return None
@@ -295,11 +299,14 @@ class Index:
 
     def _checkpoints(self, run_id: str) -> tuple[Checkpoint, ...]:
         rows = self._db.execute(
-            "SELECT record FROM checkpoints WHERE run_id = ? ORDER BY session, offset", (run_id,)
-        ).fetchall()
+            "SELECT session, source, record FROM checkpoints WHERE run_id = ? ORDER BY session, source, offset",
+            (run_id,),
+        )
+        reported: dict[int, dict[str, list[Checkpoint]]] = {}
+        for session, source, record in rows:
+            reported.setdefault(session, {}).setdefault(source, []).append(_decode_checkpoint(record))
         newest: dict[str, Checkpoint] = {}
-        for (record,) in rows:
-            checkpoint = _decode_checkpoint(record)
+        for checkpoint in chain.from_iterable(_in_order(sources.values()) for sources in reported.values()):
             newest.pop(checkpoint.path, None)  # saved over: only the last report describes what lies there
             newest[checkpoint.path] = checkpoint
         return tuple(newest.values())
@@ -326,6 +333,11 @@ class Index:
             series.steps.frombytes(steps)
             series.values.frombytes(values)
         return series
+
+
+def _in_order(sources: Iterable[Sequence[Checkpoint]]) -> Iterator[Checkpoint]:
+    """One session's checkpoints, oldest first. A source's own order holds, whatever the clock did meanwhile."""
+    return heapq.merge(*sources, key=lambda checkpoint: checkpoint.measure.saved_at)
 
 
 def _is_text(word: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import ManifestEntry, Measure, Record, Run, RunSpec, Session, Status, StopReason, Waiter
+from backprop.records import ManifestEntry, Measure, Record, Run, RunSpec, Session, Source, Status, StopReason, Waiter
 
 
 class _Entry(Record, frozen=True, tag_field="event"):
@@ -108,7 +108,7 @@ class Continued(_Entry, frozen=True, tag="continued"):
 
 
 class CheckpointMeasured(_Entry, frozen=True, tag="checkpoint_measured"):
-    """A reported checkpoint as it lay on disk; `offset` is that of the report in the session's output."""
+    """A reported checkpoint as it lay on disk; `offset` is that of the report in the session's `source`."""
 
     session: int
     offset: int
@@ -116,6 +116,7 @@ class CheckpointMeasured(_Entry, frozen=True, tag="checkpoint_measured"):
     size_bytes: int | None
     saved_at: datetime
     manifest: tuple[ManifestEntry, ...] | None = None
+    source: Source = Source.OUT
 
     @property
     def measure(self) -> Measure:

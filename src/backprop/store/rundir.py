@@ -4,6 +4,7 @@
   run.json                     what was asked; written once
   journal.jsonl                what the supervisor did and why; its lock is the right to change the run
   session-N.out session-N.err  what the trainer wrote
+  session-N.events             what our own code inside the trainer told
   control.json                 what the supervisor tells the trainer
   code.patch                   uncommitted changes
   supervisor.log               what a detached supervisor would have said on stderr
@@ -24,7 +25,7 @@ import msgspec
 
 from backprop.errors import ConfigError, UsageError
 from backprop.protocol import json_safe
-from backprop.records import RunSpec
+from backprop.records import RunSpec, Source
 
 RUNS_FOLDER = "runs"
 LAST = "last"  # the word by which commands name the newest run
@@ -87,8 +88,11 @@ class RunDir:
     def supervisor_log_path(self) -> Path:
         return self.path / "supervisor.log"
 
+    def source_path(self, session: int, source: Source) -> Path:
+        return self.path / f"session-{session}.{source.value}"
+
     def out_path(self, session: int) -> Path:
-        return self.path / f"session-{session}.out"
+        return self.source_path(session, Source.OUT)
 
     def err_path(self, session: int) -> Path:
         return self.path / f"session-{session}.err"

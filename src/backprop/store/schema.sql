@@ -11,18 +11,20 @@ CREATE TABLE runs (
     journal_size INTEGER NOT NULL, -- bytes of journal.jsonl that `record` is folded from
     record       BLOB NOT NULL,    -- a Run as JSON
     last_step    INTEGER,
+    counted_step INTEGER,          -- optimizer steps, for a script that reports none
     total_steps  INTEGER,
     note_count   INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX runs_by_age ON runs (created_at DESC, id);
 CREATE INDEX runs_by_name ON runs (name);
 
--- How far the output of each session has been read. Moves in the transaction that stores what was read.
+-- How far each source (a Source) of a session has been read. Moves in the transaction that stores what was read.
 CREATE TABLE tails (
     run_id  TEXT NOT NULL,
     session INTEGER NOT NULL,
+    source  TEXT NOT NULL,
     offset  INTEGER NOT NULL,
-    PRIMARY KEY (run_id, session)
+    PRIMARY KEY (run_id, session, source)
 ) WITHOUT ROWID;
 
 -- The newest value of every metric.
@@ -54,22 +56,24 @@ CREATE TABLE params (
     PRIMARY KEY (run_id, name)
 ) WITHOUT ROWID;
 
--- Reported checkpoints. `offset`: of the report in the session's output, so that it is stored once.
+-- Reported checkpoints. `offset`: of the report in the session's source, so that it is stored once.
 CREATE TABLE checkpoints (
     run_id  TEXT NOT NULL,
     session INTEGER NOT NULL,
+    source  TEXT NOT NULL,
     offset  INTEGER NOT NULL,
     record  BLOB NOT NULL, -- a Checkpoint as JSON
-    PRIMARY KEY (run_id, session, offset)
+    PRIMARY KEY (run_id, session, source, offset)
 ) WITHOUT ROWID;
 
 CREATE TABLE notes (
     run_id  TEXT NOT NULL,
     session INTEGER NOT NULL,
+    source  TEXT NOT NULL,
     offset  INTEGER NOT NULL,
     kind    TEXT NOT NULL,
     text    TEXT NOT NULL,
-    PRIMARY KEY (run_id, session, offset)
+    PRIMARY KEY (run_id, session, source, offset)
 ) WITHOUT ROWID;
 
 -- What is known about the index itself.

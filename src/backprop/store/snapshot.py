@@ -88,7 +88,7 @@ def _encoded(view: RunView) -> msgspec.Raw:
 
 def _entry(view: RunView) -> dict[str, Any]:
     spec, sessions = view.run.spec, view.run.sessions
-    paths = [checkpoint.path for checkpoint in view.checkpoints]
+    paths = [checkpoint.path for checkpoint in view.checkpoints if not checkpoint.is_emergency]
     return {
         "id": spec.id,
         "name": spec.name,

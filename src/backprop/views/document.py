@@ -42,6 +42,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, A
                 "size_bytes": checkpoint.measure.size_bytes,
                 "saved_at": checkpoint.measure.saved_at,
                 "valid": is_valid(checkpoint),
+                "emergency": checkpoint.is_emergency,
             }
             for checkpoint in view.checkpoints
         ],

@@ -151,7 +151,8 @@ def run_details(view: RunView, now: datetime, is_valid: IsValid) -> str:
     for checkpoint in view.checkpoints:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
         broken = "" if is_valid(checkpoint) else "  (not whole)"
-        rows.append(("checkpoint", f"{checkpoint.path}  {step}{human.size(checkpoint.measure.size_bytes)}{broken}"))
+        kind = "emergency" if checkpoint.is_emergency else "checkpoint"
+        rows.append((kind, f"{checkpoint.path}  {step}{human.size(checkpoint.measure.size_bytes)}{broken}"))
     if last is not None and not run.status.is_final:
         rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}"))
     rows.append(("record", view.run_dir))

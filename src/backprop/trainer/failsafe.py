@@ -1,0 +1,53 @@
+"""A failure of ours is never a failure of the script: it is told once on stderr, and what failed is off from then."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import Any, Callable, TypeVar
+
+_off: set[str] = set()
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def is_off(what: str) -> bool:
+    """Whether this part of ours has failed in this process, and does nothing any more."""
+    return what in _off
+
+
+def turn_off(what: str, error: BaseException) -> None:
+    """Tell the user, once, that a part of ours has failed."""
+    if what in _off:
+        return
+    _off.add(what)
+    with suppress(Exception):  # stderr may be closed
+        sys.stderr.write(
+            f"backprop: the hook for {what} is off from here on, training goes on without it: "
+            f"{type(error).__name__}: {error} (--no-hooks leaves all of them out)\n"
+        )
+        sys.stderr.flush()
+
+
+def guarded(what: str, otherwise: Any = None) -> Callable[[Function], Function]:
+    """Make a function of ours give `otherwise` instead of raising, now and ever after.
+
+    Only for what is wholly ours: a function that calls the user's code must let the user's exceptions through.
+    """
+
+    def decorate(function: Function) -> Function:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if what in _off:
+                return otherwise
+            try:
+                return function(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001  whatever it was
+                turn_off(what, error)
+                return otherwise
+
+        call.__name__ = getattr(function, "__name__", "call")
+        call.__doc__ = function.__doc__
+        call.__wrapped__ = function  # type: ignore[attr-defined]
+        return call  # type: ignore[return-value]
+
+    return decorate

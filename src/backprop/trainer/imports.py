@@ -1,0 +1,87 @@
+"""Waits for a framework to be imported, and lets its hook in right after. Costs a look-up in a table an import.
+
+`install` is called by sitecustomize at the start of the interpreter, so that this module imports nothing that Python
+has not imported by then.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Callable
+
+from .failsafe import guarded, turn_off
+
+# module of a framework -> module of ours whose `hook(module)` is called when the former has just been executed
+HOOKS: dict[str, str] = {}
+
+_PACKAGE = "_backprop_trainer"
+
+
+def install() -> None:
+    """Begin to wait. What has been imported already is hooked at once."""
+    sys.meta_path.insert(0, _Waiting())
+    sys.meta_path.append(_Fallback())
+    for name in HOOKS:
+        if name in sys.modules:
+            _let_in(sys.modules[name])
+
+
+def _let_in(module: Any) -> None:
+    what = HOOKS[module.__name__]
+    try:
+        imported = __import__(f"{_PACKAGE}.{what}", fromlist=["hook"])
+        imported.hook(module)
+    except Exception as error:  # noqa: BLE001  a version of the framework that we do not know
+        turn_off(what, error)
+
+
+class _Waiting:
+    """In front of all finders: finds nothing itself, but prepares what others find for its hook."""
+
+    def __init__(self) -> None:
+        self._busy: set[str] = set()
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name not in HOOKS or name in self._busy:
+            return None
+        self._busy.add(name)
+        try:
+            for finder in sys.meta_path:
+                find = getattr(finder, "find_spec", None)
+                spec = None if finder is self or find is None else find(name, path, target)
+                if spec is not None:
+                    _hook_after(spec)
+                    return spec
+        finally:
+            self._busy.discard(name)
+        return None
+
+
+@guarded("imports")
+def _hook_after(spec: Any) -> None:
+    """Let the hook in when this module has been executed.
+
+    The loader stays what it is, for all that ask it for source or data; only this one's way to execute is wrapped.
+    """
+    loader = spec.loader
+    execute: Callable[[Any], None] = loader.exec_module
+
+    def execute_and_hook(module: Any) -> None:
+        del loader.exec_module
+        execute(module)
+        _let_in(module)
+
+    loader.exec_module = execute_and_hook
+
+
+class _Fallback:
+    """Behind all finders: `import backprop` works in a script whose environment does not have it."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:  # noqa: ARG002
+        if name != "backprop":
+            return None
+        from importlib.util import spec_from_file_location
+
+        folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        return spec_from_file_location(name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder])

@@ -1,0 +1,85 @@
+"""SIGINT and SIGTERM while somebody else's loop runs: they wait for the end of a step, or of a save.
+
+A KeyboardInterrupt in the middle of a save leaves half a file; in the middle of a step it loses all since the last
+save. The supervisor sends SIGINT when the timebox ends, and SIGTERM late in the grace: the first is an invitation to
+stop at the end of the step, which whoever drives the loop accepts; only the second breaks off. Nothing is ever saved
+in a signal handler: it may have interrupted whoever holds the lock that saving needs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+
+class Interrupts:
+    """What was asked by signal so far. Handlers of the script's own are left alone."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self._is_held = 0  # somebody saves
+        self._is_due = False  # a KeyboardInterrupt, once nobody saves any more
+        self._is_patient = 0  # somebody drives a loop, and stops at the end of a step
+        self._pid = os.getpid()
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Within, a first interrupt only sets `is_asked`: the caller looks at it at the end of every step."""
+        self._is_patient += 1
+        try:
+            with self._caught():
+                yield
+        finally:
+            self._is_patient -= 1
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, nothing is broken off; a KeyboardInterrupt that was due comes at the end."""
+        self._is_held += 1
+        try:
+            with self._caught():
+                yield
+        finally:
+            self._is_held -= 1
+        if self._is_due and not self._is_held:
+            self._is_due = False
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def _caught(self) -> Iterator[None]:
+        before = {}
+        if threading.current_thread() is threading.main_thread() and os.getpid() == self._pid:
+            # handlers of the script's own, or ours from further out, stay
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                if signal.getsignal(number) in {self._interrupt, self._terminate}:
+                    signal.signal(number, handler)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._pid:  # a forked worker has our handlers too
+            signal.default_int_handler(number, frame)
+        is_first, self.is_asked = not self.is_asked, True
+        if not (self._is_patient and is_first):
+            self._break_off()
+
+    def _terminate(self, number: int, _: Any) -> None:
+        if os.getpid() != self._pid or not self.is_asked:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)  # as if we were not there
+        else:
+            self._break_off()
+
+    def _break_off(self) -> None:
+        if self._is_held:
+            self._is_due = True
+        else:
+            raise KeyboardInterrupt

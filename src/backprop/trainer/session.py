@@ -1,0 +1,278 @@
+"""The link of this process with the supervisor: what it wants is read here, what happens is told here.
+
+It is told through a file of its own ($BACKPROP_EVENTS), so that the script's stdout stays the script's; what is wanted
+comes through control.json ($BACKPROP_CONTROL). Both are described in the README, under "The contract with scripts".
+There is one Session in a process: `current`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, Iterator, Mapping, Optional
+
+from . import ranks
+from .failsafe import guarded, turn_off
+from .interrupts import Interrupts
+from .ranks import Agreement, Wish
+
+POLL_EVERY_S = 0.1  # control.json is looked at no more often: a look costs microseconds, training steps may too
+_TELL_AGAIN = 1.2  # the supervisor hears of a step or a save that took so much longer than any before
+_HOOK = "the supervisor"
+_LATER = {errno.ENOSPC, errno.EDQUOT}
+
+
+class Stopped(SystemExit):
+    """Training was stopped at the end of a step, and saved. What the script does after training is not done.
+
+    A SystemExit with code 0: `finally` and `with` are carried out, `except Exception` does not swallow it, and the
+    script ends without a traceback.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
+class Session:
+    """One process of one session of a run."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Touches no file. environment: as the supervisor made it."""
+        self._events_path = environment["BACKPROP_EVENTS"]
+        self._control_path = environment["BACKPROP_CONTROL"]
+        self.run_id = environment["BACKPROP_RUN_ID"]
+        self.run_dir = environment["BACKPROP_RUN_DIR"]
+        self.number = int(environment["BACKPROP_SESSION"])
+        self.timebox_s = float(environment["BACKPROP_TIMEBOX_S"])
+        self.resume_from = environment.get("BACKPROP_RESUME_FROM")
+        step = environment.get("BACKPROP_RESUME_STEP")
+        self.resume_step = None if step is None else int(step)  # that resume_from was reported for, where known
+        self.interrupts = Interrupts()
+        self.owner: Optional[str] = None  # the framework whose loop is running; others keep quiet
+        self.is_stopping = False  # somebody's loop has obeyed a wish to stop
+        self.agreement = Agreement(os.path.join(self.run_dir, f"session-{self.number}.agreed"))
+        self.pace = Pace()
+        self._fd: Optional[int] = None
+        self._is_torn = False  # the last line may have been written in part
+        self._poll_at = 0.0
+        self._mark: Optional[tuple[int, int]] = None
+        self._stop_wanted = False
+        self._checkpoint_wanted = 0
+        self._answered = 0
+        self._deadline: Optional[float] = None
+
+    # -- tell
+
+    def tell(self, **fields: Any) -> None:
+        """Write an event, as one line of JSON. Only rank 0 does. Never raises: see failsafe.py."""
+        if ranks.rank() == 0:
+            self._write(json.dumps(fields, default=_plain))
+
+    @guarded(_HOOK)
+    def _write(self, line: str) -> None:
+        if self._fd is None:
+            self._fd = os.open(self._events_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        data = (("\n" if self._is_torn else "") + line + "\n").encode()
+        self._is_torn = True
+        try:
+            # one write a line: whole even when several processes append, and nothing to flush when we are killed
+            self._is_torn = os.write(self._fd, data) != len(data)
+        except OSError as error:  # a full disk: the supervisor sees to that; a later line may fit again
+            if error.errno not in _LATER:
+                raise
+
+    def log(self, step: int, metrics: Mapping[str, Any], total_steps: Optional[int] = None) -> None:
+        """Report metrics at a step. What is no number is left out."""
+        fields: dict[str, Any] = {"step": step}
+        for name, value in metrics.items():
+            number = as_number(value)
+            if number is not None and name not in {"step", "event"}:
+                fields[name] = number
+        if total_steps is not None:
+            fields["total_steps"] = total_steps
+        self.tell(**fields)
+
+    def saved(self, path: str, step: Optional[int]) -> None:
+        """Report a checkpoint that is whole."""
+        self._answered = self._checkpoint_wanted
+        self.tell(event="checkpoint_saved", path=os.path.abspath(path), step=step)
+
+    # -- hear
+
+    def should_stop(self) -> bool:
+        """Whether training is to end at the end of this step. Costs a tenth of a microsecond, mostly."""
+        self._poll()
+        return self._stop_wanted or self.interrupts.is_asked
+
+    def checkpoint_due(self) -> bool:
+        """Whether a checkpoint is wanted, and none was saved since."""
+        self._poll()
+        return self._checkpoint_wanted > self._answered
+
+    def time_left_s(self) -> float:
+        """Seconds until the timebox ends; never less than 0."""
+        self._poll()
+        return self.timebox_s if self._deadline is None else max(0.0, self._deadline - monotonic())
+
+    def at_step_end(self, step: int) -> Wish:
+        """What is wanted, at the end of a step of a loop that we drive. The same on all ranks.
+
+        step: as all ranks count it. Whoever gets a wish to stop saves, calls `obey_stop`, and ends the loop.
+        """
+        self._time_step()
+        wish = Wish(save=self.checkpoint_due(), stop=self.should_stop())
+        return wish if ranks.world_size() == 1 else self._agreed(step, wish)
+
+    @guarded("distributed training", otherwise=Wish())
+    def _agreed(self, step: int, wish: Wish) -> Wish:
+        return self.agreement.settle(step, wish)
+
+    def obey_stop(self) -> None:
+        """Remember that the loop ends because somebody wished it."""
+        self.is_stopping = True
+
+    def _poll(self) -> None:
+        now = monotonic()
+        if now >= self._poll_at:
+            self._poll_at = now + POLL_EVERY_S
+            self._read_control()
+
+    @guarded(_HOOK)
+    def _read_control(self) -> None:
+        try:
+            info = os.stat(self._control_path)
+        except FileNotFoundError:
+            return  # the record was removed under a run that goes on
+        mark = (info.st_ino, info.st_mtime_ns)
+        if mark == self._mark:
+            return
+        with open(self._control_path, encoding="utf-8") as file:
+            wish = json.load(file)
+        self._mark = mark
+        self._stop_wanted = bool(wish["stop_wanted"])
+        self._checkpoint_wanted = int(wish["checkpoint_wanted"])
+        self._deadline = float(wish["deadline_monotonic_s"])
+
+    # -- while a loop runs
+
+    @contextmanager
+    def training(self, owner: str) -> Iterator[bool]:
+        """Drive a framework's loop: within, the caller looks at `at_step_end` after every step, and obeys.
+
+        Gives False, and does nothing, inside another framework's loop. When the loop was stopped on the way, this ends
+        with Stopped. owner: the framework's name.
+        """
+        if self.owner is not None:
+            yield False
+            return
+        self.owner = owner
+        self.is_stopping = False
+        self.pace.begin(monotonic())
+        self._tell_pace()
+        try:
+            with self.interrupts.patient():
+                yield True
+            if not self.is_stopping:
+                self.tell(event="finished")
+        finally:
+            self.owner = None
+        if self.is_stopping:
+            raise Stopped
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Within, a checkpoint is written: nothing breaks it off, and how long it takes is remembered."""
+        began = monotonic()
+        with self.interrupts.held():
+            yield
+            self.pace.save_ended(began, monotonic())
+            self._tell_pace()
+
+    def pass_over(self) -> None:
+        """What was done since the last step's end (an evaluation, say) does not count as part of a step."""
+        self.pace.lap(monotonic(), counts=False)
+
+    def _time_step(self) -> None:
+        self.pace.lap(monotonic(), counts=True)
+        self._tell_pace()
+
+    def _tell_pace(self) -> None:
+        if self.owner is not None and self.pace.is_news():
+            step_s, save_s = self.pace.told = (self.pace.longest_step_s, self.pace.longest_save_s)
+            self.tell(event="listening", longest_step_s=step_s, longest_save_s=save_s)
+
+
+class Pace:
+    """How long steps and saves take. Instants are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.longest_step_s: Optional[float] = None
+        self.longest_save_s: Optional[float] = None
+        self.told: Optional[tuple[Optional[float], Optional[float]]] = None  # as the supervisor knows them
+        self._lap_began = 0.0
+        self._steps = 0
+
+    def begin(self, now: float) -> None:
+        """A loop begins."""
+        self._lap_began = now
+        self._steps = 0
+        self.told = None
+
+    def lap(self, now: float, *, counts: bool) -> None:
+        """Something ended: a step if it counts."""
+        duration_s, self._lap_began = now - self._lap_began, now
+        if counts:
+            self._steps += 1
+            # the first one compiles, allocates and warms up: it says nothing of those that follow
+            if self._steps <= 2 or duration_s > (self.longest_step_s or 0.0):
+                self.longest_step_s = duration_s
+
+    def save_ended(self, began: float, now: float) -> None:
+        """A save took from `began` until now."""
+        self.longest_save_s = max(now - began, self.longest_save_s or 0.0)
+        self._lap_began = now
+
+    def is_news(self) -> bool:
+        """Whether the supervisor knows too little."""
+        if self.told is None:
+            return True
+        now = (self.longest_step_s, self.longest_save_s)
+        return any(value is not None and value > (told or 0.0) * _TELL_AGAIN for value, told in zip(now, self.told))
+
+
+def as_number(value: Any) -> Optional[float]:
+    """A metric's value as a number: numbers, and what has one `item()` (a tensor or an array of one); else None."""
+    if type(value) is float or type(value) is int:
+        return value
+    if isinstance(value, (bool, str, bytes)) or value is None:
+        return None
+    try:
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """What json does not know."""
+    number = as_number(value)
+    return str(value) if number is None else number
+
+
+_session: Optional[Session] = None
+_is_looked_for = False
+
+
+def current() -> Optional[Session]:
+    """The session that this process belongs to; None outside a Backprop run."""
+    global _session, _is_looked_for  # noqa: PLW0603  one in a process
+    if not _is_looked_for:
+        _is_looked_for = True
+        if os.environ.get("BACKPROP_EVENTS"):
+            try:
+                _session = Session(os.environ)
+            except (KeyError, ValueError) as error:  # half of an environment
+                turn_off(_HOOK, error)
+    return _session

@@ -1,0 +1,51 @@
+"""Python runs this at the start of every interpreter that descends from a trainer: `site` in the Python manual.
+
+It lets Backprop's hooks in (imports.py beside this folder), then runs the `sitecustomize` that would have been run
+without us. Written so that any Python there is can read it: a trainer may start old ones.
+"""
+
+import os
+import sys
+
+
+def _let_hooks_in(folder):
+    if sys.version_info < (3, 9) or not os.environ.get("BACKPROP_EVENTS"):
+        return
+    name = "_backprop_trainer"
+    if name in sys.modules:
+        return
+    from importlib.machinery import ModuleSpec, SourceFileLoader
+
+    spec = ModuleSpec(name, SourceFileLoader(name, os.path.join(folder, "__init__.py")), is_package=True)
+    spec.submodule_search_locations = [folder]
+    package = type(sys)(name)
+    package.__spec__ = spec
+    package.__path__ = [folder]
+    package.__file__ = os.path.join(folder, "__init__.py")
+    sys.modules[name] = package
+    from _backprop_trainer.imports import install
+
+    install()
+
+
+def _run_the_other_one(here):
+    """What is called sitecustomize further down the path; ImportError where there is none, as `site` expects."""
+    del sys.modules["sitecustomize"]
+    before = list(sys.path)
+    sys.path[:] = [entry for entry in before if os.path.realpath(entry) != here]
+    expected = list(sys.path)
+    try:
+        import sitecustomize  # noqa: F401
+    finally:
+        # it may have changed the path; unless it did so, ours is as it was
+        sys.path[:] = (
+            before if sys.path == expected else [entry for entry in before if entry not in expected] + sys.path
+        )
+
+
+_here = os.path.dirname(os.path.realpath(__file__))
+try:
+    _let_hooks_in(os.path.dirname(_here))
+except Exception as error:  # noqa: BLE001  whatever it was: the script is not ours to break
+    sys.stderr.write("backprop: its hooks are off: %s: %s\n" % (type(error).__name__, error))  # noqa: UP031
+_run_the_other_one(_here)
