@@ -1,0 +1,190 @@
+"""How our code gets into a trainer, and what it may never do there."""
+
+import ast
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BACKPROP, Runs
+
+TRAINER = Path(__file__).parents[2] / "src" / "backprop" / "trainer"
+SEES_HOOKS = 'print("hooks" if "_backprop_trainer" in sys.modules else "none")\n'
+
+
+def outcome(runs: Runs, *words: object, **changes: str) -> str:
+    """What a script prints that runs with these options."""
+    done = runs.call("run", *words, **changes)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_hooks_get_in_and_into_subprocesses(runs: Runs):
+    runs.script(SEES_HOOKS + "subprocess.run([sys.executable, '-c', 'import sys\\n' + sys.argv[1]])")
+    assert outcome(runs, "train.py", "--", SEES_HOOKS) == "hooks\nhooks\n"
+
+
+def test_they_get_in_by_a_command(runs: Runs):
+    assert outcome(runs, "--", sys.executable, "-c", "import sys\n" + SEES_HOOKS) == "hooks\n"
+
+
+@pytest.mark.parametrize("flag", ["-E", "-I", "-S"])
+def test_an_isolated_python_has_none(runs: Runs, flag: str):
+    """Nothing of ours is there, and nothing complains."""
+    done = runs.call("run", "--", sys.executable, flag, "-c", "import sys\n" + SEES_HOOKS)
+    assert (done.returncode, done.stdout) == (0, "none\n")
+    assert all(line.startswith("backprop: run ") for line in done.stderr.splitlines())
+
+
+def test_no_hooks(runs: Runs):
+    """--no-hooks and its key in a file turn them off; a resumed run keeps to it."""
+    runs.script(SEES_HOOKS)
+    assert outcome(runs, "--no-hooks", "train.py") == "none\n"
+    assert runs.call("resume", "last").stdout == "none\n"
+    (runs.work / "backprop.config.json").write_text('{"hooks": false}')
+    assert outcome(runs, "train.py") == "none\n"
+    assert outcome(runs, "--hooks", "train.py") == "hooks\n"
+
+
+def test_the_search_path_of_the_script_stays(runs: Runs):
+    """What the user put on PYTHONPATH is there, in its order, behind our folder alone."""
+    runs.script("print(*[entry for entry in sys.path if entry.startswith('/some/')], sys.path[0])")
+    assert outcome(runs, "train.py", PYTHONPATH="/some/b:/some/a") == f"/some/b /some/a {runs.work}\n"
+
+
+def test_the_sitecustomize_of_the_user_is_run(runs: Runs):
+    folder = runs.work / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("import builtins\nbuiltins.theirs = __file__\n")
+    runs.script(SEES_HOOKS + "import sitecustomize; print(theirs == sitecustomize.__file__, theirs)")
+    told = f"hooks\nTrue {folder}/sitecustomize.py\n"
+    assert outcome(runs, "train.py", PYTHONPATH=str(folder)) == told
+
+
+def test_a_sitecustomize_that_fails_fails_as_without_us(runs: Runs):
+    folder = runs.work / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("raise ValueError('their own')\n")
+    runs.script(SEES_HOOKS)
+    bare = subprocess.run(
+        [sys.executable, "train.py"],
+        cwd=runs.work,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    done = runs.call("run", "train.py", PYTHONPATH=str(folder))
+    assert done.stdout == "hooks\n"
+    assert "ValueError: their own" in bare.stderr
+    assert all(line in done.stderr.splitlines() for line in bare.stderr.splitlines())
+
+
+def test_a_module_named_backprop_is_the_scripts(runs: Runs):
+    """Many a course has a backprop.py: it is what the script means."""
+    (runs.work / "backprop.py").write_text("here = True\n")
+    runs.script("import backprop; print(backprop.here)")
+    assert outcome(runs, "train.py") == "True\n"
+
+
+def test_backprop_can_be_imported_where_it_is_not_installed(runs: Runs):
+    venv.create(runs.work / "bare", symlinks=True)
+    python = runs.work / "bare" / "bin" / "python"
+    without = subprocess.run([python, "-c", "import backprop"], capture_output=True, check=False)
+    assert b"ModuleNotFoundError" in without.stderr
+    runs.script("import backprop; print(backprop.__version__)")
+    version = subprocess.run([BACKPROP, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
+    assert outcome(runs, "--python", python, "train.py") == f"{version}\n"
+
+
+HOOKED = """
+    sys.path.insert(0, "frameworks")
+    from _backprop_trainer import imports
+    imports.HOOKS["framework.deep"] = "{module}"
+"""
+
+
+def framework(runs: Runs, text: str = "value = 1\n") -> None:
+    folder = runs.work / "frameworks" / "framework"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "deep.py").write_text(text)
+
+
+def test_a_hook_that_fails_is_told_once_and_off(runs: Runs):
+    """A framework whose insides have changed is not broken by our not knowing it."""
+    framework(runs)
+    runs.script(HOOKED.format(module="no_such_module") + "    import framework.deep; print(framework.deep.value)")
+    done = runs.call("run", "train.py")
+    assert (done.returncode, done.stdout) == (0, "1\n")
+    assert done.stderr.count("the hook for no_such_module is off from here on") == 1
+
+
+def test_a_framework_that_fails_to_import_fails_as_without_us(runs: Runs):
+    framework(runs, "raise ImportError('needs a driver')\n")
+    runs.script(
+        HOOKED.format(module="no_such_module")
+        + """
+    for _ in range(2):
+        try:
+            import framework.deep
+        except ImportError as error:
+            print(error)
+    """
+    )
+    done = runs.call("run", "train.py")
+    assert done.stdout == "needs a driver\nneeds a driver\n"
+    assert "is off from here on" not in done.stderr
+
+
+def test_a_hooked_module_keeps_its_loader(runs: Runs):
+    """Whoever reads a framework's source through its loader still can, and it can be loaded anew."""
+    framework(runs)
+    runs.script(
+        HOOKED.format(module="failsafe")
+        + """
+    import importlib, inspect
+    import framework.deep
+    print(type(framework.deep.__loader__).__name__, inspect.getsource(framework.deep).strip())
+    importlib.reload(framework.deep)
+    """
+    )
+    assert outcome(runs, "train.py") == "SourceFileLoader value = 1\n"
+
+
+def test_a_place_that_cannot_be_written_does_not_stop_training(runs: Runs):
+    runs.script(
+        """
+        os.environ["BACKPROP_EVENTS"] = "/nonexistent/events"
+        from _backprop_trainer import session
+        for step in range(3):
+            session.current().log(step, {"loss": 1.0})
+        print("done")
+        """
+    )
+    done = runs.call("run", "train.py")
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    assert done.stderr.count("the hook for the supervisor is off from here on") == 1
+
+
+@pytest.mark.parametrize("path", sorted(TRAINER.rglob("*.py")), ids=lambda path: path.name)
+def test_what_runs_inside_is_written_for_python_3_9(path: Path):
+    """In words that Python 3.9 knows, and without a name that only a later one has at run time."""
+    tree = ast.parse(path.read_text(), feature_version=(3, 9))
+    future = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+    has_annotations = any(isinstance(node, ast.AnnAssign) or getattr(node, "returns", None) for node in ast.walk(tree))
+    assert future or not has_annotations  # then annotations are not evaluated
+
+
+@pytest.mark.parametrize("path", sorted(TRAINER.rglob("*.py")), ids=lambda path: path.name)
+def test_what_runs_inside_imports_nothing_of_the_rest(path: Path):
+    """The rest of Backprop is not there, or is another version of it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level <= 1
+            assert node.level == 1 or (node.module or "").split(".")[0] != "backprop"
+        elif isinstance(node, ast.Import):
+            assert not [alias.name for alias in node.names if alias.name.split(".")[0] == "backprop"]

@@ -1,0 +1,262 @@
+"""What a hook relies on: told early, stopped at the end of a step, never broken off in the middle of a save."""
+
+import json
+
+import pytest
+
+from tests.conftest import Runs, wait_for
+
+# the smallest framework there could be, with its hook: steps of `step_s`, saves of `save_s`
+LOOP = """
+    from _backprop_trainer import session as sessions
+
+    session = sessions.current()
+    start = 0
+    if session.resume_from:
+        start = json.load(open(session.resume_from))["step"]
+
+    def save(step, save_s):
+        with session.saving():
+            with open(f"ckpt-{step}.json.new", "w") as file:
+                file.write('{"step": ')
+                file.flush()
+                time.sleep(save_s)
+                file.write(f"{step}}}")
+            os.replace(f"ckpt-{step}.json.new", f"ckpt-{step}.json")
+        session.saved(f"ckpt-{step}.json", step)
+
+    def loop(steps, step_s, save_s=0.0):
+        with session.training("loop"):
+            for step in range(start + 1, steps + 1):
+                time.sleep(step_s)
+                session.log(step, {"loss": 1 / step}, total_steps=steps)
+                wish = session.at_step_end(step)
+                if wish.save or wish.stop:
+                    save(step, save_s)
+                if wish.stop:
+                    session.obey_stop()
+                    break
+        print("after training", flush=True)
+"""
+
+
+def ends(runs: Runs, body: str, *words: object, code: int = 0) -> dict:
+    runs.script(LOOP + body)
+    done = runs.call("run", "train.py", "--run-id", "r", *words, timeout_s=120)
+    assert done.returncode == code, done.stderr
+    return runs.document("r")
+
+
+def test_a_loop_that_ends_by_itself_is_completed(runs: Runs):
+    document = ends(runs, "    loop(5, 0.01)")
+    assert (document["status"], document["last_step"], document["metrics"]["loss"]) == ("completed", 5, 0.2)
+    assert runs.output("r") == "after training\n"
+
+
+def test_a_timebox_ends_it_at_the_end_of_a_step_with_a_save(runs: Runs):
+    """Saved once, at the last step that was made; what comes after training in the script is not done; resumed there."""
+    document = ends(runs, "    loop(100_000, 0.02, 0.1)", "-m", 0.03)
+    assert (document["status"], document["exit_code"]) == ("timeboxed", 0)
+    assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [document["last_step"]]
+    assert document["elapsed_s"] < document["timebox_s"] + 0.5
+    assert not [entry for entry in runs.journal("r") if entry["event"] == "signalled"]
+    assert runs.output("r") == ""
+    assert runs.call("resume", "r", "-m", 0.02).returncode == 0
+    resumed = runs.document("r")
+    assert resumed["sessions"][1]["resumed_from"].endswith(f"ckpt-{document['last_step']}.json")
+    curve = [json.loads(line)["step"] for line in events(runs, "r", 2) if '"loss"' in line]
+    assert curve[0] == document["last_step"] + 1
+
+
+def events(runs: Runs, run_id: str, session: int = 1) -> list[str]:
+    return (runs.rundir(run_id) / f"session-{session}.events").read_text().splitlines()
+
+
+def test_checkpoints_come_as_often_as_asked(runs: Runs):
+    document = ends(runs, "    loop(100_000, 0.01)", "-m", 0.05, "-c", 0.01)
+    steps = [checkpoint["step"] for checkpoint in document["checkpoints"]]
+    assert len(steps) >= 4
+    assert steps == sorted(set(steps))
+
+
+def test_a_stop_waits_for_the_end_of_the_step(runs: Runs):
+    """However much longer than all before this step is: it is made, saved, and the loop ends."""
+    body = """
+    with session.training("loop"):
+        session.at_step_end(1)
+        session.at_step_end(2)
+        print("long step", flush=True)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            pass
+        wish = session.at_step_end(3)
+        assert wish.stop
+        save(3, 0)
+        session.obey_stop()
+    """
+    document = ends(runs, body, "-m", 0.02)
+    assert (document["status"], document["exit_code"]) == ("timeboxed", 0)
+    assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [3]
+    assert [entry["signal"] for entry in runs.journal("r") if entry["event"] == "signalled"] == ["SIGINT"]
+
+
+def test_a_step_that_does_not_end_is_broken_off_late_in_the_grace(runs: Runs):
+    """By SIGTERM, and so that `finally` is still carried out."""
+    body = """
+    try:
+        with session.training("loop"):
+            session.at_step_end(1)
+            while True:
+                time.sleep(0.01)
+    finally:
+        print("finally", flush=True)
+    """
+    document = ends(runs, body, "-m", 0.02, "--grace", 3)
+    assert document["status"] == "timeboxed"
+    signals = [entry["signal"] for entry in runs.journal("r") if entry["event"] == "signalled"]
+    assert signals == ["SIGINT", "SIGTERM"]
+    assert runs.output("r") == "finally\n"
+
+
+@pytest.mark.parametrize("signals", [["SIGINT"], ["SIGINT", "SIGINT"], ["SIGINT", "SIGTERM"]], ids="-".join)
+def test_nothing_breaks_off_a_save(runs: Runs, signals: list[str]):
+    """Signals that arrive while it is written wait until it is whole."""
+    body = f"""
+    try:
+        with session.saving():
+            for name in {signals}:
+                os.kill(os.getpid(), getattr(signal, name))
+            print("whole", flush=True)
+        print("never", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    """
+    ends(runs, body)
+    assert runs.output("r") == "whole\ninterrupted\n"
+
+
+def test_signals_outside_a_loop_are_as_without_us(runs: Runs):
+    """KeyboardInterrupt at once; SIGTERM kills."""
+    body = """
+    with session.training("loop"):
+        session.at_step_end(1)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with session.training("loop"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    """
+    document = ends(runs, body, code=143)
+    assert document["reason"] == "killed by SIGTERM, which Backprop did not send"
+
+
+def test_handlers_of_the_scripts_own_stay(runs: Runs):
+    body = """
+    mine = lambda *_: print("mine", flush=True)
+    signal.signal(signal.SIGINT, mine)
+    with session.training("loop"), session.saving():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is mine
+    """
+    ends(runs, body)
+    assert runs.output("r") == "mine\n"
+
+
+def test_training_that_finishes_while_it_is_asked_to_stop_is_completed(runs: Runs):
+    """The notice came, and there was nothing left to stop."""
+    body = """
+    with session.training("loop"):
+        session.at_step_end(1)
+        session.at_step_end(2)
+        while not session.should_stop():
+            time.sleep(0.01)
+    print("after training", flush=True)
+    """
+    document = ends(runs, body, "-m", 0.05)
+    assert (document["status"], document["reason"]) == ("completed", None)
+    assert any(entry["event"] == "stop_asked" for entry in runs.journal("r"))
+
+
+def test_a_stop_by_the_user_is_a_stop_whatever_the_trainer_says(runs: Runs):
+    body = """
+    with session.training("loop"):
+        print("ready", flush=True)
+        while not session.should_stop():
+            time.sleep(0.01)
+    """
+    runs.script(LOOP + body)
+    running = runs.start("run", "train.py", "--run-id", "r")
+    wait_for(lambda: runs.output("r") == "ready\n")
+    assert runs.call("stop", "r").returncode == 0
+    assert running.wait(20) == 0
+    assert runs.document("r")["status"] == "stopped"
+
+
+def test_a_loop_within_a_loop_keeps_quiet(runs: Runs):
+    body = """
+    with session.training("outer") as outer, session.training("inner") as inner:
+        print(outer, inner, session.owner)
+    """
+    ends(runs, body)
+    assert runs.output("r") == "True False outer\n"
+
+
+def test_what_was_told_is_kept_when_the_supervisor_is_killed(runs: Runs):
+    """Every event counts exactly once, as every line of stdout does."""
+    runs.script(
+        LOOP
+        + """
+    for step in range(1, 20_001):
+        session.log(step, {"a": step})
+        print(json.dumps({"step": step, "b": step}), flush=True)
+    print("all", flush=True)
+    time.sleep(60)
+    """
+    )
+    running = runs.start("run", "train.py", "--run-id", "r")
+    wait_for(lambda: '"step": 3000,' in runs.output("r"))
+    running.kill()
+    running.wait()
+    wait_for(lambda: runs.call("list").returncode == 0 and not runs.tree())
+    told = [json.loads(line)["a"] for line in events(runs, "r")]
+    document = runs.document("r")
+    assert document["status"] == "interrupted"
+    assert document["metrics"]["a"] == told[-1]
+    assert told == list(range(1, len(told) + 1))
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 7])
+def test_all_ranks_do_the_same_at_the_same_step(runs: Runs, stop_at: int):
+    """Whenever rank 0 hears of a wish, and however late the others look."""
+    runs.script(
+        f"""
+        import multiprocessing, random
+
+        def train(rank, barrier, steps):
+            os.environ |= {{"RANK": str(rank), "WORLD_SIZE": "3"}}
+            from _backprop_trainer import session as sessions
+            from _backprop_trainer.ranks import Wish
+            session = sessions.current()
+            step = 0
+            while True:
+                step += 1
+                barrier.wait(30)  # gradients are exchanged
+                time.sleep(random.random() / 100)
+                wish = session.agreement.settle(step, Wish(stop=rank == 0 and step >= {stop_at}))
+                session.log(step, {{"loss": 1}})
+                if wish.stop:
+                    break
+            steps[rank] = step
+
+        context = multiprocessing.get_context("fork")
+        barrier, steps = context.Barrier(3), context.Array("i", 3)
+        ranks = [context.Process(target=train, args=(rank, barrier, steps)) for rank in range(3)]
+        for process in ranks: process.start()
+        for process in ranks: process.join()
+        print(*steps, flush=True)
+        """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    last = stop_at + 1
+    assert runs.output("r") == f"{last} {last} {last}\n"
+    assert len(events(runs, "r")) == last  # only rank 0 reports
