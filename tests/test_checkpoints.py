@@ -12,12 +12,13 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.checkpoints import MAX_MANIFEST_FILES, choose, measure, problem
+from backprop.checkpoints import MAX_MANIFEST_FILES, Choice, choose, measure, problem
 from backprop.records import Checkpoint, Measure
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -422,3 +423,11 @@ def test_a_zip_without_checksums_is_whole(tmp_path: Path):
     assert problem(str(path)) is None
     path.write_bytes(path.read_bytes()[:-10])
     assert problem(str(path)) is not None
+
+
+def test_what_was_saved_in_an_emergency_is_not_chosen(tmp_path: Path):
+    """The script may not know how to load it: it is taken only when somebody names it."""
+    good = checkpoint(saved(tmp_path, "good.bin", b"x"), 1)
+    emergency = msgspec.structs.replace(checkpoint(saved(tmp_path, "newer.bin", b"x"), 2), is_emergency=True)
+    assert choose([good, emergency]) == Choice(checkpoint=good)
+    assert choose([emergency]) == Choice(checkpoint=None)

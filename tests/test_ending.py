@@ -37,6 +37,23 @@ def test_status_and_exit_code(code: int, stop: StopReason | None, status: Status
     assert ending.process_exit_code(code, stop) == exit_code
 
 
+@pytest.mark.parametrize(
+    ("code", "stop", "was_signalled", "is_finished", "is_own_end"),
+    [
+        (0, TIMEBOX, False, True, True),
+        (0, TIMEBOX, False, False, False),  # a script that only listens: it stopped because it was asked
+        (0, TIMEBOX, True, True, False),
+        (1, TIMEBOX, False, True, False),
+        (0, USER, False, True, False),  # whoever asks by name wants to read that it was done
+        (0, None, False, True, False),
+    ],
+)
+def test_training_that_had_finished_was_not_stopped(
+    code: int, stop: StopReason | None, was_signalled: bool, is_finished: bool, is_own_end: bool
+):
+    assert ending.is_own_end(code, stop, was_signalled=was_signalled, is_finished=is_finished) is is_own_end
+
+
 STRUCK, LIMIT = "the kernel killed a process of its tree for going over", "GB of RAM (--ram-limit)"
 REASONS = [
     ({"code": 0}, None),

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.protocol import Batch, digest
-from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session, Status
+from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session, Source, Status
 from backprop.store.index import CHUNK_POINTS, SCHEMA_VERSION, SORT_KEYS, Index, IndexBrokenError, open_index
 from backprop.store.rundir import Home
 
@@ -80,6 +80,49 @@ def index(path: Path) -> Iterator[Index]:
 def run1(index: Index) -> Index:
     index.put_run(made(), 10)
     return index
+
+
+# -- sources
+
+
+def test_each_source_is_read_to_its_own_offset(run1: Index):
+    """What our code inside the trainer tells stands beside what the script prints, and counts once as well."""
+    printed, told = output({"step": 1, "a": 1.0}), output({"step": 2, "a": 2.0}, {"event": "x"})
+    for _ in range(2):
+        run1.add_output("run1", 1, 0, len(printed), digest(printed), [])
+        run1.add_output("run1", 1, 0, len(told), digest(told), [], Source.EVENTS)
+    assert (run1.offset("run1", 1), run1.offset("run1", 1, Source.EVENTS)) == (len(printed), len(told))
+    assert curve(run1, "a") == [(1.0, "1.0"), (2.0, "2.0")]
+    view = run1.get("run1")
+    assert view is not None
+    assert view.note_count == 1
+
+
+def test_counted_steps_show_where_none_are_reported(run1: Index):
+    for line, last_step in (({"step": 7, "counted": True}, 7), ({"step": 3}, 3), ({"step": 8, "counted": True}, 3)):
+        assert stored(run1, output(line), run1.offset("run1", 1))
+        view = run1.get("run1")
+        assert view is not None
+        assert view.last_step == last_step
+
+
+def test_checkpoints_of_two_sources_are_in_the_order_they_were_saved(run1: Index):
+    """Within a source in the order of its reports, even where a clock was set back."""
+
+    def report(name: str, seconds: int, source: Source) -> None:
+        at = AT + timedelta(seconds=seconds)
+        checkpoint = Checkpoint(path=name, step=None, session=1, measure=Measure(size_bytes=1, saved_at=at))
+        start = run1.offset("run1", 1, source)
+        data = output({"event": "x"})
+        run1.add_output("run1", 1, start, start + len(data), digest(data), [(start, checkpoint)], source)
+
+    for name, seconds, source in (
+        ("c", 30, Source.OUT), ("a", 10, Source.EVENTS), ("b", 20, Source.EVENTS), ("d", 25, Source.OUT),
+    ):  # fmt: skip
+        report(name, seconds, source)
+    view = run1.get("run1")
+    assert view is not None
+    assert [checkpoint.path for checkpoint in view.checkpoints] == ["a", "b", "c", "d"]
 
 
 # -- runs

@@ -100,6 +100,32 @@ def test_once_listening_always_listening():
     assert metered((0, [{"event": "listening"}]), (1, [{"step": 1}]), (2, [])).is_listening
 
 
+def test_what_the_trainer_measured_is_better_than_what_we_see():
+    """A trainer that reports its steps rarely, but how long they take, is told as late as that allows."""
+    progress = metered(
+        (0, [{"event": "listening"}, {"step": 0}]),
+        (9, [{"step": 500}, SAVED]),
+        (18, [{"event": "listening", "longest_step_s": 0.5}]),
+        (27, [{"step": 1000}, SAVED]),
+        (28, [{"event": "listening", "longest_step_s": 0.5, "longest_save_s": 2}]),
+        (40, [{"step": 1500}, SAVED]),
+    )
+    assert (progress.longest_step_s, progress.longest_save_s, progress.notice_s) == (0.5, 2, 2.5)
+
+
+def test_steps_that_were_counted_count_where_none_are_reported():
+    """A silent script has a rate too; one that reports steps by itself is believed."""
+    counted = metered((0, [{"step": 10, "counted": True}]), (2, [{"step": 20, "counted": True}]))
+    assert (counted.step, counted.steps_per_s) == (20, 5)
+    told = metered((0, [{"step": 3}, {"step": 10, "counted": True}]), (2, [{"step": 20, "counted": True}]))
+    assert told.step == 3
+
+
+def test_training_that_has_finished_needs_no_notice():
+    finished = metered((0, [{"event": "listening"}, {"step": 1}]), (1, [{"event": "finished"}]))
+    assert (finished.is_finished, finished.notice_s) == (True, None)
+
+
 def test_a_save_before_the_first_step_has_no_duration():
     """What cannot be measured is not guessed."""
     assert metered((5, [SAVED]), (9, [SAVED])).longest_save_s == 0
@@ -111,6 +137,8 @@ line = st.one_of(
     ),
     st.just(SAVED),
     st.just({"event": "listening"}),
+    st.just({"event": "finished"}),
+    st.builds(lambda step: {"step": step, "counted": True}, st.integers(0, 2**40)),
 )
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from backprop.protocol import (
     MAX_LINE_BYTES,
     CheckpointSaved,
+    Listening,
     Metrics,
     Note,
     ParamsGiven,
@@ -252,8 +253,26 @@ def test_later_params_win():
     [(b'{"event": "listening"}\n', True), (b'{"event": "other"}\n', False), (b"listening\n", False)],
 )
 def test_a_script_says_that_it_listens(output: bytes, is_listening: bool):
-    """The note `listening` tells that a script watches control.json."""
+    """`listening` tells that a script watches control.json."""
     assert (digest(output).listening is not None) is is_listening
+
+
+@pytest.mark.parametrize("wrong", ["NaN", "-1", "true", '"1"', "1e300", "null"])
+def test_a_pace_that_is_none_is_not_believed(wrong: str):
+    """Whoever says nonsense listens all the same."""
+    line = f'{{"event": "listening", "longest_step_s": {wrong}, "longest_save_s": 2}}'
+    assert parse(line.encode()) == Listening(longest_step_s=None, longest_save_s=2.0)
+
+
+def test_counted_steps_are_no_reported_ones():
+    batch = digest(b'{"step": 4, "loss": 1.0}\n{"step": 9, "counted": true, "a": 1.0}\n')
+    assert (batch.last_step, batch.counted_step, list(batch.series)) == (4, 9, ["loss"])
+
+
+def test_only_the_word_itself_makes_an_emergency():
+    for value, is_emergency in (("true", True), ("1", False), ('"true"', False)):
+        event = parse(f'{{"event": "checkpoint_saved", "path": "a", "emergency": {value}}}'.encode())
+        assert event == CheckpointSaved(path="a", step=None, is_emergency=is_emergency)
 
 
 @given(st.binary(max_size=400), st.integers(0, 2**40))

@@ -17,21 +17,15 @@ class Progress(Record, frozen=True):
     metrics: Mapping[str, float] = {}
     steps_per_s: float | None = None
     is_listening: bool = False  # the script watches control.json
-    longest_step_s: float = 0.0  # between two looks that brought new steps
-    longest_save_s: float = 0.0  # from the last step to the save's report
-    told_pace: Listening | None = None  # what the trainer itself measured: better than what we see
+    longest_step_s: float = 0.0  # as the trainer measured it; else between two looks that brought new steps
+    longest_save_s: float = 0.0  # likewise; else from the last step to the save's report
+    is_paced: bool = False  # the trainer measures by itself
     is_finished: bool = False  # training came to its own end
 
     @property
     def notice_s(self) -> float | None:
         """How long the trainer needs to finish a step and save; None when it does not listen."""
-        if not self.is_listening:
-            return None
-        step_s, save_s = self.longest_step_s, self.longest_save_s
-        if self.told_pace is not None:
-            step_s = step_s if self.told_pace.longest_step_s is None else self.told_pace.longest_step_s
-            save_s = save_s if self.told_pace.longest_save_s is None else self.told_pace.longest_save_s
-        return step_s + save_s
+        return self.longest_step_s + self.longest_save_s if self.is_listening else None
 
     @property
     def remaining_s(self) -> float | None:
@@ -56,13 +50,14 @@ class ProgressMeter:
         old = self.progress
         changes: dict[str, object] = {}
         since = None if self._step_seen_at is None else now - self._step_seen_at
-        if batch.checkpoints and since is not None:
+        if batch.checkpoints and since is not None and not old.is_paced:
             changes["longest_save_s"] = max(old.longest_save_s, since)
         self._reports_steps = self._reports_steps or batch.last_step is not None
         step = batch.last_step if self._reports_steps else batch.counted_step
         if step is not None:
             if since is not None:
-                changes["longest_step_s"] = max(old.longest_step_s, since)
+                if not old.is_paced:
+                    changes["longest_step_s"] = max(old.longest_step_s, since)
                 changes["steps_per_s"] = self._rate(old, step, since)
             changes["step"] = step
             self._step_seen_at = now
@@ -72,7 +67,7 @@ class ProgressMeter:
         if total is not None and math.isfinite(total):
             changes["total_steps"] = int(total)
         if batch.listening is not None:
-            changes |= {"is_listening": True, "told_pace": batch.listening}
+            changes |= {"is_listening": True, **_pace(batch.listening)}
         if batch.is_finished:
             changes |= {"is_finished": True, "is_listening": False}
         self.progress = msgspec.structs.replace(old, **changes)
@@ -85,3 +80,14 @@ class ProgressMeter:
             return now_rate
         weight = min(1.0, since_s / self._SMOOTHING_S)
         return old.steps_per_s * (1 - weight) + now_rate * weight
+
+
+def _pace(told: Listening) -> dict[str, object]:
+    """What a trainer that measures by itself says of its pace; nothing for one that does not."""
+    if told.longest_step_s is None and told.longest_save_s is None:
+        return {}
+    return {
+        "is_paced": True,
+        "longest_step_s": told.longest_step_s or 0.0,
+        "longest_save_s": told.longest_save_s or 0.0,
+    }
