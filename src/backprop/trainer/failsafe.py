@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
-from typing import Any, Callable, TypeVar
+
+TYPE_CHECKING = False  # importing typing to know takes longer than all the rest of what we do at the start
+if TYPE_CHECKING:
+    from typing import Any, Callable, TypeVar
+
+    Function = TypeVar("Function", bound=Callable[..., Any])
 
 _off: set[str] = set()
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def is_off(what: str) -> bool:
@@ -21,12 +23,14 @@ def turn_off(what: str, error: BaseException) -> None:
     if what in _off:
         return
     _off.add(what)
-    with suppress(Exception):  # stderr may be closed
+    try:
         sys.stderr.write(
             f"backprop: the hook for {what} is off from here on, training goes on without it: "
             f"{type(error).__name__}: {error} (--no-hooks leaves all of them out)\n"
         )
         sys.stderr.flush()
+    except Exception:  # noqa: BLE001, S110  a closed stderr, or somebody's own: nobody is there to be told
+        pass
 
 
 def guarded(what: str, otherwise: Any = None) -> Callable[[Function], Function]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Callable
 
 from .failsafe import guarded, turn_off
+
+TYPE_CHECKING = False  # see failsafe.py
+if TYPE_CHECKING:
+    from typing import Any, Callable
 
 # module of a framework -> module of ours whose `hook(module)` is called when the former has just been executed
 HOOKS: dict[str, str] = {}

@@ -14,13 +14,10 @@ def _let_hooks_in(folder):
     name = "_backprop_trainer"
     if name in sys.modules:
         return
-    from importlib.machinery import ModuleSpec, SourceFileLoader
-
-    spec = ModuleSpec(name, SourceFileLoader(name, os.path.join(folder, "__init__.py")), is_package=True)
-    spec.submodule_search_locations = [folder]
+    # as if it had been imported; importlib.machinery, which has the words for it, takes a millisecond to import
     package = type(sys)(name)
-    package.__spec__ = spec
-    package.__path__ = [folder]
+    package.__spec__ = type(sys.__spec__)(name, None, is_package=True)
+    package.__path__ = package.__spec__.submodule_search_locations = [folder]
     package.__file__ = os.path.join(folder, "__init__.py")
     sys.modules[name] = package
     from _backprop_trainer.imports import install
