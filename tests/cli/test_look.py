@@ -1,9 +1,15 @@
 """list, status, logs, rm, reindex."""
 
+import fcntl
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
+import termios
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -292,3 +298,30 @@ def test_no_color_and_pipes_are_plain(three: Runs):
     assert "\x1b" not in done.stdout
     assert "completed" in done.stdout
     assert os.linesep.join(done.stdout.splitlines()) in done.stdout
+
+
+def test_long_texts_are_wrapped_between_words_in_a_terminal(runs: Runs):
+    """Below one another, each word whole; a pipe gets one line a fact."""
+    runs.script("")
+    assert runs.call("run", "train.py", "--run-id", "r", "--", *["--flag", "word"] * 30).returncode == 0
+    piped = runs.call("status", "r").stdout
+    shown = in_terminal(runs, "status", "r", columns=60)
+    assert all(len(line) <= 60 or " " not in line[12:].strip() for line in shown.splitlines())
+    assert shown.split() == piped.split()
+    assert len(shown.splitlines()) > len(piped.splitlines())
+    assert all(re.match(r"\S+( \d+)?  |  ", line) for line in shown.splitlines())
+
+
+def in_terminal(runs: Runs, *words: str, columns: int) -> str:
+    """What a command shows in a terminal of this width."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    running = runs.start(*words, stdout=slave)
+    os.close(slave)
+    shown = b""
+    with suppress(OSError):  # the terminal's other end is closed
+        while more := os.read(master, 65_536):
+            shown += more
+    os.close(master)
+    assert running.wait(20) == 0
+    return shown.decode().replace("\r\n", "\n")

@@ -64,6 +64,7 @@ _COLUMNS = (
 _MAY_BE_CUT = ("SCRIPT", "NAME")  # in this order, when the terminal is too narrow
 _MIN_CUT_WIDTH = 8
 _GAP = "  "
+_MIN_TEXT_WIDTH = 30  # in a terminal that is narrower, it wraps by itself
 
 
 def runs_table(views: Sequence[RunView], now: datetime) -> str:
@@ -160,6 +161,20 @@ def run_details(view: RunView, now: datetime, is_valid: IsValid) -> str:
 
 
 def aligned(rows: Sequence[tuple[str, str]]) -> str:
-    """Lines of a label and a text, the texts below one another."""
+    """Lines of a label and a text, the texts below one another; in a terminal also where one takes several lines."""
+    is_terminal, columns = _output()
     width = max(len(label) for label, _ in rows)
-    return "".join(f"{label:<{width}}  {human.printable(text)}\n" for label, text in rows)
+    room = max(_MIN_TEXT_WIDTH, columns - width - len(_GAP))
+    lines = []
+    for label, text in rows:
+        told = human.printable(text)
+        first, *others = (_wrapped(told, room) or [""]) if is_terminal else [told]
+        lines += [f"{label:<{width}}{_GAP}{first}\n", *(f"{'':<{width}}{_GAP}{other}\n" for other in others)]
+    return "".join(lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """A path or a word that is too long stays whole, so that it can be copied."""
+    import textwrap
+
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
