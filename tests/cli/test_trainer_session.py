@@ -77,7 +77,7 @@ def test_checkpoints_come_as_often_as_asked(runs: Runs):
     steps = [checkpoint["step"] for checkpoint in document["checkpoints"]]
     assert steps == sorted(set(steps))
     wanted = json.loads((runs.rundir("r") / "control.json").read_text())["checkpoint_wanted"]
-    assert 3 <= wanted
+    assert wanted >= 3
     assert 3 <= len(steps) <= wanted + 1  # one each time, and one at the stop
 
 
