@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 # module of a framework -> module of ours whose `hook(module)` is called when the former has just been executed
-HOOKS: dict[str, str] = {}
+HOOKS: dict[str, str] = {
+    "torch": "pytorch",
+    "safetensors.torch": "pytorch",
+    "accelerate.accelerator": "pytorch",
+}
 
 _PACKAGE = "_backprop_trainer"
 

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator, Optional
 
 
 class Interrupts:
@@ -22,8 +22,22 @@ class Interrupts:
         self.is_asked = False
         self._is_held = 0  # somebody saves
         self._is_due = False  # a KeyboardInterrupt, once nobody saves any more
+        self._is_fatal = False  # a SIGTERM that nobody announced, once nobody saves any more
         self._is_patient = 0  # somebody drives a loop, and stops at the end of a step
         self._pid = os.getpid()
+        self._before_break: Optional[Callable[[], None]] = None
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether somebody saves, and nothing is broken off."""
+        return self._is_held > 0
+
+    def watch(self, before_break: Callable[[], None]) -> None:
+        """Have this called right before a KeyboardInterrupt ends the frames of the main thread."""
+        self._before_break = before_break
+        is_ours = threading.current_thread() is threading.main_thread() and os.getpid() == self._pid
+        if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._watched)
 
     @contextmanager
     def patient(self) -> Iterator[None]:
@@ -44,16 +58,17 @@ class Interrupts:
                 yield
         finally:
             self._is_held -= 1
+        if self._is_fatal and not self._is_held:
+            _die(signal.SIGTERM)
         if self._is_due and not self._is_held:
-            self._is_due = False
-            raise KeyboardInterrupt
+            self._break_off()
 
     @contextmanager
     def _caught(self) -> Iterator[None]:
         before = {}
         if threading.current_thread() is threading.main_thread() and os.getpid() == self._pid:
             # handlers of the script's own, or ours from further out, stay
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, self._watched):
                 before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
             if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
                 before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._terminate)
@@ -61,7 +76,7 @@ class Interrupts:
             yield
         finally:
             for number, handler in before.items():
-                if signal.getsignal(number) in {self._interrupt, self._terminate}:
+                if signal.getsignal(number) in (self._interrupt, self._terminate):
                     signal.signal(number, handler)
 
     def _interrupt(self, number: int, frame: Any) -> None:
@@ -71,15 +86,29 @@ class Interrupts:
         if not (self._is_patient and is_first):
             self._break_off()
 
+    def _watched(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._pid:
+            signal.default_int_handler(number, frame)
+        self.is_asked = True
+        self._break_off()
+
     def _terminate(self, number: int, _: Any) -> None:
-        if os.getpid() != self._pid or not self.is_asked:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)  # as if we were not there
-        else:
+        if os.getpid() == self._pid and self.is_asked:
             self._break_off()
+        elif os.getpid() == self._pid and self._is_held:
+            self._is_fatal = True
+        else:
+            _die(number)
 
     def _break_off(self) -> None:
-        if self._is_held:
-            self._is_due = True
-        else:
+        self._is_due = bool(self._is_held)
+        if not self._is_held:
+            if self._before_break is not None:
+                self._before_break()
             raise KeyboardInterrupt
+
+
+def _die(number: int) -> None:
+    """End by this signal, as if we were not there."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

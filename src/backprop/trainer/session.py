@@ -20,6 +20,7 @@ from .interrupts import Interrupts
 from .ranks import Agreement, Wish
 
 POLL_EVERY_S = 0.1  # control.json is looked at no more often: a look costs microseconds, training steps may too
+_OVERDUE_AFTER = 1 / 3  # of the grace; SIGTERM comes at two thirds: ladder.py
 _TELL_AGAIN = 1.2  # the supervisor hears of a step or a save that took so much longer than any before
 _HOOK = "the supervisor"
 _LATER = {errno.ENOSPC, errno.EDQUOT}
@@ -53,6 +54,7 @@ class Session:
         self.interrupts = Interrupts()
         self.owner: Optional[str] = None  # the framework whose loop is running; others keep quiet
         self.is_stopping = False  # somebody's loop has obeyed a wish to stop
+        self.has_news = False  # something was trained since the last checkpoint was reported
         self.agreement = Agreement(os.path.join(self.run_dir, f"session-{self.number}.agreed"))
         self.pace = Pace()
         self._fd: Optional[int] = None
@@ -63,6 +65,7 @@ class Session:
         self._checkpoint_wanted = 0
         self._answered = 0
         self._deadline: Optional[float] = None
+        self._grace_s = 0.0
 
     # -- tell
 
@@ -98,6 +101,7 @@ class Session:
     def saved(self, path: str, step: Optional[int]) -> None:
         """Report a checkpoint that is whole."""
         self._answered = self._checkpoint_wanted
+        self.has_news = False
         self.tell(event="checkpoint_saved", path=os.path.abspath(path), step=step)
 
     # -- hear
@@ -116,6 +120,16 @@ class Session:
         """Seconds until the timebox ends; never less than 0."""
         self._poll()
         return self.timebox_s if self._deadline is None else max(0.0, self._deadline - monotonic())
+
+    def is_overdue(self) -> bool:
+        """Whether a stop was wanted so long ago that the script is not going to answer it."""
+        self._poll()
+        overdue_at = (self._deadline or 0.0) + self._grace_s * _OVERDUE_AFTER
+        return self._stop_wanted and monotonic() > overdue_at
+
+    def look_again(self) -> None:
+        """Let the next answer be what control.json says at that moment."""
+        self._poll_at = 0.0
 
     def at_step_end(self, step: int) -> Wish:
         """What is wanted, at the end of a step of a loop that we drive. The same on all ranks.
@@ -155,6 +169,7 @@ class Session:
         self._stop_wanted = bool(wish["stop_wanted"])
         self._checkpoint_wanted = int(wish["checkpoint_wanted"])
         self._deadline = float(wish["deadline_monotonic_s"])
+        self._grace_s = float(wish["grace_s"])
 
     # -- while a loop runs
 

@@ -1,0 +1,99 @@
+"""What is saved for a script that did not answer a stop: weights and optimizer state of what it was training.
+
+The file is what `torch.load` (with its safe defaults) gives as
+
+    {"format": "backprop-emergency", "step": 1234,
+     "models": [{"class": "Net", "state_dict": ...}],
+     "optimizers": [{"class": "AdamW", "state_dict": ..., "parameters": [...]}],   # those of no model, in order
+     "random": {"python": ..., "numpy": ..., "torch": ..., "cuda": ...}}
+
+It is no format of the script's own: a person can load it, and nothing resumes from it unasked.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from typing import Any, Callable
+
+from . import ranks
+
+
+class UnsaveableError(Exception):
+    """No process alone can save this."""
+
+
+def find_models(optimizers: list[Any]) -> list[Any]:
+    """The living modules that hold what these optimizers train, outermost only, the largest first."""
+    module_type = sys.modules["torch"].nn.Module
+    trained = {id(parameter) for optimizer in optimizers for parameter in _parameters(optimizer)}
+    # by type(), not isinstance(): a proxy's __class__ may run code of the user's
+    modules = [thing for thing in gc.get_objects() if issubclass(type(thing), module_type)]
+    modules = [module for module in modules if "_modules" in module.__dict__]  # else it is still being made
+    inner = {id(child) for module in modules for child in module.__dict__["_modules"].values()}
+    sizes = {}
+    for module in modules:
+        if id(module) not in inner:
+            size = sum(id(parameter) in trained for parameter in module.parameters())
+            if size:
+                sizes[id(module)] = size
+    return sorted((module for module in modules if id(module) in sizes), key=lambda module: -sizes[id(module)])
+
+
+def save(path: str, write: Callable[[Any, str], None], step: int, optimizers: list[Any], models: list[Any]) -> None:
+    """Write the file, whole or not at all.
+
+    write: torch.save as it was before anybody wrapped it. Raises UnsaveableError, and whatever state_dict() raises.
+    """
+    if ranks.world_size() > 1 and _is_sharded(optimizers, models):
+        raise UnsaveableError("this process has only its share of the model")
+    held = {id(parameter) for model in models for parameter in model.parameters()}
+    content = {
+        "format": "backprop-emergency",
+        "step": step,
+        "models": [{"class": type(model).__name__, "state_dict": model.state_dict()} for model in models],
+        "optimizers": [
+            {
+                "class": type(optimizer).__name__,
+                "state_dict": optimizer.state_dict(),
+                "parameters": [p.detach() for p in _parameters(optimizer) if id(p) not in held],
+            }
+            for optimizer in optimizers
+        ],
+        "random": random_states(),
+    }
+    draft = f"{path}.new"
+    try:
+        write(content, draft)
+        with open(draft, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        if os.path.exists(draft):  # a full disk
+            os.unlink(draft)
+
+
+def random_states() -> dict[str, Any]:
+    """Those of all generators that this process has loaded, as plain values and tensors."""
+    torch = sys.modules["torch"]
+    states: dict[str, Any] = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    if "random" in sys.modules:
+        states["python"] = sys.modules["random"].getstate()
+    if "numpy.random" in sys.modules:
+        kind, keys, *rest = sys.modules["numpy.random"].get_state()
+        states["numpy"] = (kind, keys.tolist(), *rest)  # torch.load takes no arrays unless told to trust the file
+    return states
+
+
+def _parameters(optimizer: Any) -> list[Any]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _is_sharded(optimizers: list[Any], models: list[Any]) -> bool:
+    # FSDP's state_dict() is a collective operation: the others will not take part in it
+    kinds = {type(module).__name__ for model in models for module in model.modules()}
+    tensors = {type(parameter).__name__ for optimizer in optimizers for parameter in _parameters(optimizer)}
+    return "FullyShardedDataParallel" in kinds or "DTensor" in tensors

@@ -1,0 +1,279 @@
+"""PyTorch scripts with a loop of their own: what they save is reported, and their optimizer's steps are counted.
+
+Nothing is asked of such a script: it saves when it likes, and stops by KeyboardInterrupt. What it does not do when it
+is stopped, emergency.py does for it. All of this keeps quiet while a framework's loop runs: its own hook knows better.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import sys
+import threading
+import weakref
+from contextlib import nullcontext
+from time import monotonic
+from typing import Any, ContextManager, Optional
+
+from . import emergency, ranks, states
+from .failsafe import guarded
+from .saves import HOOK as SAVES
+from .saves import Saves
+from .session import Session, current
+
+LOOK_EVERY_S = 0.25
+_STEPS = "steps of PyTorch's optimizers"
+_EMERGENCY = "the emergency save"
+
+
+class Count:
+    """The steps of one optimizer."""
+
+    __slots__ = ("optimizer", "steps")
+
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer = weakref.ref(optimizer)
+        self.steps = 0
+
+
+class Script:
+    """One process of a script that imported torch."""
+
+    def __init__(self, session: Session, torch: Any) -> None:
+        self.session = session
+        self.saves = Saves(self._report)
+        self._write = torch.save
+        self._is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
+        self._base = session.resume_step or 0
+        self._counts: dict[int, Count] = {}  # by id(), the fastest there is
+        self._most = 0  # steps of the optimizer that made most: a GAN's two make one step of training
+        self._told: Optional[int] = None
+        self._look_at = 0.0
+        self._has_states: Optional[bool] = None  # whether the script saves more than weights; None: not known yet
+        self._kept: tuple[list[Any], list[Any]] = ([], [])
+        self._rescued_step: Optional[int] = None
+
+    @property
+    def step(self) -> int:
+        """How far training is, as far as one can see from outside."""
+        return self._base + self._most
+
+    def is_in_charge(self) -> bool:
+        """Whether nobody who knows better drives the loop, or saves."""
+        return self.session.owner is None and not self.session.interrupts.is_holding
+
+    def hold(self) -> ContextManager[None]:
+        """Within, an interrupt waits. It only ever comes to the main thread."""
+        is_main = threading.current_thread() is threading.main_thread()
+        return self.session.saving() if is_main else nullcontext()
+
+    # -- steps
+
+    def stepped(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        """Count; called by PyTorch after every step of any optimizer, hence in a hurry."""
+        if self._is_compiling() or self.session.owner is not None:  # the compiler need not see what follows
+            return
+        count = self._counts.get(id(optimizer))
+        if count is None or count.optimizer() is not optimizer:  # ids are used again
+            count = self._counts[id(optimizer)] = Count(optimizer)
+            self._look_at = 0.0
+        count.steps += 1
+        self._most = max(self._most, count.steps)
+        self.session.has_news = True
+        if monotonic() >= self._look_at:
+            self._look()
+
+    @guarded(_STEPS)
+    def _look(self) -> None:
+        self._look_at = monotonic() + LOOK_EVERY_S
+        if not _is_trainer():
+            return
+        self._kept = ([], [])  # the script goes on, and holds what it needs itself
+        self.session.interrupts.watch(self._keep)
+        self.saves.settle(at_step=True)
+        self._tell_step()
+        # training goes on as if nobody had asked: the last chance before SIGTERM
+        if self._rescued_step is None and self.session.is_overdue():
+            self.rescue()
+
+    def _tell_step(self) -> None:
+        if self._most and self._told != self.step:
+            self._told = self.step
+            self.session.tell(step=self.step, counted=True)
+
+    # -- saves
+
+    @guarded(SAVES)
+    def before_save(self) -> None:
+        """What the last one was called may be about to be used again."""
+        self.saves.settle(at_step=False)
+
+    @guarded(SAVES)
+    def saved(self, content: Any, where: Any) -> None:
+        """The script has saved something. where: a path or an open file that has a name."""
+        if not _is_trainer():
+            return
+        is_state = states.is_training_state(content)
+        if is_state or (self._are_weights(content) and not self._saves_states()):
+            self._has_states = self._has_states or is_state
+            file = None if isinstance(where, (str, os.PathLike)) else where
+            path = os.fsdecode(where if file is None else file.name)
+            step = states.told_step(content)
+            self._add(path, self.step if step is None else step, file=file)
+
+    @guarded(SAVES)
+    def saved_folder(self, path: Any) -> None:
+        """The script has saved a whole training state into a folder, maybe together with other ranks."""
+        if _is_trainer():
+            self._has_states = True
+            self._add(os.fsdecode(path), self.step, is_shared=ranks.world_size() > 1)
+
+    def _add(self, path: str, step: int, **how: Any) -> None:
+        self._tell_step()
+        if not self.saves.add(path, step, **how):
+            self._look_at = 0.0
+
+    def _report(self, path: str, step: Optional[int]) -> None:
+        self.session.saved(path, step)
+        self._kept = ([], [])
+
+    def _are_weights(self, content: Any) -> bool:
+        return any(states.is_weights_of(content, optimizer) for optimizer in self._optimizers())
+
+    def _saves_states(self) -> bool:
+        """Whether resuming from bare weights would be a step back: best.pt beside last.pt."""
+        if self._has_states is None:
+            resumed_from = self.session.resume_from
+            self._has_states = resumed_from is not None and states.is_training_state_file(resumed_from)
+        return self._has_states
+
+    # -- the end
+
+    def _optimizers(self) -> list[Any]:
+        """Those that live and have made steps, the busiest first."""
+        counts = sorted(self._counts.values(), key=lambda count: -count.steps)
+        return [optimizer for count in counts if (optimizer := count.optimizer()) is not None]
+
+    @guarded(_EMERGENCY)
+    def _keep(self) -> None:
+        """Hold what is being trained: with the frames that an interrupt ends, it would be gone before we can save it.
+
+        Called in a signal handler: nothing is saved here.
+        """
+        if self.session.owner is None and _is_trainer():
+            optimizers = self._optimizers()
+            self._kept = (optimizers, emergency.find_models(optimizers))
+
+    @guarded(_EMERGENCY)
+    def rescue(self) -> None:
+        """Save what was trained since the last checkpoint, if anything was."""
+        self.saves.settle(at_step=True)
+        if not self.session.has_news or self._rescued_step == self.step or not _is_trainer():
+            return
+        optimizers = self._optimizers()
+        if not optimizers:
+            return
+        models = emergency.find_models(optimizers)
+        self._rescued_step = self.step
+        path = os.path.join(self.session.run_dir, f"emergency-session-{self.session.number}.pt")
+        with self.hold():
+            emergency.save(path, self._write, self.step, optimizers, models)
+            self.session.tell(event="checkpoint_saved", path=path, step=self.step, emergency=True)
+            sys.stderr.write(f"backprop: nothing was saved since the stop: step {self.step} is in {path}\n")
+
+    @guarded(_STEPS)
+    def end(self) -> None:
+        """The interpreter ends."""
+        if not _is_trainer():
+            return
+        self.saves.settle(at_step=True)
+        self._tell_step()
+        self.session.look_again()
+        if self.session.should_stop():
+            self.rescue()
+
+
+def _is_trainer() -> bool:
+    """Whether this process is the one that trains and reports, not a helper of it."""
+    data = sys.modules.get("torch.utils.data")
+    if ranks.rank() != 0 or (data is not None and data.get_worker_info() is not None):
+        return False
+    process = sys.modules.get("multiprocessing.process")
+    if process is None or process.parent_process() is None:
+        return True
+    # started by another: a rank of a distributed training, or one of several that would contradict one another
+    dist = sys.modules.get("torch.distributed")
+    return dist is not None and bool(dist.is_available() and dist.is_initialized())
+
+
+_script: Optional[Script] = None
+
+
+def hook(module: Any) -> None:
+    """Called when one of these has been imported: torch, safetensors.torch, accelerate.accelerator."""
+    session = current()
+    if session is None:
+        return
+    if module.__name__ == "torch":
+        _hook_torch(module, session)
+    elif _script is not None:
+        if module.__name__ == "safetensors.torch":
+            module.save_file = _reported(_script, module.save_file)  # save_model() calls it by this name
+        else:
+            module.Accelerator.save_state = _reported_folder(_script, module.Accelerator.save_state)
+
+
+def _hook_torch(torch: Any, session: Session) -> None:
+    global _script  # noqa: PLW0603  one in a process
+    script = Script(session, torch)
+    # a global hook: PyTorch 2.0 and up. torch.optim hides the module that has it
+    sys.modules["torch.optim.optimizer"].register_optimizer_step_post_hook(script.stepped)
+    torch.save = torch.serialization.save = _reported(script, torch.save)
+    atexit.register(script.end)
+    chained = sys.excepthook
+
+    def excepthook(kind: Any, value: Any, traceback: Any) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            script.rescue()
+        chained(kind, value, traceback)
+
+    sys.excepthook = excepthook
+    _script = script
+
+
+def _reported(script: Script, function: Any) -> Any:
+    """A function that saves its first argument in its second, reported."""
+    content_name, where_name = function.__code__.co_varnames[:2]
+
+    @functools.wraps(function)
+    def save(*args: Any, **kwargs: Any) -> Any:
+        named = {**dict(zip((content_name, where_name), args)), **kwargs}
+        where = named.get(where_name)
+        is_named = isinstance(where, (str, os.PathLike)) or isinstance(getattr(where, "name", None), str)
+        if not (is_named and script.is_in_charge()):
+            return function(*args, **kwargs)
+        script.before_save()
+        with script.hold():
+            result = function(*args, **kwargs)
+            script.saved(named.get(content_name), where)
+        return result
+
+    return save
+
+
+def _reported_folder(script: Script, function: Any) -> Any:
+    """A method that gives the folder it has saved everything in, reported."""
+
+    @functools.wraps(function)
+    def save(*args: Any, **kwargs: Any) -> Any:
+        if not script.is_in_charge():
+            return function(*args, **kwargs)
+        script.before_save()
+        with script.hold():
+            result = function(*args, **kwargs)
+            if result is not None:
+                script.saved_folder(result)
+        return result
+
+    return save

@@ -1,0 +1,138 @@
+"""Checkpoints that a script writes by itself, on their way to being reported under the name that they keep.
+
+Careful scripts write to `last.pt.tmp`, and rename it when it is whole. What is reported is the final name: at once when
+Python renames it, else (`mv` in a subprocess) at the next safe point, when the file is looked for by its inode.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import weakref
+from typing import Any, Callable, NamedTuple, Optional
+
+from .failsafe import guarded
+
+HOOK = "saves of PyTorch"
+# wrong at worst about when it is reported
+_TEMPORARY = re.compile(
+    r"te?mp|partial|\.part\b|\.new\b|draft|incomplete|unfinished|in[-_]?progress|~$|^\.", re.IGNORECASE
+)
+
+
+class Save(NamedTuple):
+    """One that is not reported yet."""
+
+    path: str
+    step: Optional[int]
+    identity: tuple[int, int]  # device and inode
+    file: Optional[Callable[[], Any]]  # weak reference to the open file that was written to
+    is_shared: bool  # other ranks may still be writing to it, until the next optimizer step
+
+
+class Saves:
+    """Those of this process."""
+
+    def __init__(self, report: Callable[[str, Optional[int]], None]) -> None:
+        """Report: called with path and step of each that is whole and has its final name."""
+        self._report = report
+        self._pending: list[Save] = []
+        self._steps: dict[str, Optional[int]] = {}  # path -> step, of all there were
+        self._is_watching = False
+
+    def add(self, path: str, step: Optional[int], *, file: Any = None, is_shared: bool = False) -> bool:
+        """One is whole, but may be called something else soon. Gives False when it is too early to report it.
+
+        file: an open file of that name, whose buffer may still hold something. Raises OSError.
+        """
+        self._watch()
+        path = os.path.abspath(path)
+        self._steps[path] = step
+        parent, name = os.path.split(path)
+        is_temporary = _TEMPORARY.search(name) or _TEMPORARY.search(os.path.basename(parent))
+        if file is None and not is_shared and not is_temporary:
+            self._report(path, step)
+            return True
+        info = os.stat(path)
+        reference = None if file is None else weakref.ref(file)
+        self._pending.append(Save(path, step, (info.st_dev, info.st_ino), reference, is_shared))
+        return False
+
+    def settle(self, *, at_step: bool) -> None:
+        """Report what has its final name by now. at_step: an optimizer has made a step, or all is over."""
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        for save in pending:
+            if _is_open(save) or (save.is_shared and not at_step):
+                self._pending.append(save)
+                continue
+            path = _find(save)
+            if path is not None:
+                self._report(path, save.step)
+
+    def _moved(self, source: str, target: str) -> None:
+        for path in [path for path in self._steps if path == source or path.startswith(source + os.sep)]:
+            now = target + path[len(source) :]
+            self._steps[now] = step = self._steps.pop(path)
+            waiting = [save for save in self._pending if save.path == path]
+            self._pending = [save for save in self._pending if save.path != path]
+            still = [save._replace(path=now) for save in waiting if _is_open(save) or save.is_shared]
+            self._pending += still
+            if not still:
+                self._report(now, step)
+
+    def _watch(self) -> None:
+        """See every rename from now on. pathlib and shutil call these."""
+        if not self._is_watching:
+            self._is_watching = True
+            os.rename = self._watched(os.rename)
+            os.replace = self._watched(os.replace)
+            shutil.move = self._watched(shutil.move)  # across file systems it copies
+
+    def _watched(self, function: Any) -> Any:
+        @functools.wraps(function)
+        def move(src: Any, dst: Any, *args: Any, **kwargs: Any) -> Any:
+            result = function(src, dst, *args, **kwargs)
+            if not kwargs:  # else relative to some other folder, or by means of the caller's own
+                # shutil.move gives the path, which is in the folder `dst` where that is one
+                self._has_moved(src, dst if result is None else result)
+            return result
+
+        for those in (os.supports_dir_fd, os.supports_follow_symlinks):
+            if function in those:
+                those.add(move)
+        return move
+
+    @guarded(HOOK)
+    def _has_moved(self, source: Any, target: Any) -> None:
+        self._moved(os.path.abspath(os.fsdecode(source)), os.path.abspath(os.fsdecode(target)))
+
+
+def _is_open(save: Save) -> bool:
+    file = None if save.file is None else save.file()
+    return file is not None and not file.closed
+
+
+def _find(save: Save) -> Optional[str]:
+    """What it is called now; None when it is gone."""
+    folder = os.path.dirname(save.path)
+    try:
+        if _identity(save.path) == save.identity:
+            return save.path
+        for entry in os.scandir(folder):
+            if entry.inode() == save.identity[1] and _identity(entry.path) == save.identity:
+                return entry.path
+    except OSError:  # the folder is gone, too
+        pass
+    return None
+
+
+def _identity(path: str) -> Optional[tuple[int, int]]:
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return info.st_dev, info.st_ino
