@@ -3,6 +3,7 @@
 $FRAMEWORKS_PYTHON is that environment's Python; `make frameworks` makes it and sets this.
 """
 
+import json
 import os
 import subprocess
 import textwrap
@@ -53,7 +54,12 @@ class FrameworkRuns(Runs):
 
     def wait_for_step(self, run_id: str, step: int) -> None:
         """Until the run has reported this step."""
-        wait_for(lambda: (self.document(run_id)["last_step"] or 0) >= step, PATIENCE_S)
+
+        def has_reached() -> bool:
+            done = self.call("status", run_id, "--json")  # at first there is no such run
+            return done.returncode == 0 and (json.loads(done.stdout)["last_step"] or 0) >= step
+
+        wait_for(has_reached, PATIENCE_S)
 
     def curve(self, run_id: str, name: str) -> dict[float, float]:
         """Step -> value of a metric; where a step came twice, the last."""
@@ -79,12 +85,18 @@ class FrameworkRuns(Runs):
         assert self.document(run_id)["status"] == "completed"
 
 
-@pytest.fixture
-def framework_runs(tmp_path: Path):
+def make_framework_runs(folder: Path) -> FrameworkRuns:
+    """A home and a folder to work in, below this one."""
     python = os.environ.get("FRAMEWORKS_PYTHON")
     if python is None:
         pytest.fail("FRAMEWORKS_PYTHON is not set: run these tests by `make frameworks`")
-    made = FrameworkRuns(tmp_path)
+    made = FrameworkRuns(folder)
     made.python = made.environment["BACKPROP_PYTHON"] = python
+    return made
+
+
+@pytest.fixture
+def framework_runs(tmp_path: Path):
+    made = make_framework_runs(tmp_path)
     yield made
     made.clean_up()

@@ -1,0 +1,477 @@
+"""Plain PyTorch: scripts with a loop of their own that know nothing of Backprop."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.conftest import wait_for
+from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns, make_framework_runs
+
+EXAMPLE = EXAMPLES / "digits_pytorch.py"
+EPOCHS = 16
+STEPS_PER_EPOCH = 45
+
+# The weight is minus the number of steps made.
+TRAINING = """
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(1)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(1, 1, bias=False)
+            self.norm = nn.BatchNorm1d(1)
+            nn.init.zeros_(self.inner.weight)
+
+    def make():
+        model = Network()
+        return model, torch.optim.SGD(model.inner.parameters(), lr=1.0, momentum=0.0)
+
+    def step(model, optimizer, pause_s=0.0):
+        model.norm(torch.randn(4, 1))
+        optimizer.zero_grad()
+        model.inner.weight.sum().backward()
+        optimizer.step()
+        time.sleep(pause_s)
+
+    def state(model, optimizer, **more):
+        return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **more}
+
+    def forever(model, optimizer):
+        while True:
+            step(model, optimizer, 0.005)
+
+    class Signals:
+        '''Pickling it sends signals to this very process: they arrive in the middle of the save.'''
+        def __init__(self, *names): self.names = names
+        def __reduce__(self):
+            for name in self.names: os.kill(os.getpid(), getattr(signal, name))
+            return (int, ())
+"""
+
+
+def trained(runs: FrameworkRuns, body: str, *words: object, code: int = 0) -> dict:
+    """The run of a script that goes on from `TRAINING`."""
+    runs.script(TRAINING + body)
+    done = runs.call("run", "train.py", "--run-id", "r", *words, timeout_s=PATIENCE_S)
+    assert done.returncode == code, done.stderr
+    assert "is off from here on" not in done.stderr
+    return runs.document("r")
+
+
+def saved(document: dict) -> list[tuple[str, int]]:
+    """Name and step of what was reported, in that order; emergencies apart."""
+    return [(Path(c["path"]).name, c["step"]) for c in document["checkpoints"] if not c["emergency"]]
+
+
+def emergencies(document: dict) -> list[dict]:
+    return [checkpoint for checkpoint in document["checkpoints"] if checkpoint["emergency"]]
+
+
+# -- the example
+
+
+class Reference(NamedTuple):
+    """What the example does when nobody disturbs it."""
+
+    folder: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    runs = make_framework_runs(tmp_path_factory.mktemp("reference"))
+    printed = runs.bare(EXAMPLE, "--epochs", EPOCHS)
+    return Reference(runs.work / "digits-pytorch", printed)
+
+
+def assert_equal(runs: FrameworkRuns, reference: Reference) -> None:
+    """The run's losses, and the last of its states down to the momentum, are those of the reference."""
+    sessions = len(runs.document("r")["sessions"])
+    lines = "".join(runs.output("r", number) for number in range(1, sessions + 1)).splitlines()
+    epochs = {line.split(":")[0]: line for line in lines if line.startswith("epoch")}  # the last of each
+    assert list(epochs.values()) == reference.printed.splitlines()
+    for name in (f"epoch-{EPOCHS - 1:03}.pt", "final.pt"):
+        assert (runs.work / "digits-pytorch" / name).read_bytes() == (reference.folder / name).read_bytes()
+
+
+def test_timeboxes_and_no_timebox_give_the_same(framework_runs: FrameworkRuns, reference: Reference):
+    """Cut wherever the timebox ends, resumed from the end of the last epoch: losses and weights bit for bit."""
+    words = ("run", "--run-id", "r", "--resume-arg", "--resume", EXAMPLE, "--", "--epochs", EPOCHS)
+    minutes = 0.06  # too short for all of it on any machine
+    while True:
+        done = framework_runs.call(words[0], "-m", minutes, *words[1:], timeout_s=PATIENCE_S)
+        assert done.returncode == 0, done.stderr
+        document = framework_runs.document("r")
+        if document["status"] == "completed":
+            break
+        words, minutes = ("resume", "r"), minutes * 1.4
+    assert document["sessions"][0]["status"] == "timeboxed"
+    assert any(session["resumed_from"] for session in document["sessions"])
+    assert_equal(framework_runs, reference)
+    assert document["last_step"] == EPOCHS * STEPS_PER_EPOCH
+    assert saved(document)[-1] == (f"epoch-{EPOCHS - 1:03}.pt", EPOCHS * STEPS_PER_EPOCH)
+
+
+def test_stops_at_arbitrary_steps_give_the_same(framework_runs: FrameworkRuns, reference: Reference):
+    """And resuming takes what the script saved, never what was saved for it."""
+    framework_runs.cut(("--resume-arg", "--resume", EXAMPLE, "--", "--epochs", EPOCHS), "r", [60, 233])
+    assert_equal(framework_runs, reference)
+    document = framework_runs.document("r")
+    resumed = [Path(session["resumed_from"]).name for session in document["sessions"][1:]]
+    assert all(name.startswith("epoch-") for name in resumed), resumed
+    assert emergencies(document)
+
+
+# -- what is a checkpoint, and how it is called
+
+
+def test_what_is_reported(framework_runs: FrameworkRuns):
+    """States and, until there is one, weights, under the name they keep; nothing else."""
+    document = trained(
+        framework_runs,
+        """
+    import io, pathlib, shutil
+    from torch.serialization import save as save_too
+    from safetensors.torch import save_file, save_model
+
+    model, optimizer = make()
+    step(model, optimizer)
+    # not ours
+    torch.save({"x": torch.zeros(100, 8), "y": torch.zeros(100)}, "dataset.pt")
+    torch.save(torch.zeros(1, 1), "tensor.pt")
+    torch.save(optimizer.state_dict(), "optimizer.pt")
+    torch.save([torch.zeros(1, 1)] * 1000, "list.pt")
+    torch.save(state(model, optimizer), io.BytesIO())
+    # weights
+    torch.save(model.state_dict(), "weights.pt")
+    torch.save({"net": {k: v.clone().half() for k, v in model.state_dict().items()}, "epoch": 1}, "copies.pt")
+    torch.save(model, "module.pt")
+    save_file(model.state_dict(), "weights.safetensors")
+    save_model(model, "model.safetensors")
+    # states
+    step(model, optimizer)
+    torch.save(state(model, optimizer, epoch=7), "state.pt")
+    save_too(obj={"trainer": {"all": [model.state_dict(), optimizer.state_dict()]}, "iteration": 70}, f=pathlib.Path("deep.pt"))
+    torch.save({"model": model, "optimizer": optimizer, "global_step": torch.tensor(71)}, "objects.pt")
+    torch.save(model.state_dict(), "weights-late.pt")
+    # states that are renamed
+    full = state(model, optimizer)
+    torch.save(full, "a.pt.tmp"); os.replace("a.pt.tmp", "a.pt")
+    torch.save(full, "b.tmp"); pathlib.Path("b.tmp").rename("b.pt")
+    with open("c.pt.new", "wb") as file:
+        torch.save(full, file); file.flush(); os.fsync(file.fileno())
+    os.replace("c.pt.new", "c.pt")
+    os.mkdir("elsewhere")
+    torch.save(full, "d.tmp"); shutil.move("d.tmp", "elsewhere")
+    os.mkdir("e.tmp"); torch.save(full, "e.tmp/e.pt"); os.rename("e.tmp", "e")
+    torch.save(full, "f.tmp"); subprocess.run(["mv", "f.tmp", "f.pt"], check=True)
+    step(model, optimizer)
+    torch.save(full, "g.tmp")
+    """,
+    )
+    assert saved(document) == [
+        ("weights.pt", 1),
+        ("copies.pt", 1),
+        ("module.pt", 1),
+        ("weights.safetensors", 1),
+        ("model.safetensors", 1),
+        ("state.pt", 2),
+        ("deep.pt", 70),
+        ("objects.pt", 71),
+        ("a.pt", 2),
+        ("b.pt", 2),
+        ("c.pt", 2),
+        ("d.tmp", 2),
+        ("e.pt", 2),
+        ("f.pt", 2),
+        ("g.tmp", 3),
+    ]
+    assert all(checkpoint["valid"] for checkpoint in document["checkpoints"])
+    paths = {str(Path(c["path"]).relative_to(framework_runs.work)) for c in document["checkpoints"]}
+    assert {"elsewhere/d.tmp", "e/e.pt"} <= paths
+
+
+def test_best_weights_do_not_hide_the_last_state(framework_runs: FrameworkRuns):
+    """In no session: best.pt is written first in each, and the second is killed right after."""
+    body = """
+    model, optimizer = make()
+    if "BACKPROP_RESUME_FROM" in os.environ:
+        step(model, optimizer)
+        torch.save(model.state_dict(), "best.pt")
+        os.kill(os.getpid(), signal.SIGKILL)
+    step(model, optimizer)
+    torch.save(state(model, optimizer), "last.pt")
+    """
+    trained(framework_runs, body)
+    assert framework_runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 137
+    assert saved(framework_runs.document("r")) == [("last.pt", 1)]
+
+
+def test_who_keeps_quiet(framework_runs: FrameworkRuns):
+    """A framework's loop, saves that somebody else reports, data-loader workers, child processes, other ranks."""
+    document = trained(
+        framework_runs,
+        """
+    import multiprocessing
+    from _backprop_trainer.session import current
+
+    model, optimizer = make()
+
+    class Data(torch.utils.data.Dataset):
+        def __len__(self): return 1
+        def __getitem__(self, index): return train("worker.pt")
+
+    def train(name):
+        step(model, optimizer)
+        torch.save(state(model, optimizer), name)
+        return 0
+
+    if __name__ == "__main__":
+        with current().training("framework"): train("framework.pt")
+        with current().saving(): train("saving.pt")
+        for _ in torch.utils.data.DataLoader(Data(), num_workers=1, multiprocessing_context="fork"): pass
+        child = multiprocessing.get_context("fork").Process(target=train, args=("child.pt",))
+        child.start(); child.join()
+        os.environ["RANK"] = "1"
+        train("rank.pt")
+        del os.environ["RANK"]
+        train("own.pt")
+    """,
+    )
+    assert len(list(framework_runs.work.glob("*.pt"))) == 6
+    assert saved(document) == [("own.pt", 3)]  # of its own steps; not the one in the framework's loop
+
+
+def test_steps_are_counted(framework_runs: FrameworkRuns):
+    """As many as the busiest optimizer made, not more often told than anybody can read; those it reports itself win."""
+    document = trained(
+        framework_runs,
+        """
+    first, second = make(), make()
+    for _ in range(500):
+        step(*first)
+        if _ % 2: step(*second)
+    """,
+    )
+    told = [json.loads(line) for line in framework_runs.events("r").splitlines()]
+    assert all(line.get("counted") for line in told)
+    assert len(told) < 250
+    assert document["last_step"] == 500
+
+
+def test_a_folder_of_accelerate(framework_runs: FrameworkRuns):
+    """Reported whole, not the files in it."""
+    document = trained(
+        framework_runs,
+        """
+    from accelerate import Accelerator
+    accelerator = Accelerator(cpu=True)
+    model, optimizer = accelerator.prepare(*make())
+    for epoch in range(2):
+        step(model, optimizer)
+        accelerator.save_state(f"epoch-{epoch}")
+    accelerator.unwrap_model(model)
+    torch.save(model.state_dict(), "weights.pt")
+    """,
+    )
+    assert saved(document) == [("epoch-0", 1), ("epoch-1", 2)]
+    assert all(checkpoint["valid"] and checkpoint["size_bytes"] for checkpoint in document["checkpoints"])
+
+
+# -- the middle of a save
+
+
+@pytest.mark.parametrize("signals", [("SIGINT",), ("SIGINT", "SIGINT", "SIGTERM"), ("SIGTERM",)], ids="-".join)
+def test_signals_in_the_middle_of_a_save_wait(framework_runs: FrameworkRuns, signals: tuple[str, ...]):
+    """The save is whole and known, then the script ends: nothing deadlocks, nothing is torn, nothing is saved twice."""
+    document = trained(
+        framework_runs,
+        f"""
+    model, optimizer = make()
+    step(model, optimizer)
+    torch.save(state(model, optimizer, signals=Signals(*{signals})), "state.pt")
+    print("never", flush=True)
+    """,
+        code=143 if signals == ("SIGTERM",) else 130,
+    )
+    assert saved(document) == [("state.pt", 1)]
+    assert document["checkpoints"][0]["valid"]
+    assert emergencies(document) == []
+    assert framework_runs.output("r") == ""
+    loaded = framework_runs.evaluate("import torch; print(torch.load('state.pt', weights_only=False)['signals'])")
+    assert loaded == "0\n"
+
+
+def test_a_save_that_a_kill_tears_is_not_resumed_from(framework_runs: FrameworkRuns):
+    """It was never reported: what is resumed from is the one before."""
+    body = """
+    import resource
+    model, optimizer = make()
+    if "BACKPROP_RESUME_FROM" in os.environ:
+        sys.exit(0)
+    for number in range(3):
+        step(model, optimizer)
+        if number == 2:  # the kernel kills us in the middle of a write
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        torch.save(state(model, optimizer, much=torch.zeros(100_000)), f"state-{number}.pt")
+    """
+    document = trained(framework_runs, body, code=153)
+    assert (framework_runs.work / "state-2.pt").stat().st_size == 100_000
+    assert saved(document) == [("state-0.pt", 1), ("state-1.pt", 2)]
+    done = framework_runs.call("resume", "r", timeout_s=PATIENCE_S)
+    assert done.returncode == 0
+    assert framework_runs.document("r")["sessions"][1]["resumed_from"].endswith("state-1.pt")
+
+
+# -- nobody answers
+
+ENDINGS = {
+    "uncaught": """
+    def main():
+        forever(*make())
+    main()
+    """,
+    "swallowed": """
+    def main():
+        model, optimizer = make()
+        forever(model, optimizer)
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("bye", flush=True)
+    """,
+    "ignored": """
+    signal.signal(signal.SIGINT, lambda *_: print("ignored", flush=True))
+    forever(*make())
+    """,
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_stop_that_nobody_answers_loses_nothing(framework_runs: FrameworkRuns, ending: str):
+    """Weights, buffers, optimizer state and random states are in a file that torch loads by its safe defaults."""
+    framework_runs.script(TRAINING + ENDINGS[ending])
+    running = framework_runs.start("run", "train.py", "--run-id", "r", "--grace", 12)
+    framework_runs.wait_for_step("r", 20)
+    assert framework_runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    running.wait(PATIENCE_S)
+    document = framework_runs.document("r")
+    assert document["status"] == "stopped"
+    (emergency,) = emergencies(document)
+    assert Path(emergency["path"]) == framework_runs.rundir("r") / "emergency-session-1.pt"
+    assert "emergency" in framework_runs.call("status", "r").stdout
+    loaded = framework_runs.evaluate(
+        """
+        import json, sys, torch
+        saved = torch.load(sys.argv[1])
+        (model,), (optimizer,) = saved["models"], saved["optimizers"]
+        weights = model["state_dict"]
+        print(json.dumps([
+            saved["step"], -weights["inner.weight"].item(), weights["norm.num_batches_tracked"].item(),
+            model["class"], optimizer["class"], optimizer["state_dict"]["param_groups"][0]["lr"],
+            optimizer["parameters"], sorted(saved["random"]),
+        ]))
+        """,
+        emergency["path"],
+    )
+    step, weight, batches, *others = json.loads(loaded)
+    assert step == emergency["step"] == weight
+    assert 0 <= batches - weight <= 1  # the step that the interrupt broke off may have begun
+    assert step >= 20
+    assert others[:4] == ["Network", "SGD", 1.0, []]
+    assert {"python", "torch"} <= set(others[4])
+    assert saved(document) == []
+    resumed = framework_runs.start("resume", "r")
+    wait_for(lambda: framework_runs.events("r", 2), PATIENCE_S)
+    assert framework_runs.document("r")["sessions"][1]["resumed_from"] is None
+    resumed.kill()
+    resumed.wait()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        """
+    model, optimizer = make()
+    try:
+        forever(model, optimizer)
+    except KeyboardInterrupt:
+        torch.save(state(model, optimizer), "answer.pt")
+    """,
+        """
+    asked = []
+    signal.signal(signal.SIGINT, lambda *_: asked.append(1))
+    model, optimizer = make()
+    while not asked:
+        step(model, optimizer, 0.005)
+    torch.save(state(model, optimizer), "answer.tmp")
+    os.replace("answer.tmp", "answer.pt")
+    """,
+    ],
+    ids=["except", "handler"],
+)
+def test_a_script_that_answers_is_left_alone(framework_runs: FrameworkRuns, body: str):
+    document = trained(framework_runs, body, "-m", 0.15)
+    assert (document["status"], document["exit_code"]) == ("timeboxed", 0)
+    assert saved(document) == [("answer.pt", document["last_step"])]
+    assert emergencies(document) == []
+
+
+def test_weights_that_are_in_no_module(framework_runs: FrameworkRuns):
+    """Are in the file as the optimizer's parameters."""
+    document = trained(
+        framework_runs,
+        """
+    weights = torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.SGD([weights], lr=1.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        weights.sum().backward()
+        optimizer.step()
+    raise KeyboardInterrupt
+    """,
+        code=130,
+    )
+    (emergency,) = emergencies(document)
+    program = "import sys, torch; print(torch.load(sys.argv[1])['optimizers'][0]['parameters'][0].tolist())"
+    assert framework_runs.evaluate(program, emergency["path"]) == "[-3.0, -3.0]\n"
+
+
+def test_two_ranks(framework_runs: FrameworkRuns):
+    """torchrun and DDP: rank 0 alone reports, an accelerate folder when the other one's files are in it, too."""
+    framework_runs.script(
+        TRAINING
+        + """
+    from accelerate import Accelerator
+    accelerator = Accelerator(cpu=True)
+    rank = accelerator.process_index
+    model = nn.Linear(1, 1)
+    model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    for number in range(4):
+        optimizer.zero_grad()
+        accelerator.backward(model(torch.ones(2, 1)).sum())
+        optimizer.step()
+        if number == 1:
+            if rank == 1: time.sleep(1)
+            accelerator.save_state("state")
+    if rank == 0: torch.save(state(model, optimizer), "last.pt")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    """
+    )
+    command = (framework_runs.python, "-m", "torch.distributed.run", "--nproc-per-node", 2, "train.py")
+    done = framework_runs.call("run", "--run-id", "r", "--", *command, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    document = framework_runs.document("r")
+    assert saved(document) == [("state", 2), ("last.pt", 4)]
+    assert document["last_step"] == 4
+    measured = [entry for entry in framework_runs.journal("r") if entry["event"] == "checkpoint_measured"]
+    files = {entry[0] for entry in measured[0]["manifest"]}
+    assert {"random_states_0.pkl", "random_states_1.pkl"} <= files
