@@ -60,13 +60,12 @@ class Script:
         return self._base + self._most
 
     def is_in_charge(self) -> bool:
-        """Whether nobody who knows better drives the loop, or saves."""
-        return self.session.owner is None and not self.session.interrupts.is_holding
+        """Whether nobody who knows better drives the loop, or saves (a save in another thread is one of its own)."""
+        return self.session.owner is None and not (_is_main_thread() and self.session.interrupts.is_holding)
 
     def hold(self) -> ContextManager[None]:
         """Within, an interrupt waits. It only ever comes to the main thread."""
-        is_main = threading.current_thread() is threading.main_thread()
-        return self.session.saving() if is_main else nullcontext()
+        return self.session.saving() if _is_main_thread() else nullcontext()
 
     # -- steps
 
@@ -192,6 +191,10 @@ class Script:
         self.session.look_again()
         if self.session.should_stop():
             self.rescue()
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _is_trainer() -> bool:
