@@ -20,6 +20,8 @@ HOOKS: dict[str, str] = {
     "torch": "pytorch",
     "safetensors.torch": "pytorch",
     "accelerate.accelerator": "pytorch",
+    "lightgbm.engine": "lightgbm",
+    "xgboost.training": "xgboost",
 }
 
 _PACKAGE = "_backprop_trainer"
