@@ -126,6 +126,15 @@ def test_training_that_has_finished_needs_no_notice():
     assert (finished.is_finished, finished.notice_s) == (True, None)
 
 
+@pytest.mark.parametrize(
+    "looks", [[["listening", "finished", "listening"]], [["listening", "finished"], ["listening"]]]
+)
+def test_a_script_that_trains_again_has_not_finished(looks: list[list[str]]):
+    """A parameter search trains many times: a stop in its second training stops something."""
+    again = metered(*((now, [{"event": kind} for kind in kinds]) for now, kinds in enumerate(looks)))
+    assert (again.is_finished, again.is_listening) == (False, True)
+
+
 def test_a_save_before_the_first_step_has_no_duration():
     """What cannot be measured is not guessed."""
     assert metered((5, [SAVED]), (9, [SAVED])).longest_save_s == 0

@@ -67,7 +67,7 @@ class ProgressMeter:
         if total is not None and math.isfinite(total):
             changes["total_steps"] = int(total)
         if batch.listening is not None:
-            changes |= {"is_listening": True, **_pace(batch.listening)}
+            changes |= {"is_listening": True, "is_finished": False, **_pace(batch.listening)}
         if batch.is_finished:
             changes |= {"is_finished": True, "is_listening": False}
         self.progress = msgspec.structs.replace(old, **changes)

@@ -226,6 +226,7 @@ def _add(batch: Batch, event: Event, offset: int) -> None:
             batch.params.update(event.params)
         case Listening():
             batch.listening = event
+            batch.is_finished = False  # a script may train more than once
         case Finished():
             batch.is_finished = True
         case Note():

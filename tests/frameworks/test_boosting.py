@@ -1,16 +1,18 @@
 """XGBoost and LightGBM: scripts that nobody edited stop after a round, and end as if nothing had happened."""
 
-import json
-import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import wait_for
 from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns
 
 LIBRARIES = ("xgboost", "lightgbm")
-LONG = ("--rounds", 600, "--lr", 0.02)  # many small rounds, so that a test can stop between them
-LAST_LOSS = "valid-mlogloss", "valid-multi_logloss"
+# many small rounds, so that a test can stop between them; both end early
+LONG = {
+    "xgboost": ("--rounds", 900, "--lr", 0.02, "--patience", 20),
+    "lightgbm": ("--rounds", 900, "--lr", 0.02, "--patience", 250),
+}
 
 
 def example(library: str) -> Path:
@@ -26,9 +28,11 @@ def test_an_example_that_is_cut_ends_with_the_model_and_the_curve_of_one_that_is
     library: str, framework_runs: FrameworkRuns
 ):
     runs = framework_runs
-    last_word = runs.bare(example(library), *LONG, "--out", "bare").splitlines()[-1]
-    assert runs.call("run", "--run-id", "whole", example(library), "--", *LONG, "--out", "whole").returncode == 0
-    runs.cut([example(library), "--", *LONG, "--out", "cut"], "cut", [60, 300])
+    last_word = runs.bare(example(library), *LONG[library], "--out", "bare").splitlines()[-1]
+    assert (
+        runs.call("run", "--run-id", "whole", example(library), "--", *LONG[library], "--out", "whole").returncode == 0
+    )
+    runs.cut([example(library), "--", *LONG[library], "--out", "cut"], "cut", [60, 300])
 
     bare, whole, cut = [(runs.work / name).read_bytes() for name in ("bare", "whole", "cut")]
     assert bare == whole
@@ -41,3 +45,224 @@ def test_an_example_that_is_cut_ends_with_the_model_and_the_curve_of_one_that_is
     assert len(steps) == 2
     assert steps[0] >= 60
     assert steps[1] >= 300
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_timebox_leaves_a_checkpoint_and_one_is_saved_as_often_as_asked(library: str, framework_runs: FrameworkRuns):
+    runs = framework_runs
+    words = [example(library), "--", "--rounds", 100_000, "--lr", 1e-5, "--patience", 100_000]
+    done = runs.call("run", "--run-id", "r", "-m", 0.15, "-c", 0.01, *words, timeout_s=PATIENCE_S)
+    assert done.returncode == 0
+    document = runs.document("r")
+    assert document["status"] == "timeboxed"
+    assert document["sessions"][0]["exit_code"] == 0
+    checkpoints = document["checkpoints"]
+    assert len(checkpoints) > 1
+    assert all(checkpoint["valid"] for checkpoint in checkpoints)
+    assert checkpoints[-1]["step"] == document["last_step"]
+    assert not (runs.work / f"digits-{library}.txt").exists()  # what comes after training was not done
+
+
+XGBOOST_SCRIPT = """
+import json, sys, time
+import xgboost as xgb
+from sklearn.datasets import load_digits
+images, labels = load_digits(return_X_y=True)
+BASE = {"max_depth": 3, "nthread": 1, "seed": 7, "objective": "multi:softprob", "num_class": 10}
+class Slow(xgb.callback.TrainingCallback):
+    def __init__(self):
+        self.rounds = []
+    def after_iteration(self, model, epoch, evals_log):
+        time.sleep(0.01)
+        self.rounds.append(epoch)
+        return False
+"""
+
+LIGHTGBM_SCRIPT = """
+import json, sys, time
+import lightgbm as lgb
+from sklearn.datasets import load_digits
+images, labels = load_digits(return_X_y=True)
+BASE = {"num_leaves": 5, "num_threads": 1, "seed": 7, "verbosity": -1, "deterministic": True, "objective": "multiclass",
+        "num_class": 10}
+class Slow:
+    def __init__(self):
+        self.rounds = []
+    def __call__(self, env):
+        time.sleep(0.01)
+        self.rounds.append(env.iteration)
+def trees(booster):
+    return booster.model_to_string()
+"""
+
+
+def cut_and_whole(runs: FrameworkRuns, script: str, steps: list[int]) -> tuple[str, str, str]:
+    """What a script prints last when it is cut, what it prints on its own, and the stderr of its last session."""
+    path = runs.work / "train.py"
+    path.write_text(script)
+    whole = runs.bare(path)
+    runs.cut([path], "r", steps)
+    number = len(steps) + 1
+    stderr = runs.rundir("r").joinpath(f"session-{number}.err").read_text()
+    return runs.output("r", session=number).splitlines()[-1], whole.splitlines()[-1], stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "fit"),
+    [
+        (
+            XGBOOST_SCRIPT,
+            """
+slow = Slow()
+model = xgb.XGBClassifier(n_estimators=150, max_depth=3, n_jobs=1, early_stopping_rounds=140, callbacks=[slow])
+model.fit(images[:900], labels[:900], eval_set=[(images[900:], labels[900:])], verbose=False)
+text = model.get_booster().save_raw("json").decode()
+""",
+        ),
+        (
+            LIGHTGBM_SCRIPT,
+            """
+slow = Slow()
+model = lgb.LGBMClassifier(n_estimators=150, num_leaves=5, n_jobs=1, verbosity=-1, subsample=0.7, subsample_freq=1)
+model.fit(images[:900], labels[:900], eval_set=[(images[900:], labels[900:])], callbacks=[slow])
+text = model.booster_.model_to_string()
+""",
+        ),
+    ],
+    ids=LIBRARIES,
+)
+def test_scikit_learn_classes_are_covered_and_callbacks_get_their_attributes_back(
+    script: str, fit: str, framework_runs: FrameworkRuns
+):
+    report = """
+import hashlib
+history = str(model.evals_result() if callable(getattr(model, "evals_result", None)) else model.evals_result_)
+print(json.dumps([hashlib.sha256(said.encode()).hexdigest() for said in (text, history)] + slow.rounds))
+"""
+    cut, whole, _ = cut_and_whole(framework_runs, script + fit + report, [40])
+    assert cut == whole
+
+
+@pytest.mark.parametrize(
+    ("script", "train"),
+    [
+        (XGBOOST_SCRIPT, "xgb.train({**BASE, 'max_depth': depth}, data, 80, callbacks=[Slow()])"),
+        (LIGHTGBM_SCRIPT, "lgb.train({**BASE, 'max_depth': depth}, data, 80, callbacks=[Slow()])"),
+    ],
+    ids=LIBRARIES,
+)
+def test_the_call_that_was_cut_continues_and_those_before_it_train_again(
+    script: str, train: str, framework_runs: FrameworkRuns
+):
+    is_xgboost = script is XGBOOST_SCRIPT
+    body = f"""
+import hashlib
+found = []
+for depth in (2, 3, 4):
+    data = {"xgb.DMatrix(images, labels)" if is_xgboost else "lgb.Dataset(images, labels)"}
+    print("depth", depth, flush=True)
+    booster = {train}
+    print("trained", depth, flush=True)
+    text = {"booster.save_raw('json').decode()" if is_xgboost else "booster.model_to_string()"}
+    found.append(hashlib.sha256(text.encode()).hexdigest())
+print(json.dumps(found))
+"""
+    runs = framework_runs
+    path = runs.work / "train.py"
+    path.write_text(script + body)
+    whole = runs.bare(path).splitlines()[-1]
+    running = runs.start("run", "--run-id", "r", path)
+    wait_for(lambda: "depth 3" in runs.output("r"), PATIENCE_S)
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert running.wait(PATIENCE_S) == 0
+    document = runs.document("r")
+    assert document["status"] == "stopped"
+    assert "call-2" in document["checkpoints"][-1]["path"]
+    assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.output("r", session=2).splitlines()[-1] == whole
+    errors = runs.rundir("r").joinpath("session-2.err").read_text()
+    assert errors.count("continues after round") == 1
+
+
+def test_a_model_that_the_script_itself_continues_from_is_kept(framework_runs: FrameworkRuns):
+    script = (
+        XGBOOST_SCRIPT
+        + """
+data = xgb.DMatrix(images, labels)
+first = xgb.Booster(BASE, [data])
+for number in range(5):
+    first.update(data, number)
+booster = xgb.train(BASE, data, 60, xgb_model=first, callbacks=[Slow()])
+print(booster.num_boosted_rounds())
+"""
+    )
+    cut, whole, stderr = cut_and_whole(framework_runs, script, [20])
+    assert cut == whole == "65"
+    assert "continues" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("params", "word"),
+    [
+        ({"bagging_fraction": 0.6, "bagging_freq": 1}, None),
+        ({"bagging_fraction": 0.8, "bagging_freq": 5, "feature_fraction": 0.5}, None),
+        ({"boosting": "dart"}, "other samples"),
+        ({"boosting": "rf", "bagging_fraction": 0.6, "bagging_freq": 1}, "starts over"),
+    ],
+)
+def test_what_lightgbm_draws_at_random_is_drawn_as_it_would_have_been_or_it_says_so(
+    params: dict[str, object], word: str | None, framework_runs: FrameworkRuns
+):
+    script = (
+        LIGHTGBM_SCRIPT
+        + f"""
+import hashlib
+data = lgb.Dataset(images, labels)
+booster = lgb.train({{**BASE, **{params!r}}}, data, 60, callbacks=[Slow()])
+again = lgb.train({{**BASE, **{params!r}}}, data, 3)
+print(booster.current_iteration(), again.current_iteration(),
+      hashlib.sha256((trees(booster) + trees(again)).encode()).hexdigest())
+"""
+    )
+    cut, whole, stderr = cut_and_whole(framework_runs, script, [13])
+    assert cut.split()[:2] == whole.split()[:2] == ["60", "3"]
+    if word is None:
+        assert cut == whole
+        assert "other samples" not in stderr
+    else:
+        assert word in stderr
+    if word == "starts over":
+        assert cut == whole
+
+
+def test_xgboost_with_sampling_ends_with_all_rounds_and_says_that_it_is_not_exact(framework_runs: FrameworkRuns):
+    script = (
+        XGBOOST_SCRIPT
+        + """
+data = xgb.DMatrix(images, labels)
+booster = xgb.train({**BASE, "subsample": 0.5}, data, 60, callbacks=[Slow()])
+print(booster.num_boosted_rounds())
+"""
+    )
+    cut, whole, stderr = cut_and_whole(framework_runs, script, [13])
+    assert cut == whole == "60"
+    assert "with other samples" in stderr
+
+
+def test_workers_of_a_parallel_search_keep_quiet(framework_runs: FrameworkRuns):
+    script = """
+import multiprocessing
+from sklearn.datasets import load_digits
+def work(number):
+    import xgboost as xgb
+    images, labels = load_digits(return_X_y=True)
+    return xgb.train({"nthread": 1}, xgb.DMatrix(images, labels), 5).num_boosted_rounds()
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        print(pool.map(work, [1, 2]))
+"""
+    path = framework_runs.work / "search.py"
+    path.write_text(script)
+    done = framework_runs.call("run", "--run-id", "r", path, timeout_s=PATIENCE_S)
+    assert (done.returncode, done.stdout) == (0, "[5, 5]\n"), done.stderr
+    assert framework_runs.events("r") == ""

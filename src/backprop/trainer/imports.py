@@ -20,6 +20,7 @@ HOOKS: dict[str, str] = {
     "torch": "pytorch",
     "safetensors.torch": "pytorch",
     "accelerate.accelerator": "pytorch",
+    "argparse": "resume_flags",
     "lightgbm.engine": "lightgbm",
     "xgboost.training": "xgboost",
 }
@@ -29,6 +30,8 @@ _PACKAGE = "_backprop_trainer"
 
 def install() -> None:
     """Begin to wait. What has been imported already is hooked at once."""
+    if "BACKPROP_RESUME_FROM" not in os.environ:
+        HOOKS.pop("argparse", None)  # every other script imports it: it is hooked only where there is use for that
     sys.meta_path.insert(0, _Waiting())
     sys.meta_path.append(_Fallback())
     for name in HOOKS:
