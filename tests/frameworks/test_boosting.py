@@ -205,7 +205,6 @@ print(booster.num_boosted_rounds())
     ("params", "word"),
     [
         ({"bagging_fraction": 0.6, "bagging_freq": 1}, None),
-        ({"bagging_fraction": 0.8, "bagging_freq": 5, "feature_fraction": 0.5}, None),
         ({"boosting": "dart"}, "other samples"),
         ({"boosting": "rf", "bagging_fraction": 0.6, "bagging_freq": 1}, "starts over"),
     ],

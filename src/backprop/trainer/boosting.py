@@ -9,8 +9,8 @@ missing: for the rounds that are done the library's callbacks get the evaluation
 history of evaluations and schedules come out as if nothing had been interrupted, and round numbers are right. The
 user's own callbacks are not called for these rounds; they get back the attributes they had, as far as pickle can.
 
-A checkpoint is a zip file, so that its checksums tell whether it is whole: the model as its library writes it, and
-`backprop.json`.
+A checkpoint is a zip file, so that its checksums tell whether it is whole: `backprop.json`, which says what it is, the
+model as its library writes it, and the rest as a pickle.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .session import Session, current
 
 FOLDER = "backprop-checkpoints"
 _ABOUT = "backprop.json"
-_CALLBACKS = "callbacks.pickle"
+_STATE = "state.pickle"
 
 _counts: dict[str, int] = {}  # calls of each library's train() so far
 _working_folder = os.getcwd()  # as the script was started in: it may go elsewhere
@@ -119,15 +119,14 @@ class Call:
             "library": self.library,
             "call": self.number,
             "rounds": saved.rounds,
-            "evaluations": saved.evaluations,
         }
         folder = os.path.dirname(path)
         os.makedirs(folder, exist_ok=True)
         draft = f"{path}.new"
         with open(draft, "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-                archive.writestr(_ABOUT, json.dumps(about, default=float))
-                archive.writestr(_CALLBACKS, pickle.dumps(saved.callbacks))
+                archive.writestr(_ABOUT, json.dumps(about))
+                archive.writestr(_STATE, pickle.dumps((saved.evaluations, saved.callbacks)))
                 archive.writestr(self._model_name, saved.model)
             file.flush()
             os.fsync(file.fileno())
@@ -188,9 +187,5 @@ def _read(path: str, library: str, number: int, model_name: str) -> Optional[Sav
         about = json.loads(archive.read(_ABOUT))
         if (about.get("library"), about.get("call")) != (library, number):
             return None
-        return Saved(
-            rounds=about["rounds"],
-            model=archive.read(model_name),
-            evaluations=about["evaluations"],
-            callbacks=pickle.loads(archive.read(_CALLBACKS)),  # noqa: S301  we wrote it
-        )
+        evaluations, callbacks = pickle.loads(archive.read(_STATE))  # noqa: S301  we wrote it
+        return Saved(about["rounds"], archive.read(model_name), evaluations, callbacks)
