@@ -23,6 +23,8 @@ HOOKS: dict[str, str] = {
     "argparse": "resume_flags",
     "lightgbm.engine": "lightgbm",
     "xgboost.training": "xgboost",
+    "lightning.pytorch.trainer.trainer": "lightning",
+    "pytorch_lightning.trainer.trainer": "lightning",
 }
 
 _PACKAGE = "_backprop_trainer"

@@ -13,8 +13,8 @@ import os
 import sys
 from typing import NamedTuple, Optional
 
-# as torchrun, Slurm, Open MPI and MPICH tell it
-_RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+# as torchrun, Slurm, Open MPI and MPICH tell it; Lightning's launcher tells its children no more than the last
+_RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "LOCAL_RANK")
 _SIZE_VARIABLES = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 

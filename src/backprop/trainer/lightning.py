@@ -1,0 +1,204 @@
+"""Lightning 2.x, under both its names: `lightning` and `pytorch_lightning`.
+
+Two ways in. Lightning itself asks for our callback whenever a Trainer is made, by the entry point in site/: `callbacks`
+gives it. And `hook` wraps `Trainer.fit`, because no callback can say which checkpoint to continue from, nor end the
+script. While a fit goes on, a Drive (lightning_drive.py) looks at what the supervisor wants.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+import sys
+import zipfile
+from typing import Any, Callable, Optional
+
+from .failsafe import guarded
+from .lightning_drive import Drive
+from .lightning_place import Place, fit_mark
+from .session import Session, current
+
+NAME = "Lightning"
+
+# where strategies keep, in a folder, what a checkpoint says of itself: FSDP and ModelParallel; DeepSpeed
+_IN_FOLDERS = ("meta.pt", os.path.join("checkpoint", "mp_rank_00_model_states.pt"))
+
+_fits = 0  # how often this script has called fit(): a checkpoint belongs to one of these calls
+
+
+def callbacks() -> list[Any]:
+    """What `lightning` asks for when a Trainer is made."""
+    return _callbacks("lightning.pytorch")
+
+
+def pytorch_lightning_callbacks() -> list[Any]:
+    """What `pytorch_lightning` asks for when a Trainer is made."""
+    return _callbacks("pytorch_lightning")
+
+
+@guarded(NAME, otherwise=[])
+def _callbacks(package: str) -> list[Any]:
+    return [_make(package)] if current() is not None else []
+
+
+def _make(package: str) -> Any:
+    """Our callback, as one of this package's."""
+    base = sys.modules[f"{package}.callbacks"].Callback
+    return type("Backprop", (Watch, base), {"package": package})()
+
+
+def hook(module: Any) -> None:
+    """Wrap what `trainer.trainer` of either package defines."""
+    module.Trainer.fit = _wrapped(module.Trainer.fit)
+    combined = sys.modules[module.__name__.replace("trainer.trainer", "utilities.combined_loader")].CombinedLoader
+    combined.__iter__ = _marked(combined.__iter__)
+
+
+def _marked(begin: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let a loader know the random states it began with: the order of an epoch follows from them."""
+
+    @functools.wraps(begin)
+    def call(loader: Any) -> Any:
+        Place.mark_start(loader)
+        return begin(loader)
+
+    return call
+
+
+def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(fit)
+
+    @functools.wraps(fit)
+    def call(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        session, watch = current(), _watch_of(trainer)
+        if session is None or watch is None:
+            return fit(trainer, *args, **kwargs)
+        with session.training(NAME) as is_ours:
+            if not is_ours:
+                return fit(trainer, *args, **kwargs)
+            bound = signature.bind(trainer, *args, **kwargs)
+            _begin(session, watch, bound.arguments, signature)
+            try:
+                return fit(*bound.args, **bound.kwargs)
+            except SystemExit as error:
+                if type(error).__name__ == "SIGTERMException" and error.code is None:
+                    error.code = 143  # else the shell, and the supervisor, would take it for success
+                raise
+            finally:
+                watch.end()
+
+    return call
+
+
+def _watch_of(trainer: Any) -> Optional[Watch]:
+    """Our callback, if this trainer has it and trains in this process."""
+    # Tuner.lr_find and scale_batch_size call fit() too, only to leave it before training
+    if any(getattr(callback, "_early_exit", False) for callback in trainer.callbacks):
+        return None
+    launcher = getattr(trainer.strategy, "launcher", None)
+    if type(launcher).__name__ in {"_MultiProcessingLauncher", "_XLALauncher"}:
+        return None  # ddp_spawn, ddp_notebook, XLA: fit() is called here, but the loop runs in forks of this process
+    return next((callback for callback in trainer.callbacks if isinstance(callback, Watch)), None)
+
+
+@guarded(NAME)
+def _begin(session: Session, watch: Watch, arguments: dict[str, Any], signature: inspect.Signature) -> None:
+    """Before fit(): choose the checkpoint, unless the script does.
+
+    ckpt_path="last" means the newest there is, which the supervisor knows better.
+    """
+    global _fits  # noqa: PLW0603  one count in a process
+    number, _fits = _fits, _fits + 1
+    watch.begin(session, number)
+    path, trainer = session.resume_from, arguments["self"]
+    is_named = arguments.get("ckpt_path") not in {None, "last"}
+    # `trainer.ckpt_path = ...` is public, that it was set is not: checkpoint_connector.py, _select_ckpt_path
+    is_named = is_named or getattr(trainer._checkpoint_connector, "_user_managed", False)  # noqa: SLF001
+    if path is None or is_named:
+        return
+    reason = _unfit(path, number)
+    if reason is not None:
+        sys.stderr.write(f"backprop: fit() does not continue from {path}: {reason}\n")
+        return
+    arguments["ckpt_path"] = path
+    if "weights_only" in signature.parameters and arguments.get("weights_only") is None:
+        arguments["weights_only"] = False  # this run wrote it; hyperparameters may be objects of any kind
+
+
+def _unfit(path: str, number: int) -> Optional[str]:
+    """Why this fit(), the number-th of the script, cannot continue from that; None when it can.
+
+    Looks at bytes and executes nothing.
+    """
+    inside = [os.path.join(path, name) for name in _IN_FOLDERS] if os.path.isdir(path) else [path]
+    pickled = b"".join(_pickled(name) for name in inside if os.path.exists(name))
+    if b"pytorch-lightning_version" not in pickled:
+        return "it is no checkpoint of Lightning"
+    if b"optimizer_states" not in pickled and not os.path.isdir(path):
+        return "it holds only weights"
+    found = re.search(fit_mark(r"(\d+)").encode(), pickled)
+    if found and int(found[1]) != number:
+        return f"it was saved in call {int(found[1]) + 1} of fit(), and this is call {number + 1}"
+    return None
+
+
+def _pickled(path: str) -> bytes:
+    """The part of a file by torch.save that names what is in it; nothing if it is none."""
+    if not zipfile.is_zipfile(path):
+        return b""
+    with zipfile.ZipFile(path) as archive:
+        return b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
+
+
+class Watch:
+    """Our callback: passes on to the Drive of the fit that goes on. Mixed with the package's Callback by `_make`."""
+
+    package: str
+
+    def __init__(self) -> None:
+        self._session: Optional[Session] = None
+        self._number = 0
+        self._resumed: Optional[Place] = None
+        self._drive: Optional[Drive] = None
+
+    def __reduce__(self) -> Any:
+        return _make, (self.package,)  # nothing of a fit goes into copies, or to other processes
+
+    def begin(self, session: Session, number: int) -> None:
+        """The number-th fit() of the script begins."""
+        self._session, self._number, self._resumed = session, number, None
+
+    def end(self) -> None:
+        """It has ended, one way or another."""
+        self._session = None
+        if self._drive is not None:
+            self._drive.leave()
+            self._drive = None
+
+    def on_load_checkpoint(self, trainer: Any, _: Any, checkpoint: dict[str, Any]) -> None:
+        if self._session is not None:
+            self._resumed = Place.of(checkpoint, trainer) or self._resumed
+
+    def on_save_checkpoint(self, _: Any, __: Any, checkpoint: dict[str, Any]) -> None:
+        if self._drive is not None:
+            self._drive.complete(checkpoint)
+
+    def on_train_start(self, trainer: Any, _: Any) -> None:
+        if self._session is not None:
+            self._drive = Drive(self._session, trainer, self, self._number, self._resumed)
+            self._resumed = None
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        if self._drive is not None:
+            self._drive.epoch_begins()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        if self._drive is not None:
+            self._drive.validation_batch_ended()
+
+    def on_train_end(self, *_: Any) -> None:
+        if self._drive is not None:
+            self._drive.leave()
+            self._drive = None

@@ -1,0 +1,95 @@
+"""The random states of a process: taken, and put back. What makes a resumed run the same run.
+
+Python's, NumPy's global one, PyTorch's of CPU and CUDA, and those of generators that somebody names. Only of what the
+script has imported itself.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional
+
+
+def take(generators: Iterable[Any] = ()) -> dict[str, Any]:
+    """The random states as they are now, for a file. Independent of what happens after."""
+    states: dict[str, Any] = {"python": random.getstate()}
+    if numpy := _imported("numpy", "random"):
+        states["numpy"] = numpy.random.get_state()
+    if torch := _imported("torch", "get_rng_state"):
+        states["torch"] = torch.get_rng_state()
+        if torch.cuda.is_initialized():
+            states["cuda"] = torch.cuda.get_rng_state_all()
+    states["generators"] = [state_of(generator) for generator in generators]
+    return states
+
+
+def put_back(states: Mapping[str, Any], generators: Iterable[Any] = ()) -> None:
+    """Make the random states what they were. generators: the same as were named to `take`, in the same order."""
+    random.setstate(states["python"])
+    if "numpy" in states and (numpy := _imported("numpy", "random")):
+        numpy.random.set_state(states["numpy"])
+    if "torch" in states and (torch := _imported("torch", "get_rng_state")):
+        torch.set_rng_state(states["torch"])
+        for device, state in zip(range(torch.cuda.device_count()), states.get("cuda", ())):
+            torch.cuda.set_rng_state(state, device)
+    for generator, state in zip(generators, states["generators"]):
+        put_state(generator, state)
+
+
+def is_generator(value: Any) -> bool:
+    """Whether this is a source of randomness: numpy.random.Generator or RandomState, torch.Generator, random.Random."""
+    return _way(value) is not None
+
+
+def state_of(generator: Any) -> Any:
+    """The state of a source of randomness."""
+    way = _way(generator)
+    if way is None:
+        raise TypeError(f"{generator!r} is no source of randomness")
+    return way.get(generator)
+
+
+def put_state(generator: Any, state: Any) -> None:
+    """Make the state of a source of randomness what it was."""
+    way = _way(generator)
+    if way is None:
+        raise TypeError(f"{generator!r} is no source of randomness")
+    way.put(generator, state)
+
+
+def of_loader(loader: Any) -> list[Any]:
+    """The sources of randomness that a PyTorch DataLoader holds; none of anything else."""
+    samplers = [getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)]
+    samplers.append(getattr(samplers[1], "sampler", None))
+    named = [getattr(holder, "generator", None) for holder in (loader, *samplers)]
+    return list({id(value): value for value in named if is_generator(value)}.values())
+
+
+class _Way(NamedTuple):
+    get: Callable[[Any], Any]
+    put: Callable[[Any, Any], None]
+
+
+def _way(value: Any) -> Optional[_Way]:
+    """How to get at the state of this source of randomness."""
+    if isinstance(value, random.Random):
+        return _Way(random.Random.getstate, random.Random.setstate)
+    if (torch := _imported("torch", "Generator")) and isinstance(value, torch.Generator):
+        return _Way(lambda generator: generator.get_state(), lambda generator, state: generator.set_state(state))
+    if numpy := _imported("numpy", "random"):
+        if isinstance(value, numpy.random.Generator):
+            return _Way(lambda generator: generator.bit_generator.state, _put_bit_generator)
+        if isinstance(value, numpy.random.RandomState):
+            return _Way(lambda generator: generator.get_state(), lambda generator, state: generator.set_state(state))
+    return None
+
+
+def _put_bit_generator(generator: Any, state: Any) -> None:
+    generator.bit_generator.state = state
+
+
+def _imported(name: str, attribute: str) -> Any:
+    """A module that the script has imported (all of it, by now); else None."""
+    module = sys.modules.get(name)
+    return module if hasattr(module, attribute) else None
