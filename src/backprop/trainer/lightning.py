@@ -92,6 +92,7 @@ def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@guarded(NAME)
 def _watch_of(trainer: Any) -> Optional[Watch]:
     """Our callback, if this trainer has it and trains in this process."""
     # Tuner.lr_find and scale_batch_size call fit() too, only to leave it before training
@@ -185,6 +186,7 @@ class Watch:
         if self._drive is not None:
             self._drive.complete(checkpoint)
 
+    @guarded(NAME)
     def on_train_start(self, trainer: Any, _: Any) -> None:
         if self._session is not None:
             self._drive = Drive(self._session, trainer, self, self._number, self._resumed)

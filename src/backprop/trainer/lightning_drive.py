@@ -114,19 +114,24 @@ class Drive:
 
     def _after_batch(self) -> None:
         step = self._trainer.global_step
-        if step == self._step:
-            return  # gradients are being accumulated
+        # gradients that are being accumulated are no end of a step; but after SIGTERM Lightning leaves here and now
+        is_left = world_size() == 1 and self._is_terminated()
+        if step == self._step and not is_left:
+            return
         self._step = step
         wish = self._session.at_step_end(step)
-        # a training that is at its end, but for the last validation, would not go on from a checkpoint: fit_loop.done
-        is_last = 0 <= self._trainer.max_steps <= step
-        is_ended = self._is_terminated() and world_size() == 1
         if wish.stop or wish.save or monotonic() - self._told_at > _TELL_STEP_EVERY_S:
             self._tell(step, {})
-        if not is_last and (wish.save or wish.stop or is_ended):
+        if self._is_last():
+            return
+        if wish.save or wish.stop or is_left:
             self._save(_Moment(self._trainer, self._first))
-        if not is_last and wish.stop:
+        if wish.stop:
             self._stop()
+
+    def _is_last(self) -> bool:
+        """Whether training is over but for the last validation: fit() would not go on from here (fit_loop.done)."""
+        return 0 <= self._trainer.max_steps <= self._step
 
     def _is_terminated(self) -> bool:
         """Whether somebody sent SIGTERM, after which Lightning leaves when this batch is done."""
@@ -155,7 +160,7 @@ class Drive:
         moment = self._validating
         if moment is None or not (self._session.should_stop() or self._is_terminated()):
             return
-        if 0 <= self._trainer.max_steps <= self._step or not moment.is_still_so(self._trainer):
+        if self._is_last() or not moment.is_still_so(self._trainer):
             return
         self._save(moment)
         if self._session.should_stop():
@@ -170,7 +175,7 @@ class Drive:
         if moment is not None and moment.loops is not None:
             checkpoint["loops"]["fit_loop"] = moment.loops
         state = Place.take(self._trainer, self._first) if moment is None else moment.state
-        checkpoint[KEY] = Place.entry(self._number, state, is_after_batch=moment is not None)
+        checkpoint[KEY] = Place.entry(self._trainer, self._number, state, is_after_batch=moment is not None)
 
     def _folder(self) -> str:
         root = str(self._trainer.default_root_dir)
@@ -183,7 +188,7 @@ class Drive:
         self._saving = moment
         try:
             with self._session.saving(), _at_once(self._trainer.strategy):
-                type(self._trainer).save_checkpoint(self._trainer, f"{path}.new")
+                type(self._trainer).save_checkpoint(self._trainer, f"{path}.new", weights_only=False)
                 if self._trainer.is_global_zero:
                     _settle(f"{path}.new", path)
                 self._trainer.strategy.barrier("backprop")

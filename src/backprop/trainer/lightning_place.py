@@ -2,7 +2,8 @@
 
 Lightning restores weights, optimizers, schedulers and its counters. A resumed run is the same run only if it also has
 the order of the epoch's data (which follows from the random states when its iterator was made, and when the first batch
-was drawn), the random states of now, and what `self.log` has gathered so far in the epoch.
+was drawn), the random states of now, what `self.log` has gathered so far in the epoch, and gradients that are being
+accumulated.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .ranks import rank, world_size
 
 KEY = "backprop"  # our entry in a checkpoint; Lightning, and scripts without Backprop, pass over it
 _METRICS = "Lightning's metrics across sessions"
+_EXACT = "exact resumption in Lightning"
 
 
 def fit_mark(number: object) -> str:
@@ -33,18 +35,21 @@ class Place:
     between batches: validation, schedulers, the end of the epoch.
     """
 
-    def __init__(self, state: Optional[dict[str, Any]], *, is_after_batch: bool) -> None:
+    def __init__(self, state: Optional[dict[str, Any]], gradients: dict[str, Any], *, is_after_batch: bool) -> None:
         self._state = state  # None: saved by another number of processes; its data was distributed otherwise
+        self._gradients = gradients
         self.is_after_batch = is_after_batch
 
     # -- into a checkpoint
 
     @staticmethod
+    @guarded(_EXACT)
     def mark_start(combined_loader: Any) -> None:
         """To be called just before a loader begins."""
         combined_loader._backprop_start = randomness.take(_generators(combined_loader))  # noqa: SLF001
 
     @staticmethod
+    @guarded(_EXACT)
     def take(trainer: Any, first: Any) -> Any:
         """The state of now of this process, as a tensor of bytes: loads with `weights_only`, whatever is in it.
 
@@ -62,26 +67,33 @@ class Place:
         return _frozen(state)
 
     @staticmethod
-    def entry(number: int, state: Any, *, is_after_batch: bool) -> dict[str, Any]:
+    def entry(trainer: Any, number: int, state: Any, *, is_after_batch: bool) -> dict[str, Any]:
         """Our entry in a checkpoint. To be called on all ranks. state: as `take` gave it, here."""
         states = [state]
+        gradients: dict[str, Any] = {}
         if world_size() > 1:
             states = [None] * world_size()
             sys.modules["torch.distributed"].all_gather_object(states, state)
-        return {"fit": fit_mark(number), "is_after_batch": is_after_batch, "ranks": states}
+        elif trainer.fit_loop._should_accumulate():  # noqa: SLF001  a validation between two steps of the optimizer
+            named = trainer.lightning_module.named_parameters()
+            gradients = {name: weight.grad for name, weight in named if weight.grad is not None}
+        return {"fit": fit_mark(number), "is_after_batch": is_after_batch, "ranks": states, "gradients": gradients}
 
     # -- out of a checkpoint
 
     @staticmethod
+    @guarded(_EXACT)
     def of(checkpoint: dict[str, Any], trainer: Any) -> Optional[Place]:
         """What a checkpoint says for this process; None when it has no entry of ours."""
         entry = checkpoint.get(KEY)
         if entry is None:
             return None
         states = entry["ranks"]
-        state = _thawed(states[rank()]) if len(states) == trainer.world_size else None
-        return Place(state, is_after_batch=entry["is_after_batch"])
+        state = states[rank()] if len(states) == trainer.world_size else None
+        state = None if state is None else _thawed(state)
+        return Place(state, entry["gradients"], is_after_batch=entry["is_after_batch"])
 
+    @guarded(_EXACT)
     def begin_epoch(self, trainer: Any) -> None:
         """Before a new epoch begins that follows the checkpoint: its order of data is drawn from here."""
         if self._state is not None:
@@ -104,10 +116,14 @@ class Place:
             randomness.put_back(self._state["first"])
         _pass_over(fetcher, self._state["drawn"], is_enough)
 
+    @guarded(_EXACT)
     def go_on(self, trainer: Any) -> Any:
         """Last, before training goes on: what else is to be as it was. Gives the random states of the first batch."""
         if self._state is None:
             return None
+        for name, weight in trainer.lightning_module.named_parameters():
+            if name in self._gradients:
+                weight.grad = self._gradients[name].to(weight.device)
         _put_back_logged(trainer, self._state["logged"])
         randomness.put_back(self._state["now"], _generators(trainer.fit_loop._combined_loader))  # noqa: SLF001
         return self._state["first"]
