@@ -131,7 +131,7 @@ class Drive:
 
     def _is_last(self) -> bool:
         """Whether training is over but for the last validation: fit() would not go on from here (fit_loop.done)."""
-        return 0 <= int(self._trainer.max_steps) <= self._step
+        return bool(0 <= self._trainer.max_steps <= self._step)
 
     def _is_terminated(self) -> bool:
         """Whether somebody sent SIGTERM, after which Lightning leaves when this batch is done."""
