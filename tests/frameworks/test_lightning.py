@@ -2,11 +2,16 @@
 
 import csv
 import os
+import pickle
 import signal
+import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
+from backprop.environment import HOOKS_FOLDER
+from backprop.trainer.lightning import _unfit
 from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns
 
 EXAMPLE = EXAMPLES / "digits_lightning.py"
@@ -199,3 +204,38 @@ def test_a_sigterm_from_elsewhere_loses_nothing(framework_runs):
     assert document["status"] == "failed"
     assert len(ours(framework_runs, "it")) == 1
     assert document["checkpoints"][-1]["valid"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"pytorch-lightning_version": "2.6.6", "optimizer_states": []}, None),  # saved by Lightning without us
+        ({"pytorch-lightning_version": "2.6.6", "optimizer_states": [], "fit": "backprop-fit:1"}, None),
+        ({"pytorch-lightning_version": "2.6.6", "optimizer_states": [], "fit": "backprop-fit:0"}, "call 1 of fit()"),
+        ({"pytorch-lightning_version": "2.6.6", "state_dict": {}}, "only weights"),
+        ({"model": {}, "optimizer_states": []}, "no checkpoint of Lightning"),
+    ],
+)
+def test_the_second_fit_of_a_script_continues_only_from_what_it_saved_itself(tmp_path, content, reason):
+    path = tmp_path / "checkpoint.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:  # as torch.save writes it
+        archive.writestr("checkpoint/data.pkl", pickle.dumps(content, protocol=2))
+    found = _unfit(str(path), number=1)
+    assert found is None if reason is None else reason in found
+
+
+def test_what_is_no_archive_is_no_checkpoint_of_lightning(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes(b"pytorch-lightning_version")
+    assert _unfit(str(path), number=0) is not None
+    assert _unfit(str(tmp_path), number=0) is not None
+
+
+def test_our_distribution_is_one_that_others_can_read():
+    """Every script under Backprop finds it on its path, with all that lists distributions."""
+    (found,) = distributions(path=[str(HOOKS_FOLDER)])
+    assert (found.name, found.version, found.files, found.requires) == ("backprop-trainer", "1", None, None)
+    assert {point.group for point in found.entry_points} == {
+        "lightning.pytorch.callbacks_factory",
+        "pytorch_lightning.callbacks_factory",
+    }

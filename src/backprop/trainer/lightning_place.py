@@ -171,7 +171,15 @@ def _pass_over(fetcher: Any, count: int, is_enough: Callable[[], None]) -> None:
 
 # -- what self.log has gathered: result.py and logger_connector.py of Lightning
 
-_CONNECTOR = ("_first_loop_iter", "_current_fx", "_callback_metrics", "_logged_metrics", "_progress_bar_metrics")
+_CONNECTOR = (
+    "_first_loop_iter",
+    "_epoch_end_reached",  # these two until Lightning 2.0
+    "_batch_idx",
+    "_current_fx",
+    "_callback_metrics",
+    "_logged_metrics",
+    "_progress_bar_metrics",
+)
 
 
 @guarded(_METRICS)
@@ -179,7 +187,7 @@ def _logged(trainer: Any) -> dict[str, Any]:
     connector = trainer._logger_connector  # noqa: SLF001
     return {
         "results": {key: _result(metric) for key, metric in trainer.fit_loop.epoch_loop._results.items()},  # noqa: SLF001
-        "connector": {name: getattr(connector, name) for name in _CONNECTOR},
+        "connector": {name: getattr(connector, name) for name in _CONNECTOR if hasattr(connector, name)},
         "metrics": {name: _metric(metric) for name, metric in _metrics(trainer)},
     }
 
