@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import signal
 import sys
 import warnings
-from contextlib import contextmanager
 from time import monotonic
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Optional
 
 from . import randomness
 from .failsafe import guarded
+from .lightning_files import at_once, is_in, is_late, remove, settle
 from .lightning_place import KEY, Place
 from .ranks import world_size
 from .session import Session, Stopped
@@ -44,7 +43,7 @@ class Drive:
         self._told_at = monotonic()
         self._saving: Optional[_Moment] = None  # what the checkpoint that is being saved is of, if it is ours
         self._validating: Optional[_Moment] = None  # when the validation began that goes on
-        self._saved = [path for path in [session.resume_from] if path and _is_in(path, self._folder())]
+        self._saved = [path for path in [session.resume_from] if path and is_in(path, self._folder())]
         if resumed is not None:
             # it does not know that we care for that
             warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
@@ -187,10 +186,10 @@ class Drive:
         path = os.path.join(self._folder(), f"step-{self._step:08}.ckpt")
         self._saving = moment
         try:
-            with self._session.saving(), _at_once(self._trainer.strategy):
+            with self._session.saving(), at_once(self._trainer.strategy):
                 type(self._trainer).save_checkpoint(self._trainer, f"{path}.new", weights_only=False)
                 if self._trainer.is_global_zero:
-                    _settle(f"{path}.new", path)
+                    settle(f"{path}.new", path)
                 self._trainer.strategy.barrier("backprop")
                 self._session.saved(path, self._step)
         except Exception as error:  # noqa: BLE001  a full disk, or a model that cannot be saved: training goes on
@@ -206,7 +205,7 @@ class Drive:
     @guarded("old checkpoints of Lightning")
     def _forget(self) -> None:
         while len(self._saved) > _KEPT:
-            _remove(self._saved.pop(0))
+            remove(self._saved.pop(0))
 
     def _save_of_script(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Report what the script saves, through ModelCheckpoint or otherwise."""
@@ -216,7 +215,7 @@ class Drive:
             is_weights_only = args[1] if len(args) > 1 else kwargs.get("weights_only")
             # lr_find and scale_batch_size save under hidden names, and remove that soon
             is_hidden = os.path.basename(path).startswith(".")
-            if not (is_weights_only or is_hidden or _is_late(self._trainer.strategy) or "://" in path):
+            if not (is_weights_only or is_hidden or is_late(self._trainer.strategy) or "://" in path):
                 self._session.saved(path, self._trainer.global_step)
 
     # -- metrics
@@ -274,48 +273,3 @@ def _share_sigterm(session: Session) -> None:
             ours(number, frame)
 
     handlers[:] = [only_second if handler == ours else handler for handler in handlers]
-
-
-def _late_io(strategy: Any) -> Any:
-    """The plugin that saves in a thread of its own, if there is one."""
-    plugin = strategy.checkpoint_io
-    return plugin if any(kind.__name__ == "AsyncCheckpointIO" for kind in type(plugin).__mro__) else None
-
-
-def _is_late(strategy: Any) -> bool:
-    return _late_io(strategy) is not None
-
-
-@contextmanager
-def _at_once(strategy: Any) -> Iterator[None]:
-    """Within, a checkpoint is written when save_checkpoint returns."""
-    late = _late_io(strategy)
-    if late is None:
-        yield
-        return
-    strategy.checkpoint_io = late.checkpoint_io
-    try:
-        yield
-    finally:
-        strategy.checkpoint_io = late
-
-
-def _settle(draft: str, path: str) -> None:
-    """Give a whole checkpoint its name."""
-    if os.path.isfile(draft):
-        with open(draft, "rb") as file:
-            os.fsync(file.fileno())
-    if os.path.isdir(path):
-        shutil.rmtree(path)
-    os.replace(draft, path)
-
-
-def _remove(path: str) -> None:
-    if os.path.isdir(path):
-        shutil.rmtree(path)
-    elif os.path.exists(path):
-        os.remove(path)
-
-
-def _is_in(path: str, folder: str) -> bool:
-    return os.path.dirname(os.path.abspath(path)) == os.path.abspath(folder)

@@ -1,0 +1,56 @@
+"""Checkpoints of Lightning as files, or as folders where a strategy shards them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+
+def _late_io(strategy: Any) -> Any:
+    """The plugin that saves in a thread of its own, if there is one."""
+    plugin = strategy.checkpoint_io
+    return plugin if any(kind.__name__ == "AsyncCheckpointIO" for kind in type(plugin).__mro__) else None
+
+
+def is_late(strategy: Any) -> bool:
+    """Whether a checkpoint is not yet written when save_checkpoint returns."""
+    return _late_io(strategy) is not None
+
+
+@contextmanager
+def at_once(strategy: Any) -> Iterator[None]:
+    """Within, a checkpoint is written when save_checkpoint returns."""
+    late = _late_io(strategy)
+    if late is None:
+        yield
+        return
+    strategy.checkpoint_io = late.checkpoint_io
+    try:
+        yield
+    finally:
+        strategy.checkpoint_io = late
+
+
+def settle(draft: str, path: str) -> None:
+    """Give a whole checkpoint its name."""
+    if os.path.isfile(draft):
+        with open(draft, "rb") as file:
+            os.fsync(file.fileno())
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    os.replace(draft, path)
+
+
+def remove(path: str) -> None:
+    """Remove a checkpoint, if it is there."""
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    elif os.path.exists(path):
+        os.remove(path)
+
+
+def is_in(path: str, folder: str) -> bool:
+    """Whether something lies directly in this folder."""
+    return os.path.dirname(os.path.abspath(path)) == os.path.abspath(folder)
