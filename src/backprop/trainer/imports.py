@@ -25,6 +25,7 @@ HOOKS: dict[str, str] = {
     "xgboost.training": "xgboost",
     "lightning.pytorch.trainer.trainer": "lightning",
     "pytorch_lightning.trainer.trainer": "lightning",
+    "keras.src.models.model": "keras",
 }
 
 _PACKAGE = "_backprop_trainer"
