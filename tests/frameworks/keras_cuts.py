@@ -1,0 +1,271 @@
+"""Runs under Backprop: small trainings of all kinds, each cut in seven places, must end as those that were not cut.
+
+`python keras_cuts.py [KIND...]` prints a line for each kind; "differs" or a traceback is a failure. Keras is imported
+once, and every session is a fork: an import takes seconds. The session is told what to resume from as the environment
+would have told it. A cut is SIGINT at that very step, which Backprop's hook takes as a wish to stop at its end.
+"""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import keras
+import numpy as np
+from _backprop_trainer import keras_fit, session
+from _backprop_trainer.interrupts import Interrupts
+
+BACKEND = keras.backend.backend()
+X = np.random.default_rng(0).normal(size=(76, 6)).astype("float32")
+Y = (X.sum(axis=1) > 0).astype("int32")
+BATCH, EPOCHS, STEPS = 16, 3, 4  # of 64 samples; the others validate
+VALID = (X[60:], Y[60:])
+PLACES = [(1, "train"), (4, "train"), (4, "test"), (5, "train"), (7, "train"), (12, "train"), (12, "test")]
+keras_fit.WORTH_KEEPING_S = 0.0
+
+
+class Cut(keras.callbacks.Callback):
+    """Interrupts this process at a step, or at the first batch of the validation that follows."""
+
+    def __init__(self, step, where):
+        super().__init__()
+        self.step, self.where = step, where
+
+    def _interrupt(self, where):
+        if where == self.where and int(self.model.optimizer.iterations.numpy()) == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._interrupt("train")
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._interrupt("test")
+
+
+class Recorder(keras.callbacks.Callback):
+    """State of a user's own callback, and proof of which batches callbacks heard of."""
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.heard.append((batch, float(logs["loss"])))
+
+
+def layers():
+    return [
+        keras.layers.Dense(8, activation="relu"),
+        keras.layers.BatchNormalization(),
+        keras.layers.Dropout(0.5),
+        keras.layers.Dense(2),
+    ]
+
+
+def compiled(model, **options):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    options.setdefault("optimizer", keras.optimizers.Adam(0.01))
+    model.compile(loss=loss, metrics=["accuracy"], **options)
+    return model
+
+
+def sequential(**options):
+    return compiled(keras.Sequential([keras.Input((6,)), *layers()]), **options)
+
+
+class Pairs(keras.utils.PyDataset):
+    @property
+    def num_batches(self):
+        return STEPS
+
+    def __getitem__(self, index):
+        part = slice(index * BATCH, (index + 1) * BATCH)
+        return X[part], Y[part]
+
+
+def endless():
+    while True:
+        chosen = np.random.randint(0, 64, BATCH)
+        yield X[chosen], Y[chosen]
+
+
+class OwnStep(keras.Model):
+    """A subclass that is built when it sees data, and tells of its training in its own words."""
+
+    def __init__(self):
+        super().__init__()
+        self.all = layers()
+
+    def call(self, x, training=False):
+        for layer in self.all:
+            x = layer(x, training=training)
+        return x
+
+
+def arrays(callbacks):
+    model = sequential()
+    history = model.fit(
+        X, Y, batch_size=BATCH, epochs=EPOCHS, validation_split=12 / 76, verbose=0,
+        callbacks=[keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True),
+                   keras.callbacks.LearningRateScheduler(lambda epoch, lr: lr * 0.9),
+                   keras.callbacks.CSVLogger("log.csv"), *callbacks],
+    )  # fmt: skip
+    return model, [history.history, Path("log.csv").read_text()]
+
+
+def without_shuffle(callbacks):
+    model = sequential()
+    options = {"batch_size": BATCH, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks, "shuffle": False}
+    return model, model.fit(X[:64], Y[:64], **options).history
+
+
+def shuffle_batch(callbacks):
+    model = sequential()
+    options = {"batch_size": BATCH, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks, "shuffle": "batch"}
+    return model, model.fit(X[:64], Y[:64], validation_data=VALID, **options).history
+
+
+def generator(callbacks):
+    model = sequential()
+    options = {"steps_per_epoch": STEPS, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks}
+    return model, model.fit(endless(), validation_data=VALID, **options).history
+
+
+def dataset(callbacks):
+    model = sequential()
+    options = {"epochs": EPOCHS, "verbose": 0, "callbacks": callbacks, "shuffle": True}
+    return model, model.fit(Pairs(), validation_data=VALID, **options).history
+
+
+def short_epochs(callbacks):
+    """Epochs that use a part of the data: the iterator goes on in the next epoch, and is renewed in the third."""
+    model = sequential()
+    options = {"batch_size": 8, "steps_per_epoch": STEPS, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks}
+    return model, model.fit(X[:64], Y[:64], validation_data=VALID, **options).history
+
+
+def moving_average(callbacks):
+    model = sequential(optimizer=keras.optimizers.Adam(0.01, use_ema=True))
+    callbacks = [keras.callbacks.SwapEMAWeights(), *callbacks]
+    options = {"batch_size": BATCH, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks}
+    return model, model.fit(X[:64], Y[:64], validation_data=VALID, **options).history
+
+
+def subclass(callbacks):
+    model = compiled(OwnStep())
+    options = {"batch_size": BATCH, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks}
+    return model, model.fit(X[:64], Y[:64], validation_data=VALID, **options).history
+
+
+def two_fits(callbacks):
+    """The first layer is trained only in the second fit, which begins with the epoch after the first one's."""
+    model = keras.Sequential([keras.Input((6,)), *layers()])
+    model.layers[0].trainable = False
+    options = {"batch_size": BATCH, "verbose": 0, "callbacks": callbacks}
+    first = compiled(model).fit(X[:64], Y[:64], epochs=1, **options).history
+    model.layers[0].trainable = True
+    iterations = int(model.optimizer.iterations.numpy())
+    compiled(model)
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.iterations.assign(iterations)  # so that Cut counts through
+    second = model.fit(X[:64], Y[:64], epochs=3, initial_epoch=1, validation_data=VALID, **options).history
+    return model, [first, second]
+
+
+def in_bunches(callbacks):
+    """Several steps at once, the last time of an epoch fewer: not with PyTorch."""
+    model = sequential(steps_per_execution=1 if BACKEND == "torch" else 3)
+    options = {"batch_size": BATCH, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks}
+    return model, model.fit(X[:64], Y[:64], validation_data=VALID, **options).history
+
+
+def data_loader(callbacks):
+    import torch
+
+    pairs = torch.utils.data.TensorDataset(torch.tensor(X[:64]), torch.tensor(Y[:64]))
+    loader = torch.utils.data.DataLoader(pairs, batch_size=BATCH, shuffle=True)
+    model = sequential()
+    return model, model.fit(loader, epochs=EPOCHS, verbose=0, callbacks=callbacks, validation_data=VALID).history
+
+
+KINDS = [
+    arrays, without_shuffle, shuffle_batch, generator, dataset, short_epochs, moving_average, subclass, two_fits,
+    in_bunches, data_loader,
+]  # fmt: skip
+
+
+def outcome(train, callbacks):
+    """Everything that must be the same."""
+    recorder = Recorder()
+    model, history = train([*callbacks, recorder])
+    variables = [*model.variables, *model.optimizer.variables]
+    bits = hashlib.sha256(b"".join(keras.ops.convert_to_numpy(v.value).tobytes() for v in variables)).hexdigest()
+    return json.dumps([history, recorder.heard, bits, random.random(), np.random.random()])
+
+
+def in_a_process(train, folder, resume_from, cut):
+    """The outcome of a session, or the checkpoint that it left."""
+    folder.mkdir(exist_ok=True)
+    result, events = folder / "outcome.json", folder / "events"
+    events.write_text("")
+    child = os.fork()
+    if child == 0:
+        os.chdir(folder)
+        here = session.current()
+        here.resume_from, here._events_path, here._fd = resume_from, str(events), None
+        here.interrupts = Interrupts()  # it knows its process
+        story = KERAS_STORY
+        story.folder = str(folder / "checkpoints")
+        if BACKEND == "torch":
+            import torch
+
+            torch.set_num_threads(1)
+        keras.utils.set_random_seed(1)
+        result.write_text(outcome(train, [Cut(*cut)]))  # callbacks are known by their place in the list
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, status
+    if result.exists():
+        return result.read_text(), None
+    saved = [event for event in map(json.loads, events.read_text().splitlines()) if event.get("event") == "checkpoint_saved"]
+    return None, saved[-1]["path"] if saved else None
+
+
+def stories():
+    for cell in keras.Model.fit.__closure__:
+        if isinstance(cell.cell_contents, keras_fit.Story):
+            return cell.cell_contents
+    raise AssertionError("the hook is not in")
+
+
+KERAS_STORY = stories()
+
+
+def main():
+    chosen = [kind for kind in KINDS if kind.__name__ in sys.argv[1:] or len(sys.argv) == 1]
+    root = Path("cuts").absolute()
+    root.mkdir()
+    for kind in chosen:
+        whole, _ = in_a_process(kind, root / f"{kind.__name__}-whole", None, (0, ""))
+        steps = len(json.loads(whole)[1])
+        wrong, cuts = [], 0
+        for place in PLACES:
+            folder = root / f"{kind.__name__}-{place[0]}-{place[1]}"
+            ended, checkpoint = in_a_process(kind, folder, None, place)
+            if ended is None:
+                cuts += 1
+                assert checkpoint is not None, place
+                ended, _ = in_a_process(kind, folder, checkpoint, (0, ""))
+            if ended != whole:
+                wrong.append(place)
+                (folder / "whole.json").write_text(whole)
+        print(f"{kind.__name__}: {steps} batches heard, {cuts} cuts", f"differs: {wrong}" if wrong else "equal", flush=True)
+
+
+if __name__ == "__main__":
+    main()
