@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -26,6 +27,7 @@ Y = (X.sum(axis=1) > 0).astype("int32")
 BATCH, EPOCHS, STEPS = 16, 3, 4  # of 64 samples; the others validate
 VALID = (X[60:], Y[60:])
 PLACES = [(1, "train"), (4, "train"), (4, "test"), (5, "train"), (7, "train"), (12, "train"), (12, "test")]
+UNCUT = (0, "")
 keras_fit.WORTH_KEEPING_S = 0.0
 
 
@@ -90,7 +92,7 @@ class Pairs(keras.utils.PyDataset):
 
 def endless():
     while True:
-        chosen = np.random.randint(0, 64, BATCH)
+        chosen = np.random.randint(0, 64, BATCH)  # noqa: NPY002  the generator that scripts share with us
         yield X[chosen], Y[chosen]
 
 
@@ -132,7 +134,7 @@ def shuffle_batch(callbacks):
 
 def generator(callbacks):
     model = sequential()
-    options = {"steps_per_epoch": STEPS, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks}
+    options = {"steps_per_epoch": STEPS, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks, "shuffle": False}
     return model, model.fit(endless(), validation_data=VALID, **options).history
 
 
@@ -193,6 +195,13 @@ def data_loader(callbacks):
     return model, model.fit(loader, epochs=EPOCHS, verbose=0, callbacks=callbacks, validation_data=VALID).history
 
 
+def wider(callbacks):
+    """A model that has nothing to do with the others' checkpoints."""
+    model = compiled(keras.Sequential([keras.Input((6,)), keras.layers.Dense(9), *layers()]))
+    options = {"batch_size": BATCH, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks}
+    return model, model.fit(X[:64], Y[:64], **options).history
+
+
 KINDS = [
     arrays, without_shuffle, shuffle_batch, generator, dataset, short_epochs, moving_average, subclass, two_fits,
     in_bunches, data_loader,
@@ -205,7 +214,23 @@ def outcome(train, callbacks):
     model, history = train([*callbacks, recorder])
     variables = [*model.variables, *model.optimizer.variables]
     bits = hashlib.sha256(b"".join(keras.ops.convert_to_numpy(v.value).tobytes() for v in variables)).hexdigest()
-    return json.dumps([history, recorder.heard, bits, random.random(), np.random.random()])
+    drawn = [random.random(), np.random.random()]  # noqa: NPY002  the same as above
+    return json.dumps([history, recorder.heard, bits, drawn])
+
+
+def session_of_its_own(train, folder, resume_from, cut):
+    os.chdir(folder)
+    here = session.current()
+    here.resume_from, here._events_path, here._fd = resume_from, str(folder / "events"), None
+    here.interrupts = Interrupts()  # it knows its process
+    KERAS_STORY.folder = str(folder / "checkpoints")
+    if BACKEND == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+    keras.utils.set_random_seed(1)
+    # callbacks are known by their place in the list: there must be a Cut even where it does not cut
+    (folder / "outcome.json").write_text(outcome(train, [Cut(*cut)]))
 
 
 def in_a_process(train, folder, resume_from, cut):
@@ -215,25 +240,56 @@ def in_a_process(train, folder, resume_from, cut):
     events.write_text("")
     child = os.fork()
     if child == 0:
-        os.chdir(folder)
-        here = session.current()
-        here.resume_from, here._events_path, here._fd = resume_from, str(events), None
-        here.interrupts = Interrupts()  # it knows its process
-        story = KERAS_STORY
-        story.folder = str(folder / "checkpoints")
-        if BACKEND == "torch":
-            import torch
-
-            torch.set_num_threads(1)
-        keras.utils.set_random_seed(1)
-        result.write_text(outcome(train, [Cut(*cut)]))  # callbacks are known by their place in the list
-        os._exit(0)
+        code = 1
+        try:
+            session_of_its_own(train, folder, resume_from, cut)
+            code = 0
+        except session.Stopped:
+            code = 0
+        except BaseException:  # noqa: BLE001  a fork must not go on with what its parent does
+            traceback.print_exc()
+        finally:
+            os._exit(code)  # taking an interpreter down that has PyTorch takes longer than training
     _, status = os.waitpid(child, 0)
     assert status == 0, status
     if result.exists():
         return result.read_text(), None
-    saved = [event for event in map(json.loads, events.read_text().splitlines()) if event.get("event") == "checkpoint_saved"]
+    saved = [
+        event for event in map(json.loads, events.read_text().splitlines()) if event.get("event") == "checkpoint_saved"
+    ]
     return None, saved[-1]["path"] if saved else None
+
+
+def cuts_that_differ(kind, root, whole):
+    """How many cuts there were, and those after which the outcome was another one."""
+    count, wrong = 0, []
+    for place in PLACES:
+        folder = root / f"{kind.__name__}-{place[0]}-{place[1]}"
+        ended, checkpoint = in_a_process(kind, folder, None, place)
+        if ended is None:
+            count += 1
+            assert checkpoint is not None, place
+            ended, _ = in_a_process(kind, folder, checkpoint, UNCUT)
+        if ended != whole:
+            wrong.append(place)
+            (folder / "whole.json").write_text(whole)
+    return count, wrong
+
+
+def trains_no_more(root):
+    """Whether a fit that had ended is given back as it was when the script comes to it again, and not trained."""
+    folder = root / "ended"
+    whole, _ = in_a_process(arrays, folder, None, UNCUT)
+    again, _ = in_a_process(arrays, folder, str(folder / "checkpoints/fit-1-end.npz"), UNCUT)
+    return again == whole and '"loss"' not in (folder / "events").read_text()
+
+
+def keeps_out_of_others(root):
+    """Whether a checkpoint of another model is left alone."""
+    _, checkpoint = in_a_process(without_shuffle, root / "narrow", None, (5, "train"))
+    alone, _ = in_a_process(wider, root / "wide", None, UNCUT)
+    given, _ = in_a_process(wider, root / "wide", checkpoint, UNCUT)
+    return alone == given
 
 
 def stories():
@@ -251,20 +307,12 @@ def main():
     root = Path("cuts").absolute()
     root.mkdir()
     for kind in chosen:
-        whole, _ = in_a_process(kind, root / f"{kind.__name__}-whole", None, (0, ""))
-        steps = len(json.loads(whole)[1])
-        wrong, cuts = [], 0
-        for place in PLACES:
-            folder = root / f"{kind.__name__}-{place[0]}-{place[1]}"
-            ended, checkpoint = in_a_process(kind, folder, None, place)
-            if ended is None:
-                cuts += 1
-                assert checkpoint is not None, place
-                ended, _ = in_a_process(kind, folder, checkpoint, (0, ""))
-            if ended != whole:
-                wrong.append(place)
-                (folder / "whole.json").write_text(whole)
-        print(f"{kind.__name__}: {steps} batches heard, {cuts} cuts", f"differs: {wrong}" if wrong else "equal", flush=True)
+        whole, _ = in_a_process(kind, root / f"{kind.__name__}-whole", None, UNCUT)
+        count, wrong = cuts_that_differ(kind, root, whole)
+        print(f"{kind.__name__}: {count} cuts,", f"differs: {wrong}" if wrong else "equal", flush=True)
+    if chosen == KINDS:
+        print("ended:", "equal" if trains_no_more(root) else "differs", flush=True)
+        print("another model:", "equal" if keeps_out_of_others(root) else "differs", flush=True)
 
 
 if __name__ == "__main__":

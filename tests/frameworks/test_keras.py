@@ -6,12 +6,12 @@ $KERAS_BACKEND decides the backend, as for any Keras script; CI runs with PyTorc
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import wait_for
 from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns
 
 EXAMPLE = EXAMPLES / "digits_keras.py"
+CUTS = Path(__file__).with_name("keras_cuts.py")
+EPOCHS, STEPS = 40, 36  # of the example: 1437 images, a fifth of them for validation, 32 a batch
 
 
 def outcome(runs: FrameworkRuns, out: str) -> tuple[dict, str]:
@@ -34,9 +34,40 @@ def outcome(runs: FrameworkRuns, out: str) -> tuple[dict, str]:
     return json.loads((runs.work / out / "history.json").read_text()), weights
 
 
-def test_stops_at_arbitrary_steps_change_nothing(framework_runs: FrameworkRuns):
-    """Cut five times by `backprop stop`, the example has the losses and weights of the run that was never cut."""
-    arguments = ["--epochs", 12, "--width", 64]
+def test_a_stop_and_a_timebox_change_nothing(framework_runs: FrameworkRuns):
+    """Cut by `backprop stop` and by its timebox, the example has the losses and weights of the run never cut."""
+    arguments = ["--epochs", EPOCHS, "--width", 64]
     framework_runs.bare(EXAMPLE, *arguments, "--out", "whole")
-    framework_runs.cut([EXAMPLE, "--", *arguments, "--out", "cut"], "cut", [1, 50, 180, 300, 420])
-    assert outcome(framework_runs, "cut") == outcome(framework_runs, "whole")
+
+    run = framework_runs.start("run", "--run-id", "cut", "-c", "0.001", EXAMPLE, "--", *arguments, "--out", "cut")
+    wait_for(lambda: '"checkpoint_saved"' in framework_runs.events("cut"), PATIENCE_S)  # -c asked for one
+    assert framework_runs.call("stop", "cut", timeout_s=PATIENCE_S).returncode == 0
+    assert run.wait(PATIENCE_S) == 0
+
+    start_up_s = framework_runs.document("cut")["elapsed_s"]
+    for attempt in range(5):  # a timebox that is over before Keras is imported brings nothing, and is tried longer
+        minutes = (start_up_s + 1 + 5 * attempt) / 60
+        assert framework_runs.call("resume", "cut", "-m", minutes, timeout_s=PATIENCE_S).returncode == 0
+        if '"loss"' in framework_runs.events("cut", attempt + 2):
+            break
+    assert framework_runs.call("resume", "cut", "-m", 10, timeout_s=PATIENCE_S).returncode == 0
+
+    document = framework_runs.document("cut")
+    statuses = [session["status"] for session in document["sessions"]]
+    assert (statuses[0], statuses[-2], statuses[-1]) == ("stopped", "timeboxed", "completed")
+    assert all("step-" in session["resumed_from"] for session in document["sessions"][1:])
+    whole = outcome(framework_runs, "whole")
+    assert outcome(framework_runs, "cut") == whole
+    for name in ("loss", "val_loss", "val_accuracy"):
+        recorded = framework_runs.curve("cut", name)
+        assert [recorded[STEPS * epoch] for epoch in range(1, EPOCHS + 1)] == whole[0][name]
+    assert document["metrics"]["total_steps"] == EPOCHS * STEPS
+
+
+def test_no_kind_of_training_minds_a_cut(framework_runs: FrameworkRuns):
+    """Whatever gives the data, and whatever has state of its own: cut within and between epochs, nothing changes."""
+    done = framework_runs.call("run", "--run-id", "cuts", CUTS, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    verdicts = done.stdout.splitlines()
+    assert len(verdicts) == 13
+    assert [verdict for verdict in verdicts if not verdict.endswith("equal")] == []

@@ -261,7 +261,7 @@ class Fit:
 
     @guarded(HOOK)
     def validation_begins(self) -> None:
-        """Metrics are about to be reset: what they are now belongs into a checkpoint if the validation is broken off."""
+        """Metrics are about to be reset: what they are now is for the checkpoint if the validation is broken off."""
         if self._last is not None and self._before_validation is None:
             self._flush()
             keras_state.settle(self._model)

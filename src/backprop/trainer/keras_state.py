@@ -34,7 +34,7 @@ def weights(model: Any) -> dict[str, Any]:
     return {
         "model": [_value(variable) for variable in model.variables],
         "optimizer": [_value(variable) for variable in _optimizer_variables(model)],
-        "buffers": [later(lambda buffer=buffer: buffer.detach().cpu().numpy()) for buffer in _buffers(model)],
+        "buffers": [_content(buffer) for buffer in _buffers(model)],
         "seed": [] if shared is None else [_value(shared.state)],
     }
 
@@ -47,6 +47,10 @@ def metrics(model: Any) -> list[Any]:
 def _value(variable: Any) -> Any:
     # variable.numpy() does not know PyTorch's bfloat16
     return later(lambda: sys.modules["keras.src.backend"].convert_to_numpy(variable.value))
+
+
+def _content(buffer: Any) -> Any:
+    return later(lambda: buffer.detach().cpu().numpy())
 
 
 def assign(model: Any, saved: dict[str, Any], running: list[Any]) -> None:
