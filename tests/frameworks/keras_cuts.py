@@ -1,7 +1,7 @@
 """Runs under Backprop: small trainings of all kinds, each cut in seven places, must end as those that were not cut.
 
-`python keras_cuts.py [KIND...]` prints a line for each kind; "differs" or a traceback is a failure. Keras is imported
-once, and every session is a fork: an import takes seconds. The session is told what to resume from as the environment
+`python keras_cuts.py [KIND...]` prints a line for each kind; "differs" or a traceback is a failure. With PyTorch every
+session is a fork, because importing Keras takes seconds. The session is told what to resume from as the environment
 would have told it. A cut is SIGINT at that very step, which Backprop's hook takes as a wish to stop at its end.
 """
 
@@ -10,6 +10,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -180,8 +181,8 @@ def two_fits(callbacks):
 
 
 def in_bunches(callbacks):
-    """Several steps at once, the last time of an epoch fewer: not with PyTorch."""
-    model = sequential(steps_per_execution=1 if BACKEND == "torch" else 3)
+    """Several steps at once, the last time of an epoch fewer."""
+    model = sequential(steps_per_execution=3)
     options = {"batch_size": BATCH, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks}
     return model, model.fit(X[:64], Y[:64], validation_data=VALID, **options).history
 
@@ -192,7 +193,8 @@ def data_loader(callbacks):
     pairs = torch.utils.data.TensorDataset(torch.tensor(X[:64]), torch.tensor(Y[:64]))
     loader = torch.utils.data.DataLoader(pairs, batch_size=BATCH, shuffle=True)
     model = sequential()
-    return model, model.fit(loader, epochs=EPOCHS, verbose=0, callbacks=callbacks, validation_data=VALID).history
+    options = {"epochs": EPOCHS, "verbose": 0, "callbacks": callbacks, "shuffle": False}
+    return model, model.fit(loader, validation_data=VALID, **options).history
 
 
 def wider(callbacks):
@@ -204,7 +206,7 @@ def wider(callbacks):
 
 KINDS = [
     arrays, without_shuffle, shuffle_batch, generator, dataset, short_epochs, moving_average, subclass, two_fits,
-    in_bunches, data_loader,
+    data_loader if BACKEND == "torch" else in_bunches,
 ]  # fmt: skip
 
 
@@ -238,8 +240,10 @@ def in_a_process(train, folder, resume_from, cut):
     folder.mkdir(exist_ok=True)
     result, events = folder / "outcome.json", folder / "events"
     events.write_text("")
-    child = os.fork()
-    if child == 0:
+    if BACKEND != "torch":  # JAX and TensorFlow have threads, which a fork would lack
+        words = [train.__name__, folder, resume_from or "", *cut]
+        subprocess.run([sys.executable, __file__, "--session", *map(str, words)], check=True)
+    elif (child := os.fork()) == 0:
         code = 1
         try:
             session_of_its_own(train, folder, resume_from, cut)
@@ -250,8 +254,8 @@ def in_a_process(train, folder, resume_from, cut):
             traceback.print_exc()
         finally:
             os._exit(code)  # taking an interpreter down that has PyTorch takes longer than training
-    _, status = os.waitpid(child, 0)
-    assert status == 0, status
+    else:
+        assert os.waitpid(child, 0)[1] == 0
     if result.exists():
         return result.read_text(), None
     saved = [
@@ -303,6 +307,10 @@ KERAS_STORY = stories()
 
 
 def main():
+    if sys.argv[1:2] == ["--session"]:
+        name, folder, resume_from, step, where = sys.argv[2:]
+        session_of_its_own(globals()[name], Path(folder), resume_from or None, (int(step), where))
+        return
     chosen = [kind for kind in KINDS if kind.__name__ in sys.argv[1:] or len(sys.argv) == 1]
     root = Path("cuts").absolute()
     root.mkdir()

@@ -197,8 +197,9 @@ class Fit:
             batch = None
             for _ in range(self._model.steps_per_execution):
                 batch = next(data, batch)  # the last step of an epoch may have fewer
-            if not self._model.built:  # TensorFlow builds it in the first step
-                self._model._symbolic_build(data_batch=batch)  # noqa: SLF001
+            # TensorFlow builds model, metrics and optimizer in the first step: backend/tensorflow/trainer.py,
+            # _maybe_symbolic_build. What has been built stays as it is.
+            self._model._symbolic_build(data_batch=batch)  # noqa: SLF001
         logs = dict(saved["logs"])
         return (logs, given[0]) if len(given) == 2 else logs  # JAX's takes and gives the model's state
 

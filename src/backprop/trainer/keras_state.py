@@ -61,7 +61,7 @@ def assign(model: Any, saved: dict[str, Any], running: list[Any]) -> None:
     if model.built and getattr(model, "optimizer", None) is not None and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     groups = [(list(model.variables), saved["model"]), (_optimizer_variables(model), saved["optimizer"])]
-    if model.metrics_variables:  # with TensorFlow there are none before the first step
+    if len(model.metrics_variables) == len(running):  # TensorFlow makes most of them in the first step
         groups.append((model.metrics_variables, running))
     if any([tuple(v.shape) for v in variables] != [value.shape for value in values] for variables, values in groups):
         raise ValueError("the checkpoint is of a model, an optimizer or metrics of another shape")
