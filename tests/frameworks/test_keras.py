@@ -66,7 +66,7 @@ def test_a_stop_and_a_timebox_change_nothing(framework_runs: FrameworkRuns):
 
 def test_no_kind_of_training_minds_a_cut(framework_runs: FrameworkRuns):
     """Whatever gives the data, and whatever has state of its own: cut within and between epochs, nothing changes."""
-    done = framework_runs.call("run", "--run-id", "cuts", CUTS, timeout_s=PATIENCE_S)
+    done = framework_runs.call("run", "--run-id", "cuts", CUTS, timeout_s=1.5 * PATIENCE_S)
     assert done.returncode == 0, done.stderr
     verdicts = done.stdout.splitlines()
     assert len(verdicts) == 12
