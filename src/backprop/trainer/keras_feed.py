@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from . import randomness
+from . import keras_state
 
 
 class Feed:
@@ -36,12 +36,12 @@ class Feed:
             make = epochs._get_iterator  # noqa: SLF001  the one place where all backends make one
 
             def remember_and_make() -> Any:
-                self._made, self._began, self._taken = randomness.capture(), None, 0
+                self._made, self._began, self._taken = keras_state.random_states(), None, 0
                 return make()
 
             epochs._get_iterator = remember_and_make  # noqa: SLF001
         if self._made is not None and self._taken == 0:
-            self._began = randomness.capture()
+            self._began = keras_state.random_states()
 
     def reopen(self, epochs: Any, original: Callable[[Any], Any], place: dict[str, Any], batches: int) -> Any:
         """An epoch that is iterated from before the step whose last batch is number `batches`, counted from one.
@@ -49,11 +49,11 @@ class Feed:
         original: EpochIterator.__iter__. That one step is given once more, so that the loop has something to begin
         with. Raises ValueError if the data ends before.
         """
-        randomness.restore(place["made"])
+        keras_state.put_back_random(place["made"])
         if epochs.steps_per_epoch is not None:
             iterator = epochs._current_iterator = iter(epochs._get_iterator())  # noqa: SLF001
             if place["began"] is not None:
-                randomness.restore(place["began"])
+                keras_state.put_back_random(place["began"])
                 self._began = place["began"]
             epochs._steps_seen = place["taken"] - batches  # noqa: SLF001
             for _ in range(place["taken"] - batches):

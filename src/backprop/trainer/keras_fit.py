@@ -16,7 +16,7 @@ import sys
 from time import monotonic
 from typing import Any, Callable, Optional
 
-from . import keras_state, randomness, ranks, statefile
+from . import keras_state, ranks, statefile
 from .failsafe import guarded, is_off
 from .keras_feed import Feed
 from .session import Session, Stopped, as_number
@@ -163,7 +163,7 @@ class Fit:
         keras_state.assign(self._model, saved["weights"], saved["metrics"])
         self._memory.restore(saved["callbacks"])
         self._model.stop_training = saved["stop_training"]
-        randomness.restore(saved["random"])
+        keras_state.put_back_random(saved["random"])
 
     def epoch_began(self, epoch: int) -> None:
         """The next thing that Keras does is to open the epoch's data."""
@@ -248,7 +248,7 @@ class Fit:
     @guarded(HOOK)
     def _note_last(self, logs: Any) -> None:
         if self._batches == self._steps:
-            self._last = (logs, randomness.capture(), self._feed.place())
+            self._last = (logs, keras_state.random_states(), self._feed.place())
 
     @guarded(HOOK)
     def _save_now(self, logs: Any) -> None:
@@ -335,7 +335,7 @@ class Fit:
             "metrics": keras_state.metrics(self._model),
             "callbacks": self._memory.capture(),
             "place": self._feed.place(),
-            "random": randomness.capture(),
+            "random": keras_state.random_states(),
         }
 
     def _save(self, checkpoint: dict[str, Any], name: Optional[str] = None) -> None:

@@ -11,9 +11,28 @@ import json
 import sys
 from typing import Any
 
+from . import randomness
 from .statefile import UnplainError, encode, later
 
 _NOT_STATE = {"params", "_model", "model"}  # of a callback: what Keras gives it
+
+
+def random_states() -> dict[str, Any]:
+    """The random states of this process, as plain data and arrays."""
+    states = randomness.take()
+    if "torch" in states:
+        states["torch"] = states["torch"].numpy()
+    states["cuda"] = [state.numpy() for state in states.get("cuda", ())]
+    return states
+
+
+def put_back_random(states: dict[str, Any]) -> None:
+    """Make the random states what they were."""
+    states = dict(states)
+    if (torch := sys.modules.get("torch")) is not None and "torch" in states:
+        states["torch"] = torch.from_numpy(states["torch"])
+        states["cuda"] = [torch.from_numpy(state) for state in states["cuda"]]
+    randomness.put_back(states)
 
 
 def settle(model: Any) -> None:
