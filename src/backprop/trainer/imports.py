@@ -26,6 +26,7 @@ HOOKS: dict[str, str] = {
     "lightning.pytorch.trainer.trainer": "lightning",
     "pytorch_lightning.trainer.trainer": "lightning",
     "keras.src.models.model": "keras",
+    "transformers.trainer": "huggingface",
 }
 
 _PACKAGE = "_backprop_trainer"
