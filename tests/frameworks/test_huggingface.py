@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,11 +19,12 @@ PREDICTION_STEPS = 12  # 360 images, 32 a step
 CURVES = ("loss", "grad_norm", "learning_rate", "eval_loss", "eval_accuracy")
 
 # the example, but a step takes its time, and one for which there is a file hold-train-N or hold-eval-N waits in the
-# middle until that file's successor, `held`, is taken away. N counts the calls of this process
+# middle until that file, which is now called `held`, is taken away. N counts the calls of this process
 SLOW = """
-    import functools, pathlib, sys, time
+    import functools, multiprocessing, pathlib, sys, time
     sys.path.insert(0, {examples!r})
     import digits_transformers as example
+    import transformers
 
     forward, calls = example.Network.forward, {{"train": 0, "eval": 0}}
 
@@ -28,27 +32,32 @@ SLOW = """
     def slow_forward(self, *args, **kwargs):
         phase = "train" if self.training else "eval"
         calls[phase] += 1
-        hold, held = pathlib.Path(f"hold-{{phase}}-{{calls[phase]}}"), pathlib.Path("held")
-        if hold.exists():
-            hold.rename(held)
-            while held.exists():
-                time.sleep(0.01)
-        elif self.training:
-            time.sleep({pause_s})
+        held = pathlib.Path("held")
+        try:
+            pathlib.Path(f"hold-{{phase}}-{{calls[phase]}}").rename(held)
+        except FileNotFoundError:
+            if self.training:
+                time.sleep({pause_s})
+        while held.exists():
+            time.sleep(0.01)
         return forward(self, *args, **kwargs)
 
     example.Network.forward = slow_forward
+    {more}
     example.main()
 """
 
 
-def slow_example(runs: FrameworkRuns, pause_s: float = 0.02) -> Path:
-    return runs.script(SLOW.format(examples=str(EXAMPLES), pause_s=pause_s))
+def slow_example(runs: FrameworkRuns, pause_s: float = 0.02, more: str = "") -> Path:
+    """more: lines that change the example, before it runs."""
+    more = textwrap.indent(textwrap.dedent(more), "    ").strip()
+    return runs.script(SLOW.format(examples=str(EXAMPLES), pause_s=pause_s, more=more))
 
 
 def history(out: Path) -> dict[str, dict[int, float]]:
     """What the Trainer logged, as its last checkpoint has it: metric -> step -> value."""
-    state = json.loads((out / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
+    last = max(out.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    state = json.loads((last / "trainer_state.json").read_text())
     return {name: {entry["step"]: entry[name] for entry in state["log_history"] if name in entry} for name in CURVES}
 
 
@@ -58,19 +67,24 @@ def uncut(tmp_path_factory: pytest.TempPathFactory):
     runs = FrameworkRuns(tmp_path_factory.mktemp("uncut"))
     runs.python = os.environ["FRAMEWORKS_PYTHON"]
     runs.bare(EXAMPLES / "digits_transformers.py", "--epochs", EPOCHS)
-    yield runs.work / "digits-transformers"
+    out = runs.work / "digits-transformers"
+    assert len(history(out)["loss"]) == STEPS // 5
+    assert len(history(out)["eval_loss"]) == EPOCHS
+    yield out
     runs.clean_up()
 
 
-def assert_same(runs: FrameworkRuns, run_id: str, uncut: Path) -> None:
-    """The run's curves, in the record and in the Trainer's own history, and its final weights: those of the other."""
-    out, expected = runs.work / "digits-transformers", history(uncut)
-    assert len(expected["loss"]) == STEPS // 5
-    assert len(expected["eval_loss"]) == EPOCHS
-    assert history(out) == expected
-    assert {name: runs.curve(run_id, name) for name in CURVES} == expected
+def assert_same(runs: FrameworkRuns, run_id: str, uncut: Path, names: Sequence[str] = CURVES) -> None:
+    """The run's recorded curves and its final weights are those of the one that was left alone."""
+    expected = history(uncut)
+    assert {name: runs.curve(run_id, name) for name in names} == {name: expected[name] for name in names}
     weights = "final/model.safetensors"
-    assert (out / weights).read_bytes() == (uncut / weights).read_bytes()
+    assert (runs.work / "digits-transformers" / weights).read_bytes() == (uncut / weights).read_bytes()
+
+
+def saved_steps(document: dict) -> list[int]:
+    """Of the checkpoints that were reported."""
+    return sorted(checkpoint["step"] for checkpoint in document["checkpoints"])
 
 
 def stop_while_held(runs: FrameworkRuns, run_id: str, hold: str, *words: object) -> dict:
@@ -118,7 +132,7 @@ def test_cut_by_its_timebox_and_resumed_it_is_the_run_that_was_not_cut(
     assert document["status"] == "completed"
     assert document["sessions"][-1]["resumed_from"] is not None
     assert document["sessions"][-1]["elapsed_s"] > timebox_s - sum(s["elapsed_s"] for s in document["sessions"][:-1])
-    wanted = [c for c in document["checkpoints"] if c["step"] % STEPS_PER_EPOCH]  # the script saves after epochs only
+    wanted = [step for step in saved_steps(document) if step % STEPS_PER_EPOCH]  # the script saves after epochs only
     assert len(wanted) > 1, "one at the cut, and those that -c asked for"
     assert_same(framework_runs, "cut", uncut)
 
@@ -142,17 +156,111 @@ def test_a_stop_while_it_warms_up_or_evaluates_is_obeyed_at_once_and_changes_not
     resume = ["resume", "held"]
     # in the first step, which is the one that compiles
     document = stop_while_held(framework_runs, "held", "hold-train-1", *run)
-    assert [c["step"] for c in document["checkpoints"]] == [1]
+    assert saved_steps(document) == [1]
     # in an epoch's last step, after which an evaluation is due
     document = stop_while_held(framework_runs, "held", f"hold-train-{STEPS_PER_EPOCH - 1}", *resume)
-    assert {c["step"] for c in document["checkpoints"]} == {1, STEPS_PER_EPOCH}
+    assert saved_steps(document) == [1, STEPS_PER_EPOCH]
     assert "eval_loss" not in document["metrics"]
     # in the second evaluation, the first being the one that was put off
     document = stop_while_held(framework_runs, "held", f"hold-eval-{PREDICTION_STEPS + 3}", *resume)
-    assert document["last_step"] == 2 * STEPS_PER_EPOCH
+    assert saved_steps(document) == [1, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH]
     assert list(framework_runs.curve("held", "eval_loss")) == [STEPS_PER_EPOCH]
     # in the evaluation that was put off
     document = stop_while_held(framework_runs, "held", "hold-eval-2", *resume)
     assert framework_runs.call("resume", "held", timeout_s=PATIENCE_S).returncode == 0
     assert framework_runs.document("held")["status"] == "completed"
     assert_same(framework_runs, "held", uncut)
+
+
+def test_a_sigterm_that_also_hits_the_workers_that_load_data_does_not_lose_the_save(
+    framework_runs: FrameworkRuns, uncut: Path
+) -> None:
+    more = """
+        class Trainer(example.Trainer):
+            def __init__(self, args, **others):
+                args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
+                super().__init__(args=args, **others)
+
+            def _save(self, output_dir=None, state_dict=None):
+                if output_dir.endswith("final"):
+                    return super()._save(output_dir, state_dict)
+                workers = multiprocessing.active_children()
+                pathlib.Path("saving").touch()
+                while any(worker.is_alive() for worker in workers):
+                    time.sleep(0.01)
+                super()._save(output_dir, state_dict)
+                pathlib.Path("workers").write_text(str(len(workers)))
+
+        example.Trainer = Trainer
+    """
+    script = slow_example(framework_runs, more=more)
+    running = framework_runs.start("run", "--run-id", "hit", script, "--", "--epochs", EPOCHS, "--workers", 2)
+    framework_runs.wait_for_step("hit", 50)
+    stopping = framework_runs.start("stop", "hit")
+    wait_for(framework_runs.work.joinpath("saving").exists, PATIENCE_S)
+    for process in framework_runs.tree():
+        process.send_signal(signal.SIGTERM)
+    assert running.wait(PATIENCE_S) == 0
+    assert stopping.wait(PATIENCE_S) == 0
+    assert framework_runs.work.joinpath("workers").read_text() == "2"
+    document = framework_runs.document("hit")
+    assert (document["status"], len(document["checkpoints"])) == ("stopped", 1)
+    assert framework_runs.call("resume", "hit", timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.document("hit")["sessions"][1]["resumed_from"] == document["checkpoints"][0]["path"]
+    assert_same(framework_runs, "hit", uncut)
+
+
+def test_a_subclass_that_saves_nothing_is_stopped_with_all_it_takes_to_continue(
+    framework_runs: FrameworkRuns, uncut: Path
+) -> None:
+    more = """
+        example.Trainer = transformers.Seq2SeqTrainer
+        changes = dict(save_strategy="no", save_only_model=True)
+        example.TrainingArguments = lambda **given: transformers.Seq2SeqTrainingArguments(**{**given, **changes})
+    """
+    script = slow_example(framework_runs, pause_s=0, more=more)
+    run = ("run", "--run-id", "spare", script, "--", "--epochs", EPOCHS)
+    document = stop_while_held(framework_runs, "spare", "hold-train-122", *run)
+    assert saved_steps(document) == [122]
+    assert framework_runs.call("resume", "spare", timeout_s=PATIENCE_S).returncode == 0
+    document = framework_runs.document("spare")
+    assert (document["status"], len(document["checkpoints"])) == ("completed", 1)
+    # a Seq2SeqTrainer has its own idea of an evaluation's loss
+    assert_same(framework_runs, "spare", uncut, [name for name in CURVES if name != "eval_loss"])
+
+
+def test_a_script_that_names_its_checkpoint_gets_that_one(framework_runs: FrameworkRuns) -> None:
+    more = """
+        changes = dict(save_total_limit=None)
+        arguments = example.TrainingArguments
+        example.TrainingArguments = lambda **given: arguments(**{**given, **changes})
+        named = pathlib.Path("digits-transformers/checkpoint-45")
+        if named.exists():
+            train = example.Trainer.train
+            example.Trainer.train = lambda self: train(self, resume_from_checkpoint=str(named))
+    """
+    script = slow_example(framework_runs, pause_s=0, more=more)
+    stop_while_held(framework_runs, "named", "hold-train-60", "run", "--run-id", "named", script, "--", "--epochs", 2)
+    assert framework_runs.call("resume", "named", timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.document("named")["sessions"][1]["resumed_from"].endswith("checkpoint-60")
+    steps = [line["step"] for line in map(json.loads, framework_runs.events("named", 2).splitlines()) if "loss" in line]
+    assert steps[0] == 50
+
+
+def test_two_processes_stop_at_the_same_step_and_go_on_as_if_they_had_not(framework_runs: FrameworkRuns) -> None:
+    """Nobody is left waiting for the other: neither in a step, nor in an evaluation."""
+    script = slow_example(framework_runs, pause_s=0.01)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, script, "--epochs", EPOCHS]
+    uncut = framework_runs.work / "uncut"
+    framework_runs.bare(*torchrun, "--out", uncut)
+    command = [framework_runs.python, *torchrun]
+    # 45 steps an epoch become 23, and 12 prediction steps 6
+    document = stop_while_held(framework_runs, "pair", "hold-train-30", "run", "--run-id", "pair", "--", *command)
+    assert saved_steps(document) == [23, 30]
+    document = stop_while_held(framework_runs, "pair", "hold-eval-2", "resume", "pair")
+    assert max(saved_steps(document)) == 46
+    assert framework_runs.call("resume", "pair", timeout_s=PATIENCE_S).returncode == 0
+    document = framework_runs.document("pair")
+    assert document["status"] == "completed"
+    assert "SIGTERM" not in {entry.get("signal") for entry in framework_runs.journal("pair")}
+    assert_same(framework_runs, "pair", uncut)

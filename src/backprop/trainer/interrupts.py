@@ -54,7 +54,7 @@ class Interrupts:
         """Within, nothing is broken off; a KeyboardInterrupt that was due comes at the end."""
         self._is_held += 1
         try:
-            with self._caught():
+            with self._caught(), self._deaf_to_children():
                 yield
         finally:
             self._is_held -= 1
@@ -78,6 +78,24 @@ class Interrupts:
             for number, handler in before.items():
                 if signal.getsignal(number) in (self._interrupt, self._terminate):
                     signal.signal(number, handler)
+
+    @contextmanager
+    def _deaf_to_children(self) -> Iterator[None]:
+        """Within, a child that dies breaks nothing off.
+
+        PyTorch's data loader raises an error from SIGCHLD, wherever we are, when a SIGTERM to the whole tree ends one
+        of its workers: torch/utils/data/_utils/signal_handling.py. It finds out by itself when it wants the next batch.
+        """
+        before = signal.getsignal(signal.SIGCHLD)
+        is_ours = threading.current_thread() is threading.main_thread() and os.getpid() == self._pid
+        if not is_ours or not callable(before):
+            yield
+            return
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGCHLD, before)
 
     def _interrupt(self, number: int, frame: Any) -> None:
         if os.getpid() != self._pid:  # a forked worker has our handlers too
