@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -87,14 +87,20 @@ def saved_steps(document: dict) -> list[int]:
     return sorted(checkpoint["step"] for checkpoint in document["checkpoints"])
 
 
-def stop_while_held(runs: FrameworkRuns, run_id: str, hold: str, *words: object) -> dict:
-    """Start a session that waits in the middle of a step, ask it to stop, let it go on; gives its record."""
+def stop_while_held(
+    runs: FrameworkRuns, run_id: str, hold: str, *words: object, then: Callable[[], None] = lambda: None
+) -> dict:
+    """Start a session that waits in the middle of a step, ask it to stop, let it go on; gives its record.
+
+    then: what is done while it goes on.
+    """
     runs.work.joinpath(hold).touch()
     running = runs.start(*words)
     wait_for(runs.work.joinpath("held").exists, PATIENCE_S)
     stopping = runs.start("stop", run_id)
     wait_for(lambda: json.loads((runs.rundir(run_id) / "control.json").read_text())["stop_wanted"], PATIENCE_S)
     runs.work.joinpath("held").unlink()
+    then()
     assert running.wait(PATIENCE_S) == 0
     assert stopping.wait(PATIENCE_S) == 0
     document = runs.document(run_id)
@@ -177,36 +183,30 @@ def test_a_sigterm_that_also_hits_the_workers_that_load_data_does_not_lose_the_s
 ) -> None:
     more = """
         class Trainer(example.Trainer):
-            def __init__(self, args, **others):
-                args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
-                super().__init__(args=args, **others)
-
             def _save(self, output_dir=None, state_dict=None):
-                if output_dir.endswith("final"):
-                    return super()._save(output_dir, state_dict)
                 workers = multiprocessing.active_children()
-                pathlib.Path("saving").touch()
-                while any(worker.is_alive() for worker in workers):
-                    time.sleep(0.01)
+                if output_dir.endswith("-60") and workers:
+                    pathlib.Path("saving").write_text(str(len(workers)))
+                    while any(worker.is_alive() for worker in workers):
+                        time.sleep(0.01)
                 super()._save(output_dir, state_dict)
-                pathlib.Path("workers").write_text(str(len(workers)))
 
         example.Trainer = Trainer
     """
-    script = slow_example(framework_runs, more=more)
-    running = framework_runs.start("run", "--run-id", "hit", script, "--", "--epochs", EPOCHS, "--workers", 2)
-    framework_runs.wait_for_step("hit", 50)
-    stopping = framework_runs.start("stop", "hit")
-    wait_for(framework_runs.work.joinpath("saving").exists, PATIENCE_S)
-    for process in framework_runs.tree():
-        process.send_signal(signal.SIGTERM)
-    assert running.wait(PATIENCE_S) == 0
-    assert stopping.wait(PATIENCE_S) == 0
-    assert framework_runs.work.joinpath("workers").read_text() == "2"
-    document = framework_runs.document("hit")
-    assert (document["status"], len(document["checkpoints"])) == ("stopped", 1)
+    script = slow_example(framework_runs, pause_s=0, more=more)
+    saving = framework_runs.work / "saving"
+
+    def hit_them_all() -> None:
+        wait_for(saving.exists, PATIENCE_S)
+        for process in framework_runs.tree():
+            process.send_signal(signal.SIGTERM)
+
+    run = ("run", "--run-id", "hit", script, "--", "--epochs", EPOCHS, "--workers", 2)
+    document = stop_while_held(framework_runs, "hit", "hold-train-60", *run, then=hit_them_all)
+    assert saving.read_text() == "2"
+    assert saved_steps(document) == [45, 60]
     assert framework_runs.call("resume", "hit", timeout_s=PATIENCE_S).returncode == 0
-    assert framework_runs.document("hit")["sessions"][1]["resumed_from"] == document["checkpoints"][0]["path"]
+    assert framework_runs.document("hit")["sessions"][1]["resumed_from"].endswith("checkpoint-60")
     assert_same(framework_runs, "hit", uncut)
 
 
@@ -254,9 +254,10 @@ def test_two_processes_stop_at_the_same_step_and_go_on_as_if_they_had_not(framew
     uncut = framework_runs.work / "uncut"
     framework_runs.bare(*torchrun, "--out", uncut)
     command = [framework_runs.python, *torchrun]
-    # 45 steps an epoch become 23, and 12 prediction steps 6
+    # 45 steps an epoch become 23, and 12 prediction steps 6. What rank 0 wants at the end of a step, all do after the
+    # next one
     document = stop_while_held(framework_runs, "pair", "hold-train-30", "run", "--run-id", "pair", "--", *command)
-    assert saved_steps(document) == [23, 30]
+    assert saved_steps(document) == [23, 31]
     document = stop_while_held(framework_runs, "pair", "hold-eval-2", "resume", "pair")
     assert max(saved_steps(document)) == 46
     assert framework_runs.call("resume", "pair", timeout_s=PATIENCE_S).returncode == 0

@@ -2,7 +2,8 @@
 
 A callback among the Trainer's default ones hears of steps, logs and evaluations; a few methods are wrapped where no
 callback comes: `train` (around the loop), `_save_checkpoint` (around a save), `_maybe_log_save_evaluate` (around what
-is done between two steps). What is wanted of one call of `train`, and what it has come to: huggingface_loop.py.
+is done between two steps). What is wanted of one call of `train`: huggingface_loop.py; how it is continued:
+huggingface_resume.py.
 Read against transformers 4.46.3, 4.57.6 and 5.23.0; the numbers of lines in comments here are those of 5.23.0.
 """
 
@@ -14,7 +15,9 @@ from typing import Any, Callable, Optional
 
 from . import session as sessions
 from .failsafe import is_off
-from .huggingface_loop import HOOK, EvaluationCut, Loop
+from .huggingface_loop import EvaluationCut, Loop
+from .huggingface_resume import HOOK, Continuation
+from .session import Session
 
 _loop: Optional[Loop] = None  # the call of `train` that is going on
 _train_calls = 0  # so far in this process
@@ -79,32 +82,32 @@ def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
         with session.training(HOOK) as is_ours:
             if not is_ours:
                 return original(self, resume_from_checkpoint, *args, **kwargs)
-            return _train(original, Loop(session, self, _number_of_call()), resume_from_checkpoint, args, kwargs)
+            return _train(original, self, session, resume_from_checkpoint, args, kwargs)
 
     return train
 
 
-def _number_of_call() -> int:
-    global _train_calls  # noqa: PLW0603
+def _train(
+    original: Callable[..., Any], trainer: Any, session: Session, resume_from_checkpoint: Any, args: Any, kwargs: Any
+) -> Any:
+    global _loop, _train_calls  # noqa: PLW0603  one at a time: session.training sees to it
     _train_calls += 1
-    return _train_calls
-
-
-def _train(original: Callable[..., Any], loop: Loop, resume_from_checkpoint: Any, args: Any, kwargs: Any) -> Any:
-    global _loop  # noqa: PLW0603  one at a time: session.training sees to it
+    trial = args[0] if args else kwargs.get("trial")
+    ignore_keys = args[1] if len(args) > 1 else kwargs.get("ignore_keys_for_eval")
+    continuation = Continuation(trainer, _train_calls)
     # None and False mean the same to the Trainer, "nobody said"; everything else is the script's own choice. A search
     # for hyperparameters begins its trials itself
-    if not resume_from_checkpoint and not (args[0] if args else kwargs.get("trial")):
-        resume_from_checkpoint = loop.checkpoint_to_continue()
-    loop.ignore_keys = args[1] if len(args) > 1 else kwargs.get("ignore_keys_for_eval")
-    _loop = loop
+    if not resume_from_checkpoint and not trial:
+        resume_from_checkpoint = continuation.choose(session)
+    continuation.begins_at(resume_from_checkpoint)
+    _loop = Loop(session, trainer, continuation, ignore_keys)
     try:
-        return original(loop.trainer, resume_from_checkpoint, *args, **kwargs)
+        return original(trainer, resume_from_checkpoint, *args, **kwargs)
     except EvaluationCut:  # before the first step: there is nothing to save
-        loop.session.obey_stop()
+        session.obey_stop()
     finally:
         _loop = None
-        loop.clean_up()
+        continuation.clean_up()
 
 
 def _after_train_begin(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,32 +1,25 @@
-"""One call of a Hugging Face `Trainer.train`: what is wanted of it between two steps, and what its checkpoints lack.
+"""One call of a Hugging Face `Trainer.train`: what is wanted of it between two steps.
 
     step ends ──> log ──> evaluate ──> save        what the Trainer does between two steps, as TrainerControl says;
                                                    after the last step of an epoch it does so twice
 
 A stop ends the loop there, with a save. An evaluation that is due then, or going on, is put off: the checkpoint has the
-random state from before it, a note says that it is due, and the next session begins with it. The note also has the sum
-of the losses since the last log, which the Trainer forgets (line 1661), so that the next log is the one it would have
-been. With the Trainer's own state that makes a continued training the training that was not cut.
+random state from before it, and the next session begins with it (huggingface_resume.py).
 """
-# ruff: noqa: SLF001  a checkpoint's random state, folder and losses have no public name
+# ruff: noqa: SLF001  a checkpoint's random state and folder have no public name
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Iterator, Optional
 
 from . import ranks
 from .failsafe import guarded
+from .huggingface_resume import HOOK, Continuation, random_state
 from .ranks import Agreement, Wish
 from .session import Session
-
-HOOK = "transformers"
-_STATE = "trainer_state.json"  # TRAINER_STATE_NAME
-_NOTE = "backprop_state_{rank}.json"
 
 
 class EvaluationCut(BaseException):
@@ -36,15 +29,13 @@ class EvaluationCut(BaseException):
 class Loop:
     """A training that is going on."""
 
-    def __init__(self, session: Session, trainer: Any, number: int) -> None:
-        """Touches nothing. number: which call of `train` of this process this is, 1 for the first."""
+    def __init__(self, session: Session, trainer: Any, continuation: Continuation, ignore_keys: Any) -> None:
+        """Touches nothing. ignore_keys: for evaluations, as `train` was told."""
         self.session = session
         self.trainer = trainer
         self.is_over = False  # stopped and saved
-        self.ignore_keys: Any = None  # in evaluations, as `train` was told
-        self._number = number
-        self._resumed_from: Optional[str] = None
-        self._note: dict[str, Any] = {}  # beside the checkpoint we continue from
+        self._continuation = continuation
+        self._ignore_keys = ignore_keys
         self._loss_sum: Any = None  # a tensor, of the steps since the last log
         self._wants_save = False
         self._is_epoch_end_near = False  # the epoch's last step has ended, the epoch has not
@@ -53,85 +44,11 @@ class Loop:
         self._random_state: Optional[str] = None  # the folder that has it as it was before an evaluation
         self._until_boundary_ends: Optional[ExitStack] = None
         self._saved: Optional[str] = None  # at this boundary
-        self._until_end = ExitStack()
-
-    # -- begin
-
-    @guarded(HOOK)
-    def checkpoint_to_continue(self) -> Optional[str]:
-        """The supervisor's choice, if it is one of this trainer's checkpoints."""
-        path = self.session.resume_from
-        if path is None or not os.path.isfile(os.path.join(path, _STATE)):
-            return None
-        output_dir = os.path.realpath(self.trainer.args.output_dir)
-        is_below = os.path.realpath(path).startswith(os.path.join(output_dir, ""))
-        # or the script names its folder anew each time, say by the hour
-        if not is_below and _read_note(path).get("train_call") != self._number:
-            return None
-        self.session.resume_from = None  # once: a later call of `train` is another training
-        self._resumed_from = path
-        return path
 
     def begin(self) -> None:
         """The Trainer is ready for the first step, and has told so to all callbacks."""
         self._may_cut_evaluation = True
-        if self._resumed_from is not None:
-            self._note = _read_note(self._resumed_from)
-            self._carry_loss()
-            if self._note.get("is_evaluation_due"):
-                self._evaluate_belatedly(self._resumed_from)
-
-    @guarded(HOOK)
-    def _carry_loss(self) -> None:
-        """Begin with the sum of the losses that was not logged yet."""
-        trainer, loss_sum = self.trainer, self._note.get("loss_sum")
-        if loss_sum is None:
-            return
-        trainer._globalstep_last_logged = self._note["last_logged_step"]
-
-        # until 4.5x the sum is a local variable of the loop. 0 + (sum + loss) is what sum + loss would have been
-        def training_step(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            loss = original(*args, **kwargs)
-            return loss.new_tensor(loss_sum, dtype=sys.modules["torch"].float32) + loss
-
-        self._replace_once("training_step", training_step)
-
-    def _evaluate_belatedly(self, checkpoint: str) -> None:
-        """Evaluate as was due when the checkpoint was saved, with that random state; then go on with what it left."""
-        trainer = self.trainer
-        trainer._load_rng_state(checkpoint)
-        metrics = trainer._evaluate(None, self.ignore_keys)
-        # until 4.46 part of _save_checkpoint: there the best checkpoint is one of those that were evaluated in time
-        determine = getattr(trainer, "_determine_best_metric", None)
-        if determine is not None and determine(metrics=metrics, trial=None):
-            trainer.state.best_model_checkpoint = checkpoint
-        folder = tempfile.mkdtemp(prefix="backprop-")
-        self._until_end.callback(_remove, folder)
-        trainer._save_rng_state(folder)
-        # the Trainer restores what the checkpoint has when it has skipped the batches that were seen (line 1872)
-        self._replace_once("_load_rng_state", lambda original, _checkpoint: original(folder))
-
-    def _replace_once(self, name: str, replacement: Callable[..., Any]) -> None:
-        """Let the trainer's next call of a method of its own go to `replacement`, which gets the method first."""
-        trainer = self.trainer
-        method, own = getattr(trainer, name), vars(trainer).get(name)
-
-        def restore() -> None:
-            if own is None:
-                vars(trainer).pop(name, None)
-            else:
-                setattr(trainer, name, own)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            restore()
-            return replacement(method, *args, **kwargs)
-
-        setattr(trainer, name, call)
-        self._until_end.callback(restore)
-
-    def clean_up(self) -> None:
-        """Leave nothing behind: the call of `train` is over."""
-        self._until_end.close()
+        self._continuation.restore(self._ignore_keys)
 
     # -- what the callback hears
 
@@ -185,10 +102,7 @@ class Loop:
         self._until_boundary_ends = until_end
         until_end.callback(self._forget_boundary)
         if self.trainer.control.should_evaluate:
-            folder = tempfile.mkdtemp(prefix="backprop-")
-            until_end.callback(_remove, folder)
-            self.trainer._save_rng_state(folder)
-            self._random_state = folder
+            self._random_state = until_end.enter_context(random_state(self.trainer))
             self._may_cut_evaluation = True
 
     def _forget_boundary(self) -> None:
@@ -236,7 +150,7 @@ class Loop:
         if self._saved is None:
             return
         try:
-            self._write_note(self._saved)
+            self._continuation.write_note(self._saved, self._loss_sum, is_evaluation_due=self._is_evaluation_due)
         finally:
             if ranks.world_size() > 1:  # each rank writes a part of it
                 sys.modules["torch"].distributed.barrier()
@@ -246,33 +160,6 @@ class Loop:
             self.is_over = True
             # at its end, the Trainer with save_total_limit=1 deletes all but the best (line 2024): not this time
             self.trainer.state.best_model_checkpoint = None
-
-    def _write_note(self, checkpoint: str) -> None:
-        note = {
-            "train_call": self._number,
-            "loss_sum": float(self._loss_sum.item()),
-            "last_logged_step": self.trainer._globalstep_last_logged,
-            "is_evaluation_due": self._is_evaluation_due,
-        }
-        with open(os.path.join(checkpoint, _NOTE.format(rank=ranks.rank())), "w", encoding="utf-8") as file:
-            json.dump(note, file)
-
-
-@guarded(HOOK, otherwise={})
-def _read_note(checkpoint: str) -> dict[str, Any]:
-    """What we know of a checkpoint besides; nothing where it was saved without us."""
-    try:
-        with open(os.path.join(checkpoint, _NOTE.format(rank=ranks.rank())), encoding="utf-8") as file:
-            note: dict[str, Any] = json.load(file)
-    except FileNotFoundError:
-        return {}
-    return note
-
-
-def _remove(folder: str) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)  # a temporary one
 
 
 _agreement: Optional[Agreement] = None

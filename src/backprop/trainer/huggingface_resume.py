@@ -1,0 +1,160 @@
+"""What a checkpoint of the Trainer lacks to go on exactly: a note beside it, and what is made of the note.
+
+The Trainer restores weights, optimizer, schedule, random state and its place in the data. It forgets the sum of the
+losses since its last log (line 1661), so that the next log would be the mean of fewer steps; and an evaluation that
+was put off because a stop was wanted is to be made up for.
+"""
+# ruff: noqa: SLF001  a checkpoint's random state and the losses have no public name
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable, Iterator, Optional
+
+from . import ranks
+from .failsafe import guarded
+from .session import Session
+
+HOOK = "transformers"
+_STATE = "trainer_state.json"  # TRAINER_STATE_NAME
+_NOTE = "backprop_state_{rank}.json"
+
+
+class Continuation:
+    """One call of `train`, as far as it continues an earlier one."""
+
+    def __init__(self, trainer: Any, number: int) -> None:
+        """Touches nothing. number: which call of `train` of this process this is, 1 for the first."""
+        self._trainer = trainer
+        self._number = number
+        self._checkpoint: Optional[str] = None
+        self._until_end = ExitStack()
+
+    @guarded(HOOK)
+    def choose(self, session: Session) -> Optional[str]:
+        """The supervisor's choice, if it is one of this trainer's checkpoints."""
+        path = session.resume_from
+        if path is None or not self._fits(path):
+            return None
+        session.resume_from = None  # once: a later call of `train` is another training
+        return path
+
+    @guarded(HOOK)
+    def begins_at(self, resume_from_checkpoint: Any) -> None:
+        """What `train` is called with, whoever chose it."""
+        if resume_from_checkpoint is True:  # as the Trainer will (line 1556)
+            folder = self._trainer.args.output_dir
+            resume_from_checkpoint = sys.modules["transformers.trainer_utils"].get_last_checkpoint(folder)
+        self._checkpoint = resume_from_checkpoint or None
+
+    def _fits(self, path: str) -> bool:
+        if not os.path.isfile(os.path.join(path, _STATE)):
+            return False
+        output_dir = os.path.realpath(self._trainer.args.output_dir)
+        if os.path.realpath(path).startswith(os.path.join(output_dir, "")):
+            return True
+        # or the script names its folder anew each time, say by the hour
+        return _read_note(path).get("train_call") == self._number
+
+    def restore(self, ignore_keys: Any) -> None:
+        """Make up for what the checkpoint lacks. The Trainer is ready for its first step, but has not begun it.
+
+        ignore_keys: for evaluations. May raise what an evaluation raises.
+        """
+        if self._checkpoint is None:
+            return
+        note = _read_note(self._checkpoint)
+        self._carry_loss(note)
+        if note.get("is_evaluation_due"):
+            self._evaluate(self._checkpoint, ignore_keys)
+
+    @guarded(HOOK)
+    def _carry_loss(self, note: dict[str, Any]) -> None:
+        """Begin with the sum of the losses that was not logged yet."""
+        loss_sum = note.get("loss_sum")
+        if loss_sum is None:
+            return
+        self._trainer._globalstep_last_logged = note["last_logged_step"]
+
+        # until 4.5x the sum is a local variable of the loop. 0 + (sum + loss) is what sum + loss would have been
+        def training_step(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            loss = original(*args, **kwargs)
+            return loss.new_tensor(loss_sum, dtype=sys.modules["torch"].float32) + loss
+
+        self._replace_once("training_step", training_step)
+
+    def _evaluate(self, checkpoint: str, ignore_keys: Any) -> None:
+        """Evaluate as was due when the checkpoint was saved, with that random state; then go on with what it left."""
+        trainer = self._trainer
+        trainer._load_rng_state(checkpoint)
+        metrics = trainer._evaluate(None, ignore_keys)
+        # until 4.46 part of _save_checkpoint: there the best checkpoint is one of those that were evaluated in time
+        determine = getattr(trainer, "_determine_best_metric", None)
+        if determine is not None and determine(metrics=metrics, trial=None):
+            trainer.state.best_model_checkpoint = checkpoint
+        folder = self._until_end.enter_context(random_state(trainer))
+        # the Trainer restores what the checkpoint has when it has skipped the batches that were seen (line 1872)
+        self._replace_once("_load_rng_state", lambda original, _checkpoint: original(folder))
+
+    def _replace_once(self, name: str, replacement: Callable[..., Any]) -> None:
+        """Let the trainer's next call of a method of its own go to `replacement`, which gets the method first."""
+        trainer = self._trainer
+        method, own = getattr(trainer, name), vars(trainer).get(name)
+
+        def restore() -> None:
+            if own is None:
+                vars(trainer).pop(name, None)
+            else:
+                setattr(trainer, name, own)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            restore()
+            return replacement(method, *args, **kwargs)
+
+        setattr(trainer, name, call)
+        self._until_end.callback(restore)
+
+    def clean_up(self) -> None:
+        """Leave nothing behind: the call of `train` is over."""
+        self._until_end.close()
+
+    def write_note(self, checkpoint: str, loss_sum: Any, *, is_evaluation_due: bool) -> None:
+        """Put what it lacks beside a checkpoint; every rank does. Raises OSError.
+
+        loss_sum: a tensor, of the steps since the last log.
+        """
+        note = {
+            "train_call": self._number,
+            "loss_sum": float(loss_sum.item()),
+            "last_logged_step": self._trainer._globalstep_last_logged,
+            "is_evaluation_due": is_evaluation_due,
+        }
+        with open(os.path.join(checkpoint, _NOTE.format(rank=ranks.rank())), "w", encoding="utf-8") as file:
+            json.dump(note, file)
+
+
+@guarded(HOOK, otherwise={})
+def _read_note(checkpoint: str) -> dict[str, Any]:
+    """What we know of a checkpoint besides; nothing where it was saved without us."""
+    try:
+        with open(os.path.join(checkpoint, _NOTE.format(rank=ranks.rank())), encoding="utf-8") as file:
+            note: dict[str, Any] = json.load(file)
+    except FileNotFoundError:
+        return {}
+    return note
+
+
+@contextmanager
+def random_state(trainer: Any) -> Iterator[str]:
+    """A temporary folder, for the Trainer to load its random state of now from."""
+    folder = tempfile.mkdtemp(prefix="backprop-")
+    try:
+        trainer._save_rng_state(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
