@@ -113,33 +113,25 @@ def test_cut_by_its_timebox_and_resumed_it_is_the_run_that_was_not_cut(
 ) -> None:
     """Its second session has a whole timebox again, whatever the first one spent."""
     script = slow_example(framework_runs, pause_s=0.05)  # at least 18 s of training
-    timebox_s = 12.0
-    first = framework_runs.call(
-        "run",
-        script,
-        "--run-id",
-        "cut",
-        "-m",
-        timebox_s / 60,
-        "-c",
-        0.02,
-        "--",
-        "--epochs",
-        EPOCHS,
-        timeout_s=PATIENCE_S,
-    )
-    assert first.returncode == 0, first.stderr
-    assert framework_runs.document("cut")["status"] == "timeboxed"
+    timebox_s = 8.0  # two of them are too short, whatever a busy machine takes to import torch
+    options = ("--run-id", "cut", "-m", timebox_s / 60, "-c", 0.02)
+    done = framework_runs.call("run", script, *options, "--", "--epochs", EPOCHS, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    done = framework_runs.call("resume", "cut", timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    sessions = framework_runs.document("cut")["sessions"]
+    assert [session["status"] for session in sessions] == ["timeboxed", "timeboxed"]
+    assert sessions[1]["elapsed_s"] >= timebox_s * 2 / 3, "no more than a third of it is notice"
     while framework_runs.document("cut")["status"] == "timeboxed":
-        timebox_s *= 2  # a busy machine may have taken all of the first one to import torch
-        again = framework_runs.call("resume", "cut", "-m", timebox_s / 60, timeout_s=PATIENCE_S)
-        assert again.returncode == 0, again.stderr
+        # by less than the training takes: the session that completes it cannot have done all of it
+        timebox_s += 12
+        done = framework_runs.call("resume", "cut", "-m", timebox_s / 60, timeout_s=PATIENCE_S)
+        assert done.returncode == 0, done.stderr
     document = framework_runs.document("cut")
     assert document["status"] == "completed"
     assert document["sessions"][-1]["resumed_from"] is not None
-    assert document["sessions"][-1]["elapsed_s"] > timebox_s - sum(s["elapsed_s"] for s in document["sessions"][:-1])
     wanted = [step for step in saved_steps(document) if step % STEPS_PER_EPOCH]  # the script saves after epochs only
-    assert len(wanted) > 1, "one at the cut, and those that -c asked for"
+    assert len(wanted) > 2, "those at the cuts, and those that -c asked for"
     assert_same(framework_runs, "cut", uncut)
 
 
