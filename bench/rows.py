@@ -16,6 +16,7 @@ import psutil
 from backprop.store.index import Index
 from backprop.store.journal import Journal, TrainerLaunched
 from bench import archive
+from bench import trainer as trainers
 from bench.cards import Cards, find_cards, polling_loop
 from bench.measure import Cost, Spread, cost, interleaved, one_core, spread
 from bench.usage import Party, Usage, usage
@@ -531,10 +532,64 @@ def _view_row(place: Workbench, what: str, how: str, *words: str, touch: bool = 
     )
 
 
+# -- trainer
+
+
+def trainer(sizes: Sizes) -> list[Row]:
+    """What our part inside the trainer costs, next to others' ways to log the same two metrics."""
+    found, missing = trainers.find_peers()
+    how = f"loss and lr, as fast as it goes for {sizes.metrics_s:g} s; time of a call, over batches of 20"
+    with workbench(sizes) as place:
+        start_s = trainers.start_differences(place)
+        log, control, printed = (
+            trainers.under_backprop(place, "backprop"),
+            trainers.under_backprop(place, "should_stop"),
+            trainers.bare(place, "print"),
+        )
+        rows = [
+            Row(
+                what="time the hooks add to the start of an interpreter",
+                measured=f"{start_s.text('ms', 1000, 1)}, median ± {start_s.median_error * 1000:.2f}",
+                target="≤ 3 ms",
+                is_reached=start_s.median <= 0.003 if start_s.median_error <= 0.003 else None,
+                how=f"{start_s.count} pairs of `python -c pass` with and without them, difference of each pair",
+            ),
+            Row(
+                what="`backprop.should_stop()`, the look at what is wanted",
+                measured=control.text("µs", 1e6, 2),
+                target="< 2 µs",
+                is_reached=control.median < 2e-6,
+                how=f"in a run, as fast as it goes for {sizes.metrics_s:g} s; time of a call, over batches of 20",
+            ),
+            Row(
+                what="`backprop.log(...)` of two metrics",
+                measured=log.text("µs", 1e6, 1),
+                target="less than print",
+                is_reached=log.median < printed.median,
+                how=f"in a run: {how}",
+            ),
+            Row(
+                what="… `print(json.dumps(...), flush=True)`",
+                measured=printed.text("µs", 1e6, 1),
+                how=f"to a file: {how}",
+            ),
+        ]
+        for peer in found:
+            times = trainers.bare(place, peer.way, peer.python)
+            name = f"{peer.title} ({peer.version})"
+            rows.append(
+                Row(what=f"… {name}", measured=times.text("µs", 1e6, 1), how=how, peer=peer.title.partition(":")[0])
+            )
+    if missing:
+        rows.append(Row(what="… others", measured="-", how=f"not installed in that Python: {', '.join(missing)}"))
+    return rows
+
+
 ROWS: Mapping[str, Callable[[Sizes], list[Row]]] = {
     "start": start,
     "slow-down": slow_down,
     "ingest": ingest,
+    "trainer": trainer,
     "supervisor": supervisor,
     "governor": governor,
     "delay": delay,

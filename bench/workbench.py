@@ -32,6 +32,8 @@ class Sizes:
     """How much is measured."""
 
     start_pairs: int
+    interpreter_pairs: int
+    metrics_s: float  # for each way to log
     steady_rounds: int
     steady_steps: int
     ingest_lines: int
@@ -49,6 +51,8 @@ class Sizes:
 
 FULL = Sizes(
     start_pairs=40,
+    interpreter_pairs=200,
+    metrics_s=3.0,
     steady_rounds=24,
     steady_steps=100,
     ingest_lines=2_000_000,
@@ -65,6 +69,8 @@ FULL = Sizes(
 )
 QUICK = Sizes(
     start_pairs=4,
+    interpreter_pairs=10,
+    metrics_s=0.2,
     steady_rounds=2,
     steady_steps=50,
     ingest_lines=100_000,

@@ -62,8 +62,8 @@ def imported(path: Path) -> set[str]:
 def test_imports_run_one_way(path: Path):
     """A part knows the words, itself, and the parts below it."""
     part = path.parts[0].removesuffix(".py")
-    if part == "__init__":
-        assert imported(path) == set()
+    if path == Path("__init__.py"):
+        assert imported(path) == {"trainer"}  # lazily: see the last test
     elif part not in ANYTHING:
         assert imported(path) - WORDS - {part} <= MAY_IMPORT[part]
 

@@ -37,6 +37,15 @@ def test_the_newest_step_and_values_are_shown():
     assert progress.metrics == {"a": 4, "b": 2}
 
 
+@pytest.mark.parametrize(("lines", "is_finished"), [("fl", False), ("lf", True), ("lfl", False), ("f|l", False)])
+def test_a_script_that_begins_another_loop_has_not_finished(lines: str, is_finished: bool):
+    """The last word counts: finished (f), or listening (l) again; in one look or in two (|)."""
+    events = {"f": {"event": "finished"}, "l": {"event": "listening"}}
+    looks = [(float(now), [events[letter] for letter in look]) for now, look in enumerate(lines.split("|"))]
+    progress = metered(*looks)
+    assert (progress.is_finished, progress.is_listening) == (is_finished, not is_finished)
+
+
 def test_the_rate_of_the_first_two_looks():
     """Steps a second are those between two looks that brought steps."""
     assert metered((0, [{"step": 0}]), (2, [{"step": 100}])).steps_per_s == 50

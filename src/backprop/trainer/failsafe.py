@@ -23,11 +23,16 @@ def turn_off(what: str, error: BaseException) -> None:
     if what in _off:
         return
     _off.add(what)
+    say(
+        f"the hook for {what} is off from here on, training goes on without it: "
+        f"{type(error).__name__}: {error} (--no-hooks leaves all of them out)"
+    )
+
+
+def say(text: str) -> None:
+    """Tell the user something. Not by `warnings`, which a script may have made errors."""
     try:
-        sys.stderr.write(
-            f"backprop: the hook for {what} is off from here on, training goes on without it: "
-            f"{type(error).__name__}: {error} (--no-hooks leaves all of them out)\n"
-        )
+        sys.stderr.write(f"backprop: {text}\n")
         sys.stderr.flush()
     except Exception:  # noqa: BLE001, S110  a closed stderr, or somebody's own: nobody is there to be told
         pass

@@ -8,6 +8,7 @@ in a signal handler: it may have interrupted whoever holds the lock that saving 
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -24,6 +25,7 @@ class Interrupts:
         self._is_due = False  # a KeyboardInterrupt, once nobody saves any more
         self._is_fatal = False  # a SIGTERM that nobody announced, once nobody saves any more
         self._is_patient = 0  # somebody drives a loop, and stops at the end of a step
+        self._stays = False  # for good
         self._pid = os.getpid()
         self._before_break: Optional[Callable[[], None]] = None
 
@@ -48,6 +50,22 @@ class Interrupts:
                 yield
         finally:
             self._is_patient -= 1
+
+    def stay_patient(self) -> None:
+        """Let the process be patient for good. To be called within `patient`, when the loop ends as it was told to.
+
+        An interrupt that comes only now has nothing to ask any more, and must not break off what is done after the
+        loop, nor the end of the process.
+        """
+        self._is_patient += 1
+        if not self._stays:
+            self._stays = True
+            atexit.register(self._ignore)
+
+    def _ignore(self) -> None:
+        # Python gives up its handlers before the libraries take themselves down, which PyTorch's do for half a second
+        if os.getpid() == self._pid and signal.getsignal(signal.SIGINT) == self._interrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -76,7 +94,7 @@ class Interrupts:
             yield
         finally:
             for number, handler in before.items():
-                if signal.getsignal(number) in (self._interrupt, self._terminate):
+                if not self._stays and signal.getsignal(number) in (self._interrupt, self._terminate):
                     signal.signal(number, handler)
 
     @contextmanager

@@ -17,6 +17,8 @@ from typing import NamedTuple, Optional
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "LOCAL_RANK")
 _SIZE_VARIABLES = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
+_in_environment: dict[str, tuple[int, int]] = {}  # what the variables said, and how many variables there were then
+
 
 def rank() -> int:
     """The number of this process; 0 when it is alone."""
@@ -32,10 +34,14 @@ def _told(function: str, variables: tuple[str, ...], otherwise: int) -> int:
     dist = sys.modules.get("torch.distributed")
     if dist is not None and dist.is_available() and dist.is_initialized():
         return int(getattr(dist, function)())
-    for name in variables:
-        if (value := os.environ.get(name, "")).isdecimal():
-            return int(value)
-    return otherwise
+    # asked for at every step, and a look at four variables costs more than all the rest: again only when one was added
+    count = len(os.environ)
+    told, when = _in_environment.get(function, (otherwise, -1))
+    if when != count:
+        values = (os.environ.get(name, "") for name in variables)
+        told = next((int(value) for value in values if value.isdecimal()), otherwise)
+        _in_environment[function] = (told, count)
+    return told
 
 
 class Wish(NamedTuple):

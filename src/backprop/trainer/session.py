@@ -11,6 +11,7 @@ import errno
 import json
 import os
 from contextlib import contextmanager
+from functools import lru_cache
 from time import monotonic
 from typing import Any, Iterator, Mapping, Optional
 
@@ -72,7 +73,7 @@ class Session:
     def tell(self, **fields: Any) -> None:
         """Write an event, as one line of JSON. Only rank 0 does. Never raises: see failsafe.py."""
         if ranks.rank() == 0:
-            self._write(json.dumps(fields, default=_plain))
+            self._write(_encode(fields))
 
     @guarded(_HOOK)
     def _write(self, line: str) -> None:
@@ -89,20 +90,27 @@ class Session:
 
     def log(self, step: int, metrics: Mapping[str, Any], total_steps: Optional[int] = None) -> None:
         """Report metrics at a step. What is no number is left out."""
-        fields: dict[str, Any] = {"step": step}
+        if ranks.rank() != 0:
+            return
+        # by hand, because this is done at every step: json.dumps alone takes longer than all of this
+        line = f'{{"step": {_number_text(step)}'
         for name, value in metrics.items():
-            number = as_number(value)
-            if number is not None and name not in {"step", "event"}:
-                fields[name] = number
+            text = _number_text(value)
+            if text is not None and name not in {"step", "event"}:
+                line += f", {_quoted(name)}: {text}"
         if total_steps is not None:
-            fields["total_steps"] = total_steps
-        self.tell(**fields)
+            line += f', "total_steps": {total_steps}'
+        self._write(line + "}")
 
     def saved(self, path: str, step: Optional[int]) -> None:
         """Report a checkpoint that is whole."""
         self._answered = self._checkpoint_wanted
         self.has_news = False
         self.tell(event="checkpoint_saved", path=os.path.abspath(path), step=step)
+
+    def forgo_save(self) -> None:
+        """Save nothing for what is wanted now: it cannot be, or nothing has changed. The next wish counts again."""
+        self._answered = self._checkpoint_wanted
 
     # -- hear
 
@@ -147,6 +155,7 @@ class Session:
     def obey_stop(self) -> None:
         """Remember that the loop ends because somebody wished it."""
         self.is_stopping = True
+        self.interrupts.stay_patient()
 
     def _poll(self) -> None:
         now = monotonic()
@@ -174,11 +183,12 @@ class Session:
     # -- while a loop runs
 
     @contextmanager
-    def training(self, owner: str) -> Iterator[bool]:
+    def training(self, owner: str, *, ends_script: bool = True) -> Iterator[bool]:
         """Drive a framework's loop: within, the caller looks at `at_step_end` after every step, and obeys.
 
         Gives False, and does nothing, inside another framework's loop. When the loop was stopped on the way, this ends
-        with Stopped. owner: the framework's name.
+        with Stopped. owner: the framework's name. ends_script: False for a script that asks itself whether it was
+        stopped; this then ends as if it had not been.
         """
         if self.owner is not None:
             yield False
@@ -194,7 +204,7 @@ class Session:
                 self.tell(event="finished")
         finally:
             self.owner = None
-        if self.is_stopping:
+        if self.is_stopping and ends_script:
             raise Stopped
 
     @contextmanager
@@ -270,10 +280,24 @@ def as_number(value: Any) -> Optional[float]:
         return None
 
 
+def _number_text(value: Any) -> Optional[str]:
+    """A metric's value as JSON; None when it is no number."""
+    number = as_number(value)
+    if number is None:
+        return None
+    return repr(number) if number - number == 0 else json.dumps(number)  # NaN, Infinity
+
+
+_quoted = lru_cache(maxsize=1000)(json.dumps)  # the same few names at every step
+
+
 def _plain(value: Any) -> Any:
     """What json does not know."""
     number = as_number(value)
     return str(value) if number is None else number
+
+
+_encode = json.JSONEncoder(default=_plain).encode  # json.dumps would make one at every call
 
 
 _session: Optional[Session] = None

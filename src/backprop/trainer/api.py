@@ -1,0 +1,181 @@
+"""What a script gets that says `import backprop`: the functions of the README's "For authors".
+
+Each does nothing, at the price of a call, where no run is going on. Exceptions of what the script hands over (a model
+that cannot be saved, a folder that cannot be written) are the script's to see; those of ours are kept from it.
+"""
+
+from __future__ import annotations
+
+import os
+from types import GeneratorType
+from typing import Any, Callable, Iterable, Iterator, MutableMapping, Optional, TypeVar, Union
+
+from . import loop as loops
+from . import randomness, session_save
+from .checkpoint import check
+from .session import Session, current
+
+Batch = TypeVar("Batch")
+State = MutableMapping[str, Any]
+
+_logged_step: Optional[int] = None  # outside of loops
+_has_said_so = False
+
+
+def loop(
+    loader: Union[Iterable[Batch], Callable[[], Iterable[Batch]]],
+    *,
+    epochs: int = 1,
+    state: Optional[State] = None,
+    accumulate: int = 1,
+) -> Iterator[tuple[int, Batch]]:
+    """Epoch (from 0) and batch, of all epochs: resumed where the run was, saved on time, stopped in time.
+
+    In a resumed run the state is made what it was when this is first asked for a batch, and the batches that were done
+    are not given again. After a stop it just ends, saved: what follows can ask `should_stop()`.
+
+    loader: anything that can be iterated once an epoch, or a function that gives an epoch's batches. Of a PyTorch
+    DataLoader and of one with `state_dict()`, order and randomness are continued exactly; what else draws random
+    numbers must use the global generators, or one that is in `state`.
+    state: all that training changes. Models, optimizers and whatever has `state_dict()` and `load_state_dict()`; random
+    generators; arrays, numbers, dicts and lists. Values that cannot be changed in place (numbers, say) are replaced in
+    the dict on resume: read them from there.
+    accumulate: how many batches make a step of the optimizer. It saves and stops only in between, because gradients are
+    not saved; batches are counted from the beginning of the run.
+    """
+    if isinstance(loader, GeneratorType) and epochs > 1:
+        raise TypeError("a generator is used up after one epoch: pass the function that makes it, without calling it")
+    session = current()
+    state = {} if state is None else state
+    if session is not None:
+        check(dict(state))
+    return loops.drive(session, loader, epochs, state, accumulate)
+
+
+def log(step: Optional[int] = None, **metrics: Any) -> None:
+    """Report metrics: numbers, or what has one `item()`. Anything else is left out.
+
+    step: inside `loop` the number of the batch it gave last, from 1, unless told otherwise; outside one more than the
+    last time. A name that is no Python name: `log(**{"train/loss": loss})`.
+    """
+    session = current()
+    if session is None:
+        return
+    running = loops.last
+    total = None
+    if running is not None:
+        if not running.has_logged:
+            running.has_logged, total = True, running.total_steps
+        if step is None:
+            step = running.step
+        if "epoch" not in metrics:
+            metrics["epoch"] = running.epoch
+    elif step is None:
+        step = _next_step(session)
+    session.log(step, metrics, total)
+
+
+def _next_step(session: Session) -> int:
+    global _logged_step  # noqa: PLW0603  one count in a process
+    if _logged_step is None:
+        _logged_step = session.resume_step or 0
+    _logged_step += 1
+    return _logged_step
+
+
+def params(**values: Any) -> None:
+    """Report parameters of the run; they win over what the script's arguments look like."""
+    session = current()
+    if session is not None:
+        session.tell(event="params", params=values)
+
+
+def resume_from() -> Optional[str]:
+    """The checkpoint to continue from; None where there is none. `loop` and `load` ask by themselves."""
+    session = current()
+    return None if session is None else session.resume_from
+
+
+def checkpoint_due() -> bool:
+    """Whether a checkpoint is wanted, and none was saved since. In `loop` there is no need to ask."""
+    session = current()
+    if session is None:
+        return False
+    _say_that_we_listen(session)
+    return session.checkpoint_due()
+
+
+def should_stop() -> bool:
+    """Whether to end: finish the step, save, leave. After `loop`: whether it was stopped before its end.
+
+    Costs less than a microsecond. Several processes that train together get different answers at the same step: there,
+    use `loop`.
+    """
+    session = current()
+    if session is None:
+        return False
+    _say_that_we_listen(session)
+    if loops.last is not None and loops.last.is_finished:
+        return False  # a stop that comes after training's own end stops nothing
+    return session.is_stopping or session.should_stop()
+
+
+def _say_that_we_listen(session: Session) -> None:
+    """Once, so that the supervisor warns us early. Loops do so themselves."""
+    global _has_said_so  # noqa: PLW0603  once in a process
+    if not _has_said_so and session.owner is None and loops.last is None:
+        _has_said_so = True
+        session.tell(event="listening")
+
+
+def time_left_s() -> float:
+    """Seconds until the timebox of this session ends, at least 0; infinity outside a run."""
+    session = current()
+    return float("inf") if session is None else session.time_left_s()
+
+
+def progress() -> float:
+    """How much of this session's timebox is over, 0 to 1, for schedules that must end with it; 0 outside a run."""
+    session = current()
+    if session is None or session.timebox_s <= 0:
+        return 0.0
+    return min(1.0, max(0.0, 1.0 - session.time_left_s() / session.timebox_s))
+
+
+def save(state: State, step: Optional[int] = None, *, path: Union[str, os.PathLike[str], None] = None) -> Optional[str]:
+    """Where a checkpoint was saved and reported: whole or not at all, random states included. None outside a run.
+
+    state: as in `loop`. step: may be left out in `loop`. path: instead of backprop-checkpoints/<run>/step-N.pt in the
+    working directory (`.pkl` where PyTorch is not loaded). Within `loop`, save after the batch's update; only a save of
+    the loop's own state is reported, because only from that can it continue. All processes of a training must call
+    this; rank 0 writes. Raises OSError, and what pickling raises.
+    """
+    session = current()
+    if session is None:
+        return None
+    where = None if path is None else os.fspath(path)
+    running = loops.last if session.owner == loops.NAME else None
+    if running is not None and state is running.state:
+        return running.save(where)
+    if step is None:
+        if running is None:
+            raise TypeError("save() needs the step, outside of backprop.loop")
+        step = running.step
+    return session_save.save(session, state, step, path=where, is_reported=running is None)
+
+
+def load(state: State, path: Union[str, os.PathLike[str], None] = None) -> int:
+    """The step of a checkpoint, after the state was made what it was then, and the random states with it.
+
+    path: instead of `resume_from()`; where that is None, the state stays as it is, and the step is 0. What `save` and
+    `loop` wrote is pickled: load only what you trust. Raises OSError, ValueError for a file that they did not write,
+    and what unpickling raises.
+    """
+    where = resume_from() if path is None else os.fspath(path)
+    if where is None:
+        return 0
+    saved = session_save.read(where)
+    session_save.restore(state, saved)
+    randomness.put_back(saved["random"])
+    step: int = saved["step"]
+    return step
