@@ -395,9 +395,29 @@ def test_a_loop_of_ones_own_saves_stops_and_resumes(runs: Runs):
     assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
     assert running.wait(PATIENCE_S) == 0
     assert not (runs.work / "result.json").exists()
+    assert runs.document("r")["exit_code"] == 0
     assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
     assert (runs.work / "result.json").read_bytes() == expected
     assert saved_steps(runs) == [13]
+
+
+def test_who_asks_is_not_interrupted(runs: Runs):
+    """After should_stop was called, a first SIGINT is its answer; a second one is a KeyboardInterrupt."""
+    out = run(
+        runs,
+        """
+        import backprop
+        assert not backprop.should_stop()
+        os.kill(os.getpid(), signal.SIGINT)
+        print(backprop.should_stop())
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("enough")
+        """,
+    )
+    assert out.split() == ["True", "enough"]
 
 
 def test_log_counts_steps_and_takes_only_numbers(runs: Runs):

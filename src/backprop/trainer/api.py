@@ -108,24 +108,28 @@ def checkpoint_due() -> bool:
 def should_stop() -> bool:
     """Whether to end: finish the step, save, leave. After `loop`: whether it was stopped before its end.
 
-    Costs less than a microsecond. Several processes that train together get different answers at the same step: there,
+    Who asks is not interrupted: from the first call on, a first SIGINT only makes this True. Costs less than a microsecond. Several processes that train together get different answers at the same step: there,
     use `loop`.
     """
     session = current()
     if session is None:
         return False
-    _say_that_we_listen(session)
     if loops.last is not None and loops.last.is_finished:
         return False  # a stop that comes after training's own end stops nothing
+    if _say_that_we_listen(session):
+        session.interrupts.stay_patient()
     return session.is_stopping or session.should_stop()
 
 
-def _say_that_we_listen(session: Session) -> None:
-    """Once, so that the supervisor warns us early. Loops do so themselves."""
+def _say_that_we_listen(session: Session) -> bool:
+    """Whether this script drives a loop of its own. The supervisor then hears once that it is to warn us early."""
     global _has_said_so  # noqa: PLW0603  once in a process
-    if not _has_said_so and session.owner is None and loops.last is None:
+    if session.owner is not None or loops.last is not None:
+        return False
+    if not _has_said_so:
         _has_said_so = True
         session.tell(event="listening")
+    return True
 
 
 def time_left_s() -> float:

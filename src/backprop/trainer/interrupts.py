@@ -52,14 +52,16 @@ class Interrupts:
             self._is_patient -= 1
 
     def stay_patient(self) -> None:
-        """Let the process be patient for good. To be called within `patient`, when the loop ends as it was told to.
+        """Be patient for good, because the script asks by itself, or because a loop ends as it was told to.
 
-        An interrupt that comes only now has nothing to ask any more, and must not break off what is done after the
+        An interrupt that comes after that has nothing to ask any more, and must not break off what is done after the
         loop, nor the end of the process.
         """
+        if self._stays:
+            return
+        self._stays = True
         self._is_patient += 1
-        if not self._stays:
-            self._stays = True
+        with self._caught():
             atexit.register(self._ignore)
 
     def _ignore(self) -> None:
