@@ -108,8 +108,8 @@ def checkpoint_due() -> bool:
 def should_stop() -> bool:
     """Whether to end: finish the step, save, leave. After `loop`: whether it was stopped before its end.
 
-    Who asks is not interrupted: from the first call on, a first SIGINT only makes this True. Costs less than a microsecond. Several processes that train together get different answers at the same step: there,
-    use `loop`.
+    Who asks is not interrupted: from the first call on, a first SIGINT only makes this True. Costs less than a
+    microsecond. Several processes that train together get different answers at the same step: there, use `loop`.
     """
     session = current()
     if session is None:
