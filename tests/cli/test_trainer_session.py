@@ -1,9 +1,13 @@
 """What a hook relies on: told early, stopped at the end of a step, never broken off in the middle of a save."""
 
 import json
+import os
+import signal
+from pathlib import Path
 
 import pytest
 
+from backprop.trainer.ranks import Agreement, Wish
 from tests.conftest import Runs, wait_for
 
 # the smallest framework there could be, with its hook: steps of `step_s`, saves of `save_s`
@@ -150,6 +154,51 @@ def test_signals_outside_a_loop_are_as_without_us(runs: Runs):
     """
     document = ends(runs, body, code=143)
     assert document["reason"] == "killed by SIGTERM, which Backprop did not send"
+
+
+def test_an_interrupt_of_somebody_elses_is_no_completed_training(runs: Runs):
+    """It is saved at the end of the step; but a loop that was cut short must not look as if it had been completed."""
+    runs.script(LOOP + "    print(os.getpid(), flush=True)\n    loop(100_000, 0.01)")
+    running = runs.start("run", "train.py", "--run-id", "r")
+    wait_for(lambda: runs.document("r")["last_step"] if runs.output("r") else None)
+    os.kill(int(runs.output("r")), signal.SIGINT)
+    assert running.wait(20) == 130
+    document = runs.document("r")
+    assert (document["status"], document["reason"]) == ("failed", "killed by SIGINT, which Backprop did not send")
+    assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [document["last_step"]]
+
+
+def test_a_launcher_that_dies_of_the_interrupt_does_not_take_the_save_with_it(runs: Runs):
+    """SIGINT goes to the root alone; what it leaves behind gets SIGTERM, and still makes its step and its save."""
+    body = """
+    if len(sys.argv) == 1:
+        sys.exit(subprocess.Popen([sys.executable, "train.py", "child"]).wait())
+    with session.training("loop"):
+        session.at_step_end(1)
+        session.at_step_end(2)
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            pass
+        assert session.at_step_end(3).stop
+        save(3, 0)
+        session.obey_stop()
+    """
+    document = ends(runs, body, "-m", 0.03)
+    assert document["status"] == "timeboxed"
+    assert [entry["signal"] for entry in runs.journal("r") if entry["event"] == "signalled"] == ["SIGINT", "SIGTERM"]
+    assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [3]
+
+
+def test_what_was_agreed_for_a_loop_is_not_for_the_next(tmp_path: Path):
+    """A step that never came in the first loop neither stops the second one nor keeps it from being stopped."""
+    ranks = [Agreement(str(tmp_path / "agreed")) for _ in range(2)]
+    stop = Wish(stop=True)
+    assert [rank.settle(100, stop) for rank in ranks] == [Wish(), Wish()]  # agreed for step 101
+    for rank in ranks:
+        rank.forget()
+    assert [rank.settle(101, Wish()) for rank in ranks] == [Wish(), Wish()]
+    assert [rank.settle(1, stop) for rank in ranks] == [Wish(), Wish()]
+    assert [rank.settle(2, stop) for rank in ranks] == [stop, stop]
 
 
 def test_handlers_of_the_scripts_own_stay(runs: Runs):

@@ -19,7 +19,9 @@ from typing import Any, Callable, Iterator, Optional
 class Interrupts:
     """What was asked by signal so far. Handlers of the script's own are left alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_stop_wanted: Callable[[], bool]) -> None:
+        """is_stop_wanted: whether the supervisor wants us to stop, as of now."""
+        self._is_stop_wanted = is_stop_wanted
         self.is_asked = False
         self._is_held = 0  # somebody saves
         self._is_due = False  # a KeyboardInterrupt, once nobody saves any more
@@ -131,9 +133,14 @@ class Interrupts:
         self._break_off()
 
     def _terminate(self, number: int, _: Any) -> None:
-        if os.getpid() == self._pid and self.is_asked:
+        if os.getpid() != self._pid:
+            _die(number)
+        if self.is_asked:
             self._break_off()
-        elif os.getpid() == self._pid and self._is_held:
+        elif self._is_patient and self._is_stop_wanted():
+            # whoever started us died of the SIGINT that was meant for all of us, as `accelerate launch` does
+            self.is_asked = True
+        elif self._is_held:
             self._is_fatal = True
         else:
             _die(number)

@@ -19,7 +19,7 @@ from typing import Any, Callable, Optional
 from . import keras_state, ranks, statefile
 from .failsafe import guarded, is_off
 from .keras_feed import Feed
-from .session import Session, Stopped, as_number
+from .session import Session, as_number
 
 HOOK = "keras"
 FORMAT = "backprop keras 1"
@@ -258,7 +258,7 @@ class Fit:
 
     def _stop(self) -> None:
         self._session.obey_stop()
-        raise Stopped
+        self._session.end_script()
 
     @guarded(HOOK)
     def validation_begins(self) -> None:

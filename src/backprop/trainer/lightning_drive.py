@@ -21,7 +21,7 @@ from .failsafe import guarded
 from .lightning_files import at_once, is_in, is_late, remove, settle
 from .lightning_place import KEY, Place
 from .ranks import world_size
-from .session import Session, Stopped
+from .session import Session
 
 _KEPT = 2  # of our own checkpoints: the newest, and one more should it be damaged
 _TELL_STEP_EVERY_S = 1.0  # where the script logs more seldom: the live line wants to know
@@ -140,7 +140,7 @@ class Drive:
         # by exception, as Lightning itself leaves after SIGTERM: with trainer.should_stop it would first validate, end
         # the epoch and the training, with all hooks, logs and checkpoints that belong to a training that is done
         self._session.obey_stop()
-        raise Stopped
+        self._session.end_script()
 
     # -- validation
 

@@ -73,6 +73,11 @@ class Agreement:
             self._propose(step + 1, wish)
         return due
 
+    def forget(self) -> None:
+        """Begin a loop: what was said for a step of an earlier one, and maybe never came up there, is over."""
+        self._read()
+        self._at_step = None
+
     def _propose(self, step: int, wish: Wish) -> None:
         draft = f"{self._path}.new"
         with open(draft, "w", encoding="utf-8") as file:

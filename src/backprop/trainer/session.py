@@ -13,7 +13,7 @@ import os
 from contextlib import contextmanager
 from functools import lru_cache
 from time import monotonic
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping, NoReturn, Optional
 
 from . import ranks
 from .failsafe import guarded, turn_off
@@ -52,7 +52,7 @@ class Session:
         self.resume_from = environment.get("BACKPROP_RESUME_FROM")
         step = environment.get("BACKPROP_RESUME_STEP")
         self.resume_step = None if step is None else int(step)  # that resume_from was reported for, where known
-        self.interrupts = Interrupts()
+        self.interrupts = Interrupts(self.is_stop_wanted)
         self.owner: Optional[str] = None  # the framework whose loop is running; others keep quiet
         self.is_stopping = False  # somebody's loop has obeyed a wish to stop
         self.has_news = False  # something was trained since the last checkpoint was reported
@@ -152,10 +152,29 @@ class Session:
     def _agreed(self, step: int, wish: Wish) -> Wish:
         return self.agreement.settle(step, wish)
 
+    @guarded("distributed training")
+    def _forget_agreement(self) -> None:
+        self.agreement.forget()
+
     def obey_stop(self) -> None:
         """Remember that the loop ends because somebody wished it."""
         self.is_stopping = True
         self.interrupts.stay_patient()
+
+    def end_script(self) -> NoReturn:
+        """End the script where its loop was stopped: by Stopped, if that was the supervisor's wish.
+
+        Else by KeyboardInterrupt: somebody sent SIGINT to this very process, and what would have ended it without us
+        must not pass for a training that was completed.
+        """
+        if self.is_stop_wanted():
+            raise Stopped
+        raise KeyboardInterrupt
+
+    def is_stop_wanted(self) -> bool:
+        """Whether the supervisor wants us to stop, as of now."""
+        self._read_control()
+        return self._stop_wanted
 
     def _poll(self) -> None:
         now = monotonic()
@@ -195,6 +214,7 @@ class Session:
             return
         self.owner = owner
         self.is_stopping = False
+        self._forget_agreement()
         self.pace.begin(monotonic())
         self._tell_pace()
         try:
@@ -205,7 +225,7 @@ class Session:
         finally:
             self.owner = None
         if self.is_stopping and ends_script:
-            raise Stopped
+            self.end_script()
 
     @contextmanager
     def saving(self) -> Iterator[None]:
