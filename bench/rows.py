@@ -561,7 +561,7 @@ def trainer(sizes: Sizes) -> list[Row]:
                 measured=control.text("µs", 1e6, 2),
                 target="< 2 µs",
                 is_reached=control.median < 2e-6,
-                how=f"in a run, as fast as it goes for {sizes.metrics_s:g} s or 20,000 calls; time of a call, over batches of 20",
+                how=f"in a run, for {sizes.metrics_s:g} s or 20,000 calls; time of a call, over batches of 20",
             ),
             Row(
                 what="`backprop.log(...)` of two metrics",

@@ -19,7 +19,8 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import keras
 import numpy as np
-from _backprop_trainer import keras_fit, session
+from _backprop_trainer import session
+from _backprop_trainer.hooks import keras_fit
 from _backprop_trainer.interrupts import Interrupts
 
 BACKEND = keras.backend.backend()
@@ -224,7 +225,7 @@ def session_of_its_own(train, folder, resume_from, cut):
     os.chdir(folder)
     here = session.current()
     here.resume_from, here._events_path, here._fd = resume_from, str(folder / "events"), None
-    here.interrupts = Interrupts()  # it knows its process
+    here.interrupts = Interrupts(here.is_stop_wanted)  # it knows its process
     KERAS_STORY.folder = str(folder / "checkpoints")
     if BACKEND == "torch":
         import torch

@@ -2,13 +2,13 @@
 
     site/sitecustomize.py   Python runs it at its start, because the supervisor puts site/ in front of PYTHONPATH
       imports.py            waits for a framework to be imported, and only then lets its hook in
-        huggingface.py ...  one hook a framework
-      session.py            the link with the supervisor that all of them share
-    api.py                  what a script gets that says `import backprop`
-      loop.py               its loop over epochs and batches
-      session_save.py       a save of a session: by rank 0, with a part of each other rank, reported
-      checkpoint.py         state <-> file
-      randomness.py         random states, taken and put back
+        hooks/              one hook a framework: drives its loop as the supervisor wishes
+    api.py, loop.py         what a script gets that says `import backprop`
+    session.py              the link with the supervisor that all of them share
+      interrupts.py         signals wait for the end of a step or a save
+      ranks.py              all processes of a training do the same at the same step
+    session_save.py         the API's checkpoints: checkpoint.py is what is in them
+    randomness.py, files.py random states; files that are whole or not there
 
 In a script that Backprop runs this package goes by the name `_backprop_trainer`, and the rest of Backprop is not there:
 it may live in another environment, of another Python, and a script may well have a `backprop.py` of its own. Hence

@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 from typing import Any, Iterator, MutableMapping
 
-from . import randomness
+from . import files, randomness
 
 FORMAT = "backprop-1"  # what our files say of themselves
 
@@ -118,24 +118,8 @@ def suffix() -> str:
 
 def write(path: str, payload: dict[str, Any]) -> None:
     """Write a file that is whole or not there, whenever power fails. Raises OSError, and what pickling raises."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    draft = f"{path}.new-{os.getpid()}"
-    try:
-        with open(draft, "wb") as file:
-            _dump({"format": FORMAT, **payload}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        if os.path.exists(draft):
-            os.unlink(draft)
-        raise
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with files.whole(path) as file:
+        _dump({"format": FORMAT, **payload}, file)
 
 
 def read(path: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ HOOKS: dict[str, str] = {
     "transformers.trainer": "huggingface",
 }
 
-_PACKAGE = "_backprop_trainer"
+_PACKAGE = "_backprop_trainer.hooks"
 
 
 def install() -> None:

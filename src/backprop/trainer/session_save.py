@@ -12,9 +12,9 @@ from typing import Any, Iterable, Mapping, MutableMapping, Optional
 
 from . import checkpoint, randomness, ranks
 from .failsafe import say
+from .files import FOLDER
 from .session import Session
 
-FOLDER = "backprop-checkpoints"  # in the working directory
 _OF_EACH_RANK = ("random", "epoch_began", "loader")
 
 

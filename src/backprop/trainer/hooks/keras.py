@@ -15,9 +15,9 @@ import inspect
 import sys
 from typing import Any, Callable, Optional
 
-from .failsafe import guarded, is_off
+from ..failsafe import guarded, is_off
+from ..session import current
 from .keras_fit import Fit, Story
-from .session import current
 
 HOOK = "keras"
 

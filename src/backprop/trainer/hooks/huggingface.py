@@ -13,11 +13,11 @@ import functools
 from contextlib import ExitStack
 from typing import Any, Callable, Optional
 
-from . import session as sessions
-from .failsafe import is_off
+from .. import session as sessions
+from ..failsafe import is_off
+from ..session import Session
 from .huggingface_loop import EvaluationCut, Loop
 from .huggingface_resume import HOOK, Continuation
-from .session import Session
 
 _loop: Optional[Loop] = None  # the call of `train` that is going on
 _train_calls = 0  # so far in this process

@@ -21,11 +21,11 @@ import sys
 import threading
 from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
-from .failsafe import is_off
-from .ranks import rank
-from .session import Session, current
+from .. import files
+from ..failsafe import is_off
+from ..ranks import rank
+from ..session import Session, current
 
-FOLDER = "backprop-checkpoints"
 _ABOUT = "backprop.json"
 _STATE = "state.pickle"
 
@@ -103,7 +103,7 @@ class Call:
         name = f"{self.library}-round-{rounds:06}.zip"
         if self.number > 1:
             name = f"{self.library}-call-{self.number}-round-{rounds:06}.zip"
-        path = os.path.join(_working_folder, FOLDER, self.session.run_id, name)
+        path = os.path.join(_working_folder, files.FOLDER, self.session.run_id, name)
         try:
             self._write(path, saved)
         except OSError as error:  # a full disk: what was asked for besides the save is done nevertheless
@@ -120,22 +120,10 @@ class Call:
             "call": self.number,
             "rounds": saved.rounds,
         }
-        folder = os.path.dirname(path)
-        os.makedirs(folder, exist_ok=True)
-        draft = f"{path}.new"
-        with open(draft, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-                archive.writestr(_ABOUT, json.dumps(about))
-                archive.writestr(_STATE, pickle.dumps((saved.evaluations, saved.callbacks)))
-                archive.writestr(self._model_name, saved.model)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        folder_fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(folder_fd)
-        finally:
-            os.close(folder_fd)
+        with files.whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.writestr(_ABOUT, json.dumps(about))
+            archive.writestr(_STATE, pickle.dumps((saved.evaluations, saved.callbacks)))
+            archive.writestr(self._model_name, saved.model)
 
 
 def begin(library: str, suffix: str) -> Optional[Call]:

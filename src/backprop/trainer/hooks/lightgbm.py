@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
+from ..failsafe import guarded
 from . import boosting
 from .boosting import Call
-from .failsafe import guarded
 from .lightgbm_replay import FIRST, Replay, State
 
 _LIBRARY = "lightgbm"

@@ -16,9 +16,9 @@ import tempfile
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, Optional
 
-from . import ranks
-from .failsafe import guarded
-from .session import Session
+from .. import ranks
+from ..failsafe import guarded
+from ..session import Session
 
 HOOK = "transformers"
 _STATE = "trainer_state.json"  # TRAINER_STATE_NAME

@@ -1,4 +1,4 @@
-"""What makes up a Keras model in training, and the callbacks beside it, as plain data and arrays: see statefile.py.
+"""What makes up a Keras model in training, and the callbacks beside it, as plain data and arrays: see keras_file.py.
 
 Keras's own trainer for JAX is a pure function of four lists of variables (backend/jax/trainer.py, `_get_jax_state`):
 they are the whole state of a model, seed generators included, whatever the backend. Beside them there are PyTorch's
@@ -11,8 +11,8 @@ import json
 import sys
 from typing import Any
 
-from . import randomness
-from .statefile import UnplainError, encode, later
+from .. import randomness
+from .keras_file import UnplainError, encode, later
 
 _NOT_STATE = {"params", "_model", "model"}  # of a callback: what Keras gives it
 

@@ -33,16 +33,6 @@ def at_once(strategy: Any) -> Iterator[None]:
         strategy.checkpoint_io = late
 
 
-def settle(draft: str, path: str) -> None:
-    """Give a whole checkpoint its name."""
-    if os.path.isfile(draft):
-        with open(draft, "rb") as file:
-            os.fsync(file.fileno())
-    if os.path.isdir(path):
-        shutil.rmtree(path)
-    os.replace(draft, path)
-
-
 def remove(path: str) -> None:
     """Remove a checkpoint, if it is there."""
     if os.path.isdir(path):

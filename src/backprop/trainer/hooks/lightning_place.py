@@ -14,9 +14,9 @@ import operator
 import sys
 from typing import Any, Callable, Iterator, Optional
 
-from . import randomness
-from .failsafe import guarded
-from .ranks import rank, world_size
+from .. import randomness
+from ..failsafe import guarded
+from ..ranks import rank, world_size
 
 KEY = "backprop"  # our entry in a checkpoint; Lightning, and scripts without Backprop, pass over it
 _METRICS = "Lightning's metrics across sessions"

@@ -15,11 +15,11 @@ import sys
 from contextlib import ExitStack, contextmanager
 from typing import Any, Iterator, Optional
 
-from . import ranks
-from .failsafe import guarded
+from .. import ranks
+from ..failsafe import guarded
+from ..ranks import Agreement, Wish
+from ..session import Session
 from .huggingface_resume import HOOK, Continuation, random_state
-from .ranks import Agreement, Wish
-from .session import Session
 
 
 class EvaluationCut(BaseException):

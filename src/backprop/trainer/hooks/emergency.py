@@ -13,11 +13,10 @@ It is no format of the script's own: a person can load it, and nothing resumes f
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from typing import Any, Callable
 
-from . import ranks
+from .. import files, randomness, ranks
 
 
 class UnsaveableError(Exception):
@@ -41,7 +40,7 @@ def find_models(optimizers: list[Any]) -> list[Any]:
     return sorted((module for module in modules if id(module) in sizes), key=lambda module: -sizes[id(module)])
 
 
-def save(path: str, write: Callable[[Any, str], None], step: int, optimizers: list[Any], models: list[Any]) -> None:
+def save(path: str, write: Callable[[Any, Any], None], step: int, optimizers: list[Any], models: list[Any]) -> None:
     """Write the file, whole or not at all.
 
     write: torch.save as it was before anybody wrapped it. Raises UnsaveableError, and whatever state_dict() raises.
@@ -63,27 +62,16 @@ def save(path: str, write: Callable[[Any, str], None], step: int, optimizers: li
         ],
         "random": random_states(),
     }
-    draft = f"{path}.new"
-    try:
-        write(content, draft)
-        with open(draft, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        if os.path.exists(draft):  # a full disk
-            os.unlink(draft)
+    with files.whole(path) as file:
+        write(content, file)
 
 
 def random_states() -> dict[str, Any]:
     """Those of all generators that this process has loaded, as plain values and tensors."""
-    torch = sys.modules["torch"]
-    states: dict[str, Any] = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    if "random" in sys.modules:
-        states["python"] = sys.modules["random"].getstate()
-    if "numpy.random" in sys.modules:
-        kind, keys, *rest = sys.modules["numpy.random"].get_state()
+    states = randomness.take()
+    del states["generators"]
+    if "numpy" in states:
+        kind, keys, *rest = states["numpy"]
         states["numpy"] = (kind, keys.tolist(), *rest)  # torch.load takes no arrays unless told to trust the file
     return states
 

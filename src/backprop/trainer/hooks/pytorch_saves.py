@@ -13,7 +13,7 @@ import shutil
 import weakref
 from typing import Any, Callable, NamedTuple, Optional
 
-from .failsafe import guarded
+from ..failsafe import guarded
 
 HOOK = "saves of PyTorch"
 # wrong at worst about when it is reported

@@ -16,10 +16,10 @@ import os
 import sys
 from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
-from .boosting import FOLDER
-from .failsafe import guarded
-from .ranks import rank
-from .session import current
+from ..failsafe import guarded
+from ..files import FOLDER
+from ..ranks import rank
+from ..session import current
 
 _HOOK = "resume flags"
 _NAMES = {

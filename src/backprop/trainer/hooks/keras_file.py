@@ -8,9 +8,10 @@ tuples, and dictionaries may have any plain keys.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from typing import Any, Callable
+
+from .. import files
 
 _TREE = "tree.json"
 _MAX_DEPTH = 24  # deeper is no state, but somebody's object graph that runs in a circle
@@ -28,22 +29,11 @@ def write(path: str, tree: Any) -> None:
     """
     arrays: list[Any] = []
     text = json.dumps(encode(tree, arrays))
-    draft = f"{path}.new"
-    try:
-        with open(draft, "wb") as file:
-            with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
-                archive.writestr(_TREE, text)
-                for number, array in enumerate(arrays):
-                    with archive.open(f"{number}.npy", "w", force_zip64=True) as member:
-                        _write_array(member, array() if callable(array) else array)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        if os.path.exists(draft):
-            os.unlink(draft)
-        raise
-    _sync_folder(os.path.dirname(path) or ".")
+    with files.whole(path) as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+        archive.writestr(_TREE, text)
+        for number, array in enumerate(arrays):
+            with archive.open(f"{number}.npy", "w", force_zip64=True) as member:
+                _write_array(member, array() if callable(array) else array)
 
 
 def read(path: str) -> Any:
@@ -124,12 +114,3 @@ def later(give: Callable[[], Any]) -> Callable[[], Any]:
 
     call.gives_array = True  # type: ignore[attr-defined]
     return call
-
-
-def _sync_folder(folder: str) -> None:
-    # the new name is on the disk only when its folder is
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -15,10 +15,10 @@ import sys
 import zipfile
 from typing import Any, Callable, Optional
 
-from .failsafe import guarded
+from ..failsafe import guarded
+from ..session import Session, current
 from .lightning_drive import Drive
 from .lightning_place import Place, fit_mark
-from .session import Session, current
 
 NAME = "Lightning"
 

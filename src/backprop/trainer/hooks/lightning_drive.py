@@ -16,12 +16,13 @@ import warnings
 from time import monotonic
 from typing import Any, Callable, Optional
 
-from . import randomness
-from .failsafe import guarded
-from .lightning_files import at_once, is_in, is_late, remove, settle
+from .. import randomness
+from ..failsafe import guarded
+from ..files import FOLDER, settle
+from ..ranks import world_size
+from ..session import Session
+from .lightning_files import at_once, is_in, is_late, remove
 from .lightning_place import KEY, Place
-from .ranks import world_size
-from .session import Session
 
 _KEPT = 2  # of our own checkpoints: the newest, and one more should it be damaged
 _TELL_STEP_EVERY_S = 1.0  # where the script logs more seldom: the live line wants to know
@@ -179,7 +180,7 @@ class Drive:
     def _folder(self) -> str:
         root = str(self._trainer.default_root_dir)
         # two runs that train in one folder must not overwrite each other's; what is far away cannot be renamed
-        return os.path.join(os.getcwd() if "://" in root else root, "backprop-checkpoints", self._session.run_id)
+        return os.path.join(os.getcwd() if "://" in root else root, FOLDER, self._session.run_id)
 
     def _save(self, moment: _Moment) -> None:
         """Save through the Trainer, under a name that only a whole checkpoint gets. On all ranks."""

@@ -16,11 +16,13 @@ from contextlib import nullcontext
 from time import monotonic
 from typing import Any, ContextManager, Optional
 
-from . import emergency, ranks, states
-from .failsafe import guarded
-from .saves import HOOK as SAVES
-from .saves import Saves
-from .session import Session, current
+from .. import ranks
+from ..failsafe import guarded
+from ..session import Session, current
+from . import emergency
+from . import pytorch_states as states
+from .pytorch_saves import HOOK as SAVES
+from .pytorch_saves import Saves
 
 LOOK_EVERY_S = 0.25
 _STEPS = "steps of PyTorch's optimizers"

@@ -16,10 +16,13 @@ import sys
 from time import monotonic
 from typing import Any, Callable, Optional
 
-from . import keras_state, ranks, statefile
-from .failsafe import guarded, is_off
+from .. import ranks
+from ..failsafe import guarded, is_off
+from ..files import FOLDER
+from ..session import Session, as_number
+from . import keras_file as statefile
+from . import keras_state
 from .keras_feed import Feed
-from .session import Session, as_number
 
 HOOK = "keras"
 FORMAT = "backprop keras 1"
@@ -33,7 +36,7 @@ class Story:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.folder = os.path.join(os.getcwd(), "backprop-checkpoints", session.run_id)
+        self.folder = os.path.join(os.getcwd(), FOLDER, session.run_id)
         self.step = 0  # batches trained by all fits so far
         self._fits = 0
         self._is_looked_for = False

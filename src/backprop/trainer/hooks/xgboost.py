@@ -15,9 +15,9 @@ from collections import OrderedDict
 from functools import wraps
 from typing import Any, Mapping, Optional, Sequence
 
+from ..failsafe import guarded
 from . import boosting
 from .boosting import Call
-from .failsafe import guarded
 
 _LIBRARY = "xgboost"
 _REPLAYED = {"EarlyStopping", "LearningRateScheduler"}  # what they do follows from the evaluations alone
