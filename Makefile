@@ -16,7 +16,7 @@ test: $(INSTALLED)  ## all tests but those that need a framework
 	$(BIN)/python -m pytest --ignore tests/frameworks
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
-	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest tests/frameworks
+	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 2 tests/frameworks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
