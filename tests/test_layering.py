@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "recovery": {"provenance", "recorder", "store", "supervisor"},
     "ending": set(),
     "trainer": set(),
-    "environment": {"governor", "store", "supervisor"},
+    "environment": {"governor", "store", "supervisor", "trainer"},
     "watchman": {"governor", "supervisor"},
     "runner": {
         "command",

@@ -9,9 +9,15 @@ from backprop.governor import devices
 from backprop.records import Gpu, Limits, RunSpec, Source
 from backprop.store.rundir import RunDir
 from backprop.supervisor.launch import RUN_DIR_VARIABLE
+from backprop.trainer import ranks
 
 HOOKS_FOLDER = Path(__file__).with_name("trainer") / "site"  # its sitecustomize.py begins our part in the trainer
-_OF_ANOTHER_SESSION = {"BACKPROP_RESUME_FROM", "BACKPROP_RESUME_STEP", "BACKPROP_CHECKPOINT_EVERY_S"}
+_OF_ANOTHER_SESSION = {
+    "BACKPROP_RESUME_FROM",
+    "BACKPROP_RESUME_STEP",
+    "BACKPROP_CHECKPOINT_EVERY_S",
+    ranks.OUTER_VARIABLE,
+}
 
 
 class Resumed(NamedTuple):
@@ -50,14 +56,19 @@ def for_trainer(
         environment["BACKPROP_RESUME_FROM"] = resumed.path
         if resumed.step is not None:
             environment["BACKPROP_RESUME_STEP"] = str(resumed.step)
+    if outer := [f"{name}={os.environ[name]}" for name in ranks.VARIABLES if name in os.environ]:
+        environment[ranks.OUTER_VARIABLE] = ",".join(outer)
+    # within another run it is there already, and another run may want it or not
+    path = _without(str(HOOKS_FOLDER), environment.pop("PYTHONPATH", None))
     if spec.hooks:
-        environment["PYTHONPATH"] = _before(str(HOOKS_FOLDER), environment.get("PYTHONPATH"))
+        path = [str(HOOKS_FOLDER), *path]
+    if path:
+        environment["PYTHONPATH"] = os.pathsep.join(path)
     environment |= devices.environment_for(gpus)
     environment |= devices.allocator_environment(limits, gpus or (), spec.framework, spec.python, environment)
     return environment
 
 
-def _before(folder: str, search_path: str | None) -> str:
-    """A search path that begins with this folder; an empty entry is the working folder and stays."""
-    others = [entry for entry in search_path.split(os.pathsep) if entry != folder] if search_path else []
-    return os.pathsep.join([folder, *others])
+def _without(folder: str, search_path: str | None) -> list[str]:
+    """The entries of a search path but this folder; an empty entry is the working folder and stays."""
+    return [entry for entry in search_path.split(os.pathsep) if entry != folder] if search_path else []

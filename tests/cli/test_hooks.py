@@ -49,6 +49,14 @@ def test_no_hooks(runs: Runs):
     assert outcome(runs, "--hooks", "train.py") == "hooks\n"
 
 
+def test_no_hooks_within_another_run(runs: Runs):
+    """Each run has them or not, whatever the run has that started it."""
+    runs.script(SEES_HOOKS, "inner.py")
+    runs.script('sys.exit(subprocess.run([sys.argv[1], "run", *sys.argv[2:], "inner.py"]).returncode)')
+    assert outcome(runs, "train.py", "--", BACKPROP, "--no-hooks") == "none\n"
+    assert outcome(runs, "--no-hooks", "train.py", "--", BACKPROP) == "hooks\n"
+
+
 def test_the_search_path_of_the_script_stays(runs: Runs):
     """What the user put on PYTHONPATH is there, in its order, behind our folder alone."""
     runs.script("print(*[entry for entry in sys.path if entry.startswith('/some/')], sys.path[0])")
@@ -155,6 +163,34 @@ def test_a_hooked_module_keeps_its_loader(runs: Runs):
     assert outcome(runs, "train.py") == "SourceFileLoader value = 1\n"
 
 
+def test_a_loader_that_serves_several_modules_is_left_whole(runs: Runs):
+    """Some finders are the loader of all that they find."""
+    runs.script(
+        """
+        from importlib.machinery import ModuleSpec
+        from _backprop_trainer import imports
+        imports.HOOKS["made_a"] = "no_such_module"
+
+        class Maker:
+            def find_spec(self, name, path=None, target=None):
+                return ModuleSpec(name, self) if name.startswith("made_") else None
+            def create_module(self, spec):
+                return None
+            def exec_module(self, module):
+                module.value = module.__name__
+
+        sys.meta_path.append(Maker())
+        import importlib.util
+        importlib.util.find_spec("made_a")
+        import made_b, made_a
+        print(made_a.value, made_b.value)
+        """
+    )
+    done = runs.call("run", "train.py")
+    assert done.stdout == "made_a made_b\n"
+    assert done.stderr.count("the hook for no_such_module is off") == 1
+
+
 def test_a_place_that_cannot_be_written_does_not_stop_training(runs: Runs):
     runs.script(
         """
@@ -172,7 +208,7 @@ def test_a_place_that_cannot_be_written_does_not_stop_training(runs: Runs):
 
 @pytest.mark.parametrize("path", sorted(TRAINER.rglob("*.py")), ids=lambda path: path.name)
 def test_what_runs_inside_is_written_for_python_3_9(path: Path):
-    """In words that Python 3.9 knows, and without a name that only a later one has at run time."""
+    """In words that Python 3.9 knows, and without annotations that it would have to evaluate."""
     tree = ast.parse(path.read_text(), feature_version=(3, 9))
     future = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
     has_annotations = any(isinstance(node, ast.AnnAssign) or getattr(node, "returns", None) for node in ast.walk(tree))

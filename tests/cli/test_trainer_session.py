@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -195,10 +197,78 @@ def test_what_was_agreed_for_a_loop_is_not_for_the_next(tmp_path: Path):
     stop = Wish(stop=True)
     assert [rank.settle(100, stop) for rank in ranks] == [Wish(), Wish()]  # agreed for step 101
     for rank in ranks:
-        rank.forget()
+        rank.begin_loop()
     assert [rank.settle(101, Wish()) for rank in ranks] == [Wish(), Wish()]
     assert [rank.settle(1, stop) for rank in ranks] == [Wish(), Wish()]
     assert [rank.settle(2, stop) for rank in ranks] == [stop, stop]
+
+
+def test_an_agreement_that_comes_early_is_kept_for_its_loop(tmp_path: Path):
+    """Rank 0 may be in the next loop already when another rank has not left the last one."""
+    first, other = (Agreement(str(tmp_path / "agreed")) for _ in range(2))
+    first.begin_loop()
+    first.settle(1, Wish(stop=True))  # agreed for step 2 of the next loop
+    assert other.settle(2, Wish()) == Wish()
+    other.begin_loop()
+    assert other.settle(1, Wish()) == Wish()
+    assert other.settle(2, Wish()) == Wish(stop=True)
+
+
+def test_on_gpus_the_step_after_the_next_is_agreed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """There a process runs ahead of its exchanges: it waits for the step before, and only then looks."""
+    waited = []
+
+    class Event:
+        def record(self) -> None:
+            self.number = len(waited)
+
+        def synchronize(self) -> None:
+            waited.append(self)
+
+    cuda = SimpleNamespace(is_initialized=lambda: True, Event=Event)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    agreement, stop = Agreement(str(tmp_path / "agreed")), Wish(stop=True)
+    assert [agreement.settle(step, stop) for step in (1, 2, 3)] == [Wish(), Wish(), stop]
+    assert len(waited) == 2
+
+
+@pytest.mark.parametrize(("number", "code", "said"), [("SIGINT", 0, "interrupted"), ("SIGTERM", 143, "")])
+def test_a_signal_is_not_forgotten_over_a_save_that_fails(runs: Runs, number: str, code: int, said: str):
+    body = f"""
+    try:
+        with session.saving():
+            os.kill(os.getpid(), signal.{number})
+            raise OSError("full")
+    except OSError:
+        print("went on", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    """
+    ends(runs, body, code=code)
+    assert runs.output("r").strip() == said
+
+
+def test_a_script_hears_of_its_children_during_a_save(runs: Runs):
+    body = """
+    heard = []
+    signal.signal(signal.SIGCHLD, lambda *_: heard.append(1))
+    with session.saving():
+        subprocess.run(["true"])
+    print(len(heard), flush=True)
+    """
+    ends(runs, body)
+    assert runs.output("r") == "1\n"
+
+
+def test_rank_variables_around_the_supervisor_are_not_believed(runs: Runs):
+    """A sweep by `srun`, each with a supervisor of its own, has no ranks that would keep quiet."""
+    runs.environment |= {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
+    document = ends(runs, "    loop(5, 0.01)")
+    assert document["last_step"] == 5
+    runs.environment |= {"RANK": "1"}
+    runs.script(LOOP + '    os.environ["RANK"] = "3"\n    loop(5, 0.01)', "below.py")
+    assert runs.call("run", "below.py", "--run-id", "b").returncode == 0
+    assert runs.document("b")["last_step"] is None  # what a launcher below says is believed
 
 
 def test_handlers_of_the_scripts_own_stay(runs: Runs):

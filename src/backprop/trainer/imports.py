@@ -44,8 +44,9 @@ def install() -> None:
 
 
 def _let_in(module: Any) -> None:
-    what = HOOKS[module.__name__]
+    what = "imports"
     try:
+        what = HOOKS[module.__name__]
         imported = __import__(f"{_PACKAGE}.{what}", fromlist=["hook"])
         imported.hook(module)
     except Exception as error:  # noqa: BLE001  a version of the framework that we do not know
@@ -84,9 +85,10 @@ def _hook_after(spec: Any) -> None:
     execute: Callable[[Any], None] = loader.exec_module
 
     def execute_and_hook(module: Any) -> None:
-        del loader.exec_module
         execute(module)
-        _let_in(module)
+        if module.__name__ == spec.name:  # a loader may serve several modules
+            vars(loader).pop("exec_module", None)
+            _let_in(module)
 
     loader.exec_module = execute_and_hook
 

@@ -59,7 +59,7 @@ class Interrupts:
         An interrupt that comes after that has nothing to ask any more, and must not break off what is done after the
         loop, nor the end of the process.
         """
-        if self._stays:
+        if self._stays or threading.current_thread() is not threading.main_thread():
             return
         self._stays = True
         self._is_patient += 1
@@ -80,10 +80,8 @@ class Interrupts:
                 yield
         finally:
             self._is_held -= 1
-        if self._is_fatal and not self._is_held:
-            _die(signal.SIGTERM)
-        if self._is_due and not self._is_held:
-            self._break_off()
+            if not self._is_held:
+                self._catch_up()  # also after a save that failed: an interrupt is not forgotten over that
 
     @contextmanager
     def _caught(self) -> Iterator[None]:
@@ -110,7 +108,8 @@ class Interrupts:
         """
         before = signal.getsignal(signal.SIGCHLD)
         is_ours = threading.current_thread() is threading.main_thread() and os.getpid() == self._pid
-        if not is_ours or not callable(before):
+        is_theirs = (getattr(before, "__module__", None) or "").startswith("torch.utils.data")
+        if not (is_ours and is_theirs):  # a handler of the script's own hears of every child
             yield
             return
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -144,6 +143,12 @@ class Interrupts:
             self._is_fatal = True
         else:
             _die(number)
+
+    def _catch_up(self) -> None:
+        if self._is_fatal:
+            _die(signal.SIGTERM)
+        if self._is_due:
+            self._break_off()
 
     def _break_off(self) -> None:
         self._is_due = bool(self._is_held)

@@ -211,12 +211,25 @@ class Loop:
                 self._session.forgo_save()
 
 
+_told: set[str] = set()
+
+
+def _say_once(text: str) -> None:
+    if text not in _told:
+        _told.add(text)
+        say(text)
+
+
 def drive(
     session: Optional[Session], loader: Loader, epochs: int, state: MutableMapping[str, Any], accumulate: int
 ) -> Iterator[tuple[int, Any]]:
     """What `backprop.loop` gives. Outside a session, and within another loop, it only iterates."""
     global last  # noqa: PLW0603  one at a time in a process
     if session is None or session.owner is not None:
+        if session is not None and session.owner == NAME:
+            _say_once(
+                "a backprop.loop within another, or while one that was left has not been closed, only gives its batches"
+            )
         for epoch in range(epochs):
             set_epoch(loader, epoch)
             for batch in batches_of(loader):

@@ -152,10 +152,6 @@ class Session:
     def _agreed(self, step: int, wish: Wish) -> Wish:
         return self.agreement.settle(step, wish)
 
-    @guarded("distributed training")
-    def _forget_agreement(self) -> None:
-        self.agreement.forget()
-
     def obey_stop(self) -> None:
         """Remember that the loop ends because somebody wished it."""
         self.is_stopping = True
@@ -214,7 +210,7 @@ class Session:
             return
         self.owner = owner
         self.is_stopping = False
-        self._forget_agreement()
+        self.agreement.begin_loop()
         self.pace.begin(monotonic())
         self._tell_pace()
         try:

@@ -59,11 +59,12 @@ def read(path: str) -> dict[str, Any]:
     rank = ranks.rank()
     if rank == 0:
         return payload
-    part = _part(path, rank)
-    if not os.path.exists(part):
-        say(f"{part} is missing: rank {rank} goes on with other random numbers")
+    path = _part(path, rank)
+    part = checkpoint.read(path) if os.path.exists(path) else None
+    if part is None or part["step"] != payload["step"]:  # of a save before the last, in the same place
+        say(f"{path} is missing, or of another step: rank {rank} goes on with other random numbers")
         return {**payload, "random": randomness.take()}
-    return {**payload, **checkpoint.read(part)}
+    return {**payload, **part}
 
 
 def restore(state: MutableMapping[str, Any], saved: Mapping[str, Any]) -> None:

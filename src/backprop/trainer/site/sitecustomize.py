@@ -40,6 +40,7 @@ def _run_the_other_one(here):
         )
 
 
+_ourselves = sys.modules["sitecustomize"]  # old Pythons empty a module that nobody holds
 _here = os.path.dirname(os.path.realpath(__file__))
 try:
     _let_hooks_in(os.path.dirname(_here))
