@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from backprop.trainer import checkpoint, session_save
 from tests.conftest import Runs, wait_for
 
 PATIENCE_S = 120.0
@@ -551,3 +552,17 @@ def test_types_are_known_to_checkers(runs: Runs):
     assert notes == ["float", "str"]
     errors = [line.split("[")[-1] for line in lines if line.startswith("error")]
     assert errors == ["arg-type]", "arg-type]", "attr-defined]"], done.stdout
+
+
+def test_a_rank_takes_no_part_of_another_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """Where one file is saved over and over, the others' parts may be of a save before: the step is rank 0's."""
+    path = str(tmp_path / "last.pkl")
+    checkpoint.write(path, {"step": 200, "epoch": 3, "random": "of rank 0"})
+    checkpoint.write(str(tmp_path / "last.rank-1.pkl"), {"step": 100, "epoch": 1, "random": "of rank 1"})
+    monkeypatch.setattr(session_save.ranks, "rank", lambda: 1)
+    saved = session_save.read(path)
+    assert (saved["step"], saved["epoch"]) == (200, 3)
+    assert saved["random"] not in ("of rank 0", "of rank 1")
+    assert "of another step" in capsys.readouterr().err
+    checkpoint.write(str(tmp_path / "last.rank-1.pkl"), {"step": 200, "random": "of rank 1"})
+    assert session_save.read(path)["random"] == "of rank 1"
