@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -80,15 +80,19 @@ class Choice(Record, frozen=True):
     skipped: tuple[tuple[Checkpoint, str], ...] = ()  # newest first, each with the reason
 
 
-def choose(checkpoints: Sequence[Checkpoint]) -> Choice:
+def choose(
+    checkpoints: Sequence[Checkpoint], saved_over_by: Callable[[Checkpoint], str | None] = lambda _: None
+) -> Choice:
     """The newest whole one that the script itself meant to save. `checkpoints`: oldest first.
 
     Reads every byte of the candidates. What was saved in an emergency is taken only when somebody names it: the script
-    may not know how to load it.
+    may not know how to load it. saved_over_by: gives another run that has saved to the same path since.
     """
     skipped: list[tuple[Checkpoint, str]] = []
     for checkpoint in reversed([checkpoint for checkpoint in checkpoints if not checkpoint.is_emergency]):
         reason = problem(checkpoint.path, checkpoint.measure)
+        if reason is None and (other := saved_over_by(checkpoint)) is not None:
+            reason = f"run {other} has saved over it since"
         if reason is None:
             return Choice(checkpoint=checkpoint, skipped=tuple(skipped))
         skipped.append((checkpoint, reason))

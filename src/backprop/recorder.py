@@ -185,3 +185,10 @@ class Recorder:
             return self._open().get(self._spec.id)
         except (*_LATER, sqlite3.DatabaseError):
             return None
+
+    def saved_over_by(self, checkpoint: Checkpoint) -> str | None:
+        """Another run that has saved to the same path since; None also when the index cannot be read just now."""
+        try:
+            return self._open().saved_over_by(self._spec.id, checkpoint)
+        except (*_LATER, sqlite3.DatabaseError):
+            return None

@@ -5,7 +5,7 @@
 Each session gives its slot up when it ends. What comes next is decided by `after`, a pure function.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
@@ -151,14 +151,19 @@ def _backoff_s(attempts: Sequence[Attempt]) -> float:
 # -- do it
 
 
-def choose_checkpoint(found: Sequence[Checkpoint], journal: Journal, say: Say) -> Checkpoint | None:
-    """The newest whole checkpoint; what is passed over on the way is said, and written down."""
-    choice = checkpoints.choose(found)
+def choose_checkpoint(
+    found: Sequence[Checkpoint], saved_over_by: Callable[[Checkpoint], str | None], journal: Journal, say: Say
+) -> Checkpoint | None:
+    """The newest whole checkpoint; what is passed over on the way is said, and written down.
+
+    saved_over_by: gives another run that has saved to the same path since.
+    """
+    choice = checkpoints.choose(found, saved_over_by)
     for skipped, reason in choice.skipped:
         say(f"checkpoint {skipped.path} is skipped: {reason}")
         journal.append(CheckpointSkipped(at=datetime.now(timezone.utc), path=skipped.path, reason=reason))
     if choice.checkpoint is None:
-        say("no whole checkpoint is left: starting fresh")
+        say(f"no {'whole ' if choice.skipped else ''}checkpoint to resume from: starting fresh")
     else:
         step = "" if choice.checkpoint.step is None else f" (step {choice.checkpoint.step})"
         say(f"resuming from {choice.checkpoint.path}{step}")
@@ -209,7 +214,9 @@ class Turns:
             if following.kind is Kind.END:
                 return self._end(outcome, following)
             self._audience.said(f"run {self._claim.spec.id}: {following.told}")
-            chosen = choose_checkpoint(self._reported(), self._claim.journal, self._audience.said)
+            chosen = choose_checkpoint(
+                self._reported(), self._recorder.saved_over_by, self._claim.journal, self._audience.said
+            )
             checkpoint = None if chosen is None else chosen.path
             limits = msgspec.structs.replace(limits, timebox_s=following.timebox_s)
 

@@ -289,3 +289,51 @@ def test_the_example_learns_stops_and_resumes_exactly(runs: Runs):
     with np.load(runs.work / "whole" / last) as whole, np.load(runs.work / "cut" / last) as cut:
         assert set(whole) == set(cut)
         assert all((whole[name] == cut[name]).all() for name in whole)
+
+
+SAVES_IN_PLACE = """
+    print("from", os.environ.get("BACKPROP_RESUME_FROM", "nothing"))
+    open("last.json", "w").write('{"of": "%s"}' % os.environ["BACKPROP_RUN_ID"])
+    print(json.dumps({"event": "checkpoint_saved", "path": "last.json", "step": 1}))
+"""
+
+
+def test_a_checkpoint_that_another_run_has_saved_over_is_not_taken(runs: Runs):
+    """Two runs of a script share its output folder: what lies there is the later one's."""
+    runs.script(SAVES_IN_PLACE)
+    for run_id in ("a", "b"):
+        assert runs.call("run", "train.py", "--run-id", run_id).returncode == 0
+    done = runs.call("resume", "a")
+    assert "last.json is skipped: run b has saved over it since" in done.stderr
+    assert "no whole checkpoint to resume from: starting fresh" in done.stderr
+    assert done.stdout.startswith("from nothing\n")
+    # now it is a's again
+    assert runs.call("resume", "a").stdout.startswith("from /")
+    assert "run a has saved over it since" in runs.call("resume", "b").stderr
+
+
+def test_a_completed_run_is_said_to_be_one(runs: Runs):
+    runs.script("")
+    runs.call("run", "train.py", "--run-id", "a")
+    done = runs.call("resume", "a")
+    assert "run a has completed: it is given another session" in done.stderr
+    assert "no checkpoint to resume from: starting fresh" in done.stderr
+
+
+def test_the_last_line_promises_no_more_than_a_resume_can_do(runs: Runs):
+    runs.script("time.sleep(60)")
+    done = runs.call("run", "train.py", "--run-id", "a", "-m", 0.005)
+    assert "no checkpoint was saved: backprop resume a starts afresh" in done.stderr
+    runs.script(SAVES_IN_PLACE + "    time.sleep(60)")
+    done = runs.call("run", "train.py", "--run-id", "b", "-m", 0.01)
+    assert "go on with: backprop resume b" in done.stderr
+
+
+def test_a_checkpoint_that_was_deleted_is_gone_and_not_broken(runs: Runs):
+    """Frameworks delete their older ones: that is no damage."""
+    runs.script(SAVES_IN_PLACE)
+    runs.call("run", "train.py", "--run-id", "a")
+    (runs.work / "last.json").unlink()
+    assert "(gone)" in runs.call("status", "a").stdout
+    (runs.work / "last.json").write_text("{")
+    assert "(not whole)" in runs.call("status", "a").stdout

@@ -14,7 +14,7 @@ from backprop import config, provenance
 from backprop.cli import session
 from backprop.cli.common import check_text, find_run, json_option, open_caught_up, say, working_folder
 from backprop.errors import UsageError
-from backprop.records import Limits, RunSpec
+from backprop.records import Limits, RunSpec, Status
 from backprop.store.rundir import Home, check_run_id, new_run_id
 
 if TYPE_CHECKING:
@@ -216,10 +216,14 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
     journal = recovery.claim(rundir, view.run, say)
     with open_caught_up(home) as index:
         view = find_run(index, spec.id)  # the claim may have brought the last words of a dead session
-    checkpoint = forced
-    if checkpoint is None:
-        chosen = turns.choose_checkpoint(view.checkpoints, journal, say)
-        checkpoint = None if chosen is None else chosen.path
+        if view.run.status is Status.COMPLETED:
+            say(f"run {spec.id} has completed: it is given another session")
+        checkpoint = forced
+        if checkpoint is None:
+            chosen = turns.choose_checkpoint(
+                view.checkpoints, lambda one: index.saved_over_by(spec.id, one), journal, say
+            )
+            checkpoint = None if chosen is None else chosen.path
     last = view.run.last_session
     if last is not None and last.script_sha256 not in {None, provenance.sha256(spec.script)}:
         say(f"note: {spec.script} has changed since the last session")

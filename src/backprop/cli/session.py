@@ -259,9 +259,12 @@ def _tell_end(spec: RunSpec, recorder: "Recorder", outcome: "Outcome") -> None:
         told += f" at step {view.last_step}"
     if session.reason:
         told += f": {session.reason}"
-    has_checkpoint = view is not None and bool(view.checkpoints)
-    if session.status is not Status.COMPLETED and (has_checkpoint or session.status is not Status.FAILED):
-        told += f" · go on with: backprop resume {spec.id}"
+    has_checkpoint = view is not None and any(not checkpoint.is_emergency for checkpoint in view.checkpoints)
+    if session.status is not Status.COMPLETED:
+        if has_checkpoint:
+            told += f" · go on with: backprop resume {spec.id}"
+        elif session.status is not Status.FAILED:
+            told += f" · no checkpoint was saved: backprop resume {spec.id} starts afresh"
     say(told)
 
 

@@ -324,6 +324,20 @@ class Index:
         rows = self._db.execute("SELECT run_id, json_extract(CAST(record AS TEXT), '$.path') FROM checkpoints")
         return {path for run_id, path in rows if run_id not in except_by}
 
+    def saved_over_by(self, run_id: str, checkpoint: Checkpoint) -> str | None:
+        """Another run that reported the same path later, so that what lies there is its; None when there is none.
+
+        Looks through all reports: for a resume, not for views.
+        """
+        rows = self._db.execute(
+            "SELECT run_id, record FROM checkpoints"
+            " WHERE run_id != ? AND json_extract(CAST(record AS TEXT), '$.path') = ?",
+            (run_id, checkpoint.path),
+        )
+        others = ((other, _decode_checkpoint(record).measure.saved_at) for other, record in rows)
+        later = [(at, other) for other, at in others if at > checkpoint.measure.saved_at]
+        return max(later)[1] if later else None
+
     def curve(self, run_id: str, name: str) -> Series:
         """All points of one metric, in the order they were written."""
         series = Series()

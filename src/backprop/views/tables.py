@@ -151,7 +151,8 @@ def run_details(view: RunView, now: datetime, is_valid: IsValid) -> str:
         rows.append((f"session {session.number}", told))
     for checkpoint in view.checkpoints:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
-        broken = "" if is_valid(checkpoint) else "  (not whole)"
+        lost = "" if os.path.lexists(checkpoint.path) else "  (gone)"
+        broken = lost or ("" if is_valid(checkpoint) else "  (not whole)")
         kind = "emergency" if checkpoint.is_emergency else "checkpoint"
         rows.append((kind, f"{checkpoint.path}  {step}{human.size(checkpoint.measure.size_bytes)}{broken}"))
     if last is not None and not run.status.is_final:

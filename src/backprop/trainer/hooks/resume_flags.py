@@ -157,5 +157,6 @@ def _is_given(action: Any, words: Sequence[str]) -> bool:
 def _tell(name: str, value: Any) -> None:
     if name not in _told and rank() == 0:
         _told.add(name)
-        sys.stderr.write(f"backprop: {name} gets {value}\n")
+        told = "is switched on" if value is True else f"gets {value}"
+        sys.stderr.write(f"backprop: {name} {told}\n")
         sys.stderr.flush()
