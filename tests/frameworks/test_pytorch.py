@@ -207,6 +207,81 @@ def test_what_is_reported(framework_runs: FrameworkRuns):
     assert {"elsewhere/d.tmp", "e/e.pt"} <= paths
 
 
+@pytest.mark.parametrize(
+    ("ending", "newest"),
+    [
+        ('save("1.pt"); save("2.pt"); save("3.pt"); os.mkdir("old"); os.replace("1.pt", "old/1.pt")', "3.pt"),
+        ('save("1.pt"); save("2.pt"); save("3.pt"); os.remove("3.pt"); os.replace("1.pt", "4.pt")', "2.pt"),
+        ('save("all/1.pt"); save("all/2.pt"); save("all/1.pt"); os.rename("all", "old")', "old/1.pt"),
+        ('save("1.tmp"); save("2.pt"); os.rename("1.tmp", "1.pt")', "2.pt"),
+        ('file = open("1.pt", "wb"); save(file); save("2.pt"); file.close()', "2.pt"),
+    ],
+    ids=["into-a-folder", "the-newest-is-gone", "a-whole-folder", "draft", "open-file"],
+)
+def test_the_newest_state_is_resumed_from_whatever_moves(framework_runs: FrameworkRuns, ending: str, newest: str):
+    """Not the one that was moved, renamed or closed last."""
+    trained(
+        framework_runs,
+        f"""
+    resumed = os.environ.get("BACKPROP_RESUME_FROM")
+    if resumed:
+        sys.exit(os.path.relpath(resumed))
+
+    def save(where):
+        step(model, optimizer)
+        torch.save(state(model, optimizer), where)
+
+    os.mkdir("all")
+    model, optimizer = make()
+    {ending}
+    """,
+    )
+    assert framework_runs.call("resume", "r", timeout_s=PATIENCE_S).stderr.splitlines().count(newest) == 1
+
+
+def test_odd_places_to_save_in(framework_runs: FrameworkRuns):
+    """What is no file of that name, or is gone at once, is no checkpoint; and what comes after it is one still."""
+    document = trained(
+        framework_runs,
+        """
+    import io, tempfile
+
+    class Far(io.BytesIO):
+        name = "https://example.com/model.pt"
+
+    class Slots:
+        __slots__ = ("file",)
+        def __init__(self, path): self.file = open(path, "wb")
+        def __getattr__(self, name): return getattr(self.file, name)
+
+    model, optimizer = make()
+    step(model, optimizer)
+    full = state(model, optimizer)
+    named = io.BytesIO(); named.name = "model.pt"
+    torch.save(full, named)
+    torch.save(full, "other.pt")
+    named.name = "other.pt"
+    torch.save(full, named)
+    torch.save(full, Far())
+    with open("unlinked.pt", "wb") as file:
+        os.unlink("unlinked.pt")
+        torch.save(full, file)
+    with open("renamed.pt", "wb") as file:
+        os.replace("renamed.pt", "away.pt")
+        torch.save(full, "renamed.pt")
+        torch.save(full, file)
+    torch.save(full, Slots("slots.pt"))
+    step(model, optimizer)
+    with tempfile.NamedTemporaryFile(dir=".", prefix="kept-", suffix=".pt", delete=False) as file:
+        torch.save(full, file)
+    torch.save(full, "last.pt")
+    """,
+    )
+    names = saved(document)
+    assert [name for name, _ in names if not name.startswith("kept-")] == ["other.pt", "renamed.pt", "last.pt"]
+    assert len(names) == 4
+
+
 def test_best_weights_do_not_hide_the_last_state(framework_runs: FrameworkRuns):
     """In no session: best.pt is written first in each, and the second is killed right after."""
     body = """

@@ -22,7 +22,7 @@ from ..session import Session, current
 from . import emergency
 from . import pytorch_states as states
 from .pytorch_saves import HOOK as SAVES
-from .pytorch_saves import Saves
+from .pytorch_saves import Saves, find_place
 
 LOOK_EVERY_S = 0.25
 _STEPS = "steps of PyTorch's optimizers"
@@ -113,13 +113,13 @@ class Script:
     @guarded(SAVES)
     def saved(self, content: Any, where: Any) -> None:
         """The script has saved something. where: a path or an open file that has a name."""
-        if not _is_trainer():
+        place = find_place(where) if _is_trainer() else None
+        if place is None:
             return
         is_state = states.is_training_state(content)
         if is_state or (self._are_weights(content) and not self._saves_states()):
             self._has_states = self._has_states or is_state
-            file = None if isinstance(where, (str, os.PathLike)) else where
-            path = os.fsdecode(where if file is None else file.name)
+            path, file = place
             step = states.told_step(content)
             self._add(path, self.step if step is None else step, file=file)
 

@@ -39,25 +39,29 @@ class Saves:
         """Report: called with path and step of each that is whole and has its final name."""
         self._report = report
         self._pending: list[Save] = []
-        self._steps: dict[str, Optional[int]] = {}  # path -> step, of all there were
+        self._steps: dict[str, Optional[int]] = {}  # path -> step, of all there were; the newest last
+        self._last: Optional[str] = None  # that was reported
         self._is_watching = False
 
     def add(self, path: str, step: Optional[int], *, file: Any = None, is_shared: bool = False) -> bool:
         """One is whole, but may be called something else soon. Gives False when it is too early to report it.
 
-        file: an open file of that name, whose buffer may still hold something. Raises OSError.
+        file: an open file of that name, whose buffer may still hold something.
         """
         self._watch()
         path = os.path.abspath(path)
+        self._steps.pop(path, None)
         self._steps[path] = step
         parent, name = os.path.split(path)
         is_temporary = _TEMPORARY.search(name) or _TEMPORARY.search(os.path.basename(parent))
         if file is None and not is_shared and not is_temporary:
-            self._report(path, step)
+            self._tell(path)
             return True
-        info = os.stat(path)
+        identity = _identity(path)
+        if identity is None:  # somebody was faster than we, and took it away
+            return True
         reference = None if file is None else weakref.ref(file)
-        self._pending.append(Save(path, step, (info.st_dev, info.st_ino), reference, is_shared))
+        self._pending.append(Save(path, step, identity, reference, is_shared))
         return False
 
     def settle(self, *, at_step: bool) -> None:
@@ -65,24 +69,51 @@ class Saves:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
+        found = {}
         for save in pending:
             if _is_open(save) or (save.is_shared and not at_step):
                 self._pending.append(save)
                 continue
             path = _find(save)
             if path is not None:
-                self._report(path, save.step)
+                found[save.path] = path
+        if found:
+            self._tell_all(found)
 
     def _moved(self, source: str, target: str) -> None:
-        for path in [path for path in self._steps if path == source or path.startswith(source + os.sep)]:
-            now = target + path[len(source) :]
-            self._steps[now] = step = self._steps.pop(path)
-            waiting = [save for save in self._pending if save.path == path]
-            self._pending = [save for save in self._pending if save.path != path]
-            still = [save._replace(path=now) for save in waiting if _is_open(save) or save.is_shared]
-            self._pending += still
-            if not still:
-                self._report(now, step)
+        moved = {
+            path: target + path[len(source) :]
+            for path in self._steps
+            if path == source or path.startswith(source + os.sep)
+        }
+        if not moved or source == target:
+            return
+        self._pending = [
+            save._replace(path=moved.get(save.path, save.path))
+            for save in self._pending
+            if save.path not in moved or _is_open(save) or save.is_shared
+        ]
+        self._tell_all(moved)
+
+    def _tell_all(self, names: dict[str, str]) -> None:
+        """Report these, save those that wait. names: what they were called -> what they are called now."""
+        for old, new in names.items():
+            if old != new and new not in names:
+                self._steps.pop(new, None)  # what was there is no more
+        self._steps = {names.get(path, path): step for path, step in self._steps.items()}
+        waiting = {save.path for save in self._pending}
+        for path in names.values():
+            if path in self._steps and path not in waiting:
+                self._tell(path)
+        # what is reported last is what is resumed from: it must not be an older one, because that was moved
+        those = (path for path in reversed(self._steps) if path not in waiting and os.path.exists(path))
+        newest = next(those, None)
+        if newest is not None and newest != self._last:
+            self._tell(newest)
+
+    def _tell(self, path: str) -> None:
+        self._last = path
+        self._report(path, self._steps[path])
 
     def _watch(self) -> None:
         """See every rename from now on. pathlib and shutil call these."""
@@ -111,9 +142,21 @@ class Saves:
         self._moved(os.path.abspath(os.fsdecode(source)), os.path.abspath(os.fsdecode(target)))
 
 
+def find_place(where: Any) -> Optional[tuple[str, Any]]:
+    """Path and open file, or None in its place, of what something was saved in; None when that has no file on disk."""
+    if isinstance(where, (str, os.PathLike)):
+        return os.fsdecode(where), None
+    try:
+        is_there = os.path.samestat(os.fstat(where.fileno()), os.stat(where.name))
+        weakref.ref(where)  # how it will be held
+    except (OSError, ValueError, TypeError, AttributeError):  # in memory, far away, unlinked, a class with slots
+        return None
+    return (where.name, where) if is_there else None
+
+
 def _is_open(save: Save) -> bool:
     file = None if save.file is None else save.file()
-    return file is not None and not file.closed
+    return file is not None and not getattr(file, "closed", False)
 
 
 def _find(save: Save) -> Optional[str]:
