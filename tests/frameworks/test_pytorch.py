@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.conftest import wait_for
 from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns, make_framework_runs
 
 EXAMPLE = EXAMPLES / "digits_pytorch.py"
@@ -552,3 +553,43 @@ def test_two_ranks(framework_runs: FrameworkRuns):
     measured = [entry for entry in framework_runs.journal("r") if entry["event"] == "checkpoint_measured"]
     files = {entry[0] for entry in measured[0]["manifest"]}
     assert {"random_states_0.pkl", "random_states_1.pkl"} <= files
+
+
+STEPS = """
+    import sys, time, torch
+    torch.set_num_threads(1)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    def train(steps, pause_s=0.0):
+        for _ in range(steps):
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+            time.sleep(pause_s)
+"""
+
+
+def test_steps_go_on_only_where_the_script_goes_on(framework_runs: FrameworkRuns):
+    """A script that does not read its checkpoint trains from the beginning, and its steps say so."""
+    runs = framework_runs
+    save = '    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "a.pt")\n'
+    runs.script(STEPS + "    train(30)\n" + save)
+    assert runs.call("run", "train.py", "--run-id", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.document("r")["last_step"] == 30
+    runs.script(STEPS + '    import os; torch.load(os.environ["BACKPROP_RESUME_FROM"])\n    train(12)\n' + save)
+    assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.document("r")["last_step"] == 42
+
+
+def test_a_stop_looks_as_it_does_without_us(framework_runs: FrameworkRuns):
+    """The traceback of the KeyboardInterrupt ends where the script was."""
+    runs = framework_runs
+    runs.script(STEPS + '    train(20)\n    print("ready", flush=True)\n    train(100_000, 0.01)\n')
+    running = runs.start("run", "train.py", "--run-id", "r")
+    wait_for(lambda: "ready" in runs.output("r"), PATIENCE_S)
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert running.wait(PATIENCE_S) == 0
+    told = (runs.rundir("r") / "session-1.err").read_text()
+    assert told.rstrip().endswith("KeyboardInterrupt")
+    assert "train.py" in told
+    assert "interrupts.py" not in told

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any, ContextManager, Optional
 
 from .. import ranks
-from ..failsafe import guarded
+from ..failsafe import guarded, say
 from ..session import Session, current
 from . import emergency
 from . import pytorch_states as states
@@ -47,7 +47,7 @@ class Script:
         self.saves = Saves(self._report)
         self._write = torch.save
         self._is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
-        self._base = session.resume_step or 0
+        self._base = 0  # steps of earlier sessions, once the script has read the checkpoint that it continues from
         self._counts: dict[int, Count] = {}  # by id(), the fastest there is
         self._most = 0  # steps of the optimizer that made most: a GAN's two make one step of training
         self._told: Optional[int] = None
@@ -104,6 +104,16 @@ class Script:
             self.session.tell(step=self.step, counted=True)
 
     # -- saves
+
+    @guarded(_STEPS)
+    def loaded(self, where: Any) -> None:
+        """The script has read a file. where: a path or an open file."""
+        path, ours = getattr(where, "name", where), self.session.resume_from
+        if ours is None or not isinstance(path, (str, os.PathLike)):
+            return
+        read, wanted = os.path.realpath(os.fsdecode(path)), os.path.realpath(ours)
+        if read == wanted or read.startswith(wanted + os.sep):  # a folder's files are read one by one
+            self._base = self.session.resume_step or 0
 
     @guarded(SAVES)
     def before_save(self) -> None:
@@ -181,7 +191,7 @@ class Script:
         with self.hold():
             emergency.save(path, self._write, self.step, optimizers, models)
             self.session.tell(event="checkpoint_saved", path=path, step=self.step, emergency=True)
-            sys.stderr.write(f"backprop: nothing was saved since the stop: step {self.step} is in {path}\n")
+            say(f"the script did not save when it was stopped: step {self.step} is kept in {path}")
 
     @guarded(_STEPS)
     def end(self) -> None:
@@ -225,6 +235,7 @@ def hook(module: Any) -> None:
     elif _script is not None:
         if module.__name__ == "safetensors.torch":
             module.save_file = _reported(_script, module.save_file)  # save_model() calls it by this name
+            module.load_file = _watched(_script, module.load_file)
         else:
             module.Accelerator.save_state = _reported_folder(_script, module.Accelerator.save_state)
 
@@ -235,16 +246,42 @@ def _hook_torch(torch: Any, session: Session) -> None:
     # a global hook: PyTorch 2.0 and up. torch.optim hides the module that has it
     sys.modules["torch.optim.optimizer"].register_optimizer_step_post_hook(script.stepped)
     torch.save = torch.serialization.save = _reported(script, torch.save)
+    torch.load = torch.serialization.load = _watched(script, torch.load)
     atexit.register(script.end)
     chained = sys.excepthook
 
     def excepthook(kind: Any, value: Any, traceback: Any) -> None:
         if issubclass(kind, KeyboardInterrupt):
             script.rescue()
+            _hide_our_frames(traceback)
         chained(kind, value, traceback)
 
     sys.excepthook = excepthook
     _script = script
+
+
+def _hide_our_frames(traceback: Any) -> None:
+    """Let a KeyboardInterrupt look as it does without us: our handler raised it, wherever the script was."""
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    last = None
+    while traceback is not None:
+        if not traceback.tb_frame.f_code.co_filename.startswith(ours):
+            last = traceback
+        traceback = traceback.tb_next
+    if last is not None:
+        last.tb_next = None
+
+
+def _watched(script: Script, function: Any) -> Any:
+    """A function that reads the file that is its first argument, noticed."""
+
+    @functools.wraps(function)
+    def load(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        script.loaded(args[0] if args else next(iter(kwargs.values()), None))
+        return result
+
+    return load
 
 
 def _reported(script: Script, function: Any) -> Any:
