@@ -239,9 +239,103 @@ def test_a_script_that_names_its_checkpoint_gets_that_one(framework_runs: Framew
     assert steps[0] == 50
 
 
+def test_a_newest_checkpoint_that_is_half_written_is_not_what_true_means(
+    framework_runs: FrameworkRuns, uncut: Path
+) -> None:
+    more = """
+        if pathlib.Path("digits-transformers").exists():
+            train = example.Trainer.train
+            example.Trainer.train = lambda self: train(self, resume_from_checkpoint=True)
+    """
+    script = slow_example(framework_runs, pause_s=0, more=more)
+    run = ("run", "--run-id", "newest", script, "--", "--epochs", EPOCHS)
+    stop_while_held(framework_runs, "newest", "hold-train-60", *run)
+    framework_runs.work.joinpath("digits-transformers/checkpoint-90").mkdir()
+    assert framework_runs.call("resume", "newest", timeout_s=PATIENCE_S).returncode == 0
+    assert_same(framework_runs, "newest", uncut)
+
+
+def test_a_checkpoint_continues_the_call_of_train_that_saved_it_though_all_share_a_folder(
+    framework_runs: FrameworkRuns,
+) -> None:
+    more = """
+        class Folds(transformers.Trainer):
+            def train(self):
+                self.args.save_strategy = "no"
+                for fold in range(2):
+                    example.set_seed(fold)
+                    data = dict(train_dataset=self.train_dataset, eval_dataset=self.eval_dataset)
+                    trainer = transformers.Trainer(model=example.Network(), args=self.args, **data)
+                    trainer.train()
+                    trainer.save_model(f"fold-{fold}")
+                    calls["train"] = 100
+
+        example.Trainer = Folds
+    """
+    script = slow_example(framework_runs, pause_s=0, more=more)
+    framework_runs.bare(script, "--epochs", 2)
+    weights = [framework_runs.work / f"fold-{fold}" / "model.safetensors" for fold in range(2)]
+    expected = [path.read_bytes() for path in weights]
+    for path in weights:
+        path.unlink()
+    run = ("run", "--run-id", "folds", script, "--", "--epochs", 2)
+    document = stop_while_held(framework_runs, "folds", "hold-train-160", *run)
+    assert saved_steps(document) == [60]
+    weights[0].unlink()
+    assert framework_runs.call("resume", "folds", timeout_s=PATIENCE_S).returncode == 0
+    assert [path.read_bytes() for path in weights] == expected
+    lines = map(json.loads, framework_runs.events("folds", 2).splitlines())
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == [*range(5, 91, 5), *range(65, 91, 5)]
+
+
+def test_a_save_that_nobody_but_us_wants_and_that_cannot_be_does_not_end_the_script(
+    framework_runs: FrameworkRuns,
+) -> None:
+    more = """
+        make = example.Network.__init__
+
+        def make_tied(self):
+            make(self)
+            self.twin = self.layers[0]  # safetensors saves no weights twice
+
+        example.Network.__init__ = make_tied
+        changes = dict(save_strategy="epoch" if "--wanted" in sys.argv else "no")
+        sys.argv = [word for word in sys.argv if word != "--wanted"]
+        arguments = example.TrainingArguments
+        example.TrainingArguments = lambda **given: arguments(**{**given, **changes})
+    """
+    script = slow_example(framework_runs, more=more)
+    running = framework_runs.start("run", "--run-id", "tied", "-c", 0.01, script)
+    errors = framework_runs.rundir("tied") / "session-1.err"
+    wait_for(lambda: errors.exists() and errors.read_text().count("backprop: no checkpoint at step") > 1, PATIENCE_S)
+    assert framework_runs.call("stop", "tied", timeout_s=PATIENCE_S).returncode == 0
+    assert running.wait(PATIENCE_S) == 0
+    document = framework_runs.document("tied")
+    assert (document["status"], document["checkpoints"]) == ("stopped", [])
+    assert "Traceback" not in errors.read_text()
+    assert not list(framework_runs.work.glob("digits-transformers/checkpoint-*")), "half of one"
+    wanted = framework_runs.call("run", "--run-id", "wanted", script, "--", "--wanted", timeout_s=PATIENCE_S)
+    assert wanted.returncode != 0
+    assert "RuntimeError" in framework_runs.rundir("wanted").joinpath("session-1.err").read_text()
+
+
 def test_two_processes_stop_at_the_same_step_and_go_on_as_if_they_had_not(framework_runs: FrameworkRuns) -> None:
     """Nobody is left waiting for the other: neither in a step, nor in an evaluation."""
-    script = slow_example(framework_runs, pause_s=0.01)
+    more = """
+        changes = dict(metric_for_best_model="accuracy")  # with a best one, ranks meet in the middle of a save
+        arguments = example.TrainingArguments
+        example.TrainingArguments = lambda **given: arguments(**{**given, **changes})
+
+        class Trainer(example.Trainer):
+            def _save(self, output_dir=None, state_dict=None):
+                if output_dir.endswith("-57"):
+                    raise OSError("the disk is full")
+                super()._save(output_dir, state_dict)
+
+        example.Trainer = Trainer
+    """
+    script = slow_example(framework_runs, pause_s=0.01, more=more)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, script, "--epochs", EPOCHS]
     uncut = framework_runs.work / "uncut"
     framework_runs.bare(*torchrun, "--out", uncut)
@@ -252,6 +346,10 @@ def test_two_processes_stop_at_the_same_step_and_go_on_as_if_they_had_not(framew
     assert saved_steps(document) == [23, 31]
     document = stop_while_held(framework_runs, "pair", "hold-eval-2", "resume", "pair")
     assert max(saved_steps(document)) == 46
+    # rank 0 cannot save: they stop all the same, and nothing is deleted in favour of half a checkpoint
+    document = stop_while_held(framework_runs, "pair", "hold-train-10", "resume", "pair")
+    assert max(saved_steps(document)) == 46
+    assert "no checkpoint at step 57: OSError" in (framework_runs.rundir("pair") / "session-3.err").read_text()
     assert framework_runs.call("resume", "pair", timeout_s=PATIENCE_S).returncode == 0
     document = framework_runs.document("pair")
     assert document["status"] == "completed"

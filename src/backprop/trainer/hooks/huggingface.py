@@ -95,10 +95,11 @@ def _train(
     trial = args[0] if args else kwargs.get("trial")
     ignore_keys = args[1] if len(args) > 1 else kwargs.get("ignore_keys_for_eval")
     continuation = Continuation(trainer, _train_calls)
-    # None and False mean the same to the Trainer, "nobody said"; everything else is the script's own choice. A search
-    # for hyperparameters begins its trials itself
-    if not resume_from_checkpoint and not trial:
-        resume_from_checkpoint = continuation.choose(session)
+    # None and False mean the same to the Trainer, "nobody said"; True means "the newest", which may be half-written:
+    # the supervisor knows better. A path is the script's own choice. A search for hyperparameters begins its trials
+    # itself
+    if (not resume_from_checkpoint or resume_from_checkpoint is True) and not trial:
+        resume_from_checkpoint = continuation.choose(session) or resume_from_checkpoint
     continuation.begins_at(resume_from_checkpoint)
     _loop = Loop(session, trainer, continuation, ignore_keys)
     try:
@@ -135,7 +136,13 @@ def _around_boundary(original: Callable[..., Any]) -> Callable[..., Any]:
                 original(self, tr_loss, *args, **kwargs)
             except EvaluationCut:
                 loop.evaluation_was_cut()
-                original(self, tr_loss, *args, **kwargs)  # with what comes after an evaluation: the save
+            if loop.is_save_missing():
+                try:
+                    original(self, tr_loss, *args, **kwargs)  # with nothing but the save
+                except Exception as error:  # whatever it was: without us, nothing of this would have been called
+                    if not loop.is_save_ours:
+                        raise
+                    loop.save_failed(error)
             loop.boundary_ends()
         return None
 

@@ -3,7 +3,8 @@
     step ends ──> log ──> evaluate ──> save        what the Trainer does between two steps, as TrainerControl says;
                                                    after the last step of an epoch it does so twice
 
-A stop ends the loop there, with a save. An evaluation that is due then, or going on, is put off: the checkpoint has the
+What we want saved and the Trainer does not is saved after all that; if it cannot be, training goes on without. A stop
+ends the loop there, with a save. An evaluation that is due then, or going on, is put off: the checkpoint has the
 random state from before it, and the next session begins with it (huggingface_resume.py).
 """
 # ruff: noqa: SLF001  a checkpoint's random state and folder have no public name
@@ -11,15 +12,16 @@ random state from before it, and the next session begins with it (huggingface_re
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from contextlib import ExitStack, contextmanager
-from typing import Any, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
 from .. import ranks
-from ..failsafe import guarded
+from ..failsafe import guarded, say
 from ..ranks import Agreement, Wish
 from ..session import Session
-from .huggingface_resume import HOOK, Continuation, random_state
+from .huggingface_resume import HOOK, Continuation, random_state, replace_once
 
 
 class EvaluationCut(BaseException):
@@ -33,7 +35,8 @@ class Loop:
         """Touches nothing. ignore_keys: for evaluations, as `train` was told."""
         self.session = session
         self.trainer = trainer
-        self.is_over = False  # stopped and saved
+        self.is_over = False  # stopped, and saved if it could be
+        self.is_save_ours = False  # at this boundary: nobody but us wants one
         self._continuation = continuation
         self._ignore_keys = ignore_keys
         self._loss_sum: Any = None  # a tensor, of the steps since the last log
@@ -43,7 +46,10 @@ class Loop:
         self._may_cut_evaluation = False
         self._random_state: Optional[str] = None  # the folder that has it as it was before an evaluation
         self._until_boundary_ends: Optional[ExitStack] = None
-        self._saved: Optional[str] = None  # at this boundary
+        # at this boundary
+        self._saved: Optional[str] = None
+        self._error: Optional[Exception] = None
+        self._new_folder: Optional[str] = None  # there is one only because of us
 
     def begin(self) -> None:
         """The Trainer is ready for the first step, and has told so to all callbacks."""
@@ -64,9 +70,6 @@ class Loop:
             control.should_training_stop = True
             self._put_off_evaluation(control)
         self._wants_save = self._wants_save or wish.save or wish.stop
-        if self._wants_save:
-            # at the end of an epoch the Trainer may have to log and evaluate once more, and save after that
-            control.should_save = not self._is_epoch_end_near
 
     @guarded(HOOK)
     def epoch_ended(self, control: Any) -> None:
@@ -74,8 +77,6 @@ class Loop:
         self._is_epoch_end_near = False
         if self.session.is_stopping:
             self._put_off_evaluation(control)
-        if self._wants_save:
-            control.should_save = True
 
     def _put_off_evaluation(self, control: Any) -> None:
         self._is_evaluation_due = self._is_evaluation_due or control.should_evaluate
@@ -106,8 +107,8 @@ class Loop:
             self._may_cut_evaluation = True
 
     def _forget_boundary(self) -> None:
-        self._until_boundary_ends = self._random_state = self._saved = None
-        self._may_cut_evaluation = False
+        self._until_boundary_ends = self._random_state = self._saved = self._error = self._new_folder = None
+        self._may_cut_evaluation = self.is_save_ours = False
 
     @guarded(HOOK)
     def evaluation_was_cut(self) -> None:
@@ -119,7 +120,23 @@ class Loop:
         self._put_off_evaluation(control)
         self._wants_save = True
         control.should_training_stop = True
-        control.should_save = not self._is_epoch_end_near
+
+    @guarded(HOOK, otherwise=False)
+    def is_save_missing(self) -> bool:
+        """Whether we want a save that the Trainer has not made; if so, its next look finds that due, and no more."""
+        # at the end of an epoch the Trainer may have to log and evaluate once more, and save after that
+        if not self._wants_save or self._saved is not None or self._is_epoch_end_near:
+            return False
+        control = self.trainer.control
+        self.is_save_ours = not control.should_save  # it is still due when an evaluation before it was cut
+        control.should_save = True
+        control.should_log = control.should_evaluate = False
+        return True
+
+    def save_failed(self, error: Exception) -> None:
+        """Nobody but us wanted it: go on without."""
+        self._error = error
+        self.trainer.control.should_save = False
 
     @contextmanager
     def saving(self, trial: Any) -> Iterator[None]:
@@ -131,35 +148,91 @@ class Loop:
             return
         # callbacks may change the folder after this: nothing may come between, until it is reported
         self._until_boundary_ends.enter_context(self.session.saving())
+        # PREFIX_CHECKPOINT_DIR
+        folder = os.path.join(trainer._get_output_dir(trial=trial), f"checkpoint-{trainer.state.global_step}")
+        if self.is_save_ours and not os.path.exists(folder):
+            self._new_folder = folder
         is_weights_only = trainer.args.save_only_model
         # transformers itself cannot save the optimizer of a model that was sharded when loaded (line 633)
         can_save_all = not getattr(trainer, "is_distributed_loading_by_transformers", False)
         if self._wants_save and can_save_all:
             trainer.args.save_only_model = False
+            if self.is_save_ours and _group() is not None:
+                self._raise_after_barrier(self._until_boundary_ends)
         try:
             yield
             if not trainer.args.save_only_model:
-                folder = f"checkpoint-{trainer.state.global_step}"  # PREFIX_CHECKPOINT_DIR
-                self._saved = os.path.join(trainer._get_output_dir(trial=trial), folder)
+                self._saved = folder
         finally:
             trainer.args.save_only_model = is_weights_only
 
+    def _raise_after_barrier(self, until_end: ExitStack) -> None:
+        """Let what the saving of weights raises be raised once the other ranks are not left at a barrier (line 3380).
+
+        But before old checkpoints are deleted in favour of this one.
+        """
+        raised = []
+
+        def save_model(original: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+            try:
+                original(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001  whatever it was: it is raised below
+                raised.append(error)
+
+        def save_optimizer(original: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+            if raised:
+                raise raised[0]
+            original(*args, **kwargs)
+
+        replace_once(self.trainer, "save_model", save_model, until_end)
+        replace_once(self.trainer, "_save_optimizer_and_scheduler", save_optimizer, until_end)
+
     @guarded(HOOK)
     def boundary_ends(self) -> None:
-        """Report what was saved, now that all callbacks have seen it."""
-        if self._saved is None:
+        """Report what was saved, now that all callbacks have seen it; or say that it could not be."""
+        if self._saved is None and not self.is_save_ours:
             return
-        try:
-            self._continuation.write_note(self._saved, self._loss_sum, is_evaluation_due=self._is_evaluation_due)
-        finally:
-            if ranks.world_size() > 1:  # each rank writes a part of it
-                sys.modules["torch"].distributed.barrier()
-        self.session.saved(self._saved, self.trainer.state.global_step)
+        if self._saved is not None and self._error is None:
+            try:
+                self._continuation.write_note(self._saved, self._loss_sum, is_evaluation_due=self._is_evaluation_due)
+            except OSError as error:
+                self._error = error
+        is_whole = self._saved is not None and self._error is None
+        if _is_true_everywhere(is_whole):  # each rank writes a part of it
+            self.session.saved(str(self._saved), self.trainer.state.global_step)
+        else:
+            self._forgo_save()
         self._wants_save = False
         if self.session.is_stopping:
             self.is_over = True
             # at its end, the Trainer with save_total_limit=1 deletes all but the best (line 2024): not this time
             self.trainer.state.best_model_checkpoint = None
+
+    def _forgo_save(self) -> None:
+        self.session.forgo_save()
+        error = self._error
+        if error is not None:
+            reason = str(error).strip().partition("\n")[0]
+            say(f"no checkpoint at step {self.trainer.state.global_step}: {type(error).__name__}: {reason}")
+        # half a checkpoint is no use, but both the script and the Trainer would take it for the newest
+        if self._new_folder is not None and self.trainer.args.should_save:
+            shutil.rmtree(self._new_folder, ignore_errors=True)
+
+
+def _group() -> Any:
+    """torch.distributed, when there is a process group."""
+    dist = sys.modules["torch"].distributed
+    return dist if dist.is_available() and dist.is_initialized() else None
+
+
+def _is_true_everywhere(is_true: bool) -> bool:  # noqa: FBT001  its only argument
+    """Whether it is on all ranks, each of which must ask. None goes on before all have."""
+    dist = _group()
+    if dist is None:
+        return is_true
+    answers = [False] * dist.get_world_size()
+    dist.all_gather_object(answers, is_true)
+    return all(answers)
 
 
 _agreement: Optional[Agreement] = None

@@ -8,6 +8,7 @@ was put off because a stop was wanted is to be made up for.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Any, Callable, Iterator, Optional
 
 from .. import ranks
 from ..failsafe import guarded
+from ..files import whole
 from ..session import Session
 
 HOOK = "transformers"
@@ -55,11 +57,11 @@ class Continuation:
     def _fits(self, path: str) -> bool:
         if not os.path.isfile(os.path.join(path, _STATE)):
             return False
+        number = _train_call(path)
+        if number is not None:  # neither folders that the script names anew each time, nor those it shares, say more
+            return number == self._number
         output_dir = os.path.realpath(self._trainer.args.output_dir)
-        if os.path.realpath(path).startswith(os.path.join(output_dir, "")):
-            return True
-        # or the script names its folder anew each time, say by the hour
-        return _read_note(path).get("train_call") == self._number
+        return os.path.realpath(path).startswith(os.path.join(output_dir, ""))
 
     def restore(self, ignore_keys: Any) -> None:
         """Make up for what the checkpoint lacks. The Trainer is ready for its first step, but has not begun it.
@@ -86,7 +88,7 @@ class Continuation:
             loss = original(*args, **kwargs)
             return loss.new_tensor(loss_sum, dtype=sys.modules["torch"].float32) + loss
 
-        self._replace_once("training_step", training_step)
+        replace_once(self._trainer, "training_step", training_step, self._until_end)
 
     def _evaluate(self, checkpoint: str, ignore_keys: Any) -> None:
         """Evaluate as was due when the checkpoint was saved, with that random state; then go on with what it left."""
@@ -99,25 +101,7 @@ class Continuation:
             trainer.state.best_model_checkpoint = checkpoint
         folder = self._until_end.enter_context(random_state(trainer))
         # the Trainer restores what the checkpoint has when it has skipped the batches that were seen (line 1872)
-        self._replace_once("_load_rng_state", lambda original, _checkpoint: original(folder))
-
-    def _replace_once(self, name: str, replacement: Callable[..., Any]) -> None:
-        """Let the trainer's next call of a method of its own go to `replacement`, which gets the method first."""
-        trainer = self._trainer
-        method, own = getattr(trainer, name), vars(trainer).get(name)
-
-        def restore() -> None:
-            if own is None:
-                vars(trainer).pop(name, None)
-            else:
-                setattr(trainer, name, own)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            restore()
-            return replacement(method, *args, **kwargs)
-
-        setattr(trainer, name, call)
-        self._until_end.callback(restore)
+        replace_once(trainer, "_load_rng_state", lambda original, _checkpoint: original(folder), self._until_end)
 
     def clean_up(self) -> None:
         """Leave nothing behind: the call of `train` is over."""
@@ -134,8 +118,39 @@ class Continuation:
             "last_logged_step": self._trainer._globalstep_last_logged,
             "is_evaluation_due": is_evaluation_due,
         }
-        with open(os.path.join(checkpoint, _NOTE.format(rank=ranks.rank())), "w", encoding="utf-8") as file:
-            json.dump(note, file)
+        with whole(os.path.join(checkpoint, _NOTE.format(rank=ranks.rank()))) as file:
+            file.write(json.dumps(note).encode())
+
+
+def replace_once(trainer: Any, name: str, replacement: Callable[..., Any], until_end: ExitStack) -> None:
+    """Let the trainer's next call of a method of its own go to `replacement`, which gets the method first.
+
+    until_end: when this ends, a method that was not called is as it was.
+    """
+    method, own = getattr(trainer, name), vars(trainer).get(name)
+
+    def restore() -> None:
+        if own is None:
+            vars(trainer).pop(name, None)
+        else:
+            setattr(trainer, name, own)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        restore()
+        return replacement(method, *args, **kwargs)
+
+    setattr(trainer, name, call)
+    until_end.callback(restore)
+
+
+def _train_call(checkpoint: str) -> Optional[int]:
+    """Which call of `train` a checkpoint is of; None where it was saved without us. The same on all ranks."""
+    notes = sorted(glob.glob(os.path.join(glob.escape(checkpoint), _NOTE.format(rank="*"))))
+    if not notes:  # any of them says it: this rank may be one that there was not when it was saved
+        return None
+    with open(notes[0], encoding="utf-8") as file:
+        number: Optional[int] = json.load(file).get("train_call")
+    return number
 
 
 @guarded(HOOK, otherwise={})
