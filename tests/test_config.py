@@ -442,3 +442,11 @@ def test_no_variable_makes_it_crash(tmp_path_factory: pytest.TempPathFactory, ke
         assert environment_name(key) in str(error)
     else:
         assert set(loaded.origins) == {key}
+
+
+@pytest.mark.parametrize("limit", [1e299, 1e18, 1e7, 0, -1])
+def test_a_memory_limit_that_no_card_has_is_refused(tmp_path: Path, limit: float):
+    """However large: it is a wrong value, not a crash."""
+    (tmp_path / "backprop.config.json").write_text(f'{{"gpuMemoryLimit": {limit}}}')
+    with pytest.raises(ConfigError, match="gpuMemoryLimit = .* is not allowed"):
+        config.load(flags={}, environment={}, start=tmp_path, user_file=tmp_path / "none.json")

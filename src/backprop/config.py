@@ -91,7 +91,7 @@ def _vram_limit(limit: str | float | None) -> tuple[float | None, int | None]:
         return None, None
     if isinstance(limit, str) and limit.endswith("%"):
         return float(limit[:-1]) / 100, None
-    return None, round(float(limit) * _GB)
+    return None, round(min(float(limit), _MAX_BYTES) * _GB)  # whatever is too much stays too much, and finite
 
 
 # key -> (flag, what is allowed); read by error messages, by --help and by the test that keeps the docs complete

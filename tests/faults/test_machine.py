@@ -138,13 +138,15 @@ def test_a_clock_set_back_does_not_move_the_timebox(runs: Runs):
     runs.script("print('ready', flush=True)\ntime.sleep(60)")
     program = textwrap.dedent(
         """
-        import datetime, sys, time
+        import datetime, os, sys, time
 
-        started = time.monotonic()
+        def is_training():
+            path = os.path.join(os.environ["BACKPROP_HOME"], "runs", "r", "session-1.out")
+            return os.path.exists(path) and os.path.getsize(path) > 0
 
         def wall():
             now = datetime.datetime.now(datetime.timezone.utc)
-            return now - datetime.timedelta(hours=1) if time.monotonic() - started > 1 else now
+            return now - datetime.timedelta(hours=1) if is_training() else now
 
         time.time = lambda: wall().timestamp()
         from backprop import runner

@@ -9,9 +9,9 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
-from backprop.trainer.lightning import _unfit
 
 from backprop.environment import HOOKS_FOLDER
+from backprop.trainer.hooks.lightning import _unfit
 from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns
 
 EXAMPLE = EXAMPLES / "digits_lightning.py"
