@@ -206,6 +206,70 @@ def test_a_sigterm_from_elsewhere_loses_nothing(framework_runs):
     assert document["checkpoints"][-1]["valid"]
 
 
+# What scripts save themselves: ModelCheckpoint at the end of an epoch, or of its validation. A scheduler that looks at a
+# metric, dropout, and the order of data go by what happens between that and the next epoch.
+SAVING_SCRIPT = """
+    import sys
+    from pathlib import Path
+    import lightning, torch, torchmetrics
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.loggers import CSVLogger
+    from torch.nn import functional
+    from torch.utils.data import DataLoader, TensorDataset, random_split
+
+    torch.set_num_threads(1)
+    out, saves_after_training = Path(sys.argv[1]), sys.argv[2] == "train"
+
+    class Regression(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.network = torch.nn.Sequential(torch.nn.Linear(20, 64), torch.nn.Dropout(0.1), torch.nn.Linear(64, 1))
+            self.error = torchmetrics.MeanAbsoluteError()
+        def training_step(self, batch, _):
+            predicted = self.network(batch[0])
+            self.error(predicted, batch[1])
+            self.log("error", self.error, on_step=False, on_epoch=True)
+            loss = functional.mse_loss(predicted, batch[1])
+            self.log("loss", loss, on_step=True, on_epoch=True)
+            return loss
+        def validation_step(self, batch, _):
+            self.log("val_loss", functional.mse_loss(self.network(batch[0]), batch[1]))
+        def configure_optimizers(self):
+            optimizer = torch.optim.AdamW(self.parameters(), 1e-3)
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.5)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
+
+    if __name__ == "__main__":
+        lightning.seed_everything(42)
+        inputs = torch.randn(700, 20)
+        train, val = random_split(TensorDataset(inputs, inputs.sum(1, keepdim=True).sin()), [600, 100])
+        checkpoints = ModelCheckpoint(out / "checkpoints", "{epoch}", monitor="val_loss", save_top_k=-1,
+                                      save_on_train_epoch_end=saves_after_training)
+        trainer = lightning.Trainer(max_epochs=4, accelerator="cpu", callbacks=[checkpoints], log_every_n_steps=1,
+                                    enable_progress_bar=False, enable_model_summary=False, default_root_dir=out,
+                                    logger=CSVLogger(out))
+        model = Regression()
+        trainer.fit(model, DataLoader(train, 16, shuffle=True), DataLoader(val, 50))
+        torch.save(model.state_dict(), out / "weights.pt")
+"""
+
+
+@pytest.mark.parametrize("when", ["train", "validation"])
+def test_a_run_from_what_model_checkpoint_saved_is_the_same_run(framework_runs, when):
+    script = framework_runs.script(SAVING_SCRIPT)
+    whole, resumed = framework_runs.work / "whole", framework_runs.work / "resumed"
+    path = whole / "checkpoints" / "epoch=1.ckpt"
+    words = [script, "--", whole, when]
+    assert framework_runs.call("run", "--run-id", "whole", *words, timeout_s=PATIENCE_S).returncode == 0
+    words = ["-r", path, script, "--", resumed, when]
+    assert framework_runs.call("run", "--run-id", "resumed", *words, timeout_s=PATIENCE_S).returncode == 0
+    for name in ("loss_step", "loss_epoch", "error", "val_loss"):
+        curve, expected = framework_runs.curve("resumed", name), framework_runs.curve("whole", name)
+        assert curve.keys() >= {step for step in expected if step > 2 * 38}
+        assert curve.items() <= expected.items(), name
+    assert weights(framework_runs, resumed) == weights(framework_runs, whole)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

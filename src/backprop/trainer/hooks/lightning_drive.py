@@ -38,6 +38,7 @@ class Drive:
         self._watch = watch
         self._number = number
         self._resumed = resumed
+        self._is_order_new = False  # whether an epoch's order of data is to be drawn once more
         self._first: Any = None  # random states when the epoch's first batch was drawn
         self._step = trainer.global_step
         self._total_steps = _total_steps(trainer)
@@ -79,11 +80,22 @@ class Drive:
 
     def epoch_begins(self) -> None:
         """Before anything of a new epoch."""
-        if self._resumed is not None and not self._resumed.is_after_batch:
-            self._resumed.begin_epoch(self._trainer)
+        resumed = self._resumed
+        if resumed is None or resumed.is_after_batch:
+            return
+        self._resumed = None
+        resumed.begin_epoch(self._trainer)
+        resumed.begin_order(self._trainer)
+        self._is_order_new = True
 
     def _begin_data(self, original: Callable[..., Any], fetcher: Any) -> None:
         original(fetcher)
+        if self._trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
+            # from a checkpoint of after an epoch's last batch, Lightning begins the next one, and does not say so
+            self.epoch_begins()
+        if self._is_order_new:
+            self._is_order_new = False
+            iter(fetcher)  # Lightning began the data before the random states were put back
         if self._resumed is not None:
             self._resumed.begin_data(self._trainer, self._leave_if_wished)
             if not self._resumed.is_after_batch:
@@ -97,14 +109,15 @@ class Drive:
     def _go_on(self, resumed: Place) -> None:
         self._resumed = None
         self._first = resumed.go_on(self._trainer)
+        # while it is restarting, Lightning steps no scheduler that looks at a metric (fit_loop.py, on_advance_end), for
+        # want of the metrics: they are here. The loop's setter does not always set
+        self._trainer.fit_loop._restarting = False  # noqa: SLF001
 
     def _advance(self, original: Callable[..., Any], fetcher: Any) -> None:
         loops = self._trainer.fit_loop, self._trainer.fit_loop.epoch_loop
         if self._resumed is not None and self._resumed.is_after_batch:
-            # this batch was done; what comes after a batch follows. Lightning passes over some of that in what it
-            # calls restarting (fit_loop.py, on_advance_end), for want of the metrics: they are here
+            # this batch was done; what comes after a batch follows
             self._go_on(self._resumed)
-            loops[0]._restarting = False  # noqa: SLF001  its setter does not always set
             loops[1].val_loop.restarting = False
             return
         if loops[1].batch_progress.current.ready == 0:

@@ -35,10 +35,13 @@ class Place:
     between batches: validation, schedulers, the end of the epoch.
     """
 
-    def __init__(self, state: Optional[dict[str, Any]], gradients: dict[str, Any], *, is_after_batch: bool) -> None:
-        self._state = state  # None: saved by another number of processes; its data was distributed otherwise
-        self._gradients = gradients
-        self.is_after_batch = is_after_batch
+    def __init__(self, checkpoint: dict[str, Any], state: Optional[dict[str, Any]]) -> None:
+        """state: of this process; None if another number of processes saved it, with the data distributed otherwise."""
+        self._state = state
+        self._gradients = checkpoint[KEY]["gradients"]
+        self.is_after_batch = checkpoint[KEY]["is_after_batch"]
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        self._is_epoch_open = epochs["processed"] > epochs["completed"]  # saved at on_train_epoch_end
 
     # -- into a checkpoint
 
@@ -91,11 +94,26 @@ class Place:
         states = entry["ranks"]
         state = states[rank()] if len(states) == trainer.world_size else None
         state = None if state is None else _thawed(state)
-        return Place(state, entry["gradients"], is_after_batch=entry["is_after_batch"])
+        return Place(checkpoint, state)
+
+    def begin_epoch(self, trainer: Any) -> None:
+        """Before a new epoch follows the checkpoint: do what Lightning had yet to do with the one before.
+
+        That is, after on_train_epoch_end (fit_loop.py, on_advance_end): to step the schedulers that look at a metric,
+        and to forget the metrics. Resumed, it passes over that. Not guarded: schedulers are the user's code.
+        """
+        logged = None if self._state is None else self._state["logged"]
+        _put_back_logged(trainer, logged)
+        loop, epochs = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress.current
+        if logged is not None and self._is_epoch_open and loop._num_ready_batches_reached():  # noqa: SLF001
+            epochs.completed -= 1  # how often they are stepped goes by the number of the epoch that ends
+            loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+            epochs.completed += 1
+        trainer._logger_connector.reset_results()  # noqa: SLF001
 
     @guarded(_EXACT)
-    def begin_epoch(self, trainer: Any) -> None:
-        """Before a new epoch begins that follows the checkpoint: its order of data is drawn from here."""
+    def begin_order(self, trainer: Any) -> None:
+        """Last before a new epoch: its order of data is drawn from here."""
         if self._state is not None:
             randomness.put_back(self._state["now"], _generators(trainer.fit_loop._combined_loader))  # noqa: SLF001
 
@@ -104,9 +122,6 @@ class Place:
         loop = trainer.fit_loop
         loader, fetcher = loop._combined_loader, loop._data_fetcher  # noqa: SLF001
         if self._state is None or any(_knows_its_place(each) for each in loader.flattened):
-            return
-        if loop.epoch_loop.batch_progress.current.ready == 0:
-            iter(fetcher)
             return
         generators = _generators(loader)
         if self._state["start"] is not None:
