@@ -3,6 +3,7 @@
 $FRAMEWORKS_PYTHON is that environment's Python; `make frameworks` makes it and sets this.
 """
 
+import json
 import os
 import subprocess
 import textwrap
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from backprop.protocol import digest
 from backprop.records import Source
 from backprop.store.index import Index
 from tests.conftest import Runs, wait_for
@@ -51,22 +53,29 @@ class FrameworkRuns(Runs):
         path = self.rundir(run_id) / f"session-{session}.{Source.EVENTS.value}"
         return path.read_text() if path.exists() else ""
 
-    def wait_for_step(self, run_id: str, step: int) -> None:
-        """Until the run has reported this step."""
+    def wait_for_step(self, run_id: str, step: int, session: int = 1) -> None:
+        """Until a session has reported this step, to the instant: what it writes is read, not asked for."""
+        wait_for(lambda: self._last_step(run_id, session) >= step, PATIENCE_S)
 
-        path = self.home / "index.db"
+    def _last_step(self, run_id: str, session: int) -> int:
+        steps = [-1]
+        for source in Source:
+            path = self.rundir(run_id) / f"session-{session}.{source.value}"
+            batch = digest(path.read_bytes() if path.exists() else b"")
+            steps += [step for step in (batch.last_step, batch.counted_step) if step is not None]
+        return max(steps)
 
-        def has_reached() -> bool:
-            # not by `backprop status`: asking all the time would take the processor that training needs
-            return path.exists() and (self._last_step(path, run_id) or 0) >= step
-
-        wait_for(has_reached, PATIENCE_S)
-
-    def _last_step(self, path: Path, run_id: str) -> int | None:
-        index = Index(path, 10.0)
-        view = index.get(run_id)
-        index.close()
-        return None if view is None else view.last_step
+    def stop_here(self, run_id: str) -> None:
+        """`backprop stop`, without a step more than is on its way: training stands still until it can hear of it."""
+        standing = self.tree()
+        for process in standing:
+            process.suspend()
+        stopping = self.start("stop", run_id)
+        control = self.rundir(run_id) / "control.json"
+        wait_for(lambda: json.loads(control.read_text())["stop_wanted"], PATIENCE_S)
+        for process in standing:
+            process.resume()
+        assert stopping.wait(PATIENCE_S) == 0
 
     def curve(self, run_id: str, name: str) -> dict[float, float]:
         """Step -> value of a metric; where a step came twice, the last."""
@@ -78,12 +87,12 @@ class FrameworkRuns(Runs):
     def cut(self, words: Sequence[object], run_id: str, steps: Sequence[int]) -> None:
         """Run to the end, but stopped by `backprop stop` whenever one of these steps is reached, and resumed.
 
-        words: what comes after `backprop run`. The steps must be in order, and each beyond where the run resumes.
+        words: what comes after `backprop run`. The steps must be in order.
         """
         running = self.start("run", "--run-id", run_id, *words)
         for number, step in enumerate(steps, start=1):
-            self.wait_for_step(run_id, step)
-            assert self.call("stop", run_id, timeout_s=PATIENCE_S).returncode == 0
+            self.wait_for_step(run_id, step, number)
+            self.stop_here(run_id)
             assert running.wait(PATIENCE_S) == 0
             document = self.document(run_id)
             assert (document["status"], len(document["sessions"])) == ("stopped", number)

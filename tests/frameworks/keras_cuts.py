@@ -249,7 +249,7 @@ def in_a_process(train, folder, resume_from, cut):
         try:
             session_of_its_own(train, folder, resume_from, cut)
             code = 0
-        except session.Stopped:
+        except (session.Stopped, KeyboardInterrupt):  # no supervisor wished it: the latter
             code = 0
         except BaseException:  # noqa: BLE001  a fork must not go on with what its parent does
             traceback.print_exc()

@@ -108,7 +108,8 @@ class Script:
     @guarded(_STEPS)
     def loaded(self, where: Any) -> None:
         """The script has read a file. where: a path or an open file."""
-        path, ours = getattr(where, "name", where), self.session.resume_from
+        is_path = isinstance(where, (str, os.PathLike))  # a pathlib.Path has a name, too: its last part
+        path, ours = where if is_path else getattr(where, "name", None), self.session.resume_from
         if ours is None or not isinstance(path, (str, os.PathLike)):
             return
         read, wanted = os.path.realpath(os.fsdecode(path)), os.path.realpath(ours)
