@@ -323,7 +323,7 @@ def test_a_completed_run_is_said_to_be_one(runs: Runs):
 def test_the_last_line_promises_no_more_than_a_resume_can_do(runs: Runs):
     runs.script("time.sleep(60)")
     done = runs.call("run", "train.py", "--run-id", "a", "-m", 0.005)
-    assert "no checkpoint was saved: backprop resume a starts afresh" in done.stderr
+    assert "no checkpoint was saved; begin anew with: backprop resume a" in done.stderr
     runs.script(SAVES_IN_PLACE + "    time.sleep(60)")
     done = runs.call("run", "train.py", "--run-id", "b", "-m", 0.01)
     assert "go on with: backprop resume b" in done.stderr

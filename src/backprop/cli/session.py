@@ -264,7 +264,7 @@ def _tell_end(spec: RunSpec, recorder: "Recorder", outcome: "Outcome") -> None:
         if has_checkpoint:
             told += f" · go on with: backprop resume {spec.id}"
         elif session.status is not Status.FAILED:
-            told += f" · no checkpoint was saved: backprop resume {spec.id} starts afresh"
+            told += f" · no checkpoint was saved; begin anew with: backprop resume {spec.id}"
     say(told)
 
 
