@@ -39,7 +39,7 @@ class Interrupts:
     def watch(self, before_break: Callable[[], None]) -> None:
         """Have this called right before a KeyboardInterrupt ends the frames of the main thread."""
         self._before_break = before_break
-        is_ours = threading.current_thread() is threading.main_thread() and os.getpid() == self._pid
+        is_ours = self._can_handle()
         if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._watched)
 
@@ -86,7 +86,7 @@ class Interrupts:
     @contextmanager
     def _caught(self) -> Iterator[None]:
         before = {}
-        if threading.current_thread() is threading.main_thread() and os.getpid() == self._pid:
+        if self._can_handle():
             # handlers of the script's own, or ours from further out, stay
             if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, self._watched):
                 before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
@@ -107,7 +107,7 @@ class Interrupts:
         of its workers: torch/utils/data/_utils/signal_handling.py. It finds out by itself when it wants the next batch.
         """
         before = signal.getsignal(signal.SIGCHLD)
-        is_ours = threading.current_thread() is threading.main_thread() and os.getpid() == self._pid
+        is_ours = self._can_handle()
         is_theirs = (getattr(before, "__module__", None) or "").startswith("torch.utils.data")
         if not (is_ours and is_theirs):  # a handler of the script's own hears of every child
             yield
@@ -117,6 +117,10 @@ class Interrupts:
             yield
         finally:
             signal.signal(signal.SIGCHLD, before)
+
+    def _can_handle(self) -> bool:
+        """Whether handlers may be set here: in the main thread, and in no fork of the process that made this."""
+        return threading.current_thread() is threading.main_thread() and os.getpid() == self._pid
 
     def _interrupt(self, number: int, frame: Any) -> None:
         if os.getpid() != self._pid:  # a forked worker has our handlers too

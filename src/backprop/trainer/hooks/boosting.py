@@ -22,7 +22,7 @@ import threading
 from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
 from .. import files
-from ..failsafe import is_off
+from ..failsafe import is_off, say
 from ..ranks import rank
 from ..session import Session, current
 
@@ -76,8 +76,7 @@ class Call:
 
     def tell(self, what: str) -> None:
         """One line for the user."""
-        sys.stderr.write(f"backprop: {self.library} {what}\n")
-        sys.stderr.flush()
+        say(f"{self.library} {what}")
 
     def log(self, rounds: int, metrics: Mapping[str, Any]) -> None:
         """Report the metrics of a round."""
@@ -150,7 +149,7 @@ def restore(callback: Any, attributes: Optional[bytes]) -> None:
     try:
         vars(callback).update(pickle.loads(attributes))  # noqa: S301  we wrote it
     except Exception as error:  # noqa: BLE001  the script was edited since, say: the callback starts anew
-        sys.stderr.write(f"backprop: a {type(callback).__name__} begins anew: {type(error).__name__}: {error}\n")
+        say(f"a {type(callback).__name__} begins anew: {type(error).__name__}: {error}")
 
 
 def _attributes(callback: Any) -> Optional[bytes]:

@@ -15,7 +15,7 @@ import sys
 import zipfile
 from typing import Any, Callable, Optional
 
-from ..failsafe import guarded
+from ..failsafe import guarded, say
 from ..session import Session, current
 from .lightning_drive import Drive
 from .lightning_place import Place, fit_mark
@@ -121,7 +121,7 @@ def _begin(session: Session, watch: Watch, arguments: dict[str, Any], signature:
         return
     reason = _unfit(path, number)
     if reason is not None:
-        sys.stderr.write(f"backprop: fit() does not continue from {path}: {reason}\n")
+        say(f"fit() does not continue from {path}: {reason}")
         return
     arguments["ckpt_path"] = path
     if "weights_only" in signature.parameters and arguments.get("weights_only") is None:

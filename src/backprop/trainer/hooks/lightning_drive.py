@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any, Callable, Optional
 
 from .. import randomness
-from ..failsafe import guarded
+from ..failsafe import guarded, say
 from ..files import FOLDER, settle
 from ..ranks import world_size
 from ..session import Session
@@ -207,7 +207,7 @@ class Drive:
                 self._trainer.strategy.barrier("backprop")
                 self._session.saved(path, self._step)
         except Exception as error:  # noqa: BLE001  a full disk, or a model that cannot be saved: training goes on
-            sys.stderr.write(f"backprop: no checkpoint at step {self._step}: {type(error).__name__}: {error}\n")
+            say(f"no checkpoint at step {self._step}: {type(error).__name__}: {error}")
             return
         finally:
             self._saving = None

@@ -16,7 +16,7 @@ import os
 import sys
 from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
-from ..failsafe import guarded
+from ..failsafe import guarded, say
 from ..files import FOLDER
 from ..ranks import rank
 from ..session import current
@@ -158,5 +158,4 @@ def _tell(name: str, value: Any) -> None:
     if name not in _told and rank() == 0:
         _told.add(name)
         told = "is switched on" if value is True else f"gets {value}"
-        sys.stderr.write(f"backprop: {name} {told}\n")
-        sys.stderr.flush()
+        say(f"{name} {told}")
