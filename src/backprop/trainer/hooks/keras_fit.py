@@ -12,12 +12,11 @@ back that they ended with, if they took long enough for that to have been kept, 
 from __future__ import annotations
 
 import os
-import sys
 from time import monotonic
 from typing import Any, Callable, Optional
 
 from .. import ranks
-from ..failsafe import guarded, is_off
+from ..failsafe import guarded, is_off, say
 from ..files import FOLDER
 from ..session import Session, as_number
 from . import keras_file as statefile
@@ -80,10 +79,6 @@ def _read(path: Optional[str]) -> Any:
     return tree if isinstance(tree, dict) and tree.get("format") == FORMAT else None
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"backprop: {text}\n")
-
-
 class Fit:
     """One of them. Its methods are called at Keras's events, in the order in which they stand here."""
 
@@ -139,10 +134,10 @@ class Fit:
         saved = self._resumed
         assert saved is not None  # noqa: S101  for the type checker
         if self._model.built and keras_state.shapes(self._model) != saved["shapes"]:
-            _say(f"the model of fit {self._number + 1} has another shape than the checkpoint's: it is trained anew")
+            say(f"the model of fit {self._number + 1} has another shape than the checkpoint's: it is trained anew")
             return False
         if saved["steps"] != self._steps and not saved["is_done"]:
-            _say(f"an epoch has {self._steps} steps, and had {saved['steps']}: the model is trained anew")
+            say(f"an epoch has {self._steps} steps, and had {saved['steps']}: the model is trained anew")
             return False
         return self._model.built or not saved["is_done"]
 
@@ -352,5 +347,5 @@ class Fit:
                 statefile.write(path, {**checkpoint, "weights": keras_state.weights(self._model)})
                 self._session.saved(path, step)
         except OSError as error:  # a full disk, mostly; the next one may fit again
-            _say(f"no checkpoint was saved at step {step}: {error}")
+            say(f"no checkpoint was saved at step {step}: {error}")
             self._save_at = monotonic() + SAVE_AGAIN_S
