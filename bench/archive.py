@@ -106,4 +106,5 @@ def _batch(first_step: int, count: int) -> Batch:
         series = batch.series[name] = Series()
         series.steps = array("d", range(first_step, first_step + count))
         series.values = array("d", (1.0 / (step + 1) for step in range(first_step, first_step + count)))
+        series.ends = array("q", range(first_step + 1, first_step + count + 1))
     return batch

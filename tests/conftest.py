@@ -11,6 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
+
+# how long an example takes says something about the machine's other work, and nothing about us
+settings.register_profile("backprop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("backprop")
 
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from backprop.protocol import Batch, digest
 from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session, Source, Status
-from backprop.store.index import CHUNK_POINTS, SCHEMA_VERSION, SORT_KEYS, Index, IndexBrokenError, open_index
+from backprop.store import curves
+from backprop.store.index import CHUNK_POINTS, SCHEMA_VERSION, Index, IndexBrokenError, open_index
 from backprop.store.rundir import Home
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
@@ -60,8 +61,7 @@ def stored(
 
 def curve(index: Index, name: str) -> list[tuple[float, str]]:
     """A curve, comparable although NaN is not equal to itself."""
-    series = index.curve("run1", name)
-    return list(zip(series.steps, map(repr, series.values), strict=True))
+    return [(float(point.step), repr(point.value)) for point in curves.points(index, made(), name)]
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_a_run_that_is_not_here_is_none(index: Index):
     assert index.journal_size("nobody") is None
     assert index.offset("nobody", 1) == 0
     assert index.newest_id() is None
-    assert index.select() == []
+    assert list(index.newest(9)) == []
 
 
 def test_more_of_a_journal_wins_over_less(index: Index):
@@ -160,7 +160,7 @@ def test_more_of_a_journal_wins_over_less(index: Index):
     assert view.run.status is Status.COMPLETED
     assert index.journal_size("run1") == 20
     index.put_run(made(status=Status.RUNNING), 30)
-    assert index.count(["running"]) == 1
+    assert index.rows("SELECT count(*) FROM runs WHERE status = 'running'") == [(1,)]
 
 
 def test_a_stored_run_keeps_what_its_trainer_said(run1: Index):
@@ -393,48 +393,6 @@ def several(index: Index) -> Index:
             data = output({"step": age_s, "loss": loss})
             index.add_output(run_id, 1, 0, len(data), digest(data), [])
     return index
-
-
-@pytest.mark.parametrize(
-    ("sort", "ids"),
-    [
-        ("created", ["dd", "cc", "bb", "ba"]),
-        ("name", ["dd", "cc", "ba", "bb"]),
-        ("status", ["dd", "ba", "bb", "cc"]),
-        ("elapsed", ["bb", "dd", "ba", "cc"]),
-        ("step", ["ba", "cc", "dd", "bb"]),
-        ("loss", ["dd", "ba", "cc", "bb"]),  # smallest first; NaN and those without it last, newest first
-        ("no such metric", ["dd", "cc", "bb", "ba"]),
-        ("'; DROP TABLE runs; --", ["dd", "cc", "bb", "ba"]),
-    ],
-)
-def test_runs_come_in_the_order_that_was_asked_for(several: Index, sort: str, ids: list[str]):
-    """Every key sorts as its column says, the newest first among equals; any other word is a metric."""
-    assert [view.run.spec.id for view in several.select(sort=sort)] == ids
-
-
-def test_no_sort_key_is_left_out_of_these_tests():
-    """Every word that `--sort` knows is tried above."""
-    assert set(SORT_KEYS) == {"created", "name", "status", "elapsed", "step"}
-
-
-@pytest.mark.parametrize(
-    ("statuses", "limit", "ids", "count"),
-    [
-        (["completed"], None, ["dd", "ba"], 2),
-        (["completed", "failed"], None, ["dd", "bb", "ba"], 3),
-        (["queued"], None, [], 0),
-        ([], 2, ["dd", "cc"], 4),
-        (["completed"], 1, ["dd"], 2),
-        ([], 0, [], 4),
-    ],
-)
-def test_runs_can_be_chosen_by_status_and_number(
-    several: Index, statuses: list[str], limit: int | None, ids: list[str], count: int
-):
-    """Only runs of these statuses come, and no more than the limit; the count knows of no limit."""
-    assert [view.run.spec.id for view in several.select(statuses, limit=limit)] == ids
-    assert several.count(statuses) == count
 
 
 def test_the_newest_run_is_known(several: Index):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import Limits, ManifestEntry, Run, RunSpec, Status, StopReason, Waiter
+from backprop.records import Limits, ManifestEntry, Run, RunSpec, Source, Status, StopReason, Waiter
 from backprop.store import journal as journals
 from backprop.store.journal import (
     Admitted,
@@ -23,6 +23,7 @@ from backprop.store.journal import (
     Governed,
     Journal,
     NotContinued,
+    OutputSeen,
     Paused,
     Queued,
     Refused,
@@ -35,6 +36,7 @@ from backprop.store.journal import (
     parse,
     read,
 )
+from backprop.timeline import Growth
 from tests.conftest import wait_for
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
@@ -75,6 +77,7 @@ EVERY_ENTRY: list[Entry] = [
     Signalled(at=AT, session=1, signal="SIGINT", pids=(11, 12)),
     Paused(at=AT, session=1, reason="Ctrl-Z"),
     Continued(at=AT, session=1, paused_s=0.25),
+    OutputSeen(at=AT, session=1, source=Source.EVENTS, growth=Growth(offset=9, since_s=0.5, until_s=1.5)),
     CheckpointMeasured(
         at=AT,
         session=1,

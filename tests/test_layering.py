@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "backprop"
 MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
 
-WORDS = {"records", "errors", "protocol", "progress"}
+WORDS = {"records", "errors", "protocol", "progress", "timeline"}
 # what stands on the left may import the words, itself, and what stands on the right
 MAY_IMPORT = {
     **{word: set() for word in WORDS},
@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "governor": {"cgroups"},
     "supervisor": {"cgroups"},
     "store": set(),
-    "views": set(),
+    "query": {"store"},
+    "views": {"query"},
     "recorder": {"checkpoints", "store", "supervisor"},
     "recovery": {"provenance", "recorder", "store", "supervisor"},
     "ending": set(),

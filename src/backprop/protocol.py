@@ -149,13 +149,14 @@ def _is_shallow(value: Any, levels: int = 32) -> bool:
 
 
 class Series:
-    """The points of one metric in the order they were written; both arrays have the same length."""
+    """The points of one metric in the order they were written; all arrays have the same length."""
 
-    __slots__ = ("steps", "values")
+    __slots__ = ("ends", "steps", "values")
 
     def __init__(self) -> None:
         self.steps = array("d")  # float64: exact up to 2**53, and what plots want
         self.values = array("d")
+        self.ends = array("q")  # where the point's line ends in the session's source, in bytes: tells when
 
 
 class Batch:
@@ -202,13 +203,15 @@ def digest(data: bytes, offset: int = 0) -> Batch:
         if event is not None:
             batch.line_count += 1
             if type(event) is Metrics and not event.is_counted:
-                step = batch.last_step = event.step
+                step, end = event.step, offset + len(line) + 1
+                batch.last_step = step
                 for name, value in event.values.items():
                     points = series.get(name)
                     if points is None:
                         points = series[name] = Series()
                     points.steps.append(step)
                     points.values.append(value)
+                    points.ends.append(end)
             else:
                 _add(batch, event, offset)
         offset += len(line) + 1

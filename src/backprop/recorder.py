@@ -17,9 +17,10 @@ from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Source
 from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.index import Index, open_index
-from backprop.store.journal import CheckpointMeasured, Journal
+from backprop.store.journal import CheckpointMeasured, Journal, OutputSeen
 from backprop.store.rundir import Home, HomeBusyError, RunDir
-from backprop.supervisor.tail import READ_BYTES, Tail
+from backprop.supervisor.tail import READ_BYTES, Stretch, Tail
+from backprop.timeline import Growth, Timeline, Witness
 
 SUPERVISOR_BUSY_TIMEOUT_S = 0.2  # a supervisor that waits for the database cannot climb the stop ladder
 VIEWER_BUSY_TIMEOUT_S = 10.0
@@ -50,9 +51,13 @@ class Recorder:
         self._snapshot_is_due = False
         self._tails: dict[tuple[int, Source], Tail] = {}
         self._measures: dict[tuple[int, Source, int], Measure] = {}
-        for entry in reversed(journals.read(rundir.journal_path)[0]):
-            if isinstance(entry, CheckpointMeasured):
-                self._measures[entry.session, entry.source, entry.offset] = entry.measure  # the first measure counts
+        self._growths: dict[tuple[int, Source], list[Growth]] = {}
+        self._witnesses: dict[tuple[int, Source], Witness] = {}
+        for entry in journals.read(rundir.journal_path)[0]:
+            if isinstance(entry, CheckpointMeasured):  # the first measure counts
+                self._measures.setdefault((entry.session, entry.source, entry.offset), entry.measure)
+            elif isinstance(entry, OutputSeen):
+                self._growths.setdefault((entry.session, entry.source), []).append(entry.growth)
 
     def use(self, index: Index) -> "Recorder":
         """Work on a connection that somebody else opened and will close."""
@@ -99,19 +104,21 @@ class Recorder:
             return False
         return True
 
-    def look(self, session: int, *, is_over: bool = False) -> Look:
+    def look(self, session: int, at_s: float, *, is_over: bool = False, is_witness: bool = False) -> Look:
         """Read and store the next stretch of each of a session's sources.
 
+        at_s: how long the session has been training, or trained in all.
         is_over: nobody writes to them any more, so what follows the last newline is a line too.
+        is_witness: we have been looking all the time, so that what is new was written since the last look.
         """
-        looks = [self._look_at(session, source, is_over=is_over) for source in Source]
+        looks = [self._look_at(session, source, at_s, is_over=is_over, is_witness=is_witness) for source in Source]
         return Look(
             batches=tuple(batch for look in looks for batch in look.batches),
             is_stored=all(look.is_stored for look in looks),
             is_behind=any(look.is_behind for look in looks),
         )
 
-    def _look_at(self, session: int, source: Source, *, is_over: bool) -> Look:
+    def _look_at(self, session: int, source: Source, at_s: float, *, is_over: bool, is_witness: bool) -> Look:
         try:
             index = self._open()
             tail = self._tails.get((session, source))
@@ -119,13 +126,20 @@ class Recorder:
                 offset = index.offset(self._spec.id, session, source)
                 tail = self._tails[session, source] = Tail(self._rundir.source_path(session, source), offset)
             stretch = tail.read(is_over=is_over)
+            if is_witness:
+                timeline = self._witnessed(session, source, at_s, stretch)
+            else:
+                timeline = Timeline(self._growths.get((session, source), ()))
+                timeline.add(Growth(offset=tail.size_bytes(), since_s=0.0, until_s=at_s))
             if stretch is None:
                 return Look((), is_stored=True)
             batch = protocol.digest(stretch.data, stretch.start)
             # a path reported over and over is measured once a look: what lies there is what was saved last
             newest = {saved.path: (offset, saved) for offset, saved in batch.checkpoints}.values()
             measured = [(offset, self._measured(session, source, offset, saved)) for offset, saved in newest]
-            if index.add_output(self._spec.id, session, stretch.start, stretch.end, batch, measured, source):
+            if index.add_output(
+                self._spec.id, session, stretch.start, stretch.end, batch, measured, source, timeline=timeline
+            ):
                 tail.move_to(stretch.end)
                 return Look((batch,), is_stored=True, is_behind=len(stretch.data) > READ_BYTES // 2)
             # somebody else was there first, or the index is new and has never heard of this run
@@ -137,6 +151,18 @@ class Recorder:
         except sqlite3.DatabaseError:
             self.close()
             return Look((), is_stored=False)
+
+    def _witnessed(self, session: int, source: Source, at_s: float, stretch: Stretch | None) -> Timeline:
+        """When what is new was written; and a note of it in the journal, now and then."""
+        witness = self._witnesses.setdefault((session, source), Witness())
+        seen, due = witness.looked(at_s, None if stretch is None else stretch.end)
+        if due is not None:
+            self._journal.append(OutputSeen(at=datetime.now(timezone.utc), session=session, source=source, growth=due))
+        timeline = Timeline()
+        if stretch is not None and seen is not None:
+            timeline.add(Growth(offset=stretch.start, since_s=0.0, until_s=seen.since_s))
+            timeline.add(seen)
+        return timeline
 
     def _measured(self, session: int, source: Source, offset: int, saved: protocol.CheckpointSaved) -> Checkpoint:
         """The checkpoint as it lies on disk when it is first heard of; the journal remembers."""
@@ -163,7 +189,7 @@ class Recorder:
         run, _ = self.read_run()
         for session in run.sessions:
             while True:
-                look = self.look(session.number, is_over=True)
+                look = self.look(session.number, session.elapsed_s or 0.0, is_over=True)
                 if not look.is_stored:
                     return False
                 if not look.batches:

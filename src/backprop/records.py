@@ -211,6 +211,18 @@ class Run(Record, frozen=True):
         return self.sessions[-1] if self.sessions else None
 
 
+class MetricSummary(Record, frozen=True):
+    """What one metric of a run came to. NaN and infinities are no extremes, but may be last."""
+
+    count: int  # points in all
+    last: float
+    last_step: int
+    least: float | None = None  # None: no value is finite
+    least_step: int | None = None
+    greatest: float | None = None
+    greatest_step: int | None = None
+
+
 class RunView(Record, frozen=True):
     """A run with the summary of what its trainer said: what all views show."""
 
@@ -219,6 +231,7 @@ class RunView(Record, frozen=True):
     last_step: int | None = None  # that was reported; else how many optimizer steps were counted
     total_steps: int | None = None
     metrics: Mapping[str, float] = {}  # last value of each
+    summaries: Mapping[str, MetricSummary] = {}
     params: Mapping[str, Any] = {}
     checkpoints: tuple[Checkpoint, ...] = ()  # oldest first
     note_count: int = 0

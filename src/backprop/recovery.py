@@ -85,9 +85,11 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say) -> None:
         else:
             recorder.record_state(publish=False)
             run, _ = recorder.read_run()
-            if run.last_session is not None:
+            session = run.last_session
+            if session is not None:
+                at_s = (datetime.now(timezone.utc) - session.started_at).total_seconds()
                 for _ in range(_LIVE_STRETCHES):
-                    look = recorder.look(run.last_session.number)
+                    look = recorder.look(session.number, at_s)
                     if not look.batches or not look.is_stored:
                         break
     finally:

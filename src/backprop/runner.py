@@ -314,9 +314,10 @@ class Supervisor:
 
     def _look(self) -> None:
         watch = self._watch
-        look = self._recorder.look(self._number)
-        watch.is_behind = look.is_behind
         now = self._clock.now()
+        trained_s = (watch.paused_at or now) - watch.launched_at - watch.paused_s
+        look = self._recorder.look(self._number, trained_s, is_witness=True)
+        watch.is_behind = look.is_behind
         for batch in look.batches:
             self._meter.observe(batch, now)
         if look.batches and watch.stop is None:

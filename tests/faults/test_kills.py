@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from backprop import query
 from backprop.store.index import Index
 from tests.conftest import Runs, wait_for
 
@@ -93,11 +94,13 @@ def check_record(runs: Runs, run_id: str, truth: Truth | None = None) -> dict:
     (document,) = [d for d in json.loads(listed.stdout) if d["id"] == run_id]
     truth = (truth or Truth(runs, run_id)).read()
     index = Index(runs.home / "index.db", 10)
-    curve = index.curve(run_id, "value")
+    view = index.get(run_id)
+    assert view is not None
+    points = list(query.points(index, view, "value"))
     index.close()
-    assert len(curve.steps) == len(truth.steps)
-    assert curve.steps == truth.steps
-    assert curve.values == truth.values
+    assert len(points) == len(truth.steps)
+    assert [point.step for point in points] == list(truth.steps)
+    assert [point.value for point in points] == list(truth.values)
     assert [(c["session"], c["step"], c["path"]) for c in document["checkpoints"]] == dedupe(truth.saved)
     assert document["last_step"] == (truth.steps[-1] if truth.steps else None)
     assert runs.tree() == []

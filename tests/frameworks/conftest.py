@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from backprop import query
 from backprop.protocol import digest
 from backprop.records import Source
 from backprop.store.index import Index
@@ -80,9 +81,10 @@ class FrameworkRuns(Runs):
     def curve(self, run_id: str, name: str) -> dict[float, float]:
         """Step -> value of a metric; where a step came twice, the last."""
         index = Index(self.home / "index.db", 10.0)
-        series = index.curve(run_id, name)
+        view = index.get(run_id)
+        points = [] if view is None else list(query.points(index, view, name))
         index.close()
-        return dict(zip(series.steps, series.values, strict=True))
+        return {float(point.step): point.value for point in points}
 
     def cut(self, words: Sequence[object], run_id: str, steps: Sequence[int]) -> None:
         """Run to the end, but stopped by `backprop stop` whenever one of these steps is reached, and resumed.

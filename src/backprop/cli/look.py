@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from backprop import query
 from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, say, working_folder
 from backprop.errors import NoSuchRunError, UsageError
+from backprop.query import SORT_KEYS
 from backprop.records import Run, Status
-from backprop.store.index import SORT_KEYS, Index
+from backprop.store.index import Index
 from backprop.store.rundir import Home
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ _COPY_BYTES = 1 << 16
 @click.command("list")
 @click.option("--status", "statuses", multiple=True, help="Only runs of this status; may be given again.")
 @click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many; 0: all.")
-@click.option("--sort", default="created", help=f"{', '.join(SORT_KEYS)}, or the name of a metric (smallest first).")
+@click.option("--sort", default="created", help=f"{', '.join(SORT_KEYS)}, or a metric (best first) or parameter.")
 @json_option
 def list_runs(*, statuses: tuple[str, ...], limit: int, sort: str, as_json: bool) -> None:
     """Show runs, newest first."""
@@ -37,8 +39,9 @@ def list_runs(*, statuses: tuple[str, ...], limit: int, sort: str, as_json: bool
         if wanted not in allowed:
             raise UsageError(f"--status {wanted!r} is not allowed: {', '.join(allowed)}.")
     with open_caught_up(Home.from_environment()) as index:
-        views = index.select(statuses, sort, limit or None)
-        total = index.count(statuses)
+        asked = query.Wanted(statuses=statuses, sort=sort, limit=limit or None)
+        views = query.runs(index, asked)
+        total = query.count(index, asked)
     now = datetime.now(timezone.utc)
     if as_json:
         from backprop.views import document
@@ -74,7 +77,7 @@ def status(*, run: str | None, as_json: bool) -> None:
             else:
                 print(tables.run_details(view, now, is_valid), end="")
             return
-        going_on = index.select([member.value for member in Status if not member.is_final])
+        going_on = query.runs(index, query.Wanted(statuses=tuple(s.value for s in Status if not s.is_final)))
     from backprop import config
     from backprop.admission import read_machine
 

@@ -7,7 +7,8 @@ else has moved it (compare and swap). So each line counts exactly once, whoever 
 import heapq
 import math
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -16,25 +17,25 @@ from typing import Any
 import msgspec
 
 from backprop.protocol import Batch, Series, json_safe
-from backprop.records import Checkpoint, Run, RunView, Source
+from backprop.records import Checkpoint, MetricSummary, Run, RunView, Source
+from backprop.store.outline import Outline, outline
 from backprop.store.rundir import Home, set_aside
+from backprop.timeline import Timeline
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
-CHUNK_POINTS = 512  # a chunk is rewritten as it grows up to this size: 8 KB a metric and commit at the most
+CHUNK_POINTS = 512  # a chunk is rewritten as it grows up to this size: 10 KB a metric and commit at the most
+_MAX_WORDS = 4000  # characters that a search looks through
+_MAX_TEXT = 200  # characters of a parameter that a filter compares
+
+_OUTLINE = ", ".join(Outline._fields)
+_MARKS = ", ".join("?" * len(Outline._fields))
+_METRIC = f"SELECT {_OUTLINE} FROM metrics WHERE run_id = ? AND name = ?"  # noqa: S608  our own columns
+_METRICS = f"SELECT name, {_OUTLINE} FROM metrics WHERE run_id = ? ORDER BY name"  # noqa: S608
 
 _encode = msgspec.json.Encoder().encode
 _decode_run = msgspec.json.Decoder(Run).decode
 _decode_checkpoint = msgspec.json.Decoder(Checkpoint).decode
-
-_SORT_COLUMNS = {
-    "created": "created_at DESC",
-    "name": "name IS NULL, name",
-    "status": "status",
-    "elapsed": "elapsed_s DESC",
-    "step": "coalesce(last_step, counted_step) DESC",
-}
-SORT_KEYS = tuple(_SORT_COLUMNS)
 
 
 class IndexBrokenError(Exception):
@@ -104,26 +105,30 @@ class Index:
         """Store what the journal tells, unless more of the journal has been stored already."""
         spec = run.spec
         with self._transaction():
-            self._db.execute(
-                "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, record)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-                " status = excluded.status, elapsed_s = excluded.elapsed_s,"
-                " journal_size = excluded.journal_size, record = excluded.record"
-                " WHERE excluded.journal_size >= journal_size",
-                (
-                    spec.id,
-                    spec.name,
-                    run.status.value,
-                    spec.created_at.timestamp(),
-                    sum(s.elapsed_s or 0.0 for s in run.sessions),
-                    journal_size,
-                    _encode(run),
-                ),
-            )
-            self._db.executemany(
-                "INSERT OR IGNORE INTO params VALUES (?, ?, ?)",
-                [(spec.id, name, _encode(json_safe(value))) for name, value in spec.params.items()],
-            )
+            stored_size = self.journal_size(spec.id)
+            if stored_size is None or journal_size >= stored_size:
+                self._db.execute(
+                    "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                    " status = excluded.status, elapsed_s = excluded.elapsed_s, journal_size = excluded.journal_size",
+                    (
+                        spec.id,
+                        spec.name,
+                        run.status.value,
+                        spec.created_at.timestamp(),
+                        sum(s.elapsed_s or 0.0 for s in run.sessions),
+                        journal_size,
+                        _words(run),
+                    ),
+                )
+                self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, _encode(run)))
+            self._put_params(spec.id, spec.params, "IGNORE")
+
+    def _put_params(self, run_id: str, params: Mapping[str, Any], on_conflict: str) -> None:
+        self._db.executemany(
+            f"INSERT OR {on_conflict} INTO params VALUES (?, ?, ?, ?, ?)",  # noqa: S608  our own word
+            [(run_id, name, _encode(json_safe(value)), *_comparable(value)) for name, value in params.items()],
+        )
 
     def journal_size(self, run_id: str) -> int | None:
         """Up to which byte of the journal this run is stored; None when the run is not here at all."""
@@ -146,27 +151,26 @@ class Index:
         batch: Batch,
         checkpoints: Sequence[tuple[int, Checkpoint]],
         source: Source = Source.OUT,
+        *,
+        timeline: Timeline | None = None,
     ) -> bool:
         """Store what bytes `start` to `end` of the session's source amount to; False when somebody else already did.
 
-        checkpoints: (offset of the report, checkpoint as measured).
+        checkpoints: (offset of the report, checkpoint as measured). timeline: when it was written; None: at once.
         """
         with self._transaction():
             if self.offset(run_id, session, source) != start or self.journal_size(run_id) is None:
                 return False
             self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
             for name, series in batch.series.items():
-                self._add_points(run_id, session, name, series)
+                self._add_points(run_id, session, name, series, (timeline or Timeline()).seconds(series.ends))
             total_steps = batch.last("total_steps")
             self._db.execute(
                 "UPDATE runs SET last_step = coalesce(?, last_step), counted_step = coalesce(?, counted_step),"
                 " total_steps = coalesce(?, total_steps), note_count = note_count + ? WHERE id = ?",
                 (batch.last_step, batch.counted_step, _whole(total_steps), len(batch.notes), run_id),
             )
-            self._db.executemany(
-                "INSERT OR REPLACE INTO params VALUES (?, ?, ?)",
-                [(run_id, name, _encode(json_safe(value))) for name, value in batch.params.items()],
-            )
+            self._put_params(run_id, batch.params, "REPLACE")
             self._db.executemany(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
                 [(run_id, session, source.value, offset, _encode(checkpoint)) for offset, checkpoint in checkpoints],
@@ -177,27 +181,65 @@ class Index:
             )
         return True
 
-    def _add_points(self, run_id: str, session: int, name: str, series: Series) -> None:
-        self._db.execute(
-            "INSERT INTO metrics VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-            " last_value = excluded.last_value, count = count + excluded.count",
-            (run_id, name, series.values[-1], len(series.values)),
-        )
-        newest = self._db.execute(
-            "SELECT number, session, count, steps, vals FROM points WHERE run_id = ? AND name = ?"
+    def _add_points(self, run_id: str, session: int, name: str, series: Series, times: "array[float]") -> None:
+        told = None
+        newest = self._newest_chunk(run_id, name, session)
+        begin = 0
+        while begin < len(series.values):
+            number, before = newest
+            end = begin + CHUNK_POINTS - (before.total if before is not None else 0)
+            steps, values, seconds = series.steps[begin:end], series.values[begin:end], times[begin:end]
+            added = outline(steps, values, seconds)
+            told = told.joined(added) if told is not None else added
+            if before is None:
+                self._put_outline(run_id, name, number, session, added)
+                self._db.execute(
+                    "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?)",
+                    (run_id, name, number, steps.tobytes(), values.tobytes(), seconds.tobytes()),
+                )
+            else:
+                self._put_outline(run_id, name, number, session, before.joined(added))
+                row = self._db.execute(
+                    "SELECT steps, vals, times FROM points WHERE run_id = ? AND name = ? AND number = ?",
+                    (run_id, name, number),
+                ).fetchone()
+                self._db.execute(
+                    "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        run_id,
+                        name,
+                        number,
+                        row[0] + steps.tobytes(),
+                        row[1] + values.tobytes(),
+                        row[2] + seconds.tobytes(),
+                    ),
+                )
+            newest = (number + 1, None)
+            begin = end
+        if told is not None:
+            whole = self._db.execute(_METRIC, (run_id, name)).fetchone()
+            self._db.execute(
+                f"INSERT OR REPLACE INTO metrics (run_id, name, {_OUTLINE}) VALUES (?, ?, {_MARKS})",  # noqa: S608
+                (run_id, name, *(told if whole is None else Outline(*whole).joined(told))),
+            )
+
+    def _newest_chunk(self, run_id: str, name: str, session: int) -> tuple[int, Outline | None]:
+        """The number of the chunk that takes the next point; and its outline, if it has points of this session."""
+        row = self._db.execute(
+            f"SELECT number, session, {_OUTLINE} FROM outlines WHERE run_id = ? AND name = ?"  # noqa: S608
             " ORDER BY number DESC LIMIT 1",
             (run_id, name),
         ).fetchone()
-        number, steps, values = 0, series.steps.tobytes(), series.values.tobytes()
-        count = len(series.values)
-        if newest is not None:
-            number = newest[0] + 1
-            if newest[1] == session and newest[2] < CHUNK_POINTS:
-                number, count = newest[0], newest[2] + count
-                steps, values = newest[3] + steps, newest[4] + values
+        if row is None:
+            return 0, None
+        before = Outline(*row[2:])
+        return (row[0], before) if row[1] == session and before.total < CHUNK_POINTS else (row[0] + 1, None)
+
+    def _put_outline(self, run_id: str, name: str, number: int, session: int, told: Outline) -> None:
         self._db.execute(
-            "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (run_id, name, number, session, count, steps, values),
+            f"INSERT OR REPLACE INTO outlines (run_id, name, number, session, {_OUTLINE})"  # noqa: S608
+            f" VALUES (?, ?, ?, ?, {_MARKS})",
+            (run_id, name, number, session, *told),
         )
 
     def remove(self, run_id: str) -> None:
@@ -205,7 +247,7 @@ class Index:
         with self._transaction():
             self._db.execute("DELETE FROM facts")
             self._db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
-            for table in ("tails", "metrics", "points", "params", "checkpoints", "notes"):
+            for table in ("records", "tails", "metrics", "outlines", "points", "params", "checkpoints", "notes"):
                 self._db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608  our own names
 
     # -- reading
@@ -221,9 +263,17 @@ class Index:
     def set_seen_folder_ns(self, modified_ns: int) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES ('seen_folder_ns', ?)", (modified_ns,))
 
-    def count(self, statuses: Sequence[str] = ()) -> int:
-        where, values = _where(statuses)
-        return int(self._db.execute(f"SELECT count(*) FROM runs {where}", values).fetchone()[0])  # noqa: S608
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """What a SELECT finds: see query.py, which knows what can be asked."""
+        return self._db.execute(statement, values).fetchall()
+
+    def count(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM runs").fetchone()[0])
+
+    def newest(self, limit: int) -> Iterator[RunView]:
+        """At most so many runs, newest first."""
+        ids = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT ?", (limit,)).fetchall()
+        return (view for row in ids if (view := self.get(row[0])) is not None)
 
     def newest_id(self) -> str | None:
         row = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT 1").fetchone()
@@ -249,43 +299,34 @@ class Index:
         ).fetchall()
         return [row[0] for row in rows]
 
-    def select(self, statuses: Sequence[str] = (), sort: str = "created", limit: int | None = None) -> list[RunView]:
-        """Runs in order. `sort`: one of SORT_KEYS, or the name of a metric (smallest first, runs without it last)."""
-        # ids first: sorting must not drag every run's record along
-        where, values = _where(statuses)
-        if sort in _SORT_COLUMNS:
-            order = f"ORDER BY {_SORT_COLUMNS[sort]}, created_at DESC, id"
-        else:
-            order = (
-                "ORDER BY (SELECT last_value FROM metrics WHERE run_id = id AND metrics.name = ?) NULLS LAST,"
-                " created_at DESC, id"
-            )
-            values = [*values, sort]
-        rows = self._db.execute(
-            f"SELECT id FROM runs {where} {order} LIMIT ?",  # noqa: S608  our own words
-            (*values, -1 if limit is None else limit),
-        ).fetchall()
-        return [view for row in rows if (view := self.get(row[0])) is not None]
-
     def get(self, run_id: str) -> RunView | None:
         """A run with the summary of what its trainer said; None when it is not here."""
         row = self._db.execute(
-            "SELECT record, coalesce(last_step, counted_step), total_steps, note_count FROM runs WHERE id = ?",
+            "SELECT record, coalesce(last_step, counted_step), total_steps, note_count"
+            " FROM runs JOIN records ON run_id = id WHERE id = ?",
             (run_id,),
         ).fetchone()
         if row is None:
             return None
         record, last_step, total_steps, note_count = row
+        summaries = {name: Outline(*columns) for name, *columns in self._db.execute(_METRICS, (run_id,))}
         return RunView(
             run=_decode_run(record),
             run_dir=str(self.path.parent / "runs" / run_id),
             last_step=last_step,
             total_steps=total_steps,
-            metrics={
-                name: math.nan if value is None else value
-                for name, value in self._db.execute(
-                    "SELECT name, last_value FROM metrics WHERE run_id = ? ORDER BY name", (run_id,)
+            metrics={name: math.nan if told.last is None else told.last for name, told in summaries.items()},
+            summaries={
+                name: MetricSummary(
+                    count=told.total,
+                    last=math.nan if told.last is None else told.last,
+                    last_step=int(told.last_step),
+                    least=told.least,
+                    least_step=_whole(told.least_step),
+                    greatest=told.greatest,
+                    greatest_step=_whole(told.greatest_step),
                 )
+                for name, told in summaries.items()
             },
             params={
                 name: msgspec.json.decode(value)
@@ -314,8 +355,8 @@ class Index:
     def places(self) -> set[str]:
         """The working folders and scripts of all runs."""
         rows = self._db.execute(
-            "SELECT json_extract(CAST(record AS TEXT), '$.spec.cwd') FROM runs UNION"
-            " SELECT json_extract(CAST(record AS TEXT), '$.spec.script') FROM runs"
+            "SELECT json_extract(CAST(record AS TEXT), '$.spec.cwd') FROM records UNION"
+            " SELECT json_extract(CAST(record AS TEXT), '$.spec.script') FROM records"
         )
         return {row[0] for row in rows if row[0] is not None}
 
@@ -338,16 +379,6 @@ class Index:
         later = [(at, other) for other, at in others if at > checkpoint.measure.saved_at]
         return max(later)[1] if later else None
 
-    def curve(self, run_id: str, name: str) -> Series:
-        """All points of one metric, in the order they were written."""
-        series = Series()
-        for steps, values in self._db.execute(
-            "SELECT steps, vals FROM points WHERE run_id = ? AND name = ? ORDER BY number", (run_id, name)
-        ):
-            series.steps.frombytes(steps)
-            series.values.frombytes(values)
-        return series
-
 
 def _in_order(sources: Iterable[Sequence[Checkpoint]]) -> Iterator[Checkpoint]:
     """One session's checkpoints, oldest first. A source's own order holds, whatever the clock did meanwhile."""
@@ -363,10 +394,21 @@ def _is_text(word: str) -> bool:
     return True
 
 
-def _where(statuses: Sequence[str]) -> tuple[str, list[Any]]:
-    if not statuses:
-        return "", []
-    return f"WHERE status IN ({', '.join('?' * len(statuses))})", list(statuses)
+def _words(run: Run) -> str:
+    told = (run.spec.id, run.spec.name or "", *run.spec.command)
+    return "\n".join(told)[:_MAX_WORDS].casefold()
+
+
+def _comparable(value: Any) -> tuple[float | None, str | None]:
+    """A parameter as a number, or as a text, for a filter to compare; (None, None) for what is neither."""
+    if isinstance(value, bool):
+        return None, "true" if value else "false"
+    if isinstance(value, str):
+        return None, value[:_MAX_TEXT].casefold()
+    try:
+        return (float(value) if isinstance(value, (int, float)) else None), None
+    except OverflowError:
+        return None, None
 
 
 def _whole(value: float | None) -> int | None:

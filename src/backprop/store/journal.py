@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from backprop.records import ManifestEntry, Measure, Record, Run, RunSpec, Session, Source, Status, StopReason, Waiter
+from backprop.timeline import Growth
 
 
 class _Entry(Record, frozen=True, tag_field="event"):
@@ -107,6 +108,14 @@ class Continued(_Entry, frozen=True, tag="continued"):
     paused_s: float
 
 
+class OutputSeen(_Entry, frozen=True, tag="output_seen"):
+    """How far the session's `source` had got, and when: it is told now and then, to date what was written."""
+
+    session: int
+    source: Source
+    growth: Growth
+
+
 class CheckpointMeasured(_Entry, frozen=True, tag="checkpoint_measured"):
     """A reported checkpoint as it lay on disk; `offset` is that of the report in the session's `source`."""
 
@@ -150,6 +159,7 @@ Entry = (
     | Signalled
     | Paused
     | Continued
+    | OutputSeen
     | CheckpointMeasured
     | CheckpointSkipped
     | SessionEnded

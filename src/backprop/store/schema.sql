@@ -1,15 +1,15 @@
 -- The index: a cache over the run directories that every view reads. It can be deleted at any time.
 -- Instants are seconds since 1970 (UTC). A REAL column holds NaN as NULL, because SQLite has no NaN.
 
--- One run: what its journal tells, and a summary of what its trainer said.
+-- One run: what a table shows, sorts by and searches. Narrow, so that a hundred thousand are looked through at once.
 CREATE TABLE runs (
     id           TEXT PRIMARY KEY,
     name         TEXT,
     status       TEXT NOT NULL,
     created_at   REAL NOT NULL,
     elapsed_s    REAL,             -- of all ended sessions
-    journal_size INTEGER NOT NULL, -- bytes of journal.jsonl that `record` is folded from
-    record       BLOB NOT NULL,    -- a Run as JSON
+    journal_size INTEGER NOT NULL, -- bytes of journal.jsonl that the record is folded from
+    words        TEXT NOT NULL,    -- id, name and command in lower case: what a search looks through
     last_step    INTEGER,
     counted_step INTEGER,          -- optimizer steps, for a script that reports none
     total_steps  INTEGER,
@@ -17,6 +17,12 @@ CREATE TABLE runs (
 );
 CREATE INDEX runs_by_age ON runs (created_at DESC, id);
 CREATE INDEX runs_by_name ON runs (name);
+
+-- What the journal tells of a run.
+CREATE TABLE records (
+    run_id TEXT PRIMARY KEY,
+    record BLOB NOT NULL -- a Run as JSON
+);
 
 -- How far each source (a Source) of a session has been read. Moves in the transaction that stores what was read.
 CREATE TABLE tails (
@@ -27,25 +33,58 @@ CREATE TABLE tails (
     PRIMARY KEY (run_id, session, source)
 ) WITHOUT ROWID;
 
--- The newest value of every metric.
+-- What every metric came to: an Outline of all its points.
 CREATE TABLE metrics (
-    run_id     TEXT NOT NULL,
-    name       TEXT NOT NULL,
-    last_value REAL,
-    count      INTEGER NOT NULL,
+    run_id        TEXT NOT NULL,
+    name          TEXT NOT NULL,
+    total         INTEGER NOT NULL, -- points
+    missing       INTEGER NOT NULL,
+    low_step      REAL NOT NULL,
+    high_step     REAL NOT NULL,
+    first_s       REAL NOT NULL,
+    last_s        REAL NOT NULL,
+    last          REAL,
+    last_step     REAL NOT NULL,
+    least         REAL,
+    least_step    REAL,
+    least_s       REAL,
+    greatest      REAL,
+    greatest_step REAL,
+    greatest_s    REAL,
     PRIMARY KEY (run_id, name)
 ) WITHOUT ROWID;
 
--- The curves, in chunks of float64 in the order they were written: a point costs 16 bytes, and a run with ten
--- million points has a few thousand rows.
+-- The curves, in chunks of at most 512 points in the order they were written. A chunk's Outline lies apart from its
+-- points: a curve of ten million is drawn from twenty thousand of them.
+CREATE TABLE outlines (
+    run_id        TEXT NOT NULL,
+    name          TEXT NOT NULL,
+    number        INTEGER NOT NULL, -- of the chunk, from 0
+    session       INTEGER NOT NULL,
+    total         INTEGER NOT NULL, -- points
+    missing       INTEGER NOT NULL,
+    low_step      REAL NOT NULL,
+    high_step     REAL NOT NULL,
+    first_s       REAL NOT NULL,
+    last_s        REAL NOT NULL,
+    last          REAL,
+    last_step     REAL NOT NULL,
+    least         REAL,
+    least_step    REAL,
+    least_s       REAL,
+    greatest      REAL,
+    greatest_step REAL,
+    greatest_s    REAL,
+    PRIMARY KEY (run_id, name, number)
+) WITHOUT ROWID;
+
 CREATE TABLE points (
-    run_id    TEXT NOT NULL,
-    name      TEXT NOT NULL,
-    number    INTEGER NOT NULL, -- of the chunk, from 0
-    session   INTEGER NOT NULL,
-    count     INTEGER NOT NULL,
-    steps     BLOB NOT NULL,
-    vals      BLOB NOT NULL,
+    run_id TEXT NOT NULL,
+    name   TEXT NOT NULL,
+    number INTEGER NOT NULL, -- of the chunk
+    steps  BLOB NOT NULL,    -- float64
+    vals   BLOB NOT NULL,    -- float64
+    times  BLOB NOT NULL,    -- float32: seconds of training since the session began
     PRIMARY KEY (run_id, name, number)
 );
 
@@ -53,6 +92,8 @@ CREATE TABLE params (
     run_id TEXT NOT NULL,
     name   TEXT NOT NULL,
     value  BLOB NOT NULL, -- JSON
+    number REAL,          -- the value, if it is one
+    text   TEXT,          -- the value in lower case, if it is a text or a truth
     PRIMARY KEY (run_id, name)
 ) WITHOUT ROWID;
 

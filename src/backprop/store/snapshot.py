@@ -54,7 +54,7 @@ def rebuild(home: Home, index: Index, say: Callable[[str], None]) -> None:
 def _rebuild(home: Home, index: Index, say: Callable[[str], None]) -> None:
     if home.snapshot_path.exists() and _read(home.snapshot_path) is None:
         say(f"{home.snapshot_path} was damaged; it is kept as {set_aside(home.snapshot_path)} and rebuilt.")
-    entries = {view.run.spec.id: _encoded(view) for view in index.select(limit=MAX_RUNS)}
+    entries = {view.run.spec.id: _encoded(view) for view in index.newest(MAX_RUNS)}
     replace_file(home.snapshot_path, msgspec.json.encode(entries))
 
 

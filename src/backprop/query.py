@@ -1,0 +1,143 @@
+"""What can be asked of the index: which runs, in which order, and their curves.
+
+All views and exports ask here, and none of them knows SQL. See store/curves.py for how curves are kept and reduced,
+and store/search.py for how a filter becomes a statement.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from backprop.errors import UsageError
+from backprop.records import MetricSummary, RunView
+from backprop.store import curves, search
+from backprop.store.curves import Axis, Curve, Point
+from backprop.store.index import Index
+from backprop.store.search import SORT_KEYS, Condition, Wanted
+
+__all__ = [
+    "SORT_KEYS",
+    "Axis",
+    "Condition",
+    "Curve",
+    "Point",
+    "Wanted",
+    "best",
+    "count",
+    "curve",
+    "is_greater_better",
+    "main_metric",
+    "metric_names",
+    "parse_filter",
+    "points",
+    "runs",
+    "sparkline_values",
+]
+
+# words of a metric's name, as people write them; what is not here is better the smaller it is
+_GREATER_IS_BETTER = re.compile(
+    r"acc|accuracy|ap|auc|auprc|auroc|bleu|correlation|dice|f1|fscore|hits?|iou|jaccard|kappa|map|mcc|meteor|miou|mrr"
+    r"|ndcg|precision|psnr|r2|recall|returns?|rewards?|rouge|score|sensitivity|specificity|ssim|throughput|top\d|win|winrate"
+)
+_WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
+_LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "loss/train", "train-loss", "training/loss")
+_CONDITION = re.compile(r"(?P<name>[^\s=!<>~]+)(?P<operator>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
+_ITEM = re.compile(r"""\s+|(?P<quoted>(?:[^\s"']|"[^"]*"|'[^']*')+)|(?P<stray>.)""", re.DOTALL)
+
+
+def parse_filter(text: str) -> tuple[Condition, ...]:
+    """The conditions in a filter such as `status=completed lr>1e-4 name~digits`; all of them must hold.
+
+    A value with spaces stands in quotes. Raises UsageError.
+    """
+    conditions = []
+    for item in _ITEM.finditer(text):
+        if item["quoted"] is None and item["stray"] is None:
+            continue
+        found = _CONDITION.fullmatch(item[0])
+        if found is None or not found["value"]:
+            raise UsageError(
+                f"the filter {item[0]!r} is not allowed: NAME=VALUE, with one of = != < <= > >= ~ (contains),"
+                ' and quotes around spaces: name="my run".'
+            )
+        condition = Condition(name=found["name"], operator=found["operator"], value=_unquoted(found["value"]))
+        search.check(condition)
+        conditions.append(condition)
+    return tuple(conditions)
+
+
+def _unquoted(value: str) -> str:
+    return re.sub(r""""([^"]*)"|'([^']*)'""", lambda found: found[1] if found[1] is not None else found[2], value)
+
+
+def runs(index: Index, wanted: Wanted = Wanted()) -> list[RunView]:  # noqa: B008  it cannot change
+    """The runs that are wanted, in their order."""
+    ids = index.rows(*search.ids_statement(wanted, is_greater_better))
+    return [view for row in ids if (view := index.get(row[0])) is not None]
+
+
+def count(index: Index, wanted: Wanted = Wanted()) -> int:  # noqa: B008
+    """How many runs are wanted, whatever the limit."""
+    return int(index.rows(*search.count_statement(wanted, is_greater_better))[0][0])
+
+
+def is_greater_better(name: str) -> bool:
+    """Whether a metric is better the greater it is, as far as its name tells: accuracy, f1, reward, ..."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    if "loss" in words or "error" in words:
+        return False
+    return any(_GREATER_IS_BETTER.fullmatch(known) for word in words for known in (word, word.rstrip("0123456789")))
+
+
+def best(name: str, summary: MetricSummary) -> tuple[float, int] | None:
+    """The best value of a metric and the step it was reached at; None when no value is finite."""
+    value, step = (
+        (summary.greatest, summary.greatest_step) if is_greater_better(name) else (summary.least, summary.least_step)
+    )
+    return None if value is None or step is None else (value, step)
+
+
+def main_metric(view: RunView) -> str | None:
+    """The metric that tells how a run goes: its training loss, by any of the usual names, else another loss."""
+    for name in _LOSSES:
+        if name in view.summaries:
+            return name
+    return next((name for name in view.summaries if "loss" in name.lower()), None)
+
+
+def curve(
+    index: Index,
+    view: RunView,
+    metric: str,
+    axis: Axis = Axis.STEP,
+    *,
+    max_points: int | None = None,
+    begin: float | None = None,
+    end: float | None = None,
+) -> Curve:
+    """One metric of a run over its steps, or its time; empty when there is none of that name.
+
+    max_points: reduce to about so many, keeping the least and the greatest of every stretch, so that no spike is
+    lost. begin, end: only the points whose x lies between.
+    """
+    spans = curves.Range(begin, end)
+    return curves.read(index, view.run, metric, axis, max_points, spans)
+
+
+def sparkline_values(index: Index, view: RunView, metric: str, width: int) -> list[float]:
+    """The finite values of a metric at about `width` places, evenly over the points it has."""
+    return curves.sample(index, view.run.spec.id, metric, width)
+
+
+def points(index: Index, view: RunView, metric: str | None = None) -> Iterator[Point]:
+    """Every point that was stored, in the order it was written; of all metrics, one after the other, unless told."""
+    for name in view.summaries if metric is None else [metric]:
+        yield from curves.points(index, view.run, name)
+
+
+def metric_names(views: Sequence[RunView]) -> list[str]:
+    """The metrics that these runs have, most common first, then by name."""
+    counts: dict[str, int] = {}
+    for view in views:
+        for name in view.summaries:
+            counts[name] = counts.get(name, 0) + 1
+    return sorted(counts, key=lambda name: (-counts[name], name))

@@ -1,0 +1,258 @@
+"""Curves out of the index: whole, or reduced so that a chart of any length is drawn from a few thousand points.
+
+A curve is reduced by keeping the least and the greatest of every stretch (min-max), because a chart that loses a spike
+lies. What is long enough is drawn from the outlines of its chunks, without reading a point.
+"""
+
+import math
+from array import array
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from backprop.records import Record, Run
+from backprop.store.index import Index
+from backprop.store.outline import Outline
+
+_COLUMNS = ", ".join(f"outlines.{name}" for name in Outline._fields)
+_ROWS_AT_ONCE = 256
+
+
+class Axis(str, Enum):
+    """What a curve is drawn over."""
+
+    STEP = "step"
+    TIME = "time"  # seconds of training, all sessions added up
+
+
+class Curve(Record, frozen=True):
+    """One metric of a run. `xs` and `ys` have the same length; what is not finite is kept, as a gap with a place."""
+
+    run_id: str
+    metric: str
+    axis: Axis
+    xs: "array[float]"
+    ys: "array[float]"
+    point_count: int  # points that these stand for
+    is_reduced: bool
+
+
+class Point(NamedTuple):
+    """One value as it was stored."""
+
+    session: int
+    metric: str
+    step: int
+    value: float
+    time_s: float  # of training, all sessions added up
+
+
+class Range(NamedTuple):
+    """The stretch of the axis that is wanted; None: no bound."""
+
+    begin: float | None = None
+    end: float | None = None
+
+    def has(self, x: float) -> bool:
+        return (self.begin is None or x >= self.begin) and (self.end is None or x <= self.end)
+
+    def meets(self, low: float, high: float) -> bool:
+        return (self.begin is None or high >= self.begin) and (self.end is None or low <= self.end)
+
+
+class _Chunk(NamedTuple):
+    number: int
+    session: int
+    told: Outline
+
+
+def read(index: Index, run: Run, metric: str, axis: Axis, max_points: int | None, wanted: Range) -> Curve:
+    """A curve, or the part of it that is wanted, in about `max_points` points.
+
+    Over steps, what a later session trained again takes the place of what an earlier one did there.
+    """
+    chunks = _chunks(index, run.spec.id, metric)
+    place = _Place(run, chunks, axis, wanted)
+    chunks = [chunk for chunk in chunks if place.meets(chunk)]
+    count = sum(chunk.told.total for chunk in chunks)
+    is_long = max_points is not None and 2 * len(chunks) >= max_points and count > max_points
+    if is_long:
+        xs, ys = _outlined(chunks, place)
+    else:
+        xs, ys, count = _exact(index, run.spec.id, metric, chunks, place)
+    is_reduced = is_long
+    if max_points is not None and len(xs) > max_points:
+        xs, ys = reduced(xs, ys, max_points)
+        is_reduced = True
+    return Curve(run_id=run.spec.id, metric=metric, axis=axis, xs=xs, ys=ys, point_count=count, is_reduced=is_reduced)
+
+
+def _chunks(index: Index, run_id: str, metric: str) -> list[_Chunk]:
+    rows = index.rows(
+        f"SELECT number, session, {_COLUMNS} FROM outlines WHERE run_id = ? AND name = ? ORDER BY number",  # noqa: S608
+        (run_id, metric),
+    )
+    return [_Chunk(row[0], row[1], Outline(*row[2:])) for row in rows]
+
+
+class _Place:
+    """Where a session's points lie on the axis, and which of them are shown."""
+
+    def __init__(self, run: Run, chunks: Sequence[_Chunk], axis: Axis, wanted: Range) -> None:
+        self.axis = axis
+        self._wanted = wanted
+        self._begins_s = session_begins_s(run)
+        self._ends: dict[int, float] = {}  # session -> the step at which a later one took over
+        if axis is Axis.STEP:
+            firsts: dict[int, float] = {}
+            for chunk in chunks:
+                firsts[chunk.session] = min(chunk.told.low_step, firsts.get(chunk.session, math.inf))
+            for session in firsts:
+                self._ends[session] = min((step for later, step in firsts.items() if later > session), default=math.inf)
+
+    def x(self, session: int, step: float, time_s: float) -> float:
+        return step if self.axis is Axis.STEP else self._begins_s.get(session, 0.0) + time_s
+
+    def has(self, session: int, x: float) -> bool:
+        return x < self._ends.get(session, math.inf) and self._wanted.has(x)
+
+    def meets(self, chunk: _Chunk) -> bool:
+        told = chunk.told
+        low = self.x(chunk.session, told.low_step, told.first_s)
+        high = self.x(chunk.session, told.high_step, told.last_s)
+        return low < self._ends.get(chunk.session, math.inf) and self._wanted.meets(low, high)
+
+    def covers(self, chunk: _Chunk) -> bool:
+        """Whether all of a chunk is shown."""
+        told = chunk.told
+        return self.has(chunk.session, self.x(chunk.session, told.low_step, told.first_s)) and self.has(
+            chunk.session, self.x(chunk.session, told.high_step, told.last_s)
+        )
+
+
+def session_begins_s(run: Run) -> dict[int, float]:
+    """Session -> the seconds of training that came before it."""
+    begins, total_s = {}, 0.0
+    for session in run.sessions:
+        begins[session.number] = total_s
+        total_s += session.elapsed_s or 0.0
+    return begins
+
+
+def _outlined(chunks: Sequence[_Chunk], place: _Place) -> tuple["array[float]", "array[float]"]:
+    xs, ys = array("d"), array("d")
+    for number, (_, session, told) in enumerate(chunks):
+        found = []
+        if told.least is not None and told.greatest is not None:
+            found += [
+                (place.x(session, told.least_step or 0.0, told.least_s or 0.0), told.least),
+                (place.x(session, told.greatest_step or 0.0, told.greatest_s or 0.0), told.greatest),
+            ]
+        if told.missing:
+            found.append((place.x(session, told.last_step, told.last_s), math.nan))
+        elif number == len(chunks) - 1 and told.last is not None:
+            found.append((place.x(session, told.last_step, told.last_s), told.last))  # where the curve stands now
+        for x, y in sorted(found, key=lambda point: point[0]):
+            if place.has(session, x):
+                xs.append(x)
+                ys.append(y)
+    return xs, ys
+
+
+def _exact(
+    index: Index, run_id: str, metric: str, chunks: Sequence[_Chunk], place: _Place
+) -> tuple["array[float]", "array[float]", int]:
+    xs, ys = array("d"), array("d")
+    for chunk, steps, values, times in _read_points(index, run_id, metric, chunks):
+        places = steps
+        if place.axis is Axis.TIME:
+            begin_s = place.x(chunk.session, 0.0, 0.0)
+            places = array("d", [begin_s + time_s for time_s in times])
+        if place.covers(chunk):
+            xs.extend(places)
+            ys.extend(values)
+        else:
+            for x, y in zip(places, values, strict=True):
+                if place.has(chunk.session, x):
+                    xs.append(x)
+                    ys.append(y)
+    return xs, ys, len(xs)
+
+
+_Stored = tuple[_Chunk, "array[float]", "array[float]", "array[float]"]
+
+
+def _read_points(index: Index, run_id: str, metric: str, chunks: Sequence[_Chunk]) -> Iterator[_Stored]:
+    """Chunks with their steps, values and times."""
+    for begin in range(0, len(chunks), _ROWS_AT_ONCE):
+        some = chunks[begin : begin + _ROWS_AT_ONCE]
+        rows = index.rows(
+            "SELECT number, steps, vals, times FROM points"
+            " WHERE run_id = ? AND name = ? AND number BETWEEN ? AND ? ORDER BY number",
+            (run_id, metric, some[0].number, some[-1].number),
+        )
+        found = {row[0]: row[1:] for row in rows}
+        for chunk in some:
+            if chunk.number in found:  # else the run was removed meanwhile
+                arrays = array("d"), array("d"), array("f")
+                for numbers, data in zip(arrays, found[chunk.number], strict=True):
+                    numbers.frombytes(data)
+                yield (chunk, *arrays)
+
+
+def points(index: Index, run: Run, metric: str) -> Iterator[Point]:
+    """Every stored point of a metric, in the order it was written. Holds a few hundred chunks at a time."""
+    begins_s = session_begins_s(run)
+    for chunk, steps, values, times in _read_points(index, run.spec.id, metric, _chunks(index, run.spec.id, metric)):
+        begin_s = begins_s.get(chunk.session, 0.0)
+        for step, value, time_s in zip(steps, values, times, strict=True):
+            yield Point(chunk.session, metric, int(step), value, begin_s + time_s)
+
+
+def sample(index: Index, run_id: str, metric: str, width: int) -> list[float]:
+    """The finite values at about `width` places, evenly over the points; the last one is among them."""
+    row = index.rows("SELECT max(number) FROM outlines WHERE run_id = ? AND name = ?", (run_id, metric))[0]
+    if row[0] is None:
+        return []
+    newest = int(row[0])
+    if newest >= width:
+        numbers = sorted({round(place * newest / (width - 1)) for place in range(width)}) if width > 1 else [newest]
+        marks = ", ".join("?" * len(numbers))
+        found = index.rows(
+            f"SELECT last FROM outlines WHERE run_id = ? AND name = ? AND number IN ({marks}) ORDER BY number",  # noqa: S608
+            (run_id, metric, *numbers),
+        )
+        return [value for (value,) in found if value is not None and math.isfinite(value)]
+    values = array("d")
+    for (data,) in index.rows(
+        "SELECT vals FROM points WHERE run_id = ? AND name = ? ORDER BY number", (run_id, metric)
+    ):
+        values.frombytes(data)
+    last = len(values) - 1
+    places = {round(place * last / (width - 1)) for place in range(width)} if width > 1 else {last}
+    return [values[place] for place in sorted(places) if math.isfinite(values[place])]
+
+
+def reduced(xs: Sequence[float], ys: Sequence[float], max_points: int) -> tuple["array[float]", "array[float]"]:
+    """About `max_points` of the points: of every stretch the least and the greatest, in order, and the last of all.
+
+    xs, ys: shape (points,). Where a stretch holds a value that is not finite, one such point is kept as well.
+    """
+    stretch = max(1, math.ceil(2 * len(xs) / max(2, max_points)))
+    new_xs, new_ys = array("d"), array("d")
+    for begin in range(0, len(xs), stretch):
+        part = ys[begin : begin + stretch]
+        kept: set[int] = set()
+        finite: Sequence[float] = part
+        if not math.isfinite(sum(part)):
+            finite = [value for value in part if math.isfinite(value)]
+            gap = next((at for at, value in enumerate(part) if not math.isfinite(value)), None)
+            kept |= set() if gap is None else {gap}
+        if finite:
+            kept |= {part.index(min(finite)), part.index(max(finite))}
+        if begin + stretch >= len(xs):
+            kept.add(len(part) - 1)
+        for at in sorted(kept):
+            new_xs.append(xs[begin + at])
+            new_ys.append(part[at])
+    return new_xs, new_ys

@@ -1,0 +1,211 @@
+"""Which runs are wanted, as a SELECT over the index. Values are only ever bound, never part of a statement."""
+
+import re
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+from backprop.errors import UsageError
+from backprop.records import Record, Status
+
+# column, and whether it comes greatest first unless told otherwise
+_SORT_COLUMNS = {
+    "created": ("created_at", True),
+    "name": ("runs.name", False),
+    "status": ("status", False),
+    "elapsed": ("elapsed_s", True),
+    "step": ("coalesce(runs.last_step, counted_step)", True),
+}
+SORT_KEYS = tuple(_SORT_COLUMNS)
+
+_TEXTS = {"id": "lower(id)", "name": "lower(coalesce(runs.name, ''))", "status": "status", "command": "words"}
+_NUMBERS = {"step": "coalesce(runs.last_step, counted_step)", "elapsed": "elapsed_s", "age": "? - created_at"}
+_SQL_OPERATORS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_ORDERING = frozenset({"<", "<=", ">", ">="})
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"([0-9.eE+-]+?)\s*(s|min|h|d)?")
+_JOINS = (
+    " LEFT JOIN metrics ON metrics.run_id = runs.id AND metrics.name = ?"
+    " LEFT JOIN params ON params.run_id = runs.id AND params.name = ?"
+)
+
+IsGreaterBetter = Callable[[str], bool]
+Statement = tuple[str, list[Any]]
+
+
+class Condition(Record, frozen=True):
+    """One condition on a run. `name`: a key of the tables above, else a parameter, else a metric's last value.
+
+    `param.NAME`, `metric.NAME` and `best.NAME` say which of them is meant.
+    """
+
+    name: str
+    operator: str  # = != < <= > >= and ~ (contains)
+    value: str
+
+
+class Wanted(Record, frozen=True):
+    """Which runs, and in which order."""
+
+    statuses: tuple[str, ...] = ()  # none: all
+    conditions: tuple[Condition, ...] = ()  # all must hold
+    search: str = ""  # words that must all be in the id, the name or the command
+    sort: str = "created"  # one of SORT_KEYS, else a metric (best first) or a parameter
+    is_descending: bool | None = None  # None: as the key is usually wanted
+    limit: int | None = None
+    offset: int = 0
+
+
+def check(condition: Condition) -> None:
+    """Raise UsageError for a condition that makes no sense, whatever the runs are."""
+    name, operator, value = condition.name, condition.operator, condition.value
+    if name == "status" and operator in {"=", "!="} and value not in {status.value for status in Status}:
+        allowed = ", ".join(status.value for status in Status)
+        raise UsageError(f"the filter status{operator}{value} is not allowed: {allowed}.")
+    if name in _TEXTS and (operator in _ORDERING or (name == "command" and operator != "~")):
+        allowed = "~ (contains)" if name == "command" else "=, != and ~ (contains)"
+        raise UsageError(f"the filter {name}{operator}{value} is not allowed: {name} takes {allowed}.")
+    if name in _NUMBERS:
+        if operator == "~":
+            raise UsageError(f"the filter {name}~{value} is not allowed: {name} is a number.")
+        _seconds_or_number(condition)
+    elif operator in _ORDERING and _number(value) is None:
+        raise UsageError(f"the filter {name}{operator}{value} is not allowed: {value!r} is not a number.")
+
+
+def ids_statement(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:
+    """A SELECT of the ids, in order."""
+    where, values = _where(wanted, is_greater_better)
+    join, order, order_values = _order(wanted, is_greater_better)
+    limit = -1 if wanted.limit is None else wanted.limit
+    return (
+        f"SELECT runs.id FROM runs{join}{where} ORDER BY {order}created_at DESC, id LIMIT ? OFFSET ?",  # noqa: S608
+        [*order_values, *values, limit, wanted.offset],
+    )
+
+
+def count_statement(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:
+    """A SELECT of how many there are."""
+    where, values = _where(wanted, is_greater_better)
+    return f"SELECT count(*) FROM runs{where}", values  # noqa: S608
+
+
+def _order(wanted: Wanted, is_greater_better: IsGreaterBetter) -> tuple[str, str, list[Any]]:
+    if wanted.sort in _SORT_COLUMNS:
+        column, usually_descends = _SORT_COLUMNS[wanted.sort]
+        way = "DESC" if _chosen(wanted.is_descending, usually_descends) else "ASC"
+        return "", f"{column} {way} NULLS LAST, ", []
+    kind, name = _kind(wanted.sort)
+    way = "DESC" if _chosen(wanted.is_descending, kind != "param" and is_greater_better(name)) else "ASC"
+    column = _extreme(name, is_greater_better) if kind == "best" else "last"
+    # a metric and a parameter of the same name: the metric is what changes
+    return (
+        _JOINS,
+        f"{column} {way} NULLS LAST, number {way} NULLS LAST, text {way} NULLS LAST, ",
+        [None if kind == "param" else name, name if kind in {"", "param"} else None],
+    )
+
+
+def _chosen(asked: bool | None, usual: bool) -> bool:
+    return usual if asked is None else asked
+
+
+def _where(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:
+    terms: list[str] = []
+    values: list[Any] = []
+    if wanted.statuses:
+        terms.append(f"status IN ({', '.join('?' * len(wanted.statuses))})")
+        values += wanted.statuses
+    for word in wanted.search.casefold().split():
+        terms.append("instr(words, ?)")
+        values.append(_storable(word))
+    for condition in wanted.conditions:
+        term, bound = _term(condition, is_greater_better)
+        terms.append(f"({term})")
+        values += bound
+    return (f" WHERE {' AND '.join(terms)}" if terms else ""), values
+
+
+def _term(condition: Condition, is_greater_better: IsGreaterBetter) -> Statement:
+    if condition.name in _TEXTS:
+        return _text_term(_TEXTS[condition.name], condition)
+    if condition.name in _NUMBERS:
+        column = _NUMBERS[condition.name]
+        now = [datetime.now(timezone.utc).timestamp()] if "?" in column else []
+        return f"{column} {_SQL_OPERATORS[condition.operator]} ?", [*now, _seconds_or_number(condition)]
+    kind, name = _kind(condition.name)
+    name = _storable(name)
+    param, param_values = _param_term(condition)
+    metric, metric_values = _metric_term(condition, _extreme(name, is_greater_better) if kind == "best" else "last")
+    has_param = "EXISTS (SELECT 1 FROM params WHERE run_id = runs.id AND params.name = ?"
+    has_metric = "EXISTS (SELECT 1 FROM metrics WHERE run_id = runs.id AND metrics.name = ?"
+    if kind == "param":
+        return f"{has_param} AND {param})", [name, *param_values]
+    if kind in {"metric", "best"}:
+        return f"{has_metric} AND {metric})", [name, *metric_values]
+    # what the run was given comes before what it measured
+    return (
+        f"CASE WHEN {has_param}) THEN {has_param} AND {param}) ELSE {has_metric} AND {metric}) END",
+        [name, name, *param_values, name, *metric_values],
+    )
+
+
+def _kind(name: str) -> tuple[str, str]:
+    kind, dot, rest = name.partition(".")
+    return (kind, rest) if dot and rest and kind in {"param", "metric", "best"} else ("", name)
+
+
+def _extreme(name: str, is_greater_better: IsGreaterBetter) -> str:
+    return "greatest" if is_greater_better(name) else "least"
+
+
+def _text_term(column: str, condition: Condition) -> Statement:
+    value = _storable(condition.value.casefold())
+    if condition.operator == "~":
+        return f"instr({column}, ?)", [value]
+    return f"{column} {_SQL_OPERATORS[condition.operator]} ?", [value]
+
+
+def _param_term(condition: Condition) -> Statement:
+    number = _number(condition.value)
+    value = _storable(condition.value.casefold())
+    if condition.operator == "~":
+        return "instr(coalesce(text, CAST(value AS TEXT)), ?)", [value]
+    operator = _SQL_OPERATORS[condition.operator]
+    if number is None:
+        return f"coalesce(text, CAST(value AS TEXT)) {operator} ?", [value]
+    if condition.operator in _ORDERING:
+        return f"number {operator} ?", [number]
+    # a text that looks like a number: --tag 007
+    return f"coalesce(number {operator} ?, text {operator} ?)", [number, value]
+
+
+def _metric_term(condition: Condition, column: str) -> Statement:
+    number = _number(condition.value)
+    if number is None or condition.operator == "~":
+        return "0", []
+    if number != number:  # noqa: PLR0124  NaN is NULL in the index
+        return f"{column} IS {'' if condition.operator == '=' else 'NOT '}NULL", []
+    return f"{column} {_SQL_OPERATORS[condition.operator]} ?", [number]
+
+
+def _number(value: str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _seconds_or_number(condition: Condition) -> float:
+    """The value of `step`, `elapsed` and `age`. Raises UsageError."""
+    found = _DURATION.fullmatch(condition.value)
+    number = _number(found[1]) if found else None
+    if number is None or (found and found[2] and condition.name == "step"):
+        wanted = "a number" if condition.name == "step" else "seconds, or a time such as 90s, 10min, 2h, 3d"
+        raise UsageError(f"the filter {condition.name}{condition.operator}{condition.value} is not allowed: {wanted}.")
+    return number * _SECONDS[(found and found[2]) or "s"]
+
+
+def _storable(text: str) -> str:
+    # what was typed may be any bytes; those that are not UTF-8 are in no record, and find nothing
+    return text.encode(errors="backslashreplace").decode()
