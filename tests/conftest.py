@@ -28,7 +28,11 @@ class Runs:
         self.work = folder / "work"
         self.work.mkdir()
         self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("BACKPROP_")},
+            **{
+                key: value
+                for key, value in os.environ.items()
+                if not key.startswith("BACKPROP_") and key not in {"COLUMNS", "LINES"}  # pytest-xdist sets them
+            },
             "BACKPROP_HOME": str(self.home),
             "BACKPROP_PYTHON": sys.executable,
             "BACKPROP_MIN_FREE_RAM_GB": "0",
