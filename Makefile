@@ -12,8 +12,10 @@ FRAMEWORKS := .venv-frameworks
 demo: $(INSTALLED)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
 
+# those that bring the machine to its limits run alone; the others mostly wait, so that several share a core
 test: $(INSTALLED)  ## all tests but those that need a framework
-	$(BIN)/python -m pytest --ignore tests/frameworks
+	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest -n 4 --ignore tests/frameworks --ignore tests/faults
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 2 tests/frameworks

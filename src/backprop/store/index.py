@@ -431,5 +431,5 @@ def open_index(home: Home, busy_timeout_s: float, say: Callable[[str], None]) ->
             for suffix in ("-wal", "-shm"):
                 # first: a new database must never find the old one's log
                 Path(f"{home.index_path}{suffix}").unlink(missing_ok=True)
-            say(f"the index was damaged ({error}); it is kept as {set_aside(home.index_path)} and rebuilt.")
+            say(f"the index cannot be used ({error}): it is kept as {set_aside(home.index_path)} and rebuilt.")
             return Index(home.index_path, busy_timeout_s)
