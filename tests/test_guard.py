@@ -87,6 +87,45 @@ def test_a_pause_that_takes_too_long_ends_the_session():
     assert verdicts[4].reason == "GPU 0 is at 90 °C after 0.05 min of pause (limit 85)"
 
 
+def held_since(at: float) -> State:
+    return State().paused(at, is_too_hot=False, is_held=True)
+
+
+def judged_from(state: State, asked: Limits, samples: Sequence[Sample]) -> tuple[State, list[Action]]:
+    made = []
+    for sample in samples:
+        state, verdict = judge(asked, state, sample)
+        made.append(verdict.action)
+    return state, made
+
+
+def test_a_cool_card_does_not_let_a_session_go_on_that_a_user_holds():
+    """What ends with the heat is the governor's pause; the session stands still until the user lets go."""
+    state, made = judged_from(held_since(100.0), limits(), temperatures(HOT, HOT, COOL, COOL))
+    assert made == [Action.PAUSE, Action.GO_ON, Action.CONTINUE, Action.GO_ON]
+    assert (state.is_held, state.is_too_hot, state.paused_since) == (True, False, 100.0)
+
+
+def test_a_user_who_lets_go_does_not_cool_the_card():
+    """A session that is too hot as well stays paused, and its pause goes on to be counted."""
+    state, _ = judged_from(held_since(100.0), limits(), temperatures(HOT))
+    state = state.paused(103.0, is_too_hot=state.is_too_hot, is_held=False)
+    assert (state.is_too_hot, state.paused_since) == (True, 100.0)
+    assert state.all_paused_s(105.0) == 5.0
+
+
+def test_a_users_pause_is_bounded_as_well():
+    """All pauses of a session add up, whoever paused it; the reason says so."""
+    before = held_since(90.0).paused(92.0, is_too_hot=False, is_held=False)
+    state = before.paused(100.0, is_too_hot=False, is_held=True)
+    asked = limits(max_pause_s=5)
+    samples = [Sample(at=100.0 + n) for n in range(4)]
+    _, made = judged_from(state, asked, samples)
+    assert made == [Action.GO_ON, Action.GO_ON, Action.GO_ON, Action.STOP]
+    _, verdict = judge(asked, state, samples[-1])
+    assert verdict.reason == "it was paused for 0.0833 min in all (--max-pause-minutes 0.0833333)"
+
+
 def test_blindness_ends_a_pause():
     """Better a warm card, which protects itself, than a run that stands still for ever."""
     verdicts = judged(limits(), temperatures(HOT, None, None))

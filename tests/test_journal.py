@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import Limits, ManifestEntry, Run, RunSpec, Source, Status, StopReason, Waiter
+from backprop.records import Limits, ManifestEntry, Pauser, Run, RunSpec, Source, Status, StopReason, Waiter
 from backprop.store import journal as journals
 from backprop.store.journal import (
     Admitted,
@@ -20,10 +20,12 @@ from backprop.store.journal import (
     CheckpointSkipped,
     Continued,
     Entry,
+    GoOnAsked,
     Governed,
     Journal,
     NotContinued,
     OutputSeen,
+    PauseAsked,
     Paused,
     Queued,
     Refused,
@@ -75,7 +77,9 @@ EVERY_ENTRY: list[Entry] = [
     Refused(at=AT, reason="no RAM: ü\n", figures={}),
     StopAsked(at=AT, session=1, by=StopReason.CTRL_C, detail="Ctrl-C", now=True),
     Signalled(at=AT, session=1, signal="SIGINT", pids=(11, 12)),
-    Paused(at=AT, session=1, reason="Ctrl-Z"),
+    PauseAsked(at=AT, session=1, detail="`backprop pause` by ada"),
+    GoOnAsked(at=AT, session=1, detail="`backprop resume` by ada"),
+    Paused(at=AT, session=1, reason="Ctrl-Z", by=(Pauser.USER, Pauser.CTRL_Z)),
     Continued(at=AT, session=1, paused_s=0.25),
     OutputSeen(at=AT, session=1, source=Source.EVENTS, growth=Growth(offset=9, since_s=0.5, until_s=1.5)),
     CheckpointMeasured(
@@ -356,6 +360,18 @@ def test_a_paused_session_goes_on():
     assert going_on.sessions[0].status is Status.RUNNING
 
 
+def test_pauses_of_a_session_add_up():
+    """A session that is paused again for another reason has been so since the first; what is over is counted."""
+    first, later = AT + timedelta(seconds=5), AT + timedelta(seconds=9)
+    entries: list[Entry] = [started(1), Paused(at=AT, session=1, reason="x")]
+    entries += [Continued(at=AT, session=1, paused_s=1.0)]
+    entries += [Paused(at=first, session=1, reason="x"), Paused(at=later, session=1, reason="y")]
+    (paused,) = fold(SPEC, entries).sessions
+    assert (paused.paused_at, paused.paused_s, paused.reason) == (first, 1.0, "y")
+    (going_on,) = fold(SPEC, [*entries, Continued(at=later, session=1, paused_s=2.0)]).sessions
+    assert (going_on.paused_at, going_on.paused_s) == (None, 3.0)
+
+
 def test_a_paused_session_can_end():
     """A supervisor that dies while its session is paused leaves an ended run, not a paused one."""
     run = fold(SPEC, [started(1), Paused(at=AT, session=1, reason="x"), ended(1, Status.INTERRUPTED, "died")])
@@ -427,7 +443,9 @@ def test_a_session_that_goes_on_cannot_be_queued():
 TOLD_FOR_PEOPLE = [
     entry
     for entry in EVERY_ENTRY
-    if isinstance(entry, (Admitted, Governed, StopAsked, Signalled, CheckpointMeasured, CheckpointSkipped))
+    if isinstance(
+        entry, (Admitted, Governed, StopAsked, PauseAsked, GoOnAsked, Signalled, CheckpointMeasured, CheckpointSkipped)
+    )
 ]
 
 

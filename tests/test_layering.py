@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "supervisor": {"cgroups"},
     "store": set(),
     "query": {"store"},
-    "views": {"query"},
+    "views": {"orders", "query"},
     "recorder": {"checkpoints", "store", "supervisor"},
     "recovery": {"provenance", "recorder", "store", "supervisor"},
     "ending": set(),
@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "supervisor",
         "watchman",
     },
+    "orders": {"provenance", "recorder", "recovery", "store"},
     "admission": {"governor", "provenance", "recorder", "store", "supervisor"},
     "turns": {"admission", "checkpoints", "command", "governor", "recorder", "runner", "store", "supervisor"},
 }

@@ -49,6 +49,14 @@ class StopReason(str, Enum):
         return Status.TIMEBOXED if self is StopReason.TIMEBOX else Status.STOPPED
 
 
+class Pauser(str, Enum):
+    """Who holds a session in place. It goes on when none of them does any more."""
+
+    GOVERNOR = "governor"  # a GPU is too hot
+    USER = "user"  # `backprop pause`, from any terminal
+    CTRL_Z = "ctrl-z"  # in the supervisor's terminal, until `fg` or `bg` there
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all records: immutable, keyword-only, encodable as JSON."""
 
@@ -181,6 +189,8 @@ class Session(Record, frozen=True):
     reason: str | None = None
     ended_at: datetime | None = None
     elapsed_s: float | None = None  # None while it is going on; time spent paused is not in it
+    paused_at: datetime | None = None  # while it is paused: since when
+    paused_s: float = 0.0  # in pauses that are over
     exit_code: int | None = None
 
 

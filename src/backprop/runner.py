@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
@@ -21,12 +21,14 @@ from backprop.governor.guard import Action, Verdict, hard_ram_limit_bytes
 from backprop.governor.line import Place
 from backprop.progress import Progress, ProgressMeter
 from backprop.recorder import Recorder
-from backprop.records import Gpu, Limits, Record, RunSpec, Session, StopReason
+from backprop.records import Gpu, Limits, Pauser, Record, RunSpec, Session, StopReason
 from backprop.store import journal as journals
 from backprop.store.journal import (
     Continued,
+    GoOnAsked,
     Governed,
     Journal,
+    PauseAsked,
     Paused,
     SessionEnded,
     SessionStarted,
@@ -87,7 +89,8 @@ class _Watch:
     rung: Rung = Rung.NONE
     stop: StopAsked | None = None
     interrupted_at: float | None = None  # the first Ctrl-C
-    paused_at: float | None = None  # by the governor, and still so
+    pauses: dict[Pauser, str] = field(default_factory=dict)  # who holds it in place now, and why
+    paused_at: float | None = None  # since when it stands still
     paused_s: float = 0.0  # in pauses that are over
     checkpoints_due: int = 0  # by the clock, so far
     checkpoints_asked: int = 0  # by the governor, so far
@@ -281,8 +284,15 @@ class Supervisor:
             else:
                 self._ask_stop(StopReason.SIGNAL, f"the supervisor got {number.name}")
         for entry in self._journal.read_new():
-            if isinstance(entry, StopAsked) and entry.session == self._number and entry.by is StopReason.USER:
-                self._stop(entry)
+            match entry:
+                case StopAsked(session=self._number, by=StopReason.USER):
+                    self._stop(entry)
+                case PauseAsked(session=self._number):
+                    self._hear_pause(entry)
+                case GoOnAsked(session=self._number):
+                    self._hear_go_on(entry)
+                case _:
+                    pass
 
     def _hear_ctrl_c(self) -> None:
         now, first = self._clock.now(), self._watch.interrupted_at
@@ -292,6 +302,21 @@ class Supervisor:
             self._observer.said("stopping gracefully; press Ctrl-C again to kill")
         elif now - first > DOUBLE_PRESS_S:
             self._ask_stop(StopReason.CTRL_C, "Ctrl-C, twice", now=True)
+
+    def _hear_pause(self, asked: PauseAsked) -> None:
+        """A user's pause counts towards --max-pause-minutes, as the governor's does."""
+        watch = self._watch
+        if watch.stop is None and Pauser.USER not in watch.pauses:
+            self._watchman.held(self._clock.now(), is_held=True)
+            self._pause(Pauser.USER, asked.detail)
+            self._observer.said(f"paused: {asked.detail}")
+
+    def _hear_go_on(self, asked: GoOnAsked) -> None:
+        if Pauser.USER in self._watch.pauses:
+            self._watchman.held(self._clock.now(), is_held=False)
+            self._release(Pauser.USER)
+            still = "; ".join(self._watch.pauses.values())
+            self._observer.said(f"{asked.detail}: " + (f"still paused: {still}" if still else "going on"))
 
     def _ask_stop(self, by: StopReason, detail: str, *, now: bool = False) -> None:
         stop = StopAsked(at=self._clock.wall(), session=self._number, by=by, detail=detail, now=now)
@@ -375,13 +400,14 @@ class Supervisor:
                 self._write_control()
                 self._observer.said(f"{verdict.reason}: a checkpoint is asked for")
             case Action.PAUSE:
-                watch.paused_at = self._clock.now()
-                watch.trainer.freeze()
-                self._tell_paused(verdict.reason)
+                self._pause(Pauser.GOVERNOR, verdict.reason)
                 self._observer.said(f"paused: {verdict.reason}")
             case Action.CONTINUE:
-                self._go_on()
-                self._observer.said(f"going on: {verdict.reason}")
+                self._release(Pauser.GOVERNOR)
+                still = "; ".join(watch.pauses.values())
+                self._observer.said(
+                    f"{verdict.reason}: still paused: {still}" if still else f"going on: {verdict.reason}"
+                )
             case Action.STOP:
                 watch.is_over_own_limit = verdict.is_over_own_limit
                 self._observer.said(f"stopping: {verdict.reason}")
@@ -391,13 +417,37 @@ class Supervisor:
                 self._observer.said(f"killing: {verdict.reason}")
                 self._ask_stop(StopReason.GOVERNOR, verdict.reason, now=True)
 
-    def _tell_paused(self, reason: str) -> None:
-        self._write(Paused(at=self._clock.wall(), session=self._number, reason=reason))
+    # -- pauses
+
+    def _pause(self, by: Pauser, reason: str) -> None:
+        """Hold the whole tree in place, until everybody who paused it has let it go."""
+        watch = self._watch
+        if watch.paused_at is None:
+            watch.paused_at = self._clock.now()
+        watch.pauses[by] = reason
+        watch.trainer.freeze()
+        self._tell_paused()
+
+    def _release(self, by: Pauser) -> None:
+        """One of those who paused it lets it go."""
+        pauses = self._watch.pauses
+        if pauses.pop(by, None) is None:
+            return
+        if pauses:
+            self._tell_paused()
+        else:
+            self._go_on()
+
+    def _tell_paused(self) -> None:
+        pauses = self._watch.pauses
+        reason = "; ".join(pauses.values())
+        self._write(Paused(at=self._clock.wall(), session=self._number, reason=reason, by=tuple(pauses)))
         self._recorder.record_state(publish=True)
 
     def _go_on(self) -> None:
-        """Let a tree that stands still go on. The time between does not count."""
+        """Let a tree that stands still go on, whoever paused it. The time between does not count."""
         watch, now = self._watch, self._clock.now()
+        watch.pauses.clear()
         paused_s = now - (watch.paused_at or now)
         watch.paused_at = None
         watch.paused_s += paused_s
@@ -409,16 +459,10 @@ class Supervisor:
         self._recorder.record_state(publish=True)
 
     def _suspend(self) -> None:
-        """Ctrl-Z: stop the tree and ourselves; go on with both at `fg` or `bg`, unless the governor had paused it."""
-        watch = self._watch
-        was_paused = watch.paused_at is not None
-        if not was_paused:
-            watch.paused_at = self._clock.now()
-            watch.trainer.freeze()
-            self._tell_paused("Ctrl-Z")
+        """Ctrl-Z: stop the tree and ourselves; go on with both at `fg` or `bg`, unless somebody else holds the tree."""
+        self._pause(Pauser.CTRL_Z, "Ctrl-Z")
         os.kill(os.getpid(), signal.SIGSTOP)
-        if not was_paused:
-            self._go_on()
+        self._release(Pauser.CTRL_Z)
 
     # -- the stop ladder
 

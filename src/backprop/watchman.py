@@ -6,8 +6,6 @@ The supervisor's loop calls `look`; nothing here blocks, and nothing here acts o
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from backprop.governor import guard, probes
 from backprop.governor.gpus import GpuPoller
 from backprop.governor.guard import Sample, State, Verdict
@@ -71,11 +69,13 @@ class Watchman:
         self._state, verdict = guard.judge(self._limits, self._state, sample)
         return verdict
 
+    def held(self, now: float, *, is_held: bool) -> None:
+        """A user has paused the session, or holds it no more."""
+        self._state = self._state.paused(now, is_too_hot=self._state.is_too_hot, is_held=is_held)
+
     def went_on(self, now: float) -> None:
         """The session is not paused any more, whatever the last verdict was."""
-        if self._state.paused_since is not None:
-            paused_s = self._state.all_paused_s(now)
-            self._state = msgspec.structs.replace(self._state, paused_since=None, paused_s=paused_s)
+        self._state = self._state.paused(now, is_too_hot=False, is_held=False)
 
     def _period_s(self, sample: Sample) -> float:
         limit, used = self._limits.ram_limit_bytes, sample.tree_ram_bytes

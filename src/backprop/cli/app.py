@@ -18,6 +18,7 @@ _COMMANDS = {
     "status": ("look", "status"),
     "logs": ("look", "logs"),
     "stop": ("manage", "stop"),
+    "pause": ("manage", "pause"),
     "rm": ("manage", "rm"),
     "reindex": ("manage", "reindex"),
 }

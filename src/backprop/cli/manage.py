@@ -1,29 +1,19 @@
-"""Commands that change what is there: stop, rm, reindex."""
+"""Commands that change what is there: stop, pause, rm, reindex."""
 
-import os
 import shutil
-import signal
 import sys
 import time
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
-from backprop import provenance
 from backprop.cli.common import find_run, open_caught_up, say
 from backprop.errors import BusyError, UsageError
-from backprop.records import Checkpoint, Run, RunView, StopReason
-from backprop.store import journal as journals
+from backprop.records import Checkpoint, RunView
 from backprop.store.index import Index
-from backprop.store.journal import Journal, StopAsked
 from backprop.store.rundir import Home
 
-_STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
-_STOP_NOW_S = 5.0  # how long a supervisor may take to hear `stop --now` before it is taken for dead
-_POLL_S = 0.05
 _GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, and never finished
 
 
@@ -32,81 +22,45 @@ _GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, 
 @click.option("--now", is_flag=True, help="Kill it at once, without time to save.")
 def stop(*, run: str, now: bool) -> None:
     """Stop a run gracefully and wait until it has ended; one that is queued leaves the line."""
+    from backprop import orders
+
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        view = find_run(index, run)
-        answering = _who_answers(view.run)
-        if answering is None:
-            say(f"run {view.run.spec.id} is not going on ({view.run.status.value}).")
+        asked = find_run(index, run).run
+        if orders.who_answers(asked) is None:
+            say(f"run {asked.spec.id} is not going on ({asked.status.value}).")
             return
-        rundir = home.rundir(view.run.spec.id)
-        journal = Journal(rundir.journal_path)
-        detail = f"`backprop stop{' --now' if now else ''}` by {provenance.user()}"
-        journal.append(
-            StopAsked(
-                at=datetime.now(timezone.utc),
-                session=answering.session,
-                by=StopReason.USER,
-                detail=detail,
-                now=now,
-            )
-        )
-        journal.close()
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
-        ended = _wait_for_end(home, view.run, _STOP_NOW_S if now else answering.grace_s + _STOP_MARGIN_S)
+        answering = orders.ask_stop(home, asked, now=now)
+        patience_s = orders.STOP_NOW_S if now else answering.grace_s + orders.STOP_MARGIN_S
+        ended = orders.wait_for(home, asked, lambda standing: standing.has_ended, patience_s)
         if ended is None and now:
-            ended = _end_without_supervisor(home, index, view.run, answering)
-        if ended is None:
-            raise BusyError(f"run {view.run.spec.id} has not stopped yet; to kill it: backprop stop {run} --now")
-        say(f"run {ended.spec.id} {ended.status.value}" + (f": {ended.reason}" if ended.reason else ""))
+            ended = orders.end_without_supervisor(home, index, asked, answering, say)
+    if ended is None:
+        raise BusyError(f"run {asked.spec.id} has not stopped yet; to kill it: backprop stop {run} --now")
+    reason = ended.run.reason
+    say(f"run {asked.spec.id} {ended.run.status.value}" + (f": {reason}" if reason else ""))
 
 
-class _Answering(NamedTuple):
-    """Who answers for a run that is going on, or stands in line."""
+@click.command()
+@click.argument("run")
+def pause(*, run: str) -> None:
+    """Hold a run in place, its clock too, until `backprop resume`. It keeps its slot and its memory."""
+    from backprop import orders
 
-    session: int
-    pid: int
-    host: str
-    grace_s: float
-
-
-def _who_answers(run: Run) -> _Answering | None:
-    session = run.last_session
-    if run.waiter is not None:
-        return _Answering(run.waiter.session, run.waiter.supervisor_pid, run.waiter.host, 0.0)
-    if run.status.is_final or session is None:
-        return None
-    return _Answering(session.number, session.supervisor_pid, session.host, session.grace_s)
-
-
-def _wait_for_end(home: Home, run: Run, timeout_s: float) -> Run | None:
-    """The run once its session has ended; None after the timeout."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        entries, _ = journals.read(home.rundir(run.spec.id).journal_path)
-        now = journals.fold(run.spec, entries)
-        if now.status.is_final:
-            return now
-        time.sleep(_POLL_S)
-    return None
-
-
-def _end_without_supervisor(home: Home, index: Index, run: Run, answering: _Answering) -> Run | None:
-    """Kill a supervisor that does not answer, and let recovery end what is left.
-
-    It is alive: it held the run's lock a moment ago, or the run would have been settled.
-    """
-    from backprop import recovery
-
-    if answering.host != provenance.host():
-        return None
-    say(f"the supervisor (process {answering.pid}) does not answer; killing it")
-    with suppress(ProcessLookupError):
-        os.kill(answering.pid, signal.SIGKILL)
-    time.sleep(_POLL_S)
-    recovery.refresh(home, index, home.rundir(run.spec.id), say)
-    return _wait_for_end(home, run, _STOP_NOW_S)
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        asked = find_run(index, run).run
+    run_id = asked.spec.id
+    if (standing := orders.look(home, asked.spec)).is_paused_by_user:
+        say(f"run {run_id} is paused already: {standing.run.reason}")
+        return
+    orders.ask_pause(home, asked)
+    paused = orders.wait_for(home, asked, lambda now: now.is_paused_by_user or now.has_ended, orders.PAUSE_S)
+    if paused is None:
+        raise BusyError(f"the supervisor of run {run_id} has not paused it yet; look with: backprop status {run_id}")
+    if paused.has_ended:
+        raise BusyError(f"run {run_id} was faster: it has ended ({paused.run.status.value}).")
+    say(f"run {run_id} paused · go on with: backprop resume {run_id}")
 
 
 @click.command()

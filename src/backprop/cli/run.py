@@ -14,7 +14,7 @@ from backprop import config, provenance
 from backprop.cli import session
 from backprop.cli.common import check_text, find_run, json_option, open_caught_up, say, working_folder
 from backprop.errors import UsageError
-from backprop.records import Limits, RunSpec, Status
+from backprop.records import Limits, Run, RunSpec, Status
 from backprop.store.rundir import Home, check_run_id, new_run_id
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def run(
 @click.argument("run")
 @session_options
 def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_json: bool, **options: Any) -> None:
-    """Give a run another session, from its newest whole checkpoint."""
+    """Give a run another session, from its newest whole checkpoint; let one that is paused go on."""
     from backprop import recovery, turns
 
     flags = _settings(options)
@@ -208,9 +208,12 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
         view = find_run(index, run)
     spec = view.run.spec
     if not view.run.status.is_final:
-        from backprop.errors import BusyError
-
-        raise BusyError(recovery.busy_message(view.run))
+        # --detach is what happens anyway
+        has_options = (
+            as_json or resume_from is not None or any(flags[key] is not None for key in flags.keys() - {"detach"})
+        )
+        _let_go_on(home, view.run, has_options=has_options)
+        return
     _check_still_there(spec)
     rundir = home.rundir(spec.id)
     journal = recovery.claim(rundir, view.run, say)
@@ -233,6 +236,26 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
     claim = turns.Claim(home, rundir, spec, journal, is_new=False)
     request = _request(checked.config, limits, checkpoint)
     session.train(claim, request, detach=checked.config.detach, as_json=as_json)
+
+
+def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
+    """Let a run that a user paused go on; for any other that has not ended, raise BusyError."""
+    from backprop import orders
+    from backprop.errors import BusyError
+
+    run_id = run.spec.id
+    if orders.look(home, run.spec).is_paused_by_user and has_options:
+        raise UsageError(f"run {run_id} is paused, and goes on as it was begun: backprop resume {run_id}, no options.")
+    orders.ask_to_go_on(home, run)
+    now = orders.wait_for(home, run, lambda now: not now.is_paused_by_user, orders.PAUSE_S)
+    if now is None:
+        raise BusyError(f"the supervisor of run {run_id} does not answer yet; look with: backprop status {run_id}")
+    if now.has_ended:
+        say(f"run {run_id} has ended meanwhile ({now.run.status.value}).")
+    elif now.pausers:
+        say(f"run {run_id} is not paused by you any more, but still by others: {now.run.reason}")
+    else:
+        say(f"run {run_id} goes on")
 
 
 def _request(settings: config.Config, limits: Limits, checkpoint: str | None) -> "Request":

@@ -1,6 +1,7 @@
 """Must a session be paused, saved or stopped? Pure: what was seen so far and one more sample in; a verdict out.
 
-too hot            pause the tree; go on 5 °C below; stop when that takes too long
+too hot            pause the tree; go on 5 °C below
+paused too long    by the user or for heat, all pauses together: stop
 over its own limit stop by the ladder; kill at once far beyond it
 machine running out, by the trend of the last samples: a checkpoint first, then the ladder
 """
@@ -61,13 +62,27 @@ class State(Record, frozen=True):
 
     samples: tuple[Sample, ...] = ()  # oldest first
     over_vram_since: Mapping[str, float] = {}
-    paused_since: float | None = None
+    is_too_hot: bool = False  # paused for that
+    is_held: bool = False  # paused by the user
+    paused_since: float | None = None  # for either reason
     paused_s: float = 0.0  # in earlier pauses
     save_asked_at: float | None = None
 
     def all_paused_s(self, now: float) -> float:
         """How long the session has been paused in all."""
         return self.paused_s + (0.0 if self.paused_since is None else now - self.paused_since)
+
+    def paused(self, now: float, *, is_too_hot: bool, is_held: bool) -> "State":
+        """The same when the session stands still for these reasons from now on; for none of them: goes on."""
+        goes_on = not (is_too_hot or is_held)
+        since = now if self.paused_since is None else self.paused_since
+        return msgspec.structs.replace(
+            self,
+            is_too_hot=is_too_hot,
+            is_held=is_held,
+            paused_since=None if goes_on else since,
+            paused_s=self.all_paused_s(now) if goes_on else self.paused_s,
+        )
 
 
 class Verdict(Record, frozen=True):
@@ -90,7 +105,7 @@ def judge(limits: Limits, state: State, sample: Sample) -> tuple[State, Verdict]
     state = msgspec.structs.replace(
         state, samples=(*kept, sample), over_vram_since=_over_vram_since(limits, state.over_vram_since, sample)
     )
-    for check in (_own_ram, _own_vram, _machine_ram, _machine_disk, _heat):
+    for check in (_own_ram, _own_vram, _machine_ram, _machine_disk, _heat, _long_pause):
         verdict = check(limits, state, sample)
         if verdict.action is not Action.GO_ON:
             return _after(state, sample, verdict), verdict
@@ -98,13 +113,15 @@ def judge(limits: Limits, state: State, sample: Sample) -> tuple[State, Verdict]
 
 
 def _after(state: State, sample: Sample, verdict: Verdict) -> State:
-    if verdict.action is Action.PAUSE:
-        return msgspec.structs.replace(state, paused_since=sample.at)
-    if verdict.action is Action.SAVE:
-        return msgspec.structs.replace(state, save_asked_at=sample.at)
-    if state.paused_since is not None:  # whatever else is to be done, a paused tree must go on for it
-        return msgspec.structs.replace(state, paused_since=None, paused_s=state.all_paused_s(sample.at))
-    return state
+    match verdict.action:
+        case Action.PAUSE:
+            return state.paused(sample.at, is_too_hot=True, is_held=state.is_held)
+        case Action.CONTINUE:
+            return state.paused(sample.at, is_too_hot=False, is_held=state.is_held)
+        case Action.SAVE:
+            return msgspec.structs.replace(state, save_asked_at=sample.at)
+        case _:  # whatever else is to be done, a paused tree must go on for it
+            return state.paused(sample.at, is_too_hot=False, is_held=False)
 
 
 # -- what the session itself uses
@@ -224,25 +241,34 @@ def _forecast(
     return Verdict(action=Action.SAVE, reason=told, figures=figures)
 
 
-# -- heat
+# -- pauses
 
 
 def _heat(limits: Limits, state: State, sample: Sample) -> Verdict:
     hottest = max((gpu for gpu in sample.gpus or () if gpu.temp_c is not None), key=_temp_c, default=None)
     limit = limits.gpu_max_temp_c
-    if state.paused_since is None:
+    if not state.is_too_hot:
         if hottest is None or _temp_c(hottest) <= limit:
             return Verdict()
         return _verdict_on_heat(Action.PAUSE, hottest, f"GPU {hottest.index} is at {_temp_c(hottest):g} °C", limit)
-    paused_s = state.all_paused_s(sample.at)
     if hottest is None:
         return Verdict(action=Action.CONTINUE, reason="the temperature cannot be read any more")
     told = f"GPU {hottest.index} is at {_temp_c(hottest):g} °C"
     if _temp_c(hottest) <= limit - COOLER_BY_C:
         return _verdict_on_heat(Action.CONTINUE, hottest, told, limit)
+    paused_s = state.all_paused_s(sample.at)
     if paused_s >= limits.max_pause_s:
         return _verdict_on_heat(Action.STOP, hottest, f"{told} after {paused_s / 60:.3g} min of pause", limit)
     return Verdict()
+
+
+def _long_pause(limits: Limits, state: State, sample: Sample) -> Verdict:
+    paused_s = state.all_paused_s(sample.at)
+    if not state.is_held or paused_s < limits.max_pause_s:
+        return Verdict()
+    told = f"it was paused for {paused_s / 60:.3g} min in all (--max-pause-minutes {limits.max_pause_s / 60:g})"
+    figures = {"paused_s": paused_s, "max_pause_s": limits.max_pause_s}
+    return Verdict(action=Action.STOP, reason=told, figures=figures)
 
 
 def _temp_c(gpu: Gpu) -> float:

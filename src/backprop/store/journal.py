@@ -1,7 +1,7 @@
 """journal.jsonl: what was done about a run and why, one entry a line, and the state that follows from it.
 
-The supervisor appends while it lives; `backprop stop` appends its request to it, and whoever finds the supervisor
-dead appends the ending. `fold` turns entries into a Run and is the only place that knows how.
+The supervisor appends while it lives; whoever asks something of it (see orders.py) appends the request, and whoever
+finds the supervisor dead appends the ending. `fold` turns entries into a Run and is the only place that knows how.
 The file's kernel lock says who answers for the run: it is free at the instant its holder dies.
 """
 
@@ -16,7 +16,19 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import ManifestEntry, Measure, Record, Run, RunSpec, Session, Source, Status, StopReason, Waiter
+from backprop.records import (
+    ManifestEntry,
+    Measure,
+    Pauser,
+    Record,
+    Run,
+    RunSpec,
+    Session,
+    Source,
+    Status,
+    StopReason,
+    Waiter,
+)
 from backprop.timeline import Growth
 
 
@@ -90,6 +102,20 @@ class StopAsked(_Entry, frozen=True, tag="stop_asked"):
     now: bool = False  # skip the ladder
 
 
+class PauseAsked(_Entry, frozen=True, tag="pause_asked"):
+    """A user wants the session to stand still where it is."""
+
+    session: int
+    detail: str
+
+
+class GoOnAsked(_Entry, frozen=True, tag="go_on_asked"):
+    """A user wants a session that users paused to go on."""
+
+    session: int
+    detail: str
+
+
 class Signalled(_Entry, frozen=True, tag="signalled"):
     """A rung of the stop ladder was climbed."""
 
@@ -99,8 +125,11 @@ class Signalled(_Entry, frozen=True, tag="signalled"):
 
 
 class Paused(_Entry, frozen=True, tag="paused"):
+    """The session stands still. Written again when it is held by others, or for another reason, than before."""
+
     session: int
     reason: str
+    by: tuple[Pauser, ...] = ()
 
 
 class Continued(_Entry, frozen=True, tag="continued"):
@@ -156,6 +185,8 @@ Entry = (
     | NotContinued
     | Governed
     | StopAsked
+    | PauseAsked
+    | GoOnAsked
     | Signalled
     | Paused
     | Continued
@@ -166,7 +197,17 @@ Entry = (
 )
 
 # after these the power may go: who stopped a run, and how it ended, must be on the disk
-_SYNCED = (SessionStarted, StopAsked, SessionEnded, Refused, NotContinued, Paused, Continued)
+_SYNCED = (
+    SessionStarted,
+    StopAsked,
+    PauseAsked,
+    GoOnAsked,
+    SessionEnded,
+    Refused,
+    NotContinued,
+    Paused,
+    Continued,
+)
 
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 _encode = msgspec.json.Encoder().encode
@@ -272,9 +313,9 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
             case TrainerLaunched():
                 run = _change_session(run, entry.session, trainer_pid=entry.pid)
             case Paused():
-                run = _change_open_session(run, entry.session, Status.PAUSED, entry.reason)
+                run = _pause_session(run, entry)
             case Continued():
-                run = _change_open_session(run, entry.session, Status.RUNNING, None)
+                run = _continue_session(run, entry)
             case SessionEnded():
                 run = _end_session(run, entry)
             case Queued():
@@ -332,12 +373,22 @@ def _change_session(run: Run, number: int, **changes: Any) -> Run:
     return msgspec.structs.replace(run, sessions=sessions)
 
 
-def _change_open_session(run: Run, number: int, status: Status, reason: str | None) -> Run:
-    last = run.last_session
-    if last is None or last.number != number or last.status.is_final:
+def _pause_session(run: Run, entry: Paused) -> Run:
+    session = run.last_session
+    if session is None or session.number != entry.session or session.status.is_final:
         return run
-    run = _change_session(run, number, status=status, reason=reason)
-    return msgspec.structs.replace(run, status=status, reason=reason)
+    since = session.paused_at or entry.at
+    run = _change_session(run, entry.session, status=Status.PAUSED, reason=entry.reason, paused_at=since)
+    return msgspec.structs.replace(run, status=Status.PAUSED, reason=entry.reason)
+
+
+def _continue_session(run: Run, entry: Continued) -> Run:
+    session = run.last_session
+    if session is None or session.number != entry.session or session.paused_at is None:
+        return run
+    paused_s = session.paused_s + entry.paused_s
+    run = _change_session(run, entry.session, status=Status.RUNNING, reason=None, paused_at=None, paused_s=paused_s)
+    return msgspec.structs.replace(run, status=Status.RUNNING, reason=None)
 
 
 def _end_session(run: Run, entry: SessionEnded) -> Run:
@@ -352,6 +403,7 @@ def _end_session(run: Run, entry: SessionEnded) -> Run:
         ended_at=entry.at,
         elapsed_s=entry.elapsed_s,
         exit_code=entry.exit_code,
+        paused_at=None,
     )
     last = run.last_session
     if last is not None and last.number != entry.session:

@@ -71,10 +71,11 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
 
 
 def session_elapsed_s(session: Session, now: datetime) -> float:
-    """How long a session took, or has taken so far."""
+    """How long a session took, or has taken so far, without its pauses."""
     if session.elapsed_s is not None:
         return session.elapsed_s
-    return max(0.0, (now - session.started_at).total_seconds())
+    until = session.paused_at or now
+    return max(0.0, (until - session.started_at).total_seconds() - session.paused_s)
 
 
 def elapsed_s(view: RunView, now: datetime) -> float:

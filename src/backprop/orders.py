@@ -1,0 +1,224 @@
+"""What anybody may ask of a run that goes on: stop, pause, go on; and of one that has ended: another session.
+
+The command line, the live view and the page all ask through here. An order is an entry in the run's journal, which
+its supervisor hears within a quarter of a second (see runner.py); asking does not wait for that, `wait_for` does.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from backprop import provenance, recovery
+from backprop.errors import BackpropError, BusyError, NoSuchRunError, UsageError
+from backprop.recorder import Say
+from backprop.records import Pauser, Run, RunSpec, StopReason
+from backprop.store import journal as journals
+from backprop.store.index import Index
+from backprop.store.journal import Continued, GoOnAsked, Journal, PauseAsked, Paused, StopAsked
+from backprop.store.rundir import Home
+
+STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
+STOP_NOW_S = 5.0  # how long a supervisor may take to hear a `stop --now` before it is taken for dead
+PAUSE_S = 10.0  # the same for a pause, and for its end
+_START_S = 120.0  # an orphan that is saving gets its grace before the next session starts
+_POLL_S = 0.05
+# nothing in the folder of the run is taken for a module of ours, and its trainer's environment stays as it is
+_PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from backprop.__main__ import main; main()"
+
+
+class Answering(NamedTuple):
+    """Who answers for a run that is going on, or stands in line."""
+
+    session: int
+    pid: int
+    host: str
+    grace_s: float
+
+
+def who_answers(run: Run) -> Answering | None:
+    """None for a run that is not going on."""
+    session = run.last_session
+    if run.waiter is not None:
+        return Answering(run.waiter.session, run.waiter.supervisor_pid, run.waiter.host, 0.0)
+    if run.status.is_final or session is None:
+        return None
+    return Answering(session.number, session.supervisor_pid, session.host, session.grace_s)
+
+
+class Standing(NamedTuple):
+    """A run as its journal tells it at this moment."""
+
+    run: Run
+    pausers: tuple[Pauser, ...]  # everybody who holds it in place; nobody when it is not paused
+    is_being_stopped: bool
+
+    @property
+    def has_ended(self) -> bool:
+        return self.run.status.is_final
+
+    @property
+    def is_paused_by_user(self) -> bool:
+        return Pauser.USER in self.pausers
+
+
+def look(home: Home, spec: RunSpec) -> Standing:
+    """How a run stands now, which the index may not know yet. Raises NoSuchRunError when it was removed."""
+    path = home.rundir(spec.id).journal_path
+    if not path.exists():
+        raise NoSuchRunError(f"run {spec.id} was removed.")
+    entries, _ = journals.read(path)
+    run, session = journals.fold(spec, entries), None
+    if run.last_session is not None and not run.status.is_final:
+        session = run.last_session.number
+    told = [entry for entry in entries if isinstance(entry, (Paused, Continued)) and entry.session == session]
+    last = told[-1] if told else None
+    return Standing(
+        run=run,
+        pausers=last.by if isinstance(last, Paused) else (),
+        is_being_stopped=any(isinstance(entry, StopAsked) and entry.session == session for entry in entries),
+    )
+
+
+def ask_stop(home: Home, run: Run, *, now: bool = False, by: str = "backprop stop") -> Answering:
+    """Ask a run to stop gracefully, or with `now` to be killed; one that is queued leaves the line. Does not wait.
+
+    by: what the user typed or pressed. Returns who will answer. Raises UsageError when the run is not going on.
+    """
+    answering = _going_on(look(home, run.spec).run)
+    detail = _detail(f"{by} --now" if now else by)
+    entry = StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now)
+    _append(home, run.spec, entry)
+    if answering.host == provenance.host():
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
+    return answering
+
+
+def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
+    """Ask a run to stand still where it is, until `ask_to_go_on`. Does not wait for it.
+
+    Raises UsageError when the run is not going on; BusyError when it waits for its turn, is being stopped, or stands
+    still already because somebody wants it to.
+    """
+    now = look(home, run.spec)
+    answering, run_id = _going_on(now.run), run.spec.id
+    if now.run.waiter is not None:
+        raise BusyError(f"run {run_id} stands in line: there is nothing to pause yet. Stop it: backprop stop {run_id}")
+    if now.is_paused_by_user:
+        raise BusyError(f"run {run_id} is paused already: {now.run.reason}. Go on with: backprop resume {run_id}")
+    if Pauser.CTRL_Z in now.pausers:
+        raise BusyError(f"run {run_id} is suspended already, by Ctrl-Z in its terminal.")
+    if now.is_being_stopped:
+        raise BusyError(f"run {run_id} is being stopped: it cannot be paused any more.")
+    _append(home, run.spec, PauseAsked(at=_now(), session=answering.session, detail=_detail(by)))
+
+
+def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume") -> None:
+    """Ask a run that a user paused to go on. Does not wait for it. What the governor paused stays so until it is cool.
+
+    Raises BusyError when no user has paused it: the message says who has, and what helps.
+    """
+    now = look(home, run.spec)
+    answering, run_id = _going_on(now.run), run.spec.id
+    if now.is_paused_by_user:
+        _append(home, run.spec, GoOnAsked(at=_now(), session=answering.session, detail=_detail(by)))
+    elif Pauser.CTRL_Z in now.pausers:
+        raise BusyError(f"run {run_id} is suspended by Ctrl-Z in its terminal: type fg there.")
+    elif Pauser.GOVERNOR in now.pausers:
+        raise BusyError(
+            f"run {run_id} is paused by the governor ({now.run.reason}) and goes on by itself when it is cool enough."
+        )
+    else:
+        raise BusyError(recovery.busy_message(now.run))
+
+
+def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
+    """Give a run that has ended another session, in the background; what `backprop resume -d` said of it.
+
+    Blocks until its trainer is started, or waits in line. Raises BackpropError with its message where it refuses.
+    """
+    words = ["resume", run_id, "--detach", *([] if minutes is None else ["--max-run-minutes", f"{minutes:g}"])]
+    try:
+        spec = home.rundir(run_id).read_spec()
+        done = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, *words],
+            cwd=spec.cwd if os.path.isdir(spec.cwd) else home.path,  # noqa: PTH112  its settings lie there
+            env={**os.environ, "BACKPROP_HOME": str(home.path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_START_S,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise NoSuchRunError(f"run {run_id} was removed.") from error
+    except subprocess.TimeoutExpired as error:
+        raise BackpropError(f"`backprop resume {run_id}` has not started it within {_START_S:g} s.") from error
+    told = "\n".join(line.removeprefix("backprop: ") for line in done.stderr.splitlines())
+    if done.returncode:
+        raise BackpropError(told or f"`backprop resume {run_id}` failed with exit code {done.returncode}.")
+    return told
+
+
+def wait_for(home: Home, run: Run, is_so: Callable[[Standing], bool], timeout_s: float) -> Standing | None:
+    """How the run stands as soon as its journal says so; None after the timeout."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        now = look(home, run.spec)
+        if is_so(now):
+            return now
+        time.sleep(_POLL_S)
+    return None
+
+
+def end_without_supervisor(home: Home, index: Index, run: Run, answering: Answering, say: Say) -> Standing | None:
+    """Kill a supervisor that does not answer, and let recovery end what is left; None when that cannot be done.
+
+    It is alive: it held the run's lock a moment ago, or the run would have been settled.
+    """
+    if answering.host != provenance.host():
+        return None
+    say(f"the supervisor (process {answering.pid}) does not answer; killing it")
+    with suppress(ProcessLookupError):
+        os.kill(answering.pid, signal.SIGKILL)
+    time.sleep(_POLL_S)
+    recovery.refresh(home, index, home.rundir(run.spec.id), say)
+    return wait_for(home, run, lambda now: now.has_ended, STOP_NOW_S)
+
+
+# -- the journal
+
+
+def _going_on(run: Run) -> Answering:
+    answering = who_answers(run)
+    if answering is None:
+        raise UsageError(f"run {run.spec.id} is not going on ({run.status.value}).")
+    return answering
+
+
+def _append(home: Home, spec: RunSpec, entry: StopAsked | PauseAsked | GoOnAsked) -> None:
+    """Raises NoSuchRunError, or BackpropError when the disk is full."""
+    try:
+        journal = Journal(home.rundir(spec.id).journal_path)
+    except FileNotFoundError as error:
+        raise NoSuchRunError(f"run {spec.id} was removed.") from error
+    try:
+        if not journal.append(entry):
+            raise BackpropError(f"the disk is full: the request cannot be written to {home.rundir(spec.id).path}.")
+    finally:
+        journal.close()
+
+
+def _detail(by: str) -> str:
+    return f"`{by}` by {provenance.user()}"
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -1,0 +1,247 @@
+"""`backprop pause`, and `backprop resume` of what it paused, on real processes."""
+
+import json
+import signal
+import subprocess
+import time
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cli.test_governor import HAS_CHILDREN, Machine, counts
+from tests.conftest import Runs, wait_for
+
+TICKS = """
+    step = 0
+    try:
+        while not os.path.exists("go"):
+            step += 1
+            print(json.dumps({"step": step}), flush=True)
+            time.sleep(0.02)
+    except KeyboardInterrupt:
+        print(json.dumps({"step": step, "was_asked": 1}), flush=True)
+"""
+
+
+@pytest.fixture
+def machine(runs: Runs, tmp_path: Path) -> Machine:
+    made = Machine(runs, tmp_path)
+    made.card(0)
+    return made
+
+
+def started(runs: Runs, *options: str, script: str = TICKS, **popen: object) -> "subprocess.Popen[bytes]":
+    """A run `r` whose trainer has begun to write."""
+    runs.script(script)
+    process = runs.start("run", "train.py", "--run-id", "r", *options, **popen)
+    wait_for(lambda: runs.output("r"))
+    return process
+
+
+def ok(runs: Runs, *words: str) -> str:
+    """What a command says that is to succeed."""
+    done = runs.call(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def entries(runs: Runs, event: str) -> list[dict]:
+    return [entry for entry in runs.journal("r") if entry["event"] == event]
+
+
+def states(runs: Runs) -> set[str]:
+    return {process.status() for process in runs.tree()}
+
+
+def grows(runs: Runs) -> None:
+    before = len(runs.output("r"))
+    wait_for(lambda: len(runs.output("r")) > before)
+
+
+def test_a_pause_holds_the_whole_tree_and_resume_lets_it_go_on(runs: Runs):
+    """Children and those started at the last moment stand still; the session that goes on is the same one."""
+    process = started(runs, script=HAS_CHILDREN, stderr=subprocess.PIPE)
+    wait_for(lambda: len(counts(runs)) > 3)
+    assert "run r paused · go on with: backprop resume r" in ok(runs, "pause", "r")
+    document = runs.document("r")
+    assert document["status"] == "paused"
+    assert document["reason"].startswith("`backprop pause` by ")
+    assert states(runs) == {psutil.STATUS_STOPPED}
+    before = counts(runs)
+    assert "run r goes on" in ok(runs, "resume", "r")
+    wait_for(lambda: all(int(counts(runs)[name] or 0) > int(value or 0) for name, value in before.items()))
+    assert runs.document("r")["status"] == "running"
+    (runs.work / "go").touch()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert b"backprop: paused: `backprop pause` by " in err
+    assert b"`backprop resume` by " in err
+    assert [session["number"] for session in runs.document("r")["sessions"]] == [1]
+    assert [entry["by"] for entry in entries(runs, "paused")] == [["user"]]
+
+
+def test_a_pause_does_not_count_towards_the_timebox(runs: Runs):
+    """A session that stood still for longer than its timebox trains for all of it; the time shown stands still, too."""
+    process = started(runs, "-m", "0.06")
+    ok(runs, "pause", "r")
+    shown = runs.document("r")["elapsed_s"]
+    assert shown < 3.6
+    began = time.time()
+    wait_for(lambda: time.time() - began > 5)  # longer than the timebox
+    assert runs.document("r")["elapsed_s"] == shown
+    assert runs.document("r")["status"] == "paused"
+    ok(runs, "resume", "r")
+    assert process.wait(30) == 0
+    document = runs.document("r")
+    assert document["status"] == "timeboxed"
+    assert document["elapsed_s"] >= 3.6
+    (continued,) = entries(runs, "continued")
+    launched, ended = entries(runs, "trainer_launched")[0], entries(runs, "session_ended")[0]
+    lasted_s = _unix_s(ended) - _unix_s(launched)
+    assert lasted_s - continued["paused_s"] == pytest.approx(document["elapsed_s"], abs=1.0)
+
+
+def _unix_s(entry: dict) -> float:
+    return datetime.fromisoformat(entry["at"].replace("Z", "+00:00")).timestamp()
+
+
+def test_two_pauses_are_one(runs: Runs):
+    """The second says that it is paused already; one `resume` is enough."""
+    started(runs)
+    ok(runs, "pause", "r")
+    assert "run r is paused already: `backprop pause` by " in ok(runs, "pause", "r")
+    ok(runs, "resume", "r")
+    grows(runs)
+    assert len(entries(runs, "paused")) == len(entries(runs, "continued")) == 1
+    ok(runs, "pause", "r")
+    assert runs.document("r")["status"] == "paused"
+
+
+def test_a_paused_run_can_be_stopped(runs: Runs):
+    """It goes on for as long as it needs to hear of it, and saves."""
+    process = started(runs)
+    ok(runs, "pause", "r")
+    ok(runs, "stop", "r")
+    assert process.wait(30) == 0
+    document = runs.document("r")
+    assert (document["status"], document["metrics"]) == ("stopped", {"was_asked": 1})
+    assert "backprop stop" in document["reason"]
+
+
+def test_ctrl_c_ends_a_paused_run(runs: Runs):
+    process = started(runs)
+    ok(runs, "pause", "r")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert runs.document("r")["metrics"] == {"was_asked": 1}
+    assert runs.tree() == []
+
+
+def test_nothing_is_left_of_a_paused_run_whose_supervisor_is_killed(runs: Runs):
+    """Whoever looks next lets the tree save and end."""
+    process = started(runs)
+    ok(runs, "pause", "r")
+    process.kill()
+    process.wait()
+    document = runs.document("r")
+    assert (document["status"], document["metrics"]) == ("interrupted", {"was_asked": 1})
+    assert runs.tree() == []
+
+
+def test_a_pause_is_bounded(runs: Runs):
+    """After --max-pause-minutes the session is stopped gracefully, and the reason says why."""
+    process = started(runs, "--max-pause-minutes", "0.02")
+    ok(runs, "pause", "r")
+    assert process.wait(30) == 0
+    document = runs.document("r")
+    assert (document["status"], document["metrics"]) == ("stopped", {"was_asked": 1})
+    assert "min in all (--max-pause-minutes 0.02)" in document["reason"]
+    assert [entry["action"] for entry in entries(runs, "governed")] == ["stop"]
+
+
+def test_a_queued_run_cannot_be_paused(runs: Runs):
+    """It says why, and what can be done instead."""
+    process = started(runs)
+    runs.start("run", "train.py", "--run-id", "second", "-p", "1")
+    wait_for(lambda: (runs.rundir("second") / "journal.jsonl").exists() and runs.journal("second"))
+    done = runs.call("pause", "second")
+    assert done.returncode == 75
+    assert "run second stands in line: there is nothing to pause yet. Stop it: backprop stop second" in done.stderr
+    (runs.work / "go").touch()
+    assert process.wait(30) == 0
+
+
+def test_a_run_that_has_ended_cannot_be_paused(runs: Runs):
+    runs.script("")
+    runs.call("run", "train.py", "--run-id", "r")
+    done = runs.call("pause", "r")
+    assert done.returncode == 2
+    assert "run r is not going on (completed)" in done.stderr
+    assert runs.call("pause", "nobody").returncode == 3
+
+
+def test_resume_of_a_running_run_is_refused_as_ever(runs: Runs):
+    started(runs)
+    done = runs.call("resume", "r")
+    assert done.returncode == 75
+    assert "is being run right now" in done.stderr
+
+
+def test_a_paused_run_goes_on_with_the_limits_it_has(runs: Runs):
+    """Options are for a new session: they are refused, and the run stays paused."""
+    started(runs)
+    ok(runs, "pause", "r")
+    done = runs.call("resume", "r", "-m", "30")
+    assert done.returncode == 2
+    assert "goes on as it was begun: backprop resume r, no options" in done.stderr
+    assert runs.document("r")["status"] == "paused"
+
+
+def test_a_user_cannot_end_the_governors_pause(machine: Machine):
+    """`resume` says who holds the run; a user's pause ends, the heat's does not."""
+    runs = machine.runs
+    started(runs)
+    machine.card(0, temp_c=91)
+    wait_for(lambda: runs.document("r")["status"] == "paused")
+    done = runs.call("resume", "r")
+    assert done.returncode == 75
+    assert "paused by the governor (GPU 0 is at 91 °C (limit 85)) and goes on by itself" in done.stderr
+    ok(runs, "pause", "r")
+    assert runs.document("r")["reason"].startswith("GPU 0 is at 91 °C (limit 85); `backprop pause` by ")
+    assert "still by others: GPU 0 is at 91 °C" in ok(runs, "resume", "r")
+    assert states(runs) == {psutil.STATUS_STOPPED}
+    machine.card(0, temp_c=40)
+    grows(runs)
+    assert runs.document("r")["status"] == "running"
+
+
+def test_a_card_that_has_cooled_does_not_end_a_users_pause(machine: Machine):
+    """The governor lets go, and the run stays where the user wants it."""
+    runs = machine.runs
+    started(runs)
+    machine.card(0, temp_c=91)
+    wait_for(lambda: runs.document("r")["status"] == "paused")
+    ok(runs, "pause", "r")
+    machine.card(0, temp_c=40)
+    wait_for(lambda: [entry["action"] for entry in entries(runs, "governed")] == ["pause", "continue"])
+    wait_for(lambda: json.dumps(entries(runs, "paused")[-1]["by"]) == '["user"]')
+    assert states(runs) == {psutil.STATUS_STOPPED}
+    assert runs.document("r")["reason"].startswith("`backprop pause` by ")
+    ok(runs, "resume", "r")
+    grows(runs)
+
+
+def test_what_is_being_stopped_cannot_be_paused(runs: Runs):
+    """Nothing gets in the way of a stop."""
+    runs.script("signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)")
+    process = runs.start("run", "train.py", "--run-id", "r", "--grace", "20")
+    wait_for(lambda: runs.output("r"))
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: entries(runs, "signalled"))
+    done = runs.call("pause", "r")
+    assert done.returncode == 75
+    assert "run r is being stopped" in done.stderr
+    ok(runs, "stop", "r", "--now")
+    process.wait(30)
