@@ -98,9 +98,12 @@ def test_limits_are_in_the_programs_units():
 
 
 @pytest.mark.parametrize("name", config.PROJECT_FILES)
-def test_each_of_the_three_files_is_found(tmp_path: Path, name: str):
-    """A project file counts under each of its three names."""
-    content = TOML + "maxRunMinutes = 3" if name.endswith(".toml") else {"maxRunMinutes": 3}
+def test_each_of_the_files_is_found(tmp_path: Path, name: str):
+    """A project file counts under each of its names."""
+    content = {
+        "backprop.toml": "maxRunMinutes = 3",
+        "pyproject.toml": TOML + "maxRunMinutes = 3",
+    }.get(name, {"maxRunMinutes": 3})
     path = written(tmp_path / name, content)
     loaded = settings_of(tmp_path)
     assert loaded.config.max_run_minutes == 3
@@ -226,6 +229,24 @@ def test_a_relative_python_elsewhere_is_left_as_it_is(tmp_path: Path):
     assert settings_of(tmp_path, flags={"python": "e/f"}).config.python == "e/f"
 
 
+@pytest.mark.parametrize("suffix", [".toml", ".json"])
+def test_the_user_file_is_toml_or_json(tmp_path: Path, suffix: str):
+    """One of the two; `gpu.probe` may be written as a key with a dot or as a table."""
+    text = '{"gpu.probe": "none"}' if suffix == ".json" else "[gpu]\nprobe = 'none'"
+    path = written(tmp_path / f"settings{suffix}", text)
+    loaded = load(flags={}, environment={}, start=tmp_path, user_file=tmp_path / "settings.toml")
+    assert loaded.config.gpu_probe == "none"
+    assert loaded.origins == {"gpu.probe": str(path)}
+
+
+def test_two_user_files_are_an_error(tmp_path: Path):
+    """Nobody has to guess which of them counts."""
+    written(tmp_path / "settings.toml", "retries = 1")
+    written(tmp_path / "settings.json", {"retries": 2})
+    with pytest.raises(ConfigError, match="keep one"):
+        load(flags={}, environment={}, start=tmp_path, user_file=tmp_path / "settings.toml")
+
+
 # -- what is allowed
 
 WRONG: list[tuple[str, object]] = [
@@ -279,7 +300,9 @@ TEXT_WRONG = [
     ("resumeArg", "resume"),
     ("resumeArg", "--resume\n"),
     ("detach", "maybe"),
-    *[(key, "\udcff") for key in KEYS if key != "python"],  # bytes of the command line that are not UTF-8
+    *[
+        (key, "\udcff") for key in KEYS if key not in {"python", "notify"}
+    ],  # bytes of the command line that are not UTF-8
 ]
 
 
@@ -318,7 +341,7 @@ def test_toml_can_say_nan_and_is_not_believed(tmp_path: Path, number: str):
 
 
 @pytest.mark.parametrize("value", ["1979-05-27", "07:32:00", "1979-05-27T07:32:00Z", "[]", "{ a = 1 }"])
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", [key for key in KEYS if key != "notify"])  # which is a list of tables
 def test_types_that_only_toml_has_are_refused(tmp_path: Path, key: str, value: str):
     """Dates, times and tables are no values of any setting."""
     path = written(tmp_path / "pyproject.toml", f"{TOML}{key} = {value}")

@@ -1,8 +1,8 @@
 """Settings: flags > environment > project file > user file > defaults.
 
-The nearest of `backprop.config.json`, `.backprop.json` and `pyproject.toml` with a `[tool.backprop]` table, from the
-script's folder upwards, is the project file. Every value goes through the same check, wherever it comes from, and
-every error names where, which key, which value, and what is allowed.
+The nearest of `backprop.toml`, `backprop.config.json`, `.backprop.json` and `pyproject.toml` with a `[tool.backprop]`
+table, from the script's folder upwards, is the project file. Every value goes through the same check, wherever it comes
+from, and every error names where, which key, which value, and what is allowed.
 """
 
 import math
@@ -15,9 +15,10 @@ import msgspec
 from msgspec import Meta, field
 
 from backprop.errors import ConfigError, UsageError
-from backprop.records import Limits, Record
+from backprop.records import Limits, Notification, Record, Status
 
-PROJECT_FILES = ("backprop.config.json", ".backprop.json", "pyproject.toml")
+PYPROJECT = "pyproject.toml"
+PROJECT_FILES = ("backprop.toml", "backprop.config.json", ".backprop.json", PYPROJECT)
 _YEAR_MINUTES = 525_600.0
 _GB = 1_000_000_000
 _MB = 1_000_000
@@ -26,6 +27,10 @@ _MAX_BYTES = 1_000_000 * _GB
 Minutes = Annotated[float, Meta(gt=0, le=_YEAR_MINUTES)]
 Gigabytes = Annotated[float, Meta(ge=0, le=1e6)]
 Text = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+# of a session that begins nobody is told: processes are not started while one is going on
+NOTIFIABLE = tuple(status for status in Status if status is not Status.RUNNING)
 
 
 class Config(Record, frozen=True):
@@ -55,6 +60,7 @@ class Config(Record, frozen=True):
     resume_arg: Annotated[str, Meta(pattern=r"^-[^\s=]+\Z")] | None = field(name="resumeArg", default=None)
     hooks: bool = True
     detach: bool = False
+    notify: tuple[Notification, ...] = ()
 
     @property
     def limits(self) -> Limits:
@@ -94,7 +100,12 @@ def _vram_limit(limit: str | float | None) -> tuple[float | None, int | None]:
     return None, round(min(float(limit), _MAX_BYTES) * _GB)  # whatever is too much stays too much, and finite
 
 
-# key -> (flag, what is allowed); read by error messages, by --help and by the test that keeps the docs complete
+_NOTIFY_ALLOWED = (
+    "a list, each with one of command (a list of words), webhook (an http or https address) and desktop (true); "
+    f"and with on, a list of {', '.join(status.value for status in NOTIFIABLE)}, or without"
+)
+# key -> (flag, or the key where there is none; what is allowed); read by error messages, by --help and by the test that
+# keeps the docs complete
 ALLOWED: Mapping[str, tuple[str, str]] = {
     "maxRunMinutes": ("-m/--max-run-minutes", f"minutes, more than 0 and at most {_YEAR_MINUTES:.0f}"),
     "graceSeconds": ("--grace", "seconds, 0 to 86400"),
@@ -121,6 +132,7 @@ ALLOWED: Mapping[str, tuple[str, str]] = {
     "resumeArg": ("--resume-arg", "a flag of your script, such as --resume, without blanks or '='"),
     "hooks": ("--hooks/--no-hooks", "true or false"),
     "detach": ("-d/--detach", "true or false"),
+    "notify": ("notify", _NOTIFY_ALLOWED),
 }
 
 _FIELDS = {f.encode_name: f for f in msgspec.structs.fields(Config)}
@@ -155,7 +167,7 @@ def load(
     """Merge all sources. Raises ConfigError (UsageError for a flag).
 
     flags: key -> value, None when not given. start: the folder the search for a project file begins in.
-    project_file: read this one instead of searching.
+    user_file: this one, or that beside it which ends in .json. project_file: read this one instead of searching.
     """
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -170,11 +182,11 @@ def load(
         if "/" in (python := values.get("python") or ""):
             merged["python"] = str(path.parent / Path(python).expanduser())
 
-    if user_file.exists():
-        take_file(user_file, _read_json(user_file))
-    found = _find_project_file(start) if project_file is None else project_file
+    if (users := find_user_file(user_file)) is not None:
+        take_file(users, _read_file(users))
+    found = find_project_file(start) if project_file is None else project_file
     if found is not None:
-        take_file(found, _read_project_file(found))
+        take_file(found, _read_file(found))
     for key in _FIELDS:
         if (value := environment.get(environment_name(key))) is not None:
             take({key: value}, environment_name(key))
@@ -192,6 +204,8 @@ def _checked(key: str, value: Any, origin: str) -> Any:
         near = difflib.get_close_matches(key, _FIELDS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"{origin}: unknown key {key!r}: {hint}Allowed: {', '.join(_FIELDS)}.")
+    if key == "notify":
+        return _checked_notify(value, origin)
     is_flag = origin.startswith("-")
     is_text = is_flag or origin.startswith("BACKPROP_")
     try:
@@ -210,36 +224,90 @@ def _checked(key: str, value: Any, origin: str) -> Any:
     return checked
 
 
-def _find_project_file(start: Path) -> Path | None:
+def _checked_notify(value: Any, origin: str) -> tuple[Notification, ...]:
+    """As _checked. What is wrong is named by its place: an address may hold a secret, and is not shown."""
+    try:
+        if isinstance(value, str):  # of the environment
+            value = msgspec.json.decode(value)
+        notifications = msgspec.convert(value, tuple[Notification, ...])
+        problems = (f"{found} - at `$[{i}]`" for i, one in enumerate(notifications) if (found := _notify_problem(one)))
+        problem = next(problems, None)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        problem = str(error) or type(error).__name__
+    if problem is not None:
+        where = problem.replace("`$", "`notify")
+        raise ConfigError(f"{origin}: notify is not allowed: {where}. Allowed: {ALLOWED['notify'][1]}.")
+    return notifications
+
+
+def _notify_problem(notification: Notification) -> str | None:
+    command, webhook = notification.command, notification.webhook
+    if (command is not None) + (webhook is not None) + (notification.desktop is True) != 1:
+        return "One of command, webhook and desktop is wanted"
+    if command is not None and not (command and command[0]):
+        return "The command is empty"
+    if webhook is not None and not _is_address(webhook):
+        return "The webhook is not an http or https address"
+    unknown = [status.value for status in notification.on if status not in NOTIFIABLE]
+    return f"Invalid enum value {unknown[0]!r} in on" if unknown else None
+
+
+def _is_address(text: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        address = urlsplit(text)
+        is_http = address.scheme in {"http", "https"} and bool(address.hostname) and address.port != 0
+    except ValueError:  # a port that is no number, brackets that do not match
+        return False
+    return is_http and text.isascii() and text.isprintable() and " " not in text
+
+
+def find_user_file(path: Path) -> Path | None:
+    """The user's settings: `path`, or the same in JSON. Raises ConfigError when there are both."""
+    found = [one for one in dict.fromkeys((path, path.with_suffix(".json"))) if one.exists()]
+    if len(found) > 1:
+        raise ConfigError(f"there are two user files, {found[0]} and {found[1].name}: keep one of them.")
+    return found[0] if found else None
+
+
+def find_project_file(start: Path) -> Path | None:
+    """The nearest project file, from a folder upwards. Raises ConfigError for a pyproject.toml that is broken."""
     for folder in (start, *start.parents):
         for name in PROJECT_FILES:
             candidate = folder / name
-            if candidate.is_file() and (candidate.suffix != ".toml" or "backprop" in _read_tools(candidate)):
+            if candidate.is_file() and (name != PYPROJECT or "backprop" in _read_tools(candidate)):
                 return candidate
     return None
 
 
-def _read_project_file(path: Path) -> dict[str, Any]:
-    if path.suffix == ".toml":
+def _read_file(path: Path) -> dict[str, Any]:
+    if path.name == PYPROJECT:
         return _flat(path, _read_tools(path).get("backprop", {}))
-    return _read_json(path)
+    return _flat(path, _read_toml(path)) if path.suffix == ".toml" else _read_json(path)
 
 
 def _read_tools(path: Path) -> dict[str, Any]:
+    tools = _read_toml(path, only_with=b"backprop").get("tool", {})
+    return tools if isinstance(tools, dict) else {}
+
+
+def _read_toml(path: Path, only_with: bytes = b"") -> dict[str, Any]:
+    """The document; nothing of a file without these bytes: it is somebody else's, whatever is wrong with it."""
     try:
         data = path.read_bytes()
-        if b"backprop" not in data:
-            return {}  # somebody else's file: not read further, whatever is wrong with it
+        if only_with not in data:
+            return {}
         if sys.version_info >= (3, 11):
             import tomllib
         else:
             import tomli as tomllib
-        tools = tomllib.loads(data.decode()).get("tool", {})
+        document: dict[str, Any] = tomllib.loads(data.decode())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ConfigError(f"{path}: not valid TOML: {error}.") from error
-    return tools if isinstance(tools, dict) else {}
+    return document
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """How a session ended, in words and as an exit code. Pure, but for `last_line`."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from backprop.errors import ExitCode
-from backprop.records import Status, StopReason
+from backprop.records import Run, Status, StopReason
 
 _TAIL_BYTES = 4096
 _LINE_LENGTH = 200
@@ -84,6 +84,39 @@ def process_exit_code(code: int, stop: StopReason | None) -> int:
     if code == -signal.SIGKILL:
         return ExitCode.KILLED
     return ExitCode.INTERRUPTED if stop is StopReason.CTRL_C else ExitCode.OK
+
+
+def filed_exit_code(run: Run, stop: StopReason | None) -> int:
+    """What the `backprop` process of a run that has ended exited with, as far as the record tells.
+
+    stop: who asked for the end of its last session. A run whose supervisor died counts as killed.
+    """
+    code = None if run.last_session is None else run.last_session.exit_code
+    match run.status:
+        case Status.COMPLETED:
+            return ExitCode.OK
+        case Status.FAILED:
+            return code or 1  # unknown of a run that an older tool recorded
+        case Status.REFUSED:
+            return ExitCode.REFUSED
+        case Status.INTERRUPTED:
+            return ExitCode.KILLED
+        case _:
+            return process_exit_code(-signal.SIGKILL if code == ExitCode.KILLED else 0, stop)
+
+
+def worst(ends: Iterable[tuple[Status, int]]) -> int:
+    """The exit code that tells most of several runs, by status and code of each: see `backprop wait` in the README.
+
+    A failure's own code, then what had to be killed, what never started, what Ctrl-C ended.
+    """
+    order = (ExitCode.OK, ExitCode.INTERRUPTED, ExitCode.REFUSED, ExitCode.KILLED)
+
+    def severity(end: tuple[Status, int]) -> tuple[int, int]:
+        status, code = end
+        return (len(order) if status is Status.FAILED or code not in order else order.index(ExitCode(code)), code)
+
+    return max(ends, key=severity)[1]
 
 
 def last_line(path: Path) -> str:

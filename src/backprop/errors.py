@@ -17,9 +17,12 @@ class ExitCode(IntEnum):
     """What the `backprop` process exits with; a failed trainer's own code passes through instead."""
 
     OK = 0
+    PROBLEM = 1  # `doctor` found one
     USAGE = 2
     NO_SUCH_RUN = 3
+    STALLED = 69  # EX_UNAVAILABLE of sysexits.h: a run that is waited for is alive and makes no step
     REFUSED = 75  # EX_TEMPFAIL of sysexits.h: try again later
+    TIMED_OUT = 124  # `wait --timeout` is over, as timeout(1) says it
     INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
     KILLED = 137  # 128 + SIGKILL
 

@@ -25,6 +25,7 @@ from backprop.timeline import Growth, Timeline, Witness
 SUPERVISOR_BUSY_TIMEOUT_S = 0.2  # a supervisor that waits for the database cannot climb the stop ladder
 VIEWER_BUSY_TIMEOUT_S = 10.0
 Say = Callable[[str], None]
+Changed = Callable[[Run, int], None]
 
 # what may go wrong with a cache without anything being lost: it is done at the next call, or the next look
 _LATER = (sqlite3.OperationalError, OSError, HomeBusyError)
@@ -41,7 +42,11 @@ class Look(NamedTuple):
 class Recorder:
     """Records one run. For use by one thread."""
 
-    def __init__(self, home: Home, rundir: RunDir, spec: RunSpec, journal: Journal, say: Say) -> None:
+    def __init__(
+        self, home: Home, rundir: RunDir, spec: RunSpec, journal: Journal, say: Say, changed: Changed | None = None
+    ) -> None:
+        """changed: called with the run and the size of its journal when its state is to be published."""
+        self._changed = changed
         self._home = home
         self._rundir = rundir
         self._spec = spec
@@ -91,8 +96,10 @@ class Recorder:
         """Store the run's state; with `publish`, in experiments.json too. False when that must be tried again."""
         self._snapshot_is_due |= publish
         try:
-            index = self._open()
             run, size = self.read_run()
+            if publish and self._changed is not None:
+                self._changed(run, size)
+            index = self._open()
             index.put_run(run, size)
             if self._snapshot_is_due:
                 snapshot.put(self._home, index, self._spec.id, self._say)

@@ -61,6 +61,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all records: immutable, keyword-only, encodable as JSON."""
 
 
+class Notification(Record, frozen=True, forbid_unknown_fields=True):
+    """Where to tell of a run, one of command, webhook and desktop, and of which of its states."""
+
+    command: tuple[str, ...] | None = None  # an argv
+    webhook: str | None = None  # an address that JSON is posted to; may hold a secret
+    desktop: bool | None = None
+    on: tuple[Status, ...] = tuple(status for status in Status if status.is_final)
+
+
 class Limits(Record, frozen=True):
     """What one session may use."""
 

@@ -61,27 +61,33 @@ def _unseen(home: Home, index: Index) -> Iterable[str]:
         index.set_seen_folder_ns(modified_ns)
 
 
-def refresh(home: Home, index: Index, rundir: RunDir, say: Say) -> None:
-    """Bring one run up to date, filing it if its supervisor is dead."""
+def refresh(home: Home, index: Index, rundir: RunDir, say: Say) -> bool:
+    """Bring one run up to date, filing it if its supervisor is dead. True while somebody answers for it.
+
+    Between two sessions of one command nothing is going on, and yet more is to come: then it is True, too.
+    """
     try:
         spec = rundir.read_spec()
         journal = Journal(rundir.journal_path)
     except FileNotFoundError:
         home.mark_settled(rundir.run_id)  # removed meanwhile, or somebody else's folder
-        return
+        return False
     except (OSError, msgspec.DecodeError) as error:
         say(f"{rundir.path} is left out: its run.json cannot be read ({error}).")
-        return
+        return False
     if spec.id != rundir.run_id:
         journal.close()
         say(f"{rundir.path} is left out: it is a copy of run {spec.id}.")
-        return
+        return False
     try:
         recorder = Recorder(home, rundir, spec, journal, say).use(index)
-        if journal.try_lock():
+        is_free = journal.try_lock()
+        if is_free:
             recorder.begin()
-            settle(rundir, spec, journal, VIEW_PATIENCE_S, say)
+            is_filed = settle(rundir, spec, journal, VIEW_PATIENCE_S, say)
             recorder.finish()
+            if is_filed:
+                _tell_end(rundir, spec)
         else:
             recorder.record_state(publish=False)
             run, _ = recorder.read_run()
@@ -94,23 +100,33 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say) -> None:
                         break
     finally:
         journal.close()
+    return not is_free
 
 
-def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | None, say: Say) -> None:
+def _tell_end(rundir: RunDir, spec: RunSpec) -> None:
+    """Tell whom the dead supervisor would have told."""
+    if rundir.notify_path.exists():
+        from backprop.notify import Teller
+
+        entries, size = journals.read(rundir.journal_path)
+        Teller(rundir).ended(journals.fold(spec, entries), size)
+
+
+def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | None, say: Say) -> bool:
     """File a run whose supervisor died under it, after ending what is left of its tree. The journal must be locked.
 
-    patience_s: how long an orphaned trainer may take to finish its save; None: the session's grace. Does nothing for
-    a run that has ended.
+    patience_s: how long an orphaned trainer may take to finish its save; None: the session's grace. False for a run
+    that has ended: nothing was to be done.
     """
     entries = journals.read(rundir.journal_path)[0]
     run = journals.fold(spec, entries)
     if run.status.is_final:
-        return
+        return False
     session = run.last_session
     if session is not None and session.status.is_final:
         reason = "its supervisor died while it waited for another session"
         journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
-        return
+        return True
     if session is None:
         reason = "its supervisor died before the trainer was started"
         ended = SessionEnded(
@@ -122,7 +138,7 @@ def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | 
             elapsed_s=0.0,
         )
         journal.append(ended)
-        return
+        return True
     from backprop.supervisor import cage, tree
 
     boot_id = provenance.boot_id()
@@ -144,6 +160,7 @@ def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | 
             elapsed_s=_elapsed_s(rundir, session),
         )
     )
+    return True
 
 
 def _elapsed_s(rundir: RunDir, session: Session) -> float:
@@ -165,7 +182,8 @@ def claim(rundir: RunDir, run: Run, say: Say) -> Journal:
             journal.close()
             raise BusyError(busy_message(run))
         time.sleep(0.02)
-    settle(rundir, run.spec, journal, None, say)
+    if settle(rundir, run.spec, journal, None, say):
+        _tell_end(rundir, run.spec)
     now = journals.fold(run.spec, journals.read(rundir.journal_path)[0])
     if len(now.sessions) != len(run.sessions):
         journal.close()

@@ -17,6 +17,7 @@ _COMMANDS = {
     "list": ("look", "list_runs"),
     "status": ("look", "status"),
     "logs": ("look", "logs"),
+    "wait": ("wait", "wait"),
     "stop": ("manage", "stop"),
     "pause": ("manage", "pause"),
     "rm": ("manage", "rm"),

@@ -17,13 +17,14 @@ from backprop.errors import NoSuchRunError, UsageError
 from backprop.query import SORT_KEYS
 from backprop.records import Run, Status
 from backprop.store.index import Index
-from backprop.store.rundir import Home
+from backprop.store.rundir import Home, RunDir
 
 if TYPE_CHECKING:
     from backprop.views.machine import Occupancy
 
 _FOLLOW_POLL_S = 0.1
 _FOLLOW_REFRESH_S = 1.0
+_NOTIFICATIONS_SHOWN = 5
 _COPY_BYTES = 1 << 16
 
 
@@ -75,7 +76,7 @@ def status(*, run: str | None, as_json: bool) -> None:
             if as_json:
                 print(document.encode(document.run_document(view, now, is_valid)))
             else:
-                print(tables.run_details(view, now, is_valid), end="")
+                print(tables.run_details(view, now, is_valid, _notified(home.rundir(view.run.spec.id))), end="")
             return
         going_on = query.runs(index, query.Wanted(statuses=tuple(s.value for s in Status if not s.is_final)))
     from backprop import config
@@ -98,6 +99,13 @@ def status(*, run: str | None, as_json: bool) -> None:
         print(document.encode(told))
     else:
         print(machine.machine_summary(snapshot, settings.limits, occupancy, going_on, now), end="")
+
+
+def _notified(rundir: RunDir) -> list[str]:
+    """What came of the last notifications."""
+    if not rundir.notify_log_path.exists():
+        return []
+    return rundir.notify_log_path.read_text(errors="replace").splitlines()[-_NOTIFICATIONS_SHOWN:]
 
 
 def _occupancy(home: Home) -> "Occupancy":

@@ -189,6 +189,7 @@ def run(
         session.tell_plan(home, spec, request, as_json=as_json)
         return
     rundir, journal = session.make_run(home, spec, patch)
+    session.remember_notifications(rundir, settings.notify)
     claim = Claim(home, rundir, spec, journal, is_new=True)
     session.train(claim, request, detach=settings.detach, as_json=as_json)
 
@@ -233,6 +234,7 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
     limits = _resumed_limits(spec.limits, checked, flags)
     if flags["resumeArg"] is not None:
         spec = msgspec.structs.replace(spec, resume_arg=checked.config.resume_arg)
+    session.remember_notifications(rundir, checked.config.notify)
     claim = turns.Claim(home, rundir, spec, journal, is_new=False)
     request = _request(checked.config, limits, checkpoint)
     session.train(claim, request, detach=checked.config.detach, as_json=as_json)

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import traceback
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -16,13 +17,14 @@ from backprop import provenance
 from backprop.cli.common import is_valid, say
 from backprop.errors import BackpropError, ExitCode
 from backprop.governor.line import Line
-from backprop.records import RunSpec, Status
+from backprop.records import Notification, RunSpec, Status
 from backprop.store.journal import Journal
 from backprop.store.rundir import Home, RunDir
 from backprop.views import human
 
 if TYPE_CHECKING:
     from backprop.admission import NoTurn
+    from backprop.notify import Teller
     from backprop.progress import Progress
     from backprop.recorder import Recorder
     from backprop.runner import Outcome, SessionPlan
@@ -40,6 +42,17 @@ def make_run(home: Home, spec: RunSpec, patch: bytes | None) -> tuple[RunDir, Jo
     journal = Journal(draft.journal_path)
     journal.try_lock()  # nobody else can have it: the folder is not visible yet
     return home.publish(draft, spec.id), journal
+
+
+def remember_notifications(rundir: RunDir, notifications: Sequence[Notification]) -> None:
+    """Whom to tell of this run from now on."""
+    if notifications or rundir.notify_path.exists():
+        from backprop import notify
+
+        try:
+            notify.put(rundir, notifications)
+        except OSError as error:  # the run matters more
+            say(f"warning: nobody will be notified: {error.strerror}")
 
 
 def train(claim: "Claim", request: "Request", *, detach: bool, as_json: bool) -> NoReturn:
@@ -68,13 +81,27 @@ def _take_turns(
 
     line = Line(claim.home.line_path, provenance.host())
     with Signals(ignore_hangup=ignore_hangup).caught() as signals:
-        return Turns(claim, request, recorder=recorder, signals=signals, line=line, audience=audience).run()
+        result = Turns(claim, request, recorder=recorder, signals=signals, line=line, audience=audience).run()
+        if (teller := _teller(claim)) is not None:
+            teller.ended(*recorder.read_run())
+        return result
+
+
+def _teller(claim: "Claim") -> "Teller | None":
+    """None for a run of whose states nobody wants to be told."""
+    if not claim.rundir.notify_path.exists():
+        return None
+    from backprop.notify import Teller
+
+    return Teller(claim.rundir)
 
 
 def _recorder(claim: "Claim") -> "Recorder":
     from backprop.recorder import Recorder
 
-    return Recorder(claim.home, claim.rundir, claim.spec, claim.journal, say)
+    teller = _teller(claim)
+    changed = None if teller is None else teller.changed
+    return Recorder(claim.home, claim.rundir, claim.spec, claim.journal, say, changed)
 
 
 def _told_exit_code(claim: "Claim", result: "Outcome | NoTurn") -> int:

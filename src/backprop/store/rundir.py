@@ -8,6 +8,8 @@
   control.json                 what the supervisor tells the trainer
   code.patch                   uncommitted changes
   supervisor.log               what a detached supervisor would have said on stderr
+  notify.json                  where to tell of its states; only where somebody wants to be told
+  notify.log                   what came of that
 """
 
 import fcntl
@@ -88,6 +90,14 @@ class RunDir:
     def supervisor_log_path(self) -> Path:
         return self.path / "supervisor.log"
 
+    @property
+    def notify_path(self) -> Path:
+        return self.path / "notify.json"
+
+    @property
+    def notify_log_path(self) -> Path:
+        return self.path / "notify.log"
+
     def source_path(self, session: int, source: Source) -> Path:
         return self.path / f"session-{session}.{source.value}"
 
@@ -123,7 +133,7 @@ class Home:
         self.index_path = path / "index.db"
         self.lock_path = path / "lock"
         self.snapshot_path = path / "experiments.json"
-        self.user_config_path = path / "config.json"
+        self.user_config_path = path / "config.toml"
 
     @classmethod
     def from_environment(cls) -> "Home":

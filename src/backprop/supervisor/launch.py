@@ -11,6 +11,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 # The kernel adds this to a process's share of memory in thousandths when it must choose whom to kill: a trainer
 # goes before the desktop, but not before something that uses far more.
 _OOM_SCORE_ADJ = 500
@@ -33,25 +34,36 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def start_detached(command: Sequence[str], keep_fd: int) -> None:
+def start_detached(command: Sequence[str], keep_fd: int | None = None) -> None:
     """Start a process that does not descend from us, in a session of its own, with one of our open files.
 
-    To be called before a launch: until then orphans go to somebody else. Raises OSError.
+    Meanwhile orphans go to somebody else: to be called while there is no trainer, or while its tree stands still.
+    Raises OSError or subprocess.CalledProcessError.
     """
-    prctl = _load_prctl()
+    was_subreaper = _exchange_subreaper(0)  # an earlier session has made us one
+    try:
+        subprocess.run(
+            ["/bin/sh", "-c", '"$@" &', "sh", *command],
+            cwd="/",  # nothing in the user's folder is taken for a module
+            env={name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=() if keep_fd is None else (keep_fd,),
+            start_new_session=True,
+            check=True,
+        )
+    finally:
+        _exchange_subreaper(was_subreaper)
+
+
+def _exchange_subreaper(wanted: int) -> int:
+    """Whether orphans come to us, as it was before this call; 0 where there is no such thing."""
+    prctl, before = _load_prctl(), ctypes.c_int(0)
     if prctl is not None:
-        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)  # an earlier session has made us one
-    subprocess.run(
-        ["/bin/sh", "-c", '"$@" &', "sh", *command],
-        cwd="/",  # nothing in the user's folder is taken for a module
-        env={name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(keep_fd,),
-        start_new_session=True,
-        check=True,
-    )
+        prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+        prctl(_PR_SET_CHILD_SUBREAPER, wanted, 0, 0, 0)
+    return before.value
 
 
 def has_no_descendants() -> bool:

@@ -116,8 +116,8 @@ def _short_command(view: RunView) -> str:
     return " ".join((os.path.basename(words[0]), *words[1:]))  # noqa: PTH119
 
 
-def run_details(view: RunView, now: datetime, is_valid: IsValid) -> str:
-    """One run in full."""
+def run_details(view: RunView, now: datetime, is_valid: IsValid, notified: Sequence[str] = ()) -> str:
+    """One run in full. notified: lines of what came of its notifications."""
     run, spec = view.run, view.run.spec
     last = run.last_session
     rows: list[tuple[str, str]] = [
@@ -157,6 +157,7 @@ def run_details(view: RunView, now: datetime, is_valid: IsValid) -> str:
         rows.append((kind, f"{checkpoint.path}  {step}{human.size(checkpoint.measure.size_bytes)}{broken}"))
     if last is not None and not run.status.is_final:
         rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}"))
+    rows += [("notified", line) for line in notified]
     rows.append(("record", view.run_dir))
     return aligned(rows)
 

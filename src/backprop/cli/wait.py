@@ -1,0 +1,127 @@
+"""The command that waits for others: its exit code is the worst of theirs."""
+
+import time
+from datetime import datetime, timezone
+
+import click
+
+from backprop import ending
+from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, say
+from backprop.errors import ExitCode, NoSuchRunError
+from backprop.records import RunView, Status, StopReason
+from backprop.store import journal as journals
+from backprop.store.index import Index
+from backprop.store.journal import StopAsked
+from backprop.store.rundir import Home
+
+_LOOK_EVERY_S = 1.0
+_SHARE = 0.1  # of a core, at most, is spent on looking, however many runs there are
+_UNWATCHED_S = 10.0  # a longer gap between two looks (Ctrl-Z, a machine asleep) says nothing of a run's steps
+
+_minutes = click.FloatRange(min=0, min_open=True)
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "--stalled",
+    "stalled_minutes",
+    metavar="MINUTES",
+    type=_minutes,
+    help="Exit with 69 when one makes no step so long.",
+)
+@click.option("--timeout", "timeout_minutes", metavar="MINUTES", type=_minutes, help="Exit with 124 after so long.")
+@json_option
+def wait(*, runs: tuple[str, ...], stalled_minutes: float | None, timeout_minutes: float | None, as_json: bool) -> None:
+    """Wait until runs have ended; the exit code is the worst of theirs. Ctrl-C leaves them alone."""
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        views = {view.run.spec.id: view for view in (find_run(index, word) for word in runs)}
+        watch = _Watch(home, index, views, stalled_minutes)
+        deadline = None if timeout_minutes is None else time.monotonic() + timeout_minutes * 60
+        code = watch.wait(deadline)
+    if as_json:
+        from backprop.views import document
+
+        now = datetime.now(timezone.utc)
+        print(document.encode([document.run_document(view, now, is_valid) for view in views.values()]))
+    raise click.exceptions.Exit(code)
+
+
+class _Watch:
+    """Some runs, looked at until all of them have ended."""
+
+    def __init__(self, home: Home, index: Index, views: dict[str, RunView], stalled_minutes: float | None) -> None:
+        """views: by id; kept up to date."""
+        self._home = home
+        self._index = index
+        self._views = views
+        self._stalled_minutes = stalled_minutes
+        self._going_on = set(views)
+        self._pace = {run_id: _Pace() for run_id in views}
+
+    def wait(self, deadline: float | None) -> int:
+        """The exit code, once it is known. deadline: monotonic seconds; None: never."""
+        while True:
+            began = time.monotonic()
+            for run_id in sorted(self._going_on):
+                self._look(run_id)
+            if not self._going_on:
+                return ending.worst([(view.run.status, self._exit_code(view)) for view in self._views.values()])
+            if stalled := self._stalled():
+                return stalled
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                say(f"still going on: {', '.join(sorted(self._going_on))}")
+                return ExitCode.TIMED_OUT
+            pause_s = max(_LOOK_EVERY_S, (now - began) / _SHARE)
+            time.sleep(pause_s if deadline is None else min(pause_s, deadline - now))
+
+    def _look(self, run_id: str) -> None:
+        from backprop import recovery
+
+        is_answered_for = recovery.refresh(self._home, self._index, self._home.rundir(run_id), say)
+        view = self._index.get(run_id)
+        if view is None or not self._home.rundir(run_id).path.exists():
+            raise NoSuchRunError(f"run {run_id} was removed while it was waited for.")
+        self._views[run_id] = view
+        self._pace[run_id].see(view)
+        if view.run.status.is_final and not is_answered_for:  # else another session follows
+            self._going_on.discard(run_id)
+            say(f"run {run_id} {view.run.status.value}" + (f": {view.run.reason}" if view.run.reason else ""))
+
+    def _stalled(self) -> ExitCode | None:
+        """Says which runs are alive and make no step; None when there are none."""
+        limit = self._stalled_minutes
+        stalled = [] if limit is None else [i for i in sorted(self._going_on) if self._pace[i].still_s >= limit * 60]
+        for run_id in stalled:
+            step = self._views[run_id].last_step
+            at = "no step at all" if step is None else f"no step after {step}"
+            say(f"run {run_id} is alive, but has made {at} for {limit:g} min. To end it: backprop stop {run_id}")
+        return ExitCode.STALLED if stalled else None
+
+    def _exit_code(self, view: RunView) -> int:
+        """What the supervisor exited with."""
+        last = view.run.last_session
+        entries, _ = journals.read(self._home.rundir(view.run.spec.id).journal_path)
+        asked = [e.by for e in entries if isinstance(e, StopAsked) and last is not None and e.session == last.number]
+        stop: StopReason | None = asked[0] if asked else None
+        return ending.filed_exit_code(view.run, stop)
+
+
+class _Pace:
+    """How long a run has been training without a step, while somebody looked."""
+
+    def __init__(self) -> None:
+        self.still_s = 0.0
+        self._place: tuple[int, int | None] | None = None
+        self._looked_at = time.monotonic()
+
+    def see(self, view: RunView) -> None:
+        now = time.monotonic()
+        gap_s, self._looked_at = now - self._looked_at, now
+        place = (len(view.run.sessions), view.last_step)
+        if place != self._place or view.run.status is not Status.RUNNING:  # one that waits or is paused makes none
+            self._place, self.still_s = place, 0.0
+        else:
+            self.still_s += min(gap_s, _UNWATCHED_S)

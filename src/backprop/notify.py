@@ -1,0 +1,78 @@
+"""Tells people of a run's states, as the `notify` setting says: see messenger.py, which does the telling.
+
+Where to tell lies in the run directory, so that whoever finds a dead supervisor's run can tell of it, too. Each time a
+process of its own is started, which descends from nobody: telling touches no run and keeps nobody waiting.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+
+import msgspec
+
+from backprop.records import Notification, Run, Status
+from backprop.store.rundir import RunDir
+from backprop.supervisor.launch import start_detached
+
+_LOG_LINE = 300
+
+
+def put(rundir: RunDir, notifications: Sequence[Notification]) -> None:
+    """Remember with a run where to tell of it from now on. Raises OSError."""
+    if notifications:
+        draft = rundir.notify_path.with_suffix(".new")
+        draft.write_bytes(msgspec.json.encode(notifications))
+        draft.replace(rundir.notify_path)
+    else:
+        rundir.notify_path.unlink(missing_ok=True)
+
+
+def read(rundir: RunDir) -> tuple[Notification, ...]:
+    """Where to tell of a run. Never raises: what cannot be read is nowhere."""
+    with suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode(rundir.notify_path.read_bytes(), type=tuple[Notification, ...])
+    return ()
+
+
+class Teller:
+    """Tells of one run's states as they come; for its supervisor. Nothing here raises or blocks."""
+
+    def __init__(self, rundir: RunDir) -> None:
+        self._rundir = rundir
+        self._wanted = {status for notification in read(rundir) for status in notification.on}
+        self._last: Status | None = None
+
+    def changed(self, run: Run, journal_bytes: int) -> None:
+        """Tell of a state that a run is in for a while. Its end is told when nothing follows it: see `ended`."""
+        if not run.status.is_final and run.status is not self._last:
+            self._tell(run.status, journal_bytes)
+        self._last = run.status
+
+    def ended(self, run: Run, journal_bytes: int) -> None:
+        """Tell how a run ended; also whoever filed it for a supervisor that died."""
+        if run.status.is_final:
+            self._tell(run.status, journal_bytes)
+
+    def _tell(self, status: Status, journal_bytes: int) -> None:
+        if status not in self._wanted:
+            return
+        try:
+            start_detached([sys.executable, "-m", "backprop.messenger", str(self._rundir.path), str(journal_bytes)])
+        except (OSError, subprocess.SubprocessError) as error:  # no process to be had: the run matters more
+            log(self._rundir, status, "all", f"failed: cannot be started: {type(error).__name__}")
+
+
+def log(rundir: RunDir, status: Status, target: str, told: str) -> None:
+    """Add a line to notify.log: what came of telling `target`."""
+    from backprop.views.human import printable
+
+    line = printable(f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {status.value}: {target} {told}")
+    with suppress(OSError):  # the run was removed, or the disk is full: there is no place left to say it
+        fd = os.open(rundir.notify_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, f"{line[:_LOG_LINE]}\n".encode(errors="replace"))
+        finally:
+            os.close(fd)

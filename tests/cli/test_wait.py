@@ -1,0 +1,128 @@
+"""wait: until runs have ended."""
+
+import json
+import os
+import signal
+import subprocess
+
+import psutil
+
+from tests.conftest import Runs, wait_for
+
+UNTIL_TOLD = """
+    print(json.dumps({"step": 1}), flush=True)
+    while not os.path.exists("go"):
+        time.sleep(0.02)
+    sys.exit(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+"""
+
+
+def start_held(runs: Runs, *ids: str, code: int = 0) -> None:
+    """Detached runs that go on until there is a file `go`."""
+    runs.script(UNTIL_TOLD)
+    for run_id in ids:
+        done = runs.call("run", "train.py", "-d", "--run-id", run_id, "--", code)
+        assert done.returncode == 0, done.stderr
+
+
+def test_wait_blocks_until_all_have_ended(runs: Runs):
+    """It is still there while one of them goes on, and exits with 0 when all went well."""
+    start_held(runs, "a", "b")
+    waiting = runs.start("wait", "a", "b", stderr=subprocess.PIPE)
+    runs.call("stop", "a")
+    assert waiting.stderr.readline().startswith(b"backprop: run a stopped")
+    assert waiting.poll() is None
+    (runs.work / "go").touch()
+    _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0
+    assert err.decode().strip() == "backprop: run b completed"
+
+
+def test_the_exit_code_is_the_worst(runs: Runs):
+    """A failure's own code comes before everything else, a refusal before a graceful stop."""
+    (runs.work / "go").touch()
+    start_held(runs, "good")
+    start_held(runs, "bad", code=7)
+    runs.call("run", "train.py", "--run-id", "never", "--no-wait", "--min-free-ram", "900000")
+    assert runs.call("wait", "good").returncode == 0
+    assert runs.call("wait", "good", "never").returncode == 75
+    done = runs.call("wait", "good", "bad", "never", "--json")
+    assert done.returncode == 7
+    assert [document["id"] for document in json.loads(done.stdout)] == ["good", "bad", "never"]
+
+
+def test_a_queued_run_is_waited_for(runs: Runs):
+    """Through the line and the session that follows."""
+    runs.environment["BACKPROP_MAX_PARALLEL"] = "1"
+    start_held(runs, "first", "second")
+    waiting = runs.start("wait", "second")
+    assert runs.document("second")["status"] == "queued"
+    (runs.work / "go").touch()
+    assert waiting.wait(timeout=60) == 0
+    assert runs.document("second")["status"] == "completed"
+
+
+def test_sessions_that_follow_one_another_are_waited_for(runs: Runs):
+    """A timebox that another session follows is no end."""
+    runs.script("time.sleep(1000)")
+    runs.call("run", "train.py", "-d", "--run-id", "a", "-m", "0.01", "--grace", "0.2", "--sessions", "3")
+    runs.call("wait", "a")
+    assert len(runs.document("a")["sessions"]) == 3
+
+
+def test_a_run_whose_supervisor_is_killed_has_ended(runs: Runs):
+    """It is filed as interrupted, what is left of it is ended, and wait exits as if it had been killed."""
+    start_held(runs, "a")
+    waiting = runs.start("wait", "a", stderr=subprocess.PIPE)
+    os.kill(runs.document("a")["pid"], signal.SIGKILL)
+    _, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 137
+    assert b"interrupted" in err
+    assert runs.tree() == []
+
+
+def test_ctrl_c_leaves_the_runs_alone(runs: Runs):
+    """130, and the run goes on."""
+    start_held(runs, "a")
+    waiting = runs.start("wait", "a")
+    wait_for(lambda: psutil.Process(waiting.pid).status() == psutil.STATUS_SLEEPING and runs.document("a"))
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(timeout=60) == 130
+    assert runs.document("a")["status"] == "running"
+    assert runs.tree()
+
+
+def test_a_stalled_run_is_told(runs: Runs):
+    """One that is alive and makes no step: exit 69, with what to do; it is left running."""
+    start_held(runs, "a")
+    done = runs.call("wait", "a", "--stalled", "0.02")
+    assert done.returncode == 69
+    assert "run a is alive, but has made no step after 1 for 0.02 min" in done.stderr
+    assert runs.document("a")["status"] == "running"
+
+
+def test_a_run_that_makes_steps_is_not_stalled(runs: Runs):
+    """However long it takes altogether."""
+    runs.script("""
+        for step in range(60):
+            print(json.dumps({"step": step}), flush=True)
+            time.sleep(0.1)
+    """)
+    runs.call("run", "train.py", "-d", "--run-id", "a")
+    assert runs.call("wait", "a", "--stalled", "0.08").returncode == 0
+
+
+def test_a_run_in_line_is_not_stalled(runs: Runs):
+    """It makes no step, and is not expected to: only the timeout ends the wait."""
+    runs.environment["BACKPROP_MAX_PARALLEL"] = "1"
+    start_held(runs, "first", "second")
+    done = runs.call("wait", "second", "--stalled", "0.02", "--timeout", "0.06")
+    assert done.returncode == 124
+    assert "still going on: second" in done.stderr
+
+
+def test_an_unknown_run_is_an_error(runs: Runs):
+    """3, before anything is waited for."""
+    (runs.work / "go").touch()
+    start_held(runs, "a")
+    assert runs.call("wait", "a", "nothing").returncode == 3
