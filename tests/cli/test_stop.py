@@ -29,10 +29,13 @@ FAMILY = """
 """
 
 
-def sleepers() -> list[psutil.Process]:
-    """The processes that FAMILY leaves, by their argument; for those without a mark in their environment."""
+def sleepers(runs: Runs) -> list[psutil.Process]:
+    """What FAMILY left, by its argument and folder; for those without a mark in their environment."""
+    family = (["/bin/sleep", "1001"], ["sleep", "1000"])
     return [
-        p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] in (["/bin/sleep", "1001"], ["sleep", "1000"])
+        p
+        for p in psutil.process_iter(["cmdline", "cwd"])
+        if p.info["cmdline"] in family and p.info["cwd"] == str(runs.work)
     ]
 
 
@@ -43,7 +46,7 @@ def test_the_whole_tree_is_gone_after_timebox_and_grace(runs: Runs):
     assert done.returncode == 137
     assert "had to be killed" in done.stderr
     assert runs.tree() == []
-    assert sleepers() == []
+    assert sleepers(runs) == []
     assert runs.document()["status"] == "timeboxed"
 
 
@@ -61,7 +64,7 @@ def test_what_a_trainer_leaves_behind_is_ended(runs: Runs):
     done = runs.call("run", "train.py", "--grace", "1")
     assert done.returncode == 0
     assert runs.tree() == []
-    assert sleepers() == []
+    assert sleepers(runs) == []
     assert runs.document()["status"] == "completed"
 
 
@@ -314,5 +317,5 @@ def test_without_a_sub_reaper_the_tree_is_found_by_its_mark(runs: Runs):
     done = subprocess.run([sys.executable, "-c", program], cwd=runs.work, env=runs.environment, check=False, timeout=60)
     assert done.returncode == 137
     assert runs.tree() == []
-    assert sleepers() == []
+    assert sleepers(runs) == []
     assert runs.document()["status"] == "timeboxed"
