@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 FRAMEWORKS := .venv-frameworks
+EXPORTS := .venv-exports
 
-.PHONY: demo test frameworks check lint bench clean
+.PHONY: demo test frameworks exports check lint bench clean
 
 demo: $(INSTALLED)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
@@ -15,10 +16,13 @@ demo: $(INSTALLED)  ## run the example under Backprop, on real data
 # those that bring the machine to its limits run alone; the others mostly wait, so that several share a core
 test: $(INSTALLED)  ## all tests but those that need a framework
 	$(BIN)/python -m pytest tests/faults
-	$(BIN)/python -m pytest -n 4 --ignore tests/frameworks --ignore tests/faults
+	$(BIN)/python -m pytest -n 4 --ignore tests/frameworks --ignore tests/exports --ignore tests/faults
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 2 tests/frameworks
+
+exports: $(EXPORTS)/.installed  ## tests with TensorBoard, MLflow, W&B, pyarrow, pandas and polars
+	$(EXPORTS)/bin/python -m pytest -n 2 tests/exports
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -31,7 +35,7 @@ bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; 
 	$(BIN)/python -m bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) digits-checkpoints
+	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) digits-checkpoints
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Backprop needs Python 3.10 or newer: make PYTHON=python3.12")'
@@ -44,4 +48,10 @@ $(FRAMEWORKS)/.installed: tests/frameworks/requirements.txt
 	$(PYTHON) -m venv $(FRAMEWORKS)
 	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/frameworks/requirements.txt
+	touch $@
+
+$(EXPORTS)/.installed: pyproject.toml tests/exports/requirements.txt
+	$(PYTHON) -m venv $(EXPORTS)
+	$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[export,test]'
+	$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/exports/requirements.txt
 	touch $@

@@ -7,12 +7,19 @@
         ...
         backprop.log(loss=loss.item())
 
-Importing this costs nothing: everything else is loaded when it is used. Outside a Backprop run `loop` just iterates,
-and the rest does nothing.
+Outside a Backprop run `loop` just iterates, and the rest does nothing. And what programs and notebooks can read:
+
+    for run in backprop.runs(filter="status=completed lr>1e-4"):
+        print(run.id, run.best["loss"], run.frame())
+
+Importing this costs nothing: everything else is loaded when it is used.
 """
 
 TYPE_CHECKING = False  # as checkers know it; importing `typing` costs milliseconds
 if TYPE_CHECKING:
+    from backprop.reader import Run as Run
+    from backprop.reader import find_run as find_run
+    from backprop.reader import runs as runs
     from backprop.trainer.api import (
         checkpoint_due,
         load,
@@ -39,11 +46,15 @@ __all__ = [
     "should_stop",
     "time_left_s",
 ]
+# not in __all__: a trainer's environment need not have what they stand on, and `import *` must work there
+_READING = ("Run", "find_run", "runs")
 
 
 if not TYPE_CHECKING:  # else a checker would believe that everything exists
 
     def __getattr__(name: str) -> object:
+        if name in _READING:
+            return _read(name)
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import sys
@@ -54,6 +65,19 @@ if not TYPE_CHECKING:  # else a checker would believe that everything exists
         value = globals()[name] = getattr(import_module(f"{package}.api"), name)
         return value
 
+    def _read(name: str) -> object:
+        from importlib import import_module
+
+        try:
+            reader = import_module("backprop.reader")
+        except (ImportError, SyntaxError, TypeError) as error:  # the last two: Python 3.9
+            raise ImportError(
+                f"backprop.{name} reads the record, which needs Backprop installed in this environment, "
+                f"with Python 3.10 or newer: pip install backprop-cli ({error})"
+            ) from error
+        value = globals()[name] = getattr(reader, name)
+        return value
+
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_READING})

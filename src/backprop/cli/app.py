@@ -4,6 +4,7 @@ import importlib
 import io
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -22,10 +23,15 @@ _COMMANDS = {
     "pause": ("manage", "pause"),
     "rm": ("manage", "rm"),
     "reindex": ("manage", "reindex"),
+    "export": ("export", "export"),
 }
 
 
 _ARGUMENTS_HINT = " The script's own arguments go after '--': backprop run train.py -- --lr 0.1"
+
+
+class _NobodyReadsError(Exception):
+    """Whoever read our output has gone: `backprop logs last | head`."""
 
 
 class LazyGroup(click.Group):
@@ -40,6 +46,12 @@ class LazyGroup(click.Group):
         module, name = _COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"backprop.cli.{module}"), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click would exit with 1
+            raise _NobodyReadsError from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,8 +81,8 @@ def main() -> None:
         code = ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # `backprop list | head`: nobody reads on. Python would complain once more when it flushes stdout at exit
+    except (_NobodyReadsError, BrokenPipeError):
+        # Python would complain once more when it flushes stdout at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.OK
     sys.exit(int(code or 0))

@@ -1,0 +1,47 @@
+"""Files that appear whole or not at all, and replace nothing unasked."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from backprop.errors import UsageError
+
+
+@contextmanager
+def all_drafted(paths: Sequence[Path], *, replace: bool) -> Iterator[list[Path]]:
+    """The same as `drafted` for several files, which appear together."""
+    check_free(*paths, replace=replace)
+    with ExitStack() as stack:
+        yield [stack.enter_context(drafted(path, replace=replace)) for path in paths]
+
+
+@contextmanager
+def drafted(path: Path, *, replace: bool) -> Iterator[Path]:
+    """A path to write to, which becomes `path` when the block ends well, and is gone when it does not.
+
+    Raises UsageError where there is something already, unless `replace`.
+    """
+    check_free(path, replace=replace)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def check_free(*paths: Path, replace: bool) -> None:
+    """Raise UsageError where one of these exists already, unless it may be replaced, and is a file."""
+    for path in paths:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; name a file.")
+        if path.exists() and not replace:
+            raise UsageError(f"{path} exists already; to replace it: --force")
+
+
+def folder(destination: str) -> Path:
+    """The folder, made where it is not there. Raises OSError."""
+    path = Path(destination)
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,87 @@
+"""Read back by W&B's own reader of offline runs: `wandb leet inspect`."""
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Runs
+from tests.exports.conftest import LOSSES, NAME, ODD, exported, refused
+
+WANDB = str(Path(sys.executable).with_name("wandb"))
+
+
+def offline_runs(runs: Runs, run_id: str) -> list[Path]:
+    return sorted((runs.work / "wb" / "wandb").glob(f"offline-run-*/run-{run_id}.wandb"))
+
+
+def inspected(path: Path, *words: str) -> str:
+    done = subprocess.run(
+        [WANDB, "leet", "inspect", "--json", *words, str(path)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return done.stdout
+
+
+def history(path: Path) -> list[dict[str, Any]]:
+    """The rows that W&B would upload."""
+    records = [json.loads(line) for line in inspected(path).splitlines()]
+    return [record["history"]["item"] for record in records if record["type"] == "history"]
+
+
+def test_every_point_is_there(two: Runs):
+    """Step, session, value and wall time of each, NaN and infinities too, in rows that W&B drops none of."""
+    exported(two, "a", "--to", "wandb-offline", "wb")
+    rows = history(offline_runs(two, "a")[0])
+    assert [row["_step"] for row in rows] == list(range(len(LOSSES)))
+    assert [(row["session"], row["step"], repr(float(row["loss"]))) for row in rows] == [
+        (session, step, repr(value)) for session, step, value in LOSSES
+    ]
+    assert [row[ODD] for row in rows] == pytest.approx([step / 3 for _, step, _ in LOSSES])
+    assert {row["metric/_own"] for row in rows} == {2.0}
+    sessions = two.document("a")["sessions"]
+    for row in rows:
+        begin, end = (datetime.fromisoformat(sessions[row["session"] - 1][key]) for key in ("started_at", "ended_at"))
+        assert begin.timestamp() <= row["_timestamp"] <= end.timestamp()
+
+
+def test_facts_are_the_configuration(two: Runs):
+    """Parameters by their names, the rest under "backprop"; name, tags and exit code as W&B shows them."""
+    exported(two, "a", "b", "--to", "wandb-offline", "wb")
+    summary = json.loads(inspected(offline_runs(two, "a")[0], "--summary"))
+    document = two.document("a")
+    assert summary["name"] == NAME
+    assert summary["tags"] == ["completed", document["host"]]
+    config = summary["config"]
+    facts = config.pop("backprop")
+    assert config == document["params"]
+    assert {key: facts[key] for key in ("id", "status", "checkpoints", "sessions", "git")} == {
+        key: document[key] for key in ("id", "status", "checkpoints", "sessions", "git")
+    }
+    assert json.loads(inspected(offline_runs(two, "b")[0], "--summary"))["exit_code"] == 3
+
+
+def test_a_second_export_is_refused_and_force_replaces(two: Runs):
+    """A run that is there already is named, and the others are not written."""
+    exported(two, "a", "--to", "wandb-offline", "wb")
+    assert "offline-run" in refused(two, "b", "a", "--to", "wandb-offline", "wb")
+    assert not offline_runs(two, "b")
+    two.call("resume", "a")
+    exported(two, "a", "--force", "--to", "wandb-offline", "wb")
+    (path,) = offline_runs(two, "a")
+    assert len(history(path)) == 12
+
+
+def test_nothing_of_this_machine_goes_along_unasked(two: Runs):
+    """No list of installed packages, no metadata of the exporting process."""
+    exported(two, "a", "--to", "wandb-offline", "wb")
+    files = {path.name for path in (offline_runs(two, "a")[0].parent / "files").iterdir()}
+    assert not files & {"requirements.txt", "wandb-metadata.json"}
