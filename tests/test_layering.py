@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "exports": {"extras", "query", "rows", "store", "views"},
     "lookup": {"checkpoints", "recovery", "store"},
     "reader": {"lookup", "query", "rows", "store", "views"},
+    "views": {"orders", "query", "store"},
     "recorder": {"checkpoints", "store", "supervisor"},
     "notify": {"store", "supervisor", "views"},
     "messenger": {"checkpoints", "notify", "store", "supervisor", "views"},

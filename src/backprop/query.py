@@ -27,6 +27,7 @@ __all__ = [
     "is_greater_better",
     "main_metric",
     "metric_names",
+    "notes",
     "parse_filter",
     "points",
     "runs",
@@ -132,6 +133,15 @@ def points(index: Index, view: RunView, metric: str | None = None) -> Iterator[P
     """Every point that was stored, in the order it was written; of all metrics, one after the other, unless told."""
     for name in view.summaries if metric is None else [metric]:
         yield from curves.points(index, view.run, name)
+
+
+def notes(index: Index, view: RunView, limit: int) -> list[tuple[str, str]]:
+    """The last notes that a run's trainer left, oldest first: (kind, the line as it was written)."""
+    rows = index.rows(
+        "SELECT kind, text FROM notes WHERE run_id = ? ORDER BY session DESC, source DESC, offset DESC LIMIT ?",
+        (view.run.spec.id, limit),
+    )
+    return [(kind, text) for kind, text in reversed(rows)]
 
 
 def metric_names(views: Sequence[RunView]) -> list[str]:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "status": ("look", "status"),
     "logs": ("look", "logs"),
     "wait": ("wait", "wait"),
+    "ui": ("ui", "ui"),
     "stop": ("manage", "stop"),
     "pause": ("manage", "pause"),
     "rm": ("manage", "rm"),

@@ -3,6 +3,7 @@
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from backprop import lookup
 from backprop.errors import UsageError
 from backprop.store.index import Index
 from backprop.store.rundir import Home
+
+if TYPE_CHECKING:
+    from backprop.views.machine import Occupancy
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 
@@ -26,6 +30,19 @@ is_valid = lookup.is_valid
 def open_caught_up(home: Home) -> AbstractContextManager[Index]:
     """The index of a home, in step with what is on disk; the user hears what had to be done. Raises ConfigError."""
     return lookup.caught_up(home, say)
+
+
+def read_occupancy(home: Home) -> "Occupancy":
+    """Who holds the slots of this machine, and who waits for one."""
+    from backprop import provenance
+    from backprop.governor.line import Line
+    from backprop.views.machine import Occupancy
+
+    tickets = [entry.ticket for entry in Line(home.line_path, provenance.host()).read() if entry.ticket is not None]
+    return Occupancy(
+        taken=tuple(ticket for ticket in tickets if ticket.is_running),
+        queue=tuple(ticket for ticket in tickets if not ticket.is_running),
+    )
 
 
 def working_folder() -> Path:

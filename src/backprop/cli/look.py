@@ -7,20 +7,16 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from backprop import query
-from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, say, working_folder
+from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, read_occupancy, say, working_folder
 from backprop.errors import NoSuchRunError, UsageError
 from backprop.query import SORT_KEYS
 from backprop.records import Run, Status
 from backprop.store.index import Index
 from backprop.store.rundir import Home, RunDir
-
-if TYPE_CHECKING:
-    from backprop.views.machine import Occupancy
 
 _FOLLOW_POLL_S = 0.1
 _FOLLOW_REFRESH_S = 1.0
@@ -85,7 +81,7 @@ def status(*, run: str | None, as_json: bool) -> None:
     folder = working_folder()
     settings = config.load(flags={}, environment=os.environ, start=folder, user_file=home.user_config_path).config
     snapshot = read_machine([str(home.path), str(folder)], settings.gpu_probe)
-    occupancy = _occupancy(home)
+    occupancy = read_occupancy(home)
     if as_json:
         told = {
             "machine": document.machine_document(snapshot),
@@ -106,18 +102,6 @@ def _notified(rundir: RunDir) -> list[str]:
     if not rundir.notify_log_path.exists():
         return []
     return rundir.notify_log_path.read_text(errors="replace").splitlines()[-_NOTIFICATIONS_SHOWN:]
-
-
-def _occupancy(home: Home) -> "Occupancy":
-    from backprop import provenance
-    from backprop.governor.line import Line
-    from backprop.views.machine import Occupancy
-
-    tickets = [entry.ticket for entry in Line(home.line_path, provenance.host()).read() if entry.ticket is not None]
-    return Occupancy(
-        taken=tuple(ticket for ticket in tickets if ticket.is_running),
-        queue=tuple(ticket for ticket in tickets if not ticket.is_running),
-    )
 
 
 @click.command()

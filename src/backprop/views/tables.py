@@ -59,7 +59,7 @@ _COLUMNS = (
     ),
     _Column("STEP", 40, "right", lambda view, _: "-" if view.last_step is None else str(view.last_step)),
     _Column("LOSS", 40, "right", lambda view, _: human.number(view.metrics.get("loss"))),
-    _Column("SCRIPT", 80, "left", lambda view, _: human.printable(_short_command(view))),
+    _Column("SCRIPT", 80, "left", lambda view, _: human.printable(short_command(view))),
 )
 _MAY_BE_CUT = ("SCRIPT", "NAME")  # in this order, when the terminal is too narrow
 _MIN_CUT_WIDTH = 8
@@ -110,7 +110,8 @@ def _output() -> tuple[bool, int]:
     return is_terminal, shutil.get_terminal_size().columns if is_terminal else _PIPE_WIDTH
 
 
-def _short_command(view: RunView) -> str:
+def short_command(view: RunView) -> str:
+    """What a run executes, without the folders before it."""
     spec = view.run.spec
     words = spec.command[1:] if spec.script is not None else spec.command
     return " ".join((os.path.basename(words[0]), *words[1:]))  # noqa: PTH119

@@ -1,0 +1,135 @@
+"""The command that serves the page."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from backprop import config, orders, provenance
+from backprop.cli.common import is_valid, open_caught_up, read_occupancy, say, working_folder
+from backprop.records import Run
+from backprop.store.rundir import Home
+
+if TYPE_CHECKING:
+    from backprop.views.web.desk import Desk, MachineReading
+
+_BY = "stop button of the page"
+_MAX_TOLD = 1_000
+
+
+@click.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="Serve there; 0: at any free port. [default: 7860, or any free one]"
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Serve at this address of this machine.")
+@click.option("--no-open", is_flag=True, help="Do not open a browser.")
+def ui(*, port: int | None, host: str, no_open: bool) -> None:
+    """Serve a page with all runs, live, for the browser of this machine's user, until Ctrl-C."""
+    from backprop.views.web import app, gate, server
+
+    home = Home.from_environment()
+    desk = _desk(home)
+    with open_caught_up(home):
+        pass  # what is wrong with the home is said before anybody waits for a page
+    socket = server.bound(host, port)
+    address, key, pages = server.address(host, socket), gate.Key(), app.Pages(desk)
+    if not server.is_private(host):
+        say(f"warning: plain HTTP at {host}: whoever reads the address on its way controls your runs. Safer: ssh -L")
+    say("the page is served until Ctrl-C; your runs go on without it.")
+    print(server.url(address, key.token), flush=True)
+    if not no_open and _has_browser():
+        ticket = server.url(address, key.ticket())
+        threading.Thread(target=_open, args=(ticket,), daemon=True).start()
+    with suppress(KeyboardInterrupt):  # that is how it ends
+        server.serve(app.make(pages, key, address), pages.end_streams, socket)
+    say("the page is closed.")
+
+
+def _has_browser() -> bool:
+    """Whether there is a screen to show one; the browsers of a terminal would take it from us."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+
+
+def _open(url: str) -> None:
+    import webbrowser
+
+    webbrowser.open(url)
+
+
+def _desk(home: Home) -> "Desk":
+    """What the page may ask of this home. Raises ConfigError."""
+    from backprop import recovery
+    from backprop.views.web.desk import Desk
+
+    tell = _once()
+    return Desk(
+        home=home,
+        host=provenance.host(),
+        user=provenance.user(),
+        open_index=lambda: recovery.open_home(home, tell),
+        catch_up=lambda index: recovery.catch_up(home, index, tell),
+        read_machine=_machine_reader(home),
+        is_valid=is_valid,
+        stop=lambda run, now: _stop(home, run, now=now),
+        pause=lambda run: _pause(home, run),
+        resume=lambda run, minutes: _resume(home, run, minutes),
+    )
+
+
+def _once() -> Callable[[str], None]:
+    """Says each thing once: a folder that cannot be read is found again every second."""
+    told: set[str] = set()
+
+    def tell(message: str) -> None:
+        if message not in told and len(told) < _MAX_TOLD:
+            told.add(message)
+            say(message)
+
+    return tell
+
+
+def _machine_reader(home: Home) -> "Callable[[], MachineReading]":
+    from backprop.admission import read_machine
+    from backprop.views.web.desk import MachineReading
+
+    folder = working_folder()
+    settings = config.load(flags={}, environment=os.environ, start=folder, user_file=home.user_config_path).config
+
+    def read() -> MachineReading:
+        return MachineReading(
+            snapshot=read_machine([str(home.path), str(folder)], settings.gpu_probe),
+            limits=settings.limits,
+            occupancy=read_occupancy(home),
+        )
+
+    return read
+
+
+# -- orders
+
+
+def _stop(home: Home, run: Run, *, now: bool) -> str:
+    answering = orders.ask_stop(home, run, now=now, by=_BY)
+    if not now:
+        return f"run {run.spec.id} is asked to stop; after {answering.grace_s:g} s it is killed."
+    if orders.wait_for(home, run, lambda standing: standing.has_ended, orders.STOP_NOW_S) is None:
+        with open_caught_up(home) as index:
+            orders.end_without_supervisor(home, index, run, answering, say)
+    return f"run {run.spec.id} is killed."
+
+
+def _pause(home: Home, run: Run) -> str:
+    orders.ask_pause(home, run, by="pause button of the page")
+    return f"run {run.spec.id} is asked to stand still."
+
+
+def _resume(home: Home, run: Run, minutes: float | None) -> str:
+    """Go on with a paused session, or begin another one."""
+    if orders.who_answers(run) is None:
+        return orders.start_resume(home, run.spec.id, minutes)
+    orders.ask_to_go_on(home, run, by="resume button of the page")
+    return f"run {run.spec.id} is asked to go on."

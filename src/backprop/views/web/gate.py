@@ -1,0 +1,162 @@
+"""Who may come in: nobody without the token, no other site's scripts, nobody by a name that is not ours.
+
+The server can stop and start a user's programs, and every page in every browser on this machine can send it requests.
+"""
+
+import hmac
+import ipaddress
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.requests import cookie_parser
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MARK_HEADER = "x-backprop"  # no form and no plain cross-site request can send it
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+_HOW_TO_GET_IN = "This page needs its token: open the address that `backprop ui` printed, with ?token= and all.\n"
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+_TICKET_S = 60.0
+
+
+@dataclass
+class Key:
+    """The token of one server, and tickets that let in once.
+
+    A browser is opened with a ticket: its command line is there for every user of the machine to read.
+    """
+
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    _tickets: dict[str, float] = field(default_factory=dict)  # ticket -> when it ends to be good
+
+    def ticket(self) -> str:
+        """A word that opens the page once, within a minute."""
+        made = secrets.token_urlsafe(32)
+        self._tickets[made] = time.monotonic() + _TICKET_S
+        return made
+
+    def fits(self, word: str | None) -> bool:
+        """Whether this is the token. Takes as long for every wrong one."""
+        return word is not None and hmac.compare_digest(word.encode(errors="replace"), self.token.encode())
+
+    def takes(self, word: str | None) -> bool:
+        """Whether this is a ticket; it is used up."""
+        ends_at = self._tickets.pop(word, None) if word is not None else None
+        return ends_at is not None and time.monotonic() < ends_at
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the server answers."""
+
+    host: str  # as it was asked for
+    port: int
+    names: frozenset[str]  # what a browser may call it, without a port: behind a tunnel that is another one
+    is_everywhere: bool = False  # it listens at all addresses of this machine
+
+    def is_ours(self, host_header: str) -> bool:
+        """Whether a request was meant for us. A page of another site whose name leads here says that site's name."""
+        name = _name_in(host_header)
+        return name is not None and (name in self.names or (self.is_everywhere and _is_number(name)))
+
+
+def _name_in(host_header: str) -> str | None:
+    try:
+        return urlsplit(f"//{host_header}").hostname
+    except ValueError:
+        return None
+
+
+def _is_number(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True  # no name, so nobody can have made it lead elsewhere
+
+
+class Gate:
+    """ASGI middleware: refuses with 403, or lets in; and puts the headers on that bind a browser."""
+
+    def __init__(self, app: ASGIApp, key: Key, address: Address) -> None:
+        self._app = app
+        self._key = key
+        self._address = address
+        self._cookie = f"backprop_token_{address.port}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})  # there are none here
+            return
+        answer = self._answer(scope)
+
+        async def send_bound(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        await (self._app if answer is None else answer)(scope, receive, send_bound)
+
+    def _answer(self, scope: Scope) -> Response | None:
+        """What to say to a request that goes no further; None: it may."""
+        headers = Headers(scope=scope)
+        if not self._address.is_ours(headers.get("host", "")):
+            return _refusal("This server does not answer to that name: use the address that `backprop ui` printed.\n")
+        word = QueryParams(scope["query_string"]).get("token")
+        is_ticket = scope["path"] == "/" and self._key.takes(word)
+        has_cookie = any(self._key.fits(value) for value in self._cookies(headers))
+        if not (is_ticket or has_cookie or self._key.fits(word)):
+            return _refusal(_HOW_TO_GET_IN)
+        if scope["method"] not in _SAFE_METHODS and not _is_from_our_page(headers):
+            return _refusal("Only the page itself may ask for that: same origin, with the header X-Backprop: 1.\n")
+        if scope["path"] == "/" and word is not None and scope["method"] in _SAFE_METHODS:
+            return self._welcome()
+        return None
+
+    def _cookies(self, headers: Headers) -> Iterator[str]:
+        # cookies know no ports: those of all other servers of this machine come along
+        for line in headers.getlist("cookie"):
+            if (value := cookie_parser(line).get(self._cookie)) is not None:
+                yield value
+
+    def _welcome(self) -> Response:
+        """Moves the token out of the address bar, where it is seen, bookmarked and sent to friends."""
+        answer = RedirectResponse("/", status_code=303)
+        answer.set_cookie(self._cookie, self._key.token, path="/", httponly=True, samesite="strict")
+        return answer
+
+
+def _is_from_our_page(headers: Headers) -> bool:
+    if headers.get(MARK_HEADER) != "1":
+        return False
+    origin = headers.get("origin")
+    if origin is None:
+        return headers.get("sec-fetch-site") == "same-origin"
+    # the scheme may differ behind a proxy that speaks TLS; what counts is that the page is one of ours
+    try:
+        return urlsplit(origin).netloc == headers.get("host")
+    except ValueError:
+        return False
+
+
+def _refusal(text: str) -> Response:
+    return PlainTextResponse(text, status_code=403)

@@ -1,0 +1,195 @@
+"""One pair of eyes for all pages: looks at the home once a second and at the machine every two, while somebody listens.
+
+Each look is a `Beat`; who listens is woken and compares it with what it was told: see changes.py.
+"""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+import msgspec
+
+from backprop import query
+from backprop.errors import BackpropError
+from backprop.store.index import Index
+from backprop.store.rundir import HomeBusyError
+from backprop.views.web import documents
+from backprop.views.web.desk import Desk
+from backprop.views.web.library import CATCH_UP_EVERY_S, Library
+
+MACHINE_EVERY_S = 2.0
+_FRESH_S = 2 * CATCH_UP_EVERY_S
+_MAX_ROWS = 5_000  # that are remembered
+
+_encode = msgspec.json.Encoder().encode
+# what may go wrong with a look without anything being lost: the next one brings it
+_LATER = (sqlite3.Error, OSError, HomeBusyError, BackpropError)
+
+
+class Beat(NamedTuple):
+    """One look at the home."""
+
+    number: int = 0
+    version: int = 0  # of the table: grows when a run is added or removed, or changes its state
+    total: int = 0  # runs that there are
+    trouble: str | None = None  # why the index could not be brought up to date
+
+
+class _Row(NamedTuple):
+    beat: int  # it was read at this one, or later
+    key: bytes  # all of it but the time that passes by itself
+    text: bytes
+
+
+class Hub:
+    """Looks while somebody listens. `wake` is called in another thread after every look."""
+
+    def __init__(self, desk: Desk, library: Library, wake: Callable[[], None]) -> None:
+        self.desk = desk
+        self.library = library
+        self.beat = Beat()
+        self.machine: tuple[int, bytes] | None = None  # number of the reading, and its document
+        self._wake = wake
+        self._looked_at = float("-inf")
+        self._marks: object = None
+        self._going_on: frozenset[str] = frozenset()
+        self._all_changed_at = 0  # number of the beat before which anything may have changed
+        self._changed_at: dict[str, int] = {}  # the same for single runs
+        self._rows: dict[str, _Row] = {}
+        self._reading = threading.Lock()
+        self._read_at = float("-inf")
+        self._runs = _Pulse(self.look, CATCH_UP_EVERY_S)
+        self._machines = _Pulse(self._look_at_machine, MACHINE_EVERY_S)
+
+    # -- who listens
+
+    def join(self, *, machine: bool) -> None:
+        """Somebody listens; to be followed by `leave` with the same words."""
+        self._runs.want()
+        if machine:
+            self._machines.want()
+
+    def leave(self, *, machine: bool) -> None:
+        self._runs.let_go()
+        if machine:
+            self._machines.let_go()
+
+    def close(self) -> None:
+        """No more looks. One that is going on may be cut off by the end of the process: it can be, at any instant."""
+        self._runs.stop()
+        self._machines.stop()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the last beat is as new as it can be."""
+        return time.monotonic() - self._looked_at < _FRESH_S
+
+    # -- runs
+
+    def look(self) -> None:
+        """Make the next beat."""
+        number, trouble = self.beat.number + 1, None
+        version, total = self.beat.version, self.beat.total
+        try:
+            self.library.catch_up()
+            going_on = frozenset(self.desk.home.unsettled())
+            marks = self._read_marks()
+            if marks != self._marks:
+                self._all_changed_at, version = number, version + 1
+                with self.library.lent() as index:
+                    total = query.count(index)
+                self._marks = marks
+            # those that ended since the last look have said their last words meanwhile
+            self._changed_at.update(dict.fromkeys(going_on | self._going_on, number))
+            self._going_on = going_on
+        except _LATER as error:
+            trouble = f"the index cannot be brought up to date: {error}"
+        self.beat = Beat(number, version, total, trouble)
+        self._looked_at = time.monotonic()
+        self._wake()
+
+    def _read_marks(self) -> object:
+        """Different when a run was added or removed, or changed its state: then experiments.json is replaced."""
+        home = self.desk.home
+        snapshot, runs, index = home.snapshot_path.stat(), home.runs_path.stat(), home.index_path.stat()
+        return snapshot.st_ino, snapshot.st_mtime_ns, runs.st_mtime_ns, index.st_ino
+
+    def changed_at(self, run_id: str) -> int:
+        """The number of the last beat at which there may have been something new about a run."""
+        return max(self._all_changed_at, self._changed_at.get(run_id, 0))
+
+    def row(self, index: Index, run_id: str) -> _Row | None:
+        """A run's line in the table, read once for all pages; None when it is gone."""
+        known = self._rows.get(run_id)
+        if known is not None and known.beat >= self.changed_at(run_id):
+            return known
+        number = self.beat.number  # before it is read
+        view = index.get(run_id)
+        if view is None:
+            self._rows.pop(run_id, None)
+            return None
+        row = documents.row(index, view, datetime.now(timezone.utc))
+        made = _Row(number, _encode({**row, "elapsed_s": None}), _encode(row))
+        if len(self._rows) >= _MAX_ROWS:
+            self._rows.clear()
+        self._rows[run_id] = made
+        return made
+
+    # -- the machine
+
+    def read_machine(self) -> bytes:
+        """The machine, read at most every two seconds whoever asks."""
+        with self._reading:
+            number, document = self.machine or (0, b"")
+            if not document or time.monotonic() - self._read_at > MACHINE_EVERY_S / 2:
+                document = _encode(documents.machine(self.desk.read_machine(), self.desk))
+                self.machine = number + 1, document
+                self._read_at = time.monotonic()
+            return document
+
+    def _look_at_machine(self) -> None:
+        try:
+            self.read_machine()
+        except _LATER:
+            return  # told at the next look at the home, if it is the disk
+        self._wake()
+
+
+class _Pulse:
+    """Calls something every so often, in a thread of its own, while somebody wants it."""
+
+    def __init__(self, work: Callable[[], None], every_s: float) -> None:
+        self._work = work
+        self._every_s = every_s
+        self._count = 0
+        self._is_wanted = threading.Event()
+        self._is_over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def want(self) -> None:
+        self._count += 1
+        self._is_wanted.set()
+        if self._thread is None:
+            # a daemon: what it does may be cut off at any instant, and a driver that hangs must not keep us here
+            self._thread = threading.Thread(target=self._go_on, daemon=True)
+            self._thread.start()
+
+    def let_go(self) -> None:
+        self._count -= 1
+        if self._count == 0:
+            self._is_wanted.clear()
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self._is_wanted.set()
+
+    def _go_on(self) -> None:
+        while True:
+            self._is_wanted.wait()
+            if self._is_over.is_set():
+                return
+            self._work()
+            self._is_over.wait(self._every_s)

@@ -1,0 +1,101 @@
+"""The server's socket, its address, and its life: from `serve` to Ctrl-C."""
+
+import errno
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from backprop.errors import UsageError
+from backprop.views.web.gate import Address
+
+USUAL_PORT = 7860
+_EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  to be told from an address
+_THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
+_MAX_CONNECTIONS = 200
+_LEAVE_WITHIN_S = 2  # a page that does not take what it is sent is cut off
+
+
+def bound(host: str, port: int | None) -> socket.socket:
+    """A socket that is listened at. port: 0 for any free one; None for the usual one if it is free, else any.
+
+    Raises UsageError.
+    """
+    try:
+        return _bound(host, USUAL_PORT if port is None else port)
+    except OSError as error:
+        if port is None and error.errno == errno.EADDRINUSE:
+            return bound(host, 0)
+        raise UsageError(_why_not(host, port, error)) from error
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, _, _, _, place = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection that is closing keeps no port
+        made.bind(place)
+        made.listen()
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _why_not(host: str, port: int | None, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is taken. Choose another, or leave --port out for one that is free."
+    if error.errno == errno.EACCES:
+        return f"port {port} is not yours to serve on; choose one above 1023."
+    return f"--host {host}: this machine cannot serve there ({error.strerror})."
+
+
+def address(host: str, at: socket.socket) -> Address:
+    """Where a socket answers, and by which names."""
+    is_everywhere = host in _EVERYWHERE
+    names = {*_THIS_MACHINE, host.lower(), at.getsockname()[0]}
+    if is_everywhere:
+        names.add(socket.gethostname().lower())
+    return Address(host=host, port=at.getsockname()[1], names=frozenset(names), is_everywhere=is_everywhere)
+
+
+def is_private(host: str) -> bool:
+    """Whether only this machine can reach the server there."""
+    return host in _THIS_MACHINE
+
+
+def url(at: Address, word: str) -> str:
+    """What to type into a browser. word: the token, or a ticket."""
+    host = socket.gethostname() if at.is_everywhere else at.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{at.port}/?token={word}"
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams before it waits for the requests that go on."""
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end_streams()
+        await super().shutdown(sockets)
+
+
+def serve(app: ASGIApp, end_streams: Callable[[], None], at: socket.socket) -> None:
+    """Answer requests until a signal comes, which is then raised again: SIGINT as KeyboardInterrupt."""
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="critical",  # requests hold the token, and bugs are told by app.py
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_graceful_shutdown=_LEAVE_WITHIN_S,
+    )
+    _Server(config, end_streams).run(sockets=[at])
