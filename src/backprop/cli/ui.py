@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backprop import config, orders, provenance
+from backprop import __version__, config, orders, provenance
 from backprop.cli.common import is_valid, open_caught_up, read_occupancy, say, working_folder
 from backprop.records import Run
 from backprop.store.rundir import Home
@@ -70,6 +70,7 @@ def _desk(home: Home) -> "Desk":
         home=home,
         host=provenance.host(),
         user=provenance.user(),
+        version=__version__,
         open_index=lambda: recovery.open_home(home, tell),
         catch_up=lambda index: recovery.catch_up(home, index, tell),
         read_machine=_machine_reader(home),

@@ -28,6 +28,7 @@ class Desk:
     home: Home
     host: str
     user: str
+    version: str
     open_index: Callable[[], Index]
     catch_up: Callable[[Index], None]  # bring the index in step with what is on disk
     read_machine: Callable[[], MachineReading]

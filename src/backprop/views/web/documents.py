@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from backprop import __version__, query
+from backprop import query
 from backprop.protocol import json_safe
 from backprop.records import RunView, Status, Ticket
 from backprop.store.index import Index
@@ -70,7 +70,7 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
         **_bounded(document),
         "command_text": _cut(shlex.join(run.spec.command), _MAX_TEXT),
         "total_steps": view.total_steps,
-        "summaries": {name: _summary(name, view) for name in list(view.summaries)[:_MAX_KEYS]},
+        "summaries": {_cut(name, _MAX_CELL): _summary(name, view) for name in list(view.summaries)[:_MAX_KEYS]},
         "notes": [
             {"kind": _cut(kind, _MAX_CELL), "text": _cut(text, _MAX_TEXT)}
             for kind, text in query.notes(index, view, _MAX_NOTES)
@@ -135,7 +135,7 @@ def machine(reading: MachineReading, desk: Desk) -> dict[str, Any]:
         "queue": _tickets(reading.occupancy.queue),
         "host": desk.host,
         "user": desk.user,
-        "version": __version__,
+        "version": desk.version,
     }
 
 

@@ -1,0 +1,128 @@
+"""A real server process, and a client that sends exactly what it is told to."""
+
+import http.client
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+
+from tests.conftest import Runs, wait_for
+
+ENDLESS = """
+    for step in range(10**9):
+        print(json.dumps({"step": step, "loss": 1 / (step + 1)}), flush=True)
+        time.sleep(0.05)
+"""
+
+
+class Answer:
+    """What came back."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.text = response.read().decode()
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.text)
+
+
+class Stream:
+    """Server-sent events, as they come."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+
+    def next(self) -> tuple[str, dict | list]:
+        """The next event; fails when the stream has ended."""
+        name = ""
+        while line := self._response.readline().decode():
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ").strip()
+            if line.startswith("data: "):
+                return name, json.loads(line.removeprefix("data: "))
+        raise AssertionError("the stream has ended")
+
+    def next_of(self, name: str, is_wanted=lambda _: True) -> dict | list:
+        """The data of the next event of that name that is wanted."""
+        while True:
+            found, data = self.next()
+            if found == name and is_wanted(data):
+                return data
+
+    def rest(self) -> bytes:
+        """All there is until the server ends the stream."""
+        return self._response.read()
+
+
+class Server:
+    """`backprop ui` in a process of its own."""
+
+    def __init__(self, runs: Runs, *words: str) -> None:
+        self.process = runs.start(
+            "ui", "--no-open", *(words or ("--port", "0")), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self.url = self.process.stdout.readline().decode().strip()
+        assert self.url, self.process.stderr.read().decode()
+        self.port = urlsplit(self.url).port
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self.token = self.url.partition("token=")[2]
+        self.cookie = f"backprop_token_{self.port}={self.token}"
+
+    def send(self, method: str, path: str, headers: dict[str, str], body: str | None = None) -> Answer:
+        """A request with these headers and no others."""
+        with self._connection() as connection:
+            connection.request(method, path, body, headers)
+            return Answer(connection.getresponse())
+
+    def get(self, path: str, **query: object) -> Answer:
+        """As the page asks."""
+        words = f"?{urlencode(query, doseq=True)}" if query else ""
+        return self.send("GET", path + words, {"Cookie": self.cookie})
+
+    def post(self, path: str, **order: object) -> Answer:
+        """As the page orders."""
+        headers = {"Cookie": self.cookie, "Origin": self.origin, "X-Backprop": "1"}
+        return self.send("POST", path, headers, json.dumps(order))
+
+    @contextmanager
+    def stream(self, **query: object) -> Iterator[Stream]:
+        """Listen."""
+        with self._connection() as connection:
+            connection.request("GET", f"/api/events?{urlencode(query)}", headers={"Cookie": self.cookie})
+            response = connection.getresponse()
+            assert response.status == 200
+            yield Stream(response)
+
+    @contextmanager
+    def _connection(self) -> Iterator[http.client.HTTPConnection]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def interrupt(self) -> tuple[int, str]:
+        """Ctrl-C: the exit code, and what was said on stderr in all."""
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(30)
+        return code, self.process.stderr.read().decode()
+
+
+@pytest.fixture
+def server(runs: Runs) -> Server:
+    return Server(runs)
+
+
+def start_endless(runs: Runs, text: str = ENDLESS) -> str:
+    """The id of a run that goes on and has said something."""
+    done = runs.call("run", "-d", "-m", "5", "--grace", "20", runs.script(text))
+    assert done.returncode == 0, done.stderr
+    run_id = done.stdout.strip()
+    wait_for(lambda: runs.output(run_id))
+    return run_id

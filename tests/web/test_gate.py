@@ -1,0 +1,133 @@
+"""Nobody comes in without the token, and no other page can use a browser that has it."""
+
+import pytest
+
+from tests.conftest import Runs
+from tests.web.conftest import Server, start_endless
+
+PATHS = ["/", "/static/index.html", "/api/runs", "/api/runs/x/log", "/api/curves?run=x", "/api/machine", "/api/events"]
+
+
+@pytest.mark.parametrize("word", ["", "wrong", "%F0%9F%92%A9", "\xe9"])
+def test_without_the_token_nothing_is_served(server: Server, word: str):
+    """Neither page nor file nor data; the refusal says how to get in, and gives nothing away."""
+    for path in PATHS:
+        for told in ({}, {"Cookie": f"backprop_token_{server.port}={word}"}):
+            answer = server.send("GET", f"{path}{'&' if '?' in path else '?'}token={word.replace(chr(233), '')}", told)
+            assert answer.status == 403
+            assert "backprop ui" in answer.text
+            assert server.token not in answer.text + str(answer.headers)
+
+
+def test_the_token_is_moved_from_the_address_into_a_cookie(server: Server):
+    """The address that is printed lets in, once and for the whole browser session, and no script can read the cookie."""
+    welcome = server.send("GET", f"/?token={server.token}", {})
+    assert (welcome.status, welcome.headers["location"]) == (303, "/")
+    cookie = welcome.headers["set-cookie"]
+    assert cookie.startswith(server.cookie)
+    assert {"httponly", "samesite=strict", "path=/"} <= {part.strip().lower() for part in cookie.split(";")}
+    assert server.get("/").status == 200
+
+
+def test_a_cookie_is_found_among_those_of_other_servers(server: Server):
+    """Cookies know no ports: what others of this machine set, however odd, does not lock the user out."""
+    crowd = f'a={{"x": [1]}}; backprop_token_1=old; b@d/name="x; {server.cookie}; _xsrf=2|c|d'
+    assert server.send("GET", "/api/runs", {"Cookie": crowd}).status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.test", "evil.test:{port}", "127.0.0.1.evil.test:{port}", "10.0.0.1:{port}", ""])
+def test_another_name_is_refused(server: Server, host: str):
+    """DNS rebinding: a site whose name is made to lead here is not us, even with the token."""
+    headers = {"Cookie": server.cookie, "Host": host.format(port=server.port)}
+    assert server.send("GET", "/api/runs", headers).status == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}", "LOCALHOST:{port}", "localhost:9000"])
+def test_our_names_are_answered_through_a_tunnel_too(server: Server, host: str):
+    """`ssh -L 9000:localhost:7860` makes another port of ours."""
+    headers = {"Cookie": server.cookie, "Host": host.format(port=server.port)}
+    assert server.send("GET", "/api/runs", headers).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-Backprop": "1"},
+        {"Origin": "{origin}"},
+        {"Origin": "http://evil.test", "X-Backprop": "1"},
+        {"Origin": "http://127.0.0.1:1", "X-Backprop": "1"},
+        {"Origin": "null", "X-Backprop": "1"},
+        {"Origin": "", "X-Backprop": "1"},
+        {"Sec-Fetch-Site": "same-site", "X-Backprop": "1"},
+        {"Sec-Fetch-Site": "cross-site", "X-Backprop": "1"},
+        {"Origin": "{origin}", "X-Backprop": "0"},
+    ],
+)
+def test_an_order_from_another_page_is_refused(server: Server, runs: Runs, headers: dict[str, str]):
+    """A browser that has the cookie sends it along with whatever any page makes it send: that stops no run."""
+    run_id = start_endless(runs)
+    told = {name: value.format(origin=server.origin) for name, value in headers.items()}
+    answer = server.send("POST", f"/api/runs/{run_id}/stop", {"Cookie": server.cookie, **told}, "{}")
+    assert answer.status == 403
+    assert runs.document(run_id)["status"] == "running"
+    assert not [entry for entry in runs.journal(run_id) if entry["event"] == "stop_asked"]
+
+
+def test_an_order_without_an_origin_needs_the_browsers_own_word(server: Server, runs: Runs):
+    """Sec-Fetch-Site is set by browsers and by no script."""
+    headers = {"Cookie": server.cookie, "Sec-Fetch-Site": "same-origin", "X-Backprop": "1"}
+    assert server.send("POST", "/api/runs/nobody/stop", headers, "{}").status == 404
+
+
+@pytest.mark.parametrize("path", ["/", "/static/nothing", "/api/runs", "/api/nothing", "/api/runs/x"])
+def test_every_answer_binds_the_browser(server: Server, path: str):
+    """No scripts but ours, no frames, no sniffing, no referrer; refused or not."""
+    for cookie in (server.cookie, "none"):
+        headers = server.send("GET", path, {"Cookie": cookie}).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] in {"no-store", "no-cache"}
+        assert "server" not in headers
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../app.py",
+        "..%2fapp.py",
+        "%2e%2e/app.py",
+        "%2e%2e%2fapp.py",
+        "....//app.py",
+        "/etc/passwd",
+        "%2fetc%2fpasswd",
+        ".",
+    ],
+)
+def test_no_path_leads_out_of_the_static_files(server: Server, name: str):
+    """Only what the package serves has a name."""
+    assert server.get(f"/static/{name}").status == 404
+
+
+def test_a_file_that_the_browser_has_is_not_sent_again(server: Server):
+    """The page opens at once, and a new version is there at once."""
+    tag = server.get("/static/index.html").headers["etag"]
+    again = server.send("GET", "/static/index.html", {"Cookie": server.cookie, "If-None-Match": tag})
+    assert (again.status, again.text) == (304, "")
+
+
+def test_the_token_is_said_once_and_nothing_else_is(runs: Runs):
+    """No log of requests, which hold it: stdout has the address and stderr two lines."""
+    server = Server(runs)
+    for path in (f"/?token={server.token}", f"/api/runs?token={server.token}", "/nothing", "/api/runs"):
+        server.send("GET", path, {})
+    code, told = server.interrupt()
+    assert code == 0
+    assert server.process.stdout.read() == b""
+    assert server.token not in told
+    assert len(told.splitlines()) == 2
