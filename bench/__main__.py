@@ -13,16 +13,18 @@ from pathlib import Path
 import psutil
 
 from backprop import __version__
+from bench.pages import pages
 from bench.rows import ROWS, Row
 from bench.workbench import FULL, QUICK
 
+_ROWS = {**ROWS, "pages": pages}
 _REACHED = {True: "yes", False: "**no**", None: "too noisy to tell"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that the benchmarks work, no more")
-    parser.add_argument("--only", choices=ROWS, action="append", help="only this; may be given again")
+    parser.add_argument("--only", choices=_ROWS, action="append", help="only this; may be given again")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else FULL
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -31,7 +33,7 @@ def main() -> None:
     print("| what | measured: median (10th to 90th percentile) | target | reached | how it was measured |")
     print("| --- | --- | --- | --- | --- |", flush=True)
     peers: list[str] = []
-    for name, measure in ROWS.items():
+    for name, measure in _ROWS.items():
         if arguments.only is None or name in arguments.only:
             began = time.monotonic()
             for row in measure(sizes):

@@ -47,6 +47,7 @@ class Sizes:
     archive_runs: int
     archive_points: int
     archive_calls: int
+    watched_runs: int
 
 
 FULL = Sizes(
@@ -66,6 +67,7 @@ FULL = Sizes(
     archive_runs=100_000,
     archive_points=10_000_000,
     archive_calls=15,
+    watched_runs=20,
 )
 QUICK = Sizes(
     start_pairs=4,
@@ -84,6 +86,7 @@ QUICK = Sizes(
     archive_runs=500,
     archive_points=100_000,
     archive_calls=2,
+    watched_runs=3,
 )
 
 
