@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -60,14 +61,21 @@ class _Server:
     @contextmanager
     def listening(self, **what: str) -> Iterator[None]:
         """A page that is open and takes what it is sent."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        connection.request("GET", f"/api/events?{urlencode(what)}", headers={"Cookie": self.cookie})
-        answer = connection.getresponse()
-        threading.Thread(target=answer.read, daemon=True).start()
-        try:
-            yield
-        finally:
-            connection.close()
+        request = f"GET /api/events?{urlencode(what)} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {self.cookie}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(request.encode())
+            reader = threading.Thread(target=_take_all, args=(connection,))
+            reader.start()
+            try:
+                yield
+            finally:
+                connection.shutdown(socket.SHUT_RDWR)
+                reader.join()
+
+
+def _take_all(connection: socket.socket) -> None:
+    while connection.recv(1 << 16):
+        pass
 
 
 @contextmanager
