@@ -119,6 +119,14 @@ def server(runs: Runs) -> Server:
     return Server(runs)
 
 
+@pytest.fixture(scope="module")
+def quiet_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One without any run, for what changes nothing."""
+    runs = Runs(tmp_path_factory.mktemp("quiet"))
+    yield Server(runs)
+    runs.clean_up()
+
+
 def start_endless(runs: Runs, text: str = ENDLESS) -> str:
     """The id of a run that goes on and has said something."""
     done = runs.call("run", "-d", "-m", "5", "--grace", "20", runs.script(text))

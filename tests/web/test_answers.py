@@ -78,27 +78,27 @@ def test_the_table_is_searched_filtered_sorted_and_paged(server: Server, runs: R
         ("/api/runs/x/log", {"bytes": 10**9}),
     ],
 )
-def test_nonsense_is_answered_with_what_is_allowed(server: Server, path: str, query: dict):
+def test_nonsense_is_answered_with_what_is_allowed(quiet_server: Server, path: str, query: dict):
     """400, and a sentence."""
-    answer = server.get(path, **query)
+    answer = quiet_server.get(path, **query)
     assert answer.status == 400
     assert 10 < len(answer.json["error"]) < 500
 
 
 @pytest.mark.parametrize("path", ["/api/runs/{}", "/api/runs/{}/log", "/api/runs/{}/patch", "/api/curves?run={}"])
 @pytest.mark.parametrize("run_id", ["nobody", "%2e%2e", "..%2f..%2fetc", "%00", "x" * 3000, "last", "%f0%9f%92%a9"])
-def test_a_run_that_is_not_there_is_404(server: Server, path: str, run_id: str):
+def test_a_run_that_is_not_there_is_404(quiet_server: Server, path: str, run_id: str):
     """An id names a run by lookup, never by path."""
-    answer = server.get(path.format(run_id))
+    answer = quiet_server.get(path.format(run_id))
     assert answer.status == 404
     assert len(answer.json["error"]) < 200
 
 
-def test_a_wrong_method_or_path_is_said_in_json(server: Server):
+def test_a_wrong_method_or_path_is_said_in_json(quiet_server: Server):
     """405 and 404."""
-    assert "error" in server.get("/api/nothing").json
-    assert server.get("/api/runs/x/stop").status == 405
-    assert server.post("/api/runs").status == 405
+    assert "error" in quiet_server.get("/api/nothing").json
+    assert quiet_server.get("/api/runs/x/stop").status == 405
+    assert quiet_server.post("/api/runs").status == 405
 
 
 def test_details_hold_all_that_the_page_of_a_run_shows(server: Server, runs: Runs):

@@ -9,44 +9,46 @@ PATHS = ["/", "/static/index.html", "/api/runs", "/api/runs/x/log", "/api/curves
 
 
 @pytest.mark.parametrize("word", ["", "wrong", "%F0%9F%92%A9", "\xe9"])
-def test_without_the_token_nothing_is_served(server: Server, word: str):
+def test_without_the_token_nothing_is_served(quiet_server: Server, word: str):
     """Neither page nor file nor data; the refusal says how to get in, and gives nothing away."""
     for path in PATHS:
-        for told in ({}, {"Cookie": f"backprop_token_{server.port}={word}"}):
-            answer = server.send("GET", f"{path}{'&' if '?' in path else '?'}token={word.replace(chr(233), '')}", told)
+        for told in ({}, {"Cookie": f"backprop_token_{quiet_server.port}={word}"}):
+            answer = quiet_server.send(
+                "GET", f"{path}{'&' if '?' in path else '?'}token={word.replace(chr(233), '')}", told
+            )
             assert answer.status == 403
             assert "backprop ui" in answer.text
-            assert server.token not in answer.text + str(answer.headers)
+            assert quiet_server.token not in answer.text + str(answer.headers)
 
 
-def test_the_token_is_moved_from_the_address_into_a_cookie(server: Server):
+def test_the_token_is_moved_from_the_address_into_a_cookie(quiet_server: Server):
     """The address that is printed lets in, once and for the whole browser session, and no script can read the cookie."""
-    welcome = server.send("GET", f"/?token={server.token}", {})
+    welcome = quiet_server.send("GET", f"/?token={quiet_server.token}", {})
     assert (welcome.status, welcome.headers["location"]) == (303, "/")
     cookie = welcome.headers["set-cookie"]
-    assert cookie.startswith(server.cookie)
+    assert cookie.startswith(quiet_server.cookie)
     assert {"httponly", "samesite=strict", "path=/"} <= {part.strip().lower() for part in cookie.split(";")}
-    assert server.get("/").status == 200
+    assert quiet_server.get("/").status == 200
 
 
-def test_a_cookie_is_found_among_those_of_other_servers(server: Server):
+def test_a_cookie_is_found_among_those_of_other_quiet_servers(quiet_server: Server):
     """Cookies know no ports: what others of this machine set, however odd, does not lock the user out."""
-    crowd = f'a={{"x": [1]}}; backprop_token_1=old; b@d/name="x; {server.cookie}; _xsrf=2|c|d'
-    assert server.send("GET", "/api/runs", {"Cookie": crowd}).status == 200
+    crowd = f'a={{"x": [1]}}; backprop_token_1=old; b@d/name="x; {quiet_server.cookie}; _xsrf=2|c|d'
+    assert quiet_server.send("GET", "/api/runs", {"Cookie": crowd}).status == 200
 
 
 @pytest.mark.parametrize("host", ["evil.test", "evil.test:{port}", "127.0.0.1.evil.test:{port}", "10.0.0.1:{port}", ""])
-def test_another_name_is_refused(server: Server, host: str):
+def test_another_name_is_refused(quiet_server: Server, host: str):
     """DNS rebinding: a site whose name is made to lead here is not us, even with the token."""
-    headers = {"Cookie": server.cookie, "Host": host.format(port=server.port)}
-    assert server.send("GET", "/api/runs", headers).status == 403
+    headers = {"Cookie": quiet_server.cookie, "Host": host.format(port=quiet_server.port)}
+    assert quiet_server.send("GET", "/api/runs", headers).status == 403
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}", "LOCALHOST:{port}", "localhost:9000"])
-def test_our_names_are_answered_through_a_tunnel_too(server: Server, host: str):
+def test_our_names_are_answered_through_a_tunnel_too(quiet_server: Server, host: str):
     """`ssh -L 9000:localhost:7860` makes another port of ours."""
-    headers = {"Cookie": server.cookie, "Host": host.format(port=server.port)}
-    assert server.send("GET", "/api/runs", headers).status == 200
+    headers = {"Cookie": quiet_server.cookie, "Host": host.format(port=quiet_server.port)}
+    assert quiet_server.send("GET", "/api/runs", headers).status == 200
 
 
 @pytest.mark.parametrize(
@@ -74,17 +76,17 @@ def test_an_order_from_another_page_is_refused(server: Server, runs: Runs, heade
     assert not [entry for entry in runs.journal(run_id) if entry["event"] == "stop_asked"]
 
 
-def test_an_order_without_an_origin_needs_the_browsers_own_word(server: Server, runs: Runs):
+def test_an_order_without_an_origin_needs_the_browsers_own_word(quiet_server: Server):
     """Sec-Fetch-Site is set by browsers and by no script."""
-    headers = {"Cookie": server.cookie, "Sec-Fetch-Site": "same-origin", "X-Backprop": "1"}
-    assert server.send("POST", "/api/runs/nobody/stop", headers, "{}").status == 404
+    headers = {"Cookie": quiet_server.cookie, "Sec-Fetch-Site": "same-origin", "X-Backprop": "1"}
+    assert quiet_server.send("POST", "/api/runs/nobody/stop", headers, "{}").status == 404
 
 
 @pytest.mark.parametrize("path", ["/", "/static/nothing", "/api/runs", "/api/nothing", "/api/runs/x"])
-def test_every_answer_binds_the_browser(server: Server, path: str):
+def test_every_answer_binds_the_browser(quiet_server: Server, path: str):
     """No scripts but ours, no frames, no sniffing, no referrer; refused or not."""
-    for cookie in (server.cookie, "none"):
-        headers = server.send("GET", path, {"Cookie": cookie}).headers
+    for cookie in (quiet_server.cookie, "none"):
+        headers = quiet_server.send("GET", path, {"Cookie": cookie}).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "script-src 'self'" in policy
@@ -93,7 +95,7 @@ def test_every_answer_binds_the_browser(server: Server, path: str):
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["cache-control"] in {"no-store", "no-cache"}
-        assert "server" not in headers
+        assert "quiet_server" not in headers
 
 
 @pytest.mark.parametrize(
@@ -109,15 +111,15 @@ def test_every_answer_binds_the_browser(server: Server, path: str):
         ".",
     ],
 )
-def test_no_path_leads_out_of_the_static_files(server: Server, name: str):
+def test_no_path_leads_out_of_the_static_files(quiet_server: Server, name: str):
     """Only what the package serves has a name."""
-    assert server.get(f"/static/{name}").status == 404
+    assert quiet_server.get(f"/static/{name}").status == 404
 
 
-def test_a_file_that_the_browser_has_is_not_sent_again(server: Server):
+def test_a_file_that_the_browser_has_is_not_sent_again(quiet_server: Server):
     """The page opens at once, and a new version is there at once."""
-    tag = server.get("/static/index.html").headers["etag"]
-    again = server.send("GET", "/static/index.html", {"Cookie": server.cookie, "If-None-Match": tag})
+    tag = quiet_server.get("/static/index.html").headers["etag"]
+    again = quiet_server.send("GET", "/static/index.html", {"Cookie": quiet_server.cookie, "If-None-Match": tag})
     assert (again.status, again.text) == (304, "")
 
 

@@ -15,7 +15,7 @@ from backprop import query
 from backprop.protocol import json_safe
 from backprop.records import RunView, Status, Ticket
 from backprop.store.index import Index
-from backprop.views.document import IsValid, elapsed_s, machine_document, run_document, ticket_document
+from backprop.views.document import IsValid, machine_document, run_document, session_elapsed_s, ticket_document
 from backprop.views.tables import short_command
 from backprop.views.web import files
 from backprop.views.web.desk import Desk, MachineReading
@@ -41,7 +41,7 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
         "status": run.status,
         "reason": _cut(run.reason, _MAX_CELL),
         "created_at": spec.created_at,
-        "elapsed_s": elapsed_s(view, now),
+        "elapsed_s": None if last_session is None else session_elapsed_s(last_session, now),
         "timebox_s": spec.limits.timebox_s if last_session is None else last_session.timebox_s,
         "last_step": view.last_step,
         "total_steps": view.total_steps,
@@ -70,6 +70,7 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
         **_bounded(document),
         "command_text": _cut(shlex.join(run.spec.command), _MAX_TEXT),
         "total_steps": view.total_steps,
+        "metric": _cut(query.main_metric(view), _MAX_CELL),
         "summaries": {_cut(name, _MAX_CELL): _summary(name, view) for name in list(view.summaries)[:_MAX_KEYS]},
         "notes": [
             {"kind": _cut(kind, _MAX_CELL), "text": _cut(text, _MAX_TEXT)}
