@@ -19,7 +19,6 @@ MAX_POINTS = 20_000
 class Mark(Record, frozen=True, array_like=True):
     """How far a client has a curve."""
 
-    session: int  # the last one of the run when it was read
     count: int  # points that were stored, those that a later session took the place of included
     end: float | None  # x of the last point; None: it has none
 
@@ -69,25 +68,19 @@ def news(index: Index, view: RunView, watch: CurveWatch) -> dict[str, Any] | Non
     if summary is None or (mark is not None and mark.count == summary.count):
         return None
     begin = None
-    if mark is not None and mark.session == _last_session(view) and mark.count < summary.count:
+    if mark is not None and mark.count < summary.count:
         begin = mark.end
     told = query.curve(index, view, watch.metric, watch.axis, max_points=DEFAULT_POINTS, begin=begin)
     if begin is not None and mark is not None and told.point_count <= summary.count - mark.count:
-        begin = None  # its steps went back: what is new does not all lie at the end
+        begin = None  # its steps went back, or a session trains some again: what is new does not all lie at the end
         told = query.curve(index, view, watch.metric, watch.axis, max_points=DEFAULT_POINTS)
     watch.mark = _mark(view, watch.metric, told)
     return {**documents.curve(told, watch.mark), "count": summary.count, "axis": watch.axis, "begin": begin}
 
 
-def _last_session(view: RunView) -> int:
-    last = view.run.last_session
-    return 0 if last is None else last.number
-
-
 def _mark(view: RunView, metric: str, told: query.Curve) -> str:
     summary = view.summaries.get(metric)
     return Mark(
-        session=_last_session(view),
         count=0 if summary is None else summary.count,
         end=told.xs[-1] if told.xs else None,
     ).text()
