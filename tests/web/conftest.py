@@ -63,9 +63,10 @@ class Stream:
 class Server:
     """`backprop ui` in a process of its own."""
 
-    def __init__(self, runs: Runs, *words: str) -> None:
+    def __init__(self, runs: Runs, *words: str, is_opened: bool = False) -> None:
+        unseen = () if is_opened else ("--no-open",)
         self.process = runs.start(
-            "ui", "--no-open", *(words or ("--port", "0")), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            "ui", *unseen, *(words or ("--port", "0")), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         self.url = self.process.stdout.readline().decode().strip()
         assert self.url, self.process.stderr.read().decode()

@@ -1,8 +1,10 @@
 """Nobody comes in without the token, and no other page can use a browser that has it."""
 
+from urllib.parse import urlsplit
+
 import pytest
 
-from tests.conftest import Runs
+from tests.conftest import Runs, wait_for
 from tests.web.conftest import Server, start_endless
 
 PATHS = ["/", "/static/index.html", "/api/runs", "/api/runs/x/log", "/api/curves?run=x", "/api/machine", "/api/events"]
@@ -133,3 +135,21 @@ def test_the_token_is_said_once_and_nothing_else_is(runs: Runs):
     assert server.process.stdout.read() == b""
     assert server.token not in told
     assert len(told.splitlines()) == 2
+
+
+def test_the_browser_is_opened_with_a_ticket_that_is_good_once(runs: Runs):
+    """Its command line can be read by every user of the machine: the token is not in it."""
+    opened = runs.work / "opened"
+    browser = runs.work / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}.new && mv {opened}.new {opened}\n')
+    browser.chmod(0o755)
+    runs.environment["BROWSER"] = f"{browser} %s"
+    server = Server(runs, "--port", "0", is_opened=True)
+    wait_for(opened.exists)
+    url = urlsplit(opened.read_text())
+    assert url.port == server.port
+    assert server.token not in opened.read_text()
+    path = f"{url.path}?{url.query}"
+    assert server.send("GET", f"/api/runs?{url.query}", {}).status == 403
+    assert server.send("GET", path, {}).headers["set-cookie"].startswith(server.cookie)
+    assert server.send("GET", path, {}).status == 403
