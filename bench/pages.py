@@ -8,11 +8,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from urllib.parse import urlencode, urlsplit
 
 import psutil
 
+from backprop.views import web
 from bench import archive
 from bench.measure import Spread, spread
 from bench.rows import Row
@@ -21,7 +23,11 @@ from bench.workbench import BACKPROP, PATIENCE_S, Sizes, Workbench, wait_for, wo
 
 _MB = 1_000_000
 _TABLE = "/api/runs?limit=100"
-_PAGE_FILES = ("/static/index.html",)
+_PAGE_FILES = [
+    f"/static/{path.name}"
+    for path in sorted(Path(web.__file__).with_name("static").iterdir())
+    if path.suffix in {".css", ".js", ".svg"}
+]
 
 
 def pages(sizes: Sizes) -> list[Row]:

@@ -155,6 +155,19 @@ def test_twenty_pages_hear_the_same(server: Server, runs: Runs):
             assert stream.next_of("rows")[0]["id"] == run_id
 
 
+def test_what_keeps_the_index_from_being_brought_up_to_date_is_told(server: Server, runs: Runs):
+    """And when it is over, that too."""
+    folder = runs.home / "unsettled"
+    with server.stream() as stream:
+        stream.next_of("table")
+        folder.rename(runs.home / "elsewhere")
+        folder.write_text("")
+        assert stream.next_of("trouble")["error"]
+        folder.unlink()
+        (runs.home / "elsewhere").rename(folder)
+        assert stream.next_of("trouble")["error"] is None
+
+
 def test_ctrl_c_ends_the_server_with_streams_open(server: Server, runs: Runs):
     """Promptly, with exit code 0, a whole last event, and the run goes on."""
     run_id = start_endless(runs)

@@ -23,9 +23,14 @@ _MAX_TOLD = 1_000
 
 @click.command()
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), help="Serve there; 0: at any free port. [default: 7860, or any free one]"
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(0, 65_535),
+    help="Serve at this port; 0: any free one. [default: 7860, or any free one]",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Serve at this address of this machine.")
+@click.option(
+    "--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Serve at this address of this machine."
+)
 @click.option("--no-open", is_flag=True, help="Do not open a browser.")
 def ui(*, port: int | None, host: str, no_open: bool) -> None:
     """Serve a page with all runs, live, for the browser of this machine's user, until Ctrl-C."""
@@ -38,7 +43,7 @@ def ui(*, port: int | None, host: str, no_open: bool) -> None:
     socket = server.bound(host, port)
     address, key, pages = server.address(host, socket), gate.Key(), app.Pages(desk)
     if not server.is_private(host):
-        say(f"warning: plain HTTP at {host}: whoever reads the address on its way controls your runs. Safer: ssh -L")
+        say("warning: whoever reads along in this network controls your runs (plain HTTP); ssh -L is safer")
     say("the page is served until Ctrl-C; your runs go on without it.")
     print(server.url(address, key.token), flush=True)
     if not no_open and _has_browser():

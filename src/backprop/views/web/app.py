@@ -18,7 +18,7 @@ import anyio.to_thread
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -26,6 +26,7 @@ from starlette.types import ASGIApp
 from backprop import query
 from backprop.errors import BackpropError, NoSuchRunError
 from backprop.records import Run
+from backprop.store.rundir import HomeBusyError
 from backprop.views.web import asking, curves, documents, files
 from backprop.views.web.desk import Desk
 from backprop.views.web.gate import Address, Gate, Key
@@ -54,6 +55,8 @@ def make(pages: "Pages", key: Key, address: Address) -> ASGIApp:
             HTTPException: _refused,
             BackpropError: _refused,
             sqlite3.Error: _busy,
+            HomeBusyError: _busy,
+            ClientDisconnect: _gone,
             Exception: _broken,
         },
         lifespan=pages.lifespan,
@@ -242,6 +245,11 @@ def _refused(request: Request, error: Exception) -> Response:
 
 def _busy(request: Request, error: Exception) -> Response:  # noqa: ARG001
     return _json({"error": f"the index cannot be read just now: {error}"}, 503)
+
+
+def _gone(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """To nobody: whoever asked did not wait."""
+    return Response(status_code=400)
 
 
 def _broken(request: Request, error: Exception) -> Response:

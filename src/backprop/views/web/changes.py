@@ -10,6 +10,7 @@ from backprop.store.index import Index
 from backprop.views.web import curves, documents, files
 from backprop.views.web.curves import CurveWatch
 from backprop.views.web.hub import Hub
+from backprop.views.web.library import LATER
 
 _LOG_BYTES = 65_536  # of what is appended between two looks; of more, the last
 
@@ -38,15 +39,27 @@ class Client:
         self._hub = hub
         self._listening = listening
         self._log = listening.log
+        self._machine = 0
+        self._trouble: str | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """As if nothing had been told."""
         self._seen = -1  # number of the last beat that was told of
         self._version: int | None = None
-        self._trouble: str | None = None
-        self._machine = 0
         self._rows: dict[str, bytes] = {}
         self._details = b""
 
     def news(self) -> list[Event]:
-        """What the page does not know yet. Raises sqlite3.Error or BackpropError."""
+        """What the page does not know yet."""
+        try:
+            return self._news()
+        except LATER as error:
+            self._forget()  # what was found before it failed is lost on the way, and told again
+            self._trouble = f"the index cannot be read: {error}"
+            return [("trouble", _encode({"error": self._trouble}))]
+
+    def _news(self) -> list[Event]:
         beat, events = self._hub.beat, list(self._of_machine())
         if beat.number == self._seen:
             return events

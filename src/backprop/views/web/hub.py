@@ -3,7 +3,6 @@
 Each look is a `Beat`; who listens is woken and compares it with what it was told: see changes.py.
 """
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -13,20 +12,16 @@ from typing import NamedTuple
 import msgspec
 
 from backprop import query
-from backprop.errors import BackpropError
 from backprop.store.index import Index
-from backprop.store.rundir import HomeBusyError
 from backprop.views.web import documents
 from backprop.views.web.desk import Desk
-from backprop.views.web.library import CATCH_UP_EVERY_S, Library
+from backprop.views.web.library import CATCH_UP_EVERY_S, LATER, Library
 
 MACHINE_EVERY_S = 2.0
 _FRESH_S = 2 * CATCH_UP_EVERY_S
 _MAX_ROWS = 5_000  # that are remembered
 
 _encode = msgspec.json.Encoder().encode
-# what may go wrong with a look without anything being lost: the next one brings it
-_LATER = (sqlite3.Error, OSError, HomeBusyError, BackpropError)
 
 
 class Beat(NamedTuple):
@@ -105,7 +100,7 @@ class Hub:
             # those that ended since the last look have said their last words meanwhile
             self._changed_at.update(dict.fromkeys(going_on | self._going_on, number))
             self._going_on = going_on
-        except _LATER as error:
+        except LATER as error:
             trouble = f"the index cannot be brought up to date: {error}"
         self.beat = Beat(number, version, total, trouble)
         self._looked_at = time.monotonic()
@@ -153,7 +148,7 @@ class Hub:
     def _look_at_machine(self) -> None:
         try:
             self.read_machine()
-        except _LATER:
+        except LATER:
             return  # told at the next look at the home, if it is the disk
         self._wake()
 

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from backprop.errors import NoSuchRunError
+from backprop.errors import BackpropError, NoSuchRunError
 from backprop.records import Checkpoint, RunView
 from backprop.store.index import Index
+from backprop.store.rundir import HomeBusyError
 from backprop.views.web.desk import Desk
 
 CATCH_UP_EVERY_S = 1.0
+# what may go wrong with a look without anything being lost: the next one brings it
+LATER = (sqlite3.Error, OSError, HomeBusyError, BackpropError)
 _PATIENCE_S = 0.5  # a request that finds a long catch-up going on is answered from what there is
 _MAX_IDLE = 4
 _VALID_FOR_S = 10.0  # a checkpoint is looked at again after so long, however often its run changes
@@ -62,7 +65,7 @@ class Library:
             index.close()
 
     def catch_up(self) -> None:
-        """Bring the index in step with what is on disk, at most once a second whoever asks."""
+        """Bring the index in step with what is on disk, at most once a second whoever asks. Raises one of LATER."""
         if not self._catching_up.acquire(timeout=_PATIENCE_S):
             return
         try:
