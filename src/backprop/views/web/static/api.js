@@ -1,0 +1,72 @@
+// What the server is asked. Every answer that is not what was asked for is an ApiError with words for a person.
+
+export class ApiError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status; // 0: the server cannot be reached
+  }
+}
+
+async function ask(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, { ...options, redirect: "error" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The server does not answer. Is `backprop ui` still running?", 0);
+  }
+  if (response.ok) return response;
+  let message = `The server answered ${response.status}.`;
+  try {
+    const text = await response.text();
+    message = response.headers.get("content-type")?.includes("json") ? JSON.parse(text).error : text || message;
+  } catch {
+    // the status says enough
+  }
+  throw new ApiError(message, response.status);
+}
+
+const getJson = async (path, signal) => (await ask(path, { signal })).json();
+const of = (id) => `/api/runs/${encodeURIComponent(id)}`;
+
+export function runs({ search, filter, sort, descending, offset, limit }, signal) {
+  const query = new URLSearchParams({ search, filter, sort, descending: descending ? "1" : "0", offset, limit });
+  return getJson(`/api/runs?${query}`, signal);
+}
+
+export const run = (id, signal) => getJson(of(id), signal);
+export const machine = (signal) => getJson("/api/machine", signal);
+export const patch = async (id, signal) => (await ask(`${of(id)}/patch`, { signal })).text();
+
+/** The whole lines that end at `end` (null: the file's end); `session` null: the last. */
+export function log(id, { source, session = null, end = null, bytes = 65536 }, signal) {
+  const query = new URLSearchParams({ source, bytes });
+  if (session !== null) query.set("session", session);
+  if (end !== null) query.set("end", end);
+  return getJson(`${of(id)}/log?${query}`, signal);
+}
+
+/** Curves of runs, reduced to `points` by the server; `range`: only x from its `min` to its `max`. */
+export function curves({ runs: ids, metrics, axis, points, range = null }, signal) {
+  const query = new URLSearchParams({ axis, points });
+  for (const id of ids) query.append("run", id);
+  for (const metric of metrics) query.append("metric", metric);
+  if (range) {
+    query.set("begin", range.min);
+    query.set("end", range.max);
+  }
+  return getJson(`/api/curves?${query}`, signal);
+}
+
+async function post(path, body) {
+  const response = await ask(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-Backprop": "1" },
+    body: JSON.stringify(body),
+  });
+  return (await response.json()).said;
+}
+
+export const stop = (id, now) => post(`${of(id)}/stop`, { now });
+export const pause = (id) => post(`${of(id)}/pause`, {});
+export const resume = (id, minutes) => post(`${of(id)}/resume`, { minutes });

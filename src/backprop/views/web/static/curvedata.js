@@ -1,0 +1,110 @@
+// The points of the curves on the screen: fetched whole, then grown by what the server sends.
+
+import * as api from "./api.js";
+
+const POINTS = 1500;
+const MAX_METRIC_NAME = 300; // the server cuts longer ones, and does not know them by what is left
+const GROWN_TOO_FAR = 3; // so many times the points asked for: fetch a reduced curve again
+
+export const canDraw = (metric) => metric.length <= MAX_METRIC_NAME;
+const keyOf = (run, metric) => JSON.stringify([run, metric]);
+
+export class CurveData {
+  #curves = new Map(); // run and metric -> curve over everything
+  #zoomed = new Map(); // run and metric -> curve of the part that is looked at
+  #axis = "step";
+  #controller = null;
+  #zoomController = null;
+
+  /** on: changed(), failed(error). */
+  constructor(on) {
+    this.on = on;
+  }
+
+  /** Show these runs' curves of these metrics; what is there already is kept, or with `isAnew` shown until it is here again. */
+  async want(runs, metrics, axis, isAnew = false) {
+    if (axis !== this.#axis) this.#curves.clear();
+    this.#axis = axis;
+    const wanted = new Set(runs.flatMap((run) => metrics.map((metric) => keyOf(run, metric))));
+    for (const key of this.#curves.keys()) if (!wanted.has(key)) this.#curves.delete(key);
+    const missing = isAnew ? runs : runs.filter((run) => metrics.some((metric) => !this.#curves.has(keyOf(run, metric))));
+    this.#controller?.abort();
+    if (missing.length === 0) {
+      this.on.changed();
+      return;
+    }
+    this.#controller = new AbortController();
+    await this.#fetch({ runs: missing, metrics, axis, points: POINTS }, this.#controller.signal, this.#curves);
+  }
+
+  /** Look at a part at full resolution; null: at everything. */
+  async zoom(runs, metrics, range) {
+    this.#zoomController?.abort();
+    this.#zoomed = new Map();
+    this.on.changed();
+    if (range === null || runs.length === 0) return;
+    this.#zoomController = new AbortController();
+    const request = { runs, metrics, axis: this.#axis, points: POINTS, range };
+    await this.#fetch(request, this.#zoomController.signal, this.#zoomed);
+  }
+
+  async #fetch(request, signal, into) {
+    try {
+      const answer = await api.curves(request, signal);
+      for (const curve of answer.curves) into.set(keyOf(curve.run, curve.metric), curve);
+      this.on.changed();
+    } catch (error) {
+      if (error.name !== "AbortError") this.on.failed(error);
+    }
+  }
+
+  /**
+   * What the server says of a curve: points from `begin` on, or with null all of it. Gives false when the curve has
+   * grown so long that it should be fetched anew, reduced.
+   */
+  append(event) {
+    const key = keyOf(event.run, event.metric);
+    const curve = this.#curves.get(key);
+    if (!curve || event.axis !== this.#axis) return true;
+    if (event.begin === null) this.#curves.set(key, { missing: [], ...event });
+    else grow(curve, event);
+    const zoomed = this.#zoomed.get(key);
+    if (zoomed && event.begin !== null) grow(zoomed, event);
+    this.on.changed();
+    return this.#curves.get(key).x.length <= POINTS * GROWN_TOO_FAR;
+  }
+
+  /** The curve to draw; null when it is not here yet. */
+  get(run, metric) {
+    const key = keyOf(run, metric);
+    return this.#zoomed.get(key) ?? this.#curves.get(key) ?? null;
+  }
+
+  /** What the server should send the growth of; a mark says how far a curve is known here. */
+  known() {
+    return [...this.#curves.values()].map(({ run, metric, mark }) => ({ run, metric, axis: this.#axis, mark }));
+  }
+}
+
+function grow(curve, event) {
+  let kept = curve.x.length;
+  while (kept > 0 && curve.x[kept - 1] >= event.begin) kept -= 1;
+  curve.x.splice(kept, Infinity, ...event.x);
+  curve.y.splice(kept, Infinity, ...event.y);
+  curve.missing = [...curve.missing.filter((x) => x < event.begin), ...(event.missing ?? [])];
+  curve.count = event.count;
+  curve.mark = event.mark;
+}
+
+/** The exponential moving average of the values, without the bias of its start; a gap stays a gap. */
+export function smoothed(values, weight) {
+  if (weight === 0) return values;
+  let average = 0;
+  let share = 0; // of the weights that real values have so far
+  return values.map((value) => {
+    if (!Number.isFinite(value)) return value;
+    average = average * weight + value * (1 - weight);
+    share = share * weight + (1 - weight);
+    return average / share;
+  });
+}

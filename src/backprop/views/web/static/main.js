@@ -1,0 +1,287 @@
+// The page: joins the address, the table, the curves, a run's page, the machine and the stream of events.
+
+import * as actions from "./actions.js";
+import * as api from "./api.js";
+import { CurvesPanel } from "./curves.js";
+import { byId, debounced, el, setAttribute, setText } from "./dom.js";
+import * as format from "./format.js";
+import * as keys from "./keys.js";
+import { Live } from "./live.js";
+import { drawMachine } from "./machine.js";
+import { MAX_CHOSEN, Route } from "./route.js";
+import { RunPage } from "./run.js";
+import { RunsTable } from "./table.js";
+import { watchTheme } from "./themes.js";
+
+const DETAILS_EVERY_MS = 5000; // a chosen run may report new metrics
+const FIRST_CHOSEN = 3;
+
+class Page {
+  #known = new Map(); // chosen runs: id -> {name, metrics, main, asked_ms}
+  #tableVersion = null;
+  #isLost = false;
+  #scroll = 0;
+
+  constructor() {
+    this.route = new Route((state, before) => this.#changed(state, before));
+    const shared = { controls: (changes) => this.route.go(changes), live: () => this.live?.changed(), failed: (error) => this.#failed(error) };
+    this.table = new RunsTable(byId("grid"), {
+      open: (row) => this.route.go({ run: row.id }),
+      choose: (row, isChosen) => this.#choose(row, isChosen),
+      sort: (key) => this.#sort(key),
+      seen: () => this.live?.changed(),
+      counted: (counts) => this.#counted(counts),
+      problem: (error) => this.#filterProblem(error),
+    }, (id) => this.route.link({ run: id }));
+    this.panel = new CurvesPanel(byId("curves"), { ...shared, remove: (id) => this.#choose({ id }, false) }, "Choose runs with the check boxes, or with x, to see their curves over one another.");
+    this.runPage = new RunPage(byId("run-view"), shared, () => this.route.link({ run: null }));
+    this.live = new Live(() => this.#wish(), {
+      rows: (rows) => this.#rows(rows),
+      table: ({ version }) => this.#tableChanged(version),
+      machine: (document_) => this.#machine(document_),
+      curve: (event) => this.#panel().append(event),
+      run: (details) => this.runPage.update(details),
+      log: (event) => this.runPage.log.append(event),
+      told: ({ text, error }) => actions.toast(text, error),
+      trouble: ({ error }) => this.#banner(error),
+      state: (isConnected, problem) => this.#linkState(isConnected, problem),
+    });
+    this.#fields();
+    this.#keyboard();
+    watchTheme(byId("theme"), () => {
+      this.panel.relook();
+      this.runPage.panel.relook();
+      this.#showChosen();
+    });
+    setInterval(() => this.#tick(), 1000);
+    api.machine().then((document_) => this.#machine(document_), (error) => this.#failed(error));
+    this.#changed(this.route.state, null);
+  }
+
+  // -- what is shown
+
+  #changed(state, before) {
+    const isRun = state.run !== null;
+    if (!isRun && before?.run) setText(document.querySelector("title"), "Backprop");
+    if (isRun && before && !before.run) this.#scroll = byId("grid").scrollTop;
+    byId("runs-view").hidden = isRun;
+    byId("run-view").hidden = !isRun;
+    for (const [id, value] of [["search", state.search], ["filter", state.filter]]) {
+      if (byId(id) !== document.activeElement) byId(id).value = value;
+    }
+    if (!isRun) {
+      this.table.setQuery({ search: state.search, filter: state.filter, sort: state.sort, descending: state.desc });
+      if (before?.run) {
+        byId("grid").scrollTop = this.#scroll;
+        byId("grid").focus({ preventScroll: true });
+      }
+    }
+    this.runPage.setControls(state);
+    this.runPage.open(state.run);
+    this.panel.setControls(state);
+    if (before?.runs?.join() !== state.runs?.join() || !before) this.#showChosen();
+    this.live?.changed();
+  }
+
+  #panel = () => (this.route.state.run === null ? this.panel : this.runPage.panel);
+
+  #wish() {
+    const { run, runs } = this.route.state;
+    const isRun = run !== null;
+    return {
+      rows: isRun ? [] : [...new Set([...this.table.visible().map((row) => row.id), ...(runs ?? [])])],
+      curves: this.#panel().data.known(),
+      details: run,
+      log: isRun ? this.runPage.log.wish() : null,
+      machine: true,
+    };
+  }
+
+  // -- chosen runs
+
+  #choose(row, isChosen) {
+    const others = (this.route.state.runs ?? []).filter((id) => id !== row.id);
+    if (isChosen && others.length >= MAX_CHOSEN) {
+      actions.toast(`At most ${MAX_CHOSEN} curves are drawn over one another.`, true);
+      this.#showChosen();
+      return;
+    }
+    this.route.go({ runs: isChosen ? [...others, row.id] : others });
+  }
+
+  async #showChosen() {
+    const ids = this.route.state.runs ?? [];
+    for (const id of this.#known.keys()) if (!ids.includes(id)) this.#known.delete(id);
+    await Promise.all(ids.filter((id) => !this.#known.has(id)).map((id) => this.#learn(id)));
+    this.#drawChosen();
+  }
+
+  #drawChosen() {
+    const ids = (this.route.state.runs ?? []).filter((id) => this.#known.has(id));
+    this.panel.setRuns(ids.map((id) => ({ id, name: this.#known.get(id).name })));
+    this.table.setChosen(ids, this.panel.slotOf);
+    const known = ids.map((id) => this.#known.get(id));
+    const main = known.find((run) => run.main !== null)?.main ?? null;
+    this.panel.setMetrics([...new Set(known.flatMap((run) => run.metrics))].sort(), main);
+    this.live?.changed();
+  }
+
+  async #learn(id) {
+    try {
+      const details = await api.run(id);
+      const metrics = Object.keys(details.summaries);
+      this.#known.set(id, { name: details.name || details.id, metrics, main: details.metric ?? (metrics.includes("loss") ? "loss" : null), asked_ms: Date.now() });
+    } catch (error) {
+      if (error.status === 404) this.route.go({ runs: (this.route.state.runs ?? []).filter((other) => other !== id) });
+      else this.#failed(error);
+    }
+  }
+
+  // -- what the server says
+
+  #rows(rows) {
+    this.table.update(rows);
+    const due = rows.filter(({ id }) => this.#known.has(id) && Date.now() - this.#known.get(id).asked_ms > (this.#known.get(id).metrics.length ? DETAILS_EVERY_MS : 0));
+    if (due.length) Promise.all(due.map((row) => this.#learn(row.id))).then(() => this.#drawChosen());
+  }
+
+  #tableChanged(version) {
+    if (this.#tableVersion !== null && version !== this.#tableVersion) this.table.refresh();
+    this.#tableVersion = version;
+  }
+
+  #counted({ total, shown, isFirst }) {
+    setText(byId("count"), shown === total ? format.plural(total, "run") : `${format.whole(shown)} of ${format.plural(total, "run")}`);
+    byId("grid").classList.toggle("none", shown === 0);
+    byId("empty").hidden = shown > 0;
+    if (total === 0) byId("empty").replaceChildren(...welcome());
+    else if (shown === 0) byId("empty").replaceChildren(el("p", { text: "No run is like that. " }, el("button", { type: "button", text: "Show all runs", on: { click: () => this.#clear() } })));
+    if (isFirst && this.route.state.runs === null) {
+      const first = this.table.visible().filter((row) => row.metric !== null).slice(0, FIRST_CHOSEN);
+      if (first.length) this.route.go({ runs: first.map((row) => row.id) });
+    }
+  }
+
+  #filterProblem(error) {
+    const isWrong = error?.status === 400;
+    byId("filter-problem").hidden = !isWrong;
+    setText(byId("filter-problem"), isWrong ? format.visible(error.message, 600) : "");
+    setAttribute(byId("filter"), "aria-invalid", isWrong ? "true" : null);
+    if (error && !isWrong) this.#failed(error);
+  }
+
+  #machine(document_) {
+    drawMachine(byId("machine"), document_, (id) => this.route.link({ run: id }));
+    setText(byId("where"), `${document_.user} on ${document_.host} · ${document_.version}`);
+  }
+
+  #linkState(isConnected, problem) {
+    setText(byId("link"), isConnected ? "live" : "not connected");
+    byId("link").className = `link ${isConnected ? "on" : "off"}`;
+    if (isConnected && this.#isLost) {
+      this.#banner(null);
+      this.table.refresh();
+      this.#showChosen(); // those that could not be asked about
+      this.#panel().reload();
+    } else if (!isConnected) {
+      this.#banner(problem === "denied"
+        ? "backprop ui was started anew, and this page's token is not valid any more. Open the address that it printed."
+        : "The connection to backprop ui is lost. Training goes on without it. This page tries again by itself; if backprop ui has ended, start it and open the address that it prints.");
+    }
+    this.#isLost = !isConnected;
+  }
+
+  #banner(text) {
+    byId("banner").hidden = !text;
+    setText(byId("banner"), text ? format.visible(text, 600) : "");
+  }
+
+  #failed(error) {
+    if (error.status === 0 || error.status === 403) this.#linkState(false, error.status === 403 ? "denied" : null);
+    else if (error.status === 404 && this.route.state.runs?.length) this.route.state.runs.forEach((id) => this.#learn(id)); // one was removed
+    else actions.toast(error.message, true);
+  }
+
+  #tick() {
+    if (document.hidden) return;
+    if (this.route.state.run === null) this.table.render();
+    else this.runPage.tick();
+  }
+
+  // -- what a person does
+
+  #sort(key) {
+    const { sort, desc } = this.route.state;
+    const isWord = key === "name" || key === "status";
+    // newest and most first, but the smallest loss first
+    this.route.go(sort === key ? { desc: !desc } : { sort: key, desc: !isWord && !this.table.isOfMetric(key) });
+  }
+
+  #clear() {
+    byId("search").value = "";
+    byId("filter").value = "";
+    this.route.go({ search: "", filter: "" });
+  }
+
+  #fields() {
+    const write = debounced(() => this.route.go({ search: byId("search").value.trim(), filter: byId("filter").value.trim() }), 200);
+    for (const field of [byId("search"), byId("filter")]) {
+      field.addEventListener("input", write);
+      field.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== "ArrowDown") return;
+        event.preventDefault();
+        byId("grid").focus();
+      });
+    }
+    byId("help").addEventListener("click", () => keys.showHelp());
+  }
+
+  #subject = () => (this.route.state.run === null ? this.table.active : this.runPage.details);
+
+  #withSubject(act) {
+    const run = this.#subject();
+    if (run) act(run);
+  }
+
+  #keyboard() {
+    const { route, table } = this;
+    keys.listen({
+      down: () => table.move(1),
+      up: () => table.move(-1),
+      pageDown: () => table.move(table.pageRows()),
+      pageUp: () => table.move(-table.pageRows()),
+      first: () => table.move(-Infinity),
+      last: () => table.move(Infinity),
+      open: () => this.#withSubject((row) => route.go({ run: row.id })),
+      choose: () => this.#withSubject((row) => this.#choose(row, !(route.state.runs ?? []).includes(row.id))),
+      search: () => this.#toField("search"),
+      filter: () => this.#toField("filter"),
+      stop: () => this.#withSubject(actions.stop),
+      pause: () => this.#withSubject((run) => (run.status === "running" ? actions.pause(run) : run.status === "paused" ? actions.resume(run) : actions.toast(`It is ${run.status}: there is nothing to pause.`))),
+      resume: () => this.#withSubject(actions.resume),
+      log: () => route.go({ log: !route.state.log }),
+      axis: () => route.go({ axis: route.state.axis === "step" ? "time" : "step" }),
+      whole: () => this.#panel().whole.click(),
+      back: () => (route.state.run === null ? false : route.go({ run: null })),
+      help: () => keys.showHelp(),
+    }, () => route.state.run === null);
+  }
+
+  #toField(id) {
+    if (this.route.state.run !== null) this.route.go({ run: null });
+    byId(id).focus();
+    byId(id).select();
+  }
+}
+
+function welcome() {
+  return [
+    el("h2", { text: "No runs yet" }),
+    el("p", { text: "Start one in a terminal; it appears here by itself:" }),
+    el("pre", { text: "backprop run train.py" }),
+    el("p", { text: "A script needs no edit. What it prints as JSON lines on stdout becomes its curves:" }),
+    el("pre", { text: "{\"step\": 12, \"loss\": 0.31}" }),
+  ];
+}
+
+new Page();

@@ -1,0 +1,93 @@
+// What is shown is in the address, behind the #: a link to it shows the same, and Back goes to the last screen.
+//
+//   #/?search=digits&filter=lr>1e-4&sort=loss&desc=0&runs=abc,def&metric=loss&axis=time&log=1&smooth=0.6
+//   #/run/abc?metric=...
+
+const DEFAULTS = Object.freeze({
+  run: null, // id of the run whose page is open
+  search: "",
+  filter: "",
+  sort: "created",
+  desc: true,
+  runs: null, // chosen runs; null: nobody has chosen yet
+  metric: null, // null: the main one; "*": all
+  axis: "step",
+  log: false,
+  smooth: 0,
+});
+
+export const MAX_CHOSEN = 20;
+
+/** The state that an address stands for. Whatever is not understood is left out. */
+export function parse(hash) {
+  const [path, query = ""] = hash.replace(/^#/, "").split(/\?(.*)/s);
+  const asked = new URLSearchParams(query);
+  const smooth = Number(asked.get("smooth"));
+  const ids = asked.get("runs");
+  return {
+    run: path.startsWith("/run/") ? decoded(path.slice(5)) : null,
+    search: asked.get("search") ?? "",
+    filter: asked.get("filter") ?? "",
+    sort: asked.get("sort") || DEFAULTS.sort,
+    desc: asked.get("desc") !== "0",
+    runs: ids === null ? null : [...new Set(ids.split(",").filter(Boolean))].slice(0, MAX_CHOSEN),
+    metric: asked.get("metric"),
+    axis: asked.get("axis") === "time" ? "time" : "step",
+    log: asked.get("log") === "1",
+    smooth: smooth >= 0 && smooth < 1 ? smooth : 0,
+  };
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** The address of a state; what is as usual is left out. */
+export function address(state) {
+  const query = new URLSearchParams();
+  if (state.search) query.set("search", state.search);
+  if (state.filter) query.set("filter", state.filter);
+  if (state.sort !== DEFAULTS.sort) query.set("sort", state.sort);
+  if (!state.desc) query.set("desc", "0");
+  if (state.runs !== null) query.set("runs", state.runs.join(","));
+  if (state.metric !== null) query.set("metric", state.metric);
+  if (state.axis !== DEFAULTS.axis) query.set("axis", state.axis);
+  if (state.log) query.set("log", "1");
+  if (state.smooth > 0) query.set("smooth", String(state.smooth));
+  const path = state.run === null ? "/" : `/run/${encodeURIComponent(state.run)}`;
+  const text = query.toString().replaceAll("%2C", ",").replaceAll("%2A", "*");
+  return `#${path}${text ? `?${text}` : ""}`;
+}
+
+/** Holds the state, writes it into the address and tells `listener(state, before)` of every change. */
+export class Route {
+  constructor(listener) {
+    this.listener = listener;
+    this.state = parse(location.hash);
+    addEventListener("hashchange", () => this.#take(parse(location.hash)));
+  }
+
+  /** Change some of the state. Another screen is a step in the history; anything else replaces the address. */
+  go(changes) {
+    const next = { ...this.state, ...changes };
+    const url = address(next);
+    if (next.run !== this.state.run) history.pushState(null, "", url);
+    else history.replaceState(null, "", url);
+    this.#take(next);
+  }
+
+  /** The address with some changes, for a link. */
+  link(changes) {
+    return address({ ...this.state, ...changes });
+  }
+
+  #take(next) {
+    const before = this.state;
+    this.state = next;
+    this.listener(next, before);
+  }
+}

@@ -1,0 +1,382 @@
+// The table of runs: a grid that scrolls over any number of rows and holds only those in sight.
+//
+// Rows have one height, so the scroll bar is right from the first answer on. Pages of rows are fetched when they
+// come into sight, kept until the table changes, and drawn into row elements that are used again and again.
+
+import * as api from "./api.js";
+import { debounced, el, setAttribute, setText } from "./dom.js";
+import * as format from "./format.js";
+import { swatch } from "./palette.js";
+import { draw, sparkline } from "./sparkline.js";
+
+const PAGE_ROWS = 100;
+const KEPT_PAGES = 40;
+const OVERSCAN_ROWS = 8;
+const ROW_HEIGHT = 34; // --row in style.css
+
+const COLUMNS = [
+  { key: "pick", title: "", label: "Draw its curve" },
+  { key: "status", title: "Status", sort: "status" },
+  { key: "name", title: "Run", sort: "name" },
+  { key: "command", title: "Command" },
+  { key: "age", title: "Age", sort: "created", isNumber: true },
+  { key: "time", title: "Time", sort: "elapsed", isNumber: true },
+  { key: "step", title: "Step", sort: "step", isNumber: true },
+  { key: "last", title: "Last", sort: "metric", isNumber: true },
+  { key: "best", title: "Best", sort: "best", isNumber: true },
+  { key: "spark", title: "Shape" },
+];
+
+export class RunsTable {
+  #pages = new Map(); // page number -> rows
+  #stale = new Set(); // pages that are shown until newer ones are here
+  #pending = new Map(); // page number -> AbortController
+  #rows = new Map(); // row index -> element
+  #spare = [];
+  #chosen = new Set();
+  #slotOf = () => 0;
+  #active = 0;
+  #activeId = null;
+  #query = null;
+  #count = 0;
+  #metric = "loss"; // what the columns Last and Best show in most rows
+
+  /** on: open(row), choose(row, isChosen), sort(key), seen(), counted({total, shown, isFirst}), problem(error or null). */
+  constructor(root, on, linkTo) {
+    this.root = root;
+    this.on = on;
+    this.linkTo = linkTo;
+    this.head = el("div", { class: "row head", role: "row", "aria-rowindex": 1 });
+    this.body = el("div", { class: "rows", role: "rowgroup" });
+    root.append(el("div", { role: "rowgroup", class: "heading" }, this.head), this.body);
+    this.#makeHead();
+    this.load = debounced(() => this.#loadVisible(), 40);
+    root.addEventListener("scroll", () => {
+      this.render();
+      this.load();
+      this.seen();
+    }, { passive: true });
+    this.seen = debounced(() => on.seen(), 250);
+    new ResizeObserver(() => {
+      this.render();
+      this.load();
+    }).observe(root);
+    this.body.addEventListener("click", (event) => this.#clicked(event));
+  }
+
+  #makeHead() {
+    this.headers = COLUMNS.map((column) => {
+      const cell = el("div", { class: `cell c-${column.key}`, role: "columnheader" });
+      if (column.sort) {
+        cell.append(el("button", { type: "button", tabindex: -1, text: column.title, on: { click: () => this.on.sort(this.#sortKey(column)) } }));
+      } else {
+        cell.append(el("span", { text: column.title, class: column.title ? null : "unseen" }));
+        if (column.label) cell.firstChild.textContent = column.label;
+      }
+      return cell;
+    });
+    this.head.append(...this.headers);
+  }
+
+  #sortKey = (column) => ({ metric: this.#metric, best: `best.${this.#metric}` })[column.sort] ?? column.sort;
+
+  /** Show other runs, or the same in another order. */
+  setQuery(query) {
+    const key = JSON.stringify(query);
+    if (key === JSON.stringify(this.#query)) return;
+    this.#query = query;
+    for (const controller of this.#pending.values()) controller.abort();
+    this.#pending.clear();
+    this.#stale = new Set(this.#pages.keys());
+    this.root.scrollTop = 0;
+    this.#active = 0;
+    this.#activeId = null;
+    this.#showSort();
+    this.#loadVisible();
+  }
+
+  #showSort() {
+    COLUMNS.forEach((column, position) => {
+      const isSorted = column.sort && this.#sortKey(column) === this.#query?.sort;
+      setAttribute(this.headers[position], "aria-sort", isSorted ? (this.#query.descending ? "descending" : "ascending") : null);
+    });
+  }
+
+  /** What is shown may have changed: fetch it again, and show what there is until then. */
+  refresh() {
+    for (const page of this.#pages.keys()) this.#stale.add(page);
+    this.#loadVisible();
+  }
+
+  /** Newer rows of runs that may be in sight. */
+  update(rows) {
+    const byId = new Map(rows.map((row) => [row.id, row]));
+    for (const page of this.#pages.values()) {
+      page.forEach((row, position) => {
+        if (byId.has(row.id)) page[position] = received(byId.get(row.id));
+      });
+    }
+    this.render();
+  }
+
+  setChosen(ids, slotOf) {
+    this.#chosen = new Set(ids);
+    this.#slotOf = slotOf;
+    for (const element of this.#rows.values()) element.shown = null;
+    this.render();
+  }
+
+  /** Move the active row; `by` rows, or to an end with ±Infinity. */
+  move(by) {
+    if (this.#count === 0) return;
+    this.#active = Math.max(0, Math.min(this.#count - 1, this.#active + by));
+    this.#activeId = this.row(this.#active)?.id ?? null;
+    const top = this.#active * ROW_HEIGHT;
+    const inside = this.root.clientHeight - this.head.offsetHeight - ROW_HEIGHT;
+    if (top < this.root.scrollTop) this.root.scrollTop = top;
+    else if (top > this.root.scrollTop + inside) this.root.scrollTop = top - inside;
+    this.render();
+  }
+
+  pageRows() {
+    return Math.max(1, Math.floor(this.root.clientHeight / ROW_HEIGHT) - 2);
+  }
+
+  get active() {
+    return this.row(this.#active);
+  }
+
+  row(index) {
+    return this.#pages.get(Math.floor(index / PAGE_ROWS))?.[index % PAGE_ROWS] ?? null;
+  }
+
+  visible() {
+    const [first, last] = this.#range(0);
+    const rows = [];
+    for (let index = first; index < last; index += 1) if (this.row(index)) rows.push(this.row(index));
+    return rows;
+  }
+
+  /** Whether a sort key is that of a metric's column. */
+  isOfMetric(key) {
+    return key === this.#metric || key === `best.${this.#metric}`;
+  }
+
+  #range(overscan) {
+    const first = Math.floor(this.root.scrollTop / ROW_HEIGHT) - overscan;
+    const last = Math.ceil((this.root.scrollTop + this.root.clientHeight) / ROW_HEIGHT) + overscan;
+    return [Math.max(0, first), Math.min(this.#count, last)];
+  }
+
+  #loadVisible() {
+    if (!this.#query) return;
+    const [first, last] = this.#range(OVERSCAN_ROWS);
+    const from = Math.floor(first / PAGE_ROWS);
+    const to = Math.floor(Math.max(first, last - 1) / PAGE_ROWS);
+    for (const [page, controller] of this.#pending) {
+      if (page < from || page > to) {
+        controller.abort();
+        this.#pending.delete(page);
+      }
+    }
+    for (let page = from; page <= to; page += 1) {
+      if (!this.#pending.has(page) && (!this.#pages.has(page) || this.#stale.has(page))) this.#fetch(page);
+    }
+  }
+
+  async #fetch(page) {
+    const controller = new AbortController();
+    this.#pending.set(page, controller);
+    const isFirst = this.#pages.size === 0;
+    this.#stale.delete(page);
+    try {
+      const answer = await api.runs({ ...this.#query, offset: page * PAGE_ROWS, limit: PAGE_ROWS }, controller.signal);
+      this.#pages.set(page, answer.runs.map(received));
+      this.#count = answer.shown_of;
+      for (const other of [...this.#pages.keys()].filter((n) => this.#stale.has(n) && n !== page)) {
+        if (other * PAGE_ROWS >= this.#count) this.#pages.delete(other);
+      }
+      while (this.#pages.size > KEPT_PAGES) this.#pages.delete(this.#pages.keys().next().value);
+      this.#follow();
+      this.#learnMetric();
+      this.on.problem(null);
+      this.on.counted({ total: answer.total, shown: answer.shown_of, isFirst });
+      this.render();
+      this.seen();
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      this.#stale.add(page);
+      this.on.problem(error);
+    } finally {
+      if (this.#pending.get(page) === controller) this.#pending.delete(page);
+    }
+    if (!controller.signal.aborted) this.load();
+  }
+
+  /** The active row stays on its run when the order changes. */
+  #follow() {
+    if (this.#activeId !== null && this.row(this.#active)?.id !== this.#activeId) {
+      for (const [page, rows] of this.#pages) {
+        const position = rows.findIndex((row) => row.id === this.#activeId);
+        if (position >= 0 && !this.#stale.has(page)) this.#active = page * PAGE_ROWS + position;
+      }
+    }
+    this.#active = Math.max(0, Math.min(this.#active, this.#count - 1));
+    this.#activeId = this.row(this.#active)?.id ?? null;
+  }
+
+  #learnMetric() {
+    const counts = new Map();
+    for (const row of this.#pages.values().next().value ?? []) {
+      if (row.metric !== null) counts.set(row.metric, (counts.get(row.metric) ?? 0) + 1);
+    }
+    const most = [...counts].sort((a, b) => b[1] - a[1])[0];
+    if (most) this.#metric = most[0];
+    const last = COLUMNS.findIndex((column) => column.key === "last");
+    setText(this.headers[last].firstChild, format.visible(this.#metric, 24));
+    setAttribute(this.headers[last], "title", `Sort by ${format.visible(this.#metric, 80)}`);
+    this.#showSort();
+  }
+
+  /** Draw the rows in sight. */
+  render() {
+    const [first, last] = this.#range(OVERSCAN_ROWS);
+    this.root.style.setProperty("--rows", this.#count);
+    setAttribute(this.root, "aria-rowcount", this.#count + 1);
+    for (const [index, element] of this.#rows) {
+      if (index >= first && index < last) continue;
+      element.remove();
+      this.#spare.push(element);
+      this.#rows.delete(index);
+    }
+    const now_ms = Date.now();
+    for (let index = first; index < last; index += 1) this.#draw(index, now_ms);
+    const active = this.#rows.get(this.#active);
+    setAttribute(this.root, "aria-activedescendant", active ? active.id : null);
+  }
+
+  #draw(index, now_ms) {
+    let element = this.#rows.get(index);
+    if (!element) {
+      element = this.#spare.pop() ?? makeRow();
+      element.id = `row-${index}`;
+      element.index = index;
+      element.shown = null;
+      element.style.transform = `translateY(${index * ROW_HEIGHT}px)`;
+      setAttribute(element, "aria-rowindex", index + 2);
+      this.#rows.set(index, element);
+      this.body.append(element);
+    }
+    const row = this.row(index);
+    element.classList.toggle("active", index === this.#active);
+    if (element.shown !== row) this.#fill(element, row);
+    if (row) drawTimes(element.cells, row, now_ms);
+  }
+
+  #fill(element, row) {
+    element.shown = row;
+    const { cells } = element;
+    element.classList.toggle("loading", row === null);
+    if (row === null) {
+      for (const cell of [cells.status, cells.id, cells.command, cells.age, cells.time, cells.step, cells.last, cells.best]) setText(cell, "");
+      setText(cells.link, "…");
+      draw(cells.spark, []);
+      return;
+    }
+    const isChosen = this.#chosen.has(row.id);
+    const name = format.visible(row.name || row.id, 120);
+    cells.box.checked = isChosen;
+    setAttribute(cells.box, "aria-label", `Draw the curve of ${name}`);
+    setAttribute(element, "aria-selected", isChosen);
+    cells.mark.replaceChildren(...(isChosen ? [swatch(this.#slotOf(row.id))] : []));
+    setText(cells.status, row.status);
+    cells.status.className = `status is-${row.status}`;
+    setAttribute(cells.status, "title", row.reason ? format.visible(row.reason, 1000) : null);
+    setText(cells.link, name);
+    setAttribute(cells.link, "href", this.linkTo(row.id));
+    setAttribute(cells.link, "title", format.visible(row.name || row.id, 1000));
+    setText(cells.id, row.name ? format.visible(row.id, 40) : "");
+    setText(cells.command, format.visible(row.command ?? "", 240));
+    setAttribute(cells.command, "title", format.visible(row.command ?? "", 1000));
+    setText(cells.step, row.last_step === null ? "–" : format.whole(row.last_step));
+    setText(cells.total, row.total_steps ? ` / ${format.whole(row.total_steps)}` : "");
+    setText(cells.last, format.number(row.last));
+    setText(cells.best, format.number(row.best));
+    const metric = row.metric && row.metric !== this.#metric ? format.visible(row.metric, 80) : null;
+    setAttribute(cells.last, "title", metric);
+    cells.last.classList.toggle("other", metric !== null);
+    draw(cells.spark, row.spark);
+    setAttribute(cells.age, "title", format.instant(row.created_at));
+  }
+
+  #clicked(event) {
+    const element = event.target.closest(".row");
+    const row = element?.shown;
+    if (!row) return;
+    this.#active = element.index;
+    this.#activeId = row.id;
+    this.root.focus({ preventScroll: true }); // row elements are used for other runs: the focus stays on the grid
+    if (event.target === element.cells.box) this.on.choose(row, element.cells.box.checked);
+    else if (!event.target.closest("a") && !event.target.closest(".c-pick") && !getSelection().toString()) this.on.open(row);
+    this.render();
+  }
+}
+
+/** A row as it came, with when it came, so that a clock can go on from there. */
+const received = (row) => ({ ...row, received_ms: Date.now() });
+
+/** Seconds that the run's session has taken by now. */
+export function elapsedNow(row, now_ms) {
+  if (row.elapsed_s === null || row.elapsed_s === undefined || row.sessions === 0) return null;
+  return row.status === "running" ? row.elapsed_s + Math.max(0, now_ms - row.received_ms) / 1000 : row.elapsed_s;
+}
+
+function drawTimes(cells, row, now_ms) {
+  setText(cells.age, format.age(row.created_at, now_ms));
+  const elapsed_s = elapsedNow(row, now_ms);
+  setText(cells.elapsed, format.duration(elapsed_s));
+  setText(cells.timebox, row.timebox_s ? ` / ${format.minutes(row.timebox_s)}` : "");
+  const share = elapsed_s !== null && row.timebox_s ? Math.min(1, elapsed_s / row.timebox_s) : 0;
+  cells.fill.style.transform = `scaleX(${share})`;
+  cells.bar.className = `bar is-${row.status}`;
+}
+
+function makeRow() {
+  const cells = {
+    box: el("input", { type: "checkbox", tabindex: -1 }),
+    mark: el("span", { class: "mark" }),
+    status: el("span", { class: "status" }),
+    link: el("a", { tabindex: -1, class: "name-text" }),
+    id: el("span", { class: "id" }),
+    command: el("span", { class: "cut" }),
+    age: el("span"),
+    elapsed: el("span"),
+    timebox: el("span", { class: "faint" }),
+    fill: el("span", { class: "fill" }),
+    step: el("span"),
+    total: el("span", { class: "faint total" }),
+    last: el("span", { class: "cut" }),
+    best: el("span", { class: "cut" }),
+    spark: sparkline(),
+  };
+  cells.bar = el("span", { class: "bar" }, cells.fill);
+  cells.time = el("span", { class: "times" }, cells.elapsed, cells.timebox);
+  const content = {
+    pick: [el("label", { class: "tick" }, cells.box, cells.mark)],
+    status: [cells.status],
+    name: [cells.link, cells.id],
+    command: [cells.command],
+    age: [cells.age],
+    time: [cells.time, cells.bar],
+    step: [cells.step, cells.total],
+    last: [cells.last],
+    best: [cells.best],
+    spark: [cells.spark],
+  };
+  const row = el("div", { class: "row", role: "row" });
+  for (const column of COLUMNS) {
+    row.append(el("div", { class: `cell c-${column.key}${column.isNumber ? " number" : ""}`, role: "gridcell" }, ...content[column.key]));
+  }
+  row.cells = cells;
+  return row;
+}
