@@ -9,20 +9,27 @@ FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 
 .PHONY: demo test frameworks exports check lint bench clean
+.PHONY: demo test frameworks browser screenshots check lint bench clean
 
 demo: $(INSTALLED)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
 
 # those that bring the machine to its limits run alone; the others mostly wait, so that several share a core
-test: $(INSTALLED)  ## all tests but those that need a framework
+test: $(INSTALLED)  ## all tests but those that need a framework or a browser
 	$(BIN)/python -m pytest tests/faults
 	$(BIN)/python -m pytest -n 4 --ignore tests/frameworks --ignore tests/exports --ignore tests/faults
+	$(BIN)/python -m pytest -n 4 --ignore tests/frameworks --ignore tests/browser --ignore tests/faults
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 2 tests/frameworks
 
 exports: $(EXPORTS)/.installed  ## tests with TensorBoard, MLflow, W&B, pyarrow, pandas and polars
 	$(EXPORTS)/bin/python -m pytest -n 2 tests/exports
+browser: $(INSTALLED) $(VENV)/.browser  ## tests of the page in a real Chromium (Debian: chromium, chromium-driver)
+	$(BIN)/python -m pytest -n 2 tests/browser
+
+screenshots: $(INSTALLED) $(VENV)/.browser  ## the pictures in docs/images, of real runs
+	$(BIN)/python -m docs.screenshots
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -41,6 +48,10 @@ $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Backprop needs Python 3.10 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[examples,test]'
+	touch $@
+
+$(VENV)/.browser: pyproject.toml $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
 	touch $@
 
 # an environment in which Backprop is not installed: its hooks come from another one, as with `uv tool install`

@@ -1,0 +1,30 @@
+"""A headless Chromium that talks to nobody but the pages it is told to open."""
+
+import shutil
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def chromium_in(profile: Path) -> webdriver.Chrome:
+    """The Chromium that is installed, with a new profile in an empty folder. `quit()` ends it."""
+    driver_path = shutil.which("chromedriver")  # or Selenium would download one
+    assert driver_path, "chromedriver is missing: apt-get install chromium chromium-driver"
+    options = webdriver.ChromeOptions()
+    for flag in (*_FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    return webdriver.Chrome(options=options, service=Service(driver_path))

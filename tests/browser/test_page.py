@@ -1,0 +1,321 @@
+"""The page of `backprop ui`, as a person uses it."""
+
+import json
+
+from bench import archive
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from backprop.store.rundir import Home
+from tests.browser.conftest import Page, Training, Ui
+from tests.conftest import Runs, wait_for
+
+
+def test_an_empty_home_says_what_to_type(page: Page, served: Ui):
+    """Who has no runs yet reads how to start one; the token does not stay in the address."""
+    page.open(served.address)
+    assert "backprop run train.py" in page.text("#empty")
+    assert "token" not in page.driver.current_url
+
+
+def test_without_the_token_there_is_nothing(page: Page, served: Ui, training: Training):
+    """No token, no page and no data: one sentence says how to get in."""
+    training.ended("secret", 1.0)
+    page.driver.delete_all_cookies()
+    page.open(served.without_token)
+    said = page.text("body")
+    assert "token" in said
+    assert "backprop ui" in said
+    page.open(f"{served.without_token}api/runs")
+    assert "secret" not in page.text("body")
+
+
+def test_runs_are_searched_filtered_and_sorted(page: Page, served: Ui, training: Training):
+    """The words in the two fields and a click on a head say which runs are shown, and in which order."""
+    for name, lr in (("red", 3.0), ("green", 1.0), ("blue", 2.0)):
+        training.ended(name, lr)
+    page.open(served.address)
+    page.until(lambda: page.names() == ["blue", "green", "red"])
+    assert page.text("#count") == "3 runs"
+
+    page.write("#search", "gre")
+    page.until(lambda: page.names() == ["green"])
+    assert page.text("#count") == "1 of 3 runs"
+    page.write("#search", "")
+    page.write("#filter", "lr>1.5 status=completed")
+    page.until(lambda: page.names() == ["blue", "red"])
+
+    page.write("#filter", "lr>")
+    page.until(lambda: page.text("#filter-problem") != "")
+    page.write("#filter", "")
+    page.until(lambda: page.all("#filter-problem") == [])
+
+    loss_head = page.one(".head .c-last button")
+    assert loss_head.text == "loss"
+    loss_head.click()
+    page.until(lambda: page.names() == ["green", "blue", "red"])
+    page.one(".head .c-last button").click()
+    page.until(lambda: page.names() == ["red", "blue", "green"])
+    page.one(".head .c-best button").click()
+    page.until(lambda: page.names() == ["green", "blue", "red"])
+
+
+def test_a_run_is_watched_stopped_and_resumed(page: Page, served: Ui, training: Training):
+    """A running run's curve grows by itself; its buttons stop it, after asking, and resume it."""
+    page.open(served.address)
+    page.one("#empty")
+    training.going_on("live")
+    page.until(lambda: page.status("live") == "running")
+    page.one(".rows .row input").click()
+    seen = page.until(page.points)
+    page.until(lambda: page.points() > seen)
+
+    page.open_run("live")
+    page.until(lambda: '"step"' in page.text("pre.log"))
+    page.one("button.stop").click()
+    assert "newest whole checkpoint" in page.text("dialog")
+    page.press(Keys.ESCAPE)
+    page.until(lambda: not page.all("dialog"))
+    seen = page.points()
+    page.until(lambda: page.points() > seen + 20)
+    assert page.text("#run-view h1 ~ .status") == "running"
+    assert page.all(".toast") == []
+    page.one("button.stop").click()
+    page.one("dialog button.main").click()
+    page.until(lambda: page.text("#run-view h1 ~ .status") == "stopped")
+    assert page.text(".reason") != ""
+
+    page.one("button.resume").click()
+    page.write("dialog input", "5")
+    page.press(Keys.ENTER)
+    page.until(lambda: page.text("#run-view h1 ~ .status") == "running")
+    assert "/ 5 min" in page.text(".run-head .times")
+
+
+def test_a_run_is_paused_and_goes_on(page: Page, served: Ui, training: Training, runs: Runs):
+    """Pause stops it in place; Go on lets it train further, in the same session."""
+    run_id = training.going_on("live")
+    page.open(f"{served.address}#/")
+    page.until(lambda: page.status("live") == "running")
+    page.open_run("live")
+    page.one("button.pause").click()
+    page.until(lambda: page.text("#run-view h1 ~ .status") == "paused")
+    page.one("button.resume").click()
+    page.until(lambda: page.text("#run-view h1 ~ .status") == "running")
+    assert len(runs.document(run_id)["sessions"]) == 1
+
+
+def test_a_run_is_killed(page: Page, served: Ui, training: Training):
+    """Kill ends it at once, after saying what is lost."""
+    training.going_on("live")
+    page.open(served.address)
+    page.until(lambda: page.status("live") == "running")
+    page.open_run("live")
+    page.one("button.kill").click()
+    assert "without time to save" in page.text("dialog")
+    page.press(Keys.ENTER)
+    page.until(lambda: page.text("#run-view h1 ~ .status") == "stopped")
+
+
+def test_curves_zoom_and_log_scale(page: Page, served: Ui, training: Training):
+    """Dragging shows a part at full resolution, a double click the whole; a log scale has other labels."""
+    training.ended("long", 1000.0, steps=4000)
+    page.open(served.address)
+    page.until(lambda: page.points() == 4000)
+    page.requests()  # from here on
+    over = page.one(".u-over")
+    ActionChains(page.driver).drag_and_drop_by_offset(over, 120, 0).perform()
+    page.until(lambda: page.js("document.querySelector('#curves').dataset.zoomed") == "yes")
+    asked = page.until(lambda: [url for url in page.requests() if "/api/curves" in url])
+    assert "begin=" in asked[0]
+    page.one("button.whole")
+    ActionChains(page.driver).double_click(page.one(".u-over")).perform()
+    page.until(lambda: page.js("document.querySelector('#curves').dataset.zoomed") == "no")
+
+    canvas = "document.querySelector('.plot canvas').toDataURL()"
+    before = page.js(canvas)
+    page.one("input.log-scale").click()
+    page.until(lambda: page.js(canvas) != before)
+    assert "log=1" in page.driver.current_url
+
+
+def test_a_link_shows_the_same_and_back_goes_back(page: Page, served: Ui, training: Training):
+    """Chosen runs, filter, metric and axis are in the address; Back goes from a run to the table as it was."""
+    for name, lr in (("red", 3.0), ("green", 1.0)):
+        training.ended(name, lr)
+    page.open(served.address)
+    page.until(lambda: page.points() == 60)
+    page.open(f"{served.without_token}#/?filter=lr>2&metric=acc&axis=time&log=1&smooth=0.5")
+    page.driver.refresh()
+    page.until(lambda: page.names() == ["red"])
+    assert page.js("document.querySelector('#filter').value") == "lr>2"
+    page.until(lambda: page.js("document.querySelector('select.metric').value") == "acc")
+    assert page.js("document.querySelector('select.axis').value") == "time"
+    page.open_run("red")
+    page.driver.back()
+    page.until(lambda: page.names() == ["red"])
+    assert page.js("document.querySelector('#run-view').hidden")
+
+    page.open(f"{served.without_token}#/run/nobody")
+    page.until(lambda: "nobody" in page.text("#run-view"))
+
+
+def test_a_value_that_is_no_number_is_a_gap_with_a_mark(page: Page, served: Ui, runs: Runs):
+    """A loss that becomes NaN is said so, in the table and at its curve."""
+    script = runs.script("""
+        for step in range(1, 21):
+            print(json.dumps({"step": step, "loss": float("nan") if step > 10 else 1 / step}))
+    """)
+    assert runs.call("run", "-n", "diverged", script).returncode == 0
+    page.open(served.address)
+    page.until(lambda: page.names() == ["diverged"])
+    assert page.text(".rows .c-last") == "NaN"
+    page.until(lambda: "NaN" in page.text(".legend li"))
+
+
+def test_a_hostile_run_is_only_text(page: Page, served: Ui, runs: Runs):
+    """Markup, escapes, newlines, a megabyte and marks that turn text around are shown, and do nothing."""
+    hostile = "<img src=x onerror=alert(1)><script>alert(1)</script>\u202etxt.exe\x1b[31m\nnext"
+    script = runs.script(f"""
+        hostile = {hostile!r}
+        print(json.dumps({{"event": "params", "params": {{hostile: hostile, "long": "x" * 900_000}}}}))
+        print(json.dumps({{"step": 1, "loss": 1.0, hostile: 2.0, "m" * 5000: 3.0}}))
+        print(json.dumps({{"event": hostile, "text": hostile}}))
+        print(hostile, "y" * 1_000_000)
+    """)
+    assert runs.call("run", script, "--", hostile).returncode == 0
+    run_json = runs.rundir(runs.only_id()) / "run.json"
+    spec = json.loads(run_json.read_text())
+    run_json.write_text(json.dumps({**spec, "name": hostile + "n" * 1_000_000}))  # as it may come from elsewhere
+    assert runs.call("reindex").returncode == 0
+    page.open(served.address)
+    page.until(lambda: page.names() and page.names()[0].startswith("<img src=x onerror=alert(1)>"))
+    assert "\\u202etxt.exe\\x1b[31m\\nnext" in page.names()[0]
+    page.one(".rows .name-text").click()
+    page.until(lambda: "\\x1b[31m" in page.text("pre.log") or "yyy" in page.text("pre.log"))
+    page.until(lambda: any(text.startswith("<img") for text in page.texts(".chart figcaption bdi")))
+    assert page.all("main img, main script") == []
+    assert page.js("document.documentElement.scrollWidth <= innerWidth")
+    head = page.one(".run-head").size
+    assert head["height"] < 200
+
+
+def test_everything_can_be_done_with_the_keyboard(page: Page, served: Ui, training: Training):
+    """Search, walk, choose, open, stop and go back without a mouse; the focus can be seen."""
+    for name in ("first", "second"):
+        training.ended(name, 1.0)
+    training.going_on("live")
+    page.open(f"{served.address}#/?runs=")
+    page.until(lambda: page.names() == ["live", "second", "first"])
+    page.press("?")
+    assert "search" in page.text("dialog")
+    page.press(Keys.ESCAPE)
+    page.until(lambda: not page.all("dialog"))
+
+    page.press("/", Keys.ESCAPE, "j", "k")
+    assert page.js("document.querySelector('#search').value") == ""
+    page.press("/", "second", Keys.ENTER)
+    page.until(lambda: page.names() == ["second"])
+    page.until(lambda: page.js("document.activeElement.id") == "grid")
+    assert page.js("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.press("/", Keys.DELETE, Keys.ENTER)
+    page.until(lambda: page.names() == ["live", "second", "first"])
+
+    page.press("j", Keys.ARROW_DOWN, "k", "x")
+    page.until(lambda: page.texts(".legend bdi") == ["second"])
+    page.press("x")
+    page.until(lambda: page.texts(".legend bdi") == [])
+    page.press(Keys.ENTER)
+    page.until(lambda: page.text("#run-view h1") == "second")
+    page.press(Keys.ESCAPE)
+    page.until(lambda: page.names() == ["live", "second", "first"])
+
+    page.press(Keys.HOME, "s")
+    page.one("dialog")
+    page.press(Keys.ENTER)
+    page.until(lambda: page.status("live") == "stopped")
+
+
+def test_a_long_table_scrolls(page: Page, runs: Runs):
+    """It holds only what is in sight, and the last of very many runs is there when the bar is at the end."""
+    archive.fill(Home(runs.home), 3000)
+    ui = Ui(runs)
+    page.open(ui.address)
+    page.until(lambda: page.text("#count") == "3\u202f000 runs")
+    page.until(lambda: "r0002999" in page.names())
+    page.js("document.querySelector('#grid').scrollTo(0, 1e9)")
+    page.until(lambda: "trial-0" in page.names())
+    assert len(page.names()) < 60
+    page.one("#grid").send_keys(Keys.HOME)
+    page.until(lambda: "r0002999" in page.names())
+
+
+def test_a_narrow_window_has_no_sideways_scroll(page: Page, served: Ui, training: Training):
+    """At 360 pixels columns drop and curves stack; nothing sticks out, on both screens."""
+    training.ended("narrow", 1.0)
+    page.resize(360, 740)
+    page.open(served.address)
+    page.until(lambda: page.points() == 30)
+    assert page.js("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.js("document.querySelector('#grid').scrollWidth <= document.querySelector('#grid').clientWidth")
+    page.open_run("narrow")
+    page.until(lambda: page.points() == 60)
+    assert page.js("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_dark_follows_the_system_until_told_otherwise(page: Page, served: Ui):
+    """Colours are the system's; the button chooses, and the choice outlives the page."""
+    page.prefer("dark")
+    page.open(served.address)
+    page.one("#empty")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = page.js(ground)
+    page.prefer("light")
+    page.until(lambda: page.js(ground) != dark)
+    while page.text("#theme") != "Dark":
+        page.one("#theme").click()
+    assert page.js(ground) == dark
+    page.driver.refresh()
+    page.one("#empty")
+    assert page.js(ground) == dark
+
+
+def test_a_lost_connection_is_said_and_found_again(page: Page, served: Ui, training: Training):
+    """Without the network the page says so, keeps what it shows, and goes on by itself when there is one again."""
+    training.ended("kept", 1.0)
+    page.open(f"{served.address}#/?runs=")
+    page.until(lambda: page.names() == ["kept"])
+    page.until(lambda: page.text("#link") == "live")
+    page.unplug(is_out=True)
+    page.press("x")  # it wants to hear of something else
+    page.until(lambda: "lost" in "".join(page.texts("#banner")))
+    assert page.names() == ["kept"]
+    training.ended("later", 1.0)
+    page.unplug(is_out=False)
+    page.until(lambda: page.names() == ["later", "kept"])
+    page.until(lambda: page.texts("#banner") == [])
+    page.until(lambda: page.points() == 30)
+
+
+def test_a_server_that_was_started_anew_is_said(page: Page, served: Ui, runs: Runs):
+    """An old page has no token for a new server: it says which address to open."""
+    page.open(served.address)
+    page.until(lambda: page.text("#link") == "live")
+    served.end()
+    page.until(lambda: "lost" in "".join(page.texts("#banner")))
+    Ui(runs, served.port)
+    page.until(lambda: "address that it printed" in "".join(page.texts("#banner")))
+
+
+def test_the_machine_is_shown(page: Page, served: Ui, training: Training, runs: Runs):
+    """Memory, disk, load and slots; and who waits, with what for."""
+    training.going_on("live")
+    waiting = runs.start("run", "-p", "1", "-n", "waiting", runs.work / "train.py", "--", "1", "10", "0")
+    wait_for(lambda: json.loads(runs.call("status", "--json").stdout)["queue"])
+    page.open(served.address)
+    page.until(lambda: page.status("waiting") == "queued")
+    labels = page.until(lambda: page.texts(".gauge .label"))
+    assert {"Slots", "Load", "RAM", "Disk"} <= set(labels)
+    assert page.until(lambda: page.texts(".queue li"))
+    waiting.terminate()
+    waiting.wait(20)
