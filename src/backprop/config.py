@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, field
@@ -149,6 +149,12 @@ class Loaded(Record, frozen=True):
 def default(key: str) -> Any:
     """What a setting is when nobody says otherwise."""
     return _FIELDS[key].default
+
+
+def choices(key: str) -> tuple[str, ...]:
+    """The words that a setting may be, where only some are allowed."""
+    allowed = _FIELDS[key].type
+    return get_args(allowed) if get_origin(allowed) is Literal else ()
 
 
 def environment_name(key: str) -> str:

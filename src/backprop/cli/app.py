@@ -4,7 +4,7 @@ import importlib
 import io
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -25,9 +25,11 @@ _COMMANDS = {
     "rm": ("manage", "rm"),
     "reindex": ("manage", "reindex"),
     "export": ("export", "export"),
+    "completion": ("setup", "completion"),
 }
 
 
+COMPLETE_VARIABLE = "_BACKPROP_COMPLETE"  # in the environment when a shell asks what may follow
 _ARGUMENTS_HINT = " The script's own arguments go after '--': backprop run train.py -- --lr 0.1"
 
 
@@ -68,6 +70,8 @@ def main() -> None:
     """Run the command line and exit with the code that the README documents."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name in Kanji must not end `list`
+    if COMPLETE_VARIABLE in os.environ:
+        _complete()
     try:
         code = app(prog_name="backprop", standalone_mode=False)
         sys.stdout.flush()
@@ -87,6 +91,13 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.OK
     sys.exit(int(code or 0))
+
+
+def _complete() -> NoReturn:
+    """Answer a shell, or say nothing: what is written to stderr would land in the user's command line."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    app(prog_name="backprop", complete_var=COMPLETE_VARIABLE)
+    sys.exit(ExitCode.OK)
 
 
 def _tell(message: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from backprop import query
+from backprop.cli import completing
 from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, read_occupancy, say, working_folder
 from backprop.errors import NoSuchRunError, UsageError
 from backprop.query import SORT_KEYS
@@ -25,9 +26,20 @@ _COPY_BYTES = 1 << 16
 
 
 @click.command("list")
-@click.option("--status", "statuses", multiple=True, help="Only runs of this status; may be given again.")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    shell_complete=completing.statuses,
+    help="Only runs of this status; may be given again.",
+)
 @click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many; 0: all.")
-@click.option("--sort", default="created", help=f"{', '.join(SORT_KEYS)}, or a metric (best first) or parameter.")
+@click.option(
+    "--sort",
+    default="created",
+    shell_complete=completing.sort_keys,
+    help=f"{', '.join(SORT_KEYS)}, or a metric (best first) or parameter.",
+)
 @json_option
 def list_runs(*, statuses: tuple[str, ...], limit: int, sort: str, as_json: bool) -> None:
     """Show runs, newest first."""
@@ -55,7 +67,7 @@ def list_runs(*, statuses: tuple[str, ...], limit: int, sort: str, as_json: bool
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=completing.runs)
 @json_option
 def status(*, run: str | None, as_json: bool) -> None:
     """Show the machine and what runs on it; or one RUN in full.
@@ -105,7 +117,7 @@ def _notified(rundir: RunDir) -> list[str]:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=completing.runs)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @click.option("--stderr", is_flag=True, help="What it wrote to stderr instead of stdout.")
 @click.option("--session", type=click.IntRange(min=1), help="Of this session; else the last.")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from backprop.cli import completing
 from backprop.cli.common import find_run, open_caught_up, say
 from backprop.errors import BusyError, UsageError
 from backprop.records import Checkpoint, RunView
@@ -18,7 +19,7 @@ _GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, 
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=completing.runs_going_on)
 @click.option("--now", is_flag=True, help="Kill it at once, without time to save.")
 def stop(*, run: str, now: bool) -> None:
     """Stop a run gracefully and wait until it has ended; one that is queued leaves the line."""
@@ -64,7 +65,7 @@ def pause(*, run: str) -> None:
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completing.runs)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--checkpoints", is_flag=True, help="Delete the checkpoints these runs reported, too.")
 def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:

@@ -11,13 +11,15 @@ import msgspec
 
 from backprop import command as commands
 from backprop import config, provenance
-from backprop.cli import session
+from backprop.cli import completing, session
 from backprop.cli.common import check_text, find_run, json_option, open_caught_up, say, working_folder
 from backprop.errors import UsageError
 from backprop.records import Limits, Run, RunSpec, Status
 from backprop.store.rundir import Home, check_run_id, new_run_id
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from backprop.turns import Request
 
 _AFTER_DASHES = "backprop.after_dashes"
@@ -53,6 +55,11 @@ class RunCommand(SessionCommand):
             args = args[:position]
         return super().parse_args(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        if _AFTER_DASHES in ctx.meta:
+            return completing.files(ctx, self.params[0], incomplete)
+        return super().shell_complete(ctx, incomplete)
+
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- ARGS...]"]
 
@@ -62,6 +69,8 @@ def _setting(key: str, text: str, metavar: str | None = None, **options: Any) ->
     default = config.default(key)
     if isinstance(default, (float, int)) and not isinstance(default, bool):
         text += f" [default: {default:g}]"
+    if words := config.choices(key):
+        options["shell_complete"] = completing.choices(*words)
     return click.option(*config.ALLOWED[key][0].split("/"), _destination(key), metavar=metavar, help=text, **options)
 
 
@@ -83,7 +92,13 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
 _SESSION_OPTIONS = (
     _setting("maxRunMinutes", "The timebox: train for so long, then stop gracefully.", "MINUTES"),
     _setting("checkpointEveryMinutes", "Ask a script that listens for a checkpoint every so often.", "MINUTES"),
-    click.option("-r", "--resume-from", metavar="PATH", help="Continue from this checkpoint, whole or not."),
+    click.option(
+        "-r",
+        "--resume-from",
+        metavar="PATH",
+        shell_complete=completing.files,
+        help="Continue from this checkpoint, whole or not.",
+    ),
     _setting("graceSeconds", "Time to stop before the trainer is killed.", "SECONDS"),
     _setting("maxParallel", "Start only while fewer runs are going on.", "N"),
     click.option("--wait", metavar="[MINUTES]", help="Stand in line, at most so long. [default: as long as it takes]"),
@@ -116,12 +131,12 @@ def session_options(function: Function) -> Function:
 
 
 @click.command(cls=RunCommand)
-@click.argument("script", required=False)
+@click.argument("script", required=False, shell_complete=completing.files)
 @session_options
 @_setting("framework", "auto, pytorch or tensorflow; told to the script. [default: auto]", "NAME")
 @click.option("--run-id", metavar="ID", help="The run's id; else a random one.")
 @_setting("name", "A name to call the run by.", "NAME")
-@_setting("python", "The Python that runs the script.", "PATH")
+@_setting("python", "The Python that runs the script.", "PATH", shell_complete=completing.files)
 @click.option(
     config.ALLOWED["hooks"][0],
     "hooks",
@@ -195,7 +210,7 @@ def run(
 
 
 @click.command(cls=SessionCommand)
-@click.argument("run")
+@click.argument("run", shell_complete=completing.runs)
 @session_options
 def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_json: bool, **options: Any) -> None:
     """Give a run another session, from its newest whole checkpoint; let one that is paused go on."""

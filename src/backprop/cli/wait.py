@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 import click
 
 from backprop import ending
+from backprop.cli import completing
 from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, say
 from backprop.errors import ExitCode, NoSuchRunError
 from backprop.records import RunView, Status, StopReason
@@ -22,7 +23,7 @@ _minutes = click.FloatRange(min=0, min_open=True)
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completing.runs)
 @click.option(
     "--stalled",
     "stalled_minutes",
