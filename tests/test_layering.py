@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "cgroups": set(),
     "config": set(),
     "command": set(),
+    "starter": {"config"},
     "provenance": set(),
     "checkpoints": set(),
     "governor": {"cgroups"},

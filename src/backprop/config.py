@@ -281,10 +281,14 @@ def find_project_file(start: Path) -> Path | None:
     """The nearest project file, from a folder upwards. Raises ConfigError for a pyproject.toml that is broken."""
     for folder in (start, *start.parents):
         for name in PROJECT_FILES:
-            candidate = folder / name
-            if candidate.is_file() and (name != PYPROJECT or "backprop" in _read_tools(candidate)):
-                return candidate
+            if is_settings(folder / name):
+                return folder / name
     return None
+
+
+def is_settings(path: Path) -> bool:
+    """True for a file that holds settings of ours. Raises ConfigError for a pyproject.toml that is broken."""
+    return path.is_file() and (path.name != PYPROJECT or "backprop" in _read_tools(path))
 
 
 def _read_file(path: Path) -> dict[str, Any]:

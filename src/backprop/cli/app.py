@@ -25,6 +25,7 @@ _COMMANDS = {
     "rm": ("manage", "rm"),
     "reindex": ("manage", "reindex"),
     "export": ("export", "export"),
+    "init": ("setup", "init"),
     "completion": ("setup", "completion"),
 }
 

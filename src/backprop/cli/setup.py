@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from backprop.cli import completing
-from backprop.cli.common import say
+from backprop.cli.common import say, working_folder
 from backprop.errors import UsageError
+from backprop.store.rundir import Home
 
+_ON_NOTIFY = "Whom to tell of a run's end, each time by one of these; `on` names the states, every end without it."
 # shell -> what to do with its script
 _SHELLS = {
     "bash": "backprop completion bash > ~/.local/share/bash-completion/completions/backprop"
@@ -18,6 +20,59 @@ _SHELLS = {
     " (with fpath+=~/.zfunc before compinit in ~/.zshrc: autoload -Uz compinit; compinit)",
     "fish": "backprop completion fish > ~/.config/fish/completions/backprop.fish",
 }
+
+
+@click.command()
+@click.option("--user", is_flag=True, help="For all your projects, in the home folder; else for this folder.")
+@click.option("--force", is_flag=True, help="Replace the file that is there.")
+def init(*, user: bool, force: bool) -> None:
+    """Write a configuration for this machine, every setting with a word on it: backprop.toml."""
+    from backprop import config, starter
+    from backprop.admission import read_machine
+    from backprop.views import human
+
+    home, folder = Home.from_environment(), working_folder()
+    path = home.user_config_path if user else folder / config.PROJECT_FILES[0]
+    others = [path.with_suffix(".json")] if user else [folder / name for name in config.PROJECT_FILES[1:]]
+    if taken := [other for other in others if config.is_settings(other)]:
+        raise UsageError(f"there are settings in {taken[0]} already; move them into {path}, or keep that file.")
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already; to replace it: backprop init {'--user ' * user}--force")
+    values = starter.fitted(read_machine([str(folder)], "auto"))
+    whom = "all your projects" if user else f"the scripts below {human.printable(folder.name)}"
+    text = starter.text(_words_on_settings(), values, whom)
+    _write(path, text, force=force)
+    say(f"wrote {path}" + ("" if values else ": this machine is fine with the defaults"))
+    for key, fitted in values.items():
+        say(f"  {key} = {fitted.value:g} ({fitted.why})")
+    say("next: backprop doctor looks at this machine; backprop run train.py trains")
+
+
+def _words_on_settings() -> dict[str, str]:
+    """A line on each setting: what --help says of its flag, and what is allowed."""
+    from backprop import config
+    from backprop.cli.run import run
+
+    flags = {spelling: one.help or "" for one in run.params if isinstance(one, click.Option) for spelling in one.opts}
+    words = {}
+    for key, (flag, allowed) in config.ALLOWED.items():
+        told = flags.get(flag.split("/")[0], _ON_NOTIFY).partition(" [default")[0]
+        words[key] = told if key == "notify" or told.startswith(allowed) else f"{told} ({allowed})"
+    return words
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    from backprop.store.snapshot import replace_file
+
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if force:
+            replace_file(path, text.encode())
+        else:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 @click.command()

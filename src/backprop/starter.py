@@ -1,0 +1,106 @@
+"""A configuration to begin with: every setting with a word on it, and values where this machine wants other ones.
+
+Pure: a reading of the machine and the words of `--help` enter, the text of a TOML file leaves, for `backprop init`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backprop import config
+from backprop.records import Gpu, Record, Snapshot
+
+_GB = 1_000_000_000
+_MB = 1_000_000
+_CORES_A_RUN = 4  # a trainer with its data loaders
+_RAM_A_RUN_BYTES = 16 * _GB
+_MOST_RUNS = 8
+_SMALL_RAM_BYTES = 16 * _GB  # an eighth of less is kept free, instead of the default
+_SMALL_CARD_BYTES = 5 * _GB  # half of less is asked for
+
+# what to show for a setting that is nothing by default
+_EXAMPLES: Mapping[str, Any] = {
+    "checkpointEveryMinutes": 5,
+    "ramLimitGB": 8,
+    "gpus": 1,
+    "gpuMemoryLimit": "80%",
+    "name": "digits",
+    "python": ".venv/bin/python",
+    "resumeArg": "--resume",
+}
+_HEAD = """\
+# Settings of Backprop, for {whom}.
+# A flag on the command line and an environment variable (BACKPROP_MAX_RUN_MINUTES) come before what is here.
+# Lines without a '#' differ from the defaults because of this machine; take the '#' away to change others.
+"""
+_NOTIFY = """
+# {comment}
+# [[notify]]
+# desktop = true
+#
+# [[notify]]
+# webhook = "https://hooks.example.org/services/..."
+# on = ["failed", "interrupted"]
+#
+# [[notify]]
+# command = ["mail", "-s", "a run has ended", "me@example.org"]
+"""
+
+
+class Fitted(Record, frozen=True):
+    """A value for this machine, and why."""
+
+    value: int | float
+    why: str
+
+
+def fitted(snapshot: Snapshot) -> dict[str, Fitted]:
+    """The settings for which this machine wants something else than the default."""
+    found = {}
+    if (runs := _runs_at_once(snapshot)) is not None and runs.value != config.default("maxParallel"):
+        found["maxParallel"] = runs
+    total = snapshot.ram_total_bytes
+    if total is not None and total < _SMALL_RAM_BYTES:
+        found["minFreeRamGB"] = Fitted(value=round(total / 8 / _GB, 1), why=f"an eighth of {total / _GB:.0f} GB")
+    cards = [gpu.vram_total_bytes for gpu in snapshot.gpus or () if gpu.vram_total_bytes]
+    if cards and min(cards) < _SMALL_CARD_BYTES:
+        found["gpu.minFreeVramMB"] = Fitted(value=min(cards) // 2 // _MB, why="half of the smallest card")
+    return found
+
+
+def _runs_at_once(snapshot: Snapshot) -> Fitted | None:
+    gpus: Sequence[Gpu] = snapshot.gpus or ()
+    if gpus:
+        return Fitted(value=len(gpus), why=f"{len(gpus)} {'GPU' if len(gpus) == 1 else 'GPUs'}, a run on each")
+    if snapshot.cpu_count is None or snapshot.ram_total_bytes is None:
+        return None
+    room = min(snapshot.cpu_count // _CORES_A_RUN, snapshot.ram_total_bytes // _RAM_A_RUN_BYTES, _MOST_RUNS)
+    return Fitted(
+        value=max(1, room), why=f"{snapshot.cpu_count} cores, {snapshot.ram_total_bytes / _GB:.0f} GB of RAM, no GPU"
+    )
+
+
+def text(comments: Mapping[str, str], values: Mapping[str, Fitted], whom: str) -> str:
+    """The file. comments: a line for each key. whom: whose settings it holds."""
+    parts = [_HEAD.format(whom=whom)]
+    for key in config.KEYS:
+        if key == "notify":
+            continue
+        chosen = values.get(key)
+        comment = comments[key] if chosen is None else f"{comments[key]} Here: {chosen.why}."
+        value = _shown(key) if chosen is None else chosen.value
+        hidden = "# " if chosen is None else ""
+        parts.append(f"\n# {comment}\n{hidden}{key} = {_toml(value)}\n")
+    # a table ends the settings above it, and must come last
+    return "".join(parts) + _NOTIFY.format(comment=comments["notify"])
+
+
+def _shown(key: str) -> Any:
+    default = config.default(key)
+    return _EXAMPLES[key] if default is None else default
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return json.dumps(value)  # strings, whole numbers and booleans are written alike
