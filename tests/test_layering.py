@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "reader": {"lookup", "query", "rows", "store", "views"},
     "views": {"orders", "query", "store"},
     "recorder": {"checkpoints", "store", "supervisor"},
+    "doctor": {"cgroups", "command", "config", "environment", "governor", "store", "supervisor", "views"},
     "notify": {"store", "supervisor", "views"},
     "messenger": {"checkpoints", "notify", "store", "supervisor", "views"},
     "recovery": {"notify", "provenance", "recorder", "store", "supervisor"},

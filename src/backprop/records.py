@@ -256,6 +256,23 @@ class RunView(Record, frozen=True):
     note_count: int = 0
 
 
+class Level(str, Enum):
+    """How bad a finding of `doctor` is."""
+
+    OK = "ok"
+    NOTE = "note"  # works, and should be known
+    PROBLEM = "problem"  # something will not work
+
+
+class Finding(Record, frozen=True):
+    """One thing that `doctor` found about the machine."""
+
+    check: str
+    level: Level
+    text: str
+    advice: str | None = None  # what to do
+
+
 class Ticket(Record, frozen=True):
     """What a run that is going on holds of the machine, or one that stands in line asks of it."""
 

@@ -26,6 +26,7 @@ _COMMANDS = {
     "reindex": ("manage", "reindex"),
     "export": ("export", "export"),
     "init": ("setup", "init"),
+    "doctor": ("setup", "doctor"),
     "completion": ("setup", "completion"),
 }
 

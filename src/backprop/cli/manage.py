@@ -43,7 +43,7 @@ def stop(*, run: str, now: bool) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=completing.runs_going_on)
 def pause(*, run: str) -> None:
     """Hold a run in place, its clock too, until `backprop resume`. It keeps its slot and its memory."""
     from backprop import orders

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from backprop import __version__
 from backprop.cli import completing
-from backprop.cli.common import say, working_folder
-from backprop.errors import UsageError
+from backprop.cli.common import json_option, say, working_folder
+from backprop.errors import ExitCode, UsageError
+from backprop.records import Level
 from backprop.store.rundir import Home
 
 _ON_NOTIFY = "Whom to tell of a run's end, each time by one of these; `on` names the states, every end without it."
@@ -73,6 +75,26 @@ def _write(path: Path, text: str, *, force: bool) -> None:
                 file.write(text)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+@click.command()
+@json_option
+def doctor(*, as_json: bool) -> None:
+    """Look at this machine: what will not work, what should be known, and what to do. Exits with 1 for a problem."""
+    from backprop.doctor.checks import all_checks
+    from backprop.doctor.findings import examine
+
+    findings = examine(all_checks(str(working_folder()), __version__))
+    if as_json:
+        from backprop.views import document
+
+        print(document.encode(findings))
+    else:
+        from backprop.views.findings import findings_table
+
+        print(findings_table(findings), end="")
+    if any(finding.level is Level.PROBLEM for finding in findings):
+        raise click.exceptions.Exit(ExitCode.PROBLEM)
 
 
 @click.command()
