@@ -1,5 +1,6 @@
 """The command that waits for others: its exit code is the worst of theirs."""
 
+import sys
 import time
 from datetime import datetime, timezone
 
@@ -38,6 +39,8 @@ def wait(*, runs: tuple[str, ...], stalled_minutes: float | None, timeout_minute
     home = Home.from_environment()
     with open_caught_up(home) as index:
         views = {view.run.spec.id: view for view in (find_run(index, word) for word in runs)}
+        if sys.stderr.isatty():
+            say(f"waiting for {', '.join(views)}; Ctrl-C leaves {'it' if len(views) == 1 else 'them'} alone")
         watch = _Watch(home, index, views, stalled_minutes)
         deadline = None if timeout_minutes is None else time.monotonic() + timeout_minutes * 60
         code = watch.wait(deadline)

@@ -117,7 +117,8 @@ def _broken(check: Check, told: str) -> Finding:
 
 def _end(one: _Running) -> None:
     os.close(one.reader)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(one.pid, signal.SIGKILL)
+    for end in (os.killpg, os.kill):  # the latter for one that has not come to lead a group yet
+        with suppress(ProcessLookupError, PermissionError):
+            end(one.pid, signal.SIGKILL)
     with suppress(ChildProcessError):
         os.waitpid(one.pid, os.WNOHANG)  # one that hangs in the kernel is not waited for

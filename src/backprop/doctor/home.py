@@ -24,7 +24,7 @@ from backprop.views import human
 _TRIAL_BYTES = 65_536
 _SKEW_S = 2.0  # file times are coarse on some file systems
 _INDEX_LOOK_S = 5.0
-_ELSEWHERE = "set BACKPROP_HOME to a folder on a local disk; checkpoints may stay where they are."
+_ELSEWHERE = "Set BACKPROP_HOME to a folder on a local disk; checkpoints may stay where they are."
 
 _NETWORK = {
     *("9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs"),
@@ -83,7 +83,7 @@ def file_system() -> Iterator[Finding]:
             f"{path} is on a network file system ({mount.kind}, {mount.source}): file locks decide who runs a run and "
             "SQLite keeps the index; both are slow there, and fail where the server or a mount option keeps no locks"
         )
-        yield note("file system", told, f"Better: {_ELSEWHERE}")
+        yield note("file system", told, _ELSEWHERE)
     elif mount.kind in _IN_MEMORY:
         yield note("file system", f"{path} is in memory ({mount.kind}): runs are gone after a restart", _ELSEWHERE)
     elif mount.kind == "overlay" and mount.point == "/":
@@ -145,9 +145,9 @@ def locks() -> Iterator[Finding]:
     if is_locked:
         yield ok("locks", "a locked file is locked for others")
     else:
-        yield problem("locks", f"file locks do not work in {home}: two could run one run", _ELSEWHERE.capitalize())
+        yield problem("locks", f"file locks do not work in {home}: two could run one run", _ELSEWHERE)
     if (wrong := _sqlite_problem(home)) is not None:
-        yield problem("sqlite", f"does not work in {home}: {wrong}", _ELSEWHERE.capitalize())
+        yield problem("sqlite", f"does not work in {home}: {wrong}", _ELSEWHERE)
     if abs(skew_s) > _SKEW_S:
         told = f"the clock of the file system in {home} differs from this machine's by {skew_s:+.0f} s"
         yield note("clock", told, "Set both by NTP: a dead session's length is told from file times.")

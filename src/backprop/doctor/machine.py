@@ -95,14 +95,17 @@ def hard_limit() -> Iterator[Finding]:
 def user_limits() -> Iterator[Finding]:
     """What `ulimit` takes from a trainer."""
     found = []
-    for name, what, few in (
-        ("RLIMIT_NOFILE", "open files", _FEW_FILES),
-        ("RLIMIT_NPROC", "processes and threads", _FEW_PROCESSES),
+    for name, flag, what, few in (
+        ("RLIMIT_NOFILE", "n", "open files", _FEW_FILES),
+        ("RLIMIT_NPROC", "u", "processes and threads", _FEW_PROCESSES),
     ):
         soft, hard = resource.getrlimit(getattr(resource, name))
         if soft != resource.RLIM_INFINITY and soft < few:
-            advice = f"ulimit -{'n' if name == 'RLIMIT_NOFILE' else 'u'} {few if _allows(hard, few) else hard}"
-            found.append(note("limits", f"only {soft} {what}: data loaders may fail", f"Raise it: {advice}"))
+            may_raise = hard == resource.RLIM_INFINITY or hard >= few
+            advice = (
+                f"Raise it: ulimit -{flag} {few}" if may_raise else f"{hard} is the hard limit: ask whoever set it."
+            )
+            found.append(note("limits", f"only {soft} {what}: data loaders may fail", advice))
     for name, flag, what in (
         ("RLIMIT_CPU", "t", "the kernel kills a trainer after {} s of CPU time"),
         ("RLIMIT_FSIZE", "f", "no file may be larger than {} bytes: checkpoints are cut off"),
@@ -112,10 +115,6 @@ def user_limits() -> Iterator[Finding]:
         if soft != resource.RLIM_INFINITY:
             found.append(problem("limits", what.format(soft), f"Lift it: ulimit -{flag} unlimited"))
     yield from found or [ok("limits", f"{_open_files()} open files, no limit on CPU time, file size and memory")]
-
-
-def _allows(hard: int, wanted: int) -> bool:
-    return hard == resource.RLIM_INFINITY or hard >= wanted
 
 
 def _open_files() -> str:
