@@ -1,5 +1,6 @@
 """wait: until runs have ended."""
 
+import fcntl
 import json
 import os
 import signal
@@ -68,6 +69,17 @@ def test_sessions_that_follow_one_another_are_waited_for(runs: Runs):
     runs.call("run", "train.py", "-d", "--run-id", "a", "-m", "0.01", "--grace", "0.2", "--sessions", "3")
     runs.call("wait", "a")
     assert len(runs.document("a")["sessions"]) == 3
+
+
+def test_a_run_that_somebody_answers_for_has_not_ended(runs: Runs):
+    """Between two sessions nothing is going on, but the supervisor's lock says that more is to come."""
+    (runs.work / "go").touch()
+    start_held(runs, "a")
+    assert runs.call("wait", "a").returncode == 0
+    with (runs.rundir("a") / "journal.jsonl").open("rb") as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)
+        assert runs.call("wait", "a", "--timeout", "0.001").returncode == 124
+    assert runs.call("wait", "a", "--timeout", "1").returncode == 0
 
 
 def test_a_run_whose_supervisor_is_killed_has_ended(runs: Runs):
