@@ -8,23 +8,22 @@ INSTALLED := $(VENV)/.installed
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 
-.PHONY: demo test frameworks exports check lint bench clean
-.PHONY: demo test frameworks browser screenshots check lint bench clean
+.PHONY: demo test frameworks exports browser screenshots check lint bench clean
 
 demo: $(INSTALLED)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
 
 # those that bring the machine to its limits run alone; the others mostly wait, so that several share a core
-test: $(INSTALLED)  ## all tests but those that need a framework or a browser
+test: $(INSTALLED)  ## all tests but those that need a framework, a library or a browser
 	$(BIN)/python -m pytest tests/faults
-	$(BIN)/python -m pytest -n 4 --ignore tests/frameworks --ignore tests/exports --ignore tests/faults
-	$(BIN)/python -m pytest -n 4 --ignore tests/frameworks --ignore tests/browser --ignore tests/faults
+	$(BIN)/python -m pytest -n 4 $(addprefix --ignore tests/,faults frameworks exports browser)
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 2 tests/frameworks
 
 exports: $(EXPORTS)/.installed  ## tests with TensorBoard, MLflow, W&B, pyarrow, pandas and polars
 	$(EXPORTS)/bin/python -m pytest -n 2 tests/exports
+
 browser: $(INSTALLED) $(VENV)/.browser  ## tests of the page in a real Chromium (Debian: chromium, chromium-driver)
 	$(BIN)/python -m pytest -n 2 tests/browser
 

@@ -24,7 +24,6 @@ MAY_IMPORT = {
     "supervisor": {"cgroups"},
     "store": set(),
     "query": {"store"},
-    "views": {"orders", "query"},
     "rows": {"query"},
     "extras": set(),
     "exports": {"extras", "query", "rows", "store", "views"},
