@@ -32,6 +32,7 @@ __all__ = [
     "points",
     "runs",
     "sparkline_values",
+    "usually_descends",
 ]
 
 # words of a metric's name, as people write them; what is not here is better the smaller it is
@@ -79,6 +80,11 @@ def runs(index: Index, wanted: Wanted = Wanted()) -> list[RunView]:  # noqa: B00
 def count(index: Index, wanted: Wanted = Wanted()) -> int:  # noqa: B008
     """How many runs are wanted, whatever the limit."""
     return int(index.rows(*search.count_statement(wanted, is_greater_better))[0][0])
+
+
+def usually_descends(sort: str) -> bool:
+    """Whether a key to sort by comes greatest first unless told otherwise, as newest and best do."""
+    return search.usually_descends(sort, is_greater_better)
 
 
 def is_greater_better(name: str) -> bool:

@@ -53,6 +53,66 @@ def test_list_can_be_filtered_sorted_and_cut(three: Runs):
     assert "2 of 3 runs" in three.call("list", "--limit", "2").stderr
 
 
+def test_list_can_be_turned_round(three: Runs):
+    """--sort -KEY and --reverse say the same, and both together nothing."""
+    assert listed(three, "--sort", "-loss") == ["b", "a", "c"]
+    assert listed(three, "--sort", "loss", "--reverse") == ["b", "a", "c"]
+    assert listed(three, "--sort", "-loss", "--reverse") == ["c", "a", "b"]
+    assert listed(three, "--reverse") == ["a", "b", "c"]
+
+
+def test_list_takes_a_filter(three: Runs):
+    """Conditions that must all hold, in one --filter or several."""
+    assert listed(three, "--filter", "status=completed loss>2.5") == ["b"]
+    assert listed(three, "--filter", "status=completed", "--filter", "best.loss<2.5") == ["a"]
+    assert listed(three, "--filter", 'name="my best"') == ["b"]
+    done = three.call("list", "--filter", "loss")
+    assert done.returncode == 2
+    assert "'loss' is not allowed" in done.stderr
+
+
+def test_list_shows_the_metric_that_was_asked_for(runs: Runs):
+    """Its last and its best value; by default the loss, whatever its usual name."""
+    runs.script(
+        'for n, v in enumerate((3.5, 1.25, 2.5)): print(json.dumps({"step": n, "train_loss": v, "acc": v / 10}))'
+    )
+    runs.call("run", "train.py")
+    heading, row = runs.call("list").stdout.splitlines()
+    assert re.search(r"train_loss +BEST", heading)
+    assert re.search(r" 2\.5 +1\.25 ", row)
+    assert "0.35" in runs.call("list", "--metric", "acc").stdout
+    assert "There are: acc, train_loss" in runs.call("list", "--metric", "ac").stderr
+    assert "There are: acc, train_loss" in runs.call("list", "--sort", "ac").stderr
+
+
+def test_a_pipe_gets_every_word_and_no_drawings(three: Runs):
+    """All columns, no symbol, no sparkline, whatever the width of a terminal somewhere else."""
+    text = three.call("list", COLUMNS="40").stdout
+    assert text.splitlines()[0].split() == [
+        "RUN", "NAME", "STATUS", "AGE", "TIME", "STEP", "loss", "BEST", "WHY", "SCRIPT",
+    ]  # fmt: skip
+    assert text.isascii()
+    assert "exit code 1" in text
+
+
+@pytest.mark.parametrize("columns", [30, 80, 200])
+def test_list_fits_into_the_terminal(three: Runs, columns: int):
+    """No line is wider; what matters most is there even in a narrow one."""
+    shown = in_terminal(three, "list", columns=columns)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert all(len(line) <= columns for line in plain.splitlines())
+    assert "✗ failed" in plain
+    assert ("exit code 1" in plain) == (columns == 200)
+
+
+def test_a_terminal_without_block_characters_gets_plain_ones(three: Runs):
+    """In a C locale the table is ASCII; with NO_COLOR it has no escape sequences either."""
+    three.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "NO_COLOR": "1"}
+    shown = in_terminal(three, "list", columns=200)
+    assert shown.isascii()
+    assert "\x1b" not in shown
+
+
 def test_an_unknown_status_is_an_error(runs: Runs):
     """A typo does not look like an empty list."""
     done = runs.call("list", "--status", "finished")

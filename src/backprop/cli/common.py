@@ -1,6 +1,7 @@
 """What several commands need: the home, a run by the word the user typed, and a voice."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,15 @@ import click
 
 from backprop import lookup
 from backprop.errors import UsageError
+from backprop.records import RunView
 from backprop.store.index import Index
 from backprop.store.rundir import Home
 
 if TYPE_CHECKING:
     from backprop.views.machine import Occupancy
+
+_NAMES_TOLD = 12
+_NAME_WIDTH = 40
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 
@@ -43,6 +48,18 @@ def read_occupancy(home: Home) -> "Occupancy":
         taken=tuple(ticket for ticket in tickets if ticket.is_running),
         queue=tuple(ticket for ticket in tickets if not ticket.is_running),
     )
+
+
+def metrics_message(views: Sequence[RunView]) -> str:
+    """Which metrics these runs have, for whoever asked for another one."""
+    from backprop import query
+    from backprop.views.screen import cut
+
+    names = query.metric_names(views)
+    if not names:
+        return "They have no metrics: a script reports them as JSON lines, see the README."
+    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+    return f"There are: {', '.join(cut(name, _NAME_WIDTH) for name in names[:_NAMES_TOLD])}{more}."
 
 
 def working_folder() -> Path:

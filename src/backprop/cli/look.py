@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,19 @@ import click
 
 from backprop import query
 from backprop.cli import completing
-from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, read_occupancy, say, working_folder
+from backprop.cli.common import (
+    find_run,
+    is_valid,
+    json_option,
+    metrics_message,
+    open_caught_up,
+    read_occupancy,
+    say,
+    working_folder,
+)
 from backprop.errors import NoSuchRunError, UsageError
 from backprop.query import SORT_KEYS
-from backprop.records import Run, Status
+from backprop.records import Run, RunView, Status
 from backprop.store.index import Index
 from backprop.store.rundir import Home, RunDir
 
@@ -33,37 +42,70 @@ _COPY_BYTES = 1 << 16
     shell_complete=completing.statuses,
     help="Only runs of this status; may be given again.",
 )
+@click.option("--filter", "filters", multiple=True, help="Such as 'status=completed lr>1e-4 name~digits'.")
 @click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many; 0: all.")
 @click.option(
     "--sort",
     default="created",
     shell_complete=completing.sort_keys,
-    help=f"{', '.join(SORT_KEYS)}, or a metric (best first) or parameter.",
+    help=f"{', '.join(SORT_KEYS)}, or a metric (best first) or parameter. -KEY: the other way round.",
 )
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option("--metric", shell_complete=completing.metrics, help="Show this metric; else the loss of each run.")
 @json_option
-def list_runs(*, statuses: tuple[str, ...], limit: int, sort: str, as_json: bool) -> None:
+def list_runs(
+    *,
+    statuses: tuple[str, ...],
+    filters: tuple[str, ...],
+    limit: int,
+    sort: str,
+    reverse: bool,
+    metric: str | None,
+    as_json: bool,
+) -> None:
     """Show runs, newest first."""
     allowed = [member.value for member in Status]
     for wanted in statuses:
         if wanted not in allowed:
             raise UsageError(f"--status {wanted!r} is not allowed: {', '.join(allowed)}.")
+    key = sort.removeprefix("-")
+    asked = query.Wanted(
+        statuses=statuses,
+        conditions=query.parse_filter(" ".join(filters)),
+        sort=key,
+        is_descending=query.usually_descends(key) != (reverse != (key != sort)),
+        limit=limit or None,
+    )
+    now = datetime.now(timezone.utc)
     with open_caught_up(Home.from_environment()) as index:
-        asked = query.Wanted(statuses=statuses, sort=sort, limit=limit or None)
         views = query.runs(index, asked)
         total = query.count(index, asked)
-    now = datetime.now(timezone.utc)
-    if as_json:
-        from backprop.views import document
+        if as_json:
+            from backprop.views import document
 
-        print(document.encode([document.run_document(view, now, is_valid) for view in views]))
-    elif views:
-        from backprop.views import tables
+            print(document.encode([document.run_document(view, now, is_valid) for view in views]))
+        elif views:
+            from backprop.views import tables
 
-        print(tables.runs_table(views, now), end="")
-    else:
-        say("no runs yet; start one: backprop run train.py" if not statuses else "no such runs.")
+            print(tables.runs_table(views, now, metric=metric, values=partial(query.sparkline_values, index)), end="")
+    if not views and not as_json:
+        say("no such runs." if statuses or filters else "no runs yet; start one: backprop run train.py")
+    _say_what_nobody_has(views, key, metric)
     if len(views) < total:
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")
+
+
+def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None) -> None:
+    """A typo in a metric's name would look like a run without it."""
+    if not views:
+        return
+    known = metrics_message(views)
+    if metric is not None and not any(metric in view.summaries for view in views):
+        say(f"none of these runs has a metric {metric!r}. {known}")
+    name = key.partition(".")[2] if key.startswith(("param.", "metric.", "best.")) else key
+    # whoever has what is sorted by comes first
+    if key not in SORT_KEYS and name not in views[0].summaries and name not in views[0].params:
+        say(f"no run has a metric or parameter {name!r} to sort by: newest first. {known}")
 
 
 @click.command()
@@ -74,7 +116,7 @@ def status(*, run: str | None, as_json: bool) -> None:
 
     RUN is an id, a unique beginning of one, a unique name, or 'last'.
     """
-    from backprop.views import document, machine, tables
+    from backprop.views import details, document, machine
 
     home = Home.from_environment()
     now = datetime.now(timezone.utc)
@@ -84,7 +126,7 @@ def status(*, run: str | None, as_json: bool) -> None:
             if as_json:
                 print(document.encode(document.run_document(view, now, is_valid)))
             else:
-                print(tables.run_details(view, now, is_valid, _notified(home.rundir(view.run.spec.id))), end="")
+                print(details.run_details(view, now, is_valid, _notified(home.rundir(view.run.spec.id))), end="")
             return
         going_on = query.runs(index, query.Wanted(statuses=tuple(s.value for s in Status if not s.is_final)))
     from backprop import config

@@ -90,13 +90,22 @@ def count_statement(wanted: Wanted, is_greater_better: IsGreaterBetter) -> State
     return f"SELECT count(*) FROM runs{where}", values  # noqa: S608
 
 
+def usually_descends(sort: str, is_greater_better: IsGreaterBetter) -> bool:
+    """Whether a key sorts greatest first unless told otherwise."""
+    if sort in _SORT_COLUMNS:
+        return _SORT_COLUMNS[sort][1]
+    kind, name = _kind(sort)
+    return kind != "param" and is_greater_better(name)
+
+
 def _order(wanted: Wanted, is_greater_better: IsGreaterBetter) -> tuple[str, str, list[Any]]:
+    is_descending = wanted.is_descending
+    if is_descending is None:
+        is_descending = usually_descends(wanted.sort, is_greater_better)
+    way = "DESC" if is_descending else "ASC"
     if wanted.sort in _SORT_COLUMNS:
-        column, usually_descends = _SORT_COLUMNS[wanted.sort]
-        way = "DESC" if _chosen(wanted.is_descending, usually_descends) else "ASC"
-        return "", f"{column} {way} NULLS LAST, ", []
+        return "", f"{_SORT_COLUMNS[wanted.sort][0]} {way} NULLS LAST, ", []
     kind, name = _kind(wanted.sort)
-    way = "DESC" if _chosen(wanted.is_descending, kind != "param" and is_greater_better(name)) else "ASC"
     column = _extreme(name, is_greater_better) if kind == "best" else "last"
     # a metric and a parameter of the same name: the metric is what changes
     return (
@@ -104,10 +113,6 @@ def _order(wanted: Wanted, is_greater_better: IsGreaterBetter) -> tuple[str, str
         f"{column} {way} NULLS LAST, number {way} NULLS LAST, text {way} NULLS LAST, ",
         [None if kind == "param" else name, name if kind in {"", "param"} else None],
     )
-
-
-def _chosen(asked: bool | None, usual: bool) -> bool:
-    return usual if asked is None else asked
 
 
 def _where(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:

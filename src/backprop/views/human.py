@@ -52,4 +52,6 @@ def number(value: float | None) -> str:
 
 def printable(text: str) -> str:
     """The text on one line, with what a terminal would obey shown as it is written in Python."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -1,12 +1,12 @@
 """The machine as a person wants to see it: how full it is, who holds the slots, who waits and for what."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
 from backprop.records import Gpu, Limits, Record, RunView, Snapshot, Ticket
 from backprop.views import human
-from backprop.views.tables import aligned, runs_table
+from backprop.views.screen import aligned, stdout_screen
+from backprop.views.tables import runs_table
 
 _BAR_WIDTH = 20
 _BLOCKS = ("█", "░")
@@ -101,14 +101,6 @@ def _free(free: int | None, total: int | None) -> str:
 
 def _bar(share: float | None) -> str:
     """How full something is; empty when that is not known."""
-    full, empty = _BLOCKS if _can_draw() else _PLAIN_BLOCKS
+    full, empty = _BLOCKS if stdout_screen().has_blocks else _PLAIN_BLOCKS
     filled = round(min(1.0, max(0.0, share or 0.0)) * _BAR_WIDTH)
     return full * filled + empty * (_BAR_WIDTH - filled)
-
-
-def _can_draw() -> bool:
-    try:
-        "".join(_BLOCKS).encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
