@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "starter": {"config"},
     "provenance": set(),
     "checkpoints": set(),
+    "codediff": set(),
     "governor": {"cgroups"},
     "supervisor": {"cgroups"},
     "store": set(),

@@ -5,13 +5,15 @@ and store/search.py for how a filter becomes a statement.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 from backprop.errors import UsageError
 from backprop.records import MetricSummary, RunView
-from backprop.store import curves, search
+from backprop.store import curves, journal, search
 from backprop.store.curves import Axis, Curve, Point
 from backprop.store.index import Index
+from backprop.store.rundir import RunDir
 from backprop.store.search import SORT_KEYS, Condition, Wanted
 
 __all__ = [
@@ -21,10 +23,13 @@ __all__ = [
     "Curve",
     "Point",
     "Wanted",
+    "at_step",
     "best",
     "count",
     "curve",
+    "gpu_counts",
     "is_greater_better",
+    "is_quality",
     "main_metric",
     "metric_names",
     "notes",
@@ -32,6 +37,7 @@ __all__ = [
     "points",
     "runs",
     "sparkline_values",
+    "twin",
     "usually_descends",
 ]
 
@@ -40,8 +46,17 @@ _GREATER_IS_BETTER = re.compile(
     r"acc|accuracy|ap|auc|auprc|auroc|bleu|correlation|dice|f1|fscore|hits?|iou|jaccard|kappa|map|mcc|meteor|miou|mrr"
     r"|ndcg|precision|psnr|r2|recall|returns?|rewards?|rouge|score|sensitivity|specificity|ssim|throughput|top\d|win|winrate"
 )
+# what is neither better the greater nor the smaller it is
+_NO_QUALITY = re.compile(
+    r"batch|beta|count|epochs?|iter|iteration|lr|momentum|norm|num|rate|samples|size|steps?|time|tokens|total"
+)
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
 _LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "loss/train", "train-loss", "training/loss")
+_TRAINING = re.compile(r"^(train|training)[_/.-]|[_/.-](train|training)$")
+_HELD_OUT = re.compile(
+    r"^(val|valid|validation|eval|evaluation|dev|test)[_/.-]|[_/.-](val|valid|validation|eval|dev|test)$"
+)
+_WIDER = 16
 _CONDITION = re.compile(r"(?P<name>[^\s=!<>~]+)(?P<operator>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _ITEM = re.compile(r"""\s+|(?P<quoted>(?:[^\s"']|"[^"]*"|'[^']*')+)|(?P<stray>.)""", re.DOTALL)
 
@@ -89,14 +104,26 @@ def usually_descends(sort: str) -> bool:
 
 def is_greater_better(name: str) -> bool:
     """Whether a metric is better the greater it is, as far as its name tells: accuracy, f1, reward, ..."""
-    words = [word.lower() for word in _WORD.findall(name)]
+    words = _words(name)
     if "loss" in words or "error" in words:
         return False
     return any(_GREATER_IS_BETTER.fullmatch(known) for word in words for known in (word, word.rstrip("0123456789")))
 
 
+def is_quality(name: str) -> bool:
+    """Whether a metric tells how good a run is, as far as its name tells: not lr, epoch, grad_norm, total_steps."""
+    words = _words(name)
+    return bool({"loss", "error"}.intersection(words)) or not any(map(_NO_QUALITY.fullmatch, words))
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)]
+
+
 def best(name: str, summary: MetricSummary) -> tuple[float, int] | None:
-    """The best value of a metric and the step it was reached at; None when no value is finite."""
+    """The best value of a metric and the step it was reached at; None when no value is finite, or none is better."""
+    if not is_quality(name):
+        return None
     value, step = (
         (summary.greatest, summary.greatest_step) if is_greater_better(name) else (summary.least, summary.least_step)
     )
@@ -148,6 +175,40 @@ def notes(index: Index, view: RunView, limit: int) -> list[tuple[str, str]]:
         (view.run.spec.id, limit),
     )
     return [(kind, text) for kind, text in reversed(rows)]
+
+
+def at_step(index: Index, view: RunView, metric: str, step: int) -> tuple[int, float] | None:
+    """The last point of a metric at this step or before it; None when there is none."""
+    summary = view.summaries.get(metric)
+    if summary is None:
+        return None
+    near, reach = min(step, summary.last_step), 0
+    while True:  # a curve of ten million points is not read for one of them
+        begin = near - reach if reach <= near else None
+        found = curve(index, view, metric, begin=begin, end=step)
+        if len(found.xs):
+            last = max(range(len(found.xs)), key=lambda place: (found.xs[place], place))
+            return int(found.xs[last]), found.ys[last]
+        if begin is None:
+            return None
+        reach = reach * _WIDER + 1
+
+
+def gpu_counts(view: RunView) -> dict[int, int | None]:
+    """Session -> how many GPUs it was given; None, or not there: nobody knows. Reads the run's journal."""
+    try:
+        entries, _ = journal.read(RunDir(Path(view.run_dir)).journal_path)
+    except OSError:  # removed meanwhile, or not ours to read: then it is not known
+        return {}
+    return journal.gpu_counts(entries)
+
+
+def twin(name: str, names: Collection[str]) -> str | None:
+    """The same metric on held-out data, by any of the usual names: val_loss for loss, eval/loss for train/loss."""
+    core = _TRAINING.sub("", name)
+    if _HELD_OUT.sub("", name) != name:
+        return None
+    return next((other for other in names if _HELD_OUT.sub("", other) == core != other), None)
 
 
 def metric_names(views: Sequence[RunView]) -> list[str]:

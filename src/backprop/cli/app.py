@@ -17,6 +17,7 @@ _COMMANDS = {
     "resume": ("run", "resume"),
     "list": ("look", "list_runs"),
     "status": ("look", "status"),
+    "compare": ("compare", "compare"),
     "logs": ("look", "logs"),
     "wait": ("wait", "wait"),
     "ui": ("ui", "ui"),

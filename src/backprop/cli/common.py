@@ -50,6 +50,12 @@ def read_occupancy(home: Home) -> "Occupancy":
     )
 
 
+def find_runs(index: Index, words: Sequence[str]) -> list[RunView]:
+    """The runs that these words name, each once, in their order. Raises NoSuchRunError or UsageError."""
+    views = {view.run.spec.id: view for view in (find_run(index, word) for word in words)}
+    return list(views.values())
+
+
 def metrics_message(views: Sequence[RunView]) -> str:
     """Which metrics these runs have, for whoever asked for another one."""
     from backprop import query

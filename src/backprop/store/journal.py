@@ -300,6 +300,19 @@ class Journal:
         return entries
 
 
+def gpu_counts(entries: Iterable[Entry]) -> dict[int, int | None]:
+    """Session -> how many GPUs it was given; None: nobody knows what its trainer found."""
+    counts: dict[int, int | None] = {}
+    admitted: Admitted | None = None
+    for entry in entries:
+        if isinstance(entry, Admitted):
+            admitted = entry
+        elif isinstance(entry, SessionStarted):
+            counts[entry.session] = None if admitted is None or admitted.gpus is None else len(admitted.gpus)
+            admitted = None
+    return counts
+
+
 def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
     """The run that these entries tell of. Pure; any sequence of entries gives a run.
 

@@ -7,11 +7,13 @@ from typing import Any
 from backprop.protocol import json_safe
 from backprop.records import RunView
 
-MISSING = "-"  # a run that does not have it
+ABSENT = object()  # in place of a value, for a run that does not have the parameter
 
 
 def text(value: Any) -> str:
-    """A parameter's value: texts without quotes, everything else as JSON writes it."""
+    """A parameter's value: texts without quotes, everything else as JSON writes it; "-" for ABSENT."""
+    if value is ABSENT:
+        return "-"
     return value if isinstance(value, str) else json.dumps(json_safe(value), ensure_ascii=False)
 
 

@@ -76,6 +76,8 @@ def _character_cells(character: str) -> int:
 
 def cut(text: str, width: int, ellipsis: str = "…") -> str:
     """The text as it can be printed on one line, in at most `width` columns; however long it is, at once."""
+    if len(text) <= width and text.isascii() and text.isprintable():
+        return text
     beginning = text[: 4 * width + 16]  # a few more than fit, for combining characters
     shown = human.printable(beginning)
     if len(beginning) == len(text) and cells(shown) <= width:

@@ -149,7 +149,7 @@ def _sparklines(rows: Sequence[_Row], values: Values, screen: Screen) -> list[Ce
 def _param_columns(views: Sequence[RunView]) -> Iterator[Column]:
     """Parameters that tell these runs apart, as far as there is room."""
     for place, name in enumerate(params.differing(views)[:_PARAM_COLUMNS]):
-        cells = [Cell(params.text(view.params[name])) if name in view.params else _NONE for view in views]
+        cells = [Cell(params.text(view.params.get(name, params.ABSENT))) for view in views]
         is_text = any(isinstance(view.params.get(name), str) for view in views)
         yield Column(name, cells, 11 + place, "left" if is_text else "right", _PARAM_WIDTH)
 

@@ -1,0 +1,134 @@
+"""The command that sets runs side by side: compare."""
+
+import sys
+from datetime import datetime, timezone
+
+import click
+
+from backprop import query
+from backprop.cli.common import find_runs, json_option, metrics_message, open_caught_up, say
+from backprop.codediff import Code, Difference, difference
+from backprop.errors import UsageError
+from backprop.records import RunView
+from backprop.store.index import Index
+from backprop.store.rundir import Home
+from backprop.views import params
+from backprop.views.compare import Comparison, comparison_table, side
+from backprop.views.screen import cut, stdout_screen
+
+_METRICS_SHOWN = 8  # of more, the rest when asked
+_NAMES_TOLD = 5
+_NAME_WIDTH = 20
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Only this metric; may be given again.")
+@click.option("--at", type=click.IntRange(min=0), metavar="STEP", help="Also the metrics as they were at this step.")
+@click.option("--all", "with_all", is_flag=True, help="Also what is the same in all runs, and every metric.")
+@click.option("--diff", is_flag=True, help="How the code of two runs differs, as a patch.")
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one row a run.")
+def compare(
+    *,
+    runs: tuple[str, ...],
+    metrics: tuple[str, ...],
+    at: int | None,
+    with_all: bool,
+    diff: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Set runs side by side: what differs, and what is best."""
+    if as_csv and (as_json or diff):
+        raise UsageError("--csv stands alone: not with --json or --diff.")
+    home = Home.from_environment()
+    now = datetime.now(timezone.utc)
+    with open_caught_up(home) as index:
+        views = find_runs(index, runs)
+        if len(views) < 2:
+            raise UsageError(f"compare needs two runs or more, not {len(views)}.")
+        if diff and len(views) != 2:
+            raise UsageError(f"--diff compares the code of two runs, not of {len(views)}.")
+        chosen = _chosen_metrics(views, metrics)
+        is_short = not (as_json or as_csv or with_all or metrics)
+        shown = chosen[:_METRICS_SHOWN] if is_short else chosen
+        comparison = Comparison(
+            sides=tuple(side(view, now, _values_at(index, view, shown, at)) for view in views),
+            metrics=tuple(shown),
+            params=tuple(params.names(views) if with_all else params.differing(views)),
+            at_step=at,
+            with_all=with_all,
+        )
+    found = difference(*(_code(home, view) for view in views)) if diff else None
+    if as_json:
+        _print_json(comparison, found)
+    elif as_csv:
+        from backprop.views.compare_data import comparison_rows
+        from backprop.views.csv_text import csv_lines
+
+        sys.stdout.writelines(csv_lines(comparison_rows(comparison)))
+    elif found is not None:
+        _print_patch(found)
+    else:
+        table = comparison_table(comparison, now)
+        print(table.text, end="")
+        if table.left_out:
+            more = ", ..." if len(table.left_out) > _NAMES_TOLD else ""
+            names = ", ".join(cut(name, _NAME_WIDTH) for name in table.left_out[:_NAMES_TOLD])
+            say(f"no room for {len(table.left_out)} columns ({names}{more}): --csv and --json have all.")
+        if len(shown) < len(chosen):
+            say(f"{len(chosen) - len(shown)} more metrics: --all shows them, --metric NAME one.")
+
+
+def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
+    """The main metric first, then its twin on held-out data, then the others. Raises UsageError."""
+    names = query.metric_names(views)
+    unknown = [name for name in asked if name not in names]
+    if unknown:
+        raise UsageError(f"none of these runs has a metric {unknown[0]!r}. {metrics_message(views)}")
+    if asked:
+        return list(dict.fromkeys(asked))
+    mains = list(dict.fromkeys(main for view in views if (main := query.main_metric(view)) is not None))
+    twins = [twin for main in mains if (twin := query.twin(main, names)) is not None]
+    return list(dict.fromkeys([*mains, *twins, *names]))
+
+
+def _values_at(index: Index, view: RunView, names: list[str], step: int | None) -> dict[str, tuple[int, float] | None]:
+    return {} if step is None else {name: query.at_step(index, view, name, step) for name in names}
+
+
+def _code(home: Home, view: RunView) -> Code:
+    run, spec = view.run, view.run.spec
+    path = home.rundir(spec.id).patch_path
+    folder = [spec.script.rpartition("/")[0]] if spec.script else []
+    return Code(
+        run_id=spec.id,
+        git=spec.git,
+        patch=path.read_bytes() if path.exists() else None,
+        folders=(*folder, spec.cwd),
+        script_sha256=run.last_session.script_sha256 if run.last_session else None,
+    )
+
+
+def _print_json(comparison: Comparison, found: Difference | None) -> None:
+    from backprop.views import document
+    from backprop.views.compare_data import comparison_document
+
+    told = comparison_document(comparison)
+    if found is not None:
+        told["diff"] = {"patch": found.patch.decode(errors="backslashreplace"), "notes": found.notes}
+    print(document.encode(told))
+
+
+def _print_patch(found: Difference) -> None:
+    from backprop.views.diff import shown
+
+    screen = stdout_screen()
+    if screen.is_terminal:
+        print(shown(found.patch, screen), end="")
+    else:  # byte for byte: `git apply` reads it
+        sys.stdout.flush()
+        sys.stdout.buffer.write(found.patch)
+    for note in found.notes:
+        say(note)
