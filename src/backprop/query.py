@@ -11,7 +11,7 @@ from pathlib import Path
 from backprop.errors import UsageError
 from backprop.records import MetricSummary, RunView
 from backprop.store import curves, journal, search
-from backprop.store.curves import Axis, Curve, Point
+from backprop.store.curves import Axis, Curve, Point, reduced
 from backprop.store.index import Index
 from backprop.store.rundir import RunDir
 from backprop.store.search import SORT_KEYS, Condition, Wanted
@@ -28,6 +28,7 @@ __all__ = [
     "count",
     "curve",
     "gpu_counts",
+    "is_best_superseded",
     "is_greater_better",
     "is_quality",
     "main_metric",
@@ -35,6 +36,7 @@ __all__ = [
     "notes",
     "parse_filter",
     "points",
+    "reduced",
     "runs",
     "sparkline_values",
     "twin",
@@ -128,6 +130,15 @@ def best(name: str, summary: MetricSummary) -> tuple[float, int] | None:
         (summary.greatest, summary.greatest_step) if is_greater_better(name) else (summary.least, summary.least_step)
     )
     return None if value is None or step is None else (value, step)
+
+
+def is_best_superseded(index: Index, view: RunView, name: str) -> bool:
+    """Whether the best value is one that a later session trained again, so that no curve shows it."""
+    summary = view.summaries.get(name)
+    found = best(name, summary) if summary is not None else None
+    if found is None or len(view.run.sessions) < 2:
+        return False
+    return found[0] not in curve(index, view, name, begin=found[1], end=found[1]).ys
 
 
 def main_metric(view: RunView) -> str | None:

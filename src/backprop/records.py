@@ -240,6 +240,7 @@ class MetricSummary(Record, frozen=True):
     least_step: int | None = None
     greatest: float | None = None
     greatest_step: int | None = None
+    missing: int = 0  # of the points, those that are not finite
 
 
 class RunView(Record, frozen=True):

@@ -157,7 +157,7 @@ def test_no_such_run_is_exit_code_3(runs: Runs, command: str):
 def test_status_of_a_run_shows_it_in_full(three: Runs):
     """Command, Python, time, metrics, sessions."""
     text = three.call("status", "b").stdout
-    for word in ("my best", "completed", "train.py", "loss=3", "session 1", str(three.rundir("b"))):
+    for word in ("my best", "completed", "train.py", "best 3 at step 1", "session 1", str(three.rundir("b"))):
         assert word in text
 
 

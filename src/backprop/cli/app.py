@@ -18,6 +18,7 @@ _COMMANDS = {
     "list": ("look", "list_runs"),
     "status": ("look", "status"),
     "compare": ("compare", "compare"),
+    "plot": ("plot", "plot"),
     "logs": ("look", "logs"),
     "wait": ("wait", "wait"),
     "ui": ("ui", "ui"),

@@ -126,7 +126,15 @@ def status(*, run: str | None, as_json: bool) -> None:
             if as_json:
                 print(document.encode(document.run_document(view, now, is_valid)))
             else:
-                print(details.run_details(view, now, is_valid, _notified(home.rundir(view.run.spec.id))), end="")
+                text = details.run_details(
+                    view,
+                    now,
+                    is_valid,
+                    _notified(home.rundir(view.run.spec.id)),
+                    curves=partial(query.sparkline_values, index),
+                    superseded=[name for name in view.summaries if query.is_best_superseded(index, view, name)],
+                )
+                print(text, end="")
             return
         going_on = query.runs(index, query.Wanted(statuses=tuple(s.value for s in Status if not s.is_final)))
     from backprop import config

@@ -325,6 +325,7 @@ class Index:
                     least_step=_whole(told.least_step),
                     greatest=told.greatest,
                     greatest_step=_whole(told.greatest_step),
+                    missing=told.missing,
                 )
                 for name, told in summaries.items()
             },

@@ -1,17 +1,37 @@
 """One run in full, for people."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
-from backprop.records import RunView
+from backprop import query
+from backprop.records import MetricSummary, RunView
 from backprop.views import human
 from backprop.views.document import IsValid, elapsed_s, session_elapsed_s
-from backprop.views.screen import aligned
+from backprop.views.screen import GAP, Screen, aligned, cells, cut, filled, stdout_screen
+from backprop.views.sparkline import sparkline
+from backprop.views.tables import Values
+
+_NAME_WIDTH = 28
+_SPARKLINE_WIDTH = 16
 
 
-def run_details(view: RunView, now: datetime, is_valid: IsValid, notified: Sequence[str] = ()) -> str:
-    """One run in full. notified: lines of what came of its notifications."""
+def run_details(
+    view: RunView,
+    now: datetime,
+    is_valid: IsValid,
+    notified: Sequence[str] = (),
+    *,
+    curves: Values | None = None,
+    superseded: Collection[str] = (),
+    screen: Screen | None = None,
+) -> str:
+    """One run in full.
+
+    notified: lines of what came of its notifications. curves: what sparklines are drawn from. superseded: the metrics
+    whose best value a later session trained again.
+    """
+    screen = screen or stdout_screen()
     run, spec = view.run, view.run.spec
     last = run.last_session
     rows: list[tuple[str, str]] = [
@@ -31,8 +51,8 @@ def run_details(view: RunView, now: datetime, is_valid: IsValid, notified: Seque
     if view.last_step is not None:
         of = f" of {view.total_steps}" if view.total_steps is not None else ""
         rows.append(("step", f"{view.last_step}{of}"))
-    if view.metrics:
-        rows.append(("metrics", "  ".join(f"{name}={human.number(value)}" for name, value in view.metrics.items())))
+    told_metrics = list(_metrics(view, curves, superseded, screen))
+    rows += [("metrics" if place == 0 else "", told) for place, told in enumerate(told_metrics)]
     if view.note_count:
         rows.append(("notes", str(view.note_count)))
     for session in run.sessions:
@@ -53,4 +73,29 @@ def run_details(view: RunView, now: datetime, is_valid: IsValid, notified: Seque
         rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}"))
     rows += [("notified", line) for line in notified]
     rows.append(("record", view.run_dir))
-    return aligned(rows)
+    return aligned(rows, screen)
+
+
+def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], screen: Screen) -> Iterator[str]:
+    """A line a metric: last and best value, the form of its curve, and what is strange about it."""
+    names = {name: cut(name, _NAME_WIDTH, screen.ellipsis) for name in view.summaries}
+    name_width = max(map(cells, names.values()), default=0)
+    bests = {name: _best(name, summary, superseded) for name, summary in view.summaries.items()}
+    best_width = max(map(len, bests.values()), default=0)
+    draws = screen.is_terminal and curves is not None
+    for name, summary in view.summaries.items():
+        parts = [filled(names[name], name_width), f"{human.number(summary.last):>9}", f"{bests[name]:<{best_width}}"]
+        if draws and curves is not None:
+            drawn = sparkline(curves(view, name, _SPARKLINE_WIDTH), has_blocks=screen.has_blocks)
+            parts.append(f"{drawn:<{_SPARKLINE_WIDTH}}")
+        if summary.missing:
+            parts.append(f"{summary.missing} of {summary.count} not finite")
+        yield GAP.join(parts).rstrip()
+
+
+def _best(name: str, summary: MetricSummary, superseded: Collection[str]) -> str:
+    found = query.best(name, summary)
+    if found is None:
+        return ""
+    again = ", trained again since" if name in superseded else ""
+    return f"best {human.number(found[0])} at step {found[1]}{again}"
