@@ -35,6 +35,7 @@ from backprop.store.journal import (
     StopAsked,
     TrainerLaunched,
     fold,
+    gpu_counts,
     parse,
     read,
 )
@@ -524,3 +525,21 @@ def test_no_bytes_make_reading_fail(data: bytes):
     entries, end = parse(data)
     assert entries == []
     assert end == data.rfind(b"\n") + 1
+
+
+def test_gpus_are_counted_by_session():
+    """By the admission before each; one that nobody knows is None, and a second session needs its own."""
+    entries = [
+        Admitted(at=AT, figures={}, gpus=("GPU-0", "GPU-1")),
+        started(1),
+        ended(1, Status.TIMEBOXED),
+        Admitted(at=AT, figures={}, gpus=("GPU-0",)),
+        Admitted(at=AT, figures={}, gpus=()),
+        started(2),
+        ended(2, Status.TIMEBOXED),
+        Admitted(at=AT, figures={}),
+        started(3),
+        ended(3, Status.TIMEBOXED),
+        started(4),
+    ]
+    assert gpu_counts(entries) == {1: 2, 2: 0, 3: None, 4: None}

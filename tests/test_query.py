@@ -411,3 +411,62 @@ def test_the_metrics_of_several_runs_are_told_by_how_common_they_are(several: In
     index = several
     say(index, "bb", {"step": 1, "loss": 1.0, "aaa": 1})
     assert query.metric_names(query.runs(index)) == ["loss", "acc", "aaa"]
+
+
+def test_the_value_at_a_step_is_the_last_one_until_then(index: Index):
+    """At the step or before it, however far away; None before the first."""
+    index.put_run(made("r"), 1)
+    say(index, "r", *({"step": step, "loss": step / 2} for step in (10, 20, 5000)))
+    view = viewed(index)
+    assert [query.at_step(index, view, "loss", step) for step in (5, 10, 15, 20, 4999, 5000, 10**12)] == [
+        None,
+        (10, 5.0),
+        (10, 5.0),
+        (20, 10.0),
+        (20, 10.0),
+        (5000, 2500.0),
+        (5000, 2500.0),
+    ]
+    assert query.at_step(index, view, "no such metric", 10) is None
+
+
+def test_a_value_that_was_trained_again_is_not_the_one_at_its_step(index: Index):
+    """A later session's value counts; a best one that only an earlier session had is told apart."""
+    index.put_run(made("r", elapsed_s=[1.0, None]), 1)
+    say(index, "r", *({"step": step, "loss": loss} for step, loss in ((1, 3.0), (2, 0.5), (3, 1.0))))
+    assert not query.is_best_superseded(index, viewed(index), "loss")
+    say(index, "r", {"step": 2, "loss": 2.0}, session=2)
+    view = viewed(index)
+    assert query.at_step(index, view, "loss", 3) == (2, 2.0)
+    assert query.is_best_superseded(index, view, "loss")
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "found"),
+    [
+        ("loss", ["lr", "val_loss"], "val_loss"),
+        ("train_loss", ["eval_loss", "train_loss"], "eval_loss"),
+        ("train/loss", ["train/acc", "val/loss", "val/acc"], "val/loss"),
+        ("loss/train", ["loss/val"], "loss/val"),
+        ("val_loss", ["val_loss", "loss"], None),
+        ("loss", ["loss", "lr"], None),
+    ],
+)
+def test_the_twin_of_a_metric(name: str, names: list[str], found: str | None):
+    """The same on held-out data, by its usual names."""
+    assert query.twin(name, names) == found
+
+
+@pytest.mark.parametrize(("name", "is_quality"), [("loss", True), ("val/acc", True), ("loss_total", True), ("my metric", True), ("lr", False), ("epoch", False), ("grad_norm", False), ("total_steps", False), ("learning_rate", False)])  # fmt: skip
+def test_not_every_metric_has_a_best(name: str, is_quality: bool, index: Index):
+    """A learning rate is neither better the smaller nor the greater it is."""
+    assert query.is_quality(name) == is_quality
+    index.put_run(made("r"), 1)
+    say(index, "r", {"step": 1, name: 2.0})
+    assert (query.best(name, viewed(index).summaries[name]) is not None) == is_quality
+
+
+@pytest.mark.parametrize(("key", "descends"), [("created", True), ("name", False), ("loss", False), ("acc", True), ("best.acc", True), ("param.acc", False)])  # fmt: skip
+def test_the_usual_order_of_a_key(key: str, descends: bool):
+    """Newest first, best first, names from A to Z."""
+    assert query.usually_descends(key) == descends

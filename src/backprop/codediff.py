@@ -138,7 +138,9 @@ def _git(
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(extra or {})}
     if objects is not None:
         theirs = Path(folder) / _git(folder, "rev-parse", "--git-path", "objects").decode().strip()
-        environment |= {"GIT_OBJECT_DIRECTORY": str(objects), "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{theirs}"'}
+        # a list with colons in between, unless it is quoted as in C: git(1)
+        quoted = str(theirs).replace("\\", "\\\\").replace('"', '\\"')
+        environment |= {"GIT_OBJECT_DIRECTORY": str(objects), "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
     try:
         done = subprocess.run(
             ["git", "-C", folder, *arguments],

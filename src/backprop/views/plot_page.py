@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
-from backprop.views import human
 from backprop.views.plot import Line, Panel, Plot, notes, spikes, title, x_label, y_span
+from backprop.views.screen import cut
 
 _TEMPLATE_PATH = Path(__file__).with_name("plot_page.html")
 _LIBRARY_PATH = Path(__file__).parent / "web" / "static"
+_NAME_WIDTH = 200  # characters
 _HEIGHT = 380  # pixels of one panel
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
@@ -23,15 +24,15 @@ def page(plot: Plot, height: int | None = None) -> str:
     called = plot.runs[0] if len(plot.runs) == 1 else f"{len(plot.runs)} runs"
     told = f"{', '.join(panel.metric for panel in plot.panels)} · {called}"
     document = {
-        "title": human.printable(told),
-        "runs": [human.printable(run) for run in plot.runs],
+        "title": cut(told, _NAME_WIDTH),
+        "runs": [cut(run, _NAME_WIDTH) for run in plot.runs],
         "x_label": x_label(plot),
         "is_log": plot.is_log,
         "height": height or _HEIGHT,
         "panels": [_panel(plot, panel) for panel in plot.panels],
     }
     parts = {
-        "title": html.escape(human.printable(told)),
+        "title": html.escape(cut(told, _NAME_WIDTH)),
         "plot": _script_safe(msgspec.json.encode(document).decode()),
         "uplot_css": (_LIBRARY_PATH / "uPlot.min.css").read_text(),
         "uplot_js": (_LIBRARY_PATH / "uPlot.esm.js").read_text(),
@@ -50,7 +51,7 @@ def _panel(plot: Plot, panel: Panel) -> dict[str, Any]:
     outside = [] if plot.is_log else spikes(panel, span)
     return {
         "title": title(plot, panel),
-        "notes": [human.printable(note) for note in notes(plot, panel, outside)],
+        "notes": list(notes(plot, panel, outside)),
         "low": span.low,
         "high": span.high,
         "lines": [_line(plot, line) for line in panel.lines],
