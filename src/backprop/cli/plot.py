@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FILE_POINTS = 4000
 _PAGE_POINTS = 20_000  # one can look closer there
-_SMOOTHED_POINTS = 50_000  # of longer curves what is smoothed is a reduced one
+_SMOOTHED_POINTS = 20_000  # of longer curves what is smoothed is a reduced one
 _FORMATS = ("png", "svg", "html")
 
 

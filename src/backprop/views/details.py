@@ -86,7 +86,9 @@ def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], 
     for name, summary in view.summaries.items():
         parts = [filled(names[name], name_width), f"{human.number(summary.last):>9}", f"{bests[name]:<{best_width}}"]
         if draws and curves is not None:
-            drawn = sparkline(curves(view, name, _SPARKLINE_WIDTH), has_blocks=screen.has_blocks)
+            stands_still = summary.least == summary.greatest
+            values = [] if stands_still else curves(view, name, _SPARKLINE_WIDTH)
+            drawn = sparkline(values, has_blocks=screen.has_blocks)
             parts.append(f"{drawn:<{_SPARKLINE_WIDTH}}")
         if summary.missing:
             parts.append(f"{summary.missing} of {summary.count} not finite")
