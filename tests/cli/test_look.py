@@ -81,6 +81,7 @@ def test_list_shows_the_metric_that_was_asked_for(runs: Runs):
     assert re.search(r"train_loss +BEST", heading)
     assert re.search(r" 2\.5 +1\.25 ", row)
     assert "0.35" in runs.call("list", "--metric", "acc").stdout
+    assert "0.35" in runs.call("list", "--sort", "acc").stdout
     assert "There are: acc, train_loss" in runs.call("list", "--metric", "ac").stderr
     assert "There are: acc, train_loss" in runs.call("list", "--sort", "ac").stderr
 

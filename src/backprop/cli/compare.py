@@ -82,7 +82,7 @@ def compare(
 
 
 def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
-    """The main metric first, then its twin on held-out data, then the others. Raises UsageError."""
+    """The main metric first, then its twin on held-out data, then what else tells quality. Raises UsageError."""
     names = query.metric_names(views)
     unknown = [name for name in asked if name not in names]
     if unknown:
@@ -91,7 +91,7 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
         return list(dict.fromkeys(asked))
     mains = list(dict.fromkeys(main for view in views if (main := query.main_metric(view)) is not None))
     twins = [twin for main in mains if (twin := query.twin(main, names)) is not None]
-    return list(dict.fromkeys([*mains, *twins, *names]))
+    return list(dict.fromkeys([*mains, *twins, *filter(query.is_quality, names), *names]))
 
 
 def _values_at(index: Index, view: RunView, names: list[str], step: int | None) -> dict[str, tuple[int, float] | None]:

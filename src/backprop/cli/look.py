@@ -51,7 +51,11 @@ _COPY_BYTES = 1 << 16
     help=f"{', '.join(SORT_KEYS)}, or a metric (best first) or parameter. -KEY: the other way round.",
 )
 @click.option("--reverse", is_flag=True, help="The other way round.")
-@click.option("--metric", shell_complete=completing.metrics, help="Show this metric; else the loss of each run.")
+@click.option(
+    "--metric",
+    shell_complete=completing.metrics,
+    help="Show this metric; else the one it is sorted by, or the loss of each run.",
+)
 @json_option
 def list_runs(
     *,
@@ -87,12 +91,24 @@ def list_runs(
         elif views:
             from backprop.views import tables
 
-            print(tables.runs_table(views, now, metric=metric, values=partial(query.sparkline_values, index)), end="")
+            shown = metric or _sorted_metric(views, key)
+            print(tables.runs_table(views, now, metric=shown, values=partial(query.sparkline_values, index)), end="")
     if not views and not as_json:
         say("no such runs." if statuses or filters else "no runs yet; start one: backprop run train.py")
     _say_what_nobody_has(views, key, metric)
     if len(views) < total:
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")
+
+
+def _sorted_metric(views: Sequence[RunView], key: str) -> str | None:
+    """The metric that runs are sorted by, if they are: it is the one to look at."""
+    name = _sorted_name(key)
+    is_other = key in SORT_KEYS or key.startswith("param.")
+    return name if not is_other and name in views[0].summaries else None
+
+
+def _sorted_name(key: str) -> str:
+    return key.partition(".")[2] if key.startswith(("param.", "metric.", "best.")) else key
 
 
 def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None) -> None:
@@ -102,7 +118,7 @@ def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None)
     known = metrics_message(views)
     if metric is not None and not any(metric in view.summaries for view in views):
         say(f"none of these runs has a metric {metric!r}. {known}")
-    name = key.partition(".")[2] if key.startswith(("param.", "metric.", "best.")) else key
+    name = _sorted_name(key)
     # whoever has what is sorted by comes first
     if key not in SORT_KEYS and name not in views[0].summaries and name not in views[0].params:
         say(f"no run has a metric or parameter {name!r} to sort by: newest first. {known}")
