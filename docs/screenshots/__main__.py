@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.screenshots import page
+from docs.screenshots import page, terminal
 from docs.screenshots.demonstration import Demonstration
 
 IMAGES = Path(__file__).parents[1] / "images"
 VIEWS: dict[str, Callable[[Demonstration, Path], None]] = {
     "ui": page.take,
+    "terminal": terminal.take,
 }
 
 

@@ -5,13 +5,13 @@ import os
 import pty
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-BACKPROP = Path(sys.executable).with_name("backprop")
+from docs.screenshots.demonstration import BACKPROP, Demonstration
+
 _LINES = 40
 # name of the picture -> width of the terminal, and what is typed; of runs that demonstration.py makes
 _SCREENS = {
@@ -23,10 +23,11 @@ _SCREENS = {
 }
 
 
-def take(environment: Mapping[str, str], working_folder: Path, folder: Path) -> None:
+def take(demonstration: Demonstration, folder: Path) -> None:
     """list.svg, list-wide.svg, compare.svg, plot.svg and status.svg."""
     for name, (columns, words) in _SCREENS.items():
-        shown = shown_in_terminal([BACKPROP, *words], columns, _LINES, environment, working_folder)
+        command = [BACKPROP, *words]
+        shown = shown_in_terminal(command, columns, _LINES, demonstration.environment, demonstration.folder)
         save(f"$ backprop {' '.join(words)}\n{shown}", columns, folder / f"{name}.svg", "backprop")
 
 

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 import click
 
 from backprop import query
+from backprop.cli import completing
 from backprop.cli.common import find_runs, json_option, metrics_message, open_caught_up, say
 from backprop.codediff import Code, Difference, difference
 from backprop.errors import UsageError
@@ -22,8 +23,15 @@ _NAME_WIDTH = 20
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
-@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Only this metric; may be given again.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completing.runs)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completing.metrics,
+    help="Only this metric; may be given again.",
+)
 @click.option("--at", type=click.IntRange(min=0), metavar="STEP", help="Also the metrics as they were at this step.")
 @click.option("--all", "with_all", is_flag=True, help="Also what is the same in all runs, and every metric.")
 @click.option("--diff", is_flag=True, help="How the code of two runs differs, as a patch.")

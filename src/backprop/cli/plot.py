@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backprop import query
+from backprop.cli import completing
 from backprop.cli.common import find_runs, metrics_message, open_caught_up, say
 from backprop.errors import UsageError
 from backprop.query import Axis, Curve
@@ -25,9 +26,14 @@ _FORMATS = ("png", "svg", "html")
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completing.runs)
 @click.option(
-    "-y", "metrics", multiple=True, metavar="NAME,...", help="These metrics; else the loss, and its validation."
+    "-y",
+    "metrics",
+    multiple=True,
+    metavar="NAME,...",
+    shell_complete=completing.metrics,
+    help="These metrics; else the loss, and its validation.",
 )
 @click.option(
     "-x",

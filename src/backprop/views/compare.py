@@ -171,7 +171,8 @@ def _state_facts(comparison: Comparison, now: datetime, screen: Screen) -> Itera
     statuses = [view.run.status for view in views]
     mark = "{0} {1}" if screen.is_terminal and screen.has_blocks else "{1}"
     yield _Fact("status", [Cell(mark.format(SYMBOLS[s], s.value), STYLES[s]) for s in statuses], 0)
-    yield _Fact("why", [Cell(view.run.reason or _NONE) for view in views], 30)
+    if any(view.run.reason for view in views):
+        yield _Fact("why", [Cell(view.run.reason or _NONE) for view in views], 30)
     yield _Fact("age", [Cell(human.age(spec.created_at, now)) for spec in specs], 31)
     yield _Fact("time", [Cell(human.duration(side.elapsed_s)) for side in comparison.sides], 8)
     yield _Fact("sessions", [Cell(str(len(view.run.sessions))) for view in views], 22)

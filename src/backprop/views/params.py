@@ -23,7 +23,10 @@ def names(views: Iterable[RunView]) -> list[str]:
 
 
 def differing(views: Sequence[RunView]) -> list[str]:
-    """The parameters that are not the same in all of these runs; first those that most of them have."""
+    """The parameters that are not the same in all of these runs.
+
+    First those with several values, then those that only some runs have; what most of them have comes first.
+    """
     counts: dict[str, int] = {}
     values: dict[str, set[str]] = {}
     for view in views:
@@ -31,4 +34,4 @@ def differing(views: Sequence[RunView]) -> list[str]:
             counts[name] = counts.get(name, 0) + 1
             values.setdefault(name, set()).add(text(value))
     found = [name for name in counts if len(values[name]) > 1 or counts[name] < len(views)]
-    return sorted(found, key=lambda name: (-counts[name], name))
+    return sorted(found, key=lambda name: (len(values[name]) == 1, -counts[name], name))
