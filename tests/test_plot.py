@@ -5,7 +5,7 @@ import re
 from array import array
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backprop.query import Axis
@@ -68,6 +68,9 @@ def test_a_logarithmic_scale_leaves_out_what_has_no_place_on_it():
 
 
 @given(st.lists(st.lists(st.floats(), min_size=1, max_size=40), min_size=1, max_size=3), st.booleans())
+@example(curves=[[5e-324, 1.0]], is_log=True)
+@example(curves=[[5e-324]], is_log=True)
+@example(curves=[[1.7e308, -1.7e308]], is_log=False)
 def test_any_values_can_be_drawn(curves: list[list[float]], is_log: bool):
     """Huge, tiny, infinite, none at all: no crash, and every line fits."""
     text = drawn(plotted(*curves, is_log=is_log), TERMINAL)

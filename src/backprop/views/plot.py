@@ -12,6 +12,7 @@ from backprop.views.screen import cut
 
 _UNITS = ((172_800.0, 86_400.0, "days"), (7200.0, 3600.0, "hours"), (120.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 _HUGE = 1e300  # what is beyond is drawn here: the span of two floats must be one
+_TINY = 1e-300  # the same for a logarithmic scale
 _COUNTED = 8  # values from which on one may be far from the others
 _MANY = 100
 # what lies so many times as far from the inner values as those from one another is left out: of the inner 98 %
@@ -81,6 +82,7 @@ def y_span(panel: Panel, *, is_log: bool) -> Span:
         return Span(0.1, 1.0) if is_log else Span(0.0, 1.0)
     low, high = found[0], found[-1]
     if is_log:
+        low, high = max(_TINY, low), max(_TINY, high)
         return Span(low * 0.8, high * 1.25) if low < high else Span(low / 2, high * 2)
     if len(found) >= _COUNTED:
         for share, reach in _REACHES if len(found) >= _MANY else _REACHES[1:]:
