@@ -22,6 +22,7 @@ _COMMANDS = {
     "logs": ("look", "logs"),
     "wait": ("wait", "wait"),
     "ui": ("ui", "ui"),
+    "watch": ("watch", "watch"),
     "stop": ("manage", "stop"),
     "pause": ("manage", "pause"),
     "rm": ("manage", "rm"),

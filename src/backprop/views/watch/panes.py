@@ -1,0 +1,155 @@
+"""The widgets of the screen. Each gets what it shows, and draws anew only what has changed."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from rich.text import Text
+from textual.containers import VerticalScroll
+from textual.coordinate import Coordinate
+from textual.events import Click
+from textual.message import Message
+from textual.widgets import DataTable, Static
+
+from backprop.live import Log, Row, Shown
+from backprop.views.watch import chart, texts
+
+_SCROLLBAR_AND_PADDING = 3
+_CURVE_EVERY_S = 3.0  # drawing takes about as long as everything else in a second
+_NO_METRICS = "metrics appear here: print them as JSON lines, or let a framework's hook do it"
+
+
+class RunsTable(DataTable[Text]):
+    """The runs, each a single cell: a table of Textual renders every cell anew when one of them changes.
+
+    Its cursor stays on a run wherever that moves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(cursor_type="row", cell_padding=0, cursor_foreground_priority="renderable")
+        self._shape: list[texts.Column] = []
+        self._ids: list[str] = []
+        self._lines: list[Text] = []
+
+    class Opened(Message):
+        """Somebody wants to see more of the run under the cursor."""
+
+    def action_select_cursor(self) -> None:
+        self.post_message(self.Opened())
+
+    def on_click(self, event: Click) -> None:
+        if event.chain > 1:
+            self.post_message(self.Opened())
+
+    @property
+    def run_id(self) -> str | None:
+        """The run under the cursor."""
+        return self._ids[self.cursor_row] if 0 <= self.cursor_row < len(self._ids) else None
+
+    def show(self, rows: Sequence[Row], now: datetime, places: Mapping[str, int], run_id: str | None) -> None:
+        """Show these runs, the cursor on the one named. A table that is hidden stays as it was."""
+        if not self.size.width:
+            return
+        ids = [row.view.run.spec.id for row in rows]
+        width = max(1, self.size.width - _SCROLLBAR_AND_PADDING)
+        shape = texts.columns_for(width, max(map(len, ids), default=0))
+        lines = [texts.run_line(row, now, places, shape) for row in rows]
+        if ids != self._ids or shape != self._shape:
+            self._lay_out(shape, ids, lines, width, run_id)
+            return
+        for row, (before, line) in enumerate(zip(self._lines, lines, strict=True)):
+            if before != line or before.spans != line.spans:
+                self.update_cell_at(Coordinate(row, 0), line)
+        self._lines = lines
+
+    def _lay_out(
+        self, shape: list[texts.Column], ids: list[str], lines: list[Text], width: int, run_id: str | None
+    ) -> None:
+        self._shape, self._ids, self._lines = shape, ids, lines
+        with self.prevent(self.RowHighlighted):
+            self.clear(columns=True)
+            self.add_column(texts.title_line(shape), width=width)
+            for line in lines:
+                self.add_row(line)
+            if run_id in ids:
+                self.move_cursor(row=ids.index(run_id), animate=False)
+
+
+class CurvePane(Static):
+    """The curve of the run that is looked at. One more point does not change it much: it is drawn when some came."""
+
+    def __init__(self) -> None:
+        super().__init__(id="curve", markup=False)
+        self._drawn: tuple[object, int] | None = None  # what, and with how many points
+        self._drawn_at = 0.0
+        self._shown: Shown | None = None
+        self._is_log = False
+        self._why_nothing = ""
+
+    def on_resize(self) -> None:
+        self.show(self._shown, is_log=self._is_log, why_nothing=self._why_nothing)
+
+    def show(self, shown: Shown | None, *, is_log: bool, why_nothing: str = "") -> None:
+        """Show this run's curve, or why there is none."""
+        self._shown, self._is_log, self._why_nothing = shown, is_log, why_nothing
+        if shown is None:
+            self.border_title, self._drawn = "", None
+            self.update(self._why_nothing, layout=False)
+            return
+        self.border_title = texts.curve_title(shown, is_log=is_log)
+        curve, (width, height) = shown.curve, self.content_size
+        what = (shown.view.run.spec.id, shown.metric, curve and curve.axis, is_log, width, height)
+        points = 0 if curve is None else curve.point_count
+        is_due = time.monotonic() - self._drawn_at >= _CURVE_EVERY_S
+        if (
+            self._drawn is None
+            or self._drawn[0] != what
+            or (self._drawn[1] != points and (is_due or not self._drawn[1]))
+        ):
+            self._drawn, self._drawn_at = (what, points), time.monotonic()
+            picture = _NO_METRICS if curve is None else chart.chart(curve, width, height, is_log=is_log)
+            self.update(Text(picture, style="cyan", no_wrap=curve is not None), layout=False)
+
+
+class TextPane(VerticalScroll):
+    """A log, whose end is followed unless somebody has scrolled up; or the details of a run."""
+
+    def __init__(self) -> None:
+        super().__init__(id="text")
+        self._body = Static(id="body", markup=False)
+        self._told: object = None
+
+    def compose(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+        yield self._body
+
+    def show_log(self, run_id: str, log: Log | None, *, is_stderr: bool) -> None:
+        """Follow a log."""
+        source = "stderr" if is_stderr else "stdout"
+        mark = (run_id, source, log and log.session)
+        is_same_place = isinstance(self._told, tuple) and self._told[0] == mark
+        self._body.set_class(True, "-log")  # noqa: FBT003  a line each, cut where there is no more room
+        if self._told == (mark, log):
+            return
+        self._told = (mark, log)
+        session = "" if log is None else f" of session {log.session}"
+        self.border_title = Text(f"{source}{session}" + (", its end" if log is not None and log.is_cut else ""))
+        self._body.update(texts.log_lines(log))
+        if not is_same_place:
+            self.anchor()  # at the end, until somebody scrolls up
+
+    def show_details(self, shown: Shown, now: datetime) -> None:
+        """Everything about a run."""
+        is_same_place = self._told == shown.view.run.spec.id
+        self._told = shown.view.run.spec.id
+        self.border_title = Text("details")
+        self._body.set_class(False, "-log")  # noqa: FBT003
+        self._body.update(texts.details(shown, now))
+        if not is_same_place:
+            self.anchor(False)  # noqa: FBT003
+            self.scroll_home(animate=False)
+
+    def show_nothing(self, why: str) -> None:
+        """There is no run."""
+        self._told = None
+        self.border_title = ""
+        self._body.update(why)

@@ -1,0 +1,302 @@
+"""Records as the pieces of text that stand on the screen.
+
+Everything that a run or its trainer could have named goes through `human.printable` into `Text` objects: it is never
+read as markup, and no escape sequence reaches the terminal.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from backprop import query
+from backprop.live import Log, Picture, Row, Shown
+from backprop.query import Axis
+from backprop.records import Gpu, RunView, Snapshot, Status, Ticket
+from backprop.views import human
+from backprop.views.details import run_rows
+from backprop.views.document import session_elapsed_s
+
+STATUS_STYLES = {
+    Status.QUEUED: "cyan",
+    Status.RUNNING: "bold green",
+    Status.PAUSED: "bold yellow",
+    Status.REFUSED: "yellow",
+    Status.COMPLETED: "green",
+    Status.TIMEBOXED: "blue",
+    Status.STOPPED: "blue",
+    Status.FAILED: "red",
+    Status.INTERRUPTED: "magenta",
+}
+_TICKS = "▁▂▃▄▅▆▇█"
+_BAR_WIDTH = 5
+_GAUGE_WIDTH = 8
+_HIGH, _FULL = 0.75, 0.9  # from here on a gauge is yellow, red
+_LONGEST_NAME = 300  # characters of a name or a command that are looked at
+
+
+class Column(NamedTuple):
+    """One column of the table of runs."""
+
+    title: str
+    width: int
+    from_width: int  # shown on screens at least so wide
+    justify: str
+    cell: Callable[[Row, "Look"], Text]
+
+
+class Look(NamedTuple):
+    """What a cell says depends on, beside its run."""
+
+    now: datetime
+    places: Mapping[str, int]  # run id -> its place in the line of those that wait
+    width: int  # of the column
+
+
+def columns_for(width: int, id_width: int) -> list[Column]:
+    """Those that fit; what is left goes to the name, the trend and the command. id_width: of the longest id."""
+    columns = [column for column in _COLUMNS if width >= column.from_width]
+    columns[0] = columns[0]._replace(width=min(columns[0].width, max(id_width, len(columns[0].title))))
+    spare = width - sum(column.width + 1 for column in columns)
+    wider = []
+    for column in columns:
+        most = _MAY_GROW_BY.get(column.title, 0)
+        extra = max(0, min(most, spare))
+        spare -= extra
+        wider.append(column._replace(width=column.width + extra))
+    return wider
+
+
+def title_line(columns: Sequence[Column]) -> Text:
+    """The columns' titles."""
+    return Text(" ").join(_fitted(Text(column.title), column) for column in columns)
+
+
+def run_line(row: Row, now: datetime, places: Mapping[str, int], columns: Sequence[Column]) -> Text:
+    """A run on one line. places: run id -> its place in the line of those that wait."""
+    looks = ((column, Look(now, places, column.width)) for column in columns)
+    return Text(" ", no_wrap=True, end="").join(_fitted(column.cell(row, look), column) for column, look in looks)
+
+
+def _fitted(text: Text, column: Column) -> Text:
+    """A cell's text cut or filled up to the column's width."""
+    if text.cell_len > column.width:
+        text.truncate(column.width, overflow="ellipsis")
+    elif column.justify == "right":
+        text.pad_left(column.width - text.cell_len)
+    else:
+        text.pad_right(column.width - text.cell_len)
+    return text
+
+
+def _plain(text: str, style: str = "") -> Text:
+    return Text(human.printable(text[:_LONGEST_NAME]), style=style, no_wrap=True, end="")
+
+
+def _status(row: Row, look: Look) -> Text:
+    run = row.view.run
+    place = look.places.get(run.spec.id)
+    told = f"queued #{place}" if run.status is Status.QUEUED and place is not None else run.status.value
+    return Text(told, style=STATUS_STYLES[run.status])
+
+
+def _time(row: Row, look: Look) -> Text:
+    session = row.view.run.last_session
+    if session is None:
+        return Text(f"of {human.minutes(row.view.run.spec.limits.timebox_s)}", style="dim")
+    elapsed_s = session_elapsed_s(session, look.now)
+    text = Text(f"{human.duration(elapsed_s)}/{human.minutes(session.timebox_s)}")
+    if not session.status.is_final:
+        text = Text.assemble(bar(elapsed_s / session.timebox_s, _BAR_WIDTH, "cyan"), " ", text)
+    return text
+
+
+def _step(row: Row, _: Look) -> Text:
+    view = row.view
+    if view.last_step is None:
+        return Text("-", style="dim")
+    return Text(f"{view.last_step}" if view.total_steps is None else f"{view.last_step}/{view.total_steps}")
+
+
+def _loss(row: Row, _: Look) -> Text:
+    value = None if row.metric is None else row.view.metrics.get(row.metric)
+    return Text(human.number(value), style="bold red" if value is not None and not math.isfinite(value) else "")
+
+
+def _command(row: Row, _: Look) -> Text:
+    spec = row.view.run.spec
+    words = spec.command[1:] if spec.script is not None else spec.command
+    first = words[0].rpartition("/")[2] if words else ""
+    return _plain(" ".join((first, *words[1:])), "dim")
+
+
+_COLUMNS = (
+    Column("RUN", 14, 0, "left", lambda row, _: _plain(row.view.run.spec.id)),
+    Column("NAME", 10, 88, "left", lambda row, _: _plain(row.view.run.spec.name or "-")),
+    Column("STATUS", 11, 0, "left", _status),
+    Column("AGE", 6, 96, "right", lambda row, look: Text(human.age(row.view.run.spec.created_at, look.now))),
+    Column("TIME", 18, 56, "right", _time),
+    Column("STEP", 11, 32, "right", _step),
+    Column("LOSS", 9, 42, "right", _loss),
+    Column("TREND", 8, 72, "left", lambda row, look: Text(spark(row.trend, look.width), style="cyan")),
+    Column("COMMAND", 16, 120, "left", _command),
+)
+_MAY_GROW_BY = {"NAME": 14, "TREND": 12, "COMMAND": 80}
+
+
+def spark(values: Sequence[float], width: int) -> str:
+    """A line of little columns between the least and the greatest value; at most so many, evenly chosen."""
+    if not values:
+        return ""
+    count = min(width, len(values))
+    values = [values[(place + 1) * len(values) // count - 1] for place in range(count)]
+    low, high = min(values), max(values)
+    span = high / 2 - low / 2
+    if not span:
+        return _TICKS[0] * len(values)
+    return "".join(_TICKS[min(7, int((value / 2 - low / 2) / span * 8))] for value in values)
+
+
+def bar(share: float | None, width: int, style: str) -> Text:
+    """How full something is; empty when that is not known."""
+    filled = round(min(1.0, max(0.0, share or 0.0)) * width)
+    return Text.assemble(("━" * filled, style), ("━" * (width - filled), "dim"))
+
+
+# -- the machine
+
+
+def gauges(picture: Picture, width: int, most_lines: int) -> Text:
+    """The machine, its slots and its line as bars, as many beside one another as fit."""
+    told = [*_machine_gauges(picture.machine), *_slot_gauges(picture), *_gpu_gauges(picture)]
+    lines, line = [], Text(no_wrap=True)
+    for gauge in told:
+        if line.cell_len and line.cell_len + 3 + gauge.cell_len > width:
+            lines.append(line)
+            line = Text(no_wrap=True)
+        line.append("   " if line.cell_len else "")
+        line.append_text(gauge)
+    return Text("\n").join([*lines, line][:most_lines])
+
+
+def _gauge(label: str, share: float | None, told: str, *, is_alarming: bool = True) -> Text:
+    style = "cyan"
+    if share is not None and is_alarming:
+        style = "red" if share >= _FULL else "yellow" if share >= _HIGH else "green"
+    return Text.assemble((label, "bold"), " ", bar(share, _GAUGE_WIDTH, style), f" {told}")
+
+
+def _used(free: int | None, total: int | None) -> float | None:
+    return 1 - free / total if free is not None and total else None
+
+
+def _machine_gauges(machine: Snapshot) -> list[Text]:
+    found = []
+    if machine.load_1min is not None and machine.cpu_count:
+        load = machine.load_1min / machine.cpu_count
+        found.append(_gauge("load", load, f"{machine.load_1min:.1f} of {machine.cpu_count} cores"))
+    free, total = machine.ram_available_bytes, machine.ram_total_bytes
+    found.append(_gauge("RAM", _used(free, total), f"{human.size(free)} free"))
+    for folder, disk in machine.disk_free_bytes.items():
+        found.append(_gauge("disk", _used(disk, machine.disk_total_bytes.get(folder)), f"{human.size(disk)} free"))
+    return found
+
+
+def _slot_gauges(picture: Picture) -> list[Text]:
+    taken = sum(ticket.is_running for ticket in picture.tickets)
+    waiting = len(picture.tickets) - taken
+    most = picture.limits.max_parallel
+    told = f"{taken} of {most}" + (f", {waiting} in line" if waiting else "")
+    return [_gauge("slots", taken / most, told, is_alarming=False)]
+
+
+def _gpu_gauges(picture: Picture) -> list[Text]:
+    machine = picture.machine
+    if machine.gpus is None:
+        return [Text.assemble(("GPUs", "bold"), " ", (human.printable(machine.gpu_problem or "cannot be read"), "red"))]
+    return [gauge for gpu in machine.gpus for gauge in _card_gauges(gpu, picture.limits.gpu_max_temp_c)]
+
+
+def _card_gauges(gpu: Gpu, limit_c: float) -> list[Text]:
+    busy = "" if gpu.utilization_percent is None else f", {gpu.utilization_percent:.0f} % busy"
+    vram = _used(gpu.vram_free_bytes, gpu.vram_total_bytes)
+    found = [_gauge(f"GPU {gpu.index}", vram, f"{human.size(gpu.vram_free_bytes)} free{busy}")]
+    if gpu.temp_c is not None:
+        found.append(_gauge("heat", gpu.temp_c / limit_c, f"{gpu.temp_c:.0f} °C"))
+    return found
+
+
+def places_in_line(tickets: Sequence[Ticket]) -> dict[str, int]:
+    """Run id -> its place among those that wait: 1 is next."""
+    waiting = [ticket.run_id for ticket in tickets if not ticket.is_running]
+    return {run_id: place for place, run_id in enumerate(waiting, start=1)}
+
+
+# -- one run
+
+
+def headline(picture: Picture, width: int) -> Text:
+    """How many there are, and what is wrong."""
+    if picture.problem is not None:
+        return Text(human.printable(picture.problem), style="bold red", no_wrap=True, overflow="ellipsis")
+    counts: dict[Status, int] = {}
+    for row in picture.rows:
+        status = row.view.run.status
+        if not status.is_final:
+            counts[status] = counts.get(status, 0) + 1
+    parts = [Text("backprop", style="bold")]
+    parts += [Text(f"{count} {status.value}", style=STATUS_STYLES[status]) for status, count in counts.items()]
+    parts.append(Text(f"{picture.total} run{'' if picture.total == 1 else 's'}", style="dim"))
+    left = Text(" · ").join(parts)
+    clock = f"{picture.at.astimezone():%H:%M:%S}"
+    left.append(" " * max(1, width - left.cell_len - len(clock)) + clock, style="dim")
+    return left
+
+
+def curve_title(shown: Shown, *, is_log: bool) -> Text:
+    """Whose curve, its last and best value, and how it is drawn."""
+    name = shown.metric
+    if name is None:
+        return _plain(f"{shown.view.run.spec.id} · no metrics yet")
+    summary = shown.view.summaries[name]
+    told = f"{shown.view.run.spec.id} · {set_cell_size(name, min(cell_len(name), 40))} {human.number(summary.last)}"
+    if (best := query.best(name, summary)) is not None:
+        told += f" · best {human.number(best[0])} at {best[1]}"
+    axis = "" if shown.curve is None or shown.curve.axis is Axis.STEP else " · over time"
+    return _plain(told + axis + (" · log" if is_log else ""))
+
+
+def details(shown: Shown, now: datetime) -> Text:
+    """Everything there is to say about a run."""
+    text = Text()
+    for label, told in run_rows(shown.view, now, lambda checkpoint: checkpoint.path not in shown.not_whole):
+        text.append(f"{label:<11} ", style="bold cyan")
+        text.append(f"{human.printable(told[:4000])}\n")
+    return text
+
+
+def log_lines(log: Log | None) -> Text:
+    """The end of a log, a line each; what does not fit is cut."""
+    if log is None:
+        return Text("nothing was written yet", style="dim")
+    lines = [human.printable(line.replace("\t", "    ")) for line in log.lines]
+    return Text("\n".join(lines) or "nothing was written yet")
+
+
+def printable(text: str) -> str:
+    """A message, on a line of its own; a notification is not the place for more."""
+    return human.printable(text[:_LONGEST_NAME])
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def why(view: RunView) -> str:
+    """One line on how a run stands, for a question about it."""
+    spec = view.run.spec
+    name = f" ({spec.name[:60]})" if spec.name else ""
+    return human.printable(f"{spec.id}{name}, {view.run.status.value}")
