@@ -8,14 +8,15 @@ from array import array
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from rich.text import Text
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from backprop.live import Feed, Log
+from backprop.live import Feed, Log, Picture
 from backprop.query import Axis, Curve
-from backprop.records import Limits
+from backprop.records import Gpu, Limits, Snapshot, Ticket
 from backprop.store.rundir import Home
 from backprop.views.watch import texts
 from backprop.views.watch.app import WatchApp
@@ -99,7 +100,7 @@ def test_it_shows_runs_the_machine_and_a_curve(home: Runs):
     async def story(pilot: Pilot[None], app: WatchApp) -> None:
         await until(pilot, lambda: any("\u2800" < dot <= "\u28ff" for dot in text_of(app, "#curve")))  # braille
         (line,) = lines_of(app)
-        assert re.search(r"first +completed .*/10 min +39 +0.025 █", line)
+        assert re.search(r"first +✓ completed .*/10 min +39 +0.025 █", line)
         assert "RAM" in text_of(app, "#machine")
         assert "slots ━━━━━━━━ 0 of 2" in text_of(app, "#machine")
         assert "first · loss 0.025 · best 0.025 at 39" in title_of(app)
@@ -322,24 +323,27 @@ def test_a_curve_without_a_finite_value_says_so():
     assert chart(curve([-1.0]), 60, 12, is_log=True) == "no positive values: press g for a linear scale"
 
 
-def test_a_chart_names_the_range_of_both_axes():
-    """The least and the greatest value, the first and the last step; durations over time."""
-    drawn = chart(curve([4.0, 2.0, 1.0]), 60, 12, is_log=False)
-    assert re.search(r"^ *4┤", drawn)
-    assert re.search(r"\n *1┤", drawn)
-    assert re.search(r"0 .* 2 *$", drawn.splitlines()[-1])
-    assert "2.0 s" in chart(curve([4.0, 2.0, 1.0], Axis.TIME), 60, 12, is_log=False)
-
-
-@pytest.mark.parametrize(
-    ("values", "told"), [((), ""), ((1.0,), "▁"), ((0.0, 1.0, 0.5), "▁█▅"), ((1e308, -1e308), "█▁")]
-)
-def test_a_trend_goes_from_the_least_to_the_greatest(values: tuple[float, ...], told: str):
-    assert texts.spark(values, 8) == told
+def test_the_gauges_tell_of_cards_slots_and_the_line():
+    """What is known is shown; what the probe cannot tell is said; no more lines than there is room for."""
+    card = Gpu(
+        index=0, uuid="u", name="x", vendor="nvidia", vram_total_bytes=80 * 10**9, vram_free_bytes=20 * 10**9, temp_c=60
+    )
+    tickets = [
+        Ticket(run_id=name, pid=1, user="ada", since_unix_s=0, max_parallel=2, is_running=name == "a") for name in "abc"
+    ]
+    picture = Picture(at=texts.now(), limits=LIMITS, machine=Snapshot(gpus=(card,)), tickets=tuple(tickets))
+    told = texts.gauges(picture, 80, 4).plain
+    assert "slots ━━━━━━━━ 1 of 2, 2 in line" in told
+    assert "GPU 0 ━━━━━━━━ 20.0 GB free   heat ━━━━━━━━ 60 °C" in told
+    assert texts.gauges(picture, 40, 2).plain.count("\n") == 1
+    assert texts.places_in_line(tickets) == {"b": 1, "c": 2}
+    blind = msgspec.structs.replace(picture, machine=Snapshot(gpus=None, gpu_problem="no \x1b[31mdriver"))
+    assert "GPUs no \\x1b[31mdriver" in texts.gauges(blind, 80, 4).plain
 
 
 def test_a_long_trend_is_thinned_and_keeps_its_end():
-    assert texts.spark(tuple(range(100)), 8) == "▁▂▃▄▅▆▇█"
+    assert texts.trend(tuple(range(100)), 8) == "▁▂▃▄▅▆▇█"
+    assert texts.trend((), 8) == ""
 
 
 def test_a_log_without_a_session_says_so():

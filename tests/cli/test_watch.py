@@ -192,7 +192,7 @@ def test_keys_stop_a_run_after_asking(runs: Runs, terminals: list[Terminal]):
     runs.script("try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('saved', flush=True)")
     running = runs.start("run", "train.py", "--run-id", "r")
     terminal = watching(runs, terminals)
-    wait_for(lambda: re.search(r"^ r +running", terminal.text, re.MULTILINE), 60)
+    wait_for(lambda: re.search(r"^ r +\S running", terminal.text, re.MULTILINE), 60)
     terminal.press(b"s")
     terminal.shows("Stop r, running?")
     terminal.press(b"n")

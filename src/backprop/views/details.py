@@ -32,17 +32,6 @@ def run_details(
     whose best value a later session trained again.
     """
     screen = screen or stdout_screen()
-    metrics = list(_metrics(view, curves, superseded, screen))
-    return aligned(run_rows(view, now, is_valid, notified, metrics), screen)
-
-
-def run_rows(
-    view: RunView, now: datetime, is_valid: IsValid, notified: Sequence[str] = (), metrics: Sequence[str] | None = None
-) -> list[tuple[str, str]]:
-    """Everything there is to say about a run, as labels and texts.
-
-    metrics: a line for each; else their last values in one.
-    """
     run, spec = view.run, view.run.spec
     last = run.last_session
     rows: list[tuple[str, str]] = [
@@ -62,9 +51,8 @@ def run_rows(
     if view.last_step is not None:
         of = f" of {view.total_steps}" if view.total_steps is not None else ""
         rows.append(("step", f"{view.last_step}{of}"))
-    if metrics is None and view.metrics:
-        metrics = ["  ".join(f"{name}={human.number(value)}" for name, value in view.metrics.items())]
-    rows += [("metrics" if place == 0 else "", told) for place, told in enumerate(metrics or ())]
+    told_metrics = list(_metrics(view, curves, superseded, screen))
+    rows += [("metrics" if place == 0 else "", told) for place, told in enumerate(told_metrics)]
     if view.note_count:
         rows.append(("notes", str(view.note_count)))
     for session in run.sessions:
@@ -85,7 +73,7 @@ def run_rows(
         rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}"))
     rows += [("notified", line) for line in notified]
     rows.append(("record", view.run_dir))
-    return rows
+    return aligned(rows, screen)
 
 
 def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], screen: Screen) -> Iterator[str]:

@@ -50,6 +50,13 @@ def drawn(plot: Plot, screen: Screen, width: int | None = None, height: int | No
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
+def panel(plot: Plot, screen: Screen) -> list[str]:
+    """The first panel alone, without legend, title and notes, filling the screen."""
+    size = (screen.width, screen.height)
+    labels = max((len(text) for _, text in _panel_ticks(plot, plot.panels[0], screen.height)), default=0)
+    return _panel(plot, plot.panels[0], screen, size, labels, with_axis=True)
+
+
 def _size(screen: Screen, width: int | None, height: int | None, panels: int) -> tuple[int, int]:
     """Columns and lines of one panel."""
     if not screen.is_terminal:

@@ -143,7 +143,7 @@ class TextPane(VerticalScroll):
         self._told = shown.view.run.spec.id
         self.border_title = Text("details")
         self._body.set_class(False, "-log")  # noqa: FBT003
-        self._body.update(texts.details(shown, now))
+        self._body.update(texts.details(shown, now, self.content_size.width - 1))
         if not is_same_place:
             self.anchor(False)  # noqa: FBT003
             self.scroll_home(animate=False)

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+from rich.ansi import SGR_STYLE_MAP
 from rich.cells import cell_len, set_cell_size
+from rich.style import Style
 from rich.text import Text
 
 from backprop import query
@@ -17,24 +19,22 @@ from backprop.live import Log, Picture, Row, Shown
 from backprop.query import Axis
 from backprop.records import Gpu, RunView, Snapshot, Status, Ticket
 from backprop.views import human
-from backprop.views.details import run_rows
+from backprop.views.details import run_details
 from backprop.views.document import session_elapsed_s
+from backprop.views.screen import Screen
+from backprop.views.sparkline import sparkline
+from backprop.views.statuses import STYLES, SYMBOLS
+from backprop.views.tables import short_command
 
+# the styles of `list`, in the words of Rich
 STATUS_STYLES = {
-    Status.QUEUED: "cyan",
-    Status.RUNNING: "bold green",
-    Status.PAUSED: "bold yellow",
-    Status.REFUSED: "yellow",
-    Status.COMPLETED: "green",
-    Status.TIMEBOXED: "blue",
-    Status.STOPPED: "blue",
-    Status.FAILED: "red",
-    Status.INTERRUPTED: "magenta",
+    status: Style.combine(Style.parse(SGR_STYLE_MAP[int(code)]) for code in codes.split(";"))
+    for status, codes in STYLES.items()
 }
-_TICKS = "▁▂▃▄▅▆▇█"
 _BAR_WIDTH = 5
 _GAUGE_WIDTH = 8
 _HIGH, _FULL = 0.75, 0.9  # from here on a gauge is yellow, red
+_LONGEST_LINE = 4000  # of the details
 _LONGEST_NAME = 300  # characters of a name or a command that are looked at
 
 
@@ -100,7 +100,7 @@ def _status(row: Row, look: Look) -> Text:
     run = row.view.run
     place = look.places.get(run.spec.id)
     told = f"queued #{place}" if run.status is Status.QUEUED and place is not None else run.status.value
-    return Text(told, style=STATUS_STYLES[run.status])
+    return Text(f"{SYMBOLS[run.status]} {told}", style=STATUS_STYLES[run.status])
 
 
 def _time(row: Row, look: Look) -> Text:
@@ -126,38 +126,24 @@ def _loss(row: Row, _: Look) -> Text:
     return Text(human.number(value), style="bold red" if value is not None and not math.isfinite(value) else "")
 
 
-def _command(row: Row, _: Look) -> Text:
-    spec = row.view.run.spec
-    words = spec.command[1:] if spec.script is not None else spec.command
-    first = words[0].rpartition("/")[2] if words else ""
-    return _plain(" ".join((first, *words[1:])), "dim")
-
-
 _COLUMNS = (
     Column("RUN", 14, 0, "left", lambda row, _: _plain(row.view.run.spec.id)),
     Column("NAME", 10, 88, "left", lambda row, _: _plain(row.view.run.spec.name or "-")),
-    Column("STATUS", 11, 0, "left", _status),
+    Column("STATUS", 13, 0, "left", _status),
     Column("AGE", 6, 96, "right", lambda row, look: Text(human.age(row.view.run.spec.created_at, look.now))),
     Column("TIME", 18, 56, "right", _time),
     Column("STEP", 11, 32, "right", _step),
     Column("LOSS", 9, 42, "right", _loss),
-    Column("TREND", 8, 72, "left", lambda row, look: Text(spark(row.trend, look.width), style="cyan")),
-    Column("COMMAND", 16, 120, "left", _command),
+    Column("TREND", 8, 72, "left", lambda row, look: Text(trend(row.trend, look.width), style="cyan")),
+    Column("COMMAND", 16, 120, "left", lambda row, _: _plain(short_command(row.view), "dim")),
 )
 _MAY_GROW_BY = {"NAME": 14, "TREND": 12, "COMMAND": 80}
 
 
-def spark(values: Sequence[float], width: int) -> str:
-    """A line of little columns between the least and the greatest value; at most so many, evenly chosen."""
-    if not values:
-        return ""
+def trend(values: Sequence[float], width: int) -> str:
+    """A sparkline of at most so many values, evenly chosen, the last one among them."""
     count = min(width, len(values))
-    values = [values[(place + 1) * len(values) // count - 1] for place in range(count)]
-    low, high = min(values), max(values)
-    span = high / 2 - low / 2
-    if not span:
-        return _TICKS[0] * len(values)
-    return "".join(_TICKS[min(7, int((value / 2 - low / 2) / span * 8))] for value in values)
+    return sparkline([values[(place + 1) * len(values) // count - 1] for place in range(count)])
 
 
 def bar(share: float | None, width: int, style: str) -> Text:
@@ -269,12 +255,15 @@ def curve_title(shown: Shown, *, is_log: bool) -> Text:
     return _plain(told + axis + (" · log" if is_log else ""))
 
 
-def details(shown: Shown, now: datetime) -> Text:
-    """Everything there is to say about a run."""
+def details(shown: Shown, now: datetime, width: int) -> Text:
+    """Everything there is to say about a run, in so many columns."""
+    screen = Screen(width=width, is_terminal=True)
+    told = run_details(shown.view, now, lambda checkpoint: checkpoint.path not in shown.not_whole, screen=screen)
+    label_width = told.index(shown.view.run.spec.id)  # the first thing that is said
     text = Text()
-    for label, told in run_rows(shown.view, now, lambda checkpoint: checkpoint.path not in shown.not_whole):
-        text.append(f"{label:<11} ", style="bold cyan")
-        text.append(f"{human.printable(told[:4000])}\n")
+    for line in told.splitlines():
+        text.append(line[:label_width], style="bold cyan")
+        text.append(f"{line[label_width:_LONGEST_LINE]}\n")
     return text
 
 
