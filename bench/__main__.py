@@ -13,11 +13,12 @@ from pathlib import Path
 import psutil
 
 from backprop import __version__
+from bench.cluster import cluster
 from bench.pages import pages
 from bench.rows import ROWS, Row
 from bench.workbench import FULL, QUICK
 
-_ROWS = {**ROWS, "pages": pages}
+_ROWS = {**ROWS, "pages": pages, "cluster": cluster}
 _REACHED = {True: "yes", False: "**no**", None: "too noisy to tell"}
 
 

@@ -18,6 +18,7 @@ from backprop.store.rundir import Home, RunDir
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _METRICS = ("loss", "lr")
+FILES_A_RUN = 3
 
 
 def spec_of(run_id: str, number: int = 0) -> RunSpec:
@@ -87,6 +88,7 @@ def _write(rundir: RunDir, spec: RunSpec, entries: list[Entry]) -> int:
     rundir.path.mkdir(mode=0o700)
     rundir.spec_path.write_bytes(msgspec.json.encode(spec))
     rundir.journal_path.write_bytes(journal)
+    rundir.out_path(1).write_bytes(b"".join(b'{"step": %d, "loss": 0.5, "lr": 0.1}\n' % step for step in range(20)))
     return len(journal)
 
 

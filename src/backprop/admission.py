@@ -122,7 +122,7 @@ class Admission:
         self._told_reason: str | None = None
         self._told_obstacle: Obstacle | None = None
         self._shown_at = 0.0
-        journal.read_new()  # only what comes from now on is a request to this session
+        journal.skip()  # only what comes from now on is a request to this session
 
     def ask(self) -> Turn | NoTurn:
         """The session's turn, or why it has none; waits in line for it. Raises OSError for a home that is full."""

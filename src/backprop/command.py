@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,20 @@ def with_checkpoint(argv: Sequence[str], flag: str | None, checkpoint: str | Non
         elif not word.startswith(flag + "="):
             kept.append(word)
     return (*kept, flag, checkpoint)
+
+
+def variations(told: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every combination of what is to vary, as a script's arguments: `lr=0.1,0.01` gives `--lr 0.1` and `--lr 0.01`.
+
+    One empty variation when nothing is to vary. Raises UsageError.
+    """
+    choices = []
+    for words in told:
+        name, equals, values = words.partition("=")
+        if not (name and equals and all(values.split(","))):
+            raise UsageError(f"--vary {words!r} is not allowed: NAME=VALUE,VALUE,...: --vary lr=0.1,0.01.")
+        choices.append([(f"--{name.lstrip('-')}", value) for value in values.split(",")])
+    return [tuple(chain.from_iterable(choice)) for choice in product(*choices)]
 
 
 def params_in(argv: Sequence[str]) -> dict[str, Any]:

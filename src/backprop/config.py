@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, field
 
 from backprop.errors import ConfigError, UsageError
-from backprop.records import Limits, Notification, Record, Status
+from backprop.records import Limits, Notification, Record, SlurmRequest, Status
 
 PYPROJECT = "pyproject.toml"
 PROJECT_FILES = ("backprop.toml", "backprop.config.json", ".backprop.json", PYPROJECT)
@@ -60,6 +60,10 @@ class Config(Record, frozen=True):
     resume_arg: Annotated[str, Meta(pattern=r"^-[^\s=]+\Z")] | None = field(name="resumeArg", default=None)
     hooks: bool = True
     detach: bool = False
+    on: Annotated[str, Meta(pattern=r"^(here|slurm(:[A-Za-z0-9_.,-]{1,200})?)\Z")] = "here"
+    cpus: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    nodes: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    slurm_args: tuple[Text, ...] = field(name="slurmArgs", default=())
     notify: tuple[Notification, ...] = ()
 
     @property
@@ -82,6 +86,19 @@ class Config(Record, frozen=True):
             max_pause_s=self.max_pause_minutes * 60,
             ram_limit_bytes=None if self.ram_limit_gb is None else round(self.ram_limit_gb * _GB),
         )
+
+    @property
+    def slurm(self) -> SlurmRequest | None:
+        """What to ask of Slurm; None for a run on this machine. Raises UsageError for what only Slurm can give."""
+        engine, _, partition = self.on.partition(":")
+        if engine == "slurm":
+            return SlurmRequest(
+                partition=partition or None, cpus=self.cpus, nodes=self.nodes, arguments=self.slurm_args
+            )
+        asked = {"--cpus": self.cpus is not None, "--nodes": self.nodes > 1, "--slurm-arg": bool(self.slurm_args)}
+        for flag in (flag for flag, is_asked in asked.items() if is_asked):
+            raise UsageError(f"{flag} goes with --on slurm: on this machine a run takes what it finds.")
+        return None
 
     @property
     def wait_s(self) -> float | None:
@@ -132,6 +149,10 @@ ALLOWED: Mapping[str, tuple[str, str]] = {
     "resumeArg": ("--resume-arg", "a flag of your script, such as --resume, without blanks or '='"),
     "hooks": ("--hooks/--no-hooks", "true or false"),
     "detach": ("-d/--detach", "true or false"),
+    "on": ("--on", "here, slurm, or slurm:PARTITION"),
+    "cpus": ("--cpus", "a whole number of CPUs for each node, 1 to 100000"),
+    "nodes": ("--nodes", "a whole number of nodes, 1 to 10000"),
+    "slurmArgs": ("--slurm-arg", "options of sbatch, such as --account=ml"),
     "notify": ("notify", _NOTIFY_ALLOWED),
 }
 
@@ -214,6 +235,10 @@ def _checked(key: str, value: Any, origin: str) -> Any:
         return _checked_notify(value, origin)
     is_flag = origin.startswith("-")
     is_text = is_flag or origin.startswith("BACKPROP_")
+    if key == "slurmArgs" and isinstance(value, str):  # of the environment
+        import shlex
+
+        value = shlex.split(value)
     try:
         checked = msgspec.convert(value, _FIELDS[key].type, strict=not is_text)
     except (msgspec.ValidationError, UnicodeError):

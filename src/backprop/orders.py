@@ -14,20 +14,23 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from backprop import provenance, recovery
+from backprop import engines, provenance, recovery
+from backprop.engines.contract import Phase
 from backprop.errors import BackpropError, BusyError, NoSuchRunError, UsageError
 from backprop.recorder import Say
 from backprop.records import Pauser, Run, RunSpec, StopReason
 from backprop.store import journal as journals
 from backprop.store.index import Index
-from backprop.store.journal import Continued, GoOnAsked, Journal, PauseAsked, Paused, StopAsked
+from backprop.store.journal import Continued, GoOnAsked, Journal, PauseAsked, Paused, Refused, StopAsked
 from backprop.store.rundir import Home
 
 STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
 STOP_NOW_S = 5.0  # how long a supervisor may take to hear a `stop --now` before it is taken for dead
+END_S = 45.0  # the same for an engine to end it by force: Slurm's KillWait is 30 s
 PAUSE_S = 10.0  # the same for a pause, and for its end
 _START_S = 120.0  # an orphan that is saving gets its grace before the next session starts
 _POLL_S = 0.05
+_LOOK_S = 0.25
 # nothing in the folder of the run is taken for a module of ours, and its trainer's environment stays as it is
 _PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from backprop.__main__ import main; main()"
 
@@ -90,14 +93,33 @@ def ask_stop(home: Home, run: Run, *, now: bool = False, by: str = "backprop sto
 
     by: what the user typed or pressed. Returns who will answer. Raises UsageError when the run is not going on.
     """
-    answering = _going_on(look(home, run.spec).run)
+    standing = look(home, run.spec).run
+    answering, is_waiting = _going_on(standing), standing.waiter is not None
     detail = _detail(f"{by} --now" if now else by)
     entry = StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now)
     _append(home, run.spec, entry)
-    if answering.host == provenance.host():
+    if run.spec.slurm is not None:
+        if is_waiting:
+            _take_out_of_line(home, standing, detail)
+    elif answering.host == provenance.host():
         with suppress(ProcessLookupError, PermissionError):
             os.kill(answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
     return answering
+
+
+def _take_out_of_line(home: Home, run: Run, detail: str) -> None:
+    """End a Slurm job that has not begun; one that has begun reads the request itself. Raises BackpropError."""
+    cluster = engines.cluster()
+    cluster.cancel_if_pending(run)
+    cluster.look_again()
+    if cluster.observe(run).phase is not Phase.ENDED:
+        return
+    journal = Journal(home.rundir(run.spec.id).journal_path)
+    try:
+        if journal.try_lock() and not look(home, run.spec).has_ended:
+            journal.append(Refused(at=_now(), reason=f"{detail} while it waited", figures={}))
+    finally:
+        journal.close()
 
 
 def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
@@ -183,14 +205,16 @@ def end_without_supervisor(home: Home, index: Index, run: Run, answering: Answer
 
     It is alive: it held the run's lock a moment ago, or the run would have been settled.
     """
-    if answering.host != provenance.host():
+    if run.spec.slurm is None and answering.host != provenance.host():
         return None
-    say(f"the supervisor (process {answering.pid}) does not answer; killing it")
-    with suppress(ProcessLookupError):
-        os.kill(answering.pid, signal.SIGKILL)
-    time.sleep(_POLL_S)
-    recovery.refresh(home, index, home.rundir(run.spec.id), say)
-    return wait_for(home, run, lambda now: now.has_ended, STOP_NOW_S)
+    say("the supervisor does not answer; it is ended by force")
+    engines.of(run.spec, home).cancel(run)
+    deadline = time.monotonic() + END_S
+    while time.monotonic() < deadline:
+        if not recovery.refresh(home, index, home.rundir(run.spec.id), say):
+            return wait_for(home, run, lambda now: now.has_ended, STOP_NOW_S)
+        time.sleep(_LOOK_S)
+    return None
 
 
 # -- the journal
@@ -210,8 +234,14 @@ def _append(home: Home, spec: RunSpec, entry: StopAsked | PauseAsked | GoOnAsked
     except FileNotFoundError as error:
         raise NoSuchRunError(f"run {spec.id} was removed.") from error
     try:
-        if not journal.append(entry):
+        if spec.slurm is not None:
+            journal.ask(entry)
+        elif not journal.append(entry):
             raise BackpropError(f"the disk is full: the request cannot be written to {home.rundir(spec.id).path}.")
+    except OSError as error:
+        raise BackpropError(
+            f"the request cannot be written to {home.rundir(spec.id).path}: {error.strerror}."
+        ) from error
     finally:
         journal.close()
 

@@ -16,7 +16,8 @@ _DETACHED = "(detached)"
 
 
 def host() -> str:
-    return os.uname().nodename
+    """The machine's name; inside a Slurm job the node's, as Slurm calls it."""
+    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
 
 
 def user() -> str:

@@ -12,6 +12,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from backprop import checkpoints, protocol
 from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Source
 from backprop.store import journal as journals
@@ -92,13 +94,18 @@ class Recorder:
         """Make sure that whoever looks next looks at this run, whatever happens to us. Raises OSError."""
         self._home.mark_unsettled(self._spec.id)
 
-    def record_state(self, *, publish: bool) -> bool:
-        """Store the run's state; with `publish`, in experiments.json too. False when that must be tried again."""
+    def record_state(self, *, publish: bool, reason: str | None = None) -> bool:
+        """Store the run's state; with `publish`, in experiments.json too. False when that must be tried again.
+
+        reason: why it is as it is, where somebody knows better than its journal.
+        """
         self._snapshot_is_due |= publish
         try:
             run, size = self.read_run()
             if publish and self._changed is not None:
                 self._changed(run, size)
+            if reason is not None:
+                run = msgspec.structs.replace(run, reason=reason)
             index = self._open()
             index.put_run(run, size)
             if self._snapshot_is_due:
@@ -203,10 +210,13 @@ class Recorder:
                     break
         return True
 
-    def finish(self) -> bool:
-        """Store all there is of a run that has ended. False when that must be tried again: the next look will."""
+    def finish(self, *, publish: bool = True) -> bool:
+        """Store all there is of a run that has ended. False when that must be tried again: the next look will.
+
+        publish: bring experiments.json up to date, too.
+        """
         has_output = self.record_output()
-        if not (self.record_state(publish=True) and has_output):
+        if not (self.record_state(publish=publish) and has_output):
             return False
         with suppress(OSError):  # then somebody looks once more, and finds nothing to do
             self._home.mark_settled(self._spec.id)

@@ -135,6 +135,16 @@ class GitState(Record, frozen=True):
     dirty: bool = False  # tracked files differ from the commit, or the script is not tracked
 
 
+class SlurmRequest(Record, frozen=True):
+    """What a run asks of Slurm, besides its limits."""
+
+    partition: str | None = None  # None: the cluster's default
+    cpus: int | None = None  # of each node; None: the cluster's default
+    nodes: int = 1  # with more than one, srun starts the trainer once a node
+    arguments: tuple[str, ...] = ()  # for sbatch, as they are
+    array: str | None = None  # the first run of those that were submitted together
+
+
 class RunSpec(Record, frozen=True):
     """What was asked: run.json, written once when the run is made."""
 
@@ -153,6 +163,7 @@ class RunSpec(Record, frozen=True):
     resume_arg: str | None = None  # flag that takes the checkpoint's path on resume
     hooks: bool = True  # our own code looks after the frameworks inside the trainer
     git: GitState | None = None
+    slurm: SlurmRequest | None = None  # None: it runs on the machine it was asked on
     version: int = 1
 
 
@@ -195,6 +206,7 @@ class Session(Record, frozen=True):
     trainer_pid: int | None = None
     script_sha256: str | None = None
     resumed_from: str | None = None
+    job: str | None = None  # of Slurm, in which it runs
     reason: str | None = None
     ended_at: datetime | None = None
     elapsed_s: float | None = None  # None while it is going on; time spent paused is not in it
@@ -208,8 +220,9 @@ class Waiter(Record, frozen=True):
 
     session: int  # the number that session will have
     host: str
-    supervisor_pid: int
+    supervisor_pid: int  # 0: nobody here; Slurm starts it
     since: datetime
+    job: str | None = None  # of Slurm
 
 
 class Run(Record, frozen=True):
@@ -224,6 +237,13 @@ class Run(Record, frozen=True):
     reason: str | None = None
     ended_at: datetime | None = None
     waiter: Waiter | None = None  # while it is queued
+
+    @property
+    def job(self) -> str | None:
+        """The Slurm job that executes it, or did so last; None for a run on a machine of the user's."""
+        if self.waiter is not None:
+            return self.waiter.job
+        return None if self.last_session is None else self.last_session.job
 
     @property
     def last_session(self) -> Session | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from backprop import provenance
+from backprop import engines, provenance
 from backprop.errors import BusyError
 from backprop.recorder import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
 from backprop.records import Limits, Run, RunSpec, Session, Status
@@ -26,6 +26,7 @@ from backprop.store.rundir import LOCK_PATIENCE_S, RUN_ID, Home, RunDir
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
 CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
 IMPORT_PATIENCE_S = 60.0  # how long a command waits for another one's import
+_MANY = 20
 _LIVE_STRETCHES = 16  # a view reads at most so much (MB) of a live run: its supervisor does the rest
 _SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just changed may change again unnoticed
 
@@ -42,9 +43,11 @@ def open_home(home: Home, say: Say) -> Index:
 
 def catch_up(home: Home, index: Index, say: Say) -> None:
     """Bring the index in step with the run directories. Blocks for seconds only where an orphan must be ended."""
-    for run_id in {*home.unsettled(), *_unseen(home, index)}:
-        refresh(home, index, home.rundir(run_id), say)
-    if not snapshot.is_sound(home.snapshot_path):
+    behind = {*home.unsettled(), *_unseen(home, index)}
+    are_many = len(behind) > _MANY  # their entries in experiments.json are written at once, when the index has them all
+    for run_id in behind:
+        refresh(home, index, home.rundir(run_id), say, publish=not are_many)
+    if are_many or not snapshot.is_sound(home.snapshot_path):
         snapshot.rebuild(home, index, say)
 
 
@@ -61,10 +64,11 @@ def _unseen(home: Home, index: Index) -> Iterable[str]:
         index.set_seen_folder_ns(modified_ns)
 
 
-def refresh(home: Home, index: Index, rundir: RunDir, say: Say) -> bool:
+def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool = True) -> bool:
     """Bring one run up to date, filing it if its supervisor is dead. True while somebody answers for it.
 
     Between two sessions of one command nothing is going on, and yet more is to come: then it is True, too.
+    publish: what has ended is brought into experiments.json at once.
     """
     try:
         spec = rundir.read_spec()
@@ -81,26 +85,62 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say) -> bool:
         return False
     try:
         recorder = Recorder(home, rundir, spec, journal, say).use(index)
+        if spec.slurm is not None:
+            return _refresh_job(rundir, spec, journal, recorder, say, publish=publish)
         is_free = journal.try_lock()
         if is_free:
             recorder.begin()
             is_filed = settle(rundir, spec, journal, VIEW_PATIENCE_S, say)
-            recorder.finish()
+            recorder.finish(publish=publish)
             if is_filed:
                 _tell_end(rundir, spec)
         else:
             recorder.record_state(publish=False)
-            run, _ = recorder.read_run()
-            session = run.last_session
-            if session is not None:
-                at_s = (datetime.now(timezone.utc) - session.started_at).total_seconds()
-                for _ in range(_LIVE_STRETCHES):
-                    look = recorder.look(session.number, at_s)
-                    if not look.batches or not look.is_stored:
-                        break
+            _read_on(recorder)
     finally:
         journal.close()
     return not is_free
+
+
+def _read_on(recorder: Recorder) -> None:
+    """Store what a live trainer wrote since the last look."""
+    run, _ = recorder.read_run()
+    session = run.last_session
+    if session is not None:
+        at_s = (datetime.now(timezone.utc) - session.started_at).total_seconds()
+        for _ in range(_LIVE_STRETCHES):
+            look = recorder.look(session.number, at_s)
+            if not look.batches or not look.is_stored:
+                break
+
+
+def _refresh_job(
+    rundir: RunDir, spec: RunSpec, journal: Journal, recorder: Recorder, say: Say, *, publish: bool
+) -> bool:
+    """As `refresh`, for a run that Slurm executes: whether somebody answers for it is Slurm's to say.
+
+    A kernel lock says nothing across machines on many file systems. Slurm is asked before the journal is read, so that
+    a job that ends meanwhile is not taken for one that ended without a word.
+    """
+    from backprop.engines.contract import Phase
+
+    before, _ = recorder.read_run()
+    if before.status.is_final:
+        recorder.finish(publish=publish)
+        return False
+    seen = engines.cluster().observe(before)
+    if seen.phase is not Phase.ENDED or not journal.try_lock():
+        recorder.begin()  # in a home that this machine sees for the first time, too
+        is_pending = seen.phase is Phase.PENDING and seen.told is not None
+        recorder.record_state(publish=False, reason=f"Slurm: {seen.told}" if is_pending else None)
+        _read_on(recorder)
+        return True
+    recorder.begin()
+    is_filed = settle(rundir, spec, journal, 0.0, say, seen.told)
+    recorder.finish(publish=publish)
+    if is_filed:
+        _tell_end(rundir, spec)
+    return False
 
 
 def _tell_end(rundir: RunDir, spec: RunSpec) -> None:
@@ -112,11 +152,13 @@ def _tell_end(rundir: RunDir, spec: RunSpec) -> None:
         Teller(rundir).ended(journals.fold(spec, entries), size)
 
 
-def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | None, say: Say) -> bool:
+def settle(
+    rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | None, say: Say, why: str | None = None
+) -> bool:
     """File a run whose supervisor died under it, after ending what is left of its tree. The journal must be locked.
 
     patience_s: how long an orphaned trainer may take to finish its save; None: the session's grace. False for a run
-    that has ended: nothing was to be done.
+    that has ended: nothing was to be done. why: how it is known that nobody answers for it, if not by its lock.
     """
     entries = journals.read(rundir.journal_path)[0]
     run = journals.fold(spec, entries)
@@ -124,11 +166,11 @@ def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | 
         return False
     session = run.last_session
     if session is not None and session.status.is_final:
-        reason = "its supervisor died while it waited for another session"
+        reason = why or "its supervisor died while it waited for another session"
         journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
         return True
     if session is None:
-        reason = "its supervisor died before the trainer was started"
+        reason = why or "its supervisor died before the trainer was started"
         ended = SessionEnded(
             at=datetime.now(timezone.utc),
             session=0,
@@ -155,7 +197,8 @@ def settle(rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | 
             at=datetime.now(timezone.utc),
             session=session.number,
             status=Status.INTERRUPTED,
-            reason="the machine was restarted" if rebooted else f"its supervisor (pid {session.supervisor_pid}) died",
+            reason=why
+            or ("the machine was restarted" if rebooted else f"its supervisor (pid {session.supervisor_pid}) died"),
             exit_code=None,
             elapsed_s=_elapsed_s(rundir, session),
         )
@@ -193,6 +236,8 @@ def claim(rundir: RunDir, run: Run, say: Say) -> Journal:
 
 def busy_message(run: Run) -> str:
     """Why a run that is going on cannot be had, and what to do."""
+    if run.job is not None:
+        return f"run {run.spec.id} is in the hands of Slurm's job {run.job}. Stop it first: backprop stop {run.spec.id}"
     if run.waiter is not None:
         who = f"process {run.waiter.supervisor_pid} on {run.waiter.host}"
         return f"run {run.spec.id} stands in line, for {who}. Stop it first: backprop stop {run.spec.id}"

@@ -77,6 +77,7 @@ class SessionPlan(Record, frozen=True):
     gpus: tuple[Gpu, ...] | None = None  # the cards it was given; None: whatever the trainer finds
     gpu_probe: str = "auto"
     gpu_problem: str | None = None  # why nobody could tell which cards there are
+    job: str | None = None  # of Slurm, in which the session runs
 
 
 @dataclass
@@ -134,6 +135,7 @@ class Supervisor:
         self._meter = ProgressMeter()
         self._told: list[journals.Entry] = []
         self._number = 0
+        self._is_job = False
         self._cage: Cage | None = None
         self._limits: Limits
         self._watchman: Watchman
@@ -145,6 +147,7 @@ class Supervisor:
         Raises OSError when the home is too full to begin; then nothing was started.
         """
         self._limits = plan.limits
+        self._is_job = plan.job is not None
         self._start(plan)
         folders = (str(self._rundir.path), self._spec.cwd)
         self._watchman = Watchman(plan.limits, folders, plan.gpus or (), plan.gpu_probe, self._place)
@@ -204,6 +207,7 @@ class Supervisor:
                 boot_id=provenance.boot_id(),
                 resumed_from=plan.resumed_from,
                 script_sha256=provenance.sha256(self._spec.script),
+                job=plan.job,
             )
         )
         if not is_written:
@@ -282,7 +286,8 @@ class Supervisor:
             elif number is signal.SIGTSTP:
                 self._suspend()
             else:
-                self._ask_stop(StopReason.SIGNAL, f"the supervisor got {number.name}")
+                by_slurm = " by Slurm's doing: preemption, its time limit, or scancel" if self._is_job else ""
+                self._ask_stop(StopReason.SIGNAL, f"the supervisor got {number.name}{by_slurm}")
         for entry in self._journal.read_new():
             match entry:
                 case StopAsked(session=self._number, by=StopReason.USER):

@@ -27,6 +27,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "name": "digits",
     "python": ".venv/bin/python",
     "resumeArg": "--resume",
+    "cpus": 8,
 }
 _HEAD = """\
 # Settings of Backprop, for {whom}.

@@ -49,6 +49,7 @@ class Request(Record, frozen=True):
     wait_s: float | None = None  # in line for each session; None: as long as it takes
     retries: int = 0
     sessions: int = 1
+    job: str | None = None  # of Slurm, in which it is carried out
 
 
 class Audience(Protocol):
@@ -255,6 +256,7 @@ class Turns:
             gpus=turn.decision.gpus,
             gpu_probe=self._request.gpu_probe,
             gpu_problem=turn.decision.figures.get("gpu_problem"),
+            job=self._request.job,
         )
         supervisor = Supervisor(
             rundir=claim.rundir,

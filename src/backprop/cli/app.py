@@ -26,6 +26,7 @@ _COMMANDS = {
     "stop": ("manage", "stop"),
     "pause": ("manage", "pause"),
     "rm": ("manage", "rm"),
+    "execute": ("execute", "execute"),
     "reindex": ("manage", "reindex"),
     "export": ("export", "export"),
     "init": ("setup", "init"),

@@ -162,7 +162,7 @@ def reindex() -> None:
         run_ids = sorted(home.run_ids())
         for run_id in run_ids:
             index.remove(run_id)
-            recovery.refresh(home, index, home.rundir(run_id), say)
+            recovery.refresh(home, index, home.rundir(run_id), say, publish=False)
         snapshot.rebuild(home, index, say)
         for folder in home.runs_path.glob(".*-*"):
             if time.time() - folder.stat().st_mtime > _GARBAGE_AFTER_S:

@@ -1,7 +1,7 @@
 """Commands that train: run and resume."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +20,7 @@ from backprop.store.rundir import Home, check_run_id, new_run_id
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from backprop.turns import Request
+    from backprop.turns import Claim, Request
 
 _AFTER_DASHES = "backprop.after_dashes"
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -85,7 +85,12 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
         if options["wait"] is not None:
             raise UsageError("--wait and --no-wait exclude one another.")
         options["wait"] = "false"
-    return {key: options[_destination(key)] for key in config.KEYS if _destination(key) in options}
+    # an option that may be given again is never None
+    return {
+        key: options[_destination(key)] or None if key == "slurmArgs" else options[_destination(key)]
+        for key in config.KEYS
+        if _destination(key) in options
+    }
 
 
 # options that a session has, whether it is the first of a run or not
@@ -143,6 +148,16 @@ def session_options(function: Function) -> Function:
     default=None,
     help="Look after frameworks inside the trainer, so that scripts stop, save and resume unedited. [default: on]",
 )
+@_setting("on", "Where to run: here, slurm or slurm:PARTITION. [default: here]", "ENGINE")
+@_setting("cpus", "Of Slurm: so many CPUs on each node.", "N")
+@_setting("nodes", "Of Slurm: so many nodes; srun starts the trainer once on each.", "N")
+@_setting("slurmArgs", "For sbatch, as it is: --slurm-arg=--account=ml. May be given again.", "OPTION", multiple=True)
+@click.option(
+    "--vary",
+    multiple=True,
+    metavar="NAME=V1,V2",
+    help="In the background a run for each value, given to the script as --NAME. Given again: for each combination.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.pass_context
 def run(
@@ -154,6 +169,7 @@ def run(
     config_file: Path | None,
     as_json: bool,
     run_id: str | None,
+    vary: tuple[str, ...],
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -196,17 +212,46 @@ def run(
         resume_arg=settings.resume_arg,
         hooks=settings.hooks,
         git=state,
+        slurm=settings.slurm,
     )
-    from backprop.turns import Claim
-
     request = _request(settings, settings.limits, checkpoint)
     if dry_run:
         session.tell_plan(home, spec, request, as_json=as_json)
         return
+    if vary:
+        if run_id is not None:
+            raise UsageError("--run-id and --vary exclude one another: each run gets an id of its own.")
+        specs = [_varied(home, spec, number, words) for number, words in enumerate(commands.variations(vary), start=1)]
+        claims = [_claim(home, _in_array(one, specs), patch, settings) for one in specs]
+        session.train_many(claims, request, as_json=as_json)
+    session.train(_claim(home, spec, patch, settings), request, detach=settings.detach, as_json=as_json)
+
+
+def _claim(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "Claim":
+    from backprop.turns import Claim
+
     rundir, journal = session.make_run(home, spec, patch)
     session.remember_notifications(rundir, settings.notify)
-    claim = Claim(home, rundir, spec, journal, is_new=True)
-    session.train(claim, request, detach=settings.detach, as_json=as_json)
+    return Claim(home, rundir, spec, journal, is_new=True)
+
+
+def _varied(home: Home, spec: RunSpec, number: int, words: Sequence[str]) -> RunSpec:
+    """The same run with these arguments as well, under an id and a name of its own."""
+    command = (*spec.command, *words)
+    return msgspec.structs.replace(
+        spec,
+        id=_free_id(home),
+        name=None if spec.name is None else f"{spec.name}-{number}",
+        command=command,
+        params=commands.params_in(commands.script_arguments(command)),
+    )
+
+
+def _in_array(spec: RunSpec, together: Sequence[RunSpec]) -> RunSpec:
+    """The run as one task of a Slurm array."""
+    if spec.slurm is None or len(together) == 1:
+        return spec
+    return msgspec.structs.replace(spec, slurm=msgspec.structs.replace(spec.slurm, array=together[0].id))
 
 
 @click.command(cls=SessionCommand)

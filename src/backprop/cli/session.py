@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-import traceback
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,11 +12,12 @@ import click
 import msgspec
 
 from backprop import command as commands
-from backprop import provenance
+from backprop import engines, provenance
 from backprop.cli.common import is_valid, say
+from backprop.engines.contract import Order
 from backprop.errors import BackpropError, ExitCode
 from backprop.governor.line import Line
-from backprop.records import Notification, RunSpec, Status
+from backprop.records import Gpu, Notification, RunSpec, Session, Status
 from backprop.store.journal import Journal
 from backprop.store.rundir import Home, RunDir
 from backprop.views import human
@@ -57,23 +57,51 @@ def remember_notifications(rundir: RunDir, notifications: Sequence[Notification]
 
 def train(claim: "Claim", request: "Request", *, detach: bool, as_json: bool) -> NoReturn:
     """Do what was asked of a run, and exit with its code."""
-    recorder = _recorder(claim)
+    recorder = recorder_of(claim)
+    if claim.spec.slurm is not None:
+        from backprop.cli import cluster
+
+        code = cluster.train(claim, request, recorder, detach=detach, as_json=as_json)
+        if as_json:
+            print_document(recorder)
+        recorder.close()
+        raise click.exceptions.Exit(code)
     if detach:
         code = _train_in_background(claim, request)
         if as_json:
-            _print_document(recorder)
+            print_document(recorder)
         elif code == ExitCode.OK:
             print(claim.spec.id)
         raise click.exceptions.Exit(code)
     front = _Front(claim, recorder, as_json=as_json)
-    result = _take_turns(claim, request, recorder, front, ignore_hangup=False)
+    result = take_turns(claim, request, recorder, front, ignore_hangup=False)
     if as_json:
-        _print_document(recorder)
+        print_document(recorder)
     recorder.close()
-    raise click.exceptions.Exit(_told_exit_code(claim, result))
+    raise click.exceptions.Exit(told_exit_code(claim, result))
 
 
-def _take_turns(
+def train_many(claims: "Sequence[Claim]", request: "Request", *, as_json: bool) -> NoReturn:
+    """Start runs that ask for the same in the background, print their ids, and exit with the worst of their codes."""
+    recorders = [recorder_of(claim) for claim in claims]
+    if claims[0].spec.slurm is not None:
+        from backprop.cli import cluster
+
+        jobs = cluster.submit(list(zip(claims, recorders, strict=True)), request)
+        say(f"{len(jobs)} runs are Slurm's jobs {jobs[0]} to {jobs[-1]} · how they stand: backprop list")
+        code = int(ExitCode.OK)
+    else:
+        code = max(_train_in_background(claim, request) for claim in claims)
+    if as_json:
+        print_documents(recorders)
+    else:
+        print("\n".join(claim.spec.id for claim in claims))
+    for recorder in recorders:
+        recorder.close()
+    raise click.exceptions.Exit(code)
+
+
+def take_turns(
     claim: "Claim", request: "Request", recorder: "Recorder", audience: "Audience", *, ignore_hangup: bool
 ) -> "Outcome | NoTurn":
     from backprop.supervisor.signals import Signals
@@ -96,7 +124,7 @@ def _teller(claim: "Claim") -> "Teller | None":
     return Teller(claim.rundir)
 
 
-def _recorder(claim: "Claim") -> "Recorder":
+def recorder_of(claim: "Claim") -> "Recorder":
     from backprop.recorder import Recorder
 
     teller = _teller(claim)
@@ -104,7 +132,7 @@ def _recorder(claim: "Claim") -> "Recorder":
     return Recorder(claim.home, claim.rundir, claim.spec, claim.journal, say, changed)
 
 
-def _told_exit_code(claim: "Claim", result: "Outcome | NoTurn") -> int:
+def told_exit_code(claim: "Claim", result: "Outcome | NoTurn") -> int:
     """What to exit with; a run that got no turn is said to have none."""
     from backprop.admission import NoTurn
 
@@ -121,7 +149,7 @@ class _Front:
         self._recorder = recorder
         self._stdout_fd = 2 if as_json else 1
         self._terminal: Terminal | None = None
-        self._line = _WaitingLine()
+        self._line = WaitingLine()
 
     def waits(self, reason: str) -> None:
         self._line.show(f"run {self._spec.id} waits: {reason}")
@@ -137,14 +165,14 @@ class _Front:
     def ended(self, outcome: "Outcome") -> None:
         if self._terminal is not None:
             self._terminal.close()
-        _tell_end(self._spec, self._recorder, outcome)
+        tell_end(self._spec, self._recorder, outcome.session)
 
     def said(self, text: str) -> None:
         self._line.end()
         say(text)
 
 
-class _WaitingLine:
+class WaitingLine:
     """One line that says what is waited for, rewritten in a terminal; in a pipe a line for each kind of reason."""
 
     def __init__(self) -> None:
@@ -202,28 +230,32 @@ class _Background:
 
     def started(self, out_path: Path, err_path: Path) -> None:  # noqa: ARG002  nothing is copied anywhere
         if self._plan is not None:
-            self.answer(_STARTED, start_line(self._spec, self._plan))
+            self.answer(_STARTED, _start_line(self._spec, self._plan))
 
     def looked(self, progress: "Progress", left_s: float) -> None:
         pass
 
     def ended(self, outcome: "Outcome") -> None:
         self.answer(_BROKEN, outcome.session.reason or "")  # unless it was launched
-        _tell_end(self._spec, self._recorder, outcome)
+        tell_end(self._spec, self._recorder, outcome.session)
 
     def said(self, text: str) -> None:
         say(text)
 
 
 def _train_in_background(claim: "Claim", request: "Request") -> int:
-    """Fork a supervisor that survives this terminal; return when its trainer is launched, or waits. An exit code.
+    """Start a supervisor that survives this terminal; return when its trainer is launched, or waits. An exit code.
 
     Raises BackpropError when it could not be started.
     """
     reader, writer = os.pipe()
-    if os.fork() == 0:
+
+    def work() -> int:
         os.close(reader)
-        _be_the_background_supervisor(claim, request, writer)
+        return _be_the_background_supervisor(claim, request, writer)
+
+    engine = engines.of(claim.spec, claim.home)
+    engine.release(engine.submit([Order(claim.rundir, claim.spec, request.limits.timebox_s, work)]))
     os.close(writer)
     claim.journal.close()  # the child has it too, and with it the lock
     with os.fdopen(reader, "rb") as pipe:
@@ -238,48 +270,40 @@ def _train_in_background(claim: "Claim", request: "Request") -> int:
     raise BackpropError(text or f"the supervisor died; see {claim.rundir.path}")
 
 
-def _be_the_background_supervisor(claim: "Claim", request: "Request", pipe_fd: int) -> NoReturn:
-    code = 1
-    background = _Background(claim, recorder := _recorder(claim), pipe_fd)
+def _be_the_background_supervisor(claim: "Claim", request: "Request", pipe_fd: int) -> int:
+    background = _Background(claim, recorder := recorder_of(claim), pipe_fd)
     try:
-        os.setsid()
-        log = os.open(claim.rundir.supervisor_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        null = os.open(os.devnull, os.O_RDONLY)
-        for source, target in ((null, 0), (log, 1), (log, 2)):
-            os.dup2(source, target)
-        result = _take_turns(claim, request, recorder, background, ignore_hangup=True)
-        code = _told_exit_code(claim, result)
-        background.answer(_REFUSED, f"run {claim.spec.id} is not started: {getattr(result, 'reason', '')}")
+        result = take_turns(claim, request, recorder, background, ignore_hangup=True)
     except BackpropError as error:
         say(str(error))
         background.answer(_BROKEN, str(error))
-    except BaseException:
-        traceback.print_exc()
-        raise
-    finally:
-        sys.stderr.flush()
-        os._exit(code)  # the parent's cleanup is the parent's business
+        return 1
+    code = told_exit_code(claim, result)
+    background.answer(_REFUSED, f"run {claim.spec.id} is not started: {getattr(result, 'reason', '')}")
+    return code
 
 
 # -- tell
 
 
-def start_line(spec: RunSpec, plan: "SessionPlan") -> str:
+def start_line(spec: RunSpec, timebox_s: float, began_at: datetime, gpus: Sequence[Gpu] = ()) -> str:
     """What is said when a session begins: until when, and on which cards."""
-    now = datetime.now().astimezone()
-    ends_at = now + timedelta(seconds=plan.limits.timebox_s)
-    day = "" if ends_at.date() == now.date() else f"{ends_at:%Y-%m-%d} "
-    cards = "".join(f" · GPU {gpu.index} ({gpu.name})" for gpu in plan.gpus or ())
-    timebox = f"timebox {human.minutes(plan.limits.timebox_s)}, ends {day}{ends_at:%H:%M:%S}"
+    ends_at = (began_at + timedelta(seconds=timebox_s)).astimezone()
+    day = "" if ends_at.date() == datetime.now().astimezone().date() else f"{ends_at:%Y-%m-%d} "
+    cards = "".join(f" · GPU {gpu.index} ({gpu.name})" for gpu in gpus)
+    timebox = f"timebox {human.minutes(timebox_s)}, ends {day}{ends_at:%H:%M:%S}"
     return f"run {spec.id}{cards} · {timebox} (change it with -m MINUTES)"
 
 
+def _start_line(spec: RunSpec, plan: "SessionPlan") -> str:
+    return start_line(spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ())
+
+
 def _tell_start(spec: RunSpec, plan: "SessionPlan") -> None:
-    say(start_line(spec, plan))
+    say(_start_line(spec, plan))
 
 
-def _tell_end(spec: RunSpec, recorder: "Recorder", outcome: "Outcome") -> None:
-    session = outcome.session
+def tell_end(spec: RunSpec, recorder: "Recorder", session: Session) -> None:
     view = recorder.view()
     told = f"run {spec.id} {session.status.value} after {human.duration(session.elapsed_s)}"
     if view is not None and view.last_step is not None:
@@ -295,12 +319,20 @@ def _tell_end(spec: RunSpec, recorder: "Recorder", outcome: "Outcome") -> None:
     say(told)
 
 
-def _print_document(recorder: "Recorder") -> None:
+def print_document(recorder: "Recorder") -> None:
     from backprop.views import document
 
     view = recorder.view()
     if view is not None:
         print(document.encode(document.run_document(view, datetime.now(timezone.utc), is_valid)))
+
+
+def print_documents(recorders: "Sequence[Recorder]") -> None:
+    from backprop.views import document
+
+    now = datetime.now(timezone.utc)
+    views = [view for recorder in recorders if (view := recorder.view()) is not None]
+    print(document.encode([document.run_document(view, now, is_valid) for view in views]))
 
 
 def tell_plan(home: Home, spec: RunSpec, request: "Request", *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ The file's kernel lock says who answers for the run: it is free at the instant i
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 
 from backprop.records import (
+    Limits,
     ManifestEntry,
     Measure,
     Pauser,
@@ -47,6 +49,7 @@ class SessionStarted(_Entry, frozen=True, tag="session_started"):
     boot_id: str | None
     resumed_from: str | None = None
     script_sha256: str | None = None
+    job: str | None = None  # of Slurm, in which it runs
 
 
 class TrainerLaunched(_Entry, frozen=True, tag="trainer_launched"):
@@ -63,6 +66,25 @@ class Queued(_Entry, frozen=True, tag="queued"):
     figures: dict[str, Any]
     host: str
     supervisor_pid: int
+
+
+class Submitted(_Entry, frozen=True, tag="submitted"):
+    """A session is handed to Slurm, with all that the job needs to know.
+
+    Written before the job may begin. Written again by the job itself when it puts itself back into the line.
+    """
+
+    session: int
+    job: str
+    host: str  # that submitted it
+    limits: Limits
+    checkpoint: str | None = None  # to begin with
+    gpu_probe: str = "auto"
+    retries: int = 0
+    sessions: int = 1
+    resume_arg: str | None = None  # the flag that takes the checkpoint, where it is not the run's own
+    is_again: bool = False  # the same request goes on: what was used of it is used
+    reason: str | None = None  # what is said of it until Slurm says more
 
 
 class Admitted(_Entry, frozen=True, tag="admitted"):
@@ -180,6 +202,7 @@ Entry = (
     SessionStarted
     | TrainerLaunched
     | Queued
+    | Submitted
     | Admitted
     | Refused
     | NotContinued
@@ -199,6 +222,7 @@ Entry = (
 # after these the power may go: who stopped a run, and how it ended, must be on the disk
 _SYNCED = (
     SessionStarted,
+    Submitted,
     StopAsked,
     PauseAsked,
     GoOnAsked,
@@ -241,6 +265,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Open for appending. Raises OSError."""
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._asked_path = path.with_name("asked")
         self._unwritten: list[tuple[bytes, bool]] = []
         self._read_to = 0
 
@@ -257,6 +282,35 @@ class Journal:
                 return False
             raise
         return True
+
+    def ask(self, entry: Entry) -> None:
+        """Leave a request to whoever has the run locked on another machine; it lands in the journal when heard.
+
+        A file system that several machines share does not keep apart what two of them append to one file. Raises
+        OSError.
+        """
+        self._asked_path.mkdir(mode=0o700, exist_ok=True)
+        name = f"{time.time_ns()}-{os.uname().nodename}-{os.getpid()}"
+        draft = self._asked_path / f".{name}"
+        draft.write_bytes(_encode(entry))
+        draft.rename(self._asked_path / name)
+
+    def _take_requests(self) -> None:
+        """Write down what others asked for. Costs one failed look where nobody ever did."""
+        try:
+            names = sorted(name for name in os.listdir(self._asked_path) if not name.startswith("."))  # noqa: PTH208
+        except FileNotFoundError:
+            return
+        for name in names:
+            path = self._asked_path / name
+            entries, _ = parse(path.read_bytes() + b"\n")
+            if not self.append(*entries):
+                return  # a full disk: it lies there until there is room
+            path.unlink()
+
+    def skip(self) -> None:
+        """What is in the journal by now is no news to `read_new`."""
+        self._read_to = self.size_bytes()
 
     def size_bytes(self) -> int:
         return os.fstat(self._fd).st_size
@@ -291,7 +345,11 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def read_new(self) -> list[Entry]:
-        """Entries since the last call, this process's own included. Costs one fstat when there are none."""
+        """Entries since the last call, this process's own included, and what others asked for.
+
+        Call it with the journal locked. Costs little when there are none.
+        """
+        self._take_requests()
         unread = self.size_bytes() - self._read_to
         if unread <= 0:
             return []
@@ -331,7 +389,7 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
                 run = _continue_session(run, entry)
             case SessionEnded():
                 run = _end_session(run, entry)
-            case Queued():
+            case Queued() | Submitted():
                 run = _stand_in_line(run, entry)
             case Refused() | NotContinued():
                 run = _end_without_a_session(run, entry)
@@ -352,6 +410,7 @@ def _add_session(run: Run, entry: SessionStarted) -> Run:
         boot_id=entry.boot_id,
         resumed_from=entry.resumed_from,
         script_sha256=entry.script_sha256,
+        job=entry.job,
     )
     others = tuple(s for s in run.sessions if s.number != entry.session)
     return msgspec.structs.replace(
@@ -359,11 +418,17 @@ def _add_session(run: Run, entry: SessionStarted) -> Run:
     )
 
 
-def _stand_in_line(run: Run, entry: Queued) -> Run:
+def _stand_in_line(run: Run, entry: Queued | Submitted) -> Run:
     last = run.last_session
     if last is not None and not last.status.is_final:
         return run
-    waiter = Waiter(session=entry.session, host=entry.host, supervisor_pid=entry.supervisor_pid, since=entry.at)
+    waiter = Waiter(
+        session=entry.session,
+        host=entry.host,
+        supervisor_pid=entry.supervisor_pid if isinstance(entry, Queued) else 0,
+        since=entry.at,
+        job=entry.job if isinstance(entry, Submitted) else None,
+    )
     if run.waiter is not None and run.waiter.session == waiter.session:
         waiter = msgspec.structs.replace(waiter, since=run.waiter.since)
     return msgspec.structs.replace(run, status=Status.QUEUED, reason=entry.reason, ended_at=None, waiter=waiter)

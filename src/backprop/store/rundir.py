@@ -10,6 +10,8 @@
   supervisor.log               what a detached supervisor would have said on stderr
   notify.json                  where to tell of its states; only where somebody wants to be told
   notify.log                   what came of that
+  asked/                       requests from other machines, until the supervisor has written them into its journal
+  job.sh slurm-JOB.log         what Slurm executes; what that said
 """
 
 import fcntl
@@ -25,6 +27,7 @@ from pathlib import Path
 
 import msgspec
 
+from backprop import network
 from backprop.errors import ConfigError, UsageError
 from backprop.protocol import json_safe
 from backprop.records import RunSpec, Source
@@ -87,6 +90,10 @@ class RunDir:
         return self.path / "code.patch"
 
     @property
+    def job_script_path(self) -> Path:
+        return self.path / "job.sh"
+
+    @property
     def supervisor_log_path(self) -> Path:
         return self.path / "supervisor.log"
 
@@ -123,16 +130,23 @@ class HomeBusyError(Exception):
 
 
 class Home:
-    """The folder all runs of a user live in: $BACKPROP_HOME, else ~/.backprop."""
+    """The folder all runs of a user live in: $BACKPROP_HOME, else ~/.backprop.
 
-    def __init__(self, path: Path) -> None:
+    Where several machines share it, only the run directories are common: SQLite's and the kernel's locks hold on one
+    machine. Each has an index, marks and a line of its own.
+    """
+
+    def __init__(self, path: Path, own_path: Path | None = None) -> None:
+        """own_path: the folder of what belongs to this machine alone; None: nobody else is there."""
+        own = own_path or path
         self.path = path
         self.runs_path = path / RUNS_FOLDER
-        self.unsettled_path = path / "unsettled"
-        self.line_path = path / "line"
-        self.index_path = path / "index.db"
-        self.lock_path = path / "lock"
-        self.snapshot_path = path / "experiments.json"
+        self.machines_path = path / "machines"
+        self.unsettled_path = own / "unsettled"
+        self.line_path = own / "line"
+        self.index_path = own / "index.db"
+        self.lock_path = own / "lock"
+        self.snapshot_path = own / "experiments.json"
         self.user_config_path = path / "config.toml"
 
     @classmethod
@@ -143,8 +157,13 @@ class Home:
             path = Path(chosen).expanduser() if chosen else Path.home() / ".backprop"
         except RuntimeError as error:
             raise ConfigError("this user has no home folder; set BACKPROP_HOME to a folder of yours.") from error
-        # one folder, one name: the trainers' environment is compared with it
-        return cls(path.resolve())
+        path = path.resolve()  # one folder, one name: the trainers' environment is compared with it
+        machine = os.environ.get("BACKPROP_MACHINE") or (os.uname().nodename if network.kind(path) else None)
+        if machine is None:
+            return cls(path)
+        if not RUN_ID.fullmatch(machine):
+            raise ConfigError(f"BACKPROP_MACHINE {machine!r} is not allowed: 1 to 64 letters, digits, '.', '_' or '-'.")
+        return cls(path, path / "machines" / machine)
 
     def has_old_runs_only(self) -> bool:
         """True when there is an experiments.json and no run directory: an older tool's, to be imported."""
@@ -155,7 +174,7 @@ class Home:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.runs_path.mkdir(mode=0o700, exist_ok=True)
-            self.unsettled_path.mkdir(mode=0o700, exist_ok=True)
+            self.unsettled_path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise self.unusable(error) from error
 
@@ -196,11 +215,21 @@ class Home:
             return
 
     def mark_unsettled(self, run_id: str) -> None:
-        """Remember, beyond the index and this process, that somebody must look at this run again.
+        """Remember, beyond the index and this process, that everybody must look at this run again.
 
         Done before anything happens to a run, and undone when the index has all of it. Raises OSError.
         """
         (self.unsettled_path / run_id).touch(mode=0o600)
+        for folder in self._marks_of_others():
+            with suppress(FileNotFoundError):  # a home that was made a moment ago
+                (folder / run_id).touch(mode=0o600)
+
+    def _marks_of_others(self) -> Iterator[Path]:
+        try:
+            machines = [self.path, *self.machines_path.iterdir()]
+        except FileNotFoundError:  # nobody shares this home
+            machines = [self.path]
+        return (folder / "unsettled" for folder in machines if folder / "unsettled" != self.unsettled_path)
 
     def mark_settled(self, run_id: str) -> None:
         """The index has all there is of this run. Raises OSError."""

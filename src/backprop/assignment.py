@@ -1,0 +1,56 @@
+"""What is left to do of what was submitted: the journal tells, whoever executes it and however often it is begun."""
+
+from collections.abc import Sequence
+
+from backprop.records import Record, Run, Session, Status, StopReason
+from backprop.store.journal import Entry, StopAsked, Submitted
+
+_WORTH_A_SESSION_S = 1.0  # less of a timebox is no use to anybody
+
+
+class Assignment(Record, frozen=True):
+    """The next session of a submission."""
+
+    submitted: Submitted
+    timebox_s: float  # what is left of it
+    turn: int  # the how manieth timebox of the request this is, from 1
+    is_first: bool  # nothing of it was done yet: it begins from the checkpoint that was named
+
+
+def remaining(run: Run, entries: Sequence[Entry]) -> Assignment | None:
+    """What is left to do; None when nothing is, or when somebody wants no more of it. Pure.
+
+    A session that was broken off by Slurm or by the death of its node is gone on with in the rest of its timebox. One
+    that the user, the governor or the trainer itself ended is the last.
+    """
+    submitted = next((e for e in reversed(entries) if isinstance(e, Submitted) and not e.is_again), None)
+    if submitted is None:
+        return None
+    done = [session for session in run.sessions if session.number >= submitted.session]
+    turns = sum(session.status is Status.TIMEBOXED for session in done)
+    spent_s = _spent_s(done)
+    if done and not _goes_on(done[-1], entries):
+        return None
+    left_s = submitted.limits.timebox_s - spent_s
+    if turns >= submitted.sessions or left_s < _WORTH_A_SESSION_S:
+        return None
+    return Assignment(submitted=submitted, timebox_s=left_s, turn=turns + 1, is_first=not done)
+
+
+def _goes_on(last: Session, entries: Sequence[Entry]) -> bool:
+    if last.status in {Status.TIMEBOXED, Status.INTERRUPTED}:
+        return True
+    return last.status is Status.STOPPED and who_stopped(last, entries) is StopReason.SIGNAL
+
+
+def who_stopped(session: Session, entries: Sequence[Entry]) -> StopReason | None:
+    """Who was the first to ask for a session's end; None: nobody did."""
+    return next((e.by for e in entries if isinstance(e, StopAsked) and e.session == session.number), None)
+
+
+def _spent_s(done: Sequence[Session]) -> float:
+    """How much of the present timebox is gone: in the sessions since the last one that was used up."""
+    spent_s = 0.0
+    for session in done:
+        spent_s = 0.0 if session.status is Status.TIMEBOXED else spent_s + (session.elapsed_s or 0.0)
+    return spent_s

@@ -1,0 +1,314 @@
+"""`--on slurm` at the user's end: submit, show what the run does as if it ran here, and stop it when asked to.
+
+The run itself is in the hands of its own supervisor inside the job: see cli/execute.py. Whatever happens to this
+process or its machine, the run goes on, and `backprop logs -f` shows it from anywhere.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from backprop import assignment, ending, engines, provenance, recovery
+from backprop.cli import session as fronts
+from backprop.cli.common import say
+from backprop.engines.contract import Order, Phase
+from backprop.engines.slurm_client import HOPELESS, SlurmError, start_now
+from backprop.errors import BackpropError, BusyError, ExitCode
+from backprop.progress import ProgressMeter
+from backprop.protocol import digest
+from backprop.records import Run, Session, Source, StopReason
+from backprop.runner import DOUBLE_PRESS_S
+from backprop.store import journal as journals
+from backprop.store.journal import Entry, Journal, Refused, Submitted, TrainerLaunched
+from backprop.store.rundir import RunDir
+from backprop.supervisor.signals import Signals
+from backprop.supervisor.tail import Tail
+from backprop.views.terminal import Terminal
+
+if TYPE_CHECKING:
+    from backprop.recorder import Recorder
+    from backprop.turns import Claim, Request
+
+_LOOK_EVERY_S = 0.25
+_ASK_SLURM_EVERY_S = 2.0
+_FIRST_LOOK_S = 3.0  # what Slurm can never place, it says within a moment
+_AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to say that another follows
+
+
+def train(claim: "Claim", request: "Request", recorder: "Recorder", *, detach: bool, as_json: bool) -> int:
+    """Hand the run to Slurm and, unless detached, stay with it; what to exit with. Raises BackpropError."""
+    before, _ = recorder.read_run()
+    (job,) = submit([(claim, recorder)], request)
+    front = _Front(claim, recorder, job, len(before.sessions), as_json=as_json)
+    if not detach:
+        return front.follow()
+    refused = front.look_for_refusal(_FIRST_LOOK_S)
+    if refused is not None:
+        return refused
+    say(f"run {claim.spec.id} is Slurm's job {job} · follow it: backprop logs {claim.spec.id} -f")
+    if not as_json:
+        print(claim.spec.id)
+    return ExitCode.OK
+
+
+def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> list[str]:
+    """Hand claimed runs to Slurm; their jobs. The claims are given up: the runs are the jobs'.
+
+    Raises BackpropError; then runs that were just made are taken back.
+    """
+    cluster = engines.cluster()
+    orders = [Order(claim.rundir, claim.spec, request.limits.timebox_s, _not_here) for claim, _ in claims]
+    try:
+        jobs = cluster.submit(orders)
+    except BackpropError:
+        for claim, _ in claims:
+            if claim.is_new:
+                claim.rundir.remove()
+            claim.journal.close()
+        raise
+    for (claim, recorder), job in zip(claims, jobs, strict=True):
+        _tell_submitted(claim, recorder, request, job)
+    try:
+        cluster.release(jobs)
+    except BackpropError as error:
+        for claim, recorder in claims:
+            cluster.cancel(recorder.read_run()[0])
+            claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=str(error), figures={}))
+            recorder.finish()
+        raise BusyError(f"run {claims[0][0].spec.id} is not started: {error}") from error
+    finally:
+        for claim, _ in claims:
+            claim.journal.close()
+    return jobs
+
+
+def _not_here() -> int:
+    raise RuntimeError("a job of Slurm's is not carried out in a process of ours")
+
+
+def _tell_submitted(claim: "Claim", recorder: "Recorder", request: "Request", job: str) -> None:
+    run, _ = recorder.read_run()
+    recorder.begin()
+    claim.journal.append(
+        Submitted(
+            at=datetime.now(timezone.utc),
+            session=1 + max((session.number for session in run.sessions), default=0),
+            job=job,
+            host=provenance.host(),
+            limits=request.limits,
+            checkpoint=request.checkpoint,
+            gpu_probe=request.gpu_probe,
+            retries=request.retries,
+            sessions=request.sessions,
+            resume_arg=claim.spec.resume_arg,
+            reason=f"submitted as Slurm's job {job}",
+        )
+    )
+    recorder.record_state(publish=True)
+
+
+class _Front:
+    """The user who waits for a run that executes elsewhere."""
+
+    def __init__(self, claim: "Claim", recorder: "Recorder", job: str, shown: int, *, as_json: bool) -> None:
+        self._home = claim.home
+        self._rundir = claim.rundir
+        self._spec = claim.spec
+        self._recorder = recorder
+        self._job = job
+        self._stdout_fd = 2 if as_json else 1
+        self._line = fronts.WaitingLine()
+        self._watched: _Watched | None = None
+        self._shown = shown  # sessions
+        self._asked_slurm_at = 0.0
+        self._ended_at: float | None = None
+        self._interrupted_at: float | None = None
+
+    # -- the story
+
+    def follow(self) -> int:
+        """Show session after session until there is nothing more to come; the exit code."""
+        with Signals(ignore_hangup=False).caught() as signals:
+            while True:
+                signals.wait(_LOOK_EVERY_S)
+                if self._hear(signals.take()):
+                    return self._leave()
+                run, entries = self._read()
+                self._show(run, entries)
+                code = self._end(run, entries)
+                if code is not None:
+                    return code
+
+    def look_for_refusal(self, patience_s: float) -> int | None:
+        """The exit code when Slurm can never place it; None once it has begun, or waits for something that may come."""
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            run, _ = self._read()
+            if run.waiter is None:
+                return None
+            engines.cluster().look_again()
+            seen = engines.cluster().observe(run)
+            if seen.told in HOPELESS:
+                return self._refuse(run, seen.told or "")
+            if seen.told not in {None, "JobHeldUser"}:
+                return None
+            time.sleep(_LOOK_EVERY_S)
+        return None
+
+    # -- its parts
+
+    def _read(self) -> tuple[Run, Sequence[Entry]]:
+        entries, _ = journals.read(self._rundir.journal_path)
+        return journals.fold(self._spec, entries), entries
+
+    def _show(self, run: Run, entries: Sequence[Entry]) -> None:
+        last = run.last_session
+        if self._watched is not None:
+            self._watched.look()
+            if last is None or last.number > self._watched.number or last.status.is_final:
+                self._watched.close()
+                self._watched = None
+                self._refresh()
+                ended = next(s for s in run.sessions if s.number == self._shown)
+                fronts.tell_end(self._spec, self._recorder, ended)
+        is_launched = last is not None and any(
+            isinstance(entry, TrainerLaunched) and entry.session == last.number for entry in entries
+        )
+        if last is not None and last.number > self._shown and (is_launched or last.status.is_final):
+            self._shown = last.number
+            self._line.end()
+            told = fronts.start_line(self._spec, last.timebox_s, last.started_at)
+            say(f"{told} · Slurm's job {last.job} on {last.host}")
+            self._watched = _Watched(self._rundir, last, self._stdout_fd)
+        if self._watched is None and run.waiter is not None:
+            self._show_waiting(run)
+
+    def _show_waiting(self, run: Run) -> None:
+        if time.monotonic() - self._asked_slurm_at < _ASK_SLURM_EVERY_S:
+            return
+        self._asked_slurm_at = time.monotonic()
+        seen = engines.cluster().observe(run)
+        if seen.phase is Phase.PENDING and seen.told == "BeginTime":
+            # a job that was put back into the line waits two minutes unless somebody asks for it
+            try:
+                start_now(self._job)
+            except SlurmError:
+                return  # not pending yet: at the next look
+        why = seen.told or ("is about to begin" if seen.phase is Phase.RUNNING else "waits for its turn")
+        self._line.show(f"run {self._spec.id} is Slurm's job {self._job}: {why}")
+
+    def _end(self, run: Run, entries: Sequence[Entry]) -> int | None:
+        """The exit code once the run has ended for good."""
+        if self._watched is not None:
+            return None
+        if not run.status.is_final:
+            self._ended_at = None
+            return self._look_after_it(run)
+        now = time.monotonic()
+        self._ended_at = self._ended_at or now
+        may_go_on = assignment.remaining(run, entries) is not None
+        if may_go_on and now - self._ended_at < _AFTER_THE_END_S:
+            return None
+        self._line.end()
+        self._refresh()
+        if run.last_session is None:
+            say(f"run {self._spec.id} is not started: {run.reason}")
+        stop = None if run.last_session is None else assignment.who_stopped(run.last_session, entries)
+        if stop is not None and self._interrupted_at is not None:
+            stop = StopReason.CTRL_C
+        return ending.filed_exit_code(run, stop)
+
+    def _look_after_it(self, run: Run) -> int | None:
+        """Notice what Slurm knows and the journal does not: that it cannot be placed, or that its job is gone."""
+        seen = engines.cluster().observe(run)
+        if run.waiter is not None and seen.told in HOPELESS:
+            return self._refuse(run, seen.told or "")
+        if seen.phase is Phase.ENDED:
+            self._refresh()  # files it, unless it has said its last word meanwhile
+        return None
+
+    def _refuse(self, run: Run, reason: str) -> int:
+        self._line.end()
+        engines.cluster().cancel_if_pending(run)
+        told = f"Slurm can never place it: {reason}"
+        journal = Journal(self._rundir.journal_path)
+        try:
+            if journal.try_lock():
+                journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
+        finally:
+            journal.close()
+        self._refresh()
+        say(f"run {self._spec.id} is not started: {told}")
+        return ExitCode.REFUSED
+
+    def _refresh(self) -> None:
+        index = recovery.open_home(self._home, say)
+        try:
+            recovery.refresh(self._home, index, self._rundir, say)
+        finally:
+            index.close()
+
+    # -- the user
+
+    def _hear(self, received: Sequence[signal.Signals]) -> bool:
+        """True when this process is to go; the run goes on."""
+        for number in received:
+            if number is signal.SIGINT:
+                self._hear_ctrl_c()
+            elif number is signal.SIGTSTP:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            else:
+                return True
+        return False
+
+    def _hear_ctrl_c(self) -> None:
+        from backprop import orders
+
+        now, first = time.monotonic(), self._interrupted_at
+        if first is not None and now - first <= DOUBLE_PRESS_S:
+            return
+        run, _ = self._read()
+        if run.status.is_final:
+            return
+        self._line.end()
+        self._interrupted_at = first or now
+        orders.ask_stop(self._home, run, now=first is not None, by="Ctrl-C" if first is None else "Ctrl-C, twice")
+        say("stopping gracefully; press Ctrl-C again to kill" if first is None else "killing")
+
+    def _leave(self) -> int:
+        if self._watched is not None:
+            self._watched.close()
+        self._line.end()
+        say(f"run {self._spec.id} goes on as Slurm's job {self._job} · follow it: backprop logs {self._spec.id} -f")
+        return ExitCode.OK
+
+
+class _Watched:
+    """One session whose output lies, and grows, in files that another machine writes."""
+
+    def __init__(self, rundir: RunDir, session: Session, stdout_fd: int) -> None:
+        self.number = session.number
+        self._ends_at = session.started_at.timestamp() + session.timebox_s
+        self._meter = ProgressMeter()
+        self._tails = [Tail(rundir.source_path(session.number, source), 0) for source in Source]
+        out_path, err_path = rundir.out_path(session.number), rundir.err_path(session.number)
+        self._terminal: Terminal | None = None
+        if out_path.exists() and err_path.exists():  # else its trainer was never launched
+            self._terminal = Terminal(stdout_fd=stdout_fd, stderr_fd=2)
+            self._terminal.started(out_path, err_path)
+
+    def look(self) -> None:
+        """Bring the live line up to date."""
+        for tail in self._tails:
+            if (stretch := tail.read()) is not None:
+                self._meter.observe(digest(stretch.data, stretch.start), time.monotonic())
+                tail.move_to(stretch.end)
+        if self._terminal is not None:
+            self._terminal.looked(self._meter.progress, self._ends_at - time.time())
+
+    def close(self) -> None:
+        if self._terminal is not None:
+            self._terminal.close()

@@ -1,0 +1,187 @@
+"""Inside a Slurm job: carry out what the journal of a run says was submitted.
+
+    settle what an earlier attempt left ──> a session ──> what next? ──> back into Slurm's line, or end
+
+Not for people: the batch script that `--on slurm` writes calls it.
+"""
+
+import os
+import tempfile
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from backprop import assignment
+from backprop.assignment import Assignment
+from backprop.cli import session as fronts
+from backprop.cli.common import say
+from backprop.engines import rendezvous, slurm_client
+from backprop.engines.slurm_client import SlurmError
+from backprop.errors import BusyError, ExitCode
+from backprop.records import RunSpec, Status
+from backprop.store import journal as journals
+from backprop.store.journal import Journal, NotContinued
+from backprop.store.rundir import Home, RunDir
+
+if TYPE_CHECKING:
+    from backprop.recorder import Recorder
+    from backprop.runner import Observer, Outcome, SessionPlan
+    from backprop.turns import Claim
+
+_LOCK_PATIENCE_S = 10.0  # whoever looks at a run holds its journal for a moment
+
+
+@click.command(hidden=True)
+@click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def execute(*, folders: tuple[Path, ...]) -> None:
+    """Carry out what was submitted for the run in FOLDER: of several, the one of this task of an array."""
+    folder = folders[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
+    rundir = RunDir(folder.resolve())
+    # an index of its own for this one run, thrown away at the end: no index is ever opened by two machines
+    with tempfile.TemporaryDirectory(prefix="backprop-") as own:
+        raise click.exceptions.Exit(_execute(Home(rundir.path.parent.parent, Path(own)), rundir, rundir.read_spec()))
+
+
+def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
+    from backprop import recovery
+    from backprop.turns import Claim
+
+    home.make()
+    journal = _locked(rundir)
+    claim = Claim(home, rundir, spec, journal, is_new=False)
+    recorder = fronts.recorder_of(claim)
+    recorder.begin()
+    run, _ = recorder.read_run()
+    if run.last_session is not None and not run.last_session.status.is_final:
+        lost = "Slurm started its job anew: its node, or its supervisor, was lost"
+        recovery.settle(rundir, spec, journal, None, say, lost)
+    recorder.record_state(publish=True)
+    recorder.record_output()
+    entries, _ = journals.read(rundir.journal_path)
+    left = assignment.remaining(journals.fold(spec, entries), entries)
+    if left is None:
+        say(f"run {spec.id}: nothing is left to do")
+        recorder.finish()
+        return ExitCode.OK
+    code = _session(claim, recorder, left)
+    recorder.close()
+    return code
+
+
+def _locked(rundir: RunDir) -> Journal:
+    """The run's journal, for this process alone. Raises BusyError."""
+    journal = Journal(rundir.journal_path)
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while not journal.try_lock():
+        if time.monotonic() > deadline:
+            raise BusyError(f"run {rundir.run_id} is in somebody else's hands.")
+        time.sleep(0.1)
+    return journal
+
+
+def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
+    """Take the turn that is due; what to exit with."""
+    from backprop.turns import Request, choose_checkpoint
+
+    submitted, spec = left.submitted, claim.spec
+    checkpoint = submitted.checkpoint
+    if not left.is_first:
+        view = recorder.view()
+        found = () if view is None else view.checkpoints
+        chosen = choose_checkpoint(found, recorder.saved_over_by, claim.journal, say)
+        checkpoint = None if chosen is None else chosen.path
+    job = _own_job()
+    request = Request(
+        limits=msgspec.structs.replace(submitted.limits, timebox_s=left.timebox_s),
+        checkpoint=checkpoint,
+        gpu_probe=submitted.gpu_probe,
+        retries=submitted.retries,
+        sessions=1,  # another turn is another wait in Slurm's line
+        job=job,
+    )
+    spec = msgspec.structs.replace(spec, resume_arg=submitted.resume_arg)
+    if spec.slurm is not None and spec.slurm.nodes > 1:
+        os.environ.update(rendezvous.variables(os.environ, spec.slurm.nodes))
+        spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(spec.slurm.nodes), *spec.command))
+    audience = _Log(spec, recorder)
+    result = fronts.take_turns(replace(claim, spec=spec), request, recorder, audience, ignore_hangup=True)
+    _what_next(claim, recorder, job)
+    return fronts.told_exit_code(claim, result)
+
+
+def _what_next(claim: "Claim", recorder: "Recorder", job: str) -> None:
+    """Put the job back into Slurm's line where something is left to do."""
+    entries, _ = journals.read(claim.rundir.journal_path)
+    run = journals.fold(claim.spec, entries)
+    left = assignment.remaining(run, entries)
+    last = run.last_session
+    if left is None or last is None:
+        return
+    try:
+        state, restarts = slurm_client.standing(job)
+        is_requeued = restarts > int(os.environ.get("SLURM_RESTART_COUNT", "0"))  # by Slurm: it was preempted
+        is_unwanted = last.status is Status.STOPPED and not is_requeued and state != "RUNNING"
+        if is_unwanted:  # somebody cancelled it
+            return
+        told = f"session {left.turn} of {left.submitted.sessions}" if last.status is Status.TIMEBOXED else "the rest"
+        _tell_again(claim, recorder, left, job, f"{told} waits for Slurm's job {job}")
+        if not is_requeued:
+            slurm_client.requeue(job)
+    except SlurmError as error:
+        claim.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=f"not put back into line: {error}"))
+        recorder.finish()
+        say(str(error))
+
+
+def _tell_again(claim: "Claim", recorder: "Recorder", left: Assignment, job: str, reason: str) -> None:
+    run, _ = recorder.read_run()
+    recorder.begin()
+    claim.journal.append(
+        msgspec.structs.replace(
+            left.submitted,
+            at=datetime.now(timezone.utc),
+            session=1 + max((session.number for session in run.sessions), default=0),
+            job=job,
+            is_again=True,
+            reason=reason,
+        )
+    )
+    recorder.record_state(publish=True)
+
+
+def _own_job() -> str:
+    """The id of the Slurm job we are in, as squeue writes it."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+
+
+class _Log:
+    """The audience of a run that nobody sits before: everything goes to the job's log."""
+
+    def __init__(self, spec: RunSpec, recorder: "Recorder") -> None:
+        self._spec = spec
+        self._recorder = recorder
+
+    def waits(self, reason: str) -> None:
+        say(f"run {self._spec.id} waits: {reason}")
+
+    def begins(self, plan: "SessionPlan") -> "Observer":
+        say(fronts.start_line(self._spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ()))
+        return self
+
+    def started(self, out_path: Path, err_path: Path) -> None:
+        pass  # its output lies in the run's folder, and is copied nowhere
+
+    def looked(self, progress: object, left_s: float) -> None:
+        pass
+
+    def ended(self, outcome: "Outcome") -> None:
+        fronts.tell_end(self._spec, self._recorder, outcome.session)
+
+    def said(self, text: str) -> None:
+        say(text)

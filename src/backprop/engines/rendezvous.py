@@ -1,0 +1,40 @@
+"""How the trainers on several nodes find one another: what torchrun and most launchers read from the environment."""
+
+from collections.abc import Mapping
+
+from backprop.engines import slurm_client
+
+_FIRST_PORT, _PORT_COUNT = 20_000, 10_000  # below the ephemeral ports of Linux, above the well-known ones
+
+
+def launcher(nodes: int) -> tuple[str, ...]:
+    """The words before a command that start it once on each node of the job we are in.
+
+    SIGINT is passed on at once (without -X srun only tells of its tasks); a task that fails ends the others; and all
+    variables go along, not only those that sbatch was told of.
+    """
+    return (
+        "srun",
+        f"--nodes={nodes}",
+        f"--ntasks={nodes}",
+        "--ntasks-per-node=1",
+        "--disable-status",
+        "--kill-on-bad-exit=1",
+        "--export=ALL",
+    )
+
+
+def variables(environment: Mapping[str, str], nodes: int) -> dict[str, str]:
+    """MASTER_ADDR and its kin, and what torchrun takes instead of options. Raises SlurmError."""
+    job_id = environment.get("SLURM_JOB_ID", "0")
+    first = slurm_client.host_names(environment.get("SLURM_JOB_NODELIST", ""))[0]
+    port = _FIRST_PORT + int(job_id) % _PORT_COUNT
+    return {
+        "MASTER_ADDR": first,
+        "MASTER_PORT": str(port),
+        "NNODES": str(nodes),
+        "PET_NNODES": str(nodes),
+        "PET_RDZV_BACKEND": "c10d",
+        "PET_RDZV_ENDPOINT": f"{first}:{port}",
+        "PET_RDZV_ID": job_id,
+    }

@@ -1,0 +1,133 @@
+"""A Slurm cluster as an engine: Slurm does the placing, and inside the job our own supervisor keeps the promises."""
+
+import math
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from backprop import provenance
+from backprop.engines import slurm_client
+from backprop.engines.contract import Observation, Order, Phase
+from backprop.engines.slurm_client import Job, SlurmError
+from backprop.records import Run, RunSpec
+from backprop.store.rundir import RunDir
+
+MARGIN_S = 120.0  # beyond timebox and grace, before Slurm ends the job: its clock is only looked at every 30 s
+_WARN_MARGIN_S = 60.0  # Slurm's warning comes so long before that the ladder is over in time
+_HARD_RAM = 1.25  # of --ram-limit: the governor stops the run gracefully before Slurm kills it
+_FRESH_S = 1.0  # one look at all jobs serves so long
+
+# What of the environment a trainer needs; nothing else goes with it, and nothing whose name smells of a secret.
+_EXPORTED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|MANPATH|LD_LIBRARY_PATH|LIBRARY_PATH|VIRTUAL_ENV|CUDA_HOME"
+    r"|CUDA_PATH|NO_COLOR|MODULEPATH|LOADEDMODULES|_LMFILES_|SLURM_CONF|(LC|PYTHON|CONDA|MAMBA|OMP|MKL|OPENBLAS|NCCL"
+    r"|GLOO|TORCH|TORCHINDUCTOR|TRITON|JAX|XLA|TF|KERAS|HF|TRANSFORMERS|UCX|FI|BACKPROP)_?[A-Z0-9_]*"
+)
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|API_?KEY|PRIVATE")
+
+
+class Cluster:
+    """Fulfils engines.contract.Engine."""
+
+    def __init__(self) -> None:
+        self._seen: Mapping[str, Job] | SlurmError = {}
+        self._seen_at = -math.inf
+
+    def submit(self, orders: Sequence[Order]) -> list[str]:
+        """The jobs' ids, several runs being the tasks of one array. They are held: see `release`."""
+        first = orders[0]
+        first.rundir.job_script_path.write_text(script([order.rundir for order in orders]))
+        first.rundir.job_script_path.chmod(0o700)
+        told = options(first, len(orders), os.environ)
+        job_id = slurm_client.submit(str(first.rundir.job_script_path), told)
+        return [job_id] if len(orders) == 1 else [f"{job_id}_{task}" for task in range(len(orders))]
+
+    def release(self, words: Sequence[str]) -> None:
+        slurm_client.release(words[0].partition("_")[0])
+
+    def cancel(self, run: Run) -> None:
+        if (job := run.job) is not None:
+            slurm_client.cancel(job)
+
+    def cancel_if_pending(self, run: Run) -> None:
+        """Take it out of the line; one that has begun goes on. Raises SlurmError."""
+        if (job := run.job) is not None:
+            slurm_client.cancel(job, only_pending=True)
+
+    def observe(self, run: Run) -> Observation:
+        """All jobs of the user are asked for at once, so that many runs cost one call."""
+        job_id = run.job
+        if time.monotonic() - self._seen_at > _FRESH_S:
+            try:
+                self._seen = slurm_client.jobs(provenance.user())
+            except SlurmError as error:
+                self._seen = error
+            self._seen_at = time.monotonic()
+        if isinstance(self._seen, SlurmError):
+            return Observation(phase=Phase.UNKNOWN, told=str(self._seen))
+        job = self._seen.get(job_id or "")
+        if job is None or job.name != job_name(run.spec):  # ids begin anew when a controller loses its state
+            return Observation(phase=Phase.ENDED, told=f"Slurm does not know its job {job_id} any more")
+        if job.phase is Phase.ENDED:
+            return Observation(phase=Phase.ENDED, told=f"its Slurm job {job_id} ended: {job.state}")
+        return Observation(phase=job.phase, told=job.reason)
+
+    def look_again(self) -> None:
+        """What was seen may have changed by our own doing."""
+        self._seen_at = -math.inf
+
+
+def job_name(spec: RunSpec) -> str:
+    """What a run's job is called: an id, so that nothing in it can mean anything to anybody."""
+    asked = spec.slurm
+    return f"backprop-{spec.id if asked is None or asked.array is None else asked.array}"
+
+
+def script(rundirs: Sequence[RunDir]) -> str:
+    """The batch script: our supervisor in the place of the shell, because Slurm's warning reaches only that process."""
+    words = shlex.join([sys.executable, "-m", "backprop", "execute", *(str(rundir.path) for rundir in rundirs)])
+    return f"#!/bin/sh\n# written by backprop\nexec {words}\n"
+
+
+def options(order: Order, tasks: int, environment: Mapping[str, str]) -> list[str]:
+    """What to tell sbatch. Its clock is a backstop: the timebox is kept by the supervisor inside the job.
+
+    tasks: more than one make an array.
+    """
+    rundir, spec, timebox_s = order.rundir, order.spec, order.timebox_s
+    asked = spec.slurm
+    if asked is None:
+        raise ValueError("this run is not for Slurm")
+    grace_s = spec.limits.grace_s
+    told = [
+        "--hold",
+        "--requeue",
+        f"--job-name={job_name(spec)}",
+        f"--chdir={rundir.path}",
+        f"--output={_pattern(str(rundir.path))}/slurm-{'%j' if tasks == 1 else '%A_%a'}.log",
+        "--open-mode=append",
+        f"--time={math.ceil((timebox_s + grace_s + MARGIN_S) / 60)}",
+        f"--signal=B:USR1@{math.ceil(grace_s + _WARN_MARGIN_S)}",
+        f"--export={','.join(exported(environment)) or 'NIL'}",
+        f"--nodes={asked.nodes}",
+        "--ntasks-per-node=1",
+    ]
+    told += [f"--array=0-{tasks - 1}"] if tasks > 1 else []
+    told += [f"--partition={asked.partition}"] if asked.partition else []
+    told += [f"--cpus-per-task={asked.cpus}"] if asked.cpus else []
+    told += [f"--gpus-per-node={spec.limits.gpu_count}"] if spec.limits.gpu_count else []
+    ram_bytes = spec.limits.ram_limit_bytes
+    told += [f"--mem={math.ceil(ram_bytes * _HARD_RAM / 1e6)}M"] if ram_bytes else []
+    return [*told, *asked.arguments]
+
+
+def exported(environment: Mapping[str, str]) -> list[str]:
+    """The names of the variables that a job gets: what a trainer needs, and never a secret."""
+    return sorted(name for name in environment if _EXPORTED.fullmatch(name) and not _SECRET.search(name))
+
+
+def _pattern(path: str) -> str:
+    return path.replace("%", "%%")

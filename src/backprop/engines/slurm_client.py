@@ -1,0 +1,139 @@
+"""What we ask of Slurm, through its own commands: submit, look, cancel, requeue. Every call has a time limit.
+
+Facts behind the choices, measured on Slurm 22.05: `squeue --json` ignores `-j` and changes between versions; known and
+unknown ids mixed drop the unknown silently, and an unknown one alone is an error, so all jobs of the user are listed;
+without slurmdbd `sacct` is useless, and what has ended vanishes after MinJobAge.
+"""
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from backprop.engines.contract import Phase
+from backprop.errors import BackpropError
+from backprop.records import Record
+
+CALL_LIMIT_S = 20.0  # of a controller that is busy; one that is gone makes its clients wait for a minute
+_FORMAT = "%i|%T|%N|%r|%j"  # the reason may hold anything, and our names hold no bar
+
+
+class SlurmError(BackpropError):
+    """Slurm said no, or nothing at all."""
+
+
+_PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
+_RUNNING = frozenset(
+    {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
+)
+
+# reasons that waiting does not change: the request asks for what the partition does not have
+HOPELESS = frozenset(
+    {
+        "AccountNotAllowed",
+        "BadConstraints",
+        "InvalidAccount",
+        "InvalidQOS",
+        "PartitionConfig",
+        "PartitionNodeLimit",
+        "PartitionTimeLimit",
+        "QOSNotAllowed",
+    }
+)
+
+
+class Job(Record, frozen=True):
+    """A job as the controller knows it."""
+
+    id: str  # "12", or "12_3" for a task of an array
+    name: str
+    state: str  # Slurm's own word: PENDING, RUNNING, NODE_FAIL, ...
+    nodes: str = ""
+    reason: str | None = None  # why it waits; None: Slurm does not say
+
+    @property
+    def phase(self) -> Phase:
+        if self.state in _PENDING:
+            return Phase.PENDING
+        return Phase.RUNNING if self.state in _RUNNING else Phase.ENDED
+
+
+def submit(script: str, options: Sequence[str]) -> str:
+    """Submit a batch script; the job's id. Raises SlurmError with Slurm's own words."""
+    told = _call("sbatch", "--parsable", *options, script)
+    return told.strip().partition(";")[0]  # ";cluster" follows in a federation
+
+
+def jobs(user: str) -> Mapping[str, Job]:
+    """All jobs of a user that the controller remembers, ended ones included, by id. Raises SlurmError."""
+    found = {}
+    for line in _call(
+        "squeue", "--noheader", "--array", "--states=all", f"--user={user}", f"--format={_FORMAT}"
+    ).splitlines():
+        job_id, state, nodes, *reasons, name = line.split("|")
+        reason = "|".join(reasons)
+        found[job_id] = Job(
+            id=job_id, name=name, state=state, nodes=nodes, reason=None if reason in {"", "None", "(null)"} else reason
+        )
+    return found
+
+
+def cancel(job_id: str, *, only_pending: bool = False) -> None:
+    """End a job for good: SIGTERM and, after KillWait, SIGKILL. One that has ended already is no error.
+
+    only_pending: leave one alone that has begun.
+    """
+    _call("scancel", *(["--state=PENDING"] if only_pending else []), job_id)
+
+
+def standing(job_id: str) -> tuple[str, int]:
+    """The state of one job in Slurm's word, and how often it was put back into the line. Raises SlurmError."""
+    told = dict(word.partition("=")[::2] for word in _call("scontrol", "--oneliner", "show", "job", job_id).split())
+    return told.get("JobState", ""), int(told.get("Restarts", "0"))
+
+
+def release(job_id: str) -> None:
+    """Let a job begin that was submitted with --hold. Raises SlurmError."""
+    _call("scontrol", "release", job_id)
+
+
+def requeue(job_id: str) -> None:
+    """Put the job we are in back into the line; Slurm ends us a moment later.
+
+    Raises SlurmError where that is refused.
+    """
+    _call("scontrol", "requeue", job_id)
+
+
+def start_now(job_id: str) -> None:
+    """Let a requeued job start as soon as there is room: else it waits two minutes.
+
+    Raises SlurmError while it is not pending yet, which takes two seconds.
+    """
+    _call("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+
+
+def host_names(nodes: str) -> list[str]:
+    """The nodes in Slurm's short form: node[1-3] -> node1, node2, node3. Raises SlurmError."""
+    return _call("scontrol", "show", "hostnames", nodes).split()
+
+
+def _call(program: str, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            [program, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=CALL_LIMIT_S,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except FileNotFoundError as error:
+        raise SlurmError(f"{program} is not on PATH: this machine submits to no Slurm cluster.") from error
+    except subprocess.TimeoutExpired as error:
+        raise SlurmError(f"Slurm does not answer ({program}, {CALL_LIMIT_S:g} s): is its controller up?") from error
+    if done.returncode:
+        said = [line.split("error: ", 1)[-1].strip() for line in done.stderr.splitlines() if line.strip()]
+        raise SlurmError(f"{program}: {'; '.join(said) or f'exit code {done.returncode}'}")
+    return done.stdout
