@@ -1,0 +1,268 @@
+"""A throw-away Slurm on loopback: munged, slurmctld and two slurmd as children of whoever makes it.
+
+Everything lies in one folder with a short name (sockets have a path of at most 108 letters); nothing in /etc, /run or
+/var is read or written. Clients find it through SLURM_CONF. Processes are known by being our children, and die with us.
+"""
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+NODES = ("node1", "node2")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "srun")
+_SEARCHED = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # where Debian puts daemons
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_PATIENCE_S = 60.0  # a busy machine
+_LIBC = ctypes.CDLL(None)
+
+# Partitions over the same nodes: "main", "low" (preempted by "high", and requeued), and "fixed", whose jobs are not.
+_CONFIGURATION = """\
+ClusterName=local
+SlurmctldHost=localhost(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser={user}
+SlurmdUser={user}
+# without these two the daemons, and srun, listen on every address
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/munge/munge.socket
+StateSaveLocation={folder}/state
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmdSpoolDir={folder}/spool/%n
+SlurmdLogFile={folder}/slurmd.%n.log
+# no cgroups, no systemd; and the nodes claim what the machine need not have
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SwitchType=switch/none
+MpiDefault=none
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+GresTypes=gpu
+SchedulerType=sched/backfill
+SchedulerParameters=sched_min_interval=0,sched_interval=2,bf_interval=2
+KillWait={kill_wait_s}
+MinJobAge={min_job_age_s}
+InactiveLimit=0
+SlurmctldTimeout=60
+SlurmdTimeout={node_timeout_s}
+UnkillableStepTimeout=20
+ReturnToService=2
+JobRequeue=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+MailProg=/bin/true
+AccountingStorageType=accounting_storage/none
+{nodes}
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=low  Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1  PreemptMode=REQUEUE GraceTime=20
+PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=20 PreemptMode=OFF
+PartitionName=short Nodes=ALL MaxTime=1 State=UP PriorityTier=10 PreemptMode=OFF
+"""
+
+
+class Cluster:
+    """Two nodes of four CPUs and a controller."""
+
+    def __init__(
+        self, *, first_port: int = 26817, min_job_age_s: int = 300, node_timeout_s: int = 60, kill_wait_s: int = 10
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self.configuration = self.folder / "slurm.conf"
+        self.environment = {**os.environ, "PATH": _SEARCHED, "SLURM_CONF": str(self.configuration)}
+        try:
+            port = _free_ports(first_port)
+            self._configure(
+                port, min_job_age_s=min_job_age_s, node_timeout_s=node_timeout_s, kill_wait_s=kill_wait_s
+            )
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _configure(self, port: int, **settings: object) -> None:
+        for name in ("munge", "state", *(f"spool/{node}" for node in NODES)):
+            (self.folder / name).mkdir(parents=True)
+        self.folder.chmod(0o755)  # munged wants its socket reachable by everybody
+        (self.folder / "munge").chmod(0o755)
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        nodes = "\n".join(
+            f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port + number} CPUs=4 RealMemory=4000"
+            f" Gres=gpu:1 State=UNKNOWN"
+            for number, node in enumerate(NODES, start=1)
+        )
+        self.configuration.write_text(
+            _CONFIGURATION.format(
+                port=port, user=psutil.Process().username(), folder=self.folder, nodes=nodes, **settings
+            )
+        )
+        # pretended cards: files that everybody has
+        (self.folder / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu File=/dev/zero\n" for node in NODES))
+        (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
+
+    def _start(self) -> None:
+        munge = self.folder / "munge"
+        self._run(
+            "munged",
+            "munged", "--foreground", f"--socket={munge}/munge.socket", f"--key-file={self.folder}/munge.key",
+            "--num-threads=2", f"--pid-file={munge}/munged.pid", f"--seed-file={munge}/seed",
+        )  # fmt: skip
+        _wait(lambda: (munge / "munge.socket").exists())
+        self.start_controller()
+        for node in NODES:
+            self.start_node(node)
+        self.wait_until_idle()
+
+    def _run(self, name: str, *command: str) -> None:
+        log = self.folder / f"{name}.out"
+        with log.open("ab") as out:
+            self._daemons[name] = subprocess.Popen(
+                command,
+                env=self.environment,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+                start_new_session=True,
+            )
+
+    # -- its daemons
+
+    def start_controller(self) -> None:
+        """Returns when it answers."""
+        self._run("slurmctld", "slurmctld", "-D", "-i")
+        _wait(lambda: self.call("scontrol", "ping").returncode == 0)
+
+    def kill_controller(self) -> None:
+        self._end("slurmctld", signal.SIGKILL)
+
+    def start_node(self, node: str) -> None:
+        self._run(node, "slurmd", "-D", "-N", node)
+
+    def kill_node(self, node: str, *, with_steps: bool) -> None:
+        """Its daemon; with_steps: all that it has started, too, as when the machine is lost."""
+        found = self.steps(node) if with_steps else []
+        doomed = [one for step in found for one in [*step.children(recursive=True), step]]
+        self._end(node, signal.SIGKILL)
+        for process in doomed:
+            _kill(process)
+
+    def steps(self, node: str | None = None) -> list[psutil.Process]:
+        """The processes that look after jobs. They outlive their daemons."""
+        ours = f"SLURM_CONF={self.configuration}"
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.name().startswith("slurmstepd") and ours in _environment(process):
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return [step for step in found if node is None or _is_on(step, node)]
+
+    def _end(self, name: str, number: signal.Signals) -> None:
+        daemon = self._daemons.pop(name, None)
+        if daemon is not None:
+            daemon.send_signal(number)
+            try:
+                daemon.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+    # -- its users
+
+    def call(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            words, env=self.environment, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+        )
+
+    def line(self) -> list[str]:
+        """The jobs that have not ended."""
+        done = self.call("squeue", "--noheader", "--format=%i %T %j")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def wait_until_idle(self) -> None:
+        """No job, and every node ready for one."""
+        told = f"--user={psutil.Process().username()}"
+
+        def is_idle() -> bool:
+            if self.line():
+                self.call("scancel", told)
+                return False
+            states = self.call("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T").stdout.split()
+            return states == ["idle"] * len(NODES)
+
+        _wait(is_idle)
+
+    def stop(self) -> None:
+        """Jobs first, while there is somebody to end them; then the daemons; then the folder."""
+        if {"slurmctld", *NODES} <= self._daemons.keys():
+            self.call("scancel", f"--user={psutil.Process().username()}")
+            deadline = time.monotonic() + _PATIENCE_S
+            while self.steps() and time.monotonic() < deadline:
+                time.sleep(0.1)
+        for process in self.steps():
+            _kill(process)
+        for name in reversed(list(self._daemons)):
+            self._end(name, signal.SIGTERM)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _environment(process: psutil.Process) -> set[str]:
+    return set(Path(f"/proc/{process.pid}/environ").read_text(errors="replace").split("\0"))
+
+
+def _is_on(step: psutil.Process, node: str) -> bool:
+    """What it looks after knows where it is."""
+    return any(f"SLURMD_NODENAME={node}" in _environment(child) for child in step.children())
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        pass
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "Slurm did not get so far in time"
+        time.sleep(0.1)
+
+
+def _free_ports(first: int) -> int:
+    """The first of as many free ports in a row as there are daemons."""
+    while True:
+        try:
+            for port in range(first, first + 1 + len(NODES)):
+                with socket.socket() as tried:
+                    tried.bind(("127.0.0.1", port))
+        except OSError:
+            first += 10
+        else:
+            return first
+
+
+def missing_programs() -> list[str]:
+    """What must be installed first."""
+    return [program for program in PROGRAMS if shutil.which(program, path=_SEARCHED) is None]

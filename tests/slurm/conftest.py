@@ -1,0 +1,144 @@
+"""Runs on a Slurm of two nodes: one cluster for each worker of pytest, a home of its own for each test."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backprop import query
+from backprop.store.index import Index
+from tests.conftest import Runs, wait_for
+from tests.faults.test_kills import Truth, dedupe
+from tests.slurm.cluster import Cluster, missing_programs
+
+PATIENCE_S = 90.0  # a supervisor takes seconds to start on a busy machine, and Slurm to place it
+
+# Counts up to TARGET, one step each PAUSE_S, saves when it is asked to stop and every 20 steps, and goes on there.
+COUNTER = """
+    def save():
+        path = f"{run_id}-{counter}.json"
+        with open(path + ".new", "w") as file:
+            json.dump({"counter": counter}, file)
+        os.rename(path + ".new", path)
+        print(json.dumps({"event": "checkpoint_saved", "path": path, "step": counter}), flush=True)
+
+    counter, path, run_id = 0, os.environ.get("BACKPROP_RESUME_FROM"), os.environ["BACKPROP_RUN_ID"]
+    target, pause_s = int(sys.argv[1]), float(sys.argv[2])
+    if path:
+        counter = json.load(open(path))["counter"]
+    print(json.dumps({"event": "started", "from": counter, "node": os.environ.get("SLURMD_NODENAME")}), flush=True)
+    try:
+        while counter < target:
+            time.sleep(pause_s)
+            counter += 1
+            print(json.dumps({"step": counter, "value": counter * 3}), flush=True)
+            if counter % 20 == 0:
+                save()
+    except KeyboardInterrupt:
+        save()
+        sys.exit(130)
+    print(json.dumps({"event": "finished", "counter": counter}), flush=True)
+"""
+
+
+class SlurmRuns(Runs):
+    """The same, with a cluster to run on and the counting script to run there."""
+
+    def __init__(self, folder: Path, cluster: Cluster) -> None:
+        super().__init__(folder)
+        self.cluster = cluster
+        self.environment |= {"SLURM_CONF": str(cluster.configuration), "BACKPROP_ON": "slurm"}
+        self.script(COUNTER)
+
+    def submit(self, run_id: str, *words: object, target: int = 10**9, pause_s: float = 0.05) -> None:
+        """`run --detach` of the counting script."""
+        done = self.call("run", "--run-id", run_id, "-d", *words, "train.py", "--", target, pause_s)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{run_id}\n"
+
+    def wait_for_steps(self, run_id: str, count: int, session: int = 1) -> None:
+        """Until a session has printed so many steps."""
+        wait_for(lambda: self.output(run_id, session).count('"step"') >= count, PATIENCE_S)
+
+    def wait_for_status(self, run_id: str, *statuses: str) -> dict:
+        """The run's document once `status` says so."""
+        documents: list[dict] = []
+
+        def is_there() -> bool:
+            documents.append(self.document(run_id))
+            return documents[-1]["status"] in statuses
+
+        wait_for(is_there, PATIENCE_S)
+        return documents[-1]
+
+    def job(self, run_id: str) -> str:
+        """The Slurm job that has the run."""
+        return [e["job"] for e in self.journal(run_id) if e["event"] == "submitted"][-1]
+
+    def told(self, run_id: str, event: str) -> list[dict]:
+        """The entries of one kind in a run's journal."""
+        return [entry for entry in self.journal(run_id) if entry["event"] == event]
+
+    def check(self, run_id: str, *statuses: str) -> dict:
+        """Every line that the trainer wrote is a point exactly once, and nothing is left running: the run's document.
+
+        statuses: of its sessions, in order.
+        """
+        listed = self.call("list", "--json", "--limit", "0")
+        assert listed.returncode == 0, listed.stderr
+        (document,) = [one for one in json.loads(listed.stdout) if one["id"] == run_id]
+        truth = Truth(self, run_id).read()
+        index = Index(self.home / "index.db", 10)
+        view = index.get(run_id)
+        assert view is not None
+        points = list(query.points(index, view, "value"))
+        index.close()
+        assert [point.step for point in points] == list(truth.steps)
+        assert [point.value for point in points] == list(truth.values)
+        reported = [(one["session"], one["step"], one["path"]) for one in document["checkpoints"]]
+        assert reported == dedupe(truth.saved)
+        assert [session["status"] for session in document["sessions"]] == list(statuses)
+        wait_for(lambda: not self.jobs(), PATIENCE_S)
+        assert self.tree() == []
+        assert self.supervisors() == []
+        return document
+
+    def jobs(self) -> list[str]:
+        """This home's jobs that have not ended."""
+        ids = [path.name for path in self.home.glob("runs/*")]
+        return [line for line in self.cluster.line() if line.split("backprop-")[-1] in ids]
+
+    def supervisors(self) -> list[int]:
+        """Processes that execute a run of this home."""
+        ours = str(self.home / "runs").encode()
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0") if folder.name.isdigit() else []
+            except OSError:
+                continue
+            if b"execute" in words and any(word.startswith(ours) for word in words):
+                found.append(int(folder.name))
+        return found
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster for all tests of a worker."""
+    if missing := missing_programs():
+        pytest.fail(f"{', '.join(missing)} not found: run these tests by `make slurm`, after installing Slurm")
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    made = Cluster(first_port=26800 + 100 * worker)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def runs(tmp_path: Path, cluster: Cluster) -> Iterator[SlurmRuns]:
+    made = SlurmRuns(tmp_path, cluster)
+    yield made
+    made.clean_up()
+    cluster.wait_until_idle()

@@ -1,0 +1,170 @@
+"""`--on slurm` feels like a run here: the same output, the same record, the same ways to stop it and to go on."""
+
+import json
+import re
+import signal
+import subprocess
+
+from tests.conftest import wait_for
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+
+
+def test_a_run_in_the_foreground(runs: SlurmRuns):
+    """Its output is ours to the byte, and so is its exit code; what is said of it names job and node."""
+    done = runs.call("run", "--run-id", "r", "train.py", "--", 30, 0.01, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == runs.output("r")
+    assert json.loads(done.stdout.splitlines()[-1]) == {"event": "finished", "counter": 30}
+    assert re.search(r"run r · timebox 10 min, ends .* · Slurm's job \d+ on ", done.stderr)
+    assert re.search(r"run r completed after .* at step 30", done.stderr)
+    runs.check("r", "completed")
+
+
+def test_a_failure_in_the_foreground(runs: SlurmRuns):
+    """The trainer's exit code and its last words come through."""
+    runs.script("sys.exit('no such dataset')", "bad.py")
+    done = runs.call("run", "--run-id", "r", "bad.py", timeout_s=PATIENCE_S)
+    assert done.returncode == 1
+    assert "no such dataset" in done.stderr
+    document = runs.check("r", "failed")
+    assert document["exit_code"] == 1
+
+
+def test_a_detached_run_and_all_that_shows_it(runs: SlurmRuns):
+    """`-d` gives the id at once; list, status, logs -f, wait and --json tell of it while it goes on and afterwards."""
+    runs.submit("r", "-n", "count", target=150)
+    following = runs.start("logs", "r", "-f", stdout=subprocess.PIPE)
+    runs.wait_for_steps("r", 1)
+    document = runs.wait_for_status("r", "running")
+    assert document["host"]
+    assert "running" in runs.call("list").stdout
+    waited = runs.call("wait", "r", timeout_s=PATIENCE_S)
+    assert waited.returncode == 0, waited.stderr
+    assert following.communicate(timeout=PATIENCE_S)[0].decode() == runs.output("r")
+    assert following.returncode == 0
+    document = runs.check("r", "completed")
+    assert (document["last_step"], document["metrics"]["value"], document["exit_code"]) == (150, 450, 0)
+    assert "completed" in runs.call("list").stdout
+
+
+def test_the_timebox(runs: SlurmRuns):
+    """The supervisor inside the job keeps it: stopped gracefully, saved, exit code of a timebox, resumable."""
+    done = runs.call("run", "--run-id", "r", "-m", 0.05, "train.py", "--", 10**9, 0.02, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    assert "run r timeboxed after" in done.stderr
+    document = runs.check("r", "timeboxed")
+    assert document["checkpoints"][-1]["valid"]
+    assert "go on with: backprop resume r" in done.stderr
+
+
+def test_resume(runs: SlurmRuns):
+    """Another session of the run is another job, and goes on exactly at the newest checkpoint."""
+    runs.submit("r", "-m", 0.05, target=10**9, pause_s=0.02)
+    before = runs.wait_for_status("r", "timeboxed")
+    first_job = runs.job("r")
+    resumed = runs.start("resume", "r", "-m", 5, stderr=subprocess.PIPE)
+    runs.wait_for_steps("r", 5, session=2)
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert resumed.wait(PATIENCE_S) == 0
+    document = runs.check("r", "timeboxed", "stopped")
+    newest = before["checkpoints"][-1]
+    assert document["sessions"][1]["resumed_from"] == newest["path"]
+    assert json.loads(runs.output("r", 2).splitlines()[0])["from"] == newest["step"]
+    assert runs.job("r") != first_job
+
+
+def test_stop(runs: SlurmRuns):
+    """`stop` climbs the same ladder inside the job and waits for the end; the trainer saves."""
+    runs.submit("r")
+    runs.wait_for_steps("r", 5)
+    done = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    document = runs.check("r", "stopped")
+    assert "`backprop stop`" in document["reason"]
+    assert document["checkpoints"][-1]["step"] == document["last_step"]
+
+
+def test_stop_now(runs: SlurmRuns):
+    """`stop --now` kills what would not stop."""
+    runs.script("signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(1000)", "deaf.py")
+    assert runs.call("run", "--run-id", "r", "-d", "--grace", 600, "deaf.py").returncode == 0
+    wait_for(lambda: runs.output("r"), PATIENCE_S)
+    done = runs.call("stop", "r", "--now", timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    runs.check("r", "stopped")
+
+
+def test_stop_while_it_is_pending(runs: SlurmRuns):
+    """A run that waits in Slurm's line says why in Slurm's words, and leaves it at `stop`; no trainer is started."""
+    runs.submit("r", "--slurm-arg=--begin=now+1hour")
+    document = runs.wait_for_status("r", "queued")
+    assert "BeginTime" in document["reason"]
+    done = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    document = runs.check("r")
+    assert document["status"] == "refused"
+    assert "`backprop stop`" in document["reason"]
+
+
+def test_ctrl_c_stops_the_run(runs: SlurmRuns):
+    """Ctrl-C at the terminal stops the run in its job gracefully, and the front stays until that is done."""
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)
+    runs.wait_for_steps("r", 5)
+    front.send_signal(signal.SIGINT)
+    _, told = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 130
+    assert "stopping gracefully; press Ctrl-C again to kill" in told.decode()
+    document = runs.check("r", "stopped")
+    assert document["checkpoints"][-1]["step"] == document["last_step"]
+
+
+def test_ctrl_c_twice_kills_the_run(runs: SlurmRuns):
+    """The second Ctrl-C kills what does not stop by itself."""
+    runs.script("signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(1000)", "deaf.py")
+    front = runs.start("run", "--run-id", "r", "--grace", 600, "deaf.py", stderr=subprocess.PIPE)
+    wait_for(lambda: runs.output("r"), PATIENCE_S)
+    front.send_signal(signal.SIGINT)
+    wait_for(lambda: runs.told("r", "signalled"), PATIENCE_S)
+    wait_for(lambda: front.poll() is not None or not front.send_signal(signal.SIGINT) and runs.told("r", "session_ended"), PATIENCE_S)
+    assert front.wait(PATIENCE_S) == 130
+    runs.check("r", "stopped")
+
+
+def test_ctrl_c_while_it_is_pending(runs: SlurmRuns):
+    """Ctrl-C takes a run out of Slurm's line."""
+    front = runs.start("run", "--run-id", "r", "--slurm-arg=--begin=now+1hour", "train.py", stderr=subprocess.PIPE)
+    runs.only_id()
+    wait_for(lambda: runs.told("r", "submitted") and "PENDING" in "".join(runs.jobs()), PATIENCE_S)
+    front.send_signal(signal.SIGINT)
+    _, told = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 130, told.decode()
+    assert runs.check("r")["status"] == "refused"
+
+
+def test_the_terminal_goes_and_the_run_stays(runs: SlurmRuns):
+    """SIGHUP at the front is not the run's business: it goes on, and another terminal stops it."""
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)
+    runs.wait_for_steps("r", 5)
+    front.send_signal(signal.SIGHUP)
+    _, told = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 0
+    assert "goes on as Slurm's job" in told.decode()
+    count = runs.output("r").count("step")
+    runs.wait_for_steps("r", count + 5)
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    runs.check("r", "stopped")
+
+
+def test_sessions(runs: SlurmRuns):
+    """`--sessions 3` puts the same job back into Slurm's line after each timebox, and goes on where it was."""
+    front = runs.start(
+        "run", "--run-id", "r", "--sessions", 3, "-m", 0.04, "train.py", "--", 10**9, 0.02, stderr=subprocess.PIPE
+    )
+    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    assert front.returncode == 0, told.decode()
+    assert told.decode().count("timeboxed after") == 3
+    document = runs.check("r", "timeboxed", "timeboxed", "timeboxed")
+    assert {entry["job"] for entry in runs.told("r", "submitted")} == {runs.job("r")}
+    starts = [json.loads(runs.output("r", number).splitlines()[0])["from"] for number in (1, 2, 3)]
+    assert starts[0] == 0 < starts[1] < starts[2]
+    assert document["sessions"][2]["resumed_from"]
