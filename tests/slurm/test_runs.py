@@ -1,10 +1,13 @@
 """`--on slurm` feels like a run here: the same output, the same record, the same ways to stop it and to go on."""
 
 import json
+import random
 import re
 import signal
 import subprocess
+import time
 
+from backprop.runner import DOUBLE_PRESS_S
 from tests.conftest import wait_for
 from tests.slurm.conftest import PATIENCE_S, SlurmRuns
 
@@ -125,20 +128,43 @@ def test_ctrl_c_twice_kills_the_run(runs: SlurmRuns):
     wait_for(lambda: runs.output("r"), PATIENCE_S)
     front.send_signal(signal.SIGINT)
     wait_for(lambda: runs.told("r", "signalled"), PATIENCE_S)
-    wait_for(lambda: front.poll() is not None or not front.send_signal(signal.SIGINT) and runs.told("r", "session_ended"), PATIENCE_S)
-    assert front.wait(PATIENCE_S) == 130
+    time.sleep(DOUBLE_PRESS_S)  # sooner it is the same press
+    front.send_signal(signal.SIGINT)
+    _, told = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 137
+    assert "backprop: killing" in told.decode()
     runs.check("r", "stopped")
 
 
 def test_ctrl_c_while_it_is_pending(runs: SlurmRuns):
     """Ctrl-C takes a run out of Slurm's line."""
     front = runs.start("run", "--run-id", "r", "--slurm-arg=--begin=now+1hour", "train.py", stderr=subprocess.PIPE)
-    runs.only_id()
-    wait_for(lambda: runs.told("r", "submitted") and "PENDING" in "".join(runs.jobs()), PATIENCE_S)
+    assert front.stderr is not None
+    wait_for(lambda: b"BeginTime" in front.stderr.readline(), PATIENCE_S)
     front.send_signal(signal.SIGINT)
     _, told = front.communicate(timeout=PATIENCE_S)
     assert front.returncode == 130, told.decode()
-    assert runs.check("r")["status"] == "refused"
+    document = runs.check("r")
+    assert document["status"] == "refused"
+    assert "Ctrl-C" in document["reason"]
+
+
+def test_ctrl_c_while_it_is_being_submitted(runs: SlurmRuns):
+    """At whatever instant of the first seconds it comes: no job stays behind, held for ever or training."""
+    rng = random.Random(6)
+    fronts = [runs.start("run", "--run-id", f"r{n}", "train.py", "--", 10**9, 0.05) for n in range(8)]
+    for front in fronts:
+        time.sleep(rng.uniform(0, 0.5))
+        front.send_signal(signal.SIGINT)
+    for front in fronts:
+        front.wait(PATIENCE_S)
+    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    assert {one["status"] for one in json.loads(runs.call("list", "--json").stdout)} <= {
+        "refused",
+        "stopped",
+        "interrupted",
+    }
+    assert runs.tree() == []
 
 
 def test_the_terminal_goes_and_the_run_stays(runs: SlurmRuns):

@@ -41,10 +41,11 @@ _AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to sa
 def train(claim: "Claim", request: "Request", recorder: "Recorder", *, detach: bool, as_json: bool) -> int:
     """Hand the run to Slurm and, unless detached, stay with it; what to exit with. Raises BackpropError."""
     before, _ = recorder.read_run()
-    (job,) = submit([(claim, recorder)], request)
-    front = _Front(claim, recorder, job, len(before.sessions), as_json=as_json)
-    if not detach:
-        return front.follow()
+    with Signals(ignore_hangup=False).caught() as signals:  # a job that is held, and of nobody, would stay for ever
+        (job,) = submit([(claim, recorder)], request)
+        front = _Front(claim, recorder, job, len(before.sessions), as_json=as_json)
+        if not detach:
+            return front.follow(signals)
     refused = front.look_for_refusal(_FIRST_LOOK_S)
     if refused is not None:
         return refused
@@ -129,18 +130,17 @@ class _Front:
 
     # -- the story
 
-    def follow(self) -> int:
+    def follow(self, signals: Signals) -> int:
         """Show session after session until there is nothing more to come; the exit code."""
-        with Signals(ignore_hangup=False).caught() as signals:
-            while True:
-                signals.wait(_LOOK_EVERY_S)
-                if self._hear(signals.take()):
-                    return self._leave()
-                run, entries = self._read()
-                self._show(run, entries)
-                code = self._end(run, entries)
-                if code is not None:
-                    return code
+        while True:
+            signals.wait(_LOOK_EVERY_S)
+            if self._hear(signals.take()):
+                return self._leave()
+            run, entries = self._read()
+            self._show(run, entries)
+            code = self._end(run, entries)
+            if code is not None:
+                return code
 
     def look_for_refusal(self, patience_s: float) -> int | None:
         """The exit code when Slurm can never place it; None once it has begun, or waits for something that may come."""

@@ -86,8 +86,10 @@ def train_many(claims: "Sequence[Claim]", request: "Request", *, as_json: bool) 
     recorders = [recorder_of(claim) for claim in claims]
     if claims[0].spec.slurm is not None:
         from backprop.cli import cluster
+        from backprop.supervisor.signals import Signals
 
-        jobs = cluster.submit(list(zip(claims, recorders, strict=True)), request)
+        with Signals(ignore_hangup=True).caught():  # half submitted is no state to be left in
+            jobs = cluster.submit(list(zip(claims, recorders, strict=True)), request)
         say(f"{len(jobs)} runs are Slurm's jobs {jobs[0]} to {jobs[-1]} · how they stand: backprop list")
         code = int(ExitCode.OK)
     else:

@@ -128,6 +128,7 @@ def _call(program: str, *arguments: str) -> str:
             timeout=CALL_LIMIT_S,
             check=False,
             env={**os.environ, "LC_ALL": "C"},
+            start_new_session=True,  # Ctrl-C in the terminal is for us: a job half submitted is of no use
         )
     except FileNotFoundError as error:
         raise SlurmError(f"{program} is not on PATH: this machine submits to no Slurm cluster.") from error

@@ -1,0 +1,184 @@
+"""What a cluster does to jobs: it preempts them, loses them, forgets them, and is away. Nothing is lost by it."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import wait_for
+from tests.slurm.cluster import NODES, Cluster
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+
+
+def test_preemption(runs: SlurmRuns):
+    """A job of higher priority takes its node: it saves, waits in line, and goes on there in the rest of its timebox."""
+    front = runs.start(
+        "run", "--run-id", "r", "--on", "slurm:low", "--slurm-arg=--exclusive", "--nodes", 1, "-m", 60,
+        "--slurm-arg=--nodelist=node1", "train.py", "--", 400, 0.02, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    runs.wait_for_steps("r", 30)
+    urgent = runs.cluster.call(
+        "sbatch", "--parsable", "--partition=high", "--exclusive", "--nodelist=node1", "--output=/dev/null",
+        "--wrap=sleep 3",
+    )  # fmt: skip
+    assert urgent.returncode == 0, urgent.stderr
+    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    assert front.returncode == 0, told.decode()
+    document = runs.check("r", "stopped", "completed")
+    first, second = document["sessions"]
+    assert first["elapsed_s"] > 0
+    assert second["timebox_s"] == pytest.approx(3600 - first["elapsed_s"], abs=1)
+    stopped_at = document["checkpoints"][-1] if second["resumed_from"] is None else second["resumed_from"]
+    assert stopped_at == second["resumed_from"]
+    assert json.loads(runs.output("r", 2).splitlines()[0])["from"] >= 30
+    assert document["last_step"] == 400
+    assert {entry["job"] for entry in runs.told("r", "submitted")} == {runs.job("r")}
+
+
+def test_the_end_of_slurms_own_clock(runs: SlurmRuns):
+    """`scancel` from outside is a stop like any other signal: saved, and not put back into the line."""
+    runs.submit("r")
+    runs.wait_for_steps("r", 5)
+    assert runs.cluster.call("scancel", runs.job("r")).returncode == 0
+    document = runs.wait_for_status("r", "stopped", "interrupted")
+    document = runs.check("r", "stopped")
+    assert document["checkpoints"][-1]["step"] == document["last_step"]
+
+
+def test_slurms_warning(runs: SlurmRuns):
+    """SIGUSR1 reaches the supervisor, which saves, and puts the job back into the line for the rest of the timebox."""
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 300, 0.02, stderr=subprocess.PIPE)
+    runs.wait_for_steps("r", 10)
+    assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
+    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    assert front.returncode == 0, told.decode()
+    document = runs.check("r", "stopped", "completed")
+    assert document["last_step"] == 300
+
+
+def test_a_killed_supervisor(runs: SlurmRuns):
+    """SIGKILL of the supervisor in the job: Slurm says that the job has ended, so it is interrupted, and resumable."""
+    runs.submit("r")
+    runs.wait_for_steps("r", 25)
+    (supervisor,) = runs.supervisors()
+    psutil.Process(supervisor).kill()
+    runs.wait_for_status("r", "interrupted")
+    document = runs.check("r", "interrupted")
+    assert runs.job("r") in document["reason"]
+    resumed = runs.call("resume", "r", "-m", 0.05, timeout_s=PATIENCE_S)
+    assert resumed.returncode == 0, resumed.stderr
+    document = runs.check("r", "interrupted", "timeboxed")
+    assert document["sessions"][1]["resumed_from"]
+
+
+def test_a_nodes_daemon_killed(runs: SlurmRuns):
+    """Without its slurmd a node's job goes on: the run does not notice, and ends as it should."""
+    runs.submit("r", "--slurm-arg=--nodelist=node1", target=150)
+    runs.wait_for_steps("r", 10)
+    runs.cluster.kill_node("node1", with_steps=False)
+    try:
+        runs.wait_for_steps("r", 60)
+        assert runs.document("r")["status"] in {"running", "completed"}
+    finally:
+        runs.cluster.start_node("node1")
+    runs.wait_for_status("r", "completed")
+    runs.check("r", "completed")
+
+
+def test_a_lost_node(cluster_that_gives_up: Cluster, tmp_path: Path):
+    """Node, supervisor and trainer at once: Slurm puts the job back, and it goes on elsewhere from its checkpoint."""
+    runs = SlurmRuns(tmp_path, cluster_that_gives_up)
+    try:
+        runs.submit("r", target=300)
+        runs.wait_for_steps("r", 45)
+        node = json.loads(runs.output("r").splitlines()[0])["node"]
+        runs.cluster.kill_node(node, with_steps=True)
+        wait_for(lambda: runs.told("r", "session_ended"), 2 * PATIENCE_S)
+        runs.wait_for_status("r", "completed")
+        document = runs.check("r", "interrupted", "completed")
+        assert "lost" in document["sessions"][0]["reason"]
+        started = json.loads(runs.output("r", 2).splitlines()[0])
+        assert started["from"] == document["checkpoints"][1]["step"] == 40
+        assert started["node"] == next(other for other in NODES if other != node)
+    finally:
+        runs.clean_up()
+
+
+def test_a_forgotten_job(cluster_that_gives_up: Cluster, tmp_path: Path):
+    """No last word in the journal, and Slurm knows nothing of it any more: interrupted, and resumable."""
+    runs = SlurmRuns(tmp_path, cluster_that_gives_up)
+    try:
+        runs.submit("r")
+        runs.wait_for_steps("r", 25)
+        (supervisor,) = runs.supervisors()
+        psutil.Process(supervisor).kill()
+        job = runs.job("r")
+        wait_for(lambda: runs.cluster.call("scontrol", "show", "job", job).returncode, PATIENCE_S)
+        document = runs.check("r", "interrupted")
+        assert f"does not know its job {job}" in document["reason"]
+        resumed = runs.call("resume", "r", "-m", 0.05, timeout_s=PATIENCE_S)
+        assert resumed.returncode == 0, resumed.stderr
+        runs.check("r", "interrupted", "timeboxed")
+    finally:
+        runs.clean_up()
+
+
+def test_the_controller_restarts(runs: SlurmRuns):
+    """A run trains on while nobody governs the cluster; `list` says so in time, and files nothing that it cannot know."""
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)
+    runs.wait_for_steps("r", 5)
+    runs.cluster.kill_controller()
+    try:
+        listed = runs.call("list", timeout_s=PATIENCE_S)
+        assert listed.returncode == 0, listed.stderr
+        assert "running" in listed.stdout
+        count = runs.output("r").count('"step"')
+        runs.wait_for_steps("r", count + 20)
+    finally:
+        runs.cluster.start_controller()
+    assert front.poll() is None
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert front.wait(PATIENCE_S) == 0
+    runs.check("r", "stopped")
+
+
+def test_a_stop_reaches_a_run_without_a_controller(runs: SlurmRuns):
+    """`stop` goes by the files: it needs nobody to pass it on."""
+    runs.submit("r")
+    runs.wait_for_steps("r", 5)
+    runs.cluster.kill_controller()
+    try:
+        stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+        assert stopped.returncode == 0, stopped.stderr
+    finally:
+        runs.cluster.start_controller()
+    runs.check("r", "stopped")
+
+
+@pytest.mark.parametrize("conf", ["/nowhere/slurm.conf", ""])
+def test_a_machine_that_cannot_ask_slurm(runs: SlurmRuns, conf: str):
+    """A broken or missing configuration: `list` and `status` answer, with a note, and file nothing as interrupted."""
+    runs.submit("r")
+    runs.wait_for_steps("r", 5)
+    began = time.monotonic()
+    listed = runs.call("list", timeout_s=PATIENCE_S, SLURM_CONF=conf)
+    assert listed.returncode == 0, listed.stderr
+    assert "running" in listed.stdout
+    assert "slurm" in listed.stderr.lower()
+    assert time.monotonic() - began < 60
+    assert not runs.told("r", "session_ended")
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    runs.check("r", "stopped")
+
+
+@pytest.fixture(scope="module")
+def cluster_that_gives_up() -> Iterator[Cluster]:
+    """One that forgets jobs at once, and takes silent nodes for dead."""
+    made = Cluster(first_port=27800, min_job_age_s=5, node_timeout_s=10, kill_wait_s=3)
+    yield made
+    made.stop()

@@ -1,0 +1,151 @@
+"""What goes to Slurm with a run, what it refuses, many at once, and a home that several machines share."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from tests.conftest import wait_for
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+
+
+def test_forty_runs_at_once(runs: SlurmRuns):
+    """More than the cluster can hold, submitted in the same second: all wait their turn, all are complete."""
+    submitting = [
+        runs.start("run", "--run-id", f"r{n}", "-d", "train.py", "--", 20, 0.0) for n in range(40)
+    ]
+    assert [one.wait(2 * PATIENCE_S) for one in submitting] == [0] * 40
+    def statuses() -> set[str]:
+        return {one["status"] for one in json.loads(runs.call("list", "--json").stdout)}
+    wait_for(lambda: statuses() == {"completed"}, 2 * PATIENCE_S)
+    documents = json.loads(runs.call("list", "--json").stdout)
+    assert sorted(one["id"] for one in documents) == sorted(f"r{n}" for n in range(40))
+    assert {one["last_step"] for one in documents} == {20}
+    assert len({runs.job(f"r{n}") for n in range(40)}) == 40
+    for n in (0, 17, 39):
+        runs.check(f"r{n}", "completed")
+
+
+def test_an_array(runs: SlurmRuns):
+    """`--vary` makes one array of several parameter sets, a run each."""
+    runs.script("print(json.dumps({'step': 1, 'lr': float(sys.argv[2])}))", "vary.py")
+    done = runs.call("run", "--vary", "lr=0.1,0.2,0.3", "vary.py", timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    ids = done.stdout.split()
+    assert len(ids) == 3
+    assert runs.call("wait", *ids, timeout_s=PATIENCE_S).returncode == 0
+    array = runs.job(ids[0]).partition("_")[0]
+    assert [runs.job(one) for one in ids] == [f"{array}_{task}" for task in range(3)]
+    assert [runs.document(one)["metrics"]["lr"] for one in ids] == [0.1, 0.2, 0.3]
+    wait_for(lambda: not runs.cluster.line(), PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--on", "slurm:nowhere"], "nvalid partition"),
+        (["--slurm-arg=--no-such-option"], "no-such-option"),
+        (["--cpus", "64"], "configuration is not available"),
+        (["--nodes", "9"], "configuration is not available"),
+        (["--gpus", "8"], "configuration is not available"),
+    ],
+)
+@pytest.mark.parametrize("detach", [[], ["-d"]], ids=["here", "detached"])
+def test_what_slurm_refuses(runs: SlurmRuns, words: list[str], told: str, detach: list[str]):
+    """Its reason is told at once, in its words; neither a job nor a run is left."""
+    done = runs.call("run", "--run-id", "r", *words, *detach, "train.py", timeout_s=PATIENCE_S)
+    assert done.returncode == 1, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not runs.rundir("r").exists()
+    assert json.loads(runs.call("list", "--json").stdout) == []
+    assert runs.cluster.line() == []
+
+
+@pytest.mark.parametrize("detach", [[], ["-d"]], ids=["here", "detached"])
+def test_what_waiting_does_not_change(runs: SlurmRuns, detach: list[str]):
+    """Slurm takes it and would never place it: it is taken out of the line, with the reason, and 75."""
+    done = runs.call("run", "--run-id", "r", "--on", "slurm:short", *detach, "train.py", timeout_s=PATIENCE_S)
+    assert done.returncode == 75, done.stderr
+    assert "PartitionTimeLimit" in done.stderr
+    assert runs.check("r")["status"] == "refused"
+
+
+def test_without_slurm(runs: SlurmRuns):
+    """A machine that has no Slurm says so."""
+    done = runs.call("run", "train.py", PATH="/nonexistent")
+    assert done.returncode == 1
+    assert "sbatch is not on PATH" in done.stderr
+    assert list(runs.home.glob("runs/*")) == []
+
+
+def test_the_environment_of_a_job(runs: SlurmRuns):
+    """What a trainer needs goes with it; secrets and everything else stay behind."""
+    runs.script("print(json.dumps({'event': 'environment', **os.environ}))", "tell.py")
+    runs.environment |= {"FOO_TOKEN": "s3cret", "HF_TOKEN": "s3cret", "AWS_SECRET_ACCESS_KEY": "s3cret", "FOO": "bar"}
+    runs.environment |= {"OMP_NUM_THREADS": "1,\n2 'x'", "VIRTUAL_ENV": "/some/where", "BACKPROP_GRACE_SECONDS": "7"}
+    done = runs.call("run", "--run-id", "r", "tell.py", timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    for name in ("PATH", "HOME", "VIRTUAL_ENV", "OMP_NUM_THREADS", "BACKPROP_GRACE_SECONDS"):
+        assert told[name] == runs.environment[name]
+    assert told["SLURM_JOB_ID"] == runs.job("r")
+    assert not {"FOO_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "FOO"} & told.keys()
+    for path in runs.rundir("r").rglob("*"):
+        assert path.is_dir() or b"s3cret" not in path.read_bytes(), path
+
+
+def test_hostile_names(runs: SlurmRuns):
+    """A folder, a script and arguments that shells and Slurm would misread are what they are."""
+    strange = "a b'c\"d%j$HOME;#é\\x"
+    runs.home = runs.home.parent / strange / "home"
+    runs.work = runs.home.parent / "work"
+    runs.work.mkdir(parents=True)
+    runs.environment["BACKPROP_HOME"] = str(runs.home)
+    runs.script("print(json.dumps({'event': 'told', 'words': sys.argv[1:]}))", f"{strange}.py")
+    words = ["$(touch x)", "`id`", "new\nline", "--hold", "%j", ""]
+    done = runs.call("run", "--run-id", "r", "-n", "$(touch x) 'n'", f"{strange}.py", "--", *words, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["words"] == words
+    runs.check("r", "completed")
+    assert runs.rundir("r").joinpath(f"slurm-{runs.job('r')}.log").exists()
+
+
+def test_a_run_is_its_owners_alone(runs: SlurmRuns):
+    """The run's folder, and each file that Slurm's job wrote there, can be read by nobody else."""
+    runs.environment["BACKPROP_PYTHON"] = runs.environment["BACKPROP_PYTHON"]
+    done = runs.call("run", "--run-id", "r", "train.py", "--", 5, 0.0, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(runs.rundir("r").stat().st_mode) == 0o700
+    assert stat.S_IMODE(runs.home.stat().st_mode) == 0o700
+
+
+def test_two_machines_share_a_home(runs: SlurmRuns):
+    """Each has an index of its own; what one does with a run, the other sees."""
+    on_a, on_b = {"BACKPROP_MACHINE": "a"}, {"BACKPROP_MACHINE": "b"}
+
+    def seen(machine: dict[str, str], run_id: str) -> tuple[str, int]:
+        listed = runs.call("list", "--json", **machine)
+        assert listed.returncode == 0, listed.stderr
+        found = {one["id"]: (one["status"], len(one["sessions"])) for one in json.loads(listed.stdout)}
+        return found.get(run_id, ("unknown", 0))
+
+    assert runs.call("run", "--run-id", "early", "train.py", "--", 10, 0.0, timeout_s=PATIENCE_S, **on_a).returncode == 0
+    assert seen(on_b, "early") == ("completed", 1)
+    started = runs.call("run", "--run-id", "r", "-d", "train.py", "--", 10**9, 0.05, timeout_s=PATIENCE_S, **on_a)
+    assert started.returncode == 0, started.stderr
+    runs.wait_for_steps("r", 5)
+    assert seen(on_a, "r") == seen(on_b, "r") == ("running", 1)
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S, **on_b).returncode == 0
+    assert seen(on_a, "r") == seen(on_b, "r") == ("stopped", 1)
+    assert runs.call("resume", "r", "-d", timeout_s=PATIENCE_S, **on_b).returncode == 0
+    runs.wait_for_steps("r", 5, session=2)
+    assert seen(on_a, "r") == ("running", 2)
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S, **on_a).returncode == 0
+    assert seen(on_a, "r") == seen(on_b, "r") == ("stopped", 2)
+    assert {path.name for path in runs.home.joinpath("machines").iterdir()} == {"a", "b"}
+    assert not (runs.home / "index.db").exists()
+    assert all((runs.home / "machines" / name / "index.db").exists() for name in "ab")
+    assert os.listdir(runs.home / "machines" / "a" / "unsettled") == []
+    wait_for(lambda: not runs.jobs(), PATIENCE_S)
