@@ -103,14 +103,17 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
 
 
 def _read_on(recorder: Recorder) -> None:
-    """Store what a live trainer wrote since the last look."""
+    """Store what a live run wrote since the last look: session after session, which is the order of its points."""
     run, _ = recorder.read_run()
-    session = run.last_session
-    if session is not None:
-        at_s = (datetime.now(timezone.utc) - session.started_at).total_seconds()
-        for _ in range(_LIVE_STRETCHES):
-            look = recorder.look(session.number, at_s)
-            if not look.batches or not look.is_stored:
+    stretches = 0
+    for session in run.sessions:
+        at_s = session.elapsed_s or (datetime.now(timezone.utc) - session.started_at).total_seconds()
+        while True:
+            look = recorder.look(session.number, at_s, is_over=session.status.is_final)
+            stretches += len(look.batches)
+            if not look.is_stored or stretches >= _LIVE_STRETCHES:
+                return
+            if not look.batches:
                 break
 
 
@@ -129,6 +132,8 @@ def _refresh_job(
         recorder.finish(publish=publish)
         return False
     seen = engines.cluster().observe(before)
+    if (complaint := engines.cluster().complaint()) is not None:
+        say(complaint)
     if seen.phase is not Phase.ENDED or not journal.try_lock():
         recorder.begin()  # in a home that this machine sees for the first time, too
         is_pending = seen.phase is Phase.PENDING and seen.told is not None

@@ -4,6 +4,7 @@ Everything lies in one folder with a short name (sockets have a path of at most 
 /var is read or written. Clients find it through SLURM_CONF. Processes are known by being our children, and die with us.
 """
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -24,7 +25,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _PATIENCE_S = 60.0  # a busy machine
 _LIBC = ctypes.CDLL(None)
 
-# Partitions over the same nodes: "main", "low" (preempted by "high", and requeued), and "fixed", whose jobs are not.
+# Partitions over the same nodes: "main", "low" (preempted by "high", and requeued), "short" (no job over a minute).
 _CONFIGURATION = """\
 ClusterName=local
 SlurmctldHost=localhost(127.0.0.1)
@@ -57,7 +58,7 @@ SchedulerParameters=sched_min_interval=0,sched_interval=2,bf_interval=2
 KillWait={kill_wait_s}
 MinJobAge={min_job_age_s}
 InactiveLimit=0
-SlurmctldTimeout=60
+SlurmctldTimeout=10
 SlurmdTimeout={node_timeout_s}
 UnkillableStepTimeout=20
 ReturnToService=2
@@ -87,9 +88,7 @@ class Cluster:
         self.environment = {**os.environ, "PATH": _SEARCHED, "SLURM_CONF": str(self.configuration)}
         try:
             port = _free_ports(first_port)
-            self._configure(
-                port, min_job_age_s=min_job_age_s, node_timeout_s=node_timeout_s, kill_wait_s=kill_wait_s
-            )
+            self._configure(port, min_job_age_s=min_job_age_s, node_timeout_s=node_timeout_s, kill_wait_s=kill_wait_s)
             self._start()
         except BaseException:
             self.stop()
@@ -124,7 +123,7 @@ class Cluster:
             "munged", "--foreground", f"--socket={munge}/munge.socket", f"--key-file={self.folder}/munge.key",
             "--num-threads=2", f"--pid-file={munge}/munged.pid", f"--seed-file={munge}/seed",
         )  # fmt: skip
-        _wait(lambda: (munge / "munge.socket").exists())
+        _wait((munge / "munge.socket").exists)
         self.start_controller()
         for node in NODES:
             self.start_node(node)
@@ -140,7 +139,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
+                preexec_fn=_die_with_parent,  # noqa: PLW1509  one call into the C library, and no thread holds a lock there
                 start_new_session=True,
             )
 
@@ -151,8 +150,9 @@ class Cluster:
         self._run("slurmctld", "slurmctld", "-D", "-i")
         _wait(lambda: self.call("scontrol", "ping").returncode == 0)
 
-    def kill_controller(self) -> None:
-        self._end("slurmctld", signal.SIGKILL)
+    def stop_controller(self) -> None:
+        """It saves what it knows: killed within seconds of a submission, it would have forgotten the job."""
+        self._end("slurmctld", signal.SIGTERM)
 
     def start_node(self, node: str) -> None:
         self._run(node, "slurmd", "-D", "-N", node)
@@ -227,6 +227,10 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _environment(process: psutil.Process) -> set[str]:
     return set(Path(f"/proc/{process.pid}/environ").read_text(errors="replace").split("\0"))
 
@@ -237,10 +241,8 @@ def _is_on(step: psutil.Process, node: str) -> bool:
 
 
 def _kill(process: psutil.Process) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         process.kill()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _wait(condition: Callable[[], bool]) -> None:

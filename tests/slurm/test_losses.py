@@ -1,9 +1,7 @@
 """What a cluster does to jobs: it preempts them, loses them, forgets them, and is away. Nothing is lost by it."""
 
 import json
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,23 +29,27 @@ def test_preemption(runs: SlurmRuns):
     assert front.returncode == 0, told.decode()
     document = runs.check("r", "stopped", "completed")
     first, second = document["sessions"]
-    assert first["elapsed_s"] > 0
-    assert second["timebox_s"] == pytest.approx(3600 - first["elapsed_s"], abs=1)
-    stopped_at = document["checkpoints"][-1] if second["resumed_from"] is None else second["resumed_from"]
-    assert stopped_at == second["resumed_from"]
-    assert json.loads(runs.output("r", 2).splitlines()[0])["from"] >= 30
+    left_s = runs.told("r", "session_started")[1]["timebox_s"]
+    assert left_s == pytest.approx(3600 - first["elapsed_s"], abs=0.01)
+    started = json.loads(runs.output("r", 2).splitlines()[0])
+    stopped_at = max(one["step"] for one in document["checkpoints"] if one["session"] == 1)
+    assert started["from"] == stopped_at >= 30
+    assert second["resumed_from"].endswith(f"-{stopped_at}.json")
     assert document["last_step"] == 400
     assert {entry["job"] for entry in runs.told("r", "submitted")} == {runs.job("r")}
 
 
-def test_the_end_of_slurms_own_clock(runs: SlurmRuns):
-    """`scancel` from outside is a stop like any other signal: saved, and not put back into the line."""
+def test_scancel(runs: SlurmRuns):
+    """`scancel` by hand ends it for good: it is stopped, says so, is not put back into the line, and can be resumed."""
     runs.submit("r")
-    runs.wait_for_steps("r", 5)
+    runs.wait_for_steps("r", 25)
     assert runs.cluster.call("scancel", runs.job("r")).returncode == 0
-    document = runs.wait_for_status("r", "stopped", "interrupted")
+    runs.wait_for_status("r", "stopped")
     document = runs.check("r", "stopped")
-    assert document["checkpoints"][-1]["step"] == document["last_step"]
+    assert "SIGTERM" in document["reason"]
+    resumed = runs.call("resume", "r", "-m", 0.05, timeout_s=PATIENCE_S)
+    assert resumed.returncode == 0, resumed.stderr
+    runs.check("r", "stopped", "timeboxed")
 
 
 def test_slurms_warning(runs: SlurmRuns):
@@ -94,12 +96,11 @@ def test_a_lost_node(cluster_that_gives_up: Cluster, tmp_path: Path):
     """Node, supervisor and trainer at once: Slurm puts the job back, and it goes on elsewhere from its checkpoint."""
     runs = SlurmRuns(tmp_path, cluster_that_gives_up)
     try:
-        runs.submit("r", target=300)
+        front = runs.start("run", "--run-id", "r", "train.py", "--", 300, 0.05)
         runs.wait_for_steps("r", 45)
         node = json.loads(runs.output("r").splitlines()[0])["node"]
         runs.cluster.kill_node(node, with_steps=True)
-        wait_for(lambda: runs.told("r", "session_ended"), 2 * PATIENCE_S)
-        runs.wait_for_status("r", "completed")
+        assert front.wait(2 * PATIENCE_S) == 0
         document = runs.check("r", "interrupted", "completed")
         assert "lost" in document["sessions"][0]["reason"]
         started = json.loads(runs.output("r", 2).splitlines()[0])
@@ -129,16 +130,16 @@ def test_a_forgotten_job(cluster_that_gives_up: Cluster, tmp_path: Path):
 
 
 def test_the_controller_restarts(runs: SlurmRuns):
-    """A run trains on while nobody governs the cluster; `list` says so in time, and files nothing that it cannot know."""
+    """A run trains on while nobody governs the cluster; `list` answers and says so; its end is known afterwards."""
     front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)
     runs.wait_for_steps("r", 5)
-    runs.cluster.kill_controller()
+    runs.cluster.stop_controller()
     try:
-        listed = runs.call("list", timeout_s=PATIENCE_S)
+        listed = runs.call("list")
         assert listed.returncode == 0, listed.stderr
         assert "running" in listed.stdout
-        count = runs.output("r").count('"step"')
-        runs.wait_for_steps("r", count + 20)
+        assert "squeue" in listed.stderr
+        runs.wait_for_steps("r", runs.output("r").count('"step"') + 20)
     finally:
         runs.cluster.start_controller()
     assert front.poll() is None
@@ -147,30 +148,29 @@ def test_the_controller_restarts(runs: SlurmRuns):
     runs.check("r", "stopped")
 
 
-def test_a_stop_reaches_a_run_without_a_controller(runs: SlurmRuns):
+def test_a_stop_without_a_controller(runs: SlurmRuns):
     """`stop` goes by the files: it needs nobody to pass it on."""
     runs.submit("r")
     runs.wait_for_steps("r", 5)
-    runs.cluster.kill_controller()
+    runs.cluster.stop_controller()
     try:
         stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
         assert stopped.returncode == 0, stopped.stderr
+        assert runs.document("r")["status"] == "stopped"
     finally:
         runs.cluster.start_controller()
     runs.check("r", "stopped")
 
 
-@pytest.mark.parametrize("conf", ["/nowhere/slurm.conf", ""])
-def test_a_machine_that_cannot_ask_slurm(runs: SlurmRuns, conf: str):
-    """A broken or missing configuration: `list` and `status` answer, with a note, and file nothing as interrupted."""
+def test_a_machine_that_cannot_ask_slurm(runs: SlurmRuns):
+    """With a broken configuration `list` and `status` answer, with a note, and nothing is filed as interrupted."""
     runs.submit("r")
     runs.wait_for_steps("r", 5)
-    began = time.monotonic()
-    listed = runs.call("list", timeout_s=PATIENCE_S, SLURM_CONF=conf)
-    assert listed.returncode == 0, listed.stderr
-    assert "running" in listed.stdout
-    assert "slurm" in listed.stderr.lower()
-    assert time.monotonic() - began < 60
+    for command in ("list", "status"):
+        done = runs.call(command, SLURM_CONF="/nowhere/slurm.conf")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("Its runs are shown as they last told of themselves.") == 1
+    assert "running" in runs.call("list", SLURM_CONF="/nowhere/slurm.conf").stdout
     assert not runs.told("r", "session_ended")
     assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
     runs.check("r", "stopped")

@@ -123,7 +123,7 @@ class _Front:
         self._stdout_fd = 2 if as_json else 1
         self._line = fronts.WaitingLine()
         self._watched: _Watched | None = None
-        self._shown = shown  # sessions
+        self._before = self._shown = shown  # sessions
         self._asked_slurm_at = 0.0
         self._ended_at: float | None = None
         self._interrupted_at: float | None = None
@@ -216,6 +216,8 @@ class _Front:
         self._refresh()
         if run.last_session is None:
             say(f"run {self._spec.id} is not started: {run.reason}")
+        if self._interrupted_at is not None and self._shown == self._before:
+            return ExitCode.INTERRUPTED  # it has left the line
         stop = None if run.last_session is None else assignment.who_stopped(run.last_session, entries)
         if stop is not None and self._interrupted_at is not None:
             stop = StopReason.CTRL_C

@@ -19,6 +19,7 @@ MARGIN_S = 120.0  # beyond timebox and grace, before Slurm ends the job: its clo
 _WARN_MARGIN_S = 60.0  # Slurm's warning comes so long before that the ladder is over in time
 _HARD_RAM = 1.25  # of --ram-limit: the governor stops the run gracefully before Slurm kills it
 _FRESH_S = 1.0  # one look at all jobs serves so long
+_AWAY_S = 30.0  # and one that failed: each costs seconds
 
 # What of the environment a trainer needs; nothing else goes with it, and nothing whose name smells of a secret.
 _EXPORTED = re.compile(
@@ -34,7 +35,8 @@ class Cluster:
 
     def __init__(self) -> None:
         self._seen: Mapping[str, Job] | SlurmError = {}
-        self._seen_at = -math.inf
+        self._seen_until = -math.inf
+        self._has_complained = False
 
     def submit(self, orders: Sequence[Order]) -> list[str]:
         """The jobs' ids, several runs being the tasks of one array. They are held: see `release`."""
@@ -60,12 +62,13 @@ class Cluster:
     def observe(self, run: Run) -> Observation:
         """All jobs of the user are asked for at once, so that many runs cost one call."""
         job_id = run.job
-        if time.monotonic() - self._seen_at > _FRESH_S:
+        if time.monotonic() > self._seen_until:
             try:
                 self._seen = slurm_client.jobs(provenance.user())
+                self._has_complained = False
             except SlurmError as error:
                 self._seen = error
-            self._seen_at = time.monotonic()
+            self._seen_until = time.monotonic() + (_AWAY_S if isinstance(self._seen, SlurmError) else _FRESH_S)
         if isinstance(self._seen, SlurmError):
             return Observation(phase=Phase.UNKNOWN, told=str(self._seen))
         job = self._seen.get(job_id or "")
@@ -77,7 +80,14 @@ class Cluster:
 
     def look_again(self) -> None:
         """What was seen may have changed by our own doing."""
-        self._seen_at = -math.inf
+        self._seen_until = -math.inf
+
+    def complaint(self) -> str | None:
+        """What to say of Slurm not answering: once, until it does."""
+        if not isinstance(self._seen, SlurmError) or self._has_complained:
+            return None
+        self._has_complained = True
+        return f"{self._seen} Its runs are shown as they last told of themselves."
 
 
 def job_name(spec: RunSpec) -> str:
@@ -107,7 +117,7 @@ def options(order: Order, tasks: int, environment: Mapping[str, str]) -> list[st
         "--requeue",
         f"--job-name={job_name(spec)}",
         f"--chdir={rundir.path}",
-        f"--output={_pattern(str(rundir.path))}/slurm-{'%j' if tasks == 1 else '%A_%a'}.log",
+        f"--output={_log(str(rundir.path), tasks)}",
         "--open-mode=append",
         f"--time={math.ceil((timebox_s + grace_s + MARGIN_S) / 60)}",
         f"--signal=B:USR1@{math.ceil(grace_s + _WARN_MARGIN_S)}",
@@ -129,5 +139,8 @@ def exported(environment: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environment if _EXPORTED.fullmatch(name) and not _SECRET.search(name))
 
 
-def _pattern(path: str) -> str:
-    return path.replace("%", "%%")
+def _log(folder: str, tasks: int) -> str:
+    """What sbatch is told of the log's path: it expands % there, unless a backslash is in it, which it takes away."""
+    if "\\" in folder:
+        return folder.replace("\\", "\\\\") + "/slurm.log"
+    return folder.replace("%", "%%") + ("/slurm-%j.log" if tasks == 1 else "/slurm-%A_%a.log")

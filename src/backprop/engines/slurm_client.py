@@ -13,6 +13,7 @@ from backprop.engines.contract import Phase
 from backprop.errors import BackpropError
 from backprop.records import Record
 
+LOOK_LIMIT_S = 5.0  # somebody waits for the answer, and can do without
 CALL_LIMIT_S = 20.0  # of a controller that is busy; one that is gone makes its clients wait for a minute
 _FORMAT = "%i|%T|%N|%r|%j"  # the reason may hold anything, and our names hold no bar
 
@@ -66,9 +67,16 @@ def submit(script: str, options: Sequence[str]) -> str:
 def jobs(user: str) -> Mapping[str, Job]:
     """All jobs of a user that the controller remembers, ended ones included, by id. Raises SlurmError."""
     found = {}
-    for line in _call(
-        "squeue", "--noheader", "--array", "--states=all", f"--user={user}", f"--format={_FORMAT}"
-    ).splitlines():
+    told = _call(
+        "squeue",
+        "--noheader",
+        "--array",
+        "--states=all",
+        f"--user={user}",
+        f"--format={_FORMAT}",
+        limit_s=LOOK_LIMIT_S,
+    )
+    for line in told.splitlines():
         job_id, state, nodes, *reasons, name = line.split("|")
         reason = "|".join(reasons)
         found[job_id] = Job(
@@ -117,7 +125,7 @@ def host_names(nodes: str) -> list[str]:
     return _call("scontrol", "show", "hostnames", nodes).split()
 
 
-def _call(program: str, *arguments: str) -> str:
+def _call(program: str, *arguments: str, limit_s: float = CALL_LIMIT_S) -> str:
     try:
         done = subprocess.run(
             [program, *arguments],
@@ -125,7 +133,7 @@ def _call(program: str, *arguments: str) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=CALL_LIMIT_S,
+            timeout=limit_s,
             check=False,
             env={**os.environ, "LC_ALL": "C"},
             start_new_session=True,  # Ctrl-C in the terminal is for us: a job half submitted is of no use
@@ -133,8 +141,8 @@ def _call(program: str, *arguments: str) -> str:
     except FileNotFoundError as error:
         raise SlurmError(f"{program} is not on PATH: this machine submits to no Slurm cluster.") from error
     except subprocess.TimeoutExpired as error:
-        raise SlurmError(f"Slurm does not answer ({program}, {CALL_LIMIT_S:g} s): is its controller up?") from error
+        raise SlurmError(f"Slurm does not answer ({program}, {limit_s:g} s): is its controller up?") from error
     if done.returncode:
         said = [line.split("error: ", 1)[-1].strip() for line in done.stderr.splitlines() if line.strip()]
-        raise SlurmError(f"{program}: {'; '.join(said) or f'exit code {done.returncode}'}")
+        raise SlurmError(f"{program}: {'; '.join(dict.fromkeys(said)) or f'exit code {done.returncode}'}.")
     return done.stdout
