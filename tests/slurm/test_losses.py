@@ -64,12 +64,14 @@ def test_slurms_warning(runs: SlurmRuns):
 
 
 def test_a_killed_supervisor(runs: SlurmRuns):
-    """SIGKILL of the supervisor in the job: Slurm says that the job has ended, so it is interrupted, and resumable."""
-    runs.submit("r")
+    """SIGKILL of the supervisor in the job: whoever watches it is told that it is interrupted, and can be resumed."""
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)
     runs.wait_for_steps("r", 25)
     (supervisor,) = runs.supervisors()
     psutil.Process(supervisor).kill()
-    runs.wait_for_status("r", "interrupted")
+    _, told = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 137
+    assert "run r interrupted after" in told.decode()
     document = runs.check("r", "interrupted")
     assert runs.job("r") in document["reason"]
     resumed = runs.call("resume", "r", "-m", 0.05, timeout_s=PATIENCE_S)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from datetime import datetime, timedelta
 
 from backprop.runner import DOUBLE_PRESS_S
 from tests.conftest import wait_for
@@ -137,10 +138,12 @@ def test_ctrl_c_twice_kills_the_run(runs: SlurmRuns):
 
 
 def test_ctrl_c_while_it_is_pending(runs: SlurmRuns):
-    """Ctrl-C takes a run out of Slurm's line."""
+    """Ctrl-C takes a run out of Slurm's line, in which it waited as long as the user wanted."""
     front = runs.start("run", "--run-id", "r", "--slurm-arg=--begin=now+1hour", "train.py", stderr=subprocess.PIPE)
     assert front.stderr is not None
     wait_for(lambda: b"BeginTime" in front.stderr.readline(), PATIENCE_S)
+    (begins,) = runs.cluster.call("squeue", "--noheader", "--format=%S", f"--job={runs.job('r')}").stdout.split()
+    assert datetime.fromisoformat(begins) > datetime.now() + timedelta(minutes=50)  # noqa: DTZ005  as squeue tells it
     front.send_signal(signal.SIGINT)
     _, told = front.communicate(timeout=PATIENCE_S)
     assert front.returncode == 130, told.decode()

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from backprop.turns import Claim, Request
 
 _LOOK_EVERY_S = 0.25
-_ASK_SLURM_EVERY_S = 2.0
+_ASK_OF_A_WAITING_S = 2.0
+_ASK_OF_A_RUNNING_S = 10.0  # of one that tells of itself: it may have been lost without a word
 _FIRST_LOOK_S = 3.0  # what Slurm can never place, it says within a moment
 _AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to say that another follows
 
@@ -124,7 +126,7 @@ class _Front:
         self._line = fronts.WaitingLine()
         self._watched: _Watched | None = None
         self._before = self._shown = shown  # sessions
-        self._asked_slurm_at = 0.0
+        self._ask_slurm_at = 0.0
         self._ended_at: float | None = None
         self._interrupted_at: float | None = None
 
@@ -183,30 +185,14 @@ class _Front:
             told = fronts.start_line(self._spec, last.timebox_s, last.started_at)
             say(f"{told} · Slurm's job {last.job} on {last.host}")
             self._watched = _Watched(self._rundir, last, self._stdout_fd)
-        if self._watched is None and run.waiter is not None:
-            self._show_waiting(run)
-
-    def _show_waiting(self, run: Run) -> None:
-        if time.monotonic() - self._asked_slurm_at < _ASK_SLURM_EVERY_S:
-            return
-        self._asked_slurm_at = time.monotonic()
-        seen = engines.cluster().observe(run)
-        if seen.phase is Phase.PENDING and seen.told == "BeginTime":
-            # a job that was put back into the line waits two minutes unless somebody asks for it
-            try:
-                start_now(self._job)
-            except SlurmError:
-                return  # not pending yet: at the next look
-        why = seen.told or ("is about to begin" if seen.phase is Phase.RUNNING else "waits for its turn")
-        self._line.show(f"run {self._spec.id} is Slurm's job {self._job}: {why}")
 
     def _end(self, run: Run, entries: Sequence[Entry]) -> int | None:
         """The exit code once the run has ended for good."""
-        if self._watched is not None:
-            return None
         if not run.status.is_final:
             self._ended_at = None
             return self._look_after_it(run)
+        if self._watched is not None:
+            return None
         now = time.monotonic()
         self._ended_at = self._ended_at or now
         may_go_on = assignment.remaining(run, entries) is not None
@@ -224,12 +210,23 @@ class _Front:
         return ending.filed_exit_code(run, stop)
 
     def _look_after_it(self, run: Run) -> int | None:
-        """Notice what Slurm knows and the journal does not: that it cannot be placed, or that its job is gone."""
+        """Notice what Slurm knows and the journal does not: why it waits, or that its job is gone; show the first."""
+        if time.monotonic() < self._ask_slurm_at:
+            return None
+        self._ask_slurm_at = time.monotonic() + (_ASK_OF_A_WAITING_S if self._watched is None else _ASK_OF_A_RUNNING_S)
         seen = engines.cluster().observe(run)
         if run.waiter is not None and seen.told in HOPELESS:
             return self._refuse(run, seen.told or "")
         if seen.phase is Phase.ENDED:
             self._refresh()  # files it, unless it has said its last word meanwhile
+            return None
+        if seen.phase is Phase.PENDING and seen.told == "BeginTime" and len(run.sessions) > self._before:
+            # put back into the line, by itself or by Slurm, a job waits two minutes unless somebody asks for it
+            with suppress(SlurmError):  # not pending yet: at the next look
+                start_now(self._job)
+        if self._watched is None:
+            why = seen.told or ("is about to begin" if seen.phase is Phase.RUNNING else "waits for its turn")
+            self._line.show(f"run {self._spec.id} is Slurm's job {self._job}: {why}")
         return None
 
     def _refuse(self, run: Run, reason: str) -> int:
