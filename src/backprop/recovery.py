@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from backprop import engines, provenance
+from backprop import assignment, engines, provenance
+from backprop.engines.contract import Phase
 from backprop.errors import BusyError
 from backprop.recorder import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
 from backprop.records import Limits, Run, RunSpec, Session, Status
@@ -125,8 +126,6 @@ def _refresh_job(
     A kernel lock says nothing across machines on many file systems. Slurm is asked before the journal is read, so that
     a job that ends meanwhile is not taken for one that ended without a word.
     """
-    from backprop.engines.contract import Phase
-
     before, _ = recorder.read_run()
     if before.status.is_final:
         recorder.finish(publish=publish)
@@ -146,6 +145,14 @@ def _refresh_job(
     if is_filed:
         _tell_end(rundir, spec)
     return False
+
+
+def _is_about_to_go_on(rundir: RunDir, ended: Run) -> bool:
+    """Between the end of a session and the word that its job waits for another, the job is still there."""
+    entries, _ = journals.read(rundir.journal_path)
+    if assignment.remaining(ended, entries) is None:
+        return False
+    return engines.cluster().observe(ended).phase in {Phase.PENDING, Phase.RUNNING}
 
 
 def _tell_end(rundir: RunDir, spec: RunSpec) -> None:

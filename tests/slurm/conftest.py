@@ -62,13 +62,14 @@ class SlurmRuns(Runs):
         """Until a session has printed so many steps."""
         wait_for(lambda: self.output(run_id, session).count('"step"') >= count, PATIENCE_S)
 
-    def wait_for_status(self, run_id: str, *statuses: str) -> dict:
-        """The run's document once `status` says so."""
+    def wait_for_status(self, run_id: str, *statuses: str, session: int = 1) -> dict:
+        """The run's document once `status` says so of this session, or of what waits for it."""
         documents: list[dict] = []
 
         def is_there() -> bool:
             documents.append(self.document(run_id))
-            return documents[-1]["status"] in statuses
+            began = len(documents[-1]["sessions"]) + (documents[-1]["status"] == "queued")
+            return documents[-1]["status"] in statuses and began >= session
 
         wait_for(is_there, PATIENCE_S)
         return documents[-1]

@@ -197,3 +197,17 @@ def test_sessions(runs: SlurmRuns):
     starts = [json.loads(runs.output("r", number).splitlines()[0])["from"] for number in (1, 2, 3)]
     assert starts[0] == 0 < starts[1] < starts[2]
     assert document["sessions"][2]["resumed_from"]
+
+
+def test_wait_waits_for_further_sessions(runs: SlurmRuns):
+    """`wait` and `logs -f` do not take the end of one timebox for the end of the run."""
+    runs.submit("r", "--sessions", 2, "-m", 0.04, pause_s=0.02)
+    following = runs.start("logs", "r", "-f", stdout=subprocess.PIPE)
+    waited = runs.start("wait", "r", stderr=subprocess.PIPE)
+    runs.wait_for_status("r", "queued", session=2)
+    hurry = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]  # it waits for two minutes otherwise
+    wait_for(lambda: runs.cluster.call(*hurry).returncode == 0, PATIENCE_S)
+    _, told = waited.communicate(timeout=2 * PATIENCE_S)
+    assert waited.returncode == 0, told.decode()
+    runs.check("r", "timeboxed", "timeboxed")
+    assert following.communicate(timeout=PATIENCE_S)[0].decode() == runs.output("r", 1) + runs.output("r", 2)

@@ -1,0 +1,95 @@
+"""What is left of a submission, whatever became of its sessions."""
+
+from datetime import datetime, timezone
+
+import msgspec
+import pytest
+
+from backprop.assignment import remaining
+from backprop.records import Limits, RunSpec, Status, StopReason
+from backprop.store.journal import Entry, SessionEnded, SessionStarted, StopAsked, Submitted, fold
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
+SPEC = RunSpec(id="r", command=("python", "x.py"), cwd="/", created_at=AT, host="h", user="u", limits=LIMITS)
+SUBMITTED = Submitted(at=AT, session=1, host="h", limits=LIMITS, job="7", checkpoint="/named")
+
+
+def sessions(*ends: tuple[Status, float, StopReason | None], first: int = 1) -> list[Entry]:
+    """Sessions that ended so, after so many seconds, because somebody asked for it."""
+    entries: list[Entry] = []
+    for number, (status, elapsed_s, asked) in enumerate(ends, start=first):
+        entries.append(
+            SessionStarted(
+                at=AT, session=number, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None, job="7"
+            )
+        )
+        if asked is not None:
+            entries.append(StopAsked(at=AT, session=number, by=asked, detail=""))
+        ended = SessionEnded(at=AT, session=number, status=status, reason=None, exit_code=0, elapsed_s=elapsed_s)
+        entries.append(ended)
+    return entries
+
+
+TIMEBOXED = (Status.TIMEBOXED, 600.0, StopReason.TIMEBOX)
+PREEMPTED = (Status.STOPPED, 200.0, StopReason.SIGNAL)
+LOST = (Status.INTERRUPTED, 100.0, None)
+
+
+@pytest.mark.parametrize(
+    ("ends", "of", "left"),
+    [
+        ([], 1, (600, 1)),
+        ([TIMEBOXED], 1, None),
+        ([TIMEBOXED], 3, (600, 2)),
+        ([TIMEBOXED, TIMEBOXED], 3, (600, 3)),
+        ([TIMEBOXED, TIMEBOXED, TIMEBOXED], 3, None),
+        ([PREEMPTED], 1, (400, 1)),
+        ([LOST], 1, (500, 1)),
+        ([PREEMPTED, LOST], 1, (300, 1)),
+        ([PREEMPTED, (Status.TIMEBOXED, 400.0, StopReason.TIMEBOX)], 2, (600, 2)),
+        ([PREEMPTED, (Status.TIMEBOXED, 400.0, StopReason.TIMEBOX), LOST], 2, (500, 2)),
+        ([(Status.INTERRUPTED, 599.5, None)], 1, None),
+        ([(Status.STOPPED, 5.0, StopReason.USER)], 3, None),
+        ([(Status.STOPPED, 5.0, StopReason.CTRL_C)], 3, None),
+        ([(Status.STOPPED, 5.0, StopReason.GOVERNOR)], 3, None),
+        ([(Status.COMPLETED, 5.0, None)], 3, None),
+        ([(Status.FAILED, 5.0, None)], 3, None),
+    ],
+)
+def test_what_is_left(ends: list, of: int, left: tuple[float, int] | None):
+    """The rest of a timebox that Slurm broke off, further timeboxes that were asked for, and nothing else."""
+    entries = [msgspec.structs.replace(SUBMITTED, sessions=of), *sessions(*ends)]
+    found = remaining(fold(SPEC, entries), entries)
+    assert (None if found is None else (found.timebox_s, found.turn)) == left
+    assert found is None or found.is_first == (not ends)
+
+
+def test_nothing_was_submitted():
+    """A run of this machine has no assignment."""
+    assert remaining(fold(SPEC, []), []) is None
+
+
+def test_only_the_newest_submission_counts():
+    """A resume is a request of its own: what earlier ones used, or left, is not its business."""
+    resumed = msgspec.structs.replace(SUBMITTED, session=3, sessions=1, checkpoint="/other")
+    entries = [SUBMITTED, *sessions(PREEMPTED, LOST), resumed]
+    found = remaining(fold(SPEC, entries), entries)
+    assert found is not None
+    assert (found.submitted, found.timebox_s, found.turn, found.is_first) == (resumed, 600, 1, True)
+
+
+def test_a_job_that_lines_up_again_is_the_same_request():
+    """What it writes when it puts itself back neither begins anew nor forgets what was used."""
+    again = msgspec.structs.replace(SUBMITTED, session=2, is_again=True, checkpoint=None)
+    entries = [SUBMITTED, *sessions(PREEMPTED), again]
+    found = remaining(fold(SPEC, entries), entries)
+    assert found is not None
+    assert (found.submitted, found.timebox_s, found.is_first) == (SUBMITTED, 400, False)
+
+
+def test_the_first_to_ask_for_a_stop_counts():
+    """A signal of Slurm's after `backprop stop` does not make it go on."""
+    asked = StopAsked(at=AT, session=1, by=StopReason.USER, detail="")
+    entries = [SUBMITTED, asked, *sessions(PREEMPTED)]
+    assert remaining(fold(SPEC, entries), entries) is None

@@ -1,0 +1,216 @@
+"""What Slurm is told of a run, and how its answers are understood."""
+
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backprop.engines import rendezvous, slurm, slurm_client
+from backprop.engines.contract import Order, Phase
+from backprop.engines.slurm_client import Job, SlurmError
+from backprop.records import Limits, Run, RunSpec, SlurmRequest, Status
+from backprop.store.rundir import RunDir
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
+SPEC = RunSpec(
+    id="r", command=("python", "x.py"), cwd="/", created_at=AT, host="h", user="u", limits=LIMITS, slurm=SlurmRequest()
+)
+
+
+def order(folder: str = "/home/me/runs/r", timebox_s: float = 600, limits: Limits = LIMITS, **asked: object) -> Order:
+    spec = msgspec.structs.replace(SPEC, limits=limits, slurm=SlurmRequest(**asked))
+    return Order(RunDir(Path(folder)), spec, timebox_s, lambda: 0)
+
+
+def told(given: Order, tasks: int = 1) -> dict[str, str]:
+    """The options, by name."""
+    return dict(one.split("=", 1) if "=" in one else (one, "") for one in slurm.options(given, tasks, {"PATH": "/bin"}))
+
+
+def test_a_plain_run():
+    """Held, requeueable, with a name that means nothing, a clock beyond timebox and grace, and a warning before it."""
+    assert slurm.options(order(), 1, {"PATH": "/bin", "SECRET": "x"}) == [
+        "--hold",
+        "--requeue",
+        "--job-name=backprop-r",
+        "--chdir=/home/me/runs/r",
+        "--output=/home/me/runs/r/slurm-%j.log",
+        "--open-mode=append",
+        "--time=13",
+        "--signal=B:USR1@90",
+        "--export=PATH",
+        "--nodes=1",
+        "--ntasks-per-node=1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("timebox_s", "grace_s", "minutes"),
+    [(600, 30, 13), (570, 30, 12), (1, 30, 3), (0.5, 0.1, 3), (86400, 60, 1443)],
+)
+def test_slurms_clock_is_a_backstop(timebox_s: float, grace_s: float, minutes: int):
+    """Timebox, grace and two minutes, rounded up; the warning leaves time for the whole ladder."""
+    limits = msgspec.structs.replace(LIMITS, grace_s=grace_s)
+    options = told(order(timebox_s=timebox_s, limits=limits))
+    assert options["--time"] == str(minutes)
+    warned_s = float(options["--signal"].removeprefix("B:USR1@"))
+    assert grace_s + 60 <= warned_s <= minutes * 60 - timebox_s
+
+
+@pytest.mark.parametrize(
+    ("asked", "limits", "option", "value"),
+    [
+        ({"partition": "gpu"}, {}, "--partition", "gpu"),
+        ({"cpus": 8}, {}, "--cpus-per-task", "8"),
+        ({"nodes": 4}, {}, "--nodes", "4"),
+        ({"arguments": ("--account=ml",)}, {}, "--account", "ml"),
+        ({}, {"gpu_count": 2}, "--gpus-per-node", "2"),
+        ({}, {"ram_limit_bytes": 8_000_000_000}, "--mem", "10000M"),
+        ({"array": "first"}, {}, "--job-name", "backprop-first"),
+    ],
+)
+def test_what_is_asked_for(asked: dict, limits: dict, option: str, value: str):
+    """Each of our options in Slurm's words; and nothing of it unless it is asked for."""
+    assert told(order(limits=msgspec.structs.replace(LIMITS, **limits), **asked))[option] == value
+    if option not in {"--nodes", "--job-name"}:
+        assert option not in told(order())
+
+
+def test_the_users_own_options_come_last():
+    """Of two that contradict one another sbatch takes the last: the user's."""
+    assert slurm.options(order(arguments=("--time=5", "-p x")), 1, {})[-2:] == ["--time=5", "-p x"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "tasks", "output"),
+    [
+        ("/a/r", 1, "/a/r/slurm-%j.log"),
+        ("/a/r", 3, "/a/r/slurm-%A_%a.log"),
+        ("/a b%j/r", 1, "/a b%%j/r/slurm-%j.log"),
+        ("/a\\b%j/r", 1, "/a\\\\b%j/r/slurm.log"),
+    ],
+)
+def test_the_path_of_the_log(folder: str, tasks: int, output: str):
+    """What Slurm would expand or take away in a path is kept from it."""
+    assert told(order(folder), tasks)["--output"] == output
+
+
+def test_an_array():
+    """Several runs are the tasks of one."""
+    assert told(order(), 3)["--array"] == "0-2"
+    assert "--array" not in told(order())
+
+
+EXPORTED = [
+    "PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH", "CONDA_PREFIX", "CUDA_HOME",
+    "OMP_NUM_THREADS", "NCCL_DEBUG", "TORCH_HOME", "HF_HOME", "BACKPROP_HOME", "BACKPROP_GRACE_SECONDS", "SLURM_CONF",
+]  # fmt: skip
+KEPT = [
+    "HF_TOKEN", "FOO_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "BACKPROP_PASSWORD", "TORCH_AUTH", "SSH_AUTH_SOCK",
+    "WANDB_API_KEY", "OMP_APIKEY", "MY_VARIABLE", "SLURM_JOB_ID", "PATHX", "XPATH", "TF_CREDENTIALS", "path",
+    "HF_PRIVATE_KEY", "BASH_FUNC_ls%%", "DISPLAY",
+]  # fmt: skip
+
+
+def test_what_goes_along():
+    """What a trainer needs to be found and to compute."""
+    assert slurm.exported(dict.fromkeys(EXPORTED, "x")) == sorted(EXPORTED)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_stays(name: str):
+    """Secrets, whatever they are called after, and all that nobody needs there."""
+    assert slurm.exported({name: "x"}) == []
+
+
+def test_nothing_to_export():
+    """Then Slurm is told so: its default would be everything."""
+    assert "--export=NIL" in slurm.options(order(), 1, {})
+
+
+@pytest.mark.parametrize("folder", ["/plain", "/a b", "/it's", '/$(touch x)"`', "/new\nline", "/é\\"])
+def test_the_script_names_its_run(folder: str):
+    """A shell reads from it exactly the words that we mean, and becomes them."""
+    text = slurm.script([RunDir(Path(folder))])
+    assert text.startswith("#!/bin/sh\n")
+    asked = text.replace("\nexec ", "\nprintf '%s\\0' ")
+    done = subprocess.run(["/bin/sh", "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\0")[:-1] == [sys.executable, "-m", "backprop", "execute", folder]
+    assert shlex.split(text.partition("exec ")[2])[-1] == folder
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all of PATH: what lies there is Slurm."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path
+
+
+def put(folder: Path, program: str, text: str) -> None:
+    path = folder / program
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_the_jobs_of_a_user(client: Path):
+    """By id, with the state and the reason; a reason may hold anything."""
+    put(client, "squeue", "cat <<'END'\n7|PENDING||Resources|backprop-a\n8_1|RUNNING|n[1-2]|None|backprop-b\n"
+        "9|PENDING||(a|b, c)|x\n10|NODE_FAIL|n1|NodeDown|y\nEND")  # fmt: skip
+    found = slurm_client.jobs("me")
+    assert found["7"] == Job(id="7", name="backprop-a", state="PENDING", reason="Resources")
+    assert found["8_1"] == Job(id="8_1", name="backprop-b", state="RUNNING", nodes="n[1-2]")
+    assert found["9"].reason == "(a|b, c)"
+    assert [job.phase for job in found.values()] == [Phase.PENDING, Phase.RUNNING, Phase.PENDING, Phase.ENDED]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1", "Invalid account"),
+        ("exit 3", "exit code 3"),
+        ("printf '\\377\\033[31mno' >&2; exit 1", "no"),
+    ],
+)
+def test_a_refusal_is_told_in_slurms_words(client: Path, text: str, words: str):
+    """Whatever it says, and where it says nothing, its exit code."""
+    put(client, "sbatch", text)
+    with pytest.raises(SlurmError, match=words):
+        slurm_client.submit("job.sh", [])
+
+
+def test_a_federations_job_id(client: Path):
+    """The name of the cluster is no part of it."""
+    put(client, "sbatch", "echo '12;alpha'")
+    assert slurm_client.submit("job.sh", []) == "12"
+
+
+def test_a_slurm_that_does_not_answer(client: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nobody waits for it for ever."""
+    put(client, "squeue", "exec sleep 60")
+    monkeypatch.setattr(slurm_client, "LOOK_LIMIT_S", 0.2)
+    with pytest.raises(SlurmError, match="does not answer"):
+        slurm_client.jobs("me")
+
+
+def test_one_complaint_and_one_call_for_many_runs(client: Path):
+    """While Slurm does not answer nobody is told twice, and no look pays for it twice."""
+    put(client, "squeue", f"echo called >> {client}/calls; echo 'squeue: error: no' >&2; exit 1")
+    cluster = slurm.Cluster()
+    run = Run(spec=SPEC, status=Status.QUEUED)
+    assert [cluster.observe(run).phase for _ in range(5)] == [Phase.UNKNOWN] * 5
+    assert (client / "calls").read_text() == "called\n"
+    assert "squeue: no" in (cluster.complaint() or "")
+    assert cluster.complaint() is None
+
+
+def test_how_nodes_find_one_another(client: Path):
+    """The first node, a port of the job's own, and what torchrun reads in place of options."""
+    put(client, "scontrol", "printf 'n1\\nn2\\n'")
+    found = rendezvous.variables({"SLURM_JOB_ID": "12345", "SLURM_JOB_NODELIST": "n[1-2]"}, 2)
+    assert (found["MASTER_ADDR"], found["MASTER_PORT"], found["NNODES"]) == ("n1", "22345", "2")
+    assert (found["PET_RDZV_ENDPOINT"], found["PET_NNODES"], found["PET_RDZV_ID"]) == ("n1:22345", "2", "12345")
