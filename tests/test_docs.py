@@ -12,7 +12,10 @@ from backprop.errors import ExitCode
 from backprop.records import Status
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-COMMANDS = app.list_commands(click.Context(app))
+_CONTEXT = click.Context(app)
+COMMANDS = [
+    name for name in app.list_commands(_CONTEXT) if not getattr(app.get_command(_CONTEXT, name), "hidden", True)
+]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

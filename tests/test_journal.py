@@ -33,6 +33,7 @@ from backprop.store.journal import (
     SessionStarted,
     Signalled,
     StopAsked,
+    Submitted,
     TrainerLaunched,
     fold,
     gpu_counts,
@@ -68,10 +69,23 @@ def queued(session: int, reason: str = "2 runs are going on", at: datetime = AT)
     return Queued(at=at, session=session, reason=reason, figures={"running": []}, host="here", supervisor_pid=10)
 
 
+def submitted(session: int, **changes: object) -> Submitted:
+    told = {
+        "job": "7_1",
+        "host": "login",
+        "limits": SPEC.limits,
+        "checkpoint": "/a/ckpt",
+        "gpu_probe": "none",
+        **changes,
+    }
+    return Submitted(at=AT, session=session, retries=2, sessions=3, reason="submitted as 7_1", **told)  # type: ignore[arg-type]
+
+
 EVERY_ENTRY: list[Entry] = [
     started(1, resumed_from="/a/ckpt", script_sha256="0" * 64),
     TrainerLaunched(at=AT, session=1, pid=11, cage="/sys/fs/cgroup/x"),
     queued(1),
+    submitted(1),
     Admitted(at=AT, figures={"ram_available_bytes": 5, "disk_free_bytes": {"/": None}}, place=3, gpus=("GPU-0",)),
     NotContinued(at=AT, reason="it failed twice at step 3"),
     Governed(at=AT, session=1, action="pause", reason="GPU 0 is at 90 °C", figures={"temp_c": 90.0}),
@@ -415,6 +429,15 @@ def test_a_run_that_stands_in_line_is_queued():
     assert run.waiter == Waiter(session=1, host="here", supervisor_pid=10, since=AT)
 
 
+def test_a_run_that_was_submitted_waits_in_the_name_of_its_job():
+    """Nobody on this machine answers for it; who does is told until its session starts, and from then on by that."""
+    run = fold(SPEC, [submitted(1)])
+    assert (run.status, run.reason, run.job) == (Status.QUEUED, "submitted as 7_1", "7_1")
+    assert run.waiter == Waiter(session=1, host="login", supervisor_pid=0, since=AT, job="7_1")
+    run = fold(SPEC, [submitted(1), started(1, job="7_1")])
+    assert (run.status, run.waiter, run.job) == (Status.RUNNING, None, "7_1")
+
+
 def test_a_run_whose_turn_has_come_waits_no_more():
     """The session that it waited for is what it is now."""
     assert fold(SPEC, [queued(1), started(1)]) == fold(SPEC, [started(1)])
@@ -543,3 +566,44 @@ def test_gpus_are_counted_by_session():
         started(4),
     ]
     assert gpu_counts(entries) == {1: 2, 2: 0, 3: None, 4: None}
+# -- requests from other machines
+
+
+def test_a_request_lands_in_the_journal_of_whoever_has_the_run(path: Path, journal: Journal):
+    """Once, in the order in which they were asked, among what is new; nothing is left of the requests."""
+    asked = [StopAsked(at=AT, session=1, by=StopReason.USER, detail=str(n), now=bool(n)) for n in range(3)]
+    journal.append(EVERY_ENTRY[0])
+    for entry in asked:
+        other = Journal(path)
+        other.ask(entry)
+        other.close()
+    assert read(path)[0] == EVERY_ENTRY[:1]
+    assert journal.read_new() == [EVERY_ENTRY[0], *asked]
+    assert journal.read_new() == []
+    assert read(path)[0] == [EVERY_ENTRY[0], *asked]
+    assert list(path.with_name("asked").iterdir()) == []
+
+
+def test_a_request_that_is_being_written_is_not_heard_yet(path: Path, journal: Journal):
+    """What another machine has not finished is left alone; what is no request does not stop the others."""
+    journal.ask(EVERY_ENTRY[0])
+    folder = path.with_name("asked")
+    folder.joinpath(".0-draft").write_text('{"event":"stop_as')
+    folder.joinpath("0-garbage").write_text("{")
+    assert journal.read_new() == EVERY_ENTRY[:1]
+    assert [one.name for one in folder.iterdir()] == [".0-draft"]
+
+
+def test_requests_are_their_owners_alone(path: Path, journal: Journal):
+    """Nobody else can ask."""
+    journal.ask(EVERY_ENTRY[0])
+    assert path.with_name("asked").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_is_skipped_is_no_news(journal: Journal):
+    """What an earlier session was asked does not reach the next one."""
+    journal.append(*EVERY_ENTRY[:3])
+    journal.skip()
+    assert journal.read_new() == []
+    journal.append(EVERY_ENTRY[3])
+    assert journal.read_new() == EVERY_ENTRY[3:4]

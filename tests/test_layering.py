@@ -36,7 +36,9 @@ MAY_IMPORT = {
     "doctor": {"cgroups", "command", "config", "environment", "governor", "store", "supervisor", "views"},
     "notify": {"store", "supervisor", "views"},
     "messenger": {"checkpoints", "notify", "store", "supervisor", "views"},
-    "recovery": {"notify", "provenance", "recorder", "store", "supervisor"},
+    "assignment": {"store"},
+    "engines": {"provenance", "store"},
+    "recovery": {"assignment", "engines", "notify", "provenance", "recorder", "store", "supervisor"},
     "ending": set(),
     "trainer": set(),
     "environment": {"governor", "store", "supervisor", "trainer"},
@@ -62,6 +64,7 @@ MAY_IMPORT = {
         "store",
     },
     "orders": {"provenance", "recorder", "recovery", "store"},
+    "orders": {"engines", "provenance", "recorder", "recovery", "store"},
     "admission": {"governor", "provenance", "recorder", "store", "supervisor"},
     "turns": {"admission", "checkpoints", "command", "governor", "recorder", "runner", "store", "supervisor"},
 }

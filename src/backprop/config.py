@@ -235,13 +235,10 @@ def _checked(key: str, value: Any, origin: str) -> Any:
         return _checked_notify(value, origin)
     is_flag = origin.startswith("-")
     is_text = is_flag or origin.startswith("BACKPROP_")
-    if key == "slurmArgs" and isinstance(value, str):  # of the environment
-        import shlex
-
-        value = shlex.split(value)
     try:
-        checked = msgspec.convert(value, _FIELDS[key].type, strict=not is_text)
-    except (msgspec.ValidationError, UnicodeError):
+        words = _words(value) if key == "slurmArgs" else value
+        checked = msgspec.convert(words, _FIELDS[key].type, strict=not is_text)
+    except (msgspec.ValidationError, ValueError):
         checked = math.nan  # as wrong as any other
     is_wrong_number = isinstance(checked, float) and not math.isfinite(checked)
     if key == "gpuMemoryLimit" and not is_wrong_number:
@@ -253,6 +250,16 @@ def _checked(key: str, value: Any, origin: str) -> Any:
         error = UsageError if is_flag else ConfigError
         raise error(f"{told} is not allowed: {ALLOWED[key][1]}.")
     return checked
+
+
+def _words(value: Any) -> Any:
+    """Options of sbatch, which the environment gives as one text. Raises ValueError for what is none."""
+    import shlex
+
+    words = shlex.split(value) if isinstance(value, str) else value
+    if isinstance(words, (list, tuple)) and not all(isinstance(word, str) and word.isprintable() for word in words):
+        raise ValueError("it cannot be printed")
+    return words
 
 
 def _checked_notify(value: Any, origin: str) -> tuple[Notification, ...]:
