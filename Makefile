@@ -8,17 +8,15 @@ INSTALLED := $(VENV)/.installed
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 
-.PHONY: demo test frameworks exports browser screenshots check lint bench clean
-.PHONY: demo test frameworks slurm check lint bench clean
+.PHONY: demo test frameworks exports browser slurm screenshots check lint bench clean
 
 demo: $(INSTALLED)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
 
 # those that bring the machine to its limits run alone; the others mostly wait, so that several share a core
-test: $(INSTALLED)  ## all tests but those that need a framework, a library or a browser
+test: $(INSTALLED)  ## all tests but those that need a framework, a library, a browser or Slurm
 	$(BIN)/python -m pytest tests/faults
-	$(BIN)/python -m pytest -n 4 $(addprefix --ignore tests/,faults frameworks exports browser)
-	$(BIN)/python -m pytest -n 4 --ignore tests/frameworks --ignore tests/slurm --ignore tests/faults
+	$(BIN)/python -m pytest -n 4 $(addprefix --ignore tests/,faults frameworks exports browser slurm)
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 2 tests/frameworks
@@ -31,6 +29,7 @@ browser: $(INSTALLED) $(VENV)/.browser  ## tests of the page in a real Chromium 
 
 screenshots: $(INSTALLED) $(VENV)/.browser  ## the pictures in docs/images, of real runs
 	$(BIN)/python -m docs.screenshots
+
 # a worker is a cluster of its own, and mostly waits
 slurm: $(INSTALLED)  ## tests with a real Slurm of two nodes, thrown away afterwards (see tests/slurm/install.sh)
 	$(BIN)/python -m pytest -n 3 tests/slurm

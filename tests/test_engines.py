@@ -210,7 +210,11 @@ def test_one_complaint_and_one_call_for_many_runs(client: Path):
 
 def test_how_nodes_find_one_another(client: Path):
     """The first node, a port of the job's own, and what torchrun reads in place of options."""
-    put(client, "scontrol", "printf 'n1\\nn2\\n'")
+    put(
+        client,
+        "scontrol",
+        'case "$*" in *hostnames*) printf "n1\\nn2\\n";; *n1) echo "NodeName=n1 NodeAddr=a.b";; esac',
+    )
     found = rendezvous.variables({"SLURM_JOB_ID": "12345", "SLURM_JOB_NODELIST": "n[1-2]"}, 2)
-    assert (found["MASTER_ADDR"], found["MASTER_PORT"], found["NNODES"]) == ("n1", "22345", "2")
-    assert (found["PET_RDZV_ENDPOINT"], found["PET_NNODES"], found["PET_RDZV_ID"]) == ("n1:22345", "2", "12345")
+    assert (found["MASTER_ADDR"], found["MASTER_PORT"], found["NNODES"]) == ("a.b", "22345", "2")
+    assert (found["PET_RDZV_ENDPOINT"], found["PET_NNODES"], found["PET_RDZV_ID"]) == ("a.b:22345", "2", "12345")

@@ -566,6 +566,8 @@ def test_gpus_are_counted_by_session():
         started(4),
     ]
     assert gpu_counts(entries) == {1: 2, 2: 0, 3: None, 4: None}
+
+
 # -- requests from other machines
 
 

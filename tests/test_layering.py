@@ -63,7 +63,6 @@ MAY_IMPORT = {
         "recovery",
         "store",
     },
-    "orders": {"provenance", "recorder", "recovery", "store"},
     "orders": {"engines", "provenance", "recorder", "recovery", "store"},
     "admission": {"governor", "provenance", "recorder", "store", "supervisor"},
     "turns": {"admission", "checkpoints", "command", "governor", "recorder", "runner", "store", "supervisor"},

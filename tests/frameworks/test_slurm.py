@@ -90,4 +90,4 @@ def test_torchrun_over_two_nodes(runs: SlurmRuns):
     assert len(document["checkpoints"]) == 2
     wait_for(lambda: not runs.jobs(), PATIENCE_S)
     assert runs.tree() == []
-    assert runs.cluster.steps() == []
+    wait_for(lambda: not runs.cluster.steps(), PATIENCE_S)

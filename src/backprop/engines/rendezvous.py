@@ -27,7 +27,7 @@ def launcher(nodes: int) -> tuple[str, ...]:
 def variables(environment: Mapping[str, str], nodes: int) -> dict[str, str]:
     """MASTER_ADDR and its kin, and what torchrun takes instead of options. Raises SlurmError."""
     job_id = environment.get("SLURM_JOB_ID", "0")
-    first = slurm_client.host_names(environment.get("SLURM_JOB_NODELIST", ""))[0]
+    first = slurm_client.address(slurm_client.host_names(environment.get("SLURM_JOB_NODELIST", ""))[0])
     port = _FIRST_PORT + int(job_id) % _PORT_COUNT
     return {
         "MASTER_ADDR": first,

@@ -6,6 +6,7 @@ without slurmdbd `sacct` is useless, and what has ended vanishes after MinJobAge
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -123,6 +124,12 @@ def start_now(job_id: str) -> None:
 def host_names(nodes: str) -> list[str]:
     """The nodes in Slurm's short form: node[1-3] -> node1, node2, node3. Raises SlurmError."""
     return _call("scontrol", "show", "hostnames", nodes).split()
+
+
+def address(node: str) -> str:
+    """Where Slurm itself reaches a node: its name need not be one that anybody resolves. Raises SlurmError."""
+    found = re.search(r"\bNodeAddr=(\S+)", _call("scontrol", "--oneliner", "show", "node", node))
+    return found[1] if found else node
 
 
 def _call(program: str, *arguments: str, limit_s: float = CALL_LIMIT_S) -> str:
