@@ -83,7 +83,9 @@ def test_torchrun_over_two_nodes(runs: SlurmRuns):
     (saved,) = document["checkpoints"]
     assert document["status"] == "stopped"
     assert document["metrics"]["sum"] == saved["step"] * (1 + 2 + 3 + 4)
-    assert runs.call("resume", "r", "-m", 0.2, timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("resume", "r", "-d", timeout_s=PATIENCE_S).returncode == 0
+    wait_for(lambda: runs.output("r", 2).count('"step"') > 10, PATIENCE_S)
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
     assert json.loads(runs.output("r", 2).splitlines()[0])["from"] == saved["step"]
     document = runs.document("r")
     assert document["metrics"]["sum"] == document["last_step"] * (1 + 2 + 3 + 4)
