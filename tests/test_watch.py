@@ -139,7 +139,7 @@ def test_keys_choose_what_is_shown_of_a_run(home: Runs):
         await pilot.press("m")
         await until(pilot, lambda: "first · test_accuracy 0.975 · best 0.975 at 39" in title_of(app))
         await pilot.press("g", "t")
-        await until(pilot, lambda: title_of(app).endswith("· over time · log"))
+        await until(pilot, lambda: title_of(app).endswith("· over seconds of training · log"))
         await pilot.press("l")
         await until(pilot, lambda: '"step": 39' in text_of(app, "#body"))
         await pilot.press("e")
@@ -161,6 +161,7 @@ def test_a_run_that_appears_is_shown_and_the_cursor_stays_on_its_run(home: Runs)
         assert app.query_one(RunsTable).run_id == "first"
         await pilot.press("up")
         await until(pilot, lambda: app._picture.shown is not None and app._picture.shown.view.run.spec.id == "second")
+        await until(pilot, lambda: app._picture.shown.view.last_step is not None)  # type: ignore[union-attr]
         steps = app._picture.shown.view.last_step  # type: ignore[union-attr]
         await until(pilot, lambda: app._picture.shown.view.last_step > steps)  # type: ignore[union-attr,operator]
 
@@ -221,6 +222,22 @@ def test_a_stop_is_asked_for_and_enter_is_no(home: Runs):
     drive(home, story, run_id="second")
     (asked,) = [entry for entry in home.journal("second") if entry["event"] == "stop_asked"]
     assert asked["now"] is True
+
+
+def test_an_index_that_cannot_be_read_is_said_and_hides_nothing(home: Runs):
+    """What was seen last stays, with the reason; as soon as it can be read again all is well."""
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        runs_path = home.home / "runs"
+        runs_path.rename(home.home / "away")
+        runs_path.write_text("not a folder")
+        await until(pilot, lambda: "cannot look at" in text_of(app, "#head"))
+        assert "first" in lines_of(app)[0]
+        runs_path.unlink()
+        (home.home / "away").rename(runs_path)
+        await until(pilot, lambda: "1 run" in text_of(app, "#head"))
+
+    drive(home, story)
 
 
 def test_search_filters_the_list(home: Runs):

@@ -14,6 +14,8 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import NamedTuple
 
+import msgspec
+
 from backprop import checkpoints, provenance, query, recovery
 from backprop.admission import read_machine
 from backprop.errors import BackpropError, UsageError
@@ -96,6 +98,7 @@ class Feed:
         self._gpu_probe = gpu_probe
         self._publish: Callable[[Picture | Exception], object]
         self._wish = Wish()
+        self._last = Picture(at=_now(), limits=limits)
         self._wake = threading.Event()
         self._is_over = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="feed")
@@ -139,7 +142,7 @@ class Feed:
                 if time.monotonic() - caught_up_at >= EVERY_S / 2:
                     recovery.catch_up(self.home, index, self._said.append)
                     caught_up_at = time.monotonic()
-                picture = self._take(index, self._wish)
+                picture = self._last = self._take(index, self._wish)
             except (BackpropError, HomeBusyError, OSError, sqlite3.DatabaseError) as error:
                 # a busy database, a full disk, a file that was removed while we read it: the next look may succeed
                 if index is not None:
@@ -156,8 +159,9 @@ class Feed:
             index.close()
 
     def _blind(self, error: Exception) -> Picture:
+        """What was seen last, and why there is nothing newer."""
         problem = f"cannot look at {self.home.path}: {error}"
-        return Picture(at=_now(), limits=self.limits, machine=self._look_at_machine(), problem=problem)
+        return msgspec.structs.replace(self._last, at=_now(), machine=self._look_at_machine(), problem=problem)
 
     def _take(self, index: Index, wish: Wish) -> Picture:
         problem = self._said.pop() if self._said else None

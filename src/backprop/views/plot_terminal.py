@@ -51,10 +51,10 @@ def drawn(plot: Plot, screen: Screen, width: int | None = None, height: int | No
 
 
 def panel(plot: Plot, screen: Screen) -> list[str]:
-    """The first panel alone, without legend, title and notes, filling the screen."""
+    """The first panel alone, for somebody who draws its frame and says what it is; it fills the screen."""
     size = (screen.width, screen.height)
     labels = max((len(text) for _, text in _panel_ticks(plot, plot.panels[0], screen.height)), default=0)
-    return _panel(plot, plot.panels[0], screen, size, labels, with_axis=True)
+    return _panel(plot, plot.panels[0], screen, size, labels, with_axis=True, is_framed=False)
 
 
 def _size(screen: Screen, width: int | None, height: int | None, panels: int) -> tuple[int, int]:
@@ -98,7 +98,14 @@ def _panel_ticks(plot: Plot, panel: Panel, height: int) -> list[tuple[float, str
 
 
 def _panel(
-    plot: Plot, panel: Panel, screen: Screen, size: tuple[int, int], label_width: int, *, with_axis: bool
+    plot: Plot,
+    panel: Panel,
+    screen: Screen,
+    size: tuple[int, int],
+    label_width: int,
+    *,
+    with_axis: bool,
+    is_framed: bool = True,
 ) -> list[str]:
     import plotext
 
@@ -115,9 +122,13 @@ def _panel(
     if with_axis:
         marks = x_ticks(plot, max(2, width // 16))
         plotext.xticks([tick for tick, _ in marks], [text for _, text in marks])
-        plotext.xlabel(x_label(plot))
+        if is_framed:
+            plotext.xlabel(x_label(plot))
     else:
         plotext.xticks([], [])
+    if not is_framed:
+        plotext.xaxes(True, False)  # noqa: FBT003  the lower one, not the upper
+        plotext.yaxes(True, False)  # noqa: FBT003
     for line in panel.lines:
         _draw(plotext, plot, line, span, screen)
     text: str = plotext.build()

@@ -104,6 +104,7 @@ class WatchApp(App[None]):
         self._pane = "curve"
         self._text = "log"  # beside the curve, where both have room
         self._is_log = False
+        self._has_widgets = False  # the first resize comes before they are there
         self._screen_size = self.size
         self._gauge_lines = -1  # the screen is laid out anew when there are more or fewer
 
@@ -123,6 +124,7 @@ class WatchApp(App[None]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             loop.add_signal_handler(number, self._end_by, number)
+        self._has_widgets = True
         self._lay_out()
         self.query_one(RunsTable).focus()
         self._feed.start(self._wish, lambda picture: self.post_message(self.Pictured(picture)))
@@ -157,6 +159,8 @@ class WatchApp(App[None]):
 
     def _draw(self) -> None:
         """Show the last picture; what is the same as before costs nothing."""
+        if not self._has_widgets:
+            return
         picture, shown = self._picture, self._picture.shown
         main = self.screen_stack[0]
         main.query_one("#head", Static).update(texts.headline(picture, self.size.width - 2), layout=False)

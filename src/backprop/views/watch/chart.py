@@ -4,7 +4,7 @@ import math
 
 from backprop.query import Curve
 from backprop.views import human, plot_terminal
-from backprop.views.plot import Line, Panel, Plot
+from backprop.views.plot import Line, Panel, Plot, x_label
 from backprop.views.screen import Screen
 
 _MIN_WIDTH, _MIN_HEIGHT = 16, 5
@@ -16,7 +16,15 @@ def chart(curve: Curve, width: int, height: int, *, is_log: bool) -> str:
         return "no positive values: press g for a linear scale" if is_log else "no finite values yet"
     if width < _MIN_WIDTH or height < _MIN_HEIGHT:
         return f"last {human.number(curve.ys[-1])}"
+    return "\n".join(plot_terminal.panel(_plot(curve, is_log=is_log), Screen(width=width, height=height)))
+
+
+def axis_name(curve: Curve) -> str:
+    """What the numbers below the drawing count: steps, or minutes of training."""
+    return x_label(_plot(curve, is_log=False))
+
+
+def _plot(curve: Curve, *, is_log: bool) -> Plot:
     line = Line(place=0, xs=curve.xs, ys=curve.ys, is_reduced=curve.is_reduced)
     panel = Panel(metric=curve.metric, lines=(line,))
-    plot = Plot(runs=(curve.run_id,), panels=(panel,), axis=curve.axis, is_log=is_log)
-    return "\n".join(plot_terminal.panel(plot, Screen(width=width, height=height)))
+    return Plot(runs=(curve.run_id,), panels=(panel,), axis=curve.axis, is_log=is_log)

@@ -25,6 +25,7 @@ from backprop.views.screen import Screen
 from backprop.views.sparkline import sparkline
 from backprop.views.statuses import STYLES, SYMBOLS
 from backprop.views.tables import short_command
+from backprop.views.watch.chart import axis_name
 
 # the styles of `list`, in the words of Rich
 STATUS_STYLES = {
@@ -251,7 +252,7 @@ def curve_title(shown: Shown, *, is_log: bool) -> Text:
     told = f"{shown.view.run.spec.id} · {set_cell_size(name, min(cell_len(name), 40))} {human.number(summary.last)}"
     if (best := query.best(name, summary)) is not None:
         told += f" · best {human.number(best[0])} at {best[1]}"
-    axis = "" if shown.curve is None or shown.curve.axis is Axis.STEP else " · over time"
+    axis = "" if shown.curve is None or shown.curve.axis is Axis.STEP else f" · over {axis_name(shown.curve)}"
     return _plain(told + axis + (" · log" if is_log else ""))
 
 
