@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.supervisor.ladder import MIN_NOTICE_S, Ladder, Rung, at_once, at_request, at_timebox, shifted
+from backprop.supervisor.ladder import (
+    MIN_NOTICE_S,
+    Ladder,
+    Rung,
+    at_late_warning,
+    at_once,
+    at_request,
+    at_timebox,
+    shifted,
+)
 
 CLOSE = 1e-6  # of monotonic seconds: rounding
 
@@ -122,6 +131,20 @@ def test_a_request_never_postpones_anything(
         assert asked.kill_at <= min(deadline + grace_s, now + request_grace_s)
         assert asked.interrupt_at - now <= request_grace_s / 3 + CLOSE
         ladder = asked
+
+
+@given(instants, timeboxes, graces, st.floats(0, 1e7), st.floats(0, 1))
+@settings(deadline=None)
+def test_a_late_warning_costs_no_more_than_the_grace(
+    deadline: float, timebox_s: float, grace_s: float, notice_s: float, late_s: float
+):
+    """Who could not be warned in time gets its notice out of the grace: the order stays, and the end."""
+    before = at_timebox(deadline, timebox_s, grace_s, None)
+    now = min(deadline + late_s, before.terminate_at)
+    after = at_late_warning(now, grace_s, notice_s, before)
+    assert list(rungs(after)) == sorted(rungs(after))
+    assert now <= after.interrupt_at <= now + grace_s / 3 + CLOSE
+    assert (after.terminate_at, after.kill_at) == (before.terminate_at, before.kill_at)
 
 
 @given(instants, timeboxes, graces, notices, instants)

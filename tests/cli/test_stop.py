@@ -216,6 +216,26 @@ def test_a_script_that_listens_is_warned_early_enough(runs: Runs):
     assert [c["valid"] for c in document["checkpoints"]] == [True]
 
 
+def test_a_script_that_begins_to_listen_late_is_warned_all_the_same(runs: Runs):
+    """Imports may take all of a short timebox: the save then comes out of the grace, not into a KeyboardInterrupt."""
+    runs.script(
+        """
+        time.sleep(1.15)
+        print(json.dumps({"event": "listening"}), flush=True)
+        while not json.load(open(os.environ["BACKPROP_CONTROL"]))["stop_wanted"]:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        open("ckpt.json", "w").write("{}")
+        print(json.dumps({"event": "checkpoint_saved", "path": "ckpt.json", "step": 1}), flush=True)
+        """
+    )
+    done = runs.call("run", "train.py", "-m", "0.02")
+    assert done.returncode == 0
+    document = runs.document()
+    assert (document["status"], document["exit_code"]) == ("timeboxed", 0)
+    assert [c["valid"] for c in document["checkpoints"]] == [True]
+
+
 def test_a_script_that_listens_hears_when_a_checkpoint_is_wanted(runs: Runs):
     """With -c the wish in control.json grows by one each time."""
     runs.script(

@@ -74,6 +74,17 @@ def at_request(now: float, grace_s: float, notice_s: float | None, current: Ladd
     )
 
 
+def at_late_warning(now: float, grace_s: float, notice_s: float, current: Ladder) -> Ladder:
+    """The ladder of a trainer that listens and was not warned in time: it gets its notice out of the grace."""
+    notice = min(max(notice_s, MIN_NOTICE_S), grace_s * MAX_NOTICE)
+    return Ladder(
+        warn_at=min(now, current.warn_at),
+        interrupt_at=min(now + notice, current.terminate_at),
+        terminate_at=current.terminate_at,
+        kill_at=current.kill_at,
+    )
+
+
 def at_interrupt(now: float, grace_s: float) -> Ladder:
     """The ladder of a trainer that is interrupted only now."""
     return Ladder(warn_at=now, interrupt_at=now, terminate_at=now + grace_s * TERMINATE_AFTER, kill_at=now + grace_s)
