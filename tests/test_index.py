@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from backprop.protocol import Batch, digest
 from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session, Source, Status
 from backprop.store import curves
-from backprop.store.index import CHUNK_POINTS, SCHEMA_VERSION, Index, IndexBrokenError, open_index
+from backprop.store.index import CHUNK_POINTS, MAX_METRICS, SCHEMA_VERSION, Index, IndexBrokenError, open_index
 from backprop.store.rundir import Home
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
@@ -603,3 +603,19 @@ def test_an_empty_stretch_only_moves_the_offset(run1: Index):
     view = run1.get("run1")
     assert view is not None
     assert (view.last_step, view.metrics) == (None, {})
+
+
+def test_a_run_keeps_so_many_metrics_and_no_more(run1: Index):
+    """A script that invents names for ever costs no more than the limit, says so, and loses nothing it had before."""
+    start = 0
+    for stretch in range(3):
+        names = {f"m{number}": 1.0 for number in range(stretch * 4000, (stretch + 1) * 4000)}
+        data = output({"step": stretch, "loss": 1.0, **names})
+        assert stored(run1, data, start)
+        start += len(data)
+    view = run1.get("run1")
+    assert view is not None
+    assert (len(view.summaries), view.has_lost_metrics) == (MAX_METRICS, True)
+    assert curve(run1, "loss") == [(0.0, "1.0"), (1.0, "1.0"), (2.0, "1.0")]
+    assert curve(run1, "m0") == [(0.0, "1.0")]
+    assert curve(run1, "m11999") == []

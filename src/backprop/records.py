@@ -275,6 +275,7 @@ class RunView(Record, frozen=True):
     params: Mapping[str, Any] = {}
     checkpoints: tuple[Checkpoint, ...] = ()  # oldest first
     note_count: int = 0
+    has_lost_metrics: bool = False  # there are more names than the index keeps
 
 
 class Level(str, Enum):

@@ -25,6 +25,7 @@ from backprop.timeline import Timeline
 SCHEMA_VERSION = 3
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 CHUNK_POINTS = 512  # a chunk is rewritten as it grows up to this size: 10 KB a metric and commit at the most
+MAX_METRICS = 10_000  # names: a supervisor that stores more at each look cannot climb the stop ladder in time
 _MAX_WORDS = 4000  # characters that a search looks through
 _MAX_TEXT = 200  # characters of a parameter that a filter compares
 
@@ -162,8 +163,7 @@ class Index:
             if self.offset(run_id, session, source) != start or self.journal_size(run_id) is None:
                 return False
             self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
-            for name, series in batch.series.items():
-                self._add_points(run_id, session, name, series, (timeline or Timeline()).seconds(series.ends))
+            self._add_series(run_id, session, batch.series, timeline or Timeline())
             total_steps = batch.last("total_steps")
             self._db.execute(
                 "UPDATE runs SET last_step = coalesce(?, last_step), counted_step = coalesce(?, counted_step),"
@@ -181,7 +181,35 @@ class Index:
             )
         return True
 
-    def _add_points(self, run_id: str, session: int, name: str, series: Series, times: "array[float]") -> None:
+    def _add_series(self, run_id: str, session: int, series: Mapping[str, Series], timeline: Timeline) -> None:
+        """Store points of several metrics, but of no more names than MAX_METRICS; what is left out is counted."""
+        (before,) = self._db.execute("SELECT metric_count FROM runs WHERE id = ?", (run_id,)).fetchone()
+        count, lost = before, 0
+        if before + len(series) > MAX_METRICS:
+            known = {row[0] for row in self._db.execute("SELECT name FROM metrics WHERE run_id = ?", (run_id,))}
+            new = [name for name in series if name not in known]
+            kept = known.union(new[: MAX_METRICS - before])
+            lost = len(set(series) - kept)
+            series = {name: points for name, points in series.items() if name in kept}
+        for name, points in series.items():
+            whole = self._db.execute(_METRIC, (run_id, name)).fetchone()
+            count += whole is None
+            self._add_points(run_id, session, name, points, timeline.seconds(points.ends), whole)
+        if count > before or lost:
+            self._db.execute(
+                "UPDATE runs SET metric_count = ?, lost_count = lost_count + ? WHERE id = ?", (count, lost, run_id)
+            )
+
+    def _add_points(
+        self,
+        run_id: str,
+        session: int,
+        name: str,
+        series: Series,
+        times: "array[float]",
+        whole: tuple[Any, ...] | None,
+    ) -> None:
+        """whole: the outline of the metric so far."""
         told = None
         newest = self._newest_chunk(run_id, name, session)
         begin = 0
@@ -217,7 +245,6 @@ class Index:
             newest = (number + 1, None)
             begin = end
         if told is not None:
-            whole = self._db.execute(_METRIC, (run_id, name)).fetchone()
             self._db.execute(
                 f"INSERT OR REPLACE INTO metrics (run_id, name, {_OUTLINE}) VALUES (?, ?, {_MARKS})",  # noqa: S608
                 (run_id, name, *(told if whole is None else Outline(*whole).joined(told))),
@@ -302,13 +329,13 @@ class Index:
     def get(self, run_id: str) -> RunView | None:
         """A run with the summary of what its trainer said; None when it is not here."""
         row = self._db.execute(
-            "SELECT record, coalesce(last_step, counted_step), total_steps, note_count"
+            "SELECT record, coalesce(last_step, counted_step), total_steps, note_count, lost_count"
             " FROM runs JOIN records ON run_id = id WHERE id = ?",
             (run_id,),
         ).fetchone()
         if row is None:
             return None
-        record, last_step, total_steps, note_count = row
+        record, last_step, total_steps, note_count, lost_count = row
         summaries = {name: Outline(*columns) for name, *columns in self._db.execute(_METRICS, (run_id,))}
         return RunView(
             run=_decode_run(record),
@@ -337,6 +364,7 @@ class Index:
             },
             checkpoints=self._checkpoints(run_id),
             note_count=note_count,
+            has_lost_metrics=lost_count > 0,
         )
 
     def _checkpoints(self, run_id: str) -> tuple[Checkpoint, ...]:

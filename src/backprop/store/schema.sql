@@ -13,7 +13,9 @@ CREATE TABLE runs (
     last_step    INTEGER,
     counted_step INTEGER,          -- optimizer steps, for a script that reports none
     total_steps  INTEGER,
-    note_count   INTEGER NOT NULL DEFAULT 0
+    note_count   INTEGER NOT NULL DEFAULT 0,
+    metric_count INTEGER NOT NULL DEFAULT 0,
+    lost_count   INTEGER NOT NULL DEFAULT 0 -- how often points of a metric beyond the limit were left out
 );
 CREATE INDEX runs_by_age ON runs (created_at DESC, id);
 CREATE INDEX runs_by_name ON runs (name);

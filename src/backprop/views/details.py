@@ -53,6 +53,8 @@ def run_details(
         rows.append(("step", f"{view.last_step}{of}"))
     told_metrics = list(_metrics(view, curves, superseded, screen))
     rows += [("metrics" if place == 0 else "", told) for place, told in enumerate(told_metrics)]
+    if view.has_lost_metrics:
+        rows.append(("", f"and more: only the first {len(view.summaries):,} names are kept"))
     if view.note_count:
         rows.append(("notes", str(view.note_count)))
     for session in run.sessions:
