@@ -1,5 +1,6 @@
 """What Slurm is told of a run, and how its answers are understood."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 from backprop.engines import rendezvous, slurm, slurm_client
 from backprop.engines.contract import Order, Phase
 from backprop.engines.slurm_client import Job, SlurmError
-from backprop.records import Limits, Run, RunSpec, SlurmRequest, Status
+from backprop.errors import UsageError
+from backprop.records import Limits, Run, RunSpec, SlurmRequest, Status, Waiter
 from backprop.store.rundir import RunDir
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -29,12 +31,12 @@ def order(folder: str = "/home/me/runs/r", timebox_s: float = 600, limits: Limit
 
 def told(given: Order, tasks: int = 1) -> dict[str, str]:
     """The options, by name."""
-    return dict(one.split("=", 1) if "=" in one else (one, "") for one in slurm.options(given, tasks, {"PATH": "/bin"}))
+    return dict(one.split("=", 1) if "=" in one else (one, "") for one in slurm.options(given, tasks))
 
 
 def test_a_plain_run():
     """Held, requeueable, with a name that means nothing, a clock beyond timebox and grace, and a warning before it."""
-    assert slurm.options(order(), 1, {"PATH": "/bin", "SECRET": "x"}) == [
+    assert slurm.options(order(), 1) == [
         "--hold",
         "--requeue",
         "--job-name=backprop-r",
@@ -43,7 +45,7 @@ def test_a_plain_run():
         "--open-mode=append",
         "--time=13",
         "--signal=B:USR1@90",
-        "--export=PATH",
+        "--export=ALL",
         "--nodes=1",
         "--ntasks-per-node=1",
     ]
@@ -83,7 +85,7 @@ def test_what_is_asked_for(asked: dict, limits: dict, option: str, value: str):
 
 def test_the_users_own_options_come_last():
     """Of two that contradict one another sbatch takes the last: the user's."""
-    assert slurm.options(order(arguments=("--time=5", "-p x")), 1, {})[-2:] == ["--time=5", "-p x"]
+    assert slurm.options(order(arguments=("--time=5", "-p x")), 1)[-2:] == ["--time=5", "-p x"]
 
 
 @pytest.mark.parametrize(
@@ -108,29 +110,34 @@ def test_an_array():
 
 EXPORTED = [
     "PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH", "CONDA_PREFIX", "CUDA_HOME",
-    "OMP_NUM_THREADS", "NCCL_DEBUG", "TORCH_HOME", "HF_HOME", "BACKPROP_HOME", "BACKPROP_GRACE_SECONDS", "SLURM_CONF",
+    "OMP_NUM_THREADS", "CUDA_DEVICE_ORDER", "LMOD_DIR", "XDG_CACHE_HOME", "NCCL_DEBUG", "TORCH_HOME", "HF_HOME", "BACKPROP_HOME", "BACKPROP_GRACE_SECONDS", "SLURM_CONF",
 ]  # fmt: skip
 KEPT = [
     "HF_TOKEN", "FOO_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "BACKPROP_PASSWORD", "TORCH_AUTH", "SSH_AUTH_SOCK",
     "WANDB_API_KEY", "OMP_APIKEY", "MY_VARIABLE", "SLURM_JOB_ID", "PATHX", "XPATH", "TF_CREDENTIALS", "path",
-    "HF_PRIVATE_KEY", "BASH_FUNC_ls%%", "DISPLAY",
+    "HF_PRIVATE_KEY", "BASH_FUNC_ls%%", "DISPLAY", "FIGMA_PAT", "TF_VAR_ACCESS_KEY", "HF_PAT", "BACKPROP_MACHINE",
+    "BACKPROP_NOTIFY", "CUDA_VISIBLE_DEVICES",
 ]  # fmt: skip
 
 
 def test_what_goes_along():
     """What a trainer needs to be found and to compute."""
-    assert slurm.exported(dict.fromkeys(EXPORTED, "x")) == sorted(EXPORTED)
+    assert slurm.exported(dict.fromkeys(EXPORTED, "x")) == dict.fromkeys(EXPORTED, "x")
 
 
 @pytest.mark.parametrize("name", KEPT)
 def test_what_stays(name: str):
     """Secrets, whatever they are called after, and all that nobody needs there."""
-    assert slurm.exported({name: "x"}) == []
+    assert slurm.exported({name: "x"}) == {}
 
 
-def test_nothing_to_export():
-    """Then Slurm is told so: its default would be everything."""
-    assert "--export=NIL" in slurm.options(order(), 1, {})
+@pytest.mark.parametrize(
+    "argument", ["-Jx", "--job-name=x", "-a0-3", "--array=1", "--clusters=b", "-M", "--wrap=x", "--wait"]
+)
+def test_what_would_part_a_run_from_its_job_is_refused(argument: str):
+    """A job of another name, or of another kind, would be taken for lost."""
+    with pytest.raises(UsageError, match="is not allowed"):
+        slurm.options(order(arguments=(argument,)), 1)
 
 
 @pytest.mark.parametrize("folder", ["/plain", "/a b", "/it's", '/$(touch x)"`', "/new\nline", "/é\\"])
@@ -158,14 +165,17 @@ def put(folder: Path, program: str, text: str) -> None:
 
 
 def test_the_jobs_of_a_user(client: Path):
-    """By id, with the state and the reason; a reason may hold anything."""
+    """Ours by id, with the state and the reason; a reason may hold anything, and so may other people's names."""
     put(client, "squeue", "cat <<'END'\n7|PENDING||Resources|backprop-a\n8_1|RUNNING|n[1-2]|None|backprop-b\n"
-        "9|PENDING||(a|b, c)|x\n10|NODE_FAIL|n1|NodeDown|y\nEND")  # fmt: skip
+        "5|RUNNING|n1|None|two\nlines|and bars\n9|PENDING||(a|b, c)|backprop-x\n10|NODE_FAIL|n1|NodeDown|backprop-y\n"
+        "11|POWER_UP_NODE|n1|None|backprop-z\nEND")  # fmt: skip
     found = slurm_client.jobs("me")
+    assert set(found) == {"7", "8_1", "9", "10", "11"}
     assert found["7"] == Job(id="7", name="backprop-a", state="PENDING", reason="Resources")
     assert found["8_1"] == Job(id="8_1", name="backprop-b", state="RUNNING", nodes="n[1-2]")
     assert found["9"].reason == "(a|b, c)"
-    assert [job.phase for job in found.values()] == [Phase.PENDING, Phase.RUNNING, Phase.PENDING, Phase.ENDED]
+    phases = [job.phase for job in found.values()]
+    assert phases == [Phase.PENDING, Phase.RUNNING, Phase.PENDING, Phase.ENDED, Phase.RUNNING]
 
 
 @pytest.mark.parametrize(
@@ -180,13 +190,13 @@ def test_a_refusal_is_told_in_slurms_words(client: Path, text: str, words: str):
     """Whatever it says, and where it says nothing, its exit code."""
     put(client, "sbatch", text)
     with pytest.raises(SlurmError, match=words):
-        slurm_client.submit("job.sh", [])
+        slurm_client.submit("job.sh", [], {"PATH": os.environ["PATH"]})
 
 
 def test_a_federations_job_id(client: Path):
     """The name of the cluster is no part of it."""
     put(client, "sbatch", "echo '12;alpha'")
-    assert slurm_client.submit("job.sh", []) == "12"
+    assert slurm_client.submit("job.sh", [], {"PATH": os.environ["PATH"]}) == "12"
 
 
 def test_a_slurm_that_does_not_answer(client: Path, monkeypatch: pytest.MonkeyPatch):
@@ -206,6 +216,28 @@ def test_one_complaint_and_one_call_for_many_runs(client: Path):
     assert (client / "calls").read_text() == "called\n"
     assert "squeue: no" in (cluster.complaint() or "")
     assert cluster.complaint() is None
+
+
+def test_a_job_that_an_older_look_does_not_know_is_not_lost(client: Path):
+    """One answer serves many runs, but a job that was submitted after it is asked for once more."""
+    put(client, "squeue", f"cat {client}/jobs; echo called >> {client}/calls")
+    jobs = client / "jobs"
+    jobs.write_text("1|RUNNING|n1|None|backprop-a\n")
+    cluster = slurm.Cluster()
+    waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at)
+    first, second = (
+        Run(
+            spec=msgspec.structs.replace(SPEC, id=run_id),
+            status=Status.QUEUED,
+            waiter=msgspec.structs.replace(waiter, job=job),
+        )
+        for run_id, job in (("a", "1"), ("b", "2"))
+    )
+    assert cluster.observe(first).phase is Phase.RUNNING
+    jobs.write_text("1|RUNNING|n1|None|backprop-a\n2|PENDING||Priority|backprop-b\n")
+    assert cluster.observe(second).phase is Phase.PENDING
+    jobs.write_text("2|PENDING||Priority|backprop-b\n")
+    assert cluster.observe(first).phase is Phase.ENDED
 
 
 def test_how_nodes_find_one_another(client: Path):

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from backprop import provenance
 from backprop.engines import slurm_client
 from backprop.engines.contract import Observation, Order, Phase
-from backprop.engines.slurm_client import Job, SlurmError
+from backprop.engines.slurm_client import NAME_PREFIX, Job, SlurmError
+from backprop.errors import UsageError
 from backprop.records import Run, RunSpec
 from backprop.store.rundir import RunDir
 
@@ -23,11 +24,19 @@ _AWAY_S = 30.0  # and one that failed: each costs seconds
 
 # What of the environment a trainer needs; nothing else goes with it, and nothing whose name smells of a secret.
 _EXPORTED = re.compile(
-    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|MANPATH|LD_LIBRARY_PATH|LIBRARY_PATH|VIRTUAL_ENV|CUDA_HOME"
-    r"|CUDA_PATH|NO_COLOR|MODULEPATH|LOADEDMODULES|_LMFILES_|SLURM_CONF|(LC|PYTHON|CONDA|MAMBA|OMP|MKL|OPENBLAS|NCCL"
-    r"|GLOO|TORCH|TORCHINDUCTOR|TRITON|JAX|XLA|TF|KERAS|HF|TRANSFORMERS|UCX|FI|BACKPROP)_?[A-Z0-9_]*"
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|TMPDIR|MANPATH|LD_LIBRARY_PATH|LIBRARY_PATH|VIRTUAL_ENV|CPATH"
+    r"|NO_COLOR|MODULEPATH|MODULESHOME|LOADEDMODULES|_LMFILES_|SSL_CERT_FILE|REQUESTS_CA_BUNDLE|SLURM_CONF|PYTHON[A-Z]+"
+    r"|(LC|CONDA|MAMBA|LMOD|MODULES|XDG|OMP|KMP|MKL|OPENBLAS|CUDA|ROCM|HIP|HSA|NCCL|RCCL|GLOO|TORCH|TORCHINDUCTOR|PYTORCH"
+    r"|TRITON|JAX|XLA|TF|KERAS|HF|TRANSFORMERS|WANDB|MLFLOW|UCX|FI|SBATCH|BACKPROP)_[A-Z0-9_]+"
 )
-_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|API_?KEY|PRIVATE")
+_KEPT_BACK = re.compile(
+    r".*(TOKEN|SECRET|PASS|CREDENTIAL|AUTH|PRIVATE|WEBHOOK|KEY$|KEY_|_PAT$).*"
+    r"|BACKPROP_(MACHINE|NOTIFY)|(CUDA|HIP|ROCR)_VISIBLE_DEVICES"  # the submitting machine's own affairs
+)
+# options of sbatch that would part a run from its job
+_REFUSED = re.compile(
+    r"(-J|-a|-M|-W|-H|-D|-o)(.*)|--(job-name|array|clusters|wait|hold|wrap|chdir|output|export)(=.*)?"
+)
 
 
 class Cluster:
@@ -43,8 +52,9 @@ class Cluster:
         first = orders[0]
         first.rundir.job_script_path.write_text(script([order.rundir for order in orders]))
         first.rundir.job_script_path.chmod(0o700)
-        told = options(first, len(orders), os.environ)
-        job_id = slurm_client.submit(str(first.rundir.job_script_path), told)
+        told = options(first, len(orders))
+        job_id = slurm_client.submit(str(first.rundir.job_script_path), told, exported(os.environ))
+        self.look_again()
         return [job_id] if len(orders) == 1 else [f"{job_id}_{task}" for task in range(len(orders))]
 
     def release(self, words: Sequence[str]) -> None:
@@ -60,22 +70,39 @@ class Cluster:
             slurm_client.cancel(job, only_pending=True)
 
     def observe(self, run: Run) -> Observation:
-        """All jobs of the user are asked for at once, so that many runs cost one call."""
-        job_id = run.job
-        if time.monotonic() > self._seen_until:
-            try:
-                self._seen = slurm_client.jobs(provenance.user())
-                self._has_complained = False
-            except SlurmError as error:
-                self._seen = error
-            self._seen_until = time.monotonic() + (_AWAY_S if isinstance(self._seen, SlurmError) else _FRESH_S)
+        """All jobs of the user are asked for at once, so that many runs cost one call.
+
+        That one has ended is only said after a look that began when the caller had read its journal: an older one may
+        be older than the job.
+        """
+        is_fresh = self._look()
+        seen = self._observed(run)
+        if seen.phase is Phase.ENDED and not is_fresh:
+            self.look_again()
+            self._look()
+            seen = self._observed(run)
+        return seen
+
+    def _look(self) -> bool:
+        """Ask Slurm, unless somebody has just done so; False for an answer that was here already."""
+        if time.monotonic() <= self._seen_until:
+            return False
+        try:
+            self._seen = slurm_client.jobs(provenance.user())
+            self._has_complained = False
+        except SlurmError as error:
+            self._seen = error
+        self._seen_until = time.monotonic() + (_AWAY_S if isinstance(self._seen, SlurmError) else _FRESH_S)
+        return True
+
+    def _observed(self, run: Run) -> Observation:
         if isinstance(self._seen, SlurmError):
             return Observation(phase=Phase.UNKNOWN, told=str(self._seen))
-        job = self._seen.get(job_id or "")
+        job = self._seen.get(run.job or "")
         if job is None or job.name != job_name(run.spec):  # ids begin anew when a controller loses its state
-            return Observation(phase=Phase.ENDED, told=f"Slurm does not know its job {job_id} any more")
+            return Observation(phase=Phase.ENDED, told=f"Slurm does not know its job {run.job} any more")
         if job.phase is Phase.ENDED:
-            return Observation(phase=Phase.ENDED, told=f"its Slurm job {job_id} ended: {job.state}")
+            return Observation(phase=Phase.ENDED, told=f"its Slurm job {run.job} ended: {job.state}")
         return Observation(phase=job.phase, told=job.reason)
 
     def look_again(self) -> None:
@@ -93,7 +120,7 @@ class Cluster:
 def job_name(spec: RunSpec) -> str:
     """What a run's job is called: an id, so that nothing in it can mean anything to anybody."""
     asked = spec.slurm
-    return f"backprop-{spec.id if asked is None or asked.array is None else asked.array}"
+    return f"{NAME_PREFIX}{spec.id if asked is None or asked.array is None else asked.array}"
 
 
 def script(rundirs: Sequence[RunDir]) -> str:
@@ -102,15 +129,18 @@ def script(rundirs: Sequence[RunDir]) -> str:
     return f"#!/bin/sh\n# written by backprop\nexec {words}\n"
 
 
-def options(order: Order, tasks: int, environment: Mapping[str, str]) -> list[str]:
+def options(order: Order, tasks: int) -> list[str]:
     """What to tell sbatch. Its clock is a backstop: the timebox is kept by the supervisor inside the job.
 
-    tasks: more than one make an array.
+    tasks: more than one make an array. Raises UsageError for an argument that would part the run from its job.
     """
     rundir, spec, timebox_s = order.rundir, order.spec, order.timebox_s
     asked = spec.slurm
     if asked is None:
         raise ValueError("this run is not for Slurm")
+    for argument in asked.arguments:
+        if _REFUSED.fullmatch(argument):
+            raise UsageError(f"--slurm-arg {argument} is not allowed: by this option Backprop finds its job again.")
     grace_s = spec.limits.grace_s
     told = [
         "--hold",
@@ -121,7 +151,7 @@ def options(order: Order, tasks: int, environment: Mapping[str, str]) -> list[st
         "--open-mode=append",
         f"--time={math.ceil((timebox_s + grace_s + MARGIN_S) / 60)}",
         f"--signal=B:USR1@{math.ceil(grace_s + _WARN_MARGIN_S)}",
-        f"--export={','.join(exported(environment)) or 'NIL'}",
+        "--export=ALL",  # of what sbatch itself is given: see `exported`
         f"--nodes={asked.nodes}",
         "--ntasks-per-node=1",
     ]
@@ -134,9 +164,16 @@ def options(order: Order, tasks: int, environment: Mapping[str, str]) -> list[st
     return [*told, *asked.arguments]
 
 
-def exported(environment: Mapping[str, str]) -> list[str]:
-    """The names of the variables that a job gets: what a trainer needs, and never a secret."""
-    return sorted(name for name in environment if _EXPORTED.fullmatch(name) and not _SECRET.search(name))
+def exported(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a job gets: what a trainer needs, and never a secret.
+
+    By `--export` with names Slurm would start the user's login shell for more of them.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if _EXPORTED.fullmatch(name) and not _KEPT_BACK.fullmatch(name)
+    }
 
 
 def _log(folder: str, tasks: int) -> str:

@@ -24,9 +24,28 @@ class SlurmError(BackpropError):
 
 
 _PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
-_RUNNING = frozenset(
-    {"RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
+# whatever a newer Slurm may call a job besides: it lives
+_ENDED = frozenset(
+    {
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "LAUNCH_FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "RECONFIG_FAIL",
+        "REVOKED",
+        "TIMEOUT",
+    }
 )
+NAME_PREFIX = "backprop-"
+# what a line about one of our jobs looks like; other jobs may be called anything
+_LINE = re.compile(rf"(\d+(?:_\d+)?)\|([A-Z_]+)\|([^|]*)\|(.*)\|({NAME_PREFIX}[A-Za-z0-9._-]+)")
+# variables by which a user makes squeue and scontrol look elsewhere
+_BLINDERS = re.compile(r"SQUEUE_.*|SLURM_CLUSTERS|SCANCEL_.*|SLURM_BITSTR_LEN|SLURM_TIME_FORMAT")
 
 # reasons that waiting does not change: the request asks for what the partition does not have
 HOPELESS = frozenset(
@@ -56,30 +75,35 @@ class Job(Record, frozen=True):
     def phase(self) -> Phase:
         if self.state in _PENDING:
             return Phase.PENDING
-        return Phase.RUNNING if self.state in _RUNNING else Phase.ENDED
+        return Phase.ENDED if self.state in _ENDED else Phase.RUNNING
 
 
-def submit(script: str, options: Sequence[str]) -> str:
-    """Submit a batch script; the job's id. Raises SlurmError with Slurm's own words."""
-    told = _call("sbatch", "--parsable", *options, script)
+def submit(script: str, options: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Submit a batch script; the job's id. Raises SlurmError with Slurm's own words.
+
+    environment: sbatch's own, and what it may pass on to the job.
+    """
+    told = _call("sbatch", "--parsable", *options, script, environment=environment)
     return told.strip().partition(";")[0]  # ";cluster" follows in a federation
 
 
 def jobs(user: str) -> Mapping[str, Job]:
-    """All jobs of a user that the controller remembers, ended ones included, by id. Raises SlurmError."""
+    """Our jobs of a user that the controller remembers, ended ones included, by id. Raises SlurmError."""
     found = {}
     told = _call(
         "squeue",
         "--noheader",
+        "--all",
         "--array",
         "--states=all",
         f"--user={user}",
         f"--format={_FORMAT}",
         limit_s=LOOK_LIMIT_S,
     )
-    for line in told.splitlines():
-        job_id, state, nodes, *reasons, name = line.split("|")
-        reason = "|".join(reasons)
+    for line in told.split("\n"):
+        if (said := _LINE.fullmatch(line)) is None:
+            continue
+        job_id, state, nodes, reason, name = said.groups()
         found[job_id] = Job(
             id=job_id, name=name, state=state, nodes=nodes, reason=None if reason in {"", "None", "(null)"} else reason
         )
@@ -132,7 +156,12 @@ def address(node: str) -> str:
     return found[1] if found else node
 
 
-def _call(program: str, *arguments: str, limit_s: float = CALL_LIMIT_S) -> str:
+def _call(
+    program: str, *arguments: str, limit_s: float = CALL_LIMIT_S, environment: Mapping[str, str] | None = None
+) -> str:
+    if environment is None:
+        seeing = {name: value for name, value in os.environ.items() if not _BLINDERS.fullmatch(name)}
+        environment = {**seeing, "LC_ALL": "C"}
     try:
         done = subprocess.run(
             [program, *arguments],
@@ -142,7 +171,7 @@ def _call(program: str, *arguments: str, limit_s: float = CALL_LIMIT_S) -> str:
             errors="replace",
             timeout=limit_s,
             check=False,
-            env={**os.environ, "LC_ALL": "C"},
+            env=environment,
             start_new_session=True,  # Ctrl-C in the terminal is for us: a job half submitted is of no use
         )
     except FileNotFoundError as error:
