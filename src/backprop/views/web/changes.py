@@ -41,21 +41,25 @@ class Client:
         self._log = listening.log
         self._machine = 0
         self._trouble: str | None = None
-        self._forget()
-
-    def _forget(self) -> None:
-        """As if nothing had been told."""
         self._seen = -1  # number of the last beat that was told of
         self._version: int | None = None
         self._rows: dict[str, bytes] = {}
         self._details = b""
 
+    def _forget(self) -> None:
+        """As if nothing had been told. Curves come whole again."""
+        self._seen, self._version, self._rows, self._details = -1, None, {}, b""
+        for watch in self._listening.curves:
+            watch.mark = None
+
     def news(self) -> list[Event]:
         """What the page does not know yet."""
+        machine, log = self._machine, self._log
         try:
             return self._news()
         except LATER as error:
             self._forget()  # what was found before it failed is lost on the way, and told again
+            self._machine, self._log = machine, log
             self._trouble = f"the index cannot be read: {error}"
             return [("trouble", _encode({"error": self._trouble}))]
 

@@ -1,0 +1,97 @@
+"""What a page is told, when the index fails under its feet."""
+
+import itertools
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backprop.store.index import Index
+from backprop.store.rundir import Home
+from backprop.views.web.changes import Client, Listening
+from backprop.views.web.curves import CurveWatch
+from backprop.views.web.desk import Desk
+from backprop.views.web.files import LogPlace
+from backprop.views.web.hub import Hub
+from backprop.views.web.library import Library
+from tests.conftest import Runs
+
+
+class Failing(Index):
+    """A real index that fails once, at the read that it is told to."""
+
+    reads_before: int | None = None
+
+    def _read(self) -> None:
+        if self.reads_before is not None:
+            self.reads_before -= 1
+            if self.reads_before < 0:
+                self.reads_before = None
+                raise sqlite3.OperationalError("database is locked")
+
+    def rows(self, *words: Any) -> list[tuple[Any, ...]]:
+        self._read()
+        return super().rows(*words)
+
+    def get(self, run_id: str) -> Any:
+        self._read()
+        return super().get(run_id)
+
+
+@pytest.fixture
+def index(runs: Runs) -> Iterator[Failing]:
+    """Of a home with one run `r`, of two metrics and a log."""
+    runs.call("run", "--run-id", "r", runs.script("print(json.dumps({'step': 1, 'loss': 1.0, 'acc': 0.5}))"))
+    made = Failing(runs.home / "index.db", 10)
+    yield made
+    made.close()
+
+
+def desk_of(index: Index, home: Path, catch_up: Callable[[Index], None]) -> Desk:
+    """Nobody orders anything there."""
+
+    def nothing(*_: Any) -> Any:
+        raise AssertionError("nobody asked for that")
+
+    return Desk(
+        home=Home(home), host="here", user="ada", version="1", open_index=lambda: index, catch_up=catch_up,
+        read_machine=nothing, is_valid=lambda _: True, stop=nothing, pause=nothing, resume=nothing,
+    )  # fmt: skip
+
+
+def test_whatever_read_fails_the_page_gets_all_of_it_at_the_next_look(runs: Runs, index: Failing):
+    """Rows, details, curves, log and machine: nothing that was found before the failure is lost with it."""
+    desk = desk_of(index, runs.home, lambda _: None)
+    hub = Hub(desk, Library(desk), lambda: None)
+    hub.machine = 1, b"{}"
+    whole = {"machine", "table", "rows", "run", "curve loss", "curve acc", "log"}
+    for reads in itertools.count():
+        hub.look()
+        client = Client(
+            hub,
+            Listening(
+                runs=("r",),
+                details="r",
+                curves=(CurveWatch(run="r", metric="loss"), CurveWatch(run="r", metric="acc")),
+                log_run="r",
+                log=LogPlace(stream="out", session=1, offset=0),
+                machine=True,
+            ),
+        )
+        index.reads_before = reads
+        first = told(client)
+        if index.reads_before is not None:  # it takes no more reads than that
+            assert first == whole
+            break
+        assert first == {"trouble"}
+        hub.look()
+        assert told(client) == whole | {"trouble"}
+    assert reads > 3
+
+
+def told(client: Client) -> set[str]:
+    """What the page hears of, curves by their metric."""
+    return {f"{name} {json.loads(data)['metric']}" if name == "curve" else name for name, data in client.news()}
