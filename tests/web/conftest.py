@@ -1,15 +1,19 @@
-"""A real server process, and a client that sends exactly what it is told to."""
+"""A real server process, a client that sends exactly what it is told to, and a desk for parts of the server."""
 
 import http.client
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+from backprop.store.index import Index
+from backprop.store.rundir import Home
+from backprop.views.web.desk import Desk
 from tests.conftest import Runs, wait_for
 
 ENDLESS = """
@@ -135,3 +139,15 @@ def start_endless(runs: Runs, text: str = ENDLESS) -> str:
     run_id = done.stdout.strip()
     wait_for(lambda: runs.output(run_id))
     return run_id
+
+
+def desk_of(home: Home, open_index: Callable[[], Index], catch_up: Callable[[Index], None]) -> Desk:
+    """A desk in this process, at which nothing can be ordered, and the machine not be read."""
+
+    def nothing(*_: Any) -> Any:
+        raise AssertionError("nobody asked for that")
+
+    return Desk(
+        home=home, host="here", user="ada", version="1", open_index=open_index, catch_up=catch_up,
+        read_machine=nothing, is_valid=lambda _: True, stop=nothing, pause=nothing, resume=nothing,
+    )  # fmt: skip

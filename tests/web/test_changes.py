@@ -3,8 +3,7 @@
 import itertools
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,11 +12,11 @@ from backprop.store.index import Index
 from backprop.store.rundir import Home
 from backprop.views.web.changes import Client, Listening
 from backprop.views.web.curves import CurveWatch
-from backprop.views.web.desk import Desk
 from backprop.views.web.files import LogPlace
 from backprop.views.web.hub import Hub
 from backprop.views.web.library import Library
 from tests.conftest import Runs
+from tests.web.conftest import desk_of
 
 
 class Failing(Index):
@@ -50,21 +49,9 @@ def index(runs: Runs) -> Iterator[Failing]:
     made.close()
 
 
-def desk_of(index: Index, home: Path, catch_up: Callable[[Index], None]) -> Desk:
-    """Nobody orders anything there."""
-
-    def nothing(*_: Any) -> Any:
-        raise AssertionError("nobody asked for that")
-
-    return Desk(
-        home=Home(home), host="here", user="ada", version="1", open_index=lambda: index, catch_up=catch_up,
-        read_machine=nothing, is_valid=lambda _: True, stop=nothing, pause=nothing, resume=nothing,
-    )  # fmt: skip
-
-
 def test_whatever_read_fails_the_page_gets_all_of_it_at_the_next_look(runs: Runs, index: Failing):
     """Rows, details, curves, log and machine: nothing that was found before the failure is lost with it."""
-    desk = desk_of(index, runs.home, lambda _: None)
+    desk = desk_of(Home(runs.home), lambda: index, lambda _: None)
     hub = Hub(desk, Library(desk), lambda: None)
     hub.machine = 1, b"{}"
     whole = {"machine", "table", "rows", "run", "curve loss", "curve acc", "log"}

@@ -3,6 +3,7 @@
 Each look is a `Beat`; who listens is woken and compares it with what it was told: see changes.py.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ _FRESH_S = 2 * CATCH_UP_EVERY_S
 _MAX_ROWS = 5_000  # that are remembered
 
 _encode = msgspec.json.Encoder().encode
+_log = logging.getLogger("backprop")
 
 
 class Beat(NamedTuple):
@@ -30,7 +32,7 @@ class Beat(NamedTuple):
     number: int = 0
     version: int = 0  # of the table: grows when a run is added or removed, or changes its state
     total: int = 0  # runs that there are
-    trouble: str | None = None  # why the index could not be brought up to date
+    trouble: str | None = None  # why the index could not be brought up to date, or the machine not be read
 
 
 class _Row(NamedTuple):
@@ -56,6 +58,8 @@ class Hub:
         self._rows: dict[str, _Row] = {}
         self._reading = threading.Lock()
         self._read_at = float("-inf")
+        self._machine_trouble: str | None = None
+        self._bugs: set[tuple[str, type[Exception]]] = set()  # that the terminal was told of
         self._runs = _Pulse(self.look, CATCH_UP_EVERY_S)
         self._machines = _Pulse(self._look_at_machine, MACHINE_EVERY_S)
 
@@ -94,17 +98,27 @@ class Hub:
             marks = self._read_marks()
             if marks != self._marks:
                 self._all_changed_at, version = number, version + 1
+                self._changed_at.clear()  # what it says of single runs is older than that
                 with self.library.lent() as index:
                     total = query.count(index)
                 self._marks = marks
             # those that ended since the last look have said their last words meanwhile
             self._changed_at.update(dict.fromkeys(going_on | self._going_on, number))
             self._going_on = going_on
-        except LATER as error:
-            trouble = f"the index cannot be brought up to date: {error}"
-        self.beat = Beat(number, version, total, trouble)
+        except Exception as error:  # noqa: BLE001  told; a thread that ended of it would leave all pages as they are
+            trouble = self._trouble("the index cannot be brought up to date", error)
+        self.beat = Beat(number, version, total, trouble or self._machine_trouble)
         self._looked_at = time.monotonic()
         self._wake()
+
+    def _trouble(self, what: str, error: Exception) -> str:
+        """What pages are told of a look that failed. A bug is told in full, once, to whoever started the server."""
+        if isinstance(error, LATER):
+            return f"{what}: {error}"
+        if (what, type(error)) not in self._bugs:
+            self._bugs.add((what, type(error)))
+            _log.error("%s", what, exc_info=error)
+        return f"{what}: something went wrong in the server; its terminal shows what."
 
     def _read_marks(self) -> object:
         """Different when a run was added or removed, or changed its state: then experiments.json is replaced."""
@@ -148,8 +162,9 @@ class Hub:
     def _look_at_machine(self) -> None:
         try:
             self.read_machine()
-        except LATER:
-            return  # told at the next look at the home, if it is the disk
+            self._machine_trouble = None
+        except Exception as error:  # noqa: BLE001  told with the next look at the home
+            self._machine_trouble = self._trouble("the machine cannot be read", error)
         self._wake()
 
 

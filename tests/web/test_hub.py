@@ -1,0 +1,76 @@
+"""The eyes that look for all pages: they go on whatever happens, and remember no more than they need."""
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from backprop.store.index import Index
+from backprop.store.rundir import Home
+from backprop.views.web.hub import Hub
+from backprop.views.web.library import Library
+from tests.conftest import wait_for
+from tests.web.conftest import desk_of
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path)
+    made.make()
+    made.snapshot_path.write_text("{}")
+    return made
+
+
+def test_a_bug_is_told_to_pages_and_once_to_the_terminal_and_looks_go_on(home: Home, caplog: pytest.LogCaptureFixture):
+    """A thread that ended in silence would leave all pages as they are, and nobody would know."""
+    looks = threading.Semaphore(0)
+    is_broken = True
+
+    def catch_up(_: Index) -> None:
+        looks.release()
+        if is_broken:
+            raise ZeroDivisionError("a bug of ours")
+
+    desk = desk_of(home, lambda: Index(home.index_path, 10), catch_up)
+    hub = Hub(desk, Library(desk), lambda: None)
+    hub.join(machine=False)
+    try:
+        for _ in range(3):
+            assert looks.acquire(timeout=60)
+        assert "terminal" in str(wait_for(lambda: hub.beat.trouble))
+        is_broken = False
+        wait_for(lambda: looks.acquire(blocking=False) and hub.beat.trouble is None)
+    finally:
+        hub.close()
+    bugs = [record for record in caplog.records if record.levelno == logging.ERROR and record.exc_info]
+    assert [record.exc_info[0] for record in bugs if record.exc_info] == [ZeroDivisionError]
+
+
+def test_a_machine_that_cannot_be_read_is_told_and_looked_at_again(home: Home):
+    """Its gauges come back, and until then pages know why they stand still."""
+    desk = desk_of(home, lambda: Index(home.index_path, 10), lambda _: None)
+    hub = Hub(desk, Library(desk), lambda: None)
+    hub.join(machine=True)  # nobody can read the machine at that desk
+    try:
+        assert "machine" in str(wait_for(lambda: hub.beat.trouble))
+        number = hub.beat.number
+        wait_for(lambda: hub.beat.number > number + 1)
+    finally:
+        hub.close()
+
+
+def test_runs_that_ended_long_ago_are_forgotten(home: Home):
+    """A page that is open for months costs no more than one that was opened now."""
+    desk = desk_of(home, lambda: Index(home.index_path, 10), lambda _: None)
+    hub = Hub(desk, Library(desk), lambda: None)
+    for number in range(20):
+        home.mark_unsettled(f"run-{number}")
+        hub.look()
+        home.mark_settled(f"run-{number}")
+        new = home.path / "new"
+        new.write_text(str(number))
+        new.replace(home.snapshot_path)  # as it is at every change of a run's state
+        hub.look()
+        assert hub.changed_at(f"run-{number}") == hub.beat.number
+    assert len(hub._changed_at) <= 2
