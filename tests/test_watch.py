@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 from rich.text import Text
 from textual.pilot import Pilot
@@ -24,6 +25,7 @@ from backprop.views.watch.chart import chart
 from backprop.views.watch.dialogs import Question
 from backprop.views.watch.panes import CurvePane, RunsTable, TextPane
 from tests.conftest import Runs, wait_for
+from tests.test_orders import hanging
 
 LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
 HOSTILE = "[red]evil[/red] \x1b[31m\x1b]0;title\x07 <b>\u202e\n[@click=app.quit]x[/]"
@@ -222,6 +224,24 @@ def test_a_stop_is_asked_for_and_enter_is_no(home: Runs):
     drive(home, story, run_id="second")
     (asked,) = [entry for entry in home.journal("second") if entry["event"] == "stop_asked"]
     assert asked["now"] is True
+
+
+def test_k_ends_a_supervisor_that_hangs(home: Runs):
+    """As `stop --now` does; what came of it is told."""
+    home.script(GOES_ON)
+    supervisor = home.start("run", "train.py", "--run-id", "second")
+    wait_for(lambda: home.output("second"))
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await until(pilot, lambda: "running" in lines_of(app)[0])
+        with hanging(psutil.Process(supervisor.pid)):
+            await pilot.press("k")
+            await until(pilot, lambda: isinstance(app.screen, Question))
+            await pilot.press("y")
+            await until(pilot, lambda: any(n.message.startswith("run second ") for n in app._notifications))
+        assert home.tree() == []
+
+    drive(home, story, run_id="second")
 
 
 def test_an_index_that_cannot_be_read_is_said_and_hides_nothing(home: Runs):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -20,7 +20,6 @@ from backprop.errors import BackpropError, BusyError, NoSuchRunError, UsageError
 from backprop.recorder import Say
 from backprop.records import Pauser, Run, RunSpec, StopReason
 from backprop.store import journal as journals
-from backprop.store.index import Index
 from backprop.store.journal import Continued, GoOnAsked, Journal, PauseAsked, Paused, Refused, StopAsked
 from backprop.store.rundir import Home
 
@@ -42,13 +41,14 @@ class Answering(NamedTuple):
     pid: int
     host: str
     grace_s: float
+    is_in_line: bool = False  # the session has not begun
 
 
 def who_answers(run: Run) -> Answering | None:
     """None for a run that is not going on."""
     session = run.last_session
     if run.waiter is not None:
-        return Answering(run.waiter.session, run.waiter.supervisor_pid, run.waiter.host, 0.0)
+        return Answering(run.waiter.session, run.waiter.supervisor_pid, run.waiter.host, 0.0, is_in_line=True)
     if run.status.is_final or session is None:
         return None
     return Answering(session.number, session.supervisor_pid, session.host, session.grace_s)
@@ -68,6 +68,12 @@ class Standing(NamedTuple):
     @property
     def is_paused_by_user(self) -> bool:
         return Pauser.USER in self.pausers
+
+    @property
+    def told(self) -> str:
+        """The run's state in one line."""
+        reason = self.run.reason
+        return f"run {self.run.spec.id} {self.run.status.value}" + (f": {reason}" if reason else "")
 
 
 def look(home: Home, spec: RunSpec) -> Standing:
@@ -94,12 +100,11 @@ def ask_stop(home: Home, run: Run, *, now: bool = False, by: str = "backprop sto
     by: what the user typed or pressed. Returns who will answer. Raises UsageError when the run is not going on.
     """
     standing = look(home, run.spec).run
-    answering, is_waiting = _going_on(standing), standing.waiter is not None
-    detail = _detail(f"{by} --now" if now else by)
+    answering, detail = _going_on(standing), _detail(by)
     entry = StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now)
     _append(home, run.spec, entry)
     if run.spec.slurm is not None:
-        if is_waiting:
+        if answering.is_in_line:
             _take_out_of_line(home, standing, detail)
     elif answering.host == provenance.host():
         with suppress(ProcessLookupError, PermissionError):
@@ -200,20 +205,47 @@ def wait_for(home: Home, run: Run, is_so: Callable[[Standing], bool], timeout_s:
     return None
 
 
-def end_without_supervisor(home: Home, index: Index, run: Run, answering: Answering, say: Say) -> Standing | None:
-    """Kill a supervisor that does not answer, and let recovery end what is left; None when that cannot be done.
+def stop_now(home: Home, run: Run, say: Say, *, by: str = "backprop stop --now") -> Standing:
+    """Kill a run, and its supervisor too if that does not answer. How it ended, after some seconds at most.
 
-    It is alive: it held the run's lock a moment ago, or the run would have been settled.
+    by: what the user typed or pressed. Raises UsageError when it is not going on, BusyError when it goes on all the
+    same: the message says where.
     """
-    if run.spec.slurm is None and answering.host != provenance.host():
+    answering = ask_stop(home, run, now=True, by=by)
+    ended = wait_for(home, run, lambda standing: standing.has_ended, STOP_NOW_S)
+    if ended is None:
+        ended = _end_without_supervisor(home, run.spec, answering, say)
+    if ended is None:
+        who = "Slurm" if run.spec.slurm is not None else f"its supervisor, process {answering.pid} on {answering.host},"
+        raise BusyError(
+            f"run {run.spec.id} has not stopped yet: {who} does not answer."
+            + (f" On that machine: backprop stop {run.spec.id} --now" if answering.host != provenance.host() else "")
+        )
+    return ended
+
+
+def _end_without_supervisor(home: Home, spec: RunSpec, asked: Answering, say: Say) -> Standing | None:
+    """Kill the supervisor that was asked and does not answer, and let recovery end what is left; None: not from here.
+
+    Only one that holds the run's lock still: of one that is dead, another process may have the number by now.
+    """
+    if spec.slurm is None and asked.host != provenance.host():
         return None
-    say("the supervisor does not answer; it is ended by force")
-    engines.of(run.spec, home).cancel(run)
-    deadline = time.monotonic() + END_S
-    while time.monotonic() < deadline:
-        if not recovery.refresh(home, index, home.rundir(run.spec.id), say):
-            return wait_for(home, run, lambda now: now.has_ended, STOP_NOW_S)
-        time.sleep(_LOOK_S)
+    deadline, is_killed = time.monotonic() + END_S, False
+    with closing(recovery.open_home(home, say)) as index:
+        while time.monotonic() < deadline:
+            does_anybody_answer = recovery.refresh(home, index, home.rundir(spec.id), say)
+            standing = look(home, spec)
+            if standing.has_ended:
+                return standing
+            if does_anybody_answer and not is_killed:
+                who = who_answers(standing.run)
+                if who is None or who.session != asked.session:
+                    return None  # another session has begun since, and nobody asked that one
+                say("the supervisor does not answer; it is ended by force")
+                engines.of(spec, home).cancel(standing.run)
+                is_killed = True
+            time.sleep(_LOOK_S)
     return None
 
 

@@ -31,15 +31,15 @@ def stop(*, run: str, now: bool) -> None:
         if orders.who_answers(asked) is None:
             say(f"run {asked.spec.id} is not going on ({asked.status.value}).")
             return
-        answering = orders.ask_stop(home, asked, now=now)
-        patience_s = orders.STOP_NOW_S if now else answering.grace_s + orders.STOP_MARGIN_S
-        ended = orders.wait_for(home, asked, lambda standing: standing.has_ended, patience_s)
-        if ended is None and now:
-            ended = orders.end_without_supervisor(home, index, asked, answering, say)
-    if ended is None:
-        raise BusyError(f"run {asked.spec.id} has not stopped yet; to kill it: backprop stop {run} --now")
-    reason = ended.run.reason
-    say(f"run {asked.spec.id} {ended.run.status.value}" + (f": {reason}" if reason else ""))
+    if now:
+        ended = orders.stop_now(home, asked, say)
+    else:
+        patience_s = orders.ask_stop(home, asked).grace_s + orders.STOP_MARGIN_S
+        stopped = orders.wait_for(home, asked, lambda standing: standing.has_ended, patience_s)
+        if stopped is None:
+            raise BusyError(f"run {asked.spec.id} has not stopped yet; to kill it: backprop stop {run} --now")
+        ended = stopped
+    say(ended.told)
 
 
 @click.command()

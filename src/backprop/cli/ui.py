@@ -17,7 +17,6 @@ from backprop.store.rundir import Home
 if TYPE_CHECKING:
     from backprop.views.web.desk import Desk, MachineReading
 
-_BY = "stop button of the page"
 _MAX_TOLD = 1_000
 
 
@@ -119,13 +118,12 @@ def _machine_reader(home: Home) -> "Callable[[], MachineReading]":
 
 
 def _stop(home: Home, run: Run, *, now: bool) -> str:
-    answering = orders.ask_stop(home, run, now=now, by=_BY)
-    if not now:
-        return f"run {run.spec.id} is asked to stop; after {answering.grace_s:g} s it is killed."
-    if orders.wait_for(home, run, lambda standing: standing.has_ended, orders.STOP_NOW_S) is None:
-        with open_caught_up(home) as index:
-            orders.end_without_supervisor(home, index, run, answering, say)
-    return f"run {run.spec.id} is killed."
+    if now:
+        return orders.stop_now(home, run, say, by="kill button of the page").told
+    answering = orders.ask_stop(home, run, by="stop button of the page")
+    if answering.is_in_line:
+        return f"run {run.spec.id} is asked to leave the line."
+    return f"run {run.spec.id} is asked to stop; after {answering.grace_s:g} s it is killed."
 
 
 def _pause(home: Home, run: Run) -> str:

@@ -7,6 +7,7 @@ of its own. Nothing here touches a disk.
 import asyncio
 import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable
 from typing import ClassVar
@@ -24,6 +25,7 @@ from backprop.errors import BackpropError
 from backprop.live import Feed, Picture, Wish
 from backprop.query import Axis
 from backprop.records import RunView, Status
+from backprop.store.rundir import HomeBusyError
 from backprop.views.watch import texts
 from backprop.views.watch.dialogs import Help, Question
 from backprop.views.watch.panes import CurvePane, RunsTable, TextPane
@@ -273,13 +275,15 @@ class WatchApp(App[None]):
 
         def stop(is_yes: bool | None) -> None:
             if is_yes:
-                by = "k" if now else "s"
-                self._ask(
-                    lambda: orders.ask_stop(self._feed.home, view.run, now=now, by=f"{by} in backprop watch"),
-                    "asked to stop",
-                )
+                self._ask((lambda: self._kill(view)) if now else (lambda: self._stop(view)), "asked to stop")
 
         self.push_screen(Question(f"{what} {texts.why(view)}?"), stop)
+
+    def _stop(self, view: RunView) -> None:
+        orders.ask_stop(self._feed.home, view.run, by="s in backprop watch")
+
+    def _kill(self, view: RunView) -> str:
+        return orders.stop_now(self._feed.home, view.run, self._say, by="k in backprop watch").told
 
     def action_pause(self) -> None:
         if (view := self._chosen()) is not None:
@@ -306,14 +310,18 @@ class WatchApp(App[None]):
         def work() -> None:
             try:
                 said = order()
-            except BackpropError as error:
+            except (BackpropError, HomeBusyError, OSError, sqlite3.Error) as error:
                 self.post_message(self.Answered(str(error), is_error=True))
                 return
             told = said.splitlines()[-1] if isinstance(said, str) and said else f"run {run_id}: {done}"
-            self.post_message(self.Answered(told))
+            self._say(told)
             self._feed.look_again()
 
         threading.Thread(target=work, daemon=True).start()
+
+    def _say(self, text: str) -> None:
+        """From any thread."""
+        self.post_message(self.Answered(text))
 
     def on_watch_app_answered(self, message: Answered) -> None:
         self._tell(message.text, is_error=message.is_error)

@@ -1,0 +1,86 @@
+"""Killing a run whose supervisor does not answer."""
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from backprop import engines, orders, provenance
+from backprop.errors import BusyError
+from backprop.records import Run, Status
+from backprop.store import journal
+from backprop.store.rundir import Home
+from tests.conftest import Runs, wait_for
+
+STUBBORN = """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def started(runs: Runs) -> "tuple[subprocess.Popen[bytes], Run]":
+    """The supervisor of a run `r` that goes on, and the run."""
+    process = runs.start("run", runs.script(STUBBORN), "--run-id", "r", "--grace", "60")
+    wait_for(lambda: runs.output("r"))
+    rundir = Home(runs.home).rundir("r")
+    return process, journal.fold(rundir.read_spec(), journal.read(rundir.journal_path)[0])
+
+
+@contextmanager
+def hanging(process: psutil.Process) -> Iterator[None]:
+    """A supervisor that never gets to do anything: whoever wakes it, it is suspended again."""
+    is_over = threading.Event()
+
+    def hold() -> None:
+        while not is_over.wait(0.001):
+            try:
+                process.suspend()
+            except psutil.NoSuchProcess:
+                return
+
+    process.suspend()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_a_supervisor_on_another_machine_is_not_said_to_be_killed(runs: Runs, monkeypatch: pytest.MonkeyPatch):
+    """What has that number here is somebody else; the message says where to go."""
+    process, run = started(runs)
+    psutil.Process(process.pid).suspend()
+    monkeypatch.setattr(provenance, "host", lambda: "another-machine")
+    with pytest.raises(BusyError, match="On that machine: backprop stop r --now"):
+        orders.stop_now(Home(runs.home), run, print)
+    assert process.poll() is None
+
+
+def test_the_number_of_a_dead_supervisor_is_not_signalled(runs: Runs, monkeypatch: pytest.MonkeyPatch):
+    """Another process may have it by now; what is left of the run is ended all the same."""
+    process, run = started(runs)
+    process.kill()
+    process.wait()
+    monkeypatch.setattr(engines, "of", lambda *_: pytest.fail("a number was signalled"))
+    ended = orders.stop_now(Home(runs.home), run, print)
+    assert ended.run.status is Status.INTERRUPTED
+    assert runs.tree() == []
+
+
+def test_a_supervisor_that_hangs_is_ended_and_how_is_told(runs: Runs):
+    """With its trainer; the journal has the words of whoever asked, and no others."""
+    process, run = started(runs)
+    with hanging(psutil.Process(process.pid)):
+        ended = orders.stop_now(Home(runs.home), run, print, by="kill button of the page")
+    assert ended.has_ended
+    assert ended.told.startswith(f"run r {ended.run.status.value}")
+    assert runs.tree() == []
+    (asked,) = [entry for entry in runs.journal("r") if entry["event"] == "stop_asked"]
+    assert asked["detail"] == f"`kill button of the page` by {provenance.user()}"
