@@ -5,8 +5,11 @@ import sqlite3
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
+from backprop.cli import completing
+from backprop.cli.app import app
 from tests.conftest import BACKPROP, Runs, wait_for
 
 # zsh and fish ask with the same variables that their scripts set; bash runs its script for real
@@ -72,6 +75,14 @@ def test_bash_completes_commands_options_and_runs(named: Runs):
 def test_names_are_completed_where_they_name_one_run(named: Runs):
     """Ids come first, newest first; a name that two runs share names neither."""
     assert in_bash(named, "status", "") == ["last", "gamma", "beta", "alpha", "first"]
+
+
+@pytest.mark.parametrize("command", app.list_commands(click.Context(app)))
+def test_every_command_that_takes_a_run_completes_it(command: str):
+    """Whoever adds one more does not forget it."""
+    found = app.get_command(click.Context(app), command)
+    arguments = [param for param in found.params if isinstance(param, click.Argument) and param.name in {"run", "runs"}]
+    assert all(param._custom_shell_complete in {completing.runs, completing.runs_going_on} for param in arguments)
 
 
 def test_only_runs_that_go_on_are_offered_to_stop(named: Runs):

@@ -84,19 +84,18 @@ def test_a_pause_holds_the_whole_tree_and_resume_lets_it_go_on(runs: Runs):
 
 def test_a_pause_does_not_count_towards_the_timebox(runs: Runs):
     """A session that stood still for longer than its timebox trains for all of it; the time shown stands still, too."""
-    process = started(runs, "-m", "0.06")
+    process = started(runs, "-m", "0.1")
     ok(runs, "pause", "r")
     shown = runs.document("r")["elapsed_s"]
-    assert shown < 3.6
     began = time.time()
-    wait_for(lambda: time.time() - began > 5)  # longer than the timebox
+    wait_for(lambda: time.time() - began > 6.5)  # longer than the timebox
     assert runs.document("r")["elapsed_s"] == shown
     assert runs.document("r")["status"] == "paused"
     ok(runs, "resume", "r")
     assert process.wait(30) == 0
     document = runs.document("r")
     assert document["status"] == "timeboxed"
-    assert document["elapsed_s"] >= 3.6
+    assert document["elapsed_s"] >= 6
     (continued,) = entries(runs, "continued")
     launched, ended = entries(runs, "trainer_launched")[0], entries(runs, "session_ended")[0]
     lasted_s = _unix_s(ended) - _unix_s(launched)

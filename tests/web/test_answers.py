@@ -76,6 +76,7 @@ def test_the_table_is_searched_filtered_sorted_and_paged(server: Server, runs: R
         ("/api/runs/x/log", {"source": "../../etc/passwd"}),
         ("/api/runs/x/log", {"session": "0/../1"}),
         ("/api/runs/x/log", {"bytes": 10**9}),
+        ("/api/events", {"log": "x:out:²:1"}),
     ],
 )
 def test_nonsense_is_answered_with_what_is_allowed(quiet_server: Server, path: str, query: dict):
@@ -243,6 +244,19 @@ def test_a_run_is_paused_goes_on_is_stopped_and_resumed(server: Server, runs: Ru
     assert len(server.get(f"/api/runs/{run_id}").json["sessions"]) == 2
     assert server.post(f"/api/runs/{run_id}/stop", now=True).status == 202
     wait_for(lambda: status_of(server, run_id) == "stopped")
+
+
+def test_what_is_said_of_a_stop_is_what_will_happen(server: Server, runs: Runs):
+    """One that goes on gets its grace; one that is queued leaves the line, and nobody is killed."""
+    runs.environment["BACKPROP_MAX_PARALLEL"] = "1"
+    going_on = start_endless(runs)
+    queued = runs.start("run", runs.script("print('hello')", "other.py"), "--run-id", "queued")
+    wait_for(lambda: (runs.home / "runs" / "queued").exists() and status_of(server, "queued") == "queued")
+    said = server.post("/api/runs/queued/stop").json["said"]
+    assert said == "run queued is asked to leave the line."
+    queued.wait(60)
+    said = server.post(f"/api/runs/{going_on}/stop").json["said"]
+    assert said == f"run {going_on} is asked to stop; after 20 s it is killed."
 
 
 def test_an_order_that_cannot_be_is_refused_with_the_reason(server: Server, runs: Runs):

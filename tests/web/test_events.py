@@ -1,7 +1,6 @@
 """What a page hears while it is open: what changed, and nothing else."""
 
 import json
-import time
 from contextlib import ExitStack
 
 import psutil
@@ -128,10 +127,13 @@ def test_a_quiet_run_is_a_quiet_stream(server: Server, runs: Runs):
     """When a run that goes on says nothing, nothing is sent: time alone is not news."""
     run_id = start_endless(runs, 'print(json.dumps({"step": 1, "loss": 1.0}), flush=True); time.sleep(600)')
     wait_for(lambda: runs.document(run_id)["last_step"] == 1)
+    talking = start_endless(runs)
     with server.stream(runs=run_id, details=run_id) as stream:
         for name in ("table", "rows", "run"):
             stream.next_of(name)
-        time.sleep(3)  # three looks; the next event must be that of the next run
+        with server.stream(runs=talking) as other:
+            for _ in range(4):  # looks at both
+                other.next_of("rows")
         runs.call("run", runs.script("print('hello')"))
         name, _ = stream.next()
         assert name == "table"

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from backprop import exports, query
+from backprop.cli import completing
 from backprop.cli.common import find_run, is_valid, open_caught_up, say
 from backprop.errors import UsageError
 from backprop.exports.record import RunExport
@@ -24,7 +25,7 @@ _PROGRESS_POINTS = 1000  # a look at the clock so often
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completing.runs)
 @click.option(
     "--to",
     "target",

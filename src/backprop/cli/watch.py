@@ -7,13 +7,14 @@ import sys
 import click
 
 from backprop import config
+from backprop.cli import completing
 from backprop.cli.common import find_run, open_caught_up, working_folder
 from backprop.errors import ExitCode, UsageError
 from backprop.store.rundir import Home
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=completing.runs)
 def watch(*, run: str | None) -> None:
     """Watch runs, the machine and curves live, on the whole screen; keys stop, pause and resume."""
     streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)

@@ -119,7 +119,9 @@ def _log(text: str, index: Index) -> tuple[str | None, files.LogPlace | None]:
         return None, None
     run_id, stream, *place = [*text.split(":"), "", ""][:4] if text.count(":") < 4 else [""] * 4
     view = index.get(run_id)
-    if stream not in files.STREAMS or not all(word.isdigit() and len(word) < 16 for word in place if word):
+    if stream not in files.STREAMS or not all(
+        word.isascii() and word.isdigit() and len(word) < 16 for word in place if word
+    ):
         raise wrong("log must be RUN:out or RUN:err, and may go on with :SESSION:OFFSET.")
     if view is None:
         return None, None
