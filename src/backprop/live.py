@@ -10,7 +10,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from backprop.errors import BackpropError, UsageError
 from backprop.governor.line import Line
 from backprop.query import Axis, Curve, Wanted
 from backprop.records import Limits, Record, RunView, Snapshot, Status, Ticket
+from backprop.store.files import Piece, last_lines, opened
 from backprop.store.index import Index
 from backprop.store.rundir import Home, HomeBusyError
 
@@ -223,16 +223,14 @@ class Feed:
             return None
         rundir = self.home.rundir(view.run.spec.id)
         path = rundir.err_path(session.number) if is_stderr else rundir.out_path(session.number)
-        with suppress(OSError):  # not launched yet, or removed just now
-            found = path.stat()
+        with opened(rundir.path, path.name) as fd:
+            if fd is None:  # not launched yet, or removed just now
+                return None
+            found = os.fstat(fd)
             mark = (path, found.st_size, found.st_mtime_ns)
             if mark != self._log[0]:
-                with path.open("rb") as file:
-                    begin = max(0, found.st_size - _LOG_BYTES)
-                    file.seek(begin)
-                    self._log = (mark, _log(session.number, file.read(_LOG_BYTES), is_cut=begin > 0))
+                self._log = (mark, _log(session.number, last_lines(fd, _LOG_BYTES)))
             return self._log[1]
-        return None
 
     def _find_broken(self, view: RunView) -> frozenset[str]:
         mark = (view.run.spec.id, len(view.checkpoints))
@@ -273,14 +271,12 @@ def _changed(wanted: Wanted, *, limit: int, statuses: Sequence[str] = ()) -> Wan
     return Wanted(search=wanted.search, conditions=wanted.conditions, statuses=tuple(statuses), limit=limit)
 
 
-def _log(session: int, data: bytes, *, is_cut: bool) -> Log:
+def _log(session: int, piece: Piece) -> Log:
     """The last lines, as a terminal would have left them: of a bar that was drawn over and over, its last state."""
-    lines = data.decode(errors="replace").removesuffix("\n").split("\n")
-    if is_cut and len(lines) > 1:
-        lines.pop(0)  # only its end
+    lines = piece.data.decode(errors="replace").removesuffix("\n").split("\n")
     kept = lines[-_LOG_LINES:]
     shown = tuple(line.rstrip("\r").rpartition("\r")[2][:_LINE_LENGTH] for line in kept)
-    return Log(session, shown, is_cut=is_cut or len(kept) < len(lines))
+    return Log(session, shown, is_cut=piece.begin > 0 or len(kept) < len(lines))
 
 
 def _now() -> datetime:

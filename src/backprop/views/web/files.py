@@ -1,15 +1,10 @@
-"""Log and patch out of a run's directory, and out of nowhere else, in bounded pieces.
-
-What lies there may come from anybody's archive: a link that leads elsewhere is not followed, a pipe not waited for.
-"""
+"""Log and patch of a run, in bounded pieces: see store/files.py."""
 
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import Any
 
 from backprop.records import Record, RunView
+from backprop.store.files import last_lines, opened
 
 MAX_LOG_BYTES = 1_000_000
 MAX_PATCH_BYTES = 5_000_000
@@ -25,29 +20,12 @@ class LogPlace(Record, frozen=True):
     offset: int
 
 
-@contextmanager
-def _opened(run_dir: str, name: str) -> Iterator[int | None]:
-    """A regular file that lies in the directory itself; None where there is none."""
-    fd = None
-    with suppress(OSError):  # not there, not readable, a link: nothing to show
-        folder = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-        finally:
-            os.close(folder)
-    try:
-        yield fd if fd is not None and stat.S_ISREG(os.fstat(fd).st_mode) else None
-    finally:
-        if fd is not None:
-            os.close(fd)
-
-
 def log_end(view: RunView, stream: str) -> LogPlace:
     """Where what a trainer writes from now on begins."""
     session = _newest_session(view)
     if session is None:
         return LogPlace(stream=stream, session=1, offset=0)
-    with _opened(view.run_dir, f"session-{session}.{stream}") as fd:
+    with opened(view.run_dir, f"session-{session}.{stream}") as fd:
         size = 0 if fd is None else os.fstat(fd).st_size
     return LogPlace(stream=stream, session=session, offset=size)
 
@@ -61,19 +39,15 @@ def log_before(view: RunView, stream: str, session: int | None, end: int | None,
     told: dict[str, Any] = {"text": "", "begin": 0, "end": 0, "size": 0, "session": number}
     if number is None:
         return told
-    with _opened(view.run_dir, f"session-{number}.{stream}") as fd:
+    with opened(view.run_dir, f"session-{number}.{stream}") as fd:
         if fd is None:
             return told
-        size = os.fstat(fd).st_size
-        end = size if end is None else min(end, size)
-        begin = max(0, end - max_bytes)
-        data = os.pread(fd, end - begin, begin)
-    if begin > 0:
-        data = data[(cut := _first_line_end(data)) :]
-        begin += cut
-    if end == size and _is_growing(view, number):
+        piece = last_lines(fd, max_bytes, end=end)
+    data = piece.data
+    if piece.is_last and _is_growing(view, number):
         data = data[: _last_line_end(data)]
-    return {**told, "text": data.decode(errors="replace"), "begin": begin, "end": begin + len(data), "size": size}
+    text, begin = data.decode(errors="replace"), piece.begin
+    return {**told, "text": text, "begin": begin, "end": begin + len(data), "size": piece.size}
 
 
 def log_after(view: RunView, place: LogPlace, max_bytes: int) -> tuple[str, LogPlace, LogPlace] | None:
@@ -81,15 +55,11 @@ def log_after(view: RunView, place: LogPlace, max_bytes: int) -> tuple[str, LogP
 
     Of more than `max_bytes` the last.
     """
-    with _opened(view.run_dir, f"session-{place.session}.{place.stream}") as fd:
-        size = 0 if fd is None else os.fstat(fd).st_size
-        if fd is None or size <= place.offset:
+    with opened(view.run_dir, f"session-{place.session}.{place.stream}") as fd:
+        if fd is None:
             return None
-        begin = max(place.offset, size - max_bytes)
-        data = os.pread(fd, size - begin, begin)
-    if begin > place.offset:
-        data = data[(cut := _first_line_end(data)) :]
-        begin += cut
+        piece = last_lines(fd, max_bytes, begin=place.offset)
+    data, begin = piece.data, piece.begin
     if _is_growing(view, place.session):
         data = data[: _last_line_end(data)]
     if not data:
@@ -108,12 +78,6 @@ def _is_growing(view: RunView, session: int) -> bool:
     return last is not None and last.number == session and not last.status.is_final
 
 
-def _first_line_end(data: bytes) -> int:
-    """Where the first whole line begins in what was cut out of a file; 0 when none does."""
-    end = data.find(b"\n", 0, len(data) - 1)
-    return end + 1
-
-
 def _last_line_end(data: bytes) -> int:
     """Where the last whole line ends. Progress bars end theirs with a carriage return; endless ones are cut."""
     end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
@@ -122,13 +86,13 @@ def _last_line_end(data: bytes) -> int:
 
 def has_patch(view: RunView) -> bool:
     """Whether there are uncommitted changes to show."""
-    with _opened(view.run_dir, _PATCH) as fd:
+    with opened(view.run_dir, _PATCH) as fd:
         return fd is not None
 
 
 def patch(view: RunView) -> str | None:
     """The uncommitted changes that a run was started with, cut where they are too long; None where there are none."""
-    with _opened(view.run_dir, _PATCH) as fd:
+    with opened(view.run_dir, _PATCH) as fd:
         if fd is None:
             return None
         data = os.pread(fd, MAX_PATCH_BYTES + 1, 0)
