@@ -470,3 +470,21 @@ def test_not_every_metric_has_a_best(name: str, is_quality: bool, index: Index):
 def test_the_usual_order_of_a_key(key: str, descends: bool):
     """Newest first, best first, names from A to Z."""
     assert query.usually_descends(key) == descends
+
+
+@pytest.mark.parametrize(
+    ("text", "search", "names"),
+    [
+        ("digits", "digits", []),
+        ("  two  words ", "two words", []),
+        ("digits status=failed lr>1e-4", "digits", ["status", "lr"]),
+        ("it's late", "it's late", []),
+        ("digits name='my run' late", "digits late", ["name"]),
+        ("", "", []),
+    ],
+)
+def test_a_search_may_hold_conditions(text: str, search: str, names: list[str]):
+    """What holds a sign is a condition, all else is looked for as it stands."""
+    wanted = query.parse_search(text)
+    assert wanted.search == search
+    assert [condition.name for condition in wanted.conditions] == names

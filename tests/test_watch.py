@@ -244,6 +244,19 @@ def test_k_ends_a_supervisor_that_hangs(home: Runs):
     drive(home, story, run_id="second")
 
 
+def test_a_disk_that_fails_under_an_order_is_told(home: Runs):
+    """And nothing but that: the view goes on."""
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        journal = home.rundir("first") / "journal.jsonl"
+        journal.unlink()
+        journal.mkdir()
+        await pilot.press("p")
+        await until(pilot, lambda: any("directory" in n.message for n in app._notifications))
+
+    drive(home, story)
+
+
 def test_an_index_that_cannot_be_read_is_said_and_hides_nothing(home: Runs):
     """What was seen last stays, with the reason; as soon as it can be read again all is well."""
 

@@ -5,7 +5,6 @@ going on are brought up to date as `list` does it; nothing else is read that did
 """
 
 import os
-import re
 import sqlite3
 import threading
 import time
@@ -32,8 +31,6 @@ _LOG_BYTES = 64_000  # of a log's end
 _LOG_LINES = 300
 _LINE_LENGTH = 1000  # characters of a line that are shown
 _GOING_ON = tuple(status.value for status in Status if not status.is_final)
-_FILTER_SIGNS = frozenset("=<>~")
-_WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*'|["'])+""")  # what stands in quotes may have spaces
 
 
 class Wish(Record, frozen=True):
@@ -167,7 +164,7 @@ class Feed:
         problem = self._said.pop() if self._said else None
         wanted = Wanted()
         try:
-            wanted = _wanted(wish.search)
+            wanted = query.parse_search(wish.search)
         except UsageError as error:
             problem = str(error)
         views, total = _select(index, wanted, wish)
@@ -242,16 +239,6 @@ class Feed:
             )
             self._whole = (mark, frozenset(broken))
         return self._whole[1]
-
-
-def _wanted(search: str) -> Wanted:
-    """What the words ask for. Raises UsageError."""
-    words = _WORD.findall(search)
-    conditions = [word for word in words if _FILTER_SIGNS & set(word)]
-    return Wanted(
-        search=" ".join(word for word in words if word not in conditions),
-        conditions=query.parse_filter(" ".join(conditions)),
-    )
 
 
 def _select(index: Index, wanted: Wanted, wish: Wish) -> tuple[list[RunView], int]:

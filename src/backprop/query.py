@@ -35,6 +35,7 @@ __all__ = [
     "metric_names",
     "notes",
     "parse_filter",
+    "parse_search",
     "points",
     "reduced",
     "runs",
@@ -60,6 +61,7 @@ _HELD_OUT = re.compile(
 )
 _WIDER = 16
 _CONDITION = re.compile(r"(?P<name>[^\s=!<>~]+)(?P<operator>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
+_SIGNS = frozenset("=<>~")
 _ITEM = re.compile(r"""\s+|(?P<quoted>(?:[^\s"']|"[^"]*"|'[^']*')+)|(?P<stray>.)""", re.DOTALL)
 
 
@@ -82,6 +84,14 @@ def parse_filter(text: str) -> tuple[Condition, ...]:
         search.check(condition)
         conditions.append(condition)
     return tuple(conditions)
+
+
+def parse_search(text: str) -> Wanted:
+    """Words to look for, and among them conditions as in a filter: `digits status=failed`. Raises UsageError."""
+    items = [item[0] for item in _ITEM.finditer(text)]
+    conditions = [item for item in items if _SIGNS.intersection(item)]
+    words = "".join(" " if item in conditions else item for item in items)
+    return Wanted(search=" ".join(words.split()), conditions=parse_filter(" ".join(conditions)))
 
 
 def _unquoted(value: str) -> str:

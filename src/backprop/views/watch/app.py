@@ -161,7 +161,7 @@ class WatchApp(App[None]):
 
     def _draw(self) -> None:
         """Show the last picture; what is the same as before costs nothing."""
-        if not self._has_widgets:
+        if not self._has_widgets or not self.screen_stack[0].children:  # not there yet, or gone already
             return
         picture, shown = self._picture, self._picture.shown
         main = self.screen_stack[0]
