@@ -237,6 +237,7 @@ def test_a_job_that_an_older_look_does_not_know_is_not_lost(client: Path):
     jobs.write_text("1|RUNNING|n1|None|backprop-a\n2|PENDING||Priority|backprop-b\n")
     assert cluster.observe(second).phase is Phase.PENDING
     jobs.write_text("2|PENDING||Priority|backprop-b\n")
+    cluster.look_again()
     assert cluster.observe(first).phase is Phase.ENDED
 
 
