@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.protocol import MAX_LINE_BYTES, digest
-from backprop.supervisor.tail import READ_BYTES, Stretch, Tail
+from backprop.supervisor.tail import READ_BYTES, Stretch, Tail, size_bytes
 
 MIB = 1 << 20
 
@@ -55,7 +55,7 @@ def test_a_file_that_is_not_there_yet_is_read_once_it_is(path: Path):
     tail = Tail(path, 0)
     assert tail.read() is None
     assert tail.read(is_over=True) is None
-    assert tail.size_bytes() == 0
+    assert size_bytes(path) == 0
     appended(path, b"one\n")
     assert tail.read() == Stretch(b"one\n", 0, 4)
 

@@ -1,5 +1,7 @@
 """When a line was written is told from how far the output had got at which time."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,7 +45,7 @@ def test_a_day_has_few_notes_and_each_is_close():
     witness = Witness()
     notes = []
     for quarter in range(1, 86_400 * 4):
-        _, due = witness.looked(quarter / 4, quarter * 10)
+        due = witness.looked(quarter / 4, quarter * 10)
         notes += [] if due is None else [due]
     assert 300 < len(notes) < 1200
     timeline = Timeline(notes)
@@ -55,16 +57,44 @@ def test_a_day_has_few_notes_and_each_is_close():
 def test_a_silent_session_is_not_noted():
     """Looks that bring nothing leave no trace."""
     witness = Witness()
-    assert {witness.looked(float(second), None) for second in range(1, 100)} == {(None, None)}
+    assert {witness.looked(float(second), 0) for second in range(1, 100)} == {None}
 
 
 def test_a_burst_after_silence_is_dated_after_it():
     """What comes after ten minutes of silence was not written in them."""
     witness = Witness()
-    notes = [due for at_s in (1.0, 2.0) for due in witness.looked(at_s, 100)[1:] if due]
+    notes = [due for at_s in (1.0, 2.0) if (due := witness.looked(at_s, 100))]
     for second in range(3, 600):
-        witness.looked(float(second), None)
-    seen, due = witness.looked(600.0, 300)
-    assert seen == growth(300, 599.0, 600.0)
-    assert due is not None
+        witness.looked(float(second), 100)
+    due = witness.looked(600.0, 300)
+    assert due == growth(300, 599.0, 600.0)
     assert list(Timeline([*notes, due]).seconds([101, 300])) == pytest.approx([599.0, 600.0], abs=0.01)
+
+
+@pytest.mark.parametrize("stored", [0, 40, 170])
+def test_lines_that_are_stored_late_are_dated_by_when_they_were_seen(stored: int):
+    """Whatever could not be stored for a while has the time at which it was written, and so has what is read again."""
+    witness = Witness()
+    for second in range(1, 101):
+        witness.looked(float(second), second * 10)
+    witness.forget(stored)
+    times = witness.timeline(stored).seconds(range(stored + 5, 1001, 10))
+    assert list(times) == pytest.approx([end / 10 for end in range(stored + 5, 1001, 10)], abs=0.01)
+    witness.forget(1000)
+    again = witness.timeline(0).seconds(range(5, 1001, 10))
+    assert list(again) == pytest.approx([end / 10 for end in range(5, 1001, 10)], abs=1.0)
+
+
+def test_a_day_in_which_nothing_can_be_stored_costs_little():
+    """What is kept has a bound, and dates every line within one percent all the same."""
+    tracemalloc.start()
+    witness = Witness()
+    for quarter in range(1, 86_400 * 4):
+        witness.looked(quarter / 4, quarter * 10)
+    timeline = witness.timeline(0)
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept_bytes < 1e6
+    for at_s in (1_000, 5_000, 50_000, 85_000):
+        (told,) = timeline.seconds([at_s * 40])
+        assert told == pytest.approx(at_s, rel=0.01)

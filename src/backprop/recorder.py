@@ -21,8 +21,8 @@ from backprop.store import snapshot
 from backprop.store.index import Index, open_index
 from backprop.store.journal import CheckpointMeasured, Journal, OutputSeen
 from backprop.store.rundir import Home, HomeBusyError, RunDir
-from backprop.supervisor.tail import READ_BYTES, Stretch, Tail
-from backprop.timeline import Growth, Timeline, Witness
+from backprop.supervisor.tail import READ_BYTES, Tail, size_bytes
+from backprop.timeline import Growth, Witness
 
 SUPERVISOR_BUSY_TIMEOUT_S = 0.2  # a supervisor that waits for the database cannot climb the stop ladder
 VIEWER_BUSY_TIMEOUT_S = 10.0
@@ -56,15 +56,17 @@ class Recorder:
         self._say = say
         self._index: Index | None = None
         self._snapshot_is_due = False
+        self._whole_to = 1  # the index has all of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
         self._measures: dict[tuple[int, Source, int], Measure] = {}
-        self._growths: dict[tuple[int, Source], list[Growth]] = {}
         self._witnesses: dict[tuple[int, Source], Witness] = {}
+        notes: dict[tuple[int, Source], list[Growth]] = {}
         for entry in journals.read(rundir.journal_path)[0]:
             if isinstance(entry, CheckpointMeasured):  # the first measure counts
                 self._measures.setdefault((entry.session, entry.source, entry.offset), entry.measure)
             elif isinstance(entry, OutputSeen):
-                self._growths.setdefault((entry.session, entry.source), []).append(entry.growth)
+                notes.setdefault((entry.session, entry.source), []).append(entry.growth)
+        self._witnesses.update((key, Witness(growths)) for key, growths in notes.items())
 
     def use(self, index: Index) -> "Recorder":
         """Work on a connection that somebody else opened and will close."""
@@ -83,6 +85,7 @@ class Recorder:
         if self._index is None:
             self._index = open_index(self._home, SUPERVISOR_BUSY_TIMEOUT_S, self._say)
             self._tails.clear()
+            self._whole_to = 1
         return self._index
 
     def read_run(self) -> tuple[Run, int]:
@@ -125,28 +128,62 @@ class Recorder:
         is_over: nobody writes to them any more, so what follows the last newline is a line too.
         is_witness: we have been looking all the time, so that what is new was written since the last look.
         """
+        if is_witness:  # whether or not it can be stored just now
+            for source in Source:
+                self._witness(session, source, at_s)
+        return self._look_before(session) or self._look_at_all(session, at_s, is_over=is_over, is_witness=is_witness)
+
+    def _look_before(self, session: int) -> Look | None:
+        """The next stretch of the sessions before, where the index lacks it: points are kept in the order they come.
+
+        None when the index has all of them.
+        """
+        try:
+            self._open()
+            if session <= self._whole_to:
+                return None
+            run, _ = self.read_run()
+        except _LATER:
+            return Look((), is_stored=False)
+        except sqlite3.DatabaseError:
+            self.close()
+            return Look((), is_stored=False)
+        for earlier in run.sessions:
+            if self._whole_to <= earlier.number < session:
+                look = self._look_at_all(earlier.number, earlier.elapsed_s or 0.0, is_over=True, is_witness=False)
+                if look.batches or not look.is_stored:
+                    return Look((), is_stored=False, is_behind=look.is_stored)
+        self._whole_to = session
+        return None
+
+    def _look_at_all(self, session: int, at_s: float, *, is_over: bool, is_witness: bool) -> Look:
         looks = [self._look_at(session, source, at_s, is_over=is_over, is_witness=is_witness) for source in Source]
-        return Look(
+        look = Look(
             batches=tuple(batch for look in looks for batch in look.batches),
             is_stored=all(look.is_stored for look in looks),
             is_behind=any(look.is_behind for look in looks),
         )
+        if is_over and look.is_stored and not look.batches and session == self._whole_to:
+            self._whole_to += 1
+        return look
 
     def _look_at(self, session: int, source: Source, at_s: float, *, is_over: bool, is_witness: bool) -> Look:
         try:
+            path = self._rundir.source_path(session, source)
+            size = size_bytes(path)
             index = self._open()
             tail = self._tails.get((session, source))
             if tail is None:
                 offset = index.offset(self._spec.id, session, source)
-                tail = self._tails[session, source] = Tail(self._rundir.source_path(session, source), offset)
+                tail = self._tails[session, source] = Tail(path, offset)
             stretch = tail.read(is_over=is_over)
-            if is_witness:
-                timeline = self._witnessed(session, source, at_s, stretch)
-            else:
-                timeline = Timeline(self._growths.get((session, source), ()))
-                timeline.add(Growth(offset=tail.size_bytes(), since_s=0.0, until_s=at_s))
             if stretch is None:
                 return Look((), is_stored=True)
+            witness = self._witnesses.setdefault((session, source), Witness())
+            witness.forget(stretch.start)  # somebody has stored it
+            timeline = witness.timeline(stretch.start)
+            if not is_witness:
+                timeline.add(Growth(offset=size, since_s=0.0, until_s=at_s))
             batch = protocol.digest(stretch.data, stretch.start)
             # a path reported over and over is measured once a look: what lies there is what was saved last
             newest = {saved.path: (offset, saved) for offset, saved in batch.checkpoints}.values()
@@ -166,17 +203,12 @@ class Recorder:
             self.close()
             return Look((), is_stored=False)
 
-    def _witnessed(self, session: int, source: Source, at_s: float, stretch: Stretch | None) -> Timeline:
-        """When what is new was written; and a note of it in the journal, now and then."""
+    def _witness(self, session: int, source: Source, at_s: float) -> None:
+        """See how far the output has got; and tell the journal, now and then."""
         witness = self._witnesses.setdefault((session, source), Witness())
-        seen, due = witness.looked(at_s, None if stretch is None else stretch.end)
+        due = witness.looked(at_s, size_bytes(self._rundir.source_path(session, source)))
         if due is not None:
             self._journal.append(OutputSeen(at=datetime.now(timezone.utc), session=session, source=source, growth=due))
-        timeline = Timeline()
-        if stretch is not None and seen is not None:
-            timeline.add(Growth(offset=stretch.start, since_s=0.0, until_s=seen.since_s))
-            timeline.add(seen)
-        return timeline
 
     def _measured(self, session: int, source: Source, offset: int, saved: protocol.CheckpointSaved) -> Checkpoint:
         """The checkpoint as it lies on disk when it is first heard of; the journal remembers."""

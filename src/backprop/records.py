@@ -213,6 +213,19 @@ class Session(Record, frozen=True):
     paused_at: datetime | None = None  # while it is paused: since when
     paused_s: float = 0.0  # in pauses that are over
     exit_code: int | None = None
+    launched_at: datetime | None = None
+
+    @property
+    def training_since(self) -> datetime:
+        """When the time began that its points are dated by."""
+        return self.launched_at or self.started_at
+
+    def trained_s(self, now: datetime) -> float:
+        """How long it took, or has taken until `now`, without its pauses."""
+        if self.elapsed_s is not None:
+            return self.elapsed_s
+        until = min(now, self.paused_at or now)
+        return max(0.0, (until - self.training_since).total_seconds() - self.paused_s)
 
 
 class Waiter(Record, frozen=True):

@@ -108,7 +108,7 @@ def _read_on(recorder: Recorder) -> None:
     run, _ = recorder.read_run()
     stretches = 0
     for session in run.sessions:
-        at_s = session.elapsed_s or (datetime.now(timezone.utc) - session.started_at).total_seconds()
+        at_s = session.trained_s(datetime.now(timezone.utc))
         while True:
             look = recorder.look(session.number, at_s, is_over=session.status.is_final)
             stretches += len(look.batches)
@@ -219,10 +219,10 @@ def settle(
 
 
 def _elapsed_s(rundir: RunDir, session: Session) -> float:
-    """How long a session whose end nobody saw went on: until its last sign of life. The only guess in the record."""
+    """How long a session whose end nobody saw trained: until its last sign of life. The only guess in the record."""
     signs = (rundir.out_path(session.number), rundir.err_path(session.number), rundir.control_path)
     last = max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)
-    return max(0.0, last - session.started_at.timestamp())
+    return session.trained_s(datetime.fromtimestamp(last, timezone.utc))
 
 
 def claim(rundir: RunDir, run: Run, say: Say) -> Journal:

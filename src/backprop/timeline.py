@@ -5,13 +5,14 @@ two notes is taken as written evenly. The supervisor's notes are in the journal,
 """
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
 from backprop.records import Record
 
 _FINEST_S = 1.0  # notes are at least so far apart
 _RELATIVE = 0.01  # and further in a long session: a day needs some 500 of them
+_MAX_FRESH = 1000  # looks that are kept while nothing can be stored
 
 
 class Growth(Record, frozen=True):
@@ -60,25 +61,50 @@ class Timeline:
 
 
 class Witness:
-    """Turns a supervisor's looks into notes: few enough to be kept, close enough to date a line within one percent."""
+    """What was seen of the growth of one source of a session: every look while it matters, and notes of all.
 
-    def __init__(self) -> None:
-        self._looked_s = 0.0
-        self._noted_s = 0.0
-        self._pending: Growth | None = None
+    The notes are few enough to be kept, and close enough to date a line within one percent.
+    """
 
-    def looked(self, at_s: float, offset: int | None) -> tuple[Growth | None, Growth | None]:
-        """The growth that this look saw, and the note that is due; None each where there is none.
+    def __init__(self, notes: Iterable[Growth] = ()) -> None:
+        """notes: those of the journal."""
+        self._notes = list(notes)
+        self._fresh: list[Growth] = []  # finer: how it has grown beyond `_fresh_from`
+        self._fresh_from = self._size = self._notes[-1].offset if self._notes else 0
+        self._looked_s = self._noted_s = self._notes[-1].until_s if self._notes else 0.0
+        self._pending: Growth | None = None  # the next note
 
-        offset: to where the output was read; None when there was nothing new.
-        """
+    def looked(self, at_s: float, size: int) -> Growth | None:
+        """The source was so long at this time. Gives the note that is due, if one is."""
         since_s, self._looked_s = self._looked_s, at_s
-        seen = None
-        if offset is not None:
-            seen = Growth(offset=offset, since_s=since_s, until_s=at_s)
+        if size > self._size:
+            self._size = size
+            seen = Growth(offset=size, since_s=since_s, until_s=at_s)
+            self._fresh.append(seen)
             first = self._pending or seen
-            self._pending = Growth(offset=offset, since_s=first.since_s, until_s=at_s)
+            self._pending = Growth(offset=size, since_s=first.since_s, until_s=at_s)
+            if len(self._fresh) > _MAX_FRESH:
+                self.forget(self._fresh[_MAX_FRESH // 2].offset)
         due = self._pending if at_s - self._noted_s >= max(_FINEST_S, _RELATIVE * self._noted_s) else None
         if due is not None:
+            self._notes.append(due)
             self._noted_s, self._pending = at_s, None
-        return seen, due
+        return due
+
+    def forget(self, offset: int) -> None:
+        """Notes will do for what comes before: it has been stored with its times."""
+        count = bisect_right(self._fresh, offset, key=lambda growth: growth.offset)
+        if count:
+            self._fresh_from = self._fresh[count - 1].offset
+            del self._fresh[:count]
+
+    def timeline(self, start: int) -> Timeline:
+        """When what follows `start` was written."""
+        timeline = Timeline()
+        if start < self._fresh_from:  # it is read again, for an index that has lost it; or has waited for long
+            timeline = Timeline(note for note in self._notes if note.offset <= self._fresh_from)
+        begun_s = self._fresh[0].since_s if self._fresh else self._looked_s
+        timeline.add(Growth(offset=self._fresh_from, since_s=0.0, until_s=begun_s))
+        for growth in self._fresh:
+            timeline.add(growth)
+        return timeline

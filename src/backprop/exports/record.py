@@ -58,7 +58,9 @@ class RunExport:
         Exact but for pauses: a point after one is dated earlier, by what the pause took.
         """
         begins_s = session_begins_s(self.view.run)
-        zeros = {session.number: session.started_at.timestamp() - begins_s[session.number] for session in self.sessions}
+        zeros = {
+            session.number: session.training_since.timestamp() - begins_s[session.number] for session in self.sessions
+        }
         created = self.created_unix_s
 
         def unix_s(session: int, time_s: float) -> float:

@@ -211,10 +211,11 @@ class Index:
     ) -> None:
         """whole: the outline of the metric so far."""
         told = None
-        newest = self._newest_chunk(run_id, name, session)
+        number, before, since_s = self._newest_chunk(run_id, name, session)
+        if times and times[0] < since_s:  # who read before dated by another clock
+            times = array("f", [max(since_s, time_s) for time_s in times])
         begin = 0
         while begin < len(series.values):
-            number, before = newest
             end = begin + CHUNK_POINTS - (before.total if before is not None else 0)
             steps, values, seconds = series.steps[begin:end], series.values[begin:end], times[begin:end]
             added = outline(steps, values, seconds)
@@ -242,7 +243,7 @@ class Index:
                         row[2] + seconds.tobytes(),
                     ),
                 )
-            newest = (number + 1, None)
+            number, before = number + 1, None
             begin = end
         if told is not None:
             self._db.execute(
@@ -250,17 +251,23 @@ class Index:
                 (run_id, name, *(told if whole is None else Outline(*whole).joined(told))),
             )
 
-    def _newest_chunk(self, run_id: str, name: str, session: int) -> tuple[int, Outline | None]:
-        """The number of the chunk that takes the next point; and its outline, if it has points of this session."""
+    def _newest_chunk(self, run_id: str, name: str, session: int) -> tuple[int, Outline | None, float]:
+        """The number of the chunk that takes the next point; its outline, if it has points; and their last second.
+
+        A chunk has points of one session only.
+        """
         row = self._db.execute(
             f"SELECT number, session, {_OUTLINE} FROM outlines WHERE run_id = ? AND name = ?"  # noqa: S608
             " ORDER BY number DESC LIMIT 1",
             (run_id, name),
         ).fetchone()
         if row is None:
-            return 0, None
+            return 0, None, 0.0
         before = Outline(*row[2:])
-        return (row[0], before) if row[1] == session and before.total < CHUNK_POINTS else (row[0] + 1, None)
+        if row[1] != session:
+            return row[0] + 1, None, 0.0
+        is_full = before.total >= CHUNK_POINTS
+        return row[0] + is_full, None if is_full else before, before.last_s
 
     def _put_outline(self, run_id: str, name: str, number: int, session: int, told: Outline) -> None:
         self._db.execute(

@@ -382,7 +382,7 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
             case SessionStarted():
                 run = _add_session(run, entry)
             case TrainerLaunched():
-                run = _change_session(run, entry.session, trainer_pid=entry.pid)
+                run = _change_session(run, entry.session, trainer_pid=entry.pid, launched_at=entry.at)
             case Paused():
                 run = _pause_session(run, entry)
             case Continued():

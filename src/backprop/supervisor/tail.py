@@ -17,6 +17,14 @@ class Stretch(NamedTuple):
     end: int
 
 
+def size_bytes(path: Path) -> int:
+    """How long a file is; 0 when it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 class Tail:
     """Reads the output of one session. Opens the file for each look: it may not be there yet."""
 
@@ -29,19 +37,13 @@ class Tail:
         """Go on from here: somebody else read up to it."""
         self.offset = self._searched_to = offset
 
-    def size_bytes(self) -> int:
-        """How long the file is; 0 when it is not there."""
-        try:
-            return self._path.stat().st_size
-        except FileNotFoundError:
-            return 0
-
     def read(self, *, is_over: bool = False) -> Stretch | None:
         """The next stretch of whole lines, or None when there is none yet. Does not move: see `move_to`.
 
         is_over: nobody writes any more, so what follows the last newline is a line too.
         """
-        if self.size_bytes() <= self._searched_to and not (is_over and self.size_bytes() > self.offset):
+        size = size_bytes(self._path)
+        if size <= self._searched_to and not (is_over and size > self.offset):
             return None
         with self._path.open("rb") as file:
             file.seek(self.offset)

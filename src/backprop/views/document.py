@@ -72,10 +72,7 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
 
 def session_elapsed_s(session: Session, now: datetime) -> float:
     """How long a session took, or has taken so far, without its pauses."""
-    if session.elapsed_s is not None:
-        return session.elapsed_s
-    until = session.paused_at or now
-    return max(0.0, (until - session.started_at).total_seconds() - session.paused_s)
+    return session.trained_s(now)
 
 
 def elapsed_s(view: RunView, now: datetime) -> float:
