@@ -382,6 +382,38 @@ def test_a_part_of_a_long_curve_comes_in_full(long: Index):
     assert (told.point_count, told.is_reduced) == (1000, False)
 
 
+@pytest.mark.parametrize(("begin", "end"), [(77_770, None), (None, 77_780), (77_770, 180_000)])
+def test_a_spike_at_the_edge_of_a_part_is_not_lost(long: Index, begin: float | None, end: float | None):
+    """What lies between the bounds is shown, though the extreme of its chunk may lie beyond them."""
+    say(long, "r", {"step": 200_000, "loss": 0.5})
+    told = query.curve(long, viewed(long), "loss", max_points=50, begin=begin, end=end)
+    assert max(y for y in told.ys if math.isfinite(y)) == 1e9
+    assert told.point_count == (200_000 if end is None else int(end)) - (begin or 0) + 1
+
+
+def test_what_another_session_left_of_a_chunk_is_not_lost(index: Index):
+    """A spike stays where a later session took over in the middle of its chunk, after which it went higher."""
+    index.put_run(made("r", elapsed_s=[1.0, 1.0]), 1)
+    values = {9_800: 5.0, 9_900: 9.0}
+    say(index, "r", *({"step": step, "loss": values.get(step, 1.0)} for step in range(10_000)))
+    say(index, "r", *({"step": step, "loss": 1.0} for step in range(9_850, 20_000)), session=2)
+    told = query.curve(index, viewed(index), "loss", max_points=20)
+    assert max(told.ys) == 5.0
+    assert told.point_count == 20_000
+
+
+@pytest.mark.parametrize("text", ["name=ÄPFEL", "name=äpfel", "name~ÄPF"])
+def test_a_name_is_found_in_any_case(index: Index, text: str):
+    """Letters beyond ASCII have two cases, too."""
+    index.put_run(made("r", name="Äpfel"), 1)
+    assert ids(index, conditions=query.parse_filter(text)) == ["r"]
+
+
+def test_any_bytes_can_be_sorted_by(several: Index):
+    """What cannot be the name of anything sorts nothing."""
+    assert ids(several, sort="\udcff") == ["dd", "cc", "bb", "ba"]
+
+
 def test_chunks_are_small_however_much_comes_at_once(long: Index):
     """A chunk has at most so many points: what is drawn from outlines is drawn finely."""
     assert long.rows("SELECT max(total), sum(total) FROM outlines") == [(CHUNK_POINTS, 200_000)]

@@ -23,6 +23,7 @@ from backprop import lookup, query
 from backprop.errors import NoSuchRunError, UsageError
 from backprop.records import RunView, Status
 from backprop.rows import Row, joined
+from backprop.store.curves import taken_over_at
 from backprop.store.index import Index
 from backprop.store.rundir import Home
 from backprop.views import document
@@ -202,20 +203,24 @@ def _run(view: RunView, home: Home) -> Run:
 
 
 def _columns(view: RunView, rows: Iterable[Row]) -> dict[str, list[Any]]:
-    """The columns of a frame, without the rows whose steps a later session trained again."""
+    """The columns of a frame, without what a later session trained again: metric by metric, as in curves."""
     names = {metric: f"metric/{metric}" if metric in _FRONT else metric for metric in view.metrics}
     columns: dict[str, list[Any]] = {name: [] for name in (*_FRONT, *names.values())}
-    firsts: dict[int, int] = {}  # session -> its first step
+    firsts: dict[str, dict[int, float]] = {metric: {} for metric in names}
     for row in rows:
         for name, value in zip(_FRONT, (row.step, row.session, row.time_s), strict=True):
             columns[name].append(value)
         for metric, name in names.items():
             columns[name].append(row.values.get(metric))
-        firsts[row.session] = min(row.step, firsts.get(row.session, row.step))
-    ends = {
-        session: min((firsts[later] for later in firsts if later > session), default=math.inf) for session in firsts
-    }
-    kept = [step < ends[session] for step, session in zip(columns["step"], columns["session"], strict=True)]
+        for metric in row.values:
+            firsts[metric][row.session] = min(row.step, firsts[metric].get(row.session, row.step))
+    kept = [False] * len(columns["step"])
+    for metric, name in names.items():
+        ends = taken_over_at(firsts[metric])
+        for at, (step, session) in enumerate(zip(columns["step"], columns["session"], strict=True)):
+            if step >= ends.get(session, math.inf):
+                columns[name][at] = None
+            kept[at] |= columns[name][at] is not None
     return {name: list(compress(values, kept)) for name, values in columns.items()}
 
 

@@ -3,6 +3,7 @@
 They are long rather than wide (a parameter is a row, not a column), so that any two exports have the same columns.
 """
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from enum import Enum
@@ -79,7 +80,7 @@ def _run_rows(run: RunExport) -> Iterator[Row]:
     facts = {
         **run.document,
         "run": run.id,
-        "command": " ".join(run.document["command"]),
+        "command": shlex.join(run.document["command"]),
         **{f"git_{key}": value for key, value in git.items()},
     }
     yield _picked(facts, _RUN)

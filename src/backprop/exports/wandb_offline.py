@@ -84,6 +84,7 @@ def _set_aside(folders: Sequence[Path]) -> Iterator[None]:
 
 def _write_run(wandb: ModuleType, run: RunExport, path: Path) -> None:
     settings = {name: value for name, value in _SETTINGS.items() if name in wandb.Settings.model_fields}
+    params = json_safe(run.view.params)
     made = wandb.init(
         dir=str(path),
         id=run.id,
@@ -91,7 +92,7 @@ def _write_run(wandb: ModuleType, run: RunExport, path: Path) -> None:
         project=os.environ.get("WANDB_PROJECT") or _PROJECT,
         tags=[tag[:_TAG_LENGTH] for tag in (run.view.run.status.value, run.document["host"], run.commit) if tag],
         config={
-            **json_safe(run.view.params),
+            **{"param/backprop" if name == "backprop" else name: value for name, value in params.items()},
             "backprop": {key: run.document[key] for key in (*_FACTS, *_MORE_FACTS)},
         },
         settings=wandb.Settings(**settings),

@@ -6,7 +6,7 @@ lies. What is long enough is drawn from the outlines of its chunks, without read
 
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -77,7 +77,7 @@ def read(index: Index, run: Run, metric: str, axis: Axis, max_points: int | None
     count = sum(chunk.told.total for chunk in chunks)
     is_long = max_points is not None and 2 * len(chunks) >= max_points and count > max_points
     if is_long:
-        xs, ys = _outlined(chunks, place)
+        xs, ys, count = _outlined(index, run.spec.id, metric, chunks, place)
     else:
         xs, ys, count = _exact(index, run.spec.id, metric, chunks, place)
     is_reduced = is_long
@@ -102,13 +102,12 @@ class _Place:
         self.axis = axis
         self._wanted = wanted
         self._begins_s = session_begins_s(run)
-        self._ends: dict[int, float] = {}  # session -> the step at which a later one took over
+        self._ends: dict[int, float] = {}
         if axis is Axis.STEP:
             firsts: dict[int, float] = {}
             for chunk in chunks:
                 firsts[chunk.session] = min(chunk.told.low_step, firsts.get(chunk.session, math.inf))
-            for session in firsts:
-                self._ends[session] = min((step for later, step in firsts.items() if later > session), default=math.inf)
+            self._ends = taken_over_at(firsts)
 
     def x(self, session: int, step: float, time_s: float) -> float:
         return step if self.axis is Axis.STEP else self._begins_s.get(session, 0.0) + time_s
@@ -130,6 +129,17 @@ class _Place:
         )
 
 
+def taken_over_at(firsts: Mapping[int, float]) -> dict[int, float]:
+    """Session -> the step from which on a later one trained again.
+
+    firsts: session -> the first step at which it reported a metric.
+    """
+    return {
+        session: min((step for later, step in firsts.items() if later > session), default=math.inf)
+        for session in firsts
+    }
+
+
 def session_begins_s(run: Run) -> dict[int, float]:
     """Session -> the seconds of training that came before it."""
     begins, total_s = {}, 0.0
@@ -139,9 +149,20 @@ def session_begins_s(run: Run) -> dict[int, float]:
     return begins
 
 
-def _outlined(chunks: Sequence[_Chunk], place: _Place) -> tuple["array[float]", "array[float]"]:
-    xs, ys = array("d"), array("d")
-    for number, (_, session, told) in enumerate(chunks):
+def _outlined(
+    index: Index, run_id: str, metric: str, chunks: Sequence[_Chunk], place: _Place
+) -> tuple["array[float]", "array[float]", int]:
+    """What the outlines tell; of a chunk that is shown in part, its points."""
+    xs, ys, count = array("d"), array("d"), 0
+    for number, chunk in enumerate(chunks):
+        if not place.covers(chunk):
+            some_xs, some_ys, some = _exact(index, run_id, metric, [chunk], place)
+            xs.extend(some_xs)
+            ys.extend(some_ys)
+            count += some
+            continue
+        _, session, told = chunk
+        count += told.total
         found = []
         if told.least is not None and told.greatest is not None:
             found += [
@@ -153,10 +174,9 @@ def _outlined(chunks: Sequence[_Chunk], place: _Place) -> tuple["array[float]", 
         elif number == len(chunks) - 1 and told.last is not None:
             found.append((place.x(session, told.last_step, told.last_s), told.last))  # where the curve stands now
         for x, y in sorted(found, key=lambda point: point[0]):
-            if place.has(session, x):
-                xs.append(x)
-                ys.append(y)
-    return xs, ys
+            xs.append(x)
+            ys.append(y)
+    return xs, ys, count
 
 
 def _exact(

@@ -53,6 +53,7 @@ class Index:
         """
         self.path = path
         self._db = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        self._db.create_function("casefold", 1, str.casefold, deterministic=True)  # SQLite's lower() knows ASCII only
         try:
             self._prepare()
             info = path.stat()

@@ -18,7 +18,7 @@ _SORT_COLUMNS = {
 }
 SORT_KEYS = tuple(_SORT_COLUMNS)
 
-_TEXTS = {"id": "lower(id)", "name": "lower(coalesce(runs.name, ''))", "status": "status", "command": "words"}
+_TEXTS = {"id": "lower(id)", "name": "casefold(coalesce(runs.name, ''))", "status": "status", "command": "words"}
 _NUMBERS = {"step": "coalesce(runs.last_step, counted_step)", "elapsed": "elapsed_s", "age": "? - created_at"}
 _SQL_OPERATORS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _ORDERING = frozenset({"<", "<=", ">", ">="})
@@ -105,7 +105,7 @@ def _order(wanted: Wanted, is_greater_better: IsGreaterBetter) -> tuple[str, str
     way = "DESC" if is_descending else "ASC"
     if wanted.sort in _SORT_COLUMNS:
         return "", f"{_SORT_COLUMNS[wanted.sort][0]} {way} NULLS LAST, ", []
-    kind, name = _kind(wanted.sort)
+    kind, name = _kind(_storable(wanted.sort))
     column = _extreme(name, is_greater_better) if kind == "best" else "last"
     # a metric and a parameter of the same name: the metric is what changes
     return (
