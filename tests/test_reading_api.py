@@ -11,6 +11,8 @@ import pytest
 
 import backprop
 from backprop.errors import NoSuchRunError, UsageError
+from backprop.reader import kept_columns
+from backprop.rows import Row
 from tests.conftest import BACKPROP, Runs, wait_for
 
 SCRIPT = """
@@ -90,6 +92,30 @@ def test_metrics_are_every_point(two: Runs):
     assert {point.metric for point in run.metrics()} == {"acc", "loss"}
     assert len(run.metrics()) == 16
     assert run.metrics("nothing of that name") == []
+
+
+def test_runs_can_be_kept_in_a_set(two: Runs):
+    """The same run, read twice, is one."""
+    read = backprop.runs(home=two.home)
+    assert len({*read, *backprop.runs(home=two.home)}) == len(read) == 2
+
+
+def test_what_is_trained_again_is_told_metric_by_metric():
+    """A metric that the later session reports only later keeps its values until then, as its curve does."""
+    rows = [
+        Row(1, 1, 0.0, {"loss": 1.0}),
+        Row(1, 2, 1.0, {"loss": 2.0, "val": 2.0}),
+        Row(1, 3, 2.0, {"loss": 3.0}),
+        Row(2, 2, 3.0, {"loss": 20.0}),
+        Row(2, 3, 4.0, {"loss": 30.0, "val": 30.0}),
+    ]
+    columns = kept_columns(["loss", "val"], rows)
+    assert list(zip(columns["session"], columns["step"], columns["loss"], columns["val"], strict=True)) == [
+        (1, 1, 1.0, None),
+        (1, 2, None, 2.0),
+        (2, 2, 20.0, None),
+        (2, 3, 30.0, 30.0),
+    ]
 
 
 def test_the_document_is_that_of_json(two: Runs):

@@ -78,6 +78,9 @@ class Run:
     _view: RunView = field(compare=False)
     _home: Home = field(compare=False)
 
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     def __repr__(self) -> str:
         return f"<Run {self.id}{'' if self.name is None else f' {self.name!r}'}: {self.status}, step {self.last_step}>"
 
@@ -100,7 +103,7 @@ class Run:
         """
         module = _frame_library(library)
         with self._opened() as (index, view):
-            columns = _columns(view, joined(view.metrics, lambda metric: query.points(index, view, metric)))
+            columns = kept_columns(view.metrics, joined(view.metrics, lambda metric: query.points(index, view, metric)))
         if module.__name__ == "polars":
             schema = {name: module.Int64 if name in _WHOLE else module.Float64 for name in columns}
             return module.DataFrame(columns, schema=schema)
@@ -202,9 +205,9 @@ def _run(view: RunView, home: Home) -> Run:
     )
 
 
-def _columns(view: RunView, rows: Iterable[Row]) -> dict[str, list[Any]]:
+def kept_columns(metrics: Collection[str], rows: Iterable[Row]) -> dict[str, list[Any]]:
     """The columns of a frame, without what a later session trained again: metric by metric, as in curves."""
-    names = {metric: f"metric/{metric}" if metric in _FRONT else metric for metric in view.metrics}
+    names = {metric: f"metric/{metric}" if metric in _FRONT else metric for metric in metrics}
     columns: dict[str, list[Any]] = {name: [] for name in (*_FRONT, *names.values())}
     firsts: dict[str, dict[int, float]] = {metric: {} for metric in names}
     for row in rows:
