@@ -64,3 +64,13 @@ def test_every_status_is_in_the_readme(status: str):
 def test_every_exit_code_is_in_the_readme(code: ExitCode):
     """Every exit code of ours is explained."""
     assert f"| `{code.value}` |" in README
+
+
+def test_the_architecture_names_every_part_once():
+    """A part that has two rows in the table has two answers to what it is."""
+    table = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    named = [
+        part.strip() for line in table.splitlines() if line.startswith("| `") for part in line.split("|")[1].split(",")
+    ]
+    assert len(named) > 30
+    assert sorted(set(named)) == sorted(named)
