@@ -37,10 +37,11 @@ def test_a_script_runs_and_is_recorded(runs: Runs):
     assert set(document) == {
         "id", "name", "status", "reason", "command", "cwd", "python", "created_at", "started_at", "ended_at",
         "elapsed_s", "timebox_s", "sessions", "last_step", "metrics", "params", "checkpoints", "git", "exit_code",
-        "host", "pid", "run_dir",
+        "host", "job", "pid", "run_dir",
     }  # fmt: skip
     assert set(document["sessions"][0]) == {
-        "number", "status", "reason", "started_at", "ended_at", "elapsed_s", "exit_code", "resumed_from",
+        "number", "status", "reason", "started_at", "ended_at", "elapsed_s", "exit_code", "host", "job",
+        "resumed_from",
     }  # fmt: skip
 
 
@@ -293,6 +294,21 @@ def test_dry_run_does_nothing_but_say_what_it_would(runs: Runs):
     assert done.returncode == 0
     assert "train.py --lr 2" in done.stdout
     assert "3 min" in done.stdout
+    assert not runs.home.exists()
+
+
+def test_a_dry_run_for_slurm_says_what_sbatch_would_be_told(runs: Runs):
+    """This machine's room and GPUs are not spoken of: no session would start here. It takes no Slurm to say so."""
+    runs.script(COUNTING)
+    words = ("run", "train.py", "--dry-run", "--on", "slurm:gpu", "--gpus", "2", "--min-free-ram", "100000")
+    done = runs.call(*words)
+    assert done.returncode == 0, done.stderr
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if not line.startswith("params"))
+    assert {"--partition=gpu", "--gpus-per-node=2"} <= set(rows["slurm"].split())
+    assert not {"gpus", "start"} & set(rows)
+    plan = json.loads(runs.call(*words, "--json").stdout)
+    assert "--partition=gpu" in plan["sbatch"]
+    assert not {"admitted", "reason", "gpus", "figures"} & set(plan)
     assert not runs.home.exists()
 
 

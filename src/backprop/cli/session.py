@@ -1,12 +1,13 @@
 """From a claimed run to an exit code: all its turns, here or in the background, and what the user is told of them."""
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import msgspec
@@ -24,6 +25,7 @@ from backprop.views import human
 
 if TYPE_CHECKING:
     from backprop.admission import NoTurn
+    from backprop.governor.policy import Decision
     from backprop.notify import Teller
     from backprop.progress import Progress
     from backprop.recorder import Recorder
@@ -338,25 +340,18 @@ def print_documents(recorders: "Sequence[Recorder]") -> None:
 
 
 def tell_plan(home: Home, spec: RunSpec, request: "Request", *, as_json: bool) -> None:
-    """What `run` would do; exits with 75 when the governor would refuse."""
-    from backprop import admission
+    """What `run` would do; exits with 75 when the governor of this machine, where it would run, would refuse."""
     from backprop.turns import resume_flag
 
     checkpoint = request.checkpoint
-    application = admission.Application(
-        spec=spec,
-        session=1,
-        limits=request.limits,
-        folders=(str(home.path), spec.cwd),
-        gpu_probe=request.gpu_probe,
-    )
-    decision = admission.foresee(Line(home.line_path, provenance.host()), application)
     flag = resume_flag(spec) if checkpoint is not None else None
     argv = commands.with_checkpoint(spec.command, flag, checkpoint)
+    decision = _foreseen(home, spec, request) if spec.slurm is None else None
+    sbatch = [] if spec.slurm is None else _sbatch_options(home, spec, request)
     if as_json:
         from backprop.views import document
 
-        plan = {
+        plan: dict[str, Any] = {
             "command": argv,
             "cwd": spec.cwd,
             "python": spec.python,
@@ -364,11 +359,14 @@ def tell_plan(home: Home, spec: RunSpec, request: "Request", *, as_json: bool) -
             "limits": spec.limits,
             "resumed_from": checkpoint,
             "home": str(home.path),
-            "admitted": decision.is_admitted,
-            "reason": decision.reason,
-            "gpus": None if decision.gpus is None else [gpu.uuid for gpu in decision.gpus],
-            "figures": decision.figures,
         }
+        if decision is None:
+            plan["sbatch"] = sbatch
+        else:
+            plan["admitted"] = decision.is_admitted
+            plan["reason"] = decision.reason
+            plan["gpus"] = None if decision.gpus is None else [gpu.uuid for gpu in decision.gpus]
+            plan["figures"] = decision.figures
         print(document.encode(msgspec.to_builtins(plan)))
     else:
         print(f"command  {' '.join(argv)}")
@@ -376,8 +374,35 @@ def tell_plan(home: Home, spec: RunSpec, request: "Request", *, as_json: bool) -
         print(f"python   {spec.python or '-'}")
         print(f"params   {'  '.join(f'{key}={value}' for key, value in spec.params.items()) or '-'}")
         print(f"timebox  {human.minutes(spec.limits.timebox_s)}, then {spec.limits.grace_s:g} s of grace")
-        print(f"gpus     {', '.join(f'{gpu.index} ({gpu.name})' for gpu in decision.gpus or ()) or '-'}")
         print(f"home     {home.path}")
-        print(f"start    {decision.reason or 'now'}")
-    if not decision.is_admitted:
+        if decision is None:
+            print(f"slurm    sbatch {shlex.join(sbatch)}")
+        else:
+            print(f"gpus     {', '.join(f'{gpu.index} ({gpu.name})' for gpu in decision.gpus or ()) or '-'}")
+            print(f"start    {decision.reason or 'now'}")
+    if decision is not None and not decision.is_admitted:
         raise click.exceptions.Exit(ExitCode.REFUSED)
+
+
+def _foreseen(home: Home, spec: RunSpec, request: "Request") -> "Decision":
+    """What the governor of this machine would say."""
+    from backprop import admission
+
+    application = admission.Application(
+        spec=spec,
+        session=1,
+        limits=request.limits,
+        folders=(str(home.path), spec.cwd),
+        gpu_probe=request.gpu_probe,
+    )
+    return admission.foresee(Line(home.line_path, provenance.host()), application)
+
+
+def _sbatch_options(home: Home, spec: RunSpec, request: "Request") -> list[str]:
+    from backprop.engines import slurm
+
+    def work() -> int:
+        raise RuntimeError("nothing is carried out in a dry run")
+
+    order = Order(home.rundir(spec.id), spec, request.limits.timebox_s, work)
+    return slurm.options(order, 1, os.environ)

@@ -60,11 +60,16 @@ def run_details(
     for session in run.sessions:
         told = f"{session.status.value}, {human.duration(session_elapsed_s(session, now))} of "
         told += human.minutes(session.timebox_s)
+        if session.job:
+            told += f", Slurm's job {session.job} on {session.host}"
         if session.resumed_from:
             told += f", from {session.resumed_from}"
         if session.reason and session.reason != run.reason:
             told += f": {session.reason}"
         rows.append((f"session {session.number}", told))
+    if run.waiter is not None and run.waiter.job:
+        since = human.age(run.waiter.since, now)
+        rows.append((f"session {run.waiter.session}", f"Slurm's job {run.waiter.job}, in its line for {since}"))
     for checkpoint in view.checkpoints:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
         lost = "" if os.path.lexists(checkpoint.path) else "  (gone)"

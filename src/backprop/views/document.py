@@ -51,6 +51,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, A
         else {"commit": spec.git.commit, "branch": spec.git.branch, "dirty": spec.git.dirty},
         "exit_code": last.exit_code if last else None,
         "host": last.host if last else spec.host,
+        "job": run.job,
         "pid": last.supervisor_pid if last else None,
         "run_dir": view.run_dir,
     }
@@ -66,6 +67,8 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
         "ended_at": session.ended_at,
         "elapsed_s": session_elapsed_s(session, now),
         "exit_code": session.exit_code,
+        "host": session.host,
+        "job": session.job,
         "resumed_from": session.resumed_from,
     }
 

@@ -185,7 +185,7 @@ function* tables(run) {
     yield el("h2", { text: "Sessions" });
     yield table(["", "ended as", "time", "why"], [...run.sessions].reverse().map((session) => [
       String(session.number), el("span", { class: `status is-${session.status}`, text: session.status }), format.duration(session.elapsed_s),
-      text([session.reason, session.resumed_from && `from ${base(session.resumed_from)}`].filter(Boolean).join("; ")),
+      text([session.reason, session.job && `Slurm's job ${session.job} on ${session.host}`, session.resumed_from && `from ${base(session.resumed_from)}`].filter(Boolean).join("; ")),
     ]), [true, false, true, false]);
   }
   if (run.checkpoints.length) {
