@@ -16,6 +16,7 @@ import pytest
 from backprop.doctor import home, scripts
 from backprop.doctor.findings import Check, examine, ok
 from backprop.records import Finding, Level
+from tests.cli.test_look import in_terminal
 from tests.conftest import BACKPROP, Runs, wait_for
 
 FAKES = Path(__file__).parents[1] / "fakes"
@@ -40,6 +41,13 @@ def programs(runs: Runs, **texts: str) -> str:
         (folder / name.replace("_", "-")).write_text(text)
         (folder / name.replace("_", "-")).chmod(0o755)
     return f"{folder}:{runs.environment['PATH']}"
+
+
+@pytest.mark.parametrize(("terminal", "has_colours"), [("xterm", True), ("dumb", False)])
+def test_colours_are_for_terminals_that_know_them(runs: Runs, terminal: str, has_colours: bool):
+    """A dumb one would show the codes."""
+    runs.environment["TERM"] = terminal
+    assert ("\x1b[" in in_terminal(runs, "doctor", columns=80)) == has_colours
 
 
 def test_a_sound_machine_has_no_problem(runs: Runs):

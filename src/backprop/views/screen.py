@@ -105,13 +105,13 @@ def aligned(rows: Sequence[tuple[str, str]], screen: Screen | None = None) -> st
     lines = []
     for label, text in rows:
         told = human.printable(text)
-        first, *others = (_wrapped(told, room) or [""]) if screen.is_terminal else [told]
+        first, *others = wrapped(told, room) if screen.is_terminal else [told]
         lines += [f"{label:<{width}}{GAP}{first}\n", *(f"{'':<{width}}{GAP}{other}\n" for other in others)]
     return "".join(lines)
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    """A path or a word that is too long stays whole, so that it can be copied."""
+def wrapped(text: str, width: int) -> list[str]:
+    """A line or more. A path or a word that is too long stays whole, so that it can be copied."""
     import textwrap
 
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
