@@ -36,6 +36,12 @@ def test_a_duration(seconds: float | None, text: str):
     assert human.duration(seconds) == text
 
 
+@pytest.mark.parametrize(("text", "found"), [("", ""), ("four", "four"), ("fives", "fiv…")])
+def test_a_shortened_text(text: str, found: str):
+    """At most so many characters, the last one saying that there were more."""
+    assert human.shortened(text, 4) == found
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(600, "10 min"), (30, "0.5 min"), (1, "0.0166667 min"), (31_536_000, "525600 min")]
 )

@@ -489,6 +489,15 @@ def test_the_twin_of_a_metric(name: str, names: list[str], found: str | None):
     assert query.twin(name, names) == found
 
 
+def test_the_metrics_to_look_at_first(index: Index):
+    """Each run's main one, before their twins on held-out data; nothing else, and none twice."""
+    for run_id, names in (("a", ["lr", "val_loss", "loss"]), ("b", ["loss"]), ("c", ["huber_loss"])):
+        index.put_run(made(run_id), 1)
+        say(index, run_id, {"step": 1, **dict.fromkeys(names, 1.0)})
+    views = [viewed(index, run_id) for run_id in "abc"]
+    assert query.leading_metrics(views) == ["loss", "huber_loss", "val_loss"]
+
+
 @pytest.mark.parametrize(("name", "is_quality"), [("loss", True), ("val/acc", True), ("loss_total", True), ("my metric", True), ("lr", False), ("epoch", False), ("grad_norm", False), ("total_steps", False), ("learning_rate", False)])  # fmt: skip
 def test_not_every_metric_has_a_best(name: str, is_quality: bool, index: Index):
     """A learning rate is neither better the smaller nor the greater it is."""

@@ -31,6 +31,7 @@ __all__ = [
     "is_best_superseded",
     "is_greater_better",
     "is_quality",
+    "leading_metrics",
     "main_metric",
     "metric_names",
     "notes",
@@ -230,6 +231,14 @@ def twin(name: str, names: Collection[str]) -> str | None:
     if _HELD_OUT.sub("", name) != name:
         return None
     return next((other for other in names if _HELD_OUT.sub("", other) == core != other), None)
+
+
+def leading_metrics(views: Sequence[RunView]) -> list[str]:
+    """The metrics to look at first: the main one of each run, then their twins on held-out data."""
+    names = metric_names(views)
+    mains = list(dict.fromkeys(main for view in views if (main := main_metric(view)) is not None))
+    twins = [held_out for main in mains if (held_out := twin(main, names)) is not None]
+    return list(dict.fromkeys([*mains, *twins]))
 
 
 def metric_names(views: Sequence[RunView]) -> list[str]:

@@ -1,5 +1,6 @@
 """What several commands need: the home, a run by the word the user typed, and a voice."""
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ from backprop.store.index import Index
 from backprop.store.rundir import Home
 
 if TYPE_CHECKING:
+    from backprop.config import Config
     from backprop.views.machine import Occupancy
 
 _NAMES_TOLD = 12
@@ -76,6 +78,14 @@ def working_folder() -> Path:
         raise UsageError("the current folder has been deleted; go to another one.") from error
     check_text(str(folder), "the current folder's name")
     return folder
+
+
+def settings_here(home: Home) -> "Config":
+    """The settings in force in the current folder, without any flags. Raises ConfigError or UsageError."""
+    from backprop import config
+
+    found = config.load(flags={}, environment=os.environ, start=working_folder(), user_file=home.user_config_path)
+    return found.config
 
 
 def check_text(text: str, what: str) -> None:

@@ -97,9 +97,7 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
         raise UsageError(f"none of these runs has a metric {unknown[0]!r}. {metrics_message(views)}")
     if asked:
         return list(dict.fromkeys(asked))
-    mains = list(dict.fromkeys(main for view in views if (main := query.main_metric(view)) is not None))
-    twins = [twin for main in mains if (twin := query.twin(main, names)) is not None]
-    return list(dict.fromkeys([*mains, *twins, *filter(query.is_quality, names), *names]))
+    return list(dict.fromkeys([*query.leading_metrics(views), *filter(query.is_quality, names), *names]))
 
 
 def _values_at(index: Index, view: RunView, names: list[str], step: int | None) -> dict[str, tuple[int, float] | None]:

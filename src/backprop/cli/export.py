@@ -10,7 +10,7 @@ import msgspec
 
 from backprop import exports, query
 from backprop.cli import completing
-from backprop.cli.common import find_run, is_valid, open_caught_up, say
+from backprop.cli.common import find_runs, is_valid, open_caught_up, say
 from backprop.errors import UsageError
 from backprop.exports.record import RunExport
 from backprop.query import Point
@@ -46,7 +46,7 @@ def export(*, runs: tuple[str, ...], target: tuple[str, str], force: bool) -> No
     kind, destination = target
     exporter = exports.exporter(kind)
     with open_caught_up(Home.from_environment()) as index:
-        views = list({view.run.spec.id: view for view in (find_run(index, word) for word in runs)}.values())
+        views = find_runs(index, runs)
         # rows on the screen show the progress themselves
         progress = _Progress(views, is_shown=destination != _STDOUT or not sys.stdout.isatty())
         exported = [_export_of(index, view, progress) for view in views]

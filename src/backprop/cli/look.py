@@ -20,6 +20,7 @@ from backprop.cli.common import (
     open_caught_up,
     read_occupancy,
     say,
+    settings_here,
     working_folder,
 )
 from backprop.errors import NoSuchRunError, UsageError
@@ -153,12 +154,10 @@ def status(*, run: str | None, as_json: bool) -> None:
                 print(text, end="")
             return
         going_on = query.runs(index, query.Wanted(statuses=tuple(s.value for s in Status if not s.is_final)))
-    from backprop import config
     from backprop.admission import read_machine
 
-    folder = working_folder()
-    settings = config.load(flags={}, environment=os.environ, start=folder, user_file=home.user_config_path).config
-    snapshot = read_machine([str(home.path), str(folder)], settings.gpu_probe)
+    settings = settings_here(home)
+    snapshot = read_machine([str(home.path), str(working_folder())], settings.gpu_probe)
     occupancy = read_occupancy(home)
     if as_json:
         told = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from backprop.cli import completing
-from backprop.cli.common import find_run, open_caught_up, say
+from backprop.cli.common import find_run, find_runs, open_caught_up, say
 from backprop.errors import BusyError, UsageError
 from backprop.records import Checkpoint, RunView
 from backprop.store.index import Index
@@ -75,7 +75,7 @@ def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
 
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        views = list({view.run.spec.id: view for view in (find_run(index, word) for word in runs)}.values())
+        views = find_runs(index, runs)
         for view in views:
             if not view.run.status.is_final:
                 raise BusyError(recovery.busy_message(view.run))

@@ -103,9 +103,7 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise UsageError(f"no such metric: {unknown[0]!r}. {metrics_message(views)}")
-    mains = list(dict.fromkeys(main for view in views if (main := query.main_metric(view)) is not None))
-    twins = [twin for main in mains if (twin := query.twin(main, names)) is not None]
-    return list(dict.fromkeys(wanted or [*mains, *twins] or names[:1]))
+    return list(dict.fromkeys(wanted or query.leading_metrics(views) or names[:1]))
 
 
 def _plot(

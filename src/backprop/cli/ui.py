@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backprop import __version__, config, orders, provenance
-from backprop.cli.common import is_valid, open_caught_up, read_occupancy, say, working_folder
+from backprop import __version__, orders, provenance
+from backprop.cli.common import is_valid, open_caught_up, read_occupancy, say, settings_here, working_folder
 from backprop.records import Run
 from backprop.store.rundir import Home
 
@@ -101,8 +101,7 @@ def _machine_reader(home: Home) -> "Callable[[], MachineReading]":
     from backprop.admission import read_machine
     from backprop.views.web.desk import MachineReading
 
-    folder = working_folder()
-    settings = config.load(flags={}, environment=os.environ, start=folder, user_file=home.user_config_path).config
+    folder, settings = working_folder(), settings_here(home)
 
     def read() -> MachineReading:
         return MachineReading(

@@ -8,7 +8,7 @@ import click
 
 from backprop import ending
 from backprop.cli import completing
-from backprop.cli.common import find_run, is_valid, json_option, open_caught_up, say
+from backprop.cli.common import find_runs, is_valid, json_option, open_caught_up, say
 from backprop.errors import ExitCode, NoSuchRunError
 from backprop.records import RunView, Status, StopReason
 from backprop.store import journal as journals
@@ -38,7 +38,7 @@ def wait(*, runs: tuple[str, ...], stalled_minutes: float | None, timeout_minute
     """Wait until runs have ended; the exit code is the worst of theirs. Ctrl-C leaves them alone."""
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        views = {view.run.spec.id: view for view in (find_run(index, word) for word in runs)}
+        views = {view.run.spec.id: view for view in find_runs(index, runs)}
         if sys.stderr.isatty():
             say(f"waiting for {', '.join(views)}; Ctrl-C leaves {'it' if len(views) == 1 else 'them'} alone")
         watch = _Watch(home, index, views, stalled_minutes)

@@ -6,9 +6,8 @@ import sys
 
 import click
 
-from backprop import config
 from backprop.cli import completing
-from backprop.cli.common import find_run, open_caught_up, working_folder
+from backprop.cli.common import find_run, open_caught_up, settings_here
 from backprop.errors import ExitCode, UsageError
 from backprop.store.rundir import Home
 
@@ -23,9 +22,7 @@ def watch(*, run: str | None) -> None:
     home = Home.from_environment()
     with open_caught_up(home) as index:
         run_id = None if run is None else find_run(index, run).run.spec.id
-    settings = config.load(
-        flags={}, environment=os.environ, start=working_folder(), user_file=home.user_config_path
-    ).config
+    settings = settings_here(home)
     from backprop.live import Feed
     from backprop.views.watch.app import WatchApp
 

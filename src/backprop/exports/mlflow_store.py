@@ -18,6 +18,7 @@ from backprop.errors import UsageError
 from backprop.exports.record import RunExport, param_text
 from backprop.extras import missing
 from backprop.records import Status
+from backprop.views.human import shortened
 
 _RUN_TAG = "backprop.run"
 _EXPERIMENT = "Backprop"
@@ -139,10 +140,10 @@ def _log_facts(client: Any, made: str, run: RunExport, names: "_Names") -> None:
     from mlflow.entities import Param, RunTag
 
     params = [
-        Param(names.allowed("param", name), _cut(param_text(value), _PARAM_LENGTH))
+        Param(names.allowed("param", name), shortened(param_text(value), _PARAM_LENGTH))
         for name, value in run.view.params.items()
     ]
-    tags = [RunTag(name, _cut(value, _TAG_LENGTH)) for name, value in {**_tags(run), **names.tags()}.items()]
+    tags = [RunTag(name, shortened(value, _TAG_LENGTH)) for name, value in {**_tags(run), **names.tags()}.items()]
     for begin in range(0, len(params), _BATCH_PAIRS):
         client.log_batch(made, params=params[begin : begin + _BATCH_PAIRS])
     for begin in range(0, len(tags), _BATCH_PAIRS):
@@ -204,10 +205,6 @@ class _Names:
         """What those were that are called otherwise now."""
         changed = {found: name for (_, name), found in self._allowed.items() if found != name}
         return {f"backprop.name.{found}"[:_NAME_LENGTH]: name for found, name in changed.items()}
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _ms(unix_s: float) -> int:

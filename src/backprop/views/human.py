@@ -50,6 +50,11 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
+def shortened(text: str, length: int) -> str:
+    """The text in at most so many characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def printable(text: str) -> str:
     """The text on one line, with what a terminal would obey shown as it is written in Python."""
     if text.isprintable():

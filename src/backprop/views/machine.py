@@ -5,12 +5,11 @@ from datetime import datetime, timezone
 
 from backprop.records import Gpu, Limits, Record, RunView, Snapshot, Ticket
 from backprop.views import human
+from backprop.views.bars import BLOCKS, PLAIN_BLOCKS, bar
 from backprop.views.screen import aligned, stdout_screen
 from backprop.views.tables import runs_table
 
 _BAR_WIDTH = 20
-_BLOCKS = ("█", "░")
-_PLAIN_BLOCKS = ("#", ".")  # for a terminal that knows no others
 
 
 class Occupancy(Record, frozen=True):
@@ -100,7 +99,4 @@ def _free(free: int | None, total: int | None) -> str:
 
 
 def _bar(share: float | None) -> str:
-    """How full something is; empty when that is not known."""
-    full, empty = _BLOCKS if stdout_screen().has_blocks else _PLAIN_BLOCKS
-    filled = round(min(1.0, max(0.0, share or 0.0)) * _BAR_WIDTH)
-    return full * filled + empty * (_BAR_WIDTH - filled)
+    return "".join(bar(share, _BAR_WIDTH, BLOCKS if stdout_screen().has_blocks else PLAIN_BLOCKS))

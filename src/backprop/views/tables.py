@@ -12,6 +12,7 @@ from typing import NamedTuple
 from backprop import query
 from backprop.records import MetricSummary, RunView
 from backprop.views import human, params
+from backprop.views.bars import LINES, PLAIN_LINES, bar
 from backprop.views.document import session_elapsed_s
 from backprop.views.grid import Cell, Column, grid
 from backprop.views.screen import CYAN, DIM, RED, Screen, stdout_screen
@@ -23,8 +24,6 @@ Values = Callable[[RunView, str, int], Sequence[float]]
 
 _SPARKLINE_WIDTHS = ((160, 20), (100, 12), (0, 8))  # in terminals at least so wide
 _BAR_WIDTH = 6
-_BARS = ("━", "─")
-_PLAIN_BARS = ("=", ".")
 _PARAM_COLUMNS = 4  # as many as are likely to be looked at
 _PARAM_WIDTH = 8
 _TITLE_WIDTH = 14
@@ -104,9 +103,8 @@ def _bar(view: RunView, now: datetime, screen: Screen) -> Cell:
     last = view.run.last_session
     if last is None or last.status.is_final:
         return Cell("")
-    full, empty = _BARS if screen.has_blocks else _PLAIN_BARS
-    count = min(_BAR_WIDTH, int(session_elapsed_s(last, now) / last.timebox_s * _BAR_WIDTH))
-    return Cell(full * count + empty * (_BAR_WIDTH - count), CYAN)
+    characters = LINES if screen.has_blocks else PLAIN_LINES
+    return Cell("".join(bar(session_elapsed_s(last, now) / last.timebox_s, _BAR_WIDTH, characters)), CYAN)
 
 
 def _step(view: RunView) -> Cell:
@@ -119,7 +117,7 @@ def _title(rows: Sequence[_Row]) -> str:
     """The metric's name if it is the same in all runs."""
     found = {row.metric for row in rows if row.metric is not None}
     name = found.pop() if len(found) == 1 else "LOSS"
-    return name if len(name) <= _TITLE_WIDTH else name[: _TITLE_WIDTH - 1] + "…"
+    return human.shortened(name, _TITLE_WIDTH)
 
 
 def _last(summary: MetricSummary | None) -> Cell:

@@ -19,6 +19,7 @@ from backprop.live import Log, Picture, Row, Shown
 from backprop.query import Axis
 from backprop.records import Gpu, RunView, Snapshot, Status, Ticket
 from backprop.views import human
+from backprop.views.bars import bar
 from backprop.views.details import run_details
 from backprop.views.document import session_elapsed_s
 from backprop.views.screen import Screen
@@ -32,6 +33,7 @@ STATUS_STYLES = {
     status: Style.combine(Style.parse(SGR_STYLE_MAP[int(code)]) for code in codes.split(";"))
     for status, codes in STYLES.items()
 }
+_BAR = ("━", "━")  # colours tell them apart
 _BAR_WIDTH = 5
 _GAUGE_WIDTH = 8
 _HIGH, _FULL = 0.75, 0.9  # from here on a gauge is yellow, red
@@ -111,7 +113,7 @@ def _time(row: Row, look: Look) -> Text:
     elapsed_s = session_elapsed_s(session, look.now)
     text = Text(f"{human.duration(elapsed_s)}/{human.minutes(session.timebox_s)}")
     if not session.status.is_final:
-        text = Text.assemble(bar(elapsed_s / session.timebox_s, _BAR_WIDTH, "cyan"), " ", text)
+        text = Text.assemble(_bar(elapsed_s / session.timebox_s, _BAR_WIDTH, "cyan"), " ", text)
     return text
 
 
@@ -147,10 +149,9 @@ def trend(values: Sequence[float], width: int) -> str:
     return sparkline([values[(place + 1) * len(values) // count - 1] for place in range(count)])
 
 
-def bar(share: float | None, width: int, style: str) -> Text:
-    """How full something is; empty when that is not known."""
-    filled = round(min(1.0, max(0.0, share or 0.0)) * width)
-    return Text.assemble(("━" * filled, style), ("━" * (width - filled), "dim"))
+def _bar(share: float | None, width: int, style: str) -> Text:
+    full, empty = bar(share, width, _BAR)
+    return Text.assemble((full, style), (empty, "dim"))
 
 
 # -- the machine
@@ -173,7 +174,7 @@ def _gauge(label: str, share: float | None, told: str, *, is_alarming: bool = Tr
     style = "cyan"
     if share is not None and is_alarming:
         style = "red" if share >= _FULL else "yellow" if share >= _HIGH else "green"
-    return Text.assemble((label, "bold"), " ", bar(share, _GAUGE_WIDTH, style), f" {told}")
+    return Text.assemble((label, "bold"), " ", _bar(share, _GAUGE_WIDTH, style), f" {told}")
 
 
 def _used(free: int | None, total: int | None) -> float | None:

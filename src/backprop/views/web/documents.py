@@ -16,6 +16,7 @@ from backprop.protocol import json_safe
 from backprop.records import RunView, Status, Ticket
 from backprop.store.index import Index
 from backprop.views.document import IsValid, machine_document, run_document, session_elapsed_s, ticket_document
+from backprop.views.human import shortened
 from backprop.views.tables import short_command
 from backprop.views.web import files
 from backprop.views.web.desk import Desk, MachineReading
@@ -37,19 +38,19 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
     best = None if metric is None or summary is None else query.best(metric, summary)
     return {
         "id": spec.id,
-        "name": _cut(spec.name, _MAX_CELL),
+        "name": _cell(spec.name),
         "status": run.status,
-        "reason": _cut(run.reason, _MAX_CELL),
+        "reason": _cell(run.reason),
         "created_at": spec.created_at,
         "elapsed_s": None if last_session is None else session_elapsed_s(last_session, now),
         "timebox_s": spec.limits.timebox_s if last_session is None else last_session.timebox_s,
         "last_step": view.last_step,
         "total_steps": view.total_steps,
-        "metric": _cut(metric, _MAX_CELL),
+        "metric": _cell(metric),
         "last": None if summary is None else json_safe(summary.last),
         "best": None if best is None else best[0],
         "spark": [] if metric is None else query.sparkline_values(index, view, metric, SPARK_POINTS),
-        "command": _cut(short_command(view), _MAX_CELL),
+        "command": shortened(short_command(view), _MAX_CELL),
         "is_going_on": not run.status.is_final,
         "can_resume": can_resume(run.status),
         "sessions": len(run.sessions),
@@ -68,16 +69,16 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
     document["sessions"] = document["sessions"][-_MAX_ITEMS:]
     return {
         **_bounded(document),
-        "command_text": _cut(shlex.join(run.spec.command), _MAX_TEXT),
+        "command_text": shortened(shlex.join(run.spec.command), _MAX_TEXT),
         "total_steps": view.total_steps,
-        "metric": _cut(query.main_metric(view), _MAX_CELL),
-        "summaries": {_cut(name, _MAX_CELL): _summary(name, view) for name in list(view.summaries)[:_MAX_KEYS]},
+        "metric": _cell(query.main_metric(view)),
+        "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in list(view.summaries)[:_MAX_KEYS]},
         "notes": [
-            {"kind": _cut(kind, _MAX_CELL), "text": _cut(text, _MAX_TEXT)}
+            {"kind": shortened(kind, _MAX_CELL), "text": shortened(text, _MAX_TEXT)}
             for kind, text in query.notes(index, view, _MAX_NOTES)
         ],
         "has_patch": files.has_patch(view),
-        "waits_for": _cut(run.reason, _MAX_TEXT) if run.status is Status.QUEUED else None,
+        "waits_for": shortened(run.reason or "", _MAX_TEXT) or None if run.status is Status.QUEUED else None,
         "is_going_on": not run.status.is_final,
         "can_resume": can_resume(run.status),
         "session_count": len(run.sessions),
@@ -144,20 +145,20 @@ def _tickets(tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
     return [ticket_document(ticket) for ticket in tickets]
 
 
-def _cut(text: str | None, length: int) -> str | None:
-    if text is None or len(text) <= length:
-        return text
-    return f"{text[:length]}…"
+def _cell(text: str | None) -> str | None:
+    return None if text is None else shortened(text, _MAX_CELL)
 
 
 def _bounded(value: Any, depth: int = 0) -> Any:
     """The value without what is too long or too deep to be looked at."""
     if isinstance(value, str):
-        return value if type(value) is not str else _cut(value, _MAX_TEXT)
+        return value if type(value) is not str else shortened(value, _MAX_TEXT)
     if isinstance(value, Mapping):
         if depth > _MAX_DEPTH:
             return "…"
-        return {_cut(str(key), _MAX_CELL): _bounded(item, depth + 1) for key, item in list(value.items())[:_MAX_KEYS]}
+        return {
+            shortened(str(key), _MAX_CELL): _bounded(item, depth + 1) for key, item in list(value.items())[:_MAX_KEYS]
+        }
     if isinstance(value, (list, tuple)):
         return ["…"] if depth > _MAX_DEPTH else [_bounded(item, depth + 1) for item in value[:_MAX_KEYS]]
     return value
