@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from docs.screenshots import page, terminal
+from docs.screenshots import page, terminal, watch
 from docs.screenshots.demonstration import Demonstration
 
 IMAGES = Path(__file__).parents[1] / "images"
 VIEWS: dict[str, Callable[[Demonstration, Path], None]] = {
     "ui": page.take,
     "terminal": terminal.take,
+    "watch": watch.take,
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 BACKPROP = Path(sys.executable).with_name("backprop")
 _SOURCE = Path(__file__).parents[2]
 _FOLDER = Path("/tmp/digits")  # it is in the pictures
-_LIVE_EPOCHS = 100_000  # far more than there is time for
+_LIVE_EPOCHS = 20_000  # far more than there is time for
 _LIVE_S = 5.0  # until there is something to see of those that train
 
 
@@ -56,6 +56,11 @@ class Demonstration:
             check=False,
         )
         return done.stdout
+
+    def run_id(self, name: str) -> str:
+        """Of the run of that name."""
+        run_id: str = json.loads(self.call("status", name, "--json"))["id"]
+        return run_id
 
     def start(self, *words: object) -> "subprocess.Popen[str]":
         """A `backprop` command that goes on; its stdout can be read."""

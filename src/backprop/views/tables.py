@@ -22,7 +22,7 @@ from backprop.views.statuses import STYLES, SYMBOLS
 # of a run and a metric, about so many values: see query.sparkline_values
 Values = Callable[[RunView, str, int], Sequence[float]]
 
-_SPARKLINE_WIDTHS = ((160, 20), (100, 12), (0, 8))  # in terminals at least so wide
+_SPARKLINE_WIDTHS = ((160, 20), (120, 12), (0, 8))  # in terminals at least so wide
 _BAR_WIDTH = 6
 _PARAM_COLUMNS = 4  # as many as are likely to be looked at
 _PARAM_WIDTH = 8

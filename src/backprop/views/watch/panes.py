@@ -16,6 +16,7 @@ from backprop.views.watch import chart, texts
 
 _SCROLLBAR_AND_PADDING = 3
 _CURVE_EVERY_S = 3.0  # drawing takes about as long as everything else in a second
+_DOTS = r"[\u2801-\u28ff]+"  # braille, of which a curve is made
 _NO_METRICS = "metrics appear here: print them as JSON lines, or let a framework's hook do it"
 
 
@@ -108,7 +109,9 @@ class CurvePane(Static):
         ):
             self._drawn, self._drawn_at = (what, points), time.monotonic()
             picture = _NO_METRICS if curve is None else chart.chart(curve, width, height, is_log=is_log)
-            self.update(Text(picture, style="cyan", no_wrap=curve is not None), layout=False)
+            drawn = Text(picture, no_wrap=curve is not None)
+            drawn.highlight_regex(_DOTS, "cyan")  # its axes are no curve
+            self.update(drawn, layout=False)
 
 
 class TextPane(VerticalScroll):

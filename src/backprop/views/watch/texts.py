@@ -140,7 +140,7 @@ _COLUMNS = (
     Column("TREND", 8, 72, "left", lambda row, look: Text(trend(row.trend, look.width), style="cyan")),
     Column("COMMAND", 16, 120, "left", lambda row, _: _plain(short_command(row.view), "dim")),
 )
-_MAY_GROW_BY = {"NAME": 14, "TREND": 12, "COMMAND": 80}
+_MAY_GROW_BY = {"NAME": 14, "STEP": 4, "TREND": 12, "COMMAND": 80}
 
 
 def trend(values: Sequence[float], width: int) -> str:

@@ -3,6 +3,8 @@
 import { el } from "./dom.js";
 import * as format from "./format.js";
 
+const SAME_DISK = 0.001; // of its size
+
 /** Draw what /api/machine says into `root`. `linkTo(run)` gives the address of a run's page. */
 export function drawMachine(root, document_, linkTo) {
   const { machine, limits, slots, queue } = document_;
@@ -34,15 +36,16 @@ function* gauges(machine, limits, slots) {
   }
 }
 
-/** Folders on the same file system are one disk. */
+/** Folders on the same file system are one disk: of one size, and as free but for what was written between two looks. */
 function disks({ disk_free_bytes: free, disk_total_bytes: total }) {
-  const found = new Map();
+  const found = [];
   for (const folder of Object.keys(free ?? {})) {
-    const key = `${total?.[folder]} ${free[folder]}`;
-    if (!found.has(key)) found.set(key, { free: free[folder], total: total?.[folder] ?? null, folders: [] });
-    found.get(key).folders.push(format.visible(folder, 200));
+    const size = total?.[folder] ?? null;
+    let disk = found.find((other) => other.total === size && Math.abs(other.free - free[folder]) <= SAME_DISK * size);
+    if (disk === undefined) found.push(disk = { free: free[folder], total: size, folders: [] });
+    disk.folders.push(format.visible(folder, 200));
   }
-  return found.values();
+  return found;
 }
 
 /** What is used of something, with a line where too little is left for a start. */
