@@ -68,6 +68,11 @@ def _take(browser: webdriver.Chrome, address: str, size: tuple[int, int], scheme
         "const done = arguments[0]; setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 1500);"
     )
     browser.execute_async_script(settle)  # the first events have come
+    painted = (
+        "const canvas = document.querySelector('main:not([hidden]) .plot canvas');"
+        " return canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean);"
+    )
+    WebDriverWait(browser, _PATIENCE_S).until(lambda _: browser.execute_script(painted))
     browser.save_screenshot(str(path))
 
 
