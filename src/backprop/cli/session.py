@@ -405,4 +405,4 @@ def _sbatch_options(home: Home, spec: RunSpec, request: "Request") -> list[str]:
         raise RuntimeError("nothing is carried out in a dry run")
 
     order = Order(home.rundir(spec.id), spec, request.limits.timebox_s, work)
-    return slurm.options(order, 1, os.environ)
+    return slurm.options(order, 1)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from backprop import query
-from backprop.records import MetricSummary, RunView
+from backprop.records import MetricSummary, Run, RunView
 from backprop.views import human
 from backprop.views.document import IsValid, elapsed_s, session_elapsed_s
 from backprop.views.screen import GAP, Screen, aligned, cells, cut, filled, stdout_screen
@@ -57,6 +57,16 @@ def run_details(
         rows.append(("", f"and more: only the first {len(view.summaries):,} names are kept"))
     if view.note_count:
         rows.append(("notes", str(view.note_count)))
+    rows += _sessions(run, now)
+    rows += _checkpoints(view, is_valid)
+    if last is not None and not run.status.is_final:
+        rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}"))
+    rows += [("notified", line) for line in notified]
+    rows.append(("record", view.run_dir))
+    return aligned(rows, screen)
+
+
+def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
     for session in run.sessions:
         told = f"{session.status.value}, {human.duration(session_elapsed_s(session, now))} of "
         told += human.minutes(session.timebox_s)
@@ -66,21 +76,19 @@ def run_details(
             told += f", from {session.resumed_from}"
         if session.reason and session.reason != run.reason:
             told += f": {session.reason}"
-        rows.append((f"session {session.number}", told))
+        yield f"session {session.number}", told
     if run.waiter is not None and run.waiter.job:
         since = human.age(run.waiter.since, now)
-        rows.append((f"session {run.waiter.session}", f"Slurm's job {run.waiter.job}, in its line for {since}"))
+        yield f"session {run.waiter.session}", f"Slurm's job {run.waiter.job}, in its line for {since}"
+
+
+def _checkpoints(view: RunView, is_valid: IsValid) -> Iterator[tuple[str, str]]:
     for checkpoint in view.checkpoints:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
         lost = "" if os.path.lexists(checkpoint.path) else "  (gone)"
         broken = lost or ("" if is_valid(checkpoint) else "  (not whole)")
         kind = "emergency" if checkpoint.is_emergency else "checkpoint"
-        rows.append((kind, f"{checkpoint.path}  {step}{human.size(checkpoint.measure.size_bytes)}{broken}"))
-    if last is not None and not run.status.is_final:
-        rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}"))
-    rows += [("notified", line) for line in notified]
-    rows.append(("record", view.run_dir))
-    return aligned(rows, screen)
+        yield kind, f"{checkpoint.path}  {step}{human.size(checkpoint.measure.size_bytes)}{broken}"
 
 
 def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], screen: Screen) -> Iterator[str]:
