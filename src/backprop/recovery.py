@@ -22,6 +22,7 @@ from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.index import Index, open_index
 from backprop.store.journal import Journal, Refused, SessionEnded, SessionStarted, TrainerLaunched
+from backprop.store.plain import NotAFileError
 from backprop.store.rundir import LOCK_PATIENCE_S, RUN_ID, Home, RunDir
 
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
@@ -76,6 +77,9 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
         journal = Journal(rundir.journal_path)
     except FileNotFoundError:
         home.mark_settled(rundir.run_id)  # removed meanwhile, or somebody else's folder
+        return False
+    except NotAFileError as error:
+        say(f"{rundir.path} is left out: {error}")
         return False
     except (OSError, msgspec.DecodeError) as error:
         say(f"{rundir.path} is left out: its run.json cannot be read ({error}).")

@@ -9,7 +9,9 @@ import struct
 import subprocess
 import termios
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -386,3 +388,45 @@ def in_terminal(runs: Runs, *words: str, columns: int) -> str:
     os.close(master)
     assert running.wait(20) == 0
     return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("name", ["run.json", "journal.jsonl"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_run_whose_record_is_no_file_is_left_out(three: Runs, name: str, make: Callable[[Path], None]):
+    """Nobody waits for a FIFO: the others are shown, and it is said which one is not."""
+    path = three.rundir("b") / name
+    path.unlink()
+    make(path)
+    done = three.call("reindex")
+    assert done.returncode == 0
+    assert f"{three.rundir('b')} is left out: {path} is not a file" in done.stderr
+    assert listed(three) == ["c", "a"]
+    assert three.call("stop", "b").returncode == 3
+
+
+def test_a_request_to_a_run_whose_journal_is_no_file_is_refused(runs: Runs):
+    """Without a word of Python's."""
+    runs.script("print(1, flush=True); time.sleep(60)")
+    runs.start("run", "train.py", "--run-id", "a")
+    wait_for(lambda: runs.output("a"))
+    assert runs.document("a")["status"] == "running"
+    path = runs.rundir("a") / "journal.jsonl"
+    path.rename(path.with_name("elsewhere"))
+    os.mkfifo(path)
+    done = runs.call("stop", "a")
+    assert done.returncode == 2
+    assert f"backprop: {path} is not a file" in done.stderr
+    path.unlink()
+    path.with_name("elsewhere").rename(path)
+    assert runs.call("stop", "a", "--now").returncode == 0
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
+def test_logs_shows_files_of_the_run_only(three: Runs, make: Callable[[Path], None]):
+    """A FIFO hangs nobody, and a link shows nothing from elsewhere."""
+    path = three.rundir("a") / "session-1.err"
+    path.unlink()
+    make(path)
+    done = three.call("logs", "a", "--stderr")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{path} is not a file" in done.stderr

@@ -27,6 +27,7 @@ from backprop.errors import NoSuchRunError, UsageError
 from backprop.query import SORT_KEYS
 from backprop.records import Run, RunView, Status
 from backprop.store.index import Index
+from backprop.store.plain import open_plain
 from backprop.store.rundir import Home, RunDir
 
 _FOLLOW_POLL_S = 0.1
@@ -259,7 +260,7 @@ def _number_to_show(run: Run, wanted: int | None) -> int:
 
 def _copy(path: Path, is_growing: Callable[[], bool]) -> None:
     """Print a file, and what is added to it while it grows."""
-    with path.open("rb", buffering=0) as file:
+    with os.fdopen(open_plain(path), "rb", buffering=0) as file:
         while True:
             was_growing = is_growing()
             while data := file.read(_COPY_BYTES):

@@ -31,6 +31,7 @@ from backprop.records import (
     StopReason,
     Waiter,
 )
+from backprop.store.plain import open_plain, read_plain
 from backprop.timeline import Growth
 
 
@@ -240,7 +241,7 @@ _encode = msgspec.json.Encoder().encode
 def read(path: Path) -> tuple[list[Entry], int]:
     """All entries, and how many bytes they are. Raises OSError, but not when there is no journal yet."""
     try:
-        return parse(path.read_bytes())
+        return parse(read_plain(path))
     except FileNotFoundError:
         return [], 0
 
@@ -264,7 +265,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         """Open for appending. Raises OSError."""
-        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = open_plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         self._asked_path = path.with_name("asked")
         self._unwritten: list[tuple[bytes, bool]] = []
         self._read_to = 0
@@ -303,7 +304,7 @@ class Journal:
             return
         for name in names:
             path = self._asked_path / name
-            entries, _ = parse(path.read_bytes() + b"\n")
+            entries, _ = parse(read_plain(path) + b"\n")
             if not self.append(*entries):
                 return  # a full disk: it lies there until there is room
             path.unlink()

@@ -31,6 +31,7 @@ from backprop import network
 from backprop.errors import ConfigError, UsageError
 from backprop.protocol import json_safe
 from backprop.records import RunSpec, Source
+from backprop.store.plain import read_plain
 
 RUNS_FOLDER = "runs"
 LAST = "last"  # the word by which commands name the newest run
@@ -116,7 +117,7 @@ class RunDir:
 
     def read_spec(self) -> RunSpec:
         """What was asked. Raises OSError or msgspec.DecodeError when run.json is missing or broken."""
-        return msgspec.json.decode(self.spec_path.read_bytes(), type=RunSpec)
+        return msgspec.json.decode(read_plain(self.spec_path), type=RunSpec)
 
     def remove(self) -> None:
         """Delete the record. It vanishes from sight in one rename, however long the deleting takes."""
