@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sqlite3
 import subprocess
 import sys
@@ -619,3 +620,16 @@ def test_a_run_keeps_so_many_metrics_and_no_more(run1: Index):
     assert curve(run1, "loss") == [(0.0, "1.0"), (1.0, "1.0"), (2.0, "1.0")]
     assert curve(run1, "m0") == [(0.0, "1.0")]
     assert curve(run1, "m11999") == []
+
+
+def test_an_index_is_its_owners_alone(tmp_path: Path):
+    """Whatever others may do in the folder: the file, and those that SQLite puts beside it."""
+    tmp_path.chmod(0o755)
+    before = os.umask(0o022)
+    try:
+        index = Index(tmp_path / "index.db", 5)
+    finally:
+        os.umask(before)
+    files = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    index.close()
+    assert files == {"index.db": 0o600, "index.db-wal": 0o600, "index.db-shm": 0o600}

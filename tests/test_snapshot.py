@@ -306,3 +306,12 @@ def test_no_old_entry_makes_it_fail(tmp_path_factory: pytest.TempPathFactory, en
     runs = snapshot.read_old(path)
     assert [run.id for run in runs] == [run_id for run_id, entry in entries.items() if isinstance(entry, dict)]
     assert all(run.status.is_final for run in runs)
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path):
+    """A home that others may look into tells them nothing; where the file was open to them, it is no more."""
+    path = tmp_path / "experiments.json"
+    path.write_text("{}")
+    path.chmod(0o644)
+    snapshot.replace_file(path, b"{}")
+    assert path.stat().st_mode & 0o777 == 0o600

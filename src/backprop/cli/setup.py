@@ -69,7 +69,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if force:
-            replace_file(path, text.encode())
+            replace_file(path, text.encode(), mode=0o666)
         else:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)

@@ -6,6 +6,7 @@ else has moved it (compare and swap). So each line counts exactly once, whoever 
 
 import heapq
 import math
+import os
 import sqlite3
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -52,6 +53,10 @@ class Index:
         busy_timeout_s: how long a statement waits for another process's transaction.
         """
         self.path = path
+        # of the owner alone, and so are the files beside it, which SQLite gives the same mode. Never one that is there:
+        # to close a file takes the locks of this process's other connections to it
+        with suppress(OSError):  # what is wrong is SQLite's to say
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         self._db = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
         self._db.create_function("casefold", 1, str.casefold, deterministic=True)  # SQLite's lower() knows ASCII only
         try:

@@ -71,11 +71,15 @@ def is_sound(path: Path) -> bool:
     return _read(path) is not None
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Give a file new content in one step: readers see the old or the new, never a half. Raises OSError."""
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Give a file new content in one step: readers see the old or the new, never a half. Raises OSError.
+
+    mode: its permissions, but for those that the umask takes.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_bytes(data)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:
+            file.write(data)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
