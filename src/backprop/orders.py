@@ -30,6 +30,7 @@ PAUSE_S = 10.0  # the same for a pause, and for its end
 _START_S = 120.0  # an orphan that is saving gets its grace before the next session starts
 _POLL_S = 0.05
 _LOOK_S = 0.25
+_ON_PAUSES = (PauseAsked, GoOnAsked, Paused)
 # nothing in the folder of the run is taken for a module of ours, and its trainer's environment stays as it is
 _PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from backprop.__main__ import main; main()"
 
@@ -60,6 +61,7 @@ class Standing(NamedTuple):
     run: Run
     pausers: tuple[Pauser, ...]  # everybody who holds it in place; nobody when it is not paused
     is_being_stopped: bool
+    is_asked_to_pause: bool = False  # by a user whom its supervisor has not heard yet
 
     @property
     def has_ended(self) -> bool:
@@ -87,10 +89,13 @@ def look(home: Home, spec: RunSpec) -> Standing:
         session = run.last_session.number
     told = [entry for entry in entries if isinstance(entry, (Paused, Continued)) and entry.session == session]
     last = told[-1] if told else None
+    asked = [entry for entry in entries if isinstance(entry, _ON_PAUSES) and entry.session == session]
+    users = [entry for entry in asked if not isinstance(entry, Paused) or Pauser.USER in entry.by]
     return Standing(
         run=run,
         pausers=last.by if isinstance(last, Paused) else (),
         is_being_stopped=any(isinstance(entry, StopAsked) and entry.session == session for entry in entries),
+        is_asked_to_pause=bool(users) and isinstance(users[-1], PauseAsked),
     )
 
 
@@ -149,11 +154,12 @@ def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
 def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume") -> None:
     """Ask a run that a user paused to go on. Does not wait for it. What the governor paused stays so until it is cool.
 
-    Raises BusyError when no user has paused it: the message says who has, and what helps.
+    One that is about to be paused will be, and goes on at once. Raises BusyError when no user has paused it: the
+    message says who has, and what helps.
     """
     now = look(home, run.spec)
     answering, run_id = _going_on(now.run), run.spec.id
-    if now.is_paused_by_user:
+    if now.is_paused_by_user or now.is_asked_to_pause:
         _append(home, run.spec, GoOnAsked(at=_now(), session=answering.session, detail=_detail(by)))
     elif Pauser.CTRL_Z in now.pausers:
         raise BusyError(f"run {run_id} is suspended by Ctrl-Z in its terminal: type fg there.")

@@ -1,6 +1,7 @@
 """`backprop pause`, and `backprop resume` of what it paused, on real processes."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -10,6 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from backprop import orders
+from backprop.errors import BusyError
+from backprop.store import journal as journals
+from backprop.store.rundir import Home
 from tests.cli.test_governor import HAS_CHILDREN, Machine, counts
 from tests.conftest import Runs, wait_for
 
@@ -244,3 +249,20 @@ def test_what_is_being_stopped_cannot_be_paused(runs: Runs):
     assert "run r is being stopped" in done.stderr
     ok(runs, "stop", "r", "--now")
     process.wait(30)
+
+
+def test_a_pause_that_nobody_has_heard_yet_can_be_taken_back(runs: Runs):
+    """Two clicks on the page, one after the other: the run goes on, and the second is no mistake."""
+    process = started(runs)
+    os.kill(process.pid, signal.SIGSTOP)  # it hears nothing
+    home = Home(runs.home)
+    run = journals.fold(home.rundir("r").read_spec(), journals.read(home.rundir("r").journal_path)[0])
+    orders.ask_pause(home, run)
+    orders.ask_to_go_on(home, run)
+    assert [entry["event"] for entry in runs.journal("r")][-2:] == ["pause_asked", "go_on_asked"]
+    with pytest.raises(BusyError, match="is being run right now"):
+        orders.ask_to_go_on(home, run)
+    os.kill(process.pid, signal.SIGCONT)
+    wait_for(lambda: entries(runs, "continued"))
+    grows(runs)
+    ok(runs, "stop", "r", "--now")
