@@ -286,6 +286,8 @@ def _notify_problem(notification: Notification) -> str | None:
         return "The command is empty"
     if webhook is not None and not _is_address(webhook):
         return "The webhook is not an http or https address"
+    if webhook is not None and _names_a_user(webhook):
+        return "The webhook has a user or a password before its host, which is not sent: take an address without"
     unknown = [status.value for status in notification.on if status not in NOTIFIABLE]
     return f"Invalid enum value {unknown[0]!r} in on" if unknown else None
 
@@ -299,6 +301,12 @@ def _is_address(text: str) -> bool:
     except ValueError:  # a port that is no number, brackets that do not match
         return False
     return is_http and text.isascii() and text.isprintable() and " " not in text
+
+
+def _names_a_user(address: str) -> bool:
+    from urllib.parse import urlsplit
+
+    return "@" in urlsplit(address).netloc
 
 
 def find_user_file(path: Path) -> Path | None:

@@ -317,6 +317,8 @@ def test_without_notifications_nothing_is_written(runs: Runs):
         ([{"webhook": "https://"}], "not an http or https address"),
         ([{"webhook": "https://host:99999/S3CRET"}], "not an http or https address"),
         ([{"webhook": "https://host/\nS3CRET"}], "not an http or https address"),
+        ([{"webhook": "https://ada:S3CRET@host/x"}], "has a user or a password before its host"),
+        ([{"webhook": "https://S3CRET@host"}], "has a user or a password before its host"),
         ([{"desktop": True, "on": ["finished"]}], "Invalid enum value 'finished' - at `notify[0].on[0]`"),
         ([{"desktop": True, "on": ["running"]}], "Invalid enum value 'running' in on"),
         ([{"desktop": True, "only": ["failed"]}], "unknown field `only` - at `notify[0]`"),
