@@ -101,3 +101,35 @@ def test_a_picture_has_it_as_text(hostile: Runs):
         element.text or "" for element in ET.parse(hostile.work / "p.svg").iter("{http://www.w3.org/2000/svg}text")
     ]
     assert any("</script>" in text for text in texts)
+
+
+def test_what_we_say_of_it_is_one_line_that_nobody_obeys(runs: Runs):
+    """A path that a script reported is in our own lines on stderr, and so is a path that a user typed."""
+    path = "c\x1b]0;pwned\x07\nbackprop: all is well\u202e.bin"
+    runs.environment["EVIL"] = json.dumps(path)
+    runs.script(
+        """
+        path = json.loads(os.environ["EVIL"])
+        open(path, "w").write("x")
+        print(json.dumps({"event": "checkpoint_saved", "path": path, "step": 1}))
+        """
+    )
+    assert runs.call("run", "train.py", "--run-id", "a").returncode == 0
+    resumed = runs.call("resume", "a")
+    assert "resuming from" in resumed.stderr
+    refused = runs.call("resume", "a", "-r", f"{path}.gone")
+    assert refused.returncode == 2
+    for told in (resumed.stderr, refused.stderr):
+        assert "pwned" in told
+        assert told.replace("\n", "").isprintable()
+        assert not [line for line in told.splitlines() if line.startswith("backprop: all is well")]
+
+
+@pytest.mark.parametrize(
+    "words", [["compare", "a", "b", "--csv"], ["export", "a", "--to", "csv", "-"], ["list", "--json"]]
+)
+def test_data_on_a_terminal_is_text(hostile: Runs, words: list[str]):
+    """A pipe gets it as it is."""
+    assert in_terminal(hostile, *words, columns=100).replace("\n", "").isprintable()
+    assert json.dumps(EVIL)[1:-1] in hostile.call("list", "--json").stdout
+    assert "\u202e" in hostile.call("compare", "a", "b", "--csv").stdout

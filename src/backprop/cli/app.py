@@ -107,11 +107,16 @@ def _complete() -> NoReturn:
 
 
 def _tell(message: str) -> None:
-    print(f"backprop: {message}", file=sys.stderr)
+    from backprop.cli.common import say
+
+    say(message)
     if os.environ.get("BACKPROP_VERBOSE"):
         import traceback
 
-        traceback.print_exc()
+        from backprop.views import human
+
+        for line in traceback.format_exc().splitlines():
+            print(human.printable(line), file=sys.stderr)
 
 
 def _usage_message(error: click.ClickException) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from backprop.errors import UsageError
 from backprop.records import RunView
 from backprop.store.index import Index
 from backprop.store.rundir import Home
+from backprop.views import human
 
 if TYPE_CHECKING:
     from backprop.config import Config
@@ -26,8 +27,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 
 
 def say(message: str) -> None:
-    """One line to the user, on stderr: stdout carries only what was asked for."""
-    print(f"backprop: {message}", file=sys.stderr, flush=True)
+    """One line to the user, on stderr: stdout carries only what was asked for.
+
+    A path or a name in it can neither command the terminal nor begin a line of its own.
+    """
+    print(f"backprop: {human.printable(message)}", file=sys.stderr, flush=True)
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Data of somebody else to stdout: as it is to a file or a pipe, and as text that a terminal does not obey."""
+    if sys.stdout.isatty():
+        lines = (human.printable(line.removesuffix("\n")) + "\n" for line in lines)
+    sys.stdout.writelines(lines)
 
 
 find_run = lookup.find_run

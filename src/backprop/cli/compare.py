@@ -7,7 +7,7 @@ import click
 
 from backprop import query
 from backprop.cli import completing
-from backprop.cli.common import find_runs, json_option, metrics_message, open_caught_up, say
+from backprop.cli.common import find_runs, json_option, metrics_message, open_caught_up, say, write_lines
 from backprop.codediff import Code, Difference, difference
 from backprop.errors import UsageError
 from backprop.records import RunView
@@ -75,7 +75,7 @@ def compare(
         from backprop.views.compare_data import comparison_rows
         from backprop.views.csv_text import csv_lines
 
-        sys.stdout.writelines(csv_lines(comparison_rows(comparison)))
+        write_lines(csv_lines(comparison_rows(comparison)))
     elif found is not None:
         _print_patch(found)
     else:

@@ -11,6 +11,9 @@ import msgspec
 from backprop import exports, query
 from backprop.cli import completing
 from backprop.cli.common import find_runs, is_valid, open_caught_up, say
+
+
+from backprop.cli.common import find_run, is_valid, open_caught_up, say, write_lines
 from backprop.errors import UsageError
 from backprop.exports.record import RunExport
 from backprop.query import Point
@@ -52,7 +55,7 @@ def export(*, runs: tuple[str, ...], target: tuple[str, str], force: bool) -> No
         exported = [_export_of(index, view, progress) for view in views]
         try:
             if destination == _STDOUT and hasattr(exporter, "lines"):
-                sys.stdout.writelines(exporter.lines(exported))
+                write_lines(exporter.lines(exported))
                 return
             told = exporter.write(exported, destination, replace=force)
         except BrokenPipeError:

@@ -186,7 +186,7 @@ class WaitingLine:
 
     def show(self, text: str) -> None:
         if self._is_terminal:
-            line = f"backprop: {text}"[: shutil.get_terminal_size().columns - 1]
+            line = f"backprop: {human.printable(text)}"[: shutil.get_terminal_size().columns - 1]
             print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
             self._is_open = True
             return

@@ -1,5 +1,6 @@
 """A run as JSON: the contract of `--json`. Instants are UTC in ISO 8601, durations seconds, sizes bytes."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -8,6 +9,9 @@ import msgspec
 
 from backprop.protocol import json_safe
 from backprop.records import Checkpoint, RunView, Session, Snapshot, Ticket
+
+# DEL, the C1 controls, line ends of Unicode, and marks that turn the order of a line round (Unicode, UAX #9)
+_OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 IsValid = Callable[[Checkpoint], bool]
 
@@ -105,5 +109,8 @@ def ticket_document(ticket: Ticket) -> dict[str, Any]:
 
 
 def encode(document: Any) -> str:
-    """JSON text, indented for people who look."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    """JSON text, indented for people who look; what a terminal would obey is escaped, as JSON's own rules allow."""
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
