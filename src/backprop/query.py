@@ -5,7 +5,7 @@ and store/search.py for how a filter becomes a statement.
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from backprop.errors import UsageError
@@ -34,6 +34,7 @@ __all__ = [
     "leading_metrics",
     "main_metric",
     "metric_names",
+    "near_name",
     "notes",
     "parse_filter",
     "parse_search",
@@ -42,6 +43,7 @@ __all__ = [
     "runs",
     "sparkline_values",
     "twin",
+    "unknown_name",
     "usually_descends",
 ]
 
@@ -61,6 +63,7 @@ _HELD_OUT = re.compile(
     r"^(val|valid|validation|eval|evaluation|dev|test)[_/.-]|[_/.-](val|valid|validation|eval|dev|test)$"
 )
 _WIDER = 16
+_NAME_LENGTH = 100
 _CONDITION = re.compile(r"(?P<name>[^\s=!<>~]+)(?P<operator>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _SIGNS = frozenset("=<>~")
 _ITEM = re.compile(r"""\s+|(?P<quoted>(?:[^\s"']|"[^"]*"|'[^']*')+)|(?P<stray>.)""", re.DOTALL)
@@ -108,6 +111,31 @@ def runs(index: Index, wanted: Wanted = Wanted()) -> list[RunView]:  # noqa: B00
 def count(index: Index, wanted: Wanted = Wanted()) -> int:  # noqa: B008
     """How many runs are wanted, whatever the limit."""
     return int(index.rows(*search.count_statement(wanted, is_greater_better))[0][0])
+
+
+def unknown_name(index: Index, names: Iterable[str]) -> str | None:
+    """What is wrong with the first of these names, as filters take them, that no run has; None: nothing.
+
+    Passes through the names of all runs: for when nothing was found.
+    """
+    for word in names:
+        if word in search.KEYS:
+            continue
+        kind, name = search.kind_and_name(word)
+        known = [row[0] for row in index.rows(*search.names(kind))]
+        if name not in known:
+            what = {"param": "parameter", "metric": "metric", "best": "metric"}.get(kind, "parameter or metric")
+            near = near_name(name, known if kind else [*search.KEYS, *known])
+            return f"no run has a {what} {name!r}" + (f"; did you mean {near}?" if near else ".")
+    return None
+
+
+def near_name(name: str, known: Iterable[str]) -> str | None:
+    """Which of the known names may have been meant."""
+    import difflib
+
+    short = [other for other in known if len(other) <= _NAME_LENGTH]  # the time it takes grows with the square
+    return next(iter(difflib.get_close_matches(name[:_NAME_LENGTH], short, n=1)), None)
 
 
 def usually_descends(sort: str) -> bool:

@@ -84,8 +84,29 @@ def test_list_shows_the_metric_that_was_asked_for(runs: Runs):
     assert re.search(r" 2\.5 +1\.25 ", row)
     assert "0.35" in runs.call("list", "--metric", "acc").stdout
     assert "0.35" in runs.call("list", "--sort", "acc").stdout
-    assert "There are: acc, train_loss" in runs.call("list", "--metric", "ac").stderr
-    assert "There are: acc, train_loss" in runs.call("list", "--sort", "ac").stderr
+    assert "Did you mean acc? There are: acc, train_loss" in runs.call("list", "--sort", "ac").stderr
+    for words in (["list"], ["list", "--json"]):
+        done = runs.call(*words, "--metric", "ac")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "no run has a metric 'ac'; did you mean acc? There are: acc, train_loss" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ("stauts=failed", "no run has a parameter or metric 'stauts'; did you mean status?"),
+        ("los>1", "no run has a parameter or metric 'los'; did you mean loss?"),
+        ("best.los>1", "no run has a metric 'los'; did you mean loss?"),
+        ("param.loss>1", "no run has a parameter 'loss'."),
+        ("loss>9", "no such runs."),
+        ("status=timeboxed step>9", "no such runs."),
+    ],
+)
+def test_a_filter_that_nothing_can_pass_is_told_as_a_typo(three: Runs, condition: str, told: str):
+    """A misspelt name looks like a metric that no run has."""
+    done = three.call("list", "--filter", condition)
+    assert done.returncode == 0
+    assert done.stderr.rstrip().endswith(told)
 
 
 def test_a_pipe_gets_every_word_and_no_drawings(three: Runs):

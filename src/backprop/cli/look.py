@@ -86,6 +86,8 @@ def list_runs(
     with open_caught_up(Home.from_environment()) as index:
         views = query.runs(index, asked)
         total = query.count(index, asked)
+        _check_metric(index, views, metric)
+        mistake = None if views else query.unknown_name(index, [condition.name for condition in asked.conditions])
         if as_json:
             from backprop.views import document
 
@@ -96,10 +98,19 @@ def list_runs(
             shown = metric or _sorted_metric(views, key)
             print(tables.runs_table(views, now, metric=shown, values=partial(query.sparkline_values, index)), end="")
     if not views and not as_json:
-        say("no such runs." if statuses or filters else "no runs yet; start one: backprop run train.py")
+        nothing = "no such runs." if statuses or filters else "no runs yet; start one: backprop run train.py"
+        say(f"no such runs: {mistake}" if mistake else nothing)
     _say_what_nobody_has(views, key, metric)
     if len(views) < total:
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")
+
+
+def _check_metric(index: Index, views: Sequence[RunView], metric: str | None) -> None:
+    """Raise UsageError for a metric that no run has, where there are runs."""
+    if metric is None or not views or any(metric in view.summaries for view in views):
+        return
+    if (problem := query.unknown_name(index, [f"metric.{metric}"])) is not None:
+        raise UsageError(f"{problem} {metrics_message(views)}")
 
 
 def _sorted_metric(views: Sequence[RunView], key: str) -> str | None:
@@ -123,7 +134,9 @@ def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None)
     name = _sorted_name(key)
     # whoever has what is sorted by comes first
     if key not in SORT_KEYS and name not in views[0].summaries and name not in views[0].params:
-        say(f"no run has a metric or parameter {name!r} to sort by: newest first. {known}")
+        near = query.near_name(name, [*SORT_KEYS, *query.metric_names(views), *views[0].params])
+        meant = f" Did you mean {near}?" if near else ""
+        say(f"no run has a metric or parameter {name!r} to sort by: newest first.{meant} {known}")
 
 
 @click.command()

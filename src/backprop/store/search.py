@@ -20,6 +20,7 @@ SORT_KEYS = tuple(_SORT_COLUMNS)
 
 _TEXTS = {"id": "lower(id)", "name": "casefold(coalesce(runs.name, ''))", "status": "status", "command": "words"}
 _NUMBERS = {"step": "coalesce(runs.last_step, counted_step)", "elapsed": "elapsed_s", "age": "? - created_at"}
+KEYS = (*_TEXTS, *_NUMBERS)  # of a filter; what else it names is a parameter or a metric
 _SQL_OPERATORS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _ORDERING = frozenset({"<", "<=", ">", ">="})
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -94,7 +95,7 @@ def usually_descends(sort: str, is_greater_better: IsGreaterBetter) -> bool:
     """Whether a key sorts greatest first unless told otherwise."""
     if sort in _SORT_COLUMNS:
         return _SORT_COLUMNS[sort][1]
-    kind, name = _kind(sort)
+    kind, name = kind_and_name(sort)
     return kind != "param" and is_greater_better(name)
 
 
@@ -106,6 +107,8 @@ def _order(wanted: Wanted, is_greater_better: IsGreaterBetter) -> tuple[str, str
     if wanted.sort in _SORT_COLUMNS:
         return "", f"{_SORT_COLUMNS[wanted.sort][0]} {way} NULLS LAST, ", []
     kind, name = _kind(_storable(wanted.sort))
+
+    kind, name = kind_and_name(wanted.sort)
     column = _extreme(name, is_greater_better) if kind == "best" else "last"
     # a metric and a parameter of the same name: the metric is what changes
     return (
@@ -138,7 +141,7 @@ def _term(condition: Condition, is_greater_better: IsGreaterBetter) -> Statement
         column = _NUMBERS[condition.name]
         now = [datetime.now(timezone.utc).timestamp()] if "?" in column else []
         return f"{column} {_SQL_OPERATORS[condition.operator]} ?", [*now, _seconds_or_number(condition)]
-    kind, name = _kind(condition.name)
+    kind, name = kind_and_name(condition.name)
     name = _storable(name)
     param, param_values = _param_term(condition)
     metric, metric_values = _metric_term(condition, _extreme(name, is_greater_better) if kind == "best" else "last")
@@ -155,7 +158,14 @@ def _term(condition: Condition, is_greater_better: IsGreaterBetter) -> Statement
     )
 
 
-def _kind(name: str) -> tuple[str, str]:
+def names(kind: str) -> Statement:
+    """A SELECT of the names that any run has: of its parameters ("param"), metrics ("metric", "best"), or both ("")."""
+    tables = {"param": ["params"], "metric": ["metrics"], "best": ["metrics"]}.get(kind, ["params", "metrics"])
+    return " UNION ".join(f"SELECT name FROM {table}" for table in tables), []  # noqa: S608
+
+
+def kind_and_name(name: str) -> tuple[str, str]:
+    """What a filter or --sort names, in two: ("param", "lr") for param.lr, and ("", "lr") for lr."""
     kind, dot, rest = name.partition(".")
     return (kind, rest) if dot and rest and kind in {"param", "metric", "best"} else ("", name)
 
