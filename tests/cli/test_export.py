@@ -207,6 +207,8 @@ def test_a_missing_library_is_said_in_one_line(two: Runs):
         (["nobody", "--to", "csv", "-"], "nobody"),
         (["a", "--to", "csv", "no/such/folder/x.csv"], "no/such/folder"),
         (["a", "--to", "csv", "train.py"], "train.py"),
+        (["a", "--to", "csv", "x.txt"], "x.txt ends in .txt, not in .csv: name a file that ends in .csv, or a folder"),
+        (["a", "--to", "parquet", "x.csv"], "x.csv ends in .csv, not in .parquet"),
         (["a", "--to", "jsonl", "."], "folder"),
     ],
 )
@@ -216,6 +218,16 @@ def test_a_mistake_is_said_in_one_line(two: Runs, words: list[str], told: str):
     assert done.returncode in {2, 3}
     assert told in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert not (two.work / words[-1]).is_dir() or words[-1] == "."
+
+
+def test_a_folder_may_have_a_dot_in_its_name(two: Runs):
+    """Where the name ends in a slash, or the folder is there."""
+    for _ in range(2):
+        done = two.call("export", "a", "--to", "csv", "v1.2/", "--force")
+        assert done.returncode == 0, done.stderr
+    assert two.call("export", "a", "--to", "csv", "v1.2", "--force").returncode == 0
+    assert (two.work / "v1.2" / "points.csv").exists()
 
 
 def test_a_run_that_says_nothing_can_be_exported(runs: Runs):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from backprop.exports import tables
-from backprop.exports.files import all_drafted, drafted, folder
+from backprop.exports.files import all_drafted, drafted, folder, is_file
 from backprop.exports.record import RunExport
 from backprop.views.csv_text import Cell, csv_lines
 
@@ -14,7 +14,7 @@ from backprop.views.csv_text import Cell, csv_lines
 def write(runs: Sequence[RunExport], destination: str, *, replace: bool) -> str:
     """Write one file when the name ends in .csv, else a folder of them."""
     path = Path(destination)
-    if path.suffix.lower() == ".csv":
+    if is_file(destination, ".csv"):
         with drafted(path, replace=replace) as draft:
             _write(draft, lines(runs))
         return str(path)

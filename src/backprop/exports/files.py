@@ -40,6 +40,22 @@ def check_free(*paths: Path, replace: bool) -> None:
             raise UsageError(f"{path} exists already; to replace it: --force")
 
 
+def is_file(destination: str, suffix: str) -> bool:
+    """Whether the name is that of a file of this kind, and not of a folder.
+
+    Raises UsageError for another kind of file: nobody means a folder called points.txt.
+    """
+    path = Path(destination)
+    if path.suffix.lower() == suffix:
+        return True
+    if path.suffix and not destination.endswith("/") and not path.is_dir():
+        raise UsageError(
+            f"{destination} ends in {path.suffix}, not in {suffix}: name a file that ends in {suffix}, or a folder, "
+            f"which ends in a slash where it is not there yet ({destination}/)."
+        )
+    return False
+
+
 def folder(destination: str) -> Path:
     """The folder, made where it is not there. Raises OSError."""
     path = Path(destination)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from backprop.exports import tables
-from backprop.exports.files import all_drafted, drafted, folder
+from backprop.exports.files import all_drafted, drafted, folder, is_file
 from backprop.exports.record import RunExport
 from backprop.extras import missing
 
@@ -15,9 +15,9 @@ _GROUP_ROWS = 1 << 16  # in memory at a time: some 10 MB
 
 def write(runs: Sequence[RunExport], destination: str, *, replace: bool) -> str:
     """Write one file when the name ends in .parquet, else a folder of them."""
+    path, is_one = Path(destination), is_file(destination, ".parquet")
     _pyarrow()  # before anything is made
-    path = Path(destination)
-    if path.suffix.lower() == ".parquet":
+    if is_one:
         with drafted(path, replace=replace) as draft:
             _write(tables.POINTS, runs, draft)
         return str(path)
