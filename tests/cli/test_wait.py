@@ -7,6 +7,7 @@ import signal
 import subprocess
 
 import psutil
+import pytest
 
 from tests.conftest import Runs, wait_for
 
@@ -138,3 +139,10 @@ def test_an_unknown_run_is_an_error(runs: Runs):
     (runs.work / "go").touch()
     start_held(runs, "a")
     assert runs.call("wait", "a", "nothing").returncode == 3
+
+
+@pytest.mark.parametrize("words", [["--timeout", "5m"], ["--stalled", "x"], ["--timeout", "0"], ["--timeout", "nan"]])
+def test_what_is_no_number_of_minutes_is_told_what_would_be(runs: Runs, words: list[str]):
+    done = runs.call("wait", "a", *words)
+    assert done.returncode == 2
+    assert f"{words[1]!r} is not allowed: minutes, such as 5 or 0.5." in done.stderr

@@ -35,6 +35,7 @@ _COMMANDS = {
 }
 
 
+_WORD_LENGTH = 20  # nobody means a command by more
 COMPLETE_VARIABLE = "_BACKPROP_COMPLETE"  # in the environment when a shell asks what may follow
 _ARGUMENTS_HINT = " The script's own arguments go after '--': backprop run train.py -- --lr 0.1"
 
@@ -55,6 +56,16 @@ class LazyGroup(click.Group):
         module, name = _COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"backprop.cli.{module}"), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not ctx.resilient_parsing:
+            import difflib
+
+            if near := difflib.get_close_matches(args[0][:_WORD_LENGTH], _COMMANDS, n=1):
+                ctx.fail(f"No such command {args[0]!r}: did you mean {near[0]}?")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -121,6 +132,7 @@ def _tell(message: str) -> None:
 
 def _usage_message(error: click.ClickException) -> str:
     message = " ".join(error.format_message().split())
+    message = message.replace("is not a valid integer range", "is not a whole number")
     if isinstance(error, click.NoSuchOption):
         near = f" Did you mean {error.possibilities[0]}?" if error.possibilities else ""
         message = f"No such option: {error.option_name}.{near}"

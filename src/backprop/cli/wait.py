@@ -1,8 +1,10 @@
 """The command that waits for others: its exit code is the worst of theirs."""
 
+import math
 import sys
 import time
 from datetime import datetime, timezone
+from typing import Any
 
 import click
 
@@ -20,7 +22,21 @@ _LOOK_EVERY_S = 1.0
 _SHARE = 0.1  # of a core, at most, is spent on looking, however many runs there are
 _UNWATCHED_S = 10.0  # a longer gap between two looks (Ctrl-Z, a machine asleep) says nothing of a run's steps
 
-_minutes = click.FloatRange(min=0, min_open=True)
+
+class _Minutes(click.FloatRange):
+    """More than none; what is no number is told what would be."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            minutes = super().convert(value, param, ctx)
+        except click.BadParameter:
+            minutes = math.nan  # as wrong as any other
+        if not math.isfinite(minutes):
+            self.fail(f"{value!r} is not allowed: minutes, such as 5 or 0.5.", param, ctx)
+        return minutes
+
+
+_minutes = _Minutes(min=0, min_open=True)
 
 
 @click.command()
