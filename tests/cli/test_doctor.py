@@ -83,6 +83,7 @@ def test_broken_settings_are_a_problem(runs: Runs):
     (runs.work / "backprop.toml").write_text("maxParalel = 2\n")
     (finding,) = found(runs, "settings")
     assert "backprop.toml: unknown key 'maxParalel': did you mean 'maxParallel'" in finding["text"]
+    assert found(runs, "python") == []  # told once: what hangs on the settings says nothing
 
 
 def test_a_misspelt_variable_is_noted(runs: Runs):

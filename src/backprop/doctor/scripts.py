@@ -117,7 +117,11 @@ def _notifications(settings: config.Config) -> Iterator[Finding]:
 def script_python(folder: str) -> Iterator[Finding]:
     """The Python that a script here would run on, whether hooks get in, and its frameworks."""
     try:
-        python = find_python(settings_of(folder).config.python, Path(folder), os.environ)
+        settings = settings_of(folder).config
+    except BackpropError:  # a finding of its own: see `configuration`
+        return
+    try:
+        python = find_python(settings.python, Path(folder), os.environ)
     except BackpropError as error:
         yield problem("python", str(error), "Set --python, or activate the environment you train in.")
         return
@@ -184,7 +188,10 @@ def sight(folder: str) -> Iterator[Finding]:
     """Whether the frameworks see the GPUs that are there. Imports each; takes seconds."""
     if not (cards := read_gpus("auto").gpus):
         return
-    python = find_python(settings_of(folder).config.python, Path(folder), os.environ)
+    try:
+        python = find_python(settings_of(folder).config.python, Path(folder), os.environ)
+    except BackpropError:  # a finding of the checks that ask for it
+        return
     for name in ask(python).packages.keys() & _LOOKS.keys():
         yield _seen(name, python, len(cards))
 
