@@ -1,7 +1,7 @@
 """Recognise handwritten digits with a small neural network in NumPy; stops, saves and resumes exactly.
 
 Runs alone (`python digits.py`) and under Backprop (`backprop run digits.py`), which it talks to in the plainest
-way: JSON lines on stdout, two environment variables and a file. Data: scikit-learn's digits, 1,797 images of 8x8
+way: JSON lines on stdout, three environment variables and a file. Data: scikit-learn's digits, 1,797 images of 8x8
 pixels, which ship in the package.
 """
 
@@ -114,7 +114,9 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
-    parser.add_argument("--out", type=Path, default=Path("digits-checkpoints"))
+    # a folder for each run, or the next one would save over this one's checkpoints
+    out = Path("digits-checkpoints", os.environ.get("BACKPROP_RUN_ID", ""))
+    parser.add_argument("--out", type=Path, default=out)
     args = parser.parse_args()
 
     digits = load_digits()

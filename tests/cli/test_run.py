@@ -432,3 +432,22 @@ def test_windows_is_told_of_wsl2():
     assert done.returncode == 1
     assert "WSL2" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("word", "meant"), [("stauts", "status"), ("lits", "list"), ("resum", "resume")])
+def test_a_misspelt_command_is_recognised(runs: Runs, word: str, meant: str):
+    done = runs.call(word)
+    assert (done.returncode, done.stderr) == (2, f"backprop: no such command '{word}': did you mean {meant}?\n")
+
+
+def test_what_is_no_whole_number_is_told_in_words(runs: Runs):
+    """Not in those of a programmer."""
+    assert "'x' is not a whole number" in runs.call("list", "--limit", "x").stderr
+
+
+def test_runs_of_the_example_leave_one_anothers_checkpoints_alone(runs: Runs):
+    """Each saves into a folder of its own."""
+    example = Path(__file__).parents[2] / "examples" / "digits.py"
+    for run_id in ("a", "b"):
+        assert runs.call("run", example, "--run-id", run_id, "--", "--epochs", "1").returncode == 0
+    assert {path.parent.name for path in (runs.work / "digits-checkpoints").rglob("*.npz")} == {"a", "b"}

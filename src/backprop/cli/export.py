@@ -10,10 +10,7 @@ import msgspec
 
 from backprop import exports, query
 from backprop.cli import completing
-from backprop.cli.common import find_runs, is_valid, open_caught_up, say
-
-
-from backprop.cli.common import find_run, is_valid, open_caught_up, say, write_lines
+from backprop.cli.common import find_runs, is_valid, open_caught_up, say, write_lines
 from backprop.errors import UsageError
 from backprop.exports.record import RunExport
 from backprop.query import Point

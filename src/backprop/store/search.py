@@ -106,9 +106,7 @@ def _order(wanted: Wanted, is_greater_better: IsGreaterBetter) -> tuple[str, str
     way = "DESC" if is_descending else "ASC"
     if wanted.sort in _SORT_COLUMNS:
         return "", f"{_SORT_COLUMNS[wanted.sort][0]} {way} NULLS LAST, ", []
-    kind, name = _kind(_storable(wanted.sort))
-
-    kind, name = kind_and_name(wanted.sort)
+    kind, name = kind_and_name(_storable(wanted.sort))
     column = _extreme(name, is_greater_better) if kind == "best" else "last"
     # a metric and a parameter of the same name: the metric is what changes
     return (
