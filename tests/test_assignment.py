@@ -5,9 +5,18 @@ from datetime import datetime, timezone
 import msgspec
 import pytest
 
-from backprop.assignment import remaining
+from backprop.assignment import remaining, unwanted
 from backprop.records import Limits, RunSpec, Status, StopReason
-from backprop.store.journal import Entry, SessionEnded, SessionStarted, StopAsked, Submitted, fold
+from backprop.store.journal import (
+    Entry,
+    NotContinued,
+    Refused,
+    SessionEnded,
+    SessionStarted,
+    StopAsked,
+    Submitted,
+    fold,
+)
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
@@ -93,3 +102,40 @@ def test_the_first_to_ask_for_a_stop_counts():
     asked = StopAsked(at=AT, session=1, by=StopReason.USER, detail="")
     entries = [SUBMITTED, asked, *sessions(PREEMPTED)]
     assert remaining(fold(SPEC, entries), entries) is None
+
+
+REFUSED = Refused(at=AT, reason="not enough RAM", figures={})
+AGAIN = msgspec.structs.replace(SUBMITTED, session=2, is_again=True)
+
+
+def stop(session: int) -> StopAsked:
+    return StopAsked(at=AT, session=session, by=StopReason.USER, detail="`backprop stop` by ada")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [SUBMITTED, REFUSED],
+        [SUBMITTED, *sessions(PREEMPTED), AGAIN, REFUSED],
+        [SUBMITTED, *sessions(PREEMPTED), NotContinued(at=AT, reason="not put back into line")],
+        [SUBMITTED, stop(1)],
+        [SUBMITTED, *sessions(PREEMPTED), stop(1)],
+        [SUBMITTED, *sessions(LOST), stop(1)],
+        [SUBMITTED, *sessions(LOST), AGAIN, stop(2)],
+        [msgspec.structs.replace(SUBMITTED, sessions=3), *sessions(TIMEBOXED), stop(2)],
+    ],
+)
+def test_what_was_refused_or_is_not_wanted(told: list[Entry]):
+    """Where the governor, or the user, said no, nothing is left: neither of the last session nor of the coming one."""
+    assert remaining(fold(SPEC, told), told) is None
+    resumed = [*told, msgspec.structs.replace(SUBMITTED, session=1 + len(fold(SPEC, told).sessions))]
+    assert remaining(fold(SPEC, resumed), resumed) is not None  # that was said of an earlier request
+    assert unwanted(fold(SPEC, resumed), resumed) is None
+
+
+def test_a_job_that_was_refused_its_turn_by_a_signal_may_line_up_again():
+    """What it writes when it puts itself back counts more than the refusal before it."""
+    told = [SUBMITTED, REFUSED, msgspec.structs.replace(AGAIN, session=1)]
+    found = remaining(fold(SPEC, told), told)
+    assert found is not None
+    assert found.is_first

@@ -1,5 +1,6 @@
 """journal.jsonl: appending, reading, locking, and the run that follows from it."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -609,3 +610,56 @@ def test_what_is_skipped_is_no_news(journal: Journal):
     assert journal.read_new() == []
     journal.append(EVERY_ENTRY[3])
     assert journal.read_new() == EVERY_ENTRY[3:4]
+
+
+def test_a_request_waits_for_room_on_the_disk(path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    """On a full disk it is neither lost nor heard, and it is written once when there is room."""
+    asked = StopAsked(at=AT, session=1, by=StopReason.USER, detail="stop")
+    journal.append(EVERY_ENTRY[0])
+    journal.ask(asked)
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("backprop.store.journal.os.write", full)
+        assert journal.append(EVERY_ENTRY[1]) is False
+        for _ in range(3):
+            assert journal.read_new() in ([], EVERY_ENTRY[:1])
+        assert len(list(path.with_name("asked").iterdir())) == 1
+    assert journal.read_new() == [EVERY_ENTRY[1], asked]
+    assert journal.read_new() == []
+    assert list(path.with_name("asked").iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["read_bytes", "unlink"])
+def test_a_file_system_that_fails_for_a_moment(
+    path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, broken: str
+):
+    """A request that cannot be read, or taken away, does no harm to whoever listens, and is heard once."""
+    asked = StopAsked(at=AT, session=1, by=StopReason.USER, detail="stop")
+    journal.ask(asked)
+
+    def stale(*_: object, **__: object) -> bytes:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"pathlib.Path.{broken}", stale)
+        heard = [*journal.read_new(), *journal.read_new()]
+    assert [*heard, *journal.read_new()] == [asked]
+    assert list(path.with_name("asked").iterdir()) == []
+
+
+def test_what_nobody_heard_is_forgotten(path: Path, journal: Journal):
+    """The next session, which has the same number, is asked nothing."""
+    journal.ask(StopAsked(at=AT, session=1, by=StopReason.USER, detail="stop"))
+    journal.forget_requests()
+    assert journal.read_new() == []
+    assert list(path.with_name("asked").iterdir()) == []
+
+
+def test_a_run_that_waits_inside_its_job_keeps_it():
+    """In admission, and before a retry: whoever looks must know which job to ask of."""
+    assert fold(SPEC, [submitted(1), queued(1)]).job == "7_1"
+    assert fold(SPEC, [submitted(1), started(1, job="7_1"), ended(1, Status.FAILED), queued(2)]).job == "7_1"
+    assert fold(SPEC, [started(1), ended(1, Status.FAILED), queued(2)]).job is None

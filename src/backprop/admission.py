@@ -57,6 +57,7 @@ class NoTurn(Record, frozen=True):
 
     reason: str
     exit_code: ExitCode = ExitCode.REFUSED
+    is_broken_off: bool = False  # by a signal: whoever sent it may let it ask again
     figures: Mapping[str, Any] = {}
 
 
@@ -264,7 +265,7 @@ class Admission:
             if number is signal.SIGINT:
                 return NoTurn(reason="Ctrl-C while it waited", exit_code=ExitCode.INTERRUPTED)
             if number is not signal.SIGTSTP:
-                return NoTurn(reason=f"its process got {number.name} while it waited")
+                return NoTurn(reason=f"its process got {number.name} while it waited", is_broken_off=True)
             self._suspend()
         for entry in self._journal.read_new():
             is_ours = isinstance(entry, StopAsked) and entry.session == self._application.session

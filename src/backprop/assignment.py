@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backprop.records import Record, Run, Session, Status, StopReason
-from backprop.store.journal import Entry, StopAsked, Submitted
+from backprop.store.journal import Entry, NotContinued, Refused, StopAsked, Submitted
 
 _WORTH_A_SESSION_S = 1.0  # less of a timebox is no use to anybody
 
@@ -21,20 +21,53 @@ def remaining(run: Run, entries: Sequence[Entry]) -> Assignment | None:
     """What is left to do; None when nothing is, or when somebody wants no more of it. Pure.
 
     A session that was broken off by Slurm or by the death of its node is gone on with in the rest of its timebox. One
-    that the user, the governor or the trainer itself ended is the last.
+    that the user, the governor or the trainer itself ended is the last. Nor does one begin that was refused.
     """
-    submitted = next((e for e in reversed(entries) if isinstance(e, Submitted) and not e.is_again), None)
-    if submitted is None:
+    submitted, since = _newest(entries)
+    if submitted is None or _is_given_up(since) or unwanted(run, entries) is not None:
         return None
     done = [session for session in run.sessions if session.number >= submitted.session]
     turns = sum(session.status is Status.TIMEBOXED for session in done)
     spent_s = _spent_s(done)
-    if done and not _goes_on(done[-1], entries):
+    if done and not _goes_on(done[-1], since):
         return None
     left_s = submitted.limits.timebox_s - spent_s
     if turns >= submitted.sessions or left_s < _WORTH_A_SESSION_S:
         return None
     return Assignment(submitted=submitted, timebox_s=left_s, turn=turns + 1, is_first=not done)
+
+
+def unwanted(run: Run, entries: Sequence[Entry]) -> StopAsked | None:
+    """The user's word that the last session of a submission, or the one that was to come, shall be followed by none."""
+    last = max((session.number for session in run.sessions), default=0)
+    return next(
+        (
+            entry
+            for entry in _newest(entries)[1]
+            if isinstance(entry, StopAsked) and entry.by is StopReason.USER and entry.session in {last, last + 1}
+        ),
+        None,
+    )
+
+
+def newest_job(entries: Sequence[Entry]) -> str | None:
+    """The Slurm job that has the run, or had it last."""
+    return next((entry.job for entry in reversed(entries) if isinstance(entry, Submitted)), None)
+
+
+def _newest(entries: Sequence[Entry]) -> tuple[Submitted | None, Sequence[Entry]]:
+    """The newest submission, and all that was told since."""
+    for place in reversed(range(len(entries))):
+        entry = entries[place]
+        if isinstance(entry, Submitted) and not entry.is_again:
+            return entry, entries[place + 1 :]
+    return None, ()
+
+
+def _is_given_up(since: Sequence[Entry]) -> bool:
+    """It was refused, or not continued, and has not lined up again."""
+    told = (entry for entry in reversed(since) if isinstance(entry, (Submitted, Refused, NotContinued)))
+    return isinstance(next(told, None), (Refused, NotContinued))
 
 
 def _goes_on(last: Session, entries: Sequence[Entry]) -> bool:

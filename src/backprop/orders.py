@@ -55,6 +55,17 @@ def who_answers(run: Run) -> Answering | None:
     return Answering(session.number, session.supervisor_pid, session.host, session.grace_s)
 
 
+def who_can_be_stopped(home: Home, run: Run) -> Answering | None:
+    """As `who_answers`; and whoever is about to stand in Slurm's line for another session."""
+    answering = who_answers(run)
+    if answering is not None or run.spec.slurm is None:
+        return answering
+    last = run.last_session
+    if last is None or not recovery.is_about_to_go_on(home.rundir(run.spec.id), run):
+        return None
+    return Answering(last.number + 1, last.supervisor_pid, last.host, 0.0, is_in_line=True)
+
+
 class Standing(NamedTuple):
     """A run as its journal tells it at this moment."""
 
@@ -105,12 +116,13 @@ def ask_stop(home: Home, run: Run, *, now: bool = False, by: str = "backprop sto
     by: what the user typed or pressed. Returns who will answer. Raises UsageError when the run is not going on.
     """
     standing = look(home, run.spec).run
-    answering, detail = _going_on(standing), _detail(by)
+    answering, detail = who_can_be_stopped(home, standing), _detail(by)
+    if answering is None:
+        raise _not_going_on(standing)
     entry = StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now)
     _append(home, run.spec, entry)
     if run.spec.slurm is not None:
-        if answering.is_in_line:
-            _take_out_of_line(home, standing, detail)
+        _take_out_of_line(home, standing, detail)
     elif answering.host == provenance.host():
         with suppress(ProcessLookupError, PermissionError):
             os.kill(answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
@@ -118,18 +130,39 @@ def ask_stop(home: Home, run: Run, *, now: bool = False, by: str = "backprop sto
 
 
 def _take_out_of_line(home: Home, run: Run, detail: str) -> None:
-    """End a Slurm job that has not begun; one that has begun reads the request itself. Raises BackpropError."""
+    """End a Slurm job that has not begun; one that has begun reads the request itself. Raises BackpropError.
+
+    One that Slurm has put back waits, too, though its journal calls it running: nobody lived to tell.
+    """
     cluster = engines.cluster()
+    cluster.look_again()
+    if run.waiter is None and cluster.observe(run).phase is not Phase.PENDING:
+        return
     cluster.cancel_if_pending(run)
     cluster.look_again()
-    if cluster.observe(run).phase is not Phase.ENDED:
-        return
-    journal = Journal(home.rundir(run.spec.id).journal_path)
+    if cluster.observe(run).phase is Phase.ENDED:
+        leave_the_line(home, run.spec, f"{detail} while it waited")
+
+
+def leave_the_line(home: Home, spec: RunSpec, reason: str) -> None:
+    """Write down that a Slurm job was taken out of the line, unless somebody has the run in hand, or it has ended."""
+    rundir = home.rundir(spec.id)
+    journal = Journal(rundir.journal_path)
     try:
-        if journal.try_lock() and not look(home, run.spec).has_ended:
-            journal.append(Refused(at=_now(), reason=f"{detail} while it waited", figures={}))
+        if not journal.try_lock():
+            return
+        run = look(home, spec).run
+        if run.waiter is not None:
+            journal.append(Refused(at=_now(), reason=reason, figures={}))
+        else:
+            recovery.settle(rundir, spec, journal, 0.0, _say_nothing, reason)
+        journal.forget_requests()
     finally:
         journal.close()
+
+
+def _say_nothing(text: str) -> None:
+    """Whoever asked for the end is told of it by the journal."""
 
 
 def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
@@ -261,8 +294,12 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: Answering, say: Sa
 def _going_on(run: Run) -> Answering:
     answering = who_answers(run)
     if answering is None:
-        raise UsageError(f"run {run.spec.id} is not going on ({run.status.value}).")
+        raise _not_going_on(run)
     return answering
+
+
+def _not_going_on(run: Run) -> UsageError:
+    return UsageError(f"run {run.spec.id} is not going on ({run.status.value}).")
 
 
 def _append(home: Home, spec: RunSpec, entry: StopAsked | PauseAsked | GoOnAsked) -> None:

@@ -133,7 +133,7 @@ def _refresh_job(
     before, _ = recorder.read_run()
     if before.status.is_final:
         recorder.finish(publish=publish)
-        return False
+        return is_about_to_go_on(rundir, before)
     seen = engines.cluster().observe(before)
     if (complaint := engines.cluster().complaint()) is not None:
         say(complaint)
@@ -151,8 +151,11 @@ def _refresh_job(
     return False
 
 
-def _is_about_to_go_on(rundir: RunDir, ended: Run) -> bool:
-    """Between the end of a session and the word that its job waits for another, the job is still there."""
+def is_about_to_go_on(rundir: RunDir, ended: Run) -> bool:
+    """Whether a Slurm job has ended a session, and not said yet that it lines up for the next.
+
+    Blocks for some seconds at most, and only where something is left to do.
+    """
     entries, _ = journals.read(rundir.journal_path)
     if assignment.remaining(ended, entries) is None:
         return False
@@ -247,6 +250,7 @@ def claim(rundir: RunDir, run: Run, say: Say) -> Journal:
     if len(now.sessions) != len(run.sessions):
         journal.close()
         raise BusyError(f"run {run.spec.id} was resumed by somebody else just now.")
+    journal.forget_requests()
     return journal
 
 

@@ -1,6 +1,7 @@
 """What a cluster does to jobs: it preempts them, loses them, forgets them, and is away. Nothing is lost by it."""
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,3 +185,44 @@ def cluster_that_gives_up() -> Iterator[Cluster]:
     made = Cluster(first_port=27800, min_job_age_s=5, node_timeout_s=10, kill_wait_s=3)
     yield made
     made.stop()
+
+
+def test_a_stop_of_a_lost_run(tmp_path: Path, cluster_that_gives_up: Cluster):
+    """Its node is gone and Slurm has put it back, while its journal still calls it running: it leaves the line."""
+    runs = SlurmRuns(tmp_path, cluster_that_gives_up)
+    try:
+        _lose(runs)
+        wait_for(lambda: " PENDING " in "".join(runs.jobs()), PATIENCE_S)
+        stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+        assert stopped.returncode == 0, stopped.stderr
+        document = runs.check("r", "interrupted")
+        assert "`backprop stop`" in document["reason"]
+        assert not list(runs.rundir("r").glob("asked/*"))
+    finally:
+        runs.clean_up()
+
+
+def test_a_stop_that_nobody_heard(tmp_path: Path, cluster_that_gives_up: Cluster):
+    """Asked before Slurm noticed the loss: the job that it puts back hears of it, and does not go on."""
+    runs = SlurmRuns(tmp_path, cluster_that_gives_up)
+    try:
+        _lose(runs)
+        stopping = runs.start("stop", "r")
+        wait_for(lambda: list(runs.rundir("r").glob("asked/*")), PATIENCE_S)
+        stopping.send_signal(signal.SIGKILL)  # before it can see that Slurm has put it back
+        hurry = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]
+        wait_for(lambda: runs.cluster.call(*hurry).returncode == 0, PATIENCE_S)
+        runs.wait_for_status("r", "interrupted")
+        document = runs.check("r", "interrupted")
+        assert "`backprop stop`" in document["reason"]
+    finally:
+        runs.clean_up()
+
+
+def _lose(runs: SlurmRuns) -> None:
+    """A run whose node, with all that runs there, is lost; another daemon takes its place."""
+    runs.submit("r")
+    runs.wait_for_steps("r", 25)
+    node = json.loads(runs.output("r").splitlines()[0])["node"]
+    runs.cluster.kill_node(node, with_steps=True)
+    wait_for(lambda: not runs.supervisors(), PATIENCE_S)

@@ -211,3 +211,43 @@ def test_wait_waits_for_further_sessions(runs: SlurmRuns):
     assert waited.returncode == 0, told.decode()
     runs.check("r", "timeboxed", "timeboxed")
     assert following.communicate(timeout=PATIENCE_S)[0].decode() == runs.output("r", 1) + runs.output("r", 2)
+
+
+def test_a_turn_that_never_comes(runs: SlurmRuns):
+    """What the governor on the node refuses is not put back into Slurm's line, to be refused there again."""
+    runs.submit("r", "-m", 0.04)
+    runs.wait_for_status("r", "timeboxed")
+    resumed = runs.call("resume", "r", "--min-free-ram", 999999, timeout_s=PATIENCE_S)
+    assert "RAM" in resumed.stderr
+    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    runs.check("r", "timeboxed")
+    assert len(runs.told("r", "submitted")) == 2
+    assert runs.told("r", "refused")
+
+
+def test_a_resume_after_leaving_the_line(runs: SlurmRuns):
+    """What was asked of a session that never began is not obeyed by the one that has its number."""
+    runs.submit("r", "--slurm-arg=--begin=now+1hour")
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.document("r")["status"] == "refused"
+    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    runs.rundir("r").joinpath("asked").mkdir(exist_ok=True)
+    runs.rundir("r").joinpath("asked", "1").write_text(
+        '{"event":"stop_asked","at":"2026-01-01T00:00:00Z","session":1,"by":"user","detail":"late"}'
+    )
+    resumed = runs.call("resume", "r", "-m", 0.04, "--slurm-arg=--begin=now", timeout_s=PATIENCE_S)
+    assert resumed.returncode == 0, resumed.stderr
+    runs.check("r", "timeboxed")
+
+
+def test_a_job_that_another_one_replaced(runs: SlurmRuns):
+    """An older job of the run that comes to life leaves it alone; a resume takes it out of the line."""
+    runs.submit("r", "--sessions", 2, "-m", 0.04)
+    runs.wait_for_status("r", "queued", session=2)
+    older = runs.cluster.call("sbatch", "--parsable", "--output=/dev/null", str(runs.rundir("r") / "job.sh"))
+    assert older.returncode == 0, older.stderr
+    wait_for(lambda: not [one for one in runs.cluster.line() if one.startswith(older.stdout.strip())], PATIENCE_S)
+    assert runs.document("r")["status"] == "queued"
+    assert len(runs.told("r", "session_started")) == 1
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    runs.check("r", "timeboxed")

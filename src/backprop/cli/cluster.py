@@ -23,7 +23,7 @@ from backprop.protocol import digest
 from backprop.records import Run, Session, Source, StopReason
 from backprop.runner import DOUBLE_PRESS_S
 from backprop.store import journal as journals
-from backprop.store.journal import Entry, Journal, Refused, Submitted, TrainerLaunched
+from backprop.store.journal import Entry, Refused, Submitted, TrainerLaunched
 from backprop.store.rundir import RunDir
 from backprop.supervisor.signals import Signals
 from backprop.supervisor.tail import Tail
@@ -73,6 +73,7 @@ def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> li
             claim.journal.close()
         raise
     for (claim, recorder), job in zip(claims, jobs, strict=True):
+        _end_earlier_job(recorder)
         _tell_submitted(claim, recorder, request, job)
     try:
         cluster.release(jobs)
@@ -90,6 +91,14 @@ def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> li
 
 def _not_here() -> int:
     raise RuntimeError("a job of Slurm's is not carried out in a process of ours")
+
+
+def _end_earlier_job(recorder: "Recorder") -> None:
+    """Take away what may be left in Slurm's line of an earlier session. If it stays, it finds that it is not wanted."""
+    run, _ = recorder.read_run()
+    if run.job is not None and engines.cluster().observe(run).phase in {Phase.PENDING, Phase.RUNNING}:
+        with suppress(SlurmError):
+            engines.cluster().cancel(run)
 
 
 def _tell_submitted(claim: "Claim", recorder: "Recorder", request: "Request", job: str) -> None:
@@ -230,15 +239,12 @@ class _Front:
         return None
 
     def _refuse(self, run: Run, reason: str) -> int:
+        from backprop import orders
+
         self._line.end()
         engines.cluster().cancel_if_pending(run)
         told = f"Slurm can never place it: {reason}"
-        journal = Journal(self._rundir.journal_path)
-        try:
-            if journal.try_lock():
-                journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
-        finally:
-            journal.close()
+        orders.leave_the_line(self._home, self._spec, told)
         self._refresh()
         say(f"run {self._spec.id} is not started: {told}")
         return ExitCode.REFUSED
@@ -270,7 +276,7 @@ class _Front:
         if first is not None and now - first <= DOUBLE_PRESS_S:
             return
         run, _ = self._read()
-        if run.status.is_final:
+        if orders.who_can_be_stopped(self._home, run) is None:
             return
         self._line.end()
         self._interrupted_at = first or now

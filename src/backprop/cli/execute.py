@@ -25,11 +25,13 @@ from backprop.engines.slurm_client import SlurmError
 from backprop.errors import BusyError, ExitCode
 from backprop.records import RunSpec, Status
 from backprop.store import journal as journals
-from backprop.store.journal import Journal, NotContinued
+from backprop.store.journal import Journal, NotContinued, Refused, StopAsked
 from backprop.store.rundir import Home, RunDir
 
 if TYPE_CHECKING:
+    from backprop.admission import NoTurn
     from backprop.recorder import Recorder
+    from backprop.records import Run
     from backprop.runner import Observer, Outcome, SessionPlan
     from backprop.turns import Claim
 
@@ -53,24 +55,43 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
 
     home.make()
     journal = _locked(rundir)
+    entries, _ = journals.read(rundir.journal_path)
+    if (newest := assignment.newest_job(entries)) != _own_job():
+        say(f"run {spec.id} is not ours any more: it is in the hands of Slurm's job {newest}")
+        return ExitCode.OK
     claim = Claim(home, rundir, spec, journal, is_new=False)
     recorder = fronts.recorder_of(claim)
     recorder.begin()
     run, _ = recorder.read_run()
+    was_going_on = not run.status.is_final
     if run.last_session is not None and not run.last_session.status.is_final:
         lost = "Slurm started its job anew: its node, or its supervisor, was lost"
         recovery.settle(rundir, spec, journal, None, say, lost)
     recorder.record_state(publish=True)
     recorder.record_output()
-    entries, _ = journals.read(rundir.journal_path)
-    left = assignment.remaining(journals.fold(spec, entries), entries)
+    run, left, stop = _look(claim)
     if left is None:
+        if was_going_on and stop is not None:
+            _tell_unwanted(claim, run, stop)
         say(f"run {spec.id}: nothing is left to do")
         recorder.finish()
         return ExitCode.OK
     code = _session(claim, recorder, left)
     recorder.close()
     return code
+
+
+def _look(claim: "Claim") -> "tuple[Run, Assignment | None, StopAsked | None]":
+    """The run, what is left of it, and who wants no more of it: what was asked while nobody listened counts, too."""
+    claim.journal.take_requests()
+    entries, _ = journals.read(claim.rundir.journal_path)
+    run = journals.fold(claim.spec, entries)
+    return run, assignment.remaining(run, entries), assignment.unwanted(run, entries)
+
+
+def _tell_unwanted(claim: "Claim", run: "Run", stop: StopAsked) -> None:
+    at, told = datetime.now(timezone.utc), f"{stop.detail} while it waited"
+    claim.journal.append(NotContinued(at=at, reason=told) if run.sessions else Refused(at=at, reason=told, figures={}))
 
 
 def _locked(rundir: RunDir) -> Journal:
@@ -110,27 +131,33 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
         spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(spec.slurm.nodes), *spec.command))
     audience = _Log(spec, recorder)
     result = fronts.take_turns(replace(claim, spec=spec), request, recorder, audience, ignore_hangup=True)
-    _what_next(claim, recorder, job)
+    _what_next(claim, recorder, job, left, result)
     return fronts.told_exit_code(claim, result)
 
 
-def _what_next(claim: "Claim", recorder: "Recorder", job: str) -> None:
-    """Put the job back into Slurm's line where something is left to do."""
-    entries, _ = journals.read(claim.rundir.journal_path)
-    run = journals.fold(claim.spec, entries)
-    left = assignment.remaining(run, entries)
-    last = run.last_session
-    if left is None or last is None:
+def _what_next(claim: "Claim", recorder: "Recorder", job: str, taken: Assignment, result: "Outcome | NoTurn") -> None:
+    """Put the job back into Slurm's line where something is left to do. taken: what this was the turn for."""
+    from backprop.admission import NoTurn
+
+    run, left, stop = _look(claim)
+    status = None if run.last_session is None else run.last_session.status
+    if isinstance(result, NoTurn):  # it waited in the job, and is what it was when it came
+        left, status = (taken if result.is_broken_off and stop is None else None), Status.STOPPED
+    if left is None:
         return
     try:
         state, restarts = slurm_client.standing(job)
         is_requeued = restarts > int(os.environ.get("SLURM_RESTART_COUNT", "0"))  # by Slurm: it was preempted
-        is_unwanted = last.status is Status.STOPPED and not is_requeued and state != "RUNNING"
+        is_unwanted = status is Status.STOPPED and not is_requeued and state != "RUNNING"
         if is_unwanted:  # somebody cancelled it
             return
-        told = f"session {left.turn} of {left.submitted.sessions}" if last.status is Status.TIMEBOXED else "the rest"
+        told = f"session {left.turn} of {left.submitted.sessions}" if status is Status.TIMEBOXED else "the rest"
         _tell_again(claim, recorder, left, job, f"{told} waits for Slurm's job {job}")
-        if not is_requeued:
+        run, _, stop = _look(claim)
+        if stop is not None:  # asked just before that was told
+            _tell_unwanted(claim, run, stop)
+            recorder.finish()
+        elif not is_requeued:
             slurm_client.requeue(job)
     except SlurmError as error:
         claim.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=f"not put back into line: {error}"))

@@ -28,7 +28,7 @@ def stop(*, run: str, now: bool) -> None:
     home = Home.from_environment()
     with open_caught_up(home) as index:
         asked = find_run(index, run).run
-        if orders.who_answers(asked) is None:
+        if orders.who_can_be_stopped(home, asked) is None:
             say(f"run {asked.spec.id} is not going on ({asked.status.value}).")
             return
     if now:

@@ -269,6 +269,7 @@ class Journal:
         self._asked_path = path.with_name("asked")
         self._unwritten: list[tuple[bytes, bool]] = []
         self._read_to = 0
+        self._heard: set[str] = set()  # requests that are in the journal, and could not be taken away
 
     def close(self) -> None:
         """Close the file; its lock, if held, is free from now on."""
@@ -296,18 +297,46 @@ class Journal:
         draft.write_bytes(_encode(entry))
         draft.rename(self._asked_path / name)
 
-    def _take_requests(self) -> None:
-        """Write down what others asked for. Costs one failed look where nobody ever did."""
+    def take_requests(self) -> None:
+        """Write down what others asked for. Costs one failed look where nobody ever did.
+
+        Call it with the journal locked. On a full disk a request lies where it is until there is room.
+        """
+        for name in self._requests():
+            if name not in self._heard and not self._take(name):
+                return
+            with suppress(OSError):  # a shared file system that fails for a moment: at the next look
+                (self._asked_path / name).unlink()
+                self._heard.discard(name)
+
+    def _take(self, name: str) -> bool:
+        """Write one request down; False when that must be tried again."""
+        if not self.append():
+            return False
         try:
-            names = sorted(name for name in os.listdir(self._asked_path) if not name.startswith("."))  # noqa: PTH208
-        except FileNotFoundError:
-            return
-        for name in names:
-            path = self._asked_path / name
-            entries, _ = parse(read_plain(path) + b"\n")
-            if not self.append(*entries):
-                return  # a full disk: it lies there until there is room
-            path.unlink()
+            entries, _ = parse(read_plain(self._asked_path / name) + b"\n")
+        except OSError:  # as above: whoever trains must not be ended by it
+            return False
+        if not self.append(*entries):
+            self._unwritten.clear()  # else it would be written twice: its file is read again
+            return False
+        self._heard.add(name)
+        return True
+
+    def forget_requests(self) -> None:
+        """Throw away what nobody heard: it was asked of a session that will not be. Call it with the journal locked.
+
+        Raises OSError: what stays would be asked of the next session, which has the same number.
+        """
+        for name in self._requests():
+            (self._asked_path / name).unlink(missing_ok=True)
+
+    def _requests(self) -> list[str]:
+        """The names of the requests, in the order in which they were made."""
+        try:
+            return sorted(name for name in os.listdir(self._asked_path) if not name.startswith("."))  # noqa: PTH208
+        except OSError:  # nobody ever asked; or a shared file system that fails for a moment
+            return []
 
     def skip(self) -> None:
         """What is in the journal by now is no news to `read_new`."""
@@ -350,7 +379,7 @@ class Journal:
 
         Call it with the journal locked. Costs little when there are none.
         """
-        self._take_requests()
+        self.take_requests()
         unread = self.size_bytes() - self._read_to
         if unread <= 0:
             return []
@@ -428,7 +457,7 @@ def _stand_in_line(run: Run, entry: Queued | Submitted) -> Run:
         host=entry.host,
         supervisor_pid=entry.supervisor_pid if isinstance(entry, Queued) else 0,
         since=entry.at,
-        job=entry.job if isinstance(entry, Submitted) else None,
+        job=entry.job if isinstance(entry, Submitted) else run.job,  # it may wait inside its job
     )
     if run.waiter is not None and run.waiter.session == waiter.session:
         waiter = msgspec.structs.replace(waiter, since=run.waiter.since)
