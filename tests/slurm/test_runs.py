@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -218,6 +219,7 @@ def test_a_turn_that_never_comes(runs: SlurmRuns):
     runs.submit("r", "-m", 0.04)
     runs.wait_for_status("r", "timeboxed")
     resumed = runs.call("resume", "r", "--min-free-ram", 999999, timeout_s=PATIENCE_S)
+    assert resumed.returncode == 75, resumed.stderr
     assert "RAM" in resumed.stderr
     wait_for(lambda: not runs.jobs(), PATIENCE_S)
     runs.check("r", "timeboxed")
@@ -235,8 +237,11 @@ def test_a_resume_after_leaving_the_line(runs: SlurmRuns):
     runs.rundir("r").joinpath("asked", "1").write_text(
         '{"event":"stop_asked","at":"2026-01-01T00:00:00Z","session":1,"by":"user","detail":"late"}'
     )
-    resumed = runs.call("resume", "r", "-m", 0.04, "--slurm-arg=--begin=now", timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", "r", "-d", "-m", 0.04, timeout_s=PATIENCE_S)
     assert resumed.returncode == 0, resumed.stderr
+    hurry = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]
+    wait_for(lambda: runs.cluster.call(*hurry).returncode == 0, PATIENCE_S)
+    runs.wait_for_status("r", "timeboxed", "stopped")
     runs.check("r", "timeboxed")
 
 
@@ -251,3 +256,25 @@ def test_a_job_that_another_one_replaced(runs: SlurmRuns):
     assert len(runs.told("r", "session_started")) == 1
     assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
     runs.check("r", "timeboxed")
+
+
+def test_a_stop_between_two_sessions(runs: SlurmRuns):
+    """After one timebox, and before its job stands in line for the next: it is heard, and no other session begins."""
+    slow = runs.work / "slow"
+    slow.mkdir()
+    real = shutil.which("scontrol", path=runs.environment["PATH"])
+    (slow / "scontrol").write_text(
+        f'#!/bin/sh\ncase "$*" in *show*job*) : > {slow}/asks; until test -e {slow}/go; do sleep 0.1; done;; esac\n'
+        f'exec {real} "$@"\n'
+    )
+    (slow / "scontrol").chmod(0o700)
+    runs.environment["PATH"] = f"{slow}:{runs.environment['PATH']}"
+    runs.submit("r", "--sessions", 2, "-m", 0.04)
+    wait_for((slow / "asks").exists, PATIENCE_S)
+    assert runs.told("r", "session_ended")
+    stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    (slow / "go").touch()
+    assert "not going on" not in stopped.stderr
+    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    document = runs.check("r", "timeboxed")
+    assert "`backprop stop`" in document["reason"]

@@ -209,10 +209,13 @@ class _Front:
             return None
         self._line.end()
         self._refresh()
-        if run.last_session is None:
-            say(f"run {self._spec.id} is not started: {run.reason}")
-        if self._interrupted_at is not None and self._shown == self._before:
-            return ExitCode.INTERRUPTED  # it has left the line
+        if self._shown == self._before:
+            refused = next((entry for entry in reversed(entries) if isinstance(entry, Refused)), run)
+            say(f"run {self._spec.id} is not started: {refused.reason}")
+            if self._interrupted_at is not None:
+                return ExitCode.INTERRUPTED  # it has left the line
+            if run.last_session is not None:
+                return ExitCode.REFUSED  # and it is what its last session came to
         stop = None if run.last_session is None else assignment.who_stopped(run.last_session, entries)
         if stop is not None and self._interrupted_at is not None:
             stop = StopReason.CTRL_C
