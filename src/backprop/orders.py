@@ -270,20 +270,21 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: Answering, say: Sa
     """
     if spec.slurm is None and asked.host != provenance.host():
         return None
-    deadline, is_killed = time.monotonic() + END_S, False
+    engine, standing = engines.of(spec, home), look(home, spec)
+    # before the index is opened: a process that hangs may do so in the middle of a transaction
+    if not standing.has_ended and engine.observe(standing.run).phase is Phase.RUNNING:
+        who = who_answers(standing.run)
+        if who is None or who.session != asked.session:
+            return None  # another session has begun since, and nobody asked that one
+        say("the supervisor does not answer; it is ended by force")
+        engine.cancel(standing.run)
+    deadline = time.monotonic() + END_S
     with closing(recovery.open_home(home, say)) as index:
         while time.monotonic() < deadline:
-            does_anybody_answer = recovery.refresh(home, index, home.rundir(spec.id), say)
+            recovery.refresh(home, index, home.rundir(spec.id), say)
             standing = look(home, spec)
             if standing.has_ended:
                 return standing
-            if does_anybody_answer and not is_killed:
-                who = who_answers(standing.run)
-                if who is None or who.session != asked.session:
-                    return None  # another session has begun since, and nobody asked that one
-                say("the supervisor does not answer; it is ended by force")
-                engines.of(spec, home).cancel(standing.run)
-                is_killed = True
             time.sleep(_LOOK_S)
     return None
 

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ClassVar
 
 import msgspec
@@ -17,6 +18,7 @@ from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.css.query import NoMatches
 from textual.message import Message
 from textual.widgets import DataTable, Footer, Input, Static
 
@@ -161,8 +163,11 @@ class WatchApp(App[None]):
 
     def _draw(self) -> None:
         """Show the last picture; what is the same as before costs nothing."""
-        if not self._has_widgets or not self.screen_stack[0].children:  # not there yet, or gone already
-            return
+        if self._has_widgets:
+            with suppress(NoMatches):  # when it ends, its widgets go one after the other
+                self._draw_all()
+
+    def _draw_all(self) -> None:
         picture, shown = self._picture, self._picture.shown
         main = self.screen_stack[0]
         main.query_one("#head", Static).update(texts.headline(picture, self.size.width - 2), layout=False)
