@@ -22,7 +22,7 @@ from tests.conftest import Runs, wait_for
 
 PATIENCE_S = 30.0
 WIDE = (1300, 850)
-_OWN_SCHEMES = {"data", "blob", "about", "chrome", "devtools"}  # never leave the browser
+_OWN_SCHEMES = {"data", "blob", "about", "chrome", "devtools", "file"}  # never leave the browser
 
 
 class Page:

@@ -1,6 +1,10 @@
 """Nobody comes in without the token, and no other page can use a browser that has it."""
 
-from urllib.parse import urlsplit
+import html
+import signal
+import stat
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -26,7 +30,9 @@ def test_without_the_token_nothing_is_served(quiet_server: Server, word: str):
 def test_the_token_is_moved_from_the_address_into_a_cookie(quiet_server: Server):
     """The address that is printed lets in, once and for the whole browser session, and no script can read the cookie."""
     welcome = quiet_server.send("GET", f"/?token={quiet_server.token}", {})
-    assert (welcome.status, welcome.headers["location"]) == (303, "/")
+    assert welcome.status == 200
+    assert 'content="0;url=/"' in welcome.text
+    assert quiet_server.token not in welcome.text
     cookie = welcome.headers["set-cookie"]
     assert cookie.startswith(quiet_server.cookie)
     assert {"httponly", "samesite=strict", "path=/"} <= {part.strip().lower() for part in cookie.split(";")}
@@ -137,19 +143,39 @@ def test_the_token_is_said_once_and_nothing_else_is(runs: Runs):
     assert len(told.splitlines()) == 2
 
 
-def test_the_browser_is_opened_with_a_ticket_that_is_good_once(runs: Runs):
-    """Its command line can be read by every user of the machine: the token is not in it."""
-    opened = runs.work / "opened"
+def opened_page(runs: Runs) -> tuple[Server, Path]:
+    """A server that has opened a browser, which only wrote down how it was called; and the file that it was to show."""
+    called = runs.work / "called"
     browser = runs.work / "browser"
-    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}.new && mv {opened}.new {opened}\n')
+    browser.write_text(f'#!/bin/sh\nprintf "%s\\n" "$0" "$@" > {called}.new && mv {called}.new {called}\n')
     browser.chmod(0o755)
     runs.environment["BROWSER"] = f"{browser} %s"
     server = Server(runs, "--port", "0", is_opened=True)
-    wait_for(opened.exists)
-    url = urlsplit(opened.read_text())
+    wait_for(called.exists)
+    _, address = called.read_text().splitlines()
+    assert address.startswith("file://")
+    assert server.token not in address
+    return server, Path(unquote(urlsplit(address).path))
+
+
+def test_the_browser_is_opened_by_a_file_that_only_its_user_reads(runs: Runs):
+    """Its command line can be read by every user of the machine: nothing in it lets in. The file is gone once used."""
+    server, file = opened_page(runs)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.parent == runs.home
+    url = urlsplit(html.unescape(file.read_text()).partition("0;url=")[2].partition('"')[0])
     assert url.port == server.port
-    assert server.token not in opened.read_text()
-    path = f"{url.path}?{url.query}"
-    assert server.send("GET", f"/api/runs?{url.query}", {}).status == 403
-    assert server.send("GET", path, {}).headers["set-cookie"].startswith(server.cookie)
-    assert server.send("GET", path, {}).status == 403
+    welcome = server.send("GET", f"{url.path}?{url.query}", {})
+    assert welcome.headers["set-cookie"].startswith(server.cookie)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_the_file_that_was_not_used_goes_with_the_server(runs: Runs, how: signal.Signals):
+    """What lets in is not left lying about."""
+    server, file = opened_page(runs)
+    assert file.exists()
+    wait_for(lambda: server.get("/api/machine").status == 200)
+    server.process.send_signal(how)
+    server.process.wait(30)
+    assert not file.exists()

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 
+import pytest
+
 from backprop.views.web import server
 
 
@@ -25,3 +27,13 @@ def test_small_answers_are_not_held_back():
         return is_set
 
     assert asyncio.run(is_sent_at_once())
+
+
+@pytest.mark.parametrize(
+    ("host", "is_private"),
+    [("127.0.0.1", True), ("localhost", True), ("127.0.0.2", True), ("127.1", True), ("0.0.0.0", False)],
+)
+def test_all_of_loopback_is_private(host: str, is_private: bool):
+    """No warning of a network where there is none."""
+    with server.bound(host, 0) as at:
+        assert server.is_private(at) is is_private

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -33,7 +33,7 @@ _MAX_TOLD = 1_000
 @click.option("--no-open", is_flag=True, help="Do not open a browser.")
 def ui(*, port: int | None, host: str, no_open: bool) -> None:
     """Serve a page with all runs, live, for the browser of this machine's user, until Ctrl-C."""
-    from backprop.views.web import app, gate, server
+    from backprop.views.web import app, door, gate, server
 
     home = Home.from_environment()
     desk = _desk(home)
@@ -41,15 +41,18 @@ def ui(*, port: int | None, host: str, no_open: bool) -> None:
         pass  # what is wrong with the home is said before anybody waits for a page
     socket = server.bound(host, port)
     address, key, pages = server.address(host, socket), gate.Key(), app.Pages(desk)
-    if not server.is_private(host):
+    if not server.is_private(socket):
         say("warning: whoever reads along in this network controls your runs (plain HTTP); ssh -L is safer")
     say("the page is served until Ctrl-C; your runs go on without it.")
     print(server.url(address, key.token), flush=True)
-    if not no_open and _has_browser():
-        ticket = server.url(address, key.ticket())
-        threading.Thread(target=_open, args=(ticket,), daemon=True).start()
-    with suppress(KeyboardInterrupt):  # that is how it ends
-        server.serve(app.make(pages, key, address), pages.end_streams, socket)
+    with ExitStack() as at_end, suppress(KeyboardInterrupt):  # that is how it ends
+        if not no_open and _has_browser():
+            way_in = door.Door(home.path, server.url(address, key.token))
+            at_end.callback(way_in.close)
+            key.on_used = way_in.close
+            threading.Thread(target=_open, args=(way_in.url,), daemon=True).start()
+        at_end.callback(pages.end_streams)
+        server.serve(app.make(pages, key, address), at_end.close, socket)
     say("the page is closed.")
 
 

@@ -6,14 +6,13 @@ The server can stop and start a user's programs, and every page in every browser
 import hmac
 import ipaddress
 import secrets
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import cookie_parser
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MARK_HEADER = "x-backprop"  # no form and no plain cross-site request can send it
@@ -30,33 +29,21 @@ _HEADERS = {
 }
 _HOW_TO_GET_IN = "This page needs its token: open the address that `backprop ui` printed, with ?token= and all.\n"
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_TICKET_S = 60.0
+# the browser shall see that our own page leads to "/": after a redirect it would go by where the person came from, and
+# not send the cookie of this site when that was another one, or a file
+_WELCOME = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><title>Backprop</title>'
 
 
 @dataclass
 class Key:
-    """The token of one server, and tickets that let in once.
-
-    A browser is opened with a ticket: its command line is there for every user of the machine to read.
-    """
+    """The token of one server."""
 
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-    _tickets: dict[str, float] = field(default_factory=dict)  # ticket -> when it ends to be good
-
-    def ticket(self) -> str:
-        """A word that opens the page once, within a minute."""
-        made = secrets.token_urlsafe(32)
-        self._tickets[made] = time.monotonic() + _TICKET_S
-        return made
+    on_used: Callable[[], None] = lambda: None  # called whenever somebody comes in by it
 
     def fits(self, word: str | None) -> bool:
         """Whether this is the token. Takes as long for every wrong one."""
         return word is not None and hmac.compare_digest(word.encode(errors="replace"), self.token.encode())
-
-    def takes(self, word: str | None) -> bool:
-        """Whether this is a ticket; it is used up."""
-        ends_at = self._tickets.pop(word, None) if word is not None else None
-        return ends_at is not None and time.monotonic() < ends_at
 
 
 @dataclass(frozen=True)
@@ -122,9 +109,8 @@ class Gate:
         if not self._address.is_ours(headers.get("host", "")):
             return _refusal("This server does not answer to that name: use the address that `backprop ui` printed.\n")
         word = QueryParams(scope["query_string"]).get("token")
-        is_ticket = scope["path"] == "/" and self._key.takes(word)
         has_cookie = any(self._key.fits(value) for value in self._cookies(headers))
-        if not (is_ticket or has_cookie or self._key.fits(word)):
+        if not (has_cookie or self._key.fits(word)):
             return _refusal(_HOW_TO_GET_IN)
         if scope["method"] not in _SAFE_METHODS and not _is_from_our_page(headers):
             return _refusal("Only the page itself may ask for that: same origin, with the header X-Backprop: 1.\n")
@@ -140,7 +126,8 @@ class Gate:
 
     def _welcome(self) -> Response:
         """Moves the token out of the address bar, where it is seen, bookmarked and sent to friends."""
-        answer = RedirectResponse("/", status_code=303)
+        self._key.on_used()
+        answer = HTMLResponse(_WELCOME)
         answer.set_cookie(self._cookie, self._key.token, path="/", httponly=True, samesite="strict")
         return answer
 

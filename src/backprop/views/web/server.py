@@ -1,6 +1,7 @@
 """The server's socket, its address, and its life: from `serve` to Ctrl-C."""
 
 import errno
+import ipaddress
 import socket
 from collections.abc import Callable
 
@@ -62,15 +63,15 @@ def address(host: str, at: socket.socket) -> Address:
     return Address(host=host, port=at.getsockname()[1], names=frozenset(names), is_everywhere=is_everywhere)
 
 
-def is_private(host: str) -> bool:
+def is_private(at: socket.socket) -> bool:
     """Whether only this machine can reach the server there."""
-    return host in _THIS_MACHINE
+    return ipaddress.ip_address(at.getsockname()[0]).is_loopback
 
 
-def url(at: Address, word: str) -> str:
-    """What to type into a browser. word: the token, or a ticket."""
+def url(at: Address, token: str) -> str:
+    """What to type into a browser."""
     host = socket.gethostname() if at.is_everywhere else at.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{at.port}/?token={word}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{at.port}/?token={token}"
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,31 @@
+"""The way in for a browser that we open: its command line is there for every user of the machine to read."""
+
+import html
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+_PAGE = """<!doctype html>
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0;url={url}">
+<title>Backprop</title>
+<p><a href="{url}">To the page</a></p>
+"""
+
+
+class Door:
+    """A file that only this user can read, and that leads to the page."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._file = NamedTemporaryFile("w", dir=folder, prefix="page-", suffix=".html", encoding="utf-8")  # noqa: SIM115
+        self._file.write(_PAGE.format(url=html.escape(url)))
+        self._file.flush()
+
+    @property
+    def url(self) -> str:
+        """What to open: it has no secret in it."""
+        return Path(self._file.name).as_uri()
+
+    def close(self) -> None:
+        """Remove the file; again does no harm."""
+        self._file.close()
