@@ -132,6 +132,19 @@ def test_a_curve_has_gaps_where_it_is_not_finite(server: Server, runs: Runs):
     assert server.get("/api/runs").json["runs"][0]["best"] == 1.0
 
 
+def test_a_curve_that_is_asked_for_twice_is_told_once(server: Server, runs: Runs):
+    """A long address costs no more than what is in it."""
+    run_id = finished(runs, 'print(json.dumps({"step": 1, "loss": 2.0}))')
+    assert len(server.get("/api/curves", run=[run_id] * 20).json["curves"]) == 1
+
+
+def test_a_metric_without_a_name_has_a_curve(server: Server, runs: Runs):
+    """The empty name is that of a metric, not that of none."""
+    run_id = finished(runs, 'print(json.dumps({"step": 1, "loss": 2.0, "": 3.0}))')
+    (curve,) = server.get("/api/curves", run=run_id, metric="").json["curves"]
+    assert (curve["metric"], curve["y"]) == ("", [3.0])
+
+
 def test_a_long_curve_is_reduced_and_keeps_its_spike(server: Server, runs: Runs):
     """Of a hundred thousand points about as many are sent as were asked for, and the one that matters is among them."""
     script = """

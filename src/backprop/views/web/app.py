@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 
 from backprop import query
 from backprop.errors import BackpropError, NoSuchRunError
-from backprop.records import Run
+from backprop.records import Run, RunView
 from backprop.store.rundir import HomeBusyError
 from backprop.views.web import asking, curves, documents, files
 from backprop.views.web.desk import Desk
@@ -163,10 +163,13 @@ class Pages:
         points = asking.whole(request, "points", curves.DEFAULT_POINTS, 10, curves.MAX_POINTS)
         begin, end = asking.number(request, "begin"), asking.number(request, "end")
         told = []
+        views: dict[str, RunView] = {}  # each run is read once
         with self._library.lent() as index:
             for run_id, metric in asking.curves_of(request):
-                view = run_of(index, run_id)
-                name = metric or query.main_metric(view)
+                if run_id not in views:
+                    views[run_id] = run_of(index, run_id)
+                view = views[run_id]
+                name = query.main_metric(view) if metric is None else metric
                 if name is not None:
                     told.append(curves.document(index, view, name, axis, points, begin, end))
         return _json({"axis": axis, "curves": told})

@@ -92,7 +92,7 @@ def curves_of(request: Request) -> list[tuple[str, str | None]]:
     metrics: list[str | None] = [*request.query_params.getlist("metric")] or [None]
     if not run_ids or len(run_ids) * len(metrics) > _MAX_CURVES:
         raise wrong(f"name runs and metrics, for 1 to {_MAX_CURVES} curves: run=ID&run=ID&metric=loss.")
-    return [(run_id, metric) for run_id in run_ids for metric in metrics]
+    return list(dict.fromkeys((run_id, metric) for run_id in run_ids for metric in metrics))
 
 
 def listening(request: Request, index: Index) -> Listening:
