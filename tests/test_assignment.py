@@ -139,3 +139,12 @@ def test_a_job_that_was_refused_its_turn_by_a_signal_may_line_up_again():
     found = remaining(fold(SPEC, told), told)
     assert found is not None
     assert found.is_first
+
+
+def test_a_job_that_was_taken_for_dead_goes_on():
+    """Whoever looks may be wrong about a job that Slurm is putting back: what it writes then does not end it."""
+    told = [msgspec.structs.replace(SUBMITTED, sessions=2), *sessions(TIMEBOXED), AGAIN]
+    told.append(msgspec.structs.replace(REFUSED, is_presumed=True))
+    found = remaining(fold(SPEC, told), told)
+    assert found is not None
+    assert found.turn == 2

@@ -66,8 +66,12 @@ def _newest(entries: Sequence[Entry]) -> tuple[Submitted | None, Sequence[Entry]
 
 def _is_given_up(since: Sequence[Entry]) -> bool:
     """It was refused, or not continued, and has not lined up again."""
-    told = (entry for entry in reversed(since) if isinstance(entry, (Submitted, Refused, NotContinued)))
-    return isinstance(next(told, None), (Refused, NotContinued))
+    for entry in reversed(since):
+        if isinstance(entry, Submitted):
+            return False
+        if isinstance(entry, NotContinued) or (isinstance(entry, Refused) and not entry.is_presumed):
+            return True
+    return False
 
 
 def _goes_on(last: Session, entries: Sequence[Entry]) -> bool:

@@ -29,6 +29,7 @@ VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its sav
 CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
 IMPORT_PATIENCE_S = 60.0  # how long a command waits for another one's import
 _MANY = 20
+_PUT_BACK_S = 5.0  # until Slurm has put a job back into its line
 _LIVE_STRETCHES = 16  # a view reads at most so much (MB) of a live run: its supervisor does the rest
 _SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just changed may change again unnoticed
 
@@ -137,7 +138,7 @@ def _refresh_job(
     seen = engines.cluster().observe(before)
     if (complaint := engines.cluster().complaint()) is not None:
         say(complaint)
-    if seen.phase is not Phase.ENDED or not journal.try_lock():
+    if seen.phase is not Phase.ENDED or _is_being_put_back(before) or not journal.try_lock():
         recorder.begin()  # in a home that this machine sees for the first time, too
         is_pending = seen.phase is Phase.PENDING and seen.told is not None
         recorder.record_state(publish=False, reason=f"Slurm: {seen.told}" if is_pending else None)
@@ -149,6 +150,13 @@ def _refresh_job(
     if is_filed:
         _tell_end(rundir, spec)
     return False
+
+
+def _is_being_put_back(run: Run) -> bool:
+    """Slurm calls a job FAILED for a moment while it puts it back into the line."""
+    if run.waiter is None or not run.sessions:
+        return False
+    return (datetime.now(timezone.utc) - run.waiter.since).total_seconds() < _PUT_BACK_S
 
 
 def is_about_to_go_on(rundir: RunDir, ended: Run) -> bool:
@@ -186,7 +194,7 @@ def settle(
     session = run.last_session
     if session is not None and session.status.is_final:
         reason = why or "its supervisor died while it waited for another session"
-        journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
+        journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}, is_presumed=True))
         return True
     if session is None:
         reason = why or "its supervisor died before the trainer was started"

@@ -109,6 +109,8 @@ def test_a_lost_node(cluster_that_gives_up: Cluster, tmp_path: Path):
         started = json.loads(runs.output("r", 2).splitlines()[0])
         assert started["from"] == document["checkpoints"][1]["step"] == 40
         assert started["node"] == next(other for other in NODES if other != node)
+        runs.cluster.start_node(node)
+        runs.cluster.wait_until_idle()
     finally:
         runs.clean_up()
 
@@ -190,8 +192,8 @@ def cluster_that_gives_up() -> Iterator[Cluster]:
 def test_a_stop_of_a_lost_run(tmp_path: Path, cluster_that_gives_up: Cluster):
     """Its node is gone and Slurm has put it back, while its journal still calls it running: it leaves the line."""
     runs = SlurmRuns(tmp_path, cluster_that_gives_up)
+    node = _lose(runs)
     try:
-        _lose(runs)
         wait_for(lambda: " PENDING " in "".join(runs.jobs()), PATIENCE_S)
         stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
         assert stopped.returncode == 0, stopped.stderr
@@ -199,14 +201,16 @@ def test_a_stop_of_a_lost_run(tmp_path: Path, cluster_that_gives_up: Cluster):
         assert "`backprop stop`" in document["reason"]
         assert not list(runs.rundir("r").glob("asked/*"))
     finally:
+        runs.cluster.start_node(node)
         runs.clean_up()
+        runs.cluster.wait_until_idle()
 
 
 def test_a_stop_that_nobody_heard(tmp_path: Path, cluster_that_gives_up: Cluster):
     """Asked before Slurm noticed the loss: the job that it puts back hears of it, and does not go on."""
     runs = SlurmRuns(tmp_path, cluster_that_gives_up)
+    node = _lose(runs)
     try:
-        _lose(runs)
         stopping = runs.start("stop", "r")
         wait_for(lambda: list(runs.rundir("r").glob("asked/*")), PATIENCE_S)
         stopping.send_signal(signal.SIGKILL)  # before it can see that Slurm has put it back
@@ -216,13 +220,16 @@ def test_a_stop_that_nobody_heard(tmp_path: Path, cluster_that_gives_up: Cluster
         document = runs.check("r", "interrupted")
         assert "`backprop stop`" in document["reason"]
     finally:
+        runs.cluster.start_node(node)
         runs.clean_up()
+        runs.cluster.wait_until_idle()
 
 
-def _lose(runs: SlurmRuns) -> None:
-    """A run whose node, with all that runs there, is lost; another daemon takes its place."""
+def _lose(runs: SlurmRuns) -> str:
+    """Begin a run, and lose the node with all that runs there: its name."""
     runs.submit("r")
     runs.wait_for_steps("r", 25)
     node = json.loads(runs.output("r").splitlines()[0])["node"]
     runs.cluster.kill_node(node, with_steps=True)
     wait_for(lambda: not runs.supervisors(), PATIENCE_S)
+    return node

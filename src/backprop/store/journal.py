@@ -101,6 +101,7 @@ class Refused(_Entry, frozen=True, tag="refused"):
 
     reason: str
     figures: dict[str, Any]
+    is_presumed: bool = False  # by somebody who took who waited for dead: if it lives, it goes on
 
 
 class NotContinued(_Entry, frozen=True, tag="not_continued"):
