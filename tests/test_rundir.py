@@ -233,6 +233,15 @@ def test_old_runs_are_there_when_there_is_nothing_newer(home: Home):
     assert not home.has_old_runs_only()
 
 
+def test_an_older_tools_runs_are_found_from_every_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They lie in the home itself, which a tool of one machine had to itself."""
+    monkeypatch.setenv("BACKPROP_MACHINE", "a")
+    home = Home.at(tmp_path)
+    (tmp_path / "experiments.json").write_text("{}")
+    assert home.has_old_runs_only()
+    assert home.index_path == tmp_path / "machines" / "a" / "index.db"
+
+
 def test_a_run_is_unsettled_until_it_is_settled(home: Home):
     """The mark that somebody must look again is set and taken away, each as often as one likes."""
     home.make()

@@ -89,15 +89,12 @@ class Config(Record, frozen=True):
 
     @property
     def slurm(self) -> SlurmRequest | None:
-        """What to ask of Slurm; None for a run on this machine. Raises UsageError for what only Slurm can give."""
+        """What to ask of Slurm; None for a run on this machine."""
         engine, _, partition = self.on.partition(":")
         if engine == "slurm":
             return SlurmRequest(
                 partition=partition or None, cpus=self.cpus, nodes=self.nodes, arguments=self.slurm_args
             )
-        asked = {"--cpus": self.cpus is not None, "--nodes": self.nodes > 1, "--slurm-arg": bool(self.slurm_args)}
-        for flag in (flag for flag, is_asked in asked.items() if is_asked):
-            raise UsageError(f"{flag} goes with --on slurm: on this machine a run takes what it finds.")
         return None
 
     @property

@@ -1,7 +1,7 @@
-"""The program that tells of a run's state: `python -m backprop.messenger RUN_DIR JOURNAL_BYTES`.
+"""The program that tells of a run's state: `python -m backprop.messenger RUN_DIR JOURNAL_BYTES INDEX`.
 
-The state is what the journal's first so many bytes amount to; where to tell of it says notify.json, and what came of it
-goes into notify.log. Started by notify.py; nobody waits for it.
+The state is what the journal's first so many bytes amount to, with the metrics of that index; where to tell of it says
+notify.json, and what came of it goes into notify.log. Started by notify.py; nobody waits for it.
 """
 
 import os
@@ -22,7 +22,7 @@ import msgspec
 from backprop import notify
 from backprop.records import Notification, Run, RunView
 from backprop.store import journal as journals
-from backprop.store.rundir import Home, RunDir
+from backprop.store.rundir import RunDir
 from backprop.supervisor.launch import RUN_DIR_VARIABLE
 from backprop.views import human
 
@@ -53,13 +53,13 @@ class TellError(Exception):
     """A notification did not get through; the message is for notify.log and holds no secret."""
 
 
-def main(run_dir: str, journal_bytes: int) -> None:
+def main(run_dir: str, journal_bytes: int, index_path: str) -> None:
     """Tell of a state to all who want to know, at once; each has so long and no longer."""
     rundir = RunDir(Path(run_dir))
     entries, _ = journals.parse(rundir.journal_path.read_bytes()[:journal_bytes])
     run = journals.fold(rundir.read_spec(), entries)
     wanted = [notification for notification in notify.read(rundir) if run.status in notification.on]
-    document = _document(rundir, run)
+    document = _document(rundir, run, Path(index_path))
     threads = [threading.Thread(target=_deliver, args=(one, rundir, run, document), daemon=True) for one in wanted]
     for thread in threads:
         thread.start()
@@ -69,7 +69,7 @@ def main(run_dir: str, journal_bytes: int) -> None:
             notify.log(rundir, run.status, label(notification), f"failed: not over after {PATIENCE_S:g} s")
 
 
-def _document(rundir: RunDir, run: Run) -> dict[str, Any]:
+def _document(rundir: RunDir, run: Run, index_path: Path) -> dict[str, Any]:
     """The run as `--json` has it, in the state that is told of."""
     import sqlite3
 
@@ -77,11 +77,10 @@ def _document(rundir: RunDir, run: Run) -> dict[str, Any]:
     from backprop.store.index import Index, IndexBrokenError
     from backprop.views.document import run_document
 
-    home = Home(rundir.path.parent.parent)
     view = None
     with suppress(sqlite3.Error, IndexBrokenError):  # then without metrics
-        if home.index_path.exists():
-            index = Index(home.index_path, _QUIET_S)
+        if index_path.exists():
+            index = Index(index_path, _QUIET_S)
             view = index.get(run.spec.id)
             index.close()
     view = RunView(run=run, run_dir=str(rundir.path)) if view is None else msgspec.structs.replace(view, run=run)
@@ -242,4 +241,4 @@ def _show(_: Notification, run: Run, document: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

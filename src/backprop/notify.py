@@ -10,12 +10,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from pathlib import Path
 
 import msgspec
 
 from backprop.records import Notification, Run, Status
 from backprop.store.rundir import RunDir
-from backprop.supervisor.launch import start_detached
+from backprop.supervisor.launch import start_and_wait, start_detached
 
 _LOG_LINE = 300
 
@@ -38,10 +39,12 @@ def read(rundir: RunDir) -> tuple[Notification, ...]:
 
 
 class Teller:
-    """Tells of one run's states as they come; for its supervisor. Nothing here raises or blocks."""
+    """Tells of one run's states as they come; for its supervisor. Nothing here raises, or blocks unless it says so."""
 
-    def __init__(self, rundir: RunDir) -> None:
+    def __init__(self, rundir: RunDir, index_path: Path) -> None:
+        """index_path: where this machine has the run's metrics."""
         self._rundir = rundir
+        self._index_path = index_path
         self._wanted = {status for notification in read(rundir) for status in notification.on}
         self._last: Status | None = None
 
@@ -51,16 +54,21 @@ class Teller:
             self._tell(run.status, journal_bytes)
         self._last = run.status
 
-    def ended(self, run: Run, journal_bytes: int) -> None:
-        """Tell how a run ended; also whoever filed it for a supervisor that died."""
-        if run.status.is_final:
-            self._tell(run.status, journal_bytes)
+    def ended(self, run: Run, journal_bytes: int, *, is_awaited: bool = False) -> None:
+        """Tell how a run ended; also whoever filed it for a supervisor that died.
 
-    def _tell(self, status: Status, journal_bytes: int) -> None:
+        is_awaited: return when it has been told, and not at once.
+        """
+        if run.status.is_final:
+            self._tell(run.status, journal_bytes, is_awaited=is_awaited)
+
+    def _tell(self, status: Status, journal_bytes: int, *, is_awaited: bool = False) -> None:
         if status not in self._wanted:
             return
+        words = [str(self._rundir.path), str(journal_bytes), str(self._index_path)]
+        start = start_and_wait if is_awaited else start_detached
         try:
-            start_detached([sys.executable, "-m", "backprop.messenger", str(self._rundir.path), str(journal_bytes)])
+            start([sys.executable, "-m", "backprop.messenger", *words])
         except (OSError, subprocess.SubprocessError) as error:  # no process to be had: the run matters more
             log(self._rundir, status, "all", f"failed: cannot be started: {type(error).__name__}")
 

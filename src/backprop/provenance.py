@@ -15,9 +15,18 @@ _NO_COMMIT = "(initial)"  # what git's porcelain v2 says for a branch without co
 _DETACHED = "(detached)"
 
 
+_node: str | None = None
+
+
+def be_on(node: str | None) -> None:
+    """From now on this machine is called so: for the supervisor of a Slurm job, which has Slurm's name for it."""
+    global _node  # noqa: PLW0603  a process executes one job
+    _node = node
+
+
 def host() -> str:
-    """The machine's name; inside a Slurm job the node's, as Slurm calls it."""
-    return os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+    """The machine's name. A shell inside a job of Slurm's is no job of ours: there it is the machine's own."""
+    return _node or os.uname().nodename
 
 
 def user() -> str:

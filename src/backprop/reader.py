@@ -169,7 +169,7 @@ def find_run(word: str = "last", *, home: str | os.PathLike[str] | None = None) 
 
 
 def _home(path: str | os.PathLike[str] | None) -> Home:
-    return Home.from_environment() if path is None else Home(Path(path).expanduser().resolve())
+    return Home.from_environment() if path is None else Home.at(Path(path).expanduser())
 
 
 def _run(view: RunView, home: Home) -> Run:

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from backprop import assignment, engines, provenance
-from backprop.engines.contract import Phase
-from backprop.errors import BusyError
+from backprop.engines.contract import Observation, Phase
+from backprop.errors import BackpropError, BusyError
 from backprop.recorder import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
 from backprop.records import Limits, Run, RunSpec, Session, Status
 from backprop.store import journal as journals
@@ -92,14 +92,14 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
     try:
         recorder = Recorder(home, rundir, spec, journal, say).use(index)
         if spec.slurm is not None:
-            return _refresh_job(rundir, spec, journal, recorder, say, publish=publish)
+            return _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
         is_free = journal.try_lock()
         if is_free:
             recorder.begin()
             is_filed = settle(rundir, spec, journal, VIEW_PATIENCE_S, say)
             recorder.finish(publish=publish)
             if is_filed:
-                _tell_end(rundir, spec)
+                _tell_end(home, rundir, spec)
         else:
             recorder.record_state(publish=False)
             _read_on(recorder)
@@ -124,7 +124,7 @@ def _read_on(recorder: Recorder) -> None:
 
 
 def _refresh_job(
-    rundir: RunDir, spec: RunSpec, journal: Journal, recorder: Recorder, say: Say, *, publish: bool
+    home: Home, rundir: RunDir, spec: RunSpec, journal: Journal, recorder: Recorder, say: Say, *, publish: bool
 ) -> bool:
     """As `refresh`, for a run that Slurm executes: whether somebody answers for it is Slurm's to say.
 
@@ -138,6 +138,14 @@ def _refresh_job(
     seen = engines.cluster().observe(before)
     if (complaint := engines.cluster().complaint()) is not None:
         say(complaint)
+    if _is_hopeless(before, seen) and journal.try_lock() and _take_out_of_line(before):
+        recorder.begin()
+        told = f"Slurm can never place it: {seen.told}"
+        journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
+        journal.forget_requests()
+        recorder.finish(publish=publish)
+        _tell_end(home, rundir, spec)
+        return False
     if seen.phase is not Phase.ENDED or _is_being_put_back(before) or not journal.try_lock():
         recorder.begin()  # in a home that this machine sees for the first time, too
         is_pending = seen.phase is Phase.PENDING and seen.told is not None
@@ -148,7 +156,7 @@ def _refresh_job(
     is_filed = settle(rundir, spec, journal, 0.0, say, seen.told)
     recorder.finish(publish=publish)
     if is_filed:
-        _tell_end(rundir, spec)
+        _tell_end(home, rundir, spec)
     return False
 
 
@@ -157,6 +165,22 @@ def _is_being_put_back(run: Run) -> bool:
     if run.waiter is None or not run.sessions:
         return False
     return (datetime.now(timezone.utc) - run.waiter.since).total_seconds() < _PUT_BACK_S
+
+
+def _is_hopeless(run: Run, seen: Observation) -> bool:
+    """Whether it waits for what will never come."""
+    from backprop.engines.slurm_client import HOPELESS
+
+    return run.waiter is not None and seen.phase is Phase.PENDING and seen.told in HOPELESS
+
+
+def _take_out_of_line(run: Run) -> bool:
+    """False when its job has begun meanwhile, or Slurm does not answer."""
+    cluster = engines.cluster()
+    with suppress(BackpropError):
+        cluster.cancel_if_pending(run)
+    cluster.look_again()
+    return cluster.observe(run).phase is Phase.ENDED
 
 
 def is_about_to_go_on(rundir: RunDir, ended: Run) -> bool:
@@ -170,13 +194,13 @@ def is_about_to_go_on(rundir: RunDir, ended: Run) -> bool:
     return engines.cluster().observe(ended).phase in {Phase.PENDING, Phase.RUNNING}
 
 
-def _tell_end(rundir: RunDir, spec: RunSpec) -> None:
+def _tell_end(home: Home, rundir: RunDir, spec: RunSpec) -> None:
     """Tell whom the dead supervisor would have told."""
     if rundir.notify_path.exists():
         from backprop.notify import Teller
 
         entries, size = journals.read(rundir.journal_path)
-        Teller(rundir).ended(journals.fold(spec, entries), size)
+        Teller(rundir, home.index_path).ended(journals.fold(spec, entries), size)
 
 
 def settle(
@@ -240,11 +264,12 @@ def _elapsed_s(rundir: RunDir, session: Session) -> float:
     return session.trained_s(datetime.fromtimestamp(last, timezone.utc))
 
 
-def claim(rundir: RunDir, run: Run, say: Say) -> Journal:
+def claim(home: Home, run: Run, say: Say) -> Journal:
     """The run's journal, locked for this process, with nothing left running. Raises BusyError.
 
     run: as it was when the user decided. Somebody who runs it now, or has done so since, was faster.
     """
+    rundir = home.rundir(run.spec.id)
     journal = Journal(rundir.journal_path)
     deadline = time.monotonic() + CLAIM_PATIENCE_S
     while not journal.try_lock():
@@ -253,7 +278,7 @@ def claim(rundir: RunDir, run: Run, say: Say) -> Journal:
             raise BusyError(busy_message(run))
         time.sleep(0.02)
     if settle(rundir, run.spec, journal, None, say):
-        _tell_end(rundir, run.spec)
+        _tell_end(home, rundir, run.spec)
     now = journals.fold(run.spec, journals.read(rundir.journal_path)[0])
     if len(now.sessions) != len(run.sessions):
         journal.close()
@@ -286,7 +311,7 @@ def import_old(home: Home, say: Say) -> None:
         if not home.has_old_runs_only():
             return
         try:
-            old_runs = snapshot.read_old(home.snapshot_path)
+            old_runs = snapshot.read_old(home.old_snapshot_path)
         except (OSError, ValueError):
             return  # damaged: set aside at the next write
         draft = Home(home.path / ".importing")
@@ -299,7 +324,7 @@ def import_old(home: Home, say: Say) -> None:
                 say(f"an older run is not imported: its id {old.id!r} cannot name a folder.")
         draft.runs_path.rename(home.runs_path)
         shutil.rmtree(draft.path)
-        say(f"imported {len(old_runs)} runs of an older tool from {home.snapshot_path}.")
+        say(f"imported {len(old_runs)} runs of an older tool from {home.old_snapshot_path}.")
 
 
 def _import(home: Home, old: snapshot.OldRun) -> None:

@@ -100,6 +100,43 @@ def test_the_environment_of_a_job(runs: SlurmRuns):
         assert path.is_dir() or b"s3cret" not in path.read_bytes(), path
 
 
+def test_an_array_that_never_fits(runs: SlurmRuns):
+    """It is refused with all its tasks, within moments, and stands in no line."""
+    done = runs.call("run", "--vary", "lr=1,2,3", "--gpus", 8, "train.py", timeout_s=PATIENCE_S)
+    assert done.returncode == 75, done.stderr
+    documents = json.loads(runs.call("list", "--json").stdout)
+    assert [document["status"] for document in documents] == ["refused"] * 3
+    assert all("BadConstraints" in document["reason"] for document in documents)
+    assert runs.cluster.line() == []
+
+
+def test_what_comes_to_never_fit(runs: SlurmRuns):
+    """Whoever looks refuses a run that waited for what could come, and then for what cannot."""
+    runs.submit("r", "--gpus", 8, "--slurm-arg=--begin=now+1hour")
+    assert runs.document("r")["status"] == "queued"
+    assert runs.cluster.call("scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now").returncode == 0
+    document = runs.wait_for_status("r", "refused")
+    assert "BadConstraints" in document["reason"]
+    assert runs.cluster.line() == []
+
+
+def test_a_run_of_an_array_is_removed(runs: SlurmRuns):
+    """Also the first, in whose folder the array's script lies: the others begin and write their logs."""
+    words = ["--vary", "lr=1,2,3", "--slurm-arg=--begin=now+1hour", "-m", 1]
+    done = runs.call("run", *words, "train.py", "--", 5, 0.0, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    first, *others = done.stdout.split()
+    assert runs.call("stop", first, timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("rm", "--yes", first).returncode == 0
+    array = runs.job(others[0]).partition("_")[0]
+    assert runs.cluster.call("scontrol", "update", f"JobId={array}", "StartTime=now").returncode == 0
+    waited = runs.call("wait", *others, timeout_s=PATIENCE_S)
+    assert waited.returncode == 0, waited.stderr
+    for task, run_id in enumerate(others, start=1):
+        assert "completed" in (runs.rundir(run_id) / f"slurm-{array}_{task}.log").read_text()
+    assert not runs.rundir(first).exists()
+
+
 @pytest.mark.parametrize("more", ["", "\\", "%%\\\\j"], ids=["plain", "backslash", "backslashes"])
 def test_hostile_names(runs: SlurmRuns, more: str):
     """A folder, a script and arguments that shells and Slurm would misread are what they are."""
@@ -116,7 +153,7 @@ def test_hostile_names(runs: SlurmRuns, more: str):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["words"] == words
     runs.check("r", "completed")
-    assert runs.rundir("r").joinpath("slurm.log" if more else f"slurm-{runs.job('r')}.log").exists()
+    assert runs.rundir("r").joinpath(f"slurm-{runs.job('r')}.log").exists()
 
 
 def test_a_run_is_its_owners_alone(runs: SlurmRuns):

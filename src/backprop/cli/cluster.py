@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from backprop import assignment, ending, engines, provenance, recovery
 from backprop.cli import session as fronts
 from backprop.cli.common import say
+from backprop.engines import slurm_client
 from backprop.engines.contract import Order, Phase
-from backprop.engines.slurm_client import HOPELESS, SlurmError, start_now
+from backprop.engines.slurm import job_name
+from backprop.engines.slurm_client import HOPELESS, SlurmError
 from backprop.errors import BackpropError, BusyError, ExitCode
 from backprop.progress import ProgressMeter
 from backprop.protocol import digest
@@ -66,27 +68,58 @@ def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> li
     orders = [Order(claim.rundir, claim.spec, request.limits.timebox_s, _not_here) for claim, _ in claims]
     try:
         jobs = cluster.submit(orders)
-    except BackpropError:
+    except (BackpropError, OSError) as error:
+        _cancel_unheard(claims[0][0])
         for claim, _ in claims:
             if claim.is_new:
                 claim.rundir.remove()
             claim.journal.close()
+        if isinstance(error, OSError):
+            raise claims[0][0].home.unusable(error) from error
         raise
-    for (claim, recorder), job in zip(claims, jobs, strict=True):
-        _end_earlier_job(recorder)
-        _tell_submitted(claim, recorder, request, job)
     try:
+        for (claim, recorder), job in zip(claims, jobs, strict=True):
+            _end_earlier_job(recorder)
+            _tell_submitted(claim, recorder, request, job)
         cluster.release(jobs)
-    except BackpropError as error:
+    except (BackpropError, OSError) as error:
+        told = f"{error}{_withdraw(jobs[0].partition('_')[0])}"
         for claim, recorder in claims:
-            cluster.cancel(recorder.read_run()[0])
-            claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=str(error), figures={}))
-            recorder.finish()
-        raise BusyError(f"run {claims[0][0].spec.id} is not started: {error}") from error
+            claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
+            with suppress(OSError):  # whoever looks next brings the index up to date
+                recorder.finish()
+        raise BusyError(f"run {claims[0][0].spec.id} is not started: {told}") from error
     finally:
         for claim, _ in claims:
             claim.journal.close()
     return jobs
+
+
+def _cancel_unheard(claim: "Claim") -> None:
+    """An sbatch that takes too long may have submitted the job all the same, and only its name is known."""
+    is_of_array = claim.spec.slurm is not None and claim.spec.slurm.array is not None
+    if claim.is_new or not is_of_array:  # a task that is resumed has the name of all the array
+        with suppress(SlurmError):
+            slurm_client.cancel_named(job_name(claim.spec), provenance.user())
+
+
+def _withdraw(job: str) -> str:
+    """End a job that is held, an array with all its tasks; what is left for the user to do, if that cannot be done."""
+    try:
+        slurm_client.cancel(job)
+    except SlurmError:
+        return f" Its job may still be held, for ever: scancel {job}"
+    return ""
+
+
+def look_for_refusals(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) -> int:
+    """What to exit with: of the tasks of an array all can be placed, or none."""
+    watched = [_Front(*claim, job, 0, as_json=False) for claim, job in zip(claims, jobs, strict=True)]
+    if watched[0].look_for_refusal(_FIRST_LOOK_S) is None:
+        return ExitCode.OK
+    for front in watched[1:]:
+        front.look_for_refusal(_FIRST_LOOK_S)
+    return ExitCode.REFUSED
 
 
 def _not_here() -> int:
@@ -163,7 +196,7 @@ class _Front:
             engines.cluster().look_again()
             seen = engines.cluster().observe(run)
             if seen.told in HOPELESS:
-                return self._refuse(run, seen.told or "")
+                return self._refuse()
             if seen.told not in {None, "JobHeldUser"}:
                 return None
             time.sleep(_LOOK_EVERY_S)
@@ -228,28 +261,27 @@ class _Front:
         self._ask_slurm_at = time.monotonic() + (_ASK_OF_A_WAITING_S if self._watched is None else _ASK_OF_A_RUNNING_S)
         seen = engines.cluster().observe(run)
         if run.waiter is not None and seen.told in HOPELESS:
-            return self._refuse(run, seen.told or "")
+            return self._refuse()
         if seen.phase is Phase.ENDED:
             self._refresh()  # files it, unless it has said its last word meanwhile
             return None
         if seen.phase is Phase.PENDING and seen.told == "BeginTime" and len(run.sessions) > self._before:
             # put back into the line, by itself or by Slurm, a job waits two minutes unless somebody asks for it
             with suppress(SlurmError):  # not pending yet: at the next look
-                start_now(self._job)
+                slurm_client.start_now(self._job)
         if self._watched is None:
             why = seen.told or ("is about to begin" if seen.phase is Phase.RUNNING else "waits for its turn")
             self._line.show(f"run {self._spec.id} is Slurm's job {self._job}: {why}")
         return None
 
-    def _refuse(self, run: Run, reason: str) -> int:
-        from backprop import orders
-
+    def _refuse(self) -> int | None:
+        """Take it out of the line, as whoever looks does; None when it has begun meanwhile."""
         self._line.end()
-        engines.cluster().cancel_if_pending(run)
-        told = f"Slurm can never place it: {reason}"
-        orders.leave_the_line(self._home, self._spec, told)
         self._refresh()
-        say(f"run {self._spec.id} is not started: {told}")
+        run, _ = self._read()
+        if not run.status.is_final:
+            return None
+        say(f"run {self._spec.id} is not started: {run.reason}")
         return ExitCode.REFUSED
 
     def _refresh(self) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from backprop import assignment
+from backprop import assignment, provenance
 from backprop.assignment import Assignment
 from backprop.cli import session as fronts
 from backprop.cli.common import say
@@ -44,9 +44,19 @@ def execute(*, folders: tuple[Path, ...]) -> None:
     """Carry out what was submitted for the run in FOLDER: of several, the one of this task of an array."""
     folder = folders[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
     rundir = RunDir(folder.resolve())
+    _write_to(rundir.job_log_path(_own_job()))
+    provenance.be_on(os.environ.get("SLURMD_NODENAME"))
     # an index of its own for this one run, thrown away at the end: no index is ever opened by two machines
     with tempfile.TemporaryDirectory(prefix="backprop-") as own:
         raise click.exceptions.Exit(_execute(Home(rundir.path.parent.parent, Path(own)), rundir, rundir.read_spec()))
+
+
+def _write_to(log_path: Path) -> None:
+    """Let all that this process says go there. Slurm has one place for a whole array, and runs are removed singly."""
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
 
 
 def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
@@ -130,8 +140,14 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
         os.environ.update(rendezvous.variables(os.environ, spec.slurm.nodes))
         spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(spec.slurm.nodes), *spec.command))
     audience = _Log(spec, recorder)
-    result = fronts.take_turns(replace(claim, spec=spec), request, recorder, audience, ignore_hangup=True)
-    _what_next(claim, recorder, job, left, result)
+    result = fronts.take_turns(
+        replace(claim, spec=spec),
+        request,
+        recorder,
+        audience,
+        ignore_hangup=True,
+        afterwards=lambda result: _what_next(claim, recorder, job, left, result),
+    )
     return fronts.told_exit_code(claim, result)
 
 

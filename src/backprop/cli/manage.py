@@ -84,7 +84,7 @@ def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
         _confirm(views, files, yes=yes)
         for view in views:
             rundir = home.rundir(view.run.spec.id)
-            journal = recovery.claim(rundir, view.run, say)
+            journal = recovery.claim(home, view.run, say)
             try:
                 rundir.remove()
             finally:

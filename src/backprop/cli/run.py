@@ -184,6 +184,8 @@ def run(
     check_text(str(home.path), "the home folder's name")
     folder = Path(script).absolute().parent if script is not None else working_folder()
     settings = _load_config(home, flags, folder, config_file).config
+    if settings.slurm is None:
+        _refuse_what_only_slurm_gives(flags)
     if script is None:
         command = commands.for_command(after_dashes or [])
     else:
@@ -225,6 +227,13 @@ def run(
         claims = [_claim(home, _in_array(one, specs), patch, settings) for one in specs]
         session.train_many(claims, request, as_json=as_json)
     session.train(_claim(home, spec, patch, settings), request, detach=settings.detach, as_json=as_json)
+
+
+def _refuse_what_only_slurm_gives(flags: dict[str, Any]) -> None:
+    """Raise UsageError for words of this command line. A file may say them for the runs that do go to Slurm."""
+    for flag, key in (("--cpus", "cpus"), ("--nodes", "nodes"), ("--slurm-arg", "slurmArgs")):
+        if flags[key] is not None:
+            raise UsageError(f"{flag} goes with --on slurm: on this machine a run takes what it finds.")
 
 
 def _claim(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "Claim":
@@ -277,7 +286,7 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
         return
     _check_still_there(spec)
     rundir = home.rundir(spec.id)
-    journal = recovery.claim(rundir, view.run, say)
+    journal = recovery.claim(home, view.run, say)
     with open_caught_up(home) as index:
         view = find_run(index, spec.id)  # the claim may have brought the last words of a dead session
         if view.run.status is Status.COMPLETED:

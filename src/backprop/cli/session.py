@@ -4,7 +4,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -91,9 +91,10 @@ def train_many(claims: "Sequence[Claim]", request: "Request", *, as_json: bool) 
         from backprop.supervisor.signals import Signals
 
         with Signals(ignore_hangup=True).caught():  # half submitted is no state to be left in
-            jobs = cluster.submit(list(zip(claims, recorders, strict=True)), request)
-        say(f"{len(jobs)} runs are Slurm's jobs {jobs[0]} to {jobs[-1]} · how they stand: backprop list")
-        code = int(ExitCode.OK)
+            jobs = cluster.submit(together := list(zip(claims, recorders, strict=True)), request)
+        code = cluster.look_for_refusals(together, jobs)
+        if code == ExitCode.OK:
+            say(f"{len(jobs)} runs are Slurm's jobs {jobs[0]} to {jobs[-1]} · how they stand: backprop list")
     else:
         code = max(_train_in_background(claim, request) for claim in claims)
     if as_json:
@@ -106,16 +107,29 @@ def train_many(claims: "Sequence[Claim]", request: "Request", *, as_json: bool) 
 
 
 def take_turns(
-    claim: "Claim", request: "Request", recorder: "Recorder", audience: "Audience", *, ignore_hangup: bool
+    claim: "Claim",
+    request: "Request",
+    recorder: "Recorder",
+    audience: "Audience",
+    *,
+    ignore_hangup: bool,
+    afterwards: "Callable[[Outcome | NoTurn], None] | None" = None,
 ) -> "Outcome | NoTurn":
+    """All sessions of a request; whoever wants to know is told of the end.
+
+    afterwards: done before that, because more may follow from it.
+    """
     from backprop.supervisor.signals import Signals
     from backprop.turns import Turns
 
     line = Line(claim.home.line_path, provenance.host())
     with Signals(ignore_hangup=ignore_hangup).caught() as signals:
         result = Turns(claim, request, recorder=recorder, signals=signals, line=line, audience=audience).run()
+        if afterwards is not None:
+            afterwards(result)
         if (teller := _teller(claim)) is not None:
-            teller.ended(*recorder.read_run())
+            # Slurm kills what is left when its job ends, and with the job goes the index
+            teller.ended(*recorder.read_run(), is_awaited=claim.spec.slurm is not None)
         return result
 
 
@@ -125,7 +139,7 @@ def _teller(claim: "Claim") -> "Teller | None":
         return None
     from backprop.notify import Teller
 
-    return Teller(claim.rundir)
+    return Teller(claim.rundir, claim.home.index_path)
 
 
 def recorder_of(claim: "Claim") -> "Recorder":

@@ -186,7 +186,7 @@ def index() -> Iterator[Finding]:
     """Whether the index is sound, and whether there is something of an older tool."""
     home = Home.from_environment()
     if home.has_old_runs_only():
-        yield note("index", f"{home.snapshot_path} is an older tool's", "Its runs are taken over by: backprop list")
+        yield note("index", f"{home.old_snapshot_path} is an older tool's", "Its runs are taken over by: backprop list")
     elif home.snapshot_path.exists() and not snapshot.is_sound(home.snapshot_path):
         yield note("index", f"{home.snapshot_path} is damaged", "It is set aside and rebuilt by: backprop list")
     if home.index_path.exists():

@@ -146,9 +146,8 @@ def options(order: Order, tasks: int) -> list[str]:
         "--hold",
         "--requeue",
         f"--job-name={job_name(spec)}",
-        f"--chdir={rundir.path}",
-        f"--output={_log(str(rundir.path), tasks)}",
-        "--open-mode=append",
+        f"--chdir={rundir.path.parent.parent}",  # the home: a run may be removed while others of its array wait
+        "--output=/dev/null",  # see cli/execute.py: each run has a log of its own
         f"--time={math.ceil((timebox_s + grace_s + MARGIN_S) / 60)}",
         f"--signal=B:USR1@{math.ceil(grace_s + _WARN_MARGIN_S)}",
         "--export=ALL",  # of what sbatch itself is given: see `exported`
@@ -174,10 +173,3 @@ def exported(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if _EXPORTED.fullmatch(name) and not _KEPT_BACK.fullmatch(name)
     }
-
-
-def _log(folder: str, tasks: int) -> str:
-    """What sbatch is told of the log's path: it expands % there, unless a backslash is in it, which it takes away."""
-    if "\\" in folder:
-        return folder.replace("\\", "\\\\") + "/slurm.log"
-    return folder.replace("%", "%%") + ("/slurm-%j.log" if tasks == 1 else "/slurm-%A_%a.log")

@@ -115,6 +115,9 @@ def cancel(job_id: str, *, only_pending: bool = False) -> None:
 
     only_pending: leave one alone that has begun.
     """
+    if only_pending and "_" in job_id:
+        # scancel with a state takes the whole array, unless the task is a job of its own: any change makes it one
+        _call("scontrol", "update", f"JobId={job_id}", "Comment=backprop")
     _call("scancel", *(["--state=PENDING"] if only_pending else []), job_id)
 
 
@@ -182,3 +185,8 @@ def _call(
         said = [line.split("error: ", 1)[-1].strip() for line in done.stderr.splitlines() if line.strip()]
         raise SlurmError(f"{program}: {'; '.join(dict.fromkeys(said)) or f'exit code {done.returncode}'}.")
     return done.stdout
+
+
+def cancel_named(name: str, user: str) -> None:
+    """End all jobs of a user that have this name. None is no error. Raises SlurmError."""
+    _call("scancel", f"--user={user}", f"--name={name}", limit_s=LOOK_LIMIT_S)

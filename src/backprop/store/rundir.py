@@ -94,6 +94,9 @@ class RunDir:
     def job_script_path(self) -> Path:
         return self.path / "job.sh"
 
+    def job_log_path(self, job: str) -> Path:
+        return self.path / f"slurm-{job}.log"
+
     @property
     def supervisor_log_path(self) -> Path:
         return self.path / "supervisor.log"
@@ -148,6 +151,7 @@ class Home:
         self.index_path = own / "index.db"
         self.lock_path = own / "lock"
         self.snapshot_path = own / "experiments.json"
+        self.old_snapshot_path = path / "experiments.json"  # where an older tool has it
         self.user_config_path = path / "config.toml"
 
     @classmethod
@@ -158,6 +162,11 @@ class Home:
             path = Path(chosen).expanduser() if chosen else Path.home() / ".backprop"
         except RuntimeError as error:
             raise ConfigError("this user has no home folder; set BACKPROP_HOME to a folder of yours.") from error
+        return cls.at(path)
+
+    @classmethod
+    def at(cls, path: Path) -> "Home":
+        """The home in this folder, as this machine sees it. Raises ConfigError."""
         path = path.resolve()  # one folder, one name: the trainers' environment is compared with it
         machine = os.environ.get("BACKPROP_MACHINE") or (os.uname().nodename if network.kind(path) else None)
         if machine is None:
@@ -168,7 +177,7 @@ class Home:
 
     def has_old_runs_only(self) -> bool:
         """True when there is an experiments.json and no run directory: an older tool's, to be imported."""
-        return not self.runs_path.exists() and self.snapshot_path.exists()
+        return not self.runs_path.exists() and self.old_snapshot_path.exists()
 
     def make(self) -> None:
         """Create the folder, readable by its owner only: patches and logs may hold secrets. Raises ConfigError."""

@@ -42,19 +42,24 @@ def start_detached(command: Sequence[str], keep_fd: int | None = None) -> None:
     """
     was_subreaper = _exchange_subreaper(0)  # an earlier session has made us one
     try:
-        subprocess.run(
-            ["/bin/sh", "-c", '"$@" &', "sh", *command],
-            cwd="/",  # nothing in the user's folder is taken for a module
-            env={name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=() if keep_fd is None else (keep_fd,),
-            start_new_session=True,
-            check=True,
-        )
+        start_and_wait(["/bin/sh", "-c", '"$@" &', "sh", *command], keep_fd)
     finally:
         _exchange_subreaper(was_subreaper)
+
+
+def start_and_wait(command: Sequence[str], keep_fd: int | None = None) -> None:
+    """The same, of a process that is ours and that we wait for."""
+    subprocess.run(
+        command,
+        cwd="/",  # nothing in the user's folder is taken for a module
+        env={name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=() if keep_fd is None else (keep_fd,),
+        start_new_session=True,
+        check=True,
+    )
 
 
 def _exchange_subreaper(wanted: int) -> int:

@@ -1,0 +1,97 @@
+"""A submission that goes wrong half way: Slurm's programs are scripts here, because the real ones rarely do."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Runs
+
+
+@pytest.fixture
+def programs(runs: Runs, tmp_path: Path) -> Path:
+    """The folder of Slurm's programs: sbatch submits, scontrol refuses, scancel writes down what it is asked."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    runs.environment["PATH"] = f"{folder}:{runs.environment['PATH']}"
+    runs.environment["BACKPROP_ON"] = "slurm"
+    runs.script("pass")
+    put(folder, "sbatch", "echo 7")
+    put(folder, "scontrol", "echo 'no controller' >&2; exit 1")
+    put(folder, "squeue", "exit 0")
+    put(folder, "scancel", f'echo "$*" >> {folder}/cancelled')
+    return folder
+
+
+def put(folder: Path, program: str, text: str) -> None:
+    path = folder / program
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def cancelled(folder: Path) -> list[str]:
+    return (folder / "cancelled").read_text().splitlines()
+
+
+def test_an_array_that_cannot_be_released(runs: Runs, programs: Path):
+    """No held job stays, and every run says why it was not started."""
+    done = runs.call("run", "--vary", "x=1,2,3", "train.py")
+    assert done.returncode == 75, done.stderr
+    assert "no controller" in done.stderr
+    assert cancelled(programs) == ["7"]
+    documents = json.loads(runs.call("list", "--json").stdout)
+    assert [document["status"] for document in documents] == ["refused"] * 3
+    assert all("no controller" in document["reason"] for document in documents)
+
+
+def test_an_array_that_can_neither_be_released_nor_cancelled(runs: Runs, programs: Path):
+    """All the same every run is refused, and the user hears which job is left."""
+    put(programs, "scancel", "exit 1")
+    done = runs.call("run", "--vary", "x=1,2", "train.py")
+    assert done.returncode == 75, done.stderr
+    assert "scancel 7" in done.stderr
+    documents = json.loads(runs.call("list", "--json").stdout)
+    assert [document["status"] for document in documents] == ["refused"] * 2
+
+
+def test_an_sbatch_that_fails_may_have_submitted(runs: Runs, programs: Path):
+    """Whatever has the run's name is cancelled, and no run is left."""
+    put(programs, "sbatch", "exit 1")
+    done = runs.call("run", "--run-id", "r", "train.py")
+    assert done.returncode == 2, done.stderr
+    (words,) = cancelled(programs)
+    assert words.split()[1:] == ["--name=backprop-r"]
+    assert not runs.rundir("r").exists()
+
+
+def test_a_job_script_that_cannot_be_written(runs: Runs, programs: Path):
+    """It is an error in words, and the run can be resumed later."""
+    runs.call("run", "--run-id", "r", "train.py")
+    script = runs.rundir("r") / "job.sh"
+    script.unlink()
+    script.mkdir()
+    done = runs.call("resume", "r")
+    assert done.returncode == 2, done.stderr
+    assert "cannot write to the home folder" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (programs / "cancelled").exists()
+
+
+def test_what_a_file_says_of_slurm_is_nothing_to_a_run_here(runs: Runs, programs: Path):
+    """Only words of the command line are refused."""
+    (programs / "sbatch").unlink()
+    (runs.work / "backprop.toml").write_text('on = "slurm"\ncpus = 2\nnodes = 2\nslurmArgs = ["--account=ml"]\n')
+    assert runs.call("run", "--on", "here", "train.py").returncode == 0
+    done = runs.call("run", "--on", "here", "--cpus", "2", "train.py")
+    assert done.returncode == 2
+    assert "--cpus goes with --on slurm" in done.stderr
+
+
+def test_a_shell_inside_a_job(runs: Runs, programs: Path):
+    """A run here is on this machine, whatever Slurm calls the node."""
+    assert (programs / "sbatch").exists()
+    done = runs.call("run", "--on", "here", "--run-id", "r", "train.py", SLURM_JOB_ID="5", SLURMD_NODENAME="node17")
+    assert done.returncode == 0, done.stderr
+    (started,) = [entry for entry in runs.journal("r") if entry["event"] == "session_started"]
+    assert started["host"] == os.uname().nodename
