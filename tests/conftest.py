@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -125,7 +126,8 @@ class Runs:
                 if stream is not None:
                     stream.close()
         for process in self.tree():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it has ended since it was seen
+                process.kill()
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 20) -> object:

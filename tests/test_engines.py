@@ -90,7 +90,7 @@ def test_the_users_own_options_come_last():
 def test_an_array():
     """Several runs are the tasks of one, and none needs a folder that may be removed with another."""
     assert told(order(), 3)["--array"] == "0-2"
-    assert not any("/runs/r" in word for word in slurm.options(order(), 3, {}))
+    assert not any("/runs/r" in word for word in slurm.options(order(), 3))
     assert "--array" not in told(order())
 
 

@@ -252,7 +252,7 @@ def test_a_disk_that_fails_under_an_order_is_told(home: Runs):
         journal.unlink()
         journal.mkdir()
         await pilot.press("p")
-        await until(pilot, lambda: any("directory" in n.message for n in app._notifications))
+        await until(pilot, lambda: any("journal.jsonl" in n.message for n in app._notifications))
 
     drive(home, story)
 
