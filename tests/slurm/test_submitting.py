@@ -112,11 +112,12 @@ def test_an_array_that_never_fits(runs: SlurmRuns):
 
 def test_what_comes_to_never_fit(runs: SlurmRuns):
     """Whoever looks refuses a run that waited for what could come, and then for what cannot."""
-    runs.submit("r", "--gpus", 8, "--slurm-arg=--begin=now+1hour")
+    runs.submit("r", "--slurm-arg=--begin=now+1hour")
     assert runs.document("r")["status"] == "queued"
-    assert runs.cluster.call("scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now").returncode == 0
-    document = runs.wait_for_status("r", "refused")
-    assert "BadConstraints" in document["reason"]
+    change = ["scontrol", "update", f"JobId={runs.job('r')}", "Partition=short", "StartTime=now"]
+    assert runs.cluster.call(*change).returncode == 0
+    wait_for(lambda: runs.document("r")["status"] == "refused", PATIENCE_S)
+    assert "PartitionTimeLimit" in runs.document("r")["reason"]
     assert runs.cluster.line() == []
 
 
@@ -129,7 +130,8 @@ def test_a_run_of_an_array_is_removed(runs: SlurmRuns):
     assert runs.call("stop", first, timeout_s=PATIENCE_S).returncode == 0
     assert runs.call("rm", "--yes", first).returncode == 0
     array = runs.job(others[0]).partition("_")[0]
-    assert runs.cluster.call("scontrol", "update", f"JobId={array}", "StartTime=now").returncode == 0
+    for run_id in others:
+        assert runs.cluster.call("scontrol", "update", f"JobId={runs.job(run_id)}", "StartTime=now").returncode == 0
     waited = runs.call("wait", *others, timeout_s=PATIENCE_S)
     assert waited.returncode == 0, waited.stderr
     for task, run_id in enumerate(others, start=1):
