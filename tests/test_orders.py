@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from backprop import engines, orders, provenance
+from backprop import orders, provenance
+from backprop.engines.here import Here
 from backprop.errors import BusyError
 from backprop.records import Run, Status
 from backprop.store import journal
@@ -68,7 +69,7 @@ def test_the_number_of_a_dead_supervisor_is_not_signalled(runs: Runs, monkeypatc
     process, run = started(runs)
     process.kill()
     process.wait()
-    monkeypatch.setattr(engines, "of", lambda *_: pytest.fail("a number was signalled"))
+    monkeypatch.setattr(Here, "cancel", lambda *_: pytest.fail("a number was signalled"))
     ended = orders.stop_now(Home(runs.home), run, print)
     assert ended.run.status is Status.INTERRUPTED
     assert runs.tree() == []
