@@ -100,7 +100,7 @@ class Page:
 
     def points(self) -> int:
         """How many points the curves on the screen have in all."""
-        return int(self.js("document.querySelector('main:not([hidden]) .curves').dataset.points ?? 0"))
+        return int(self.js("document.querySelector('main:not([hidden]) .curves')?.dataset.points ?? 0"))
 
     def open_run(self, name: str) -> None:
         (link,) = [link for link in self.all(".rows .name-text") if link.text == name]
