@@ -30,7 +30,7 @@ def test_without_the_token_nothing_is_served(quiet_server: Server, word: str):
 def test_the_token_is_moved_from_the_address_into_a_cookie(quiet_server: Server):
     """The address that is printed lets in, once and for the whole browser session, and no script can read the cookie."""
     welcome = quiet_server.send("GET", f"/?token={quiet_server.token}", {})
-    assert welcome.status == 200
+    assert welcome.status == 303
     assert 'content="0;url=/"' in welcome.text
     assert quiet_server.token not in welcome.text
     cookie = welcome.headers["set-cookie"]

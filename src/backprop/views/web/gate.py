@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import cookie_parser
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MARK_HEADER = "x-backprop"  # no form and no plain cross-site request can send it
@@ -115,7 +115,7 @@ class Gate:
         if scope["method"] not in _SAFE_METHODS and not _is_from_our_page(headers):
             return _refusal("Only the page itself may ask for that: same origin, with the header X-Backprop: 1.\n")
         if scope["path"] == "/" and word is not None and scope["method"] in _SAFE_METHODS:
-            return self._welcome()
+            return self._welcome(headers)
         return None
 
     def _cookies(self, headers: Headers) -> Iterator[str]:
@@ -124,10 +124,13 @@ class Gate:
             if (value := cookie_parser(line).get(self._cookie)) is not None:
                 yield value
 
-    def _welcome(self) -> Response:
+    def _welcome(self, headers: Headers) -> Response:
         """Moves the token out of the address bar, where it is seen, bookmarked and sent to friends."""
         self._key.on_used()
-        answer = HTMLResponse(_WELCOME)
+        # a redirect keeps what follows the # of an address; but from another site (the file that opens the page is one)
+        # the cookie would not go along with it
+        is_from_outside = headers.get("sec-fetch-site") == "cross-site"
+        answer: Response = HTMLResponse(_WELCOME) if is_from_outside else RedirectResponse("/", status_code=303)
         answer.set_cookie(self._cookie, self._key.token, path="/", httponly=True, samesite="strict")
         return answer
 
