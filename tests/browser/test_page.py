@@ -1,12 +1,14 @@
 """The page of `backprop ui`, as a person uses it."""
 
 import json
+from pathlib import Path
 
 from bench import archive
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from backprop.store.rundir import Home
+from backprop.views.web.door import Door
 from tests.browser.conftest import Page, Training, Ui
 from tests.conftest import Runs, wait_for
 
@@ -28,6 +30,15 @@ def test_without_the_token_there_is_nothing(page: Page, served: Ui, training: Tr
     assert "backprop ui" in said
     page.open(f"{served.without_token}api/runs")
     assert "secret" not in page.text("body")
+
+
+def test_a_file_of_ones_own_leads_in(page: Page, served: Ui, tmp_path: Path):
+    """So a browser is opened without the token in its command line; the cookie holds from the first page on."""
+    way_in = Door(tmp_path, served.address)
+    page.open(way_in.url)
+    page.until(lambda: page.text("#link") == "live")
+    assert page.driver.current_url.startswith(served.without_token)
+    way_in.close()
 
 
 def test_runs_are_searched_filtered_and_sorted(page: Page, served: Ui, training: Training):
@@ -58,6 +69,29 @@ def test_runs_are_searched_filtered_and_sorted(page: Page, served: Ui, training:
     page.until(lambda: page.names() == ["red", "blue", "green"])
     page.one(".head .c-best button").click()
     page.until(lambda: page.names() == ["green", "blue", "red"])
+
+
+def test_a_wrong_filter_is_asked_about_once(page: Page, served: Ui, training: Training):
+    """What the server does not understand is not asked again until it is another question."""
+    training.ended("only", 1.0)
+    page.open(served.address)
+    page.until(lambda: page.names() == ["only"])
+    page.requests()
+    page.write("#filter", "lr>")
+    page.until(lambda: page.text("#filter-problem") != "")
+    training.ended("later", 1.0)  # a change of the table, too, asks for nothing
+    asked = [url for url in page.requests() if "/api/runs?" in url and "filter=lr%3E&" in url]
+    assert len(asked) == 1
+    page.write("#filter", "")
+    page.until(lambda: page.names() == ["later", "only"])
+
+
+def test_a_run_that_never_was_is_not_said_to_be_removed(page: Page, served: Ui):
+    """An address with a typo."""
+    page.open(served.address)
+    page.until(lambda: page.text("#link") == "live")
+    page.js("location.hash = '#/run/nope'")
+    page.until(lambda: "There is no run of that id" in page.text("#run-view"))
 
 
 def test_a_run_is_watched_stopped_and_resumed(page: Page, served: Ui, training: Training):

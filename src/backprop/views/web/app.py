@@ -169,7 +169,7 @@ class Pages:
                 if run_id not in views:
                     views[run_id] = run_of(index, run_id)
                 view = views[run_id]
-                name = metric or query.main_metric(view)
+                name = query.main_metric(view) if metric is None else metric
                 if name is not None:
                     told.append(curves.document(index, view, name, axis, points, begin, end))
         return _json({"axis": axis, "curves": told})

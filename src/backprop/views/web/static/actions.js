@@ -102,7 +102,10 @@ export async function resume(run) {
   }
   const { choice, value } = await ask({
     title: `Resume ${called(run)}?`,
-    text: ["Another session in the background, from its newest whole checkpoint."],
+    text: [
+      ...(run.status === "completed" ? ["It has completed: it is given another session."] : []),
+      "Another session in the background, from its newest whole checkpoint.",
+    ],
     field: { label: "Timebox in minutes", placeholder: run.timebox_s ? `${Number((run.timebox_s / 60).toPrecision(4))}, as before` : "as before" },
     choice: { value: "resume", label: "Resume" },
   });

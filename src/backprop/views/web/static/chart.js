@@ -6,6 +6,7 @@ import { el, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
 import { ink, swatch } from "./palette.js";
 
+const MOST = Number.MAX_VALUE / 4;
 const RAW_ALPHA = "40"; // of the raw curve behind a smoothed one, as hex
 
 export class Chart {
@@ -23,7 +24,7 @@ export class Chart {
     this.legend = el("ul", { class: "legend" });
     this.note = el("p", { class: "plot-note faint", hidden: true });
     this.root = el("figure", { class: "chart" },
-      el("figcaption", {}, el("bdi", { class: "cut", text: format.visible(metric, 120), title: format.visible(metric, 1000) }), this.at),
+      el("figcaption", {}, el("bdi", { class: "cut", text: format.metric(metric, 120), title: format.visible(metric, 1000) }), this.at),
       this.canvas, this.note, this.legend);
     this.size = new ResizeObserver(() => {
       if (this.#plot && this.canvas.clientWidth) this.#plot.setSize({ width: this.canvas.clientWidth, height: this.canvas.clientHeight });
@@ -60,7 +61,7 @@ export class Chart {
     this.note.hidden = text === "";
     setText(this.note, text);
     const told = this.#curves.map((curve) => `${curve.name} ${format.number(lastOf(curve))}`).join(", ");
-    setAttribute(this.canvas, "aria-label", `${format.visible(this.metric, 80)} by ${this.#options.axis}: last ${told || "none"}`);
+    setAttribute(this.canvas, "aria-label", `${format.metric(this.metric, 80)} by ${this.#options.axis}: last ${told || "none"}`);
   }
 
   #plotOptions() {
@@ -200,7 +201,8 @@ function prepared(curve, { isLog, smooth }) {
 /** All curves over one x: uPlot draws null as a gap and looks past undefined. */
 function joined(curves, isSmoothed) {
   if (curves.length === 0) return [[]];
-  const tables = curves.map((curve) => (isSmoothed ? [curve.x, curve.shown, curve.line] : [curve.x, curve.line]));
+  const ys = (curve) => (isSmoothed ? [curve.shown, curve.line] : [curve.line]);
+  const tables = curves.map((curve) => [curve.x, ...ys(curve).map((values) => values.map(drawable))]);
   return uPlot.join(tables, tables.map((table) => table.map(() => 1)));
 }
 
@@ -236,10 +238,13 @@ function decades(splits) {
   return splits.filter(isPower).length > 2 ? splits.map((v) => (isPower(v) ? v : null)) : splits;
 }
 
+/** A value within what can be drawn: the span of an axis has to be a number. */
+const drawable = (value) => (typeof value === "number" ? Math.max(-MOST, Math.min(MOST, value)) : value);
+
 function yRange(min, max) {
   if (min === null) return [0, 1];
-  const pad = (max - min || Math.abs(max) || 1) * 0.06;
-  return [min >= 0 && min - pad < 0 ? Math.min(min, 0) : min - pad, max + pad];
+  const pad = (drawable(max) - drawable(min) || Math.abs(max) || 1) * 0.06;
+  return [drawable(min >= 0 && min - pad < 0 ? Math.min(min, 0) : min - pad), drawable(max + pad)];
 }
 
 const logRange = (min, max) => (min === null || min <= 0 ? [0.1, 1] : [min / 1.15, max * 1.15]);

@@ -16,6 +16,7 @@ export class CurvesPanel {
   #charts = new Map(); // metric -> Chart
   #slots = new Slots();
   #runs = []; // [{id, name}]
+  main = null; // the metric that tells how these runs go; a name may be empty
   #metrics = []; // that these runs have
   #most = FIRST_CHARTS;
   #range = null;
@@ -71,7 +72,7 @@ export class CurvesPanel {
     if (metrics.join("\u0000") !== this.#metrics.join("\u0000")) {
       this.#metrics = metrics;
       this.metricField.replaceChildren(
-        ...metrics.map((name) => el("option", { value: name, text: format.visible(name, 48) })),
+        ...metrics.map((name) => el("option", { value: name, text: format.metric(name, 48) })),
         el("option", { value: ALL, text: `all ${metrics.length} metrics` }));
     }
     this.#load();
@@ -94,7 +95,7 @@ export class CurvesPanel {
     const { metric } = this.#controls;
     if (metric === ALL) return this.#metrics.slice(0, Math.min(this.#most, Math.floor(MAX_CURVES / Math.max(1, this.#runs.length))));
     const one = metric !== null && this.#metrics.includes(metric) ? metric : this.main;
-    return one ? [one] : [];
+    return one === null ? [] : [one];
   }
 
   append(event) {

@@ -79,6 +79,9 @@ export function visible(text, most = 300) {
   return cut.replace(UNSEEN, escaped);
 }
 
+/** A metric's name, which may be empty. */
+export const metric = (name, most = 300) => (name === "" ? "(no name)" : visible(name, most));
+
 /** A log's text: lines stay lines, a progress bar's carriage returns become lines, the rest is shown as escapes. */
 export function visibleLog(text) {
   return text.replace(/\r+\n/g, "\n").replace(/\r/g, "\n").replace(UNSEEN_IN_LOG, escaped);

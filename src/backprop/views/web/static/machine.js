@@ -24,7 +24,8 @@ function* gauges(machine, limits, slots) {
   yield gauge("Load", machine.load_1min === null ? "–" : `${machine.load_1min.toFixed(2)} on ${cpus ?? "?"} cores`,
     machine.load_1min !== null && cpus ? machine.load_1min / cpus : null, { title: "processes that want a core, over the last minute", tone: "calm" });
   yield filled("RAM", machine.ram_available_bytes, machine.ram_total_bytes, limits.min_free_ram_bytes);
-  for (const { free, total, folders } of disks(machine)) yield filled("Disk", free, total, limits.min_free_disk_bytes, folders.join("\n"));
+  const found = [...disks(machine)];
+  for (const { free, total, folders } of found) yield filled(found.length > 1 ? `Disk ${folders[0].split("/").at(-1) || "/"}` : "Disk", free, total, limits.min_free_disk_bytes, folders.join("\n"));
   if (machine.gpus === null) yield gauge("GPUs", "unknown", null, { title: format.visible(machine.gpu_problem ?? "nobody can tell") });
   for (const gpu of machine.gpus ?? []) {
     const title = [format.visible(gpu.name, 80), gpu.utilization_percent === null ? null : `${gpu.utilization_percent} % busy`, gpu.power_w === null ? null : `${Math.round(gpu.power_w)} W`].filter(Boolean).join(", ");

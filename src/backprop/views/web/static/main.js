@@ -180,7 +180,7 @@ class Page {
     byId("link").className = `link ${isConnected ? "on" : "off"}`;
     if (isConnected && this.#isLost) {
       this.#banner(null);
-      this.table.refresh();
+      this.table.retry();
       this.#showChosen(); // those that could not be asked about
       this.#panel().reload();
     } else if (!isConnected) {

@@ -90,7 +90,7 @@ export class RunPage {
   /** A newer state of the run. */
   update(details) {
     if (details.id !== this.#id) return;
-    if (details.gone) this.#gone("This run was removed.");
+    if (details.gone) this.#gone(this.#details ? "This run was removed." : "There is no run of that id.");
     else this.#show(details);
   }
 

@@ -12,6 +12,7 @@ import { draw, sparkline } from "./sparkline.js";
 const PAGE_ROWS = 100;
 const KEPT_PAGES = 40;
 const OVERSCAN_ROWS = 8;
+const RETRY_S = [1, 2, 4, 8, 16, 30];
 const ROW_HEIGHT = 34; // --row in style.css
 
 const COLUMNS = [
@@ -38,6 +39,9 @@ export class RunsTable {
   #active = 0;
   #activeId = null;
   #query = null;
+  #isHeld = false; // nothing is asked for: it failed, and it is not yet time to try again
+  #failures = 0;
+  #retryTimer = 0;
   #count = 0;
   #metric = "loss"; // what the columns Last and Best show in most rows
 
@@ -85,6 +89,7 @@ export class RunsTable {
     const key = JSON.stringify(query);
     if (key === JSON.stringify(this.#query)) return;
     this.#query = query;
+    this.#letGo();
     for (const controller of this.#pending.values()) controller.abort();
     this.#pending.clear();
     this.#stale = new Set(this.#pages.keys());
@@ -106,6 +111,30 @@ export class RunsTable {
   refresh() {
     for (const page of this.#pages.keys()) this.#stale.add(page);
     this.#loadVisible();
+  }
+
+  /** Ask again at once, whatever failed: the server is there, or another one. */
+  retry() {
+    this.#letGo();
+    this.refresh();
+  }
+
+  #letGo() {
+    clearTimeout(this.#retryTimer);
+    this.#isHeld = false;
+  }
+
+  /** Ask no more for a while; or, when the server said that it makes no sense, until something else is asked for. */
+  #hold(error) {
+    this.#letGo();
+    this.#isHeld = true;
+    if (error.status >= 400 && error.status < 500) return;
+    const wait_s = RETRY_S[Math.min(this.#failures, RETRY_S.length - 1)];
+    this.#failures += 1;
+    this.#retryTimer = setTimeout(() => {
+      this.#isHeld = false;
+      this.#loadVisible();
+    }, wait_s * 1000);
   }
 
   /** Newer rows of runs that may be in sight. */
@@ -169,7 +198,7 @@ export class RunsTable {
   }
 
   #loadVisible() {
-    if (!this.#query) return;
+    if (!this.#query || this.#isHeld) return;
     const [first, last] = this.#range(OVERSCAN_ROWS);
     const from = Math.floor(first / PAGE_ROWS);
     const to = Math.floor(Math.max(first, last - 1) / PAGE_ROWS);
@@ -193,6 +222,7 @@ export class RunsTable {
       const answer = await api.runs({ ...this.#query, offset: page * PAGE_ROWS, limit: PAGE_ROWS }, controller.signal);
       this.#pages.set(page, answer.runs.map(received));
       this.#count = answer.shown_of;
+      this.#failures = 0;
       for (const other of [...this.#pages.keys()].filter((n) => this.#stale.has(n) && n !== page)) {
         if (other * PAGE_ROWS >= this.#count) this.#pages.delete(other);
       }
@@ -206,6 +236,7 @@ export class RunsTable {
     } catch (error) {
       if (error.name === "AbortError") return;
       this.#stale.add(page);
+      this.#hold(error);
       this.on.problem(error);
     } finally {
       if (this.#pending.get(page) === controller) this.#pending.delete(page);
