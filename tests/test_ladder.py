@@ -10,11 +10,11 @@ from backprop.supervisor.ladder import (
     MIN_NOTICE_S,
     Ladder,
     Rung,
-    at_late_warning,
     at_once,
     at_request,
     at_timebox,
     shifted,
+    warned,
 )
 
 CLOSE = 1e-6  # of monotonic seconds: rounding
@@ -133,18 +133,29 @@ def test_a_request_never_postpones_anything(
         ladder = asked
 
 
-@given(instants, timeboxes, graces, st.floats(0, 1e7), st.floats(0, 1))
+@given(instants, timeboxes, graces, notices, st.floats(0, 1))
 @settings(deadline=None)
 def test_a_late_warning_costs_no_more_than_the_grace(
-    deadline: float, timebox_s: float, grace_s: float, notice_s: float, late_s: float
+    deadline: float, timebox_s: float, grace_s: float, notice_s: float | None, late: float
 ):
     """Who could not be warned in time gets its notice out of the grace: the order stays, and the end."""
-    before = at_timebox(deadline, timebox_s, grace_s, None)
-    now = min(deadline + late_s, before.terminate_at)
-    after = at_late_warning(now, grace_s, notice_s, before)
+    before = at_timebox(deadline, timebox_s, grace_s, notice_s)
+    now = min(before.warn_at + late * (before.terminate_at - before.warn_at), before.terminate_at)
+    after = warned(now, grace_s, before)
     assert list(rungs(after)) == sorted(rungs(after))
-    assert now <= after.interrupt_at <= now + grace_s / 3 + CLOSE
+    assert now <= after.interrupt_at
+    assert before.interrupt_at <= after.interrupt_at <= max(before.interrupt_at, now + grace_s / 3 + CLOSE)
     assert (after.terminate_at, after.kill_at) == (before.terminate_at, before.kill_at)
+
+
+def test_a_notice_counts_from_the_warning():
+    """In time nothing changes; half a second late the interrupt is, too; and nobody who does not listen is spared."""
+    ladder = at_timebox(1000, 600, 30, 2)
+    assert warned(998, 30, ladder) == ladder
+    assert warned(998.5, 30, ladder).interrupt_at == 1000.5
+    assert warned(1000, 30, ladder).interrupt_at == 1002
+    assert warned(1000.2, 30, at_timebox(1000, 600, 30, None)).interrupt_at == 1000.2
+    assert warned(1000, 30, at_once(1000)) == at_once(1000)
 
 
 @given(instants, timeboxes, graces, notices, instants)

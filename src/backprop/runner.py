@@ -483,10 +483,8 @@ class Supervisor:
             # we were suspended, or the machine stood still: a trainer that was never asked gets its whole grace
             watch.ladder = ladder.at_interrupt(now, self._limits.grace_s)
             due = Rung.INTERRUPT
-        notice_s = self._meter.progress.notice_s
-        if due is Rung.INTERRUPT and watch.rung is Rung.NONE and notice_s is not None and not is_late:
-            # it began to listen when its time was all but up: a slow import, a busy machine
-            watch.ladder = ladder.at_late_warning(now, self._limits.grace_s, notice_s, watch.ladder)
+        if due >= Rung.WARN and watch.rung is Rung.NONE:
+            watch.ladder = ladder.warned(now, self._limits.grace_s, watch.ladder)
             due = watch.ladder.due(now)
         while watch.rung < due:
             watch.rung = Rung(watch.rung + 1)

@@ -74,12 +74,16 @@ def at_request(now: float, grace_s: float, notice_s: float | None, current: Ladd
     )
 
 
-def at_late_warning(now: float, grace_s: float, notice_s: float, current: Ladder) -> Ladder:
-    """The ladder of a trainer that listens and was not warned in time: it gets its notice out of the grace."""
-    notice = min(max(notice_s, MIN_NOTICE_S), grace_s * MAX_NOTICE)
+def warned(now: float, grace_s: float, current: Ladder) -> Ladder:
+    """The ladder of a trainer that is warned now: its notice counts from here, at the cost of the grace if it is late.
+
+    A script that begins to listen when its time is all but up gets as long to save as any other.
+    """
+    notice = min(current.interrupt_at - current.warn_at, grace_s * MAX_NOTICE)
+    interrupt_at = min(max(current.interrupt_at, now + notice), current.terminate_at)
     return Ladder(
-        warn_at=min(now, current.warn_at),
-        interrupt_at=min(now + notice, current.terminate_at),
+        warn_at=current.warn_at,
+        interrupt_at=interrupt_at,
         terminate_at=current.terminate_at,
         kill_at=current.kill_at,
     )
