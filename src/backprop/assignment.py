@@ -39,7 +39,7 @@ def remaining(run: Run, entries: Sequence[Entry]) -> Assignment | None:
 
 def unwanted(run: Run, entries: Sequence[Entry]) -> StopAsked | None:
     """The user's word that the last session of a submission, or the one that was to come, shall be followed by none."""
-    last = max((session.number for session in run.sessions), default=0)
+    last = run.newest_number
     return next(
         (
             entry

@@ -259,6 +259,11 @@ class Run(Record, frozen=True):
         return None if self.last_session is None else self.last_session.job
 
     @property
+    def newest_number(self) -> int:
+        """Of its sessions, in the order in which they were begun; 0 before the first."""
+        return max((session.number for session in self.sessions), default=0)
+
+    @property
     def last_session(self) -> Session | None:
         return self.sessions[-1] if self.sessions else None
 

@@ -194,7 +194,7 @@ class Supervisor:
 
     def _start(self, plan: SessionPlan) -> None:
         run, _ = self._recorder.read_run()
-        self._number = 1 + max((session.number for session in run.sessions), default=0)
+        self._number = 1 + run.newest_number
         self._recorder.begin()
         is_written = self._write(
             SessionStarted(

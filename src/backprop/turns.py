@@ -231,7 +231,7 @@ class Turns:
         admission = Admission(
             Application(
                 spec=claim.spec,
-                session=1 + max((session.number for session in run.sessions), default=0),
+                session=1 + run.newest_number,
                 limits=limits,
                 folders=(str(claim.home.path), claim.spec.cwd),
                 gpu_probe=self._request.gpu_probe,

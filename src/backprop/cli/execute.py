@@ -188,7 +188,7 @@ def _tell_again(claim: "Claim", recorder: "Recorder", left: Assignment, job: str
         msgspec.structs.replace(
             left.submitted,
             at=datetime.now(timezone.utc),
-            session=1 + max((session.number for session in run.sessions), default=0),
+            session=1 + run.newest_number,
             job=job,
             is_again=True,
             reason=reason,

@@ -24,13 +24,17 @@ class Observation(Record, frozen=True):
     told: str | None = None  # why it waits, how it ended, or what is wrong with the engine, in the engine's words
 
 
+def _elsewhere() -> int:
+    raise RuntimeError("this is not carried out in a process of this machine")
+
+
 class Order(NamedTuple):
     """A run that is to have a session."""
 
     rundir: RunDir
     spec: RunSpec
     timebox_s: float
-    work: Callable[[], int]  # carries it out and gives the exit code, in a process of this machine
+    work: Callable[[], int] = _elsewhere  # carries it out and gives the exit code, in a process of this machine
 
 
 class Engine(Protocol):
