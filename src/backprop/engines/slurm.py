@@ -33,7 +33,7 @@ _KEPT_BACK = re.compile(
     r".*(TOKEN|SECRET|PASS|CREDENTIAL|AUTH|PRIVATE|WEBHOOK|KEY$|KEY_|_PAT$).*"
     r"|BACKPROP_(MACHINE|NOTIFY)|(CUDA|HIP|ROCR)_VISIBLE_DEVICES"  # the submitting machine's own affairs
 )
-# options of sbatch that would part a run from its job
+# options of sbatch that would part a run from its job, or give it what it must not have
 _REFUSED = re.compile(
     r"(-J|-a|-M|-W|-H|-D|-o)(.*)|--(job-name|array|clusters|wait|hold|wrap|chdir|output|export)(=.*)?"
 )
@@ -140,7 +140,9 @@ def options(order: Order, tasks: int) -> list[str]:
         raise ValueError("this run is not for Slurm")
     for argument in asked.arguments:
         if _REFUSED.fullmatch(argument):
-            raise UsageError(f"--slurm-arg {argument} is not allowed: by this option Backprop finds its job again.")
+            raise UsageError(
+                f"--slurm-arg {argument} is not allowed: Backprop gives this option itself, to find its job again."
+            )
     grace_s = spec.limits.grace_s
     told = [
         "--hold",
