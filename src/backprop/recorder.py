@@ -211,23 +211,27 @@ class Recorder:
             self._journal.append(OutputSeen(at=datetime.now(timezone.utc), session=session, source=source, growth=due))
 
     def _measured(self, session: int, source: Source, offset: int, saved: protocol.CheckpointSaved) -> Checkpoint:
-        """The checkpoint as it lies on disk when it is first heard of; the journal remembers."""
+        """The checkpoint as it lies on disk when it is first heard of; the journal remembers.
+
+        That of a Slurm job is written by the job alone: it has an index of its own, and so hears of all of them.
+        """
         path = str(Path(self._spec.cwd) / saved.path)  # with its "..": behind a link that leads elsewhere
         measure = self._measures.get((session, source, offset))
         if measure is None:
             measure = self._measures[session, source, offset] = checkpoints.measure(path)
-            self._journal.append(
-                CheckpointMeasured(
-                    at=datetime.now(timezone.utc),
-                    session=session,
-                    source=source,
-                    offset=offset,
-                    path=path,
-                    size_bytes=measure.size_bytes,
-                    saved_at=measure.saved_at,
-                    manifest=measure.manifest,
+            if self._spec.slurm is None or self._journal.is_locked:
+                self._journal.append(
+                    CheckpointMeasured(
+                        at=datetime.now(timezone.utc),
+                        session=session,
+                        source=source,
+                        offset=offset,
+                        path=path,
+                        size_bytes=measure.size_bytes,
+                        saved_at=measure.saved_at,
+                        manifest=measure.manifest,
+                    )
                 )
-            )
         return Checkpoint(path=path, step=saved.step, session=session, measure=measure, is_emergency=saved.is_emergency)
 
     def record_output(self) -> bool:

@@ -214,8 +214,7 @@ def test_a_stop_that_nobody_heard(tmp_path: Path, cluster_that_gives_up: Cluster
         stopping = runs.start("stop", "r")
         wait_for(lambda: list(runs.rundir("r").glob("asked/*")), PATIENCE_S)
         stopping.send_signal(signal.SIGKILL)  # before it can see that Slurm has put it back
-        hurry = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]
-        wait_for(lambda: runs.cluster.call(*hurry).returncode == 0, PATIENCE_S)
+        runs.hurry("r")
         runs.wait_for_status("r", "interrupted")
         document = runs.check("r", "interrupted")
         assert "`backprop stop`" in document["reason"]

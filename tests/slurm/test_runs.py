@@ -229,8 +229,7 @@ def test_wait_waits_for_further_sessions(runs: SlurmRuns):
     following = runs.start("logs", "r", "-f", stdout=subprocess.PIPE)
     waited = runs.start("wait", "r", stderr=subprocess.PIPE)
     runs.wait_for_status("r", "queued", session=2)
-    hurry = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]  # it waits for two minutes otherwise
-    wait_for(lambda: runs.cluster.call(*hurry).returncode == 0, PATIENCE_S)
+    runs.hurry("r")
     _, told = waited.communicate(timeout=2 * PATIENCE_S)
     assert waited.returncode == 0, told.decode()
     runs.check("r", "timeboxed", "timeboxed")

@@ -39,6 +39,7 @@ _LOOK_EVERY_S = 0.25
 _ASK_OF_A_WAITING_S = 2.0
 _ASK_OF_A_RUNNING_S = 10.0  # of one that tells of itself: it may have been lost without a word
 _FIRST_LOOK_S = 3.0  # what Slurm can never place, it says within a moment
+_HURRY_AFTER_S = 3.0  # Slurm kills a job again that starts within two seconds of being put back
 _AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to say that another follows
 
 
@@ -65,7 +66,7 @@ def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> li
     Raises BackpropError; then runs that were just made are taken back.
     """
     cluster = engines.cluster()
-    orders = [Order(claim.rundir, claim.spec, request.limits.timebox_s, _not_here) for claim, _ in claims]
+    orders = [Order(claim.rundir, claim.spec, request.limits.timebox_s) for claim, _ in claims]
     try:
         jobs = cluster.submit(orders)
     except (BackpropError, OSError) as error:
@@ -122,10 +123,6 @@ def look_for_refusals(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence
     return ExitCode.REFUSED
 
 
-def _not_here() -> int:
-    raise RuntimeError("a job of Slurm's is not carried out in a process of ours")
-
-
 def _end_earlier_job(recorder: "Recorder") -> None:
     """Take away what may be left in Slurm's line of an earlier session. If it stays, it finds that it is not wanted."""
     run, _ = recorder.read_run()
@@ -140,7 +137,7 @@ def _tell_submitted(claim: "Claim", recorder: "Recorder", request: "Request", jo
     claim.journal.append(
         Submitted(
             at=datetime.now(timezone.utc),
-            session=1 + max((session.number for session in run.sessions), default=0),
+            session=1 + run.newest_number,
             job=job,
             host=provenance.host(),
             limits=request.limits,
@@ -170,6 +167,7 @@ class _Front:
         self._before = self._shown = shown  # sessions
         self._ask_slurm_at = 0.0
         self._ended_at: float | None = None
+        self._put_back_at: float | None = None  # seen so
         self._interrupted_at: float | None = None
 
     # -- the story
@@ -266,13 +264,21 @@ class _Front:
             self._refresh()  # files it, unless it has said its last word meanwhile
             return None
         if seen.phase is Phase.PENDING and seen.told == "BeginTime" and len(run.sessions) > self._before:
-            # put back into the line, by itself or by Slurm, a job waits two minutes unless somebody asks for it
-            with suppress(SlurmError):  # not pending yet: at the next look
-                slurm_client.start_now(self._job)
+            self._hurry()
+        else:
+            self._put_back_at = None
         if self._watched is None:
             why = seen.told or ("is about to begin" if seen.phase is Phase.RUNNING else "waits for its turn")
             self._line.show(f"run {self._spec.id} is Slurm's job {self._job}: {why}")
         return None
+
+    def _hurry(self) -> None:
+        """Let a job begin that was put back into the line, by itself or by Slurm: it would wait for two minutes."""
+        now = time.monotonic()
+        self._put_back_at = self._put_back_at or now
+        if now - self._put_back_at >= _HURRY_AFTER_S:
+            with suppress(SlurmError):  # at the next look
+                slurm_client.start_now(self._job)
 
     def _refuse(self) -> int | None:
         """Take it out of the line, as whoever looks does; None when it has begun meanwhile."""

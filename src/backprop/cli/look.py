@@ -217,9 +217,9 @@ def logs(*, run: str, follow: bool, stderr: bool, session: int | None) -> None:
             if not follow or session is not None:
                 break
             current.wait_for_session_after(number)
-            if _newest(current.run) == number:
+            if current.run.newest_number == number:
                 break
-            number = _newest(current.run)
+            number = current.run.newest_number
     if follow and os.isatty(sys.stdout.fileno()):
         say(f"run {current.run.spec.id} is not going on.")
 
@@ -233,6 +233,7 @@ class _Current:
         self._home = home
         self._index = index
         self._looked_at = time.monotonic()
+        self._is_answered_for = False  # between two sessions of one command nothing goes on, and yet more is to come
 
     def is_going_on(self, number: int) -> bool:
         """Whether the session of that number has not ended yet."""
@@ -241,7 +242,7 @@ class _Current:
 
     def wait_for_session_after(self, number: int) -> None:
         """Until there is a newer one, or nothing goes on any more."""
-        while _newest(self.run) <= number and not self.run.status.is_final:
+        while self.run.newest_number <= number and (self._is_answered_for or not self.run.status.is_final):
             time.sleep(_FOLLOW_POLL_S)
             self._refresh()
 
@@ -250,20 +251,16 @@ class _Current:
 
         if time.monotonic() - self._looked_at > _FOLLOW_REFRESH_S:
             self._looked_at = time.monotonic()
-            recovery.refresh(self._home, self._index, self.rundir, say)
+            self._is_answered_for = recovery.refresh(self._home, self._index, self.rundir, say)
             view = self._index.get(self.run.spec.id)
             if view is None:
                 raise NoSuchRunError(f"run {self.run.spec.id} was removed.")
             self.run = view.run
 
 
-def _newest(run: Run) -> int:
-    return max((session.number for session in run.sessions), default=0)
-
-
 def _number_to_show(run: Run, wanted: int | None) -> int:
     """Raises UsageError when there is no such session."""
-    newest = _newest(run)
+    newest = run.newest_number
     if newest == 0:
         raise UsageError(f"run {run.spec.id} never started: {run.reason or run.status.value}.")
     if wanted is not None and wanted > newest:

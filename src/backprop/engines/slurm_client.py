@@ -143,7 +143,8 @@ def requeue(job_id: str) -> None:
 def start_now(job_id: str) -> None:
     """Let a requeued job start as soon as there is room: else it waits two minutes.
 
-    Raises SlurmError while it is not pending yet, which takes two seconds.
+    Not within two seconds of that: its node would take the start for that of the job that it has just killed. Raises
+    SlurmError while it is not pending yet.
     """
     _call("scontrol", "update", f"JobId={job_id}", "StartTime=now")
 

@@ -267,6 +267,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Open for appending. Raises OSError."""
         self._fd = open_plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        self.is_locked = False  # by this object
         self._asked_path = path.with_name("asked")
         self._unwritten: list[tuple[bytes, bool]] = []
         self._read_to = 0
@@ -284,6 +285,7 @@ class Journal:
             if error.errno in {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}:
                 return False
             raise
+        self.is_locked = True
         return True
 
     def ask(self, entry: Entry) -> None:
