@@ -3,6 +3,8 @@
 import os
 import sys
 
+from backprop import interrupts
+
 
 def _open_standard_streams() -> None:
     """Give every standard stream that was closed (`>&-`, some daemons) a place to go.
@@ -22,6 +24,7 @@ def _open_standard_streams() -> None:
 
 def main() -> None:
     """Run the command line; never returns."""
+    interrupts.remember()
     _open_standard_streams()
     if sys.platform == "win32":
         sys.exit(

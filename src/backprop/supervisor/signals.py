@@ -6,6 +6,8 @@ import select
 import signal
 from collections.abc import Iterator
 
+from backprop import interrupts
+
 # Whatever could end the supervisor while its trainer lives on. All but the two that a terminal sends mean: stop.
 _SIGNALS = {
     signal.SIGINT,
@@ -37,6 +39,8 @@ class Signals:
             number: signal.signal(number, signal.SIG_IGN if number in self._ignored else self._handle)
             for number in (*_SIGNALS, signal.SIGCHLD)
         }
+        if interrupts.take_dropped():
+            self._received.append(signal.SIGINT)
         try:
             yield self
         finally:
