@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 import msgspec
 import pytest
 
-from backprop.assignment import remaining, unwanted
+from backprop.assignment import newest_job, remaining, unwanted, who_stopped
 from backprop.records import Limits, RunSpec, Status, StopReason
 from backprop.store.journal import (
     Entry,
@@ -24,13 +24,13 @@ SPEC = RunSpec(id="r", command=("python", "x.py"), cwd="/", created_at=AT, host=
 SUBMITTED = Submitted(at=AT, session=1, host="h", limits=LIMITS, job="7", checkpoint="/named")
 
 
-def sessions(*ends: tuple[Status, float, StopReason | None], first: int = 1) -> list[Entry]:
+def sessions(*ends: tuple[Status, float, StopReason | None], first: int = 1, job: str | None = "7") -> list[Entry]:
     """Sessions that ended so, after so many seconds, because somebody asked for it."""
     entries: list[Entry] = []
     for number, (status, elapsed_s, asked) in enumerate(ends, start=first):
         entries.append(
             SessionStarted(
-                at=AT, session=number, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None, job="7"
+                at=AT, session=number, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None, job=job
             )
         )
         if asked is not None:
@@ -148,3 +148,21 @@ def test_a_job_that_was_taken_for_dead_goes_on():
     found = remaining(fold(SPEC, told), told)
     assert found is not None
     assert found.turn == 2
+
+
+def test_a_stop_of_a_session_that_never_began():
+    """The session that gets its number is not stopped by it."""
+    never_began = [SUBMITTED, stop(1), Refused(at=AT, reason="left the line", figures={})]
+    resumed = [*never_began, SUBMITTED, *sessions(PREEMPTED)]
+    run = fold(SPEC, resumed)
+    assert run.last_session is not None
+    assert who_stopped(run.last_session, resumed) is StopReason.SIGNAL
+    assert remaining(run, resumed) is not None
+
+
+def test_a_run_that_went_on_here():
+    """Nothing is left of what was submitted, and a job that comes to life late finds that the run is not its own."""
+    moved = [SUBMITTED, *sessions(PREEMPTED), *sessions(TIMEBOXED, first=2, job=None)]
+    assert newest_job([SUBMITTED, *sessions(PREEMPTED)]) == "7"
+    assert newest_job(moved) is None
+    assert remaining(fold(SPEC, moved), moved) is None

@@ -9,11 +9,23 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import Limits, ManifestEntry, Pauser, Run, RunSpec, Source, Status, StopReason, Waiter
+from backprop.records import (
+    Limits,
+    ManifestEntry,
+    Pauser,
+    Run,
+    RunSpec,
+    SlurmRequest,
+    Source,
+    Status,
+    StopReason,
+    Waiter,
+)
 from backprop.store import journal as journals
 from backprop.store.journal import (
     Admitted,
@@ -66,8 +78,10 @@ def ended(session: int, status: Status, reason: str | None = None, exit_code: in
     return SessionEnded(at=LATER, session=session, status=status, reason=reason, exit_code=exit_code, elapsed_s=1.5)
 
 
-def queued(session: int, reason: str = "2 runs are going on", at: datetime = AT) -> Queued:
-    return Queued(at=at, session=session, reason=reason, figures={"running": []}, host="here", supervisor_pid=10)
+def queued(session: int, reason: str = "2 runs are going on", at: datetime = AT, job: str | None = None) -> Queued:
+    return Queued(
+        at=at, session=session, reason=reason, figures={"running": []}, host="here", supervisor_pid=10, job=job
+    )
 
 
 def submitted(session: int, **changes: object) -> Submitted:
@@ -660,6 +674,18 @@ def test_what_nobody_heard_is_forgotten(path: Path, journal: Journal):
 
 def test_a_run_that_waits_inside_its_job_keeps_it():
     """In admission, and before a retry: whoever looks must know which job to ask of."""
-    assert fold(SPEC, [submitted(1), queued(1)]).job == "7_1"
-    assert fold(SPEC, [submitted(1), started(1, job="7_1"), ended(1, Status.FAILED), queued(2)]).job == "7_1"
-    assert fold(SPEC, [started(1), ended(1, Status.FAILED), queued(2)]).job is None
+    assert fold(SPEC, [submitted(1), queued(1, job="7_1")]).job == "7_1"
+    in_job = [submitted(1), started(1, job="7_1"), ended(1, Status.FAILED)]
+    assert fold(SPEC, [*in_job, queued(2, job="7_1")]).job == "7_1"
+
+
+def test_where_a_run_is():
+    """That of its newest session, or of the one that is to come: a resume may move it from Slurm to here and back."""
+    asked = msgspec.structs.replace(SPEC, slurm=SlurmRequest())
+    in_job, here = [submitted(1), started(1, job="7_1"), ended(1, Status.FAILED)], [started(1), ended(1, Status.FAILED)]
+    assert fold(asked, []).is_on_slurm
+    assert fold(SPEC, [*here, submitted(2)]).is_on_slurm
+    assert fold(asked, in_job).is_on_slurm
+    assert not fold(asked, [*in_job, queued(2)]).is_on_slurm
+    assert not fold(asked, [*in_job, started(2)]).is_on_slurm
+    assert not fold(SPEC, []).is_on_slurm

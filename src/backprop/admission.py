@@ -42,6 +42,7 @@ class Application(Record, frozen=True):
     folders: tuple[str, ...]  # that will be written to
     gpu_probe: str
     wait_s: float | None = None  # how long to stand in line; None: as long as it takes
+    job: str | None = None  # of Slurm, in which it waits
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,7 @@ class Admission:
                 figures=figures,
                 host=provenance.host(),
                 supervisor_pid=os.getpid(),
+                job=self._application.job,
             )
         )
         self._recorder.record_state(publish=True)

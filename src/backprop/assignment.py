@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backprop.records import Record, Run, Session, Status, StopReason
-from backprop.store.journal import Entry, NotContinued, Refused, StopAsked, Submitted
+from backprop.store.journal import Entry, NotContinued, Queued, Refused, SessionStarted, StopAsked, Submitted
 
 _WORTH_A_SESSION_S = 1.0  # less of a timebox is no use to anybody
 
@@ -51,14 +51,16 @@ def unwanted(run: Run, entries: Sequence[Entry]) -> StopAsked | None:
 
 
 def newest_job(entries: Sequence[Entry]) -> str | None:
-    """The Slurm job that has the run, or had it last."""
-    return next((entry.job for entry in reversed(entries) if isinstance(entry, Submitted)), None)
+    """The Slurm job that has the run, or had it last; None: it has been on a machine of the user's since."""
+    return next((e.job for e in reversed(entries) if isinstance(e, (Submitted, SessionStarted, Queued))), None)
 
 
 def _newest(entries: Sequence[Entry]) -> tuple[Submitted | None, Sequence[Entry]]:
-    """The newest submission, and all that was told since."""
+    """The newest submission, and all that was told since; none for a run that went to a machine of the user's."""
     for place in reversed(range(len(entries))):
         entry = entries[place]
+        if isinstance(entry, (SessionStarted, Queued)) and entry.job is None:
+            break
         if isinstance(entry, Submitted) and not entry.is_again:
             return entry, entries[place + 1 :]
     return None, ()
@@ -81,8 +83,17 @@ def _goes_on(last: Session, entries: Sequence[Entry]) -> bool:
 
 
 def who_stopped(session: Session, entries: Sequence[Entry]) -> StopReason | None:
-    """Who was the first to ask for a session's end; None: nobody did."""
-    return next((e.by for e in entries if isinstance(e, StopAsked) and e.session == session.number), None)
+    """Who was the first to ask for a session's end; None: nobody did.
+
+    What was asked before it began meant another that was to have its number, and never began.
+    """
+    first = None
+    for entry in reversed(entries):
+        if isinstance(entry, StopAsked) and entry.session == session.number:
+            first = entry.by
+        elif isinstance(entry, SessionStarted) and entry.session == session.number:
+            break
+    return first
 
 
 def _spent_s(done: Sequence[Session]) -> float:

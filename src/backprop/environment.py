@@ -64,7 +64,8 @@ def for_trainer(
         path = [str(HOOKS_FOLDER), *path]
     if path:
         environment["PYTHONPATH"] = os.pathsep.join(path)
-    environment |= devices.environment_for(gpus)
+    # on several nodes Slurm tells each of them of its own cards: ours are those of the first
+    environment |= devices.environment_for(gpus if spec.nodes == 1 else None)
     environment |= devices.allocator_environment(limits, gpus or (), spec.framework, spec.python, environment)
     return environment
 

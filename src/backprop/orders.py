@@ -43,27 +43,29 @@ class Answering(NamedTuple):
     host: str
     grace_s: float
     is_in_line: bool = False  # the session has not begun
+    is_on_slurm: bool = False
 
 
 def who_answers(run: Run) -> Answering | None:
     """None for a run that is not going on."""
-    session = run.last_session
+    session, on_slurm = run.last_session, run.is_on_slurm
     if run.waiter is not None:
-        return Answering(run.waiter.session, run.waiter.supervisor_pid, run.waiter.host, 0.0, is_in_line=True)
+        waiter = run.waiter
+        return Answering(waiter.session, waiter.supervisor_pid, waiter.host, 0.0, is_in_line=True, is_on_slurm=on_slurm)
     if run.status.is_final or session is None:
         return None
-    return Answering(session.number, session.supervisor_pid, session.host, session.grace_s)
+    return Answering(session.number, session.supervisor_pid, session.host, session.grace_s, is_on_slurm=on_slurm)
 
 
 def who_can_be_stopped(home: Home, run: Run) -> Answering | None:
     """As `who_answers`; and whoever is about to stand in Slurm's line for another session."""
     answering = who_answers(run)
-    if answering is not None or run.spec.slurm is None:
+    if answering is not None or not run.is_on_slurm:
         return answering
     last = run.last_session
     if last is None or not recovery.is_about_to_go_on(home.rundir(run.spec.id), run):
         return None
-    return Answering(last.number + 1, last.supervisor_pid, last.host, 0.0, is_in_line=True)
+    return Answering(last.number + 1, last.supervisor_pid, last.host, 0.0, is_in_line=True, is_on_slurm=True)
 
 
 class Standing(NamedTuple):
@@ -96,6 +98,7 @@ def look(home: Home, spec: RunSpec) -> Standing:
         raise NoSuchRunError(f"run {spec.id} was removed.")
     entries, _ = journals.read(path)
     run, session = journals.fold(spec, entries), None
+    entries += journals.unheard(path)
     if run.last_session is not None and not run.status.is_final:
         session = run.last_session.number
     told = [entry for entry in entries if isinstance(entry, (Paused, Continued)) and entry.session == session]
@@ -119,9 +122,8 @@ def ask_stop(home: Home, run: Run, *, now: bool = False, by: str = "backprop sto
     answering, detail = who_can_be_stopped(home, standing), _detail(by)
     if answering is None:
         raise _not_going_on(standing)
-    entry = StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now)
-    _append(home, run.spec, entry)
-    if run.spec.slurm is not None:
+    _append(home, standing, StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now))
+    if standing.is_on_slurm:
         _take_out_of_line(home, standing, detail)
     elif answering.host == provenance.host():
         with suppress(ProcessLookupError, PermissionError):
@@ -138,13 +140,11 @@ def _take_out_of_line(home: Home, run: Run, detail: str) -> None:
     cluster.look_again()
     if run.waiter is None and cluster.observe(run).phase is not Phase.PENDING:
         return
-    cluster.cancel_if_pending(run)
-    cluster.look_again()
-    if cluster.observe(run).phase is Phase.ENDED:
-        leave_the_line(home, run.spec, f"{detail} while it waited")
+    if cluster.withdraw(run):
+        _leave_the_line(home, run.spec, f"{detail} while it waited")
 
 
-def leave_the_line(home: Home, spec: RunSpec, reason: str) -> None:
+def _leave_the_line(home: Home, spec: RunSpec, reason: str) -> None:
     """Write down that a Slurm job was taken out of the line, unless somebody has the run in hand, or it has ended."""
     rundir = home.rundir(spec.id)
     journal = Journal(rundir.journal_path)
@@ -175,13 +175,16 @@ def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
     answering, run_id = _going_on(now.run), run.spec.id
     if now.run.waiter is not None:
         raise BusyError(f"run {run_id} stands in line: there is nothing to pause yet. Stop it: backprop stop {run_id}")
+    nodes = 1 if now.run.last_session is None else now.run.last_session.nodes
+    if nodes > 1:
+        raise BusyError(f"run {run_id} trains on {nodes} nodes, which cannot be paused together. Stop it instead.")
     if now.is_paused_by_user:
         raise BusyError(f"run {run_id} is paused already: {now.run.reason}. Go on with: backprop resume {run_id}")
     if Pauser.CTRL_Z in now.pausers:
         raise BusyError(f"run {run_id} is suspended already, by Ctrl-Z in its terminal.")
     if now.is_being_stopped:
         raise BusyError(f"run {run_id} is being stopped: it cannot be paused any more.")
-    _append(home, run.spec, PauseAsked(at=_now(), session=answering.session, detail=_detail(by)))
+    _append(home, now.run, PauseAsked(at=_now(), session=answering.session, detail=_detail(by)))
 
 
 def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume") -> None:
@@ -193,7 +196,7 @@ def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume") -> None:
     now = look(home, run.spec)
     answering, run_id = _going_on(now.run), run.spec.id
     if now.is_paused_by_user or now.is_asked_to_pause:
-        _append(home, run.spec, GoOnAsked(at=_now(), session=answering.session, detail=_detail(by)))
+        _append(home, now.run, GoOnAsked(at=_now(), session=answering.session, detail=_detail(by)))
     elif Pauser.CTRL_Z in now.pausers:
         raise BusyError(f"run {run_id} is suspended by Ctrl-Z in its terminal: type fg there.")
     elif Pauser.GOVERNOR in now.pausers:
@@ -255,7 +258,7 @@ def stop_now(home: Home, run: Run, say: Say, *, by: str = "backprop stop --now")
     if ended is None:
         ended = _end_without_supervisor(home, run.spec, answering, say)
     if ended is None:
-        who = "Slurm" if run.spec.slurm is not None else f"its supervisor, process {answering.pid} on {answering.host},"
+        who = "Slurm" if answering.is_on_slurm else f"its supervisor, process {answering.pid} on {answering.host},"
         raise BusyError(
             f"run {run.spec.id} has not stopped yet: {who} does not answer."
             + (f" On that machine: backprop stop {run.spec.id} --now" if answering.host != provenance.host() else "")
@@ -268,9 +271,10 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: Answering, say: Sa
 
     Only one that holds the run's lock still: of one that is dead, another process may have the number by now.
     """
-    if spec.slurm is None and asked.host != provenance.host():
+    if not asked.is_on_slurm and asked.host != provenance.host():
         return None
-    engine, standing = engines.of(spec, home), look(home, spec)
+    standing = look(home, spec)
+    engine = engines.of(standing.run, home)
     # before the index is opened: a process that hangs may do so in the middle of a transaction
     if not standing.has_ended and engine.observe(standing.run).phase is Phase.RUNNING:
         who = who_answers(standing.run)
@@ -303,14 +307,15 @@ def _not_going_on(run: Run) -> UsageError:
     return UsageError(f"run {run.spec.id} is not going on ({run.status.value}).")
 
 
-def _append(home: Home, spec: RunSpec, entry: StopAsked | PauseAsked | GoOnAsked) -> None:
+def _append(home: Home, run: Run, entry: StopAsked | PauseAsked | GoOnAsked) -> None:
     """Raises NoSuchRunError, or BackpropError when the disk is full."""
+    spec = run.spec
     try:
         journal = Journal(home.rundir(spec.id).journal_path)
     except FileNotFoundError as error:
         raise NoSuchRunError(f"run {spec.id} was removed.") from error
     try:
-        if spec.slurm is not None:
+        if run.is_on_slurm:
             journal.ask(entry)
         elif not journal.append(entry):
             raise BackpropError(f"the disk is full: the request cannot be written to {home.rundir(spec.id).path}.")

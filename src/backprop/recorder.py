@@ -5,6 +5,7 @@ Both may work at once: see store/index.py. The index is a cache: a full disk or 
 show, never what training does.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,7 +56,9 @@ class Recorder:
         self._journal = journal
         self._say = say
         self._index: Index | None = None
+        self._is_on_slurm = spec.slurm is not None  # as far as the journal was read
         self._snapshot_is_due = False
+        self._recorded_bytes = 0  # of the journal
         self._whole_to = 1  # the index has all of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
         self._measures: dict[tuple[int, Source, int], Measure] = {}
@@ -91,10 +94,15 @@ class Recorder:
     def read_run(self) -> tuple[Run, int]:
         """The run as its journal tells it, and how many bytes of journal that is."""
         entries, size = journals.read(self._rundir.journal_path)
-        return journals.fold(self._spec, entries), size
+        run = journals.fold(self._spec, entries)
+        self._is_on_slurm = run.is_on_slurm
+        return run, size
 
     def begin(self) -> None:
-        """Make sure that whoever looks next looks at this run, whatever happens to us. Raises OSError."""
+        """Make sure that whoever looks next looks at this run, whatever happens to us. Raises OSError.
+
+        A job calls it again when the journal says what has begun: another machine may have settled the run between.
+        """
         self._home.mark_unsettled(self._spec.id)
 
     def record_state(self, *, publish: bool, reason: str | None = None) -> bool:
@@ -111,6 +119,7 @@ class Recorder:
                 run = msgspec.structs.replace(run, reason=reason)
             index = self._open()
             index.put_run(run, size)
+            self._recorded_bytes = size
             if self._snapshot_is_due:
                 snapshot.put(self._home, index, self._spec.id, self._say)
                 self._snapshot_is_due = False
@@ -219,7 +228,7 @@ class Recorder:
         measure = self._measures.get((session, source, offset))
         if measure is None:
             measure = self._measures[session, source, offset] = checkpoints.measure(path)
-            if self._spec.slurm is None or self._journal.is_locked:
+            if self._journal.is_locked or not self._is_on_slurm:
                 self._journal.append(
                     CheckpointMeasured(
                         at=datetime.now(timezone.utc),
@@ -256,7 +265,16 @@ class Recorder:
             return False
         with suppress(OSError):  # then somebody looks once more, and finds nothing to do
             self._home.mark_settled(self._spec.id)
+            if self._is_on_slurm and self._journal_bytes() != self._recorded_bytes:
+                # a job has begun something meanwhile: its mark may be what we have just taken away
+                self._home.mark_here(self._spec.id)
+                return False
         return True
+
+    def _journal_bytes(self) -> int:
+        """Opened anew, because only then a shared file system asks its server."""
+        with self._rundir.journal_path.open("rb") as journal:
+            return os.fstat(journal.fileno()).st_size
 
     def view(self) -> RunView | None:
         """The run as the index has it; None when the index cannot be read just now."""

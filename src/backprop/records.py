@@ -163,8 +163,13 @@ class RunSpec(Record, frozen=True):
     resume_arg: str | None = None  # flag that takes the checkpoint's path on resume
     hooks: bool = True  # our own code looks after the frameworks inside the trainer
     git: GitState | None = None
-    slurm: SlurmRequest | None = None  # None: it runs on the machine it was asked on
+    slurm: SlurmRequest | None = None  # of its first session; None: it runs on the machine it was asked on
     version: int = 1
+
+    @property
+    def nodes(self) -> int:
+        """How many machines it trains on."""
+        return 1 if self.slurm is None else self.slurm.nodes
 
 
 class ManifestEntry(Record, frozen=True, array_like=True):
@@ -207,6 +212,7 @@ class Session(Record, frozen=True):
     script_sha256: str | None = None
     resumed_from: str | None = None
     job: str | None = None  # of Slurm, in which it runs
+    nodes: int = 1  # that it trains on; host is the first of them
     reason: str | None = None
     ended_at: datetime | None = None
     elapsed_s: float | None = None  # None while it is going on; time spent paused is not in it
@@ -257,6 +263,13 @@ class Run(Record, frozen=True):
         if self.waiter is not None:
             return self.waiter.job
         return None if self.last_session is None else self.last_session.job
+
+    @property
+    def is_on_slurm(self) -> bool:
+        """Whether Slurm has it in hand, or had it last: `resume` may give it to another engine."""
+        if self.waiter is None and self.last_session is None:
+            return self.spec.slurm is not None
+        return self.job is not None
 
     @property
     def newest_number(self) -> int:

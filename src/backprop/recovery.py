@@ -4,6 +4,7 @@
 whose supervisor died, and takes in run directories that the index has never seen.
 """
 
+import errno
 import shutil
 import time
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from backprop import assignment, engines, provenance
-from backprop.engines.contract import Observation, Phase
+from backprop.engines.contract import Phase
 from backprop.errors import BackpropError, BusyError
 from backprop.recorder import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
 from backprop.records import Limits, Run, RunSpec, Session, Status
@@ -91,7 +92,7 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
         return False
     try:
         recorder = Recorder(home, rundir, spec, journal, say).use(index)
-        if spec.slurm is not None:
+        if recorder.read_run()[0].is_on_slurm:
             return _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
         is_free = journal.try_lock()
         if is_free:
@@ -135,10 +136,12 @@ def _refresh_job(
     if before.status.is_final:
         recorder.finish(publish=publish)
         return is_about_to_go_on(rundir, before)
-    seen = engines.cluster().observe(before)
-    if (complaint := engines.cluster().complaint()) is not None:
+    cluster = engines.cluster()
+    seen = cluster.observe(before)
+    if (complaint := cluster.complaint()) is not None:
         say(complaint)
-    if _is_hopeless(before, seen) and journal.try_lock() and _take_out_of_line(before):
+    now_unix_s = home.mark_here(spec.id)  # this machine may see it for the first time
+    if before.waiter is not None and seen.is_hopeless and journal.try_lock() and _is_withdrawn(before):
         recorder.begin()
         told = f"Slurm can never place it: {seen.told}"
         journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
@@ -146,13 +149,17 @@ def _refresh_job(
         recorder.finish(publish=publish)
         _tell_end(home, rundir, spec)
         return False
-    if seen.phase is not Phase.ENDED or _is_being_put_back(before) or not journal.try_lock():
-        recorder.begin()  # in a home that this machine sees for the first time, too
+    cluster.hurry(before, seen)
+    cluster.release_forgotten(before, seen)
+    has_ended = seen.phase is Phase.ENDED and (seen.is_known or not journal.shows_life(now_unix_s))
+    if not has_ended or _is_being_put_back(before) or not journal.try_lock():
         is_pending = seen.phase is Phase.PENDING and seen.told is not None
         recorder.record_state(publish=False, reason=f"Slurm: {seen.told}" if is_pending else None)
         _read_on(recorder)
         return True
     recorder.begin()
+    if before.job is None:
+        cluster.forget_unsubmitted(spec)
     is_filed = settle(rundir, spec, journal, 0.0, say, seen.told)
     recorder.finish(publish=publish)
     if is_filed:
@@ -167,20 +174,12 @@ def _is_being_put_back(run: Run) -> bool:
     return (datetime.now(timezone.utc) - run.waiter.since).total_seconds() < _PUT_BACK_S
 
 
-def _is_hopeless(run: Run, seen: Observation) -> bool:
-    """Whether it waits for what will never come."""
-    from backprop.engines.slurm_client import HOPELESS
-
-    return run.waiter is not None and seen.phase is Phase.PENDING and seen.told in HOPELESS
-
-
-def _take_out_of_line(run: Run) -> bool:
+def _is_withdrawn(run: Run) -> bool:
     """False when its job has begun meanwhile, or Slurm does not answer."""
-    cluster = engines.cluster()
-    with suppress(BackpropError):
-        cluster.cancel_if_pending(run)
-    cluster.look_again()
-    return cluster.observe(run).phase is Phase.ENDED
+    try:
+        return engines.cluster().withdraw(run)
+    except BackpropError:
+        return False
 
 
 def is_about_to_go_on(rundir: RunDir, ended: Run) -> bool:
@@ -277,9 +276,13 @@ def claim(home: Home, run: Run, say: Say) -> Journal:
             journal.close()
             raise BusyError(busy_message(run))
         time.sleep(0.02)
+    now = journals.fold(run.spec, journals.read(rundir.journal_path)[0])
+    if now.is_on_slurm and not now.status.is_final:  # while a job waits nobody has the journal locked
+        journal.close()
+        raise BusyError(busy_message(now))
     if settle(rundir, run.spec, journal, None, say):
         _tell_end(home, rundir, run.spec)
-    now = journals.fold(run.spec, journals.read(rundir.journal_path)[0])
+        now = journals.fold(run.spec, journals.read(rundir.journal_path)[0])
     if len(now.sessions) != len(run.sessions):
         journal.close()
         raise BusyError(f"run {run.spec.id} was resumed by somebody else just now.")
@@ -305,8 +308,10 @@ def import_old(home: Home, say: Say) -> None:
     All of them appear in one rename, or none: an import that is killed begins anew at the next command.
     Raises HomeBusyError or ConfigError.
     """
-    # somebody else's import takes a millisecond a run
-    patience_s = IMPORT_PATIENCE_S if home.has_old_runs_only() else LOCK_PATIENCE_S
+    patience_s = LOCK_PATIENCE_S
+    if home.has_old_runs_only():
+        patience_s = IMPORT_PATIENCE_S  # somebody else's takes a millisecond a run
+        home.lock_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # this machine may be new to a shared home
     with suppress(FileNotFoundError), home.lock(patience_s):
         if not home.has_old_runs_only():
             return
@@ -314,7 +319,7 @@ def import_old(home: Home, say: Say) -> None:
             old_runs = snapshot.read_old(home.old_snapshot_path)
         except (OSError, ValueError):
             return  # damaged: set aside at the next write
-        draft = Home(home.path / ".importing")
+        draft = Home(home.lock_path.parent / ".importing")
         shutil.rmtree(draft.path, ignore_errors=True)
         draft.make()
         for old in old_runs:
@@ -322,8 +327,14 @@ def import_old(home: Home, say: Say) -> None:
                 _import(draft, old)
             else:
                 say(f"an older run is not imported: its id {old.id!r} cannot name a folder.")
-        draft.runs_path.rename(home.runs_path)
-        shutil.rmtree(draft.path)
+        try:
+            draft.runs_path.rename(home.runs_path)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            return  # another machine that shares this home was faster
+        finally:
+            shutil.rmtree(draft.path, ignore_errors=True)
         say(f"imported {len(old_runs)} runs of an older tool from {home.old_snapshot_path}.")
 
 

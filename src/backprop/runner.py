@@ -208,10 +208,13 @@ class Supervisor:
                 resumed_from=plan.resumed_from,
                 script_sha256=provenance.sha256(self._spec.script),
                 job=plan.job,
+                nodes=self._spec.nodes,
             )
         )
         if not is_written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._rundir.journal_path))
+        if plan.job is not None:
+            self._recorder.begin()
 
     def _launch(self, plan: SessionPlan) -> None:
         timebox_s, grace_s = plan.limits.timebox_s, plan.limits.grace_s

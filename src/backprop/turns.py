@@ -236,6 +236,7 @@ class Turns:
                 folders=(str(claim.home.path), claim.spec.cwd),
                 gpu_probe=self._request.gpu_probe,
                 wait_s=self._request.wait_s,
+                job=self._request.job,
             ),
             line=self._line,
             journal=claim.journal,

@@ -207,6 +207,32 @@ def test_ctrl_c_stops_gracefully(runs: Runs):
     assert (document["status"], document["reason"], document["last_step"]) == ("stopped", "Ctrl-C", 5)
 
 
+# Python drops a KeyboardInterrupt that comes up in such a callback; its import system has one for every module.
+IN_A_CALLBACK = """
+import os, signal, sys, weakref
+from backprop import __main__, interrupts
+
+class Module: pass
+
+interrupts.remember()
+module = Module()
+gone = weakref.ref(module, lambda _: os.kill(os.getpid(), signal.SIGINT))
+del module
+sys.argv[0] = "backprop"
+__main__.main()
+"""
+
+
+def test_ctrl_c_that_python_drops_while_it_imports_us(runs: Runs):
+    """It is not lost: whatever began is stopped at once."""
+    runs.script(SLOW)
+    process = runs.start_program([sys.executable, "-c", IN_A_CALLBACK, "run", "train.py"], stderr=subprocess.PIPE)
+    _, told = process.communicate(timeout=30)
+    assert b"Exception ignored in" in told
+    assert process.returncode == 130
+    assert runs.document()["status"] == "stopped"
+
+
 def test_a_second_ctrl_c_kills(runs: Runs):
     """A script that ignores SIGINT is gone at the second one, long before its grace."""
     runs.script("signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)")
@@ -309,6 +335,19 @@ def test_a_dry_run_for_slurm_says_what_sbatch_would_be_told(runs: Runs):
     plan = json.loads(runs.call(*words, "--json").stdout)
     assert "--partition=gpu" in plan["sbatch"]
     assert not {"admitted", "reason", "gpus", "figures"} & set(plan)
+    assert not runs.home.exists()
+
+
+def test_a_dry_run_of_several_says_what_each_would_be(runs: Runs):
+    """A line, and an entry, for each; on Slurm they are one array."""
+    runs.script(COUNTING)
+    words = ("run", "train.py", "--dry-run", "--vary", "lr=1,2,3", "--on", "slurm")
+    told = runs.call(*words).stdout
+    assert [line.split()[-1] for line in told.splitlines() if line.startswith("command")] == ["1", "2", "3"]
+    assert "--array=0-2" in told
+    plan = json.loads(runs.call(*words, "--json").stdout)
+    assert [one["params"] for one in plan["runs"]] == [{"lr": 1}, {"lr": 2}, {"lr": 3}]
+    assert "--array=0-2" in plan["sbatch"]
     assert not runs.home.exists()
 
 

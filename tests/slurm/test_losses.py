@@ -116,7 +116,10 @@ def test_a_lost_node(cluster_that_gives_up: Cluster, tmp_path: Path):
 
 
 def test_a_forgotten_job(cluster_that_gives_up: Cluster, tmp_path: Path):
-    """No last word in the journal, and Slurm knows nothing of it any more: interrupted, and resumable."""
+    """No last word in the journal, and Slurm knows nothing of it any more: interrupted, and resumable.
+
+    Not at once: a controller that was killed forgets jobs that live, and those show it by their journal's time.
+    """
     runs = SlurmRuns(tmp_path, cluster_that_gives_up)
     try:
         runs.submit("r")
@@ -125,6 +128,8 @@ def test_a_forgotten_job(cluster_that_gives_up: Cluster, tmp_path: Path):
         psutil.Process(supervisor).kill()
         job = runs.job("r")
         wait_for(lambda: runs.cluster.call("scontrol", "show", "job", job).returncode, PATIENCE_S)
+        assert runs.document("r")["status"] == "running"
+        runs.wait_for_status("r", "interrupted")
         document = runs.check("r", "interrupted")
         assert f"does not know its job {job}" in document["reason"]
         resumed = runs.call("resume", "r", "-m", 0.05, timeout_s=PATIENCE_S)

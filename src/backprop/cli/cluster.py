@@ -18,7 +18,7 @@ from backprop.cli.common import say
 from backprop.engines import slurm_client
 from backprop.engines.contract import Order, Phase
 from backprop.engines.slurm import job_name
-from backprop.engines.slurm_client import HOPELESS, SlurmError
+from backprop.engines.slurm_client import SlurmError
 from backprop.errors import BackpropError, BusyError, ExitCode
 from backprop.progress import ProgressMeter
 from backprop.protocol import digest
@@ -39,7 +39,6 @@ _LOOK_EVERY_S = 0.25
 _ASK_OF_A_WAITING_S = 2.0
 _ASK_OF_A_RUNNING_S = 10.0  # of one that tells of itself: it may have been lost without a word
 _FIRST_LOOK_S = 3.0  # what Slurm can never place, it says within a moment
-_HURRY_AFTER_S = 3.0  # Slurm kills a job again that starts within two seconds of being put back
 _AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to say that another follows
 
 
@@ -146,9 +145,11 @@ def _tell_submitted(claim: "Claim", recorder: "Recorder", request: "Request", jo
             retries=request.retries,
             sessions=request.sessions,
             resume_arg=claim.spec.resume_arg,
+            slurm=claim.spec.slurm,
             reason=f"submitted as Slurm's job {job}",
         )
     )
+    recorder.begin()
     recorder.record_state(publish=True)
 
 
@@ -167,7 +168,6 @@ class _Front:
         self._before = self._shown = shown  # sessions
         self._ask_slurm_at = 0.0
         self._ended_at: float | None = None
-        self._put_back_at: float | None = None  # seen so
         self._interrupted_at: float | None = None
 
     # -- the story
@@ -193,7 +193,7 @@ class _Front:
                 return None
             engines.cluster().look_again()
             seen = engines.cluster().observe(run)
-            if seen.told in HOPELESS:
+            if seen.is_hopeless:
                 return self._refuse()
             if seen.told not in {None, "JobHeldUser"}:
                 return None
@@ -258,27 +258,16 @@ class _Front:
             return None
         self._ask_slurm_at = time.monotonic() + (_ASK_OF_A_WAITING_S if self._watched is None else _ASK_OF_A_RUNNING_S)
         seen = engines.cluster().observe(run)
-        if run.waiter is not None and seen.told in HOPELESS:
+        if run.waiter is not None and seen.is_hopeless:
             return self._refuse()
         if seen.phase is Phase.ENDED:
             self._refresh()  # files it, unless it has said its last word meanwhile
             return None
-        if seen.phase is Phase.PENDING and seen.told == "BeginTime" and len(run.sessions) > self._before:
-            self._hurry()
-        else:
-            self._put_back_at = None
+        engines.cluster().hurry(run, seen)
         if self._watched is None:
             why = seen.told or ("is about to begin" if seen.phase is Phase.RUNNING else "waits for its turn")
             self._line.show(f"run {self._spec.id} is Slurm's job {self._job}: {why}")
         return None
-
-    def _hurry(self) -> None:
-        """Let a job begin that was put back into the line, by itself or by Slurm: it would wait for two minutes."""
-        now = time.monotonic()
-        self._put_back_at = self._put_back_at or now
-        if now - self._put_back_at >= _HURRY_AFTER_S:
-            with suppress(SlurmError):  # at the next look
-                slurm_client.start_now(self._job)
 
     def _refuse(self) -> int | None:
         """Take it out of the line, as whoever looks does; None when it has begun meanwhile."""

@@ -135,10 +135,10 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
         sessions=1,  # another turn is another wait in Slurm's line
         job=job,
     )
-    spec = msgspec.structs.replace(spec, resume_arg=submitted.resume_arg)
-    if spec.slurm is not None and spec.slurm.nodes > 1:
-        os.environ.update(rendezvous.variables(os.environ, spec.slurm.nodes))
-        spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(spec.slurm.nodes), *spec.command))
+    spec = msgspec.structs.replace(spec, resume_arg=submitted.resume_arg, slurm=submitted.slurm or spec.slurm)
+    if spec.nodes > 1:
+        os.environ.update(rendezvous.variables(os.environ, spec.nodes))
+        spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(spec.nodes), *spec.command))
     audience = _Log(spec, recorder)
     result = fronts.take_turns(
         replace(claim, spec=spec),
@@ -194,6 +194,7 @@ def _tell_again(claim: "Claim", recorder: "Recorder", left: Assignment, job: str
             reason=reason,
         )
     )
+    recorder.begin()
     recorder.record_state(publish=True)
 
 

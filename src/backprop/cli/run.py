@@ -14,8 +14,10 @@ from backprop import config, provenance
 from backprop.cli import completing, session
 from backprop.cli.common import check_text, find_run, json_option, open_caught_up, say, working_folder
 from backprop.errors import UsageError
-from backprop.records import Limits, Run, RunSpec, Status
-from backprop.store.rundir import Home, check_run_id, new_run_id
+from backprop.records import Limits, Run, RunSpec, SlurmRequest, Status
+from backprop.store import journal as journals
+from backprop.store.journal import Submitted
+from backprop.store.rundir import Home, RunDir, check_run_id, new_run_id
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -120,6 +122,10 @@ _SESSION_OPTIONS = (
     _setting("retries", "Start again when the trainer fails, so often, within the timebox.", "N"),
     _setting("sessions", "After a timebox line up again, up to N sessions in all.", "N"),
     _setting("resumeArg", "On resume add FLAG and the checkpoint to the script's arguments.", "FLAG"),
+    _setting("on", "Where to run: here, slurm or slurm:PARTITION. [default: here]", "ENGINE"),
+    _setting("cpus", "Of Slurm: so many CPUs on each node.", "N"),
+    _setting("nodes", "Of Slurm: so many nodes; srun starts the trainer once on each.", "N"),
+    _setting("slurmArgs", "For sbatch, as it is: --slurm-arg=--account=ml. May be repeated.", "OPTION", multiple=True),
     _setting("detach", "Go on in the background; print the run's id at once.", is_flag=True, default=None),
     click.option(
         "--config", "config_file", metavar="PATH", type=click.Path(path_type=Path), help="Read this configuration file."
@@ -148,10 +154,6 @@ def session_options(function: Function) -> Function:
     default=None,
     help="Look after frameworks inside the trainer, so that scripts stop, save and resume unedited. [default: on]",
 )
-@_setting("on", "Where to run: here, slurm or slurm:PARTITION. [default: here]", "ENGINE")
-@_setting("cpus", "Of Slurm: so many CPUs on each node.", "N")
-@_setting("nodes", "Of Slurm: so many nodes; srun starts the trainer once on each.", "N")
-@_setting("slurmArgs", "For sbatch, as it is: --slurm-arg=--account=ml. May be given again.", "OPTION", multiple=True)
 @click.option(
     "--vary",
     multiple=True,
@@ -217,14 +219,17 @@ def run(
         slurm=settings.slurm,
     )
     request = _request(settings, settings.limits, checkpoint)
-    if dry_run:
-        session.tell_plan(home, spec, request, as_json=as_json)
-        return
+    specs = [spec]
     if vary:
         if run_id is not None:
             raise UsageError("--run-id and --vary exclude one another: each run gets an id of its own.")
         specs = [_varied(home, spec, number, words) for number, words in enumerate(commands.variations(vary), start=1)]
-        claims = [_claim(home, _in_array(one, specs), patch, settings) for one in specs]
+        specs = [_in_array(one, specs) for one in specs]
+    if dry_run:
+        session.tell_plan(home, specs, request, as_json=as_json)
+        return
+    if vary:
+        claims = [_claim(home, one, patch, settings) for one in specs]
         session.train_many(claims, request, as_json=as_json)
     session.train(_claim(home, spec, patch, settings), request, detach=settings.detach, as_json=as_json)
 
@@ -286,6 +291,7 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
         return
     _check_still_there(spec)
     rundir = home.rundir(spec.id)
+    spec = msgspec.structs.replace(spec, slurm=_resumed_slurm(view.run, rundir, checked, flags))
     journal = recovery.claim(home, view.run, say)
     with open_caught_up(home) as index:
         view = find_run(index, spec.id)  # the claim may have brought the last words of a dead session
@@ -375,6 +381,32 @@ def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]
     return msgspec.structs.replace(
         before, **{field: getattr(now, field) for field, key in changed.items() if flags[key] is not None}
     )
+
+
+def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[str, Any]) -> SlurmRequest | None:
+    """What to ask of Slurm, as it was asked last, changed by what this command line says; None: it goes on here.
+
+    Raises UsageError for what only Slurm gives, where the run is not for Slurm.
+    """
+    now = loaded.config
+    is_for_slurm = run.is_on_slurm if flags["on"] is None else now.slurm is not None
+    if not is_for_slurm:
+        _refuse_what_only_slurm_gives(flags)
+        return None
+    entries, _ = journals.read(rundir.journal_path)
+    asked = next((entry.slurm for entry in reversed(entries) if isinstance(entry, Submitted) and entry.slurm), None)
+    before = asked or run.spec.slurm or now.slurm or SlurmRequest()
+    changed = {
+        field: value
+        for field, key, value in (
+            ("partition", "on", now.slurm and now.slurm.partition),
+            ("cpus", "cpus", now.cpus),
+            ("nodes", "nodes", now.nodes),
+            ("arguments", "slurmArgs", now.slurm_args),
+        )
+        if flags[key] is not None
+    }
+    return msgspec.structs.replace(before, **changed)
 
 
 def _forced_checkpoint(path: str) -> str:

@@ -272,7 +272,7 @@ def _train_in_background(claim: "Claim", request: "Request") -> int:
         os.close(reader)
         return _be_the_background_supervisor(claim, request, writer)
 
-    engine = engines.of(claim.spec, claim.home)
+    engine = engines.machine(claim.home)
     engine.release(engine.submit([Order(claim.rundir, claim.spec, request.limits.timebox_s, work)]))
     os.close(writer)
     claim.journal.close()  # the child has it too, and with it the lock
@@ -353,20 +353,23 @@ def print_documents(recorders: "Sequence[Recorder]") -> None:
     print(document.encode([document.run_document(view, now, is_valid) for view in views]))
 
 
-def tell_plan(home: Home, spec: RunSpec, request: "Request", *, as_json: bool) -> None:
-    """What `run` would do; exits with 75 when the governor of this machine, where it would run, would refuse."""
+def tell_plan(home: Home, specs: Sequence[RunSpec], request: "Request", *, as_json: bool) -> None:
+    """What `run` would do; exits with 75 when the governor of this machine, where it would run, would refuse.
+
+    specs: of the runs that would be started together, and differ in their arguments only.
+    """
     from backprop.turns import resume_flag
 
-    checkpoint = request.checkpoint
+    spec, checkpoint = specs[0], request.checkpoint
     flag = resume_flag(spec) if checkpoint is not None else None
-    argv = commands.with_checkpoint(spec.command, flag, checkpoint)
+    argvs = [commands.with_checkpoint(one.command, flag, checkpoint) for one in specs]
     decision = _foreseen(home, spec, request) if spec.slurm is None else None
-    sbatch = [] if spec.slurm is None else _sbatch_options(home, spec, request)
+    sbatch = [] if spec.slurm is None else _sbatch_options(home, specs, request)
     if as_json:
         from backprop.views import document
 
         plan: dict[str, Any] = {
-            "command": argv,
+            "command": argvs[0],
             "cwd": spec.cwd,
             "python": spec.python,
             "params": spec.params,
@@ -374,6 +377,9 @@ def tell_plan(home: Home, spec: RunSpec, request: "Request", *, as_json: bool) -
             "resumed_from": checkpoint,
             "home": str(home.path),
         }
+        if len(specs) > 1:
+            together = zip(argvs, specs, strict=True)
+            plan["runs"] = [{"command": argv, "params": one.params} for argv, one in together]
         if decision is None:
             plan["sbatch"] = sbatch
         else:
@@ -383,10 +389,12 @@ def tell_plan(home: Home, spec: RunSpec, request: "Request", *, as_json: bool) -
             plan["figures"] = decision.figures
         print(document.encode(msgspec.to_builtins(plan)))
     else:
-        print(f"command  {' '.join(argv)}")
+        for argv in argvs:
+            print(f"command  {' '.join(argv)}")
         print(f"folder   {spec.cwd}")
         print(f"python   {spec.python or '-'}")
-        print(f"params   {'  '.join(f'{key}={value}' for key, value in spec.params.items()) or '-'}")
+        if len(specs) == 1:
+            print(f"params   {'  '.join(f'{key}={value}' for key, value in spec.params.items()) or '-'}")
         print(f"timebox  {human.minutes(spec.limits.timebox_s)}, then {spec.limits.grace_s:g} s of grace")
         print(f"home     {home.path}")
         if decision is None:
@@ -412,7 +420,7 @@ def _foreseen(home: Home, spec: RunSpec, request: "Request") -> "Decision":
     return admission.foresee(Line(home.line_path, provenance.host()), application)
 
 
-def _sbatch_options(home: Home, spec: RunSpec, request: "Request") -> list[str]:
+def _sbatch_options(home: Home, specs: Sequence[RunSpec], request: "Request") -> list[str]:
     from backprop.engines import slurm
 
-    return slurm.options(Order(home.rundir(spec.id), spec, request.limits.timebox_s), 1)
+    return slurm.options(Order(home.rundir(specs[0].id), specs[0], request.limits.timebox_s), len(specs))

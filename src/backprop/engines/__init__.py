@@ -3,7 +3,7 @@
 from functools import cache
 from typing import TYPE_CHECKING
 
-from backprop.records import RunSpec
+from backprop.records import Run
 from backprop.store.rundir import Home
 
 if TYPE_CHECKING:
@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from backprop.engines.slurm import Cluster
 
 
-def of(spec: RunSpec, home: Home) -> "Engine":
-    """The engine that executes a run."""
-    if spec.slurm is not None:
-        return cluster()
+def of(run: Run, home: Home) -> "Engine":
+    """The engine that has a run in hand."""
+    return cluster() if run.is_on_slurm else machine(home)
+
+
+def machine(home: Home) -> "Engine":
+    """The one that we are on."""
     from backprop.engines.here import Here
 
     return Here(home)

@@ -7,6 +7,8 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
 
 from backprop import provenance
 from backprop.engines import slurm_client
@@ -19,7 +21,10 @@ from backprop.store.rundir import RunDir
 MARGIN_S = 120.0  # beyond timebox and grace, before Slurm ends the job: its clock is only looked at every 30 s
 _WARN_MARGIN_S = 60.0  # Slurm's warning comes so long before that the ladder is over in time
 _HARD_RAM = 1.25  # of --ram-limit: the governor stops the run gracefully before Slurm kills it
+_HURRY_AFTER_S = 3.0  # Slurm kills a job again that starts within two seconds of being put back
 _FRESH_S = 1.0  # one look at all jobs serves so long
+_HELD = "JobHeldUser"  # Slurm's reason
+_SUBMITTED_S = 60.0  # a submission takes three calls, of 20 s each at the most
 _AWAY_S = 30.0  # and one that failed: each costs seconds
 
 # What of the environment a trainer needs; nothing else goes with it, and nothing whose name smells of a secret.
@@ -46,6 +51,7 @@ class Cluster:
         self._seen: Mapping[str, Job] | SlurmError = {}
         self._seen_until = -math.inf
         self._has_complained = False
+        self._put_back_at: dict[str, float] = {}  # job -> since when it is seen so
 
     def submit(self, orders: Sequence[Order]) -> list[str]:
         """The jobs' ids, several runs being the tasks of one array. They are held: see `release`."""
@@ -64,10 +70,12 @@ class Cluster:
         if (job := run.job) is not None:
             slurm_client.cancel(job)
 
-    def cancel_if_pending(self, run: Run) -> None:
-        """Take it out of the line; one that has begun goes on. Raises SlurmError."""
+    def withdraw(self, run: Run) -> bool:
+        """Take it out of the line; False when it has begun, and goes on. Raises SlurmError."""
         if (job := run.job) is not None:
             slurm_client.cancel(job, only_pending=True)
+        self.look_again()
+        return self.observe(run).phase is Phase.ENDED
 
     def observe(self, run: Run) -> Observation:
         """All jobs of the user are asked for at once, so that many runs cost one call.
@@ -100,10 +108,45 @@ class Cluster:
             return Observation(phase=Phase.UNKNOWN, told=str(self._seen))
         job = self._seen.get(run.job or "")
         if job is None or job.name != job_name(run.spec):  # ids begin anew when a controller loses its state
-            return Observation(phase=Phase.ENDED, told=f"Slurm does not know its job {run.job} any more")
-        if job.phase is Phase.ENDED:
-            return Observation(phase=Phase.ENDED, told=f"its Slurm job {run.job} ended: {job.state}")
-        return Observation(phase=job.phase, told=job.reason)
+            told = f"Slurm does not know its job {run.job} any more" if run.job else "it was never submitted to Slurm"
+            return Observation(phase=Phase.ENDED, told=told, is_known=False)
+        if job.phase is not Phase.ENDED:
+            return Observation(phase=job.phase, told=job.reason, is_hopeless=job.is_hopeless)
+        why = f", {job.reason}" if job.is_hopeless else ""
+        told = f"its Slurm job {run.job} ended: {job.state}{why}"
+        return Observation(phase=Phase.ENDED, told=told, is_hopeless=job.is_hopeless)
+
+    def hurry(self, run: Run, seen: Observation) -> None:
+        """Let a job begin that was put back into the line, by itself or by Slurm: it would wait for two minutes.
+
+        Only somebody who has seen it there for some seconds can do that. seen: what `observe` said just now.
+        """
+        job, now = run.job or "", time.monotonic()
+        is_waiting = seen.phase is Phase.PENDING and seen.told == "BeginTime"
+        if not is_waiting or all(session.job != job for session in run.sessions):  # else: by the user's own --begin
+            self._put_back_at.pop(job, None)
+        elif now - self._put_back_at.setdefault(job, now) >= _HURRY_AFTER_S:
+            with suppress(SlurmError):  # at the next look
+                slurm_client.start_now(job)
+
+    def release_forgotten(self, run: Run, seen: Observation) -> None:
+        """Let a job begin that is held still, because whoever submitted it died in the middle of that.
+
+        What somebody has held by hand stays so. seen: what `observe` said just now.
+        """
+        if seen.told != _HELD or run.waiter is None or run.job is None or _age_s(run.waiter.since) < _SUBMITTED_S:
+            return
+        with suppress(SlurmError):  # at the next look
+            if not slurm_client.was_ever_released(run.job):
+                slurm_client.release(run.job)
+
+    def forget_unsubmitted(self, spec: RunSpec) -> None:
+        """End the held job of a run that has none, as far as it knows: its submitter died before it wrote that down."""
+        asked = spec.slurm
+        is_first = asked is None or asked.array in {None, spec.id}  # the tasks of an array are written down in order
+        if is_first and _age_s(spec.created_at) > _SUBMITTED_S:
+            with suppress(SlurmError):  # whoever looks at Slurm's line finds it by its name
+                slurm_client.cancel_named(job_name(spec), provenance.user())
 
     def look_again(self) -> None:
         """What was seen may have changed by our own doing."""
@@ -115,6 +158,10 @@ class Cluster:
             return None
         self._has_complained = True
         return f"{self._seen} Its runs are shown as they last told of themselves."
+
+
+def _age_s(since: datetime) -> float:
+    return (datetime.now(timezone.utc) - since).total_seconds()
 
 
 def job_name(spec: RunSpec) -> str:

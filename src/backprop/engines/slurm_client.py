@@ -48,7 +48,7 @@ _LINE = re.compile(rf"(\d+(?:_\d+)?)\|([A-Z_]+)\|([^|]*)\|(.*)\|({NAME_PREFIX}[A
 _BLINDERS = re.compile(r"SQUEUE_.*|SLURM_CLUSTERS|SCANCEL_.*|SLURM_BITSTR_LEN|SLURM_TIME_FORMAT")
 
 # reasons that waiting does not change: the request asks for what the partition does not have
-HOPELESS = frozenset(
+_HOPELESS = frozenset(
     {
         "AccountNotAllowed",
         "BadConstraints",
@@ -70,6 +70,10 @@ class Job(Record, frozen=True):
     state: str  # Slurm's own word: PENDING, RUNNING, NODE_FAIL, ...
     nodes: str = ""
     reason: str | None = None  # why it waits; None: Slurm does not say
+
+    @property
+    def is_hopeless(self) -> bool:
+        return self.reason in _HOPELESS
 
     @property
     def phase(self) -> Phase:
@@ -130,6 +134,11 @@ def standing(job_id: str) -> tuple[str, int]:
 def release(job_id: str) -> None:
     """Let a job begin that was submitted with --hold. Raises SlurmError."""
     _call("scontrol", "release", job_id)
+
+
+def was_ever_released(job_id: str) -> bool:
+    """Whether a job that was submitted with --hold has been in the line at any time. Raises SlurmError."""
+    return "EligibleTime=Unknown" not in _call("scontrol", "--oneliner", "show", "job", job_id)
 
 
 def requeue(job_id: str) -> None:

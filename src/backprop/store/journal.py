@@ -26,6 +26,7 @@ from backprop.records import (
     Run,
     RunSpec,
     Session,
+    SlurmRequest,
     Source,
     Status,
     StopReason,
@@ -51,6 +52,7 @@ class SessionStarted(_Entry, frozen=True, tag="session_started"):
     resumed_from: str | None = None
     script_sha256: str | None = None
     job: str | None = None  # of Slurm, in which it runs
+    nodes: int = 1
 
 
 class TrainerLaunched(_Entry, frozen=True, tag="trainer_launched"):
@@ -67,6 +69,7 @@ class Queued(_Entry, frozen=True, tag="queued"):
     figures: dict[str, Any]
     host: str
     supervisor_pid: int
+    job: str | None = None  # of Slurm, in which it waits
 
 
 class Submitted(_Entry, frozen=True, tag="submitted"):
@@ -84,6 +87,7 @@ class Submitted(_Entry, frozen=True, tag="submitted"):
     retries: int = 0
     sessions: int = 1
     resume_arg: str | None = None  # the flag that takes the checkpoint, where it is not the run's own
+    slurm: SlurmRequest | None = None  # what is asked of it; None: what the run was made with
     is_again: bool = False  # the same request goes on: what was used of it is used
     reason: str | None = None  # what is said of it until Slurm says more
 
@@ -235,6 +239,9 @@ _SYNCED = (
     Continued,
 )
 
+_ASKED = "asked"  # folder of a run, for requests
+SIGN_EVERY_S = 10.0  # that whoever has a journal locked says by the time of its last change: I live
+_SILENT_S = 35.0  # a machine so busy that its supervisor is late is not a lost one
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 _encode = msgspec.json.Encoder().encode
 
@@ -261,6 +268,24 @@ def parse(data: bytes) -> tuple[list[Entry], int]:
     return entries, end
 
 
+def unheard(path: Path) -> list[Entry]:
+    """What was asked of the run with this journal (see `Journal.ask`), and is not in it yet: oldest first."""
+    asked_path = path.with_name(_ASKED)
+    entries: list[Entry] = []
+    for name in _request_names(asked_path):
+        with suppress(OSError):  # it was heard a moment ago
+            entries += parse(read_plain(asked_path / name) + b"\n")[0]
+    return entries
+
+
+def _request_names(asked_path: Path) -> list[str]:
+    """The names of the requests, in the order in which they were made."""
+    try:
+        return sorted(name for name in os.listdir(asked_path) if not name.startswith("."))  # noqa: PTH208
+    except OSError:  # nobody ever asked; or a shared file system that fails for a moment
+        return []
+
+
 class Journal:
     """Appends entries to a journal; reads from it as it grows, whoever wrote."""
 
@@ -268,9 +293,10 @@ class Journal:
         """Open for appending. Raises OSError."""
         self._fd = open_plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         self.is_locked = False  # by this object
-        self._asked_path = path.with_name("asked")
+        self._asked_path = path.with_name(_ASKED)
         self._unwritten: list[tuple[bytes, bool]] = []
         self._read_to = 0
+        self._next_sign_at = 0.0  # monotonic
         self._heard: set[str] = set()  # requests that are in the journal, and could not be taken away
 
     def close(self) -> None:
@@ -305,12 +331,25 @@ class Journal:
 
         Call it with the journal locked. On a full disk a request lies where it is until there is room.
         """
+        self._give_sign_of_life()
         for name in self._requests():
             if name not in self._heard and not self._take(name):
                 return
             with suppress(OSError):  # a shared file system that fails for a moment: at the next look
                 (self._asked_path / name).unlink()
                 self._heard.discard(name)
+
+    def _give_sign_of_life(self) -> None:
+        """Show whoever looks from a machine on which our lock is not seen that there is somebody: `shows_life`."""
+        now = time.monotonic()
+        if now >= self._next_sign_at:
+            self._next_sign_at = now + SIGN_EVERY_S
+            with suppress(OSError):  # a shared file system that fails for a moment
+                os.utime(self._fd)
+
+    def shows_life(self, now_unix_s: float) -> bool:
+        """Whether its holder has been at work lately. now_unix_s: by the clock of the file system's server."""
+        return now_unix_s - os.fstat(self._fd).st_mtime < _SILENT_S
 
     def _take(self, name: str) -> bool:
         """Write one request down; False when that must be tried again."""
@@ -335,11 +374,7 @@ class Journal:
             (self._asked_path / name).unlink(missing_ok=True)
 
     def _requests(self) -> list[str]:
-        """The names of the requests, in the order in which they were made."""
-        try:
-            return sorted(name for name in os.listdir(self._asked_path) if not name.startswith("."))  # noqa: PTH208
-        except OSError:  # nobody ever asked; or a shared file system that fails for a moment
-            return []
+        return _request_names(self._asked_path)
 
     def skip(self) -> None:
         """What is in the journal by now is no news to `read_new`."""
@@ -399,7 +434,8 @@ def gpu_counts(entries: Iterable[Entry]) -> dict[int, int | None]:
         if isinstance(entry, Admitted):
             admitted = entry
         elif isinstance(entry, SessionStarted):
-            counts[entry.session] = None if admitted is None or admitted.gpus is None else len(admitted.gpus)
+            on_first = None if admitted is None or admitted.gpus is None else len(admitted.gpus)
+            counts[entry.session] = None if on_first is None else on_first * entry.nodes
             admitted = None
     return counts
 
@@ -444,6 +480,7 @@ def _add_session(run: Run, entry: SessionStarted) -> Run:
         resumed_from=entry.resumed_from,
         script_sha256=entry.script_sha256,
         job=entry.job,
+        nodes=entry.nodes,
     )
     others = tuple(s for s in run.sessions if s.number != entry.session)
     return msgspec.structs.replace(
@@ -460,7 +497,7 @@ def _stand_in_line(run: Run, entry: Queued | Submitted) -> Run:
         host=entry.host,
         supervisor_pid=entry.supervisor_pid if isinstance(entry, Queued) else 0,
         since=entry.at,
-        job=entry.job if isinstance(entry, Submitted) else run.job,  # it may wait inside its job
+        job=entry.job,
     )
     if run.waiter is not None and run.waiter.session == waiter.session:
         waiter = msgspec.structs.replace(waiter, since=run.waiter.since)

@@ -229,10 +229,19 @@ class Home:
 
         Done before anything happens to a run, and undone when the index has all of it. Raises OSError.
         """
-        (self.unsettled_path / run_id).touch(mode=0o600)
+        self.mark_here(run_id)
         for folder in self._marks_of_others():
             with suppress(FileNotFoundError):  # a home that was made a moment ago
                 (folder / run_id).touch(mode=0o600)
+
+    def mark_here(self, run_id: str) -> float:
+        """The same for this machine alone. The time of day there and then, by the clock of the file system's server.
+
+        Raises OSError.
+        """
+        mark = self.unsettled_path / run_id
+        mark.touch(mode=0o600)
+        return mark.stat().st_mtime
 
     def _marks_of_others(self) -> Iterator[Path]:
         try:
