@@ -18,7 +18,6 @@ from backprop.store.rundir import Home, RunDir
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _METRICS = ("loss", "lr")
-FILES_A_RUN = 3
 
 
 def spec_of(run_id: str, number: int = 0) -> RunSpec:
@@ -51,7 +50,8 @@ def started(spec: RunSpec) -> SessionStarted:
     )
 
 
-def _story(spec: RunSpec, number: int) -> list[Entry]:
+def story(spec: RunSpec, number: int) -> list[Entry]:
+    """What the journal of a run that has ended tells."""
     status, code = (Status.FAILED, 1) if number % 7 == 0 else (Status.COMPLETED, 0)
     return [
         started(spec),
@@ -73,8 +73,8 @@ def fill(home: Home, run_count: int) -> None:
     index = Index(home.index_path, 10.0)
     for number in range(run_count):
         spec = spec_of(f"r{number:07}", number)
-        entries = _story(spec, number)
-        size = _write(home.rundir(spec.id), spec, entries)
+        entries = story(spec, number)
+        size = write(home.rundir(spec.id), spec, entries)
         index.put_run(journals.fold(spec, entries), size)
         index.add_output(spec.id, 1, 0, 40, _batch(number, 1), ())
     index.set_seen_folder_ns(home.runs_path.stat().st_mtime_ns)
@@ -82,7 +82,7 @@ def fill(home: Home, run_count: int) -> None:
     index.close()
 
 
-def _write(rundir: RunDir, spec: RunSpec, entries: list[Entry]) -> int:
+def write(rundir: RunDir, spec: RunSpec, entries: list[Entry]) -> int:
     """Make the directory; returns the size of the journal in bytes."""
     journal = b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries)
     rundir.path.mkdir(mode=0o700)

@@ -210,7 +210,7 @@ def test_a_job_that_an_older_look_does_not_know_is_not_lost(client: Path):
     jobs = client / "jobs"
     jobs.write_text("1|RUNNING|n1|None|backprop-a\n")
     cluster = slurm.Cluster()
-    waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at)
+    waiter = Waiter(session=1, host="h", supervisor_pid=0, since=datetime.now(timezone.utc))
     first, second = (
         Run(
             spec=msgspec.structs.replace(SPEC, id=run_id),
@@ -225,6 +225,31 @@ def test_a_job_that_an_older_look_does_not_know_is_not_lost(client: Path):
     jobs.write_text("2|PENDING||Priority|backprop-b\n")
     cluster.look_again()
     assert cluster.observe(first).phase is Phase.ENDED
+
+
+def test_many_jobs_that_are_gone_cost_one_call(client: Path):
+    """An answer that is younger than they are serves all of them."""
+    put(client, "squeue", f"echo called >> {client}/calls")
+    cluster = slurm.Cluster()
+    for number in range(5):
+        waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at, job=str(number))
+        assert cluster.observe(Run(spec=SPEC, status=Status.QUEUED, waiter=waiter)).phase is Phase.ENDED
+    assert (client / "calls").read_text() == "called\n"
+
+
+def test_why_a_job_ended_that_could_never_be_placed(client: Path):
+    """One that waited for its time before it was looked at ends as failed: it is told apart from one that failed."""
+    put(client, "squeue", "echo '1|FAILED||BadConstraints|backprop-r'; echo '2|FAILED|n1|NonZeroExitCode|backprop-r'")
+    waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at)
+    run = Run(spec=SPEC, status=Status.QUEUED, waiter=msgspec.structs.replace(waiter, job="1"))
+    seen = slurm.Cluster().observe(run)
+    assert (seen.phase, seen.is_hopeless, seen.told) == (
+        Phase.ENDED,
+        True,
+        "its Slurm job 1 ended: FAILED, BadConstraints",
+    )
+    run = msgspec.structs.replace(run, waiter=msgspec.structs.replace(waiter, job="2"))
+    assert not slurm.Cluster().observe(run).is_hopeless
 
 
 def test_how_nodes_find_one_another(client: Path):

@@ -23,6 +23,7 @@ _WARN_MARGIN_S = 60.0  # Slurm's warning comes so long before that the ladder is
 _HARD_RAM = 1.25  # of --ram-limit: the governor stops the run gracefully before Slurm kills it
 _HURRY_AFTER_S = 3.0  # Slurm kills a job again that starts within two seconds of being put back
 _FRESH_S = 1.0  # one look at all jobs serves so long
+_CLOCKS_APART_S = 300.0  # at most: munge, by which Slurm knows its users, believes nobody whose clock is further off
 _HELD = "JobHeldUser"  # Slurm's reason
 _SUBMITTED_S = 60.0  # a submission takes three calls, of 20 s each at the most
 _AWAY_S = 30.0  # and one that failed: each costs seconds
@@ -50,6 +51,7 @@ class Cluster:
     def __init__(self) -> None:
         self._seen: Mapping[str, Job] | SlurmError = {}
         self._seen_until = -math.inf
+        self._looked_at = datetime.min.replace(tzinfo=timezone.utc)
         self._has_complained = False
         self._put_back_at: dict[str, float] = {}  # job -> since when it is seen so
 
@@ -80,21 +82,31 @@ class Cluster:
     def observe(self, run: Run) -> Observation:
         """All jobs of the user are asked for at once, so that many runs cost one call.
 
-        That one has ended is only said after a look that began when the caller had read its journal: an older one may
-        be older than the job.
+        That one has ended is only said after a look that is younger than its job.
         """
         is_fresh = self._look()
         seen = self._observed(run)
-        if seen.phase is Phase.ENDED and not is_fresh:
+        if seen.phase is Phase.ENDED and not is_fresh and not self._is_older(run):
             self.look_again()
             self._look()
             seen = self._observed(run)
         return seen
 
+    def _is_older(self, run: Run) -> bool:
+        """Whether the journal spoke of a run's job well before our last look; False where that is not certain."""
+        if run.waiter is not None:
+            spoken_at = run.waiter.since
+        elif run.last_session is not None:
+            spoken_at = run.last_session.started_at
+        else:
+            return False
+        return (self._looked_at - spoken_at).total_seconds() > _CLOCKS_APART_S
+
     def _look(self) -> bool:
         """Ask Slurm, unless somebody has just done so; False for an answer that was here already."""
         if time.monotonic() <= self._seen_until:
             return False
+        self._looked_at = datetime.now(timezone.utc)
         try:
             self._seen = slurm_client.jobs(provenance.user())
             self._has_complained = False

@@ -240,8 +240,8 @@ _SYNCED = (
 )
 
 _ASKED = "asked"  # folder of a run, for requests
-SIGN_EVERY_S = 10.0  # that whoever has a journal locked says by the time of its last change: I live
-_SILENT_S = 35.0  # a machine so busy that its supervisor is late is not a lost one
+_SIGN_EVERY_S = 10.0  # that whoever has a journal locked says by the time of its last change: I live
+_LIFE_S = 35.0  # that it is believed: a machine so busy that its supervisor is late is not a lost one
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 _encode = msgspec.json.Encoder().encode
 
@@ -343,13 +343,13 @@ class Journal:
         """Show whoever looks from a machine on which our lock is not seen that there is somebody: `shows_life`."""
         now = time.monotonic()
         if now >= self._next_sign_at:
-            self._next_sign_at = now + SIGN_EVERY_S
+            self._next_sign_at = now + _SIGN_EVERY_S
             with suppress(OSError):  # a shared file system that fails for a moment
                 os.utime(self._fd)
 
     def shows_life(self, now_unix_s: float) -> bool:
         """Whether its holder has been at work lately. now_unix_s: by the clock of the file system's server."""
-        return now_unix_s - os.fstat(self._fd).st_mtime < _SILENT_S
+        return now_unix_s - os.fstat(self._fd).st_mtime < _LIFE_S
 
     def _take(self, name: str) -> bool:
         """Write one request down; False when that must be tried again."""
