@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -234,6 +235,17 @@ def test_many_jobs_that_are_gone_cost_one_call(client: Path):
     for number in range(5):
         waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at, job=str(number))
         assert cluster.observe(Run(spec=SPEC, status=Status.QUEUED, waiter=waiter)).phase is Phase.ENDED
+    assert (client / "calls").read_text() == "called\n"
+
+
+def test_a_busy_controller_is_asked_less_often(client: Path):
+    """An answer that took long serves for a longer while."""
+    put(client, "squeue", f"echo called >> {client}/calls; sleep 0.3; echo '1|PENDING||Priority|backprop-r'")
+    waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at, job="1")
+    cluster, run = slurm.Cluster(), Run(spec=SPEC, status=Status.QUEUED, waiter=waiter)
+    assert cluster.observe(run).phase is Phase.PENDING
+    time.sleep(1.5)  # an answer that came at once is too old by now
+    assert cluster.observe(run).phase is Phase.PENDING
     assert (client / "calls").read_text() == "called\n"
 
 

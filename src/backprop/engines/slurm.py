@@ -23,6 +23,7 @@ _WARN_MARGIN_S = 60.0  # Slurm's warning comes so long before that the ladder is
 _HARD_RAM = 1.25  # of --ram-limit: the governor stops the run gracefully before Slurm kills it
 _HURRY_AFTER_S = 3.0  # Slurm kills a job again that starts within two seconds of being put back
 _FRESH_S = 1.0  # one look at all jobs serves so long
+_REST_SHARE = 10.0  # and so much longer than it took: a busy controller is asked less often
 _CLOCKS_APART_S = 300.0  # at most: munge, by which Slurm knows its users, believes nobody whose clock is further off
 _HELD = "JobHeldUser"  # Slurm's reason
 _SUBMITTED_S = 60.0  # a submission takes three calls, of 20 s each at the most
@@ -106,13 +107,15 @@ class Cluster:
         """Ask Slurm, unless somebody has just done so; False for an answer that was here already."""
         if time.monotonic() <= self._seen_until:
             return False
-        self._looked_at = datetime.now(timezone.utc)
+        self._looked_at, began_at = datetime.now(timezone.utc), time.monotonic()
         try:
             self._seen = slurm_client.jobs(provenance.user())
             self._has_complained = False
         except SlurmError as error:
             self._seen = error
-        self._seen_until = time.monotonic() + (_AWAY_S if isinstance(self._seen, SlurmError) else _FRESH_S)
+        now = time.monotonic()
+        rest_s = _AWAY_S if isinstance(self._seen, SlurmError) else _REST_SHARE * (now - began_at)
+        self._seen_until = now + min(_AWAY_S, max(_FRESH_S, rest_s))
         return True
 
     def _observed(self, run: Run) -> Observation:
