@@ -264,6 +264,12 @@ def test_why_a_job_ended_that_could_never_be_placed(client: Path):
     assert not slurm.Cluster().observe(run).is_hopeless
 
 
+def test_a_task_has_all_that_its_node_has():
+    """As many CPUs as the job has there: srun would give it one."""
+    assert "--cpus-per-task=8" in rendezvous.launcher({"SLURM_CPUS_PER_TASK": "8"}, 2)
+    assert not [word for word in rendezvous.launcher({}, 2) if word.startswith("--cpus")]
+
+
 def test_how_nodes_find_one_another(client: Path):
     """The first node, a port of the job's own, and what torchrun reads in place of options."""
     put(

@@ -138,7 +138,7 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
     spec = msgspec.structs.replace(spec, resume_arg=submitted.resume_arg, slurm=submitted.slurm or spec.slurm)
     if spec.nodes > 1:
         os.environ.update(rendezvous.variables(os.environ, spec.nodes))
-        spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(spec.nodes), *spec.command))
+        spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(os.environ, spec.nodes), *spec.command))
     audience = _Log(spec, recorder)
     result = fronts.take_turns(
         replace(claim, spec=spec),

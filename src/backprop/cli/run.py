@@ -272,7 +272,10 @@ def _in_array(spec: RunSpec, together: Sequence[RunSpec]) -> RunSpec:
 @click.argument("run", shell_complete=completing.runs)
 @session_options
 def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_json: bool, **options: Any) -> None:
-    """Give a run another session, from its newest whole checkpoint; let one that is paused go on."""
+    """Give a run another session, from its newest whole checkpoint; let one that is paused go on.
+
+    What no option names stays as it was.
+    """
     from backprop import recovery, turns
 
     flags = _settings(options)

@@ -7,12 +7,14 @@ from backprop.engines import slurm_client
 _FIRST_PORT, _PORT_COUNT = 20_000, 10_000  # below the ephemeral ports of Linux, above the well-known ones
 
 
-def launcher(nodes: int) -> tuple[str, ...]:
-    """The words before a command that start it once on each node of the job we are in.
+def launcher(environment: Mapping[str, str], nodes: int) -> tuple[str, ...]:
+    """The words before a command that start it once on each node of the job we are in, with all that the job has there.
 
     SIGINT is passed on at once (without -X srun only tells of its tasks); a task that fails ends the others; and all
-    variables go along, not only those that sbatch was told of.
+    variables go along, not only those that sbatch was told of. Since Slurm 22.05 srun does not take the number of CPUs
+    from the job: a task would have one.
     """
+    cpus = environment.get("SLURM_CPUS_PER_TASK")
     return (
         "srun",
         f"--nodes={nodes}",
@@ -21,6 +23,7 @@ def launcher(nodes: int) -> tuple[str, ...]:
         "--disable-status",
         "--kill-on-bad-exit=1",
         "--export=ALL",
+        *([f"--cpus-per-task={cpus}"] if cpus else []),
     )
 
 
