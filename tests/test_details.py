@@ -36,6 +36,13 @@ def test_a_sessions_slurm_job_is_named():
     assert "Slurm's job 33 on node1" in rows(Run(spec=SPEC, status=Status.TIMEBOXED, sessions=(SESSION,)))["session 1"]
 
 
+def test_a_session_on_several_nodes():
+    """The first of them is named, and how many more there are."""
+    session = msgspec.structs.replace(SESSION, nodes=4)
+    told = rows(Run(spec=SPEC, status=Status.TIMEBOXED, sessions=(session,)))["session 1"]
+    assert "on node1 and 3 more" in told
+
+
 def test_a_session_of_a_users_machine_names_no_job():
     """There is none."""
     here = msgspec.structs.replace(SESSION, job=None)

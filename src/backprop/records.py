@@ -226,6 +226,11 @@ class Session(Record, frozen=True):
         """When the time began that its points are dated by."""
         return self.launched_at or self.started_at
 
+    @property
+    def where(self) -> str:
+        """The machines it trains on: `node1`, or `node1 and 3 more`."""
+        return self.host if self.nodes == 1 else f"{self.host} and {self.nodes - 1} more"
+
     def trained_s(self, now: datetime) -> float:
         """How long it took, or has taken until `now`, without its pauses."""
         if self.elapsed_s is not None:

@@ -223,7 +223,7 @@ class _Front:
             self._shown = last.number
             self._line.end()
             told = fronts.start_line(self._spec, last.timebox_s, last.started_at)
-            say(f"{told} · Slurm's job {last.job} on {last.host}")
+            say(f"{told} · Slurm's job {last.job} on {last.where}")
             self._watched = _Watched(self._rundir, last, self._stdout_fd)
 
     def _end(self, run: Run, entries: Sequence[Entry]) -> int | None:

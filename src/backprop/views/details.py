@@ -71,7 +71,7 @@ def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
         told = f"{session.status.value}, {human.duration(session_elapsed_s(session, now))} of "
         told += human.minutes(session.timebox_s)
         if session.job:
-            told += f", Slurm's job {session.job} on {session.host}"
+            told += f", Slurm's job {session.job} on {session.where}"
         if session.resumed_from:
             told += f", from {session.resumed_from}"
         if session.reason and session.reason != run.reason:
