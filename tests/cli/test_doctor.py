@@ -297,3 +297,32 @@ def test_what_a_hanging_check_started_is_ended(tmp_path: Path):
     examine([Check("hang", start_and_hang, 3.0)])
     sleeper = Path(f"/proc/{pid_file.read_text()}/stat")
     wait_for(lambda: not sleeper.exists() or sleeper.read_text().rpartition(")")[2].split()[0] in {"Z", "X"})
+
+
+SLURM = dict.fromkeys(("squeue", "scancel", "scontrol"), "#!/bin/sh\n") | {
+    "sbatch": "#!/bin/sh\necho slurm-wlm 22.05.8\n"
+}
+
+
+def test_a_slurm_without_its_controller_is_noted(runs: Runs):
+    """Told in Slurm's words, before a run waits for it."""
+    silent = {"squeue": "#!/bin/sh\necho 'squeue: error: Unable to contact slurm controller' >&2; exit 1\n"}
+    (finding,) = found(runs, "slurm", PATH=programs(runs, **SLURM | silent))
+    assert finding["level"] == "note"
+    assert "Unable to contact slurm controller" in finding["text"]
+
+
+def test_a_home_that_nodes_do_not_see_is_noted(runs: Runs):
+    """A job would find no run there, and could tell nobody."""
+    (finding,) = found(runs, "slurm", PATH=programs(runs, **SLURM))
+    assert finding["level"] == "note"
+    assert "BACKPROP_HOME" in finding["advice"]
+
+
+def test_half_a_slurm_is_noted(runs: Runs):
+    """All four commands are needed. That none is there is none."""
+    only = {"PATH": f"{programs(runs, sbatch=SLURM['sbatch'])}:/nowhere".partition(":")[0]}
+    (finding,) = found(runs, "slurm", **only)
+    assert "squeue, scancel, scontrol not found" in finding["text"]
+    (runs.work / "programs" / "sbatch").unlink()
+    assert found(runs, "slurm", **only) == []

@@ -3,7 +3,7 @@
 from functools import partial
 
 from backprop import config
-from backprop.doctor import home, machine, scripts
+from backprop.doctor import cluster, home, machine, scripts
 from backprop.doctor.findings import Check
 from backprop.errors import BackpropError
 from backprop.records import Limits
@@ -28,6 +28,7 @@ def all_checks(folder: str, version: str) -> list[Check]:
         Check("locks", home.locks),
         Check("index", home.index),
         Check("clock", machine.clock),
+        Check("slurm", cluster.slurm, _TOOL_S),
     ]
 
 

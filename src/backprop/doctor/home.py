@@ -25,6 +25,7 @@ _TRIAL_BYTES = 65_536
 _SKEW_S = 2.0  # file times are coarse on some file systems
 _INDEX_LOOK_S = 5.0
 _ELSEWHERE = "Set BACKPROP_HOME to a folder on a local disk; checkpoints may stay where they are."
+_FOR_SLURM = f"Runs on Slurm need it so. For others: {_ELSEWHERE[0].lower()}{_ELSEWHERE[1:]}"
 
 _NETWORK = {
     *("9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs"),
@@ -80,10 +81,11 @@ def file_system() -> Iterator[Finding]:
         yield note("file system", f"cannot be told for {path}")
     elif is_network(mount.kind):
         told = (
-            f"{path} is on a network file system ({mount.kind}, {mount.source}): file locks decide who runs a run and "
-            "SQLite keeps the index; both are slow there, and fail where the server or a mount option keeps no locks"
+            f"{path} is on a network file system ({mount.kind}, {mount.source}): this machine has an index of its own "
+            "there; file locks decide who runs a run, and SQLite keeps the index: both are slow there, and fail where "
+            "the server or a mount option keeps no locks"
         )
-        yield note("file system", told, _ELSEWHERE)
+        yield note("file system", told, _FOR_SLURM)
     elif mount.kind in _IN_MEMORY:
         yield note("file system", f"{path} is in memory ({mount.kind}): runs are gone after a restart", _ELSEWHERE)
     elif mount.kind == "overlay" and mount.point == "/":

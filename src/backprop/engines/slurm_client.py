@@ -14,6 +14,7 @@ from backprop.engines.contract import Phase
 from backprop.errors import BackpropError
 from backprop.records import Record
 
+PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
 LOOK_LIMIT_S = 5.0  # somebody waits for the answer, and can do without
 CALL_LIMIT_S = 20.0  # of a controller that is busy; one that is gone makes its clients wait for a minute
 _FORMAT = "%i|%T|%N|%r|%j"  # the reason may hold anything, and our names hold no bar
@@ -80,6 +81,11 @@ class Job(Record, frozen=True):
         if self.state in _PENDING:
             return Phase.PENDING
         return Phase.ENDED if self.state in _ENDED else Phase.RUNNING
+
+
+def version() -> str:
+    """Of Slurm's commands here: `slurm-wlm 22.05.8`. Raises SlurmError."""
+    return _call("sbatch", "--version", limit_s=LOOK_LIMIT_S).strip()
 
 
 def submit(script: str, options: Sequence[str], environment: Mapping[str, str]) -> str:

@@ -1,0 +1,49 @@
+"""The Slurm cluster that this machine submits to, where it does."""
+
+import shutil
+from collections.abc import Iterator
+
+from backprop import provenance
+from backprop.doctor.findings import note, ok
+from backprop.doctor.home import is_network, mount_of, mounts
+from backprop.engines import slurm_client
+from backprop.engines.contract import Phase
+from backprop.engines.slurm_client import SlurmError
+from backprop.records import Finding
+from backprop.store.rundir import Home
+
+
+def slurm() -> Iterator[Finding]:
+    """Whether `--on slurm` has what it takes. No problem if not: many machines have its commands and no cluster."""
+    missing = [program for program in slurm_client.PROGRAMS if shutil.which(program) is None]
+    if len(missing) == len(slurm_client.PROGRAMS):
+        yield ok("slurm", "none: runs stay on this machine")
+        return
+    if missing:
+        yield note(
+            "slurm",
+            f"{', '.join(missing)} not found on PATH: --on slurm needs them",
+            "Install Slurm's client commands (Debian: slurm-client), or load the module that has them.",
+        )
+        return
+    try:
+        version = slurm_client.version()
+        jobs = slurm_client.jobs(provenance.user())
+    except SlurmError as error:
+        yield note("slurm", str(error), "Ask the controller yourself: scontrol ping. Runs on this machine need none.")
+        return
+    count = sum(job.phase is not Phase.ENDED for job in jobs.values())
+    yield ok("slurm", f"{version} answers; {count} {'job' if count == 1 else 'jobs'} of Backprop's in its hands")
+    yield from _home()
+
+
+def _home() -> Iterator[Finding]:
+    """The nodes must find the runs where this machine puts them."""
+    path = Home.from_environment().path
+    mount = mount_of(path, mounts())
+    if mount is not None and not is_network(mount.kind):
+        yield note(
+            "slurm",
+            f"{path} is on a disk of this machine ({mount.kind}): a job on another one does not find its run there",
+            "Set BACKPROP_HOME to a folder that login machine and nodes share, unless this is the only node.",
+        )
