@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from backprop import assignment, engines, provenance
-from backprop.engines.contract import Phase
+from backprop.engines.contract import Observation, Phase
 from backprop.errors import BackpropError, BusyError
 from backprop.recorder import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
 from backprop.records import Limits, Run, RunSpec, Session, Status
@@ -160,11 +160,19 @@ def _refresh_job(
     recorder.begin()
     if before.job is None:
         cluster.forget_unsubmitted(spec)
-    is_filed = settle(rundir, spec, journal, 0.0, say, seen.told)
+    is_filed = settle(rundir, spec, journal, 0.0, say, _why_it_ended(rundir, before, seen))
     recorder.finish(publish=publish)
     if is_filed:
         _tell_end(home, rundir, spec)
     return False
+
+
+def _why_it_ended(rundir: RunDir, run: Run, seen: Observation) -> str | None:
+    """What Slurm says of it; and of a job in which nothing of us began, what is likely to be wrong."""
+    has_begun = run.waiter is None or run.job is None or rundir.job_log_path(run.job).exists()
+    if has_begun or not seen.is_failure:
+        return seen.told
+    return f"{seen.told} before Backprop began in it: can its node see {rundir.path} and Backprop's own Python?"
 
 
 def _is_being_put_back(run: Run) -> bool:

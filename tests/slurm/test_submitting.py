@@ -3,9 +3,13 @@
 import json
 import os
 import stat
+import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
+import backprop
 from tests.conftest import wait_for
 from tests.slurm.conftest import PATIENCE_S, SlurmRuns
 
@@ -98,6 +102,19 @@ def test_the_environment_of_a_job(runs: SlurmRuns):
     assert not {"FOO_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "FOO"} & told.keys()
     for path in runs.rundir("r").rglob("*"):
         assert path.is_dir() or b"s3cret" not in path.read_bytes(), path
+
+
+def test_a_node_that_sees_nothing_of_us(runs: SlurmRuns):
+    """A job that cannot even begin says nothing itself: whoever looks is told what is likely to be wrong."""
+    python = runs.work / "python"
+    python.symlink_to(os.path.realpath(sys.executable))
+    runs.environment["PYTHONPATH"] = f"{Path(backprop.__file__).parents[1]}:{sysconfig.get_path('purelib')}"
+    words = ["-m", "backprop", "run", "--run-id", "r", "-d", "--slurm-arg=--begin=now+1hour", "train.py"]
+    assert runs.start_program([str(python), *words]).wait(PATIENCE_S) == 0
+    python.unlink()
+    assert runs.cluster.call("scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now").returncode == 0
+    document = runs.wait_for_status("r", "interrupted", session=0)
+    assert f"can its node see {runs.rundir('r')} and Backprop's own Python?" in document["reason"]
 
 
 def test_an_array_that_never_fits(runs: SlurmRuns):

@@ -129,7 +129,7 @@ class Cluster:
             return Observation(phase=job.phase, told=job.reason, is_hopeless=job.is_hopeless)
         why = f", {job.reason}" if job.is_hopeless else ""
         told = f"its Slurm job {run.job} ended: {job.state}{why}"
-        return Observation(phase=Phase.ENDED, told=told, is_hopeless=job.is_hopeless)
+        return Observation(phase=Phase.ENDED, told=told, is_hopeless=job.is_hopeless, is_failure=job.is_failure)
 
     def hurry(self, run: Run, seen: Observation) -> None:
         """Let a job begin that was put back into the line, by itself or by Slurm: it would wait for two minutes.

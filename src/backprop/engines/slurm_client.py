@@ -42,6 +42,7 @@ _ENDED = frozenset(
         "TIMEOUT",
     }
 )
+_FAILED = frozenset({"BOOT_FAIL", "FAILED", "LAUNCH_FAILED"})
 NAME_PREFIX = "backprop-"
 # what a line about one of our jobs looks like; other jobs may be called anything
 _LINE = re.compile(rf"(\d+(?:_\d+)?)\|([A-Z_]+)\|([^|]*)\|(.*)\|({NAME_PREFIX}[A-Za-z0-9._-]+)")
@@ -75,6 +76,10 @@ class Job(Record, frozen=True):
     @property
     def is_hopeless(self) -> bool:
         return self.reason in _HOPELESS
+
+    @property
+    def is_failure(self) -> bool:
+        return self.state in _FAILED
 
     @property
     def phase(self) -> Phase:
