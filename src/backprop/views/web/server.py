@@ -9,12 +9,12 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from backprop.errors import UsageError
+from backprop.views.web.connection import MAX_CONNECTIONS, Connection
 from backprop.views.web.gate import Address
 
 USUAL_PORT = 7860
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  to be told from an address
 _THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
-_MAX_CONNECTIONS = 200
 _LEAVE_WITHIN_S = 2  # a page that does not take what it is sent is cut off
 
 
@@ -91,14 +91,14 @@ def serve(app: ASGIApp, end_streams: Callable[[], None], at: socket.socket) -> N
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
         log_level="critical",  # requests hold the token, and bugs are told by app.py
         access_log=False,
         server_header=False,
-        limit_concurrency=_MAX_CONNECTIONS,
+        limit_concurrency=MAX_CONNECTIONS,  # of those that are answered: see connection.py
         timeout_graceful_shutdown=_LEAVE_WITHIN_S,
     )
     _Server(config, end_streams).run(sockets=[at])
