@@ -35,9 +35,9 @@ class Failing(Index):
         self._read()
         return super().rows(*words)
 
-    def get(self, run_id: str) -> Any:
+    def get(self, run_id: str, **only: Any) -> Any:
         self._read()
-        return super().get(run_id)
+        return super().get(run_id, **only)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ _MAX_TEXT = 200  # characters of a parameter that a filter compares
 _OUTLINE = ", ".join(Outline._fields)
 _MARKS = ", ".join("?" * len(Outline._fields))
 _METRIC = f"SELECT {_OUTLINE} FROM metrics WHERE run_id = ? AND name = ?"  # noqa: S608  our own columns
-_METRICS = f"SELECT name, {_OUTLINE} FROM metrics WHERE run_id = ? ORDER BY name"  # noqa: S608
+_METRICS = f"SELECT name, {_OUTLINE} FROM metrics WHERE run_id = ?"  # noqa: S608
 
 _encode = msgspec.json.Encoder().encode
 _decode_run = msgspec.json.Decoder(Run).decode
@@ -339,8 +339,11 @@ class Index:
         ).fetchall()
         return [row[0] for row in rows]
 
-    def get(self, run_id: str) -> RunView | None:
-        """A run with the summary of what its trainer said; None when it is not here."""
+    def get(self, run_id: str, *, metrics: Collection[str] | None = None) -> RunView | None:
+        """A run with the summary of what its trainer said; None when it is not here.
+
+        metrics: leave the summaries of all others out.
+        """
         row = self._db.execute(
             "SELECT record, coalesce(last_step, counted_step), total_steps, note_count, lost_count"
             " FROM runs JOIN records ON run_id = id WHERE id = ?",
@@ -349,7 +352,9 @@ class Index:
         if row is None:
             return None
         record, last_step, total_steps, note_count, lost_count = row
-        summaries = {name: Outline(*columns) for name, *columns in self._db.execute(_METRICS, (run_id,))}
+        some = "" if metrics is None else f" AND name IN ({', '.join('?' * len(metrics))})"
+        found = self._db.execute(f"{_METRICS}{some} ORDER BY name", (run_id, *(metrics or ())))
+        summaries = {name: Outline(*columns) for name, *columns in found}
         return RunView(
             run=_decode_run(record),
             run_dir=str(self.path.parent / "runs" / run_id),

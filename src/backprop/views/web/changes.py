@@ -1,13 +1,12 @@
 """What has changed since a page was last told. Each page gets its own part, and only that is read."""
 
-from collections.abc import Iterator
-from datetime import datetime, timezone
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from backprop.records import RunView
 from backprop.store.index import Index
-from backprop.views.web import curves, documents, files
+from backprop.views.web import curves, files
 from backprop.views.web.curves import CurveWatch
 from backprop.views.web.hub import Hub
 from backprop.views.web.library import LATER
@@ -74,8 +73,8 @@ class Client:
             self._version = beat.version
             events.append(("table", _encode({"total": beat.total, "version": beat.version})))
         with self._hub.library.lent() as index:
-            views = _Views(index)
-            events += [*self._of_rows(index), *self._of_details(views), *self._of_curves(views), *self._of_log(views)]
+            views = _Views(index, self._listening.curves)
+            events += [*self._of_rows(index), *self._of_details(index), *self._of_curves(views), *self._of_log(views)]
         self._seen = beat.number
         return events
 
@@ -98,19 +97,14 @@ class Client:
         if changed:
             yield "rows", b"[" + b",".join(changed) + b"]"
 
-    def _of_details(self, views: "_Views") -> Iterator[Event]:
+    def _of_details(self, index: Index) -> Iterator[Event]:
         run_id = self._listening.details
         if run_id is None or not self._may_have_changed(run_id):
             return
-        view = views.get(run_id)
-        if view is None:
-            told = key = _encode({"id": run_id, "gone": True})
-        else:
-            document = documents.details(views.index, view, datetime.now(timezone.utc), self._hub.library.is_valid)
-            told, key = _encode(document), _encode(documents.without_clocks(document))
-        if key != self._details:
-            self._details = key
-            yield "run", told
+        told = self._hub.details(index, run_id)
+        if told.key != self._details:
+            self._details = told.key
+            yield "run", told.text
 
     def _of_curves(self, views: "_Views") -> Iterator[Event]:
         for watch in self._listening.curves:
@@ -138,13 +132,14 @@ class Client:
 
 
 class _Views:
-    """Runs as they are at one look, each read once."""
+    """Runs as they are at one look, each read once, and of their metrics only those whose curves are on the page."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, watched: Iterable[CurveWatch]) -> None:
         self.index = index
+        self._metrics = {watch.metric for watch in watched}
         self._views: dict[str, RunView | None] = {}
 
     def get(self, run_id: str) -> RunView | None:
         if run_id not in self._views:
-            self._views[run_id] = self.index.get(run_id)
+            self._views[run_id] = self.index.get(run_id, metrics=self._metrics)
         return self._views[run_id]

@@ -17,10 +17,12 @@ from backprop.store.index import Index
 from backprop.views.web import documents
 from backprop.views.web.desk import Desk
 from backprop.views.web.library import CATCH_UP_EVERY_S, LATER, Library
+from backprop.views.web.shared import Shared, Told
 
 MACHINE_EVERY_S = 2.0
 _FRESH_S = 2 * CATCH_UP_EVERY_S
 _MAX_ROWS = 5_000  # that are remembered
+_MAX_DETAILS = 50  # each of up to a megabyte
 
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("backprop")
@@ -33,12 +35,6 @@ class Beat(NamedTuple):
     version: int = 0  # of the table: grows when a run is added or removed, or changes its state
     total: int = 0  # runs that there are
     trouble: str | None = None  # why the index could not be brought up to date, or the machine not be read
-
-
-class _Row(NamedTuple):
-    beat: int  # it was read at this one, or later
-    key: bytes  # all of it but the time that passes by itself
-    text: bytes
 
 
 class Hub:
@@ -55,7 +51,8 @@ class Hub:
         self._going_on: frozenset[str] = frozenset()
         self._all_changed_at = 0  # number of the beat before which anything may have changed
         self._changed_at: dict[str, int] = {}  # the same for single runs
-        self._rows: dict[str, _Row] = {}
+        self._rows: Shared[Told | None] = Shared(_MAX_ROWS)
+        self._details: Shared[Told] = Shared(_MAX_DETAILS)
         self._reading = threading.Lock()
         self._read_at = float("-inf")
         self._machine_trouble: str | None = None
@@ -130,22 +127,30 @@ class Hub:
         """The number of the last beat at which there may have been something new about a run."""
         return max(self._all_changed_at, self._changed_at.get(run_id, 0))
 
-    def row(self, index: Index, run_id: str) -> _Row | None:
+    def row(self, index: Index, run_id: str) -> Told | None:
         """A run's line in the table, read once for all pages; None when it is gone."""
-        known = self._rows.get(run_id)
-        if known is not None and known.beat >= self.changed_at(run_id):
-            return known
-        number = self.beat.number  # before it is read
-        view = index.get(run_id)
-        if view is None:
-            self._rows.pop(run_id, None)
-            return None
-        row = documents.row(index, view, datetime.now(timezone.utc))
-        made = _Row(number, _encode({**row, "elapsed_s": None}), _encode(row))
-        if len(self._rows) >= _MAX_ROWS:
-            self._rows.clear()
-        self._rows[run_id] = made
-        return made
+
+        def read() -> Told | None:
+            view = index.get(run_id)
+            if view is None:
+                return None
+            row = documents.row(index, view, datetime.now(timezone.utc))
+            return Told(_encode({**row, "elapsed_s": None}), _encode(row))
+
+        return self._rows.get(run_id, self.changed_at(run_id), self.beat.number, read)
+
+    def details(self, index: Index, run_id: str) -> Told:
+        """A run in full, or that it is gone; read once for all pages: that of a big run takes a tenth of a second."""
+
+        def read() -> Told:
+            view = index.get(run_id)
+            if view is None:
+                gone = _encode({"id": run_id, "gone": True})
+                return Told(gone, gone)
+            document = documents.details(index, view, datetime.now(timezone.utc), self.library.is_valid)
+            return Told(_encode(documents.without_clocks(document)), _encode(document))
+
+        return self._details.get(run_id, self.changed_at(run_id), self.beat.number, read)
 
     # -- the machine
 
