@@ -30,7 +30,7 @@ from backprop.store.rundir import HomeBusyError
 from backprop.views.web import asking, curves, documents, files
 from backprop.views.web.desk import Desk
 from backprop.views.web.gate import Address, Gate, Key
-from backprop.views.web.library import Library, run_of
+from backprop.views.web.library import Library, NotYetError
 from backprop.views.web.stream import Streams
 
 _STATIC = Path(__file__).with_name("static")
@@ -56,6 +56,7 @@ def make(pages: "Pages", key: Key, address: Address) -> ASGIApp:
             BackpropError: _refused,
             sqlite3.Error: _busy,
             HomeBusyError: _busy,
+            NotYetError: _not_yet,
             ClientDisconnect: _gone,
             Exception: _broken,
         },
@@ -138,7 +139,7 @@ class Pages:
     def run(self, request: Request) -> Response:
         self._library.catch_up()
         with self._library.lent() as index:
-            view = run_of(index, request.path_params["id"])
+            view = self._library.run(index, request.path_params["id"])
             return _json(documents.details(index, view, datetime.now(timezone.utc), self._library.is_valid))
 
     def log(self, request: Request) -> Response:
@@ -147,12 +148,12 @@ class Pages:
         end = asking.whole(request, "end", None, 0, 2**53)
         max_bytes = asking.whole(request, "bytes", 65_536, 1, files.MAX_LOG_BYTES)
         with self._library.lent() as index:
-            view = run_of(index, request.path_params["id"])
+            view = self._library.run(index, request.path_params["id"])
         return _json(files.log_before(view, stream, session, end, max_bytes))
 
     def patch(self, request: Request) -> Response:
         with self._library.lent() as index:
-            view = run_of(index, request.path_params["id"])
+            view = self._library.run(index, request.path_params["id"])
         text = files.patch(view)
         if text is None:
             raise HTTPException(404, "there are no uncommitted changes in the record of this run.")
@@ -167,7 +168,7 @@ class Pages:
         with self._library.lent() as index:
             for run_id, metric in asking.curves_of(request):
                 if run_id not in views:
-                    views[run_id] = run_of(index, run_id)
+                    views[run_id] = self._library.run(index, run_id)
                 view = views[run_id]
                 name = query.main_metric(view) if metric is None else metric
                 if name is not None:
@@ -203,7 +204,7 @@ class Pages:
         """Give an order. What becomes of one that takes its time is told to all pages that listen."""
         self._library.catch_up()
         with self._library.lent() as index:
-            run = run_of(index, run_id).run
+            run = self._library.run(index, run_id).run
         done: futures.Future[str] = futures.Future()
 
         def work() -> None:
@@ -248,6 +249,12 @@ def _refused(request: Request, error: Exception) -> Response:
 
 def _busy(request: Request, error: Exception) -> Response:  # noqa: ARG001
     return _json({"error": f"the index cannot be read just now: {error}"}, 503)
+
+
+def _not_yet(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    answer = _json({"error": str(error)}, 503)
+    answer.headers["retry-after"] = "1"  # second
+    return answer
 
 
 def _gone(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -102,7 +102,7 @@ def listening(request: Request, index: Index) -> Listening:
     watched = decoded(words.get("curves", "").encode() or b"[]", list[curves.CurveWatch], "curves")
     if len(run_ids) > MAX_ROWS or len(watched) > _MAX_CURVES:
         raise wrong(f"at most {MAX_ROWS} runs and {_MAX_CURVES} curves can be listened to.")
-    log_run, log = _log(words.get("log", ""), index)
+    log_run, log = log_place(words.get("log", ""), index)
     return Listening(
         runs=run_ids,
         curves=tuple(watched),
@@ -113,22 +113,20 @@ def listening(request: Request, index: Index) -> Listening:
     )
 
 
-def _log(text: str, index: Index) -> tuple[str | None, files.LogPlace | None]:
+def log_place(text: str, index: Index) -> tuple[str | None, files.LogPlace | None]:
     """RUN:STREAM, from now on, or RUN:STREAM:SESSION:OFFSET."""
     if not text:
         return None, None
     run_id, stream, *place = [*text.split(":"), "", ""][:4] if text.count(":") < 4 else [""] * 4
-    view = index.get(run_id)
     if stream not in files.STREAMS or not all(
         word.isascii() and word.isdigit() and len(word) < 16 for word in place if word
     ):
         raise wrong("log must be RUN:out or RUN:err, and may go on with :SESSION:OFFSET.")
-    if view is None:
-        return None, None
     session, offset = place
     if session and offset:
         return run_id, files.LogPlace(stream=stream, session=int(session), offset=int(offset))
-    return run_id, files.log_end(view, stream)
+    view = index.get(run_id)
+    return run_id, files.LogPlace(stream=stream, session=1, offset=0) if view is None else files.log_end(view, stream)
 
 
 async def order(request: Request, kind: type[T]) -> T:

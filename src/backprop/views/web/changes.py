@@ -102,7 +102,7 @@ class Client:
         if run_id is None or not self._may_have_changed(run_id):
             return
         told = self._hub.details(index, run_id)
-        if told.key != self._details:
+        if told is not None and told.key != self._details:
             self._details = told.key
             yield "run", told.text
 

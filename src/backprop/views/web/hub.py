@@ -52,7 +52,7 @@ class Hub:
         self._all_changed_at = 0  # number of the beat before which anything may have changed
         self._changed_at: dict[str, int] = {}  # the same for single runs
         self._rows: Shared[Told | None] = Shared(_MAX_ROWS)
-        self._details: Shared[Told] = Shared(_MAX_DETAILS)
+        self._details: Shared[Told | None] = Shared(_MAX_DETAILS)
         self._reading = threading.Lock()
         self._read_at = float("-inf")
         self._machine_trouble: str | None = None
@@ -139,11 +139,16 @@ class Hub:
 
         return self._rows.get(run_id, self.changed_at(run_id), self.beat.number, read)
 
-    def details(self, index: Index, run_id: str) -> Told:
-        """A run in full, or that it is gone; read once for all pages: that of a big run takes a tenth of a second."""
+    def details(self, index: Index, run_id: str) -> Told | None:
+        """A run in full, or that it is gone; None while it is read into the index.
 
-        def read() -> Told:
+        Read once for all pages: a big run takes a tenth of a second.
+        """
+
+        def read() -> Told | None:
             view = index.get(run_id)
+            if view is None and self.library.is_on_disk(run_id):
+                return None
             if view is None:
                 gone = _encode({"id": run_id, "gone": True})
                 return Told(gone, gone)

@@ -10,7 +10,7 @@ from datetime import datetime
 from backprop.errors import BackpropError, NoSuchRunError
 from backprop.records import Checkpoint, RunView
 from backprop.store.index import Index
-from backprop.store.rundir import HomeBusyError
+from backprop.store.rundir import RUN_ID, HomeBusyError
 from backprop.views.web.desk import Desk
 
 CATCH_UP_EVERY_S = 1.0
@@ -20,6 +20,10 @@ _PATIENCE_S = 0.5  # a request that finds a long catch-up going on is answered f
 _MAX_IDLE = 4
 _VALID_FOR_S = 10.0  # a checkpoint is looked at again after so long, however often its run changes
 _MAX_REMEMBERED = 10_000
+
+
+class NotYetError(Exception):
+    """A run is there, and the index does not have it: it is being read. To be asked for again."""
 
 
 class Library:
@@ -88,15 +92,23 @@ class Library:
             self._validity[key] = now, answer
         return answer
 
+    def run(self, index: Index, run_id: str) -> RunView:
+        """The run of exactly that id: whatever else a request holds names nothing.
+
+        Raises NoSuchRunError, or NotYetError while `reindex` reads it.
+        """
+        view = index.get(run_id)
+        if view is not None:
+            return view
+        if self.is_on_disk(run_id):
+            raise NotYetError(f"run {run_id} is being read into the index.")
+        raise NoSuchRunError(f"there is no run {run_id[:80]!r} (any more).")
+
+    def is_on_disk(self, run_id: str) -> bool:
+        """Whether there is such a run, whatever the index knows."""
+        return RUN_ID.fullmatch(run_id) is not None and self._desk.home.rundir(run_id).spec_path.exists()
+
     def close(self) -> None:
         """Close what is not lent."""
         while self._idle:
             self._idle.pop().close()
-
-
-def run_of(index: Index, run_id: str) -> RunView:
-    """The run of exactly that id: whatever else a request holds names nothing. Raises NoSuchRunError."""
-    view = index.get(run_id)
-    if view is None:
-        raise NoSuchRunError(f"there is no run {run_id[:80]!r} (any more).")
-    return view
