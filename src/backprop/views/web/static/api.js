@@ -1,9 +1,10 @@
 // What the server is asked. Every answer that is not what was asked for is an ApiError with words for a person.
 
 export class ApiError extends Error {
-  constructor(message, status) {
+  constructor(message, status, again_s = 0) {
     super(message);
     this.status = status; // 0: the server cannot be reached
+    this.again_s = again_s; // when to ask again; 0: the server does not say
   }
 }
 
@@ -23,10 +24,23 @@ async function ask(path, options = {}) {
   } catch {
     // the status says enough
   }
-  throw new ApiError(message, response.status);
+  throw new ApiError(message, response.status, Number(response.headers.get("retry-after")));
 }
 
-const getJson = async (path, signal) => (await ask(path, { signal })).json();
+/** Asks again as long as the server says that it will have it soon; `waits(words)` is told each time. */
+async function get(path, signal, waits = () => {}) {
+  for (;;) {
+    try {
+      return await ask(path, { signal });
+    } catch (error) {
+      if (!(error.again_s > 0)) throw error;
+      waits(error.message);
+      await new Promise((goOn) => setTimeout(goOn, error.again_s * 1000)); // an abort is seen when it asks again
+    }
+  }
+}
+
+const getJson = async (path, signal, waits) => (await get(path, signal, waits)).json();
 const of = (id) => `/api/runs/${encodeURIComponent(id)}`;
 
 export function runs({ search, filter, sort, descending, offset, limit }, signal) {
@@ -34,9 +48,9 @@ export function runs({ search, filter, sort, descending, offset, limit }, signal
   return getJson(`/api/runs?${query}`, signal);
 }
 
-export const run = (id, signal) => getJson(of(id), signal);
+export const run = (id, signal, waits) => getJson(of(id), signal, waits);
 export const machine = (signal) => getJson("/api/machine", signal);
-export const patch = async (id, signal) => (await ask(`${of(id)}/patch`, { signal })).text();
+export const patch = async (id, signal) => (await get(`${of(id)}/patch`, signal)).text();
 
 /** The whole lines that end at `end` (null: the file's end); `session` null: the last. */
 export function log(id, { source, session = null, end = null, bytes = 65536 }, signal) {

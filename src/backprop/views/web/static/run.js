@@ -70,27 +70,28 @@ export class RunPage {
     this.#controller = new AbortController();
     this.panel.setRuns([]);
     try {
-      this.#show(await api.run(id, this.#controller.signal));
+      this.#show(await api.run(id, this.#controller.signal, (message) => this.#id === id && this.#instead(message)));
       this.log.open(id);
       this.title.focus({ preventScroll: true });
     } catch (error) {
       if (error.name === "AbortError") return;
-      if (error.status === 404) this.#gone(error.message);
+      if (error.status === 404) this.#instead(error.message);
       else this.on.failed(error);
     }
     this.on.live();
   }
 
-  #gone(message) {
+  /** What there is to read in place of a run. */
+  #instead(message) {
     this.content.hidden = true;
     this.missing.hidden = false;
-    this.missing.replaceChildren(el("bdi", { text: format.visible(message ?? "This run is gone.") }), " ", el("a", { href: this.linkBack(), text: "To the runs" }));
+    this.missing.replaceChildren(el("bdi", { text: format.visible(message) }), " ", el("a", { href: this.linkBack(), text: "To the runs" }));
   }
 
   /** A newer state of the run. */
   update(details) {
     if (details.id !== this.#id) return;
-    if (details.gone) this.#gone(this.#details ? "This run was removed." : "There is no run of that id.");
+    if (details.gone) this.#instead(this.#details ? "This run was removed." : "There is no run of that id.");
     else this.#show(details);
   }
 
@@ -98,6 +99,7 @@ export class RunPage {
     this.#details = details;
     this.#received_ms = Date.now();
     this.content.hidden = false;
+    this.missing.hidden = true;
     const name = format.visible(details.name || details.id, 160);
     document.title = `${name} · ${details.status} · Backprop`;
     this.back.href = this.linkBack();
