@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from backprop.errors import UsageError
-from backprop.exports.record import RunExport, param_text
+from backprop.exports.record import RunExport
 from backprop.extras import missing
 from backprop.records import Status
 from backprop.views.human import shortened
+from backprop.views.params import text as param_text
 
 _RUN_TAG = "backprop.run"
 _EXPERIMENT = "Backprop"

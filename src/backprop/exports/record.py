@@ -1,6 +1,5 @@
 """What is exported of a run: its facts, and its points one after the other, each with its wall-clock time."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,8 +66,3 @@ class RunExport:
             return zeros.get(session, created) + time_s
 
         return unix_s
-
-
-def param_text(value: Any) -> str:
-    """A parameter as text: a text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, NamedTuple
 
-from backprop.exports.record import RunExport, param_text
+from backprop.exports.record import RunExport
+from backprop.views.params import text as param_text
 
 Row = tuple[Any, ...]
 

@@ -14,10 +14,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from backprop.exports.files import all_drafted, check_free, folder
-from backprop.exports.record import RunExport, param_text
+from backprop.exports.record import RunExport
 from backprop.extras import missing
 from backprop.records import Status
 from backprop.rows import Row
+from backprop.views.params import text as param_text
 
 _FACTS_TAG = "backprop/run"
 _FACTS_CHARACTERS = 1 << 20  # a page that must render more than that shows nothing for seconds
