@@ -71,7 +71,8 @@ if not TYPE_CHECKING:  # else a checker would believe that everything exists
         try:
             reader = import_module("backprop.reader")
         except (ImportError, SyntaxError, TypeError) as error:  # the last two: Python 3.9
-            raise ImportError(
+            # not an ImportError: hasattr(), inspect and completion take this one for an answer
+            raise AttributeError(
                 f"backprop.{name} reads the record, which needs Backprop installed in this environment, "
                 f"with Python 3.10 or newer: pip install backprop-cli ({error})"
             ) from error
