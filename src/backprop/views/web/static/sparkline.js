@@ -23,8 +23,9 @@ export function draw(svg, values) {
 export function path(values) {
   const known = values.filter((value) => Number.isFinite(value));
   if (known.length === 0) return "";
-  const least = Math.min(...known);
-  const spread = Math.max(...known) - least || 1;
+  // halves: the difference of two huge numbers may be more than a number can be
+  const least = Math.min(...known) / 2;
+  const spread = Math.max(...known) / 2 - least || 1;
   const across = WIDTH / Math.max(1, values.length - 1);
   let text = "";
   let isGap = true;
@@ -33,7 +34,7 @@ export function path(values) {
       isGap = true;
       return;
     }
-    const y = HEIGHT - 1.5 - ((value - least) / spread) * (HEIGHT - 3);
+    const y = HEIGHT - 1.5 - ((value / 2 - least) / spread) * (HEIGHT - 3);
     text += `${isGap ? "M" : "L"}${(position * across).toFixed(1)} ${y.toFixed(1)}`;
     // a point between two gaps has no line: give it a stroke of its own
     if (isGap && !Number.isFinite(values[position + 1])) text += "h0.8";
