@@ -113,6 +113,12 @@ def test_text_that_a_terminal_would_obey_is_shown_as_it_is_written(text: str, sh
     assert human.printable(text) == shown
 
 
+@pytest.mark.parametrize(("name", "shown"), [("loss", "loss"), ("", '""'), ("  ", '"  "'), (" a", " a")])
+def test_a_name_of_blanks_is_seen(name: str, shown: str):
+    """A metric without a name is no hole in a table."""
+    assert human.name(name) == shown
+
+
 @given(st.text())
 @settings(deadline=None)
 def test_whatever_the_text_it_is_one_line(text: str):

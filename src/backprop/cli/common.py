@@ -72,13 +72,14 @@ def find_runs(index: Index, words: Sequence[str]) -> list[RunView]:
 def metrics_message(views: Sequence[RunView]) -> str:
     """Which metrics these runs have, for whoever asked for another one."""
     from backprop import query
+    from backprop.views import human
     from backprop.views.screen import cut
 
     names = query.metric_names(views)
     if not names:
         return "They have no metrics: a script reports them as JSON lines, see the README."
     more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
-    return f"There are: {', '.join(cut(name, _NAME_WIDTH) for name in names[:_NAMES_TOLD])}{more}."
+    return f"There are: {', '.join(cut(human.name(name), _NAME_WIDTH) for name in names[:_NAMES_TOLD])}{more}."
 
 
 def working_folder() -> Path:

@@ -200,7 +200,7 @@ def _param_facts(comparison: Comparison) -> Iterator[_Fact]:
         values = [side.view.params.get(name, params.ABSENT) for side in comparison.sides]
         told = [Cell(params.text(value)) for value in values]
         rank = 4 + place if place < _FIRST_PARAMS else 20
-        yield _Fact(name, told, rank, section="params", name=name)
+        yield _Fact(human.name(name), told, rank, section="params", name=human.name(name))
 
 
 def _metric_facts(comparison: Comparison) -> Iterator[_Fact]:
@@ -208,17 +208,17 @@ def _metric_facts(comparison: Comparison) -> Iterator[_Fact]:
         rank = 1 if place == 0 else 11 + place
         summaries = [side.view.summaries.get(name) for side in comparison.sides]
         told = _starred(name, [None if summary is None else summary.last for summary in summaries])
-        yield _Fact(name, told, rank, section="metrics", name=name)
+        yield _Fact(human.name(name), told, rank, section="metrics", name=human.name(name))
         bests = [None if summary is None else query.best(name, summary) for summary in summaries]
         if any(bests):
             told = _starred(name, [found and found[0] for found in bests], [found and found[1] for found in bests])
-            yield _Fact("  best, at step", told, rank + 6, section="metrics", name=f"best {name}")
+            yield _Fact("  best, at step", told, rank + 6, section="metrics", name=f"best {human.name(name)}")
         if comparison.at_step is not None:
             points = [side.at.get(name) for side in comparison.sides]
             steps = [point[0] if point and point[0] != comparison.at_step else None for point in points]
             label = f"at {comparison.at_step}"
             told = _starred(name, [point and point[1] for point in points], steps)
-            yield _Fact(f"  {label}", told, rank + 1, section="metrics", name=f"{name} {label}")
+            yield _Fact(f"  {label}", told, rank + 1, section="metrics", name=f"{human.name(name)} {label}")
 
 
 def _starred(name: str, values: Sequence[float | None], steps: Sequence[int | None] | None = None) -> list[Cell]:

@@ -47,7 +47,7 @@ def run_details(
         state = ", uncommitted changes" if spec.git.dirty else ""
         rows.append(("code", f"{(spec.git.commit or 'no commit')[:12]} on {spec.git.branch or 'no branch'}{state}"))
     if view.params:
-        rows.append(("params", "  ".join(f"{name}={value}" for name, value in view.params.items())))
+        rows.append(("params", "  ".join(f"{human.name(name)}={value}" for name, value in view.params.items())))
     if view.last_step is not None:
         of = f" of {view.total_steps}" if view.total_steps is not None else ""
         rows.append(("step", f"{view.last_step}{of}"))
@@ -93,7 +93,7 @@ def _checkpoints(view: RunView, is_valid: IsValid) -> Iterator[tuple[str, str]]:
 
 def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], screen: Screen) -> Iterator[str]:
     """A line a metric: last and best value, the form of its curve, and what is strange about it."""
-    names = {name: cut(name, _NAME_WIDTH, screen.ellipsis) for name in view.summaries}
+    names = {name: cut(human.name(name), _NAME_WIDTH, screen.ellipsis) for name in view.summaries}
     name_width = max(map(cells, names.values()), default=0)
     bests = {name: _best(name, summary, superseded) for name, summary in view.summaries.items()}
     best_width = max(map(len, bests.values()), default=0)

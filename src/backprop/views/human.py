@@ -50,6 +50,11 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
+def name(text: str) -> str:
+    """The name of a metric or parameter as it can be seen: in quotes where there is nothing but blanks."""
+    return text if text.strip() else f'"{text}"'
+
+
 def shortened(text: str, length: int) -> str:
     """The text in at most so many characters."""
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -24,7 +24,7 @@ export class Chart {
     this.legend = el("ul", { class: "legend" });
     this.note = el("p", { class: "plot-note faint", hidden: true });
     this.root = el("figure", { class: "chart" },
-      el("figcaption", {}, el("bdi", { class: "cut", text: format.metric(metric, 120), title: format.visible(metric, 1000) }), this.at),
+      el("figcaption", {}, el("bdi", { class: "cut", text: format.name(metric, 120), title: format.visible(metric, 1000) }), this.at),
       this.canvas, this.note, this.legend);
     this.size = new ResizeObserver(() => {
       if (this.#plot && this.canvas.clientWidth) this.#plot.setSize({ width: this.canvas.clientWidth, height: this.canvas.clientHeight });
@@ -61,7 +61,7 @@ export class Chart {
     this.note.hidden = text === "";
     setText(this.note, text);
     const told = this.#curves.map((curve) => `${curve.name} ${format.number(lastOf(curve))}`).join(", ");
-    setAttribute(this.canvas, "aria-label", `${format.metric(this.metric, 80)} by ${this.#options.axis}: last ${told || "none"}`);
+    setAttribute(this.canvas, "aria-label", `${format.name(this.metric, 80)} by ${this.#options.axis}: last ${told || "none"}`);
   }
 
   #plotOptions() {

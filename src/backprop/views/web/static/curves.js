@@ -72,7 +72,7 @@ export class CurvesPanel {
     if (metrics.join("\u0000") !== this.#metrics.join("\u0000")) {
       this.#metrics = metrics;
       this.metricField.replaceChildren(
-        ...metrics.map((name) => el("option", { value: name, text: format.metric(name, 48) })),
+        ...metrics.map((name) => el("option", { value: name, text: format.name(name, 48) })),
         el("option", { value: ALL, text: `all ${metrics.length} metrics` }));
     }
     this.#load();

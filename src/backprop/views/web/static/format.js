@@ -79,8 +79,8 @@ export function visible(text, most = 300) {
   return cut.replace(UNSEEN, escaped);
 }
 
-/** A metric's name, which may be empty. */
-export const metric = (name, most = 300) => (name === "" ? "(no name)" : visible(name, most));
+/** The name of a metric or parameter as it can be seen: in quotes where there is nothing but blanks. */
+export const name = (text, most = 300) => visible(text.trim() === "" ? `"${text}"` : text, most);
 
 /** A log's text: lines stay lines, a progress bar's carriage returns become lines, the rest is shown as escapes. */
 export function visibleLog(text) {

@@ -174,13 +174,13 @@ function* tables(run) {
   const parameters = Object.entries(run.params);
   if (parameters.length) {
     yield el("h2", { text: "Parameters" });
-    yield table(["name", "value"], parameters.map(([name, value]) => [text(name), text(format.value(value))]), [false, false], "pairs");
+    yield table(["name", "value"], parameters.map(([name, value]) => [text(format.name(name), name), text(format.value(value))]), [false, false], "pairs");
   }
   const metrics = Object.entries(run.summaries ?? {});
   if (metrics.length) {
     yield el("h2", { text: "Metrics" });
     yield table(["name", "last", "best", "at step", "points"], metrics.map(([name, summary]) => [
-      text(name), format.number(summary.last), format.number(summary.best), summary.best_step === null ? "–" : format.whole(summary.best_step), format.whole(summary.count),
+      text(format.name(name), name), format.number(summary.last), format.number(summary.best), summary.best_step === null ? "–" : format.whole(summary.best_step), format.whole(summary.count),
     ]), [false, true, true, true, true]);
   }
   if (run.sessions.length) {
