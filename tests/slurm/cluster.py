@@ -65,12 +65,12 @@ ReturnToService=2
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-SlurmctldParameters=preempt_send_user_signal
+{preemption}
 MailProg=/bin/true
 AccountingStorageType=accounting_storage/none
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
-PartitionName=low  Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1  PreemptMode=REQUEUE GraceTime=20
+PartitionName=low  Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1  PreemptMode=REQUEUE GraceTime={grace_s}
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=20 PreemptMode=OFF
 PartitionName=short Nodes=ALL MaxTime=1 State=UP PriorityTier=10 PreemptMode=OFF
 """
@@ -80,15 +80,29 @@ class Cluster:
     """Two nodes of four CPUs and a controller."""
 
     def __init__(
-        self, *, first_port: int = 26817, min_job_age_s: int = 300, node_timeout_s: int = 60, kill_wait_s: int = 10
+        self,
+        *,
+        first_port: int = 26817,
+        min_job_age_s: int = 300,
+        node_timeout_s: int = 60,
+        kill_wait_s: int = 10,
+        warns_of_preemption: bool = True,
     ) -> None:
+        """warns_of_preemption: by the job's own `--signal`, and 20 s before; else by SIGTERM to all that it runs."""
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.configuration = self.folder / "slurm.conf"
         self.environment = {**os.environ, "PATH": _SEARCHED, "SLURM_CONF": str(self.configuration)}
         try:
             port = _free_ports(first_port)
-            self._configure(port, min_job_age_s=min_job_age_s, node_timeout_s=node_timeout_s, kill_wait_s=kill_wait_s)
+            self._configure(
+                port,
+                min_job_age_s=min_job_age_s,
+                node_timeout_s=node_timeout_s,
+                kill_wait_s=kill_wait_s,
+                grace_s=20 if warns_of_preemption else 0,
+                preemption="SlurmctldParameters=preempt_send_user_signal" if warns_of_preemption else "",
+            )
             self._start()
         except BaseException:
             self.stop()
