@@ -74,6 +74,38 @@ def test_what_is_left(ends: list, of: int, left: tuple[float, int] | None):
     assert found is None or found.is_first == (not ends)
 
 
+FAILED = (Status.FAILED, 100.0, None)
+
+
+@pytest.mark.parametrize(
+    ("ends", "left"),
+    [
+        ([], (600, 2)),
+        ([FAILED], (500, 1)),
+        ([FAILED, FAILED], (400, 0)),
+        ([FAILED, FAILED, FAILED], None),
+        ([FAILED, PREEMPTED], (300, 1)),
+        ([PREEMPTED, FAILED], (300, 1)),
+        ([FAILED, TIMEBOXED], (600, 1)),
+        ([FAILED, FAILED, TIMEBOXED, FAILED], None),
+    ],
+)
+def test_what_is_left_of_its_retries(ends: list, left: tuple[float, int] | None):
+    """They are of the whole request, as on one machine: neither a preemption nor a further timebox brings them back."""
+    entries = [msgspec.structs.replace(SUBMITTED, sessions=2, retries=2), *sessions(*ends)]
+    found = remaining(fold(SPEC, entries), entries)
+    assert (None if found is None else (found.timebox_s, found.retries)) == left
+    given_up = [*entries, NotContinued(at=AT, reason="it failed twice at step 3")]
+    assert not ends or remaining(fold(SPEC, given_up), given_up) is None
+
+
+def test_what_could_not_be_started_is_not_tried_again():
+    """The program will not be there the next time."""
+    entries = [msgspec.structs.replace(SUBMITTED, retries=2), *sessions(FAILED)]
+    entries[-1] = msgspec.structs.replace(entries[-1], exit_code=127)
+    assert remaining(fold(SPEC, entries), entries) is None
+
+
 def test_nothing_was_submitted():
     """A run of this machine has no assignment."""
     assert remaining(fold(SPEC, []), []) is None

@@ -6,6 +6,7 @@ from backprop.records import Record, Run, Session, Status, StopReason
 from backprop.store.journal import Entry, NotContinued, Queued, Refused, SessionStarted, StopAsked, Submitted
 
 _WORTH_A_SESSION_S = 1.0  # less of a timebox is no use to anybody
+_NOT_EXECUTED = 127  # exit code of a trainer that could not be started: another try is no use either
 
 
 class Assignment(Record, frozen=True):
@@ -15,13 +16,15 @@ class Assignment(Record, frozen=True):
     timebox_s: float  # what is left of it
     turn: int  # the how manieth timebox of the request this is, from 1
     is_first: bool  # nothing of it was done yet: it begins from the checkpoint that was named
+    retries: int  # that are left of it, after this session
 
 
 def remaining(run: Run, entries: Sequence[Entry]) -> Assignment | None:
     """What is left to do; None when nothing is, or when somebody wants no more of it. Pure.
 
-    A session that was broken off by Slurm or by the death of its node is gone on with in the rest of its timebox. One
-    that the user, the governor or the trainer itself ended is the last. Nor does one begin that was refused.
+    A session that was broken off by Slurm or by the death of its node is gone on with in the rest of its timebox; one
+    that failed, too, while retries are left. One that the user, the governor or the trainer itself ended is the last.
+    Nor does one begin that was refused.
     """
     submitted, since = _newest(entries)
     if submitted is None or _is_given_up(since) or unwanted(run, entries) is not None:
@@ -29,12 +32,13 @@ def remaining(run: Run, entries: Sequence[Entry]) -> Assignment | None:
     done = [session for session in run.sessions if session.number >= submitted.session]
     turns = sum(session.status is Status.TIMEBOXED for session in done)
     spent_s = _spent_s(done)
-    if done and not _goes_on(done[-1], since):
+    retries = submitted.retries - sum(session.status is Status.FAILED for session in done)
+    if done and not _goes_on(done[-1], since, may_retry=retries >= 0):
         return None
     left_s = submitted.limits.timebox_s - spent_s
     if turns >= submitted.sessions or left_s < _WORTH_A_SESSION_S:
         return None
-    return Assignment(submitted=submitted, timebox_s=left_s, turn=turns + 1, is_first=not done)
+    return Assignment(submitted=submitted, timebox_s=left_s, turn=turns + 1, is_first=not done, retries=max(0, retries))
 
 
 def unwanted(run: Run, entries: Sequence[Entry]) -> StopAsked | None:
@@ -76,7 +80,9 @@ def _is_given_up(since: Sequence[Entry]) -> bool:
     return False
 
 
-def _goes_on(last: Session, entries: Sequence[Entry]) -> bool:
+def _goes_on(last: Session, entries: Sequence[Entry], *, may_retry: bool) -> bool:
+    if last.status is Status.FAILED:
+        return may_retry and last.exit_code != _NOT_EXECUTED
     if last.status in {Status.TIMEBOXED, Status.INTERRUPTED}:
         return True
     return last.status is Status.STOPPED and who_stopped(last, entries) is StopReason.SIGNAL

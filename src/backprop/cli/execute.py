@@ -131,7 +131,7 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
         limits=msgspec.structs.replace(submitted.limits, timebox_s=left.timebox_s),
         checkpoint=checkpoint,
         gpu_probe=submitted.gpu_probe,
-        retries=submitted.retries,
+        retries=left.retries,
         sessions=1,  # another turn is another wait in Slurm's line
         job=job,
     )
