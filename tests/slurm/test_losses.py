@@ -106,6 +106,9 @@ def test_a_lost_node(cluster_that_gives_up: Cluster, tmp_path: Path):
         assert front.wait(2 * PATIENCE_S) == 0
         document = runs.check("r", "interrupted", "completed")
         assert "lost" in document["sessions"][0]["reason"]
+        trained_s = document["sessions"][0]["elapsed_s"]
+        assert trained_s > 1  # more than forty steps of 0.05 s each
+        assert runs.told("r", "session_started")[1]["timebox_s"] == pytest.approx(600 - trained_s, abs=0.01)
         started = json.loads(runs.output("r", 2).splitlines()[0])
         assert started["from"] == document["checkpoints"][1]["step"] == 40
         assert started["node"] == next(other for other in NODES if other != node)

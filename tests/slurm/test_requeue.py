@@ -1,0 +1,220 @@
+"""What a job does with the rest: it is put back into Slurm's line and goes on there, or says why it does not."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import wait_for
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+
+LOW = ("--on", "slurm:low", "--slurm-arg=--nodelist=node1")
+
+
+def preempt(runs: SlurmRuns) -> None:
+    """A job of higher priority takes all of the first node, for a moment."""
+    urgent = runs.cluster.call(
+        "sbatch", "--partition=high", "--exclusive", "--nodelist=node1", "--output=/dev/null", "--wrap=sleep 1"
+    )
+    assert urgent.returncode == 0, urgent.stderr
+
+
+def first_of(runs: SlurmRuns, session: int) -> int:
+    """Where the trainer of a session says that it began."""
+    return json.loads(runs.output("r", session).splitlines()[0])["from"]
+
+
+def test_the_backstop(runs: SlurmRuns):
+    """Slurm's own warning before a time limit that was lowered: saved, put back, and gone on with; nothing is lost."""
+    front = runs.start(
+        "run", "--run-id", "r", "-m", 60, "--grace", 5, "--slurm-arg=--time=2", "train.py", "--", 10**9, 0.05,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    runs.wait_for_steps("r", 5)
+    wait_for(lambda: len(runs.told("r", "session_started")) == 2, 2 * PATIENCE_S)
+    runs.wait_for_steps("r", 5, session=2)
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    _, told = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 0, told.decode()
+    document = runs.check("r", "stopped", "stopped")
+    first = document["sessions"][0]
+    assert "SIGUSR1" in first["reason"]
+    saved = [one["step"] for one in document["checkpoints"] if one["session"] == 1]
+    assert first_of(runs, 2) == max(saved) == json.loads(runs.output("r").splitlines()[-2])["step"]
+    assert runs.told("r", "session_started")[1]["timebox_s"] == pytest.approx(3600 - first["elapsed_s"], abs=0.01)
+
+
+def test_a_turn_that_slurm_refuses(runs: SlurmRuns):
+    """`--no-requeue` and `--sessions 2`: the first timebox is the last, its reason says why, and `resume` goes on."""
+    words = ["--sessions", 2, "-m", 0.04, "--slurm-arg=--no-requeue", "train.py", "--", 10**9, 0.02]
+    done = runs.call("run", "--run-id", "r", *words, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    document = runs.check("r", "timeboxed")
+    (told,) = runs.told("r", "not_continued")
+    assert told["reason"].startswith("not put back into line: scontrol: ")
+    assert document["status"] == "timeboxed"
+    assert document["reason"].endswith(told["reason"])
+    resumed = runs.call("resume", "r", "-m", 0.03, timeout_s=PATIENCE_S)
+    assert resumed.returncode == 0, resumed.stderr
+    runs.check("r", "timeboxed", "timeboxed")
+    assert first_of(runs, 2) == document["checkpoints"][-1]["step"]
+
+
+def test_a_preemption_that_ends_the_job(runs: SlurmRuns):
+    """`--no-requeue` and a preemption: it saves and is stopped, its reason says why, and `resume` goes on."""
+    runs.submit("r", *LOW, "--slurm-arg=--no-requeue")
+    runs.wait_for_steps("r", 5)
+    preempt(runs)
+    runs.wait_for_status("r", "stopped")
+    document = runs.check("r", "stopped")
+    assert "preemption" in document["reason"]
+    (told,) = runs.told("r", "not_continued")
+    assert document["reason"].endswith(told["reason"])
+    assert document["checkpoints"][-1]["step"] == document["last_step"]
+    resumed = runs.call("resume", "r", "-m", 0.03, timeout_s=PATIENCE_S)
+    assert resumed.returncode == 0, resumed.stderr
+    runs.check("r", "stopped", "timeboxed")
+    assert first_of(runs, 2) == document["last_step"]
+
+
+@pytest.fixture(scope="module")
+def cluster_without_warning() -> Iterator[Cluster]:
+    """One that preempts as Slurm does unless told otherwise: SIGTERM to all processes of the job, and it waits again."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    made = Cluster(first_port=28800 + 100 * worker, warns_of_preemption=False)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def unwarned(tmp_path: Path, cluster_without_warning: Cluster) -> Iterator[SlurmRuns]:
+    made = SlurmRuns(tmp_path, cluster_without_warning)
+    yield made
+    made.clean_up()
+    cluster_without_warning.wait_until_idle()
+
+
+@pytest.mark.parametrize("handles", [True, False], ids=["handled", "unhandled"])
+def test_a_preemption_without_a_warning(unwarned: SlurmRuns, handles: bool):
+    """SIGTERM to all at once: put back; what the trainer saved is where it goes on, in the rest of its timebox."""
+    runs = unwarned
+    if handles:
+        text = (runs.work / "train.py").read_text()
+        runs.work.joinpath("train.py").write_text(
+            text.replace("\n", "\nsignal.signal(signal.SIGTERM, signal.default_int_handler)\n", 1)
+        )
+    runs.submit("r", *LOW, target=300, pause_s=0.02)
+    runs.wait_for_steps("r", 25)
+    preempt(runs)
+    waited = runs.call("wait", "r", timeout_s=2 * PATIENCE_S)
+    assert waited.returncode == 0, waited.stderr
+    document = runs.check("r", "stopped", "completed")
+    first = document["sessions"][0]
+    assert "SIGTERM" in first["reason"]
+    saved = max(one["step"] for one in document["checkpoints"] if one["session"] == 1)
+    assert first_of(runs, 2) == saved >= 20
+    reported = json.loads(runs.output("r").splitlines()[-2 if handles else -1])["step"]
+    assert (saved == reported) or not handles
+    assert runs.told("r", "session_started")[1]["timebox_s"] == pytest.approx(600 - first["elapsed_s"], abs=0.01)
+    assert {entry["job"] for entry in runs.told("r", "submitted")} == {runs.job("r")}
+
+
+# Fails in the sessions that it is told of, five steps on; it has just saved then, so that a retry gets further.
+FAILING = """
+    path, run_id = os.environ.get("BACKPROP_RESUME_FROM"), os.environ["BACKPROP_RUN_ID"]
+    counter = begun_at = json.load(open(path))["counter"] if path else 0
+    target, is_to_fail = int(sys.argv[1]), os.environ["BACKPROP_SESSION"] in sys.argv[2:]
+    print(json.dumps({"event": "started", "from": counter}), flush=True)
+    try:
+        while counter < target:
+            time.sleep(0.02)
+            counter += 1
+            print(json.dumps({"step": counter, "value": counter * 3}), flush=True)
+            if is_to_fail and counter == begun_at + 5:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        path = f"{run_id}-{counter}.json"
+        with open(path, "w") as file:
+            json.dump({"counter": counter}, file)
+        print(json.dumps({"event": "checkpoint_saved", "path": path, "step": counter}), flush=True)
+        sys.exit("no such luck" if is_to_fail else 130)
+"""
+
+
+def timeboxes(runs: SlurmRuns) -> list[float]:
+    """What the sessions were given, in seconds."""
+    return [entry["timebox_s"] for entry in runs.told("r", "session_started")]
+
+
+def test_retries(runs: SlurmRuns):
+    """They are spent inside the job, in the rest of its timebox, and begin where the trainer saved."""
+    runs.script(FAILING)
+    done = runs.call("run", "--run-id", "r", "--retries", 2, "train.py", "--", 40, 1, 2, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    document = runs.check("r", "failed", "failed", "completed")
+    first, second, _ = (session["elapsed_s"] for session in document["sessions"])
+    assert timeboxes(runs) == pytest.approx([600, 600 - first, 600 - first - second], abs=0.01)
+    assert [first_of(runs, number) for number in (1, 2, 3)] == [0, 5, 10]
+    assert len(runs.told("r", "submitted")) == 1
+
+
+def test_retries_that_are_spent(runs: SlurmRuns):
+    """The run fails, with the trainer's exit code and last words, and is not put back into the line."""
+    runs.script(FAILING)
+    words = ["--retries", 1, "--sessions", 2, "train.py", "--", 40, 1, 2, 3]
+    done = runs.call("run", "--run-id", "r", *words, timeout_s=PATIENCE_S)
+    assert done.returncode == 1, done.stderr
+    document = runs.check("r", "failed", "failed")
+    assert "no such luck" in document["reason"]
+    assert "gave up after 1 retry" in document["reason"]
+    assert len(runs.told("r", "submitted")) == 1
+
+
+def test_retries_and_further_sessions(runs: SlurmRuns):
+    """A retry is part of its timebox and the next one is whole; the retries are those of the request, not of each."""
+    runs.script(FAILING)
+    words = ["--retries", 1, "--sessions", 2, "-m", 0.06, "train.py", "--", 10**9, 1, 3]
+    done = runs.call("run", "--run-id", "r", *words, timeout_s=2 * PATIENCE_S)
+    assert done.returncode == 1, done.stderr
+    document = runs.check("r", "failed", "timeboxed", "failed")
+    first = document["sessions"][0]["elapsed_s"]
+    assert timeboxes(runs) == pytest.approx([3.6, 3.6 - first, 3.6], abs=0.01)
+
+
+def test_a_failure_after_a_preemption(runs: SlurmRuns):
+    """It is retried in what preemption and failure left of the timebox, and whoever watches stays with it."""
+    runs.script(FAILING)
+    front = runs.start("run", "--run-id", "r", "--retries", 1, "train.py", "--", 300, 2, stderr=subprocess.PIPE)
+    runs.wait_for_steps("r", 5)
+    assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
+    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    assert front.returncode == 0, told.decode()
+    document = runs.check("r", "stopped", "failed", "completed")
+    first, second, _ = (session["elapsed_s"] for session in document["sessions"])
+    assert timeboxes(runs) == pytest.approx([600, 600 - first, 600 - first - second], abs=0.01)
+    assert first_of(runs, 3) == first_of(runs, 2) + 5
+
+
+@pytest.mark.parametrize("words", [["scancel"], ["stop"], ["stop", "--now"]], ids=" ".join)
+def test_the_end_of_one_that_waits_again(runs: SlurmRuns, words: list[str]):
+    """Preempted and put back, it leaves the line for good: it is what its session came to, and can be resumed."""
+    runs.submit("r", *LOW)
+    runs.wait_for_steps("r", 5)
+    preempt(runs)
+    runs.wait_for_status("r", "queued", session=2)
+    if words == ["scancel"]:
+        done = runs.cluster.call("scancel", runs.job("r"))
+    else:
+        done = runs.call(*words, "r", timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    runs.wait_for_status("r", "stopped")
+    document = runs.check("r", "stopped")
+    assert document["checkpoints"][-1]["step"] == document["last_step"]
+    resumed = runs.call("resume", "r", "-m", 0.03, timeout_s=PATIENCE_S)
+    assert resumed.returncode == 0, resumed.stderr
+    runs.check("r", "stopped", "timeboxed")
+    assert first_of(runs, 2) == document["last_step"]
