@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,6 +198,28 @@ def test_a_failure_after_a_preemption(runs: SlurmRuns):
     first, second, _ = (session["elapsed_s"] for session in document["sessions"])
     assert timeboxes(runs) == pytest.approx([600, 600 - first, 600 - first - second], abs=0.01)
     assert first_of(runs, 3) == first_of(runs, 2) + 5
+
+
+def test_a_warning_before_anybody_listens(runs: SlurmRuns):
+    """While the supervisor's Python is starting: it does not die of it, and the run trains."""
+    slow = runs.work / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import pathlib, time\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "if 'execute' in pathlib.Path('/proc/self/cmdline').read_text():\n"
+        "    (here / 'starts').touch()\n"
+        "    while not (here / 'go').exists():\n"
+        "        time.sleep(0.05)\n"
+    )
+    runs.environment["PYTHONPATH"] = str(slow)
+    runs.submit("r", target=5)
+    wait_for((slow / "starts").exists, PATIENCE_S)
+    (supervisor,) = runs.supervisors()
+    os.kill(supervisor, signal.SIGUSR1)
+    (slow / "go").touch()
+    runs.wait_for_status("r", "completed", "interrupted")
+    runs.check("r", "completed")
 
 
 @pytest.mark.parametrize("words", [["scancel"], ["stop"], ["stop", "--now"]], ids=" ".join)

@@ -186,9 +186,12 @@ def job_name(spec: RunSpec) -> str:
 
 
 def script(rundirs: Sequence[RunDir]) -> str:
-    """The batch script: our supervisor in the place of the shell, because Slurm's warning reaches only that process."""
+    """The batch script: our supervisor in the place of the shell, because Slurm's warning reaches only that process.
+
+    One that comes before it listens is passed over, and must not end it: a preempted job is put back all the same.
+    """
     words = shlex.join([sys.executable, "-m", "backprop", "execute", *(str(rundir.path) for rundir in rundirs)])
-    return f"#!/bin/sh\n# written by backprop\nexec {words}\n"
+    return f"#!/bin/sh\n# written by backprop\ntrap '' USR1\nexec {words}\n"
 
 
 def options(order: Order, tasks: int) -> list[str]:
