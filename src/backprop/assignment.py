@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from backprop.errors import ExitCode
 from backprop.records import Record, Run, Session, Status, StopReason
 from backprop.store.journal import Entry, NotContinued, Queued, Refused, SessionStarted, StopAsked, Submitted
 
 _WORTH_A_SESSION_S = 1.0  # less of a timebox is no use to anybody
-_NOT_EXECUTED = 127  # exit code of a trainer that could not be started: another try is no use either
 
 
 class Assignment(Record, frozen=True):
@@ -82,7 +82,7 @@ def _is_given_up(since: Sequence[Entry]) -> bool:
 
 def _goes_on(last: Session, entries: Sequence[Entry], *, may_retry: bool) -> bool:
     if last.status is Status.FAILED:
-        return may_retry and last.exit_code != _NOT_EXECUTED
+        return may_retry and last.exit_code != ExitCode.NOT_EXECUTED
     if last.status in {Status.TIMEBOXED, Status.INTERRUPTED}:
         return True
     return last.status is Status.STOPPED and who_stopped(last, entries) is StopReason.SIGNAL

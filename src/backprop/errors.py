@@ -23,6 +23,7 @@ class ExitCode(IntEnum):
     STALLED = 69  # EX_UNAVAILABLE of sysexits.h: a run that is waited for is alive and makes no step
     REFUSED = 75  # EX_TEMPFAIL of sysexits.h: try again later
     TIMED_OUT = 124  # `wait --timeout` is over, as timeout(1) says it
+    NOT_EXECUTED = 127  # the trainer could not be started, as shells report it
     INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
     KILLED = 137  # 128 + SIGKILL
 

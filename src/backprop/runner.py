@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from backprop import command, ending, environment, provenance
+from backprop.errors import ExitCode
 from backprop.governor.guard import Action, Verdict, hard_ram_limit_bytes
 from backprop.governor.line import Place
 from backprop.progress import Progress, ProgressMeter
@@ -48,7 +49,6 @@ from backprop.watchman import Watchman
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
 LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so long to end
 DOUBLE_PRESS_S = 0.2  # a second SIGINT within this time is the first one heard twice: some wrappers pass it on again
-_NOT_EXECUTED = 127  # as shells report a command that could not be started
 _FINAL_TRIES_S = 5.0  # how long to try to file a run whose home is busy or full
 
 
@@ -558,7 +558,7 @@ class Supervisor:
 
     def _file(self, watch: _Watch | None, reason: str | None, elapsed_s: float) -> Outcome:
         """Write down how the session ended, and say what to exit with."""
-        code = _NOT_EXECUTED if watch is None else watch.trainer.code
+        code = ExitCode.NOT_EXECUTED if watch is None else watch.trainer.code
         stop = None if watch is None or watch.stop is None else watch.stop.by
         self._write(
             SessionEnded(

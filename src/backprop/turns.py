@@ -26,7 +26,6 @@ from backprop.supervisor.signals import Signals
 
 MAX_BACKOFF_S = 60.0
 _WORTH_A_RETRY_S = 1.0  # less of a timebox is no use to anybody
-_NOT_EXECUTED = 127
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def after(request: Request, attempts: Sequence[Attempt]) -> Next:
             return Next()
         told = f"session {turns + 1} of {request.sessions}"
         return Next(kind=Kind.TURN, told=told, timebox_s=request.limits.timebox_s)
-    if last.is_failure and request.retries and last.exit_code != _NOT_EXECUTED:
+    if last.is_failure and request.retries and last.exit_code != ExitCode.NOT_EXECUTED:
         return _after_failure(request, attempts)
     return Next()
 
