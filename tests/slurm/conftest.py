@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -107,15 +108,27 @@ class SlurmRuns(Runs):
 
         statuses: of its sessions, in order.
         """
+        return self.check_all({run_id: statuses})[run_id]
+
+    def check_all(self, expected: Mapping[str, Sequence[str]]) -> dict[str, dict]:
+        """The same of several runs, by one look at all of them: their documents."""
         listed = self.call("list", "--json", "--limit", "0")
         assert listed.returncode == 0, listed.stderr
-        (document,) = [one for one in json.loads(listed.stdout) if one["id"] == run_id]
+        documents = {one["id"]: one for one in json.loads(listed.stdout)}
+        with closing(Index(self.home / "index.db", 10)) as index:
+            for run_id, statuses in expected.items():
+                self._check_record(index, documents[run_id], *statuses)
+        wait_for(lambda: not self.jobs(), PATIENCE_S)
+        assert self.tree() == []
+        assert self.supervisors() == []
+        return documents
+
+    def _check_record(self, index: Index, document: dict, *statuses: str) -> None:
+        run_id = document["id"]
         truth = Truth(self, run_id).read()
-        index = Index(self.home / "index.db", 10)
         view = index.get(run_id)
         assert view is not None
         points = list(query.points(index, view, "value"))
-        index.close()
         assert [point.step for point in points] == list(truth.steps)
         assert [point.value for point in points] == list(truth.values)
         measured = [(one["session"], one["source"], one["offset"]) for one in self.told(run_id, "checkpoint_measured")]
@@ -123,10 +136,6 @@ class SlurmRuns(Runs):
         reported = [(one["session"], one["step"], one["path"]) for one in document["checkpoints"]]
         assert reported == dedupe(truth.saved)
         assert [session["status"] for session in document["sessions"]] == list(statuses)
-        wait_for(lambda: not self.jobs(), PATIENCE_S)
-        assert self.tree() == []
-        assert self.supervisors() == []
-        return document
 
     def jobs(self) -> list[str]:
         """This home's jobs that have not ended."""
