@@ -121,6 +121,8 @@ class Cluster:
     def _observed(self, run: Run) -> Observation:
         if isinstance(self._seen, SlurmError):
             return Observation(phase=Phase.UNKNOWN, told=str(self._seen))
+        if run.job is None and _may_be_submitted_yet(run.spec):
+            return Observation(phase=Phase.PENDING, told="it is being submitted")
         job = self._seen.get(run.job or "")
         if job is None or job.name != job_name(run.spec):  # ids begin anew when a controller loses its state
             told = f"Slurm does not know its job {run.job} any more" if run.job else "it was never submitted to Slurm"
@@ -159,7 +161,7 @@ class Cluster:
         """End the held job of a run that has none, as far as it knows: its submitter died before it wrote that down."""
         asked = spec.slurm
         is_first = asked is None or asked.array in {None, spec.id}  # the tasks of an array are written down in order
-        if is_first and _age_s(spec.created_at) > _SUBMITTED_S:
+        if is_first:
             with suppress(SlurmError):  # whoever looks at Slurm's line finds it by its name
                 slurm_client.cancel_named(job_name(spec), provenance.user())
 
@@ -173,6 +175,11 @@ class Cluster:
             return None
         self._has_complained = True
         return f"{self._seen} Its runs are shown as they last told of themselves."
+
+
+def _may_be_submitted_yet(spec: RunSpec) -> bool:
+    """Whether somebody may be at work who has not written its job down: to file it now would leave that held."""
+    return _age_s(spec.created_at) < _SUBMITTED_S
 
 
 def _age_s(since: datetime) -> float:
