@@ -168,6 +168,14 @@ class Cluster:
         """It saves what it knows: killed within seconds of a submission, it would have forgotten the job."""
         self._end("slurmctld", signal.SIGTERM)
 
+    def kill_controller(self) -> None:
+        """It saves nothing any more: `has_saved` says what it knows when it is started again."""
+        self._end("slurmctld", signal.SIGKILL)
+
+    def has_saved(self, job_name: str) -> bool:
+        """Whether the controller has written down a job of this name."""
+        return job_name.encode() in (self.folder / "state" / "job_state").read_bytes()
+
     def start_node(self, node: str) -> None:
         self._run(node, "slurmd", "-D", "-N", node)
 

@@ -69,17 +69,17 @@ def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> li
     try:
         jobs = cluster.submit(orders)
     except (BackpropError, OSError) as error:
-        _cancel_unheard(claims[0][0])
+        told = f"{error}{_cancel_unheard(claims[0][0])}"
         for claim, _ in claims:
             if claim.is_new:
                 claim.rundir.remove()
             claim.journal.close()
         if isinstance(error, OSError):
             raise claims[0][0].home.unusable(error) from error
-        raise
+        raise type(error)(told) from error
     try:
         for (claim, recorder), job in zip(claims, jobs, strict=True):
-            _end_earlier_job(recorder)
+            _end_earlier_job(recorder, job)
             _tell_submitted(claim, recorder, request, job)
         cluster.release(jobs)
     except (BackpropError, OSError) as error:
@@ -95,12 +95,19 @@ def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> li
     return jobs
 
 
-def _cancel_unheard(claim: "Claim") -> None:
-    """An sbatch that takes too long may have submitted the job all the same, and only its name is known."""
+def _cancel_unheard(claim: "Claim") -> str:
+    """An sbatch that takes too long may have submitted the job all the same, and only its name is known.
+
+    What is left for the user to do, if Slurm does not even answer to that.
+    """
     is_of_array = claim.spec.slurm is not None and claim.spec.slurm.array is not None
-    if claim.is_new or not is_of_array:  # a task that is resumed has the name of all the array
-        with suppress(SlurmError):
-            slurm_client.cancel_named(job_name(claim.spec), provenance.user())
+    if not claim.is_new and is_of_array:  # a task that is resumed has the name of all the array
+        return ""
+    try:
+        slurm_client.cancel_named(job_name(claim.spec), provenance.user())
+    except SlurmError:
+        return f" Should it have taken the job all the same, that is held: scancel --name={job_name(claim.spec)}"
+    return ""
 
 
 def _withdraw(job: str) -> str:
@@ -122,10 +129,13 @@ def look_for_refusals(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence
     return ExitCode.REFUSED
 
 
-def _end_earlier_job(recorder: "Recorder") -> None:
-    """Take away what may be left in Slurm's line of an earlier session. If it stays, it finds that it is not wanted."""
+def _end_earlier_job(recorder: "Recorder", job: str) -> None:
+    """Take away what may be left in Slurm's line of an earlier session. If it stays, it finds that it is not wanted.
+
+    job: the new one, which has the same id where a controller has lost its state and counts anew.
+    """
     run, _ = recorder.read_run()
-    if run.job is not None and engines.cluster().observe(run).phase in {Phase.PENDING, Phase.RUNNING}:
+    if run.job not in {None, job} and engines.cluster().observe(run).phase in {Phase.PENDING, Phase.RUNNING}:
         with suppress(SlurmError):
             engines.cluster().cancel(run)
 

@@ -7,8 +7,10 @@ without slurmdbd `sacct` is useless, and what has ended vanishes after MinJobAge
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from backprop.engines.contract import Phase
 from backprop.errors import BackpropError
@@ -148,8 +150,13 @@ def release(job_id: str) -> None:
 
 
 def was_ever_released(job_id: str) -> bool:
-    """Whether a job that was submitted with --hold has been in the line at any time. Raises SlurmError."""
-    return "EligibleTime=Unknown" not in _call("scontrol", "--oneliner", "show", "job", job_id)
+    """Whether a job that was submitted with --hold has been in the line at any time. Raises SlurmError.
+
+    A hold by hand takes the first of these times away again, but not the second. A job with a --begin of its own has
+    the first from the start: it is taken for released.
+    """
+    told = _call("scontrol", "--oneliner", "show", "job", job_id)
+    return "EligibleTime=Unknown" not in told or "AccrueTime=Unknown" not in told
 
 
 def requeue(job_id: str) -> None:
@@ -181,31 +188,38 @@ def address(node: str) -> str:
 
 
 def _call(
-    program: str, *arguments: str, limit_s: float = CALL_LIMIT_S, environment: Mapping[str, str] | None = None
+    program: str, *arguments: str, limit_s: float | None = None, environment: Mapping[str, str] | None = None
 ) -> str:
+    limit_s = CALL_LIMIT_S if limit_s is None else limit_s
     if environment is None:
         seeing = {name: value for name, value in os.environ.items() if not _BLINDERS.fullmatch(name)}
         environment = {**seeing, "LC_ALL": "C"}
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [program, *arguments],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            timeout=limit_s,
-            check=False,
             env=environment,
             start_new_session=True,  # Ctrl-C in the terminal is for us: a job half submitted is of no use
         )
     except FileNotFoundError as error:
         raise SlurmError(f"{program} is not on PATH: this machine submits to no Slurm cluster.") from error
-    except subprocess.TimeoutExpired as error:
-        raise SlurmError(f"Slurm does not answer ({program}, {limit_s:g} s): is its controller up?") from error
-    if done.returncode:
-        said = [line.split("error: ", 1)[-1].strip() for line in done.stderr.splitlines() if line.strip()]
-        raise SlurmError(f"{program}: {'; '.join(dict.fromkeys(said)) or f'exit code {done.returncode}'}.")
-    return done.stdout
+    with process:
+        try:
+            out, err = process.communicate(timeout=limit_s)
+        except BaseException as error:
+            with suppress(ProcessLookupError):  # with what it has started: many a site has a script in its place
+                os.killpg(process.pid, signal.SIGKILL)
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise SlurmError(f"Slurm does not answer ({program}, {limit_s:g} s): is its controller up?") from error
+    if process.returncode:
+        said = [line.split("error: ", 1)[-1].strip() for line in err.splitlines() if line.strip()]
+        raise SlurmError(f"{program}: {'; '.join(dict.fromkeys(said)) or f'exit code {process.returncode}'}.")
+    return out
 
 
 def cancel_named(name: str, user: str) -> None:

@@ -1,0 +1,242 @@
+"""Whoever submits is killed in the middle of it, and the controller is away, slow, or killed: nothing is left behind."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from datetime import datetime, timedelta, timezone
+
+import psutil
+import pytest
+
+from backprop.store.journal import SIGN_EVERY_S
+from tests.conftest import wait_for
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+
+LONG_S = 120.0  # longer than any submission may take: whoever began it is dead
+
+
+class Wrapped:
+    """A program of Slurm's whose calls are to be seen: what lies before it on PATH, as sites have it."""
+
+    def __init__(self, runs: SlurmRuns, program: str, text: str) -> None:
+        """text: a shell script; $real is the program, $seen the file that says how far it is."""
+        self.folder = runs.work / f"wrapped-{program}"
+        self.folder.mkdir()
+        self._seen = self.folder / "seen"
+        real = shutil.which(program, path=runs.environment["PATH"])
+        script = self.folder / program
+        script.write_text(f"#!/bin/sh\nreal={real} seen={self._seen}\n{text}\n")
+        script.chmod(0o700)
+        self._runs, self._path_before = runs, runs.environment["PATH"]
+        runs.environment["PATH"] = f"{self.folder}:{self._path_before}"
+
+    def wait_until_it_hangs(self) -> psutil.Process:
+        """The hanging call, once it has written its number down."""
+        pid = wait_for(lambda: self._seen.exists() and self._seen.read_text().strip(), PATIENCE_S)
+        return psutil.Process(int(str(pid)))
+
+    def unwrap(self) -> None:
+        self._runs.environment["PATH"] = self._path_before
+
+
+HANG = "echo $$ > $seen.new; mv $seen.new $seen; exec sleep 600"
+
+
+def kill_while_it_hangs(runs: SlurmRuns, wrapped: Wrapped, *words: object) -> None:
+    """A front that submits run r, ended by SIGKILL together with the call of Slurm that it waits for."""
+    front = runs.start("run", "--run-id", "r", *words, "train.py", "--", 20, 0.0)
+    call = wrapped.wait_until_it_hangs()
+    front.kill()
+    front.wait()
+    call.kill()
+    wrapped.unwrap()
+
+
+def reason(runs: SlurmRuns) -> str:
+    """Why the only job waits, in Slurm's word."""
+    return runs.cluster.call("squeue", "--noheader", "--format=%r").stdout.strip()
+
+
+def make_older(runs: SlurmRuns, seconds: float) -> None:
+    """Let run r have been made, and last touched, so long ago."""
+    then = datetime.now(timezone.utc) - timedelta(seconds=seconds)
+    folder = runs.rundir("r")
+    spec = json.loads((folder / "run.json").read_text()) | {"created_at": then.isoformat()}
+    (folder / "run.json").write_text(json.dumps(spec))
+    entries = [json.dumps(entry | {"at": then.isoformat()}) + "\n" for entry in runs.journal("r")]
+    (folder / "journal.jsonl").write_text("".join(entries))
+    os.utime(folder / "journal.jsonl", (then.timestamp(), then.timestamp()))
+
+
+def test_a_front_killed_before_it_wrote_down_its_job(runs: SlurmRuns):
+    """Whoever looks leaves it alone while it may still be submitting; then ends the held job and files the run."""
+    kill_while_it_hangs(runs, Wrapped(runs, "sbatch", f'$real "$@"; {HANG}'))
+    for seconds in (0, 45):  # as long as a submission may take
+        make_older(runs, seconds)
+        assert runs.document("r")["status"] == "queued"
+        assert reason(runs) == "JobHeldUser"
+    make_older(runs, LONG_S)
+    document = runs.check("r")
+    assert document["status"] == "interrupted"
+    assert "never submitted" in document["reason"]
+
+
+def test_a_front_killed_before_it_released_its_job(runs: SlurmRuns):
+    """Whoever looks leaves the held job alone while it may still be submitting; then lets it begin."""
+    kill_while_it_hangs(runs, Wrapped(runs, "scontrol", f'test "$1" = release && {{ {HANG}; }}; exec $real "$@"'))
+    assert runs.document("r")["status"] == "queued"
+    assert reason(runs) == "JobHeldUser"
+    make_older(runs, LONG_S)
+    runs.wait_for_status("r", "completed")
+    runs.check("r", "completed")
+
+
+def test_a_job_that_a_user_holds_stays_held(runs: SlurmRuns):
+    """Once it was released, a hold is somebody's wish."""
+    full = runs.cluster.call("sbatch", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 600")
+    assert full.returncode == 0, full.stderr
+    runs.submit("r")
+    shown = ["scontrol", "--oneliner", "show", "job", runs.job("r")]
+    wait_for(lambda: "EligibleTime=Unknown" not in runs.cluster.call(*shown).stdout, PATIENCE_S)
+    time.sleep(2)  # Slurm forgets this time of a job that is held later than in the same second
+    assert runs.cluster.call("scontrol", "uhold", runs.job("r")).returncode == 0  # the hold of a user, also by root
+    make_older(runs, LONG_S)
+    assert "JobHeldUser" in runs.document("r")["reason"]
+    assert "Reason=JobHeldUser" in runs.cluster.call(*shown).stdout
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    runs.check("r")
+
+
+# -- no controller
+
+
+def test_no_controller_when_a_run_is_submitted(runs: SlurmRuns):
+    """It is told in Slurm's words within the time limits; there is no run, and no job when the controller is back."""
+    runs.cluster.stop_controller()
+    try:
+        done = runs.call("run", "--run-id", "r", "train.py", timeout_s=PATIENCE_S)
+    finally:
+        runs.cluster.start_controller()
+    assert done.returncode == 2
+    assert "Unable to contact slurm controller" in done.stderr
+    assert "scancel --name=backprop-r" in done.stderr
+    assert not runs.rundir("r").exists()
+    assert runs.cluster.line() == []
+
+
+IMPATIENT = """
+import sys
+from backprop.engines import slurm_client
+slurm_client.CALL_LIMIT_S = 3.0
+from backprop.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "text", [f'$real "$@"; {HANG}', 'echo $$ > $seen; sleep 4; exec $real "$@"'], ids=["after", "before"]
+)
+def test_an_sbatch_that_takes_too_long(runs: SlurmRuns, text: str):
+    """Whether it submits before or after the time limit: the run is not started, and no job stays."""
+    wrapped = Wrapped(runs, "sbatch", text)
+    program = [runs.environment["BACKPROP_PYTHON"], "-c", IMPATIENT, "run", "--run-id", "r", "train.py"]
+    front = runs.start_program(program, stderr=subprocess.PIPE)
+    wrapped.wait_until_it_hangs()
+    _, told = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 2
+    assert "Slurm does not answer (sbatch, 3 s)" in told.decode()
+    assert not runs.rundir("r").exists()
+    time.sleep(2)  # until it would have submitted: that is what is tested
+    assert runs.cluster.line() == []
+
+
+# -- a controller that is killed
+
+
+def test_the_controller_is_killed(runs: SlurmRuns):
+    """It knows the job when it is started again: the run does not notice, and is stopped as any other."""
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05)
+    runs.wait_for_steps("r", 5)
+    wait_for(lambda: runs.cluster.has_saved("backprop-r"), PATIENCE_S)
+    runs.cluster.kill_controller()
+    try:
+        runs.wait_for_steps("r", runs.output("r").count('"step"') + 10)
+    finally:
+        runs.cluster.start_controller()
+    assert runs.document("r")["status"] == "running"
+    assert front.poll() is None
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert front.wait(PATIENCE_S) == 0
+    runs.check("r", "stopped")
+
+
+def lose_the_job(runs: SlurmRuns, node: str) -> None:
+    """Run r begins there, and its controller is killed before it has saved that: it is started again, and knows no job.
+
+    The node does not tell it of what it executes, which would be the end of that: its daemon is gone.
+    """
+    runs.submit("r", f"--slurm-arg=--nodelist={node}", target=60)
+    runs.wait_for_steps("r", 5)
+    runs.cluster.kill_node(node, with_steps=False)
+    runs.cluster.kill_controller()
+    for saved in runs.cluster.folder.glob("state/job_state*"):
+        saved.unlink()
+    runs.cluster.start_controller()
+    assert runs.cluster.line() == []
+
+
+def status_elsewhere(runs: SlurmRuns, silent_s: float) -> str:
+    """That of run r, for a machine on which its lock does not show, when its supervisor was silent for so long.
+
+    On one machine every lock shows. A copy of the home has none.
+    """
+    copy = runs.work / f"copy-{silent_s:g}"
+    shutil.copytree(runs.home, copy)
+    at = time.time() - silent_s
+    os.utime(copy / "runs" / "r" / "journal.jsonl", (at, at))
+    done = runs.call("status", "r", "--json", BACKPROP_HOME=str(copy), BACKPROP_MACHINE="elsewhere")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["status"]
+
+
+def test_a_job_that_runs_and_is_forgotten(runs: SlurmRuns):
+    """Neither Slurm nor a lock tells of it: it is taken for lost once its journal is silent, not before, and is complete."""
+    lose_the_job(runs, "node1")
+    try:
+        assert status_elsewhere(runs, 0) == status_elsewhere(runs, 30) == "running"
+        assert status_elsewhere(runs, 40) == "interrupted"
+        assert len(runs.supervisors()) == 1
+        runs.wait_for_status("r", "completed")
+        runs.check("r", "completed")
+    finally:
+        runs.cluster.start_node("node1")
+
+
+def test_a_supervisor_gives_signs_of_life(runs: SlurmRuns):
+    """While a trainer says nothing for longer than a silence may last, its journal is never that old."""
+    runs.script("print('ready', flush=True)\ntime.sleep(1000)", "silent.py")
+    assert runs.call("run", "--run-id", "r", "-d", "silent.py").returncode == 0
+    wait_for(lambda: runs.told("r", "output_seen"), PATIENCE_S)
+    path = runs.rundir("r") / "journal.jsonl"
+    entries = path.read_text()
+    os.utime(path, (0, 0))
+    wait_for(lambda: time.time() - path.stat().st_mtime < SIGN_EVERY_S, PATIENCE_S)
+    assert path.read_text() == entries
+    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    runs.check("r", "stopped")
+
+
+def test_a_job_that_is_forgotten_and_ended(runs: SlurmRuns):
+    """Slurm kills what it does not know as soon as a node tells of it: it is filed, and resumed from its checkpoint."""
+    lose_the_job(runs, "node1")
+    runs.wait_for_steps("r", 20)
+    runs.cluster.start_node("node1")
+    wait_for(lambda: not runs.supervisors(), PATIENCE_S)
+    make_older(runs, LONG_S)
+    ended = runs.document("r")["status"]
+    assert ended in {"interrupted", "failed"}  # the trainer is killed first, or last
+    assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
+    document = runs.check("r", ended, "completed")
+    assert document["sessions"][1]["resumed_from"]
