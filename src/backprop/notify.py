@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from backprop.records import Notification, Run, Status
+from backprop.store.plain import write_plain
 from backprop.store.rundir import RunDir
 from backprop.supervisor.launch import start_and_wait, start_detached
 
@@ -25,7 +26,7 @@ def put(rundir: RunDir, notifications: Sequence[Notification]) -> None:
     """Remember with a run where to tell of it from now on. Raises OSError."""
     if notifications:
         draft = rundir.notify_path.with_suffix(".new")
-        draft.write_bytes(msgspec.json.encode(notifications))
+        write_plain(draft, msgspec.json.encode(notifications))
         draft.replace(rundir.notify_path)
     else:
         rundir.notify_path.unlink(missing_ok=True)

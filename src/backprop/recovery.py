@@ -23,7 +23,7 @@ from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.index import Index, open_index
 from backprop.store.journal import Journal, Refused, SessionEnded, SessionStarted, TrainerLaunched
-from backprop.store.plain import NotAFileError
+from backprop.store.plain import NotAFileError, write_plain
 from backprop.store.rundir import LOCK_PATIENCE_S, RUN_ID, Home, RunDir
 
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
@@ -319,7 +319,7 @@ def import_old(home: Home, say: Say) -> None:
     patience_s = LOCK_PATIENCE_S
     if home.has_old_runs_only():
         patience_s = IMPORT_PATIENCE_S  # somebody else's takes a millisecond a run
-        home.lock_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # this machine may be new to a shared home
+        home.make_own()  # this machine may be new to a shared home
     with suppress(FileNotFoundError), home.lock(patience_s):
         if not home.has_old_runs_only():
             return
@@ -365,7 +365,7 @@ def _import(home: Home, old: snapshot.OldRun) -> None:
         loss = {} if old.last_loss is None else {"loss": old.last_loss}
         lines.append({"step": old.last_step, **loss})
     lines += [{"event": "checkpoint_saved", "path": path} for path in old.checkpoints]
-    draft.out_path(1).write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    write_plain(draft.out_path(1), b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
     ended_at = old.ended_at or old.started_at
     journal = Journal(draft.journal_path)
     journal.append(

@@ -16,6 +16,7 @@ from backprop.engines.contract import Observation, Order, Phase
 from backprop.engines.slurm_client import NAME_PREFIX, Job, SlurmError
 from backprop.errors import UsageError
 from backprop.records import Run, RunSpec
+from backprop.store.plain import write_plain
 from backprop.store.rundir import RunDir
 
 MARGIN_S = 120.0  # beyond timebox and grace, before Slurm ends the job: its clock is only looked at every 30 s
@@ -59,7 +60,7 @@ class Cluster:
     def submit(self, orders: Sequence[Order]) -> list[str]:
         """The jobs' ids, several runs being the tasks of one array. They are held: see `release`."""
         first = orders[0]
-        first.rundir.job_script_path.write_text(script([order.rundir for order in orders]))
+        write_plain(first.rundir.job_script_path, script([order.rundir for order in orders]).encode())
         first.rundir.job_script_path.chmod(0o700)
         told = options(first, len(orders))
         job_id = slurm_client.submit(str(first.rundir.job_script_path), told, exported(os.environ))

@@ -32,7 +32,7 @@ from backprop.records import (
     StopReason,
     Waiter,
 )
-from backprop.store.plain import open_plain, read_plain
+from backprop.store.plain import open_plain, read_plain, write_plain
 from backprop.timeline import Growth
 
 
@@ -323,7 +323,7 @@ class Journal:
         self._asked_path.mkdir(mode=0o700, exist_ok=True)
         name = f"{time.time_ns()}-{os.uname().nodename}-{os.getpid()}"
         draft = self._asked_path / f".{name}"
-        draft.write_bytes(_encode(entry))
+        write_plain(draft, _encode(entry))
         draft.rename(self._asked_path / name)
 
     def take_requests(self) -> None:

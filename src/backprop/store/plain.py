@@ -39,5 +39,11 @@ def read_plain(path: Path) -> bytes:
         return file.read()
 
 
+def write_plain(path: Path, data: bytes) -> None:
+    """Give the file this content; one that is made is the owner's alone. Raises as `open_plain`."""
+    with os.fdopen(open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+        file.write(data)
+
+
 def _refusal(path: Path) -> NotAFileError:
     return NotAFileError(f"{path} is not a file, and is not read: put the file back, or remove what lies there.")

@@ -31,7 +31,7 @@ from backprop import network
 from backprop.errors import ConfigError, UsageError
 from backprop.protocol import json_safe
 from backprop.records import RunSpec, Source
-from backprop.store.plain import read_plain
+from backprop.store.plain import read_plain, write_plain
 
 RUNS_FOLDER = "runs"
 LAST = "last"  # the word by which commands name the newest run
@@ -184,9 +184,16 @@ class Home:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.runs_path.mkdir(mode=0o700, exist_ok=True)
-            self.unsettled_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.make_own()
         except OSError as error:
             raise self.unusable(error) from error
+
+    def make_own(self) -> None:
+        """Create the folders of what belongs to this machine alone. Raises OSError."""
+        own = self.unsettled_path.parent
+        above = [self.machines_path] if own.parent == self.machines_path else []
+        for folder in (*above, own, self.unsettled_path):  # `parents` would be readable by others
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def unusable(self, error: OSError) -> ConfigError:
         """The error to raise when nothing can be written here."""
@@ -266,10 +273,10 @@ class Home:
         try:
             draft.path.mkdir(mode=0o700)
             writable = msgspec.structs.replace(spec, params=json_safe(spec.params))
-            draft.spec_path.write_bytes(msgspec.json.format(msgspec.json.encode(writable)) + b"\n")
+            write_plain(draft.spec_path, msgspec.json.format(msgspec.json.encode(writable)) + b"\n")
             if patch is not None:
-                draft.patch_path.write_bytes(patch)
-            draft.journal_path.touch()
+                write_plain(draft.patch_path, patch)
+            draft.journal_path.touch(mode=0o600)
         except OSError as error:
             shutil.rmtree(draft.path, ignore_errors=True)
             raise self.unusable(error) from error

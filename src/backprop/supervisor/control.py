@@ -22,5 +22,7 @@ class Control(Record, frozen=True):
 def write(path: Path, control: Control) -> None:
     """Replace control.json. Raises OSError."""
     draft = path.with_suffix(".json.new")
-    draft.write_bytes(msgspec.json.encode(control) + b"\n")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(msgspec.json.encode(control) + b"\n")
     os.replace(draft, path)  # noqa: PTH105

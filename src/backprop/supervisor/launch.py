@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
@@ -82,6 +83,11 @@ def has_no_descendants() -> bool:
     return False
 
 
+def _appending(path: Path) -> BinaryIO:
+    """What a trainer writes may be nobody else's business, whatever the umask."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
+
+
 def launch(
     command: Sequence[str],
     cwd: str,
@@ -114,7 +120,7 @@ def launch(
             with suppress(OSError):  # an already higher value may only be lowered with privileges
                 Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
 
-    with out_path.open("ab") as out, err_path.open("ab") as err:
+    with _appending(out_path) as out, _appending(err_path) as err:
         return subprocess.Popen(
             command,
             cwd=cwd,
