@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from backprop.engines import rendezvous, slurm, slurm_client
@@ -17,6 +18,7 @@ from backprop.engines.slurm_client import Job, SlurmError
 from backprop.errors import UsageError
 from backprop.records import Limits, Run, RunSpec, SlurmRequest, Status, Waiter
 from backprop.store.rundir import RunDir
+from tests.conftest import wait_for
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
@@ -268,6 +270,51 @@ def test_a_task_has_all_that_its_node_has():
     """As many CPUs as the job has there: srun would give it one."""
     assert "--cpus-per-task=8" in rendezvous.launcher({"SLURM_CPUS_PER_TASK": "8"}, 2)
     assert not [word for word in rendezvous.launcher({}, 2) if word.startswith("--cpus")]
+
+
+def test_a_question_that_slurms_signal_ends_is_asked_again(client: Path):
+    """Slurm signals all processes of a job that it ends: how the job stands is known all the same."""
+    put(
+        client,
+        "scontrol",
+        f"test -e {client}/asked || {{ : > {client}/asked; kill -TERM $$; }}; echo JobState=RUNNING Restarts=1",
+    )
+    assert slurm_client.standing("7") == ("RUNNING", 1)
+
+
+def test_a_requeue_ends_the_call_that_asked_for_it(client: Path):
+    """It is one of the job's processes. That is no refusal, which has words."""
+    put(client, "scontrol", f"echo x >> {client}/asked; kill -TERM $$")
+    slurm_client.requeue("7")
+    assert (client / "asked").read_text() == "x\n"
+    put(client, "scontrol", "echo 'Requested operation is presently disabled' >&2; exit 1")
+    with pytest.raises(SlurmError, match="presently disabled"):
+        slurm_client.requeue("7")
+
+
+def test_a_call_that_takes_too_long_is_ended_with_all_it_started(client: Path, monkeypatch: pytest.MonkeyPatch):
+    """A script in the place of Slurm's program leaves no program behind that submits later."""
+    put(client, "sbatch", f"sleep 600 & echo $! > {client}/pid; wait")
+    monkeypatch.setattr(slurm_client, "CALL_LIMIT_S", 1.0)
+    with pytest.raises(SlurmError, match="does not answer"):
+        slurm_client.submit("job.sh", [], {"PATH": os.environ["PATH"]})
+    pid = int((client / "pid").read_text())
+    wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.parametrize(
+    ("times", "was"),
+    [
+        ("EligibleTime=Unknown AccrueTime=Unknown", False),
+        ("EligibleTime=2026-01-02T03:04:05 AccrueTime=2026-01-02T03:04:05", True),
+        ("EligibleTime=Unknown AccrueTime=2026-01-02T03:04:05", True),
+    ],
+    ids=["never", "waiting", "held again"],
+)
+def test_whether_a_job_was_ever_released(client: Path, times: str, was: bool):
+    """By the times that Slurm has told of it, of which a later hold takes one away."""
+    put(client, "scontrol", f"echo JobId=7 Reason=JobHeldUser {times}")
+    assert slurm_client.was_ever_released("7") is was
 
 
 def test_how_nodes_find_one_another(client: Path):

@@ -26,6 +26,10 @@ class SlurmError(BackpropError):
     """Slurm said no, or nothing at all."""
 
 
+class CallKilledError(SlurmError):
+    """A signal ended the call. Inside a job it is Slurm's, which signals all processes of a job that is to end."""
+
+
 _PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
 # whatever a newer Slurm may call a job besides: it lives
 _ENDED = frozenset(
@@ -140,7 +144,12 @@ def cancel(job_id: str, *, only_pending: bool = False) -> None:
 
 def standing(job_id: str) -> tuple[str, int]:
     """The state of one job in Slurm's word, and how often it was put back into the line. Raises SlurmError."""
-    told = dict(word.partition("=")[::2] for word in _call("scontrol", "--oneliner", "show", "job", job_id).split())
+    words = ("scontrol", "--oneliner", "show", "job", job_id)
+    try:
+        said = _call(*words)
+    except CallKilledError:  # one signal is no reason not to know why it came
+        said = _call(*words)
+    told = dict(word.partition("=")[::2] for word in said.split())
     return told.get("JobState", ""), int(told.get("Restarts", "0"))
 
 
@@ -164,7 +173,8 @@ def requeue(job_id: str) -> None:
 
     Raises SlurmError where that is refused.
     """
-    _call("scontrol", "requeue", job_id)
+    with suppress(CallKilledError):  # what it asked for has reached itself
+        _call("scontrol", "requeue", job_id)
 
 
 def start_now(job_id: str) -> None:
@@ -216,6 +226,8 @@ def _call(
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             raise SlurmError(f"Slurm does not answer ({program}, {limit_s:g} s): is its controller up?") from error
+    if process.returncode < 0:
+        raise CallKilledError(f"{program} was killed by {signal.Signals(-process.returncode).name}.")
     if process.returncode:
         said = [line.split("error: ", 1)[-1].strip() for line in err.splitlines() if line.strip()]
         raise SlurmError(f"{program}: {'; '.join(dict.fromkeys(said)) or f'exit code {process.returncode}'}.")
