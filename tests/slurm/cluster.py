@@ -77,7 +77,7 @@ PartitionName=short Nodes=ALL MaxTime=1 State=UP PriorityTier=10 PreemptMode=OFF
 
 
 class Cluster:
-    """Two nodes of four CPUs and a controller."""
+    """Two nodes of four CPUs and two cards, and a controller."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Cluster:
         key.chmod(0o600)
         nodes = "\n".join(
             f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port + number} CPUs=4 RealMemory=4000"
-            f" Gres=gpu:1 State=UNKNOWN"
+            f" Gres=gpu:2 State=UNKNOWN"
             for number, node in enumerate(NODES, start=1)
         )
         self.configuration.write_text(
@@ -126,8 +126,11 @@ class Cluster:
                 port=port, user=psutil.Process().username(), folder=self.folder, nodes=nodes, **settings
             )
         )
-        # pretended cards: files that everybody has
-        (self.folder / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu File=/dev/zero\n" for node in NODES))
+        # pretended cards: a device that everybody has, by two names
+        for number in range(2):
+            (self.folder / f"card{number}").symlink_to("/dev/zero")
+        cards = "".join(f"NodeName={node} Name=gpu File={self.folder}/card[0-1]\n" for node in NODES)
+        (self.folder / "gres.conf").write_text(cards)
         (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
 
     def _start(self) -> None:
