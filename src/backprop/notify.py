@@ -42,28 +42,30 @@ def read(rundir: RunDir) -> tuple[Notification, ...]:
 class Teller:
     """Tells of one run's states as they come; for its supervisor. Nothing here raises, or blocks unless it says so."""
 
-    def __init__(self, rundir: RunDir, index_path: Path) -> None:
-        """index_path: where this machine has the run's metrics."""
+    def __init__(self, rundir: RunDir, index_path: Path, *, is_in_job: bool = False) -> None:
+        """index_path: where this machine has the run's metrics.
+
+        is_in_job: of Slurm, which kills what is left when its job ends; that it waited is told of by then.
+        """
         self._rundir = rundir
         self._index_path = index_path
         self._wanted = {status for notification in read(rundir) for status in notification.on}
-        self._last: Status | None = None
+        self._is_in_job = is_in_job
+        self._last = Status.QUEUED if is_in_job else None
 
     def changed(self, run: Run, journal_bytes: int) -> None:
         """Tell of a state that a run is in for a while. Its end is told when nothing follows it: see `ended`."""
         if not run.status.is_final and run.status is not self._last:
-            self._tell(run.status, journal_bytes)
+            self._tell(run.status, journal_bytes, is_awaited=self._is_in_job and run.status is Status.QUEUED)
         self._last = run.status
 
-    def ended(self, run: Run, journal_bytes: int, *, is_awaited: bool = False) -> None:
-        """Tell how a run ended; also whoever filed it for a supervisor that died.
-
-        is_awaited: return when it has been told, and not at once.
-        """
+    def ended(self, run: Run, journal_bytes: int) -> None:
+        """Tell how a run ended; also whoever filed it for a supervisor that died."""
         if run.status.is_final:
-            self._tell(run.status, journal_bytes, is_awaited=is_awaited)
+            self._tell(run.status, journal_bytes, is_awaited=self._is_in_job)
 
-    def _tell(self, status: Status, journal_bytes: int, *, is_awaited: bool = False) -> None:
+    def _tell(self, status: Status, journal_bytes: int, *, is_awaited: bool) -> None:
+        """is_awaited: return when it has been told, and not at once."""
         if status not in self._wanted:
             return
         words = [str(self._rundir.path), str(journal_bytes), str(self._index_path)]

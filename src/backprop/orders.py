@@ -153,10 +153,12 @@ def _leave_the_line(home: Home, spec: RunSpec, reason: str) -> None:
             return
         run = look(home, spec).run
         if run.waiter is not None:
-            journal.append(Refused(at=_now(), reason=reason, figures={}))
+            is_filed = journal.append(Refused(at=_now(), reason=reason, figures={}))
         else:
-            recovery.settle(rundir, spec, journal, 0.0, _say_nothing, reason)
+            is_filed = recovery.settle(rundir, spec, journal, 0.0, _say_nothing, reason)
         journal.forget_requests()
+        if is_filed:
+            recovery.tell_end(home, rundir, spec)
     finally:
         journal.close()
 

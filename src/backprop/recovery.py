@@ -100,7 +100,7 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
             is_filed = settle(rundir, spec, journal, VIEW_PATIENCE_S, say)
             recorder.finish(publish=publish)
             if is_filed:
-                _tell_end(home, rundir, spec)
+                tell_end(home, rundir, spec)
         else:
             recorder.record_state(publish=False)
             _read_on(recorder)
@@ -147,7 +147,7 @@ def _refresh_job(
         journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
         journal.forget_requests()
         recorder.finish(publish=publish)
-        _tell_end(home, rundir, spec)
+        tell_end(home, rundir, spec)
         return False
     cluster.hurry(before, seen)
     cluster.release_forgotten(before, seen)
@@ -163,7 +163,7 @@ def _refresh_job(
     is_filed = settle(rundir, spec, journal, 0.0, say, _why_it_ended(rundir, before, seen))
     recorder.finish(publish=publish)
     if is_filed:
-        _tell_end(home, rundir, spec)
+        tell_end(home, rundir, spec)
     return False
 
 
@@ -201,8 +201,8 @@ def is_about_to_go_on(rundir: RunDir, ended: Run) -> bool:
     return engines.cluster().observe(ended).phase in {Phase.PENDING, Phase.RUNNING}
 
 
-def _tell_end(home: Home, rundir: RunDir, spec: RunSpec) -> None:
-    """Tell whom the dead supervisor would have told."""
+def tell_end(home: Home, rundir: RunDir, spec: RunSpec) -> None:
+    """Tell of a run's end in the place of a supervisor that is dead, or never was."""
     if rundir.notify_path.exists():
         from backprop.notify import Teller
 
@@ -289,7 +289,7 @@ def claim(home: Home, run: Run, say: Say) -> Journal:
         journal.close()
         raise BusyError(busy_message(now))
     if settle(rundir, run.spec, journal, None, say):
-        _tell_end(home, rundir, run.spec)
+        tell_end(home, rundir, run.spec)
         now = journals.fold(run.spec, journals.read(rundir.journal_path)[0])
     if len(now.sessions) != len(run.sessions):
         journal.close()

@@ -88,6 +88,7 @@ def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> li
             claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
             with suppress(OSError):  # whoever looks next brings the index up to date
                 recorder.finish()
+            recovery.tell_end(claim.home, claim.rundir, claim.spec)
         raise BusyError(f"run {claims[0][0].spec.id} is not started: {told}") from error
     finally:
         for claim, _ in claims:

@@ -70,7 +70,7 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
         say(f"run {spec.id} is not ours any more: it is in the hands of Slurm's job {newest}")
         return ExitCode.OK
     claim = Claim(home, rundir, spec, journal, is_new=False)
-    recorder = fronts.recorder_of(claim)
+    recorder = fronts.recorder_of(claim, is_in_job=True)
     recorder.begin()
     run, _ = recorder.read_run()
     was_going_on = not run.status.is_final
@@ -85,6 +85,8 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
             _tell_unwanted(claim, run, stop)
         say(f"run {spec.id}: nothing is left to do")
         recorder.finish()
+        if was_going_on:
+            fronts.notify_end(claim, recorder, is_in_job=True)
         return ExitCode.OK
     code = _session(claim, recorder, left)
     recorder.close()

@@ -127,25 +127,29 @@ def take_turns(
         result = Turns(claim, request, recorder=recorder, signals=signals, line=line, audience=audience).run()
         if afterwards is not None:
             afterwards(result)
-        if (teller := _teller(claim)) is not None:
-            # Slurm kills what is left when its job ends, and with the job goes the index
-            teller.ended(*recorder.read_run(), is_awaited=claim.spec.slurm is not None)
+        notify_end(claim, recorder, is_in_job=claim.spec.slurm is not None)
         return result
 
 
-def _teller(claim: "Claim") -> "Teller | None":
+def notify_end(claim: "Claim", recorder: "Recorder", *, is_in_job: bool) -> None:
+    """Tell whom the settings name how a run ended, unless more is to come."""
+    if (teller := _teller(claim, is_in_job=is_in_job)) is not None:
+        teller.ended(*recorder.read_run())
+
+
+def _teller(claim: "Claim", *, is_in_job: bool) -> "Teller | None":
     """None for a run of whose states nobody wants to be told."""
     if not claim.rundir.notify_path.exists():
         return None
     from backprop.notify import Teller
 
-    return Teller(claim.rundir, claim.home.index_path)
+    return Teller(claim.rundir, claim.home.index_path, is_in_job=is_in_job)
 
 
-def recorder_of(claim: "Claim") -> "Recorder":
+def recorder_of(claim: "Claim", *, is_in_job: bool = False) -> "Recorder":
     from backprop.recorder import Recorder
 
-    teller = _teller(claim)
+    teller = _teller(claim, is_in_job=is_in_job)
     changed = None if teller is None else teller.changed
     return Recorder(claim.home, claim.rundir, claim.spec, claim.journal, say, changed)
 
