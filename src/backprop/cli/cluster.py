@@ -25,7 +25,7 @@ from backprop.protocol import digest
 from backprop.records import Run, Session, Source, StopReason
 from backprop.runner import DOUBLE_PRESS_S
 from backprop.store import journal as journals
-from backprop.store.journal import Entry, Refused, Submitted, TrainerLaunched
+from backprop.store.journal import Continued, Entry, Paused, Refused, Submitted, TrainerLaunched
 from backprop.store.rundir import RunDir
 from backprop.supervisor.signals import Signals
 from backprop.supervisor.tail import Tail
@@ -177,6 +177,7 @@ class _Front:
         self._line = fronts.WaitingLine()
         self._watched: _Watched | None = None
         self._before = self._shown = shown  # sessions
+        self._heard = 0  # entries of the journal
         self._ask_slurm_at = 0.0
         self._ended_at: float | None = None
         self._interrupted_at: float | None = None
@@ -220,7 +221,8 @@ class _Front:
     def _show(self, run: Run, entries: Sequence[Entry]) -> None:
         last = run.last_session
         if self._watched is not None:
-            self._watched.look()
+            self._watched.look(run)
+            self._tell_pauses(self._watched, entries)
             if last is None or last.number > self._watched.number or last.status.is_final:
                 self._watched.close()
                 self._watched = None
@@ -236,6 +238,15 @@ class _Front:
             told = fronts.start_line(self._spec, last.timebox_s, last.started_at)
             say(f"{told} · Slurm's job {last.job} on {last.where}")
             self._watched = _Watched(self._rundir, last, self._stdout_fd)
+
+    def _tell_pauses(self, watched: "_Watched", entries: Sequence[Entry]) -> None:
+        """Say what the supervisor would say to somebody who sits before it."""
+        news, self._heard = entries[self._heard :], len(entries)
+        for entry in news:
+            if isinstance(entry, Paused) and entry.session == watched.number:
+                watched.say(f"paused: {entry.reason}")
+            elif isinstance(entry, Continued) and entry.session == watched.number:
+                watched.say("going on")
 
     def _end(self, run: Run, entries: Sequence[Entry]) -> int | None:
         """The exit code once the run has ended for good."""
@@ -337,7 +348,6 @@ class _Watched:
 
     def __init__(self, rundir: RunDir, session: Session, stdout_fd: int) -> None:
         self.number = session.number
-        self._ends_at = session.started_at.timestamp() + session.timebox_s
         self._meter = ProgressMeter()
         self._tails = [Tail(rundir.source_path(session.number, source), 0) for source in Source]
         out_path, err_path = rundir.out_path(session.number), rundir.err_path(session.number)
@@ -346,14 +356,21 @@ class _Watched:
             self._terminal = Terminal(stdout_fd=stdout_fd, stderr_fd=2)
             self._terminal.started(out_path, err_path)
 
-    def look(self) -> None:
-        """Bring the live line up to date."""
+    def look(self, run: Run) -> None:
+        """Bring the live line up to date, in which a pause does not count."""
         for tail in self._tails:
             if (stretch := tail.read()) is not None:
                 self._meter.observe(digest(stretch.data, stretch.start), time.monotonic())
                 tail.move_to(stretch.end)
         if self._terminal is not None:
-            self._terminal.looked(self._meter.progress, self._ends_at - time.time())
+            session = next(one for one in run.sessions if one.number == self.number)
+            left_s = session.timebox_s - session.trained_s(datetime.now(timezone.utc))
+            self._terminal.looked(self._meter.progress, left_s)
+
+    def say(self, text: str) -> None:
+        """Among the output, in its place."""
+        if self._terminal is not None:
+            self._terminal.said(text)
 
     def close(self) -> None:
         if self._terminal is not None:
