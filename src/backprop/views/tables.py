@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from backprop import query
-from backprop.records import MetricSummary, RunView
+from backprop.records import MetricSummary, RunView, Status
 from backprop.views import human, params
 from backprop.views.bars import LINES, PLAIN_LINES, bar
 from backprop.views.document import session_elapsed_s
@@ -76,7 +76,9 @@ def _columns(rows: Sequence[_Row], now: datetime, values: Values | None, screen:
         yield Column("", _sparklines(rows, values, screen), rank=5)
     if screen.is_terminal:
         yield from _param_columns([row.view for row in rows])
-    yield Column("WHY", [_text(row.view.run.reason, DIM) for row in rows], rank=10, min_width=16)
+    is_awaited = any(row.view.run.status is Status.QUEUED for row in rows)  # then it is what one wants to know
+    whys = [_text(row.view.run.reason, DIM) for row in rows]
+    yield Column("WHY", whys, rank=2 if is_awaited else 10, min_width=16)
     yield Column("SCRIPT", [Cell(short_command(row.view)) for row in rows], rank=7, min_width=12)
 
 

@@ -245,12 +245,13 @@ def headline(picture: Picture, width: int) -> Text:
 
 
 def curve_title(shown: Shown, *, is_log: bool) -> Text:
-    """Whose curve, its last and best value, and how it is drawn."""
-    name = shown.metric
+    """Whose curve, its last and best value, and how it is drawn; of a run that waits, why."""
+    name, run = shown.metric, shown.view.run
+    waits = f" · queued: {run.reason}" if run.status is Status.QUEUED and run.reason else ""
     if name is None:
-        return _plain(f"{shown.view.run.spec.id} · no metrics yet")
+        return _plain(f"{run.spec.id}{waits or ' · no metrics yet'}")
     summary = shown.view.summaries[name]
-    told = f"{shown.view.run.spec.id} · {set_cell_size(name, min(cell_len(name), 40))} {human.number(summary.last)}"
+    told = f"{run.spec.id}{waits} · {set_cell_size(name, min(cell_len(name), 40))} {human.number(summary.last)}"
     if (best := query.best(name, summary)) is not None:
         told += f" · best {human.number(best[0])} at {best[1]}"
     axis = "" if shown.curve is None or shown.curve.axis is Axis.STEP else f" · over {axis_name(shown.curve)}"
