@@ -59,8 +59,11 @@ def run_details(
         rows.append(("notes", str(view.note_count)))
     rows += _sessions(run, now)
     rows += _checkpoints(view, is_valid)
-    if last is not None and not run.status.is_final:
-        rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}"))
+    if last is not None and not last.status.is_final:
+        on = f", on {last.host}" if last.job else ""
+        rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}{on}"))
+    elif run.waiter is not None and run.waiter.supervisor_pid:  # in Slurm's line nobody lives
+        rows.append(("supervisor", f"process {run.waiter.supervisor_pid}"))
     rows += [("notified", line) for line in notified]
     rows.append(("record", view.run_dir))
     return aligned(rows, screen)
