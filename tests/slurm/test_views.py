@@ -1,0 +1,306 @@
+"""Whoever looks at a run on Slurm, or steers it, sees and does what is seen and done with one of this machine."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+
+import psutil
+import pytest
+from textual.pilot import Pilot
+
+from backprop.views.watch.app import WatchApp
+from backprop.views.watch.dialogs import Question
+from tests.cli.test_look import in_terminal
+from tests.conftest import wait_for
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+from tests.test_watch import drive, lines_of, text_of, title_of, until
+from tests.web.conftest import Server
+
+IN_LINE = "--slurm-arg=--begin=now+1hour"
+
+
+def ok(runs: SlurmRuns, *words: object) -> str:
+    """What a command prints and says that is to succeed."""
+    done = runs.call(*words, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+# -- pauses
+
+
+def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
+    """It stands still, its clock too, and whoever sits before it is told; `resume` lets the same session go on."""
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 60, 0.05, stderr=subprocess.PIPE)
+    runs.wait_for_steps("r", 5)
+    assert "run r paused · go on with: backprop resume r" in ok(runs, "pause", "r")
+    document = runs.document("r")
+    assert document["status"] == "paused"
+    assert document["reason"].startswith("`backprop pause` by ")
+    written, later = runs.output("r"), runs.document("r")
+    assert {process.status() for process in runs.tree()} == {psutil.STATUS_STOPPED}
+    assert (later["elapsed_s"], runs.output("r")) == (document["elapsed_s"], written)
+    assert "run r is paused already" in ok(runs, "pause", "r")
+    assert "run r goes on" in ok(runs, "resume", "r")
+    _, told = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 0, told.decode()
+    assert "backprop: paused: `backprop pause` by " in told.decode()
+    assert "backprop: going on\n" in told.decode()
+    document = runs.check("r", "completed")
+    assert document["last_step"] == 60
+    (continued,), (ended,) = runs.told("r", "continued"), runs.told("r", "session_ended")
+    (launched,) = runs.told("r", "trainer_launched")
+    lasted_s = (_time(ended) - _time(launched)).total_seconds()
+    assert document["elapsed_s"] == pytest.approx(lasted_s - continued["paused_s"], abs=1.0)
+
+
+def _time(entry: dict) -> datetime:
+    return datetime.fromisoformat(entry["at"].replace("Z", "+00:00"))
+
+
+def test_a_pause_that_is_taken_back_before_it_is_heard(runs: SlurmRuns):
+    """Both requests lie there when the job looks: it obeys them in their order, and goes on."""
+    runs.submit("r", target=80)
+    runs.wait_for_steps("r", 3)
+    (supervisor,) = runs.supervisors()
+    psutil.Process(supervisor).suspend()
+    pausing = runs.start("pause", "r")
+    wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")))
+    assert "run r goes on" in ok(runs, "resume", "r")
+    assert len(list(runs.rundir("r").glob("asked/[!.]*"))) == 2
+    pausing.kill()
+    psutil.Process(supervisor).resume()
+    runs.wait_for_status("r", "completed")
+    assert len(runs.told("r", "paused")) == len(runs.told("r", "continued")) == 1
+    runs.check("r", "completed")
+
+
+def test_slurms_warning_ends_a_pause(runs: SlurmRuns):
+    """SIGUSR1 to a paused run: it saves, is put back into the line, and goes on there."""
+    runs.submit("r", target=120)
+    runs.wait_for_steps("r", 5)
+    ok(runs, "pause", "r")
+    paused_at = runs.output("r").count('"step"')
+    assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
+    assert "run r completed" in ok(runs, "wait", "r")
+    document = runs.check("r", "stopped", "completed")
+    assert json.loads(runs.output("r", 2).splitlines()[0])["from"] >= paused_at
+    assert document["last_step"] == 120
+
+
+# -- a run that waits in Slurm's line
+
+
+def test_why_a_run_waits_is_shown_everywhere(runs: SlurmRuns, monkeypatch: pytest.MonkeyPatch):
+    """Slurm's reason: in list, status, watch and on the page."""
+    runs.submit("r", IN_LINE)
+    runs.wait_for_status("r", "queued")
+    why = "Slurm: BeginTime"
+    assert re.search(rf"r +- +queued .* {why} ", ok(runs, "list"))
+    assert re.search(rf"^status +queued: {why}$", ok(runs, "status", "r"), re.MULTILINE)
+    server = Server(runs)
+    (row,) = server.get("/api/runs").json["runs"]
+    assert (row["status"], row["reason"]) == ("queued", why)
+    assert server.get("/api/runs/r").json["waits_for"] == why
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await until(pilot, lambda: title_of(app) == f"r · queued: {why}")
+        await pilot.press("d")
+        await until(pilot, lambda: f"queued: {why}" in text_of(app, "#body"))
+
+    monkeypatch.setenv("SLURM_CONF", str(runs.cluster.configuration))
+    drive(runs, story)
+
+
+def test_why_a_run_waits_is_shown_in_a_narrow_terminal(runs: SlurmRuns):
+    """It is what one wants to know of a run that waits."""
+    runs.submit("r", IN_LINE, "-n", "a-name-of-some-length")
+    runs.wait_for_status("r", "queued")
+    shown = in_terminal(runs, "list", columns=80)
+    assert "Slurm: BeginTime" in shown
+
+
+def test_a_run_in_line_cannot_be_paused_or_removed(runs: SlurmRuns):
+    """Both are refused with what to do; it waits on, and the page's stop button takes it out."""
+    runs.submit("r", IN_LINE)
+    runs.wait_for_status("r", "queued")
+    paused = runs.call("pause", "r")
+    assert paused.returncode == 75
+    assert "run r stands in line: there is nothing to pause yet. Stop it: backprop stop r" in paused.stderr
+    removed = runs.call("rm", "--yes", "r")
+    assert removed.returncode == 75
+    job = runs.job("r")
+    assert f"run r is in the hands of Slurm's job {job}. Stop it first: backprop stop r" in removed.stderr
+    assert [line.split()[:2] for line in runs.jobs()] == [[job, "PENDING"]]
+    server = Server(runs)
+    assert server.post("/api/runs/r/pause").status == 409
+    stopped = server.post("/api/runs/r/stop")
+    assert (stopped.status, stopped.json["said"]) == (202, "run r is asked to leave the line.")
+    assert runs.check("r")["status"] == "refused"
+
+
+# -- buttons and keys
+
+
+def test_the_pages_buttons(runs: SlurmRuns):
+    """Each is answered at once, and then it comes to pass: pause, go on, stop, another session, kill."""
+    runs.submit("r")
+    runs.wait_for_steps("r", 3)
+    server = Server(runs)
+    for order, status in (("pause", "paused"), ("resume", "running"), ("stop", "stopped"), ("resume", "running")):
+        answer = server.post(f"/api/runs/r/{order}")
+        assert answer.status == 202, answer.text
+        assert answer.json["said"]
+        wait_for(lambda status=status: server.get("/api/runs/r").json["status"] == status, PATIENCE_S)
+    runs.wait_for_steps("r", 3, session=2)
+    refused = runs.call("rm", "--yes", "r")
+    assert refused.returncode == 75
+    assert f"run r is in the hands of Slurm's job {runs.job('r')}. Stop it first" in refused.stderr
+    assert server.post("/api/runs/r/stop", now=True).status == 202
+    wait_for(lambda: server.get("/api/runs/r").json["status"] == "stopped", PATIENCE_S)
+    runs.check("r", "stopped", "stopped")
+    assert runs.told("r", "stop_asked")[-1]["now"]
+
+
+def test_a_key_in_watch_stops_a_run(runs: SlurmRuns, monkeypatch: pytest.MonkeyPatch):
+    """`p` holds it, `r` lets it go on, `s` and `y` stop it gracefully."""
+    runs.submit("r")
+    runs.wait_for_steps("r", 3)
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        for key, status in (("p", "paused"), ("r", "running")):
+            await pilot.press(key)
+            await until(pilot, lambda status=status: status in lines_of(app)[0])
+        await pilot.press("s")
+        await until(pilot, lambda: isinstance(app.screen, Question))
+        await pilot.press("y")
+        await until(pilot, lambda: "stopped" in lines_of(app)[0])
+
+    monkeypatch.setenv("SLURM_CONF", str(runs.cluster.configuration))
+    drive(runs, story)
+    document = runs.check("r", "stopped")
+    assert document["reason"].startswith("`s in backprop watch` by ")
+    assert document["checkpoints"][-1]["step"] == document["last_step"]
+
+
+# -- between two sessions
+
+
+def test_whoever_watches_hurries_the_job(runs: SlurmRuns):
+    """`logs -f` alone, then `wait` alone: each lets the job begin that Slurm would let wait for two minutes."""
+    runs.submit("r", "--sessions", 3, "-m", 0.04, pause_s=0.02)
+    following = runs.start("logs", "r", "-f", stdout=subprocess.PIPE)
+    runs.wait_for_steps("r", 1, session=2)
+    following.send_signal(signal.SIGINT)
+    following.wait(PATIENCE_S)
+    wait_for(lambda: len(runs.told("r", "session_ended")) == 2, PATIENCE_S)
+    assert "run r timeboxed" in ok(runs, "wait", "r")
+    runs.check("r", "timeboxed", "timeboxed", "timeboxed")
+
+
+def test_status_between_two_sessions(runs: SlurmRuns):
+    """What ran, on which node and in which job, and that it waits again: no process is named that is gone."""
+    runs.submit("r", "--sessions", 2, "-m", 0.04, pause_s=0.02)
+    runs.wait_for_steps("r", 1)
+    shown = rows(ok(runs, "status", "r"))
+    assert re.fullmatch(r"process \d+, trainer \d+, on node\d", shown["supervisor"])
+    assert re.fullmatch(rf"running, .* of 0\.04 min, Slurm's job {runs.job('r')} on node\d", shown["session 1"])
+    runs.wait_for_status("r", "queued", session=2)
+    shown = rows(ok(runs, "status", "r"))
+    assert shown["status"].startswith("queued: ")
+    assert shown["session 1"].startswith("timeboxed, ")
+    assert re.fullmatch(rf"Slurm's job {runs.job('r')}, in its line for .*", shown["session 2"])
+    assert "supervisor" not in shown
+    ok(runs, "stop", "r")
+    runs.check("r", "timeboxed")
+
+
+def rows(text: str) -> dict[str, str]:
+    """What `status` says, by its label; fails unless all of it begins in one column."""
+    found = [match.groups() for line in text.splitlines() if (match := re.fullmatch(r"(\S.*?)(  +)(.*)", line))]
+    assert len({len(label + gap) for label, gap, _ in found}) == 1, text
+    return {label: told for label, _, told in found}
+
+
+# -- runs that have ended
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterator[tuple[SlurmRuns, list[str]]]:
+    """A home with two runs of one array that have completed, and their ids."""
+    runs = SlurmRuns(tmp_path_factory.mktemp("ended"), cluster)
+    runs.environment["LC_ALL"] = "C.UTF-8"
+    runs.script("for n in range(30): print(json.dumps({'step': n, 'loss': 1 / (n + int(sys.argv[2]))}))")
+    made = runs.call("run", "-n", "sweep", "--vary", "lr=1,2", "train.py", timeout_s=PATIENCE_S)
+    assert made.returncode == 0, made.stderr
+    ids = made.stdout.split()
+    ok(runs, "wait", *ids)
+    yield runs, ids
+    runs.clean_up()
+
+
+def test_curves_are_drawn(ended: tuple[SlurmRuns, list[str]]):
+    """One with dots, both in one frame with letters; and into a file."""
+    runs, ids = ended
+    drawn = ok(runs, "plot", ids[0])
+    assert drawn.startswith(f"sweep-1 ({ids[0]})\nloss\n")
+    assert any("\u2800" < dot <= "\u28ff" for dot in drawn)
+    drawn = ok(runs, "plot", *ids)
+    assert f"a sweep-1 ({ids[0]})  b sweep-2 ({ids[1]})" in drawn
+    assert all(re.search(rf"[│┤].*{letter}", drawn) for letter in "ab")
+    ok(runs, "plot", *ids, "-o", "curves.html")
+    assert all(run_id in (runs.work / "curves.html").read_text() for run_id in ids)
+
+
+def test_runs_are_compared(ended: tuple[SlurmRuns, list[str]]):
+    """What differs between two tasks of an array: the parameter, and what became of it."""
+    runs, ids = ended
+    compared = ok(runs, "compare", *ids)
+    assert re.search(r"^lr +1 +2$", compared, re.MULTILINE)
+    assert re.search(r"^status +completed +completed$", compared, re.MULTILINE)
+    assert [line.split(",")[0] for line in ok(runs, "compare", *ids, "--csv").splitlines()[1:]] == ids
+    assert json.loads(ok(runs, "compare", *ids, "--json"))
+
+
+def test_every_point_is_exported(ended: tuple[SlurmRuns, list[str]]):
+    """With the step that the trainer wrote, and at a time within its session, by the clock of its node."""
+    runs, ids = ended
+    lines = [json.loads(line) for line in ok(runs, "export", *ids, "--to", "jsonl", "-").splitlines()]
+    documents = {line["id"]: line for line in lines if line["kind"] == "run"}
+    assert list(documents) == ids
+    for number, run_id in enumerate(ids, start=1):
+        points = [line for line in lines if line["kind"] == "point" and line["run"] == run_id]
+        assert [(point["step"], point["value"]) for point in points] == [(n, 1 / (n + number)) for n in range(30)]
+        assert {point["session"] for point in points} == {1}
+        elapsed_s = documents[run_id]["elapsed_s"]
+        assert all(0 <= point["time_s"] <= elapsed_s + 1 for point in points)
+
+
+def test_an_ended_runs_status(ended: tuple[SlurmRuns, list[str]]):
+    """Its job and node, its figures; nobody answers for it."""
+    runs, ids = ended
+    shown = rows(ok(runs, "status", ids[0]))
+    assert shown["status"] == "completed"
+    assert re.fullmatch(r"completed, .* of 10 min, Slurm's job \d+_0 on node\d", shown["session 1"])
+    assert shown["step"] == "29"
+    assert "supervisor" not in shown
+
+
+def test_an_ended_run_is_removed_with_all_that_its_job_left(runs: SlurmRuns):
+    """Its folder, with the job's script and log; no job, no process, nothing of its supervisor's in the temporary files."""
+    runs.environment["TMPDIR"] = str(runs.work / "temporary")
+    os.mkdir(runs.environment["TMPDIR"])
+    ok(runs, "run", "--run-id", "r", "train.py", "--", 5, 0.0)
+    wait_for(lambda: not runs.supervisors(), PATIENCE_S)
+    ok(runs, "rm", "--yes", "--checkpoints", "r")
+    assert [path for path in runs.home.rglob("*") if "r" in path.name.split(".")] == []
+    assert [path.name for path in (runs.home / "runs").iterdir()] == []
+    assert os.listdir(runs.environment["TMPDIR"]) == []
+    wait_for(lambda: not runs.cluster.line(), PATIENCE_S)
+    assert runs.tree() == []
+    assert json.loads(ok(runs, "list", "--json")) == []
