@@ -119,3 +119,16 @@ def test_a_pause_and_each_wait(runs: SlurmRuns):
     assert runs.call("resume", "r").returncode == 0
     wait_for(lambda: len(told(runs, "queued")) == 2, PATIENCE_S)
     assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+
+
+def test_whoever_is_slow_to_be_told_keeps_nobody_waiting(runs: SlurmRuns):
+    """A run that has ended can be resumed, and removed, while its job still tells of the end; which it does to its end."""
+    configure(runs, {"command": ["sh", "-c", "cat > /dev/null; until test -e go; do sleep 0.1; done; echo x >> told"]})
+    for command in (["run", "--run-id", "r", "train.py", "--", 20, 0.0], ["resume", "r"]):
+        done = runs.call(*command, timeout_s=PATIENCE_S)
+        assert done.returncode == 0, done.stderr
+    assert len(runs.jobs()) == 2
+    removed = runs.call("rm", "--yes", "r")
+    assert removed.returncode == 0, removed.stderr
+    (runs.work / "go").touch()
+    wait_for(lambda: (runs.work / "told").exists() and (runs.work / "told").read_text() == "x\nx\n")

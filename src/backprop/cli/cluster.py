@@ -79,7 +79,7 @@ def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> li
         raise type(error)(told) from error
     try:
         for (claim, recorder), job in zip(claims, jobs, strict=True):
-            _end_earlier_job(recorder, job)
+            _end_earlier_job(claim, recorder, job)
             _tell_submitted(claim, recorder, request, job)
         cluster.release(jobs)
     except (BackpropError, OSError) as error:
@@ -130,13 +130,18 @@ def look_for_refusals(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence
     return ExitCode.REFUSED
 
 
-def _end_earlier_job(recorder: "Recorder", job: str) -> None:
+def _end_earlier_job(claim: "Claim", recorder: "Recorder", job: str) -> None:
     """Take away what may be left in Slurm's line of an earlier session. If it stays, it finds that it is not wanted.
 
-    job: the new one, which has the same id where a controller has lost its state and counts anew.
+    One that runs, and has nothing more to do, is only telling somebody of the end. job: the new one, which has the same
+    id where a controller has lost its state and counts anew.
     """
     run, _ = recorder.read_run()
-    if run.job not in {None, job} and engines.cluster().observe(run).phase in {Phase.PENDING, Phase.RUNNING}:
+    if run.job in {None, job}:
+        return
+    phase = engines.cluster().observe(run).phase
+    may_go_on = assignment.remaining(run, journals.read(claim.rundir.journal_path)[0]) is not None
+    if phase is Phase.PENDING or (phase is Phase.RUNNING and may_go_on):
         with suppress(SlurmError):
             engines.cluster().cancel(run)
 

@@ -132,7 +132,12 @@ def take_turns(
 
 
 def notify_end(claim: "Claim", recorder: "Recorder", *, is_in_job: bool) -> None:
-    """Tell whom the settings name how a run ended, unless more is to come."""
+    """Tell whom the settings name how a run ended, unless more is to come.
+
+    A job gives the run up before that: it waits until all are told, and whoever wants the run next does not.
+    """
+    if is_in_job:
+        claim.journal.close()
     if (teller := _teller(claim, is_in_job=is_in_job)) is not None:
         teller.ended(*recorder.read_run())
 
