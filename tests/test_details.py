@@ -54,3 +54,19 @@ def test_a_waiting_runs_slurm_job_is_named():
     waiter = Waiter(session=2, host="login", supervisor_pid=0, since=AT, job="34")
     told = rows(Run(spec=SPEC, status=Status.QUEUED, sessions=(SESSION,), waiter=waiter))
     assert told["session 2"] == "Slurm's job 34, in its line for 5 min"
+
+
+def test_the_supervisor_in_a_job_is_named_with_its_node():
+    """A process id says little without the machine."""
+    going_on = msgspec.structs.replace(SESSION, status=Status.RUNNING, elapsed_s=None, trainer_pid=8)
+    told = rows(Run(spec=SPEC, status=Status.RUNNING, sessions=(going_on,)))
+    assert told["supervisor"] == "process 7, trainer 8, on node1"
+
+
+def test_no_supervisor_is_named_that_is_gone():
+    """In Slurm's line nobody lives; in this machine's line the supervisor does, and its trainer does not."""
+    waiting = Run(spec=SPEC, status=Status.QUEUED, sessions=(SESSION,))
+    waiter = Waiter(session=2, host="login", supervisor_pid=0, since=AT, job="34")
+    assert "supervisor" not in rows(msgspec.structs.replace(waiting, waiter=waiter))
+    waiter = Waiter(session=2, host="login", supervisor_pid=9, since=AT)
+    assert rows(msgspec.structs.replace(waiting, waiter=waiter))["supervisor"] == "process 9"

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -15,7 +16,8 @@ from textual.pilot import Pilot
 from backprop.views.watch.app import WatchApp
 from backprop.views.watch.dialogs import Question
 from tests.cli.test_look import in_terminal
-from tests.conftest import wait_for
+from tests.cli.test_watch import Terminal
+from tests.conftest import BACKPROP, wait_for
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import PATIENCE_S, SlurmRuns
 from tests.test_watch import drive, lines_of, text_of, title_of, until
@@ -36,21 +38,23 @@ def ok(runs: SlurmRuns, *words: object) -> str:
 
 def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     """It stands still, its clock too, and whoever sits before it is told; `resume` lets the same session go on."""
-    front = runs.start("run", "--run-id", "r", "train.py", "--", 60, 0.05, stderr=subprocess.PIPE)
+    front = Terminal(runs, [BACKPROP, "run", "--run-id", "r", "train.py", "--", "60", "0.05"])
     runs.wait_for_steps("r", 5)
     assert "run r paused · go on with: backprop resume r" in ok(runs, "pause", "r")
     document = runs.document("r")
     assert document["status"] == "paused"
     assert document["reason"].startswith("`backprop pause` by ")
-    written, later = runs.output("r"), runs.document("r")
+    front.shows("backprop: paused: `backprop pause` by ", " left")
+    shown, written, later = front.text, runs.output("r"), runs.document("r")
     assert {process.status() for process in runs.tree()} == {psutil.STATUS_STOPPED}
     assert (later["elapsed_s"], runs.output("r")) == (document["elapsed_s"], written)
     assert "run r is paused already" in ok(runs, "pause", "r")
+    time.sleep(1.1)  # the time left is shown in seconds
+    assert front.text == shown
     assert "run r goes on" in ok(runs, "resume", "r")
-    _, told = front.communicate(timeout=PATIENCE_S)
-    assert front.returncode == 0, told.decode()
-    assert "backprop: paused: `backprop pause` by " in told.decode()
-    assert "backprop: going on\n" in told.decode()
+    assert front.process.wait(PATIENCE_S) == 0
+    wait_for(lambda: b"run r completed after" in front.written)
+    assert b"backprop: going on\r\n" in front.written
     document = runs.check("r", "completed")
     assert document["last_step"] == 60
     (continued,), (ended,) = runs.told("r", "continued"), runs.told("r", "session_ended")
