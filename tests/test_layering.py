@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "engines",
         "environment",
         "governor",
+        "network",
         "provenance",
         "store",
         "supervisor",

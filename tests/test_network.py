@@ -47,19 +47,27 @@ MOUNTS = """
 )
 def test_the_mount_that_a_folder_lies_on_counts(path: str, expected: str | None):
     """The deepest one, and of two at the same place the later; a name that begins alike is another place."""
-    assert network.kind_in(MOUNTS, Path(path)) == expected
+    mount = network.mount_of(Path(path), network.parse(MOUNTS))
+    assert mount is not None
+    assert (mount.kind if network.is_shared(mount.kind) else None) == expected
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "lustre", "beegfs", "beegfs_nodev", "gpfs", "ceph", "fuse.juicefs"])
-def test_a_root_that_is_shared(kind: str):
-    """Nodes without a disk have everything from a server."""
-    assert network.kind_in(f"21 1 0:20 / / rw - {kind} server:/root rw\n", Path("/home/ada")) == kind
+def test_what_is_shared(kind: str):
+    """What servers give to many machines, by the kernel or by a program."""
+    assert network.is_shared(kind)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "fuse", "fuse.ntfs-3g", "nfsd"])
-def test_a_root_of_ones_own(kind: str):
+def test_what_is_ones_own(kind: str):
     """What one machine has to itself needs no index for each."""
-    assert network.kind_in(f"21 1 0:20 / / rw - {kind} none rw\n", Path("/home/ada")) is None
+    assert not network.is_shared(kind)
+
+
+def test_where_a_mount_comes_from():
+    """Its server, or its device."""
+    mount = network.mount_of(Path("/a b\\c/d"), network.parse(MOUNTS))
+    assert mount == network.Mount("/a b\\c", "lustre", "mds@tcp:/work")
 
 
 def test_this_machine_can_be_asked(tmp_path: Path):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.doctor import home, scripts
+from backprop.doctor import scripts
 from backprop.doctor.findings import Check, examine, ok
 from backprop.records import Finding, Level
 from tests.cli.test_look import in_terminal
@@ -203,39 +203,6 @@ def test_a_python_that_keeps_hooks_out_is_a_problem(runs: Runs):
 def test_a_python_that_is_not_there_is_a_problem(runs: Runs):
     (finding,) = found(runs, "python", BACKPROP_PYTHON="/no/python")
     assert "/no/python" in finding["text"]
-
-
-# -- file systems
-
-MOUNTS = r"""
-22 1 259:1 / / rw,relatime - ext4 /dev/root rw
-23 22 0:21 / /home rw - nfs4 server:/export/home rw,vers=4.2
-24 23 0:22 / /home/ada/my\040data rw master:1 - fuse.sshfs ada@far:/data rw
-25 22 0:23 / /scratch rw - lustre 10.0.0.1@o2ib:/scratch rw
-26 25 0:24 / /scratch/local rw - xfs /dev/nvme0n1 rw
-27 22 0:25 / /tmp rw - tmpfs tmpfs rw
-""".strip()
-
-
-@pytest.mark.parametrize(
-    ("path", "kind", "is_network"),
-    [
-        ("/root/.backprop", "ext4", False),
-        ("/home/ada/.backprop", "nfs4", True),
-        ("/homes/ada", "ext4", False),
-        ("/home/ada/my data/b", "fuse.sshfs", True),
-        ("/scratch/b", "lustre", True),
-        ("/scratch/local/b", "xfs", False),
-        ("/tmp/b", "tmpfs", False),
-    ],
-)
-def test_network_file_systems_are_known(tmp_path: Path, path: str, kind: str, is_network: bool):
-    """The mount that a path really lies on, by whole names of folders."""
-    (tmp_path / "self").mkdir()
-    (tmp_path / "self" / "mountinfo").write_text(MOUNTS + "\n")
-    mount = home.mount_of(Path(path), home.mounts(tmp_path))
-    assert mount is not None
-    assert (mount.kind, home.is_network(mount.kind)) == (kind, is_network)
 
 
 # -- checks that go wrong

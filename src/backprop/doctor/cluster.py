@@ -3,9 +3,8 @@
 import shutil
 from collections.abc import Iterator
 
-from backprop import provenance
+from backprop import network, provenance
 from backprop.doctor.findings import note, ok
-from backprop.doctor.home import is_network, mount_of, mounts
 from backprop.engines import slurm_client
 from backprop.engines.contract import Phase
 from backprop.engines.slurm_client import SlurmError
@@ -40,8 +39,8 @@ def slurm() -> Iterator[Finding]:
 def _home() -> Iterator[Finding]:
     """The nodes must find the runs where this machine puts them."""
     path = Home.from_environment().path
-    mount = mount_of(path, mounts())
-    if mount is not None and not is_network(mount.kind):
+    mount = network.mount_of(path, network.mounts())
+    if mount is not None and not network.is_shared(mount.kind):
         yield note(
             "slurm",
             f"{path} is on a disk of this machine ({mount.kind}): a job on another one does not find its run there",

@@ -3,17 +3,14 @@
 import errno
 import fcntl
 import os
-import re
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
+from backprop import network
 from backprop.doctor.findings import note, ok, problem
 from backprop.records import Finding, Limits
 from backprop.store import snapshot
@@ -27,59 +24,16 @@ _INDEX_LOOK_S = 5.0
 _ELSEWHERE = "Set BACKPROP_HOME to a folder on a local disk; checkpoints may stay where they are."
 _FOR_SLURM = f"Runs on Slurm need it so. For others: {_ELSEWHERE[0].lower()}{_ELSEWHERE[1:]}"
 
-_NETWORK = {
-    *("9p", "afpfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs"),
-    *("nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "smb3", "smbfs", "vboxsf", "vmhgfs", "webdav"),
-}
-_LOCAL_FUSE = {"fuse.bindfs", "fuse.ecryptfs", "fuse.encfs", "fuse.fuse-overlayfs", "fuse.gocryptfs", "fuse.mergerfs"}
 _IN_MEMORY = {"ramfs", "tmpfs"}
-_OCTAL = re.compile(r"\\([0-3][0-7]{2})")  # how mountinfo writes blanks: proc(5)
-
-
-class Mount(NamedTuple):
-    """Where a file system is mounted, and what it is."""
-
-    point: str
-    kind: str
-    source: str
-
-
-def mounts(proc: Path = Path("/proc")) -> list[Mount]:
-    """All there are."""
-    if sys.platform != "linux":
-        told = subprocess.run(["mount"], capture_output=True, text=True, timeout=5, check=False).stdout
-        lines = (re.fullmatch(r"(.+) on (.+) \((\w+).*\)", line) for line in told.splitlines())
-        return [Mount(line[2], line[3], line[1]) for line in lines if line]
-    found = []
-    for line in (proc / "self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        place, _, rest = line.partition(" - ")
-        kind, source = (*rest.split(" "), "")[:2]
-        found.append(Mount(_unescaped(place.split(" ")[4]), kind, _unescaped(source)))
-    return found
-
-
-def _unescaped(field: str) -> str:
-    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), field)
-
-
-def mount_of(path: Path, all_mounts: list[Mount]) -> Mount | None:
-    """The one that a path lies on: the longest, and of several there the last."""
-    holding = [mount for mount in all_mounts if path.is_relative_to(mount.point)]
-    return max(reversed(holding), key=lambda mount: len(mount.point), default=None)
-
-
-def is_network(kind: str) -> bool:
-    """Whether a file system of this kind lies on another machine. Of FUSE, whatever is not known to be local."""
-    return kind in _NETWORK or (kind.startswith("fuse.") and kind not in _LOCAL_FUSE)
 
 
 def file_system() -> Iterator[Finding]:
     """What the home folder lies on, and what that means."""
     path = Home.from_environment().path
-    mount = mount_of(path, mounts())
+    mount = network.mount_of(path, network.mounts())
     if mount is None:
         yield note("file system", f"cannot be told for {path}")
-    elif is_network(mount.kind):
+    elif network.is_shared(mount.kind):
         told = (
             f"{path} is on a network file system ({mount.kind}, {mount.source}): this machine has an index of its own "
             "there; file locks decide who runs a run, and SQLite keeps the index: both are slow there, and fail where "
