@@ -48,14 +48,14 @@ class _Server:
 
     process: psutil.Process
     port: int
-    cookie: str
+    token: str
 
     def ask(self, *paths: str) -> float:
         """How long it takes until the last of these is answered, one after the other, in seconds."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         began = perf_counter()
         for path in paths:
-            connection.request("GET", path, headers={"Cookie": self.cookie})
+            connection.request("GET", path, headers={"X-Backprop-Token": self.token})
             answer = connection.getresponse()
             answer.read()
             if answer.status != 200:
@@ -67,7 +67,8 @@ class _Server:
     @contextmanager
     def listening(self, **what: str) -> Iterator[None]:
         """A page that is open and takes what it is sent."""
-        request = f"GET /api/events?{urlencode(what)} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {self.cookie}\r\n\r\n"
+        query = urlencode({"token": self.token, **what})
+        request = f"GET /api/events?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
             connection.sendall(request.encode())
             reader = threading.Thread(target=_take_all, args=(connection,))
@@ -99,7 +100,7 @@ def _server(place: Workbench) -> Iterator[_Server]:
         assert process.stdout is not None
         url = urlsplit(process.stdout.readline().strip())
         port, token = url.port or 0, url.query.removeprefix("token=")
-        yield _Server(psutil.Process(process.pid), port, f"backprop_token_{port}={token}")
+        yield _Server(psutil.Process(process.pid), port, token)
     finally:
         process.terminate()
         process.wait()

@@ -1,5 +1,8 @@
 """What the page makes of the odd: a run that is being read, metrics without a name, values at the end of what can be."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 from backprop.store.index import Index
 from backprop.store.rundir import Home
 from tests.browser.conftest import Page, Training, Ui
@@ -49,3 +52,30 @@ def test_a_sparkline_of_the_greatest_numbers_is_drawn(page: Page, served: Ui):
     assert path("[1e308, -1e308, 0]") == path("[1, -1, 0]")
     assert "NaN" not in path("[1e308, -1e308, null, 1.7e308]")
     assert path("[5e-324, 5e-324]") == path("[1, 1]")
+
+
+def test_no_other_server_of_this_machine_is_told_the_token(page: Page, served: Ui):
+    """The browser keeps it for pages of our port, through other addresses, other tabs and all."""
+    told: list[str] = []
+
+    class Nosy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            told.append(f"{self.path}\n{self.headers}")
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    token = served.address.partition("token=")[2]
+    page.open(served.address)
+    page.until(lambda: page.text("#link") == "live")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nosy) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        page.open(f"http://127.0.0.1:{other.server_port}/")
+        other.shutdown()
+    assert told
+    assert not [request for request in told if token in request]
+    page.open(served.without_token)
+    page.until(lambda: page.text("#link") == "live")

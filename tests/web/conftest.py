@@ -77,7 +77,7 @@ class Server:
         self.port = urlsplit(self.url).port
         self.origin = f"http://127.0.0.1:{self.port}"
         self.token = self.url.partition("token=")[2]
-        self.cookie = f"backprop_token_{self.port}={self.token}"
+        self.key = {"X-Backprop-Token": self.token}
 
     def send(self, method: str, path: str, headers: dict[str, str], body: str | None = None) -> Answer:
         """A request with these headers and no others."""
@@ -88,18 +88,18 @@ class Server:
     def get(self, path: str, **query: object) -> Answer:
         """As the page asks."""
         words = f"?{urlencode(query, doseq=True)}" if query else ""
-        return self.send("GET", path + words, {"Cookie": self.cookie})
+        return self.send("GET", path + words, self.key)
 
     def post(self, path: str, **order: object) -> Answer:
         """As the page orders."""
-        headers = {"Cookie": self.cookie, "Origin": self.origin, "X-Backprop": "1"}
+        headers = {**self.key, "Origin": self.origin}
         return self.send("POST", path, headers, json.dumps(order))
 
     @contextmanager
     def stream(self, **query: object) -> Iterator[Stream]:
         """Listen."""
         with self._connection() as connection:
-            connection.request("GET", f"/api/events?{urlencode(query)}", headers={"Cookie": self.cookie})
+            connection.request("GET", f"/api/events?{urlencode(query)}", headers=self.key)
             response = connection.getresponse()
             assert response.status == 200
             yield Stream(response)

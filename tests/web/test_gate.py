@@ -11,14 +11,18 @@ import pytest
 from tests.conftest import Runs, wait_for
 from tests.web.conftest import Server, start_endless
 
-PATHS = ["/", "/static/index.html", "/api/runs", "/api/runs/x/log", "/api/curves?run=x", "/api/machine", "/api/events"]
+PATHS = ["/nothing", "/api/runs", "/api/runs/x/log", "/api/curves?run=x", "/api/machine", "/api/events"]
 
 
 @pytest.mark.parametrize("word", ["", "wrong", "%F0%9F%92%A9", "\xe9"])
 def test_without_the_token_nothing_is_served(quiet_server: Server, word: str):
-    """Neither page nor file nor data; the refusal says how to get in, and gives nothing away."""
+    """No data, by header or address; the refusal says how to get in, and gives nothing away."""
     for path in PATHS:
-        for told in ({}, {"Cookie": f"backprop_token_{quiet_server.port}={word}"}):
+        for told in (
+            {},
+            {"X-Backprop-Token": word},
+            {"Cookie": f"token={quiet_server.token}"},
+        ):
             answer = quiet_server.send(
                 "GET", f"{path}{'&' if '?' in path else '?'}token={word.replace(chr(233), '')}", told
             )
@@ -27,60 +31,62 @@ def test_without_the_token_nothing_is_served(quiet_server: Server, word: str):
             assert quiet_server.token not in answer.text + str(answer.headers)
 
 
-def test_the_token_is_moved_from_the_address_into_a_cookie(quiet_server: Server):
-    """The address that is printed lets in, once and for the whole browser session, and no script can read the cookie."""
-    welcome = quiet_server.send("GET", f"/?token={quiet_server.token}", {})
-    assert (welcome.status, welcome.headers["location"]) == (303, "/")
-    assert quiet_server.token not in welcome.text
-    outside = quiet_server.send("GET", f"/?token={quiet_server.token}", {"Sec-Fetch-Site": "cross-site"})
-    assert outside.status == 200  # from another site a cookie does not go along with a redirect
-    assert 'content="0;url=/"' in outside.text
-    cookie = welcome.headers["set-cookie"]
-    assert cookie.startswith(quiet_server.cookie)
-    assert {"httponly", "samesite=strict", "path=/"} <= {part.strip().lower() for part in cookie.split(";")}
-    assert quiet_server.get("/").status == 200
+def test_the_page_is_for_everybody_and_no_cookie_is_set(quiet_server: Server):
+    """Nothing of the user's is in it. A cookie would go to all other servers of this machine: they are told no ports."""
+    for path in ("/", f"/?token={quiet_server.token}", "/?token=wrong", "/static/main.js"):
+        answer = quiet_server.send("GET", path, {})
+        assert answer.status == 200
+        assert "set-cookie" not in answer.headers
+        assert quiet_server.token not in answer.text + str(answer.headers)
 
 
-def test_a_cookie_is_found_among_those_of_other_quiet_servers(quiet_server: Server):
-    """Cookies know no ports: what others of this machine set, however odd, does not lock the user out."""
-    crowd = f'a={{"x": [1]}}; backprop_token_1=old; b@d/name="x; {quiet_server.cookie}; _xsrf=2|c|d'
-    assert quiet_server.send("GET", "/api/runs", {"Cookie": crowd}).status == 200
+def test_an_order_needs_more_than_an_address(quiet_server: Server):
+    """One with the token in it may be behind a form."""
+    headers = {"Origin": quiet_server.origin}
+    path = f"/api/runs/nobody/stop?token={quiet_server.token}"
+    assert quiet_server.send("POST", path, headers, "{}").status == 403
+    assert quiet_server.send("POST", path, {**headers, **quiet_server.key}, "{}").status == 404
+
+
+def test_nobody_orders_anything_of_the_page(quiet_server: Server):
+    """What is for everybody is only to be read."""
+    for path in ("/", "/static/main.js", f"/?token={quiet_server.token}"):
+        assert quiet_server.send("POST", path, {}, "").status == 403
 
 
 @pytest.mark.parametrize("host", ["evil.test", "evil.test:{port}", "127.0.0.1.evil.test:{port}", "10.0.0.1:{port}", ""])
 def test_another_name_is_refused(quiet_server: Server, host: str):
     """DNS rebinding: a site whose name is made to lead here is not us, even with the token."""
-    headers = {"Cookie": quiet_server.cookie, "Host": host.format(port=quiet_server.port)}
+    headers = {**quiet_server.key, "Host": host.format(port=quiet_server.port)}
     assert quiet_server.send("GET", "/api/runs", headers).status == 403
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:{port}", "localhost:{port}", "LOCALHOST:{port}", "localhost:9000"])
 def test_our_names_are_answered_through_a_tunnel_too(quiet_server: Server, host: str):
     """`ssh -L 9000:localhost:7860` makes another port of ours."""
-    headers = {"Cookie": quiet_server.cookie, "Host": host.format(port=quiet_server.port)}
+    headers = {**quiet_server.key, "Host": host.format(port=quiet_server.port)}
     assert quiet_server.send("GET", "/api/runs", headers).status == 200
 
 
 @pytest.mark.parametrize(
     "headers",
     [
-        {},
-        {"X-Backprop": "1"},
         {"Origin": "{origin}"},
-        {"Origin": "http://evil.test", "X-Backprop": "1"},
-        {"Origin": "http://127.0.0.1:1", "X-Backprop": "1"},
-        {"Origin": "null", "X-Backprop": "1"},
-        {"Origin": "", "X-Backprop": "1"},
-        {"Sec-Fetch-Site": "same-site", "X-Backprop": "1"},
-        {"Sec-Fetch-Site": "cross-site", "X-Backprop": "1"},
-        {"Origin": "{origin}", "X-Backprop": "0"},
+        {"X-Backprop-Token": "{token}"},
+        {"Origin": "http://evil.test", "X-Backprop-Token": "{token}"},
+        {"Origin": "http://127.0.0.1:1", "X-Backprop-Token": "{token}"},
+        {"Origin": "null", "X-Backprop-Token": "{token}"},
+        {"Origin": "", "X-Backprop-Token": "{token}"},
+        {"Sec-Fetch-Site": "same-site", "X-Backprop-Token": "{token}"},
+        {"Sec-Fetch-Site": "cross-site", "X-Backprop-Token": "{token}"},
+        {"Origin": "{origin}", "X-Backprop-Token": "wrong"},
     ],
 )
 def test_an_order_from_another_page_is_refused(server: Server, runs: Runs, headers: dict[str, str]):
-    """A browser that has the cookie sends it along with whatever any page makes it send: that stops no run."""
+    """Without the token, and even with it: that stops no run."""
     run_id = start_endless(runs)
-    told = {name: value.format(origin=server.origin) for name, value in headers.items()}
-    answer = server.send("POST", f"/api/runs/{run_id}/stop", {"Cookie": server.cookie, **told}, "{}")
+    told = {name: value.format(origin=server.origin, token=server.token) for name, value in headers.items()}
+    answer = server.send("POST", f"/api/runs/{run_id}/stop", told, "{}")
     assert answer.status == 403
     assert runs.document(run_id)["status"] == "running"
     assert not [entry for entry in runs.journal(run_id) if entry["event"] == "stop_asked"]
@@ -88,15 +94,15 @@ def test_an_order_from_another_page_is_refused(server: Server, runs: Runs, heade
 
 def test_an_order_without_an_origin_needs_the_browsers_own_word(quiet_server: Server):
     """Sec-Fetch-Site is set by browsers and by no script."""
-    headers = {"Cookie": quiet_server.cookie, "Sec-Fetch-Site": "same-origin", "X-Backprop": "1"}
+    headers = {**quiet_server.key, "Sec-Fetch-Site": "same-origin"}
     assert quiet_server.send("POST", "/api/runs/nobody/stop", headers, "{}").status == 404
 
 
 @pytest.mark.parametrize("path", ["/", "/static/nothing", "/api/runs", "/api/nothing", "/api/runs/x"])
 def test_every_answer_binds_the_browser(quiet_server: Server, path: str):
     """No scripts but ours, no frames, no sniffing, no referrer; refused or not."""
-    for cookie in (quiet_server.cookie, "none"):
-        headers = quiet_server.send("GET", path, {"Cookie": cookie}).headers
+    for key in (quiet_server.key, {}):
+        headers = quiet_server.send("GET", path, key).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "script-src 'self'" in policy
@@ -129,7 +135,7 @@ def test_no_path_leads_out_of_the_static_files(quiet_server: Server, name: str):
 def test_a_file_that_the_browser_has_is_not_sent_again(quiet_server: Server):
     """The page opens at once, and a new version is there at once."""
     tag = quiet_server.get("/static/index.html").headers["etag"]
-    again = quiet_server.send("GET", "/static/index.html", {"Cookie": quiet_server.cookie, "If-None-Match": tag})
+    again = quiet_server.send("GET", "/static/index.html", {"If-None-Match": tag})
     assert (again.status, again.text) == (304, "")
 
 
@@ -167,9 +173,11 @@ def test_the_browser_is_opened_by_a_file_that_only_its_user_reads(runs: Runs):
     assert file.parent == runs.home
     url = urlsplit(html.unescape(file.read_text()).partition("0;url=")[2].partition('"')[0])
     assert url.port == server.port
-    welcome = server.send("GET", f"{url.path}?{url.query}", {})
-    assert welcome.headers["set-cookie"].startswith(server.cookie)
+    assert server.send("GET", "/?token=wrong", {}).status == 200
+    assert file.exists()
+    assert server.send("GET", f"{url.path}?{url.query}", {}).status == 200
     assert not file.exists()
+    assert server.token == url.query.removeprefix("token=")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -1,21 +1,22 @@
 """Who may come in: nobody without the token, no other site's scripts, nobody by a name that is not ours.
 
 The server can stop and start a user's programs, and every page in every browser on this machine can send it requests.
+The page itself is for everybody: it is in the package, and nothing of the user's is in it. It has the token from the
+address that it was opened by and sends it along. There is no cookie: cookies know no ports, and a browser would show
+the token to every other server of this machine, other users' among them, who could then stop runs by themselves.
 """
 
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
-from starlette.requests import cookie_parser
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MARK_HEADER = "x-backprop"  # no form and no plain cross-site request can send it
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -29,9 +30,8 @@ _HEADERS = {
 }
 _HOW_TO_GET_IN = "This page needs its token: open the address that `backprop ui` printed, with ?token= and all.\n"
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-# the browser shall see that our own page leads to "/": after a redirect it would go by where the person came from, and
-# not send the cookie of this site when that was another one, or a file
-_WELCOME = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><title>Backprop</title>'
+_PAGE = "/"
+_FILES = "/static/"
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Key:
     """The token of one server."""
 
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
-    on_used: Callable[[], None] = lambda: None  # called whenever somebody comes in by it
+    on_used: Callable[[], None] = lambda: None  # called whenever the page is opened with it
 
     def fits(self, word: str | None) -> bool:
         """Whether this is the token. Takes as long for every wrong one."""
@@ -83,7 +83,6 @@ class Gate:
         self._app = app
         self._key = key
         self._address = address
-        self._cookie = f"backprop_token_{address.port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -108,36 +107,21 @@ class Gate:
         headers = Headers(scope=scope)
         if not self._address.is_ours(headers.get("host", "")):
             return _refusal("This server does not answer to that name: use the address that `backprop ui` printed.\n")
-        word = QueryParams(scope["query_string"]).get("token")
-        has_cookie = any(self._key.fits(value) for value in self._cookies(headers))
-        if not (has_cookie or self._key.fits(word)):
+        is_order = scope["method"] not in _SAFE_METHODS
+        has_address = not is_order and self._key.fits(QueryParams(scope["query_string"]).get("token"))
+        if not is_order and (scope["path"] == _PAGE or scope["path"].startswith(_FILES)):
+            if has_address:
+                self._key.on_used()
+            return None
+        # an order needs the header, which no form and no plain request of another site can send
+        if not (has_address or self._key.fits(headers.get("x-backprop-token"))):
             return _refusal(_HOW_TO_GET_IN)
-        if scope["method"] not in _SAFE_METHODS and not _is_from_our_page(headers):
-            return _refusal("Only the page itself may ask for that: same origin, with the header X-Backprop: 1.\n")
-        if scope["path"] == "/" and word is not None and scope["method"] in _SAFE_METHODS:
-            return self._welcome(headers)
+        if is_order and not _is_from_our_page(headers):
+            return _refusal("Only the page itself may ask for that: it is of the same origin.\n")
         return None
-
-    def _cookies(self, headers: Headers) -> Iterator[str]:
-        # cookies know no ports: those of all other servers of this machine come along
-        for line in headers.getlist("cookie"):
-            if (value := cookie_parser(line).get(self._cookie)) is not None:
-                yield value
-
-    def _welcome(self, headers: Headers) -> Response:
-        """Moves the token out of the address bar, where it is seen, bookmarked and sent to friends."""
-        self._key.on_used()
-        # a redirect keeps what follows the # of an address; but from another site (the file that opens the page is one)
-        # the cookie would not go along with it
-        is_from_outside = headers.get("sec-fetch-site") == "cross-site"
-        answer: Response = HTMLResponse(_WELCOME) if is_from_outside else RedirectResponse("/", status_code=303)
-        answer.set_cookie(self._cookie, self._key.token, path="/", httponly=True, samesite="strict")
-        return answer
 
 
 def _is_from_our_page(headers: Headers) -> bool:
-    if headers.get(MARK_HEADER) != "1":
-        return False
     origin = headers.get("origin")
     if origin is None:
         return headers.get("sec-fetch-site") == "same-origin"

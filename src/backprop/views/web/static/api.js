@@ -1,5 +1,7 @@
 // What the server is asked. Every answer that is not what was asked for is an ApiError with words for a person.
 
+import { token } from "./key.js";
+
 export class ApiError extends Error {
   constructor(message, status, again_s = 0) {
     super(message);
@@ -8,10 +10,10 @@ export class ApiError extends Error {
   }
 }
 
-async function ask(path, options = {}) {
+async function ask(path, { headers = {}, ...options } = {}) {
   let response;
   try {
-    response = await fetch(path, { ...options, redirect: "error" });
+    response = await fetch(path, { ...options, headers: { ...headers, "X-Backprop-Token": token() }, redirect: "error" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("The server does not answer. Is `backprop ui` still running?", 0);
@@ -75,7 +77,7 @@ export function curves({ runs: ids, metrics, axis, points, range = null }, signa
 async function post(path, body) {
   const response = await ask(path, {
     method: "POST",
-    headers: { "Content-Type": "application/json", "X-Backprop": "1" },
+    headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   });
   return (await response.json()).said;

@@ -5,6 +5,7 @@
 
 import * as api from "./api.js";
 import { debounced } from "./dom.js";
+import { token } from "./key.js";
 
 const EVENTS = ["rows", "table", "machine", "curve", "run", "log", "trouble", "told"];
 const RETRY_S = [1, 2, 4, 8];
@@ -92,7 +93,7 @@ export class Live {
 const logPlace = ({ run, source, session, end }) => (session === null ? [run, source] : [run, source, session, end]).join(":");
 
 function parameters(wish) {
-  const query = new URLSearchParams();
+  const query = new URLSearchParams({ token: token() }); // an EventSource sends no headers
   if (wish.rows.length) query.set("runs", wish.rows.join(","));
   if (wish.curves.length) query.set("curves", JSON.stringify(wish.curves));
   if (wish.details) query.set("details", wish.details);

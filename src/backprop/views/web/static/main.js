@@ -5,6 +5,7 @@ import * as api from "./api.js";
 import { CurvesPanel } from "./curves.js";
 import { byId, debounced, el, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
+import { token } from "./key.js";
 import * as keys from "./keys.js";
 import { Live } from "./live.js";
 import { drawMachine } from "./machine.js";
@@ -185,7 +186,8 @@ class Page {
       this.#panel().reload();
     } else if (!isConnected) {
       this.#banner(problem === "denied"
-        ? "backprop ui was started anew, and this page's token is not valid any more. Open the address that it printed."
+        ? token() === "" ? "This page needs its token: open the address that backprop ui printed, with ?token= and all."
+        : "backprop ui was started anew, and this page's token is not valid any more. Open the address that it printed."
         : "The connection to backprop ui is lost. Training goes on without it. This page tries again by itself; if backprop ui has ended, start it and open the address that it prints.");
     }
     this.#isLost = !isConnected;
