@@ -14,7 +14,7 @@ from backprop.store import curves, journal, search
 from backprop.store.curves import Axis, Curve, Point, reduced
 from backprop.store.index import Index
 from backprop.store.rundir import RunDir
-from backprop.store.search import SORT_KEYS, Condition, Wanted
+from backprop.store.search import SORT_KEYS, Condition, Wanted, is_its_loss
 
 __all__ = [
     "SORT_KEYS",
@@ -30,6 +30,7 @@ __all__ = [
     "gpu_counts",
     "is_best_superseded",
     "is_greater_better",
+    "is_its_loss",
     "is_quality",
     "leading_metrics",
     "main_metric",
@@ -57,7 +58,6 @@ _NO_QUALITY = re.compile(
     r"batch|beta|count|epochs?|iter|iteration|lr|momentum|norm|num|rate|samples|size|steps?|time|tokens|total"
 )
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
-_LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "loss/train", "train-loss", "training/loss")
 _TRAINING = re.compile(r"^(train|training)[_/.-]|[_/.-](train|training)$")
 _HELD_OUT = re.compile(
     r"^(val|valid|validation|eval|evaluation|dev|test)[_/.-]|[_/.-](val|valid|validation|eval|dev|test)$"
@@ -123,7 +123,7 @@ def unknown_name(index: Index, names: Iterable[str]) -> str | None:
             continue
         kind, name = search.kind_and_name(word)
         known = [row[0] for row in index.rows(*search.names(kind))]
-        if name not in known:
+        if name not in known and not (is_its_loss(word) and any("loss" in other.lower() for other in known)):
             what = {"param": "parameter", "metric": "metric", "best": "metric"}.get(kind, "parameter or metric")
             near = near_name(name, known if kind else [*search.KEYS, *known])
             return f"no run has a {what} {name!r}" + (f"; did you mean {near}?" if near else ".")
@@ -181,8 +181,11 @@ def is_best_superseded(index: Index, view: RunView, name: str) -> bool:
 
 
 def main_metric(view: RunView) -> str | None:
-    """The metric that tells how a run goes: its training loss, by any of the usual names, else another loss."""
-    for name in _LOSSES:
+    """The metric that tells how a run goes: its training loss, by any of the usual names, else another loss.
+
+    It is what `loss` means in a filter and in --sort.
+    """
+    for name in search.LOSSES:
         if name in view.summaries:
             return name
     return next((name for name in view.summaries if "loss" in name.lower()), None)

@@ -114,9 +114,9 @@ def _check_metric(index: Index, views: Sequence[RunView], metric: str | None) ->
 
 
 def _sorted_metric(views: Sequence[RunView], key: str) -> str | None:
-    """The metric that runs are sorted by, if they are: it is the one to look at."""
+    """The metric that runs are sorted by, if they are: it is the one to look at. None: the loss of each run."""
     name = _sorted_name(key)
-    is_other = key in SORT_KEYS or key.startswith("param.")
+    is_other = key in SORT_KEYS or key.startswith("param.") or query.is_its_loss(key)
     return name if not is_other and name in views[0].summaries else None
 
 
@@ -132,6 +132,8 @@ def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None)
     if metric is not None and not any(metric in view.summaries for view in views):
         say(f"none of these runs has a metric {metric!r}. {known}")
     name = _sorted_name(key)
+    if query.is_its_loss(key):
+        name = query.main_metric(views[0]) or name
     # whoever has what is sorted by comes first
     if key not in SORT_KEYS and name not in views[0].summaries and name not in views[0].params:
         near = query.near_name(name, [*SORT_KEYS, *query.metric_names(views), *views[0].params])

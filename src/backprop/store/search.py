@@ -25,9 +25,14 @@ _SQL_OPERATORS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">
 _ORDERING = frozenset({"<", "<=", ">", ">="})
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9.eE+-]+?)\s*(s|min|h|d)?")
-_JOINS = (
-    " LEFT JOIN metrics ON metrics.run_id = runs.id AND metrics.name = ?"
-    " LEFT JOIN params ON params.run_id = runs.id AND params.name = ?"
+# the usual names of a training loss; the first of them that a run has is its loss, else another that is called so
+LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "loss/train", "train-loss", "training/loss")
+_LOSS = LOSSES[0]
+_RANKS = " ".join(f"WHEN '{name}' THEN {place}" for place, name in enumerate(LOSSES))
+_ITS_LOSS = (
+    f"coalesce((SELECT name FROM metrics WHERE run_id = runs.id AND name = '{_LOSS}'),"  # noqa: S608  our own words
+    " (SELECT name FROM metrics WHERE run_id = runs.id AND instr(lower(name), 'loss')"
+    f" ORDER BY CASE name {_RANKS} ELSE {len(LOSSES)} END, name LIMIT 1))"
 )
 
 IsGreaterBetter = Callable[[str], bool]
@@ -37,7 +42,8 @@ Statement = tuple[str, list[Any]]
 class Condition(Record, frozen=True):
     """One condition on a run. `name`: a key of the tables above, else a parameter, else a metric's last value.
 
-    `param.NAME`, `metric.NAME` and `best.NAME` say which of them is meant.
+    `param.NAME`, `metric.NAME` and `best.NAME` say which of them is meant. `loss` and `best.loss` are of each run's
+    loss, whatever it calls it; `metric.loss` is the metric of that very name.
     """
 
     name: str
@@ -108,11 +114,16 @@ def _order(wanted: Wanted, is_greater_better: IsGreaterBetter) -> tuple[str, str
         return "", f"{_SORT_COLUMNS[wanted.sort][0]} {way} NULLS LAST, ", []
     kind, name = kind_and_name(_storable(wanted.sort))
     column = _extreme(name, is_greater_better) if kind == "best" else "last"
+    metric, metric_values = _meant_metric(kind, name)
+    joins = (
+        f" LEFT JOIN metrics ON metrics.run_id = runs.id AND metrics.name = {metric}"
+        " LEFT JOIN params ON params.run_id = runs.id AND params.name = ?"
+    )
     # a metric and a parameter of the same name: the metric is what changes
     return (
-        _JOINS,
+        joins,
         f"{column} {way} NULLS LAST, number {way} NULLS LAST, text {way} NULLS LAST, ",
-        [None if kind == "param" else name, name if kind in {"", "param"} else None],
+        [*metric_values, name if kind in {"", "param"} else None],
     )
 
 
@@ -144,16 +155,30 @@ def _term(condition: Condition, is_greater_better: IsGreaterBetter) -> Statement
     param, param_values = _param_term(condition)
     metric, metric_values = _metric_term(condition, _extreme(name, is_greater_better) if kind == "best" else "last")
     has_param = "EXISTS (SELECT 1 FROM params WHERE run_id = runs.id AND params.name = ?"
-    has_metric = "EXISTS (SELECT 1 FROM metrics WHERE run_id = runs.id AND metrics.name = ?"
+    meant, meant_values = _meant_metric(kind, name)
+    has_metric = f"EXISTS (SELECT 1 FROM metrics WHERE run_id = runs.id AND metrics.name = {meant}"  # noqa: S608
     if kind == "param":
         return f"{has_param} AND {param})", [name, *param_values]
     if kind in {"metric", "best"}:
-        return f"{has_metric} AND {metric})", [name, *metric_values]
+        return f"{has_metric} AND {metric})", [*meant_values, *metric_values]
     # what the run was given comes before what it measured
     return (
         f"CASE WHEN {has_param}) THEN {has_param} AND {param}) ELSE {has_metric} AND {metric}) END",
-        [name, name, *param_values, name, *metric_values],
+        [name, name, *param_values, *meant_values, *metric_values],
     )
+
+
+def is_its_loss(word: str) -> bool:
+    """Whether a filter or --sort means each run's loss, whatever that calls it."""
+    kind, name = kind_and_name(word)
+    return name == _LOSS and kind in {"", "best"}
+
+
+def _meant_metric(kind: str, name: str) -> Statement:
+    """The name of the metric that is meant, as an expression in a statement over runs."""
+    if kind == "param":
+        return "NULL", []
+    return (_ITS_LOSS, []) if name == _LOSS and kind != "metric" else ("?", [name])
 
 
 def names(kind: str) -> Statement:
