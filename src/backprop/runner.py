@@ -174,6 +174,8 @@ class Supervisor:
                 self._want_checkpoint()
                 self._obey_the_governor()
                 self._climb()
+            if self._watch.stop is None:
+                self._hear()  # a signal to all processes at once, as Slurm sends it, ends the trainer before we look
             if self._watch.paused_at is not None:
                 self._go_on()  # somebody killed it while it stood still
             self._sweep()

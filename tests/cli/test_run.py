@@ -248,6 +248,24 @@ def test_a_second_ctrl_c_kills(runs: Runs):
     assert runs.tree() == []
 
 
+@pytest.mark.parametrize("code", [0, 130])
+def test_a_signal_to_trainer_and_supervisor_at_once(runs: Runs, code: int):
+    """It is what the session ended by, also when the trainer is gone before the supervisor, at work, hears of it."""
+    runs.script(
+        f"""
+        print("".join(json.dumps({{"step": step}}) + "\\n" for step in range(200_000)))
+        until = time.monotonic() + 0.5  # the supervisor has begun to read, and has enough of it
+        while time.monotonic() < until:
+            pass
+        os.kill(os.getppid(), signal.SIGTERM)
+        os._exit({code})
+        """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    document = runs.document("r")
+    assert (document["status"], document["reason"]) == ("stopped", "the supervisor got SIGTERM")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_closed_terminal_walks_the_ladder(runs: Runs, number: signal.Signals):
     """SIGTERM and SIGHUP to the supervisor stop the run gracefully."""
