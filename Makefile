@@ -13,10 +13,12 @@ EXPORTS := .venv-exports
 demo: $(INSTALLED)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
 
+CORE := $(addprefix --ignore tests/,frameworks exports browser slurm)
+
 # those that bring the machine to its limits run alone; the others mostly wait, so that several share a core
 test: $(INSTALLED)  ## all tests but those that need a framework, a library, a browser or Slurm
-	$(BIN)/python -m pytest tests/faults
-	$(BIN)/python -m pytest -n 4 $(addprefix --ignore tests/,faults frameworks exports browser slurm)
+	$(BIN)/python -m pytest -m alone $(CORE)
+	$(BIN)/python -m pytest -m "not alone" -n 4 --maxschedchunk 1 $(CORE)
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 2 tests/frameworks

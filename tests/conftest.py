@@ -144,3 +144,13 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
     made = Runs(tmp_path)
     yield made
     made.clean_up()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that may take longest come first: what starts last must not keep the other workers waiting."""
+    items.sort(key=timeout_s, reverse=True)
+
+
+def timeout_s(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return 0.0 if marker is None else marker.args[0]

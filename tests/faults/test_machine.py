@@ -229,6 +229,7 @@ def governed(runs: Runs) -> list[dict]:
     return [entry for entry in runs.journal("r") if entry["event"] == "governed"]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("group", [3_000_000_000], indirect=True)
 def test_memory_that_runs_out_is_seen_coming(runs: Runs, group: Path):
     """A leak without a limit of its own, where a machine has 3 GB: a checkpoint first, then a graceful stop in time."""
@@ -270,6 +271,7 @@ def small_work(runs: Runs) -> Iterator[Runs]:
     subprocess.run(["umount", "--lazy", runs.work], check=True)
 
 
+@pytest.mark.alone
 @needs_root
 def test_a_disk_that_runs_out_is_seen_coming(small_work: Runs):
     """A script that fills the disk: a checkpoint is asked for while there is room, and it is stopped before it is full."""

@@ -7,6 +7,8 @@ import pytest
 
 from tests.conftest import Runs, wait_for
 
+pytestmark = pytest.mark.alone
+
 LEAKING = """
     MB = 10**6
     kept, step = [], 0

@@ -13,6 +13,7 @@ SLOT_COUNT = 3
 KILL_COUNT = 10
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_a_hundred_runs_share_three_slots(runs: Runs):
     """Never more than three at a time, in the order they asked, all done, and no slot lost to a killed supervisor."""
