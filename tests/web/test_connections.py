@@ -31,7 +31,7 @@ def test_requests_that_were_answered_keep_nobody_out(quiet_server: Server):
     with ExitStack() as crowd:
         for _ in range(connection.MAX_CONNECTIONS + 10):
             made = crowd.enter_context(socket.create_connection(("127.0.0.1", quiet_server.port)))
-            made.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            made.sendall(b"GET /api/runs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             assert made.recv(1000).startswith(b"HTTP/1.1 403")
         assert quiet_server.get("/api/runs").status == 200
 
