@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -205,6 +206,27 @@ def test_whoever_watches_hurries_the_job(runs: SlurmRuns):
     wait_for(lambda: len(runs.told("r", "session_ended")) == 2, PATIENCE_S)
     assert "run r timeboxed" in ok(runs, "wait", "r")
     runs.check("r", "timeboxed", "timeboxed", "timeboxed")
+
+
+def test_a_stop_while_the_job_puts_itself_back(runs: SlurmRuns):
+    """It has looked for requests, and is not in Slurm's line yet: it is taken from there as soon as it is."""
+    slow = runs.work / "slow"
+    slow.mkdir()
+    real = shutil.which("scontrol", path=runs.environment["PATH"])
+    (slow / "scontrol").write_text(
+        f'#!/bin/sh\ncase "$1" in requeue) : > {slow}/asks; until test -e {slow}/go; do sleep 0.1; done;; esac\n'
+        f'exec {real} "$@"\n'
+    )
+    (slow / "scontrol").chmod(0o700)
+    runs.environment["PATH"] = f"{slow}:{runs.environment['PATH']}"
+    runs.submit("r", "--sessions", 2, "-m", 0.04)
+    wait_for((slow / "asks").exists, PATIENCE_S)
+    stopping = runs.start("stop", "r")
+    wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")), PATIENCE_S)
+    (slow / "go").touch()
+    assert stopping.wait(PATIENCE_S) == 0
+    document = runs.check("r", "timeboxed")
+    assert document["status"] == "timeboxed"
 
 
 def test_status_between_two_sessions(runs: SlurmRuns):
