@@ -12,11 +12,12 @@ import msgspec
 import psutil
 import pytest
 
+from backprop import environment
 from backprop.engines import rendezvous, slurm, slurm_client
 from backprop.engines.contract import Order, Phase
 from backprop.engines.slurm_client import Job, SlurmError
 from backprop.errors import UsageError
-from backprop.records import Limits, Run, RunSpec, SlurmRequest, Status, Waiter
+from backprop.records import Gpu, Limits, Run, RunSpec, SlurmRequest, Status, Waiter
 from backprop.store.rundir import RunDir
 from tests.conftest import wait_for
 
@@ -315,6 +316,16 @@ def test_whether_a_job_was_ever_released(client: Path, times: str, was: bool):
     """By the times that Slurm has told of it, of which a later hold takes one away."""
     put(client, "scontrol", f"echo JobId=7 Reason=JobHeldUser {times}")
     assert slurm_client.was_ever_released("7") is was
+
+
+@pytest.mark.parametrize(("nodes", "seen"), [(1, "GPU-a"), (2, "0")])
+def test_a_nodes_own_cards(monkeypatch: pytest.MonkeyPatch, nodes: int, seen: str):
+    """Those of the first are no other node's: with several, each is told of its own by Slurm alone."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    spec = msgspec.structs.replace(SPEC, slurm=SlurmRequest(nodes=nodes), hooks=False)
+    gpu = Gpu(index=0, uuid="GPU-a", name="card", vendor="nvidia")
+    found = environment.for_trainer(spec, RunDir(Path("/r")), 1, LIMITS, None, [gpu])
+    assert found["CUDA_VISIBLE_DEVICES"] == seen
 
 
 def test_how_nodes_find_one_another(client: Path):
