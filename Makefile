@@ -21,7 +21,7 @@ test: $(INSTALLED)  ## all tests but those that need a framework, a library, a b
 	$(BIN)/python -m pytest -m "not alone" -n 4 --maxschedchunk 1 $(CORE)
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
-	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 2 tests/frameworks
+	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 3 --maxschedchunk 1 tests/frameworks
 
 exports: $(EXPORTS)/.installed  ## tests with TensorBoard, MLflow, W&B, pyarrow, pandas and polars
 	$(EXPORTS)/bin/python -m pytest -n 2 tests/exports

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import wait_for
 from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns
 
-EPOCHS = 8
+EPOCHS = 4
 STEPS_PER_EPOCH = 45  # 1437 images, 32 a step
 STEPS = EPOCHS * STEPS_PER_EPOCH
 PREDICTION_STEPS = 12  # 360 images, 32 a step
@@ -112,7 +112,7 @@ def test_cut_by_its_timebox_and_resumed_it_is_the_run_that_was_not_cut(
     framework_runs: FrameworkRuns, uncut: Path
 ) -> None:
     """Its second session has a whole timebox again, whatever the first one spent."""
-    script = slow_example(framework_runs, pause_s=0.05)  # at least 18 s of training
+    script = slow_example(framework_runs, pause_s=0.1)  # at least 18 s of training
     timebox_s = 8.0  # two of them are too short, whatever a busy machine takes to import torch
     options = ("--run-id", "cut", "-m", timebox_s / 60, "-c", 0.02)
     done = framework_runs.call("run", script, *options, "--", "--epochs", EPOCHS, timeout_s=PATIENCE_S)
@@ -139,7 +139,7 @@ def test_stopped_at_any_step_with_workers_that_load_data_it_is_the_run_that_was_
     framework_runs: FrameworkRuns, uncut: Path
 ) -> None:
     script = slow_example(framework_runs)
-    framework_runs.cut([script, "--", "--epochs", EPOCHS, "--workers", 2], "stopped", [33, 170])
+    framework_runs.cut([script, "--", "--epochs", EPOCHS, "--workers", 2], "stopped", [33, 110])
     events = framework_runs.events("stopped")
     assert f'"total_steps": {STEPS}' in events
     assert '"epoch": ' in events
