@@ -153,4 +153,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def timeout_s(item: pytest.Item) -> float:
     marker = item.get_closest_marker("timeout")
-    return 0.0 if marker is None else marker.args[0]
+    return float(item.config.getini("timeout") if marker is None else marker.args[0])
