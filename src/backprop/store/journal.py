@@ -240,7 +240,7 @@ _SYNCED = (
 )
 
 _ASKED = "asked"  # folder of a run, for requests
-_SIGN_EVERY_S = 10.0  # that whoever has a journal locked says by the time of its last change: I live
+SIGN_EVERY_S = 10.0  # that whoever has a journal locked says by the time of its last change: I live
 _LIFE_S = 35.0  # that it is believed: a machine so busy that its supervisor is late is not a lost one
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 _encode = msgspec.json.Encoder().encode
@@ -343,7 +343,7 @@ class Journal:
         """Show whoever looks from a machine on which our lock is not seen that there is somebody: `shows_life`."""
         now = time.monotonic()
         if now >= self._next_sign_at:
-            self._next_sign_at = now + _SIGN_EVERY_S
+            self._next_sign_at = now + SIGN_EVERY_S
             with suppress(OSError):  # a shared file system that fails for a moment
                 os.utime(self._fd)
 
