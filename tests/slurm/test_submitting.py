@@ -79,6 +79,15 @@ def test_what_never_fits(runs: SlurmRuns, words: list[str], told: str, detach: l
     assert told in document["reason"]
 
 
+def test_what_slurm_decides(runs: SlurmRuns):
+    """Who waits, and how many run, is not ours to say there: whoever asks for it is told so."""
+    words = ["--no-wait", "--max-parallel", 1, "train.py", "--", 3, 0.0]
+    done = runs.call("run", "--run-id", "r", *words, timeout_s=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    assert "--wait and --no-wait do nothing on Slurm" in done.stderr
+    assert "--max-parallel does nothing on Slurm" in done.stderr
+
+
 def test_without_slurm(runs: SlurmRuns):
     """A machine that has no Slurm says so."""
     done = runs.call("run", "train.py", PATH="/nonexistent")

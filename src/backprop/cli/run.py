@@ -186,8 +186,7 @@ def run(
     check_text(str(home.path), "the home folder's name")
     folder = Path(script).absolute().parent if script is not None else working_folder()
     settings = _load_config(home, flags, folder, config_file).config
-    if settings.slurm is None:
-        _refuse_what_only_slurm_gives(flags)
+    _check_for_engine(flags, is_for_slurm=settings.slurm is not None)
     if script is None:
         command = commands.for_command(after_dashes or [])
     else:
@@ -234,8 +233,16 @@ def run(
     session.train(_claim(home, spec, patch, settings), request, detach=settings.detach, as_json=as_json)
 
 
-def _refuse_what_only_slurm_gives(flags: dict[str, Any]) -> None:
-    """Raise UsageError for words of this command line. A file may say them for the runs that do go to Slurm."""
+def _check_for_engine(flags: dict[str, Any], *, is_for_slurm: bool) -> None:
+    """Refuse words of this command line that only Slurm can obey, and say which it cannot. Raises UsageError.
+
+    A file may say both, for the runs that go there, or do not.
+    """
+    if is_for_slurm:
+        for flag, key in (("--wait and --no-wait do", "wait"), ("--max-parallel does", "maxParallel")):
+            if flags[key] is not None:
+                say(f"note: {flag} nothing on Slurm: who waits there, and how many run, is Slurm's affair")
+        return
     for flag, key in (("--cpus", "cpus"), ("--nodes", "nodes"), ("--slurm-arg", "slurmArgs")):
         if flags[key] is not None:
             raise UsageError(f"{flag} goes with --on slurm: on this machine a run takes what it finds.")
@@ -393,8 +400,8 @@ def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[
     """
     now = loaded.config
     is_for_slurm = run.is_on_slurm if flags["on"] is None else now.slurm is not None
+    _check_for_engine(flags, is_for_slurm=is_for_slurm)
     if not is_for_slurm:
-        _refuse_what_only_slurm_gives(flags)
         return None
     entries, _ = journals.read(rundir.journal_path)
     asked = next((entry.slurm for entry in reversed(entries) if isinstance(entry, Submitted) and entry.slurm), None)
