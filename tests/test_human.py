@@ -43,14 +43,6 @@ def test_a_shortened_text(text: str, found: str):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(600, "10 min"), (30, "0.5 min"), (1, "0.0166667 min"), (31_536_000, "525600 min")]
-)
-def test_a_limit_in_minutes(seconds: float, text: str):
-    """A limit reads as it was given."""
-    assert human.minutes(seconds) == text
-
-
-@pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (-9, "0 s"),

@@ -70,6 +70,12 @@ class Notification(Record, frozen=True, forbid_unknown_fields=True):
     on: tuple[Status, ...] = tuple(status for status in Status if status.is_final)
 
 
+def in_minutes(seconds: float) -> str:
+    """A limit as it was given: 10 min, 0.5 min. What is left of one is rounded."""
+    count = seconds / 60
+    return f"{count:.3g} min" if count < 1 else f"{round(count, 2):.10g} min"
+
+
 class Limits(Record, frozen=True):
     """What one session may use."""
 

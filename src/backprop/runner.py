@@ -22,7 +22,7 @@ from backprop.governor.guard import Action, Verdict, hard_ram_limit_bytes
 from backprop.governor.line import Place
 from backprop.progress import Progress, ProgressMeter
 from backprop.recorder import Recorder
-from backprop.records import Gpu, Limits, Pauser, Record, RunSpec, Session, StopReason
+from backprop.records import Gpu, Limits, Pauser, Record, RunSpec, Session, StopReason, in_minutes
 from backprop.store import journal as journals
 from backprop.store.journal import (
     Continued,
@@ -495,7 +495,7 @@ class Supervisor:
             watch.rung = Rung(watch.rung + 1)
             if watch.rung is Rung.WARN:
                 if watch.stop is None:
-                    self._ask_stop(StopReason.TIMEBOX, f"timebox of {_minutes(self._limits.timebox_s)} ended")
+                    self._ask_stop(StopReason.TIMEBOX, f"timebox of {in_minutes(self._limits.timebox_s)} ended")
                 self._write_control()
             elif watch.rung is Rung.KILL:
                 self._kill()
@@ -588,10 +588,6 @@ class Supervisor:
                 self._observer.said("the home folder is full or busy; `backprop list` completes this record later")
                 return
             time.sleep(0.05)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:g} min"
 
 
 def _blind(problem: str) -> str:

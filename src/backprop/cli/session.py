@@ -18,7 +18,7 @@ from backprop.cli.common import is_valid, say
 from backprop.engines.contract import Order
 from backprop.errors import BackpropError, ExitCode
 from backprop.governor.line import Line
-from backprop.records import Gpu, Notification, RunSpec, Session, Status
+from backprop.records import Gpu, Notification, RunSpec, Session, Status, in_minutes
 from backprop.store.journal import Journal
 from backprop.store.rundir import Home, RunDir
 from backprop.views import human
@@ -318,7 +318,7 @@ def start_line(spec: RunSpec, timebox_s: float, began_at: datetime, gpus: Sequen
     ends_at = (began_at + timedelta(seconds=timebox_s)).astimezone()
     day = "" if ends_at.date() == datetime.now().astimezone().date() else f"{ends_at:%Y-%m-%d} "
     cards = "".join(f" · GPU {gpu.index} ({gpu.name})" for gpu in gpus)
-    timebox = f"timebox {human.minutes(timebox_s)}, ends {day}{ends_at:%H:%M:%S}"
+    timebox = f"timebox {in_minutes(timebox_s)}, ends {day}{ends_at:%H:%M:%S}"
     return f"run {spec.id}{cards} · {timebox} (change it with -m MINUTES)"
 
 
@@ -404,7 +404,7 @@ def tell_plan(home: Home, specs: Sequence[RunSpec], request: "Request", *, as_js
         print(f"python   {spec.python or '-'}")
         if len(specs) == 1:
             print(f"params   {'  '.join(f'{key}={value}' for key, value in spec.params.items()) or '-'}")
-        print(f"timebox  {human.minutes(spec.limits.timebox_s)}, then {spec.limits.grace_s:g} s of grace")
+        print(f"timebox  {in_minutes(spec.limits.timebox_s)}, then {spec.limits.grace_s:g} s of grace")
         print(f"home     {home.path}")
         if decision is None:
             print(f"slurm    sbatch {shlex.join(sbatch)}")

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from backprop import query
-from backprop.records import MetricSummary, Run, RunView
+from backprop.records import MetricSummary, Run, RunView, in_minutes
 from backprop.views import human
 from backprop.views.document import IsValid, elapsed_s, session_elapsed_s
 from backprop.views.screen import GAP, Screen, aligned, cells, cut, filled, stdout_screen
@@ -72,7 +72,7 @@ def run_details(
 def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
     for session in run.sessions:
         told = f"{session.status.value}, {human.duration(session_elapsed_s(session, now))} of "
-        told += human.minutes(session.timebox_s)
+        told += in_minutes(session.timebox_s)
         if session.job:
             told += f", Slurm's job {session.job} on {session.where}"
         if session.resumed_from:

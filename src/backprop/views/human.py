@@ -20,11 +20,6 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
-def minutes(seconds: float) -> str:
-    """A limit as it was given: 10 min, 0.5 min."""
-    return f"{seconds / 60:.6g} min"
-
-
 def age(instant: datetime, now: datetime) -> str:
     """How long ago, in one unit: 12 s, 5 min, 3 h, 2 d."""
     seconds = max(0.0, (now - instant).total_seconds())

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from backprop import query
-from backprop.records import MetricSummary, RunView, Status
+from backprop.records import MetricSummary, RunView, Status, in_minutes
 from backprop.views import human, params
 from backprop.views.bars import LINES, PLAIN_LINES, bar
 from backprop.views.document import session_elapsed_s
@@ -96,8 +96,8 @@ def _time(view: RunView, now: datetime) -> Cell:
     """The last session's time, of its timebox."""
     last = view.run.last_session
     if last is None:
-        return Cell(f"-/{human.minutes(view.run.spec.limits.timebox_s)}")
-    return Cell(f"{human.duration(session_elapsed_s(last, now))}/{human.minutes(last.timebox_s)}")
+        return Cell(f"-/{in_minutes(view.run.spec.limits.timebox_s)}")
+    return Cell(f"{human.duration(session_elapsed_s(last, now))}/{in_minutes(last.timebox_s)}")
 
 
 def _bar(view: RunView, now: datetime, screen: Screen) -> Cell:

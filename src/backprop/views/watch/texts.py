@@ -17,7 +17,7 @@ from rich.text import Text
 from backprop import query
 from backprop.live import Log, Picture, Row, Shown
 from backprop.query import Axis
-from backprop.records import Gpu, RunView, Snapshot, Status, Ticket
+from backprop.records import Gpu, RunView, Snapshot, Status, Ticket, in_minutes
 from backprop.views import human
 from backprop.views.bars import bar
 from backprop.views.details import run_details
@@ -109,9 +109,9 @@ def _status(row: Row, look: Look) -> Text:
 def _time(row: Row, look: Look) -> Text:
     session = row.view.run.last_session
     if session is None:
-        return Text(f"of {human.minutes(row.view.run.spec.limits.timebox_s)}", style="dim")
+        return Text(f"of {in_minutes(row.view.run.spec.limits.timebox_s)}", style="dim")
     elapsed_s = session_elapsed_s(session, look.now)
-    text = Text(f"{human.duration(elapsed_s)}/{human.minutes(session.timebox_s)}")
+    text = Text(f"{human.duration(elapsed_s)}/{in_minutes(session.timebox_s)}")
     if not session.status.is_final:
         text = Text.assemble(_bar(elapsed_s / session.timebox_s, _BAR_WIDTH, "cyan"), " ", text)
     return text
