@@ -172,12 +172,12 @@ class Cluster:
         self._end("slurmctld", signal.SIGTERM)
 
     def kill_controller(self) -> None:
-        """It saves nothing any more: `has_saved` says what it knows when it is started again."""
+        """It saves nothing any more: what it knows when it is started again `has_saved` tells."""
         self._end("slurmctld", signal.SIGKILL)
 
-    def has_saved(self, job_name: str) -> bool:
-        """Whether the controller has written down a job of this name."""
-        return job_name.encode() in (self.folder / "state" / "job_state").read_bytes()
+    def has_saved(self, since: float) -> bool:
+        """Whether the controller has written its jobs down since then, a time of day."""
+        return (self.folder / "state" / "job_state").stat().st_mtime > since
 
     def start_node(self, node: str) -> None:
         self._run(node, "slurmd", "-D", "-N", node)
