@@ -107,6 +107,7 @@ class Outcome(Record, frozen=True):
     exit_code: int  # what the `backprop` process should exit with
     last_step: int | None = None  # that the trainer reported in this session
     is_over_own_limit: bool = False  # the governor ended it for using more than it may
+    is_broken_off: bool = False  # by a signal, while another session was to follow: see admission.NoTurn
 
 
 class Supervisor:

@@ -307,4 +307,4 @@ class Turns:
         self._audience.said(f"run {self._claim.spec.id} is not continued: {refusal.reason}")
         if refusal.exit_code is ExitCode.INTERRUPTED:
             return msgspec.structs.replace(outcome, exit_code=refusal.exit_code)
-        return outcome
+        return msgspec.structs.replace(outcome, is_broken_off=refusal.is_broken_off)

@@ -200,6 +200,27 @@ def test_a_failure_after_a_preemption(runs: SlurmRuns):
     assert first_of(runs, 3) == first_of(runs, 2) + 5
 
 
+# Fails in every session but the last, a step later than before and without a checkpoint: it is tried again ever later.
+STUBBORN = """
+    session = int(os.environ["BACKPROP_SESSION"])
+    print(json.dumps({"step": session, "value": session * 3}), flush=True)
+    sys.exit(session < int(sys.argv[1]))
+"""
+
+
+def test_a_preemption_while_a_retry_is_waited_for(runs: SlurmRuns):
+    """The job waits again, and the retry follows there: nothing of the request is lost."""
+    runs.script(STUBBORN)
+    front = runs.start("run", "--run-id", "r", "--retries", 9, "train.py", "--", 5, stderr=subprocess.PIPE)
+    runs.wait_for_steps("r", 1, session=4)
+    wait_for(lambda: len(runs.told("r", "session_ended")) == 4, PATIENCE_S)  # and eight seconds until the next
+    assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
+    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    assert front.returncode == 0, told.decode()
+    runs.check("r", *["failed"] * 4, "completed")
+    assert len(runs.told("r", "submitted")) == 2
+
+
 def test_a_warning_before_anybody_listens(runs: SlurmRuns):
     """While the supervisor's Python is starting: it does not die of it, and the run trains."""
     slow = runs.work / "slow"

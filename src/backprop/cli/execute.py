@@ -159,7 +159,7 @@ def _what_next(claim: "Claim", recorder: "Recorder", job: str, taken: Assignment
 
     run, left, stop = _look(claim)
     status = None if run.last_session is None else run.last_session.status
-    if isinstance(result, NoTurn):  # it waited in the job, and is what it was when it came
+    if isinstance(result, NoTurn) or result.is_broken_off:  # it waited in the job
         left, status = (taken if result.is_broken_off and stop is None else None), Status.STOPPED
     if left is None:
         return
