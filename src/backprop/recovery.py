@@ -4,31 +4,26 @@
 whose supervisor died, and takes in run directories that the index has never seen.
 """
 
-import errno
-import shutil
 import time
 from collections.abc import Iterable
-from contextlib import suppress
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
+from datetime import datetime, timezone
 
 import msgspec
 
-from backprop import assignment, engines, provenance
+from backprop import assignment, engines, inherited, provenance
 from backprop.engines.contract import Observation, Phase
 from backprop.errors import BackpropError, BusyError
 from backprop.recorder import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
-from backprop.records import Limits, Run, RunSpec, Session, Status
+from backprop.records import Run, RunSpec, Session, Status
 from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.index import Index, open_index
-from backprop.store.journal import Journal, Refused, SessionEnded, SessionStarted, TrainerLaunched
-from backprop.store.plain import NotAFileError, write_plain
-from backprop.store.rundir import LOCK_PATIENCE_S, RUN_ID, Home, RunDir
+from backprop.store.journal import Journal, Refused, SessionEnded, TrainerLaunched
+from backprop.store.plain import NotAFileError
+from backprop.store.rundir import Home, RunDir
 
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
 CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
-IMPORT_PATIENCE_S = 60.0  # how long a command waits for another one's import
 _MANY = 20
 _PUT_BACK_S = 5.0  # until Slurm has put a job back into its line
 _LIVE_STRETCHES = 16  # a view reads at most so much (MB) of a live run: its supervisor does the rest
@@ -37,7 +32,7 @@ _SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just c
 
 def open_home(home: Home, say: Say) -> Index:
     """The home's index, after taking over what an older tool left. Raises ConfigError."""
-    import_old(home, say)
+    inherited.take_over(home, say)
     home.make()
     try:
         return open_index(home, VIEWER_BUSY_TIMEOUT_S, say)
@@ -308,84 +303,3 @@ def busy_message(run: Run) -> str:
     session = run.last_session
     who = "" if session is None else f" by process {session.supervisor_pid} on {session.host}"
     return f"run {run.spec.id} is being run right now{who}. Stop it first: backprop stop {run.spec.id}"
-
-
-def import_old(home: Home, say: Say) -> None:
-    """Turn the experiments.json of an older tool into run directories, once: see `Home.has_old_runs_only`.
-
-    All of them appear in one rename, or none: an import that is killed begins anew at the next command.
-    Raises HomeBusyError or ConfigError.
-    """
-    patience_s = LOCK_PATIENCE_S
-    if home.has_old_runs_only():
-        patience_s = IMPORT_PATIENCE_S  # somebody else's takes a millisecond a run
-        home.make_own()  # this machine may be new to a shared home
-    with suppress(FileNotFoundError), home.lock(patience_s):
-        if not home.has_old_runs_only():
-            return
-        try:
-            old_runs = snapshot.read_old(home.old_snapshot_path)
-        except (OSError, ValueError):
-            return  # damaged: set aside at the next write
-        draft = Home(home.lock_path.parent / ".importing")
-        shutil.rmtree(draft.path, ignore_errors=True)
-        draft.make()
-        for old in old_runs:
-            if RUN_ID.fullmatch(old.id):
-                _import(draft, old)
-            else:
-                say(f"an older run is not imported: its id {old.id!r} cannot name a folder.")
-        try:
-            draft.runs_path.rename(home.runs_path)
-        except OSError as error:
-            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                raise
-            return  # another machine that shares this home was faster
-        finally:
-            shutil.rmtree(draft.path, ignore_errors=True)
-        say(f"imported {len(old_runs)} runs of an older tool from {home.old_snapshot_path}.")
-
-
-def _import(home: Home, old: snapshot.OldRun) -> None:
-    script = old.script or old.id
-    spec = RunSpec(
-        id=old.id,
-        name=old.name,
-        command=("python3", script),
-        script=script,
-        cwd=str(Path(script).parent),
-        created_at=old.started_at,
-        host=provenance.host(),
-        user=provenance.user(),
-        limits=Limits(timebox_s=600.0, grace_s=30.0, min_free_ram_bytes=0, min_free_disk_bytes=0),
-    )
-    draft = home.begin(spec, None)
-    lines: list[dict[str, object]] = []
-    if old.last_step is not None:
-        loss = {} if old.last_loss is None else {"loss": old.last_loss}
-        lines.append({"step": old.last_step, **loss})
-    lines += [{"event": "checkpoint_saved", "path": path} for path in old.checkpoints]
-    write_plain(draft.out_path(1), b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-    ended_at = old.ended_at or old.started_at
-    journal = Journal(draft.journal_path)
-    journal.append(
-        SessionStarted(
-            at=old.started_at,
-            session=1,
-            timebox_s=spec.limits.timebox_s,
-            grace_s=spec.limits.grace_s,
-            host=spec.host,
-            supervisor_pid=0,
-            boot_id=None,
-        ),
-        SessionEnded(
-            at=ended_at,
-            session=1,
-            status=old.status,
-            reason="imported from an older experiments.json",
-            exit_code=None,
-            elapsed_s=max(0.0, (ended_at - old.started_at) / timedelta(seconds=1)),
-        ),
-    )
-    journal.close()
-    home.publish(draft, old.id)

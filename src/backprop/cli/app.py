@@ -14,7 +14,7 @@ from backprop.errors import BackpropError, ExitCode
 # command -> the module and the object in it; a command's module is loaded when it is called, not before
 _COMMANDS = {
     "run": ("run", "run"),
-    "resume": ("run", "resume"),
+    "resume": ("resume", "resume"),
     "list": ("look", "list_runs"),
     "status": ("look", "status"),
     "compare": ("compare", "compare"),

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 def make_run(home: Home, spec: RunSpec, patch: bytes | None) -> tuple[RunDir, Journal]:
     """A new run directory, whole from the moment it can be seen, and its locked journal. Raises BackpropError."""
     if home.has_old_runs_only():
-        from backprop import recovery
+        from backprop import inherited
 
-        recovery.import_old(home, say)
+        inherited.take_over(home, say)
     draft = home.begin(spec, patch)
     journal = Journal(draft.journal_path)
     journal.try_lock()  # nobody else can have it: the folder is not visible yet

@@ -1,0 +1,249 @@
+"""A run that executes elsewhere, shown as if it ran here: its output, its waits and pauses, its end; and Ctrl-C.
+
+What is shown is read from the run's folder; Slurm is asked for what no file tells.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from backprop import assignment, ending, engines, recovery
+from backprop.cli import session as fronts
+from backprop.cli.common import say
+from backprop.engines.contract import Phase
+from backprop.errors import ExitCode
+from backprop.progress import ProgressMeter
+from backprop.protocol import digest
+from backprop.records import Run, Session, Source, StopReason
+from backprop.runner import DOUBLE_PRESS_S
+from backprop.store import journal as journals
+from backprop.store.journal import Continued, Entry, Paused, Refused, TrainerLaunched
+from backprop.store.rundir import RunDir
+from backprop.supervisor.signals import Signals
+from backprop.supervisor.tail import Tail
+from backprop.views.terminal import Terminal
+
+if TYPE_CHECKING:
+    from backprop.recorder import Recorder
+    from backprop.turns import Claim
+
+_LOOK_EVERY_S = 0.25
+_ASK_OF_A_WAITING_S = 2.0
+_ASK_OF_A_RUNNING_S = 10.0  # of one that tells of itself: it may have been lost without a word
+_AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to say that another follows
+
+
+class Front:
+    """The user who waits for a run that executes elsewhere."""
+
+    def __init__(self, claim: "Claim", recorder: "Recorder", job: str, shown: int, *, as_json: bool) -> None:
+        self._home = claim.home
+        self._rundir = claim.rundir
+        self._spec = claim.spec
+        self._recorder = recorder
+        self._job = job
+        self._stdout_fd = 2 if as_json else 1
+        self._line = fronts.WaitingLine()
+        self._watched: _Watched | None = None
+        self._before = self._shown = shown  # sessions
+        self._heard = 0  # entries of the journal
+        self._ask_slurm_at = 0.0
+        self._ended_at: float | None = None
+        self._interrupted_at: float | None = None
+
+    # -- the story
+
+    def follow(self, signals: Signals) -> int:
+        """Show session after session until there is nothing more to come; the exit code."""
+        while True:
+            signals.wait(_LOOK_EVERY_S)
+            if self._hear(signals.take()):
+                return self._leave()
+            run, entries = self._read()
+            self._show(run, entries)
+            code = self._end(run, entries)
+            if code is not None:
+                return code
+
+    def look_for_refusal(self, patience_s: float) -> int | None:
+        """The exit code when Slurm can never place it; None once it has begun, or waits for something that may come."""
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            run, _ = self._read()
+            if run.waiter is None:
+                return None
+            engines.cluster().look_again()
+            seen = engines.cluster().observe(run)
+            if seen.is_hopeless:
+                return self._refuse()
+            if seen.told not in {None, "JobHeldUser"}:
+                return None
+            time.sleep(_LOOK_EVERY_S)
+        return None
+
+    # -- its parts
+
+    def _read(self) -> tuple[Run, Sequence[Entry]]:
+        entries, _ = journals.read(self._rundir.journal_path)
+        return journals.fold(self._spec, entries), entries
+
+    def _show(self, run: Run, entries: Sequence[Entry]) -> None:
+        last = run.last_session
+        if self._watched is not None:
+            self._watched.look(run)
+            self._tell_pauses(self._watched, entries)
+            if last is None or last.number > self._watched.number or last.status.is_final:
+                self._watched.close()
+                self._watched = None
+                self._refresh()
+                ended = next(s for s in run.sessions if s.number == self._shown)
+                fronts.tell_end(self._spec, self._recorder, ended)
+        is_launched = last is not None and any(
+            isinstance(entry, TrainerLaunched) and entry.session == last.number for entry in entries
+        )
+        if last is not None and last.number > self._shown and (is_launched or last.status.is_final):
+            self._shown = last.number
+            self._line.end()
+            told = fronts.start_line(self._spec, last.timebox_s, last.started_at)
+            say(f"{told} · Slurm's job {last.job} on {last.where}")
+            self._watched = _Watched(self._rundir, last, self._stdout_fd)
+
+    def _tell_pauses(self, watched: "_Watched", entries: Sequence[Entry]) -> None:
+        """Say what the supervisor would say to somebody who sits before it."""
+        news, self._heard = entries[self._heard :], len(entries)
+        for entry in news:
+            if isinstance(entry, Paused) and entry.session == watched.number:
+                watched.say(f"paused: {entry.reason}")
+            elif isinstance(entry, Continued) and entry.session == watched.number:
+                watched.say("going on")
+
+    def _end(self, run: Run, entries: Sequence[Entry]) -> int | None:
+        """The exit code once the run has ended for good."""
+        if not run.status.is_final:
+            self._ended_at = None
+            return self._look_after_it(run)
+        if self._watched is not None:
+            return None
+        now = time.monotonic()
+        self._ended_at = self._ended_at or now
+        may_go_on = assignment.remaining(run, entries) is not None
+        if may_go_on and now - self._ended_at < _AFTER_THE_END_S:
+            return None
+        self._line.end()
+        self._refresh()
+        if self._shown == self._before:
+            refused = next((entry for entry in reversed(entries) if isinstance(entry, Refused)), run)
+            say(f"run {self._spec.id} is not started: {refused.reason}")
+            if self._interrupted_at is not None:
+                return ExitCode.INTERRUPTED  # it has left the line
+            if run.last_session is not None:
+                return ExitCode.REFUSED  # and it is what its last session came to
+        stop = None if run.last_session is None else assignment.who_stopped(run.last_session, entries)
+        if stop is not None and self._interrupted_at is not None:
+            stop = StopReason.CTRL_C
+        return ending.filed_exit_code(run, stop)
+
+    def _look_after_it(self, run: Run) -> int | None:
+        """Notice what Slurm knows and the journal does not: why it waits, or that its job is gone; show the first."""
+        if time.monotonic() < self._ask_slurm_at:
+            return None
+        self._ask_slurm_at = time.monotonic() + (_ASK_OF_A_WAITING_S if self._watched is None else _ASK_OF_A_RUNNING_S)
+        seen = engines.cluster().observe(run)
+        if run.waiter is not None and seen.is_hopeless:
+            return self._refuse()
+        if seen.phase is Phase.ENDED:
+            self._refresh()  # files it, unless it has said its last word meanwhile
+            return None
+        engines.cluster().hurry(run, seen)
+        if self._watched is None:
+            why = seen.told or ("is about to begin" if seen.phase is Phase.RUNNING else "waits for its turn")
+            self._line.show(f"run {self._spec.id} is Slurm's job {self._job}: {why}")
+        return None
+
+    def _refuse(self) -> int | None:
+        """Take it out of the line, as whoever looks does; None when it has begun meanwhile."""
+        self._line.end()
+        self._refresh()
+        run, _ = self._read()
+        if not run.status.is_final:
+            return None
+        say(f"run {self._spec.id} is not started: {run.reason}")
+        return ExitCode.REFUSED
+
+    def _refresh(self) -> None:
+        index = recovery.open_home(self._home, say)
+        try:
+            recovery.refresh(self._home, index, self._rundir, say)
+        finally:
+            index.close()
+
+    # -- the user
+
+    def _hear(self, received: Sequence[signal.Signals]) -> bool:
+        """True when this process is to go; the run goes on."""
+        for number in received:
+            if number is signal.SIGINT:
+                self._hear_ctrl_c()
+            elif number is signal.SIGTSTP:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            else:
+                return True
+        return False
+
+    def _hear_ctrl_c(self) -> None:
+        from backprop import orders
+
+        now, first = time.monotonic(), self._interrupted_at
+        if first is not None and now - first <= DOUBLE_PRESS_S:
+            return
+        run, _ = self._read()
+        if orders.who_can_be_stopped(self._home, run) is None:
+            return
+        self._line.end()
+        self._interrupted_at = first or now
+        orders.ask_stop(self._home, run, now=first is not None, by="Ctrl-C" if first is None else "Ctrl-C, twice")
+        say("stopping gracefully; press Ctrl-C again to kill" if first is None else "killing")
+
+    def _leave(self) -> int:
+        if self._watched is not None:
+            self._watched.close()
+        self._line.end()
+        say(f"run {self._spec.id} goes on as Slurm's job {self._job} · follow it: backprop logs {self._spec.id} -f")
+        return ExitCode.OK
+
+
+class _Watched:
+    """One session whose output lies, and grows, in files that another machine writes."""
+
+    def __init__(self, rundir: RunDir, session: Session, stdout_fd: int) -> None:
+        self.number = session.number
+        self._meter = ProgressMeter()
+        self._tails = [Tail(rundir.source_path(session.number, source), 0) for source in Source]
+        out_path, err_path = rundir.out_path(session.number), rundir.err_path(session.number)
+        self._terminal: Terminal | None = None
+        if out_path.exists() and err_path.exists():  # else its trainer was never launched
+            self._terminal = Terminal(stdout_fd=stdout_fd, stderr_fd=2)
+            self._terminal.started(out_path, err_path)
+
+    def look(self, run: Run) -> None:
+        """Bring the live line up to date, in which a pause does not count."""
+        for tail in self._tails:
+            if (stretch := tail.read()) is not None:
+                self._meter.observe(digest(stretch.data, stretch.start), time.monotonic())
+                tail.move_to(stretch.end)
+        if self._terminal is not None:
+            session = next(one for one in run.sessions if one.number == self.number)
+            left_s = session.timebox_s - session.trained_s(datetime.now(timezone.utc))
+            self._terminal.looked(self._meter.progress, left_s)
+
+    def say(self, text: str) -> None:
+        """Among the output, in its place."""
+        if self._terminal is not None:
+            self._terminal.said(text)
+
+    def close(self) -> None:
+        if self._terminal is not None:
+            self._terminal.close()

@@ -1,0 +1,159 @@
+"""The command that goes on: `resume`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from backprop import config, provenance
+from backprop.cli import completing, session
+from backprop.cli.common import find_run, open_caught_up, say, working_folder
+from backprop.cli.options import (
+    SessionCommand,
+    check_for_engine,
+    forced_checkpoint,
+    load_config,
+    request_of,
+    session_options,
+    settings_of,
+)
+from backprop.errors import UsageError
+from backprop.records import Limits, Run, RunSpec, SlurmRequest, Status
+from backprop.store import journal as journals
+from backprop.store.journal import Submitted
+from backprop.store.rundir import Home, RunDir
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command(cls=SessionCommand)
+@click.argument("run", shell_complete=completing.runs)
+@session_options
+def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_json: bool, **options: Any) -> None:
+    """Give a run another session, from its newest whole checkpoint; let one that is paused go on.
+
+    What no option names stays as it was.
+    """
+    from backprop import recovery, turns
+
+    flags = settings_of(options)
+    home = Home.from_environment()
+    checked = load_config(home, flags, working_folder(), config_file)
+    forced = None if resume_from is None else forced_checkpoint(resume_from)
+    with open_caught_up(home) as index:
+        view = find_run(index, run)
+    spec = view.run.spec
+    if not view.run.status.is_final:
+        # --detach is what happens anyway
+        has_options = (
+            as_json or resume_from is not None or any(flags[key] is not None for key in flags.keys() - {"detach"})
+        )
+        _let_go_on(home, view.run, has_options=has_options)
+        return
+    _check_still_there(spec)
+    rundir = home.rundir(spec.id)
+    spec = msgspec.structs.replace(spec, slurm=_resumed_slurm(view.run, rundir, checked, flags))
+    journal = recovery.claim(home, view.run, say)
+    with open_caught_up(home) as index:
+        view = find_run(index, spec.id)  # the claim may have brought the last words of a dead session
+        if view.run.status is Status.COMPLETED:
+            say(f"run {spec.id} has completed: it is given another session")
+        checkpoint = forced
+        if checkpoint is None:
+            chosen = turns.choose_checkpoint(
+                view.checkpoints, lambda one: index.saved_over_by(spec.id, one), journal, say
+            )
+            checkpoint = None if chosen is None else chosen.path
+    last = view.run.last_session
+    if last is not None and last.script_sha256 not in {None, provenance.sha256(spec.script)}:
+        say(f"note: {spec.script} has changed since the last session")
+    limits = _resumed_limits(spec.limits, checked, flags)
+    if flags["resumeArg"] is not None:
+        spec = msgspec.structs.replace(spec, resume_arg=checked.config.resume_arg)
+    session.remember_notifications(rundir, checked.config.notify)
+    claim = turns.Claim(home, rundir, spec, journal, is_new=False)
+    request = request_of(checked.config, limits, checkpoint)
+    session.train(claim, request, detach=checked.config.detach, as_json=as_json)
+
+
+def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
+    """Let a run that a user paused go on; for any other that has not ended, raise BusyError."""
+    from backprop import orders
+    from backprop.errors import BusyError
+
+    run_id = run.spec.id
+    if orders.look(home, run.spec).is_paused_by_user and has_options:
+        raise UsageError(f"run {run_id} is paused, and goes on as it was begun: backprop resume {run_id}, no options.")
+    orders.ask_to_go_on(home, run)
+    now = orders.wait_for(home, run, lambda now: not now.is_paused_by_user, orders.PAUSE_S)
+    if now is None:
+        raise BusyError(f"the supervisor of run {run_id} does not answer yet; look with: backprop status {run_id}")
+    if now.has_ended:
+        say(f"run {run_id} has ended meanwhile ({now.run.status.value}).")
+    elif now.pausers:
+        say(f"run {run_id} is not paused by you any more, but still by others: {now.run.reason}")
+    else:
+        say(f"run {run_id} goes on")
+
+
+def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]) -> Limits:
+    """The limits the run was made with, changed by what this command line says."""
+    now = loaded.config.limits
+    changed = {
+        "timebox_s": "maxRunMinutes",
+        "grace_s": "graceSeconds",
+        "checkpoint_every_s": "checkpointEveryMinutes",
+        "min_free_ram_bytes": "minFreeRamGB",
+        "min_free_disk_bytes": "minFreeDiskGB",
+        "max_parallel": "maxParallel",
+        "ram_limit_bytes": "ramLimitGB",
+        "gpu_count": "gpus",
+        "gpu_memory_fraction": "gpuMemoryLimit",
+        "gpu_memory_bytes": "gpuMemoryLimit",
+        "gpu_min_free_vram_bytes": "gpu.minFreeVramMB",
+        "gpu_max_temp_c": "gpu.maxTempC",
+        "max_pause_s": "maxPauseMinutes",
+    }
+    return msgspec.structs.replace(
+        before, **{field: getattr(now, field) for field, key in changed.items() if flags[key] is not None}
+    )
+
+
+def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[str, Any]) -> SlurmRequest | None:
+    """What to ask of Slurm, as it was asked last, changed by what this command line says; None: it goes on here.
+
+    Raises UsageError for what only Slurm gives, where the run is not for Slurm.
+    """
+    now = loaded.config
+    is_for_slurm = run.is_on_slurm if flags["on"] is None else now.slurm is not None
+    check_for_engine(flags, is_for_slurm=is_for_slurm)
+    if not is_for_slurm:
+        return None
+    entries, _ = journals.read(rundir.journal_path)
+    asked = next((entry.slurm for entry in reversed(entries) if isinstance(entry, Submitted) and entry.slurm), None)
+    before = asked or run.spec.slurm or now.slurm or SlurmRequest()
+    changed = {
+        field: value
+        for field, key, value in (
+            ("partition", "on", now.slurm and now.slurm.partition),
+            ("cpus", "cpus", now.cpus),
+            ("nodes", "nodes", now.nodes),
+            ("arguments", "slurmArgs", now.slurm_args),
+        )
+        if flags[key] is not None
+    }
+    return msgspec.structs.replace(before, **changed)
+
+
+def _check_still_there(spec: RunSpec) -> None:
+    """Raise UsageError when what a run needs to go on has gone."""
+    if not Path(spec.cwd).is_dir():
+        raise UsageError(f"the folder this run was started in is gone: {spec.cwd}.")
+    if spec.script is not None and not Path(spec.script).exists():
+        raise UsageError(f"the script of this run is gone: {spec.script}.")
+    import shutil
+
+    if shutil.which(spec.command[0]) is None:
+        raise UsageError(f"the program of this run is gone: {spec.command[0]}.")
