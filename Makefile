@@ -34,7 +34,7 @@ screenshots: $(INSTALLED) $(VENV)/.browser  ## the pictures in docs/images, of r
 
 # a worker is a cluster of its own, and mostly waits
 slurm: $(INSTALLED)  ## tests with a real Slurm of two nodes, thrown away afterwards (see tests/slurm/install.sh)
-	$(BIN)/python -m pytest -n 3 tests/slurm
+	$(BIN)/python -m pytest -n 6 --maxschedchunk 1 tests/slurm
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import wait_for
 from tests.frameworks.conftest import PATIENCE_S
 from tests.slurm.cluster import NODES, Cluster, missing_programs
-from tests.slurm.conftest import SlurmRuns
+from tests.slurm.conftest import SlurmRuns, first_port
 
 # Each rank adds its number to a sum that all of them share, step by step; rank 0 reports and saves it.
 SUM = """
@@ -61,7 +61,7 @@ def runs(tmp_path: Path) -> Iterator[SlurmRuns]:
         pytest.fail("FRAMEWORKS_PYTHON is not set: run these tests by `make frameworks`")
     if missing := missing_programs():
         pytest.fail(f"{', '.join(missing)} not found: install Slurm by tests/slurm/install.sh")
-    cluster = Cluster(first_port=28800)
+    cluster = Cluster(first_port=first_port(3))
     made = SlurmRuns(tmp_path, cluster)
     made.environment["PATH"] = f"{Path(python).parent}:{made.environment['PATH']}"
     yield made

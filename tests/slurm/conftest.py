@@ -156,13 +156,21 @@ class SlurmRuns(Runs):
         return found
 
 
+def first_port(kind: int) -> int:
+    """Where a cluster of this worker of pytest looks for free ports: no two look in the same place at once.
+
+    kind: of the clusters that one worker may have at the same time.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return 26_800 + 1000 * kind + 50 * worker
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A cluster for all tests of a worker."""
     if missing := missing_programs():
         pytest.fail(f"{', '.join(missing)} not found: run these tests by `make slurm`, after installing Slurm")
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    made = Cluster(first_port=26800 + 100 * worker)
+    made = Cluster(first_port=first_port(0))
     yield made
     made.stop()
 

@@ -5,13 +5,17 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import psutil
+import pytest
 
 from backprop.store.journal import SIGN_EVERY_S
 from tests.conftest import wait_for
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port
 
 LONG_S = 120.0  # longer than any submission may take: whoever began it is dead
 
@@ -169,6 +173,16 @@ def test_the_controller_is_killed(runs: SlurmRuns):
     runs.check("r", "stopped")
 
 
+@pytest.fixture
+def forgetful(tmp_path: Path) -> Iterator[SlurmRuns]:
+    """Runs on a cluster of their own: a controller that counts job ids anew is at odds with its nodes for good."""
+    cluster = Cluster(first_port=first_port(4))
+    made = SlurmRuns(tmp_path, cluster)
+    yield made
+    made.clean_up()
+    cluster.stop()
+
+
 def lose_the_job(runs: SlurmRuns, node: str) -> None:
     """Run r begins there, and its controller is killed before it has saved that: it is started again, and knows no job.
 
@@ -198,8 +212,9 @@ def status_elsewhere(runs: SlurmRuns, silent_s: float) -> str:
     return json.loads(done.stdout)["status"]
 
 
-def test_a_job_that_runs_and_is_forgotten(runs: SlurmRuns):
+def test_a_job_that_runs_and_is_forgotten(forgetful: SlurmRuns):
     """Neither Slurm nor a lock tells of it: it is taken for lost once its journal is silent, not before, and is complete."""
+    runs = forgetful
     lose_the_job(runs, "node1")
     try:
         assert status_elsewhere(runs, 0) == status_elsewhere(runs, 30) == "running"
@@ -225,8 +240,9 @@ def test_a_supervisor_gives_signs_of_life(runs: SlurmRuns):
     runs.check("r", "stopped")
 
 
-def test_a_job_that_is_forgotten_and_ended(runs: SlurmRuns):
+def test_a_job_that_is_forgotten_and_ended(forgetful: SlurmRuns):
     """Slurm kills what it does not know as soon as a node tells of it: it is filed, and resumed from its checkpoint."""
+    runs = forgetful
     lose_the_job(runs, "node1")
     runs.wait_for_steps("r", 20)
     runs.cluster.start_node("node1")

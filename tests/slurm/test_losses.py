@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import wait_for
 from tests.slurm.cluster import NODES, Cluster
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port
 
 
 def test_preemption(runs: SlurmRuns):
@@ -192,7 +192,7 @@ def test_a_machine_that_cannot_ask_slurm(runs: SlurmRuns):
 @pytest.fixture(scope="module")
 def cluster_that_gives_up() -> Iterator[Cluster]:
     """One that forgets jobs at once, and takes silent nodes for dead."""
-    made = Cluster(first_port=27800, min_job_age_s=5, node_timeout_s=10, kill_wait_s=3)
+    made = Cluster(first_port=first_port(1), min_job_age_s=5, node_timeout_s=10, kill_wait_s=3)
     yield made
     made.stop()
 

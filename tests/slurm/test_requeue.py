@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import wait_for
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port
 
 LOW = ("--on", "slurm:low", "--slurm-arg=--nodelist=node1")
 
@@ -85,8 +85,7 @@ def test_a_preemption_that_ends_the_job(runs: SlurmRuns):
 @pytest.fixture(scope="module")
 def cluster_without_warning() -> Iterator[Cluster]:
     """One that preempts as Slurm does unless told otherwise: SIGTERM to all processes of the job, and it waits again."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    made = Cluster(first_port=28800 + 100 * worker, warns_of_preemption=False)
+    made = Cluster(first_port=first_port(2), warns_of_preemption=False)
     yield made
     made.stop()
 
