@@ -228,8 +228,6 @@ def test_wait_waits_for_further_sessions(runs: SlurmRuns):
     runs.submit("r", "--sessions", 2, "-m", 0.04, pause_s=0.02)
     following = runs.start("logs", "r", "-f", stdout=subprocess.PIPE)
     waited = runs.start("wait", "r", stderr=subprocess.PIPE)
-    runs.wait_for_status("r", "queued", session=2)
-    runs.hurry("r")
     _, told = waited.communicate(timeout=2 * PATIENCE_S)
     assert waited.returncode == 0, told.decode()
     runs.check("r", "timeboxed", "timeboxed")
