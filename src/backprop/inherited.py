@@ -24,12 +24,15 @@ def take_over(home: Home, say: Say) -> None:
     """Turn the experiments.json of an older tool into run directories, once: see `Home.has_old_runs_only`.
 
     All of them appear in one rename, or none: an import that is killed begins anew at the next command.
-    Raises HomeBusyError or ConfigError.
+    Raises HomeBusyError, OSError or ConfigError.
     """
     patience_s = LOCK_PATIENCE_S
     if home.has_old_runs_only():
         patience_s = _IMPORT_PATIENCE_S  # somebody else's takes a millisecond a run
-        home.make_own()  # this machine may be new to a shared home
+        try:
+            home.make_own()  # this machine may be new to a shared home
+        except OSError as error:
+            raise home.unusable(error) from error
     with suppress(FileNotFoundError), home.lock(patience_s):
         if not home.has_old_runs_only():
             return

@@ -39,6 +39,9 @@ def read(rundir: RunDir) -> tuple[Notification, ...]:
     return ()
 
 
+_LINE_S = 5.0  # a job that puts itself back has no time to lose
+
+
 class Teller:
     """Tells of one run's states as they come; for its supervisor. Nothing here raises, or blocks unless it says so."""
 
@@ -69,9 +72,12 @@ class Teller:
         if status not in self._wanted:
             return
         words = [str(self._rundir.path), str(journal_bytes), str(self._index_path)]
-        start = start_and_wait if is_awaited else start_detached
+        command = [sys.executable, "-m", "backprop.messenger", *words]
         try:
-            start([sys.executable, "-m", "backprop.messenger", *words])
+            if is_awaited:
+                start_and_wait(command, limit_s=_LINE_S if status is Status.QUEUED else None)
+            else:
+                start_detached(command)
         except (OSError, subprocess.SubprocessError) as error:  # no process to be had: the run matters more
             log(self._rundir, status, "all", f"failed: cannot be started: {type(error).__name__}")
 

@@ -117,7 +117,8 @@ def look(home: Home, spec: RunSpec) -> Standing:
 def ask_stop(home: Home, run: Run, *, now: bool = False, by: str = "backprop stop") -> Answering:
     """Ask a run to stop gracefully, or with `now` to be killed; one that is queued leaves the line. Does not wait.
 
-    by: what the user typed or pressed. Returns who will answer. Raises UsageError when the run is not going on.
+    by: what the user typed or pressed. Returns who will answer. Raises UsageError when the run is not going on, and
+    BusyError when Slurm, in whose line it may stand, does not answer.
     """
     standing = look(home, run.spec).run
     answering, detail = who_can_be_stopped(home, standing), _detail(by)
@@ -125,7 +126,12 @@ def ask_stop(home: Home, run: Run, *, now: bool = False, by: str = "backprop sto
         raise _not_going_on(standing)
     _append(home, standing, StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now))
     if standing.is_on_slurm:
-        _take_out_of_line(home, standing, detail)
+        try:
+            _take_out_of_line(home, standing, detail)
+        except BackpropError as error:
+            raise BusyError(
+                f"run {run.spec.id} is asked to stop, and will do so when its job begins: {error}"
+            ) from error
     elif answering.host == provenance.host():
         with suppress(ProcessLookupError, PermissionError):
             os.kill(answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z

@@ -101,7 +101,7 @@ class Recorder:
     def begin(self) -> None:
         """Make sure that whoever looks next looks at this run, whatever happens to us. Raises OSError.
 
-        A job calls it again when the journal says what has begun: another machine may have settled the run between.
+        To be called again when the journal says what has begun: another machine may have settled the run between.
         """
         self._home.mark_unsettled(self._spec.id)
 

@@ -18,7 +18,7 @@ from backprop.records import Run, RunSpec, Session, Status
 from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.index import Index, open_index
-from backprop.store.journal import Journal, Refused, SessionEnded, TrainerLaunched
+from backprop.store.journal import Journal, Refused, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.plain import NotAFileError
 from backprop.store.rundir import Home, RunDir
 
@@ -90,6 +90,8 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
         if recorder.read_run()[0].is_on_slurm:
             return _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
         is_free = journal.try_lock()
+        if is_free and recorder.read_run()[0].is_on_slurm:  # somebody gave it to Slurm just now
+            return True
         if is_free:
             recorder.begin()
             is_filed = settle(rundir, spec, journal, VIEW_PATIENCE_S, say)
@@ -147,7 +149,7 @@ def _refresh_job(
     cluster.hurry(before, seen)
     cluster.release_forgotten(before, seen)
     has_ended = seen.phase is Phase.ENDED and (seen.is_known or not journal.shows_life(now_unix_s))
-    if not has_ended or _is_being_put_back(before) or not journal.try_lock():
+    if not has_ended or _is_being_put_back(rundir, before) or not journal.try_lock():
         is_pending = seen.phase is Phase.PENDING and seen.told is not None
         recorder.record_state(publish=False, reason=f"Slurm: {seen.told}" if is_pending else None)
         _read_on(recorder)
@@ -170,11 +172,15 @@ def _why_it_ended(rundir: RunDir, run: Run, seen: Observation) -> str | None:
     return f"{seen.told} before Backprop began in it: can its node see {rundir.path} and Backprop's own Python?"
 
 
-def _is_being_put_back(run: Run) -> bool:
+def _is_being_put_back(rundir: RunDir, run: Run) -> bool:
     """Slurm calls a job FAILED for a moment while it puts it back into the line."""
-    if run.waiter is None or not run.sessions:
+    if run.waiter is None or run.waiter.job is None:
         return False
-    return (datetime.now(timezone.utc) - run.waiter.since).total_seconds() < _PUT_BACK_S
+    entries, _ = journals.read(rundir.journal_path)
+    newest = next((entry for entry in reversed(entries) if isinstance(entry, Submitted)), None)
+    if newest is None or not newest.is_again:
+        return False
+    return (datetime.now(timezone.utc) - newest.at).total_seconds() < _PUT_BACK_S
 
 
 def _is_withdrawn(run: Run) -> bool:

@@ -175,7 +175,8 @@ class Supervisor:
                 self._want_checkpoint()
                 self._obey_the_governor()
                 self._climb()
-            if self._watch.stop is None:
+            self._look()
+            if self._watch.stop is None and not self._has_finished():
                 self._hear()  # a signal to all processes at once, as Slurm sends it, ends the trainer before we look
             if self._watch.paused_at is not None:
                 self._go_on()  # somebody killed it while it stood still
@@ -216,8 +217,7 @@ class Supervisor:
         )
         if not is_written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._rundir.journal_path))
-        if plan.job is not None:
-            self._recorder.begin()
+        self._recorder.begin()
 
     def _launch(self, plan: SessionPlan) -> None:
         timebox_s, grace_s = plan.limits.timebox_s, plan.limits.grace_s
@@ -528,6 +528,10 @@ class Supervisor:
         while not watch.trainer.is_gone() and time.monotonic() < give_up_at:
             self._signals.wait(0.05)
         watch.trainer.kill()
+
+    def _has_finished(self) -> bool:
+        """Whether the trainer came to its own end and said so: what is asked of it afterwards came too late."""
+        return self._watch.trainer.code == 0 and self._meter.progress.is_finished
 
     def _forget_needless_stop(self) -> None:
         watch = self._watch

@@ -129,6 +129,35 @@ def test_no_controller_when_a_run_is_submitted(runs: SlurmRuns):
     assert runs.cluster.line() == []
 
 
+def test_a_stop_in_line_without_a_controller(runs: SlurmRuns):
+    """It is filed, and said to be: the job that begins later hears of it, and trains nothing."""
+    runs.submit("r", "--slurm-arg=--begin=now+1hour")
+    runs.cluster.stop_controller()
+    try:
+        stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    finally:
+        runs.cluster.start_controller()
+    assert stopped.returncode == 75
+    assert "will do so when its job begins" in stopped.stderr
+    begin = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]
+    wait_for(lambda: runs.cluster.call(*begin).returncode == 0, PATIENCE_S)
+    runs.wait_for_status("r", "refused", session=0)
+    document = runs.check("r")
+    assert "`backprop stop`" in document["reason"]
+
+
+def test_a_front_whose_run_is_removed(runs: SlurmRuns):
+    """It ends, and says why."""
+    front = runs.start("run", "--run-id", "r", "--slurm-arg=--begin=now+1hour", "train.py", stderr=subprocess.PIPE)
+    wait_for(lambda: runs.rundir("r").exists() and runs.told("r", "submitted"), PATIENCE_S)
+    job = runs.job("r")
+    shutil.rmtree(runs.rundir("r"))
+    _, told = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 3
+    assert "run r was removed" in told.decode()
+    assert runs.cluster.call("scancel", job).returncode == 0
+
+
 IMPATIENT = """
 import sys
 from backprop.engines import slurm_client

@@ -172,6 +172,25 @@ def test_ctrl_c_while_it_is_being_submitted(runs: SlurmRuns):
     assert runs.tree() == []
 
 
+def test_ctrl_c_while_it_is_submitted_for_the_background(runs: SlurmRuns):
+    """`-d` is no reason to pass it over: the run leaves the line, or is stopped."""
+    slow = runs.work / "slow"
+    slow.mkdir()
+    real = shutil.which("sbatch", path=runs.environment["PATH"])
+    (slow / "sbatch").write_text(
+        f'#!/bin/sh\n: > {slow}/asks; until test -e {slow}/go; do sleep 0.1; done\nexec {real} "$@"\n'
+    )
+    (slow / "sbatch").chmod(0o700)
+    runs.environment["PATH"] = f"{slow}:{runs.environment['PATH']}"
+    front = runs.start("run", "--run-id", "r", "-d", "train.py", "--", 10**9, 0.05)
+    wait_for((slow / "asks").exists, PATIENCE_S)
+    front.send_signal(signal.SIGINT)
+    (slow / "go").touch()
+    assert front.wait(PATIENCE_S) == 130
+    assert runs.document("r")["status"] in {"refused", "stopped"}
+    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+
+
 def test_the_terminal_goes_and_the_run_stays(runs: SlurmRuns):
     """SIGHUP at the front is not the run's business: it goes on, and another terminal stops it."""
     front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)

@@ -4,6 +4,7 @@ The run itself is in the hands of its own supervisor inside the job: see cli/exe
 process or its machine, the run goes on, and `backprop logs -f` shows it from anywhere.
 """
 
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -35,6 +36,9 @@ def train(claim: "Claim", request: "Request", recorder: "Recorder", *, detach: b
         (job,) = submit([(claim, recorder)], request)
         front = Front(claim, recorder, job, len(before.sessions), as_json=as_json)
         if not detach:
+            return front.follow(signals)
+        if signal.SIGINT in signals.take():
+            front.stop()
             return front.follow(signals)
     refused = front.look_for_refusal(_FIRST_LOOK_S)
     if refused is not None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from backprop.runner import Observer, Outcome, SessionPlan
     from backprop.turns import Claim
 
-_LOCK_PATIENCE_S = 10.0  # whoever looks at a run holds its journal for a moment
+_LOCK_PATIENCE_S = 60.0  # whoever submitted it holds its journal until Slurm has answered, others for a moment
 
 
 @click.command(hidden=True)

@@ -14,7 +14,7 @@ from backprop import assignment, ending, engines, recovery
 from backprop.cli import session as fronts
 from backprop.cli.common import say
 from backprop.engines.contract import Phase
-from backprop.errors import ExitCode
+from backprop.errors import BackpropError, ExitCode, NoSuchRunError
 from backprop.progress import ProgressMeter
 from backprop.protocol import digest
 from backprop.records import Run, Session, Source, StopReason
@@ -57,7 +57,10 @@ class Front:
     # -- the story
 
     def follow(self, signals: Signals) -> int:
-        """Show session after session until there is nothing more to come; the exit code."""
+        """Show session after session until there is nothing more to come; the exit code.
+
+        Raises NoSuchRunError when the run is removed.
+        """
         while True:
             signals.wait(_LOOK_EVERY_S)
             if self._hear(signals.take()):
@@ -88,6 +91,8 @@ class Front:
 
     def _read(self) -> tuple[Run, Sequence[Entry]]:
         entries, _ = journals.read(self._rundir.journal_path)
+        if not entries and not self._rundir.path.exists():
+            raise NoSuchRunError(f"run {self._spec.id} was removed.")
         return journals.fold(self._spec, entries), entries
 
     def _show(self, run: Run, entries: Sequence[Entry]) -> None:
@@ -186,14 +191,15 @@ class Front:
         """True when this process is to go; the run goes on."""
         for number in received:
             if number is signal.SIGINT:
-                self._hear_ctrl_c()
+                self.stop()
             elif number is signal.SIGTSTP:
                 os.kill(os.getpid(), signal.SIGSTOP)
             else:
                 return True
         return False
 
-    def _hear_ctrl_c(self) -> None:
+    def stop(self) -> None:
+        """Ask the run to stop, as Ctrl-C does; asked again, to be killed."""
         from backprop import orders
 
         now, first = time.monotonic(), self._interrupted_at
@@ -204,8 +210,12 @@ class Front:
             return
         self._line.end()
         self._interrupted_at = first or now
-        orders.ask_stop(self._home, run, now=first is not None, by="Ctrl-C" if first is None else "Ctrl-C, twice")
-        say("stopping gracefully; press Ctrl-C again to kill" if first is None else "killing")
+        try:
+            orders.ask_stop(self._home, run, now=first is not None, by="Ctrl-C" if first is None else "Ctrl-C, twice")
+        except BackpropError as error:  # Slurm does not answer, or it has ended just now
+            say(str(error))
+        else:
+            say("stopping gracefully; press Ctrl-C again to kill" if first is None else "killing")
 
     def _leave(self) -> int:
         if self._watched is not None:

@@ -1,7 +1,7 @@
 """The command that goes on: `resume`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import msgspec
@@ -23,9 +23,6 @@ from backprop.records import Limits, Run, RunSpec, SlurmRequest, Status
 from backprop.store import journal as journals
 from backprop.store.journal import Submitted
 from backprop.store.rundir import Home, RunDir
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(cls=SessionCommand)

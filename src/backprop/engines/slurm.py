@@ -26,6 +26,7 @@ _HURRY_AFTER_S = 3.0  # Slurm kills a job again that starts within two seconds o
 _FRESH_S = 1.0  # one look at all jobs serves so long
 _REST_SHARE = 10.0  # and so much longer than it took: a busy controller is asked less often
 _CLOCKS_APART_S = 300.0  # at most: munge, by which Slurm knows its users, believes nobody whose clock is further off
+_QUESTIONS = 20  # about single jobs, at most, for each look at all of them
 _HELD = "JobHeldUser"  # Slurm's reason
 _SUBMITTED_S = 60.0  # a submission takes three calls, of 20 s each at the most
 _AWAY_S = 30.0  # and one that failed: each costs seconds
@@ -56,6 +57,8 @@ class Cluster:
         self._looked_at = datetime.min.replace(tzinfo=timezone.utc)
         self._has_complained = False
         self._put_back_at: dict[str, float] = {}  # job -> since when it is seen so
+        self._released: set[str] = set()  # held jobs that somebody holds by hand
+        self._questions_left = 0
 
     def submit(self, orders: Sequence[Order]) -> list[str]:
         """The jobs' ids, several runs being the tasks of one array. They are held: see `release`."""
@@ -109,6 +112,7 @@ class Cluster:
         if time.monotonic() <= self._seen_until:
             return False
         self._looked_at, began_at = datetime.now(timezone.utc), time.monotonic()
+        self._questions_left = _QUESTIONS
         try:
             self._seen = slurm_client.jobs(provenance.user())
             self._has_complained = False
@@ -154,9 +158,15 @@ class Cluster:
         """
         if seen.told != _HELD or run.waiter is None or run.job is None or _age_s(run.waiter.since) < _SUBMITTED_S:
             return
-        with suppress(SlurmError):  # at the next look
+        if run.job in self._released or not self._questions_left:
+            return
+        self._questions_left -= 1
+        try:
             if not slurm_client.was_ever_released(run.job):
                 slurm_client.release(run.job)
+            self._released.add(run.job)
+        except SlurmError:  # at the next look
+            self._questions_left = 0
 
     def forget_unsubmitted(self, spec: RunSpec) -> None:
         """End the held job of a run that has none, as far as it knows: its submitter died before it wrote that down."""

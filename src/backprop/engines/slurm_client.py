@@ -235,5 +235,5 @@ def _call(
 
 
 def cancel_named(name: str, user: str) -> None:
-    """End all jobs of a user that have this name. None is no error. Raises SlurmError."""
-    _call("scancel", f"--user={user}", f"--name={name}", limit_s=LOOK_LIMIT_S)
+    """End all jobs of a user that have this name and have not begun. None is no error. Raises SlurmError."""
+    _call("scancel", "--state=PENDING", f"--user={user}", f"--name={name}", limit_s=LOOK_LIMIT_S)

@@ -48,8 +48,8 @@ def start_detached(command: Sequence[str], keep_fd: int | None = None) -> None:
         _exchange_subreaper(was_subreaper)
 
 
-def start_and_wait(command: Sequence[str], keep_fd: int | None = None) -> None:
-    """The same, of a process that is ours and that we wait for."""
+def start_and_wait(command: Sequence[str], keep_fd: int | None = None, *, limit_s: float | None = None) -> None:
+    """The same, of a process that is ours and that we wait for; it is killed after the limit, which is an error too."""
     subprocess.run(
         command,
         cwd="/",  # nothing in the user's folder is taken for a module
@@ -59,6 +59,7 @@ def start_and_wait(command: Sequence[str], keep_fd: int | None = None) -> None:
         stderr=subprocess.DEVNULL,
         pass_fds=() if keep_fd is None else (keep_fd,),
         start_new_session=True,
+        timeout=limit_s,
         check=True,
     )
 
