@@ -131,7 +131,12 @@ class SlurmRuns(Runs):
         points = list(query.points(index, view, "value"))
         assert [point.step for point in points] == list(truth.steps)
         assert [point.value for point in points] == list(truth.values)
-        measured = [(one["session"], one["source"], one["offset"]) for one in self.told(run_id, "checkpoint_measured")]
+        in_jobs = {one["session"] for one in self.told(run_id, "session_started") if one["job"]}
+        measured = [
+            (one["session"], one["source"], one["offset"])
+            for one in self.told(run_id, "checkpoint_measured")
+            if one["session"] in in_jobs
+        ]
         assert len(measured) == len(set(measured))  # by the job alone
         reported = [(one["session"], one["step"], one["path"]) for one in document["checkpoints"]]
         assert reported == dedupe(truth.saved)
