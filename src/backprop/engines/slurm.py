@@ -24,12 +24,12 @@ _WARN_MARGIN_S = 60.0  # Slurm's warning comes so long before that the ladder is
 _HARD_RAM = 1.25  # of --ram-limit: the governor stops the run gracefully before Slurm kills it
 _HURRY_AFTER_S = 3.0  # Slurm kills a job again that starts within two seconds of being put back
 _FRESH_S = 1.0  # one look at all jobs serves so long
-_REST_SHARE = 10.0  # and so much longer than it took: a busy controller is asked less often
+_REST_SHARE = 10.0  # or so much longer than it took: a busy controller is asked less often
+_AWAY_S = 30.0  # at the most; and after one that failed: each costs seconds
 _CLOCKS_APART_S = 300.0  # at most: munge, by which Slurm knows its users, believes nobody whose clock is further off
 _QUESTIONS = 20  # about single jobs, at most, for each look at all of them
 _HELD = "JobHeldUser"  # Slurm's reason
 _SUBMITTED_S = 60.0  # a submission takes three calls, of 20 s each at the most
-_AWAY_S = 30.0  # and one that failed: each costs seconds
 
 # What of the environment a trainer needs; nothing else goes with it, and nothing whose name smells of a secret.
 _EXPORTED = re.compile(
@@ -57,7 +57,7 @@ class Cluster:
         self._looked_at = datetime.min.replace(tzinfo=timezone.utc)
         self._has_complained = False
         self._put_back_at: dict[str, float] = {}  # job -> since when it is seen so
-        self._released: set[str] = set()  # held jobs that somebody holds by hand
+        self._released: set[str] = set()  # jobs that were released once: whoever holds one now does so by hand
         self._questions_left = 0
 
     def submit(self, orders: Sequence[Order]) -> list[str]:
