@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -161,6 +162,31 @@ class SlurmRuns(Runs):
         return found
 
 
+class HeldBack:
+    """One of Slurm's programs, before the real one on PATH: a call of it waits until it may go on."""
+
+    def __init__(self, runs: SlurmRuns, program: str, calls: str = "*") -> None:
+        """calls: a pattern of sh for the arguments of those that wait; others go through."""
+        self._folder = runs.work / "slow"
+        self._folder.mkdir()
+        real = shutil.which(program, path=runs.environment["PATH"])
+        script = self._folder / program
+        script.write_text(
+            f'#!/bin/sh\ncase "$*" in {calls}) : > {self._folder}/asks; '
+            f"until test -e {self._folder}/go; do sleep 0.1; done;; esac\n"
+            f'exec {real} "$@"\n'
+        )
+        script.chmod(0o700)
+        runs.environment["PATH"] = f"{self._folder}:{runs.environment['PATH']}"
+
+    def wait(self) -> None:
+        """Until it was called."""
+        wait_for((self._folder / "asks").exists, PATIENCE_S)
+
+    def go_on(self) -> None:
+        (self._folder / "go").touch()
+
+
 def first_port(kind: int) -> int:
     """Where a cluster of this worker of pytest looks for free ports: no two look in the same place at once.
 
@@ -180,9 +206,14 @@ def cluster() -> Iterator[Cluster]:
     made.stop()
 
 
-@pytest.fixture
-def runs(tmp_path: Path, cluster: Cluster) -> Iterator[SlurmRuns]:
-    made = SlurmRuns(tmp_path, cluster)
+def runs_on(cluster: Cluster, folder: Path) -> Iterator[SlurmRuns]:
+    """For a fixture: runs on a cluster that others use afterwards."""
+    made = SlurmRuns(folder, cluster)
     yield made
     made.clean_up()
     cluster.wait_until_idle()
+
+
+@pytest.fixture
+def runs(tmp_path: Path, cluster: Cluster) -> Iterator[SlurmRuns]:
+    yield from runs_on(cluster, tmp_path)

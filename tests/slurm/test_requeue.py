@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import wait_for
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port, runs_on
 
 LOW = ("--on", "slurm:low", "--slurm-arg=--nodelist=node1")
 
@@ -92,10 +92,7 @@ def cluster_without_warning() -> Iterator[Cluster]:
 
 @pytest.fixture
 def unwarned(tmp_path: Path, cluster_without_warning: Cluster) -> Iterator[SlurmRuns]:
-    made = SlurmRuns(tmp_path, cluster_without_warning)
-    yield made
-    made.clean_up()
-    cluster_without_warning.wait_until_idle()
+    yield from runs_on(cluster_without_warning, tmp_path)
 
 
 @pytest.mark.parametrize("handles", [True, False], ids=["handled", "unhandled"])

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from datetime import datetime, timedelta
 
 from backprop.runner import DOUBLE_PRESS_S
 from tests.conftest import wait_for
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns
 
 
 def test_a_run_in_the_foreground(runs: SlurmRuns):
@@ -176,18 +175,11 @@ def test_ctrl_c_while_it_is_being_submitted(runs: SlurmRuns):
 
 def test_ctrl_c_while_it_is_submitted_for_the_background(runs: SlurmRuns):
     """`-d` is no reason to pass it over: the run leaves the line, or is stopped."""
-    slow = runs.work / "slow"
-    slow.mkdir()
-    real = shutil.which("sbatch", path=runs.environment["PATH"])
-    (slow / "sbatch").write_text(
-        f'#!/bin/sh\n: > {slow}/asks; until test -e {slow}/go; do sleep 0.1; done\nexec {real} "$@"\n'
-    )
-    (slow / "sbatch").chmod(0o700)
-    runs.environment["PATH"] = f"{slow}:{runs.environment['PATH']}"
+    held = HeldBack(runs, "sbatch")
     front = runs.start("run", "--run-id", "r", "-d", "train.py", "--", 10**9, 0.05)
-    wait_for((slow / "asks").exists, PATIENCE_S)
+    held.wait()
     front.send_signal(signal.SIGINT)
-    (slow / "go").touch()
+    held.go_on()
     assert front.wait(PATIENCE_S) == 130
     assert runs.document("r")["status"] in {"refused", "stopped"}
     wait_for(lambda: not runs.jobs(), PATIENCE_S)
@@ -301,20 +293,12 @@ def test_a_job_that_another_one_replaced(runs: SlurmRuns):
 
 def test_a_stop_between_two_sessions(runs: SlurmRuns):
     """After one timebox, and before its job stands in line for the next: it is heard, and no other session begins."""
-    slow = runs.work / "slow"
-    slow.mkdir()
-    real = shutil.which("scontrol", path=runs.environment["PATH"])
-    (slow / "scontrol").write_text(
-        f'#!/bin/sh\ncase "$*" in *show*job*) : > {slow}/asks; until test -e {slow}/go; do sleep 0.1; done;; esac\n'
-        f'exec {real} "$@"\n'
-    )
-    (slow / "scontrol").chmod(0o700)
-    runs.environment["PATH"] = f"{slow}:{runs.environment['PATH']}"
+    held = HeldBack(runs, "scontrol", "*show*job*")
     runs.submit("r", "--sessions", 2, "-m", 0.04)
-    wait_for((slow / "asks").exists, PATIENCE_S)
+    held.wait()
     assert runs.told("r", "session_ended")
     stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
-    (slow / "go").touch()
+    held.go_on()
     assert "not going on" not in stopped.stderr
     wait_for(lambda: not runs.jobs(), PATIENCE_S)
     document = runs.check("r", "timeboxed")

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -20,7 +19,7 @@ from tests.cli.test_look import in_terminal
 from tests.cli.test_watch import Terminal
 from tests.conftest import BACKPROP, wait_for
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns
 from tests.test_watch import drive, lines_of, text_of, title_of, until
 from tests.web.conftest import Server
 
@@ -210,20 +209,12 @@ def test_whoever_watches_hurries_the_job(runs: SlurmRuns):
 
 def test_a_stop_while_the_job_puts_itself_back(runs: SlurmRuns):
     """It has looked for requests, and is not in Slurm's line yet: it is taken from there as soon as it is."""
-    slow = runs.work / "slow"
-    slow.mkdir()
-    real = shutil.which("scontrol", path=runs.environment["PATH"])
-    (slow / "scontrol").write_text(
-        f'#!/bin/sh\ncase "$1" in requeue) : > {slow}/asks; until test -e {slow}/go; do sleep 0.1; done;; esac\n'
-        f'exec {real} "$@"\n'
-    )
-    (slow / "scontrol").chmod(0o700)
-    runs.environment["PATH"] = f"{slow}:{runs.environment['PATH']}"
+    held = HeldBack(runs, "scontrol", "requeue*")
     runs.submit("r", "--sessions", 2, "-m", 0.04)
-    wait_for((slow / "asks").exists, PATIENCE_S)
+    held.wait()
     stopping = runs.start("stop", "r")
     wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")), PATIENCE_S)
-    (slow / "go").touch()
+    held.go_on()
     assert stopping.wait(PATIENCE_S) == 0
     document = runs.check("r", "timeboxed")
     assert document["status"] == "timeboxed"
