@@ -30,7 +30,6 @@ PAUSE_S = 10.0  # the same for a pause, and for its end
 _START_S = 120.0  # an orphan that is saving gets its grace before the next session starts
 _POLL_S = 0.05
 _LOOK_S = 0.25
-_PUT_BACK_S = 10.0  # until a job that puts itself back is in Slurm's line
 _ON_PAUSES = (PauseAsked, GoOnAsked, Paused)
 # nothing in the folder of the run is taken for a module of ours, and its trainer's environment stays as it is
 _PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from backprop.__main__ import main; main()"
@@ -142,15 +141,20 @@ def _take_out_of_line(home: Home, run: Run, detail: str) -> None:
     """End a Slurm job that has not begun; one that has begun reads the request itself. Raises BackpropError.
 
     One that Slurm has put back waits, too, though its journal calls it running: nobody lived to tell. And one that puts
-    itself back may have looked for requests already, and waits in a moment: Slurm takes seconds for it.
+    itself back may have looked for requests already, and waits in a moment: Slurm takes seconds for it, in which it may
+    call the job failed.
     """
     cluster = engines.cluster()
     cluster.look_again()
     if run.waiter is None and cluster.observe(run).phase is not Phase.PENDING:
         return
-    deadline = time.monotonic() + _PUT_BACK_S
-    while not cluster.withdraw(run):
-        if look(home, run.spec).run.waiter is None or time.monotonic() > deadline:
+    deadline = time.monotonic() + recovery.PUT_BACK_S
+    while True:
+        seen = cluster.withdraw(run)
+        may_come_back = seen.is_failure and recovery.is_being_put_back(home.rundir(run.spec.id), run)
+        if seen.phase is Phase.ENDED and not may_come_back:
+            break
+        if time.monotonic() > deadline or look(home, run.spec).run.waiter is None:
             return
         time.sleep(_LOOK_S)
     _leave_the_line(home, run.spec, f"{detail} while it waited")

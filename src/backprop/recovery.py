@@ -25,7 +25,7 @@ from backprop.store.rundir import Home, RunDir
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
 CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
 _MANY = 20
-_PUT_BACK_S = 5.0  # until Slurm has put a job back into its line
+PUT_BACK_S = 20.0  # until Slurm has put a job back into its line, from when that is to be asked for
 _LIVE_STRETCHES = 16  # a view reads at most so much (MB) of a live run: its supervisor does the rest
 _SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just changed may change again unnoticed
 
@@ -149,7 +149,7 @@ def _refresh_job(
     cluster.hurry(before, seen)
     cluster.release_forgotten(before, seen)
     has_ended = seen.phase is Phase.ENDED and (seen.is_known or not journal.shows_life(now_unix_s))
-    if not has_ended or _is_being_put_back(rundir, before) or not journal.try_lock():
+    if not has_ended or is_being_put_back(rundir, before) or not journal.try_lock():
         is_pending = seen.phase is Phase.PENDING and seen.told is not None
         recorder.record_state(publish=False, reason=f"Slurm: {seen.told}" if is_pending else None)
         _read_on(recorder)
@@ -172,7 +172,7 @@ def _why_it_ended(rundir: RunDir, run: Run, seen: Observation) -> str | None:
     return f"{seen.told} before Backprop began in it: can its node see {rundir.path} and Backprop's own Python?"
 
 
-def _is_being_put_back(rundir: RunDir, run: Run) -> bool:
+def is_being_put_back(rundir: RunDir, run: Run) -> bool:
     """Slurm calls a job FAILED for a moment while it puts it back into the line."""
     if run.waiter is None or run.waiter.job is None:
         return False
@@ -180,13 +180,13 @@ def _is_being_put_back(rundir: RunDir, run: Run) -> bool:
     newest = next((entry for entry in reversed(entries) if isinstance(entry, Submitted)), None)
     if newest is None or not newest.is_again:
         return False
-    return (datetime.now(timezone.utc) - newest.at).total_seconds() < _PUT_BACK_S
+    return (datetime.now(timezone.utc) - newest.at).total_seconds() < PUT_BACK_S
 
 
 def _is_withdrawn(run: Run) -> bool:
     """False when its job has begun meanwhile, or Slurm does not answer."""
     try:
-        return engines.cluster().withdraw(run)
+        return engines.cluster().withdraw(run).phase is Phase.ENDED
     except BackpropError:
         return False
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from textual.pilot import Pilot
 
+from backprop.engines import slurm_client
 from backprop.views.watch.app import WatchApp
 from backprop.views.watch.dialogs import Question
 from tests.cli.test_look import in_terminal
@@ -212,12 +213,24 @@ def test_a_stop_while_the_job_puts_itself_back(runs: SlurmRuns):
     held = HeldBack(runs, "scontrol", "requeue*")
     runs.submit("r", "--sessions", 2, "-m", 0.04)
     held.wait()
-    stopping = runs.start("stop", "r")
+    stopping = runs.start("stop", "r", stderr=subprocess.PIPE)
     wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")), PATIENCE_S)
     held.go_on()
-    assert stopping.wait(PATIENCE_S) == 0
+    _, told = stopping.communicate(timeout=PATIENCE_S)
+    assert stopping.returncode == 0, told.decode()
     document = runs.check("r", "timeboxed")
     assert document["status"] == "timeboxed"
+
+
+@pytest.mark.parametrize("array", [(), ("--array=0-1",)], ids=["a job", "a task"])
+def test_what_has_ended_does_not_wait(runs: SlurmRuns, array: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
+    """Slurm calls a job that puts itself back failed for a moment. To take it out of the line then is no error."""
+    monkeypatch.setenv("SLURM_CONF", str(runs.cluster.configuration))
+    submitted = runs.cluster.call("sbatch", "--parsable", "--output=/dev/null", *array, "--wrap=exit 1")
+    job = f"{submitted.stdout.strip()}_1" if array else submitted.stdout.strip()
+    wait_for(lambda: runs.cluster.line() == [], PATIENCE_S)
+    for known in (job, "9999_1" if array else "9999"):
+        slurm_client.cancel(known, only_pending=True)
 
 
 def test_status_between_two_sessions(runs: SlurmRuns):

@@ -77,12 +77,12 @@ class Cluster:
         if (job := run.job) is not None:
             slurm_client.cancel(job)
 
-    def withdraw(self, run: Run) -> bool:
-        """Take it out of the line; False when it has begun, and goes on. Raises SlurmError."""
+    def withdraw(self, run: Run) -> Observation:
+        """Take it out of the line, unless it has begun; how it stands then. Raises SlurmError."""
         if (job := run.job) is not None:
             slurm_client.cancel(job, only_pending=True)
         self.look_again()
-        return self.observe(run).phase is Phase.ENDED
+        return self.observe(run)
 
     def observe(self, run: Run) -> Observation:
         """All jobs of the user are asked for at once, so that many runs cost one call.

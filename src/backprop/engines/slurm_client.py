@@ -69,6 +69,9 @@ _HOPELESS = frozenset(
     }
 )
 
+# how they refuse to change a job that has ended, or is unknown
+_IT_IS_OVER = ("Invalid job id", "already finished", "already completing or completed")
+
 
 class Job(Record, frozen=True):
     """A job as the controller knows it."""
@@ -136,10 +139,17 @@ def cancel(job_id: str, *, only_pending: bool = False) -> None:
 
     only_pending: leave one alone that has begun.
     """
-    if only_pending and "_" in job_id:
-        # scancel with a state takes the whole array, unless the task is a job of its own: any change makes it one
-        _call("scontrol", "update", f"JobId={job_id}", "Comment=backprop")
-    _call("scancel", *(["--state=PENDING"] if only_pending else []), job_id)
+    if not only_pending:
+        _call("scancel", job_id)
+        return
+    try:
+        if "_" in job_id:
+            # scancel with a state takes the whole array, unless the task is a job of its own: any change makes it one
+            _call("scontrol", "update", f"JobId={job_id}", "Comment=backprop")
+        _call("scancel", "--state=PENDING", job_id)
+    except SlurmError as error:
+        if not any(words in str(error) for words in _IT_IS_OVER):
+            raise
 
 
 def standing(job_id: str) -> tuple[str, int]:
