@@ -188,10 +188,20 @@ class Cluster:
     def kill_node(self, node: str, *, with_steps: bool) -> None:
         """Its daemon; with_steps: all that it has started, too, as when the machine is lost."""
         found = self.steps(node) if with_steps else []
-        doomed = [one for step in found for one in [*step.children(recursive=True), step]]
+        doomed = [one for step in found for one in [step, *step.children(recursive=True)]]
         self._end(node, signal.SIGKILL)
+        for process in doomed:  # at the same instant: a trainer that outlives its supervisor would save
+            _signal(process, signal.SIGSTOP)
         for process in doomed:
-            _kill(process)
+            _signal(process, signal.SIGKILL)
+
+    def mend(self) -> None:
+        """Start whatever was killed and not started again."""
+        if "slurmctld" not in self._daemons:
+            self.start_controller()
+        for node in NODES:
+            if node not in self._daemons:
+                self.start_node(node)
 
     def steps(self, node: str | None = None) -> list[psutil.Process]:
         """The processes that look after jobs. They outlive their daemons."""
@@ -249,7 +259,7 @@ class Cluster:
             while self.steps() and time.monotonic() < deadline:
                 time.sleep(0.1)
         for process in self.steps():
-            _kill(process)
+            _signal(process, signal.SIGKILL)
         for name in reversed(list(self._daemons)):
             self._end(name, signal.SIGTERM)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -268,9 +278,9 @@ def _is_on(step: psutil.Process, node: str) -> bool:
     return any(f"SLURMD_NODENAME={node}" in _environment(child) for child in step.children())
 
 
-def _kill(process: psutil.Process) -> None:
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        process.kill()
+        process.send_signal(number)
 
 
 def _wait(condition: Callable[[], bool]) -> None:

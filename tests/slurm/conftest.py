@@ -18,7 +18,8 @@ from tests.slurm.cluster import Cluster, missing_programs
 
 PATIENCE_S = 90.0  # a supervisor takes seconds to start on a busy machine, and Slurm to place it
 
-# Counts up to TARGET, one step each PAUSE_S, saves when it is asked to stop and every 20 steps, and goes on there.
+# Counts up to TARGET, or until it is enough, one step each PAUSE_S; saves when it is asked to stop and every 20 steps,
+# and goes on there.
 COUNTER = """
     def save():
         path = f"{run_id}-{counter}.json"
@@ -33,7 +34,7 @@ COUNTER = """
         counter = json.load(open(path))["counter"]
     print(json.dumps({"event": "started", "from": counter, "node": os.environ.get("SLURMD_NODENAME")}), flush=True)
     try:
-        while counter < target:
+        while counter < target and not os.path.exists("enough"):
             time.sleep(pause_s)
             counter += 1
             print(json.dumps({"step": counter, "value": counter * 3}), flush=True)
@@ -60,6 +61,10 @@ class SlurmRuns(Runs):
         done = self.call("run", "--run-id", run_id, "-d", *words, "train.py", "--", target, pause_s)
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"{run_id}\n"
+
+    def let_them_complete(self) -> None:
+        """The counting scripts of this test, now and from now on."""
+        (self.work / "enough").touch()
 
     def wait_for_steps(self, run_id: str, count: int, session: int = 1) -> None:
         """Until a session has printed so many steps."""
@@ -207,9 +212,10 @@ def cluster() -> Iterator[Cluster]:
 
 
 def runs_on(cluster: Cluster, folder: Path) -> Iterator[SlurmRuns]:
-    """For a fixture: runs on a cluster that others use afterwards."""
+    """For a fixture: runs on a cluster that others use afterwards. What a test has killed of it is started again."""
     made = SlurmRuns(folder, cluster)
     yield made
+    cluster.mend()
     made.clean_up()
     cluster.wait_until_idle()
 

@@ -1,10 +1,13 @@
 """`--vary` on Slurm: an array, whose tasks are runs like any other. What befalls one is no other's business."""
 
 import json
+import signal
+import subprocess
 
 import pytest
 
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+from tests.conftest import wait_for
+from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns
 
 ONE_AT_A_TIME = ("--slurm-arg=--nodelist=node1", "--slurm-arg=--exclusive")
 
@@ -62,6 +65,24 @@ def test_one_that_waits_is_stopped(runs: SlurmRuns):
     assert runs.check(second)["status"] == "refused"
     runs.check(first, "stopped")
     runs.check(third, "stopped")
+
+
+def test_ctrl_c_while_they_are_submitted(runs: SlurmRuns):
+    """Those that wait leave the line, and one that has begun meanwhile saves and stops: 130, and nothing is left."""
+    held = HeldBack(runs, "scontrol", "release*")
+    words = ("--vary", "lr=1,2,3", *ONE_AT_A_TIME, "train.py", "--", 10**9, 0.05)
+    front = runs.start("run", *words, stdout=subprocess.PIPE)
+    held.wait()
+    front.send_signal(signal.SIGINT)
+    held.go_on()
+    out, _ = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 130
+    ids = out.decode().split()
+    assert len(ids) == 3
+    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    assert {runs.document(run_id)["status"] for run_id in ids} <= {"refused", "stopped"}
+    for run_id in ids:
+        assert "Ctrl-C" in runs.document(run_id)["reason"]
 
 
 def test_one_is_cancelled(runs: SlurmRuns):

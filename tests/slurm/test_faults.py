@@ -118,10 +118,8 @@ def test_a_job_that_a_user_holds_stays_held(runs: SlurmRuns):
 def test_no_controller_when_a_run_is_submitted(runs: SlurmRuns):
     """It is told in Slurm's words within the time limits; there is no run, and no job when the controller is back."""
     runs.cluster.stop_controller()
-    try:
-        done = runs.call("run", "--run-id", "r", "train.py", timeout_s=PATIENCE_S)
-    finally:
-        runs.cluster.start_controller()
+    done = runs.call("run", "--run-id", "r", "train.py", timeout_s=PATIENCE_S)
+    runs.cluster.start_controller()
     assert done.returncode == 2
     assert "Unable to contact slurm controller" in done.stderr
     assert "scancel --name=backprop-r" in done.stderr
@@ -133,10 +131,8 @@ def test_a_stop_in_line_without_a_controller(runs: SlurmRuns):
     """It is filed, and said to be: the job that begins later hears of it, and trains nothing."""
     runs.submit("r", "--slurm-arg=--begin=now+1hour")
     runs.cluster.stop_controller()
-    try:
-        stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
-    finally:
-        runs.cluster.start_controller()
+    stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    runs.cluster.start_controller()
     assert stopped.returncode == 75
     assert "will do so when its job begins" in stopped.stderr
     begin = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]
@@ -189,10 +185,8 @@ def test_the_controller_is_killed(runs: SlurmRuns):
     runs.wait_for_steps("r", 5)
     runs.cluster.save(runs.job("r"))  # a job that was saved while it was pending would be started a second time
     runs.cluster.kill_controller()
-    try:
-        runs.wait_for_steps("r", runs.output("r").count('"step"') + 10)
-    finally:
-        runs.cluster.start_controller()
+    runs.wait_for_steps("r", runs.output("r").count('"step"') + 10)
+    runs.cluster.start_controller()
     assert runs.document("r")["status"] == "running"
     assert front.poll() is None
     assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
@@ -215,7 +209,7 @@ def lose_the_job(runs: SlurmRuns, node: str) -> None:
 
     The node does not tell it of what it executes, which would be the end of that: its daemon is gone.
     """
-    runs.submit("r", f"--slurm-arg=--nodelist={node}", target=60)
+    runs.submit("r", f"--slurm-arg=--nodelist={node}")
     runs.wait_for_steps("r", 5)
     runs.cluster.kill_node(node, with_steps=False)
     runs.cluster.kill_controller()
@@ -243,14 +237,12 @@ def test_a_job_that_runs_and_is_forgotten(forgetful: SlurmRuns):
     """Neither Slurm nor a lock tells of it: it is taken for lost once its journal is silent, not before, and is complete."""
     runs = forgetful
     lose_the_job(runs, "node1")
-    try:
-        assert status_elsewhere(runs, 0) == status_elsewhere(runs, 30) == "running"
-        assert status_elsewhere(runs, 40) == "interrupted"
-        assert len(runs.supervisors()) == 1
-        runs.wait_for_status("r", "completed")
-        runs.check("r", "completed")
-    finally:
-        runs.cluster.start_node("node1")
+    assert status_elsewhere(runs, 0) == status_elsewhere(runs, 30) == "running"
+    assert status_elsewhere(runs, 40) == "interrupted"
+    assert len(runs.supervisors()) == 1
+    runs.let_them_complete()
+    runs.wait_for_status("r", "completed")
+    runs.check("r", "completed")
 
 
 def test_a_supervisor_gives_signs_of_life(runs: SlurmRuns):
@@ -277,6 +269,7 @@ def test_a_job_that_is_forgotten_and_ended(forgetful: SlurmRuns):
     make_older(runs, LONG_S)
     ended = runs.document("r")["status"]
     assert ended in {"interrupted", "failed"}  # the trainer is killed first, or last
+    runs.let_them_complete()
     assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
     document = runs.check("r", ended, "completed")
     assert document["sessions"][1]["resumed_from"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import wait_for
 from tests.slurm.cluster import NODES, Cluster
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port, runs_on
 
 
 def test_preemption(runs: SlurmRuns):
@@ -86,60 +86,54 @@ def test_a_nodes_daemon_killed(runs: SlurmRuns):
     runs.submit("r", "--slurm-arg=--nodelist=node1", target=150)
     runs.wait_for_steps("r", 10)
     runs.cluster.kill_node("node1", with_steps=False)
-    try:
-        runs.wait_for_steps("r", 60)
-        assert runs.document("r")["status"] in {"running", "completed"}
-    finally:
-        runs.cluster.start_node("node1")
+    runs.wait_for_steps("r", 60)
+    assert runs.document("r")["status"] in {"running", "completed"}
+    runs.cluster.start_node("node1")
     runs.wait_for_status("r", "completed")
     runs.check("r", "completed")
 
 
-def test_a_lost_node(cluster_that_gives_up: Cluster, tmp_path: Path):
+def test_a_lost_node(lossy: SlurmRuns):
     """Node, supervisor and trainer at once: Slurm puts the job back, and it goes on elsewhere from its checkpoint."""
-    runs = SlurmRuns(tmp_path, cluster_that_gives_up)
-    try:
-        front = runs.start("run", "--run-id", "r", "train.py", "--", 300, 0.05)
-        runs.wait_for_steps("r", 45)
-        node = json.loads(runs.output("r").splitlines()[0])["node"]
-        runs.cluster.kill_node(node, with_steps=True)
-        assert front.wait(2 * PATIENCE_S) == 0
-        document = runs.check("r", "interrupted", "completed")
-        assert "lost" in document["sessions"][0]["reason"]
-        trained_s = document["sessions"][0]["elapsed_s"]
-        assert trained_s > 1  # more than forty steps of 0.05 s each
-        assert runs.told("r", "session_started")[1]["timebox_s"] == pytest.approx(600 - trained_s, abs=0.01)
-        started = json.loads(runs.output("r", 2).splitlines()[0])
-        assert started["from"] == document["checkpoints"][1]["step"] == 40
-        assert started["node"] == next(other for other in NODES if other != node)
-        runs.cluster.start_node(node)
-        runs.cluster.wait_until_idle()
-    finally:
-        runs.clean_up()
+    runs = lossy
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05)
+    runs.wait_for_steps("r", 45)
+    node = json.loads(runs.output("r").splitlines()[0])["node"]
+    runs.cluster.kill_node(node, with_steps=True)
+    runs.wait_for_steps("r", 5, session=2)
+    runs.let_them_complete()
+    assert front.wait(2 * PATIENCE_S) == 0
+    document = runs.check("r", "interrupted", "completed")
+    assert "lost" in document["sessions"][0]["reason"]
+    trained_s = document["sessions"][0]["elapsed_s"]
+    assert trained_s > 1  # more than forty steps of 0.05 s each
+    assert runs.told("r", "session_started")[1]["timebox_s"] == pytest.approx(600 - trained_s, abs=0.01)
+    started = json.loads(runs.output("r", 2).splitlines()[0])
+    saved = [one["step"] for one in document["checkpoints"] if one["session"] == 1]
+    assert started["from"] == max(saved) >= 40
+    assert max(saved) % 20 == 0  # nobody lived to save once more
+    assert started["node"] == next(other for other in NODES if other != node)
 
 
-def test_a_forgotten_job(cluster_that_gives_up: Cluster, tmp_path: Path):
+def test_a_forgotten_job(lossy: SlurmRuns):
     """No last word in the journal, and Slurm knows nothing of it any more: interrupted, and resumable.
 
     Not at once: a controller that was killed forgets jobs that live, and those show it by their journal's time.
     """
-    runs = SlurmRuns(tmp_path, cluster_that_gives_up)
-    try:
-        runs.submit("r")
-        runs.wait_for_steps("r", 25)
-        (supervisor,) = runs.supervisors()
-        psutil.Process(supervisor).kill()
-        job = runs.job("r")
-        wait_for(lambda: runs.cluster.call("scontrol", "show", "job", job).returncode, PATIENCE_S)
-        assert runs.document("r")["status"] == "running"
-        runs.wait_for_status("r", "interrupted")
-        document = runs.check("r", "interrupted")
-        assert f"does not know its job {job}" in document["reason"]
-        resumed = runs.call("resume", "r", "-m", 0.05, timeout_s=PATIENCE_S)
-        assert resumed.returncode == 0, resumed.stderr
-        runs.check("r", "interrupted", "timeboxed")
-    finally:
-        runs.clean_up()
+    runs = lossy
+    runs.submit("r")
+    runs.wait_for_steps("r", 25)
+    (supervisor,) = runs.supervisors()
+    psutil.Process(supervisor).kill()
+    job = runs.job("r")
+    wait_for(lambda: runs.cluster.call("scontrol", "show", "job", job).returncode, PATIENCE_S)
+    assert runs.document("r")["status"] == "running"
+    runs.wait_for_status("r", "interrupted")
+    document = runs.check("r", "interrupted")
+    assert f"does not know its job {job}" in document["reason"]
+    resumed = runs.call("resume", "r", "-m", 0.05, timeout_s=PATIENCE_S)
+    assert resumed.returncode == 0, resumed.stderr
+    runs.check("r", "interrupted", "timeboxed")
 
 
 def test_the_controller_restarts(runs: SlurmRuns):
@@ -147,14 +141,12 @@ def test_the_controller_restarts(runs: SlurmRuns):
     front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)
     runs.wait_for_steps("r", 5)
     runs.cluster.stop_controller()
-    try:
-        listed = runs.call("list")
-        assert listed.returncode == 0, listed.stderr
-        assert "running" in listed.stdout
-        assert "squeue" in listed.stderr
-        runs.wait_for_steps("r", runs.output("r").count('"step"') + 20)
-    finally:
-        runs.cluster.start_controller()
+    listed = runs.call("list")
+    assert listed.returncode == 0, listed.stderr
+    assert "running" in listed.stdout
+    assert "squeue" in listed.stderr
+    runs.wait_for_steps("r", runs.output("r").count('"step"') + 20)
+    runs.cluster.start_controller()
     assert front.poll() is None
     assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
     assert front.wait(PATIENCE_S) == 0
@@ -166,12 +158,10 @@ def test_a_stop_without_a_controller(runs: SlurmRuns):
     runs.submit("r")
     runs.wait_for_steps("r", 5)
     runs.cluster.stop_controller()
-    try:
-        stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
-        assert stopped.returncode == 0, stopped.stderr
-        assert runs.document("r")["status"] == "stopped"
-    finally:
-        runs.cluster.start_controller()
+    stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    assert stopped.returncode == 0, stopped.stderr
+    assert runs.document("r")["status"] == "stopped"
+    runs.cluster.start_controller()
     runs.check("r", "stopped")
 
 
@@ -197,46 +187,41 @@ def cluster_that_gives_up() -> Iterator[Cluster]:
     made.stop()
 
 
-def test_a_stop_of_a_lost_run(tmp_path: Path, cluster_that_gives_up: Cluster):
+@pytest.fixture
+def lossy(tmp_path: Path, cluster_that_gives_up: Cluster) -> Iterator[SlurmRuns]:
+    """Runs on it."""
+    yield from runs_on(cluster_that_gives_up, tmp_path)
+
+
+def test_a_stop_of_a_lost_run(lossy: SlurmRuns):
     """Its node is gone and Slurm has put it back, while its journal still calls it running: it leaves the line."""
-    runs = SlurmRuns(tmp_path, cluster_that_gives_up)
-    node = _lose(runs)
-    try:
-        wait_for(lambda: " PENDING " in "".join(runs.jobs()), PATIENCE_S)
-        stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
-        assert stopped.returncode == 0, stopped.stderr
-        document = runs.check("r", "interrupted")
-        assert "`backprop stop`" in document["reason"]
-        assert not list(runs.rundir("r").glob("asked/*"))
-    finally:
-        runs.cluster.start_node(node)
-        runs.clean_up()
-        runs.cluster.wait_until_idle()
+    runs = lossy
+    lose(runs)
+    wait_for(lambda: " PENDING " in "".join(runs.jobs()), PATIENCE_S)
+    stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    assert stopped.returncode == 0, stopped.stderr
+    document = runs.check("r", "interrupted")
+    assert "`backprop stop`" in document["reason"]
+    assert not list(runs.rundir("r").glob("asked/*"))
 
 
-def test_a_stop_that_nobody_heard(tmp_path: Path, cluster_that_gives_up: Cluster):
+def test_a_stop_that_nobody_heard(lossy: SlurmRuns):
     """Asked before Slurm noticed the loss: the job that it puts back hears of it, and does not go on."""
-    runs = SlurmRuns(tmp_path, cluster_that_gives_up)
-    node = _lose(runs)
-    try:
-        stopping = runs.start("stop", "r")
-        wait_for(lambda: list(runs.rundir("r").glob("asked/*")), PATIENCE_S)
-        stopping.send_signal(signal.SIGKILL)  # before it can see that Slurm has put it back
-        runs.hurry("r")
-        runs.wait_for_status("r", "interrupted")
-        document = runs.check("r", "interrupted")
-        assert "`backprop stop`" in document["reason"]
-    finally:
-        runs.cluster.start_node(node)
-        runs.clean_up()
-        runs.cluster.wait_until_idle()
+    runs = lossy
+    lose(runs)
+    stopping = runs.start("stop", "r")
+    wait_for(lambda: list(runs.rundir("r").glob("asked/*")), PATIENCE_S)
+    stopping.send_signal(signal.SIGKILL)  # before it can see that Slurm has put it back
+    runs.hurry("r")
+    runs.wait_for_status("r", "interrupted")
+    document = runs.check("r", "interrupted")
+    assert "`backprop stop`" in document["reason"]
 
 
-def _lose(runs: SlurmRuns) -> str:
-    """Begin a run, and lose the node with all that runs there: its name."""
+def lose(runs: SlurmRuns) -> None:
+    """Begin run r, and lose the node with all that runs there."""
     runs.submit("r")
     runs.wait_for_steps("r", 25)
     node = json.loads(runs.output("r").splitlines()[0])["node"]
     runs.cluster.kill_node(node, with_steps=True)
     wait_for(lambda: not runs.supervisors(), PATIENCE_S)
-    return node

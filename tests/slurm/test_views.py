@@ -34,6 +34,54 @@ def ok(runs: SlurmRuns, *words: object) -> str:
     return done.stdout + done.stderr
 
 
+# -- what is said of it
+
+
+# Fails in its first two sessions and is paused by a user in the third.
+FAILS_TWICE = """
+    session = int(os.environ["BACKPROP_SESSION"])
+    print(json.dumps({"step": session, "value": session * 3}), flush=True)
+    print("of the trainer", file=sys.stderr, flush=True)
+    while session == 3 and not os.path.exists("go"):
+        time.sleep(0.05)
+    sys.exit(session < 3)
+"""
+
+
+def said(runs: SlurmRuns, run_id: str, where: str) -> tuple[list[str], list[str]]:
+    """What `run` passes on of a run that is tried three times, and paused once: the lines of both streams."""
+    go = runs.work / "go"
+    go.unlink(missing_ok=True)
+    front = runs.start(
+        "run", "--run-id", run_id, "--on", where, "--retries", 2, "train.py", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )  # fmt: skip
+    runs.wait_for_steps(run_id, 1, session=3)
+    ok(runs, "pause", run_id)
+    ok(runs, "resume", run_id)
+    go.touch()
+    out, err = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 0, err.decode()
+    return out.decode().splitlines(), err.decode().replace(run_id, "RUN").splitlines()
+
+
+def test_the_same_words_as_here(runs: SlurmRuns):
+    """Whoever sits before it reads what is read of a run here, in the same order: but for the job, times, and waits."""
+    runs.script(FAILS_TWICE)
+    out_here, here = said(runs, "r-here", "here")
+    out_there, there = said(runs, "r-there", "slurm")
+    assert out_here == out_there == [f'{{"step": {step}, "value": {step * 3}}}' for step in (1, 2, 3)]
+    assert without_figures(there) == without_figures(here)
+    for words in ("of the trainer", "retry 2", "paused: `backprop pause`", "going on", "completed"):
+        assert any(words in line for line in here)
+    runs.check("r-there", "failed", "failed", "completed")
+
+
+def without_figures(lines: list[str]) -> list[str]:
+    """But for what is waited for, which job it is, times of day, and how long something took."""
+    told = (re.sub(r" · Slurm's job .*", "", line) for line in lines if not re.search(r"RUN (waits|is Slurm's)", line))
+    return [re.sub(r"\d\d:\d\d:\d\d|\d+(\.\d+)?", "N", line) for line in told]
+
+
 # -- pauses
 
 

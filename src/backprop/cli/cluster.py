@@ -31,10 +31,9 @@ _FIRST_LOOK_S = 3.0  # what Slurm can never place, it says within a moment
 
 def train(claim: "Claim", request: "Request", recorder: "Recorder", *, detach: bool, as_json: bool) -> int:
     """Hand the run to Slurm and, unless detached, stay with it; what to exit with. Raises BackpropError."""
-    before, _ = recorder.read_run()
     with Signals(ignore_hangup=False).caught() as signals:  # a job that is held, and of nobody, would stay for ever
         (job,) = submit([(claim, recorder)], request)
-        front = Front(claim, recorder, job, len(before.sessions), as_json=as_json)
+        front = Front(claim, recorder, job, as_json=as_json)
         if not detach:
             return front.follow(signals)
         if signal.SIGINT in signals.take():
@@ -110,9 +109,36 @@ def _withdraw(job: str) -> str:
     return ""
 
 
-def look_for_refusals(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) -> int:
+def start_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> int:
+    """Hand runs that ask for the same to Slurm, as the tasks of one array; what to exit with. Raises BackpropError."""
+    with Signals(ignore_hangup=True).caught() as signals:  # half submitted is no state to be left in
+        jobs = submit(claims, request)
+        if signal.SIGINT in signals.take():
+            return _take_back(claims, jobs)
+    code = _look_for_refusals(claims, jobs)
+    if code == ExitCode.OK:
+        say(f"{len(jobs)} runs are Slurm's jobs {jobs[0]} to {jobs[-1]} · how they stand: backprop list")
+    return code
+
+
+def _take_back(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) -> int:
+    """Ctrl-C came while they were submitted: each leaves the line, and one that has begun meanwhile is stopped."""
+    from backprop import orders
+
+    with suppress(SlurmError):  # each is asked below: by one call none begins while others are
+        slurm_client.cancel(jobs[0].partition("_")[0], only_pending=True)
+    for claim, _ in claims:
+        try:
+            orders.ask_stop(claim.home, orders.look(claim.home, claim.spec).run, by="Ctrl-C")
+        except BackpropError as error:  # Slurm does not answer; or it has ended just now
+            say(str(error))
+    say(f"{len(claims)} runs are asked to stop · how they stand: backprop list")
+    return ExitCode.INTERRUPTED
+
+
+def _look_for_refusals(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) -> int:
     """What to exit with: of the tasks of an array all can be placed, or none."""
-    watched = [Front(*claim, job, 0, as_json=False) for claim, job in zip(claims, jobs, strict=True)]
+    watched = [Front(*claim, job, as_json=False) for claim, job in zip(claims, jobs, strict=True)]
     if watched[0].look_for_refusal(_FIRST_LOOK_S) is None:
         return ExitCode.OK
     for front in watched[1:]:

@@ -25,7 +25,7 @@ from backprop.engines.slurm_client import SlurmError
 from backprop.errors import BusyError, ExitCode
 from backprop.records import RunSpec, Status
 from backprop.store import journal as journals
-from backprop.store.journal import Journal, NotContinued, Refused, StopAsked
+from backprop.store.journal import Journal, NotContinued, Refused, Said, StopAsked
 from backprop.store.rundir import Home, RunDir
 
 if TYPE_CHECKING:
@@ -123,10 +123,11 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
 
     submitted, spec = left.submitted, claim.spec
     checkpoint = submitted.checkpoint
+    audience = _Log(claim, recorder)
     if not left.is_first:
         view = recorder.view()
         found = () if view is None else view.checkpoints
-        chosen = choose_checkpoint(found, recorder.saved_over_by, claim.journal, say)
+        chosen = choose_checkpoint(found, recorder.saved_over_by, claim.journal, audience.said)
         checkpoint = None if chosen is None else chosen.path
     job = _own_job()
     request = Request(
@@ -141,7 +142,6 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
     if spec.nodes > 1:
         os.environ.update(rendezvous.variables(os.environ, spec.nodes))
         spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(os.environ, spec.nodes), *spec.command))
-    audience = _Log(spec, recorder)
     result = fronts.take_turns(
         replace(claim, spec=spec),
         request,
@@ -207,10 +207,14 @@ def _own_job() -> str:
 
 
 class _Log:
-    """The audience of a run that nobody sits before: everything goes to the job's log."""
+    """The audience of a run that nobody sits before: everything goes to the job's log.
 
-    def __init__(self, spec: RunSpec, recorder: "Recorder") -> None:
-        self._spec = spec
+    What no other entry of the journal tells goes there as well, for whoever watches from elsewhere.
+    """
+
+    def __init__(self, claim: "Claim", recorder: "Recorder") -> None:
+        self._claim = claim
+        self._spec = claim.spec
         self._recorder = recorder
 
     def waits(self, reason: str) -> None:
@@ -231,3 +235,4 @@ class _Log:
 
     def said(self, text: str) -> None:
         say(text)
+        self._claim.journal.append(Said(at=datetime.now(timezone.utc), text=text))

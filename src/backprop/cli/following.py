@@ -20,7 +20,7 @@ from backprop.protocol import digest
 from backprop.records import Run, Session, Source, StopReason
 from backprop.runner import DOUBLE_PRESS_S
 from backprop.store import journal as journals
-from backprop.store.journal import Continued, Entry, Paused, Refused, TrainerLaunched
+from backprop.store.journal import Entry, Queued, Refused, Said, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.rundir import RunDir
 from backprop.supervisor.signals import Signals
 from backprop.supervisor.tail import Tail
@@ -39,7 +39,7 @@ _AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to sa
 class Front:
     """The user who waits for a run that executes elsewhere."""
 
-    def __init__(self, claim: "Claim", recorder: "Recorder", job: str, shown: int, *, as_json: bool) -> None:
+    def __init__(self, claim: "Claim", recorder: "Recorder", job: str, *, as_json: bool) -> None:
         self._home = claim.home
         self._rundir = claim.rundir
         self._spec = claim.spec
@@ -48,7 +48,8 @@ class Front:
         self._stdout_fd = 2 if as_json else 1
         self._line = fronts.WaitingLine()
         self._watched: _Watched | None = None
-        self._before = self._shown = shown  # sessions
+        self._has_shown = False  # a session
+        self._waits_in_job: str | None = None  # for what, though its job has begun
         self._heard = 0  # entries of the journal
         self._ask_slurm_at = 0.0
         self._ended_at: float | None = None
@@ -96,34 +97,49 @@ class Front:
         return journals.fold(self._spec, entries), entries
 
     def _show(self, run: Run, entries: Sequence[Entry]) -> None:
-        last = run.last_session
+        """What has happened since the last look, in its order, from the job's submission on."""
         if self._watched is not None:
             self._watched.look(run)
-            self._tell_pauses(self._watched, entries)
-            if last is None or last.number > self._watched.number or last.status.is_final:
-                self._watched.close()
-                self._watched = None
-                self._refresh()
-                ended = next(s for s in run.sessions if s.number == self._shown)
-                fronts.tell_end(self._spec, self._recorder, ended)
-        is_launched = last is not None and any(
-            isinstance(entry, TrainerLaunched) and entry.session == last.number for entry in entries
-        )
-        if last is not None and last.number > self._shown and (is_launched or last.status.is_final):
-            self._shown = last.number
-            self._line.end()
-            told = fronts.start_line(self._spec, last.timebox_s, last.started_at)
-            say(f"{told} · Slurm's job {last.job} on {last.where}")
-            self._watched = _Watched(self._rundir, last, self._stdout_fd)
-
-    def _tell_pauses(self, watched: "_Watched", entries: Sequence[Entry]) -> None:
-        """Say what the supervisor would say to somebody who sits before it."""
+        if not self._heard:
+            self._heard = 1 + next(
+                n for n, one in enumerate(entries) if isinstance(one, Submitted) and one.job == self._job
+            )
         news, self._heard = entries[self._heard :], len(entries)
         for entry in news:
-            if isinstance(entry, Paused) and entry.session == watched.number:
-                watched.say(f"paused: {entry.reason}")
-            elif isinstance(entry, Continued) and entry.session == watched.number:
-                watched.say("going on")
+            if isinstance(entry, (Queued, Submitted)):
+                self._waits_in_job = entry.reason if isinstance(entry, Queued) else None
+            elif isinstance(entry, TrainerLaunched):
+                self._begin(run, entry.session)
+            elif isinstance(entry, Said):
+                self._pass_on(entry.text)
+            elif isinstance(entry, SessionEnded) and entry.session:
+                if self._watched is None:  # its trainer was never launched
+                    self._begin(run, entry.session)
+                self._finish(run, entry.session)
+
+    def _begin(self, run: Run, number: int) -> None:
+        self._has_shown, self._waits_in_job = True, None
+        self._line.end()
+        session = _session(run, number)
+        told = fronts.start_line(self._spec, session.timebox_s, session.started_at)
+        say(f"{told} · Slurm's job {session.job} on {session.where}")
+        self._watched = _Watched(self._rundir, session, self._stdout_fd)
+
+    def _finish(self, run: Run, number: int) -> None:
+        if self._watched is not None:
+            self._watched.look(run)
+            self._watched.close()
+            self._watched = None
+        self._refresh()
+        fronts.tell_end(self._spec, self._recorder, _session(run, number))
+
+    def _pass_on(self, text: str) -> None:
+        """What the supervisor would say to somebody who sits before it."""
+        if self._watched is not None:
+            self._watched.say(text)
+        else:
+            self._line.end()
+            say(text)
 
     def _end(self, run: Run, entries: Sequence[Entry]) -> int | None:
         """The exit code once the run has ended for good."""
@@ -139,7 +155,7 @@ class Front:
             return None
         self._line.end()
         self._refresh()
-        if self._shown == self._before:
+        if not self._has_shown:
             refused = next((entry for entry in reversed(entries) if isinstance(entry, Refused)), run)
             say(f"run {self._spec.id} is not started: {refused.reason}")
             if self._interrupted_at is not None:
@@ -164,7 +180,8 @@ class Front:
             return None
         engines.cluster().hurry(run, seen)
         if self._watched is None:
-            why = seen.told or ("is about to begin" if seen.phase is Phase.RUNNING else "waits for its turn")
+            begun = self._waits_in_job or "is about to begin"
+            why = seen.told or (begun if seen.phase is Phase.RUNNING else "waits for its turn")
             self._line.show(f"run {self._spec.id} is Slurm's job {self._job}: {why}")
         return None
 
@@ -225,6 +242,10 @@ class Front:
         return ExitCode.OK
 
 
+def _session(run: Run, number: int) -> Session:
+    return next(session for session in run.sessions if session.number == number)
+
+
 class _Watched:
     """One session whose output lies, and grows, in files that another machine writes."""
 
@@ -245,7 +266,7 @@ class _Watched:
                 self._meter.observe(digest(stretch.data, stretch.start), time.monotonic())
                 tail.move_to(stretch.end)
         if self._terminal is not None:
-            session = next(one for one in run.sessions if one.number == self.number)
+            session = _session(run, self.number)
             left_s = session.timebox_s - session.trained_s(datetime.now(timezone.utc))
             self._terminal.looked(self._meter.progress, left_s)
 

@@ -88,13 +88,8 @@ def train_many(claims: "Sequence[Claim]", request: "Request", *, as_json: bool) 
     recorders = [recorder_of(claim) for claim in claims]
     if claims[0].spec.slurm is not None:
         from backprop.cli import cluster
-        from backprop.supervisor.signals import Signals
 
-        with Signals(ignore_hangup=True).caught():  # half submitted is no state to be left in
-            jobs = cluster.submit(together := list(zip(claims, recorders, strict=True)), request)
-        code = cluster.look_for_refusals(together, jobs)
-        if code == ExitCode.OK:
-            say(f"{len(jobs)} runs are Slurm's jobs {jobs[0]} to {jobs[-1]} · how they stand: backprop list")
+        code = cluster.start_many(list(zip(claims, recorders, strict=True)), request)
     else:
         code = max(_train_in_background(claim, request) for claim in claims)
     if as_json:

@@ -123,6 +123,12 @@ class Governed(_Entry, frozen=True, tag="governed"):
     figures: dict[str, Any]
 
 
+class Said(_Entry, frozen=True, tag="said"):
+    """What a supervisor in a Slurm job tells whoever watches: with a terminal of its own it would tell it there."""
+
+    text: str
+
+
 class StopAsked(_Entry, frozen=True, tag="stop_asked"):
     session: int
     by: StopReason
@@ -213,6 +219,7 @@ Entry = (
     | Refused
     | NotContinued
     | Governed
+    | Said
     | StopAsked
     | PauseAsked
     | GoOnAsked
