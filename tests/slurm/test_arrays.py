@@ -102,7 +102,7 @@ def test_one_is_cancelled(runs: SlurmRuns):
 
 def test_all_are_preempted(runs: SlurmRuns):
     """Each saves, waits, and goes on where it was, in the same task of the same array and the rest of its timebox."""
-    ids = submit(runs, "--on", "slurm:low", "--slurm-arg=--nodelist=node1", target=300, pause_s=0.02)
+    ids = submit(runs, "--on", "slurm:low", "--slurm-arg=--nodelist=node1")
     jobs = [runs.job(run_id) for run_id in ids]
     for run_id in ids:
         runs.wait_for_steps(run_id, 5)
@@ -110,6 +110,9 @@ def test_all_are_preempted(runs: SlurmRuns):
         "sbatch", "--partition=high", "--exclusive", "--nodelist=node1", "--output=/dev/null", "--wrap=sleep 1"
     )
     assert urgent.returncode == 0, urgent.stderr
+    for run_id in ids:
+        runs.wait_for_status(run_id, "queued", session=2)
+    runs.let_them_complete()
     waited = runs.call("wait", *ids, timeout_s=2 * PATIENCE_S)
     assert waited.returncode == 0, waited.stderr
     for run_id in ids:

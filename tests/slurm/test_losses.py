@@ -18,7 +18,7 @@ def test_preemption(runs: SlurmRuns):
     """A job of higher priority takes its node: it saves, waits in line, and goes on there in the rest of its timebox."""
     front = runs.start(
         "run", "--run-id", "r", "--on", "slurm:low", "--slurm-arg=--exclusive", "--nodes", 1, "-m", 60,
-        "--slurm-arg=--nodelist=node1", "train.py", "--", 400, 0.02, stderr=subprocess.PIPE,
+        "--slurm-arg=--nodelist=node1", "train.py", "--", 10**9, 0.02, stderr=subprocess.PIPE,
     )  # fmt: skip
     runs.wait_for_steps("r", 30)
     urgent = runs.cluster.call(
@@ -26,7 +26,9 @@ def test_preemption(runs: SlurmRuns):
         "--wrap=sleep 3",
     )  # fmt: skip
     assert urgent.returncode == 0, urgent.stderr
-    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    runs.wait_for_steps("r", 30, session=2)
+    runs.let_them_complete()
+    _, told = front.communicate(timeout=PATIENCE_S)
     assert front.returncode == 0, told.decode()
     document = runs.check("r", "stopped", "completed")
     first, second = document["sessions"]
@@ -36,7 +38,7 @@ def test_preemption(runs: SlurmRuns):
     stopped_at = max(one["step"] for one in document["checkpoints"] if one["session"] == 1)
     assert started["from"] == stopped_at >= 30
     assert second["resumed_from"].endswith(f"-{stopped_at}.json")
-    assert document["last_step"] == 400
+    assert document["last_step"] > stopped_at
     assert {entry["job"] for entry in runs.told("r", "submitted")} == {runs.job("r")}
 
 
@@ -55,13 +57,16 @@ def test_scancel(runs: SlurmRuns):
 
 def test_slurms_warning(runs: SlurmRuns):
     """SIGUSR1 reaches the supervisor, which saves, and puts the job back into the line for the rest of the timebox."""
-    front = runs.start("run", "--run-id", "r", "train.py", "--", 300, 0.02, stderr=subprocess.PIPE)
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.02, stderr=subprocess.PIPE)
     runs.wait_for_steps("r", 10)
     assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
-    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    runs.wait_for_steps("r", 10, session=2)
+    runs.let_them_complete()
+    _, told = front.communicate(timeout=PATIENCE_S)
     assert front.returncode == 0, told.decode()
     document = runs.check("r", "stopped", "completed")
-    assert document["last_step"] == 300
+    saved = [one["step"] for one in document["checkpoints"] if one["session"] == 1]
+    assert json.loads(runs.output("r", 2).splitlines()[0])["from"] == max(saved) >= 10
 
 
 def test_a_killed_supervisor(runs: SlurmRuns):
@@ -83,11 +88,12 @@ def test_a_killed_supervisor(runs: SlurmRuns):
 
 def test_a_nodes_daemon_killed(runs: SlurmRuns):
     """Without its slurmd a node's job goes on: the run does not notice, and ends as it should."""
-    runs.submit("r", "--slurm-arg=--nodelist=node1", target=150)
+    runs.submit("r", "--slurm-arg=--nodelist=node1")
     runs.wait_for_steps("r", 10)
     runs.cluster.kill_node("node1", with_steps=False)
-    runs.wait_for_steps("r", 60)
-    assert runs.document("r")["status"] in {"running", "completed"}
+    runs.wait_for_steps("r", runs.output("r").count('"step"') + 20)
+    assert runs.document("r")["status"] == "running"
+    runs.let_them_complete()
     runs.cluster.start_node("node1")
     runs.wait_for_status("r", "completed")
     runs.check("r", "completed")

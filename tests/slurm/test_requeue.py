@@ -104,9 +104,11 @@ def test_a_preemption_without_a_warning(unwarned: SlurmRuns, handles: bool):
         runs.work.joinpath("train.py").write_text(
             text.replace("\n", "\nsignal.signal(signal.SIGTERM, signal.default_int_handler)\n", 1)
         )
-    runs.submit("r", *LOW, target=300, pause_s=0.02)
+    runs.submit("r", *LOW)
     runs.wait_for_steps("r", 25)
     preempt(runs)
+    runs.wait_for_status("r", "queued", session=2)
+    runs.let_them_complete()
     waited = runs.call("wait", "r", timeout_s=2 * PATIENCE_S)
     assert waited.returncode == 0, waited.stderr
     document = runs.check("r", "stopped", "completed")
