@@ -65,7 +65,7 @@ def test_the_timebox(runs: SlurmRuns):
 
 def test_resume(runs: SlurmRuns):
     """Another session of the run is another job, and goes on exactly at the newest checkpoint."""
-    runs.submit("r", "-m", 0.05, target=10**9, pause_s=0.02)
+    runs.submit("r", "-m", 0.05, pause_s=0.02)
     before = runs.wait_for_status("r", "timeboxed")
     first_job = runs.job("r")
     resumed = runs.start("resume", "r", "-m", 5, stderr=subprocess.PIPE)
