@@ -109,7 +109,7 @@ def _withdraw(job: str) -> str:
     return ""
 
 
-def start_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> int:
+def train_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> int:
     """Hand runs that ask for the same to Slurm, as the tasks of one array; what to exit with. Raises BackpropError."""
     with Signals(ignore_hangup=True).caught() as signals:  # half submitted is no state to be left in
         jobs = submit(claims, request)

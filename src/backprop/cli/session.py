@@ -6,17 +6,16 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import msgspec
 
 from backprop import command as commands
-from backprop import engines, provenance
+from backprop import provenance
 from backprop.cli.common import is_valid, say
 from backprop.engines.contract import Order
-from backprop.errors import BackpropError, ExitCode
+from backprop.errors import ExitCode
 from backprop.governor.line import Line
 from backprop.records import Gpu, Notification, RunSpec, Session, Status, in_minutes
 from backprop.store.journal import Journal
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from backprop.admission import NoTurn
     from backprop.governor.policy import Decision
     from backprop.notify import Teller
-    from backprop.progress import Progress
     from backprop.recorder import Recorder
     from backprop.runner import Outcome, SessionPlan
     from backprop.turns import Audience, Claim, Request
@@ -69,7 +67,9 @@ def train(claim: "Claim", request: "Request", *, detach: bool, as_json: bool) ->
         recorder.close()
         raise click.exceptions.Exit(code)
     if detach:
-        code = _train_in_background(claim, request)
+        from backprop.cli import background
+
+        code = background.train(claim, request)
         if as_json:
             print_document(recorder)
         elif code == ExitCode.OK:
@@ -89,9 +89,11 @@ def train_many(claims: "Sequence[Claim]", request: "Request", *, as_json: bool) 
     if claims[0].spec.slurm is not None:
         from backprop.cli import cluster
 
-        code = cluster.start_many(list(zip(claims, recorders, strict=True)), request)
+        code = cluster.train_many(list(zip(claims, recorders, strict=True)), request)
     else:
-        code = max(_train_in_background(claim, request) for claim in claims)
+        from backprop.cli import background
+
+        code = background.train_many(list(zip(claims, recorders, strict=True)), request)
     if as_json:
         print_documents(recorders)
     else:
@@ -220,91 +222,6 @@ class WaitingLine:
             print(file=sys.stderr, flush=True)
 
 
-# -- in the background
-
-_STARTED, _WAITS, _REFUSED, _BROKEN = b"s", b"w", b"r", b"b"  # how the answer to the parent begins
-
-
-class _Background:
-    """The observer of a detached run: tells its parent when there is something to tell, and the log the rest."""
-
-    def __init__(self, claim: "Claim", recorder: "Recorder", pipe_fd: int) -> None:
-        self._spec = claim.spec
-        self._recorder = recorder
-        self._pipe_fd = pipe_fd
-        self._plan: SessionPlan | None = None
-        self._has_answered = False
-
-    def answer(self, kind: bytes, text: str = "") -> None:
-        """Tell the parent, which waits for the first answer and goes. Later ones are for nobody."""
-        if not self._has_answered:
-            self._has_answered = True
-            os.write(self._pipe_fd, kind + text.encode())
-            os.close(self._pipe_fd)
-
-    def waits(self, reason: str) -> None:
-        say(f"run {self._spec.id} waits: {reason}")
-        self.answer(_WAITS, f"run {self._spec.id} waits: {reason}")
-
-    def begins(self, plan: "SessionPlan") -> "_Background":
-        self._plan = plan
-        return self
-
-    def started(self, out_path: Path, err_path: Path) -> None:  # noqa: ARG002  nothing is copied anywhere
-        if self._plan is not None:
-            self.answer(_STARTED, _start_line(self._spec, self._plan))
-
-    def looked(self, progress: "Progress", left_s: float) -> None:
-        pass
-
-    def ended(self, outcome: "Outcome") -> None:
-        self.answer(_BROKEN, outcome.session.reason or "")  # unless it was launched
-        tell_end(self._spec, self._recorder, outcome.session)
-
-    def said(self, text: str) -> None:
-        say(text)
-
-
-def _train_in_background(claim: "Claim", request: "Request") -> int:
-    """Start a supervisor that survives this terminal; return when its trainer is launched, or waits. An exit code.
-
-    Raises BackpropError when it could not be started.
-    """
-    reader, writer = os.pipe()
-
-    def work() -> int:
-        os.close(reader)
-        return _be_the_background_supervisor(claim, request, writer)
-
-    engine = engines.machine(claim.home)
-    engine.release(engine.submit([Order(claim.rundir, claim.spec, request.limits.timebox_s, work)]))
-    os.close(writer)
-    claim.journal.close()  # the child has it too, and with it the lock
-    with os.fdopen(reader, "rb") as pipe:
-        answer = pipe.read()
-    kind, text = answer[:1], answer[1:].decode(errors="replace")
-    if kind in {_STARTED, _WAITS}:
-        say(f"{text} · follow it: backprop logs {claim.spec.id} -f")
-        return ExitCode.OK
-    if kind == _REFUSED:
-        say(text)
-        return ExitCode.REFUSED
-    raise BackpropError(text or f"the supervisor died; see {claim.rundir.path}")
-
-
-def _be_the_background_supervisor(claim: "Claim", request: "Request", pipe_fd: int) -> int:
-    background = _Background(claim, recorder := recorder_of(claim), pipe_fd)
-    try:
-        result = take_turns(claim, request, recorder, background, ignore_hangup=True)
-    except BackpropError as error:
-        say(str(error))
-        background.answer(_BROKEN, str(error))
-        return 1
-    code = told_exit_code(claim, result)
-    background.answer(_REFUSED, f"run {claim.spec.id} is not started: {getattr(result, 'reason', '')}")
-    return code
-
-
 # -- tell
 
 
@@ -317,12 +234,12 @@ def start_line(spec: RunSpec, timebox_s: float, began_at: datetime, gpus: Sequen
     return f"run {spec.id}{cards} · {timebox} (change it with -m MINUTES)"
 
 
-def _start_line(spec: RunSpec, plan: "SessionPlan") -> str:
+def planned_start_line(spec: RunSpec, plan: "SessionPlan") -> str:
     return start_line(spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ())
 
 
 def _tell_start(spec: RunSpec, plan: "SessionPlan") -> None:
-    say(_start_line(spec, plan))
+    say(planned_start_line(spec, plan))
 
 
 def tell_end(spec: RunSpec, recorder: "Recorder", session: Session) -> None:

@@ -54,10 +54,12 @@ class Signals:
         if number != signal.SIGCHLD:
             self._received.append(signal.Signals(number))
 
-    def wait(self, timeout_s: float) -> None:
-        """Sleep until a signal comes, a child dies or the time is over."""
+    def wait(self, timeout_s: float, reader: int | None = None) -> None:
+        """Sleep until a signal comes, a child dies, there is something to read, or the time is over."""
         poll = select.poll()  # select() cannot watch descriptors above 1023
         poll.register(self._wake_reader, select.POLLIN)
+        if reader is not None:
+            poll.register(reader, select.POLLIN)
         if poll.poll(max(0.0, timeout_s) * 1000):
             with contextlib.suppress(BlockingIOError):
                 while os.read(self._wake_reader, 512):
