@@ -100,7 +100,7 @@ def supervisors(front: "subprocess.Popen[bytes]") -> list[psutil.Process]:
 def start_r(runs: Runs) -> "subprocess.Popen[bytes]":
     """Start run r in the background; it has a supervisor, which has not answered."""
     front = start(runs, "-d", "--run-id", "r")
-    wait_for(lambda: supervisors(front))
+    wait_for(lambda: runs.rundir("r").exists() and supervisors(front))
     return front
 
 
