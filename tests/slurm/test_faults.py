@@ -86,6 +86,29 @@ def test_a_front_killed_before_it_wrote_down_its_job(runs: SlurmRuns):
     assert "never submitted" in document["reason"]
 
 
+def test_a_resume_killed_before_it_wrote_down_its_job(runs: SlurmRuns):
+    """The run knows nothing of it, and its job is held: `doctor` tells of that, and how to be rid of it."""
+    assert runs.call("run", "--run-id", "r", "train.py", "--", 20, 0.0, timeout_s=PATIENCE_S).returncode == 0
+    assert held_jobs(runs) == []
+    wrapped = Wrapped(runs, "sbatch", f'$real "$@"; {HANG}')
+    front = runs.start("resume", "r")
+    call = wrapped.wait_until_it_hangs()
+    front.kill()
+    front.wait()
+    call.kill()
+    wrapped.unwrap()
+    (told,) = held_jobs(runs)
+    assert runs.cluster.call(*told["advice"].partition(": ")[2].split()).returncode == 0
+    assert held_jobs(runs) == []
+    runs.check("r", "completed")
+
+
+def held_jobs(runs: SlurmRuns) -> list[dict]:
+    """What `doctor` says of jobs that nobody released."""
+    findings = json.loads(runs.call("doctor", "--json", timeout_s=PATIENCE_S).stdout)
+    return [one for one in findings if "never released" in one["text"]]
+
+
 def test_a_front_killed_before_it_released_its_job(runs: SlurmRuns):
     """Whoever looks leaves the held job alone while it may still be submitting; then lets it begin."""
     kill_while_it_hangs(runs, Wrapped(runs, "scontrol", f'test "$1" = release && {{ {HANG}; }}; exec $real "$@"'))

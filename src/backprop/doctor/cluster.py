@@ -1,15 +1,17 @@
 """The Slurm cluster that this machine submits to, where it does."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from backprop import network, provenance
 from backprop.doctor.findings import note, ok
 from backprop.engines import slurm_client
 from backprop.engines.contract import Phase
-from backprop.engines.slurm_client import SlurmError
+from backprop.engines.slurm_client import Job, SlurmError
 from backprop.records import Finding
 from backprop.store.rundir import Home
+
+_QUESTIONS = 20  # about single jobs, at most
 
 
 def slurm() -> Iterator[Finding]:
@@ -34,6 +36,22 @@ def slurm() -> Iterator[Finding]:
     count = sum(job.phase is not Phase.ENDED for job in jobs.values())
     yield ok("slurm", f"{version} answers; {count} {'job' if count == 1 else 'jobs'} of Backprop's in its hands")
     yield from _home()
+    yield from _forgotten(jobs)
+
+
+def _forgotten(jobs: Mapping[str, Job]) -> Iterator[Finding]:
+    """Jobs are submitted held, and released a moment later, unless whoever submits them is killed in between."""
+    held = [job.id for job in jobs.values() if job.phase is Phase.PENDING and job.reason == slurm_client.HELD]
+    try:
+        forgotten = [job_id for job_id in held[:_QUESTIONS] if not slurm_client.was_ever_released(job_id)]
+    except SlurmError:  # one has ended meanwhile, or nobody answers any more
+        return
+    if forgotten:
+        yield note(
+            "slurm",
+            f"held, and never released: {', '.join(forgotten)}. Whoever submitted that was killed, or is at work still",
+            f"If it is so in a minute, too: scancel {' '.join(forgotten)}",
+        )
 
 
 def _home() -> Iterator[Finding]:

@@ -28,7 +28,6 @@ _REST_SHARE = 10.0  # or so much longer than it took: a busy controller is asked
 _AWAY_S = 30.0  # at the most; and after one that failed: each costs seconds
 _CLOCKS_APART_S = 300.0  # at most: munge, by which Slurm knows its users, believes nobody whose clock is further off
 _QUESTIONS = 20  # about single jobs, at most, for each look at all of them
-_HELD = "JobHeldUser"  # Slurm's reason
 _SUBMITTED_S = 60.0  # a submission takes three calls, of 20 s each at the most
 
 # What of the environment a trainer needs; nothing else goes with it, and nothing whose name smells of a secret.
@@ -156,7 +155,8 @@ class Cluster:
 
         What somebody has held by hand stays so. seen: what `observe` said just now.
         """
-        if seen.told != _HELD or run.waiter is None or run.job is None or _age_s(run.waiter.since) < _SUBMITTED_S:
+        is_held = seen.told == slurm_client.HELD
+        if not is_held or run.waiter is None or run.job is None or _age_s(run.waiter.since) < _SUBMITTED_S:
             return
         if run.job in self._released or not self._questions_left:
             return

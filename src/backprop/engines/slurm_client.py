@@ -50,6 +50,7 @@ _ENDED = frozenset(
 )
 _FAILED = frozenset({"BOOT_FAIL", "FAILED", "LAUNCH_FAILED"})
 NAME_PREFIX = "backprop-"
+HELD = "JobHeldUser"  # the reason of a job that waits until somebody releases it
 # what a line about one of our jobs looks like; other jobs may be called anything
 _LINE = re.compile(rf"(\d+(?:_\d+)?)\|([A-Z_]+)\|([^|]*)\|(.*)\|({NAME_PREFIX}[A-Za-z0-9._-]+)")
 # variables by which a user makes squeue and scontrol look elsewhere
