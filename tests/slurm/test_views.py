@@ -87,7 +87,7 @@ def without_figures(lines: list[str]) -> list[str]:
 
 def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     """It stands still, its clock too, and whoever sits before it is told; `resume` lets the same session go on."""
-    front = Terminal(runs, [BACKPROP, "run", "--run-id", "r", "train.py", "--", "60", "0.05"])
+    front = Terminal(runs, [BACKPROP, "run", "--run-id", "r", "train.py", "--", "1000000", "0.05"])
     runs.wait_for_steps("r", 5)
     assert "run r paused · go on with: backprop resume r" in ok(runs, "pause", "r")
     document = runs.document("r")
@@ -101,9 +101,10 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     time.sleep(1.1)  # the time left is shown in seconds
     assert front.text == shown
     assert "run r goes on" in ok(runs, "resume", "r")
+    wait_for(lambda: re.search(rb"backprop: `backprop resume` by .*: going on\r\n", front.written), PATIENCE_S)
+    runs.let_them_complete()
     assert front.process.wait(PATIENCE_S) == 0
     wait_for(lambda: b"run r completed after" in front.written)
-    assert b"backprop: going on\r\n" in front.written
     document = runs.check("r", "completed")
     assert document["last_step"] == 60
     (continued,), (ended,) = runs.told("r", "continued"), runs.told("r", "session_ended")
