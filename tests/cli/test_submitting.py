@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,48 @@ def test_a_shell_inside_a_job(runs: Runs, programs: Path):
     assert done.returncode == 0, done.stderr
     (started,) = [entry for entry in runs.journal("r") if entry["event"] == "session_started"]
     assert started["host"] == os.uname().nodename
+
+
+def test_a_job_that_fails_for_a_moment_while_it_is_put_back(runs: Runs, programs: Path):
+    """Slurm calls it so before it waits: it is not out of the line before it was taken from there."""
+    put(programs, "scontrol", "exit 0")
+    put(
+        programs,
+        "squeue",
+        f'read state < {programs}/states; echo "7|$state||None|backprop-r"\n'
+        f"test $(wc -l < {programs}/states) = 1 || sed -i 1d {programs}/states",
+    )
+    states = programs / "states"
+    states.write_text("PENDING\n")
+    submitted = runs.call("run", "--run-id", "r", "-d", "--sessions", 2, "train.py")
+    assert submitted.returncode == 0, submitted.stderr
+    journal = runs.rundir("r") / "journal.jsonl"
+    (told,) = [entry for entry in runs.journal("r") if entry["event"] == "submitted"]
+    at = datetime.now(timezone.utc).isoformat()
+    entries = [
+        {
+            "event": "session_started",
+            "session": 1,
+            "timebox_s": 600,
+            "grace_s": 30,
+            "host": "node1",
+            "supervisor_pid": 1,
+        }
+        | {"boot_id": None, "job": "7"},
+        {
+            "event": "session_ended",
+            "session": 1,
+            "status": "timeboxed",
+            "reason": None,
+            "exit_code": 0,
+            "elapsed_s": 600,
+        },
+        told | {"session": 2, "is_again": True},
+    ]
+    with journal.open("a") as file:
+        file.writelines(json.dumps(entry | {"at": at}) + "\n" for entry in entries)
+    states.write_text("FAILED\nFAILED\nPENDING\nCANCELLED\n")
+    stopped = runs.call("stop", "r")
+    assert stopped.returncode == 0, stopped.stderr
+    assert states.read_text() == "CANCELLED\n"
+    assert runs.document("r")["status"] == "timeboxed"

@@ -106,7 +106,6 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     assert front.process.wait(PATIENCE_S) == 0
     wait_for(lambda: b"run r completed after" in front.written)
     document = runs.check("r", "completed")
-    assert document["last_step"] == 60
     (continued,), (ended,) = runs.told("r", "continued"), runs.told("r", "session_ended")
     (launched,) = runs.told("r", "trainer_launched")
     lasted_s = (_time(ended) - _time(launched)).total_seconds()
