@@ -113,25 +113,28 @@ def look(home: Home, spec: RunSpec) -> Standing:
     )
 
 
-def ask_stop(home: Home, run: Run, *, now: bool = False, by: str = "backprop stop") -> Answering:
+def ask_stop(
+    home: Home, run: Run, *, now: bool = False, by: str = "backprop stop", leave_line: bool = True
+) -> Answering:
     """Ask a run to stop gracefully, or with `now` to be killed; one that is queued leaves the line. Does not wait.
 
-    by: what the user typed or pressed. Returns who will answer. Raises UsageError when the run is not going on, and
-    BusyError when Slurm, in whose line it may stand, does not answer.
+    by: what the user typed or pressed. leave_line: False while Slurm does not answer, so that each of many runs does
+    not wait for it anew: one in its line hears of the request when its job begins. Returns who will answer. Raises
+    UsageError when the run is not going on, and BusyError when Slurm, in whose line it may stand, does not answer.
     """
     standing = look(home, run.spec).run
     answering, detail = who_can_be_stopped(home, standing), _detail(by)
     if answering is None:
         raise _not_going_on(standing)
     _append(home, standing, StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now))
-    if standing.is_on_slurm:
+    if standing.is_on_slurm and leave_line:
         try:
             _take_out_of_line(home, standing, detail)
         except BackpropError as error:
             raise BusyError(
                 f"run {run.spec.id} is asked to stop, and will do so when its job begins: {error}"
             ) from error
-    elif answering.host == provenance.host():
+    elif not standing.is_on_slurm and answering.host == provenance.host():
         with suppress(ProcessLookupError, PermissionError):
             os.kill(answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
     return answering

@@ -42,13 +42,12 @@ from backprop.supervisor import cage, control, ladder
 from backprop.supervisor.cage import Cage
 from backprop.supervisor.control import Control
 from backprop.supervisor.ladder import Ladder, Rung
-from backprop.supervisor.signals import Signals
+from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 from backprop.supervisor.trainer import Trainer
 from backprop.watchman import Watchman
 
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
 LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so long to end
-DOUBLE_PRESS_S = 0.2  # a second SIGINT within this time is the first one heard twice: some wrappers pass it on again
 _FINAL_TRIES_S = 5.0  # how long to try to file a run whose home is busy or full
 
 

@@ -1,16 +1,19 @@
 """`run -d` and `run --vary` here: each supervisor is on its own, and Ctrl-C takes back what is being started."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from backprop.supervisor.signals import DOUBLE_PRESS_S
 from tests.conftest import Runs, wait_for
 
 UNTIL_TOLD = """
@@ -69,19 +72,29 @@ def test_one_that_is_lost_is_noticed(runs: Runs):
         wait_for(lambda run_id=run_id: status_of(runs, run_id) == "completed")
 
 
-@contextmanager
-def nobody_is_admitted(runs: Runs) -> Iterator[None]:
-    """Whoever asks for a turn gets no answer meanwhile."""
+@pytest.fixture
+def line(runs: Runs) -> "Line":
+    """The line of a home in which something has run already."""
     (runs.work / "go").touch()
-    assert runs.call("run", "train.py").returncode == 0  # makes the lock
+    assert runs.call("run", "train.py").returncode == 0
     (runs.work / "go").unlink()
     (lock,) = (runs.home / "line").glob("*/lock")
-    fd = os.open(lock, os.O_RDONLY)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        os.close(fd)
+    return Line(lock)
+
+
+class Line:
+    """Before the governor: while it is closed a supervisor that asks for its turn gets no answer, and gives none."""
+
+    def __init__(self, lock: Path) -> None:
+        self._lock = lock
+        self.close()
+
+    def close(self) -> None:
+        self._fd = os.open(self._lock, os.O_RDONLY)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def open(self) -> None:
+        os.close(self._fd)
 
 
 def start(runs: Runs, *words: object) -> "subprocess.Popen[bytes]":
@@ -104,11 +117,19 @@ def start_r(runs: Runs) -> "subprocess.Popen[bytes]":
     return front
 
 
-def test_ctrl_c_before_it_is_started(runs: Runs):
-    """The run that `-d` has just made is stopped as soon as its supervisor answers, or never begins: 130."""
-    with nobody_is_admitted(runs):
-        front = start_r(runs)
-        front.send_signal(signal.SIGINT)
+def press(front: "subprocess.Popen[bytes]", number: signal.Signals = signal.SIGINT) -> None:
+    """Ctrl-C, of which it says that it has heard it."""
+    assert front.stderr is not None
+    front.send_signal(number)
+    assert b"press Ctrl-C again" in front.stderr.readline()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_before_it_is_started(runs: Runs, line: Line, number: signal.Signals):
+    """The run that `-d` has just made is stopped as soon as its supervisor answers: 130."""
+    front = start_r(runs)
+    press(front, number)
+    line.open()
     out, err = front.communicate(timeout=30)
     assert (front.returncode, out) == (130, b""), err.decode()
     assert "run r is asked to stop" in err.decode()
@@ -116,52 +137,92 @@ def test_ctrl_c_before_it_is_started(runs: Runs):
     assert "Ctrl-C" in runs.document("r")["reason"]
 
 
-def test_ctrl_c_twice_before_it_is_started(runs: Runs):
+def test_one_press_that_is_heard_twice(runs: Runs, line: Line):
+    """As some wrappers pass it on: it is one, and the run is stopped."""
+    front = start_r(runs)
+    press(front)
+    front.send_signal(signal.SIGINT)
+    line.open()
+    _, err = front.communicate(timeout=30)
+    assert (front.returncode, b"is asked to stop" in err) == (130, True), err.decode()
+    wait_for(lambda: status_of(runs, "r") == "stopped")
+
+
+def test_ctrl_c_twice_before_it_is_started(runs: Runs, line: Line):
     """Nobody waits for a supervisor that does not answer; the user is told how to stop the run."""
-    with nobody_is_admitted(runs):
-        front = start_r(runs)
-        assert front.stderr is not None
-        front.send_signal(signal.SIGINT)
-        assert b"press Ctrl-C again" in front.stderr.readline()
-        front.send_signal(signal.SIGINT)
-        _, err = front.communicate(timeout=30)
-        assert front.returncode == 130
-        assert "stop it then: backprop stop r" in err.decode()
+    front = start_r(runs)
+    press(front)
+    time.sleep(DOUBLE_PRESS_S)
+    front.send_signal(signal.SIGINT)
+    _, err = front.communicate(timeout=30)
+    assert front.returncode == 130
+    assert "stop it then: backprop stop r" in err.decode()
+    line.open()
     wait_for(lambda: status_of(runs, "r") == "running")
     assert runs.call("stop", "r").returncode == 0
 
 
-def test_a_terminal_that_is_killed_before_it_is_started(runs: Runs):
+def test_ctrl_c_and_a_supervisor_that_dies(runs: Runs, line: Line):
+    """It never begins, and nobody is told that it may."""
+    front = start_r(runs)
+    press(front)
+    (supervisor,) = supervisors(front)
+    supervisor.kill()
+    _, err = front.communicate(timeout=30)
+    assert front.returncode == 130
+    assert err.decode() == "backprop: run r is not started\n"
+    line.open()
+
+
+def test_a_terminal_that_is_killed_before_it_is_started(runs: Runs, line: Line):
     """The supervisor has nobody to answer, and trains."""
-    with nobody_is_admitted(runs):
-        front = start_r(runs)
-        front.kill()
-        front.wait()
+    front = start_r(runs)
+    front.kill()
+    front.wait()
+    line.open()
     wait_for(lambda: status_of(runs, "r") == "running")
     (runs.work / "go").touch()
     wait_for(lambda: status_of(runs, "r") == "completed")
 
 
-def test_ctrl_c_takes_back_all(runs: Runs, tmp_path: Path):
-    """Those before the one that is being started are stopped, and those behind it never begin."""
-    cards = tmp_path / "cards"
-    cards.mkdir()
-    # asked for its cards by the second supervisor, the driver does not answer until there is a file
-    (cards / "nvidia-smi").write_text(
-        f"#!/bin/sh\nif test $(ls {runs.home}/runs/*/session-1.out 2>/dev/null | wc -l) = 1; then\n"
-        f": > {cards}/asks; until test -e {cards}/answer; do sleep 0.05; done; fi\nexit 9\n"
-    )
-    (cards / "nvidia-smi").chmod(0o755)
-    runs.environment["PATH"] = f"{cards}:{runs.environment['PATH']}"
-    front = start(runs, "--gpu-probe", "nvidia-smi", "-p", 9, "--vary", "n=1,2,3")
-    wait_for(lambda: (cards / "asks").exists() and len(supervisors(front)) == 2)
+def test_ctrl_z_before_it_is_started(runs: Runs, line: Line):
+    """Only the command that started it stands still: `fg` goes on with it."""
+    front = start_r(runs)
+    front.send_signal(signal.SIGTSTP)
+    wait_for(lambda: psutil.Process(front.pid).status() == psutil.STATUS_STOPPED)
+    line.open()
+    wait_for(lambda: status_of(runs, "r") == "running")
+    front.send_signal(signal.SIGCONT)
+    out, _ = front.communicate(timeout=30)
+    assert (front.returncode, out) == (0, b"r\n")
+    (runs.work / "go").touch()
+    wait_for(lambda: status_of(runs, "r") == "completed")
+
+
+def test_ctrl_c_takes_back_all(runs: Runs, line: Line):
+    """Those before the one that is being started are stopped, those behind it never begin, and whoever wants is told."""
+    notice = {
+        "command": [sys.executable, "-c", f"open({str(runs.work)!r} + '/told', 'a').write('x')"],
+        "on": ["refused"],
+    }
+    (runs.work / "backprop.config.json").write_text(json.dumps({"notify": [notice]}))
+    earlier = runs.only_id()
+    front = start(runs, "-p", 9, "--vary", "n=1,2,3")
+    wait_for(lambda: len(list(runs.home.glob("runs/*"))) == 4 and len(supervisors(front)) == 1)
+    front.send_signal(signal.SIGSTOP)  # it starts no other meanwhile
+    line.open()
+    wait_for(lambda: {path.parent.name for path in runs.home.glob("runs/*/session-1.out")} - {earlier})
+    line.close()
+    front.send_signal(signal.SIGCONT)
+    wait_for(lambda: len(supervisors(front)) == 2)
     front.send_signal(signal.SIGINT)
-    (cards / "answer").touch()
+    line.open()
     out, err = front.communicate(timeout=30)
     assert front.returncode == 130, err.decode()
     first, second, third = out.decode().split()
     for run_id in (first, second):
-        wait_for(lambda run_id=run_id: status_of(runs, run_id) in {"stopped", "refused"})
+        wait_for(lambda run_id=run_id: status_of(runs, run_id) == "stopped")
         assert "Ctrl-C" in runs.document(run_id)["reason"]
     assert status_of(runs, third) == "refused"
-    assert runs.document(third)["reason"] == "Ctrl-C before it was started"
+    assert f"run {third} is not started: Ctrl-C before it was started" in err.decode()
+    wait_for((runs.work / "told").exists)

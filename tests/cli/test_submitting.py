@@ -2,37 +2,15 @@
 
 import json
 import os
-from datetime import datetime, timezone
 from pathlib import Path
 
-import pytest
+import msgspec
 
+from backprop.records import Status
+from backprop.store import journal
+from backprop.store.journal import Submitted
 from tests.conftest import Runs
-
-
-@pytest.fixture
-def programs(runs: Runs, tmp_path: Path) -> Path:
-    """The folder of Slurm's programs: sbatch submits, scontrol refuses, scancel writes down what it is asked."""
-    folder = tmp_path / "slurm"
-    folder.mkdir()
-    runs.environment["PATH"] = f"{folder}:{runs.environment['PATH']}"
-    runs.environment["BACKPROP_ON"] = "slurm"
-    runs.script("pass")
-    put(folder, "sbatch", "echo 7")
-    put(folder, "scontrol", "echo 'no controller' >&2; exit 1")
-    put(folder, "squeue", "exit 0")
-    put(folder, "scancel", f'echo "$*" >> {folder}/cancelled')
-    return folder
-
-
-def put(folder: Path, program: str, text: str) -> None:
-    path = folder / program
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-
-
-def cancelled(folder: Path) -> list[str]:
-    return (folder / "cancelled").read_text().splitlines()
+from tests.fakes.slurm import began, cancelled, ended, now, put, tell
 
 
 def test_an_array_that_cannot_be_released(runs: Runs, programs: Path):
@@ -111,31 +89,8 @@ def test_a_job_that_fails_for_a_moment_while_it_is_put_back(runs: Runs, programs
     states.write_text("PENDING\n")
     submitted = runs.call("run", "--run-id", "r", "-d", "--sessions", 2, "train.py")
     assert submitted.returncode == 0, submitted.stderr
-    journal = runs.rundir("r") / "journal.jsonl"
-    (told,) = [entry for entry in runs.journal("r") if entry["event"] == "submitted"]
-    at = datetime.now(timezone.utc).isoformat()
-    entries = [
-        {
-            "event": "session_started",
-            "session": 1,
-            "timebox_s": 600,
-            "grace_s": 30,
-            "host": "node1",
-            "supervisor_pid": 1,
-        }
-        | {"boot_id": None, "job": "7"},
-        {
-            "event": "session_ended",
-            "session": 1,
-            "status": "timeboxed",
-            "reason": None,
-            "exit_code": 0,
-            "elapsed_s": 600,
-        },
-        told | {"session": 2, "is_again": True},
-    ]
-    with journal.open("a") as file:
-        file.writelines(json.dumps(entry | {"at": at}) + "\n" for entry in entries)
+    (told,) = [entry for entry in journal.read(runs.rundir("r") / "journal.jsonl")[0] if isinstance(entry, Submitted)]
+    tell(runs, began(1), ended(1, Status.TIMEBOXED), msgspec.structs.replace(told, at=now(), session=2, is_again=True))
     states.write_text("FAILED\nFAILED\nPENDING\nCANCELLED\n")
     stopped = runs.call("stop", "r")
     assert stopped.returncode == 0, stopped.stderr

@@ -15,6 +15,7 @@ import pytest
 from backprop.records import StopReason
 from backprop.store.journal import Journal, StopAsked, read
 from tests.conftest import BACKPROP, Runs
+from tests.fakes.slurm import cancelled, make_programs, put
 from tests.faults.test_kills import check_record
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system: run the tests as root")
@@ -112,6 +113,21 @@ def test_a_journal_on_a_full_disk_keeps_its_entries_until_there_is_room(small_ho
     assert journal.append() is True
     journal.close()
     assert read(path)[0] == entries
+
+
+@needs_root
+def test_a_disk_that_is_full_once_slurm_has_the_job(small_home: Runs, tmp_path: Path):
+    """The journal cannot say whose job it is: the job is cancelled, and never released."""
+    runs = small_home
+    programs = make_programs(runs, tmp_path / "slurm")
+    put(programs, "sbatch", f"cat /dev/zero > {runs.home}/hog 2>/dev/null; echo 7")
+    put(programs, "scontrol", f"echo $* >> {programs}/asked")
+    done = runs.call("run", "train.py", "--run-id", "r")
+    assert done.returncode == 75, done.stderr
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert cancelled(programs) == ["7"]
+    assert not (programs / "asked").exists()
 
 
 @needs_root

@@ -172,7 +172,7 @@ class HeldBack:
 
     def __init__(self, runs: SlurmRuns, program: str, calls: str = "*") -> None:
         """calls: a pattern of sh for the arguments of those that wait; others go through."""
-        self._folder = runs.work / "slow"
+        self._folder = runs.work / f"slow-{program}"
         self._folder.mkdir()
         real = shutil.which(program, path=runs.environment["PATH"])
         script = self._folder / program

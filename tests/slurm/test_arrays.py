@@ -69,20 +69,23 @@ def test_one_that_waits_is_stopped(runs: SlurmRuns):
 
 def test_ctrl_c_while_they_are_submitted(runs: SlurmRuns):
     """Those that wait leave the line, and one that has begun meanwhile saves and stops: 130, and nothing is left."""
-    held = HeldBack(runs, "scontrol", "release*")
+    releasing, cancelling = HeldBack(runs, "scontrol", "release*"), HeldBack(runs, "scancel")
     words = ("--vary", "lr=1,2,3", *ONE_AT_A_TIME, "train.py", "--", 10**9, 0.05)
     front = runs.start("run", *words, stdout=subprocess.PIPE)
-    held.wait()
+    releasing.wait()
     front.send_signal(signal.SIGINT)
-    held.go_on()
+    releasing.go_on()
+    cancelling.wait()
+    wait_for(lambda: any(runs.home.glob("runs/*/session-1.out")), PATIENCE_S)
+    cancelling.go_on()
     out, _ = front.communicate(timeout=PATIENCE_S)
     assert front.returncode == 130
-    ids = out.decode().split()
-    assert len(ids) == 3
-    wait_for(lambda: not runs.jobs(), PATIENCE_S)
-    assert {runs.document(run_id)["status"] for run_id in ids} <= {"refused", "stopped"}
-    for run_id in ids:
+    first, second, third = out.decode().split()
+    runs.wait_for_status(first, "stopped")
+    for run_id in (second, third):
+        assert runs.document(run_id)["status"] == "refused"
         assert "Ctrl-C" in runs.document(run_id)["reason"]
+    runs.check(first, "stopped")
 
 
 def test_one_is_cancelled(runs: SlurmRuns):

@@ -98,7 +98,7 @@ def test_a_resume_killed_before_it_wrote_down_its_job(runs: SlurmRuns):
     call.kill()
     wrapped.unwrap()
     (told,) = held_jobs(runs)
-    assert runs.cluster.call(*told["advice"].partition(": ")[2].split()).returncode == 0
+    assert runs.cluster.call(*told["advice"].rpartition(": ")[2].split()).returncode == 0
     assert held_jobs(runs) == []
     runs.check("r", "completed")
 

@@ -9,7 +9,7 @@ import sys
 import time
 from datetime import datetime, timedelta
 
-from backprop.runner import DOUBLE_PRESS_S
+from backprop.supervisor.signals import DOUBLE_PRESS_S
 from tests.conftest import wait_for
 from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns
 

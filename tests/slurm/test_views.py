@@ -278,6 +278,7 @@ def test_what_has_ended_does_not_wait(runs: SlurmRuns, array: tuple[str, ...], m
     """Slurm calls a job that puts itself back failed for a moment. To take it out of the line then is no error."""
     monkeypatch.setenv("SLURM_CONF", str(runs.cluster.configuration))
     submitted = runs.cluster.call("sbatch", "--parsable", "--output=/dev/null", *array, "--wrap=exit 1")
+    assert submitted.returncode == 0, submitted.stderr
     job = f"{submitted.stdout.strip()}_1" if array else submitted.stdout.strip()
     wait_for(lambda: runs.cluster.line() == [], PATIENCE_S)
     for known in (job, "9999_1" if array else "9999"):

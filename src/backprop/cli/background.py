@@ -4,20 +4,20 @@ Whoever asked for one waits until its trainer is launched, or stands in line. Ct
 """
 
 import os
-import signal
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from backprop import engines
 from backprop.cli import session as fronts
 from backprop.cli.common import say
-from backprop.engines.contract import Order
+from backprop.engines.contract import Order, Phase
 from backprop.errors import BackpropError, ExitCode
 from backprop.store.journal import Refused
-from backprop.supervisor.signals import Signals
+from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 
 if TYPE_CHECKING:
     from backprop.progress import Progress
@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
 _STARTED, _WAITS, _REFUSED, _BROKEN = b"s", b"w", b"r", b"b"  # how the answer to the parent begins
 _PATIENCE_S = 3600.0  # between two looks for signals; the answer itself is seen at once
-_TAKES_IT_BACK = {signal.SIGINT, signal.SIGTERM}
+_BETWEEN_S = 2.0  # that a run may take from one session to the next, in which nobody answers for it
+
+
+class _Answer(NamedTuple):
+    """What a supervisor told of its start, to whoever waited for it."""
+
+    kind: bytes  # empty: nothing
+    text: str
+    is_unwanted: bool  # by now, as the user said
+    is_awaited: bool  # the user did
 
 
 def train(claim: "Claim", request: "Request") -> int:
@@ -53,35 +62,22 @@ def train_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -
             if code == ExitCode.INTERRUPTED:
                 _refuse(later, "Ctrl-C before it was started")
                 for earlier, _ in claims[:number]:
-                    _take_back(earlier)
+                    _stop(earlier)
                 return code
             worst = max(worst, code)
     return worst
 
 
 def _refuse(claims: "Sequence[tuple[Claim, Recorder]]", reason: str) -> None:
+    from backprop import recovery
+
     for claim, recorder in claims:
         claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
         with suppress(OSError):  # whoever looks next brings the index up to date
             recorder.finish()
         claim.journal.close()
-    if claims:
-        say(f"{len(claims)} runs are not started: {reason}")
-
-
-def _take_back(claim: "Claim") -> None:
-    """Stop what was started a moment ago; say so, and what to do where nobody answers yet."""
-    from backprop import orders
-
-    run_id, run = claim.spec.id, orders.look(claim.home, claim.spec).run
-    if run.status.is_final:
-        say(f"run {run_id} is not started: {run.reason}" if run.last_session is None else f"run {run_id} has ended")
-        return
-    try:
-        orders.ask_stop(claim.home, run, by="Ctrl-C")
-        say(f"run {run_id} is asked to stop")
-    except BackpropError:
-        say(f"run {run_id} has not begun yet, and may do so; stop it then: backprop stop {run_id}")
+        recovery.tell_end(claim.home, claim.rundir, claim.spec)
+        say(f"run {claim.spec.id} is not started: {reason}")
 
 
 def _start(claim: "Claim", request: "Request", signals: Signals, later: "Sequence[Claim]" = ()) -> int:
@@ -98,38 +94,66 @@ def _start(claim: "Claim", request: "Request", signals: Signals, later: "Sequenc
     engine.release(engine.submit([Order(claim.rundir, claim.spec, request.limits.timebox_s, work)]))
     os.close(writer)
     claim.journal.close()  # the child has it too, and with it the lock
-    answer, presses = _wait_for_answer(reader, signals)
-    kind, text = answer[:1], answer[1:].decode(errors="replace")
-    if presses:
-        _take_back(claim)
+    answer = _answer_of(reader, signals)
+    is_begun = answer.kind in {_STARTED, _WAITS}
+    if not answer.is_awaited:
+        say(f"run {claim.spec.id} has not begun yet, and may do so; stop it then: backprop stop {claim.spec.id}")
+    elif answer.is_unwanted and is_begun:
+        _stop(claim)
+    elif answer.is_unwanted or answer.kind == _REFUSED:
+        say(answer.text or f"run {claim.spec.id} is not started")
+    elif not is_begun:
+        raise BackpropError(answer.text or f"the supervisor died; see {claim.rundir.path}")
+    else:
+        say(f"{answer.text} · follow it: backprop logs {claim.spec.id} -f")
+    if answer.is_unwanted:
         return ExitCode.INTERRUPTED
-    if kind in {_STARTED, _WAITS}:
-        say(f"{text} · follow it: backprop logs {claim.spec.id} -f")
-        return ExitCode.OK
-    if kind == _REFUSED:
-        say(text)
-        return ExitCode.REFUSED
-    raise BackpropError(text or f"the supervisor died; see {claim.rundir.path}")
+    return ExitCode.OK if is_begun else ExitCode.REFUSED
 
 
-def _wait_for_answer(reader: int, signals: Signals) -> tuple[bytes, int]:
-    """What the supervisor answers, and how often the user pressed Ctrl-C meanwhile: after the second, no answer."""
-    answer, presses = b"", 0
+def _answer_of(reader: int, signals: Signals) -> _Answer:
+    """Wait for what the supervisor says, or until the user has pressed Ctrl-C twice."""
+    told, unwanted_since = b"", None
     os.set_blocking(reader, False)
     with os.fdopen(reader, "rb", buffering=0) as pipe:
         while True:
-            if any(number in _TAKES_IT_BACK for number in signals.take()):
-                presses += 1
-                if presses > 1:
-                    return answer, presses
-                say("it is stopped as soon as it answers; press Ctrl-C again to leave it alone")
             more = pipe.read()
+            told += more or b""
+            if signals.take_end():
+                now = time.monotonic()
+                if unwanted_since is None:
+                    unwanted_since = now
+                    if more != b"":
+                        say("it is stopped as soon as it answers; press Ctrl-C again to leave it alone")
+                elif now - unwanted_since > DOUBLE_PRESS_S:
+                    return _Answer(b"", "", is_unwanted=True, is_awaited=False)
             if more == b"":
-                return answer, presses
+                text = told[1:].decode(errors="replace")
+                return _Answer(told[:1], text, is_unwanted=unwanted_since is not None, is_awaited=True)
             if more is None:
                 signals.wait(_PATIENCE_S, reader)
-            else:
-                answer += more
+
+
+def _stop(claim: "Claim") -> None:
+    """Stop what has begun a moment ago. Between two sessions nobody answers for it, for a moment."""
+    from backprop import orders
+
+    engine, run_id = engines.machine(claim.home), claim.spec.id
+
+    def is_settled(standing: "orders.Standing") -> bool:
+        has_answer = orders.who_answers(standing.run) is not None
+        return has_answer or engine.observe(standing.run).phase is Phase.ENDED
+
+    try:
+        run = orders.look(claim.home, claim.spec).run
+        standing = orders.wait_for(claim.home, run, is_settled, _BETWEEN_S)
+        if standing is not None and standing.has_ended:
+            say(standing.told)
+        else:
+            orders.ask_stop(claim.home, run, by="Ctrl-C")
+            say(f"run {run_id} is asked to stop")
+    except BackpropError as error:  # it has ended just now, or was removed
+        say(str(error))
 
 
 class _Background:

@@ -4,7 +4,8 @@ The run itself is in the hands of its own supervisor inside the job: see cli/exe
 process or its machine, the run goes on, and `backprop logs -f` shows it from anywhere.
 """
 
-import signal
+import errno
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -36,10 +37,10 @@ def train(claim: "Claim", request: "Request", recorder: "Recorder", *, detach: b
         front = Front(claim, recorder, job, as_json=as_json)
         if not detach:
             return front.follow(signals)
-        if signal.SIGINT in signals.take():
+        refused = front.look_for_refusal(_FIRST_LOOK_S, signals)
+        if signals.take_end():
             front.stop()
             return front.follow(signals)
-    refused = front.look_for_refusal(_FIRST_LOOK_S)
     if refused is not None:
         return refused
     say(f"run {claim.spec.id} is Slurm's job {job} · follow it: backprop logs {claim.spec.id} -f")
@@ -113,9 +114,10 @@ def train_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -
     """Hand runs that ask for the same to Slurm, as the tasks of one array; what to exit with. Raises BackpropError."""
     with Signals(ignore_hangup=True).caught() as signals:  # half submitted is no state to be left in
         jobs = submit(claims, request)
-        if signal.SIGINT in signals.take():
-            return _take_back(claims, jobs)
-    code = _look_for_refusals(claims, jobs)
+        code = _look_for_refusals(claims, jobs, signals)
+        is_unwanted = signals.take_end()
+    if is_unwanted:
+        return _take_back(claims, jobs)
     if code == ExitCode.OK:
         say(f"{len(jobs)} runs are Slurm's jobs {jobs[0]} to {jobs[-1]} · how they stand: backprop list")
     return code
@@ -125,24 +127,31 @@ def _take_back(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) 
     """Ctrl-C came while they were submitted: each leaves the line, and one that has begun meanwhile is stopped."""
     from backprop import orders
 
-    with suppress(SlurmError):  # each is asked below: by one call none begins while others are
+    answers = True
+    try:  # by one call for all: none begins while others are asked
         slurm_client.cancel(jobs[0].partition("_")[0], only_pending=True)
+    except SlurmError as error:
+        say(str(error))
+        answers = False
     for claim, _ in claims:
         try:
-            orders.ask_stop(claim.home, orders.look(claim.home, claim.spec).run, by="Ctrl-C")
-        except BackpropError as error:  # Slurm does not answer; or it has ended just now
+            run = orders.look(claim.home, claim.spec).run
+            if not run.status.is_final:
+                orders.ask_stop(claim.home, run, by="Ctrl-C", leave_line=answers)
+        except BackpropError as error:  # it has ended just now, or was removed; or Slurm does not answer any more
             say(str(error))
+            answers = answers and not isinstance(error, BusyError)
     say(f"{len(claims)} runs are asked to stop · how they stand: backprop list")
     return ExitCode.INTERRUPTED
 
 
-def _look_for_refusals(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) -> int:
-    """What to exit with: of the tasks of an array all can be placed, or none."""
+def _look_for_refusals(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str], signals: Signals) -> int:
+    """What to exit with: of the tasks of an array all can be placed, or none. Ends early when a signal comes."""
     watched = [Front(*claim, job, as_json=False) for claim, job in zip(claims, jobs, strict=True)]
-    if watched[0].look_for_refusal(_FIRST_LOOK_S) is None:
+    if watched[0].look_for_refusal(_FIRST_LOOK_S, signals) is None:
         return ExitCode.OK
     for front in watched[1:]:
-        front.look_for_refusal(_FIRST_LOOK_S)
+        front.look_for_refusal(_FIRST_LOOK_S, signals)
     return ExitCode.REFUSED
 
 
@@ -165,7 +174,7 @@ def _end_earlier_job(claim: "Claim", recorder: "Recorder", job: str) -> None:
 def _tell_submitted(claim: "Claim", recorder: "Recorder", request: "Request", job: str) -> None:
     run, _ = recorder.read_run()
     recorder.begin()
-    claim.journal.append(
+    is_told = claim.journal.append(
         Submitted(
             at=datetime.now(timezone.utc),
             session=1 + run.newest_number,
@@ -181,5 +190,7 @@ def _tell_submitted(claim: "Claim", recorder: "Recorder", request: "Request", jo
             reason=f"submitted as Slurm's job {job}",
         )
     )
+    if not is_told:  # the job would find that it is not the run's
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     recorder.begin()
     recorder.record_state(publish=True)

@@ -18,11 +18,10 @@ from backprop.errors import BackpropError, ExitCode, NoSuchRunError
 from backprop.progress import ProgressMeter
 from backprop.protocol import digest
 from backprop.records import Run, Session, Source, StopReason
-from backprop.runner import DOUBLE_PRESS_S
 from backprop.store import journal as journals
-from backprop.store.journal import Entry, Queued, Refused, Said, SessionEnded, Submitted, TrainerLaunched
+from backprop.store.journal import Entry, Queued, Refused, Said, SessionEnded, SessionStarted, Submitted
 from backprop.store.rundir import RunDir
-from backprop.supervisor.signals import Signals
+from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 from backprop.supervisor.tail import Tail
 from backprop.views.terminal import Terminal
 
@@ -48,9 +47,10 @@ class Front:
         self._stdout_fd = 2 if as_json else 1
         self._line = fronts.WaitingLine()
         self._watched: _Watched | None = None
-        self._has_shown = False  # a session
+        self._shown = 0  # the newest session that was, or was there before
+        self._has_shown = False
         self._waits_in_job: str | None = None  # for what, though its job has begun
-        self._heard = 0  # entries of the journal
+        self._heard: int | None = None  # entries of the journal; None: none yet
         self._ask_slurm_at = 0.0
         self._ended_at: float | None = None
         self._interrupted_at: float | None = None
@@ -72,10 +72,13 @@ class Front:
             if code is not None:
                 return code
 
-    def look_for_refusal(self, patience_s: float) -> int | None:
-        """The exit code when Slurm can never place it; None once it has begun, or waits for something that may come."""
+    def look_for_refusal(self, patience_s: float, signals: Signals) -> int | None:
+        """The exit code when Slurm can never place it; None once it has begun, or waits for something that may come.
+
+        None, too, as soon as a signal has come.
+        """
         deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not signals.have_come:
             run, _ = self._read()
             if run.waiter is None:
                 return None
@@ -85,7 +88,7 @@ class Front:
                 return self._refuse()
             if seen.told not in {None, "JobHeldUser"}:
                 return None
-            time.sleep(_LOOK_EVERY_S)
+            signals.wait(_LOOK_EVERY_S)
         return None
 
     # -- its parts
@@ -98,27 +101,38 @@ class Front:
 
     def _show(self, run: Run, entries: Sequence[Entry]) -> None:
         """What has happened since the last look, in its order, from the job's submission on."""
+        if self._heard is None:
+            self._heard = self._submitted_at(entries)
+            told = journals.fold(self._spec, entries[: self._heard])
+            self._shown = told.newest_number
         if self._watched is not None:
             self._watched.look(run)
-        if not self._heard:
-            self._heard = 1 + next(
-                n for n, one in enumerate(entries) if isinstance(one, Submitted) and one.job == self._job
-            )
         news, self._heard = entries[self._heard :], len(entries)
         for entry in news:
             if isinstance(entry, (Queued, Submitted)):
                 self._waits_in_job = entry.reason if isinstance(entry, Queued) else None
-            elif isinstance(entry, TrainerLaunched):
+            elif isinstance(entry, SessionStarted):
                 self._begin(run, entry.session)
             elif isinstance(entry, Said):
                 self._pass_on(entry.text)
-            elif isinstance(entry, SessionEnded) and entry.session:
-                if self._watched is None:  # its trainer was never launched
-                    self._begin(run, entry.session)
+            elif isinstance(entry, SessionEnded):
                 self._finish(run, entry.session)
+        for session in run.sessions:  # an entry that a shared file system showed late was passed over
+            self._begin(run, session.number)
+            if session.status.is_final:
+                self._finish(run, session.number)
+
+    def _submitted_at(self, entries: Sequence[Entry]) -> int:
+        """How many entries are older than its job's time in line. Ids begin anew when a controller loses its state."""
+        told = [isinstance(one, Submitted) and one.job == self._job and not one.is_again for one in entries]
+        return len(told) - told[::-1].index(True) if True in told else 0
 
     def _begin(self, run: Run, number: int) -> None:
-        self._has_shown, self._waits_in_job = True, None
+        if number <= self._shown:
+            return
+        if self._watched is not None:
+            self._finish(run, self._watched.number)
+        self._shown, self._has_shown, self._waits_in_job = number, True, None
         self._line.end()
         session = _session(run, number)
         told = fronts.start_line(self._spec, session.timebox_s, session.started_at)
@@ -126,12 +140,14 @@ class Front:
         self._watched = _Watched(self._rundir, session, self._stdout_fd)
 
     def _finish(self, run: Run, number: int) -> None:
-        if self._watched is not None:
-            self._watched.look(run)
-            self._watched.close()
-            self._watched = None
+        if self._watched is None or self._watched.number != number:
+            return
+        self._watched.look(run)
+        self._watched.close()
+        self._watched = None
         self._refresh()
-        fronts.tell_end(self._spec, self._recorder, _session(run, number))
+        if (session := _session(run, number)).status.is_final:
+            fronts.tell_end(self._spec, self._recorder, session)
 
     def _pass_on(self, text: str) -> None:
         """What the supervisor would say to somebody who sits before it."""
@@ -253,14 +269,15 @@ class _Watched:
         self.number = session.number
         self._meter = ProgressMeter()
         self._tails = [Tail(rundir.source_path(session.number, source), 0) for source in Source]
-        out_path, err_path = rundir.out_path(session.number), rundir.err_path(session.number)
+        self._paths = rundir.out_path(session.number), rundir.err_path(session.number)
+        self._stdout_fd = stdout_fd
         self._terminal: Terminal | None = None
-        if out_path.exists() and err_path.exists():  # else its trainer was never launched
-            self._terminal = Terminal(stdout_fd=stdout_fd, stderr_fd=2)
-            self._terminal.started(out_path, err_path)
 
     def look(self, run: Run) -> None:
         """Bring the live line up to date, in which a pause does not count."""
+        if self._terminal is None and all(path.exists() for path in self._paths):
+            self._terminal = Terminal(stdout_fd=self._stdout_fd, stderr_fd=2)
+            self._terminal.started(*self._paths)
         for tail in self._tails:
             if (stretch := tail.read()) is not None:
                 self._meter.observe(digest(stretch.data, stretch.start), time.monotonic())
@@ -274,6 +291,8 @@ class _Watched:
         """Among the output, in its place."""
         if self._terminal is not None:
             self._terminal.said(text)
+        else:
+            say(text)
 
     def close(self) -> None:
         if self._terminal is not None:

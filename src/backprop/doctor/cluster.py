@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from backprop import network, provenance
 from backprop.doctor.findings import note, ok
@@ -42,15 +43,17 @@ def slurm() -> Iterator[Finding]:
 def _forgotten(jobs: Mapping[str, Job]) -> Iterator[Finding]:
     """Jobs are submitted held, and released a moment later, unless whoever submits them is killed in between."""
     held = [job.id for job in jobs.values() if job.phase is Phase.PENDING and job.reason == slurm_client.HELD]
-    try:
-        forgotten = [job_id for job_id in held[:_QUESTIONS] if not slurm_client.was_ever_released(job_id)]
-    except SlurmError:  # one has ended meanwhile, or nobody answers any more
-        return
+    forgotten = []
+    for job_id in held[:_QUESTIONS]:
+        with suppress(SlurmError):  # it has ended meanwhile
+            forgotten += [] if slurm_client.was_ever_released(job_id) else [job_id]
     if forgotten:
+        more = f" (of {len(held)} that are held, {_QUESTIONS} were looked at)" if len(held) > _QUESTIONS else ""
         yield note(
             "slurm",
-            f"held, and never released: {', '.join(forgotten)}. Whoever submitted that was killed, or is at work still",
-            f"If it is so in a minute, too: scancel {' '.join(forgotten)}",
+            f"held, and never released: {', '.join(forgotten)}{more}. Whoever submitted that was killed, or is at work",
+            "In a minute `backprop list` releases what its run knows of. What is held after that nobody waits for: "
+            f"scancel {' '.join(forgotten)}",
         )
 
 

@@ -19,6 +19,8 @@ _SIGNALS = {
     signal.SIGUSR2,
     signal.SIGALRM,
 }
+DOUBLE_PRESS_S = 0.2  # a second SIGINT within this time is the first one heard twice: some wrappers pass it on again
+_ENDS_A_COMMAND = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
 
 
 class Signals:
@@ -64,6 +66,18 @@ class Signals:
             with contextlib.suppress(BlockingIOError):
                 while os.read(self._wake_reader, 512):
                     pass
+
+    @property
+    def have_come(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._received)
+
+    def take_end(self) -> bool:
+        """For a command that starts something: whether it is to end. Ctrl-Z suspends it here."""
+        taken = self.take()
+        if signal.SIGTSTP in taken:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return not _ENDS_A_COMMAND.isdisjoint(taken)
 
     def take(self) -> list[signal.Signals]:
         """What has come since the last call, oldest first."""

@@ -1,0 +1,134 @@
+"""Whoever sits before a run on Slurm reads its journal: what it makes of one that a job wrote, or half of it."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from backprop.records import Status
+from backprop.store import journal as journals
+from backprop.store.journal import Refused, Said, StopAsked
+from tests.conftest import Runs, wait_for
+from tests.fakes.slurm import began, cancelled, ended, now, put, tell
+
+
+@pytest.fixture(autouse=True)
+def slurm(programs: Path) -> None:
+    """One job, 7, that runs."""
+    put(programs, "scontrol", "exit 0")
+    put(programs, "squeue", "echo '7|RUNNING|node1|None|backprop-r'")
+
+
+def submitted(runs: Runs, *words: object) -> "subprocess.Popen[bytes]":
+    """A front that has handed run r over."""
+    before = len(told_submitted(runs))
+    front = runs.start(*(words or ("run", "--run-id", "r", "train.py")), stderr=subprocess.PIPE)
+    wait_for(lambda: len(told_submitted(runs)) > before)
+    return front
+
+
+def told_submitted(runs: Runs) -> list[dict]:
+    path = runs.rundir("r") / "journal.jsonl"
+    return [entry for entry in runs.journal("r") if entry["event"] == "submitted"] if path.exists() else []
+
+
+def said(front: "subprocess.Popen[bytes]", code: int) -> list[str]:
+    """What it has said when it has ended, without what it waited for."""
+    _, err = front.communicate(timeout=30)
+    assert front.returncode == code, err.decode()
+    return [line for line in err.decode().splitlines() if "is Slurm's job 7:" not in line]
+
+
+def is_start(line: str) -> bool:
+    return "timebox 10 min" in line and line.endswith("Slurm's job 7 on node1")
+
+
+def test_a_line_that_shows_late(runs: Runs):
+    """A shared file system may show a line as zeros at first: the end that it tells is not missed."""
+    front = submitted(runs)
+    tell(runs, began(1))
+    path = runs.rundir("r") / "journal.jsonl"
+    before = path.read_bytes()
+    tell(runs, ended(1, Status.COMPLETED))
+    whole = path.read_bytes()
+    blank = before + b"\0" * (len(whole) - len(before) - 1) + b"\n"
+    path.write_bytes(blank)
+    tell(runs, Said(at=now(), text="the last words"))
+    assert front.stderr is not None
+    while b"the last words" not in front.stderr.readline():
+        assert front.poll() is None
+    path.write_bytes(whole + path.read_bytes()[len(whole) :])
+    assert any("run r completed" in line for line in said(front, 0))
+
+
+def test_an_end_that_is_told_twice(runs: Runs):
+    """By somebody who took it for lost, and by itself: the first counts, and the user reads of one."""
+    front = submitted(runs)
+    tell(runs, began(1), ended(1, Status.COMPLETED), ended(1, Status.COMPLETED, "again"))
+    start, end = said(front, 0)
+    assert is_start(start)
+    assert "run r completed" in end
+
+
+def test_words_before_the_trainer(runs: Runs):
+    """What the supervisor says when it begins comes after that it begins, also where there is no output yet."""
+    front = submitted(runs)
+    tell(runs, began(1), Said(at=now(), text="the governor is blind"), ended(1, Status.COMPLETED))
+    start, words, end = said(front, 0)
+    assert is_start(start)
+    assert words == "backprop: the governor is blind"
+    assert "run r completed" in end
+
+
+def test_a_job_id_that_comes_again(runs: Runs):
+    """A controller that lost its state counts anew: what the run did in that job once is not shown again."""
+    earlier = submitted(runs)
+    tell(runs, began(1), ended(1, Status.TIMEBOXED))
+    said(earlier, 0)
+    front = submitted(runs, "resume", "r")
+    tell(runs, Refused(at=now(), reason="no room", figures={}))
+    lines = said(front, 75)
+    assert lines[-1] == "backprop: run r is not started: no room"
+    assert not any(is_start(line) or "timeboxed" in line for line in lines)
+
+
+@pytest.fixture
+def unplaced(programs: Path) -> Path:
+    """What is submitted waits, and Slurm does not say why, until it is cancelled."""
+    put(programs, "sbatch", f'echo "$*" | grep -o "backprop-[^ ]*" | head -n 1 > {programs}/name; echo 7')
+    put(
+        programs,
+        "squeue",
+        f"test -e {programs}/cancelled && state=CANCELLED || state=PENDING; : > {programs}/asked\n"
+        f'for job in 7 7_0 7_1 7_2; do echo "$job|$state||None|$(cat {programs}/name)"; done',
+    )
+    return programs
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("more", [("-d",), ("--vary", "n=1,2")], ids=["detached", "array"])
+def test_ctrl_c_just_after_it_was_submitted(runs: Runs, unplaced: Path, more: tuple[str, ...], number: signal.Signals):
+    """While it is looked whether Slurm can place it at all: it leaves the line, 130."""
+    front = runs.start("run", *more, "train.py", stderr=subprocess.PIPE)
+    wait_for((unplaced / "asked").exists)
+    front.send_signal(number)
+    _, err = front.communicate(timeout=30)
+    assert front.returncode == 130, err.decode()
+    assert "--state=PENDING 7" in cancelled(unplaced)
+
+
+def test_ctrl_c_for_an_array_while_slurm_does_not_answer(runs: Runs, unplaced: Path):
+    """It is asked once, not for each run, and said so once; the runs hear of the request when they begin."""
+    put(unplaced, "scancel", f"echo x >> {unplaced}/calls; echo 'scancel: error: no controller' >&2; exit 1")
+    front = runs.start("run", "--vary", "n=1,2,3", "train.py", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for((unplaced / "asked").exists)
+    front.send_signal(signal.SIGINT)
+    out, err = front.communicate(timeout=30)
+    assert front.returncode == 130, err.decode()
+    assert (unplaced / "calls").read_text() == "x\n"
+    assert err.decode().count("no controller") == 1
+    for run_id in out.decode().split():
+        journal = runs.rundir(run_id) / "journal.jsonl"
+        asked = [*journals.read(journal)[0], *journals.unheard(journal)]
+        assert [entry.detail.split(" by ")[0] for entry in asked if isinstance(entry, StopAsked)] == ["`Ctrl-C`"]
