@@ -35,8 +35,8 @@ class _Answer(NamedTuple):
 
     kind: bytes  # empty: nothing
     text: str
-    is_unwanted: bool  # by now, as the user said
-    is_awaited: bool  # the user did
+    is_unwanted: bool  # the user pressed Ctrl-C meanwhile
+    is_awaited: bool = True  # False: twice, and left before it came
 
 
 def train(claim: "Claim", request: "Request") -> int:
@@ -129,7 +129,7 @@ def _answer_of(reader: int, signals: Signals) -> _Answer:
                     return _Answer(b"", "", is_unwanted=True, is_awaited=False)
             if more == b"":
                 text = told[1:].decode(errors="replace")
-                return _Answer(told[:1], text, is_unwanted=unwanted_since is not None, is_awaited=True)
+                return _Answer(told[:1], text, is_unwanted=unwanted_since is not None)
             if more is None:
                 signals.wait(_PATIENCE_S, reader)
 
