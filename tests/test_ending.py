@@ -104,3 +104,29 @@ def test_the_last_words(tmp_path: Path, text: bytes, line: str):
 def test_no_file_has_no_last_words(tmp_path: Path):
     """A trainer that was never launched said nothing."""
     assert ending.last_line(tmp_path / "err") == ""
+
+
+OF_TWO_NODES = """Traceback (most recent call last):
+ValueError: no such data set
+srun: error: node2: task 1: Exited with exit code 4
+srun: launch/slurm: _step_signal: Terminating StepId=150.0
+slurmstepd: error: *** STEP 150.0 ON node1 CANCELLED AT 2026-11-28T02:00:00 ***
+srun: error: node1: task 0: Terminated
+srun: Force Terminated StepId=150.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (OF_TWO_NODES, (4, "ValueError: no such data set (task 1 on node2)")),
+        ("srun: error: n3: tasks 2-3: Exited with exit code 1\n", (1, "(task 2-3 on n3)")),
+        ("srun: error: node1: task 0: Killed\nsrun: Force Terminated StepId=1.0\n", None),
+        ("", None),
+    ],
+)
+def test_the_task_that_failed_first(tmp_path: Path, text: str, expected: tuple[int, str] | None):
+    """Its exit code and words, not those of the tasks that srun ended because of it."""
+    path = tmp_path / "err"
+    path.write_text(text)
+    assert ending.first_failed_task(path) == expected

@@ -106,7 +106,8 @@ KEPT = [
     "HF_TOKEN", "FOO_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "BACKPROP_PASSWORD", "TORCH_AUTH", "SSH_AUTH_SOCK",
     "WANDB_API_KEY", "OMP_APIKEY", "MY_VARIABLE", "SLURM_JOB_ID", "PATHX", "XPATH", "TF_CREDENTIALS", "path",
     "HF_PRIVATE_KEY", "BASH_FUNC_ls%%", "DISPLAY", "FIGMA_PAT", "TF_VAR_ACCESS_KEY", "HF_PAT", "BACKPROP_MACHINE",
-    "BACKPROP_NOTIFY", "CUDA_VISIBLE_DEVICES",
+    "BACKPROP_NOTIFY", "CUDA_VISIBLE_DEVICES", "CONDA_PWD", "TF_PW", "XDG_RUNTIME_DIR", "SBATCH_ARRAY_INX", "SBATCH_WAIT",
+    "SBATCH_CLUSTERS", "PWD",
 ]  # fmt: skip
 
 
@@ -121,13 +122,49 @@ def test_what_stays(name: str):
     assert slurm.exported({name: "x"}) == {}
 
 
+def test_a_password_in_an_address_stays():
+    """Whatever the variable is called."""
+    addresses = {"MLFLOW_TRACKING_URI": "https://me:pw@host/", "HF_ENDPOINT": "https://host:80/me@here"}
+    assert slurm.exported(addresses) == {"HF_ENDPOINT": "https://host:80/me@here"}
+
+
 @pytest.mark.parametrize(
-    "argument", ["-Jx", "--job-name=x", "-a0-3", "--array=1", "--clusters=b", "-M", "--wrap=x", "--wait"]
+    "argument",
+    [
+        "-Jx",
+        "--job-name=x",
+        "-a0-3",
+        "--array=1",
+        "--clusters=b",
+        "-M",
+        "--wrap=x",
+        "--wait",
+        "--arr=0-1",
+        "--outp=x",
+        "--hol",
+        "--test-only",
+        "-V",
+        "--",
+        "--j",
+    ],
 )
 def test_what_would_part_a_run_from_its_job_is_refused(argument: str):
-    """A job of another name, or of another kind, would be taken for lost."""
+    """A job of another name or kind, or none, would be taken for lost; so it is by the beginning of an option's name."""
     with pytest.raises(UsageError, match="is not allowed"):
         slurm.options(order(arguments=(argument,)), 1)
+
+
+@pytest.mark.parametrize("argument", ["account=ml", "job.sh", ""])
+def test_a_word_that_is_no_option_is_refused(argument: str):
+    """sbatch would take it for the script."""
+    with pytest.raises(UsageError, match="an option is one word, with its value: --slurm-arg=--account=ml"):
+        slurm.options(order(arguments=(argument,)), 1)
+
+
+@pytest.mark.parametrize("argument", ["--account=ml", "-pgpu", "--wait-all-nodes=1", "--exclusive", "--export-file=x"])
+def test_what_is_let_through(argument: str):
+    """Whatever only begins like an option that is refused."""
+    assert slurm.options(order(arguments=(argument,)), 1)[-1] == argument
 
 
 @pytest.mark.parametrize("folder", ["/plain", "/a b", "/it's", '/$(touch x)"`', "/new\nline", "/é\\"])
@@ -187,6 +224,14 @@ def test_a_federations_job_id(client: Path):
     """The name of the cluster is no part of it."""
     put(client, "sbatch", "echo '12;alpha'")
     assert slurm_client.submit("job.sh", [], {"PATH": os.environ["PATH"]}) == "12"
+
+
+@pytest.mark.parametrize("told", ["", "Usage: sbatch [OPTIONS]", "12 jobs"])
+def test_an_sbatch_that_names_no_job(client: Path, told: str):
+    """It has submitted none that we could find."""
+    put(client, "sbatch", f"echo '{told}'")
+    with pytest.raises(SlurmError, match="does not say which job"):
+        slurm_client.submit("job.sh", [], {"PATH": os.environ["PATH"]})
 
 
 def test_a_slurm_that_does_not_answer(client: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
-"""How a session ended, in words and as an exit code. Pure, but for `last_line`."""
+"""How a session ended, in words and as an exit code. Pure, but for what reads the trainer's stderr."""
 
+import re
 import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from backprop.records import Run, Status, StopReason
 
 _TAIL_BYTES = 4096
 _LINE_LENGTH = 200
+_SLURMS = ("srun: ", "slurmstepd: ")  # how its own lines begin
+_TASK_FAILED = re.compile(r"srun: error: (\S+): tasks? (\S+): Exited with exit code (\d+)")
 
 
 def reason(
@@ -121,11 +124,29 @@ def worst(ends: Iterable[tuple[Status, int]]) -> int:
 
 def last_line(path: Path) -> str:
     """The last line of a text file that says something, without control characters, cut to a line's length."""
+    return next(reversed(_last_lines(path)), "")
+
+
+def first_failed_task(path: Path) -> tuple[int, str] | None:
+    """Of a trainer on several nodes, from its stderr: the exit code and last words of the task that failed first.
+
+    The others are ended by srun, which ends with the highest of all codes. None where none is said to have failed.
+    """
+    lines = _last_lines(path)
+    for number, line in enumerate(lines):
+        if (said := _TASK_FAILED.fullmatch(line)) is not None:
+            node, task, code = said.groups()
+            words = next((one for one in reversed(lines[:number]) if not one.startswith(_SLURMS)), "")
+            return int(code), f"{words} (task {task} on {node})".lstrip()
+    return None
+
+
+def _last_lines(path: Path) -> list[str]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
     except OSError:
-        return ""
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return "".join(character for character in last if character.isprintable())[:_LINE_LENGTH]
+        return []
+    printable = ("".join(filter(str.isprintable, line)).strip()[:_LINE_LENGTH] for line in lines)
+    return [line for line in printable if line]

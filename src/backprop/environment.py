@@ -50,6 +50,8 @@ def for_trainer(
         "BACKPROP_FRAMEWORK": spec.framework,
         "PYTHONUNBUFFERED": "1",
     }
+    if not _is_folder(environment.get("PWD"), spec.cwd):  # in a Slurm job, or at a resume from elsewhere
+        environment["PWD"] = spec.cwd
     if limits.checkpoint_every_s is not None:
         environment["BACKPROP_CHECKPOINT_EVERY_S"] = f"{limits.checkpoint_every_s:g}"
     if resumed is not None:
@@ -68,6 +70,14 @@ def for_trainer(
     environment |= devices.environment_for(gpus if spec.nodes == 1 else None)
     environment |= devices.allocator_environment(limits, gpus or (), spec.framework, spec.python, environment)
     return environment
+
+
+def _is_folder(name: str | None, folder: str) -> bool:
+    """Whether a name, which may lead through links as a shell's does, is that folder's."""
+    try:
+        return name is not None and Path(name).samefile(folder)
+    except OSError:
+        return False
 
 
 def _without(folder: str, search_path: str | None) -> list[str]:

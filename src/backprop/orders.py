@@ -122,11 +122,17 @@ def ask_stop(
     not wait for it anew: one in its line hears of the request when its job begins. Returns who will answer. Raises
     UsageError when the run is not going on, and BusyError when Slurm, in whose line it may stand, does not answer.
     """
-    standing = look(home, run.spec).run
-    answering, detail = who_can_be_stopped(home, standing), _detail(by)
+    seen = look(home, run.spec)
+    standing, detail = seen.run, _detail(by)
+    answering = who_can_be_stopped(home, standing)
     if answering is None:
         raise _not_going_on(standing)
     _append(home, standing, StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now))
+    if Pauser.SLURM in seen.pausers and not now:
+        raise BusyError(
+            f"run {run.spec.id} is asked to stop, and will do so when Slurm lets it go on: it is suspended, by "
+            f"`scontrol suspend` or for another job. To kill it: backprop stop {run.spec.id} --now"
+        )
     if standing.is_on_slurm and leave_line:
         try:
             _take_out_of_line(home, standing, detail)
@@ -203,6 +209,8 @@ def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
         raise BusyError(f"run {run_id} is paused already: {now.run.reason}. Go on with: backprop resume {run_id}")
     if Pauser.CTRL_Z in now.pausers:
         raise BusyError(f"run {run_id} is suspended already, by Ctrl-Z in its terminal.")
+    if Pauser.SLURM in now.pausers:
+        raise BusyError(f"run {run_id} is suspended already, by Slurm.")
     if now.is_being_stopped:
         raise BusyError(f"run {run_id} is being stopped: it cannot be paused any more.")
     _append(home, now.run, PauseAsked(at=_now(), session=answering.session, detail=_detail(by)))
@@ -220,6 +228,10 @@ def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume") -> None:
         _append(home, now.run, GoOnAsked(at=_now(), session=answering.session, detail=_detail(by)))
     elif Pauser.CTRL_Z in now.pausers:
         raise BusyError(f"run {run_id} is suspended by Ctrl-Z in its terminal: type fg there.")
+    elif Pauser.SLURM in now.pausers:
+        raise BusyError(
+            f"run {run_id} is suspended by Slurm, and goes on when Slurm lets it: scontrol resume {now.run.job}"
+        )
     elif Pauser.GOVERNOR in now.pausers:
         raise BusyError(
             f"run {run_id} is paused by the governor ({now.run.reason}) and goes on by itself when it is cool enough."

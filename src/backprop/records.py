@@ -55,6 +55,7 @@ class Pauser(str, Enum):
     GOVERNOR = "governor"  # a GPU is too hot
     USER = "user"  # `backprop pause`, from any terminal
     CTRL_Z = "ctrl-z"  # in the supervisor's terminal, until `fg` or `bg` there
+    SLURM = "slurm"  # `scontrol suspend`, or gang scheduling, until Slurm lets the job go on
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

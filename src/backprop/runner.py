@@ -469,10 +469,20 @@ class Supervisor:
         self._recorder.record_state(publish=True)
 
     def _suspend(self) -> None:
-        """Ctrl-Z: stop the tree and ourselves; go on with both at `fg` or `bg`, unless somebody else holds the tree."""
-        self._pause(Pauser.CTRL_Z, "Ctrl-Z")
+        """Ctrl-Z: stop the tree and ourselves; go on with both at `fg` or `bg`, unless somebody else holds the tree.
+
+        In a job it is Slurm that suspends it: it stops all processes a moment later, and lets all go on.
+        """
+        if not self._is_job:
+            self._pause(Pauser.CTRL_Z, "Ctrl-Z")
+            os.kill(os.getpid(), signal.SIGSTOP)
+            self._release(Pauser.CTRL_Z)
+            return
+        self._observer.said("suspended by Slurm")
+        self._pause(Pauser.SLURM, "suspended by Slurm")
         os.kill(os.getpid(), signal.SIGSTOP)
-        self._release(Pauser.CTRL_Z)
+        self._release(Pauser.SLURM)
+        self._observer.said("Slurm lets it go on")
 
     # -- the stop ladder
 
@@ -546,14 +556,20 @@ class Supervisor:
         watch = self._watch
         oom_kills = provenance.oom_kill_count()
         return ending.reason(
-            code=watch.trainer.code,
+            code=self._code_and_words()[0],
             asked=None if watch.stop is None else watch.stop.detail,
             was_killed=watch.rung is Rung.KILL,
             was_oom=oom_kills is not None and oom_kills_before is not None and oom_kills > oom_kills_before,
             caged_bytes=self._caged_bytes(),
             unkillable_pids=watch.trainer.unkillable_pids,
-            last_words=ending.last_line(self._rundir.err_path(self._number)),
+            last_words=self._code_and_words()[1],
         )
+
+    def _code_and_words(self) -> tuple[int, str]:
+        """The trainer's exit code and last words: on several nodes those of the task that failed, not srun's."""
+        code, err_path = self._watch.trainer.code, self._rundir.err_path(self._number)
+        failed = ending.first_failed_task(err_path) if self._spec.nodes > 1 and code > 0 else None
+        return (code, ending.last_line(err_path)) if failed is None else failed
 
     def _caged_bytes(self) -> int | None:
         """The kernel's limit on the tree if it killed somebody there."""
@@ -564,7 +580,7 @@ class Supervisor:
 
     def _file(self, watch: _Watch | None, reason: str | None, elapsed_s: float) -> Outcome:
         """Write down how the session ended, and say what to exit with."""
-        code = ExitCode.NOT_EXECUTED if watch is None else watch.trainer.code
+        code = ExitCode.NOT_EXECUTED if watch is None else self._code_and_words()[0]
         stop = None if watch is None or watch.stop is None else watch.stop.by
         self._write(
             SessionEnded(

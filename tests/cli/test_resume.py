@@ -337,3 +337,14 @@ def test_a_checkpoint_that_was_deleted_is_gone_and_not_broken(runs: Runs):
     assert "(gone)" in runs.call("status", "a").stdout
     (runs.work / "last.json").write_text("{")
     assert "(not whole)" in runs.call("status", "a").stdout
+
+
+def test_the_trainers_own_folder_is_its_pwd(runs: Runs, tmp_path: Path):
+    """By the name that its user's shell has for it, and wherever it is resumed from."""
+    runs.script('print(os.environ["PWD"], flush=True)')
+    link = tmp_path / "link"
+    link.symlink_to(runs.work)
+    assert runs.call("run", "--run-id", "r", "train.py", PWD=str(link)).returncode == 0
+    assert runs.output("r") == f"{link}\n"
+    assert runs.call("resume", "r", PWD="/").returncode == 0
+    assert runs.output("r", 2) == f"{runs.work}\n"

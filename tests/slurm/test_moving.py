@@ -30,6 +30,19 @@ def test_a_resume_asks_for_something_else(runs: SlurmRuns):
     assert runs.document("r")["status"] == "timeboxed"
 
 
+def test_a_request_that_was_refused_is_not_repeated(runs: SlurmRuns):
+    """The next resume asks for what the run had when it trained last."""
+    runs.submit("r", "-m", 0.03, "--cpus", 2)
+    runs.wait_for_status("r", "timeboxed")
+    refused = runs.call("resume", "r", "--nodes", 5, "--cpus", 3, timeout_s=PATIENCE_S)
+    assert refused.returncode == 75, refused.stderr
+    resumed = runs.call("resume", "r", "-m", 0.03, timeout_s=PATIENCE_S)
+    assert resumed.returncode == 0, resumed.stderr
+    told = asked(runs, "r")
+    assert (told["NumNodes"], told["CPUs/Task"]) == ("1", "2")
+    runs.check("r", "timeboxed", "timeboxed")
+
+
 def test_from_slurm_to_here_and_back(runs: SlurmRuns):
     """One record, one count, whoever executes a session; here it needs no Slurm, and says so of what only Slurm gives."""
     runs.submit("r", "-m", 0.03, pause_s=0.02)

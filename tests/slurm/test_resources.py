@@ -109,6 +109,23 @@ def test_two_nodes(runs: SlurmRuns):
     assert (first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]) == ("0", "1")
 
 
+def test_one_of_two_nodes_fails(runs: SlurmRuns):
+    """The exit code and last words are those of the trainer that failed; the other is ended."""
+    runs.script(
+        """
+        if os.environ["SLURM_PROCID"] == "1":
+            sys.stderr.write("no such data set\\n")
+            sys.exit(4)
+        time.sleep(600)
+        """
+    )
+    done = runs.call("run", "--run-id", "r", "--nodes", 2, "train.py", timeout_s=PATIENCE_S)
+    assert done.returncode == 4, done.stderr
+    document = runs.check("r", "failed")
+    assert document["exit_code"] == 4
+    assert document["reason"] == "exit code 4: no such data set (task 1 on node2)"
+
+
 def test_two_nodes_are_stopped_and_cannot_be_paused(runs: SlurmRuns):
     """`pause` says why not; `stop` reaches the trainers of both."""
     runs.script(COUNTING_TOGETHER)

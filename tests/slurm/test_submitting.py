@@ -107,6 +107,7 @@ def test_the_environment_of_a_job(runs: SlurmRuns):
     for name in ("PATH", "HOME", "VIRTUAL_ENV", "OMP_NUM_THREADS", "BACKPROP_GRACE_SECONDS"):
         assert told[name] == runs.environment[name]
     assert told["SLURM_JOB_ID"] == runs.job("r")
+    assert told["PWD"] == str(runs.work)
     assert not {"FOO_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "FOO"} & told.keys()
     for path in runs.rundir("r").rglob("*"):
         assert path.is_dir() or b"s3cret" not in path.read_bytes(), path

@@ -14,6 +14,7 @@ import pytest
 from textual.pilot import Pilot
 
 from backprop.engines import slurm_client
+from backprop.supervisor.signals import DOUBLE_PRESS_S
 from backprop.views.watch.app import WatchApp
 from backprop.views.watch.dialogs import Question
 from tests.cli.test_look import in_terminal
@@ -147,6 +148,72 @@ def test_slurms_warning_ends_a_pause(runs: SlurmRuns):
     assert "run r completed" in ok(runs, "wait", "r")
     runs.check("r", "stopped", "completed")
     assert json.loads(runs.output("r", 2).splitlines()[0])["from"] >= paused_at
+
+
+def test_a_job_that_slurm_suspends(runs: SlurmRuns):
+    """Nobody takes that for a Ctrl-Z: who holds it is told, a stop is heard when it goes on, and its clock stands still."""
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)
+    runs.wait_for_steps("r", 5)
+    assert runs.cluster.call("scontrol", "suspend", runs.job("r")).returncode == 0
+    assert runs.wait_for_status("r", "paused")["reason"] == "suspended by Slurm"
+    for command, words in (
+        ("pause", "suspended already, by Slurm"),
+        ("resume", f"scontrol resume {runs.job('r')}"),
+        ("stop", "will do so when Slurm lets it go on"),
+    ):
+        done = runs.call(command, "r")
+        assert done.returncode == 75, done.stderr
+        assert words in done.stderr
+    assert runs.cluster.call("scontrol", "resume", runs.job("r")).returncode == 0
+    _, told = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 0, told.decode()
+    for words in ("backprop: suspended by Slurm\n", "backprop: Slurm lets it go on\n"):
+        assert told.decode().count(words) == 1
+    document = runs.check("r", "stopped")
+    assert document["checkpoints"][-1]["step"] == document["last_step"]
+
+
+def test_ctrl_c_twice_kills_what_slurm_suspends(runs: SlurmRuns):
+    """Its supervisor hears of nothing: it is ended with the job."""
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)
+    runs.wait_for_steps("r", 5)
+    assert runs.cluster.call("scontrol", "suspend", runs.job("r")).returncode == 0
+    runs.wait_for_status("r", "paused")
+    assert front.stderr is not None
+    front.send_signal(signal.SIGINT)
+    while b"will do so when Slurm lets it go on" not in front.stderr.readline():
+        assert front.poll() is None
+    time.sleep(DOUBLE_PRESS_S)
+    front.send_signal(signal.SIGINT)
+    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    assert front.returncode in {130, 137}, told.decode()
+    runs.wait_for_status("r", "interrupted", "stopped")
+    assert runs.tree() == []
+
+
+def test_ctrl_z_holds_the_run_with_its_front(runs: SlurmRuns):
+    """As here: the trainer stands still, its clock too, until `fg`."""
+    front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)
+    runs.wait_for_steps("r", 5)
+    front.send_signal(signal.SIGTSTP)
+    assert runs.wait_for_status("r", "paused")["reason"].startswith("`Ctrl-Z` by ")
+    wait_for(lambda: psutil.Process(front.pid).status() == psutil.STATUS_STOPPED, PATIENCE_S)
+    front.send_signal(signal.SIGCONT)
+    runs.wait_for_status("r", "running")
+    runs.let_them_complete()
+    _, told = front.communicate(timeout=PATIENCE_S)
+    assert front.returncode == 0, told.decode()
+    assert len(runs.told("r", "paused")) == len(runs.told("r", "continued")) == 1
+    runs.check("r", "completed")
+
+
+def test_a_wait_for_what_was_cancelled_in_line(runs: SlurmRuns):
+    """It has ended: nobody waits for a submission that is over."""
+    runs.submit("r", IN_LINE)
+    assert runs.cluster.call("scancel", runs.job("r")).returncode == 0
+    runs.wait_for_status("r", "interrupted", session=0)
+    assert runs.call("wait", "r", timeout_s=30).returncode != 0
+    runs.check("r")
 
 
 # -- a run that waits in Slurm's line

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -226,7 +227,7 @@ class Front:
             if number is signal.SIGINT:
                 self.stop()
             elif number is signal.SIGTSTP:
-                os.kill(os.getpid(), signal.SIGSTOP)
+                self._suspend()
             else:
                 return True
         return False
@@ -244,11 +245,31 @@ class Front:
         self._line.end()
         self._interrupted_at = first or now
         try:
-            orders.ask_stop(self._home, run, now=first is not None, by="Ctrl-C" if first is None else "Ctrl-C, twice")
-        except BackpropError as error:  # Slurm does not answer, or it has ended just now
+            if first is None:
+                orders.ask_stop(self._home, run, by="Ctrl-C")
+                say("stopping gracefully; press Ctrl-C again to kill")
+            else:
+                say("killing")
+                orders.stop_now(self._home, run, say, by="Ctrl-C, twice")
+        except BackpropError as error:  # Slurm does not answer, or holds it; or it has ended just now
             say(str(error))
-        else:
-            say("stopping gracefully; press Ctrl-C again to kill" if first is None else "killing")
+
+    def _suspend(self) -> None:
+        """Ctrl-Z: hold the run where it trains, and stop this process; go on with both at `fg` or `bg`."""
+        from backprop import orders
+
+        run, _ = self._read()
+        is_held = False
+        if run.waiter is None and not run.status.is_final:
+            try:
+                orders.ask_pause(self._home, run, by="Ctrl-Z")
+                is_held = True
+            except BackpropError as error:  # it cannot be held, or is already
+                say(str(error))
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if is_held:
+            with suppress(BackpropError):  # it has ended meanwhile, or somebody else has let it go on
+                orders.ask_to_go_on(self._home, run, by="fg after Ctrl-Z")
 
     def _leave(self) -> int:
         if self._watched is not None:

@@ -119,7 +119,7 @@ def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]
 
 
 def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[str, Any]) -> SlurmRequest | None:
-    """What to ask of Slurm, as it was asked last, changed by what this command line says; None: it goes on here.
+    """What its last session asked of Slurm, changed by what this command line says; None: it goes on here.
 
     Raises UsageError for what only Slurm gives, where the run is not for Slurm.
     """
@@ -129,8 +129,10 @@ def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[
     if not is_for_slurm:
         return None
     entries, _ = journals.read(rundir.journal_path)
-    asked = next((entry.slurm for entry in reversed(entries) if isinstance(entry, Submitted) and entry.slurm), None)
-    before = asked or run.spec.slurm or now.slurm or SlurmRequest()
+    submitted = [entry for entry in entries if isinstance(entry, Submitted)]
+    begun = {session.job for session in run.sessions}
+    asked = [entry.slurm for entry in submitted if entry.job in begun] or [entry.slurm for entry in submitted]
+    before = next((slurm for slurm in reversed(asked) if slurm), None) or run.spec.slurm or now.slurm or SlurmRequest()
     changed = {
         field: value
         for field, key, value in (

@@ -39,12 +39,16 @@ _EXPORTED = re.compile(
 )
 _KEPT_BACK = re.compile(
     r".*(TOKEN|SECRET|PASS|CREDENTIAL|AUTH|PRIVATE|WEBHOOK|KEY$|KEY_|_PAT$).*"
-    r"|BACKPROP_(MACHINE|NOTIFY)|(CUDA|HIP|ROCR)_VISIBLE_DEVICES"  # the submitting machine's own affairs
+    r"|.*_PWD?$|XDG_RUNTIME_DIR|BACKPROP_(MACHINE|NOTIFY)|(CUDA|HIP|ROCR)_VISIBLE_DEVICES"  # this machine's own affairs
+    r"|SBATCH_(ARRAY_INX|CLUSTERS|WAIT)"  # see below
 )
-# options of sbatch that would part a run from its job, or give it what it must not have
-_REFUSED = re.compile(
-    r"(-J|-a|-M|-W|-H|-D|-o)(.*)|--(job-name|array|clusters|wait|hold|wrap|chdir|output|export)(=.*)?"
-)
+_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+# options of sbatch that would part a run from its job, give it what it must not have, or submit nothing
+_REFUSED_LETTERS = re.compile(r"-[JaMWHDoVhu].*")
+_REFUSED = (
+    "array", "chdir", "clusters", "export", "help", "hold", "job-name", "output", "parsable", "test-only", "usage",
+    "version", "wait", "wrap",
+)  # fmt: skip
 
 
 class Cluster:
@@ -125,7 +129,7 @@ class Cluster:
     def _observed(self, run: Run) -> Observation:
         if isinstance(self._seen, SlurmError):
             return Observation(phase=Phase.UNKNOWN, told=str(self._seen))
-        if run.job is None and _may_be_submitted_yet(run.spec):
+        if run.job is None and not run.status.is_final and _may_be_submitted_yet(run.spec):
             return Observation(phase=Phase.PENDING, told="it is being submitted")
         job = self._seen.get(run.job or "")
         if job is None or job.name != job_name(run.spec):  # ids begin anew when a controller loses its state
@@ -222,10 +226,7 @@ def options(order: Order, tasks: int) -> list[str]:
     if asked is None:
         raise ValueError("this run is not for Slurm")
     for argument in asked.arguments:
-        if _REFUSED.fullmatch(argument):
-            raise UsageError(
-                f"--slurm-arg {argument} is not allowed: Backprop gives this option itself, to find its job again."
-            )
+        _check_argument(argument)
     grace_s = spec.limits.grace_s
     told = [
         "--hold",
@@ -248,6 +249,16 @@ def options(order: Order, tasks: int) -> list[str]:
     return [*told, *asked.arguments]
 
 
+def _check_argument(argument: str) -> None:
+    """Raise UsageError for one that we cannot let through. sbatch takes any beginning of an option's name for it."""
+    if not argument.startswith("-"):
+        raise UsageError(f"--slurm-arg {argument}: an option is one word, with its value: --slurm-arg=--account=ml")
+    name = argument[2:].partition("=")[0] if argument.startswith("--") else None
+    is_refused = _REFUSED_LETTERS.fullmatch(argument) if name is None else any(x.startswith(name) for x in _REFUSED)
+    if is_refused:
+        raise UsageError(f"--slurm-arg {argument} is not allowed: by it Backprop would not find its job again.")
+
+
 def exported(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that a job gets: what a trainer needs, and never a secret.
 
@@ -256,5 +267,5 @@ def exported(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if _EXPORTED.fullmatch(name) and not _KEPT_BACK.fullmatch(name)
+        if _EXPORTED.fullmatch(name) and not _KEPT_BACK.fullmatch(name) and not _WITH_PASSWORD.search(value)
     }

@@ -108,8 +108,10 @@ def submit(script: str, options: Sequence[str], environment: Mapping[str, str]) 
 
     environment: sbatch's own, and what it may pass on to the job.
     """
-    told = _call("sbatch", "--parsable", *options, script, environment=environment)
-    return told.strip().partition(";")[0]  # ";cluster" follows in a federation
+    told = _call("sbatch", "--parsable", *options, script, environment=environment).strip()
+    if (job := re.fullmatch(r"(\d+)(;.*)?", told)) is None:  # the cluster's name follows in a federation
+        raise SlurmError(f"sbatch does not say which job it made, but {told[:80]!r}.")
+    return job[1]
 
 
 def jobs(user: str) -> Mapping[str, Job]:
