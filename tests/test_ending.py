@@ -121,7 +121,9 @@ srun: Force Terminated StepId=150.0
     [
         (OF_TWO_NODES, (4, "ValueError: no such data set (task 1 on node2)")),
         ("srun: error: n3: tasks 2-3: Exited with exit code 1\n", (1, "(task 2-3 on n3)")),
-        ("srun: error: node1: task 0: Killed\nsrun: Force Terminated StepId=1.0\n", None),
+        ("srun: error: node1: task 0: Killed\nsrun: error: node2: task 1: Exited with exit code 143\n", None),
+        ("srun: error: node1: task 0: Exited with exit code 0\n", None),
+        (OF_TWO_NODES + "a victim's words\n" * 1000, (4, "ValueError: no such data set (task 1 on node2)")),
         ("", None),
     ],
 )

@@ -161,7 +161,9 @@ def test_a_word_that_is_no_option_is_refused(argument: str):
         slurm.options(order(arguments=(argument,)), 1)
 
 
-@pytest.mark.parametrize("argument", ["--account=ml", "-pgpu", "--wait-all-nodes=1", "--exclusive", "--export-file=x"])
+@pytest.mark.parametrize(
+    "argument", ["--account=ml", "-pgpu", "--wait-all-nodes=1", "--exclusive", "-Qs", "-QpJ", "-AaJ"]
+)
 def test_what_is_let_through(argument: str):
     """Whatever only begins like an option that is refused."""
     assert slurm.options(order(arguments=(argument,)), 1)[-1] == argument

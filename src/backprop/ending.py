@@ -11,7 +11,8 @@ from backprop.records import Run, Status, StopReason
 _TAIL_BYTES = 4096
 _LINE_LENGTH = 200
 _SLURMS = ("srun: ", "slurmstepd: ")  # how its own lines begin
-_TASK_FAILED = re.compile(r"srun: error: (\S+): tasks? (\S+): Exited with exit code (\d+)")
+_TASKS_TAIL_BYTES = 65_536  # the words of all that were ended because of it come after those of the first
+_TASK_ENDED = re.compile(r"srun: error: (\S+): tasks? (\S+): (?:Exited with exit code (\d+)|.*)")
 
 
 def reason(
@@ -130,21 +131,23 @@ def last_line(path: Path) -> str:
 def first_failed_task(path: Path) -> tuple[int, str] | None:
     """Of a trainer on several nodes, from its stderr: the exit code and last words of the task that failed first.
 
-    The others are ended by srun, which ends with the highest of all codes. None where none is said to have failed.
+    The others are ended by srun, which ends with the highest of all codes. None where the first has no such code: a
+    signal ended it.
     """
-    lines = _last_lines(path)
+    lines = _last_lines(path, _TASKS_TAIL_BYTES)
     for number, line in enumerate(lines):
-        if (said := _TASK_FAILED.fullmatch(line)) is not None:
-            node, task, code = said.groups()
-            words = next((one for one in reversed(lines[:number]) if not one.startswith(_SLURMS)), "")
-            return int(code), f"{words} (task {task} on {node})".lstrip()
+        if (said := _TASK_ENDED.fullmatch(line)) is None:
+            continue
+        node, task, code = said.groups()
+        words = next((one for one in reversed(lines[:number]) if not one.startswith(_SLURMS)), "")
+        return (int(code), f"{words} (task {task} on {node})".lstrip()) if int(code or 0) else None
     return None
 
 
-def _last_lines(path: Path) -> list[str]:
+def _last_lines(path: Path, tail_bytes: int = _TAIL_BYTES) -> list[str]:
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            file.seek(max(0, path.stat().st_size - tail_bytes))
             lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
     except OSError:
         return []

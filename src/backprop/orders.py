@@ -128,11 +128,6 @@ def ask_stop(
     if answering is None:
         raise _not_going_on(standing)
     _append(home, standing, StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now))
-    if Pauser.SLURM in seen.pausers and not now:
-        raise BusyError(
-            f"run {run.spec.id} is asked to stop, and will do so when Slurm lets it go on: it is suspended, by "
-            f"`scontrol suspend` or for another job. To kill it: backprop stop {run.spec.id} --now"
-        )
     if standing.is_on_slurm and leave_line:
         try:
             _take_out_of_line(home, standing, detail)
@@ -143,6 +138,11 @@ def ask_stop(
     elif not standing.is_on_slurm and answering.host == provenance.host():
         with suppress(ProcessLookupError, PermissionError):
             os.kill(answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
+    if Pauser.SLURM in seen.pausers and not now and not look(home, run.spec).has_ended:
+        raise BusyError(
+            f"run {run.spec.id} is asked to stop, and will do so when Slurm lets it go on: it is suspended, by "
+            f"`scontrol suspend` or for another job. To kill it: backprop stop {run.spec.id} --now"
+        )
     return answering
 
 

@@ -49,6 +49,7 @@ from backprop.watchman import Watchman
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
 LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so long to end
 _FINAL_TRIES_S = 5.0  # how long to try to file a run whose home is busy or full
+_SUSPENDED_S = 5.0  # Slurm stops a job two seconds after it has announced that
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class _Watch:
     pauses: dict[Pauser, str] = field(default_factory=dict)  # who holds it in place now, and why
     paused_at: float | None = None  # since when it stands still
     paused_s: float = 0.0  # in pauses that are over
+    suspended_at: float = 0.0  # when Slurm announced that last
     checkpoints_due: int = 0  # by the clock, so far
     checkpoints_asked: int = 0  # by the governor, so far
     is_over_own_limit: bool = False
@@ -285,6 +287,8 @@ class Supervisor:
 
     def _hear(self) -> None:
         """Signals to us, and requests that others wrote into the journal."""
+        if self._is_suspended():
+            return
         for number in self._signals.take():
             if number is signal.SIGINT:
                 self._hear_ctrl_c()
@@ -471,18 +475,26 @@ class Supervisor:
     def _suspend(self) -> None:
         """Ctrl-Z: stop the tree and ourselves; go on with both at `fg` or `bg`, unless somebody else holds the tree.
 
-        In a job it is Slurm that suspends it: it stops all processes a moment later, and lets all go on.
+        In a job it is Slurm that announces by this signal that it stops all processes of the job: see `_is_suspended`.
         """
-        if not self._is_job:
+        if self._is_job:
+            self._observer.said("suspended by Slurm")
+            self._watch.suspended_at = self._clock.now()
+            self._pause(Pauser.SLURM, "suspended by Slurm")
+        else:
             self._pause(Pauser.CTRL_Z, "Ctrl-Z")
             os.kill(os.getpid(), signal.SIGSTOP)
             self._release(Pauser.CTRL_Z)
-            return
-        self._observer.said("suspended by Slurm")
-        self._pause(Pauser.SLURM, "suspended by Slurm")
-        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _is_suspended(self) -> bool:
+        """Whether Slurm is about to stop us. Who runs so long after that was announced has been let go on."""
+        if Pauser.SLURM not in self._watch.pauses:
+            return False
+        if self._clock.now() - self._watch.suspended_at < _SUSPENDED_S:
+            return True
         self._release(Pauser.SLURM)
         self._observer.said("Slurm lets it go on")
+        return False
 
     # -- the stop ladder
 

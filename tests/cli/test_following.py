@@ -4,6 +4,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from backprop.records import Status
@@ -116,6 +117,33 @@ def test_ctrl_c_just_after_it_was_submitted(runs: Runs, unplaced: Path, more: tu
     _, err = front.communicate(timeout=30)
     assert front.returncode == 130, err.decode()
     assert "--state=PENDING 7" in cancelled(unplaced)
+
+
+def test_slurm_is_not_asked_without_a_rest(runs: Runs, unplaced: Path):
+    """While it is looked whether a run can be placed: as often as once in a quarter of a second."""
+    squeue = (unplaced / "squeue").read_text().removeprefix("#!/bin/sh\n")
+    put(unplaced, "squeue", f"echo x >> {unplaced}/looks\n{squeue}")
+    assert runs.call("run", "-d", "train.py").returncode == 0
+    assert (unplaced / "looks").read_text().count("x") <= 3.0 / 0.25 + 3
+
+
+def test_ctrl_c_again_while_an_array_is_taken_back(runs: Runs, unplaced: Path):
+    """It is taken back all the same."""
+    put(unplaced, "scancel", f'until test -e {unplaced}/go; do sleep 0.05; done; echo "$*" >> {unplaced}/cancelled')
+    front = runs.start("run", "--vary", "n=1,2,3", "train.py", stderr=subprocess.PIPE)
+    wait_for((unplaced / "asked").exists)
+    front.send_signal(signal.SIGINT)
+    wait_for(lambda: any("scancel" in " ".join(child.cmdline()) for child in children(front)))
+    front.send_signal(signal.SIGINT)
+    (unplaced / "go").touch()
+    _, err = front.communicate(timeout=30)
+    assert front.returncode == 130, err.decode()
+    assert "3 runs are asked to stop" in err.decode()
+    assert "--state=PENDING 7" in cancelled(unplaced)
+
+
+def children(front: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    return [child for child in psutil.Process(front.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_ctrl_c_for_an_array_while_slurm_does_not_answer(runs: Runs, unplaced: Path):

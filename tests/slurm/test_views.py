@@ -173,6 +173,19 @@ def test_a_job_that_slurm_suspends(runs: SlurmRuns):
     assert document["checkpoints"][-1]["step"] == document["last_step"]
 
 
+def test_a_suspension_that_never_comes(runs: SlurmRuns):
+    """Announced, or heard of when it is over: whoever is not stopped within seconds goes on."""
+    runs.submit("r")
+    runs.wait_for_steps("r", 5)
+    (supervisor,) = runs.supervisors()
+    os.kill(supervisor, signal.SIGTSTP)
+    runs.wait_for_status("r", "paused")
+    runs.wait_for_status("r", "running")
+    runs.wait_for_steps("r", runs.output("r").count('"step"') + 5)
+    ok(runs, "stop", "r")
+    runs.check("r", "stopped")
+
+
 def test_ctrl_c_twice_kills_what_slurm_suspends(runs: SlurmRuns):
     """Its supervisor hears of nothing: it is ended with the job."""
     front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)

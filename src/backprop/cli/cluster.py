@@ -38,11 +38,11 @@ def train(claim: "Claim", request: "Request", recorder: "Recorder", *, detach: b
         if not detach:
             return front.follow(signals)
         refused = front.look_for_refusal(_FIRST_LOOK_S, signals)
+        if refused is not None:
+            return refused
         if signals.take_end():
             front.stop()
             return front.follow(signals)
-    if refused is not None:
-        return refused
     say(f"run {claim.spec.id} is Slurm's job {job} · follow it: backprop logs {claim.spec.id} -f")
     if not as_json:
         print(claim.spec.id)
@@ -115,9 +115,8 @@ def train_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -
     with Signals(ignore_hangup=True).caught() as signals:  # half submitted is no state to be left in
         jobs = submit(claims, request)
         code = _look_for_refusals(claims, jobs, signals)
-        is_unwanted = signals.take_end()
-    if is_unwanted:
-        return _take_back(claims, jobs)
+        if code == ExitCode.OK and signals.take_end():
+            return _take_back(claims, jobs)
     if code == ExitCode.OK:
         say(f"{len(jobs)} runs are Slurm's jobs {jobs[0]} to {jobs[-1]} · how they stand: backprop list")
     return code
@@ -140,13 +139,13 @@ def _take_back(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) 
                 orders.ask_stop(claim.home, run, by="Ctrl-C", leave_line=answers)
         except BackpropError as error:  # it has ended just now, or was removed; or Slurm does not answer any more
             say(str(error))
-            answers = answers and not isinstance(error, BusyError)
+            answers = answers and not isinstance(error.__cause__, SlurmError)
     say(f"{len(claims)} runs are asked to stop · how they stand: backprop list")
     return ExitCode.INTERRUPTED
 
 
 def _look_for_refusals(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str], signals: Signals) -> int:
-    """What to exit with: of the tasks of an array all can be placed, or none. Ends early when a signal comes."""
+    """What to exit with: of the tasks of an array all can be placed, or none. Ends early when they are unwanted."""
     watched = [Front(*claim, job, as_json=False) for claim, job in zip(claims, jobs, strict=True)]
     if watched[0].look_for_refusal(_FIRST_LOOK_S, signals) is None:
         return ExitCode.OK

@@ -18,7 +18,7 @@ from backprop.engines.contract import Phase
 from backprop.errors import BackpropError, ExitCode, NoSuchRunError
 from backprop.progress import ProgressMeter
 from backprop.protocol import digest
-from backprop.records import Run, Session, Source, StopReason
+from backprop.records import Run, Session, Source, StopReason, in_minutes
 from backprop.store import journal as journals
 from backprop.store.journal import Entry, Queued, Refused, Said, SessionEnded, SessionStarted, Submitted
 from backprop.store.rundir import RunDir
@@ -76,10 +76,10 @@ class Front:
     def look_for_refusal(self, patience_s: float, signals: Signals) -> int | None:
         """The exit code when Slurm can never place it; None once it has begun, or waits for something that may come.
 
-        None, too, as soon as a signal has come.
+        None, too, as soon as the user does not want it any more.
         """
         deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline and not signals.have_come:
+        while time.monotonic() < deadline and not signals.want_end:
             run, _ = self._read()
             if run.waiter is None:
                 return None
@@ -89,7 +89,7 @@ class Front:
                 return self._refuse()
             if seen.told not in {None, "JobHeldUser"}:
                 return None
-            signals.wait(_LOOK_EVERY_S)
+            signals.rest(_LOOK_EVERY_S)
         return None
 
     # -- its parts
@@ -236,14 +236,13 @@ class Front:
         """Ask the run to stop, as Ctrl-C does; asked again, to be killed."""
         from backprop import orders
 
-        now, first = time.monotonic(), self._interrupted_at
-        if first is not None and now - first <= DOUBLE_PRESS_S:
+        first = self._interrupted_at
+        if first is not None and time.monotonic() - first <= DOUBLE_PRESS_S:
             return
         run, _ = self._read()
         if orders.who_can_be_stopped(self._home, run) is None:
             return
         self._line.end()
-        self._interrupted_at = first or now
         try:
             if first is None:
                 orders.ask_stop(self._home, run, by="Ctrl-C")
@@ -253,6 +252,7 @@ class Front:
                 orders.stop_now(self._home, run, say, by="Ctrl-C, twice")
         except BackpropError as error:  # Slurm does not answer, or holds it; or it has ended just now
             say(str(error))
+        self._interrupted_at = first or time.monotonic()  # what came while Slurm was asked is the same press
 
     def _suspend(self) -> None:
         """Ctrl-Z: hold the run where it trains, and stop this process; go on with both at `fg` or `bg`."""
@@ -264,6 +264,7 @@ class Front:
             try:
                 orders.ask_pause(self._home, run, by="Ctrl-Z")
                 is_held = True
+                say(f"held until fg, for {in_minutes(run.spec.limits.max_pause_s)} in all (--max-pause-minutes)")
             except BackpropError as error:  # it cannot be held, or is already
                 say(str(error))
         os.kill(os.getpid(), signal.SIGSTOP)

@@ -2,13 +2,12 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 
 from backprop import network, provenance
 from backprop.doctor.findings import note, ok
 from backprop.engines import slurm_client
 from backprop.engines.contract import Phase
-from backprop.engines.slurm_client import Job, SlurmError
+from backprop.engines.slurm_client import Job, JobIsOverError, SlurmError
 from backprop.records import Finding
 from backprop.store.rundir import Home
 
@@ -45,8 +44,12 @@ def _forgotten(jobs: Mapping[str, Job]) -> Iterator[Finding]:
     held = [job.id for job in jobs.values() if job.phase is Phase.PENDING and job.reason == slurm_client.HELD]
     forgotten = []
     for job_id in held[:_QUESTIONS]:
-        with suppress(SlurmError):  # it has ended meanwhile
+        try:
             forgotten += [] if slurm_client.was_ever_released(job_id) else [job_id]
+        except JobIsOverError:  # meanwhile
+            continue
+        except SlurmError:  # nobody answers any more
+            return
     if forgotten:
         more = f" (of {len(held)} that are held, {_QUESTIONS} were looked at)" if len(held) > _QUESTIONS else ""
         yield note(

@@ -44,10 +44,10 @@ _KEPT_BACK = re.compile(
 )
 _WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 # options of sbatch that would part a run from its job, give it what it must not have, or submit nothing
-_REFUSED_LETTERS = re.compile(r"-[JaMWHDoVhu].*")
+_REFUSED_LETTERS = re.compile(r"-[OQksv]*[JaMWHDoVhu].*")  # after those that have no value
 _REFUSED = (
-    "array", "chdir", "clusters", "export", "help", "hold", "job-name", "output", "parsable", "test-only", "usage",
-    "version", "wait", "wrap",
+    "array", "chdir", "clusters", "export", "export-file", "get-user-env", "help", "hold", "job-name", "output",
+    "parsable", "test-only", "usage", "version", "wait", "wrap",
 )  # fmt: skip
 
 
@@ -256,7 +256,9 @@ def _check_argument(argument: str) -> None:
     name = argument[2:].partition("=")[0] if argument.startswith("--") else None
     is_refused = _REFUSED_LETTERS.fullmatch(argument) if name is None else any(x.startswith(name) for x in _REFUSED)
     if is_refused:
-        raise UsageError(f"--slurm-arg {argument} is not allowed: by it Backprop would not find its job again.")
+        raise UsageError(
+            f"--slurm-arg {argument} is not allowed: Backprop sees to that, or would lose sight of its job."
+        )
 
 
 def exported(environment: Mapping[str, str]) -> dict[str, str]:

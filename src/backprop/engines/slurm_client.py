@@ -26,6 +26,10 @@ class SlurmError(BackpropError):
     """Slurm said no, or nothing at all."""
 
 
+class JobIsOverError(SlurmError):
+    """The job has ended, or the controller knows nothing of it."""
+
+
 class CallKilledError(SlurmError):
     """A signal ended the call. Inside a job it is Slurm's, which signals all processes of a job that is to end."""
 
@@ -150,9 +154,8 @@ def cancel(job_id: str, *, only_pending: bool = False) -> None:
             # scancel with a state takes the whole array, unless the task is a job of its own: any change makes it one
             _call("scontrol", "update", f"JobId={job_id}", "Comment=backprop")
         _call("scancel", "--state=PENDING", job_id)
-    except SlurmError as error:
-        if not any(words in str(error) for words in _IT_IS_OVER):
-            raise
+    except JobIsOverError:
+        pass
 
 
 def standing(job_id: str) -> tuple[str, int]:
@@ -243,7 +246,9 @@ def _call(
         raise CallKilledError(f"{program} was killed by {signal.Signals(-process.returncode).name}.")
     if process.returncode:
         said = [line.split("error: ", 1)[-1].strip() for line in err.splitlines() if line.strip()]
-        raise SlurmError(f"{program}: {'; '.join(dict.fromkeys(said)) or f'exit code {process.returncode}'}.")
+        told = "; ".join(dict.fromkeys(said)) or f"exit code {process.returncode}"
+        is_over = any(words in told for words in _IT_IS_OVER)
+        raise (JobIsOverError if is_over else SlurmError)(f"{program}: {told}.")
     return out
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 
 from backprop import interrupts
@@ -68,9 +69,15 @@ class Signals:
                     pass
 
     @property
-    def have_come(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self._received)
+    def want_end(self) -> bool:
+        """For a command that starts something: whether it is to end, as `take_end` will say."""
+        return not _ENDS_A_COMMAND.isdisjoint(self._received)
+
+    def rest(self, duration_s: float) -> None:
+        """Sleep until the command is to end, or the time is over; children that die are no reason to wake."""
+        until = time.monotonic() + duration_s
+        while not self.want_end and (left_s := until - time.monotonic()) > 0:
+            self.wait(left_s)
 
     def take_end(self) -> bool:
         """For a command that starts something: whether it is to end. Ctrl-Z suspends it here."""
