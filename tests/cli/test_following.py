@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backprop.records import Status
+from backprop.records import Pauser, Status
 from backprop.store import journal as journals
-from backprop.store.journal import Refused, Said, StopAsked
+from backprop.store.journal import Paused, Refused, Said, StopAsked
 from tests.conftest import Runs, wait_for
 from tests.fakes.slurm import began, cancelled, ended, now, put, tell
 
@@ -160,3 +160,13 @@ def test_ctrl_c_for_an_array_while_slurm_does_not_answer(runs: Runs, unplaced: P
         journal = runs.rundir(run_id) / "journal.jsonl"
         asked = [*journals.read(journal)[0], *journals.unheard(journal)]
         assert [entry.detail.split(" by ")[0] for entry in asked if isinstance(entry, StopAsked)] == ["`Ctrl-C`"]
+
+
+def test_a_stop_of_a_job_that_was_suspended_and_put_back(runs: Runs, unplaced: Path):
+    """Its journal still calls it suspended, its node being gone: it is taken out of the line like any other."""
+    assert runs.call("run", "--run-id", "r", "-d", "train.py").returncode == 0
+    tell(runs, began(1), Paused(at=now(), session=1, reason="suspended by Slurm", by=(Pauser.SLURM,)))
+    stopped = runs.call("stop", "r")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "--state=PENDING 7" in cancelled(unplaced)
+    assert runs.document("r")["status"] == "interrupted"
