@@ -21,29 +21,33 @@ PATIENCE_S = 90.0  # a supervisor takes seconds to start on a busy machine, and 
 # Counts up to TARGET, or until it is enough, one step each PAUSE_S; saves when it is asked to stop and every 20 steps,
 # and goes on there.
 COUNTER = """
+    def tell(**event):
+        sys.stdout.write(json.dumps(event) + "\\n")  # print() writes the end of the line by itself: a signal may part them
+        sys.stdout.flush()
+
     def save():
         path = f"{run_id}-{counter}.json"
         with open(path + ".new", "w") as file:
             json.dump({"counter": counter}, file)
         os.rename(path + ".new", path)
-        print(json.dumps({"event": "checkpoint_saved", "path": path, "step": counter}), flush=True)
+        tell(event="checkpoint_saved", path=path, step=counter)
 
     counter, path, run_id = 0, os.environ.get("BACKPROP_RESUME_FROM"), os.environ["BACKPROP_RUN_ID"]
     target, pause_s = int(sys.argv[1]), float(sys.argv[2])
     if path:
         counter = json.load(open(path))["counter"]
-    print(json.dumps({"event": "started", "from": counter, "node": os.environ.get("SLURMD_NODENAME")}), flush=True)
+    tell(**{"event": "started", "from": counter, "node": os.environ.get("SLURMD_NODENAME")})
     try:
         while counter < target and not os.path.exists("enough"):
             time.sleep(pause_s)
             counter += 1
-            print(json.dumps({"step": counter, "value": counter * 3}), flush=True)
+            tell(step=counter, value=counter * 3)
             if counter % 20 == 0:
                 save()
     except KeyboardInterrupt:
         save()
         sys.exit(130)
-    print(json.dumps({"event": "finished", "counter": counter}), flush=True)
+    tell(event="finished", counter=counter)
 """
 
 
