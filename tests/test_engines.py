@@ -20,6 +20,7 @@ from backprop.errors import UsageError
 from backprop.records import Gpu, Limits, Run, RunSpec, SlurmRequest, Status, Waiter
 from backprop.store.rundir import RunDir
 from tests.conftest import wait_for
+from tests.fakes.slurm import put
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
@@ -143,7 +144,12 @@ def test_a_password_in_an_address_stays():
         "--outp=x",
         "--hol",
         "--test-only",
+        "--help",
         "-V",
+        "-QH",
+        "-sJx",
+        "--export-file=x",
+        "--get-user-env",
         "--",
         "--j",
     ],
@@ -185,12 +191,6 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is all of PATH: what lies there is Slurm."""
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     return tmp_path
-
-
-def put(folder: Path, program: str, text: str) -> None:
-    path = folder / program
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
 
 
 def test_the_jobs_of_a_user(client: Path):

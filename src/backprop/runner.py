@@ -165,7 +165,8 @@ class Supervisor:
         try:
             self._launch(plan)
         except OSError as error:
-            return self._file(None, f"cannot be started: {error.strerror}: {error.filename}", 0.0)
+            reason = f"cannot be started: {error.strerror}: {error.filename}"
+            return self._file(None, ExitCode.NOT_EXECUTED, reason, 0.0)
         try:
             self._observer.started(self._rundir.out_path(self._number), self._rundir.err_path(self._number))
             self._recorder.record_state(publish=True)
@@ -188,7 +189,8 @@ class Supervisor:
             raise
         self._forget_needless_stop()
         elapsed_s = self._clock.now() - self._watch.launched_at - self._watch.paused_s
-        return self._file(self._watch, self._reason(oom_kills_before), elapsed_s)
+        code, last_words = self._code_and_words()
+        return self._file(self._watch, code, self._reason(code, last_words, oom_kills_before), elapsed_s)
 
     # -- start
 
@@ -563,18 +565,18 @@ class Supervisor:
         ):
             watch.stop = None
 
-    def _reason(self, oom_kills_before: int | None) -> str | None:
+    def _reason(self, code: int, last_words: str, oom_kills_before: int | None) -> str | None:
         """Why the session ended; None for a trainer that just finished."""
         watch = self._watch
         oom_kills = provenance.oom_kill_count()
         return ending.reason(
-            code=self._code_and_words()[0],
+            code=code,
             asked=None if watch.stop is None else watch.stop.detail,
             was_killed=watch.rung is Rung.KILL,
             was_oom=oom_kills is not None and oom_kills_before is not None and oom_kills > oom_kills_before,
             caged_bytes=self._caged_bytes(),
             unkillable_pids=watch.trainer.unkillable_pids,
-            last_words=self._code_and_words()[1],
+            last_words=last_words,
         )
 
     def _code_and_words(self) -> tuple[int, str]:
@@ -590,9 +592,8 @@ class Supervisor:
             return None
         return hard_ram_limit_bytes(limit)
 
-    def _file(self, watch: _Watch | None, reason: str | None, elapsed_s: float) -> Outcome:
+    def _file(self, watch: _Watch | None, code: int, reason: str | None, elapsed_s: float) -> Outcome:
         """Write down how the session ended, and say what to exit with."""
-        code = ExitCode.NOT_EXECUTED if watch is None else self._code_and_words()[0]
         stop = None if watch is None or watch.stop is None else watch.stop.by
         self._write(
             SessionEnded(

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,7 +15,6 @@ from backprop.cli import session as fronts
 from backprop.cli.common import say
 from backprop.engines.contract import Order, Phase
 from backprop.errors import BackpropError, ExitCode
-from backprop.store.journal import Refused
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 
 if TYPE_CHECKING:
@@ -69,14 +67,9 @@ def train_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -
 
 
 def _refuse(claims: "Sequence[tuple[Claim, Recorder]]", reason: str) -> None:
-    from backprop import recovery
-
     for claim, recorder in claims:
-        claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
-        with suppress(OSError):  # whoever looks next brings the index up to date
-            recorder.finish()
+        fronts.refuse(claim, recorder, reason)
         claim.journal.close()
-        recovery.tell_end(claim.home, claim.rundir, claim.spec)
         say(f"run {claim.spec.id} is not started: {reason}")
 
 

@@ -11,7 +11,8 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from backprop import assignment, engines, provenance, recovery
+from backprop import assignment, engines, provenance
+from backprop.cli import session as fronts
 from backprop.cli.common import say
 from backprop.cli.following import Front
 from backprop.engines import slurm_client
@@ -20,7 +21,7 @@ from backprop.engines.slurm import job_name
 from backprop.engines.slurm_client import SlurmError
 from backprop.errors import BackpropError, BusyError, ExitCode
 from backprop.store import journal as journals
-from backprop.store.journal import Refused, Submitted
+from backprop.store.journal import Submitted
 from backprop.supervisor.signals import Signals
 
 if TYPE_CHECKING:
@@ -75,10 +76,7 @@ def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> li
     except (BackpropError, OSError) as error:
         told = f"{error}{_withdraw(jobs[0].partition('_')[0])}"
         for claim, recorder in claims:
-            claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
-            with suppress(OSError):  # whoever looks next brings the index up to date
-                recorder.finish()
-            recovery.tell_end(claim.home, claim.rundir, claim.spec)
+            fronts.refuse(claim, recorder, told)
         raise BusyError(f"run {claims[0][0].spec.id} is not started: {told}") from error
     finally:
         for claim, _ in claims:

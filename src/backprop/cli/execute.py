@@ -214,14 +214,13 @@ class _Log:
 
     def __init__(self, claim: "Claim", recorder: "Recorder") -> None:
         self._claim = claim
-        self._spec = claim.spec
         self._recorder = recorder
 
     def waits(self, reason: str) -> None:
-        say(f"run {self._spec.id} waits: {reason}")
+        say(f"run {self._claim.spec.id} waits: {reason}")
 
     def begins(self, plan: "SessionPlan") -> "Observer":
-        say(fronts.start_line(self._spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ()))
+        say(fronts.start_line(self._claim.spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ()))
         return self
 
     def started(self, out_path: Path, err_path: Path) -> None:
@@ -231,7 +230,7 @@ class _Log:
         pass
 
     def ended(self, outcome: "Outcome") -> None:
-        fronts.tell_end(self._spec, self._recorder, outcome.session)
+        fronts.tell_end(self._claim.spec, self._recorder, outcome.session)
 
     def said(self, text: str) -> None:
         say(text)

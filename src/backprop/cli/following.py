@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from backprop import assignment, ending, engines, recovery
 from backprop.cli import session as fronts
 from backprop.cli.common import say
+from backprop.engines import slurm_client
 from backprop.engines.contract import Phase
 from backprop.errors import BackpropError, ExitCode, NoSuchRunError
 from backprop.progress import ProgressMeter
@@ -87,7 +88,7 @@ class Front:
             seen = engines.cluster().observe(run)
             if seen.is_hopeless:
                 return self._refuse()
-            if seen.told not in {None, "JobHeldUser"}:
+            if seen.told not in {None, slurm_client.HELD}:
                 return None
             signals.rest(_LOOK_EVERY_S)
         return None
@@ -104,8 +105,7 @@ class Front:
         """What has happened since the last look, in its order, from the job's submission on."""
         if self._heard is None:
             self._heard = self._submitted_at(entries)
-            told = journals.fold(self._spec, entries[: self._heard])
-            self._shown = told.newest_number
+            self._shown = journals.fold(self._spec, entries[: self._heard]).newest_number
         if self._watched is not None:
             self._watched.look(run)
         news, self._heard = entries[self._heard :], len(entries)
@@ -125,8 +125,12 @@ class Front:
 
     def _submitted_at(self, entries: Sequence[Entry]) -> int:
         """How many entries are older than its job's time in line. Ids begin anew when a controller loses its state."""
-        told = [isinstance(one, Submitted) and one.job == self._job and not one.is_again for one in entries]
-        return len(told) - told[::-1].index(True) if True in told else 0
+        submitted = (
+            number
+            for number, one in enumerate(entries, start=1)
+            if isinstance(one, Submitted) and one.job == self._job and not one.is_again
+        )
+        return max(submitted, default=0)
 
     def _begin(self, run: Run, number: int) -> None:
         if number <= self._shown:

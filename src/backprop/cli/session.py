@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +19,7 @@ from backprop.engines.contract import Order
 from backprop.errors import ExitCode
 from backprop.governor.line import Line
 from backprop.records import Gpu, Notification, RunSpec, Session, Status, in_minutes
-from backprop.store.journal import Journal
+from backprop.store.journal import Journal, Refused
 from backprop.store.rundir import Home, RunDir
 from backprop.views import human
 
@@ -86,14 +87,15 @@ def train(claim: "Claim", request: "Request", *, detach: bool, as_json: bool) ->
 def train_many(claims: "Sequence[Claim]", request: "Request", *, as_json: bool) -> NoReturn:
     """Start runs that ask for the same in the background, print their ids, and exit with the worst of their codes."""
     recorders = [recorder_of(claim) for claim in claims]
+    together = list(zip(claims, recorders, strict=True))
     if claims[0].spec.slurm is not None:
         from backprop.cli import cluster
 
-        code = cluster.train_many(list(zip(claims, recorders, strict=True)), request)
+        code = cluster.train_many(together, request)
     else:
         from backprop.cli import background
 
-        code = background.train_many(list(zip(claims, recorders, strict=True)), request)
+        code = background.train_many(together, request)
     if as_json:
         print_documents(recorders)
     else:
@@ -101,6 +103,16 @@ def train_many(claims: "Sequence[Claim]", request: "Request", *, as_json: bool) 
     for recorder in recorders:
         recorder.close()
     raise click.exceptions.Exit(code)
+
+
+def refuse(claim: "Claim", recorder: "Recorder", reason: str) -> None:
+    """File a claimed run that gets no session, and tell whoever wants to know of it."""
+    from backprop import recovery
+
+    claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
+    with suppress(OSError):  # whoever looks next brings the index up to date
+        recorder.finish()
+    recovery.tell_end(claim.home, claim.rundir, claim.spec)
 
 
 def take_turns(

@@ -40,7 +40,7 @@ _EXPORTED = re.compile(
 _KEPT_BACK = re.compile(
     r".*(TOKEN|SECRET|PASS|CREDENTIAL|AUTH|PRIVATE|WEBHOOK|KEY$|KEY_|_PAT$).*"
     r"|.*_PWD?$|XDG_RUNTIME_DIR|BACKPROP_(MACHINE|NOTIFY)|(CUDA|HIP|ROCR)_VISIBLE_DEVICES"  # this machine's own affairs
-    r"|SBATCH_(ARRAY_INX|CLUSTERS|WAIT)"  # see below
+    r"|SBATCH_(ARRAY_INX|CLUSTERS|WAIT)"  # refused as options, too
 )
 _WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 # options of sbatch that would part a run from its job, give it what it must not have, or submit nothing
@@ -253,8 +253,11 @@ def _check_argument(argument: str) -> None:
     """Raise UsageError for one that we cannot let through. sbatch takes any beginning of an option's name for it."""
     if not argument.startswith("-"):
         raise UsageError(f"--slurm-arg {argument}: an option is one word, with its value: --slurm-arg=--account=ml")
-    name = argument[2:].partition("=")[0] if argument.startswith("--") else None
-    is_refused = _REFUSED_LETTERS.fullmatch(argument) if name is None else any(x.startswith(name) for x in _REFUSED)
+    if argument.startswith("--"):
+        name = argument[2:].partition("=")[0]
+        is_refused = any(refused.startswith(name) for refused in _REFUSED)
+    else:
+        is_refused = _REFUSED_LETTERS.fullmatch(argument) is not None
     if is_refused:
         raise UsageError(
             f"--slurm-arg {argument} is not allowed: Backprop sees to that, or would lose sight of its job."

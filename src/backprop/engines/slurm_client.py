@@ -149,13 +149,11 @@ def cancel(job_id: str, *, only_pending: bool = False) -> None:
     if not only_pending:
         _call("scancel", job_id)
         return
-    try:
+    with suppress(JobIsOverError):
         if "_" in job_id:
             # scancel with a state takes the whole array, unless the task is a job of its own: any change makes it one
             _call("scontrol", "update", f"JobId={job_id}", "Comment=backprop")
         _call("scancel", "--state=PENDING", job_id)
-    except JobIsOverError:
-        pass
 
 
 def standing(job_id: str) -> tuple[str, int]:
