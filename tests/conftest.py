@@ -18,6 +18,12 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("backprop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("backprop")
 
+
+def scaled(count: int) -> int:
+    """How many examples, kills or rounds: all of them in `make nightly`, a tenth elsewhere."""
+    return count if os.environ.get("TEST_DEPTH") == "full" else max(1, count // 10)
+
+
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
 
 
