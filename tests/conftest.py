@@ -14,6 +14,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.leftovers import forbidden_folder, nothing_is_left  # noqa: F401  fixtures of every test
+
 # how long an example takes says something about the machine's other work, and nothing about us
 settings.register_profile("backprop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("backprop")
