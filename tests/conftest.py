@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -16,15 +17,17 @@ from hypothesis import HealthCheck, settings
 
 from tests.leftovers import forbidden_folder, nothing_is_left  # noqa: F401  fixtures of every test
 
-# how long an example takes says something about the machine's other work, and nothing about us
-settings.register_profile("backprop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("backprop")
-
 
 def scaled(count: int) -> int:
     """How many examples, kills or rounds: all of them in `make nightly`, a tenth elsewhere."""
     return count if os.environ.get("TEST_DEPTH") == "full" else max(1, count // 10)
 
+
+# how long an example takes says something about the machine's other work, and nothing about us
+settings.register_profile(
+    "backprop", max_examples=scaled(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("backprop")
 
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
 
@@ -125,17 +128,27 @@ class Runs:
         return found
 
     def clean_up(self) -> None:
-        """End whatever a failed test left behind, by process id."""
+        """End what `start` started, with all that it started itself. What is left besides fails the test: see leftovers."""
         for process in self._started:
             if process.poll() is None:
+                process.send_signal(signal.SIGSTOP)  # so that it does nothing about what follows
+                supervisor = psutil.Process(process.pid)
+                while living := [one for one in supervisor.children(recursive=True) if is_alive(one)]:
+                    for one in living:
+                        with suppress(psutil.NoSuchProcess):  # it has ended since it was seen
+                            one.kill()
                 process.kill()
             process.wait()
             for stream in (process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
-        for process in self.tree():
-            with suppress(psutil.NoSuchProcess):  # it has ended since it was seen
-                process.kill()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs, or might: not when it only waits to be reaped."""
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 20) -> object:

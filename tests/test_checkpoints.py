@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from backprop.checkpoints import MAX_MANIFEST_FILES, Choice, choose, measure, problem
 from backprop.records import Checkpoint, Measure
+from tests.conftest import scaled
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NOISE = random.Random(1).randbytes(4096)
@@ -381,7 +382,7 @@ def test_nothing_is_chosen_from_nothing():
 
 
 @given(st.integers(0, len(npz_bytes()) - 1))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scaled(150), deadline=None)
 def test_a_truncated_npz_is_never_called_whole(tmp_path_factory: pytest.TempPathFactory, size: int):
     """However much of it is left, half an archive is not resumed from."""
     path = saved(tmp_path_factory.mktemp("cut"), "model.npz", npz_bytes()[:size])
@@ -389,7 +390,7 @@ def test_a_truncated_npz_is_never_called_whole(tmp_path_factory: pytest.TempPath
 
 
 @given(st.sampled_from(TELLS_ITSELF), st.integers(0, 6000), st.binary(min_size=1, max_size=40), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300), deadline=None)
 def test_no_damage_makes_it_raise(
     tmp_path_factory: pytest.TempPathFactory, name: str, at: int, damage: bytes, thorough: bool
 ):
@@ -402,7 +403,7 @@ def test_no_damage_makes_it_raise(
 
 
 @given(st.binary(max_size=60), st.sampled_from(list(CONTAINERS)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200), deadline=None)
 def test_no_content_makes_it_raise(tmp_path_factory: pytest.TempPathFactory, data: bytes, name: str):
     """Arbitrary bytes under any name give a verdict, and an empty file is never whole."""
     verdict = problem(str(saved(tmp_path_factory.mktemp("any"), name, data)))

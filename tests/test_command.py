@@ -21,6 +21,7 @@ from backprop.command import (
     with_checkpoint,
 )
 from backprop.errors import UsageError
+from tests.conftest import scaled
 
 
 def words(text: str) -> list[str]:
@@ -78,7 +79,7 @@ def test_what_arguments_tell(argv: str, params: dict[str, object]):
 
 
 @given(st.lists(st.text(max_size=8) | st.sampled_from(["--", "-", "--a", "1", "nan", "x=1", "--a=2"]), max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200), deadline=None)
 def test_no_arguments_make_it_raise(argv: list[str]):
     """Whatever a script is called with, looking for parameters never fails."""
     assert all(isinstance(name, str) for name in params_in(argv))
@@ -135,7 +136,7 @@ def test_the_checkpoint_takes_the_place_of_the_one_before(
     st.lists(st.sampled_from(["a", "--lr", "1", "--resume", "--resume=x", "--resume-from"]), max_size=6),
     st.sampled_from(["new", "--odd", ""]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200), deadline=None)
 def test_a_second_resume_replaces_the_first(argv: list[str], checkpoint: str):
     """However often a run is resumed, its command names one checkpoint: the last."""
     once = with_checkpoint(argv, "--resume", "first")

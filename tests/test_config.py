@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from backprop import config
 from backprop.config import ALLOWED, KEYS, Loaded, environment_name, load
 from backprop.errors import ConfigError, UsageError
+from tests.conftest import scaled
 
 TOML = "[tool.backprop]\n"
 
@@ -437,7 +438,7 @@ def loads_or_complains(path: Path) -> Loaded | None:
 
 
 @given(st.binary(max_size=100), st.sampled_from(["a.json", "pyproject.toml"]), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300), deadline=None)
 def test_no_bytes_make_it_crash(tmp_path_factory: pytest.TempPathFactory, data: bytes, name: str, ours: bool):
     """Arbitrary bytes as a file are a configuration or an error that names the file."""
     path = tmp_path_factory.mktemp("any") / name
@@ -447,7 +448,7 @@ def test_no_bytes_make_it_crash(tmp_path_factory: pytest.TempPathFactory, data: 
 
 
 @given(st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), json_values, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300), deadline=None)
 def test_no_document_makes_it_crash(tmp_path_factory: pytest.TempPathFactory, document: dict[str, object]):
     """An arbitrary JSON object is a configuration, with all its keys in it, or an error that names the file."""
     path = tmp_path_factory.mktemp("any") / "b.json"
@@ -458,7 +459,7 @@ def test_no_document_makes_it_crash(tmp_path_factory: pytest.TempPathFactory, do
 
 
 @given(st.sampled_from(KEYS), st.binary(max_size=20).filter(lambda data: b"\0" not in data))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200), deadline=None)
 def test_no_variable_makes_it_crash(tmp_path_factory: pytest.TempPathFactory, key: str, data: bytes):
     """Whatever bytes a variable holds, the setting is checked or refused."""
     try:

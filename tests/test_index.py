@@ -20,6 +20,7 @@ from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session,
 from backprop.store import curves
 from backprop.store.index import CHUNK_POINTS, MAX_METRICS, SCHEMA_VERSION, Index, IndexBrokenError, open_index
 from backprop.store.rundir import Home
+from tests.conftest import scaled
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
 LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
@@ -576,7 +577,7 @@ def summary(index: Index) -> object:
 
 
 @given(printed, st.sets(st.integers(1, 14)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(60), deadline=None)
 def test_any_split_into_stretches_comes_to_the_same(
     tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], cuts: set[int]
 ):

@@ -55,7 +55,7 @@ from backprop.store.journal import (
     read,
 )
 from backprop.timeline import Growth
-from tests.conftest import wait_for
+from tests.conftest import scaled, wait_for
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
 LATER = datetime(2026, 1, 2, 4, tzinfo=timezone.utc)
@@ -518,7 +518,7 @@ def numbers_of(run: Run) -> list[int]:
 
 
 @given(any_entries)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300), deadline=None)
 def test_any_sequence_of_entries_gives_a_run(entries: list[Entry]):
     """Whatever a journal tells, there is a run, and every session that was started is in it once."""
     run = fold(SPEC, entries)
@@ -527,7 +527,7 @@ def test_any_sequence_of_entries_gives_a_run(entries: list[Entry]):
 
 
 @given(any_entries, st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300), deadline=None)
 def test_an_entry_that_was_written_twice_counts_once(entries: list[Entry], data: st.DataObject):
     """A line that is written again after a failed fsync changes nothing."""
     if entries:
@@ -536,7 +536,7 @@ def test_an_entry_that_was_written_twice_counts_once(entries: list[Entry], data:
 
 
 @given(any_entries, any_entries)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300), deadline=None)
 def test_a_session_once_told_stays(first: list[Entry], more: list[Entry]):
     """Reading on never loses a session that was known before, and the last one started comes last."""
     before, after = fold(SPEC, first), fold(SPEC, [*first, *more])
@@ -546,7 +546,7 @@ def test_a_session_once_told_stays(first: list[Entry], more: list[Entry]):
 
 
 @given(any_entries)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=scaled(100), deadline=None)
 def test_a_journal_reads_back_as_it_was_folded(tmp_path_factory: pytest.TempPathFactory, entries: list[Entry]):
     """Written, read and folded is the same as folded."""
     path = tmp_path_factory.mktemp("fold") / "journal.jsonl"
@@ -559,7 +559,7 @@ def test_a_journal_reads_back_as_it_was_folded(tmp_path_factory: pytest.TempPath
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200), deadline=None)
 def test_no_bytes_make_reading_fail(data: bytes):
     """Whatever a disk did to a journal, reading it never fails, and it ends where its last line does."""
     entries, end = parse(data)

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from backprop import query
 from backprop.query import Wanted
 from backprop.store.index import Index
-from tests.conftest import Runs
+from tests.conftest import Runs, scaled
 from tests.test_query import made, say
 
 NAMES = ["loss", "train_loss", "train/loss", "loss/train", "training/loss", "val_loss", "Loss", "gloss", "acc", "a'b"]
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(NAMES), st.floats(-9, 9), max_size=4), max_size=5))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=scaled(60))
 def test_loss_means_the_loss_of_each_run(tmp_path_factory: pytest.TempPathFactory, told: list[dict[str, float]]):
     """However each run calls it: it is sorted by, and compared with, the value of its main metric."""
     index = Index(tmp_path_factory.mktemp("home") / "index.db", 5.0)

@@ -17,6 +17,7 @@ from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session,
 from backprop.store import snapshot
 from backprop.store.index import Index
 from backprop.store.rundir import Home
+from tests.conftest import scaled
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=timezone.utc)
 AT_MS = 1_767_323_045_678
@@ -298,7 +299,7 @@ values = st.one_of(
 
 
 @given(st.dictionaries(st.text(max_size=5), values | st.dictionaries(st.sampled_from(keys), values), max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200), deadline=None)
 def test_no_old_entry_makes_it_fail(tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Any]):
     """Whatever values an older tool wrote, every object is a run that has ended."""
     path = tmp_path_factory.getbasetemp() / "experiments.json"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from backprop.protocol import MAX_LINE_BYTES, digest
 from backprop.supervisor.tail import READ_BYTES, Stretch, Tail, size_bytes
+from tests.conftest import scaled
 
 MIB = 1 << 20
 
@@ -196,7 +197,7 @@ def test_moving_on_forgets_what_was_searched(path: Path):
 
 
 @given(st.lists(st.binary(max_size=30), max_size=12), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scaled(150), deadline=None)
 def test_a_growing_file_gives_each_line_exactly_once(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], data: st.DataObject
 ):

@@ -27,6 +27,11 @@ def start_held(runs: Runs, *ids: str, code: int = 0) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def let_go(runs: Runs) -> None:
+    """What `start_held` started, or will start, comes to its end."""
+    (runs.work / "go").touch()
+
+
 def test_wait_blocks_until_all_have_ended(runs: Runs):
     """It is still there while one of them goes on, and exits with 0 when all went well."""
     start_held(runs, "a", "b")
@@ -34,7 +39,7 @@ def test_wait_blocks_until_all_have_ended(runs: Runs):
     runs.call("stop", "a")
     assert waiting.stderr.readline().startswith(b"backprop: run a stopped")
     assert waiting.poll() is None
-    (runs.work / "go").touch()
+    let_go(runs)
     _, err = waiting.communicate(timeout=60)
     assert waiting.returncode == 0
     assert err.decode().strip() == "backprop: run b completed"
@@ -42,7 +47,7 @@ def test_wait_blocks_until_all_have_ended(runs: Runs):
 
 def test_the_exit_code_is_the_worst(runs: Runs):
     """A failure's own code comes before everything else, a refusal before a graceful stop."""
-    (runs.work / "go").touch()
+    let_go(runs)
     start_held(runs, "good")
     start_held(runs, "bad", code=7)
     runs.call("run", "train.py", "--run-id", "never", "--no-wait", "--min-free-ram", "900000")
@@ -59,7 +64,7 @@ def test_a_queued_run_is_waited_for(runs: Runs):
     start_held(runs, "first", "second")
     waiting = runs.start("wait", "second")
     assert runs.document("second")["status"] == "queued"
-    (runs.work / "go").touch()
+    let_go(runs)
     assert waiting.wait(timeout=60) == 0
     assert runs.document("second")["status"] == "completed"
 
@@ -74,7 +79,7 @@ def test_sessions_that_follow_one_another_are_waited_for(runs: Runs):
 
 def test_a_run_that_somebody_answers_for_has_not_ended(runs: Runs):
     """Between two sessions nothing is going on, but the supervisor's lock says that more is to come."""
-    (runs.work / "go").touch()
+    let_go(runs)
     start_held(runs, "a")
     assert runs.call("wait", "a").returncode == 0
     with (runs.rundir("a") / "journal.jsonl").open("rb") as journal:
@@ -103,6 +108,7 @@ def test_ctrl_c_leaves_the_runs_alone(runs: Runs):
     assert waiting.wait(timeout=60) == 130
     assert runs.document("a")["status"] == "running"
     assert runs.tree()
+    let_go(runs)
 
 
 def test_a_stalled_run_is_told(runs: Runs):
@@ -112,6 +118,7 @@ def test_a_stalled_run_is_told(runs: Runs):
     assert done.returncode == 69
     assert "run a is alive, but has made no step after 1 for 0.02 min" in done.stderr
     assert runs.document("a")["status"] == "running"
+    let_go(runs)
 
 
 def test_a_run_that_makes_steps_is_not_stalled(runs: Runs):
@@ -132,11 +139,12 @@ def test_a_run_in_line_is_not_stalled(runs: Runs):
     done = runs.call("wait", "second", "--stalled", "0.02", "--timeout", "0.06")
     assert done.returncode == 124
     assert "still going on: second" in done.stderr
+    let_go(runs)
 
 
 def test_an_unknown_run_is_an_error(runs: Runs):
     """3, before anything is waited for."""
-    (runs.work / "go").touch()
+    let_go(runs)
     start_held(runs, "a")
     assert runs.call("wait", "a", "nothing").returncode == 3
 

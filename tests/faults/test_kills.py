@@ -17,10 +17,12 @@ import psutil
 import pytest
 
 from backprop.store.index import Index
-from tests.conftest import Runs, wait_for
+from tests.conftest import Runs, scaled, wait_for
 
-SUPERVISOR_KILLS = 200
-TREE_KILLS = 30
+SUPERVISOR_KILLS = scaled(200)
+TREE_KILLS = scaled(30)
+READER_KILLS = scaled(30)
+RUNS_AT_ONCE = scaled(50)
 SEED = int(os.environ.get("BACKPROP_FAULT_SEED", "20261123"))
 
 # The counter goes on exactly where the checkpoint left it. A checkpoint is torn once in a while: its report comes
@@ -121,8 +123,8 @@ def newest_whole(document: dict) -> str | None:
 
 
 @pytest.mark.timeout(1500)
-def test_two_hundred_kills_of_the_supervisor(runs: Runs):
-    """SIGKILL at random instants, 200 times; each time `list` is exact and `resume` goes on from the newest whole."""
+def test_kills_of_the_supervisor(runs: Runs):
+    """SIGKILL at random instants, 200 times in `make nightly`; each time `list` is exact and `resume` goes on from the newest whole."""
     rng = random.Random(SEED)
     run_id, document = "victim", None
     truth = Truth(runs, run_id)
@@ -210,7 +212,7 @@ def test_a_killed_reader_does_not_disturb(runs: Runs):
     rng = random.Random(SEED + 2)
     supervisor = runs.start("run", "train.py", "--run-id", "r")
     wait_for(lambda: runs.output("r"))
-    for _ in range(15):
+    for _ in range(READER_KILLS):
         reader = runs.start("list")
         time.sleep(rng.uniform(0, 0.4))
         reader.kill()
@@ -279,16 +281,18 @@ def test_a_journal_cut_short_keeps_all_before_the_cut(runs: Runs):
 
 
 @pytest.mark.alone
-def test_fifty_runs_at_once_in_one_home(runs: Runs):
-    """50 supervisors write one index and one snapshot: every run is complete in both."""
+def test_many_runs_at_once_in_one_home(runs: Runs):
+    """Supervisors, 50 in `make nightly`, write one index and one snapshot: every run is complete in both."""
     runs.environment["TARGET"] = "3000"
-    supervisors = [runs.start("run", "train.py", "--run-id", f"run-{n}", stderr=subprocess.PIPE) for n in range(50)]
+    supervisors = [
+        runs.start("run", "train.py", "--run-id", f"run-{n}", stderr=subprocess.PIPE) for n in range(RUNS_AT_ONCE)
+    ]
     errors = [supervisor.communicate(timeout=250)[1].decode() for supervisor in supervisors]
-    assert [supervisor.returncode for supervisor in supervisors] == [0] * 50, "".join(errors)
+    assert [supervisor.returncode for supervisor in supervisors] == [0] * RUNS_AT_ONCE, "".join(errors)
     documents = json.loads(runs.call("list", "--json").stdout)
-    assert len(documents) == 50
+    assert len(documents) == RUNS_AT_ONCE
     assert {(d["status"], d["last_step"]) for d in documents} == {("completed", 3000)}
     snapshot = json.loads((runs.home / "experiments.json").read_text())
     assert {(e["status"], e["lastStep"]) for e in snapshot.values()} == {("completed", 3000)}
-    assert len(snapshot) == 50
-    check_record(runs, "run-17")
+    assert len(snapshot) == RUNS_AT_ONCE
+    check_record(runs, "run-0")

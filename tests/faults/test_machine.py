@@ -287,7 +287,6 @@ def small_work(runs: Runs) -> Iterator[Runs]:
     subprocess.run(["umount", "--lazy", runs.work], check=True)
 
 
-@pytest.mark.alone
 @needs_root
 def test_a_disk_that_runs_out_is_seen_coming(small_work: Runs):
     """A script that fills the disk: a checkpoint is asked for while there is room, and it is stopped before it is full."""

@@ -1,4 +1,4 @@
-"""A hundred runs, three slots, ten supervisors killed on the way."""
+"""A hundred runs, three slots, ten supervisors killed on the way; a tenth of that outside `make nightly`."""
 
 import json
 import random
@@ -6,16 +6,16 @@ import signal
 
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import Runs, scaled, wait_for
 
-RUN_COUNT = 100
+RUN_COUNT = scaled(100)
 SLOT_COUNT = 3
-KILL_COUNT = 10
+KILL_COUNT = max(2, scaled(10))
 
 
 @pytest.mark.alone
 @pytest.mark.timeout(600)
-def test_a_hundred_runs_share_three_slots(runs: Runs):
+def test_many_runs_share_three_slots(runs: Runs):
     """Never more than three at a time, in the order they asked, all done, and no slot lost to a killed supervisor."""
     runs.environment["BACKPROP_MAX_PARALLEL"] = str(SLOT_COUNT)
     # each trainer counts the trainers that are alive, by locks that the kernel frees, and says how many it saw
@@ -67,7 +67,10 @@ def test_a_hundred_runs_share_three_slots(runs: Runs):
     assert len(admitted) == len(spared)
     places = [entry["place"] for entry in sorted(admitted, key=lambda entry: entry["at"])]
     assert places == sorted(places)
-    assert sum(any(entry["event"] == "queued" for entry in runs.journal(name)) for name in spared) > RUN_COUNT / 2
+    assert (
+        sum(any(entry["event"] == "queued" for entry in runs.journal(name)) for name in spared)
+        >= (RUN_COUNT - SLOT_COUNT) / 2
+    )
     told = json.loads(runs.call("status", "--json").stdout)
     assert (told["slots"]["taken"], told["queue"]) == ([], [])
     # no slot is lost: three more start at once
