@@ -29,6 +29,9 @@ settings.register_profile(
 )
 settings.load_profile("backprop")
 
+# Only a hang takes so long, no load does; less than what pytest itself gives a test, so that it fails where it waits.
+HANG_S = 240.0
+
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
 
 
@@ -60,7 +63,7 @@ class Runs:
         path.write_text("import json, os, signal, subprocess, sys, time\n" + textwrap.dedent(text))
         return path
 
-    def call(self, *words: object, timeout_s: float = 60, **changes: str) -> "subprocess.CompletedProcess[str]":
+    def call(self, *words: object, timeout_s: float = HANG_S, **changes: str) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end."""
         return subprocess.run(
             [BACKPROP, *map(str, words)],
@@ -151,7 +154,7 @@ def is_alive(process: psutil.Process) -> bool:
     return False
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 20) -> object:
+def wait_for(condition: Callable[[], object], timeout_s: float = HANG_S) -> object:
     """What the condition gives once it is true; fails after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not (result := condition()):

@@ -18,6 +18,7 @@ import pytest
 from backprop import cgroups
 from backprop.supervisor import cage
 from backprop.supervisor.cage import Cage, build, remove_leftover
+from tests.conftest import HANG_S
 
 MB = 1_000_000
 
@@ -122,7 +123,7 @@ def test_usage_is_what_is_held(made: Cage):
         child.stdout.readline()
         usage = made.usage_bytes()
     finally:
-        child.communicate(timeout=10)
+        child.communicate(timeout=HANG_S)
     assert usage is not None
     assert 60 * MB < usage < 90 * MB
 

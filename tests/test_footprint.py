@@ -10,6 +10,7 @@ import pytest
 
 from backprop.supervisor import footprint
 from backprop.supervisor.footprint import memory_bytes
+from tests.conftest import HANG_S
 
 MB = 1_000_000
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the exact sum is of /proc/PID/smaps_rollup")
@@ -49,7 +50,7 @@ def tree() -> Iterator[list[psutil.Process]]:
         yield [psutil.Process(parent.pid), *psutil.Process(parent.pid).children()]
     finally:
         parent.stdin.close()  # the parent ends its children
-        parent.wait(10)
+        parent.wait(HANG_S)
         parent.stdout.close()
 
 

@@ -20,7 +20,7 @@ from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session,
 from backprop.store import curves
 from backprop.store.index import CHUNK_POINTS, MAX_METRICS, SCHEMA_VERSION, Index, IndexBrokenError, open_index
 from backprop.store.rundir import Home
-from tests.conftest import scaled
+from tests.conftest import HANG_S, scaled
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
 LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
@@ -217,7 +217,7 @@ def test_processes_that_race_count_every_line_once(path: Path, run1: Index):
         assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    won = [int(racer.communicate(timeout=60)[0]) for racer in racers]
+    won = [int(racer.communicate(timeout=HANG_S)[0]) for racer in racers]
     assert sum(won) == 100
     assert [step for step, _ in curve(run1, "a")] == [100.0 + number for number in range(100)]
 

@@ -15,7 +15,7 @@ from backprop.records import Limits, RunSpec, SlurmRequest, Status
 from backprop.store.index import open_index
 from backprop.store.journal import Journal, SessionEnded, SessionStarted
 from backprop.store.rundir import Home
-from tests.conftest import Runs
+from tests.conftest import HANG_S, Runs
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
@@ -130,7 +130,7 @@ def test_machines_import_at_once(old: Runs):
     for name in "abcd":
         old.environment["BACKPROP_MACHINE"] = name
         readers.append(old.start("list", "--json", "--limit", "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-    told = [(*reader.communicate(timeout=60), reader.returncode) for reader in readers]
+    told = [(*reader.communicate(timeout=HANG_S), reader.returncode) for reader in readers]
     assert [code for _, _, code in told] == [0] * 4, told
     assert [listed(out) for out, _, _ in told] == [sorted(f"old-{n}" for n in range(OLD_RUNS))] * 4
     assert sum(b"imported" in err for _, err, _ in told) == 1

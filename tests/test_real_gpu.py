@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from backprop.governor.gpus import read_gpus
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 PYTHON = os.environ.get("TORCH_PYTHON", sys.executable)
 GB = 10**9
@@ -65,7 +65,7 @@ def test_a_trainer_sees_the_card_it_was_given_and_no_other(torch_runs: Runs):
         """
     )
     running = torch_runs.start("run", "train.py", "--run-id", "r")
-    wait_for(lambda: '"step"' in torch_runs.output("r"), 120)
+    wait_for(lambda: '"step"' in torch_runs.output("r"))
     assert "count 1" in torch_runs.output("r")
 
     def held() -> int:
@@ -74,7 +74,7 @@ def test_a_trainer_sees_the_card_it_was_given_and_no_other(torch_runs: Runs):
 
     wait_for(lambda: held() >= 2 * GB)
     (torch_runs.work / "go").touch()
-    assert running.wait(60) == 0
+    assert running.wait(HANG_S) == 0
 
 
 def test_the_allocator_itself_refuses_more_than_the_limit(torch_runs: Runs):
@@ -88,7 +88,7 @@ def test_the_allocator_itself_refuses_more_than_the_limit(torch_runs: Runs):
             print("refused", flush=True)
         """
     )
-    assert torch_runs.call("run", "train.py", "--run-id", "r", "-g", "3", timeout_s=180).returncode == 0
+    assert torch_runs.call("run", "train.py", "--run-id", "r", "-g", "3").returncode == 0
     assert "refused" in torch_runs.output("r")
 
 
@@ -102,7 +102,7 @@ def test_what_gets_past_the_allocator_is_seen_from_outside(torch_runs: Runs):
         time.sleep(120)
         """
     )
-    torch_runs.call("run", "train.py", "--run-id", "r", "-g", "3", timeout_s=180)
+    torch_runs.call("run", "train.py", "--run-id", "r", "-g", "3")
     document = torch_runs.document("r")
     assert document["status"] == "stopped"
     assert "(--gpu-memory-limit 3.0 GB)" in document["reason"]

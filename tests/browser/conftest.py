@@ -18,7 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.browser.chromium import chromium_in
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 PATIENCE_S = 30.0
 WIDE = (1300, 850)
@@ -130,7 +130,7 @@ class Ui:
 
     def end(self) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(HANG_S)
 
 
 @pytest.fixture(scope="session")

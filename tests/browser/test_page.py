@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 from backprop.store.rundir import Home
 from backprop.views.web.door import Door
 from tests.browser.conftest import Page, Training, Ui
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 
 def test_an_empty_home_says_what_to_type(page: Page, served: Ui):
@@ -351,4 +351,4 @@ def test_the_machine_is_shown(page: Page, served: Ui, training: Training, runs: 
     assert {"Slots", "Load", "RAM", "Disk"} <= set(labels)
     assert page.until(lambda: page.texts(".queue li"))
     waiting.terminate()
-    waiting.wait(20)
+    waiting.wait(HANG_S)

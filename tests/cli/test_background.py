@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from backprop.supervisor.signals import DOUBLE_PRESS_S
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 UNTIL_TOLD = """
     print(json.dumps({"step": 1}), flush=True)
@@ -130,7 +130,7 @@ def test_ctrl_c_before_it_is_started(runs: Runs, line: Line, number: signal.Sign
     front = start_r(runs)
     press(front, number)
     line.open()
-    out, err = front.communicate(timeout=30)
+    out, err = front.communicate(timeout=HANG_S)
     assert (front.returncode, out) == (130, b""), err.decode()
     assert "run r is asked to stop" in err.decode()
     wait_for(lambda: status_of(runs, "r") == "stopped")
@@ -143,7 +143,7 @@ def test_one_press_that_is_heard_twice(runs: Runs, line: Line):
     press(front)
     front.send_signal(signal.SIGINT)
     line.open()
-    _, err = front.communicate(timeout=30)
+    _, err = front.communicate(timeout=HANG_S)
     assert (front.returncode, b"is asked to stop" in err) == (130, True), err.decode()
     wait_for(lambda: status_of(runs, "r") == "stopped")
 
@@ -154,7 +154,7 @@ def test_ctrl_c_twice_before_it_is_started(runs: Runs, line: Line):
     press(front)
     time.sleep(DOUBLE_PRESS_S)
     front.send_signal(signal.SIGINT)
-    _, err = front.communicate(timeout=30)
+    _, err = front.communicate(timeout=HANG_S)
     assert front.returncode == 130
     assert "stop it then: backprop stop r" in err.decode()
     line.open()
@@ -168,7 +168,7 @@ def test_ctrl_c_and_a_supervisor_that_dies(runs: Runs, line: Line):
     press(front)
     (supervisor,) = supervisors(front)
     supervisor.kill()
-    _, err = front.communicate(timeout=30)
+    _, err = front.communicate(timeout=HANG_S)
     assert front.returncode == 130
     assert err.decode() == "backprop: run r is not started\n"
     line.open()
@@ -193,7 +193,7 @@ def test_ctrl_z_before_it_is_started(runs: Runs, line: Line):
     line.open()
     wait_for(lambda: status_of(runs, "r") == "running")
     front.send_signal(signal.SIGCONT)
-    out, _ = front.communicate(timeout=30)
+    out, _ = front.communicate(timeout=HANG_S)
     assert (front.returncode, out) == (0, b"r\n")
     (runs.work / "go").touch()
     wait_for(lambda: status_of(runs, "r") == "completed")
@@ -217,7 +217,7 @@ def test_ctrl_c_takes_back_all(runs: Runs, line: Line):
     wait_for(lambda: len(supervisors(front)) == 2)
     front.send_signal(signal.SIGINT)
     line.open()
-    out, err = front.communicate(timeout=30)
+    out, err = front.communicate(timeout=HANG_S)
     assert front.returncode == 130, err.decode()
     first, second, third = out.decode().split()
     for run_id in (first, second):

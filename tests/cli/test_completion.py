@@ -47,7 +47,7 @@ def in_bash(runs: Runs, *words: str) -> list[str]:
 
 def asked(runs: Runs, shell: str, text: str, current: str) -> str:
     """What the program answers a shell."""
-    return runs.call(_BACKPROP_COMPLETE=f"{shell}_complete", COMP_WORDS=text, COMP_CWORD=current, timeout_s=60).stdout
+    return runs.call(_BACKPROP_COMPLETE=f"{shell}_complete", COMP_WORDS=text, COMP_CWORD=current).stdout
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 SCRIPT = """
     begin = int(os.environ.get("BACKPROP_RESUME_STEP", 0))
@@ -151,7 +151,7 @@ def test_an_export_that_is_cut_off_leaves_what_was_there(runs: Runs, kind: str, 
     exporting = runs.start("export", "a", "--force", "--to", kind, folder / name)
     wait_for(lambda: [path for path in folder.glob(".*.part") if path.stat().st_size > 1000])
     exporting.send_signal(signal.SIGINT)
-    assert exporting.wait(60) == 130
+    assert exporting.wait(HANG_S) == 130
     assert {path.name: path.read_text() for path in folder.iterdir()} == {
         "points.csv": "precious",
         "a.jsonl": "precious",
@@ -242,7 +242,7 @@ def test_a_reader_that_leaves_early_is_no_error(two: Runs):
     """`backprop export a --to jsonl - | head -1` ends quietly."""
     exporting = two.start("export", "a", "b", "--to", "jsonl", "-", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     exporting.stdout.close()
-    assert exporting.wait(60) == 0
+    assert exporting.wait(HANG_S) == 0
     assert exporting.stderr.read() == b""
 
 
@@ -263,6 +263,6 @@ def test_progress_is_shown_on_a_terminal_and_wiped(runs: Runs):
             break
         shown += data
     os.close(ours)
-    assert exporting.wait(60) == 0
+    assert exporting.wait(HANG_S) == 0
     assert b"of 200,000 points" in shown
     assert shown.decode().rpartition("\x1b[K")[2].startswith("backprop: exported 1 run(s) and 200,000 points")

@@ -10,7 +10,7 @@ import pytest
 from backprop.records import Pauser, Status
 from backprop.store import journal as journals
 from backprop.store.journal import Paused, Refused, Said, StopAsked
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 from tests.fakes.slurm import began, cancelled, ended, now, put, tell
 
 
@@ -36,7 +36,7 @@ def told_submitted(runs: Runs) -> list[dict]:
 
 def said(front: "subprocess.Popen[bytes]", code: int) -> list[str]:
     """What it has said when it has ended, without what it waited for."""
-    _, err = front.communicate(timeout=30)
+    _, err = front.communicate(timeout=HANG_S)
     assert front.returncode == code, err.decode()
     return [line for line in err.decode().splitlines() if "is Slurm's job 7:" not in line]
 
@@ -114,7 +114,7 @@ def test_ctrl_c_just_after_it_was_submitted(runs: Runs, unplaced: Path, more: tu
     front = runs.start("run", *more, "train.py", stderr=subprocess.PIPE)
     wait_for((unplaced / "asked").exists)
     front.send_signal(number)
-    _, err = front.communicate(timeout=30)
+    _, err = front.communicate(timeout=HANG_S)
     assert front.returncode == 130, err.decode()
     assert "--state=PENDING 7" in cancelled(unplaced)
 
@@ -136,7 +136,7 @@ def test_ctrl_c_again_while_an_array_is_taken_back(runs: Runs, unplaced: Path):
     wait_for(lambda: any("scancel" in " ".join(child.cmdline()) for child in children(front)))
     front.send_signal(signal.SIGINT)
     (unplaced / "go").touch()
-    _, err = front.communicate(timeout=30)
+    _, err = front.communicate(timeout=HANG_S)
     assert front.returncode == 130, err.decode()
     assert "3 runs are asked to stop" in err.decode()
     assert "--state=PENDING 7" in cancelled(unplaced)
@@ -152,7 +152,7 @@ def test_ctrl_c_for_an_array_while_slurm_does_not_answer(runs: Runs, unplaced: P
     front = runs.start("run", "--vary", "n=1,2,3", "train.py", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for((unplaced / "asked").exists)
     front.send_signal(signal.SIGINT)
-    out, err = front.communicate(timeout=30)
+    out, err = front.communicate(timeout=HANG_S)
     assert front.returncode == 130, err.decode()
     assert (unplaced / "calls").read_text() == "x\n"
     assert err.decode().count("no controller") == 1

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 from tests.fakes import nvml
 
 FAKES = Path(__file__).parents[1] / "fakes"
@@ -166,7 +166,7 @@ def test_a_run_waits_for_a_card_with_room(machine: Machine):
     waiting = machine.runs.start("run", "train.py", "--run-id", "r", stderr=subprocess.PIPE)
     wait_for(lambda: json.loads(machine.runs.call("status", "--json").stdout)["queue"])
     machine.card(0)
-    _, err = waiting.communicate(timeout=30)
+    _, err = waiting.communicate(timeout=HANG_S)
     assert waiting.returncode == 0
     assert b"run r waits: GPU 0 has 1.0 GB of memory free (needed 2.5). Wait, or change --gpu-min-vram" in err
 
@@ -258,7 +258,7 @@ def test_a_probe_that_breaks_while_a_run_is_going_on(machine: Machine):
     machine.card(0)
     assert b"the governor sees the GPUs again" in running.stderr.readline()
     (runs.work / "go").touch()
-    assert running.wait(30) == 0
+    assert running.wait(HANG_S) == 0
 
 
 # -- heat
@@ -295,7 +295,7 @@ def test_a_hot_card_pauses_the_whole_tree_until_it_is_cooler(machine: Machine):
     assert len(before) >= 4
     wait_for(lambda: all(int(counts(runs)[name] or 0) > int(value or 0) for name, value in before.items()))
     (runs.work / "go").touch()
-    _, err = running.communicate(timeout=30)
+    _, err = running.communicate(timeout=HANG_S)
     assert running.returncode == 0
     assert b"backprop: paused: GPU 0 is at 91 \xc2\xb0C (limit 85)" in err
     assert b"backprop: going on: GPU 0 is at 80 \xc2\xb0C (limit 85)" in err
@@ -340,7 +340,7 @@ def test_a_pause_that_takes_too_long_ends_gracefully(machine: Machine):
     running = runs.start("run", "train.py", "--run-id", "r", "--max-pause-minutes", "0.03")
     wait_for(lambda: runs.output("r"))
     machine.card(0, temp_c=99)
-    assert running.wait(40) == 0
+    assert running.wait(HANG_S) == 0
     document = runs.document("r")
     assert document["status"] == "stopped"
     assert document["reason"].startswith("GPU 0 is at 99 °C after 0.0")
@@ -356,7 +356,7 @@ def test_a_paused_run_is_stopped_by_ctrl_c(machine: Machine):
     machine.card(0, temp_c=91)
     wait_for(lambda: runs.document("r")["status"] == "paused")
     running.send_signal(signal.SIGINT)
-    assert running.wait(20) == 130
+    assert running.wait(HANG_S) == 130
     assert runs.document("r")["status"] == "stopped"
     assert not runs.tree()
 
@@ -372,7 +372,7 @@ def test_the_timebox_stands_still_with_the_run(machine: Machine):
     time.sleep(6)  # the whole timebox by the clock on the wall
     assert runs.document("r")["status"] == "paused"
     machine.card(0, temp_c=40)
-    assert running.wait(30) == 0
+    assert running.wait(HANG_S) == 0
     document = runs.document("r")
     assert document["status"] == "timeboxed"
     (continued,) = entries(runs, "r", "continued")
@@ -418,7 +418,7 @@ def test_more_gpu_memory_than_it_may_ends_a_run(machine: Machine):
     wait_for(lambda: json.loads(runs.call("status", "--json").stdout)["slots"]["taken"][0]["vram_seen_bytes"])
     assert runs.document("r")["status"] == "running"
     machine.holds(int(pids[1]), 6_000)
-    assert running.wait(40) in {0, 130, 1}
+    assert running.wait(HANG_S) in {0, 130, 1}
     document = runs.document("r")
     assert document["status"] == "stopped"
     assert document["reason"].startswith("it has held 11.5 GB of GPU 0 for ")
@@ -449,7 +449,7 @@ def test_nvml_chooses_pauses_and_limits(runs: Runs, tmp_path: Path):
     cards(60)
     wait_for(lambda: runs.document("r")["status"] == "running")
     cards(60, **{str(trainer_pid(runs, "r")): 11 * GB})
-    _, err = running.communicate(timeout=40)
+    _, err = running.communicate(timeout=HANG_S)
     assert b"run r \xc2\xb7 GPU 0 (Fake)" in err
     document = runs.document("r")
     assert document["status"] == "stopped"

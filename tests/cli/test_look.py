@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BACKPROP, Runs, wait_for
+from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 LOSS = 'print(json.dumps({"step": 1, "loss": float(sys.argv[1])}))'
 
@@ -217,7 +217,7 @@ def test_logs_follows_until_the_run_ends(runs: Runs):
     assert follower.stdout.readline() == b"first\n"
     (runs.work / "go").touch()
     assert follower.stdout.readline() == b"second\n"
-    assert follower.wait(30) == 0
+    assert follower.wait(HANG_S) == 0
 
 
 def test_list_piped_into_head_is_quiet(three: Runs):
@@ -407,7 +407,7 @@ def in_terminal(runs: Runs, *words: str, columns: int) -> str:
         while more := os.read(master, 65_536):
             shown += more
     os.close(master)
-    assert running.wait(20) == 0
+    assert running.wait(HANG_S) == 0
     return shown.decode().replace("\r\n", "\n")
 
 

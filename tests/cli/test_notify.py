@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 # writes what it was given into a file of its own: told-<state>-<pid>.json
 RECORD = """
@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.bodies.append(json.loads(body))
-        self.server.may_answer.wait(60)
+        self.server.may_answer.wait(HANG_S)
         self.send_response(self.server.code)
         if self.server.code == 302:
             self.send_header("Location", "/elsewhere")
@@ -160,7 +160,7 @@ def test_queued_and_paused_are_told_when_asked_for(runs: Runs):
     first.send_signal(signal.SIGCONT)
     wait_for(lambda: runs.document("first")["status"] == "running")
     (runs.work / "go").touch()
-    assert first.wait(timeout=60) == 0
+    assert first.wait(HANG_S) == 0
     assert runs.call("wait", "second").returncode == 0
     wait_for(lambda: len(told(runs, "completed")) == 2)
     assert runs.tree() == []
@@ -278,7 +278,7 @@ def test_a_run_that_somebody_else_files_is_told_once(runs: Runs):
     supervisor.kill()
     looks = [runs.start("list") for _ in range(4)]
     for look in looks:
-        look.wait(timeout=60)
+        look.wait(HANG_S)
     runs.call("reindex")  # looks at every run again
     (event,) = wait_for(lambda: told(runs, "interrupted"))
     assert event["document"]["status"] == "interrupted"

@@ -16,7 +16,7 @@ from backprop.errors import BusyError
 from backprop.store import journal as journals
 from backprop.store.rundir import Home
 from tests.cli.test_governor import HAS_CHILDREN, Machine, counts
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 TICKS = """
     step = 0
@@ -79,7 +79,7 @@ def test_a_pause_holds_the_whole_tree_and_resume_lets_it_go_on(runs: Runs):
     wait_for(lambda: all(int(counts(runs)[name] or 0) > int(value or 0) for name, value in before.items()))
     assert runs.document("r")["status"] == "running"
     (runs.work / "go").touch()
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 0
     assert b"backprop: paused: `backprop pause` by " in err
     assert b"`backprop resume` by " in err
@@ -97,7 +97,7 @@ def test_a_pause_does_not_count_towards_the_timebox(runs: Runs):
     assert runs.document("r")["elapsed_s"] == shown
     assert runs.document("r")["status"] == "paused"
     ok(runs, "resume", "r")
-    assert process.wait(30) == 0
+    assert process.wait(HANG_S) == 0
     document = runs.document("r")
     assert document["status"] == "timeboxed"
     assert document["elapsed_s"] >= 6
@@ -128,7 +128,7 @@ def test_a_paused_run_can_be_stopped(runs: Runs):
     process = started(runs)
     ok(runs, "pause", "r")
     ok(runs, "stop", "r")
-    assert process.wait(30) == 0
+    assert process.wait(HANG_S) == 0
     document = runs.document("r")
     assert (document["status"], document["metrics"]) == ("stopped", {"was_asked": 1})
     assert "backprop stop" in document["reason"]
@@ -138,7 +138,7 @@ def test_ctrl_c_ends_a_paused_run(runs: Runs):
     process = started(runs)
     ok(runs, "pause", "r")
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(HANG_S) == 130
     assert runs.document("r")["metrics"] == {"was_asked": 1}
     assert runs.tree() == []
 
@@ -158,7 +158,7 @@ def test_a_pause_is_bounded(runs: Runs):
     """After --max-pause-minutes the session is stopped gracefully, and the reason says why."""
     process = started(runs, "--max-pause-minutes", "0.02")
     ok(runs, "pause", "r")
-    assert process.wait(30) == 0
+    assert process.wait(HANG_S) == 0
     document = runs.document("r")
     assert (document["status"], document["metrics"]) == ("stopped", {"was_asked": 1})
     assert "min in all (--max-pause-minutes 0.02)" in document["reason"]
@@ -174,7 +174,7 @@ def test_a_queued_run_cannot_be_paused(runs: Runs):
     assert done.returncode == 75
     assert "run second stands in line: there is nothing to pause yet. Stop it: backprop stop second" in done.stderr
     (runs.work / "go").touch()
-    assert process.wait(30) == 0
+    assert process.wait(HANG_S) == 0
 
 
 def test_a_run_that_has_ended_cannot_be_paused(runs: Runs):
@@ -248,7 +248,7 @@ def test_what_is_being_stopped_cannot_be_paused(runs: Runs):
     assert done.returncode == 75
     assert "run r is being stopped" in done.stderr
     ok(runs, "stop", "r", "--now")
-    process.wait(30)
+    process.wait(HANG_S)
 
 
 def test_a_pause_that_nobody_has_heard_yet_can_be_taken_back(runs: Runs):

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 UNTIL_TOLD = """
     print(json.dumps({"step": 1}), flush=True)
@@ -49,7 +49,7 @@ def test_a_run_waits_until_there_is_a_slot(held: Runs):
     assert (document["status"], document["sessions"]) == ("queued", [])
     assert document["reason"].startswith("1 run is going on (limit 1): first.")
     let_go(held)
-    _, err = second.communicate(timeout=30)
+    _, err = second.communicate(timeout=HANG_S)
     assert second.returncode == 0
     assert err.decode().splitlines()[0].startswith("backprop: run second waits: 1 run is going on (limit 1): first.")
     assert held.document("second")["status"] == "completed"
@@ -78,7 +78,7 @@ def test_wait_may_stand_before_the_script(held: Runs):
     waiting = held.start("run", "--wait", "train.py", "--run-id", "second")
     wait_for(lambda: queue_of(held) == ["second"])
     let_go(held)
-    assert waiting.wait(30) == 0
+    assert waiting.wait(HANG_S) == 0
 
 
 def test_wait_and_no_wait_exclude_one_another(runs: Runs):
@@ -94,7 +94,7 @@ def test_ctrl_c_leaves_the_line(held: Runs):
     waiting = held.start("run", "train.py", "--run-id", "second")
     wait_for(lambda: queue_of(held) == ["second"])
     waiting.send_signal(signal.SIGINT)
-    assert waiting.wait(10) == 130
+    assert waiting.wait(HANG_S) == 130
     assert queue_of(held) == []
     document = held.document("second")
     assert (document["status"], document["reason"]) == ("refused", "Ctrl-C while it waited")
@@ -108,7 +108,7 @@ def test_stop_takes_a_run_out_of_the_line(held: Runs):
     done = held.call("stop", "second")
     assert done.returncode == 0
     assert "run second refused: `backprop stop` by" in done.stderr
-    assert waiting.wait(10) == 75
+    assert waiting.wait(HANG_S) == 75
     let_go(held)
 
 
@@ -131,9 +131,9 @@ def test_a_suspended_waiter_lets_others_pass(held: Runs):
     third = held.start("run", "train.py", "--run-id", "third")
     wait_for(lambda: queue_of(held) == ["second", "third"])
     let_go(held)
-    assert third.wait(30) == 0
+    assert third.wait(HANG_S) == 0
     second.send_signal(signal.SIGCONT)
-    assert second.wait(30) == 0
+    assert second.wait(HANG_S) == 0
 
 
 def test_a_detached_run_waits_in_the_background(held: Runs):
@@ -144,7 +144,7 @@ def test_a_detached_run_waits_in_the_background(held: Runs):
     assert status_of(held, "second") == "queued"
     follower = held.start("logs", "second", "-f", stdout=subprocess.PIPE)
     let_go(held)
-    out, _ = follower.communicate(timeout=30)
+    out, _ = follower.communicate(timeout=HANG_S)
     assert out == b'{"step": 1}\n'
     wait_for(lambda: status_of(held, "second") == "completed")
 
@@ -175,7 +175,7 @@ def test_a_resume_waits_as_a_run_does(held: Runs):
     wait_for(lambda: queue_of(held) == ["second"])
     assert (status_of(held, "second"), len(held.document("second")["sessions"])) == ("queued", 1)
     waiting.send_signal(signal.SIGINT)
-    assert waiting.wait(10) == 130
+    assert waiting.wait(HANG_S) == 130
     document = held.document("second")
     assert (document["status"], len(document["sessions"])) == ("timeboxed", 1)
     assert document["reason"] == "timebox of 0.005 min ended"
@@ -198,7 +198,7 @@ def test_the_waiting_line_is_one_line_in_a_terminal(held: Runs):
 
     wait_for(lambda: b"\r\x1b[2Kbackprop: run second waits: 1 run is going on" in read())
     let_go(held)
-    assert waiting.wait(30) == 0
+    assert waiting.wait(HANG_S) == 0
     wait_for(lambda: b"completed" in read())
     os.close(master)
     waited, _, rest = seen.partition(b"\r\n")
@@ -261,7 +261,7 @@ def test_ctrl_c_while_it_backs_off_ends_it(runs: Runs):
     process = runs.start("run", "train.py", "--retries", "9", "--run-id", "r")
     wait_for(lambda: runs.only_id() and status_of(runs, "r") == "queued")
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
+    assert process.wait(HANG_S) == 130
     assert runs.document("r")["status"] == "failed"
 
 
@@ -284,7 +284,7 @@ def test_sessions_share_one_slot_in_turns(runs: Runs):
     options = ("train.py", "-m", "0.01", "--sessions", "3")
     processes = [runs.start("run", *options, "--run-id", name) for name in ("a", "b")]
     for process in processes:
-        assert process.wait(60) == 0
+        assert process.wait(HANG_S) == 0
     sessions = sorted(
         (entry["at"], name, entry["event"])
         for name in ("a", "b")

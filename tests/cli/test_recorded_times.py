@@ -8,7 +8,7 @@ import pytest
 from backprop import query
 from backprop.query import Point
 from backprop.store.index import Index
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 SILENCE_S = 4.0
 SLACK_S = 1.5  # of a supervisor that looks four times a second, on a busy machine
@@ -91,7 +91,7 @@ def test_a_pause_is_not_training_whoever_reads(runs: Runs):
     for _ in range(8):
         runs.document("r")
     (runs.work / "go").touch()
-    process.wait(timeout=30)
+    process.wait(HANG_S)
     (session,) = runs.document("r")["sessions"]
     for _ in range(2):
         told = read(runs, "a")
@@ -143,6 +143,6 @@ def test_an_index_that_is_deleted_gets_the_sessions_in_their_order(runs: Runs):
     for path in runs.home.glob("index.db*"):
         path.unlink()
     (runs.work / "go").touch()
-    process.wait(timeout=60)
+    process.wait(HANG_S)
     told = [(point.session, point.step) for point in read(runs, "a")]
     assert told == [(session, 20 * session + step) for session in (1, 2, 3) for step in range(21)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 # Counts to a limit; saves its counter as JSON every 10 steps; continues from BACKPROP_RESUME_FROM.
 COUNTER = """
@@ -227,7 +227,7 @@ def test_of_resumes_at_once_exactly_one_wins(runs: Runs, count: int):
     resumes = [runs.start("resume", "r") for _ in range(count)]
     wait_for(lambda: [process.poll() for process in resumes].count(75) == count - 1)
     (runs.work / "go").touch()
-    assert sorted(process.wait(30) for process in resumes) == [0] + [75] * (count - 1)
+    assert sorted(process.wait(HANG_S) for process in resumes) == [0] + [75] * (count - 1)
     assert len(runs.document("r")["sessions"]) == 2
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BACKPROP, Runs, wait_for
+from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 COUNTING = """
     for step in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
@@ -54,7 +54,7 @@ def test_the_trainers_output_passes_through_untouched(runs: Runs):
         """
     )
     process = runs.start("run", "train.py", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=HANG_S)
     assert out == b"half\xff a line {not json}\n\x00"
     assert b"\r 10%|#   |\r 90%|### |\n" in err
 
@@ -202,7 +202,7 @@ def test_ctrl_c_stops_gracefully(runs: Runs):
     process = runs.start("run", "train.py", stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(HANG_S) == 130
     document = runs.document()
     assert (document["status"], document["reason"], document["last_step"]) == ("stopped", "Ctrl-C", 5)
 
@@ -227,7 +227,7 @@ def test_ctrl_c_that_python_drops_while_it_imports_us(runs: Runs):
     """It is not lost: whatever began is stopped at once."""
     runs.script(SLOW)
     process = runs.start_program([sys.executable, "-c", IN_A_CALLBACK, "run", "train.py"], stderr=subprocess.PIPE)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=HANG_S)
     assert b"Exception ignored in" in told
     assert process.returncode == 130
     assert runs.document()["status"] == "stopped"
@@ -243,7 +243,7 @@ def test_a_second_ctrl_c_kills(runs: Runs):
     wait_for(lambda: any(entry["event"] == "signalled" for entry in runs.journal(run_id)))
     time.sleep(0.3)  # a person's second press; faster ones are taken for an echo of the first
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 137
+    assert process.wait(HANG_S) == 137
     assert runs.document()["reason"] == "Ctrl-C; had to be killed"
     assert runs.tree() == []
 
@@ -274,7 +274,7 @@ def test_a_closed_terminal_walks_the_ladder(runs: Runs, number: signal.Signals):
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(number)
     assert process.stdout.read() == b"saved\n"
-    assert process.wait(30) == 0
+    assert process.wait(HANG_S) == 0
     document = runs.document()
     assert document["status"] == "stopped"
     assert number.name in document["reason"]
@@ -316,7 +316,7 @@ def test_head_does_not_stop_training(runs: Runs):
     process = runs.start("run", "train.py", "--", "20000", stdout=subprocess.PIPE)
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(60) == 0
+    assert process.wait(HANG_S) == 0
     assert runs.document()["last_step"] == 19999
 
 
@@ -328,7 +328,7 @@ def test_a_reader_that_hangs_does_not_postpone_the_timebox(runs: Runs):
     wait_for(lambda: any(entry["event"] == "session_ended" for entry in runs.journal(run_id)))
     assert runs.tree() == []
     process.stdout.close()
-    assert process.wait(30) == 0
+    assert process.wait(HANG_S) == 0
 
 
 def test_dry_run_does_nothing_but_say_what_it_would(runs: Runs):

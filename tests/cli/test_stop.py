@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 STUBBORN = """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -134,7 +134,7 @@ def test_an_interrupt_reaches_a_trainer_whose_shell_ignores_it(runs: Runs):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )  # fmt: skip
     assert process.stdout.read() == b"ready\nsaved\n"
-    assert process.wait(30) == 0
+    assert process.wait(HANG_S) == 0
 
 
 def test_stop_from_another_terminal(runs: Runs):
@@ -146,7 +146,7 @@ def test_stop_from_another_terminal(runs: Runs):
     assert done.returncode == 0
     assert "stopped" in done.stderr
     assert process.stdout.read() == b"saved\n"
-    assert process.wait(30) == 0
+    assert process.wait(HANG_S) == 0
     document = runs.document()
     assert document["status"] == "stopped"
     assert "backprop stop" in document["reason"]
@@ -158,8 +158,8 @@ def test_stop_now_kills(runs: Runs):
     runs.script(STUBBORN + "    print('ready', flush=True); time.sleep(60)")
     process = runs.start("run", "train.py", "--grace", "50", stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
-    assert runs.call("stop", "last", "--now", timeout_s=40).returncode == 0
-    assert process.wait(30) == 137
+    assert runs.call("stop", "last", "--now").returncode == 0
+    assert process.wait(HANG_S) == 137
     assert runs.tree() == []
 
 
@@ -178,7 +178,7 @@ def test_stop_now_works_on_a_supervisor_that_hangs(runs: Runs):
         except psutil.NoSuchProcess:
             break
         time.sleep(0.001)
-    assert stopper.wait(40) == 0
+    assert stopper.wait(HANG_S) == 0
     assert runs.tree() == []
     assert runs.document()["status"] in {"interrupted", "stopped"}
 
@@ -258,7 +258,7 @@ def test_who_asked_first_is_who_ended_it(runs: Runs):
     run_id = runs.only_id()
     wait_for(lambda: any(entry["event"] == "stop_asked" for entry in runs.journal(run_id)))
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 137
+    assert process.wait(HANG_S) == 137
     assert runs.document()["status"] == "timeboxed"
     asked = [e["by"] for e in runs.journal(run_id) if e["event"] == "stop_asked"]
     assert asked == ["timebox", "ctrl-c"]
@@ -317,7 +317,7 @@ def test_ctrl_z_suspends_the_tree_and_its_clock(runs: Runs):
     assert (document["status"], document["reason"]) == ("paused", "Ctrl-Z")
     time.sleep(7)  # longer than the timebox: what is tested is that time passes and does not count
     os.kill(process.pid, signal.SIGCONT)
-    assert process.wait(30) == 0
+    assert process.wait(HANG_S) == 0
     document = runs.document()
     assert (document["status"], document["last_step"]) == ("completed", 39)
     assert document["elapsed_s"] < 6

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from backprop.trainer.ranks import Agreement, Wish
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 # the smallest framework there could be, with its hook: steps of `step_s`, saves of `save_s`
 LOOP = """
@@ -48,7 +48,7 @@ LOOP = """
 
 def ends(runs: Runs, body: str, *words: object, code: int = 0) -> dict:
     runs.script(LOOP + body)
-    done = runs.call("run", "train.py", "--run-id", "r", *words, timeout_s=120)
+    done = runs.call("run", "train.py", "--run-id", "r", *words)
     assert done.returncode == code, done.stderr
     return runs.document("r")
 
@@ -164,7 +164,7 @@ def test_an_interrupt_of_somebody_elses_is_no_completed_training(runs: Runs):
     running = runs.start("run", "train.py", "--run-id", "r")
     wait_for(lambda: runs.document("r")["last_step"] if runs.output("r") else None)
     os.kill(int(runs.output("r")), signal.SIGINT)
-    assert running.wait(20) == 130
+    assert running.wait(HANG_S) == 130
     document = runs.document("r")
     assert (document["status"], document["reason"]) == ("failed", "killed by SIGINT, which Backprop did not send")
     assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [document["last_step"]]
@@ -309,7 +309,7 @@ def test_a_stop_by_the_user_is_a_stop_whatever_the_trainer_says(runs: Runs):
     running = runs.start("run", "train.py", "--run-id", "r")
     wait_for(lambda: runs.output("r") == "ready\n")
     assert runs.call("stop", "r").returncode == 0
-    assert running.wait(20) == 0
+    assert running.wait(HANG_S) == 0
     assert runs.document("r")["status"] == "stopped"
 
 
@@ -361,7 +361,7 @@ def test_all_ranks_do_the_same_at_the_same_step(runs: Runs, stop_at: int):
             step = 0
             while True:
                 step += 1
-                barrier.wait(30)  # gradients are exchanged
+                barrier.wait(HANG_S)  # gradients are exchanged
                 time.sleep(random.random() / 100)
                 wish = session.agreement.settle(step, Wish(stop=rank == 0 and step >= {stop_at}))
                 session.log(step, {{"loss": 1}})

@@ -9,7 +9,7 @@ import subprocess
 import psutil
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 UNTIL_TOLD = """
     print(json.dumps({"step": 1}), flush=True)
@@ -40,7 +40,7 @@ def test_wait_blocks_until_all_have_ended(runs: Runs):
     assert waiting.stderr.readline().startswith(b"backprop: run a stopped")
     assert waiting.poll() is None
     let_go(runs)
-    _, err = waiting.communicate(timeout=60)
+    _, err = waiting.communicate(timeout=HANG_S)
     assert waiting.returncode == 0
     assert err.decode().strip() == "backprop: run b completed"
 
@@ -65,7 +65,7 @@ def test_a_queued_run_is_waited_for(runs: Runs):
     waiting = runs.start("wait", "second")
     assert runs.document("second")["status"] == "queued"
     let_go(runs)
-    assert waiting.wait(timeout=60) == 0
+    assert waiting.wait(HANG_S) == 0
     assert runs.document("second")["status"] == "completed"
 
 
@@ -93,7 +93,7 @@ def test_a_run_whose_supervisor_is_killed_has_ended(runs: Runs):
     start_held(runs, "a")
     waiting = runs.start("wait", "a", stderr=subprocess.PIPE)
     os.kill(runs.document("a")["pid"], signal.SIGKILL)
-    _, err = waiting.communicate(timeout=60)
+    _, err = waiting.communicate(timeout=HANG_S)
     assert waiting.returncode == 137
     assert b"interrupted" in err
     assert runs.tree() == []
@@ -105,7 +105,7 @@ def test_ctrl_c_leaves_the_runs_alone(runs: Runs):
     waiting = runs.start("wait", "a")
     wait_for(lambda: psutil.Process(waiting.pid).status() == psutil.STATUS_SLEEPING and runs.document("a"))
     waiting.send_signal(signal.SIGINT)
-    assert waiting.wait(timeout=60) == 130
+    assert waiting.wait(HANG_S) == 130
     assert runs.document("a")["status"] == "running"
     assert runs.tree()
     let_go(runs)

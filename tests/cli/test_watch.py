@@ -16,7 +16,7 @@ import psutil
 import pyte
 import pytest
 
-from tests.conftest import BACKPROP, Runs, wait_for
+from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 # what a program may switch on, and must switch off: the alternate screen, mouse reports, focus, bracketed paste
 MODES = ("1049", "1000", "1003", "1015", "1006", "1004", "2004")
@@ -74,7 +74,7 @@ class Terminal:
         return "\n".join(self.screen.display)
 
     def shows(self, *words: str) -> None:
-        wait_for(lambda: all(word in self.text for word in words), 60)
+        wait_for(lambda: all(word in self.text for word in words))
 
     def press(self, keys: bytes) -> None:
         os.write(self._master, keys)
@@ -141,7 +141,7 @@ def test_the_terminal_is_left_as_it_was(with_a_run: Runs, terminals: list[Termin
     terminal.shows("digits1", "completed")
     assert not terminal.is_as_before()
     end(terminal)
-    assert terminal.process.wait(60) == code
+    assert terminal.process.wait(HANG_S) == code
     wait_for(terminal.is_as_before)
 
 
@@ -149,7 +149,7 @@ def test_a_bug_leaves_the_terminal_as_it_was(with_a_run: Runs, terminals: list[T
     """It crashes loudly, on a screen that can be read."""
     terminal = Terminal(with_a_run, [sys.executable, "-c", CRASHES])
     terminals.append(terminal)
-    assert terminal.process.wait(60) == 1
+    assert terminal.process.wait(HANG_S) == 1
     wait_for(terminal.is_as_before)
     assert b"a bug of ours" in terminal.written[terminal.written.rfind(b"\x1b[?1049l") :]
 
@@ -164,14 +164,14 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(with_a_run: Runs, 
     shell.press(b"\x1a")
     wait_for(lambda: shell.written.rfind(b"\x1b[?1049h") < shell.written.rfind(b"\x1b[?1049l"))
     shell.press(b"\necho it is; jobs\n")
-    wait_for(lambda: b"Stopped" in shell.written, 30)
+    wait_for(lambda: b"Stopped" in shell.written)
     (job,) = psutil.Process(shell.process.pid).children()
     assert job.status() == psutil.STATUS_STOPPED
     shell.press(b"fg\n")
-    wait_for(lambda: shell.written.count(b"\x1b[?1049h") > before, 30)
+    wait_for(lambda: shell.written.count(b"\x1b[?1049h") > before)
     shell.shows("digits1", "completed")
     shell.press(b"q")
-    wait_for(lambda: not psutil.Process(shell.process.pid).children(), 30)
+    wait_for(lambda: not psutil.Process(shell.process.pid).children())
 
 
 def test_a_closed_window_ends_it_and_no_run(runs: Runs, terminals: list[Terminal]):
@@ -181,10 +181,10 @@ def test_a_closed_window_ends_it_and_no_run(runs: Runs, terminals: list[Terminal
     terminal = watching(runs, terminals)
     terminal.shows("goes-on", "running")
     terminal.hang_up()
-    terminal.process.wait(60)
+    terminal.process.wait(HANG_S)
     assert runs.document("goes-on")["status"] == "running"
     (runs.work / "go").touch()
-    assert running.wait(30) == 0
+    assert running.wait(HANG_S) == 0
 
 
 def test_keys_stop_a_run_after_asking(runs: Runs, terminals: list[Terminal]):
@@ -192,7 +192,7 @@ def test_keys_stop_a_run_after_asking(runs: Runs, terminals: list[Terminal]):
     runs.script("try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('saved', flush=True)")
     running = runs.start("run", "train.py", "--run-id", "r")
     terminal = watching(runs, terminals)
-    wait_for(lambda: re.search(r"^ r +\S running", terminal.text, re.MULTILINE), 60)
+    wait_for(lambda: re.search(r"^ r +\S running", terminal.text, re.MULTILINE))
     terminal.press(b"s")
     terminal.shows("Stop r, running?")
     terminal.press(b"n")
@@ -201,7 +201,7 @@ def test_keys_stop_a_run_after_asking(runs: Runs, terminals: list[Terminal]):
     terminal.press(b"s")
     terminal.shows("Stop r, running?")
     terminal.press(b"y")
-    assert running.wait(30) == 0
+    assert running.wait(HANG_S) == 0
     terminal.shows("stopped")
     assert "`s in backprop watch` by " in runs.document("r")["reason"]
 
@@ -217,6 +217,6 @@ def test_without_a_terminal_there_is_nothing_to_watch(runs: Runs):
 
 def test_a_run_that_is_not_there_is_an_error_before_anything_is_drawn(with_a_run: Runs, terminals: list[Terminal]):
     terminal = watching(with_a_run, terminals, "nobody")
-    assert terminal.process.wait(60) == 3
+    assert terminal.process.wait(HANG_S) == 3
     terminal.shows("no run answers to 'nobody'")
     assert b"\x1b[?1049h" not in terminal.written

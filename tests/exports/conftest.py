@@ -47,7 +47,7 @@ def two(runs: Runs) -> Runs:
 
 def exported(runs: Runs, *words: object) -> str:
     """What a successful export says."""
-    done = runs.call("export", *words, timeout_s=240)
+    done = runs.call("export", *words)
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.splitlines()) == 1
     return done.stderr
@@ -55,7 +55,7 @@ def exported(runs: Runs, *words: object) -> str:
 
 def refused(runs: Runs, *words: object) -> str:
     """What one says that was refused, in its one line."""
-    done = runs.call("export", *words, timeout_s=240)
+    done = runs.call("export", *words)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     return line

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from backprop.store.rundir import LOCK_PATIENCE_S, Home
-from tests.conftest import BACKPROP, Runs, wait_for
+from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 REPORTING = """
     for path in sys.argv[1:]:
@@ -80,7 +80,7 @@ def test_a_supervisor_that_was_suspended_still_asks_before_it_kills(runs: Runs):
     time.sleep(4)  # timebox and grace pass: that is what is tested
     supervisor.resume()
     assert process.stdout.read() == b"saved\n"
-    assert process.wait(20) == 0
+    assert process.wait(HANG_S) == 0
 
 
 @pytest.mark.parametrize("pause_s", [0, 0.002])
@@ -130,7 +130,7 @@ def test_a_copied_run_directory_is_not_taken_for_the_run(runs: Runs):
     assert "copy of run live" in done.stderr
     assert [(d["id"], d["status"]) for d in json.loads(done.stdout)] == [("live", "running")]
     assert runs.call("stop", "live").returncode == 0
-    assert process.wait(30) == 0
+    assert process.wait(HANG_S) == 0
 
 
 def test_a_checkpoint_from_the_far_future_is_a_checkpoint(runs: Runs):
@@ -163,7 +163,7 @@ def test_no_signal_that_can_be_caught_leaves_the_trainer_alone(runs: Runs, numbe
     process = runs.start("run", "train.py", "--grace", "0.6", stdout=subprocess.PIPE)
     process.stdout.readline()
     process.send_signal(number)
-    assert process.wait(30) in {0, 137}
+    assert process.wait(HANG_S) in {0, 137}
     assert runs.tree() == []
     assert runs.document()["status"] == "stopped"
 
@@ -232,7 +232,7 @@ def kill_reader(runs: Runs, when: Callable[[], bool]) -> None:
     """Start a reader and kill it when that is true, at the latest when the runs have appeared: all, or none."""
     reader = runs.start("list")
     published = runs.home / "runs"
-    wait_for(lambda: when() or published.exists() or reader.poll() is not None, 60)
+    wait_for(lambda: when() or published.exists() or reader.poll() is not None)
     reader.kill()
     assert reader.wait() in {-signal.SIGKILL, 0}
     if published.exists():
@@ -244,7 +244,7 @@ def what_readers_say(runs: Runs) -> list[bytes]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     said = []
     for reader in [runs.start("list", "--json", "--limit", "0", **pipes) for _ in range(3)]:
-        out, err = reader.communicate(timeout=60)
+        out, err = reader.communicate(timeout=HANG_S)
         assert reader.returncode == 0, err
         assert {run["id"] for run in json.loads(out)} == {f"old-{n}" for n in range(OLD_RUNS)}
         said.append(err)
@@ -285,7 +285,7 @@ def test_a_reader_waits_for_a_long_import(runs: Runs):
         wait_for(lambda: str(home.lock_path) in {file.path for file in psutil.Process(reader.pid).open_files()})
         time.sleep(LOCK_PATIENCE_S + 0.5)  # its patience with everything else passes: that is what is tested
     err = reader.stderr.read()
-    assert (reader.wait(60), err.startswith(b"backprop: imported")) == (0, True)
+    assert (reader.wait(HANG_S), err.startswith(b"backprop: imported")) == (0, True)
 
 
 def test_a_detached_command_that_cannot_be_executed_says_why(runs: Runs):

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from backprop.store.index import Index
-from tests.conftest import Runs, scaled, wait_for
+from tests.conftest import HANG_S, Runs, scaled, wait_for
 
 SUPERVISOR_KILLS = scaled(200)
 TREE_KILLS = scaled(30)
@@ -166,7 +166,7 @@ def test_kills_of_the_supervisor(runs: Runs):
 def wait_for_output(runs: Runs, supervisor: "subprocess.Popen[bytes]", session: int) -> None:
     """Until the trainer of this session prints; a supervisor that gives up before fails the test with its words."""
     path = runs.rundir("victim") / f"session-{session}.out"
-    wait_for(lambda: (path.exists() and path.stat().st_size > 200) or supervisor.poll() is not None, 30)
+    wait_for(lambda: (path.exists() and path.stat().st_size > 200) or supervisor.poll() is not None)
     assert supervisor.poll() is None, supervisor.stderr.read().decode()
 
 
@@ -218,7 +218,7 @@ def test_a_killed_reader_does_not_disturb(runs: Runs):
         reader.kill()
         reader.wait()
     supervisor.send_signal(signal.SIGINT)
-    assert supervisor.wait(60) == 130
+    assert supervisor.wait(HANG_S) == 130
     assert check_record(runs, "r")["status"] == "stopped"
 
 
@@ -233,7 +233,7 @@ def test_the_index_deleted_under_a_running_supervisor(runs: Runs):
     size = len(runs.output("r"))
     wait_for(lambda: len(runs.output("r")) > size + 100_000)
     supervisor.send_signal(signal.SIGINT)
-    assert supervisor.wait(60) == 130
+    assert supervisor.wait(HANG_S) == 130
     assert check_record(runs, "r")["status"] == "stopped"
     assert check_record(runs, "before")["last_step"] == 3000
 
@@ -287,7 +287,7 @@ def test_many_runs_at_once_in_one_home(runs: Runs):
     supervisors = [
         runs.start("run", "train.py", "--run-id", f"run-{n}", stderr=subprocess.PIPE) for n in range(RUNS_AT_ONCE)
     ]
-    errors = [supervisor.communicate(timeout=250)[1].decode() for supervisor in supervisors]
+    errors = [supervisor.communicate(timeout=HANG_S)[1].decode() for supervisor in supervisors]
     assert [supervisor.returncode for supervisor in supervisors] == [0] * RUNS_AT_ONCE, "".join(errors)
     documents = json.loads(runs.call("list", "--json").stdout)
     assert len(documents) == RUNS_AT_ONCE

@@ -14,7 +14,7 @@ import pytest
 
 from backprop.records import StopReason
 from backprop.store.journal import Journal, StopAsked, read
-from tests.conftest import BACKPROP, Runs
+from tests.conftest import BACKPROP, HANG_S, Runs
 from tests.fakes.slurm import cancelled, make_programs, put
 from tests.faults.test_kills import check_record
 
@@ -54,7 +54,7 @@ def test_a_disk_that_fills_up_loses_nothing(small_home: Runs):
     """Every line that reached the file is counted once there is room again, and resume takes the newest checkpoint."""
     runs = small_home
     runs.script(FILLING)
-    done = runs.call("run", "train.py", "--run-id", "r", "--grace", "2", timeout_s=120)
+    done = runs.call("run", "train.py", "--run-id", "r", "--grace", "2")
     assert done.returncode != 0
     assert runs.tree() == []
     assert len(runs.output("r")) > 500_000
@@ -267,7 +267,7 @@ def test_memory_that_runs_out_is_seen_coming(runs: Runs, group: Path):
     )
     join = f"echo $$ > {group}/cgroup.procs && exec {BACKPROP} run train.py --run-id r"
     running = runs.start_program(["sh", "-c", join])
-    assert running.wait(60) == 0
+    assert running.wait(HANG_S) == 0
     document = runs.document("r")
     assert document["status"] == "stopped"
     assert "GB of RAM are left, at this rate for" in document["reason"]

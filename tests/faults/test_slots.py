@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.conftest import Runs, scaled, wait_for
+from tests.conftest import HANG_S, Runs, scaled, wait_for
 
 RUN_COUNT = scaled(100)
 SLOT_COUNT = 3
@@ -48,12 +48,12 @@ def test_many_runs_share_three_slots(runs: Runs):
     doomed = set(dice.sample(names, KILL_COUNT))
     for name in sorted(doomed):
         # some while they wait, some while they train, some in between
-        wait_for(lambda name=name: runs.rundir(name).exists(), 120)
+        wait_for(lambda name=name: runs.rundir(name).exists())
         if dice.random() < 0.5:
-            wait_for(lambda name=name: runs.output(name) or processes[name].poll() is not None, 300)
+            wait_for(lambda name=name: runs.output(name) or processes[name].poll() is not None)
         processes[name].send_signal(signal.SIGKILL)
     for process in processes.values():
-        process.wait(300)
+        process.wait(HANG_S)
 
     documents = {run["id"]: run for run in json.loads(runs.call("list", "--limit", "0", "--json").stdout)}
     assert len(documents) == RUN_COUNT

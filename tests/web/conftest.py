@@ -14,7 +14,7 @@ import pytest
 from backprop.store.index import Index
 from backprop.store.rundir import Home
 from backprop.views.web.desk import Desk
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 ENDLESS = """
     for step in range(10**9):
@@ -115,7 +115,7 @@ class Server:
     def interrupt(self) -> tuple[int, str]:
         """Ctrl-C: the exit code, and what was said on stderr in all."""
         self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(30)
+        code = self.process.wait(HANG_S)
         return code, self.process.stderr.read().decode()
 
 

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 from tests.web.conftest import Server, start_endless
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m\u202egnp\n\r\t'\"&"
@@ -267,7 +267,7 @@ def test_what_is_said_of_a_stop_is_what_will_happen(server: Server, runs: Runs):
     wait_for(lambda: (runs.home / "runs" / "queued").exists() and status_of(server, "queued") == "queued")
     said = server.post("/api/runs/queued/stop").json["said"]
     assert said == "run queued is asked to leave the line."
-    queued.wait(60)
+    queued.wait(HANG_S)
     said = server.post(f"/api/runs/{going_on}/stop").json["said"]
     assert said == f"run {going_on} is asked to stop; after 20 s it is killed."
 

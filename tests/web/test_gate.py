@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 from tests.web.conftest import Server, start_endless
 
 PATHS = ["/nothing", "/api/runs", "/api/runs/x/log", "/api/curves?run=x", "/api/machine", "/api/events"]
@@ -187,5 +187,5 @@ def test_the_file_that_was_not_used_goes_with_the_server(runs: Runs, how: signal
     assert file.exists()
     wait_for(lambda: server.get("/api/machine").status == 200)
     server.process.send_signal(how)
-    server.process.wait(30)
+    server.process.wait(HANG_S)
     assert not file.exists()
