@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEMO := $(VENV)/.demo
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 
-.PHONY: demo test frameworks exports browser slurm screenshots check lint bench clean
+.PHONY: demo test nightly frameworks exports browser slurm soak screenshots check lint bench clean
 
-demo: $(INSTALLED)  ## run the example under Backprop, on real data
+demo: $(DEMO)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
 
 CORE := $(addprefix --ignore tests/,frameworks exports browser slurm)
@@ -19,6 +21,9 @@ CORE := $(addprefix --ignore tests/,frameworks exports browser slurm)
 test: $(INSTALLED)  ## all tests but those that need a framework, a library, a browser or Slurm
 	$(BIN)/python -m pytest -m alone $(CORE)
 	$(BIN)/python -m pytest -m "not alone" -n 4 --maxschedchunk 1 $(CORE)
+
+nightly: $(INSTALLED)  ## the same at full depth: every property ten times as often, every kill
+	TEST_DEPTH=full $(MAKE) test
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 3 --maxschedchunk 1 tests/frameworks
@@ -36,6 +41,10 @@ screenshots: $(INSTALLED) $(VENV)/.browser  ## the pictures in docs/images, of r
 slurm: $(INSTALLED)  ## tests with a real Slurm of two nodes, thrown away afterwards (see tests/slurm/install.sh)
 	$(BIN)/python -m pytest -n 6 --maxschedchunk 1 tests/slurm
 
+# N=10: so many rounds; ORDER=random: the tests in another order each round
+soak:  ## all of .ci/run, again and again in fresh clones, beside processes that keep every core busy
+	$(PYTHON) tests/soak.py --rounds $(or $(N),1) --order $(or $(ORDER),sorted)
+
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,25 +58,30 @@ bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; 
 clean:
 	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) digits-checkpoints
 
-$(INSTALLED): pyproject.toml
+# what the example needs; nothing is compiled that is not imported
+$(DEMO): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Backprop needs Python 3.10 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[examples,test]'
+	$(BIN)/python $(PIP_INSTALL) --no-compile -e '.[examples]'
+	touch $@
+
+$(INSTALLED): $(DEMO)
+	$(BIN)/python $(PIP_INSTALL) --no-compile -e '.[examples,test]'
 	touch $@
 
 $(VENV)/.browser: pyproject.toml $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	$(BIN)/python $(PIP_INSTALL) -e '.[browser]'
 	touch $@
 
 # an environment in which Backprop is not installed: its hooks come from another one, as with `uv tool install`
 $(FRAMEWORKS)/.installed: tests/frameworks/requirements.txt
 	$(PYTHON) -m venv $(FRAMEWORKS)
-	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/frameworks/requirements.txt
+	$(FRAMEWORKS)/bin/python $(PIP_INSTALL) torch==2.13.0
+	$(FRAMEWORKS)/bin/python $(PIP_INSTALL) -r tests/frameworks/requirements.txt
 	touch $@
 
 $(EXPORTS)/.installed: pyproject.toml tests/exports/requirements.txt
 	$(PYTHON) -m venv $(EXPORTS)
-	$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[export,test]'
-	$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/exports/requirements.txt
+	$(EXPORTS)/bin/python $(PIP_INSTALL) -e '.[export,test]'
+	$(EXPORTS)/bin/python $(PIP_INSTALL) -r tests/exports/requirements.txt
 	touch $@
