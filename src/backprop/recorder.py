@@ -19,7 +19,7 @@ from backprop import checkpoints, protocol
 from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Source
 from backprop.store import journal as journals
 from backprop.store import snapshot
-from backprop.store.index import Index, open_index
+from backprop.store.index import Index, open_index, set_aside_if_damaged
 from backprop.store.journal import CheckpointMeasured, Journal, OutputSeen
 from backprop.store.rundir import Home, HomeBusyError, RunDir
 from backprop.supervisor.tail import READ_BYTES, Tail, size_bytes
@@ -91,6 +91,12 @@ class Recorder:
             self._whole_to = 1
         return self._index
 
+    def _give_up_index(self, error: sqlite3.DatabaseError) -> None:
+        """It was damaged under our feet: the next call begins another one."""
+        if self._index is not None:
+            set_aside_if_damaged(self._home, self._index, error, self._say)
+            self.close()
+
     def read_run(self) -> tuple[Run, int]:
         """The run as its journal tells it, and how many bytes of journal that is."""
         entries, size = journals.read(self._rundir.journal_path)
@@ -125,8 +131,8 @@ class Recorder:
                 self._snapshot_is_due = False
         except _LATER:
             return False
-        except sqlite3.DatabaseError:
-            self.close()  # damaged under our feet: opening it again sets it aside
+        except sqlite3.DatabaseError as error:
+            self._give_up_index(error)
             return False
         return True
 
@@ -154,8 +160,8 @@ class Recorder:
             run, _ = self.read_run()
         except _LATER:
             return Look((), is_stored=False)
-        except sqlite3.DatabaseError:
-            self.close()
+        except sqlite3.DatabaseError as error:
+            self._give_up_index(error)
             return Look((), is_stored=False)
         for earlier in run.sessions:
             if self._whole_to <= earlier.number < session:
@@ -198,18 +204,27 @@ class Recorder:
             newest = {saved.path: (offset, saved) for offset, saved in batch.checkpoints}.values()
             measured = [(offset, self._measured(session, source, offset, saved)) for offset, saved in newest]
             if index.add_output(
-                self._spec.id, session, stretch.start, stretch.end, batch, measured, source, timeline=timeline
+                self._spec.id,
+                session,
+                stretch.start,
+                stretch.end,
+                batch,
+                measured,
+                source,
+                timeline=timeline,
+                earlier_bytes=sum(tail.offset for (number, _), tail in self._tails.items() if number < session),
             ):
                 tail.move_to(stretch.end)
                 return Look((batch,), is_stored=True, is_behind=len(stretch.data) > READ_BYTES // 2)
             # somebody else was there first, or the index is new and has never heard of this run
-            tail.move_to(index.offset(self._spec.id, session, source))
+            self._tails.clear()
+            self._whole_to = 1
             is_known = index.journal_size(self._spec.id) is not None
             return Look((batch,), is_stored=is_known or self.record_state(publish=False))
         except _LATER:
             return Look((), is_stored=False)
-        except sqlite3.DatabaseError:
-            self.close()
+        except sqlite3.DatabaseError as error:
+            self._give_up_index(error)
             return Look((), is_stored=False)
 
     def _witness(self, session: int, source: Source, at_s: float) -> None:

@@ -223,6 +223,7 @@ class Population(Runs):
             traceback.print_exc()
         finally:
             with contextlib.suppress(Exception):
+                sys.stderr.flush()
                 sys.stdout.flush()
             os._exit(code)
 
