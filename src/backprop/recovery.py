@@ -4,6 +4,7 @@
 whose supervisor died, and takes in run directories that the index has never seen.
 """
 
+import errno
 import time
 from datetime import datetime, timezone
 
@@ -93,6 +94,8 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
         say(f"{rundir.path} is left out: {error}")
         return False
     except (OSError, msgspec.DecodeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EROFS:
+            raise  # what is wrong is not this run
         say(f"{rundir.path} is left out: its run.json cannot be read ({error}).")
         return False
     if spec.id != rundir.run_id:

@@ -101,8 +101,10 @@ class Chaos:
         except KeyboardInterrupt:
             is_interrupted = True
         finally:
-            self._log.close()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # it is ending already
             self._population.end_everything()
+            self._log.close()
         self._report(missing)
         if not self._findings:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -209,7 +211,8 @@ class Chaos:
     def _check(self) -> None:
         population = self._population
         population.wait_for_notifiers()
-        self._checks += check_rest(population, self._found)
+        compared = check_rest(population, self._found) or check_rest(population, self._found)
+        self._checks += compared
         for process in self._fronts:
             if process.member not in self._blamed:
                 check_front(population, process, self._found)

@@ -299,6 +299,8 @@ def damage_index(population: Population, member: Member, step: Step) -> str | No
 
     def spoil() -> None:
         size = path.stat().st_size
+        for name in ("index.db-wal", "index.db-shm"):  # else some of it is whole, and what is not cannot be told
+            (population.home / name).unlink(missing_ok=True)
         if step.x < 0.5:
             os.truncate(path, int(size * step.y))
         else:

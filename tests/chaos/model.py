@@ -51,7 +51,7 @@ def permitted(facts: Facts) -> frozenset[Status]:
         found.add(Status.FAILED)
     if facts.is_short:
         found.add(Status.TIMEBOXED)
-    if facts.deeds & STOPS:
+    if facts.deeds & {*STOPS, Deed.FULL_DISK}:  # the governor, too, stops where the disk runs out
         found.add(Status.STOPPED)
     if facts.deeds & {Deed.KILL_TRAINER, Deed.FULL_DISK, Deed.READ_ONLY}:
         found.add(Status.FAILED)

@@ -52,7 +52,8 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
     _check_still_there(spec)
     rundir = home.rundir(spec.id)
     spec = msgspec.structs.replace(spec, slurm=_resumed_slurm(view.run, rundir, checked, flags))
-    journal = recovery.claim(home, view.run, say)
+    with home.changing():
+        journal = recovery.claim(home, view.run, say)
     with open_caught_up(home) as index:
         view = find_run(index, spec.id)  # the claim may have brought the last words of a dead session
         if view.run.status is Status.COMPLETED:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -35,9 +35,10 @@ _MARKS = ", ".join("?" * len(Outline._fields))
 _METRIC = f"SELECT {_OUTLINE} FROM metrics WHERE run_id = ? AND name = ?"  # noqa: S608  our own columns
 _METRICS = f"SELECT name, {_OUTLINE} FROM metrics WHERE run_id = ?"  # noqa: S608
 
+_T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
-_decode_run = msgspec.json.Decoder(Run).decode
-_decode_checkpoint = msgspec.json.Decoder(Checkpoint).decode
+_run_decoder = msgspec.json.Decoder(Run)
+_checkpoint_decoder = msgspec.json.Decoder(Checkpoint)
 
 
 class IndexBrokenError(Exception):
@@ -156,7 +157,7 @@ class Index:
         ).fetchone()
         return int(row[0])
 
-    def add_output(
+    def add_output(  # noqa: PLR0913  all of it is one transaction
         self,
         run_id: str,
         session: int,
@@ -442,6 +443,22 @@ class Index:
 def _in_order(sources: Iterable[Sequence[Checkpoint]]) -> Iterator[Checkpoint]:
     """One session's checkpoints, oldest first. A source's own order holds, whatever the clock did meanwhile."""
     return heapq.merge(*sources, key=lambda checkpoint: checkpoint.measure.saved_at)
+
+
+def _decode_run(record: bytes) -> Run:
+    return _decoded(_run_decoder, record)
+
+
+def _decode_checkpoint(record: bytes) -> Checkpoint:
+    return _decoded(_checkpoint_decoder, record)
+
+
+def _decoded(decoder: "msgspec.json.Decoder[_T]", record: bytes) -> _T:
+    """What we once stored. SQLite does not look at the inside of a long value: damage shows here first."""
+    try:
+        return decoder.decode(record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise sqlite3.DatabaseError(f"a record in it is damaged: {error}") from error
 
 
 def _is_text(word: str) -> bool:
