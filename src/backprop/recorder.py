@@ -7,6 +7,7 @@ show, never what training does.
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -31,6 +32,7 @@ Say = Callable[[str], None]
 Changed = Callable[[Run, int], None]
 
 # what may go wrong with a cache without anything being lost: it is done at the next call, or the next look
+WHOLE_PATIENCE_S = 10.0  # how long a resume may wait for the index to be filled
 _LATER = (sqlite3.OperationalError, OSError, HomeBusyError)
 
 
@@ -290,6 +292,29 @@ class Recorder:
         """Opened anew, because only then a shared file system asks its server."""
         with self._rundir.journal_path.open("rb") as journal:
             return os.fstat(journal.fileno()).st_size
+
+    def whole_view(self, patience_s: float = WHOLE_PATIENCE_S) -> RunView | None:
+        """The run with all that its trainer wrote; for a run whose trainer is gone.
+
+        None when the index cannot take all of it within that time: others may be filling it, or the disk be full.
+        """
+        give_up_at = time.monotonic() + patience_s
+        while True:
+            if self.record_state(publish=False) and self.record_output():
+                view = self.view()
+                if view is not None and self._has_all():
+                    return view
+            if time.monotonic() > give_up_at:
+                return None
+            time.sleep(0.05)
+
+    def _has_all(self) -> bool:
+        """Whether the index still holds what this recorder has read to the end: it may have been emptied since."""
+        try:
+            stored = self._open().stored_bytes(self._spec.id)
+        except (*_LATER, sqlite3.DatabaseError):
+            return False
+        return bool(stored == sum(tail.offset for tail in self._tails.values()))
 
     def view(self) -> RunView | None:
         """The run as the index has it; None when the index cannot be read just now."""

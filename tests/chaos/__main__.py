@@ -213,6 +213,8 @@ class Chaos:
         population.wait_for_notifiers()
         compared = check_rest(population, self._found) or check_rest(population, self._found)
         self._checks += compared
+        if not compared:  # what was done to them will be forgotten: none can be judged any more
+            self._blamed += [member for member in population.everybody() if member not in self._blamed]
         for process in self._fronts:
             if process.member not in self._blamed:
                 check_front(population, process, self._found)

@@ -324,7 +324,7 @@ def damage_snapshot(population: Population, member: Member, step: Step) -> str |
 
 
 def full_disk(population: Population, member: Member, step: Step) -> str | None:
-    if not population.can_mount or population.is_read_only:
+    if not population.can_mount or population.is_read_only or population.is_full:
         return None
     duration_s = 0.2 + 2.5 * step.x
     population.fault(Deed.FULL_DISK, duration_s + 30)
@@ -334,11 +334,13 @@ def full_disk(population: Population, member: Member, step: Step) -> str | None:
 
 
 def read_only(population: Population, member: Member, step: Step) -> str | None:
-    if not population.can_mount or population.is_read_only:
+    if not population.can_mount or population.is_read_only or population.is_full:
         return None
     duration_s = 0.2 + 2 * step.x
     population.fault(Deed.READ_ONLY, duration_s + 30)
     population.set_read_only(wanted=True)
+    if not population.is_read_only:
+        return None
     undo = (time.monotonic() + duration_s, "the home can be written", lambda: population.set_read_only(wanted=False))
     population.later.append(undo)
     return "the home is read-only"

@@ -134,6 +134,13 @@ def check_rest(population: Population, found: Found) -> int:
     if listing.code != 0:
         found(None, f"list exited with {listing.code}:\n{listing.stderr[-2000:]}")
         return 0
+    give_up_at = time.monotonic() + 60
+    while any((population.home / "unsettled").iterdir()) and time.monotonic() < give_up_at:
+        # somebody else who looks, such as the page, has one of them in hand
+        listing = population.call_now("list", "--json", is_real=False)
+    if listing.code != 0:
+        found(None, f"list exited with {listing.code}:\n{listing.stderr[-2000:]}")
+        return 0
     documents = {document["id"]: document for document in json.loads(listing.stdout)}
     on_disk = set(population.place.run_ids())
     if set(documents) != on_disk:

@@ -123,6 +123,7 @@ class Population(Runs):
         self.machine_faults: list[tuple[Deed, float, float]] = []  # since, until
         self.can_mount = False
         self.is_read_only = False
+        self.is_full = False
         self.suspended: set[int] = set()
         self.spoiled_snapshot: int | None = None  # its inode: the next one is whole again
         self.ended: list[Process] = []  # commands that nobody has looked at since
@@ -382,19 +383,27 @@ class Population(Runs):
         return self.can_mount
 
     def fill_disk(self) -> None:
+        self.is_full = True
         with contextlib.suppress(OSError), open(self.home / "hog", "wb", buffering=0) as hog:
             while True:
                 hog.write(b"x" * 65536)
 
     def make_room(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             os.truncate(self.home / "hog", 0)
+            self.is_full = False
 
     def set_read_only(self, *, wanted: bool) -> None:
         """Nothing can be opened for writing, as when the kernel has met an error; what is open stays so."""
         if wanted and not self.is_read_only:
             subprocess.run(["mount", "--bind", self.home, self.home], check=True)
-            subprocess.run(["mount", "-o", "remount,bind,ro", self.home], check=True)
+            done = subprocess.run(
+                ["mount", "-o", "remount,bind,ro", self.home], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                self.note(f"the home cannot be made read-only: {done.stderr.strip()}")
+                subprocess.run(["umount", "--lazy", self.home], check=True)
+                return
         elif not wanted and self.is_read_only:
             subprocess.run(["umount", "--lazy", self.home], check=True)
         self.is_read_only = wanted

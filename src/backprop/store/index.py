@@ -150,10 +150,11 @@ class Index:
         ).fetchone()
         return row[0] if row else 0
 
-    def stored_bytes(self, run_id: str, *, before_session: int) -> int:
-        """How much is stored of all sources of the sessions before this one."""
+    def stored_bytes(self, run_id: str, *, before_session: int | None = None) -> int:
+        """How much is stored of all sources of the sessions before this one; None: of all sessions."""
         row = self._db.execute(
-            "SELECT coalesce(sum(offset), 0) FROM tails WHERE run_id = ? AND session < ?", (run_id, before_session)
+            "SELECT coalesce(sum(offset), 0) FROM tails WHERE run_id = ?1 AND (?2 IS NULL OR session < ?2)",
+            (run_id, before_session),
         ).fetchone()
         return int(row[0])
 
