@@ -189,6 +189,7 @@ def kill_tree(population: Population, member: Member, step: Step) -> str | None:
         population.happened(member, Deed.KILL_SUPERVISOR, pid)
         if step.x < 0.5 and tree:
             population.happened(member, Deed.KILL_TRAINER)
+            member.trainers_killed.update(tree)
             for one in tree:
                 population.send(one, signal.SIGKILL)
         population.kill_and_reap(pid)

@@ -84,17 +84,21 @@ def check_front(population: Population, process: Process, found: Found) -> None:
         return
     deeds = _deeds(member) | population.faults_since(process.started_at)
     run = population.fold(member)
+    if run is None and member.is_doomed:
+        return  # what it came to was removed with it
     own = [] if run is None else [s for s in run.sessions if s.supervisor_pid == process.pid]
     if "-d" in process.words:
         allowed = {0, 75}
         allowed |= {130} if deeds & {Deed.CTRL_C, Deed.TERMINATE} else set()
         allowed |= {2} if deeds & {*MACHINE, Deed.KILL_SUPERVISOR, Deed.STOP_NOW} else set()
+        allowed |= {3} if Deed.DAMAGED_INDEX in deeds else set()  # as below
     elif own:
         allowed = set(model.permitted_exit_codes(own[-1].status, own[-1].exit_code, deeds))
     else:
         # it waited in vain, was refused, or let a paused run go on
         allowed = set(model.permitted_exit_codes(None, None, deeds)) | ({0} if len(process.words) == 2 else set())
         allowed |= {2, 3} if member.is_doomed else set()
+        allowed |= {3} if Deed.DAMAGED_INDEX in deeds else set()  # deleted between its look and its question
     if code not in allowed:
         status = own[-1].status.value if own else "no session"
         found(
