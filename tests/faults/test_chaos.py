@@ -165,13 +165,14 @@ def test_an_interrupted_trial_ends_all_that_it_started(tmp_path: Path):
         [sys.executable, "-m", "tests.chaos", "--steps", "100000", "--seed", "3"],
         cwd=REPOSITORY, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert trial.stdout is not None
-    for line in trial.stdout:
-        if "round 1:" in line:
-            break
-    trial.send_signal(signal.SIGTERM)
-    trial.stdout.read()
-    assert trial.wait() in {1, 130}
+    with trial:
+        assert trial.stdout is not None
+        for line in trial.stdout:
+            if "round 1:" in line:
+                break
+        trial.send_signal(signal.SIGTERM)
+        trial.stdout.read()
+    assert trial.returncode in {1, 130}
     marks = [path for path in Path("/proc").glob("[0-9]*/environ") if str(tmp_path).encode() in _read(path)]
     assert marks == []
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
