@@ -10,7 +10,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 
-.PHONY: demo test nightly frameworks exports browser slurm soak screenshots check lint bench clean
+.PHONY: demo test nightly frameworks exports browser slurm soak chaos screenshots check lint bench clean
 
 demo: $(DEMO)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
@@ -40,6 +40,11 @@ screenshots: $(INSTALLED) $(VENV)/.browser  ## the pictures in docs/images, of r
 # a worker is a cluster of its own, and mostly waits
 slurm: $(INSTALLED)  ## tests with a real Slurm of two nodes, thrown away afterwards (see tests/slurm/install.sh)
 	$(BIN)/python -m pytest -n 6 --maxschedchunk 1 tests/slurm
+
+MINUTES ?= 60
+
+chaos: $(INSTALLED)  ## random faults at random instants, every record compared (MINUTES=60; CHAOS="--seed 7": the same choices again)
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(CHAOS)
 
 # N=10: so many rounds; ORDER=random: the tests in another order each round
 soak:  ## all of .ci/run, again and again in fresh clones, beside processes that keep every core busy

@@ -21,7 +21,7 @@ from backprop.governor.line import Line
 from backprop.query import Axis, Curve, Wanted
 from backprop.records import Limits, Record, RunView, Snapshot, Status, Ticket
 from backprop.store.files import Piece, last_lines, opened
-from backprop.store.index import Index
+from backprop.store.index import Index, set_aside_if_damaged
 from backprop.store.rundir import Home, HomeBusyError
 
 EVERY_S = 1.0
@@ -143,6 +143,8 @@ class Feed:
             except (BackpropError, HomeBusyError, OSError, sqlite3.DatabaseError) as error:
                 # a busy database, a full disk, a file that was removed while we read it: the next look may succeed
                 if index is not None:
+                    if isinstance(error, sqlite3.DatabaseError):
+                        set_aside_if_damaged(self.home, index, error, self._said.append)
                     index.close()
                     index = None
                 picture = self._blind(error)

@@ -17,22 +17,55 @@ def caught_up(home: Home, say: Callable[[str], None]) -> Iterator[Index]:
     """
     import sqlite3
 
-    from backprop import recovery  # not every command that uses this module looks
+    from backprop.store.index import set_aside_if_damaged  # not every command that uses this module looks
 
     index = None
     try:
-        index = recovery.open_home(home, say)
-        recovery.catch_up(home, index, say)
+        try:
+            index = _in_step(home, say)
+        except OSError as error:
+            raise home.unusable(error) from error
         yield index
     except HomeBusyError as error:
         raise ConfigError(f"another process has locked {error} for too long; try again.") from error
     except sqlite3.OperationalError as error:
         raise ConfigError(f"cannot use the index {home.index_path}: {error}.") from error
     except sqlite3.DatabaseError as error:
+        if index is not None and set_aside_if_damaged(home, index, error, say):
+            raise ConfigError("the index was damaged, and is rebuilt at the next look; try again.") from error
         raise ConfigError(f"the index {home.index_path} is damaged ({error}): backprop reindex") from error
     finally:
         if index is not None:
             index.close()
+
+
+def _in_step(home: Home, say: Callable[[str], None]) -> Index:
+    """The index, opened and brought in step; once more, with a new one, when it turns out to be damaged."""
+    import sqlite3
+
+    from backprop import recovery
+    from backprop.store.index import set_aside_if_damaged
+
+    index = recovery.open_home(home, say)
+    try:
+        recovery.catch_up(home, index, say)
+    except sqlite3.DatabaseError as error:
+        is_new = set_aside_if_damaged(home, index, error, say)
+        index.close()
+        if not is_new:
+            raise
+    except BaseException:
+        index.close()
+        raise
+    else:
+        return index
+    index = recovery.open_home(home, say)
+    try:
+        recovery.catch_up(home, index, say)
+    except BaseException:
+        index.close()
+        raise
+    return index
 
 
 def find_run(index: Index, word: str) -> RunView:

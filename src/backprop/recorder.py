@@ -7,6 +7,7 @@ show, never what training does.
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -19,7 +20,7 @@ from backprop import checkpoints, protocol
 from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Source
 from backprop.store import journal as journals
 from backprop.store import snapshot
-from backprop.store.index import Index, open_index
+from backprop.store.index import Index, open_index, set_aside_if_damaged
 from backprop.store.journal import CheckpointMeasured, Journal, OutputSeen
 from backprop.store.rundir import Home, HomeBusyError, RunDir
 from backprop.supervisor.tail import READ_BYTES, Tail, size_bytes
@@ -31,6 +32,7 @@ Say = Callable[[str], None]
 Changed = Callable[[Run, int], None]
 
 # what may go wrong with a cache without anything being lost: it is done at the next call, or the next look
+WHOLE_PATIENCE_S = 10.0  # how long a resume may wait for the index to be filled
 _LATER = (sqlite3.OperationalError, OSError, HomeBusyError)
 
 
@@ -91,6 +93,12 @@ class Recorder:
             self._whole_to = 1
         return self._index
 
+    def _give_up_index(self, error: sqlite3.DatabaseError) -> None:
+        """It was damaged under our feet: the next call begins another one."""
+        if self._index is not None:
+            set_aside_if_damaged(self._home, self._index, error, self._say)
+            self.close()
+
     def read_run(self) -> tuple[Run, int]:
         """The run as its journal tells it, and how many bytes of journal that is."""
         entries, size = journals.read(self._rundir.journal_path)
@@ -125,8 +133,8 @@ class Recorder:
                 self._snapshot_is_due = False
         except _LATER:
             return False
-        except sqlite3.DatabaseError:
-            self.close()  # damaged under our feet: opening it again sets it aside
+        except sqlite3.DatabaseError as error:
+            self._give_up_index(error)
             return False
         return True
 
@@ -154,8 +162,8 @@ class Recorder:
             run, _ = self.read_run()
         except _LATER:
             return Look((), is_stored=False)
-        except sqlite3.DatabaseError:
-            self.close()
+        except sqlite3.DatabaseError as error:
+            self._give_up_index(error)
             return Look((), is_stored=False)
         for earlier in run.sessions:
             if self._whole_to <= earlier.number < session:
@@ -198,18 +206,27 @@ class Recorder:
             newest = {saved.path: (offset, saved) for offset, saved in batch.checkpoints}.values()
             measured = [(offset, self._measured(session, source, offset, saved)) for offset, saved in newest]
             if index.add_output(
-                self._spec.id, session, stretch.start, stretch.end, batch, measured, source, timeline=timeline
+                self._spec.id,
+                session,
+                stretch.start,
+                stretch.end,
+                batch,
+                measured,
+                source,
+                timeline=timeline,
+                earlier_bytes=sum(tail.offset for (number, _), tail in self._tails.items() if number < session),
             ):
                 tail.move_to(stretch.end)
                 return Look((batch,), is_stored=True, is_behind=len(stretch.data) > READ_BYTES // 2)
             # somebody else was there first, or the index is new and has never heard of this run
-            tail.move_to(index.offset(self._spec.id, session, source))
+            self._tails.clear()
+            self._whole_to = 1
             is_known = index.journal_size(self._spec.id) is not None
             return Look((batch,), is_stored=is_known or self.record_state(publish=False))
         except _LATER:
             return Look((), is_stored=False)
-        except sqlite3.DatabaseError:
-            self.close()
+        except sqlite3.DatabaseError as error:
+            self._give_up_index(error)
             return Look((), is_stored=False)
 
     def _witness(self, session: int, source: Source, at_s: float) -> None:
@@ -275,6 +292,29 @@ class Recorder:
         """Opened anew, because only then a shared file system asks its server."""
         with self._rundir.journal_path.open("rb") as journal:
             return os.fstat(journal.fileno()).st_size
+
+    def whole_view(self, patience_s: float = WHOLE_PATIENCE_S) -> RunView | None:
+        """The run with all that its trainer wrote; for a run whose trainer is gone.
+
+        None when the index cannot take all of it within that time: others may be filling it, or the disk be full.
+        """
+        give_up_at = time.monotonic() + patience_s
+        while True:
+            if self.record_state(publish=False) and self.record_output():
+                view = self.view()
+                if view is not None and self._has_all():
+                    return view
+            if time.monotonic() > give_up_at:
+                return None
+            time.sleep(0.05)
+
+    def _has_all(self) -> bool:
+        """Whether the index still holds what this recorder has read to the end: it may have been emptied since."""
+        try:
+            stored = self._open().stored_bytes(self._spec.id)
+        except (*_LATER, sqlite3.DatabaseError):
+            return False
+        return bool(stored == sum(tail.offset for tail in self._tails.values()))
 
     def view(self) -> RunView | None:
         """The run as the index has it; None when the index cannot be read just now."""

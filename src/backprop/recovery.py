@@ -4,8 +4,8 @@
 whose supervisor died, and takes in run directories that the index has never seen.
 """
 
+import errno
 import time
-from collections.abc import Iterable
 from datetime import datetime, timezone
 
 import msgspec
@@ -32,9 +32,9 @@ _SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just c
 
 def open_home(home: Home, say: Say) -> Index:
     """The home's index, after taking over what an older tool left. Raises ConfigError."""
-    inherited.take_over(home, say)
-    home.make()
     try:
+        inherited.take_over(home, say)
+        home.make()
         return open_index(home, VIEWER_BUSY_TIMEOUT_S, say)
     except OSError as error:
         raise home.unusable(error) from error
@@ -42,25 +42,40 @@ def open_home(home: Home, say: Say) -> Index:
 
 def catch_up(home: Home, index: Index, say: Say) -> None:
     """Bring the index in step with the run directories. Blocks for seconds only where an orphan must be ended."""
-    behind = {*home.unsettled(), *_unseen(home, index)}
+    modified_ns = home.runs_path.stat().st_mtime_ns
+    # costs one stat when no run was made or removed since
+    is_changed = index.seen_folder_ns() != modified_ns
+    on_disk = set(home.run_ids()) if is_changed else set()
+    unseen = _unseen(index, on_disk) if is_changed else set()
+    behind = {*home.unsettled(), *unseen}
     are_many = len(behind) > _MANY  # their entries in experiments.json are written at once, when the index has them all
     for run_id in behind:
         refresh(home, index, home.rundir(run_id), say, publish=not are_many)
-    if are_many or not snapshot.is_sound(home.snapshot_path):
+    known = snapshot.run_ids(home.snapshot_path)
+    if are_many or known is None or (is_changed and known - on_disk):
         snapshot.rebuild(home, index, say)
+    # last: whoever dies before has seen nothing, and neither has who could not store all of it
+    is_quiet = time.time_ns() - modified_ns > _SETTLED_AFTER_NS
+    if is_changed and is_quiet and not any(_is_missing(home, index, run_id) for run_id in unseen):
+        index.set_seen_folder_ns(modified_ns)
 
 
-def _unseen(home: Home, index: Index) -> Iterable[str]:
-    """Run directories that the index does not know. Costs one stat when no run was made or removed since."""
-    modified_ns = home.runs_path.stat().st_mtime_ns
-    if index.seen_folder_ns() == modified_ns:
-        return
-    on_disk, known = set(home.run_ids()), index.run_ids()
+def _unseen(index: Index, on_disk: set[str]) -> set[str]:
+    """The runs on disk that the index does not know; those that it knows and are gone are removed from it."""
+    known = index.run_ids()
     for run_id in known - on_disk:
         index.remove(run_id)
-    yield from on_disk - known
-    if time.time_ns() - modified_ns > _SETTLED_AFTER_NS:
-        index.set_seen_folder_ns(modified_ns)
+    return on_disk - known
+
+
+def _is_missing(home: Home, index: Index, run_id: str) -> bool:
+    """Whether the index lacks a run that it could have: not one that was left out or removed."""
+    if index.journal_size(run_id) is not None:
+        return False
+    try:
+        return home.rundir(run_id).read_spec().id == run_id
+    except (OSError, msgspec.DecodeError):
+        return False
 
 
 def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool = True) -> bool:
@@ -79,6 +94,8 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
         say(f"{rundir.path} is left out: {error}")
         return False
     except (OSError, msgspec.DecodeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EROFS:
+            raise  # what is wrong is not this run
         say(f"{rundir.path} is left out: its run.json cannot be read ({error}).")
         return False
     if spec.id != rundir.run_id:

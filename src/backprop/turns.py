@@ -6,6 +6,7 @@ Each session gives its slot up when it ends. What comes next is decided by `afte
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
@@ -213,16 +214,18 @@ class Turns:
             following = after(self._request, attempts)
             if following.kind is Kind.END:
                 return self._end(outcome, following)
+            reported = self._reported()
+            if reported is None:  # from the beginning, or from an old checkpoint, would be worse than not at all
+                return self._end(outcome, Next(told="its checkpoints cannot be looked up: it is not continued"))
             self._audience.said(f"run {self._claim.spec.id}: {following.told}")
-            chosen = choose_checkpoint(
-                self._reported(), self._recorder.saved_over_by, self._claim.journal, self._audience.said
-            )
+            chosen = choose_checkpoint(reported, self._recorder.saved_over_by, self._claim.journal, self._audience.said)
             checkpoint = None if chosen is None else chosen.path
             limits = msgspec.structs.replace(limits, timebox_s=following.timebox_s)
 
-    def _reported(self) -> Sequence[Checkpoint]:
-        view = self._recorder.view()
-        return () if view is None else view.checkpoints
+    def _reported(self) -> Sequence[Checkpoint] | None:
+        """All checkpoints; None when the index cannot be brought up to date."""
+        view = self._recorder.whole_view()
+        return None if view is None else view.checkpoints
 
     def _turn(self, limits: Limits, following: Next) -> Turn | NoTurn:
         claim = self._claim
@@ -276,14 +279,15 @@ class Turns:
             turn.place.leave()
 
     def _take_back(self) -> None:
-        """A home that is too full to begin keeps no half-made run."""
+        """A home that is too full to begin keeps no half-made run; a read-only one keeps all."""
         if self._claim.is_new and not self._claim.rundir.out_path(1).exists():
-            self._claim.rundir.remove()
+            with suppress(OSError):
+                self._claim.rundir.remove()
 
     def _attempt(self, outcome: Outcome) -> Attempt:
         whole = (
             c
-            for c in reversed(self._reported())
+            for c in reversed(self._reported() or ())
             if not c.is_emergency and checkpoints.problem(c.path, c.measure, thorough=False) is None
         )
         return Attempt(

@@ -125,9 +125,10 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
     checkpoint = submitted.checkpoint
     audience = _Log(claim, recorder)
     if not left.is_first:
-        view = recorder.view()
-        found = () if view is None else view.checkpoints
-        chosen = choose_checkpoint(found, recorder.saved_over_by, claim.journal, audience.said)
+        view = recorder.whole_view()
+        if view is None:
+            raise BusyError(f"the record of run {spec.id} cannot be brought up to date in {claim.home.index_path}.")
+        chosen = choose_checkpoint(view.checkpoints, recorder.saved_over_by, claim.journal, audience.said)
         checkpoint = None if chosen is None else chosen.path
     job = _own_job()
     request = Request(

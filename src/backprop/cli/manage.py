@@ -82,16 +82,17 @@ def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
         deletable = _deletable(views, home, index) if checkpoints else []
         files = [path for item in deletable for path in _files(item) if path.is_file()]
         _confirm(views, files, yes=yes)
-        for view in views:
-            rundir = home.rundir(view.run.spec.id)
-            journal = recovery.claim(home, view.run, say)
-            try:
-                rundir.remove()
-            finally:
-                journal.close()
-            home.mark_settled(rundir.run_id)
-            index.remove(rundir.run_id)
-            snapshot.put(home, index, rundir.run_id, say)
+        with home.changing():
+            for view in views:
+                rundir = home.rundir(view.run.spec.id)
+                journal = recovery.claim(home, view.run, say)
+                try:
+                    rundir.remove()
+                finally:
+                    journal.close()
+                home.mark_settled(rundir.run_id)
+                index.remove(rundir.run_id)
+                snapshot.put(home, index, rundir.run_id, say)
         for path in files:
             with suppress(FileNotFoundError):
                 path.unlink()
@@ -158,7 +159,7 @@ def reindex() -> None:
     from backprop.store import snapshot
 
     home = Home.from_environment()
-    with open_caught_up(home) as index:
+    with open_caught_up(home) as index, home.changing():
         run_ids = sorted(home.run_ids())
         for run_id in run_ids:
             index.remove(run_id)

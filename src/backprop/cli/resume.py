@@ -18,7 +18,7 @@ from backprop.cli.options import (
     session_options,
     settings_of,
 )
-from backprop.errors import UsageError
+from backprop.errors import BusyError, UsageError
 from backprop.records import Limits, Run, RunSpec, SlurmRequest, Status
 from backprop.store import journal as journals
 from backprop.store.journal import Submitted
@@ -34,6 +34,7 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
     What no option names stays as it was.
     """
     from backprop import recovery, turns
+    from backprop.recorder import Recorder
 
     flags = settings_of(options)
     home = Home.from_environment()
@@ -52,9 +53,14 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
     _check_still_there(spec)
     rundir = home.rundir(spec.id)
     spec = msgspec.structs.replace(spec, slurm=_resumed_slurm(view.run, rundir, checked, flags))
-    journal = recovery.claim(home, view.run, say)
+    with home.changing():
+        journal = recovery.claim(home, view.run, say)
     with open_caught_up(home) as index:
-        view = find_run(index, spec.id)  # the claim may have brought the last words of a dead session
+        # the claim may have brought the last words of a dead session, and somebody may be filling a new index
+        found = Recorder(home, rundir, spec, journal, say).use(index).whole_view()
+        if found is None:
+            raise BusyError(f"the record of run {spec.id} cannot be brought up to date just now; try again.")
+        view = found
         if view.run.status is Status.COMPLETED:
             say(f"run {spec.id} has completed: it is given another session")
         checkpoint = forced
@@ -78,7 +84,6 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
 def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
     """Let a run that a user paused go on; for any other that has not ended, raise BusyError."""
     from backprop import orders
-    from backprop.errors import BusyError
 
     run_id = run.spec.id
     if orders.look(home, run.spec).is_paused_by_user and has_options:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from backprop.protocol import Batch, Series, json_safe
 from backprop.records import Checkpoint, MetricSummary, Run, RunView, Source
 from backprop.store.outline import Outline, outline
-from backprop.store.rundir import Home, set_aside
+from backprop.store.rundir import Home, HomeBusyError, set_aside
 from backprop.timeline import Timeline
 
 SCHEMA_VERSION = 3
@@ -35,9 +35,10 @@ _MARKS = ", ".join("?" * len(Outline._fields))
 _METRIC = f"SELECT {_OUTLINE} FROM metrics WHERE run_id = ? AND name = ?"  # noqa: S608  our own columns
 _METRICS = f"SELECT name, {_OUTLINE} FROM metrics WHERE run_id = ?"  # noqa: S608
 
+_T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
-_decode_run = msgspec.json.Decoder(Run).decode
-_decode_checkpoint = msgspec.json.Decoder(Checkpoint).decode
+_run_decoder = msgspec.json.Decoder(Run)
+_checkpoint_decoder = msgspec.json.Decoder(Checkpoint)
 
 
 class IndexBrokenError(Exception):
@@ -149,7 +150,15 @@ class Index:
         ).fetchone()
         return row[0] if row else 0
 
-    def add_output(
+    def stored_bytes(self, run_id: str, *, before_session: int | None = None) -> int:
+        """How much is stored of all sources of the sessions before this one; None: of all sessions."""
+        row = self._db.execute(
+            "SELECT coalesce(sum(offset), 0) FROM tails WHERE run_id = ?1 AND (?2 IS NULL OR session < ?2)",
+            (run_id, before_session),
+        ).fetchone()
+        return int(row[0])
+
+    def add_output(  # noqa: PLR0913  all of it is one transaction
         self,
         run_id: str,
         session: int,
@@ -160,13 +169,18 @@ class Index:
         source: Source = Source.OUT,
         *,
         timeline: Timeline | None = None,
+        earlier_bytes: int | None = None,
     ) -> bool:
         """Store what bytes `start` to `end` of the session's source amount to; False when somebody else already did.
 
         checkpoints: (offset of the report, checkpoint as measured). timeline: when it was written; None: at once.
+        earlier_bytes: what must be stored of the sessions before, or nothing is: points are kept in the order they
+        come, and the index may have been emptied since the caller looked. None: that does not matter.
         """
         with self._transaction():
             if self.offset(run_id, session, source) != start or self.journal_size(run_id) is None:
+                return False
+            if earlier_bytes is not None and self.stored_bytes(run_id, before_session=session) != earlier_bytes:
                 return False
             self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
             self._add_series(run_id, session, batch.series, timeline or Timeline())
@@ -432,6 +446,22 @@ def _in_order(sources: Iterable[Sequence[Checkpoint]]) -> Iterator[Checkpoint]:
     return heapq.merge(*sources, key=lambda checkpoint: checkpoint.measure.saved_at)
 
 
+def _decode_run(record: bytes) -> Run:
+    return _decoded(_run_decoder, record)
+
+
+def _decode_checkpoint(record: bytes) -> Checkpoint:
+    return _decoded(_checkpoint_decoder, record)
+
+
+def _decoded(decoder: "msgspec.json.Decoder[_T]", record: bytes) -> _T:
+    """What we once stored. SQLite does not look at the inside of a long value: damage shows here first."""
+    try:
+        return decoder.decode(record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise sqlite3.DatabaseError(f"a record in it is damaged: {error}") from error
+
+
 def _is_text(word: str) -> bool:
     # what was typed may be any bytes; those that are not UTF-8 cannot be looked up, and name nothing
     try:
@@ -475,8 +505,28 @@ def open_index(home: Home, busy_timeout_s: float, say: Callable[[str], None]) ->
         with home.lock():
             with suppress(IndexBrokenError):
                 return Index(home.index_path, busy_timeout_s)  # somebody else mended it meanwhile
-            for suffix in ("-wal", "-shm"):
-                # first: a new database must never find the old one's log
-                Path(f"{home.index_path}{suffix}").unlink(missing_ok=True)
-            say(f"the index cannot be used ({error}): it is kept as {set_aside(home.index_path)} and rebuilt.")
+            _set_aside(home, error, say)
             return Index(home.index_path, busy_timeout_s)
+
+
+def set_aside_if_damaged(home: Home, index: Index, error: sqlite3.DatabaseError, say: Callable[[str], None]) -> bool:
+    """Make way for a new index when this error, met with `index`, says that the file is damaged; whether it did.
+
+    Opening a database shows only that its first page is sound. False, too, where that cannot be done just now. The
+    caller closes `index`, and may open another.
+    """
+    if type(error) is not sqlite3.DatabaseError:  # the others: it is busy, the disk is full, or a bug of ours
+        return False
+    with suppress(OSError, HomeBusyError), home.lock():
+        if not index.is_replaced():
+            _set_aside(home, error, say)
+        return True
+    return False
+
+
+def _set_aside(home: Home, error: Exception, say: Callable[[str], None]) -> None:
+    """To be called with the home locked. Raises OSError."""
+    for suffix in ("-wal", "-shm"):
+        # first: a new database must never find the old one's log
+        Path(f"{home.index_path}{suffix}").unlink(missing_ok=True)
+    say(f"the index cannot be used ({error}): it is kept as {set_aside(home.index_path)} and rebuilt.")

@@ -203,6 +203,14 @@ class Home:
         )
 
     @contextmanager
+    def changing(self) -> Iterator[None]:
+        """What is done here writes to the home, and to nothing else. Raises ConfigError where that cannot be."""
+        try:
+            yield
+        except OSError as error:
+            raise self.unusable(error) from error
+
+    @contextmanager
     def lock(self, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
         """One process at a time may replace the home's files. Raises HomeBusyError or OSError."""
         fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

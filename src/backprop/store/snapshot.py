@@ -71,6 +71,12 @@ def is_sound(path: Path) -> bool:
     return _read(path) is not None
 
 
+def run_ids(path: Path) -> set[str] | None:
+    """The runs in it; None for anything else than an object keyed by run id, or nothing."""
+    entries = _read(path)
+    return None if entries is None else set(entries)
+
+
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Give a file new content in one step: readers see the old or the new, never a half. Raises OSError.
 

@@ -1,5 +1,6 @@
 """The index for many threads: connections are lent, one to a thread at a time, and one catch-up serves all."""
 
+import logging
 import sqlite3
 import threading
 import time
@@ -9,7 +10,7 @@ from datetime import datetime
 
 from backprop.errors import BackpropError, NoSuchRunError
 from backprop.records import Checkpoint, RunView
-from backprop.store.index import Index
+from backprop.store.index import Index, set_aside_if_damaged
 from backprop.store.rundir import RUN_ID, HomeBusyError
 from backprop.views.web.desk import Desk
 
@@ -20,6 +21,8 @@ _PATIENCE_S = 0.5  # a request that finds a long catch-up going on is answered f
 _MAX_IDLE = 4
 _VALID_FOR_S = 10.0  # a checkpoint is looked at again after so long, however often its run changes
 _MAX_REMEMBERED = 10_000
+
+_log = logging.getLogger("backprop")
 
 
 class NotYetError(Exception):
@@ -45,8 +48,9 @@ class Library:
         except sqlite3.OperationalError:
             self._give_back(index)  # busy, or the disk is full: nothing is wrong with the connection
             raise
-        except sqlite3.DatabaseError:
-            index.close()  # damaged under our feet: opening it again sets it aside
+        except sqlite3.DatabaseError as error:
+            set_aside_if_damaged(self._desk.home, index, error, _log.warning)
+            index.close()
             raise
         except BaseException:
             self._give_back(index)

@@ -1,0 +1,293 @@
+"""`make chaos`: random faults at random instants, and every record compared with what it must say.
+
+    python -m tests.chaos --minutes 60 [--seed N] [--steps N]
+
+A round is a stretch of faults and a quiet point where all is compared, so that what is found is near its cause. One
+seed decides all choices; the instants of processes cannot be replayed. Exit code 1: something was found, and the folder
+with the log and the records concerned is kept.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.chaos import clock
+from tests.chaos.actions import ACTIONS, Step, plan
+from tests.chaos.checks import check_front, check_instant, check_reindex, check_rest, judge_command, wait_for_rest
+from tests.chaos.model import Deed
+from tests.chaos.population import SLOTS, Member, Population, Process, preload
+
+ROUND_STEPS = 100
+MAX_SESSIONS = 30  # a run with more is removed
+REST_S = 120.0
+_STAGE = "CHAOS_FOLDER"
+
+
+def main() -> None:
+    options = _options()
+    if _STAGE not in os.environ:
+        _enter_own_place()
+    folder = Path(os.environ.pop(_STAGE))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    chaos = Chaos(folder, options)
+    sys.exit(chaos.run())
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--steps", type=int, help="end after so many steps, and not by the clock")
+    parser.add_argument("--seed", type=int, default=None)
+    options = parser.parse_args()
+    if options.seed is None:
+        options.seed = int.from_bytes(os.urandom(4), "big")
+    return options
+
+
+def _enter_own_place() -> None:
+    """Start again with a clock and mounts of our own, which end with us."""
+    folder = Path(tempfile.mkdtemp(prefix="backprop-chaos-"))
+    environment = {**os.environ, **(clock.build(folder) or {}), _STAGE: str(folder)}
+    words = [sys.executable, "-m", "tests.chaos", *sys.argv[1:]]
+    apart = ["unshare", "--mount", "--propagation", "private"]
+    if shutil.which("unshare") and subprocess.run([*apart, "true"], capture_output=True, check=False).returncode == 0:
+        words = [*apart, *words]
+        environment["CHAOS_MOUNTS"] = "1"
+    os.execvpe(words[0], words, environment)
+
+
+def _interrupt(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+class Chaos:
+    """One run of the program."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self._folder = folder
+        self._options = options
+        self._log = (folder / "log.jsonl").open("a", buffering=1)
+        self._began_at = time.monotonic()
+        self._population = Population(folder, self._note)
+        self._done: Counter[str] = Counter()
+        self._checks = 0
+        self._findings: list[str] = []
+        self._blamed: list[Member] = []
+        self._fronts: list[Process] = []
+        self._round = 0
+        self._step = 0
+
+    def run(self) -> int:
+        """All rounds; the exit code."""
+        missing = self._prepare()
+        print(f"seed {self._options.seed}; log: {self._folder / 'log.jsonl'}", flush=True)
+        for text in missing:
+            print(f"does not take part: {text}", flush=True)
+        is_interrupted = False
+        try:
+            self._rounds()
+        except KeyboardInterrupt:
+            is_interrupted = True
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # it is ending already
+            self._population.end_everything()
+            self._log.close()
+        self._report(missing)
+        if not self._findings:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        return 1 if self._findings else 130 if is_interrupted else 0
+
+    def _prepare(self) -> list[str]:
+        missing = ["Slurm (front, node daemon): not built yet"]
+        if os.environ.pop("CHAOS_MOUNTS", None) is None or not self._population.mount_home():
+            missing.append("full disk, read-only home: no file system can be mounted here (root can)")
+        if clock.OFFSET_VARIABLE not in os.environ:
+            missing.append("clock steps: no C compiler")
+        preload()
+        return missing
+
+    def _rounds(self) -> None:
+        steps = plan(self._options.seed)
+        deadline = self._began_at + self._options.minutes * 60
+        while True:
+            self._round += 1
+            left = ROUND_STEPS if self._options.steps is None else min(ROUND_STEPS, self._options.steps - self._step)
+            if left <= 0 or (self._options.steps is None and time.monotonic() > deadline):
+                return
+            for _ in range(left):
+                self._take(next(steps))
+            self._come_to_rest()
+            self._check()
+            self._tidy()
+            print(
+                f"{time.monotonic() - self._began_at:6.0f} s  round {self._round}: {self._fault_count()} faults, "
+                f"{self._checks} records compared, {len(self._findings)} findings",
+                flush=True,
+            )
+
+    # -- a round
+
+    def _take(self, step: Step) -> None:
+        population = self._population
+        self._step += 1
+        for turn in range(SLOTS):  # the first from that slot on to which it can be done
+            member = population.members[(step.slot + turn) % SLOTS]
+            if (done := ACTIONS[step.action].do(population, member, step)) is not None:
+                self._done[step.action] += 1
+                self._note(f"{step.action}: {done}")
+                break
+        self._attend()
+        check_instant(population, self._found)
+        until = time.monotonic() + step.pause_s
+        while time.monotonic() < until:
+            time.sleep(min(0.02, max(0.0, until - time.monotonic())))
+            self._attend()
+
+    def _attend(self) -> None:
+        population = self._population
+        population.undo_due()
+        population.reap()
+        for process in population.ended:
+            judge_command(population, process, self._found)
+            if process.purpose == "front":
+                self._fronts.append(process)
+            self._note(f"{process} ended with {process.code}: {process.stderr[-300:].strip()}")
+        population.ended.clear()
+
+    def _come_to_rest(self) -> None:
+        population = self._population
+        population.undo_due(everything=True)
+        population.adopt_guests()
+        for process in list(population.processes.values()):
+            if process.purpose == "view":
+                population.send(process.pid, signal.SIGKILL)
+        rng = random.Random(f"{self._options.seed}/{self._round}")
+        ways = {slot: rng.random() for slot in range(len(population.members))}
+        for slot, member in enumerate(population.everybody()):
+            self._end(member, ways.get(slot, 0.0))
+        give_up_at = time.monotonic() + REST_S
+        while (alive := wait_for_rest(population, 4.0)) and time.monotonic() < give_up_at:
+            population.adopt_guests()
+            for member in population.everybody():
+                self._end(member, 0.0)
+        self._attend()
+        if alive:
+            self._found(None, f"after {REST_S:g} s these have not ended: {alive}")
+            for process in population.descendants():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+            wait_for_rest(population, 10.0)
+
+    def _end(self, member: Member, way: float) -> None:
+        population = self._population
+        pid = population.supervisor_of(member)
+        if pid is None:
+            return
+        if way < 0.5:
+            population.happened(member, Deed.TERMINATE)
+            population.send(pid, signal.SIGTERM)
+        elif way < 0.7:
+            population.happened(member, Deed.CTRL_C)
+            population.send(pid, signal.SIGINT)
+        else:
+            population.happened(member, Deed.KILL_SUPERVISOR, pid)
+            if population.kill_and_reap(pid):
+                population.note_death(member, pid)
+        self._note(f"end of round: {member.run_id}, {way:.2f}")
+
+    def _check(self) -> None:
+        population = self._population
+        population.wait_for_notifiers()
+        compared = check_rest(population, self._found) or check_rest(population, self._found)
+        self._checks += compared
+        if not compared:  # what was done to them will be forgotten: none can be judged any more
+            self._blamed += [member for member in population.everybody() if member not in self._blamed]
+        for process in self._fronts:
+            if process.member not in self._blamed:
+                check_front(population, process, self._found)
+        if self._round % 4 == 0:
+            check_reindex(population, self._found)
+        population.ended.clear()
+
+    def _tidy(self) -> None:
+        """Forget the round; remove what has become large."""
+        population = self._population
+        self._fronts.clear()
+        population.machine_faults.clear()
+        for member in [*population.members, *population.guests]:
+            member.happenings.clear()
+            member.died_open.clear()
+            member.trainers_killed.clear()
+            folder = population.rundir(member.run_id)
+            if member in self._blamed or (member.is_doomed and not folder.exists()):
+                shutil.rmtree(folder, ignore_errors=True)
+                population.replace(member)
+                continue
+            member.is_doomed = False
+            if member.is_guest or member.checked > MAX_SESSIONS:
+                population.call_now("rm", member.run_id, "--yes", is_real=False)
+                population.replace(member)
+        self._blamed.clear()
+        population.ended.clear()
+        for path in [*population.calls.iterdir(), *population.home.glob("*.corrupt-*")]:
+            if not any(process.files.name == path.stem for process in population.processes.values()):
+                path.unlink(missing_ok=True)
+
+    # -- words
+
+    def _note(self, text: str) -> None:
+        entry = {"t": round(time.monotonic() - self._began_at, 3), "round": self._round, "step": self._step}
+        self._log.write(json.dumps({**entry, "what": text}) + "\n")
+
+    def _found(self, member: Member | None, text: str) -> None:
+        """A finding: said, written down, and kept with the records it is about."""
+        whose = "" if member is None else f"{member.run_id}: "
+        self._findings.append(f"round {self._round}, step {self._step}: {whose}{text}")
+        self._note(f"FOUND {whose}{text}")
+        print(f"FOUND in {self._findings[-1]}", flush=True)
+        place = self._folder / "findings" / f"{len(self._findings):03}"
+        place.mkdir(parents=True)
+        (place / "finding.txt").write_text(self._findings[-1] + "\n")
+        members = [member] if member is not None else self._population.everybody()
+        for one in members[:10]:
+            (place / f"{one.run_id}.txt").write_text(f"{one}\n")
+            with contextlib.suppress(OSError, shutil.Error):
+                shutil.copytree(self._population.rundir(one.run_id), place / one.run_id)
+        with contextlib.suppress(OSError):
+            shutil.copy(self._population.home / "index.db", place)
+        if member is not None and member not in self._blamed:
+            self._blamed.append(member)
+
+    def _fault_count(self) -> int:
+        return sum(count for name, count in self._done.items() if ACTIONS[name].is_fault)
+
+    def _report(self, missing: list[str]) -> None:
+        duration_s = time.monotonic() - self._began_at
+        print(f"\nseed {self._options.seed}: {self._step} steps in {self._round} rounds, {duration_s:.0f} s")
+        for title, is_fault in (("faults", True), ("other actions", False)):
+            some = {name: n for name, n in self._done.items() if ACTIONS[name].is_fault is is_fault}
+            print(f"{title} ({sum(some.values())}):", ", ".join(f"{name} {n}" for name, n in sorted(some.items())))
+        for text in missing:
+            print(f"did not take part: {text}")
+        print(f"records compared: {self._checks}; findings: {len(self._findings)}")
+        for finding in self._findings:
+            print(f"  {finding}")
+        if self._findings:
+            print(f"kept: {self._folder}. The same choices again: --seed {self._options.seed} (instants differ)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,420 @@
+"""What is done to the population, one action a step. A plan of steps follows from a seed alone.
+
+What an action finds (who lives, who waits) depends on the processes, so that a replay makes the same choices, and not
+the same history.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import psutil
+
+from tests.chaos import clock
+from tests.chaos.model import Deed
+from tests.chaos.population import SLOTS, Member, Population
+
+
+@dataclass(frozen=True)
+class Step:
+    """One action, with all that chance decides about it."""
+
+    action: str
+    slot: int
+    x: float
+    y: float
+    pause_s: float  # until the next
+
+
+Do = Callable[[Population, Member, Step], str | None]  # what was done; None: there was nothing to do it to
+
+
+@dataclass(frozen=True)
+class Action:
+    weight: float
+    do: Do
+    is_fault: bool = True
+
+
+def plan(seed: int) -> Iterator[Step]:
+    """The steps that follow from a seed."""
+    rng = random.Random(seed)
+    names = list(ACTIONS)
+    weights = [ACTIONS[name].weight for name in names]
+    while True:
+        (action,) = rng.choices(names, weights)
+        slot, x, y = rng.randrange(SLOTS), rng.random(), rng.random()
+        yield Step(action, slot, x, y, rng.choice((0.0, 0.02, 0.1, rng.uniform(0, 0.4))))
+
+
+# -- runs
+
+
+def wake(population: Population, member: Member, step: Step) -> str | None:
+    """Start the run, or give it another session."""
+    if population.supervisor_of(member) is not None or member.is_doomed:
+        return None
+    is_real = step.y < 0.25
+    detach = ("-d",) if 0.2 < step.y < 0.6 else ()
+    if not population.rundir(member.run_id).exists():
+        if member.checked:
+            return None  # it was lost: the next check says so
+        _choose_kind(member, step.x)
+        script = [word for word in member.words if word.startswith("@")]
+        options = [word for word in member.words if not word.startswith("@")]
+        words = ["run", "train.py", "--run-id", member.run_id, *detach, *options, "--", *_script_words(script)]
+        member.is_new = False
+    else:
+        words = ["resume", member.run_id, *detach, *[w for w in member.words if not w.startswith("@")]]
+    process = population.spawn(*words, purpose="front", member=member, is_real=is_real, notify=member.is_notified)
+    return f"{process}"
+
+
+def _script_words(words: list[str]) -> list[str]:
+    return [part for word in words for part in word[1:].split("=")]
+
+
+_ENDLESS = "@--target=1000000000"
+
+
+def _choose_kind(member: Member, x: float) -> None:
+    kinds: tuple[tuple[float, tuple[str, ...], dict[str, object]], ...] = (
+        (0.30, (_ENDLESS,), {}),
+        (0.15, (f"@--target={int(100 + 1500 * x)}",), {}),
+        (0.15, ("-m", "0.03", _ENDLESS), {"is_short": True}),
+        (0.12, ("-m", "0.02", "--sessions", "3", _ENDLESS), {"is_short": True, "sessions": 3}),
+        (0.18, ("--retries", "3", "@--crash=0.7", _ENDLESS), {"retries": 3}),
+        (0.10, (_ENDLESS, "@--stubborn=1"), {}),
+    )
+    kind = 0
+    while kind < len(kinds) - 1 and x >= kinds[kind][0]:
+        x -= kinds[kind][0]
+        kind += 1
+    _, words, changes = kinds[kind]
+    member.words = words + (("@--child=1",) if int(x * 1000) % 3 == 0 else ())
+    member.is_notified = int(x * 10000) % 4 == 0
+    for name, value in changes.items():
+        setattr(member, name, value)
+
+
+def vary(population: Population, _: Member, step: Step) -> str | None:
+    """Runs whose ids Backprop chooses; they are adopted at the next check."""
+    words = ("run", "train.py", "--vary", "lr=1,2", "--", "--target", str(int(20 + step.x * 200)))
+    return f"{population.spawn(*words, purpose='order')}"
+
+
+def pause(population: Population, member: Member, step: Step) -> str | None:
+    return _order(population, member, step, "pause")
+
+
+def stop(population: Population, member: Member, step: Step) -> str | None:
+    if population.supervisor_of(member) is None or not population.rundir(member.run_id).exists():
+        return None
+    population.happened(member, Deed.STOP)
+    return _order(population, member, step, "stop")
+
+
+def stop_now(population: Population, member: Member, step: Step) -> str | None:
+    if population.supervisor_of(member) is None or not population.rundir(member.run_id).exists():
+        return None
+    population.happened(member, Deed.STOP_NOW)
+    return _order(population, member, step, "stop", "--now")
+
+
+def go_on(population: Population, member: Member, step: Step) -> str | None:
+    """`resume` of what goes on: a pause is over, or it is said that it is busy."""
+    if population.supervisor_of(member) is None:
+        return None
+    return wake_anyway(population, member, step)
+
+
+def wake_anyway(population: Population, member: Member, step: Step) -> str | None:
+    if not population.rundir(member.run_id).exists():
+        return None
+    words = ("resume", member.run_id)
+    return f"{population.spawn(*words, purpose='front', member=member, is_real=step.y < 0.25)}"
+
+
+def _order(population: Population, member: Member, step: Step, *words: str) -> str | None:
+    if not population.rundir(member.run_id).exists():
+        return None
+    process = population.spawn(words[0], member.run_id, *words[1:], purpose="order", is_real=step.y < 0.2)
+    return f"{process}"
+
+
+def remove(population: Population, member: Member, step: Step) -> str | None:
+    run = population.fold(member)
+    if run is None or not run.status.is_final or population.supervisor_of(member) is not None:
+        return None
+    if len(run.sessions) < 12 and step.x < 0.8:
+        return None
+    member.is_doomed = True
+    return f"{population.spawn('rm', member.run_id, '--yes', purpose='order', member=member)}"
+
+
+# -- kills
+
+
+def kill_supervisor(population: Population, member: Member, step: Step) -> str | None:
+    pid = population.supervisor_of(member)
+    if pid is None:
+        return None
+    population.happened(member, Deed.KILL_SUPERVISOR, pid)
+    if not population.kill_and_reap(pid):
+        return None
+    population.note_death(member, pid)
+    return f"SIGKILL to supervisor {pid} of {member.run_id}"
+
+
+def kill_trainer(population: Population, member: Member, step: Step) -> str | None:
+    pid = population.trainer_of(member)
+    if pid is None:
+        return None
+    population.happened(member, Deed.KILL_TRAINER)
+    member.trainers_killed.add(pid)
+    return f"SIGKILL to trainer {pid} of {member.run_id}" if population.send(pid, signal.SIGKILL) else None
+
+
+def kill_tree(population: Population, member: Member, step: Step) -> str | None:
+    """As when the machine dies: supervisor first, or the trainer."""
+    pid = population.supervisor_of(member)
+    if pid is None:
+        return None
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree = [process.pid for process in psutil.Process(pid).children(recursive=True)]
+        population.happened(member, Deed.KILL_SUPERVISOR, pid)
+        if step.x < 0.5 and tree:
+            population.happened(member, Deed.KILL_TRAINER)
+            member.trainers_killed.update(tree)
+            for one in tree:
+                population.send(one, signal.SIGKILL)
+        population.kill_and_reap(pid)
+        population.note_death(member, pid)
+        for one in tree:
+            population.send(one, signal.SIGKILL)
+        return f"SIGKILL to {pid} and its tree {tree}, {member.run_id}"
+    return None
+
+
+def kill_command(population: Population, member: Member, step: Step) -> str | None:
+    """A command, at any instant from its start on."""
+    commands = [p for p in population.processes.values() if p.purpose in {"order", "view"}]
+    if not commands:
+        return None
+    process = commands[int(step.x * len(commands))]
+    return f"SIGKILL to {process}" if population.send(process.pid, signal.SIGKILL) else None
+
+
+def kill_page(population: Population, member: Member, step: Step) -> str | None:
+    pages = [p for p in population.processes.values() if p.purpose == "page"]
+    if not pages:
+        return None
+    return f"SIGKILL to {pages[0]}" if population.send(pages[0].pid, signal.SIGKILL) else None
+
+
+def kill_notifier(population: Population, member: Member, step: Step) -> str | None:
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if "backprop.messenger" in words:
+                process.kill()
+                return f"SIGKILL to notification worker {process.pid}"
+    return None
+
+
+# -- signals
+
+
+def _signal(population: Population, member: Member, number: signal.Signals, deed: Deed) -> str | None:
+    pid = population.supervisor_of(member)
+    if pid is None:
+        return None
+    population.happened(member, deed, pid)
+    return f"{number.name} to supervisor {pid} of {member.run_id}" if population.send(pid, number) else None
+
+
+def ctrl_c(population: Population, member: Member, step: Step) -> str | None:
+    done = _signal(population, member, signal.SIGINT, Deed.CTRL_C)
+    if done is not None and step.x < 0.3:
+        population.later.append(
+            (time.monotonic() + 0.3, "SIGINT again", lambda: _again(population, member, signal.SIGINT))
+        )
+    return done
+
+
+def _again(population: Population, member: Member, number: signal.Signals) -> None:
+    _signal(population, member, number, Deed.CTRL_C)
+
+
+def terminate(population: Population, member: Member, step: Step) -> str | None:
+    return _signal(population, member, signal.SIGTERM if step.x < 0.6 else signal.SIGHUP, Deed.TERMINATE)
+
+
+def suspend_supervisor(population: Population, member: Member, step: Step) -> str | None:
+    return _suspend(population, population.supervisor_of(member), step, f"supervisor of {member.run_id}")
+
+
+def suspend_trainer(population: Population, member: Member, step: Step) -> str | None:
+    return _suspend(population, population.trainer_of(member), step, f"trainer of {member.run_id}")
+
+
+def _suspend(population: Population, pid: int | None, step: Step, whose: str) -> str | None:
+    if pid is None or not population.send(pid, signal.SIGSTOP):
+        return None
+    population.suspended.add(pid)
+
+    def wake_up() -> None:
+        population.suspended.discard(pid)
+        population.send(pid, signal.SIGCONT)
+
+    population.later.append((time.monotonic() + 0.1 + 3 * step.x, f"SIGCONT to {pid}", wake_up))
+    return f"SIGSTOP to {pid}, the {whose}"
+
+
+# -- the machine
+
+
+def _touch_index(population: Population, spoil: Callable[[], None]) -> bool:
+    population.fault(Deed.DAMAGED_INDEX, duration_s=3.0)
+    try:
+        spoil()
+    except OSError:
+        return False
+    return True
+
+
+def delete_index(population: Population, member: Member, step: Step) -> str | None:
+    def spoil() -> None:
+        for name in ("index.db", "index.db-wal", "index.db-shm"):
+            (population.home / name).unlink(missing_ok=True)
+
+    return "index.db deleted" if _touch_index(population, spoil) else None
+
+
+def damage_index(population: Population, member: Member, step: Step) -> str | None:
+    path = population.home / "index.db"
+
+    def spoil() -> None:
+        size = path.stat().st_size
+        for name in ("index.db-wal", "index.db-shm"):  # else some of it is whole, and what is not cannot be told
+            (population.home / name).unlink(missing_ok=True)
+        if step.x < 0.5:
+            os.truncate(path, int(size * step.y))
+        else:
+            with open(path, "r+b") as file:
+                file.write(b"\xff" * size)
+
+    return "index.db damaged" if _touch_index(population, spoil) else None
+
+
+def damage_snapshot(population: Population, member: Member, step: Step) -> str | None:
+    path = population.home / "experiments.json"
+    try:
+        if step.x < 0.5:
+            path.unlink(missing_ok=True)
+            return "experiments.json deleted"
+        path.write_text('{"a": {"id"')
+        population.spoiled_snapshot = path.stat().st_ino
+    except OSError:
+        return None
+    return "experiments.json cut short"
+
+
+def full_disk(population: Population, member: Member, step: Step) -> str | None:
+    if not population.can_mount or population.is_read_only or population.is_full:
+        return None
+    duration_s = 0.2 + 2.5 * step.x
+    population.fault(Deed.FULL_DISK, duration_s + 30)
+    population.fill_disk()
+    population.later.append((time.monotonic() + duration_s, "there is room again", population.make_room))
+    return "the disk is full"
+
+
+def read_only(population: Population, member: Member, step: Step) -> str | None:
+    if not population.can_mount or population.is_read_only or population.is_full:
+        return None
+    duration_s = 0.2 + 2 * step.x
+    population.fault(Deed.READ_ONLY, duration_s + 30)
+    population.set_read_only(wanted=True)
+    if not population.is_read_only:
+        return None
+    undo = (time.monotonic() + duration_s, "the home can be written", lambda: population.set_read_only(wanted=False))
+    population.later.append(undo)
+    return "the home is read-only"
+
+
+def step_clock(population: Population, member: Member, step: Step) -> str | None:
+    if clock.OFFSET_VARIABLE not in os.environ:
+        return None
+    seconds = (0, -5, 5, -3600, 3600, 86400, -86400)[int(step.x * 7)]
+    clock.step(seconds)
+    return f"the clock is {seconds} s off"
+
+
+# -- looking on
+
+_VIEWS: tuple[tuple[str, ...], ...] = (
+    ("list", "--json"),
+    ("list",),
+    ("status", "--json"),
+    ("status", "RUN", "--json"),
+    ("status", "RUN"),
+    ("compare", "RUN", "OTHER", "--json"),
+    ("logs", "RUN"),
+    ("logs", "RUN", "-f"),
+    ("wait", "RUN"),
+)
+
+
+def view(population: Population, member: Member, step: Step) -> str | None:
+    other = population.members[(step.slot + 1) % SLOTS]
+    template = _VIEWS[int(step.x * len(_VIEWS))]
+    names = {"RUN": member.run_id, "OTHER": other.run_id}
+    words = [names.get(word, word) for word in template]
+    if any(not population.rundir(run_id).exists() for word, run_id in names.items() if word in template):
+        return None
+    return f"{population.spawn(*words, purpose='view', is_real=step.y < 0.2)}"
+
+
+def page(population: Population, member: Member, step: Step) -> str | None:
+    if any(p.purpose == "page" for p in population.processes.values()):
+        return None
+    return f"{population.spawn('ui', '--no-open', '--port', 0, purpose='page', is_real=True)}"
+
+
+def reindex(population: Population, member: Member, step: Step) -> str | None:
+    return f"{population.spawn('reindex', purpose='order')}"
+
+
+ACTIONS: dict[str, Action] = {
+    "start or resume": Action(34, wake, is_fault=False),
+    "vary": Action(0.3, vary, is_fault=False),
+    "pause": Action(3, pause, is_fault=False),
+    "go on": Action(4, go_on, is_fault=False),
+    "stop": Action(2.5, stop, is_fault=False),
+    "stop --now": Action(1.5, stop_now, is_fault=False),
+    "rm": Action(3, remove, is_fault=False),
+    "view": Action(5, view, is_fault=False),
+    "page": Action(0.5, page, is_fault=False),
+    "reindex": Action(0.8, reindex, is_fault=False),
+    "kill supervisor": Action(18, kill_supervisor),
+    "kill trainer": Action(9, kill_trainer),
+    "kill tree": Action(6, kill_tree),
+    "kill a command": Action(6, kill_command),
+    "kill page": Action(0.5, kill_page),
+    "kill notification worker": Action(3, kill_notifier),
+    "SIGINT": Action(3, ctrl_c),
+    "SIGTERM or SIGHUP": Action(2.5, terminate),
+    "SIGSTOP supervisor": Action(2.5, suspend_supervisor),
+    "SIGSTOP trainer": Action(2.5, suspend_trainer),
+    "index deleted": Action(0.8, delete_index),
+    "index damaged": Action(0.8, damage_index),
+    "snapshot damaged": Action(1, damage_snapshot),
+    "full disk": Action(0.7, full_disk),
+    "read-only home": Action(0.5, read_only),
+    "clock step": Action(2, step_clock),
+}

@@ -1,0 +1,378 @@
+"""Compares what commands said, and what records say, with what must be so."""
+
+import itertools
+import json
+import signal
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psutil
+
+from backprop import provenance
+from backprop.governor.line import Line
+from backprop.records import Run, Status
+from backprop.store.index import Index
+from backprop.store.journal import NotContinued, Refused, SessionEnded
+from tests.chaos import model
+from tests.chaos.model import MACHINE, Deed, Facts
+from tests.chaos.output import Output, read_output
+from tests.chaos.population import MAX_PARALLEL, Member, Population, Process, lines_of
+
+Found = Callable[[Member | None, str], None]
+
+
+# -- commands
+
+
+def judge_command(population: Population, process: Process, found: Found) -> None:
+    """A command that has ended, by what can be said of it alone."""
+    stderr, code = process.stderr, process.code or 0
+    if _has_crashed(stderr, is_front=process.purpose == "front", was_interrupted=signal.SIGINT in process.sent):
+        found(process.member, f"{process} crashed:\n{stderr[-3000:]}")
+        return
+    if code < 0:
+        was_ended = process.member is not None and Deed.STOP_NOW in _deeds(process.member)
+        if signal.Signals(-code) not in process.sent and not (code == -9 and was_ended):
+            found(process.member, f"{process} was ended by signal {-code}, which nobody here sent")
+        return
+    if process.purpose == "front":
+        return  # by its run's record: see check_front
+    faults = population.faults_since(process.started_at)
+    allowed = _allowed_codes(process.words, has_faults=bool(faults))
+    if allowed is not None and code not in allowed:
+        found(process.member, f"{process} exited with {code}, not one of {sorted(allowed)}:\n{stderr[-1000:]}")
+    if code == 0 and "--json" in process.words:
+        try:
+            json.loads(process.stdout)
+        except ValueError:
+            found(process.member, f"{process} printed what is no JSON:\n{process.stdout[-500:]}")
+
+
+def _has_crashed(stderr: str, *, is_front: bool, was_interrupted: bool) -> bool:
+    """Whether there is a traceback of Backprop's own. A front passes on what its trainer wrote, which may have crashed."""
+    parts = stderr.split("Traceback (most recent call last)")[1:]
+    for part in parts:
+        is_interrupt = "\nKeyboardInterrupt" in part
+        is_ours = "/backprop/" in part.partition("\nbackprop: ")[0]
+        if (is_ours or not is_front) and not (is_interrupt and (is_front or was_interrupted)):
+            return True
+    return False
+
+
+def _allowed_codes(words: Sequence[str], *, has_faults: bool) -> set[int] | None:
+    """None: it ends with the code of a run."""
+    match words[0]:
+        case "wait":
+            return None
+        case "list":
+            codes = {0}
+        case "status":
+            codes = {0} if words[1] == "--json" else {0, 3}
+        case "reindex" | "ui":
+            codes = {0}
+        case _:
+            codes = {0, 2, 3, 75}
+    return codes | ({2} if has_faults else set())
+
+
+def check_front(population: Population, process: Process, found: Found) -> None:
+    """The exit code of a `run` or `resume` whose run is at rest."""
+    member, code = process.member, process.code or 0
+    if member is None or code < 0:
+        return
+    deeds = _deeds(member) | population.faults_since(process.started_at)
+    run = population.fold(member)
+    if run is None and member.is_doomed:
+        return  # what it came to was removed with it
+    own = [] if run is None else [s for s in run.sessions if s.supervisor_pid == process.pid]
+    if "-d" in process.words:
+        allowed = {0, 75}
+        allowed |= {130} if deeds & {Deed.CTRL_C, Deed.TERMINATE} else set()
+        allowed |= {2} if deeds & {*MACHINE, Deed.KILL_SUPERVISOR, Deed.STOP_NOW} else set()
+        allowed |= {3} if Deed.DAMAGED_INDEX in deeds else set()  # as below
+    elif own:
+        allowed = set(model.permitted_exit_codes(own[-1].status, own[-1].exit_code, deeds))
+    else:
+        # it waited in vain, was refused, or let a paused run go on
+        allowed = set(model.permitted_exit_codes(None, None, deeds)) | ({0} if len(process.words) == 2 else set())
+        allowed |= {2, 3} if member.is_doomed else set()
+        allowed |= {3} if Deed.DAMAGED_INDEX in deeds else set()  # deleted between its look and its question
+    if code not in allowed:
+        status = own[-1].status.value if own else "no session"
+        found(
+            member, f"{process} exited with {code}, not one of {sorted(allowed)}; {status}:\n{process.stderr[-1500:]}"
+        )
+
+
+def _deeds(member: Member) -> frozenset[Deed]:
+    return frozenset(happening.deed for happening in member.happenings)
+
+
+# -- at any instant
+
+
+def check_instant(population: Population, found: Found) -> None:
+    """What holds while faults go on."""
+    path = population.home / "experiments.json"
+    try:
+        with path.open("rb") as file:
+            data, inode = file.read(), path.stat().st_ino
+        if inode != population.spoiled_snapshot:
+            json.loads(data)
+    except OSError:
+        pass
+    except ValueError:
+        found(None, f"experiments.json is not whole: {data[:200]!r}")
+    if not population.is_read_only and len(holders := population.tickets()) > MAX_PARALLEL:
+        found(None, f"{len(holders)} runs hold one of {MAX_PARALLEL} slots: {holders}")
+
+
+# -- at rest
+
+
+def check_rest(population: Population, found: Found) -> int:
+    """All records, when nothing goes on; how many were compared."""
+    listing = population.call_now("list", "--json")
+    if listing.code != 0:
+        found(None, f"list exited with {listing.code}:\n{listing.stderr[-2000:]}")
+        return 0
+    give_up_at = time.monotonic() + 60
+    while any((population.home / "unsettled").iterdir()) and time.monotonic() < give_up_at:
+        # somebody else who looks, such as the page, has one of them in hand
+        listing = population.call_now("list", "--json", is_real=False)
+    if listing.code != 0:
+        found(None, f"list exited with {listing.code}:\n{listing.stderr[-2000:]}")
+        return 0
+    documents = {document["id"]: document for document in json.loads(listing.stdout)}
+    on_disk = set(population.place.run_ids())
+    if set(documents) != on_disk:
+        found(None, f"list shows {sorted(documents)}, and there are {sorted(on_disk)}")
+    _check_nothing_left(population, found)
+    snapshot = json.loads((population.home / "experiments.json").read_text())
+    if set(snapshot) != on_disk:
+        found(None, f"experiments.json has {sorted(snapshot)}, and there are {sorted(on_disk)}")
+    index = Index(population.home / "index.db", 10)
+    try:
+        members = population.everybody()
+        for member in members:
+            if member.run_id in documents:
+                _check_member(population, member, documents[member.run_id], snapshot.get(member.run_id), index, found)
+    finally:
+        index.close()
+    for member in population.members:
+        if member.checked and not member.is_doomed and not population.rundir(member.run_id).exists():
+            found(member, "its record is gone")
+    return len(members)
+
+
+def _check_nothing_left(population: Population, found: Found) -> None:
+    left = population.tree()
+    if left:
+        told = []
+        for process in left:
+            try:
+                told.append(f"{process.pid} {process.environ().get('BACKPROP_RUN_ID')} {process.cmdline()}")
+            except psutil.Error:
+                continue
+        if told:
+            found(None, f"processes are left after list: {told}")
+    if marks := sorted(path.name for path in (population.home / "unsettled").iterdir()):
+        found(None, f"after list there are still marks in unsettled/: {marks}")
+    line = Line(population.place.line_path, provenance.host())
+    if entries := line.read():
+        found(None, f"nothing goes on, and there are living tickets: {entries}")
+
+
+def _check_member(
+    population: Population, member: Member, document: dict[str, Any], public: Any, index: Index, found: Found
+) -> None:
+    run = population.fold(member)
+    if run is None:
+        found(member, "its run.json cannot be read")
+        return
+    outputs = _outputs(population, member, run)
+    problems = [
+        *_metric_problems(member, outputs, index),
+        *_document_problems(member, document, run, outputs),
+        *_session_problems(population, member, run, outputs),
+        *_public_problems(document, public),
+        *_notice_problems(population, member),
+    ]
+    problems += [
+        f"a supervisor in the background crashed: {line}"
+        for line in lines_of(population.rundir(member.run_id) / "supervisor.log")
+        if line.startswith("Traceback")
+    ]
+    for problem in problems:
+        found(member, problem)
+    member.outputs = {s.number: outputs[s.number] for s in run.sessions}
+    member.checked = len(run.sessions)
+
+
+def _outputs(population: Population, member: Member, run: Run) -> dict[int, Output]:
+    folder = population.rundir(member.run_id)
+    return {
+        session.number: member.outputs.get(session.number)
+        or read_output(folder / f"session-{session.number}.out", population.work)
+        for session in run.sessions
+    }
+
+
+def _metric_problems(member: Member, outputs: dict[int, Output], index: Index) -> list[str]:
+    """Every whole line is in the index exactly once, in order."""
+    rows = index.rows(
+        "SELECT steps, vals FROM points WHERE run_id = ? AND name = 'value' ORDER BY number", (member.run_id,)
+    )
+    steps, values = (array("d", b"".join(row[column] for row in rows)) for column in (0, 1))
+    true_steps = array("d", itertools.chain.from_iterable(output.steps for output in outputs.values()))
+    true_values = array("d", itertools.chain.from_iterable(output.values for output in outputs.values()))
+    if (steps, values) == (true_steps, true_values):
+        return []
+    at = next((n for n, pair in enumerate(zip(steps, true_steps, strict=False)) if pair[0] != pair[1]), "the end")
+    counts = {number: len(output.steps) for number, output in outputs.items()}
+    return [f"the index has {len(steps)} points, the files {len(true_steps)} ({counts}); they differ from {at} on"]
+
+
+def _document_problems(member: Member, document: dict[str, Any], run: Run, outputs: dict[int, Output]) -> list[str]:
+    problems = []
+    numbers = [session["number"] for session in document["sessions"]]
+    if numbers != list(range(1, len(numbers) + 1)):
+        problems.append(f"its sessions are {numbers}")
+    if [s["status"] for s in document["sessions"]] != [s.status.value for s in run.sessions]:
+        problems.append("list and the journal differ in its sessions")
+    if document["sessions"] and document["status"] != document["sessions"][-1]["status"]:
+        problems.append(f"it is {document['status']}, and its last session {document['sessions'][-1]['status']}")
+    newest: dict[str, tuple[int, int]] = {}
+    for number, output in outputs.items():
+        for step, path in output.saved:
+            newest.pop(path, None)
+            newest[path] = (number, step)
+    expected = [
+        (number, step, path, not path.endswith("-torn.json") and path not in member.torn)
+        for path, (number, step) in newest.items()
+    ]
+    reported = [(c["session"], c["step"], c["path"], c["valid"]) for c in document["checkpoints"]]
+    if reported != expected:
+        problems.append(f"its checkpoints are {_difference(reported, expected)}")
+    # a session that trains again may end at a lower step: the last line counts, whatever it says
+    last = next((output.steps[-1] for output in reversed(outputs.values()) if output.steps), None)
+    if document["last_step"] != last:
+        problems.append(f"its last step is {document['last_step']}, not {last}")
+    return problems
+
+
+def _difference(reported: list[Any], expected: list[Any]) -> str:
+    unknown = [entry for entry in reported if entry not in expected]
+    missing = [entry for entry in expected if entry not in reported]
+    return (
+        f"not those of the files: {unknown} too many, {missing} missing" if unknown or missing else "in another order"
+    )
+
+
+def _session_problems(population: Population, member: Member, run: Run, outputs: dict[int, Output]) -> list[str]:
+    problems: list[str] = []
+    deeds = _deeds(member)
+    if not run.sessions:
+        allowed = model.permitted_without_session(deeds)
+        if run.status not in allowed:
+            problems.append(f"it is {run.status.value} ({run.reason}) without a session; {_told(allowed, deeds)}")
+    reported = [(number, path) for number, output in outputs.items() for _, path in output.saved]
+    for session in run.sessions[member.checked :]:
+        output = outputs[session.number]
+        met = {
+            happening.deed
+            for happening in member.happenings
+            if happening.from_session <= session.number
+            and (happening.deed is not Deed.KILL_SUPERVISOR or happening.pid == session.supervisor_pid)
+        }
+        if session.trainer_pid not in member.trainers_killed:
+            met.discard(Deed.KILL_TRAINER)
+        facts = Facts(
+            deeds=frozenset(met),
+            has_counted=output.has_counted,
+            crash_code=output.crash_code,
+            is_short=session.timebox_s < 60,
+            died_open=session.number in member.died_open,
+        )
+        allowed = model.permitted(facts)
+        name = f"session {session.number} of {session.supervisor_pid}"
+        if session.status not in allowed:
+            problems.append(f"{name} is {session.status.value} ({session.reason}); {_told(allowed, facts.deeds)}")
+        elif session.status is Status.FAILED and session.exit_code not in model.permitted_failures(facts):
+            problems.append(f"{name} failed with {session.exit_code} ({session.reason}); {_told(allowed, facts.deeds)}")
+        if session.status is Status.TIMEBOXED and (session.elapsed_s or 0) < session.timebox_s - 0.01:
+            problems.append(f"{name} was ended after {session.elapsed_s} s of {session.timebox_s} s")
+        expected = model.expected_checkpoint(reported, member.torn, session.number)
+        if session.resumed_from != expected:
+            problems.append(f"{name} began from {session.resumed_from}, not from {expected}")
+        if output.started is not None:
+            counter = 0 if expected is None else int(expected.rpartition("-")[2].removesuffix(".json"))
+            if (output.started["path"], output.started["from"]) != (expected, counter):
+                problems.append(f"the trainer of {name} was given {output.started}, not {expected}")
+    problems += _continuation_problems(member, run)
+    return problems
+
+
+def _continuation_problems(member: Member, run: Run) -> list[str]:
+    """What one command made of its retries and sessions."""
+    problems = []
+    new = run.sessions[member.checked :]
+    for pid in {session.supervisor_pid for session in new}:
+        own = [session for session in new if session.supervisor_pid == pid]
+        failures = sum(session.status is Status.FAILED for session in own)
+        timeboxes = sum(session.status is Status.TIMEBOXED for session in own)
+        if failures > member.retries + 1:
+            problems.append(f"process {pid} tried {failures} times, with {member.retries} retries")
+        if timeboxes > member.sessions:
+            problems.append(f"process {pid} used {timeboxes} timeboxes of {member.sessions}")
+        is_cut_short = timeboxes < member.sessions and own[-1].status is Status.TIMEBOXED
+        if is_cut_short and not member.happenings:
+            problems.append(f"process {pid} ended after {timeboxes} of {member.sessions} timeboxes: {run.reason}")
+    return problems
+
+
+def _told(allowed: frozenset[Status], deeds: frozenset[Deed]) -> str:
+    done = ", ".join(sorted(deed.value for deed in deeds)) or "nothing"
+    return f"permitted: {sorted(status.value for status in allowed)}, done to it: {done}"
+
+
+def _public_problems(document: dict[str, Any], public: dict[str, Any] | None) -> list[str]:
+    if public is None:
+        return []
+    told = (public["status"], public["lastStep"], public["checkpoints"])
+    expected = (document["status"], document["last_step"], [c["path"] for c in document["checkpoints"]])
+    return [] if told == expected else [f"experiments.json says {told[:2]} of it, list {expected[:2]}"]
+
+
+def _notice_problems(population: Population, member: Member) -> list[str]:
+    """Nobody is told twice of one end."""
+    if not member.is_notified:
+        return []
+    notices = sum(line.split()[0] == member.run_id for line in lines_of(population.notices_path))
+    ends = sum(isinstance(entry, (SessionEnded, Refused, NotContinued)) for entry in population.entries(member))
+    return [] if notices <= ends else [f"it was told {notices} times of {ends} ends"]
+
+
+def check_reindex(population: Population, found: Found) -> None:
+    """A rebuilt index says the very same."""
+    before = population.call_now("list", "--json").stdout
+    done = population.call_now("reindex")
+    after = population.call_now("list", "--json").stdout
+    if done.code != 0:
+        found(None, f"reindex exited with {done.code}:\n{done.stderr[-1000:]}")
+    elif json.loads(before) != json.loads(after):
+        found(None, "list says something else after reindex")
+
+
+def wait_for_rest(population: Population, timeout_s: float) -> list[str]:
+    """Who still goes on after that time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        population.reap()
+        alive = [m.run_id for m in population.everybody() if population.supervisor_of(m) is not None]
+        alive += [str(p) for p in population.processes.values() if p.purpose != "page"]
+        if not alive or time.monotonic() > deadline:
+            return alive
+        time.sleep(0.02)

@@ -1,0 +1,480 @@
+"""A small population of runs in a home of its own: what was started, what was done to it, and its processes by id.
+
+The program forks for most commands and goes on as `backprop` in the child: that spares the start of an interpreter.
+Every fourth is started as users do it. All orphans come to this process, so that none gets away.
+"""
+
+import contextlib
+import ctypes
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from backprop import provenance
+from backprop.governor.line import Line
+from backprop.records import Run, RunSpec, Session
+from backprop.store import journal as journals
+from backprop.store.rundir import Home
+from tests.chaos.model import Deed
+from tests.chaos.output import Output
+from tests.chaos.trainer import TRAINER
+from tests.conftest import BACKPROP, Runs
+
+SLOTS = 8
+MAX_PARALLEL = 5
+GRACE_S = 2
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG = 1
+_FULL_AT_BYTES = 48_000_000
+
+
+@dataclass
+class Process:
+    """A command that was started."""
+
+    pid: int
+    words: tuple[str, ...]
+    purpose: str  # front, order, view, page
+    member: "Member | None"
+    started_at: float
+    files: Path  # of its stdout and stderr, without the suffix
+    sent: set[signal.Signals] = field(default_factory=set)
+    code: int | None = None  # minus the signal's number where one ended it
+
+    @property
+    def stdout(self) -> str:
+        return self.files.with_suffix(".out").read_text(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        return self.files.with_suffix(".err").read_text(errors="replace")
+
+    def __str__(self) -> str:
+        return f"`backprop {' '.join(self.words)}` (pid {self.pid})"
+
+
+@dataclass
+class Happening:
+    """A deed, with the sessions it may have met: those of one supervisor, or from one number on."""
+
+    deed: Deed
+    from_session: int
+    pid: int | None = None  # of the supervisor; None: whoever answers
+
+
+@dataclass
+class Member:
+    """A run in the population."""
+
+    run_id: str
+    words: tuple[str, ...] = ()  # of `backprop run`, from the options on
+    is_short: bool = False
+    retries: int = 0
+    sessions: int = 1
+    is_notified: bool = False
+    is_guest: bool = False  # its id was Backprop's choice
+    checked: int = 0  # sessions that were found in order
+    happenings: list[Happening] = field(default_factory=list)
+    died_open: set[int] = field(default_factory=set)
+    trainers_killed: set[int] = field(default_factory=set)  # pids
+    torn: dict[str, int] = field(default_factory=dict)  # path -> the first session after that
+    is_new: bool = True  # nothing was ever started
+    is_doomed: bool = False  # it is being removed
+    outputs: dict[int, "Output"] = field(default_factory=dict)  # of the sessions that were found in order
+
+
+class Population(Runs):
+    """The runs, their home, and what was done to them."""
+
+    def __init__(self, folder: Path, note: Callable[..., None]) -> None:
+        super().__init__(folder)
+        self.folder = folder
+        self.note = note
+        self.calls = folder / "calls"
+        self.calls.mkdir()
+        (self.work / "train.py").write_text(TRAINER)
+        self.notices_path = folder / "notices"
+        self.environment |= {
+            "BACKPROP_MAX_PARALLEL": str(MAX_PARALLEL),
+            "BACKPROP_GRACE_SECONDS": str(GRACE_S),
+            "BACKPROP_NOTIFY": "[]",
+        }
+        self._notify = json.dumps(
+            [{"command": ["sh", "-c", f'echo "$BACKPROP_RUN_ID $BACKPROP_EVENT" >> {self.notices_path}'],
+              "on": ["completed", "timeboxed", "stopped", "failed", "interrupted", "refused"]}]
+        )  # fmt: skip
+        self.members: list[Member] = [self._new(slot, 0) for slot in range(SLOTS)]
+        self.guests: list[Member] = []
+        self._generations = [0] * SLOTS
+        self.processes: dict[int, Process] = {}
+        self._codes: dict[int, int] = {}
+        self._serial = 0
+        self.later: list[tuple[float, str, Callable[[], None]]] = []  # what is to be undone, and when
+        self.machine_faults: list[tuple[Deed, float, float]] = []  # since, until
+        self.can_mount = False
+        self.is_read_only = False
+        self.is_full = False
+        self.suspended: set[int] = set()
+        self.spoiled_snapshot: int | None = None  # its inode: the next one is whole again
+        self.ended: list[Process] = []  # commands that nobody has looked at since
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    @property
+    def place(self) -> Home:
+        return Home(self.home.resolve())
+
+    def _new(self, slot: int, generation: int) -> Member:
+        return Member(run_id=f"run{slot}-{generation}")
+
+    def replace(self, member: Member) -> None:
+        """A new run in the place of one that is gone."""
+        if member in self.guests:
+            self.guests.remove(member)
+            return
+        slot = self.members.index(member)
+        self._generations[slot] += 1
+        self.members[slot] = self._new(slot, self._generations[slot])
+
+    def everybody(self) -> list[Member]:
+        return [member for member in (*self.members, *self.guests) if self.rundir(member.run_id).exists()]
+
+    def adopt_guests(self) -> None:
+        """Take in the runs whose ids were Backprop's choice."""
+        known = {member.run_id for member in (*self.members, *self.guests)}
+        for run_id in self.place.run_ids():
+            if run_id not in known:
+                self.guests.append(
+                    Member(
+                        run_id=run_id,
+                        is_guest=True,
+                        happenings=[Happening(deed, 0) for deed, _, _ in self.machine_faults],
+                    )
+                )
+
+    def wait_for_notifiers(self, timeout_s: float = 60) -> None:
+        """Until everybody has been told of what has ended."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.reap()
+            if not any("backprop.messenger" in _words(process) for process in self.descendants()):
+                return
+            time.sleep(0.02)
+
+    # -- processes
+
+    def spawn(
+        self, *words: object, purpose: str, member: Member | None = None, is_real: bool = False, notify: bool = False
+    ) -> Process:
+        """Start a command and go on."""
+        self._serial += 1
+        files = self.calls / f"{self._serial:06}"
+        texts = tuple(map(str, words))
+        environment = {**self.environment, **({"BACKPROP_NOTIFY": self._notify} if notify else {})}
+        out = os.open(files.with_suffix(".out"), os.O_WRONLY | os.O_CREAT, 0o600)
+        err = os.open(files.with_suffix(".err"), os.O_WRONLY | os.O_CREAT, 0o600)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            self._become(texts, environment, out, err, is_real=is_real)
+        os.close(out)
+        os.close(err)
+        made = self.processes[pid] = Process(pid, texts, purpose, member, time.monotonic(), files)
+        return made
+
+    def _become(self, words: Sequence[str], environment: dict[str, str], out: int, err: int, *, is_real: bool) -> None:
+        """The child: `backprop`, until it ends."""
+        code = 1
+        try:
+            os.setsid()
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+            null = os.open(os.devnull, os.O_RDONLY)
+            for source, target in ((null, 0), (out, 1), (err, 2)):
+                os.dup2(source, target)
+            os.closerange(3, 256)
+            os.chdir(self.work)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            if is_real:
+                os.execve(BACKPROP, [BACKPROP, *words], environment)
+            os.environ.clear()
+            os.environ.update(environment)
+            sys.argv = ["backprop", *words]
+            sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), write_through=True)  # noqa: SIM115
+            sys.stderr = io.TextIOWrapper(open(2, "wb", closefd=False), write_through=True)  # noqa: SIM115
+            from backprop.__main__ import main
+
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except KeyboardInterrupt:  # before anybody listens, as an interpreter that ends of it
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        except BaseException:  # noqa: BLE001  whatever it is, it is to be found in what it said
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stderr.flush()
+                sys.stdout.flush()
+            os._exit(code)
+
+    def reap(self) -> list[Process]:
+        """Collect the dead, orphans too; the commands among them."""
+        ended = []
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                code = os.waitstatus_to_exitcode(status)
+                self._codes[pid] = code
+                self.suspended.discard(pid)
+                if (process := self.processes.pop(pid, None)) is not None:
+                    process.code = code
+                    ended.append(process)
+                    self.ended.append(process)
+        return ended
+
+    def wait_for_end(self, process: Process, timeout_s: float = 120) -> bool:
+        """Whether it has ended in time."""
+        deadline = time.monotonic() + timeout_s
+        while process.code is None and time.monotonic() < deadline:
+            self.reap()
+            time.sleep(0.005)
+        return process.code is not None
+
+    def call_now(self, *words: object, is_real: bool = True) -> Process:
+        """Run a command to its end."""
+        process = self.spawn(*words, purpose="check", is_real=is_real)
+        self.wait_for_end(process)
+        return process
+
+    def is_ours(self, pid: int) -> bool:
+        """Whether a living process descends from us: of a dead one somebody else may have the number."""
+        try:
+            process = psutil.Process(pid)
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            while process.pid != os.getpid():
+                parent = process.ppid()
+                if parent == 0:
+                    return False
+                process = psutil.Process(parent)
+        except psutil.NoSuchProcess:
+            return False
+        return True
+
+    def send(self, pid: int, number: signal.Signals) -> bool:
+        """False when there is no such process of ours any more."""
+        if not self.is_ours(pid):
+            return False
+        if (process := self.processes.get(pid)) is not None:
+            process.sent.add(number)
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def kill_and_reap(self, pid: int) -> bool:
+        """SIGKILL to a supervisor, and wait until nothing is left of it."""
+        self._codes.pop(pid, None)
+        if not self.send(pid, signal.SIGKILL):
+            return False
+        deadline = time.monotonic() + 30
+        while self.is_ours(pid) and time.monotonic() < deadline:
+            self.reap()
+            time.sleep(0.002)
+        return True
+
+    # -- runs
+
+    def spec(self, member: Member) -> RunSpec | None:
+        try:
+            return self.place.rundir(member.run_id).read_spec()
+        except (OSError, ValueError):
+            return None
+
+    def entries(self, member: Member) -> list[journals.Entry]:
+        try:
+            return journals.read(self.rundir(member.run_id) / "journal.jsonl")[0]
+        except OSError:
+            return []
+
+    def fold(self, member: Member) -> Run | None:
+        """The run as its journal tells it."""
+        spec = self.spec(member)
+        return None if spec is None else journals.fold(spec, self.entries(member))
+
+    def supervisor_of(self, member: Member) -> int | None:
+        """The living process that answers for a run, or is about to."""
+        run = self.fold(member)
+        pids = []
+        if run is not None and run.waiter is not None:
+            pids.append(run.waiter.supervisor_pid)
+        if run is not None and run.last_session is not None:
+            pids.append(run.last_session.supervisor_pid)
+        pids += [process.pid for process in self.fronts(member)]
+        return next((pid for pid in pids if self.is_ours(pid)), None)
+
+    def fronts(self, member: Member) -> list[Process]:
+        """Commands that start it, and have not ended."""
+        return [p for p in self.processes.values() if p.member is member and p.purpose == "front"]
+
+    def open_session(self, member: Member) -> Session | None:
+        run = self.fold(member)
+        last = None if run is None else run.last_session
+        return None if last is None or last.status.is_final else last
+
+    def trainer_of(self, member: Member) -> int | None:
+        session = self.open_session(member)
+        pid = None if session is None else session.trainer_pid
+        return pid if pid is not None and self.is_ours(pid) else None
+
+    def happened(self, member: Member, deed: Deed, pid: int | None = None) -> None:
+        """Remember a deed before it is done."""
+        session = self.open_session(member)
+        run = self.fold(member)
+        newest = 0 if run is None else run.newest_number
+        member.happenings.append(Happening(deed, newest if session is not None else newest + 1, pid))
+
+    def note_death(self, member: Member, pid: int) -> None:
+        """Its supervisor is dead: a session without an end in the journal can only be filed as interrupted."""
+        run = self.fold(member)
+        for session in () if run is None else run.sessions:
+            if session.supervisor_pid == pid and not session.status.is_final:
+                member.died_open.add(session.number)
+
+    # -- the machine
+
+    def fault(self, deed: Deed, duration_s: float = 0.0) -> None:
+        """Remember something done to the machine."""
+        now = time.monotonic()
+        self.machine_faults.append((deed, now, now + duration_s))
+        for member in self.everybody():
+            self.happened(member, deed)
+        for member in self.members:
+            if not self.rundir(member.run_id).exists():
+                member.happenings.append(Happening(deed, 0))
+
+    def faults_since(self, started_at: float) -> set[Deed]:
+        """What was wrong with the machine at some time since then."""
+        return {deed for deed, _, until in self.machine_faults if until >= started_at}
+
+    def mount_home(self) -> bool:
+        """A small file system for the home; False where none can be mounted."""
+        self.home.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={_FULL_AT_BYTES}", "tmpfs", self.home],
+            capture_output=True,
+            check=False,
+        )
+        self.can_mount = done.returncode == 0
+        return self.can_mount
+
+    def fill_disk(self) -> None:
+        self.is_full = True
+        with contextlib.suppress(OSError), open(self.home / "hog", "wb", buffering=0) as hog:
+            while True:
+                hog.write(b"x" * 65536)
+
+    def make_room(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(self.home / "hog", 0)
+            self.is_full = False
+
+    def set_read_only(self, *, wanted: bool) -> None:
+        """Nothing can be opened for writing, as when the kernel has met an error; what is open stays so."""
+        if wanted and not self.is_read_only:
+            subprocess.run(["mount", "--bind", self.home, self.home], check=True)
+            done = subprocess.run(
+                ["mount", "-o", "remount,bind,ro", self.home], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                self.note(f"the home cannot be made read-only: {done.stderr.strip()}")
+                subprocess.run(["umount", "--lazy", self.home], check=True)
+                return
+        elif not wanted and self.is_read_only:
+            subprocess.run(["umount", "--lazy", self.home], check=True)
+        self.is_read_only = wanted
+
+    # -- order
+
+    def undo_due(self, *, everything: bool = False) -> None:
+        """Undo what was to last for a while."""
+        now = time.monotonic()
+        due = [entry for entry in self.later if everything or entry[0] <= now]
+        self.later = [entry for entry in self.later if entry not in due]
+        for _, told, undo in due:
+            self.note(told)
+            undo()
+
+    def tickets(self) -> list[str]:
+        """Who holds a slot."""
+        entries = Line(self.place.line_path, provenance.host()).read()
+        return ["?" if entry.ticket is None else entry.ticket.run_id for entry in entries if entry.holds_a_slot]
+
+    def descendants(self) -> list[psutil.Process]:
+        return [p for p in psutil.Process().children(recursive=True) if _is_alive(p)]
+
+    def end_everything(self) -> None:
+        """No process and no mount is left."""
+        for _ in range(200):
+            for process in self.descendants():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self.reap()
+            if not self.descendants():
+                break
+            time.sleep(0.02)
+        if self.is_read_only:
+            self.set_read_only(wanted=False)
+        if self.can_mount:
+            subprocess.run(["umount", "--lazy", self.home], check=False)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def preload() -> None:
+    """Import what commands import, so that each child need not."""
+    import importlib
+    import pkgutil
+
+    import backprop
+
+    for module in pkgutil.walk_packages(backprop.__path__, "backprop."):
+        if not module.name.startswith(
+            ("backprop.trainer", "backprop.views.web", "backprop.views.watch", "backprop.exports")
+        ):
+            if module.name in {"backprop.__main__", "backprop.messenger"}:
+                continue
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """A text file's lines; nothing where it is not there."""
+    if path.exists():
+        yield from path.read_text(errors="replace").splitlines()
