@@ -1,5 +1,7 @@
 """What the tests that drive the installed command share: a home of their own, scripts, and processes by id."""
 
+import atexit
+import functools
 import json
 import os
 import random
@@ -16,7 +18,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.leftovers import forbidden_folder, nothing_is_left  # noqa: F401  fixtures of every test
+from tests.forked_commands import ForkServer, needs_interpreter
+from tests.leftovers import forbidden_folder, nothing_is_left, owned_by_session  # noqa: F401  fixtures of every test
 
 
 def scaled(count: int) -> int:
@@ -34,6 +37,15 @@ settings.load_profile("backprop")
 HANG_S = 240.0
 
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
+
+
+@functools.cache
+def fork_server() -> ForkServer:
+    """The one of this process of pytest."""
+    made = ForkServer()
+    owned_by_session.append(lambda: {made.pid})
+    atexit.register(made.close)
+    return made
 
 
 class Runs:
@@ -66,10 +78,13 @@ class Runs:
 
     def call(self, *words: object, timeout_s: float = HANG_S, **changes: str) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end."""
+        command, environment = [BACKPROP, *map(str, words)], {**self.environment, **changes}
+        if not needs_interpreter(environment):
+            return fork_server().call(command, self.work, environment, timeout_s)
         return subprocess.run(
-            [BACKPROP, *map(str, words)],
+            command,
             cwd=self.work,
-            env={**self.environment, **changes},
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
