@@ -127,6 +127,10 @@ class Runs:
         path = self.rundir(run_id) / f"session-{session}.out"
         return path.read_text() if path.exists() else ""
 
+    def deadline_s(self, run_id: str) -> float:
+        """When the timebox ends, as the trainer is told it; by `time.monotonic`."""
+        return json.loads((self.rundir(run_id) / "control.json").read_text())["deadline_monotonic_s"]
+
     def only_id(self) -> str:
         """The id of the only run there is, once it is there."""
         return wait_for(lambda: [p.name for p in self.home.glob("runs/*") if not p.name.startswith(".")])[0]

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -362,22 +361,19 @@ def test_a_paused_run_is_stopped_by_ctrl_c(machine: Machine):
 
 
 def test_the_timebox_stands_still_with_the_run(machine: Machine):
-    """Time spent paused is not time trained."""
+    """Time spent paused is not time trained: the timebox ends as much later."""
     runs = machine.runs
     runs.script(GOES_ON)
-    running = runs.start("run", "train.py", "--run-id", "r", "-m", "0.1", "--grace", "2")
+    running = runs.start("run", "train.py", "--run-id", "r")
     wait_for(lambda: runs.output("r"))
+    deadline_s = runs.deadline_s("r")
     machine.card(0, temp_c=91)
     wait_for(lambda: runs.document("r")["status"] == "paused")
-    time.sleep(6)  # the whole timebox by the clock on the wall
-    assert runs.document("r")["status"] == "paused"
     machine.card(0, temp_c=40)
+    (continued,) = wait_for(lambda: entries(runs, "r", "continued"))
+    wait_for(lambda: runs.deadline_s("r") - deadline_s > continued["paused_s"] / 2)
+    (runs.work / "go").touch()
     assert running.wait(HANG_S) == 0
-    document = runs.document("r")
-    assert document["status"] == "timeboxed"
-    (continued,) = entries(runs, "r", "continued")
-    assert continued["paused_s"] > 5
-    assert document["elapsed_s"] < 9
 
 
 # -- GPU memory

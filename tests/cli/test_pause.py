@@ -88,23 +88,23 @@ def test_a_pause_holds_the_whole_tree_and_resume_lets_it_go_on(runs: Runs):
 
 
 def test_a_pause_does_not_count_towards_the_timebox(runs: Runs):
-    """A session that stood still for longer than its timebox trains for all of it; the time shown stands still, too."""
-    process = started(runs, "-m", "0.1")
+    """The time shown stands still, and the timebox ends as much later as the run was paused."""
+    process = started(runs)
+    deadline_s = runs.deadline_s("r")
     ok(runs, "pause", "r")
-    shown = runs.document("r")["elapsed_s"]
-    began = time.time()
-    wait_for(lambda: time.time() - began > 6.5)  # longer than the timebox
+    shown, began = runs.document("r")["elapsed_s"], time.monotonic()
+    wait_for(lambda: time.monotonic() - began > 1)
     assert runs.document("r")["elapsed_s"] == shown
     assert runs.document("r")["status"] == "paused"
     ok(runs, "resume", "r")
+    (runs.work / "go").touch()
     assert process.wait(HANG_S) == 0
-    document = runs.document("r")
-    assert document["status"] == "timeboxed"
-    assert document["elapsed_s"] >= 6
     (continued,) = entries(runs, "continued")
+    assert continued["paused_s"] > 1
+    assert runs.deadline_s("r") - deadline_s > continued["paused_s"] / 2
     launched, ended = entries(runs, "trainer_launched")[0], entries(runs, "session_ended")[0]
     lasted_s = _unix_s(ended) - _unix_s(launched)
-    assert lasted_s - continued["paused_s"] == pytest.approx(document["elapsed_s"], abs=1.0)
+    assert runs.document("r")["elapsed_s"] <= lasted_s - continued["paused_s"] + 0.1
 
 
 def _unix_s(entry: dict) -> float:

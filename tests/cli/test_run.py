@@ -282,13 +282,14 @@ def test_a_closed_terminal_walks_the_ladder(runs: Runs, number: signal.Signals):
 
 def test_a_detached_run_survives_its_terminal(runs: Runs):
     """-d gives the id at once; the run ignores SIGHUP and ends as it should."""
-    runs.script("time.sleep(1.5); print(json.dumps({'step': 9}))")
+    runs.script("while not os.path.exists('go'): time.sleep(0.02)\nprint(json.dumps({'step': 9}))")
     done = runs.call("run", "-d", "train.py")
     assert done.returncode == 0
     run_id = done.stdout.strip()
     document = runs.document(run_id)
     assert document["status"] == "running"
     os.kill(document["pid"], signal.SIGHUP)
+    (runs.work / "go").touch()
     wait_for(lambda: runs.document(run_id)["status"] == "completed")
     assert runs.document(run_id)["last_step"] == 9
 
