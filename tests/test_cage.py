@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -137,7 +136,7 @@ def test_swap_is_limited_with_it(made: Cage):
 
 @needs_v1
 def test_a_cage_with_somebody_in_it_stays(made: Cage):
-    """Removal neither raises nor blocks long; when the straggler is gone, a later try succeeds."""
+    """Removal neither raises nor waits for it; when the straggler is gone, a later try succeeds."""
     child = subprocess.Popen(
         [sys.executable, "-c", "print(flush=True); input()"],
         preexec_fn=made.enter,  # noqa: PLW1509  there are no other threads
@@ -147,9 +146,7 @@ def test_a_cage_with_somebody_in_it_stays(made: Cage):
     try:
         assert child.stdout is not None
         child.stdout.readline()
-        started = time.monotonic()
         made.remove()
-        assert time.monotonic() - started < 1
         assert made.path.is_dir()
         assert build(f"test-{os.getpid()}", 1, MB) is None  # never two trainers in one cage
         assert int((made.path / "memory.limit_in_bytes").read_text()) > 99 * MB

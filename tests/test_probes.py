@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -39,16 +38,10 @@ def test_a_folder_that_is_not_there_is_left_out():
 
 @needs_linux
 def test_it_is_cheap():
-    """A reading takes less than a millisecond, and psutil is not imported for it."""
+    """psutil, which costs more than the reading itself, is not imported for it: see `make bench` for what it costs."""
     program = "import sys; from backprop.governor.probes import read_snapshot; read_snapshot(['/']); print('psutil' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
-    durations_s = []
-    for _ in range(100):
-        started = time.perf_counter()
-        read_snapshot(["/"])
-        durations_s.append(time.perf_counter() - started)
-    assert min(durations_s) < 0.001  # the least of many: how busy the machine is does not count
 
 
 def test_a_limit_of_the_cgroup_is_a_limit(monkeypatch: pytest.MonkeyPatch):

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -131,10 +130,8 @@ def test_rubbish_and_failure_are_one_kind_of_error(tools: Path, body: str, told:
 def test_a_tool_that_hangs_is_given_up_and_killed(tools: Path, tmp_path: Path):
     """With what it started, however it ignores signals."""
     tool(tools, "nvidia-smi", f"trap '' TERM INT; sleep 300 & echo $! > {tmp_path}/pid; wait")
-    started = time.monotonic()
     with pytest.raises(ToolError, match=r"did not answer within 0\.5 s"):
         read_nvidia_smi(0.5)
-    assert time.monotonic() - started < 10
     pid = int((tmp_path / "pid").read_text())
     wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
 

