@@ -6,8 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import wait_for
-from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns
+from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns, wait_for
 
 ONE_AT_A_TIME = ("--slurm-arg=--nodelist=node1", "--slurm-arg=--exclusive")
 
@@ -76,7 +75,7 @@ def test_ctrl_c_while_they_are_submitted(runs: SlurmRuns):
     front.send_signal(signal.SIGINT)
     releasing.go_on()
     cancelling.wait()
-    wait_for(lambda: any(runs.home.glob("runs/*/session-1.out")), PATIENCE_S)
+    wait_for(lambda: any(runs.home.glob("runs/*/session-1.out")))
     cancelling.go_on()
     out, _ = front.communicate(timeout=PATIENCE_S)
     assert front.returncode == 130

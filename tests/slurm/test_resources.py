@@ -7,9 +7,8 @@ import subprocess
 import pytest
 
 from tests.cli.test_governor import FAKES
-from tests.conftest import wait_for
 from tests.slurm.cluster import NODES
-from tests.slurm.conftest import COUNTER, PATIENCE_S, SlurmRuns
+from tests.slurm.conftest import COUNTER, PATIENCE_S, SlurmRuns, wait_for
 
 # each trainer of a run tells what it finds
 TELLING = """
@@ -94,7 +93,7 @@ def cards(runs: SlurmRuns) -> None:
         "sbatch", "--gpus-per-node=1", "--nodelist=node2", "--output=/dev/null", "--wrap=sleep 600"
     )
     assert taken.returncode == 0, taken.stderr
-    wait_for(lambda: " RUNNING " in "".join(runs.cluster.line()), PATIENCE_S)
+    wait_for(lambda: " RUNNING " in "".join(runs.cluster.line()))
     folder = runs.work / "smi"
     folder.mkdir()
     state = folder / "state.json"
@@ -198,7 +197,7 @@ def test_two_nodes_are_killed(runs: SlurmRuns):
     trainers = [process for process in runs.tree() if process.name().startswith("python")]
     assert len(trainers) == 2
     stopped = runs.start("stop", "--now", "r")
-    wait_for(lambda: runs.told("r", "session_ended"), PATIENCE_S)
+    wait_for(lambda: runs.told("r", "session_ended"))
     assert not [process for process in trainers if process.is_running()]
     assert stopped.wait(PATIENCE_S) == 0
     document = runs.check("r", "stopped")

@@ -19,9 +19,9 @@ from backprop.views.watch.app import WatchApp
 from backprop.views.watch.dialogs import Question
 from tests.cli.test_look import in_terminal
 from tests.cli.test_watch import Terminal
-from tests.conftest import BACKPROP, wait_for
+from tests.conftest import BACKPROP
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns
+from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns, wait_for
 from tests.test_watch import drive, lines_of, text_of, title_of, until
 from tests.web.conftest import Server
 
@@ -102,7 +102,7 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     time.sleep(1.1)  # the time left is shown in seconds
     assert front.text == shown
     assert "run r goes on" in ok(runs, "resume", "r")
-    wait_for(lambda: re.search(rb"backprop: `backprop resume` by .*: going on\r\n", front.written), PATIENCE_S)
+    wait_for(lambda: re.search(rb"backprop: `backprop resume` by .*: going on\r\n", front.written))
     runs.let_them_complete()
     assert front.process.wait(PATIENCE_S) == 0
     wait_for(lambda: b"run r completed after" in front.written)
@@ -129,7 +129,7 @@ def test_a_pause_that_is_taken_back_before_it_is_heard(runs: SlurmRuns):
     assert len(list(runs.rundir("r").glob("asked/[!.]*"))) == 2
     pausing.kill()
     psutil.Process(supervisor).resume()
-    wait_for(lambda: runs.told("r", "continued"), PATIENCE_S)
+    wait_for(lambda: runs.told("r", "continued"))
     runs.let_them_complete()
     runs.wait_for_status("r", "completed")
     assert len(runs.told("r", "paused")) == len(runs.told("r", "continued")) == 1
@@ -210,7 +210,7 @@ def test_ctrl_z_holds_the_run_with_its_front(runs: SlurmRuns):
     runs.wait_for_steps("r", 5)
     front.send_signal(signal.SIGTSTP)
     assert runs.wait_for_status("r", "paused")["reason"].startswith("`Ctrl-Z` by ")
-    wait_for(lambda: psutil.Process(front.pid).status() == psutil.STATUS_STOPPED, PATIENCE_S)
+    wait_for(lambda: psutil.Process(front.pid).status() == psutil.STATUS_STOPPED)
     front.send_signal(signal.SIGCONT)
     runs.wait_for_status("r", "running")
     runs.let_them_complete()
@@ -292,13 +292,13 @@ def test_the_pages_buttons(runs: SlurmRuns):
         answer = server.post(f"/api/runs/r/{order}")
         assert answer.status == 202, answer.text
         assert answer.json["said"]
-        wait_for(lambda status=status: server.get("/api/runs/r").json["status"] == status, PATIENCE_S)
+        wait_for(lambda status=status: server.get("/api/runs/r").json["status"] == status)
     runs.wait_for_steps("r", 3, session=2)
     refused = runs.call("rm", "--yes", "r")
     assert refused.returncode == 75
     assert f"run r is in the hands of Slurm's job {runs.job('r')}. Stop it first" in refused.stderr
     assert server.post("/api/runs/r/stop", now=True).status == 202
-    wait_for(lambda: server.get("/api/runs/r").json["status"] == "stopped", PATIENCE_S)
+    wait_for(lambda: server.get("/api/runs/r").json["status"] == "stopped")
     runs.check("r", "stopped", "stopped")
     assert runs.told("r", "stop_asked")[-1]["now"]
 
@@ -334,7 +334,7 @@ def test_whoever_watches_hurries_the_job(runs: SlurmRuns):
     runs.wait_for_steps("r", 1, session=2)
     following.send_signal(signal.SIGINT)
     following.wait(PATIENCE_S)
-    wait_for(lambda: len(runs.told("r", "session_ended")) == 2, PATIENCE_S)
+    wait_for(lambda: len(runs.told("r", "session_ended")) == 2)
     assert "run r timeboxed" in ok(runs, "wait", "r")
     runs.check("r", "timeboxed", "timeboxed", "timeboxed")
 
@@ -345,7 +345,7 @@ def test_a_stop_while_the_job_puts_itself_back(runs: SlurmRuns):
     runs.submit("r", "--sessions", 2, "-m", 0.04)
     held.wait()
     stopping = runs.start("stop", "r", stderr=subprocess.PIPE)
-    wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")), PATIENCE_S)
+    wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")))
     held.go_on()
     _, told = stopping.communicate(timeout=PATIENCE_S)
     assert stopping.returncode == 0, told.decode()
@@ -360,7 +360,7 @@ def test_what_has_ended_does_not_wait(runs: SlurmRuns, array: tuple[str, ...], m
     submitted = runs.cluster.call("sbatch", "--parsable", "--output=/dev/null", *array, "--wrap=exit 1")
     assert submitted.returncode == 0, submitted.stderr
     job = f"{submitted.stdout.strip()}_1" if array else submitted.stdout.strip()
-    wait_for(lambda: runs.cluster.line() == [], PATIENCE_S)
+    wait_for(lambda: runs.cluster.line() == [])
     for known in (job, "9999_1" if array else "9999"):
         slurm_client.cancel(known, only_pending=True)
 
@@ -458,11 +458,11 @@ def test_an_ended_run_is_removed_with_all_that_its_job_left(runs: SlurmRuns):
     runs.environment["TMPDIR"] = str(runs.work / "temporary")
     os.mkdir(runs.environment["TMPDIR"])
     ok(runs, "run", "--run-id", "r", "train.py", "--", 5, 0.0)
-    wait_for(lambda: not runs.supervisors(), PATIENCE_S)
+    wait_for(lambda: not runs.supervisors())
     ok(runs, "rm", "--yes", "--checkpoints", "r")
     assert [path for path in runs.home.rglob("*") if "r" in path.name.split(".")] == []
     assert [path.name for path in (runs.home / "runs").iterdir()] == []
     assert os.listdir(runs.environment["TMPDIR"]) == []
-    wait_for(lambda: not runs.cluster.line(), PATIENCE_S)
+    wait_for(lambda: not runs.cluster.line())
     assert runs.tree() == []
     assert json.loads(ok(runs, "list", "--json")) == []
