@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from backprop import query
+from backprop.store import journal as journals
 from backprop.store.index import Index
+from backprop.store.rundir import RunDir
 from tests.conftest import Runs
 from tests.faults.test_kills import Truth, dedupe
 from tests.slurm.cluster import Cluster, missing_programs
@@ -20,7 +22,7 @@ from tests.slurm.cluster import Cluster, missing_programs
 PATIENCE_S = 90.0  # a supervisor takes seconds to start on a busy machine, and Slurm to place it
 LONG_S = 120.0  # longer than any submission may take, or a supervisor be silent: whoever began it is dead
 _PAUSES = 3.0  # so much longer than the look itself: most looks are a program that is started
-_ASK_EVERY_S = 1.0  # whatever the journal says: whoever asks sees to what nobody else does
+_ASK_EVERY_S = 2.0  # whatever the journal says: whoever asks sees to what nobody else does
 
 # Counts up to TARGET, or until it is enough, one step each PAUSE_S; saves when it is asked to stop and every 20 steps,
 # and goes on there.
@@ -63,7 +65,7 @@ def wait_for(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> 
         if result := condition():
             return result
         assert began < deadline, "the condition did not come true in time"
-        time.sleep(max(0.01, _PAUSES * (time.monotonic() - began)))
+        time.sleep(min(1.0, max(0.01, _PAUSES * (time.monotonic() - began))))
 
 
 class SlurmRuns(Runs):
@@ -92,20 +94,23 @@ class SlurmRuns(Runs):
     def wait_for_status(self, run_id: str, *statuses: str, session: int = 1) -> dict:
         """The run's document once `status` says so of this session, or of what waits for it.
 
-        Asked when the journal has grown, and now and then.
+        That is asked when the journal says so, which costs little to see, and now and then.
         """
-        journal = self.rundir(run_id) / "journal.jsonl"
+        rundir = RunDir(self.rundir(run_id))
+        spec = rundir.read_spec()
         documents: list[dict] = []
-        asked: list[tuple[int, float]] = []
+        ask_at = [time.monotonic()]
+
+        def is_right(status: str, sessions: Sequence[object]) -> bool:
+            return status in statuses and len(sessions) + (status == "queued") >= session
 
         def is_there() -> bool:
-            size, now = journal.stat().st_size, time.monotonic()
-            if asked and asked[-1][0] == size and now < asked[-1][1] + _ASK_EVERY_S:
+            run = journals.fold(spec, journals.read(rundir.journal_path)[0])
+            if not is_right(run.status.value, run.sessions) and time.monotonic() < ask_at[-1]:
                 return False
             documents.append(self.document(run_id))
-            asked.append((size, time.monotonic()))
-            began = len(documents[-1]["sessions"]) + (documents[-1]["status"] == "queued")
-            return documents[-1]["status"] in statuses and began >= session
+            ask_at.append(time.monotonic() + _ASK_EVERY_S)
+            return is_right(documents[-1]["status"], documents[-1]["sessions"])
 
         wait_for(is_there)
         return documents[-1]

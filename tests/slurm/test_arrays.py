@@ -128,7 +128,7 @@ def test_all_are_preempted(runs: SlurmRuns):
 
 def test_each_lines_up_again(runs: SlurmRuns):
     """`--sessions 2` puts each task back by itself: one that is stopped before is not, and keeps nobody back."""
-    first, second, third = submit(runs, "--sessions", 2, "-m", 0.06, pause_s=0.02)
+    first, second, third = submit(runs, "--sessions", 2, "-m", 0.2, pause_s=0.02)
     runs.wait_for_steps(second, 5)
     stop(runs, second)
     waited = runs.call("wait", first, third, timeout_s=2 * PATIENCE_S)

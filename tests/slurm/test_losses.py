@@ -205,6 +205,7 @@ def lossy(tmp_path: Path, cluster_that_gives_up: Cluster) -> Iterator[SlurmRuns]
 def test_a_stop_of_a_lost_run(lossy: SlurmRuns):
     """Its node is gone and Slurm has put it back, while its journal still calls it running: it leaves the line."""
     runs = lossy
+    begin(runs)
     lose(runs)
     wait_for(lambda: " PENDING " in "".join(runs.jobs()))
     stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
@@ -217,20 +218,28 @@ def test_a_stop_of_a_lost_run(lossy: SlurmRuns):
 def test_a_stop_that_nobody_heard(lossy: SlurmRuns):
     """Asked before Slurm noticed the loss: the job that it puts back hears of it, and does not go on."""
     runs = lossy
+    begin(runs)
+    runs.cluster.stop_controller()  # so that nobody can notice
     lose(runs)
     stopping = runs.start("stop", "r")
     wait_for(lambda: list(runs.rundir("r").glob("asked/*")))
-    stopping.send_signal(signal.SIGKILL)  # before it can see that Slurm has put it back
+    stopping.send_signal(signal.SIGKILL)
+    stopping.wait()
+    runs.cluster.start_controller()
     runs.hurry("r")
     runs.wait_for_status("r", "interrupted")
     document = runs.check("r", "interrupted")
     assert "`backprop stop`" in document["reason"]
 
 
-def lose(runs: SlurmRuns) -> None:
-    """Begin run r, and lose the node with all that runs there."""
+def begin(runs: SlurmRuns) -> None:
+    """Run r."""
     runs.submit("r")
     runs.wait_for_steps("r", 25)
+
+
+def lose(runs: SlurmRuns) -> None:
+    """The node that run r is on, with all that runs there."""
     node = json.loads(runs.output("r").splitlines()[0])["node"]
     runs.cluster.kill_node(node, with_steps=True)
     wait_for(lambda: not runs.supervisors())

@@ -202,7 +202,19 @@ def test_the_terminal_goes_and_the_run_stays(runs: SlurmRuns):
 
 
 def test_sessions(runs: SlurmRuns):
-    """`--sessions 3` puts the same job back into Slurm's line after each timebox, and goes on where it was."""
+    """`--sessions 3` puts the same job back into Slurm's line after each timebox, and goes on where it was.
+
+    Of a timebox that another follows nobody is told; of the last one, with the metrics that only the node had.
+    """
+    runs.script(
+        """
+        with open(f"told-{os.environ['BACKPROP_EVENT']}-{os.getpid()}.json", "w") as file:
+            file.write(sys.stdin.read())
+        """,
+        "tell.py",
+    )
+    notify = [{"command": [sys.executable, str(runs.work / "tell.py")]}]
+    (runs.work / "backprop.config.json").write_text(json.dumps({"notify": notify}))
     front = runs.start(
         "run", "--run-id", "r", "--sessions", 3, "-m", 0.04, "train.py", "--", 10**9, 0.02, stderr=subprocess.PIPE
     )
@@ -214,28 +226,9 @@ def test_sessions(runs: SlurmRuns):
     starts = [json.loads(runs.output("r", number).splitlines()[0])["from"] for number in (1, 2, 3)]
     assert starts[0] == 0 < starts[1] < starts[2]
     assert document["sessions"][2]["resumed_from"]
-
-
-def test_the_end_is_told_once(runs: SlurmRuns):
-    """Of a timebox that another follows nobody is told; of the last one, with the metrics that only the node had."""
-    runs.script(
-        """
-        with open(f"told-{os.environ['BACKPROP_EVENT']}-{os.getpid()}.json", "w") as file:
-            file.write(sys.stdin.read())
-        """,
-        "tell.py",
-    )
-    notify = [{"command": [sys.executable, str(runs.work / "tell.py")]}]
-    (runs.work / "backprop.config.json").write_text(json.dumps({"notify": notify}))
-    front = runs.start(
-        "run", "--run-id", "r", "--sessions", 2, "-m", 0.04, "train.py", "--", 10**9, 0.02, stderr=subprocess.PIPE
-    )
-    _, told = front.communicate(timeout=2 * PATIENCE_S)
-    assert front.returncode == 0, told.decode()
-    runs.check("r", "timeboxed", "timeboxed")
-    (document,) = [json.loads(path.read_text()) for path in runs.work.glob("told-*.json")]
-    assert len(document["sessions"]) == 2
-    assert document["metrics"]["value"] == 3 * document["last_step"] > 0
+    (message,) = [json.loads(path.read_text()) for path in runs.work.glob("told-*.json")]
+    assert len(message["sessions"]) == 3
+    assert message["metrics"]["value"] == 3 * message["last_step"] > 0
 
 
 def test_wait_waits_for_further_sessions(runs: SlurmRuns):

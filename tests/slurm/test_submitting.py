@@ -30,20 +30,6 @@ def test_many_runs_at_once(runs: SlurmRuns):
     runs.check_all({f"r{n}": ["completed"] for n in range(count)})
 
 
-def test_an_array(runs: SlurmRuns):
-    """`--vary` makes one array of several parameter sets, a run each."""
-    runs.script("print(json.dumps({'step': 1, 'lr': float(sys.argv[2])}))", "vary.py")
-    done = runs.call("run", "--vary", "lr=0.1,0.2,0.3", "vary.py", timeout_s=PATIENCE_S)
-    assert done.returncode == 0, done.stderr
-    ids = done.stdout.split()
-    assert len(ids) == 3
-    assert runs.call("wait", *ids, timeout_s=PATIENCE_S).returncode == 0
-    array = runs.job(ids[0]).partition("_")[0]
-    assert [runs.job(one) for one in ids] == [f"{array}_{task}" for task in range(3)]
-    assert [runs.document(one)["metrics"]["lr"] for one in ids] == [0.1, 0.2, 0.3]
-    wait_for(lambda: not runs.cluster.line())
-
-
 @pytest.mark.parametrize(
     ("word", "told"),
     [("--on=slurm:nowhere", "Invalid partition name"), ("--slurm-arg=--no-such-option", "no-such-option")],

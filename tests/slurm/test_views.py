@@ -141,7 +141,7 @@ def test_slurms_warning_ends_a_pause(runs: SlurmRuns):
     runs.submit("r")
     runs.wait_for_steps("r", 5)
     ok(runs, "pause", "r")
-    paused_at = runs.output("r").count('"step"')
+    paused_at = runs.output("r").count('"value"')
     assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
     runs.wait_for_status("r", "queued", session=2)
     runs.let_them_complete()
@@ -233,11 +233,12 @@ def test_a_wait_for_what_was_cancelled_in_line(runs: SlurmRuns):
 
 
 def test_why_a_run_waits_is_shown_everywhere(runs: SlurmRuns, monkeypatch: pytest.MonkeyPatch):
-    """Slurm's reason: in list, status, watch and on the page."""
-    runs.submit("r", IN_LINE)
+    """Slurm's reason: in list, also on a narrow terminal, in status, watch and on the page."""
+    runs.submit("r", IN_LINE, "-n", "a-name-of-some-length")
     runs.wait_for_status("r", "queued")
     why = "Slurm: BeginTime"
-    assert re.search(rf"r +- +queued .* {why} ", ok(runs, "list"))
+    assert re.search(rf"r +a-name-of-some-length +queued .* {why} ", ok(runs, "list"))
+    assert why in in_terminal(runs, "list", columns=80)
     assert re.search(rf"^status +queued: {why}$", ok(runs, "status", "r"), re.MULTILINE)
     server = Server(runs)
     (row,) = server.get("/api/runs").json["runs"]
@@ -251,14 +252,6 @@ def test_why_a_run_waits_is_shown_everywhere(runs: SlurmRuns, monkeypatch: pytes
 
     monkeypatch.setenv("SLURM_CONF", str(runs.cluster.configuration))
     drive(runs, story)
-
-
-def test_why_a_run_waits_is_shown_in_a_narrow_terminal(runs: SlurmRuns):
-    """It is what one wants to know of a run that waits."""
-    runs.submit("r", IN_LINE, "-n", "a-name-of-some-length")
-    runs.wait_for_status("r", "queued")
-    shown = in_terminal(runs, "list", columns=80)
-    assert "Slurm: BeginTime" in shown
 
 
 def test_a_run_in_line_cannot_be_paused_or_removed(runs: SlurmRuns):
@@ -329,14 +322,19 @@ def test_a_key_in_watch_stops_a_run(runs: SlurmRuns, monkeypatch: pytest.MonkeyP
 
 def test_whoever_watches_hurries_the_job(runs: SlurmRuns):
     """`logs -f` alone, then `wait` alone: each lets the job begin that Slurm would let wait for two minutes."""
-    runs.submit("r", "--sessions", 3, "-m", 0.04, pause_s=0.02)
+    warn = ["scancel", "--batch", "--signal=USR1"]
+    runs.submit("r")
     following = runs.start("logs", "r", "-f", stdout=subprocess.PIPE)
+    runs.wait_for_steps("r", 1)
+    assert runs.cluster.call(*warn, runs.job("r")).returncode == 0
     runs.wait_for_steps("r", 1, session=2)
     following.send_signal(signal.SIGINT)
     following.wait(PATIENCE_S)
+    assert runs.cluster.call(*warn, runs.job("r")).returncode == 0
     wait_for(lambda: len(runs.told("r", "session_ended")) == 2)
-    assert "run r timeboxed" in ok(runs, "wait", "r")
-    runs.check("r", "timeboxed", "timeboxed", "timeboxed")
+    runs.let_them_complete()
+    assert "run r completed" in ok(runs, "wait", "r")
+    runs.check("r", "stopped", "stopped", "completed")
 
 
 def test_a_stop_while_the_job_puts_itself_back(runs: SlurmRuns):
@@ -367,19 +365,20 @@ def test_what_has_ended_does_not_wait(runs: SlurmRuns, array: tuple[str, ...], m
 
 def test_status_between_two_sessions(runs: SlurmRuns):
     """What ran, on which node and in which job, and that it waits again: no process is named that is gone."""
-    runs.submit("r", "--sessions", 2, "-m", 0.04, pause_s=0.02)
+    runs.submit("r")
     runs.wait_for_steps("r", 1)
     shown = rows(ok(runs, "status", "r"))
     assert re.fullmatch(r"process \d+, trainer \d+, on node\d", shown["supervisor"])
-    assert re.fullmatch(rf"running, .* of 0\.04 min, Slurm's job {runs.job('r')} on node\d", shown["session 1"])
+    assert re.fullmatch(rf"running, .* of 10 min, Slurm's job {runs.job('r')} on node\d", shown["session 1"])
+    assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
     runs.wait_for_status("r", "queued", session=2)
     shown = rows(ok(runs, "status", "r"))
     assert shown["status"].startswith("queued: ")
-    assert shown["session 1"].startswith("timeboxed, ")
+    assert shown["session 1"].startswith("stopped, ")
     assert re.fullmatch(rf"Slurm's job {runs.job('r')}, in its line for .*", shown["session 2"])
     assert "supervisor" not in shown
     ok(runs, "stop", "r")
-    runs.check("r", "timeboxed")
+    runs.check("r", "stopped")
 
 
 def rows(text: str) -> dict[str, str]:
