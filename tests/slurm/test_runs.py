@@ -156,7 +156,11 @@ def test_ctrl_c_while_it_is_pending(runs: SlurmRuns):
 def test_ctrl_c_while_it_is_being_submitted(runs: SlurmRuns):
     """At whatever instant of the first seconds it comes: no job stays behind, held for ever or training."""
     rng = random.Random(6)
-    fronts = [runs.start("run", "--run-id", f"r{n}", "train.py", "--", 10**9, 0.05) for n in range(8)]
+    fronts = []
+    for number in range(8):
+        with (runs.work / f"said-{number}").open("wb") as said:  # to be read when one does not end
+            words = ("run", "--run-id", f"r{number}", "train.py", "--", 10**9, 0.05)
+            fronts.append(runs.start(*words, stderr=said))
     for front in fronts:
         time.sleep(rng.uniform(0, 0.5))
         front.send_signal(signal.SIGINT)
