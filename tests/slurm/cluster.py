@@ -204,8 +204,13 @@ class Cluster:
                 self.start_node(node)
 
     def pids(self) -> set[int]:
-        """Of its daemons, as they are now."""
-        return {daemon.pid for daemon in self._daemons.values()}
+        """Of its daemons, as they are now, and of what belongs to them: the controller has a process for its scripts."""
+        found = set()
+        for daemon in self._daemons.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                children = psutil.Process(daemon.pid).children()
+                found |= {daemon.pid, *(child.pid for child in children if child.name() == "slurmscriptd")}
+        return found
 
     def steps(self, node: str | None = None) -> list[psutil.Process]:
         """The processes that look after jobs. They outlive their daemons."""
