@@ -124,11 +124,29 @@ srun: Force Terminated StepId=150.0
         ("srun: error: node1: task 0: Killed\nsrun: error: node2: task 1: Exited with exit code 143\n", None),
         ("srun: error: node1: task 0: Exited with exit code 0\n", None),
         (OF_TWO_NODES + "a victim's words\n" * 1000, (4, "ValueError: no such data set (task 1 on node2)")),
+        (OF_TWO_NODES.replace("srun: error", "50%" * 70 + "srun: error"), (4, "50%" * 66 + "50 (task 1 on node2)")),
         ("", None),
     ],
 )
 def test_the_task_that_failed_first(tmp_path: Path, text: str, expected: tuple[int, str] | None):
-    """Its exit code and words, not those of the tasks that srun ended because of it."""
+    """Its exit code and words, not those of the tasks that were ended because of it."""
     path = tmp_path / "err"
     path.write_text(text)
     assert ending.first_failed_task(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "has_failed"),
+    [
+        (OF_TWO_NODES, True),
+        ("10%|#   srun: error: n3: tasks 2-3: Exited with exit code 1\n", True),
+        ("srun: error: node1: task 0: Killed\n", True),
+        ("srun: error: node1: task 0: Segmentation fault (core dumped)\n", True),
+        ("srun: sending Ctrl-C to StepId=3.0\nsrun: error: Unable to confirm allocation\n", False),
+        ("error: task 3: Exited with exit code 1\n", False),
+        ("", False),
+    ],
+)
+def test_whether_a_task_has_failed(text: str, has_failed: bool):
+    """What srun says as soon as one has ended badly, whatever of the others' words stands before it."""
+    assert ending.tells_of_a_failed_task(text.encode()) is has_failed

@@ -320,6 +320,23 @@ def test_a_task_has_all_that_its_node_has():
     assert not [word for word in rendezvous.launcher({}, 2) if word.startswith("--cpus")]
 
 
+@pytest.mark.parametrize("option", ["--kill-on-bad-exit=0", "--wait=0", "--disable-status"])
+def test_no_task_ends_another(option: str):
+    """Whatever the cluster is configured for: where they are stopped, one may save for longer than another."""
+    assert option in rendezvous.launcher({}, 2)
+
+
+def test_sigterm_for_all_tasks(client: Path, monkeypatch: pytest.MonkeyPatch):
+    """scancel sends it, with the settings of nobody's shell; nobody waits for it, and it may be missing."""
+    put(client, "scancel", f'echo "$* $SCANCEL_BATCH." > {client}/said.new; mv {client}/said.new {client}/said')
+    monkeypatch.setenv("SCANCEL_BATCH", "1")
+    slurm_client.terminate_tasks("7")
+    os.wait()
+    assert (client / "said").read_text() == "--signal=TERM 7 .\n"
+    monkeypatch.setenv("PATH", str(client / "nothing"))
+    slurm_client.terminate_tasks("7")
+
+
 def test_a_question_that_slurms_signal_ends_is_asked_again(client: Path):
     """Slurm signals all processes of a job that it ends: how the job stands is known all the same."""
     put(

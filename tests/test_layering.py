@@ -60,6 +60,7 @@ MAY_IMPORT = {
     "runner": {
         "command",
         "ending",
+        "engines",
         "environment",
         "governor",
         "provenance",

@@ -242,6 +242,59 @@ def test_offsets_of_checkpoints_are_those_of_the_beginnings_of_lines():
     ]
 
 
+STEP, SAVED = b'{"step": 23, "value": 69}', b'{"event": "checkpoint_saved", "path": "a", "step": 23}'
+
+
+@pytest.mark.parametrize(
+    ("line", "steps", "saved_at"),
+    [
+        (STEP + SAVED, [23], [len(STEP)]),
+        (SAVED + STEP, [23], [0]),
+        (STEP + STEP + SAVED + SAVED, [23, 23], [2 * len(STEP), 2 * len(STEP) + len(SAVED)]),
+        (b"  " + STEP + SAVED + b" \r", [23], [2 + len(STEP)]),
+        (
+            '{"step": 23, "ä": "}{", "value": 69}'.encode() + SAVED,
+            [23],
+            [len('{"step": 23, "ä": "}{", "value": 69}') + 1],
+        ),
+        (b'{"step": 23, "value": NaN}' + SAVED, [23], [len(STEP) + 1]),
+        (b'{"a": {"b": {}}}' + b"{}" + SAVED, [], [18]),
+        (STEP + SAVED[:-1], [], []),  # only a line of whole objects
+        (STEP + SAVED + b"100%", [], []),
+        (b"100%" + STEP + SAVED, [], []),
+        (STEP + b" " + SAVED, [], []),
+        (STEP + b"{}}" + SAVED, [], []),
+        (STEP + b"{" * 100_000 + b"}", [], []),
+        (b"[" + STEP + SAVED, [], []),
+        (STEP + b'{"x": "' + b"x" * MAX_LINE_BYTES + b'"}', [], []),
+    ],
+    ids=lambda value: repr(value[:90]) if isinstance(value, bytes) else "",
+)
+def test_objects_on_one_line(line: bytes, steps: list[int], saved_at: list[int]):
+    """print() ends its line in a second write, and what a signal's handler prints before that is understood all the same."""
+    batch = digest(b"before\n" + line + b"\n" + STEP + b"\n", offset=100)
+    assert [offset - 107 for offset, _ in batch.checkpoints] == saved_at
+    assert list(batch.series["value"].steps) == [*steps, 23]
+    assert list(batch.series["value"].ends)[-1] == 107 + len(line) + 1 + len(STEP) + 1
+    assert batch.line_count == len(steps) + len(saved_at) + 1
+
+
+@given(st.lists(st.sampled_from([*UNDERSTOOD, *NOTES]), min_size=1, max_size=6), st.integers(0, 1000))
+def test_objects_on_one_line_mean_what_they_mean_on_lines_of_their_own(lines: list[bytes], start: int):
+    """Whatever they are, and in their order; each is found again at its first byte."""
+    objects = [line.strip() for line in lines]
+    joined, apart = digest(b"".join(objects), start), digest(b"\n".join(objects), start)
+    assert {name: list(series.values) for name, series in joined.series.items()} == {
+        name: list(series.values) for name, series in apart.series.items()
+    }
+    assert [saved for _, saved in joined.checkpoints] == [saved for _, saved in apart.checkpoints]
+    assert [note for _, note in joined.notes] == [note for _, note in apart.notes]
+    assert (joined.params, joined.last_step) == (apart.params, apart.last_step)
+    whole = b"".join(objects)
+    for offset, event in (*joined.checkpoints, *joined.notes):
+        assert any(parse(one) == event and whole.startswith(one, offset - start) for one in objects)
+
+
 def test_later_params_win():
     """A parameter told twice is what it was told last."""
     batch = digest(b'{"event": "params", "params": {"a": 1, "b": 1}}\n{"event": "params", "params": {"a": 2}}\n')

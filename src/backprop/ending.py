@@ -13,6 +13,8 @@ _LINE_LENGTH = 200
 _SLURMS = ("srun: ", "slurmstepd: ")  # how its own lines begin
 _TASKS_TAIL_BYTES = 65_536  # the words of all that were ended because of it come after those of the first
 _TASK_ENDED = re.compile(r"srun: error: (\S+): tasks? (\S+): (?:Exited with exit code (\d+)|.*)")
+_TASK_FAILED = re.compile(rb"srun: error: \S+: tasks? \S+: ")
+_FAILURE = "srun: error: "  # may stand behind half a line of a task, a progress bar say
 
 
 def reason(
@@ -144,12 +146,18 @@ def first_failed_task(path: Path) -> tuple[int, str] | None:
     return None
 
 
+def tells_of_a_failed_task(text: bytes) -> bool:
+    """Whether srun says in what was written to stderr that a task ended badly."""
+    return _TASK_FAILED.search(text) is not None
+
+
 def _last_lines(path: Path, tail_bytes: int = _TAIL_BYTES) -> list[str]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - tail_bytes))
-            lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+            text = file.read().decode(errors="replace")
     except OSError:
         return []
+    lines = text.replace("\r", "\n").replace(_FAILURE, f"\n{_FAILURE}").splitlines()
     printable = ("".join(filter(str.isprintable, line)).strip()[:_LINE_LENGTH] for line in lines)
     return [line for line in printable if line]

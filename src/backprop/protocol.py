@@ -62,6 +62,7 @@ class Note(Record, frozen=True):
 Event = Metrics | CheckpointSaved | ParamsGiven | Listening | Finished | Note
 
 _decode = msgspec.json.Decoder().decode
+_scan = json.JSONDecoder().raw_decode
 
 
 def parse(line: bytes) -> Event | None:
@@ -162,7 +163,7 @@ class Series:
 class Batch:
     """What a stretch of a trainer's output amounts to.
 
-    Offsets are those of the first byte of the line, in bytes from the beginning of the session's output.
+    Offsets are those of the first byte of an event, in bytes from the beginning of the session's output.
     """
 
     __slots__ = (
@@ -197,7 +198,12 @@ class Batch:
 def digest(data: bytes, offset: int = 0) -> Batch:
     """Sum up whole lines of output. `offset`: where `data` begins in the session's output."""
     batch = Batch()
-    series = batch.series
+    _digest(batch, data, offset)
+    return batch
+
+
+def _digest(batch: Batch, data: bytes, offset: int) -> None:
+    series, may_be_joined = batch.series, b"}{" in data
     for line in data.split(b"\n"):
         event = parse(line) if line else None
         if event is not None:
@@ -214,8 +220,33 @@ def digest(data: bytes, offset: int = 0) -> Batch:
                     points.ends.append(end)
             else:
                 _add(batch, event, offset)
+        elif may_be_joined:
+            for start, end in _joined_objects(line):
+                _digest(batch, line[start:end], offset + start)
         offset += len(line) + 1
-    return batch
+
+
+def _joined_objects(line: bytes) -> list[tuple[int, int]]:
+    """Where the objects begin and end in a line of several, each right behind the other; empty for any other line.
+
+    print() writes the end of a line by itself. A signal may come before that, and what its handler prints, the event
+    of a last checkpoint say, stands on the same line then.
+    """
+    if b"}{" not in line or len(line) > MAX_LINE_BYTES:
+        return []
+    text = line.strip().decode("latin-1")  # a character a byte: what is not ASCII has no say in where an object ends
+    before = len(line) - len(line.lstrip())
+    found, at = [], 0
+    while at < len(text):
+        if text[at] != "{":
+            return []
+        try:
+            _, end = _scan(text, at)
+        except (ValueError, RecursionError):
+            return []
+        found.append((before + at, before + end))
+        at = end
+    return found if len(found) > 1 else []
 
 
 def _add(batch: Batch, event: Event, offset: int) -> None:

@@ -43,6 +43,7 @@ from backprop.supervisor.cage import Cage
 from backprop.supervisor.control import Control
 from backprop.supervisor.ladder import Ladder, Rung
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
+from backprop.supervisor.tail import Tail
 from backprop.supervisor.trainer import Trainer
 from backprop.watchman import Watchman
 
@@ -50,6 +51,8 @@ LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within th
 LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so long to end
 _FINAL_TRIES_S = 5.0  # how long to try to file a run whose home is busy or full
 _SUSPENDED_S = 5.0  # Slurm stops a job two seconds after it has announced that
+_OTHERS_AFTER_S = 2.0  # Slurm, when it ends a job, reaches one node sooner than another
+_TASKS_KILLED_WITHIN_S = 5.0  # by srun, where no node is lost
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class _Watch:
     is_over_own_limit: bool = False
     is_blind: bool = False  # to the GPUs, since the start
     is_behind: bool = False  # the trainer wrote more than the last look read
+    task_failed_at: float | None = None  # of several nodes: when one trainer was seen to have failed
+    are_others_ended: bool = False  # the other trainers were sent SIGTERM for that
 
 
 class Outcome(Record, frozen=True):
@@ -139,6 +144,7 @@ class Supervisor:
         self._number = 0
         self._is_job = False
         self._cage: Cage | None = None
+        self._errors: Tail
         self._limits: Limits
         self._watchman: Watchman
         self._watch: _Watch
@@ -177,6 +183,7 @@ class Supervisor:
                 self._want_checkpoint()
                 self._obey_the_governor()
                 self._climb()
+                self._end_other_tasks()
             self._look()
             if self._watch.stop is None and not self._has_finished():
                 self._hear()  # a signal to all processes at once, as Slurm sends it, ends the trainer before we look
@@ -242,6 +249,7 @@ class Supervisor:
             str(self._rundir.path),
             enter=None if self._cage is None else self._cage.enter,
         )
+        self._errors = Tail(self._rundir.err_path(self._number), 0)
         now = self._clock.now()
         self._watch = _Watch(
             trainer=trainer,
@@ -523,16 +531,52 @@ class Supervisor:
                 self._write_control()
             elif watch.rung is Rung.KILL:
                 self._kill()
+            elif due < Rung.KILL and watch.rung is Rung.INTERRUPT:
+                self._signal(signal.SIGINT)
             elif due < Rung.KILL:
-                self._signal(signal.SIGINT if watch.rung is Rung.INTERRUPT else signal.SIGTERM)
+                self._terminate()
+
+    def _terminate(self) -> None:
+        if self._spec.nodes == 1:
+            self._signal(signal.SIGTERM)
+            return
+        from backprop.engines import slurm_client
+
+        slurm_client.terminate_tasks(os.environ.get("SLURM_JOB_ID", ""))
+        self._write(Signalled(at=self._clock.wall(), session=self._number, signal="SIGTERM", pids=()))
 
     def _kill(self) -> None:
+        if self._spec.nodes > 1:
+            self._watch.trainer.terminate_root(_TASKS_KILLED_WITHIN_S)  # srun then kills on all nodes
         pids = self._watch.trainer.kill()
         self._write(Signalled(at=self._clock.wall(), session=self._number, signal="SIGKILL", pids=pids))
 
     def _signal(self, number: signal.Signals) -> None:
         pids = self._watch.trainer.signal(number)
         self._write(Signalled(at=self._clock.wall(), session=self._number, signal=number.name, pids=pids))
+
+    def _end_other_tasks(self) -> None:
+        """Of trainers on several nodes one has failed: end the others, which may wait for it forever.
+
+        Not while the session is being stopped: each ends as soon as it can then, and badly in srun's eyes.
+        """
+        watch, now = self._watch, self._clock.now()
+        if self._spec.nodes == 1 or watch.stop is not None or watch.paused_at is not None:
+            return
+        if watch.task_failed_at is None:
+            watch.task_failed_at = now if self._has_task_failed() else None
+        elif now >= watch.task_failed_at + _OTHERS_AFTER_S + self._limits.grace_s:
+            self._kill()
+        elif now >= watch.task_failed_at + _OTHERS_AFTER_S and not watch.are_others_ended:
+            watch.are_others_ended = True
+            self._terminate()
+
+    def _has_task_failed(self) -> bool:
+        while (stretch := self._errors.read()) is not None:
+            self._errors.move_to(stretch.end)
+            if ending.tells_of_a_failed_task(stretch.data):
+                return True
+        return False
 
     def _end_after_a_bug(self) -> None:
         """A bug of ours must not leave a trainer behind, nor take its work with it: ask, wait for the grace, kill."""
@@ -582,7 +626,9 @@ class Supervisor:
     def _code_and_words(self) -> tuple[int, str]:
         """The trainer's exit code and last words: on several nodes those of the task that failed, not srun's."""
         code, err_path = self._watch.trainer.code, self._rundir.err_path(self._number)
-        failed = ending.first_failed_task(err_path) if self._spec.nodes > 1 and code > 0 else None
+        if self._spec.nodes > 1 and self._watch.rung is Rung.KILL and code == ending.shell_code(-signal.SIGKILL):
+            return -signal.SIGKILL, ""  # by srun, for us
+        failed = ending.first_failed_task(err_path) if self._spec.nodes > 1 and code else None
         return (code, ending.last_line(err_path)) if failed is None else failed
 
     def _caged_bytes(self) -> int | None:

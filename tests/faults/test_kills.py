@@ -68,7 +68,8 @@ class Truth:
         newest = max((int(path.stem.removeprefix("session-")) for path in outputs), default=0)
         while self._read < newest:
             self._read += 1
-            for line in self._runs.output(self._run_id, self._read).splitlines():
+            text = self._runs.output(self._run_id, self._read)
+            for line in text.replace("}{", "}\n{").splitlines():  # a signal came between a line and its end
                 if not line.endswith("}"):
                     continue  # cut short by the kill
                 event = json.loads(line)

@@ -203,6 +203,15 @@ class Cluster:
             if node not in self._daemons:
                 self.start_node(node)
 
+    def pids(self) -> set[int]:
+        """Of its daemons, as they are now, and of what belongs to them: the controller has a process for its scripts."""
+        found = set()
+        for daemon in self._daemons.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                children = psutil.Process(daemon.pid).children()
+                found |= {daemon.pid, *(child.pid for child in children if child.name() == "slurmscriptd")}
+        return found
+
     def steps(self, node: str | None = None) -> list[psutil.Process]:
         """The processes that look after jobs. They outlive their daemons."""
         ours = f"SLURM_CONF={self.configuration}"
@@ -239,7 +248,7 @@ class Cluster:
         return done.stdout.splitlines()
 
     def wait_until_idle(self) -> None:
-        """No job, and every node ready for one."""
+        """No job, nor a process that looks after one, and every node ready for one."""
         told = f"--user={psutil.Process().username()}"
 
         def is_idle() -> bool:
@@ -247,7 +256,7 @@ class Cluster:
                 self.call("scancel", told)
                 return False
             states = self.call("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T").stdout.split()
-            return states == ["idle"] * len(NODES)
+            return states == ["idle"] * len(NODES) and not self.steps()
 
         _wait(is_idle)
 

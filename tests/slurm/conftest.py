@@ -4,19 +4,25 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from backprop import query
+from backprop.store import journal as journals
 from backprop.store.index import Index
-from tests.conftest import Runs, wait_for
+from backprop.store.rundir import RunDir
+from tests.conftest import Runs
 from tests.faults.test_kills import Truth, dedupe
 from tests.slurm.cluster import Cluster, missing_programs
 
 PATIENCE_S = 90.0  # a supervisor takes seconds to start on a busy machine, and Slurm to place it
+LONG_S = 120.0  # longer than any submission may take, or a supervisor be silent: whoever began it is dead
+_PAUSES = 3.0  # so much longer than the look itself: most looks are a program that is started
+_ASK_EVERY_S = 2.0  # whatever the journal says: whoever asks sees to what nobody else does
 
 # Counts up to TARGET, or until it is enough, one step each PAUSE_S; saves when it is asked to stop and every 20 steps,
 # and goes on there.
@@ -51,6 +57,17 @@ COUNTER = """
 """
 
 
+def wait_for(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> object:
+    """What the condition gives once it is true; fails after the timeout. Leaves the machine to what is waited for."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        began = time.monotonic()
+        if result := condition():
+            return result
+        assert began < deadline, "the condition did not come true in time"
+        time.sleep(min(1.0, max(0.01, _PAUSES * (time.monotonic() - began))))
+
+
 class SlurmRuns(Runs):
     """The same, with a cluster to run on and the counting script to run there."""
 
@@ -72,19 +89,41 @@ class SlurmRuns(Runs):
 
     def wait_for_steps(self, run_id: str, count: int, session: int = 1) -> None:
         """Until a session has printed so many steps."""
-        wait_for(lambda: self.output(run_id, session).count('"step"') >= count, PATIENCE_S)
+        wait_for(lambda: self.output(run_id, session).count('"step"') >= count)
 
     def wait_for_status(self, run_id: str, *statuses: str, session: int = 1) -> dict:
-        """The run's document once `status` says so of this session, or of what waits for it."""
+        """The run's document once `status` says so of this session, or of what waits for it.
+
+        That is asked when the journal says so, which costs little to see, and now and then.
+        """
+        rundir = RunDir(self.rundir(run_id))
+        spec = rundir.read_spec()
         documents: list[dict] = []
+        ask_at = [time.monotonic()]
+
+        def is_right(status: str, sessions: Sequence[object]) -> bool:
+            return status in statuses and len(sessions) + (status == "queued") >= session
 
         def is_there() -> bool:
+            run = journals.fold(spec, journals.read(rundir.journal_path)[0])
+            if not is_right(run.status.value, run.sessions) and time.monotonic() < ask_at[-1]:
+                return False
             documents.append(self.document(run_id))
-            began = len(documents[-1]["sessions"]) + (documents[-1]["status"] == "queued")
-            return documents[-1]["status"] in statuses and began >= session
+            ask_at.append(time.monotonic() + _ASK_EVERY_S)
+            return is_right(documents[-1]["status"], documents[-1]["sessions"])
 
-        wait_for(is_there, PATIENCE_S)
+        wait_for(is_there)
         return documents[-1]
+
+    def make_older(self, run_id: str, seconds: float) -> None:
+        """Let a run have been made, and last touched, so long ago."""
+        then = datetime.now(timezone.utc) - timedelta(seconds=seconds)
+        folder = self.rundir(run_id)
+        spec = json.loads((folder / "run.json").read_text()) | {"created_at": then.isoformat()}
+        (folder / "run.json").write_text(json.dumps(spec))
+        entries = [json.dumps(entry | {"at": then.isoformat()}) + "\n" for entry in self.journal(run_id)]
+        (folder / "journal.jsonl").write_text("".join(entries))
+        os.utime(folder / "journal.jsonl", (then.timestamp(), then.timestamp()))
 
     def job(self, run_id: str) -> str:
         """The Slurm job that has the run."""
@@ -107,7 +146,7 @@ class SlurmRuns(Runs):
                 return False
             return self.cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now").returncode == 0
 
-        wait_for(has_begun_to, PATIENCE_S)
+        wait_for(has_begun_to)
 
     def told(self, run_id: str, event: str) -> list[dict]:
         """The entries of one kind in a run's journal."""
@@ -128,7 +167,7 @@ class SlurmRuns(Runs):
         with closing(Index(self.home / "index.db", 10)) as index:
             for run_id, statuses in expected.items():
                 self._check_record(index, documents[run_id], *statuses)
-        wait_for(lambda: not self.jobs(), PATIENCE_S)
+        wait_for(lambda: not self.jobs())
         assert self.tree() == []
         assert self.supervisors() == []
         return documents
@@ -170,6 +209,19 @@ class SlurmRuns(Runs):
                 found.append(int(folder.name))
         return found
 
+    def processes(self) -> list[int]:
+        """All that belong to this home: fronts, supervisors, trainers, and who tells of their ends."""
+        ours = os.fsencode(f"BACKPROP_HOME={self.home}")
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                words = (folder / "environ").read_bytes().split(b"\0") if folder.name.isdigit() else []
+            except OSError:
+                continue
+            if ours in words:
+                found.append(int(folder.name))
+        return found
+
 
 class HeldBack:
     """One of Slurm's programs, before the real one on PATH: a call of it waits until it may go on."""
@@ -190,7 +242,7 @@ class HeldBack:
 
     def wait(self) -> None:
         """Until it was called."""
-        wait_for((self._folder / "asks").exists, PATIENCE_S)
+        wait_for((self._folder / "asks").exists)
 
     def go_on(self) -> None:
         (self._folder / "go").touch()
@@ -216,12 +268,16 @@ def cluster() -> Iterator[Cluster]:
 
 
 def runs_on(cluster: Cluster, folder: Path) -> Iterator[SlurmRuns]:
-    """For a fixture: runs on a cluster that others use afterwards. What a test has killed of it is started again."""
+    """For a fixture: runs on a cluster that others use afterwards. What a test has killed of it is started again.
+
+    Nothing of the test's is left: neither a process of its runs, nor one of Slurm's that looked after them.
+    """
     made = SlurmRuns(folder, cluster)
     yield made
     cluster.mend()
     made.clean_up()
     cluster.wait_until_idle()
+    wait_for(lambda: not made.processes())
 
 
 @pytest.fixture

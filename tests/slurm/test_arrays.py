@@ -6,8 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import wait_for
-from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns
+from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns, wait_for
 
 ONE_AT_A_TIME = ("--slurm-arg=--nodelist=node1", "--slurm-arg=--exclusive")
 
@@ -76,7 +75,7 @@ def test_ctrl_c_while_they_are_submitted(runs: SlurmRuns):
     front.send_signal(signal.SIGINT)
     releasing.go_on()
     cancelling.wait()
-    wait_for(lambda: any(runs.home.glob("runs/*/session-1.out")), PATIENCE_S)
+    wait_for(lambda: any(runs.home.glob("runs/*/session-1.out")))
     cancelling.go_on()
     out, _ = front.communicate(timeout=PATIENCE_S)
     assert front.returncode == 130
@@ -129,7 +128,7 @@ def test_all_are_preempted(runs: SlurmRuns):
 
 def test_each_lines_up_again(runs: SlurmRuns):
     """`--sessions 2` puts each task back by itself: one that is stopped before is not, and keeps nobody back."""
-    first, second, third = submit(runs, "--sessions", 2, "-m", 0.06, pause_s=0.02)
+    first, second, third = submit(runs, "--sessions", 2, "-m", 0.2, pause_s=0.02)
     runs.wait_for_steps(second, 5)
     stop(runs, second)
     waited = runs.call("wait", first, third, timeout_s=2 * PATIENCE_S)

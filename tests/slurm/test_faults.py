@@ -6,18 +6,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import psutil
 import pytest
 
 from backprop.store.journal import SIGN_EVERY_S
-from tests.conftest import wait_for
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port
-
-LONG_S = 120.0  # longer than any submission may take: whoever began it is dead
+from tests.slurm.conftest import LONG_S, PATIENCE_S, SlurmRuns, first_port, wait_for
 
 
 class Wrapped:
@@ -37,7 +33,7 @@ class Wrapped:
 
     def wait_until_it_hangs(self) -> psutil.Process:
         """The hanging call, once it has written its number down."""
-        pid = wait_for(lambda: self._seen.exists() and self._seen.read_text().strip(), PATIENCE_S)
+        pid = wait_for(lambda: self._seen.exists() and self._seen.read_text().strip())
         return psutil.Process(int(str(pid)))
 
     def unwrap(self) -> None:
@@ -62,25 +58,14 @@ def reason(runs: SlurmRuns) -> str:
     return runs.cluster.call("squeue", "--noheader", "--format=%r").stdout.strip()
 
 
-def make_older(runs: SlurmRuns, seconds: float) -> None:
-    """Let run r have been made, and last touched, so long ago."""
-    then = datetime.now(timezone.utc) - timedelta(seconds=seconds)
-    folder = runs.rundir("r")
-    spec = json.loads((folder / "run.json").read_text()) | {"created_at": then.isoformat()}
-    (folder / "run.json").write_text(json.dumps(spec))
-    entries = [json.dumps(entry | {"at": then.isoformat()}) + "\n" for entry in runs.journal("r")]
-    (folder / "journal.jsonl").write_text("".join(entries))
-    os.utime(folder / "journal.jsonl", (then.timestamp(), then.timestamp()))
-
-
 def test_a_front_killed_before_it_wrote_down_its_job(runs: SlurmRuns):
     """Whoever looks leaves it alone while it may still be submitting; then ends the held job and files the run."""
     kill_while_it_hangs(runs, Wrapped(runs, "sbatch", f'$real "$@"; {HANG}'))
     for seconds in (0, 45):  # as long as a submission may take
-        make_older(runs, seconds)
+        runs.make_older("r", seconds)
         assert runs.document("r")["status"] == "queued"
         assert reason(runs) == "JobHeldUser"
-    make_older(runs, LONG_S)
+    runs.make_older("r", LONG_S)
     document = runs.check("r")
     assert document["status"] == "interrupted"
     assert "never submitted" in document["reason"]
@@ -114,7 +99,7 @@ def test_a_front_killed_before_it_released_its_job(runs: SlurmRuns):
     kill_while_it_hangs(runs, Wrapped(runs, "scontrol", f'test "$1" = release && {{ {HANG}; }}; exec $real "$@"'))
     assert runs.document("r")["status"] == "queued"
     assert reason(runs) == "JobHeldUser"
-    make_older(runs, LONG_S)
+    runs.make_older("r", LONG_S)
     runs.wait_for_status("r", "completed")
     runs.check("r", "completed")
 
@@ -125,10 +110,10 @@ def test_a_job_that_a_user_holds_stays_held(runs: SlurmRuns):
     assert full.returncode == 0, full.stderr
     runs.submit("r")
     shown = ["scontrol", "--oneliner", "show", "job", runs.job("r")]
-    wait_for(lambda: "EligibleTime=Unknown" not in runs.cluster.call(*shown).stdout, PATIENCE_S)
+    wait_for(lambda: "EligibleTime=Unknown" not in runs.cluster.call(*shown).stdout)
     time.sleep(2)  # Slurm forgets this time of a job that is held later than in the same second
     assert runs.cluster.call("scontrol", "uhold", runs.job("r")).returncode == 0  # the hold of a user, also by root
-    make_older(runs, LONG_S)
+    runs.make_older("r", LONG_S)
     assert "JobHeldUser" in runs.document("r")["reason"]
     assert "Reason=JobHeldUser" in runs.cluster.call(*shown).stdout
     assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
@@ -159,7 +144,7 @@ def test_a_stop_in_line_without_a_controller(runs: SlurmRuns):
     assert stopped.returncode == 75
     assert "will do so when its job begins" in stopped.stderr
     begin = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]
-    wait_for(lambda: runs.cluster.call(*begin).returncode == 0, PATIENCE_S)
+    wait_for(lambda: runs.cluster.call(*begin).returncode == 0)
     runs.wait_for_status("r", "refused", session=0)
     document = runs.check("r")
     assert "`backprop stop`" in document["reason"]
@@ -168,7 +153,7 @@ def test_a_stop_in_line_without_a_controller(runs: SlurmRuns):
 def test_a_front_whose_run_is_removed(runs: SlurmRuns):
     """It ends, and says why."""
     front = runs.start("run", "--run-id", "r", "--slurm-arg=--begin=now+1hour", "train.py", stderr=subprocess.PIPE)
-    wait_for(lambda: runs.rundir("r").exists() and runs.told("r", "submitted"), PATIENCE_S)
+    wait_for(lambda: runs.rundir("r").exists() and runs.told("r", "submitted"))
     job = runs.job("r")
     shutil.rmtree(runs.rundir("r"))
     _, told = front.communicate(timeout=PATIENCE_S)
@@ -272,11 +257,11 @@ def test_a_supervisor_gives_signs_of_life(runs: SlurmRuns):
     """While a trainer says nothing for longer than a silence may last, its journal is never that old."""
     runs.script("print('ready', flush=True)\ntime.sleep(1000)", "silent.py")
     assert runs.call("run", "--run-id", "r", "-d", "silent.py").returncode == 0
-    wait_for(lambda: runs.told("r", "output_seen"), PATIENCE_S)
+    wait_for(lambda: runs.told("r", "output_seen"))
     path = runs.rundir("r") / "journal.jsonl"
     entries = path.read_text()
     os.utime(path, (0, 0))
-    wait_for(lambda: time.time() - path.stat().st_mtime < SIGN_EVERY_S, PATIENCE_S)
+    wait_for(lambda: time.time() - path.stat().st_mtime < SIGN_EVERY_S)
     assert path.read_text() == entries
     assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
     runs.check("r", "stopped")
@@ -288,8 +273,8 @@ def test_a_job_that_is_forgotten_and_ended(forgetful: SlurmRuns):
     lose_the_job(runs, "node1")
     runs.wait_for_steps("r", 20)
     runs.cluster.start_node("node1")
-    wait_for(lambda: not runs.supervisors(), PATIENCE_S)
-    make_older(runs, LONG_S)
+    wait_for(lambda: not runs.supervisors())
+    runs.make_older("r", LONG_S)
     ended = runs.document("r")["status"]
     assert ended in {"interrupted", "failed"}  # the trainer is killed first, or last
     runs.let_them_complete()

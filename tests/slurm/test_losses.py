@@ -1,17 +1,18 @@
 """What a cluster does to jobs: it preempts them, loses them, forgets them, and is away. Nothing is lost by it."""
 
 import json
+import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.conftest import wait_for
 from tests.slurm.cluster import NODES, Cluster
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port, runs_on
+from tests.slurm.conftest import LONG_S, PATIENCE_S, SlurmRuns, first_port, runs_on, wait_for
 
 
 def test_preemption(runs: SlurmRuns):
@@ -132,8 +133,10 @@ def test_a_forgotten_job(lossy: SlurmRuns):
     (supervisor,) = runs.supervisors()
     psutil.Process(supervisor).kill()
     job = runs.job("r")
-    wait_for(lambda: runs.cluster.call("scontrol", "show", "job", job).returncode, PATIENCE_S)
+    wait_for(lambda: runs.cluster.call("scontrol", "show", "job", job).returncode)
     assert runs.document("r")["status"] == "running"
+    then = time.time() - LONG_S
+    os.utime(runs.rundir("r") / "journal.jsonl", (then, then))
     runs.wait_for_status("r", "interrupted")
     document = runs.check("r", "interrupted")
     assert f"does not know its job {job}" in document["reason"]
@@ -202,8 +205,9 @@ def lossy(tmp_path: Path, cluster_that_gives_up: Cluster) -> Iterator[SlurmRuns]
 def test_a_stop_of_a_lost_run(lossy: SlurmRuns):
     """Its node is gone and Slurm has put it back, while its journal still calls it running: it leaves the line."""
     runs = lossy
+    begin(runs)
     lose(runs)
-    wait_for(lambda: " PENDING " in "".join(runs.jobs()), PATIENCE_S)
+    wait_for(lambda: " PENDING " in "".join(runs.jobs()))
     stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
     assert stopped.returncode == 0, stopped.stderr
     document = runs.check("r", "interrupted")
@@ -214,20 +218,28 @@ def test_a_stop_of_a_lost_run(lossy: SlurmRuns):
 def test_a_stop_that_nobody_heard(lossy: SlurmRuns):
     """Asked before Slurm noticed the loss: the job that it puts back hears of it, and does not go on."""
     runs = lossy
+    begin(runs)
+    runs.cluster.stop_controller()  # so that nobody can notice
     lose(runs)
     stopping = runs.start("stop", "r")
-    wait_for(lambda: list(runs.rundir("r").glob("asked/*")), PATIENCE_S)
-    stopping.send_signal(signal.SIGKILL)  # before it can see that Slurm has put it back
+    wait_for(lambda: list(runs.rundir("r").glob("asked/*")))
+    stopping.send_signal(signal.SIGKILL)
+    stopping.wait()
+    runs.cluster.start_controller()
     runs.hurry("r")
     runs.wait_for_status("r", "interrupted")
     document = runs.check("r", "interrupted")
     assert "`backprop stop`" in document["reason"]
 
 
-def lose(runs: SlurmRuns) -> None:
-    """Begin run r, and lose the node with all that runs there."""
+def begin(runs: SlurmRuns) -> None:
+    """Run r."""
     runs.submit("r")
     runs.wait_for_steps("r", 25)
+
+
+def lose(runs: SlurmRuns) -> None:
+    """The node that run r is on, with all that runs there."""
     node = json.loads(runs.output("r").splitlines()[0])["node"]
     runs.cluster.kill_node(node, with_steps=True)
-    wait_for(lambda: not runs.supervisors(), PATIENCE_S)
+    wait_for(lambda: not runs.supervisors())

@@ -2,8 +2,7 @@
 
 import json
 
-from tests.conftest import wait_for
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns, wait_for
 
 
 def asked(runs: SlurmRuns, run_id: str) -> dict[str, str]:
@@ -47,7 +46,7 @@ def test_from_slurm_to_here_and_back(runs: SlurmRuns):
     """One record, one count, whoever executes a session; here it needs no Slurm, and says so of what only Slurm gives."""
     runs.submit("r", "-m", 0.03, pause_s=0.02)
     runs.wait_for_status("r", "timeboxed")
-    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    wait_for(lambda: not runs.jobs())
     refused = runs.call("resume", "r", "--on", "here", "--cpus", 2)
     assert refused.returncode == 2
     assert "--cpus goes with --on slurm" in refused.stderr

@@ -7,8 +7,7 @@ import psutil
 import pytest
 
 from tests.cli.test_notify import configure, messengers, recorder, told
-from tests.conftest import wait_for
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns, wait_for
 
 IN_LINE = "--slurm-arg=--begin=now+1hour"
 
@@ -25,7 +24,7 @@ def told_once(runs: SlurmRuns, status: str) -> dict:
     wait_for(lambda: told(runs, status))
     for _ in range(2):  # looks again: a run that was told of is not told of by others
         assert runs.call("list").returncode == 0
-    wait_for(lambda: not messengers(runs), PATIENCE_S)
+    wait_for(lambda: not messengers(runs))
     (event,) = told(runs, "*")
     document = event["document"]
     assert (event["BACKPROP_EVENT"], document["status"]) == (status, status)
@@ -44,7 +43,7 @@ def test_a_killed_supervisor(runs: SlurmRuns):
     runs.wait_for_steps("r", 5)
     (supervisor,) = runs.supervisors()
     psutil.Process(supervisor).kill()
-    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    wait_for(lambda: not runs.jobs())
     looks = [runs.start("list") for _ in range(4)]
     for look in looks:
         look.wait(PATIENCE_S)
@@ -89,7 +88,7 @@ def test_a_stop_that_the_job_finds_when_it_begins(runs: SlurmRuns):
     runs.rundir("r").joinpath("asked").mkdir(exist_ok=True)
     runs.rundir("r").joinpath("asked", "1").write_text(json.dumps(asked))
     runs.hurry("r")
-    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    wait_for(lambda: not runs.jobs())
     assert told_once(runs, "timeboxed")["metrics"]["value"] > 0
     assert runs.check("r", "timeboxed")["reason"].endswith("`backprop stop` while it waited")
 
@@ -117,7 +116,7 @@ def test_a_pause_and_each_wait(runs: SlurmRuns):
     wait_for(lambda: told(runs, "paused"))
     assert len(told(runs, "queued")) == 1
     assert runs.call("resume", "r").returncode == 0
-    wait_for(lambda: len(told(runs, "queued")) == 2, PATIENCE_S)
+    wait_for(lambda: len(told(runs, "queued")) == 2)
     assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_for
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port, runs_on
+from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port, runs_on, wait_for
 
 LOW = ("--on", "slurm:low", "--slurm-arg=--nodelist=node1")
 
@@ -211,7 +210,7 @@ def test_a_preemption_while_a_retry_is_waited_for(runs: SlurmRuns):
     runs.script(STUBBORN)
     front = runs.start("run", "--run-id", "r", "--retries", 9, "train.py", "--", 5, stderr=subprocess.PIPE)
     runs.wait_for_steps("r", 1, session=4)
-    wait_for(lambda: len(runs.told("r", "session_ended")) == 4, PATIENCE_S)  # and eight seconds until the next
+    wait_for(lambda: len(runs.told("r", "session_ended")) == 4)  # and eight seconds until the next
     assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
     _, told = front.communicate(timeout=2 * PATIENCE_S)
     assert front.returncode == 0, told.decode()
@@ -233,7 +232,7 @@ def test_a_warning_before_anybody_listens(runs: SlurmRuns):
     )
     runs.environment["PYTHONPATH"] = str(slow)
     runs.submit("r", target=5)
-    wait_for((slow / "starts").exists, PATIENCE_S)
+    wait_for((slow / "starts").exists)
     (supervisor,) = runs.supervisors()
     os.kill(supervisor, signal.SIGUSR1)
     (slow / "go").touch()

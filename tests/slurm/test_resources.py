@@ -7,9 +7,8 @@ import subprocess
 import pytest
 
 from tests.cli.test_governor import FAKES
-from tests.conftest import wait_for
 from tests.slurm.cluster import NODES
-from tests.slurm.conftest import COUNTER, PATIENCE_S, SlurmRuns
+from tests.slurm.conftest import COUNTER, PATIENCE_S, SlurmRuns, wait_for
 
 # each trainer of a run tells what it finds
 TELLING = """
@@ -18,14 +17,41 @@ TELLING = """
     line = json.dumps({"event": "told", **{name: os.environ.get(name) for name in names}})
     os.write(1, (line + "\\n").encode())
 """
-# the counting script once a node: the first one speaks
+# the counting script once a node: the first one speaks, and each has files of its own
 COUNTING_TOGETHER = (
     """
     if os.environ["SLURM_PROCID"] != "0":
         sys.stdout = open(os.devnull, "w")
+        os.environ["BACKPROP_RUN_ID"] += "-second"
 """
     + COUNTER
 )
+# The second one ends as soon as it is asked to; the first is not done before it is told a second time, and then saves.
+SAVING_LONG = """
+    heard = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
+        signal.signal(number, lambda number, frame: heard.append(signal.Signals(number).name))
+    is_first = os.environ["SLURM_PROCID"] == "0"
+    if is_first:
+        os.write(1, b'{"step": 1, "value": 3}\\n')
+    while not heard:
+        time.sleep(0.01)
+    if not is_first:
+        sys.exit(130)
+    while len(heard) < 2:
+        time.sleep(0.01)
+    open("saved.json", "w").write("{}")
+    os.write(1, b'{"event": "checkpoint_saved", "path": "saved.json", "step": 1}\\n')
+    os.write(1, (json.dumps({"event": "heard", "signals": heard}) + "\\n").encode())
+    sys.exit(130)
+"""
+# Both hear nothing of it.
+DEAF = """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    os.write(1, b'{"step": 1, "value": 3}\\n')
+    time.sleep(600)
+"""
 LEAKING = """
     held, step = [], 0
     try:
@@ -67,7 +93,7 @@ def cards(runs: SlurmRuns) -> None:
         "sbatch", "--gpus-per-node=1", "--nodelist=node2", "--output=/dev/null", "--wrap=sleep 600"
     )
     assert taken.returncode == 0, taken.stderr
-    wait_for(lambda: " RUNNING " in "".join(runs.cluster.line()), PATIENCE_S)
+    wait_for(lambda: " RUNNING " in "".join(runs.cluster.line()))
     folder = runs.work / "smi"
     folder.mkdir()
     state = folder / "state.json"
@@ -110,20 +136,29 @@ def test_two_nodes(runs: SlurmRuns):
 
 
 def test_one_of_two_nodes_fails(runs: SlurmRuns):
-    """The exit code and last words are those of the trainer that failed; the other is ended."""
+    """The exit code and last words are those of the trainer that failed; the other may save, and is ended."""
     runs.script(
         """
         if os.environ["SLURM_PROCID"] == "1":
             sys.stderr.write("no such data set\\n")
             sys.exit(4)
-        time.sleep(600)
+
+        def save(number, frame):
+            open("saved.json", "w").write("{}")
+            os.write(1, b'{"event": "checkpoint_saved", "path": "saved.json", "step": 1}\\n')
+
+        signal.signal(signal.SIGTERM, save)
+        os.write(2, b"half a line")  # srun's own words follow on it
+        while True:
+            time.sleep(600)
         """
     )
-    done = runs.call("run", "--run-id", "r", "--nodes", 2, "train.py", timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", "--nodes", 2, "--grace", 6, "train.py", timeout_s=PATIENCE_S)
     assert done.returncode == 4, done.stderr
     document = runs.check("r", "failed")
     assert document["exit_code"] == 4
     assert document["reason"] == "exit code 4: no such data set (task 1 on node2)"
+    assert [one["valid"] for one in document["checkpoints"]] == [True]
 
 
 def test_two_nodes_are_stopped_and_cannot_be_paused(runs: SlurmRuns):
@@ -139,6 +174,34 @@ def test_two_nodes_are_stopped_and_cannot_be_paused(runs: SlurmRuns):
     assert stopped.returncode == 0, stopped.stderr
     document = runs.check("r", "stopped")
     assert document["checkpoints"][-1]["step"] == document["last_step"]
+
+
+def test_two_nodes_stop_at_their_own_pace(runs: SlurmRuns):
+    """One that saves for longer than the other is neither ended by that one's end nor by SIGTERM, which it hears once."""
+    runs.script(SAVING_LONG)
+    assert runs.call("run", "--run-id", "r", "-d", "--nodes", 2, "--grace", 24, "train.py").returncode == 0
+    runs.wait_for_steps("r", 1)
+    stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    assert stopped.returncode == 0, stopped.stderr
+    document = runs.check("r", "stopped")
+    assert [one["step"] for one in document["checkpoints"]] == [1]
+    assert json.loads(runs.output("r").splitlines()[-1])["signals"] == ["SIGINT", "SIGTERM"]
+    assert [one["signal"] for one in runs.told("r", "signalled")] == ["SIGINT", "SIGTERM"]
+
+
+def test_two_nodes_are_killed(runs: SlurmRuns):
+    """`stop --now` leaves no trainer on either when the session has ended, and says that they were killed."""
+    runs.script(DEAF)
+    assert runs.call("run", "--run-id", "r", "-d", "--nodes", 2, "train.py").returncode == 0
+    runs.wait_for_steps("r", 2)
+    trainers = [process for process in runs.tree() if process.name().startswith("python")]
+    assert len(trainers) == 2
+    stopped = runs.start("stop", "--now", "r")
+    wait_for(lambda: runs.told("r", "session_ended"))
+    assert not [process for process in trainers if process.is_running()]
+    assert stopped.wait(PATIENCE_S) == 0
+    document = runs.check("r", "stopped")
+    assert document["reason"].endswith("had to be killed")
 
 
 def test_two_nodes_are_preempted(runs: SlurmRuns):

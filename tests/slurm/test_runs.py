@@ -10,8 +10,7 @@ import time
 from datetime import datetime, timedelta
 
 from backprop.supervisor.signals import DOUBLE_PRESS_S
-from tests.conftest import wait_for
-from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns
+from tests.slurm.conftest import LONG_S, PATIENCE_S, HeldBack, SlurmRuns, wait_for
 
 
 def test_a_run_in_the_foreground(runs: SlurmRuns):
@@ -94,7 +93,7 @@ def test_stop_now(runs: SlurmRuns):
     """`stop --now` kills what would not stop."""
     runs.script("signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(1000)", "deaf.py")
     assert runs.call("run", "--run-id", "r", "-d", "--grace", 600, "deaf.py").returncode == 0
-    wait_for(lambda: runs.output("r"), PATIENCE_S)
+    wait_for(lambda: runs.output("r"))
     done = runs.call("stop", "r", "--now", timeout_s=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     runs.check("r", "stopped")
@@ -128,9 +127,9 @@ def test_ctrl_c_twice_kills_the_run(runs: SlurmRuns):
     """The second Ctrl-C kills what does not stop by itself."""
     runs.script("signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(1000)", "deaf.py")
     front = runs.start("run", "--run-id", "r", "--grace", 600, "deaf.py", stderr=subprocess.PIPE)
-    wait_for(lambda: runs.output("r"), PATIENCE_S)
+    wait_for(lambda: runs.output("r"))
     front.send_signal(signal.SIGINT)
-    wait_for(lambda: runs.told("r", "signalled"), PATIENCE_S)
+    wait_for(lambda: runs.told("r", "signalled"))
     time.sleep(DOUBLE_PRESS_S)  # sooner it is the same press
     front.send_signal(signal.SIGINT)
     _, told = front.communicate(timeout=PATIENCE_S)
@@ -143,7 +142,7 @@ def test_ctrl_c_while_it_is_pending(runs: SlurmRuns):
     """Ctrl-C takes a run out of Slurm's line, in which it waited as long as the user wanted."""
     front = runs.start("run", "--run-id", "r", "--slurm-arg=--begin=now+1hour", "train.py", stderr=subprocess.PIPE)
     assert front.stderr is not None
-    wait_for(lambda: b"BeginTime" in front.stderr.readline(), PATIENCE_S)
+    wait_for(lambda: b"BeginTime" in front.stderr.readline())
     (begins,) = runs.cluster.call("squeue", "--noheader", "--format=%S", f"--job={runs.job('r')}").stdout.split()
     assert datetime.fromisoformat(begins) > datetime.now() + timedelta(minutes=50)  # noqa: DTZ005  as squeue tells it
     front.send_signal(signal.SIGINT)
@@ -157,19 +156,25 @@ def test_ctrl_c_while_it_is_pending(runs: SlurmRuns):
 def test_ctrl_c_while_it_is_being_submitted(runs: SlurmRuns):
     """At whatever instant of the first seconds it comes: no job stays behind, held for ever or training."""
     rng = random.Random(6)
-    fronts = [runs.start("run", "--run-id", f"r{n}", "train.py", "--", 10**9, 0.05) for n in range(8)]
+    fronts = []
+    for number in range(8):
+        with (runs.work / f"said-{number}").open("wb") as said:  # to be read when one does not end
+            words = ("run", "--run-id", f"r{number}", "train.py", "--", 10**9, 0.05)
+            fronts.append(runs.start(*words, stderr=said))
     for front in fronts:
         time.sleep(rng.uniform(0, 0.5))
         front.send_signal(signal.SIGINT)
     for front in fronts:
         front.wait(PATIENCE_S)
-    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    wait_for(lambda: not runs.jobs())
 
-    def statuses() -> set[str]:
-        return {one["status"] for one in json.loads(runs.call("list", "--json").stdout)}
+    def statuses() -> dict[str, str]:
+        return {one["id"]: one["status"] for one in json.loads(runs.call("list", "--json").stdout)}
 
-    # one that was made, and not handed over yet, is believed to be under way for a minute
-    wait_for(lambda: statuses() <= {"refused", "stopped", "interrupted"}, PATIENCE_S)
+    for run_id, status in statuses().items():
+        if status == "queued":  # it was not handed over yet, and is believed to be under way for a minute
+            runs.make_older(run_id, LONG_S)
+    wait_for(lambda: set(statuses().values()) <= {"refused", "stopped", "interrupted"})
     assert runs.jobs() == []
     assert runs.tree() == []
 
@@ -183,7 +188,7 @@ def test_ctrl_c_while_it_is_submitted_for_the_background(runs: SlurmRuns):
     held.go_on()
     assert front.wait(PATIENCE_S) == 130
     assert runs.document("r")["status"] in {"refused", "stopped"}
-    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    wait_for(lambda: not runs.jobs())
 
 
 def test_the_terminal_goes_and_the_run_stays(runs: SlurmRuns):
@@ -201,7 +206,19 @@ def test_the_terminal_goes_and_the_run_stays(runs: SlurmRuns):
 
 
 def test_sessions(runs: SlurmRuns):
-    """`--sessions 3` puts the same job back into Slurm's line after each timebox, and goes on where it was."""
+    """`--sessions 3` puts the same job back into Slurm's line after each timebox, and goes on where it was.
+
+    Of a timebox that another follows nobody is told; of the last one, with the metrics that only the node had.
+    """
+    runs.script(
+        """
+        with open(f"told-{os.environ['BACKPROP_EVENT']}-{os.getpid()}.json", "w") as file:
+            file.write(sys.stdin.read())
+        """,
+        "tell.py",
+    )
+    notify = [{"command": [sys.executable, str(runs.work / "tell.py")]}]
+    (runs.work / "backprop.config.json").write_text(json.dumps({"notify": notify}))
     front = runs.start(
         "run", "--run-id", "r", "--sessions", 3, "-m", 0.04, "train.py", "--", 10**9, 0.02, stderr=subprocess.PIPE
     )
@@ -213,28 +230,9 @@ def test_sessions(runs: SlurmRuns):
     starts = [json.loads(runs.output("r", number).splitlines()[0])["from"] for number in (1, 2, 3)]
     assert starts[0] == 0 < starts[1] < starts[2]
     assert document["sessions"][2]["resumed_from"]
-
-
-def test_the_end_is_told_once(runs: SlurmRuns):
-    """Of a timebox that another follows nobody is told; of the last one, with the metrics that only the node had."""
-    runs.script(
-        """
-        with open(f"told-{os.environ['BACKPROP_EVENT']}-{os.getpid()}.json", "w") as file:
-            file.write(sys.stdin.read())
-        """,
-        "tell.py",
-    )
-    notify = [{"command": [sys.executable, str(runs.work / "tell.py")]}]
-    (runs.work / "backprop.config.json").write_text(json.dumps({"notify": notify}))
-    front = runs.start(
-        "run", "--run-id", "r", "--sessions", 2, "-m", 0.04, "train.py", "--", 10**9, 0.02, stderr=subprocess.PIPE
-    )
-    _, told = front.communicate(timeout=2 * PATIENCE_S)
-    assert front.returncode == 0, told.decode()
-    runs.check("r", "timeboxed", "timeboxed")
-    (document,) = [json.loads(path.read_text()) for path in runs.work.glob("told-*.json")]
-    assert len(document["sessions"]) == 2
-    assert document["metrics"]["value"] == 3 * document["last_step"] > 0
+    (message,) = [json.loads(path.read_text()) for path in runs.work.glob("told-*.json")]
+    assert len(message["sessions"]) == 3
+    assert message["metrics"]["value"] == 3 * message["last_step"] > 0
 
 
 def test_wait_waits_for_further_sessions(runs: SlurmRuns):
@@ -255,7 +253,7 @@ def test_a_turn_that_never_comes(runs: SlurmRuns):
     resumed = runs.call("resume", "r", "--min-free-ram", 999999, timeout_s=PATIENCE_S)
     assert resumed.returncode == 75, resumed.stderr
     assert "RAM" in resumed.stderr
-    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    wait_for(lambda: not runs.jobs())
     runs.check("r", "timeboxed")
     assert len(runs.told("r", "submitted")) == 2
     assert runs.told("r", "refused")
@@ -266,7 +264,7 @@ def test_a_resume_after_leaving_the_line(runs: SlurmRuns):
     runs.submit("r", "--slurm-arg=--begin=now+1hour")
     assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
     assert runs.document("r")["status"] == "refused"
-    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    wait_for(lambda: not runs.jobs())
     runs.rundir("r").joinpath("asked").mkdir(exist_ok=True)
     runs.rundir("r").joinpath("asked", "1").write_text(
         '{"event":"stop_asked","at":"2026-01-01T00:00:00Z","session":1,"by":"user","detail":"late"}'
@@ -274,7 +272,7 @@ def test_a_resume_after_leaving_the_line(runs: SlurmRuns):
     resumed = runs.call("resume", "r", "-d", "-m", 0.04, timeout_s=PATIENCE_S)
     assert resumed.returncode == 0, resumed.stderr
     hurry = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]
-    wait_for(lambda: runs.cluster.call(*hurry).returncode == 0, PATIENCE_S)
+    wait_for(lambda: runs.cluster.call(*hurry).returncode == 0)
     runs.wait_for_status("r", "timeboxed", "stopped")
     runs.check("r", "timeboxed")
 
@@ -285,7 +283,7 @@ def test_a_job_that_another_one_replaced(runs: SlurmRuns):
     runs.wait_for_status("r", "queued", session=2)
     older = runs.cluster.call("sbatch", "--parsable", "--output=/dev/null", str(runs.rundir("r") / "job.sh"))
     assert older.returncode == 0, older.stderr
-    wait_for(lambda: not [one for one in runs.cluster.line() if one.startswith(older.stdout.strip())], PATIENCE_S)
+    wait_for(lambda: not [one for one in runs.cluster.line() if one.startswith(older.stdout.strip())])
     assert runs.document("r")["status"] == "queued"
     assert len(runs.told("r", "session_started")) == 1
     assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
@@ -301,6 +299,6 @@ def test_a_stop_between_two_sessions(runs: SlurmRuns):
     stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
     held.go_on()
     assert "not going on" not in stopped.stderr
-    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    wait_for(lambda: not runs.jobs())
     document = runs.check("r", "timeboxed")
     assert "`backprop stop`" in document["reason"]

@@ -19,9 +19,9 @@ from backprop.views.watch.app import WatchApp
 from backprop.views.watch.dialogs import Question
 from tests.cli.test_look import in_terminal
 from tests.cli.test_watch import Terminal
-from tests.conftest import BACKPROP, wait_for
+from tests.conftest import BACKPROP
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns
+from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns, wait_for
 from tests.test_watch import drive, lines_of, text_of, title_of, until
 from tests.web.conftest import Server
 
@@ -102,7 +102,7 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     time.sleep(1.1)  # the time left is shown in seconds
     assert front.text == shown
     assert "run r goes on" in ok(runs, "resume", "r")
-    wait_for(lambda: re.search(rb"backprop: `backprop resume` by .*: going on\r\n", front.written), PATIENCE_S)
+    wait_for(lambda: re.search(rb"backprop: `backprop resume` by .*: going on\r\n", front.written))
     runs.let_them_complete()
     assert front.process.wait(PATIENCE_S) == 0
     wait_for(lambda: b"run r completed after" in front.written)
@@ -129,7 +129,7 @@ def test_a_pause_that_is_taken_back_before_it_is_heard(runs: SlurmRuns):
     assert len(list(runs.rundir("r").glob("asked/[!.]*"))) == 2
     pausing.kill()
     psutil.Process(supervisor).resume()
-    wait_for(lambda: runs.told("r", "continued"), PATIENCE_S)
+    wait_for(lambda: runs.told("r", "continued"))
     runs.let_them_complete()
     runs.wait_for_status("r", "completed")
     assert len(runs.told("r", "paused")) == len(runs.told("r", "continued")) == 1
@@ -141,7 +141,7 @@ def test_slurms_warning_ends_a_pause(runs: SlurmRuns):
     runs.submit("r")
     runs.wait_for_steps("r", 5)
     ok(runs, "pause", "r")
-    paused_at = runs.output("r").count('"step"')
+    paused_at = runs.output("r").count('"value"')
     assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
     runs.wait_for_status("r", "queued", session=2)
     runs.let_them_complete()
@@ -210,7 +210,7 @@ def test_ctrl_z_holds_the_run_with_its_front(runs: SlurmRuns):
     runs.wait_for_steps("r", 5)
     front.send_signal(signal.SIGTSTP)
     assert runs.wait_for_status("r", "paused")["reason"].startswith("`Ctrl-Z` by ")
-    wait_for(lambda: psutil.Process(front.pid).status() == psutil.STATUS_STOPPED, PATIENCE_S)
+    wait_for(lambda: psutil.Process(front.pid).status() == psutil.STATUS_STOPPED)
     front.send_signal(signal.SIGCONT)
     runs.wait_for_status("r", "running")
     runs.let_them_complete()
@@ -233,11 +233,12 @@ def test_a_wait_for_what_was_cancelled_in_line(runs: SlurmRuns):
 
 
 def test_why_a_run_waits_is_shown_everywhere(runs: SlurmRuns, monkeypatch: pytest.MonkeyPatch):
-    """Slurm's reason: in list, status, watch and on the page."""
-    runs.submit("r", IN_LINE)
+    """Slurm's reason: in list, also on a narrow terminal, in status, watch and on the page."""
+    runs.submit("r", IN_LINE, "-n", "a-name-of-some-length")
     runs.wait_for_status("r", "queued")
     why = "Slurm: BeginTime"
-    assert re.search(rf"r +- +queued .* {why} ", ok(runs, "list"))
+    assert re.search(rf"r +a-name-of-some-length +queued .* {why} ", ok(runs, "list"))
+    assert why in in_terminal(runs, "list", columns=80)
     assert re.search(rf"^status +queued: {why}$", ok(runs, "status", "r"), re.MULTILINE)
     server = Server(runs)
     (row,) = server.get("/api/runs").json["runs"]
@@ -251,14 +252,6 @@ def test_why_a_run_waits_is_shown_everywhere(runs: SlurmRuns, monkeypatch: pytes
 
     monkeypatch.setenv("SLURM_CONF", str(runs.cluster.configuration))
     drive(runs, story)
-
-
-def test_why_a_run_waits_is_shown_in_a_narrow_terminal(runs: SlurmRuns):
-    """It is what one wants to know of a run that waits."""
-    runs.submit("r", IN_LINE, "-n", "a-name-of-some-length")
-    runs.wait_for_status("r", "queued")
-    shown = in_terminal(runs, "list", columns=80)
-    assert "Slurm: BeginTime" in shown
 
 
 def test_a_run_in_line_cannot_be_paused_or_removed(runs: SlurmRuns):
@@ -292,13 +285,13 @@ def test_the_pages_buttons(runs: SlurmRuns):
         answer = server.post(f"/api/runs/r/{order}")
         assert answer.status == 202, answer.text
         assert answer.json["said"]
-        wait_for(lambda status=status: server.get("/api/runs/r").json["status"] == status, PATIENCE_S)
+        wait_for(lambda status=status: server.get("/api/runs/r").json["status"] == status)
     runs.wait_for_steps("r", 3, session=2)
     refused = runs.call("rm", "--yes", "r")
     assert refused.returncode == 75
     assert f"run r is in the hands of Slurm's job {runs.job('r')}. Stop it first" in refused.stderr
     assert server.post("/api/runs/r/stop", now=True).status == 202
-    wait_for(lambda: server.get("/api/runs/r").json["status"] == "stopped", PATIENCE_S)
+    wait_for(lambda: server.get("/api/runs/r").json["status"] == "stopped")
     runs.check("r", "stopped", "stopped")
     assert runs.told("r", "stop_asked")[-1]["now"]
 
@@ -329,14 +322,19 @@ def test_a_key_in_watch_stops_a_run(runs: SlurmRuns, monkeypatch: pytest.MonkeyP
 
 def test_whoever_watches_hurries_the_job(runs: SlurmRuns):
     """`logs -f` alone, then `wait` alone: each lets the job begin that Slurm would let wait for two minutes."""
-    runs.submit("r", "--sessions", 3, "-m", 0.04, pause_s=0.02)
+    warn = ["scancel", "--batch", "--signal=USR1"]
+    runs.submit("r")
     following = runs.start("logs", "r", "-f", stdout=subprocess.PIPE)
+    runs.wait_for_steps("r", 1)
+    assert runs.cluster.call(*warn, runs.job("r")).returncode == 0
     runs.wait_for_steps("r", 1, session=2)
     following.send_signal(signal.SIGINT)
     following.wait(PATIENCE_S)
-    wait_for(lambda: len(runs.told("r", "session_ended")) == 2, PATIENCE_S)
-    assert "run r timeboxed" in ok(runs, "wait", "r")
-    runs.check("r", "timeboxed", "timeboxed", "timeboxed")
+    assert runs.cluster.call(*warn, runs.job("r")).returncode == 0
+    wait_for(lambda: len(runs.told("r", "session_ended")) == 2)
+    runs.let_them_complete()
+    assert "run r completed" in ok(runs, "wait", "r")
+    runs.check("r", "stopped", "stopped", "completed")
 
 
 def test_a_stop_while_the_job_puts_itself_back(runs: SlurmRuns):
@@ -345,7 +343,7 @@ def test_a_stop_while_the_job_puts_itself_back(runs: SlurmRuns):
     runs.submit("r", "--sessions", 2, "-m", 0.04)
     held.wait()
     stopping = runs.start("stop", "r", stderr=subprocess.PIPE)
-    wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")), PATIENCE_S)
+    wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")))
     held.go_on()
     _, told = stopping.communicate(timeout=PATIENCE_S)
     assert stopping.returncode == 0, told.decode()
@@ -360,26 +358,27 @@ def test_what_has_ended_does_not_wait(runs: SlurmRuns, array: tuple[str, ...], m
     submitted = runs.cluster.call("sbatch", "--parsable", "--output=/dev/null", *array, "--wrap=exit 1")
     assert submitted.returncode == 0, submitted.stderr
     job = f"{submitted.stdout.strip()}_1" if array else submitted.stdout.strip()
-    wait_for(lambda: runs.cluster.line() == [], PATIENCE_S)
+    wait_for(lambda: runs.cluster.line() == [])
     for known in (job, "9999_1" if array else "9999"):
         slurm_client.cancel(known, only_pending=True)
 
 
 def test_status_between_two_sessions(runs: SlurmRuns):
     """What ran, on which node and in which job, and that it waits again: no process is named that is gone."""
-    runs.submit("r", "--sessions", 2, "-m", 0.04, pause_s=0.02)
+    runs.submit("r")
     runs.wait_for_steps("r", 1)
     shown = rows(ok(runs, "status", "r"))
     assert re.fullmatch(r"process \d+, trainer \d+, on node\d", shown["supervisor"])
-    assert re.fullmatch(rf"running, .* of 0\.04 min, Slurm's job {runs.job('r')} on node\d", shown["session 1"])
+    assert re.fullmatch(rf"running, .* of 10 min, Slurm's job {runs.job('r')} on node\d", shown["session 1"])
+    assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
     runs.wait_for_status("r", "queued", session=2)
     shown = rows(ok(runs, "status", "r"))
     assert shown["status"].startswith("queued: ")
-    assert shown["session 1"].startswith("timeboxed, ")
+    assert shown["session 1"].startswith("stopped, ")
     assert re.fullmatch(rf"Slurm's job {runs.job('r')}, in its line for .*", shown["session 2"])
     assert "supervisor" not in shown
     ok(runs, "stop", "r")
-    runs.check("r", "timeboxed")
+    runs.check("r", "stopped")
 
 
 def rows(text: str) -> dict[str, str]:
@@ -458,11 +457,11 @@ def test_an_ended_run_is_removed_with_all_that_its_job_left(runs: SlurmRuns):
     runs.environment["TMPDIR"] = str(runs.work / "temporary")
     os.mkdir(runs.environment["TMPDIR"])
     ok(runs, "run", "--run-id", "r", "train.py", "--", 5, 0.0)
-    wait_for(lambda: not runs.supervisors(), PATIENCE_S)
+    wait_for(lambda: not runs.supervisors())
     ok(runs, "rm", "--yes", "--checkpoints", "r")
     assert [path for path in runs.home.rglob("*") if "r" in path.name.split(".")] == []
     assert [path.name for path in (runs.home / "runs").iterdir()] == []
     assert os.listdir(runs.environment["TMPDIR"]) == []
-    wait_for(lambda: not runs.cluster.line(), PATIENCE_S)
+    wait_for(lambda: not runs.cluster.line())
     assert runs.tree() == []
     assert json.loads(ok(runs, "list", "--json")) == []

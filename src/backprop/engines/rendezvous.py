@@ -10,9 +10,10 @@ _FIRST_PORT, _PORT_COUNT = 20_000, 10_000  # below the ephemeral ports of Linux,
 def launcher(environment: Mapping[str, str], nodes: int) -> tuple[str, ...]:
     """The words before a command that start it once on each node of the job we are in, with all that the job has there.
 
-    SIGINT is passed on at once (without -X srun only tells of its tasks); a task that fails ends the others; and all
-    variables go along, not only those that sbatch was told of. Since Slurm 22.05 srun does not take the number of CPUs
-    from the job: a task would have one.
+    SIGINT is passed on at once (without -X srun only tells of its tasks). No task's end ends the others, whatever the
+    cluster is configured for: one that was asked to stop exits, with 130, while another still saves. That a task has
+    failed is for the supervisor to see. All variables go along, not only those that sbatch was told of. Since Slurm
+    22.05 srun does not take the number of CPUs from the job: a task would have one.
     """
     cpus = environment.get("SLURM_CPUS_PER_TASK")
     return (
@@ -21,7 +22,8 @@ def launcher(environment: Mapping[str, str], nodes: int) -> tuple[str, ...]:
         f"--ntasks={nodes}",
         "--ntasks-per-node=1",
         "--disable-status",
-        "--kill-on-bad-exit=1",
+        "--kill-on-bad-exit=0",
+        "--wait=0",
         "--export=ALL",
         *([f"--cpus-per-task={cpus}"] if cpus else []),
     )

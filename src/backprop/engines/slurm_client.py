@@ -156,6 +156,16 @@ def cancel(job_id: str, *, only_pending: bool = False) -> None:
         _call("scancel", "--state=PENDING", job_id)
 
 
+def terminate_tasks(job_id: str) -> None:
+    """Send SIGTERM to all that srun has started in the job we are in. Does not wait: the call is a child of ours.
+
+    srun itself passes SIGTERM on as SIGKILL. Without a controller nothing is sent.
+    """
+    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    with suppress(OSError):  # no scancel on this node
+        os.posix_spawnp("scancel", ["scancel", "--signal=TERM", job_id], _seeing(), file_actions=null, setsid=True)
+
+
 def standing(job_id: str) -> tuple[str, int]:
     """The state of one job in Slurm's word, and how often it was put back into the line. Raises SlurmError."""
     words = ("scontrol", "--oneliner", "show", "job", job_id)
@@ -211,13 +221,16 @@ def address(node: str) -> str:
     return found[1] if found else node
 
 
+def _seeing() -> dict[str, str]:
+    return {**{name: value for name, value in os.environ.items() if not _BLINDERS.fullmatch(name)}, "LC_ALL": "C"}
+
+
 def _call(
     program: str, *arguments: str, limit_s: float | None = None, environment: Mapping[str, str] | None = None
 ) -> str:
     limit_s = CALL_LIMIT_S if limit_s is None else limit_s
     if environment is None:
-        seeing = {name: value for name, value in os.environ.items() if not _BLINDERS.fullmatch(name)}
-        environment = {**seeing, "LC_ALL": "C"}
+        environment = _seeing()
     try:
         process = subprocess.Popen(
             [program, *arguments],

@@ -97,6 +97,14 @@ class Trainer:
             self._process.returncode = -signal.SIGKILL  # it hangs in the kernel; nobody can do more
         return pids
 
+    def terminate_root(self, patience_s: float) -> None:
+        """SIGTERM to the root process alone, and `patience_s` to end with all that it has started. Blocks as long."""
+        from backprop.supervisor import tree
+
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        tree.wait_gone(self.is_over, patience_s)
+
     def end(self, patience_s: float) -> None:
         """SIGINT, `patience_s` to finish, SIGKILL. Blocks as long."""
         from backprop.supervisor import tree
