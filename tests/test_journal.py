@@ -580,9 +580,12 @@ def test_gpus_are_counted_by_session():
         Admitted(at=AT, figures={}),
         started(3),
         ended(3, Status.TIMEBOXED),
-        started(4),
+        Admitted(at=AT, figures={}, gpus=("GPU-0", "GPU-1")),
+        started(4, nodes=3),  # as many on each
+        ended(4, Status.TIMEBOXED),
+        started(5),
     ]
-    assert gpu_counts(entries) == {1: 2, 2: 0, 3: None, 4: None}
+    assert gpu_counts(entries) == {1: 2, 2: 0, 3: None, 4: 6, 5: None}
 
 
 # -- requests from other machines
