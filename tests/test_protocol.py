@@ -83,6 +83,8 @@ def test_other_events_are_kept_as_notes(line: bytes):
     event = parse(line)
     assert isinstance(event, Note)
     assert event.text == line.decode()
+    kind = json.loads(line)["event"]
+    assert event.kind == (kind if isinstance(kind, str) else "")
 
 
 @pytest.mark.parametrize("line", JUST_OUTPUT, ids=lambda line: repr(line[:30]))
