@@ -278,6 +278,7 @@ def test_a_pace_of_any_sensible_length_is_believed(pace_s: float):
 def test_a_training_is_finished_until_the_next_one_begins():
     """A script may train more than once; whoever listens again is not at its end."""
     listening, finished = b'{"event": "listening"}\n', b'{"event": "finished"}\n'
+    assert not digest(b"").is_finished
     assert not digest(listening).is_finished
     assert digest(listening + finished).is_finished
     assert not digest(listening + finished + listening).is_finished
