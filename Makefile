@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 
-.PHONY: demo test frameworks exports browser slurm screenshots check lint bench clean
+.PHONY: demo test frameworks exports browser slurm screenshots check lint mutation bench clean
 
 demo: $(INSTALLED)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
@@ -35,6 +35,9 @@ screenshots: $(INSTALLED) $(VENV)/.browser  ## the pictures in docs/images, of r
 # a worker is a cluster of its own, and mostly waits
 slurm: $(INSTALLED)  ## tests with a real Slurm of two nodes, thrown away afterwards (see tests/slurm/install.sh)
 	$(BIN)/python -m pytest -n 6 --maxschedchunk 1 tests/slurm
+
+mutation: $(INSTALLED)  ## put one small fault after the other into the pure decisions: do their tests notice? (half an hour)
+	$(BIN)/python -m tests.mutation
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -223,6 +223,23 @@ def test_a_flipped_byte_in_a_zip_is_found_by_a_thorough_look(tmp_path: Path, nam
     assert "zip container is broken" in reason
 
 
+def test_the_member_of_a_zip_that_is_broken_is_named(tmp_path: Path):
+    data = bytearray(npz_bytes())
+    data[len(data) // 2] ^= 0xFF
+    reason = problem(str(saved(tmp_path, "model.npz", bytes(data))))
+    assert reason == "its zip container is broken: Bad CRC-32 for file 'weights.npy'"
+
+
+def test_an_error_without_a_message_is_named(tmp_path: Path):
+    """A member that is said to be longer than the file ends in a bare EOFError (in some versions of Python)."""
+    data = bytearray(zip_bytes())
+    header = data.rindex(b"PK\1\2")  # the last member's, in the table of contents; both of its sizes
+    data[header + 20 : header + 28] = struct.pack("<II", 1_000_000, 1_000_000)
+    reason = problem(str(saved(tmp_path, "zip.pt", bytes(data)))) or ""
+    assert reason.startswith("its zip container is broken: ")
+    assert reason.removeprefix("its zip container is broken: ")
+
+
 def test_a_flipped_byte_is_not_looked_for_in_a_hurry(tmp_path: Path):
     """A look that is not thorough reads tables of contents only, so that lists are shown at once."""
     data = bytearray(npz_bytes())
