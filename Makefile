@@ -10,7 +10,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 
-.PHONY: demo test nightly frameworks exports browser slurm soak chaos screenshots check lint bench clean
+.PHONY: demo test nightly frameworks exports browser slurm soak chaos screenshots check lint mutation bench clean
 
 demo: $(DEMO)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
@@ -49,6 +49,9 @@ chaos: $(INSTALLED)  ## random faults at random instants, every record compared 
 # N=10: so many rounds; ORDER=random: the tests in another order each round
 soak:  ## all of .ci/run, again and again in fresh clones, beside processes that keep every core busy
 	$(PYTHON) tests/soak.py --rounds $(or $(N),1) --order $(or $(ORDER),sorted)
+
+mutation: $(INSTALLED)  ## put one small fault after the other into the pure decisions: do their tests notice? (half an hour)
+	$(BIN)/python -m tests.mutation
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

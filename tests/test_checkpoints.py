@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import stat
 import struct
 import zipfile
 import zlib
@@ -101,8 +102,31 @@ def test_the_measure_of_a_folder(tmp_path: Path):
 
 def test_the_measure_of_an_empty_folder(tmp_path: Path):
     """An empty folder is there, with nothing in it."""
+    os.utime(tmp_path, (0, NOW.timestamp()))
+    assert measure(str(tmp_path)) == Measure(size_bytes=0, saved_at=NOW, manifest=())
+
+
+def test_the_files_of_a_folder_are_listed_in_a_fixed_order(tmp_path: Path):
+    """Folder after folder by name, whatever order they were made in or the disk gives them in."""
+    names = [f"{folder}/{name}" for folder in "hcfadgbe" for name in "21"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     told = measure(str(tmp_path))
-    assert (told.size_bytes, told.manifest) == (0, ())
+    assert told.manifest is not None
+    assert [entry.path for entry in told.manifest] == sorted(names)
+
+
+def test_a_time_that_is_none_does_not_keep_a_file_from_being_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Some file systems keep any number; then it counts as saved now."""
+    path = saved(tmp_path, "model.bin")
+    info = list(path.stat())
+    info[stat.ST_MTIME] = 10**17
+    monkeypatch.setattr(Path, "stat", lambda _: os.stat_result(info))
+    before = datetime.now(timezone.utc)
+    told = measure(str(path))
+    assert told.size_bytes == len(NOISE)
+    assert before <= told.saved_at <= datetime.now(timezone.utc)
 
 
 @pytest.mark.parametrize("path", ["missing", "missing/deeper", "x" * 5000])
@@ -143,6 +167,17 @@ def test_a_folder_of_data_is_not_a_checkpoint(tmp_path: Path):
         (tmp_path / str(number)).touch()
     assert measure(str(tmp_path)).size_bytes is None
     assert f"more than {MAX_MANIFEST_FILES} files" in (problem(str(tmp_path)) or "")
+
+
+def test_a_folder_of_as_many_files_as_a_checkpoint_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The limit itself is allowed; folders count as well, at whatever depth."""
+    monkeypatch.setattr("backprop.checkpoints.MAX_MANIFEST_FILES", 4)
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "one").touch()
+    (tmp_path / "a/b/two").touch()
+    assert measure(str(tmp_path)).size_bytes == 0
+    (tmp_path / "a/three").touch()
+    assert measure(str(tmp_path)).size_bytes is None
 
 
 # -- problem: files
@@ -189,6 +224,23 @@ def test_a_flipped_byte_in_a_zip_is_found_by_a_thorough_look(tmp_path: Path, nam
     assert "zip container is broken" in reason
 
 
+def test_the_member_of_a_zip_that_is_broken_is_named(tmp_path: Path):
+    data = bytearray(npz_bytes())
+    data[len(data) // 2] ^= 0xFF
+    reason = problem(str(saved(tmp_path, "model.npz", bytes(data))))
+    assert reason == "its zip container is broken: Bad CRC-32 for file 'weights.npy'"
+
+
+def test_an_error_without_a_message_is_named(tmp_path: Path):
+    """A member that is said to be longer than the file ends in a bare EOFError (in some versions of Python)."""
+    data = bytearray(zip_bytes())
+    header = data.rindex(b"PK\1\2")  # the last member's, in the table of contents; both of its sizes
+    data[header + 20 : header + 28] = struct.pack("<II", 1_000_000, 1_000_000)
+    reason = problem(str(saved(tmp_path, "zip.pt", bytes(data)))) or ""
+    assert reason.startswith("its zip container is broken: ")
+    assert reason.removeprefix("its zip container is broken: ")
+
+
 def test_a_flipped_byte_is_not_looked_for_in_a_hurry(tmp_path: Path):
     """A look that is not thorough reads tables of contents only, so that lists are shown at once."""
     data = bytearray(npz_bytes())
@@ -223,6 +275,19 @@ def test_a_path_that_cannot_be_looked_at_is_a_problem(tmp_path: Path):
 def test_an_empty_file_is_empty(tmp_path: Path):
     """A file without a byte that nobody measured is no checkpoint."""
     assert problem(str(saved(tmp_path, "model.bin", b""))) == "it is empty"
+
+
+def test_a_long_json_file_is_not_read_in_a_hurry(tmp_path: Path):
+    """A megabyte is; more would keep a list waiting, and is read before a resume only."""
+    short, long = saved(tmp_path, "short.json", b"[" * 1_000_000), saved(tmp_path, "long.json", b"[" * 1_000_001)
+    assert problem(str(short), thorough=False) is not None
+    assert problem(str(long), thorough=False) is None
+    assert problem(str(long)) is not None
+
+
+def test_what_torch_did_not_save_is_not_a_torch_file(tmp_path: Path):
+    """The reason shows how it begins."""
+    assert problem(str(saved(tmp_path, "model.PT", b"<html>"))) == "it is not a .pt file (it begins with b'<htm')"
 
 
 @pytest.mark.parametrize("thorough", [True, False])
@@ -276,6 +341,13 @@ def test_a_safetensors_file_with_a_tail_is_not_whole(tmp_path: Path, extra: byte
     assert problem(str(saved(tmp_path, "model.safetensors", safetensors_bytes() + extra))) is not None
 
 
+@pytest.mark.parametrize("header", [b"{}", b'{"__metadata__": {"format": "pt"}}'])
+def test_a_safetensors_file_without_tensors_is_whole(tmp_path: Path, header: bytes):
+    """Its header is all there is, and accounts for every byte."""
+    data = struct.pack("<Q", len(header)) + header
+    assert problem(str(saved(tmp_path, "model.safetensors", data))) is None
+
+
 # -- problem: folders
 
 
@@ -321,6 +393,13 @@ def test_an_empty_folder_is_empty(tmp_path: Path):
     assert problem(str(tmp_path), measure(str(tmp_path))) == "the folder is empty"
 
 
+def test_a_file_of_a_folder_may_have_been_empty_from_the_beginning(tmp_path: Path):
+    """What was reported without a byte has lost none; nobody knows that of a folder that was never measured."""
+    path = folder_checkpoint(tmp_path)
+    saved(path, "marker", b"")
+    assert problem(str(path), measure(str(path))) is None
+
+
 def test_a_new_file_in_a_folder_is_no_problem(tmp_path: Path):
     """What came into the folder after the report does not matter."""
     path = folder_checkpoint(tmp_path)
@@ -361,6 +440,24 @@ def test_broken_ones_are_passed_over_with_their_reasons(tmp_path: Path):
     assert [skipped for skipped, _ in choice.skipped] == [gone, cut]
     assert choice.skipped[0][1] == "it does not exist"
     assert choice.skipped[1][1].startswith("it is 100 bytes long")
+
+
+def test_what_another_run_has_saved_over_is_passed_over(tmp_path: Path):
+    """It is whole, and not this run's: that run is named. Of what is broken nobody asks whose it is."""
+    good, shared, gone = (
+        checkpoint(saved(tmp_path, name), step) for step, name in enumerate(("model.bin", "zip.pt", "old.pth"))
+    )
+    Path(gone.path).unlink()
+    asked: list[Checkpoint] = []
+
+    def saved_over_by(one: Checkpoint) -> str | None:
+        asked.append(one)
+        return "run7" if one == shared else None
+
+    assert choose([good, shared, gone], saved_over_by) == Choice(
+        checkpoint=good, skipped=((gone, "it does not exist"), (shared, "run run7 has saved over it since"))
+    )
+    assert asked == [shared, good]
 
 
 def test_none_is_chosen_when_none_is_whole(tmp_path: Path):

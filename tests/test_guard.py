@@ -114,6 +114,11 @@ def test_a_user_who_lets_go_does_not_cool_the_card():
     assert state.all_paused_s(105.0) == 5.0
 
 
+def test_a_session_that_was_never_paused_was_not_paused():
+    assert State().all_paused_s(100.0) == 0.0
+    assert held_since(90.0).all_paused_s(100.0) == 10.0
+
+
 def test_a_users_pause_is_bounded_as_well():
     """All pauses of a session add up, whoever paused it; the reason says so."""
     before = held_since(90.0).paused(92.0, is_too_hot=False, is_held=False)
@@ -124,6 +129,15 @@ def test_a_users_pause_is_bounded_as_well():
     assert made == [Action.GO_ON, Action.GO_ON, Action.GO_ON, Action.STOP]
     _, verdict = judge(asked, state, samples[-1])
     assert verdict.reason == "it was paused for 0.0833 min in all (--max-pause-minutes 0.0833333)"
+
+
+def test_whoever_is_stopped_is_not_paused_any_more():
+    """For whatever reason it was paused, and whatever it is stopped for: it must go on in order to save."""
+    state = State().paused(90.0, is_too_hot=True, is_held=True)
+    over = Sample(at=100.0, tree_ram_bytes=3 * GB, gpus=(card(HOT),))
+    state, verdict = judge(limits(ram_limit_bytes=2 * GB), state, over)
+    assert verdict.action is Action.STOP
+    assert (state.is_too_hot, state.is_held, state.paused_since, state.paused_s) == (False, False, None, 10.0)
 
 
 def test_blindness_ends_a_pause():
@@ -199,6 +213,16 @@ def test_the_limit_of_ram(used: int | None, expected: Action):
     assert verdict.is_over_own_limit is (expected is not Action.GO_ON)
 
 
+def test_who_is_over_its_limit_of_ram_hears_how_far():
+    (verdict,) = judged(limits(ram_limit_bytes=2 * GB), [Sample(at=1.0, tree_ram_bytes=5 * GB // 2)])
+    assert verdict.reason == "its processes hold 2.50 GB of RAM (--ram-limit 2)"
+    assert verdict.figures == {
+        "tree_ram_bytes": 5 * GB // 2,
+        "ram_limit_bytes": 2 * GB,
+        "hard_ram_limit_bytes": 3 * GB,
+    }
+
+
 def test_room_above_the_limit_of_ram():
     """A quarter more, and a gigabyte at least: enough to hear of it and to save."""
     assert hard_ram_limit_bytes(2 * GB) == 3 * GB
@@ -225,13 +249,14 @@ def test_too_much_vram_for_three_seconds_ends_the_session():
 def test_a_limit_in_bytes_is_one_of_each_card():
     samples = [
         Sample(
-            at=float(n), gpus=(card(uuid="a", total=None), card(uuid="b")), tree_vram_bytes={"a": 5 * GB, "b": 7 * GB}
+            at=10.0 + n, gpus=(card(uuid="a", total=None), card(uuid="b")), tree_vram_bytes={"a": 5 * GB, "b": 7 * GB}
         )
         for n in range(4)
     ]
     verdict = judged(limits(gpu_memory_bytes=6 * GB), samples)[-1]
     assert verdict.action is Action.STOP
-    assert verdict.figures["gpu"] == "b"
+    assert verdict.figures == {"gpu": "b", "tree_vram_bytes": 7 * GB, "vram_limit_bytes": 6 * GB}
+    assert verdict.is_over_own_limit
     assert verdict.reason == "it has held 7.0 GB of GPU 0 for 3 s (--gpu-memory-limit 6.0 GB)"
 
 
@@ -293,6 +318,137 @@ def test_a_steady_leak_is_stopped_with_time_left_to_save(rate_gb_s: float, save_
         assert left_s >= min(2 * save_s, low_s) - 1.001  # a sample a second
         assert left_s <= 2 * save_s + 11
         assert seen.count(Action.SAVE) <= 1
+
+
+UNIT = 1 << 24  # bytes that a float holds exactly, however they are divided
+
+
+def when(seen: Sequence[Action]) -> list[tuple[int, Action]]:
+    """Where in a sequence something is to be done."""
+    return [(at, action) for at, action in enumerate(seen) if action is not Action.GO_ON]
+
+
+@pytest.mark.parametrize(
+    ("what", "more", "save_left_s", "stop_left_s"),
+    [
+        ("ram", {}, 14, 7),  # no save was seen yet: it takes two seconds
+        ("ram", {"save_s": 5.0}, 26, 13),
+        ("disk", {}, 28, 14),
+        ("disk", {"save_s": 5.0}, 40, 20),
+    ],
+)
+def test_a_leak_is_stopped_when_twice_the_longest_save_is_left(
+    what: str, more: dict, save_left_s: int, stop_left_s: int
+):
+    """With seconds to spare to hear of it: three for memory, ten for a disk. A save is asked for at twice that."""
+    samples = [
+        Sample(at=float(n), ram_available_bytes=free, ram_total_bytes=1000 * UNIT, **more)
+        if what == "ram"
+        else Sample(at=float(n), disk_free_bytes={"/w": free}, **more)
+        for n, free in enumerate(range(60 * UNIT, 0, -UNIT))
+    ]
+    made = when(actions(limits(), samples))
+    assert made[:2] == [(60 - save_left_s, Action.SAVE), (60 - stop_left_s, Action.STOP)]
+
+
+def test_a_forecast_is_told_with_what_it_was_made_from():
+    memory = [Sample(at=float(n), ram_available_bytes=(10 - n) * UNIT, ram_total_bytes=1000 * UNIT) for n in range(4)]
+    verdict = judged(limits(), memory)[-1]
+    assert verdict.reason == "0.12 GB of RAM are left, at this rate for 7 s more"
+    assert verdict.figures == {
+        "ram_available_bytes": 7 * UNIT,
+        "ram_total_bytes": 1000 * UNIT,
+        "tree_ram_bytes": None,
+        "forecast_s": 7.0,
+        "save_s": 2.0,
+    }
+    disk = [Sample(at=float(n), disk_free_bytes={"/w": (10 - n) * UNIT}, save_s=1.0) for n in range(4)]
+    verdict = judged(limits(), disk)[-1]
+    assert verdict.reason == "0.12 GB of disk are left in /w, at this rate for 7 s more"
+    assert verdict.figures == {"folder": "/w", "disk_free_bytes": 7 * UNIT, "forecast_s": 7.0, "save_s": 1.0}
+
+
+def test_a_leak_that_goes_on_is_saved_once_a_minute():
+    """A save that takes long is asked for early, and again as long as there is time."""
+    samples = [
+        Sample(at=float(n), disk_free_bytes={"/w": (290 - n) * UNIT}, save_s=60.0) for n in range(170)
+    ]  # needs 130 s
+    made = when(actions(limits(), samples))
+    assert made[:4] == [(30, Action.SAVE), (90, Action.SAVE), (150, Action.SAVE), (160, Action.STOP)]
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"), [(15 * GB, Action.STOP), (15 * GB + 1, Action.GO_ON)], ids=["at 15 %", "above"]
+)
+def test_memory_is_low_at_15_percent(left: int, expected: Action):
+    """However fast it falls above that."""
+    samples = [
+        Sample(at=float(n), ram_available_bytes=left + (5 - n) * 3 * GB, ram_total_bytes=100 * GB) for n in range(6)
+    ]
+    assert actions(limits(), samples) == [Action.GO_ON] * 5 + [expected]
+
+
+@pytest.mark.parametrize(("left", "expected"), [(5 * GB - 1, Action.STOP), (5 * GB, Action.GO_ON)])
+def test_a_disk_is_low_below_5_gb(left: int, expected: Action):
+    """However fast it fills above that."""
+    samples = [Sample(at=float(n), disk_free_bytes={"/w": left + (5 - n) * GB}) for n in range(6)]
+    assert actions(limits(), samples) == [Action.GO_ON] * 5 + [expected]
+
+
+@pytest.mark.parametrize(
+    ("left", "held", "expected"),
+    [
+        (GB - 1, 10 * GB + 1, Action.KILL),
+        (GB, 10 * GB + 1, Action.GO_ON),  # a hundredth is left
+        (GB - 1, 10 * GB, Action.GO_ON),  # a tenth is not much
+        (GB - 1, None, Action.GO_ON),
+    ],
+)
+def test_only_who_holds_much_is_killed_when_next_to_nothing_is_left(left: int, held: int | None, expected: Action):
+    """Less than a hundredth of the memory is left, and the run holds more than a tenth of it."""
+    sample = Sample(at=1.0, ram_available_bytes=left, ram_total_bytes=100 * GB, tree_ram_bytes=held)
+    (verdict,) = judged(limits(), [sample])
+    assert verdict.action is expected
+    if expected is Action.KILL:
+        assert verdict.reason == "1.00 GB of RAM are left, and this run holds the most"
+
+
+def test_three_samples_are_no_trend():
+    """Whatever they say."""
+    samples = [
+        Sample(at=float(n), ram_available_bytes=(10 - n) * GB, ram_total_bytes=100 * GB, disk_free_bytes={"/w": GB})
+        for n in range(4)
+    ]
+    assert actions(limits(), samples) == [Action.GO_ON] * 3 + [Action.STOP]
+
+
+def drop(seconds_ago: float, what: str) -> Action:
+    """The verdict on a machine with next to nothing left since a fall so long ago."""
+    state, verdict = State(), Verdict()
+    for at in (0.0, *(seconds_ago - 0.1 * n for n in (3, 2, 1, 0))):
+        free = 3 * GB if at == 0.0 else GB // 100
+        sample = (
+            Sample(at=at, ram_available_bytes=free, ram_total_bytes=24 * GB, save_s=50.0)
+            if what == "ram"
+            else Sample(at=at, disk_free_bytes={"/w": free}, save_s=50.0)
+        )
+        state, verdict = judge(limits(), state, sample)
+    return verdict.action
+
+
+@pytest.mark.parametrize(("what", "window_s"), [("ram", 5.0), ("disk", 20.0)])
+def test_a_fall_that_is_long_over_says_nothing(what: str, window_s: float):
+    """A trend is one of the last seconds: five of memory, twenty of a disk, to which checkpoints go in bursts."""
+    assert drop(window_s, what) is Action.STOP
+    assert drop(window_s + 0.5, what) is Action.GO_ON
+
+
+def test_what_is_older_than_half_a_minute_is_forgotten():
+    """The memory of a session of days stays as small as that of one of minutes."""
+    state = State()
+    for n in range(100):
+        state, _ = judge(limits(), state, Sample(at=float(n)))
+    assert [sample.at for sample in state.samples] == [float(n) for n in range(69, 100)]
 
 
 def test_a_slow_leak_is_saved_before_it_is_stopped():

@@ -439,6 +439,16 @@ def test_a_refused_resume_changes_nothing():
     assert fold(SPEC, [*entries, Refused(at=LATER, reason="no RAM", figures={})]) == fold(SPEC, entries)
 
 
+@pytest.mark.parametrize(
+    "late",
+    [Refused(at=LATER, reason="no RAM", figures={}), NotContinued(at=LATER, reason="it is no use")],
+    ids=["refused", "not continued"],
+)
+def test_a_session_that_goes_on_is_not_ended_by_the_refusal_of_another(late: Entry):
+    """Only its own ending ends it."""
+    assert fold(SPEC, [started(1), late]) == fold(SPEC, [started(1)])
+
+
 def test_a_run_that_stands_in_line_is_queued():
     """What it waits for, who waits and since when are known; what it waits for may change."""
     run = fold(SPEC, [queued(1), queued(1, "1.0 GB of RAM are available", LATER)])
@@ -580,9 +590,12 @@ def test_gpus_are_counted_by_session():
         Admitted(at=AT, figures={}),
         started(3),
         ended(3, Status.TIMEBOXED),
-        started(4),
+        Admitted(at=AT, figures={}, gpus=("GPU-0", "GPU-1")),
+        started(4, nodes=3),  # as many on each
+        ended(4, Status.TIMEBOXED),
+        started(5),
     ]
-    assert gpu_counts(entries) == {1: 2, 2: 0, 3: None, 4: None}
+    assert gpu_counts(entries) == {1: 2, 2: 0, 3: None, 4: 6, 5: None}
 
 
 # -- requests from other machines

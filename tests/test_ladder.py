@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.supervisor.ladder import (
-    MIN_NOTICE_S,
     Ladder,
     Rung,
+    at_interrupt,
     at_once,
     at_request,
     at_timebox,
@@ -30,7 +30,7 @@ def rungs(ladder: Ladder) -> tuple[float, float, float, float]:
         (600, 30, None, (1000, 1000, 1020, 1030)),
         (600, 30, 50, (950, 1000, 1020, 1030)),
         (600, 30, 9999, (800, 1000, 1020, 1030)),  # at most a third of the timebox
-        (600, 30, 0, (1000 - MIN_NOTICE_S, 1000, 1020, 1030)),
+        (600, 30, 0, (999.5, 1000, 1020, 1030)),
         (600, 0, None, (1000, 1000, 1000, 1000)),
         (0.3, 30, 0, (999.9, 1000, 1020, 1030)),
     ],
@@ -45,7 +45,7 @@ def test_the_ladder_of_a_timebox(timebox_s: float, grace_s: float, notice_s: flo
     [
         (500, 30, None, (500, 500, 520, 530)),  # nobody listens: interrupted at once
         (500, 30, 4, (500, 504, 520, 530)),
-        (500, 30, 0, (500, 500 + MIN_NOTICE_S, 520, 530)),
+        (500, 30, 0, (500, 500.5, 520, 530)),
         (500, 30, 9999, (500, 510, 520, 530)),  # at most a third of the grace
         (500, 0, 4, (500, 500, 500, 500)),
         (999, 30, 4, (999, 1000, 1019, 1029)),  # the timebox ends first
@@ -63,6 +63,18 @@ def test_the_ladder_of_somebody_who_will_not_wait():
     ladder = at_once(5)
     assert rungs(ladder) == (5, 5, 5, 5)
     assert ladder.due(5) is Rung.KILL
+
+
+@pytest.mark.parametrize(("grace_s", "expected"), [(30, (5, 5, 25, 35)), (0, (5, 5, 5, 5))])
+def test_the_ladder_of_a_trainer_that_is_interrupted_only_now(grace_s: float, expected: tuple[float, ...]):
+    """It has the whole grace, as if its timebox had ended now."""
+    assert rungs(at_interrupt(5, grace_s)) == expected
+
+
+def test_each_rung_is_above_the_one_before():
+    """Whoever has climbed to one has passed all below it."""
+    assert list(Rung) == [Rung.NONE, Rung.WARN, Rung.INTERRUPT, Rung.TERMINATE, Rung.KILL]
+    assert sorted(Rung) == list(Rung)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from backprop.governor.policy import Decision, Obstacle, Promise, admit, needed_
 from backprop.records import Gpu, Limits, Snapshot
 
 GB = 1_000_000_000
+GIB = 1 << 30
 
 
 def limits(ram: int = 2 * GB, disk: int = GB // 10, **more: object) -> Limits:
@@ -75,6 +76,24 @@ def test_the_figures_are_told_whatever_is_decided():
         assert told["min_free_disk_bytes"] == GB // 10
 
 
+def test_the_figures_of_what_was_promised_and_of_every_card_are_told():
+    """Also when a GPU is what a session waits for: what each card had, had promised and would have needed."""
+    others = [Promise(run_id="a", ram_bytes=GB), Promise(run_id="b", vram_bytes={"GPU-1": 3 * GB})]
+    figures = admit(limits(max_parallel=3), Snapshot(gpus=(card(1, free=5 * GB, temp_c=60),)), others).figures
+    assert (figures["running"], figures["max_parallel"]) == (["a", "b"], 3)
+    assert (figures["ram_promised_bytes"], figures["gpu_max_temp_c"]) == (GB, 85)
+    assert figures["gpus"] == [
+        {
+            "index": 1,
+            "uuid": "GPU-1",
+            "vram_free_bytes": 5 * GB,
+            "vram_promised_bytes": 3 * GB,
+            "vram_needed_bytes": 5 * GB // 2,
+            "temp_c": 60,
+        }
+    ]
+
+
 sizes = st.integers(0, 2**50)
 
 
@@ -97,6 +116,23 @@ def test_there_are_as_many_slots_as_max_parallel():
     refused = admit(limits(max_parallel=5), Snapshot(), others)
     assert refused.obstacle is Obstacle.SLOT
     assert refused.reason == "5 runs are going on (limit 5): a, b, c, d, .... Wait, or raise -p/--max-parallel."
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [("a", "1 run is going on (limit 1): a."), ("abcd", "4 runs are going on (limit 4): a, b, c, d.")],
+)
+def test_the_runs_that_hold_the_slots_are_named(names: str, told: str):
+    """All of them when they are few."""
+    reason = admit(limits(max_parallel=len(names)), Snapshot(), [Promise(run_id=name) for name in names]).reason
+    assert reason == f"{told} Wait, or raise -p/--max-parallel."
+
+
+def test_without_a_limit_of_ram_promises_do_not_hinder():
+    """--min-free-ram 0 asks for nothing, so that nothing can be missing."""
+    others = [Promise(run_id="a", ram_bytes=2 * GB)]
+    assert admit(limits(ram=0), Snapshot(ram_available_bytes=GB), others).is_admitted
+    assert not admit(limits(ram=1), Snapshot(ram_available_bytes=GB), others).is_admitted
 
 
 def test_ram_that_was_promised_is_taken():
@@ -124,7 +160,37 @@ def test_what_no_waiting_helps_is_said_to_be_hopeless(snapshot: Snapshot, told: 
     assert told in (decision.reason or "")
 
 
+@pytest.mark.parametrize(
+    ("snapshot", "others"),
+    [
+        (Snapshot(), 2),  # no slot
+        (Snapshot(ram_available_bytes=GB), 0),
+        (Snapshot(ram_available_bytes=GB, ram_total_bytes=2 * GB), 0),  # just large enough
+        (Snapshot(disk_free_bytes={"/a": 1}), 0),
+        (Snapshot(disk_free_bytes={"/a": 1}, disk_total_bytes={"/a": GB // 10}), 0),
+        (Snapshot(gpus=(card(0, free=GB, total=5 * GB // 2),)), 0),
+        (Snapshot(gpus=(card(0, free=GB, total=None),)), 0),  # nobody knows how large it is
+        (Snapshot(gpus=(card(0, temp_c=90),)), 0),
+    ],
+)
+def test_what_may_change_is_waited_for(snapshot: Snapshot, others: int):
+    """A machine that is large enough, or of unknown size, may have room later."""
+    decision = admit(limits(), snapshot, [Promise(run_id=str(n)) for n in range(others)])
+    assert not decision.is_admitted
+    assert not decision.is_hopeless
+
+
 # -- GPUs
+
+
+@pytest.mark.parametrize(
+    ("gpus", "told"), [((), "no GPU is there (asked for 2)"), ((card(0),), "1 GPU(s) are there (asked for 2)")]
+)
+def test_more_cards_than_there_are_is_hopeless(gpus: tuple[Gpu, ...], told: str):
+    """No waiting brings another card into the machine."""
+    decision = admit(limits(gpu_count=2), Snapshot(gpus=gpus))
+    assert (decision.obstacle, decision.is_hopeless) == (Obstacle.GPU, True)
+    assert decision.reason == f"{told}. Lower --gpus, or look at CUDA_VISIBLE_DEVICES."
 
 
 @pytest.mark.parametrize(
@@ -139,7 +205,13 @@ def test_what_no_waiting_helps_is_said_to_be_hopeless(snapshot: Snapshot, told: 
         ((card(0, temp_c=85.5), card(1, free=3 * GB)), {}, [1]),  # too hot to begin with
         ((card(0, free=None, temp_c=None), card(1, free=3 * GB)), {}, [1]),  # what is not known comes last
         ((card(0, free=None, temp_c=None, total=None),), {}, [0]),
-        ((card(0), card(1, free=75 * GB)), {"gpu_memory_fraction": 0.9}, [1]),
+        ((card(0, free=267 * GIB // 4, temp_c=60), card(1, free=265 * GIB // 4, temp_c=50)), {}, [1]),  # about as free
+        ((card(0, free=67 * GIB, temp_c=60), card(1, free=66 * GIB, temp_c=50)), {}, [0]),  # freer by a GiB
+        ((card(0, free=None, temp_c=30), card(1, free=GIB // 2)), {"gpu_min_free_vram_bytes": 0}, [1]),
+        ((card(0, temp_c=85),), {}, [0]),  # at the limit is not too hot
+        ((card(0, free=79 * GB, total=100 * GB), card(1, free=72 * GB)), {"gpu_memory_fraction": 0.9}, [1]),
+        ((card(0, total=None),), {"gpu_memory_fraction": 0.9}, [0]),
+        ((card(0, free=9 * GB, total=9 * GB),), {"gpu_memory_bytes": 9 * GB}, [0]),  # all of it
         ((card(0, free=9 * GB, total=10 * GB), card(1)), {"gpu_memory_bytes": 9 * GB}, [1]),
     ],
 )

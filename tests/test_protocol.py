@@ -25,6 +25,8 @@ UNDERSTOOD = {
     b'{"step": 3}': Metrics(step=3, values={}),
     b'{"step": 3.0, "a": 1}': Metrics(step=3, values={"a": 1.0}),
     b'{"step": -1, "a": 1}': Metrics(step=-1, values={"a": 1.0}),
+    b'{"step": 9223372036854775807}': Metrics(step=2**63 - 1, values={}),
+    b'{"step": -9223372036854775807}': Metrics(step=1 - 2**63, values={}),
     b'{"step": 1, "ok": true, "name": "x", "deep": {"a": 1}, "none": null, "a": 1}': Metrics(step=1, values={"a": 1.0}),
     b'{"step": 1, "a": 1, "a": 2}': Metrics(step=1, values={"a": 2.0}),
     b'{"step": 1, "a": Infinity, "b": -Infinity}': Metrics(step=1, values={"a": math.inf, "b": -math.inf}),
@@ -81,6 +83,8 @@ def test_other_events_are_kept_as_notes(line: bytes):
     event = parse(line)
     assert isinstance(event, Note)
     assert event.text == line.decode()
+    kind = json.loads(line)["event"]
+    assert event.kind == (kind if isinstance(kind, str) else "")
 
 
 @pytest.mark.parametrize("line", JUST_OUTPUT, ids=lambda line: repr(line[:30]))
@@ -218,7 +222,7 @@ def test_params_are_nested_moderately_or_a_note(nesting: int):
 def test_the_longest_line_is_understood_and_a_longer_one_is_not():
     """A line of 1 MiB is understood; one byte more is passed through."""
     longest = b'{"step": 1, "x": "' + b"x" * (MAX_LINE_BYTES - 20) + b'"}'
-    assert len(longest) == MAX_LINE_BYTES
+    assert len(longest) == 1_048_576
     assert parse(longest) == Metrics(step=1, values={})
     assert parse(b" " + longest) is None
 
@@ -310,11 +314,46 @@ def test_a_script_says_that_it_listens(output: bytes, is_listening: bool):
     assert (digest(output).listening is not None) is is_listening
 
 
-@pytest.mark.parametrize("wrong", ["NaN", "-1", "true", '"1"', "1e300", "null"])
+@pytest.mark.parametrize("wrong", ["NaN", "-1", "true", '"1"', "1e300", "1e9", "null"])
 def test_a_pace_that_is_none_is_not_believed(wrong: str):
     """Whoever says nonsense listens all the same."""
     line = f'{{"event": "listening", "longest_step_s": {wrong}, "longest_save_s": 2}}'
     assert parse(line.encode()) == Listening(longest_step_s=None, longest_save_s=2.0)
+
+
+@pytest.mark.parametrize("pace_s", [0, 0.5, 999_999_999])
+def test_a_pace_of_any_sensible_length_is_believed(pace_s: float):
+    """From a step that takes no time to one of thirty years."""
+    line = json.dumps({"event": "listening", "longest_step_s": pace_s, "longest_save_s": pace_s})
+    assert parse(line.encode()) == Listening(longest_step_s=pace_s, longest_save_s=pace_s)
+
+
+def test_a_training_is_finished_until_the_next_one_begins():
+    """A script may train more than once; whoever listens again is not at its end."""
+    listening, finished = b'{"event": "listening"}\n', b'{"event": "finished"}\n'
+    assert not digest(b"").is_finished
+    assert not digest(listening).is_finished
+    assert digest(listening + finished).is_finished
+    assert not digest(listening + finished + listening).is_finished
+
+
+def test_a_point_ends_where_its_line_does():
+    """That tells when it was written: the offset behind its newline, in the session's output."""
+    lines = [b"text\n", b'{"step": 1, "a": 1, "b": 2}\n', b"\n", b'{"step": 2, "a": 3}\n']
+    batch = digest(b"".join(lines), offset=1000)
+    assert list(batch.series["a"].ends) == [1000 + len(b"".join(lines[:2])), 1000 + len(b"".join(lines))]
+    assert list(batch.series["b"].ends) == [1000 + len(b"".join(lines[:2]))]
+
+
+def test_lines_that_mean_something_are_counted():
+    """Metrics and events; neither what is just output nor an empty line."""
+    assert digest(b'out\n{"step": 1}\n\n{"event": "x"}\n{"event": "finished"}\n{"step"\n').line_count == 3
+
+
+def test_the_newest_value_of_a_metric():
+    """The last that was written, not that of the last step; None of what is not there."""
+    batch = digest(b'{"step": 5, "a": 1}\n{"step": 3, "a": 2}\n{"step": 6, "b": 7}\n')
+    assert (batch.last("a"), batch.last("b"), batch.last("c")) == (2.0, 7.0, None)
 
 
 def test_counted_steps_are_no_reported_ones():

@@ -58,8 +58,10 @@ def test_a_failure_is_tried_again_in_what_is_left_of_the_timebox():
     asked = request(retries=3)
     first = after(asked, [failed(5, elapsed_s=100)])
     assert (first.kind, first.timebox_s, first.delay_s) == (Kind.RETRY, 500, 1)
+    assert first.told == "retry 1 of 3 in 1 s, with 500 s left of its timebox"
     second = after(asked, [failed(5, elapsed_s=100), failed(6, elapsed_s=200)])
     assert (second.kind, second.timebox_s, second.delay_s) == (Kind.RETRY, 300, 2)
+    assert second.told == "retry 2 of 3 in 2 s, with 300 s left of its timebox"
 
 
 def test_a_new_turn_has_a_whole_timebox_for_its_retries():
@@ -79,6 +81,7 @@ def test_a_timebox_that_is_used_up_leaves_nothing_to_retry_in():
     """A retry of no length is none, and that is said."""
     end = after(request(retries=2, timebox_s=60), [failed(1, elapsed_s=59.5)])
     assert (end.kind, end.told) == (Kind.END, "nothing is left of its timebox for a retry")
+    assert after(request(retries=2, timebox_s=60), [failed(1, elapsed_s=59)]).kind is Kind.RETRY
 
 
 def test_failing_twice_at_the_same_step_is_enough():
@@ -121,6 +124,14 @@ def test_backing_off_begins_anew_with_every_checkpoint():
     attempts = [failed(step, None) for step in range(4)]
     assert after(request(retries=9), attempts).delay_s == 8
     assert after(request(retries=9), [*attempts, failed(9, saved(8))]).delay_s == 1
+
+
+def test_backing_off_takes_a_minute_at_most():
+    """Twice as long after every failure, up to there."""
+    attempts = [failed(step, None) for step in range(6)]
+    assert after(request(retries=99), attempts).delay_s == 32
+    assert after(request(retries=99), [*attempts, failed(6, None)]).delay_s == 60
+    assert after(request(retries=99, timebox_s=1e6), [failed(step, None) for step in range(30)]).delay_s == 60
 
 
 attempts_of = st.lists(

@@ -167,7 +167,7 @@ def _zip_problem(path: Path, *, thorough: bool) -> str | None:
                         while file.read(_READ_BYTES):
                             pass
     except Exception as error:  # noqa: BLE001  zlib.error, lzma.LZMAError...: whatever a decoder makes of garbage
-        return f"its zip container is broken: {error or type(error).__name__}"
+        return f"its zip container is broken: {str(error) or type(error).__name__}"
     return None
 
 
