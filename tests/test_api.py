@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from backprop.trainer import checkpoint, session_save
-from tests.conftest import Runs, wait_for
-
-PATIENCE_S = 120.0
+from tests.conftest import HANG_S, Runs, wait_for
 
 # Trains weights with all of NumPy's and Python's randomness, in an order that is drawn anew in each epoch. Waits at the
 # steps that it is given for the stop; writes its weights down when it has come to its end.
@@ -67,7 +65,7 @@ def saved_steps(runs: Runs, run_id: str = "r") -> list[int]:
 def run(runs: Runs, text: str, *words: object, code: int = 0) -> str:
     """What a script prints in a run of its own; its id is r."""
     runs.script(text)
-    done = runs.call("run", "--run-id", "r", *words, "train.py", timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", *words, "train.py")
     assert done.returncode == code, done.stderr
     return done.stdout
 
@@ -84,13 +82,13 @@ def test_a_run_cut_anywhere_is_the_same_run(runs: Runs, hooks: str, cuts: list[i
     (runs.work / "result.json").unlink()
     running = runs.start("run", "--run-id", "r", hooks, "train.py", "--", *cuts)
     for cut in cuts:
-        wait_for(lambda cut=cut: (runs.work / f"at-{cut}").exists(), PATIENCE_S)
-        assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-        assert running.wait(PATIENCE_S) == 0
+        wait_for(lambda cut=cut: (runs.work / f"at-{cut}").exists())
+        assert runs.call("stop", "r").returncode == 0
+        assert running.wait(HANG_S) == 0
         assert not (runs.work / "result.json").exists()
         assert (runs.document("r")["status"], saved_steps(runs)[-1]) == ("stopped", cut)
         running = runs.start("resume", "r")
-    assert running.wait(PATIENCE_S) == 0
+    assert running.wait(HANG_S) == 0
     assert (runs.work / "result.json").read_bytes() == expected
     losses = [
         (event["step"], event["loss"])
@@ -122,7 +120,7 @@ def test_a_timebox_ends_the_loop_in_time_and_the_next_has_its_own(runs: Runs):
     assert document["status"] == "timeboxed"
     assert document["exit_code"] == 0
     (step,) = saved_steps(runs)
-    resumed = runs.call("resume", "r", timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", "r")
     assert float(resumed.stdout.split()[0]) < 0.6
     assert saved_steps(runs)[-1] > step
 
@@ -140,9 +138,9 @@ def test_the_interrupt_that_follows_a_stop_breaks_nothing_off(runs: Runs):
         """
     )
     running = runs.start("run", "--run-id", "r", "train.py")
-    wait_for((runs.work / "training").exists, PATIENCE_S)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-    assert running.wait(PATIENCE_S) == 0
+    wait_for((runs.work / "training").exists)
+    assert runs.call("stop", "r").returncode == 0
+    assert running.wait(HANG_S) == 0
     assert runs.output("r") == "went on\n"
     assert runs.document("r")["exit_code"] == 0
     assert "SIGINT" in [entry["signal"] for entry in runs.journal("r") if "signal" in entry]
@@ -155,9 +153,9 @@ def test_a_completed_run_can_have_more_epochs(runs: Runs):
     expected = (runs.work / "result.json").read_bytes()
     text = script.read_text()
     script.write_text(text.replace("epochs=4", "epochs=2"))
-    assert runs.call("run", "--run-id", "r", "train.py", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("run", "--run-id", "r", "train.py").returncode == 0
     script.write_text(text)
-    assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("resume", "r").returncode == 0
     assert (runs.work / "result.json").read_bytes() == expected
     assert saved_steps(runs) == [14, 28]
 
@@ -184,11 +182,11 @@ def test_a_stop_while_batches_are_dropped_is_heard(runs: Runs):
         """,
     )
     resumed = runs.start("resume", "r")
-    wait_for((runs.work / "dropping").exists, PATIENCE_S)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-    assert resumed.wait(PATIENCE_S) == 0
+    wait_for((runs.work / "dropping").exists)
+    assert runs.call("stop", "r").returncode == 0
+    assert resumed.wait(HANG_S) == 0
     assert (runs.document("r")["status"], runs.output("r", 2), saved_steps(runs)) == ("stopped", "", [5])
-    assert runs.call("resume", "r", timeout_s=PATIENCE_S).stdout.split() == ["5", "6", "7"]
+    assert runs.call("resume", "r").stdout.split() == ["5", "6", "7"]
     assert saved_steps(runs) == [5, 8]
 
 
@@ -282,7 +280,7 @@ def test_a_second_loop_goes_on_from_where_the_first_one_ended(runs: Runs):
     """
     assert run(runs, script).split() == ["first", "0", "first", "1", "first", "2", "first", "3", "first", "4"]
     assert saved_steps(runs) == [5, 8]
-    assert runs.call("resume", "r", timeout_s=PATIENCE_S).stdout.split() == ["10", "100"]
+    assert runs.call("resume", "r").stdout.split() == ["10", "100"]
     assert saved_steps(runs) == [5, 8, 10]
 
 
@@ -352,7 +350,7 @@ def test_a_checkpoint_of_somebody_else_is_left_alone(runs: Runs):
     run(runs, text)
     other = runs.work / "other.pkl"
     other.write_bytes(pickle.dumps({"weights": [1, 2]}))
-    done = runs.call("resume", "r", "-r", other, timeout_s=PATIENCE_S)
+    done = runs.call("resume", "r", "-r", other)
     assert done.stdout.split() == [str(other), "3"]
     assert "other.pkl was not saved by backprop.save" in (runs.rundir("r") / "session-2.err").read_text()
 
@@ -391,13 +389,13 @@ def test_a_loop_of_ones_own_saves_stops_and_resumes(runs: Runs):
     expected = (runs.work / "result.json").read_bytes()
     (runs.work / "result.json").unlink()
     running = runs.start("run", "--run-id", "r", "train.py", "--", "13")
-    wait_for((runs.work / "waiting").exists, PATIENCE_S)
-    wait_for(lambda: {"event": "listening"} in told(runs), PATIENCE_S)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-    assert running.wait(PATIENCE_S) == 0
+    wait_for((runs.work / "waiting").exists)
+    wait_for(lambda: {"event": "listening"} in told(runs))
+    assert runs.call("stop", "r").returncode == 0
+    assert running.wait(HANG_S) == 0
     assert not (runs.work / "result.json").exists()
     assert runs.document("r")["exit_code"] == 0
-    assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("resume", "r").returncode == 0
     assert (runs.work / "result.json").read_bytes() == expected
     assert saved_steps(runs) == [13]
 

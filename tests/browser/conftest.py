@@ -20,7 +20,6 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tests.browser.chromium import chromium_in
 from tests.conftest import HANG_S, Runs, wait_for
 
-PATIENCE_S = 30.0
 WIDE = (1300, 850)
 _OWN_SCHEMES = {"data", "blob", "about", "chrome", "devtools", "file"}  # never leave the browser
 
@@ -50,7 +49,7 @@ class Page:
 
     def until(self, condition: Callable[[], Any]) -> Any:
         """What the condition gives once it is true."""
-        wait = WebDriverWait(self.driver, PATIENCE_S, 0.05, [StaleElementReferenceException])
+        wait = WebDriverWait(self.driver, HANG_S, 0.05, [StaleElementReferenceException])
         return wait.until(lambda _: condition())
 
     def press(self, *keys: str) -> None:

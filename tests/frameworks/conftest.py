@@ -16,10 +16,9 @@ from backprop import query
 from backprop.protocol import digest
 from backprop.records import Source
 from backprop.store.index import Index
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE_S = 180.0  # a framework takes its time to be imported on a busy machine
 
 
 class FrameworkRuns(Runs):
@@ -27,7 +26,7 @@ class FrameworkRuns(Runs):
 
     python: str
 
-    def bare(self, script: Path | str, *words: object, timeout_s: float = PATIENCE_S) -> str:
+    def bare(self, script: Path | str, *words: object, timeout_s: float = HANG_S) -> str:
         """What a script prints without Backprop."""
         environment = {key: value for key, value in self.environment.items() if not key.startswith("BACKPROP_")}
         done = subprocess.run(
@@ -56,7 +55,7 @@ class FrameworkRuns(Runs):
 
     def wait_for_step(self, run_id: str, step: int, session: int = 1) -> None:
         """Until a session has reported this step, to the instant: what it writes is read, not asked for."""
-        wait_for(lambda: self._last_step(run_id, session) >= step, PATIENCE_S)
+        wait_for(lambda: self._last_step(run_id, session) >= step)
 
     def _last_step(self, run_id: str, session: int) -> int:
         steps = [-1]
@@ -73,10 +72,10 @@ class FrameworkRuns(Runs):
             process.suspend()
         stopping = self.start("stop", run_id)
         control = self.rundir(run_id) / "control.json"
-        wait_for(lambda: json.loads(control.read_text())["stop_wanted"], PATIENCE_S)
+        wait_for(lambda: json.loads(control.read_text())["stop_wanted"])
         for process in standing:
             process.resume()
-        assert stopping.wait(PATIENCE_S) == 0
+        assert stopping.wait(HANG_S) == 0
 
     def curve(self, run_id: str, name: str) -> dict[float, float]:
         """Step -> value of a metric; where a step came twice, the last."""
@@ -95,11 +94,11 @@ class FrameworkRuns(Runs):
         for number, step in enumerate(steps, start=1):
             self.wait_for_step(run_id, step, number)
             self.stop_here(run_id)
-            assert running.wait(PATIENCE_S) == 0
+            assert running.wait(HANG_S) == 0
             document = self.document(run_id)
             assert (document["status"], len(document["sessions"])) == ("stopped", number)
             running = self.start("resume", run_id)
-        assert running.wait(PATIENCE_S) == 0, self.rundir(run_id).joinpath(f"session-{len(steps) + 1}.err").read_text()
+        assert running.wait(HANG_S) == 0, self.rundir(run_id).joinpath(f"session-{len(steps) + 1}.err").read_text()
         assert self.document(run_id)["status"] == "completed"
 
 

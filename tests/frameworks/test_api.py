@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_for
-from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns
+from tests.conftest import HANG_S, wait_for
+from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
 
 SOURCE = Path(__file__).parents[2] / "src"
 EXAMPLE = EXAMPLES / "digits_backprop.py"
@@ -93,11 +93,11 @@ def cut_at(runs: FrameworkRuns, words: list[object], cuts: list[int]) -> str:
     """What all sessions print together, when each is stopped at the next of these steps."""
     running = runs.start("run", "--run-id", "r", *words, *cuts)
     for cut in cuts:
-        wait_for(lambda cut=cut: (runs.work / f"at-{cut}").exists(), PATIENCE_S)
-        assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-        assert running.wait(PATIENCE_S) == 0
+        wait_for(lambda cut=cut: (runs.work / f"at-{cut}").exists())
+        assert runs.call("stop", "r").returncode == 0
+        assert running.wait(HANG_S) == 0
         running = runs.start("resume", "r")
-    assert running.wait(PATIENCE_S) == 0
+    assert running.wait(HANG_S) == 0
     assert runs.document("r")["status"] == "completed"
     return "".join(runs.output("r", session) for session in range(1, len(cuts) + 2))
 
@@ -142,9 +142,9 @@ def test_checkpoints_are_saved_when_they_are_wanted_and_are_whole(framework_runs
     """Periodically, and at a stop: files that PyTorch can read."""
     runs = framework_runs
     running = runs.start("run", "--run-id", "r", "-c", 0.01, EXAMPLE, "--", "--epochs", 100000)
-    wait_for(lambda: runs.events("r").count("checkpoint_saved") >= 2, PATIENCE_S)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-    assert running.wait(PATIENCE_S) == 0
+    wait_for(lambda: runs.events("r").count("checkpoint_saved") >= 2)
+    assert runs.call("stop", "r").returncode == 0
+    assert running.wait(HANG_S) == 0
     document = runs.document("r")
     assert (document["status"], document["exit_code"]) == ("stopped", 0)
     checkpoints = document["checkpoints"]
@@ -199,7 +199,7 @@ def test_two_processes_stop_at_the_same_step_and_go_on_alike(framework_runs: Fra
     runs = framework_runs
     script = runs.script(TWO)
     torchrun = [runs.python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, script]
-    assert runs.call("run", "--run-id", "whole", "--", *torchrun, "whole", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("run", "--run-id", "whole", "--", *torchrun, "whole").returncode == 0
     cut_at(runs, ["--", *torchrun, "cut"], [4, 20])
     for rank in range(2):
         whole, cut = ((runs.work / f"lines-{name}-{rank}").read_text() for name in ("whole", "cut"))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_for
-from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns
+from tests.conftest import HANG_S, wait_for
+from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
 
 LIBRARIES = ("xgboost", "lightgbm")
 # many small rounds, so that a test can stop between them; both end early
@@ -51,7 +51,7 @@ def test_an_example_that_is_cut_ends_with_the_model_and_the_curve_of_one_that_is
 def test_a_timebox_leaves_a_checkpoint_and_one_is_saved_as_often_as_asked(library: str, framework_runs: FrameworkRuns):
     runs = framework_runs
     words = [example(library), "--", "--rounds", 100_000, "--lr", 1e-5, "--patience", 100_000]
-    done = runs.call("run", "--run-id", "r", "-m", 0.15, "-c", 0.01, *words, timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", "-m", 0.15, "-c", 0.01, *words)
     assert done.returncode == 0
     document = runs.document("r")
     assert document["status"] == "timeboxed"
@@ -172,13 +172,13 @@ print(json.dumps(found))
     path.write_text(script + body)
     whole = runs.bare(path).splitlines()[-1]
     running = runs.start("run", "--run-id", "r", path)
-    wait_for(lambda: "depth 3" in runs.output("r"), PATIENCE_S)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-    assert running.wait(PATIENCE_S) == 0
+    wait_for(lambda: "depth 3" in runs.output("r"))
+    assert runs.call("stop", "r").returncode == 0
+    assert running.wait(HANG_S) == 0
     document = runs.document("r")
     assert document["status"] == "stopped"
     assert "call-2" in document["checkpoints"][-1]["path"]
-    assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("resume", "r").returncode == 0
     assert runs.output("r", session=2).splitlines()[-1] == whole
     errors = runs.rundir("r").joinpath("session-2.err").read_text()
     assert errors.count("continues after round") == 1
@@ -262,6 +262,6 @@ if __name__ == "__main__":
 """
     path = framework_runs.work / "search.py"
     path.write_text(script)
-    done = framework_runs.call("run", "--run-id", "r", path, timeout_s=PATIENCE_S)
+    done = framework_runs.call("run", "--run-id", "r", path)
     assert (done.returncode, done.stdout) == (0, "[5, 5]\n"), done.stderr
     assert framework_runs.events("r") == ""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_for
-from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns
+from tests.conftest import HANG_S, wait_for
+from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
 
 EPOCHS = 4
 STEPS_PER_EPOCH = 45  # 1437 images, 32 a step
@@ -96,13 +96,13 @@ def stop_while_held(
     """
     runs.work.joinpath(hold).touch()
     running = runs.start(*words)
-    wait_for(runs.work.joinpath("held").exists, PATIENCE_S)
+    wait_for(runs.work.joinpath("held").exists)
     stopping = runs.start("stop", run_id)
-    wait_for(lambda: json.loads((runs.rundir(run_id) / "control.json").read_text())["stop_wanted"], PATIENCE_S)
+    wait_for(lambda: json.loads((runs.rundir(run_id) / "control.json").read_text())["stop_wanted"])
     runs.work.joinpath("held").unlink()
     then()
-    assert running.wait(PATIENCE_S) == 0
-    assert stopping.wait(PATIENCE_S) == 0
+    assert running.wait(HANG_S) == 0
+    assert stopping.wait(HANG_S) == 0
     document = runs.document(run_id)
     assert document["status"] == "stopped"
     return document
@@ -115,9 +115,9 @@ def test_cut_by_its_timebox_and_resumed_it_is_the_run_that_was_not_cut(
     script = slow_example(framework_runs, pause_s=0.1)  # at least 18 s of training
     timebox_s = 8.0  # two of them are too short, whatever a busy machine takes to import torch
     options = ("--run-id", "cut", "-m", timebox_s / 60, "-c", 0.02)
-    done = framework_runs.call("run", script, *options, "--", "--epochs", EPOCHS, timeout_s=PATIENCE_S)
+    done = framework_runs.call("run", script, *options, "--", "--epochs", EPOCHS)
     assert done.returncode == 0, done.stderr
-    done = framework_runs.call("resume", "cut", timeout_s=PATIENCE_S)
+    done = framework_runs.call("resume", "cut")
     assert done.returncode == 0, done.stderr
     sessions = framework_runs.document("cut")["sessions"]
     assert [session["status"] for session in sessions] == ["timeboxed", "timeboxed"]
@@ -125,7 +125,7 @@ def test_cut_by_its_timebox_and_resumed_it_is_the_run_that_was_not_cut(
     while framework_runs.document("cut")["status"] == "timeboxed":
         # by less than the training takes: the session that completes it cannot have done all of it
         timebox_s += 12
-        done = framework_runs.call("resume", "cut", "-m", timebox_s / 60, timeout_s=PATIENCE_S)
+        done = framework_runs.call("resume", "cut", "-m", timebox_s / 60)
         assert done.returncode == 0, done.stderr
     document = framework_runs.document("cut")
     assert document["status"] == "completed"
@@ -165,7 +165,7 @@ def test_a_stop_while_it_warms_up_or_evaluates_is_obeyed_at_once_and_changes_not
     assert list(framework_runs.curve("held", "eval_loss")) == [STEPS_PER_EPOCH]
     # in the evaluation that was put off
     document = stop_while_held(framework_runs, "held", "hold-eval-2", *resume)
-    assert framework_runs.call("resume", "held", timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("resume", "held").returncode == 0
     assert framework_runs.document("held")["status"] == "completed"
     assert_same(framework_runs, "held", uncut)
 
@@ -189,7 +189,7 @@ def test_a_sigterm_that_also_hits_the_workers_that_load_data_does_not_lose_the_s
     saving = framework_runs.work / "saving"
 
     def hit_them_all() -> None:
-        wait_for(saving.exists, PATIENCE_S)
+        wait_for(saving.exists)
         for process in framework_runs.tree():
             process.send_signal(signal.SIGTERM)
 
@@ -197,7 +197,7 @@ def test_a_sigterm_that_also_hits_the_workers_that_load_data_does_not_lose_the_s
     document = stop_while_held(framework_runs, "hit", "hold-train-60", *run, then=hit_them_all)
     assert saving.read_text() == "2"
     assert saved_steps(document) == [45, 60]
-    assert framework_runs.call("resume", "hit", timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("resume", "hit").returncode == 0
     assert framework_runs.document("hit")["sessions"][1]["resumed_from"].endswith("checkpoint-60")
     assert_same(framework_runs, "hit", uncut)
 
@@ -214,7 +214,7 @@ def test_a_subclass_that_saves_nothing_is_stopped_with_all_it_takes_to_continue(
     run = ("run", "--run-id", "spare", script, "--", "--epochs", EPOCHS)
     document = stop_while_held(framework_runs, "spare", "hold-train-122", *run)
     assert saved_steps(document) == [122]
-    assert framework_runs.call("resume", "spare", timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("resume", "spare").returncode == 0
     document = framework_runs.document("spare")
     assert (document["status"], len(document["checkpoints"])) == ("completed", 1)
     # a Seq2SeqTrainer has its own idea of an evaluation's loss
@@ -233,7 +233,7 @@ def test_a_script_that_names_its_checkpoint_gets_that_one(framework_runs: Framew
     """
     script = slow_example(framework_runs, pause_s=0, more=more)
     stop_while_held(framework_runs, "named", "hold-train-60", "run", "--run-id", "named", script, "--", "--epochs", 2)
-    assert framework_runs.call("resume", "named", timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("resume", "named").returncode == 0
     assert framework_runs.document("named")["sessions"][1]["resumed_from"].endswith("checkpoint-60")
     steps = [line["step"] for line in map(json.loads, framework_runs.events("named", 2).splitlines()) if "loss" in line]
     assert steps[0] == 50
@@ -251,7 +251,7 @@ def test_a_newest_checkpoint_that_is_half_written_is_not_what_true_means(
     run = ("run", "--run-id", "newest", script, "--", "--epochs", EPOCHS)
     stop_while_held(framework_runs, "newest", "hold-train-60", *run)
     framework_runs.work.joinpath("digits-transformers/checkpoint-90").mkdir()
-    assert framework_runs.call("resume", "newest", timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("resume", "newest").returncode == 0
     assert_same(framework_runs, "newest", uncut)
 
 
@@ -282,7 +282,7 @@ def test_a_checkpoint_continues_the_call_of_train_that_saved_it_though_all_share
     document = stop_while_held(framework_runs, "folds", "hold-train-160", *run)
     assert saved_steps(document) == [60]
     weights[0].unlink()
-    assert framework_runs.call("resume", "folds", timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("resume", "folds").returncode == 0
     assert [path.read_bytes() for path in weights] == expected
     lines = map(json.loads, framework_runs.events("folds", 2).splitlines())
     steps = [line["step"] for line in lines if "loss" in line]
@@ -308,14 +308,14 @@ def test_a_save_that_nobody_but_us_wants_and_that_cannot_be_does_not_end_the_scr
     script = slow_example(framework_runs, more=more)
     running = framework_runs.start("run", "--run-id", "tied", "-c", 0.01, script)
     errors = framework_runs.rundir("tied") / "session-1.err"
-    wait_for(lambda: errors.exists() and errors.read_text().count("backprop: no checkpoint at step") > 1, PATIENCE_S)
-    assert framework_runs.call("stop", "tied", timeout_s=PATIENCE_S).returncode == 0
-    assert running.wait(PATIENCE_S) == 0
+    wait_for(lambda: errors.exists() and errors.read_text().count("backprop: no checkpoint at step") > 1)
+    assert framework_runs.call("stop", "tied").returncode == 0
+    assert running.wait(HANG_S) == 0
     document = framework_runs.document("tied")
     assert (document["status"], document["checkpoints"]) == ("stopped", [])
     assert "Traceback" not in errors.read_text()
     assert not list(framework_runs.work.glob("digits-transformers/checkpoint-*")), "half of one"
-    wanted = framework_runs.call("run", "--run-id", "wanted", script, "--", "--wanted", timeout_s=PATIENCE_S)
+    wanted = framework_runs.call("run", "--run-id", "wanted", script, "--", "--wanted")
     assert wanted.returncode != 0
     assert "RuntimeError" in framework_runs.rundir("wanted").joinpath("session-1.err").read_text()
 
@@ -350,7 +350,7 @@ def test_two_processes_stop_at_the_same_step_and_go_on_as_if_they_had_not(framew
     document = stop_while_held(framework_runs, "pair", "hold-train-10", "resume", "pair")
     assert max(saved_steps(document)) == 46
     assert "no checkpoint at step 57: OSError" in (framework_runs.rundir("pair") / "session-3.err").read_text()
-    assert framework_runs.call("resume", "pair", timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("resume", "pair").returncode == 0
     document = framework_runs.document("pair")
     assert document["status"] == "completed"
     assert "SIGTERM" not in {entry.get("signal") for entry in framework_runs.journal("pair")}

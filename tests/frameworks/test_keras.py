@@ -6,8 +6,8 @@ $KERAS_BACKEND decides the backend, as for any Keras script; CI runs with PyTorc
 import json
 from pathlib import Path
 
-from tests.conftest import wait_for
-from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns
+from tests.conftest import HANG_S, wait_for
+from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
 
 EXAMPLE = EXAMPLES / "digits_keras.py"
 CUTS = Path(__file__).with_name("keras_cuts.py")
@@ -40,17 +40,17 @@ def test_a_stop_and_a_timebox_change_nothing(framework_runs: FrameworkRuns):
     framework_runs.bare(EXAMPLE, *arguments, "--out", "whole")
 
     run = framework_runs.start("run", "--run-id", "cut", "-c", "0.001", EXAMPLE, "--", *arguments, "--out", "cut")
-    wait_for(lambda: '"checkpoint_saved"' in framework_runs.events("cut"), PATIENCE_S)  # -c asked for one
-    assert framework_runs.call("stop", "cut", timeout_s=PATIENCE_S).returncode == 0
-    assert run.wait(PATIENCE_S) == 0
+    wait_for(lambda: '"checkpoint_saved"' in framework_runs.events("cut"))  # -c asked for one
+    assert framework_runs.call("stop", "cut").returncode == 0
+    assert run.wait(HANG_S) == 0
 
     start_up_s = framework_runs.document("cut")["elapsed_s"]
     for attempt in range(5):  # a timebox that is over before Keras is imported brings nothing, and is tried longer
         minutes = (start_up_s + 1 + 5 * attempt) / 60
-        assert framework_runs.call("resume", "cut", "-m", minutes, timeout_s=PATIENCE_S).returncode == 0
+        assert framework_runs.call("resume", "cut", "-m", minutes).returncode == 0
         if '"loss"' in framework_runs.events("cut", attempt + 2):
             break
-    assert framework_runs.call("resume", "cut", "-m", 10, timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("resume", "cut", "-m", 10).returncode == 0
 
     document = framework_runs.document("cut")
     statuses = [session["status"] for session in document["sessions"]]
@@ -66,7 +66,7 @@ def test_a_stop_and_a_timebox_change_nothing(framework_runs: FrameworkRuns):
 
 def test_no_kind_of_training_minds_a_cut(framework_runs: FrameworkRuns):
     """Whatever gives the data, and whatever has state of its own: cut within and between epochs, nothing changes."""
-    done = framework_runs.call("run", "--run-id", "cuts", CUTS, timeout_s=1.5 * PATIENCE_S)
+    done = framework_runs.call("run", "--run-id", "cuts", CUTS)
     assert done.returncode == 0, done.stderr
     verdicts = done.stdout.splitlines()
     assert len(verdicts) == 12

@@ -12,7 +12,8 @@ import pytest
 
 from backprop.environment import HOOKS_FOLDER
 from backprop.trainer.hooks.lightning import _unfit
-from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns
+from tests.conftest import HANG_S
+from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
 
 EXAMPLE = EXAMPLES / "digits_lightning.py"
 SCRIPT_NAMES = ("loss_step", "loss_epoch", "accuracy", "val_loss")
@@ -144,13 +145,13 @@ def test_a_run_cut_by_its_timebox_is_the_same_run(framework_runs, bare_script):
     slow.touch()
     script = [framework_runs.script(SCRIPT), "--", "pytorch_lightning", "out"]
     words = ["-m", 0.3, "-c", 0.05]
-    assert framework_runs.call("run", "--run-id", "it", *words, *script, timeout_s=PATIENCE_S).returncode in {0, 130}
+    assert framework_runs.call("run", "--run-id", "it", *words, *script).returncode in {0, 130}
     while not ours(framework_runs, "it"):  # a machine so slow that Lightning was not even imported by then
         words[1] *= 2
-        assert framework_runs.call("resume", "it", *words, timeout_s=PATIENCE_S).returncode in {0, 130}
+        assert framework_runs.call("resume", "it", *words).returncode in {0, 130}
     assert framework_runs.document("it")["status"] == "timeboxed"
     slow.unlink()
-    assert framework_runs.call("resume", "it", "-m", 5, timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("resume", "it", "-m", 5).returncode == 0
     document = framework_runs.document("it")
     assert document["status"] == "completed"
     assert "backprop-checkpoints" in document["sessions"][-1]["resumed_from"]
@@ -167,13 +168,13 @@ def test_a_stop_in_the_midst_of_a_validation_is_obeyed_and_changes_nothing(frame
     framework_runs.wait_for_step(
         "it", 7
     )  # of the optimizer: 14 batches; after the 15th comes half a minute of validation
-    assert framework_runs.call("stop", "it", timeout_s=PATIENCE_S).returncode == 0
-    assert running.wait(PATIENCE_S) == 0
+    assert framework_runs.call("stop", "it").returncode == 0
+    assert running.wait(HANG_S) == 0
     assert framework_runs.document("it")["last_step"] == 7
     assert "val_loss" not in framework_runs.events("it")
     assert len(ours(framework_runs, "it")) == 1
     slow.unlink()
-    assert framework_runs.call("resume", "it", timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("resume", "it").returncode == 0
     assert framework_runs.document("it")["status"] == "completed"
     assert_the_same(framework_runs, "it", framework_runs.work / "out", bare_script, SCRIPT_NAMES)
 
@@ -183,7 +184,7 @@ def test_two_processes_stop_at_the_same_step_and_go_on(framework_runs):
     running = framework_runs.start("run", "--run-id", "it", *script)
     framework_runs.wait_for_step("it", 20)
     framework_runs.stop_here("it")
-    assert running.wait(PATIENCE_S) == 0
+    assert running.wait(HANG_S) == 0
     document = framework_runs.document("it")
     assert document["status"] == "stopped"
     assert not framework_runs.tree()
@@ -191,7 +192,7 @@ def test_two_processes_stop_at_the_same_step_and_go_on(framework_runs):
     assert document["last_step"] == document["checkpoints"][-1]["step"]
     told = [line for line in framework_runs.events("it").splitlines() if '"checkpoint_saved"' in line and path in line]
     assert len(told) == 1  # by one of the two
-    assert framework_runs.call("resume", "it", timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("resume", "it").returncode == 0
     assert framework_runs.document("it")["status"] == "completed"
     assert framework_runs.document("it")["last_step"] == 8 * 23
 
@@ -205,7 +206,7 @@ def test_a_sigterm_from_elsewhere_loses_nothing(framework_runs):
     framework_runs.wait_for_step("it", 1)
     trainer = next(process for process in framework_runs.tree() if "train.py" in " ".join(process.cmdline()))
     os.kill(trainer.pid, signal.SIGTERM)
-    assert running.wait(PATIENCE_S) == 143
+    assert running.wait(HANG_S) == 143
     document = framework_runs.document("it")
     assert document["status"] == "failed"
     assert len(ours(framework_runs, "it")) == 1
@@ -266,9 +267,9 @@ def test_a_run_from_what_model_checkpoint_saved_is_the_same_run(framework_runs, 
     whole, resumed = framework_runs.work / "whole", framework_runs.work / "resumed"
     path = whole / "checkpoints" / "epoch=1.ckpt"
     words = [script, "--", whole, when]
-    assert framework_runs.call("run", "--run-id", "whole", *words, timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("run", "--run-id", "whole", *words).returncode == 0
     words = ["-r", path, script, "--", resumed, when]
-    assert framework_runs.call("run", "--run-id", "resumed", *words, timeout_s=PATIENCE_S).returncode == 0
+    assert framework_runs.call("run", "--run-id", "resumed", *words).returncode == 0
     for name in ("loss_step", "loss_epoch", "error", "val_loss"):
         curve, expected = framework_runs.curve("resumed", name), framework_runs.curve("whole", name)
         assert curve.keys() >= {step for step in expected if step > 2 * 38}

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import wait_for
-from tests.frameworks.conftest import EXAMPLES, PATIENCE_S, FrameworkRuns, make_framework_runs
+from tests.conftest import HANG_S, wait_for
+from tests.frameworks.conftest import EXAMPLES, FrameworkRuns, make_framework_runs
 
 EXAMPLE = EXAMPLES / "digits_pytorch.py"
 EPOCHS = 16
@@ -57,7 +57,7 @@ TRAINING = """
 def trained(runs: FrameworkRuns, body: str, *words: object, code: int = 0) -> dict:
     """The run of a script that goes on from `TRAINING`."""
     runs.script(TRAINING + body)
-    done = runs.call("run", "train.py", "--run-id", "r", *words, timeout_s=PATIENCE_S)
+    done = runs.call("run", "train.py", "--run-id", "r", *words)
     assert done.returncode == code, done.stderr
     assert "is off from here on" not in done.stderr
     return runs.document("r")
@@ -68,8 +68,8 @@ def stopped(runs: FrameworkRuns, body: str) -> dict:
     runs.script(TRAINING + body)
     running = runs.start("run", "train.py", "--run-id", "r", "--grace", 12)
     runs.wait_for_step("r", 20)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-    running.wait(PATIENCE_S)
+    assert runs.call("stop", "r").returncode == 0
+    running.wait(HANG_S)
     document = runs.document("r")
     assert document["status"] == "stopped"
     return document
@@ -116,7 +116,7 @@ def test_timeboxes_and_no_timebox_give_the_same(framework_runs: FrameworkRuns, r
     words = ("run", "--run-id", "r", "--resume-arg", "--resume", EXAMPLE, "--", "--epochs", EPOCHS)
     minutes = 0.06  # too short for all of it on any machine
     while True:
-        done = framework_runs.call(words[0], "-m", minutes, *words[1:], timeout_s=PATIENCE_S)
+        done = framework_runs.call(words[0], "-m", minutes, *words[1:])
         assert done.returncode == 0, done.stderr
         document = framework_runs.document("r")
         if document["status"] == "completed":
@@ -237,7 +237,7 @@ def test_the_newest_state_is_resumed_from_whatever_moves(framework_runs: Framewo
     {ending}
     """,
     )
-    assert framework_runs.call("resume", "r", timeout_s=PATIENCE_S).stderr.splitlines().count(newest) == 1
+    assert framework_runs.call("resume", "r").stderr.splitlines().count(newest) == 1
 
 
 def test_odd_places_to_save_in(framework_runs: FrameworkRuns):
@@ -295,7 +295,7 @@ def test_best_weights_do_not_hide_the_last_state(framework_runs: FrameworkRuns):
     torch.save(state(model, optimizer), "last.pt")
     """
     trained(framework_runs, body)
-    assert framework_runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 137
+    assert framework_runs.call("resume", "r").returncode == 137
     assert saved(framework_runs.document("r")) == [("last.pt", 1)]
 
 
@@ -412,7 +412,7 @@ def test_a_save_that_a_kill_tears_is_not_resumed_from(framework_runs: FrameworkR
     document = trained(framework_runs, body, code=153)
     assert (framework_runs.work / "state-2.pt").stat().st_size == 100_000
     assert saved(document) == [("state-0.pt", 1), ("state-1.pt", 2)]
-    done = framework_runs.call("resume", "r", timeout_s=PATIENCE_S)
+    done = framework_runs.call("resume", "r")
     assert done.returncode == 0
     assert framework_runs.document("r")["sessions"][1]["resumed_from"].endswith("state-1.pt")
 
@@ -516,7 +516,7 @@ def test_weights_that_are_in_no_module(framework_runs: FrameworkRuns):
         code=130,
     )
     (emergency,) = emergencies(document)
-    assert framework_runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 130
+    assert framework_runs.call("resume", "r").returncode == 130
     assert framework_runs.document("r")["sessions"][1]["resumed_from"] is None
     program = "import sys, torch; print(torch.load(sys.argv[1])['optimizers'][0]['parameters'][0].tolist())"
     assert framework_runs.evaluate(program, emergency["path"]) == "[-3.0, -3.0]\n"
@@ -545,7 +545,7 @@ def test_two_ranks(framework_runs: FrameworkRuns):
     """
     )
     command = (framework_runs.python, "-m", "torch.distributed.run", "--nproc-per-node", 2, "train.py")
-    done = framework_runs.call("run", "--run-id", "r", "--", *command, timeout_s=PATIENCE_S)
+    done = framework_runs.call("run", "--run-id", "r", "--", *command)
     assert done.returncode == 0, done.stderr
     document = framework_runs.document("r")
     assert saved(document) == [("state", 2), ("last.pt", 4)]
@@ -573,11 +573,11 @@ def test_steps_go_on_only_where_the_script_goes_on(framework_runs: FrameworkRuns
     runs = framework_runs
     save = '    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "a.pt")\n'
     runs.script(STEPS + "    train(30)\n" + save)
-    assert runs.call("run", "train.py", "--run-id", "r", timeout_s=PATIENCE_S).returncode == 0
-    assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    assert runs.call("resume", "r").returncode == 0
     assert runs.document("r")["last_step"] == 30
     runs.script(STEPS + '    import os; torch.load(os.environ["BACKPROP_RESUME_FROM"])\n    train(12)\n' + save)
-    assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("resume", "r").returncode == 0
     assert runs.document("r")["last_step"] == 42
 
 
@@ -586,9 +586,9 @@ def test_a_stop_looks_as_it_does_without_us(framework_runs: FrameworkRuns):
     runs = framework_runs
     runs.script(STEPS + '    train(20)\n    print("ready", flush=True)\n    train(100_000, 0.01)\n')
     running = runs.start("run", "train.py", "--run-id", "r")
-    wait_for(lambda: "ready" in runs.output("r"), PATIENCE_S)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-    assert running.wait(PATIENCE_S) == 0
+    wait_for(lambda: "ready" in runs.output("r"))
+    assert runs.call("stop", "r").returncode == 0
+    assert running.wait(HANG_S) == 0
     told = (runs.rundir("r") / "session-1.err").read_text()
     assert told.rstrip().endswith("KeyboardInterrupt")
     assert "train.py" in told

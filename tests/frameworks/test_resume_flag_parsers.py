@@ -1,6 +1,6 @@
 """Parsers of frameworks give the checkpoint to the script's resume flag, too."""
 
-from tests.frameworks.conftest import PATIENCE_S, FrameworkRuns
+from tests.frameworks.conftest import FrameworkRuns
 
 
 def test_a_hugging_face_parser_fills_its_dataclass(framework_runs: FrameworkRuns):
@@ -20,8 +20,8 @@ def test_a_hugging_face_parser_fills_its_dataclass(framework_runs: FrameworkRuns
         open("state.bin", "w").write("state")
         print(json.dumps({"event": "checkpoint_saved", "path": "state.bin", "step": 1}))
     """)
-    first = runs.call("run", "--run-id", "r", script, "--", "--lr", 0.5, timeout_s=PATIENCE_S)
+    first = runs.call("run", "--run-id", "r", script, "--", "--lr", 0.5)
     assert first.stdout.startswith("0.5 None\n"), first.stderr
-    second = runs.call("resume", "r", timeout_s=PATIENCE_S)
+    second = runs.call("resume", "r")
     assert second.stdout.startswith(f"0.5 {runs.work / 'state.bin'}\n"), second.stderr
     assert f"backprop: --resume_from_checkpoint gets {runs.work / 'state.bin'}\n" in second.stderr

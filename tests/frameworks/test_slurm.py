@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import wait_for
-from tests.frameworks.conftest import PATIENCE_S
 from tests.slurm.cluster import NODES, Cluster, missing_programs
 from tests.slurm.conftest import SlurmRuns, first_port
 
@@ -75,21 +74,21 @@ def test_torchrun_over_two_nodes(runs: SlurmRuns):
     runs.script(SUM, "sum.py")
     words = ["--nodes", 2, "--cpus", 2, "--", "torchrun", "--nproc-per-node", 2, "sum.py", 10**9]
     runs.start("run", "--run-id", "r", "--grace", 60, *words)
-    wait_for(lambda: runs.output("r").count('"step"') > 10, PATIENCE_S)
+    wait_for(lambda: runs.output("r").count('"step"') > 10)
     started = json.loads(runs.output("r").splitlines()[0])
     assert sorted(started["nodes"]) == sorted([*NODES, *NODES])
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("stop", "r").returncode == 0
     document = runs.document("r")
     (saved,) = document["checkpoints"]
     assert document["status"] == "stopped"
     assert document["metrics"]["sum"] == saved["step"] * (1 + 2 + 3 + 4)
-    assert runs.call("resume", "r", "-d", timeout_s=PATIENCE_S).returncode == 0
-    wait_for(lambda: runs.output("r", 2).count('"step"') > 10, PATIENCE_S)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("resume", "r", "-d").returncode == 0
+    wait_for(lambda: runs.output("r", 2).count('"step"') > 10)
+    assert runs.call("stop", "r").returncode == 0
     assert json.loads(runs.output("r", 2).splitlines()[0])["from"] == saved["step"]
     document = runs.document("r")
     assert document["metrics"]["sum"] == document["last_step"] * (1 + 2 + 3 + 4)
     assert len(document["checkpoints"]) == 2
-    wait_for(lambda: not runs.jobs(), PATIENCE_S)
+    wait_for(lambda: not runs.jobs())
     assert runs.tree() == []
-    wait_for(lambda: not runs.cluster.steps(), PATIENCE_S)
+    wait_for(lambda: not runs.cluster.steps())

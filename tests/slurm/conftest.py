@@ -17,6 +17,7 @@ from backprop.store.index import Index
 from backprop.store.rundir import RunDir
 from tests.conftest import Runs
 from tests.faults.test_kills import Truth, dedupe
+from tests.leftovers import owned_by_session
 from tests.slurm.cluster import Cluster, missing_programs
 
 PATIENCE_S = 90.0  # a supervisor takes seconds to start on a busy machine, and Slurm to place it
@@ -263,7 +264,9 @@ def cluster() -> Iterator[Cluster]:
     if missing := missing_programs():
         pytest.fail(f"{', '.join(missing)} not found: run these tests by `make slurm`, after installing Slurm")
     made = Cluster(first_port=first_port(0))
+    owned_by_session.append(made.pids)
     yield made
+    owned_by_session.remove(made.pids)
     made.stop()
 
 
