@@ -222,7 +222,7 @@ def test_a_stop_that_nobody_heard(lossy: SlurmRuns):
     runs.cluster.stop_controller()  # so that nobody can notice
     lose(runs)
     stopping = runs.start("stop", "r")
-    wait_for(lambda: list(runs.rundir("r").glob("asked/*")))
+    wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")))
     stopping.send_signal(signal.SIGKILL)
     stopping.wait()
     runs.cluster.start_controller()
