@@ -69,6 +69,7 @@ class Runs:
             "BACKPROP_GPU_PROBE": "none",
         }
         self._started: list[subprocess.Popen[bytes]] = []
+        self._owned: list[str] = []
 
     def script(self, text: str, name: str = "train.py") -> Path:
         """Write a script into the working folder."""
@@ -108,6 +109,10 @@ class Runs:
         )
         self._started.append(process)
         return process
+
+    def own(self, run_id: str) -> None:
+        """Let this fixture end a run that goes on in the background."""
+        self._owned.append(run_id)
 
     def document(self, run: str = "last") -> dict:
         """`status RUN --json`."""
@@ -151,7 +156,12 @@ class Runs:
         return found
 
     def clean_up(self) -> None:
-        """End what `start` started, with all that it started itself. What is left besides fails the test: see leftovers."""
+        """End what `start` started, with all that it started itself, and runs that are ours.
+
+        What is left besides fails the test: see leftovers.
+        """
+        for run_id in self._owned:
+            self.call("stop", run_id, "--now")
         for process in self._started:
             if process.poll() is None:
                 process.send_signal(signal.SIGSTOP)  # so that it does nothing about what follows

@@ -20,7 +20,7 @@ from backprop.store import snapshot
 from backprop.store.index import Index, open_index
 from backprop.store.journal import Journal, Refused, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.plain import NotAFileError
-from backprop.store.rundir import Home, RunDir
+from backprop.store.rundir import RUN_ID, Home, RunDir
 
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
 CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
@@ -52,7 +52,9 @@ def catch_up(home: Home, index: Index, say: Say) -> None:
     for run_id in behind:
         refresh(home, index, home.rundir(run_id), say, publish=not are_many)
     known = snapshot.run_ids(home.snapshot_path)
-    if are_many or known is None or (is_changed and known - on_disk):
+    # what can be no run of ours is somebody else's, and stays
+    removed = {run_id for run_id in (known or set()) - on_disk if RUN_ID.fullmatch(run_id)} if is_changed else set()
+    if are_many or known is None or removed:
         snapshot.rebuild(home, index, say)
     # last: whoever dies before has seen nothing, and neither has who could not store all of it
     is_quiet = time.time_ns() - modified_ns > _SETTLED_AFTER_NS

@@ -190,6 +190,7 @@ class Training:
         done = self._runs.call("run", "-d", "-n", name, self._script, "--", lr, 100_000, pause_s)
         assert done.returncode == 0, done.stderr
         run_id = done.stdout.strip()
+        self._runs.own(run_id)
         wait_for(lambda: '"step": 3' in self._runs.output(run_id))
         return run_id
 

@@ -3,6 +3,7 @@
 import shlex
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -122,7 +123,7 @@ HOSTILE = [
 
 def test_hostile_names_are_never_offered(named: Runs):
     """A word that a shell might obey does not reach a command line, whatever a run or a metric is called."""
-    with sqlite3.connect(named.home / "index.db") as index:
+    with closing(sqlite3.connect(named.home / "index.db")) as index, index:
         for number, name in enumerate(HOSTILE):
             index.execute(
                 "INSERT INTO runs (id, name, status, created_at, journal_size, words) VALUES (?, ?, 'failed', 9e9, 0, '')",

@@ -14,7 +14,11 @@ import pytest
 from backprop.store.index import Index
 from backprop.store.rundir import Home
 from backprop.views.web.desk import Desk
+from backprop.views.web.hub import Hub
+from backprop.views.web.library import Library
 from tests.conftest import HANG_S, Runs, wait_for
+
+MakeHub = Callable[[Desk], Hub]
 
 ENDLESS = """
     for step in range(10**9):
@@ -137,8 +141,27 @@ def start_endless(runs: Runs, text: str = ENDLESS) -> str:
     done = runs.call("run", "-d", "-m", "5", "--grace", "20", runs.script(text))
     assert done.returncode == 0, done.stderr
     run_id = done.stdout.strip()
+    runs.own(run_id)
     wait_for(lambda: runs.output(run_id))
     return run_id
+
+
+@pytest.fixture
+def make_hub() -> Iterator[MakeHub]:
+    """Hubs whose threads and connections end with the test."""
+    made: list[Hub] = []
+
+    def make(desk: Desk) -> Hub:
+        made.append(Hub(desk, Library(desk), lambda: None))
+        return made[-1]
+
+    yield make
+    for hub in made:
+        hub.close()
+        for pulse in (hub._runs, hub._machines):
+            if pulse._thread is not None:
+                pulse._thread.join()
+        hub.library.close()
 
 
 def desk_of(home: Home, open_index: Callable[[], Index], catch_up: Callable[[Index], None]) -> Desk:

@@ -8,10 +8,8 @@ import pytest
 
 from backprop.store.index import Index
 from backprop.store.rundir import Home
-from backprop.views.web.hub import Hub
-from backprop.views.web.library import Library
 from tests.conftest import wait_for
-from tests.web.conftest import desk_of
+from tests.web.conftest import MakeHub, desk_of
 
 
 @pytest.fixture
@@ -22,7 +20,9 @@ def home(tmp_path: Path) -> Home:
     return made
 
 
-def test_a_bug_is_told_to_pages_and_once_to_the_terminal_and_looks_go_on(home: Home, caplog: pytest.LogCaptureFixture):
+def test_a_bug_is_told_to_pages_and_once_to_the_terminal_and_looks_go_on(
+    home: Home, caplog: pytest.LogCaptureFixture, make_hub: MakeHub
+):
     """A thread that ended in silence would leave all pages as they are, and nobody would know."""
     looks = threading.Semaphore(0)
     is_broken = True
@@ -33,7 +33,7 @@ def test_a_bug_is_told_to_pages_and_once_to_the_terminal_and_looks_go_on(home: H
             raise ZeroDivisionError("a bug of ours")
 
     desk = desk_of(home, lambda: Index(home.index_path, 10), catch_up)
-    hub = Hub(desk, Library(desk), lambda: None)
+    hub = make_hub(desk)
     hub.join(machine=False)
     try:
         for _ in range(3):
@@ -47,10 +47,10 @@ def test_a_bug_is_told_to_pages_and_once_to_the_terminal_and_looks_go_on(home: H
     assert [record.exc_info[0] for record in bugs if record.exc_info] == [ZeroDivisionError]
 
 
-def test_a_machine_that_cannot_be_read_is_told_and_looked_at_again(home: Home):
+def test_a_machine_that_cannot_be_read_is_told_and_looked_at_again(home: Home, make_hub: MakeHub):
     """Its gauges come back, and until then pages know why they stand still."""
     desk = desk_of(home, lambda: Index(home.index_path, 10), lambda _: None)
-    hub = Hub(desk, Library(desk), lambda: None)
+    hub = make_hub(desk)
     hub.join(machine=True)  # nobody can read the machine at that desk
     try:
         assert "machine" in str(wait_for(lambda: hub.beat.trouble))
@@ -60,10 +60,10 @@ def test_a_machine_that_cannot_be_read_is_told_and_looked_at_again(home: Home):
         hub.close()
 
 
-def test_runs_that_ended_long_ago_are_forgotten(home: Home):
+def test_runs_that_ended_long_ago_are_forgotten(home: Home, make_hub: MakeHub):
     """A page that is open for months costs no more than one that was opened now."""
     desk = desk_of(home, lambda: Index(home.index_path, 10), lambda _: None)
-    hub = Hub(desk, Library(desk), lambda: None)
+    hub = make_hub(desk)
     for number in range(20):
         home.mark_unsettled(f"run-{number}")
         hub.look()

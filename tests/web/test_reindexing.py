@@ -6,10 +6,8 @@ from backprop.store.index import Index
 from backprop.store.rundir import Home
 from backprop.views.web.asking import log_place
 from backprop.views.web.changes import Client, Listening
-from backprop.views.web.hub import Hub
-from backprop.views.web.library import Library
 from tests.conftest import Runs
-from tests.web.conftest import Server, desk_of
+from tests.web.conftest import MakeHub, Server, desk_of
 
 
 @pytest.fixture
@@ -46,11 +44,11 @@ def test_an_order_to_a_run_that_is_being_read_is_not_said_to_be_to_nobody(server
     assert server.post(f"/api/runs/{run_id}/stop").status == 503
 
 
-def test_a_page_that_is_open_does_not_hear_that_its_run_was_removed(runs: Runs, run_id: str):
+def test_a_page_that_is_open_does_not_hear_that_its_run_was_removed(runs: Runs, run_id: str, make_hub: MakeHub):
     """It keeps what it shows until there is something new, and what was opened meanwhile hears all of it, with its log."""
     home = Home(runs.home)
     desk = desk_of(home, lambda: Index(home.index_path, 10), lambda _: None)
-    hub = Hub(desk, Library(desk), lambda: None)
+    hub = make_hub(desk)
     with hub.library.lent() as index:
         listening = lambda: Listening(details=run_id, log_run=run_id, log=log_place(f"{run_id}:out", index)[1])  # noqa: E731
         earlier = Client(hub, listening())

@@ -11,10 +11,9 @@ from backprop.views.web.changes import Client, Listening
 from backprop.views.web.curves import CurveWatch
 from backprop.views.web.files import LogPlace
 from backprop.views.web.hub import Hub
-from backprop.views.web.library import Library
 from backprop.views.web.shared import Shared
 from tests.conftest import Runs
-from tests.web.conftest import desk_of
+from tests.web.conftest import MakeHub, desk_of
 
 
 class Counting(Index):
@@ -28,11 +27,11 @@ class Counting(Index):
 
 
 @pytest.fixture
-def hub(runs: Runs) -> Hub:
+def hub(runs: Runs, make_hub: MakeHub) -> Hub:
     """Of a home with one run `r`."""
     runs.call("run", "--run-id", "r", runs.script("print(json.dumps({'step': 1, 'loss': 1.0, 'acc': 0.5}))"))
     desk = desk_of(Home(runs.home), lambda: Counting(runs.home / "index.db", 10), lambda _: None)
-    made = Hub(desk, Library(desk), lambda: None)
+    made = make_hub(desk)
     made.look()
     Counting.count = 0
     return made
