@@ -18,11 +18,14 @@ from pathlib import Path
 
 import psutil
 
+from tests.conftest import HANG_S
+from tests.leftovers import owned_by_session
+
 NODES = ("node1", "node2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "srun")
 _SEARCHED = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # where Debian puts daemons
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_PATIENCE_S = 60.0  # a busy machine
+
 _LIBC = ctypes.CDLL(None)
 
 # Partitions over the same nodes: "main", "low" (preempted by "high", and requeued), "short" (no job over a minute).
@@ -93,6 +96,7 @@ class Cluster:
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self.configuration = self.folder / "slurm.conf"
         self.environment = {**os.environ, "PATH": _SEARCHED, "SLURM_CONF": str(self.configuration)}
+        owned_by_session.append(self.pids)
         try:
             port = _free_ports(first_port)
             self._configure(
@@ -229,7 +233,7 @@ class Cluster:
         if daemon is not None:
             daemon.send_signal(number)
             try:
-                daemon.wait(_PATIENCE_S)
+                daemon.wait(HANG_S)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
@@ -237,9 +241,7 @@ class Cluster:
     # -- its users
 
     def call(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            words, env=self.environment, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
-        )
+        return subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=HANG_S, check=False)
 
     def line(self) -> list[str]:
         """The jobs that have not ended."""
@@ -264,13 +266,14 @@ class Cluster:
         """Jobs first, while there is somebody to end them; then the daemons; then the folder."""
         if {"slurmctld", *NODES} <= self._daemons.keys():
             self.call("scancel", f"--user={psutil.Process().username()}")
-            deadline = time.monotonic() + _PATIENCE_S
+            deadline = time.monotonic() + HANG_S
             while self.steps() and time.monotonic() < deadline:
                 time.sleep(0.1)
         for process in self.steps():
             _signal(process, signal.SIGKILL)
         for name in reversed(list(self._daemons)):
             self._end(name, signal.SIGTERM)
+        owned_by_session.remove(self.pids)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -293,7 +296,7 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + HANG_S
     while not condition():
         assert time.monotonic() < deadline, "Slurm did not get so far in time"
         time.sleep(0.1)

@@ -15,12 +15,10 @@ from backprop import query
 from backprop.store import journal as journals
 from backprop.store.index import Index
 from backprop.store.rundir import RunDir
-from tests.conftest import Runs
+from tests.conftest import HANG_S, Runs
 from tests.faults.test_kills import Truth, dedupe
-from tests.leftovers import owned_by_session
 from tests.slurm.cluster import Cluster, missing_programs
 
-PATIENCE_S = 90.0  # a supervisor takes seconds to start on a busy machine, and Slurm to place it
 LONG_S = 120.0  # longer than any submission may take, or a supervisor be silent: whoever began it is dead
 _PAUSES = 3.0  # so much longer than the look itself: most looks are a program that is started
 _ASK_EVERY_S = 2.0  # whatever the journal says: whoever asks sees to what nobody else does
@@ -58,7 +56,7 @@ COUNTER = """
 """
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> object:
+def wait_for(condition: Callable[[], object], timeout_s: float = HANG_S) -> object:
     """What the condition gives once it is true; fails after the timeout. Leaves the machine to what is waited for."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -76,6 +74,9 @@ class SlurmRuns(Runs):
         super().__init__(folder)
         self.cluster = cluster
         self.environment |= {"SLURM_CONF": str(cluster.configuration), "BACKPROP_ON": "slurm"}
+        # a job that Slurm kills, to queue it again say, leaves its temporary index
+        self.environment["TMPDIR"] = str(folder / "temporary")
+        (folder / "temporary").mkdir()
         self.script(COUNTER)
 
     def submit(self, run_id: str, *words: object, target: int = 10**9, pause_s: float = 0.05) -> None:
@@ -264,9 +265,7 @@ def cluster() -> Iterator[Cluster]:
     if missing := missing_programs():
         pytest.fail(f"{', '.join(missing)} not found: run these tests by `make slurm`, after installing Slurm")
     made = Cluster(first_port=first_port(0))
-    owned_by_session.append(made.pids)
     yield made
-    owned_by_session.remove(made.pids)
     made.stop()
 
 

@@ -6,14 +6,15 @@ import subprocess
 
 import pytest
 
-from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns, wait_for
+from tests.conftest import HANG_S
+from tests.slurm.conftest import HeldBack, SlurmRuns, wait_for
 
 ONE_AT_A_TIME = ("--slurm-arg=--nodelist=node1", "--slurm-arg=--exclusive")
 
 
 def submit(runs: SlurmRuns, *words: object, values: str = "1,2,3", target: int = 10**9, pause_s: float = 0.05) -> list:
     """An array of the counting script: the ids of its runs."""
-    done = runs.call("run", "--vary", f"lr={values}", *words, "train.py", "--", target, pause_s, timeout_s=PATIENCE_S)
+    done = runs.call("run", "--vary", f"lr={values}", *words, "train.py", "--", target, pause_s)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -28,7 +29,7 @@ def assert_they_train(runs: SlurmRuns, *ids: str) -> None:
 
 def stop(runs: SlurmRuns, *ids: str) -> None:
     for run_id in ids:
-        done = runs.call("stop", run_id, timeout_s=PATIENCE_S)
+        done = runs.call("stop", run_id)
         assert done.returncode == 0, done.stderr
 
 
@@ -77,7 +78,7 @@ def test_ctrl_c_while_they_are_submitted(runs: SlurmRuns):
     cancelling.wait()
     wait_for(lambda: any(runs.home.glob("runs/*/session-1.out")))
     cancelling.go_on()
-    out, _ = front.communicate(timeout=PATIENCE_S)
+    out, _ = front.communicate(timeout=HANG_S)
     assert front.returncode == 130
     first, second, third = out.decode().split()
     runs.wait_for_status(first, "stopped")
@@ -95,7 +96,7 @@ def test_one_is_cancelled(runs: SlurmRuns):
     assert runs.cluster.call("scancel", runs.job(first)).returncode == 0
     runs.wait_for_status(first, "stopped")
     assert_they_train(runs, second)
-    resumed = runs.call("resume", first, "-m", 0.03, timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", first, "-m", 0.03)
     assert resumed.returncode == 0, resumed.stderr
     stop(runs, second)
     runs.check(first, "stopped", "timeboxed")
@@ -115,7 +116,7 @@ def test_all_are_preempted(runs: SlurmRuns):
     for run_id in ids:
         runs.wait_for_status(run_id, "queued", session=2)
     runs.let_them_complete()
-    waited = runs.call("wait", *ids, timeout_s=2 * PATIENCE_S)
+    waited = runs.call("wait", *ids)
     assert waited.returncode == 0, waited.stderr
     for run_id in ids:
         document = runs.check(run_id, "stopped", "completed")
@@ -131,7 +132,7 @@ def test_each_lines_up_again(runs: SlurmRuns):
     first, second, third = submit(runs, "--sessions", 2, "-m", 0.2, pause_s=0.02)
     runs.wait_for_steps(second, 5)
     stop(runs, second)
-    waited = runs.call("wait", first, third, timeout_s=2 * PATIENCE_S)
+    waited = runs.call("wait", first, third)
     assert waited.returncode == 0, waited.stderr
     runs.check(second, "stopped")
     for run_id in (first, third):
@@ -147,7 +148,7 @@ def test_one_is_resumed(runs: SlurmRuns):
     stop(runs, first)
     runs.wait_for_steps(second, 5)
     words = ["--cpus", 2, "--slurm-arg=--nodelist=node2", "--slurm-arg=--comment=again", "-m", 0.03]
-    resumed = runs.call("resume", first, *words, timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", first, *words)
     assert resumed.returncode == 0, resumed.stderr
     job = runs.job(first)
     assert job.isdigit()

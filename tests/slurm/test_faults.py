@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from backprop.store.journal import SIGN_EVERY_S
+from tests.conftest import HANG_S
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import LONG_S, PATIENCE_S, SlurmRuns, first_port, wait_for
+from tests.slurm.conftest import LONG_S, SlurmRuns, first_port, wait_for
 
 
 class Wrapped:
@@ -73,7 +74,7 @@ def test_a_front_killed_before_it_wrote_down_its_job(runs: SlurmRuns):
 
 def test_a_resume_killed_before_it_wrote_down_its_job(runs: SlurmRuns):
     """The run knows nothing of it, and its job is held: `doctor` tells of that, and how to be rid of it."""
-    assert runs.call("run", "--run-id", "r", "train.py", "--", 20, 0.0, timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("run", "--run-id", "r", "train.py", "--", 20, 0.0).returncode == 0
     assert held_jobs(runs) == []
     wrapped = Wrapped(runs, "sbatch", f'$real "$@"; {HANG}')
     front = runs.start("resume", "r")
@@ -90,7 +91,7 @@ def test_a_resume_killed_before_it_wrote_down_its_job(runs: SlurmRuns):
 
 def held_jobs(runs: SlurmRuns) -> list[dict]:
     """What `doctor` says of jobs that nobody released."""
-    findings = json.loads(runs.call("doctor", "--json", timeout_s=PATIENCE_S).stdout)
+    findings = json.loads(runs.call("doctor", "--json").stdout)
     return [one for one in findings if "never released" in one["text"]]
 
 
@@ -116,7 +117,7 @@ def test_a_job_that_a_user_holds_stays_held(runs: SlurmRuns):
     runs.make_older("r", LONG_S)
     assert "JobHeldUser" in runs.document("r")["reason"]
     assert "Reason=JobHeldUser" in runs.cluster.call(*shown).stdout
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("stop", "r").returncode == 0
     runs.check("r")
 
 
@@ -126,7 +127,7 @@ def test_a_job_that_a_user_holds_stays_held(runs: SlurmRuns):
 def test_no_controller_when_a_run_is_submitted(runs: SlurmRuns):
     """It is told in Slurm's words within the time limits; there is no run, and no job when the controller is back."""
     runs.cluster.stop_controller()
-    done = runs.call("run", "--run-id", "r", "train.py", timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", "train.py")
     runs.cluster.start_controller()
     assert done.returncode == 2
     assert "Unable to contact slurm controller" in done.stderr
@@ -139,7 +140,7 @@ def test_a_stop_in_line_without_a_controller(runs: SlurmRuns):
     """It is filed, and said to be: the job that begins later hears of it, and trains nothing."""
     runs.submit("r", "--slurm-arg=--begin=now+1hour")
     runs.cluster.stop_controller()
-    stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    stopped = runs.call("stop", "r")
     runs.cluster.start_controller()
     assert stopped.returncode == 75
     assert "will do so when its job begins" in stopped.stderr
@@ -156,7 +157,7 @@ def test_a_front_whose_run_is_removed(runs: SlurmRuns):
     wait_for(lambda: runs.rundir("r").exists() and runs.told("r", "submitted"))
     job = runs.job("r")
     shutil.rmtree(runs.rundir("r"))
-    _, told = front.communicate(timeout=PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 3
     assert "run r was removed" in told.decode()
     assert runs.cluster.call("scancel", job).returncode == 0
@@ -177,7 +178,7 @@ def test_an_sbatch_that_takes_too_long(runs: SlurmRuns):
     program = [runs.environment["BACKPROP_PYTHON"], "-c", IMPATIENT, "run", "--run-id", "r", "train.py"]
     front = runs.start_program(program, stderr=subprocess.PIPE)
     wrapped.wait_until_it_hangs()
-    _, told = front.communicate(timeout=PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 2
     assert "Slurm does not answer (sbatch, 3 s)" in told.decode()
     assert not runs.rundir("r").exists()
@@ -197,8 +198,8 @@ def test_the_controller_is_killed(runs: SlurmRuns):
     runs.cluster.start_controller()
     assert runs.document("r")["status"] == "running"
     assert front.poll() is None
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-    assert front.wait(PATIENCE_S) == 0
+    assert runs.call("stop", "r").returncode == 0
+    assert front.wait(HANG_S) == 0
     runs.check("r", "stopped")
 
 
@@ -263,7 +264,7 @@ def test_a_supervisor_gives_signs_of_life(runs: SlurmRuns):
     os.utime(path, (0, 0))
     wait_for(lambda: time.time() - path.stat().st_mtime < SIGN_EVERY_S)
     assert path.read_text() == entries
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("stop", "r").returncode == 0
     runs.check("r", "stopped")
 
 
@@ -278,6 +279,6 @@ def test_a_job_that_is_forgotten_and_ended(forgetful: SlurmRuns):
     ended = runs.document("r")["status"]
     assert ended in {"interrupted", "failed"}  # the trainer is killed first, or last
     runs.let_them_complete()
-    assert runs.call("resume", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("resume", "r").returncode == 0
     document = runs.check("r", ended, "completed")
     assert document["sessions"][1]["resumed_from"]

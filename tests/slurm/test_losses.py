@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.conftest import HANG_S
 from tests.slurm.cluster import NODES, Cluster
-from tests.slurm.conftest import LONG_S, PATIENCE_S, SlurmRuns, first_port, runs_on, wait_for
+from tests.slurm.conftest import LONG_S, SlurmRuns, first_port, runs_on, wait_for
 
 
 def test_preemption(runs: SlurmRuns):
@@ -29,7 +30,7 @@ def test_preemption(runs: SlurmRuns):
     assert urgent.returncode == 0, urgent.stderr
     runs.wait_for_steps("r", 30, session=2)
     runs.let_them_complete()
-    _, told = front.communicate(timeout=PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, told.decode()
     document = runs.check("r", "stopped", "completed")
     first, second = document["sessions"]
@@ -51,7 +52,7 @@ def test_scancel(runs: SlurmRuns):
     runs.wait_for_status("r", "stopped")
     document = runs.check("r", "stopped")
     assert "SIGTERM" in document["reason"]
-    resumed = runs.call("resume", "r", "-m", 0.05, timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", "r", "-m", 0.05)
     assert resumed.returncode == 0, resumed.stderr
     runs.check("r", "stopped", "timeboxed")
 
@@ -63,7 +64,7 @@ def test_slurms_warning(runs: SlurmRuns):
     assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
     runs.wait_for_steps("r", 10, session=2)
     runs.let_them_complete()
-    _, told = front.communicate(timeout=PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, told.decode()
     document = runs.check("r", "stopped", "completed")
     saved = [one["step"] for one in document["checkpoints"] if one["session"] == 1]
@@ -76,12 +77,12 @@ def test_a_killed_supervisor(runs: SlurmRuns):
     runs.wait_for_steps("r", 25)
     (supervisor,) = runs.supervisors()
     psutil.Process(supervisor).kill()
-    _, told = front.communicate(timeout=PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 137
     assert "run r interrupted after" in told.decode()
     document = runs.check("r", "interrupted")
     assert runs.job("r") in document["reason"]
-    resumed = runs.call("resume", "r", "-m", 0.05, timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", "r", "-m", 0.05)
     assert resumed.returncode == 0, resumed.stderr
     document = runs.check("r", "interrupted", "timeboxed")
     assert document["sessions"][1]["resumed_from"]
@@ -109,7 +110,7 @@ def test_a_lost_node(lossy: SlurmRuns):
     runs.cluster.kill_node(node, with_steps=True)
     runs.wait_for_steps("r", 5, session=2)
     runs.let_them_complete()
-    assert front.wait(2 * PATIENCE_S) == 0
+    assert front.wait(HANG_S) == 0
     document = runs.check("r", "interrupted", "completed")
     assert "lost" in document["sessions"][0]["reason"]
     trained_s = document["sessions"][0]["elapsed_s"]
@@ -140,7 +141,7 @@ def test_a_forgotten_job(lossy: SlurmRuns):
     runs.wait_for_status("r", "interrupted")
     document = runs.check("r", "interrupted")
     assert f"does not know its job {job}" in document["reason"]
-    resumed = runs.call("resume", "r", "-m", 0.05, timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", "r", "-m", 0.05)
     assert resumed.returncode == 0, resumed.stderr
     runs.check("r", "interrupted", "timeboxed")
 
@@ -157,8 +158,8 @@ def test_the_controller_restarts(runs: SlurmRuns):
     runs.wait_for_steps("r", runs.output("r").count('"step"') + 20)
     runs.cluster.start_controller()
     assert front.poll() is None
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-    assert front.wait(PATIENCE_S) == 0
+    assert runs.call("stop", "r").returncode == 0
+    assert front.wait(HANG_S) == 0
     runs.check("r", "stopped")
 
 
@@ -167,7 +168,7 @@ def test_a_stop_without_a_controller(runs: SlurmRuns):
     runs.submit("r")
     runs.wait_for_steps("r", 5)
     runs.cluster.stop_controller()
-    stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    stopped = runs.call("stop", "r")
     assert stopped.returncode == 0, stopped.stderr
     assert runs.document("r")["status"] == "stopped"
     runs.cluster.start_controller()
@@ -184,7 +185,7 @@ def test_a_machine_that_cannot_ask_slurm(runs: SlurmRuns):
         assert done.stderr.count("Its runs are shown as they last told of themselves.") == 1
     assert "running" in runs.call("list", SLURM_CONF="/nowhere/slurm.conf").stdout
     assert not runs.told("r", "session_ended")
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("stop", "r").returncode == 0
     runs.check("r", "stopped")
 
 
@@ -208,7 +209,7 @@ def test_a_stop_of_a_lost_run(lossy: SlurmRuns):
     begin(runs)
     lose(runs)
     wait_for(lambda: " PENDING " in "".join(runs.jobs()))
-    stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    stopped = runs.call("stop", "r")
     assert stopped.returncode == 0, stopped.stderr
     document = runs.check("r", "interrupted")
     assert "`backprop stop`" in document["reason"]

@@ -7,7 +7,8 @@ import psutil
 import pytest
 
 from tests.cli.test_notify import configure, messengers, recorder, told
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns, wait_for
+from tests.conftest import HANG_S
+from tests.slurm.conftest import SlurmRuns, wait_for
 
 IN_LINE = "--slurm-arg=--begin=now+1hour"
 
@@ -33,7 +34,7 @@ def told_once(runs: SlurmRuns, status: str) -> dict:
 
 def test_a_completed_run(runs: SlurmRuns):
     """By the job, with the metrics that only its node has by then."""
-    assert runs.call("run", "--run-id", "r", "train.py", "--", 5, 0.0, timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("run", "--run-id", "r", "train.py", "--", 5, 0.0).returncode == 0
     assert told_once(runs, "completed")["metrics"]["value"] == 15
 
 
@@ -46,14 +47,14 @@ def test_a_killed_supervisor(runs: SlurmRuns):
     wait_for(lambda: not runs.jobs())
     looks = [runs.start("list") for _ in range(4)]
     for look in looks:
-        look.wait(PATIENCE_S)
+        look.wait(HANG_S)
     document = told_once(runs, "interrupted")
     assert document["metrics"]["value"] == 3 * document["last_step"] > 0
 
 
 def test_a_request_that_can_never_be_met(runs: SlurmRuns):
     """By whoever takes it out of the line, with Slurm's reason."""
-    refused = runs.call("run", "--run-id", "r", "--on", "slurm:short", "-m", 60, "train.py", timeout_s=PATIENCE_S)
+    refused = runs.call("run", "--run-id", "r", "--on", "slurm:short", "-m", 60, "train.py")
     assert refused.returncode == 75, refused.stderr
     assert "PartitionTimeLimit" in told_once(runs, "refused")["reason"]
 
@@ -61,7 +62,7 @@ def test_a_request_that_can_never_be_met(runs: SlurmRuns):
 def test_a_run_that_leaves_the_line(runs: SlurmRuns):
     """By whoever took it out: it was never started."""
     runs.submit("r", IN_LINE)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("stop", "r").returncode == 0
     assert "`backprop stop`" in told_once(runs, "refused")["reason"]
 
 
@@ -70,7 +71,7 @@ def test_a_run_that_leaves_the_line_between_two_sessions(runs: SlurmRuns):
     runs.submit("r", "--sessions", 2, "-m", 0.04)
     runs.wait_for_status("r", "queued", session=2)
     assert told(runs, "*") == []
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("stop", "r").returncode == 0
     assert told_once(runs, "timeboxed")["metrics"]["value"] > 0
 
 
@@ -101,7 +102,7 @@ def test_a_job_that_cannot_be_released(runs: SlurmRuns):
     (broken / "scontrol").write_text(f'#!/bin/sh\ncase "$1" in release) exit 1;; esac\nexec {real} "$@"\n')
     (broken / "scontrol").chmod(0o700)
     runs.environment["PATH"] = f"{broken}:{runs.environment['PATH']}"
-    refused = runs.call("run", "--run-id", "r", "train.py", timeout_s=PATIENCE_S)
+    refused = runs.call("run", "--run-id", "r", "train.py")
     assert refused.returncode == 75, refused.stderr
     assert "scontrol" in told_once(runs, "refused")["reason"]
     assert runs.jobs() == []
@@ -117,14 +118,14 @@ def test_a_pause_and_each_wait(runs: SlurmRuns):
     assert len(told(runs, "queued")) == 1
     assert runs.call("resume", "r").returncode == 0
     wait_for(lambda: len(told(runs, "queued")) == 2)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("stop", "r").returncode == 0
 
 
 def test_whoever_is_slow_to_be_told_keeps_nobody_waiting(runs: SlurmRuns):
     """A run that has ended can be resumed, and removed, while its job still tells of the end; which it does to its end."""
     configure(runs, {"command": ["sh", "-c", "cat > /dev/null; until test -e go; do sleep 0.1; done; echo x >> told"]})
     for command in (["run", "--run-id", "r", "train.py", "--", 20, 0.0], ["resume", "r"]):
-        done = runs.call(*command, timeout_s=PATIENCE_S)
+        done = runs.call(*command)
         assert done.returncode == 0, done.stderr
     assert len(runs.jobs()) == 2
     removed = runs.call("rm", "--yes", "r")

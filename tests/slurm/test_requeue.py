@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import HANG_S
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns, first_port, runs_on, wait_for
+from tests.slurm.conftest import SlurmRuns, first_port, runs_on, wait_for
 
 LOW = ("--on", "slurm:low", "--slurm-arg=--nodelist=node1")
 
@@ -35,10 +36,10 @@ def test_the_backstop(runs: SlurmRuns):
         stderr=subprocess.PIPE,
     )  # fmt: skip
     runs.wait_for_steps("r", 5)
-    wait_for(lambda: len(runs.told("r", "session_started")) == 2, 2 * PATIENCE_S)
+    wait_for(lambda: len(runs.told("r", "session_started")) == 2)
     runs.wait_for_steps("r", 5, session=2)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-    _, told = front.communicate(timeout=PATIENCE_S)
+    assert runs.call("stop", "r").returncode == 0
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, told.decode()
     document = runs.check("r", "stopped", "stopped")
     first = document["sessions"][0]
@@ -51,14 +52,14 @@ def test_the_backstop(runs: SlurmRuns):
 def test_a_turn_that_slurm_refuses(runs: SlurmRuns):
     """`--no-requeue` and `--sessions 2`: the first timebox is the last, its reason says why, and `resume` goes on."""
     words = ["--sessions", 2, "-m", 0.04, "--slurm-arg=--no-requeue", "train.py", "--", 10**9, 0.02]
-    done = runs.call("run", "--run-id", "r", *words, timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", *words)
     assert done.returncode == 0, done.stderr
     document = runs.check("r", "timeboxed")
     (told,) = runs.told("r", "not_continued")
     assert told["reason"].startswith("not put back into line: scontrol: ")
     assert document["status"] == "timeboxed"
     assert document["reason"].endswith(told["reason"])
-    resumed = runs.call("resume", "r", "-m", 0.03, timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", "r", "-m", 0.03)
     assert resumed.returncode == 0, resumed.stderr
     runs.check("r", "timeboxed", "timeboxed")
     assert first_of(runs, 2) == document["checkpoints"][-1]["step"]
@@ -75,7 +76,7 @@ def test_a_preemption_that_ends_the_job(runs: SlurmRuns):
     (told,) = runs.told("r", "not_continued")
     assert document["reason"].endswith(told["reason"])
     assert document["checkpoints"][-1]["step"] == document["last_step"]
-    resumed = runs.call("resume", "r", "-m", 0.03, timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", "r", "-m", 0.03)
     assert resumed.returncode == 0, resumed.stderr
     runs.check("r", "stopped", "timeboxed")
     assert first_of(runs, 2) == document["last_step"]
@@ -108,7 +109,7 @@ def test_a_preemption_without_a_warning(unwarned: SlurmRuns, handles: bool):
     preempt(runs)
     runs.wait_for_status("r", "queued", session=2)
     runs.let_them_complete()
-    waited = runs.call("wait", "r", timeout_s=2 * PATIENCE_S)
+    waited = runs.call("wait", "r")
     assert waited.returncode == 0, waited.stderr
     document = runs.check("r", "stopped", "completed")
     first = document["sessions"][0]
@@ -151,7 +152,7 @@ def timeboxes(runs: SlurmRuns) -> list[float]:
 def test_retries(runs: SlurmRuns):
     """They are spent inside the job, in the rest of its timebox, and begin where the trainer saved."""
     runs.script(FAILING)
-    done = runs.call("run", "--run-id", "r", "--retries", 2, "train.py", "--", 40, 1, 2, timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", "--retries", 2, "train.py", "--", 40, 1, 2)
     assert done.returncode == 0, done.stderr
     document = runs.check("r", "failed", "failed", "completed")
     first, second, _ = (session["elapsed_s"] for session in document["sessions"])
@@ -164,7 +165,7 @@ def test_retries_that_are_spent(runs: SlurmRuns):
     """The run fails, with the trainer's exit code and last words, and is not put back into the line."""
     runs.script(FAILING)
     words = ["--retries", 1, "--sessions", 2, "train.py", "--", 40, 1, 2, 3]
-    done = runs.call("run", "--run-id", "r", *words, timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", *words)
     assert done.returncode == 1, done.stderr
     document = runs.check("r", "failed", "failed")
     assert "no such luck" in document["reason"]
@@ -176,7 +177,7 @@ def test_retries_and_further_sessions(runs: SlurmRuns):
     """A retry is part of its timebox and the next one is whole; the retries are those of the request, not of each."""
     runs.script(FAILING)
     words = ["--retries", 1, "--sessions", 2, "-m", 0.06, "train.py", "--", 10**9, 1, 3]
-    done = runs.call("run", "--run-id", "r", *words, timeout_s=2 * PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", *words)
     assert done.returncode == 1, done.stderr
     document = runs.check("r", "failed", "timeboxed", "failed")
     first = document["sessions"][0]["elapsed_s"]
@@ -189,7 +190,7 @@ def test_a_failure_after_a_preemption(runs: SlurmRuns):
     front = runs.start("run", "--run-id", "r", "--retries", 1, "train.py", "--", 300, 2, stderr=subprocess.PIPE)
     runs.wait_for_steps("r", 5)
     assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
-    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, told.decode()
     document = runs.check("r", "stopped", "failed", "completed")
     first, second, _ = (session["elapsed_s"] for session in document["sessions"])
@@ -212,7 +213,7 @@ def test_a_preemption_while_a_retry_is_waited_for(runs: SlurmRuns):
     runs.wait_for_steps("r", 1, session=4)
     wait_for(lambda: len(runs.told("r", "session_ended")) == 4)  # and eight seconds until the next
     assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
-    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, told.decode()
     runs.check("r", *["failed"] * 4, "completed")
     assert len(runs.told("r", "submitted")) == 2
@@ -247,15 +248,12 @@ def test_the_end_of_one_that_waits_again(runs: SlurmRuns, words: list[str]):
     runs.wait_for_steps("r", 5)
     preempt(runs)
     runs.wait_for_status("r", "queued", session=2)
-    if words == ["scancel"]:
-        done = runs.cluster.call("scancel", runs.job("r"))
-    else:
-        done = runs.call(*words, "r", timeout_s=PATIENCE_S)
+    done = runs.cluster.call("scancel", runs.job("r")) if words == ["scancel"] else runs.call(*words, "r")
     assert done.returncode == 0, done.stderr
     runs.wait_for_status("r", "stopped")
     document = runs.check("r", "stopped")
     assert document["checkpoints"][-1]["step"] == document["last_step"]
-    resumed = runs.call("resume", "r", "-m", 0.03, timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", "r", "-m", 0.03)
     assert resumed.returncode == 0, resumed.stderr
     runs.check("r", "stopped", "timeboxed")
     assert first_of(runs, 2) == document["last_step"]

@@ -7,8 +7,9 @@ import subprocess
 import pytest
 
 from tests.cli.test_governor import FAKES
+from tests.conftest import HANG_S
 from tests.slurm.cluster import NODES
-from tests.slurm.conftest import COUNTER, PATIENCE_S, SlurmRuns, wait_for
+from tests.slurm.conftest import COUNTER, SlurmRuns, wait_for
 
 # each trainer of a run tells what it finds
 TELLING = """
@@ -70,7 +71,7 @@ LEAKING = """
 def told(runs: SlurmRuns, *words: object) -> list[dict[str, str | None]]:
     """What the trainers of a run with these options find, by their ranks."""
     runs.script(TELLING, "tell.py")
-    done = runs.call("run", "--run-id", "r", *words, "tell.py", timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", *words, "tell.py")
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     return sorted(found, key=lambda one: one["SLURM_PROCID"])
@@ -79,7 +80,7 @@ def told(runs: SlurmRuns, *words: object) -> list[dict[str, str | None]]:
 def test_a_trainer_that_takes_too_much_memory(runs: SlurmRuns):
     """`--ram-limit` ends it as on this machine: gracefully, with its checkpoint, and with the reason on record."""
     runs.script(LEAKING, "leak.py")
-    done = runs.call("run", "--run-id", "r", "--ram-limit", 0.5, "leak.py", timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", "--ram-limit", 0.5, "leak.py")
     assert done.returncode == 0, done.stderr
     document = runs.check("r", "stopped")
     assert "GB of RAM (--ram-limit 0.5)" in document["reason"]
@@ -153,7 +154,7 @@ def test_one_of_two_nodes_fails(runs: SlurmRuns):
             time.sleep(600)
         """
     )
-    done = runs.call("run", "--run-id", "r", "--nodes", 2, "--grace", 6, "train.py", timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", "--nodes", 2, "--grace", 6, "train.py")
     assert done.returncode == 4, done.stderr
     document = runs.check("r", "failed")
     assert document["exit_code"] == 4
@@ -170,7 +171,7 @@ def test_two_nodes_are_stopped_and_cannot_be_paused(runs: SlurmRuns):
     assert paused.returncode == 75
     assert "trains on 2 nodes, which cannot be paused together" in paused.stderr
     assert len(runs.tree()) >= 2
-    stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    stopped = runs.call("stop", "r")
     assert stopped.returncode == 0, stopped.stderr
     document = runs.check("r", "stopped")
     assert document["checkpoints"][-1]["step"] == document["last_step"]
@@ -181,7 +182,7 @@ def test_two_nodes_stop_at_their_own_pace(runs: SlurmRuns):
     runs.script(SAVING_LONG)
     assert runs.call("run", "--run-id", "r", "-d", "--nodes", 2, "--grace", 24, "train.py").returncode == 0
     runs.wait_for_steps("r", 1)
-    stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    stopped = runs.call("stop", "r")
     assert stopped.returncode == 0, stopped.stderr
     document = runs.check("r", "stopped")
     assert [one["step"] for one in document["checkpoints"]] == [1]
@@ -199,7 +200,7 @@ def test_two_nodes_are_killed(runs: SlurmRuns):
     stopped = runs.start("stop", "--now", "r")
     wait_for(lambda: runs.told("r", "session_ended"))
     assert not [process for process in trainers if process.is_running()]
-    assert stopped.wait(PATIENCE_S) == 0
+    assert stopped.wait(HANG_S) == 0
     document = runs.check("r", "stopped")
     assert document["reason"].endswith("had to be killed")
 
@@ -218,7 +219,7 @@ def test_two_nodes_are_preempted(runs: SlurmRuns):
     assert urgent.returncode == 0, urgent.stderr
     runs.wait_for_steps("r", 5, session=2)
     runs.let_them_complete()
-    _, said = front.communicate(timeout=PATIENCE_S)
+    _, said = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, said.decode()
     document = runs.check("r", "stopped", "completed")
     saved = max(one["step"] for one in document["checkpoints"] if one["session"] == 1)
@@ -233,8 +234,8 @@ def test_nobody_else_can_read(runs: SlurmRuns, machine: dict[str, str]):
     (runs.work / "backprop.config.json").write_text(notify)
     front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, umask=0)
     runs.wait_for_steps("r", 25)
-    assert runs.start("stop", "r", umask=0).wait(PATIENCE_S) == 0
-    assert front.wait(PATIENCE_S) == 0
+    assert runs.start("stop", "r", umask=0).wait(HANG_S) == 0
+    assert front.wait(HANG_S) == 0
     found = [runs.home, *runs.home.rglob("*")]
     names = {path.name for path in found}
     assert {"asked", "job.sh", "journal.jsonl", "session-1.out", "control.json", "notify.json", "index.db"} <= names

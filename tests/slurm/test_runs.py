@@ -10,12 +10,13 @@ import time
 from datetime import datetime, timedelta
 
 from backprop.supervisor.signals import DOUBLE_PRESS_S
-from tests.slurm.conftest import LONG_S, PATIENCE_S, HeldBack, SlurmRuns, wait_for
+from tests.conftest import HANG_S
+from tests.slurm.conftest import LONG_S, HeldBack, SlurmRuns, wait_for
 
 
 def test_a_run_in_the_foreground(runs: SlurmRuns):
     """Its output is ours to the byte, and so is its exit code; what is said of it names job and node."""
-    done = runs.call("run", "--run-id", "r", "train.py", "--", 30, 0.01, timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", "train.py", "--", 30, 0.01)
     assert done.returncode == 0, done.stderr
     assert done.stdout == runs.output("r")
     assert json.loads(done.stdout.splitlines()[-1]) == {"event": "finished", "counter": 30}
@@ -27,7 +28,7 @@ def test_a_run_in_the_foreground(runs: SlurmRuns):
 def test_a_failure_in_the_foreground(runs: SlurmRuns):
     """The trainer's exit code and its last words come through."""
     runs.script("sys.exit('no such dataset')", "bad.py")
-    done = runs.call("run", "--run-id", "r", "bad.py", timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", "bad.py")
     assert done.returncode == 1
     assert "no such dataset" in done.stderr
     document = runs.check("r", "failed")
@@ -43,9 +44,9 @@ def test_a_detached_run_and_all_that_shows_it(runs: SlurmRuns):
     assert document["host"]
     assert "running" in runs.call("list").stdout
     runs.let_them_complete()
-    waited = runs.call("wait", "r", timeout_s=PATIENCE_S)
+    waited = runs.call("wait", "r")
     assert waited.returncode == 0, waited.stderr
-    assert following.communicate(timeout=PATIENCE_S)[0].decode() == runs.output("r")
+    assert following.communicate(timeout=HANG_S)[0].decode() == runs.output("r")
     assert following.returncode == 0
     document = runs.check("r", "completed")
     assert (document["metrics"]["value"], document["exit_code"]) == (3 * document["last_step"], 0)
@@ -54,7 +55,7 @@ def test_a_detached_run_and_all_that_shows_it(runs: SlurmRuns):
 
 def test_the_timebox(runs: SlurmRuns):
     """The supervisor inside the job keeps it: stopped gracefully, saved, exit code of a timebox, resumable."""
-    done = runs.call("run", "--run-id", "r", "-m", 0.05, "train.py", "--", 10**9, 0.02, timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", "-m", 0.05, "train.py", "--", 10**9, 0.02)
     assert done.returncode == 0, done.stderr
     assert "run r timeboxed after" in done.stderr
     document = runs.check("r", "timeboxed")
@@ -69,8 +70,8 @@ def test_resume(runs: SlurmRuns):
     first_job = runs.job("r")
     resumed = runs.start("resume", "r", "-m", 5, stderr=subprocess.PIPE)
     runs.wait_for_steps("r", 5, session=2)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
-    assert resumed.wait(PATIENCE_S) == 0
+    assert runs.call("stop", "r").returncode == 0
+    assert resumed.wait(HANG_S) == 0
     document = runs.check("r", "timeboxed", "stopped")
     newest = before["checkpoints"][-1]
     assert document["sessions"][1]["resumed_from"] == newest["path"]
@@ -82,7 +83,7 @@ def test_stop(runs: SlurmRuns):
     """`stop` climbs the same ladder inside the job and waits for the end; the trainer saves."""
     runs.submit("r")
     runs.wait_for_steps("r", 5)
-    done = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    done = runs.call("stop", "r")
     assert done.returncode == 0, done.stderr
     document = runs.check("r", "stopped")
     assert "`backprop stop`" in document["reason"]
@@ -94,7 +95,7 @@ def test_stop_now(runs: SlurmRuns):
     runs.script("signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(1000)", "deaf.py")
     assert runs.call("run", "--run-id", "r", "-d", "--grace", 600, "deaf.py").returncode == 0
     wait_for(lambda: runs.output("r"))
-    done = runs.call("stop", "r", "--now", timeout_s=PATIENCE_S)
+    done = runs.call("stop", "r", "--now")
     assert done.returncode == 0, done.stderr
     runs.check("r", "stopped")
 
@@ -104,7 +105,7 @@ def test_stop_while_it_is_pending(runs: SlurmRuns):
     runs.submit("r", "--slurm-arg=--begin=now+1hour")
     document = runs.wait_for_status("r", "queued")
     assert "BeginTime" in document["reason"]
-    done = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    done = runs.call("stop", "r")
     assert done.returncode == 0, done.stderr
     document = runs.check("r")
     assert document["status"] == "refused"
@@ -116,7 +117,7 @@ def test_ctrl_c_stops_the_run(runs: SlurmRuns):
     front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)
     runs.wait_for_steps("r", 5)
     front.send_signal(signal.SIGINT)
-    _, told = front.communicate(timeout=PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 130
     assert "stopping gracefully; press Ctrl-C again to kill" in told.decode()
     document = runs.check("r", "stopped")
@@ -132,7 +133,7 @@ def test_ctrl_c_twice_kills_the_run(runs: SlurmRuns):
     wait_for(lambda: runs.told("r", "signalled"))
     time.sleep(DOUBLE_PRESS_S)  # sooner it is the same press
     front.send_signal(signal.SIGINT)
-    _, told = front.communicate(timeout=PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 137
     assert "backprop: killing" in told.decode()
     runs.check("r", "stopped")
@@ -146,7 +147,7 @@ def test_ctrl_c_while_it_is_pending(runs: SlurmRuns):
     (begins,) = runs.cluster.call("squeue", "--noheader", "--format=%S", f"--job={runs.job('r')}").stdout.split()
     assert datetime.fromisoformat(begins) > datetime.now() + timedelta(minutes=50)  # noqa: DTZ005  as squeue tells it
     front.send_signal(signal.SIGINT)
-    _, told = front.communicate(timeout=PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 130, told.decode()
     document = runs.check("r")
     assert document["status"] == "refused"
@@ -165,7 +166,7 @@ def test_ctrl_c_while_it_is_being_submitted(runs: SlurmRuns):
         time.sleep(rng.uniform(0, 0.5))
         front.send_signal(signal.SIGINT)
     for front in fronts:
-        front.wait(PATIENCE_S)
+        front.wait(HANG_S)
     wait_for(lambda: not runs.jobs())
 
     def statuses() -> dict[str, str]:
@@ -186,7 +187,7 @@ def test_ctrl_c_while_it_is_submitted_for_the_background(runs: SlurmRuns):
     held.wait()
     front.send_signal(signal.SIGINT)
     held.go_on()
-    assert front.wait(PATIENCE_S) == 130
+    assert front.wait(HANG_S) == 130
     assert runs.document("r")["status"] in {"refused", "stopped"}
     wait_for(lambda: not runs.jobs())
 
@@ -196,12 +197,12 @@ def test_the_terminal_goes_and_the_run_stays(runs: SlurmRuns):
     front = runs.start("run", "--run-id", "r", "train.py", "--", 10**9, 0.05, stderr=subprocess.PIPE)
     runs.wait_for_steps("r", 5)
     front.send_signal(signal.SIGHUP)
-    _, told = front.communicate(timeout=PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0
     assert "goes on as Slurm's job" in told.decode()
     count = runs.output("r").count("step")
     runs.wait_for_steps("r", count + 5)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("stop", "r").returncode == 0
     runs.check("r", "stopped")
 
 
@@ -222,7 +223,7 @@ def test_sessions(runs: SlurmRuns):
     front = runs.start(
         "run", "--run-id", "r", "--sessions", 3, "-m", 0.04, "train.py", "--", 10**9, 0.02, stderr=subprocess.PIPE
     )
-    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, told.decode()
     assert told.decode().count("timeboxed after") == 3
     document = runs.check("r", "timeboxed", "timeboxed", "timeboxed")
@@ -240,17 +241,17 @@ def test_wait_waits_for_further_sessions(runs: SlurmRuns):
     runs.submit("r", "--sessions", 2, "-m", 0.04, pause_s=0.02)
     following = runs.start("logs", "r", "-f", stdout=subprocess.PIPE)
     waited = runs.start("wait", "r", stderr=subprocess.PIPE)
-    _, told = waited.communicate(timeout=2 * PATIENCE_S)
+    _, told = waited.communicate(timeout=HANG_S)
     assert waited.returncode == 0, told.decode()
     runs.check("r", "timeboxed", "timeboxed")
-    assert following.communicate(timeout=PATIENCE_S)[0].decode() == runs.output("r", 1) + runs.output("r", 2)
+    assert following.communicate(timeout=HANG_S)[0].decode() == runs.output("r", 1) + runs.output("r", 2)
 
 
 def test_a_turn_that_never_comes(runs: SlurmRuns):
     """What the governor on the node refuses is not put back into Slurm's line, to be refused there again."""
     runs.submit("r", "-m", 0.04)
     runs.wait_for_status("r", "timeboxed")
-    resumed = runs.call("resume", "r", "--min-free-ram", 999999, timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", "r", "--min-free-ram", 999999)
     assert resumed.returncode == 75, resumed.stderr
     assert "RAM" in resumed.stderr
     wait_for(lambda: not runs.jobs())
@@ -262,14 +263,14 @@ def test_a_turn_that_never_comes(runs: SlurmRuns):
 def test_a_resume_after_leaving_the_line(runs: SlurmRuns):
     """What was asked of a session that never began is not obeyed by the one that has its number."""
     runs.submit("r", "--slurm-arg=--begin=now+1hour")
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("stop", "r").returncode == 0
     assert runs.document("r")["status"] == "refused"
     wait_for(lambda: not runs.jobs())
     runs.rundir("r").joinpath("asked").mkdir(exist_ok=True)
     runs.rundir("r").joinpath("asked", "1").write_text(
         '{"event":"stop_asked","at":"2026-01-01T00:00:00Z","session":1,"by":"user","detail":"late"}'
     )
-    resumed = runs.call("resume", "r", "-d", "-m", 0.04, timeout_s=PATIENCE_S)
+    resumed = runs.call("resume", "r", "-d", "-m", 0.04)
     assert resumed.returncode == 0, resumed.stderr
     hurry = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]
     wait_for(lambda: runs.cluster.call(*hurry).returncode == 0)
@@ -286,7 +287,7 @@ def test_a_job_that_another_one_replaced(runs: SlurmRuns):
     wait_for(lambda: not [one for one in runs.cluster.line() if one.startswith(older.stdout.strip())])
     assert runs.document("r")["status"] == "queued"
     assert len(runs.told("r", "session_started")) == 1
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("stop", "r").returncode == 0
     runs.check("r", "timeboxed")
 
 
@@ -296,7 +297,7 @@ def test_a_stop_between_two_sessions(runs: SlurmRuns):
     runs.submit("r", "--sessions", 2, "-m", 0.04)
     held.wait()
     assert runs.told("r", "session_ended")
-    stopped = runs.call("stop", "r", timeout_s=PATIENCE_S)
+    stopped = runs.call("stop", "r")
     held.go_on()
     assert "not going on" not in stopped.stderr
     wait_for(lambda: not runs.jobs())

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 import backprop
-from tests.conftest import scaled
-from tests.slurm.conftest import PATIENCE_S, SlurmRuns, wait_for
+from tests.conftest import HANG_S, scaled
+from tests.slurm.conftest import SlurmRuns, wait_for
 
 
 def test_many_runs_at_once(runs: SlurmRuns):
     """More than the cluster can hold, submitted in the same second: all wait their turn, all are complete."""
     count = max(12, scaled(40))  # there are eight CPUs
     submitting = [runs.start("run", "--run-id", f"r{n}", "-d", "train.py", "--", 20, 0.0) for n in range(count)]
-    assert [one.wait(2 * PATIENCE_S) for one in submitting] == [0] * count
+    assert [one.wait(HANG_S) for one in submitting] == [0] * count
 
     def statuses() -> set[str]:
         return {one["status"] for one in json.loads(runs.call("list", "--json").stdout)}
 
-    wait_for(lambda: statuses() == {"completed"}, 2 * PATIENCE_S)
+    wait_for(lambda: statuses() == {"completed"})
     documents = json.loads(runs.call("list", "--json").stdout)
     assert sorted(one["id"] for one in documents) == sorted(f"r{n}" for n in range(count))
     assert {one["last_step"] for one in documents} == {20}
@@ -36,7 +36,7 @@ def test_many_runs_at_once(runs: SlurmRuns):
 )
 def test_what_sbatch_does_not_take(runs: SlurmRuns, word: str, told: str):
     """Wrong usage, told in Slurm's words; neither a job nor a run is left."""
-    done = runs.call("run", "--run-id", "r", word, "train.py", timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", word, "train.py")
     assert done.returncode == 2, done.stderr
     assert told in done.stderr
     assert not runs.rundir("r").exists()
@@ -56,7 +56,7 @@ def test_what_sbatch_does_not_take(runs: SlurmRuns, word: str, told: str):
 )
 def test_what_never_fits(runs: SlurmRuns, words: list[str], told: str):
     """What waiting does not change is refused within moments, with Slurm's reason, and stands in no line."""
-    done = runs.call("run", "--run-id", "r", *words, "train.py", timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", *words, "train.py")
     assert done.returncode == 75, done.stderr
     assert told in done.stderr
     document = runs.check("r")
@@ -67,7 +67,7 @@ def test_what_never_fits(runs: SlurmRuns, words: list[str], told: str):
 def test_what_slurm_decides(runs: SlurmRuns):
     """Who waits, and how many run, is not ours to say there: whoever asks for it is told so."""
     words = ["--no-wait", "--max-parallel", 1, "train.py", "--", 3, 0.0]
-    done = runs.call("run", "--run-id", "r", *words, timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", *words)
     assert done.returncode == 0, done.stderr
     assert "--wait and --no-wait do nothing on Slurm" in done.stderr
     assert "--max-parallel does nothing on Slurm" in done.stderr
@@ -86,7 +86,7 @@ def test_the_environment_of_a_job(runs: SlurmRuns):
     runs.script("print(json.dumps({'event': 'environment', **os.environ}))", "tell.py")
     runs.environment |= {"FOO_TOKEN": "s3cret", "HF_TOKEN": "s3cret", "AWS_SECRET_ACCESS_KEY": "s3cret", "FOO": "bar"}
     runs.environment |= {"OMP_NUM_THREADS": "1,\n2 'x'", "VIRTUAL_ENV": "/some/where", "BACKPROP_GRACE_SECONDS": "7"}
-    done = runs.call("run", "--run-id", "r", "tell.py", timeout_s=PATIENCE_S)
+    done = runs.call("run", "--run-id", "r", "tell.py")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     for name in ("PATH", "HOME", "VIRTUAL_ENV", "OMP_NUM_THREADS", "BACKPROP_GRACE_SECONDS"):
@@ -104,7 +104,7 @@ def test_a_node_that_sees_nothing_of_us(runs: SlurmRuns):
     python.symlink_to(os.path.realpath(sys.executable))
     runs.environment["PYTHONPATH"] = f"{Path(backprop.__file__).parents[1]}:{sysconfig.get_path('purelib')}"
     words = ["-m", "backprop", "run", "--run-id", "r", "-d", "--slurm-arg=--begin=now+1hour", "train.py"]
-    assert runs.start_program([str(python), *words]).wait(PATIENCE_S) == 0
+    assert runs.start_program([str(python), *words]).wait(HANG_S) == 0
     python.unlink()
     assert runs.cluster.call("scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now").returncode == 0
     document = runs.wait_for_status("r", "interrupted", session=0)
@@ -113,7 +113,7 @@ def test_a_node_that_sees_nothing_of_us(runs: SlurmRuns):
 
 def test_an_array_that_never_fits(runs: SlurmRuns):
     """It is refused with all its tasks, within moments, and stands in no line."""
-    done = runs.call("run", "--vary", "lr=1,2,3", "--gpus", 8, "train.py", timeout_s=PATIENCE_S)
+    done = runs.call("run", "--vary", "lr=1,2,3", "--gpus", 8, "train.py")
     assert done.returncode == 75, done.stderr
     documents = json.loads(runs.call("list", "--json").stdout)
     assert [document["status"] for document in documents] == ["refused"] * 3
@@ -135,15 +135,15 @@ def test_what_comes_to_never_fit(runs: SlurmRuns):
 def test_a_run_of_an_array_is_removed(runs: SlurmRuns):
     """Also the first, in whose folder the array's script lies: the others begin and write their logs."""
     words = ["--vary", "lr=1,2,3", "--slurm-arg=--begin=now+1hour", "-m", 1]
-    done = runs.call("run", *words, "train.py", "--", 5, 0.0, timeout_s=PATIENCE_S)
+    done = runs.call("run", *words, "train.py", "--", 5, 0.0)
     assert done.returncode == 0, done.stderr
     first, *others = done.stdout.split()
-    assert runs.call("stop", first, timeout_s=PATIENCE_S).returncode == 0
+    assert runs.call("stop", first).returncode == 0
     assert runs.call("rm", "--yes", first).returncode == 0
     array = runs.job(others[0]).partition("_")[0]
     for run_id in others:
         assert runs.cluster.call("scontrol", "update", f"JobId={runs.job(run_id)}", "StartTime=now").returncode == 0
-    waited = runs.call("wait", *others, timeout_s=PATIENCE_S)
+    waited = runs.call("wait", *others)
     assert waited.returncode == 0, waited.stderr
     for task, run_id in enumerate(others, start=1):
         assert "completed" in (runs.rundir(run_id) / f"slurm-{array}_{task}.log").read_text()
@@ -160,9 +160,7 @@ def test_hostile_names(runs: SlurmRuns, more: str):
     runs.environment["BACKPROP_HOME"] = str(runs.home)
     runs.script("print(json.dumps({'event': 'told', 'words': sys.argv[1:]}))", f"{strange}.py")
     words = ["$(touch x)", "`id`", "new\nline", "--hold", "%j", ""]
-    done = runs.call(
-        "run", "--run-id", "r", "-n", "$(touch x) 'n'", f"{strange}.py", "--", *words, timeout_s=PATIENCE_S
-    )
+    done = runs.call("run", "--run-id", "r", "-n", "$(touch x) 'n'", f"{strange}.py", "--", *words)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["words"] == words
     runs.check("r", "completed")
@@ -179,20 +177,18 @@ def test_two_machines_share_a_home(runs: SlurmRuns):
         found = {one["id"]: (one["status"], len(one["sessions"])) for one in json.loads(listed.stdout)}
         return found.get(run_id, ("unknown", 0))
 
-    assert (
-        runs.call("run", "--run-id", "early", "train.py", "--", 10, 0.0, timeout_s=PATIENCE_S, **on_a).returncode == 0
-    )
+    assert runs.call("run", "--run-id", "early", "train.py", "--", 10, 0.0, **on_a).returncode == 0
     assert seen(on_b, "early") == ("completed", 1)
-    started = runs.call("run", "--run-id", "r", "-d", "train.py", "--", 10**9, 0.05, timeout_s=PATIENCE_S, **on_a)
+    started = runs.call("run", "--run-id", "r", "-d", "train.py", "--", 10**9, 0.05, **on_a)
     assert started.returncode == 0, started.stderr
     runs.wait_for_steps("r", 5)
     assert seen(on_a, "r") == seen(on_b, "r") == ("running", 1)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S, **on_b).returncode == 0
+    assert runs.call("stop", "r", **on_b).returncode == 0
     assert seen(on_a, "r") == seen(on_b, "r") == ("stopped", 1)
-    assert runs.call("resume", "r", "-d", timeout_s=PATIENCE_S, **on_b).returncode == 0
+    assert runs.call("resume", "r", "-d", **on_b).returncode == 0
     runs.wait_for_steps("r", 5, session=2)
     assert seen(on_a, "r") == ("running", 2)
-    assert runs.call("stop", "r", timeout_s=PATIENCE_S, **on_a).returncode == 0
+    assert runs.call("stop", "r", **on_a).returncode == 0
     assert seen(on_a, "r") == seen(on_b, "r") == ("stopped", 2)
     assert {path.name for path in runs.home.joinpath("machines").iterdir()} == {"a", "b"}
     assert not (runs.home / "index.db").exists()

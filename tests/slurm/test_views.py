@@ -19,9 +19,9 @@ from backprop.views.watch.app import WatchApp
 from backprop.views.watch.dialogs import Question
 from tests.cli.test_look import in_terminal
 from tests.cli.test_watch import Terminal
-from tests.conftest import BACKPROP
+from tests.conftest import BACKPROP, HANG_S
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import PATIENCE_S, HeldBack, SlurmRuns, wait_for
+from tests.slurm.conftest import HeldBack, SlurmRuns, wait_for
 from tests.test_watch import drive, lines_of, text_of, title_of, until
 from tests.web.conftest import Server
 
@@ -30,7 +30,7 @@ IN_LINE = "--slurm-arg=--begin=now+1hour"
 
 def ok(runs: SlurmRuns, *words: object) -> str:
     """What a command prints and says that is to succeed."""
-    done = runs.call(*words, timeout_s=PATIENCE_S)
+    done = runs.call(*words)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -60,7 +60,7 @@ def said(runs: SlurmRuns, run_id: str, where: str) -> tuple[list[str], list[str]
     ok(runs, "pause", run_id)
     ok(runs, "resume", run_id)
     go.touch()
-    out, err = front.communicate(timeout=PATIENCE_S)
+    out, err = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, err.decode()
     return out.decode().splitlines(), err.decode().replace(run_id, "RUN").splitlines()
 
@@ -104,7 +104,7 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     assert "run r goes on" in ok(runs, "resume", "r")
     wait_for(lambda: re.search(rb"backprop: `backprop resume` by .*: going on\r\n", front.written))
     runs.let_them_complete()
-    assert front.process.wait(PATIENCE_S) == 0
+    assert front.process.wait(HANG_S) == 0
     wait_for(lambda: b"run r completed after" in front.written)
     document = runs.check("r", "completed")
     (continued,), (ended,) = runs.told("r", "continued"), runs.told("r", "session_ended")
@@ -165,7 +165,7 @@ def test_a_job_that_slurm_suspends(runs: SlurmRuns):
         assert done.returncode == 75, done.stderr
         assert words in done.stderr
     assert runs.cluster.call("scontrol", "resume", runs.job("r")).returncode == 0
-    _, told = front.communicate(timeout=PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, told.decode()
     for words in ("backprop: suspended by Slurm\n", "backprop: Slurm lets it go on\n"):
         assert told.decode().count(words) == 1
@@ -198,7 +198,7 @@ def test_ctrl_c_twice_kills_what_slurm_suspends(runs: SlurmRuns):
         assert front.poll() is None
     time.sleep(DOUBLE_PRESS_S)
     front.send_signal(signal.SIGINT)
-    _, told = front.communicate(timeout=2 * PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode in {130, 137}, told.decode()
     runs.wait_for_status("r", "interrupted", "stopped")
     assert runs.tree() == []
@@ -214,7 +214,7 @@ def test_ctrl_z_holds_the_run_with_its_front(runs: SlurmRuns):
     front.send_signal(signal.SIGCONT)
     runs.wait_for_status("r", "running")
     runs.let_them_complete()
-    _, told = front.communicate(timeout=PATIENCE_S)
+    _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, told.decode()
     assert len(runs.told("r", "paused")) == len(runs.told("r", "continued")) == 1
     runs.check("r", "completed")
@@ -329,7 +329,7 @@ def test_whoever_watches_hurries_the_job(runs: SlurmRuns):
     assert runs.cluster.call(*warn, runs.job("r")).returncode == 0
     runs.wait_for_steps("r", 1, session=2)
     following.send_signal(signal.SIGINT)
-    following.wait(PATIENCE_S)
+    following.wait(HANG_S)
     assert runs.cluster.call(*warn, runs.job("r")).returncode == 0
     wait_for(lambda: len(runs.told("r", "session_ended")) == 2)
     runs.let_them_complete()
@@ -345,7 +345,7 @@ def test_a_stop_while_the_job_puts_itself_back(runs: SlurmRuns):
     stopping = runs.start("stop", "r", stderr=subprocess.PIPE)
     wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")))
     held.go_on()
-    _, told = stopping.communicate(timeout=PATIENCE_S)
+    _, told = stopping.communicate(timeout=HANG_S)
     assert stopping.returncode == 0, told.decode()
     document = runs.check("r", "timeboxed")
     assert document["status"] == "timeboxed"
@@ -397,7 +397,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Iterato
     runs = SlurmRuns(tmp_path_factory.mktemp("ended"), cluster)
     runs.environment["LC_ALL"] = "C.UTF-8"
     runs.script("for n in range(30): print(json.dumps({'step': n, 'loss': 1 / (n + int(sys.argv[2]))}))")
-    made = runs.call("run", "-n", "sweep", "--vary", "lr=1,2", "train.py", timeout_s=PATIENCE_S)
+    made = runs.call("run", "-n", "sweep", "--vary", "lr=1,2", "train.py")
     assert made.returncode == 0, made.stderr
     ids = made.stdout.split()
     ok(runs, "wait", *ids)
