@@ -286,7 +286,12 @@ class Admission:
     def _refuse(self, refusal: NoTurn) -> NoTurn:
         self._leave()
         self._journal.append(
-            Refused(at=datetime.now(timezone.utc), reason=refusal.reason, figures=dict(refusal.figures))
+            Refused(
+                at=datetime.now(timezone.utc),
+                reason=refusal.reason,
+                figures=dict(refusal.figures),
+                is_presumed=refusal.is_broken_off and self._application.job is not None,
+            )
         )
         self._recorder.finish()
         return refusal

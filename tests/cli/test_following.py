@@ -9,7 +9,7 @@ import pytest
 
 from backprop.records import Pauser, Status
 from backprop.store import journal as journals
-from backprop.store.journal import Paused, Refused, Said, StopAsked
+from backprop.store.journal import Journal, Paused, Refused, Said, StopAsked
 from tests.conftest import HANG_S, Runs, wait_for
 from tests.fakes.slurm import began, cancelled, ended, now, put, tell
 
@@ -49,17 +49,20 @@ def test_a_line_that_shows_late(runs: Runs):
     """A shared file system may show a line as zeros at first: the end that it tells is not missed."""
     front = submitted(runs)
     tell(runs, began(1))
-    path = runs.rundir("r") / "journal.jsonl"
-    before = path.read_bytes()
-    tell(runs, ended(1, Status.COMPLETED))
-    whole = path.read_bytes()
-    blank = before + b"\0" * (len(whole) - len(before) - 1) + b"\n"
-    path.write_bytes(blank)
+    path, elsewhere = runs.rundir("r") / "journal.jsonl", Journal(runs.work / "journal.jsonl")
+    elsewhere.append(ended(1, Status.COMPLETED))
+    elsewhere.close()
+    line = (runs.work / "journal.jsonl").read_bytes()
+    place = path.stat().st_size
+    with path.open("ab") as journal:
+        journal.write(b"\0" * (len(line) - 1) + b"\n")
     tell(runs, Said(at=now(), text="the last words"))
     assert front.stderr is not None
     while b"the last words" not in front.stderr.readline():
         assert front.poll() is None
-    path.write_bytes(whole + path.read_bytes()[len(whole) :])
+    with path.open("r+b") as journal:
+        journal.seek(place)
+        journal.write(line)
     assert any("run r completed" in line for line in said(front, 0))
 
 

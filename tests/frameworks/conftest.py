@@ -109,6 +109,9 @@ def make_framework_runs(folder: Path) -> FrameworkRuns:
         pytest.fail("FRAMEWORKS_PYTHON is not set: run these tests by `make frameworks`")
     made = FrameworkRuns(folder)
     made.python = made.environment["BACKPROP_PYTHON"] = python
+    # torchrun, data loaders and Trainers leave temporary files when they are stopped
+    (folder / "temporary").mkdir()
+    made.environment["TMPDIR"] = str(folder / "temporary")
     return made
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from backprop import assignment
+from backprop.store import journal as journals
+from backprop.store.rundir import RunDir
 from tests.conftest import HANG_S
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import SlurmRuns, first_port, runs_on, wait_for
@@ -217,6 +220,11 @@ def test_a_preemption_while_a_retry_is_waited_for(runs: SlurmRuns):
     assert front.returncode == 0, told.decode()
     runs.check("r", *["failed"] * 4, "completed")
     assert len(runs.told("r", "submitted")) == 2
+    rundir = RunDir(runs.rundir("r"))
+    entries, _ = journals.read(rundir.journal_path)
+    until = next(number for number, entry in enumerate(entries, start=1) if isinstance(entry, journals.Refused))
+    seen = entries[:until]  # by whoever looks before the job says that it waits again
+    assert assignment.remaining(journals.fold(rundir.read_spec(), seen), seen)
 
 
 def test_a_warning_before_anybody_listens(runs: SlurmRuns):

@@ -105,7 +105,8 @@ class Refused(_Entry, frozen=True, tag="refused"):
 
     reason: str
     figures: dict[str, Any]
-    is_presumed: bool = False  # by somebody who took who waited for dead: if it lives, it goes on
+    # not the last word: by somebody who took who waited for dead, or in a job that Slurm ended and may queue again
+    is_presumed: bool = False
 
 
 class NotContinued(_Entry, frozen=True, tag="not_continued"):
