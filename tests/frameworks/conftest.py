@@ -6,6 +6,7 @@ $FRAMEWORKS_PYTHON is that environment's Python; `make frameworks` makes it and 
 import json
 import os
 import subprocess
+import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,14 +110,14 @@ def make_framework_runs(folder: Path) -> FrameworkRuns:
         pytest.fail("FRAMEWORKS_PYTHON is not set: run these tests by `make frameworks`")
     made = FrameworkRuns(folder)
     made.python = made.environment["BACKPROP_PYTHON"] = python
-    # torchrun, data loaders and Trainers leave temporary files when they are stopped
-    (folder / "temporary").mkdir()
-    made.environment["TMPDIR"] = str(folder / "temporary")
     return made
 
 
 @pytest.fixture
 def framework_runs(tmp_path: Path):
     made = make_framework_runs(tmp_path)
-    yield made
-    made.clean_up()
+    # torchrun, data loaders and Trainers leave temporary files when they are stopped; the names of their sockets are short
+    with tempfile.TemporaryDirectory(prefix="backprop-", dir="/tmp", ignore_cleanup_errors=True) as temporary:
+        made.environment["TMPDIR"] = temporary
+        yield made
+        made.clean_up()

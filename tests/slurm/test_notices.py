@@ -131,5 +131,5 @@ def test_whoever_is_slow_to_be_told_keeps_nobody_waiting(runs: SlurmRuns):
     removed = runs.call("rm", "--yes", "r")
     assert removed.returncode == 0, removed.stderr
     (runs.work / "go").touch()
-    wait_for(lambda: not runs.jobs())
+    wait_for(lambda: not runs.cluster.line())
     assert (runs.work / "told").read_text() in {"x\n", "x\nx\n"}
