@@ -1,14 +1,16 @@
 """How a session ended, as a table."""
 
 import signal
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from backprop import ending
 from backprop.errors import ExitCode
-from backprop.records import Status, StopReason
+from backprop.records import Limits, Run, RunSpec, Session, Status, StopReason
 
+AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
 TIMEBOX, CTRL_C, USER = StopReason.TIMEBOX, StopReason.CTRL_C, StopReason.USER
 KILL, SEGV = -signal.SIGKILL, -signal.SIGSEGV
 
@@ -35,6 +37,65 @@ def test_status_and_exit_code(code: int, stop: StopReason | None, status: Status
     """Who asked decides the status; the exit code tells whether it went gracefully."""
     assert ending.status(code, stop) is status
     assert ending.process_exit_code(code, stop) == exit_code
+
+
+def filed(status: Status, exit_code: int | None = None) -> Run:
+    """A run that has ended so, as its record tells."""
+    session = Session(
+        number=1,
+        status=status,
+        started_at=AT,
+        timebox_s=600,
+        grace_s=30,
+        host="h",
+        supervisor_pid=1,
+        exit_code=exit_code,
+    )
+    limits = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
+    spec = RunSpec(id="r", command=("python",), cwd="/", created_at=AT, host="h", user="me", limits=limits)
+    return Run(spec=spec, status=status, sessions=() if status is Status.REFUSED else (session,))
+
+
+@pytest.mark.parametrize(
+    ("run", "stop", "expected"),
+    [
+        (filed(Status.COMPLETED, 0), None, ExitCode.OK),
+        (filed(Status.FAILED, 3), None, 3),
+        (filed(Status.FAILED), None, 1),  # an older tool recorded no code
+        (filed(Status.REFUSED), None, ExitCode.REFUSED),
+        (filed(Status.INTERRUPTED), None, ExitCode.KILLED),
+        (filed(Status.TIMEBOXED, 130), TIMEBOX, ExitCode.OK),
+        (filed(Status.TIMEBOXED, 137), TIMEBOX, ExitCode.KILLED),
+        (filed(Status.STOPPED, 130), CTRL_C, ExitCode.INTERRUPTED),
+        (filed(Status.STOPPED, 137), CTRL_C, ExitCode.KILLED),
+        (filed(Status.STOPPED, 130), USER, ExitCode.OK),
+    ],
+)
+def test_the_exit_code_as_the_record_tells_it(run: Run, stop: StopReason | None, expected: int):
+    """`backprop wait` exits as the process of the run did."""
+    assert ending.filed_exit_code(run, stop) == expected
+
+
+OK, INTERRUPTED = (Status.COMPLETED, 0), (Status.STOPPED, 130)
+REFUSED, KILLED = (Status.REFUSED, 75), (Status.TIMEBOXED, 137)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ([OK], 0),
+        ([OK, INTERRUPTED], 130),
+        ([REFUSED, INTERRUPTED], 75),
+        ([REFUSED, KILLED], 137),
+        ([KILLED, (Status.FAILED, 1), REFUSED], 1),
+        ([(Status.FAILED, 1), (Status.FAILED, 3)], 3),
+        ([(Status.FAILED, 130), KILLED], 130),  # its own code, whatever that means elsewhere
+    ],
+)
+def test_the_exit_code_of_several_runs(ends: list[tuple[Status, int]], expected: int):
+    """A failure's own code tells most, then what had to be killed, what never started, what Ctrl-C ended."""
+    assert ending.worst(ends) == expected
+    assert ending.worst(reversed(ends)) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""What a recorder does when the index is damaged while it works with it."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from backprop.recorder import Recorder
+from backprop.records import Checkpoint, Limits, Measure, RunSpec
+from backprop.store.curves import points
+from backprop.store.index import open_index
+from backprop.store.journal import Journal, SessionStarted
+from backprop.store.rundir import Home
+
+AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
+SPEC = RunSpec(
+    id="r",
+    command=("python", "train.py"),
+    cwd="/tmp",
+    created_at=AT,
+    host="h",
+    user="me",
+    limits=Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0),
+)
+SAVED = Checkpoint(path="/c", step=1, session=1, measure=Measure(size_bytes=1, saved_at=AT))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "home")
+    made.make()
+    made.rundir("r").path.mkdir()
+    return made
+
+
+@pytest.fixture
+def recorder(home: Home) -> Iterator[Recorder]:
+    """That of a session whose trainer has written a line, which the index has."""
+    with closing(Journal(home.rundir("r").journal_path)) as journal:
+        journal.append(
+            SessionStarted(at=AT, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
+        )
+        write(home, 1)
+        with closing(Recorder(home, home.rundir("r"), SPEC, journal, lambda _: None)) as made:
+            assert made.record_state(publish=False)
+            assert made.look(1, 1.0).is_stored
+            yield made
+
+
+def write(home: Home, step: int) -> None:
+    with home.rundir("r").out_path(1).open("a") as file:
+        file.write(f'{{"step": {step}, "loss": {step}}}\n')
+
+
+def damage(home: Home) -> None:
+    """Overwrite the index where it lies: whoever has it open has the damaged file open."""
+    for path in home.path.glob("index.db*"):
+        with path.open("r+b") as file:
+            file.write(b"\xff" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("first", ["state", "output"])
+def test_an_index_that_is_damaged_under_our_feet_is_made_anew(home: Home, recorder: Recorder, first: str):
+    """What cannot be stored is no error, and is brought again: the new index has every line once."""
+    damage(home)
+    write(home, 2)
+    for _ in range(4):  # to notice it, to set it aside, and twice to read
+        if first == "state":
+            recorder.record_state(publish=False)
+            recorder.look(1, 2.0)
+        else:
+            recorder.look(1, 2.0)
+            recorder.record_state(publish=False)
+    assert recorder.record_output()
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        steps = [point.step for point in points(index, recorder.read_run()[0], "loss")]
+    assert steps == [1, 2]
+    assert len(list(home.path.glob("index.db.corrupt-*"))) == 1
+
+
+def test_whether_a_checkpoint_was_saved_over_is_not_known_of_a_damaged_index(home: Home, recorder: Recorder):
+    """A resume must not fail for it: what the checkpoint itself says counts."""
+    damage(home)
+    assert recorder.saved_over_by(SAVED) is None

@@ -1,0 +1,122 @@
+"""What is filed of a run whose supervisor is dead, and which folders are no runs at all. No process is needed."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backprop import recovery
+from backprop.records import Limits, Run, RunSpec, Status
+from backprop.store import journal as journals
+from backprop.store.index import Index, open_index
+from backprop.store.journal import Entry, Journal, Queued, SessionEnded, SessionStarted
+from backprop.store.rundir import Home, RunDir
+
+AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
+SPEC = RunSpec(
+    id="r",
+    command=("python", "train.py"),
+    cwd="/tmp",
+    created_at=AT,
+    host="h",
+    user="me",
+    limits=Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0),
+)
+STARTED = SessionStarted(at=AT, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
+TIMEBOXED = SessionEnded(at=AT, session=1, status=Status.TIMEBOXED, reason="over", exit_code=0, elapsed_s=1.0)
+
+
+def queued(session: int) -> Queued:
+    return Queued(at=AT, session=session, reason="no slot", figures={}, host="h", supervisor_pid=1)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "home")
+    made.make()
+    return made
+
+
+@pytest.fixture
+def rundir(home: Home) -> RunDir:
+    made = home.rundir("r")
+    made.path.mkdir()
+    made.spec_path.write_bytes(msgspec.json.encode(SPEC))
+    made.journal_path.touch()
+    return made
+
+
+@pytest.fixture
+def index(home: Home) -> Iterator[Index]:
+    with closing(open_index(home, 5.0, print)) as opened:
+        yield opened
+
+
+def settled(rundir: RunDir, *entries: Entry) -> tuple[bool, Run]:
+    """What `settle` says of a run with these entries, and what it is afterwards."""
+    with closing(Journal(rundir.journal_path)) as journal:
+        assert journal.try_lock()
+        journal.append(*entries)
+        is_filed = recovery.settle(rundir, SPEC, journal, 0.0, print)
+    return is_filed, journals.fold(SPEC, journals.read(rundir.journal_path)[0])
+
+
+@pytest.mark.parametrize("entries", [(), (queued(1),)], ids=["nothing", "in line"])
+def test_a_run_whose_supervisor_died_before_its_first_session(rundir: RunDir, entries: tuple[Entry, ...]):
+    """It is interrupted, not queued for ever, and says when that was."""
+    is_filed, run = settled(rundir, *entries)
+    assert is_filed
+    assert (run.status, run.sessions, run.waiter) == (Status.INTERRUPTED, (), None)
+    assert run.reason == "its supervisor died before the trainer was started"
+
+
+def test_a_run_whose_supervisor_died_between_two_sessions(rundir: RunDir):
+    """It is what its last session came to; it waits no more."""
+    is_filed, run = settled(rundir, STARTED, TIMEBOXED, queued(2))
+    assert is_filed
+    assert (run.status, run.waiter, len(run.sessions)) == (Status.TIMEBOXED, None, 1)
+
+
+def test_a_run_that_has_ended_is_left_as_it_is(rundir: RunDir):
+    """Nothing is written about it again."""
+    is_filed, _ = settled(rundir, STARTED, TIMEBOXED)
+    assert not is_filed
+    assert journals.read(rundir.journal_path)[0] == [STARTED, TIMEBOXED]
+
+
+def refreshed(home: Home, index: Index, run_id: str) -> list[str]:
+    """What is said of a folder that must not count as a run that somebody answers for."""
+    said: list[str] = []
+    assert not recovery.refresh(home, index, home.rundir(run_id), said.append)
+    return said
+
+
+def test_a_copy_of_a_run_is_not_another_run(home: Home, index: Index, rundir: RunDir):
+    """`cp -r` of a run directory: neither it nor the run itself is changed by it."""
+    with closing(Journal(rundir.journal_path)) as journal:
+        journal.append(STARTED)
+    copy = Path(shutil.copytree(rundir.path, home.rundir("copy").path))
+    assert refreshed(home, index, "copy") == [f"{copy} is left out: it is a copy of run r."]
+    assert index.run_ids() == set()
+    assert journals.read(copy / "journal.jsonl")[0] == journals.read(rundir.journal_path)[0] == [STARTED]
+
+
+@pytest.mark.parametrize("spec", [b"", b"{", b"\0" * 100, b'{"id": "r"}', b"\xff"])
+def test_a_run_that_cannot_be_read_is_left_out(home: Home, index: Index, rundir: RunDir, spec: bytes):
+    """Half a run.json, or none of ours, is said to be so, and hides no other run."""
+    rundir.spec_path.write_bytes(spec)
+    (sentence,) = refreshed(home, index, "r")
+    assert sentence.startswith(f"{rundir.path} is left out: its run.json cannot be read (")
+    assert index.run_ids() == set()
+
+
+def test_a_run_that_was_removed_meanwhile_needs_no_further_look(home: Home, index: Index):
+    """Its mark is taken away, and nothing is said."""
+    home.mark_unsettled("r")
+    assert home.unsettled() == ["r"]
+    assert refreshed(home, index, "r") == []
+    assert home.unsettled() == []
