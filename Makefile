@@ -10,7 +10,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 
-.PHONY: demo test nightly frameworks exports browser slurm soak chaos screenshots check lint mutation bench clean
+.PHONY: demo test nightly frameworks exports browser slurm soak chaos screenshots check lint coverage mutation bench clean
 
 demo: $(DEMO)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
@@ -50,6 +50,12 @@ chaos: $(INSTALLED)  ## random faults at random instants, every record compared 
 soak:  ## all of .ci/run, again and again in fresh clones, beside processes that keep every core busy
 	$(PYTHON) tests/soak.py --rounds $(or $(N),1) --order $(or $(ORDER),sorted)
 
+coverage: $(INSTALLED) $(VENV)/.coverage  ## branch coverage of the core, processes that tests start included
+	rm -rf build/coverage
+	-$(BIN)/python -m coverage run -m pytest -m "not alone" -n 3 --maxschedchunk 1 $(CORE)
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report
+
 mutation: $(INSTALLED)  ## put one small fault after the other into the pure decisions: do their tests notice? (half an hour)
 	$(BIN)/python -m tests.mutation
 
@@ -75,6 +81,10 @@ $(DEMO): pyproject.toml
 
 $(INSTALLED): $(DEMO)
 	$(BIN)/python $(PIP_INSTALL) --no-compile -e '.[examples,test]'
+	touch $@
+
+$(VENV)/.coverage: pyproject.toml $(INSTALLED)
+	$(BIN)/python $(PIP_INSTALL) 'coverage>=7.10'
 	touch $@
 
 $(VENV)/.browser: pyproject.toml $(INSTALLED)
