@@ -13,6 +13,9 @@ from datetime import datetime, timezone
 
 import pytest
 
+from backprop import lookup, recovery
+from backprop.cli import wait as wait_command
+from backprop.errors import BusyError, NoSuchRunError, UsageError
 from backprop.recorder import Recorder
 from backprop.records import Limits, RunSpec, Status
 from backprop.store.index import Index
@@ -198,3 +201,129 @@ def test_points_keep_their_order_in_an_index_that_was_emptied_meanwhile(runs: Ru
     other.close()
     recorder.close()
     journal.close()
+
+
+# -- a run that is on disk is never called unknown
+
+
+def test_a_run_that_a_reindex_has_just_taken_out_is_found(three: Runs):
+    """Between its removal from the index and its return, whoever asks for it brings it in."""
+    home = Home(three.home)
+    with lookup.caught_up(home, print) as index:
+        for word in ("b", "last"):
+            for run_id in ("b", "c"):
+                index.remove(run_id)
+            assert lookup.find_run(home, index, word, print).run.spec.id == {"b": "b", "last": "c"}[word]
+        index.remove("a")
+        assert lookup.get_run(home, index, "a", print).run.spec.id == "a"
+        with pytest.raises(NoSuchRunError):
+            lookup.find_run(home, index, "nobody", print)
+
+
+def test_an_index_that_claims_to_be_complete_and_is_not_hides_no_run(three: Runs):
+    """As one of which another process's log was deleted."""
+    database = sqlite3.connect(three.home / "index.db", isolation_level=None)
+    database.execute("DELETE FROM runs WHERE id = 'b'")
+    os.utime(three.home / "runs", (1_700_000_000, 1_700_000_000))
+    stamp = (three.home / "runs").stat().st_mtime_ns
+    database.execute("INSERT OR REPLACE INTO facts VALUES ('seen_folder_ns', ?)", (stamp,))
+    database.close()
+    assert three.call("status", "b").returncode == 0
+
+
+def test_a_run_that_cannot_be_brought_into_the_index_is_busy_and_not_unknown(three: Runs):
+    """Another process writes to the index for longer than we wait."""
+    home = Home(three.home)
+    index = Index(home.index_path, 0.01)
+    other = sqlite3.connect(home.index_path, isolation_level=None)
+    index.remove("b")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(BusyError, match="try again"):
+        lookup.find_run(home, index, "b", print)
+    with pytest.raises(BusyError, match="try again"):
+        lookup.get_run(home, index, "b", print)
+    with pytest.raises(BusyError, match="may name run b"):  # the newest in the index may not be the newest
+        lookup.find_run(home, index, "last", print)
+    assert lookup.find_run(home, index, "a", print).run.spec.id == "a"
+    with pytest.raises(NoSuchRunError):
+        lookup.find_run(home, index, "x", print)
+    other.close()
+    index.close()
+
+
+def test_a_run_whose_file_is_damaged_is_not_unknown(three: Runs):
+    (three.rundir("b") / "run.json").write_text("{")
+    delete_index(three)
+    done = three.call("status", "b")
+    assert (done.returncode, "cannot be read" in done.stderr) == (2, True)
+    with lookup.caught_up(Home(three.home), print) as index, pytest.raises(UsageError):
+        lookup.find_run(Home(three.home), index, "b", print)
+
+
+def test_a_lent_connection_follows_the_file_and_stays_open(three: Runs):
+    """Who lent it to a recorder goes on with it, whatever became of the index meanwhile."""
+    home = Home(three.home)
+    index = Index(home.index_path, 10)
+    rundir = home.rundir("b")
+    journal = Journal(rundir.journal_path)
+    recorder = Recorder(home, rundir, rundir.read_spec(), journal, print).use(index)
+    delete_index(three)
+    assert recorder.record_state(publish=False)
+    assert index.run_ids() == {"b"}
+    recorder._give_up_index(sqlite3.DatabaseError("malformed"))
+    recorder.close()
+    assert recorder.finish()
+    assert index.run_ids() == {"b"}
+    index.close()
+    journal.close()
+
+
+def test_an_index_that_goes_while_it_is_brought_in_step_is_filled_again(three: Runs, monkeypatch: pytest.MonkeyPatch):
+    """Every run is shown, though the first of them went into the file that was deleted."""
+    home = Home(three.home)
+    real = recovery.refresh
+    calls = []
+
+    def refresh(*words: object, **options: object) -> bool:
+        calls.append(words)
+        if len(calls) == 1:
+            delete_index(three)
+        return bool(real(*words, **options))  # type: ignore[arg-type]
+
+    home.mark_unsettled("b")
+    monkeypatch.setattr(recovery, "refresh", refresh)
+    with lookup.caught_up(home, print) as index:
+        assert index.run_ids() == {"a", "b", "c"}
+        assert not index.is_replaced()
+
+
+def test_who_keeps_looking_sees_the_index_that_took_the_place_of_the_first(three: Runs):
+    """Also when nothing goes on that would be recorded."""
+    home = Home(three.home)
+    index = recovery.open_home(home, print)
+    recovery.catch_up(home, index, print)
+    delete_index(three)
+    assert three.call("rm", "b", "--yes").returncode == 0
+    recovery.catch_up(home, index, print)
+    assert index.run_ids() == {"a", "c"}
+    index.close()
+
+
+def test_waiting_goes_on_while_the_index_is_rebuilt(three: Runs, monkeypatch: pytest.MonkeyPatch):
+    """A run that the index lacks for a moment was not removed."""
+    home = Home(three.home)
+    real = recovery.refresh
+    looks = []
+
+    def refresh(home: Home, index: Index, *words: object, **options: object) -> bool:
+        looks.append(words)
+        answer = bool(real(home, index, *words, **options))  # type: ignore[arg-type]
+        if len(looks) == 1:
+            index.remove("b")
+        return answer
+
+    with lookup.caught_up(home, print) as index:
+        view = lookup.find_run(home, index, "b", print)
+        monkeypatch.setattr(recovery, "refresh", refresh)
+        assert wait_command._Watch(home, index, {"b": view}, None).wait(None) == 0
+        assert len(looks) == 2

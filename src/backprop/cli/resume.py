@@ -41,7 +41,7 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
     checked = load_config(home, flags, working_folder(), config_file)
     forced = None if resume_from is None else forced_checkpoint(resume_from)
     with open_caught_up(home) as index:
-        view = find_run(index, run)
+        view = find_run(home, index, run)
     spec = view.run.spec
     if not view.run.status.is_final:
         # --detach is what happens anyway
