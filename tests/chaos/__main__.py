@@ -171,9 +171,7 @@ class Chaos:
         population = self._population
         population.undo_due(everything=True)
         population.adopt_guests()
-        for process in list(population.processes.values()):
-            if process.purpose == "view":
-                population.send(process.pid, signal.SIGKILL)
+        self._end_viewers({"view"}, signal.SIGKILL)
         rng = random.Random(f"{self._options.seed}/{self._round}")
         ways = {slot: rng.random() for slot in range(len(population.members))}
         for slot, member in enumerate(population.everybody()):
@@ -183,6 +181,7 @@ class Chaos:
             population.adopt_guests()
             for member in population.everybody():
                 self._end(member, 0.0)
+        self._end_viewers({"page"}, signal.SIGTERM if rng.random() < 0.5 else signal.SIGKILL)
         self._attend()
         if alive:
             self._found(None, f"after {REST_S:g} s these have not ended: {alive}")
@@ -190,6 +189,18 @@ class Chaos:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
             wait_for_rest(population, 10.0)
+
+    def _end_viewers(self, purposes: set[str], number: signal.Signals) -> None:
+        """End who looks on, and wait until they have ended: what the next one finds is its alone."""
+        population = self._population
+        viewers = [process for process in population.processes.values() if process.purpose in purposes]
+        for process in viewers:
+            population.send(process.pid, number)
+        for process in viewers:
+            if not population.wait_for_end(process, 30):
+                self._found(None, f"{process} has not ended within 30 s of {number.name}")
+                population.send(process.pid, signal.SIGKILL)
+                population.wait_for_end(process, 30)
 
     def _end(self, member: Member, way: float) -> None:
         population = self._population
@@ -211,10 +222,7 @@ class Chaos:
     def _check(self) -> None:
         population = self._population
         population.wait_for_notifiers()
-        compared = check_rest(population, self._found) or check_rest(population, self._found)
-        self._checks += compared
-        if not compared:  # what was done to them will be forgotten: none can be judged any more
-            self._blamed += [member for member in population.everybody() if member not in self._blamed]
+        self._checks += check_rest(population, self._found)
         for process in self._fronts:
             if process.member not in self._blamed:
                 check_front(population, process, self._found)

@@ -41,6 +41,9 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
         return  # by its run's record: see check_front
     faults = population.faults_since(process.started_at)
     allowed = _allowed_codes(process.words, has_faults=bool(faults))
+    if code == 3 and all(population.is_there(word) for word in process.words[1:] if not word.startswith("-")):
+        found(process.member, f"{process} says that there is no such run, and there is:\n{process.stderr[-1000:]}")
+        return
     if allowed is not None and code not in allowed:
         found(process.member, f"{process} exited with {code}, not one of {sorted(allowed)}:\n{stderr[-1000:]}")
     if code == 0 and "--json" in process.words:
@@ -52,6 +55,8 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
 
 def _has_crashed(stderr: str, *, is_front: bool, was_interrupted: bool) -> bool:
     """Whether there is a traceback of Backprop's own. A front passes on what its trainer wrote, which may have crashed."""
+    if was_interrupted and model.was_interrupted_early(stderr):
+        return False
     parts = stderr.split("Traceback (most recent call last)")[1:]
     for part in parts:
         is_interrupt = "\nKeyboardInterrupt" in part
@@ -80,7 +85,7 @@ def _allowed_codes(words: Sequence[str], *, has_faults: bool) -> set[int] | None
 def check_front(population: Population, process: Process, found: Found) -> None:
     """The exit code of a `run` or `resume` whose run is at rest."""
     member, code = process.member, process.code or 0
-    if member is None or code < 0:
+    if member is None or code < 0 or model.was_interrupted_early(process.stderr):
         return
     deeds = _deeds(member) | population.faults_since(process.started_at)
     run = population.fold(member)
@@ -91,14 +96,12 @@ def check_front(population: Population, process: Process, found: Found) -> None:
         allowed = {0, 75}
         allowed |= {130} if deeds & {Deed.CTRL_C, Deed.TERMINATE} else set()
         allowed |= {2} if deeds & {*MACHINE, Deed.KILL_SUPERVISOR, Deed.STOP_NOW} else set()
-        allowed |= {3} if Deed.DAMAGED_INDEX in deeds else set()  # as below
     elif own:
         allowed = set(model.permitted_exit_codes(own[-1].status, own[-1].exit_code, deeds))
     else:
         # it waited in vain, was refused, or let a paused run go on
         allowed = set(model.permitted_exit_codes(None, None, deeds)) | ({0} if len(process.words) == 2 else set())
         allowed |= {2, 3} if member.is_doomed else set()
-        allowed |= {3} if Deed.DAMAGED_INDEX in deeds else set()  # deleted between its look and its question
     if code not in allowed:
         status = own[-1].status.value if own else "no session"
         found(
@@ -135,19 +138,14 @@ def check_instant(population: Population, found: Found) -> None:
 def check_rest(population: Population, found: Found) -> int:
     """All records, when nothing goes on; how many were compared."""
     listing = population.call_now("list", "--json")
+    is_index_spoiled = any(deed is Deed.DAMAGED_INDEX for deed, _, _ in population.machine_faults)
+    if listing.code == 2 and is_index_spoiled and "try again" in listing.stderr:  # damage that shows late
+        listing = population.call_now("list", "--json")
     if listing.code != 0:
         found(None, f"list exited with {listing.code}:\n{listing.stderr[-2000:]}")
-        return 0
-    give_up_at = time.monotonic() + 60
-    while any((population.home / "unsettled").iterdir()) and time.monotonic() < give_up_at:
-        # somebody else who looks, such as the page, has one of them in hand
-        listing = population.call_now("list", "--json", is_real=False)
-    if listing.code != 0:
-        found(None, f"list exited with {listing.code}:\n{listing.stderr[-2000:]}")
-        return 0
-    documents = {document["id"]: document for document in json.loads(listing.stdout)}
+    documents = {one["id"]: one for one in json.loads(listing.stdout)} if listing.code == 0 else {}
     on_disk = set(population.place.run_ids())
-    if set(documents) != on_disk:
+    if listing.code == 0 and set(documents) != on_disk:
         found(None, f"list shows {sorted(documents)}, and there are {sorted(on_disk)}")
     _check_nothing_left(population, found)
     snapshot = json.loads((population.home / "experiments.json").read_text())
@@ -157,8 +155,7 @@ def check_rest(population: Population, found: Found) -> int:
     try:
         members = population.everybody()
         for member in members:
-            if member.run_id in documents:
-                _check_member(population, member, documents[member.run_id], snapshot.get(member.run_id), index, found)
+            _check_member(population, member, documents.get(member.run_id), snapshot.get(member.run_id), index, found)
     finally:
         index.close()
     for member in population.members:
@@ -186,8 +183,9 @@ def _check_nothing_left(population: Population, found: Found) -> None:
 
 
 def _check_member(
-    population: Population, member: Member, document: dict[str, Any], public: Any, index: Index, found: Found
+    population: Population, member: Member, document: dict[str, Any] | None, public: Any, index: Index, found: Found
 ) -> None:
+    """document: what `list` says of it; None: nothing, which has been said."""
     run = population.fold(member)
     if run is None:
         found(member, "its run.json cannot be read")
@@ -195,9 +193,9 @@ def _check_member(
     outputs = _outputs(population, member, run)
     problems = [
         *_metric_problems(member, outputs, index),
-        *_document_problems(member, document, run, outputs),
+        *([] if document is None else _document_problems(member, document, run, outputs)),
         *_session_problems(population, member, run, outputs),
-        *_public_problems(document, public),
+        *([] if document is None else _public_problems(document, public)),
         *_notice_problems(population, member),
     ]
     problems += [

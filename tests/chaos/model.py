@@ -106,6 +106,11 @@ def permitted_exit_codes(status: Status | None, trainer_code: int | None, deeds:
     return frozenset(codes)
 
 
+def was_interrupted_early(stderr: str) -> bool:
+    """Whether SIGINT met Python itself while it started, before any code of ours: it exits with 1 then."""
+    return stderr.startswith("Fatal Python error: init_") and "\nKeyboardInterrupt" in stderr
+
+
 def expected_checkpoint(
     reported: Sequence[tuple[int, str]], torn_before: Mapping[str, int], session: int
 ) -> str | None:

@@ -148,6 +148,11 @@ class Population(Runs):
     def everybody(self) -> list[Member]:
         return [member for member in (*self.members, *self.guests) if self.rundir(member.run_id).exists()]
 
+    def is_there(self, run_id: str) -> bool:
+        """Whether this run is on disk, and nobody was asked to remove it."""
+        doomed = {member.run_id for member in (*self.members, *self.guests) if member.is_doomed}
+        return run_id not in doomed and self.rundir(run_id).exists()
+
     def adopt_guests(self) -> None:
         """Take in the runs whose ids were Backprop's choice."""
         known = {member.run_id for member in (*self.members, *self.guests)}
