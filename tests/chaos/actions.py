@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psutil
 
 from tests.chaos import clock
-from tests.chaos.model import Deed
+from tests.chaos.model import Deed, expected_checkpoint
 from tests.chaos.population import SLOTS, Member, Population
 
 
@@ -135,8 +135,10 @@ def go_on(population: Population, member: Member, step: Step) -> str | None:
 def wake_anyway(population: Population, member: Member, step: Step) -> str | None:
     if not population.rundir(member.run_id).exists():
         return None
-    words = ("resume", member.run_id)
-    return f"{population.spawn(*words, purpose='front', member=member, is_real=step.y < 0.25)}"
+    process = population.spawn(
+        "resume", member.run_id, purpose="front", member=member, is_real=step.y < 0.25, notify=member.is_notified
+    )
+    return f"{process}"
 
 
 def _order(population: Population, member: Member, step: Step, *words: str) -> str | None:
@@ -221,6 +223,9 @@ def kill_notifier(population: Population, member: Member, step: Step) -> str | N
         with contextlib.suppress(psutil.Error):
             words = process.cmdline()
             if "backprop.messenger" in words:
+                for told in population.everybody():
+                    if str(population.rundir(told.run_id)) in words:
+                        population.happened(told, Deed.KILL_NOTIFIER)
                 process.kill()
                 return f"SIGKILL to notification worker {process.pid}"
     return None
@@ -275,11 +280,32 @@ def _suspend(population: Population, pid: int | None, step: Step, whose: str) ->
     return f"SIGSTOP to {pid}, the {whose}"
 
 
+def tear_checkpoint(population: Population, member: Member, step: Step) -> str | None:
+    """Of a run that rests: the file from which it would continue is cut short."""
+    run = population.fold(member)
+    if run is None or run.last_session is None or population.supervisor_of(member) is not None or member.is_doomed:
+        return None
+    pid = run.last_session.trainer_pid
+    if pid is not None and population.is_ours(pid):
+        return None  # it may be saving another one
+    saved = [
+        (session.number, path)
+        for session in run.sessions
+        for _, path in population.read_output(member, session.number).saved
+    ]
+    newest = expected_checkpoint(saved, member.torn, run.newest_number + 1)
+    if newest is None:
+        return None
+    member.torn[newest] = run.newest_number + 1
+    os.truncate(newest, int(os.path.getsize(newest) * step.x))
+    return f"{newest} is cut short"
+
+
 # -- the machine
 
 
 def _touch_index(population: Population, spoil: Callable[[], None]) -> bool:
-    population.fault(Deed.DAMAGED_INDEX, duration_s=3.0)
+    population.fault(Deed.DAMAGED_INDEX)  # to the end of the round: damage may show late
     try:
         spoil()
     except OSError:
@@ -328,7 +354,7 @@ def full_disk(population: Population, member: Member, step: Step) -> str | None:
     if not population.can_mount or population.is_read_only or population.is_full:
         return None
     duration_s = 0.2 + 2.5 * step.x
-    population.fault(Deed.FULL_DISK, duration_s + 30)
+    population.fault(Deed.FULL_DISK)
     population.fill_disk()
     population.later.append((time.monotonic() + duration_s, "there is room again", population.make_room))
     return "the disk is full"
@@ -338,7 +364,7 @@ def read_only(population: Population, member: Member, step: Step) -> str | None:
     if not population.can_mount or population.is_read_only or population.is_full:
         return None
     duration_s = 0.2 + 2 * step.x
-    population.fault(Deed.READ_ONLY, duration_s + 30)
+    population.fault(Deed.READ_ONLY)
     population.set_read_only(wanted=True)
     if not population.is_read_only:
         return None
@@ -417,4 +443,5 @@ ACTIONS: dict[str, Action] = {
     "full disk": Action(0.7, full_disk),
     "read-only home": Action(0.5, read_only),
     "clock step": Action(2, step_clock),
+    "checkpoint cut short": Action(3, tear_checkpoint),
 }

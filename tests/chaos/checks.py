@@ -17,11 +17,13 @@ from backprop.store.index import Index
 from backprop.store.journal import NotContinued, Refused, SessionEnded
 from tests.chaos import model
 from tests.chaos.model import MACHINE, Deed, Facts
-from tests.chaos.output import Output, read_output
+from tests.chaos.output import Output
 from tests.chaos.population import MAX_PARALLEL, Member, Population, Process, lines_of
 
 Found = Callable[[Member | None, str], None]
 
+
+_CHAINED = ("another exception occurred:", "direct cause of the following exception:")
 
 # -- commands
 
@@ -44,6 +46,9 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
     if code == 3 and all(population.is_there(word) for word in process.words[1:] if not word.startswith("-")):
         found(process.member, f"{process} says that there is no such run, and there is:\n{process.stderr[-1000:]}")
         return
+    is_excused = allowed is not None and code == 2 and 2 not in (_allowed_codes(process.words, has_faults=False) or ())
+    if is_excused and faults and not model.names_fault(stderr):
+        found(process.member, f"{process} exited with 2, and does not say what is wrong:\n{stderr[-1000:]}")
     if allowed is not None and code not in allowed:
         found(process.member, f"{process} exited with {code}, not one of {sorted(allowed)}:\n{stderr[-1000:]}")
     if code == 0 and "--json" in process.words:
@@ -57,7 +62,12 @@ def _has_crashed(stderr: str, *, is_front: bool, was_interrupted: bool) -> bool:
     """Whether there is a traceback of Backprop's own. A front passes on what its trainer wrote, which may have crashed."""
     if was_interrupted and model.was_interrupted_early(stderr):
         return False
-    parts = stderr.split("Traceback (most recent call last)")[1:]
+    parts: list[str] = []
+    for part in stderr.split("Traceback (most recent call last)")[1:]:
+        if parts and parts[-1].rstrip().endswith(_CHAINED):
+            parts[-1] += part
+        else:
+            parts.append(part)
     for part in parts:
         is_interrupt = "\nKeyboardInterrupt" in part
         is_ours = "/backprop/" in part.partition("\nbackprop: ")[0]
@@ -138,7 +148,7 @@ def check_instant(population: Population, found: Found) -> None:
 def check_rest(population: Population, found: Found) -> int:
     """All records, when nothing goes on; how many were compared."""
     listing = population.call_now("list", "--json")
-    is_index_spoiled = any(deed is Deed.DAMAGED_INDEX for deed, _, _ in population.machine_faults)
+    is_index_spoiled = any(fault.deed is Deed.DAMAGED_INDEX for fault in population.machine_faults)
     if listing.code == 2 and is_index_spoiled and "try again" in listing.stderr:  # damage that shows late
         listing = population.call_now("list", "--json")
     if listing.code != 0:
@@ -196,7 +206,7 @@ def _check_member(
         *([] if document is None else _document_problems(member, document, run, outputs)),
         *_session_problems(population, member, run, outputs),
         *([] if document is None else _public_problems(document, public)),
-        *_notice_problems(population, member),
+        *_notice_problems(population, member, run),
     ]
     problems += [
         f"a supervisor in the background crashed: {line}"
@@ -210,12 +220,7 @@ def _check_member(
 
 
 def _outputs(population: Population, member: Member, run: Run) -> dict[int, Output]:
-    folder = population.rundir(member.run_id)
-    return {
-        session.number: member.outputs.get(session.number)
-        or read_output(folder / f"session-{session.number}.out", population.work)
-        for session in run.sessions
-    }
+    return {session.number: population.read_output(member, session.number) for session in run.sessions}
 
 
 def _metric_problems(member: Member, outputs: dict[int, Output], index: Index) -> list[str]:
@@ -282,7 +287,7 @@ def _session_problems(population: Population, member: Member, run: Run, outputs:
         met = {
             happening.deed
             for happening in member.happenings
-            if happening.from_session <= session.number
+            if happening.from_session <= session.number <= (happening.to_session or session.number)
             and (happening.deed is not Deed.KILL_SUPERVISOR or happening.pid == session.supervisor_pid)
         }
         if session.trainer_pid not in member.trainers_killed:
@@ -300,6 +305,8 @@ def _session_problems(population: Population, member: Member, run: Run, outputs:
             problems.append(f"{name} is {session.status.value} ({session.reason}); {_told(allowed, facts.deeds)}")
         elif session.status is Status.FAILED and session.exit_code not in model.permitted_failures(facts):
             problems.append(f"{name} failed with {session.exit_code} ({session.reason}); {_told(allowed, facts.deeds)}")
+        elif not model.is_explained(session.status, session.reason, facts.deeds):
+            problems.append(f"{name} is {session.status.value}, and its reason is {session.reason!r}")
         if session.status is Status.TIMEBOXED and (session.elapsed_s or 0) < session.timebox_s - 0.01:
             problems.append(f"{name} was ended after {session.elapsed_s} s of {session.timebox_s} s")
         expected = model.expected_checkpoint(reported, member.torn, session.number)
@@ -344,13 +351,17 @@ def _public_problems(document: dict[str, Any], public: dict[str, Any] | None) ->
     return [] if told == expected else [f"experiments.json says {told[:2]} of it, list {expected[:2]}"]
 
 
-def _notice_problems(population: Population, member: Member) -> list[str]:
-    """Nobody is told twice of one end."""
+def _notice_problems(population: Population, member: Member, run: Run) -> list[str]:
+    """Nobody is told twice of one end; and of the last one, where nothing was done to who tells."""
     if not member.is_notified:
         return []
     notices = sum(line.split()[0] == member.run_id for line in lines_of(population.notices_path))
     ends = sum(isinstance(entry, (SessionEnded, Refused, NotContinued)) for entry in population.entries(member))
-    return [] if notices <= ends else [f"it was told {notices} times of {ends} ends"]
+    deeds = _deeds(member)
+    is_clean = not deeds & {Deed.KILL_SUPERVISOR, Deed.KILL_NOTIFIER, Deed.STOP_NOW, Deed.FULL_DISK, Deed.READ_ONLY}
+    is_new = len(run.sessions) > member.checked
+    told = model.notices_permitted(ends, is_clean and is_new)
+    return [] if notices in told else [f"it was told {notices} times of {ends} ends, and not one of {list(told)}"]
 
 
 def check_reindex(population: Population, found: Found) -> None:

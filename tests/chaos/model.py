@@ -21,6 +21,7 @@ class Deed(Enum):
     TERMINATE = "SIGTERM or SIGHUP to the supervisor"
     FULL_DISK = "a full disk"
     READ_ONLY = "a read-only home"
+    KILL_NOTIFIER = "SIGKILL to the notification worker"
     DAMAGED_INDEX = "an index deleted or damaged"
 
 
@@ -53,11 +54,23 @@ def permitted(facts: Facts) -> frozenset[Status]:
         found.add(Status.TIMEBOXED)
     if facts.deeds & {*STOPS, Deed.FULL_DISK}:  # the governor, too, stops where the disk runs out
         found.add(Status.STOPPED)
-    if facts.deeds & {Deed.KILL_TRAINER, Deed.FULL_DISK, Deed.READ_ONLY}:
+    if facts.deeds & {Deed.KILL_TRAINER, Deed.FULL_DISK, Deed.READ_ONLY}:  # it cannot write, or not be launched
         found.add(Status.FAILED)
-    if facts.deeds & {Deed.KILL_SUPERVISOR, Deed.STOP_NOW, Deed.FULL_DISK, Deed.READ_ONLY}:
+    if facts.deeds & {Deed.KILL_SUPERVISOR, Deed.STOP_NOW}:
         found.add(Status.INTERRUPTED)
     return frozenset(found)
+
+
+def is_explained(status: Status, reason: str | None, deeds: frozenset[Deed]) -> bool:
+    """Whether the reason says what a session without another one ended of: a disk that is full, or not to be written."""
+    if status is Status.STOPPED and not deeds & STOPS:
+        return "disk" in (reason or "")
+    return status is not Status.FAILED or bool(reason)
+
+
+def names_fault(stderr: str) -> bool:
+    """Whether a command that gives up says that the home or its index is at fault."""
+    return any(word in stderr for word in ("cannot write to the home folder", "the index", "has locked"))
 
 
 def permitted_failures(facts: Facts) -> frozenset[int]:
@@ -75,7 +88,7 @@ def permitted_failures(facts: Facts) -> frozenset[int]:
 def permitted_without_session(deeds: frozenset[Deed]) -> frozenset[Status]:
     """The same for a run that never had one."""
     found = set()
-    if deeds & {*STOPS, *MACHINE}:
+    if deeds & {*STOPS, Deed.FULL_DISK, Deed.READ_ONLY}:
         found.add(Status.REFUSED)
     if deeds & {Deed.KILL_SUPERVISOR, Deed.STOP_NOW, Deed.CTRL_C, Deed.TERMINATE, Deed.FULL_DISK, Deed.READ_ONLY}:
         found.add(Status.INTERRUPTED)
@@ -101,7 +114,7 @@ def permitted_exit_codes(status: Status | None, trainer_code: int | None, deeds:
             codes = set()
     if Deed.CTRL_C in deeds and status in {None, Status.STOPPED, Status.TIMEBOXED, Status.FAILED}:
         codes.add(130)  # in line for the next session, too
-    if deeds & MACHINE:
+    if status is None and deeds & MACHINE:
         codes.add(2)
     return frozenset(codes)
 

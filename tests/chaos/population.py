@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from backprop.records import Run, RunSpec, Session
 from backprop.store import journal as journals
 from backprop.store.rundir import Home
 from tests.chaos.model import Deed
-from tests.chaos.output import Output
+from tests.chaos.output import Output, read_output
 from tests.chaos.trainer import TRAINER
 from tests.conftest import BACKPROP, Runs
 
@@ -70,6 +71,16 @@ class Happening:
     deed: Deed
     from_session: int
     pid: int | None = None  # of the supervisor; None: whoever answers
+    to_session: int | None = None  # the last; None: it goes on
+
+
+@dataclass
+class MachineFault:
+    """Something that is wrong with the machine for a while. By the monotonic clock."""
+
+    deed: Deed
+    since: float
+    until: float = math.inf
 
 
 @dataclass
@@ -120,7 +131,7 @@ class Population(Runs):
         self._codes: dict[int, int] = {}
         self._serial = 0
         self.later: list[tuple[float, str, Callable[[], None]]] = []  # what is to be undone, and when
-        self.machine_faults: list[tuple[Deed, float, float]] = []  # since, until
+        self.machine_faults: list[MachineFault] = []
         self.can_mount = False
         self.is_read_only = False
         self.is_full = False
@@ -162,7 +173,7 @@ class Population(Runs):
                     Member(
                         run_id=run_id,
                         is_guest=True,
-                        happenings=[Happening(deed, 0) for deed, _, _ in self.machine_faults],
+                        happenings=[Happening(fault.deed, 0) for fault in self.machine_faults],
                     )
                 )
 
@@ -346,6 +357,12 @@ class Population(Runs):
         pid = None if session is None else session.trainer_pid
         return pid if pid is not None and self.is_ours(pid) else None
 
+    def read_output(self, member: Member, session: int) -> Output:
+        """What the trainer of one session wrote."""
+        return member.outputs.get(session) or read_output(
+            self.rundir(member.run_id) / f"session-{session}.out", self.work
+        )
+
     def happened(self, member: Member, deed: Deed, pid: int | None = None) -> None:
         """Remember a deed before it is done."""
         session = self.open_session(member)
@@ -362,19 +379,31 @@ class Population(Runs):
 
     # -- the machine
 
-    def fault(self, deed: Deed, duration_s: float = 0.0) -> None:
-        """Remember something done to the machine."""
-        now = time.monotonic()
-        self.machine_faults.append((deed, now, now + duration_s))
+    def fault(self, deed: Deed) -> None:
+        """Remember something done to the machine, before it is done. Until `fault_is_over` it may meet anything."""
+        self.machine_faults.append(MachineFault(deed, time.monotonic()))
         for member in self.everybody():
             self.happened(member, deed)
         for member in self.members:
             if not self.rundir(member.run_id).exists():
                 member.happenings.append(Happening(deed, 0))
 
+    def fault_is_over(self, deed: Deed) -> None:
+        """It meets no session that begins from now on."""
+        for fault in self.machine_faults:
+            if fault.deed is deed:
+                fault.until = min(fault.until, time.monotonic())
+        for member in self.members:
+            run = self.fold(member)
+            newest = 0 if run is None else run.newest_number
+            is_beginning = self.supervisor_of(member) is not None and self.open_session(member) is None
+            for happening in member.happenings:
+                if happening.deed is deed and happening.to_session is None:
+                    happening.to_session = newest + is_beginning
+
     def faults_since(self, started_at: float) -> set[Deed]:
         """What was wrong with the machine at some time since then."""
-        return {deed for deed, _, until in self.machine_faults if until >= started_at}
+        return {fault.deed for fault in self.machine_faults if fault.until >= started_at}
 
     def mount_home(self) -> bool:
         """A small file system for the home; False where none can be mounted."""
@@ -397,6 +426,7 @@ class Population(Runs):
         with contextlib.suppress(FileNotFoundError):
             os.truncate(self.home / "hog", 0)
             self.is_full = False
+            self.fault_is_over(Deed.FULL_DISK)
 
     def set_read_only(self, *, wanted: bool) -> None:
         """Nothing can be opened for writing, as when the kernel has met an error; what is open stays so."""
@@ -411,6 +441,7 @@ class Population(Runs):
                 return
         elif not wanted and self.is_read_only:
             subprocess.run(["umount", "--lazy", self.home], check=True)
+            self.fault_is_over(Deed.READ_ONLY)
         self.is_read_only = wanted
 
     # -- order

@@ -127,7 +127,8 @@ def test_a_run_without_a_session_was_stopped_before_it_or_killed():
         (Status.TIMEBOXED, 0, (), {0}),
         (None, None, (), {75}),
         (Status.INTERRUPTED, None, (), set()),
-        (Status.COMPLETED, 0, (Deed.FULL_DISK,), {0, 2}),
+        (Status.COMPLETED, 0, (Deed.FULL_DISK,), {0}),
+        (None, None, (Deed.FULL_DISK,), {2, 75}),
     ],
 )
 def test_a_front_exits_with_what_its_last_session_came_to(

@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 import pytest
 
 from backprop import lookup, recovery
+from backprop.cli import resume as resume_command
 from backprop.cli import wait as wait_command
 from backprop.errors import BusyError, NoSuchRunError, UsageError
 from backprop.recorder import Recorder
@@ -327,3 +328,36 @@ def test_waiting_goes_on_while_the_index_is_rebuilt(three: Runs, monkeypatch: py
         monkeypatch.setattr(recovery, "refresh", refresh)
         assert wait_command._Watch(home, index, {"b": view}, None).wait(None) == 0
         assert len(looks) == 2
+
+
+def test_a_resume_that_a_run_s_end_overtakes_is_told_to_try_again(three: Runs):
+    """It went on when the index was read, and has ended by the time it is asked to go on: no mistake of the user's."""
+    home = Home(three.home)
+    with lookup.caught_up(home, print) as index:
+        view = lookup.find_run(home, index, "b", print)
+    with pytest.raises(BusyError, match="has ended meanwhile .completed.*again: backprop resume b"):
+        resume_command._let_go_on(home, view.run, has_options=False)
+    assert three.call("resume", "b").returncode == 0
+
+
+def test_ctrl_c_while_backprop_is_imported_is_no_crash(three: Runs):
+    """Nothing has begun: 130, and no word of Python's."""
+    program = textwrap.dedent(
+        """
+        import os, signal, sys
+
+        class Presses:
+            def find_spec(self, name, *_):
+                if name == "backprop.cli.app":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Presses())
+        sys.argv = ["backprop", "list"]
+        from backprop.__main__ import main
+        main()
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=three.work, env=three.environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
