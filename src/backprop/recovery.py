@@ -48,13 +48,13 @@ def catch_up(home: Home, index: Index, say: Say) -> None:
     """
     for _ in range(_MAX_REPLACEMENTS):
         reopen_if_replaced(home, index, say)
-        identity = index.identity
-        _bring_in_step(home, index, say)
-        if index.identity == identity:
+        if _bring_in_step(home, index, say):
             return
 
 
-def _bring_in_step(home: Home, index: Index, say: Say) -> None:
+def _bring_in_step(home: Home, index: Index, say: Say) -> bool:
+    """False when the index was replaced meanwhile: what is known of the first says nothing about the new one."""
+    identity = index.identity
     modified_ns = home.runs_path.stat().st_mtime_ns
     # costs one stat when no run was made or removed since
     is_changed = index.seen_folder_ns() != modified_ns
@@ -64,6 +64,8 @@ def _bring_in_step(home: Home, index: Index, say: Say) -> None:
     are_many = len(behind) > _MANY  # their entries in experiments.json are written at once, when the index has them all
     for run_id in behind:
         refresh(home, index, home.rundir(run_id), say, publish=not are_many)
+    if index.identity != identity:
+        return False
     known = snapshot.run_ids(home.snapshot_path)
     if are_many or known is None or (is_changed and known - on_disk):
         snapshot.rebuild(home, index, say)
@@ -71,6 +73,7 @@ def _bring_in_step(home: Home, index: Index, say: Say) -> None:
     is_quiet = time.time_ns() - modified_ns > _SETTLED_AFTER_NS
     if is_changed and is_quiet and not any(_is_missing(home, index, run_id) for run_id in unseen):
         index.set_seen_folder_ns(modified_ns)
+    return True
 
 
 def _unseen(index: Index, on_disk: set[str]) -> set[str]:

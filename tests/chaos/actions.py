@@ -48,7 +48,7 @@ def plan(seed: int) -> Iterator[Step]:
     while True:
         (action,) = rng.choices(names, weights)
         slot, x, y = rng.randrange(SLOTS), rng.random(), rng.random()
-        yield Step(action, slot, x, y, rng.choice((0.0, 0.02, 0.1, rng.uniform(0, 0.4))))
+        yield Step(action, slot, x, y, rng.choice((0.0, 0.01, 0.05, rng.uniform(0, 0.2))))
 
 
 # -- runs

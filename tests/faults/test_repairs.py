@@ -279,9 +279,15 @@ def test_a_lent_connection_follows_the_file_and_stays_open(three: Runs):
     journal.close()
 
 
-def test_an_index_that_goes_while_it_is_brought_in_step_is_filled_again(three: Runs, monkeypatch: pytest.MonkeyPatch):
-    """Every run is shown, though the first of them went into the file that was deleted."""
+@pytest.mark.parametrize("is_folder_new", [False, True])
+def test_an_index_that_goes_while_it_is_brought_in_step_is_filled_again(
+    three: Runs, monkeypatch: pytest.MonkeyPatch, *, is_folder_new: bool
+):
+    """Every run is shown, though what the deleted file knew is not in the new one."""
     home = Home(three.home)
+    if is_folder_new:  # a change that was not seen, and long ago: it will count as seen
+        assert ids(three) == {"a", "b", "c"}
+        os.utime(home.runs_path, (1_700_000_000, 1_700_000_000))
     real = recovery.refresh
     calls = []
 
