@@ -188,16 +188,16 @@ def kill_tree(population: Population, member: Member, step: Step) -> str | None:
         return None
     with contextlib.suppress(psutil.NoSuchProcess):
         tree = [process.pid for process in psutil.Process(pid).children(recursive=True)]
-        population.happened(member, Deed.KILL_SUPERVISOR, pid)
+        for one in (pid, *tree):  # with -d the command is its parent, until it has its answer
+            population.happened(member, Deed.KILL_SUPERVISOR, one)
         if step.x < 0.5 and tree:
             population.happened(member, Deed.KILL_TRAINER)
             member.trainers_killed.update(tree)
             for one in tree:
                 population.send(one, signal.SIGKILL)
-        population.kill_and_reap(pid)
-        population.note_death(member, pid)
-        for one in tree:
-            population.send(one, signal.SIGKILL)
+        for one in (pid, *tree):
+            population.kill_and_reap(one)
+            population.note_death(member, one)
         return f"SIGKILL to {pid} and its tree {tree}, {member.run_id}"
     return None
 

@@ -43,7 +43,11 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
         return  # by its run's record: see check_front
     faults = population.faults_since(process.started_at)
     allowed = _allowed_codes(process.words, has_faults=bool(faults))
-    if code == 3 and all(population.is_there(word) for word in process.words[1:] if not word.startswith("-")):
+    if (
+        code == 3
+        and allowed is not None
+        and all(population.is_there(word) for word in process.words[1:] if not word.startswith("-"))
+    ):
         found(process.member, f"{process} says that there is no such run, and there is:\n{process.stderr[-1000:]}")
         return
     is_excused = allowed is not None and code == 2 and 2 not in (_allowed_codes(process.words, has_faults=False) or ())

@@ -367,3 +367,12 @@ def test_ctrl_c_while_backprop_is_imported_is_no_crash(three: Runs):
         [sys.executable, "-c", program], cwd=three.work, env=three.environment, capture_output=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_a_run_in_the_background_needs_no_log(three: Runs):
+    """Where supervisor.log cannot be written it trains all the same."""
+    (three.rundir("b") / "supervisor.log").mkdir()
+    done = three.call("resume", "b", "-d")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert three.call("wait", "b").returncode == 0
+    assert [session["status"] for session in three.document("b")["sessions"]] == ["completed", "completed"]
