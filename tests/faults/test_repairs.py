@@ -376,3 +376,24 @@ def test_a_run_in_the_background_needs_no_log(three: Runs):
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert three.call("wait", "b").returncode == 0
     assert [session["status"] for session in three.document("b")["sessions"]] == ["completed", "completed"]
+
+
+def test_a_retry_for_which_the_home_has_no_room_leaves_what_the_last_session_came_to(runs: Runs):
+    """The front exits with the trainer's code, and the record says why there is no other session."""
+    runs.script(
+        """
+        marks = os.path.join(os.environ["BACKPROP_HOME"], "unsettled")
+        os.rename(marks, marks + ".before")
+        open(marks, "w").close()
+        sys.exit(3)
+        """
+    )
+    done = runs.call("run", "train.py", "--run-id", "r", "--retries", "2")
+    assert (done.returncode, "is not continued: cannot write to the home folder" in done.stderr) == (3, True)
+    (runs.home / "unsettled").unlink()
+    (runs.home / "unsettled.before").rename(runs.home / "unsettled")
+    last = runs.journal("r")[-1]
+    assert (last["event"], last["is_presumed"]) == ("refused", False)
+    assert "cannot write to the home folder" in last["reason"]
+    document = runs.document("r")
+    assert (document["status"], document["exit_code"], len(document["sessions"])) == ("failed", 3, 1)
