@@ -5,6 +5,7 @@ the same history.
 """
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ import psutil
 from tests.chaos import clock
 from tests.chaos.model import Deed, expected_checkpoint
 from tests.chaos.population import SLOTS, Member, Population
+from tests.slurm.cluster import NODES
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,13 @@ class Action:
     weight: float
     do: Do
     is_fault: bool = True
+    needs_slurm: bool = False
 
 
-def plan(seed: int) -> Iterator[Step]:
+def plan(seed: int, *, with_slurm: bool = False) -> Iterator[Step]:
     """The steps that follow from a seed."""
     rng = random.Random(seed)
-    names = list(ACTIONS)
+    names = [name for name, action in ACTIONS.items() if with_slurm or not action.needs_slurm]
     weights = [ACTIONS[name].weight for name in names]
     while True:
         (action,) = rng.choices(names, weights)
@@ -271,10 +274,12 @@ def _suspend(population: Population, pid: int | None, step: Step, whose: str) ->
     if pid is None or not population.send(pid, signal.SIGSTOP):
         return None
     population.suspended.add(pid)
+    population.suspended_until = math.inf
 
     def wake_up() -> None:
         population.suspended.discard(pid)
         population.send(pid, signal.SIGCONT)
+        population.suspended_until = math.inf if population.suspended else time.monotonic()
 
     population.later.append((time.monotonic() + 0.1 + 3 * step.x, f"SIGCONT to {pid}", wake_up))
     return f"SIGSTOP to {pid}, the {whose}"
@@ -381,6 +386,56 @@ def step_clock(population: Population, member: Member, step: Step) -> str | None
     return f"the clock is {seconds} s off"
 
 
+# -- Slurm
+
+
+def wake_on_slurm(population: Population, _: Member, step: Step) -> str | None:
+    """Start the run that Slurm executes, or give it another session; by a command that follows it."""
+    (member,) = population.slurm_members
+    run = population.fold(member)
+    if population.fronts(member) or (run is not None and not run.status.is_final):
+        return None
+    words = ["resume", member.run_id]
+    if run is None:
+        words = ["run", "--on", "slurm", "--run-id", member.run_id, "train.py", "--", *_script_words([_ENDLESS])[:2]]
+    return f"{population.spawn(*words, purpose='front', member=member, is_real=True)}"
+
+
+def kill_slurm_front(population: Population, _: Member, step: Step) -> str | None:
+    """Who follows the run: it goes on."""
+    (member,) = population.slurm_members
+    run = population.fold(member)
+    fronts = population.fronts(member)
+    if not fronts or run is None or (run.job is None and run.last_session is None):
+        return None
+    return f"SIGKILL to {fronts[0]}, which follows it" if population.kill_and_reap(fronts[0].pid) else None
+
+
+def kill_job_supervisor(population: Population, _: Member, step: Step) -> str | None:
+    (member,) = population.slurm_members
+    session = population.open_session(member)
+    if session is None or not population.is_ours(session.supervisor_pid):
+        return None
+    pid = session.supervisor_pid
+    population.happened(member, Deed.KILL_SUPERVISOR, pid)
+    if not population.kill_and_reap(pid):
+        return None
+    population.note_death(member, pid)
+    return f"SIGKILL to supervisor {pid} of {member.run_id}, in Slurm's job {session.job}"
+
+
+def kill_node_daemon(population: Population, _: Member, step: Step) -> str | None:
+    """Slurm's own on one node; what it has started goes on, and so must the run."""
+    cluster = population.cluster
+    if cluster is None or any(told.startswith("slurmd") for _, told, _ in population.later):
+        return None
+    node = NODES[int(step.x * len(NODES))]
+    cluster.kill_node(node, with_steps=False)
+    again = (time.monotonic() + 0.3 + 2 * step.y, f"slurmd of {node} again", lambda: cluster.start_node(node))
+    population.later.append(again)
+    return f"SIGKILL to slurmd of {node}"
+
+
 # -- looking on
 
 _VIEWS: tuple[tuple[str, ...], ...] = (
@@ -444,4 +499,8 @@ ACTIONS: dict[str, Action] = {
     "read-only home": Action(0.5, read_only),
     "clock step": Action(2, step_clock),
     "checkpoint cut short": Action(3, tear_checkpoint),
+    "start or resume on Slurm": Action(6, wake_on_slurm, is_fault=False, needs_slurm=True),
+    "kill front of a Slurm job": Action(2.5, kill_slurm_front, needs_slurm=True),
+    "kill supervisor in a Slurm job": Action(2.5, kill_job_supervisor, needs_slurm=True),
+    "kill slurmd": Action(1.5, kill_node_daemon, needs_slurm=True),
 }

@@ -50,6 +50,13 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
     ):
         found(process.member, f"{process} says that there is no such run, and there is:\n{process.stderr[-1000:]}")
         return
+    if (
+        code == 75
+        and "has not stopped yet" in stderr
+        and not faults
+        and population.suspended_until < process.started_at
+    ):
+        found(process.member, f"{process} was not heard, and nobody stood still:\n{stderr[-1000:]}")
     is_excused = allowed is not None and code == 2 and 2 not in (_allowed_codes(process.words, has_faults=False) or ())
     if is_excused and faults and not model.names_fault(stderr):
         found(process.member, f"{process} exited with 2, and does not say what is wrong:\n{stderr[-1000:]}")
@@ -105,6 +112,11 @@ def check_front(population: Population, process: Process, found: Found) -> None:
     run = population.fold(member)
     if run is None and member.is_doomed:
         return  # what it came to was removed with it
+    if member.is_on_slurm and run is not None:
+        allowed = set(model.permitted_exit_codes_on_slurm(run.sessions, deeds))
+        if code not in allowed:
+            found(member, f"{process} exited with {code}, not one of {sorted(allowed)}:\n{process.stderr[-1500:]}")
+        return
     own = [] if run is None else [s for s in run.sessions if s.supervisor_pid == process.pid]
     if "-d" in process.words:
         allowed = {0, 75}
@@ -299,6 +311,7 @@ def _session_problems(population: Population, member: Member, run: Run, outputs:
         facts = Facts(
             deeds=frozenset(met),
             has_counted=output.has_counted,
+            is_on_slurm=member.is_on_slurm,
             crash_code=output.crash_code,
             is_short=session.timebox_s < 60,
             died_open=session.number in member.died_open,
@@ -386,6 +399,7 @@ def wait_for_rest(population: Population, timeout_s: float) -> list[str]:
         population.reap()
         alive = [m.run_id for m in population.everybody() if population.supervisor_of(m) is not None]
         alive += [str(p) for p in population.processes.values() if p.purpose != "page"]
+        alive += [f"Slurm's job {job}" for job in population.jobs()]
         if not alive or time.monotonic() > deadline:
             return alive
         time.sleep(0.02)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from backprop.records import Status
+from backprop.records import Session, Status
 
 
 class Deed(Enum):
@@ -37,6 +37,7 @@ class Facts:
     deeds: frozenset[Deed] = frozenset()  # that may have met it
     has_counted: bool = False  # the trainer said that it has reached its target
     crash_code: int | None = None  # with which it said that it ends itself
+    is_on_slurm: bool = False
     is_short: bool = False  # its timebox is so short that it may be over
     died_open: bool = False  # its supervisor was dead when its journal had no end of it
 
@@ -57,6 +58,8 @@ def permitted(facts: Facts) -> frozenset[Status]:
     if facts.deeds & {Deed.KILL_TRAINER, Deed.FULL_DISK, Deed.READ_ONLY}:  # it cannot write, or not be launched
         found.add(Status.FAILED)
     if facts.deeds & {Deed.KILL_SUPERVISOR, Deed.STOP_NOW}:
+        found.add(Status.INTERRUPTED)
+    if facts.is_on_slurm and facts.deeds & {Deed.FULL_DISK, Deed.READ_ONLY}:  # its job cannot begin, or tell its end
         found.add(Status.INTERRUPTED)
     return frozenset(found)
 
@@ -122,6 +125,14 @@ def permitted_exit_codes(status: Status | None, trainer_code: int | None, deeds:
 def was_interrupted_early(stderr: str) -> bool:
     """Whether SIGINT met Python itself while it started, before any code of ours: it exits with 1 then."""
     return stderr.startswith("Fatal Python error: init_") and "\nKeyboardInterrupt" in stderr
+
+
+def permitted_exit_codes_on_slurm(sessions: Sequence[Session], deeds: frozenset[Deed]) -> frozenset[int]:
+    """What a command may exit with that followed some of these sessions of a job."""
+    codes = {0, 75}
+    codes |= {session.exit_code for session in sessions if session.exit_code is not None}
+    codes |= {137} if Deed.KILL_SUPERVISOR in deeds else set()
+    return frozenset(codes | ({2} if deeds & MACHINE else set()))
 
 
 def expected_checkpoint(

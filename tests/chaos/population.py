@@ -30,6 +30,7 @@ from tests.chaos.model import Deed
 from tests.chaos.output import Output, read_output
 from tests.chaos.trainer import TRAINER
 from tests.conftest import BACKPROP, Runs
+from tests.slurm.cluster import Cluster
 
 SLOTS = 8
 MAX_PARALLEL = 5
@@ -94,6 +95,7 @@ class Member:
     sessions: int = 1
     is_notified: bool = False
     is_guest: bool = False  # its id was Backprop's choice
+    is_on_slurm: bool = False
     checked: int = 0  # sessions that were found in order
     happenings: list[Happening] = field(default_factory=list)
     died_open: set[int] = field(default_factory=set)
@@ -126,7 +128,10 @@ class Population(Runs):
         )  # fmt: skip
         self.members: list[Member] = [self._new(slot, 0) for slot in range(SLOTS)]
         self.guests: list[Member] = []
+        self.cluster: Cluster | None = None
+        self.slurm_members: list[Member] = []  # one, where there is a cluster
         self._generations = [0] * SLOTS
+        self._slurm_generation = 0
         self.processes: dict[int, Process] = {}
         self._codes: dict[int, int] = {}
         self._serial = 0
@@ -136,6 +141,7 @@ class Population(Runs):
         self.is_read_only = False
         self.is_full = False
         self.suspended: set[int] = set()
+        self.suspended_until = 0.0  # when the last process of ours stood still
         self.spoiled_snapshot: int | None = None  # its inode: the next one is whole again
         self.ended: list[Process] = []  # commands that nobody has looked at since
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -147,26 +153,44 @@ class Population(Runs):
     def _new(self, slot: int, generation: int) -> Member:
         return Member(run_id=f"run{slot}-{generation}")
 
+    def _new_on_slurm(self) -> Member:
+        return Member(run_id=f"slurm-{self._slurm_generation}", is_on_slurm=True)
+
+    def start_cluster(self) -> None:
+        """A throw-away Slurm on this machine, and one run for it."""
+        self.cluster = Cluster(first_port=27417)
+        self.environment |= {"SLURM_CONF": str(self.cluster.configuration), "PATH": self.cluster.environment["PATH"]}
+        self.slurm_members = [self._new_on_slurm()]
+
+    def jobs(self) -> list[str]:
+        """What Slurm has not ended yet; nothing without a cluster."""
+        return [] if self.cluster is None else self.cluster.line()
+
     def replace(self, member: Member) -> None:
         """A new run in the place of one that is gone."""
         if member in self.guests:
             self.guests.remove(member)
+            return
+        if member.is_on_slurm:
+            self._slurm_generation += 1
+            self.slurm_members = [self._new_on_slurm()]
             return
         slot = self.members.index(member)
         self._generations[slot] += 1
         self.members[slot] = self._new(slot, self._generations[slot])
 
     def everybody(self) -> list[Member]:
-        return [member for member in (*self.members, *self.guests) if self.rundir(member.run_id).exists()]
+        everybody = (*self.members, *self.guests, *self.slurm_members)
+        return [member for member in everybody if self.rundir(member.run_id).exists()]
 
     def is_there(self, run_id: str) -> bool:
         """Whether this run is on disk, and nobody was asked to remove it."""
-        doomed = {member.run_id for member in (*self.members, *self.guests) if member.is_doomed}
+        doomed = {member.run_id for member in self.everybody() if member.is_doomed}
         return run_id not in doomed and self.rundir(run_id).exists()
 
     def adopt_guests(self) -> None:
         """Take in the runs whose ids were Backprop's choice."""
-        known = {member.run_id for member in (*self.members, *self.guests)}
+        known = {member.run_id for member in (*self.members, *self.guests, *self.slurm_members)}
         for run_id in self.place.run_ids():
             if run_id not in known:
                 self.guests.append(
@@ -461,10 +485,14 @@ class Population(Runs):
         return ["?" if entry.ticket is None else entry.ticket.run_id for entry in entries if entry.holds_a_slot]
 
     def descendants(self) -> list[psutil.Process]:
-        return [p for p in psutil.Process().children(recursive=True) if _is_alive(p)]
+        daemons = set() if self.cluster is None else self.cluster.daemon_pids()
+        return [p for p in psutil.Process().children(recursive=True) if p.pid not in daemons and _is_alive(p)]
 
     def end_everything(self) -> None:
-        """No process and no mount is left."""
+        """No process, no mount and no cluster is left."""
+        if self.cluster is not None:
+            self.cluster.stop()
+            self.cluster = None
         for _ in range(200):
             for process in self.descendants():
                 with contextlib.suppress(psutil.NoSuchProcess):
