@@ -105,8 +105,14 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
     """Bring one run up to date, filing it if its supervisor is dead. True while somebody answers for it.
 
     Between two sessions of one command nothing is going on, and yet more is to come: then it is True, too.
-    publish: what has ended is brought into experiments.json at once.
+    publish: what has ended is brought into experiments.json at once. Raises ConfigError where the home cannot be
+    written to.
     """
+    with home.changing():
+        return _refresh(home, index, rundir, say, publish=publish)
+
+
+def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool) -> bool:
     try:
         spec = rundir.read_spec()
         journal = Journal(rundir.journal_path)

@@ -1,5 +1,6 @@
 """An index, a snapshot or a home that something happened to is put right by whoever looks next."""
 
+import errno
 import json
 import os
 import shutil
@@ -10,13 +11,14 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
 from backprop import lookup, recovery
 from backprop.cli import resume as resume_command
 from backprop.cli import wait as wait_command
-from backprop.errors import BusyError, NoSuchRunError, UsageError
+from backprop.errors import BusyError, ConfigError, NoSuchRunError, UsageError
 from backprop.recorder import Recorder
 from backprop.records import Limits, RunSpec, Status
 from backprop.store.index import Index
@@ -397,3 +399,19 @@ def test_a_retry_for_which_the_home_has_no_room_leaves_what_the_last_session_cam
     assert "cannot write to the home folder" in last["reason"]
     document = runs.document("r")
     assert (document["status"], document["exit_code"], len(document["sessions"])) == ("failed", 3, 1)
+
+
+def test_a_home_that_becomes_read_only_while_somebody_waits_is_said_in_one_line(
+    three: Runs, monkeypatch: pytest.MonkeyPatch
+):
+    """Every look of a command that keeps looking raises what the command line knows how to say."""
+    home = Home(three.home)
+
+    def refuse(path: Path) -> Journal:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with lookup.caught_up(home, print) as index:
+        view = lookup.find_run(home, index, "b", print)
+        monkeypatch.setattr(recovery, "Journal", refuse)
+        with pytest.raises(ConfigError, match="cannot write to the home folder"):
+            wait_command._Watch(home, index, {"b": view}, None).wait(None)
