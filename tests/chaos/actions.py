@@ -291,8 +291,8 @@ def tear_checkpoint(population: Population, member: Member, step: Step) -> str |
     if run is None or run.last_session is None or population.supervisor_of(member) is not None or member.is_doomed:
         return None
     pid = run.last_session.trainer_pid
-    if pid is not None and population.is_ours(pid):
-        return None  # it may be saving another one
+    if (pid is not None and population.is_ours(pid)) or population.is_held(member):
+        return None  # it may be saving another one, or somebody have chosen already
     saved = [
         (session.number, path)
         for session in run.sessions

@@ -367,6 +367,12 @@ class Population(Runs):
         pids += [process.pid for process in self.fronts(member)]
         return next((pid for pid in pids if self.is_ours(pid)), None)
 
+    def is_held(self, member: Member) -> bool:
+        """Whether a process has its journal locked: one that the journal does not name yet, too."""
+        inode = (self.rundir(member.run_id) / "journal.jsonl").stat().st_ino
+        locks = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+        return any(words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode) for words in locks)
+
     def fronts(self, member: Member) -> list[Process]:
         """Commands that start it, and have not ended."""
         return [p for p in self.processes.values() if p.member is member and p.purpose == "front"]
