@@ -406,8 +406,8 @@ def kill_slurm_front(population: Population, _: Member, step: Step) -> str | Non
     (member,) = population.slurm_members
     run = population.fold(member)
     fronts = population.fronts(member)
-    if not fronts or run is None or (run.job is None and run.last_session is None):
-        return None
+    if not fronts or run is None or run.status.is_final:
+        return None  # one that dies before it has written its job down leaves that held, and `doctor` tells of it
     return f"SIGKILL to {fronts[0]}, which follows it" if population.kill_and_reap(fronts[0].pid) else None
 
 
