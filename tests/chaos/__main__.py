@@ -304,7 +304,11 @@ class Chaos:
         print(f"\nseed {self._options.seed}: {self._step} steps in {self._round} rounds, {duration_s:.0f} s")
         for title, is_fault in (("faults", True), ("other actions", False)):
             some = {name: n for name, n in self._done.items() if ACTIONS[name].is_fault is is_fault}
-            print(f"{title} ({sum(some.values())}):", ", ".join(f"{name} {n}" for name, n in sorted(some.items())))
+            count = sum(some.values())
+            print(
+                f"{title} ({count}, {count / duration_s:.1f}/s):",
+                ", ".join(f"{name} {n}" for name, n in sorted(some.items())),
+            )
         for text in missing:
             print(f"did not take part: {text}")
         print(f"records compared: {self._checks}; findings: {len(self._findings)}")
