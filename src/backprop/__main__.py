@@ -4,6 +4,7 @@ import os
 import sys
 
 from backprop import interrupts
+from backprop.errors import ExitCode
 
 
 def _open_standard_streams() -> None:
@@ -30,8 +31,10 @@ def main() -> None:
         sys.exit(
             "backprop: Windows is not supported; run it inside WSL2: https://learn.microsoft.com/windows/wsl/install"
         )
-    from backprop.cli.app import main as run_command_line  # after the check: these modules need POSIX
-
+    try:
+        from backprop.cli.app import main as run_command_line  # after the check: these modules need POSIX
+    except KeyboardInterrupt:  # nothing has begun
+        sys.exit(ExitCode.INTERRUPTED)
     run_command_line()
 
 

@@ -1,12 +1,13 @@
 """How whoever looks gets at runs: the index in step with what is on disk, and a run by the word that names it."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from backprop.errors import ConfigError, NoSuchRunError, UsageError
+from backprop.errors import BusyError, ConfigError, NoSuchRunError, UsageError
 from backprop.records import Checkpoint, RunView
 from backprop.store.index import Index
-from backprop.store.rundir import LAST, Home, HomeBusyError
+from backprop.store.rundir import LAST, RUN_ID, Home, HomeBusyError
 
 
 @contextmanager
@@ -68,18 +69,80 @@ def _in_step(home: Home, say: Callable[[str], None]) -> Index:
     return index
 
 
-def find_run(index: Index, word: str) -> RunView:
-    """The run that `word` names. Raises NoSuchRunError, or UsageError when it names several."""
+def find_run(home: Home, index: Index, word: str, say: Callable[[str], None]) -> RunView:
+    """The run that `word` names. Raises NoSuchRunError, or UsageError when it names several.
+
+    Raises BusyError when it may name a run that is on disk and cannot be brought into the index just now.
+    """
+    if word != LAST and RUN_ID.fullmatch(word) and (view := index.get(word)) is not None:
+        return view
+    lacking = _bring_missing(home, index, word, say)
+    view = _find_in_index(index, word)
+    if lacking:
+        raise BusyError(
+            f"{word!r} may name run {min(lacking)}, which cannot be read into the index just now; try again."
+        )
+    if view is None:
+        raise NoSuchRunError(f"no run answers to {word!r}; backprop list shows them.")
+    return view
+
+
+def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], None]) -> list[str]:
+    """Bring into the index what it lacks of the runs on disk that `word` may name; those that it still lacks.
+
+    Somebody else may be rebuilding it, and may be killed in the middle. Raises UsageError when `word` is the id of a
+    run whose files cannot be read.
+    """
+    import msgspec
+
+    from backprop import recovery
+    from backprop.store import journal
+
+    candidates = recovery.missing(home, index)
+    if RUN_ID.fullmatch(word) and os.path.lexists(home.rundir(word).spec_path):
+        candidates.add(word)
+    lacking = []
+    for run_id in candidates:
+        rundir = home.rundir(run_id)
+        try:
+            spec = rundir.read_spec()
+            if spec.id != run_id or not (word in {LAST, spec.name} or run_id.startswith(word)):
+                continue
+            journal.read(rundir.journal_path)
+        except (OSError, msgspec.DecodeError) as error:
+            if run_id == word and not isinstance(error, FileNotFoundError):
+                raise UsageError(f"the record of run {word} in {rundir.path} cannot be read: {error}") from error
+            continue  # removed meanwhile, or left out
+        recovery.refresh(home, index, rundir, say)
+        if index.get(run_id) is None and rundir.spec_path.exists():
+            lacking.append(run_id)
+    return lacking
+
+
+def get_run(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -> RunView:
+    """A run that was there a moment ago.
+
+    Raises NoSuchRunError when it was removed, and BusyError as `find_run` does.
+    """
+    view = index.get(run_id)
+    if view is not None:
+        return view
+    if _bring_missing(home, index, run_id, say):
+        raise BusyError(f"run {run_id} cannot be read into the index just now; try again.")
+    view = index.get(run_id)
+    if view is None:
+        raise NoSuchRunError(f"run {run_id} was removed.")
+    return view
+
+
+def _find_in_index(index: Index, word: str) -> RunView | None:
     ids = [newest] if word == LAST and (newest := index.newest_id()) else []
     ids = ids or index.ids_beginning(word)
     if ids != [word]:  # not an exact id: a name comes before a beginning
         ids = index.ids_named(word) or ids
     if len(ids) > 1:
         raise UsageError(f"{word!r} names several runs: {', '.join(ids)}. Use the id of one.")
-    view = index.get(ids[0]) if ids else None
-    if view is None:
-        raise NoSuchRunError(f"no run answers to {word!r}; backprop list shows them.")
-    return view
+    return index.get(ids[0]) if ids else None
 
 
 def is_valid(checkpoint: Checkpoint) -> bool:

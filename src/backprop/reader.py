@@ -118,10 +118,7 @@ class Run:
     @contextmanager
     def _opened(self) -> Iterator[tuple[Index, RunView]]:
         with lookup.caught_up(self._home, _say) as index:
-            view = index.get(self.id)
-            if view is None:
-                raise NoSuchRunError(f"run {self.id} was removed.")
-            yield index, view
+            yield index, lookup.get_run(self._home, index, self.id, _say)
 
 
 def runs(
@@ -165,7 +162,7 @@ def find_run(word: str = "last", *, home: str | os.PathLike[str] | None = None) 
     if not where.path.exists():
         raise NoSuchRunError(f"no run answers to {word!r}: there is no {where.path} yet.")
     with lookup.caught_up(where, _say) as index:
-        return _run(lookup.find_run(index, word), where)
+        return _run(lookup.find_run(where, index, word, _say), where)
 
 
 def _home(path: str | os.PathLike[str] | None) -> Home:

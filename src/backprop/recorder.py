@@ -20,7 +20,7 @@ from backprop import checkpoints, protocol
 from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Source
 from backprop.store import journal as journals
 from backprop.store import snapshot
-from backprop.store.index import Index, open_index, set_aside_if_damaged
+from backprop.store.index import Index, open_index, reopen_if_replaced, set_aside_if_damaged
 from backprop.store.journal import CheckpointMeasured, Journal, OutputSeen
 from backprop.store.rundir import Home, HomeBusyError, RunDir
 from backprop.supervisor.tail import READ_BYTES, Tail, size_bytes
@@ -58,6 +58,7 @@ class Recorder:
         self._journal = journal
         self._say = say
         self._index: Index | None = None
+        self._is_lent = False
         self._is_on_slurm = spec.slurm is not None  # as far as the journal was read
         self._snapshot_is_due = False
         self._recorded_bytes = 0  # of the journal
@@ -74,23 +75,28 @@ class Recorder:
         self._witnesses.update((key, Witness(growths)) for key, growths in notes.items())
 
     def use(self, index: Index) -> "Recorder":
-        """Work on a connection that somebody else opened and will close."""
+        """Work on a connection that somebody else opened and will close.
+
+        Where the file was replaced, the same object connects to the new one.
+        """
         self._index = index
+        self._is_lent = True
         return self
 
     def close(self) -> None:
-        if self._index is not None:
+        """Close the connection, unless it is lent."""
+        if self._index is not None and not self._is_lent:
             self._index.close()
             self._index = None
 
     def _open(self) -> Index:
         """The index; opened again if the file was deleted or set aside meanwhile."""
-        if self._index is not None and self._index.is_replaced():
-            self.close()
         if self._index is None:
             self._index = open_index(self._home, SUPERVISOR_BUSY_TIMEOUT_S, self._say)
-            self._tails.clear()
-            self._whole_to = 1
+        elif not reopen_if_replaced(self._home, self._index, self._say):
+            return self._index
+        self._tails.clear()
+        self._whole_to = 1
         return self._index
 
     def _give_up_index(self, error: sqlite3.DatabaseError) -> None:

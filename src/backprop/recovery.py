@@ -17,7 +17,7 @@ from backprop.recorder import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
 from backprop.records import Run, RunSpec, Session, Status
 from backprop.store import journal as journals
 from backprop.store import snapshot
-from backprop.store.index import Index, open_index
+from backprop.store.index import Index, open_index, reopen_if_replaced
 from backprop.store.journal import Journal, Refused, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.plain import NotAFileError
 from backprop.store.rundir import RUN_ID, Home, RunDir
@@ -25,6 +25,7 @@ from backprop.store.rundir import RUN_ID, Home, RunDir
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
 CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
 _MANY = 20
+_MAX_REPLACEMENTS = 5  # of the index during one catch-up
 PUT_BACK_S = 20.0  # until Slurm has put a job back into its line, from when that is to be asked for
 _LIVE_STRETCHES = 16  # a view reads at most so much (MB) of a live run: its supervisor does the rest
 _SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just changed may change again unnoticed
@@ -41,7 +42,19 @@ def open_home(home: Home, say: Say) -> Index:
 
 
 def catch_up(home: Home, index: Index, say: Say) -> None:
-    """Bring the index in step with the run directories. Blocks for seconds only where an orphan must be ended."""
+    """Bring the index in step with the run directories. Blocks for seconds only where an orphan must be ended.
+
+    An index that is replaced meanwhile lacks what was brought in before: then the new one is brought in step.
+    """
+    for _ in range(_MAX_REPLACEMENTS):
+        reopen_if_replaced(home, index, say)
+        if _bring_in_step(home, index, say):
+            return
+
+
+def _bring_in_step(home: Home, index: Index, say: Say) -> bool:
+    """False when the index was replaced meanwhile: what is known of the first says nothing about the new one."""
+    identity = index.identity
     modified_ns = home.runs_path.stat().st_mtime_ns
     # costs one stat when no run was made or removed since
     is_changed = index.seen_folder_ns() != modified_ns
@@ -51,6 +64,8 @@ def catch_up(home: Home, index: Index, say: Say) -> None:
     are_many = len(behind) > _MANY  # their entries in experiments.json are written at once, when the index has them all
     for run_id in behind:
         refresh(home, index, home.rundir(run_id), say, publish=not are_many)
+    if index.identity != identity:
+        return False
     known = snapshot.run_ids(home.snapshot_path)
     # what can be no run of ours is somebody else's, and stays
     removed = {run_id for run_id in (known or set()) - on_disk if RUN_ID.fullmatch(run_id)} if is_changed else set()
@@ -60,6 +75,7 @@ def catch_up(home: Home, index: Index, say: Say) -> None:
     is_quiet = time.time_ns() - modified_ns > _SETTLED_AFTER_NS
     if is_changed and is_quiet and not any(_is_missing(home, index, run_id) for run_id in unseen):
         index.set_seen_folder_ns(modified_ns)
+    return True
 
 
 def _unseen(index: Index, on_disk: set[str]) -> set[str]:
@@ -68,6 +84,13 @@ def _unseen(index: Index, on_disk: set[str]) -> set[str]:
     for run_id in known - on_disk:
         index.remove(run_id)
     return on_disk - known
+
+
+def missing(home: Home, index: Index) -> set[str]:
+    """The runs on disk that the index could have and lacks: somebody is filling it, or it could not be written to."""
+    if index.seen_folder_ns() == home.runs_path.stat().st_mtime_ns:
+        return set()
+    return {run_id for run_id in set(home.run_ids()) - index.run_ids() if _is_missing(home, index, run_id)}
 
 
 def _is_missing(home: Home, index: Index, run_id: str) -> bool:
@@ -84,8 +107,14 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
     """Bring one run up to date, filing it if its supervisor is dead. True while somebody answers for it.
 
     Between two sessions of one command nothing is going on, and yet more is to come: then it is True, too.
-    publish: what has ended is brought into experiments.json at once.
+    publish: what has ended is brought into experiments.json at once. Raises ConfigError where the home cannot be
+    written to.
     """
+    with home.changing():
+        return _refresh(home, index, rundir, say, publish=publish)
+
+
+def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool) -> bool:
     try:
         spec = rundir.read_spec()
         journal = Journal(rundir.journal_path)

@@ -226,6 +226,7 @@ class Supervisor:
             )
         )
         if not is_written:
+            self._journal.drop_unwritten()  # once there is room, nobody may take it for begun
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._rundir.journal_path))
         self._recorder.begin()
 

@@ -21,7 +21,7 @@ from backprop.governor.line import Line
 from backprop.recorder import Recorder, Say
 from backprop.records import Checkpoint, Limits, Record, RunSpec, Status
 from backprop.runner import Observer, Outcome, SessionPlan, Supervisor
-from backprop.store.journal import CheckpointSkipped, Journal, NotContinued
+from backprop.store.journal import CheckpointSkipped, Journal, NotContinued, Refused
 from backprop.store.rundir import Home, RunDir
 from backprop.supervisor.signals import Signals
 
@@ -194,7 +194,7 @@ class Turns:
     def run(self) -> Outcome | NoTurn:
         """Run session after session, until there is nothing more to do; how the last one ended, or why there was none.
 
-        Raises ConfigError when the home is too full to begin.
+        Raises ConfigError when the home is too full to begin the first.
         """
         limits, checkpoint = self._request.limits, self._request.checkpoint
         attempts: list[Attempt] = []
@@ -203,12 +203,11 @@ class Turns:
         while True:
             try:
                 turn = self._turn(limits, following)
+                if isinstance(turn, NoTurn):
+                    return turn if outcome is None else self._cut_short(outcome, turn)
+                outcome = self._session(limits, checkpoint, turn)
             except OSError as error:
-                self._take_back()
-                raise self._claim.home.unusable(error) from error
-            if isinstance(turn, NoTurn):
-                return turn if outcome is None else self._cut_short(outcome, turn)
-            outcome = self._session(limits, checkpoint, turn)
+                return self._give_up(outcome, error)
             self._audience.ended(outcome)
             attempts.append(self._attempt(outcome))
             following = after(self._request, attempts)
@@ -272,17 +271,27 @@ class Turns:
         )
         try:
             return supervisor.run(plan)
-        except OSError as error:
-            self._take_back()
-            raise claim.home.unusable(error) from error
         finally:
             turn.place.leave()
 
-    def _take_back(self) -> None:
-        """A home that is too full to begin keeps no half-made run; a read-only one keeps all."""
-        if self._claim.is_new and not self._claim.rundir.out_path(1).exists():
+    def _give_up(self, outcome: Outcome | None, error: OSError) -> Outcome:
+        """The home cannot take another session: the run is what its last one came to.
+
+        Raises ConfigError where this request had none. A home that is too full to begin keeps no half-made run; a
+        read-only one keeps all.
+        """
+        claim, problem = self._claim, self._claim.home.unusable(error)
+        if claim.is_new and not claim.rundir.out_path(1).exists():
             with suppress(OSError):
-                self._claim.rundir.remove()
+                claim.rundir.remove()
+            raise problem from error
+        with suppress(OSError):  # there is no place to say it: whoever looks next takes us for dead
+            claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=str(problem), figures={}))
+            self._recorder.finish()
+        if outcome is None:
+            raise problem from error
+        self._audience.said(f"run {claim.spec.id} is not continued: {problem}")
+        return outcome
 
     def _attempt(self, outcome: Outcome) -> Attempt:
         whole = (

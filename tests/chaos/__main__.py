@@ -27,6 +27,7 @@ from tests.chaos.actions import ACTIONS, Step, plan
 from tests.chaos.checks import check_front, check_instant, check_reindex, check_rest, judge_command, wait_for_rest
 from tests.chaos.model import Deed
 from tests.chaos.population import SLOTS, Member, Population, Process, preload
+from tests.slurm.cluster import missing_programs
 
 ROUND_STEPS = 100
 MAX_SESSIONS = 30  # a run with more is removed
@@ -50,6 +51,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--steps", type=int, help="end after so many steps, and not by the clock")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--slurm", action="store_true", help="with a throw-away cluster; the clock is then left alone")
     options = parser.parse_args()
     if options.seed is None:
         options.seed = int.from_bytes(os.urandom(4), "big")
@@ -59,7 +61,9 @@ def _options() -> argparse.Namespace:
 def _enter_own_place() -> None:
     """Start again with a clock and mounts of our own, which end with us."""
     folder = Path(tempfile.mkdtemp(prefix="backprop-chaos-"))
-    environment = {**os.environ, **(clock.build(folder) or {}), _STAGE: str(folder)}
+    # the daemons of a cluster, and what they ask of each other, need one clock
+    own_clock = {} if "--slurm" in sys.argv else clock.build(folder) or {}
+    environment = {**os.environ, **own_clock, _STAGE: str(folder)}
     words = [sys.executable, "-m", "tests.chaos", *sys.argv[1:]]
     apart = ["unshare", "--mount", "--propagation", "private"]
     if shutil.which("unshare") and subprocess.run([*apart, "true"], capture_output=True, check=False).returncode == 0:
@@ -111,16 +115,22 @@ class Chaos:
         return 1 if self._findings else 130 if is_interrupted else 0
 
     def _prepare(self) -> list[str]:
-        missing = ["Slurm (front, node daemon): not built yet"]
+        missing = []
+        if not self._options.slurm:
+            missing.append("Slurm (front, supervisor in a job, node daemon): not asked for by --slurm")
+        elif absent := missing_programs():
+            missing.append(f"Slurm (front, supervisor in a job, node daemon): {', '.join(absent)} not installed")
         if os.environ.pop("CHAOS_MOUNTS", None) is None or not self._population.mount_home():
             missing.append("full disk, read-only home: no file system can be mounted here (root can)")
         if clock.OFFSET_VARIABLE not in os.environ:
-            missing.append("clock steps: no C compiler")
+            missing.append(f"clock steps: {'not with --slurm' if self._options.slurm else 'no C compiler'}")
         preload()
+        if self._options.slurm and not missing_programs():
+            self._population.start_cluster()
         return missing
 
     def _rounds(self) -> None:
-        steps = plan(self._options.seed)
+        steps = plan(self._options.seed, with_slurm=self._population.cluster is not None)
         deadline = self._began_at + self._options.minutes * 60
         while True:
             self._round += 1
@@ -171,9 +181,7 @@ class Chaos:
         population = self._population
         population.undo_due(everything=True)
         population.adopt_guests()
-        for process in list(population.processes.values()):
-            if process.purpose == "view":
-                population.send(process.pid, signal.SIGKILL)
+        self._end_viewers({"view"}, signal.SIGKILL)
         rng = random.Random(f"{self._options.seed}/{self._round}")
         ways = {slot: rng.random() for slot in range(len(population.members))}
         for slot, member in enumerate(population.everybody()):
@@ -183,6 +191,7 @@ class Chaos:
             population.adopt_guests()
             for member in population.everybody():
                 self._end(member, 0.0)
+        self._end_viewers({"page"}, signal.SIGTERM if rng.random() < 0.5 else signal.SIGKILL)
         self._attend()
         if alive:
             self._found(None, f"after {REST_S:g} s these have not ended: {alive}")
@@ -191,8 +200,27 @@ class Chaos:
                     os.kill(process.pid, signal.SIGKILL)
             wait_for_rest(population, 10.0)
 
+    def _end_viewers(self, purposes: set[str], number: signal.Signals) -> None:
+        """End who looks on, and wait until they have ended: what the next one finds is its alone."""
+        population = self._population
+        viewers = [process for process in population.processes.values() if process.purpose in purposes]
+        for process in viewers:
+            population.send(process.pid, number)
+        for process in viewers:
+            if not population.wait_for_end(process, 30):
+                self._found(None, f"{process} has not ended within 30 s of {number.name}")
+                population.send(process.pid, signal.SIGKILL)
+                population.wait_for_end(process, 30)
+
     def _end(self, member: Member, way: float) -> None:
         population = self._population
+        if member.is_on_slurm:
+            if population.jobs() and not any(
+                p.words[:2] == ("stop", member.run_id) for p in population.processes.values()
+            ):
+                population.happened(member, Deed.STOP)
+                population.spawn("stop", member.run_id, purpose="order")
+            return
         pid = population.supervisor_of(member)
         if pid is None:
             return
@@ -211,10 +239,7 @@ class Chaos:
     def _check(self) -> None:
         population = self._population
         population.wait_for_notifiers()
-        compared = check_rest(population, self._found) or check_rest(population, self._found)
-        self._checks += compared
-        if not compared:  # what was done to them will be forgotten: none can be judged any more
-            self._blamed += [member for member in population.everybody() if member not in self._blamed]
+        self._checks += check_rest(population, self._found)
         for process in self._fronts:
             if process.member not in self._blamed:
                 check_front(population, process, self._found)
@@ -227,7 +252,7 @@ class Chaos:
         population = self._population
         self._fronts.clear()
         population.machine_faults.clear()
-        for member in [*population.members, *population.guests]:
+        for member in [*population.members, *population.guests, *population.slurm_members]:
             member.happenings.clear()
             member.died_open.clear()
             member.trainers_killed.clear()
@@ -279,7 +304,11 @@ class Chaos:
         print(f"\nseed {self._options.seed}: {self._step} steps in {self._round} rounds, {duration_s:.0f} s")
         for title, is_fault in (("faults", True), ("other actions", False)):
             some = {name: n for name, n in self._done.items() if ACTIONS[name].is_fault is is_fault}
-            print(f"{title} ({sum(some.values())}):", ", ".join(f"{name} {n}" for name, n in sorted(some.items())))
+            count = sum(some.values())
+            print(
+                f"{title} ({count}, {count / duration_s:.1f}/s):",
+                ", ".join(f"{name} {n}" for name, n in sorted(some.items())),
+            )
         for text in missing:
             print(f"did not take part: {text}")
         print(f"records compared: {self._checks}; findings: {len(self._findings)}")

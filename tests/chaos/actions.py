@@ -5,6 +5,7 @@ the same history.
 """
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 import psutil
 
 from tests.chaos import clock
-from tests.chaos.model import Deed
+from tests.chaos.model import Deed, expected_checkpoint
 from tests.chaos.population import SLOTS, Member, Population
+from tests.slurm.cluster import NODES
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,18 @@ class Action:
     weight: float
     do: Do
     is_fault: bool = True
+    needs_slurm: bool = False
 
 
-def plan(seed: int) -> Iterator[Step]:
+def plan(seed: int, *, with_slurm: bool = False) -> Iterator[Step]:
     """The steps that follow from a seed."""
     rng = random.Random(seed)
-    names = list(ACTIONS)
+    names = [name for name, action in ACTIONS.items() if with_slurm or not action.needs_slurm]
     weights = [ACTIONS[name].weight for name in names]
     while True:
         (action,) = rng.choices(names, weights)
         slot, x, y = rng.randrange(SLOTS), rng.random(), rng.random()
-        yield Step(action, slot, x, y, rng.choice((0.0, 0.02, 0.1, rng.uniform(0, 0.4))))
+        yield Step(action, slot, x, y, rng.choice((0.0, 0.01, 0.05, rng.uniform(0, 0.2))))
 
 
 # -- runs
@@ -135,8 +138,10 @@ def go_on(population: Population, member: Member, step: Step) -> str | None:
 def wake_anyway(population: Population, member: Member, step: Step) -> str | None:
     if not population.rundir(member.run_id).exists():
         return None
-    words = ("resume", member.run_id)
-    return f"{population.spawn(*words, purpose='front', member=member, is_real=step.y < 0.25)}"
+    process = population.spawn(
+        "resume", member.run_id, purpose="front", member=member, is_real=step.y < 0.25, notify=member.is_notified
+    )
+    return f"{process}"
 
 
 def _order(population: Population, member: Member, step: Step, *words: str) -> str | None:
@@ -186,16 +191,16 @@ def kill_tree(population: Population, member: Member, step: Step) -> str | None:
         return None
     with contextlib.suppress(psutil.NoSuchProcess):
         tree = [process.pid for process in psutil.Process(pid).children(recursive=True)]
-        population.happened(member, Deed.KILL_SUPERVISOR, pid)
+        for one in (pid, *tree):  # with -d the command is its parent, until it has its answer
+            population.happened(member, Deed.KILL_SUPERVISOR, one)
         if step.x < 0.5 and tree:
             population.happened(member, Deed.KILL_TRAINER)
             member.trainers_killed.update(tree)
             for one in tree:
                 population.send(one, signal.SIGKILL)
-        population.kill_and_reap(pid)
-        population.note_death(member, pid)
-        for one in tree:
-            population.send(one, signal.SIGKILL)
+        for one in (pid, *tree):
+            population.kill_and_reap(one)
+            population.note_death(member, one)
         return f"SIGKILL to {pid} and its tree {tree}, {member.run_id}"
     return None
 
@@ -221,6 +226,9 @@ def kill_notifier(population: Population, member: Member, step: Step) -> str | N
         with contextlib.suppress(psutil.Error):
             words = process.cmdline()
             if "backprop.messenger" in words:
+                for told in population.everybody():
+                    if str(population.rundir(told.run_id)) in words:
+                        population.happened(told, Deed.KILL_NOTIFIER)
                 process.kill()
                 return f"SIGKILL to notification worker {process.pid}"
     return None
@@ -266,20 +274,43 @@ def _suspend(population: Population, pid: int | None, step: Step, whose: str) ->
     if pid is None or not population.send(pid, signal.SIGSTOP):
         return None
     population.suspended.add(pid)
+    population.suspended_until = math.inf
 
     def wake_up() -> None:
         population.suspended.discard(pid)
         population.send(pid, signal.SIGCONT)
+        population.suspended_until = math.inf if population.suspended else time.monotonic()
 
     population.later.append((time.monotonic() + 0.1 + 3 * step.x, f"SIGCONT to {pid}", wake_up))
     return f"SIGSTOP to {pid}, the {whose}"
+
+
+def tear_checkpoint(population: Population, member: Member, step: Step) -> str | None:
+    """Of a run that rests: the file from which it would continue is cut short."""
+    run = population.fold(member)
+    if run is None or run.last_session is None or population.supervisor_of(member) is not None or member.is_doomed:
+        return None
+    pid = run.last_session.trainer_pid
+    if (pid is not None and population.is_ours(pid)) or population.is_held(member):
+        return None  # it may be saving another one, or somebody have chosen already
+    saved = [
+        (session.number, path)
+        for session in run.sessions
+        for _, path in population.read_output(member, session.number).saved
+    ]
+    newest = expected_checkpoint(saved, member.torn, run.newest_number + 1)
+    if newest is None:
+        return None
+    member.torn[newest] = run.newest_number + 1
+    os.truncate(newest, int(os.path.getsize(newest) * step.x))
+    return f"{newest} is cut short"
 
 
 # -- the machine
 
 
 def _touch_index(population: Population, spoil: Callable[[], None]) -> bool:
-    population.fault(Deed.DAMAGED_INDEX, duration_s=3.0)
+    population.fault(Deed.DAMAGED_INDEX)  # to the end of the round: damage may show late
     try:
         spoil()
     except OSError:
@@ -328,7 +359,7 @@ def full_disk(population: Population, member: Member, step: Step) -> str | None:
     if not population.can_mount or population.is_read_only or population.is_full:
         return None
     duration_s = 0.2 + 2.5 * step.x
-    population.fault(Deed.FULL_DISK, duration_s + 30)
+    population.fault(Deed.FULL_DISK)
     population.fill_disk()
     population.later.append((time.monotonic() + duration_s, "there is room again", population.make_room))
     return "the disk is full"
@@ -338,7 +369,7 @@ def read_only(population: Population, member: Member, step: Step) -> str | None:
     if not population.can_mount or population.is_read_only or population.is_full:
         return None
     duration_s = 0.2 + 2 * step.x
-    population.fault(Deed.READ_ONLY, duration_s + 30)
+    population.fault(Deed.READ_ONLY)
     population.set_read_only(wanted=True)
     if not population.is_read_only:
         return None
@@ -353,6 +384,56 @@ def step_clock(population: Population, member: Member, step: Step) -> str | None
     seconds = (0, -5, 5, -3600, 3600, 86400, -86400)[int(step.x * 7)]
     clock.step(seconds)
     return f"the clock is {seconds} s off"
+
+
+# -- Slurm
+
+
+def wake_on_slurm(population: Population, _: Member, step: Step) -> str | None:
+    """Start the run that Slurm executes, or give it another session; by a command that follows it."""
+    (member,) = population.slurm_members
+    run = population.fold(member)
+    if population.fronts(member) or (run is not None and not run.status.is_final):
+        return None
+    words = ["resume", member.run_id]
+    if run is None:
+        words = ["run", "--on", "slurm", "--run-id", member.run_id, "train.py", "--", *_script_words([_ENDLESS])[:2]]
+    return f"{population.spawn(*words, purpose='front', member=member, is_real=True)}"
+
+
+def kill_slurm_front(population: Population, _: Member, step: Step) -> str | None:
+    """Who follows the run: it goes on."""
+    (member,) = population.slurm_members
+    run = population.fold(member)
+    fronts = population.fronts(member)
+    if not fronts or run is None or run.status.is_final:
+        return None  # one that dies before it has written its job down leaves that held, and `doctor` tells of it
+    return f"SIGKILL to {fronts[0]}, which follows it" if population.kill_and_reap(fronts[0].pid) else None
+
+
+def kill_job_supervisor(population: Population, _: Member, step: Step) -> str | None:
+    (member,) = population.slurm_members
+    session = population.open_session(member)
+    if session is None or not population.is_ours(session.supervisor_pid):
+        return None
+    pid = session.supervisor_pid
+    population.happened(member, Deed.KILL_SUPERVISOR, pid)
+    if not population.kill_and_reap(pid):
+        return None
+    population.note_death(member, pid)
+    return f"SIGKILL to supervisor {pid} of {member.run_id}, in Slurm's job {session.job}"
+
+
+def kill_node_daemon(population: Population, _: Member, step: Step) -> str | None:
+    """Slurm's own on one node; what it has started goes on, and so must the run."""
+    cluster = population.cluster
+    if cluster is None or any(told.startswith("slurmd") for _, told, _ in population.later):
+        return None
+    node = NODES[int(step.x * len(NODES))]
+    cluster.kill_node(node, with_steps=False)
+    again = (time.monotonic() + 0.3 + 2 * step.y, f"slurmd of {node} again", lambda: cluster.start_node(node))
+    population.later.append(again)
+    return f"SIGKILL to slurmd of {node}"
 
 
 # -- looking on
@@ -417,4 +498,9 @@ ACTIONS: dict[str, Action] = {
     "full disk": Action(0.7, full_disk),
     "read-only home": Action(0.5, read_only),
     "clock step": Action(2, step_clock),
+    "checkpoint cut short": Action(3, tear_checkpoint),
+    "start or resume on Slurm": Action(6, wake_on_slurm, is_fault=False, needs_slurm=True),
+    "kill front of a Slurm job": Action(2.5, kill_slurm_front, needs_slurm=True),
+    "kill supervisor in a Slurm job": Action(2.5, kill_job_supervisor, needs_slurm=True),
+    "kill slurmd": Action(1.5, kill_node_daemon, needs_slurm=True),
 }

@@ -17,11 +17,13 @@ from backprop.store.index import Index
 from backprop.store.journal import NotContinued, Refused, SessionEnded
 from tests.chaos import model
 from tests.chaos.model import MACHINE, Deed, Facts
-from tests.chaos.output import Output, read_output
+from tests.chaos.output import Output
 from tests.chaos.population import MAX_PARALLEL, Member, Population, Process, lines_of
 
 Found = Callable[[Member | None, str], None]
 
+
+_CHAINED = ("another exception occurred:", "direct cause of the following exception:")
 
 # -- commands
 
@@ -41,6 +43,23 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
         return  # by its run's record: see check_front
     faults = population.faults_since(process.started_at)
     allowed = _allowed_codes(process.words, has_faults=bool(faults))
+    if (
+        code == 3
+        and allowed is not None
+        and all(population.is_there(word) for word in process.words[1:] if not word.startswith("-"))
+    ):
+        found(process.member, f"{process} says that there is no such run, and there is:\n{process.stderr[-1000:]}")
+        return
+    if (
+        code == 75
+        and "has not stopped yet" in stderr
+        and not faults
+        and population.suspended_until < process.started_at
+    ):
+        found(process.member, f"{process} was not heard, and nobody stood still:\n{stderr[-1000:]}")
+    is_excused = allowed is not None and code == 2 and 2 not in (_allowed_codes(process.words, has_faults=False) or ())
+    if is_excused and faults and not model.names_fault(stderr):
+        found(process.member, f"{process} exited with 2, and does not say what is wrong:\n{stderr[-1000:]}")
     if allowed is not None and code not in allowed:
         found(process.member, f"{process} exited with {code}, not one of {sorted(allowed)}:\n{stderr[-1000:]}")
     if code == 0 and "--json" in process.words:
@@ -52,7 +71,14 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
 
 def _has_crashed(stderr: str, *, is_front: bool, was_interrupted: bool) -> bool:
     """Whether there is a traceback of Backprop's own. A front passes on what its trainer wrote, which may have crashed."""
-    parts = stderr.split("Traceback (most recent call last)")[1:]
+    if was_interrupted and model.was_interrupted_early(stderr):
+        return False
+    parts: list[str] = []
+    for part in stderr.split("Traceback (most recent call last)")[1:]:
+        if parts and parts[-1].rstrip().endswith(_CHAINED):
+            parts[-1] += part
+        else:
+            parts.append(part)
     for part in parts:
         is_interrupt = "\nKeyboardInterrupt" in part
         is_ours = "/backprop/" in part.partition("\nbackprop: ")[0]
@@ -80,25 +106,28 @@ def _allowed_codes(words: Sequence[str], *, has_faults: bool) -> set[int] | None
 def check_front(population: Population, process: Process, found: Found) -> None:
     """The exit code of a `run` or `resume` whose run is at rest."""
     member, code = process.member, process.code or 0
-    if member is None or code < 0:
+    if member is None or code < 0 or model.was_interrupted_early(process.stderr):
         return
     deeds = _deeds(member) | population.faults_since(process.started_at)
     run = population.fold(member)
     if run is None and member.is_doomed:
         return  # what it came to was removed with it
+    if member.is_on_slurm and run is not None:
+        allowed = set(model.permitted_exit_codes_on_slurm(run.sessions, deeds))
+        if code not in allowed:
+            found(member, f"{process} exited with {code}, not one of {sorted(allowed)}:\n{process.stderr[-1500:]}")
+        return
     own = [] if run is None else [s for s in run.sessions if s.supervisor_pid == process.pid]
     if "-d" in process.words:
         allowed = {0, 75}
         allowed |= {130} if deeds & {Deed.CTRL_C, Deed.TERMINATE} else set()
         allowed |= {2} if deeds & {*MACHINE, Deed.KILL_SUPERVISOR, Deed.STOP_NOW} else set()
-        allowed |= {3} if Deed.DAMAGED_INDEX in deeds else set()  # as below
     elif own:
         allowed = set(model.permitted_exit_codes(own[-1].status, own[-1].exit_code, deeds))
     else:
         # it waited in vain, was refused, or let a paused run go on
         allowed = set(model.permitted_exit_codes(None, None, deeds)) | ({0} if len(process.words) == 2 else set())
         allowed |= {2, 3} if member.is_doomed else set()
-        allowed |= {3} if Deed.DAMAGED_INDEX in deeds else set()  # deleted between its look and its question
     if code not in allowed:
         status = own[-1].status.value if own else "no session"
         found(
@@ -135,19 +164,14 @@ def check_instant(population: Population, found: Found) -> None:
 def check_rest(population: Population, found: Found) -> int:
     """All records, when nothing goes on; how many were compared."""
     listing = population.call_now("list", "--json")
+    is_index_spoiled = any(fault.deed is Deed.DAMAGED_INDEX for fault in population.machine_faults)
+    if listing.code == 2 and is_index_spoiled and "try again" in listing.stderr:  # damage that shows late
+        listing = population.call_now("list", "--json")
     if listing.code != 0:
         found(None, f"list exited with {listing.code}:\n{listing.stderr[-2000:]}")
-        return 0
-    give_up_at = time.monotonic() + 60
-    while any((population.home / "unsettled").iterdir()) and time.monotonic() < give_up_at:
-        # somebody else who looks, such as the page, has one of them in hand
-        listing = population.call_now("list", "--json", is_real=False)
-    if listing.code != 0:
-        found(None, f"list exited with {listing.code}:\n{listing.stderr[-2000:]}")
-        return 0
-    documents = {document["id"]: document for document in json.loads(listing.stdout)}
+    documents = {one["id"]: one for one in json.loads(listing.stdout)} if listing.code == 0 else {}
     on_disk = set(population.place.run_ids())
-    if set(documents) != on_disk:
+    if listing.code == 0 and set(documents) != on_disk:
         found(None, f"list shows {sorted(documents)}, and there are {sorted(on_disk)}")
     _check_nothing_left(population, found)
     snapshot = json.loads((population.home / "experiments.json").read_text())
@@ -157,8 +181,7 @@ def check_rest(population: Population, found: Found) -> int:
     try:
         members = population.everybody()
         for member in members:
-            if member.run_id in documents:
-                _check_member(population, member, documents[member.run_id], snapshot.get(member.run_id), index, found)
+            _check_member(population, member, documents.get(member.run_id), snapshot.get(member.run_id), index, found)
     finally:
         index.close()
     for member in population.members:
@@ -186,8 +209,9 @@ def _check_nothing_left(population: Population, found: Found) -> None:
 
 
 def _check_member(
-    population: Population, member: Member, document: dict[str, Any], public: Any, index: Index, found: Found
+    population: Population, member: Member, document: dict[str, Any] | None, public: Any, index: Index, found: Found
 ) -> None:
+    """document: what `list` says of it; None: nothing, which has been said."""
     run = population.fold(member)
     if run is None:
         found(member, "its run.json cannot be read")
@@ -195,10 +219,10 @@ def _check_member(
     outputs = _outputs(population, member, run)
     problems = [
         *_metric_problems(member, outputs, index),
-        *_document_problems(member, document, run, outputs),
+        *([] if document is None else _document_problems(member, document, run, outputs)),
         *_session_problems(population, member, run, outputs),
-        *_public_problems(document, public),
-        *_notice_problems(population, member),
+        *([] if document is None else _public_problems(document, public)),
+        *_notice_problems(population, member, run),
     ]
     problems += [
         f"a supervisor in the background crashed: {line}"
@@ -212,12 +236,7 @@ def _check_member(
 
 
 def _outputs(population: Population, member: Member, run: Run) -> dict[int, Output]:
-    folder = population.rundir(member.run_id)
-    return {
-        session.number: member.outputs.get(session.number)
-        or read_output(folder / f"session-{session.number}.out", population.work)
-        for session in run.sessions
-    }
+    return {session.number: population.read_output(member, session.number) for session in run.sessions}
 
 
 def _metric_problems(member: Member, outputs: dict[int, Output], index: Index) -> list[str]:
@@ -284,7 +303,7 @@ def _session_problems(population: Population, member: Member, run: Run, outputs:
         met = {
             happening.deed
             for happening in member.happenings
-            if happening.from_session <= session.number
+            if happening.from_session <= session.number <= (happening.to_session or session.number)
             and (happening.deed is not Deed.KILL_SUPERVISOR or happening.pid == session.supervisor_pid)
         }
         if session.trainer_pid not in member.trainers_killed:
@@ -292,6 +311,7 @@ def _session_problems(population: Population, member: Member, run: Run, outputs:
         facts = Facts(
             deeds=frozenset(met),
             has_counted=output.has_counted,
+            is_on_slurm=member.is_on_slurm,
             crash_code=output.crash_code,
             is_short=session.timebox_s < 60,
             died_open=session.number in member.died_open,
@@ -302,6 +322,8 @@ def _session_problems(population: Population, member: Member, run: Run, outputs:
             problems.append(f"{name} is {session.status.value} ({session.reason}); {_told(allowed, facts.deeds)}")
         elif session.status is Status.FAILED and session.exit_code not in model.permitted_failures(facts):
             problems.append(f"{name} failed with {session.exit_code} ({session.reason}); {_told(allowed, facts.deeds)}")
+        elif not model.is_explained(session.status, session.reason, facts.deeds):
+            problems.append(f"{name} is {session.status.value}, and its reason is {session.reason!r}")
         if session.status is Status.TIMEBOXED and (session.elapsed_s or 0) < session.timebox_s - 0.01:
             problems.append(f"{name} was ended after {session.elapsed_s} s of {session.timebox_s} s")
         expected = model.expected_checkpoint(reported, member.torn, session.number)
@@ -346,13 +368,17 @@ def _public_problems(document: dict[str, Any], public: dict[str, Any] | None) ->
     return [] if told == expected else [f"experiments.json says {told[:2]} of it, list {expected[:2]}"]
 
 
-def _notice_problems(population: Population, member: Member) -> list[str]:
-    """Nobody is told twice of one end."""
+def _notice_problems(population: Population, member: Member, run: Run) -> list[str]:
+    """Nobody is told twice of one end; and of the last one, where nothing was done to who tells."""
     if not member.is_notified:
         return []
     notices = sum(line.split()[0] == member.run_id for line in lines_of(population.notices_path))
     ends = sum(isinstance(entry, (SessionEnded, Refused, NotContinued)) for entry in population.entries(member))
-    return [] if notices <= ends else [f"it was told {notices} times of {ends} ends"]
+    deeds = _deeds(member)
+    is_clean = not deeds & {Deed.KILL_SUPERVISOR, Deed.KILL_NOTIFIER, Deed.STOP_NOW, Deed.FULL_DISK, Deed.READ_ONLY}
+    is_new = len(run.sessions) > member.checked
+    told = model.notices_permitted(ends, is_clean and is_new)
+    return [] if notices in told else [f"it was told {notices} times of {ends} ends, and not one of {list(told)}"]
 
 
 def check_reindex(population: Population, found: Found) -> None:
@@ -373,6 +399,7 @@ def wait_for_rest(population: Population, timeout_s: float) -> list[str]:
         population.reap()
         alive = [m.run_id for m in population.everybody() if population.supervisor_of(m) is not None]
         alive += [str(p) for p in population.processes.values() if p.purpose != "page"]
+        alive += [f"Slurm's job {job}" for job in population.jobs()]
         if not alive or time.monotonic() > deadline:
             return alive
         time.sleep(0.02)

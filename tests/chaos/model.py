@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from backprop.records import Status
+from backprop.records import Session, Status
 
 
 class Deed(Enum):
@@ -21,6 +21,7 @@ class Deed(Enum):
     TERMINATE = "SIGTERM or SIGHUP to the supervisor"
     FULL_DISK = "a full disk"
     READ_ONLY = "a read-only home"
+    KILL_NOTIFIER = "SIGKILL to the notification worker"
     DAMAGED_INDEX = "an index deleted or damaged"
 
 
@@ -36,6 +37,7 @@ class Facts:
     deeds: frozenset[Deed] = frozenset()  # that may have met it
     has_counted: bool = False  # the trainer said that it has reached its target
     crash_code: int | None = None  # with which it said that it ends itself
+    is_on_slurm: bool = False
     is_short: bool = False  # its timebox is so short that it may be over
     died_open: bool = False  # its supervisor was dead when its journal had no end of it
 
@@ -53,11 +55,25 @@ def permitted(facts: Facts) -> frozenset[Status]:
         found.add(Status.TIMEBOXED)
     if facts.deeds & {*STOPS, Deed.FULL_DISK}:  # the governor, too, stops where the disk runs out
         found.add(Status.STOPPED)
-    if facts.deeds & {Deed.KILL_TRAINER, Deed.FULL_DISK, Deed.READ_ONLY}:
+    if facts.deeds & {Deed.KILL_TRAINER, Deed.FULL_DISK, Deed.READ_ONLY}:  # it cannot write, or not be launched
         found.add(Status.FAILED)
-    if facts.deeds & {Deed.KILL_SUPERVISOR, Deed.STOP_NOW, Deed.FULL_DISK, Deed.READ_ONLY}:
+    if facts.deeds & {Deed.KILL_SUPERVISOR, Deed.STOP_NOW}:
+        found.add(Status.INTERRUPTED)
+    if facts.is_on_slurm and facts.deeds & {Deed.FULL_DISK, Deed.READ_ONLY}:  # its job cannot begin, or tell its end
         found.add(Status.INTERRUPTED)
     return frozenset(found)
+
+
+def is_explained(status: Status, reason: str | None, deeds: frozenset[Deed]) -> bool:
+    """Whether the reason says what a session without another one ended of: a disk that is full, or not to be written."""
+    if status is Status.STOPPED and not deeds & STOPS:
+        return "disk" in (reason or "")
+    return status is not Status.FAILED or bool(reason)
+
+
+def names_fault(stderr: str) -> bool:
+    """Whether a command that gives up says that the home or its index is at fault."""
+    return any(word in stderr for word in ("cannot write to the home folder", "the index", "has locked"))
 
 
 def permitted_failures(facts: Facts) -> frozenset[int]:
@@ -75,7 +91,7 @@ def permitted_failures(facts: Facts) -> frozenset[int]:
 def permitted_without_session(deeds: frozenset[Deed]) -> frozenset[Status]:
     """The same for a run that never had one."""
     found = set()
-    if deeds & {*STOPS, *MACHINE}:
+    if deeds & {*STOPS, Deed.FULL_DISK, Deed.READ_ONLY}:
         found.add(Status.REFUSED)
     if deeds & {Deed.KILL_SUPERVISOR, Deed.STOP_NOW, Deed.CTRL_C, Deed.TERMINATE, Deed.FULL_DISK, Deed.READ_ONLY}:
         found.add(Status.INTERRUPTED)
@@ -101,9 +117,22 @@ def permitted_exit_codes(status: Status | None, trainer_code: int | None, deeds:
             codes = set()
     if Deed.CTRL_C in deeds and status in {None, Status.STOPPED, Status.TIMEBOXED, Status.FAILED}:
         codes.add(130)  # in line for the next session, too
-    if deeds & MACHINE:
+    if status is None and deeds & MACHINE:
         codes.add(2)
     return frozenset(codes)
+
+
+def was_interrupted_early(stderr: str) -> bool:
+    """Whether SIGINT met Python itself while it started, before any code of ours: it exits with 1 then."""
+    return stderr.startswith("Fatal Python error: init_") and "\nKeyboardInterrupt" in stderr
+
+
+def permitted_exit_codes_on_slurm(sessions: Sequence[Session], deeds: frozenset[Deed]) -> frozenset[int]:
+    """What a command may exit with that followed some of these sessions of a job."""
+    codes = {0, 75}
+    codes |= {session.exit_code for session in sessions if session.exit_code is not None}
+    codes |= {137} if Deed.KILL_SUPERVISOR in deeds else set()
+    return frozenset(codes | ({2} if deeds & MACHINE else set()))
 
 
 def expected_checkpoint(

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -26,9 +27,10 @@ from backprop.records import Run, RunSpec, Session
 from backprop.store import journal as journals
 from backprop.store.rundir import Home
 from tests.chaos.model import Deed
-from tests.chaos.output import Output
+from tests.chaos.output import Output, read_output
 from tests.chaos.trainer import TRAINER
 from tests.conftest import BACKPROP, Runs
+from tests.slurm.cluster import Cluster
 
 SLOTS = 8
 MAX_PARALLEL = 5
@@ -70,6 +72,16 @@ class Happening:
     deed: Deed
     from_session: int
     pid: int | None = None  # of the supervisor; None: whoever answers
+    to_session: int | None = None  # the last; None: it goes on
+
+
+@dataclass
+class MachineFault:
+    """Something that is wrong with the machine for a while. By the monotonic clock."""
+
+    deed: Deed
+    since: float
+    until: float = math.inf
 
 
 @dataclass
@@ -83,6 +95,7 @@ class Member:
     sessions: int = 1
     is_notified: bool = False
     is_guest: bool = False  # its id was Backprop's choice
+    is_on_slurm: bool = False
     checked: int = 0  # sessions that were found in order
     happenings: list[Happening] = field(default_factory=list)
     died_open: set[int] = field(default_factory=set)
@@ -115,16 +128,20 @@ class Population(Runs):
         )  # fmt: skip
         self.members: list[Member] = [self._new(slot, 0) for slot in range(SLOTS)]
         self.guests: list[Member] = []
+        self.cluster: Cluster | None = None
+        self.slurm_members: list[Member] = []  # one, where there is a cluster
         self._generations = [0] * SLOTS
+        self._slurm_generation = 0
         self.processes: dict[int, Process] = {}
         self._codes: dict[int, int] = {}
         self._serial = 0
         self.later: list[tuple[float, str, Callable[[], None]]] = []  # what is to be undone, and when
-        self.machine_faults: list[tuple[Deed, float, float]] = []  # since, until
+        self.machine_faults: list[MachineFault] = []
         self.can_mount = False
         self.is_read_only = False
         self.is_full = False
         self.suspended: set[int] = set()
+        self.suspended_until = 0.0  # when the last process of ours stood still
         self.spoiled_snapshot: int | None = None  # its inode: the next one is whole again
         self.ended: list[Process] = []  # commands that nobody has looked at since
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -136,28 +153,51 @@ class Population(Runs):
     def _new(self, slot: int, generation: int) -> Member:
         return Member(run_id=f"run{slot}-{generation}")
 
+    def _new_on_slurm(self) -> Member:
+        return Member(run_id=f"slurm-{self._slurm_generation}", is_on_slurm=True)
+
+    def start_cluster(self) -> None:
+        """A throw-away Slurm on this machine, and one run for it."""
+        self.cluster = Cluster(first_port=27417)
+        self.environment |= {"SLURM_CONF": str(self.cluster.configuration), "PATH": self.cluster.environment["PATH"]}
+        self.slurm_members = [self._new_on_slurm()]
+
+    def jobs(self) -> list[str]:
+        """What Slurm has not ended yet; nothing without a cluster."""
+        return [] if self.cluster is None else self.cluster.line()
+
     def replace(self, member: Member) -> None:
         """A new run in the place of one that is gone."""
         if member in self.guests:
             self.guests.remove(member)
+            return
+        if member.is_on_slurm:
+            self._slurm_generation += 1
+            self.slurm_members = [self._new_on_slurm()]
             return
         slot = self.members.index(member)
         self._generations[slot] += 1
         self.members[slot] = self._new(slot, self._generations[slot])
 
     def everybody(self) -> list[Member]:
-        return [member for member in (*self.members, *self.guests) if self.rundir(member.run_id).exists()]
+        everybody = (*self.members, *self.guests, *self.slurm_members)
+        return [member for member in everybody if self.rundir(member.run_id).exists()]
+
+    def is_there(self, run_id: str) -> bool:
+        """Whether this run is on disk, and nobody was asked to remove it."""
+        doomed = {member.run_id for member in self.everybody() if member.is_doomed}
+        return run_id not in doomed and self.rundir(run_id).exists()
 
     def adopt_guests(self) -> None:
         """Take in the runs whose ids were Backprop's choice."""
-        known = {member.run_id for member in (*self.members, *self.guests)}
+        known = {member.run_id for member in (*self.members, *self.guests, *self.slurm_members)}
         for run_id in self.place.run_ids():
             if run_id not in known:
                 self.guests.append(
                     Member(
                         run_id=run_id,
                         is_guest=True,
-                        happenings=[Happening(deed, 0) for deed, _, _ in self.machine_faults],
+                        happenings=[Happening(fault.deed, 0) for fault in self.machine_faults],
                     )
                 )
 
@@ -327,6 +367,12 @@ class Population(Runs):
         pids += [process.pid for process in self.fronts(member)]
         return next((pid for pid in pids if self.is_ours(pid)), None)
 
+    def is_held(self, member: Member) -> bool:
+        """Whether a process has its journal locked: one that the journal does not name yet, too."""
+        inode = (self.rundir(member.run_id) / "journal.jsonl").stat().st_ino
+        locks = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+        return any(words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode) for words in locks)
+
     def fronts(self, member: Member) -> list[Process]:
         """Commands that start it, and have not ended."""
         return [p for p in self.processes.values() if p.member is member and p.purpose == "front"]
@@ -340,6 +386,12 @@ class Population(Runs):
         session = self.open_session(member)
         pid = None if session is None else session.trainer_pid
         return pid if pid is not None and self.is_ours(pid) else None
+
+    def read_output(self, member: Member, session: int) -> Output:
+        """What the trainer of one session wrote."""
+        return member.outputs.get(session) or read_output(
+            self.rundir(member.run_id) / f"session-{session}.out", self.work
+        )
 
     def happened(self, member: Member, deed: Deed, pid: int | None = None) -> None:
         """Remember a deed before it is done."""
@@ -357,19 +409,31 @@ class Population(Runs):
 
     # -- the machine
 
-    def fault(self, deed: Deed, duration_s: float = 0.0) -> None:
-        """Remember something done to the machine."""
-        now = time.monotonic()
-        self.machine_faults.append((deed, now, now + duration_s))
+    def fault(self, deed: Deed) -> None:
+        """Remember something done to the machine, before it is done. Until `fault_is_over` it may meet anything."""
+        self.machine_faults.append(MachineFault(deed, time.monotonic()))
         for member in self.everybody():
             self.happened(member, deed)
         for member in self.members:
             if not self.rundir(member.run_id).exists():
                 member.happenings.append(Happening(deed, 0))
 
+    def fault_is_over(self, deed: Deed) -> None:
+        """It meets no session that begins from now on."""
+        for fault in self.machine_faults:
+            if fault.deed is deed:
+                fault.until = min(fault.until, time.monotonic())
+        for member in self.members:
+            run = self.fold(member)
+            newest = 0 if run is None else run.newest_number
+            is_beginning = self.supervisor_of(member) is not None and self.open_session(member) is None
+            for happening in member.happenings:
+                if happening.deed is deed and happening.to_session is None:
+                    happening.to_session = newest + is_beginning
+
     def faults_since(self, started_at: float) -> set[Deed]:
         """What was wrong with the machine at some time since then."""
-        return {deed for deed, _, until in self.machine_faults if until >= started_at}
+        return {fault.deed for fault in self.machine_faults if fault.until >= started_at}
 
     def mount_home(self) -> bool:
         """A small file system for the home; False where none can be mounted."""
@@ -392,6 +456,7 @@ class Population(Runs):
         with contextlib.suppress(FileNotFoundError):
             os.truncate(self.home / "hog", 0)
             self.is_full = False
+            self.fault_is_over(Deed.FULL_DISK)
 
     def set_read_only(self, *, wanted: bool) -> None:
         """Nothing can be opened for writing, as when the kernel has met an error; what is open stays so."""
@@ -406,6 +471,7 @@ class Population(Runs):
                 return
         elif not wanted and self.is_read_only:
             subprocess.run(["umount", "--lazy", self.home], check=True)
+            self.fault_is_over(Deed.READ_ONLY)
         self.is_read_only = wanted
 
     # -- order
@@ -425,10 +491,14 @@ class Population(Runs):
         return ["?" if entry.ticket is None else entry.ticket.run_id for entry in entries if entry.holds_a_slot]
 
     def descendants(self) -> list[psutil.Process]:
-        return [p for p in psutil.Process().children(recursive=True) if _is_alive(p)]
+        daemons = set() if self.cluster is None else self.cluster.daemon_pids()
+        return [p for p in psutil.Process().children(recursive=True) if p.pid not in daemons and _is_alive(p)]
 
     def end_everything(self) -> None:
-        """No process and no mount is left."""
+        """No process, no mount and no cluster is left."""
+        if self.cluster is not None:
+            self.cluster.stop()
+            self.cluster = None
         for _ in range(200):
             for process in self.descendants():
                 with contextlib.suppress(psutil.NoSuchProcess):

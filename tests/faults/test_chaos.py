@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 
 from backprop.records import Status
-from tests.chaos.actions import plan
+from tests.chaos.actions import ACTIONS, plan
 from tests.chaos.model import (
     Deed,
     Facts,
     expected_checkpoint,
+    is_explained,
+    names_fault,
+    notices_permitted,
     permitted,
     permitted_exit_codes,
+    permitted_exit_codes_on_slurm,
     permitted_failures,
     permitted_without_session,
 )
@@ -76,6 +80,13 @@ def test_an_index_without_its_compare_and_swap_is_found_out(tmp_path: Path):
     assert list(kept.glob("findings/*/finding.txt"))
 
 
+def test_what_needs_slurm_is_done_only_with_it():
+    names = {step.action for step in islice(plan(7), 2000)}
+    assert not any(ACTIONS[name].needs_slurm for name in names)
+    assert names == {name for name, action in ACTIONS.items() if not action.needs_slurm}
+    assert {step.action for step in islice(plan(7, with_slurm=True), 2000)} == set(ACTIONS)
+
+
 def test_a_seed_decides_every_choice():
     assert list(islice(plan(7), 200)) == list(islice(plan(7), 200))
     assert list(islice(plan(7), 200)) != list(islice(plan(8), 200))
@@ -99,6 +110,10 @@ def facts(*deeds: Deed, **changes: object) -> Facts:
         (facts(Deed.KILL_SUPERVISOR, Deed.STOP, is_short=True, died_open=True), {Status.INTERRUPTED}),
         (facts(Deed.DAMAGED_INDEX), set()),
         (facts(Deed.STOP_NOW), {Status.STOPPED, Status.INTERRUPTED}),
+        (facts(Deed.FULL_DISK), {Status.FAILED, Status.STOPPED}),
+        (facts(Deed.READ_ONLY), {Status.FAILED}),
+        (facts(Deed.READ_ONLY, is_on_slurm=True), {Status.FAILED, Status.INTERRUPTED}),
+        (facts(Deed.KILL_NOTIFIER), set()),
     ],
 )
 def test_a_session_may_be_filed_as_what_was_done_to_it_permits(known: Facts, states: set[Status]):
@@ -109,6 +124,32 @@ def test_a_trainer_fails_with_the_code_that_ended_it():
     assert permitted_failures(facts(crash_code=3)) == {3}
     assert permitted_failures(facts(Deed.KILL_TRAINER)) == {137}
     assert permitted_failures(facts()) == set()
+
+
+def test_a_full_disk_stops_a_session_only_with_that_reason():
+    deeds = frozenset({Deed.FULL_DISK})
+    assert is_explained(Status.STOPPED, "the disk has 1 MB left", deeds)
+    assert not is_explained(Status.STOPPED, "it was too hot", deeds)
+    assert not is_explained(Status.FAILED, None, deeds)
+    assert is_explained(Status.STOPPED, None, deeds | {Deed.STOP})
+
+
+def test_a_command_that_a_fault_ends_names_it():
+    assert names_fault("backprop: cannot write to the home folder /h: Read-only file system.")
+    assert names_fault("backprop: the index was damaged, and is rebuilt at the next look; try again.")
+    assert not names_fault("backprop: the run is not there")
+
+
+def test_nobody_is_told_twice_and_of_a_clean_end_once():
+    assert list(notices_permitted(2, last_is_clean=True)) == [1, 2]
+    assert list(notices_permitted(2, last_is_clean=False)) == [0, 1, 2]
+    assert list(notices_permitted(0, last_is_clean=True)) == [0]
+
+
+def test_a_command_that_followed_a_job_exits_with_what_a_session_came_to():
+    assert permitted_exit_codes_on_slurm((), frozenset()) == {0, 75}
+    assert permitted_exit_codes_on_slurm((), frozenset({Deed.KILL_SUPERVISOR})) == {0, 75, 137}
+    assert permitted_exit_codes_on_slurm((), frozenset({Deed.READ_ONLY})) == {0, 2, 75}
 
 
 def test_a_run_without_a_session_was_stopped_before_it_or_killed():
@@ -127,7 +168,8 @@ def test_a_run_without_a_session_was_stopped_before_it_or_killed():
         (Status.TIMEBOXED, 0, (), {0}),
         (None, None, (), {75}),
         (Status.INTERRUPTED, None, (), set()),
-        (Status.COMPLETED, 0, (Deed.FULL_DISK,), {0, 2}),
+        (Status.COMPLETED, 0, (Deed.FULL_DISK,), {0}),
+        (None, None, (Deed.FULL_DISK,), {2, 75}),
     ],
 )
 def test_a_front_exits_with_what_its_last_session_came_to(

@@ -1,5 +1,6 @@
 """An index, a snapshot or a home that something happened to is put right by whoever looks next."""
 
+import errno
 import json
 import os
 import shutil
@@ -10,9 +11,14 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
+from backprop import lookup, recovery
+from backprop.cli import resume as resume_command
+from backprop.cli import wait as wait_command
+from backprop.errors import BusyError, ConfigError, NoSuchRunError, UsageError
 from backprop.recorder import Recorder
 from backprop.records import Limits, RunSpec, Status
 from backprop.store.index import Index
@@ -198,3 +204,214 @@ def test_points_keep_their_order_in_an_index_that_was_emptied_meanwhile(runs: Ru
     other.close()
     recorder.close()
     journal.close()
+
+
+# -- a run that is on disk is never called unknown
+
+
+def test_a_run_that_a_reindex_has_just_taken_out_is_found(three: Runs):
+    """Between its removal from the index and its return, whoever asks for it brings it in."""
+    home = Home(three.home)
+    with lookup.caught_up(home, print) as index:
+        for word in ("b", "last"):
+            for run_id in ("b", "c"):
+                index.remove(run_id)
+            assert lookup.find_run(home, index, word, print).run.spec.id == {"b": "b", "last": "c"}[word]
+        index.remove("a")
+        assert lookup.get_run(home, index, "a", print).run.spec.id == "a"
+        with pytest.raises(NoSuchRunError):
+            lookup.find_run(home, index, "nobody", print)
+
+
+def test_an_index_that_claims_to_be_complete_and_is_not_hides_no_run(three: Runs):
+    """As one of which another process's log was deleted."""
+    database = sqlite3.connect(three.home / "index.db", isolation_level=None)
+    database.execute("DELETE FROM runs WHERE id = 'b'")
+    os.utime(three.home / "runs", (1_700_000_000, 1_700_000_000))
+    stamp = (three.home / "runs").stat().st_mtime_ns
+    database.execute("INSERT OR REPLACE INTO facts VALUES ('seen_folder_ns', ?)", (stamp,))
+    database.close()
+    assert three.call("status", "b").returncode == 0
+
+
+def test_a_run_that_cannot_be_brought_into_the_index_is_busy_and_not_unknown(three: Runs):
+    """Another process writes to the index for longer than we wait."""
+    home = Home(three.home)
+    index = Index(home.index_path, 0.01)
+    other = sqlite3.connect(home.index_path, isolation_level=None)
+    index.remove("b")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(BusyError, match="try again"):
+        lookup.find_run(home, index, "b", print)
+    with pytest.raises(BusyError, match="try again"):
+        lookup.get_run(home, index, "b", print)
+    with pytest.raises(BusyError, match="may name run b"):  # the newest in the index may not be the newest
+        lookup.find_run(home, index, "last", print)
+    assert lookup.find_run(home, index, "a", print).run.spec.id == "a"
+    with pytest.raises(NoSuchRunError):
+        lookup.find_run(home, index, "x", print)
+    other.close()
+    index.close()
+
+
+def test_a_run_whose_file_is_damaged_is_not_unknown(three: Runs):
+    (three.rundir("b") / "run.json").write_text("{")
+    delete_index(three)
+    done = three.call("status", "b")
+    assert (done.returncode, "cannot be read" in done.stderr) == (2, True)
+    with lookup.caught_up(Home(three.home), print) as index, pytest.raises(UsageError):
+        lookup.find_run(Home(three.home), index, "b", print)
+
+
+def test_a_lent_connection_follows_the_file_and_stays_open(three: Runs):
+    """Who lent it to a recorder goes on with it, whatever became of the index meanwhile."""
+    home = Home(three.home)
+    index = Index(home.index_path, 10)
+    rundir = home.rundir("b")
+    journal = Journal(rundir.journal_path)
+    recorder = Recorder(home, rundir, rundir.read_spec(), journal, print).use(index)
+    delete_index(three)
+    assert recorder.record_state(publish=False)
+    assert index.run_ids() == {"b"}
+    recorder._give_up_index(sqlite3.DatabaseError("malformed"))
+    recorder.close()
+    assert recorder.finish()
+    assert index.run_ids() == {"b"}
+    index.close()
+    journal.close()
+
+
+@pytest.mark.parametrize("is_folder_new", [False, True])
+def test_an_index_that_goes_while_it_is_brought_in_step_is_filled_again(
+    three: Runs, monkeypatch: pytest.MonkeyPatch, *, is_folder_new: bool
+):
+    """Every run is shown, though what the deleted file knew is not in the new one."""
+    home = Home(three.home)
+    if is_folder_new:  # a change that was not seen, and long ago: it will count as seen
+        assert ids(three) == {"a", "b", "c"}
+        os.utime(home.runs_path, (1_700_000_000, 1_700_000_000))
+    real = recovery.refresh
+    calls = []
+
+    def refresh(*words: object, **options: object) -> bool:
+        calls.append(words)
+        if len(calls) == 1:
+            delete_index(three)
+        return bool(real(*words, **options))  # type: ignore[arg-type]
+
+    home.mark_unsettled("b")
+    monkeypatch.setattr(recovery, "refresh", refresh)
+    with lookup.caught_up(home, print) as index:
+        assert index.run_ids() == {"a", "b", "c"}
+        assert not index.is_replaced()
+
+
+def test_who_keeps_looking_sees_the_index_that_took_the_place_of_the_first(three: Runs):
+    """Also when nothing goes on that would be recorded."""
+    home = Home(three.home)
+    index = recovery.open_home(home, print)
+    recovery.catch_up(home, index, print)
+    delete_index(three)
+    assert three.call("rm", "b", "--yes").returncode == 0
+    recovery.catch_up(home, index, print)
+    assert index.run_ids() == {"a", "c"}
+    index.close()
+
+
+def test_waiting_goes_on_while_the_index_is_rebuilt(three: Runs, monkeypatch: pytest.MonkeyPatch):
+    """A run that the index lacks for a moment was not removed."""
+    home = Home(three.home)
+    real = recovery.refresh
+    looks = []
+
+    def refresh(home: Home, index: Index, *words: object, **options: object) -> bool:
+        looks.append(words)
+        answer = bool(real(home, index, *words, **options))  # type: ignore[arg-type]
+        if len(looks) == 1:
+            index.remove("b")
+        return answer
+
+    with lookup.caught_up(home, print) as index:
+        view = lookup.find_run(home, index, "b", print)
+        monkeypatch.setattr(recovery, "refresh", refresh)
+        assert wait_command._Watch(home, index, {"b": view}, None).wait(None) == 0
+        assert len(looks) == 2
+
+
+def test_a_resume_that_a_run_s_end_overtakes_is_told_to_try_again(three: Runs):
+    """It went on when the index was read, and has ended by the time it is asked to go on: no mistake of the user's."""
+    home = Home(three.home)
+    with lookup.caught_up(home, print) as index:
+        view = lookup.find_run(home, index, "b", print)
+    with pytest.raises(BusyError, match="has ended meanwhile .completed.*again: backprop resume b"):
+        resume_command._let_go_on(home, view.run, has_options=False)
+    assert three.call("resume", "b").returncode == 0
+
+
+def test_ctrl_c_while_backprop_is_imported_is_no_crash(three: Runs):
+    """Nothing has begun: 130, and no word of Python's."""
+    program = textwrap.dedent(
+        """
+        import os, signal, sys
+
+        class Presses:
+            def find_spec(self, name, *_):
+                if name == "backprop.cli.app":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Presses())
+        sys.argv = ["backprop", "list"]
+        from backprop.__main__ import main
+        main()
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=three.work, env=three.environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_a_run_in_the_background_needs_no_log(three: Runs):
+    """Where supervisor.log cannot be written it trains all the same."""
+    (three.rundir("b") / "supervisor.log").mkdir()
+    done = three.call("resume", "b", "-d")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert three.call("wait", "b").returncode == 0
+    assert [session["status"] for session in three.document("b")["sessions"]] == ["completed", "completed"]
+
+
+def test_a_retry_for_which_the_home_has_no_room_leaves_what_the_last_session_came_to(runs: Runs):
+    """The front exits with the trainer's code, and the record says why there is no other session."""
+    runs.script(
+        """
+        marks = os.path.join(os.environ["BACKPROP_HOME"], "unsettled")
+        os.rename(marks, marks + ".before")
+        open(marks, "w").close()
+        sys.exit(3)
+        """
+    )
+    done = runs.call("run", "train.py", "--run-id", "r", "--retries", "2")
+    assert (done.returncode, "is not continued: cannot write to the home folder" in done.stderr) == (3, True)
+    (runs.home / "unsettled").unlink()
+    (runs.home / "unsettled.before").rename(runs.home / "unsettled")
+    last = runs.journal("r")[-1]
+    assert (last["event"], last["is_presumed"]) == ("refused", False)
+    assert "cannot write to the home folder" in last["reason"]
+    document = runs.document("r")
+    assert (document["status"], document["exit_code"], len(document["sessions"])) == ("failed", 3, 1)
+
+
+def test_a_home_that_becomes_read_only_while_somebody_waits_is_said_in_one_line(
+    three: Runs, monkeypatch: pytest.MonkeyPatch
+):
+    """Every look of a command that keeps looking raises what the command line knows how to say."""
+    home = Home(three.home)
+
+    def refuse(path: Path) -> Journal:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with lookup.caught_up(home, print) as index:
+        view = lookup.find_run(home, index, "b", print)
+        monkeypatch.setattr(recovery, "Journal", refuse)
+        with pytest.raises(ConfigError, match="cannot write to the home folder"):
+            wait_command._Watch(home, index, {"b": view}, None).wait(None)

@@ -228,6 +228,9 @@ class Cluster:
                 continue
         return [step for step in found if node is None or _is_on(step, node)]
 
+    def daemon_pids(self) -> set[int]:
+        return {daemon.pid for daemon in self._daemons.values()}
+
     def _end(self, name: str, number: signal.Signals) -> None:
         daemon = self._daemons.pop(name, None)
         if daemon is not None:

@@ -41,7 +41,6 @@ def write_lines(lines: Iterable[str]) -> None:
     sys.stdout.writelines(lines)
 
 
-find_run = lookup.find_run
 is_valid = lookup.is_valid
 
 
@@ -63,9 +62,14 @@ def read_occupancy(home: Home) -> "Occupancy":
     )
 
 
-def find_runs(index: Index, words: Sequence[str]) -> list[RunView]:
+def find_run(home: Home, index: Index, word: str) -> RunView:
+    """The run that `word` names. Raises NoSuchRunError, UsageError or BusyError."""
+    return lookup.find_run(home, index, word, say)
+
+
+def find_runs(home: Home, index: Index, words: Sequence[str]) -> list[RunView]:
     """The runs that these words name, each once, in their order. Raises NoSuchRunError or UsageError."""
-    views = {view.run.spec.id: view for view in (find_run(index, word) for word in words)}
+    views = {view.run.spec.id: view for view in (find_run(home, index, word) for word in words)}
     return list(views.values())
 
 

@@ -53,7 +53,7 @@ def compare(
     home = Home.from_environment()
     now = datetime.now(timezone.utc)
     with open_caught_up(home) as index:
-        views = find_runs(index, runs)
+        views = find_runs(home, index, runs)
         if len(views) < 2:
             raise UsageError(f"compare needs two runs or more, not {len(views)}.")
         if diff and len(views) != 2:

@@ -45,8 +45,9 @@ def export(*, runs: tuple[str, ...], target: tuple[str, str], force: bool) -> No
     """  # noqa: D301  click's mark for lines that must stay lines
     kind, destination = target
     exporter = exports.exporter(kind)
-    with open_caught_up(Home.from_environment()) as index:
-        views = find_runs(index, runs)
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        views = find_runs(home, index, runs)
         # rows on the screen show the progress themselves
         progress = _Progress(views, is_shown=destination != _STDOUT or not sys.stdout.isatty())
         exported = [_export_of(index, view, progress) for view in views]

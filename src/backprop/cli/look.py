@@ -155,7 +155,7 @@ def status(*, run: str | None, as_json: bool) -> None:
     now = datetime.now(timezone.utc)
     with open_caught_up(home) as index:
         if run is not None:
-            view = find_run(index, run)
+            view = find_run(home, index, run)
             if as_json:
                 print(document.encode(document.run_document(view, now, is_valid)))
             else:
@@ -206,7 +206,7 @@ def logs(*, run: str, follow: bool, stderr: bool, session: int | None) -> None:
     """Print what the trainer wrote."""
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        current = _Current(home, index, find_run(index, run).run)
+        current = _Current(home, index, find_run(home, index, run).run)
         if follow:
             current.wait_for_session_after(0)  # it may stand in line for its first
         number = _number_to_show(current.run, session)
@@ -255,9 +255,10 @@ class _Current:
             self._looked_at = time.monotonic()
             self._is_answered_for = recovery.refresh(self._home, self._index, self.rundir, say)
             view = self._index.get(self.run.spec.id)
-            if view is None:
+            if not self.rundir.path.exists():
                 raise NoSuchRunError(f"run {self.run.spec.id} was removed.")
-            self.run = view.run
+            if view is not None:  # else somebody is rebuilding the index: the next look brings it
+                self.run = view.run
 
 
 def _number_to_show(run: Run, wanted: int | None) -> int:

@@ -27,7 +27,7 @@ def stop(*, run: str, now: bool) -> None:
 
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        asked = find_run(index, run).run
+        asked = find_run(home, index, run).run
         if orders.who_can_be_stopped(home, asked) is None:
             say(f"run {asked.spec.id} is not going on ({asked.status.value}).")
             return
@@ -50,7 +50,7 @@ def pause(*, run: str) -> None:
 
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        asked = find_run(index, run).run
+        asked = find_run(home, index, run).run
     run_id = asked.spec.id
     if (standing := orders.look(home, asked.spec)).is_paused_by_user:
         say(f"run {run_id} is paused already: {standing.run.reason}")
@@ -75,7 +75,7 @@ def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
 
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        views = find_runs(index, runs)
+        views = find_runs(home, index, runs)
         for view in views:
             if not view.run.status.is_final:
                 raise BusyError(recovery.busy_message(view.run))

@@ -72,8 +72,9 @@ def plot(
 
     screen = stdout_screen()
     max_points = {None: plot_terminal.points_for(screen, width), "html": _PAGE_POINTS}.get(kind, _FILE_POINTS)
-    with open_caught_up(Home.from_environment()) as index:
-        views = find_runs(index, runs)
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        views = find_runs(home, index, runs)
         names = _chosen_metrics(views, metrics)
         curve = partial(query.curve, index, axis=Axis(axis))
         made = _plot(views, names, curve, max_points, axis=Axis(axis), is_log=is_log, smooth=smooth)

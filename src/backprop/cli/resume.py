@@ -41,7 +41,7 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
     checked = load_config(home, flags, working_folder(), config_file)
     forced = None if resume_from is None else forced_checkpoint(resume_from)
     with open_caught_up(home) as index:
-        view = find_run(index, run)
+        view = find_run(home, index, run)
     spec = view.run.spec
     if not view.run.status.is_final:
         # --detach is what happens anyway
@@ -88,7 +88,14 @@ def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
     run_id = run.spec.id
     if orders.look(home, run.spec).is_paused_by_user and has_options:
         raise UsageError(f"run {run_id} is paused, and goes on as it was begun: backprop resume {run_id}, no options.")
-    orders.ask_to_go_on(home, run)
+    try:
+        orders.ask_to_go_on(home, run)
+    except UsageError as error:
+        standing = orders.look(home, run.spec)
+        if not standing.has_ended:
+            raise
+        ended = f"run {run_id} has ended meanwhile ({standing.run.status.value})"
+        raise BusyError(f"{ended}; for another session, again: backprop resume {run_id}") from error
     now = orders.wait_for(home, run, lambda now: not now.is_paused_by_user, orders.PAUSE_S)
     if now is None:
         raise BusyError(f"the supervisor of run {run_id} does not answer yet; look with: backprop status {run_id}")

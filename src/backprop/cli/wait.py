@@ -54,7 +54,7 @@ def wait(*, runs: tuple[str, ...], stalled_minutes: float | None, timeout_minute
     """Wait until runs have ended; the exit code is the worst of theirs. Ctrl-C leaves them alone."""
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        views = {view.run.spec.id: view for view in find_runs(index, runs)}
+        views = {view.run.spec.id: view for view in find_runs(home, index, runs)}
         if sys.stderr.isatty():
             say(f"waiting for {', '.join(views)}; Ctrl-C leaves {'it' if len(views) == 1 else 'them'} alone")
         watch = _Watch(home, index, views, stalled_minutes)
@@ -102,8 +102,10 @@ class _Watch:
 
         is_answered_for = recovery.refresh(self._home, self._index, self._home.rundir(run_id), say)
         view = self._index.get(run_id)
-        if view is None or not self._home.rundir(run_id).path.exists():
+        if not self._home.rundir(run_id).path.exists():
             raise NoSuchRunError(f"run {run_id} was removed while it was waited for.")
+        if view is None:  # somebody is rebuilding the index, or it cannot be written to: the next look brings it
+            return
         self._views[run_id] = view
         self._pace[run_id].see(view)
         if view.run.status.is_final and not is_answered_for:  # else another session follows

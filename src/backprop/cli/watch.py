@@ -21,7 +21,7 @@ def watch(*, run: str | None) -> None:
         raise UsageError("watch needs a terminal; in a pipe: backprop list, backprop status, backprop logs -f RUN.")
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        run_id = None if run is None else find_run(index, run).run.spec.id
+        run_id = None if run is None else find_run(home, index, run).run.spec.id
     settings = settings_here(home)
     from backprop.live import Feed
     from backprop.views.watch.app import WatchApp

@@ -54,8 +54,10 @@ def _work(order: Order) -> NoReturn:
     code = 1
     try:
         os.setsid()
-        log = os.open(order.rundir.supervisor_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        null = os.open(os.devnull, os.O_RDONLY)
+        null = os.open(os.devnull, os.O_RDWR)
+        log = null
+        with suppress(OSError):  # it trains without a log, or tells whoever started it why it cannot
+            log = os.open(order.rundir.supervisor_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
         code = order.work()

@@ -54,6 +54,7 @@ class Index:
         busy_timeout_s: how long a statement waits for another process's transaction.
         """
         self.path = path
+        self._busy_timeout_s = busy_timeout_s
         # of the owner alone, and so are the files beside it, which SQLite gives the same mode. Never one that is there:
         # to close a file takes the locks of this process's other connections to it
         with suppress(OSError):  # what is wrong is SQLite's to say
@@ -69,7 +70,7 @@ class Index:
         except (sqlite3.DatabaseError, FileNotFoundError) as error:
             self._db.close()
             raise IndexBrokenError(str(error)) from error
-        self._identity = (info.st_dev, info.st_ino)
+        self.identity = (info.st_dev, info.st_ino)  # of the file
 
     def _prepare(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -94,7 +95,16 @@ class Index:
             info = self.path.stat()
         except FileNotFoundError:
             return True
-        return (info.st_dev, info.st_ino) != self._identity
+        return (info.st_dev, info.st_ino) != self.identity
+
+    def reopen(self, open_again: Callable[[float], "Index"]) -> None:
+        """Connect to the file that is at our path now, so that everybody who has this object works on that one.
+
+        open_again: opens it, with our busy timeout; what it raises leaves this object as it is.
+        """
+        new = open_again(self._busy_timeout_s)
+        self._db.close()
+        self._db, self.identity = new._db, new.identity  # noqa: SLF001  another one of us
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -507,6 +517,17 @@ def open_index(home: Home, busy_timeout_s: float, say: Callable[[str], None]) ->
                 return Index(home.index_path, busy_timeout_s)  # somebody else mended it meanwhile
             _set_aside(home, error, say)
             return Index(home.index_path, busy_timeout_s)
+
+
+def reopen_if_replaced(home: Home, index: Index, say: Callable[[str], None]) -> bool:
+    """Connect `index` to the file that took the place of its own, if one did. True: it did, and may lack any run.
+
+    Raises as `open_index` does.
+    """
+    if not index.is_replaced():
+        return False
+    index.reopen(lambda busy_timeout_s: open_index(home, busy_timeout_s, say))
+    return True
 
 
 def set_aside_if_damaged(home: Home, index: Index, error: sqlite3.DatabaseError, say: Callable[[str], None]) -> bool:

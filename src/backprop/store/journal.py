@@ -411,6 +411,10 @@ class Journal:
             self._unwritten.pop(0)
         return True
 
+    def drop_unwritten(self) -> None:
+        """Forget what could not be written: it was not done."""
+        self._unwritten.clear()
+
     def _write_line(self, line: bytes) -> None:
         # one write a line: O_APPEND keeps lines of several processes apart. A line cut short by a full disk
         # or a power loss ends here, so that it cannot swallow the next one

@@ -31,7 +31,7 @@ from backprop import network
 from backprop.errors import ConfigError, UsageError
 from backprop.protocol import json_safe
 from backprop.records import RunSpec, Source
-from backprop.store.plain import read_plain, write_plain
+from backprop.store.plain import NotAFileError, read_plain, write_plain
 
 RUNS_FOLDER = "runs"
 LAST = "last"  # the word by which commands name the newest run
@@ -207,6 +207,8 @@ class Home:
         """What is done here writes to the home, and to nothing else. Raises ConfigError where that cannot be."""
         try:
             yield
+        except NotAFileError:  # says so itself
+            raise
         except OSError as error:
             raise self.unusable(error) from error
 

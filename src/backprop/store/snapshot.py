@@ -19,7 +19,7 @@ import msgspec
 from backprop.protocol import json_safe
 from backprop.records import Record, RunView, Status
 from backprop.store.index import Index
-from backprop.store.rundir import Home, set_aside
+from backprop.store.rundir import RUN_ID, Home, set_aside
 
 MAX_RUNS = 1000
 
@@ -72,9 +72,12 @@ def is_sound(path: Path) -> bool:
 
 
 def run_ids(path: Path) -> set[str] | None:
-    """The runs in it; None for anything else than an object keyed by run id, or nothing."""
+    """The runs in it that may be ours; None for anything else than an object keyed by run id, or nothing.
+
+    What an older tool called by a name that no run of ours can have was not imported, and stays as it is.
+    """
     entries = _read(path)
-    return None if entries is None else set(entries)
+    return None if entries is None else {run_id for run_id in entries if RUN_ID.fullmatch(run_id)}
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
