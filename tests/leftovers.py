@@ -39,9 +39,12 @@ class Surroundings:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def forbidden_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Working folder, TMPDIR and BACKPROP_HOME of whatever does not say otherwise: files that appear in it were left."""
-    folder = tmp_path_factory.mktemp("nothing-may-lie-here")
+def forbidden_folder() -> Iterator[Path]:
+    """Working folder, TMPDIR and BACKPROP_HOME of whatever does not say otherwise: files that appear in it were left.
+
+    Its name is short, because programs make sockets in TMPDIR, and a socket's path has at most 108 letters.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="left-"))
     for name in ("cwd", "tmp"):
         (folder / name).mkdir()
     os.chdir(folder / "cwd")
@@ -49,16 +52,19 @@ def forbidden_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tempfile.tempdir = None  # Python remembers the old one
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    return folder
+    yield folder
+    os.chdir("/")
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(forbidden_folder: Path) -> Iterator[None]:
+def nothing_is_left(forbidden_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fails, at its teardown, the test that left something, after ending that."""
-    before = look(forbidden_folder)
+    temporary = tmp_path_factory.getbasetemp()
+    before = look(forbidden_folder, temporary)
     yield
     _wait_for_ends(before)
-    after = look(forbidden_folder)
+    after = look(forbidden_folder, temporary)
     found = [
         *(f"process {_described(pid)}" for pid in sorted(_left(before))),
         *(f"mount {path}" for path in sorted(after.mounts - before.mounts)),
@@ -74,11 +80,11 @@ def nothing_is_left(forbidden_folder: Path) -> Iterator[None]:
         pytest.fail("this test left behind:\n" + "\n".join(found), pytrace=False)
 
 
-def look(forbidden: Path) -> Surroundings:
-    """How things are now; a millisecond."""
+def look(forbidden: Path, temporary: Path) -> Surroundings:
+    """How things are now; a millisecond. temporary: where pytest makes the folders of its tests."""
     return Surroundings(
         processes=frozenset(_children()),
-        mounts=frozenset(_mounts(forbidden.parent)),
+        mounts=frozenset(_mounts(temporary)),
         locks=frozenset(_locks()),
         files=frozenset(
             str(path)

@@ -55,7 +55,7 @@ LEFT = {
     "lock": "lock FLOCK ADVISORY WRITE",
     "working_folder": "cwd/result.json",
     "temporary_file": "tmp/tmp",
-    "default_home": "nothing-may-lie-here0/home",
+    "default_home": "/home",
 }
 
 

@@ -1,5 +1,6 @@
 """A headless Chromium that talks to nobody but the pages it is told to open."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -20,11 +21,12 @@ _FLAGS = (
 
 
 def chromium_in(profile: Path) -> webdriver.Chrome:
-    """The Chromium that is installed, with a new profile in an empty folder. `quit()` ends it."""
+    """The Chromium that is installed, with a new profile in this folder and temporary files beside it. `quit()` ends it."""
     driver_path = shutil.which("chromedriver")  # or Selenium would download one
     assert driver_path, "chromedriver is missing: apt-get install chromium chromium-driver"
     options = webdriver.ChromeOptions()
     for flag in (*_FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
+    environment = {**os.environ, "TMPDIR": str(profile.parent)}  # a socket among its temporary files: a short path
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return webdriver.Chrome(options=options, service=Service(driver_path))
+    return webdriver.Chrome(options=options, service=Service(driver_path, env=environment))

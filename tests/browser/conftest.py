@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,10 +134,11 @@ class Ui:
 
 
 @pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    driver = chromium_in(tmp_path_factory.mktemp("chromium"))
-    yield driver
-    driver.quit()
+def chromium() -> Iterator[webdriver.Chrome]:
+    with tempfile.TemporaryDirectory(prefix="chromium-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        driver = chromium_in(Path(folder) / "profile")
+        yield driver
+        driver.quit()
 
 
 @pytest.fixture

@@ -37,6 +37,8 @@ NAME = '=1+1 "<b>hi</b>" /../x'
 @pytest.fixture
 def two(runs: Runs) -> Runs:
     """Run a with two sessions and a name full of what must not be obeyed; and run b, which failed."""
+    (runs.work / "temporary").mkdir()
+    runs.environment["TMPDIR"] = str(runs.work / "temporary")  # W&B leaves a log there
     runs.script(SCRIPT)
     assert runs.call("run", "train.py", "--run-id", "a", "-n", NAME).returncode == 0
     assert runs.call("resume", "a").returncode == 0
