@@ -62,12 +62,14 @@ def _bring_in_step(home: Home, index: Index, say: Say) -> bool:
     unseen = _unseen(index, on_disk) if is_changed else set()
     behind = {*home.unsettled(), *unseen}
     are_many = len(behind) > _MANY  # their entries in experiments.json are written at once, when the index has them all
+    if are_many:
+        index.set_snapshot_due(is_due=True)
     for run_id in behind:
         refresh(home, index, home.rundir(run_id), say, publish=not are_many)
     if index.identity != identity:
         return False
     known = snapshot.run_ids(home.snapshot_path)
-    if are_many or known is None or (is_changed and known - on_disk):
+    if index.is_snapshot_due() or known is None or (is_changed and known - on_disk):
         snapshot.rebuild(home, index, say)
     # last: whoever dies before has seen nothing, and neither has who could not store all of it
     is_quiet = time.time_ns() - modified_ns > _SETTLED_AFTER_NS
