@@ -21,8 +21,8 @@ def take(demonstration: Demonstration, folder: Path) -> None:
     found = re.search(r"http://\S+", server.stdout.readline())
     assert found, "backprop ui printed no address"
     address = found.group(0)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        browser = chromium_in(Path(profile))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
+        browser = chromium_in(Path(own) / "profile")
         try:
             _show(browser, (1360, 860), "light")
             browser.get(address)

@@ -20,7 +20,7 @@ from backprop.store import snapshot
 from backprop.store.index import Index, open_index, reopen_if_replaced
 from backprop.store.journal import Journal, Refused, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.plain import NotAFileError
-from backprop.store.rundir import RUN_ID, Home, RunDir
+from backprop.store.rundir import Home, RunDir
 
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
 CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
@@ -62,14 +62,14 @@ def _bring_in_step(home: Home, index: Index, say: Say) -> bool:
     unseen = _unseen(index, on_disk) if is_changed else set()
     behind = {*home.unsettled(), *unseen}
     are_many = len(behind) > _MANY  # their entries in experiments.json are written at once, when the index has them all
+    if are_many:
+        index.set_snapshot_due(is_due=True)
     for run_id in behind:
         refresh(home, index, home.rundir(run_id), say, publish=not are_many)
     if index.identity != identity:
         return False
     known = snapshot.run_ids(home.snapshot_path)
-    # what can be no run of ours is somebody else's, and stays
-    removed = {run_id for run_id in (known or set()) - on_disk if RUN_ID.fullmatch(run_id)} if is_changed else set()
-    if are_many or known is None or removed:
+    if index.is_snapshot_due() or known is None or (is_changed and known - on_disk):
         snapshot.rebuild(home, index, say)
     # last: whoever dies before has seen nothing, and neither has who could not store all of it
     is_quiet = time.time_ns() - modified_ns > _SETTLED_AFTER_NS

@@ -72,7 +72,11 @@ def _enter_own_place() -> None:
     os.execvpe(words[0], words, environment)
 
 
-def _interrupt(_number: int, _frame: Any) -> None:
+_interrupted: list[int] = []  # signals that ask for the end: Python drops what is raised in some of its callbacks
+
+
+def _interrupt(number: int, _frame: Any) -> None:
+    _interrupted.append(number)
     raise KeyboardInterrupt
 
 
@@ -167,6 +171,8 @@ class Chaos:
             self._attend()
 
     def _attend(self) -> None:
+        if _interrupted:
+            raise KeyboardInterrupt
         population = self._population
         population.undo_due()
         population.reap()

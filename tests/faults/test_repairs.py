@@ -415,3 +415,25 @@ def test_a_home_that_becomes_read_only_while_somebody_waits_is_said_in_one_line(
         monkeypatch.setattr(recovery, "Journal", refuse)
         with pytest.raises(ConfigError, match="cannot write to the home folder"):
             wait_command._Watch(home, index, {"b": view}, None).wait(None)
+
+
+def test_a_reindex_killed_before_it_has_written_the_snapshot_is_made_up_for(three: Runs):
+    """What it has filed is in the index, and nothing else tells that experiments.json is behind."""
+    path = three.home / "experiments.json"
+    path.write_text(path.read_text().replace("completed", "running"))
+    program = textwrap.dedent(
+        """
+        import os, signal, sys
+        from backprop.store import snapshot
+        snapshot.rebuild = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        sys.argv = ["backprop", "reindex"]
+        from backprop.__main__ import main
+        main()
+        """
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", program], cwd=three.work, env=three.environment, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert ids(three) == {"a", "b", "c"}
+    assert {entry["status"] for entry in json.loads(path.read_text()).values()} == {"completed"}

@@ -309,7 +309,7 @@ class Index:
     def remove(self, run_id: str) -> None:
         """Forget a run."""
         with self._transaction():
-            self._db.execute("DELETE FROM facts")
+            self._db.execute("DELETE FROM facts WHERE name = 'seen_folder_ns'")
             self._db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
             for table in ("records", "tails", "metrics", "outlines", "points", "params", "checkpoints", "notes"):
                 self._db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608  our own names
@@ -326,6 +326,16 @@ class Index:
 
     def set_seen_folder_ns(self, modified_ns: int) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES ('seen_folder_ns', ?)", (modified_ns,))
+
+    def is_snapshot_due(self) -> bool:
+        """Whether somebody has brought runs in without their entries in experiments.json, and may have died since."""
+        return self._db.execute("SELECT 1 FROM facts WHERE name = 'snapshot_due'").fetchone() is not None
+
+    def set_snapshot_due(self, *, is_due: bool) -> None:
+        if is_due:
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('snapshot_due', 1)")
+        else:
+            self._db.execute("DELETE FROM facts WHERE name = 'snapshot_due'")
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """What a SELECT finds: see query.py, which knows what can be asked."""

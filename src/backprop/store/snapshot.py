@@ -46,9 +46,10 @@ def put(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -> No
 
 
 def rebuild(home: Home, index: Index, say: Callable[[str], None]) -> None:
-    """Write the file anew from the index. Raises OSError, sqlite3.Error or HomeBusyError."""
+    """Write the file anew from the index, which is due no more. Raises OSError, sqlite3.Error or HomeBusyError."""
     with home.lock():
         _rebuild(home, index, say)
+    index.set_snapshot_due(is_due=False)
 
 
 def _rebuild(home: Home, index: Index, say: Callable[[str], None]) -> None:
