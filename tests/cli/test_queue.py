@@ -259,10 +259,13 @@ def test_ctrl_c_while_it_backs_off_ends_it(runs: Runs):
     """The failure stays what the run came to, and nothing is tried again."""
     runs.script("raise RuntimeError")
     process = runs.start("run", "train.py", "--retries", "9", "--run-id", "r")
-    wait_for(lambda: runs.only_id() and status_of(runs, "r") == "queued")
+    runs.only_id()
+    ends = lambda: [entry for entry in runs.journal("r") if entry["event"] == "session_ended"]  # noqa: E731
+    wait_for(lambda: len(ends()) == 3)  # the pause that follows is four seconds long
     process.send_signal(signal.SIGINT)
     assert process.wait(HANG_S) == 130
-    assert runs.document("r")["status"] == "failed"
+    document = runs.document("r")
+    assert (document["status"], len(document["sessions"])) == ("failed", 3)
 
 
 def test_sessions_share_one_slot_in_turns(runs: Runs):
