@@ -70,6 +70,19 @@ def drive(
     asyncio.run(go())
 
 
+def test_a_picture_that_comes_late(home: Runs):
+    """Taken while the view ends, whose widgets are gone."""
+    apps = []
+
+    async def end(_: Pilot[None], app: WatchApp) -> None:
+        apps.append(app)
+
+    drive(home, end)
+    (app,) = apps
+    app.on_watch_app_pictured(app.Pictured(app._picture))
+    assert app.screen_stack == []
+
+
 async def until(pilot: Pilot[None], condition: Callable[[], object], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():

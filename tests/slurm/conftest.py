@@ -56,14 +56,18 @@ COUNTER = """
 """
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = HANG_S) -> object:
+def wait_for(
+    condition: Callable[[], object],
+    timeout_s: float = HANG_S,
+    why_not: Callable[[], str] = lambda: "the condition did not come true in time",
+) -> object:
     """What the condition gives once it is true; fails after the timeout. Leaves the machine to what is waited for."""
     deadline = time.monotonic() + timeout_s
     while True:
         began = time.monotonic()
         if result := condition():
             return result
-        assert began < deadline, "the condition did not come true in time"
+        assert began < deadline, why_not()
         time.sleep(min(1.0, max(0.01, _PAUSES * (time.monotonic() - began))))
 
 
@@ -114,8 +118,18 @@ class SlurmRuns(Runs):
             ask_at.append(time.monotonic() + _ASK_EVERY_S)
             return is_right(documents[-1]["status"], documents[-1]["sessions"])
 
-        wait_for(is_there)
+        wait_for(is_there, why_not=lambda: self.story(run_id))
         return documents[-1]
+
+    def story(self, run_id: str) -> str:
+        """What is known of a run, for whoever asks why a test failed."""
+        parts = [
+            *(json.dumps(entry) for entry in self.journal(run_id)),
+            *(path.read_text() for path in self.rundir(run_id).glob("slurm-*.log")),
+            *self.cluster.line(),
+            (self.cluster.folder / "slurmctld.log").read_text()[-10_000:],
+        ]
+        return "\n".join(parts)
 
     def make_older(self, run_id: str, seconds: float) -> None:
         """Let a run have been made, and last touched, so long ago."""
@@ -163,13 +177,13 @@ class SlurmRuns(Runs):
 
     def check_all(self, expected: Mapping[str, Sequence[str]]) -> dict[str, dict]:
         """The same of several runs, by one look at all of them: their documents."""
+        wait_for(lambda: not self.jobs())  # what a job tells last counts
         listed = self.call("list", "--json", "--limit", "0")
         assert listed.returncode == 0, listed.stderr
         documents = {one["id"]: one for one in json.loads(listed.stdout)}
         with closing(Index(self.home / "index.db", 10)) as index:
             for run_id, statuses in expected.items():
                 self._check_record(index, documents[run_id], *statuses)
-        wait_for(lambda: not self.jobs())
         assert self.tree() == []
         assert self.supervisors() == []
         return documents

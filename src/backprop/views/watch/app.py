@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import ClassVar
 
 import msgspec
@@ -18,7 +17,6 @@ from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
-from textual.css.query import NoMatches
 from textual.message import Message
 from textual.widgets import DataTable, Footer, Input, Static
 
@@ -163,9 +161,8 @@ class WatchApp(App[None]):
 
     def _draw(self) -> None:
         """Show the last picture; what is the same as before costs nothing."""
-        if self._has_widgets:
-            with suppress(NoMatches):  # when it ends, its widgets go one after the other
-                self._draw_all()
+        if self._has_widgets and self.is_running:  # when it ends, its widgets go one after the other
+            self._draw_all()
 
     def _draw_all(self) -> None:
         picture, shown = self._picture, self._picture.shown
