@@ -1,6 +1,7 @@
 """Read back by W&B's own reader of offline runs: `wandb leet inspect`."""
 
 import json
+import os
 import subprocess
 import sys
 from datetime import datetime
@@ -22,6 +23,7 @@ def offline_runs(runs: Runs, run_id: str) -> list[Path]:
 def inspected(path: Path, *words: str) -> str:
     done = subprocess.run(
         [WANDB, "leet", "inspect", "--json", *words, str(path)],
+        env={**os.environ, "TMPDIR": str(path.parent)},  # it leaves a log there
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
