@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := $(VENV)/.demo
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# nothing is compiled that is not imported
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
@@ -22,11 +23,11 @@ test: $(INSTALLED)  ## all tests but those that need a framework, a library, a b
 	$(BIN)/python -m pytest -m alone $(CORE)
 	$(BIN)/python -m pytest -m "not alone" -n 4 --maxschedchunk 1 $(CORE)
 
-nightly: $(INSTALLED)  ## the same at full depth: every property ten times as often, every kill
-	TEST_DEPTH=full $(MAKE) test
+nightly: $(INSTALLED)  ## these and `frameworks` at full depth: every property ten times as often, every kill
+	TEST_DEPTH=full $(MAKE) test frameworks
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
-	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 3 --maxschedchunk 1 tests/frameworks
+	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 3 --dist loadfile tests/frameworks
 
 exports: $(EXPORTS)/.installed  ## tests with TensorBoard, MLflow, W&B, pyarrow, pandas and polars
 	$(EXPORTS)/bin/python -m pytest -n 2 tests/exports
@@ -72,15 +73,15 @@ bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; 
 clean:
 	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) digits-checkpoints
 
-# what the example needs; nothing is compiled that is not imported
+# what the example needs
 $(DEMO): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Backprop needs Python 3.10 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP_INSTALL) --no-compile -e '.[examples]'
+	$(BIN)/python $(PIP_INSTALL) -e '.[examples]'
 	touch $@
 
 $(INSTALLED): $(DEMO)
-	$(BIN)/python $(PIP_INSTALL) --no-compile -e '.[examples,test]'
+	$(BIN)/python $(PIP_INSTALL) -e '.[examples,test]'
 	touch $@
 
 $(VENV)/.coverage: pyproject.toml $(INSTALLED)

@@ -21,10 +21,12 @@ from hypothesis import HealthCheck, settings
 from tests.forked_commands import ForkServer, needs_interpreter
 from tests.leftovers import forbidden_folder, nothing_is_left, owned_by_session  # noqa: F401  fixtures of every test
 
+IS_NIGHTLY = os.environ.get("TEST_DEPTH") == "full"
+
 
 def scaled(count: int) -> int:
     """How many examples, kills or rounds: all of them in `make nightly`, a tenth elsewhere."""
-    return count if os.environ.get("TEST_DEPTH") == "full" else max(1, count // 10)
+    return count if IS_NIGHTLY else max(1, count // 10)
 
 
 # how long an example takes says something about the machine's other work, and nothing about us
@@ -200,11 +202,16 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
     made.clean_up()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Those that may take longest come first: what starts last must not keep the other workers waiting.
+
+    Nightly ones only at full depth.
 
     $TEST_ORDER_SEED: in an order drawn with it instead, the same in all workers.
     """
+    if not IS_NIGHTLY and (nightly := [item for item in items if item.get_closest_marker("nightly")]):
+        config.hook.pytest_deselected(items=nightly)
+        items[:] = [item for item in items if item not in nightly]
     if seed := os.environ.get("TEST_ORDER_SEED"):
         items.sort(key=lambda item: item.nodeid)
         random.Random(seed).shuffle(items)

@@ -67,6 +67,7 @@ if any("tests.chaos" in word or word == "-m" for word in sys.orig_argv):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.nightly
 def test_an_index_without_its_compare_and_swap_is_found_out(tmp_path: Path):
     """With the product broken on purpose, the same steps end with findings, and what they are about is kept."""
     folder = tmp_path / "broken"
@@ -201,6 +202,7 @@ def test_only_whole_lines_count(tmp_path: Path):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.nightly
 def test_an_interrupted_trial_ends_all_that_it_started(tmp_path: Path):
     """SIGTERM in the middle: no process below it is left, and nothing is mounted."""
     trial = subprocess.Popen(

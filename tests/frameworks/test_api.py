@@ -102,6 +102,7 @@ def cut_at(runs: FrameworkRuns, words: list[object], cuts: list[int]) -> str:
     return "".join(runs.output("r", session) for session in range(1, len(cuts) + 2))
 
 
+@pytest.mark.nightly
 def test_the_example_cut_anywhere_is_the_same_run(framework_runs: FrameworkRuns):
     """Losses and final weights of the run that was never cut, bit for bit, with workers that draw random numbers."""
     runs = framework_runs

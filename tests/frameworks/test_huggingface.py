@@ -108,6 +108,7 @@ def stop_while_held(
     return document
 
 
+@pytest.mark.nightly
 def test_cut_by_its_timebox_and_resumed_it_is_the_run_that_was_not_cut(
     framework_runs: FrameworkRuns, uncut: Path
 ) -> None:
@@ -320,6 +321,7 @@ def test_a_save_that_nobody_but_us_wants_and_that_cannot_be_does_not_end_the_scr
     assert "RuntimeError" in framework_runs.rundir("wanted").joinpath("session-1.err").read_text()
 
 
+@pytest.mark.nightly
 def test_two_processes_stop_at_the_same_step_and_go_on_as_if_they_had_not(framework_runs: FrameworkRuns) -> None:
     """Nobody is left waiting for the other: neither in a step, nor in an evaluation."""
     more = """

@@ -139,6 +139,7 @@ def test_a_run_that_is_stopped_twice_is_the_same_run(framework_runs, tmp_path_fa
     assert_the_same(framework_runs, "it", framework_runs.work / "out", bare.work / "out", names)
 
 
+@pytest.mark.nightly
 def test_a_run_cut_by_its_timebox_is_the_same_run(framework_runs, bare_script):
     """Under the other name of Lightning, with checkpoints on the way."""
     slow = framework_runs.work / "slow-training"
@@ -159,6 +160,7 @@ def test_a_run_cut_by_its_timebox_is_the_same_run(framework_runs, bare_script):
     assert_the_same(framework_runs, "it", framework_runs.work / "out", bare_script, SCRIPT_NAMES)
 
 
+@pytest.mark.nightly
 def test_a_stop_in_the_midst_of_a_validation_is_obeyed_and_changes_nothing(framework_runs, bare_script):
     """Even between two steps of the optimizer, with gradients half accumulated."""
     slow = framework_runs.work / "slow-validation"

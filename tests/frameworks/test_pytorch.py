@@ -111,6 +111,7 @@ def assert_equal(runs: FrameworkRuns, reference: Reference) -> None:
         assert (runs.work / "digits-pytorch" / name).read_bytes() == (reference.folder / name).read_bytes()
 
 
+@pytest.mark.nightly
 def test_timeboxes_and_no_timebox_give_the_same(framework_runs: FrameworkRuns, reference: Reference):
     """Cut wherever the timebox ends, resumed from the end of the last epoch: losses and weights bit for bit."""
     words = ("run", "--run-id", "r", "--resume-arg", "--resume", EXAMPLE, "--", "--epochs", EPOCHS)

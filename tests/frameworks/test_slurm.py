@@ -69,6 +69,7 @@ def runs(tmp_path: Path) -> Iterator[SlurmRuns]:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.nightly
 def test_torchrun_over_two_nodes(runs: SlurmRuns):
     """One command, an agent on each node, one group of four; stopped over both, saved, resumed, and nothing is left."""
     runs.script(SUM, "sum.py")
