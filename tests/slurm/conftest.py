@@ -177,13 +177,13 @@ class SlurmRuns(Runs):
 
     def check_all(self, expected: Mapping[str, Sequence[str]]) -> dict[str, dict]:
         """The same of several runs, by one look at all of them: their documents."""
-        wait_for(lambda: not self.jobs())  # what a job tells last counts
         listed = self.call("list", "--json", "--limit", "0")
         assert listed.returncode == 0, listed.stderr
         documents = {one["id"]: one for one in json.loads(listed.stdout)}
         with closing(Index(self.home / "index.db", 10)) as index:
             for run_id, statuses in expected.items():
                 self._check_record(index, documents[run_id], *statuses)
+        wait_for(lambda: not self.jobs())
         assert self.tree() == []
         assert self.supervisors() == []
         return documents

@@ -228,7 +228,7 @@ def test_a_stop_that_nobody_heard(lossy: SlurmRuns):
     stopping.wait()
     runs.cluster.start_controller()
     runs.hurry("r")
-    runs.wait_for_status("r", "interrupted")
+    wait_for(lambda: not runs.jobs())  # it files the loss, and then hears
     document = runs.check("r", "interrupted")
     assert "`backprop stop`" in document["reason"]
 
