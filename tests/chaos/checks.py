@@ -31,7 +31,7 @@ _CHAINED = ("another exception occurred:", "direct cause of the following except
 def judge_command(population: Population, process: Process, found: Found) -> None:
     """A command that has ended, by what can be said of it alone."""
     stderr, code = process.stderr, process.code or 0
-    if _has_crashed(stderr, is_front=process.purpose == "front", was_interrupted=signal.SIGINT in process.sent):
+    if _has_crashed(code, stderr, is_front=process.purpose == "front", was_interrupted=signal.SIGINT in process.sent):
         found(process.member, f"{process} crashed:\n{stderr[-3000:]}")
         return
     if code < 0:
@@ -69,9 +69,9 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
             found(process.member, f"{process} printed what is no JSON:\n{process.stdout[-500:]}")
 
 
-def _has_crashed(stderr: str, *, is_front: bool, was_interrupted: bool) -> bool:
+def _has_crashed(code: int, stderr: str, *, is_front: bool, was_interrupted: bool) -> bool:
     """Whether there is a traceback of Backprop's own. A front passes on what its trainer wrote, which may have crashed."""
-    if was_interrupted and model.was_interrupted_early(stderr):
+    if was_interrupted and model.was_interrupted_early(code, stderr):
         return False
     parts: list[str] = []
     for part in stderr.split("Traceback (most recent call last)")[1:]:
@@ -106,7 +106,8 @@ def _allowed_codes(words: Sequence[str], *, has_faults: bool) -> set[int] | None
 def check_front(population: Population, process: Process, found: Found) -> None:
     """The exit code of a `run` or `resume` whose run is at rest."""
     member, code = process.member, process.code or 0
-    if member is None or code < 0 or model.was_interrupted_early(process.stderr):
+    was_interrupted = signal.SIGINT in process.sent
+    if member is None or code < 0 or (was_interrupted and model.was_interrupted_early(code, process.stderr)):
         return
     deeds = _deeds(member) | population.faults_since(process.started_at)
     run = population.fold(member)

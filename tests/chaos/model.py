@@ -122,9 +122,13 @@ def permitted_exit_codes(status: Status | None, trainer_code: int | None, deeds:
     return frozenset(codes)
 
 
-def was_interrupted_early(stderr: str) -> bool:
-    """Whether SIGINT met Python itself while it started, before any code of ours: it exits with 1 then."""
-    return stderr.startswith("Fatal Python error: init_") and "\nKeyboardInterrupt" in stderr
+def was_interrupted_early(code: int, stderr: str) -> bool:
+    """Whether SIGINT met Python itself while it started, before any code of ours: it exits with 1 then.
+
+    It may not get to say why when another signal follows at once.
+    """
+    is_told = stderr.startswith("Fatal Python error: init_") and "\nKeyboardInterrupt" in stderr
+    return code == 1 and (is_told or not stderr)
 
 
 def permitted_exit_codes_on_slurm(sessions: Sequence[Session], deeds: frozenset[Deed]) -> frozenset[int]:
