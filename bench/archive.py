@@ -76,6 +76,7 @@ def fill(home: Home, run_count: int) -> None:
         entries = story(spec, number)
         size = write(home.rundir(spec.id), spec, entries)
         index.put_run(journals.fold(spec, entries), size)
+        index.set_whole(spec.id, size, {})
         index.add_output(spec.id, 1, 0, 40, _batch(number, 1), ())
     index.set_seen_folder_ns(home.runs_path.stat().st_mtime_ns)
     snapshot.rebuild(home, index, print)

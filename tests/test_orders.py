@@ -1,18 +1,22 @@
-"""Killing a run whose supervisor does not answer."""
+"""Orders to a run that cannot be written, or that nobody answers; killing one whose supervisor hangs."""
 
+import errno
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
 
 from backprop import orders, provenance
 from backprop.engines.here import Here
-from backprop.errors import BusyError
+from backprop.errors import BackpropError, BusyError, UsageError
 from backprop.records import Run, Status
 from backprop.store import journal
+from backprop.store.journal import Journal
 from backprop.store.rundir import Home
 from tests.conftest import Runs, wait_for
 
@@ -52,6 +56,27 @@ def hanging(process: psutil.Process) -> Iterator[None]:
     finally:
         is_over.set()
         thread.join()
+
+
+def test_an_order_that_cannot_be_written_is_said_in_one_line(runs: Runs, monkeypatch: pytest.MonkeyPatch):
+    """The home became read-only between the look and the order."""
+    _, run = started(runs)
+
+    def refuse(path: Path) -> Journal:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(orders, "Journal", refuse)
+    with pytest.raises(BackpropError, match="the request cannot be written to .*: Read-only file system"):
+        orders.ask_stop(Home(runs.home), run)
+
+
+def test_options_do_not_let_a_paused_run_go_on(runs: Runs):
+    """It was paused a moment after the command had looked: they would be lost."""
+    _, run = started(runs)
+    assert runs.call("pause", "r").returncode == 0
+    with pytest.raises(UsageError, match="backprop resume r, no options"):
+        orders.ask_to_go_on(Home(runs.home), run, has_options=True)
+    assert runs.document("r")["status"] == "paused"
 
 
 def test_a_supervisor_on_another_machine_is_not_said_to_be_killed(runs: Runs, monkeypatch: pytest.MonkeyPatch):

@@ -80,6 +80,29 @@ def test_an_index_that_is_damaged_under_our_feet_is_made_anew(home: Home, record
     assert len(list(home.path.glob("index.db.corrupt-*"))) == 1
 
 
+def test_an_index_that_is_replaced_while_a_run_is_finished(
+    home: Home, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+):
+    """Somebody who looked has put the run into the new one, without its output: it is not finished."""
+    store = recorder.record_output
+
+    def stored_in_the_old_one() -> bool:
+        is_stored = store()
+        monkeypatch.undo()
+        for path in home.path.glob("index.db*"):
+            path.unlink()
+        return is_stored
+
+    recorder.begin()
+    monkeypatch.setattr(recorder, "record_output", stored_in_the_old_one)
+    assert not recorder.finish(publish=False)
+    assert home.unsettled() == ["r"]
+    assert recorder.finish(publish=False)
+    assert home.unsettled() == []
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        assert [point.step for point in points(index, recorder.read_run()[0], "loss")] == [1]
+
+
 def test_whether_a_checkpoint_was_saved_over_is_not_known_of_a_damaged_index(home: Home, recorder: Recorder):
     """A resume must not fail for it: what the checkpoint itself says counts."""
     damage(home)

@@ -12,6 +12,7 @@ import pytest
 from backprop import recovery
 from backprop.records import Limits, Run, RunSpec, Status
 from backprop.store import journal as journals
+from backprop.store.curves import points
 from backprop.store.index import Index, open_index
 from backprop.store.journal import Entry, Journal, Queued, SessionEnded, SessionStarted
 from backprop.store.rundir import Home, RunDir
@@ -120,3 +121,16 @@ def test_a_run_that_was_removed_meanwhile_needs_no_further_look(home: Home, inde
     assert home.unsettled() == ["r"]
     assert refreshed(home, index, "r") == []
     assert home.unsettled() == []
+
+
+def test_a_run_that_an_index_knows_and_nobody_has_read(home: Home, rundir: RunDir, index: Index):
+    """Whoever put it there died, and its mark was taken away for another index: its output is read all the same."""
+    with closing(Journal(rundir.journal_path)) as journal:
+        journal.append(STARTED, TIMEBOXED)
+    rundir.out_path(1).write_text('{"step": 1, "loss": 2.5}\n')
+    run = journals.fold(SPEC, (STARTED, TIMEBOXED))
+    index.put_run(run, rundir.journal_path.stat().st_size)
+    index.set_seen_folder_ns(home.runs_path.stat().st_mtime_ns)
+    recovery.catch_up(home, index, print)
+    assert [point.value for point in points(index, run, "loss")] == [2.5]
+    assert index.behind() == set()

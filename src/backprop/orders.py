@@ -216,15 +216,19 @@ def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
     _append(home, now.run, PauseAsked(at=_now(), session=answering.session, detail=_detail(by)))
 
 
-def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume") -> None:
+def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume", has_options: bool = False) -> None:
     """Ask a run that a user paused to go on. Does not wait for it. What the governor paused stays so until it is cool.
 
     One that is about to be paused will be, and goes on at once. Raises BusyError when no user has paused it: the
-    message says who has, and what helps.
+    message says who has, and what helps. has_options: meant for another session, so that one that is paused does not
+    go on: raises UsageError.
     """
     now = look(home, run.spec)
     answering, run_id = _going_on(now.run), run.spec.id
     if now.is_paused_by_user or now.is_asked_to_pause:
+        if has_options:
+            as_begun = f"and goes on as it was begun: backprop resume {run_id}, no options."
+            raise UsageError(f"run {run_id} is paused, {as_begun}")
         _append(home, now.run, GoOnAsked(at=_now(), session=answering.session, detail=_detail(by)))
     elif Pauser.CTRL_Z in now.pausers:
         raise BusyError(f"run {run_id} is suspended by Ctrl-Z in its terminal: type fg there.")
@@ -341,23 +345,19 @@ def _not_going_on(run: Run) -> UsageError:
 
 
 def _append(home: Home, run: Run, entry: StopAsked | PauseAsked | GoOnAsked) -> None:
-    """Raises NoSuchRunError, or BackpropError when the disk is full."""
+    """Raises NoSuchRunError, or BackpropError when it cannot be written: a full disk, a read-only home."""
     spec = run.spec
+    rundir = home.rundir(spec.id)
     try:
-        journal = Journal(home.rundir(spec.id).journal_path)
+        with closing(Journal(rundir.journal_path)) as journal:
+            if run.is_on_slurm:
+                journal.ask(entry)
+            elif not journal.append(entry):
+                raise BackpropError(f"the disk is full: the request cannot be written to {rundir.path}.")
     except FileNotFoundError as error:
         raise NoSuchRunError(f"run {spec.id} was removed.") from error
-    try:
-        if run.is_on_slurm:
-            journal.ask(entry)
-        elif not journal.append(entry):
-            raise BackpropError(f"the disk is full: the request cannot be written to {home.rundir(spec.id).path}.")
     except OSError as error:
-        raise BackpropError(
-            f"the request cannot be written to {home.rundir(spec.id).path}: {error.strerror}."
-        ) from error
-    finally:
-        journal.close()
+        raise BackpropError(f"the request cannot be written to {rundir.path}: {error.strerror}.") from error
 
 
 def _detail(by: str) -> str:

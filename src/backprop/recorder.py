@@ -8,7 +8,7 @@ show, never what training does.
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -283,8 +283,9 @@ class Recorder:
 
         publish: bring experiments.json up to date, too.
         """
+        sizes = self._source_sizes()
         has_output = self.record_output()
-        if not (self.record_state(publish=publish) and has_output):
+        if not (self.record_state(publish=publish) and has_output and self._set_whole(sizes)):
             return False
         with suppress(OSError):  # then somebody looks once more, and finds nothing to do
             self._home.mark_settled(self._spec.id)
@@ -293,6 +294,22 @@ class Recorder:
                 self._home.mark_here(self._spec.id)
                 return False
         return True
+
+    def _source_sizes(self) -> dict[tuple[int, Source], int]:
+        """Of all that its trainers wrote, in bytes."""
+        run, _ = self.read_run()
+        return {
+            (session.number, source): size_bytes(self._rundir.source_path(session.number, source))
+            for session in run.sessions
+            for source in Source
+        }
+
+    def _set_whole(self, sizes: Mapping[tuple[int, Source], int]) -> bool:
+        """Not when the index was replaced since the output was stored: another process may have put the run into it."""
+        try:
+            return self._open().set_whole(self._spec.id, self._recorded_bytes, sizes)
+        except (*_LATER, sqlite3.DatabaseError):
+            return False
 
     def _journal_bytes(self) -> int:
         """Opened anew, because only then a shared file system asks its server."""

@@ -60,7 +60,7 @@ def _bring_in_step(home: Home, index: Index, say: Say) -> bool:
     is_changed = index.seen_folder_ns() != modified_ns
     on_disk = set(home.run_ids()) if is_changed else set()
     unseen = _unseen(index, on_disk) if is_changed else set()
-    behind = {*home.unsettled(), *unseen}
+    behind = {*home.unsettled(), *unseen, *index.behind()}
     are_many = len(behind) > _MANY  # their entries in experiments.json are written at once, when the index has them all
     if are_many:
         index.set_snapshot_due(is_due=True)

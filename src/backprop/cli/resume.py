@@ -86,10 +86,8 @@ def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
     from backprop import orders
 
     run_id = run.spec.id
-    if orders.look(home, run.spec).is_paused_by_user and has_options:
-        raise UsageError(f"run {run_id} is paused, and goes on as it was begun: backprop resume {run_id}, no options.")
     try:
-        orders.ask_to_go_on(home, run)
+        orders.ask_to_go_on(home, run, has_options=has_options)
     except UsageError as error:
         standing = orders.look(home, run.spec)
         if not standing.has_ended:

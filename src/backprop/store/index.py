@@ -23,7 +23,7 @@ from backprop.store.outline import Outline, outline
 from backprop.store.rundir import Home, HomeBusyError, set_aside
 from backprop.timeline import Timeline
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 CHUNK_POINTS = 512  # a chunk is rewritten as it grows up to this size: 10 KB a metric and commit at the most
 MAX_METRICS = 10_000  # names: a supervisor that stores more at each look cannot climb the stop ladder in time
@@ -120,7 +120,10 @@ class Index:
     # -- writing
 
     def put_run(self, run: Run, journal_size: int) -> None:
-        """Store what the journal tells, unless more of the journal has been stored already."""
+        """Store what the journal tells, unless more of the journal has been stored already.
+
+        A run whose journal has grown is not whole any more: see `set_whole`.
+        """
         spec = run.spec
         with self._transaction():
             stored_size = self.journal_size(spec.id)
@@ -128,7 +131,8 @@ class Index:
                 self._db.execute(
                     "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-                    " status = excluded.status, elapsed_s = excluded.elapsed_s, journal_size = excluded.journal_size",
+                    " status = excluded.status, elapsed_s = excluded.elapsed_s, journal_size = excluded.journal_size,"
+                    " is_whole = is_whole AND excluded.journal_size = journal_size",
                     (
                         spec.id,
                         spec.name,
@@ -159,6 +163,24 @@ class Index:
             "SELECT offset FROM tails WHERE run_id = ? AND session = ? AND source = ?", (run_id, session, source.value)
         ).fetchone()
         return row[0] if row else 0
+
+    def set_whole(self, run_id: str, journal_size: int, sizes: Mapping[tuple[int, Source], int]) -> bool:
+        """Say that all there is of a run is here; False where it is not.
+
+        journal_size: bytes of the journal of a run that has ended. sizes: of its sessions' sources, in bytes. What the
+        index says of itself is true of the file it says it in: one that takes its place says nothing of this run.
+        """
+        with self._transaction():
+            if any(self.offset(run_id, *source) < size for source, size in sizes.items()):
+                return False
+            done = self._db.execute(
+                "UPDATE runs SET is_whole = 1 WHERE id = ? AND journal_size = ?", (run_id, journal_size)
+            )
+            return done.rowcount == 1
+
+    def behind(self) -> set[str]:
+        """The runs that are here, and may lack something: they are going on, or whoever put them here died."""
+        return {row[0] for row in self._db.execute("SELECT id FROM runs WHERE NOT is_whole")}
 
     def stored_bytes(self, run_id: str, *, before_session: int | None = None) -> int:
         """How much is stored of all sources of the sessions before this one; None: of all sessions."""

@@ -15,10 +15,12 @@ CREATE TABLE runs (
     total_steps  INTEGER,
     note_count   INTEGER NOT NULL DEFAULT 0,
     metric_count INTEGER NOT NULL DEFAULT 0,
-    lost_count   INTEGER NOT NULL DEFAULT 0 -- how often points of a metric beyond the limit were left out
+    lost_count   INTEGER NOT NULL DEFAULT 0, -- how often points of a metric beyond the limit were left out
+    is_whole     INTEGER NOT NULL DEFAULT 0 -- it has ended, and all of its journal and its output are here
 );
 CREATE INDEX runs_by_age ON runs (created_at DESC, id);
 CREATE INDEX runs_by_name ON runs (name);
+CREATE INDEX runs_behind ON runs (id) WHERE NOT is_whole;
 
 -- What the journal tells of a run.
 CREATE TABLE records (
