@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from backprop.recorder import Recorder
-from backprop.records import Checkpoint, Limits, Measure, RunSpec
+from backprop.records import Checkpoint, Limits, Measure, RunSpec, Status
 from backprop.store.curves import points
 from backprop.store.index import open_index
-from backprop.store.journal import Journal, SessionStarted
+from backprop.store.journal import Journal, SessionEnded, SessionStarted
 from backprop.store.rundir import Home
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
@@ -54,6 +54,11 @@ def write(home: Home, step: int) -> None:
         file.write(f'{{"step": {step}, "loss": {step}}}\n')
 
 
+def end(home: Home) -> None:
+    with closing(Journal(home.rundir("r").journal_path)) as journal:
+        journal.append(SessionEnded(at=AT, session=1, status=Status.COMPLETED, reason=None, exit_code=0, elapsed_s=1.0))
+
+
 def damage(home: Home) -> None:
     """Overwrite the index where it lies: whoever has it open has the damaged file open."""
     for path in home.path.glob("index.db*"):
@@ -84,6 +89,7 @@ def test_an_index_that_is_replaced_while_a_run_is_finished(
     home: Home, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ):
     """Somebody who looked has put the run into the new one, without its output: it is not finished."""
+    end(home)
     store = recorder.record_output
 
     def stored_in_the_old_one() -> bool:
@@ -101,6 +107,16 @@ def test_an_index_that_is_replaced_while_a_run_is_finished(
     assert home.unsettled() == []
     with closing(open_index(home, 5.0, lambda _: None)) as index:
         assert [point.step for point in points(index, recorder.read_run()[0], "loss")] == [1]
+
+
+def test_a_run_whose_end_found_no_room_stays_marked(home: Home, recorder: Recorder):
+    """Whoever looks next files it; it would go on for ever otherwise."""
+    recorder.begin()
+    assert not recorder.finish(publish=False)
+    assert home.unsettled() == ["r"]
+    end(home)
+    assert recorder.finish(publish=False)
+    assert home.unsettled() == []
 
 
 def test_whether_a_checkpoint_was_saved_over_is_not_known_of_a_damaged_index(home: Home, recorder: Recorder):

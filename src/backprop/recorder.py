@@ -62,6 +62,7 @@ class Recorder:
         self._is_on_slurm = spec.slurm is not None  # as far as the journal was read
         self._snapshot_is_due = False
         self._recorded_bytes = 0  # of the journal
+        self._is_over = False  # as far as it is recorded
         self._whole_to = 1  # the index has all of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
         self._measures: dict[tuple[int, Source, int], Measure] = {}
@@ -133,7 +134,7 @@ class Recorder:
                 run = msgspec.structs.replace(run, reason=reason)
             index = self._open()
             index.put_run(run, size)
-            self._recorded_bytes = size
+            self._recorded_bytes, self._is_over = size, run.status.is_final
             if self._snapshot_is_due:
                 snapshot.put(self._home, index, self._spec.id, self._say)
                 self._snapshot_is_due = False
@@ -281,11 +282,13 @@ class Recorder:
     def finish(self, *, publish: bool = True) -> bool:
         """Store all there is of a run that has ended. False when that must be tried again: the next look will.
 
+        Also when its journal does not tell its end, because the disk had no room for that: the next look files it.
+
         publish: bring experiments.json up to date, too.
         """
         sizes = self._source_sizes()
         has_output = self.record_output()
-        if not (self.record_state(publish=publish) and has_output and self._set_whole(sizes)):
+        if not (self.record_state(publish=publish) and has_output and self._is_over and self._set_whole(sizes)):
             return False
         with suppress(OSError):  # then somebody looks once more, and finds nothing to do
             self._home.mark_settled(self._spec.id)

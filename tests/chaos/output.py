@@ -2,9 +2,12 @@
 
 import json
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+_DECODER = json.JSONDecoder()
 
 
 @dataclass
@@ -22,13 +25,7 @@ class Output:
 def read_output(path: Path, folder: Path) -> Output:
     """folder: in which the trainer worked."""
     output = Output()
-    for line in path.read_bytes().split(b"\n") if path.exists() else ():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # cut short by a kill or a full disk
-        if not isinstance(event, dict):
-            continue
+    for event in events(path.read_bytes() if path.exists() else b""):
         match event.get("event"):
             case None if "value" in event:
                 output.steps.append(event["step"])
@@ -44,3 +41,16 @@ def read_output(path: Path, folder: Path) -> Output:
             case _:
                 pass
     return output
+
+
+def events(data: bytes) -> Iterator[dict[str, Any]]:
+    """The objects in these lines: one each, or two where a signal came between a line and its end."""
+    for line in data.decode(errors="replace").split("\n"):
+        found, at = [], 0
+        try:
+            while at < len(line):
+                value, at = _DECODER.raw_decode(line, at)
+                found.append(value)
+        except ValueError:
+            continue  # cut short by a kill or a full disk
+        yield from (value for value in found if isinstance(value, dict))

@@ -395,10 +395,10 @@ class Population(Runs):
 
     def happened(self, member: Member, deed: Deed, pid: int | None = None) -> None:
         """Remember a deed before it is done."""
-        session = self.open_session(member)
-        run = self.fold(member)
+        run = self.fold(member)  # once: a session may begin at any instant
         newest = 0 if run is None else run.newest_number
-        member.happenings.append(Happening(deed, newest if session is not None else newest + 1, pid))
+        is_open = run is not None and run.last_session is not None and not run.last_session.status.is_final
+        member.happenings.append(Happening(deed, newest if is_open else newest + 1, pid))
 
     def note_death(self, member: Member, pid: int) -> None:
         """Its supervisor is dead: a session without an end in the journal can only be filed as interrupted."""

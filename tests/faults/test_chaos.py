@@ -194,10 +194,11 @@ def test_only_whole_lines_count(tmp_path: Path):
     path.write_text(
         '{"event": "started", "from": 0, "path": null}\n{"step": 1, "value": 3}\nplain\n{"step": 2, "va{"step": 3}\n'
         '{"event": "checkpoint_saved", "path": "c.json", "step": 1}\n{"step": 4, "value": 12}'
+        '{"event": "checkpoint_saved", "path": "d.json", "step": 4}\n'
     )
     output = read_output(path, tmp_path)
     assert (list(output.steps), list(output.values)) == ([1, 4], [3, 12])
-    assert output.saved == [(1, str(tmp_path / "c.json"))]
+    assert output.saved == [(1, str(tmp_path / "c.json")), (4, str(tmp_path / "d.json"))]
     assert not output.has_counted
 
 
