@@ -100,7 +100,7 @@ def _allowed_codes(words: Sequence[str], *, has_faults: bool) -> set[int] | None
             codes = {0}
         case _:
             codes = {0, 2, 3, 75}
-    return codes | ({2} if has_faults else set())
+    return codes | ({2, 75} if has_faults else set())  # 75: the index could not take the run in just now
 
 
 def check_front(population: Population, process: Process, found: Found) -> None:
