@@ -412,10 +412,12 @@ class Population(Runs):
     def fault(self, deed: Deed) -> None:
         """Remember something done to the machine, before it is done. Until `fault_is_over` it may meet anything."""
         self.machine_faults.append(MachineFault(deed, time.monotonic()))
-        for member in self.everybody():
+        there = self.everybody()
+        for member in there:
             self.happened(member, deed)
+        # one whose front is at work may be there in a moment
         for member in self.members:
-            if not self.rundir(member.run_id).exists():
+            if member not in there:
                 member.happenings.append(Happening(deed, 0))
 
     def fault_is_over(self, deed: Deed) -> None:
