@@ -111,11 +111,11 @@ def test_the_arguments_of_the_script(argv: str, arguments: list[str]):
 
 
 @pytest.mark.parametrize(
-    ("argv", "flag", "checkpoint", "expected"),
+    ("argv", "templates", "checkpoint", "expected"),
     [
-        ("py t.py", None, "new", "py t.py"),
+        ("py t.py", "", "new", "py t.py"),
         ("py t.py", "--resume", None, "py t.py"),
-        ("py t.py", None, None, "py t.py"),
+        ("py t.py", "", None, "py t.py"),
         ("py t.py", "--resume", "new", "py t.py --resume new"),
         ("py t.py --lr 1", "--resume", "new", "py t.py --lr 1 --resume new"),
         ("py t.py --resume old --lr 1", "--resume", "new", "py t.py --lr 1 --resume new"),
@@ -123,13 +123,29 @@ def test_the_arguments_of_the_script(argv: str, arguments: list[str]):
         ("py t.py --resume", "--resume", "new", "py t.py --resume new"),
         ("py t.py --resume-all x", "--resume", "new", "py t.py --resume-all x --resume new"),
         ("py t.py -r a -r=b", "-r", "new", "py t.py -r new"),
+        ("py t.py --lr 1", "--ckpt={path}", "/a/new", "py t.py --lr 1 --ckpt=/a/new"),
+        ("py t.py --ckpt old --ckpt=x", "--ckpt={path}", "/a/new", "py t.py --ckpt=/a/new"),
+        ("py t.py --init_from=scratch", "--init_from=resume", "/a/new", "py t.py --init_from=resume"),
+        ("py t.py --ckptx=1", "--ckpt={dir}/", "/a/new", "py t.py --ckptx=1 --ckpt=/a/"),
+        ("py t.py a.b=old lr=1", "+a.b={path}", "/a/new", "py t.py lr=1 +a.b=/a/new"),
+        ("py t.py ++a.b=old ~c", "a.b={path}", "/a/new", "py t.py ~c a.b=/a/new"),
+        ("py t.py a.b", "a.b={path}", "/a/new", "py t.py a.b a.b=/a/new"),
+        ("py t.py", "{path}", "/a/new", "py t.py /a/new"),
+        ("py t.py", "--at={step} --resume --in={dir}", "/a/new", "py t.py --at=70 --resume /a/new --in=/a"),
+        ("py t.py", "x=${a}{path}", "/a/{step}", "py t.py x=${a}/a/{step}"),
+        ("py t.py --at=1", "--at={step}", None, "py t.py --at=1"),
     ],
 )
 def test_the_checkpoint_takes_the_place_of_the_one_before(
-    argv: str, flag: str | None, checkpoint: str | None, expected: str
+    argv: str, templates: str, checkpoint: str | None, expected: str
 ):
     """The script gets the newest checkpoint exactly once, and nothing else of its command changes."""
-    assert with_checkpoint(words(argv), flag, checkpoint) == tuple(words(expected))
+    assert with_checkpoint(words(argv), words(templates), checkpoint, 70) == tuple(words(expected))
+
+
+def test_a_step_that_nobody_knows_is_not_made_up():
+    """What asks for it is left out, and the rest is not."""
+    assert with_checkpoint(["t.py"], ["--at={step}", "--resume"], "c") == ("t.py", "--resume", "c")
 
 
 @given(
@@ -139,8 +155,8 @@ def test_the_checkpoint_takes_the_place_of_the_one_before(
 @settings(max_examples=scaled(200), deadline=None)
 def test_a_second_resume_replaces_the_first(argv: list[str], checkpoint: str):
     """However often a run is resumed, its command names one checkpoint: the last."""
-    once = with_checkpoint(argv, "--resume", "first")
-    assert with_checkpoint(once, "--resume", checkpoint) == (*once[:-1], checkpoint)
+    once = with_checkpoint(argv, ["--resume"], "first")
+    assert with_checkpoint(once, ["--resume"], checkpoint) == (*once[:-1], checkpoint)
 
 
 # -- the Python

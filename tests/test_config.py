@@ -268,7 +268,23 @@ WRONG: list[tuple[str, object]] = [
     *[("python", value) for value in ("", "x" * 201, 3, ["python"], {})],
     *[
         ("resumeArg", value)
-        for value in ("", "-", "resume", "--re sume", "--resume=", "--resume\t", "--resume\n", 1, ["--r"], {})
+        for value in (
+            [""],
+            "-",
+            "resume",
+            "--resume=",
+            "--resume\t=",
+            "--ckpt={pth}",
+            "--ckpt={}",
+            "--ckpt={path}{steps}",
+            "--a 'b",
+            ["--resume\n"],
+            ["--re sume"],
+            ["a\n={path}"],
+            1,
+            [1],
+            {},
+        )
     ],
     *[("detach", value) for value in (1, 0, "true", "yes", None, [], {})],
 ]
@@ -299,7 +315,7 @@ TEXT_WRONG = [
     ("name", ""),
     ("python", ""),
     ("resumeArg", "resume"),
-    ("resumeArg", "--resume\n"),
+    ("resumeArg", "--resume --ckpt={pth}"),
     ("detach", "maybe"),
     ("slurmArgs", '--comment="'),
     ("slurmArgs", "'--comment=a\nb'"),
@@ -344,7 +360,9 @@ def test_toml_can_say_nan_and_is_not_believed(tmp_path: Path, number: str):
 
 
 @pytest.mark.parametrize("value", ["1979-05-27", "07:32:00", "1979-05-27T07:32:00Z", "[]", "{ a = 1 }"])
-@pytest.mark.parametrize("key", [key for key in KEYS if key not in {"notify", "slurmArgs"}])  # which are lists
+@pytest.mark.parametrize(
+    "key", [key for key in KEYS if key not in {"notify", "resumeArg", "slurmArgs"}]
+)  # which are lists
 def test_types_that_only_toml_has_are_refused(tmp_path: Path, key: str, value: str):
     """Dates, times and tables are no values of any setting."""
     path = written(tmp_path / "pyproject.toml", f"{TOML}{key} = {value}")
@@ -367,8 +385,10 @@ RIGHT = [
     ("name", "Größe 5 – ü", "Größe 5 – ü"),
     ("name", "x" * 200, "x" * 200),
     ("python", "python3.12", "python3.12"),
-    ("resumeArg", "--resume", "--resume"),
-    ("resumeArg", "-r", "-r"),
+    ("resumeArg", "--resume", ("--resume",)),
+    ("resumeArg", "-r", ("-r",)),
+    ("resumeArg", "--init_from=resume --ckpt={dir}/{step}", ("--init_from=resume", "--ckpt={dir}/{step}")),
+    ("resumeArg", "+trainer.ckpt_path={path} 'a=${b} {path}'", ("+trainer.ckpt_path={path}", "a=${b} {path}")),
     ("detach", "true", True),
     ("detach", "1", True),
     ("detach", "false", False),

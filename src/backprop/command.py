@@ -110,18 +110,45 @@ def declares_resume_flag(script: str | None) -> bool:
     )
 
 
-def with_checkpoint(argv: Sequence[str], flag: str | None, checkpoint: str | None) -> tuple[str, ...]:
-    """The argv with `flag checkpoint` in it, in place of what it said there before; unchanged without either."""
-    if flag is None or checkpoint is None:
+def with_checkpoint(
+    argv: Sequence[str], templates: Sequence[str], checkpoint: str | None, step: float | None = None
+) -> tuple[str, ...]:
+    """The argv with the checkpoint in it, in place of what it said there before; unchanged without one.
+
+    templates: a bare flag (`--resume`) is followed by the path. Another word is added as it is, with `{path}`, `{dir}`
+    (the folder that holds it) and `{step}` filled in: `--ckpt={path}`, `+trainer.ckpt_path={path}`, `init_from=resume`.
+    step: for which it was reported; a word that asks for a step that nobody knows is left out.
+    """
+    if checkpoint is None:
         return tuple(argv)
+    kept, added = list(argv), []
+    for template in templates:
+        if "{step}" in template and step is None:
+            continue
+        name, equals, _ = template.partition("=")
+        is_flag = not equals and "{" not in template
+        if is_flag or equals:
+            kept = _without(kept, name)
+        added += [template, checkpoint] if is_flag else [_filled(template, checkpoint, step)]
+    return (*kept, *added)
+
+
+def _without(argv: Sequence[str], name: str) -> list[str]:
+    """What an argv says besides `NAME VALUE` and `NAME=VALUE`; without dashes also Hydra's `+NAME=VALUE`."""
+    is_flag, bare = name.startswith("-"), name.lstrip("+~")
     kept: list[str] = []
     rest = iter(argv)
     for word in rest:
-        if word == flag:
+        if is_flag and word == name:
             next(rest, None)
-        elif not word.startswith(flag + "="):
+        elif not (word if is_flag else word.lstrip("+~")).startswith(bare + "="):
             kept.append(word)
-    return (*kept, flag, checkpoint)
+    return kept
+
+
+def _filled(template: str, checkpoint: str, step: float | None) -> str:
+    values = {"path": checkpoint, "dir": os.path.dirname(checkpoint), "step": "" if step is None else f"{step:.12g}"}  # noqa: PTH120
+    return re.sub(r"\{(path|dir|step)\}", lambda match: values[match[1]], template)
 
 
 def variations(told: Sequence[str]) -> list[tuple[str, ...]]:

@@ -27,6 +27,15 @@ _MAX_BYTES = 1_000_000 * _GB
 Minutes = Annotated[float, Meta(gt=0, le=_YEAR_MINUTES)]
 Gigabytes = Annotated[float, Meta(ge=0, le=1e6)]
 Text = Annotated[str, Meta(min_length=1, max_length=200)]
+# a flag; or a word with '=' or a place to fill in, none of which but ours (Hydra's ${...} is the script's)
+ResumeArg = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!.*(?<!\$)\{(?!(?:path|dir|step)\})\w*\})(-[^\s=]+|[^\s=]+=.+|.*\{(path|dir|step)\}.*)\Z",
+        max_length=200,
+    ),
+]
+_LISTS = {"resumeArg", "slurmArgs"}  # of words, which the environment gives as one text
 
 
 # of a session that begins nobody is told: processes are not started while one is going on
@@ -57,7 +66,7 @@ class Config(Record, frozen=True):
     sessions: Annotated[int, Meta(ge=1, le=100_000)] = 1
     name: Text | None = None
     python: Text | None = None
-    resume_arg: Annotated[str, Meta(pattern=r"^-[^\s=]+\Z")] | None = field(name="resumeArg", default=None)
+    resume_arg: tuple[ResumeArg, ...] = field(name="resumeArg", default=())
     hooks: bool = True
     detach: bool = False
     on: Annotated[str, Meta(pattern=r"^(here|slurm(:[A-Za-z0-9_.,-]{1,200})?)\Z")] = "here"
@@ -143,7 +152,10 @@ ALLOWED: Mapping[str, tuple[str, str]] = {
     "sessions": ("--sessions", "a whole number, 1 to 100000"),
     "name": ("-n/--name", "text of 1 to 200 printable characters that is not 'last'"),
     "python": ("--python", "the path of a Python interpreter"),
-    "resumeArg": ("--resume-arg", "a flag of your script, such as --resume, without blanks or '='"),
+    "resumeArg": (
+        "--resume-arg",
+        "a flag of your script, such as --resume, or words with '=', {path}, {dir} or {step}, such as --ckpt={path}",
+    ),
     "hooks": ("--hooks/--no-hooks", "true or false"),
     "detach": ("-d/--detach", "true or false"),
     "on": ("--on", "here, slurm, or slurm:PARTITION"),
@@ -233,7 +245,7 @@ def _checked(key: str, value: Any, origin: str) -> Any:
     is_flag = origin.startswith("-")
     is_text = is_flag or origin.startswith("BACKPROP_")
     try:
-        words = _words(value) if key == "slurmArgs" else value
+        words = _words(value) if key in _LISTS else value
         checked = msgspec.convert(words, _FIELDS[key].type, strict=not is_text)
     except (msgspec.ValidationError, ValueError):
         checked = math.nan  # as wrong as any other
@@ -243,14 +255,15 @@ def _checked(key: str, value: Any, origin: str) -> Any:
         is_wrong_number = not (0 < fraction <= 1 if fraction is not None else 0 < (vram_bytes or 0) <= _MAX_BYTES)
     is_wrong_name = key == "name" and isinstance(checked, str) and (not checked.isprintable() or checked == "last")
     if is_wrong_number or is_wrong_name:
-        told = f"{origin} {value!r}" if is_flag else f"{origin}: {key} = {value!r}"
+        shown = " ".join(map(repr, value)) if isinstance(value, tuple) else repr(value)
+        told = f"{origin} {shown}" if is_flag else f"{origin}: {key} = {shown}"
         error = UsageError if is_flag else ConfigError
         raise error(f"{told} is not allowed: {ALLOWED[key][1]}.")
     return checked
 
 
 def _words(value: Any) -> Any:
-    """Options of sbatch, which the environment gives as one text. Raises ValueError for what is none."""
+    """Words for a command line, which the environment gives as one text. Raises ValueError for what is none."""
     import shlex
 
     words = shlex.split(value) if isinstance(value, str) else value

@@ -76,7 +76,7 @@ class SessionPlan(Record, frozen=True):
 
     limits: Limits
     resumed_from: str | None = None
-    resume_flag: str | None = None  # gets the checkpoint's path in the script's arguments
+    resume_args: tuple[str, ...] = ()  # what tells the script of the checkpoint: see command.with_checkpoint
     gpus: tuple[Gpu, ...] | None = None  # the cards it was given; None: whatever the trainer finds
     gpu_probe: str = "auto"
     gpu_problem: str | None = None  # why nobody could tell which cards there are
@@ -236,14 +236,14 @@ class Supervisor:
         if plan.gpu_problem is not None:
             self._observer.said(_blind(plan.gpu_problem))
         self._watchman.start(self._clock.now())
-        variables = environment.for_trainer(
-            self._spec, self._rundir, self._number, plan.limits, self._resumed(plan.resumed_from), plan.gpus
-        )
+        resumed = self._resumed(plan.resumed_from)
+        variables = environment.for_trainer(self._spec, self._rundir, self._number, plan.limits, resumed, plan.gpus)
+        step = None if resumed is None else resumed.step
         if plan.limits.ram_limit_bytes is not None:
             hard = hard_ram_limit_bytes(plan.limits.ram_limit_bytes)
             self._cage = cage.build(self._spec.id, self._number, hard)
         trainer = Trainer.start(
-            command.with_checkpoint(self._spec.command, plan.resume_flag, plan.resumed_from),
+            command.with_checkpoint(self._spec.command, plan.resume_args, plan.resumed_from, step),
             self._spec.cwd,
             variables,
             (self._rundir.out_path(self._number), self._rundir.err_path(self._number)),

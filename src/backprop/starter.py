@@ -26,7 +26,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "gpuMemoryLimit": "80%",
     "name": "digits",
     "python": ".venv/bin/python",
-    "resumeArg": "--resume",
+    "resumeArg": ["--resume"],
     "cpus": 8,
 }
 _HEAD = """\
@@ -98,7 +98,7 @@ def text(comments: Mapping[str, str], values: Mapping[str, Fitted], whom: str) -
 
 def _shown(key: str) -> Any:
     default = config.default(key)
-    return _EXAMPLES[key] if default is None else default
+    return _EXAMPLES.get(key, default) if default in {None, ()} else default
 
 
 def _toml(value: Any) -> str:

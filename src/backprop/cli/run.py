@@ -125,7 +125,7 @@ def run(
         params=commands.params_in(commands.script_arguments(command.argv)),
         limits=settings.limits,
         framework=settings.framework,
-        resume_arg=settings.resume_arg,
+        resume_arg=settings.resume_arg or None,
         hooks=settings.hooks,
         git=state,
         slurm=settings.slurm,

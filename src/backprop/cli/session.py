@@ -291,11 +291,11 @@ def tell_plan(home: Home, specs: Sequence[RunSpec], request: "Request", *, as_js
 
     specs: of the runs that would be started together, and differ in their arguments only.
     """
-    from backprop.turns import resume_flag
+    from backprop.turns import resume_args
 
     spec, checkpoint = specs[0], request.checkpoint
-    flag = resume_flag(spec) if checkpoint is not None else None
-    argvs = [commands.with_checkpoint(one.command, flag, checkpoint) for one in specs]
+    templates = resume_args(spec) if checkpoint is not None else ()
+    argvs = [commands.with_checkpoint(one.command, templates, checkpoint) for one in specs]
     decision = _foreseen(home, spec, request) if spec.slurm is None else None
     sbatch = [] if spec.slurm is None else _sbatch_options(home, specs, request)
     if as_json:

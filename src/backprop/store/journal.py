@@ -86,7 +86,7 @@ class Submitted(_Entry, frozen=True, tag="submitted"):
     gpu_probe: str = "auto"
     retries: int = 0
     sessions: int = 1
-    resume_arg: str | None = None  # the flag that takes the checkpoint, where it is not the run's own
+    resume_arg: tuple[str, ...] | str | None = None  # as in the run's record, where it is not the same
     slurm: SlurmRequest | None = None  # what is asked of it; None: what the run was made with
     is_again: bool = False  # the same request goes on: what was used of it is used
     reason: str | None = None  # what is said of it until Slurm says more
