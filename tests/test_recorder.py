@@ -109,6 +109,36 @@ def test_an_index_that_is_replaced_while_a_run_is_finished(
         assert [point.step for point in points(index, recorder.read_run()[0], "loss")] == [1]
 
 
+def test_an_index_that_is_replaced_between_two_sessions(
+    home: Home, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+):
+    """A new one gets the sessions in their order, though it takes the old one's place in the midst of a look."""
+    end(home)
+    with closing(Journal(home.rundir("r").journal_path)) as journal:
+        journal.append(
+            SessionStarted(at=AT, session=2, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
+        )
+    home.rundir("r").out_path(2).write_text('{"step": 2, "loss": 2}\n')
+    look_before = recorder._look_before
+
+    def replaced(session: int) -> object:
+        found = look_before(session)
+        monkeypatch.undo()
+        for path in home.path.glob("index.db*"):
+            path.unlink()
+        return found
+
+    while recorder.look(2, 1.0).is_behind:
+        pass
+    assert recorder.record_state(publish=False)
+    monkeypatch.setattr(recorder, "_look_before", replaced)
+    assert not recorder.look(2, 1.0).is_stored
+    assert recorder.record_state(publish=False)
+    assert recorder.record_output()
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        assert [point.step for point in points(index, recorder.read_run()[0], "loss")] == [1, 2]
+
+
 def test_a_run_whose_end_found_no_room_stays_marked(home: Home, recorder: Recorder):
     """Whoever looks next files it; it would go on for ever otherwise."""
     recorder.begin()

@@ -12,6 +12,7 @@ import pytest
 from backprop import recovery
 from backprop.records import Limits, Run, RunSpec, Status
 from backprop.store import journal as journals
+from backprop.store import snapshot
 from backprop.store.curves import points
 from backprop.store.index import Index, open_index
 from backprop.store.journal import Entry, Journal, Queued, SessionEnded, SessionStarted
@@ -134,3 +135,13 @@ def test_a_run_that_an_index_knows_and_nobody_has_read(home: Home, rundir: RunDi
     recovery.catch_up(home, index, print)
     assert [point.value for point in points(index, run, "loss")] == [2.5]
     assert index.behind() == set()
+
+
+def test_a_run_that_experiments_json_lacks(home: Home, rundir: RunDir, index: Index):
+    """It was written from an index that had not read this run yet; the next look at a changed folder makes up for it."""
+    settled(rundir, STARTED, TIMEBOXED)
+    recovery.catch_up(home, index, print)
+    home.snapshot_path.write_text("{}")
+    home.rundir("another").path.mkdir()
+    recovery.catch_up(home, index, print)
+    assert snapshot.run_ids(home.snapshot_path) == {"r"}

@@ -59,6 +59,7 @@ class Recorder:
         self._say = say
         self._index: Index | None = None
         self._is_lent = False
+        self._openings = 0  # of the index: it may be a new one each time
         self._is_on_slurm = spec.slurm is not None  # as far as the journal was read
         self._snapshot_is_due = False
         self._recorded_bytes = 0  # of the journal
@@ -96,6 +97,7 @@ class Recorder:
             self._index = open_index(self._home, SUPERVISOR_BUSY_TIMEOUT_S, self._say)
         elif not reopen_if_replaced(self._home, self._index, self._say):
             return self._index
+        self._openings += 1
         self._tails.clear()
         self._whole_to = 1
         return self._index
@@ -181,7 +183,10 @@ class Recorder:
         return None
 
     def _look_at_all(self, session: int, at_s: float, *, is_over: bool, is_witness: bool) -> Look:
-        looks = [self._look_at(session, source, at_s, is_over=is_over, is_witness=is_witness) for source in Source]
+        opening = self._openings
+        looks = [
+            self._look_at(session, source, at_s, opening, is_over=is_over, is_witness=is_witness) for source in Source
+        ]
         look = Look(
             batches=tuple(batch for look in looks for batch in look.batches),
             is_stored=all(look.is_stored for look in looks),
@@ -191,11 +196,15 @@ class Recorder:
             self._whole_to += 1
         return look
 
-    def _look_at(self, session: int, source: Source, at_s: float, *, is_over: bool, is_witness: bool) -> Look:
+    def _look_at(
+        self, session: int, source: Source, at_s: float, opening: int, *, is_over: bool, is_witness: bool
+    ) -> Look:
         try:
             path = self._rundir.source_path(session, source)
             size = size_bytes(path)
             index = self._open()
+            if self._openings != opening:  # replaced since we saw that it has the sessions before
+                return Look((), is_stored=False, is_behind=True)
             tail = self._tails.get((session, source))
             if tail is None:
                 offset = index.offset(self._spec.id, session, source)

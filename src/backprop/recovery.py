@@ -69,13 +69,18 @@ def _bring_in_step(home: Home, index: Index, say: Say) -> bool:
     if index.identity != identity:
         return False
     known = snapshot.run_ids(home.snapshot_path)
-    if index.is_snapshot_due() or known is None or (is_changed and known - on_disk):
+    if index.is_snapshot_due() or known is None or (is_changed and (known - on_disk or _lacks(known, index))):
         snapshot.rebuild(home, index, say)
     # last: whoever dies before has seen nothing, and neither has who could not store all of it
     is_quiet = time.time_ns() - modified_ns > _SETTLED_AFTER_NS
     if is_changed and is_quiet and not any(_is_missing(home, index, run_id) for run_id in unseen):
         index.set_seen_folder_ns(modified_ns)
     return True
+
+
+def _lacks(known: set[str], index: Index) -> bool:
+    """Whether experiments.json lacks runs that it has room for: it was written from an index that lacked them."""
+    return len(known) < snapshot.MAX_RUNS and bool(index.run_ids() - known)
 
 
 def _unseen(index: Index, on_disk: set[str]) -> set[str]:
