@@ -192,13 +192,16 @@ class Population(Runs):
     def adopt_guests(self) -> None:
         """Take in the runs whose ids were Backprop's choice."""
         known = {member.run_id for member in (*self.members, *self.guests, *self.slurm_members)}
+        commands = [p for p in (*self.processes.values(), *self.ended) if "--vary" in p.words]
+        deeds = [fault.deed for fault in self.machine_faults]
+        deeds += [Deed.KILL_SUPERVISOR] if any(signal.SIGKILL in command.sent for command in commands) else []
         for run_id in self.place.run_ids():
             if run_id not in known:
                 self.guests.append(
                     Member(
                         run_id=run_id,
                         is_guest=True,
-                        happenings=[Happening(fault.deed, 0) for fault in self.machine_faults],
+                        happenings=[Happening(deed, 0) for deed in deeds],
                     )
                 )
 
