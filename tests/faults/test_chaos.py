@@ -40,7 +40,7 @@ def chaos(tmp_path: Path, *words: str, **changes: str) -> "subprocess.CompletedP
     )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2400)
 def test_some_steps_find_nothing_and_leave_nothing(tmp_path: Path):
     """All kinds of actions in one short round; its folder is gone afterwards."""
     done = chaos(tmp_path, "--steps", "60", "--seed", "1")
@@ -66,7 +66,7 @@ if any("tests.chaos" in word or word == "-m" for word in sys.orig_argv):
 """
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2400)
 @pytest.mark.nightly
 def test_an_index_without_its_compare_and_swap_is_found_out(tmp_path: Path):
     """With the product broken on purpose, the same steps end with findings, and what they are about is kept."""
@@ -202,7 +202,7 @@ def test_only_whole_lines_count(tmp_path: Path):
     assert not output.has_counted
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(2400)
 @pytest.mark.nightly
 def test_an_interrupted_trial_ends_all_that_it_started(tmp_path: Path):
     """SIGTERM in the middle: no process below it is left, and nothing is mounted."""

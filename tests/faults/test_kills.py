@@ -123,7 +123,7 @@ def newest_whole(document: dict) -> str | None:
     return next((c["path"] for c in reversed(document["checkpoints"]) if c["valid"]), None)
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 def test_kills_of_the_supervisor(runs: Runs):
     """SIGKILL at random instants, 200 times in `make nightly`; each time `list` is exact and `resume` goes on from the newest whole."""
     rng = random.Random(SEED)
@@ -188,7 +188,7 @@ def finish_exactly(runs: Runs, run_id: str, truth: Truth) -> None:
     assert all(value == step * 3 for step, value in zip(truth.steps, truth.values, strict=True))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2400)
 def test_kills_of_the_whole_tree(runs: Runs):
     """Supervisor and trainer killed together, as when the machine dies: exact all the same."""
     rng = random.Random(SEED + 1)

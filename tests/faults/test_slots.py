@@ -14,7 +14,7 @@ KILL_COUNT = max(2, scaled(10))
 
 
 @pytest.mark.alone
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2400)
 def test_many_runs_share_three_slots(runs: Runs):
     """Never more than three at a time, in the order they asked, all done, and no slot lost to a killed supervisor."""
     runs.environment["BACKPROP_MAX_PARALLEL"] = str(SLOT_COUNT)

@@ -27,6 +27,10 @@ class FrameworkRuns(Runs):
 
     python: str
 
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.environment["TMPDIR"] = str(folder)  # PyTorch's compiler leaves a cache there
+
     def bare(self, script: Path | str, *words: object, timeout_s: float = HANG_S) -> str:
         """What a script prints without Backprop."""
         environment = {key: value for key, value in self.environment.items() if not key.startswith("BACKPROP_")}

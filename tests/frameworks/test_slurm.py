@@ -68,7 +68,7 @@ def runs(tmp_path: Path) -> Iterator[SlurmRuns]:
     cluster.stop()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2400)
 @pytest.mark.nightly
 def test_torchrun_over_two_nodes(runs: SlurmRuns):
     """One command, an agent on each node, one group of four; stopped over both, saved, resumed, and nothing is left."""

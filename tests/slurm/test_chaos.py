@@ -10,7 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2400)
 def test_some_steps_with_a_cluster_find_nothing_and_leave_nothing(tmp_path: Path):
     """The run on Slurm takes part, and the summary says so."""
     done = subprocess.run(
