@@ -3,9 +3,12 @@
 import itertools
 import json
 import signal
+import sqlite3
 import time
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -178,17 +181,24 @@ def check_rest(population: Population, found: Found) -> int:
     snapshot = json.loads((population.home / "experiments.json").read_text())
     if set(snapshot) != on_disk:
         found(None, f"experiments.json has {sorted(snapshot)}, and there are {sorted(on_disk)}")
-    index = Index(population.home / "index.db", 10)
-    try:
-        members = population.everybody()
+    if is_index_spoiled and not _is_sound(population.home / "index.db"):
+        population.call_now("reindex")  # the damage lies where `list` need not read
+    members = population.everybody()
+    with closing(Index(population.home / "index.db", 10)) as index:
         for member in members:
             _check_member(population, member, documents.get(member.run_id), snapshot.get(member.run_id), index, found)
-    finally:
-        index.close()
     for member in population.members:
         if member.checked and not member.is_doomed and not population.rundir(member.run_id).exists():
             found(member, "its record is gone")
     return len(members)
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(path)) as index:
+            return index.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    except sqlite3.DatabaseError:
+        return False
 
 
 def _check_nothing_left(population: Population, found: Found) -> None:
