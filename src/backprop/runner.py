@@ -228,9 +228,9 @@ class Supervisor:
         if not is_written:
             self._journal.drop_unwritten()  # once there is room, nobody may take it for begun
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._rundir.journal_path))
-        self._recorder.begin()
 
     def _launch(self, plan: SessionPlan) -> None:
+        self._recorder.begin()
         timebox_s, grace_s = plan.limits.timebox_s, plan.limits.grace_s
         self._put_control(timebox_s, wanted=0, stop=None)
         if plan.gpu_problem is not None:

@@ -496,9 +496,9 @@ class Population(Runs):
             undo()
 
     def tickets(self) -> list[str]:
-        """Who holds a slot."""
+        """Who holds a slot. Not who is just writing his ticket, and is taken for somebody who may."""
         entries = Line(self.place.line_path, provenance.host()).read()
-        return ["?" if entry.ticket is None else entry.ticket.run_id for entry in entries if entry.holds_a_slot]
+        return [entry.ticket.run_id for entry in entries if entry.holds_a_slot and entry.ticket is not None]
 
     def descendants(self) -> list[psutil.Process]:
         daemons = set() if self.cluster is None else self.cluster.daemon_pids()

@@ -417,6 +417,37 @@ def test_a_home_that_becomes_read_only_while_somebody_waits_is_said_in_one_line(
             wait_command._Watch(home, index, {"b": view}, None).wait(None)
 
 
+def test_a_home_that_becomes_read_only_while_a_session_begins(runs: Runs):
+    """The session has begun, as its journal says: it has failed, and says of what; nobody takes it for dead."""
+    runs.script("pass")
+    program = textwrap.dedent(
+        """
+        import errno, os, sys
+        from backprop.recorder import Recorder
+        begin = Recorder.begin
+        def refuse(self):
+            if b"session_started" in self._rundir.journal_path.read_bytes():
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), "/the/mark")
+            begin(self)
+        Recorder.begin = refuse
+        sys.argv = ["backprop", "run", "train.py", "--run-id", "r"]
+        from backprop.__main__ import main
+        main()
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=runs.work,
+        env=runs.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 127, done.stderr
+    (session,) = runs.document("r")["sessions"]
+    assert (session["status"], session["reason"]) == ("failed", "cannot be started: Read-only file system: /the/mark")
+
+
 def test_a_reindex_killed_before_it_has_written_the_snapshot_is_made_up_for(three: Runs):
     """What it has filed is in the index, and nothing else tells that experiments.json is behind."""
     path = three.home / "experiments.json"
