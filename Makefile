@@ -27,7 +27,7 @@ nightly: $(INSTALLED)  ## these and `frameworks` at full depth: every property t
 	TEST_DEPTH=full $(MAKE) test frameworks
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
-	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 3 --dist loadfile tests/frameworks
+	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 3 --maxschedchunk 1 tests/frameworks
 
 exports: $(EXPORTS)/.installed  ## tests with TensorBoard, MLflow, W&B, pyarrow, pandas and polars
 	$(EXPORTS)/bin/python -m pytest -n 2 tests/exports
