@@ -38,9 +38,8 @@ settings.load_profile("backprop")
 # Only a hang takes so long, no load does; less than what pytest itself gives a test, so that it fails where it waits.
 HANG_S = 240.0
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # `make test &` in a script: whatever we start would be deaf to it
+# `make test &` in a script: whatever we start would be deaf to it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BACKPROP = str(Path(sys.executable).with_name("backprop"))

@@ -59,6 +59,14 @@ def end(home: Home) -> None:
         journal.append(SessionEnded(at=AT, session=1, status=Status.COMPLETED, reason=None, exit_code=0, elapsed_s=1.0))
 
 
+def replace(home: Home, recorder: Recorder) -> None:
+    """Delete the index; somebody who looks begins another, and has put the run into it, but no output yet."""
+    for path in home.path.glob("index.db*"):
+        path.unlink()
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        index.put_run(*recorder.read_run())
+
+
 def damage(home: Home) -> None:
     """Overwrite the index where it lies: whoever has it open has the damaged file open."""
     for path in home.path.glob("index.db*"):
@@ -88,17 +96,21 @@ def test_an_index_that_is_damaged_under_our_feet_is_made_anew(home: Home, record
 def test_an_index_that_is_replaced_while_a_run_is_finished(
     home: Home, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ):
-    """Somebody who looked has put the run into the new one, without its output: it is not finished."""
+    """Somebody who looks has put the run into the new one, without its output: it is not finished, nor seen whole."""
     end(home)
     store = recorder.record_output
 
     def stored_in_the_old_one() -> bool:
         is_stored = store()
         monkeypatch.undo()
-        for path in home.path.glob("index.db*"):
-            path.unlink()
+        replace(home, recorder)
         return is_stored
 
+    monkeypatch.setattr(recorder, "record_output", stored_in_the_old_one)
+    assert recorder.whole_view(patience_s=0) is None
+    view = recorder.whole_view()
+    assert view is not None
+    assert view.last_step == 1
     recorder.begin()
     monkeypatch.setattr(recorder, "record_output", stored_in_the_old_one)
     assert not recorder.finish(publish=False)
@@ -124,8 +136,7 @@ def test_an_index_that_is_replaced_between_two_sessions(
     def replaced(session: int) -> object:
         found = look_before(session)
         monkeypatch.undo()
-        for path in home.path.glob("index.db*"):
-            path.unlink()
+        replace(home, recorder)
         return found
 
     while recorder.look(2, 1.0).is_behind:
@@ -133,7 +144,6 @@ def test_an_index_that_is_replaced_between_two_sessions(
     assert recorder.record_state(publish=False)
     monkeypatch.setattr(recorder, "_look_before", replaced)
     assert not recorder.look(2, 1.0).is_stored
-    assert recorder.record_state(publish=False)
     assert recorder.record_output()
     with closing(open_index(home, 5.0, lambda _: None)) as index:
         assert [point.step for point in points(index, recorder.read_run()[0], "loss")] == [1, 2]

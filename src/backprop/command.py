@@ -111,7 +111,7 @@ def declares_resume_flag(script: str | None) -> bool:
 
 
 def with_checkpoint(
-    argv: Sequence[str], templates: Sequence[str], checkpoint: str | None, step: float | None = None
+    argv: Sequence[str], templates: Sequence[str], checkpoint: str | None, step: int | None = None
 ) -> tuple[str, ...]:
     """The argv with the checkpoint in it, in place of what it said there before; unchanged without one.
 
@@ -146,8 +146,8 @@ def _without(argv: Sequence[str], name: str) -> list[str]:
     return kept
 
 
-def _filled(template: str, checkpoint: str, step: float | None) -> str:
-    values = {"path": checkpoint, "dir": os.path.dirname(checkpoint), "step": "" if step is None else f"{step:.12g}"}  # noqa: PTH120
+def _filled(template: str, checkpoint: str, step: int | None) -> str:
+    values = {"path": checkpoint, "dir": os.path.dirname(checkpoint), "step": str(step)}  # noqa: PTH120
     return re.sub(r"\{(path|dir|step)\}", lambda match: values[match[1]], template)
 
 

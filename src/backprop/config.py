@@ -35,7 +35,6 @@ ResumeArg = Annotated[
         max_length=200,
     ),
 ]
-_LISTS = {"resumeArg", "slurmArgs"}  # of words, which the environment gives as one text
 
 
 # of a session that begins nobody is told: processes are not started while one is going on
@@ -245,7 +244,7 @@ def _checked(key: str, value: Any, origin: str) -> Any:
     is_flag = origin.startswith("-")
     is_text = is_flag or origin.startswith("BACKPROP_")
     try:
-        words = _words(value) if key in _LISTS else value
+        words = _words(value) if default(key) == () else value
         checked = msgspec.convert(words, _FIELDS[key].type, strict=not is_text)
     except (msgspec.ValidationError, ValueError):
         checked = math.nan  # as wrong as any other

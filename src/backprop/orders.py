@@ -227,8 +227,10 @@ def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume", has_optio
     answering, run_id = _going_on(now.run), run.spec.id
     if now.is_paused_by_user or now.is_asked_to_pause:
         if has_options:
-            as_begun = f"and goes on as it was begun: backprop resume {run_id}, no options."
-            raise UsageError(f"run {run_id} is paused, {as_begun}")
+            how = "paused" if now.is_paused_by_user else "asked to pause"
+            raise UsageError(
+                f"run {run_id} is {how}, and goes on as it was begun: backprop resume {run_id}, no options."
+            )
         _append(home, now.run, GoOnAsked(at=_now(), session=answering.session, detail=_detail(by)))
     elif Pauser.CTRL_Z in now.pausers:
         raise BusyError(f"run {run_id} is suspended by Ctrl-Z in its terminal: type fg there.")

@@ -317,7 +317,7 @@ class Recorder:
         }
 
     def _set_whole(self, sizes: Mapping[tuple[int, Source], int]) -> bool:
-        """Not when the index was replaced since the output was stored: another process may have put the run into it."""
+        """False when the index was replaced since the output was stored: the new one may know the run without it."""
         try:
             return self._open().set_whole(self._spec.id, self._recorded_bytes, sizes)
         except (*_LATER, sqlite3.DatabaseError):
@@ -335,21 +335,21 @@ class Recorder:
         """
         give_up_at = time.monotonic() + patience_s
         while True:
+            sizes = self._source_sizes()
             if self.record_state(publish=False) and self.record_output():
                 view = self.view()
-                if view is not None and self._has_all():
+                if view is not None and self._has_output(sizes):
                     return view
             if time.monotonic() > give_up_at:
                 return None
             time.sleep(0.05)
 
-    def _has_all(self) -> bool:
-        """Whether the index still holds what this recorder has read to the end: it may have been emptied since."""
+    def _has_output(self, sizes: Mapping[tuple[int, Source], int]) -> bool:
+        """Whether the index still holds what was stored: it may have been emptied or replaced since."""
         try:
-            stored = self._open().stored_bytes(self._spec.id)
+            return self._open().has_output(self._spec.id, sizes)
         except (*_LATER, sqlite3.DatabaseError):
             return False
-        return bool(stored == sum(tail.offset for tail in self._tails.values()))
 
     def view(self) -> RunView | None:
         """The run as the index has it; None when the index cannot be read just now."""

@@ -17,7 +17,7 @@ from backprop import provenance
 from backprop.governor.line import Line
 from backprop.records import Run, Status
 from backprop.store.index import Index
-from backprop.store.journal import NotContinued, Refused, SessionEnded
+from backprop.store.journal import NotContinued, PauseAsked, Refused, SessionEnded
 from tests.chaos import model
 from tests.chaos.model import MACHINE, Deed, Facts
 from tests.chaos.output import Output
@@ -132,6 +132,8 @@ def check_front(population: Population, process: Process, found: Found) -> None:
         # it waited in vain, was refused, or let a paused run go on
         allowed = set(model.permitted_exit_codes(None, None, deeds)) | ({0} if len(process.words) == 2 else set())
         allowed |= {2, 3} if member.is_doomed else set()
+    if not own and "goes on as it was begun" in process.stderr:  # with options, which are for another session
+        allowed |= {2} if any(isinstance(entry, PauseAsked) for entry in population.entries(member)) else set()
     if code not in allowed:
         status = own[-1].status.value if own else "no session"
         found(

@@ -36,8 +36,8 @@ SLOTS = 8
 MAX_PARALLEL = 5
 GRACE_S = 2
 _PR_SET_CHILD_SUBREAPER = 36
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FULL_AT_BYTES = 48_000_000
 
 
@@ -138,6 +138,7 @@ class Population(Runs):
         self._serial = 0
         self.later: list[tuple[float, str, Callable[[], None]]] = []  # what is to be undone, and when
         self.machine_faults: list[MachineFault] = []
+        self.is_vary_killed = False  # in this round: runs that it had made may never begin
         self.can_mount = False
         self.is_read_only = False
         self.is_full = False
@@ -192,9 +193,8 @@ class Population(Runs):
     def adopt_guests(self) -> None:
         """Take in the runs whose ids were Backprop's choice."""
         known = {member.run_id for member in (*self.members, *self.guests, *self.slurm_members)}
-        commands = [p for p in (*self.processes.values(), *self.ended) if "--vary" in p.words]
         deeds = [fault.deed for fault in self.machine_faults]
-        deeds += [Deed.KILL_SUPERVISOR] if any(signal.SIGKILL in command.sent for command in commands) else []
+        deeds += [Deed.KILL_SUPERVISOR] if self.is_vary_killed else []
         for run_id in self.place.run_ids():
             if run_id not in known:
                 self.guests.append(
@@ -328,6 +328,7 @@ class Population(Runs):
             return False
         if (process := self.processes.get(pid)) is not None:
             process.sent.add(number)
+            self.is_vary_killed |= number is signal.SIGKILL and "--vary" in process.words
         try:
             os.kill(pid, number)
         except ProcessLookupError:
@@ -386,9 +387,7 @@ class Population(Runs):
         return [p for p in self.processes.values() if p.member is member and p.purpose == "front"]
 
     def open_session(self, member: Member) -> Session | None:
-        run = self.fold(member)
-        last = None if run is None else run.last_session
-        return None if last is None or last.status.is_final else last
+        return _open_session(self.fold(member))
 
     def trainer_of(self, member: Member) -> int | None:
         session = self.open_session(member)
@@ -405,8 +404,7 @@ class Population(Runs):
         """Remember a deed before it is done."""
         run = self.fold(member)  # once: a session may begin at any instant
         newest = 0 if run is None else run.newest_number
-        is_open = run is not None and run.last_session is not None and not run.last_session.status.is_final
-        member.happenings.append(Happening(deed, newest if is_open else newest + 1, pid))
+        member.happenings.append(Happening(deed, newest if _open_session(run) is not None else newest + 1, pid))
 
     def note_death(self, member: Member, pid: int) -> None:
         """Its supervisor is dead: a session without an end in the journal can only be filed as interrupted."""
@@ -521,6 +519,11 @@ class Population(Runs):
             self.set_read_only(wanted=False)
         if self.can_mount:
             subprocess.run(["umount", "--lazy", self.home], check=False)
+
+
+def _open_session(run: Run | None) -> Session | None:
+    last = None if run is None else run.last_session
+    return None if last is None or last.status.is_final else last
 
 
 def _is_alive(process: psutil.Process) -> bool:

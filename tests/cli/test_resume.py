@@ -143,15 +143,17 @@ def test_a_script_that_declares_resume_from_gets_it(runs: Runs):
     assert json.loads(done.stdout.splitlines()[0]) == {"event": "seen", "from": str(runs.work / "a.json"), "lr": "3"}
 
 
+# Says which arguments it got, and saves.
+TELLS_ARGUMENTS = """
+    print(sys.argv[1:])
+    open("a.json", "w").write("{}")
+    print(json.dumps({"event": "checkpoint_saved", "path": "a.json", "step": 7}))
+"""
+
+
 def test_resume_arg_names_the_flag(runs: Runs):
     """--resume-arg FLAG adds FLAG PATH on resume, and only then; each resume replaces the one before."""
-    runs.script(
-        """
-        print(sys.argv[1:])
-        open("a.json", "w").write("{}")
-        print(json.dumps({"event": "checkpoint_saved", "path": "a.json", "step": 1}))
-        """
-    )
+    runs.script(TELLS_ARGUMENTS)
     assert runs.call("run", "train.py", "--resume-arg", "--ckpt", "--", "x").stdout.splitlines()[0] == "['x']"
     for _ in range(2):
         done = runs.call("resume", "last")
@@ -160,13 +162,7 @@ def test_resume_arg_names_the_flag(runs: Runs):
 
 def test_resume_args_are_words_with_places_to_fill_in(runs: Runs):
     """Constants, folder and step; `resume --resume-arg` says it anew."""
-    runs.script(
-        """
-        print(sys.argv[1:])
-        open("a.json", "w").write("{}")
-        print(json.dumps({"event": "checkpoint_saved", "path": "a.json", "step": 7}))
-        """
-    )
+    runs.script(TELLS_ARGUMENTS)
     words = ("--resume-arg", "--init_from=resume", "--resume-arg", "--at={dir}:{step}")
     runs.call("run", "train.py", *words, "--", "--init_from=scratch")
     assert runs.call("resume", "last").stdout.splitlines()[0] == f"['--init_from=resume', '--at={runs.work}:7']"
@@ -176,13 +172,7 @@ def test_resume_args_are_words_with_places_to_fill_in(runs: Runs):
 
 def test_a_record_made_before_there_were_words_is_understood(runs: Runs):
     """It has one flag, as a text."""
-    runs.script(
-        """
-        print(sys.argv[1:])
-        open("a.json", "w").write("{}")
-        print(json.dumps({"event": "checkpoint_saved", "path": "a.json", "step": 7}))
-        """
-    )
+    runs.script(TELLS_ARGUMENTS)
     runs.call("run", "train.py", "--run-id", "r", "--resume-arg", "--ckpt")
     path = runs.rundir("r") / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"resume_arg": "--ckpt"}))

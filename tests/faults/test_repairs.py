@@ -38,6 +38,13 @@ def three(runs: Runs) -> Runs:
     return runs
 
 
+def run_program(runs: Runs, program: str) -> "subprocess.CompletedProcess[bytes]":
+    """Python with these lines: a command of ours in which something is broken on purpose."""
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=runs.work, env=runs.environment, capture_output=True, check=False
+    )
+
+
 def ids(runs: Runs) -> set[str]:
     done = runs.call("list", "--json")
     assert done.returncode == 0, done.stderr
@@ -71,9 +78,7 @@ def test_a_viewer_killed_while_it_fills_a_new_index_has_seen_nothing(three: Runs
         main()
         """
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", program], cwd=three.work, env=three.environment, capture_output=True, check=False
-    )
+    killed = run_program(three, program)
     assert killed.returncode == -signal.SIGKILL
     assert ids(three) == {"a", "b", "c"}
 
@@ -365,9 +370,7 @@ def test_ctrl_c_while_backprop_is_imported_is_no_crash(three: Runs):
         main()
         """
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=three.work, env=three.environment, capture_output=True, check=False
-    )
+    done = run_program(three, program)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
@@ -435,14 +438,7 @@ def test_a_home_that_becomes_read_only_while_a_session_begins(runs: Runs):
         main()
         """
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=runs.work,
-        env=runs.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program(runs, program)
     assert done.returncode == 127, done.stderr
     (session,) = runs.document("r")["sessions"]
     assert (session["status"], session["reason"]) == ("failed", "cannot be started: Read-only file system: /the/mark")
@@ -462,9 +458,7 @@ def test_a_reindex_killed_before_it_has_written_the_snapshot_is_made_up_for(thre
         main()
         """
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", program], cwd=three.work, env=three.environment, capture_output=True, check=False
-    )
+    killed = run_program(three, program)
     assert killed.returncode == -signal.SIGKILL
     assert ids(three) == {"a", "b", "c"}
     assert {entry["status"] for entry in json.loads(path.read_text()).values()} == {"completed"}

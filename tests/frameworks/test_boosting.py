@@ -52,10 +52,11 @@ def test_a_timebox_leaves_a_checkpoint_and_one_is_saved_as_often_as_asked(librar
     runs = framework_runs
     words = [example(library), "--", "--rounds", 100_000, "--lr", 1e-5, "--patience", 100_000]
     minutes = 0.15
-    runs.call("run", "--run-id", "r", "-m", minutes, "-c", 0.01, *words)
+    done = runs.call("run", "--run-id", "r", "-m", minutes, "-c", 0.01, *words)
     while not runs.document("r")["checkpoints"]:  # over before the library was imported: so busy is the machine
         minutes *= 2
-        runs.call("resume", "r", "-m", minutes)
+        done = runs.call("resume", "r", "-m", minutes)
+    assert done.returncode == 0, done.stderr
     document = runs.document("r")
     assert document["status"] == "timeboxed"
     assert document["sessions"][-1]["exit_code"] == 0

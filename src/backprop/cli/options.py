@@ -60,12 +60,8 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
         if options["wait"] is not None:
             raise UsageError("--wait and --no-wait exclude one another.")
         options["wait"] = "false"
-    # an option that may be given again is never None
-    return {
-        key: options[_destination(key)] or None if key in {"resumeArg", "slurmArgs"} else options[_destination(key)]
-        for key in config.KEYS
-        if _destination(key) in options
-    }
+    told = {key: options[_destination(key)] for key in config.KEYS if _destination(key) in options}
+    return {key: None if value == () else value for key, value in told.items()}  # may be given again, and was not
 
 
 # options that a session has, whether it is the first of a run or not

@@ -171,7 +171,7 @@ class Index:
         index says of itself is true of the file it says it in: one that takes its place says nothing of this run.
         """
         with self._transaction():
-            if any(self.offset(run_id, *source) < size for source, size in sizes.items()):
+            if not self.has_output(run_id, sizes):
                 return False
             done = self._db.execute(
                 "UPDATE runs SET is_whole = 1 WHERE id = ? AND journal_size = ?", (run_id, journal_size)
@@ -182,11 +182,16 @@ class Index:
         """The runs that are here, and may lack something: they are going on, or whoever put them here died."""
         return {row[0] for row in self._db.execute("SELECT id FROM runs WHERE NOT is_whole")}
 
-    def stored_bytes(self, run_id: str, *, before_session: int | None = None) -> int:
-        """How much is stored of all sources of the sessions before this one; None: of all sessions."""
+    def has_output(self, run_id: str, sizes: Mapping[tuple[int, Source], int]) -> bool:
+        """Whether so many bytes of its sessions' sources are stored, or more."""
+        rows = self._db.execute("SELECT session, source, offset FROM tails WHERE run_id = ?", (run_id,))
+        stored = {(session, source): offset for session, source, offset in rows}
+        return all(stored.get((session, source.value), 0) >= size for (session, source), size in sizes.items())
+
+    def stored_bytes(self, run_id: str, *, before_session: int) -> int:
+        """How much is stored of all sources of the sessions before this one."""
         row = self._db.execute(
-            "SELECT coalesce(sum(offset), 0) FROM tails WHERE run_id = ?1 AND (?2 IS NULL OR session < ?2)",
-            (run_id, before_session),
+            "SELECT coalesce(sum(offset), 0) FROM tails WHERE run_id = ? AND session < ?", (run_id, before_session)
         ).fetchone()
         return int(row[0])
 
