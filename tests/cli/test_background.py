@@ -39,6 +39,20 @@ def vary(runs: Runs) -> list[str]:
     return done.stdout.split()
 
 
+def test_a_log_on_a_full_disk_changes_nothing(runs: Runs):
+    """The supervisor cannot write down what it says, and does all that it does."""
+    (runs.work / "backprop.config.json").write_text(json.dumps({"notify": [{"command": ["touch", "notified"]}]}))
+    runs.script("sys.exit(0 if 'BACKPROP_SESSION' in os.environ and os.environ['BACKPROP_SESSION'] == '2' else 1)")
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 1
+    wait_for((runs.work / "notified").exists)
+    (runs.work / "notified").unlink()
+    (runs.rundir("r") / "supervisor.log").symlink_to("/dev/full")
+    runs.own("r")
+    assert runs.call("resume", "r", "--detach").returncode == 0
+    wait_for((runs.work / "notified").exists)
+    assert status_of(runs, "r") == "completed"
+
+
 def status_of(runs: Runs, run_id: str) -> str:
     return runs.document(run_id)["status"]
 
@@ -54,7 +68,7 @@ def test_one_that_has_ended_is_resumed(runs: Runs):
     end(runs, 2)
     wait_for(lambda: status_of(runs, second) == "completed")
     assert status_of(runs, first) == status_of(runs, third) == "running"
-    resumed = runs.call("resume", second)
+    resumed = runs.call("resume", second, "--again")
     assert resumed.returncode == 0, resumed.stderr
     end(runs, 1, 3)
     for run_id in (first, third):

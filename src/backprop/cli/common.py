@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 def say(message: str) -> None:
     """One line to the user, on stderr: stdout carries only what was asked for.
 
-    A path or a name in it can neither command the terminal nor begin a line of its own.
+    A path or a name in it can neither command the terminal nor begin a line of its own. Where stderr takes nothing (a
+    log on a full disk, a terminal that is gone), what is being done goes on.
     """
-    print(f"backprop: {human.printable(message)}", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(f"backprop: {human.printable(message)}", file=sys.stderr, flush=True)
 
 
 def write_lines(lines: Iterable[str]) -> None:

@@ -65,5 +65,6 @@ def _work(order: Order) -> NoReturn:
         traceback.print_exc()
         raise
     finally:
-        sys.stderr.flush()
+        with suppress(OSError):  # a log on a full disk
+            sys.stderr.flush()
         os._exit(code)  # the parent's cleanup is the parent's business
