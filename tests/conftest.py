@@ -105,12 +105,11 @@ class Runs:
 
     def start_program(self, command: list[str], **options: object) -> "subprocess.Popen[bytes]":
         """The same for another program."""
-        defaults: dict[str, object] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        defaults: dict[str, object] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         process = subprocess.Popen(  # type: ignore[call-overload]
             command,
             cwd=self.work,
             env=self.environment,
-            stdin=subprocess.DEVNULL,
             **{**defaults, **options},
         )
         self._started.append(process)

@@ -155,7 +155,7 @@ def test_a_completed_run_can_have_more_epochs(runs: Runs):
     script.write_text(text.replace("epochs=4", "epochs=2"))
     assert runs.call("run", "--run-id", "r", "train.py").returncode == 0
     script.write_text(text)
-    assert runs.call("resume", "r").returncode == 0
+    assert runs.call("resume", "r", "--again").returncode == 0
     assert (runs.work / "result.json").read_bytes() == expected
     assert saved_steps(runs) == [14, 28]
 
@@ -181,12 +181,12 @@ def test_a_stop_while_batches_are_dropped_is_heard(runs: Runs):
                 os.kill(os.getpid(), signal.SIGINT)
         """,
     )
-    resumed = runs.start("resume", "r")
+    resumed = runs.start("resume", "r", "--again")
     wait_for((runs.work / "dropping").exists)
     assert runs.call("stop", "r").returncode == 0
     assert resumed.wait(HANG_S) == 0
     assert (runs.document("r")["status"], runs.output("r", 2), saved_steps(runs)) == ("stopped", "", [5])
-    assert runs.call("resume", "r").stdout.split() == ["5", "6", "7"]
+    assert runs.call("resume", "r", "--again").stdout.split() == ["5", "6", "7"]
     assert saved_steps(runs) == [5, 8]
 
 
@@ -280,7 +280,7 @@ def test_a_second_loop_goes_on_from_where_the_first_one_ended(runs: Runs):
     """
     assert run(runs, script).split() == ["first", "0", "first", "1", "first", "2", "first", "3", "first", "4"]
     assert saved_steps(runs) == [5, 8]
-    assert runs.call("resume", "r").stdout.split() == ["10", "100"]
+    assert runs.call("resume", "r", "--again").stdout.split() == ["10", "100"]
     assert saved_steps(runs) == [5, 8, 10]
 
 
@@ -350,7 +350,7 @@ def test_a_checkpoint_of_somebody_else_is_left_alone(runs: Runs):
     run(runs, text)
     other = runs.work / "other.pkl"
     other.write_bytes(pickle.dumps({"weights": [1, 2]}))
-    done = runs.call("resume", "r", "-r", other)
+    done = runs.call("resume", "r", "--again", "-r", other)
     assert done.stdout.split() == [str(other), "3"]
     assert "other.pkl was not saved by backprop.save" in (runs.rundir("r") / "session-2.err").read_text()
 

@@ -30,7 +30,9 @@ from backprop.store import journal as journals
 from backprop.store.journal import (
     Admitted,
     CheckpointMeasured,
+    CheckpointRead,
     CheckpointSkipped,
+    CheckpointUnread,
     Continued,
     Entry,
     GoOnAsked,
@@ -98,7 +100,9 @@ def submitted(session: int, **changes: object) -> Submitted:
 
 
 EVERY_ENTRY: list[Entry] = [
-    started(1, resumed_from="/a/ckpt", script_sha256="0" * 64),
+    started(1, offered="/a/ckpt", script_sha256="0" * 64),
+    CheckpointUnread(at=AT, session=1, has_trained=True),
+    CheckpointRead(at=AT, session=1),
     TrainerLaunched(at=AT, session=1, pid=11, cage="/sys/fs/cgroup/x"),
     queued(1),
     submitted(1),
@@ -340,6 +344,36 @@ def test_a_session_is_running_until_its_end_is_told():
     assert (session.supervisor_pid, session.trainer_pid) == (10, 11)
     assert (session.resumed_from, session.script_sha256) == ("/c", "ab")
     assert (session.ended_at, session.elapsed_s, session.exit_code) == (None, None, None)
+
+
+def _offered(*entries: Entry) -> tuple[str | None, bool | None, bool]:
+    """What is known of a session that was offered /c: from what it resumed, whether it was read, started over."""
+    session = fold(SPEC, [started(1, offered="/c"), *entries]).sessions[0]
+    assert session.offered == "/c"
+    return session.resumed_from, session.is_checkpoint_read, session.has_started_over
+
+
+def test_a_session_resumed_only_from_what_was_read():
+    """Offered is not read; and what is read later, by another training of the script, counts."""
+    read = CheckpointRead(at=AT, session=1)
+    assert _offered() == (None, None, False)
+    assert _offered(read) == ("/c", True, False)
+    assert _offered(CheckpointUnread(at=AT, session=1, has_trained=False)) == (None, False, False)
+    assert _offered(CheckpointUnread(at=AT, session=1, has_trained=True)) == (None, False, True)
+    assert _offered(CheckpointUnread(at=AT, session=1, has_trained=True), read) == ("/c", True, False)
+
+
+def test_that_a_session_started_over_is_part_of_why_it_is_as_it_is():
+    """Of the last one, until another waits."""
+    unread = CheckpointUnread(at=AT, session=1, has_trained=True)
+    run = fold(SPEC, [started(1, offered="/a/c.pt"), unread])
+    assert run.full_reason == "started from the beginning: c.pt was not read"
+    run = fold(SPEC, [started(1, offered="/a/c.pt"), unread, ended(1, Status.FAILED, reason="exit code 1")])
+    assert run.full_reason == "exit code 1; started from the beginning: c.pt was not read"
+    assert (
+        fold(SPEC, [started(1, offered="/a/c.pt"), unread, ended(1, Status.FAILED), queued(2, "busy")]).full_reason
+        == "busy"
+    )
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status.is_final])

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "exports": {"extras", "query", "rows", "store", "views"},
     "lookup": {"checkpoints", "recovery", "store"},
     "reader": {"lookup", "query", "rows", "store", "views"},
-    "views": {"live", "orders", "query", "store"},
+    "views": {"checkpoints", "live", "orders", "query", "store"},
     "recorder": {"checkpoints", "store", "supervisor"},
     "doctor": {
         "cgroups",

@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
-from backprop.records import Checkpoint, ManifestEntry, Measure, Record
+from backprop.records import Checkpoint, ManifestEntry, Measure, Record, Run
 
 MAX_MANIFEST_FILES = 10_000  # a folder with more is somebody's data, not a checkpoint: do not walk it all
 _MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
@@ -97,6 +97,40 @@ def choose(
             return Choice(checkpoint=checkpoint, skipped=tuple(skipped))
         skipped.append((checkpoint, reason))
     return Choice(checkpoint=None, skipped=tuple(skipped))
+
+
+def looks_valid(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint looks valid, as far as can be told without reading all of it."""
+    return problem(checkpoint.path, checkpoint.measure, thorough=False) is None
+
+
+def without_opening_offered(run: Run, is_valid: Callable[[Checkpoint], bool]) -> Callable[[Checkpoint], bool]:
+    """The same judgement of a run's checkpoints, without opening one whose first read is waited for.
+
+    Opening it would pass for the trainer's read: see supervisor/checkpoint_reads.py.
+    """
+    last = run.last_session
+    if last is None or last.status.is_final or last.offered is None or last.resumed_from is not None:
+        return is_valid
+    offered = last.offered
+    return lambda one: changed_size(one.path, one.measure) is None if one.path == offered else is_valid(one)
+
+
+def changed_size(path: str, reported: Measure) -> str | None:
+    """Why it cannot be whole, as far as sizes tell without opening a file of it; None when they are as reported."""
+    entries = (
+        [(path, reported.size_bytes)]
+        if reported.manifest is None
+        else [(os.path.join(path, entry.path), entry.size_bytes) for entry in reported.manifest]  # noqa: PTH118
+    )
+    for name, expected_bytes in entries:
+        try:
+            size_bytes = os.stat(name).st_size  # noqa: PTH116
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        if expected_bytes is not None and size_bytes < expected_bytes:
+            return f"it is {size_bytes} bytes long, and was {expected_bytes} when it was reported"
+    return None
 
 
 def problem(path: str, reported: Measure | None = None, *, thorough: bool = True) -> str | None:

@@ -26,6 +26,9 @@ class Resumed(NamedTuple):
     path: str
     step: int | None  # that it was reported for; None: not known
 
+    def __str__(self) -> str:
+        return self.path + ("" if self.step is None else f" (step {self.step})")
+
 
 def for_trainer(
     spec: RunSpec,

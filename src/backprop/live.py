@@ -234,11 +234,8 @@ class Feed:
     def _find_broken(self, view: RunView) -> frozenset[str]:
         mark = (view.run.spec.id, len(view.checkpoints))
         if mark != self._whole[0]:
-            broken = (
-                one.path
-                for one in view.checkpoints
-                if os.path.lexists(one.path) and checkpoints.problem(one.path, one.measure, thorough=False) is not None
-            )
+            is_valid = checkpoints.without_opening_offered(view.run, checkpoints.looks_valid)
+            broken = (one.path for one in view.checkpoints if os.path.lexists(one.path) and not is_valid(one))
             self._whole = (mark, frozenset(broken))
         return self._whole[1]
 

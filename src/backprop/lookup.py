@@ -146,7 +146,7 @@ def _find_in_index(index: Index, word: str) -> RunView | None:
 
 
 def is_valid(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint looks whole, as far as can be told without reading all of it."""
+    """See `checkpoints.looks_valid`, which is imported when it is needed."""
     from backprop import checkpoints
 
-    return checkpoints.problem(checkpoint.path, checkpoint.measure, thorough=False) is None
+    return checkpoints.looks_valid(checkpoint)

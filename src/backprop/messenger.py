@@ -87,7 +87,7 @@ def _document(rundir: RunDir, run: Run, index_path: Path) -> dict[str, Any]:
     return run_document(
         view,
         datetime.now(timezone.utc),
-        lambda checkpoint: checkpoints.problem(checkpoint.path, checkpoint.measure, thorough=False) is None,
+        checkpoints.looks_valid,
     )
 
 

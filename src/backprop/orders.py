@@ -251,7 +251,13 @@ def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
 
     Blocks until its trainer is started, or waits in line. Raises BackpropError with its message where it refuses.
     """
-    words = ["resume", run_id, "--detach", *([] if minutes is None else ["--max-run-minutes", f"{minutes:g}"])]
+    words = [
+        "resume",
+        run_id,
+        "--again",
+        "--detach",
+        *([] if minutes is None else ["--max-run-minutes", f"{minutes:g}"]),
+    ]
     try:
         spec = home.rundir(run_id).read_spec()
         done = subprocess.run(

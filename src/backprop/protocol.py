@@ -189,6 +189,11 @@ class Batch:
         self.checkpoints: list[tuple[int, CheckpointSaved]] = []
         self.notes: list[tuple[int, Note]] = []
 
+    @property
+    def has_training(self) -> bool:
+        """Whether something was trained: a step was reported or counted, or a checkpoint saved."""
+        return self.last_step is not None or self.counted_step is not None or bool(self.checkpoints)
+
     def last(self, name: str) -> float | None:
         """The newest value of a metric in this batch."""
         series = self.series.get(name)

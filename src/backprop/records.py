@@ -7,6 +7,7 @@ durations are seconds and instants are aware UTC datetimes; None means unknown o
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -217,7 +218,10 @@ class Session(Record, frozen=True):
     boot_id: str | None = None
     trainer_pid: int | None = None
     script_sha256: str | None = None
-    resumed_from: str | None = None
+    offered: str | None = None  # the checkpoint that it was to continue from
+    is_checkpoint_read: bool | None = None  # by its trainer; None: nothing was offered, or nobody can tell (yet)
+    resumed_from: str | None = None  # the checkpoint, once it was read
+    has_started_over: bool = False  # it trains, or trained, without having read what it was offered
     job: str | None = None  # of Slurm, in which it runs
     nodes: int = 1  # that it trains on; host is the first of them
     reason: str | None = None
@@ -227,6 +231,11 @@ class Session(Record, frozen=True):
     paused_s: float = 0.0  # in pauses that are over
     exit_code: int | None = None
     launched_at: datetime | None = None
+
+    @property
+    def full_reason(self) -> str | None:
+        """Why it is as it is, and that it trained without the checkpoint it was offered."""
+        return _with_start(self.reason, self)
 
     @property
     def training_since(self) -> datetime:
@@ -284,6 +293,11 @@ class Run(Record, frozen=True):
         return self.job is not None
 
     @property
+    def full_reason(self) -> str | None:
+        """Why it is as it is, and that its last session trained without the checkpoint it was offered."""
+        return _with_start(self.reason, self.last_session if self.waiter is None else None)
+
+    @property
     def newest_number(self) -> int:
         """Of its sessions, in the order in which they were begun; 0 before the first."""
         return max((session.number for session in self.sessions), default=0)
@@ -291,6 +305,13 @@ class Run(Record, frozen=True):
     @property
     def last_session(self) -> Session | None:
         return self.sessions[-1] if self.sessions else None
+
+
+def _with_start(reason: str | None, session: Session | None) -> str | None:
+    if session is None or session.offered is None or not session.has_started_over:
+        return reason
+    note = f"started from the beginning: {PurePath(session.offered).name} was not read"
+    return note if reason is None else f"{reason}; {note}"
 
 
 class MetricSummary(Record, frozen=True):

@@ -25,6 +25,8 @@ from backprop.recorder import Recorder
 from backprop.records import Gpu, Limits, Pauser, Record, RunSpec, Session, StopReason, in_minutes
 from backprop.store import journal as journals
 from backprop.store.journal import (
+    CheckpointRead,
+    CheckpointUnread,
     Continued,
     GoOnAsked,
     Governed,
@@ -40,6 +42,7 @@ from backprop.store.journal import (
 from backprop.store.rundir import RunDir
 from backprop.supervisor import cage, control, ladder
 from backprop.supervisor.cage import Cage
+from backprop.supervisor.checkpoint_reads import CheckpointReads
 from backprop.supervisor.control import Control
 from backprop.supervisor.ladder import Ladder, Rung
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
@@ -75,7 +78,7 @@ class SessionPlan(Record, frozen=True):
     """What was decided about one session before it starts."""
 
     limits: Limits
-    resumed_from: str | None = None
+    checkpoint: str | None = None  # offered to the trainer
     resume_args: tuple[str, ...] = ()  # what tells the script of the checkpoint: see command.with_checkpoint
     gpus: tuple[Gpu, ...] | None = None  # the cards it was given; None: whatever the trainer finds
     gpu_probe: str = "auto"
@@ -101,6 +104,7 @@ class _Watch:
     checkpoints_asked: int = 0  # by the governor, so far
     is_over_own_limit: bool = False
     is_blind: bool = False  # to the GPUs, since the start
+    has_trained: bool = False  # a step or a save of it was seen
     is_behind: bool = False  # the trainer wrote more than the last look read
     task_failed_at: float | None = None  # of several nodes: when one trainer was seen to have failed
     are_others_ended: bool = False  # the other trainers were sent SIGTERM for that
@@ -144,6 +148,9 @@ class Supervisor:
         self._number = 0
         self._is_job = False
         self._cage: Cage | None = None
+        self._offered: environment.Resumed | None = None
+        self._reads: CheckpointReads | None = None  # of what is offered
+        self._is_unread_told = False
         self._errors: Tail
         self._limits: Limits
         self._watchman: Watchman
@@ -163,6 +170,8 @@ class Supervisor:
             return self._train(plan)
         finally:
             self._watchman.close()
+            if self._reads is not None:
+                self._reads.close()
             if self._cage is not None:
                 self._cage.remove()
 
@@ -180,6 +189,7 @@ class Supervisor:
                 self._signals.wait(self._next_wake_at() - self._clock.now())
                 self._hear()
                 self._look()
+                self._look_for_read()
                 self._want_checkpoint()
                 self._obey_the_governor()
                 self._climb()
@@ -191,6 +201,7 @@ class Supervisor:
                 self._go_on()  # somebody killed it while it stood still
             self._sweep()
             self._look()
+            self._look_for_read(is_over=True)
         except BaseException:
             self._end_after_a_bug()
             raise
@@ -219,7 +230,7 @@ class Supervisor:
                 host=provenance.host(),
                 supervisor_pid=os.getpid(),
                 boot_id=provenance.boot_id(),
-                resumed_from=plan.resumed_from,
+                offered=plan.checkpoint,
                 script_sha256=provenance.sha256(self._spec.script),
                 job=plan.job,
                 nodes=self._spec.nodes,
@@ -236,14 +247,16 @@ class Supervisor:
         if plan.gpu_problem is not None:
             self._observer.said(_blind(plan.gpu_problem))
         self._watchman.start(self._clock.now())
-        resumed = self._resumed(plan.resumed_from)
+        self._offered = resumed = self._resumed(plan.checkpoint)
         variables = environment.for_trainer(self._spec, self._rundir, self._number, plan.limits, resumed, plan.gpus)
         step = None if resumed is None else resumed.step
         if plan.limits.ram_limit_bytes is not None:
             hard = hard_ram_limit_bytes(plan.limits.ram_limit_bytes)
             self._cage = cage.build(self._spec.id, self._number, hard)
+        if resumed is not None:
+            self._reads = CheckpointReads(resumed.path)
         trainer = Trainer.start(
-            command.with_checkpoint(self._spec.command, plan.resume_args, plan.resumed_from, step),
+            command.with_checkpoint(self._spec.command, plan.resume_args, plan.checkpoint, step),
             self._spec.cwd,
             variables,
             (self._rundir.out_path(self._number), self._rundir.err_path(self._number)),
@@ -370,6 +383,7 @@ class Supervisor:
         watch.is_behind = look.is_behind
         for batch in look.batches:
             self._meter.observe(batch, now)
+            watch.has_trained |= batch.has_training
         if look.batches and watch.stop is None:
             deadline = watch.ladder.interrupt_at
             watch.ladder = ladder.at_timebox(
@@ -377,6 +391,28 @@ class Supervisor:
             )
         self._journal.append()  # what a full disk kept waiting
         self._observer.looked(self._meter.progress, watch.ladder.interrupt_at - (watch.paused_at or now))
+
+    def _look_for_read(self, *, is_over: bool = False) -> None:
+        """Say when the session reads the checkpoint that it is offered, and when it trains without.
+
+        After `_look`: what was read before a step is known by the time the step is.
+        """
+        reads, offered = self._reads, self._offered
+        if reads is None or offered is None:
+            return
+        now = self._clock.wall()
+        if reads.look():
+            self._write(CheckpointRead(at=now, session=self._number))
+            self._observer.said(f"resumed from {offered}")
+            self._recorder.record_state(publish=False)
+            return
+        is_news = not self._is_unread_told and (self._watch.has_trained or is_over)
+        if is_news and not reads.is_seen and reads.can_tell and self._spec.nodes == 1:
+            self._is_unread_told = True
+            self._write(CheckpointUnread(at=now, session=self._number, has_trained=self._watch.has_trained))
+            if self._watch.has_trained:
+                self._observer.said(_started_over(self._spec.id, offered))
+            self._recorder.record_state(publish=False)
 
     def _want_checkpoint(self) -> None:
         every_s, watch = self._limits.checkpoint_every_s, self._watch
@@ -668,6 +704,13 @@ class Supervisor:
                 self._observer.said("the home folder is full or busy; `backprop list` completes this record later")
                 return
             time.sleep(0.05)
+
+
+def _started_over(run_id: str, offered: environment.Resumed) -> str:
+    return (
+        f"WARNING: training began without reading {offered}: it starts from the beginning. "
+        f"If the script has an option for a checkpoint, name it: backprop resume {run_id} --resume-arg=--OPTION"
+    )
 
 
 def _blind(problem: str) -> str:

@@ -164,10 +164,10 @@ def choose_checkpoint(
         say(f"checkpoint {skipped.path} is skipped: {reason}")
         journal.append(CheckpointSkipped(at=datetime.now(timezone.utc), path=skipped.path, reason=reason))
     if choice.checkpoint is None:
-        say(f"no {'whole ' if choice.skipped else ''}checkpoint to resume from: starting fresh")
+        say(f"no {'valid checkpoint is left' if choice.skipped else 'checkpoint was noticed'}: starting over")
     else:
         step = "" if choice.checkpoint.step is None else f" (step {choice.checkpoint.step})"
-        say(f"resuming from {choice.checkpoint.path}{step}")
+        say(f"offering {choice.checkpoint.path}{step}")
     return choice.checkpoint
 
 
@@ -255,7 +255,7 @@ class Turns:
         claim = self._claim
         plan = SessionPlan(
             limits=limits,
-            resumed_from=checkpoint,
+            checkpoint=checkpoint,
             resume_args=resume_args(claim.spec) if checkpoint is not None else (),
             gpus=turn.decision.gpus,
             gpu_probe=self._request.gpu_probe,

@@ -340,8 +340,8 @@ def _session_problems(population: Population, member: Member, run: Run, outputs:
         if session.status is Status.TIMEBOXED and (session.elapsed_s or 0) < session.timebox_s - 0.01:
             problems.append(f"{name} was ended after {session.elapsed_s} s of {session.timebox_s} s")
         expected = model.expected_checkpoint(reported, member.torn, session.number)
-        if session.resumed_from != expected:
-            problems.append(f"{name} began from {session.resumed_from}, not from {expected}")
+        if session.offered != expected:
+            problems.append(f"{name} was offered {session.offered}, not from {expected}")
         if output.started is not None:
             counter = 0 if expected is None else int(expected.rpartition("-")[2].removesuffix(".json"))
             if (output.started["path"], output.started["from"]) != (expected, counter):

@@ -43,7 +43,7 @@ def test_no_hooks(runs: Runs):
     """--no-hooks and its key in a file turn them off; a resumed run keeps to it."""
     runs.script(SEES_HOOKS)
     assert outcome(runs, "--no-hooks", "train.py") == "none\n"
-    assert runs.call("resume", "last").stdout == "none\n"
+    assert runs.call("resume", "last", "--again").stdout == "none\n"
     (runs.work / "backprop.config.json").write_text('{"hooks": false}')
     assert outcome(runs, "train.py") == "none\n"
     assert outcome(runs, "--hooks", "train.py") == "hooks\n"

@@ -115,9 +115,9 @@ def test_what_we_say_of_it_is_one_line_that_nobody_obeys(runs: Runs):
         """
     )
     assert runs.call("run", "train.py", "--run-id", "a").returncode == 0
-    resumed = runs.call("resume", "a")
-    assert "resuming from" in resumed.stderr
-    refused = runs.call("resume", "a", "-r", f"{path}.gone")
+    resumed = runs.call("resume", "a", "--again")
+    assert "offering" in resumed.stderr
+    refused = runs.call("resume", "a", "--again", "-r", f"{path}.gone")
     assert refused.returncode == 2
     for told in (resumed.stderr, refused.stderr):
         assert "pwned" in told

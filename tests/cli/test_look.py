@@ -202,7 +202,7 @@ def test_logs_prints_what_the_trainer_wrote(runs: Runs):
     """stdout by default, stderr when asked, any session."""
     runs.script("print('out', os.environ['BACKPROP_SESSION']); print('err', file=sys.stderr)")
     runs.call("run", "train.py")
-    runs.call("resume", "last")
+    runs.call("resume", "last", "--again")
     assert runs.call("logs", "last").stdout == "out 2\n"
     assert runs.call("logs", "last", "--session", "1").stdout == "out 1\n"
     assert runs.call("logs", "last", "--stderr").stdout == "err\n"
@@ -344,7 +344,7 @@ def test_an_older_tools_experiments_are_imported(runs: Runs):
     assert (second["id"], second["status"]) == ("exp-2", "interrupted")
     assert set(json.loads((runs.home / "experiments.json").read_text())) == set(old)
     assert "'../evil' cannot name a folder" in done.stderr
-    assert runs.call("resume", "exp-1").stdout == f"{runs.work / 'old.json'}\n"
+    assert runs.call("resume", "exp-1", "--again").stdout == f"{runs.work / 'old.json'}\n"
 
 
 def test_a_metric_is_visible_while_the_run_goes_on(runs: Runs):

@@ -292,7 +292,7 @@ def test_a_resume_tells_whom_the_settings_name_now(runs: Runs):
     runs.script("pass")
     runs.call("run", "train.py", "--run-id", "a")
     wait_for(lambda: log(runs, "a"))
-    runs.call("resume", "a", BACKPROP_NOTIFY="[]")
+    runs.call("resume", "a", "--again", BACKPROP_NOTIFY="[]")
     assert not (runs.rundir("a") / "notify.json").exists()
     assert log(runs, "a").count("\n") == 1
 

@@ -1,6 +1,8 @@
 """`backprop resume`: the newest whole checkpoint, the same everything else."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +40,9 @@ def test_resume_continues_from_the_newest_checkpoint(failed: Runs):
     """Another session of the same run, from step 20, to the end."""
     done = failed.call("resume", "r")
     assert done.returncode == 0
-    assert "resuming from" in done.stderr
+    newest = failed.work / "ckpt-20.json"
+    assert f"offering {newest} (step 20)\n" in done.stderr
+    assert f"resumed from {newest} (step 20)\n" in done.stderr
     document = failed.document("r")
     assert (document["status"], document["last_step"], document["metrics"]["start"]) == ("completed", 40, 20)
     assert [s["resumed_from"] for s in document["sessions"]] == [None, str(failed.work / "ckpt-20.json")]
@@ -80,7 +84,7 @@ def test_none_left_starts_fresh_and_says_so(failed: Runs):
     for name in ("ckpt-10.json", "ckpt-20.json"):
         (failed.work / name).unlink()
     done = failed.call("resume", "r")
-    assert "starting fresh" in done.stderr
+    assert "no valid checkpoint is left: starting over" in done.stderr
     assert done.returncode == 3
     document = failed.document("r")
     assert document["sessions"][1]["resumed_from"] is None
@@ -138,7 +142,7 @@ def test_a_script_that_declares_resume_from_gets_it(runs: Runs):
         """
     )
     runs.call("run", "train.py", "--", "--lr", "3")
-    done = runs.call("resume", "last")
+    done = runs.call("resume", "last", "--again")
     assert done.returncode == 0
     assert json.loads(done.stdout.splitlines()[0]) == {"event": "seen", "from": str(runs.work / "a.json"), "lr": "3"}
 
@@ -156,7 +160,7 @@ def test_resume_arg_names_the_flag(runs: Runs):
     runs.script(TELLS_ARGUMENTS)
     assert runs.call("run", "train.py", "--resume-arg", "--ckpt", "--", "x").stdout.splitlines()[0] == "['x']"
     for _ in range(2):
-        done = runs.call("resume", "last")
+        done = runs.call("resume", "last", "--again")
         assert done.stdout.splitlines()[0] == f"['x', '--ckpt', '{runs.work / 'a.json'}']"
 
 
@@ -165,8 +169,10 @@ def test_resume_args_are_words_with_places_to_fill_in(runs: Runs):
     runs.script(TELLS_ARGUMENTS)
     words = ("--resume-arg", "--init_from=resume", "--resume-arg", "--at={dir}:{step}")
     runs.call("run", "train.py", *words, "--", "--init_from=scratch")
-    assert runs.call("resume", "last").stdout.splitlines()[0] == f"['--init_from=resume', '--at={runs.work}:7']"
-    done = runs.call("resume", "last", "--resume-arg", "+ckpt={path}")
+    assert (
+        runs.call("resume", "last", "--again").stdout.splitlines()[0] == f"['--init_from=resume', '--at={runs.work}:7']"
+    )
+    done = runs.call("resume", "last", "--again", "--resume-arg", "+ckpt={path}")
     assert done.stdout.splitlines()[0] == f"['--init_from=scratch', '+ckpt={runs.work / 'a.json'}']"
 
 
@@ -176,7 +182,7 @@ def test_a_record_made_before_there_were_words_is_understood(runs: Runs):
     runs.call("run", "train.py", "--run-id", "r", "--resume-arg", "--ckpt")
     path = runs.rundir("r") / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"resume_arg": "--ckpt"}))
-    assert runs.call("resume", "r").stdout.splitlines()[0] == f"['--ckpt', '{runs.work / 'a.json'}']"
+    assert runs.call("resume", "r", "--again").stdout.splitlines()[0] == f"['--ckpt', '{runs.work / 'a.json'}']"
 
 
 def test_a_run_can_start_from_a_checkpoint(runs: Runs):
@@ -190,9 +196,9 @@ def test_the_limits_are_the_runs_unless_changed(runs: Runs):
     """Timebox and grace are remembered; -m changes them for one session."""
     runs.script("")
     runs.call("run", "train.py", "--run-id", "r", "-m", "7", "--grace", "3")
-    runs.call("resume", "r")
+    runs.call("resume", "r", "--again")
     assert runs.document("r")["timebox_s"] == 420
-    runs.call("resume", "r", "-m", "1")
+    runs.call("resume", "r", "--again", "-m", "1")
     assert runs.document("r")["timebox_s"] == 60
     started = [e for e in runs.journal("r") if e["event"] == "session_started"]
     assert [(e["timebox_s"], e["grace_s"]) for e in started] == [(420, 3), (420, 3), (60, 3)]
@@ -203,7 +209,7 @@ def test_a_run_that_is_going_on_is_refused(runs: Runs):
     runs.script("print('ready', flush=True); time.sleep(60)")
     process = runs.start("run", "train.py", "--run-id", "r", stdout=subprocess.PIPE)
     process.stdout.readline()
-    done = runs.call("resume", "r")
+    done = runs.call("resume", "r", "--again")
     assert done.returncode == 75
     assert f"process {process.pid}" in done.stderr
     assert "backprop stop r" in done.stderr
@@ -245,7 +251,7 @@ def test_of_resumes_at_once_exactly_one_wins(runs: Runs, count: int):
     """However close they are, one session is added, and the losers are told while the winner is still at it."""
     runs.script("while os.environ['BACKPROP_SESSION'] == '2' and not os.path.exists('go'): time.sleep(0.02)")
     runs.call("run", "train.py", "--run-id", "r")
-    resumes = [runs.start("resume", "r") for _ in range(count)]
+    resumes = [runs.start("resume", "r", "--again") for _ in range(count)]
     wait_for(lambda: [process.poll() for process in resumes].count(75) == count - 1)
     (runs.work / "go").touch()
     assert sorted(process.wait(HANG_S) for process in resumes) == [0] + [75] * (count - 1)
@@ -267,7 +273,7 @@ def test_a_completed_run_can_go_on(runs: Runs):
     runs.call("run", "train.py", "--run-id", "r")
     runs.call("resume", "r")
     assert runs.document("r")["status"] == "completed"
-    assert runs.call("resume", "r").returncode == 0
+    assert runs.call("resume", "r", "--again").returncode == 0
     assert runs.document("r")["sessions"][2]["resumed_from"] == str(runs.work / "ckpt-40.json")
 
 
@@ -285,7 +291,7 @@ def test_a_checkpoint_folder_is_checked_by_its_manifest(runs: Runs):
     )
     runs.call("run", "train.py", "--run-id", "r")
     (runs.work / "c2" / "weights.bin").unlink()
-    done = runs.call("resume", "r")
+    done = runs.call("resume", "r", "--again")
     assert "weights.bin is missing" in done.stderr
     assert done.stdout.splitlines()[0] == str(runs.work / "c1")
 
@@ -324,30 +330,52 @@ def test_a_checkpoint_that_another_run_has_saved_over_is_not_taken(runs: Runs):
     runs.script(SAVES_IN_PLACE)
     for run_id in ("a", "b"):
         assert runs.call("run", "train.py", "--run-id", run_id).returncode == 0
-    done = runs.call("resume", "a")
+    done = runs.call("resume", "a", "--again")
     assert "last.json is skipped: run b has saved over it since" in done.stderr
-    assert "no whole checkpoint to resume from: starting fresh" in done.stderr
+    assert "no valid checkpoint is left: starting over" in done.stderr
     assert done.stdout.startswith("from nothing\n")
     # now it is a's again
-    assert runs.call("resume", "a").stdout.startswith("from /")
-    assert "run a has saved over it since" in runs.call("resume", "b").stderr
+    assert runs.call("resume", "a", "--again").stdout.startswith("from /")
+    assert "run a has saved over it since" in runs.call("resume", "b", "--again").stderr
 
 
-def test_a_completed_run_is_said_to_be_one(runs: Runs):
+def test_a_completed_run_is_trained_again_only_on_purpose(runs: Runs):
+    """Where nobody can be asked, only with --again."""
     runs.script("")
     runs.call("run", "train.py", "--run-id", "a")
     done = runs.call("resume", "a")
-    assert "run a has completed: it is given another session" in done.stderr
-    assert "no checkpoint to resume from: starting fresh" in done.stderr
+    assert done.returncode == 2
+    assert "run a has completed; for another session: backprop resume a --again" in done.stderr
+    assert len(runs.document("a")["sessions"]) == 1
+    done = runs.call("resume", "a", "--again")
+    assert done.returncode == 0
+    assert "no checkpoint was noticed: starting over" in done.stderr
+    assert len(runs.document("a")["sessions"]) == 2
+
+
+def test_on_a_terminal_a_completed_run_is_asked_about(runs: Runs):
+    """Yes gives it another session; anything else leaves it as it is."""
+    runs.script("")
+    runs.call("run", "train.py", "--run-id", "a")
+    for answer, sessions in (("n", 1), ("y", 2)):
+        master, slave = pty.openpty()
+        resumed = runs.start("resume", "a", stdin=slave, stderr=subprocess.PIPE)
+        os.close(slave)
+        os.write(master, f"{answer}\n".encode())
+        _, stderr = resumed.communicate(timeout=HANG_S)
+        os.close(master)
+        assert b"Run a has completed. Start another session?" in stderr
+        assert resumed.returncode == 0
+        assert len(runs.document("a")["sessions"]) == sessions
 
 
 def test_the_last_line_promises_no_more_than_a_resume_can_do(runs: Runs):
     runs.script("time.sleep(60)")
     done = runs.call("run", "train.py", "--run-id", "a", "-m", 0.005)
-    assert "no checkpoint was saved; begin anew with: backprop resume a" in done.stderr
+    assert "no checkpoint was noticed; start over with: backprop resume a" in done.stderr
     runs.script(SAVES_IN_PLACE + "    time.sleep(60)")
     done = runs.call("run", "train.py", "--run-id", "b", "-m", 0.01)
-    assert "go on with: backprop resume b" in done.stderr
+    assert "resume with: backprop resume b" in done.stderr
 
 
 def test_a_checkpoint_that_was_deleted_is_gone_and_not_broken(runs: Runs):
@@ -367,5 +395,90 @@ def test_the_trainers_own_folder_is_its_pwd(runs: Runs, tmp_path: Path):
     link.symlink_to(runs.work)
     assert runs.call("run", "--run-id", "r", "train.py", PWD=str(link)).returncode == 0
     assert runs.output("r") == f"{link}\n"
-    assert runs.call("resume", "r", PWD="/").returncode == 0
+    assert runs.call("resume", "r", "--again", PWD="/").returncode == 0
     assert runs.output("r", 2) == f"{runs.work}\n"
+
+
+# Saves last.json at step 1000, unless it is there; what is appended trains in the second session.
+SAVES_ONCE = """
+    if not os.path.exists("last.json"):
+        json.dump({"step": 1000}, open("last.json", "w"))
+        print(json.dumps({"event": "checkpoint_saved", "path": "last.json", "step": 1000}), flush=True)
+        sys.exit(1)
+"""
+
+
+def _resumed(runs: Runs, *lines: str) -> tuple[str, dict]:
+    """What `resume` says of a second session that does this, and the session's document."""
+    runs.script(SAVES_ONCE + "".join(f"    {line}\n" for line in lines))
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 1
+    stderr = runs.call("resume", "r").stderr
+    return stderr, runs.document("r")["sessions"][1]
+
+
+def test_a_session_that_starts_over_is_said_to_do_so(runs: Runs):
+    """It trains and has not read what it was offered: a warning at once, and in every view."""
+    stderr, session = _resumed(runs, 'print(json.dumps({"step": 1}))')
+    last = runs.work / "last.json"
+    assert f"offering {last} (step 1000)" in stderr
+    assert f"WARNING: training began without reading {last} (step 1000): it starts from the beginning" in stderr
+    assert "resumed from" not in stderr
+    note = "started from the beginning: last.json was not read"
+    assert note in stderr.splitlines()[-1]
+    assert (session["offered"], session["resumed_from"]) == (str(last), None)
+    assert (session["checkpoint_read"], session["started_over"]) == (False, True)
+    for command in (("status", "r"), ("list",)):
+        assert note in runs.call(*command).stdout
+
+
+def test_a_session_that_ends_before_it_trains_has_not_started_over(runs: Runs):
+    """It read nothing, and nothing more is claimed."""
+    stderr, session = _resumed(runs, "sys.exit(7)")
+    assert "beginning" not in stderr
+    assert (session["checkpoint_read"], session["resumed_from"], session["started_over"]) == (False, None, False)
+    assert "last.json, not read" in runs.call("status", "r").stdout
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        'os.system("cat last.json > /dev/null")',
+        'os.system("cp last.json copy.json")',
+        'import mmap; mmap.mmap(os.open("last.json", os.O_RDONLY), 0, prot=mmap.PROT_READ)[0]',
+    ],
+)
+def test_whatever_reads_it_is_seen(runs: Runs, read: str):
+    """A program in another language, a memory map."""
+    stderr, session = _resumed(runs, read, 'print(json.dumps({"step": 1001}))')
+    last = runs.work / "last.json"
+    assert f"resumed from {last} (step 1000)" in stderr
+    assert (session["checkpoint_read"], session["resumed_from"]) == (True, str(last))
+    assert session["started_over"] is False
+
+
+def test_a_checkpoint_that_is_read_after_another_training_counts(runs: Runs):
+    """A script of several trainings: the first one began without, which is said; the second one goes on."""
+    stderr, session = _resumed(
+        runs,
+        'print(json.dumps({"step": 1}), flush=True)',
+        'while "checkpoint_unread" not in open(os.environ["BACKPROP_RUN_DIR"] + "/journal.jsonl").read():',
+        "    time.sleep(0.02)",
+        'open("last.json").read()',
+    )
+    assert stderr.index("training began without") < stderr.index("resumed from")
+    assert (session["checkpoint_read"], session["started_over"]) == (True, False)
+
+
+def test_who_looks_at_a_run_does_not_read_its_checkpoint(runs: Runs):
+    """All views judge checkpoints; what a session has not read yet they leave unopened."""
+    lines = ['open("waits", "w")', 'while not os.path.exists("go"):', "    time.sleep(0.02)", "print('{\"step\": 1}')"]
+    runs.script(SAVES_ONCE + "".join(f"    {line}\n" for line in lines))
+    runs.call("run", "train.py", "--run-id", "r")
+    resumed = runs.start("resume", "r", stderr=subprocess.PIPE)
+    wait_for((runs.work / "waits").exists)
+    for command in (("status", "r"), ("status", "r", "--json"), ("list", "--json"), ("status", "--json")):
+        assert "last.json" in runs.call(*command).stdout
+    (runs.work / "go").touch()
+    _, stderr = resumed.communicate(timeout=HANG_S)
+    assert b"training began without reading" in stderr
+    assert runs.document("r")["sessions"][1]["checkpoint_read"] is False

@@ -169,7 +169,7 @@ def test_an_installed_tool_is_not_the_script(runs: Runs):
         with open(path, "w") as file:
             file.write("import argparse\n" + tool)
         assert runs.call("run", "--run-id", "r", script).returncode == 0
-        done = runs.call("resume", "r")
+        done = runs.call("resume", "r", "--again")
     finally:
         os.unlink(path)
     assert "resume=None" in done.stdout

@@ -60,7 +60,7 @@ def test_the_timebox(runs: SlurmRuns):
     assert "run r timeboxed after" in done.stderr
     document = runs.check("r", "timeboxed")
     assert document["checkpoints"][-1]["valid"]
-    assert "go on with: backprop resume r" in done.stderr
+    assert "resume with: backprop resume r" in done.stderr
 
 
 def test_resume(runs: SlurmRuns):

@@ -58,7 +58,7 @@ def test_a_hundred_pages_of_one_run_read_it_once_a_change(hub: Hub, runs: Runs):
     assert len({data for events in told for name, data in events if name == "run"}) == 1
     assert Counting.count == 1
 
-    runs.call("resume", "r")
+    runs.call("resume", "r", "--again")
     hub.look()
     with ThreadPoolExecutor(8) as threads:
         told = list(threads.map(Client.news, pages))

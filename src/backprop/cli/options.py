@@ -163,4 +163,5 @@ def forced_checkpoint(path: str) -> str:
         raise UsageError(f"-r/--resume-from {path}: no such file or folder.")
     if (reason := checkpoints.problem(path)) is not None:
         say(f"warning: {path} is used because you say so, but {reason}")
+    say(f"offering {path}")
     return str(Path(path).absolute())

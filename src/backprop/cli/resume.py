@@ -1,5 +1,6 @@
 """The command that goes on: `resume`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from backprop.cli.options import (
     session_options,
     settings_of,
 )
-from backprop.errors import BusyError, UsageError
+from backprop.errors import BusyError, ExitCode, UsageError
 from backprop.records import Limits, Run, RunSpec, SlurmRequest, Status
 from backprop.store import journal as journals
 from backprop.store.journal import Submitted
@@ -27,8 +28,11 @@ from backprop.store.rundir import Home, RunDir
 
 @click.command(cls=SessionCommand)
 @click.argument("run", shell_complete=completing.runs)
+@click.option("--again", is_flag=True, help="Give a run that has completed another session, without asking.")
 @session_options
-def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_json: bool, **options: Any) -> None:
+def resume(
+    *, run: str, again: bool, resume_from: str | None, config_file: Path | None, as_json: bool, **options: Any
+) -> None:
     """Give a run another session, from its newest whole checkpoint; let one that is paused go on.
 
     What no option names stays as it was.
@@ -51,6 +55,8 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
         _let_go_on(home, view.run, has_options=has_options)
         return
     _check_still_there(spec)
+    if view.run.status is Status.COMPLETED and not again:
+        _confirm_again(spec.id)
     rundir = home.rundir(spec.id)
     spec = msgspec.structs.replace(spec, slurm=_resumed_slurm(view.run, rundir, checked, flags))
     with home.changing():
@@ -61,8 +67,6 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
         if found is None:
             raise BusyError(f"the record of run {spec.id} cannot be brought up to date just now; try again.")
         view = found
-        if view.run.status is Status.COMPLETED:
-            say(f"run {spec.id} has completed: it is given another session")
         checkpoint = forced
         if checkpoint is None:
             chosen = turns.choose_checkpoint(
@@ -79,6 +83,14 @@ def resume(*, run: str, resume_from: str | None, config_file: Path | None, as_js
     claim = turns.Claim(home, rundir, spec, journal, is_new=False)
     request = request_of(checked.config, limits, checkpoint)
     session.train(claim, request, detach=checked.config.detach, as_json=as_json)
+
+
+def _confirm_again(run_id: str) -> None:
+    """Ask whether a run that has completed is to train more. Raises UsageError where nobody can answer."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"run {run_id} has completed; for another session: backprop resume {run_id} --again")
+    if not click.confirm(f"Run {run_id} has completed. Start another session?", err=True):
+        raise click.exceptions.Exit(ExitCode.OK)
 
 
 def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:

@@ -259,14 +259,14 @@ def tell_end(spec: RunSpec, recorder: "Recorder", session: Session) -> None:
     told = f"run {spec.id} {session.status.value} after {human.duration(session.elapsed_s)}"
     if view is not None and view.last_step is not None:
         told += f" at step {view.last_step}"
-    if session.reason:
-        told += f": {session.reason}"
+    if why := session.full_reason:
+        told += f": {why}"
     has_checkpoint = view is not None and any(not checkpoint.is_emergency for checkpoint in view.checkpoints)
     if session.status is not Status.COMPLETED:
         if has_checkpoint:
-            told += f" · go on with: backprop resume {spec.id}"
+            told += f" · resume with: backprop resume {spec.id}"
         elif session.status is not Status.FAILED:
-            told += f" · no checkpoint was saved; begin anew with: backprop resume {spec.id}"
+            told += f" · no checkpoint was noticed; start over with: backprop resume {spec.id}"
     say(told)
 
 

@@ -49,7 +49,8 @@ class SessionStarted(_Entry, frozen=True, tag="session_started"):
     host: str
     supervisor_pid: int
     boot_id: str | None
-    resumed_from: str | None = None
+    offered: str | None = None  # the checkpoint that the trainer is to continue from
+    resumed_from: str | None = None  # the same, as older versions wrote it: they did not look whether it was read
     script_sha256: str | None = None
     job: str | None = None  # of Slurm, in which it runs
     nodes: int = 1
@@ -196,6 +197,19 @@ class CheckpointMeasured(_Entry, frozen=True, tag="checkpoint_measured"):
         return Measure(size_bytes=self.size_bytes, saved_at=self.saved_at, manifest=self.manifest)
 
 
+class CheckpointRead(_Entry, frozen=True, tag="checkpoint_read"):
+    """A process of the session read the checkpoint that it was offered."""
+
+    session: int
+
+
+class CheckpointUnread(_Entry, frozen=True, tag="checkpoint_unread"):
+    """The session trains, or has ended, without having read the checkpoint that it was offered."""
+
+    session: int
+    has_trained: bool
+
+
 class CheckpointSkipped(_Entry, frozen=True, tag="checkpoint_skipped"):
     """A resume passed this one over."""
 
@@ -229,6 +243,8 @@ Entry = (
     | Continued
     | OutputSeen
     | CheckpointMeasured
+    | CheckpointRead
+    | CheckpointUnread
     | CheckpointSkipped
     | SessionEnded
 )
@@ -464,6 +480,10 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
                 run = _add_session(run, entry)
             case TrainerLaunched():
                 run = _change_session(run, entry.session, trainer_pid=entry.pid, launched_at=entry.at)
+            case CheckpointRead():
+                run = _note_read(run, entry)
+            case CheckpointUnread():
+                run = _change_session(run, entry.session, is_checkpoint_read=False, has_started_over=entry.has_trained)
             case Paused():
                 run = _pause_session(run, entry)
             case Continued():
@@ -489,6 +509,7 @@ def _add_session(run: Run, entry: SessionStarted) -> Run:
         host=entry.host,
         supervisor_pid=entry.supervisor_pid,
         boot_id=entry.boot_id,
+        offered=entry.offered or entry.resumed_from,
         resumed_from=entry.resumed_from,
         script_sha256=entry.script_sha256,
         job=entry.job,
@@ -531,6 +552,11 @@ def _end_without_a_session(run: Run, entry: Refused | NotContinued) -> Run:
 def _change_session(run: Run, number: int, **changes: Any) -> Run:
     sessions = tuple(msgspec.structs.replace(s, **changes) if s.number == number else s for s in run.sessions)
     return msgspec.structs.replace(run, sessions=sessions)
+
+
+def _note_read(run: Run, entry: CheckpointRead) -> Run:
+    offered = next((session.offered for session in run.sessions if session.number == entry.session), None)
+    return _change_session(run, entry.session, resumed_from=offered, is_checkpoint_read=True, has_started_over=False)
 
 
 def _pause_session(run: Run, entry: Paused) -> Run:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
-from backprop import query
+from backprop import checkpoints, query
 from backprop.records import MetricSummary, Run, RunView, in_minutes
 from backprop.views import human
 from backprop.views.document import IsValid, elapsed_s, session_elapsed_s
@@ -36,7 +36,7 @@ def run_details(
     last = run.last_session
     rows: list[tuple[str, str]] = [
         ("run", spec.id + (f" ({spec.name})" if spec.name else "")),
-        ("status", run.status.value + (f": {run.reason}" if run.reason else "")),
+        ("status", run.status.value + (f": {run.full_reason}" if run.full_reason else "")),
         ("command", " ".join(spec.command)),
         ("folder", spec.cwd),
         ("python", spec.python or "-"),
@@ -76,7 +76,11 @@ def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
         if session.job:
             told += f", Slurm's job {session.job} on {session.where}"
         if session.resumed_from:
-            told += f", from {session.resumed_from}"
+            told += f", resumed from {session.resumed_from}"
+        elif session.has_started_over:
+            told += f", from the beginning: it did not read {session.offered}"
+        elif session.offered:
+            told += f", offered {session.offered}" + ("" if session.is_checkpoint_read is None else ", not read")
         if session.reason and session.reason != run.reason:
             told += f": {session.reason}"
         yield f"session {session.number}", told
@@ -86,6 +90,7 @@ def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
 
 
 def _checkpoints(view: RunView, is_valid: IsValid) -> Iterator[tuple[str, str]]:
+    is_valid = checkpoints.without_opening_offered(view.run, is_valid)
     for checkpoint in view.checkpoints:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
         lost = "" if os.path.lexists(checkpoint.path) else "  (gone)"

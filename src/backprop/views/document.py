@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from backprop import checkpoints
 from backprop.protocol import json_safe
 from backprop.records import Checkpoint, RunView, Session, Snapshot, Ticket
 
@@ -21,6 +22,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, A
     run, spec = view.run, view.run.spec
     first = run.sessions[0] if run.sessions else None
     last = run.last_session
+    is_valid = checkpoints.without_opening_offered(run, is_valid)
     document = {
         "id": spec.id,
         "name": spec.name,
@@ -73,7 +75,10 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
         "exit_code": session.exit_code,
         "host": session.host,
         "job": session.job,
+        "offered": session.offered,
+        "checkpoint_read": session.is_checkpoint_read,
         "resumed_from": session.resumed_from,
+        "started_over": session.has_started_over,
     }
 
 

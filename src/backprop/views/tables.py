@@ -77,7 +77,7 @@ def _columns(rows: Sequence[_Row], now: datetime, values: Values | None, screen:
     if screen.is_terminal:
         yield from _param_columns([row.view for row in rows])
     is_awaited = any(row.view.run.status is Status.QUEUED for row in rows)  # then it is what one wants to know
-    whys = [_text(row.view.run.reason, DIM) for row in rows]
+    whys = [_text(row.view.run.full_reason, DIM) for row in rows]
     yield Column("WHY", whys, rank=2 if is_awaited else 10, min_width=16)
     yield Column("SCRIPT", [Cell(short_command(row.view)) for row in rows], rank=7, min_width=12)
 

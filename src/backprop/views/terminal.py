@@ -81,7 +81,7 @@ class Terminal:
         self._state = (progress, left_s)
 
     def said(self, text: str) -> None:
-        self._messages.append(text)
+        self._messages.append(human.printable(text))
 
     def close(self) -> None:
         """Copy what is left, take the live line away and return. Blocks while the other end does not read."""

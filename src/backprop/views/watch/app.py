@@ -301,9 +301,15 @@ class WatchApp(App[None]):
             self._ask(
                 lambda: orders.ask_to_go_on(self._feed.home, view.run, by="r in backprop watch"), "asked to go on"
             )
+        elif view.run.status is Status.COMPLETED:
+            question = Question(f"Run {run_id} has completed. Start another session?")
+            self.push_screen(question, lambda is_yes: self._start_session(run_id) if is_yes else None)
         else:
-            self._tell(f"run {run_id}: starting another session ...")
-            self._ask(lambda: orders.start_resume(self._feed.home, run_id), "started")
+            self._start_session(run_id)
+
+    def _start_session(self, run_id: str) -> None:
+        self._tell(f"run {run_id}: starting another session ...")
+        self._ask(lambda: orders.start_resume(self._feed.home, run_id), "started")
 
     def _ask(self, order: Callable[[], object], done: str) -> None:
         """Give an order where it may take its time. A daemon thread: whoever quits need not wait for a dead disk."""

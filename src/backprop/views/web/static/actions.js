@@ -103,7 +103,7 @@ export async function resume(run) {
   const { choice, value } = await ask({
     title: `Resume ${called(run)}?`,
     text: [
-      ...(run.status === "completed" ? ["It has completed: it is given another session."] : []),
+      ...(run.status === "completed" ? ["It has completed. This starts another session."] : []),
       "Another session in the background, from its newest whole checkpoint.",
     ],
     field: { label: "Timebox in minutes", placeholder: run.timebox_s ? `${Number((run.timebox_s / 60).toPrecision(4))}, as before` : "as before" },

@@ -1,0 +1,105 @@
+"""Was the checkpoint that a session is offered read? The kernel tells of every access, in whatever language it is made.
+
+The supervisor watches from before the launch until a read is seen. Linux only (inotify); elsewhere nobody can tell.
+An access by a program outside of the trainer's tree looks the same: our own views leave such a file unopened.
+"""
+
+import ctypes
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+
+_IN_ACCESS = 0x1  # linux/inotify.h
+_IN_MODIFY = 0x2
+_IN_CLOSE_NOWRITE = 0x10  # a memory map is read without an access; its file is closed
+_IN_MOVED_TO = 0x80
+_IN_Q_OVERFLOW = 0x4000
+_IN_ISDIR = 0x40000000
+_EVENT = struct.Struct("iIII")  # watch, mask, cookie, bytes of the name that follows: inotify(7)
+_BUFFER_BYTES = 1 << 16
+_MAX_FOLDERS = 1000  # a user may have 8192 watches on old kernels
+# of a folder: what is read to find out about a checkpoint, not to continue from it
+_ABOUT = (".json", ".yaml", ".yml", ".txt", ".md", ".log", ".csv", ".py", ".toml")
+_OURS = "backprop"  # how the names of files begin that hooks of ours add to a framework's folder
+
+
+class CheckpointReads:
+    """Watches one checkpoint, a file or a folder. Use as long as a session lives, then close."""
+
+    def __init__(self, path: str) -> None:
+        """Begin to watch. Where that cannot be done, `can_tell` is False."""
+        self.is_seen = False  # something of the checkpoint was read
+        self._watched: dict[int, str] = {}  # watch -> folder; "" for a checkpoint that is a file
+        self._rewritten: set[tuple[int, str]] = set()  # what was written since is not the checkpoint any more
+        self._fd = -1
+        folders, names = _inside(path)
+        self._has_data = any(not _is_about(name) for name in names)
+        if sys.platform == "linux":
+            self._libc = ctypes.CDLL(None, use_errno=True)
+            self._fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+            for watched in (path, *folders):
+                self._add(watched)
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether a read would be seen, or was."""
+        return self.is_seen or bool(self._watched)
+
+    def close(self) -> None:
+        """Watch no longer; what was seen stays known."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def look(self) -> bool:
+        """Whether the first read was seen since the last look."""
+        if self.is_seen or self._fd < 0:
+            return False
+        self.is_seen = any(self._is_read(watch, mask, name) for watch, mask, name in self._events())
+        if self.is_seen:
+            self.close()
+        return self.is_seen
+
+    def _add(self, path: str) -> None:
+        mask = _IN_ACCESS | _IN_MODIFY | _IN_CLOSE_NOWRITE | _IN_MOVED_TO
+        watch = self._libc.inotify_add_watch(self._fd, os.fsencode(path), mask) if self._fd >= 0 else -1
+        if watch >= 0:
+            self._watched[watch] = path
+
+    def _events(self) -> Iterator[tuple[int, int, str]]:
+        with suppress(BlockingIOError):
+            while data := os.read(self._fd, _BUFFER_BYTES):
+                at = 0
+                while at < len(data):
+                    watch, mask, _, name_bytes = _EVENT.unpack_from(data, at)
+                    at += _EVENT.size + name_bytes
+                    yield watch, mask, os.fsdecode(data[at - name_bytes : at].rstrip(b"\0"))
+
+    def _is_read(self, watch: int, mask: int, name: str) -> bool:
+        if mask & _IN_Q_OVERFLOW:
+            self._watched.clear()  # what was lost may have been a read: from here on nobody can tell
+        elif mask & _IN_ISDIR or name.startswith(_OURS) or (self._has_data and _is_about(name)):
+            pass
+        elif mask & (_IN_MODIFY | _IN_MOVED_TO):
+            self._rewritten.add((watch, name))
+        elif mask & (_IN_ACCESS | _IN_CLOSE_NOWRITE):
+            return (watch, name) not in self._rewritten
+        return False
+
+
+def _inside(path: str) -> tuple[list[str], list[str]]:
+    """The paths of the folders in a checkpoint, and the names of its files; nothing for one that is a file."""
+    folders: list[str] = []
+    names: list[str] = []
+    for parent, below, files in os.walk(path):
+        folders += (os.path.join(parent, folder) for folder in below)  # noqa: PTH118
+        names += files
+        if len(folders) > _MAX_FOLDERS:
+            break
+    return folders[:_MAX_FOLDERS], names
+
+
+def _is_about(name: str) -> bool:
+    return name.lower().endswith(_ABOUT)
