@@ -8,7 +8,7 @@ show, never what training does.
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -42,6 +42,7 @@ class Look(NamedTuple):
     batches: tuple[protocol.Batch, ...]  # empty: nothing new
     is_stored: bool  # False: the index could not take all of it, and the next look brings that again
     is_behind: bool = False  # there is more to read already
+    checkpoints: tuple[Checkpoint, ...] = ()  # that were reported in it, as they lie on disk
 
 
 class Recorder:
@@ -66,12 +67,13 @@ class Recorder:
         self._is_over = False  # as far as it is recorded
         self._whole_to = 1  # the index has all of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
-        self._measures: dict[tuple[int, Source, int], Measure] = {}
+        self._measures: dict[tuple[int, Source, int], tuple[str, Measure]] = {}  # path and measure
+        self._folders: Callable[[], Sequence[str]] = lambda: ()
         self._witnesses: dict[tuple[int, Source], Witness] = {}
         notes: dict[tuple[int, Source], list[Growth]] = {}
         for entry in journals.read(rundir.journal_path)[0]:
             if isinstance(entry, CheckpointMeasured):  # the first measure counts
-                self._measures.setdefault((entry.session, entry.source, entry.offset), entry.measure)
+                self._measures.setdefault((entry.session, entry.source, entry.offset), (entry.path, entry.measure))
             elif isinstance(entry, OutputSeen):
                 notes.setdefault((entry.session, entry.source), []).append(entry.growth)
         self._witnesses.update((key, Witness(growths)) for key, growths in notes.items())
@@ -84,6 +86,13 @@ class Recorder:
         self._index = index
         self._is_lent = True
         return self
+
+    def look_for_checkpoints_in(self, folders: Callable[[], Sequence[str]]) -> None:
+        """Look for checkpoints with a relative path in the folders that the processes of a living trainer are in.
+
+        folders: called when one is reported.
+        """
+        self._folders = folders
 
     def close(self) -> None:
         """Close the connection, unless it is lent."""
@@ -191,6 +200,7 @@ class Recorder:
             batches=tuple(batch for look in looks for batch in look.batches),
             is_stored=all(look.is_stored for look in looks),
             is_behind=any(look.is_behind for look in looks),
+            checkpoints=tuple(checkpoint for look in looks for checkpoint in look.checkpoints),
         )
         if is_over and look.is_stored and not look.batches and session == self._whole_to:
             self._whole_to += 1
@@ -233,7 +243,9 @@ class Recorder:
                 earlier_bytes=sum(tail.offset for (number, _), tail in self._tails.items() if number < session),
             ):
                 tail.move_to(stretch.end)
-                return Look((batch,), is_stored=True, is_behind=len(stretch.data) > READ_BYTES // 2)
+                is_behind = len(stretch.data) > READ_BYTES // 2
+                reported = tuple(checkpoint for _, checkpoint in measured)
+                return Look((batch,), is_stored=True, is_behind=is_behind, checkpoints=reported)
             # somebody else was there first, or the index is new and has never heard of this run
             self._tails.clear()
             self._whole_to = 1
@@ -257,10 +269,11 @@ class Recorder:
 
         That of a Slurm job is written by the job alone: it has an index of its own, and so hears of all of them.
         """
-        path = str(Path(self._spec.cwd) / saved.path)  # with its "..": behind a link that leads elsewhere
-        measure = self._measures.get((session, source, offset))
-        if measure is None:
-            measure = self._measures[session, source, offset] = checkpoints.measure(path)
+        known = self._measures.get((session, source, offset))
+        if known is None:
+            path = self._found(saved.path)
+            measure = checkpoints.measure(path)
+            self._measures[session, source, offset] = known = (path, measure)
             if self._journal.is_locked or not self._is_on_slurm:
                 self._journal.append(
                     CheckpointMeasured(
@@ -274,7 +287,20 @@ class Recorder:
                         manifest=measure.manifest,
                     )
                 )
+        path, measure = known
         return Checkpoint(path=path, step=saved.step, session=session, measure=measure, is_emergency=saved.is_emergency)
+
+    def _found(self, path: str) -> str:
+        """Where a reported checkpoint lies: in a folder that a process of the trainer is in now, else in the run's.
+
+        Of several the one that was saved last: the others are of earlier, or of other, trainings.
+        """
+        if not path.startswith(os.sep):
+            candidates = [os.path.join(folder, path) for folder in self._folders()]  # noqa: PTH118  as it was reported
+            with suppress(OSError, ValueError):
+                if there := [one for one in candidates if os.path.lexists(one)]:
+                    return max(there, key=lambda one: checkpoints.measure(one).saved_at)
+        return str(Path(self._spec.cwd) / path)  # with its "..": behind a link that leads elsewhere
 
     def record_output(self) -> bool:
         """Store all output of all sessions; for a run whose trainer is gone. False when that must be tried again."""

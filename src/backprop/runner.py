@@ -106,6 +106,8 @@ class _Watch:
     is_blind: bool = False  # to the GPUs, since the start
     has_trained: bool = False  # a step or a save of it was seen
     is_behind: bool = False  # the trainer wrote more than the last look read
+    folders: set[str] = field(default_factory=set)  # that its processes were seen in
+    has_missed_checkpoint: bool = False  # one was reported that does not exist
     task_failed_at: float | None = None  # of several nodes: when one trainer was seen to have failed
     are_others_ended: bool = False  # the other trainers were sent SIGTERM for that
 
@@ -270,6 +272,7 @@ class Supervisor:
             launched_at=now,
             ladder=ladder.at_timebox(now + timebox_s, timebox_s, grace_s, None),
         )
+        self._recorder.look_for_checkpoints_in(self._folders)
         cage_path = None if self._cage is None else str(self._cage.path)
         self._write(TrainerLaunched(at=self._clock.wall(), session=self._number, pid=trainer.pid, cage=cage_path))
 
@@ -379,11 +382,20 @@ class Supervisor:
         watch = self._watch
         now = self._clock.now()
         trained_s = (watch.paused_at or now) - watch.launched_at - watch.paused_s
+        if (folder := watch.trainer.folder()) is not None:  # it may report its only checkpoint just before it ends
+            watch.folders.add(folder)
         look = self._recorder.look(self._number, trained_s, is_witness=True)
         watch.is_behind = look.is_behind
         for batch in look.batches:
             self._meter.observe(batch, now)
             watch.has_trained |= batch.has_training
+        missing = [one.path for one in look.checkpoints[-1:] if one.measure.size_bytes is None]
+        if missing and not watch.has_missed_checkpoint:
+            watch.has_missed_checkpoint = True
+            self._observer.said(
+                f"warning: a checkpoint was reported that does not exist: {missing[0]}. A relative path must be"
+                " relative to the folder that the script is in when it prints it"
+            )
         if look.batches and watch.stop is None:
             deadline = watch.ladder.interrupt_at
             watch.ladder = ladder.at_timebox(
@@ -413,6 +425,11 @@ class Supervisor:
             if self._watch.has_trained:
                 self._observer.said(_started_over(self._spec.id, offered))
             self._recorder.record_state(publish=False)
+
+    def _folders(self) -> tuple[str, ...]:
+        """The folders that the trainer's processes are in, or were seen in."""
+        self._watch.folders.update(self._watch.trainer.folders())
+        return tuple(self._watch.folders)
 
     def _want_checkpoint(self) -> None:
         every_s, watch = self._limits.checkpoint_every_s, self._watch

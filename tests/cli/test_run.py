@@ -509,3 +509,62 @@ def test_runs_of_the_example_leave_one_anothers_checkpoints_alone(runs: Runs):
     for run_id in ("a", "b"):
         assert runs.call("run", example, "--run-id", run_id, "--", "--epochs", "1").returncode == 0
     assert {path.parent.name for path in (runs.work / "digits-checkpoints").rglob("*.npz")} == {"a", "b"}
+
+
+def test_a_relative_checkpoint_is_looked_for_where_the_script_is(runs: Runs):
+    """As Hydra's scripts, which change into a folder of their own; the same name elsewhere is none of theirs."""
+    (runs.work / "last.json").write_text("{}")
+    runs.script(
+        """
+        os.makedirs("outputs/1")
+        os.chdir("outputs/1")
+        open("last.json", "w").write('{"step": 7}')
+        print(json.dumps({"event": "checkpoint_saved", "path": "last.json", "step": 7}), flush=True)
+        while not os.path.exists("../../seen"):
+            time.sleep(0.01)
+        """
+    )
+    running = runs.start("run", "--run-id", "r", "--", "sh", "-c", f"{sys.executable} train.py; true")
+    runs.only_id()
+    wait_for(lambda: runs.document("r")["checkpoints"])
+    (runs.work / "seen").touch()
+    assert running.wait(HANG_S) == 0
+    saved = str(runs.work / "outputs" / "1" / "last.json")
+    assert [c["path"] for c in runs.document("r")["checkpoints"]] == [saved]
+    assert runs.call("reindex").returncode == 0
+    assert [c["path"] for c in runs.document("r")["checkpoints"]] == [saved]
+
+
+def test_a_reported_checkpoint_that_does_not_exist_is_said_at_once(runs: Runs):
+    """Once, though it is reported again; what exists is not mentioned."""
+    runs.script(
+        """
+        open("there.json", "w").write("{}")
+        for step, path in enumerate(("there.json", "nowhere.json", "nowhere.json"), start=1):
+            print(json.dumps({"event": "checkpoint_saved", "path": path, "step": step}), flush=True)
+            while open(os.path.join(os.environ["BACKPROP_RUN_DIR"], "journal.jsonl")).read().count("measured") < step:
+                time.sleep(0.01)
+        """
+    )
+    told = runs.call("run", "train.py").stderr
+    assert told.count("a checkpoint was reported that does not exist") == 1
+    assert str(runs.work / "nowhere.json") in told
+
+
+def test_a_relative_checkpoint_of_a_script_that_has_ended(runs: Runs):
+    """It was seen where it was; that it is gone when its only report is read is no matter."""
+    runs.script(
+        """
+        os.mkdir("out")
+        os.chdir("out")
+        for path in (os.path.abspath("first.json"), "last.json"):
+            open(path, "w").write("{}")
+            print(json.dumps({"event": "checkpoint_saved", "path": path, "step": 7}), flush=True)
+            journal = os.path.join(os.environ["BACKPROP_RUN_DIR"], "journal.jsonl")
+            while path != "last.json" and "first.json" not in open(journal).read():
+                time.sleep(0.01)
+        os._exit(0)
+        """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    assert runs.document("r")["checkpoints"][-1]["path"] == str(runs.work / "out" / "last.json")

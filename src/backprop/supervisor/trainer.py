@@ -74,6 +74,24 @@ class Trainer:
 
         return tree.members(self.pid, self._run_dir, self._strangers)
 
+    def folder(self) -> str | None:
+        """The folder that the root process is in, where the kernel says that for the price of one look (Linux)."""
+        try:
+            return str(Path(f"/proc/{self.pid}/cwd").readlink())
+        except OSError:  # it has ended; or not Linux
+            return None
+
+    def folders(self) -> tuple[str, ...]:
+        """The folders that the processes of the tree are in, as far as that can be read."""
+        import psutil
+
+        found: dict[str, None] = {}
+        for process in self.members():
+            # one that has ended is nowhere; another user's is not ours to read
+            with suppress(psutil.Error, OSError):
+                found[process.cwd()] = None
+        return tuple(found)
+
     def signal(self, number: signal.Signals) -> tuple[int, ...]:
         """The pids that got it: SIGINT goes to the root only, anything else to the whole tree."""
         from backprop.supervisor import tree
