@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from . import file_events
 from .failsafe import guarded, turn_off
 
 TYPE_CHECKING = False  # see failsafe.py
@@ -36,6 +37,7 @@ def install() -> None:
     """Begin to wait. What has been imported already is hooked at once."""
     if "BACKPROP_RESUME_FROM" not in os.environ:
         HOOKS.pop("argparse", None)  # every other script imports it: it is hooked only where there is use for that
+    file_events.install()
     sys.meta_path.insert(0, _Waiting())
     sys.meta_path.append(_Fallback())
     for name in HOOKS:
