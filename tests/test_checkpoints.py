@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.checkpoints import MAX_MANIFEST_FILES, Choice, choose, measure, problem
+from backprop.checkpoints import MAX_MANIFEST_FILES, Choice, choose, is_complete, measure, problem
 from backprop.records import Checkpoint, Measure
 from tests.conftest import scaled
 
@@ -529,3 +529,59 @@ def test_what_was_saved_in_an_emergency_is_not_chosen(tmp_path: Path):
     emergency = msgspec.structs.replace(checkpoint(saved(tmp_path, "newer.bin", b"x"), 2), is_emergency=True)
     assert choose([good, emergency]) == Choice(checkpoint=good)
     assert choose([emergency]) == Choice(checkpoint=None)
+
+
+# -- what was kept
+
+
+def kept_checkpoint(path: Path, step: int | None, session: int) -> Checkpoint:
+    path.write_bytes(b"weights")
+    return Checkpoint(path=str(path), step=step, session=session, measure=measure(str(path)), is_kept=True)
+
+
+@pytest.mark.parametrize(
+    ("kept_step", "later", "expected"),
+    [
+        (10, (2, 3), "kept"),  # session and step of what was saved after it
+        (10, (2, 10), "later"),
+        (10, (2, 11), "later"),
+        (10, (3, 9), "kept"),
+        (None, (2, 3), "kept"),  # nobody knows, but that session began anew
+        (10, (2, None), "kept"),
+        (None, (3, 3), "later"),
+        (10, (3, None), "later"),
+    ],
+)
+def test_one_that_was_kept_comes_before_what_holds_less(
+    tmp_path: Path, kept_step: int | None, later: tuple[int, int | None], expected: str
+):
+    kept = kept_checkpoint(tmp_path / "kept", kept_step, 2)
+    path = tmp_path / "later"
+    path.write_bytes(b"weights")
+    saved = Checkpoint(path=str(path), step=later[1], session=later[0], measure=measure(str(path)))
+    choice = choose([kept, saved])
+    assert choice.checkpoint is not None
+    assert Path(choice.checkpoint.path).name == expected
+    assert len(choice.skipped) == (expected == "kept")
+
+
+def test_one_that_was_kept_and_is_gone_is_no_reason(tmp_path: Path):
+    kept = kept_checkpoint(tmp_path / "kept", 10, 2)
+    Path(kept.path).unlink()
+    (tmp_path / "later").write_bytes(b"weights")
+    saved = Checkpoint(path=str(tmp_path / "later"), step=1, session=2, measure=measure(str(tmp_path / "later")))
+    assert choose([kept, saved]).checkpoint == saved
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_whether_a_pickle_has_its_end(tmp_path: Path, protocol: int):
+    """At whatever byte it was broken off. One format that does not tell says so."""
+    path = tmp_path / "state.pkl"
+    whole = pickle.dumps({"step": 1, "weights": [0.5] * 20, "data": b"." * 50}, protocol=protocol)
+    for length in range(2, len(whole)):
+        path.write_bytes(whole[:length])
+        assert is_complete(str(path)) is False
+    path.write_bytes(whole * 2)  # several in one file
+    assert is_complete(str(path)) is True
+    path.write_bytes(b"something else")
+    assert is_complete(str(path)) is None

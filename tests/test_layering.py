@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "starter": {"config"},
     "provenance": set(),
     "checkpoints": set(),
+    "kept": {"checkpoints", "trainer"},
     "codediff": set(),
     "governor": {"cgroups"},
     "interrupts": set(),
@@ -80,7 +81,7 @@ MAY_IMPORT = {
     },
     "orders": {"engines", "provenance", "recorder", "recovery", "store"},
     "admission": {"governor", "provenance", "recorder", "store", "supervisor"},
-    "turns": {"admission", "checkpoints", "command", "governor", "recorder", "runner", "store", "supervisor"},
+    "turns": {"admission", "checkpoints", "command", "governor", "kept", "recorder", "runner", "store", "supervisor"},
 }
 ANYTHING = {"cli", "__main__"}
 

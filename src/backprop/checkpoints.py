@@ -19,6 +19,7 @@ MAX_MANIFEST_FILES = 10_000  # a folder with more is somebody's data, not a chec
 _MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 _READ_BYTES = 1 << 20
 _QUICK_JSON_BYTES = 1_000_000  # parsing more takes longer than a glance may take
+_MAX_WALKED_PICKLE_BYTES = 64 << 20
 _ALWAYS_ZIP = {".npz", ".keras"}
 _ZIP_OR_PICKLE = {".pt", ".pth"}  # torch.save: a zip since PyTorch 1.6, a pickle before
 
@@ -85,14 +86,18 @@ def choose(
 ) -> Choice:
     """The newest whole one that the script itself meant to save. `checkpoints`: oldest first.
 
-    Reads every byte of the candidates. What was saved in an emergency is taken only when somebody names it: the script
-    may not know how to load it. saved_over_by: gives another run that has saved to the same path since.
+    One that was kept when a session began anew comes before all that holds less. Reads every byte of the candidates.
+    What was saved in an emergency is taken only when somebody names it: the script may not know how to load it.
+    saved_over_by: gives another run that has saved to the same path since.
     """
     skipped: list[tuple[Checkpoint, str]] = []
+    kept = [one for one in checkpoints if one.is_kept and problem(one.path, one.measure) is None]
     for checkpoint in reversed([checkpoint for checkpoint in checkpoints if not checkpoint.is_emergency]):
         reason = problem(checkpoint.path, checkpoint.measure)
         if reason is None and (other := saved_over_by(checkpoint)) is not None:
             reason = f"run {other} has saved over it since"
+        if reason is None and (better := next((one for one in kept if _holds_more(one, checkpoint)), None)) is not None:
+            reason = f"session {checkpoint.session} began anew, and had not come as far as step {better.step} again"
         if reason is None:
             return Choice(checkpoint=checkpoint, skipped=tuple(skipped))
         skipped.append((checkpoint, reason))
@@ -131,6 +136,15 @@ def changed_size(path: str, reported: Measure) -> str | None:
         if expected_bytes is not None and size_bytes < expected_bytes:
             return f"it is {size_bytes} bytes long, and was {expected_bytes} when it was reported"
     return None
+
+
+def _holds_more(kept: Checkpoint, other: Checkpoint) -> bool:
+    """Whether one that was kept is further than one that was saved afterwards. Without steps: in the same session."""
+    if other.session < kept.session:
+        return False
+    if kept.step is None or other.step is None:
+        return other.session == kept.session and not other.is_kept
+    return kept.step > other.step
 
 
 def problem(path: str, reported: Measure | None = None, *, thorough: bool = True) -> str | None:
@@ -187,6 +201,33 @@ def _file_problem(path: Path, expected_bytes: int | None, *, thorough: bool) -> 
     if kind in _ZIP_OR_PICKLE and not magic.startswith(b"\x80"):
         return f"it is not a {kind} file (it begins with {magic!r})"
     return None
+
+
+def is_complete(path: str) -> bool | None:
+    """Whether this file has its end; None when its format does not tell. Reads all of it, mostly. Raises OSError."""
+    place = Path(path)
+    with place.open("rb") as file:
+        magic = file.read(2)
+    if magic == b"PK" or place.suffix.lower() in {*_ALWAYS_ZIP, ".safetensors", ".json"}:
+        return problem(path) is None
+    return _is_complete_pickle(place) if magic[:1] == b"\x80" and place.suffix not in _ZIP_OR_PICKLE else None
+
+
+def _is_complete_pickle(path: Path) -> bool:
+    import pickletools
+
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        if size_bytes > _MAX_WALKED_PICKLE_BYTES:
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"."  # the opcode that ends every pickle
+        try:
+            while file.tell() < size_bytes:
+                for _ in pickletools.genops(file):  # looks, and makes nothing of it
+                    pass
+        except (ValueError, UnicodeDecodeError):
+            return False
+    return True
 
 
 def _zip_problem(path: Path, *, thorough: bool) -> str | None:

@@ -33,6 +33,7 @@ class CheckpointSaved(Record, frozen=True):
     path: str
     step: int | None
     is_emergency: bool = False  # saved for a script that did not answer a stop
+    is_kept: bool = False  # of an earlier session: kept when one that had not read it saved over it
 
 
 class Listening(Record, frozen=True):
@@ -128,8 +129,12 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
     kind = value["event"]
     path, params = value.get("path"), value.get("params")
     if kind == "checkpoint_saved" and isinstance(path, str) and path and "\0" not in path:
-        is_emergency = value.get("emergency") is True
-        return CheckpointSaved(path=path, step=_as_step(value.get("step")), is_emergency=is_emergency)
+        return CheckpointSaved(
+            path=path,
+            step=_as_step(value.get("step")),
+            is_emergency=value.get("emergency") is True,
+            is_kept=value.get("kept") is True,
+        )
     if kind == "params" and isinstance(params, dict) and _is_shallow(params):
         return ParamsGiven(params=params)
     if kind == "listening":

@@ -288,7 +288,14 @@ class Recorder:
                     )
                 )
         path, measure = known
-        return Checkpoint(path=path, step=saved.step, session=session, measure=measure, is_emergency=saved.is_emergency)
+        return Checkpoint(
+            path=path,
+            step=saved.step,
+            session=session,
+            measure=measure,
+            is_emergency=saved.is_emergency,
+            is_kept=saved.is_kept,
+        )
 
     def _found(self, path: str) -> str:
         """Where a reported checkpoint lies: in a folder that a process of the trainer is in now, else in the run's.

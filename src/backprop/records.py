@@ -203,6 +203,7 @@ class Checkpoint(Record, frozen=True):
     session: int
     measure: Measure
     is_emergency: bool = False  # saved by us when the script did not answer a stop: never resumed from unasked
+    is_kept: bool = False  # of an earlier session: kept when one that had not read it saved over it
 
 
 class Session(Record, frozen=True):

@@ -10,7 +10,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,7 +22,7 @@ from backprop.governor.guard import Action, Verdict, hard_ram_limit_bytes
 from backprop.governor.line import Place
 from backprop.progress import Progress, ProgressMeter
 from backprop.recorder import Recorder
-from backprop.records import Gpu, Limits, Pauser, Record, RunSpec, Session, StopReason, in_minutes
+from backprop.records import Checkpoint, Gpu, Limits, Pauser, Record, RunSpec, Session, StopReason, in_minutes
 from backprop.store import journal as journals
 from backprop.store.journal import (
     CheckpointRead,
@@ -43,7 +43,7 @@ from backprop.store.rundir import RunDir
 from backprop.supervisor import cage, control, ladder
 from backprop.supervisor.cage import Cage
 from backprop.supervisor.checkpoint_reads import CheckpointReads
-from backprop.supervisor.control import Control
+from backprop.supervisor.control import Control, SavedState
 from backprop.supervisor.ladder import Ladder, Rung
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 from backprop.supervisor.tail import Tail
@@ -55,6 +55,7 @@ LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so 
 _FINAL_TRIES_S = 5.0  # how long to try to file a run whose home is busy or full
 _SUSPENDED_S = 5.0  # Slurm stops a job two seconds after it has announced that
 _OTHERS_AFTER_S = 2.0  # Slurm, when it ends a job, reaches one node sooner than another
+_MAX_SAVED = 32  # of the newest checkpoints, what is told to the trainer
 _TASKS_KILLED_WITHIN_S = 5.0  # by srun, where no node is lost
 
 
@@ -108,6 +109,7 @@ class _Watch:
     is_behind: bool = False  # the trainer wrote more than the last look read
     folders: set[str] = field(default_factory=set)  # that its processes were seen in
     has_missed_checkpoint: bool = False  # one was reported that does not exist
+    saved: dict[str, SavedState] = field(default_factory=dict)  # path -> the newest that were reported, in that order
     task_failed_at: float | None = None  # of several nodes: when one trainer was seen to have failed
     are_others_ended: bool = False  # the other trainers were sent SIGTERM for that
 
@@ -290,9 +292,11 @@ class Supervisor:
         left_s = watch.ladder.interrupt_at - self._clock.now()
         # it was asked to stop once the ladder's first rung is climbed, not when somebody asked us
         stop = watch.stop if watch.rung >= Rung.WARN else None
-        self._put_control(left_s, watch.checkpoints_due + watch.checkpoints_asked, stop)
+        self._put_control(left_s, watch.checkpoints_due + watch.checkpoints_asked, stop, watch.saved)
 
-    def _put_control(self, left_s: float, wanted: int, stop: StopAsked | None) -> None:
+    def _put_control(
+        self, left_s: float, wanted: int, stop: StopAsked | None, saved: Mapping[str, SavedState] | None = None
+    ) -> None:
         with contextlib.suppress(OSError):  # a full disk: the trainer hears of it by SIGINT instead
             control.write(
                 self._rundir.control_path,
@@ -303,6 +307,8 @@ class Supervisor:
                     checkpoint_wanted=wanted,
                     stop_wanted=stop is not None,
                     stop_reason=None if stop is None else stop.by.value,
+                    saved=saved or {},
+                    checkpoint_was_read=self._reads is not None and self._reads.is_seen,
                 ),
             )
 
@@ -389,6 +395,8 @@ class Supervisor:
         for batch in look.batches:
             self._meter.observe(batch, now)
             watch.has_trained |= batch.has_training
+        if look.checkpoints:
+            self._tell_saved(look.checkpoints)
         missing = [one.path for one in look.checkpoints[-1:] if one.measure.size_bytes is None]
         if missing and not watch.has_missed_checkpoint:
             watch.has_missed_checkpoint = True
@@ -416,6 +424,7 @@ class Supervisor:
         if reads.look():
             self._write(CheckpointRead(at=now, session=self._number))
             self._observer.said(f"resumed from {offered}")
+            self._write_control()
             self._recorder.record_state(publish=False)
             return
         is_news = not self._is_unread_told and (self._watch.has_trained or is_over)
@@ -425,6 +434,19 @@ class Supervisor:
             if self._watch.has_trained:
                 self._observer.said(_started_over(self._spec.id, offered))
             self._recorder.record_state(publish=False)
+
+    def _tell_saved(self, reported: Sequence[Checkpoint]) -> None:
+        """Tell all processes of the trainer what was reported: they are not to lose it."""
+        saved = self._watch.saved
+        for one in reported:
+            saved.pop(one.path, None)
+            saved[one.path] = SavedState(
+                step=one.step, size_bytes=one.measure.size_bytes, saved_at_unix_s=one.measure.saved_at.timestamp()
+            )
+        for path in list(saved)[:-_MAX_SAVED]:
+            del saved[path]
+        if self._watch.paused_at is None:  # else when it goes on
+            self._write_control()
 
     def _folders(self) -> tuple[str, ...]:
         """The folders that the trainer's processes are in, or were seen in."""

@@ -14,12 +14,12 @@ from typing import Protocol
 
 import msgspec
 
-from backprop import checkpoints, command
+from backprop import checkpoints, command, kept
 from backprop.admission import Admission, Application, NoTurn, Turn
 from backprop.errors import ExitCode
 from backprop.governor.line import Line
 from backprop.recorder import Recorder, Say
-from backprop.records import Checkpoint, Limits, Record, RunSpec, Status
+from backprop.records import Checkpoint, Limits, Record, RunSpec, RunView, Status
 from backprop.runner import Observer, Outcome, SessionPlan, Supervisor
 from backprop.store.journal import CheckpointSkipped, Journal, NotContinued, Refused
 from backprop.store.rundir import Home, RunDir
@@ -153,13 +153,14 @@ def _backoff_s(attempts: Sequence[Attempt]) -> float:
 
 
 def choose_checkpoint(
-    found: Sequence[Checkpoint], saved_over_by: Callable[[Checkpoint], str | None], journal: Journal, say: Say
+    view: RunView, saved_over_by: Callable[[Checkpoint], str | None], journal: Journal, say: Say
 ) -> Checkpoint | None:
     """The newest whole checkpoint; what is passed over on the way is said, and written down.
 
     saved_over_by: gives another run that has saved to the same path since.
     """
-    choice = checkpoints.choose(found, saved_over_by)
+    kept.reconcile(view, saved_over_by, say)
+    choice = checkpoints.choose(view.checkpoints, saved_over_by)
     for skipped, reason in choice.skipped:
         say(f"checkpoint {skipped.path} is skipped: {reason}")
         journal.append(CheckpointSkipped(at=datetime.now(timezone.utc), path=skipped.path, reason=reason))
@@ -215,18 +216,13 @@ class Turns:
             following = after(self._request, attempts)
             if following.kind is Kind.END:
                 return self._end(outcome, following)
-            reported = self._reported()
-            if reported is None:  # from the beginning, or from an old checkpoint, would be worse than not at all
+            view = self._recorder.whole_view()
+            if view is None:  # from the beginning, or from an old checkpoint, would be worse than not at all
                 return self._end(outcome, Next(told="its checkpoints cannot be looked up: it is not continued"))
             self._audience.said(f"run {self._claim.spec.id}: {following.told}")
-            chosen = choose_checkpoint(reported, self._recorder.saved_over_by, self._claim.journal, self._audience.said)
+            chosen = choose_checkpoint(view, self._recorder.saved_over_by, self._claim.journal, self._audience.said)
             checkpoint = None if chosen is None else chosen.path
             limits = msgspec.structs.replace(limits, timebox_s=following.timebox_s)
-
-    def _reported(self) -> Sequence[Checkpoint] | None:
-        """All checkpoints; None when the index cannot be brought up to date."""
-        view = self._recorder.whole_view()
-        return None if view is None else view.checkpoints
 
     def _turn(self, limits: Limits, following: Next) -> Turn | NoTurn:
         claim = self._claim
@@ -272,7 +268,10 @@ class Turns:
             place=turn.place,
         )
         try:
-            return supervisor.run(plan)
+            outcome = supervisor.run(plan)
+            if (view := self._recorder.view()) is not None:  # else whoever resumes it sees to that
+                kept.reconcile(view, self._recorder.saved_over_by, self._audience.said)
+            return outcome
         finally:
             turn.place.leave()
 
@@ -296,9 +295,10 @@ class Turns:
         return outcome
 
     def _attempt(self, outcome: Outcome) -> Attempt:
+        view = self._recorder.whole_view()
         whole = (
             c
-            for c in reversed(self._reported() or ())
+            for c in reversed(() if view is None else view.checkpoints)
             if not c.is_emergency and checkpoints.problem(c.path, c.measure, thorough=False) is None
         )
         return Attempt(

@@ -128,7 +128,7 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
         view = recorder.whole_view()
         if view is None:
             raise BusyError(f"the record of run {spec.id} cannot be brought up to date in {claim.home.index_path}.")
-        chosen = choose_checkpoint(view.checkpoints, recorder.saved_over_by, claim.journal, audience.said)
+        chosen = choose_checkpoint(view, recorder.saved_over_by, claim.journal, audience.said)
         checkpoint = None if chosen is None else chosen.path
     job = _own_job()
     request = Request(

@@ -69,9 +69,7 @@ def resume(
         view = found
         checkpoint = forced
         if checkpoint is None:
-            chosen = turns.choose_checkpoint(
-                view.checkpoints, lambda one: index.saved_over_by(spec.id, one), journal, say
-            )
+            chosen = turns.choose_checkpoint(view, lambda one: index.saved_over_by(spec.id, one), journal, say)
             checkpoint = None if chosen is None else chosen.path
     last = view.run.last_session
     if last is not None and last.script_sha256 not in {None, provenance.sha256(spec.script)}:

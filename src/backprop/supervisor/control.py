@@ -1,11 +1,20 @@
 """control.json: what the supervisor tells the trainer. Replaced whole, so that a reader never sees half of it."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from backprop.records import Record
+
+
+class SavedState(Record, frozen=True, array_like=True):
+    """A checkpoint as it lay on disk when it was reported."""
+
+    step: int | None
+    size_bytes: int | None
+    saved_at_unix_s: float
 
 
 class Control(Record, frozen=True):
@@ -17,6 +26,8 @@ class Control(Record, frozen=True):
     checkpoint_wanted: int = 0  # grows by one each time a checkpoint is wanted
     stop_wanted: bool = False
     stop_reason: str | None = None
+    saved: Mapping[str, SavedState] = {}  # path -> the newest checkpoints that this session has reported
+    checkpoint_was_read: bool = False  # the one to resume from
 
 
 def write(path: Path, control: Control) -> None:

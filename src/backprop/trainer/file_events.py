@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _HOOK = "writes of files"
 
-_before_open: list[Callable[[str], None]] = []
+_before_open: list[Callable[[str, str], None]] = []
+_before_read: list[tuple[str, str, Callable[[], None]]] = []  # name, real path, and whom to notify once
 _after_close: list[tuple[Callable[[str], None], Wants]] = []
 _before_replace: list[Callable[[str, str], None]] = []
 _after_replace: list[Callable[[str, str], None]] = []
@@ -55,7 +56,20 @@ def on_open_for_writing(callback: Callable[[str], None], what: str = _HOOK) -> N
 
     Whether that succeeds is not known yet. An exception of the callback turns off `what`; the script never sees it.
     """
+    on_mode_of_writing(lambda path, _: callback(path), what)
+
+
+def on_mode_of_writing(callback: Callable[[str, str], None], what: str = _HOOK) -> None:
+    """The same, with the mode that `open` got."""
     _before_open.append(guarded(what)(callback))
+
+
+def on_first_read(path: str, callback: Callable[[], None], what: str = _HOOK) -> None:
+    """Have this called once, right before a file is opened for reading, or one in it if it is a folder.
+
+    path: a real one. What is opened by the name of a link to it, or by C code, is not noticed.
+    """
+    _before_read.append((os.path.basename(path), path, guarded(what)(callback)))
 
 
 def on_close_after_writing(callback: Callable[[str], None], wants: Wants, what: str = _HOOK) -> None:
@@ -94,12 +108,14 @@ class _Watched:
 class _Open(_Watched):
     def __call__(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         if mode == "r" or mode == "rb" or not _is_writing(mode):  # noqa: PLR1714  the fastest there is
+            if _before_read:
+                _notify_of_read(file)
             return self.__wrapped__(file, mode, *args, **kwargs)
         path = _absolute(file)
         if path is not None and "opener" in kwargs and os.path.isdir(path):  # a temporary file, which has no name yet
             path = None
         if path is not None:
-            _notify(_before_open, path)
+            _notify(_before_open, path, mode)
         opened = self.__wrapped__(file, mode, *args, **kwargs)
         if path is not None and _after_close:
             _watch_close(opened, path)
@@ -128,6 +144,18 @@ def _absolute(place: Any) -> str | None:
         return os.path.abspath(os.fsdecode(place))
     except (TypeError, ValueError, OSError):  # a descriptor, no name at all, a working directory that is gone
         return None
+
+
+@guarded(_HOOK)
+def _notify_of_read(file: Any) -> None:
+    place = file if file.__class__ is str else _absolute(file)
+    for awaited in tuple(_before_read):
+        name, path, callback = awaited
+        if place is not None and name in place:  # before anything that costs more
+            real = os.path.realpath(place)
+            if real == path or real.startswith(path + os.sep):
+                _before_read.remove(awaited)
+                callback()
 
 
 def _notify(callbacks: list[Any], *paths: Any) -> None:

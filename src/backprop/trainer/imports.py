@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import file_events
+from . import file_events, keeping
 from .failsafe import guarded, turn_off
 
 TYPE_CHECKING = False  # see failsafe.py
@@ -28,6 +28,11 @@ HOOKS: dict[str, str] = {
     "pytorch_lightning.trainer.trainer": "lightning",
     "keras.src.models.model": "keras",
     "transformers.trainer": "huggingface",
+    "safetensors": "c_files",
+    "h5py._hl.files": "c_files",
+    "xgboost.core": "c_files",
+    "lightgbm.basic": "c_files",
+    "catboost.core": "c_files",
 }
 
 _PACKAGE = "_backprop_trainer.hooks"
@@ -38,6 +43,7 @@ def install() -> None:
     if "BACKPROP_RESUME_FROM" not in os.environ:
         HOOKS.pop("argparse", None)  # every other script imports it: it is hooked only where there is use for that
     file_events.install()
+    keeping.install()
     sys.meta_path.insert(0, _Waiting())
     sys.meta_path.append(_Fallback())
     for name in HOOKS:

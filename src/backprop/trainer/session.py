@@ -15,7 +15,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any, Iterator, Mapping, NoReturn, Optional
 
-from . import ranks
+from . import keeping, ranks
 from .failsafe import guarded, turn_off
 from .interrupts import Interrupts
 from .ranks import Agreement, Wish
@@ -75,6 +75,10 @@ class Session:
         if ranks.rank() == 0:
             self._write(_encode(fields))
 
+    def tell_for_all(self, **fields: Any) -> None:
+        """The same of what only this process has done, whichever rank it is."""
+        self._write(_encode(fields))
+
     @guarded(_HOOK)
     def _write(self, line: str) -> None:
         if self._fd is None:
@@ -106,6 +110,7 @@ class Session:
         """Report a checkpoint that is whole."""
         self._answered = self._checkpoint_wanted
         self.has_news = False
+        keeping.reported(path, step)
         self.tell(event="checkpoint_saved", path=os.path.abspath(path), step=step)
 
     def forgo_save(self) -> None:

@@ -95,7 +95,7 @@ def _checkpoints(view: RunView, is_valid: IsValid) -> Iterator[tuple[str, str]]:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
         lost = "" if os.path.lexists(checkpoint.path) else "  (gone)"
         broken = lost or ("" if is_valid(checkpoint) else "  (not whole)")
-        kind = "emergency" if checkpoint.is_emergency else "checkpoint"
+        kind = "emergency" if checkpoint.is_emergency else "kept" if checkpoint.is_kept else "checkpoint"
         yield kind, f"{checkpoint.path}  {step}{human.size(checkpoint.measure.size_bytes)}{broken}"
 
 

@@ -49,6 +49,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, A
                 "saved_at": checkpoint.measure.saved_at,
                 "valid": is_valid(checkpoint),
                 "emergency": checkpoint.is_emergency,
+                "kept": checkpoint.is_kept,
             }
             for checkpoint in view.checkpoints
         ],

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from time import monotonic
 from typing import Any, ContextManager, Optional
 
-from .. import ranks
+from .. import keeping, ranks
 from ..failsafe import guarded, say
 from ..session import Session, current
 from . import emergency
@@ -293,6 +293,7 @@ def _reported(script: Script, function: Any) -> Any:
     def save(*args: Any, **kwargs: Any) -> Any:
         named = {**dict(zip((content_name, where_name), args)), **kwargs}
         where = named.get(where_name)
+        keeping.before_write(where)  # PyTorch's C++ opens it, unless it is open
         is_named = isinstance(where, (str, os.PathLike)) or isinstance(getattr(where, "name", None), str)
         if not (is_named and script.is_in_charge()):
             return function(*args, **kwargs)
