@@ -585,3 +585,40 @@ def test_whether_a_pickle_has_its_end(tmp_path: Path, protocol: int):
     assert is_complete(str(path)) is True
     path.write_bytes(b"something else")
     assert is_complete(str(path)) is None
+
+
+def named(folder: Path, name: str, step: int | None, **more: object) -> Checkpoint:
+    return msgspec.structs.replace(checkpoint(saved(folder, name, b"x"), step), **more)
+
+
+@pytest.mark.parametrize(
+    "reported",
+    [
+        [("last.bin", 5, False), ("model.bin", 9, True)],
+        [("last.bin", 5, False), ("best.bin", 5, False)],
+        [("last.bin", None, False), ("run/best-0.31.bin", None, False)],
+        [("model_best.bin", 5, False), ("last.bin", 5, False), ("stripped.bin", 5, True)],
+        [("old.bin", 5, False), ("weights.bin", 7, True), ("last.bin", 6, False), ("BEST.bin", 6, False)],
+    ],
+    ids=["weights", "best", "best-without-a-step", "all", "old"],
+)
+def test_weights_and_the_best_never_win_over_the_last_state(
+    tmp_path: Path, reported: list[tuple[str, int | None, bool]]
+):
+    """Whatever was reported last, and although they are whole."""
+    (tmp_path / "run").mkdir()
+    checkpoints = [named(tmp_path, name, step, is_weights_only=only) for name, step, only in reported]
+    found = choose(checkpoints).checkpoint
+    assert found is not None
+    assert Path(found.path).name == "last.bin"
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "best.bin"])
+def test_they_are_better_than_nothing(tmp_path: Path, name: str):
+    """And a best state than an older one: what it was trained since would be lost."""
+    newest = named(tmp_path, name, 9, is_weights_only=name == "weights.bin")
+    assert choose([newest]).checkpoint == newest
+    older = named(tmp_path, "last.bin", 5)
+    assert choose([older, newest]).checkpoint == (older if newest.is_weights_only else newest)
+    Path(older.path).unlink()
+    assert choose([older, newest]).checkpoint == newest

@@ -361,10 +361,11 @@ def test_counted_steps_are_no_reported_ones():
     assert (batch.last_step, batch.counted_step, list(batch.series)) == (4, 9, ["loss"])
 
 
-def test_only_the_word_itself_makes_an_emergency():
-    for value, is_emergency in (("true", True), ("1", False), ('"true"', False)):
-        event = parse(f'{{"event": "checkpoint_saved", "path": "a", "emergency": {value}}}'.encode())
-        assert event == CheckpointSaved(path="a", step=None, is_emergency=is_emergency)
+@pytest.mark.parametrize("key", ["emergency", "weights_only"])
+def test_only_true_itself_makes_an_emergency_or_bare_weights(key: str):
+    for value, is_meant in (("true", True), ("1", False), ('"true"', False)):
+        event = parse(f'{{"event": "checkpoint_saved", "path": "a", "{key}": {value}}}'.encode())
+        assert event == CheckpointSaved(path="a", step=None, **{f"is_{key}": is_meant})
 
 
 @given(st.binary(max_size=400), st.integers(0, 2**40))

@@ -84,7 +84,7 @@ class Choice(Record, frozen=True):
 def choose(
     checkpoints: Sequence[Checkpoint], saved_over_by: Callable[[Checkpoint], str | None] = lambda _: None
 ) -> Choice:
-    """The newest whole one that the script itself meant to save. `checkpoints`: oldest first.
+    """The newest whole training state that the script itself meant to save. `checkpoints`: oldest first.
 
     One that was kept when a session began anew comes before all that holds less. Reads every byte of the candidates.
     What was saved in an emergency is taken only when somebody names it: the script may not know how to load it.
@@ -92,7 +92,7 @@ def choose(
     """
     skipped: list[tuple[Checkpoint, str]] = []
     kept = [one for one in checkpoints if one.is_kept and problem(one.path, one.measure) is None]
-    for checkpoint in reversed([checkpoint for checkpoint in checkpoints if not checkpoint.is_emergency]):
+    for checkpoint in _preferred_first([checkpoint for checkpoint in checkpoints if not checkpoint.is_emergency]):
         reason = problem(checkpoint.path, checkpoint.measure)
         if reason is None and (other := saved_over_by(checkpoint)) is not None:
             reason = f"run {other} has saved over it since"
@@ -145,6 +145,20 @@ def _holds_more(kept: Checkpoint, other: Checkpoint) -> bool:
     if kept.step is None or other.step is None:
         return other.session == kept.session and not other.is_kept
     return kept.step > other.step
+
+
+def _preferred_first(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """Newest first, but bare weights last; and of those of the same step, the one that is called the best last."""
+    newest_first = checkpoints[::-1]
+    newest: dict[tuple[int, int | None], int] = {}
+    for place, checkpoint in enumerate(newest_first):
+        newest.setdefault((checkpoint.session, checkpoint.step), place)
+
+    def order(checkpoint: Checkpoint) -> tuple[bool, int, bool]:
+        is_best = "best" in Path(checkpoint.path).name.lower()
+        return checkpoint.is_weights_only, newest[checkpoint.session, checkpoint.step], is_best
+
+    return sorted(newest_first, key=order)
 
 
 def problem(path: str, reported: Measure | None = None, *, thorough: bool = True) -> str | None:

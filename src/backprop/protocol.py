@@ -34,6 +34,7 @@ class CheckpointSaved(Record, frozen=True):
     step: int | None
     is_emergency: bool = False  # saved for a script that did not answer a stop
     is_kept: bool = False  # of an earlier session: kept when one that had not read it saved over it
+    is_weights_only: bool = False  # without an optimizer's state, as far as one can see
 
 
 class Listening(Record, frozen=True):
@@ -134,6 +135,7 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
             step=_as_step(value.get("step")),
             is_emergency=value.get("emergency") is True,
             is_kept=value.get("kept") is True,
+            is_weights_only=value.get("weights_only") is True,
         )
     if kind == "params" and isinstance(params, dict) and _is_shallow(params):
         return ParamsGiven(params=params)

@@ -295,6 +295,7 @@ class Recorder:
             measure=measure,
             is_emergency=saved.is_emergency,
             is_kept=saved.is_kept,
+            is_weights_only=saved.is_weights_only,
         )
 
     def _found(self, path: str) -> str:

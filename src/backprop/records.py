@@ -204,6 +204,7 @@ class Checkpoint(Record, frozen=True):
     measure: Measure
     is_emergency: bool = False  # saved by us when the script did not answer a stop: never resumed from unasked
     is_kept: bool = False  # of an earlier session: kept when one that had not read it saved over it
+    is_weights_only: bool = False  # without an optimizer's state: resumed from only where nothing else is
 
 
 class Session(Record, frozen=True):

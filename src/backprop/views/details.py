@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from backprop import checkpoints, query
-from backprop.records import MetricSummary, Run, RunView, in_minutes
+from backprop.records import Checkpoint, MetricSummary, Run, RunView, in_minutes
 from backprop.views import human
 from backprop.views.document import IsValid, elapsed_s, session_elapsed_s
 from backprop.views.screen import GAP, Screen, aligned, cells, cut, filled, stdout_screen
@@ -95,8 +95,16 @@ def _checkpoints(view: RunView, is_valid: IsValid) -> Iterator[tuple[str, str]]:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
         lost = "" if os.path.lexists(checkpoint.path) else "  (gone)"
         broken = lost or ("" if is_valid(checkpoint) else "  (not whole)")
-        kind = "emergency" if checkpoint.is_emergency else "kept" if checkpoint.is_kept else "checkpoint"
+        kind = _kind(checkpoint)
         yield kind, f"{checkpoint.path}  {step}{human.size(checkpoint.measure.size_bytes)}{broken}"
+
+
+def _kind(checkpoint: Checkpoint) -> str:
+    if checkpoint.is_emergency:
+        return "emergency"
+    if checkpoint.is_kept:
+        return "kept"
+    return "weights" if checkpoint.is_weights_only else "checkpoint"
 
 
 def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], screen: Screen) -> Iterator[str]:

@@ -50,6 +50,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, A
                 "valid": is_valid(checkpoint),
                 "emergency": checkpoint.is_emergency,
                 "kept": checkpoint.is_kept,
+                "weights_only": checkpoint.is_weights_only,
             }
             for checkpoint in view.checkpoints
         ],
