@@ -18,6 +18,7 @@ from backprop.records import (
     Limits,
     ManifestEntry,
     Pauser,
+    Revision,
     Run,
     RunSpec,
     SlurmRequest,
@@ -99,8 +100,17 @@ def submitted(session: int, **changes: object) -> Submitted:
     return Submitted(at=AT, session=session, retries=2, sessions=3, reason="submitted as 7_1", **told)  # type: ignore[arg-type]
 
 
+REVISION = Revision(
+    command=("python", "moved.py"),
+    cwd="/new",
+    script="/new/moved.py",
+    python="python",
+    params={"lr": 1},
+    resume_arg=None,
+)
+
 EVERY_ENTRY: list[Entry] = [
-    started(1, offered="/a/ckpt", script_sha256="0" * 64),
+    started(1, offered="/a/ckpt", script_sha256="0" * 64, revision=REVISION, only_once=("--reset",)),
     CheckpointUnread(at=AT, session=1, has_trained=True),
     CheckpointRead(at=AT, session=1),
     TrainerLaunched(at=AT, session=1, pid=11, cage="/sys/fs/cgroup/x"),
@@ -332,6 +342,17 @@ def test_no_entries_are_a_queued_run():
     run = fold(SPEC, [])
     assert (run.status, run.sessions, run.reason, run.ended_at) == (Status.QUEUED, (), None, None)
     assert run.spec == SPEC
+
+
+def test_what_a_session_changes_of_the_run_counts_from_then_on():
+    """The run is as its newest session executes it, each session as it was; what is for once, while it goes on."""
+    entries = [started(1), ended(1, Status.FAILED), started(2, revision=REVISION, only_once=("--reset",))]
+    run = fold(SPEC, entries)
+    assert (run.spec, run.command) == (SPEC.revised(REVISION), ("python", "moved.py", "--reset"))
+    assert [session.cwd for session in run.sessions] == ["/tmp", "/new"]
+    run = fold(SPEC, [*entries, ended(2, Status.FAILED)])
+    assert run.command == ("python", "moved.py")
+    assert fold(SPEC, [*entries, started(3)]).spec == SPEC.revised(REVISION)
 
 
 def test_a_session_is_running_until_its_end_is_told():

@@ -1,7 +1,7 @@
 """What is executed: the script or command as given, the Python it runs on, and what its arguments say.
 
-The user's words enter, an argv leaves. No argument is ever added but the checkpoint's path, and that only for a
-script that takes it.
+The user's words enter, an argv leaves. No argument is ever added but those the user adds to a resume, and the
+checkpoint's path for a script that takes it.
 """
 
 import os
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from backprop.errors import UsageError
-from backprop.records import Record
+from backprop.protocol import json_safe
+from backprop.records import Record, Revision, RunSpec
 
 RESUME_FLAG = "--resume-from"  # a script that declares this flag gets the checkpoint without asking
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|inf|nan)")
@@ -29,6 +30,13 @@ class Command(Record, frozen=True):
 
 def for_script(script: str, arguments: Sequence[str], python: str | None, environment: Mapping[str, str]) -> Command:
     """The command that runs a Python script. Raises UsageError when it cannot be run."""
+    _check_script(script)
+    path = Path(script)
+    interpreter = find_python(python, path.absolute().parent, environment)
+    return Command(argv=_utf8((interpreter, script, *arguments)), script=str(path.absolute()), python=interpreter)
+
+
+def _check_script(script: str) -> None:
     path = Path(script)
     if not path.exists():
         hint = f" To run a command: backprop run -- {script} ..." if shutil.which(script) else ""
@@ -44,8 +52,6 @@ def for_script(script: str, arguments: Sequence[str], python: str | None, enviro
         raise UsageError(f"cannot read {script}: {error.strerror}.") from error
     if path.suffix != ".py" and first_line.startswith(b"#!") and b"python" not in first_line:
         raise UsageError(f"{script} is not a Python script; run it as a command: backprop run -- ./{script}")
-    interpreter = find_python(python, path.absolute().parent, environment)
-    return Command(argv=_utf8((interpreter, script, *arguments)), script=str(path.absolute()), python=interpreter)
 
 
 def for_command(arguments: Sequence[str]) -> Command:
@@ -56,6 +62,50 @@ def for_command(arguments: Sequence[str]) -> Command:
             raise UsageError(f"{program} is not executable; as a script it goes before '--': backprop run {program}")
         raise UsageError(f"no such command: {program}.")
     return Command(argv=_utf8(tuple(arguments)))
+
+
+def revision(
+    spec: RunSpec,
+    environment: Mapping[str, str],
+    *,
+    arguments: Sequence[str] = (),
+    script: str | None = None,
+    python: str | None = None,
+    cwd: str | None = None,
+    resume_arg: Sequence[str] | None = None,
+) -> Revision | None:
+    """What the run executes when this of it is changed; None when nothing is. Raises UsageError.
+
+    Paths are relative to the current folder. A script that the run names by a relative path is looked for in the new
+    folder; one that is not there stays where it is.
+    """
+    argv, new_script, folder = [*spec.command, *arguments], spec.script, spec.cwd
+    is_script = spec.script is not None and spec.python is not None and len(argv) > 1
+    for option, value in (("--script", script), ("--python", python)):
+        if value is not None and not is_script:
+            raise UsageError(f"{option} goes with the run of a script; this one runs a command: {' '.join(argv)}")
+    if cwd is not None:
+        if not Path(cwd).is_dir():
+            raise UsageError(f"--cwd {cwd}: no such folder.")
+        folder = os.path.abspath(cwd)  # noqa: PTH100  a folder is called what its user calls it
+        if spec.script is not None and is_script and not Path(argv[1]).is_absolute():
+            new_script = os.path.normpath(os.path.join(folder, argv[1]))  # noqa: PTH118
+            if not Path(new_script).exists() and Path(spec.script).exists():
+                argv[1] = new_script = spec.script
+    if script is not None:
+        _check_script(script)
+        argv[1] = new_script = str(Path(script).absolute())
+    if python is not None:
+        argv[0] = find_python(python, Path(folder), environment)
+    revised = Revision(
+        command=_utf8(tuple(argv)),
+        cwd=folder,
+        script=new_script,
+        python=argv[0] if is_script else spec.python,
+        params=json_safe({**spec.params, **params_in(script_arguments(argv))}),
+        resume_arg=spec.resume_arg if resume_arg is None else tuple(resume_arg),
+    )
+    return None if spec.revised(revised) == spec else revised
 
 
 def _utf8(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -131,6 +181,12 @@ def with_checkpoint(
             kept = _without(kept, name)
         added += [template, checkpoint] if is_flag else [_filled(template, checkpoint, step)]
     return (*kept, *added)
+
+
+def naming_itself(argv: Sequence[str], templates: Sequence[str]) -> str | None:
+    """The first flag that hands the checkpoint over and is in this argv already; None where none is."""
+    names = (template.partition("=")[0] for template in templates)
+    return next((name for name in names if _without(argv, name) != list(argv)), None)
 
 
 def _without(argv: Sequence[str], name: str) -> list[str]:

@@ -259,7 +259,7 @@ def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
         *([] if minutes is None else ["--max-run-minutes", f"{minutes:g}"]),
     ]
     try:
-        spec = home.rundir(run_id).read_spec()
+        spec = look(home, home.rundir(run_id).read_spec()).run.spec
         done = subprocess.run(
             [sys.executable, "-c", _PROGRAM, *words],
             cwd=spec.cwd if os.path.isdir(spec.cwd) else home.path,  # noqa: PTH112  its settings lie there

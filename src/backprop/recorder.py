@@ -69,6 +69,7 @@ class Recorder:
         self._tails: dict[tuple[int, Source], Tail] = {}
         self._measures: dict[tuple[int, Source, int], tuple[str, Measure]] = {}  # path and measure
         self._folders: Callable[[], Sequence[str]] = lambda: ()
+        self._cwds: dict[int, str] = {}
         self._witnesses: dict[tuple[int, Source], Witness] = {}
         notes: dict[tuple[int, Source], list[Growth]] = {}
         for entry in journals.read(rundir.journal_path)[0]:
@@ -271,7 +272,7 @@ class Recorder:
         """
         known = self._measures.get((session, source, offset))
         if known is None:
-            path = self._found(saved.path)
+            path = self._found(saved.path, self._folder_of(session))
             measure = checkpoints.measure(path)
             self._measures[session, source, offset] = known = (path, measure)
             if self._journal.is_locked or not self._is_on_slurm:
@@ -298,8 +299,8 @@ class Recorder:
             is_weights_only=saved.is_weights_only,
         )
 
-    def _found(self, path: str) -> str:
-        """Where a reported checkpoint lies: in a folder that a process of the trainer is in now, else in the run's.
+    def _found(self, path: str, session_folder: str) -> str:
+        """Where a reported checkpoint lies: in a folder that a process of the trainer is in now, else in the session's.
 
         Of several the one that was saved last: the others are of earlier, or of other, trainings.
         """
@@ -308,7 +309,14 @@ class Recorder:
             with suppress(OSError, ValueError):
                 if there := [one for one in candidates if os.path.lexists(one)]:
                     return max(there, key=lambda one: checkpoints.measure(one).saved_at)
-        return str(Path(self._spec.cwd) / path)  # with its "..": behind a link that leads elsewhere
+        return str(Path(session_folder) / path)  # with its "..": behind a link that leads elsewhere
+
+    def _folder_of(self, session: int) -> str:
+        """The working folder that this session was started in: a later one may have another."""
+        if session not in self._cwds:
+            run, _ = self.read_run()
+            self._cwds |= {one.number: one.cwd for one in run.sessions if one.cwd is not None}
+        return self._cwds.get(session, self._spec.cwd)
 
     def record_output(self) -> bool:
         """Store all output of all sessions; for a run whose trainer is gone. False when that must be tried again."""

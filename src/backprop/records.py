@@ -179,6 +179,24 @@ class RunSpec(Record, frozen=True):
         """How many machines it trains on."""
         return 1 if self.slurm is None else self.slurm.nodes
 
+    def revised(self, revision: "Revision | None") -> "RunSpec":
+        """The same run, executed as this revision says."""
+        if revision is None:
+            return self
+        changes = {field: getattr(revision, field) for field in revision.__struct_fields__}
+        return msgspec.structs.replace(self, **changes)
+
+
+class Revision(Record, frozen=True):
+    """What a run executes since a `resume` changed it: all of these fields take the place of those of its RunSpec."""
+
+    command: tuple[str, ...]
+    cwd: str
+    script: str | None
+    python: str | None
+    params: Mapping[str, Any]
+    resume_arg: tuple[str, ...] | str | None
+
 
 class ManifestEntry(Record, frozen=True, array_like=True):
     """One file of a checkpoint folder."""
@@ -233,6 +251,8 @@ class Session(Record, frozen=True):
     paused_s: float = 0.0  # in pauses that are over
     exit_code: int | None = None
     launched_at: datetime | None = None
+    cwd: str | None = None  # its working folder; None: that of the run's record
+    only_once: tuple[str, ...] = ()  # arguments that it had besides the run's command
 
     @property
     def full_reason(self) -> str | None:
@@ -279,6 +299,12 @@ class Run(Record, frozen=True):
     reason: str | None = None
     ended_at: datetime | None = None
     waiter: Waiter | None = None  # while it is queued
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What is executed now, or would be next: without what hands the checkpoint over."""
+        last = self.last_session
+        return self.spec.command if last is None or last.status.is_final else (*self.spec.command, *last.only_once)
 
     @property
     def job(self) -> str | None:

@@ -22,7 +22,7 @@ from backprop.governor.guard import Action, Verdict, hard_ram_limit_bytes
 from backprop.governor.line import Place
 from backprop.progress import Progress, ProgressMeter
 from backprop.recorder import Recorder
-from backprop.records import Checkpoint, Gpu, Limits, Pauser, Record, RunSpec, Session, StopReason, in_minutes
+from backprop.records import Checkpoint, Gpu, Limits, Pauser, Record, Revision, RunSpec, Session, StopReason, in_minutes
 from backprop.store import journal as journals
 from backprop.store.journal import (
     CheckpointRead,
@@ -85,6 +85,8 @@ class SessionPlan(Record, frozen=True):
     gpu_probe: str = "auto"
     gpu_problem: str | None = None  # why nobody could tell which cards there are
     job: str | None = None  # of Slurm, in which the session runs
+    revision: Revision | None = None  # what the run executes from now on, to be remembered; None: the same as before
+    only_once: tuple[str, ...] = ()  # arguments of this session alone
 
 
 @dataclass
@@ -238,6 +240,8 @@ class Supervisor:
                 script_sha256=provenance.sha256(self._spec.script),
                 job=plan.job,
                 nodes=self._spec.nodes,
+                revision=plan.revision,
+                only_once=plan.only_once,
             )
         )
         if not is_written:
@@ -260,7 +264,7 @@ class Supervisor:
         if resumed is not None:
             self._reads = CheckpointReads(resumed.path)
         trainer = Trainer.start(
-            command.with_checkpoint(self._spec.command, plan.resume_args, plan.checkpoint, step),
+            command.with_checkpoint((*self._spec.command, *plan.only_once), plan.resume_args, plan.checkpoint, step),
             self._spec.cwd,
             variables,
             (self._rundir.out_path(self._number), self._rundir.err_path(self._number)),

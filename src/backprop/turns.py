@@ -19,7 +19,7 @@ from backprop.admission import Admission, Application, NoTurn, Turn
 from backprop.errors import ExitCode
 from backprop.governor.line import Line
 from backprop.recorder import Recorder, Say
-from backprop.records import Checkpoint, Limits, Record, RunSpec, RunView, Status
+from backprop.records import Checkpoint, Limits, Record, Revision, RunSpec, RunView, Status
 from backprop.runner import Observer, Outcome, SessionPlan, Supervisor
 from backprop.store.journal import CheckpointSkipped, Journal, NotContinued, Refused
 from backprop.store.rundir import Home, RunDir
@@ -50,6 +50,8 @@ class Request(Record, frozen=True):
     retries: int = 0
     sessions: int = 1
     job: str | None = None  # of Slurm, in which it is carried out
+    revision: Revision | None = None  # what the run executes from now on; None: the same as before
+    only_once: tuple[str, ...] = ()  # arguments of its first timebox
 
 
 class Audience(Protocol):
@@ -199,7 +201,7 @@ class Turns:
 
         Raises ConfigError when the home is too full to begin the first.
         """
-        limits, checkpoint = self._request.limits, self._request.checkpoint
+        limits, checkpoint, only_once = self._request.limits, self._request.checkpoint, self._request.only_once
         attempts: list[Attempt] = []
         following = Next()
         outcome: Outcome | None = None
@@ -208,7 +210,7 @@ class Turns:
                 turn = self._turn(limits, following)
                 if isinstance(turn, NoTurn):
                     return turn if outcome is None else self._cut_short(outcome, turn)
-                outcome = self._session(limits, checkpoint, turn)
+                outcome = self._session(limits, checkpoint, turn, only_once)
             except OSError as error:
                 return self._give_up(outcome, error)
             self._audience.ended(outcome)
@@ -223,6 +225,8 @@ class Turns:
             chosen = choose_checkpoint(view, self._recorder.saved_over_by, self._claim.journal, self._audience.said)
             checkpoint = None if chosen is None else chosen.path
             limits = msgspec.structs.replace(limits, timebox_s=following.timebox_s)
+            if following.kind is Kind.TURN:
+                only_once = ()
 
     def _turn(self, limits: Limits, following: Next) -> Turn | NoTurn:
         claim = self._claim
@@ -247,7 +251,7 @@ class Turns:
             return refusal
         return admission.ask()
 
-    def _session(self, limits: Limits, checkpoint: str | None, turn: Turn) -> Outcome:
+    def _session(self, limits: Limits, checkpoint: str | None, turn: Turn, only_once: tuple[str, ...]) -> Outcome:
         claim = self._claim
         plan = SessionPlan(
             limits=limits,
@@ -257,6 +261,8 @@ class Turns:
             gpu_probe=self._request.gpu_probe,
             gpu_problem=turn.decision.figures.get("gpu_problem"),
             job=self._request.job,
+            revision=self._request.revision,
+            only_once=only_once,
         )
         supervisor = Supervisor(
             rundir=claim.rundir,

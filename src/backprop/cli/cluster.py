@@ -184,6 +184,8 @@ def _tell_submitted(claim: "Claim", recorder: "Recorder", request: "Request", jo
             sessions=request.sessions,
             resume_arg=claim.spec.resume_arg,
             slurm=claim.spec.slurm,
+            revision=request.revision,
+            only_once=request.only_once,
             reason=f"submitted as Slurm's job {job}",
         )
     )

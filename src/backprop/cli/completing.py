@@ -34,6 +34,13 @@ def files(_: click.Context, __: click.Parameter, incomplete: str) -> "list[Compl
     return [CompletionItem(incomplete, type="file")]
 
 
+def folders(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """Whatever folder the shell itself would complete."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
+
+
 def choices(*words: str) -> "Completer":
     """One of these."""
 

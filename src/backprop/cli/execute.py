@@ -121,7 +121,7 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
     """Take the turn that is due; what to exit with."""
     from backprop.turns import Request, choose_checkpoint
 
-    submitted, spec = left.submitted, claim.spec
+    submitted, spec = left.submitted, recorder.read_run()[0].spec.revised(left.submitted.revision)
     checkpoint = submitted.checkpoint
     audience = _Log(claim, recorder)
     if not left.is_first:
@@ -138,6 +138,8 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
         retries=left.retries,
         sessions=1,  # another turn is another wait in Slurm's line
         job=job,
+        revision=submitted.revision,
+        only_once=submitted.only_once if left.turn == 1 else (),
     )
     spec = msgspec.structs.replace(spec, resume_arg=submitted.resume_arg, slurm=submitted.slurm or spec.slurm)
     if spec.nodes > 1:

@@ -15,20 +15,46 @@ from backprop.records import Limits
 from backprop.store.rundir import Home
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from backprop.turns import Request
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+_AFTER_DASHES = "backprop.after_dashes"
+
+
 class SessionCommand(click.Command):
-    """Lets `--wait` stand without a value, also before a script's name."""
+    """Keeps what follows the first `--` apart: the script's own arguments, or a whole command.
+
+    Lets `--wait` stand without a value, also before a script's name.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" in args:
+            position = args.index("--")
+            ctx.meta[_AFTER_DASHES] = args[position + 1 :]
+            args = args[:position]
         told = [
             "--wait=true" if word == "--wait" and not _is_number(next_word) else word
             for word, next_word in zip(args, [*args, ""][1:], strict=True)
         ]
         return super().parse_args(ctx, told)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        if _AFTER_DASHES in ctx.meta:
+            return completing.files(ctx, self.params[0], incomplete)
+        return super().shell_complete(ctx, incomplete)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- ARGS...]"]
+
+
+def after_dashes(ctx: click.Context) -> list[str]:
+    """What follows the first `--`; empty where there is none."""
+    found: list[str] = ctx.meta.get(_AFTER_DASHES, [])
+    return found
 
 
 def _is_number(word: str) -> bool:
@@ -100,10 +126,12 @@ _SESSION_OPTIONS = (
     setting("cpus", "Of Slurm: so many CPUs on each node.", "N"),
     setting("nodes", "Of Slurm: so many nodes; srun starts the trainer once on each.", "N"),
     setting("slurmArgs", "For sbatch, as it is: --slurm-arg=--account=ml. May be repeated.", "OPTION", multiple=True),
+    setting("python", "The Python that runs the script.", "PATH", shell_complete=completing.files),
     setting("detach", "Go on in the background; print the run's id at once.", is_flag=True, default=None),
     click.option(
         "--config", "config_file", metavar="PATH", type=click.Path(path_type=Path), help="Read this configuration file."
     ),
+    click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
     json_option,
 )
 

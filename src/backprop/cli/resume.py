@@ -1,17 +1,21 @@
 """The command that goes on: `resume`."""
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from backprop import command as commands
 from backprop import config, provenance
 from backprop.cli import completing, session
 from backprop.cli.common import find_run, open_caught_up, say, working_folder
 from backprop.cli.options import (
     SessionCommand,
+    after_dashes,
     check_for_engine,
     forced_checkpoint,
     load_config,
@@ -20,66 +24,109 @@ from backprop.cli.options import (
     settings_of,
 )
 from backprop.errors import BusyError, ExitCode, UsageError
-from backprop.records import Limits, Run, RunSpec, SlurmRequest, Status
+from backprop.records import Limits, Run, RunSpec, RunView, SlurmRequest, Status
 from backprop.store import journal as journals
 from backprop.store.journal import Submitted
 from backprop.store.rundir import Home, RunDir
+
+if TYPE_CHECKING:
+    from backprop.turns import Request
 
 
 @click.command(cls=SessionCommand)
 @click.argument("run", shell_complete=completing.runs)
 @click.option("--again", is_flag=True, help="Give a run that has completed another session, without asking.")
 @session_options
+@click.option(
+    "--script", metavar="PATH", shell_complete=completing.files, help="The script has moved: run this one from now on."
+)
+@click.option("--cwd", metavar="DIR", shell_complete=completing.folders, help="Run in this folder from now on.")
+@click.option("--only-once", is_flag=True, help="What follows '--' is for this session alone.")
+@click.pass_context
 def resume(
-    *, run: str, again: bool, resume_from: str | None, config_file: Path | None, as_json: bool, **options: Any
+    ctx: click.Context,
+    /,
+    *,
+    run: str,
+    again: bool,
+    resume_from: str | None,
+    config_file: Path | None,
+    as_json: bool,
+    script: str | None,
+    cwd: str | None,
+    only_once: bool,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Give a run another session, from its newest whole checkpoint; let one that is paused go on.
 
-    What no option names stays as it was.
+    What no option names stays as it was. What follows '--' is added to the script's arguments, in later sessions too.
     """
     from backprop import recovery, turns
     from backprop.recorder import Recorder
 
     flags = settings_of(options)
+    arguments = after_dashes(ctx)
+    if only_once and not arguments:
+        raise UsageError("--only-once goes with arguments after '--': backprop resume RUN --only-once -- --lr 1e-4")
     home = Home.from_environment()
     checked = load_config(home, flags, working_folder(), config_file)
     forced = None if resume_from is None else forced_checkpoint(resume_from)
     with open_caught_up(home) as index:
         view = find_run(home, index, run)
-    spec = view.run.spec
     if not view.run.status.is_final:
         # --detach is what happens anyway
-        has_options = (
-            as_json or resume_from is not None or any(flags[key] is not None for key in flags.keys() - {"detach"})
+        has_options = bool(
+            as_json
+            or arguments
+            or script
+            or cwd
+            or dry_run
+            or resume_from is not None
+            or any(flags[key] is not None for key in flags.keys() - {"detach"})
         )
         _let_go_on(home, view.run, has_options=has_options)
         return
-    _check_still_there(spec)
-    if view.run.status is Status.COMPLETED and not again:
-        _confirm_again(spec.id)
+    revision = commands.revision(
+        view.run.spec,
+        os.environ,
+        arguments=() if only_once else arguments,
+        script=script,
+        python=None if flags["python"] is None else checked.config.python,
+        cwd=cwd,
+        resume_arg=None if flags["resumeArg"] is None else checked.config.resume_arg,
+    )
+    spec = view.run.spec.revised(revision)
     rundir = home.rundir(spec.id)
     spec = msgspec.structs.replace(spec, slurm=_resumed_slurm(view.run, rundir, checked, flags))
+    _check_still_there(spec)
+    _check_arguments(spec, arguments)
+    request = msgspec.structs.replace(
+        request_of(checked.config, _resumed_limits(spec.limits, checked, flags), forced),
+        revision=revision,
+        only_once=tuple(arguments) if only_once else (),
+    )
+    if dry_run:
+        _tell_plan(home, spec, request, view, as_json=as_json)
+        return
+    if view.run.status is Status.COMPLETED and not again:
+        _confirm_again(spec.id)
     with home.changing():
         journal = recovery.claim(home, view.run, say)
     with open_caught_up(home) as index:
         # the claim may have brought the last words of a dead session, and somebody may be filling a new index
-        found = Recorder(home, rundir, spec, journal, say).use(index).whole_view()
+        found = Recorder(home, rundir, rundir.read_spec(), journal, say).use(index).whole_view()
         if found is None:
             raise BusyError(f"the record of run {spec.id} cannot be brought up to date just now; try again.")
         view = found
-        checkpoint = forced
-        if checkpoint is None:
+        if forced is None:
             chosen = turns.choose_checkpoint(view, lambda one: index.saved_over_by(spec.id, one), journal, say)
-            checkpoint = None if chosen is None else chosen.path
+            request = msgspec.structs.replace(request, checkpoint=None if chosen is None else chosen.path)
     last = view.run.last_session
     if last is not None and last.script_sha256 not in {None, provenance.sha256(spec.script)}:
         say(f"note: {spec.script} has changed since the last session")
-    limits = _resumed_limits(spec.limits, checked, flags)
-    if flags["resumeArg"] is not None:
-        spec = msgspec.structs.replace(spec, resume_arg=checked.config.resume_arg)
     session.remember_notifications(rundir, checked.config.notify)
     claim = turns.Claim(home, rundir, spec, journal, is_new=False)
-    request = request_of(checked.config, limits, checkpoint)
     session.train(claim, request, detach=checked.config.detach, as_json=as_json)
 
 
@@ -169,10 +216,35 @@ def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[
 def _check_still_there(spec: RunSpec) -> None:
     """Raise UsageError when what a run needs to go on has gone."""
     if not Path(spec.cwd).is_dir():
-        raise UsageError(f"the folder this run was started in is gone: {spec.cwd}.")
+        raise UsageError(f"the folder of this run is gone: {spec.cwd}; name the one to run in: --cwd DIR")
     if spec.script is not None and not Path(spec.script).exists():
-        raise UsageError(f"the script of this run is gone: {spec.script}.")
+        raise UsageError(f"the script of this run is gone: {spec.script}; name it where it is now: --script PATH")
     import shutil
 
-    if shutil.which(spec.command[0]) is None:
-        raise UsageError(f"the program of this run is gone: {spec.command[0]}.")
+    program = spec.command[0]
+    place = os.path.join(spec.cwd, program) if "/" in program else program  # noqa: PTH118  ./train.sh is not train.sh
+    if shutil.which(place) is None:
+        advice = "put it on PATH" if spec.script is None else "name a Python to run the script: --python PATH"
+        raise UsageError(f"the program of this run is gone: {program}; {advice}")
+
+
+def _check_arguments(spec: RunSpec, arguments: Sequence[str]) -> None:
+    """Raise UsageError for arguments that name the checkpoint: two ways to say it would be one too many."""
+    from backprop import turns
+
+    if (name := commands.naming_itself(arguments, turns.resume_args(spec))) is not None:
+        raise UsageError(f"{name} gets the checkpoint from Backprop; to name another one: -r PATH")
+
+
+def _tell_plan(home: Home, spec: RunSpec, request: "Request", view: RunView, *, as_json: bool) -> None:
+    """What would be done now. Writes nothing down."""
+    from backprop import checkpoints
+
+    step = None
+    if request.checkpoint is None:
+        with open_caught_up(home) as index:
+            found = checkpoints.choose(view.checkpoints, lambda one: index.saved_over_by(spec.id, one)).checkpoint
+        if found is not None:
+            request, step = msgspec.structs.replace(request, checkpoint=found.path), found.step
+    spec = msgspec.structs.replace(spec, limits=request.limits)
+    session.tell_plan(home, [spec], request, step=step, as_json=as_json)

@@ -15,6 +15,7 @@ from backprop.cli import completing, session
 from backprop.cli.common import check_text, working_folder
 from backprop.cli.options import (
     SessionCommand,
+    after_dashes,
     check_for_engine,
     forced_checkpoint,
     load_config,
@@ -28,39 +29,15 @@ from backprop.records import RunSpec
 from backprop.store.rundir import Home, check_run_id, new_run_id
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from backprop.turns import Claim
 
-_AFTER_DASHES = "backprop.after_dashes"
 
-
-class RunCommand(SessionCommand):
-    """Keeps what follows the first `--` apart: the script's own arguments, or a whole command."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--" in args:
-            position = args.index("--")
-            ctx.meta[_AFTER_DASHES] = args[position + 1 :]
-            args = args[:position]
-        return super().parse_args(ctx, args)
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
-        if _AFTER_DASHES in ctx.meta:
-            return completing.files(ctx, self.params[0], incomplete)
-        return super().shell_complete(ctx, incomplete)
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return [*super().collect_usage_pieces(ctx), "[-- ARGS...]"]
-
-
-@click.command(cls=RunCommand)
+@click.command(cls=SessionCommand)
 @click.argument("script", required=False, shell_complete=completing.files)
 @session_options
 @setting("framework", "auto, pytorch or tensorflow; told to the script. [default: auto]", "NAME")
 @click.option("--run-id", metavar="ID", help="The run's id; else a random one.")
 @setting("name", "A name to call the run by.", "NAME")
-@setting("python", "The Python that runs the script.", "PATH", shell_complete=completing.files)
 @click.option(
     config.ALLOWED["hooks"][0],
     "hooks",
@@ -73,7 +50,6 @@ class RunCommand(SessionCommand):
     metavar="NAME=V1,V2",
     help="In the background a run for each value, given to the script as --NAME. Given again: for each combination.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -90,8 +66,8 @@ def run(
 ) -> None:
     """Train: run a script, or a command after '--', in a timeboxed session."""
     flags = settings_of(options)
-    after_dashes: list[str] | None = ctx.meta.get(_AFTER_DASHES)
-    if script is None and not after_dashes:
+    arguments = after_dashes(ctx)
+    if script is None and not arguments:
         raise UsageError("name a script (backprop run train.py) or a command (backprop run -- torchrun train.py).")
     if script is None and flags["python"] is not None:
         raise UsageError("--python goes with a script; a command after '--' names its own interpreter.")
@@ -101,9 +77,9 @@ def run(
     settings = load_config(home, flags, folder, config_file).config
     check_for_engine(flags, is_for_slurm=settings.slurm is not None)
     if script is None:
-        command = commands.for_command(after_dashes or [])
+        command = commands.for_command(arguments)
     else:
-        command = commands.for_script(script, after_dashes or [], settings.python, os.environ)
+        command = commands.for_script(script, arguments, settings.python, os.environ)
     if run_id is not None:
         check_run_id(run_id)
         if home.rundir(run_id).path.exists():

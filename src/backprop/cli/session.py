@@ -165,7 +165,8 @@ def recorder_of(claim: "Claim", *, is_in_job: bool = False) -> "Recorder":
 
     teller = _teller(claim, is_in_job=is_in_job)
     changed = None if teller is None else teller.changed
-    return Recorder(claim.home, claim.rundir, claim.spec, claim.journal, say, changed)
+    # as it is recorded: what this session is to execute instead counts when it begins
+    return Recorder(claim.home, claim.rundir, claim.rundir.read_spec(), claim.journal, say, changed)
 
 
 def told_exit_code(claim: "Claim", result: "Outcome | NoTurn") -> int:
@@ -286,16 +287,18 @@ def print_documents(recorders: "Sequence[Recorder]") -> None:
     print(document.encode([document.run_document(view, now, is_valid) for view in views]))
 
 
-def tell_plan(home: Home, specs: Sequence[RunSpec], request: "Request", *, as_json: bool) -> None:
-    """What `run` would do; exits with 75 when the governor of this machine, where it would run, would refuse.
+def tell_plan(
+    home: Home, specs: Sequence[RunSpec], request: "Request", *, step: int | None = None, as_json: bool
+) -> None:
+    """What `run` or `resume` would do; exits with 75 when the governor of this machine would refuse it.
 
-    specs: of the runs that would be started together, and differ in their arguments only.
+    specs: of the runs that would be started together, and differ in their arguments only. step: of the checkpoint.
     """
     from backprop.turns import resume_args
 
     spec, checkpoint = specs[0], request.checkpoint
     templates = resume_args(spec) if checkpoint is not None else ()
-    argvs = [commands.with_checkpoint(one.command, templates, checkpoint) for one in specs]
+    argvs = [commands.with_checkpoint((*one.command, *request.only_once), templates, checkpoint, step) for one in specs]
     decision = _foreseen(home, spec, request) if spec.slurm is None else None
     sbatch = [] if spec.slurm is None else _sbatch_options(home, specs, request)
     if as_json:

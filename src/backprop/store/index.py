@@ -132,6 +132,7 @@ class Index:
                     "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
                     " status = excluded.status, elapsed_s = excluded.elapsed_s, journal_size = excluded.journal_size,"
+                    " words = excluded.words,"
                     " is_whole = is_whole AND excluded.journal_size = journal_size",
                     (
                         spec.id,
@@ -143,8 +144,23 @@ class Index:
                         _words(run),
                     ),
                 )
+                if len(run.sessions) > 1:  # before, nothing can have changed what it executes
+                    self._forget_params(run)
                 self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, _encode(run)))
             self._put_params(spec.id, spec.params, "IGNORE")
+
+    def _forget_params(self, run: Run) -> None:
+        """Those that the run's arguments said before a `resume` changed them; not what the script said itself."""
+        row = self._db.execute("SELECT record FROM records WHERE run_id = ?", (run.spec.id,)).fetchone()
+        before = _decode_run(row[0]).spec.params if row is not None else {}
+        self._db.executemany(
+            "DELETE FROM params WHERE run_id = ? AND name = ? AND value = ?",
+            [
+                (run.spec.id, name, _encode(json_safe(value)))
+                for name, value in before.items()
+                if run.spec.params.get(name) != value
+            ],
+        )
 
     def _put_params(self, run_id: str, params: Mapping[str, Any], on_conflict: str) -> None:
         self._db.executemany(

@@ -23,6 +23,7 @@ from backprop.records import (
     Measure,
     Pauser,
     Record,
+    Revision,
     Run,
     RunSpec,
     Session,
@@ -54,6 +55,8 @@ class SessionStarted(_Entry, frozen=True, tag="session_started"):
     script_sha256: str | None = None
     job: str | None = None  # of Slurm, in which it runs
     nodes: int = 1
+    revision: Revision | None = None  # what is executed from now on; None: the same as before
+    only_once: tuple[str, ...] = ()  # arguments of this session alone
 
 
 class TrainerLaunched(_Entry, frozen=True, tag="trainer_launched"):
@@ -89,6 +92,8 @@ class Submitted(_Entry, frozen=True, tag="submitted"):
     sessions: int = 1
     resume_arg: tuple[str, ...] | str | None = None  # as in the run's record, where it is not the same
     slurm: SlurmRequest | None = None  # what is asked of it; None: what the run was made with
+    revision: Revision | None = None  # what its sessions execute; None: the same as before
+    only_once: tuple[str, ...] = ()  # arguments of its first timebox
     is_again: bool = False  # the same request goes on: what was used of it is used
     reason: str | None = None  # what is said of it until Slurm says more
 
@@ -500,6 +505,7 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
 
 
 def _add_session(run: Run, entry: SessionStarted) -> Run:
+    spec = run.spec.revised(entry.revision)
     session = Session(
         number=entry.session,
         status=Status.RUNNING,
@@ -514,10 +520,12 @@ def _add_session(run: Run, entry: SessionStarted) -> Run:
         script_sha256=entry.script_sha256,
         job=entry.job,
         nodes=entry.nodes,
+        cwd=spec.cwd,
+        only_once=entry.only_once,
     )
     others = tuple(s for s in run.sessions if s.number != entry.session)
     return msgspec.structs.replace(
-        run, status=Status.RUNNING, reason=None, ended_at=None, waiter=None, sessions=(*others, session)
+        run, spec=spec, status=Status.RUNNING, reason=None, ended_at=None, waiter=None, sessions=(*others, session)
     )
 
 

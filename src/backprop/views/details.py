@@ -37,7 +37,7 @@ def run_details(
     rows: list[tuple[str, str]] = [
         ("run", spec.id + (f" ({spec.name})" if spec.name else "")),
         ("status", run.status.value + (f": {run.full_reason}" if run.full_reason else "")),
-        ("command", " ".join(spec.command)),
+        ("command", " ".join(run.command)),
         ("folder", spec.cwd),
         ("python", spec.python or "-"),
         ("created", f"{spec.created_at.astimezone():%Y-%m-%d %H:%M:%S} by {spec.user} on {spec.host}"),
@@ -81,6 +81,8 @@ def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
             told += f", from the beginning: it did not read {session.offered}"
         elif session.offered:
             told += f", offered {session.offered}" + ("" if session.is_checkpoint_read is None else ", not read")
+        if session.only_once:
+            told += f", only once with {' '.join(session.only_once)}"
         if session.reason and session.reason != run.reason:
             told += f": {session.reason}"
         yield f"session {session.number}", told

@@ -28,7 +28,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, A
         "name": spec.name,
         "status": run.status,
         "reason": run.reason,
-        "command": spec.command,
+        "command": run.command,
         "cwd": spec.cwd,
         "python": spec.python,
         "created_at": spec.created_at,
@@ -81,6 +81,7 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
         "checkpoint_read": session.is_checkpoint_read,
         "resumed_from": session.resumed_from,
         "started_over": session.has_started_over,
+        "only_once": session.only_once,
     }
 
 

@@ -69,7 +69,7 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
     document["sessions"] = document["sessions"][-_MAX_ITEMS:]
     return {
         **_bounded(document),
-        "command_text": shortened(shlex.join(run.spec.command), _MAX_TEXT),
+        "command_text": shortened(shlex.join(run.command), _MAX_TEXT),
         "total_steps": view.total_steps,
         "metric": _cell(query.main_metric(view)),
         "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in list(view.summaries)[:_MAX_KEYS]},
