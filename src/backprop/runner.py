@@ -270,6 +270,7 @@ class Supervisor:
             (self._rundir.out_path(self._number), self._rundir.err_path(self._number)),
             str(self._rundir.path),
             enter=None if self._cage is None else self._cage.enter,
+            ignore_hangup=self._signals.inherits_ignored_hangup,
         )
         self._errors = Tail(self._rundir.err_path(self._number), 0)
         now = self._clock.now()

@@ -89,6 +89,19 @@ def _appending(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
 
 
+def _reset_signals(ignored: signal.Signals | None) -> None:
+    """Block and ignore nothing; exec gives back the default to a signal that is handled, but not to one that is ignored.
+
+    ignored: but this one.
+    """
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    if ignored is not None:
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
 def launch(
     command: Sequence[str],
     cwd: str,
@@ -96,20 +109,22 @@ def launch(
     out_path: Path,
     err_path: Path,
     enter: Callable[[], None] | None = None,
+    *,
+    ignore_hangup: bool = False,
 ) -> "subprocess.Popen[bytes]":
     """The started trainer. Call it from the main thread. Raises OSError when the command cannot be executed.
 
     The trainer leads a session of its own, so that Ctrl-C in the terminal reaches the supervisor only. On Linux the
     kernel sends it SIGINT when the supervisor dies. Its stdin is /dev/null. enter: called in it before the command is
     executed; a memory limit's doing, which training can do without.
+
+    No signal is blocked or ignored in it, whatever this process inherited; ignore_hangup: but SIGHUP.
     """
     prctl = _load_prctl()
     supervisor_pid = os.getpid()
 
     def prepare() -> None:
-        # exec gives back the default to every signal that the supervisor handles, but not to one that it ignores,
-        # as a detached one does with SIGHUP
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        _reset_signals(signal.SIGHUP if ignore_hangup else None)
         if enter is not None:
             with suppress(OSError):  # the group was removed by somebody: the supervisor's eye is left
                 enter()

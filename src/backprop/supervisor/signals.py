@@ -28,12 +28,18 @@ class Signals:
     """Signals to the supervisor as a queue; also wakes the loop when a child dies. Use it in the main thread."""
 
     def __init__(self, *, ignore_hangup: bool) -> None:
+        """ignore_hangup: SIGHUP is ignored even where this process was not started with it ignored."""
         self._received: list[signal.Signals] = []
-        self._ignored = {signal.SIGHUP} if ignore_hangup else set()
+        # as `nohup` and `trap '' HUP` leave it: a trainer without a supervisor would ignore it, too
+        self.inherits_ignored_hangup = not ignore_hangup and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._ignored = {signal.SIGHUP} if ignore_hangup or self.inherits_ignored_hangup else set()
 
     @contextlib.contextmanager
     def caught(self) -> Iterator["Signals"]:
-        """Between entering and leaving, signals land here instead of ending the process."""
+        """Between entering and leaving, signals land here instead of ending the process.
+
+        Also where whoever started this process had blocked them.
+        """
         self._wake_reader, wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(wake_writer, False)
@@ -42,11 +48,13 @@ class Signals:
             number: signal.signal(number, signal.SIG_IGN if number in self._ignored else self._handle)
             for number in (*_SIGNALS, signal.SIGCHLD)
         }
+        blocked_before = signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
         if interrupts.take_dropped():
             self._received.append(signal.SIGINT)
         try:
             yield self
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
             for number, handler in before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(before_fd)

@@ -35,6 +35,8 @@ class Trainer:
         output: tuple[Path, Path],
         run_dir: str,
         enter: Callable[[], None] | None,
+        *,
+        ignore_hangup: bool,
     ) -> "Trainer":
         """Launch it: see `launch.launch`. Raises OSError when the command cannot be executed.
 
@@ -46,7 +48,8 @@ class Trainer:
 
             strangers = tree.own_children()
         adopt_orphans()
-        return cls(launch(command, cwd, environment, *output, enter=enter), run_dir, strangers)
+        process = launch(command, cwd, environment, *output, enter=enter, ignore_hangup=ignore_hangup)
+        return cls(process, run_dir, strangers)
 
     @property
     def pid(self) -> int:
