@@ -138,6 +138,46 @@ def test_an_interrupt_reaches_a_trainer_whose_shell_ignores_it(runs: Runs):
     assert process.wait(HANG_S) == 0
 
 
+def test_a_trainer_that_somebody_stopped_hears_of_the_end_of_its_timebox(runs: Runs):
+    """SIGCONT comes with SIGINT, to its workers too: it saves with their help, and nobody has to be killed."""
+    runs.script(
+        """
+        worker = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            print("ready", flush=True)
+            time.sleep(1000)
+        except KeyboardInterrupt:
+            print(worker.communicate(b"saved")[0].decode(), flush=True)
+        """
+    )
+    process = runs.start("run", "train.py", "-m", "0.1", "--grace", "60", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    stopped = runs.tree()
+    assert len(stopped) == 2
+    for one in stopped:
+        one.suspend()
+    assert process.stdout.read() == b"saved\n"
+    assert process.wait(HANG_S) == 0
+    document = runs.document()
+    assert [e["signal"] for e in runs.journal(document["id"]) if e["event"] == "signalled"] == ["SIGINT"]
+
+
+def test_a_stopped_trainer_hears_sigterm_too(runs: Runs):
+    """SIGCONT comes with every signal of the ladder: somebody may stop it again while it saves."""
+    runs.script(
+        """
+        signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), os._exit(0)))
+        signal.signal(signal.SIGINT, lambda *_: (print("asked", flush=True), os.kill(os.getpid(), signal.SIGSTOP)))
+        while True:
+            time.sleep(1000)
+        """
+    )
+    done = runs.call("run", "train.py", "-m", "0.05", "--grace", "9")
+    assert done.stdout == "asked\nsaved\n"
+    assert done.returncode == 0
+    assert runs.document()["status"] == "timeboxed"
+
+
 def test_stop_from_another_terminal(runs: Runs):
     """`backprop stop` walks the ladder, waits for the end and says what came of it."""
     runs.script("print('ready', flush=True)\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('saved')")

@@ -90,9 +90,9 @@ def _appending(path: Path) -> BinaryIO:
 
 
 def _reset_signals(ignored: signal.Signals | None) -> None:
-    """Block and ignore nothing; exec gives back the default to a signal that is handled, but not to one that is ignored.
+    """Block no signal, and ignore none but this one.
 
-    ignored: but this one.
+    By exec a signal that is handled gets its default back, but one that is ignored stays ignored.
     """
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN:

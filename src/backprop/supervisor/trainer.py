@@ -96,11 +96,17 @@ class Trainer:
         return tuple(found)
 
     def signal(self, number: signal.Signals) -> tuple[int, ...]:
-        """The pids that got it: SIGINT goes to the root only, anything else to the whole tree."""
+        """The pids that got it: SIGINT goes to the root only, anything else to the whole tree.
+
+        Whatever of the tree somebody has stopped goes on, to hear of it and to help whoever saves.
+        """
         from backprop.supervisor import tree
 
-        targets = tree.interrupt_targets(self.pid) if number is signal.SIGINT else self.members()
-        return tree.send(targets, number)
+        members = self.members()
+        pids = tree.send(tree.interrupt_targets(self.pid) if number is signal.SIGINT else members, number)
+        if number is not signal.SIGCONT:
+            tree.send(members, signal.SIGCONT)
+        return pids
 
     def freeze(self) -> None:
         """Stop every process in place. Costs a look at each where all stand still already."""
@@ -130,7 +136,6 @@ class Trainer:
         """SIGINT, `patience_s` to finish, SIGKILL. Blocks as long."""
         from backprop.supervisor import tree
 
-        self.signal(signal.SIGCONT)
         self.signal(signal.SIGINT)
         tree.wait_gone(self.is_gone, patience_s)
         self.kill()
