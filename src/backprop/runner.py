@@ -51,8 +51,10 @@ from backprop.supervisor.trainer import Trainer
 from backprop.watchman import Watchman
 
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
+_ASK_AGAIN_EVERY_S = 0.05  # whether those that train have ended, so that a launcher starts nothing else meanwhile
 LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so long to end
 _FINAL_TRIES_S = 5.0  # how long to try to file a run whose home is busy or full
+_MAY_SAVE = (Rung.INTERRUPT, Rung.TERMINATE)
 _SUSPENDED_S = 5.0  # Slurm stops a job two seconds after it has announced that
 _OTHERS_AFTER_S = 2.0  # Slurm, when it ends a job, reaches one node sooner than another
 _MAX_SAVED = 32  # of the newest checkpoints, what is told to the trainer
@@ -103,6 +105,7 @@ class _Watch:
     paused_at: float | None = None  # since when it stands still
     paused_s: float = 0.0  # in pauses that are over
     suspended_at: float = 0.0  # when Slurm announced that last
+    ask_rest_at: float = 0.0  # when those are interrupted who only wait for others
     checkpoints_due: int = 0  # by the clock, so far
     checkpoints_asked: int = 0  # by the governor, so far
     is_over_own_limit: bool = False
@@ -191,7 +194,7 @@ class Supervisor:
         try:
             self._observer.started(self._rundir.out_path(self._number), self._rundir.err_path(self._number))
             self._recorder.record_state(publish=True)
-            while not self._watch.trainer.is_over():
+            while not self._is_over():
                 self._signals.wait(self._next_wake_at() - self._clock.now())
                 self._hear()
                 self._look()
@@ -199,6 +202,7 @@ class Supervisor:
                 self._want_checkpoint()
                 self._obey_the_governor()
                 self._climb()
+                self._interrupt_rest()
                 self._end_other_tasks()
             self._look()
             if self._watch.stop is None and not self._has_finished():
@@ -320,8 +324,11 @@ class Supervisor:
     # -- watch
 
     def _next_wake_at(self) -> float:
-        now = self._clock.now()
-        return now if self._watch.is_behind else min(now + LOOK_EVERY_S, self._watch.ladder.next_after(now))
+        now, watch = self._clock.now(), self._watch
+        if watch.is_behind:
+            return now
+        is_hurried = watch.trainer.has_launchers_to_ask
+        return min(now + (_ASK_AGAIN_EVERY_S if is_hurried else LOOK_EVERY_S), watch.ladder.next_after(now))
 
     def _hear(self) -> None:
         """Signals to us, and requests that others wrote into the journal."""
@@ -589,6 +596,11 @@ class Supervisor:
 
     # -- the stop ladder
 
+    def _is_over(self) -> bool:
+        """Whether the root has ended, and with it all who were interrupted: some launchers do not wait for them."""
+        watch = self._watch
+        return watch.trainer.is_over() and not (watch.rung in _MAY_SAVE and watch.trainer.is_ending())
+
     def _climb(self) -> None:
         """Climb every rung of the stop ladder that is due."""
         watch = self._watch
@@ -613,9 +625,24 @@ class Supervisor:
             elif watch.rung is Rung.KILL:
                 self._kill()
             elif due < Rung.KILL and watch.rung is Rung.INTERRUPT:
-                self._signal(signal.SIGINT)
+                watch.ask_rest_at = now + (watch.ladder.terminate_at - now) / 2
+                self._interrupt()
             elif due < Rung.KILL:
                 self._terminate()
+
+    def _interrupt(self) -> None:
+        pids = self._watch.trainer.interrupt(self._rundir.announced_path(self._number))
+        if pids:
+            self._write(Signalled(at=self._clock.wall(), session=self._number, signal="SIGINT", pids=pids))
+
+    def _interrupt_rest(self) -> None:
+        """Interrupt those who only waited for others, once these have ended, or in the middle of their time to."""
+        watch = self._watch
+        if watch.rung is not Rung.INTERRUPT or watch.paused_at is not None or not watch.trainer.has_more_to_ask:
+            return
+        is_free = watch.trainer.has_launchers_to_ask and not watch.trainer.is_ending()
+        if is_free or self._clock.now() >= watch.ask_rest_at:
+            self._interrupt()
 
     def _terminate(self) -> None:
         if self._spec.nodes == 1:
@@ -661,7 +688,7 @@ class Supervisor:
 
     def _end_after_a_bug(self) -> None:
         """A bug of ours must not leave a trainer behind, nor take its work with it: ask, wait for the grace, kill."""
-        self._watch.trainer.end(self._limits.grace_s)
+        self._watch.trainer.end(self._limits.grace_s, self._rundir.announced_path(self._number))
 
     # -- end
 

@@ -68,25 +68,6 @@ def test_what_a_trainer_leaves_behind_is_ended(runs: Runs):
     assert runs.document()["status"] == "completed"
 
 
-def test_the_timebox_interrupts_the_root_and_not_its_workers(runs: Runs):
-    """SIGINT reaches the root only: a worker that dies would take the save with it."""
-    runs.script(
-        """
-        worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
-        try:
-            time.sleep(1000)
-        except KeyboardInterrupt:
-            time.sleep(0.5)
-            print(json.dumps({"step": 1, "worker_lives": int(worker.poll() is None)}), flush=True)
-        """
-    )
-    assert runs.call("run", "train.py", "-m", "0.02").returncode == 0
-    document = runs.document()
-    assert document["metrics"]["worker_lives"] == 1
-    assert document["status"] == "timeboxed"
-    assert runs.tree() == []
-
-
 def test_a_shells_pipeline_is_interrupted_where_it_matters(runs: Runs):
     """In `bash -c "python train.py | tee log"` the Python program hears SIGINT, and tee lives."""
     runs.script(

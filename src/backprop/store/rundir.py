@@ -5,6 +5,7 @@
   journal.jsonl                what the supervisor did and why; its lock is the right to change the run
   session-N.out session-N.err  what the trainer wrote
   session-N.events             what our own code inside the trainer told
+  session-N.trains             which of its processes train, as our code in them told
   control.json                 what the supervisor tells the trainer
   code.patch                   uncommitted changes
   supervisor.log               what a detached supervisor would have said on stderr
@@ -117,6 +118,9 @@ class RunDir:
 
     def err_path(self, session: int) -> Path:
         return self.path / f"session-{session}.err"
+
+    def announced_path(self, session: int) -> Path:
+        return self.path / f"session-{session}.trains"
 
     def read_spec(self) -> RunSpec:
         """What was asked. Raises OSError or msgspec.DecodeError when run.json is missing or broken."""

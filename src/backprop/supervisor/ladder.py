@@ -1,7 +1,7 @@
 """The stop ladder: when to warn, interrupt, terminate and kill. Pure; instants are monotonic seconds.
 
 warn        control.json says stop: a trainer that listens finishes its step, saves and exits
-interrupt   SIGINT to the root: `except KeyboardInterrupt` and `finally` run
+interrupt   SIGINT to those who train: `except KeyboardInterrupt` and `finally` run
 terminate   SIGTERM to the tree
 kill        SIGKILL to the tree
 """

@@ -24,6 +24,10 @@ class Trainer:
         self._process = process
         self._run_dir = run_dir
         self._strangers = strangers
+        self._asked: list[Process] = []  # to end, by SIGINT
+        self._pids_before: set[int] = set()  # of all that lived then
+        self.has_launchers_to_ask = False  # who wait for those that were asked first
+        self.has_more_to_ask = False  # launchers, or workers that their parent may turn out to wait for
         self.unkillable_pids: list[int] = []  # that hang in the kernel
 
     @classmethod
@@ -96,17 +100,50 @@ class Trainer:
         return tuple(found)
 
     def signal(self, number: signal.Signals) -> tuple[int, ...]:
-        """The pids that got it: SIGINT goes to the root only, anything else to the whole tree.
+        """Send it to the whole tree; the pids that got it.
 
-        Whatever of the tree somebody has stopped goes on, to hear of it and to help whoever saves.
+        Whatever of the tree somebody has stopped goes on, to hear of it.
         """
         from backprop.supervisor import tree
 
         members = self.members()
-        pids = tree.send(tree.interrupt_targets(self.pid) if number is signal.SIGINT else members, number)
+        pids = tree.send(members, number)
         if number is not signal.SIGCONT:
             tree.send(members, signal.SIGCONT)
         return pids
+
+    def interrupt(self, announced_path: Path) -> tuple[int, ...]:
+        """SIGINT to those who train; the pids that got it. Who waits for them is asked by a second call.
+
+        The rest of the tree goes on where somebody has stopped it, to help whoever saves. announced_path: where
+        processes of the tree said that they train.
+        """
+        from backprop.supervisor import interrupt_targets, tree
+
+        members = self.members()
+        seen = interrupt_targets.look(members, interrupt_targets.announced(announced_path))
+        is_first_call = not self._asked
+        if is_first_call:
+            self._pids_before = {member.pid for member in seen}
+        asked_pids = {process.pid for process in self._asked if process.is_running()}
+        helpers = {m.pid for m in seen if m.pid not in self._pids_before and m.parent_pid in asked_pids}
+        choice = interrupt_targets.choose(self.pid, seen, asked_pids, helpers)
+        pids = choice.first if is_first_call else (*choice.first, *choice.later)
+        pids = pids or choice.later or ((self.pid,) if is_first_call else ())  # all of them are deaf, or hide
+        targets = [process for process in members if process.pid in pids]
+        self._asked += targets
+        self.has_launchers_to_ask = is_first_call and not set(choice.later) <= set(pids)
+        self.has_more_to_ask = is_first_call and len(pids) < len(seen)
+        sent = tree.send(targets, signal.SIGINT)
+        tree.send(members, signal.SIGCONT)
+        return sent
+
+    def is_ending(self) -> bool:
+        """Whether somebody who was interrupted still lives: it may be saving."""
+        from backprop.supervisor import tree
+
+        self._reap()
+        return bool(tree.alive(self._asked))
 
     def freeze(self) -> None:
         """Stop every process in place. Costs a look at each where all stand still already."""
@@ -132,11 +169,11 @@ class Trainer:
             self._process.send_signal(signal.SIGTERM)
         tree.wait_gone(self.is_over, patience_s)
 
-    def end(self, patience_s: float) -> None:
+    def end(self, patience_s: float, announced_path: Path) -> None:
         """SIGINT, `patience_s` to finish, SIGKILL. Blocks as long."""
         from backprop.supervisor import tree
 
-        self.signal(signal.SIGINT)
+        self.interrupt(announced_path)
         tree.wait_gone(self.is_gone, patience_s)
         self.kill()
 

@@ -17,7 +17,6 @@ from psutil import Process
 
 from backprop.supervisor.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE
 
-_SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "ash"}
 _KILL_PAUSE_S = 0.005  # between two looks at a tree that is being killed
 _FREEZE_ROUNDS = 20
 _QUICK_ROUNDS = 50  # between two slow looks
@@ -41,8 +40,8 @@ def members(root_pid: int, run_dir: str, strangers: frozenset[Process]) -> list[
         for stranger in strangers:
             with suppress(psutil.NoSuchProcess):
                 ours -= set(stranger.children(recursive=True))
-        return _alive(ours)
-    return _alive({*_with_descendants(root_pid), *marked(run_dir)})
+        return alive(ours)
+    return alive({*_with_descendants(root_pid), *marked(run_dir)})
 
 
 def _with_descendants(root_pid: int) -> list[Process]:
@@ -61,10 +60,11 @@ def marked(run_dir: str) -> list[Process]:
         with suppress(psutil.Error, OSError):
             if process.pid != own_pid and process.environ().get(RUN_DIR_VARIABLE) == run_dir:
                 found.append(process)
-    return _alive(found)
+    return alive(found)
 
 
-def _alive(processes: Iterable[Process]) -> list[Process]:
+def alive(processes: Iterable[Process]) -> list[Process]:
+    """Those that run, or might: not those that only wait to be collected."""
     living = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -100,37 +100,6 @@ def _is_moving(process: Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
     return False
-
-
-def interrupt_targets(root_pid: int) -> list[Process]:
-    """Whom SIGINT goes to: the root, and when it is a shell also the Python programs it waits for.
-
-    Not to workers: a data-loading worker that dies takes the save with it. But a shell defers SIGINT until its child
-    ends, so that `bash -c 'python train.py | tee log'` would never hear of it; and `tee` must live to the end.
-    """
-    try:
-        root = Process(root_pid)
-        targets = [root]
-        if _program(root) in _SHELLS:
-            children = [c for c in _below_shells(root) if _program(c) not in _SHELLS]
-            targets += [c for c in children if "python" in _program(c)] or children
-    except psutil.NoSuchProcess:
-        return []
-    return targets
-
-
-def _below_shells(shell: Process) -> Iterable[Process]:
-    for child in shell.children():
-        yield child
-        if _program(child) in _SHELLS:
-            yield from _below_shells(child)
-
-
-def _program(process: Process) -> str:
-    try:
-        return os.path.basename(process.exe()) or process.name()  # noqa: PTH119
-    except (psutil.ZombieProcess, psutil.AccessDenied):
-        return process.name()
 
 
 def kill(members: Members, is_gone: Callable[[], bool], spared_pids: Collection[int] = ()) -> list[int]:

@@ -56,8 +56,10 @@ class Session:
         self.owner: Optional[str] = None  # the framework whose loop is running; others keep quiet
         self.is_stopping = False  # somebody's loop has obeyed a wish to stop
         self.has_news = False  # something was trained since the last checkpoint was reported
+        self._announced_path = os.path.join(self.run_dir, f"session-{self.number}.trains")
         self.agreement = Agreement(os.path.join(self.run_dir, f"session-{self.number}.agreed"))
         self.pace = Pace()
+        self._announced_pid: Optional[int] = None
         self._fd: Optional[int] = None
         self._is_torn = False  # the last line may have been written in part
         self._poll_at = 0.0
@@ -106,8 +108,30 @@ class Session:
             line += f', "total_steps": {total_steps}'
         self._write(line + "}")
 
+    def announce(self) -> None:
+        """Let the supervisor know that this process trains: it is interrupted at the end, as no worker is.
+
+        Every rank does. Costs a comparison when it has been done.
+        """
+        pid = os.getpid()  # a fork of this process is another
+        if self._announced_pid != pid:
+            self._announced_pid = pid
+            self._announce(pid)
+
+    @guarded(_HOOK)
+    def _announce(self, pid: int) -> None:
+        fd = os.open(self._announced_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, f"{pid} {_started()}\n".encode())
+        except OSError as error:
+            if error.errno not in _LATER:
+                raise
+        finally:
+            os.close(fd)
+
     def saved(self, path: str, step: Optional[int]) -> None:
         """Report a checkpoint that is whole."""
+        self.announce()
         self._answered = self._checkpoint_wanted
         self.has_news = False
         keeping.reported(path, step)
@@ -215,6 +239,7 @@ class Session:
             return
         self.owner = owner
         self.is_stopping = False
+        self.announce()
         self.agreement.begin_loop()
         self.pace.begin(monotonic())
         self._tell_pace()
@@ -287,6 +312,15 @@ class Pace:
             return True
         now = (self.longest_step_s, self.longest_save_s)
         return any(value is not None and value > (told or 0.0) * _TELL_AGAIN for value, told in zip(now, self.told))
+
+
+def _started() -> str:
+    """When this process started, in clock ticks since the boot (proc(5)): its pid may be another's one day."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except OSError:
+        return "-"
 
 
 def as_number(value: Any) -> Optional[float]:

@@ -88,6 +88,7 @@ class Script:
     @guarded(_STEPS)
     def _look(self) -> None:
         self._look_at = monotonic() + LOOK_EVERY_S
+        self.session.announce()
         if not _is_trainer():
             return
         self._kept = ([], [])  # the script goes on, and holds what it needs itself

@@ -1,0 +1,240 @@
+"""Whom SIGINT goes to: those who train, never their data-loading workers, and whoever waits for them only later.
+
+In a terminal Ctrl-C reaches every process of the foreground group. A trainer below a launcher must get no less than
+that. It gets more: a launcher that hears of it at once may end, or kill what it has started, before that has saved.
+
+`look` makes records of the processes, from what the kernel says of them and what those said that train (see
+`trainer.session.Session.announce`). `choose` decides, pure.
+"""
+
+import os
+import signal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+
+import psutil
+from psutil import Process
+
+from backprop.records import Record
+
+_SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "ash"}
+_PROC = Path("/proc")
+_FORKED_WITHOUT_EXEC = 0x40  # PF_FORKNOEXEC: linux/sched.h
+_WORKER_ARGUMENTS = (  # of processes that multiprocessing, libraries like it, or PyTorch's compiler start
+    "from multiprocessing.",
+    "from multiprocess.",
+    "--multiprocessing-fork",
+    "loky.backend",
+    "_inductor/compile_worker",
+)
+_OF_AN_AGENT = "TORCHELASTIC_RUN_ID"  # in the environment of what torchrun's agent starts
+_MAX_ANNOUNCED_BYTES = 1 << 20
+
+
+class Kind(Enum):
+    """What a process is, as far as one sees from outside."""
+
+    SHELL = "waits for its child before it minds an interrupt"
+    PYTHON = "a Python program"
+    WORKER = "of Python's multiprocessing, or forked by a Python program: loads data, or trains"
+    OTHER = "any other program"
+
+
+class Member(Record, frozen=True):
+    """A living process of the tree."""
+
+    pid: int
+    parent_pid: int
+    group: int | None = None  # its process group
+    kind: Kind = Kind.PYTHON
+    trains: bool = False  # it said so
+    waits: bool = False  # its main thread waits for a child to end
+    passes_on: bool = False  # an agent that sends its ranks what it gets
+    is_deaf: bool = False  # it ignores SIGINT
+
+
+class Choice(Record, frozen=True):
+    """Pids, from the root downwards."""
+
+    first: tuple[int, ...] = ()
+    later: tuple[int, ...] = ()  # when the first have ended, or take long
+
+
+def choose(
+    root_pid: int, members: Iterable[Member], asked: Collection[int] = (), helpers: Collection[int] = ()
+) -> Choice:
+    """Whom to interrupt. asked: who was before. helpers: what those have started since, to save with."""
+    return _Chooser(members, asked, helpers).choose(root_pid)
+
+
+class _Chooser:
+    def __init__(self, members: Iterable[Member], asked: Collection[int], helpers: Collection[int]) -> None:
+        self._members = {member.pid: member for member in members}
+        self._asked = asked
+        self._helpers = helpers
+        self._children: dict[int, list[Member]] = {}
+        for member in self._members.values():
+            self._children.setdefault(member.parent_pid, []).append(member)
+        self._first: list[int] = []
+        self._later: list[int] = []
+
+    def choose(self, root_pid: int) -> Choice:
+        if root_pid in self._members:
+            self._walk(self._members[root_pid], is_reached=True)
+        for member in self._members.values():  # whose parent has ended: nobody's worker any more
+            if member.parent_pid not in self._members and member.pid != root_pid:
+                self._walk(member, is_reached=False)
+        return Choice(first=tuple(self._first), later=tuple(self._later))
+
+    def _walk(self, member: Member, *, is_reached: bool) -> None:
+        """is_reached: by a terminal's Ctrl-C, and nobody above said that it trains."""
+        if member.pid in self._helpers:
+            return
+        if member.pid in self._asked:
+            if member.waits and not member.trains:  # it ends, and joins the processes it has started
+                for child in self._children.get(member.pid, ()):
+                    self._walk(child, is_reached=child.kind is Kind.WORKER)
+            return
+        place, before = len(self._first), len(self._first)
+        is_trainer = member.passes_on or (member.trains and not (member.waits and self._has_below(member, trains=True)))
+        for child in () if member.passes_on else self._children.get(member.pid, ()):
+            self._walk(child, is_reached=is_reached and not is_trainer and self._reaches(member, child))
+        if member.is_deaf or not (is_reached or is_trainer):
+            return
+        has_asked_below = len(self._first) > before
+        is_launcher = member.kind is Kind.OTHER or member.waits or self._has_below(member, trains=True)
+        if has_asked_below and is_launcher and not is_trainer and member.kind is not Kind.SHELL:
+            self._later.insert(0, member.pid)
+        else:
+            self._first.insert(place, member.pid)
+
+    def _reaches(self, parent: Member, child: Member) -> bool:
+        """Whether what reaches the parent is for this child, too."""
+        if parent.kind in {Kind.SHELL, Kind.OTHER}:
+            if self._has_below(parent, kind=Kind.PYTHON):
+                # not `tee`: it must live to the end, or the trainer's last words are lost
+                return child.kind is Kind.PYTHON or self._has_below(child, kind=Kind.PYTHON)
+            return parent.kind is Kind.SHELL or parent.waits
+        if parent.waits:
+            return True
+        return child.kind is Kind.PYTHON and child.group == parent.group
+
+    def _has_below(self, member: Member, *, trains: bool | None = None, kind: Kind | None = None) -> bool:
+        for child in self._children.get(member.pid, ()):
+            if child.trains if trains else child.kind is kind:
+                return True
+            if self._has_below(child, trains=trains, kind=kind):
+                return True
+        return False
+
+
+def look(processes: Sequence[Process], announced: Mapping[int, int | None]) -> list[Member]:
+    """What can be seen of these processes. Without those that have ended meanwhile.
+
+    announced: who said that it trains: pid and start in clock ticks since the boot, None where nobody knows.
+    """
+    parents: dict[int, int] = {}
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            parents[process.pid] = process.ppid()
+    pythons = {process.pid for process in processes if process.pid in parents and _is_python(process)}
+    from_agents = {process.pid for process in processes if process.pid in pythons and _is_from_agent(process)}
+    agents = {parents[pid] for pid in from_agents} - from_agents
+    found = []
+    for process in processes:
+        pid = process.pid
+        if pid not in parents:
+            continue
+        stat = _stat(pid)
+        start = None if stat is None else int(stat[19])
+        is_forked = parents[pid] in pythons and _is_forked(process, stat)
+        with suppress(psutil.NoSuchProcess):
+            found.append(
+                Member(
+                    pid=pid,
+                    parent_pid=parents[pid],
+                    group=None if stat is None else int(stat[2]),
+                    kind=_kind(process, is_python=pid in pythons, is_forked=is_forked),
+                    trains=pid in announced and announced[pid] in {None, start},
+                    waits=_read(pid, "wchan") == b"do_wait",
+                    passes_on=pid in agents,
+                    is_deaf=_is_deaf(pid),
+                )
+            )
+    return found
+
+
+def announced(path: Path) -> dict[int, int | None]:
+    """Who said in this file that it trains: pid -> start in clock ticks since the boot, where it could tell."""
+    told: dict[int, int | None] = {}
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _MAX_ANNOUNCED_BYTES))
+        for line in file.read(_MAX_ANNOUNCED_BYTES).splitlines():
+            with suppress(ValueError):
+                pid, start = line.split()
+                told[int(pid)] = None if start == b"-" else int(start)
+    return told
+
+
+def program(process: Process) -> str:
+    """The name of a process's executable."""
+    try:
+        return os.path.basename(process.exe()) or process.name()  # noqa: PTH119
+    except (psutil.ZombieProcess, psutil.AccessDenied):
+        return process.name()
+
+
+def _is_python(process: Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "python" in program(process)
+    return False
+
+
+def _kind(process: Process, *, is_python: bool, is_forked: bool) -> Kind:
+    if not is_python:
+        return Kind.SHELL if program(process) in _SHELLS else Kind.OTHER
+    return Kind.WORKER if is_forked or _is_started_as_worker(process) else Kind.PYTHON
+
+
+def _is_started_as_worker(process: Process) -> bool:
+    with suppress(psutil.AccessDenied):
+        words = process.cmdline()[1:4]
+        return any(mark in word for word in words for mark in _WORKER_ARGUMENTS)
+    return False
+
+
+def _is_forked(process: Process, stat: Sequence[bytes] | None) -> bool:
+    """Whether a child of a Python program runs on in its parent's image."""
+    if stat is not None:
+        return bool(int(stat[6]) & _FORKED_WITHOUT_EXEC)
+    with suppress(psutil.Error):
+        parent = process.parent()
+        return parent is not None and parent.cmdline() == process.cmdline()
+    return False
+
+
+def _is_from_agent(process: Process) -> bool:
+    with suppress(psutil.Error, OSError):
+        return _OF_AN_AGENT in process.environ()
+    return False
+
+
+def _is_deaf(pid: int) -> bool:
+    for line in (_read(pid, "status") or b"").splitlines():
+        if line.startswith(b"SigIgn:"):
+            return bool(int(line.split()[1], 16) >> (signal.SIGINT - 1) & 1)
+    return False
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from the third on (Linux): proc(5). A name may hold anything, hence from its end."""
+    text = _read(pid, "stat")
+    return None if text is None else text[text.rindex(b")") + 2 :].split()
+
+
+def _read(pid: int, name: str) -> bytes | None:
+    with suppress(OSError):
+        return (_PROC / str(pid) / name).read_bytes()
+    return None
