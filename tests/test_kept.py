@@ -34,13 +34,13 @@ def before_save(path: Path) -> Path:
     return Path(kept_names.before_save(str(path), "r"))
 
 
-def reconciled(*checkpoints: Checkpoint, resumed_from: Path | None = None, other: str | None = None) -> list[str]:
+def reconciled(*checkpoints: Checkpoint, offered: Path | None = None, other: str | None = None) -> list[str]:
     """What is said of it."""
     told: list[str] = []
-    offered = None if resumed_from is None else str(resumed_from)
+    offered = None if offered is None else str(offered)
     session = Session(
         number=1, status=Status.STOPPED, started_at=AT, timebox_s=600, grace_s=30, host="h", supervisor_pid=1,
-        resumed_from=offered,
+        offered=offered,
     )  # fmt: skip
     run = Run(spec=SPEC, status=Status.STOPPED, sessions=(session,))
     kept.reconcile(RunView(run=run, run_dir="/d", checkpoints=checkpoints), lambda _: other, told.append)
@@ -64,7 +64,7 @@ def test_a_save_that_was_broken_off(tmp_path: Path, suffix: str, is_offered: boo
     known = (reported(path),)
     path.replace(before_save(path))
     path.write_bytes(new[: len(new) // 2])
-    told = reconciled(resumed_from=path) if is_offered else reconciled(*known)
+    told = reconciled(offered=path) if is_offered else reconciled(*known)
     assert path.read_bytes() == old
     assert told == [f"a save to {path} was broken off: the checkpoint that was there before is put back"]
     assert os.listdir(tmp_path) == [path.name]
@@ -168,7 +168,7 @@ def test_a_folder_that_was_written_in_part(folder: Path, is_offered: bool):
     link_all(folder)
     rewrite(folder / "model.bin", "new model.bin", known.measure.saved_at.timestamp() + 60)
     (folder / "figure.png").write_text("new")
-    told = reconciled(resumed_from=folder) if is_offered else reconciled(known)
+    told = reconciled(offered=folder) if is_offered else reconciled(known)
     assert len(told) == 1
     assert (folder / "model.bin").read_text() == "old model.bin"
     assert (folder / "sub" / "optimizer.bin").read_text() == "old sub/optimizer.bin"
