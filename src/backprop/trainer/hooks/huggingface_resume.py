@@ -1,8 +1,9 @@
 """What a checkpoint of the Trainer lacks to go on exactly: a note beside it, and what is made of the note.
 
-The Trainer restores weights, optimizer, schedule, random state and its place in the data. It forgets the sum of the
-losses since its last log (line 1661), so that the next log would be the mean of fewer steps; and an evaluation that
-was put off because a stop was wanted is to be made up for.
+The Trainer restores weights, optimizer, schedule, random state and its place in the data. It forgets the sums of the
+losses since its last log and since the beginning (line 1647), so that the next log would be the mean of fewer steps, and
+the final `train_loss` that of the last session; and an evaluation that was put off because a stop was wanted is to be
+made up for.
 """
 # ruff: noqa: SLF001  a checkpoint's random state and the losses have no public name
 
@@ -14,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, Optional
 
@@ -35,6 +37,9 @@ class Continuation:
         self._trainer = trainer
         self._number = number
         self._checkpoint: Optional[str] = None
+        self._first_step = 0  # before which no loss is in the sums
+        self._earlier_s = 0.0  # trained before this session
+        self._began_at = 0.0
         self._until_end = ExitStack()
 
     @guarded(HOOK)
@@ -68,10 +73,13 @@ class Continuation:
 
         ignore_keys: for evaluations. May raise what an evaluation raises.
         """
+        self._first_step = self._trainer.state.global_step
+        self._began_at = time.monotonic()
         if self._checkpoint is None:
             return
         note = _read_note(self._checkpoint)
         self._carry_loss(note)
+        self._carry_mean_loss(note)
         if note.get("is_evaluation_due"):
             self._evaluate(self._checkpoint, ignore_keys)
 
@@ -82,6 +90,9 @@ class Continuation:
         if loss_sum is None:
             return
         self._trainer._globalstep_last_logged = note["last_logged_step"]
+        if hasattr(self._trainer, "_tr_loss"):
+            self._trainer._tr_loss += loss_sum
+            return
 
         # until 4.5x the sum is a local variable of the loop. 0 + (sum + loss) is what sum + loss would have been
         def training_step(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -89,6 +100,22 @@ class Continuation:
             return loss.new_tensor(loss_sum, dtype=sys.modules["torch"].float32) + loss
 
         replace_once(self._trainer, "training_step", training_step, self._until_end)
+
+    @guarded(HOOK)
+    def _carry_mean_loss(self, note: dict[str, Any]) -> None:
+        """Let the final `train_loss`, and the speed, be those of all sessions: as of one that nobody interrupted."""
+        if "total_loss" not in note:
+            return
+        trainer = self._trainer
+        trainer._total_loss_scalar = note["total_loss"]
+        self._first_step, self._earlier_s = note["first_step"], note["trained_s"]
+
+        def finalize(original: Callable[..., Any], trial: Any, num_train_samples: Any, start_time: float) -> Any:
+            trainer._initial_global_step = self._first_step
+            return original(trial, num_train_samples, start_time - self._earlier_s)
+
+        if hasattr(trainer, "_finalize_training"):  # until 4.5x the sum is divided by all steps anyway
+            replace_once(trainer, "_finalize_training", finalize, self._until_end)
 
     def _evaluate(self, checkpoint: str, ignore_keys: Any) -> None:
         """Evaluate as was due when the checkpoint was saved, with that random state; then go on with what it left."""
@@ -116,6 +143,9 @@ class Continuation:
             "train_call": self._number,
             "loss_sum": float(loss_sum.item()),
             "last_logged_step": self._trainer._globalstep_last_logged,
+            "total_loss": self._trainer._total_loss_scalar,
+            "first_step": self._first_step,
+            "trained_s": self._earlier_s + time.monotonic() - self._began_at,
             "is_evaluation_due": is_evaluation_due,
         }
         with whole(os.path.join(checkpoint, _NOTE.format(rank=ranks.rank()))) as file:
