@@ -92,3 +92,63 @@ def test_the_final_train_loss_is_that_of_all_sessions(framework_runs: FrameworkR
     told = results(framework_runs, script)["loss"]
     assert told["seen"] == told["expected"]
     assert told["parts"] == told["whole"]
+
+
+STREAMS = """
+    class Shuffled(Items):  # by the global generators
+        def __iter__(self):
+            order = list(super().__iter__())
+            random.shuffle(order)
+            return iter([order[index] for index in torch.randperm(len(order))])
+
+    class Epochs(Items):  # each in an order of its own
+        epoch = 0
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __iter__(self):
+            return iter(sorted(super().__iter__(), key=lambda item: float(item["x"]) * (7 + self.epoch) % 5))
+
+    class Once(Items):  # nothing is left for a second epoch
+        def __init__(self):
+            super().__init__()
+            self.items = super().__iter__()
+
+        def __iter__(self):
+            return self.items
+
+    class Cut(transformers.TrainerCallback):  # epochs that a callback ends
+        def on_step_end(self, args, state, control, **_):
+            control.should_epoch_stop = state.global_step % 5 == 0
+
+    class Texts(Dataset):
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, index):
+            return {"x": torch.tensor([float(index)]), "input_ids": [0] * (index % 7)}
+
+    for name, make_data, arguments in [
+        ("plain", Items, {}),
+        ("accumulated", lambda: Items(9), {"gradient_accumulation_steps": 2}),
+        ("shuffled", Shuffled, {}),
+        ("epochs", Epochs, {}),
+        ("once", Once, {"accelerator_config": {"dispatch_batches": False}}),
+        ("cut", lambda: list(Items(20)), {"callbacks": [Cut()], "max_steps": -1, "num_train_epochs": 6}),
+        ("grouped", Texts, {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 2}),
+    ]:
+        cuts = [3, 7] if name == "once" else [5, 13, 16, 21]
+        print(json.dumps({"name": name, **cut_and_resumed(make_data, cuts, **{"max_steps": 26, **arguments})}))
+"""
+
+
+def test_what_was_seen_is_not_seen_again_whatever_the_epoch(framework_runs: FrameworkRuns) -> None:
+    """The same items in the same order, with the same random numbers, as a training that nobody cut."""
+    told = results(framework_runs, STREAMS)
+    assert len(told) == 7
+    for name, result in told.items():
+        assert (name, result["seen"]) == (name, result["expected"])
+        assert (name, result["parts"]) == (name, result["whole"])
+    # 8 items an epoch. The epoch that was cut is read from its beginning, and one item more is always read ahead
+    assert told["plain"]["reads"] == [5 + 1, 8 + 5 + 1, 8, 8 + 5 + 1, 8 + 2 + 1]

@@ -26,6 +26,10 @@ _train_calls = 0  # so far in this process
 class Watcher:
     """The callback, as far as it is ours; what it does not define it gets from TrainerCallback."""
 
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if _loop is not None:
+            _loop.epoch_began()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         if _loop is not None:
             _loop.step_ended(state, control)
@@ -114,9 +118,11 @@ def _train(
 def _after_train_begin(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def on_train_begin(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if _loop is None or _loop.trainer.callback_handler is not self:
+            return original(self, args, state, control, **kwargs)
+        _loop.is_placed()
         control = original(self, args, state, control, **kwargs)
-        if _loop is not None and _loop.trainer.callback_handler is self:
-            _loop.begin()
+        _loop.begin()
         return control
 
     return on_train_begin

@@ -51,6 +51,10 @@ class Loop:
         self._error: Optional[Exception] = None
         self._new_folder: Optional[str] = None  # there is one only because of us
 
+    def is_placed(self) -> None:
+        """The Trainer knows where it is to begin, and is about to tell so to all callbacks."""
+        self._continuation.is_placed()
+
     def begin(self) -> None:
         """The Trainer is ready for the first step, and has told so to all callbacks."""
         self._may_cut_evaluation = True
@@ -58,10 +62,15 @@ class Loop:
 
     # -- what the callback hears
 
+    def epoch_began(self) -> None:
+        """Comes before the Trainer asks for an epoch's first batch."""
+        self._continuation.epoch_began()
+
     @guarded(HOOK)
     def step_ended(self, state: Any, control: Any) -> None:
         """Ask for what is wanted. Comes before the Trainer logs, evaluates and saves."""
         self._may_cut_evaluation = False
+        self._continuation.step_ended()
         wish = self.session.at_step_end(state.global_step)
         # exact: its last step makes it epoch + n / n (line 1937)
         self._is_epoch_end_near = float(state.epoch).is_integer()
@@ -75,6 +84,8 @@ class Loop:
     def epoch_ended(self, control: Any) -> None:
         """Ask for what is wanted, after an epoch's last step. Comes before the Trainer logs, evaluates and saves."""
         self._is_epoch_end_near = False
+        if not self.is_over:  # else it was left
+            self._continuation.epoch_ended()
         if self.session.is_stopping:
             self._put_off_evaluation(control)
 

@@ -1,9 +1,10 @@
 """What a checkpoint of the Trainer lacks to go on exactly: a note beside it, and what is made of the note.
 
 The Trainer restores weights, optimizer, schedule, random state and its place in the data. It forgets the sums of the
-losses since its last log and since the beginning (line 1647), so that the next log would be the mean of fewer steps, and
-the final `train_loss` that of the last session; and an evaluation that was put off because a stop was wanted is to be
-made up for.
+losses since its last log and since the beginning (line 1647), so that the next log would be the mean of fewer steps,
+and the final `train_loss` that of the last session; and an evaluation that was put off because a stop was wanted is to
+be made up for. Its place in the data it computes from the step and the length of an epoch (line 1756), which streaming
+data does not have; and the batches that were seen are drawn again with other random numbers than before.
 """
 # ruff: noqa: SLF001  a checkpoint's random state and the losses have no public name
 
@@ -19,7 +20,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, Optional
 
-from .. import ranks
+from .. import randomness, ranks
 from ..failsafe import guarded
 from ..files import whole
 from ..session import Session
@@ -27,6 +28,21 @@ from ..session import Session
 HOOK = "transformers"
 _STATE = "trainer_state.json"  # TRAINER_STATE_NAME
 _NOTE = "backprop_state_{rank}.json"
+_EPOCH = "backprop_epoch"  # in a checkpoint: the random states at the beginning of its epoch
+
+
+class _Place(int):
+    """The step to resume from. The Trainer divides it by the steps of an epoch to know epoch and step within it."""
+
+    position: Optional[tuple[int, int]] = None  # epoch and step within it, as they were; None: as the division says
+
+    def __floordiv__(self, steps_per_epoch: int) -> int:
+        epoch, steps = divmod(int(self), steps_per_epoch) if self.position is None else self.position
+        self.position = (epoch + steps // steps_per_epoch, steps % steps_per_epoch)
+        return self.position[0]
+
+    def __mod__(self, steps_per_epoch: int) -> int:
+        return int(self) % steps_per_epoch if self.position is None else self.position[1] % steps_per_epoch
 
 
 class Continuation:
@@ -40,6 +56,9 @@ class Continuation:
         self._first_step = 0  # before which no loss is in the sums
         self._earlier_s = 0.0  # trained before this session
         self._began_at = 0.0
+        self._epoch = 0  # that is going on
+        self._epoch_steps = 0  # of it that were made
+        self._epoch_random: Optional[dict[str, Any]] = None  # as it began
         self._until_end = ExitStack()
 
     @guarded(HOOK)
@@ -58,6 +77,42 @@ class Continuation:
             folder = self._trainer.args.output_dir
             resume_from_checkpoint = sys.modules["transformers.trainer_utils"].get_last_checkpoint(folder)
         self._checkpoint = resume_from_checkpoint or None
+        if self._checkpoint is not None:
+            position = _read_note(self._checkpoint).get("position")
+
+            def load_callback_state(original: Callable[..., Any]) -> None:
+                original()
+                state = self._trainer.state
+                state.global_step = place = _Place(state.global_step)
+                place.position = None if position is None else tuple(position)
+
+            # called between the loading of the step and its division
+            replace_once(self._trainer, "_load_callback_state", load_callback_state, self._until_end)
+
+    @guarded(HOOK)
+    def is_placed(self) -> None:
+        """The Trainer knows where in the data it is to begin."""
+        state = self._trainer.state
+        self._epoch, self._epoch_steps = getattr(state.global_step, "position", None) or (0, 0)
+        state.global_step = int(state.global_step)
+
+    @guarded(HOOK)
+    def epoch_began(self) -> None:
+        """Let the batches that were seen be drawn again with the random numbers that they were drawn with."""
+        if self._epoch_steps and self._checkpoint is not None:
+            folder = os.path.join(self._checkpoint, _EPOCH)
+            if os.path.isdir(folder):  # else it was saved without us
+                # the class's: the trainer's next call of its own is for what comes after those batches
+                type(self._trainer)._load_rng_state(self._trainer, folder)
+        self._epoch_random = randomness.take()
+
+    def step_ended(self) -> None:
+        """One step more of this epoch was made."""
+        self._epoch_steps += 1
+
+    def epoch_ended(self) -> None:
+        """The next one has not begun."""
+        self._epoch, self._epoch_steps, self._epoch_random = self._epoch + 1, 0, None
 
     def _fits(self, path: str) -> bool:
         if not os.path.isfile(os.path.join(path, _STATE)):
@@ -139,8 +194,10 @@ class Continuation:
 
         loss_sum: a tensor, of the steps since the last log.
         """
+        self._save_epoch_random(checkpoint)
         note = {
             "train_call": self._number,
+            "position": self._position(),
             "loss_sum": float(loss_sum.item()),
             "last_logged_step": self._trainer._globalstep_last_logged,
             "total_loss": self._trainer._total_loss_scalar,
@@ -150,6 +207,23 @@ class Continuation:
         }
         with whole(os.path.join(checkpoint, _NOTE.format(rank=ranks.rank()))) as file:
             file.write(json.dumps(note).encode())
+
+    def _position(self) -> tuple[int, int]:
+        """The epoch that is next to be trained, and the steps of it that were made."""
+        is_left = self._trainer.control.should_epoch_stop  # because a callback wants it
+        return (self._epoch + 1, 0) if is_left else (self._epoch, self._epoch_steps)
+
+    def _save_epoch_random(self, checkpoint: str) -> None:
+        if self._epoch_random is None:
+            return
+        folder = os.path.join(checkpoint, _EPOCH)
+        os.makedirs(folder, exist_ok=True)
+        now = randomness.take()
+        randomness.put_back(self._epoch_random)
+        try:
+            self._trainer._save_rng_state(folder)
+        finally:
+            randomness.put_back(now)
 
 
 def replace_once(trainer: Any, name: str, replacement: Callable[..., Any], until_end: ExitStack) -> None:
