@@ -322,6 +322,58 @@ def test_a_loop_within_a_loop_keeps_quiet(runs: Runs):
     assert runs.output("r") == "True False outer\n"
 
 
+# twelve steps of 0.4 s, by a clock of its own; metrics of the sixth alone
+RARE_LOGS = """
+    from _backprop_trainer import session as sessions
+
+    now = time.monotonic()
+    sessions.monotonic = lambda: now
+    session = sessions.current()
+
+    def steps():
+        global now
+        for step in range(1, 13):
+            now += 0.4
+            yield step
+"""
+
+
+def test_a_step_is_known_each_second_though_metrics_are_rare(runs: Runs):
+    """At the cost of a line without a point; the total, which is a metric, comes once."""
+    runs.script(
+        RARE_LOGS
+        + """
+    with session.training("loop"):
+        for step in steps():
+            session.at_step_end(step, total_steps=12)
+            if step == 6:
+                session.log(step, {"loss": 0.5})
+    """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    told = [line for line in map(json.loads, events(runs, "r")) if "step" in line]
+    assert told == [{"step": 3, "total_steps": 12}, {"step": 6}, {"step": 6, "loss": 0.5}, {"step": 9}, {"step": 12}]
+    document = runs.document("r")
+    assert (document["last_step"], document["metrics"]) == (12, {"total_steps": 12.0, "loss": 0.5})
+
+
+def test_steps_of_another_kind_than_the_script_reports_are_only_counted(runs: Runs):
+    """A script may report an epoch as its step: what was reported wins."""
+    runs.script(
+        RARE_LOGS
+        + """
+    with session.training("loop"):
+        for step in steps():
+            if step == 6:
+                print(json.dumps({"step": 1, "loss": 0.5}), flush=True)
+            session.at_step_end(step, is_counted=True)
+    """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    assert [json.loads(line)["step"] for line in events(runs, "r") if '"counted"' in line] == [3, 6, 9, 12]
+    assert runs.document("r")["last_step"] == 1
+
+
 def test_what_was_told_is_kept_when_the_supervisor_is_killed(runs: Runs):
     """Every event counts exactly once, as every line of stdout does."""
     runs.script(

@@ -13,7 +13,15 @@ TRAININGS = """
     session = sessions.current()
     session.is_stop_wanted = lambda: True  # by the supervisor, and not by a signal
     summaries = []
-    session.log = lambda step, metrics, total_steps=None: summaries.append(metrics) if "train_loss" in metrics else None
+    steps = []  # reported without metrics
+
+    def log(step, metrics, total_steps=None):
+        if not metrics:
+            steps.append((step, total_steps))
+        elif "train_loss" in metrics:
+            summaries.append(metrics)
+
+    session.log = log
 
     class Net(torch.nn.Module):
         def __init__(self):
@@ -87,11 +95,15 @@ def results(runs: FrameworkRuns, script: str) -> dict:
 def test_the_final_train_loss_is_that_of_all_sessions(framework_runs: FrameworkRuns) -> None:
     """However often it was cut; between two logs, at a log."""
     script = """
-    print(json.dumps({"name": "loss", **cut_and_resumed(lambda: list(Items(20)), [5, 14, 23], max_steps=40)}))
+    sessions.STEP_EVERY_S = 0  # each of them
+    result = cut_and_resumed(lambda: list(Items(20)), [5, 14, 23], max_steps=40)
+    print(json.dumps({"name": "loss", **result, "steps": steps}))
     """
     told = results(framework_runs, script)["loss"]
     assert told["seen"] == told["expected"]
     assert told["parts"] == told["whole"]
+    # and steps are reported that the Trainer logs nothing of
+    assert told["steps"] == [[step, 40] for _ in range(2) for step in range(1, 41)]
 
 
 STREAMS = """

@@ -68,6 +68,7 @@ def log(step: Optional[int] = None, **metrics: Any) -> None:
             running.has_logged, total = True, running.total_steps
         if step is None:
             step = running.step
+            running.has_logged_batches = True
         if "epoch" not in metrics:
             metrics["epoch"] = running.epoch
     elif step is None:

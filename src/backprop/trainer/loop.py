@@ -56,6 +56,7 @@ class Loop:
         self._epoch_began: dict[str, Any] = {}
         self.is_finished = False
         self.has_logged = False
+        self.has_logged_batches = False  # the script reports in steps of ours
 
     @property
     def total_steps(self) -> Optional[int]:
@@ -198,7 +199,9 @@ class Loop:
     def _end_step(self) -> None:
         if self.step % self._accumulate:
             return
-        wish = self._session.at_step_end(self.step)
+        wish = self._session.at_step_end(
+            self.step, total_steps=self.total_steps, is_counted=not self.has_logged_batches
+        )
         if wish.stop:
             self._session.obey_stop()
             if self._saved_step != self.step:

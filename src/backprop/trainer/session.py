@@ -21,6 +21,7 @@ from .interrupts import Interrupts
 from .ranks import Agreement, Wish
 
 POLL_EVERY_S = 0.1  # control.json is looked at no more often: a look costs microseconds, training steps may too
+STEP_EVERY_S = 1.0  # the supervisor hears of a step at least so often, if one is made
 _OVERDUE_AFTER = 1 / 3  # of the grace; SIGTERM comes at two thirds: ladder.py
 _TELL_AGAIN = 1.2  # the supervisor hears of a step or a save that took so much longer than any before
 _HOOK = "the supervisor"
@@ -60,6 +61,8 @@ class Session:
         self.agreement = Agreement(os.path.join(self.run_dir, f"session-{self.number}.agreed"))
         self.pace = Pace()
         self._announced_pid: Optional[int] = None
+        self._step_told_at = 0.0
+        self._is_total_told = False  # of the loop that is running
         self._fd: Optional[int] = None
         self._is_torn = False  # the last line may have been written in part
         self._poll_at = 0.0
@@ -98,6 +101,7 @@ class Session:
         """Report metrics at a step. What is no number is left out."""
         if ranks.rank() != 0:
             return
+        self._step_told_at = monotonic()
         # by hand, because this is done at every step: json.dumps alone takes longer than all of this
         line = f'{{"step": {_number_text(step)}'
         for name, value in metrics.items():
@@ -106,6 +110,7 @@ class Session:
                 line += f", {_quoted(name)}: {text}"
         if total_steps is not None:
             line += f', "total_steps": {total_steps}'
+            self._is_total_told = True
         self._write(line + "}")
 
     def announce(self) -> None:
@@ -168,14 +173,25 @@ class Session:
         """Let the next answer be what control.json says at that moment."""
         self._poll_at = 0.0
 
-    def at_step_end(self, step: int) -> Wish:
+    def at_step_end(self, step: int, *, total_steps: Optional[int] = None, is_counted: bool = False) -> Wish:
         """What is wanted, at the end of a step of a loop that we drive. The same on all ranks.
 
-        step: as all ranks count it. Whoever gets a wish to stop saves, calls `obey_stop`, and ends the loop.
+        Reports the step where no metrics were reported for a second: the rate, the ETA and `wait --stalled` need it.
+        step: as all ranks count it. is_counted: the script may count, and report, in steps of another kind.
+        Whoever gets a wish to stop saves, calls `obey_stop`, and ends the loop.
         """
         self._time_step()
+        if monotonic() >= self._step_told_at + STEP_EVERY_S:
+            self._tell_step(step, total_steps, is_counted=is_counted)
         wish = Wish(save=self.checkpoint_due(), stop=self.should_stop())
         return wish if ranks.world_size() == 1 else self._agreed(step, wish)
+
+    def _tell_step(self, step: int, total_steps: Optional[int], *, is_counted: bool) -> None:
+        if is_counted:
+            self._step_told_at = monotonic()
+            self.tell(step=step, counted=True)
+        else:  # the total is a metric: once is enough
+            self.log(step, {}, None if self._is_total_told else total_steps)
 
     @guarded("distributed training", otherwise=Wish())
     def _agreed(self, step: int, wish: Wish) -> Wish:
@@ -242,6 +258,8 @@ class Session:
         self.announce()
         self.agreement.begin_loop()
         self.pace.begin(monotonic())
+        self._step_told_at = monotonic()
+        self._is_total_told = False
         self._tell_pace()
         try:
             with self.interrupts.patient():

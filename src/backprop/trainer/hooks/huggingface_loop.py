@@ -71,7 +71,7 @@ class Loop:
         """Ask for what is wanted. Comes before the Trainer logs, evaluates and saves."""
         self._may_cut_evaluation = False
         self._continuation.step_ended()
-        wish = self.session.at_step_end(state.global_step)
+        wish = self.session.at_step_end(state.global_step, total_steps=_total_steps(state))
         # exact: its last step makes it epoch + n / n (line 1937)
         self._is_epoch_end_near = float(state.epoch).is_integer()
         if wish.stop:
@@ -97,7 +97,7 @@ class Loop:
     def logged(self, state: Any, logs: dict[str, Any]) -> None:
         """Report metrics, but not the summary of a training that was stopped."""
         if not self.is_over:
-            self.session.log(state.global_step, logs, total_steps=state.max_steps if state.max_steps > 0 else None)
+            self.session.log(state.global_step, logs, _total_steps(state))
 
     @guarded(HOOK)
     def prediction_step_ended(self) -> None:
@@ -228,6 +228,10 @@ class Loop:
         # half a checkpoint is no use, but both the script and the Trainer would take it for the newest
         if self._new_folder is not None and self.trainer.args.should_save:
             shutil.rmtree(self._new_folder, ignore_errors=True)
+
+
+def _total_steps(state: Any) -> Optional[int]:
+    return state.max_steps if state.max_steps > 0 else None
 
 
 def _group() -> Any:
