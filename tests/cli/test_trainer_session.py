@@ -75,7 +75,8 @@ def test_a_timebox_ends_it_at_the_end_of_a_step_with_a_save(runs: Runs):
 
 
 def events(runs: Runs, run_id: str, session: int = 1) -> list[str]:
-    return (runs.rundir(run_id) / f"session-{session}.events").read_text().splitlines()
+    path = runs.rundir(run_id) / f"session-{session}.events"
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def test_checkpoints_come_as_often_as_asked(runs: Runs):
@@ -433,3 +434,106 @@ def test_all_ranks_do_the_same_at_the_same_step(runs: Runs, stop_at: int):
     last = stop_at + 1
     assert runs.output("r") == f"{last} {last} {last}\n"
     assert len(events(runs, "r")) == last  # only rank 0 reports
+
+
+# how a main thread waits for `train`, which runs in another
+MAIN_THREADS = {
+    "join": """
+        thread = threading.Thread(target=train)
+        thread.start()
+        thread.join()
+    """,
+    "daemon": """
+        thread = threading.Thread(target=train, daemon=True)
+        thread.start()
+        while thread.is_alive(): time.sleep(100)
+    """,
+    "work": """
+        threading.Thread(target=train).start()
+        while not is_over: sum(range(1000))
+    """,
+    "result": """
+        with ThreadPoolExecutor() as pool: pool.submit(train).result()
+    """,
+    "queue": """
+        results = queue.Queue()
+        threading.Thread(target=lambda: results.put(train())).start()
+        results.get()
+    """,
+    "asyncio": """
+        asyncio.run(asyncio.to_thread(train))
+    """,
+}
+IN_THREAD = """
+    import asyncio, atexit, queue, threading
+    from concurrent.futures import ThreadPoolExecutor
+    is_over = False
+
+    def train():
+        global is_over
+        loop({steps}, 0.01)
+        is_over = True
+        print("the thread goes on", flush=True)
+
+    {before}
+    atexit.register(print, "atexit", flush=True)
+    try:
+{main}
+        print("main goes on", flush=True)
+    finally:
+        print("finally", flush=True)
+"""
+LISTENS = "session.interrupts.listen()  # as a hook does when its framework has been imported"
+STOPS = "session.is_stop_wanted = lambda: True; session.should_stop = lambda: session.pace.longest_step_s is not None"
+
+
+def in_thread(main: str, before: str, steps: int = 100_000) -> str:
+    return IN_THREAD.format(main=MAIN_THREADS[main], before=before, steps=steps)
+
+
+def stderr(runs: Runs) -> str:
+    return (runs.rundir("r") / "session-1.err").read_text()
+
+
+@pytest.mark.parametrize("before", [LISTENS, "pass"], ids=["listens", "interrupted"])
+@pytest.mark.parametrize("main", MAIN_THREADS)
+def test_a_loop_that_is_stopped_in_a_thread_ends_the_main_thread_too(runs: Runs, main: str, before: str):
+    """Whatever that waits for: its `finally` and its exit handlers are carried out, and nothing else."""
+    document = ends(runs, in_thread(main, f"{before}\n    {STOPS}"))
+    assert document["exit_code"] == 0
+    assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [document["last_step"]]
+    assert (runs.output("r"), stderr(runs)) == ("finally\natexit\n", "")
+
+
+def test_a_loop_in_a_thread_is_stopped_by_the_supervisor(runs: Runs):
+    runs.script(LOOP + in_thread("daemon", LISTENS))
+    running = runs.start("run", "train.py", "--run-id", "r")
+    wait_for(lambda: any('"loss"' in line for line in events(runs, "r")))
+    assert runs.call("stop", "r").returncode == 0
+    assert running.wait(HANG_S) == 0
+    document = runs.document("r")
+    assert (document["status"], document["exit_code"]) == ("stopped", 0)
+    assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [document["last_step"]]
+    assert (runs.output("r"), stderr(runs)) == ("finally\natexit\n", "")
+
+
+def test_a_loop_that_ends_by_itself_in_a_thread_is_completed(runs: Runs):
+    assert ends(runs, in_thread("join", LISTENS, steps=3))["status"] == "completed"
+    assert runs.output("r") == "after training\nthe thread goes on\nmain goes on\nfinally\natexit\n"
+
+
+def test_a_main_thread_that_has_ended_leaves_the_end_to_the_thread(runs: Runs):
+    body = in_thread("join", f"{LISTENS}\n    {STOPS}").replace("thread.join()", "pass")
+    body = body.replace("loop(100_000", "threading.main_thread().join(); loop(100_000")
+    assert ends(runs, body)["exit_code"] == 0
+    assert (runs.output("r"), stderr(runs)) == ("main goes on\nfinally\natexit\n", "")
+
+
+def test_an_interrupt_from_elsewhere_waits_for_the_end_of_a_step_in_a_thread(runs: Runs):
+    """And is a KeyboardInterrupt of the main thread then: it must not pass for a training that was completed."""
+    interrupt = "signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)"
+    body = in_thread("daemon", LISTENS).replace("loop(", f"threading.Timer(0.1, lambda: {interrupt}).start(); loop(")
+    document = ends(runs, body, code=130)
+    assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [document["last_step"]]
+    assert runs.output("r") == "finally\natexit\n"
+    assert "KeyboardInterrupt" in stderr(runs)

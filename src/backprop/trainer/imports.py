@@ -35,6 +35,8 @@ HOOKS: dict[str, str] = {
     "catboost.core": "c_files",
 }
 
+_NO_LOOPS = {"pytorch", "resume_flags"}  # hooks that drive none
+
 _PACKAGE = "_backprop_trainer.hooks"
 
 
@@ -57,8 +59,19 @@ def _let_in(module: Any) -> None:
         what = HOOKS[module.__name__]
         imported = __import__(f"{_PACKAGE}.{what}", fromlist=["hook"])
         imported.hook(module)
+        if what not in _NO_LOOPS:
+            _listen()
     except Exception as error:  # noqa: BLE001  a version of the framework that we do not know
         turn_off(what, error)
+
+
+def _listen() -> None:
+    """Be ready for loops that run in threads: this is the main one, mostly."""
+    from .session import current
+
+    session = current()
+    if session is not None:
+        session.interrupts.listen()
 
 
 class _Waiting:

@@ -4,6 +4,9 @@ A KeyboardInterrupt in the middle of a save leaves half a file; in the middle of
 save. The supervisor sends SIGINT when the timebox ends, and SIGTERM late in the grace: the first is an invitation to
 stop at the end of the step, which whoever drives the loop accepts; only the second breaks off. Nothing is ever saved
 in a signal handler: it may have interrupted whoever holds the lock that saving needs.
+
+Signals only ever come to the main thread. A loop that runs in another is asked in the same way, if `listen` was called
+in the main thread before; and when it was stopped, the main thread is ended by a SIGINT to itself.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Optional
@@ -30,6 +34,7 @@ class Interrupts:
         self._stays = False  # for good
         self._pid = os.getpid()
         self._before_break: Optional[Callable[[], None]] = None
+        self._ending: Optional[type[BaseException]] = None  # to be raised in the main thread, at the next SIGINT
 
     @property
     def is_holding(self) -> bool:
@@ -39,9 +44,28 @@ class Interrupts:
     def watch(self, before_break: Callable[[], None]) -> None:
         """Have this called right before a KeyboardInterrupt ends the frames of the main thread."""
         self._before_break = before_break
-        is_ours = self._can_handle()
-        if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        self.listen()
+
+    def listen(self) -> None:
+        """Handle SIGINT from here on, for loops in other threads: they cannot set handlers."""
+        if self._can_handle() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._watched)
+
+    def end_main_thread(self, ending: type[BaseException]) -> None:
+        """Raise this in the main thread, whatever it is doing. To be called in another, whose loop was stopped.
+
+        ending: a SystemExit, or KeyboardInterrupt. Where SIGINT is not ours to handle, the main thread gets what it
+        gets from Ctrl-C; if that ends it, it ends as `ending` would have ended it.
+        """
+        main = threading.main_thread()
+        if main.ident is None or not main.is_alive():  # the script came to its end, and Python waits for this thread
+            if ending is KeyboardInterrupt:
+                atexit.register(_die, signal.SIGINT)
+            return
+        self._ending = ending
+        if ending is not KeyboardInterrupt:
+            _end_by(ending)
+        signal.pthread_kill(main.ident, signal.SIGINT)  # a real one: it also wakes a main thread that waits
 
     @contextmanager
     def patient(self) -> Iterator[None]:
@@ -59,7 +83,7 @@ class Interrupts:
         An interrupt that comes after that has nothing to ask any more, and must not break off what is done after the
         loop, nor the end of the process.
         """
-        if self._stays or threading.current_thread() is not threading.main_thread():
+        if self._stays or not (_is_main_thread() or self._is_handling()):
             return
         self._stays = True
         self._is_patient += 1
@@ -68,7 +92,7 @@ class Interrupts:
 
     def _ignore(self) -> None:
         # Python gives up its handlers before the libraries take themselves down, which PyTorch's do for half a second
-        if os.getpid() == self._pid and signal.getsignal(signal.SIGINT) == self._interrupt:
+        if os.getpid() == self._pid and self._is_handling():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     @contextmanager
@@ -118,22 +142,25 @@ class Interrupts:
         finally:
             signal.signal(signal.SIGCHLD, before)
 
+    def _is_handling(self) -> bool:
+        return signal.getsignal(signal.SIGINT) in (self._watched, self._interrupt)
+
     def _can_handle(self) -> bool:
         """Whether handlers may be set here: in the main thread, and in no fork of the process that made this."""
-        return threading.current_thread() is threading.main_thread() and os.getpid() == self._pid
+        return _is_main_thread() and os.getpid() == self._pid
 
     def _interrupt(self, number: int, frame: Any) -> None:
         if os.getpid() != self._pid:  # a forked worker has our handlers too
             signal.default_int_handler(number, frame)
-        is_first, self.is_asked = not self.is_asked, True
-        if not (self._is_patient and is_first):
-            self._break_off()
+        if self._ending is None:
+            is_first, self.is_asked = not self.is_asked, True
+            if self._is_patient and is_first:
+                return
+        self._break_off()
 
     def _watched(self, number: int, frame: Any) -> None:
-        if os.getpid() != self._pid:
-            signal.default_int_handler(number, frame)
-        self.is_asked = True
-        self._break_off()
+        # the same, under a name of its own: a loop of the main thread puts it back
+        self._interrupt(number, frame)
 
     def _terminate(self, number: int, _: Any) -> None:
         if os.getpid() != self._pid:
@@ -156,10 +183,32 @@ class Interrupts:
 
     def _break_off(self) -> None:
         self._is_due = bool(self._is_held)
-        if not self._is_held:
-            if self._before_break is not None:
-                self._before_break()
-            raise KeyboardInterrupt
+        if self._is_held:
+            return
+        ending = self._ending or KeyboardInterrupt
+        if not _is_main_thread():  # it was another that saved
+            self.end_main_thread(ending)
+            return
+        self._ending = None
+        if ending is KeyboardInterrupt and self._before_break is not None:
+            self._before_break()
+        raise ending
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _end_by(ending: type[BaseException]) -> None:
+    """Let a KeyboardInterrupt that nobody catches end the process like this SystemExit: with its code, and quietly."""
+    chained = sys.excepthook
+
+    def excepthook(kind: Any, value: Any, traceback: Any) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            raise ending
+        chained(kind, value, traceback)
+
+    sys.excepthook = excepthook
 
 
 def _die(number: int) -> None:

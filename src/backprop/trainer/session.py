@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from contextlib import contextmanager
 from functools import lru_cache
 from time import monotonic
@@ -206,11 +207,15 @@ class Session:
         """End the script where its loop was stopped: by Stopped, if that was the supervisor's wish.
 
         Else by KeyboardInterrupt: somebody sent SIGINT to this very process, and what would have ended it without us
-        must not pass for a training that was completed.
+        must not pass for a training that was completed. In a thread that is not the main one, `training` does so for
+        the main one, and only this thread is ended here: by a SystemExit, which `threading` keeps quiet about.
         """
-        if self.is_stop_wanted():
-            raise Stopped
-        raise KeyboardInterrupt
+        if not _is_main_thread():
+            raise SystemExit(0)
+        raise self._ending()
+
+    def _ending(self) -> type[BaseException]:
+        return Stopped if self.is_stop_wanted() else KeyboardInterrupt
 
     def is_stop_wanted(self) -> bool:
         """Whether the supervisor wants us to stop, as of now."""
@@ -266,10 +271,15 @@ class Session:
                 yield True
             if not self.is_stopping:
                 self.tell(event="finished")
+            elif ends_script:
+                self.end_script()
+        except SystemExit:
+            # only now: what the framework does when it is left has been done
+            if self.is_stopping and ends_script and not _is_main_thread():
+                self.interrupts.end_main_thread(self._ending())
+            raise
         finally:
             self.owner = None
-        if self.is_stopping and ends_script:
-            self.end_script()
 
     @contextmanager
     def saving(self) -> Iterator[None]:
@@ -292,6 +302,10 @@ class Session:
         if self.owner is not None and self.pace.is_news():
             step_s, save_s = self.pace.told = (self.pace.longest_step_s, self.pace.longest_save_s)
             self.tell(event="listening", longest_step_s=step_s, longest_save_s=save_s)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class Pace:
