@@ -6,7 +6,9 @@ whose supervisor died, and takes in run directories that the index has never see
 
 import errno
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,6 +23,9 @@ from backprop.store.index import Index, open_index, reopen_if_replaced
 from backprop.store.journal import Journal, Refused, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.plain import NotAFileError
 from backprop.store.rundir import Home, RunDir
+
+if TYPE_CHECKING:
+    from psutil import Process
 
 VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
 CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
@@ -293,14 +298,20 @@ def settle(
         )
         journal.append(ended)
         return True
-    from backprop.supervisor import cage, tree
+    from backprop.supervisor import cage, roster, tree
 
     boot_id = provenance.boot_id()
     rebooted = session.boot_id is not None and boot_id is not None and session.boot_id != boot_id
-    if not rebooted and tree.marked(str(rundir.path)):
+
+    def orphans() -> "list[Process]":
+        return tree.orphans(str(rundir.path), roster.living(rundir.roster_path, session.number, boot_id))
+
+    if not rebooted and orphans():
         patience_s = session.grace_s if patience_s is None else patience_s
         say(f"run {spec.id} lost its supervisor; ending what is left of it (at most {patience_s + 1:.0f} s) ...")
-        tree.end_orphans(str(rundir.path), patience_s)
+        tree.end_orphans(orphans, patience_s)
+    with suppress(OSError):
+        rundir.roster_path.unlink()
     for entry in entries:
         if isinstance(entry, TrainerLaunched) and entry.session == session.number and entry.cage is not None:
             cage.remove_leftover(entry.cage)

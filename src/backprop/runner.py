@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from backprop import command, ending, environment, provenance
 from backprop.errors import ExitCode
@@ -49,6 +49,11 @@ from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 from backprop.supervisor.tail import Tail
 from backprop.supervisor.trainer import Trainer
 from backprop.watchman import Watchman
+
+if TYPE_CHECKING:
+    from psutil import Process
+
+    from backprop.supervisor.roster import Roster
 
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
 _ASK_AGAIN_EVERY_S = 0.05  # whether those that train have ended, so that a launcher starts nothing else meanwhile
@@ -163,6 +168,7 @@ class Supervisor:
         self._errors: Tail
         self._limits: Limits
         self._watchman: Watchman
+        self._roster: Roster | None = None
         self._watch: _Watch
 
     def run(self, plan: SessionPlan) -> Outcome:
@@ -181,6 +187,9 @@ class Supervisor:
             self._watchman.close()
             if self._reads is not None:
                 self._reads.close()
+            if self._roster is not None:
+                self._roster.remove()
+                self._roster = None
             if self._cage is not None:
                 self._cage.remove()
 
@@ -480,7 +489,7 @@ class Supervisor:
         watch = self._watch
         if watch.paused_at is not None:
             watch.trainer.freeze()  # what was started, or set going by somebody else, since the last look
-        verdict = self._watchman.look(self._clock.now(), watch.trainer.members, self._meter.progress.longest_save_s)
+        verdict = self._watchman.look(self._clock.now(), self._members, self._meter.progress.longest_save_s)
         self._tell_blindness()
         if verdict.action is Action.GO_ON:
             return
@@ -497,6 +506,16 @@ class Supervisor:
             )
         )
         self._do(verdict)
+
+    def _members(self) -> "list[Process]":
+        """The tree as it is now, which is written down for whoever must end it if we are killed."""
+        if self._roster is None:
+            from backprop.supervisor.roster import Roster
+
+            self._roster = Roster(self._rundir.roster_path, self._number, provenance.boot_id())
+        members = self._watch.trainer.members()
+        self._roster.record(members)
+        return members
 
     def _tell_blindness(self) -> None:
         watch, problem = self._watch, self._watchman.gpu_problem

@@ -1,5 +1,6 @@
 """The stop ladder, on real process trees."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import HANG_S, Runs, is_alive, wait_for
 
 STUBBORN = """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -318,6 +319,72 @@ def test_whoever_looks_ends_what_is_left_of_a_dead_supervisors_tree(runs: Runs):
     done = runs.call("list")
     assert "interrupted" in done.stdout
     assert runs.tree() == []
+
+
+HIDES = """
+    child = subprocess.Popen(["env", "-i", "/usr/bin/setsid", "/bin/sleep", "1001"])
+    print(child.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def hide_and_kill(runs: Runs, process: "subprocess.Popen[bytes]") -> psutil.Process:
+    """The child of HIDES, once it has been written down, its supervisor was killed and its trainer is gone."""
+    hidden = psutil.Process(int(process.stdout.readline()))
+    path = runs.rundir("r") / "tree.json"
+    wait_for(lambda: path.exists() and hidden.pid in dict(json.loads(path.read_text())["members"]))
+    wait_for(lambda: hidden.name() == "sleep")
+    process.kill()
+    process.wait()
+    wait_for(lambda: not runs.tree())
+    assert hidden.is_running()
+    return hidden
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a process is not found in the first place")
+def test_a_process_without_our_mark_does_not_outlive_its_supervisor_for_long(runs: Runs):
+    """With another title, as vLLM and Ray give themselves, the environment is gone: it is known by pid and start."""
+    runs.script(HIDES)
+    hidden = hide_and_kill(runs, runs.start("run", "train.py", "--run-id", "r", stdout=subprocess.PIPE))
+    done = runs.call("list")
+    assert "interrupted" in done.stdout
+    assert not is_alive(hidden)
+    assert not (runs.rundir("r") / "tree.json").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a process is not found in the first place")
+@pytest.mark.parametrize("change", ["start", "boot", "namespace", "session"])
+def test_a_pid_that_may_be_anothers_is_left_alone(runs: Runs, change: str):
+    """Whoever has the pid now, but another start, or was seen on another boot or in another namespace, lives on."""
+    runs.script(HIDES)
+    hidden = hide_and_kill(runs, runs.start("run", "train.py", "--run-id", "r", stdout=subprocess.PIPE))
+    path = runs.rundir("r") / "tree.json"
+    tree = json.loads(path.read_text())
+    match change:
+        case "start":
+            tree["members"] = [(pid, start + 1) for pid, start in tree["members"]]
+        case "boot":
+            tree["boot_id"] = "another"
+        case "namespace":
+            tree["pid_namespace"] = "pid:[1]"
+        case "session":
+            tree["session"] = 2
+    path.write_text(json.dumps(tree))
+    assert "interrupted" in runs.call("list").stdout
+    assert is_alive(hidden)
+    hidden.kill()
+    wait_for(lambda: not is_alive(hidden))
+
+
+def test_nothing_is_left_of_what_was_known_of_the_tree(runs: Runs):
+    """The file is there while the session lasts, and not after it."""
+    runs.script("while not os.path.exists('go'): time.sleep(0.02)")
+    process = runs.start("run", "train.py", "--run-id", "r")
+    path = runs.home / "runs" / "r" / "tree.json"
+    wait_for(path.exists)
+    (runs.work / "go").touch()
+    assert process.wait(HANG_S) == 0
+    assert not path.exists()
 
 
 def test_ctrl_z_suspends_the_tree_and_its_clock(runs: Runs):

@@ -6,6 +6,7 @@
   session-N.out session-N.err  what the trainer wrote
   session-N.events             what our own code inside the trainer told
   session-N.trains             which of its processes train, as our code in them told
+  tree.json                    the processes of a live session's trainer
   control.json                 what the supervisor tells the trainer
   code.patch                   uncommitted changes
   supervisor.log               what a detached supervisor would have said on stderr
@@ -86,6 +87,10 @@ class RunDir:
     @property
     def control_path(self) -> Path:
         return self.path / "control.json"
+
+    @property
+    def roster_path(self) -> Path:
+        return self.path / "tree.json"
 
     @property
     def patch_path(self) -> Path:

@@ -2,7 +2,7 @@
 
 On Linux the supervisor adopts orphans, so the tree is whatever descends from it: children that called `setsid` and
 daemons that forked twice included. Elsewhere, and when the supervisor is dead, descendants are known by the run
-directory in their environment.
+directory in their environment, and by the roster that it kept: see `roster`.
 """
 
 import os
@@ -146,13 +146,13 @@ def wait_gone(is_gone: Callable[[], bool], timeout_s: float) -> bool:
     return True
 
 
-def end_orphans(run_dir: str, patience_s: float) -> Sequence[int]:
+def end_orphans(find: Members, patience_s: float) -> Sequence[int]:
     """End what is left of a tree whose supervisor died. Returns the pids that were found.
 
-    The kernel sent SIGINT when the supervisor died (Linux; elsewhere this function sends it), so they may be saving:
-    they get `patience_s` to finish, then SIGTERM and a second, then SIGKILL.
+    find: see `orphans`. The kernel sent SIGINT when the supervisor died (Linux; elsewhere this function sends it), so
+    they may be saving: they get `patience_s` to finish, then SIGTERM and a second, then SIGKILL.
     """
-    found = marked(run_dir)
+    found = find()
     if not found:
         return ()
     if not HAS_SUBREAPER:
@@ -160,10 +160,19 @@ def end_orphans(run_dir: str, patience_s: float) -> Sequence[int]:
     send(found, signal.SIGCONT)  # a tree that was paused could not hear any of this
 
     def is_gone() -> bool:
-        return not marked(run_dir)
+        return not find()
 
     if not wait_gone(is_gone, patience_s):
-        send(marked(run_dir), signal.SIGTERM)
+        send(find(), signal.SIGTERM)
         wait_gone(is_gone, 1.0)
-        kill(lambda: marked(run_dir), is_gone, {child.pid for child in own_children()})
+        kill(find, is_gone, {child.pid for child in own_children()})
     return [process.pid for process in found]
+
+
+def orphans(run_dir: str, recorded: Iterable[Process]) -> list[Process]:
+    """What lives of a tree whose supervisor died: marked by the run directory, or recorded, or descended from these."""
+    found = {*marked(run_dir), *recorded}
+    for process in tuple(found):
+        with suppress(psutil.NoSuchProcess):
+            found.update(process.children(recursive=True))
+    return alive(process for process in found if process.pid != os.getpid())

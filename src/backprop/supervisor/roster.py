@@ -1,0 +1,114 @@
+"""The processes of a trainer's tree, written down while its supervisor lives.
+
+The mark in their environment is not enough to find them once it is dead: a process that gives itself another title
+writes over its environment, and one may be started with none. A process is known by its pid and its start, within one
+boot of the machine and one namespace of pids: neither alone says that it is not another's by now.
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import psutil
+from psutil import Process
+
+from backprop.records import Record
+
+_MAX_MEMBERS = 10_000
+_PROC = Path("/proc")
+
+
+class _Roster(Record, frozen=True):
+    """The file's content."""
+
+    session: int
+    boot_id: str | None
+    pid_namespace: str | None
+    members: tuple[tuple[int, float], ...]  # pid and start, as `_start` tells it
+
+
+class Roster:
+    """The file of one session. It is written when the tree has changed since the last call."""
+
+    def __init__(self, path: Path, session: int, boot_id: str | None) -> None:
+        self._path = path
+        self._session = session
+        self._boot_id = boot_id
+        self._starts: dict[Process, float] = {}
+
+    def record(self, members: Iterable[Process]) -> None:
+        """Take down who belongs to the tree. Costs a look at each that is new, and a small file when there are any."""
+        starts: dict[Process, float] = {}
+        for process in members:
+            start = self._starts.get(process) or _start_of(process)
+            if start is not None and len(starts) < _MAX_MEMBERS:
+                starts[process] = start
+        if starts.keys() != self._starts.keys() and self._write(starts):
+            self._starts = starts
+
+    def remove(self) -> None:
+        """There is nobody left to be known by it."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def _write(self, starts: dict[Process, float]) -> bool:
+        if not _sees_itself():
+            return False  # whose /proc is another namespace's: there, pids are others'
+        members = tuple((process.pid, start) for process, start in starts.items())
+        roster = _Roster(session=self._session, boot_id=self._boot_id, pid_namespace=_pid_namespace(), members=members)
+        draft = self._path.with_suffix(".new")
+        try:
+            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(msgspec.json.encode(roster))
+            draft.replace(self._path)
+        except OSError:  # a full disk: the next call tries again
+            return False
+        return True
+
+
+def living(path: Path, session: int, boot_id: str | None) -> list[Process]:
+    """Those that were written down for this session and are still the same; none where that cannot be told."""
+    try:
+        roster = msgspec.json.decode(path.read_bytes(), type=_Roster)
+    except (OSError, msgspec.DecodeError):
+        return []
+    if (roster.session, roster.boot_id, roster.pid_namespace) != (session, boot_id, _pid_namespace()):
+        return []
+    if not _sees_itself():
+        return []
+    found = []
+    for pid, start in roster.members:
+        with suppress(psutil.Error):
+            process = Process(pid)
+            if pid != os.getpid() and _start_of(process) == start:
+                found.append(process)
+    return found
+
+
+def _start_of(process: Process) -> float | None:
+    """When it started, as the kernel counts: unlike a time of day, the clock's changes do not move it."""
+    try:
+        if not _PROC.joinpath("self", "stat").exists():
+            return float(process.create_time())
+        stat = _PROC.joinpath(str(process.pid), "stat").read_bytes()
+        start = float(stat.rpartition(b")")[2].split()[19])  # proc(5): its name may hold anything
+        return start if process.is_running() else None  # its pid was another's by the time it was read
+    except (psutil.Error, OSError, ValueError, IndexError):
+        return None
+
+
+def _pid_namespace() -> str | None:
+    with suppress(OSError):
+        return os.readlink(_PROC / "self" / "ns" / "pid")  # noqa: PTH115  no path, but "pid:[4026531836]"
+    return None
+
+
+def _sees_itself() -> bool:
+    """False where /proc is not of our namespace of pids."""
+    try:
+        return int(os.readlink(_PROC / "self")) == os.getpid()  # noqa: PTH115
+    except OSError:
+        return True  # no /proc
