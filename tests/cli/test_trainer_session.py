@@ -171,8 +171,8 @@ def test_an_interrupt_of_somebody_elses_is_no_completed_training(runs: Runs):
     assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [document["last_step"]]
 
 
-def test_a_launcher_that_dies_of_the_interrupt_does_not_take_the_save_with_it(runs: Runs):
-    """SIGINT goes to the root alone; what it leaves behind gets SIGTERM, and still makes its step and its save."""
+def test_a_launcher_does_not_take_the_save_with_it(runs: Runs):
+    """What it waits for said that it trains, and is interrupted first: it makes its step and its save."""
     body = """
     if len(sys.argv) == 1:
         sys.exit(subprocess.Popen([sys.executable, "train.py", "child"]).wait())
@@ -188,7 +188,7 @@ def test_a_launcher_that_dies_of_the_interrupt_does_not_take_the_save_with_it(ru
     """
     document = ends(runs, body, "-m", 0.03)
     assert document["status"] == "timeboxed"
-    assert [entry["signal"] for entry in runs.journal("r") if entry["event"] == "signalled"] == ["SIGINT", "SIGTERM"]
+    assert {entry["signal"] for entry in runs.journal("r") if entry["event"] == "signalled"} == {"SIGINT"}
     assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [3]
 
 
