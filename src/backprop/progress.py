@@ -21,6 +21,7 @@ class Progress(Record, frozen=True):
     longest_save_s: float = 0.0  # likewise; else from the last step to the save's report
     is_paced: bool = False  # the trainer measures by itself
     is_finished: bool = False  # training came to its own end
+    resume_option: str | None = None  # what --resume-arg would have to be: the script takes no checkpoint by itself
 
     @property
     def notice_s(self) -> float | None:
@@ -70,6 +71,8 @@ class ProgressMeter:
             changes |= {"is_listening": True, "is_finished": False, **_pace(batch.listening)}
         if batch.is_finished:
             changes |= {"is_finished": True, "is_listening": False}
+        if batch.resume_option is not None:
+            changes["resume_option"] = batch.resume_option.option
         self.progress = msgspec.structs.replace(old, **changes)
 
     def _rate(self, old: Progress, step: int, since_s: float) -> float | None:

@@ -16,6 +16,7 @@ from backprop.records import Record
 
 MAX_LINE_BYTES = 1 << 20  # a longer line is passed through, not understood: memory stays bounded
 _MAX_DURATION_S = 1e9  # nobody's step takes thirty years
+_MAX_OPTION = 200  # characters
 _MAX_INT64 = (1 << 63) - 1  # what the index can hold as a step
 
 
@@ -48,6 +49,12 @@ class Finished(Record, frozen=True):
     """Training came to its own end: a stop that was asked for meanwhile had nothing to stop any more."""
 
 
+class ResumeOption(Record, frozen=True):
+    """What `--resume-arg` is to be, since the script takes no checkpoint by itself; None: it does."""
+
+    option: str | None
+
+
 class ParamsGiven(Record, frozen=True):
     """Parameters of the run, as the script itself tells them."""
 
@@ -61,7 +68,7 @@ class Note(Record, frozen=True):
     text: str
 
 
-Event = Metrics | CheckpointSaved | ParamsGiven | Listening | Finished | Note
+Event = Metrics | CheckpointSaved | ParamsGiven | Listening | Finished | ResumeOption | Note
 
 _decode = msgspec.json.Decoder().decode
 _scan = json.JSONDecoder().raw_decode
@@ -146,6 +153,10 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
         )
     if kind == "finished":
         return Finished()
+    if kind == "resume_option":
+        option = value.get("option")
+        is_one = isinstance(option, str) and 0 < len(option) <= _MAX_OPTION
+        return ResumeOption(option=option if is_one else None)
     return Note(kind=kind if isinstance(kind, str) else "", text=line.strip().decode(errors="replace"))
 
 
@@ -182,6 +193,7 @@ class Batch:
         "listening",
         "notes",
         "params",
+        "resume_option",
         "series",
     )
 
@@ -191,6 +203,7 @@ class Batch:
         self.counted_step: int | None = None  # by us, for a script that reports none
         self.listening: Listening | None = None  # the last word on it
         self.is_finished = False
+        self.resume_option: ResumeOption | None = None  # likewise
         self.series: dict[str, Series] = {}
         self.params: dict[str, Any] = {}
         self.checkpoints: list[tuple[int, CheckpointSaved]] = []
@@ -275,6 +288,8 @@ def _add(batch: Batch, event: Event, offset: int) -> None:
             batch.is_finished = False  # a script may train more than once
         case Finished():
             batch.is_finished = True
+        case ResumeOption():
+            batch.resume_option = event
         case Note():
             batch.notes.append((offset, event))
 

@@ -253,6 +253,7 @@ class Session(Record, frozen=True):
     launched_at: datetime | None = None
     cwd: str | None = None  # its working folder; None: that of the run's record
     only_once: tuple[str, ...] = ()  # arguments that it had besides the run's command
+    resume_option: str | None = None  # what --resume-arg would have to be: its script takes no checkpoint by itself
 
     @property
     def full_reason(self) -> str | None:

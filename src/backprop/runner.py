@@ -453,7 +453,7 @@ class Supervisor:
             self._is_unread_told = True
             self._write(CheckpointUnread(at=now, session=self._number, has_trained=self._watch.has_trained))
             if self._watch.has_trained:
-                self._observer.said(_started_over(self._spec.id, offered))
+                self._observer.said(_started_over(self._spec.id, offered, self._resume_option()))
             self._recorder.record_state(publish=False)
 
     def _tell_saved(self, reported: Sequence[Checkpoint]) -> None:
@@ -776,6 +776,7 @@ class Supervisor:
                 reason=reason,
                 exit_code=ending.shell_code(code),
                 elapsed_s=elapsed_s,
+                resume_option=self._resume_option(),
             )
         )
         self._file_in_index()
@@ -787,6 +788,12 @@ class Supervisor:
             is_over_own_limit=watch is not None and watch.is_over_own_limit,
         )
 
+    def _resume_option(self) -> str | None:
+        """What --resume-arg would have to be; None where it is said already, or a hook of ours resumes the training."""
+        progress = self._meter.progress
+        is_driven = progress.is_listening or progress.is_paced or progress.is_finished
+        return None if is_driven or self._spec.resume_arg else progress.resume_option
+
     def _file_in_index(self) -> None:
         give_up_at = time.monotonic() + _FINAL_TRIES_S
         while not (self._journal.append() and self._recorder.finish()):
@@ -796,10 +803,14 @@ class Supervisor:
             time.sleep(0.05)
 
 
-def _started_over(run_id: str, offered: environment.Resumed) -> str:
+def _started_over(run_id: str, offered: environment.Resumed, option: str | None) -> str:
+    """option: of the script, that looks as if it took a checkpoint."""
+    has_option = "If the script has an option for a checkpoint, name it"
+    if option is not None:
+        has_option = f"This script has {option.partition('=')[0]}"
     return (
         f"WARNING: training began without reading {offered}: it starts from the beginning. "
-        f"If the script has an option for a checkpoint, name it: backprop resume {run_id} --resume-arg=--OPTION"
+        f"{has_option}: backprop resume {run_id} --resume-arg {option or '--OPTION'}"
     )
 
 

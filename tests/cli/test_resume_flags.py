@@ -173,3 +173,85 @@ def test_an_installed_tool_is_not_the_script(runs: Runs):
     finally:
         os.unlink(path)
     assert "resume=None" in done.stdout
+
+
+ENDS = "\nsys.exit(3)\n"
+HINT = "this script has"
+
+
+def ended(runs: Runs, declared: str, *words: object, flags: tuple[str, ...] = ()) -> str:
+    """stderr of a first session that saves and fails."""
+    body = ask(declared) + "save()" + ENDS
+    script = runs.script(f"CHECKPOINT = 'state.bin'{textwrap.dedent(SAVES)}\n{body}")
+    done = runs.call("run", "--run-id", "r", *flags, script, "--", *words)
+    assert done.returncode == 3, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["--load-ckpt", "--init_from"])
+def test_an_option_that_looks_like_one_is_named_at_the_end(name: str, runs: Runs):
+    """Already in the first session: how to resume is said when the next word is the user's."""
+    stderr = ended(runs, f"parser.add_argument('{name}', type=str, default='')")
+    assert stderr.rstrip().endswith(f"backprop resume r · this script has {name}; resume with --resume-arg {name}")
+    done = runs.call("resume", "r", "--resume-arg", name)
+    assert str(runs.work / "state.bin") in done.stdout
+    assert HINT not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ("parser.add_argument('--load-ckpt'); parser.add_argument('--resume')", ()),
+        ("parser.add_argument('--ckpt', default='last.pt')", ()),
+        ("parser.add_argument('--ckpt')", ("--ckpt", "out.pt")),
+        ("parser.add_argument('--ckpt', type=int); parser.add_argument('--load', action='store_true')", ()),
+        ("parser.add_argument('--ckpt', type=argparse.FileType('w')); parser.add_argument('ckpt', nargs='?')", ()),
+        ("other = argparse.ArgumentParser(); other.add_argument('--ckpt'); other.parse_args(['--ckpt', 'a'])", ()),
+    ],
+)
+def test_what_does_not_look_like_one_is_not_named(declared: str, words: tuple[str, ...], runs: Runs):
+    """Only an option that takes a path, was not given, has no default, and where nothing better is there."""
+    assert HINT not in ended(runs, declared, *words)
+
+
+def test_no_option_is_named_where_somebody_resumes_without(runs: Runs):
+    """A script whose loop listens to us, and one whose flag the user has named."""
+    listens = "print(json.dumps({'event': 'listening'}))\nparser.add_argument('--ckpt')"
+    assert HINT not in ended(runs, listens)
+    runs.call("rm", "r", "--yes")
+    assert HINT not in ended(runs, "parser.add_argument('--ckpt')", flags=("--resume-arg", "--ckpt"))
+
+
+STAGES = """
+first = argparse.ArgumentParser(add_help=False)
+first.add_argument("-c", "--config")
+known, rest = first.parse_known_args()
+{between}
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs")
+parser.add_argument("--resume", default="")
+args = parser.parse_args(rest)
+print(args)
+"""
+
+
+@pytest.mark.parametrize("words", [("-c", "cfg.yaml", "--epochs", "3"), ("-c", "cfg.yaml"), ("--epochs", "3")])
+def test_a_second_parser_gets_the_rest_of_the_words(words: tuple[str, ...], runs: Runs):
+    """One parser takes a configuration file, another what is left: timm's way, and many scripts'."""
+    first, second, stderr = resumed(runs, STAGES.format(between="parser = None"), *words)
+    assert "resume=''" in first
+    assert f"resume={str(runs.work / 'state.bin')!r}" in second
+    assert stderr.count("--resume gets") == 1
+
+
+def test_a_second_parser_keeps_what_was_given(runs: Runs):
+    """The rest of the words says what was given."""
+    words = ("-c", "cfg.yaml", "--resume", "mine")
+    assert "resume='mine'" in resumed(runs, STAGES.format(between=""), *words)[1]
+
+
+def test_no_words_at_all_are_not_the_scripts_unless_a_parser_left_them(runs: Runs):
+    """`parse_args([])` asks for a library's defaults."""
+    body = ask("parser.add_argument('--resume')", "parser.parse_args([])")
+    first, second, _ = resumed(runs, body, "--lr", "1")
+    assert first == second

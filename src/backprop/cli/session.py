@@ -266,6 +266,8 @@ def tell_end(spec: RunSpec, recorder: "Recorder", session: Session) -> None:
     if session.status is not Status.COMPLETED:
         if has_checkpoint:
             told += f" · resume with: backprop resume {spec.id}"
+            if (option := session.resume_option) is not None:
+                told += f" · this script has {option.partition('=')[0]}; resume with --resume-arg {option}"
         elif session.status is not Status.FAILED:
             told += f" · no checkpoint was noticed; start over with: backprop resume {spec.id}"
     say(told)

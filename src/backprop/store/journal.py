@@ -228,6 +228,7 @@ class SessionEnded(_Entry, frozen=True, tag="session_ended"):
     reason: str | None
     exit_code: int | None
     elapsed_s: float
+    resume_option: str | None = None  # what --resume-arg would have to be, for want of anything better
 
 
 Entry = (
@@ -597,6 +598,7 @@ def _end_session(run: Run, entry: SessionEnded) -> Run:
         ended_at=entry.at,
         elapsed_s=entry.elapsed_s,
         exit_code=entry.exit_code,
+        resume_option=entry.resume_option,
         paused_at=None,
     )
     last = run.last_session

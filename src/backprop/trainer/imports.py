@@ -21,7 +21,16 @@ HOOKS: dict[str, str] = {
     "torch": "pytorch",
     "safetensors.torch": "pytorch",
     "accelerate.accelerator": "pytorch",
-    "argparse": "resume_flags",
+    "argparse": "resume_argparse",
+    "jsonargparse._core": "resume_argparse",
+    "click.core": "resume_parsers",
+    "typer._click.core": "resume_parsers",
+    "absl.flags._flagvalues": "resume_parsers",
+    "tyro._backends._tyro_backend": "resume_parsers",
+    "tyro._backends._argparse_backend": "resume_parsers",
+    "fire.core": "resume_parsers",
+    "hydra._internal.config_loader_impl": "resume_configs",
+    "omegaconf.omegaconf": "resume_configs",
     "lightgbm.engine": "lightgbm",
     "xgboost.training": "xgboost",
     "lightning.pytorch.trainer.trainer": "lightning",
@@ -42,8 +51,6 @@ _PACKAGE = "_backprop_trainer.hooks"
 
 def install() -> None:
     """Begin to wait. What has been imported already is hooked at once."""
-    if "BACKPROP_RESUME_FROM" not in os.environ:
-        HOOKS.pop("argparse", None)  # every other script imports it: it is hooked only where there is use for that
     file_events.install()
     keeping.install()
     sys.meta_path.insert(0, _Waiting())
