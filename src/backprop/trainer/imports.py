@@ -47,12 +47,33 @@ HOOKS: dict[str, str] = {
 _NO_LOOPS = {"pytorch", "resume_flags"}  # hooks that drive none
 
 _PACKAGE = "_backprop_trainer.hooks"
+# parts of names, between dots; what a file holds is asked only where there is one
+_CHECKPOINT_SUFFIXES = frozenset(
+    (
+        "bin",
+        "ckpt",
+        "checkpoint",
+        "joblib",
+        "keras",
+        "model",
+        "msgpack",
+        "npz",
+        "pickle",
+        "pkl",
+        "pt",
+        "pth",
+        "state",
+        "zip",
+    )
+)
 
 
 def install() -> None:
     """Begin to wait. What has been imported already is hooked at once."""
     file_events.install()
     keeping.install()
+    file_events.on_close_after_writing(_closed, may_be_checkpoint, "saves of the script")
+    file_events.on_replaced(_renamed, "saves of the script")
     sys.meta_path.insert(0, _Waiting())
     sys.meta_path.append(_Fallback())
     for name in HOOKS:
@@ -79,6 +100,29 @@ def _listen() -> None:
     session = current()
     if session is not None:
         session.interrupts.listen()
+
+
+def may_be_checkpoint(path: str) -> bool:
+    """Whether a file of that name may hold what a script can continue from."""
+    name = path[path.rfind(os.sep) + 1 :].lower()
+    _, *suffixes = name.split(".")
+    if suffixes:
+        return not _CHECKPOINT_SUFFIXES.isdisjoint(suffixes)
+    return any(word in name for word in ("checkpoint", "ckpt", "snapshot", "state"))
+
+
+def _closed(path: str) -> None:
+    _script_files().closed(path)
+
+
+def _renamed(source: str, target: str) -> None:
+    # before anything was written nothing can have moved, but for what has been written in a way that nobody sees
+    if f"{_PACKAGE}.script_files" in sys.modules or may_be_checkpoint(target) or target.endswith(".metadata"):
+        _script_files().renamed(source, target)
+
+
+def _script_files() -> Any:
+    return __import__(f"{_PACKAGE}.script_files", fromlist=["closed"])
 
 
 class _Waiting:

@@ -135,13 +135,14 @@ class Session:
         finally:
             os.close(fd)
 
-    def saved(self, path: str, step: Optional[int]) -> None:
-        """Report a checkpoint that is whole."""
+    def saved(self, path: str, step: Optional[int], *, weights_only: bool = False) -> None:
+        """Report a checkpoint that is whole. weights_only: no optimizer's state is in it."""
         self.announce()
         self._answered = self._checkpoint_wanted
         self.has_news = False
         keeping.reported(path, step)
-        self.tell(event="checkpoint_saved", path=os.path.abspath(path), step=step)
+        more = {"weights_only": True} if weights_only else {}
+        self.tell(event="checkpoint_saved", path=os.path.abspath(path), step=step, **more)
 
     def forgo_save(self) -> None:
         """Save nothing for what is wanted now: it cannot be, or nothing has changed. The next wish counts again."""

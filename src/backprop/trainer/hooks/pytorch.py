@@ -10,7 +10,6 @@ import atexit
 import functools
 import os
 import sys
-import threading
 import weakref
 from contextlib import nullcontext
 from time import monotonic
@@ -21,8 +20,10 @@ from ..failsafe import guarded, say
 from ..session import Session, current
 from . import emergency
 from . import pytorch_states as states
-from .pytorch_saves import HOOK as SAVES
-from .pytorch_saves import Saves, find_place
+from .file_states import Content
+from .saves import HOOK as SAVES
+from .saves import find_place
+from .script_files import ScriptFiles, is_main_thread, is_trainer, of_this_process
 
 LOOK_EVERY_S = 0.25
 _STEPS = "steps of PyTorch's optimizers"
@@ -42,9 +43,12 @@ class Count:
 class Script:
     """One process of a script that imported torch."""
 
-    def __init__(self, session: Session, torch: Any) -> None:
+    def __init__(self, session: Session, files: ScriptFiles, torch: Any) -> None:
         self.session = session
-        self.saves = Saves(self._report)
+        self.files = files
+        self.saves = files.saves
+        files.count_steps = lambda: self.step
+        files.after_report = self._let_go
         self._write = torch.save
         self._is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
         self._base = 0  # steps of earlier sessions, once the script has read the checkpoint that it continues from
@@ -52,7 +56,6 @@ class Script:
         self._most = 0  # steps of the optimizer that made most: a GAN's two make one step of training
         self._told: Optional[int] = None
         self._look_at = 0.0
-        self._has_states: Optional[bool] = None  # whether the script saves more than weights; None: not known yet
         self._kept: tuple[list[Any], list[Any]] = ([], [])
         self._rescued_step: Optional[int] = None
 
@@ -61,13 +64,9 @@ class Script:
         """How far training is, as far as one can see from outside."""
         return self._base + self._most
 
-    def is_in_charge(self) -> bool:
-        """Whether nobody who knows better drives the loop, or saves (a save in another thread is one of its own)."""
-        return self.session.owner is None and not (_is_main_thread() and self.session.interrupts.is_holding)
-
     def hold(self) -> ContextManager[None]:
         """Within, an interrupt waits. It only ever comes to the main thread."""
-        return self.session.saving() if _is_main_thread() else nullcontext()
+        return self.session.saving() if is_main_thread() else nullcontext()
 
     # -- steps
 
@@ -89,7 +88,7 @@ class Script:
     def _look(self) -> None:
         self._look_at = monotonic() + LOOK_EVERY_S
         self.session.announce()
-        if not _is_trainer():
+        if not is_trainer():
             return
         self._kept = ([], [])  # the script goes on, and holds what it needs itself
         self.session.interrupts.watch(self._keep)
@@ -125,41 +124,30 @@ class Script:
     @guarded(SAVES)
     def saved(self, content: Any, where: Any) -> None:
         """The script has saved something. where: a path or an open file that has a name."""
-        place = find_place(where) if _is_trainer() else None
+        place = find_place(where) if is_trainer() else None
         if place is None:
             return
-        is_state = states.is_training_state(content)
-        if is_state or (self._are_weights(content) and not self._saves_states()):
-            self._has_states = self._has_states or is_state
-            path, file = place
-            step = states.told_step(content)
-            self._add(path, self.step if step is None else step, file=file)
+        path, file = place
+        optimizers = self._optimizers()
+        found = states.content_of(content, optimizers)
+        if found is not None and self.files.is_checkpoint(path, found, is_trained=bool(optimizers)):
+            self._add(path, found, file=file)
+        elif file is not None:
+            self.files.ignore(path)
 
     @guarded(SAVES)
     def saved_folder(self, path: Any) -> None:
         """The script has saved a whole training state into a folder, maybe together with other ranks."""
-        if _is_trainer():
-            self._has_states = True
-            self._add(os.fsdecode(path), self.step, is_shared=ranks.world_size() > 1)
+        if is_trainer():
+            self._add(os.fsdecode(path), Content(is_state=True), is_shared=ranks.world_size() > 1)
 
-    def _add(self, path: str, step: int, **how: Any) -> None:
+    def _add(self, path: str, content: Content, **how: Any) -> None:
         self._tell_step()
-        if not self.saves.add(path, step, **how):
+        if not self.files.add(path, content, **how):
             self._look_at = 0.0
 
-    def _report(self, path: str, step: Optional[int]) -> None:
-        self.session.saved(path, step)
+    def _let_go(self) -> None:
         self._kept = ([], [])
-
-    def _are_weights(self, content: Any) -> bool:
-        return any(states.is_weights_of(content, optimizer) for optimizer in self._optimizers())
-
-    def _saves_states(self) -> bool:
-        """Whether resuming from bare weights would be a step back: best.pt beside last.pt."""
-        if self._has_states is None:
-            resumed_from = self.session.resume_from
-            self._has_states = resumed_from is not None and states.is_training_state_file(resumed_from)
-        return self._has_states
 
     # -- the end
 
@@ -174,7 +162,7 @@ class Script:
 
         Called in a signal handler: nothing is saved here.
         """
-        if self.session.owner is None and _is_trainer():
+        if self.session.owner is None and is_trainer():
             optimizers = self._optimizers()
             self._kept = (optimizers, emergency.find_models(optimizers))
 
@@ -182,7 +170,7 @@ class Script:
     def rescue(self) -> None:
         """Save what was trained since the last checkpoint, if anything was."""
         self.saves.settle(at_step=True)
-        if not self.session.has_news or self._rescued_step == self.step or not _is_trainer():
+        if not self.session.has_news or self._rescued_step == self.step or not is_trainer():
             return
         optimizers = self._optimizers()
         if not optimizers:
@@ -198,30 +186,13 @@ class Script:
     @guarded(_STEPS)
     def end(self) -> None:
         """The interpreter ends."""
-        if not _is_trainer():
+        if not is_trainer():
             return
         self.saves.settle(at_step=True)
         self._tell_step()
         self.session.look_again()
         if self.session.should_stop():
             self.rescue()
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-def _is_trainer() -> bool:
-    """Whether this process is the one that trains and reports, not a helper of it."""
-    data = sys.modules.get("torch.utils.data")
-    if ranks.rank() != 0 or (data is not None and data.get_worker_info() is not None):
-        return False
-    process = sys.modules.get("multiprocessing.process")
-    if process is None or process.parent_process() is None:
-        return True
-    # started by another: a rank of a distributed training, or one of several that would contradict one another
-    dist = sys.modules.get("torch.distributed")
-    return dist is not None and bool(dist.is_available() and dist.is_initialized())
 
 
 _script: Optional[Script] = None
@@ -244,7 +215,7 @@ def hook(module: Any) -> None:
 
 def _hook_torch(torch: Any, session: Session) -> None:
     global _script  # noqa: PLW0603  one in a process
-    script = Script(session, torch)
+    script = Script(session, of_this_process(session), torch)
     # a global hook: PyTorch 2.0 and up. torch.optim hides the module that has it
     sys.modules["torch.optim.optimizer"].register_optimizer_step_post_hook(script.stepped)
     torch.save = torch.serialization.save = _reported(script, torch.save)
@@ -296,7 +267,7 @@ def _reported(script: Script, function: Any) -> Any:
         where = named.get(where_name)
         keeping.before_write(where)  # PyTorch's C++ opens it, unless it is open
         is_named = isinstance(where, (str, os.PathLike)) or isinstance(getattr(where, "name", None), str)
-        if not (is_named and script.is_in_charge()):
+        if not (is_named and script.files.is_in_charge()):
             return function(*args, **kwargs)
         script.before_save()
         with script.hold():
@@ -312,7 +283,7 @@ def _reported_folder(script: Script, function: Any) -> Any:
 
     @functools.wraps(function)
     def save(*args: Any, **kwargs: Any) -> Any:
-        if not script.is_in_charge():
+        if not script.files.is_in_charge():
             return function(*args, **kwargs)
         script.before_save()
         with script.hold():

@@ -6,30 +6,38 @@ Only looks: objects enter as the script handed them to `torch.save`, after it ha
 from __future__ import annotations
 
 import operator
-import os
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Iterator, Optional
 
+from .file_states import EPOCH_KEYS, OPTIMIZER_KEYS, STEP_KEYS, Content
+
 _DEPTH = 3  # {"state": {"optimizers": [...]}}
 _MAX_ITEMS = 64  # a longer list is data
-_STEP_KEYS = (
-    "global_step",
-    "step",
-    "iteration",
-    "iterations",
-    "iter",
-    "iter_num",  # nanoGPT
-    "num_updates",  # fairseq
-    "steps",
-    "n_iter",
-)
+
+
+def content_of(saved: Any, optimizers: list[Any]) -> Optional[Content]:
+    """What was saved; None when it has neither an optimizer's state nor the weights of what is trained.
+
+    optimizers: those that have made steps. Where there is none, weights are told by their names.
+    """
+    if is_training_state(saved):
+        is_state = True
+    elif any(is_weights_of(saved, optimizer) for optimizer in optimizers) or (
+        not optimizers and _is_model(saved, _DEPTH)
+    ):
+        is_state = False
+    else:
+        return None
+    step, epoch = told_number(saved, STEP_KEYS), told_number(saved, EPOCH_KEYS)
+    return Content(is_state=is_state, step=step, epoch=epoch)
 
 
 def is_training_state(saved: Any, depth: int = _DEPTH) -> bool:
     """Whether an optimizer's state is in it; one that is an optimizer's state and nothing else does not count."""
+    if isinstance(saved, Mapping) and any(_is_own_optimizer(saved.get(key)) for key in OPTIMIZER_KEYS):
+        return True
     return any(_is_optimizer(value) or (depth > 1 and is_training_state(value, depth - 1)) for value in _inside(saved))
 
 
@@ -47,12 +55,12 @@ def is_weights_of(saved: Any, optimizer: Any) -> bool:
     return bool(needed) and not needed - Counter(_shapes(saved, _DEPTH))
 
 
-def told_step(saved: Any) -> Optional[int]:
-    """The step that it says it was saved at; None when it says nothing."""
+def told_number(saved: Any, keys: tuple[str, ...]) -> Optional[int]:
+    """The step, or what else these keys stand for, that it says it was saved at; None when it says nothing."""
     level = [saved]
     for _ in range(_DEPTH - 1):
         for mapping in level:
-            for key in _STEP_KEYS:
+            for key in keys:
                 step = _as_step(mapping.get(key)) if isinstance(mapping, Mapping) else None
                 if step is not None:
                     return step
@@ -60,22 +68,24 @@ def told_step(saved: Any) -> Optional[int]:
     return None
 
 
-def is_training_state_file(path: str) -> bool:
-    """The same of what a former process saved; a folder is taken for one. Reads no tensor."""
-    if os.path.isdir(path):
-        return True
-    try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            return any(b"param_groups" in archive.read(name) for name in pickles)
-    except (OSError, zipfile.BadZipFile):  # another format, or gone
-        return False
-
-
 def _is_optimizer(value: Any) -> bool:
     if isinstance(value, Mapping):
         return "state" in value and "param_groups" in value
     return isinstance(value, sys.modules["torch"].optim.Optimizer)
+
+
+def _is_own_optimizer(value: Any) -> bool:
+    """Whether this, which is called an optimizer's state, is one of somebody's own: tensors, not settings."""
+    return isinstance(value, (Mapping, list, tuple)) and any(True for _ in _shapes(value, _DEPTH))
+
+
+def _is_model(saved: Any, depth: int) -> bool:
+    """Whether it is a module, or has tensors that are called as those of modules are."""
+    if isinstance(saved, sys.modules["torch"].nn.Module):
+        return True
+    if isinstance(saved, Mapping) and any(str(key).endswith(("weight", "bias")) for key in saved):
+        return True
+    return depth > 1 and any(_is_model(value, depth - 1) for value in _inside(saved))
 
 
 def _inside(value: Any) -> Iterator[Any]:

@@ -15,18 +15,25 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from ..failsafe import guarded
 
-HOOK = "saves of PyTorch"
+HOOK = "saves of the script"
 # wrong at worst about when it is reported
 _TEMPORARY = re.compile(
     r"te?mp|partial|\.part\b|\.new\b|draft|incomplete|unfinished|in[-_]?progress|~$|^\.", re.IGNORECASE
 )
 
 
+class Mark(NamedTuple):
+    """What is reported of one beside its name."""
+
+    step: Optional[int]
+    is_weights_only: bool
+
+
 class Save(NamedTuple):
     """One that is not reported yet."""
 
     path: str
-    step: Optional[int]
+    mark: Mark
     identity: tuple[int, int]  # device and inode
     file: Optional[Callable[[], Any]]  # weak reference to the open file that was written to
     is_shared: bool  # other ranks may still be writing to it, until the next optimizer step
@@ -35,23 +42,23 @@ class Save(NamedTuple):
 class Saves:
     """Those of this process."""
 
-    def __init__(self, report: Callable[[str, Optional[int]], None]) -> None:
-        """Report: called with path and step of each that is whole and has its final name."""
+    def __init__(self, report: Callable[[str, Mark], None]) -> None:
+        """Report: called with path and mark of each that is whole and has its final name."""
         self._report = report
         self._pending: list[Save] = []
-        self._steps: dict[str, Optional[int]] = {}  # path -> step, of all there were; the newest last
+        self._marks: dict[str, Mark] = {}  # by path, of all there were; the newest last
         self._last: Optional[str] = None  # that was reported
         self._is_watching = False
 
-    def add(self, path: str, step: Optional[int], *, file: Any = None, is_shared: bool = False) -> bool:
+    def add(self, path: str, mark: Mark, *, file: Any = None, is_shared: bool = False) -> bool:
         """One is whole, but may be called something else soon. Gives False when it is too early to report it.
 
         file: an open file of that name, whose buffer may still hold something.
         """
         self._watch()
         path = os.path.abspath(path)
-        self._steps.pop(path, None)
-        self._steps[path] = step
+        self._marks.pop(path, None)
+        self._marks[path] = mark
         parent, name = os.path.split(path)
         is_temporary = _TEMPORARY.search(name) or _TEMPORARY.search(os.path.basename(parent))
         if file is None and not is_shared and not is_temporary:
@@ -61,7 +68,7 @@ class Saves:
         if identity is None:  # somebody was faster than we, and took it away
             return True
         reference = None if file is None else weakref.ref(file)
-        self._pending.append(Save(path, step, identity, reference, is_shared))
+        self._pending.append(Save(path, mark, identity, reference, is_shared))
         return False
 
     def settle(self, *, at_step: bool) -> None:
@@ -80,48 +87,48 @@ class Saves:
         if found:
             self._tell_all(found)
 
-    def _moved(self, source: str, target: str) -> None:
+    def moved(self, source: str, target: str) -> bool:
+        """Something has another name now. Gives False when nothing in it was added before."""
         moved = {
             path: target + path[len(source) :]
-            for path in self._steps
+            for path in self._marks
             if path == source or path.startswith(source + os.sep)
         }
         if not moved or source == target:
-            return
+            return False
         self._pending = [
             save._replace(path=moved.get(save.path, save.path))
             for save in self._pending
             if save.path not in moved or _is_open(save) or save.is_shared
         ]
         self._tell_all(moved)
+        return True
 
     def _tell_all(self, names: dict[str, str]) -> None:
         """Report these, save those that wait. names: what they were called -> what they are called now."""
         for old, new in names.items():
             if old != new and new not in names:
-                self._steps.pop(new, None)  # what was there is no more
-        self._steps = {names.get(path, path): step for path, step in self._steps.items()}
+                self._marks.pop(new, None)  # what was there is no more
+        self._marks = {names.get(path, path): mark for path, mark in self._marks.items()}
         waiting = {save.path for save in self._pending}
         for path in names.values():
-            if path in self._steps and path not in waiting:
+            if path in self._marks and path not in waiting:
                 self._tell(path)
         # what is reported last is what is resumed from: it must not be an older one, because that was moved
-        those = (path for path in reversed(self._steps) if path not in waiting and os.path.exists(path))
+        those = (path for path in reversed(self._marks) if path not in waiting and os.path.exists(path))
         newest = next(those, None)
         if newest is not None and newest != self._last:
             self._tell(newest)
 
     def _tell(self, path: str) -> None:
         self._last = path
-        self._report(path, self._steps[path])
+        self._report(path, self._marks[path])
 
     def _watch(self) -> None:
-        """See every rename from now on. pathlib and shutil call these."""
+        """See every move across file systems from now on: shutil copies there. Renames are told by file_events.py."""
         if not self._is_watching:
             self._is_watching = True
-            os.rename = self._watched(os.rename)
-            os.replace = self._watched(os.replace)
-            shutil.move = self._watched(shutil.move)  # across file systems it copies
+            shutil.move = self._watched(shutil.move)
 
     def _watched(self, function: Any) -> Any:
         @functools.wraps(function)
@@ -132,14 +139,11 @@ class Saves:
                 self._has_moved(src, dst if result is None else result)
             return result
 
-        for those in (os.supports_dir_fd, os.supports_follow_symlinks):
-            if function in those:
-                those.add(move)
         return move
 
     @guarded(HOOK)
     def _has_moved(self, source: Any, target: Any) -> None:
-        self._moved(os.path.abspath(os.fsdecode(source)), os.path.abspath(os.fsdecode(target)))
+        self.moved(os.path.abspath(os.fsdecode(source)), os.path.abspath(os.fsdecode(target)))
 
 
 def find_place(where: Any) -> Optional[tuple[str, Any]]:
