@@ -10,11 +10,13 @@ from backprop.records import Gpu, Limits, RunSpec, Source
 from backprop.store.rundir import RunDir
 from backprop.supervisor.launch import RUN_DIR_VARIABLE
 from backprop.trainer import ranks
+from backprop.trainer.hooks import file_states
 
 HOOKS_FOLDER = Path(__file__).with_name("trainer") / "site"  # its sitecustomize.py begins our part in the trainer
 _OF_ANOTHER_SESSION = {
     "BACKPROP_RESUME_FROM",
     "BACKPROP_RESUME_STEP",
+    "BACKPROP_RESUME_HOLDS_STATE",
     "BACKPROP_CHECKPOINT_EVERY_S",
     ranks.OUTER_VARIABLE,
 }
@@ -61,6 +63,8 @@ def for_trainer(
         environment["BACKPROP_RESUME_FROM"] = resumed.path
         if resumed.step is not None:
             environment["BACKPROP_RESUME_STEP"] = str(resumed.step)
+        if spec.hooks and file_states.holds_state(resumed.path):
+            environment["BACKPROP_RESUME_HOLDS_STATE"] = "1"
     if outer := [f"{name}={os.environ[name]}" for name in ranks.VARIABLES if name in os.environ]:
         environment[ranks.OUTER_VARIABLE] = ",".join(outer)
     # within another run it is there already, and another run may want it or not

@@ -482,3 +482,25 @@ def test_who_looks_at_a_run_does_not_read_its_checkpoint(runs: Runs):
     _, stderr = resumed.communicate(timeout=HANG_S)
     assert b"training began without reading" in stderr
     assert runs.document("r")["sessions"][1]["checkpoint_read"] is False
+
+
+def test_what_our_own_hooks_look_at_is_not_read(runs: Runs):
+    """They want to know whether a state was offered before they take weights for a checkpoint; the script reads none."""
+    runs.script(
+        """
+        import pickle
+        if not os.path.exists("last.pkl"):
+            with open("last.pkl", "wb") as file:
+                pickle.dump({"weights": [0.5] * 100, "optimizer": {"momentum": [0.1]}, "epoch": 3}, file)
+            sys.exit(1)
+        for epoch in range(3):
+            with open(f"epoch-{epoch}.pkl", "wb") as file:
+                pickle.dump({"weights": [0.5] * 100, "epoch": epoch}, file)
+        print(json.dumps({"step": 1}))
+        """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 1
+    assert "training began without reading" in runs.call("resume", "r").stderr
+    document = runs.document("r")
+    assert document["sessions"][1]["checkpoint_read"] is False
+    assert [Path(one["path"]).name for one in document["checkpoints"]] == ["last.pkl"]

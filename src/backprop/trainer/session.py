@@ -54,6 +54,8 @@ class Session:
         self.resume_from = environment.get("BACKPROP_RESUME_FROM")
         step = environment.get("BACKPROP_RESUME_STEP")
         self.resume_step = None if step is None else int(step)  # that resume_from was reported for, where known
+        # what we ourselves read of it in here would pass for the script's read: the supervisor has looked
+        self.resumes_state = "BACKPROP_RESUME_HOLDS_STATE" in environment
         self.interrupts = Interrupts(self.is_stop_wanted)
         self.owner: Optional[str] = None  # the framework whose loop is running; others keep quiet
         self.is_stopping = False  # somebody's loop has obeyed a wish to stop

@@ -113,6 +113,15 @@ class Content(NamedTuple):
         return self.step is not None or self.epoch is not None
 
 
+def holds_state(path: str) -> bool:
+    """Whether a checkpoint is a training state, as far as one can see; a folder is taken for one."""
+    try:
+        content = look(path)
+    except OSError:  # gone
+        return False
+    return os.path.isdir(path) or (content is not None and content.is_state)
+
+
 def look(path: str) -> Optional[Content]:
     """What this file or folder holds; None when it is no checkpoint, or not whole. Raises OSError."""
     if os.path.isdir(path):

@@ -102,8 +102,7 @@ class ScriptFiles:
     def saves_states(self) -> bool:
         """Whether resuming from bare weights would be a step back: best.pt beside last.pt."""
         if self._has_states is None:
-            resumed_from = self.session.resume_from
-            self._has_states = resumed_from is not None and _holds_state(resumed_from)
+            self._has_states = self.session.resumes_state
         return self._has_states
 
     def add(self, path: str, content: Content, *, file: Any = None, is_shared: bool = False) -> bool:
@@ -133,15 +132,6 @@ class ScriptFiles:
     @guarded(HOOK)
     def _end(self) -> None:
         self.saves.settle(at_step=True)
-
-
-@guarded(HOOK, otherwise=False)
-def _holds_state(path: str) -> bool:
-    try:
-        content = look(path)
-    except OSError:
-        return False
-    return os.path.isdir(path) or (content is not None and content.is_state)
 
 
 def is_main_thread() -> bool:
