@@ -2,11 +2,13 @@
 
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from backprop.supervisor.checkpoint_reads import CheckpointReads
+from backprop.protocol import TrainingBegan
+from backprop.supervisor.checkpoint_reads import CheckpointReads, Offer, Verdict
 
 
 @pytest.fixture
@@ -123,3 +125,66 @@ def test_what_is_not_there_cannot_be_watched(tmp_path: Path):
     assert not reads.look()
     assert not reads.can_tell
     reads.close()
+
+
+# -- the offer
+
+
+LOOKS, ANEW = TrainingBegan(is_decided=False), TrainingBegan(is_decided=True)
+
+
+@pytest.fixture
+def offer(checkpoint: Path) -> Iterator[Offer]:
+    made = Offer(str(checkpoint), can_be_elsewhere=False)
+    yield made
+    made.close()
+
+
+def _verdicts(offer: Offer, *trainings: TrainingBegan, has_trained: bool = False, is_over: bool = False) -> list:
+    return offer.verdicts(trainings, has_trained=has_trained, is_over=is_over)
+
+
+def test_a_read_is_known_at_the_next_look_and_said_once(offer: Offer, checkpoint: Path):
+    """Steps that are seen together with it do not count as trained without."""
+    checkpoint.read_bytes()
+    assert _verdicts(offer, has_trained=True) == []
+    assert _verdicts(offer, has_trained=True) == [Verdict(str(checkpoint), has_trained=True)]
+    assert _verdicts(offer, has_trained=True, is_over=True) == []
+    assert offer.is_read
+
+
+def test_a_session_that_trains_without_a_read_is_told_once(offer: Offer, checkpoint: Path):
+    """A read that comes later counts: another training of the script."""
+    assert _verdicts(offer) == []
+    assert _verdicts(offer, has_trained=True) == [Verdict(None, has_trained=True)]
+    assert _verdicts(offer, has_trained=True) == []
+    checkpoint.read_bytes()
+    assert _verdicts(offer, is_over=True) == [Verdict(str(checkpoint), has_trained=True)]
+
+
+def test_at_the_end_nothing_was_read(offer: Offer):
+    assert _verdicts(offer, is_over=True) == [Verdict(None, has_trained=False)]
+
+
+def test_elsewhere_it_may_have_been_read(checkpoint: Path):
+    """Where trainers run on several machines, that no read was seen here says nothing."""
+    offer = Offer(str(checkpoint), can_be_elsewhere=True)
+    assert _verdicts(offer, has_trained=True, is_over=True) == []
+    checkpoint.read_bytes()
+    assert _verdicts(offer, is_over=True) == [Verdict(str(checkpoint), has_trained=True)]
+    offer.close()
+
+
+def test_a_hook_that_looks_at_it_does_not_resume_from_it(offer: Offer, checkpoint: Path):
+    """It announces that before it reads, and only what it decides counts."""
+    checkpoint.read_bytes()
+    assert _verdicts(offer) == []
+    assert _verdicts(offer, LOOKS) == []
+    assert _verdicts(offer, ANEW, has_trained=True) == [Verdict(None, has_trained=True)]
+    assert _verdicts(offer, TrainingBegan(is_decided=True, resumed_from="/own")) == [Verdict("/own", has_trained=True)]
+    assert _verdicts(offer, ANEW, is_over=True) == []
+
+
+def test_a_hook_that_fails_before_it_decides_leaves_it_open(offer: Offer, checkpoint: Path):
+    checkpoint.read_bytes()
+    assert _verdicts(offer, LOOKS, has_trained=True, is_over=True) == []

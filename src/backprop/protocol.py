@@ -49,6 +49,16 @@ class Finished(Record, frozen=True):
     """Training came to its own end: a stop that was asked for meanwhile had nothing to stop any more."""
 
 
+class TrainingBegan(Record, frozen=True):
+    """A hook of ours says from what a training goes on; it reads checkpoints to find that out, which is no resume.
+
+    is_decided: False while it looks. resumed_from: None for a training that begins from the beginning.
+    """
+
+    is_decided: bool
+    resumed_from: str | None = None
+
+
 class ResumeOption(Record, frozen=True):
     """What `--resume-arg` is to be, since the script takes no checkpoint by itself; None: it does."""
 
@@ -68,7 +78,7 @@ class Note(Record, frozen=True):
     text: str
 
 
-Event = Metrics | CheckpointSaved | ParamsGiven | Listening | Finished | ResumeOption | Note
+Event = Metrics | CheckpointSaved | ParamsGiven | Listening | Finished | ResumeOption | TrainingBegan | Note
 
 _decode = msgspec.json.Decoder().decode
 _scan = json.JSONDecoder().raw_decode
@@ -153,6 +163,10 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
         )
     if kind == "finished":
         return Finished()
+    if kind == "training_began":
+        begun_from = value.get("resumed_from")
+        path = begun_from if isinstance(begun_from, str) and begun_from else None
+        return TrainingBegan(is_decided="resumed_from" in value, resumed_from=path)
     if kind == "resume_option":
         option = value.get("option")
         is_one = isinstance(option, str) and 0 < len(option) <= _MAX_OPTION
@@ -195,6 +209,7 @@ class Batch:
         "params",
         "resume_option",
         "series",
+        "trainings",
     )
 
     def __init__(self) -> None:
@@ -203,6 +218,7 @@ class Batch:
         self.counted_step: int | None = None  # by us, for a script that reports none
         self.listening: Listening | None = None  # the last word on it
         self.is_finished = False
+        self.trainings: list[TrainingBegan] = []
         self.resume_option: ResumeOption | None = None  # likewise
         self.series: dict[str, Series] = {}
         self.params: dict[str, Any] = {}
@@ -288,6 +304,8 @@ def _add(batch: Batch, event: Event, offset: int) -> None:
             batch.is_finished = False  # a script may train more than once
         case Finished():
             batch.is_finished = True
+        case TrainingBegan():
+            batch.trainings.append(event)
         case ResumeOption():
             batch.resume_option = event
         case Note():

@@ -21,6 +21,7 @@ from backprop.errors import ExitCode
 from backprop.governor.guard import Action, Verdict, hard_ram_limit_bytes
 from backprop.governor.line import Place
 from backprop.progress import Progress, ProgressMeter
+from backprop.protocol import TrainingBegan
 from backprop.recorder import Recorder
 from backprop.records import Checkpoint, Gpu, Limits, Pauser, Record, Revision, RunSpec, Session, StopReason, in_minutes
 from backprop.store import journal as journals
@@ -42,7 +43,7 @@ from backprop.store.journal import (
 from backprop.store.rundir import RunDir
 from backprop.supervisor import cage, control, ladder
 from backprop.supervisor.cage import Cage
-from backprop.supervisor.checkpoint_reads import CheckpointReads
+from backprop.supervisor.checkpoint_reads import Offer
 from backprop.supervisor.control import Control, SavedState
 from backprop.supervisor.ladder import Ladder, Rung
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
@@ -163,8 +164,7 @@ class Supervisor:
         self._is_job = False
         self._cage: Cage | None = None
         self._offered: environment.Resumed | None = None
-        self._reads: CheckpointReads | None = None  # of what is offered
-        self._is_unread_told = False
+        self._offer: Offer | None = None
         self._errors: Tail
         self._limits: Limits
         self._watchman: Watchman
@@ -185,8 +185,8 @@ class Supervisor:
             return self._train(plan)
         finally:
             self._watchman.close()
-            if self._reads is not None:
-                self._reads.close()
+            if self._offer is not None:
+                self._offer.close()
             if self._roster is not None:
                 self._roster.remove()
                 self._roster = None
@@ -207,7 +207,6 @@ class Supervisor:
                 self._signals.wait(self._next_wake_at() - self._clock.now())
                 self._hear()
                 self._look()
-                self._look_for_read()
                 self._want_checkpoint()
                 self._obey_the_governor()
                 self._climb()
@@ -220,7 +219,7 @@ class Supervisor:
                 self._go_on()  # somebody killed it while it stood still
             self._sweep()
             self._look()
-            self._look_for_read(is_over=True)
+            self._judge_offer(is_over=True)
         except BaseException:
             self._end_after_a_bug()
             raise
@@ -275,7 +274,7 @@ class Supervisor:
             hard = hard_ram_limit_bytes(plan.limits.ram_limit_bytes)
             self._cage = cage.build(self._spec.id, self._number, hard)
         if resumed is not None:
-            self._reads = CheckpointReads(resumed.path)
+            self._offer = Offer(resumed.path, can_be_elsewhere=self._spec.nodes > 1)
         trainer = Trainer.start(
             command.with_checkpoint((*self._spec.command, *plan.only_once), plan.resume_args, plan.checkpoint, step),
             self._spec.cwd,
@@ -326,7 +325,7 @@ class Supervisor:
                     stop_wanted=stop is not None,
                     stop_reason=None if stop is None else stop.by.value,
                     saved=saved or {},
-                    checkpoint_was_read=self._reads is not None and self._reads.is_seen,
+                    checkpoint_was_read=self._offer is not None and self._offer.is_read,
                 ),
             )
 
@@ -416,6 +415,7 @@ class Supervisor:
         for batch in look.batches:
             self._meter.observe(batch, now)
             watch.has_trained |= batch.has_training
+        self._judge_offer([training for batch in look.batches for training in batch.trainings])
         if look.checkpoints:
             self._tell_saved(look.checkpoints)
         missing = [one.path for one in look.checkpoints[-1:] if one.measure.size_bytes is None]
@@ -433,27 +433,22 @@ class Supervisor:
         self._journal.append()  # what a full disk kept waiting
         self._observer.looked(self._meter.progress, watch.ladder.interrupt_at - (watch.paused_at or now))
 
-    def _look_for_read(self, *, is_over: bool = False) -> None:
-        """Say when the session reads the checkpoint that it is offered, and when it trains without.
-
-        After `_look`: what was read before a step is known by the time the step is.
-        """
-        reads, offered = self._reads, self._offered
-        if reads is None or offered is None:
+    def _judge_offer(self, trainings: Sequence[TrainingBegan] = (), *, is_over: bool = False) -> None:
+        """Say when the session reads the checkpoint that it is offered, and when it trains without."""
+        offer, offered = self._offer, self._offered
+        if offer is None or offered is None:
             return
-        now = self._clock.wall()
-        if reads.look():
-            self._write(CheckpointRead(at=now, session=self._number))
-            self._observer.said(f"resumed from {offered}")
-            self._write_control()
-            self._recorder.record_state(publish=False)
-            return
-        is_news = not self._is_unread_told and (self._watch.has_trained or is_over)
-        if is_news and not reads.is_seen and reads.can_tell and self._spec.nodes == 1:
-            self._is_unread_told = True
-            self._write(CheckpointUnread(at=now, session=self._number, has_trained=self._watch.has_trained))
-            if self._watch.has_trained:
-                self._observer.said(_started_over(self._spec.id, offered, self._resume_option()))
+        for verdict in offer.verdicts(trainings, has_trained=self._watch.has_trained, is_over=is_over):
+            now, path = self._clock.wall(), verdict.resumed_from
+            if path is None:
+                self._write(CheckpointUnread(at=now, session=self._number, has_trained=verdict.has_trained))
+                if verdict.has_trained:
+                    self._observer.said(_started_over(self._spec.id, offered, self._resume_option()))
+            else:
+                is_offered = path == offered.path
+                self._write(CheckpointRead(at=now, session=self._number, path=None if is_offered else path))
+                self._observer.said(f"resumed from {offered if is_offered else path}")
+                self._write_control()
             self._recorder.record_state(publish=False)
 
     def _tell_saved(self, reported: Sequence[Checkpoint]) -> None:

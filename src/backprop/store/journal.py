@@ -203,9 +203,10 @@ class CheckpointMeasured(_Entry, frozen=True, tag="checkpoint_measured"):
 
 
 class CheckpointRead(_Entry, frozen=True, tag="checkpoint_read"):
-    """A process of the session read the checkpoint that it was offered."""
+    """A process of the session read the checkpoint that it was offered, or a training went on from another one."""
 
     session: int
+    path: str | None = None  # None: the one that was offered
 
 
 class CheckpointUnread(_Entry, frozen=True, tag="checkpoint_unread"):
@@ -565,7 +566,8 @@ def _change_session(run: Run, number: int, **changes: Any) -> Run:
 
 def _note_read(run: Run, entry: CheckpointRead) -> Run:
     offered = next((session.offered for session in run.sessions if session.number == entry.session), None)
-    return _change_session(run, entry.session, resumed_from=offered, is_checkpoint_read=True, has_started_over=False)
+    path = entry.path or offered
+    return _change_session(run, entry.session, resumed_from=path, is_checkpoint_read=True, has_started_over=False)
 
 
 def _pause_session(run: Run, entry: Paused) -> Run:

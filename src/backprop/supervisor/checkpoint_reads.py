@@ -8,8 +8,11 @@ import ctypes
 import os
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import NamedTuple
+
+from backprop.protocol import TrainingBegan
 
 _IN_ACCESS = 0x1  # linux/inotify.h
 _IN_MODIFY = 0x2
@@ -23,6 +26,65 @@ _MAX_FOLDERS = 1000  # a user may have 8192 watches on old kernels
 # of a folder: what is read to find out about a checkpoint, not to continue from it
 _ABOUT = (".json", ".yaml", ".yml", ".txt", ".md", ".log", ".csv", ".py", ".toml")
 _OURS = "backprop"  # how the names of files begin that hooks of ours add to a framework's folder
+
+
+class Verdict(NamedTuple):
+    """What became of the offer, as far as it is known now. resumed_from: None when nothing was read."""
+
+    resumed_from: str | None
+    has_trained: bool
+
+
+class Offer:
+    """Follows whether a session goes on from the checkpoint that it is offered."""
+
+    def __init__(self, path: str, *, can_be_elsewhere: bool) -> None:
+        """To be made before the launch. can_be_elsewhere: processes on other machines may read it, too."""
+        self._path = path
+        self._reads = CheckpointReads(path)
+        self._can_be_elsewhere = can_be_elsewhere
+        self._was_read = False
+        self._is_judged_by_hooks = False
+        self._is_unread = False  # and that was said
+        self.is_read = False
+
+    def close(self) -> None:
+        self._reads.close()
+
+    def verdicts(self, trainings: Sequence[TrainingBegan], *, has_trained: bool, is_over: bool) -> list[Verdict]:
+        """What is known since the last call.
+
+        To be called after the trainer's output was read: what was read before a step is known by the time the step is.
+        trainings: what our hooks said; where they judge checkpoints, they read them, too, and only their word counts.
+        """
+        was_read, is_new = self._was_read, self._reads.look()
+        self._was_read = was_read or is_new
+        found: list[Verdict | None] = []
+        for training in trainings:
+            self._is_judged_by_hooks = True
+            if training.is_decided:
+                found.append(
+                    self._read(training.resumed_from) if training.resumed_from else self._unread(has_trained=True)
+                )
+        if not self._is_judged_by_hooks:
+            # a hook announces itself before it reads: that may be in the output by the next call
+            if was_read or (is_new and is_over):
+                found.append(self._read(self._path))
+            elif not is_new and (has_trained or is_over) and self._reads.can_tell and not self._can_be_elsewhere:
+                found.append(self._unread(has_trained=has_trained))
+        return [verdict for verdict in found if verdict is not None]
+
+    def _read(self, path: str) -> Verdict | None:
+        if self.is_read:
+            return None
+        self.is_read = True
+        return Verdict(path, has_trained=True)
+
+    def _unread(self, *, has_trained: bool) -> Verdict | None:
+        if self.is_read or self._is_unread:
+            return None
+        self._is_unread = True
+        return Verdict(None, has_trained)
 
 
 class CheckpointReads:
