@@ -524,16 +524,29 @@ def test_a_loop_that_ends_by_itself_in_a_thread_is_completed(runs: Runs):
 
 def test_a_main_thread_that_has_ended_leaves_the_end_to_the_thread(runs: Runs):
     body = in_thread("join", f"{LISTENS}\n    {STOPS}").replace("thread.join()", "pass")
-    body = body.replace("loop(100_000", "threading.main_thread().join(); loop(100_000")
+    body = body.replace("loop(100000", "threading.main_thread().join(); loop(100_000")
     assert ends(runs, body)["exit_code"] == 0
     assert (runs.output("r"), stderr(runs)) == ("main goes on\nfinally\natexit\n", "")
 
 
+# somebody sends SIGINT at the third step
+INTERRUPTS = """at_step_end = session.at_step_end
+    session.at_step_end = lambda step: (step == 3 and os.kill(os.getpid(), signal.SIGINT), at_step_end(step))[1]
+"""
+
+
 def test_an_interrupt_from_elsewhere_waits_for_the_end_of_a_step_in_a_thread(runs: Runs):
     """And is a KeyboardInterrupt of the main thread then: it must not pass for a training that was completed."""
-    interrupt = "signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)"
-    body = in_thread("daemon", LISTENS).replace("loop(", f"threading.Timer(0.1, lambda: {interrupt}).start(); loop(")
-    document = ends(runs, body, code=130)
+    document = ends(runs, in_thread("daemon", f"{LISTENS}\n    {INTERRUPTS}"), code=130)
     assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [document["last_step"]]
     assert runs.output("r") == "finally\natexit\n"
     assert "KeyboardInterrupt" in stderr(runs)
+
+
+def test_an_interrupt_after_the_main_thread_has_ended_is_no_completed_training(runs: Runs):
+    body = in_thread("join", f"{LISTENS}\n    {INTERRUPTS}").replace("thread.join()", "pass")
+    body = body.replace("loop(100000", "threading.main_thread().join(); loop(100_000")
+    document = ends(runs, body, code=130)
+    assert document["status"] == "failed"
+    assert [checkpoint["step"] for checkpoint in document["checkpoints"]] == [document["last_step"]]
+    assert "the thread goes on" not in runs.output("r")
