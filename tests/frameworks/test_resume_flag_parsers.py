@@ -188,3 +188,39 @@ def test_a_parser_gives_the_checkpoint_to_its_option(library: str, framework_run
     third = runs.call("resume", "r", "--only-once", "--", *own)
     assert third.stdout.startswith(f"0.5 {own[0].rpartition('=')[2] if '=' in own[0] else own[1]}\n"), third.stderr
     assert " gets /" not in third.stderr
+
+
+def test_lightnings_command_line_needs_no_flag(framework_runs: FrameworkRuns):
+    """LightningCLI has --ckpt_path: Lightning's own hook resumes fit() without it, and nothing is said of it."""
+    runs = framework_runs
+    script = runs.script("""
+        import torch
+        from lightning.pytorch import LightningModule
+        from lightning.pytorch.cli import LightningCLI
+
+        class Model(LightningModule):
+            def __init__(self, width: int = 1):
+                super().__init__()
+                self.layer = torch.nn.Linear(width, 1)
+            def on_train_epoch_start(self):
+                print("at step", self.global_step, flush=True)
+                if self.global_step and not os.environ.get("BACKPROP_RESUME_FROM"):
+                    sys.exit(3)
+            def training_step(self, batch, _):
+                return self.layer(batch).pow(2).mean()
+            def train_dataloader(self):
+                return torch.utils.data.DataLoader(torch.ones(4, 1), batch_size=2)
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), lr=0.1)
+
+        LightningCLI(Model)
+    """)
+    words = ["fit", "--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    first = runs.call("run", "--run-id", "r", script, "--", *words)
+    assert first.returncode == 3, first.stderr
+    assert "go on with" in first.stderr
+    assert "--ckpt_path" not in first.stderr
+    second = runs.call("resume", "r")
+    assert second.returncode == 0, second.stderr
+    assert [line for line in second.stdout.splitlines() if line.startswith("at step")] == ["at step 2"]
+    assert "--ckpt_path" not in second.stderr

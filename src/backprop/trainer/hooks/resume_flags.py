@@ -41,7 +41,8 @@ _USUAL = {
     "continue-from",
     "continue-from-checkpoint",
 }
-_USUAL_KEYS = {"ckpt-path"}  # of configurations only: PyTorch Lightning's own word, null in its templates
+_USUAL_KEYS = {"ckpt-path"}  # of configurations only
+_LIGHTNING = {"lightning.pytorch", "pytorch_lightning"}  # whose word that is; our hook for it needs no such help
 # a name that looks like one has a word of the first kind, and none but those of both
 _TELLING = {"checkpoint", "chkpt", "ckpt", "continue", "load", "restart", "restore", "resume", "snapshot", "init"}
 _BESIDE = {"file", "filename", "from", "initial", "last", "latest", "model", "path", "start", "state", "to", "training"}
@@ -112,7 +113,8 @@ def _is_usual(name: str) -> bool:
 
 def is_usual_key(name: str) -> bool:
     """Whether a configuration's key of this name takes the checkpoint."""
-    return _plain(name) in _USUAL | _USUAL_KEYS
+    name = _plain(name)
+    return name in _USUAL or (name in _USUAL_KEYS and _LIGHTNING.isdisjoint(sys.modules))
 
 
 def _looks_like_one(name: str) -> bool:
