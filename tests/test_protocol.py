@@ -306,6 +306,22 @@ def test_later_params_win():
 
 
 @pytest.mark.parametrize(
+    ("output", "option"),
+    [
+        (b'{"event": "resume_option", "option": "--ckpt"}\n', "--ckpt"),
+        (b'{"event": "resume_option", "option": "--ckpt"}\n{"event": "resume_option", "option": null}\n', None),
+        (b'{"event": "resume_option", "option": 3}\n', None),
+        (b'{"event": "resume_option", "option": "' + b"x" * 201 + b'"}\n', None),
+    ],
+)
+def test_a_script_says_how_it_would_take_a_checkpoint(output: bytes, option: str | None):
+    """The last word counts; what is no option is none."""
+    told = digest(output).resume_option
+    assert told is not None
+    assert told.option == option
+
+
+@pytest.mark.parametrize(
     ("output", "is_listening"),
     [(b'{"event": "listening"}\n', True), (b'{"event": "other"}\n', False), (b"listening\n", False)],
 )

@@ -98,11 +98,24 @@ def test_metrics_are_completed_where_they_are_asked_for(named: Runs):
 
 
 @pytest.mark.parametrize(
-    "words", [("run", ""), ("run", "train.py", "--", "da"), ("run", "-r", "x"), ("run", "--python", "/")]
+    "words",
+    [
+        ("run", ""),
+        ("run", "train.py", "--", "da"),
+        ("run", "-r", "x"),
+        ("run", "--python", "/"),
+        ("resume", "r", "--script", "x"),
+        ("resume", "r", "--", "da"),
+    ],
 )
 def test_files_are_left_to_the_shell(runs: Runs, words: tuple[str, ...]):
     """For a script, its own arguments, a checkpoint and an interpreter."""
     assert in_bash(runs, *words) == ["compopt -o default"]
+
+
+def test_folders_are_left_to_the_shell(runs: Runs):
+    """For the folder that a run goes on in."""
+    assert in_bash(runs, "resume", "r", "--cwd", "x") == ["compopt -o dirnames"]
 
 
 HOSTILE = [
