@@ -501,6 +501,53 @@ def test_a_script_that_answers_is_left_alone(framework_runs: FrameworkRuns, body
     assert emergencies(document) == []
 
 
+THREADS = """
+    import threading
+
+    class Slow(torch.optim.SGD):
+        # two weights that are equal between two steps
+        def step(self, closure=None):
+            for weight in self.param_groups[0]["params"]:
+                with torch.no_grad():
+                    weight -= 1
+                time.sleep(0.01)
+
+    def train():
+        model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
+        for weight in model.parameters():
+            nn.init.zeros_(weight)
+        optimizer = Slow(model.parameters(), lr=1.0)
+        print("trains", flush=True)
+        while True:
+            optimizer.step()
+
+    threads = [threading.Thread(target=train, daemon=True) for _ in range(COUNT)]
+    [thread.start() for thread in threads]
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "ending"),
+    [(1, "time.sleep(1000)"), (2, "signal.signal(signal.SIGINT, signal.SIG_IGN)\n    time.sleep(1000)")],
+)
+def test_what_threads_train_is_kept_once_and_of_one_step(framework_runs: FrameworkRuns, count: int, ending: str):
+    """The main thread may end while another is in the middle of a step, and two may find that it is time to save."""
+    framework_runs.script(TRAINING + THREADS.replace("COUNT", str(count)) + f"    {ending}\n")
+    process = framework_runs.start("run", "train.py", "--run-id", "r", "--grace", "9")
+    wait_for(lambda: framework_runs.output("r").count("trains") == count)
+    framework_runs.wait_for_step("r", 5)
+    framework_runs.call("stop", "r")
+    process.wait(HANG_S)
+    (told,) = [line for line in framework_runs.events("r").splitlines() if '"emergency"' in line]
+    program = """
+        import sys, torch
+        weights = [int(w) for m in torch.load(sys.argv[1])["models"] for w in m["state_dict"].values()]
+        print(weights[0::2] == weights[1::2], -min(weights))
+    """
+    path, step = json.loads(told)["path"], json.loads(told)["step"]
+    assert framework_runs.evaluate(program, path) == f"True {step}\n"
+
+
 def test_weights_that_are_in_no_module(framework_runs: FrameworkRuns):
     """Are in the file as the optimizer's parameters. It is not resumed from unasked."""
     document = trained(

@@ -14,13 +14,66 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import Any, Callable
+import threading
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import Any, Callable, Iterator
 
 from .. import files, randomness, ranks
+
+_STEP_PATIENCE_S = 5.0  # no step of an optimizer takes as long, unless it hangs
 
 
 class UnsaveableError(Exception):
     """No process alone can save this."""
+
+
+class Standstill:
+    """Makes other threads wait between two steps of their optimizers, so that what is copied is of one step."""
+
+    def __init__(self, step: Any, *parked: Any) -> None:
+        """step: the code object of whatever makes a step. parked: of what is done within, before or after all of it."""
+        self._step = step
+        self._parked = {type(self).wait.__code__, *parked}
+        self._one_at_a_time = threading.Lock()
+        self._is_over = threading.Event()
+        self._is_over.set()
+
+    def wait(self) -> None:
+        """Called by every thread right before it makes a step."""
+        if not self._is_over.is_set():
+            self._is_over.wait()
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Within, no other thread makes a step. False: one is in the middle of a step, and does not come out of it.
+
+        Waits for another thread that holds them. The caller makes no step within.
+        """
+        with self._one_at_a_time:
+            self._is_over.clear()
+            try:
+                give_up_at = monotonic() + _STEP_PATIENCE_S
+                while (is_stepping := self._is_another_stepping()) and monotonic() < give_up_at:
+                    sleep(0.002)
+                yield not is_stepping
+            finally:
+                self._is_over.set()
+
+    def _is_another_stepping(self) -> bool:
+        # asked of the stacks: a step that failed leaves no trace there, and steps cost nothing more than they did
+        own = threading.get_ident()
+        frames = sys._current_frames()  # noqa: SLF001  documented
+        return any(self._is_within(frame) for thread, frame in frames.items() if thread != own)
+
+    def _is_within(self, frame: Any) -> bool:
+        while frame is not None:
+            if frame.f_code in self._parked:
+                return False
+            if frame.f_code is self._step:
+                return True
+            frame = frame.f_back
+        return False
 
 
 def find_models(optimizers: list[Any]) -> list[Any]:

@@ -58,6 +58,12 @@ class Script:
         self._look_at = 0.0
         self._kept: tuple[list[Any], list[Any]] = ([], [])
         self._rescued_step: Optional[int] = None
+        self._stepper: Optional[threading.Thread] = None
+        self._is_broken_off = False  # by a KeyboardInterrupt that nobody has caught
+        optimizer = sys.modules["torch.optim.optimizer"].Optimizer
+        step = optimizer.profile_hook_step(lambda _: None).__code__  # its wrapper, in which all steps are made
+        look: Any = type(self)._look  # noqa: SLF001  our own
+        self._standstill = emergency.Standstill(step, look.__wrapped__.__code__)
 
     @property
     def step(self) -> int:
@@ -69,6 +75,11 @@ class Script:
         return self.session.saving() if is_main_thread() else nullcontext()
 
     # -- steps
+
+    def before_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        """Called by PyTorch before every step of any optimizer."""
+        if not self._is_compiling():
+            self._standstill.wait()
 
     def stepped(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         """Count; called by PyTorch after every step of any optimizer, hence in a hurry."""
@@ -88,6 +99,7 @@ class Script:
     def _look(self) -> None:
         self._look_at = monotonic() + LOOK_EVERY_S
         self.session.announce()
+        self._stepper = threading.current_thread()
         if not is_trainer():
             return
         self._kept = ([], [])  # the script goes on, and holds what it needs itself
@@ -96,7 +108,7 @@ class Script:
         self._tell_step()
         # training goes on as if nobody had asked: the last chance before SIGTERM
         if self._rescued_step is None and self.session.is_overdue():
-            self.rescue()
+            self.rescue(is_once=True)
 
     def _tell_step(self) -> None:
         if self._most and self._told != self.step:
@@ -167,21 +179,37 @@ class Script:
             self._kept = (optimizers, emergency.find_models(optimizers))
 
     @guarded(_EMERGENCY)
-    def rescue(self) -> None:
-        """Save what was trained since the last checkpoint, if anything was."""
-        self.saves.settle(at_step=True)
-        if not self.session.has_news or self._rescued_step == self.step or not is_trainer():
-            return
-        optimizers = self._optimizers()
-        if not optimizers:
-            return
+    def rescue(self, *, is_once: bool = False) -> None:
+        """Save what was trained since the last checkpoint, if anything was; no thread trains on meanwhile.
+
+        is_once: not if another thread has done so by then.
+        """
+        with self._standstill.held() as is_still:
+            self.saves.settle(at_step=True)
+            is_done = self._rescued_step is not None if is_once else self._rescued_step == self.step
+            if not self.session.has_news or is_done or not is_trainer():
+                return
+            optimizers = self._optimizers()
+            if not optimizers:
+                return
+            self._rescued_step = self.step
+            if not is_still:
+                say("the script did not save when it was stopped, nor is it kept: another thread is amid a step")
+                return
+            self._write_emergency(optimizers)
+
+    def _write_emergency(self, optimizers: list[Any]) -> None:
         models = emergency.find_models(optimizers)
-        self._rescued_step = self.step
         path = os.path.join(self.session.run_dir, f"emergency-session-{self.session.number}.pt")
         with self.hold():
             emergency.save(path, self._write, self.step, optimizers, models)
             self.session.tell(event="checkpoint_saved", path=path, step=self.step, emergency=True)
             say(f"the script did not save when it was stopped: step {self.step} is kept in {path}")
+
+    def rescue_broken_off(self) -> None:
+        """The same, at the end of the main thread."""
+        self.rescue()
+        self._is_broken_off = True
 
     @guarded(_STEPS)
     def end(self) -> None:
@@ -191,7 +219,9 @@ class Script:
         self.saves.settle(at_step=True)
         self._tell_step()
         self.session.look_again()
-        if self.session.should_stop():
+        # a daemon thread trains on until the very end: what it has done since then is not worth another file
+        is_rescued = self._is_broken_off and self._stepper is not None and self._stepper.daemon
+        if self.session.should_stop() and not is_rescued:
             self.rescue()
 
 
@@ -217,7 +247,9 @@ def _hook_torch(torch: Any, session: Session) -> None:
     global _script  # noqa: PLW0603  one in a process
     script = Script(session, of_this_process(session), torch)
     # a global hook: PyTorch 2.0 and up. torch.optim hides the module that has it
-    sys.modules["torch.optim.optimizer"].register_optimizer_step_post_hook(script.stepped)
+    optimizer = sys.modules["torch.optim.optimizer"]
+    optimizer.register_optimizer_step_pre_hook(script.before_step)
+    optimizer.register_optimizer_step_post_hook(script.stepped)
     torch.save = torch.serialization.save = _reported(script, torch.save)
     torch.load = torch.serialization.load = _watched(script, torch.load)
     atexit.register(script.end)
@@ -225,7 +257,7 @@ def _hook_torch(torch: Any, session: Session) -> None:
 
     def excepthook(kind: Any, value: Any, traceback: Any) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            script.rescue()
+            script.rescue_broken_off()
             _hide_our_frames(traceback)
         chained(kind, value, traceback)
 
