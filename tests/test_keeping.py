@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop.trainer import keeping, kept_names
-from backprop.trainer.keeping import Keeper
+from backprop.trainer import keeper as keepers
+from backprop.trainer import kept_names
+from backprop.trainer.keeper import Keeper
 
 
 class Place:
@@ -58,7 +59,7 @@ def place(tmp_path: Path) -> Place:
 
 def save(keeper: Keeper, path: Path, text: str = "new") -> None:
     """As a script does: open, empty, write."""
-    keeper.opening(str(path), "w")
+    keeper.before_write(str(path))
     path.write_text(text)
 
 
@@ -185,15 +186,10 @@ def test_who_has_the_old_file_open_goes_on_reading_it(place: Place):
 
 def test_a_file_that_is_changed_in_place_is_copied(place: Place):
     keeper = place.own_keeper()
-    keeper.opening(str(place.path), "r+b")
+    keeper.before_write(str(place.path), is_emptied=False)
     assert place.path.read_text() == "old"
     assert place.before_save.read_text() == "old"
     assert place.before_save.stat().st_mtime_ns == place.path.stat().st_mtime_ns
-
-
-def test_a_file_that_is_added_to_loses_nothing(place: Place):
-    place.own_keeper().opening(str(place.path), "ab")
-    assert place.names() == ["last.pt"]
 
 
 def test_no_room_for_both(place: Place, monkeypatch: pytest.MonkeyPatch, capsys):
@@ -279,7 +275,7 @@ def test_a_folder_that_goes_on_is_kept_while_it_is_saved(place: Place, folder: P
     for step in (20, 30):
         before = content(folder)
         save(keeper, folder / "model.bin", f"model {step}")
-        keeper.opening(str(folder / "optimizer" / "0.bin"), "r+b")
+        keeper.before_write(str(folder / "optimizer" / "0.bin"), is_emptied=False)
         with (folder / "optimizer" / "0.bin").open("r+") as file:
             file.write(f"{step:03}")
         assert content(kept) == before
@@ -298,7 +294,7 @@ def test_a_rename_within_a_folder(place: Place, folder: Path):
 
 def test_a_folder_with_everything_in_it_is_none(place: Place, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     """Nor the one that the script works in."""
-    monkeypatch.setattr(keeping, "_MAX_FILES", 1)
+    monkeypatch.setattr(keepers, "_MAX_FILES", 1)
     save(place.keeper(folder), folder / "model.bin")
     assert "there are more than 1 files in it" in capsys.readouterr().err
     monkeypatch.chdir(folder)

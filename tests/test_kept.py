@@ -185,12 +185,15 @@ def test_a_log_in_a_folder_is_no_save(folder: Path):
     assert not before_save(folder).exists()
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
 @pytest.mark.parametrize(("step", "stays"), [(9, True), (10, False), (11, False), (None, True)])
-def test_what_was_kept_for_good_is_removed_once_the_run_is_as_far(tmp_path: Path, step: int | None, stays: bool):
+def test_what_was_kept_for_good_is_removed_once_the_run_is_as_far(
+    tmp_path: Path, step: int | None, stays: bool, is_kept: bool
+):
     path = tmp_path / "last.bin"
     for place in (path, old := Path(kept_names.before_session(str(path), "r", 1))):
         place.write_bytes(b"x")
-    reconciled(reported(old, 10, is_kept=True), reported(path, step))  # type: ignore[arg-type]
+    reconciled(reported(old, 10, is_kept=is_kept), reported(path, step))  # type: ignore[arg-type]
     assert old.exists() == stays
 
 

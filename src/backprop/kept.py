@@ -1,6 +1,6 @@
 """Checkpoints that were kept from being written over: put back where a save was broken off, removed where it went well.
 
-The trainer keeps them (trainer/keeping.py); this is what is left to do when none of its processes lives any more.
+The trainer keeps them (trainer/keeper.py); this is what is left to do when none of its processes lives any more.
 """
 
 import os
@@ -39,8 +39,12 @@ def reconcile(view: RunView, saved_over_by: SavedOverBy, say: Say) -> None:
                 if kept_names.is_draft(name, run_id):
                     _remove(Path(parent, name))
     for one in view.checkpoints:
-        if one.is_kept and kept_names.is_ours(one.path, run_id) and os.path.lexists(one.path):
-            later = (other for other in newest.values() if other is not None and other.session >= one.session)
+        if kept_names.is_ours(one.path, run_id) and os.path.lexists(one.path):
+            later = (
+                other
+                for path, other in newest.items()
+                if other is not None and other.session >= one.session and not kept_names.is_ours(path, run_id)
+            )
             if _is_outdone(one, later, saved_over_by):
                 _remove(Path(one.path))
 
@@ -99,7 +103,6 @@ def _is_outdone(kept: Checkpoint, later: Iterable[Checkpoint], saved_over_by: Sa
     return kept.step is not None and any(
         other.step is not None
         and other.step >= kept.step
-        and not other.is_kept
         and checkpoints.problem(other.path, other.measure, thorough=False) is None
         and saved_over_by(other) is None
         for other in later

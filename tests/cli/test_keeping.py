@@ -179,3 +179,18 @@ def test_what_another_run_has_saved_there_since_stays(runs: Runs):
     runs.script("")
     runs.call("resume", "a")
     assert (runs.work / "last.pkl").read_text() == "theirs"
+
+
+def test_a_file_that_is_added_to_loses_nothing(runs: Runs):
+    """Neither that, nor reading, nor a new file makes anything beside it."""
+    runs.script(
+        """
+        from _backprop_trainer.session import current
+        open("new.bin", "wb").write(b"1")
+        current().saved("new.bin", 1)
+        open("new.bin", "ab").write(b"2")
+        open("new.bin", "rb").read()
+        print(*os.listdir("."))
+        """
+    )
+    assert sorted(runs.call("run", "train.py").stdout.split()) == ["new.bin", "train.py"]

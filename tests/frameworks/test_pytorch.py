@@ -641,3 +641,81 @@ def test_a_stop_looks_as_it_does_without_us(framework_runs: FrameworkRuns):
     assert told.rstrip().endswith("KeyboardInterrupt")
     assert "train.py" in told
     assert "interrupts.py" not in told
+
+
+# -- checkpoints that are written over
+
+IN_PLACE = """
+    model, optimizer = make()
+    for number in range(1, int(os.environ["SAVES"]) + 1):
+        step(model, optimizer)
+        end = Signals("SIGKILL") if number == int(os.environ.get("KILLED_AT", 0)) else None
+        torch.save(state(model, optimizer, step=number, noise=torch.rand(100_000), end=end), "last.pt")
+    os._exit(1)
+"""
+LOADS = """
+    import torch
+    print(torch.load(os.environ["BACKPROP_RESUME_FROM"])["step"])
+"""
+
+
+def test_a_save_in_place_that_is_killed_loses_nothing(framework_runs: FrameworkRuns):
+    """By C++ code that opens the file itself."""
+    framework_runs.script(TRAINING + IN_PLACE)
+    assert framework_runs.call("run", "--run-id", "r", "train.py", SAVES="3", KILLED_AT="3").returncode == 137
+    framework_runs.script(LOADS)
+    assert framework_runs.call("resume", "r").stdout == "2\n"
+    assert [path.name for path in framework_runs.work.iterdir() if path.suffix == ".pt"] == ["last.pt"]
+
+
+def test_a_script_that_begins_anew_does_not_destroy_what_there_was(framework_runs: FrameworkRuns):
+    framework_runs.script(TRAINING + IN_PLACE)
+    framework_runs.call("run", "--run-id", "r", "train.py", SAVES="5")
+    told = framework_runs.call("resume", "r", SAVES="2").stderr
+    assert "the old one (step 5) is kept as" in told
+    framework_runs.script(LOADS)
+    assert framework_runs.call("resume", "r").stdout == "5\n"
+
+
+def test_libraries_that_open_files_by_themselves(framework_runs: FrameworkRuns):
+    """safetensors, XGBoost, LightGBM and HDF5: what they write over is kept, and what they read is seen to be read."""
+    framework_runs.script(
+        """
+        import numpy, h5py, lightgbm, safetensors.numpy, xgboost
+        from _backprop_trainer import keeper, keeping
+
+        rows, labels = numpy.random.rand(50, 2), numpy.arange(50) % 2
+        forest = xgboost.train({}, xgboost.DMatrix(rows, labels), 1)
+        trees = lightgbm.train({"verbose": -1}, lightgbm.Dataset(rows, labels), 1)
+        def dataset(path, mode):
+            with h5py.File(path, mode) as file:
+                file.require_dataset("x", shape=(9,), dtype="f8")
+        writes = {
+            "a.safetensors": lambda path: safetensors.numpy.save_file({"x": rows}, path),
+            "a.json": forest.save_model,
+            "a.txt": trees.save_model,
+            "a.h5": lambda path: dataset(path, "w"),
+            "b.h5": lambda path: dataset(path, "a"),
+        }
+        for name, write in writes.items():
+            write(name)
+            keeping.reported(name, 1)
+            write(name)
+            print(name, os.path.exists(f".{name[0]}.r.before-save{name[1:]}"))
+        reads = {
+            "a.json": lambda path: xgboost.Booster(model_file=path),
+            "a.txt": lambda path: lightgbm.Booster(model_file=path),
+            "a.h5": lambda path: h5py.File(path).close(),
+        }
+        for name, read in reads.items():
+            keeping._keeper = keeper.Keeper({**os.environ, "BACKPROP_RESUME_FROM": name})
+            assert keeping._keeper._is_unread
+            read(name)
+            print(name, keeping._keeper._is_unread)
+        """
+    )
+    done = framework_runs.call("run", "--run-id", "r", "train.py")
+    lines = done.stdout.splitlines()
+    names = ("a.safetensors", "a.json", "a.txt", "a.h5", "b.h5")
+    assert lines == [*(f"{name} True" for name in names), "a.json False", "a.txt False", "a.h5 False"], done.stderr
+    assert "is off from here on" not in done.stderr

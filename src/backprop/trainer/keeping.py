@@ -1,411 +1,77 @@
-"""Checkpoints that a script is about to write over are kept beside them, under another name, until that has gone well.
+"""What keeps checkpoints from being written over in this process: see keeper.py, which is loaded when it is needed.
 
-Known checkpoints are the one that this session was offered, those that it has reported (here, or as lines on stdout:
-control.json has them), and what lies in a folder that is one. What becomes of a kept one:
-
-    the new one is reported, and continues it        it is removed
-    the process is killed in the midst of the save   the supervisor puts it back (backprop/kept.py)
-    the session never read it: it began anew         it stays, and is a checkpoint of the run
-
-A file is kept by renaming it before it is opened and emptied, by a hard link before another is renamed over it, and by
-a copy only where neither will do: a file that is changed in place. Imports nothing at the start of an interpreter.
+`install` runs at the start of every interpreter, and imports nothing new.
 """
 
 from __future__ import annotations
 
 import os
-import stat
-import sys
 
-from . import file_events, kept_names
-from .failsafe import guarded, say
+from . import file_events
+from .failsafe import guarded
 
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
-    from typing import Any, Iterator, Mapping, Optional
+    from typing import Any, Optional
+
+    from .keeper import Keeper
 
 HOOK = "keeping old checkpoints"
-_MAX_FILES = 1000  # a folder with more is no checkpoint, but the place where all of a training is written to
-_MAX_COPIED_BYTES = 1 << 30  # about a second; where the file system can share blocks, a copy of any size is made
-_FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
-_MTIME_TOLERANCE_S = 1e-5  # the supervisor's clock counts microseconds
 
-
-class Keeper:
-    """Keeps the checkpoints that one process writes over."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        """environment: as the supervisor made it."""
-        self._run_id = environment["BACKPROP_RUN_ID"]
-        self._session = int(environment["BACKPROP_SESSION"])
-        self._control_path = environment["BACKPROP_CONTROL"]
-        offered, step = environment.get("BACKPROP_RESUME_FROM"), environment.get("BACKPROP_RESUME_STEP")
-        self._offered = None if offered is None else os.path.realpath(offered)
-        self._offered_step = None if step is None else int(step)
-        self._is_unread = offered is not None
-        self._steps: dict[str, Optional[int]] = {}  # of the checkpoints that this process has reported, by real path
-        self._reports: dict[str, Any] = {}  # of all processes, as the supervisor has them: [step, bytes, seconds]
-        self._reports_then: dict[str, Any] = {}  # when a folder was kept
-        self._control_mark: Optional[tuple[int, int]] = None
-        self._complaints: set[str] = set()
-
-    @property
-    def offered(self) -> Optional[str]:
-        """The real path of the checkpoint to resume from."""
-        return self._offered
-
-    def has_read_it(self) -> None:
-        """The checkpoint to resume from was opened: what is saved from here on continues it."""
-        self._is_unread = False
-
-    # -- before
-
-    def opening(self, path: str, mode: str) -> None:
-        """A file is opened for writing in a moment. mode: as `open` gets it."""
-        if "w" in mode:
-            self.before_write(path)
-        elif "r" in mode:  # "r+"; what is only added to a file destroys nothing
-            self.before_write(path, is_emptied=False)
-
-    @guarded(HOOK)
-    def before_write(self, path: str, *, is_emptied: bool = True) -> None:
-        """A file is written to in a moment: emptied before that, or changed in place."""
-        try:
-            info = os.stat(path)
-        except OSError:  # there is nothing to lose
-            return
-        if not stat.S_ISREG(info.st_mode) or not info.st_size:
-            return
-        root = self._checkpoint_of(path)
-        if root is None:
-            return
-        path = os.path.realpath(path)
-        if root == self._offered and not is_emptied:
-            self.has_read_it()
-        try:
-            if root == path:
-                self._keep_file(path, info, is_emptied=is_emptied)
-            else:
-                self._keep_folder(root)
-                self._part(root, path, info, is_emptied=is_emptied)
-        except OSError as error:
-            self._complain(root, error.strerror or str(error))
-
-    @guarded(HOOK)
-    def before_replace(self, source: str, target: str) -> None:
-        """Something is renamed in a moment, maybe over something else.
-
-        A new file in the place of an old one is whole when it gets there. So it only matters where training began anew.
-        """
-        if self._offered is None or not self._is_unread:
-            return
-        offered, source, place = self._offered, _place(source), _place(target)
-        if offered == source or offered.startswith(source + os.sep):
-            self._offered = place + offered[len(source) :]
-            self._tell_kept(self._offered)
-        elif os.path.islink(place) and os.path.realpath(place) == offered:
-            self._tell_kept(offered)  # only its other name is lost
-        elif os.path.exists(place):
-            self._before_replaced(place)
-
-    def _before_replaced(self, place: str) -> None:
-        root = self._offered
-        try:
-            if root == place and os.path.isfile(place):
-                kept = kept_names.before_session(place, self._run_id, self._session)
-                if self._begin_anew(place) and not os.path.lexists(kept):
-                    _link(place, kept)
-                    self._tell_kept(kept)
-            elif root is not None and place.startswith(root + os.sep):
-                self._keep_folder(root)
-        except OSError as error:
-            self._complain(place, error.strerror or str(error))
-
-    def _keep_file(self, path: str, info: os.stat_result, *, is_emptied: bool) -> None:
-        is_lost = self._begin_anew(path)
-        if is_lost:
-            kept = kept_names.before_session(path, self._run_id, self._session)
-        else:
-            kept = kept_names.before_save(path, self._run_id)
-        # what is kept already is whole; what lies here may be what a save that failed has left
-        if os.path.lexists(kept) and (is_lost or not self._is_as_reported(path, info)):
-            return
-        if is_emptied:
-            _check_room(path, info.st_size)
-            os.replace(path, kept)
-            _put_empty(path, info)
-        else:
-            _copy(path, kept, info, kept_names.draft(kept))
-        if is_lost:
-            self._tell_kept(kept)
-
-    def _keep_folder(self, root: str) -> None:
-        """Link all files of a folder into another one, unless they are there since it was reported last."""
-        is_lost = self._begin_anew(root)
-        if is_lost:
-            kept = kept_names.before_session(root, self._run_id, self._session)
-        else:
-            kept = kept_names.before_save(root, self._run_id)
-        report = self._reports.get(root)
-        if os.path.lexists(kept):
-            if is_lost or report == self._reports_then.get(root):
-                return
-            _remove(kept)  # it was reported since
-        self._reports_then[root] = report
-        names = list(_files_below(root))
-        draft = kept_names.draft(kept)
-        try:
-            for name in names:
-                copy = os.path.join(draft, name)
-                os.makedirs(os.path.dirname(copy), exist_ok=True)
-                os.link(os.path.join(root, name), copy)
-            os.rename(draft, kept)
-        except OSError:
-            _remove(draft)
-            if not os.path.isdir(kept):
-                raise
-            return  # another process, which saves its share of the same checkpoint, was faster
-        if is_lost:
-            self._tell_kept(kept)
-
-    def _part(self, root: str, path: str, info: os.stat_result, *, is_emptied: bool) -> None:
-        """Let a file of a folder be written to without a change to what is kept of it: the same file, so far."""
-        before_session = kept_names.before_session(root, self._run_id, self._session)
-        for kept in (kept_names.before_save(root, self._run_id), before_session):
-            copy = kept + path[len(root) :]
-            if os.path.exists(copy) and os.path.samefile(copy, path):
-                _check_room(path, info.st_size)
-                if is_emptied:
-                    os.unlink(path)
-                    _put_empty(path, info)
-                else:
-                    _copy(path, path, info, kept_names.draft(kept))
-                return
-
-    def _begin_anew(self, root: str) -> bool:
-        """Whether this is the checkpoint that was offered, nobody has read it, and this is the first write over it."""
-        if root != self._offered or not self._is_unread:
-            return False
-        self._is_unread = False  # what lies there from here on is another one
-        return True
-
-    # -- after
-
-    @guarded(HOOK)
-    def reported(self, path: str, step: Optional[int]) -> None:
-        """A checkpoint of this process is whole, is reported next, and takes the place of what was kept of it."""
-        path = os.path.realpath(path)
-        kept = kept_names.before_save(path, self._run_id)
-        if os.path.lexists(kept) and _has_content(path):
-            before = self._steps.get(path, self._offered_step if path == self._offered else None)
-            if before is not None and step is not None and step < before:
-                self._keep_on(path, kept, before)
-            else:
-                _remove(kept)
-        self._steps[path] = step
-
-    def _keep_on(self, path: str, kept: str, step: int) -> None:
-        """The new one holds less than the one that is kept, which stays a checkpoint of the run."""
-        for_good = kept_names.before_session(path, self._run_id, self._session)
-        if os.path.lexists(for_good):
-            _remove(kept)
-        else:
-            os.rename(kept, for_good)
-            _tell(path=for_good, step=step)
-
-    # -- what is known
-
-    def _checkpoint_of(self, path: str) -> Optional[str]:
-        """The known checkpoint that this file is, or is a part of; a real path."""
-        self._read_control()
-        if not (self._steps or self._reports or self._offered):
-            return None
-        root = path = os.path.realpath(path)
-        while root != os.path.dirname(root):
-            if root in self._steps or root in self._reports or root == self._offered:
-                is_around_us = (os.path.realpath(os.curdir) + os.sep).startswith(root + os.sep)
-                return None if root != path and is_around_us else root
-            root = os.path.dirname(root)
-        return None
-
-    def _is_as_reported(self, path: str, info: os.stat_result) -> bool:
-        """Whether a file is, to the byte's time, what the supervisor saw when it was reported."""
-        report = self._reports.get(path)
-        return report is not None and report[1] == info.st_size and abs(report[2] - info.st_mtime) < _MTIME_TOLERANCE_S
-
-    def _read_control(self) -> None:
-        """What other processes reported, and what the script printed; and whether somebody else has read it."""
-        try:
-            info = os.stat(self._control_path)
-            mark = (info.st_ino, info.st_mtime_ns)
-            if mark == self._control_mark:
-                return
-            with open(self._control_path, "rb") as file:
-                data = file.read()
-        except OSError:  # the record was removed under a run that goes on
-            return
-        self._control_mark = mark
-        if b'"saved":{}' not in data or b'"checkpoint_was_read":true' in data:
-            import json
-
-            control = json.loads(data)
-            self._reports = {os.path.realpath(path): report for path, report in control.get("saved", {}).items()}
-            self._is_unread = self._is_unread and not control.get("checkpoint_was_read", False)
-
-    # -- tell
-
-    def _tell_kept(self, path: str) -> None:
-        step = "" if self._offered_step is None else f" (step {self._offered_step})"
-        say(f"the checkpoint to resume from was not read, and is saved over: the old one{step} is kept as {path}")
-        _tell(path=path, step=self._offered_step, kept=True)
-
-    def _complain(self, path: str, why: str) -> None:
-        if path not in self._complaints:
-            self._complaints.add(path)
-            say(f"{path} is written over, and could not be kept: {why}")
-
-
-def _tell(**fields: Any) -> None:
-    from .session import current
-
-    session = current()
-    if session is not None:
-        session.tell_for_all(event="checkpoint_saved", **fields)
-
-
-# -- files
-
-
-def _place(path: str) -> str:
-    """The real path of a name, which may be a link itself."""
-    folder, name = os.path.split(path)
-    return os.path.join(os.path.realpath(folder), name)
-
-
-def _has_content(path: str) -> bool:
-    return os.path.isdir(path) or (os.path.isfile(path) and os.path.getsize(path) > 0)
-
-
-def _put_empty(path: str, info: os.stat_result) -> None:
-    """A file with the permissions of the one that was there: who opens it to empty it expects them to stay."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:  # another process was faster
-        return
-    try:
-        os.fchmod(descriptor, stat.S_IMODE(info.st_mode))
-    finally:
-        os.close(descriptor)
-
-
-def _link(path: str, kept: str) -> None:
-    """Give a file a second name; where the file system knows no such thing, another one."""
-    try:
-        os.link(path, kept)
-    except OSError:
-        os.replace(path, kept)
-
-
-def _copy(path: str, kept: str, info: os.stat_result, draft: str) -> None:
-    """Make a copy; one that shares the file's blocks where the file system can. Raises OSError."""
-    try:
-        with open(path, "rb") as source, open(draft, "wb") as target:
-            if not _share_blocks(source.fileno(), target.fileno()):
-                _check_room(path, info.st_size, at_most_bytes=_MAX_COPIED_BYTES)
-                import shutil
-
-                shutil.copyfileobj(source, target, 1 << 20)
-        os.chmod(draft, stat.S_IMODE(info.st_mode))
-        os.utime(draft, ns=(info.st_atime_ns, info.st_mtime_ns))
-        os.replace(draft, kept)
-    except BaseException:
-        if os.path.exists(draft):
-            os.unlink(draft)
-        raise
-
-
-def _share_blocks(source: int, target: int) -> bool:
-    if not sys.platform.startswith("linux"):
-        return False
-    import fcntl
-
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError:
-        return False
-    return True
-
-
-def _check_room(path: str, size_bytes: int, at_most_bytes: Optional[int] = None) -> None:
-    """Raise OSError where a file of this size does not find room beside the one that is there, or is too large."""
-    if at_most_bytes is not None and size_bytes > at_most_bytes:
-        raise OSError(f"it is changed in place, and too large to be copied ({size_bytes} bytes)")
-    room = os.statvfs(os.path.dirname(path))
-    free_bytes = room.f_bavail * room.f_frsize
-    if free_bytes < size_bytes:
-        raise OSError(f"there is no room for both ({free_bytes} bytes free, {size_bytes} needed)")
-
-
-def _files_below(folder: str) -> Iterator[str]:
-    """The files in a folder, relative to it. Raises OSError for one that has too many to be a checkpoint."""
-    count = 0
-    for parent, _, names in os.walk(folder):
-        count += len(names)
-        if count > _MAX_FILES:
-            raise OSError(f"there are more than {_MAX_FILES} files in it")
-        for name in names:
-            path = os.path.join(parent, name)
-            if stat.S_ISREG(os.lstat(path).st_mode):
-                yield os.path.relpath(path, folder)
-
-
-def _remove(path: str) -> None:
-    import shutil
-    from contextlib import suppress
-
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(FileNotFoundError):  # another process was faster
-            os.unlink(path)
-
-
-# -- of this process
-
+_is_installed = False
 _keeper: Optional[Keeper] = None
 
 
 def install() -> None:
-    """Begin to keep. Called at the start of the interpreter."""
+    """Begin to keep."""
+    global _is_installed  # noqa: PLW0603  one in a process
+    _is_installed = True
+    file_events.on_mode_of_writing(_opening, HOOK)
+    if "BACKPROP_RESUME_FROM" in os.environ:
+        file_events.on_replace(lambda source, target: _the_keeper().before_replace(source, target), HOOK)
+        offered = os.path.realpath(os.environ["BACKPROP_RESUME_FROM"])
+        file_events.on_first_read(offered, lambda: _the_keeper().has_read_it(), HOOK)  # noqa: PLW0108  it is not there yet
+
+
+def _opening(path: str, mode: str) -> None:
+    if "w" in mode or "r" in mode:  # "r+"; what is only added to a file destroys nothing
+        _before(path, is_emptied="w" in mode)
+
+
+def _before(path: str, *, is_emptied: bool) -> None:
+    try:
+        has_content = os.stat(path).st_size > 0
+    except OSError:  # there is nothing to lose
+        return
+    if has_content:
+        _the_keeper().before_write(path, is_emptied=is_emptied)
+
+
+def _the_keeper() -> Keeper:
     global _keeper  # noqa: PLW0603  one in a process
-    _keeper = Keeper(os.environ)
-    file_events.on_mode_of_writing(_keeper.opening, HOOK)
-    file_events.on_replace(_keeper.before_replace, HOOK)
-    if _keeper.offered is not None:
-        file_events.on_first_read(_keeper.offered, _keeper.has_read_it, HOOK)
+    if _keeper is None:
+        from .keeper import Keeper
+
+        _keeper = Keeper(os.environ)
+    return _keeper
 
 
-def before_write(path: Any) -> None:
-    """A file is written to in a moment, by code that opens it itself."""
-    if _keeper is not None and isinstance(path, (str, os.PathLike)):
-        _keeper.before_write(os.path.abspath(os.fsdecode(path)))
+@guarded(HOOK)
+def before_write(path: Any, *, is_emptied: bool = True) -> None:
+    """A file is written to in a moment, by code that opens it itself: emptied before that, or changed in place."""
+    if _is_installed and isinstance(path, (str, os.PathLike)):
+        _before(os.path.abspath(os.fsdecode(path)), is_emptied=is_emptied)
 
 
-def before_change(path: Any) -> None:
-    """The same of a file that is not emptied before."""
-    if _keeper is not None and isinstance(path, (str, os.PathLike)):
-        _keeper.before_write(os.path.abspath(os.fsdecode(path)), is_emptied=False)
-
-
+@guarded(HOOK)
 def was_read(path: Any) -> None:
     """A file is read by code that opens it itself."""
-    if _keeper is not None and _keeper.offered is not None and isinstance(path, (str, os.PathLike)):
-        real = os.path.realpath(os.fsdecode(path))
-        if real == _keeper.offered or real.startswith(_keeper.offered + os.sep):
-            _keeper.has_read_it()
+    if _is_installed and isinstance(path, (str, os.PathLike)):
+        _the_keeper().was_read(os.path.realpath(os.fsdecode(path)))
 
 
+@guarded(HOOK)
 def reported(path: str, step: Optional[int]) -> None:
-    """A checkpoint is whole, and about to be reported."""
-    if _keeper is not None:
-        _keeper.reported(path, step)
+    """A checkpoint is whole, and reported next."""
+    if _is_installed:
+        _the_keeper().reported(path, step)

@@ -61,7 +61,7 @@ def _opening(function: Any) -> Any:
         if mode == "w":
             keeping.before_write(name)
         elif mode in {"a", "r+"}:
-            keeping.before_change(name)
+            keeping.before_write(name, is_emptied=False)
         else:
             keeping.was_read(name)
         function(self, name, mode, *args, **kwargs)
