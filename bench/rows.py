@@ -543,6 +543,7 @@ def trainer(sizes: Sizes) -> list[Row]:
     )
     with workbench(sizes) as place:
         start_s = trainers.start_differences(place)
+        kept = trainers.keeping_times(place, 64 << 20)
         log, control, printed = (
             trainers.under_backprop(place, "backprop"),
             trainers.under_backprop(place, "should_stop"),
@@ -555,6 +556,13 @@ def trainer(sizes: Sizes) -> list[Row]:
                 target="≤ 3 ms",
                 is_reached=start_s.median <= 0.003 if start_s.median_error <= 0.003 else None,
                 how=f"{start_s.count} pairs of `python -c pass` with and without them, difference of each pair",
+            ),
+            Row(
+                what="keeping a checkpoint of 64 MiB that is written over in place",
+                measured=kept.text("ms", 1000, 2),
+                target="< 5 ms: no copy",
+                is_reached=kept.median < 0.005,
+                how=f"a rename and an empty file, before the script opens it; {kept.count} saves",
             ),
             Row(
                 what="`backprop.should_stop()`, the look at what is wanted",

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 
 from backprop.environment import HOOKS_FOLDER
+from backprop.trainer.keeper import Keeper
 from bench.measure import Spread, cost, interleaved, spread
 from bench.workbench import BACKPROP, PATIENCE_S, Workbench
 
@@ -97,3 +99,24 @@ def start_differences(place: Workbench) -> Spread:
     interleaved(arms, 2)  # warm: byte code, page cache
     without, ours = interleaved(arms, place.sizes.interpreter_pairs)
     return spread([b - a for a, b in zip(without, ours, strict=True)])
+
+
+def keeping_times(place: Workbench, size_bytes: int) -> Spread:
+    """Seconds that pass before a checkpoint which is written over in place can be opened."""
+    path = str(place.folder / "last.pt")
+    keeper = Keeper(
+        {
+            "BACKPROP_RUN_ID": "bench",
+            "BACKPROP_SESSION": "1",
+            "BACKPROP_CONTROL": str(place.folder / "control.json"),
+        }
+    )
+    times = []
+    for step in range(place.sizes.kept_saves):
+        with open(path, "wb") as file:  # noqa: PTH123  as a script does
+            file.writelines(bytes(1 << 20) for _ in range(size_bytes >> 20))
+        keeper.reported(path, step)
+        began = perf_counter()
+        keeper.before_write(path)
+        times.append(perf_counter() - began)
+    return spread(times)

@@ -33,6 +33,7 @@ class Sizes:
 
     start_pairs: int
     interpreter_pairs: int
+    kept_saves: int
     metrics_s: float  # for each way to log
     steady_rounds: int
     steady_steps: int
@@ -53,6 +54,7 @@ class Sizes:
 FULL = Sizes(
     start_pairs=40,
     interpreter_pairs=200,
+    kept_saves=20,
     metrics_s=3.0,
     steady_rounds=24,
     steady_steps=100,
@@ -72,6 +74,7 @@ FULL = Sizes(
 QUICK = Sizes(
     start_pairs=4,
     interpreter_pairs=10,
+    kept_saves=3,
     metrics_s=0.2,
     steady_rounds=2,
     steady_steps=50,
