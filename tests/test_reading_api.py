@@ -17,6 +17,7 @@ from tests.conftest import BACKPROP, Runs, wait_for
 
 SCRIPT = """
     begin = int(os.environ.get("BACKPROP_RESUME_STEP", 0))
+    open(os.environ["BACKPROP_RESUME_FROM"]).close() if begin else None
     print(json.dumps({"event": "params", "params": {"lr": float(sys.argv[1]), "layers": [1, 2]}}))
     for step in range(begin, begin + 4):
         print(json.dumps({"step": step, "loss": 1 / (1 + step) if step else float("nan"), "acc": step / 8}))

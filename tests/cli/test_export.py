@@ -16,6 +16,7 @@ from tests.conftest import HANG_S, Runs, wait_for
 
 SCRIPT = """
     begin = int(os.environ.get("BACKPROP_RESUME_STEP", 0))
+    open(os.environ["BACKPROP_RESUME_FROM"]).close() if begin else None
     print(json.dumps({"event": "params", "params": {"optimizer": "=cmd()", "lr": 1e-3, "layers": [64, 64]}}))
     for step in range(begin, begin + 4):
         print(json.dumps({"step": step, "loss": [0.1, float("nan"), float("inf"), -float("inf")][step % 4], "n": -step}))

@@ -11,6 +11,7 @@ SCRIPT = (
     f"    ODD = {ODD!r}"
     """
     begin = int(os.environ.get("BACKPROP_RESUME_STEP", 0))
+    open(os.environ["BACKPROP_RESUME_FROM"]).close() if begin else None
     params = {"optimizer": "=cmd()", "lr": 1e-3, "layers": [64, 64], "amp": True, "long": "x" * 10_000}
     print(json.dumps({"event": "params", "params": params}))
     for step in range(begin, begin + 4):

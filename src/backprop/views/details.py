@@ -96,6 +96,8 @@ def _checkpoints(view: RunView, is_valid: IsValid) -> Iterator[tuple[str, str]]:
     for checkpoint in view.checkpoints:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
         lost = "" if os.path.lexists(checkpoint.path) else "  (gone)"
+        if lost and checkpoint.is_kept:  # removed by us, when the run had come as far again
+            continue
         broken = lost or ("" if is_valid(checkpoint) else "  (not whole)")
         kind = _kind(checkpoint)
         yield kind, f"{checkpoint.path}  {step}{human.size(checkpoint.measure.size_bytes)}{broken}"
