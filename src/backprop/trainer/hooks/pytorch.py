@@ -10,6 +10,7 @@ import atexit
 import functools
 import os
 import sys
+import threading
 import weakref
 from contextlib import nullcontext
 from time import monotonic
