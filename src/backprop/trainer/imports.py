@@ -31,6 +31,7 @@ HOOKS: dict[str, str] = {
     "fire.core": "resume_parsers",
     "hydra._internal.config_loader_impl": "resume_configs",
     "omegaconf.omegaconf": "resume_configs",
+    "catboost.core": "catboost",
     "lightgbm.engine": "lightgbm",
     "xgboost.training": "xgboost",
     "lightning.pytorch.trainer.trainer": "lightning",
@@ -41,7 +42,6 @@ HOOKS: dict[str, str] = {
     "h5py._hl.files": "c_files",
     "xgboost.core": "c_files",
     "lightgbm.basic": "c_files",
-    "catboost.core": "c_files",
 }
 
 _NO_LOOPS = {"pytorch", "resume_flags"}  # hooks that drive none
