@@ -158,6 +158,8 @@ def test_what_is_reported(framework_runs: FrameworkRuns):
     torch.save({"x": torch.zeros(100, 8), "y": torch.zeros(100)}, "dataset.pt")
     torch.save(torch.zeros(1, 1), "tensor.pt")
     torch.save(optimizer.state_dict(), "optimizer.pt")
+    adam = torch.optim.Adam(model.inner.parameters()); adam.state[model.inner.weight]["exp_avg"] = torch.zeros(1, 1)
+    torch.save(adam.state_dict(), "adam.pt")
     torch.save([torch.zeros(1, 1)] * 1000, "list.pt")
     torch.save(state(model, optimizer), io.BytesIO())
     # weights
@@ -207,6 +209,35 @@ def test_what_is_reported(framework_runs: FrameworkRuns):
     assert all(checkpoint["valid"] for checkpoint in document["checkpoints"])
     paths = {str(Path(c["path"]).relative_to(framework_runs.work)) for c in document["checkpoints"]}
     assert {"elsewhere/d.tmp", "e/e.pt"} <= paths
+
+
+def test_what_others_save_with(framework_runs: FrameworkRuns):
+    """Into memory, a zip file, a pickle, a folder of shards; and states of optimizers that are not PyTorch's."""
+    document = trained(
+        framework_runs,
+        """
+    import io, pickle, zipfile
+    import torch.distributed.checkpoint as dcp
+    own_model = nn.Linear(2, 1)
+    torch.save({"model": own_model.state_dict(), "opt": {"state": [{"mom": torch.zeros(2)}], "hypers": [{"lr": 1.0}]}}, "own-epoch-1.pt")
+    torch.save({"model": own_model.state_dict(), "opt": {"name": "sgd"}}, "weights.pt")
+    model, optimizer = make()
+    step(model, optimizer)
+    full = state(model, optimizer, epoch=7)
+    buffer = io.BytesIO(); torch.save(full, buffer); open("memory.pt", "wb").write(buffer.getvalue())
+    step(model, optimizer)
+    with zipfile.ZipFile("policy.zip", "w") as archive:
+        with archive.open("policy.pth", "w", force_zip64=True) as file: torch.save(full, file)
+    step(model, optimizer)
+    with open("pickle.pkl", "wb") as file: pickle.dump(full, file)
+    step(model, optimizer)
+    dcp.save(full, checkpoint_id="shards/1", no_dist=True)
+    buffer = io.BytesIO(); torch.save({"x": torch.zeros(9, 9), "epoch": 1}, buffer)
+    open("data.pt", "wb").write(buffer.getvalue())
+    """,
+    )
+    assert saved(document) == [("own-epoch-1.pt", 1), ("memory.pt", 1), ("policy.zip", 2), ("pickle.pkl", 3), ("1", 4)]
+    assert all(c["valid"] and c["size_bytes"] and not c["weights_only"] for c in document["checkpoints"])
 
 
 @pytest.mark.parametrize(
@@ -280,8 +311,9 @@ def test_odd_places_to_save_in(framework_runs: FrameworkRuns):
     """,
     )
     names = saved(document)
-    assert [name for name, _ in names if not name.startswith("kept-")] == ["other.pt", "renamed.pt", "last.pt"]
-    assert len(names) == 4
+    others = [name for name, _ in names if not name.startswith("kept-")]
+    assert others == ["other.pt", "renamed.pt", "slots.pt", "last.pt"]
+    assert len(names) == 5
 
 
 def test_best_weights_do_not_hide_the_last_state(framework_runs: FrameworkRuns):

@@ -97,6 +97,8 @@ def _inside(value: Any) -> Iterator[Any]:
 
 def _shapes(value: Any, depth: int) -> Iterator[tuple[int, ...]]:
     torch = sys.modules["torch"]
+    if _is_optimizer(value):  # its moments have the shapes of the weights
+        return
     if isinstance(value, torch.nn.Module):
         yield from (tuple(parameter.shape) for parameter in value.parameters())
     elif depth:

@@ -59,9 +59,7 @@ class Saves:
         path = os.path.abspath(path)
         self._marks.pop(path, None)
         self._marks[path] = mark
-        parent, name = os.path.split(path)
-        is_temporary = _TEMPORARY.search(name) or _TEMPORARY.search(os.path.basename(parent))
-        if file is None and not is_shared and not is_temporary:
+        if file is None and not is_shared and not _is_temporary(path):
             self._tell(path)
             return True
         identity = _identity(path)
@@ -70,6 +68,11 @@ class Saves:
         reference = None if file is None else weakref.ref(file)
         self._pending.append(Save(path, mark, identity, reference, is_shared))
         return False
+
+    def closed(self, path: str) -> None:
+        """An open file of that name, which was added, is closed: it is whole now, and reported if it keeps its name."""
+        if not _is_temporary(path):
+            self.settle(at_step=False)
 
     def settle(self, *, at_step: bool) -> None:
         """Report what has its final name by now. at_step: an optimizer has made a step, or all is over."""
@@ -144,6 +147,11 @@ class Saves:
     @guarded(HOOK)
     def _has_moved(self, source: Any, target: Any) -> None:
         self.moved(os.path.abspath(os.fsdecode(source)), os.path.abspath(os.fsdecode(target)))
+
+
+def _is_temporary(path: str) -> bool:
+    parent, name = os.path.split(path)
+    return any(_TEMPORARY.search(each) for each in (name, os.path.basename(parent)))
 
 
 def find_place(where: Any) -> Optional[tuple[str, Any]]:

@@ -51,7 +51,7 @@ class ScriptFiles:
         """A file that was opened for writing is closed."""
         if path in self._known:
             self._known.discard(path)
-            self.saves.settle(at_step=False)
+            self.saves.closed(path)
         elif self._may_be_the_scripts(path):
             self.saves.settle(at_step=False)
             self._judge(path)
