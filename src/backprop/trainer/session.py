@@ -52,6 +52,7 @@ class Session:
         self.number = int(environment["BACKPROP_SESSION"])
         self.timebox_s = float(environment["BACKPROP_TIMEBOX_S"])
         self.resume_from = environment.get("BACKPROP_RESUME_FROM")
+        self.is_resumed = self.resume_from is not None  # resume_from is forgotten by whoever has continued from it
         step = environment.get("BACKPROP_RESUME_STEP")
         self.resume_step = None if step is None else int(step)  # that resume_from was reported for, where known
         # what we ourselves read of it in here would pass for the script's read: the supervisor has looked

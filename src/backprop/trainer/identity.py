@@ -1,0 +1,159 @@
+"""Is a checkpoint of this training? Pure: identities of trainings come in, a decision and its reasons go out.
+
+What makes two trainings the same: docs/decisions/0028-which-training-a-checkpoint-continues.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Iterable, Mapping, NamedTuple, Optional
+
+from .fingerprint import command_line, digest, fingerprint, folder, lasting, named_arguments, place, weights_fingerprint
+
+VERSION = 1  # of what a checkpoint stores: one of another version is matched by the number of the call, as before
+
+# in this order: which of those that are alike in what comes before
+_SOFT = {
+    "place": "the place of the call in the script",
+    "data": "the content of its data",
+    "history": "what its model was trained on before",
+    "weights": "its first weights",
+}
+
+
+class Identity(NamedTuple):
+    """What identifies a training. None is unknown, and equals only unknown.
+
+    parts: what is the same whenever a script runs unchanged, by name; must be equal. The others may differ between two
+    sessions of one training, in scripts that set no seed: they count where they tell trainings of one session apart.
+    """
+
+    parts: Mapping[str, str]
+    place: Optional[str] = None
+    data: Optional[str] = None
+    history: Optional[str] = None
+    weights: Optional[str] = None
+    is_pretrained: bool = False  # its first weights come from a file: that they are equal says nothing
+
+    @property
+    def kind(self) -> str:
+        """A digest of the parts."""
+        return digest(dict(self.parts))
+
+
+class Begun(NamedTuple):
+    """A training that began in some session of the run, as the decision sees it."""
+
+    session: int
+    kind: str
+    place: Optional[str]
+    data: Optional[str]
+    history: Optional[str]
+    weights: Optional[str]
+
+    @staticmethod
+    def of(session: int, identity: Identity) -> Begun:
+        return Begun(session, identity.kind, *identity[1:5])
+
+
+class Decision(NamedTuple):
+    """Whether a checkpoint continues a training.
+
+    differing: what differs, in words. Where the training continues nevertheless, what probably differs in each session
+    because the script sets no seed.
+    """
+
+    continues: bool
+    differing: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """What differs, as the end of a sentence."""
+        shown = list(self.differing[:4])
+        if len(self.differing) > 4:
+            shown.append(f"{len(self.differing) - 4} more")
+        return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else "nothing"
+
+
+def identify(  # noqa: PLR0913  one for each thing that identifies a training
+    framework: str,
+    called: str,
+    arguments: Mapping[str, Any],
+    *,
+    ignored: Iterable[str] = (),
+    output_folder: Any = None,
+    model: Optional[str] = None,
+    data: Any = None,
+    weights: Optional[Iterable[tuple[str, Any]]] = None,
+    is_pretrained: bool = False,
+    offered: Optional[str] = None,
+) -> Identity:
+    """The identity of the training that begins now.
+
+    called: the function that the user calls, by its last name. arguments: hyperparameters; `ignored` names those that
+    may change between sessions besides those that `fingerprint.may_change` knows. model: its class and configuration,
+    as text. data: whatever is trained on; no iterator is consumed. weights: name and array of each. offered: the path
+    of the checkpoint to resume from, which may be among the script's arguments.
+    """
+    parts = {"framework": framework, "the arguments of the script": command_line(sys.argv[1:], offered)}
+    parts.update((f"the argument {name}", value) for name, value in named_arguments(arguments, ignored))
+    if output_folder is not None:
+        parts["the output folder"] = digest(folder(output_folder))
+    if model is not None:
+        parts["the model"] = digest(lasting(model))
+    data_print = None if data is None else fingerprint(data)
+    if data_print is not None:
+        parts["the form of the data"] = data_print.form
+    weights_print = None if weights is None else weights_fingerprint(weights)
+    if weights_print is not None:
+        parts["the shapes of the weights"] = weights_print.form
+    return Identity(
+        parts,
+        place=place(called),
+        data=None if data_print is None else data_print.content,
+        weights=None if weights_print is None else weights_print.content,
+        is_pretrained=is_pretrained,
+    )
+
+
+def decide(saved: Identity, saved_number: int, call: Identity, number: int, begun: Iterable[Begun]) -> Decision:
+    """Whether the training that saved a checkpoint is the one that begins.
+
+    The numbers: which of the trainings of its session that are equal in all this was, and is; the first is 1. begun:
+    every training that began in the run so far, this one included, and that which saved.
+    """
+    differing = [name for name in {**saved.parts, **call.parts} if saved.parts.get(name) != call.parts.get(name)]
+    if differing:
+        return Decision(continues=False, differing=tuple(differing))
+    alike = [each for each in begun if each.kind == call.kind]
+    tolerated: list[str] = []
+    for part, words in _SOFT.items():
+        if getattr(saved, part) == getattr(call, part):
+            alike = [each for each in alike if getattr(each, part) == getattr(call, part)]
+        elif _tells_apart(part, alike):
+            return Decision(continues=False, differing=(*tolerated, words))
+        else:
+            tolerated.append(words)
+    if saved_number != number:
+        words = f"the number among equal trainings ({saved_number} and {number})"
+        return Decision(continues=False, differing=(*tolerated, words))
+    return Decision(_may_be_chance(saved, call), tuple(tolerated))
+
+
+def _tells_apart(part: str, alike: Iterable[Begun]) -> bool:
+    """Whether trainings of one session, alike in all else that was looked at, differ in this part."""
+    values: dict[int, Optional[str]] = {}
+    return any(values.setdefault(each.session, getattr(each, part)) != getattr(each, part) for each in alike)
+
+
+def _may_be_chance(saved: Identity, call: Identity) -> bool:
+    """Whether what differs could differ between two sessions of one training, in a script that sets no seed."""
+    if saved.data == call.data and saved.weights == call.weights:
+        return True
+    if saved.place != call.place or saved.history != call.history:
+        return False
+    if saved.data == call.data:
+        return True
+    # equal random weights come from a seed: then data that are shuffled would be equal, too
+    are_weights_drawn = saved.weights is not None and not call.is_pretrained
+    return not (are_weights_drawn and saved.weights == call.weights)

@@ -1,0 +1,222 @@
+"""The trainings of a run: which began, what they saved, and which checkpoint continues the one that begins now.
+
+Each session appends to `session-N.trainings` in the run directory, whichever of its processes trains. A checkpoint
+stores the identity of its training; the file knows all others of the run, so that it can be told what distinguishes
+them. With several ranks, rank 0 decides for all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from time import monotonic, sleep
+from typing import Any, Callable, Mapping, NamedTuple, Optional
+
+from . import ranks
+from .failsafe import guarded, say
+from .fingerprint import digest
+from .identity import VERSION, Begun, Decision, Identity, decide
+from .session import Session
+
+_HOOK = "the trainings of a run"
+_AGREEMENT_TIMEOUT_S = 60.0  # rank 0 makes the same call: it may come later, but not by much
+
+
+class Save(NamedTuple):
+    """A checkpoint that a session of the run reported."""
+
+    path: str
+    step: int
+    is_finished: bool  # its training was over
+
+
+class Training:
+    """One training, from its beginning."""
+
+    def __init__(self, log: _Log, identity: Identity, call: int) -> None:
+        """call: which call of this process this is, 1 for the first."""
+        self.identity = identity
+        self._log = log
+        self._call = call
+        begun = Begun.of(log.session, identity)
+        log.read()
+        self.number = 1 + sum(1 for each in log.begun if each == begun)
+        log.begin(begun)
+
+    def stored(self) -> dict[str, Any]:
+        """What a checkpoint of this training stores; JSON."""
+        identity = {**self.identity._asdict(), "parts": dict(self.identity.parts)}
+        return {"version": VERSION, "session": self._log.session, "number": self.number, "identity": identity}
+
+    def judge(self, stored: Optional[Mapping[str, Any]]) -> Optional[Decision]:
+        """Whether a checkpoint that stores this continues the training; None when it stores nothing to go by."""
+        if not stored or stored.get("version") != VERSION:
+            return None
+        saved = Identity(**stored["identity"])
+        self._log.read()
+        begun = {*self._log.begun, Begun.of(stored["session"], saved)}
+        return decide(saved, stored["number"], self.identity, self.number, begun)
+
+    def choose(self, called: str, offered: Optional[str], stored: Optional[Mapping[str, Any]]) -> Optional[str]:
+        """The checkpoint to continue from; None to start over. Says what the user would not expect.
+
+        called: the user's call, in words. offered: the supervisor's choice, and what it stores of its training.
+        """
+        decision = None if offered is None else self.judge(stored)
+        if decision is not None and decision.continues:
+            if decision.differing:
+                say(
+                    f"{called} continues from {offered}, though {decision.reason} differ: as in a script that sets no "
+                    "seed. If it is another training, start a new run"
+                )
+            return offered
+        found = self.find()
+        if found is not None:
+            return found.path
+        if decision is not None:
+            say(f"{called} starts over: {offered} is of another training, which differs in {decision.reason}")
+        return None
+
+    def find(self) -> Optional[Save]:
+        """The newest checkpoint that an earlier session saved of this training; None where there is none.
+
+        Only of a training that can be told from all others, or is the only one of its kind.
+        """
+        self._log.read()
+        fitting = []
+        if not self._log.is_resumed:  # the user wants it to start over
+            return None
+        for stored, save in self._log.saves.values():
+            decision = self.judge(stored) if stored["session"] < self._log.session else None
+            if decision is not None and decision.continues and os.path.exists(save.path):
+                fitting.append((not decision.differing, save))
+        # the saves are in the order in which they were made, and the sort is stable
+        return max(enumerate(fitting), key=lambda pair: (pair[1][0], pair[0]))[1][1] if fitting else None
+
+    def saved(self, path: str, step: int, *, is_finished: bool = False) -> None:
+        """Remember a checkpoint that was reported. is_finished: the training is over, not only stopped."""
+        self._log.save(self.stored(), Save(os.path.abspath(path), step, is_finished))
+
+    def agreed(self, choose: Callable[[], Any]) -> Any:
+        """What rank 0 chooses, on all ranks; JSON. None where rank 0 does not answer."""
+        if ranks.world_size() == 1:
+            return choose()
+        return self._log.agreed(f"{self.identity.parts.get('framework')} {self._call}", choose)
+
+
+class _Log:
+    """What is known of the trainings of a run."""
+
+    def __init__(self, session: Session) -> None:
+        """Touches nothing."""
+        self.session = session.number
+        self.is_resumed = session.is_resumed
+        self.begun: list[Begun] = []
+        self.saves: dict[str, tuple[dict[str, Any], Save]] = {}  # by path, in the order of the saves
+        self._run_dir = session.run_dir
+        self._offsets: dict[str, int] = {}
+        self._answers: dict[str, Any] = {}
+
+    def _path(self, number: int) -> str:
+        return os.path.join(self._run_dir, f"session-{number}.trainings")
+
+    @guarded(_HOOK)
+    def read(self) -> None:
+        """Take in what was appended since, by whatever process."""
+        for number in range(1, self.session + 1):
+            path = self._path(number)
+            if number < self.session and path in self._offsets:
+                continue  # it has ended
+            offset = self._offsets.get(path, 0)
+            try:
+                with open(path, "rb") as file:
+                    file.seek(offset)
+                    lines, newline, _ = file.read().rpartition(b"\n")
+            except FileNotFoundError:
+                lines, newline = b"", b""
+            self._offsets[path] = offset + len(lines) + len(newline)
+            for line in lines.splitlines():
+                self._take(line, number)
+
+    def _take(self, line: bytes, number: int) -> None:
+        try:
+            entry = json.loads(line)
+        except ValueError:  # a session that was killed, or a disk that was full, in the middle of it
+            return
+        if "begun" in entry:
+            self.begun.append(Begun(number, *entry["begun"]))
+        elif "saved" in entry:
+            save = Save(*entry["saved"])
+            self.saves.pop(save.path, None)
+            self.saves[save.path] = (entry["of"], save)
+        elif "answer" in entry and number == self.session:
+            self._answers[entry["to"]] = entry["answer"]
+
+    def begin(self, begun: Begun) -> None:
+        if ranks.rank() == 0:
+            self._append({"begun": begun[1:]})
+        else:
+            self.begun.append(begun)
+
+    def save(self, stored: dict[str, Any], save: Save) -> None:
+        if ranks.rank() == 0:
+            self._append({"saved": save, "of": stored})
+
+    @guarded(_HOOK)
+    def _append(self, entry: dict[str, Any]) -> None:
+        descriptor = os.open(self._path(self.session), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # a line of its own even after one that a full disk cut off
+            os.write(descriptor, f"\n{json.dumps(entry)}\n".encode())
+        finally:
+            os.close(descriptor)
+
+    def agreed(self, question: str, choose: Callable[[], Any]) -> Any:
+        if ranks.rank() == 0:
+            answer = choose()
+            self._append({"to": question, "answer": answer})
+            return answer
+        deadline = monotonic() + _AGREEMENT_TIMEOUT_S
+        while question not in self._answers and monotonic() < deadline:
+            self.read()
+            sleep(0.01)
+        if question not in self._answers:
+            say(f"rank 0 has not said what to continue from: rank {ranks.rank()} starts over")
+        return self._answers.get(question)
+
+
+class Trainings:
+    """All trainings of this process."""
+
+    def __init__(self, session: Session) -> None:
+        """Touches nothing."""
+        self._log = _Log(session)
+        self._calls: dict[str, int] = {}
+        self._trained: dict[int, tuple[Any, str]] = {}  # id of a model -> reference to it, what it was trained as
+
+    def begin(self, identity: Identity, model: Any = None) -> Training:
+        """A training begins. model: the object that is trained, so that it is known when it is trained again."""
+        before = self._trained.get(id(model))
+        history = before[1] if before is not None and before[0]() is model else "none"
+        identity = identity._replace(history=history)
+        framework = str(identity.parts.get("framework"))
+        self._calls[framework] = self._calls.get(framework, 0) + 1
+        try:
+            reference = weakref.ref(model)
+        except TypeError:  # None, or a kind of object that has no references
+            pass
+        else:
+            self._trained[id(model)] = (reference, digest((identity.kind, identity.place, history)))
+        return Training(self._log, identity, self._calls[framework])
+
+
+_trainings: Optional[Trainings] = None
+
+
+def of(session: Session) -> Trainings:
+    """Those of this process."""
+    global _trainings  # noqa: PLW0603  one in a process
+    if _trainings is None:
+        _trainings = Trainings(session)
+    return _trainings
