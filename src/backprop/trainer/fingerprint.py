@@ -34,6 +34,9 @@ _FEW = 8  # a list as short as this is a pair (inputs, targets) rather than rows
 _SINCE_1970 = 1.5e9  # numbers above may be seconds or milliseconds since then
 _MAX_COPY_BYTES = 1 << 26  # of an array that can only be read as a whole
 
+# attributes of PyTorch's and Lightning's data sets that change while they are used
+_VOLATILE = {"_iterator", "_IterableDataset_len_called", "trainer", "_trainer"}
+
 
 class Fingerprint(NamedTuple):
     """form: types, names, lengths, shapes and settings. content: a sample of values; None if none could be read."""
@@ -109,7 +112,7 @@ def folder(path: Any) -> str:
 # options that may change when a training is resumed: how long, from where, how loud, on which device
 _RESUMING = re.compile(
     r"resum|restart|continue|ckpt|checkpoint|epochs?$|^(max|num|n|total|train|training)?(steps|iters|iterations|rounds)$"
-    r"|^maxtime|timelimit|timeout|verbos|^quiet$|^debug$|loglevel|progress|tqdm|workers$|^(n|num)?(jobs|threads|procs?)$"
+    r"|^maxtime|timelimit|timeout|verbos|^quiet$|^debug$|loglevel|progress|tqdm|workers$|(num|n)procs?$|^(n|num)?(jobs|threads)$"
     r"|prefetch|pinmemory|device|^n?gpus?$|^(no|use)?(cuda|cpu|mps)$|accelerator$|precision|^(fp16|bf16|amp|tf32)$"
     r"|compile|rank$|port$|masteraddr|token$|apikey$|secret|password"
 )
@@ -253,7 +256,9 @@ class _Reader:
             self._arrow(value, depth, is_row=is_row)
         else:
             self._note(type(value).__qualname__, is_row=is_row)
-            self._mapping(getattr(value, "__dict__", {}), depth, is_row=is_row)
+            attributes = getattr(value, "__dict__", {})
+            kept = {name: each for name, each in attributes.items() if name not in _VOLATILE and not may_change(name)}
+            self._mapping(kept, depth, is_row=is_row)
 
     def _mapping(self, value: Mapping[Any, Any], depth: int, *, is_row: bool) -> None:
         pairs = _try(lambda: sorted(((repr(key), each) for key, each in dict(value).items()), key=lambda pair: pair[0]))

@@ -67,6 +67,11 @@ class Decision(NamedTuple):
     differing: tuple[str, ...] = ()
 
     @property
+    def is_guess(self) -> bool:
+        """Whether it could be another training. First weights alone differ in every script that sets no seed."""
+        return self.continues and any(words != _SOFT["weights"] for words in self.differing)
+
+    @property
     def reason(self) -> str:
         """What differs, as the end of a sentence."""
         shown = list(self.differing[:4])

@@ -44,6 +44,11 @@ class Training:
         self.number = 1 + sum(1 for each in log.begun if each == begun)
         log.begin(begun)
 
+    @property
+    def name(self) -> str:
+        """A short name for files, which differs from those of the run's other trainings."""
+        return digest((Begun.of(0, self.identity)[1:], self.number))[:8]
+
     def stored(self) -> dict[str, Any]:
         """What a checkpoint of this training stores; JSON."""
         identity = {**self.identity._asdict(), "parts": dict(self.identity.parts)}
@@ -58,49 +63,56 @@ class Training:
         begun = {*self._log.begun, Begun.of(stored["session"], saved)}
         return decide(saved, stored["number"], self.identity, self.number, begun)
 
-    def choose(self, called: str, offered: Optional[str], stored: Optional[Mapping[str, Any]]) -> Optional[str]:
-        """The checkpoint to continue from; None to start over. Says what the user would not expect.
+    def choose(
+        self, called: str, offered: Optional[str], read: Callable[[str], Any], *, or_else: str = "starts over"
+    ) -> Optional[str]:
+        """The checkpoint to continue from; None if there is none of this training. Says what the user would not expect.
 
-        called: the user's call, in words. offered: the supervisor's choice, and what it stores of its training.
+        called: the user's call, in words. offered: the supervisor's choice. read: gives what a checkpoint stores of its
+        training (`stored`), None if nothing. or_else: what the call does where no checkpoint fits.
         """
-        decision = None if offered is None else self.judge(stored)
+        decision = None if offered is None else self.judge(read(offered))
         if decision is not None and decision.continues:
-            if decision.differing:
+            if decision.is_guess:
                 say(
                     f"{called} continues from {offered}, though {decision.reason} differ: as in a script that sets no "
                     "seed. If it is another training, start a new run"
                 )
             return offered
-        found = self.find()
+        found = self.find(read)
         if found is not None:
             return found.path
         if decision is not None:
-            say(f"{called} starts over: {offered} is of another training, which differs in {decision.reason}")
+            say(f"{called} {or_else}: {offered} is of another training, which differs in {decision.reason}")
         return None
 
-    def find(self) -> Optional[Save]:
-        """The newest checkpoint that an earlier session saved of this training; None where there is none.
-
-        Only of a training that can be told from all others, or is the only one of its kind.
-        """
+    def find(self, read: Callable[[str], Any]) -> Optional[Save]:
+        """The newest checkpoint that an earlier session saved of this training; None where there is none."""
         self._log.read()
-        fitting = []
         if not self._log.is_resumed:  # the user wants it to start over
             return None
-        for stored, save in self._log.saves.values():
+        exact: list[tuple[dict[str, Any], Save]] = []
+        fitting: list[tuple[dict[str, Any], Save]] = []
+        for stored, save in self._log.saves.values():  # in the order in which they were saved
             decision = self.judge(stored) if stored["session"] < self._log.session else None
-            if decision is not None and decision.continues and os.path.exists(save.path):
-                fitting.append((not decision.differing, save))
-        # the saves are in the order in which they were made, and the sort is stable
-        return max(enumerate(fitting), key=lambda pair: (pair[1][0], pair[0]))[1][1] if fitting else None
+            if decision is not None and decision.continues and not decision.is_guess:
+                (fitting if decision.differing else exact).append((stored, save))
+        for stored, save in exact[::-1] + fitting[::-1]:
+            # another training may have saved in the same place since
+            if os.path.exists(save.path) and read(save.path) == stored:
+                return save
+        return None
 
     def saved(self, path: str, step: int, *, is_finished: bool = False) -> None:
         """Remember a checkpoint that was reported. is_finished: the training is over, not only stopped."""
         self._log.save(self.stored(), Save(os.path.abspath(path), step, is_finished))
 
-    def agreed(self, choose: Callable[[], Any]) -> Any:
-        """What rank 0 chooses, on all ranks; JSON. None where rank 0 does not answer."""
-        if ranks.world_size() == 1:
+    def agreed(self, choose: Callable[[], Any], world_size: Optional[int] = None) -> Any:
+        """What rank 0 chooses, on all ranks; JSON. None where rank 0 does not answer.
+
+        world_size: where the other ranks are yet to be started.
+        """
+        if (world_size or ranks.world_size()) == 1:
             return choose()
         return self._log.agreed(f"{self.identity.parts.get('framework')} {self._call}", choose)
 
@@ -195,10 +207,14 @@ class Trainings:
         self._calls: dict[str, int] = {}
         self._trained: dict[int, tuple[Any, str]] = {}  # id of a model -> reference to it, what it was trained as
 
+    def has_trained(self, model: Any) -> bool:
+        """Whether a training of this object has begun before."""
+        before = self._trained.get(id(model))
+        return before is not None and before[0]() is model
+
     def begin(self, identity: Identity, model: Any = None) -> Training:
         """A training begins. model: the object that is trained, so that it is known when it is trained again."""
-        before = self._trained.get(id(model))
-        history = before[1] if before is not None and before[0]() is model else "none"
+        history = self._trained[id(model)][1] if self.has_trained(model) else "none"
         identity = identity._replace(history=history)
         framework = str(identity.parts.get("framework"))
         self._calls[framework] = self._calls.get(framework, 0) + 1
