@@ -104,6 +104,7 @@ def test_identify_knows_what_differs():
 
     same = made(), made(arguments={"lr": 0.1, "epochs": 30, "seed": 1})
     assert same[0].kind == same[1].kind
+    assert same[0].kind != made(arguments={"lr": 0.2, "epochs": 3, "seed": 1}).kind
     assert decide(same[0], 1, made(output_folder="out1"), 1, []).reason == "the output folder"
     assert decide(same[0], 1, made(model="Net(p=0.2)"), 1, []).reason == "the model"
     assert decide(same[0], 1, made(arguments={"lr": 0.2, "seed": 1}), 1, []).reason == "the argument lr"

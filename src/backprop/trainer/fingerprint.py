@@ -72,6 +72,11 @@ def digest(value: Any) -> str:
     return found.form if found.content is None else _short(f"{found.form} {found.content}")
 
 
+def combined(*digests: Any) -> str:
+    """One digest of several. `digest` would take them for random ids and leave them out."""
+    return _short(repr(digests))
+
+
 # -- what differs from session to session
 
 _CLOCK = r"\d{2}[-_:.h]?\d{2}(?:[-_:.m]?\d{2})?(?:[.,]\d+)?"

@@ -8,7 +8,17 @@ from __future__ import annotations
 import sys
 from typing import Any, Iterable, Mapping, NamedTuple, Optional
 
-from .fingerprint import command_line, digest, fingerprint, folder, lasting, named_arguments, place, weights_fingerprint
+from .fingerprint import (
+    combined,
+    command_line,
+    digest,
+    fingerprint,
+    folder,
+    lasting,
+    named_arguments,
+    place,
+    weights_fingerprint,
+)
 
 VERSION = 1  # of what a checkpoint stores: one of another version is matched by the number of the call, as before
 
@@ -38,7 +48,7 @@ class Identity(NamedTuple):
     @property
     def kind(self) -> str:
         """A digest of the parts."""
-        return digest(dict(self.parts))
+        return combined(*sorted(self.parts.items()))
 
 
 class Begun(NamedTuple):

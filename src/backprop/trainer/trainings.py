@@ -15,7 +15,7 @@ from typing import Any, Callable, Mapping, NamedTuple, Optional
 
 from . import ranks
 from .failsafe import guarded, say
-from .fingerprint import digest
+from .fingerprint import combined
 from .identity import VERSION, Begun, Decision, Identity, decide
 from .session import Session
 
@@ -41,7 +41,7 @@ class Training:
         self._call = call
         begun = Begun.of(log.session, identity)
         log.read()
-        self.number = 1 + sum(1 for each in log.begun if each == begun)
+        self.number = 1 + log.begun.get(begun, 0)
         log.begin(begun)
 
     @property
@@ -60,7 +60,8 @@ class Training:
             return None
         saved = Identity(**stored["identity"])
         self._log.read()
-        begun = {*self._log.begun, Begun.of(stored["session"], saved)}
+        that = Begun.of(stored["session"], saved)
+        begun = self._log.begun if that in self._log.begun else [*self._log.begun, that]
         return decide(saved, stored["number"], self.identity, self.number, begun)
 
     def choose(
@@ -124,7 +125,7 @@ class _Log:
         """Touches nothing."""
         self.session = session.number
         self.is_resumed = session.is_resumed
-        self.begun: list[Begun] = []
+        self.begun: dict[Begun, int] = {}  # how many of each
         self.saves: dict[str, tuple[dict[str, Any], Save]] = {}  # by path, in the order of the saves
         self._run_dir = session.run_dir
         self._offsets: dict[str, int] = {}
@@ -157,7 +158,7 @@ class _Log:
         except ValueError:  # a session that was killed, or a disk that was full, in the middle of it
             return
         if "begun" in entry:
-            self.begun.append(Begun(number, *entry["begun"]))
+            self._count(Begun(number, *entry["begun"]))
         elif "saved" in entry:
             save = Save(*entry["saved"])
             self.saves.pop(save.path, None)
@@ -165,11 +166,14 @@ class _Log:
         elif "answer" in entry and number == self.session:
             self._answers[entry["to"]] = entry["answer"]
 
+    def _count(self, begun: Begun) -> None:
+        self.begun[begun] = self.begun.get(begun, 0) + 1
+
     def begin(self, begun: Begun) -> None:
         if ranks.rank() == 0:
             self._append({"begun": begun[1:]})
         else:
-            self.begun.append(begun)
+            self._count(begun)
 
     def save(self, stored: dict[str, Any], save: Save) -> None:
         if ranks.rank() == 0:
@@ -223,7 +227,7 @@ class Trainings:
         except TypeError:  # None, or a kind of object that has no references
             pass
         else:
-            self._trained[id(model)] = (reference, digest((identity.kind, identity.place, history)))
+            self._trained[id(model)] = (reference, combined(identity.kind, identity.place, history))
         return Training(self._log, identity, self._calls[framework])
 
 
