@@ -13,6 +13,7 @@ from backprop.trainer.fingerprint import (
     command_line,
     fingerprint,
     folder,
+    is_called_once,
     lasting,
     may_change,
     place,
@@ -209,3 +210,52 @@ def test_a_place_is_the_same_when_lines_are_added_and_arguments_changed(tmp_path
     assert len({first, in_fold, second, other_fold, one}) == 5
     assert one == two
     assert "site-packages" not in first
+
+
+LOOPS = """
+import functools
+def once():
+    # a loop: for x in y
+    for _ in range(2):
+        pass
+    if True:
+        return is_called_once(
+        )
+
+@functools.lru_cache
+def cached():
+    return once()
+
+found["once"] = once()
+found["cached"] = cached()
+for _ in range(2):
+    found["loop"] = once()
+while True:
+    if True:
+        found["while"] = (
+            once()
+        )
+    break
+found["list"] = [once() for _ in range(2)][0]
+found["map"] = list(map(lambda _: once(), range(2)))[0]
+found["library"] = by_library(once)
+"""
+
+
+def test_whether_a_call_is_in_a_loop(tmp_path: Path):
+    path, library = tmp_path / "script.py", tmp_path / "site-packages" / "optuna" / "study.py"
+    path.write_text(LOOPS)
+    library.parent.mkdir(parents=True)
+    library.write_text("def by_library(objective):\n    return objective()\n")
+    names: dict = {"found": {}, "is_called_once": is_called_once}
+    exec(compile(library.read_text(), str(library), "exec"), names)
+    exec(compile(LOOPS, str(path), "exec"), names)
+    assert names["found"] == {
+        "once": True,
+        "cached": True,
+        "loop": False,
+        "while": False,
+        "list": False,
+        "map": False,
+        "library": False,
+    }

@@ -6,18 +6,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.trainer.identity import Begun, Decision, Identity, decide, identify
+from backprop.trainer.identity import Begun, Decision, Identity, Saved, decide, identify
 from tests.conftest import scaled
 
 FOLD = Identity({"framework": "f", "the argument lr": "1"}, place="p", data="d", history="none", weights="w")
 
 
 def judged(
-    saved: Identity, call: Identity, *others: tuple[int, Identity], numbers: tuple[int, int] = (1, 1)
+    saved: Identity,
+    call: Identity,
+    *others: tuple[int, Identity],
+    numbers: tuple[int, int] = (1, 1),
+    is_finished: bool = False,
 ) -> Decision:
     """Session 1 saved, session 2 calls. others: what else began, with the number of the session."""
     begun = [Begun.of(1, saved), Begun.of(2, call), *(Begun.of(*other) for other in others)]
-    return decide(saved, numbers[0], call, numbers[1], begun)
+    return decide(Saved(saved, numbers[0], is_finished), call, numbers[1], begun)
 
 
 def test_the_same_training_continues():
@@ -57,6 +61,22 @@ def test_other_data_with_equal_random_weights_are_another_training():
     assert judged(pretrained, pretrained._replace(data="e")).continues, (
         "they show nothing when they are read from a file"
     )
+
+
+def test_a_finished_training_is_given_back_to_a_loop_only_with_the_same_data():
+    """The loop has had its result, and may have gone on to the next one."""
+    call = FOLD._replace(data="e", weights="x")
+    assert judged(FOLD, call).continues
+    assert not judged(FOLD, call, is_finished=True).continues
+    assert judged(FOLD, FOLD._replace(weights="x"), is_finished=True).continues
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_call_in_no_loop_has_one_training_whatever_its_data_are(is_finished):
+    once = FOLD._replace(is_once=True)
+    assert judged(once, once._replace(data="e", weights="x"), is_finished=is_finished).is_guess
+    assert judged(once, once._replace(data="e"), is_finished=is_finished).is_guess, "a seed for weights, none for data"
+    assert not judged(once, once._replace(place="q", data="e"), is_finished=is_finished).continues
 
 
 @pytest.mark.parametrize("session", [1, 2])
@@ -105,10 +125,10 @@ def test_identify_knows_what_differs():
     same = made(), made(arguments={"lr": 0.1, "epochs": 30, "seed": 1})
     assert same[0].kind == same[1].kind
     assert same[0].kind != made(arguments={"lr": 0.2, "epochs": 3, "seed": 1}).kind
-    assert decide(same[0], 1, made(output_folder="out1"), 1, []).reason == "the output folder"
-    assert decide(same[0], 1, made(model="Net(p=0.2)"), 1, []).reason == "the model"
-    assert decide(same[0], 1, made(arguments={"lr": 0.2, "seed": 1}), 1, []).reason == "the argument lr"
-    assert decide(same[0], 1, made(data=[[1.0] * 20]), 1, []).reason == "the form of the data"
+    assert decide(Saved(same[0], 1), made(output_folder="out1"), 1, []).reason == "the output folder"
+    assert decide(Saved(same[0], 1), made(model="Net(p=0.2)"), 1, []).reason == "the model"
+    assert decide(Saved(same[0], 1), made(arguments={"lr": 0.2, "seed": 1}), 1, []).reason == "the argument lr"
+    assert decide(Saved(same[0], 1), made(data=[[1.0] * 20]), 1, []).reason == "the form of the data"
 
 
 # -- made-up scripts: which trainings they have, which of them a session calls, and where it is cut
@@ -132,7 +152,7 @@ class Record:
     """What the sessions so far have left."""
 
     begun: list[Begun] = field(default_factory=list)
-    saved: list[tuple[int, Identity, int]] = field(default_factory=list)  # training, identity, number
+    saved: list[tuple[int, Saved]] = field(default_factory=list)  # with the number of the training
 
 
 def scripts() -> st.SearchStrategy[Script]:
@@ -157,19 +177,20 @@ def test_never_another_trainings_checkpoint(script: Script, data: st.DataObject)
         for order, training in enumerate(calls):
             identity = script.identity(training, session, order)
             number = begin(record, identity, session)
-            for saver, saved, saved_number in record.saved:
-                decision = decide(saved, saved_number, identity, number, record.begun)
+            for saver, saved in record.saved:
+                decision = decide(saved, identity, number, record.begun)
                 if not decision.continues:
                     assert decision.differing
                 elif script.trainings[saver] != script.trainings[training]:
                     assert script.weights != "seeded"
+                    assert not saved.is_finished
                     assert decision.differing == ("the content of its data", "its first weights")
                     assert not has_told_apart(record.begun, identity.kind)
         if calls:
             cut = len(calls) - 1
             identity = script.identity(calls[cut], session, cut)
             equals = [each for each in record.begun if each == Begun.of(session, identity)]
-            record.saved.append((calls[cut], identity, len(equals)))
+            record.saved.append((calls[cut], Saved(identity, len(equals), data.draw(st.booleans()))))
 
 
 def has_told_apart(begun: list[Begun], kind: str) -> bool:
@@ -199,7 +220,7 @@ def test_the_cut_training_is_continued_when_it_comes_again_unchanged(script: Scr
         identity = script.identity(training, 2, order)
         number = begin(record, identity, 2)
     assert again[-1] == cut
-    decision = decide(saved, saved_number, identity, number, record.begun)
+    decision = decide(Saved(saved, saved_number), identity, number, record.begun)
     if script.weights == "drawn" and not is_unique:
         return  # repetitions of one training without a seed: nothing says which of them this is
     assert decision.continues

@@ -79,7 +79,7 @@ def test_an_earlier_training_gets_what_it_saved_itself(process, tmp_path):
     all_stored = []
     for k, fold in enumerate(FOLDS):
         training = process(1).begin(fold)
-        all_stored.append(training.stored())
+        all_stored.append(training.stored(is_finished=k < 2))
         (tmp_path / f"fold-{k}").touch()
         training.saved(str(tmp_path / f"fold-{k}"), 10 * k, is_finished=k < 2)
     offered = str(tmp_path / "fold-2")

@@ -166,6 +166,48 @@ def place(called: str) -> Optional[str]:
     return " < ".join(found) or None
 
 
+def is_called_once() -> bool:
+    """Whether the running call is made once in this process: in no loop of the user's, nor by a library that may loop.
+
+    Guessed from the indentation of source lines. False where there is no source.
+    """
+    frame: Optional[types.FrameType] = sys._getframe(1)  # noqa: SLF001
+    is_repeated, is_below_user = False, False
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if not _is_library(filename):
+            if is_repeated or _is_in_loop(frame):
+                return False
+            is_below_user = True
+        elif is_below_user and not _ONCE.search(filename):
+            is_repeated = True  # if there is more of the user's code that called it
+        frame = frame.f_back
+    return is_below_user
+
+
+# libraries that call the user's main function
+_ONCE = re.compile(
+    r"[/\\](click|typer|hydra|fire|absl|tyro|jsonargparse|accelerate)[/\\]|runpy|functools|contextlib|<frozen"
+)
+
+
+def _is_in_loop(frame: types.FrameType) -> bool:
+    if frame.f_code.co_name in {"<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<lambda>"}:
+        return True
+    lines = linecache.getlines(frame.f_code.co_filename, frame.f_globals)[: frame.f_lineno]
+    if len(lines) < frame.f_lineno or " for " in lines[-1]:
+        return True
+    least = len(lines[-1]) - len(lines[-1].lstrip())
+    for line in reversed(lines[frame.f_code.co_firstlineno - 1 :]):
+        text = line.strip()
+        indent = len(line) - len(line.lstrip())
+        if text and not text.startswith("#") and (indent < least or line is lines[-1]):
+            least = indent
+            if re.match(r"(async\s+)?(for|while)\b", text):
+                return True
+    return False
+
+
 _OURS = os.path.dirname(os.path.abspath(__file__))
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__))
 

@@ -14,6 +14,7 @@ from .fingerprint import (
     digest,
     fingerprint,
     folder,
+    is_called_once,
     lasting,
     named_arguments,
     place,
@@ -44,11 +45,24 @@ class Identity(NamedTuple):
     history: Optional[str] = None
     weights: Optional[str] = None
     is_pretrained: bool = False  # its first weights come from a file: that they are equal says nothing
+    is_once: bool = False  # no loop of the script, nor of a library, calls it: it is the only one at its place
 
     @property
     def kind(self) -> str:
         """A digest of the parts."""
         return combined(*sorted(self.parts.items()))
+
+
+class Saved(NamedTuple):
+    """A training as a checkpoint stores it.
+
+    number: which of the trainings of its session that are equal in all it was; the first is 1. is_finished: whether it
+    was over.
+    """
+
+    identity: Identity
+    number: int
+    is_finished: bool = False
 
 
 class Begun(NamedTuple):
@@ -125,18 +139,20 @@ def identify(  # noqa: PLR0913  one for each thing that identifies a training
     return Identity(
         parts,
         place=place(called),
+        is_once=is_called_once(),
         data=None if data_print is None else data_print.content,
         weights=None if weights_print is None else weights_print.content,
         is_pretrained=is_pretrained,
     )
 
 
-def decide(saved: Identity, saved_number: int, call: Identity, number: int, begun: Iterable[Begun]) -> Decision:
+def decide(checkpoint: Saved, call: Identity, number: int, begun: Iterable[Begun]) -> Decision:
     """Whether the training that saved a checkpoint is the one that begins.
 
-    The numbers: which of the trainings of its session that are equal in all this was, and is; the first is 1. begun:
-    every training that began in the run so far, this one included, and that which saved.
+    number: which of the trainings of its session that are equal in all it is. begun: every training that began in the
+    run so far, this one included, and that which saved.
     """
+    saved = checkpoint.identity
     differing = [name for name in {**saved.parts, **call.parts} if saved.parts.get(name) != call.parts.get(name)]
     if differing:
         return Decision(continues=False, differing=tuple(differing))
@@ -149,10 +165,10 @@ def decide(saved: Identity, saved_number: int, call: Identity, number: int, begu
             return Decision(continues=False, differing=(*tolerated, words))
         else:
             tolerated.append(words)
-    if saved_number != number:
-        words = f"the number among equal trainings ({saved_number} and {number})"
+    if checkpoint.number != number:
+        words = f"the number among equal trainings ({checkpoint.number} and {number})"
         return Decision(continues=False, differing=(*tolerated, words))
-    return Decision(_may_be_chance(saved, call), tuple(tolerated))
+    return Decision(_may_be_chance(checkpoint, call), tuple(tolerated))
 
 
 def _tells_apart(part: str, alike: Iterable[Begun]) -> bool:
@@ -161,14 +177,18 @@ def _tells_apart(part: str, alike: Iterable[Begun]) -> bool:
     return any(values.setdefault(each.session, getattr(each, part)) != getattr(each, part) for each in alike)
 
 
-def _may_be_chance(saved: Identity, call: Identity) -> bool:
+def _may_be_chance(checkpoint: Saved, call: Identity) -> bool:
     """Whether what differs could differ between two sessions of one training, in a script that sets no seed."""
+    saved = checkpoint.identity
     if saved.data == call.data and saved.weights == call.weights:
         return True
     if saved.place != call.place or saved.history != call.history:
         return False
-    if saved.data == call.data:
+    if saved.data == call.data or (saved.is_once and call.is_once):
         return True
+    # in a loop: a script that went on to the next training after this one has had its result, and skips it
+    if checkpoint.is_finished:
+        return False
     # equal random weights come from a seed: then data that are shuffled would be equal, too
     are_weights_drawn = saved.weights is not None and not call.is_pretrained
     return not (are_weights_drawn and saved.weights == call.weights)

@@ -16,7 +16,7 @@ from typing import Any, Callable, Mapping, NamedTuple, Optional
 from . import ranks
 from .failsafe import guarded, say
 from .fingerprint import combined
-from .identity import VERSION, Begun, Decision, Identity, decide
+from .identity import VERSION, Begun, Decision, Identity, Saved, decide
 from .session import Session
 
 _HOOK = "the trainings of a run"
@@ -47,12 +47,18 @@ class Training:
     @property
     def name(self) -> str:
         """A short name for files, which differs from those of the run's other trainings."""
-        return digest((Begun.of(0, self.identity)[1:], self.number))[:8]
+        return combined(*Begun.of(0, self.identity)[1:], self.number)[:8]
 
-    def stored(self) -> dict[str, Any]:
-        """What a checkpoint of this training stores; JSON."""
+    def stored(self, *, is_finished: bool = False) -> dict[str, Any]:
+        """What a checkpoint of this training stores; JSON. is_finished: the training is over, not only stopped."""
         identity = {**self.identity._asdict(), "parts": dict(self.identity.parts)}
-        return {"version": VERSION, "session": self._log.session, "number": self.number, "identity": identity}
+        return {
+            "version": VERSION,
+            "session": self._log.session,
+            "number": self.number,
+            "is_finished": is_finished,
+            "identity": identity,
+        }
 
     def judge(self, stored: Optional[Mapping[str, Any]]) -> Optional[Decision]:
         """Whether a checkpoint that stores this continues the training; None when it stores nothing to go by."""
@@ -62,7 +68,8 @@ class Training:
         self._log.read()
         that = Begun.of(stored["session"], saved)
         begun = self._log.begun if that in self._log.begun else [*self._log.begun, that]
-        return decide(saved, stored["number"], self.identity, self.number, begun)
+        saved_training = Saved(saved, stored["number"], is_finished=stored["is_finished"])
+        return decide(saved_training, self.identity, self.number, begun)
 
     def choose(
         self, called: str, offered: Optional[str], read: Callable[[str], Any], *, or_else: str = "starts over"
@@ -106,7 +113,7 @@ class Training:
 
     def saved(self, path: str, step: int, *, is_finished: bool = False) -> None:
         """Remember a checkpoint that was reported. is_finished: the training is over, not only stopped."""
-        self._log.save(self.stored(), Save(os.path.abspath(path), step, is_finished))
+        self._log.save(self.stored(is_finished=is_finished), Save(os.path.abspath(path), step, is_finished))
 
     def agreed(self, choose: Callable[[], Any], world_size: Optional[int] = None) -> Any:
         """What rank 0 chooses, on all ranks; JSON. None where rank 0 does not answer.
