@@ -112,6 +112,17 @@ def test_the_second_training_of_a_model_is_not_its_first():
     assert judged(second, second._replace(weights="x"), (1, FOLD), (2, FOLD._replace(weights="y"))).continues
 
 
+def test_a_checkpoint_of_another_run_may_be_continued_with_other_arguments_of_the_script():
+    saved = FOLD._replace(parts={**FOLD.parts, "the arguments of the script": "1", "the output folder": "1"})
+    call = FOLD._replace(parts={**FOLD.parts, "the arguments of the script": "2", "the output folder": "2"})
+    assert not decide(Saved(saved, 1), call, 1, []).continues
+    assert decide(Saved(saved, 1, is_of_other_run=True), call, 1, []) == Decision(continues=True)
+    other = call._replace(data="e", weights="x")
+    assert not decide(Saved(saved, 1, is_of_other_run=True), other, 1, []).continues, (
+        "in a loop, it may be another fold"
+    )
+
+
 def test_a_reason_is_short():
     many = Decision(continues=False, differing=tuple("abcdefg"))
     assert many.reason == "a, b, c, d and 3 more"

@@ -23,11 +23,11 @@ class Model:
 def process(tmp_path: Path) -> Callable[..., Trainings]:
     """Makes the trainings of a process of a session."""
 
-    def make(number: int, resume_from: str | None = None) -> Trainings:
+    def make(number: int, resume_from: str | None = None, run_id: str = "r") -> Trainings:
         environment = {
             "BACKPROP_EVENTS": str(tmp_path / f"session-{number}.events"),
             "BACKPROP_CONTROL": str(tmp_path / "control.json"),
-            "BACKPROP_RUN_ID": "r",
+            "BACKPROP_RUN_ID": run_id,
             "BACKPROP_RUN_DIR": str(tmp_path),
             "BACKPROP_SESSION": str(number),
             "BACKPROP_TIMEBOX_S": "600",
@@ -128,7 +128,7 @@ def test_a_checkpoint_of_an_earlier_version_says_nothing(process, saved, capsys)
 
 
 def test_a_checkpoint_of_another_run_continues_the_same_training(process, saved):
-    stored = process(1).begin(FOLDS[0]).stored()
+    stored = process(1, run_id="other").begin(FOLDS[0]).stored()
     for path in saved.parent.glob("session-*.trainings"):
         path.unlink()
     assert process(1, str(saved)).begin(FOLDS[0]).choose("train()", str(saved), lambda _: stored) == str(saved)

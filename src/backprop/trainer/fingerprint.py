@@ -239,7 +239,7 @@ class _Reader:
         self._content = hashlib.blake2b(digest_size=8)
         self._has_content = False
         self._nodes = 0
-        self._seen: set[int] = set()
+        self._seen: dict[int, Any] = {}  # the values themselves, too: an id is used again once its value is gone
 
     def form(self, *facts: Any) -> None:
         self._form.update(repr(facts).encode())
@@ -272,7 +272,7 @@ class _Reader:
         elif _is_silent(value):
             self._note(getattr(value, "__qualname__", type(value).__qualname__), is_row=is_row)
         elif id(value) not in self._seen:
-            self._seen.add(id(value))
+            self._seen[id(value)] = value
             self._compound(value, depth, is_row=is_row)
 
     def _scalar(self, value: Any, *, is_row: bool) -> None:
@@ -286,7 +286,7 @@ class _Reader:
             self._note(repr(value), is_row=is_row)
 
     def _compound(self, value: Any, depth: int, *, is_row: bool) -> None:
-        if _shape(value) is not None:
+        if _is_array(value):
             self._array(value, depth, is_row=is_row)
         elif isinstance(value, (dict, collections.UserDict)):  # other mappings may read files
             self._mapping(value, depth, is_row=is_row)
@@ -357,6 +357,31 @@ def _is_silent(value: Any) -> bool:
 def _root(value: Any) -> str:
     """The package that defines this kind of value."""
     return str(type(value).__module__).partition(".")[0]
+
+
+_ARRAYS = {
+    "cupy",
+    "dask",
+    "h5py",
+    "jax",
+    "jaxlib",
+    "keras",
+    "numpy",
+    "pandas",
+    "polars",
+    "scipy",
+    "tensorflow",
+    "torch",
+}
+_ARRAYS |= {"xarray", "zarr"}
+
+
+def _is_array(value: Any) -> bool:
+    """Whether this is an array or a table of a known library, rather than a data set that has a shape."""
+    roots = {str(kind.__module__).partition(".")[0] for kind in type(value).__mro__}
+    if not roots & _ARRAYS or _shape(value) is None:
+        return False
+    return _try(lambda: hasattr(value, "detach" if "torch" in roots else "dtype")) or bool(roots & {"pandas", "polars"})
 
 
 def _shape(value: Any) -> Optional[tuple[int, ...]]:

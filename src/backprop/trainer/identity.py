@@ -6,9 +6,10 @@ What makes two trainings the same: docs/decisions/0028-which-training-a-checkpoi
 from __future__ import annotations
 
 import sys
-from typing import Any, Iterable, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional
 
 from .fingerprint import (
+    Fingerprint,
     combined,
     command_line,
     digest,
@@ -30,6 +31,10 @@ _SOFT = {
     "history": "what its model was trained on before",
     "weights": "its first weights",
 }
+
+
+# parts in which runs differ that the user starts for the same training
+_OF_A_RUN = {"the arguments of the script", "the output folder"}
 
 
 class Identity(NamedTuple):
@@ -57,12 +62,13 @@ class Saved(NamedTuple):
     """A training as a checkpoint stores it.
 
     number: which of the trainings of its session that are equal in all it was; the first is 1. is_finished: whether it
-    was over.
+    was over. is_of_other_run: whether another run saved it, whose trainings nobody here knows; the user has named it.
     """
 
     identity: Identity
     number: int
     is_finished: bool = False
+    is_of_other_run: bool = False
 
 
 class Begun(NamedTuple):
@@ -130,20 +136,25 @@ def identify(  # noqa: PLR0913  one for each thing that identifies a training
         parts["the output folder"] = digest(folder(output_folder))
     if model is not None:
         parts["the model"] = digest(lasting(model))
-    data_print = None if data is None else fingerprint(data)
-    if data_print is not None:
-        parts["the form of the data"] = data_print.form
-    weights_print = None if weights is None else weights_fingerprint(weights)
-    if weights_print is not None:
-        parts["the shapes of the weights"] = weights_print.form
+    data_print = _or_unknown(fingerprint, data)
+    parts["the form of the data"] = data_print.form
+    weights_print = _or_unknown(weights_fingerprint, weights)
+    parts["the shapes of the weights"] = weights_print.form
     return Identity(
         parts,
         place=place(called),
         is_once=is_called_once(),
-        data=None if data_print is None else data_print.content,
-        weights=None if weights_print is None else weights_print.content,
+        data=data_print.content,
+        weights=weights_print.content,
         is_pretrained=is_pretrained,
     )
+
+
+def _or_unknown(read: Callable[[Any], Fingerprint], value: Any) -> Fingerprint:
+    try:
+        return Fingerprint("unknown", None) if value is None else read(value)
+    except Exception:  # noqa: BLE001  a kind of object that cannot be looked at: what else is known has to do
+        return Fingerprint("unknown", None)
 
 
 def decide(checkpoint: Saved, call: Identity, number: int, begun: Iterable[Begun]) -> Decision:
@@ -153,6 +164,8 @@ def decide(checkpoint: Saved, call: Identity, number: int, begun: Iterable[Begun
     run so far, this one included, and that which saved.
     """
     saved = checkpoint.identity
+    if checkpoint.is_of_other_run:
+        saved, call = (_without(identity, _OF_A_RUN) for identity in (saved, call))
     differing = [name for name in {**saved.parts, **call.parts} if saved.parts.get(name) != call.parts.get(name)]
     if differing:
         return Decision(continues=False, differing=tuple(differing))
@@ -171,6 +184,10 @@ def decide(checkpoint: Saved, call: Identity, number: int, begun: Iterable[Begun
     return Decision(_may_be_chance(checkpoint, call), tuple(tolerated))
 
 
+def _without(identity: Identity, names: set[str]) -> Identity:
+    return identity._replace(parts={name: part for name, part in identity.parts.items() if name not in names})
+
+
 def _tells_apart(part: str, alike: Iterable[Begun]) -> bool:
     """Whether trainings of one session, alike in all else that was looked at, differ in this part."""
     values: dict[int, Optional[str]] = {}
@@ -187,7 +204,7 @@ def _may_be_chance(checkpoint: Saved, call: Identity) -> bool:
     if saved.data == call.data or (saved.is_once and call.is_once):
         return True
     # in a loop: a script that went on to the next training after this one has had its result, and skips it
-    if checkpoint.is_finished:
+    if checkpoint.is_finished or checkpoint.is_of_other_run:
         return False
     # equal random weights come from a seed: then data that are shuffled would be equal, too
     are_weights_drawn = saved.weights is not None and not call.is_pretrained

@@ -19,7 +19,7 @@ from .fingerprint import combined
 from .identity import VERSION, Begun, Decision, Identity, Saved, decide
 from .session import Session
 
-_HOOK = "the trainings of a run"
+HOOK = "what tells trainings apart"
 _AGREEMENT_TIMEOUT_S = 60.0  # rank 0 makes the same call: it may come later, but not by much
 
 
@@ -54,6 +54,7 @@ class Training:
         identity = {**self.identity._asdict(), "parts": dict(self.identity.parts)}
         return {
             "version": VERSION,
+            "run": self._log.run_id,
             "session": self._log.session,
             "number": self.number,
             "is_finished": is_finished,
@@ -66,9 +67,12 @@ class Training:
             return None
         saved = Identity(**stored["identity"])
         self._log.read()
-        that = Begun.of(stored["session"], saved)
+        is_of_other_run = stored["run"] != self._log.run_id
+        that = Begun.of(0 if is_of_other_run else stored["session"], saved)
         begun = self._log.begun if that in self._log.begun else [*self._log.begun, that]
-        saved_training = Saved(saved, stored["number"], is_finished=stored["is_finished"])
+        saved_training = Saved(
+            saved, stored["number"], is_finished=stored["is_finished"], is_of_other_run=is_of_other_run
+        )
         return decide(saved_training, self.identity, self.number, begun)
 
     def choose(
@@ -130,7 +134,7 @@ class _Log:
 
     def __init__(self, session: Session) -> None:
         """Touches nothing."""
-        self.session = session.number
+        self.run_id, self.session = session.run_id, session.number
         self.is_resumed = session.is_resumed
         self.begun: dict[Begun, int] = {}  # how many of each
         self.saves: dict[str, tuple[dict[str, Any], Save]] = {}  # by path, in the order of the saves
@@ -141,7 +145,7 @@ class _Log:
     def _path(self, number: int) -> str:
         return os.path.join(self._run_dir, f"session-{number}.trainings")
 
-    @guarded(_HOOK)
+    @guarded(HOOK)
     def read(self) -> None:
         """Take in what was appended since, by whatever process."""
         for number in range(1, self.session + 1):
@@ -186,7 +190,7 @@ class _Log:
         if ranks.rank() == 0:
             self._append({"saved": save, "of": stored})
 
-    @guarded(_HOOK)
+    @guarded(HOOK)
     def _append(self, entry: dict[str, Any]) -> None:
         descriptor = os.open(self._path(self.session), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
