@@ -99,13 +99,17 @@ def _train(
     trial = args[0] if args else kwargs.get("trial")
     ignore_keys = args[1] if len(args) > 1 else kwargs.get("ignore_keys_for_eval")
     continuation = Continuation(trainer, _train_calls)
+    continuation.begin(session, trial)
     # None and False mean the same to the Trainer, "nobody said"; True means "the newest", which may be half-written:
     # the supervisor knows better. A path is the script's own choice. A search for hyperparameters begins its trials
     # itself
-    if (not resume_from_checkpoint or resume_from_checkpoint is True) and not trial:
-        resume_from_checkpoint = continuation.choose(session) or resume_from_checkpoint
+    if trial is not None:
+        continuation.begins_trial(session)
+    elif not resume_from_checkpoint or resume_from_checkpoint is True:
+        chosen = continuation.choose(session, is_newest_wanted=bool(resume_from_checkpoint))
+        resume_from_checkpoint = chosen or resume_from_checkpoint
     continuation.begins_at(resume_from_checkpoint)
-    _loop = Loop(session, trainer, continuation, ignore_keys)
+    _loop = Loop(session, trainer, continuation, ignore_keys, is_trial=trial is not None)
     try:
         return original(trainer, resume_from_checkpoint, *args, **kwargs)
     except EvaluationCut:  # before the first step: there is nothing to save

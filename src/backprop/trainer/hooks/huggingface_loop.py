@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 from contextlib import ExitStack, contextmanager
+from time import monotonic
 from typing import Any, Callable, Iterator, Optional
 
 from .. import ranks
@@ -22,6 +23,8 @@ from ..failsafe import guarded, say
 from ..ranks import Agreement, Wish
 from ..session import Session
 from .huggingface_resume import HOOK, Continuation, random_state, replace_once
+
+WORTH_SAVING_S = 1.0  # a training that took less is sooner trained again than its end saved
 
 
 class EvaluationCut(BaseException):
@@ -31,17 +34,26 @@ class EvaluationCut(BaseException):
 class Loop:
     """A training that is going on."""
 
-    def __init__(self, session: Session, trainer: Any, continuation: Continuation, ignore_keys: Any) -> None:
-        """Touches nothing. ignore_keys: for evaluations, as `train` was told."""
+    def __init__(
+        self, session: Session, trainer: Any, continuation: Continuation, ignore_keys: Any, *, is_trial: bool = False
+    ) -> None:
+        """Touches nothing.
+
+        ignore_keys: for evaluations, as `train` was told. is_trial: of a search, which nobody continues.
+        """
         self.session = session
         self.trainer = trainer
-        self.is_over = False  # stopped, and saved if it could be
+        self.is_over = False  # stopped, and saved if it could be; or it was over before it began
         self.is_save_ours = False  # at this boundary: nobody but us wants one
         self._continuation = continuation
         self._ignore_keys = ignore_keys
         self._loss_sum: Any = None  # a tensor, of the steps since the last log
         self._wants_save = False
         self._is_epoch_end_near = False  # the epoch's last step has ended, the epoch has not
+        self._is_epoch_over = False  # since the last step
+        self._is_end_worth_saving = not is_trial
+        self._began = 0.0
+        self._saved_step: Optional[int] = None
         self._is_evaluation_due = False
         self._may_cut_evaluation = False
         self._random_state: Optional[str] = None  # the folder that has it as it was before an evaluation
@@ -58,7 +70,8 @@ class Loop:
     def begin(self) -> None:
         """The Trainer is ready for the first step, and has told so to all callbacks."""
         self._may_cut_evaluation = True
-        self._continuation.restore(self._ignore_keys)
+        self.is_over = self._continuation.restore(self._ignore_keys)
+        self._began = monotonic()
 
     # -- what the callback hears
 
@@ -69,7 +82,7 @@ class Loop:
     @guarded(HOOK)
     def step_ended(self, state: Any, control: Any) -> None:
         """Ask for what is wanted. Comes before the Trainer logs, evaluates and saves."""
-        self._may_cut_evaluation = False
+        self._may_cut_evaluation = self._is_epoch_over = False
         self._continuation.step_ended()
         wish = self.session.at_step_end(state.global_step, total_steps=_total_steps(state))
         # exact: its last step makes it epoch + n / n (line 1937)
@@ -86,6 +99,7 @@ class Loop:
         self._is_epoch_end_near = False
         if not self.is_over:  # else it was left
             self._continuation.epoch_ended()
+        self._is_epoch_over = True
         if self.session.is_stopping:
             self._put_off_evaluation(control)
 
@@ -136,6 +150,7 @@ class Loop:
     def is_save_missing(self) -> bool:
         """Whether we want a save that the Trainer has not made; if so, its next look finds that due, and no more."""
         # at the end of an epoch the Trainer may have to log and evaluate once more, and save after that
+        self._wants_save = self._wants_save or self._is_end_missing()
         if not self._wants_save or self._saved is not None or self._is_epoch_end_near:
             return False
         control = self.trainer.control
@@ -143,6 +158,25 @@ class Loop:
         control.should_save = True
         control.should_log = control.should_evaluate = False
         return True
+
+    def _is_end_missing(self) -> bool:
+        """Whether training has ended, and what it came to is not saved: the script may be cut in what follows."""
+        trainer = self.trainer
+        if not (self._is_end_worth_saving and self._is_epoch_over and trainer.control.should_training_stop):
+            return False
+        if self.session.is_stopping or self._saved_step == trainer.state.global_step:
+            return False
+        # ranks that began at different times must not disagree
+        return ranks.world_size() > 1 or monotonic() - self._began >= WORTH_SAVING_S
+
+    def _is_finished(self) -> bool:
+        """Whether no step is missing: all are done, or early stopping has ended them, and not a stop of ours."""
+        state = self.trainer.state
+        if state.global_step >= state.max_steps:
+            return True
+        kinds = {kind.__name__ for each in self.trainer.callback_handler.callbacks for kind in type(each).__mro__}
+        is_stopped_early = self.trainer.control.should_training_stop and not self.session.is_stopping
+        return is_stopped_early and "EarlyStoppingCallback" in kinds
 
     def save_failed(self, error: Exception) -> None:
         """Nobody but us wanted it: go on without."""
@@ -203,14 +237,19 @@ class Loop:
         """Report what was saved, now that all callbacks have seen it; or say that it could not be."""
         if self._saved is None and not self.is_save_ours:
             return
+        is_finished = self._is_finished()
         if self._saved is not None and self._error is None:
             try:
-                self._continuation.write_note(self._saved, self._loss_sum, is_evaluation_due=self._is_evaluation_due)
+                self._continuation.write_note(
+                    self._saved, self._loss_sum, is_evaluation_due=self._is_evaluation_due, is_finished=is_finished
+                )
             except OSError as error:
                 self._error = error
         is_whole = self._saved is not None and self._error is None
         if _is_true_everywhere(is_whole):  # each rank writes a part of it
-            self.session.saved(str(self._saved), self.trainer.state.global_step)
+            self._saved_step = self.trainer.state.global_step
+            self.session.saved(str(self._saved), self._saved_step)
+            self._continuation.saved(str(self._saved), is_finished=is_finished)
         else:
             self._forgo_save()
         self._wants_save = False

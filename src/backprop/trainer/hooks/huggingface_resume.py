@@ -20,10 +20,11 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, Optional
 
-from .. import randomness, ranks
-from ..failsafe import guarded
+from .. import randomness, ranks, trainings
+from ..failsafe import guarded, say
 from ..files import whole
 from ..session import Session
+from .huggingface_identity import TRIAL, identity_of
 
 HOOK = "transformers"
 _STATE = "trainer_state.json"  # TRAINER_STATE_NAME
@@ -59,16 +60,46 @@ class Continuation:
         self._epoch = 0  # that is going on
         self._epoch_steps = 0  # of it that were made
         self._epoch_random: Optional[dict[str, Any]] = None  # as it began
+        self._training: Optional[trainings.Training] = None
         self._until_end = ExitStack()
 
+    @guarded(trainings.HOOK)
+    def begin(self, session: Session, trial: Any) -> None:
+        """Find out which training this is."""
+        trainer = self._trainer
+        identity = identity_of(trainer, trial, session.resume_from)
+        self._training = trainings.of(session).begin(identity, None if trainer.model_init else trainer.model)
+
     @guarded(HOOK)
-    def choose(self, session: Session) -> Optional[str]:
-        """The supervisor's choice, if it is one of this trainer's checkpoints."""
-        path = session.resume_from
-        if path is None or not self._fits(path):
+    def choose(self, session: Session, *, is_newest_wanted: bool) -> Optional[str]:
+        """The checkpoint of this training that is to be continued; the supervisor's choice, if it is one.
+
+        is_newest_wanted: whether the Trainer itself takes the newest there is, where this gives None.
+        """
+        if self._training is None:
             return None
-        session.resume_from = None  # once: a later call of `train` is another training
+        or_else = "takes the newest in its output_dir" if is_newest_wanted else "starts over"
+        path: Optional[str] = self._training.agreed(lambda: self._choice(session.resume_from, or_else))
+        if path is not None and path == session.resume_from:
+            session.resume_from = None  # once: a later call of `train` is another training
         return path
+
+    def _choice(self, offered: Optional[str], or_else: str) -> Optional[str]:
+        assert self._training is not None  # noqa: S101  for the type checker
+        if offered is not None and not os.path.isfile(os.path.join(offered, _STATE)):
+            offered = None
+        if offered is not None and _stored(offered) is None and self._fits(offered):
+            return offered
+        return self._training.choose("train()", offered, _stored, or_else=or_else)
+
+    @guarded(HOOK)
+    def begins_trial(self, session: Session) -> None:
+        """A search begins its trials itself, each with arguments of its own: none continues from an earlier one."""
+        offered = session.resume_from
+        stored = None if offered is None else _stored(offered)
+        if stored is not None and TRIAL in stored["identity"]["parts"]:
+            session.resume_from = None
+            say(f"hyperparameter_search starts its trials over: none continues from {offered}")
 
     @guarded(HOOK)
     def begins_at(self, resume_from_checkpoint: Any) -> None:
@@ -115,28 +146,44 @@ class Continuation:
         self._epoch, self._epoch_steps, self._epoch_random = self._epoch + 1, 0, None
 
     def _fits(self, path: str) -> bool:
-        if not os.path.isfile(os.path.join(path, _STATE)):
-            return False
-        number = _train_call(path)
+        """Whether a checkpoint that does not say which training it is of is of this call."""
+        number = _first_note(path).get("train_call")
         if number is not None:  # neither folders that the script names anew each time, nor those it shares, say more
-            return number == self._number
+            return bool(number == self._number)
         output_dir = os.path.realpath(self._trainer.args.output_dir)
         return os.path.realpath(path).startswith(os.path.join(output_dir, ""))
 
-    def restore(self, ignore_keys: Any) -> None:
+    def restore(self, ignore_keys: Any) -> bool:
         """Make up for what the checkpoint lacks. The Trainer is ready for its first step, but has not begun it.
 
-        ignore_keys: for evaluations. May raise what an evaluation raises.
+        Gives whether the training had ended, and is not to be longer now: no step is done then. ignore_keys: for
+        evaluations. May raise what an evaluation raises.
         """
         self._first_step = self._trainer.state.global_step
         self._began_at = time.monotonic()
         if self._checkpoint is None:
-            return
+            return False
         note = _read_note(self._checkpoint)
         self._carry_loss(note)
         self._carry_mean_loss(note)
         if note.get("is_evaluation_due"):
             self._evaluate(self._checkpoint, ignore_keys)
+        return self._is_over(note)
+
+    @guarded(HOOK, otherwise=False)
+    def _is_over(self, note: dict[str, Any]) -> bool:
+        state = self._trainer.state
+        if not note.get("is_finished") or state.global_step < state.max_steps != note.get("max_steps"):
+            return False
+        self._trainer._load_rng_state(self._checkpoint)
+
+        # whether any epoch begins depends on where the last one ended; should one do so, it gets no batches
+        def get_batch_samples(*_: Any, **__: Any) -> tuple[list[Any], None]:
+            self._trainer.control.should_training_stop = True
+            return [], None
+
+        replace_once(self._trainer, "get_batch_samples", get_batch_samples, self._until_end)
+        return True
 
     @guarded(HOOK)
     def _carry_loss(self, note: dict[str, Any]) -> None:
@@ -189,15 +236,18 @@ class Continuation:
         """Leave nothing behind: the call of `train` is over."""
         self._until_end.close()
 
-    def write_note(self, checkpoint: str, loss_sum: Any, *, is_evaluation_due: bool) -> None:
+    def write_note(self, checkpoint: str, loss_sum: Any, *, is_evaluation_due: bool, is_finished: bool) -> None:
         """Put what it lacks beside a checkpoint; every rank does. Raises OSError.
 
-        loss_sum: a tensor, of the steps since the last log.
+        loss_sum: a tensor, of the steps since the last log. is_finished: no step is missing.
         """
         self._save_epoch_random(checkpoint)
         note = {
             "train_call": self._number,
             "position": self._position(),
+            "training": None if self._training is None else self._training.stored(is_finished=is_finished),
+            "is_finished": is_finished,
+            "max_steps": self._trainer.state.max_steps,
             "loss_sum": float(loss_sum.item()),
             "last_logged_step": self._trainer._globalstep_last_logged,
             "total_loss": self._trainer._total_loss_scalar,
@@ -225,6 +275,11 @@ class Continuation:
         finally:
             randomness.put_back(now)
 
+    def saved(self, checkpoint: str, *, is_finished: bool) -> None:
+        """A checkpoint of this training was reported."""
+        if self._training is not None:
+            self._training.saved(checkpoint, self._trainer.state.global_step, is_finished=is_finished)
+
 
 def replace_once(trainer: Any, name: str, replacement: Callable[..., Any], until_end: ExitStack) -> None:
     """Let the trainer's next call of a method of its own go to `replacement`, which gets the method first.
@@ -247,14 +302,19 @@ def replace_once(trainer: Any, name: str, replacement: Callable[..., Any], until
     until_end.callback(restore)
 
 
-def _train_call(checkpoint: str) -> Optional[int]:
-    """Which call of `train` a checkpoint is of; None where it was saved without us. The same on all ranks."""
+def _first_note(checkpoint: str) -> dict[str, Any]:
+    """What rank 0 knows of a checkpoint, on all ranks; nothing where it was saved without us."""
     notes = sorted(glob.glob(os.path.join(glob.escape(checkpoint), _NOTE.format(rank="*"))))
-    if not notes:  # any of them says it: this rank may be one that there was not when it was saved
-        return None
+    if not notes:
+        return {}
     with open(notes[0], encoding="utf-8") as file:
-        number: Optional[int] = json.load(file).get("train_call")
-    return number
+        note: dict[str, Any] = json.load(file)
+    return note
+
+
+def _stored(checkpoint: str) -> Any:
+    """What a checkpoint says of the training that saved it; None where it says nothing."""
+    return _first_note(checkpoint).get("training")
 
 
 @guarded(HOOK, otherwise={})
