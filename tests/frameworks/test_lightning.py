@@ -1,6 +1,7 @@
 """Lightning scripts that nobody edited: cut wherever, resumed, and the same as if nothing had happened."""
 
 import csv
+import json
 import os
 import pickle
 import signal
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from backprop.environment import HOOKS_FOLDER
-from backprop.trainer.hooks.lightning import _unfit
+from backprop.trainer.hooks.lightning import _stored, _unfit
+from backprop.trainer.hooks.lightning_identity import mark
 from tests.conftest import HANG_S
 from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
 
@@ -134,7 +136,7 @@ def test_a_run_that_is_stopped_twice_is_the_same_run(framework_runs, tmp_path_fa
     words = ["--epochs", 10, "--out", "out"]
     bare.bare(EXAMPLE, *words)
     framework_runs.cut([EXAMPLE, "--", *words], "it", [100, 300])
-    assert len(ours(framework_runs, "it")) == 2
+    assert len(ours(framework_runs, "it")) >= 2, "and the end, if it took more than a second"
     names = ("train_loss_step", "train_loss_epoch", "val_loss", "val_accuracy")
     assert_the_same(framework_runs, "it", framework_runs.work / "out", bare.work / "out", names)
 
@@ -285,6 +287,16 @@ def test_a_run_from_what_model_checkpoint_saved_is_the_same_run(framework_runs, 
         ({"pytorch-lightning_version": "2.6.6", "optimizer_states": []}, None),  # saved by Lightning without us
         ({"pytorch-lightning_version": "2.6.6", "optimizer_states": [], "fit": "backprop-fit:1"}, None),
         ({"pytorch-lightning_version": "2.6.6", "optimizer_states": [], "fit": "backprop-fit:0"}, "call 1 of fit()"),
+        # which training it is of says more than the number of the call
+        (
+            {
+                "pytorch-lightning_version": "2.6.6",
+                "optimizer_states": [],
+                "fit": "backprop-fit:0",
+                "training": mark({"version": 1}),
+            },
+            None,
+        ),
         ({"pytorch-lightning_version": "2.6.6", "state_dict": {}}, "only weights"),
         ({"model": {}, "optimizer_states": []}, "no checkpoint of Lightning"),
     ],
@@ -295,6 +307,7 @@ def test_the_second_fit_of_a_script_continues_only_from_what_it_saved_itself(tmp
         archive.writestr("checkpoint/data.pkl", pickle.dumps(content, protocol=2))
     found = _unfit(str(path), number=1)
     assert found is None if reason is None else reason in found
+    assert _stored(str(path)) == ({"version": 1} if "training" in content else None)
 
 
 def test_what_is_no_archive_is_no_checkpoint_of_lightning(tmp_path):
@@ -312,3 +325,55 @@ def test_our_distribution_is_one_that_others_can_read():
         "lightning.pytorch.callbacks_factory",
         "pytorch_lightning.callbacks_factory",
     }
+
+
+# Trainings of seconds, which learn a constant; the end of the first two is worth saving, however busy the machine is. One
+# is interrupted by its own process, as Ctrl-C in a terminal does.
+FOLDS = """
+    import json, os, signal
+    import lightning, torch
+    from _backprop_trainer.hooks import lightning_drive
+    from torch.utils.data import DataLoader, TensorDataset
+
+    session = int(os.environ["BACKPROP_SESSION"])
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+        def training_step(self, batch, _):
+            seen.append(self.global_step + 1)
+            if (session, fold, seen[-1]) == (1, 2, 18):
+                os.kill(os.getpid(), signal.SIGINT)
+            loss = ((self.layer(batch[0])[:, 0] - batch[1]) ** 2).mean()
+            self.log("loss", loss)
+            return loss
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), 0.01)
+
+    for fold, epochs in [(0, 4), (1, 4), (2, 4)] if session == 1 else [(3, 4), (2, 4), (0, 4), (1, 6)]:
+        lightning_drive.WORTH_SAVING_S = 0.0 if fold < 2 else float("inf")
+        seen = []
+        data = TensorDataset(torch.ones(60, 1), torch.full((60,), float(fold)))
+        trainer = lightning.Trainer(max_epochs=epochs, logger=False, enable_checkpointing=False, accelerator="cpu",
+                                    enable_progress_bar=False, enable_model_summary=False)
+        model = Model()
+        trainer.fit(model, DataLoader(data, 6, shuffle=True))
+        came_to = model.layer.weight.item(), trainer.callback_metrics["loss"].item(), trainer.global_step
+        with open(f"{session}-{fold}.json", "w") as file:
+            json.dump([seen[:1], came_to], file)
+"""
+
+
+def test_folds_get_their_own_checkpoints_and_what_had_ended_is_given_back(framework_runs):
+    """Skipped, reordered, and one of them to be trained for longer; the script sets no seed."""
+    script = framework_runs.script(FOLDS)
+    assert framework_runs.call("run", "--run-id", "it", script).returncode != 0
+    done = framework_runs.call("resume", "it")
+    assert done.returncode == 0, done.stderr
+    first = [json.loads((framework_runs.work / f"1-{fold}.json").read_text()) for fold in range(2)]
+    again = [json.loads((framework_runs.work / f"2-{fold}.json").read_text()) for fold in range(4)]
+    assert [seen for seen, _ in again] == [[], [41], [19], [1]]
+    assert again[0][1] == first[0][1]
+    assert [steps for _, (*_, steps) in again] == [40, 60, 40, 40]
+    assert "fit() starts over: " in done.stderr

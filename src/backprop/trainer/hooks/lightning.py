@@ -15,10 +15,12 @@ import sys
 import zipfile
 from typing import Any, Callable, Optional
 
+from .. import trainings
 from ..failsafe import guarded, say
 from ..session import Session, current
 from .lightning_drive import Drive
-from .lightning_place import Place, fit_mark
+from .lightning_identity import identity_of, read_mark
+from .lightning_place import Mark, Place, fit_mark
 
 NAME = "Lightning"
 
@@ -81,11 +83,14 @@ def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
             bound = signature.bind(trainer, *args, **kwargs)
             _begin(session, watch, bound.arguments, signature)
             try:
-                return fit(*bound.args, **bound.kwargs)
+                result = fit(*bound.args, **bound.kwargs)
             except SystemExit as error:
                 if type(error).__name__ == "SIGTERMException" and error.code is None:
                     error.code = 143  # else the shell, and the supervisor, would take it for success
                 raise
+            else:
+                watch.fitted(trainer)
+                return result
             finally:
                 watch.end()
 
@@ -112,37 +117,70 @@ def _begin(session: Session, watch: Watch, arguments: dict[str, Any], signature:
     """
     global _fits  # noqa: PLW0603  one count in a process
     number, _fits = _fits, _fits + 1
-    watch.begin(session, number)
-    path, trainer = session.resume_from, arguments["self"]
+    trainer = arguments["self"]
+    training = _training(session, trainer, arguments)
+    watch.begin(session, number, training)
     is_named = arguments.get("ckpt_path") not in {None, "last"}
     # `trainer.ckpt_path = ...` is public, that it was set is not: checkpoint_connector.py, _select_ckpt_path
     is_named = is_named or getattr(trainer._checkpoint_connector, "_user_managed", False)  # noqa: SLF001
-    if path is None or is_named:
+    if is_named or training is None:
         return
-    reason = _unfit(path, number)
-    if reason is not None:
-        say(f"fit() does not continue from {path}: {reason}")
+    or_else = "takes the last that Lightning knows" if arguments.get("ckpt_path") == "last" else "starts over"
+    path = training.agreed(lambda: _choice(training, session.resume_from, number, or_else), trainer.world_size)
+    if path is None:
         return
+    if path == session.resume_from:
+        session.resume_from = None  # once: a later call is another training
+    watch.continues(path)
     arguments["ckpt_path"] = path
     if "weights_only" in signature.parameters and arguments.get("weights_only") is None:
         arguments["weights_only"] = False  # this run wrote it; hyperparameters may be objects of any kind
 
 
+@guarded(trainings.HOOK)
+def _training(session: Session, trainer: Any, arguments: dict[str, Any]) -> Optional[trainings.Training]:
+    """Which training begins."""
+    known, model = trainings.of(session), arguments["model"]
+    is_first = not known.has_trained(model)
+    return known.begin(identity_of(trainer, arguments, session.resume_from, is_first=is_first), model)
+
+
+def _choice(training: trainings.Training, offered: Optional[str], number: int, or_else: str) -> Optional[str]:
+    """The checkpoint to continue from, if there is one; says why the one that is offered is not it."""
+    if offered is not None:
+        reason = _unfit(offered, number)
+        if reason is not None:
+            say(f"fit() does not continue from {offered}: {reason}")
+            offered = None
+        elif _stored(offered) is None:
+            return offered
+    return training.choose("fit()", offered, _stored, or_else=or_else)
+
+
 def _unfit(path: str, number: int) -> Optional[str]:
-    """Why this fit(), the number-th of the script, cannot continue from that; None when it can.
+    """Why no fit() can continue from that; or not this one, the number-th of the script, where it says only a number.
 
     Looks at bytes and executes nothing.
     """
-    inside = [os.path.join(path, name) for name in _IN_FOLDERS] if os.path.isdir(path) else [path]
-    pickled = b"".join(_pickled(name) for name in inside if os.path.exists(name))
+    pickled = _pickled_parts(path)
     if b"pytorch-lightning_version" not in pickled:
         return "it is no checkpoint of Lightning"
     if b"optimizer_states" not in pickled and not os.path.isdir(path):
         return "it holds only weights"
     found = re.search(fit_mark(r"(\d+)").encode(), pickled)
-    if found and int(found[1]) != number:
+    if found and int(found[1]) != number and read_mark(pickled) is None:
         return f"it was saved in call {int(found[1]) + 1} of fit(), and this is call {number + 1}"
     return None
+
+
+def _stored(path: str) -> Any:
+    """What a checkpoint stores of the training that saved it; None where it stores nothing."""
+    return read_mark(_pickled_parts(path))
+
+
+def _pickled_parts(path: str) -> bytes:
+    inside = [os.path.join(path, name) for name in _IN_FOLDERS] if os.path.isdir(path) else [path]
+    return b"".join(_pickled(name) for name in inside if os.path.exists(name))
 
 
 def _pickled(path: str) -> bytes:
@@ -161,15 +199,28 @@ class Watch:
     def __init__(self) -> None:
         self._session: Optional[Session] = None
         self._number = 0
+        self._training: Optional[trainings.Training] = None
+        self._path: Optional[str] = None
         self._resumed: Optional[Place] = None
         self._drive: Optional[Drive] = None
 
     def __reduce__(self) -> Any:
         return _make, (self.package,)  # nothing of a fit goes into copies, or to other processes
 
-    def begin(self, session: Session, number: int) -> None:
+    def begin(self, session: Session, number: int, training: Optional[trainings.Training]) -> None:
         """The number-th fit() of the script begins."""
-        self._session, self._number, self._resumed = session, number, None
+        self._session, self._number, self._training = session, number, training
+        self._path = self._resumed = None
+
+    def continues(self, path: str) -> None:
+        """It continues from this checkpoint."""
+        self._path = path
+
+    def fitted(self, trainer: Any) -> None:
+        """It has ended, not by an exception."""
+        if self._resumed is not None:  # no batch was missing: Lightning has only loaded what there was
+            self._resumed.give_back(trainer)
+            self._resumed = None
 
     def end(self) -> None:
         """It has ended, one way or another."""
@@ -181,6 +232,8 @@ class Watch:
     def on_load_checkpoint(self, trainer: Any, _: Any, checkpoint: dict[str, Any]) -> None:
         if self._session is not None:
             self._resumed = Place.of(checkpoint, trainer) or self._resumed
+            if self._resumed is not None and self._resumed.is_over(trainer):
+                trainer.should_stop = True
 
     def on_save_checkpoint(self, _: Any, __: Any, checkpoint: dict[str, Any]) -> None:
         if self._drive is not None:
@@ -189,7 +242,8 @@ class Watch:
     @guarded(NAME)
     def on_train_start(self, trainer: Any, _: Any) -> None:
         if self._session is not None:
-            self._drive = Drive(self._session, trainer, self, self._number, self._resumed)
+            mark = Mark(self._number, self._training)
+            self._drive = Drive(self._session, trainer, self, mark, self._resumed, self._path)
             self._resumed = None
 
     def on_train_epoch_start(self, *_: Any) -> None:
@@ -202,5 +256,6 @@ class Watch:
 
     def on_train_end(self, *_: Any) -> None:
         if self._drive is not None:
+            self._drive.training_ended()
             self._drive.leave()
             self._drive = None

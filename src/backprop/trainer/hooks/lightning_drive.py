@@ -22,8 +22,9 @@ from ..files import FOLDER, settle
 from ..ranks import world_size
 from ..session import Session
 from .lightning_files import at_once, is_in, is_late, remove
-from .lightning_place import KEY, Place
+from .lightning_place import KEY, Mark, Place, is_over
 
+WORTH_SAVING_S = 1.0  # a training that took less is sooner trained again than its end saved
 _KEPT = 2  # of our own checkpoints: the newest, and one more should it be damaged
 _TELL_STEP_EVERY_S = 1.0  # where the script logs more seldom: the live line wants to know
 
@@ -31,12 +32,16 @@ _TELL_STEP_EVERY_S = 1.0  # where the script logs more seldom: the live line wan
 class Drive:
     """From on_train_start to on_train_end, or whatever ends it before."""
 
-    def __init__(self, session: Session, trainer: Any, watch: Any, number: int, resumed: Optional[Place]) -> None:
-        """number: of this call of fit(). resumed: what our entry in the checkpoint says, if training continues."""
+    def __init__(
+        self, session: Session, trainer: Any, watch: Any, mark: Mark, resumed: Optional[Place], path: Optional[str]
+    ) -> None:
+        """mark: of this call of fit(). If training continues: what our entry in the checkpoint says, and its path."""
         self._session = session
         self._trainer = trainer
         self._watch = watch
-        self._number = number
+        self._mark = mark
+        self._began = monotonic()
+        self._first_step = trainer.global_step
         self._resumed = resumed
         self._is_order_new = False  # whether an epoch's order of data is to be drawn once more
         self._first: Any = None  # random states when the epoch's first batch was drawn
@@ -45,7 +50,7 @@ class Drive:
         self._told_at = monotonic()
         self._saving: Optional[_Moment] = None  # what the checkpoint that is being saved is of, if it is ours
         self._validating: Optional[_Moment] = None  # when the validation began that goes on
-        self._saved = [path for path in [session.resume_from] if path and is_in(path, self._folder())]
+        self._saved = [path for path in [path] if path and is_in(path, self._folder())]
         if resumed is not None:
             # it does not know that we care for that
             warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
@@ -188,16 +193,32 @@ class Drive:
         if moment is not None and moment.loops is not None:
             checkpoint["loops"]["fit_loop"] = moment.loops
         state = Place.take(self._trainer, self._first) if moment is None else moment.state
-        checkpoint[KEY] = Place.entry(self._trainer, self._number, state, is_after_batch=moment is not None)
+        checkpoint[KEY] = Place.entry(self._trainer, self._mark, state, is_after_batch=moment is not None)
 
     def _folder(self) -> str:
         root = str(self._trainer.default_root_dir)
         # two runs that train in one folder must not overwrite each other's; what is far away cannot be renamed
         return os.path.join(os.getcwd() if "://" in root else root, FOLDER, self._session.run_id)
 
-    def _save(self, moment: _Moment) -> None:
-        """Save through the Trainer, under a name that only a whole checkpoint gets. On all ranks."""
-        path = os.path.join(self._folder(), f"step-{self._step:08}.ckpt")
+    @guarded("the end of a training by Lightning")
+    def training_ended(self) -> None:
+        """Save what it came to, unless that is sooner trained again: the script may be cut in what follows."""
+        trainer = self._trainer
+        if trainer.global_step == self._first_step or getattr(trainer, "fast_dev_run", False):
+            return
+        # ranks that began at different times must not disagree
+        if world_size() > 1 or monotonic() - self._began >= WORTH_SAVING_S:
+            self._step = trainer.global_step
+            self._save(None)
+
+    def _save(self, moment: Optional[_Moment]) -> None:
+        """Save through the Trainer, under a name that only a whole checkpoint gets. On all ranks.
+
+        moment: what it is of; None for now, when training has ended.
+        """
+        training = self._mark.training
+        name = f"step-{self._step:08}.ckpt" if training is None else f"{training.name}-step-{self._step:08}.ckpt"
+        path = os.path.join(self._folder(), name)
         self._saving = moment
         try:
             with self._session.saving(), at_once(self._trainer.strategy):
@@ -206,6 +227,7 @@ class Drive:
                     settle(f"{path}.new", path)
                 self._trainer.strategy.barrier("backprop")
                 self._session.saved(path, self._step)
+                self._remember(path)
         except Exception as error:  # noqa: BLE001  a full disk, or a model that cannot be saved: training goes on
             say(f"no checkpoint at step {self._step}: {type(error).__name__}: {error}")
             return
@@ -231,6 +253,11 @@ class Drive:
             is_hidden = os.path.basename(path).startswith(".")
             if not (is_weights_only or is_hidden or is_late(self._trainer.strategy) or "://" in path):
                 self._session.saved(path, self._trainer.global_step)
+                self._remember(path)
+
+    def _remember(self, path: str) -> None:
+        if self._mark.training is not None:
+            self._mark.training.saved(path, self._trainer.global_step, is_finished=is_over(self._trainer))
 
     # -- metrics
 

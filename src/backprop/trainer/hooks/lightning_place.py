@@ -12,11 +12,13 @@ import dataclasses
 import io
 import operator
 import sys
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 from .. import randomness
 from ..failsafe import guarded
 from ..ranks import rank, world_size
+from ..trainings import Training
+from .lightning_identity import mark
 
 KEY = "backprop"  # our entry in a checkpoint; Lightning, and scripts without Backprop, pass over it
 _METRICS = "Lightning's metrics across sessions"
@@ -26,6 +28,33 @@ _EXACT = "exact resumption in Lightning"
 def fit_mark(number: object) -> str:
     """What says in a checkpoint which call of fit() it belongs to; readable without unpickling it."""
     return f"backprop-fit:{number}"
+
+
+class Mark(NamedTuple):
+    """Which call of fit() of its process a checkpoint belongs to, the first is 0; and which training."""
+
+    number: int
+    training: Optional[Training]
+
+    def entry(self, trainer: Any) -> dict[str, Any]:
+        """What a checkpoint says of it, as it is saved now."""
+        is_finished = is_over(trainer)
+        stored = None if self.training is None else self.training.stored(is_finished=is_finished)
+        limits = _limits(trainer)
+        return {"fit": fit_mark(self.number), "training": mark(stored), "limits": limits, "is_over": is_finished}
+
+
+def _limits(trainer: Any) -> list[Any]:
+    return [trainer.max_epochs, trainer.max_steps]
+
+
+def is_over(trainer: Any) -> bool:
+    """Whether no step is missing: all are done, or early stopping has ended them."""
+    epochs = trainer.fit_loop.epoch_progress.current.processed
+    if 0 <= trainer.max_steps <= trainer.global_step or 0 <= (trainer.max_epochs or -1) <= epochs:
+        return True
+    kinds = {kind.__name__ for each in trainer.callbacks for kind in type(each).__mro__}
+    return bool(trainer.should_stop and "EarlyStopping" in kinds)
 
 
 class Place:
@@ -40,6 +69,8 @@ class Place:
         self._state = state
         self._gradients = checkpoint[KEY]["gradients"]
         self.is_after_batch = checkpoint[KEY]["is_after_batch"]
+        self._limits = checkpoint[KEY].get("limits")
+        self._is_over = checkpoint[KEY].get("is_over", False)
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
         self._is_epoch_open = epochs["processed"] > epochs["completed"]  # saved at on_train_epoch_end
 
@@ -70,7 +101,7 @@ class Place:
         return _frozen(state)
 
     @staticmethod
-    def entry(trainer: Any, number: int, state: Any, *, is_after_batch: bool) -> dict[str, Any]:
+    def entry(trainer: Any, mark: Mark, state: Any, *, is_after_batch: bool) -> dict[str, Any]:
         """Our entry in a checkpoint. To be called on all ranks. state: as `take` gave it, here."""
         states = [state]
         gradients: dict[str, Any] = {}
@@ -80,7 +111,8 @@ class Place:
         elif trainer.fit_loop._should_accumulate():  # noqa: SLF001  a validation between two steps of the optimizer
             named = trainer.lightning_module.named_parameters()
             gradients = {name: weight.grad for name, weight in named if weight.grad is not None}
-        return {"fit": fit_mark(number), "is_after_batch": is_after_batch, "ranks": states, "gradients": gradients}
+        place = {"is_after_batch": is_after_batch, "ranks": states, "gradients": gradients}
+        return {**mark.entry(trainer), **place}
 
     # -- out of a checkpoint
 
@@ -95,6 +127,17 @@ class Place:
         state = states[rank()] if len(states) == trainer.world_size else None
         state = None if state is None else _thawed(state)
         return Place(checkpoint, state)
+
+    def is_over(self, trainer: Any) -> bool:
+        """Whether the training had ended, and is not to be longer now."""
+        return bool(self._is_over) and self._limits == _limits(trainer)
+
+    @guarded(_EXACT)
+    def give_back(self, trainer: Any) -> None:
+        """Make up for what Lightning does not restore of a training that had ended."""
+        if self._state is not None:
+            _put_back_connector(trainer, self._state["logged"])
+            randomness.put_back({**self._state["now"], "generators": []})
 
     def begin_epoch(self, trainer: Any) -> None:
         """Before a new epoch follows the checkpoint: do what Lightning had yet to do with the one before.
@@ -211,8 +254,7 @@ def _logged(trainer: Any) -> dict[str, Any]:
 def _put_back_logged(trainer: Any, logged: Optional[dict[str, Any]]) -> None:
     if logged is None:
         return
-    for name, value in logged["connector"].items():
-        setattr(trainer._logger_connector, name, value)  # noqa: SLF001
+    _put_back_connector(trainer, logged)
     for name, metric in _metrics(trainer):
         if name in logged["metrics"]:
             _put_back_metric(metric, logged["metrics"][name])
@@ -220,6 +262,11 @@ def _put_back_logged(trainer: Any, logged: Optional[dict[str, Any]]) -> None:
     for key, saved in logged["results"].items():
         if saved is not None:
             results[key] = _made_again(trainer, sys.modules[type(results).__module__], saved)
+
+
+def _put_back_connector(trainer: Any, logged: dict[str, Any]) -> None:
+    for name, value in logged["connector"].items():
+        setattr(trainer._logger_connector, name, value)  # noqa: SLF001
 
 
 def _metrics(trainer: Any) -> Iterator[tuple[str, Any]]:
