@@ -472,26 +472,3 @@ def test_folds_in_processes_of_their_own_never_get_another_folds_checkpoint(fram
     assert done.returncode == 0, done.stderr
     lines = (framework_runs.work / "seen").read_text().splitlines()
     assert lines == ["0: 1-20", "1: 1-20", "0: 1-20", "1: 1-20", "2: 9-20"]
-
-
-@pytest.mark.nightly
-def test_a_search_for_hyperparameters_says_that_it_starts_its_trials_over(framework_runs: FrameworkRuns) -> None:
-    """As `hyperparameter_search` calls `train`; the training after the search is one of its own."""
-    script = framework_runs.script(
-        textwrap.dedent(TINY)
-        + textwrap.dedent("""
-            search = Trainer.train
-            for trial in (0, 1) if session == 1 else (2,):
-                Trainer.train = lambda self, trial=trial: search(self, trial={"number": trial})
-                _, seen = train(1, cut_at=7 if trial == 1 else None)
-                Path(f"trial{trial}").write_text(f"{seen[0]}-{seen[-1]}")
-            Trainer.train = search
-            _, seen = train(1)
-            Path("final").write_text(f"{seen[0]}-{seen[-1]}")
-        """)
-    )
-    assert framework_runs.call("run", "--run-id", "search", script).returncode != 0
-    done = framework_runs.call("resume", "search")
-    assert done.returncode == 0, done.stderr
-    assert [(framework_runs.work / name).read_text() for name in ("trial0", "trial2", "final")] == ["1-20"] * 3
-    assert done.stderr.count("hyperparameter_search starts its trials over") == 1
