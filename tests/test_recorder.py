@@ -1,5 +1,6 @@
 """What a recorder does when the index is damaged while it works with it."""
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timezone
@@ -13,6 +14,9 @@ from backprop.store.curves import points
 from backprop.store.index import open_index
 from backprop.store.journal import Journal, SessionEnded, SessionStarted
 from backprop.store.rundir import Home
+from backprop.supervisor.launch import RUN_DIR_VARIABLE
+from backprop.supervisor.tree import marked
+from tests.conftest import wait_for
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
 SPEC = RunSpec(
@@ -163,3 +167,15 @@ def test_whether_a_checkpoint_was_saved_over_is_not_known_of_a_damaged_index(hom
     """A resume must not fail for it: what the checkpoint itself says counts."""
     damage(home)
     assert recorder.saved_over_by(SAVED) is None
+
+
+def test_whoever_looks_first_finds_a_relative_checkpoint(home: Home, recorder: Recorder, tmp_path: Path):
+    """In the folder that a process of the run is in, though the supervisor has not told it."""
+    (tmp_path / "last.bin").write_text("x")
+    with home.rundir("r").out_path(1).open("a") as file:
+        file.write('{"event": "checkpoint_saved", "path": "last.bin", "step": 1}\n')
+    environment = {RUN_DIR_VARIABLE: str(home.rundir("r").path)}
+    with subprocess.Popen(["/bin/cat"], cwd=tmp_path, env=environment, stdin=subprocess.PIPE) as trainer:
+        wait_for(lambda: trainer.pid in {process.pid for process in marked(str(home.rundir("r").path))})
+        look = recorder.look(1, 2.0)
+    assert [checkpoint.path for checkpoint in look.checkpoints] == [str(tmp_path / "last.bin")]

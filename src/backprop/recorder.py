@@ -68,7 +68,7 @@ class Recorder:
         self._whole_to = 1  # the index has all of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
         self._measures: dict[tuple[int, Source, int], tuple[str, Measure]] = {}  # path and measure
-        self._folders: Callable[[], Sequence[str]] = lambda: ()
+        self._folders: Callable[[], Sequence[str]] | None = None
         self._cwds: dict[int, str] = {}
         self._witnesses: dict[tuple[int, Source], Witness] = {}
         notes: dict[tuple[int, Source], list[Growth]] = {}
@@ -231,7 +231,13 @@ class Recorder:
             batch = protocol.digest(stretch.data, stretch.start)
             # a path reported over and over is measured once a look: what lies there is what was saved last
             newest = {saved.path: (offset, saved) for offset, saved in batch.checkpoints}.values()
-            measured = [(offset, self._measured(session, source, offset, saved)) for offset, saved in newest]
+            is_relative = any(
+                not saved.path.startswith(os.sep) and (session, source, offset) not in self._measures
+                for offset, saved in newest
+            )
+            folders = self._trainers_folders(is_over=is_over) if is_relative else ()
+            measured = [(offset, self._measured(session, source, offset, saved, folders)) for offset, saved in newest]
+            reported = tuple(checkpoint for _, checkpoint in measured)
             if index.add_output(
                 self._spec.id,
                 session,
@@ -245,13 +251,13 @@ class Recorder:
             ):
                 tail.move_to(stretch.end)
                 is_behind = len(stretch.data) > READ_BYTES // 2
-                reported = tuple(checkpoint for _, checkpoint in measured)
                 return Look((batch,), is_stored=True, is_behind=is_behind, checkpoints=reported)
             # somebody else was there first, or the index is new and has never heard of this run
             self._tails.clear()
             self._whole_to = 1
             is_known = index.journal_size(self._spec.id) is not None
-            return Look((batch,), is_stored=is_known or self.record_state(publish=False))
+            is_stored = is_known or self.record_state(publish=False)
+            return Look((batch,), is_stored=is_stored, checkpoints=reported)
         except _LATER:
             return Look((), is_stored=False)
         except sqlite3.DatabaseError as error:
@@ -265,14 +271,26 @@ class Recorder:
         if due is not None:
             self._journal.append(OutputSeen(at=datetime.now(timezone.utc), session=session, source=source, growth=due))
 
-    def _measured(self, session: int, source: Source, offset: int, saved: protocol.CheckpointSaved) -> Checkpoint:
+    def _trainers_folders(self, *, is_over: bool) -> Sequence[str]:
+        """Those that its processes are in; as whoever looks at a run that goes on finds them, before its supervisor."""
+        if self._folders is not None:
+            return self._folders()
+        if is_over:
+            return ()
+        from backprop.supervisor import tree
+
+        return tree.folders(tree.marked(str(self._rundir.path)))
+
+    def _measured(
+        self, session: int, source: Source, offset: int, saved: protocol.CheckpointSaved, folders: Sequence[str]
+    ) -> Checkpoint:
         """The checkpoint as it lies on disk when it is first heard of; the journal remembers.
 
         That of a Slurm job is written by the job alone: it has an index of its own, and so hears of all of them.
         """
         known = self._measures.get((session, source, offset))
         if known is None:
-            path = self._found(saved.path, self._folder_of(session))
+            path = self._found(saved.path, self._folder_of(session), folders)
             measure = checkpoints.measure(path)
             self._measures[session, source, offset] = known = (path, measure)
             if self._journal.is_locked or not self._is_on_slurm:
@@ -299,13 +317,13 @@ class Recorder:
             is_weights_only=saved.is_weights_only,
         )
 
-    def _found(self, path: str, session_folder: str) -> str:
+    def _found(self, path: str, session_folder: str, folders: Sequence[str]) -> str:
         """Where a reported checkpoint lies: in a folder that a process of the trainer is in now, else in the session's.
 
         Of several the one that was saved last: the others are of earlier, or of other, trainings.
         """
         if not path.startswith(os.sep):
-            candidates = [os.path.join(folder, path) for folder in self._folders()]  # noqa: PTH118  as it was reported
+            candidates = [os.path.join(folder, path) for folder in folders]  # noqa: PTH118  as it was reported
             with suppress(OSError, ValueError):
                 if there := [one for one in candidates if os.path.lexists(one)]:
                     return max(there, key=lambda one: checkpoints.measure(one).saved_at)

@@ -90,14 +90,9 @@ class Trainer:
 
     def folders(self) -> tuple[str, ...]:
         """The folders that the processes of the tree are in, as far as that can be read."""
-        import psutil
+        from backprop.supervisor import tree
 
-        found: dict[str, None] = {}
-        for process in self.members():
-            # one that has ended is nowhere; another user's is not ours to read
-            with suppress(psutil.Error, OSError):
-                found[process.cwd()] = None
-        return tuple(found)
+        return tree.folders(self.members())
 
     def signal(self, number: signal.Signals) -> tuple[int, ...]:
         """Send it to the whole tree; the pids that got it.

@@ -63,6 +63,16 @@ def marked(run_dir: str) -> list[Process]:
     return alive(found)
 
 
+def folders(processes: Iterable[Process]) -> tuple[str, ...]:
+    """The folders that processes are in, as far as that can be read."""
+    found: dict[str, None] = {}
+    for process in processes:
+        # one that has ended is nowhere; another user's is not ours to read
+        with suppress(psutil.Error, OSError):
+            found[process.cwd()] = None
+    return tuple(found)
+
+
 def alive(processes: Iterable[Process]) -> list[Process]:
     """Those that run, or might: not those that only wait to be collected."""
     living = []
