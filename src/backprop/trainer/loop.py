@@ -112,6 +112,12 @@ class Loop:
         path = self._session.resume_from
         if path is None:
             return None
+        self._session.looks_for_checkpoint()
+        saved = self._read(path)
+        self._session.begins_from(None if saved is None else self._path)
+        return saved
+
+    def _read(self, path: str) -> Optional[dict[str, Any]]:
         try:
             saved = session_save.read(path)
         except checkpoint.NotOursError as error:

@@ -144,6 +144,16 @@ class Session:
         more = {"weights_only": True} if weights_only else {}
         self.tell(event="checkpoint_saved", path=os.path.abspath(path), step=step, **more)
 
+    def looks_for_checkpoint(self) -> None:
+        """Announce that checkpoints are read to find out from which one a training goes on: that is no resume yet."""
+        if self.is_resumed:
+            self.tell(event="training_began")
+
+    def begins_from(self, path: Optional[str]) -> None:
+        """Report what that training goes on from; None: it starts from the beginning."""
+        if self.is_resumed:
+            self.tell(event="training_began", resumed_from=None if path is None else os.path.abspath(path))
+
     def forgo_save(self) -> None:
         """Save nothing for what is wanted now: it cannot be, or nothing has changed. The next wish counts again."""
         self._answered = self._checkpoint_wanted

@@ -108,7 +108,7 @@ def _train(
     elif not resume_from_checkpoint or resume_from_checkpoint is True:
         chosen = continuation.choose(session, is_newest_wanted=bool(resume_from_checkpoint))
         resume_from_checkpoint = chosen or resume_from_checkpoint
-    continuation.begins_at(resume_from_checkpoint)
+    continuation.begins_at(session, resume_from_checkpoint)
     _loop = Loop(session, trainer, continuation, ignore_keys, is_trial=trial is not None)
     try:
         return original(trainer, resume_from_checkpoint, *args, **kwargs)

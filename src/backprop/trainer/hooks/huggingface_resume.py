@@ -67,6 +67,7 @@ class Continuation:
     def begin(self, session: Session, trial: Any) -> None:
         """Find out which training this is."""
         trainer = self._trainer
+        session.looks_for_checkpoint()
         identity = identity_of(trainer, trial, session.resume_from)
         self._training = trainings.of(session).begin(identity, None if trainer.model_init else trainer.model)
 
@@ -102,12 +103,13 @@ class Continuation:
             say(f"hyperparameter_search starts its trials over: none continues from {offered}")
 
     @guarded(HOOK)
-    def begins_at(self, resume_from_checkpoint: Any) -> None:
+    def begins_at(self, session: Session, resume_from_checkpoint: Any) -> None:
         """What `train` is called with, whoever chose it."""
         if resume_from_checkpoint is True:  # as the Trainer will (line 1556)
             folder = self._trainer.args.output_dir
             resume_from_checkpoint = sys.modules["transformers.trainer_utils"].get_last_checkpoint(folder)
         self._checkpoint = resume_from_checkpoint or None
+        session.begins_from(self._checkpoint)
         if self._checkpoint is not None:
             position = _read_note(self._checkpoint).get("position")
 

@@ -118,23 +118,34 @@ def _begin(session: Session, watch: Watch, arguments: dict[str, Any], signature:
     global _fits  # noqa: PLW0603  one count in a process
     number, _fits = _fits, _fits + 1
     trainer = arguments["self"]
+    session.looks_for_checkpoint()
     training = _training(session, trainer, arguments)
     watch.begin(session, number, training)
     is_named = arguments.get("ckpt_path") not in {None, "last"}
     # `trainer.ckpt_path = ...` is public, that it was set is not: checkpoint_connector.py, _select_ckpt_path
     is_named = is_named or getattr(trainer._checkpoint_connector, "_user_managed", False)  # noqa: SLF001
     if is_named or training is None:
+        session.begins_from(_named_path(trainer, arguments))
         return
     or_else = "takes the last that Lightning knows" if arguments.get("ckpt_path") == "last" else "starts over"
     path = training.agreed(lambda: _choice(training, session.resume_from, number, or_else), trainer.world_size)
     if path is None:
+        if arguments.get("ckpt_path") is None:  # else nobody knows what Lightning takes
+            session.begins_from(None)
         return
+    session.begins_from(path)
     if path == session.resume_from:
         session.resume_from = None  # once: a later call is another training
     watch.continues(path)
     arguments["ckpt_path"] = path
     if "weights_only" in signature.parameters and arguments.get("weights_only") is None:
         arguments["weights_only"] = False  # this run wrote it; hyperparameters may be objects of any kind
+
+
+def _named_path(trainer: Any, arguments: dict[str, Any]) -> Optional[str]:
+    """The path that the script names; None where it names none, or what no path is."""
+    named = arguments.get("ckpt_path") or getattr(trainer, "ckpt_path", None)
+    return None if named is None or not os.path.exists(named) else os.fspath(named)
 
 
 @guarded(trainings.HOOK)
