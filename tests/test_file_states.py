@@ -57,6 +57,7 @@ PICKLED = [
     (Estimator(), weights()),
     (MODEL, weights()),
     ({"model": MODEL, "optimizer": None, "epoch": -1}, weights()),  # stripped
+    ({"model": MODEL, "optimizer": {"name": "adam", "lr": 0.1}, "epoch": 3}, weights(epoch=3)),  # its settings only
     (TORCH_OPTIMIZER, None),  # there is nothing that it could go on to train
     ({"optimizer": {"name": "adam", "lr": 0.1}, "model": {"type": "resnet"}, "epochs": 9}, None),
     ({"optimizer": "adam", "loss": TENSOR, "epoch": [1, 2, 3]}, None),
