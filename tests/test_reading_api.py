@@ -32,7 +32,7 @@ def two(runs: Runs) -> Runs:
     """Runs a, which is named and was resumed at step 2, and b, which is newer and failed."""
     runs.script(SCRIPT)
     assert runs.call("run", "train.py", "--run-id", "a", "-n", "my run", "--", "0.1").returncode == 0
-    assert runs.call("resume", "a").returncode == 0
+    assert runs.call("resume", "a", "--again").returncode == 0
     assert runs.call("run", "train.py", "--run-id", "b", "--", "0.001", "x").returncode == 1
     return runs
 

@@ -83,7 +83,7 @@ class Demonstration:
             self._digits(f"seed-{seed}", "--seed", seed)
         self._digits("timeboxed", "--lr", "0.02", minutes=0.04)
         self._digits("resumed", "--lr", "0.03", minutes=0.04)
-        self.call("resume", "resumed", "-m", 5)
+        self.call("resume", "resumed", "--again", "-m", 5)
         # apart, or both would take the same checkpoints
         self._digits("long-low", "--lr", "0.002", "--epochs", _LIVE_EPOCHS, "--out", "low", is_live=True)
         self._digits("long-high", "--lr", "0.08", "--epochs", _LIVE_EPOCHS, "--out", "high", is_live=True)

@@ -72,7 +72,7 @@ def wake(population: Population, member: Member, step: Step) -> str | None:
         words = ["run", "train.py", "--run-id", member.run_id, *detach, *options, "--", *_script_words(script)]
         member.is_new = False
     else:
-        words = ["resume", member.run_id, *detach, *[w for w in member.words if not w.startswith("@")]]
+        words = ["resume", member.run_id, "--again", *detach, *[w for w in member.words if not w.startswith("@")]]
     process = population.spawn(*words, purpose="front", member=member, is_real=is_real, notify=member.is_notified)
     return f"{process}"
 
@@ -139,7 +139,13 @@ def wake_anyway(population: Population, member: Member, step: Step) -> str | Non
     if not population.rundir(member.run_id).exists():
         return None
     process = population.spawn(
-        "resume", member.run_id, purpose="front", member=member, is_real=step.y < 0.25, notify=member.is_notified
+        "resume",
+        member.run_id,
+        "--again",
+        purpose="front",
+        member=member,
+        is_real=step.y < 0.25,
+        notify=member.is_notified,
     )
     return f"{process}"
 
@@ -395,7 +401,7 @@ def wake_on_slurm(population: Population, _: Member, step: Step) -> str | None:
     run = population.fold(member)
     if population.fronts(member) or (run is not None and not run.status.is_final):
         return None
-    words = ["resume", member.run_id]
+    words = ["resume", member.run_id, "--again"]
     if run is None:
         words = ["run", "--on", "slurm", "--run-id", member.run_id, "train.py", "--", *_script_words([_ENDLESS])[:2]]
     return f"{population.spawn(*words, purpose='front', member=member, is_real=True)}"

@@ -31,7 +31,7 @@ def two(runs: Runs) -> Runs:
     """Run a with two sessions, which both did steps 2 and 3; and run b."""
     runs.script(SCRIPT)
     runs.call("run", "train.py", "--run-id", "a", "-n", "=1+1")
-    runs.call("resume", "a")
+    runs.call("resume", "a", "--again")
     runs.call("run", "train.py", "--run-id", "b")
     return runs
 

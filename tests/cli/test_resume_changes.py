@@ -40,7 +40,7 @@ def made(runs: Runs) -> Runs:
 
 def resume(runs: Runs, *words: object, **options: object) -> str:
     """Resume and give stderr."""
-    done = runs.call("resume", "r", *words, **options)
+    done = runs.call("resume", "r", "--again", *words, **options)
     assert done.returncode == 0, done.stderr
     return done.stderr
 

@@ -22,7 +22,7 @@ def resumed(runs: Runs, body: str, *words: object, checkpoint: str = "state.bin"
     script = runs.script(f"CHECKPOINT = {checkpoint!r}" + textwrap.dedent(SAVES) + textwrap.dedent(body) + "\nsave()\n")
     first = runs.call("run", "--run-id", "r", *flags, script, "--", *words)
     assert first.returncode == 0, first.stderr
-    second = runs.call("resume", "r")
+    second = runs.call("resume", "r", "--again")
     assert second.returncode == 0, second.stderr
     told = [done.stdout.splitlines()[0] for done in (first, second)]
     return told[0], told[1], second.stderr

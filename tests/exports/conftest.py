@@ -42,7 +42,7 @@ def two(runs: Runs) -> Runs:
     runs.environment["TMPDIR"] = str(runs.work / "temporary")  # W&B leaves a log there
     runs.script(SCRIPT)
     assert runs.call("run", "train.py", "--run-id", "a", "-n", NAME).returncode == 0
-    assert runs.call("resume", "a").returncode == 0
+    assert runs.call("resume", "a", "--again").returncode == 0
     runs.script("sys.exit(3)", "fail.py")
     runs.call("run", "fail.py", "--run-id", "b")
     return runs

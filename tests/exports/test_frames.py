@@ -28,7 +28,7 @@ def home(runs: Runs):
     """.replace("begin =", "import math; begin =", 1)
     )
     runs.call("run", "train.py", "--run-id", "a")
-    runs.call("resume", "a")
+    runs.call("resume", "a", "--again")
     return runs.home
 
 

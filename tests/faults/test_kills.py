@@ -152,7 +152,7 @@ def test_kills_of_the_supervisor(runs: Runs):
         assert document["status"] == "interrupted"
         if next_session(document) > before:  # it got as far as starting a session
             session = document["sessions"][-1]
-            assert session["resumed_from"] == expected
+            assert session["offered"] == expected
             output = runs.output(run_id, session["number"])
             if "\n" in output:
                 counter = 0 if expected is None else int(Path(expected).stem.rpartition("-")[2])
