@@ -148,44 +148,99 @@ print(json.dumps([hashlib.sha256(said.encode()).hexdigest() for said in (text, h
 
 
 @pytest.mark.parametrize(
-    ("script", "train"),
+    ("script", "data", "train", "text"),
     [
-        (XGBOOST_SCRIPT, "xgb.train({**BASE, 'max_depth': depth}, data, 80, callbacks=[Slow()])"),
-        (LIGHTGBM_SCRIPT, "lgb.train({**BASE, 'max_depth': depth}, data, 80, callbacks=[Slow()])"),
+        (XGBOOST_SCRIPT, "xgb.DMatrix", "xgb.train", "save_raw('json').decode()"),
+        (LIGHTGBM_SCRIPT, "lgb.Dataset", "lgb.train", "model_to_string()"),
     ],
     ids=LIBRARIES,
 )
-def test_the_call_that_was_cut_continues_and_those_before_it_train_again(
-    script: str, train: str, framework_runs: FrameworkRuns
+def test_folds_that_are_skipped_or_come_in_another_order_get_their_own_models(
+    script: str, data: str, train: str, text: str, framework_runs: FrameworkRuns
 ):
-    is_xgboost = script is XGBOOST_SCRIPT
+    """A fold that was finished is given back, the one that was cut continues, and the last begins with its first round."""
     body = f"""
-import hashlib
-found = []
-for depth in (2, 3, 4):
-    data = {"xgb.DMatrix(images, labels)" if is_xgboost else "lgb.Dataset(images, labels)"}
-    print("depth", depth, flush=True)
-    booster = {train}
-    print("trained", depth, flush=True)
-    text = {"booster.save_raw('json').decode()" if is_xgboost else "booster.model_to_string()"}
-    found.append(hashlib.sha256(text.encode()).hexdigest())
-print(json.dumps(found))
+import hashlib, os, threading
+def fit(fold, callbacks):
+    params = {{**BASE, "objective": {"'reg:squarederror'" if script is XGBOOST_SCRIPT else "'regression'"}}}
+    del params["num_class"]
+    booster = {train}(params, {data}(images, labels * 10.0 + (images[:, 20] > fold)), 120, callbacks=callbacks)
+    return hashlib.sha256(booster.{text}.encode()).hexdigest()
+is_first = os.environ["BACKPROP_SESSION"] == "1"
+for fold in (0, 1, 2) if is_first else (3, 2, 0):
+    print("fold", fold, flush=True)
+    slow = Slow()
+    if is_first and fold == 2:
+        time.sleep = lambda _, sleep=time.sleep: sleep(1.0)  # a round: it is stopped before its last
+    found, alone = fit(fold, [slow]), []
+    # calls in other threads are left alone
+    thread = threading.Thread(target=lambda: alone.append(fit(fold, [])))
+    thread.start()
+    thread.join()
+    print(fold, found == alone[0], len(slow.rounds), flush=True)
 """
     runs = framework_runs
     path = runs.work / "train.py"
     path.write_text(script + body)
-    whole = runs.bare(path).splitlines()[-1]
     running = runs.start("run", "--run-id", "r", path)
-    wait_for(lambda: "depth 3" in runs.output("r"))
+    wait_for(lambda: "fold 2" in runs.output("r"))
     assert runs.call("stop", "r").returncode == 0
     assert running.wait(HANG_S) == 0
-    document = runs.document("r")
-    assert document["status"] == "stopped"
-    assert "call-2" in document["checkpoints"][-1]["path"]
+    assert runs.document("r")["status"] == "stopped"
     assert runs.call("resume", "r").returncode == 0
-    assert runs.output("r", session=2).splitlines()[-1] == whole
+    lines = [line for line in runs.output("r", session=2).splitlines() if not line.startswith("fold")]
+    assert lines == ["3 True 120", "2 True 120", "0 True 120"]
     errors = runs.rundir("r").joinpath("session-2.err").read_text()
     assert errors.count("continues after round") == 1
+    assert errors.count("gives back") == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "fit"),
+    [
+        (
+            XGBOOST_SCRIPT,
+            """
+model = xgb.XGBClassifier(n_estimators=150, max_depth=2, n_jobs=1, early_stopping_rounds=8, callbacks=[slow])
+model.fit(images[:900], labels[:900] % 2, eval_set=[(images[900:], labels[900:] % 2)], verbose=False)
+text = model.get_booster().save_raw("json").decode()
+""",
+        ),
+        (
+            LIGHTGBM_SCRIPT,
+            """
+model = lgb.LGBMClassifier(n_estimators=150, num_leaves=5, n_jobs=1, verbosity=-1, subsample=0.7, subsample_freq=1)
+model.fit(images[:900], labels[:900] % 2, eval_set=[(images[900:], labels[900:] % 2)],
+          callbacks=[slow, lgb.early_stopping(8, verbose=False)])
+text = model.booster_.model_to_string() + model.booster_.model_to_string(num_iteration=-1)
+""",
+        ),
+    ],
+    ids=LIBRARIES,
+)
+def test_a_script_that_is_cut_after_its_training_gets_the_model_back(
+    script: str, fit: str, framework_runs: FrameworkRuns
+):
+    """With its history, best iteration and callbacks, and without a round of training."""
+    report = """
+import hashlib, os
+history = str(model.evals_result() if callable(getattr(model, "evals_result", None)) else model.evals_result_)
+best = getattr(model, "best_iteration", None), getattr(model, "best_iteration_", None), model.predict(images).tolist()
+print(len(slow.rounds), hashlib.sha256((text + history + str(best)).encode()).hexdigest(), flush=True)
+while os.environ["BACKPROP_SESSION"] == "1":
+    time.sleep(0.01)
+"""
+    runs = framework_runs
+    path = runs.work / "train.py"
+    path.write_text(script + "slow = Slow()\n" + fit + report)
+    running = runs.start("run", "--run-id", "r", path)
+    wait_for(lambda: runs.output("r").endswith("\n"))
+    assert runs.call("stop", "r").returncode == 0
+    running.wait(HANG_S)
+    assert runs.call("resume", "r").returncode == 0
+    assert runs.output("r", session=2) == runs.output("r")
+    assert "gives back" in runs.rundir("r").joinpath("session-2.err").read_text()
+    assert '"step"' not in runs.events("r", 2)
 
 
 def test_a_model_that_the_script_itself_continues_from_is_kept(framework_runs: FrameworkRuns):

@@ -5,25 +5,36 @@ the very scores that training had, bit for bit. Told that it begins in round 0, 
 boosting.py. lightgbm_replay.py takes the booster through those that are done.
 
 Random forests cannot continue (https://github.com/lightgbm-org/LightGBM/issues/6143): they start over. So does a call
-whose Dataset is constructed already and has freed its raw data, as another call's has.
+whose Dataset is constructed already and has freed its raw data, as another call's has. A call that was finished needs
+no scores: its loop runs over a booster without trees, which then gets the model.
 """
 # ruff: noqa: SLF001  there is no public way to tell a Dataset's state, or to let a call begin in round 0
 
 from __future__ import annotations
 
 import inspect
-from contextlib import contextmanager
+import weakref
+from contextlib import contextmanager, suppress
 from functools import wraps
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from ..failsafe import guarded
+from ..fingerprint import fingerprint
 from . import boosting
 from .boosting import Call
-from .lightgbm_replay import FIRST, Replay, State
+from .lightgbm_replay import FIRST, Replay, State, given, names_of
 
 _LIBRARY = "lightgbm"
-# what they do follows from the evaluations and the number of the round alone
-_REPLAYED = {"_EarlyStoppingCallback", "_RecordEvaluationCallback", "_ResetParameterCallback"}
+# what they do follows from the evaluations and the number of the round alone, and from these settings
+_REPLAYED = {
+    "_EarlyStoppingCallback": ("stopping_rounds", "first_metric_only", "min_delta"),
+    "_RecordEvaluationCallback": (),
+    "_ResetParameterCallback": ("kwargs",),
+}
+# parameters and arguments that say how a training is looked at or executed, not what is trained
+_NOT_IDENTITY = ("params", "train_set", "valid_sets", "num_boost_round", "keep_training_booster")
+_NOT_IDENTITY_PARAMS = ("num_iterations", "num_threads", "verbosity", "device_type", "metric_freq")
+_rows: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # Dataset -> what it was at first sight
 _LAST = 1 << 30  # order of a callback
 
 
@@ -45,25 +56,89 @@ def hook(engine: Any) -> None:
             except TypeError:
                 return original(*args, **kwargs)  # which says what is wrong
             callbacks = list(arguments.get("callbacks") or ())
+            _identify(call, arguments, signature)
             if arguments.get("init_model") is None:  # else the script knows itself where to begin
                 _look_for_checkpoint(call, arguments)
+            keeps_booster = arguments.get("keep_training_booster", False)
+            arguments["keep_training_booster"] = True  # the model then still has the rounds after the best one
             after = _AfterRound(call, callbacks, engine)
             if call.saved is None:
                 arguments["callbacks"] = [*callbacks, _Report(call), after]
-                return original(**arguments)
+                booster = original(**arguments)
+                _ended(call, booster, after.own)
+                return booster if keeps_booster else _freed(booster)
             skipped = [
                 callback if _is_replayed(callback) else _Skipping(call, callback, position - len(callbacks))
                 for position, callback in enumerate(callbacks)
             ]
             for callback, attributes in zip((c for c in callbacks if not _is_replayed(c)), call.saved.callbacks):
                 boosting.restore(callback, attributes)
-            replay = Replay(call.saved)
+            replay = Replay(call.saved, trains_on=not call.is_given_back)
             arguments["callbacks"] = [replay, *skipped, _Report(call, replay), after]
+            if call.is_given_back and not keeps_booster:
+                booster = original(**arguments)
+                booster.model_from_string(call.saved.model.decode())
+                booster.best_iteration, best_score = call.saved.ending
+                booster.best_score.clear()  # it is of a kind of its own
+                for name, scores in best_score.items():
+                    booster.best_score[name].update(scores)
+                return _freed(booster)
             arguments["init_model"] = engine.Booster(model_str=call.saved.model.decode())
             with _from_round_0(engine), _clean(arguments):
-                return original(**arguments)
+                booster = original(**arguments)
+                _ended(call, booster, after.own)
+                return booster if keeps_booster else _freed(booster)
 
     engine.train = train
+
+
+@guarded(_LIBRARY)
+def _identify(call: Call, arguments: Mapping[str, Any], signature: inspect.Signature) -> None:
+    params = dict(arguments["params"])
+    rounds = arguments.get("num_boost_round", signature.parameters["num_boost_round"].default)
+    call.total = given(params, "num_iterations", rounds)
+    call.identify(
+        {
+            **params,
+            **arguments,
+            "callbacks": boosting.settings(arguments.get("callbacks") or (), _REPLAYED, _is_replayed),
+            "init_model": arguments.get("init_model") is not None,
+        },
+        [*_NOT_IDENTITY, *(alias for name in _NOT_IDENTITY_PARAMS for alias in names_of(name))],
+        [_content(dataset) for dataset in _datasets(arguments)],
+    )
+
+
+def _content(dataset: Any) -> Any:
+    """What tells a Dataset from another, as it was when it was first seen: training may free the raw data."""
+    if dataset not in _rows:
+        own = [_of_each_row(dataset, name) for name in ("label", "weight", "group", "init_score", "position")]
+        subset = None
+        if getattr(dataset, "used_indices", None) is not None:
+            subset = [boosting.checksum(dataset.used_indices), _content(dataset.reference)]
+        shape = None if dataset._handle is None else (dataset.num_data(), dataset.num_feature())
+        features = dataset.data
+        if hasattr(features, "indptr"):  # a sparse matrix
+            features = [features.shape, *map(boosting.checksum, (features.data, features.indices, features.indptr))]
+        _rows[dataset] = [boosting.numbers(fingerprint(features)), shape, own, subset, dict(dataset.params or {})]
+    return _rows[dataset]
+
+
+def _of_each_row(dataset: Any, name: str) -> Any:
+    with suppress(Exception):  # what a version does not have, or is in some other form than an array
+        return boosting.checksum(getattr(dataset, f"get_{name}")() if dataset._handle else getattr(dataset, name))
+    return None
+
+
+@guarded(_LIBRARY)
+def _ended(call: Call, booster: Any, callbacks: Sequence[Any]) -> None:
+    ending = (booster.best_iteration, {data: dict(scores) for data, scores in booster.best_score.items()})
+    call.ended(lambda: _text(booster).encode(), callbacks, ending)
+
+
+def _freed(booster: Any) -> Any:
+    """What `train` does with a booster that is not to be trained any more."""
+    return booster.model_from_string(booster.model_to_string()).free_dataset()
 
 
 @guarded(_LIBRARY)
@@ -73,7 +148,9 @@ def _look_for_checkpoint(call: Call, arguments: Mapping[str, Any]) -> None:
         return
     state = State(call.saved.model.decode())
     datasets = _datasets(arguments)
-    if state.is_forest:
+    if call.is_given_back and not arguments.get("keep_training_booster"):
+        call.tell_that_it_is_given_back()
+    elif state.is_forest:
         call.start_over("LightGBM cannot add to a random forest")
     elif any(dataset._handle is not None and dataset.data is None for dataset in datasets):
         call.start_over("its Dataset has freed the raw data (free_raw_data=False keeps them)")
@@ -135,10 +212,10 @@ class _Skipping:
 class _Report:
     """Reports a round. Comes first: early stopping leaves the others out."""
 
-    order = FIRST
     before_iteration = False
 
     def __init__(self, call: Call, replay: Optional[Replay] = None) -> None:
+        self.order = FIRST  # not of the class: LightGBM gives one to each object without its own
         self._call = call
         self._replay = replay
 
@@ -161,17 +238,21 @@ class _Report:
 class _AfterRound:
     """Does what is wanted after a round. Comes last: the other callbacks have seen the round that is saved."""
 
-    order = _LAST
     before_iteration = False
 
     def __init__(self, call: Call, callbacks: Sequence[Any], engine: Any) -> None:
+        self.order = _LAST
         self._call = call
-        self._own = [callback for callback in callbacks if not _is_replayed(callback)]
+        self.own = [callback for callback in callbacks if not _is_replayed(callback)]
         self._end = engine.callback.EarlyStopException
         self._bagging_freq: Optional[int] = None  # not looked for yet
 
     def __call__(self, env: Any) -> None:
-        if env.iteration >= self._call.done and self._is_to_stop(env):
+        if env.iteration >= self._call.done:
+            is_over = self._is_to_stop(env)
+        else:  # where a callback of the user's had ended it
+            is_over = self._call.is_given_back and env.iteration + 1 == self._call.done
+        if is_over:
             # the way out of LightGBM's loop; nobody gets to see the booster: Session.training
             raise self._end(env.iteration, env.evaluation_result_list or [])
 
@@ -182,7 +263,7 @@ class _AfterRound:
         rounds = env.iteration - env.begin_iteration + 1
         if rounds % self._bagging_freq and rounds != self._call.total:
             return False  # a bag that is in use is not to be had again: it is used up first
-        return self._call.round_ended(rounds, lambda: _text(env.model).encode(), self._own)
+        return self._call.round_ended(rounds, lambda: _text(env.model).encode(), self.own)
 
 
 def _text(booster: Any) -> str:

@@ -66,11 +66,13 @@ class State:
 class Replay:
     """A callback before each round. Rounds are counted from 0."""
 
-    order = FIRST
     before_iteration = True
 
-    def __init__(self, saved: Saved) -> None:
+    def __init__(self, saved: Saved, *, trains_on: bool) -> None:
+        """trains_on: whether rounds are missing, so that random states matter."""
+        self.order = FIRST
         self._saved = saved
+        self._trains_on = trains_on
         self._state = State(saved.model.decode())
         self._resets = 0  # of parameters, by schedules
 
@@ -82,7 +84,7 @@ class Replay:
     def _begin(self, booster: Any, params: Mapping[str, Any]) -> None:
         self._params = dict(booster.params)
         self._given = {
-            name: _given(params, name, otherwise)
+            name: given(params, name, otherwise)
             for name, otherwise in (("feature_fraction", 1.0), ("min_gain_to_split", 0.0), ("verbosity", 1))
         }
         self._given["feature_fraction_seed"] = int(self._state.number("feature_fraction_seed", 2))
@@ -97,7 +99,9 @@ class Replay:
 
     @property
     def _needs_draws(self) -> bool:
-        return self._state.is_exact and bool(self._state.bagging_freq or self._state.samples_features)
+        return (
+            self._trains_on and self._state.is_exact and bool(self._state.bagging_freq or self._state.samples_features)
+        )
 
     def _count_reset(self, params: Mapping[str, Any]) -> Any:
         self._resets += 1
@@ -134,7 +138,11 @@ class Replay:
         booster.params = self._params
 
 
-def _given(params: Mapping[str, Any], name: str, otherwise: Any) -> Any:
+def given(params: Mapping[str, Any], name: str, otherwise: Any) -> Any:
     """The value of a parameter as it was given, under whatever name."""
-    aliases = sys.modules["lightgbm.basic"]._ConfigAliases.get(name)
-    return next((params[alias] for alias in (name, *aliases) if params.get(alias) is not None), otherwise)
+    return next((params[alias] for alias in names_of(name) if params.get(alias) is not None), otherwise)
+
+
+def names_of(parameter: str) -> tuple[str, ...]:
+    """All names that a parameter goes by, its own first."""
+    return (parameter, *sorted(sys.modules["lightgbm.basic"]._ConfigAliases.get(parameter)))

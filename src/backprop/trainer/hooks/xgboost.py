@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
+from contextlib import suppress
 from functools import wraps
 from typing import Any, Mapping, Optional, Sequence
 
@@ -20,9 +21,19 @@ from . import boosting
 from .boosting import Call
 
 _LIBRARY = "xgboost"
-_REPLAYED = {"EarlyStopping", "LearningRateScheduler"}  # what they do follows from the evaluations alone
+# what they do follows from the evaluations alone, and from these settings
+_REPLAYED = {
+    "EarlyStopping": ("rounds", "metric_name", "data", "save_best", "_min_delta"),
+    "LearningRateScheduler": (),
+}
 _SAMPLING = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
 _SEED = ("seed", "random_state")
+# arguments that say how a training is looked at or executed, not what is trained
+_NOT_IDENTITY = (
+    *("params", "dtrain", "evals_result", "num_boost_round", "verbose_eval"),
+    *("nthread", "n_jobs", "verbosity", "silent", "device", "gpu_id", "predictor", "validate_parameters"),
+)
+_ROWS_LOOKED_AT = 64
 _PRIME = 1_000_003  # so that seeds of neighbouring rounds lie far apart
 
 _begun: Optional[Call] = None  # a call of train() whose loop has not begun yet
@@ -58,19 +69,54 @@ def _continued(call: Call, signature: Any, args: Any, kwargs: Any) -> Optional[d
     """The arguments of a call that continues; None when it begins as it is."""
     arguments: dict[str, Any] = dict(signature.bind(*args, **kwargs).arguments)
     call.total = arguments.get("num_boost_round", signature.parameters["num_boost_round"].default)
-    if arguments.get("xgb_model") is not None:
+    is_begun = arguments.get("xgb_model") is not None
+    evals = [pair for pair in arguments.get("evals") or () if len(pair) == 2]
+    call.identify(
+        {
+            **dict(arguments["params"]),
+            **arguments,
+            "callbacks": boosting.settings(arguments.get("callbacks") or (), _REPLAYED, _is_replayed),
+            "evals": [str(name) for _, name in evals],
+            "xgb_model": is_begun,
+        },
+        _NOT_IDENTITY,
+        [_content(each) for each in (arguments["dtrain"], *(data for data, _ in evals))],
+    )
+    if is_begun:
         return None  # the script knows itself where to begin
     call.look_for_checkpoint()
-    if call.saved is not None and call.done > call.total:
-        call.start_over(f"only {call.total} are wanted now")
     if call.saved is None:
         return None
+    if call.is_given_back:
+        call.tell_that_it_is_given_back()
+        return {**arguments, "xgb_model": bytearray(call.saved.model)}
     doubt = ""
     if _samples(dict(arguments["params"])):
         doubt = ", with other samples than it would have drawn: XGBoost does not give its random state away"
         arguments["params"] = _with_moved_seed(arguments["params"], call.done)
     call.tell(f"continues after round {call.done}{doubt}")
     return {**arguments, "xgb_model": bytearray(call.saved.model)}
+
+
+def _content(data: Any) -> Any:
+    """What tells a DMatrix from another: its shape, checksums of all labels, and of a few rows."""
+    features: Any = None
+    with suppress(Exception):  # some kinds have no rows to be had
+        if hasattr(data, "ref"):  # a QuantileDMatrix
+            features = [boosting.checksum(part) for part in data.get_quantile_cut()]
+        else:
+            count = data.num_row()
+            rows = sorted({row * (count - 1) // (_ROWS_LOOKED_AT - 1) for row in range(_ROWS_LOOKED_AT)})
+            sample = data.slice(rows, allow_groups=True).get_data()
+            features = [boosting.checksum(part) for part in (sample.data, sample.indices, sample.indptr)]
+    own = [_of_each_row(data, name) for name in ("get_label", "get_weight", "get_base_margin", "get_group")]
+    return [(data.num_row(), data.num_col()), data.feature_names, data.feature_types, features, own]
+
+
+def _of_each_row(data: Any, getter: str) -> Any:
+    with suppress(Exception):  # what was not given, or what this version does not tell
+        return boosting.checksum(getattr(data, getter)())
+    return None
 
 
 def _samples(params: Mapping[str, Any]) -> bool:
@@ -94,6 +140,12 @@ def _is_replayed(callback: Any) -> bool:
 def _own(callbacks: Sequence[Any]) -> list[Any]:
     """Those whose attributes are saved."""
     return [callback for callback in callbacks if not _is_replayed(callback)]
+
+
+@guarded(_LIBRARY)
+def _ended(call: Optional[Call], model: Any, callbacks: Sequence[Any]) -> None:
+    if call is not None:
+        call.ended(lambda: bytes(model.save_raw("ubj")), _own(callbacks))
 
 
 def _container(base: Any) -> Any:
@@ -133,7 +185,8 @@ def _container(base: Any) -> Any:
             if call is not None and epoch < call.done:
                 for data, metric, value in call.evaluations[epoch]:
                     self.history.setdefault(data, OrderedDict()).setdefault(metric, []).append(value)
-                return any(callback.after_iteration(model, epoch, self.history) for callback in self._replayed)
+                is_over = any(callback.after_iteration(model, epoch, self.history) for callback in self._replayed)
+                return is_over or (call.is_given_back and epoch + 1 == call.done)
             is_over = bool(super().after_iteration(model, epoch, dtrain, evals))
             return is_over if call is None else self._round_ended(call, model, epoch + 1) or is_over
 
@@ -150,6 +203,7 @@ def _container(base: Any) -> Any:
 
         def after_training(self, model: Any) -> Any:
             vars(model).pop("update", None)
+            _ended(self._call, model, self.callbacks)
             return super().after_training(model)
 
     return Container

@@ -1,0 +1,63 @@
+"""Checkpoints of finished trainings, which later sessions get back without training: how many are kept, and which.
+
+Each is a file of its own in the folder of its run's checkpoints. Its name says how long the training took, so that
+nothing has to be opened to know what losing it would cost.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from typing import Collection, NamedTuple, Optional, Sequence
+
+WORTH_KEEPING_S = 1.0  # a training that took less is sooner repeated than kept
+MAX_COUNT = 100
+MAX_BYTES = 4 << 30
+
+_NAME = re.compile(r"-finished-(\d+)s\.(?:zip|npz)$")
+
+
+class Kept(NamedTuple):
+    """A file of a finished training. took_s: how long the training took, over all sessions."""
+
+    path: str
+    size_bytes: int
+    took_s: int
+
+
+def name(stem: str, took_s: float, suffix: str) -> str:
+    """The name of a finished training's file."""
+    return f"{stem}-finished-{int(took_s)}s{suffix}"
+
+
+def keep_within_bounds(newest: str, offered: Optional[str]) -> None:
+    """Remove what is too much in the folder of the newest file. offered: what the session resumes from: it stays."""
+    folder = os.path.dirname(newest)
+    with suppress(OSError):  # it only takes room
+        with os.scandir(folder) as entries:
+            kept = [
+                Kept(entry.path, entry.stat().st_size, int(match.group(1)))
+                for entry in entries
+                for match in (_NAME.search(entry.name),)
+                if match is not None
+            ]
+        for each in superfluous(kept, {newest, *([] if offered is None else [offered])}):
+            os.unlink(each.path)
+
+
+def superfluous(kept: Sequence[Kept], spared: Collection[str]) -> list[Kept]:
+    """Which of the files to remove, so that the rest is within the bounds: what is trained again soonest comes first.
+
+    spared: paths that are never removed. A script makes the same trainings in the same order in each session: were the
+    oldest removed, each session would train all of them again.
+    """
+    count, size_bytes = len(kept), sum(each.size_bytes for each in kept)
+    removed = []
+    for each in sorted(kept, key=lambda each: (each.took_s, each.path)):
+        if count <= MAX_COUNT and size_bytes <= MAX_BYTES:
+            break
+        if each.path not in spared:
+            removed.append(each)
+            count, size_bytes = count - 1, size_bytes - each.size_bytes
+    return removed
