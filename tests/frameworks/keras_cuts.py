@@ -205,6 +205,18 @@ def wider(callbacks):
     return model, model.fit(X[:64], Y[:64], **options).history
 
 
+def folds(callbacks):
+    """Trainings that differ in their data alone, and come in another order in a resumed session. The second is cut."""
+    history = {}
+    for fold in (2, 1, 0) if session.current().is_resumed else (0, 1, 2):
+        keras.utils.set_random_seed(1)
+        model = sequential()
+        options = {"batch_size": BATCH, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks if fold == 1 else []}
+        x = X[fold * 4 :][:64]
+        history[fold] = [model.fit(x, Y[fold * 4 :][:64], **options).history, model.predict(X, verbose=0).tolist()]
+    return model, sorted(history.items())
+
+
 KINDS = [
     arrays, without_shuffle, shuffle_batch, generator, dataset, short_epochs, moving_average, subclass, two_fits,
     data_loader if BACKEND == "torch" else in_bunches,
@@ -225,6 +237,7 @@ def session_of_its_own(train, folder, resume_from, cut):
     os.chdir(folder)
     here = session.current()
     here.resume_from, here._events_path, here._fd = resume_from, str(folder / "events"), None
+    here.run_dir, here.is_resumed, here.number = str(folder), resume_from is not None, 1 + (resume_from is not None)
     here.interrupts = Interrupts(here.is_stop_wanted)  # it knows its process
     KERAS_STORY.folder = str(folder / "checkpoints")
     if BACKEND == "torch":
@@ -285,7 +298,8 @@ def trains_no_more(root):
     """Whether a fit that had ended is given back as it was when the script comes to it again, and not trained."""
     folder = root / "ended"
     whole, _ = in_a_process(arrays, folder, None, UNCUT)
-    again, _ = in_a_process(arrays, folder, str(folder / "checkpoints/fit-1-end.npz"), UNCUT)
+    (kept,) = (folder / "checkpoints").glob("*finished*")
+    again, _ = in_a_process(arrays, folder, str(kept), UNCUT)
     return again == whole and '"loss"' not in (folder / "events").read_text()
 
 
@@ -295,6 +309,15 @@ def keeps_out_of_others(root):
     alone, _ = in_a_process(wider, root / "wide", None, UNCUT)
     given, _ = in_a_process(wider, root / "wide", checkpoint, UNCUT)
     return alone == given
+
+
+def keeps_folds_apart(root):
+    """Whether each fold has its own model, though it is another call of the session."""
+    outcomes, checkpoint = [], None
+    for name, cut in (("folds-whole", UNCUT), ("folds", (5, "train")), ("folds", UNCUT)):
+        ended, checkpoint = in_a_process(folds, root / name, checkpoint, cut)
+        outcomes.append(ended)
+    return json.loads(outcomes[0])[0] == json.loads(outcomes[2])[0]
 
 
 def stories():
@@ -322,6 +345,7 @@ def main():
     if chosen == KINDS:
         print("ended:", "equal" if trains_no_more(root) else "differs", flush=True)
         print("another model:", "equal" if keeps_out_of_others(root) else "differs", flush=True)
+        print("folds:", "equal" if keeps_folds_apart(root) else "differs", flush=True)
 
 
 if __name__ == "__main__":

@@ -73,5 +73,5 @@ def test_no_kind_of_training_minds_a_cut(framework_runs: FrameworkRuns):
     done = framework_runs.call("run", "--run-id", "cuts", CUTS)
     assert done.returncode == 0, done.stderr
     verdicts = done.stdout.splitlines()
-    assert len(verdicts) == 12
+    assert len(verdicts) == 13
     assert [verdict for verdict in verdicts if not verdict.endswith("equal")] == []

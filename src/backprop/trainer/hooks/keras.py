@@ -69,7 +69,7 @@ def _begin(story: Story, model: Any, original: Any, args: Any, kwargs: Any) -> O
         given = inspect.signature(original).bind(model, *args, **kwargs).arguments
     except TypeError:  # the script's mistake, which Keras is about to tell
         return None
-    return story.begin(model, initial_epoch=given.get("initial_epoch", 0), epochs=given.get("epochs", 1))
+    return story.begin(model, given)
 
 
 def _around_iter(original: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -36,8 +36,11 @@ def write(path: str, tree: Any) -> None:
                 _write_array(member, array() if callable(array) else array)
 
 
-def read(path: str) -> Any:
-    """What was written, all of it in memory. Raises OSError and ValueError for what is not such a file."""
+def read(path: str, *, has_arrays: bool = True) -> Any:
+    """What was written, all of it in memory. Raises OSError and ValueError for what is not such a file.
+
+    has_arrays: False for plain data alone, with None in place of each array.
+    """
     import numpy as np
 
     try:
@@ -45,6 +48,8 @@ def read(path: str) -> Any:
             tree = json.loads(archive.read(_TREE))
 
             def load(number: int) -> Any:
+                if not has_arrays:
+                    return None
                 with archive.open(f"{number}.npy") as member:
                     return np.lib.format.read_array(member, allow_pickle=False)
 
@@ -85,7 +90,7 @@ def decode(tree: Any, load: Callable[[int], Any]) -> Any:
     if kind == "dict":
         return {decode(key, load): decode(value, load) for key, value in content}
     array = load(content)
-    return array[()] if kind == "scalar" else array
+    return array[()] if kind == "scalar" and array is not None else array
 
 
 def _is_array(value: Any) -> bool:

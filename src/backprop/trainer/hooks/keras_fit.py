@@ -5,28 +5,32 @@ the epoch again, passes over the data of all batches that were done but the last
 with a train function that does not train. Then everything is set to what it was right after it. The loop cannot tell
 the difference; callbacks do not hear of the batch again.
 
-Fits of a script are counted. A checkpoint belongs to one of them. Those before it, in a resumed script, get the state
-back that they ended with, if they took long enough for that to have been kept, and are trained again otherwise.
+A checkpoint holds the identity of its fit (identity.py), and only that fit goes on from it, in whatever process and
+order the script makes its fits. Those that are finished, in a resumed script, get the state back that they ended with,
+if they took long enough for that to have been kept, and are trained again otherwise.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from time import monotonic
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Mapping, Optional
 
-from .. import ranks
+from .. import finished, ranks, trainings
 from ..failsafe import guarded, is_off, say
 from ..files import FOLDER
 from ..session import Session, as_number
+from ..trainings import Training
 from . import keras_file as statefile
 from . import keras_state
 from .keras_feed import Feed
+from .keras_identity import identity_of
 
 HOOK = "keras"
 FORMAT = "backprop keras 1"
 LOG_EVERY_S = 0.2
-WORTH_KEEPING_S = 1.0  # a fit that took less is sooner trained again than its end kept
+WORTH_KEEPING_S = finished.WORTH_KEEPING_S
 SAVE_AGAIN_S = 30.0  # after a save that failed
 
 
@@ -39,41 +43,60 @@ class Story:
         self.step = 0  # batches trained by all fits so far
         self._fits = 0
         self._is_looked_for = False
+        self._is_offered = False  # a checkpoint with the identity of its fit
         self._chosen: Any = None
 
-    def begin(self, model: Any, *, initial_epoch: int, epochs: int) -> Fit:
-        """The next fit."""
+    def begin(self, model: Any, given: Mapping[str, Any]) -> Fit:
+        """The next fit. given: its arguments, by name."""
         number, self._fits = self._fits, self._fits + 1
+        training = trainings.of(self.session).begin(identity_of(model, given, self.session.resume_from), model)
         if not self._is_looked_for:
             self._is_looked_for = True
-            self._chosen = _read(self.session.resume_from)
+            about = _read(self.session.resume_from, has_arrays=False)
+            if about is not None and "training" not in about:  # of an earlier version, which only counted
+                self._chosen = _read(self.session.resume_from)
+            self._is_offered = about is not None and "training" in about
         chosen, resumed = self._chosen, None
         if chosen is not None:
             if number == chosen["fit"]:
                 resumed = chosen
                 self._chosen = None
             elif number < chosen["fit"]:
-                resumed = _read(os.path.join(os.path.dirname(str(self.session.resume_from)), _end_name(number)))
-        if resumed is not None and resumed["initial_epoch"] != initial_epoch:
+                resumed = _read(
+                    os.path.join(os.path.dirname(str(self.session.resume_from)), f"fit-{number + 1}-end.npz")
+                )
+        else:
+            offered = self.session.resume_from if self._is_offered else None
+            resumed = _read(training.choose(f"fit {number + 1}", offered, _stored, or_else="is trained anew"))
+        if resumed is not None and resumed["initial_epoch"] != given.get("initial_epoch", 0):
             resumed = None  # the script itself knows where to go on
-        return Fit(self, model, number, initial_epoch, epochs, resumed)
+        if resumed is not None and resumed["is_done"] and not _is_of_same_data(resumed, training):
+            say(f"fit {number + 1} is trained anew: what was trained before had other data")
+            resumed = None
+        return Fit(self, model, number, given, resumed, training)
 
     @property
     def is_behind(self) -> bool:
-        """Whether the checkpoint to resume from belongs to a later fit: nothing newer is to be saved before it."""
+        """Whether a checkpoint that only counts fits belongs to a later one: nothing newer is to be saved before it."""
         return self._chosen is not None
 
 
-def _end_name(number: int) -> str:
-    return f"fit-{number + 1}-end.npz"
+def _stored(path: str) -> Any:
+    """What a checkpoint stores of its training; None if nothing."""
+    return (_read(path, has_arrays=False) or {}).get("training")
 
 
-def _read(path: Optional[str]) -> Any:
+def _is_of_same_data(saved: dict[str, Any], training: Training) -> bool:
+    stored = saved.get("training")
+    return stored is None or stored["identity"]["data"] == training.identity.data
+
+
+def _read(path: Optional[str], *, has_arrays: bool = True) -> Any:
     """A checkpoint of ours; None when it is something else."""
     if path is None or not os.path.isfile(path):
         return None
     try:
-        tree = statefile.read(path)
+        tree = statefile.read(path, has_arrays=has_arrays)
     except ValueError:
         return None
     return tree if isinstance(tree, dict) and tree.get("format") == FORMAT else None
@@ -83,7 +106,13 @@ class Fit:
     """One of them. Its methods are called at Keras's events, in the order in which they stand here."""
 
     def __init__(
-        self, story: Story, model: Any, number: int, initial_epoch: int, epochs: int, resumed: Optional[dict[str, Any]]
+        self,
+        story: Story,
+        model: Any,
+        number: int,
+        given: Mapping[str, Any],
+        resumed: Optional[dict[str, Any]],
+        training: Training,
     ) -> None:
         self.is_replaying = False  # the loop is about to get the batch that it ended with
         self.awaits_data = False  # the next iterator that Keras makes is that of the epoch
@@ -91,8 +120,10 @@ class Fit:
         self._session = story.session
         self._model = model
         self._number = number
-        self._initial_epoch = initial_epoch
-        self._epochs = epochs
+        self._initial_epoch = given.get("initial_epoch", 0)
+        self._epochs = given.get("epochs", 1)
+        self._training = training
+        self._took_s = 0.0 if resumed is None else resumed.get("took_s", 0.0)  # in earlier sessions
         self._resumed = resumed
         self._began = monotonic()
         self._callbacks: Any = None  # the CallbackList of this fit
@@ -297,14 +328,17 @@ class Fit:
             return
         if self._resumed is not None:  # it had been done already, and Keras's loop had nothing to do
             self._restore(self._resumed)
-        elif monotonic() - self._began >= WORTH_KEEPING_S:
+        elif self._took() >= WORTH_KEEPING_S:
             self._keep_end()
+
+    def _took(self) -> float:
+        return self._took_s + monotonic() - self._began
 
     @guarded(HOOK)
     def _keep_end(self) -> None:
         keras_state.settle(self._model)
         done = {**self._checkpoint({}), "is_done": True, "epoch": self._epoch + 1, "batches": 0}
-        self._save(done, _end_name(self._number))
+        self._save(done, finished.name(f"fit-{self._training.name}", self._took(), ".npz"))
 
     def leave(self) -> None:
         """However it ended."""
@@ -320,6 +354,7 @@ class Fit:
             "format": FORMAT,
             "fit": self._number,
             "is_done": False,
+            "took_s": self._took(),
             "initial_epoch": self._initial_epoch,
             "epochs": self._epochs,
             "steps": self._steps,
@@ -340,12 +375,18 @@ class Fit:
         if self._story.is_behind or ranks.rank() != 0:
             return
         step = checkpoint["step"]
-        path = os.path.join(self._story.folder, name or f"step-{step:06}.npz")
+        path = os.path.join(self._story.folder, name or f"step-{step:06}-{self._training.name}.npz")
         try:
             with self._session.saving():
                 os.makedirs(self._story.folder, exist_ok=True)
-                statefile.write(path, {**checkpoint, "weights": keras_state.weights(self._model)})
+                is_done = checkpoint["is_done"]
+                stored = json.loads(json.dumps(self._training.stored(is_finished=is_done)))
+                content = {**checkpoint, "training": stored, "weights": keras_state.weights(self._model)}
+                statefile.write(path, content)
                 self._session.saved(path, step)
+                self._training.saved(path, step, is_finished=is_done)
+            if is_done:
+                finished.keep_within_bounds(path, self._session.resume_from)
         except OSError as error:  # a full disk, mostly; the next one may fit again
             say(f"no checkpoint was saved at step {step}: {error}")
             self._save_at = monotonic() + SAVE_AGAIN_S
