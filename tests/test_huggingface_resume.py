@@ -15,6 +15,7 @@ def offered(tmp_path: Path):
     """A session that is offered a checkpoint, of a training with these parts of an identity."""
 
     def make(*parts: str) -> SimpleNamespace:
+        (tmp_path / "trainer_state.json").write_text("{}")
         stored = {"identity": {"parts": dict.fromkeys(parts, "1")}}
         (tmp_path / "backprop_state_0.json").write_text(json.dumps({"train_call": 1, "training": stored}))
         return SimpleNamespace(resume_from=str(tmp_path))

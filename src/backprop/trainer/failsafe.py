@@ -30,7 +30,9 @@ def turn_off(what: str, error: BaseException) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the user something. Not by `warnings`, which a script may have made errors."""
+    """Tell the user something, on one line that no terminal obeys. Not by `warnings`: a script may make them errors."""
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
     try:
         sys.stderr.write(f"backprop: {text}\n")
         sys.stderr.flush()

@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterable, Iterator, MutableMapping, Optional, 
 
 from . import checkpoint, randomness, ranks, session_save
 from .failsafe import say
+from .files import FOLDER
 from .session import Session
 
 NAME = "backprop.loop"
@@ -112,7 +113,7 @@ class Loop:
         path = self._session.resume_from
         if path is None:
             return None
-        self._session.looks_for_checkpoint()
+        self._session.looks_for_checkpoint(may_be_ours=FOLDER in path.split(os.sep))
         saved = self._read(path)
         self._session.begins_from(None if saved is None else self._path)
         return saved

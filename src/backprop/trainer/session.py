@@ -59,6 +59,7 @@ class Session:
         self.resumes_state = "BACKPROP_RESUME_HOLDS_STATE" in environment
         self.interrupts = Interrupts(self.is_stop_wanted)
         self.owner: Optional[str] = None  # the framework whose loop is running; others keep quiet
+        self._is_judging = False  # hooks judge the checkpoint
         self.is_stopping = False  # somebody's loop has obeyed a wish to stop
         self.has_news = False  # something was trained since the last checkpoint was reported
         self._announced_path = os.path.join(self.run_dir, f"session-{self.number}.trains")
@@ -144,14 +145,18 @@ class Session:
         more = {"weights_only": True} if weights_only else {}
         self.tell(event="checkpoint_saved", path=os.path.abspath(path), step=step, **more)
 
-    def looks_for_checkpoint(self) -> None:
-        """Announce that checkpoints are read to find out from which one a training goes on: that is no resume yet."""
-        if self.is_resumed:
+    def looks_for_checkpoint(self, *, may_be_ours: bool) -> None:
+        """Announce that a hook reads the offered checkpoint to find out whose it is: that is no resume yet.
+
+        may_be_ours: whether the hook can judge it. Else it must not read it: what the script reads counts.
+        """
+        if may_be_ours:
+            self._is_judging = True
             self.tell(event="training_began")
 
     def begins_from(self, path: Optional[str]) -> None:
-        """Report what that training goes on from; None: it starts from the beginning."""
-        if self.is_resumed:
+        """Report what a training goes on from; None: it starts from the beginning, as far as the hook can judge."""
+        if self.is_resumed and (self._is_judging or path is not None):
             self.tell(event="training_began", resumed_from=None if path is None else os.path.abspath(path))
 
     def forgo_save(self) -> None:

@@ -67,6 +67,7 @@ class Call:
         self._model_name = f"model.{suffix}"
         self._began = monotonic()
         self._training: Optional[Training] = None
+        self._path: Optional[str] = None  # of what it continues from
 
     @property
     def done(self) -> int:
@@ -80,6 +81,7 @@ class Call:
 
     def identify(self, arguments: Mapping[str, Any], ignored: Sequence[str], data: Any) -> None:
         """Say what this call trains, before anything else. The arguments: see identity.py."""
+        self.session.looks_for_checkpoint(may_be_ours=self._offered is not None)
         identity = identify(
             self.library, "train", arguments, ignored=ignored, data=data, offered=self.session.resume_from
         )
@@ -88,6 +90,10 @@ class Call:
     def look_for_checkpoint(self) -> None:
         """Find out whether there is a checkpoint of this call."""
         self.saved = self._find()
+        self._judge_saved()
+        self.session.begins_from(None if self.saved is None else self._path)
+
+    def _judge_saved(self) -> None:
         if self.saved is None:
             return
         self.evaluations = list(self.saved.evaluations)
@@ -111,7 +117,7 @@ class Call:
         self.tell(f"gives back what an earlier session has trained: {self.done} rounds")
 
     def _find(self) -> Optional[Saved]:
-        offered = self.session.resume_from
+        offered = self._path = self._offered
         about = None if offered is None else _read_about(offered, self.library)
         if offered is not None and about is not None and about.get("training") is None:
             return _read(offered, self.library, self._model_name) if about.get("call") == self.number else None
@@ -120,7 +126,14 @@ class Call:
             None if about is None else offered,
             self._read_stored,
         )
+        self._path = path
         return None if path is None else _read(path, self.library, self._model_name)
+
+    @property
+    def _offered(self) -> Optional[str]:
+        """The checkpoint to resume from, if it may be one of ours."""
+        offered = self.session.resume_from
+        return offered if offered is not None and files.FOLDER in offered.split(os.sep) else None
 
     def _read_stored(self, path: str) -> Any:
         about = _read_about(path, self.library)

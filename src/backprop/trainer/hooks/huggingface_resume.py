@@ -67,7 +67,7 @@ class Continuation:
     def begin(self, session: Session, trial: Any) -> None:
         """Find out which training this is."""
         trainer = self._trainer
-        session.looks_for_checkpoint()
+        session.looks_for_checkpoint(may_be_ours=_is_trainers(session.resume_from))
         identity = identity_of(trainer, trial, session.resume_from)
         self._training = trainings.of(session).begin(identity, None if trainer.model_init else trainer.model)
 
@@ -87,7 +87,7 @@ class Continuation:
 
     def _choice(self, offered: Optional[str], or_else: str) -> Optional[str]:
         assert self._training is not None  # noqa: S101  for the type checker
-        if offered is not None and not os.path.isfile(os.path.join(offered, _STATE)):
+        if not _is_trainers(offered):
             offered = None
         if offered is not None and _stored(offered) is None and self._fits(offered):
             return offered
@@ -97,7 +97,7 @@ class Continuation:
     def begins_trial(self, session: Session) -> None:
         """A search begins its trials itself, each with arguments of its own: none continues from an earlier one."""
         offered = session.resume_from
-        stored = None if offered is None else _stored(offered)
+        stored = _stored(offered) if offered is not None and _is_trainers(offered) else None
         if stored is not None and TRIAL in stored["identity"]["parts"]:
             session.resume_from = None
             say(f"hyperparameter_search starts its trials over: none continues from {offered}")
@@ -281,6 +281,10 @@ class Continuation:
         """A checkpoint of this training was reported."""
         if self._training is not None:
             self._training.saved(checkpoint, self._trainer.state.global_step, is_finished=is_finished)
+
+
+def _is_trainers(checkpoint: Optional[str]) -> bool:
+    return checkpoint is not None and os.path.isfile(os.path.join(checkpoint, _STATE))
 
 
 def replace_once(trainer: Any, name: str, replacement: Callable[..., Any], until_end: ExitStack) -> None:

@@ -49,12 +49,17 @@ class Story:
     def begin(self, model: Any, given: Mapping[str, Any]) -> Fit:
         """The next fit. given: its arguments, by name."""
         number, self._fits = self._fits, self._fits + 1
+        offered = self.session.resume_from
+        if offered is not None and FOLDER not in offered.split(os.sep):
+            offered = None  # it is the script's own
+        self.session.looks_for_checkpoint(may_be_ours=offered is not None)
         training = trainings.of(self.session).begin(identity_of(model, given, self.session.resume_from), model)
+        path = offered
         if not self._is_looked_for:
             self._is_looked_for = True
-            about = _read(self.session.resume_from, has_arrays=False)
+            about = _read(offered, has_arrays=False)
             if about is not None and "training" not in about:  # of an earlier version, which only counted
-                self._chosen = _read(self.session.resume_from)
+                self._chosen = _read(offered)
             self._is_offered = about is not None and "training" in about
         chosen, resumed = self._chosen, None
         if chosen is not None:
@@ -62,17 +67,18 @@ class Story:
                 resumed = chosen
                 self._chosen = None
             elif number < chosen["fit"]:
-                resumed = _read(
-                    os.path.join(os.path.dirname(str(self.session.resume_from)), f"fit-{number + 1}-end.npz")
-                )
+                path = os.path.join(os.path.dirname(str(offered)), f"fit-{number + 1}-end.npz")
+                resumed = _read(path)
         else:
-            offered = self.session.resume_from if self._is_offered else None
-            resumed = _read(training.choose(f"fit {number + 1}", offered, _stored, or_else="is trained anew"))
+            offered = offered if self._is_offered else None
+            path = training.choose(f"fit {number + 1}", offered, _stored, or_else="is trained anew")
+            resumed = _read(path)
         if resumed is not None and resumed["initial_epoch"] != given.get("initial_epoch", 0):
             resumed = None  # the script itself knows where to go on
         if resumed is not None and resumed["is_done"] and not _is_of_same_data(resumed, training):
             say(f"fit {number + 1} is trained anew: what was trained before had other data")
             resumed = None
+        self.session.begins_from(None if resumed is None else path)
         return Fit(self, model, number, given, resumed, training)
 
     @property

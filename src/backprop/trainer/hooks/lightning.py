@@ -118,7 +118,7 @@ def _begin(session: Session, watch: Watch, arguments: dict[str, Any], signature:
     global _fits  # noqa: PLW0603  one count in a process
     number, _fits = _fits, _fits + 1
     trainer = arguments["self"]
-    session.looks_for_checkpoint()
+    session.looks_for_checkpoint(may_be_ours=_is_lightnings(session.resume_from))
     training = _training(session, trainer, arguments)
     watch.begin(session, number, training)
     is_named = arguments.get("ckpt_path") not in {None, "last"}
@@ -142,6 +142,11 @@ def _begin(session: Session, watch: Watch, arguments: dict[str, Any], signature:
         arguments["weights_only"] = False  # this run wrote it; hyperparameters may be objects of any kind
 
 
+def _is_lightnings(checkpoint: Optional[str]) -> bool:
+    """Whether it may be one of Lightning's, by its name."""
+    return checkpoint is not None and checkpoint.endswith(".ckpt")
+
+
 def _named_path(trainer: Any, arguments: dict[str, Any]) -> Optional[str]:
     """The path that the script names; None where it names none, or what no path is."""
     named = arguments.get("ckpt_path") or getattr(trainer, "ckpt_path", None)
@@ -158,6 +163,8 @@ def _training(session: Session, trainer: Any, arguments: dict[str, Any]) -> Opti
 
 def _choice(training: trainings.Training, offered: Optional[str], number: int, or_else: str) -> Optional[str]:
     """The checkpoint to continue from, if there is one; says why the one that is offered is not it."""
+    if not _is_lightnings(offered):
+        offered = None
     if offered is not None:
         reason = _unfit(offered, number)
         if reason is not None:
