@@ -76,7 +76,7 @@ def test_arguments_may_be_for_one_session_only(made: Runs):
     assert "only once with --reset" in made.call("status", "r").stdout
     resume(made)
     assert [told(made, session)[0][2:] for session in (2, 3)] == [["--reset"], []]
-    done = made.call("resume", "r", "--only-once")
+    done = made.call("resume", "r", "--again", "--only-once")
     assert (done.returncode, "--only-once goes with arguments after '--'" in done.stderr) == (2, True)
 
 
@@ -84,7 +84,7 @@ def test_what_is_for_once_is_shown_while_it_is_executed(made: Runs):
     """The command of a session that is going on is the one that is executed."""
     made.script(TELLER + "    while not os.path.exists('go'):\n        time.sleep(0.01)\n")
     made.own("r")
-    assert made.call("resume", "r", "--only-once", "-d", "--", "--reset").returncode == 0
+    assert made.call("resume", "r", "--again", "--only-once", "-d", "--", "--reset").returncode == 0
     assert made.document("r")["command"][2:] == ["--lr", "0.1", "--reset"]
     (made.work / "go").touch()
     assert made.call("wait", "r").returncode == 0
@@ -95,7 +95,7 @@ def test_a_retry_has_the_arguments_for_once_and_the_next_timebox_has_not(made: R
     """A retry continues the timebox that the arguments were for; remembered ones are in all."""
     (made.work / "fail").touch()
     made.script(TELLER + "    if '--reset' not in sys.argv:\n        time.sleep(60)\n")
-    made.call("resume", "r", "--only-once", "--retries", "1", "--", "--reset")
+    made.call("resume", "r", "--again", "--only-once", "--retries", "1", "--", "--reset")
     assert [told(made, session)[0][2:] for session in (2, 3)] == [["--reset"], ["--reset"]]
     (made.work / "fail").unlink()
     made.script(TELLER + "    time.sleep(60)\n")
@@ -107,7 +107,7 @@ def test_a_retry_has_the_arguments_for_once_and_the_next_timebox_has_not(made: R
 
 def test_a_session_that_never_began_changed_nothing(made: Runs):
     """Refused with arguments, and asked again: they are there once."""
-    done = made.call("resume", "r", "--no-wait", "--min-free-ram", "100000", "--", "--amp")
+    done = made.call("resume", "r", "--again", "--no-wait", "--min-free-ram", "100000", "--", "--amp")
     assert done.returncode == 75
     assert made.document("r")["command"][2:] == ["--lr", "0.1"]
     resume(made, "--", "--amp")
@@ -119,7 +119,7 @@ def test_another_flag_for_the_checkpoint_is_remembered(made: Runs):
     resume(made, "--resume-arg", "--load-ckpt")
     resume(made)
     assert told(made, 3)[0] == ["--lr", "0.1", "--load-ckpt", str(made.work / "state-2.bin")]
-    done = made.call("resume", "r", "--", "--load-ckpt=mine.bin")
+    done = made.call("resume", "r", "--again", "--", "--load-ckpt=mine.bin")
     assert (done.returncode, "--load-ckpt gets the checkpoint from Backprop" in done.stderr) == (2, True)
     assert "-r PATH" in done.stderr
 
@@ -130,9 +130,9 @@ def test_a_run_that_moved_as_a_whole(made: Runs, tmp_path: Path):
     shutil.move(made.work, moved)
     made.work.mkdir()
     shutil.copy(moved / "state-1.bin", made.work)
-    done = made.call("resume", "r")
+    done = made.call("resume", "r", "--again")
     assert (done.returncode, "--script PATH" in done.stderr) == (2, True)
-    assert f"resuming from {made.work / 'state-1.bin'}" in resume(made, "--cwd", os.path.relpath(moved, made.work))
+    assert f"offering {made.work / 'state-1.bin'}" in resume(made, "--cwd", os.path.relpath(moved, made.work))
     assert told(made, 2)[:2] == [["--lr", "0.1"], str(moved)]
     resume(made)
     assert told(made, 3)[1] == str(moved)
@@ -162,7 +162,7 @@ def test_a_script_that_moved(made: Runs):
     resume(made)
     assert told(made, 3)[:2] == [["--lr", "0.1"], str(made.work)]
     assert made.document("r")["command"][1] == str(made.work / "code" / "renamed.py")
-    done = made.call("resume", "r", "--script", "nowhere.py")
+    done = made.call("resume", "r", "--again", "--script", "nowhere.py")
     assert (done.returncode, "no such script" in done.stderr) == (2, True)
 
 
@@ -174,7 +174,7 @@ def test_another_python(made: Runs):
     resume(made)
     assert told(made, 3)[2] == str(made.work / "env" / name)
     assert made.document("r")["python"] == str(made.work / "env" / name)
-    done = made.call("resume", "r", "--python", "env/nothing")
+    done = made.call("resume", "r", "--again", "--python", "env/nothing")
     assert (done.returncode, "no such interpreter" in done.stderr) == (2, True)
 
 
@@ -195,7 +195,7 @@ def test_what_is_gone_names_the_option(gone: str, option: str, runs: Runs, tmp_p
         shutil.rmtree(folder)
     else:
         (folder / ("train.py" if gone == "script" else "python")).unlink()
-    done = runs.call("resume", "r")
+    done = runs.call("resume", "r", "--again")
     assert done.returncode == 2
     assert f"the {gone if gone != 'python' else 'program'} of this run is gone" in done.stderr
     assert option in done.stderr
@@ -213,17 +213,17 @@ def test_a_command_has_arguments_and_a_folder_but_no_script(runs: Runs, tmp_path
     resume(runs, "--cwd", other, "--", "b")
     assert told(runs, 2) == ["a b", str(other)]
     for option in ("--script", "--python"):
-        done = runs.call("resume", "r", option, "train.sh")
+        done = runs.call("resume", "r", "--again", option, "train.sh")
         assert (done.returncode, f"{option} goes with the run of a script" in done.stderr) == (2, True)
     (other / "train.sh").unlink()
-    assert "put it on PATH" in runs.call("resume", "r").stderr
+    assert "put it on PATH" in runs.call("resume", "r", "--again").stderr
 
 
 def test_a_dry_run_says_what_would_be_executed(made: Runs, tmp_path: Path):
     """All of it, with the checkpoint; and nothing is done or remembered."""
     before = made.journal("r")
     words = ("--resume-arg", "--at={step}:{path}", "--cwd", tmp_path, "-m", "3")
-    done = made.call("resume", "r", "--dry-run", "--json", *words, "--", "--amp")
+    done = made.call("resume", "r", "--again", "--dry-run", "--json", *words, "--", "--amp")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     checkpoint = str(made.work / "state-1.bin")
@@ -231,7 +231,7 @@ def test_a_dry_run_says_what_would_be_executed(made: Runs, tmp_path: Path):
         str(made.work / "train.py"), "--lr", "0.1", "--amp", f"--at=1:{checkpoint}",
     ]  # fmt: skip
     assert (plan["cwd"], plan["resumed_from"], plan["limits"]["timebox_s"]) == (str(tmp_path), checkpoint, 180)
-    done = made.call("resume", "r", "--dry-run", "--only-once", "--", "--reset")
+    done = made.call("resume", "r", "--again", "--dry-run", "--only-once", "--", "--reset")
     assert "--lr 0.1 --reset" in done.stdout
     assert made.journal("r") == before
     assert len(made.document("r")["sessions"]) == 1
@@ -246,7 +246,7 @@ def test_a_slurm_job_executes_what_was_changed(runs: Runs, programs: Path):
     put(programs, "squeue", 'echo "7|PENDING||None|backprop-r"')
     (runs.work / "moved.py").write_text((runs.work / "train.py").read_text())
     words = ("--on", "slurm", "-d", "--script", "moved.py", "--only-once")
-    assert runs.call("resume", "r", *words, "--", "--reset").returncode == 0
+    assert runs.call("resume", "r", "--again", *words, "--", "--reset").returncode == 0
     assert runs.call("execute", runs.rundir("r"), SLURM_JOB_ID="7").returncode == 0
     put(programs, "squeue", 'echo "7|COMPLETED||None|backprop-r"')
     resume(runs, "--on", "here", "--", "--amp")

@@ -90,7 +90,9 @@ def test_a_record_removed_by_hand_leaves_the_public_snapshot_too(three: Runs):
     assert set(json.loads((three.home / "experiments.json").read_text())) == {"a", "c"}
 
 
-@pytest.mark.parametrize("command", [("list", "--json"), ("reindex",), ("status", "b", "--json"), ("resume", "b")])
+@pytest.mark.parametrize(
+    "command", [("list", "--json"), ("reindex",), ("status", "b", "--json"), ("resume", "b", "--again")]
+)
 def test_an_index_damaged_beyond_its_first_page_is_set_aside_and_rebuilt(three: Runs, command: tuple[str, ...]):
     """Opening it shows nothing wrong: whoever meets the damage makes way for a new index, for itself or the next."""
     path = three.home / "index.db"
@@ -133,13 +135,13 @@ def test_a_resume_reads_the_files_where_the_index_lacks_them(runs: Runs):
         """
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
-    assert runs.call("resume", "r").returncode == 0
+    assert runs.call("resume", "r", "--again").returncode == 0
     database = sqlite3.connect(runs.home / "index.db", isolation_level=None)
     for table in ("tails", "checkpoints"):
         database.execute(f"DELETE FROM {table} WHERE session = 2")
     database.close()
-    assert runs.call("resume", "r").returncode == 0
-    assert runs.document("r")["sessions"][2]["resumed_from"] == str(runs.work / "ckpt-2.json")
+    assert runs.call("resume", "r", "--again").returncode == 0
+    assert runs.document("r")["sessions"][2]["offered"] == str(runs.work / "ckpt-2.json")
 
 
 @pytest.fixture
@@ -348,9 +350,9 @@ def test_a_resume_that_a_run_s_end_overtakes_is_told_to_try_again(three: Runs):
     home = Home(three.home)
     with lookup.caught_up(home, print) as index:
         view = lookup.find_run(home, index, "b", print)
-    with pytest.raises(BusyError, match="has ended meanwhile .completed.*again: backprop resume b"):
+    with pytest.raises(BusyError, match="has ended meanwhile .completed.*another session: backprop resume b --again"):
         resume_command._let_go_on(home, view.run, has_options=False)
-    assert three.call("resume", "b").returncode == 0
+    assert three.call("resume", "b", "--again").returncode == 0
 
 
 def test_ctrl_c_while_backprop_is_imported_is_no_crash(three: Runs):
@@ -377,7 +379,7 @@ def test_ctrl_c_while_backprop_is_imported_is_no_crash(three: Runs):
 def test_a_run_in_the_background_needs_no_log(three: Runs):
     """Where supervisor.log cannot be written it trains all the same."""
     (three.rundir("b") / "supervisor.log").mkdir()
-    done = three.call("resume", "b", "-d")
+    done = three.call("resume", "b", "--again", "-d")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert three.call("wait", "b").returncode == 0
     assert [session["status"] for session in three.document("b")["sessions"]] == ["completed", "completed"]

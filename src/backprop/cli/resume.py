@@ -150,7 +150,8 @@ def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
         if not standing.has_ended:
             raise
         ended = f"run {run_id} has ended meanwhile ({standing.run.status.value})"
-        raise BusyError(f"{ended}; for another session, again: backprop resume {run_id}") from error
+        again = " --again" if standing.run.status is Status.COMPLETED else ""
+        raise BusyError(f"{ended}; for another session: backprop resume {run_id}{again}") from error
     now = orders.wait_for(home, run, lambda now: not now.is_paused_by_user, orders.PAUSE_S)
     if now is None:
         raise BusyError(f"the supervisor of run {run_id} does not answer yet; look with: backprop status {run_id}")
