@@ -207,6 +207,8 @@ def test_resume_gives_an_ended_run_another_session(home: Runs):
 
     async def story(pilot: Pilot[None], app: WatchApp) -> None:
         await pilot.press("r")
+        await until(pilot, lambda: isinstance(app.screen, Question))  # it has completed
+        await pilot.press("y")
         await until(pilot, lambda: len(app._picture.rows[0].view.run.sessions) == 2)
 
     drive(home, story)

@@ -76,7 +76,7 @@ def test_a_second_export_is_refused_and_force_replaces(two: Runs):
     exported(two, "a", "--to", "tensorboard", "tb")
     assert "--force" in refused(two, "b", "a", "--to", "tensorboard", "tb")
     assert len(list((two.work / "tb").iterdir())) == 1
-    two.call("resume", "a")
+    two.call("resume", "a", "--again")
     exported(two, "a", "--force", "--to", "tensorboard", "tb")
     assert len(list(folder(two, "a").iterdir())) == 3
     assert [event.step for event in read(folder(two, "a")).Scalars("loss")] == [0, 1, 2, 3, 4, 5, 6, 7]

@@ -76,7 +76,7 @@ def test_a_second_export_is_refused_and_force_replaces(two: Runs):
     exported(two, "a", "--to", "wandb-offline", "wb")
     assert "offline-run" in refused(two, "b", "a", "--to", "wandb-offline", "wb")
     assert not offline_runs(two, "b")
-    two.call("resume", "a")
+    two.call("resume", "a", "--again")
     exported(two, "a", "--force", "--to", "wandb-offline", "wb")
     (path,) = offline_runs(two, "a")
     assert len(history(path)) == 12

@@ -124,7 +124,7 @@ def test_a_pause_and_each_wait(runs: SlurmRuns):
 def test_whoever_is_slow_to_be_told_keeps_nobody_waiting(runs: SlurmRuns):
     """A run that has ended can be resumed, and removed, while its job still tells of the end; which it does to its end."""
     configure(runs, {"command": ["sh", "-c", "cat > /dev/null; until test -e go; do sleep 0.1; done; echo x >> told"]})
-    for command in (["run", "--run-id", "r", "train.py", "--", 20, 0.0], ["resume", "r"]):
+    for command in (["run", "--run-id", "r", "train.py", "--", 20, 0.0], ["resume", "r", "--again"]):
         done = runs.call(*command)
         assert done.returncode == 0, done.stderr
     assert runs.jobs()  # the second at least: a notification is given up after 30 s
