@@ -40,7 +40,7 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
         "id": spec.id,
         "name": _cell(spec.name),
         "status": run.status,
-        "reason": _cell(run.reason),
+        "reason": _cell(run.full_reason),
         "created_at": spec.created_at,
         "elapsed_s": None if last_session is None else session_elapsed_s(last_session, now),
         "timebox_s": spec.limits.timebox_s if last_session is None else last_session.timebox_s,

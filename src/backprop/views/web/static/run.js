@@ -187,7 +187,7 @@ function* tables(run) {
     yield el("h2", { text: "Sessions" });
     yield table(["", "ended as", "time", "why"], [...run.sessions].reverse().map((session) => [
       String(session.number), el("span", { class: `status is-${session.status}`, text: session.status }), format.duration(session.elapsed_s),
-      text([session.reason, session.job && `Slurm's job ${session.job} on ${session.host}`, session.resumed_from && `from ${base(session.resumed_from)}`].filter(Boolean).join("; ")),
+      text([session.reason, session.job && `Slurm's job ${session.job} on ${session.host}`, begin(session)].filter(Boolean).join("; ")),
     ]), [true, false, true, false]);
   }
   if (run.checkpoints.length) {
@@ -197,6 +197,13 @@ function* tables(run) {
       checkpoint.step === null ? "–" : format.whole(checkpoint.step), text(base(checkpoint.path), checkpoint.path), format.size(checkpoint.size_bytes), checkpointState(checkpoint),
     ]), [true, false, true, false]);
   }
+}
+
+/** From what a session went on, or that it did not. */
+function begin({ offered, resumed_from, started_over }) {
+  if (resumed_from) return `resumed from ${base(resumed_from)}`;
+  if (started_over) return `started from the beginning: ${base(offered)} was not read`;
+  return offered && `offered ${base(offered)}`;
 }
 
 const base = (path) => path.split("/").filter(Boolean).at(-1) ?? path;
