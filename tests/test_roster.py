@@ -1,5 +1,6 @@
 """What is written down of a tree, for real processes."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,3 +62,14 @@ def test_what_cannot_be_read_names_nobody(tmp_path: Path, content: bytes):
     assert roster.living(path, 1, None) == []
     path.write_bytes(content)
     assert roster.living(path, 1, None) == []
+
+
+def test_in_a_copy_of_the_run_directory_it_names_nobody(tmp_path: Path, sleepers: list[Process]):
+    """The trainer of the original may well have a supervisor; the original under another name still counts."""
+    original, copy = tmp_path / "r", tmp_path / "copy"
+    original.mkdir()
+    Roster(original / "tree.json", 1, "boot").record(sleepers)
+    shutil.copytree(original, copy)
+    assert roster.living(copy / "tree.json", 1, "boot") == []
+    moved = original.rename(tmp_path / "moved")
+    assert set(roster.living(moved / "tree.json", 1, "boot")) == set(sleepers)

@@ -77,7 +77,7 @@ def test_a_resume_killed_before_it_wrote_down_its_job(runs: SlurmRuns):
     assert runs.call("run", "--run-id", "r", "train.py", "--", 20, 0.0).returncode == 0
     assert held_jobs(runs) == []
     wrapped = Wrapped(runs, "sbatch", f'$real "$@"; {HANG}')
-    front = runs.start("resume", "r")
+    front = runs.start("resume", "r", "--again")
     call = wrapped.wait_until_it_hangs()
     front.kill()
     front.wait()

@@ -2,7 +2,8 @@
 
 The mark in their environment is not enough to find them once it is dead: a process that gives itself another title
 writes over its environment, and one may be started with none. A process is known by its pid and its start, within one
-boot of the machine and one namespace of pids: neither alone says that it is not another's by now.
+boot of the machine and one namespace of pids: neither alone says that it is not another's by now. In a copy of the run
+directory the file counts for nothing: its trainer may well have a supervisor.
 """
 
 import os
@@ -26,6 +27,7 @@ class _Roster(Record, frozen=True):
     session: int
     boot_id: str | None
     pid_namespace: str | None
+    folder: tuple[int, int] | None  # device and inode of the run directory
     members: tuple[tuple[int, float], ...]  # pid and start, as `_start` tells it
 
 
@@ -57,7 +59,13 @@ class Roster:
         if not _sees_itself():
             return False  # whose /proc is another namespace's: there, pids are others'
         members = tuple((process.pid, start) for process, start in starts.items())
-        roster = _Roster(session=self._session, boot_id=self._boot_id, pid_namespace=_pid_namespace(), members=members)
+        roster = _Roster(
+            session=self._session,
+            boot_id=self._boot_id,
+            pid_namespace=_pid_namespace(),
+            folder=_folder(self._path),
+            members=members,
+        )
         draft = self._path.with_suffix(".new")
         try:
             fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -75,7 +83,8 @@ def living(path: Path, session: int, boot_id: str | None) -> list[Process]:
         roster = msgspec.json.decode(path.read_bytes(), type=_Roster)
     except (OSError, msgspec.DecodeError):
         return []
-    if (roster.session, roster.boot_id, roster.pid_namespace) != (session, boot_id, _pid_namespace()):
+    place = (roster.session, roster.boot_id, roster.pid_namespace, roster.folder)
+    if place != (session, boot_id, _pid_namespace(), _folder(path)):
         return []
     if not _sees_itself():
         return []
@@ -104,6 +113,14 @@ def _pid_namespace() -> str | None:
     with suppress(OSError):
         return os.readlink(_PROC / "self" / "ns" / "pid")  # noqa: PTH115  no path, but "pid:[4026531836]"
     return None
+
+
+def _folder(path: Path) -> tuple[int, int] | None:
+    try:
+        info = path.parent.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _sees_itself() -> bool:
