@@ -237,7 +237,9 @@ def test_a_script_that_names_its_checkpoint_gets_that_one(framework_runs: Framew
     script = slow_example(framework_runs, pause_s=0, more=more)
     stop_while_held(framework_runs, "named", "hold-train-60", "run", "--run-id", "named", script, "--", "--epochs", 2)
     assert framework_runs.call("resume", "named").returncode == 0
-    assert framework_runs.document("named")["sessions"][1]["resumed_from"].endswith("checkpoint-60")
+    session = framework_runs.document("named")["sessions"][1]
+    assert session["offered"].endswith("checkpoint-60")
+    assert session["resumed_from"].endswith("checkpoint-45")
     steps = [line["step"] for line in map(json.loads, framework_runs.events("named", 2).splitlines()) if "loss" in line]
     assert steps[0] == 50
 
@@ -445,7 +447,7 @@ def test_a_training_that_had_ended_is_given_back_and_goes_on_when_it_is_to_be_lo
     assert saved_steps(framework_runs.document("over")) == [30]
     done = framework_runs.call("resume", "over")
     assert done.returncode == 0, done.stderr
-    assert framework_runs.call("resume", "over").returncode == 0
+    assert framework_runs.call("resume", "over", "--again").returncode == 0
     first, again, longer = (eval((framework_runs.work / f"session{number}").read_text()) for number in (1, 2, 3))
     assert first[1:] == (30, [1])
     assert again == (first[0], 30, [])
