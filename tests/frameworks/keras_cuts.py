@@ -238,6 +238,7 @@ def session_of_its_own(train, folder, resume_from, cut):
     here = session.current()
     here.resume_from, here._events_path, here._fd = resume_from, str(folder / "events"), None
     here.run_dir, here.is_resumed, here.number = str(folder), resume_from is not None, 1 + (resume_from is not None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new process
     here.interrupts = Interrupts(here.is_stop_wanted)  # it knows its process
     KERAS_STORY.folder = str(folder / "checkpoints")
     if BACKEND == "torch":

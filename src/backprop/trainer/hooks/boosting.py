@@ -133,7 +133,7 @@ class Call:
     def _offered(self) -> Optional[str]:
         """The checkpoint to resume from, if it may be one of ours."""
         offered = self.session.resume_from
-        return offered if offered is not None and files.FOLDER in offered.split(os.sep) else None
+        return offered if offered is not None and offered.endswith(".zip") else None
 
     def _read_stored(self, path: str) -> Any:
         about = _read_about(path, self.library)

@@ -50,7 +50,7 @@ class Story:
         """The next fit. given: its arguments, by name."""
         number, self._fits = self._fits, self._fits + 1
         offered = self.session.resume_from
-        if offered is not None and FOLDER not in offered.split(os.sep):
+        if offered is not None and not offered.endswith(".npz"):
             offered = None  # it is the script's own
         self.session.looks_for_checkpoint(may_be_ours=offered is not None)
         training = trainings.of(self.session).begin(identity_of(model, given, self.session.resume_from), model)
