@@ -269,7 +269,7 @@ def test_the_newest_state_is_resumed_from_whatever_moves(framework_runs: Framewo
     {ending}
     """,
     )
-    assert framework_runs.call("resume", "r").stderr.splitlines().count(newest) == 1
+    assert framework_runs.call("resume", "r", "--again").stderr.splitlines().count(newest) == 1
 
 
 def test_odd_places_to_save_in(framework_runs: FrameworkRuns):
@@ -328,7 +328,7 @@ def test_best_weights_do_not_hide_the_last_state(framework_runs: FrameworkRuns):
     torch.save(state(model, optimizer), "last.pt")
     """
     trained(framework_runs, body)
-    assert framework_runs.call("resume", "r").returncode == 137
+    assert framework_runs.call("resume", "r", "--again").returncode == 137
     assert saved(framework_runs.document("r")) == [("last.pt", 1)]
 
 
@@ -447,7 +447,7 @@ def test_a_save_that_a_kill_tears_is_not_resumed_from(framework_runs: FrameworkR
     assert saved(document) == [("state-0.pt", 1), ("state-1.pt", 2)]
     done = framework_runs.call("resume", "r")
     assert done.returncode == 0
-    assert framework_runs.document("r")["sessions"][1]["resumed_from"].endswith("state-1.pt")
+    assert framework_runs.document("r")["sessions"][1]["offered"].endswith("state-1.pt")
 
 
 # -- nobody answers
@@ -654,10 +654,10 @@ def test_steps_go_on_only_where_the_script_goes_on(framework_runs: FrameworkRuns
     save = '    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "a.pt")\n'
     runs.script(STEPS + "    train(30)\n" + save)
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
-    assert runs.call("resume", "r").returncode == 0
+    assert runs.call("resume", "r", "--again").returncode == 0
     assert runs.document("r")["last_step"] == 30
     runs.script(STEPS + '    import os; torch.load(os.environ["BACKPROP_RESUME_FROM"])\n    train(12)\n' + save)
-    assert runs.call("resume", "r").returncode == 0
+    assert runs.call("resume", "r", "--again").returncode == 0
     assert runs.document("r")["last_step"] == 42
 
 
