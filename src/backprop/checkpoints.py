@@ -118,7 +118,13 @@ def without_opening_offered(run: Run, is_valid: Callable[[Checkpoint], bool]) ->
     if last is None or last.status.is_final or last.offered is None or last.resumed_from is not None:
         return is_valid
     offered = last.offered
-    return lambda one: changed_size(one.path, one.measure) is None if one.path == offered else is_valid(one)
+
+    def is_valid_unopened(one: Checkpoint) -> bool:
+        if one.path == offered or one.is_kept:  # what was kept may be the same file
+            return changed_size(one.path, one.measure) is None
+        return is_valid(one)
+
+    return is_valid_unopened
 
 
 def changed_size(path: str, reported: Measure) -> str | None:

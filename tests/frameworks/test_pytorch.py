@@ -705,6 +705,9 @@ def test_a_script_that_begins_anew_does_not_destroy_what_there_was(framework_run
     framework_runs.call("run", "--run-id", "r", "train.py", SAVES="5")
     told = framework_runs.call("resume", "r", SAVES="2").stderr
     assert "the old one (step 5) is kept as" in told
+    assert framework_runs.document("r")["sessions"][1]["started_over"] is True
+    kept = [one["step"] for one in framework_runs.document("r")["checkpoints"] if one["kept"]]
+    assert kept == [5]
     framework_runs.script(LOADS)
     assert framework_runs.call("resume", "r").stdout == "5\n"
 

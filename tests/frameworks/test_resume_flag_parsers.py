@@ -181,11 +181,11 @@ def test_a_parser_gives_the_checkpoint_to_its_option(library: str, framework_run
     first = runs.call("run", "--run-id", "r", script, "--", *words)
     assert first.stdout.startswith("0.5 None\n"), first.stderr
     assert "backprop: the hook" not in first.stderr
-    second = runs.call("resume", "r")
+    second = runs.call("resume", "r", "--again")
     path = runs.work / "my state.bin"
     assert second.stdout.startswith(f"0.5 {path}\n"), second.stderr
     assert f"backprop: {name} gets {path}\n" in second.stderr
-    third = runs.call("resume", "r", "--only-once", "--", *own)
+    third = runs.call("resume", "r", "--again", "--only-once", "--", *own)
     assert third.stdout.startswith(f"0.5 {own[0].rpartition('=')[2] if '=' in own[0] else own[1]}\n"), third.stderr
     assert " gets /" not in third.stderr
 
@@ -218,9 +218,9 @@ def test_lightnings_command_line_needs_no_flag(framework_runs: FrameworkRuns):
     words = ["fit", "--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     first = runs.call("run", "--run-id", "r", script, "--", *words)
     assert first.returncode == 3, first.stderr
-    assert "go on with" in first.stderr
+    assert "resume with" in first.stderr
     assert "--ckpt_path" not in first.stderr
-    second = runs.call("resume", "r")
+    second = runs.call("resume", "r", "--again")
     assert second.returncode == 0, second.stderr
     assert [line for line in second.stdout.splitlines() if line.startswith("at step")] == ["at step 2"]
     assert "--ckpt_path" not in second.stderr

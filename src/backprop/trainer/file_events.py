@@ -90,6 +90,19 @@ def on_replaced(callback: Callable[[str, str], None], what: str = _HOOK) -> None
     _after_replace.append(guarded(what)(callback))
 
 
+def unnoticed(function: Callable[[], None]) -> None:
+    """Call this; what it opens or renames is ours, and no event."""
+    thread = get_ident()
+    if thread in _busy:
+        function()
+        return
+    _busy.add(thread)
+    try:
+        function()
+    finally:
+        _busy.discard(thread)
+
+
 class _Watched:
     """Stands for a function of Python's own. Like that, it does not become a method where a class has it."""
 

@@ -60,7 +60,8 @@ def _the_keeper() -> Keeper:
 def before_write(path: Any, *, is_emptied: bool = True) -> None:
     """A file is written to in a moment, by code that opens it itself: emptied before that, or changed in place."""
     if _is_installed and isinstance(path, (str, os.PathLike)):
-        _before(os.path.abspath(os.fsdecode(path)), is_emptied=is_emptied)
+        place = os.path.abspath(os.fsdecode(path))
+        file_events.unnoticed(lambda: _before(place, is_emptied=is_emptied))
 
 
 @guarded(HOOK)
@@ -74,4 +75,4 @@ def was_read(path: Any) -> None:
 def reported(path: str, step: Optional[int]) -> None:
     """A checkpoint is whole, and reported next."""
     if _is_installed:
-        _the_keeper().reported(path, step)
+        file_events.unnoticed(lambda: _the_keeper().reported(path, step))
