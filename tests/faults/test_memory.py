@@ -139,7 +139,8 @@ def test_a_cage_is_gone_with_its_run(runs: Runs):
 
 def test_a_leak_is_worth_a_retry(runs: Runs):
     """Stopped for its appetite, a run with --retries goes on from the checkpoint that it saved at the stop."""
-    runs.script('if "BACKPROP_RESUME_FROM" in os.environ:\n    sys.exit(0)\n' + textwrap.dedent(LEAKING))
+    resumes = 'if path := os.environ.get("BACKPROP_RESUME_FROM"):\n    open(path).read()\n    sys.exit(0)\n'
+    runs.script(resumes + textwrap.dedent(LEAKING))
     done = runs.call("run", "train.py", "--ram-limit", "1", "--retries", "1", "--run-id", "r")
     assert done.returncode == 0
     document = runs.document("r")
