@@ -224,3 +224,16 @@ def test_what_runs_inside_imports_nothing_of_the_rest(path: Path):
             assert node.level or (node.module or "").split(".")[0] != "backprop"
         elif isinstance(node, ast.Import):
             assert not [alias.name for alias in node.names if alias.name.split(".")[0] == "backprop"]
+
+
+def test_a_script_that_parses_arguments_keeps_its_signals_and_loads_no_more_of_us(runs: Runs):
+    """Only a hook that drives a loop has to hear of interrupts: the link with the supervisor is not loaded for others."""
+    runs.script(
+        """
+        import argparse, signal
+        argparse.ArgumentParser().parse_args()
+        print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, "_backprop_trainer.session" in sys.modules)
+        """
+    )
+    done = runs.call("run", "train.py")
+    assert done.stdout == "True False\n", done.stderr

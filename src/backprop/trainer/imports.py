@@ -44,7 +44,7 @@ HOOKS: dict[str, str] = {
     "lightgbm.basic": "c_files",
 }
 
-_NO_LOOPS = {"pytorch", "resume_flags"}  # hooks that drive none
+_LOOPS = {"lightgbm", "xgboost", "lightning", "keras", "huggingface"}  # hooks that drive one
 
 _PACKAGE = "_backprop_trainer.hooks"
 # parts of names, between dots; what a file holds is asked only where there is one
@@ -87,7 +87,7 @@ def _let_in(module: Any) -> None:
         what = HOOKS[module.__name__]
         imported = __import__(f"{_PACKAGE}.{what}", fromlist=["hook"])
         imported.hook(module)
-        if what not in _NO_LOOPS:
+        if what in _LOOPS:
             _listen()
     except Exception as error:  # noqa: BLE001  a version of the framework that we do not know
         turn_off(what, error)
