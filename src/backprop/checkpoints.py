@@ -139,9 +139,15 @@ def changed_size(path: str, reported: Measure) -> str | None:
             size_bytes = os.stat(name).st_size  # noqa: PTH116
         except OSError as error:
             return f"it cannot be read: {error.strerror}"
-        if expected_bytes is not None and size_bytes < expected_bytes:
-            return f"it is {size_bytes} bytes long, and was {expected_bytes} when it was reported"
+        if (shrunk := _shrunk(size_bytes, expected_bytes)) is not None:
+            return shrunk
     return None
+
+
+def _shrunk(size_bytes: int, expected_bytes: int | None) -> str | None:
+    if expected_bytes is None or size_bytes >= expected_bytes:
+        return None
+    return f"it is {size_bytes} bytes long, and was {expected_bytes} when it was reported"
 
 
 def _holds_more(kept: Checkpoint, other: Checkpoint) -> bool:
@@ -205,8 +211,8 @@ def _file_problem(path: Path, expected_bytes: int | None, *, thorough: bool) -> 
     if not stat.S_ISREG(info.st_mode):
         return "it is neither a file nor a folder"
     size_bytes = info.st_size
-    if expected_bytes is not None and size_bytes < expected_bytes:
-        return f"it is {size_bytes} bytes long, and was {expected_bytes} when it was reported"
+    if (shrunk := _shrunk(size_bytes, expected_bytes)) is not None:
+        return shrunk
     if expected_bytes is None and size_bytes == 0:
         return "it is empty"
     with path.open("rb") as file:

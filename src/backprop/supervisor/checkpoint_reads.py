@@ -93,7 +93,7 @@ class CheckpointReads:
     def __init__(self, path: str) -> None:
         """Begin to watch. Where that cannot be done, `can_tell` is False."""
         self.is_seen = False  # something of the checkpoint was read
-        self._watched: dict[int, str] = {}  # watch -> folder; "" for a checkpoint that is a file
+        self._watched: set[int] = set()
         self._rewritten: set[tuple[int, str]] = set()  # what was written since is not the checkpoint any more
         self._fd = -1
         folders, names = _inside(path)
@@ -128,7 +128,7 @@ class CheckpointReads:
         mask = _IN_ACCESS | _IN_MODIFY | _IN_CLOSE_NOWRITE | _IN_MOVED_TO
         watch = self._libc.inotify_add_watch(self._fd, os.fsencode(path), mask) if self._fd >= 0 else -1
         if watch >= 0:
-            self._watched[watch] = path
+            self._watched.add(watch)
 
     def _events(self) -> Iterator[tuple[int, int, str]]:
         with suppress(BlockingIOError):
