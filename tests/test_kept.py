@@ -3,26 +3,15 @@
 import json
 import os
 import pickle
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from backprop import kept
 from backprop.checkpoints import measure
-from backprop.records import Checkpoint, Limits, Run, RunSpec, RunView, Session, Status
+from backprop.records import Checkpoint, Run, RunView, Session, Status
 from backprop.trainer import kept_names
-
-AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
-SPEC = RunSpec(
-    id="r",
-    command=("python", "train.py"),
-    cwd="/tmp",
-    created_at=AT,
-    host="h",
-    user="me",
-    limits=Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0),
-)
+from tests.records import AT, SPEC
 
 
 def reported(path: Path, step: int = 1, **fields: object) -> Checkpoint:

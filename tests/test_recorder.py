@@ -3,13 +3,12 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from backprop.recorder import Recorder
-from backprop.records import Checkpoint, Limits, Measure, RunSpec, Status
+from backprop.records import Checkpoint, Measure, Status
 from backprop.store.curves import points
 from backprop.store.index import open_index
 from backprop.store.journal import Journal, SessionEnded, SessionStarted
@@ -17,17 +16,8 @@ from backprop.store.rundir import Home
 from backprop.supervisor.launch import RUN_DIR_VARIABLE
 from backprop.supervisor.tree import marked
 from tests.conftest import wait_for
+from tests.records import AT, SPEC
 
-AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
-SPEC = RunSpec(
-    id="r",
-    command=("python", "train.py"),
-    cwd="/tmp",
-    created_at=AT,
-    host="h",
-    user="me",
-    limits=Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0),
-)
 SAVED = Checkpoint(path="/c", step=1, session=1, measure=Measure(size_bytes=1, saved_at=AT))
 
 

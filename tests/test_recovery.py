@@ -3,31 +3,21 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from backprop import recovery
-from backprop.records import Limits, Run, RunSpec, Status
+from backprop.records import Run, Status
 from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.curves import points
 from backprop.store.index import Index, open_index
 from backprop.store.journal import Entry, Journal, Queued, SessionEnded, SessionStarted
 from backprop.store.rundir import Home, RunDir
+from tests.records import AT, SPEC
 
-AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
-SPEC = RunSpec(
-    id="r",
-    command=("python", "train.py"),
-    cwd="/tmp",
-    created_at=AT,
-    host="h",
-    user="me",
-    limits=Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0),
-)
 STARTED = SessionStarted(at=AT, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
 TIMEBOXED = SessionEnded(at=AT, session=1, status=Status.TIMEBOXED, reason="over", exit_code=0, elapsed_s=1.0)
 
