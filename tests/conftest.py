@@ -65,7 +65,8 @@ class Runs:
             **{
                 key: value
                 for key, value in os.environ.items()
-                if not key.startswith("BACKPROP_") and key not in {"COLUMNS", "LINES"}  # pytest-xdist sets them
+                # pytest-xdist sets the latter two, `make test` those of make
+                if not key.startswith(("BACKPROP_", "MAKE")) and key not in {"MFLAGS", "COLUMNS", "LINES"}
             },
             "BACKPROP_HOME": str(self.home),
             "BACKPROP_PYTHON": sys.executable,
