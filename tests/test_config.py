@@ -258,6 +258,7 @@ WRONG: list[tuple[str, object]] = [
     ],
     ("maxRunMinutes", None),
     *[("graceSeconds", value) for value in (-1, -0.001, 86_401, "30", None, False, [], {})],
+    *[("finishMinutes", value) for value in (-1, 525_601, "30", True, [], {})],
     *[("framework", value) for value in ("", "jax", "PyTorch", 1, None, ["auto"], {})],
     *[
         (key, value)

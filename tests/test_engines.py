@@ -56,12 +56,20 @@ def test_a_plain_run():
 
 
 @pytest.mark.parametrize(
-    ("timebox_s", "grace_s", "minutes"),
-    [(600, 30, 13), (570, 30, 12), (1, 30, 3), (0.5, 0.1, 3), (86400, 60, 1443)],
+    ("timebox_s", "grace_s", "finish_s", "minutes"),
+    [
+        (600, 30, None, 13),
+        (570, 30, None, 12),
+        (1, 30, None, 3),
+        (0.5, 0.1, None, 3),
+        (86400, 60, None, 1443),
+        (600, 30, 600, 22),
+        (600, 30, 0, 13),
+    ],
 )
-def test_slurms_clock_is_a_backstop(timebox_s: float, grace_s: float, minutes: int):
-    """Timebox, grace and two minutes, rounded up; the warning leaves time for the whole ladder."""
-    limits = msgspec.structs.replace(LIMITS, grace_s=grace_s)
+def test_slurms_clock_is_a_backstop(timebox_s: float, grace_s: float, finish_s: float | None, minutes: int):
+    """Timebox, time to finish or grace, and two minutes, rounded up; the warning leaves time for the whole ladder."""
+    limits = msgspec.structs.replace(LIMITS, grace_s=grace_s, finish_s=finish_s)
     options = told(order(timebox_s=timebox_s, limits=limits))
     assert options["--time"] == str(minutes)
     warned_s = float(options["--signal"].removeprefix("B:USR1@"))

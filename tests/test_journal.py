@@ -78,8 +78,12 @@ def started(session: int, **changes: object) -> SessionStarted:
     return SessionStarted(at=AT, session=session, **told)  # type: ignore[arg-type]
 
 
-def ended(session: int, status: Status, reason: str | None = None, exit_code: int | None = 0) -> SessionEnded:
-    return SessionEnded(at=LATER, session=session, status=status, reason=reason, exit_code=exit_code, elapsed_s=1.5)
+def ended(
+    session: int, status: Status, reason: str | None = None, exit_code: int | None = 0, **told: object
+) -> SessionEnded:
+    return SessionEnded(
+        at=LATER, session=session, status=status, reason=reason, exit_code=exit_code, elapsed_s=1.5, **told
+    )  # type: ignore[arg-type]
 
 
 def queued(session: int, reason: str = "2 runs are going on", at: datetime = AT, job: str | None = None) -> Queued:
@@ -395,6 +399,16 @@ def test_that_a_session_started_over_is_part_of_why_it_is_as_it_is():
         fold(SPEC, [started(1, offered="/a/c.pt"), unread, ended(1, Status.FAILED), queued(2, "busy")]).full_reason
         == "busy"
     )
+
+
+def test_that_training_had_finished_is_part_of_why_a_session_ended():
+    """Whether it was cut afterwards, or failed by itself."""
+    told = {"has_finished_training": True}
+    run = fold(SPEC, [started(1), ended(1, Status.TIMEBOXED, reason="timebox of 1 min ended", **told)])
+    cut = "training finished; the script was cut in what it did afterwards: timebox of 1 min ended"
+    assert (run.full_reason, run.reason) == (cut, "timebox of 1 min ended")
+    run = fold(SPEC, [started(1), ended(1, Status.FAILED, reason="exit code 1", **told)])
+    assert run.full_reason == "training finished; the script failed in what it did afterwards: exit code 1"
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status.is_final])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from backprop.supervisor.ladder import (
     Ladder,
     Rung,
+    after_training,
     at_interrupt,
     at_once,
     at_request,
@@ -106,6 +107,20 @@ def test_a_shifted_ladder_is_the_same_later():
     assert rungs(shifted(at_timebox(1000, 600, 30, 10), 7)) == (997, 1007, 1027, 1037)
 
 
+@pytest.mark.parametrize(
+    ("grace_s", "finish_s", "expected"),
+    [
+        (30, 30, (1020, 1020, 1020 + 20 / 3, 1030)),  # what it does, and its end, are over with the grace
+        (30, 600, (1590, 1590, 1590 + 20 / 3, 1600)),
+        (30, 5, (1000, 1000, 1020, 1030)),
+        (0, 60, (1060, 1060, 1060, 1060)),
+    ],
+)
+def test_the_ladder_after_training(grace_s: float, finish_s: float, expected: tuple[float, ...]):
+    """What the script still does may take `finish_s` beyond the timebox, all in all."""
+    assert rungs(after_training(1000, grace_s, finish_s)) == pytest.approx(expected)
+
+
 instants = st.floats(0, 1e8)
 timeboxes = st.floats(1e-3, 3.2e7)
 graces = st.floats(0, 86_400)
@@ -123,6 +138,17 @@ def test_rungs_are_in_order_and_the_tree_is_gone_in_time(
     assert ladder.interrupt_at == deadline
     assert ladder.kill_at <= deadline + grace_s
     assert deadline - ladder.warn_at <= timebox_s / 3 + CLOSE
+
+
+@given(instants, graces, st.floats(0, 3.2e7))
+@settings(deadline=None)
+def test_finished_training_puts_nothing_off_by_more_than_was_given(deadline: float, grace_s: float, finish_s: float):
+    """Rungs come in their order, none before those of the timebox alone, and the last as soon as both times are over."""
+    alone, ladder = at_timebox(deadline, 600, grace_s, None), after_training(deadline, grace_s, finish_s)
+    assert list(rungs(ladder)) == sorted(rungs(ladder))
+    assert all(late >= early - CLOSE for late, early in zip(rungs(ladder), rungs(alone), strict=True))
+    assert ladder.kill_at == deadline + max(grace_s, finish_s)
+    assert rungs(after_training(deadline, grace_s, 0)) == pytest.approx(rungs(alone))
 
 
 @given(instants, timeboxes, graces, notices, st.lists(st.tuples(instants, graces, notices), max_size=4))

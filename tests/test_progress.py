@@ -46,6 +46,35 @@ def test_a_script_that_begins_another_loop_has_not_finished(lines: str, is_finis
     assert (progress.is_finished, progress.is_listening) == (is_finished, not is_finished)
 
 
+FINISHED = {"event": "finished"}
+
+
+@pytest.mark.parametrize(
+    ("looks", "has_finished"),
+    [
+        ([[{"step": 9, "total_steps": 10}]], False),
+        ([[{"step": 10, "total_steps": 10}]], True),
+        ([[{"step": 11, "total_steps": 10}]], False),  # they count different things
+        ([[{"step": 10, "total_steps": 10}, {"step": 1, "total_steps": 10}]], False),  # the next fold
+        (
+            [[{"event": "listening"}, {"step": 10, "total_steps": 10}]],
+            False,
+        ),  # it would say so: it may have to save yet
+        ([[FINISHED]], True),
+        ([[{"step": 9}, FINISHED], [{"step": 9, "test_loss": 1}]], True),
+        ([[{"step": 9}, FINISHED], [{"step": 10}]], False),  # trained on
+        ([[{"step": 9}, FINISHED, {"step": 10}]], False),
+        ([[{"step": 9}], [FINISHED, {"step": 10}]], False),
+        ([[{"step": 9}], [{"step": 10}, FINISHED]], True),
+    ],
+)
+def test_training_has_finished_where_the_trainer_says_so_or_makes_its_last_step(
+    looks: list[list[dict[str, Any]]], has_finished: bool
+):
+    """And has not, once it trains on."""
+    assert metered(*((float(now), look) for now, look in enumerate(looks))).has_finished_training is has_finished
+
+
 def test_the_rate_of_the_first_two_looks():
     """Steps a second are those between two looks that brought steps."""
     assert metered((0, [{"step": 0}]), (2, [{"step": 100}])).steps_per_s == 50

@@ -46,6 +46,7 @@ class Config(Record, frozen=True):
 
     max_run_minutes: Minutes = field(name="maxRunMinutes", default=10.0)
     grace_seconds: Annotated[float, Meta(ge=0, le=86_400)] = field(name="graceSeconds", default=30.0)
+    finish_minutes: Annotated[float, Meta(ge=0, le=_YEAR_MINUTES)] | None = field(name="finishMinutes", default=None)
     checkpoint_every_minutes: Minutes | None = field(name="checkpointEveryMinutes", default=None)
     framework: Literal["auto", "pytorch", "tensorflow"] = "auto"
     max_parallel: Annotated[int, Meta(ge=1, le=10_000)] = field(name="maxParallel", default=2)
@@ -82,6 +83,7 @@ class Config(Record, frozen=True):
         return Limits(
             timebox_s=self.max_run_minutes * 60,
             grace_s=self.grace_seconds,
+            finish_s=None if self.finish_minutes is None else self.finish_minutes * 60,
             checkpoint_every_s=None if every is None else every * 60,
             min_free_ram_bytes=round(self.min_free_ram_gb * _GB),
             min_free_disk_bytes=round(self.min_free_disk_gb * _GB),
@@ -131,6 +133,7 @@ _NOTIFY_ALLOWED = (
 ALLOWED: Mapping[str, tuple[str, str]] = {
     "maxRunMinutes": ("-m/--max-run-minutes", f"minutes, more than 0 and at most {_YEAR_MINUTES:.0f}"),
     "graceSeconds": ("--grace", "seconds, 0 to 86400"),
+    "finishMinutes": ("--finish-minutes", f"minutes, 0 to {_YEAR_MINUTES:.0f}"),
     "checkpointEveryMinutes": (
         "-c/--checkpoint-every-minutes",
         f"minutes, more than 0 and at most {_YEAR_MINUTES:.0f}",

@@ -24,6 +24,12 @@ class Progress(Record, frozen=True):
     resume_option: str | None = None  # what --resume-arg would have to be: the script takes no checkpoint by itself
 
     @property
+    def has_finished_training(self) -> bool:
+        """Whether training is over, as far as the trainer tells: it said so, or has reported the last of its steps."""
+        is_at_end = self.step is not None and self.step == self.total_steps and not self.is_listening
+        return self.is_finished or is_at_end
+
+    @property
     def notice_s(self) -> float | None:
         """How long the trainer needs to finish a step and save; None when it does not listen."""
         return self.longest_step_s + self.longest_save_s if self.is_listening else None
@@ -71,6 +77,9 @@ class ProgressMeter:
             changes |= {"is_listening": True, "is_finished": False, **_pace(batch.listening)}
         if batch.is_finished:
             changes |= {"is_finished": True, "is_listening": False}
+        before = old.step if batch.finished_step is None else batch.finished_step
+        if step is not None and before is not None and step > before:
+            changes["is_finished"] = False  # it trains on, in a way that is not announced
         if batch.resume_option is not None:
             changes["resume_option"] = batch.resume_option.option
         self.progress = msgspec.structs.replace(old, **changes)

@@ -201,6 +201,7 @@ class Batch:
     __slots__ = (
         "checkpoints",
         "counted_step",
+        "finished_step",
         "is_finished",
         "last_step",
         "line_count",
@@ -218,6 +219,7 @@ class Batch:
         self.counted_step: int | None = None  # by us, for a script that reports none
         self.listening: Listening | None = None  # the last word on it
         self.is_finished = False
+        self.finished_step: int | None = None  # the last one that was reported before it finished
         self.trainings: list[TrainingBegan] = []
         self.resume_option: ResumeOption | None = None  # likewise
         self.series: dict[str, Series] = {}
@@ -304,6 +306,7 @@ def _add(batch: Batch, event: Event, offset: int) -> None:
             batch.is_finished = False  # a script may train more than once
         case Finished():
             batch.is_finished = True
+            batch.finished_step = batch.last_step
         case TrainingBegan():
             batch.trainings.append(event)
         case ResumeOption():

@@ -85,6 +85,7 @@ class Limits(Record, frozen=True):
     grace_s: float
     min_free_ram_bytes: int
     min_free_disk_bytes: int
+    finish_s: float | None = None  # beyond the timebox, for a script whose training has finished; None: the grace
     checkpoint_every_s: float | None = None  # None: the script saves when it likes
     max_parallel: int = 2  # start only while fewer runs of this home are going on
     gpu_count: int | None = None  # None: one where there is a GPU
@@ -94,6 +95,11 @@ class Limits(Record, frozen=True):
     gpu_max_temp_c: float = 85.0
     max_pause_s: float = 600.0  # a session may be paused so long in all before it is stopped
     ram_limit_bytes: int | None = None  # of the trainer's whole tree
+
+    @property
+    def longest_end_s(self) -> float:
+        """How long after the timebox's end a session may last at most."""
+        return self.grace_s if self.finish_s is None else max(self.grace_s, self.finish_s)
 
 
 class Gpu(Record, frozen=True):
@@ -254,11 +260,12 @@ class Session(Record, frozen=True):
     cwd: str | None = None  # its working folder; None: that of the run's record
     only_once: tuple[str, ...] = ()  # arguments that it had besides the run's command
     resume_option: str | None = None  # what --resume-arg would have to be: its script takes no checkpoint by itself
+    has_finished_training: bool = False  # and was cut, or failed, in what the script did afterwards
 
     @property
     def full_reason(self) -> str | None:
-        """Why it is as it is, and that it trained without the checkpoint it was offered."""
-        return _with_start(self.reason, self)
+        """Why it is as it is: also that it trained without the checkpoint it was offered, or had finished training."""
+        return _full_reason(self.reason, self)
 
     @property
     def training_since(self) -> datetime:
@@ -323,8 +330,8 @@ class Run(Record, frozen=True):
 
     @property
     def full_reason(self) -> str | None:
-        """Why it is as it is, and that its last session trained without the checkpoint it was offered."""
-        return _with_start(self.reason, self.last_session if self.waiter is None else None)
+        """The same of its last session, unless it is queued for another one."""
+        return _full_reason(self.reason, self.last_session if self.waiter is None else None)
 
     @property
     def newest_number(self) -> int:
@@ -336,8 +343,13 @@ class Run(Record, frozen=True):
         return self.sessions[-1] if self.sessions else None
 
 
-def _with_start(reason: str | None, session: Session | None) -> str | None:
-    if session is None or session.offered is None or not session.has_started_over:
+def _full_reason(reason: str | None, session: Session | None) -> str | None:
+    if session is None:
+        return reason
+    if session.has_finished_training:
+        what = "failed" if session.status is Status.FAILED else "was cut"
+        reason = f"training finished; the script {what} in what it did afterwards: {reason}"
+    if session.offered is None or not session.has_started_over:
         return reason
     note = f"started from the beginning: {PurePath(session.offered).name} was not read"
     return note if reason is None else f"{reason}; {note}"

@@ -103,6 +103,7 @@ class _Watch:
 
     trainer: Trainer
     launched_at: float
+    deadline: float  # when the timebox ends
     ladder: Ladder
     rung: Rung = Rung.NONE
     stop: StopAsked | None = None
@@ -116,6 +117,7 @@ class _Watch:
     checkpoints_asked: int = 0  # by the governor, so far
     is_over_own_limit: bool = False
     is_blind: bool = False  # to the GPUs, since the start
+    runs_on: bool = False  # beyond the timebox, after its training
     has_trained: bool = False  # a step or a save of it was seen
     is_behind: bool = False  # the trainer wrote more than the last look read
     folders: set[str] = field(default_factory=set)  # that its processes were seen in
@@ -123,6 +125,11 @@ class _Watch:
     saved: dict[str, SavedState] = field(default_factory=dict)  # path -> the newest that were reported, in that order
     task_failed_at: float | None = None  # of several nodes: when one trainer was seen to have failed
     are_others_ended: bool = False  # the other trainers were sent SIGTERM for that
+
+    def left_s(self, now: float) -> float:
+        """Time until the trainer is interrupted; what follows its training counts only once the timebox is over."""
+        ends_at = self.ladder.interrupt_at
+        return (min(ends_at, self.deadline) if now < self.deadline else ends_at) - now
 
 
 class Outcome(Record, frozen=True):
@@ -209,6 +216,7 @@ class Supervisor:
                 self._look()
                 self._want_checkpoint()
                 self._obey_the_governor()
+                self._tell_that_it_runs_on()
                 self._climb()
                 self._interrupt_rest()
                 self._end_other_tasks()
@@ -289,6 +297,7 @@ class Supervisor:
         self._watch = _Watch(
             trainer=trainer,
             launched_at=now,
+            deadline=now + timebox_s,
             ladder=ladder.at_timebox(now + timebox_s, timebox_s, grace_s, None),
         )
         self._recorder.look_for_checkpoints_in(self._folders)
@@ -306,7 +315,7 @@ class Supervisor:
     def _write_control(self) -> None:
         """Tell the trainer how things stand."""
         watch = self._watch
-        left_s = watch.ladder.interrupt_at - self._clock.now()
+        left_s = watch.left_s(self._clock.now())
         # it was asked to stop once the ladder's first rung is climbed, not when somebody asked us
         stop = watch.stop if watch.rung >= Rung.WARN else None
         self._put_control(left_s, watch.checkpoints_due + watch.checkpoints_asked, stop, watch.saved)
@@ -425,13 +434,31 @@ class Supervisor:
                 f"warning: a checkpoint was reported that does not exist: {missing[0]}. A relative path must be"
                 " relative to the folder that the script is in when it prints it"
             )
-        if look.batches and watch.stop is None:
-            deadline = watch.ladder.interrupt_at
-            watch.ladder = ladder.at_timebox(
-                deadline, self._limits.timebox_s, self._limits.grace_s, self._meter.progress.notice_s
-            )
+        if look.batches:
+            self._set_timebox(now)
         self._journal.append()  # what a full disk kept waiting
-        self._observer.looked(self._meter.progress, watch.ladder.interrupt_at - (watch.paused_at or now))
+        self._observer.looked(self._meter.progress, watch.left_s(watch.paused_at or now))
+
+    def _set_timebox(self, now: float) -> None:
+        """Set the ladder for the end of the timebox, as long as nobody asks for another one."""
+        watch, limits, progress = self._watch, self._limits, self._meter.progress
+        if watch.rung >= Rung.INTERRUPT or (watch.stop is not None and watch.stop.by is not StopReason.TIMEBOX):
+            return
+        if progress.has_finished_training:
+            finish_s = limits.grace_s if limits.finish_s is None else limits.finish_s
+            watch.ladder = ladder.after_training(watch.deadline, limits.grace_s, finish_s)
+        elif watch.stop is None and now < watch.deadline:
+            watch.ladder = ladder.at_timebox(watch.deadline, limits.timebox_s, limits.grace_s, progress.notice_s)
+        elif watch.stop is None:  # another training began after the timebox
+            watch.ladder = ladder.at_request(now, limits.grace_s, progress.notice_s, watch.ladder)
+
+    def _tell_that_it_runs_on(self) -> None:
+        """Say once that the timebox is over and the script is left to what it does after its training."""
+        watch, now = self._watch, self._clock.now()
+        if not watch.runs_on and watch.deadline <= now < watch.ladder.interrupt_at and watch.paused_at is None:
+            watch.runs_on = True
+            left = in_minutes(watch.ladder.interrupt_at - now)
+            self._observer.said(f"the timebox is over; training has finished, and the script may run on for {left}")
 
     def _judge_offer(self, trainings: Sequence[TrainingBegan] = (), *, is_over: bool = False) -> None:
         """Say when the session reads the checkpoint that it is offered, and when it trains without."""
@@ -577,6 +604,7 @@ class Supervisor:
         paused_s = now - (watch.paused_at or now)
         watch.paused_at = None
         watch.paused_s += paused_s
+        watch.deadline += paused_s
         watch.ladder = ladder.shifted(watch.ladder, paused_s)
         self._watchman.went_on(now)
         self._write_control()
@@ -772,6 +800,7 @@ class Supervisor:
                 exit_code=ending.shell_code(code),
                 elapsed_s=elapsed_s,
                 resume_option=self._resume_option(),
+                has_finished_training=reason is not None and self._meter.progress.has_finished_training,
             )
         )
         self._file_in_index()

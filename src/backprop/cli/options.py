@@ -102,6 +102,7 @@ _SESSION_OPTIONS = (
         help="Continue from this checkpoint, whole or not.",
     ),
     setting("graceSeconds", "Time to stop before the trainer is killed.", "SECONDS"),
+    setting("finishMinutes", "Beyond the timebox, once training has finished. [default: the grace]", "MINUTES"),
     setting("maxParallel", "Start only while fewer runs are going on.", "N"),
     click.option("--wait", metavar="[MINUTES]", help="Stand in line, at most so long. [default: as long as it takes]"),
     click.option("--no-wait", is_flag=True, help="Do not stand in line: exit with 75."),

@@ -169,6 +169,7 @@ def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]
     changed = {
         "timebox_s": "maxRunMinutes",
         "grace_s": "graceSeconds",
+        "finish_s": "finishMinutes",
         "checkpoint_every_s": "checkpointEveryMinutes",
         "min_free_ram_bytes": "minFreeRamGB",
         "min_free_disk_bytes": "minFreeDiskGB",

@@ -19,7 +19,9 @@ from backprop.records import Run, RunSpec
 from backprop.store.plain import write_plain
 from backprop.store.rundir import RunDir
 
-MARGIN_S = 120.0  # beyond timebox and grace, before Slurm ends the job: its clock is only looked at every 30 s
+MARGIN_S = (
+    120.0  # beyond all that a session may take, before Slurm ends the job: its clock is only looked at every 30 s
+)
 _WARN_MARGIN_S = 60.0  # Slurm's warning comes so long before that the ladder is over in time
 _HARD_RAM = 1.25  # of --ram-limit: the governor stops the run gracefully before Slurm kills it
 _HURRY_AFTER_S = 3.0  # Slurm kills a job again that starts within two seconds of being put back
@@ -234,7 +236,7 @@ def options(order: Order, tasks: int) -> list[str]:
         f"--job-name={job_name(spec)}",
         f"--chdir={rundir.path.parent.parent}",  # the home: a run may be removed while others of its array wait
         "--output=/dev/null",  # see cli/execute.py: each run has a log of its own
-        f"--time={math.ceil((timebox_s + grace_s + MARGIN_S) / 60)}",
+        f"--time={math.ceil((timebox_s + spec.limits.longest_end_s + MARGIN_S) / 60)}",
         f"--signal=B:USR1@{math.ceil(grace_s + _WARN_MARGIN_S)}",
         "--export=ALL",  # of what sbatch itself is given: see `exported`
         f"--nodes={asked.nodes}",

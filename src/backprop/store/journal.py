@@ -230,6 +230,7 @@ class SessionEnded(_Entry, frozen=True, tag="session_ended"):
     exit_code: int | None
     elapsed_s: float
     resume_option: str | None = None  # what --resume-arg would have to be, for want of anything better
+    has_finished_training: bool = False  # before it was cut, or failed, in what the script did afterwards
 
 
 Entry = (
@@ -601,6 +602,7 @@ def _end_session(run: Run, entry: SessionEnded) -> Run:
         elapsed_s=entry.elapsed_s,
         exit_code=entry.exit_code,
         resume_option=entry.resume_option,
+        has_finished_training=entry.has_finished_training,
         paused_at=None,
     )
     last = run.last_session

@@ -63,6 +63,21 @@ def at_timebox(deadline: float, timebox_s: float, grace_s: float, notice_s: floa
     )
 
 
+def after_training(deadline: float, grace_s: float, finish_s: float) -> Ladder:
+    """The ladder of a session whose training has finished: what the script still does may take `finish_s` longer.
+
+    It is gone when both that and the grace are over; the last third of a grace is left for how it is ended.
+    """
+    interrupt_at = deadline + max(0.0, finish_s - grace_s * (1 - TERMINATE_AFTER))
+    kill_at = deadline + max(grace_s, finish_s)
+    return Ladder(
+        warn_at=interrupt_at,
+        interrupt_at=interrupt_at,
+        terminate_at=interrupt_at + (kill_at - interrupt_at) * TERMINATE_AFTER,
+        kill_at=kill_at,
+    )
+
+
 def at_request(now: float, grace_s: float, notice_s: float | None, current: Ladder) -> Ladder:
     """The ladder after somebody asked to stop at `now`. Never later than what was going to happen anyway."""
     notice = 0.0 if notice_s is None else min(max(notice_s, MIN_NOTICE_S), grace_s * MAX_NOTICE)

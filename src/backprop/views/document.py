@@ -82,6 +82,7 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
         "resumed_from": session.resumed_from,
         "started_over": session.has_started_over,
         "only_once": session.only_once,
+        "training_finished": session.has_finished_training,
     }
 
 
