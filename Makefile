@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := $(VENV)/.demo
+# where it is set, each process of each test would compile the whole of PyTorch anew
+unexport PYTHONDONTWRITEBYTECODE
 # nothing is compiled that is not imported
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 

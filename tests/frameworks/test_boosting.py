@@ -49,13 +49,18 @@ def test_an_example_that_is_cut_ends_with_the_model_and_the_curve_of_one_that_is
     assert steps[1] >= 300
 
 
+def saves_of_last_session(document: dict) -> int:
+    session = len(document["sessions"])
+    return sum(checkpoint["session"] == session for checkpoint in document["checkpoints"])
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_timebox_leaves_a_checkpoint_and_one_is_saved_as_often_as_asked(library: str, framework_runs: FrameworkRuns):
     runs = framework_runs
     words = [example(library), "--", "--rounds", 100_000, "--lr", 1e-5, "--patience", 100_000]
     minutes = 0.15
     done = runs.call("run", "--run-id", "r", "-m", minutes, "-c", 0.01, *words)
-    while not runs.document("r")["checkpoints"]:  # over before the library was imported: so busy is the machine
+    while saves_of_last_session(runs.document("r")) < 2:  # over before it had trained long: so busy is the machine
         minutes *= 2
         done = runs.call("resume", "r", "-m", minutes)
     assert done.returncode == 0, done.stderr
@@ -63,7 +68,6 @@ def test_a_timebox_leaves_a_checkpoint_and_one_is_saved_as_often_as_asked(librar
     assert document["status"] == "timeboxed"
     assert document["sessions"][-1]["exit_code"] == 0
     checkpoints = document["checkpoints"]
-    assert len(checkpoints) > 1
     assert all(checkpoint["valid"] for checkpoint in checkpoints)
     assert checkpoints[-1]["step"] == document["last_step"]
     assert not (runs.work / f"digits-{library}.txt").exists()  # what comes after training was not done
