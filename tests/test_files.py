@@ -11,14 +11,6 @@ from backprop.trainer import files
 
 
 @pytest.fixture
-def dead_pid() -> int:
-    """That of a process that was, and is reaped."""
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        pass
-    return process.pid
-
-
-@pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of what was synced to the disk, and `from -> to` of what was renamed, in that order."""
     done: list[str] = []
@@ -75,17 +67,61 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path):
     assert (names_in(tmp_path), path.read_text()) == (["a.pt"], "first")
 
 
-def test_drafts_of_killed_processes_are_removed(tmp_path: Path, dead_pid: int):
-    """Those of this path; nobody else's, nor what is no draft."""
-    alive = os.getppid()
-    gone = [f"a.pt.new-{dead_pid}"]
-    stay = [f"a.pt.new-{alive}", f"b.pt.new-{dead_pid}", "a.pt.new-", "a.pt.new-x", f"a.pt.new-{10**30}"]
-    for name in gone + stay:
-        (tmp_path / name).write_text("half")
-    with files.whole(str(tmp_path / "a.pt")) as file:
-        assert names_in(tmp_path) == sorted([*stay, f"a.pt.new-{os.getpid()}"])  # gone before room is needed
-        file.write(b"whole")
-    assert names_in(tmp_path) == sorted([*stay, "a.pt"])
+KILLED = """
+import os, sys
+from backprop.trainer import files
+with files.whole(sys.argv[1]) as file:
+    file.write(b"half")
+    file.flush()
+    print("writes", flush=True)
+    sys.stdin.read()
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_drafts_of_killed_processes_are_removed_and_no_others(tmp_path: Path):
+    """Not while their writer lives, on whatever machine; nor a file of the user's, whatever it is called."""
+    path = tmp_path / "a.pt"
+    users = ["a.pt.new-20240101", f"a.pt.new-{os.getpid()}", "a.pt.part", ".b.pt.backprop-here-1-00.part", "a.pt.old"]
+    for name in users:
+        (tmp_path / name).write_text("precious")
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        other.stdout.readline()
+        (draft,) = set(names_in(tmp_path)) - set(users)
+        with files.whole(str(path)) as file:
+            file.write(b"first")
+        assert names_in(tmp_path) == sorted([*users, draft, "a.pt"])  # its writer lives
+        other.communicate("")
+    with files.whole(str(path)) as file:
+        assert draft not in names_in(tmp_path)  # gone before room is needed
+        file.write(b"second")
+    assert names_in(tmp_path) == sorted([*users, "a.pt"])
+    assert {(tmp_path / name).read_text() for name in users} == {"precious"}
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 127])
+def test_a_name_may_be_as_long_as_any(tmp_path: Path, name: str):
+    """A draft's is no longer."""
+    for content in (b"first", b"second"):
+        with files.whole(str(tmp_path / name)) as file:
+            file.write(content)
+    assert (tmp_path / name).read_bytes() == b"second"
+    assert names_in(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o600, 0o600), (0o666, 0o644)])
+def test_a_drafts_permissions_become_the_files(tmp_path: Path, mode: int, expected: int):
+    """But for what the umask takes."""
+    path = tmp_path / "a"
+    before = os.umask(0o022)
+    try:
+        with files.drafted(str(path), mode) as draft:
+            Path(draft).write_text("whole")
+    finally:
+        os.umask(before)
+    assert (path.stat().st_mode & 0o777, path.read_text()) == (expected, "whole")
 
 
 @pytest.mark.parametrize("draft_is_folder", [True, False], ids=["folder", "file"])

@@ -1,11 +1,11 @@
 """Files that appear whole or not at all, and replace nothing unasked."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from backprop.errors import UsageError
+from backprop.trainer import files as atomic
 
 
 @contextmanager
@@ -23,12 +23,8 @@ def drafted(path: Path, *, replace: bool) -> Iterator[Path]:
     Raises UsageError where there is something already, unless `replace`.
     """
     check_free(path, replace=replace)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with atomic.drafted(str(path), mode=0o600) as draft:
+        yield Path(draft)
 
 
 def check_free(*paths: Path, replace: bool) -> None:

@@ -8,7 +8,6 @@ Times are milliseconds since 1970. The format is older than Backprop's index; wh
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +19,7 @@ from backprop.protocol import json_safe
 from backprop.records import Record, RunView, Status
 from backprop.store.index import Index
 from backprop.store.rundir import RUN_ID, Home, set_aside
+from backprop.trainer import files
 
 MAX_RUNS = 1000
 
@@ -86,14 +86,8 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
 
     mode: its permissions, but for those that the umask takes.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:
-            file.write(data)
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with files.drafted(str(path), mode) as draft:
+        Path(draft).write_bytes(data)
 
 
 def _encoded(view: RunView) -> msgspec.Raw:

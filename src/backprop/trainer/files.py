@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from contextlib import contextmanager, suppress
 from typing import Any, Iterator
 
 FOLDER = "backprop-checkpoints"  # in the working directory, with a folder for each run: two must not meet
+
+_OURS, _PART = ".backprop-", ".part"  # in the names of drafts
 
 
 @contextmanager
@@ -14,19 +17,50 @@ def whole(path: str) -> Iterator[Any]:
     """A binary file to write to. It gets its name when the block ends, with its content on the disk. Raises OSError."""
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
+    with drafted(path) as draft, open(draft, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(folder)
+
+
+@contextmanager
+def drafted(path: str, mode: int = 0o666) -> Iterator[str]:
+    """The path of an empty file beside `path`, to be written to. It replaces `path` when the block ends well.
+
+    Readers see the old content or the new one, never a half. When the block fails, the draft is removed; when the
+    process is killed, by whoever writes `path` next. mode: its permissions, but for those that the umask takes. Raises
+    OSError.
+    """
     _remove_abandoned_drafts(path)
-    draft = f"{path}.new-{os.getpid()}"
+    lock, draft = _locked_draft(path, mode)
     try:
-        with open(draft, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield draft
         os.replace(draft, path)
     except BaseException:
-        if os.path.exists(draft):
+        with suppress(FileNotFoundError):
             os.unlink(draft)
         raise
-    _sync(folder)
+    finally:
+        os.close(lock)
+
+
+def _locked_draft(path: str, mode: int) -> tuple[int, str]:
+    """A new file under a name that nobody else has, and the lock that says that its writer lives."""
+    folder = os.path.dirname(os.path.abspath(path))
+    while True:
+        word = f"{os.uname().nodename[:32]}-{os.getpid()}-{os.urandom(6).hex()}"
+        draft = os.path.join(folder, f"{_beginning(path)}{word}{_PART}")
+        lock = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            with suppress(OSError):  # a file system without locks: then nobody removes it either
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(draft):
+                return lock, draft
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)  # taken for abandoned between its first two moments
 
 
 def settle(draft: str, path: str) -> None:
@@ -68,21 +102,28 @@ def _remove(path: str) -> None:
 
 def _remove_abandoned_drafts(path: str) -> None:
     """Those of processes that were killed while they wrote this one: each is as large as a checkpoint."""
-    folder, name = os.path.split(os.path.abspath(path))
+    folder = os.path.dirname(os.path.abspath(path))
     for other in os.listdir(folder):
-        if other.startswith(f"{name}.new-") and _is_abandoned(other.rpartition("-")[2]):
-            with suppress(OSError):  # it only takes room
-                os.unlink(os.path.join(folder, other))
+        if other.startswith(_beginning(path)) and other.endswith(_PART):
+            with suppress(OSError):  # it only takes room; or its writer holds the lock
+                _remove_unless_locked(os.path.join(folder, other))
 
 
-def _is_abandoned(pid: str) -> bool:
+def _beginning(path: str) -> str:
+    """Of the names of all drafts of this file."""
+    name = os.path.basename(path)
+    if len(os.fsencode(name)) > 120:  # of the 255 bytes that a name may have
+        name = name[:30]
+    return f".{name}{_OURS}"
+
+
+def _remove_unless_locked(draft: str) -> None:
+    lock = os.open(draft, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (ValueError, OverflowError, PermissionError):  # no process's number, or somebody else's process
-        pass
-    return False
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(draft)
+    finally:
+        os.close(lock)
 
 
 def _sync(path: str) -> None:
