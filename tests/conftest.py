@@ -69,6 +69,7 @@ class Runs:
                 if not key.startswith(("BACKPROP_", "MAKE")) and key not in {"MFLAGS", "COLUMNS", "LINES"}
             },
             "BACKPROP_HOME": str(self.home),
+            "XDG_STATE_HOME": str(folder / "state"),
             "BACKPROP_PYTHON": sys.executable,
             "BACKPROP_MIN_FREE_RAM_GB": "0",
             "BACKPROP_MIN_FREE_DISK_GB": "0",

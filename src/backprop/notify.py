@@ -1,10 +1,16 @@
 """Tells people of a run's states, as the `notify` setting says: see messenger.py, which does the telling.
 
-Where to tell lies in the run directory, so that whoever finds a dead supervisor's run can tell of it, too. Each time a
-process of its own is started, which descends from nobody: telling touches no run and keeps nobody waiting.
+Where to tell lies in the run directory, so that whoever finds a dead supervisor's run can tell of it, too. A run
+directory may come from anybody's archive, and a command in it must not be carried out: what lies there counts only with
+a proof that this user wrote it, made with a key that no run directory holds. Each time a process of its own is started,
+which descends from nobody: telling touches no run and keeps nobody waiting.
 """
 
+import errno
+import hashlib
+import hmac
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,29 +20,75 @@ from pathlib import Path
 
 import msgspec
 
-from backprop.records import Notification, Run, Status
-from backprop.store.plain import write_plain
+from backprop.records import Notification, Record, Run, Status
+from backprop.store.plain import read_plain, write_plain
 from backprop.store.rundir import RunDir
 from backprop.supervisor.launch import start_and_wait, start_detached
 
 _LOG_LINE = 300
+_KEY_BYTES = 32
 
 
 def put(rundir: RunDir, notifications: Sequence[Notification]) -> None:
     """Remember with a run where to tell of it from now on. Raises OSError."""
     if notifications:
+        asked = tuple(notifications)
+        proven = _Proven(notifications=asked, proof=_proof(_key(), rundir, asked))
         draft = rundir.notify_path.with_suffix(".new")
-        write_plain(draft, msgspec.json.encode(notifications))
+        write_plain(draft, msgspec.json.encode(proven))
         draft.replace(rundir.notify_path)
     else:
         rundir.notify_path.unlink(missing_ok=True)
 
 
 def read(rundir: RunDir) -> tuple[Notification, ...]:
-    """Where to tell of a run. Never raises: what cannot be read is nowhere."""
+    """Where to tell of a run. Never raises: what cannot be read, or was not written by this user, is nowhere."""
     with suppress(OSError, msgspec.MsgspecError):
-        return msgspec.json.decode(rundir.notify_path.read_bytes(), type=tuple[Notification, ...])
+        proven = msgspec.json.decode(read_plain(rundir.notify_path), type=_Proven)
+        if hmac.compare_digest(proven.proof, _proof(_read_key(), rundir, proven.notifications)):
+            return proven.notifications
     return ()
+
+
+class _Proven(Record, frozen=True):
+    """What notify.json holds."""
+
+    notifications: tuple[Notification, ...]
+    proof: str
+
+
+def _proof(key: bytes, rundir: RunDir, notifications: tuple[Notification, ...]) -> str:
+    """For this run alone, by its id."""
+    return hmac.new(key, msgspec.json.encode((rundir.path.name, notifications)), hashlib.sha256).hexdigest()
+
+
+def _key_path() -> Path:
+    folder = os.environ.get("XDG_STATE_HOME", "")
+    # as the XDG Base Directory Specification has it: a path that is not absolute is ignored
+    state = Path(folder) if os.path.isabs(folder) else Path("~/.local/state").expanduser()  # noqa: PTH117
+    return state / "backprop" / "notify.key"
+
+
+def _key() -> bytes:
+    """The user's key, made where there is none. Raises OSError."""
+    path = _key_path()
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{secrets.token_hex(8)}")
+        try:
+            write_plain(draft, secrets.token_bytes(_KEY_BYTES))
+            with suppress(FileExistsError):
+                path.hardlink_to(draft)  # of several that make one at once the first wins
+        finally:
+            draft.unlink(missing_ok=True)
+    return _read_key()
+
+
+def _read_key() -> bytes:
+    key = read_plain(_key_path())
+    if len(key) != _KEY_BYTES:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(_key_path()))  # anybody could guess an empty one
+    return key
 
 
 _LINE_S = 5.0  # a job that puts itself back has no time to lose

@@ -1,5 +1,6 @@
 """Notifications: commands, webhooks and messages on the desktop, which never touch the run."""
 
+import hmac
 import json
 import os
 import signal
@@ -341,3 +342,55 @@ def test_the_environment_may_say_whom_to_tell(runs: Runs):
     runs.call("run", "train.py", "--run-id", "a", BACKPROP_NOTIFY='[{"command": ["true"]}]')
     wait_for(lambda: "command true done" in log(runs, "a"))
     assert runs.call("run", "train.py", BACKPROP_NOTIFY="{").returncode == 2
+
+
+def killed_run(runs: Runs) -> None:
+    """A run `r` whose supervisor was killed, and that nobody has looked at since."""
+    runs.script("import time\nprint(os.getpid(), flush=True)\ntime.sleep(1000)")
+    process = runs.start("run", "train.py", "--run-id", "r")
+    wait_for(lambda: runs.output("r"))
+    process.kill()
+    process.wait(HANG_S)
+    wait_for(lambda: not runs.tree())
+
+
+def test_whoever_finds_a_dead_run_tells_of_it(runs: Runs):
+    """Whom its user has named: the proof is the user's, not a process's."""
+    configure(runs, {"command": recorder(runs), "on": ["interrupted"]})
+    killed_run(runs)
+    runs.call("list")
+    wait_for(lambda: told(runs, "interrupted"))
+
+
+@pytest.mark.parametrize(
+    "planted", ["as it was", "with a proof of nobody", "of another run", "with an empty key", "fifo"]
+)
+def test_what_came_with_a_run_folder_is_not_carried_out(runs: Runs, planted: str):
+    """A folder from elsewhere, whose supervisor is dead, may name any command; `list` only files the run."""
+    killed_run(runs)
+    command = [{"command": ["touch", str(runs.work / "owned")], "on": ["interrupted"]}]
+    path = runs.rundir("r") / "notify.json"
+    match planted:
+        case "as it was":
+            path.write_text(json.dumps(command))
+        case "with a proof of nobody":
+            path.write_text(json.dumps({"notifications": command, "proof": "0" * 64}))
+        case "of another run":
+            configure(runs, *command)
+            runs.script("", "other.py")
+            runs.call("run", "other.py", "--run-id", "other")
+            path.write_bytes((runs.rundir("other") / "notify.json").read_bytes())
+        case "with an empty key":
+            key = Path(runs.environment["XDG_STATE_HOME"]) / "backprop" / "notify.key"
+            key.parent.mkdir(parents=True)
+            key.touch()
+            told_by = json.dumps(["r", [{**command[0], "webhook": None, "desktop": None}]], separators=(",", ":"))
+            path.write_text(
+                json.dumps({"notifications": command, "proof": hmac.digest(b"", told_by.encode(), "sha256").hex()})
+            )
+        case "fifo":
+            os.mkfifo(path)
+    assert "interrupted" in runs.call("list").stdout
+    wait_for(lambda: not messengers(runs))
+    assert not (runs.work / "owned").exists()
+    assert not log(runs, "r")
