@@ -418,6 +418,14 @@ class Recorder:
         except (*_LATER, sqlite3.DatabaseError):
             return None
 
+    def newest_view(self) -> RunView:
+        """The run as its journal tells it, with what the index has of it. Raises OSError."""
+        run, _ = self.read_run()
+        view = self.view()
+        if view is None:
+            return RunView(run=run, run_dir=str(self._rundir.path))
+        return msgspec.structs.replace(view, run=run)
+
     def saved_over_by(self, checkpoint: Checkpoint) -> str | None:
         """Another run that has saved to the same path since; None also when the index cannot be read just now."""
         try:

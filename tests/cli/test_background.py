@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -240,3 +241,33 @@ def test_ctrl_c_takes_back_all(runs: Runs, line: Line):
     assert status_of(runs, third) == "refused"
     assert f"run {third} is not started: Ctrl-C before it was started" in err.decode()
     wait_for((runs.work / "told").exists)
+
+
+@pytest.mark.parametrize(("words", "count"), [(["-d"], 1), (["--vary", "seed=1,2"], 2)], ids=["one", "several"])
+def test_json_tells_of_a_run_that_the_index_does_not_have_yet(runs: Runs, words: list[str], count: int):
+    """Somebody else writes into the index meanwhile: the journal knows the run."""
+    runs.script("time.sleep(1000)")
+    runs.call("list")
+    index = sqlite3.connect(runs.home / "index.db", isolation_level=None)
+    index.execute("BEGIN EXCLUSIVE")
+    try:
+        done = runs.call("run", "--json", *words, "train.py")
+    finally:
+        index.close()
+    documents = json.loads(done.stdout)
+    documents = documents if isinstance(documents, list) else [documents]
+    assert len(documents) == count
+    assert {document["status"] for document in documents} == {"running"}
+    for document in documents:
+        runs.own(document["id"])
+
+
+@pytest.mark.parametrize("command", [["list"], ["status", "last"], ["status"]], ids=" ".join)
+def test_json_is_json_whatever_the_locale(runs: Runs, command: list[str]):
+    """What it cannot show is escaped as JSON has it."""
+    runs.script("pass")
+    runs.call("run", "train.py", "-n", "läuft 走 🚀")
+    done = runs.call(*command, "--json", PYTHONIOENCODING="ascii")
+    assert done.stdout.isascii()
+    assert json.loads(done.stdout) is not None
+    assert command == ["status"] or "läuft 走 🚀" in json.dumps(json.loads(done.stdout), ensure_ascii=False)

@@ -112,3 +112,15 @@ def check_text(text: str, what: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{what} is not valid UTF-8 and could not be written into the record: {text!r}") from error
+
+
+def print_json(document: object) -> None:
+    """What --json asks for, valid on any terminal: where it knows less than UTF-8, JSON escapes the rest."""
+    from backprop.views.document import encode
+
+    text = encode(document)
+    if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
+        import json
+
+        text = json.dumps(json.loads(text), indent=2)
+    print(text)

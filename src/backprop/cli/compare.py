@@ -7,7 +7,7 @@ import click
 
 from backprop import query
 from backprop.cli import completing
-from backprop.cli.common import find_runs, json_option, metrics_message, open_caught_up, say, write_lines
+from backprop.cli.common import find_runs, json_option, metrics_message, open_caught_up, print_json, say, write_lines
 from backprop.codediff import Code, Difference, difference
 from backprop.errors import UsageError
 from backprop.records import RunView
@@ -118,13 +118,12 @@ def _code(home: Home, view: RunView) -> Code:
 
 
 def _print_json(comparison: Comparison, found: Difference | None) -> None:
-    from backprop.views import document
     from backprop.views.compare_data import comparison_document
 
     told = comparison_document(comparison)
     if found is not None:
         told["diff"] = {"patch": found.patch.decode(errors="backslashreplace"), "notes": found.notes}
-    print(document.encode(told))
+    print_json(told)
 
 
 def _print_patch(found: Difference) -> None:

@@ -18,6 +18,7 @@ from backprop.cli.common import (
     json_option,
     metrics_message,
     open_caught_up,
+    print_json,
     read_occupancy,
     say,
     settings_here,
@@ -91,7 +92,7 @@ def list_runs(
         if as_json:
             from backprop.views import document
 
-            print(document.encode([document.run_document(view, now, is_valid) for view in views]))
+            print_json([document.run_document(view, now, is_valid) for view in views])
         elif views:
             from backprop.views import tables
 
@@ -157,7 +158,7 @@ def status(*, run: str | None, as_json: bool) -> None:
         if run is not None:
             view = find_run(home, index, run)
             if as_json:
-                print(document.encode(document.run_document(view, now, is_valid)))
+                print_json(document.run_document(view, now, is_valid))
             else:
                 text = details.run_details(
                     view,
@@ -185,7 +186,7 @@ def status(*, run: str | None, as_json: bool) -> None:
             },
             "queue": [document.ticket_document(ticket) for ticket in occupancy.queue],
         }
-        print(document.encode(told))
+        print_json(told)
     else:
         print(machine.machine_summary(snapshot, settings.limits, occupancy, going_on, now), end="")
 

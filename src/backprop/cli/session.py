@@ -14,7 +14,7 @@ import msgspec
 
 from backprop import command as commands
 from backprop import provenance
-from backprop.cli.common import is_valid, say
+from backprop.cli.common import is_valid, print_json, say
 from backprop.engines.contract import Order
 from backprop.errors import ExitCode
 from backprop.governor.line import Line
@@ -276,17 +276,14 @@ def tell_end(spec: RunSpec, recorder: "Recorder", session: Session) -> None:
 def print_document(recorder: "Recorder") -> None:
     from backprop.views import document
 
-    view = recorder.view()
-    if view is not None:
-        print(document.encode(document.run_document(view, datetime.now(timezone.utc), is_valid)))
+    print_json(document.run_document(recorder.newest_view(), datetime.now(timezone.utc), is_valid))
 
 
 def print_documents(recorders: "Sequence[Recorder]") -> None:
     from backprop.views import document
 
     now = datetime.now(timezone.utc)
-    views = [view for recorder in recorders if (view := recorder.view()) is not None]
-    print(document.encode([document.run_document(view, now, is_valid) for view in views]))
+    print_json([document.run_document(recorder.newest_view(), now, is_valid) for recorder in recorders])
 
 
 def tell_plan(
@@ -304,8 +301,6 @@ def tell_plan(
     decision = _foreseen(home, spec, request) if spec.slurm is None else None
     sbatch = [] if spec.slurm is None else _sbatch_options(home, specs, request)
     if as_json:
-        from backprop.views import document
-
         plan: dict[str, Any] = {
             "command": argvs[0],
             "cwd": spec.cwd,
@@ -325,7 +320,7 @@ def tell_plan(
             plan["reason"] = decision.reason
             plan["gpus"] = None if decision.gpus is None else [gpu.uuid for gpu in decision.gpus]
             plan["figures"] = decision.figures
-        print(document.encode(msgspec.to_builtins(plan)))
+        print_json(msgspec.to_builtins(plan))
     else:
         for argv in argvs:
             print(f"command  {' '.join(argv)}")

@@ -8,7 +8,7 @@ import click
 
 from backprop import __version__
 from backprop.cli import completing
-from backprop.cli.common import json_option, say, working_folder
+from backprop.cli.common import json_option, print_json, say, working_folder
 from backprop.errors import ExitCode, UsageError
 from backprop.records import Level
 from backprop.store.rundir import Home
@@ -86,9 +86,7 @@ def doctor(*, as_json: bool) -> None:
 
     findings = examine(all_checks(str(working_folder()), __version__))
     if as_json:
-        from backprop.views import document
-
-        print(document.encode(findings))
+        print_json(findings)
     else:
         from backprop.views.findings import findings_table
 

@@ -10,7 +10,7 @@ import click
 
 from backprop import ending
 from backprop.cli import completing
-from backprop.cli.common import find_runs, is_valid, json_option, open_caught_up, say
+from backprop.cli.common import find_runs, is_valid, json_option, open_caught_up, print_json, say
 from backprop.errors import ExitCode, NoSuchRunError
 from backprop.records import RunView, Status, StopReason
 from backprop.store import journal as journals
@@ -64,7 +64,7 @@ def wait(*, runs: tuple[str, ...], stalled_minutes: float | None, timeout_minute
         from backprop.views import document
 
         now = datetime.now(timezone.utc)
-        print(document.encode([document.run_document(view, now, is_valid) for view in views.values()]))
+        print_json([document.run_document(view, now, is_valid) for view in views.values()])
     raise click.exceptions.Exit(code)
 
 
