@@ -14,7 +14,6 @@ from backprop.records import Checkpoint, RunView
 from backprop.trainer import kept_names
 
 _LOGS = {"", ".csv", ".html", ".json", ".jsonl", ".log", ".md", ".png", ".txt", ".yaml", ".yml"}
-_CLOCK_TOLERANCE_S = 1e-5  # a measure counts microseconds
 Say = Callable[[str], None]
 SavedOverBy = Callable[[Checkpoint], str | None]
 
@@ -82,7 +81,7 @@ def _is_folder_broken_off(place: Path, kept: Path, reported: Checkpoint | None) 
     states = [file.relative_to(kept) for file in kept.rglob("*") if file.is_file() and file.suffix not in _LOGS]
     if reported is None:
         return not all((place / name).samefile(kept / name) for name in states)
-    reported_at = reported.measure.saved_at.timestamp() + _CLOCK_TOLERANCE_S
+    reported_at = reported.measure.saved_at.timestamp() + kept_names.CLOCK_TOLERANCE_S
     return any((place / name).stat().st_mtime > reported_at for name in states if (place / name).exists())
 
 

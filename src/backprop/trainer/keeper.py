@@ -28,7 +28,6 @@ from .keeping import HOOK
 _MAX_FILES = 1000  # a folder with more is no checkpoint, but the place where all of a training is written to
 _MAX_COPIED_BYTES = 1 << 30  # about a second; where the file system can share blocks, a copy of any size is made
 _FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
-_MTIME_TOLERANCE_S = 1e-5  # the supervisor's clock counts microseconds
 
 
 class Keeper:
@@ -224,7 +223,11 @@ class Keeper:
     def _is_as_reported(self, path: str, info: os.stat_result) -> bool:
         """Whether a file is, to the byte's time, what the supervisor saw when it was reported."""
         report = self._reports.get(path)
-        return report is not None and report[1] == info.st_size and abs(report[2] - info.st_mtime) < _MTIME_TOLERANCE_S
+        return (
+            report is not None
+            and report[1] == info.st_size
+            and abs(report[2] - info.st_mtime) < kept_names.CLOCK_TOLERANCE_S
+        )
 
     def _read_control(self) -> None:
         """What other processes reported, and what the script printed; and whether somebody else has read it."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+CLOCK_TOLERANCE_S = 1e-5  # of a file's time: the supervisor's record of it counts microseconds
+
 
 def before_save(path: str, run_id: str) -> str:
     """The checkpoint at `path` as it was before the save that goes on, or was broken off."""
