@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backprop.governor import devices
-from backprop.records import Gpu, Limits, RunSpec, Source
+from backprop.records import Gpu, Limits, RunSpec, Source, with_step
 from backprop.store.rundir import RunDir
 from backprop.supervisor.launch import RUN_DIR_VARIABLE
 from backprop.trainer import ranks
@@ -29,7 +29,7 @@ class Resumed(NamedTuple):
     step: int | None  # that it was reported for; None: not known
 
     def __str__(self) -> str:
-        return self.path + ("" if self.step is None else f" (step {self.step})")
+        return with_step(self.path, self.step)
 
 
 def for_trainer(

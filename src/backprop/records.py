@@ -231,6 +231,11 @@ class Checkpoint(Record, frozen=True):
     is_weights_only: bool = False  # without an optimizer's state: resumed from only where nothing else is
 
 
+def with_step(path: str, step: int | None) -> str:
+    """A checkpoint as messages name it."""
+    return path if step is None else f"{path} (step {step})"
+
+
 class Session(Record, frozen=True):
     """One timeboxed attempt at a run."""
 

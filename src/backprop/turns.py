@@ -19,7 +19,7 @@ from backprop.admission import Admission, Application, NoTurn, Turn
 from backprop.errors import ExitCode
 from backprop.governor.line import Line
 from backprop.recorder import Recorder, Say
-from backprop.records import Checkpoint, Limits, Record, Revision, RunSpec, RunView, Status
+from backprop.records import Checkpoint, Limits, Record, Revision, RunSpec, RunView, Status, with_step
 from backprop.runner import Observer, Outcome, SessionPlan, Supervisor
 from backprop.store.journal import CheckpointSkipped, Journal, NotContinued, Refused
 from backprop.store.rundir import Home, RunDir
@@ -169,8 +169,7 @@ def choose_checkpoint(
     if choice.checkpoint is None:
         say(f"no {'valid checkpoint is left' if choice.skipped else 'checkpoint was noticed'}: starting over")
     else:
-        step = "" if choice.checkpoint.step is None else f" (step {choice.checkpoint.step})"
-        say(f"offering {choice.checkpoint.path}{step}")
+        say(f"offering {with_step(choice.checkpoint.path, choice.checkpoint.step)}")
     return choice.checkpoint
 
 
