@@ -70,6 +70,19 @@ def test_what_is_a_checkpoint(runs: Runs):
     ]
 
 
+def test_a_first_run_that_writes_bytecode_misses_no_checkpoint(runs: Runs, tmp_path: Path):
+    """Python renames the bytecode of what it imports, ours included, while that is being imported."""
+    runs.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    runs.environment["PYTHONPYCACHEPREFIX"] = str(tmp_path / "bytecode")
+    body = """
+    import _backprop_trainer.hooks.script_files  # as PyTorch's hook does
+    dump(state(1), "a.pkl")
+    dump(state(2), "b.pkl")
+    """
+    assert saved(runs, body) == [("a.pkl", 1), ("b.pkl", 2)]
+    assert list(tmp_path.joinpath("bytecode").rglob("script_files.*.pyc"))
+
+
 def test_what_is_none(runs: Runs):
     """Data, metrics, settings, caches, final weights, and what another process or Backprop itself writes."""
     assert (

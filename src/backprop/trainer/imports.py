@@ -116,8 +116,10 @@ def _closed(path: str) -> None:
 
 
 def _renamed(source: str, target: str) -> None:
-    # before anything was written nothing can have moved, but for what has been written in a way that nobody sees
-    if f"{_PACKAGE}.script_files" in sys.modules or may_be_checkpoint(target) or target.endswith(".metadata"):
+    # before anything was written nothing can have moved, but for what has been written in a way that nobody sees.
+    # While that module is imported, Python renames the bytecode of what it imports
+    is_loaded = hasattr(sys.modules.get(f"{_PACKAGE}.script_files"), "renamed")
+    if is_loaded or may_be_checkpoint(target) or target.endswith(".metadata"):
         _script_files().renamed(source, target)
 
 
