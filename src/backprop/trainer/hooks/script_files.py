@@ -121,9 +121,12 @@ class ScriptFiles:
         self._known.add(os.path.abspath(path))
 
     def _step(self, path: str, content: Content) -> Optional[int]:
-        counted = content.step if content.step is not None else (self.count_steps() or content.epoch)
-        number = None if counted is not None else _NUMBER_IN_NAME.search(os.path.basename(path))
-        return counted if number is None else int(number[1])
+        if content.step is not None:
+            return content.step
+        # what was counted may be no more than what an earlier session came to: not all optimizers can be counted
+        known = [count for count in (self.count_steps() or None, content.epoch) if count is not None]
+        number = None if known else _NUMBER_IN_NAME.search(os.path.basename(path))
+        return max(known, default=None) if number is None else int(number[1])
 
     def _report(self, path: str, mark: Mark) -> None:
         self.session.saved(path, mark.step, weights_only=mark.is_weights_only)
