@@ -613,6 +613,41 @@ def test_weights_and_the_best_never_win_over_the_last_state(
     assert Path(found.path).name == "last.bin"
 
 
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [
+        ("last-100 best-3", "last-100 best-3"),  # a copy of the best one, made at the end
+        ("last-1 best-1 last-2 best-2 last-3", "last-3 last-2 best-2 last-1 best-1"),
+        ("last-2 best-2 best-3", "best-3 last-2 best-2"),  # best is the newest of all
+        ("last-100 best-5@2", "best-5@2 last-100"),  # the user may have gone back to step 3
+        ("last-1 best-1 last-100 last-1@2 best-1@2", "last-1@2 best-1@2 last-100 last-1 best-1"),
+        ("last- best- last-5", "last-5 last- best-"),
+        ("best- best-2", "best-2 best-"),
+        ("last-4 weights-9 best-5", "best-5 last-4 weights-9"),
+    ],
+)
+def test_the_best_comes_after_all_that_hold_as_much(reported: str, expected: str):
+    """Of the same session. What cannot be compared stays in the order of time."""
+
+    def made(word: str) -> Checkpoint:
+        name, _, session = word.partition("@")
+        kind, _, step = name.partition("-")
+        one = checkpoint(Path("/nowhere", word), int(step) if step else None)
+        return msgspec.structs.replace(one, session=int(session or 1), is_weights_only=kind == "weights")
+
+    skipped = choose([made(word) for word in reported.split()]).skipped
+    assert [one.path.removeprefix("/nowhere/") for one, _ in skipped] == expected.split()
+
+
+def test_a_file_in_a_folder_that_is_called_best_is_one(tmp_path: Path):
+    """As transformers and accelerate name their folders."""
+    checkpoints = []
+    for folder in ("last", "Best_model"):
+        (tmp_path / folder).mkdir()
+        checkpoints.append(named(tmp_path, f"{folder}/state.bin", 5))
+    assert choose(checkpoints).checkpoint == checkpoints[0]
+
+
 @pytest.mark.parametrize("name", ["weights.bin", "best.bin"])
 def test_they_are_better_than_nothing(tmp_path: Path, name: str):
     """And a best state than an older one: what it was trained since would be lost."""

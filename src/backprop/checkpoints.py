@@ -6,11 +6,15 @@ Paths and measures enter, verdicts leave. The recorder calls `measure` when a tr
 
 import json
 import os
+import re
 import stat
 import struct
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
+from itertools import accumulate
 from pathlib import Path
 
 from backprop.records import Checkpoint, ManifestEntry, Measure, Record, Run
@@ -21,6 +25,7 @@ _READ_BYTES = 1 << 20
 _QUICK_JSON_BYTES = 1_000_000  # parsing more takes longer than a glance may take
 _MAX_WALKED_PICKLE_BYTES = 64 << 20
 _ALWAYS_ZIP = {".npz", ".keras"}
+_BEST_FOLDER = re.compile("best([-_](model|checkpoint|ckpt))?|(model|checkpoint|ckpt)[-_]best", re.IGNORECASE)
 _ZIP_OR_PICKLE = {".pt", ".pth"}  # torch.save: a zip since PyTorch 1.6, a pickle before
 
 
@@ -160,17 +165,40 @@ def _holds_more(kept: Checkpoint, other: Checkpoint) -> bool:
 
 
 def _preferred_first(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    """Newest first, but bare weights last; and of those of the same step, the one that is called the best last."""
+    """Newest first, but bare weights last."""
     newest_first = checkpoints[::-1]
-    newest: dict[tuple[int, int | None], int] = {}
-    for place, checkpoint in enumerate(newest_first):
-        newest.setdefault((checkpoint.session, checkpoint.step), place)
+    return [
+        *_best_later([checkpoint for checkpoint in newest_first if not checkpoint.is_weights_only]),
+        *_best_later([checkpoint for checkpoint in newest_first if checkpoint.is_weights_only]),
+    ]
 
-    def order(checkpoint: Checkpoint) -> tuple[bool, int, bool]:
-        is_best = "best" in Path(checkpoint.path).name.lower()
-        return checkpoint.is_weights_only, newest[checkpoint.session, checkpoint.step], is_best
 
-    return sorted(newest_first, key=order)
+def _best_later(newest_first: list[Checkpoint]) -> list[Checkpoint]:
+    """The same, but one that is called the best after all others of its session that hold as much or more.
+
+    It may be a copy of an older one, made at the end.
+    """
+    others: dict[tuple[int, bool], list[tuple[int, int]]] = defaultdict(list)  # minus the step, and the place
+    for place, one in enumerate(newest_first):
+        if not _is_called_best(one):
+            others[one.session, one.step is None].append((-(one.step or 0), place))
+    for those in others.values():  # from here on with the oldest place of all that hold as much
+        those[:] = accumulate(sorted(those), lambda one, other: (other[0], max(one[1], other[1])))
+
+    def order(place: int) -> tuple[int, bool]:
+        one = newest_first[place]
+        if not _is_called_best(one):
+            return place, False
+        those = others[one.session, one.step is None]
+        count = bisect_right(those, (-(one.step or 0), len(newest_first)))
+        return max(place, those[count - 1][1] if count else 0), True
+
+    return [newest_first[place] for place in sorted(range(len(newest_first)), key=order)]
+
+
+def _is_called_best(checkpoint: Checkpoint) -> bool:
+    path = Path(checkpoint.path)
+    return "best" in path.name.lower() or _BEST_FOLDER.fullmatch(path.parent.name) is not None
 
 
 def problem(path: str, reported: Measure | None = None, *, thorough: bool = True) -> str | None:
