@@ -51,8 +51,9 @@ class Session:
         self.run_dir = environment["BACKPROP_RUN_DIR"]
         self.number = int(environment["BACKPROP_SESSION"])
         self.timebox_s = float(environment["BACKPROP_TIMEBOX_S"])
-        self.resume_from = environment.get("BACKPROP_RESUME_FROM")
-        self.is_resumed = self.resume_from is not None  # resume_from is forgotten by whoever has continued from it
+        self.offered = environment.get("BACKPROP_RESUME_FROM")
+        self.resume_from = self.offered  # forgotten by whoever has continued from it
+        self.is_resumed = self.offered is not None
         step = environment.get("BACKPROP_RESUME_STEP")
         self.resume_step = None if step is None else int(step)  # that resume_from was reported for, where known
         # what we ourselves read of it in here would pass for the script's read: the supervisor has looked
@@ -153,6 +154,12 @@ class Session:
         if may_be_ours:
             self._is_judging = True
             self.tell(event="training_began")
+
+    def is_offered(self, named: Any) -> bool:
+        """Whether this, which a script continues from, is no choice of its own: the checkpoint that it was offered."""
+        if self.offered is None or not isinstance(named, (str, os.PathLike)):
+            return False
+        return os.path.realpath(os.fsdecode(named)) == os.path.realpath(self.offered)
 
     def begins_from(self, path: Optional[str]) -> None:
         """Report what a training goes on from; None: it starts from the beginning, as far as the hook can judge."""

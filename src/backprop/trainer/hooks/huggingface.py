@@ -101,8 +101,10 @@ def _train(
     continuation = Continuation(trainer, _train_calls)
     continuation.begin(session, trial)
     # None and False mean the same to the Trainer, "nobody said"; True means "the newest", which may be half-written:
-    # the supervisor knows better. A path is the script's own choice. A search for hyperparameters begins its trials
-    # itself
+    # the supervisor knows better. A path is the script's own choice, unless Backprop handed it over. A search for
+    # hyperparameters begins its trials itself
+    if continuation.was_handed_over(session, resume_from_checkpoint):
+        resume_from_checkpoint = None
     if trial is not None:
         continuation.begins_trial(session)
     elif not resume_from_checkpoint or resume_from_checkpoint is True:

@@ -71,6 +71,11 @@ class Continuation:
         identity = identity_of(trainer, trial, session.resume_from)
         self._training = trainings.of(session).begin(identity, None if trainer.model_init else trainer.model)
 
+    @guarded(HOOK, otherwise=False)
+    def was_handed_over(self, session: Session, named: Any) -> bool:
+        """Whether what the script names is what it was offered, and says which training saved it."""
+        return self._training is not None and session.is_offered(named) and _stored(os.fspath(named)) is not None
+
     @guarded(HOOK)
     def choose(self, session: Session, *, is_newest_wanted: bool) -> Optional[str]:
         """The checkpoint of this training that is to be continued; the supervisor's choice, if it is one.

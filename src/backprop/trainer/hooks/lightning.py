@@ -113,7 +113,8 @@ def _watch_of(trainer: Any) -> Optional[Watch]:
 def _begin(session: Session, watch: Watch, arguments: dict[str, Any], signature: inspect.Signature) -> None:
     """Before fit(): choose the checkpoint, unless the script does.
 
-    ckpt_path="last" means the newest there is, which the supervisor knows better.
+    ckpt_path="last" means the newest there is, which the supervisor knows better; and the offered one, in a
+    configuration that was filled in, means no more than that.
     """
     global _fits  # noqa: PLW0603  one count in a process
     number, _fits = _fits, _fits + 1
@@ -121,7 +122,10 @@ def _begin(session: Session, watch: Watch, arguments: dict[str, Any], signature:
     session.looks_for_checkpoint(may_be_ours=_is_lightnings(session.resume_from))
     training = _training(session, trainer, arguments)
     watch.begin(session, number, training)
-    is_named = arguments.get("ckpt_path") not in {None, "last"}
+    named: Any = arguments.get("ckpt_path")
+    if training is not None and session.is_offered(named) and _stored(os.fspath(named)) is not None:
+        arguments["ckpt_path"] = named = None
+    is_named = named not in {None, "last"}
     # `trainer.ckpt_path = ...` is public, that it was set is not: checkpoint_connector.py, _select_ckpt_path
     is_named = is_named or getattr(trainer._checkpoint_connector, "_user_managed", False)  # noqa: SLF001
     if is_named or training is None:
@@ -149,7 +153,7 @@ def _is_lightnings(checkpoint: Optional[str]) -> bool:
 
 def _named_path(trainer: Any, arguments: dict[str, Any]) -> Optional[str]:
     """The path that the script names; None where it names none, or what no path is."""
-    named = arguments.get("ckpt_path") or getattr(trainer, "ckpt_path", None)
+    named: Any = arguments.get("ckpt_path") or getattr(trainer, "ckpt_path", None)
     return None if named is None or not os.path.exists(named) else os.fspath(named)
 
 
