@@ -255,3 +255,53 @@ def test_no_words_at_all_are_not_the_scripts_unless_a_parser_left_them(runs: Run
     body = ask("parser.add_argument('--resume')", "parser.parse_args([])")
     first, second, _ = resumed(runs, body, "--lr", "1")
     assert first == second
+
+
+STATES = """
+    import argparse, array, pickle
+    TENSOR = array.array("d", [0.5] * 8)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--resume")
+    parser.add_argument("--fold", default="all")
+    parser.add_argument("--lr")
+    args = parser.parse_args()
+    step = 0
+    if args.resume:
+        with open(args.resume, "rb") as file: step = pickle.load(file)["step"]
+    def save(step):
+        with open(f"fold-{args.fold}.pkl", "wb") as file:
+            pickle.dump({"params": {"w": TENSOR}, "opt_state": [TENSOR], "step": step}, file)
+"""
+
+
+def test_a_driver_of_processes_hands_each_its_own_checkpoint(runs: Runs):
+    """What the process of one fold saved is not for another: it would go on from a wrong model."""
+    runs.script(
+        STATES
+        + """
+    if args.fold == "all":
+        for fold in "012": subprocess.run([sys.executable, __file__, "--fold", fold], check=True)
+        sys.exit()
+    print("fold", args.fold, "from", step, flush=True)
+    save(step + 5)
+    sys.exit(3 if args.fold == "1" and not step else 0)
+    """
+    )
+    assert runs.call("run", "--run-id", "r", "train.py").returncode == 1
+    second = runs.call("resume", "r")
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.splitlines() == ["fold 0 from 0", "fold 1 from 5", "fold 2 from 0"]
+    path = runs.work / "fold-1.pkl"
+    assert second.stderr.count(f"backprop: --resume gets {path}\n") == 1
+    assert (
+        second.stderr.count(f"--resume does not get {path}: it was saved by `train.py --fold 1`\n") == 3
+    )  # the driver, too
+
+
+def test_a_script_that_gets_other_arguments_gets_its_checkpoint_nevertheless(runs: Runs):
+    """The user has changed them."""
+    runs.script(STATES + '    print("from", step)\n    save(step + 5)\n')
+    assert runs.call("run", "--run-id", "r", "train.py", "--", "--lr", "1").returncode == 0
+    for number, rate in ((5, "2"), (10, "3")):
+        resumed = runs.call("resume", "r", "--again", "--", "--lr", rate)
+        assert resumed.stdout == f"from {number}\n", resumed.stderr

@@ -69,6 +69,7 @@ class Session:
         self._announced_pid: Optional[int] = None
         self._step_told_at = 0.0
         self._is_total_told = False  # of the loop that is running
+        self._saved: set[str] = set()  # paths of which it is known that this process saves them
         self._fd: Optional[int] = None
         self._is_torn = False  # the last line may have been written in part
         self._poll_at = 0.0
@@ -144,7 +145,19 @@ class Session:
         self.has_news = False
         keeping.reported(path, step)
         more = {"weights_only": True} if weights_only else {}
-        self.tell(event="checkpoint_saved", path=os.path.abspath(path), step=step, **more)
+        path = os.path.abspath(path)
+        self._remember_saver(path)
+        self.tell(event="checkpoint_saved", path=path, step=step, **more)
+
+    @guarded(_HOOK)
+    def _remember_saver(self, path: str) -> None:
+        if path in self._saved or ranks.rank() != 0:
+            return
+        self._saved.add(path)
+        from . import savers  # only here, because there is much to import
+
+        with suppress(OSError):  # a full disk: as if nobody knew
+            savers.remember(self.run_dir, savers.of_this_process(self.number, self.offered), path)
 
     def looks_for_checkpoint(self, *, may_be_ours: bool) -> None:
         """Announce that a hook reads the offered checkpoint to find out whose it is: that is no resume yet.

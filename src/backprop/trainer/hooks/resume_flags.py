@@ -146,22 +146,34 @@ def fill(options: Iterable[Option], words: Sequence[str]) -> Sequence[Option]:
     path = checkpoint()
     if path is None or _is_tool() or any(option.is_given or option.is_in(words) for option in usual):
         return ()
+    if (other := _other_saver(path)) is not None:
+        _tell_user(usual[0].names[0], f"does not get {path}: it was saved by `{other}`")
+        return ()
     filled = []
     for option in usual:
         option.value = option.kind(path) if option.is_free else None
         if option.value is not None:
             filled.append(option)
-            _tell_user(option.names[0], option.value)
+            _tell_user(option.names[0], "is switched on" if option.value is True else f"gets {option.value}")
     return filled
 
 
-def _tell_user(name: str, value: Any) -> None:
+def _other_saver(path: str) -> Optional[str]:
+    """What another process of the run executes that saved the checkpoint and trains something else."""
+    from .. import savers
+
+    ours = savers.of_this_process(int(os.environ["BACKPROP_SESSION"]), path)
+    other = savers.other_saver(os.environ["BACKPROP_RUN_DIR"], ours, path)
+    return None if other is None else other.shown
+
+
+def _tell_user(name: str, what: str) -> None:
     """Once, and by one of several processes."""
     from ..ranks import rank
 
     if name not in _told and rank() == 0:
         _told.add(name)
-        say(f"{name} {'is switched on' if value is True else f'gets {value}'}")
+        say(f"{name} {what}")
 
 
 def _look_for_another(options: Sequence[Option], words: Sequence[str]) -> None:

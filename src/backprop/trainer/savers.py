@@ -1,0 +1,87 @@
+"""Which process of a run saved a checkpoint: a driver may start one for each fold, and each trains something else.
+
+Each session appends to `session-N.savers` in the run directory. Processes are told apart by their script and its
+arguments; which of several equal ones it was, nobody can know: a driver may start one again that has crashed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, NamedTuple, Optional
+
+from .fingerprint import command_line, lasting
+
+_MAX_SHOWN = 200  # characters of a command line
+
+
+class Saver(NamedTuple):
+    """A process that saved something."""
+
+    session: int
+    digest: str  # of what tells it from others
+    shown: str  # what it executes, for the user
+
+
+def of_this_process(session: int, offered: Optional[str]) -> Saver:
+    """offered: the checkpoint to resume from, which may be among the arguments."""
+    import shlex
+
+    script = os.path.basename(sys.argv[0])
+    shown = shlex.join([script, *sys.argv[1:]])
+    digest = command_line([lasting(script), *sys.argv[1:]], offered)
+    return Saver(session, digest, shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 1] + "…")
+
+
+def remember(run_dir: str, saver: Saver, path: str) -> None:
+    """A process saves this checkpoint, for the first time. Raises OSError."""
+    descriptor = os.open(_path(run_dir, saver.session), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # a line of its own even after one that a full disk cut off
+        os.write(descriptor, f"\n{json.dumps({'path': path, 'by': saver[1:]})}\n".encode())
+    finally:
+        os.close(descriptor)
+
+
+def other_saver(run_dir: str, ours: Saver, offered: str) -> Optional[Saver]:
+    """The process that saved the checkpoint that is offered; None where this one goes on with it, or nobody knows.
+
+    The script that Backprop itself has started goes on with what one like it saved, whatever its arguments are now:
+    the user has changed them.
+    """
+    offered = os.path.realpath(offered)
+    for session in range(ours.session - 1, 0, -1):
+        savers = _savers(run_dir, session)
+        saver = savers.get(offered)
+        if saver is None:
+            continue
+        is_only_one = len({each.digest for each in savers.values()}) == 1
+        return None if saver.digest == ours.digest or (is_only_one and _is_root()) else saver
+    return None
+
+
+def _savers(run_dir: str, session: int) -> dict[str, Saver]:
+    """Of each checkpoint of a session, by its real path, the last process that began to save it."""
+    try:
+        with open(_path(run_dir, session), encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return {}
+    found = {}
+    for line in lines:
+        try:
+            entry: dict[str, Any] = json.loads(line)
+        except ValueError:  # cut off, or empty
+            continue
+        found[os.path.realpath(entry["path"])] = Saver(session, *entry["by"])
+    return found
+
+
+def _path(run_dir: str, session: int) -> str:
+    return os.path.join(run_dir, f"session-{session}.savers")
+
+
+def _is_root() -> bool:
+    """Whether Backprop has started this process itself: it leads a session of its own."""
+    return os.getsid(0) == os.getpid()
