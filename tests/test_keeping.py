@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,46 @@ def test_a_save_that_goes_well_leaves_one_file(place: Place):
     assert (place.before_save.read_text(), place.before_save.stat().st_ino) == ("old", inode)
     keeper.reported(str(place.path), 20)
     assert place.names() == ["last.pt"]
+
+
+@pytest.mark.parametrize("name", ["last.pt", "run/model.bin"], ids=["file", "in-a-folder"])
+def test_a_file_that_is_kept_never_lacks(place: Place, name: str, monkeypatch: pytest.MonkeyPatch):
+    """Whoever looks for it finds one: the supervisor would say that what was reported does not exist."""
+    path = place.folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("old")
+    keeper = place.keeper(path if path.parent == place.folder else path.parent, is_read=True)
+
+    def noted(call: Any) -> Any:
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            result = call(*args, **kwargs)
+            calls.append(path.exists())
+            return result
+
+        return noting
+
+    calls: list[bool] = []
+    for each in ("link", "rename", "replace", "unlink"):
+        monkeypatch.setattr(os, each, noted(getattr(os, each)))
+    keeper.before_write(str(path))
+    assert path.read_text() == ""
+    assert len(calls) >= 2
+    assert all(calls)
+
+
+def test_what_another_process_has_begun_to_save_is_not_kept(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """The old one is, by that process."""
+    keeper, link = place.own_keeper(), os.link
+
+    def late(source: str, target: str) -> None:
+        place.path.rename(place.before_save)
+        place.path.write_text("half")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    keeper.before_write(str(place.path))
+    assert (place.before_save.read_text(), place.path.read_text()) == ("old", "half")
+    assert place.names() == [place.before_save.name, "last.pt"]
 
 
 def test_permissions_stay(place: Place):
@@ -220,6 +261,9 @@ def test_a_file_system_without_hard_links(place: Place, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "link", refuse)
     place.keeper(place.path).before_replace(str(place.folder / "new"), str(place.path))
     assert place.before_session.read_text() == "old"
+    place.path.write_text("old")
+    save(place.own_keeper(), place.path)
+    assert (place.before_save.read_text(), place.path.read_text()) == ("old", "new")
 
 
 def test_what_the_script_printed_is_known_by_control_json(place: Place):

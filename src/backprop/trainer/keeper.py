@@ -7,8 +7,9 @@ control.json has them), and what lies in a folder that is one. What becomes of a
     the process is killed in the midst of the save   the supervisor puts it back (backprop/kept.py)
     the session never read it: it began anew         it stays, and is a checkpoint of the run
 
-A file is kept by renaming it before it is opened and emptied, by a hard link before another is renamed over it, and by
-a copy only where neither will do: a file that is changed in place. `keeping` has the one of this process.
+A file is kept by a hard link before it is opened and emptied, which is done to an empty one in its place, or before
+another is renamed over it; by a rename where there are no hard links; and by a copy only where neither will do: a file
+that is changed in place. `keeping` has the one of this process.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ class Keeper:
             return
         if is_emptied:
             _check_room(path, info.st_size)
-            os.replace(path, kept)
-            _put_empty(path, info)
+            if not _set_aside(path, kept, info, kept_names.draft(kept)):
+                return
         else:
             _copy(path, kept, info, kept_names.draft(kept))
         if is_lost:
@@ -168,8 +169,7 @@ class Keeper:
             if os.path.exists(copy) and os.path.samefile(copy, path):
                 _check_room(path, info.st_size)
                 if is_emptied:
-                    os.unlink(path)
-                    _put_empty(path, info)
+                    _put_empty(path, info, kept_names.draft(kept))
                 else:
                     _copy(path, path, info, kept_names.draft(kept))
                 return
@@ -280,16 +280,38 @@ def _has_content(path: str) -> bool:
     return os.path.isdir(path) or (os.path.isfile(path) and os.path.getsize(path) > 0)
 
 
-def _put_empty(path: str, info: os.stat_result) -> None:
-    """A file with the permissions of the one that was there: who opens it to empty it expects them to stay."""
+def _set_aside(path: str, kept: str, info: os.stat_result, draft: str) -> bool:
+    """Give a file another name, and put an empty one in its place, which is never missing. Raises OSError.
+
+    Gives False where another process was faster.
+    """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:  # another process was faster
-        return
+        os.link(path, draft)
+    except OSError:  # no hard links here
+        os.replace(path, kept)
+    else:
+        try:
+            if not os.path.samestat(os.stat(draft), info):
+                return False
+            os.replace(draft, kept)
+        finally:
+            _remove(draft)
+    _put_empty(path, info, draft)
+    return True
+
+
+def _put_empty(path: str, info: os.stat_result, draft: str) -> None:
+    """Replace a file by one with its permissions: who opens it to empty it expects them to stay. Raises OSError."""
     try:
-        os.fchmod(descriptor, stat.S_IMODE(info.st_mode))
-    finally:
-        os.close(descriptor)
+        _remove(draft)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(descriptor, stat.S_IMODE(info.st_mode))
+        finally:
+            os.close(descriptor)
+        os.replace(draft, path)
+    except OSError:  # what is written to it would be written to what is kept, too
+        _remove(path)
 
 
 def _link(path: str, kept: str) -> None:
