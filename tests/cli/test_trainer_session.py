@@ -358,6 +358,26 @@ def test_a_step_is_known_each_second_though_metrics_are_rare(runs: Runs):
     assert (document["last_step"], document["metrics"]) == (12, {"total_steps": 12.0, "loss": 0.5})
 
 
+@pytest.mark.parametrize("ending", ["pass", "sys.exit(3)"])
+@pytest.mark.parametrize(("counted", "told"), [(False, [8]), (True, [{"step": 8, "counted": True}])])
+def test_the_last_step_is_known(runs: Runs, ending: str, counted: bool, told: list):
+    """However quickly it came, and however the loop ends: how far a training was is what its last line says."""
+    runs.script(
+        RARE_LOGS
+        + f"""
+    sessions.STEP_EVERY_S = 100
+    with session.training("loop"):
+        for step in range(1, 9):
+            session.at_step_end(step, is_counted={counted})
+        {ending}
+    """
+    )
+    done = runs.call("run", "train.py", "--run-id", "r")
+    assert done.returncode == (3 if "exit" in ending else 0), done.stderr
+    assert [line if counted else line["step"] for line in map(json.loads, events(runs, "r")) if "step" in line] == told
+    assert runs.document("r")["last_step"] == 8
+
+
 def test_steps_of_another_kind_than_the_script_reports_are_only_counted(runs: Runs):
     """A script may report an epoch as its step: what was reported wins."""
     runs.script(

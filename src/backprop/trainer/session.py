@@ -68,6 +68,8 @@ class Session:
         self.pace = Pace()
         self._announced_pid: Optional[int] = None
         self._step_told_at = 0.0
+        self._told_step: Optional[int] = None  # the last that the supervisor knows of
+        self._last_step: Optional[tuple[int, Optional[int], bool]] = None  # of the loop that is running
         self._is_total_told = False  # of the loop that is running
         self._saved: set[str] = set()  # paths of which it is known that this process saves them
         self._fd: Optional[int] = None
@@ -109,6 +111,7 @@ class Session:
         if ranks.rank() != 0:
             return
         self._step_told_at = monotonic()
+        self._told_step = step
         # by hand, because this is done at every step: json.dumps alone takes longer than all of this
         line = f'{{"step": {_number_text(step)}'
         for name, value in metrics.items():
@@ -218,6 +221,7 @@ class Session:
         Whoever gets a wish to stop saves, calls `obey_stop`, and ends the loop.
         """
         self._time_step()
+        self._last_step = (step, total_steps, is_counted)
         if monotonic() >= self._step_told_at + STEP_EVERY_S:
             self._tell_step(step, total_steps, is_counted=is_counted)
         wish = Wish(save=self.checkpoint_due(), stop=self.should_stop())
@@ -226,9 +230,17 @@ class Session:
     def _tell_step(self, step: int, total_steps: Optional[int], *, is_counted: bool) -> None:
         if is_counted:
             self._step_told_at = monotonic()
+            self._told_step = step
             self.tell(step=step, counted=True)
         else:  # the total is a metric: once is enough
             self.log(step, {}, None if self._is_total_told else total_steps)
+
+    def _tell_last_step(self) -> None:
+        if self._last_step is not None:
+            step, total_steps, is_counted = self._last_step
+            self._last_step = None
+            if step != self._told_step:
+                self._tell_step(step, total_steps, is_counted=is_counted)
 
     @guarded("distributed training", otherwise=Wish())
     def _agreed(self, step: int, wish: Wish) -> Wish:
@@ -304,7 +316,10 @@ class Session:
         self._tell_pace()
         try:
             with self.interrupts.patient():
-                yield True
+                try:
+                    yield True
+                finally:
+                    self._tell_last_step()
             if not self.is_stopping:
                 self.tell(event="finished")
             elif ends_script:
