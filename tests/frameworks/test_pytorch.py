@@ -659,6 +659,11 @@ def test_steps_go_on_only_where_the_script_goes_on(framework_runs: FrameworkRuns
     runs.script(STEPS + '    import os; torch.load(os.environ["BACKPROP_RESUME_FROM"])\n    train(12)\n' + save)
     assert runs.call("resume", "r", "--again").returncode == 0
     assert runs.document("r")["last_step"] == 42
+    # as torch.distributed.checkpoint, or out of a zip file
+    read = '    import io, os; torch.load(io.BytesIO(open(os.environ["BACKPROP_RESUME_FROM"], "rb").read()))\n'
+    runs.script(STEPS + read + "    train(8)\n" + save)
+    assert runs.call("resume", "r", "--again").returncode == 0
+    assert runs.document("r")["last_step"] == 50
 
 
 def test_a_stop_looks_as_it_does_without_us(framework_runs: FrameworkRuns):

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from time import monotonic
 from typing import Any, ContextManager, Optional
 
-from .. import keeping, ranks
+from .. import file_events, keeping, ranks
 from ..failsafe import guarded, say
 from ..session import Session, current
 from . import emergency
@@ -65,6 +65,8 @@ class Script:
         step = optimizer.profile_hook_step(lambda _: None).__code__  # its wrapper, in which all steps are made
         look: Any = type(self)._look  # noqa: SLF001  our own
         self._standstill = emergency.Standstill(step, look.__wrapped__.__code__)
+        if session.offered is not None:
+            file_events.on_first_read(os.path.realpath(session.offered), self._go_on_counting, _STEPS)
 
     @property
     def step(self) -> int:
@@ -127,7 +129,10 @@ class Script:
             return
         read, wanted = os.path.realpath(os.fsdecode(path)), os.path.realpath(ours)
         if read == wanted or read.startswith(wanted + os.sep):  # a folder's files are read one by one
-            self._base = self.session.resume_step or 0
+            self._go_on_counting()
+
+    def _go_on_counting(self) -> None:
+        self._base = self.session.resume_step or 0
 
     @guarded(SAVES)
     def before_save(self) -> None:
