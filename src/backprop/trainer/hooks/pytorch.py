@@ -48,7 +48,8 @@ class Script:
         self.session = session
         self.files = files
         self.saves = files.saves
-        files.count_steps = lambda: self.step
+        files.count_steps = lambda: self.step if self._most else 0
+        files.earlier_steps = lambda: self._base
         files.after_report = self._let_go
         self._write = torch.save
         self._is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)

@@ -33,7 +33,9 @@ class ScriptFiles:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.saves = Saves(self._report)
-        self.count_steps: Callable[[], int] = lambda: 0  # PyTorch's hook can
+        # PyTorch's hook can; 0 where no step was seen: not all optimizers can be counted
+        self.count_steps: Callable[[], int] = lambda: 0
+        self.earlier_steps: Callable[[], int] = lambda: 0  # where the script goes on: what an earlier session came to
         self.after_report: Callable[[], None] = lambda: None
         self._has_states: Optional[bool] = None  # whether the script saves more than weights; None: not known yet
         self._known: set[str] = set()  # open files that torch.save has written to
@@ -123,8 +125,9 @@ class ScriptFiles:
     def _step(self, path: str, content: Content) -> Optional[int]:
         if content.step is not None:
             return content.step
-        # what was counted may be no more than what an earlier session came to: not all optimizers can be counted
-        known = [count for count in (self.count_steps() or None, content.epoch) if count is not None]
+        if counted := self.count_steps():
+            return counted
+        known = [count for count in (self.earlier_steps() or None, content.epoch) if count is not None]
         number = None if known else _NUMBER_IN_NAME.search(os.path.basename(path))
         return max(known, default=None) if number is None else int(number[1])
 
