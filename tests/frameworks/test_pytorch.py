@@ -234,9 +234,14 @@ def test_what_others_save_with(framework_runs: FrameworkRuns):
     dcp.save(full, checkpoint_id="shards/1", no_dist=True)
     buffer = io.BytesIO(); torch.save({"x": torch.zeros(9, 9), "epoch": 1}, buffer)
     open("data.pt", "wb").write(buffer.getvalue())
+    for folder in (".", "step-5", "step-6"):
+        if folder != ".": step(model, optimizer); os.mkdir(folder)
+        torch.save(model.state_dict(), folder + "/model.pt"); torch.save(optimizer.state_dict(), folder + "/optimizer.pt")
+        if folder == "step-6": torch.save(model.state_dict(), folder + "/ema.pt")
     """,
     )
-    assert saved(document) == [("own-epoch-1.pt", 1), ("memory.pt", 1), ("policy.zip", 2), ("pickle.pkl", 3), ("1", 4)]
+    expected = [("own-epoch-1.pt", 1), ("memory.pt", 1), ("policy.zip", 2), ("pickle.pkl", 3), ("1", 4)]
+    assert saved(document) == [*expected, ("step-5", 5), ("step-6", 6)]
     assert all(c["valid"] and c["size_bytes"] and not c["weights_only"] for c in document["checkpoints"])
 
 

@@ -58,6 +58,7 @@ class Script:
         self._most = 0  # steps of the optimizer that made most: a GAN's two make one step of training
         self._told: Optional[int] = None
         self._look_at = 0.0
+        self._parts: dict[str, tuple[Optional[int], set[bool]]] = {}  # by folder, at which step, of an optimizer or not
         self._kept: tuple[list[Any], list[Any]] = ([], [])
         self._rescued_step: Optional[int] = None
         self._stepper: Optional[threading.Thread] = None
@@ -149,10 +150,21 @@ class Script:
         path, file = place
         optimizers = self._optimizers()
         found = states.content_of(content, optimizers)
+        if states.is_optimizer(content) or (found is not None and not found.is_state):
+            self._saved_part(os.path.dirname(os.path.abspath(path)), is_optimizer=found is None)
         if found is not None and self.files.is_checkpoint(path, found, is_trained=bool(optimizers)):
             self._add(path, found, file=file)
         elif file is not None:
             self.files.ignore(path)
+
+    def _saved_part(self, folder: str, *, is_optimizer: bool) -> None:
+        """Weights, or an optimizer's state: a folder that has got both at one step is a checkpoint."""
+        step, kinds = self._parts.get(folder, (None, set()))
+        kinds = {is_optimizer} if step != self.step else kinds | {is_optimizer}
+        self._parts[folder] = (self.step, kinds)
+        is_around_us = (os.getcwd() + os.sep).startswith(folder + os.sep)
+        if len(kinds) > 1 and self._most and not is_around_us:
+            self._add(folder, Content(is_state=True), is_shared=True)
 
     @guarded(SAVES)
     def saved_folder(self, path: Any) -> None:

@@ -41,6 +41,11 @@ def is_training_state(saved: Any, depth: int = _DEPTH) -> bool:
     return any(_is_optimizer(value) or (depth > 1 and is_training_state(value, depth - 1)) for value in _inside(saved))
 
 
+def is_optimizer(saved: Any) -> bool:
+    """Whether it is an optimizer's state and nothing else."""
+    return isinstance(saved, Mapping) and _is_optimizer(saved)
+
+
 def is_weights_of(saved: Any, optimizer: Any) -> bool:
     """Whether it has a tensor for every parameter that the optimizer trains, judged by their shapes.
 
