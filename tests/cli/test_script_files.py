@@ -83,6 +83,20 @@ def test_a_first_run_that_writes_bytecode_misses_no_checkpoint(runs: Runs, tmp_p
     assert list(tmp_path.joinpath("bytecode").rglob("script_files.*.pyc"))
 
 
+def test_a_folder_of_orbax_is_reported_once_and_by_its_step(runs: Runs):
+    """What is in it gets its name first, and then the whole."""
+    body = """
+    for step in (3, 12):
+        folder = f"run/{step}.orbax-checkpoint-tmp"
+        os.makedirs(folder + "/default.orbax-checkpoint-tmp")
+        with open(folder + "/default.orbax-checkpoint-tmp/_METADATA", "w") as file: file.write("('opt_state', 'mu')")
+        os.rename(folder + "/default.orbax-checkpoint-tmp", folder + "/default")
+        dump(TENSOR, "other.pkl")
+        os.rename(folder, f"run/{step}")
+    """
+    assert saved(runs, body) == [("run/3", 3), ("run/12", 12)]
+
+
 def test_what_is_none(runs: Runs):
     """Data, metrics, settings, caches, final weights, and what another process or Backprop itself writes."""
     assert (

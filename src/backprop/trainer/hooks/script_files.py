@@ -22,7 +22,10 @@ from .file_states import Content, look
 from .saves import HOOK, Mark, Saves
 
 _CHECKPOINT_NAME = re.compile(r"ckpt|checkpoint|epoch|step|last|latest|snapshot|iter", re.IGNORECASE)
-_NUMBER_IN_NAME = re.compile(r"(?:epoch|step|iter|iteration|ckpt|checkpoint)[-_=.]?(\d{1,9})(?!\d)", re.IGNORECASE)
+_NUMBER_IN_NAME = re.compile(
+    r"(?:epoch|step|iter|iteration|ckpt|checkpoint)[-_=.]?(\d{1,9})(?!\d)|^(\d{1,9})$", re.IGNORECASE
+)
+_ORBAX_DRAFT = ".orbax-checkpoint-tmp"  # ends the name of a folder that is not whole
 _DIGITS = re.compile(r"\d+")
 _NOT_THE_SCRIPTS = {"site-packages", "dist-packages", "__pycache__", "cache", "wandb", "mlruns"}
 
@@ -61,7 +64,7 @@ class ScriptFiles:
     @guarded(HOOK)
     def renamed(self, source: str, target: str) -> None:
         """Something is called something else; it may have been written under a name, or in a way, that says nothing."""
-        if source == target or self.saves.moved(source, target):
+        if source == target or _ORBAX_DRAFT in target or self.saves.moved(source, target):
             return
         if os.path.basename(target) == ".metadata":  # torch.distributed.checkpoint: every rank has written its part
             target = os.path.dirname(target)
@@ -129,7 +132,7 @@ class ScriptFiles:
             return counted
         known = [count for count in (self.earlier_steps() or None, content.epoch) if count is not None]
         number = None if known else _NUMBER_IN_NAME.search(os.path.basename(path))
-        return max(known, default=None) if number is None else int(number[1])
+        return max(known, default=None) if number is None else int(number[1] or number[2])
 
     def _report(self, path: str, mark: Mark) -> None:
         self.session.saved(path, mark.step, weights_only=mark.is_weights_only)
