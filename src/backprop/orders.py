@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from backprop.errors import BackpropError, BusyError, NoSuchRunError, UsageError
 from backprop.recorder import Say
 from backprop.records import Pauser, Run, RunSpec, StopReason
 from backprop.store import journal as journals
+from backprop.store.holder import signal_holder
 from backprop.store.journal import Continued, GoOnAsked, Journal, PauseAsked, Paused, Refused, StopAsked
 from backprop.store.rundir import Home
 
@@ -136,8 +137,8 @@ def ask_stop(
                 f"run {run.spec.id} is asked to stop, and will do so when its job begins: {error}"
             ) from error
     elif not standing.is_on_slurm and answering.host == provenance.host():
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
+        # it may be suspended by Ctrl-Z
+        signal_holder(home.rundir(run.spec.id).journal_path, answering.pid, signal.SIGCONT)
     if Pauser.SLURM in seen.pausers and not now and not look(home, run.spec).has_ended:
         raise BusyError(
             f"run {run.spec.id} is asked to stop, and will do so when Slurm lets it go on: it is suspended, by "

@@ -11,6 +11,7 @@ from typing import NoReturn
 from backprop import provenance
 from backprop.engines.contract import Observation, Order, Phase
 from backprop.records import Run
+from backprop.store.holder import signal_holder
 from backprop.store.journal import Journal
 from backprop.store.rundir import Home
 
@@ -37,9 +38,8 @@ class Here:
     def cancel(self, run: Run) -> None:
         """Kill the supervisor; the kernel and whoever looks next end the rest. Nothing, if it is on another machine."""
         who = run.waiter or run.last_session
-        if who is not None and who.supervisor_pid and who.host == provenance.host():
-            with suppress(ProcessLookupError):
-                os.kill(who.supervisor_pid, signal.SIGKILL)
+        if who is not None and who.host == provenance.host():
+            signal_holder(self._home.rundir(run.spec.id).journal_path, who.supervisor_pid, signal.SIGKILL)
 
     def observe(self, run: Run) -> Observation:
         journal = Journal(self._home.rundir(run.spec.id).journal_path)
