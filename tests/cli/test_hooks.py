@@ -237,3 +237,16 @@ def test_a_script_that_parses_arguments_keeps_its_signals_and_loads_no_more_of_u
     )
     done = runs.call("run", "train.py")
     assert done.stdout == "True False\n", done.stderr
+
+
+def test_what_lists_packages_finds_none_of_ours(runs: Runs):
+    """Else it would stand in recorded requirements, and somebody else could publish a package of that name."""
+    runs.script(
+        """
+        from importlib.metadata import distributions
+        hooks = next(path for path in sys.path if os.path.exists(os.path.join(path, "sitecustomize.py")))
+        print([found.name for found in distributions(path=[hooks])])
+        """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    assert runs.output("r") == "[]\n"

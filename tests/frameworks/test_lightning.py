@@ -6,12 +6,10 @@ import os
 import pickle
 import signal
 import zipfile
-from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
-from backprop.environment import HOOKS_FOLDER
 from backprop.trainer.hooks.lightning import _stored, _unfit
 from backprop.trainer.hooks.lightning_identity import mark
 from tests.conftest import HANG_S
@@ -315,16 +313,6 @@ def test_what_is_no_archive_is_no_checkpoint_of_lightning(tmp_path):
     path.write_bytes(b"pytorch-lightning_version")
     assert _unfit(str(path), number=0) is not None
     assert _unfit(str(tmp_path), number=0) is not None
-
-
-def test_our_distribution_is_one_that_others_can_read():
-    """Every script under Backprop finds it on its path, with all that lists distributions."""
-    (found,) = distributions(path=[str(HOOKS_FOLDER)])
-    assert (found.name, found.version, found.files, found.requires) == ("backprop-trainer", "1", None, None)
-    assert {point.group for point in found.entry_points} == {
-        "lightning.pytorch.callbacks_factory",
-        "pytorch_lightning.callbacks_factory",
-    }
 
 
 # Trainings of seconds, which learn a constant; the end of the first two is worth saving, however busy the machine is. One

@@ -1,8 +1,9 @@
 """Lightning 2.x, under both its names: `lightning` and `pytorch_lightning`.
 
-Two ways in. Lightning itself asks for our callback whenever a Trainer is made, by the entry point in site/: `callbacks`
-gives it. And `hook` wraps `Trainer.fit`, because no callback can say which checkpoint to continue from, nor end the
-script. While a fit goes on, a Drive (lightning_drive.py) looks at what the supervisor wants.
+Two ways in. Whenever a Trainer is made, Lightning asks for the callbacks of installed packages
+(`_load_external_callbacks`): ours is added to these. And `Trainer.fit` is wrapped, because no callback can say which
+checkpoint to continue from, nor end the script. While a fit goes on, a Drive (lightning_drive.py) looks at what the
+supervisor wants.
 """
 
 from __future__ import annotations
@@ -30,14 +31,22 @@ _IN_FOLDERS = ("meta.pt", os.path.join("checkpoint", "mp_rank_00_model_states.pt
 _fits = 0  # how often this script has called fit(): a checkpoint belongs to one of these calls
 
 
-def callbacks() -> list[Any]:
-    """What `lightning` asks for when a Trainer is made."""
-    return _callbacks("lightning.pytorch")
+def hook(module: Any) -> None:
+    """Wrap what `trainer.trainer` of either package defines, and uses."""
+    package = module.__name__.removesuffix(".trainer.trainer")
+    module.Trainer.fit = _wrapped(module.Trainer.fit)
+    connector: Any = sys.modules[f"{package}.trainer.connectors.callback_connector"]
+    connector._load_external_callbacks = _with_ours(connector._load_external_callbacks, package)  # noqa: SLF001
+    combined = sys.modules[f"{package}.utilities.combined_loader"].CombinedLoader
+    combined.__iter__ = _marked(combined.__iter__)
 
 
-def pytorch_lightning_callbacks() -> list[Any]:
-    """What `pytorch_lightning` asks for when a Trainer is made."""
-    return _callbacks("pytorch_lightning")
+def _with_ours(load: Callable[[str], list[Any]], package: str) -> Callable[[str], list[Any]]:
+    @functools.wraps(load)
+    def call(group: str) -> list[Any]:
+        return [*load(group), *_callbacks(package)]
+
+    return call
 
 
 @guarded(NAME, otherwise=[])
@@ -49,13 +58,6 @@ def _make(package: str) -> Any:
     """Our callback, as one of this package's."""
     base = sys.modules[f"{package}.callbacks"].Callback
     return type("Backprop", (Watch, base), {"package": package})()
-
-
-def hook(module: Any) -> None:
-    """Wrap what `trainer.trainer` of either package defines."""
-    module.Trainer.fit = _wrapped(module.Trainer.fit)
-    combined = sys.modules[module.__name__.replace("trainer.trainer", "utilities.combined_loader")].CombinedLoader
-    combined.__iter__ = _marked(combined.__iter__)
 
 
 def _marked(begin: Callable[[Any], Any]) -> Callable[[Any], Any]:
