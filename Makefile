@@ -13,7 +13,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 
-.PHONY: demo test nightly frameworks exports browser slurm soak chaos screenshots check lint coverage mutation bench clean
+.PHONY: demo test nightly frameworks exports browser slurm soak chaos wild screenshots check lint coverage mutation bench clean
 
 demo: $(DEMO)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
@@ -48,6 +48,9 @@ MINUTES ?= 60
 
 chaos: $(INSTALLED)  ## random faults at random instants, every record compared (MINUTES=60; CHAOS="--seed 7": the same choices again)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(CHAOS)
+
+wild: $(INSTALLED)  ## other people's libraries, cut, killed and resumed; prints a table (downloads them; NAMES="trl peft": some)
+	$(BIN)/python -m tests.wild $(NAMES)
 
 # N=10: so many rounds; ORDER=random: the tests in another order each round
 soak:  ## all of .ci/run, again and again in fresh clones, beside processes that keep every core busy
