@@ -378,6 +378,30 @@ def test_the_last_step_is_known(runs: Runs, ending: str, counted: bool, told: li
     assert runs.document("r")["last_step"] == 8
 
 
+def test_the_step_of_a_stop_is_known_though_metrics_are_rare(runs: Runs):
+    """A run is not said to have stopped before the step that its checkpoint is of."""
+    runs.script(
+        LOOP
+        + """
+    sessions.STEP_EVERY_S = 1e9
+    with session.training("loop"):
+        session.at_step_end(1)
+        print("waits", flush=True)
+        while not session.is_stop_wanted():
+            time.sleep(0.01)
+        assert session.at_step_end(2).stop
+        save(2, 0)
+        session.obey_stop()
+    """
+    )
+    running = runs.start("run", "train.py", "--run-id", "r")
+    wait_for(lambda: "waits" in runs.output("r"))
+    assert runs.call("stop", "r").returncode == 0
+    assert running.wait(HANG_S) == 0
+    document = runs.document("r")
+    assert (document["last_step"], [one["step"] for one in document["checkpoints"]]) == (2, [2])
+
+
 def test_steps_of_another_kind_than_the_script_reports_are_only_counted(runs: Runs):
     """A script may report an epoch as its step: what was reported wins."""
     runs.script(

@@ -239,7 +239,7 @@ class Session:
         if self._last_step is not None:
             step, total_steps, is_counted = self._last_step
             self._last_step = None
-            if step != self._told_step:
+            if is_counted or self._told_step is None or step > self._told_step:
                 self._tell_step(step, total_steps, is_counted=is_counted)
 
     @guarded("distributed training", otherwise=Wish())
