@@ -36,7 +36,7 @@ HANG_S = 1800.0  # only a hang takes so long
 _LIMITS = ("--max-run-minutes", "60", "--checkpoint-every-minutes", "0.03")  # where hooks save, something can be killed
 _STEP = re.compile(r"^step (\d+)\b", re.MULTILINE)
 _FINAL = re.compile(r"^final (\S+) (\d+)$", re.MULTILINE)
-_SAID = re.compile(r"^backprop: (.*)$", re.MULTILINE)
+_SAID = re.compile(r"backprop: (.*)$", re.MULTILINE)  # behind half a line of a progress bar, too
 _CHECKPOINT_WAS_MISSED = "no checkpoint was noticed"
 HEAD = (
     "program",
@@ -239,7 +239,7 @@ def attempt(program: Program, python: str, way: str, halfway: int = 0) -> Attemp
                 _kill(runs, command)
         command.wait(HANG_S)
         for _ in range(MAX_SESSIONS if seen.was_cut else 0):
-            if runs.document(way)["status"] == "completed":
+            if runs.document(way)["status"] in {"completed", "failed"}:
                 break
             _start(runs, "resume", way).wait(HANG_S)
         seen.document = runs.document(way)

@@ -1,11 +1,13 @@
 """fastai, fit_one_cycle with SaveModelCallback."""
 # requires fastai torch==2.14.1 torchvision==0.29.1 scikit-learn
+# ruff: noqa: F403, F405  the library is meant to be imported so
 
 import argparse
 import hashlib
 
 import torch
-from fastai.basics import Callback, DataLoader, DataLoaders, Learner, SaveModelCallback, accuracy, set_seed
+from fastai.basics import *
+from fastai.callback.all import *
 from torch import nn
 
 

@@ -6,6 +6,7 @@ import hashlib
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.env_util import make_vec_env
 
 TOTAL = 8192
 
@@ -20,10 +21,11 @@ class PrintSteps(BaseCallback):
 parser = argparse.ArgumentParser()
 parser.add_argument("--resume", help="the .zip of an agent to train on")
 args = parser.parse_args()
+env = make_vec_env("CartPole-v1", seed=0)
 if args.resume:
-    agent = PPO.load(args.resume, env="CartPole-v1")
+    agent = PPO.load(args.resume, env=env)
 else:
-    agent = PPO("MlpPolicy", "CartPole-v1", n_steps=512, n_epochs=4, seed=0, device="cpu")
+    agent = PPO("MlpPolicy", env, n_steps=512, n_epochs=4, seed=0, device="cpu")
 callbacks = [PrintSteps(), CheckpointCallback(save_freq=1024, save_path="checkpoints")]
 agent.learn(TOTAL - agent.num_timesteps, callback=callbacks, reset_num_timesteps=False)
 weights = b"".join(value.numpy().tobytes() for value in agent.policy.state_dict().values())
