@@ -167,7 +167,8 @@ def choose_checkpoint(
         say(f"checkpoint {skipped.path} is skipped: {reason}")
         journal.append(CheckpointSkipped(at=datetime.now(timezone.utc), path=skipped.path, reason=reason))
     if choice.checkpoint is None:
-        say(f"no {'valid checkpoint is left' if choice.skipped else 'checkpoint was noticed'}: starting over")
+        none = "no valid checkpoint is left" if choice.skipped else "no checkpoint was noticed"
+        say(f"{none}: none is offered. The script starts over, unless it finds one by itself")
     else:
         say(f"offering {with_step(choice.checkpoint.path, choice.checkpoint.step)}")
     return choice.checkpoint

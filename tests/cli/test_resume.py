@@ -84,7 +84,10 @@ def test_none_left_starts_fresh_and_says_so(failed: Runs):
     for name in ("ckpt-10.json", "ckpt-20.json"):
         (failed.work / name).unlink()
     done = failed.call("resume", "r")
-    assert "no valid checkpoint is left: starting over" in done.stderr
+    assert (
+        "no valid checkpoint is left: none is offered. The script starts over, unless it finds one by itself"
+        in done.stderr
+    )
     assert done.returncode == 3
     document = failed.document("r")
     assert document["sessions"][1]["resumed_from"] is None
@@ -332,7 +335,10 @@ def test_a_checkpoint_that_another_run_has_saved_over_is_not_taken(runs: Runs):
         assert runs.call("run", "train.py", "--run-id", run_id).returncode == 0
     done = runs.call("resume", "a", "--again")
     assert "last.json is skipped: run b has saved over it since" in done.stderr
-    assert "no valid checkpoint is left: starting over" in done.stderr
+    assert (
+        "no valid checkpoint is left: none is offered. The script starts over, unless it finds one by itself"
+        in done.stderr
+    )
     assert done.stdout.startswith("from nothing\n")
     # now it is a's again
     assert runs.call("resume", "a", "--again").stdout.startswith("from /")
@@ -349,7 +355,10 @@ def test_a_completed_run_is_trained_again_only_on_purpose(runs: Runs):
     assert len(runs.document("a")["sessions"]) == 1
     done = runs.call("resume", "a", "--again")
     assert done.returncode == 0
-    assert "no checkpoint was noticed: starting over" in done.stderr
+    assert (
+        "no checkpoint was noticed: none is offered. The script starts over, unless it finds one by itself"
+        in done.stderr
+    )
     assert len(runs.document("a")["sessions"]) == 2
 
 
@@ -372,7 +381,7 @@ def test_on_a_terminal_a_completed_run_is_asked_about(runs: Runs):
 def test_the_last_line_promises_no_more_than_a_resume_can_do(runs: Runs):
     runs.script("time.sleep(60)")
     done = runs.call("run", "train.py", "--run-id", "a", "-m", 0.005)
-    assert "no checkpoint was noticed; start over with: backprop resume a" in done.stderr
+    assert "no checkpoint was noticed; run it again with: backprop resume a" in done.stderr
     runs.script(SAVES_IN_PLACE + "    time.sleep(60)")
     done = runs.call("run", "train.py", "--run-id", "b", "-m", 0.01)
     assert "resume with: backprop resume b" in done.stderr

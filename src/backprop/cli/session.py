@@ -269,7 +269,7 @@ def tell_end(spec: RunSpec, recorder: "Recorder", session: Session) -> None:
             if (option := session.resume_option) is not None:
                 told += f" · this script has {option.partition('=')[0]}; resume with --resume-arg {option}"
         elif session.status is not Status.FAILED:
-            told += f" · no checkpoint was noticed; start over with: backprop resume {spec.id}"
+            told += f" · no checkpoint was noticed; run it again with: backprop resume {spec.id}"
     say(told)
 
 
