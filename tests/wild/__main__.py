@@ -190,8 +190,10 @@ class Attempt:
         for session, steps in zip(self.document["sessions"][1:], self.steps[1:], strict=True):
             if session["resumed_from"]:
                 said = f"said so ({PurePath(session['resumed_from']).name})"
+            elif session["started_over"]:
+                said = "said that it started over"
             else:
-                said = "said that it started over" if self._says_over(session) else "said neither"
+                said = "said that it noticed no checkpoint" if self._missed(session) else "said neither"
             began = f"from step {steps[0]} of {whole.last}" if steps else "made no step"
             parts.append(f"{'again ' if steps and steps[0] <= whole.first else ''}{began}, {said}")
         return "; ".join([*parts, self._exactness(whole, is_repeatable=is_repeatable)])
@@ -206,8 +208,8 @@ class Attempt:
             return f"{self.final[1]} steps in all, not {whole.final[1]}"
         return f"the same steps, other weights{'' if is_repeatable else ' (as two whole runs have)'}"
 
-    def _says_over(self, session: dict[str, Any]) -> bool:
-        return session["started_over"] or (session["offered"] is None and _CHECKPOINT_WAS_MISSED in self.said)
+    def _missed(self, session: dict[str, Any]) -> bool:
+        return session["offered"] is None and _CHECKPOINT_WAS_MISSED in self.said
 
     def falsehoods(self, whole: "Attempt") -> Iterator[str]:
         """What Backprop said that the program's own output contradicts."""
@@ -217,8 +219,8 @@ class Attempt:
                 yield f"“resumed from {PurePath(session['resumed_from']).name}”: it began at step {steps[0]}"
             if has_gone_on and session["started_over"]:
                 yield f"“started from the beginning”: it went on at step {steps[0]}"
-            elif has_gone_on and self._says_over(session):
-                yield f"“{_CHECKPOINT_WAS_MISSED}”: it went on at step {steps[0]} from one"
+            elif has_gone_on and self._missed(session):
+                yield f"“{_CHECKPOINT_WAS_MISSED}”: it went on at step {steps[0]}"
         counted = self.document["last_step"]
         if self.final is not None and self.final == whole.final and counted != whole.document["last_step"]:
             yield f"step {counted} at its end, step {whole.document['last_step']} where it was not cut"
@@ -295,7 +297,7 @@ def _wait_for_cut(runs: FrameworkRuns, run_id: str, halfway: int, command: "subp
         return max(map(int, _STEP.findall(runs.output(run_id))), default=-1)
 
     def has_checkpoint() -> bool:
-        return run_id == "stop" or bool(runs.document(run_id)["checkpoints"])
+        return run_id == "stop" or '"checkpoint_saved"' in runs.events(run_id)
 
     wait_for(lambda: command.poll() is not None or step() >= halfway, HANG_S)
     late = halfway + halfway // 2  # whatever is not recorded by then will not be
