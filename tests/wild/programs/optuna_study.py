@@ -32,7 +32,7 @@ study = optuna.create_study(
     sampler=optuna.samplers.RandomSampler(seed=0),
     load_if_exists=True,
 )
-done = sum(trial.state.is_finished() for trial in study.trials)
-study.optimize(objective, n_trials=TRIALS - done)
-values = [trial.value for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+COMPLETE = (optuna.trial.TrialState.COMPLETE,)
+study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(TRIALS, states=COMPLETE)])
+values = [trial.value for trial in study.get_trials(states=COMPLETE)]
 print("final", hashlib.sha256(repr(values).encode()).hexdigest()[:12], len(values))

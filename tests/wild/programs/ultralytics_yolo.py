@@ -26,6 +26,15 @@ model.add_callback("on_train_epoch_end", lambda trainer: print("step", trainer.e
 if args.resume:
     model.train(resume=True)
 else:
-    model.train(data=str(Path("pictures").absolute()), epochs=6, imgsz=32, batch=8, workers=0, device="cpu", seed=0)
+    model.train(
+        data=str(Path("pictures").absolute()),
+        project=str(Path("runs").absolute()),
+        epochs=6,
+        imgsz=32,
+        batch=8,
+        workers=0,
+        device="cpu",
+        seed=0,
+    )
 weights = b"".join(value.numpy().tobytes() for value in model.model.state_dict().values())
 print("final", hashlib.sha256(weights).hexdigest()[:12], model.trainer.epoch + 1)
