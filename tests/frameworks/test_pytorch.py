@@ -722,6 +722,33 @@ def test_a_script_that_begins_anew_does_not_destroy_what_there_was(framework_run
     assert framework_runs.call("resume", "r").stdout == "5\n"
 
 
+def test_what_hdf5_and_safetensors_hold(framework_runs: FrameworkRuns):
+    """Told by the names in them; a step by an attribute, a data set or the metadata."""
+    framework_runs.script(
+        """
+        import numpy, h5py, safetensors.numpy
+        ones = numpy.ones(9)
+        def hdf5(path, attributes=(), **arrays):
+            with h5py.File(path, "w") as file:
+                file.attrs.update(attributes)
+                for name, array in arrays.items(): file[name.replace("_of_", "/")] = array
+        hdf5("data.h5", x=ones, y=ones)
+        hdf5("weights.h5", {"epoch": 1}, weights_of_w=ones)
+        hdf5("a.h5", {"epoch": 2}, model_of_w=ones, optimizer_of_m=ones)
+        hdf5("b.h5.tmp", model_of_w=ones, optimizer_of_m=ones, step=numpy.int64(3)); os.rename("b.h5.tmp", "b.h5")
+        safetensors.numpy.save_file({"x": ones}, "data.safetensors")
+        safetensors.numpy.save_file({"model.w": ones, "optimizer.m": ones}, "c.safetensors", metadata={"step": "4"})
+        h5py.File("a.h5", "r").close()
+        """
+    )
+    done = framework_runs.call("run", "--run-id", "r", "train.py")
+    assert done.returncode == 0, done.stderr
+    assert "is off from here on" not in done.stderr
+    document = framework_runs.document("r")
+    assert saved(document) == [("weights.h5", 1), ("a.h5", 2), ("b.h5", 3), ("c.safetensors", 4)]
+    assert [one["weights_only"] for one in document["checkpoints"]] == [True, False, False, False]
+
+
 def test_libraries_that_open_files_by_themselves(framework_runs: FrameworkRuns):
     """safetensors, XGBoost, LightGBM and HDF5: what they write over is kept, and what they read is seen to be read."""
     framework_runs.script(

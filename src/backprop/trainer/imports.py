@@ -39,6 +39,7 @@ HOOKS: dict[str, str] = {
     "keras.src.models.model": "keras",
     "transformers.trainer": "huggingface",
     "safetensors": "c_files",
+    "safetensors.numpy": "c_files",
     "h5py._hl.files": "c_files",
     "xgboost.core": "c_files",
     "lightgbm.basic": "c_files",

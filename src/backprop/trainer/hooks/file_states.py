@@ -12,7 +12,7 @@ import os
 import re
 import zipfile
 import zlib
-from typing import Any, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional
 
 STEP_KEYS = (
     "global_step",
@@ -283,12 +283,17 @@ def _pickles_in(archive: zipfile.ZipFile, names: list[str]) -> Optional[Content]
 
 def _arrays(archive: zipfile.ZipFile, names: list[str]) -> Optional[Content]:
     """Of numpy.savez: a step or an epoch is an array of one whole number."""
+    keys = [name[: -len(".npy")] for name in names]
+    return of_names(keys, lambda key: _scalar(_read(archive, key + ".npy", 512)))
+
+
+def of_names(keys: Iterable[str], number_of: Callable[[str], Optional[int]]) -> Optional[Content]:
+    """What arrays of these names are. number_of: gives the whole number that one may be, or None."""
     step = epoch = None
     has_optimizer = has_weights = has_others = False
-    for name in names:
-        key = name[: -len(".npy")]
+    for key in keys:
         kind = _KINDS.get(key.encode())
-        number = _scalar(_read(archive, name, 512)) if kind in {"step", "epoch"} else None
+        number = number_of(key) if kind in {"step", "epoch"} else None
         if number is not None and kind == "step":
             step = number if step is None else step
         elif number is not None:

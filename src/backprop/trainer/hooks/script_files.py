@@ -62,6 +62,14 @@ class ScriptFiles:
             self._judge(path)
 
     @guarded(HOOK)
+    def written(self, path: str, content: Optional[Content]) -> None:
+        """A library's own code has written a file, and it is known what is in it."""
+        if content is not None and self._may_be_the_scripts(path):
+            self.saves.settle(at_step=False)
+            if self.is_checkpoint(path, content):
+                self.add(path, content)
+
+    @guarded(HOOK)
     def renamed(self, source: str, target: str) -> None:
         """Something is called something else; it may have been written under a name, or in a way, that says nothing."""
         if source == target or _ORBAX_DRAFT in target or self.saves.moved(source, target):
@@ -177,6 +185,13 @@ def closed(path: str) -> None:
     session = current()
     if session is not None:
         of_this_process(session).closed(path)
+
+
+def written(path: str, content: Optional[Content]) -> None:
+    """A file was written that Python did not open."""
+    session = current()
+    if session is not None:
+        of_this_process(session).written(os.path.abspath(path), content)
 
 
 def renamed(source: str, target: str) -> None:
