@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.trainer.hooks.file_states import Content, look
+from backprop.trainer.hooks.file_states import Content, look, of_names
 from tests.conftest import scaled
 
 TENSOR = array.array("d", [0.5] * 8)
@@ -131,6 +131,20 @@ def test_archives_of_libraries(tmp_path: Path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images/1.png", b"x")
     assert look(str(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("layers/dense/vars/0 optimizer/vars/0", state()),
+        ("layers/dense/vars/0 vars", weights()),
+        ("model_weights/dense/kernel optimizer_weights/adam/m", state()),
+        ("images/0 labels", None),
+    ],
+)
+def test_names_in_hdf5(names: str, expected: Content | None):
+    """Of Keras 3, and of earlier ones."""
+    assert of_names(names.split(), lambda _: None) == expected
 
 
 def test_msgpack_of_flax(tmp_path: Path):

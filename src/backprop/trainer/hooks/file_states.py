@@ -96,7 +96,7 @@ _SETTINGS = re.compile(
 _ARRAYS = (b"numpy", b"_rebuild_", b"jax", b"tensorflow", b"paddle", b"cupy", b"mlx", b"array\n", b"array\x94")
 _WEIGHT = re.compile(rb"(?<![a-z_])weight(?!_)")  # of a module; weight_decay is an optimizer's
 _DCP_OPTIMIZER = (b"param_groups", b"exp_avg", b"momentum_buffer", b"optim")
-_WEIGHT_NAME = re.compile(r"weight|bias|kernel|param|theta|coef|(^|[._/])[wWbB]\d*$")
+_WEIGHT_NAME = re.compile(r"weight|bias|kernel|param|theta|coef|(^|[._/])[wWbB]\d*$|(^|/)vars/\d")  # the last is Keras'
 _OPTIMIZER_NAME = re.compile(r"(^|[._/])(opt|optim|optimizer|adam|mom|momentum|velocity|exp_avg)", re.IGNORECASE)
 
 
