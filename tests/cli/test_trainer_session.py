@@ -378,6 +378,22 @@ def test_the_last_step_is_known(runs: Runs, ending: str, counted: bool, told: li
     assert runs.document("r")["last_step"] == 8
 
 
+def test_the_last_step_of_each_loop_is_known(runs: Runs):
+    """Of a fold that is shorter than the one before, too."""
+    runs.script(
+        RARE_LOGS
+        + """
+    sessions.STEP_EVERY_S = 100
+    for last in (8, 5):
+        with session.training("loop"):
+            for step in range(1, last + 1):
+                session.at_step_end(step)
+    """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    assert [json.loads(line)["step"] for line in events(runs, "r") if '"step"' in line] == [8, 5]
+
+
 def test_the_step_of_a_stop_is_known_though_metrics_are_rare(runs: Runs):
     """A run is not said to have stopped before the step that its checkpoint is of."""
     runs.script(

@@ -313,6 +313,7 @@ class Session:
         self.pace.begin(monotonic())
         self._step_told_at = monotonic()
         self._is_total_told = False
+        self._told_step = self._last_step = None
         self._tell_pace()
         try:
             with self.interrupts.patient():
