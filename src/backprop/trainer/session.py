@@ -239,7 +239,8 @@ class Session:
         if self._last_step is not None:
             step, total_steps, is_counted = self._last_step
             self._last_step = None
-            if is_counted or self._told_step is None or step > self._told_step:
+            told = self._told_step  # by the script, it may be of another kind than those that are counted
+            if told is None or (step != told if is_counted else step > told):
                 self._tell_step(step, total_steps, is_counted=is_counted)
 
     @guarded("distributed training", otherwise=Wish())
