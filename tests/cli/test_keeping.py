@@ -194,3 +194,24 @@ def test_a_file_that_is_added_to_loses_nothing(runs: Runs):
         """
     )
     assert sorted(runs.call("run", "train.py").stdout.split()) == ["new.bin", "train.py"]
+
+
+def test_a_save_that_is_renamed_when_it_is_whole_was_not_broken_off(runs: Runs):
+    """As timm's saver does; the session before was stopped between the two, and its draft is what is offered."""
+    runs.script(
+        """
+    import pickle
+    offered = os.environ.get("BACKPROP_RESUME_FROM")
+    first = pickle.load(open(offered, "rb"))["step"] + 1 if offered else 1
+    with open("tmp.pkl", "wb") as file:
+        pickle.dump({"params": [0.5], "opt_state": [0.5], "step": first}, file)
+    if not offered:
+        sys.exit(1)
+    os.replace("tmp.pkl", "last.pkl")
+    """
+    )
+    session(runs, "run", "--run-id", "r", "train.py")
+    done = runs.call("resume", "r")
+    assert done.returncode == 0, done.stderr
+    assert "broken off" not in done.stderr
+    assert sorted(path.name for path in runs.work.iterdir() if path.suffix == ".pkl") == ["last.pkl"]

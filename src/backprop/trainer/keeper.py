@@ -47,6 +47,7 @@ class Keeper:
         self._reports: dict[str, Any] = {}  # of all processes, as the supervisor has them: [step, bytes, seconds]
         self._reports_then: dict[str, Any] = {}  # when a folder was kept
         self._control_mark: Optional[tuple[int, int]] = None
+        self._sources: dict[str, str] = {}  # where what is called so now was saved, if something was kept there
         self._complaints: set[str] = set()
 
     def has_read_it(self) -> None:
@@ -90,9 +91,13 @@ class Keeper:
 
         A new file in the place of an old one is whole when it gets there. So it only matters where training began anew.
         """
-        if self._offered is None or not self._is_unread:
+        if self._offered is None:
             return
         offered, source, place = self._offered, _place(source), _place(target)
+        if os.path.lexists(kept_names.before_save(source, self._run_id)):
+            self._sources[place] = source
+        if not self._is_unread:
+            return
         if offered == source or offered.startswith(source + os.sep):
             self._offered = place + offered[len(source) :]
             self._tell_kept(self._offered)
@@ -187,14 +192,20 @@ class Keeper:
     def reported(self, path: str, step: Optional[int]) -> None:
         """A checkpoint of this process is whole, is reported next, and takes the place of what was kept of it."""
         path = os.path.realpath(path)
+        if _has_content(path):
+            for place in {path, self._sources.pop(path, path)}:
+                self._end_keeping(place, step)
+        self._steps[path] = step
+
+    def _end_keeping(self, path: str, step: Optional[int]) -> None:
+        """What was saved in this place is whole, whatever it is called now."""
         kept = kept_names.before_save(path, self._run_id)
-        if os.path.lexists(kept) and _has_content(path):
+        if os.path.lexists(kept):
             before = self._steps.get(path, self._offered_step if path == self._offered else None)
             if before is not None and step is not None and step < before:
                 self._keep_on(path, kept, before)
             else:
                 _remove(kept)
-        self._steps[path] = step
 
     def _keep_on(self, path: str, kept: str, step: int) -> None:
         """The new one holds less than the one that is kept, which stays a checkpoint of the run."""
