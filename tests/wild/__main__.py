@@ -130,8 +130,8 @@ def install(program: Program) -> tuple[str, str | None]:
         done = subprocess.run(words, stderr=subprocess.PIPE, text=True, check=False)
         _tell(done.stderr)
         if done.returncode:
-            errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-            return python, (errors or ["pip failed"])[0]
+            errors = re.findall(r"^ERROR: (.*)|^\s*(\w+Error: .*)", done.stderr, re.MULTILINE)
+            return python, f"pip fails: {''.join(errors[0]) if errors else done.returncode}"
         installed.write_text(shlex.join(program.requires))
     return python, None
 
@@ -140,7 +140,7 @@ def _version(python: str, requirement: str) -> str:
     name = re.split(r"[\[=<>]", requirement)[0]
     program = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
     done = subprocess.run([python, "-c", program, name], capture_output=True, text=True, check=False)
-    return f"{name} {done.stdout.strip()}"
+    return f"{name} {done.stdout.strip() or '(not installed)'}"
 
 
 # -- three ways
