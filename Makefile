@@ -76,7 +76,7 @@ bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; 
 	$(BIN)/python -m bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) digits-checkpoints
+	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) .venv-wild* digits-checkpoints
 
 # what the example needs
 $(DEMO): pyproject.toml
