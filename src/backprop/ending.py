@@ -30,7 +30,7 @@ def reason(
     """Why a session ended; None for a trainer that just finished.
 
     code: of the trainer, minus the signal's number where one ended it. asked: why we stopped it, if we did.
-    was_killed: we sent SIGKILL. was_oom: the kernel's out-of-memory killer struck somewhere during the session.
+    was_killed: we sent SIGKILL. was_oom: the kernel's out-of-memory killer struck meanwhile, somewhere on the machine.
     caged_bytes: the limit at which the kernel killed a process of this very tree, if it did.
     """
     if asked is not None:
@@ -45,11 +45,11 @@ def reason(
         struck = _struck(caged_bytes)
         return struck if code == -signal.SIGKILL else f"exit code {shell_code(code)} after {struck}"
     if code < 0:
-        if code == -signal.SIGKILL and was_oom:
-            return "killed by the kernel's out-of-memory killer"
-        return f"killed by {_signal_name(-code)}, which Backprop did not send"
-    told = f"exit code {code}" + (f": {last_words}" if last_words else "")
-    return f"{told} (the kernel's out-of-memory killer struck meanwhile)" if was_oom else told
+        told = f"killed by {_signal_name(-code)}, which Backprop did not send"
+        # whom it struck is not known; who ended with an exit code was not struck
+        is_likely = code == -signal.SIGKILL and was_oom
+        return f"{told}; the kernel's out-of-memory killer struck on this machine meanwhile" if is_likely else told
+    return f"exit code {code}" + (f": {last_words}" if last_words else "")
 
 
 def _struck(limit_bytes: int) -> str:
