@@ -240,6 +240,14 @@ def test_the_user_file_is_toml_or_json(tmp_path: Path, suffix: str):
     assert loaded.origins == {"gpu.probe": str(path)}
 
 
+@pytest.mark.parametrize("name", ["backprop.toml", "backprop.config.json"])
+def test_a_file_may_begin_with_the_mark_of_windows_editors(tmp_path: Path, name: str):
+    """U+FEFF, which neither TOML nor JSON knows."""
+    text = "maxRunMinutes = 3" if name.endswith(".toml") else '{"maxRunMinutes": 3}'
+    (tmp_path / name).write_text(f"\ufeff{text}", encoding="utf-8")
+    assert settings_of(tmp_path).config.max_run_minutes == 3
+
+
 def test_two_user_files_are_an_error(tmp_path: Path):
     """Nobody has to guess which of them counts."""
     written(tmp_path / "settings.toml", "retries = 1")

@@ -1,6 +1,7 @@
 """journal.jsonl: appending, reading, locking, and the run that follows from it."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -399,6 +400,15 @@ def test_that_a_session_started_over_is_part_of_why_it_is_as_it_is():
         fold(SPEC, [started(1, offered="/a/c.pt"), unread, ended(1, Status.FAILED), queued(2, "busy")]).full_reason
         == "busy"
     )
+
+
+@pytest.mark.parametrize("job", ["--user=root", "7 8", "7_1 --me", "", "../../7", "7\n", "-7", "٧"])
+def test_what_is_no_job_of_slurms_is_no_entry(job: str):
+    """A journal may come from anywhere, and its jobs are handed to scancel."""
+    entries = [started(1, job="7_1"), queued(1, job="7"), submitted(1)]
+    lines = [{**json.loads(msgspec.json.encode(entry)), "job": job} for entry in entries]
+    assert parse("".join(json.dumps(line) + "\n" for line in lines).encode())[0] == []
+    assert parse(b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries))[0] == entries
 
 
 def test_that_training_had_finished_is_part_of_why_a_session_ended():

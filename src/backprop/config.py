@@ -5,6 +5,7 @@ table, from the script's folder upwards, is the project file. Every value goes t
 from, and every error names where, which key, which value, and what is allowed.
 """
 
+import codecs
 import math
 import sys
 from collections.abc import Mapping
@@ -364,7 +365,7 @@ def _read_toml(path: Path, only_with: bytes = b"") -> dict[str, Any]:
             import tomllib
         else:
             import tomli as tomllib
-        document: dict[str, Any] = tomllib.loads(data.decode())
+        document: dict[str, Any] = tomllib.loads(data.decode("utf-8-sig"))  # Windows' editors put a mark before it
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
@@ -374,7 +375,7 @@ def _read_toml(path: Path, only_with: bytes = b"") -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document = msgspec.json.decode(path.read_bytes())
+        document = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

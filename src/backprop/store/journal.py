@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -36,6 +36,9 @@ from backprop.records import (
 from backprop.store.plain import open_plain, read_plain, write_plain
 from backprop.timeline import Growth
 
+# it becomes a word of scancel's and a part of a file's name: an entry with anything else is none
+JobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(_[0-9]+)?\Z", max_length=40)]
+
 
 class _Entry(Record, frozen=True, tag_field="event"):
     at: datetime  # wall clock, for people; durations come from the monotonic clock and are given in full
@@ -53,7 +56,7 @@ class SessionStarted(_Entry, frozen=True, tag="session_started"):
     offered: str | None = None  # the checkpoint that the trainer is to continue from
     resumed_from: str | None = None  # the same, as older versions wrote it: they did not look whether it was read
     script_sha256: str | None = None
-    job: str | None = None  # of Slurm, in which it runs
+    job: JobId | None = None  # of Slurm, in which it runs
     nodes: int = 1
     revision: Revision | None = None  # what is executed from now on; None: the same as before
     only_once: tuple[str, ...] = ()  # arguments of this session alone
@@ -73,7 +76,7 @@ class Queued(_Entry, frozen=True, tag="queued"):
     figures: dict[str, Any]
     host: str
     supervisor_pid: int
-    job: str | None = None  # of Slurm, in which it waits
+    job: JobId | None = None  # of Slurm, in which it waits
 
 
 class Submitted(_Entry, frozen=True, tag="submitted"):
@@ -83,7 +86,7 @@ class Submitted(_Entry, frozen=True, tag="submitted"):
     """
 
     session: int
-    job: str
+    job: JobId
     host: str  # that submitted it
     limits: Limits
     checkpoint: str | None = None  # to begin with
