@@ -120,6 +120,10 @@ REASONS = [
     ({"code": 0}, None),
     ({"code": 2}, "exit code 2"),
     ({"code": 2, "last_words": "ValueError: x"}, "exit code 2: ValueError: x"),
+    (
+        {"code": 1, "last_words": "EOFError: EOF when reading a line"},
+        "exit code 1: EOFError: EOF when reading a line (a run's stdin is /dev/null)",
+    ),
     ({"code": 1, "was_oom": True}, "exit code 1"),
     ({"code": KILL}, "killed by SIGKILL, which Backprop did not send"),
     (

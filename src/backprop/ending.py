@@ -9,6 +9,7 @@ from backprop.errors import ExitCode
 from backprop.records import Run, Status, StopReason
 
 _TAIL_BYTES = 4096
+_ASKED_NOBODY = ("EOFError", "bdb.BdbQuit")  # by input() or getpass(); in a debugger
 _LINE_LENGTH = 200
 _SLURMS = ("srun: ", "slurmstepd: ")  # how its own lines begin
 _TASKS_TAIL_BYTES = 65_536  # the words of all that were ended because of it come after those of the first
@@ -49,7 +50,8 @@ def reason(
         # whom it struck is not known; who ended with an exit code was not struck
         is_likely = code == -signal.SIGKILL and was_oom
         return f"{told}; the kernel's out-of-memory killer struck on this machine meanwhile" if is_likely else told
-    return f"exit code {code}" + (f": {last_words}" if last_words else "")
+    told = f"exit code {code}" + (f": {last_words}" if last_words else "")
+    return f"{told} (a run's stdin is /dev/null)" if last_words.startswith(_ASKED_NOBODY) else told
 
 
 def _struck(limit_bytes: int) -> str:

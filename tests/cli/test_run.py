@@ -568,3 +568,12 @@ def test_a_relative_checkpoint_of_a_script_that_has_ended(runs: Runs):
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
     assert runs.document("r")["checkpoints"][-1]["path"] == str(runs.work / "out" / "last.json")
+
+
+@pytest.mark.parametrize("asks", ["input('sure? ')", "breakpoint()"])
+def test_a_script_that_asks_is_told_that_nobody_answers(runs: Runs, asks: str):
+    """Its stdin is empty, whatever that of the command is."""
+    runs.script(asks)
+    done = runs.call("run", "train.py")
+    assert done.returncode == 1
+    assert "(a run's stdin is /dev/null)" in done.stderr.splitlines()[-1]
