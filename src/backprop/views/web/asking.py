@@ -17,6 +17,7 @@ _MAX_CURVES = 100
 _MAX_WORDS = 4_000  # characters of a search or a filter
 _MAX_BODY_BYTES = 10_000
 _MAX_INT = 2**53 - 1  # what JavaScript counts to
+_MAX_DIGITS = 16  # of such a number
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ def whole(request: Request, name: str, default: T, low: int, high: int) -> int |
     text = request.query_params.get(name, "")
     if not text:
         return default
-    if not (text.isascii() and text.isdigit() and low <= int(text[:17]) <= high):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and low <= int(text) <= high):
         raise wrong(f"{name} must be a whole number from {low} to {high}, not {text[:40]!r}.")
     return int(text)
 
