@@ -126,10 +126,10 @@ def test_the_example_cut_anywhere_is_the_same_run(framework_runs: FrameworkRuns)
     [
         ("global", [2, 12]),
         ("generator", [8]),
-        ("sampler", [8]),
+        pytest.param("sampler", [8], marks=pytest.mark.nightly),
         ("workers", [9]),
-        ("persistent", [8]),
-        ("own state", [6, 9]),
+        pytest.param("persistent", [8], marks=pytest.mark.nightly),
+        pytest.param("own state", [6, 9], marks=pytest.mark.nightly),
     ],
 )
 def test_order_and_randomness_of_data_go_on(framework_runs: FrameworkRuns, kind: str, cuts: list[int]):
@@ -195,6 +195,7 @@ TWO = """
 """
 
 
+@pytest.mark.nightly
 def test_two_processes_stop_at_the_same_step_and_go_on_alike(framework_runs: FrameworkRuns):
     """None is left waiting for the other; each has its own random states and data back."""
     runs = framework_runs
