@@ -18,6 +18,7 @@ TRAININGS = """
     sessions.STEP_EVERY_S = 0  # each of them
 
     def log(step, metrics, total_steps=None):
+        session._told_step = step
         if not metrics:
             steps.append((step, total_steps))
         elif "train_loss" in metrics:
