@@ -34,7 +34,7 @@ GOES_ON = """
 """
 HAS_CHILDREN = """
     # a worker from the start, and a new one every moment: all of them count in files of their own
-    COUNT = "import sys, time\\nn = 0\\nwhile True:\\n    n += 1\\n    open(sys.argv[1], 'w').write(str(n))\\n    time.sleep(0.01)"
+    COUNT = "import sys, time\\nn = 0\\nwhile True:\\n    n += 1\\n    open(sys.argv[1], 'w').write(str(n))\\n    time.sleep(0.2)"
     workers = []
     try:
         while not os.path.exists("go"):
