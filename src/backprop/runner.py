@@ -447,10 +447,10 @@ class Supervisor:
         if progress.has_finished_training:
             finish_s = limits.grace_s if limits.finish_s is None else limits.finish_s
             watch.ladder = ladder.after_training(watch.deadline, limits.grace_s, finish_s)
-        elif watch.stop is None and now < watch.deadline:
-            watch.ladder = ladder.at_timebox(watch.deadline, limits.timebox_s, limits.grace_s, progress.notice_s)
-        elif watch.stop is None:  # another training began after the timebox
+        elif watch.stop is None and watch.runs_on:  # another training began after the timebox
             watch.ladder = ladder.at_request(now, limits.grace_s, progress.notice_s, watch.ladder)
+        elif watch.stop is None:
+            watch.ladder = ladder.at_timebox(watch.deadline, limits.timebox_s, limits.grace_s, progress.notice_s)
 
     def _tell_that_it_runs_on(self) -> None:
         """Say once that the timebox is over and the script is left to what it does after its training."""

@@ -20,6 +20,7 @@ _SMALL_CARD_BYTES = 5 * _GB  # half of less is asked for
 
 # what to show for a setting that is nothing by default
 _EXAMPLES: Mapping[str, Any] = {
+    "finishMinutes": 5,
     "checkpointEveryMinutes": 5,
     "ramLimitGB": 8,
     "gpus": 1,

@@ -223,7 +223,8 @@ def test_the_kernels_out_of_memory_killer_is_named(runs: Runs, group: Path):
     done = runs.call("run", "train.py")
     assert done.returncode == 137
     document = runs.document()
-    assert (document["status"], document["reason"]) == ("failed", "killed by the kernel's out-of-memory killer")
+    assert document["status"] == "failed"
+    assert document["reason"].endswith("the kernel's out-of-memory killer struck on this machine meanwhile")
 
 
 # -- the machine runs out, and the governor sees it coming
