@@ -412,7 +412,8 @@ def kill_slurm_front(population: Population, _: Member, step: Step) -> str | Non
     (member,) = population.slurm_members
     run = population.fold(member)
     fronts = population.fronts(member)
-    if not fronts or run is None or run.status.is_final:
+    is_submitted = run is not None and (run.waiter is not None or run.last_session is not None)
+    if not fronts or run is None or run.status.is_final or not is_submitted:
         return None  # one that dies before it has written its job down leaves that held, and `doctor` tells of it
     return f"SIGKILL to {fronts[0]}, which follows it" if population.kill_and_reap(fronts[0].pid) else None
 
