@@ -23,6 +23,7 @@ import msgspec
 from backprop.records import Notification, Record, Run, Status
 from backprop.store.plain import read_plain, write_plain
 from backprop.store.rundir import RunDir
+from backprop.store.snapshot import replace_file
 from backprop.supervisor.launch import start_and_wait, start_detached
 
 _LOG_LINE = 300
@@ -34,9 +35,7 @@ def put(rundir: RunDir, notifications: Sequence[Notification]) -> None:
     if notifications:
         asked = tuple(notifications)
         proven = _Proven(notifications=asked, proof=_proof(_key(), rundir, asked))
-        draft = rundir.notify_path.with_suffix(".new")
-        write_plain(draft, msgspec.json.encode(proven))
-        draft.replace(rundir.notify_path)
+        replace_file(rundir.notify_path, msgspec.json.encode(proven))
     else:
         rundir.notify_path.unlink(missing_ok=True)
 

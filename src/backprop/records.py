@@ -97,9 +97,14 @@ class Limits(Record, frozen=True):
     ram_limit_bytes: int | None = None  # of the trainer's whole tree
 
     @property
+    def time_to_finish_s(self) -> float:
+        """How long a script whose training has finished may go on beyond the timebox."""
+        return self.grace_s if self.finish_s is None else self.finish_s
+
+    @property
     def longest_end_s(self) -> float:
         """How long after the timebox's end a session may last at most."""
-        return self.grace_s if self.finish_s is None else max(self.grace_s, self.finish_s)
+        return max(self.grace_s, self.time_to_finish_s)
 
 
 class Gpu(Record, frozen=True):

@@ -445,8 +445,7 @@ class Supervisor:
         if watch.rung >= Rung.INTERRUPT or (watch.stop is not None and watch.stop.by is not StopReason.TIMEBOX):
             return
         if progress.has_finished_training:
-            finish_s = limits.grace_s if limits.finish_s is None else limits.finish_s
-            watch.ladder = ladder.after_training(watch.deadline, limits.grace_s, finish_s)
+            watch.ladder = ladder.after_training(watch.deadline, limits.grace_s, limits.time_to_finish_s)
         elif watch.stop is None and watch.runs_on:  # another training began after the timebox
             watch.ladder = ladder.at_request(now, limits.grace_s, progress.notice_s, watch.ladder)
         elif watch.stop is None:

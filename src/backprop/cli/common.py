@@ -121,6 +121,7 @@ def print_json(document: object) -> None:
     text = encode(document)
     if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
         import json
+        import re
 
-        text = json.dumps(json.loads(text), indent=2)
+        text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
     print(text)
