@@ -49,7 +49,7 @@ MINUTES ?= 60
 chaos: $(INSTALLED)  ## random faults at random instants, every record compared (MINUTES=60; CHAOS="--seed 7": the same choices again)
 	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(CHAOS)
 
-wild: $(INSTALLED)  ## other people's libraries, cut, killed and resumed; prints a table (downloads them; NAMES="trl peft": some)
+wild: $(INSTALLED)  ## other people's libraries, cut, killed and resumed; prints a table (downloads them; NAMES="trl_sft peft_lora": some)
 	$(BIN)/python -m tests.wild $(NAMES)
 
 # N=10: so many rounds; ORDER=random: the tests in another order each round
