@@ -207,6 +207,30 @@ def test_ctrl_c_stops_gracefully(runs: Runs):
     assert (document["status"], document["reason"], document["last_step"]) == ("stopped", "Ctrl-C", 5)
 
 
+def test_an_interrupt_that_python_drops(runs: Runs):
+    """It comes again: a script that frees an object while it is stopped saves as any other."""
+    runs.script(
+        """
+        import weakref
+        class Model: pass
+        model = Model()
+        freed = weakref.ref(model, lambda _: (print("ready", flush=True), time.sleep(60)))
+        try:
+            del model
+            print("dropped", flush=True)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print(json.dumps({"step": 5, "saved": 1}), flush=True)
+        """
+    )
+    process = runs.start("run", "train.py", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=HANG_S)
+    document = runs.document()
+    assert (document["reason"], document["last_step"]) == ("Ctrl-C", 5)
+
+
 # Python drops a KeyboardInterrupt that comes up in such a callback; its import system has one for every module.
 IN_A_CALLBACK = """
 import os, signal, sys, weakref

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import file_events, keeping
+from . import file_events, keeping, unheard
 from .failsafe import guarded, turn_off
 
 TYPE_CHECKING = False  # see failsafe.py
@@ -73,6 +73,7 @@ def install() -> None:
     """Begin to wait. What has been imported already is hooked at once."""
     file_events.install()
     keeping.install()
+    unheard.install()
     file_events.on_close_after_writing(_closed, may_be_checkpoint, "saves of the script")
     file_events.on_replaced(_renamed, "saves of the script")
     sys.meta_path.insert(0, _Waiting())
