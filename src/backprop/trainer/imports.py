@@ -37,6 +37,7 @@ HOOKS: dict[str, str] = {
     "lightning.pytorch.trainer.trainer": "lightning",
     "pytorch_lightning.trainer.trainer": "lightning",
     "keras.src.models.model": "keras",
+    "ultralytics.engine.model": "ultralytics",
     "transformers.trainer": "huggingface",
     "safetensors": "c_files",
     "safetensors.numpy": "c_files",

@@ -1,17 +1,12 @@
-"""Ultralytics, a classifier from its .yaml, --resume."""
+"""Ultralytics, a classifier from its .yaml."""
 # requires ultralytics torch==2.14.1 torchvision==0.29.1
 
-import argparse
 import hashlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from ultralytics import YOLO
-
-parser = argparse.ArgumentParser()
-parser.add_argument("--resume", default=None, help="last.pt of the training to go on with")
-args = parser.parse_args()
 
 draw = np.random.default_rng(0)
 for split, count in (("train", 24), ("val", 8)):
@@ -21,20 +16,17 @@ for split, count in (("train", 24), ("val", 8)):
         for number in range(count):
             Image.fromarray(draw.integers(0, high, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
 
-model = YOLO(args.resume or "yolov8n-cls.yaml")
+model = YOLO("yolov8n-cls.yaml")
 model.add_callback("on_train_epoch_end", lambda trainer: print("step", trainer.epoch + 1, flush=True))
-if args.resume:
-    model.train(resume=True)
-else:
-    model.train(
-        data=str(Path("pictures").absolute()),
-        project=str(Path("runs").absolute()),
-        epochs=6,
-        imgsz=32,
-        batch=8,
-        workers=0,
-        device="cpu",
-        seed=0,
-    )
+model.train(
+    data=str(Path("pictures").absolute()),
+    project=str(Path("runs").absolute()),
+    epochs=20,
+    imgsz=32,
+    batch=8,
+    workers=0,
+    device="cpu",
+    seed=0,
+)
 weights = b"".join(value.numpy().tobytes() for value in model.model.state_dict().values())
 print("final", hashlib.sha256(weights).hexdigest()[:12], model.trainer.epoch + 1)

@@ -1,0 +1,120 @@
+"""Ultralytics: a training that was cut goes on from its `last.pt`, by Ultralytics' own `resume`.
+
+That it saves is noticed as with any script (script_files.py). Which training saved is told by a note beside `last.pt`:
+the checkpoint itself has no room for it, because `resume` takes its arguments from there, and checks them.
+Read against ultralytics 8.4.190.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from typing import Any, Callable, Optional
+
+from .. import trainings
+from ..failsafe import guarded, is_off, say
+from ..files import whole
+from ..identity import identify
+from ..session import Session, current
+
+_HOOK = "Ultralytics"
+_NOTE = "backprop_training.json"
+# arguments that say how a training is watched and saved, not what is trained
+_WATCHING = ("cache", "exist_ok", "mode", "plots", "resume", "save", "save_dir", "save_period", "show", "val")
+
+
+def hook(module: Any) -> None:
+    """Called when `ultralytics.engine.model` has been imported."""
+    module.Model.train = _around_train(module.Model.train)
+
+
+def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def train(self: Any, trainer: Any = None, **kwargs: Any) -> Any:
+        session = current()
+        # `data` may be a list: then each is a training, and Ultralytics has no way to resume them
+        is_several = isinstance(kwargs.get("data"), (list, tuple))
+        if session is None or session.owner is not None or kwargs.get("resume") or is_several or is_off(_HOOK):
+            return original(self, trainer, **kwargs)
+        training = _begin(session, self, trainer, kwargs)
+        if training is None:
+            return original(self, trainer, **kwargs)
+        path = _choose(session, training)
+        if path is not None:
+            kwargs["resume"] = path
+        hear = self.callbacks["on_model_save"]
+        hear.append(note := _note_saves(training))
+        try:
+            return original(self, trainer, **kwargs)
+        finally:
+            hear.remove(note)
+
+    return train
+
+
+@guarded(trainings.HOOK)
+def _begin(session: Session, model: Any, trainer: Any, kwargs: Any) -> Optional[trainings.Training]:
+    arguments = {**model.overrides, **kwargs, "trainer": getattr(trainer, "__qualname__", None)}
+    identity = identify(
+        "ultralytics",
+        "train",
+        arguments,
+        ignored=_WATCHING,
+        model=f"{model.task} {model.model.yaml}",
+        # those of a model that comes from a .yaml are drawn anew when training begins
+        weights=list(model.model.named_parameters()) if model.ckpt else None,
+        is_pretrained=bool(model.ckpt),
+        offered=session.resume_from,
+    )
+    return trainings.of(session).begin(identity, model)
+
+
+@guarded(_HOOK)
+def _choose(session: Session, training: trainings.Training) -> Optional[str]:
+    offered = session.resume_from
+    is_known = offered is not None and _stored(offered) is not None
+    session.looks_for_checkpoint(may_be_ours=is_known)
+    path = training.choose("train()", offered if is_known else None, _stored)
+    if path is not None and path == offered:
+        session.resume_from = None  # once: a later call is another training
+    if path is not None and _is_stripped(path):
+        say(f"train() starts over: the training of {path} was over, and Ultralytics has removed its optimizer")
+        path = None
+    session.begins_from(path)
+    return path
+
+
+def _is_stripped(path: str) -> bool:
+    """Whether training had ended (`strip_optimizer`): `resume` refuses such a checkpoint."""
+    saved: Any = sys.modules["torch"].load(path, map_location="cpu", weights_only=False)
+    return bool(saved["epoch"] < 0)
+
+
+def _note_saves(training: trainings.Training) -> Callable[[Any], None]:
+    """A callback: called with the BaseTrainer when it has saved."""
+
+    @guarded(_HOOK)
+    def saved(trainer: Any) -> None:
+        stored = json.loads(json.dumps(training.stored()))
+        path = os.path.abspath(trainer.last)
+        if _stored(path) != stored:
+            with whole(_note(path)) as file:
+                file.write(json.dumps(stored).encode())
+        training.saved(path, trainer.epoch + 1)
+
+    return saved
+
+
+def _note(checkpoint: str) -> str:
+    return os.path.join(os.path.dirname(checkpoint), _NOTE)
+
+
+def _stored(checkpoint: str) -> Any:
+    """Which training saved a checkpoint; None where nothing says so."""
+    try:
+        with open(_note(checkpoint), encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return None
