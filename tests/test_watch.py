@@ -197,7 +197,7 @@ def test_pause_and_resume_from_the_keyboard(home: Runs):
         await pilot.press("r")
         await until(pilot, lambda: "running" in lines_of(app)[0])
         await pilot.press("down", "p")
-        await until(pilot, lambda: any("is not going on" in n.message for n in app._notifications))
+        await until(pilot, lambda: any("is not running" in n.message for n in app._notifications))
 
     drive(home, story, run_id="second")
 
@@ -229,7 +229,7 @@ def test_a_stop_is_asked_for_and_enter_is_no(home: Runs):
             await pilot.press("enter")
             await until(pilot, lambda: not isinstance(app.screen, Question))
         await pilot.press("down", "s")
-        await until(pilot, lambda: any("not going on" in n.message for n in app._notifications))
+        await until(pilot, lambda: any("not running" in n.message for n in app._notifications))
         assert not [entry for entry in home.journal("second") if entry["event"] == "stop_asked"]
         await pilot.press("up", "k")
         await until(pilot, lambda: isinstance(app.screen, Question))

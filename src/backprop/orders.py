@@ -196,8 +196,8 @@ def _say_nothing(text: str) -> None:
 def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
     """Ask a run to stand still where it is, until `ask_to_go_on`. Does not wait for it.
 
-    Raises UsageError when the run is not going on; BusyError when it waits for its turn, is being stopped, or stands
-    still already because somebody wants it to.
+    Raises UsageError when it cannot be paused: it is not running, is being stopped, or trains on several nodes;
+    BusyError when it waits for its turn, or stands still already because somebody wants it to.
     """
     now = look(home, run.spec)
     answering, run_id = _going_on(now.run), run.spec.id
@@ -205,7 +205,7 @@ def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
         raise BusyError(f"run {run_id} stands in line: there is nothing to pause yet. Stop it: backprop stop {run_id}")
     nodes = 1 if now.run.last_session is None else now.run.last_session.nodes
     if nodes > 1:
-        raise BusyError(f"run {run_id} trains on {nodes} nodes, which cannot be paused together. Stop it instead.")
+        raise UsageError(f"run {run_id} trains on {nodes} nodes, which cannot be paused together. Stop it instead.")
     if now.is_paused_by_user:
         raise BusyError(f"run {run_id} is paused already: {now.run.reason}. Go on with: backprop resume {run_id}")
     if Pauser.CTRL_Z in now.pausers:
@@ -213,7 +213,7 @@ def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
     if Pauser.SLURM in now.pausers:
         raise BusyError(f"run {run_id} is suspended already, by Slurm.")
     if now.is_being_stopped:
-        raise BusyError(f"run {run_id} is being stopped: it cannot be paused any more.")
+        raise UsageError(f"run {run_id} is being stopped: it cannot be paused any more.")
     _append(home, now.run, PauseAsked(at=_now(), session=answering.session, detail=_detail(by)))
 
 
@@ -350,7 +350,7 @@ def _going_on(run: Run) -> Answering:
 
 
 def _not_going_on(run: Run) -> UsageError:
-    return UsageError(f"run {run.spec.id} is not going on ({run.status.value}).")
+    return UsageError(f"run {run.spec.id} is not running ({run.status.value}).")
 
 
 def _append(home: Home, run: Run, entry: StopAsked | PauseAsked | GoOnAsked) -> None:

@@ -14,7 +14,7 @@ from backprop.store import curves, journal, search
 from backprop.store.curves import Axis, Curve, Point, reduced
 from backprop.store.index import Index
 from backprop.store.rundir import RunDir
-from backprop.store.search import SORT_KEYS, Condition, Wanted, is_its_loss
+from backprop.store.search import SORT_KEYS, Condition, Wanted, check_status, is_its_loss, near_name
 
 __all__ = [
     "SORT_KEYS",
@@ -25,6 +25,7 @@ __all__ = [
     "Wanted",
     "at_step",
     "best",
+    "check_status",
     "count",
     "curve",
     "gpu_counts",
@@ -63,7 +64,6 @@ _HELD_OUT = re.compile(
     r"^(val|valid|validation|eval|evaluation|dev|test)[_/.-]|[_/.-](val|valid|validation|eval|dev|test)$"
 )
 _WIDER = 16
-_NAME_LENGTH = 100
 _CONDITION = re.compile(r"(?P<name>[^\s=!<>~]+)(?P<operator>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _SIGNS = frozenset("=<>~")
 _ITEM = re.compile(r"""\s+|(?P<quoted>(?:[^\s"']|"[^"]*"|'[^']*')+)|(?P<stray>.)""", re.DOTALL)
@@ -113,29 +113,21 @@ def count(index: Index, wanted: Wanted = Wanted()) -> int:  # noqa: B008
     return int(index.rows(*search.count_statement(wanted, is_greater_better))[0][0])
 
 
-def unknown_name(index: Index, names: Iterable[str]) -> str | None:
+def unknown_name(index: Index, names: Iterable[str], keys: Collection[str] = search.KEYS) -> str | None:
     """What is wrong with the first of these names, as filters take them, that no run has; None: nothing.
 
-    Passes through the names of all runs: for when nothing was found.
+    keys: names that mean something else. Passes through the names of all runs: for when nothing was found.
     """
     for word in names:
-        if word in search.KEYS:
+        if word in keys:
             continue
         kind, name = search.kind_and_name(word)
         known = [row[0] for row in index.rows(*search.names(kind))]
         if name not in known and not (is_its_loss(word) and any("loss" in other.lower() for other in known)):
             what = {"param": "parameter", "metric": "metric", "best": "metric"}.get(kind, "parameter or metric")
-            near = near_name(name, known if kind else [*search.KEYS, *known])
+            near = near_name(name, known if kind else [*keys, *known])
             return f"no run has a {what} {name!r}" + (f"; did you mean {near}?" if near else ".")
     return None
-
-
-def near_name(name: str, known: Iterable[str]) -> str | None:
-    """Which of the known names may have been meant."""
-    import difflib
-
-    short = [other for other in known if len(other) <= _NAME_LENGTH]  # the time it takes grows with the square
-    return next(iter(difflib.get_close_matches(name[:_NAME_LENGTH], short, n=1)), None)
 
 
 def usually_descends(sort: str) -> bool:

@@ -21,7 +21,7 @@ import msgspec
 
 from backprop import lookup, query
 from backprop.errors import NoSuchRunError, UsageError
-from backprop.records import RunView, Status
+from backprop.records import RunView
 from backprop.rows import Row, joined
 from backprop.store.curves import taken_over_at
 from backprop.store.index import Index
@@ -139,10 +139,8 @@ def runs(
     Raises UsageError for a status or a filter that makes no sense, ConfigError where the home cannot be used.
     """
     statuses = (status,) if isinstance(status, str) else tuple(status)
-    allowed = [member.value for member in Status]
     for wanted in statuses:
-        if wanted not in allowed:
-            raise UsageError(f"status {wanted!r} is not allowed: {', '.join(allowed)}.")
+        query.check_status(wanted, f"status {wanted!r}")
     asked = query.Wanted(
         statuses=statuses, conditions=query.parse_filter(filter), search=search, sort=sort, limit=limit
     )

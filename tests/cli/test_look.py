@@ -84,11 +84,33 @@ def test_list_shows_the_metric_that_was_asked_for(runs: Runs):
     assert re.search(r" 2\.5 +1\.25 ", row)
     assert "0.35" in runs.call("list", "--metric", "acc").stdout
     assert "0.35" in runs.call("list", "--sort", "acc").stdout
-    assert "Did you mean acc? There are: acc, train_loss" in runs.call("list", "--sort", "ac").stderr
+    for words in (["list"], ["list", "--json"]):
+        done = runs.call(*words, "--sort", "ac")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "no run has a parameter or metric 'ac'; did you mean acc? There are: acc, train_loss" in done.stderr
     for words in (["list"], ["list", "--json"]):
         done = runs.call(*words, "--metric", "ac")
         assert (done.returncode, done.stdout) == (2, "")
         assert "no run has a metric 'ac'; did you mean acc? There are: acc, train_loss" in done.stderr
+
+
+def test_a_key_that_nothing_can_be_sorted_by_is_an_error(three: Runs):
+    """With what may have been meant: a column, a parameter or a metric of any run. What another run has is none."""
+    done = three.call("list", "--sort", "-creatd")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no run has a parameter or metric 'creatd'; did you mean created? There are: loss" in done.stderr
+    assert three.call("list", "--sort", "nope").returncode == 2
+    assert three.call("list", "--sort", "param.loss").returncode == 2
+    assert listed(three, "--sort", "metric.loss") == ["c", "a", "b"]
+    assert listed(three, "--filter", "status=failed", "--sort", "best.loss") == ["c"]
+
+
+def test_a_misspelt_status_is_recognised(three: Runs):
+    """By --status, and in a filter."""
+    for words in (["--status", "faild"], ["--filter", "status=faild"]):
+        done = three.call("list", *words)
+        assert done.returncode == 2
+        assert "did you mean failed?" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -516,10 +516,34 @@ def test_windows_is_told_of_wsl2():
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("word", "meant"), [("stauts", "status"), ("lits", "list"), ("resum", "resume")])
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("stauts", "status"),
+        ("lits", "list"),
+        ("resum", "resume"),
+        ("rnu", "run"),
+        ("ls", "list"),  # what people type out of habit
+        ("ps", "status"),
+        ("kill", "stop"),
+    ],
+)
 def test_a_misspelt_command_is_recognised(runs: Runs, word: str, meant: str):
     done = runs.call(word)
     assert (done.returncode, done.stderr) == (2, f"backprop: no such command '{word}': did you mean {meant}?\n")
+
+
+def test_a_misspelt_option_is_recognised(runs: Runs):
+    """Also of `run`, where it may be the script's, too; one that only looks alike by chance is not offered."""
+    hint = "The script's own arguments go after '--': backprop run train.py -- --lr 0.1\n"
+    for words, told in (
+        (["run", "train.py", "--max-run-minuts", "3"], f"--max-run-minuts. Did you mean --max-run-minutes? {hint}"),
+        (["run", "train.py", "--max-run", "3"], f"--max-run. Did you mean --max-run-minutes? {hint}"),
+        (["run", "train.py", "--model", "x"], f"--model. {hint}"),
+        (["list", "--jsn"], "--jsn. Did you mean --json?\n"),
+    ):
+        done = runs.call(*words)
+        assert (done.returncode, done.stderr) == (2, f"backprop: no such option: {told}")
 
 
 def test_what_is_no_whole_number_is_told_in_words(runs: Runs):

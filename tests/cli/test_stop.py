@@ -207,12 +207,13 @@ def test_stop_now_works_on_a_supervisor_that_hangs(runs: Runs):
 
 
 def test_stop_of_a_run_that_has_ended_says_so(runs: Runs):
-    """Nothing to do is not an error."""
+    """It cannot be done: exit 2, as for every other command, with --now too."""
     runs.script("")
     runs.call("run", "train.py")
-    done = runs.call("stop", "last")
-    assert done.returncode == 0
-    assert "not going on (completed)" in done.stderr
+    for words in (["stop", "last"], ["stop", "last", "--now"], ["pause", "last"]):
+        done = runs.call(*words)
+        assert done.returncode == 2
+        assert "is not running (completed)" in done.stderr
 
 
 def test_a_script_that_listens_is_warned_early_enough(runs: Runs):

@@ -168,7 +168,7 @@ def test_two_nodes_are_stopped_and_cannot_be_paused(runs: SlurmRuns):
     runs.submit("r", "--nodes", 2)
     runs.wait_for_steps("r", 5)
     paused = runs.call("pause", "r")
-    assert paused.returncode == 75
+    assert paused.returncode == 2
     assert "trains on 2 nodes, which cannot be paused together" in paused.stderr
     assert len(runs.tree()) >= 2
     stopped = runs.call("stop", "r")

@@ -36,6 +36,24 @@ _COMMANDS = {
 
 
 _WORD_LENGTH = 20  # nobody means a command by more
+_OPTION_LENGTH = 40
+_ALIKE = 0.75  # of an option's letters: --model is not --nodes
+# what the same is called elsewhere
+_HABITS = {
+    "cancel": "stop",
+    "delete": "rm",
+    "diff": "compare",
+    "info": "status",
+    "kill": "stop",
+    "ls": "list",
+    "ps": "status",
+    "remove": "rm",
+    "show": "status",
+    "start": "run",
+    "tail": "logs",
+    "top": "watch",
+    "train": "run",
+}
 COMPLETE_VARIABLE = "_BACKPROP_COMPLETE"  # in the environment when a shell asks what may follow
 _ARGUMENTS_HINT = " The script's own arguments go after '--': backprop run train.py -- --lr 0.1"
 
@@ -63,8 +81,9 @@ class LazyGroup(click.Group):
         if args[0] not in _COMMANDS and not ctx.resilient_parsing:
             import difflib
 
-            if near := difflib.get_close_matches(args[0][:_WORD_LENGTH], _COMMANDS, n=1):
-                ctx.fail(f"No such command {args[0]!r}: did you mean {near[0]}?")
+            near = difflib.get_close_matches(args[0][:_WORD_LENGTH], _COMMANDS, n=1)
+            if meant := _HABITS.get(args[0], *near):
+                ctx.fail(f"No such command {args[0]!r}: did you mean {meant}?")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -133,10 +152,20 @@ def _tell(message: str) -> None:
 def _usage_message(error: click.ClickException) -> str:
     message = " ".join(error.format_message().split())
     message = message.replace("is not a valid integer range", "is not a whole number")
-    if isinstance(error, click.NoSuchOption):
-        near = f" Did you mean {error.possibilities[0]}?" if error.possibilities else ""
-        message = f"No such option: {error.option_name}.{near}"
     context = getattr(error, "ctx", None)
+    if isinstance(error, click.NoSuchOption):
+        near = None if context is None else _meant_option(error.option_name, context.command)
+        message = f"No such option: {error.option_name}." + (f" Did you mean {near}?" if near else "")
     if context is not None and context.info_name == "run" and message.startswith(("No such option", "Got unexpected")):
-        message = message.partition(" Did you")[0] + _ARGUMENTS_HINT
+        message += _ARGUMENTS_HINT
     return message[:1].lower() + message[1:]
+
+
+def _meant_option(word: str, command: click.Command) -> str | None:
+    """The option that begins so, or is spelt nearly so; None where none is."""
+    import difflib
+
+    known = [name for param in command.params for name in (*param.opts, *param.secondary_opts) if name[:2] == "--"]
+    beginning = [name for name in known if name.startswith(word) and len(word) > len("--")]
+    near = beginning or difflib.get_close_matches(word[:_OPTION_LENGTH], known, n=1, cutoff=_ALIKE)
+    return near[0] if near else None

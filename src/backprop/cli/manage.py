@@ -28,9 +28,6 @@ def stop(*, run: str, now: bool) -> None:
     home = Home.from_environment()
     with open_caught_up(home) as index:
         asked = find_run(home, index, run).run
-        if orders.who_can_be_stopped(home, asked) is None:
-            say(f"run {asked.spec.id} is not going on ({asked.status.value}).")
-            return
     if now:
         ended = orders.stop_now(home, asked, say)
     else:
@@ -60,7 +57,7 @@ def pause(*, run: str) -> None:
     if paused is None:
         raise BusyError(f"the supervisor of run {run_id} has not paused it yet; look with: backprop status {run_id}")
     if paused.has_ended:
-        raise BusyError(f"run {run_id} was faster: it has ended ({paused.run.status.value}).")
+        raise UsageError(f"run {run_id} has ended meanwhile ({paused.run.status.value}).")
     say(f"run {run_id} paused · go on with: backprop resume {run_id}")
 
 

@@ -1,7 +1,7 @@
 """Which runs are wanted, as a SELECT over the index. Values are only ever bound, never part of a statement."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,6 +24,7 @@ KEYS = (*_TEXTS, *_NUMBERS)  # of a filter; what else it names is a parameter or
 _SQL_OPERATORS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _ORDERING = frozenset({"<", "<=", ">", ">="})
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+_NAME_LENGTH = 100
 _DURATION = re.compile(r"([0-9.eE+-]+?)\s*(s|min|h|d)?")
 # the usual names of a training loss; the first of them that a run has is its loss, else another that is called so
 LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "loss/train", "train-loss", "training/loss")
@@ -63,12 +64,28 @@ class Wanted(Record, frozen=True):
     offset: int = 0
 
 
+def near_name(name: str, known: Iterable[str]) -> str | None:
+    """Which of the known names may have been meant."""
+    import difflib
+
+    short = [other for other in known if len(other) <= _NAME_LENGTH]  # the time it takes grows with the square
+    return next(iter(difflib.get_close_matches(name[:_NAME_LENGTH], short, n=1)), None)
+
+
+def check_status(word: str, source: str) -> None:
+    """Raise UsageError unless it is the name of a status. source: where it was found, for the message."""
+    known = [status.value for status in Status]
+    if word not in known:
+        near = near_name(word, known)
+        hint = f"did you mean {near}? Allowed: " if near else ""
+        raise UsageError(f"{source} is not allowed: {hint}{', '.join(known)}.")
+
+
 def check(condition: Condition) -> None:
     """Raise UsageError for a condition that makes no sense, whatever the runs are."""
     name, operator, value = condition.name, condition.operator, condition.value
-    if name == "status" and operator in {"=", "!="} and value not in {status.value for status in Status}:
-        allowed = ", ".join(status.value for status in Status)
-        raise UsageError(f"the filter status{operator}{value} is not allowed: {allowed}.")
+    if name == "status" and operator in {"=", "!="}:
+        check_status(value, f"the filter status{operator}{value}")
     if name in _TEXTS and (operator in _ORDERING or (name == "command" and operator != "~")):
         allowed = "~ (contains)" if name == "command" else "=, != and ~ (contains)"
         raise UsageError(f"the filter {name}{operator}{value} is not allowed: {name} takes {allowed}.")

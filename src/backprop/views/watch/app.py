@@ -272,7 +272,7 @@ class WatchApp(App[None]):
         if view is None:
             return
         if view.run.status.is_final:
-            self._tell(f"{texts.why(view)}: it is not going on.")
+            self._tell(f"{texts.why(view)}: it is not running.")
             return
 
         def stop(is_yes: bool | None) -> None:
