@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from backprop import assignment, engines, inherited, provenance
+from backprop import assignment, engines, inherited, processes, provenance
 from backprop.engines.contract import Observation, Phase
 from backprop.errors import BackpropError, BusyError
 from backprop.recorder import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
@@ -310,6 +310,8 @@ def settle(
         patience_s = session.grace_s if patience_s is None else patience_s
         say(f"run {spec.id} lost its supervisor; ending what is left of it (at most {patience_s + 1:.0f} s) ...")
         tree.end_orphans(orphans, patience_s)
+    blindness = None if rebooted else processes.table_problem()
+    unseen = "" if blindness is None else f"; what is left of its trainer cannot be looked for: {blindness}"
     with suppress(OSError):
         rundir.roster_path.unlink()
     for entry in entries:
@@ -321,7 +323,11 @@ def settle(
             session=session.number,
             status=Status.INTERRUPTED,
             reason=why
-            or ("the machine was restarted" if rebooted else f"its supervisor (pid {session.supervisor_pid}) died"),
+            or (
+                "the machine was restarted"
+                if rebooted
+                else f"its supervisor (pid {session.supervisor_pid}) died{unseen}"
+            ),
             exit_code=None,
             elapsed_s=_elapsed_s(rundir, session),
         )

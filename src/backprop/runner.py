@@ -301,6 +301,11 @@ class Supervisor:
             ladder=ladder.at_timebox(now + timebox_s, timebox_s, grace_s, None),
         )
         self._recorder.look_for_checkpoints_in(self._folders)
+        if trainer.blindness is not None:
+            self._observer.said(
+                f"warning: {trainer.blindness}. Only the trainer's process group can be watched and stopped: "
+                "what leaves it is not found and not ended, and memory is not measured (--ram-limit)"
+            )
         cage_path = None if self._cage is None else str(self._cage.path)
         self._write(TrainerLaunched(at=self._clock.wall(), session=self._number, pid=trainer.pid, cage=cage_path))
 

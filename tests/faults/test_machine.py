@@ -315,3 +315,48 @@ def test_a_disk_that_runs_out_is_seen_coming(small_work: Runs):
     assert len(document["checkpoints"]) >= 2  # the one that was asked for, and the one at the end
     assert [entry["action"] for entry in governed(runs)] == ["save", "stop"]
     assert governed(runs)[-1]["figures"]["disk_free_bytes"] > 50_000_000
+
+
+# It ends of SIGKILL only, and has a child in its own process group. In the shell: who is nobody's business here.
+STUBBORN = """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "1000"])
+    open("child.pid", "w").write(str(child.pid))
+    try:
+        time.sleep(1000)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        time.sleep(1000)
+"""
+IN_A_NAMESPACE = """
+{hide_table}
+{backprop} run train.py --run-id r -m 0.03 --grace 2 &
+for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done
+wait %1
+echo "code $?"
+kill -0 $(cat child.pid) 2> /dev/null && echo "its child lives"
+echo "$(jobs -r | wc -l) others live"
+"""
+
+
+@needs_root
+@pytest.mark.parametrize("hide_table", ["", "mount -t tmpfs tmpfs /proc"], ids=["another namespace's", "none"])
+def test_who_cannot_see_the_tree_signals_nobody_else(runs: Runs, hide_table: str):
+    """The process table is of other numbers, or there is none: the trainer's own group is ended, and that is said."""
+    runs.script(STUBBORN)
+    apart = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
+    done = subprocess.run(
+        [*apart, "bash", "-c", IN_A_NAMESPACE.format(hide_table=hide_table, backprop=BACKPROP)],
+        cwd=runs.work,
+        env=runs.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+    assert "10 others live" in done.stdout, done.stdout + done.stderr
+    assert "its child lives" not in done.stdout
+    assert "code 137" in done.stdout
+    assert runs.output("r") == "interrupted\n"
+    assert "Only the trainer's process group can be watched and stopped" in done.stderr

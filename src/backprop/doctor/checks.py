@@ -22,6 +22,7 @@ def all_checks(folder: str, version: str) -> list[Check]:
         Check("frameworks", partial(scripts.sight, folder), _SIGHT_S),
         Check("memory", lambda: machine.memory(_limits(folder))),
         Check("ram limit", machine.hard_limit),
+        Check("processes", machine.process_table),
         Check("limits", machine.user_limits),
         Check("disk", lambda: home.disks(_limits(folder), folder)),
         Check("file system", home.file_system),

@@ -50,6 +50,7 @@ class _Running:
     answer: bytes = b""
     is_over: bool = False
     is_late: bool = False
+    is_collected: bool = False  # its number may be another's
 
 
 def examine(checks: Sequence[Check]) -> list[Finding]:
@@ -108,6 +109,7 @@ def _findings(one: _Running) -> list[Finding]:
         advice = "Something it looks at hangs: a network mount, a disk or a driver. Runs that need it will hang, too."
         return [problem(one.check.name, told, advice)]
     code = os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1])  # it has closed its end: it is over
+    one.is_collected = True
     return [_broken(one.check, f"it ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}")]
 
 
@@ -117,6 +119,8 @@ def _broken(check: Check, told: str) -> Finding:
 
 def _end(one: _Running) -> None:
     os.close(one.reader)
+    if one.is_collected:
+        return
     for end in (os.killpg, os.kill):  # the latter for one that has not come to lead a group yet
         with suppress(ProcessLookupError, PermissionError):
             end(one.pid, signal.SIGKILL)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from backprop import cgroups
+from backprop import cgroups, processes
 from backprop.doctor.findings import note, ok, problem
 from backprop.governor import probes
 from backprop.governor.gpus import read_gpus
@@ -90,6 +90,16 @@ def hard_limit() -> Iterator[Finding]:
     if sys.platform == "linux" and Path("/run/systemd/system").exists():
         advice += " For the kernel's own limit: systemd-run --user --scope backprop run ..."
     yield note("ram limit", f"--ram-limit is not the kernel's: {why}", advice)
+
+
+def process_table() -> Iterator[Finding]:
+    """Whether the trainer's descendants can be told from strangers."""
+    trouble = processes.table_problem()
+    if trouble is None:
+        yield ok("processes", "the process table shows who is whose child")
+    else:
+        advice = "What leaves a trainer's process group is not ended. Mount it here: mount -t proc proc /proc"
+        yield note("processes", trouble, advice)
 
 
 def user_limits() -> Iterator[Finding]:

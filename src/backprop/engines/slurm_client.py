@@ -248,8 +248,9 @@ def _call(
         try:
             out, err = process.communicate(timeout=limit_s)
         except BaseException as error:
-            with suppress(ProcessLookupError):  # with what it has started: many a site has a script in its place
-                os.killpg(process.pid, signal.SIGKILL)
+            if process.returncode is None:  # else its number may be another's
+                with suppress(ProcessLookupError):  # with what it has started: many a site has a script in its place
+                    os.killpg(process.pid, signal.SIGKILL)
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             raise SlurmError(f"Slurm does not answer ({program}, {limit_s:g} s): is its controller up?") from error

@@ -15,6 +15,7 @@ import msgspec
 import psutil
 from psutil import Process
 
+from backprop import processes
 from backprop.records import Record
 
 _MAX_MEMBERS = 10_000
@@ -56,13 +57,11 @@ class Roster:
             self._path.unlink(missing_ok=True)
 
     def _write(self, starts: dict[Process, float]) -> bool:
-        if not _sees_itself():
-            return False  # whose /proc is another namespace's: there, pids are others'
         members = tuple((process.pid, start) for process, start in starts.items())
         roster = _Roster(
             session=self._session,
             boot_id=self._boot_id,
-            pid_namespace=_pid_namespace(),
+            pid_namespace=processes.namespace(),
             folder=_folder(self._path),
             members=members,
         )
@@ -84,9 +83,7 @@ def living(path: Path, session: int, boot_id: str | None) -> list[Process]:
     except (OSError, msgspec.DecodeError):
         return []
     place = (roster.session, roster.boot_id, roster.pid_namespace, roster.folder)
-    if place != (session, boot_id, _pid_namespace(), _folder(path)):
-        return []
-    if not _sees_itself():
+    if place != (session, boot_id, processes.namespace(), _folder(path)) or processes.table_problem() is not None:
         return []
     found = []
     for pid, start in roster.members:
@@ -109,23 +106,9 @@ def _start_of(process: Process) -> float | None:
         return None
 
 
-def _pid_namespace() -> str | None:
-    with suppress(OSError):
-        return os.readlink(_PROC / "self" / "ns" / "pid")  # noqa: PTH115  no path, but "pid:[4026531836]"
-    return None
-
-
 def _folder(path: Path) -> tuple[int, int] | None:
     try:
         info = path.parent.stat()
     except OSError:
         return None
     return info.st_dev, info.st_ino
-
-
-def _sees_itself() -> bool:
-    """False where /proc is not of our namespace of pids."""
-    try:
-        return int(os.readlink(_PROC / "self")) == os.getpid()  # noqa: PTH115
-    except OSError:
-        return True  # no /proc

@@ -9,8 +9,10 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from signal import Signals
 from typing import TYPE_CHECKING
 
+from backprop import processes
 from backprop.supervisor.launch import HAS_SUBREAPER, adopt_orphans, has_no_descendants, launch
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ class Trainer:
         self._process = process
         self._run_dir = run_dir
         self._strangers = strangers
+        self.blindness = processes.table_problem()  # why its descendants cannot be told from strangers, if they cannot
         self._asked: list[Process] = []  # to end, by SIGINT
         self._pids_before: set[int] = set()  # of all that lived then
         self.has_launchers_to_ask = False  # who wait for those that were asked first
@@ -47,7 +50,7 @@ class Trainer:
         output: files for stdout and stderr. run_dir: the mark in its environment.
         """
         strangers: frozenset[Process] = frozenset()
-        if not has_no_descendants():
+        if processes.table_problem() is None and not has_no_descendants():
             from backprop.supervisor import tree
 
             strangers = tree.own_children()
@@ -72,17 +75,25 @@ class Trainer:
     def is_gone(self) -> bool:
         """True when nothing is left of the tree. Collects what is dead."""
         self._reap()
+        if self.blindness is not None:
+            from backprop.supervisor import tree
+
+            return not tree.has_group(self.pid)
         # a snapshot can miss a process that forks anew all the time; the kernel's word cannot
         return has_no_descendants() if HAS_SUBREAPER and not self._strangers else not self.members()
 
     def members(self) -> "list[Process]":
-        """The living processes of the tree."""
+        """The living processes of the tree, as far as they can be known."""
+        if self.blindness is not None:
+            return []
         from backprop.supervisor import tree
 
         return tree.members(self.pid, self._run_dir, self._strangers)
 
     def folder(self) -> str | None:
         """The folder that the root process is in, where the kernel says that for the price of one look (Linux)."""
+        if self.blindness is not None:
+            return None
         try:
             return str(Path(f"/proc/{self.pid}/cwd").readlink())
         except OSError:  # it has ended; or not Linux
@@ -94,13 +105,15 @@ class Trainer:
 
         return tree.folders(self.members())
 
-    def signal(self, number: signal.Signals) -> tuple[int, ...]:
+    def signal(self, number: Signals) -> tuple[int, ...]:
         """Send it to the whole tree; the pids that got it.
 
         Whatever of the tree somebody has stopped goes on, to hear of it.
         """
         from backprop.supervisor import tree
 
+        if self.blindness is not None:
+            return self._signal_group(number)
         members = self.members()
         pids = tree.send(members, number)
         if number is not signal.SIGCONT:
@@ -115,6 +128,8 @@ class Trainer:
         """
         from backprop.supervisor import interrupt_targets, tree
 
+        if self.blindness is not None:
+            return self._interrupt_root()
         members = self.members()
         seen = interrupt_targets.look(members, interrupt_targets.announced(announced_path))
         is_first_call = not self._asked
@@ -144,12 +159,20 @@ class Trainer:
         """Stop every process in place. Costs a look at each where all stand still already."""
         from backprop.supervisor import tree
 
-        tree.freeze(self.members)
+        if self.blindness is None:
+            tree.freeze(self.members)
+        else:
+            tree.signal_group(self.pid, signal.SIGSTOP)
 
     def kill(self) -> tuple[int, ...]:
         """SIGKILL until nothing is left. Returns the pids that were there before."""
         from backprop.supervisor import tree
 
+        if self.blindness is not None:
+            pids = self._signal_group(signal.SIGKILL)
+            if not tree.wait_gone(self.is_gone, tree.UNKILLABLE_AFTER_S):
+                self.unkillable_pids = [self.pid]
+            return pids
         pids = tuple(process.pid for process in self.members())
         self.unkillable_pids = tree.kill(self.members, self.is_gone, {stranger.pid for stranger in self._strangers})
         if self.unkillable_pids and self._process.returncode is None:
@@ -171,6 +194,23 @@ class Trainer:
         self.interrupt(announced_path)
         tree.wait_gone(self.is_gone, patience_s)
         self.kill()
+
+    def _interrupt_root(self) -> tuple[int, ...]:
+        """SIGINT to the root process alone: who trains cannot be told from a worker that loads data."""
+        if self.is_over():
+            return ()
+        self._process.send_signal(signal.SIGINT)
+        self._signal_group(signal.SIGCONT)
+        return (self.pid,)
+
+    def _signal_group(self, number: Signals) -> tuple[int, ...]:
+        """Send it to the process group that the root process leads, its pid if there is one."""
+        from backprop.supervisor import tree
+
+        is_sent = tree.signal_group(self.pid, number)
+        if is_sent and number is not signal.SIGCONT:
+            tree.signal_group(self.pid, signal.SIGCONT)
+        return (self.pid,) if is_sent else ()
 
     def _reap(self) -> None:
         """Collect dead children: the trainer, and orphans of its tree that came to us."""

@@ -3,6 +3,9 @@
 On Linux the supervisor adopts orphans, so the tree is whatever descends from it: children that called `setsid` and
 daemons that forked twice included. Elsewhere, and when the supervisor is dead, descendants are known by the run
 directory in their environment, and by the roster that it kept: see `roster`.
+
+Where the process table cannot be trusted (`processes.table_problem`) nobody is found here. What is left then is the
+process group that the trainer leads, of which the kernel says whether it is ours: see `signal_group`.
 """
 
 import os
@@ -15,12 +18,13 @@ from pathlib import Path
 import psutil
 from psutil import Process
 
+from backprop import processes
 from backprop.supervisor.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE
 
 _KILL_PAUSE_S = 0.005  # between two looks at a tree that is being killed
 _FREEZE_ROUNDS = 20
 _QUICK_ROUNDS = 50  # between two slow looks
-_UNKILLABLE_AFTER_S = 10.0  # a process that SIGKILL does not end hangs in the kernel: a dead disk or GPU driver
+UNKILLABLE_AFTER_S = 10.0  # a process that SIGKILL does not end hangs in the kernel: a dead disk or GPU driver
 
 Members = Callable[[], list[Process]]
 
@@ -53,6 +57,8 @@ def _with_descendants(root_pid: int) -> list[Process]:
 
 def marked(run_dir: str) -> list[Process]:
     """Living processes that carry the mark of this run, whoever their parent is."""
+    if processes.table_problem() is not None:
+        return []
     own_pid = os.getpid()
     found = []
     for process in psutil.process_iter():
@@ -63,34 +69,49 @@ def marked(run_dir: str) -> list[Process]:
     return alive(found)
 
 
-def folders(processes: Iterable[Process]) -> tuple[str, ...]:
+def folders(members: Iterable[Process]) -> tuple[str, ...]:
     """The folders that processes are in, as far as that can be read."""
     found: dict[str, None] = {}
-    for process in processes:
+    for process in members:
         # one that has ended is nowhere; another user's is not ours to read
         with suppress(psutil.Error, OSError):
             found[process.cwd()] = None
     return tuple(found)
 
 
-def alive(processes: Iterable[Process]) -> list[Process]:
+def alive(candidates: Iterable[Process]) -> list[Process]:
     """Those that run, or might: not those that only wait to be collected."""
     living = []
-    for process in processes:
+    for process in candidates:
         with suppress(psutil.NoSuchProcess):
             if process.status() != psutil.STATUS_ZOMBIE:
                 living.append(process)
     return living
 
 
-def send(processes: Iterable[Process], number: signal.Signals) -> tuple[int, ...]:
+def send(targets: Iterable[Process], number: signal.Signals) -> tuple[int, ...]:
     """The pids that got the signal. A process that is gone by then is not a problem."""
-    sent = []
-    for process in processes:
-        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            process.send_signal(number)
-            sent.append(process.pid)
-    return tuple(sent)
+    return tuple(process.pid for process in targets if processes.send(process.pid, process.is_running, number))
+
+
+def has_group(pid: int) -> bool:
+    """Whether a child of ours, or an orphan that came to us, is in the process group that this child led."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PGID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return True
+    return False
+
+
+def signal_group(pid: int, number: signal.Signals) -> bool:
+    """Send a signal to the process group that a child of ours led. False when nobody in it is known to be ours.
+
+    The number cannot be another group's meanwhile: the child that was seen in it stays there until we collect it.
+    """
+    if pid > 1 and has_group(pid):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, number)
+            return True
+    return False
 
 
 def freeze(members: Members) -> None:
@@ -118,7 +139,7 @@ def kill(members: Members, is_gone: Callable[[], bool], spared_pids: Collection[
     is_gone: collects dead children, so that their own come to us, and tells when there are none.
     spared_pids: children of this process that are none of the trainer's.
     """
-    give_up_at = time.monotonic() + _UNKILLABLE_AFTER_S
+    give_up_at = time.monotonic() + UNKILLABLE_AFTER_S
     while not is_gone():
         for _ in range(_QUICK_ROUNDS):
             _kill_children_at_once(spared_pids)

@@ -1,0 +1,106 @@
+"""A signal goes to one process and no other, and only where it can be told which is which."""
+
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from backprop import processes
+from backprop.doctor import machine
+from backprop.records import Level
+from backprop.supervisor import roster, tree
+from backprop.supervisor.roster import Roster
+
+
+@pytest.fixture
+def sleeper() -> "Iterator[subprocess.Popen[bytes]]":
+    with subprocess.Popen(["sleep", "1000"], start_new_session=True) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def no_handles(error: int):
+    def fail(pid: int) -> int:
+        raise OSError(error, os.strerror(error))
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [None, errno.ENOSYS, errno.EPERM, errno.EMFILE])
+def test_the_process_that_is_meant_gets_the_signal(
+    sleeper: "subprocess.Popen[bytes]", error: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where the system has no handles for processes, or gives none."""
+    if error is not None:
+        monkeypatch.setattr(os, "pidfd_open", no_handles(error))
+    assert not processes.send(sleeper.pid, lambda: False, signal.SIGKILL)
+    assert sleeper.poll() is None
+    assert processes.send(sleeper.pid, lambda: True, signal.SIGKILL)
+    assert sleeper.wait() == -signal.SIGKILL
+    assert not processes.send(sleeper.pid, lambda: True, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("pid", [1, 0, -1, -os.getpgrp()])
+def test_no_number_that_means_many_processes_or_the_systems_first(pid: int):
+    """Whoever says that it is the one: os.kill would take it for groups of processes."""
+    assert not processes.send(pid, lambda: pytest.fail("asked"), signal.SIGCONT)
+
+
+def test_one_that_ends_while_it_is_looked_at_is_not_signalled(sleeper: "subprocess.Popen[bytes]"):
+    """Its number may be another's by then: the handle is no other's."""
+
+    def end_and_agree() -> bool:
+        sleeper.kill()
+        sleeper.wait()
+        return True
+
+    assert not processes.send(sleeper.pid, end_and_agree, signal.SIGCONT)
+
+
+def test_a_process_of_the_tree_whose_number_was_given_away_is_not_signalled(sleeper: "subprocess.Popen[bytes]"):
+    """Known by its start: the process with that number now has another."""
+    gone = psutil.Process(sleeper.pid)
+    gone._ident = (gone.pid, 1.0)  # noqa: SLF001  what psutil knows a process by
+    assert tree.send([gone], signal.SIGKILL) == ()
+    assert sleeper.poll() is None
+
+
+def test_a_group_is_signalled_while_one_of_ours_is_in_it(sleeper: "subprocess.Popen[bytes]"):
+    """Not one that no child of ours is a part of."""
+    assert tree.signal_group(sleeper.pid, signal.SIGKILL)
+    sleeper.wait()
+    for pid in (sleeper.pid, 0, 1, -1):
+        assert not tree.signal_group(pid, signal.SIGKILL)
+
+
+def test_the_process_table_here_can_be_trusted():
+    """On the machine of these tests."""
+    assert processes.table_problem() is None
+    assert [finding.level for finding in machine.process_table()] == [Level.OK]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_in_a_foreign_process_table_nobody_is_found(
+    tmp_path: Path, sleeper: "subprocess.Popen[bytes]", is_there: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Of another namespace of pids, even where its number for us happens to be our own; or none at all."""
+    Roster(tmp_path / "tree.json", 1, "boot").record([psutil.Process(sleeper.pid)])
+    assert roster.living(tmp_path / "tree.json", 1, "boot")
+    foreign, own = tmp_path / "proc", str(os.getpid())
+    if is_there:
+        (foreign / own).mkdir(parents=True)
+        (foreign / "self").symlink_to(own)
+        (foreign / own / "status").write_text(f"Name:\tpython\nNSpid:\t{own}\t17\n")
+    monkeypatch.setattr(processes, "_PROC", foreign)
+    monkeypatch.setattr(processes, "namespace", lambda ours=processes.namespace(): ours)
+    assert processes.table_problem()
+    assert [finding.level for finding in machine.process_table()] == [Level.NOTE]
+    assert roster.living(tmp_path / "tree.json", 1, "boot") == []
+    assert tree.marked(str(tmp_path)) == []
