@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 
+AFTER_DASHES = "backprop.after_dashes"  # in click's context where the command line has a '--': what follows it
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./@+-]{0,199}")
 _LIMIT = 40
 _HELP_LENGTH = 60
@@ -55,8 +56,10 @@ def choices(*words: str) -> "Completer":
 statuses = choices(*(status.value for status in Status))
 
 
-def runs(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
-    """Any run."""
+def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """Any run; behind `--`, where a script's own arguments are, a file."""
+    if AFTER_DASHES in ctx.meta:
+        return files(ctx, param, incomplete)
     return _runs(incomplete, ())
 
 

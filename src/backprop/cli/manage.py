@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from backprop.cli import completing
-from backprop.cli.common import find_run, find_runs, open_caught_up, say
+from backprop.cli.common import open_caught_up, say
+from backprop.cli.several import ACTIVE, ENDED, Choice, Outcome, ask, each, several_runs
 from backprop.errors import BusyError, UsageError
-from backprop.records import Checkpoint, RunView
+from backprop.records import Checkpoint, RunView, Status
 from backprop.store.index import Index
 from backprop.store.rundir import Home
 
@@ -19,69 +20,91 @@ _GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, 
 
 
 @click.command()
-@click.argument("run", shell_complete=completing.runs_going_on)
+@several_runs("All that are running, paused or queued.", of_all=ACTIVE, asks=True, complete=completing.runs_going_on)
 @click.option("--now", is_flag=True, help="Kill it at once, without time to save.")
-def stop(*, run: str, now: bool) -> None:
-    """Stop a run gracefully and wait until it has ended; one that is queued leaves the line."""
+def stop(*, choice: Choice, now: bool) -> None:
+    """Stop runs gracefully and wait until they have ended; one that is queued leaves the queue."""
     from backprop import orders
 
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        asked = find_run(home, index, run).run
-    if now:
-        ended = orders.stop_now(home, asked, say)
-    else:
-        patience_s = orders.ask_stop(home, asked).grace_s + orders.STOP_MARGIN_S
-        stopped = orders.wait_for(home, asked, lambda standing: standing.has_ended, patience_s)
-        if stopped is None:
-            raise BusyError(f"run {asked.spec.id} has not stopped yet; to kill it: backprop stop {run} --now")
-        ended = stopped
-    say(ended.told)
+        views = choice.find(home, index)
+    choice.confirm(views, "Kill" if now else "Stop")
+
+    def begin(view: RunView) -> Outcome:
+        run = view.run
+        if now:
+            say(orders.stop_now(home, run, say).told)
+            return None
+        patience_s = orders.ask_stop(home, run).grace_s + orders.STOP_MARGIN_S
+
+        def outcome() -> None:
+            stopped = orders.wait_for(home, run, lambda standing: standing.has_ended, patience_s)
+            if stopped is None:
+                run_id = run.spec.id
+                raise BusyError(f"run {run_id} has not stopped yet; to kill it: backprop stop {run_id} --now")
+            say(stopped.told)
+
+        return outcome
+
+    raise click.exceptions.Exit(each(views, begin))
 
 
 @click.command()
-@click.argument("run", shell_complete=completing.runs_going_on)
-def pause(*, run: str) -> None:
-    """Hold a run in place, its clock too, until `backprop resume`. It keeps its slot and its memory."""
+@several_runs("All that are running.", of_all={Status.RUNNING}, asks=True, complete=completing.runs_going_on)
+def pause(*, choice: Choice) -> None:
+    """Hold runs in place, their clocks too, until `backprop resume`. They keep their slots and their memory."""
     from backprop import orders
 
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        asked = find_run(home, index, run).run
-    run_id = asked.spec.id
-    if (standing := orders.look(home, asked.spec)).is_paused_by_user:
-        say(f"run {run_id} is paused already: {standing.run.reason}")
-        return
-    orders.ask_pause(home, asked)
-    paused = orders.wait_for(home, asked, lambda now: now.is_paused_by_user or now.has_ended, orders.PAUSE_S)
-    if paused is None:
-        raise BusyError(f"the supervisor of run {run_id} has not paused it yet; look with: backprop status {run_id}")
-    if paused.has_ended:
-        raise UsageError(f"run {run_id} has ended meanwhile ({paused.run.status.value}).")
-    say(f"run {run_id} paused · go on with: backprop resume {run_id}")
+        views = choice.find(home, index)
+    choice.confirm(views, "Pause")
+
+    def begin(view: RunView) -> Outcome:
+        run, run_id = view.run, view.run.spec.id
+        if (standing := orders.look(home, run.spec)).is_paused_by_user:
+            say(f"run {run_id} is paused already: {standing.run.reason}")
+            return None
+        orders.ask_pause(home, run)
+
+        def outcome() -> None:
+            paused = orders.wait_for(home, run, lambda now: now.is_paused_by_user or now.has_ended, orders.PAUSE_S)
+            if paused is None:
+                raise BusyError(
+                    f"the supervisor of run {run_id} has not paused it yet; look with: backprop status {run_id}"
+                )
+            if paused.has_ended:
+                raise UsageError(f"run {run_id} has ended meanwhile ({paused.run.status.value}).")
+            say(f"run {run_id} paused · go on with: backprop resume {run_id}")
+
+        return outcome
+
+    raise click.exceptions.Exit(each(views, begin))
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completing.runs)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@several_runs("All that have ended.", of_all=ENDED, asks=True)
 @click.option("--checkpoints", is_flag=True, help="Delete the checkpoints these runs reported, too.")
-def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
+def rm(*, choice: Choice, checkpoints: bool) -> None:
     """Remove the records of runs; the checkpoints only when asked to."""
     from backprop import recovery
     from backprop.store import snapshot
 
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        views = find_runs(home, index, runs)
-        for view in views:
+        views = choice.find(home, index)
+        removable = [view for view in views if view.run.status.is_final]
+        deletable = _deletable(removable, home, index) if checkpoints else []
+        files = [path for item in deletable for path in _files(item) if path.is_file()]
+        _confirm(removable, files, is_sure=choice.is_sure)
+        removed: list[RunView] = []
+
+        def remove(view: RunView) -> None:
             if not view.run.status.is_final:
                 raise BusyError(recovery.busy_message(view.run))
-        deletable = _deletable(views, home, index) if checkpoints else []
-        files = [path for item in deletable for path in _files(item) if path.is_file()]
-        _confirm(views, files, yes=yes)
-        with home.changing():
-            for view in views:
-                rundir = home.rundir(view.run.spec.id)
+            rundir = home.rundir(view.run.spec.id)
+            with home.changing():
                 journal = recovery.claim(home, view.run, say)
                 try:
                     rundir.remove()
@@ -90,13 +113,21 @@ def rm(*, runs: tuple[str, ...], yes: bool, checkpoints: bool) -> None:
                 home.mark_settled(rundir.run_id)
                 index.remove(rundir.run_id)
                 snapshot.put(home, index, rundir.run_id, say)
+            removed.append(view)
+
+        code = each(views, remove)
+        if checkpoints and len(removed) < len(removable):  # what one that stays reported too must stay as well
+            deletable = _deletable(removed, home, index)
+            files = [path for item in deletable for path in _files(item) if path.is_file()]
         for path in files:
             with suppress(FileNotFoundError):
                 path.unlink()
         for folder in sorted(_folders(deletable), key=lambda folder: len(folder.parts), reverse=True):
             with suppress(OSError):  # not empty: somebody keeps something else there
                 folder.rmdir()
-    say(f"removed {len(views)} run(s)" + (f" and {len(files)} checkpoint file(s)" if checkpoints else ""))
+    if views:
+        say(f"removed {len(removed)} run(s)" + (f" and {len(files)} checkpoint file(s)" if checkpoints else ""))
+    raise click.exceptions.Exit(code)
 
 
 def _deletable(views: list[RunView], home: Home, index: Index) -> list[Checkpoint]:
@@ -136,17 +167,12 @@ def _folders(checkpoints: list[Checkpoint]) -> set[Path]:
     return folders
 
 
-def _confirm(views: list[RunView], files: list[Path], *, yes: bool) -> None:
-    if yes:
+def _confirm(views: list[RunView], files: list[Path], *, is_sure: bool) -> None:
+    if is_sure or not views:
         return
     if not sys.stdin.isatty():
         raise UsageError("nobody is there to ask; to remove without asking: --yes")
-    for view in views:
-        say(f"{view.run.spec.id} {view.run.spec.name or ''} ({view.run.status.value}, step {view.last_step})")
-    for path in files:
-        say(f"  and {path}")
-    if not click.confirm(f"Remove {len(views)} run(s)?", err=True):
-        raise click.Abort
+    ask(views, "Remove", [f"  and {path}" for path in files])
 
 
 @click.command()

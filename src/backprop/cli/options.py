@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-_AFTER_DASHES = "backprop.after_dashes"
-
-
 class SessionCommand(click.Command):
     """Keeps what follows the first `--` apart: the script's own arguments, or a whole command.
 
@@ -34,7 +31,7 @@ class SessionCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
             position = args.index("--")
-            ctx.meta[_AFTER_DASHES] = args[position + 1 :]
+            ctx.meta[completing.AFTER_DASHES] = args[position + 1 :]
             args = args[:position]
         told = [
             "--wait=true" if word == "--wait" and not _is_number(next_word) else word
@@ -43,7 +40,7 @@ class SessionCommand(click.Command):
         return super().parse_args(ctx, told)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
-        if _AFTER_DASHES in ctx.meta:
+        if completing.AFTER_DASHES in ctx.meta:
             return completing.files(ctx, self.params[0], incomplete)
         return super().shell_complete(ctx, incomplete)
 
@@ -53,7 +50,7 @@ class SessionCommand(click.Command):
 
 def after_dashes(ctx: click.Context) -> list[str]:
     """What follows the first `--`; empty where there is none."""
-    found: list[str] = ctx.meta.get(_AFTER_DASHES, [])
+    found: list[str] = ctx.meta.get(completing.AFTER_DASHES, [])
     return found
 
 

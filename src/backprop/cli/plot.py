@@ -14,7 +14,7 @@ from backprop.cli.common import find_runs, metrics_message, open_caught_up, say
 from backprop.errors import UsageError
 from backprop.query import Axis, Curve
 from backprop.records import RunView
-from backprop.store.rundir import Home
+from backprop.store.rundir import LAST, Home
 
 if TYPE_CHECKING:
     from backprop.views.plot import Line, Plot
@@ -26,7 +26,7 @@ _FORMATS = ("png", "svg", "html")
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completing.runs)
+@click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=completing.runs)
 @click.option(
     "-y",
     "metrics",
@@ -63,7 +63,7 @@ def plot(
     width: int | None,
     height: int | None,
 ) -> None:
-    """Draw the metrics of runs, over one another."""
+    """Draw the metrics of runs, over one another; without RUN those of the last one."""
     kind = None if output is None else _kind(output)
     if smooth is not None and not (0 < smooth < 1 or (smooth >= 1 and smooth == int(smooth))):
         raise UsageError(f"--smooth {smooth:g} is not allowed: a whole number of points, or a weight between 0 and 1.")
@@ -74,7 +74,7 @@ def plot(
     max_points = {None: plot_terminal.points_for(screen, width), "html": _PAGE_POINTS}.get(kind, _FILE_POINTS)
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        views = find_runs(home, index, runs)
+        views = find_runs(home, index, runs or [LAST])
         names = _chosen_metrics(views, metrics)
         curve = partial(query.curve, index, axis=Axis(axis))
         made = _plot(views, names, curve, max_points, axis=Axis(axis), is_log=is_log, smooth=smooth)

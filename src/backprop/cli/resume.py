@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,9 @@ import click
 import msgspec
 
 from backprop import command as commands
-from backprop import config, provenance
+from backprop import config, lookup, provenance
 from backprop.cli import completing, session
-from backprop.cli.common import find_run, open_caught_up, say, working_folder
+from backprop.cli.common import is_valid, open_caught_up, print_json, say, working_folder
 from backprop.cli.options import (
     SessionCommand,
     after_dashes,
@@ -23,18 +24,22 @@ from backprop.cli.options import (
     session_options,
     settings_of,
 )
+from backprop.cli.several import ENDED, Choice, each, several_runs
 from backprop.errors import BusyError, ExitCode, UsageError
-from backprop.records import Limits, Run, RunSpec, RunView, SlurmRequest, Status
+from backprop.records import Limits, Record, Run, RunSpec, RunView, SlurmRequest, Status
 from backprop.store import journal as journals
 from backprop.store.journal import Submitted
-from backprop.store.rundir import Home, RunDir
+from backprop.store.rundir import LAST, Home, RunDir
 
 if TYPE_CHECKING:
     from backprop.turns import Request
 
 
+_RESUMABLE = ENDED | {Status.PAUSED}
+
+
 @click.command(cls=SessionCommand)
-@click.argument("run", shell_complete=completing.runs)
+@several_runs("All that are paused.", of_all={Status.PAUSED}, of_filter=_RESUMABLE, asks=True, default=LAST)
 @click.option("--again", is_flag=True, help="Give a run that has completed another session, without asking.")
 @session_options
 @click.option(
@@ -47,7 +52,7 @@ def resume(
     ctx: click.Context,
     /,
     *,
-    run: str,
+    choice: Choice,
     again: bool,
     resume_from: str | None,
     config_file: Path | None,
@@ -61,55 +66,105 @@ def resume(
     """Give a run another session, from its newest whole checkpoint; let one that is paused go on.
 
     What no option names stays as it was. What follows '--' is added to the script's arguments, in later sessions too.
+    Several runs are resumed in the background.
     """
-    from backprop import recovery, turns
-    from backprop.recorder import Recorder
-
     flags = settings_of(options)
     arguments = after_dashes(ctx)
     if only_once and not arguments:
         raise UsageError("--only-once goes with arguments after '--': backprop resume RUN --only-once -- --lr 1e-4")
     home = Home.from_environment()
     checked = load_config(home, flags, working_folder(), config_file)
-    forced = None if resume_from is None else forced_checkpoint(resume_from)
     with open_caught_up(home) as index:
-        view = find_run(home, index, run)
-    if not view.run.status.is_final:
-        # --detach is what happens anyway
-        has_options = bool(
-            as_json
-            or arguments
-            or script
-            or cwd
-            or dry_run
-            or resume_from is not None
-            or any(flags[key] is not None for key in flags.keys() - {"detach"})
+        views = choice.find(home, index)
+    if len(views) > 1:
+        for option, value in (("--dry-run", dry_run), ("-r/--resume-from", resume_from), ("--script", script)):
+            if value:
+                raise UsageError(f"{option} goes with one RUN, not with {len(views)}.")
+    choice.confirm(views, "Resume")
+    wish = _Wish(
+        home=home,
+        checked=checked,
+        flags=flags,
+        arguments=arguments,
+        forced=None if resume_from is None else forced_checkpoint(resume_from),
+        script=script,
+        cwd=cwd,
+        is_only_once=only_once,
+        is_again=again,
+        is_dry_run=dry_run,
+        as_json=as_json,
+    )
+    if choice.is_by_name and len(views) == 1:
+        _resume(wish, views[0])
+        return
+    code = each(views, lambda view: _resume(msgspec.structs.replace(wish, is_one_of_many=True), view))
+    if as_json:
+        _print_documents(home, views)
+    raise click.exceptions.Exit(code)
+
+
+class _Wish(Record, frozen=True):
+    """What the command line asks for every run that it names."""
+
+    home: Home
+    checked: config.Loaded
+    flags: dict[str, Any]
+    arguments: list[str]  # after '--'
+    forced: str | None  # the checkpoint
+    script: str | None
+    cwd: str | None
+    is_only_once: bool
+    is_again: bool
+    is_dry_run: bool
+    as_json: bool
+    is_one_of_many: bool = False
+
+    @property
+    def has_options(self) -> bool:
+        """Whether it asks for more than that a run go on; --detach is what happens then anyway."""
+        return bool(
+            (self.as_json and not self.is_one_of_many)
+            or self.arguments
+            or self.script
+            or self.cwd
+            or self.is_dry_run
+            or self.forced is not None
+            or any(self.flags[key] is not None for key in self.flags.keys() - {"detach"})
         )
-        _let_go_on(home, view.run, has_options=has_options)
+
+
+def _resume(wish: _Wish, view: RunView) -> None:
+    """Another session, in the background where it is one of many; one that is paused goes on. Raises click's Exit."""
+    from backprop import recovery, turns
+    from backprop.recorder import Recorder
+
+    home, flags, checked, forced = wish.home, wish.flags, wish.checked, wish.forced
+    if not view.run.status.is_final:
+        _let_go_on(home, view.run, has_options=wish.has_options)
         return
     revision = commands.revision(
         view.run.spec,
         os.environ,
-        arguments=() if only_once else arguments,
-        script=script,
+        arguments=() if wish.is_only_once else wish.arguments,
+        script=wish.script,
         python=None if flags["python"] is None else checked.config.python,
-        cwd=cwd,
+        cwd=wish.cwd,
         resume_arg=None if flags["resumeArg"] is None else checked.config.resume_arg,
     )
     spec = view.run.spec.revised(revision)
     rundir = home.rundir(spec.id)
     spec = msgspec.structs.replace(spec, slurm=_resumed_slurm(view.run, rundir, checked, flags))
     _check_still_there(spec)
-    _check_arguments(spec, arguments)
+    _check_arguments(spec, wish.arguments)
     request = msgspec.structs.replace(
         request_of(checked.config, _resumed_limits(spec.limits, checked, flags), forced),
         revision=revision,
-        only_once=tuple(arguments) if only_once else (),
+        only_once=tuple(wish.arguments) if wish.is_only_once else (),
     )
-    if dry_run:
-        _tell_plan(home, spec, request, view, as_json=as_json)
+    if wish.is_dry_run:
+        _tell_plan(home, spec, request, view, as_json=wish.as_json)
         return
-    if view.run.status is Status.COMPLETED and not again:
+    if view.run.status is Status.COMPLETED and not wish.is_again:
         _confirm_again(spec.id)
     with home.changing():
         journal = recovery.claim(home, view.run, say)
@@ -127,7 +182,23 @@ def resume(
         say(f"note: {spec.script} has changed since the last session")
     session.remember_notifications(rundir, checked.config.notify)
     claim = turns.Claim(home, rundir, spec, journal, is_new=False)
-    session.train(claim, request, detach=checked.config.detach, as_json=as_json)
+    session.train(
+        claim,
+        request,
+        detach=wish.is_one_of_many or checked.config.detach,
+        as_json=wish.as_json,
+        is_one_of_many=wish.is_one_of_many,
+    )
+
+
+def _print_documents(home: Home, views: Sequence[RunView]) -> None:
+    """The runs as they are now, in an array."""
+    from backprop.views import document
+
+    now = datetime.now(timezone.utc)
+    with open_caught_up(home) as index:
+        newest = [lookup.get_run(home, index, view.run.spec.id, say) for view in views]
+        print_json([document.run_document(view, now, is_valid) for view in newest])
 
 
 def _confirm_again(run_id: str) -> None:

@@ -56,14 +56,17 @@ def remember_notifications(rundir: RunDir, notifications: Sequence[Notification]
             say(f"warning: nobody will be notified: {error.strerror}")
 
 
-def train(claim: "Claim", request: "Request", *, detach: bool, as_json: bool) -> NoReturn:
-    """Do what was asked of a run, and exit with its code."""
+def train(claim: "Claim", request: "Request", *, detach: bool, as_json: bool, is_one_of_many: bool = False) -> NoReturn:
+    """Do what was asked of a run, and exit with its code.
+
+    is_one_of_many: their documents are printed together, by the caller.
+    """
     recorder = recorder_of(claim)
     if claim.spec.slurm is not None:
         from backprop.cli import cluster
 
         code = cluster.train(claim, request, recorder, detach=detach, as_json=as_json)
-        if as_json:
+        if as_json and not is_one_of_many:
             print_document(recorder)
         recorder.close()
         raise click.exceptions.Exit(code)
@@ -72,7 +75,8 @@ def train(claim: "Claim", request: "Request", *, detach: bool, as_json: bool) ->
 
         code = background.train(claim, request)
         if as_json:
-            print_document(recorder)
+            if not is_one_of_many:
+                print_document(recorder)
         elif code == ExitCode.OK:
             print(claim.spec.id)
         raise click.exceptions.Exit(code)

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from backprop import ending
-from backprop.cli import completing
-from backprop.cli.common import find_runs, is_valid, json_option, open_caught_up, print_json, say
+from backprop.cli.common import is_valid, json_option, open_caught_up, print_json, say
+from backprop.cli.several import ACTIVE, EVERY, Choice, several_runs
 from backprop.errors import ExitCode, NoSuchRunError
 from backprop.records import RunView, Status, StopReason
 from backprop.store import journal as journals
@@ -40,7 +40,7 @@ _minutes = _Minutes(min=0, min_open=True)
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completing.runs)
+@several_runs("All that are running, paused or queued.", of_all=ACTIVE, of_filter=EVERY)
 @click.option(
     "--stalled",
     "stalled_minutes",
@@ -50,16 +50,16 @@ _minutes = _Minutes(min=0, min_open=True)
 )
 @click.option("--timeout", "timeout_minutes", metavar="MINUTES", type=_minutes, help="Exit with 124 after so long.")
 @json_option
-def wait(*, runs: tuple[str, ...], stalled_minutes: float | None, timeout_minutes: float | None, as_json: bool) -> None:
+def wait(*, choice: Choice, stalled_minutes: float | None, timeout_minutes: float | None, as_json: bool) -> None:
     """Wait until runs have ended; the exit code is the worst of theirs. Ctrl-C leaves them alone."""
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        views = {view.run.spec.id: view for view in find_runs(home, index, runs)}
-        if sys.stderr.isatty():
+        views = {view.run.spec.id: view for view in choice.find(home, index)}
+        if views and sys.stderr.isatty():
             say(f"waiting for {', '.join(views)}; Ctrl-C leaves {'it' if len(views) == 1 else 'them'} alone")
         watch = _Watch(home, index, views, stalled_minutes)
         deadline = None if timeout_minutes is None else time.monotonic() + timeout_minutes * 60
-        code = watch.wait(deadline)
+        code = watch.wait(deadline) if views else ExitCode.OK
     if as_json:
         from backprop.views import document
 

@@ -1,0 +1,167 @@
+"""Commands that take several runs: named, chosen by a filter, or all that the command can do something about.
+
+One question before, where somebody is there to answer; then one outcome for each, and the exit code of the worst.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+from backprop import query
+from backprop.cli import completing
+from backprop.cli.common import find_runs, say
+from backprop.errors import BackpropError, ExitCode, UsageError
+from backprop.records import RunView, Status
+from backprop.store.index import Index
+from backprop.store.rundir import Home
+
+if TYPE_CHECKING:
+    from backprop.cli.completing import Completer
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+# what was begun for one run, and waits for its outcome; None: it has been said already
+Outcome = Callable[[], None] | None
+
+ACTIVE = frozenset(status for status in Status if not status.is_final)
+ENDED = frozenset(status for status in Status if status.is_final)
+EVERY = frozenset(Status)
+_LISTED = 20  # runs before a question
+
+
+class Choice(NamedTuple):
+    """Which runs the command line means."""
+
+    words: tuple[str, ...]
+    filters: tuple[str, ...]
+    is_by_name: bool
+    is_sure: bool  # --yes
+    statuses: Collection[Status]  # of the runs to choose from
+
+    def find(self, home: Home, index: Index) -> list[RunView]:
+        """The runs, each once: named ones in their order, others oldest first. None of them may be there.
+
+        Raises NoSuchRunError or UsageError.
+        """
+        if self.is_by_name:
+            return find_runs(home, index, self.words)
+        wanted = query.Wanted(
+            statuses=tuple(status.value for status in Status if status in self.statuses),
+            conditions=query.parse_filter(" ".join(self.filters)),
+            is_descending=False,
+        )
+        views = query.runs(index, wanted)
+        if not views:
+            names = [condition.name for condition in wanted.conditions]
+            if (mistake := query.unknown_name(index, names)) is not None:
+                raise UsageError(mistake)
+            say("there are no such runs.")
+        return views
+
+    def confirm(self, views: Sequence[RunView], verb: str) -> None:
+        """Ask before something is done to runs that nobody named; where nobody is there to answer, it is done.
+
+        Raises click.Abort for a no.
+        """
+        if views and not self.is_by_name and not self.is_sure and sys.stdin.isatty():
+            ask(views, verb)
+
+
+def ask(views: Sequence[RunView], verb: str, more: Sequence[str] = ()) -> None:
+    """Show the runs and ask. more: lines to show as well. Raises click.Abort for a no."""
+    for view in views[:_LISTED]:
+        say(f"{view.run.spec.id} {view.run.spec.name or ''} ({view.run.status.value}, step {view.last_step})")
+    if len(views) > _LISTED:
+        say(f"and {len(views) - _LISTED} more")
+    for line in more:
+        say(line)
+    if not click.confirm(f"{verb} {len(views)} run{'s' * (len(views) != 1)}?", err=True):
+        raise click.Abort
+
+
+def several_runs(
+    all_help: str,
+    *,
+    of_all: Collection[Status],
+    of_filter: Collection[Status] | None = None,
+    asks: bool = False,
+    default: str | None = None,
+    complete: "Completer" = completing.runs,
+) -> Callable[[Function], Function]:
+    """Declare RUN..., --filter and --all; the command gets a Choice as `choice`.
+
+    of_all, of_filter: the statuses that --all chooses from, and --filter if that is another matter. asks: with --yes
+    as well. default: what no RUN means; None: one must be named, or chosen.
+    """
+
+    def declare(function: Function) -> Function:
+        @functools.wraps(function)
+        def call(
+            *args: Any, runs: tuple[str, ...], filters: tuple[str, ...], is_all: bool, yes: bool = False, **rest: Any
+        ) -> Any:
+            is_by_name = not (filters or is_all)
+            if runs and not is_by_name:
+                raise UsageError("name runs, or choose them by --filter or --all: not both.")
+            if is_by_name and not runs and default is None:
+                raise UsageError("which run? Name one or several, or choose them by --filter or --all.")
+            choice = Choice(
+                words=runs or (default or "",),
+                filters=filters,
+                is_by_name=is_by_name,
+                is_sure=yes,
+                statuses=of_all if of_filter is None or not filters else of_filter,
+            )
+            return function(*args, choice=choice, **rest)
+
+        run = click.argument(
+            "runs", metavar="RUN..." if default is None else "[RUN]...", nargs=-1, shell_complete=complete
+        )
+        filtering = click.option(
+            "--filter",
+            "filters",
+            metavar="CONDITIONS",
+            multiple=True,
+            help="Those for which this holds, as in 'backprop list': 'name~sweep age<1d'.",
+        )
+        all_of_them = click.option("--all", "is_all", is_flag=True, help=all_help)
+        declared: Any = click.option("--yes", is_flag=True, help="Do not ask.")(call) if asks else call
+        result: Function = run(filtering(all_of_them(declared)))
+        return result
+
+    return declare
+
+
+def each(views: Sequence[RunView], begin: Callable[[RunView], Outcome]) -> int:
+    """Do something to every run, then wait for all outcomes. The exit code of the worst; of one run its error.
+
+    begin: asks for it, and gives what waits for the outcome and says it; so that many runs are waited for together.
+    """
+    if len(views) == 1:
+        if (outcome := begin(views[0])) is not None:
+            outcome()
+        return ExitCode.OK
+    worst = 0
+    begun: list[Callable[[], None]] = []
+    for step in [functools.partial(begin, view) for view in views]:
+        code, outcome = _attempt(step)
+        if code == ExitCode.INTERRUPTED:
+            return code
+        worst = max(worst, code)
+        if outcome is not None:
+            begun.append(outcome)
+    for outcome in begun:
+        code, _ = _attempt(outcome)
+        worst = max(worst, code)
+    return worst
+
+
+def _attempt(step: Callable[[], Outcome]) -> tuple[int, Outcome]:
+    try:
+        return ExitCode.OK, step()
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code, None
+    except BackpropError as error:
+        say(str(error))
+        return error.exit_code, None
