@@ -67,7 +67,7 @@ def test_one_that_ends_while_it_is_looked_at_is_not_signalled(sleeper: "subproce
 def test_a_process_of_the_tree_whose_number_was_given_away_is_not_signalled(sleeper: "subprocess.Popen[bytes]"):
     """Known by its start: the process with that number now has another."""
     gone = psutil.Process(sleeper.pid)
-    gone._ident = (gone.pid, 1.0)  # noqa: SLF001  what psutil knows a process by
+    gone._ident = (gone.pid, 1.0)
     assert tree.send([gone], signal.SIGKILL) == ()
     assert sleeper.poll() is None
 
@@ -99,7 +99,8 @@ def test_in_a_foreign_process_table_nobody_is_found(
         (foreign / "self").symlink_to(own)
         (foreign / own / "status").write_text(f"Name:\tpython\nNSpid:\t{own}\t17\n")
     monkeypatch.setattr(processes, "_PROC", foreign)
-    monkeypatch.setattr(processes, "namespace", lambda ours=processes.namespace(): ours)
+    ours = processes.namespace()
+    monkeypatch.setattr(processes, "namespace", lambda: ours)
     assert processes.table_problem()
     assert [finding.level for finding in machine.process_table()] == [Level.NOTE]
     assert roster.living(tmp_path / "tree.json", 1, "boot") == []

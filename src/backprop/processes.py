@@ -1,7 +1,7 @@
 """Other processes, by number: whether the numbers that are seen are ours, and a signal to one process and no other.
 
-A number says little: the process may have ended and another one have it, and in a container the table in /proc may be of
-another namespace of pids, where the same number means a stranger.
+A number says little: the process may have ended and another one have it, and in a container the table in /proc may be
+of another namespace of pids, where the same number means a stranger.
 """
 
 import os
@@ -15,7 +15,7 @@ _PROC = Path("/proc")
 
 
 def table_problem() -> str | None:
-    """Why the process table does not show who is who; None where it can be trusted, as on a system that has no /proc."""
+    """Why the process table does not show who is who; None where it can be trusted."""
     if sys.platform != "linux":
         return None
     own_pid = os.getpid()
@@ -30,7 +30,7 @@ def table_problem() -> str | None:
 
 
 def _own_numbers() -> list[bytes]:
-    """This process's pids, from the namespace that /proc is of down to its own: proc(5). Empty before Linux 4.1."""
+    """The pids of this process, from the namespace that /proc is of down to its own. Empty before Linux 4.1."""
     for line in (_PROC / "self" / "status").read_bytes().splitlines():
         if line.startswith(b"NSpid:"):
             return line.split()[1:]
