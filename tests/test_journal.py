@@ -46,6 +46,7 @@ from backprop.store.journal import (
     Paused,
     Queued,
     Refused,
+    Renamed,
     Said,
     SessionEnded,
     SessionStarted,
@@ -130,6 +131,7 @@ EVERY_ENTRY: list[Entry] = [
     Signalled(at=AT, session=1, signal="SIGINT", pids=(11, 12)),
     PauseAsked(at=AT, session=1, detail="`backprop pause` by ada"),
     GoOnAsked(at=AT, session=1, detail="`backprop resume` by ada"),
+    Renamed(at=AT, name="the best"),
     Paused(at=AT, session=1, reason="Ctrl-Z", by=(Pauser.USER, Pauser.CTRL_Z)),
     Continued(at=AT, session=1, paused_s=0.25),
     OutputSeen(at=AT, session=1, source=Source.EVENTS, growth=Growth(offset=9, since_s=0.5, until_s=1.5)),
@@ -157,6 +159,13 @@ def journal(path: Path) -> Iterator[Journal]:
     opened = Journal(path)
     yield opened
     opened.close()
+
+
+def test_a_run_has_the_name_it_was_given_last():
+    """Whatever a revision changes of what it executes."""
+    entries = [Renamed(at=AT, name="a"), started(1, revision=REVISION), Renamed(at=AT, name="b")]
+    run = fold(SPEC, entries)
+    assert (run.spec.name, run.spec.cwd) == ("b", "/new")
 
 
 # -- the file

@@ -265,6 +265,15 @@ def _checked(key: str, value: Any, origin: str) -> Any:
     return checked
 
 
+def check_name(name: str) -> None:
+    """Raise UsageError for what no run may be called."""
+    try:
+        name.encode()
+        _checked("name", name, "--name")
+    except (UnicodeEncodeError, UsageError) as error:
+        raise UsageError(f"the name {name!r} is not allowed: {ALLOWED['name'][1]}.") from error
+
+
 def _words(value: Any) -> Any:
     """Words for a command line, which the environment gives as one text. Raises ValueError for what is none."""
     import shlex

@@ -106,9 +106,10 @@ def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], Non
         rundir = home.rundir(run_id)
         try:
             spec = rundir.read_spec()
-            if spec.id != run_id or not (word in {LAST, spec.name} or run_id.startswith(word)):
+            entries, _ = journal.read(rundir.journal_path)
+            name = journal.fold(spec, entries).spec.name
+            if spec.id != run_id or not (word in {LAST, name} or run_id.startswith(word)):
                 continue
-            journal.read(rundir.journal_path)
         except (OSError, msgspec.DecodeError) as error:
             if run_id == word and not isinstance(error, FileNotFoundError):
                 raise UsageError(f"the record of run {word} in {rundir.path} cannot be read: {error}") from error

@@ -21,7 +21,7 @@ from backprop.recorder import Say
 from backprop.records import Pauser, Run, RunSpec, StopReason
 from backprop.store import journal as journals
 from backprop.store.holder import signal_holder
-from backprop.store.journal import Continued, GoOnAsked, Journal, PauseAsked, Paused, Refused, StopAsked
+from backprop.store.journal import Continued, GoOnAsked, Journal, PauseAsked, Paused, Refused, Renamed, StopAsked
 from backprop.store.rundir import Home
 
 STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
@@ -247,6 +247,11 @@ def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume", has_optio
         raise BusyError(recovery.busy_message(now.run))
 
 
+def rename(home: Home, run: Run, name: str) -> None:
+    """Give a run another name, whatever it is doing. Raises BackpropError where that cannot be written down."""
+    _append(home, look(home, run.spec).run, Renamed(at=_now(), name=name))
+
+
 def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
     """Give a run that has ended another session, in the background; what `backprop resume -d` said of it.
 
@@ -353,13 +358,15 @@ def _not_going_on(run: Run) -> UsageError:
     return UsageError(f"run {run.spec.id} is not running ({run.status.value}).")
 
 
-def _append(home: Home, run: Run, entry: StopAsked | PauseAsked | GoOnAsked) -> None:
+def _append(home: Home, run: Run, entry: StopAsked | PauseAsked | GoOnAsked | Renamed) -> None:
     """Raises NoSuchRunError, or BackpropError when it cannot be written: a full disk, a read-only home."""
     spec = run.spec
     rundir = home.rundir(spec.id)
     try:
         with closing(Journal(rundir.journal_path)) as journal:
-            if run.is_on_slurm:
+            # nobody takes the requests of a run that is not running, and none but us writes to its journal then
+            is_free = isinstance(entry, Renamed) and (run.status.is_final or run.waiter is not None)
+            if run.is_on_slurm and not (is_free and journal.try_lock()):
                 journal.ask(entry)
             elif not journal.append(entry):
                 raise BackpropError(f"the disk is full: the request cannot be written to {rundir.path}.")

@@ -148,3 +148,29 @@ def test_without_a_run_the_last_one_is_meant(runs: Runs):
     assert "b" in runs.call("plot").stdout.split()
     assert runs.call("resume").returncode == 1
     assert [len(runs.document(run_id)["sessions"]) for run_id in ("a", "b")] == [1, 2]
+
+
+def test_a_run_gets_another_name(active: Runs):
+    """One that is running and one that has ended, everywhere; what the index forgets the record knows."""
+    for run_id in ("a", "c"):
+        done = active.call("rename", run_id, f"best {run_id}")
+        assert done.returncode == 0
+        assert active.document(f"best {run_id}")["id"] == run_id
+    assert done.stderr == "backprop: run c is called best c now\n"
+    assert active.call("status", "sweep-a").returncode == 3
+    assert json.loads((active.home / "experiments.json").read_text())["c"]["name"] == "best c"
+    assert [run["id"] for run in json.loads(active.call("list", "--filter", "name~best", "--json").stdout)] == [
+        "a",
+        "c",
+    ]
+    active.call("stop", "a")
+    for path in active.home.glob("index.db*"):
+        path.unlink()
+    assert active.document("best a")["status"] == "stopped"
+    assert active.call("resume", "best c", "--again").returncode == 0
+    assert active.document("c")["name"] == "best c"
+    done = active.call("rename", "c", "best a")
+    assert (done.returncode, "a has the same name" in done.stderr) == (0, True)
+    for name in ("last", "", "a\nb"):
+        assert active.call("rename", "c", name).returncode == 2
+    assert active.call("rename", "nobody", "x").returncode == 3

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import click
 
+from backprop import config, query
 from backprop.cli import completing
-from backprop.cli.common import open_caught_up, say
+from backprop.cli.common import find_run, open_caught_up, say
 from backprop.cli.several import ACTIVE, ENDED, Choice, Outcome, ask, each, several_runs
 from backprop.errors import BusyError, UsageError
 from backprop.records import Checkpoint, RunView, Status
 from backprop.store.index import Index
 from backprop.store.rundir import Home
 
+_TOLD = 5  # ids in a message
 _GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, and never finished
 
 
@@ -128,6 +130,26 @@ def rm(*, choice: Choice, checkpoints: bool) -> None:
     if views:
         say(f"removed {len(removed)} run(s)" + (f" and {len(files)} checkpoint file(s)" if checkpoints else ""))
     raise click.exceptions.Exit(code)
+
+
+@click.command()
+@click.argument("run", shell_complete=completing.runs)
+@click.argument("name")
+def rename(*, run: str, name: str) -> None:
+    """Give a run another name."""
+    from backprop import orders, recovery
+
+    config.check_name(name)
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        spec = (view := find_run(home, index, run)).run.spec
+        orders.rename(home, view.run, name)
+        recovery.refresh(home, index, home.rundir(spec.id), say)
+        wanted = query.Wanted(conditions=(query.Condition(name="name", operator="=", value=name),))
+        others = [other.run.spec.id for other in query.runs(index, wanted) if other.run.spec.id != spec.id]
+    say(f"run {spec.id} is called {name} now" + (f", and was called {spec.name}" if spec.name else ""))
+    if others:
+        say(f"note: {', '.join(others[:_TOLD])} has the same name: to name one, use its id")
 
 
 def _deletable(views: list[RunView], home: Home, index: Index) -> list[Checkpoint]:

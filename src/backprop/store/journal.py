@@ -160,6 +160,12 @@ class GoOnAsked(_Entry, frozen=True, tag="go_on_asked"):
     detail: str
 
 
+class Renamed(_Entry, frozen=True, tag="renamed"):
+    """A user gave the run another name."""
+
+    name: str
+
+
 class Signalled(_Entry, frozen=True, tag="signalled"):
     """A rung of the stop ladder was climbed."""
 
@@ -249,6 +255,7 @@ Entry = (
     | StopAsked
     | PauseAsked
     | GoOnAsked
+    | Renamed
     | Signalled
     | Paused
     | Continued
@@ -267,6 +274,7 @@ _SYNCED = (
     StopAsked,
     PauseAsked,
     GoOnAsked,
+    Renamed,
     SessionEnded,
     Refused,
     NotContinued,
@@ -505,6 +513,8 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
                 run = _stand_in_line(run, entry)
             case Refused() | NotContinued():
                 run = _end_without_a_session(run, entry)
+            case Renamed():
+                run = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, name=entry.name))
             case _:
                 pass  # told for people; changes no state
     return run
