@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from backprop import coderecord
 from backprop.codediff import Code, difference
-from backprop.provenance import GitProbe
 from backprop.records import GitState
 
 
@@ -32,8 +32,8 @@ class Repository:
 
     def code(self, run_id: str, script: str = "train.py") -> Code:
         """What a run that starts now would keep."""
-        state, patch = GitProbe(self.path, self.path / script).collect()
-        return Code(run_id=run_id, git=state, patch=patch, folders=(str(self.path),))
+        code = coderecord.record(self.path, self.path / script)
+        return Code(run_id=run_id, git=code.git, patch=code.patch, folders=(str(self.path),))
 
 
 @pytest.fixture

@@ -4,16 +4,15 @@ Asks git, in the repository that the runs were started from, and changes nothing
 compared lie in a temporary folder.
 """
 
-import os
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from backprop import git
+from backprop.git import GitError
 from backprop.records import GitState, Record
 
 _TIMEOUT_S = 60.0
-_PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv")
 
 
 class Code(Record, frozen=True):
@@ -33,10 +32,6 @@ class Difference(Record, frozen=True):
     notes: tuple[str, ...]
 
 
-class _GitFailedError(Exception):
-    """Git is not there, said no, or took too long. Never seen outside."""
-
-
 def difference(one: Code, other: Code) -> Difference:
     """How the code differs, as far as it can be told; the notes say how far."""
     notes = list(_what_was_not_kept(one, other))
@@ -49,8 +44,8 @@ def difference(one: Code, other: Code) -> Difference:
             return _of_patches(one, other, Path(folder), [*notes, f"{told}: only uncommitted changes are compared."])
         try:
             trees = [_tree(repository, code, Path(folder)) for code in (one, other)]
-            patch = _git(repository, "diff", *_PLAIN, *trees, "--", objects=Path(folder))
-        except _GitFailedError as error:
+            patch = _git(repository, "diff", *git.PLAIN_DIFF, *trees, "--", objects=Path(folder))
+        except GitError as error:
             notes.append(f"the uncommitted changes could not be applied to their commits ({error}).")
             return _of_commits_and_patches(repository, one, other, Path(folder), notes)
     if not patch:
@@ -84,14 +79,14 @@ def _repository(one: Code, other: Code) -> str | None:
                     _git(folder, "cat-file", "-e", f"{code.git.commit}^{{commit}}")
                 else:
                     _git(folder, "rev-parse", "--git-dir")
-        except _GitFailedError:
+        except GitError:
             continue
         return folder
     return None
 
 
 def _tree(repository: str, code: Code, folder: Path) -> str:
-    """The code as a tree object, which lies in `folder`. Raises _GitFailedError."""
+    """The code as a tree object, which lies in `folder`. Raises GitError."""
     extra = {"GIT_INDEX_FILE": str(folder / f"index-{code.run_id}")}
     commit = code.git.commit if code.git else None
     _git(repository, "read-tree", *([commit] if commit else ["--empty"]), objects=folder, extra=extra)
@@ -105,8 +100,8 @@ def _of_commits_and_patches(repository: str, one: Code, other: Code, folder: Pat
     patch = b""
     if len(commits) == 2 and commits[0] != commits[1]:
         try:
-            patch = _git(repository, "diff", *_PLAIN, *commits, "--")
-        except _GitFailedError as error:
+            patch = _git(repository, "diff", *git.PLAIN_DIFF, *commits, "--")
+        except GitError as error:
             notes.append(f"the commits could not be compared ({error}).")
     told = _of_patches(one, other, folder, [*notes, "below: first the commits, then one patch against the other."])
     return Difference(patch=patch + told.patch, notes=told.notes)
@@ -118,8 +113,8 @@ def _of_patches(one: Code, other: Code, folder: Path, notes: list[str]) -> Diffe
     for name, code in zip(names, (one, other), strict=True):
         (folder / name).write_bytes(code.patch or b"")
     try:
-        patch = _git(str(folder), "diff", "--no-index", *_PLAIN, "--", *names, allowed=(0, 1))
-    except _GitFailedError as error:
+        patch = _git(str(folder), "diff", "--no-index", *git.PLAIN_DIFF, "--", *names, allowed=(0, 1))
+    except GitError as error:
         return Difference(patch=b"", notes=(*notes, f"the uncommitted changes could not be compared ({error})."))
     if not patch:
         notes.append("their uncommitted changes are the same.")
@@ -134,27 +129,12 @@ def _git(
     data: bytes = b"",
     allowed: tuple[int, ...] = (0,),
 ) -> bytes:
-    """What git prints. objects: where new objects go, so that the repository is only read. Raises _GitFailedError."""
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C", **(extra or {})}
+    """What git prints. objects: where new objects go, so that the repository is only read. Raises GitError."""
+    variables = dict(extra or {})
     if objects is not None:
         theirs = Path(folder) / _git(folder, "rev-parse", "--git-path", "objects").decode().strip()
         # a list with colons in between, unless it is quoted as in C: git(1)
         quoted = str(theirs).replace("\\", "\\\\").replace('"', '\\"')
-        environment |= {"GIT_OBJECT_DIRECTORY": str(objects), "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
-    try:
-        done = subprocess.run(
-            ["git", "-C", folder, *arguments],
-            input=data,
-            capture_output=True,
-            env=environment,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except OSError as error:
-        raise _GitFailedError(f"git cannot be run: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise _GitFailedError(f"git took longer than {_TIMEOUT_S:g} s") from error
-    if done.returncode not in allowed:
-        lines = done.stderr.decode(errors="replace").splitlines() or [f"git ended with {done.returncode}"]
-        raise _GitFailedError(lines[0].removeprefix("error: ").removeprefix("fatal: "))
-    return done.stdout
+        variables |= {"GIT_OBJECT_DIRECTORY": str(objects), "GIT_ALTERNATE_OBJECT_DIRECTORIES": f'"{quoted}"'}
+    process = git.start((*git.safe_command(folder), *arguments), variables)
+    return git.finish(process, data, allowed=allowed, timeout_s=_TIMEOUT_S)

@@ -151,7 +151,7 @@ class GitState(Record, frozen=True):
 
     commit: str | None = None  # None: a repository without a commit
     branch: str | None = None  # None: detached HEAD
-    dirty: bool = False  # tracked files differ from the commit, or the script is not tracked
+    dirty: bool = False  # tracked files differ from the commit, or source files beside or below the script are new
 
 
 class SlurmRequest(Record, frozen=True):

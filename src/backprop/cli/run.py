@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from backprop import coderecord, config, provenance
 from backprop import command as commands
-from backprop import config, provenance
 from backprop.cli import completing, session
 from backprop.cli.common import check_text, working_folder
 from backprop.cli.options import (
@@ -85,9 +85,7 @@ def run(
         if home.rundir(run_id).path.exists():
             raise UsageError(f"a run {run_id!r} exists already; choose another --run-id.")
     checkpoint = None if resume_from is None else forced_checkpoint(resume_from)
-    git = provenance.GitProbe(folder, Path(command.script) if command.script else None)
-
-    state, patch = git.collect()
+    code = coderecord.record(folder, Path(command.script) if command.script else None)
     spec = RunSpec(
         id=run_id or _free_id(home),
         name=settings.name,
@@ -103,7 +101,7 @@ def run(
         framework=settings.framework,
         resume_arg=settings.resume_arg or None,
         hooks=settings.hooks,
-        git=state,
+        git=code.git,
         slurm=settings.slurm,
     )
     request = request_of(settings, settings.limits, checkpoint)
@@ -117,9 +115,9 @@ def run(
         session.tell_plan(home, specs, request, as_json=as_json)
         return
     if vary:
-        claims = [_claim(home, one, patch, settings) for one in specs]
+        claims = [_claim(home, one, code.patch, settings) for one in specs]
         session.train_many(claims, request, as_json=as_json)
-    session.train(_claim(home, spec, patch, settings), request, detach=settings.detach, as_json=as_json)
+    session.train(_claim(home, spec, code.patch, settings), request, detach=settings.detach, as_json=as_json)
 
 
 def _claim(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "Claim":
