@@ -330,7 +330,7 @@ TEXT_WRONG = [
     ("slurmArgs", '--comment="'),
     ("slurmArgs", "'--comment=a\nb'"),
     *[
-        (key, "\udcff") for key in KEYS if key not in {"python", "notify"}
+        (key, "\udcff") for key in KEYS if key not in {"python", "notify", "metrics.patterns"}
     ],  # bytes of the command line that are not UTF-8
 ]
 

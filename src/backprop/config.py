@@ -69,6 +69,8 @@ class Config(Record, frozen=True):
     python: Text | None = None
     resume_arg: tuple[ResumeArg, ...] = field(name="resumeArg", default=())
     hooks: bool = True
+    metrics_printed: bool = field(name="metrics.printed", default=True)
+    metrics_patterns: tuple[Text, ...] = field(name="metrics.patterns", default=())
     detach: bool = False
     on: Annotated[str, Meta(pattern=r"^(here|slurm(:[A-Za-z0-9_.,-]{1,200})?)\Z")] = "here"
     cpus: Annotated[int, Meta(ge=1, le=100_000)] | None = None
@@ -160,6 +162,11 @@ ALLOWED: Mapping[str, tuple[str, str]] = {
         "a flag of your script, such as --resume, or words with '=', {path}, {dir} or {step}, such as --ckpt={path}",
     ),
     "hooks": ("--hooks/--no-hooks", "true or false"),
+    "metrics.printed": ("--printed-metrics/--no-printed-metrics", "true or false"),
+    "metrics.patterns": (
+        "metrics.patterns",
+        "a list of regular expressions of Python's, each with the groups name and value, or a group for each metric",
+    ),
     "detach": ("-d/--detach", "true or false"),
     "on": ("--on", "here, slurm, or slurm:PARTITION"),
     "cpus": ("--cpus", "a whole number of CPUs for each node, 1 to 100000"),
@@ -245,6 +252,8 @@ def _checked(key: str, value: Any, origin: str) -> Any:
         raise ConfigError(f"{origin}: unknown key {key!r}: {hint}Allowed: {', '.join(_FIELDS)}.")
     if key == "notify":
         return _checked_notify(value, origin)
+    if key == "metrics.patterns":
+        return _checked_patterns(value, origin)
     is_flag = origin.startswith("-")
     is_text = is_flag or origin.startswith("BACKPROP_")
     try:
@@ -272,6 +281,22 @@ def check_name(name: str) -> None:
         _checked("name", name, "--name")
     except (UnicodeEncodeError, UsageError) as error:
         raise UsageError(f"the name {name!r} is not allowed: {ALLOWED['name'][1]}.") from error
+
+
+def _checked_patterns(value: Any, origin: str) -> tuple[str, ...]:
+    """As _checked. The environment gives one pattern: what would part several could be in one."""
+    import re
+
+    try:
+        patterns = msgspec.convert([value] if isinstance(value, str) else value, tuple[Text, ...])
+        bare = [pattern for pattern in patterns if not re.compile(pattern).groupindex]
+        problem = f"{bare[0]!r} has no named group" if bare else None
+    except (msgspec.ValidationError, re.error) as error:
+        patterns, problem = (), str(error)
+    if problem is not None:
+        allowed = ALLOWED["metrics.patterns"][1]
+        raise ConfigError(f"{origin}: metrics.patterns is not allowed: {problem}. Allowed: {allowed}.")
+    return patterns
 
 
 def _words(value: Any) -> Any:

@@ -14,12 +14,14 @@ class Progress(Record, frozen=True):
 
     step: int | None = None
     total_steps: int | None = None
+    counted_step: int | None = None  # of the optimizer, whatever is reported
     metrics: Mapping[str, float] = {}
     steps_per_s: float | None = None
     is_listening: bool = False  # the script watches control.json
     longest_step_s: float = 0.0  # as the trainer measured it; else between two looks that brought new steps
     longest_save_s: float = 0.0  # likewise; else from the last step to the save's report
     is_paced: bool = False  # the trainer measures by itself
+    is_printed: bool = False  # the step is one that the script prints for people: a guess
     is_finished: bool = False  # training came to its own end
     resume_option: str | None = None  # what --resume-arg would have to be: the script takes no checkpoint by itself
 
@@ -27,6 +29,7 @@ class Progress(Record, frozen=True):
     def has_finished_training(self) -> bool:
         """Whether training is over, as far as the trainer tells: it said so, or has reported the last of its steps."""
         is_at_end = self.step is not None and self.step == self.total_steps and not self.is_listening
+        is_at_end = is_at_end and not self.is_printed
         return self.is_finished or is_at_end
 
     @property
@@ -51,16 +54,19 @@ class ProgressMeter:
         self.progress = Progress()
         self._step_seen_at: float | None = None
         self._reports_steps = False  # else those that were counted will do
+        self._counts_steps = False  # else those that were printed
 
     def observe(self, batch: Batch, now: float) -> None:
         """Take in what a look at `now` brought."""
         old = self.progress
-        changes: dict[str, object] = {}
+        counted = old.counted_step if batch.counted_step is None else batch.counted_step
+        changes: dict[str, object] = {"counted_step": counted}
         since = None if self._step_seen_at is None else now - self._step_seen_at
         if batch.checkpoints and since is not None and not old.is_paced:
             changes["longest_save_s"] = max(old.longest_save_s, since)
-        self._reports_steps = self._reports_steps or batch.last_step is not None
-        step = batch.last_step if self._reports_steps else batch.counted_step
+        step = self._step(batch)
+        if step is not None:
+            changes["is_printed"] = not (self._reports_steps or self._counts_steps)
         if step is not None:
             if since is not None:
                 if not old.is_paced:
@@ -83,6 +89,14 @@ class ProgressMeter:
         if batch.resume_option is not None:
             changes["resume_option"] = batch.resume_option.option
         self.progress = msgspec.structs.replace(old, **changes)
+
+    def _step(self, batch: Batch) -> int | None:
+        """The newest step in it, of the best kind that there has been so far."""
+        self._reports_steps = self._reports_steps or batch.last_step is not None
+        self._counts_steps = self._counts_steps or batch.counted_step is not None
+        if self._reports_steps:
+            return batch.last_step
+        return batch.counted_step if self._counts_steps else batch.printed_step
 
     def _rate(self, old: Progress, step: int, since_s: float) -> float | None:
         if old.step is None or since_s <= 0 or step < old.step:

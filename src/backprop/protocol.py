@@ -26,6 +26,7 @@ class Metrics(Record, frozen=True):
     step: int
     values: dict[str, float]
     is_counted: bool = False  # the script itself says nothing: its optimizer's steps were counted
+    is_printed: bool = False  # read by us in what the script prints for people: see printed.py
 
 
 class CheckpointSaved(Record, frozen=True):
@@ -110,6 +111,7 @@ def parse(line: bytes) -> Event | None:
             if (type(number) is float or type(number) is int) and key != "step"
         },
         is_counted=value.get("counted") is True,
+        is_printed=value.get("printed") is True,
     )
 
 
@@ -208,6 +210,7 @@ class Batch:
         "listening",
         "notes",
         "params",
+        "printed_step",
         "resume_option",
         "series",
         "trainings",
@@ -215,6 +218,7 @@ class Batch:
 
     def __init__(self) -> None:
         self.line_count = 0
+        self.printed_step: int | None = None  # read in what the script prints for people
         self.last_step: int | None = None  # that was reported
         self.counted_step: int | None = None  # by us, for a script that reports none
         self.listening: Listening | None = None  # the last word on it
@@ -253,7 +257,10 @@ def _digest(batch: Batch, data: bytes, offset: int) -> None:
             batch.line_count += 1
             if type(event) is Metrics and not event.is_counted:
                 step, end = event.step, offset + len(line) + 1
-                batch.last_step = step
+                if event.is_printed:
+                    batch.printed_step = step
+                else:
+                    batch.last_step = step
                 for name, value in event.values.items():
                     points = series.get(name)
                     if points is None:

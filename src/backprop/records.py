@@ -144,6 +144,7 @@ class Source(str, Enum):
 
     OUT = "out"  # what the trainer printed to stdout
     EVENTS = "events"  # what our own code inside the trainer told: see trainer/
+    PRINTED = "printed"  # metrics that the supervisor read in what the trainer printed for people: see printed.py
 
 
 class GitState(Record, frozen=True):
@@ -181,6 +182,8 @@ class RunSpec(Record, frozen=True):
     framework: str = "auto"
     resume_arg: tuple[str, ...] | str | None = None  # see command.with_checkpoint; a text in older records
     hooks: bool = True  # our own code looks after the frameworks inside the trainer
+    reads_printed_metrics: bool = True  # where none are reported: see printed.py
+    metric_patterns: tuple[str, ...] = ()  # for those
     git: GitState | None = None
     slurm: SlurmRequest | None = None  # of its first session; None: it runs on the machine it was asked on
     version: int = 1
@@ -376,6 +379,7 @@ class MetricSummary(Record, frozen=True):
     greatest: float | None = None
     greatest_step: int | None = None
     missing: int = 0  # of the points, those that are not finite
+    is_printed: bool = False  # read in what the script prints for people, all of them
 
 
 class RunView(Record, frozen=True):
@@ -383,7 +387,7 @@ class RunView(Record, frozen=True):
 
     run: Run
     run_dir: str
-    last_step: int | None = None  # that was reported; else how many optimizer steps were counted
+    last_step: int | None = None  # that was reported; else how many optimizer steps were counted; else that was printed
     total_steps: int | None = None
     metrics: Mapping[str, float] = {}  # last value of each
     summaries: Mapping[str, MetricSummary] = {}

@@ -20,8 +20,9 @@ from backprop import command, ending, environment, provenance
 from backprop.errors import ExitCode
 from backprop.governor.guard import Action, Verdict, hard_ram_limit_bytes
 from backprop.governor.line import Place
+from backprop.printed_metrics import PrintedMetrics
 from backprop.progress import Progress, ProgressMeter
-from backprop.protocol import TrainingBegan
+from backprop.protocol import Batch, TrainingBegan
 from backprop.recorder import Recorder
 from backprop.records import Checkpoint, Gpu, Limits, Pauser, Record, Revision, RunSpec, Session, StopReason, in_minutes
 from backprop.store import journal as journals
@@ -173,6 +174,7 @@ class Supervisor:
         self._offered: environment.Resumed | None = None
         self._offer: Offer | None = None
         self._errors: Tail
+        self._printed: PrintedMetrics | None = None
         self._limits: Limits
         self._watchman: Watchman
         self._roster: Roster | None = None
@@ -227,6 +229,7 @@ class Supervisor:
                 self._go_on()  # somebody killed it while it stood still
             self._sweep()
             self._look()
+            self._read_printed((), is_over=True)
             self._judge_offer(is_over=True)
         except BaseException:
             self._end_after_a_bug()
@@ -293,6 +296,9 @@ class Supervisor:
             ignore_hangup=self._signals.inherits_ignored_hangup,
         )
         self._errors = Tail(self._rundir.err_path(self._number), 0)
+        if self._spec.reads_printed_metrics:
+            patterns, is_resumed = self._spec.metric_patterns, resumed is not None
+            self._printed = PrintedMetrics(self._rundir, self._number, patterns, is_resumed=is_resumed)
         now = self._clock.now()
         self._watch = _Watch(
             trainer=trainer,
@@ -429,6 +435,7 @@ class Supervisor:
         for batch in look.batches:
             self._meter.observe(batch, now)
             watch.has_trained |= batch.has_training
+        self._read_printed(look.batches)
         self._judge_offer([training for batch in look.batches for training in batch.trainings])
         if look.checkpoints:
             self._tell_saved(look.checkpoints)
@@ -443,6 +450,15 @@ class Supervisor:
             self._set_timebox(now)
         self._journal.append()  # what a full disk kept waiting
         self._observer.looked(self._meter.progress, watch.left_s(watch.paused_at or now))
+
+    def _read_printed(self, batches: Sequence[Batch], *, is_over: bool = False) -> None:
+        """Read metrics in what the script prints, as long as none are reported."""
+        if self._printed is None:
+            return
+        if any(batch.series and batch.printed_step is None for batch in batches):
+            self._printed = None
+        else:
+            self._printed.look(self._meter.progress.counted_step, is_over=is_over)
 
     def _set_timebox(self, now: float) -> None:
         """Set the ladder for the end of the timebox, as long as nobody asks for another one."""

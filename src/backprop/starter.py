@@ -27,6 +27,7 @@ _EXAMPLES: Mapping[str, Any] = {
     "gpuMemoryLimit": "80%",
     "name": "digits",
     "python": ".venv/bin/python",
+    "metrics.patterns": ["(?P<name>\\w+) = (?P<value>[0-9.]+)"],
     "resumeArg": ["--resume"],
     "cpus": 8,
 }

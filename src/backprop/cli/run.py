@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     help="Look after frameworks inside the trainer, so that scripts stop, save and resume unedited. [default: on]",
 )
 @click.option(
+    config.ALLOWED["metrics.printed"][0],
+    "metrics_printed",
+    default=None,
+    help="Read metrics in what the script prints, where it reports none. [default: on]",
+)
+@click.option(
     "--vary",
     multiple=True,
     metavar="NAME=V1,V2",
@@ -101,6 +107,8 @@ def run(
         framework=settings.framework,
         resume_arg=settings.resume_arg or None,
         hooks=settings.hooks,
+        reads_printed_metrics=settings.metrics_printed,
+        metric_patterns=settings.metrics_patterns,
         git=code.git,
         slurm=settings.slurm,
     )

@@ -23,7 +23,7 @@ from backprop.store.outline import Outline, outline
 from backprop.store.rundir import Home, HomeBusyError, set_aside
 from backprop.timeline import Timeline
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 CHUNK_POINTS = 512  # a chunk is rewritten as it grows up to this size: 10 KB a metric and commit at the most
 MAX_METRICS = 10_000  # names: a supervisor that stores more at each look cannot climb the stop ladder in time
@@ -32,8 +32,9 @@ _MAX_TEXT = 200  # characters of a parameter that a filter compares
 
 _OUTLINE = ", ".join(Outline._fields)
 _MARKS = ", ".join("?" * len(Outline._fields))
+_NEW = ", ".join(f"{field} = excluded.{field}" for field in Outline._fields)
 _METRIC = f"SELECT {_OUTLINE} FROM metrics WHERE run_id = ? AND name = ?"  # noqa: S608  our own columns
-_METRICS = f"SELECT name, {_OUTLINE} FROM metrics WHERE run_id = ?"  # noqa: S608
+_METRICS = f"SELECT name, is_printed, {_OUTLINE} FROM metrics WHERE run_id = ?"  # noqa: S608
 
 _T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
@@ -236,12 +237,20 @@ class Index:
             if earlier_bytes is not None and self.stored_bytes(run_id, before_session=session) != earlier_bytes:
                 return False
             self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
-            self._add_series(run_id, session, batch.series, timeline or Timeline())
+            self._add_series(run_id, session, batch, timeline or Timeline())
             total_steps = batch.last("total_steps")
             self._db.execute(
                 "UPDATE runs SET last_step = coalesce(?, last_step), counted_step = coalesce(?, counted_step),"
-                " total_steps = coalesce(?, total_steps), note_count = note_count + ? WHERE id = ?",
-                (batch.last_step, batch.counted_step, _whole(total_steps), len(batch.notes), run_id),
+                " printed_step = coalesce(?, printed_step), total_steps = coalesce(?, total_steps),"
+                " note_count = note_count + ? WHERE id = ?",
+                (
+                    batch.last_step,
+                    batch.counted_step,
+                    batch.printed_step,
+                    _whole(total_steps),
+                    len(batch.notes),
+                    run_id,
+                ),
             )
             self._put_params(run_id, batch.params, "REPLACE")
             self._db.executemany(
@@ -254,8 +263,9 @@ class Index:
             )
         return True
 
-    def _add_series(self, run_id: str, session: int, series: Mapping[str, Series], timeline: Timeline) -> None:
+    def _add_series(self, run_id: str, session: int, batch: Batch, timeline: Timeline) -> None:
         """Store points of several metrics, but of no more names than MAX_METRICS; what is left out is counted."""
+        series: Mapping[str, Series] = batch.series
         (before,) = self._db.execute("SELECT metric_count FROM runs WHERE id = ?", (run_id,)).fetchone()
         count, lost = before, 0
         if before + len(series) > MAX_METRICS:
@@ -267,7 +277,8 @@ class Index:
         for name, points in series.items():
             whole = self._db.execute(_METRIC, (run_id, name)).fetchone()
             count += whole is None
-            self._add_points(run_id, session, name, points, timeline.seconds(points.ends), whole)
+            times = timeline.seconds(points.ends)
+            self._add_points(run_id, session, name, points, times, whole, is_printed=batch.printed_step is not None)
         if count > before or lost:
             self._db.execute(
                 "UPDATE runs SET metric_count = ?, lost_count = lost_count + ? WHERE id = ?", (count, lost, run_id)
@@ -281,6 +292,8 @@ class Index:
         series: Series,
         times: "array[float]",
         whole: tuple[Any, ...] | None,
+        *,
+        is_printed: bool,
     ) -> None:
         """whole: the outline of the metric so far."""
         told = None
@@ -320,8 +333,9 @@ class Index:
             begin = end
         if told is not None:
             self._db.execute(
-                f"INSERT OR REPLACE INTO metrics (run_id, name, {_OUTLINE}) VALUES (?, ?, {_MARKS})",  # noqa: S608
-                (run_id, name, *(told if whole is None else Outline(*whole).joined(told))),
+                f"INSERT INTO metrics (run_id, name, is_printed, {_OUTLINE}) VALUES (?, ?, ?, {_MARKS})"  # noqa: S608
+                f" ON CONFLICT (run_id, name) DO UPDATE SET is_printed = is_printed AND excluded.is_printed, {_NEW}",
+                (run_id, name, is_printed, *(told if whole is None else Outline(*whole).joined(told))),
             )
 
     def _newest_chunk(self, run_id: str, name: str, session: int) -> tuple[int, Outline | None, float]:
@@ -422,7 +436,7 @@ class Index:
         metrics: leave the summaries of all others out.
         """
         row = self._db.execute(
-            "SELECT record, coalesce(last_step, counted_step), total_steps, note_count, lost_count"
+            "SELECT record, coalesce(last_step, counted_step, printed_step), total_steps, note_count, lost_count"
             " FROM runs JOIN records ON run_id = id WHERE id = ?",
             (run_id,),
         ).fetchone()
@@ -431,7 +445,9 @@ class Index:
         record, last_step, total_steps, note_count, lost_count = row
         some = "" if metrics is None else f" AND name IN ({', '.join('?' * len(metrics))})"
         found = self._db.execute(f"{_METRICS}{some} ORDER BY name", (run_id, *(metrics or ())))
-        summaries = {name: Outline(*columns) for name, *columns in found}
+        rows = found.fetchall()
+        summaries = {name: Outline(*columns) for name, _, *columns in rows}
+        printed = {name for name, is_printed, *_ in rows if is_printed}
         return RunView(
             run=_decode_run(record),
             run_dir=str(self.path.parent / "runs" / run_id),
@@ -448,6 +464,7 @@ class Index:
                     greatest=told.greatest,
                     greatest_step=_whole(told.greatest_step),
                     missing=told.missing,
+                    is_printed=name in printed,
                 )
                 for name, told in summaries.items()
             },

@@ -14,12 +14,16 @@ _SORT_COLUMNS = {
     "name": ("runs.name", False),
     "status": ("status", False),
     "elapsed": ("elapsed_s", True),
-    "step": ("coalesce(runs.last_step, counted_step)", True),
+    "step": ("coalesce(runs.last_step, counted_step, printed_step)", True),
 }
 SORT_KEYS = tuple(_SORT_COLUMNS)
 
 _TEXTS = {"id": "lower(id)", "name": "casefold(coalesce(runs.name, ''))", "status": "status", "command": "words"}
-_NUMBERS = {"step": "coalesce(runs.last_step, counted_step)", "elapsed": "elapsed_s", "age": "? - created_at"}
+_NUMBERS = {
+    "step": "coalesce(runs.last_step, counted_step, printed_step)",
+    "elapsed": "elapsed_s",
+    "age": "? - created_at",
+}
 KEYS = (*_TEXTS, *_NUMBERS)  # of a filter; what else it names is a parameter or a metric
 _SQL_OPERATORS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _ORDERING = frozenset({"<", "<=", ">", ">="})

@@ -39,6 +39,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, A
         "sessions": [_session(session, now) for session in run.sessions],
         "last_step": view.last_step,
         "metrics": view.metrics,
+        "printed_metrics": [name for name, summary in view.summaries.items() if summary.is_printed],
         "params": view.params,
         "checkpoints": [
             {

@@ -1,0 +1,57 @@
+"""Metrics of scripts that print them for people only."""
+
+import json
+
+from tests.conftest import Runs
+
+PRINTS = """
+for step in (1, 2, 3):
+    print(f"step {step}: train loss {1 / step:.4f}")
+print("loss: 7", file=sys.stderr)
+"""
+
+
+def test_a_script_that_reports_nothing(runs: Runs):
+    """What it prints is read, marked, shown, and still there when the index is made anew."""
+    runs.script(PRINTS)
+    assert runs.call("run", "--run-id", "r", "train.py").returncode == 0
+    for _ in range(2):
+        document = runs.document("r")
+        assert document["metrics"] == {"loss": 7.0, "train_loss": 0.3333}
+        assert document["printed_metrics"] == ["loss", "train_loss"]
+        assert document["last_step"] in {3, 4}  # stderr is read beside stdout
+        assert "train_loss" in runs.call("status", "r").stdout
+        assert runs.call("reindex").returncode == 0
+    assert "0.3333" in runs.call("list", "--metric", "train_loss").stdout
+
+
+def test_a_script_that_reports_is_not_read(runs: Runs):
+    runs.script(PRINTS + 'print(json.dumps({"step": 9, "score": 0.5}))')
+    assert runs.call("run", "--run-id", "r", "train.py").returncode == 0
+    document = runs.document("r")
+    assert (document["metrics"], document["printed_metrics"], document["last_step"]) == ({"score": 0.5}, [], 9)
+
+
+def test_no_printed_metrics(runs: Runs):
+    """--no-printed-metrics and its key in a file turn it off; a resumed run keeps to it."""
+    runs.script(PRINTS)
+    assert runs.call("run", "--run-id", "r", "--no-printed-metrics", "train.py").returncode == 0
+    assert runs.call("resume", "r", "--again").returncode == 0
+    assert runs.document("r")["metrics"] == {}
+    (runs.work / "backprop.config.json").write_text('{"metrics.printed": false}')
+    assert runs.call("run", "--run-id", "s", "train.py").returncode == 0
+    assert runs.document("s")["metrics"] == {}
+
+
+def test_patterns_of_the_users_own(runs: Runs):
+    """From the configuration; one that is no pattern is an error that says so."""
+    runs.script('print("quality is 12 today")')
+    path = runs.work / "backprop.toml"
+    path.write_text("[metrics]\npatterns = ['(?P<name>\\w+) is (?P<value>\\d+)']\n")
+    assert runs.call("run", "--run-id", "r", "train.py").returncode == 0
+    assert runs.document("r")["metrics"] == {"quality": 12.0}
+    for wrong in ("(", "without a group"):
+        path.write_text(f"[metrics]\npatterns = [{json.dumps(wrong)}]\n")
+        done = runs.call("run", "train.py")
+        assert done.returncode == 2
+        assert "metrics.patterns is not allowed" in done.stderr
