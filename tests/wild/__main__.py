@@ -268,6 +268,7 @@ def _runs(python: str) -> Iterator[FrameworkRuns]:
         runs.python = python
         (folder / "tmp").mkdir()
         runs.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # imports would take longer than the training
+        runs.environment.pop("PYTHONPATH", None)  # what a program imports must not come from the folder that we are in
         runs.environment |= {
             "BACKPROP_PYTHON": python,
             "PATH": f"{Path(python).parent}:{os.environ['PATH']}",
