@@ -30,6 +30,7 @@ _MODULES = [
     "cli.run",
     "cli.resume",
     "cli.look",
+    "cli.logs",
     "cli.compare",
     "cli.wait",
     "cli.manage",

@@ -22,6 +22,7 @@ from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.index import Index, open_index, reopen_if_replaced, set_aside_if_damaged
 from backprop.store.journal import CheckpointMeasured, Journal, OutputSeen
+from backprop.store.output_order import OrderNotes
 from backprop.store.rundir import Home, HomeBusyError, RunDir
 from backprop.supervisor.tail import READ_BYTES, Tail, size_bytes
 from backprop.timeline import Growth, Witness
@@ -71,6 +72,7 @@ class Recorder:
         self._folders: Callable[[], Sequence[str]] | None = None
         self._cwds: dict[int, str] = {}
         self._witnesses: dict[tuple[int, Source], Witness] = {}
+        self._orders: dict[int, OrderNotes] = {}  # of the session that goes on
         notes: dict[tuple[int, Source], list[Growth]] = {}
         for entry in journals.read(rundir.journal_path)[0]:
             if isinstance(entry, CheckpointMeasured):  # the first measure counts
@@ -167,6 +169,7 @@ class Recorder:
         if is_witness:  # whether or not it can be stored just now
             for source in Source:
                 self._witness(session, source, at_s)
+            self._note_order(session, at_s)
         return self._look_before(session) or self._look_at_all(session, at_s, is_over=is_over, is_witness=is_witness)
 
     def _look_before(self, session: int) -> Look | None:
@@ -263,6 +266,13 @@ class Recorder:
         except sqlite3.DatabaseError as error:
             self._give_up_index(error)
             return Look((), is_stored=False)
+
+    def _note_order(self, session: int, at_s: float) -> None:
+        """How far stdout and stderr have got: `logs` shows both in one."""
+        if session not in self._orders:
+            self._orders = {session: OrderNotes(self._rundir.order_path(session))}
+        sizes = (size_bytes(self._rundir.out_path(session)), size_bytes(self._rundir.err_path(session)))
+        self._orders[session].look(at_s, *sizes)
 
     def _witness(self, session: int, source: Source, at_s: float) -> None:
         """See how far the output has got; and tell the journal, now and then."""

@@ -221,14 +221,44 @@ def test_status_shows_the_machine_and_what_runs(runs: Runs):
 
 
 def test_logs_prints_what_the_trainer_wrote(runs: Runs):
-    """stdout by default, stderr when asked, any session."""
-    runs.script("print('out', os.environ['BACKPROP_SESSION']); print('err', file=sys.stderr)")
-    runs.call("run", "train.py")
+    """Both streams, or one; any session; of several runs each under its name."""
+    runs.script("print('err', file=sys.stderr); print('out', os.environ['BACKPROP_SESSION'], end='')")
+    runs.call("run", "train.py", "--run-id", "a", "-n", "first")
     runs.call("resume", "last", "--again")
-    assert runs.call("logs", "last").stdout == "out 2\n"
-    assert runs.call("logs", "last", "--session", "1").stdout == "out 1\n"
+    assert runs.call("logs").stdout == "err\nout 2"  # neither breaks into a line of the other
+    assert runs.call("logs", "last", "--session", "1", "--stdout").stdout == "out 1"
     assert runs.call("logs", "last", "--stderr").stdout == "err\n"
     assert runs.call("logs", "last", "--session", "3").returncode == 2
+    runs.call("run", "train.py", "--run-id", "b")
+    done = runs.call("logs", "a", "b", "--stdout", "--session", "2")
+    assert (done.returncode, done.stdout) == (2, "==> a (first) <==\nout 2\n==> b <==\n")
+    assert runs.call("logs", "a", "b", "-f").returncode == 2
+
+
+def test_logs_shows_both_streams_in_the_order_they_were_written(runs: Runs):
+    """As far as the supervisor saw it, also of a run that has ended, and while it is followed."""
+    runs.script(
+        """
+        order = os.environ["BACKPROP_RUN_DIR"] + "/session-1.order"
+        for n in range(3):
+            print("out", n, flush=True)
+            print("err", n, file=sys.stderr, flush=True)
+            while not os.path.exists(order) or os.path.getsize(order) < (n + 1) * 16:
+                time.sleep(0.01)
+        print("last", flush=True)
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+        """
+    )
+    told = "out 0\nerr 0\nout 1\nerr 1\nout 2\nerr 2\nlast\n"
+    runs.call("run", "-d", "train.py", "--run-id", "r")
+    wait_for(lambda: "last" in runs.output("r"))
+    assert runs.call("logs").stdout == told
+    follower = runs.start("logs", "-f", stdout=subprocess.PIPE)
+    assert b"".join(follower.stdout.readline() for _ in range(7)).decode() == told
+    (runs.work / "go").touch()
+    assert follower.wait(HANG_S) == 0
+    assert runs.call("logs", "--stdout").stdout == "out 0\nout 1\nout 2\nlast\n"
 
 
 def test_logs_follows_until_the_run_ends(runs: Runs):

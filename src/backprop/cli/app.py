@@ -19,7 +19,7 @@ _COMMANDS = {
     "status": ("look", "status"),
     "compare": ("compare", "compare"),
     "plot": ("plot", "plot"),
-    "logs": ("look", "logs"),
+    "logs": ("logs", "logs"),
     "wait": ("wait", "wait"),
     "watch": ("watch", "watch"),
     "ui": ("ui", "ui"),

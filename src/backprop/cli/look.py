@@ -1,12 +1,8 @@
-"""Commands that look: list, status, logs."""
+"""Commands that look: list, status."""
 
-import os
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 
 import click
 
@@ -24,17 +20,13 @@ from backprop.cli.common import (
     settings_here,
     working_folder,
 )
-from backprop.errors import NoSuchRunError, UsageError
+from backprop.errors import UsageError
 from backprop.query import SORT_KEYS
-from backprop.records import Run, RunView, Status
+from backprop.records import RunView, Status
 from backprop.store.index import Index
-from backprop.store.plain import open_plain
 from backprop.store.rundir import Home, RunDir
 
-_FOLLOW_POLL_S = 0.1
-_FOLLOW_REFRESH_S = 1.0
 _NOTIFICATIONS_SHOWN = 5
-_COPY_BYTES = 1 << 16
 
 
 @click.command("list")
@@ -208,90 +200,3 @@ def _notified(rundir: RunDir) -> list[str]:
     if not rundir.notify_log_path.exists():
         return []
     return rundir.notify_log_path.read_text(errors="replace").splitlines()[-_NOTIFICATIONS_SHOWN:]
-
-
-@click.command()
-@click.argument("run", shell_complete=completing.runs)
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
-@click.option("--stderr", is_flag=True, help="What it wrote to stderr instead of stdout.")
-@click.option("--session", type=click.IntRange(min=1), help="Of this session; else the last.")
-def logs(*, run: str, follow: bool, stderr: bool, session: int | None) -> None:
-    """Print what the trainer wrote."""
-    home = Home.from_environment()
-    with open_caught_up(home) as index:
-        current = _Current(home, index, find_run(home, index, run).run)
-        if follow:
-            current.wait_for_session_after(0)  # it may stand in line for its first
-        number = _number_to_show(current.run, session)
-        while True:
-            path = current.rundir.err_path(number) if stderr else current.rundir.out_path(number)
-            if not path.exists():
-                say(f"{path} is not there: the trainer was never launched.")
-                return
-            _copy(path, partial(current.is_going_on, number) if follow else lambda: False)
-            if not follow or session is not None:
-                break
-            current.wait_for_session_after(number)
-            if current.run.newest_number == number:
-                break
-            number = current.run.newest_number
-    if follow and os.isatty(sys.stdout.fileno()):
-        say(f"run {current.run.spec.id} is not running.")
-
-
-class _Current:
-    """A run as it goes on, looked at once a second."""
-
-    def __init__(self, home: Home, index: Index, run: Run) -> None:
-        self.run = run
-        self.rundir = home.rundir(run.spec.id)
-        self._home = home
-        self._index = index
-        self._looked_at = time.monotonic()
-        self._is_answered_for = False  # between two sessions of one command nothing goes on, and yet more is to come
-
-    def is_going_on(self, number: int) -> bool:
-        """Whether the session of that number has not ended yet."""
-        self._refresh()
-        return any(session.number == number and not session.status.is_final for session in self.run.sessions)
-
-    def wait_for_session_after(self, number: int) -> None:
-        """Until there is a newer one, or nothing goes on any more."""
-        while self.run.newest_number <= number and (self._is_answered_for or not self.run.status.is_final):
-            time.sleep(_FOLLOW_POLL_S)
-            self._refresh()
-
-    def _refresh(self) -> None:
-        from backprop import recovery
-
-        if time.monotonic() - self._looked_at > _FOLLOW_REFRESH_S:
-            self._looked_at = time.monotonic()
-            self._is_answered_for = recovery.refresh(self._home, self._index, self.rundir, say)
-            view = self._index.get(self.run.spec.id)
-            if not self.rundir.path.exists():
-                raise NoSuchRunError(f"run {self.run.spec.id} was removed.")
-            if view is not None:  # else somebody is rebuilding the index: the next look brings it
-                self.run = view.run
-
-
-def _number_to_show(run: Run, wanted: int | None) -> int:
-    """Raises UsageError when there is no such session."""
-    newest = run.newest_number
-    if newest == 0:
-        raise UsageError(f"run {run.spec.id} never started: {run.reason or run.status.value}.")
-    if wanted is not None and wanted > newest:
-        raise UsageError(f"run {run.spec.id} has {newest} session(s), not {wanted}.")
-    return wanted or newest
-
-
-def _copy(path: Path, is_growing: Callable[[], bool]) -> None:
-    """Print a file, and what is added to it while it grows."""
-    with os.fdopen(open_plain(path), "rb", buffering=0) as file:
-        while True:
-            was_growing = is_growing()
-            while data := file.read(_COPY_BYTES):
-                sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-            if not was_growing:
-                return
-            time.sleep(_FOLLOW_POLL_S)

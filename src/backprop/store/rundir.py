@@ -4,6 +4,7 @@
   run.json                     what was asked; written once
   journal.jsonl                what the supervisor did and why; its lock is the right to change the run
   session-N.out session-N.err  what the trainer wrote
+  session-N.order              in which order the two grew
   session-N.events             what our own code inside the trainer told
   session-N.trains             which of its processes train, as our code in them told
   tree.json                    the processes of a live session's trainer
@@ -123,6 +124,9 @@ class RunDir:
 
     def err_path(self, session: int) -> Path:
         return self.path / f"session-{session}.err"
+
+    def order_path(self, session: int) -> Path:
+        return self.path / f"session-{session}.order"
 
     def announced_path(self, session: int) -> Path:
         return self.path / f"session-{session}.trains"
