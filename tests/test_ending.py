@@ -218,3 +218,42 @@ def test_the_task_that_failed_first(tmp_path: Path, text: str, expected: tuple[i
 def test_whether_a_task_has_failed(text: str, has_failed: bool):
     """What srun says as soon as one has ended badly, whatever of the others' words stands before it."""
     assert ending.tells_of_a_failed_task(text.encode()) is has_failed
+
+
+FRAMES = 'Traceback (most recent call last):\n  File "x.py", line 3, in <module>\n    f()\n'
+RANK = "".join(f"[rank1]: {line}\n" for line in (FRAMES + "ValueError: bad").splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "last", "is_last"),
+    [
+        (FRAMES + "ValueError: bad\n", "ValueError: bad", True),
+        ("begins\n" + FRAMES + "ValueError: bad\n\nWaiting for W&B\n", "ValueError: bad", False),
+        (" 5%|#  | 1/20 [00:01]" + FRAMES + "ValueError: bad\n", "ValueError: bad", True),
+        (FRAMES + "KeyError: 'a'\n\nDuring handling:\n\n" + FRAMES + "ValueError: bad", "ValueError: bad", True),
+        (FRAMES + "RuntimeError: CUDA\nit may be asynchronous\n", "it may be asynchronous", True),
+        (RANK + FRAMES + "torch.ChildFailedError: train.py FAILED", "ValueError: bad", False),
+        (FRAMES + "torch.ChildFailedError: train.py FAILED", "torch.ChildFailedError: train.py FAILED", True),
+        (FRAMES, "    f()", True),
+    ],
+)
+def test_the_traceback_in_what_was_written(text: str, last: str, is_last: bool):
+    """The last one, without what stands before and after it; of torchrun's ranks one's, as Python wrote it."""
+    found = ending.traceback_in(text)
+    assert found is not None
+    assert found.lines[:3] == tuple(FRAMES.splitlines())
+    assert (found.lines[-1], found.is_last) == (last, is_last)
+
+
+def test_where_nothing_was_raised_there_is_no_traceback():
+    assert ending.traceback_in("killed\n") is None
+    assert ending.traceback_in("") is None
+
+
+def test_a_long_traceback_is_cut_in_the_middle():
+    """A recursion of a thousand frames: where it began does not matter, what was raised does."""
+    found = ending.traceback_in(FRAMES + "    f()\n" * 2000 + "RecursionError: deep\n")
+    assert found is not None
+    assert len(found.lines) == 40
+    assert found.lines[:2] == ("Traceback (most recent call last):", "  ...")
+    assert (found.lines[-1], found.is_last) == ("RecursionError: deep", True)

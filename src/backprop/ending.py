@@ -4,6 +4,7 @@ import re
 import signal
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from backprop.errors import ExitCode
 from backprop.records import Run, Status, StopReason
@@ -15,6 +16,11 @@ _SLURMS = ("srun: ", "slurmstepd: ")  # how its own lines begin
 _TASKS_TAIL_BYTES = 65_536  # the words of all that were ended because of it come after those of the first
 _TASK_ENDED = re.compile(r"srun: error: (\S+): tasks? (\S+): (?:Exited with exit code (\d+)|.*)")
 _TASK_FAILED = re.compile(rb"srun: error: \S+: tasks? \S+: ")
+_TRACEBACK = "Traceback (most recent call last):"
+_RANK = re.compile(r"\[[^\]\s]*\]: ?")  # how torch.distributed begins each line of a rank's traceback
+_LAUNCHERS = "ChildFailedError"  # torchrun's own traceback, which comes last, tells nothing of the script
+_TRACEBACK_LINES = 40  # in all
+_MESSAGE_LINES = 6  # of an exception, with those that follow its type
 _FAILURE = "srun: error: "  # may stand behind half a line of a task, a progress bar say
 
 
@@ -146,6 +152,39 @@ def first_failed_task(path: Path) -> tuple[int, str] | None:
         words = next((one for one in reversed(lines[:number]) if not one.startswith(_SLURMS)), "")
         return (int(code), f"{words} (task {task} on {node})".lstrip()) if int(code or 0) else None
     return None
+
+
+class Traceback(NamedTuple):
+    """What Python said of an exception that nobody caught."""
+
+    lines: tuple[str, ...]
+    is_last: bool  # nothing was written after it
+
+
+def traceback_in(text: str) -> Traceback | None:
+    """The last traceback in what a trainer wrote to stderr; of a script that torchrun launched, that of a rank."""
+    lines = text.replace("\r", "\n").rstrip().split("\n")
+    begins = [number for number, line in enumerate(lines) if _TRACEBACK in line]
+    found = [_traceback_from(lines, begin) for begin in reversed(begins)]
+    return next((one for one in found if _LAUNCHERS not in one.lines[-1]), found[0] if found else None)
+
+
+def _traceback_from(lines: Sequence[str], begin: int) -> Traceback:
+    """The traceback whose first line this is: frames are indented, the exception and its message are not."""
+    place = lines[begin].index(_TRACEBACK)
+    rank = _RANK.match(lines[begin])
+    prefix = rank[0] if rank is not None and rank.end() == place else ""
+    block, message_lines = [_TRACEBACK], 0  # it may stand behind a progress bar
+    for line in lines[begin + 1 :]:
+        told = line.removeprefix(prefix)
+        message_lines += bool(message_lines) or not told.startswith((" ", "\t"))
+        if _TRACEBACK in told or (message_lines and not told.strip()) or message_lines > _MESSAGE_LINES:
+            break
+        block.append(told[:_LINE_LENGTH].rstrip())
+    is_last = begin + len(block) == len(lines)
+    if len(block) > _TRACEBACK_LINES:
+        block[1 : len(block) - _TRACEBACK_LINES + 2] = ["  ..."]
+    return Traceback(tuple(block), is_last)
 
 
 def tells_of_a_failed_task(text: bytes) -> bool:

@@ -272,6 +272,28 @@ def test_logs_follows_until_the_run_ends(runs: Runs):
     assert follower.wait(HANG_S) == 0
 
 
+def test_the_traceback_of_a_failed_run_is_shown(runs: Runs):
+    """By `status` and `wait`; under the last line of `run` only where more came after it."""
+    runs.script(
+        "import atexit\nif len(sys.argv) > 1: atexit.register(print, '\\nbye', file=sys.stderr)\nraise ValueError('bad')"
+    )
+    traceback = '  Traceback (most recent call last):\n    File "'
+    done = runs.call("run", "train.py", "--run-id", "a")
+    assert traceback not in done.stderr
+    done = runs.call("run", "train.py", "--run-id", "b", "--", "bye")
+    assert traceback in done.stderr.partition("run b failed")[2]
+    done = runs.call("wait", "a")
+    assert traceback in done.stderr.partition("run a failed")[2]
+    assert done.stderr.endswith("  ValueError: bad\n")
+    shown = runs.call("status", "a").stdout
+    assert re.search(
+        r"^traceback +Traceback \(most recent call last\):\n +File .*\n( .*\n)* +ValueError: bad\n", shown, re.MULTILINE
+    )
+    runs.script("")
+    runs.call("resume", "a")
+    assert "Traceback" not in runs.call("status", "a").stdout
+
+
 def test_list_piped_into_head_is_quiet(three: Runs):
     """A reader that goes away is not an error."""
     done = subprocess.run(

@@ -11,17 +11,19 @@ import click
 
 from backprop import lookup
 from backprop.errors import UsageError
-from backprop.records import RunView
+from backprop.records import RunView, Session, Status
 from backprop.store.index import Index
-from backprop.store.rundir import Home
+from backprop.store.rundir import Home, RunDir
 from backprop.views import human
 
 if TYPE_CHECKING:
     from backprop.config import Config
+    from backprop.ending import Traceback
     from backprop.views.machine import Occupancy
 
 _NAMES_TOLD = 12
 _NAME_WIDTH = 40
+_FAILURE_BYTES = 65_536  # of stderr, at its end, in which a traceback is looked for
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 
@@ -32,8 +34,12 @@ def say(message: str) -> None:
     A path or a name in it can neither command the terminal nor begin a line of its own. Where stderr takes nothing (a
     log on a full disk, a terminal that is gone), what is being done goes on.
     """
+    _print_to_stderr(f"backprop: {message}")
+
+
+def _print_to_stderr(line: str) -> None:
     with suppress(OSError):
-        print(f"backprop: {human.printable(message)}", file=sys.stderr, flush=True)
+        print(human.printable(line), file=sys.stderr, flush=True)
 
 
 def write_lines(lines: Iterable[str]) -> None:
@@ -86,6 +92,30 @@ def metrics_message(views: Sequence[RunView]) -> str:
         return "They have no metrics: a script reports them as JSON lines, see the README."
     more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
     return f"There are: {', '.join(cut(human.name(name), _NAME_WIDTH) for name in names[:_NAMES_TOLD])}{more}."
+
+
+def failure_of(rundir: RunDir, session: Session | None) -> "Traceback | None":
+    """The traceback of a session that has failed, if it left one."""
+    from backprop import ending
+    from backprop.store.plain import open_plain
+
+    if session is None or session.status is not Status.FAILED:
+        return None
+    try:
+        with os.fdopen(open_plain(rundir.err_path(session.number)), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _FAILURE_BYTES))
+            text = file.read(_FAILURE_BYTES).decode(errors="replace")
+    except OSError:  # an older tool's record has none; it was removed meanwhile
+        return None
+    return ending.traceback_in(text)
+
+
+def say_failure(rundir: RunDir, session: Session | None, *, is_seen: bool) -> None:
+    """Show the traceback of a session that has failed. is_seen: unless it is the last that the user has seen of it."""
+    found = failure_of(rundir, session)
+    if found is not None and not (is_seen and found.is_last):
+        for line in found.lines:
+            _print_to_stderr(f"  {line}")
 
 
 def working_folder() -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from backprop import assignment, ending, engines, recovery
 from backprop.cli import session as fronts
-from backprop.cli.common import say
+from backprop.cli.common import say, say_failure
 from backprop.engines import slurm_client
 from backprop.engines.contract import Phase
 from backprop.errors import BackpropError, ExitCode, NoSuchRunError
@@ -153,6 +153,7 @@ class Front:
         self._refresh()
         if (session := _session(run, number)).status.is_final:
             fronts.tell_end(self._spec, self._recorder, session)
+            say_failure(self._rundir, session, is_seen=True)
 
     def _pass_on(self, text: str) -> None:
         """What the supervisor would say to somebody who sits before it."""

@@ -9,6 +9,7 @@ import click
 from backprop import query
 from backprop.cli import completing
 from backprop.cli.common import (
+    failure_of,
     find_run,
     is_valid,
     json_option,
@@ -164,12 +165,14 @@ def status(*, run: str | None, as_json: bool) -> None:
             if as_json:
                 print_json(document.run_document(view, now, is_valid))
             else:
+                failure = failure_of(home.rundir(view.run.spec.id), view.run.last_session)
                 text = details.run_details(
                     view,
                     now,
                     is_valid,
                     _notified(home.rundir(view.run.spec.id)),
                     curves=partial(query.sparkline_values, index),
+                    failure=() if failure is None else failure.lines,
                     superseded=[name for name in view.summaries if query.is_best_superseded(index, view, name)],
                 )
                 print(text, end="")

@@ -14,7 +14,7 @@ import msgspec
 
 from backprop import command as commands
 from backprop import provenance
-from backprop.cli.common import is_valid, print_json, say
+from backprop.cli.common import is_valid, print_json, say, say_failure
 from backprop.engines.contract import Order
 from backprop.errors import ExitCode
 from backprop.governor.line import Line
@@ -186,6 +186,7 @@ class _Front:
     """The user at this terminal, or at the other end of this pipe."""
 
     def __init__(self, claim: "Claim", recorder: "Recorder", *, as_json: bool) -> None:
+        self._claim = claim
         self._spec = claim.spec
         self._recorder = recorder
         self._stdout_fd = 2 if as_json else 1
@@ -207,6 +208,7 @@ class _Front:
         if self._terminal is not None:
             self._terminal.close()
         tell_end(self._spec, self._recorder, outcome.session)
+        say_failure(self._claim.rundir, outcome.session, is_seen=True)
 
     def said(self, text: str) -> None:
         self._line.end()

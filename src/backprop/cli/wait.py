@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from backprop import ending
-from backprop.cli.common import is_valid, json_option, open_caught_up, print_json, say
+from backprop.cli.common import is_valid, json_option, open_caught_up, print_json, say, say_failure
 from backprop.cli.several import ACTIVE, EVERY, Choice, several_runs
 from backprop.errors import ExitCode, NoSuchRunError
 from backprop.records import RunView, Status, StopReason
@@ -111,6 +111,7 @@ class _Watch:
         if view.run.status.is_final and not is_answered_for:  # else another session follows
             self._going_on.discard(run_id)
             say(f"run {run_id} {view.run.status.value}" + (f": {view.run.reason}" if view.run.reason else ""))
+            say_failure(self._home.rundir(run_id), view.run.last_session, is_seen=False)
 
     def _stalled(self) -> ExitCode | None:
         """Says which runs are alive and make no step; None when there are none."""

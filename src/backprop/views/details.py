@@ -24,12 +24,13 @@ def run_details(
     *,
     curves: Values | None = None,
     superseded: Collection[str] = (),
+    failure: Sequence[str] = (),
     screen: Screen | None = None,
 ) -> str:
     """One run in full.
 
     notified: lines of what came of its notifications. curves: what sparklines are drawn from. superseded: the metrics
-    whose best value a later session trained again.
+    whose best value a later session trained again. failure: the lines of its traceback.
     """
     screen = screen or stdout_screen()
     run, spec = view.run, view.run.spec
@@ -58,6 +59,7 @@ def run_details(
     if view.note_count:
         rows.append(("notes", str(view.note_count)))
     rows += _sessions(run, now)
+    rows += [("traceback" if place == 0 else "", line) for place, line in enumerate(failure)]
     rows += _checkpoints(view, is_valid)
     if last is not None and not last.status.is_final:
         on = f", on {last.host}" if last.job else ""
