@@ -8,7 +8,8 @@ import pytest
 
 from backprop import coderecord
 from backprop.codediff import Code, difference
-from backprop.coderecord import Recorded
+from backprop.coderecord import Recorded, changes
+from backprop.records import GitState
 
 
 class Repository:
@@ -27,7 +28,7 @@ class Repository:
 
     def write(self, name: str, text: str) -> Path:
         path = self.path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
 
@@ -251,3 +252,30 @@ def test_a_machine_without_git_is_said_to_be_one(repository: Repository, monkeyp
     """There is a repository, and nobody to ask about it."""
     monkeypatch.setenv("PATH", str(repository.path))
     assert "git cannot be run" in repository.recorded().notes[0]
+
+
+# -- what has changed
+
+
+def test_files_whose_changes_are_others_are_named(repository: Repository):
+    """With the commit, where that is another; nothing is said of what is not known."""
+    repository.write("lib b/x.py", "x = 1\n")
+    repository.commit()
+    before = repository.recorded()
+    repository.write("lib b/x.py", "x = 2\n")
+    repository.write("new.py", "y = 1\n")
+    changed = repository.recorded()
+    assert changes(before, changed) == ("lib b/x.py", "new.py")
+    repository.commit()
+    committed = repository.recorded()
+    assert [word.split()[0] for word in changes(changed, committed)] == ["commit", "lib", "new.py"]
+    assert changes(committed, repository.recorded()) == ()
+    assert changes(Recorded(), committed) == ()
+    assert changes(Recorded(git=changed.git), changed) == ()  # its changes were not kept
+
+
+def test_a_renamed_file_is_named():
+    """By its new name."""
+    head = b"diff --git a/old.py b/b/new name.py\nrename from old.py\nrename to b/new name.py\n"
+    state = GitState(commit="c", dirty=True)
+    assert changes(Recorded(git=state, patch=b""), Recorded(git=state, patch=head)) == ("b/new name.py",)

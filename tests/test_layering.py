@@ -75,6 +75,7 @@ MAY_IMPORT = {
     "environment": {"governor", "store", "supervisor", "trainer"},
     "watchman": {"governor", "supervisor"},
     "runner": {
+        "coderecord",
         "command",
         "ending",
         "engines",

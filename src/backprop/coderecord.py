@@ -43,6 +43,37 @@ def record(folder: Path, script: Path | None) -> Recorded:
         return Recorded(notes=(f"not recorded: {error}{_advice(str(error))}",))
 
 
+def changes(before: Recorded, now: Recorded) -> tuple[str, ...]:
+    """What differs, in words: the commit, and the files whose uncommitted changes are others. Empty: nothing known."""
+    if before.git is None or now.git is None:
+        return ()
+    found = []
+    if before.git.commit != now.git.commit:
+        found.append(f"commit {_short(before.git)} → {_short(now.git)}")
+    is_whole = all(one.patch is not None or (one.git is not None and not one.git.dirty) for one in (before, now))
+    if is_whole and before.patch != now.patch:
+        old, new = _by_file(before.patch or b""), _by_file(now.patch or b"")
+        found += sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    return tuple(found)
+
+
+def _short(state: GitState) -> str:
+    return "none" if state.commit is None else state.commit[:12]
+
+
+def _by_file(patch: bytes) -> dict[str, bytes]:
+    """The parts of a patch by the names of their files."""
+    parts = (b"\n" + patch).split(b"\ndiff --git ")[1:]
+    return {_name(part.partition(b"\n")[0]): part.removesuffix(b"\n") for part in parts}
+
+
+def _name(heading: bytes) -> str:
+    """`a/NAME b/NAME` -> NAME, as git wrote it; of a renamed file the new one."""
+    half = heading[len(heading) // 2 + 1 :].strip(b'"')
+    name = half[2:] if half.startswith(b"b/") else heading.rpartition(b" b/")[2]
+    return name.decode(errors="replace")
+
+
 def _may_be_repository(folder: Path) -> bool:
     return "GIT_DIR" in os.environ or any(os.path.lexists(place / ".git") for place in (folder, *folder.parents))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -155,6 +155,26 @@ class GitState(Record, frozen=True):
     dirty: bool = False  # tracked files differ from the commit, or source files beside or below the script are new
 
 
+_NAMED = 5  # in a message; the record has all
+PATCH_NAME = r"code(-[0-9a-f]{12})?\.patch"
+
+
+class CodeState(Record, frozen=True):
+    """The code that a session executed, as it lay there when it started."""
+
+    git: GitState | None = None
+    # the file in the run's folder that keeps what differs from the commit
+    patch: Annotated[str, msgspec.Meta(pattern=rf"^{PATCH_NAME}\Z")] | None = None
+    notes: tuple[str, ...] = ()  # what was not recorded, and why
+    changed: tuple[str, ...] = ()  # what was otherwise at the session before; of the first one: at submission
+
+    @property
+    def changed_in_short(self) -> str:
+        """Some of their names, and how many more there are."""
+        more = f" and {len(self.changed) - _NAMED} more" if len(self.changed) > _NAMED else ""
+        return ", ".join(self.changed[:_NAMED]) + more
+
+
 class SlurmRequest(Record, frozen=True):
     """What a run asks of Slurm, besides its limits."""
 
@@ -184,7 +204,9 @@ class RunSpec(Record, frozen=True):
     hooks: bool = True  # our own code looks after the frameworks inside the trainer
     reads_printed_metrics: bool = True  # where none are reported: see printed.py
     metric_patterns: tuple[str, ...] = ()  # for those
-    git: GitState | None = None
+    git: GitState | None = None  # as it was when it was submitted
+    code_notes: tuple[str, ...] = ()  # what of the code could not be recorded then, and why
+    script_sha256: str | None = None
     slurm: SlurmRequest | None = None  # of its first session; None: it runs on the machine it was asked on
     version: int = 1
 
@@ -257,6 +279,7 @@ class Session(Record, frozen=True):
     boot_id: str | None = None
     trainer_pid: int | None = None
     script_sha256: str | None = None
+    code: CodeState | None = None  # None: of an older version, which recorded it at submission only
     offered: str | None = None  # the checkpoint that it was to continue from
     is_checkpoint_read: bool | None = None  # by its trainer; None: nothing was offered, or nobody can tell (yet)
     resumed_from: str | None = None  # the checkpoint, once it was read
@@ -354,6 +377,12 @@ class Run(Record, frozen=True):
     @property
     def last_session(self) -> Session | None:
         return self.sessions[-1] if self.sessions else None
+
+    @property
+    def code(self) -> CodeState:
+        """What was executed last; before that, and in older records, what was submitted."""
+        recorded = (session.code for session in reversed(self.sessions) if session.code is not None)
+        return next(recorded, None) or CodeState(git=self.spec.git, patch="code.patch", notes=self.spec.code_notes)
 
 
 def _full_reason(reason: str | None, session: Session | None) -> str | None:

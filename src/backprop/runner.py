@@ -16,7 +16,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from backprop import command, ending, environment, provenance
+from backprop import coderecord, command, ending, environment, provenance
+from backprop.coderecord import Recorded
 from backprop.errors import ExitCode
 from backprop.governor.guard import Action, Verdict, hard_ram_limit_bytes
 from backprop.governor.line import Place
@@ -24,7 +25,20 @@ from backprop.printed_metrics import PrintedMetrics
 from backprop.progress import Progress, ProgressMeter
 from backprop.protocol import Batch, TrainingBegan
 from backprop.recorder import Recorder
-from backprop.records import Checkpoint, Gpu, Limits, Pauser, Record, Revision, RunSpec, Session, StopReason, in_minutes
+from backprop.records import (
+    Checkpoint,
+    CodeState,
+    Gpu,
+    Limits,
+    Pauser,
+    Record,
+    Revision,
+    Run,
+    RunSpec,
+    Session,
+    StopReason,
+    in_minutes,
+)
 from backprop.store import journal as journals
 from backprop.store.journal import (
     CheckpointRead,
@@ -250,6 +264,8 @@ class Supervisor:
         run, _ = self._recorder.read_run()
         self._number = 1 + run.newest_number
         self._recorder.begin()
+        script_sha256 = provenance.sha256(self._spec.script)
+        code = self._record_code(run, script_sha256)
         is_written = self._write(
             SessionStarted(
                 at=self._clock.wall(),
@@ -260,7 +276,8 @@ class Supervisor:
                 supervisor_pid=os.getpid(),
                 boot_id=provenance.boot_id(),
                 offered=plan.checkpoint,
-                script_sha256=provenance.sha256(self._spec.script),
+                script_sha256=script_sha256,
+                code=code,
                 job=plan.job,
                 nodes=self._spec.nodes,
                 revision=plan.revision,
@@ -270,6 +287,23 @@ class Supervisor:
         if not is_written:
             self._journal.drop_unwritten()  # once there is room, nobody may take it for begun
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._rundir.journal_path))
+
+    def _record_code(self, run: Run, script_sha256: str | None) -> CodeState:
+        """Keep what is executed now; what has changed since the session before, or since submission, is said."""
+        script = None if self._spec.script is None else Path(self._spec.script)
+        now = coderecord.record(Path(self._spec.cwd) if script is None else script.parent, script)
+        last, before = run.last_session, run.code
+        old = Recorded(git=before.git, patch=self._rundir.read_patch(before.patch))
+        changed = list(coderecord.changes(old, now))
+        old_sha256 = self._spec.script_sha256 if last is None else last.script_sha256
+        if script is not None and old_sha256 not in {None, script_sha256} and not changed:
+            changed.append(script.name)
+        patch = None if now.patch is None else self._rundir.keep_patch(now.patch)
+        code = CodeState(git=now.git, patch=patch, notes=now.notes, changed=tuple(changed))
+        if changed:
+            since = "it was submitted" if last is None else f"session {last.number}"
+            self._observer.said(f"note: the code has changed since {since}: {code.changed_in_short}")
+        return code
 
     def _launch(self, plan: SessionPlan) -> None:
         self._recorder.begin()

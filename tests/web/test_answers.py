@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 
 import pytest
 
@@ -191,6 +192,7 @@ def test_a_log_without_line_ends_is_read_all_the_same(server: Server, runs: Runs
 @pytest.mark.parametrize("name", ["session-1.out", "code.patch"])
 def test_a_link_out_of_the_run_directory_is_not_followed(server: Server, runs: Runs, name: str):
     """A run directory that comes from elsewhere may hold links to anything the user can read."""
+    subprocess.run(["git", "init", "-q"], cwd=runs.work, check=True)  # so that there is a patch
     run_id = finished(runs, "print('hello')")
     secret = runs.work / "secret"
     secret.write_text("the secret\n")
@@ -207,6 +209,7 @@ def test_a_link_out_of_the_run_directory_is_not_followed(server: Server, runs: R
 
 def test_a_huge_patch_is_cut_with_a_word_on_it(server: Server, runs: Runs):
     """At most 5 MB are sent."""
+    subprocess.run(["git", "init", "-q"], cwd=runs.work, check=True)  # so that there is a patch
     run_id = finished(runs, "print('hello')")
     (runs.rundir(run_id) / "code.patch").write_text("+line\n" * 1_500_000)
     answer = server.get(f"/api/runs/{run_id}/patch")

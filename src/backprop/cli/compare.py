@@ -106,12 +106,12 @@ def _values_at(index: Index, view: RunView, names: list[str], step: int | None) 
 
 def _code(home: Home, view: RunView) -> Code:
     run, spec = view.run, view.run.spec
-    path = home.rundir(spec.id).patch_path
+    code = run.code
     folder = [spec.script.rpartition("/")[0]] if spec.script else []
     return Code(
         run_id=spec.id,
-        git=spec.git,
-        patch=path.read_bytes() if path.exists() else None,
+        git=code.git,
+        patch=home.rundir(spec.id).read_patch(code.patch),
         folders=(*folder, spec.cwd),
         script_sha256=run.last_session.script_sha256 if run.last_session else None,
     )

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from backprop import command as commands
-from backprop import config, lookup, provenance
+from backprop import config, lookup
 from backprop.cli import completing, session
 from backprop.cli.common import is_valid, open_caught_up, print_json, say, working_folder
 from backprop.cli.options import (
@@ -177,9 +177,6 @@ def _resume(wish: _Wish, view: RunView) -> None:
         if forced is None:
             chosen = turns.choose_checkpoint(view, lambda one: index.saved_over_by(spec.id, one), journal, say)
             request = msgspec.structs.replace(request, checkpoint=None if chosen is None else chosen.path)
-    last = view.run.last_session
-    if last is not None and last.script_sha256 not in {None, provenance.sha256(spec.script)}:
-        say(f"note: {spec.script} has changed since the last session")
     session.remember_notifications(rundir, checked.config.notify)
     claim = turns.Claim(home, rundir, spec, journal, is_new=False)
     session.train(

@@ -110,6 +110,8 @@ def run(
         reads_printed_metrics=settings.metrics_printed,
         metric_patterns=settings.metrics_patterns,
         git=code.git,
+        code_notes=code.notes,
+        script_sha256=provenance.sha256(command.script),
         slurm=settings.slurm,
     )
     request = request_of(settings, settings.limits, checkpoint)

@@ -39,7 +39,7 @@ class RunExport:
 
     @property
     def commit(self) -> str | None:
-        git = self.view.run.spec.git
+        git = self.view.run.code.git
         return None if git is None else git.commit
 
     def points(self) -> Iterator[Point]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 
 from backprop.records import (
+    CodeState,
     Limits,
     ManifestEntry,
     Measure,
@@ -56,6 +57,7 @@ class SessionStarted(_Entry, frozen=True, tag="session_started"):
     offered: str | None = None  # the checkpoint that the trainer is to continue from
     resumed_from: str | None = None  # the same, as older versions wrote it: they did not look whether it was read
     script_sha256: str | None = None
+    code: CodeState | None = None
     job: JobId | None = None  # of Slurm, in which it runs
     nodes: int = 1
     revision: Revision | None = None  # what is executed from now on; None: the same as before
@@ -534,6 +536,7 @@ def _add_session(run: Run, entry: SessionStarted) -> Run:
         offered=entry.offered or entry.resumed_from,
         resumed_from=entry.resumed_from,
         script_sha256=entry.script_sha256,
+        code=entry.code,
         job=entry.job,
         nodes=entry.nodes,
         cwd=spec.cwd,

@@ -9,7 +9,8 @@
   session-N.trains             which of its processes train, as our code in them told
   tree.json                    the processes of a live session's trainer
   control.json                 what the supervisor tells the trainer
-  code.patch                   uncommitted changes
+  code.patch                   uncommitted changes when it was submitted
+  code-HASH.patch              the same when a session started, where that is something else
   supervisor.log               what a detached supervisor would have said on stderr
   notify.json                  where to tell of its states; only where somebody wants to be told
   notify.log                   what came of that
@@ -96,6 +97,26 @@ class RunDir:
     @property
     def patch_path(self) -> Path:
         return self.path / "code.patch"
+
+    def keep_patch(self, patch: bytes) -> str:
+        """The name of the file that has these uncommitted changes; made where none has. Raises OSError."""
+        import hashlib
+
+        name = f"code-{hashlib.sha256(patch).hexdigest()[:12]}.patch"
+        if self.read_patch(self.patch_path.name) == patch:
+            return self.patch_path.name
+        if self.read_patch(name) != patch:
+            write_plain(self.path / name, patch)
+        return name
+
+    def read_patch(self, name: str | None) -> bytes | None:
+        """Kept uncommitted changes; None where there are none."""
+        if name is None:
+            return None
+        try:
+            return read_plain(self.path / name)
+        except FileNotFoundError:
+            return None
 
     @property
     def job_script_path(self) -> Path:

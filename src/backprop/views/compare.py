@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from backprop import query
-from backprop.records import Record, RunSpec, RunView
+from backprop.records import GitState, Record, RunView
 from backprop.views import human, params
 from backprop.views.document import elapsed_s, session_elapsed_s
 from backprop.views.grid import Cell, Column, Grid, grid
@@ -182,17 +182,17 @@ def _state_facts(comparison: Comparison, now: datetime, screen: Screen) -> Itera
         _Fact("host", [Cell(spec.host) for spec in specs], 24),
         _Fact("python", [Cell(spec.python or _NONE) for spec in specs], 25),
         _Fact("script", [Cell(spec.script or spec.command[0]) for spec in specs], 26),
-        _Fact("code", [Cell(_code(spec)) for spec in specs], 23),
+        _Fact("code", [Cell(_code(view.run.code.git)) for view in views], 23),
     ]
     for fact in differing:
         if comparison.with_all or len({cell.text for cell in fact.told}) > 1:
             yield fact
 
 
-def _code(spec: RunSpec) -> str:
-    if spec.git is None:
+def _code(git: GitState | None) -> str:
+    if git is None:
         return _NONE
-    return (spec.git.commit or "no commit")[:10] + (", changed" if spec.git.dirty else "")
+    return (git.commit or "no commit")[:10] + (", changed" if git.dirty else "")
 
 
 def _param_facts(comparison: Comparison) -> Iterator[_Fact]:

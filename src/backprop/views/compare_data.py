@@ -9,6 +9,7 @@ from backprop.records import RunView
 from backprop.views import params
 from backprop.views.compare import Comparison, Side, best_places
 from backprop.views.csv_text import Cell
+from backprop.views.document import git_document
 
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:
@@ -43,9 +44,7 @@ def _run_document(side: Side, comparison: Comparison) -> dict[str, Any]:
         "command": spec.command,
         "python": spec.python,
         "host": spec.host,
-        "git": None
-        if spec.git is None
-        else {"commit": spec.git.commit, "branch": spec.git.branch, "dirty": spec.git.dirty},
+        "git": git_document(run.code.git),
         "params": side.view.params,
         "metrics": {name: _metric(side, name) for name in comparison.metrics if name in side.view.summaries},
     }
@@ -92,7 +91,8 @@ def _row(side: Side, comparison: Comparison, names: list[str]) -> list[Cell]:
     run, spec = side.view.run, side.view.run.spec
     row: list[Cell] = [spec.id, spec.name, run.status.value, spec.created_at.isoformat(), side.elapsed_s]
     row += [len(run.sessions), side.gpu_hours, side.view.last_step, spec.host, spec.python]
-    row += [None, None] if spec.git is None else [spec.git.commit, str(spec.git.dirty).lower()]
+    git = run.code.git
+    row += [None, None] if git is None else [git.commit, str(git.dirty).lower()]
     for name in names:
         value = side.view.params.get(name)
         is_plain = value is None or (isinstance(value, (int, float, str)) and not isinstance(value, bool))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from backprop import checkpoints, query
-from backprop.records import Checkpoint, MetricSummary, Run, RunView, in_minutes
+from backprop.records import Checkpoint, CodeState, MetricSummary, Run, RunView, in_minutes
 from backprop.views import human
 from backprop.views.document import IsValid, elapsed_s, session_elapsed_s
 from backprop.views.screen import GAP, Screen, aligned, cells, cut, filled, stdout_screen
@@ -44,9 +44,8 @@ def run_details(
         ("created", f"{spec.created_at.astimezone():%Y-%m-%d %H:%M:%S} by {spec.user} on {spec.host}"),
         ("time", f"{human.duration(elapsed_s(view, now))} in {len(run.sessions)} session(s)"),
     ]
-    if spec.git is not None:
-        state = ", uncommitted changes" if spec.git.dirty else ""
-        rows.append(("code", f"{(spec.git.commit or 'no commit')[:12]} on {spec.git.branch or 'no branch'}{state}"))
+    told_code = list(_code(run.code))
+    rows += [("code" if place == 0 else "", told) for place, told in enumerate(told_code)]
     if view.params:
         rows.append(("params", "  ".join(f"{human.name(name)}={value}" for name, value in view.params.items())))
     if view.last_step is not None:
@@ -71,6 +70,14 @@ def run_details(
     return aligned(rows, screen)
 
 
+def _code(code: CodeState) -> Iterator[str]:
+    """What was executed last, and what of it could not be recorded."""
+    if code.git is not None:
+        state = ", uncommitted changes" if code.git.dirty else ""
+        yield f"{(code.git.commit or 'no commit')[:12]} on {code.git.branch or 'no branch'}{state}"
+    yield from code.notes
+
+
 def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
     for session in run.sessions:
         told = f"{session.status.value}, {human.duration(session_elapsed_s(session, now))} of "
@@ -83,6 +90,8 @@ def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
             told += f", from the beginning: it did not read {session.offered}"
         elif session.offered:
             told += f", offered {session.offered}" + ("" if session.is_checkpoint_read is None else ", not read")
+        if session.code is not None and session.code.changed:
+            told += f", code changed before it: {session.code.changed_in_short}"
         if session.only_once:
             told += f", only once with {' '.join(session.only_once)}"
         if session.reason and session.reason != run.reason:

@@ -9,7 +9,7 @@ import msgspec
 
 from backprop import checkpoints
 from backprop.protocol import json_safe
-from backprop.records import Checkpoint, RunView, Session, Snapshot, Ticket
+from backprop.records import Checkpoint, GitState, RunView, Session, Snapshot, Ticket
 
 # DEL, the C1 controls, line ends of Unicode, and marks that turn the order of a line round (Unicode, UAX #9)
 _OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -55,9 +55,8 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, A
             }
             for checkpoint in view.checkpoints
         ],
-        "git": None
-        if spec.git is None
-        else {"commit": spec.git.commit, "branch": spec.git.branch, "dirty": spec.git.dirty},
+        "git": git_document(run.code.git),
+        "code_notes": run.code.notes,
         "exit_code": last.exit_code if last else None,
         "host": last.host if last else spec.host,
         "job": run.job,
@@ -65,6 +64,10 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, A
         "run_dir": view.run_dir,
     }
     return {key: json_safe(value) for key, value in document.items()}
+
+
+def git_document(git: GitState | None) -> dict[str, Any] | None:
+    return None if git is None else {"commit": git.commit, "branch": git.branch, "dirty": git.dirty}
 
 
 def _session(session: Session, now: datetime) -> dict[str, Any]:
@@ -84,6 +87,9 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
         "started_over": session.has_started_over,
         "only_once": session.only_once,
         "training_finished": session.has_finished_training,
+        "git": None if session.code is None else git_document(session.code.git),
+        "patch": None if session.code is None else session.code.patch,
+        "code_changed": None if session.code is None else session.code.changed,
     }
 
 

@@ -1,6 +1,7 @@
 """Log and patch of a run, in bounded pieces: see store/files.py."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from backprop.records import Record, RunView
@@ -9,7 +10,6 @@ from backprop.store.files import last_lines, opened
 MAX_LOG_BYTES = 1_000_000
 MAX_PATCH_BYTES = 5_000_000
 STREAMS = ("out", "err")
-_PATCH = "code.patch"
 
 
 class LogPlace(Record, frozen=True):
@@ -86,18 +86,24 @@ def _last_line_end(data: bytes) -> int:
 
 def has_patch(view: RunView) -> bool:
     """Whether there are uncommitted changes to show."""
-    with opened(view.run_dir, _PATCH) as fd:
+    with _opened_patch(view) as fd:
         return fd is not None
 
 
+def _opened_patch(view: RunView) -> AbstractContextManager[int | None]:
+    name = view.run.code.patch
+    return nullcontext() if name is None else opened(view.run_dir, name)
+
+
 def patch(view: RunView) -> str | None:
-    """The uncommitted changes that a run was started with, cut where they are too long; None where there are none."""
-    with opened(view.run_dir, _PATCH) as fd:
+    """The uncommitted changes that a run executed last, cut where they are too long; None where there are none."""
+    with _opened_patch(view) as fd:
         if fd is None:
             return None
         data = os.pread(fd, MAX_PATCH_BYTES + 1, 0)
         size = os.fstat(fd).st_size
     text = data[:MAX_PATCH_BYTES].decode(errors="replace")
     if len(data) > MAX_PATCH_BYTES:
-        text += f"\n… the first {MAX_PATCH_BYTES:,} of {size:,} bytes; all of it is in {view.run_dir}/{_PATCH}\n"
+        place = f"{view.run_dir}/{view.run.code.patch}"
+        text += f"\n… the first {MAX_PATCH_BYTES:,} of {size:,} bytes; all of it is in {place}\n"
     return text
