@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "coderecord": {"git", "store"},
     "governor": {"cgroups"},
     "interrupts": set(),
-    "supervisor": {"cgroups", "interrupts", "processes"},
+    "supervisor": {"cgroups", "interrupts", "processes", "store", "trainer"},
     "network": set(),
     "store": {"network", "processes", "trainer"},
     "query": {"store"},

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from backprop import recovery
+from backprop.errors import BusyError
 from backprop.records import Run, Status
 from backprop.store import journal as journals
 from backprop.store import snapshot
@@ -87,23 +88,69 @@ def refreshed(home: Home, index: Index, run_id: str) -> list[str]:
     return said
 
 
+def unreadable(index: Index, run_id: str) -> str | None:
+    """Why a run that the index has cannot be read."""
+    view = index.get(run_id)
+    assert view is not None
+    assert view.run.status is Status.UNREADABLE
+    return view.run.reason
+
+
 def test_a_copy_of_a_run_is_not_another_run(home: Home, index: Index, rundir: RunDir):
     """`cp -r` of a run directory: neither it nor the run itself is changed by it."""
     with closing(Journal(rundir.journal_path)) as journal:
         journal.append(STARTED)
     copy = Path(shutil.copytree(rundir.path, home.rundir("copy").path))
-    assert refreshed(home, index, "copy") == [f"{copy} is left out: it is a copy of run r."]
-    assert index.run_ids() == set()
+    assert refreshed(home, index, "copy") == []
+    assert unreadable(index, "copy") == "it is a copy of run r"
     assert journals.read(copy / "journal.jsonl")[0] == journals.read(rundir.journal_path)[0] == [STARTED]
 
 
 @pytest.mark.parametrize("spec", [b"", b"{", b"\0" * 100, b'{"id": "r"}', b"\xff"])
-def test_a_run_that_cannot_be_read_is_left_out(home: Home, index: Index, rundir: RunDir, spec: bytes):
-    """Half a run.json, or none of ours, is said to be so, and hides no other run."""
+def test_a_run_that_cannot_be_read_is_shown_as_that(home: Home, index: Index, rundir: RunDir, spec: bytes):
+    """Half a run.json, or none of ours: it is listed, and can be removed; once it is mended it is a run again."""
     rundir.spec_path.write_bytes(spec)
-    (sentence,) = refreshed(home, index, "r")
-    assert sentence.startswith(f"{rundir.path} is left out: its run.json cannot be read (")
+    assert refreshed(home, index, "r") == []
+    assert (unreadable(index, "r") or "").startswith("run.json is damaged: ")
+    rundir.spec_path.write_bytes(msgspec.json.encode(SPEC))
+    with closing(Journal(rundir.journal_path)) as journal:
+        journal.append(STARTED, TIMEBOXED)
+    recovery.catch_up(home, index, print)
+    view = index.get("r")
+    assert view is not None
+    assert (view.run.status, view.run.spec) == (Status.TIMEBOXED, SPEC)
+    rundir.spec_path.write_bytes(spec)
+    recovery.remove(home, view.run, print)
+    assert not rundir.path.exists()
+
+
+def test_a_run_without_its_record_is_shown_as_that(home: Home, index: Index, rundir: RunDir):
+    """A folder with a journal was a run; one without is none of ours."""
+    rundir.spec_path.unlink()
+    refreshed(home, index, "r")
+    assert unreadable(index, "r") == "run.json is missing"
+    rundir.journal_path.unlink()
+    (rundir.path / "notes.txt").touch()
+    index.remove("r")
+    refreshed(home, index, "r")
     assert index.run_ids() == set()
+
+
+def test_a_run_that_goes_on_is_not_removed_for_its_record(home: Home, index: Index, rundir: RunDir):
+    """Its run.json was destroyed under its supervisor: what the index knew of it counts, until it has ended."""
+    with closing(Journal(rundir.journal_path)) as journal:
+        assert journal.try_lock()
+        journal.append(STARTED)
+        recovery.catch_up(home, index, print)
+        rundir.spec_path.write_bytes(b"")
+        recovery.catch_up(home, index, print)
+        view = index.get("r")
+        assert view is not None
+        assert view.run.status is Status.RUNNING
+        with pytest.raises(BusyError):
+            recovery.remove(home, msgspec.structs.replace(view.run, status=Status.UNREADABLE), print)
+    assert refreshed(home, index, "r") == []
+    assert (unreadable(index, "r") or "").startswith("run.json is damaged: ")
 
 
 def test_a_run_that_was_removed_meanwhile_needs_no_further_look(home: Home, index: Index):

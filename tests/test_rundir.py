@@ -9,11 +9,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from backprop.errors import ConfigError, UsageError
 from backprop.records import GitState, Limits, RunSpec
+from backprop.store.plain import UnreadableError
 from backprop.store.rundir import RUN_ID, Home, HomeBusyError, check_run_id, new_run_id, set_aside
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
@@ -128,7 +128,7 @@ def test_a_broken_run_json_is_an_error(home: Home, content: bytes):
     """A run.json that a crash damaged is not guessed at."""
     rundir = home.begin(spec(), None)
     rundir.spec_path.write_bytes(content)
-    with pytest.raises(msgspec.DecodeError):
+    with pytest.raises(UnreadableError, match=r"run\.json is damaged: "):
         rundir.read_spec()
 
 

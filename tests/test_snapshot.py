@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backprop import inherited
 from backprop.protocol import digest
 from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session, Status
 from backprop.store import snapshot
@@ -284,6 +285,16 @@ def test_an_old_loss_that_is_not_a_number_does_not_lose_the_run(home: Home):
     """An older tool in Python wrote NaN where training diverged; its runs are imported all the same."""
     (run,) = old(home, {"run1": {"lastStep": 3, "lastLoss": math.nan}})
     assert run.last_step == 3
+
+
+def test_what_no_record_could_hold_does_not_lose_an_old_run(home: Home):
+    """Lone surrogates, NUL and years that no calendar shows: the run is taken over without them."""
+    entry = {"name": "\ud800n\0", "scriptPath": "/\udfff.py", "checkpoints": ["/\0"], "startTime": 253402300799000}
+    home.old_snapshot_path.write_text(json.dumps({"run1": entry}))
+    home.runs_path.rmdir()
+    inherited.take_over(home, print)
+    spec = home.rundir("run1").read_spec()
+    assert (spec.name, spec.script) == ("?n?", "/?.py")
 
 
 keys = ["name", "scriptPath", "status", "startTime", "endTime", "lastStep", "lastLoss", "lastCheckpoint", "checkpoints"]

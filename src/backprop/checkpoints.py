@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from itertools import accumulate
 from pathlib import Path
 
-from backprop.records import Checkpoint, ManifestEntry, Measure, Record, Run
+from backprop.records import Checkpoint, ManifestEntry, Measure, Record, Run, is_showable
 
 MAX_MANIFEST_FILES = 10_000  # a folder with more is somebody's data, not a checkpoint: do not walk it all
 _MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
@@ -50,9 +50,10 @@ def measure(path: str) -> Measure:
 
 def _utc(seconds: float) -> datetime:
     try:
-        return datetime.fromtimestamp(seconds, timezone.utc)
+        saved_at = datetime.fromtimestamp(seconds, timezone.utc)
     except (ValueError, OverflowError, OSError):  # some file systems keep any number
         return datetime.now(timezone.utc)
+    return saved_at if is_showable(saved_at) else datetime.now(timezone.utc)
 
 
 def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:

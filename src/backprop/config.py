@@ -39,7 +39,7 @@ ResumeArg = Annotated[
 
 
 # of a session that begins nobody is told: processes are not started while one is going on
-NOTIFIABLE = tuple(status for status in Status if status is not Status.RUNNING)
+NOTIFIABLE = tuple(status for status in Status if status not in {Status.RUNNING, Status.UNREADABLE})
 
 
 class Config(Record, frozen=True):

@@ -113,7 +113,7 @@ def filed_exit_code(run: Run, stop: StopReason | None) -> int:
             return code or 1  # unknown of a run that an older tool recorded
         case Status.REFUSED:
             return ExitCode.REFUSED
-        case Status.INTERRUPTED:
+        case Status.INTERRUPTED | Status.UNREADABLE:
             return ExitCode.KILLED
         case _:
             return process_exit_code(-signal.SIGKILL if code == ExitCode.KILLED else 0, stop)

@@ -90,13 +90,11 @@ def find_run(home: Home, index: Index, word: str, say: Callable[[str], None]) ->
 def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], None]) -> list[str]:
     """Bring into the index what it lacks of the runs on disk that `word` may name; those that it still lacks.
 
-    Somebody else may be rebuilding it, and may be killed in the middle. Raises UsageError when `word` is the id of a
-    run whose files cannot be read.
+    Somebody else may be rebuilding it, and may be killed in the middle.
     """
-    import msgspec
-
     from backprop import recovery
     from backprop.store import journal
+    from backprop.store.plain import UnreadableError
 
     candidates = recovery.missing(home, index)
     if RUN_ID.fullmatch(word) and os.path.lexists(home.rundir(word).spec_path):
@@ -108,12 +106,12 @@ def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], Non
             spec = rundir.read_spec()
             entries, _ = journal.read(rundir.journal_path)
             name = journal.fold(spec, entries).spec.name
-            if spec.id != run_id or not (word in {LAST, name} or run_id.startswith(word)):
-                continue
-        except (OSError, msgspec.DecodeError) as error:
-            if run_id == word and not isinstance(error, FileNotFoundError):
-                raise UsageError(f"the record of run {word} in {rundir.path} cannot be read: {error}") from error
-            continue  # removed meanwhile, or left out
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except (OSError, UnreadableError):
+            name = None
+        if not (word in {LAST, name} or run_id.startswith(word)):
+            continue
         recovery.refresh(home, index, rundir, say)
         if index.get(run_id) is None and rundir.spec_path.exists():
             lacking.append(run_id)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Record
+from backprop.records import Record, is_shallow
 
 MAX_LINE_BYTES = 1 << 20  # a longer line is passed through, not understood: memory stays bounded
 _MAX_DURATION_S = 1e9  # nobody's step takes thirty years
@@ -156,7 +156,7 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
             is_kept=value.get("kept") is True,
             is_weights_only=value.get("weights_only") is True,
         )
-    if kind == "params" and isinstance(params, dict) and _is_shallow(params):
+    if kind == "params" and isinstance(params, dict) and is_shallow(params):
         return ParamsGiven(params=params)
     if kind == "listening":
         return Listening(
@@ -174,13 +174,6 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
         is_one = isinstance(option, str) and 0 < len(option) <= _MAX_OPTION
         return ResumeOption(option=option if is_one else None)
     return Note(kind=kind if isinstance(kind, str) else "", text=line.strip().decode(errors="replace"))
-
-
-def _is_shallow(value: Any, levels: int = 32) -> bool:
-    # what goes on is walked by recursive code: nesting must end well before the interpreter's limit
-    if isinstance(value, dict):
-        value = list(value.values())
-    return not isinstance(value, list) or (levels > 0 and all(_is_shallow(item, levels - 1) for item in value))
 
 
 class Series:

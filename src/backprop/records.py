@@ -25,6 +25,7 @@ class Status(str, Enum):
     STOPPED = "stopped"  # the user or the governor ended it
     FAILED = "failed"  # the trainer ended itself: a non-zero code, or a signal nobody here sent
     INTERRUPTED = "interrupted"  # the supervisor or the machine died under it
+    UNREADABLE = "unreadable"  # its record is damaged, or not ours to read: nobody knows what came of it
 
     @property
     def is_final(self) -> bool:
@@ -63,6 +64,62 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all records: immutable, keyword-only, encodable as JSON."""
 
 
+_YEARS = range(1970, 9999)  # one less than datetime knows at either end: a time zone may add to it
+_GREATEST = 2**53  # integers that JSON's readers and SQLite hold exactly
+_LONGEST_S = 1e10  # three hundred years
+_MAX_LEVELS = 32
+
+
+class StoredRecord(Record, frozen=True):
+    """Base of the records that lie in run directories, which may come from anywhere and be damaged.
+
+    What no system call, calendar or database could take is refused when one is decoded: msgspec makes a DecodeError of
+    the ValueError. (Its own constraints, msgspec.Meta, crash the interpreter now and then:
+    https://github.com/msgspec/msgspec/issues/717.)
+    """
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is not None and (problem := _problem(value)) is not None:
+                raise ValueError(f"{name} {problem}")
+
+
+def _problem(value: object) -> str | None:
+    """What is wrong with a value of a stored record."""
+    kind = type(value)  # one a time: a journal may have a hundred thousand of them
+    if kind is str:
+        return "contains a NUL character" if "\0" in value else None  # type: ignore[operator]
+    if kind is int:
+        return None if -_GREATEST <= value <= _GREATEST else f"is {value}"  # type: ignore[operator]
+    if kind is float:
+        return None if -_LONGEST_S <= value <= _LONGEST_S else f"is {value}"  # type: ignore[operator]
+    if isinstance(value, datetime):
+        return None if is_showable(value) else f"is {value}: no time zone, or no such year"
+    if isinstance(value, dict):
+        return None if is_shallow(value) else f"is nested more than {_MAX_LEVELS} levels deep"
+    if isinstance(value, tuple):
+        return next((problem for item in value if (problem := _problem(item)) is not None), None)
+    return None
+
+
+def is_showable(instant: datetime) -> bool:
+    """Whether a time can be shown in every time zone."""
+    return instant.tzinfo is not None and instant.year in _YEARS
+
+
+def is_shallow(value: Any, levels: int = _MAX_LEVELS) -> bool:
+    """Whether a value is nested so little that recursive code can walk it, well before the interpreter's limit."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return not isinstance(value, list) or (levels > 0 and all(is_shallow(item, levels - 1) for item in value))
+
+
+def _check_command(command: tuple[str, ...]) -> None:
+    if not command or not command[0]:
+        raise ValueError("command is empty")
+
+
 class Notification(Record, frozen=True, forbid_unknown_fields=True):
     """Where to tell of a run, one of command, webhook and desktop, and of which of its states."""
 
@@ -78,7 +135,7 @@ def in_minutes(seconds: float) -> str:
     return f"{count:.3g} min" if count < 1 else f"{round(count, 2):.10g} min"
 
 
-class Limits(Record, frozen=True):
+class Limits(StoredRecord, frozen=True):
     """What one session may use."""
 
     timebox_s: float
@@ -175,7 +232,7 @@ class CodeState(Record, frozen=True):
         return ", ".join(self.changed[:_NAMED]) + more
 
 
-class SlurmRequest(Record, frozen=True):
+class SlurmRequest(StoredRecord, frozen=True):
     """What a run asks of Slurm, besides its limits."""
 
     partition: str | None = None  # None: the cluster's default
@@ -185,7 +242,7 @@ class SlurmRequest(Record, frozen=True):
     array: str | None = None  # the first run of those that were submitted together
 
 
-class RunSpec(Record, frozen=True):
+class RunSpec(StoredRecord, frozen=True):
     """What was asked: run.json, written once when the run is made."""
 
     id: str
@@ -210,6 +267,10 @@ class RunSpec(Record, frozen=True):
     slurm: SlurmRequest | None = None  # of its first session; None: it runs on the machine it was asked on
     version: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_command(self.command)
+
     @property
     def nodes(self) -> int:
         """How many machines it trains on."""
@@ -223,7 +284,7 @@ class RunSpec(Record, frozen=True):
         return msgspec.structs.replace(self, **changes)
 
 
-class Revision(Record, frozen=True):
+class Revision(StoredRecord, frozen=True):
     """What a run executes since a `resume` changed it: all of these fields take the place of those of its RunSpec."""
 
     command: tuple[str, ...]
@@ -233,8 +294,12 @@ class Revision(Record, frozen=True):
     params: Mapping[str, Any]
     resume_arg: tuple[str, ...] | str | None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_command(self.command)
 
-class ManifestEntry(Record, frozen=True, array_like=True):
+
+class ManifestEntry(StoredRecord, frozen=True, array_like=True):
     """One file of a checkpoint folder."""
 
     path: str  # relative to the folder

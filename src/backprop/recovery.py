@@ -6,7 +6,7 @@ whose supervisor died, and takes in run directories that the index has never see
 
 import errno
 import time
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,12 @@ from backprop import assignment, engines, inherited, processes, provenance
 from backprop.engines.contract import Observation, Phase
 from backprop.errors import BackpropError, BusyError
 from backprop.recorder import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
-from backprop.records import Run, RunSpec, Session, Status
+from backprop.records import Limits, Run, RunSpec, Session, Status
 from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.index import Index, open_index, reopen_if_replaced
 from backprop.store.journal import Journal, Refused, SessionEnded, Submitted, TrainerLaunched
-from backprop.store.plain import NotAFileError
+from backprop.store.plain import UnreadableError, unreadable
 from backprop.store.rundir import Home, RunDir
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles
 _MANY = 20
 _MAX_REPLACEMENTS = 5  # of the index during one catch-up
 PUT_BACK_S = 20.0  # until Slurm has put a job back into its line, from when that is to be asked for
+_OF_THE_HOME = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}  # and of no single run
 _LIVE_STRETCHES = 16  # a view reads at most so much (MB) of a live run: its supervisor does the rest
 _SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just changed may change again unnoticed
 
@@ -107,10 +108,14 @@ def _is_missing(home: Home, index: Index, run_id: str) -> bool:
     """Whether the index lacks a run that it could have: not one that was left out or removed."""
     if index.journal_size(run_id) is not None:
         return False
+    rundir = home.rundir(run_id)
     try:
-        return home.rundir(run_id).read_spec().id == run_id
-    except (OSError, msgspec.DecodeError):
-        return False
+        rundir.read_spec()
+    except UnreadableError:
+        return True
+    except FileNotFoundError:
+        return rundir.journal_path.exists()
+    return True
 
 
 def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool = True) -> bool:
@@ -126,23 +131,12 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
 
 def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool) -> bool:
     try:
-        spec = rundir.read_spec()
-        journal = Journal(rundir.journal_path)
+        spec, journal = _opened(rundir)
     except FileNotFoundError:
         home.mark_settled(rundir.run_id)  # removed meanwhile, or somebody else's folder
         return False
-    except NotAFileError as error:
-        say(f"{rundir.path} is left out: {error}")
-        return False
-    except (OSError, msgspec.DecodeError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EROFS:
-            raise  # what is wrong is not this run
-        say(f"{rundir.path} is left out: its run.json cannot be read ({error}).")
-        return False
-    if spec.id != rundir.run_id:
-        journal.close()
-        say(f"{rundir.path} is left out: it is a copy of run {spec.id}.")
-        return False
+    except UnreadableError as error:
+        return _record_unreadable(index, rundir, str(error))
     try:
         recorder = Recorder(home, rundir, spec, journal, say).use(index)
         if recorder.read_run()[0].is_on_slurm:
@@ -162,6 +156,59 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
     finally:
         journal.close()
     return not is_free
+
+
+def _opened(rundir: RunDir) -> tuple[RunSpec, Journal]:
+    """What a run was asked, and its journal. Raises UnreadableError, OSError, or FileNotFoundError where no run is."""
+    try:
+        spec = rundir.read_spec()
+    except FileNotFoundError:
+        if not rundir.journal_path.exists():
+            raise
+        raise UnreadableError(f"{rundir.spec_path.name} is missing") from None
+    if spec.id != rundir.run_id:
+        raise UnreadableError(f"it is a copy of run {spec.id}")
+    try:
+        return spec, Journal(rundir.journal_path)
+    except OSError as error:
+        if error.errno in _OF_THE_HOME:
+            raise
+        raise unreadable(rundir.journal_path, error) from error
+
+
+def _record_unreadable(index: Index, rundir: RunDir, reason: str) -> bool:
+    """Let views show a run whose record cannot be read, with what the index has of it. True while it is going on."""
+    if is_held(rundir):
+        return True  # what its supervisor wrote into the index before is still true
+    known = index.get(rundir.run_id, metrics=())
+    run = Run(spec=_unreadable_spec(rundir), status=Status.UNREADABLE) if known is None else known.run
+    if run.status is not Status.UNREADABLE or run.reason != reason:
+        run = msgspec.structs.replace(run, status=Status.UNREADABLE, reason=reason, waiter=None)
+        index.put_run(run, index.journal_size(rundir.run_id) or 0)
+    return False
+
+
+def _unreadable_spec(rundir: RunDir) -> RunSpec:
+    """What is known of a run whose record nobody has ever read: its folder."""
+    folder = rundir.path.lstat()
+    return RunSpec(
+        id=rundir.run_id,
+        command=("?",),
+        cwd="/",
+        created_at=datetime.fromtimestamp(min(max(0.0, folder.st_mtime), time.time()), timezone.utc),
+        host="?",
+        user=str(folder.st_uid),
+        limits=Limits(timebox_s=0.0, grace_s=0.0, min_free_ram_bytes=0, min_free_disk_bytes=0),
+    )
+
+
+def is_held(rundir: RunDir) -> bool:
+    """Whether somebody answers for the run: whether its journal, as far as we can open it, is locked."""
+    try:
+        with closing(Journal(rundir.journal_path, is_read_only=True)) as journal:
+            return not journal.try_lock()
+    except OSError:
+        return False
 
 
 def _read_on(recorder: Recorder) -> None:
@@ -342,6 +389,21 @@ def _elapsed_s(rundir: RunDir, session: Session) -> float:
     return session.trained_s(datetime.fromtimestamp(last, timezone.utc))
 
 
+def remove(home: Home, run: Run, say: Say) -> None:
+    """Remove the record of a run that has ended, readable or not. Raises BusyError, UsageError or OSError."""
+    rundir = home.rundir(run.spec.id)
+    with ExitStack() as held:
+        try:
+            held.enter_context(closing(claim(home, run, say)))
+        except OSError:
+            if run.status is not Status.UNREADABLE:
+                raise
+            if is_held(rundir):
+                raise BusyError(busy_message(run)) from None
+        rundir.remove()
+    home.mark_settled(rundir.run_id)
+
+
 def claim(home: Home, run: Run, say: Say) -> Journal:
     """The run's journal, locked for this process, with nothing left running. Raises BusyError.
 
@@ -356,13 +418,14 @@ def claim(home: Home, run: Run, say: Say) -> Journal:
             raise BusyError(busy_message(run))
         time.sleep(0.02)
     now = journals.fold(run.spec, journals.read(rundir.journal_path)[0])
-    if now.is_on_slurm and not now.status.is_final:  # while a job waits nobody has the journal locked
+    is_readable = run.status is not Status.UNREADABLE
+    if is_readable and now.is_on_slurm and not now.status.is_final:  # while a job waits nobody has the journal locked
         journal.close()
         raise BusyError(busy_message(now))
     if settle(rundir, run.spec, journal, None, say):
         tell_end(home, rundir, run.spec)
         now = journals.fold(run.spec, journals.read(rundir.journal_path)[0])
-    if len(now.sessions) != len(run.sessions):
+    if is_readable and len(now.sessions) != len(run.sessions):
         journal.close()
         raise BusyError(f"run {run.spec.id} was resumed by somebody else just now.")
     journal.forget_requests()

@@ -8,14 +8,14 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 
-from backprop.records import Record
+from backprop.records import StoredRecord
 
 _FINEST_S = 1.0  # notes are at least so far apart
 _RELATIVE = 0.01  # and further in a long session: a day needs some 500 of them
 _MAX_FRESH = 1000  # looks that are kept while nothing can be stored
 
 
-class Growth(Record, frozen=True):
+class Growth(StoredRecord, frozen=True):
     """Output grew to `offset` between two instants, in seconds of training since the session began."""
 
     offset: int  # bytes from the beginning of the session's source

@@ -126,9 +126,11 @@ def test_a_copied_run_directory_is_not_taken_for_the_run(runs: Runs):
     process = runs.start("run", "train.py", "--run-id", "live", stdout=subprocess.PIPE)
     process.stdout.readline()
     subprocess.run(["cp", "-r", runs.rundir("live"), runs.rundir("backup")], check=True)
-    done = runs.call("list", "--json")
-    assert "copy of run live" in done.stderr
-    assert [(d["id"], d["status"]) for d in json.loads(done.stdout)] == [("live", "running")]
+    shown = json.loads(runs.call("list", "--json").stdout)
+    assert {d["id"]: d["status"] for d in shown} == {"live": "running", "backup": "unreadable"}
+    assert runs.document("backup")["reason"] == "it is a copy of run live"
+    assert runs.call("rm", "backup", "--yes").returncode == 0
+    assert len(runs.tree()) == 1
     assert runs.call("stop", "live").returncode == 0
     assert process.wait(HANG_S) == 0
 

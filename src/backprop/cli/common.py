@@ -11,7 +11,7 @@ import click
 
 from backprop import lookup
 from backprop.errors import UsageError
-from backprop.records import RunView, Session, Status
+from backprop.records import Run, RunView, Session, Status
 from backprop.store.index import Index
 from backprop.store.rundir import Home, RunDir
 from backprop.views import human
@@ -79,6 +79,12 @@ def find_runs(home: Home, index: Index, words: Sequence[str]) -> list[RunView]:
     """The runs that these words name, each once, in their order. Raises NoSuchRunError or UsageError."""
     views = {view.run.spec.id: view for view in (find_run(home, index, word) for word in words)}
     return list(views.values())
+
+
+def check_readable(run: Run) -> None:
+    """Raise UsageError for a run of which nobody knows what it is."""
+    if run.status is Status.UNREADABLE:
+        raise UsageError(f"run {run.spec.id} cannot be read: {run.reason}")
 
 
 def metrics_message(views: Sequence[RunView]) -> str:

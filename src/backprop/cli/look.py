@@ -24,10 +24,12 @@ from backprop.cli.common import (
 from backprop.errors import UsageError
 from backprop.query import SORT_KEYS
 from backprop.records import RunView, Status
+from backprop.store.files import last_lines, opened
 from backprop.store.index import Index
 from backprop.store.rundir import Home, RunDir
 
 _NOTIFICATIONS_SHOWN = 5
+_NOTIFICATIONS_BYTES = 1 << 16  # at the end of their log
 
 
 @click.command("list")
@@ -200,6 +202,6 @@ def status(*, run: str | None, as_json: bool) -> None:
 
 def _notified(rundir: RunDir) -> list[str]:
     """What came of the last notifications."""
-    if not rundir.notify_log_path.exists():
-        return []
-    return rundir.notify_log_path.read_text(errors="replace").splitlines()[-_NOTIFICATIONS_SHOWN:]
+    with opened(rundir.path, rundir.notify_log_path.name) as fd:
+        text = b"" if fd is None else last_lines(fd, _NOTIFICATIONS_BYTES).data
+    return text.decode(errors="replace").splitlines()[-_NOTIFICATIONS_SHOWN:]

@@ -10,7 +10,7 @@ import click
 
 from backprop import config, query
 from backprop.cli import completing
-from backprop.cli.common import find_run, open_caught_up, say
+from backprop.cli.common import check_readable, find_run, open_caught_up, say
 from backprop.cli.several import ACTIVE, ENDED, Choice, Outcome, ask, each, several_runs
 from backprop.errors import BusyError, UsageError
 from backprop.records import Checkpoint, RunView, Status
@@ -35,6 +35,7 @@ def stop(*, choice: Choice, now: bool) -> None:
 
     def begin(view: RunView) -> Outcome:
         run = view.run
+        check_readable(run)
         if now:
             say(orders.stop_now(home, run, say).told)
             return None
@@ -65,6 +66,7 @@ def pause(*, choice: Choice) -> None:
 
     def begin(view: RunView) -> Outcome:
         run, run_id = view.run, view.run.spec.id
+        check_readable(run)
         if (standing := orders.look(home, run.spec)).is_paused_by_user:
             say(f"run {run_id} is paused already: {standing.run.reason}")
             return None
@@ -105,16 +107,11 @@ def rm(*, choice: Choice, checkpoints: bool) -> None:
         def remove(view: RunView) -> None:
             if not view.run.status.is_final:
                 raise BusyError(recovery.busy_message(view.run))
-            rundir = home.rundir(view.run.spec.id)
+            run_id = view.run.spec.id
             with home.changing():
-                journal = recovery.claim(home, view.run, say)
-                try:
-                    rundir.remove()
-                finally:
-                    journal.close()
-                home.mark_settled(rundir.run_id)
-                index.remove(rundir.run_id)
-                snapshot.put(home, index, rundir.run_id, say)
+                recovery.remove(home, view.run, say)
+                index.remove(run_id)
+                snapshot.put(home, index, run_id, say)
             removed.append(view)
 
         code = each(views, remove)

@@ -13,7 +13,7 @@ import msgspec
 from backprop import command as commands
 from backprop import config, lookup
 from backprop.cli import completing, session
-from backprop.cli.common import is_valid, open_caught_up, print_json, say, working_folder
+from backprop.cli.common import check_readable, is_valid, open_caught_up, print_json, say, working_folder
 from backprop.cli.options import (
     SessionCommand,
     after_dashes,
@@ -139,6 +139,7 @@ def _resume(wish: _Wish, view: RunView) -> None:
     from backprop.recorder import Recorder
 
     home, flags, checked, forced = wish.home, wish.flags, wish.checked, wish.forced
+    check_readable(view.run)
     if not view.run.status.is_final:
         _let_go_on(home, view.run, has_options=wish.has_options)
         return

@@ -132,8 +132,9 @@ class Index:
                 self._db.execute(
                     "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-                    " name = excluded.name, status = excluded.status, elapsed_s = excluded.elapsed_s,"
-                    " journal_size = excluded.journal_size, words = excluded.words,"
+                    " name = excluded.name, created_at = excluded.created_at,"  # it may not have been readable before
+                    " status = excluded.status, elapsed_s = excluded.elapsed_s, journal_size = excluded.journal_size,"
+                    " words = excluded.words,"
                     " is_whole = is_whole AND excluded.journal_size = journal_size",
                     (
                         spec.id,

@@ -23,7 +23,6 @@ from backprop.records import (
     ManifestEntry,
     Measure,
     Pauser,
-    Record,
     Revision,
     Run,
     RunSpec,
@@ -32,16 +31,17 @@ from backprop.records import (
     Source,
     Status,
     StopReason,
+    StoredRecord,
     Waiter,
 )
-from backprop.store.plain import open_plain, read_plain, write_plain
+from backprop.store.plain import UNDECODABLE, open_plain, read_plain, write_plain
 from backprop.timeline import Growth
 
 # it becomes a word of scancel's and a part of a file's name: an entry with anything else is none
 JobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(_[0-9]+)?\Z", max_length=40)]
 
 
-class _Entry(Record, frozen=True, tag_field="event"):
+class _Entry(StoredRecord, frozen=True, tag_field="event"):
     at: datetime  # wall clock, for people; durations come from the monotonic clock and are given in full
 
 
@@ -307,7 +307,7 @@ def parse(data: bytes) -> tuple[list[Entry], int]:
     end = data.rfind(b"\n") + 1
     entries = []
     for line in data[:end].split(b"\n"):
-        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        with suppress(*UNDECODABLE):
             if line:
                 entries.append(_decoder.decode(line))
     return entries, end
@@ -334,9 +334,9 @@ def _request_names(asked_path: Path) -> list[str]:
 class Journal:
     """Appends entries to a journal; reads from it as it grows, whoever wrote."""
 
-    def __init__(self, path: Path) -> None:
-        """Open for appending. Raises OSError."""
-        self._fd = open_plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
+        """Open for appending, or only to see who has it locked. Raises OSError."""
+        self._fd = open_plain(path, os.O_RDONLY if is_read_only else os.O_RDWR | os.O_APPEND | os.O_CREAT)
         self.is_locked = False  # by this object
         self._asked_path = path.with_name(_ASKED)
         self._unwritten: list[tuple[bytes, bool]] = []

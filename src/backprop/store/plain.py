@@ -5,14 +5,25 @@ A FIFO there would keep its reader waiting for ever, and a link would show what 
 
 import errno
 import os
+import pwd
 import stat
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from backprop.errors import BackpropError
+
+_T = TypeVar("_T")
+UNDECODABLE = (ValueError, RecursionError)  # what msgspec raises for any bytes: its own errors are ValueErrors
 
 
 class NotAFileError(BackpropError, OSError):
     """A folder, a FIFO, a device or a link lies where a run's file belongs."""
+
+
+class UnreadableError(BackpropError):
+    """A file of a run that is damaged, or not ours to read."""
 
 
 def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -37,6 +48,41 @@ def read_plain(path: Path) -> bytes:
     """All of the file. Raises as `open_plain`."""
     with os.fdopen(open_plain(path), "rb") as file:
         return file.read()
+
+
+def read_record(path: Path, type_: type[_T]) -> _T:
+    """What the JSON file says. Raises FileNotFoundError, or UnreadableError for anything but a valid record."""
+    try:
+        return msgspec.json.decode(read_plain(path), type=type_)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except UNDECODABLE as error:
+        raise UnreadableError(f"{path.name} is damaged: {error}") from error
+
+
+def unreadable(path: Path, error: OSError) -> UnreadableError:
+    """The error to raise for a file that the system does not let us read: whose it is, where that is the reason."""
+    if isinstance(error, NotAFileError):
+        return UnreadableError(str(error))
+    whose = owner_name(path) if isinstance(error, PermissionError) else None
+    belongs = "" if whose is None else f": it belongs to user {whose}"
+    return UnreadableError(f"{path.name} cannot be read{belongs} ({error.strerror})")
+
+
+def owner_name(path: Path) -> str | None:
+    """The user whom a file belongs to; None where that is us, or nobody can tell."""
+    try:
+        uid = path.lstat().st_uid
+    except OSError:
+        return None
+    if uid == os.geteuid():
+        return None
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def write_plain(path: Path, data: bytes) -> None:

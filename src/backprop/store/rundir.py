@@ -35,7 +35,7 @@ from backprop import network
 from backprop.errors import ConfigError, UsageError
 from backprop.protocol import json_safe
 from backprop.records import RunSpec, Source
-from backprop.store.plain import NotAFileError, read_plain, write_plain
+from backprop.store.plain import NotAFileError, owner_name, read_plain, read_record, write_plain
 
 RUNS_FOLDER = "runs"
 LAST = "last"  # the word by which commands name the newest run
@@ -153,11 +153,19 @@ class RunDir:
         return self.path / f"session-{session}.trains"
 
     def read_spec(self) -> RunSpec:
-        """What was asked. Raises OSError or msgspec.DecodeError when run.json is missing or broken."""
-        return msgspec.json.decode(read_plain(self.spec_path), type=RunSpec)
+        """What was asked. Raises FileNotFoundError or UnreadableError."""
+        return read_record(self.spec_path, RunSpec)
 
     def remove(self) -> None:
-        """Delete the record. It vanishes from sight in one rename, however long the deleting takes."""
+        """Delete the record. It vanishes from sight in one rename, however long the deleting takes.
+
+        Raises OSError, or UsageError for another user's.
+        """
+        if self.path.is_symlink() or not self.path.is_dir():  # somebody put that here
+            self.path.unlink()
+            return
+        if not os.access(self.path, os.W_OK | os.X_OK) and (owner := owner_name(self.path)) is not None:
+            raise UsageError(f"run {self.run_id} belongs to user {owner}, who can remove it: rm -r {self.path}")
         doomed = self.path.with_name(f".removed-{self.run_id}-{os.getpid()}")
         self.path.rename(doomed)
         shutil.rmtree(doomed)
@@ -268,10 +276,10 @@ class Home:
         return RunDir(self.runs_path / run_id)
 
     def run_ids(self) -> Iterator[str]:
-        """The ids of all runs on disk, in no order. Folders being made or removed begin with a dot."""
+        """The ids of all runs on disk, in no order. What has another name is no run, or is being made or removed."""
         try:
             with os.scandir(self.runs_path) as entries:
-                yield from (entry.name for entry in entries if not entry.name.startswith("."))
+                yield from (entry.name for entry in entries if RUN_ID.fullmatch(entry.name))
         except FileNotFoundError:
             return
 

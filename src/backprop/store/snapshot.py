@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from backprop.protocol import json_safe
-from backprop.records import Record, RunView, Status
+from backprop.records import Record, RunView, Status, is_showable
 from backprop.store.index import Index
 from backprop.store.rundir import RUN_ID, Home, set_aside
 from backprop.trainer import files
@@ -143,12 +143,14 @@ def read_old(path: Path) -> list[OldRun]:
 def _old_run(run_id: str, entry: Mapping[str, Any]) -> OldRun:
     def pick(key: str, *types: type) -> Any:
         value = entry.get(key)
+        if isinstance(value, str):
+            value = _clean(value)
         return value if isinstance(value, types) and not isinstance(value, bool) else None
 
     status = pick("status", str)
     known = status in {s.value for s in Status} and Status(status).is_final
     last = pick("lastCheckpoint", str)
-    checkpoints = [item for item in pick("checkpoints", list) or [] if isinstance(item, str)]
+    checkpoints = [_clean(item) for item in pick("checkpoints", list) or [] if isinstance(item, str)]
     if last is not None and last not in checkpoints:
         checkpoints.append(last)
     return OldRun(
@@ -164,8 +166,14 @@ def _old_run(run_id: str, entry: Mapping[str, Any]) -> OldRun:
     )
 
 
+def _clean(text: str) -> str:
+    """The text without what no record of ours may hold: lone surrogates, and NUL."""
+    return text.encode(errors="replace").decode().replace("\0", "?")
+
+
 def _instant(milliseconds: float | None) -> datetime | None:
     try:
-        return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+        instant = None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
     except (ValueError, OverflowError, OSError):
         return None
+    return instant if instant is None or is_showable(instant) else None

@@ -17,6 +17,7 @@ from psutil import Process
 
 from backprop import processes
 from backprop.records import Record
+from backprop.store.plain import UnreadableError, read_record
 
 _MAX_MEMBERS = 10_000
 _PROC = Path("/proc")
@@ -79,8 +80,8 @@ class Roster:
 def living(path: Path, session: int, boot_id: str | None) -> list[Process]:
     """Those that were written down for this session and are still the same; none where that cannot be told."""
     try:
-        roster = msgspec.json.decode(path.read_bytes(), type=_Roster)
-    except (OSError, msgspec.DecodeError):
+        roster = read_record(path, _Roster)
+    except (FileNotFoundError, UnreadableError):
         return []
     place = (roster.session, roster.boot_id, roster.pid_namespace, roster.folder)
     if place != (session, boot_id, processes.namespace(), _folder(path)) or processes.table_problem() is not None:

@@ -1,9 +1,12 @@
 """Read a growing file by whole lines, in bounded memory, from an offset that only ever lies between lines."""
 
+import os
+import stat
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from backprop.protocol import MAX_LINE_BYTES
+from backprop.store.plain import open_plain
 
 READ_BYTES = MAX_LINE_BYTES + 1  # a stretch is at most this long, so a line that is understood always fits
 _SKIP_BYTES = 64 * READ_BYTES  # how much of an endless line is looked through in one call
@@ -18,11 +21,12 @@ class Stretch(NamedTuple):
 
 
 def size_bytes(path: Path) -> int:
-    """How long a file is; 0 when it is not there."""
+    """How long a file is; 0 when it is not there, or anything else is."""
     try:
-        return path.stat().st_size
+        info = path.lstat()
     except FileNotFoundError:
         return 0
+    return info.st_size if stat.S_ISREG(info.st_mode) else 0
 
 
 class Tail:
@@ -45,7 +49,7 @@ class Tail:
         size = size_bytes(self._path)
         if size <= self._searched_to and not (is_over and size > self.offset):
             return None
-        with self._path.open("rb") as file:
+        with os.fdopen(open_plain(self._path), "rb") as file:
             file.seek(self.offset)
             data = file.read(READ_BYTES)
             end = data.rfind(b"\n") + 1

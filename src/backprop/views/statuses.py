@@ -14,6 +14,7 @@ SYMBOLS = {
     Status.STOPPED: "▪",
     Status.FAILED: "✗",
     Status.INTERRUPTED: "↯",
+    Status.UNREADABLE: "?",
 }
 STYLES = {
     Status.QUEUED: CYAN,
@@ -25,4 +26,5 @@ STYLES = {
     Status.STOPPED: BLUE,
     Status.FAILED: RED,
     Status.INTERRUPTED: MAGENTA,
+    Status.UNREADABLE: MAGENTA,
 }
