@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 import msgspec
 import pytest
 
-from backprop.assignment import newest_job, remaining, unwanted, who_stopped
+from backprop.assignment import newest_job, remaining, unwanted
 from backprop.records import Limits, RunSpec, Status, StopReason
 from backprop.store.journal import (
     Entry,
@@ -188,7 +188,7 @@ def test_a_stop_of_a_session_that_never_began():
     resumed = [*never_began, SUBMITTED, *sessions(PREEMPTED)]
     run = fold(SPEC, resumed)
     assert run.last_session is not None
-    assert who_stopped(run.last_session, resumed) is StopReason.SIGNAL
+    assert run.last_session.stopped_by is StopReason.SIGNAL
     assert remaining(run, resumed) is not None
 
 

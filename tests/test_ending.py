@@ -4,6 +4,7 @@ import signal
 from datetime import datetime, timezone
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from backprop import ending
@@ -39,7 +40,7 @@ def test_status_and_exit_code(code: int, stop: StopReason | None, status: Status
     assert ending.process_exit_code(code, stop) == exit_code
 
 
-def filed(status: Status, exit_code: int | None = None) -> Run:
+def filed(status: Status, exit_code: int | None = None, stopped_by: StopReason | None = None) -> Run:
     """A run that has ended so, as its record tells."""
     session = Session(
         number=1,
@@ -50,6 +51,7 @@ def filed(status: Status, exit_code: int | None = None) -> Run:
         host="h",
         supervisor_pid=1,
         exit_code=exit_code,
+        stopped_by=stopped_by,
     )
     limits = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
     spec = RunSpec(id="r", command=("python",), cwd="/", created_at=AT, host="h", user="me", limits=limits)
@@ -57,23 +59,26 @@ def filed(status: Status, exit_code: int | None = None) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("run", "stop", "expected"),
+    ("run", "expected"),
     [
-        (filed(Status.COMPLETED, 0), None, ExitCode.OK),
-        (filed(Status.FAILED, 3), None, 3),
-        (filed(Status.FAILED), None, 1),  # an older tool recorded no code
-        (filed(Status.REFUSED), None, ExitCode.REFUSED),
-        (filed(Status.INTERRUPTED), None, ExitCode.KILLED),
-        (filed(Status.TIMEBOXED, 130), TIMEBOX, ExitCode.OK),
-        (filed(Status.TIMEBOXED, 137), TIMEBOX, ExitCode.KILLED),
-        (filed(Status.STOPPED, 130), CTRL_C, ExitCode.INTERRUPTED),
-        (filed(Status.STOPPED, 137), CTRL_C, ExitCode.KILLED),
-        (filed(Status.STOPPED, 130), USER, ExitCode.OK),
+        (filed(Status.COMPLETED, 0), ExitCode.OK),
+        (filed(Status.FAILED, 3), 3),
+        (filed(Status.FAILED), 1),  # an older tool recorded no code
+        (filed(Status.REFUSED), ExitCode.REFUSED),
+        (filed(Status.INTERRUPTED), ExitCode.KILLED),
+        (filed(Status.TIMEBOXED, 130, TIMEBOX), ExitCode.OK),
+        (filed(Status.TIMEBOXED, 137, TIMEBOX), ExitCode.KILLED),
+        (filed(Status.STOPPED, 130, CTRL_C), ExitCode.INTERRUPTED),
+        (filed(Status.STOPPED, 137, CTRL_C), ExitCode.KILLED),
+        (filed(Status.STOPPED, 130, USER), ExitCode.OK),
+        (msgspec.structs.replace(filed(Status.TIMEBOXED, 130, TIMEBOX), dequeued_by=CTRL_C), ExitCode.INTERRUPTED),
+        (msgspec.structs.replace(filed(Status.FAILED, 1), dequeued_by=USER), 1),
+        (msgspec.structs.replace(filed(Status.REFUSED), dequeued_by=CTRL_C), ExitCode.INTERRUPTED),
     ],
 )
-def test_the_exit_code_as_the_record_tells_it(run: Run, stop: StopReason | None, expected: int):
+def test_the_exit_code_as_the_record_tells_it(run: Run, expected: int):
     """`backprop wait` exits as the process of the run did."""
-    assert ending.filed_exit_code(run, stop) == expected
+    assert ending.filed_exit_code(run) == expected
 
 
 OK, INTERRUPTED = (Status.COMPLETED, 0), (Status.STOPPED, 130)

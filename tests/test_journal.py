@@ -582,15 +582,13 @@ def test_a_session_that_goes_on_cannot_be_queued():
 TOLD_FOR_PEOPLE = [
     entry
     for entry in EVERY_ENTRY
-    if isinstance(
-        entry, (Admitted, Governed, StopAsked, PauseAsked, GoOnAsked, Signalled, CheckpointMeasured, CheckpointSkipped)
-    )
+    if isinstance(entry, (Admitted, Governed, Signalled, CheckpointMeasured, CheckpointSkipped))
 ]
 
 
 @pytest.mark.parametrize("entry", TOLD_FOR_PEOPLE, ids=lambda entry: type(entry).__name__)
 def test_what_is_told_for_people_changes_no_state(entry: Entry):
-    """Only what happened to a session changes the run; a stop is asked for before it is over."""
+    """Only what happened to a session, or was asked of it, changes the run."""
     assert fold(SPEC, [started(1), entry]) == fold(SPEC, [started(1)])
 
 
@@ -606,7 +604,9 @@ any_entry = st.one_of(
     st.builds(Paused, at=st.just(AT), session=numbers, reason=reasons),
     st.builds(Continued, at=st.just(AT), session=numbers, paused_s=st.just(1.0)),
     st.builds(ended, numbers, st.sampled_from(Status), reasons),
-    st.sampled_from(TOLD_FOR_PEOPLE),
+    st.sampled_from(
+        [*TOLD_FOR_PEOPLE, PauseAsked(at=AT, session=1, detail="a"), GoOnAsked(at=AT, session=1, detail="a")]
+    ),
 )
 any_entries = st.lists(any_entry, max_size=10)
 
@@ -792,3 +792,52 @@ def test_where_a_run_is():
     assert not fold(asked, [*in_job, queued(2)]).is_on_slurm
     assert not fold(asked, [*in_job, started(2)]).is_on_slurm
     assert not fold(SPEC, []).is_on_slurm
+
+
+# -- who stopped it, and who holds it
+
+
+def stop(session: int, by: StopReason) -> StopAsked:
+    return StopAsked(at=AT, session=session, by=by, detail="asked")
+
+
+def test_the_first_to_ask_is_who_stopped_a_session():
+    """As its supervisor says at the end, which heard them in an order of its own; else as the requests stand there."""
+    asked = [started(1), stop(1, StopReason.USER), stop(1, StopReason.CTRL_C)]
+    assert [fold(SPEC, asked[:count]).sessions[0].stopped_by for count in (1, 2, 3)] == [None, *[StopReason.USER] * 2]
+    died = fold(SPEC, [*asked, ended(1, Status.INTERRUPTED, "died")])
+    assert died.stopped_by is StopReason.USER
+    said = ended(1, Status.STOPPED, "Ctrl-C", stopped_by=StopReason.CTRL_C)
+    assert fold(SPEC, [*asked, said]).stopped_by is StopReason.CTRL_C
+    assert fold(SPEC, [*asked, ended(1, Status.COMPLETED, None)]).stopped_by is None
+
+
+def test_what_is_asked_of_a_queued_session_is_no_part_of_the_one_that_gets_its_number():
+    """It is of the run, until that is queued again, or begins."""
+    waiting = [started(1), ended(1, Status.TIMEBOXED, "timebox"), queued(2), stop(2, StopReason.USER)]
+    left = [*waiting, Refused(at=AT, reason="left", figures={}, by=StopReason.USER)]
+    assert (fold(SPEC, left).stopped_by, fold(SPEC, left).sessions[0].stopped_by) == (StopReason.USER, None)
+    assert fold(SPEC, [*left, queued(2)]).stopped_by is None
+    again = fold(SPEC, [*left, started(2)])
+    assert (again.stopped_by, again.sessions[1].stopped_by) == (None, None)
+
+
+def test_who_holds_a_session_is_in_it():
+    """And whether a user has asked to pause it, and was not heard yet; nothing of either once it has ended."""
+    asked = [started(1), PauseAsked(at=AT, session=1, detail="me")]
+    held = Paused(at=AT, session=1, reason="x", by=(Pauser.GOVERNOR, Pauser.USER))
+    hot = Paused(at=AT, session=1, reason="x", by=(Pauser.GOVERNOR,))
+    end = ended(1, Status.STOPPED, "stopped")
+    go_on, continued = GoOnAsked(at=AT, session=1, detail="me"), Continued(at=AT, session=1, paused_s=1.0)
+
+    def seen(*entries: Entry) -> tuple[tuple[Pauser, ...], bool]:
+        session = fold(SPEC, [*asked, *entries]).sessions[0]
+        return session.paused_by, session.is_pause_asked
+
+    assert seen() == ((), True)
+    assert seen(hot) == (hot.by, True)
+    assert seen(held) == (held.by, False)
+    assert seen(go_on) == ((), False)
+    assert seen(held, continued) == ((), False)
+    assert seen(hot, end) == ((), False)
+    assert seen(end, asked[1], held) == ((), False)

@@ -58,6 +58,7 @@ class NoTurn(Record, frozen=True):
 
     reason: str
     exit_code: ExitCode = ExitCode.REFUSED
+    by: StopReason | None = None  # who ended it, where somebody did
     is_broken_off: bool = False  # by a signal: whoever sent it may let it ask again
     figures: Mapping[str, Any] = {}
 
@@ -265,14 +266,15 @@ class Admission:
         """Why somebody wants us to leave the line; None when nobody does."""
         for number in self._signals.take():
             if number is signal.SIGINT:
-                return NoTurn(reason="Ctrl-C while it waited", exit_code=ExitCode.INTERRUPTED)
+                return NoTurn(reason="Ctrl-C while it waited", exit_code=ExitCode.INTERRUPTED, by=StopReason.CTRL_C)
             if number is not signal.SIGTSTP:
-                return NoTurn(reason=f"its process got {number.name} while it waited", is_broken_off=True)
+                reason = f"its process got {number.name} while it waited"
+                return NoTurn(reason=reason, is_broken_off=True, by=StopReason.SIGNAL)
             self._suspend()
         for entry in self._journal.read_new():
             is_ours = isinstance(entry, StopAsked) and entry.session == self._application.session
             if isinstance(entry, StopAsked) and is_ours and entry.by is StopReason.USER:
-                return NoTurn(reason=f"{entry.detail} while it waited")
+                return NoTurn(reason=f"{entry.detail} while it waited", by=StopReason.USER)
         return None
 
     def _suspend(self) -> None:
@@ -290,6 +292,7 @@ class Admission:
                 at=datetime.now(timezone.utc),
                 reason=refusal.reason,
                 figures=dict(refusal.figures),
+                by=refusal.by,
                 is_presumed=refusal.is_broken_off and self._application.job is not None,
             )
         )

@@ -33,7 +33,7 @@ def remaining(run: Run, entries: Sequence[Entry]) -> Assignment | None:
     turns = sum(session.status is Status.TIMEBOXED for session in done)
     spent_s = _spent_s(done)
     retries = submitted.retries - sum(session.status is Status.FAILED for session in done)
-    if done and not _goes_on(done[-1], since, may_retry=retries >= 0):
+    if done and not _goes_on(done[-1], may_retry=retries >= 0):
         return None
     left_s = submitted.limits.timebox_s - spent_s
     if turns >= submitted.sessions or left_s < _WORTH_A_SESSION_S:
@@ -80,26 +80,12 @@ def _is_given_up(since: Sequence[Entry]) -> bool:
     return False
 
 
-def _goes_on(last: Session, entries: Sequence[Entry], *, may_retry: bool) -> bool:
+def _goes_on(last: Session, *, may_retry: bool) -> bool:
     if last.status is Status.FAILED:
         return may_retry and last.exit_code != ExitCode.NOT_EXECUTED
     if last.status in {Status.TIMEBOXED, Status.INTERRUPTED}:
         return True
-    return last.status is Status.STOPPED and who_stopped(last, entries) is StopReason.SIGNAL
-
-
-def who_stopped(session: Session, entries: Sequence[Entry]) -> StopReason | None:
-    """Who was the first to ask for a session's end; None: nobody did.
-
-    What was asked before it began meant another that was to have its number, and never began.
-    """
-    first = None
-    for entry in reversed(entries):
-        if isinstance(entry, StopAsked) and entry.session == session.number:
-            first = entry.by
-        elif isinstance(entry, SessionStarted) and entry.session == session.number:
-            break
-    return first
+    return last.status is Status.STOPPED and last.stopped_by is StopReason.SIGNAL
 
 
 def _spent_s(done: Sequence[Session]) -> float:

@@ -100,12 +100,15 @@ def process_exit_code(code: int, stop: StopReason | None) -> int:
     return ExitCode.INTERRUPTED if stop is StopReason.CTRL_C else ExitCode.OK
 
 
-def filed_exit_code(run: Run, stop: StopReason | None) -> int:
+def filed_exit_code(run: Run, *, by_ctrl_c: bool = False) -> int:
     """What the `backprop` process of a run that has ended exited with, as far as the record tells.
 
-    stop: who asked for the end of its last session. A run whose supervisor died counts as killed.
+    by_ctrl_c: whoever the record says has stopped it did so by a Ctrl-C. A run whose supervisor died counts as killed.
     """
-    code = None if run.last_session is None else run.last_session.exit_code
+    last = run.last_session
+    code = None if last is None else last.exit_code
+    if run.dequeued_by is StopReason.CTRL_C:
+        return ExitCode.INTERRUPTED
     match run.status:
         case Status.COMPLETED:
             return ExitCode.OK
@@ -116,6 +119,9 @@ def filed_exit_code(run: Run, stop: StopReason | None) -> int:
         case Status.INTERRUPTED | Status.UNREADABLE:
             return ExitCode.KILLED
         case _:
+            stop = None if last is None else last.stopped_by
+            if stop is not None and by_ctrl_c:
+                stop = StopReason.CTRL_C
             return process_exit_code(-signal.SIGKILL if code == ExitCode.KILLED else 0, stop)
 
 

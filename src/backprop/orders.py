@@ -18,10 +18,10 @@ from backprop import engines, provenance, recovery
 from backprop.engines.contract import Phase
 from backprop.errors import BackpropError, BusyError, NoSuchRunError, UsageError
 from backprop.recorder import Say
-from backprop.records import Pauser, Run, RunSpec, StopReason
+from backprop.records import Pauser, Run, RunSpec, Session, StopReason
 from backprop.store import journal as journals
 from backprop.store.holder import signal_holder
-from backprop.store.journal import Continued, GoOnAsked, Journal, PauseAsked, Paused, Refused, Renamed, StopAsked
+from backprop.store.journal import GoOnAsked, Journal, PauseAsked, Refused, Renamed, StopAsked
 from backprop.store.rundir import Home
 
 STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
@@ -31,7 +31,6 @@ PAUSE_S = 10.0  # the same for a pause, and for its end
 _START_S = 120.0  # an orphan that is saving gets its grace before the next session starts
 _POLL_S = 0.05
 _LOOK_S = 0.25
-_ON_PAUSES = (PauseAsked, GoOnAsked, Paused)
 # nothing in the folder of the run is taken for a module of ours, and its trainer's environment stays as it is
 _PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from backprop.__main__ import main; main()"
 
@@ -73,13 +72,29 @@ class Standing(NamedTuple):
     """A run as its journal tells it at this moment."""
 
     run: Run
-    pausers: tuple[Pauser, ...]  # everybody who holds it in place; nobody when it is not paused
-    is_being_stopped: bool
-    is_asked_to_pause: bool = False  # by a user whom its supervisor has not heard yet
 
     @property
     def has_ended(self) -> bool:
         return self.run.status.is_final
+
+    @property
+    def pausers(self) -> tuple[Pauser, ...]:
+        """Everybody who holds it in place; nobody when it is not paused."""
+        return () if self._session is None else self._session.paused_by
+
+    @property
+    def is_being_stopped(self) -> bool:
+        return self._session is not None and self._session.stopped_by is not None
+
+    @property
+    def is_asked_to_pause(self) -> bool:
+        """By a user whom its supervisor has not heard yet."""
+        return self._session is not None and self._session.is_pause_asked
+
+    @property
+    def _session(self) -> Session | None:
+        """The one that has not ended."""
+        return None if self.has_ended else self.run.last_session
 
     @property
     def is_paused_by_user(self) -> bool:
@@ -98,20 +113,7 @@ def look(home: Home, spec: RunSpec) -> Standing:
     if not path.exists():
         raise NoSuchRunError(f"run {spec.id} was removed.")
     entries, _ = journals.read(path)
-    run, session = journals.fold(spec, entries), None
-    entries += journals.unheard(path)
-    if run.last_session is not None and not run.status.is_final:
-        session = run.last_session.number
-    told = [entry for entry in entries if isinstance(entry, (Paused, Continued)) and entry.session == session]
-    last = told[-1] if told else None
-    asked = [entry for entry in entries if isinstance(entry, _ON_PAUSES) and entry.session == session]
-    users = [entry for entry in asked if not isinstance(entry, Paused) or Pauser.USER in entry.by]
-    return Standing(
-        run=run,
-        pausers=last.by if isinstance(last, Paused) else (),
-        is_being_stopped=any(isinstance(entry, StopAsked) and entry.session == session for entry in entries),
-        is_asked_to_pause=bool(users) and isinstance(users[-1], PauseAsked),
-    )
+    return Standing(journals.fold(spec, [*entries, *journals.unheard(path)]))
 
 
 def ask_stop(
@@ -179,7 +181,7 @@ def _leave_the_line(home: Home, spec: RunSpec, reason: str) -> None:
             return
         run = look(home, spec).run
         if run.waiter is not None:
-            is_filed = journal.append(Refused(at=_now(), reason=reason, figures={}))
+            is_filed = journal.append(Refused(at=_now(), reason=reason, figures={}, by=StopReason.USER))
         else:
             is_filed = recovery.settle(rundir, spec, journal, 0.0, _say_nothing, reason)
         journal.forget_requests()

@@ -46,6 +46,11 @@ class StopReason(str, Enum):
     GOVERNOR = "governor"  # the machine was running out of something
 
     @property
+    def label(self) -> str:
+        """As people read it."""
+        return {StopReason.USER: "`backprop stop`", StopReason.CTRL_C: "Ctrl-C"}.get(self, f"the {self.value}")
+
+    @property
     def status(self) -> Status:
         """What a session that ends for this reason is filed as."""
         return Status.TIMEBOXED if self is StopReason.TIMEBOX else Status.STOPPED
@@ -357,6 +362,9 @@ class Session(Record, frozen=True):
     paused_at: datetime | None = None  # while it is paused: since when
     paused_s: float = 0.0  # in pauses that are over
     exit_code: int | None = None
+    stopped_by: StopReason | None = None  # the first to ask for its end; None: it came to its own
+    paused_by: tuple[Pauser, ...] = ()  # who holds it in place now
+    is_pause_asked: bool = False  # by a user whom its supervisor has not heard yet
     launched_at: datetime | None = None
     cwd: str | None = None  # its working folder; None: that of the run's record
     only_once: tuple[str, ...] = ()  # arguments that it had besides the run's command
@@ -408,6 +416,14 @@ class Run(Record, frozen=True):
     reason: str | None = None
     ended_at: datetime | None = None
     waiter: Waiter | None = None  # while it is queued
+    dequeued_by: StopReason | None = None  # who ended it while it was queued for a session; None: nobody did
+
+    @property
+    def stopped_by(self) -> StopReason | None:
+        """Who asked for its end, in the queue or of its last session; None: nobody did, or it has not ended."""
+        if self.dequeued_by is not None or not self.status.is_final:
+            return self.dequeued_by
+        return None if self.last_session is None else self.last_session.stopped_by
 
     @property
     def command(self) -> tuple[str, ...]:

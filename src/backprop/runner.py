@@ -853,6 +853,7 @@ class Supervisor:
                 reason=reason,
                 exit_code=ending.shell_code(code),
                 elapsed_s=elapsed_s,
+                stopped_by=stop,
                 resume_option=self._resume_option(),
                 has_finished_training=reason is not None and self._meter.progress.has_finished_training,
             )

@@ -123,6 +123,50 @@ def test_a_killed_waiter_is_interrupted(held: Runs):
     let_go(held)
 
 
+def test_who_ended_it_in_the_queue_is_not_who_ends_the_session_that_gets_its_number(runs: Runs):
+    """A session that never began has no part in the one that gets its number: it can be paused, and `wait` knows."""
+    runs.environment["BACKPROP_MAX_PARALLEL"] = "1"
+    runs.script(UNTIL_TOLD)
+    runs.script(
+        """
+    print("began", flush=True)
+    try:
+        time.sleep(600)
+    except KeyboardInterrupt:
+        while not os.path.exists("has-a-follower"):
+            time.sleep(0.02)
+    """,
+        "patient.py",
+    )
+    first = runs.start("run", "patient.py", "-m", "0.005", "--grace", "200", "--sessions", "2", "--run-id", "r")
+    wait_for(lambda: status_of(runs, "r") == "running")
+    runs.start("run", "train.py", "--run-id", "other")
+    wait_for(lambda: queue_of(runs) == ["other"])
+    (runs.work / "has-a-follower").touch()
+    wait_for(lambda: queue_of(runs) == ["r"])
+    assert runs.call("stop", "r").returncode == 0
+    assert first.wait(HANG_S) == runs.call("wait", "r").returncode == 0
+    assert runs.document("r")["stopped_by"] == "user"
+
+    waiting = runs.start("resume", "r", "-m", "10")
+    wait_for(lambda: queue_of(runs) == ["r"])
+    assert runs.document("r")["stopped_by"] is None
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(HANG_S) == runs.call("wait", "r").returncode == 130
+    assert "left by Ctrl-C before session 2" in runs.call("status", "r").stdout
+
+    third = runs.start("resume", "r", "-m", "10", "-p", "2")
+    wait_for(lambda: runs.output("r", 2))
+    assert runs.call("pause", "r").returncode == 0
+    assert runs.document("r")["sessions"][1]["paused_by"] == ["user"]
+    assert runs.call("resume", "r").returncode == 0
+    third.send_signal(signal.SIGINT)
+    assert third.wait(HANG_S) == runs.call("wait", "r").returncode == 130
+    sessions = runs.document("r")["sessions"]
+    assert [(one["stopped_by"], one["paused_by"]) for one in sessions] == [("timebox", []), ("ctrl-c", [])]
+    let_go(runs)
+
+
 def test_a_suspended_waiter_lets_others_pass(held: Runs):
     """Ctrl-Z in the line must not hold everybody up."""
     second = held.start("run", "train.py", "--run-id", "second")

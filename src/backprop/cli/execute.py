@@ -103,7 +103,11 @@ def _look(claim: "Claim") -> "tuple[Run, Assignment | None, StopAsked | None]":
 
 def _tell_unwanted(claim: "Claim", run: "Run", stop: StopAsked) -> None:
     at, told = datetime.now(timezone.utc), f"{stop.detail} while it waited"
-    claim.journal.append(NotContinued(at=at, reason=told) if run.sessions else Refused(at=at, reason=told, figures={}))
+    claim.journal.append(
+        NotContinued(at=at, reason=told, by=stop.by)
+        if run.sessions
+        else Refused(at=at, reason=told, figures={}, by=stop.by)
+    )
 
 
 def _locked(rundir: RunDir) -> Journal:

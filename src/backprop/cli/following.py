@@ -19,7 +19,7 @@ from backprop.engines.contract import Phase
 from backprop.errors import BackpropError, ExitCode, NoSuchRunError
 from backprop.progress import ProgressMeter
 from backprop.protocol import digest
-from backprop.records import Run, Session, Source, StopReason, in_minutes
+from backprop.records import Run, Session, Source, in_minutes
 from backprop.store import journal as journals
 from backprop.store.journal import Entry, Queued, Refused, Said, SessionEnded, SessionStarted, Submitted
 from backprop.store.rundir import RunDir
@@ -184,10 +184,7 @@ class Front:
                 return ExitCode.INTERRUPTED  # it has left the line
             if run.last_session is not None:
                 return ExitCode.REFUSED  # and it is what its last session came to
-        stop = None if run.last_session is None else assignment.who_stopped(run.last_session, entries)
-        if stop is not None and self._interrupted_at is not None:
-            stop = StopReason.CTRL_C
-        return ending.filed_exit_code(run, stop)
+        return ending.filed_exit_code(run, by_ctrl_c=self._interrupted_at is not None)
 
     def _look_after_it(self, run: Run) -> int | None:
         """Notice what Slurm knows and the journal does not: why it waits, or that its job is gone; show the first."""

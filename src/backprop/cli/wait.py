@@ -12,10 +12,8 @@ from backprop import ending
 from backprop.cli.common import is_valid, json_option, open_caught_up, print_json, say, say_failure
 from backprop.cli.several import ACTIVE, EVERY, Choice, several_runs
 from backprop.errors import ExitCode, NoSuchRunError
-from backprop.records import RunView, Status, StopReason
-from backprop.store import journal as journals
+from backprop.records import RunView, Status
 from backprop.store.index import Index
-from backprop.store.journal import StopAsked
 from backprop.store.rundir import Home
 
 _LOOK_EVERY_S = 1.0
@@ -87,7 +85,9 @@ class _Watch:
             for run_id in sorted(self._going_on):
                 self._look(run_id)
             if not self._going_on:
-                return ending.worst([(view.run.status, self._exit_code(view)) for view in self._views.values()])
+                return ending.worst(
+                    [(view.run.status, ending.filed_exit_code(view.run)) for view in self._views.values()]
+                )
             if stalled := self._stalled():
                 return stalled
             now = time.monotonic()
@@ -122,14 +122,6 @@ class _Watch:
             at = "no step at all" if step is None else f"no step after {step}"
             say(f"run {run_id} is alive, but has made {at} for {limit:g} min. To end it: backprop stop {run_id}")
         return ExitCode.STALLED if stalled else None
-
-    def _exit_code(self, view: RunView) -> int:
-        """What the supervisor exited with."""
-        last = view.run.last_session
-        entries, _ = journals.read(self._home.rundir(view.run.spec.id).journal_path)
-        asked = [e.by for e in entries if isinstance(e, StopAsked) and last is not None and e.session == last.number]
-        stop: StopReason | None = asked[0] if asked else None
-        return ending.filed_exit_code(view.run, stop)
 
 
 class _Pace:

@@ -116,14 +116,16 @@ class Refused(_Entry, frozen=True, tag="refused"):
 
     reason: str
     figures: dict[str, Any]
+    by: StopReason | None = None  # who took it out of the queue, where somebody did
     # not the last word: by somebody who took who waited for dead, or in a job that Slurm ended and may queue again
     is_presumed: bool = False
 
 
 class NotContinued(_Entry, frozen=True, tag="not_continued"):
-    """Another session was asked for (a retry, a further turn) and would not have helped."""
+    """Another session was asked for (a retry, a further turn) and would not have helped, or was not wanted any more."""
 
     reason: str
+    by: StopReason | None = None  # who did not want it
 
 
 class Governed(_Entry, frozen=True, tag="governed"):
@@ -240,6 +242,7 @@ class SessionEnded(_Entry, frozen=True, tag="session_ended"):
     reason: str | None
     exit_code: int | None
     elapsed_s: float
+    stopped_by: StopReason | None = None
     resume_option: str | None = None  # what --resume-arg would have to be, for want of anything better
     has_finished_training: bool = False  # before it was cut, or failed, in what the script did afterwards
 
@@ -505,6 +508,8 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
                 run = _note_read(run, entry)
             case CheckpointUnread():
                 run = _change_session(run, entry.session, is_checkpoint_read=False, has_started_over=entry.has_trained)
+            case StopAsked() | PauseAsked() | GoOnAsked():
+                run = _note_request(run, entry)
             case Paused():
                 run = _pause_session(run, entry)
             case Continued():
@@ -544,7 +549,14 @@ def _add_session(run: Run, entry: SessionStarted) -> Run:
     )
     others = tuple(s for s in run.sessions if s.number != entry.session)
     return msgspec.structs.replace(
-        run, spec=spec, status=Status.RUNNING, reason=None, ended_at=None, waiter=None, sessions=(*others, session)
+        run,
+        spec=spec,
+        status=Status.RUNNING,
+        reason=None,
+        ended_at=None,
+        waiter=None,
+        dequeued_by=None,
+        sessions=(*others, session),
     )
 
 
@@ -561,19 +573,25 @@ def _stand_in_line(run: Run, entry: Queued | Submitted) -> Run:
     )
     if run.waiter is not None and run.waiter.session == waiter.session:
         waiter = msgspec.structs.replace(waiter, since=run.waiter.since)
-    return msgspec.structs.replace(run, status=Status.QUEUED, reason=entry.reason, ended_at=None, waiter=waiter)
+    return msgspec.structs.replace(
+        run, status=Status.QUEUED, reason=entry.reason, ended_at=None, waiter=waiter, dequeued_by=None
+    )
 
 
 def _end_without_a_session(run: Run, entry: Refused | NotContinued) -> Run:
     """A run that never started is refused; one that has sessions is what the last of them came to."""
     last = run.last_session
     if last is None:
-        return msgspec.structs.replace(run, status=Status.REFUSED, reason=entry.reason, ended_at=entry.at, waiter=None)
+        return msgspec.structs.replace(
+            run, status=Status.REFUSED, reason=entry.reason, ended_at=entry.at, waiter=None, dequeued_by=entry.by
+        )
     if not last.status.is_final:
         return run
     told = [last.reason] if isinstance(entry, Refused) else [last.reason, entry.reason]
     reason = "; ".join(text for text in told if text) or None
-    return msgspec.structs.replace(run, status=last.status, reason=reason, ended_at=last.ended_at, waiter=None)
+    return msgspec.structs.replace(
+        run, status=last.status, reason=reason, ended_at=last.ended_at, waiter=None, dequeued_by=entry.by
+    )
 
 
 def _change_session(run: Run, number: int, **changes: Any) -> Run:
@@ -587,12 +605,36 @@ def _note_read(run: Run, entry: CheckpointRead) -> Run:
     return _change_session(run, entry.session, resumed_from=path, is_checkpoint_read=True, has_started_over=False)
 
 
-def _pause_session(run: Run, entry: Paused) -> Run:
+def _note_request(run: Run, entry: StopAsked | PauseAsked | GoOnAsked) -> Run:
+    """Of those who ask for a stop the first counts. What is asked of a queued session is for none: see `Run`."""
+    session = _unfinished(run, entry.session)
+    if session is None:
+        return run
+    if isinstance(entry, StopAsked):
+        return _change_session(run, entry.session, stopped_by=session.stopped_by or entry.by)
+    return _change_session(run, entry.session, is_pause_asked=isinstance(entry, PauseAsked))
+
+
+def _unfinished(run: Run, number: int) -> Session | None:
+    """The last session, if it has this number and no end."""
     session = run.last_session
-    if session is None or session.number != entry.session or session.status.is_final:
+    return None if session is None or session.number != number or session.status.is_final else session
+
+
+def _pause_session(run: Run, entry: Paused) -> Run:
+    session = _unfinished(run, entry.session)
+    if session is None:
         return run
     since = session.paused_at or entry.at
-    run = _change_session(run, entry.session, status=Status.PAUSED, reason=entry.reason, paused_at=since)
+    run = _change_session(
+        run,
+        entry.session,
+        status=Status.PAUSED,
+        reason=entry.reason,
+        paused_at=since,
+        paused_by=entry.by,
+        is_pause_asked=session.is_pause_asked and Pauser.USER not in entry.by,
+    )
     return msgspec.structs.replace(run, status=Status.PAUSED, reason=entry.reason)
 
 
@@ -601,7 +643,9 @@ def _continue_session(run: Run, entry: Continued) -> Run:
     if session is None or session.number != entry.session or session.paused_at is None:
         return run
     paused_s = session.paused_s + entry.paused_s
-    run = _change_session(run, entry.session, status=Status.RUNNING, reason=None, paused_at=None, paused_s=paused_s)
+    run = _change_session(
+        run, entry.session, status=Status.RUNNING, reason=None, paused_at=None, paused_by=(), paused_s=paused_s
+    )
     return msgspec.structs.replace(run, status=Status.RUNNING, reason=None)
 
 
@@ -609,6 +653,7 @@ def _end_session(run: Run, entry: SessionEnded) -> Run:
     ended = [s for s in run.sessions if s.number == entry.session]
     if ended and ended[0].status.is_final:
         return run  # the first ending counts
+    was_stopped_by = ended[0].stopped_by if ended and entry.status not in {Status.COMPLETED, Status.FAILED} else None
     run = _change_session(
         run,
         entry.session,
@@ -617,9 +662,12 @@ def _end_session(run: Run, entry: SessionEnded) -> Run:
         ended_at=entry.at,
         elapsed_s=entry.elapsed_s,
         exit_code=entry.exit_code,
+        stopped_by=entry.stopped_by or was_stopped_by,  # the latter for an end that its supervisor did not write
         resume_option=entry.resume_option,
         has_finished_training=entry.has_finished_training,
         paused_at=None,
+        paused_by=(),
+        is_pause_asked=False,
     )
     last = run.last_session
     if last is not None and last.number != entry.session:

@@ -97,6 +97,8 @@ def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
         if session.reason and session.reason != run.reason:
             told += f": {session.reason}"
         yield f"session {session.number}", told
+    if run.dequeued_by is not None and run.sessions:
+        yield "queue", f"left by {run.dequeued_by.label} before session {run.newest_number + 1}"
     if run.waiter is not None and run.waiter.job:
         since = human.age(run.waiter.since, now)
         yield f"session {run.waiter.session}", f"Slurm's job {run.waiter.job}, in its line for {since}"
