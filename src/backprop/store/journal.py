@@ -504,10 +504,8 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
                 run = _add_session(run, entry)
             case TrainerLaunched():
                 run = _change_session(run, entry.session, trainer_pid=entry.pid, launched_at=entry.at)
-            case CheckpointRead():
+            case CheckpointRead() | CheckpointUnread():
                 run = _note_read(run, entry)
-            case CheckpointUnread():
-                run = _change_session(run, entry.session, is_checkpoint_read=False, has_started_over=entry.has_trained)
             case StopAsked() | PauseAsked() | GoOnAsked():
                 run = _note_request(run, entry)
             case Paused():
@@ -599,7 +597,9 @@ def _change_session(run: Run, number: int, **changes: Any) -> Run:
     return msgspec.structs.replace(run, sessions=sessions)
 
 
-def _note_read(run: Run, entry: CheckpointRead) -> Run:
+def _note_read(run: Run, entry: CheckpointRead | CheckpointUnread) -> Run:
+    if isinstance(entry, CheckpointUnread):
+        return _change_session(run, entry.session, is_checkpoint_read=False, has_started_over=entry.has_trained)
     offered = next((session.offered for session in run.sessions if session.number == entry.session), None)
     path = entry.path or offered
     return _change_session(run, entry.session, resumed_from=path, is_checkpoint_read=True, has_started_over=False)
