@@ -36,12 +36,15 @@ def test_a_script_runs_and_is_recorded(runs: Runs):
     assert document["exit_code"] == 0
     assert set(document) == {
         "id", "name", "status", "reason", "command", "cwd", "python", "created_at", "started_at", "ended_at",
-        "stopped_by", "elapsed_s", "timebox_s", "sessions", "last_step", "metrics", "params", "checkpoints", "git", "exit_code",
+        "stopped_by", "elapsed_s", "timebox_s", "sessions", "last_step", "metrics", "printed_metrics", "params", "checkpoints",
+        "git", "code_notes", "exit_code",
         "host", "job", "pid", "run_dir",
     }  # fmt: skip
     assert set(document["sessions"][0]) == {
-        "number", "status", "reason", "started_at", "ended_at", "elapsed_s", "exit_code", "host", "job", "stopped_by", "paused_by",
+        "number", "status", "reason", "started_at", "ended_at", "elapsed_s", "exit_code", "host", "job",
+        "stopped_by", "paused_by",
         "offered", "checkpoint_read", "resumed_from", "started_over", "only_once", "training_finished",
+        "git", "patch", "code_changed",
     }  # fmt: skip
 
 
