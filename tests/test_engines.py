@@ -410,3 +410,16 @@ def test_how_nodes_find_one_another(client: Path):
     found = rendezvous.variables({"SLURM_JOB_ID": "12345", "SLURM_JOB_NODELIST": "n[1-2]"}, 2)
     assert (found["MASTER_ADDR"], found["MASTER_PORT"], found["NNODES"]) == ("a.b", "22345", "2")
     assert (found["PET_RDZV_ENDPOINT"], found["PET_NNODES"], found["PET_RDZV_ID"]) == ("a.b:22345", "2", "12345")
+
+
+@pytest.mark.parametrize(("name", "is_ours"), [("backprop-r", True), ("backprop-other", False)])
+@pytest.mark.parametrize("way", ["cancel", "withdraw"])
+def test_only_a_job_with_the_runs_name_is_cancelled(client: Path, name: str, is_ours: bool, way: str):
+    """A record names a job by its number, which may be that of any other: by chance, or on purpose."""
+    put(client, "squeue", f"echo '7|PENDING||None|{name}'")
+    put(client, "scontrol", "exit 0")
+    put(client, "scancel", f'echo "$*" >> {client}/cancelled')
+    waiter = Waiter(session=1, host="h", supervisor_pid=0, since=datetime.now(timezone.utc), job="7")
+    run = Run(spec=order().spec, status=Status.QUEUED, waiter=waiter)
+    getattr(slurm.Cluster(), way)(run)
+    assert (client / "cancelled").exists() is is_ours

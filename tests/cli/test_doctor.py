@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import shlex
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from backprop.doctor import scripts
 from backprop.doctor.findings import Check, examine, ok
 from backprop.records import Finding, Level
 from tests.cli.test_look import in_terminal
-from tests.conftest import BACKPROP, Runs, wait_for
+from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 FAKES = Path(__file__).parents[1] / "fakes"
 FRAMEWORKS = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text()
@@ -293,3 +295,46 @@ def test_half_a_slurm_is_noted(runs: Runs):
     assert "squeue, scancel, scontrol not found" in finding["text"]
     (runs.work / "programs" / "sbatch").unlink()
     assert found(runs, "slurm", **only) == []
+
+
+def answered(runs: Runs, answer: str) -> str:
+    """What `doctor` shows in a terminal in which the user answers its question."""
+    master, slave = pty.openpty()
+    doctor = runs.start("doctor", stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    os.write(master, f"{answer}\n".encode())
+    shown = b""
+    with suppress(OSError):  # the terminal's other end is closed
+        while more := os.read(master, 65_536):
+            shown += more
+    os.close(master)
+    doctor.wait(HANG_S)
+    return shown.decode()
+
+
+@pytest.mark.parametrize("way", ["settings", "environment"])
+def test_a_python_that_the_folder_names_is_not_started_unasked(runs: Runs, way: str):
+    """The folder may come from anybody. On a terminal the user is asked; elsewhere it is said how to say yes."""
+    del runs.environment["BACKPROP_PYTHON"]
+    runs.environment.pop("VIRTUAL_ENV", None)
+    python = runs.work / ("py" if way == "settings" else ".venv/bin/python")
+    python.parent.mkdir(parents=True, exist_ok=True)
+    python.write_text(f'#!/bin/sh\ntouch {runs.work}/started\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    if way == "settings":
+        (runs.work / "backprop.toml").write_text('python = "./py"\n')
+    (finding,) = found(runs, "python")
+    assert f"{python} was not started" in finding["text"]
+    assert f"--python {python}" in finding["advice"]
+    assert not (runs.work / "started").exists()
+    assert "which this folder names, to look at it?" in answered(runs, "n")
+    assert not (runs.work / "started").exists()
+    assert runs.call("doctor", "--python", python).returncode in {0, 1}
+    assert (runs.work / "started").exists()
+
+
+def test_no_module_of_the_folder_is_imported(runs: Runs):
+    """Python would look there first, for its own as well."""
+    (runs.work / "json.py").write_text("open('imported', 'w')\nraise SystemExit(1)\n")
+    assert found(runs, "python") == []
+    assert not (runs.work / "imported").exists()

@@ -12,6 +12,7 @@ from backprop.cli.common import json_option, print_json, say, working_folder
 from backprop.errors import ExitCode, UsageError
 from backprop.records import Level
 from backprop.store.rundir import Home
+from backprop.views import human
 
 _ON_NOTIFY = "Whom to tell of a run's end, each time by one of these; `on` names the states, every end without it."
 # shell -> what to do with its script
@@ -78,13 +79,21 @@ def _write(path: Path, text: str, *, force: bool) -> None:
 
 
 @click.command()
+@click.option("--python", metavar="PATH", help="Look at this Python; else at the one that scripts here run on.")
 @json_option
-def doctor(*, as_json: bool) -> None:
+def doctor(*, python: str | None, as_json: bool) -> None:
     """Look at this machine: what will not work, what should be known, and what to do. Exits with 1 for a problem."""
+    from backprop.doctor import scripts
     from backprop.doctor.checks import all_checks
     from backprop.doctor.findings import examine
 
-    findings = examine(all_checks(str(working_folder()), __version__))
+    folder = str(working_folder())
+    if python is None and sys.stdin.isatty() and (named := scripts.named_here(folder)) is not None:
+        question = (
+            f"Start {human.printable(named)}, which this folder names, to look at it?"
+        )
+        python = named if click.confirm(question, err=True) else None
+    findings = examine(all_checks(folder, __version__, python))
     if as_json:
         print_json(findings)
     else:

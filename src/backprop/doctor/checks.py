@@ -12,14 +12,14 @@ _TOOL_S = 15.0  # four tools that hang for two seconds each, and a slow machine
 _SIGHT_S = 200.0
 
 
-def all_checks(folder: str, version: str) -> list[Check]:
-    """What there is to look at, for scripts in this folder. version: Backprop's own."""
+def all_checks(folder: str, version: str, python: str | None) -> list[Check]:
+    """What there is to look at, for scripts in this folder. version: Backprop's own. python: that the user chose."""
     return [
         Check("backprop", partial(machine.own_python, version)),
         Check("settings", partial(scripts.configuration, folder)),
-        Check("python", partial(scripts.script_python, folder), 30.0),
+        Check("python", partial(scripts.script_python, folder, python), 30.0),
         Check("gpu", machine.gpus, _TOOL_S),
-        Check("frameworks", partial(scripts.sight, folder), _SIGHT_S),
+        Check("frameworks", partial(scripts.sight, folder, python), _SIGHT_S),
         Check("memory", lambda: machine.memory(_limits(folder))),
         Check("ram limit", machine.hard_limit),
         Check("processes", machine.process_table),

@@ -114,14 +114,36 @@ def _notifications(settings: config.Config) -> Iterator[Finding]:
             yield note("notify", "no messages on the desktop: notify-send is not there", "Install libnotify's tools.")
 
 
-def script_python(folder: str) -> Iterator[Finding]:
-    """The Python that a script here would run on, whether hooks get in, and its frameworks."""
+def named_here(folder: str) -> str | None:
+    """The Python that only this folder, or one above it, names: it may come from anybody, and is not started unasked.
+
+    None where the user has chosen: by a flag, a variable, the file in the home folder or an active environment.
+    """
+    try:
+        loaded = settings_of(folder)
+        python = find_python(loaded.config.python, Path(folder), os.environ)
+    except BackpropError:  # a finding of the checks
+        return None
+    if (origin := loaded.origins.get("python")) is not None:
+        return python if origin == str(config.find_project_file(Path(folder))) else None
+    return None if python == find_python(None, Path("/"), os.environ) else python
+
+
+def script_python(folder: str, chosen: str | None) -> Iterator[Finding]:
+    """The Python that a script here would run on, whether hooks get in, and its frameworks.
+
+    chosen: by the user, instead of the one that is set.
+    """
     try:
         settings = settings_of(folder).config
     except BackpropError:  # a finding of its own: see `configuration`
         return
+    if chosen is None and (named := named_here(folder)) is not None:
+        told = f"{named} was not started: this folder names it, and a folder may come from anybody"
+        yield note("python", told, f"If you trust it: backprop doctor --python {named}")
+        return
     try:
-        python = find_python(settings.python, Path(folder), os.environ)
+        python = find_python(chosen or settings.python, Path(folder), os.environ)
     except BackpropError as error:
         yield problem("python", str(error), "Set --python, or activate the environment you train in.")
         return
@@ -145,6 +167,7 @@ def ask(python: str) -> Interpreter:
     search_path = os.pathsep.join(filter(None, (str(HOOKS_FOLDER), os.environ.get("PYTHONPATH"))))
     answer = subprocess.run(
         [python, "-c", _PROBE, *TRIED],
+        cwd="/",  # Python would take what it imports from the current folder first
         env={**os.environ, "PYTHONPATH": search_path, "BACKPROP_EVENTS": os.devnull},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -184,12 +207,12 @@ def _series(version: str) -> list[str]:
     return parts[: 2 if parts[0] == "0" else 1]
 
 
-def sight(folder: str) -> Iterator[Finding]:
+def sight(folder: str, chosen: str | None) -> Iterator[Finding]:
     """Whether the frameworks see the GPUs that are there. Imports each; takes seconds."""
-    if not (cards := read_gpus("auto").gpus):
+    if not (cards := read_gpus("auto").gpus) or (chosen is None and named_here(folder) is not None):
         return
     try:
-        python = find_python(settings_of(folder).config.python, Path(folder), os.environ)
+        python = find_python(chosen or settings_of(folder).config.python, Path(folder), os.environ)
     except BackpropError:  # a finding of the checks that ask for it
         return
     for name in ask(python).packages.keys() & _LOOKS.keys():
@@ -200,6 +223,7 @@ def _seen(name: str, python: str, there: int) -> Finding:
     try:
         answer = subprocess.run(
             [python, "-c", _LOOKS[name]],
+            cwd="/",
             env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "3"},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -79,15 +79,27 @@ class Cluster:
         slurm_client.release(words[0].partition("_")[0])
 
     def cancel(self, run: Run) -> None:
-        if (job := run.job) is not None:
+        if (job := self._own_job(run)) is not None:
             slurm_client.cancel(job)
 
     def withdraw(self, run: Run) -> Observation:
         """Take it out of the line, unless it has begun; how it stands then. Raises SlurmError."""
-        if (job := run.job) is not None:
+        if (job := self._own_job(run)) is not None:
             slurm_client.cancel(job, only_pending=True)
         self.look_again()
         return self.observe(run)
+
+    def _own_job(self, run: Run) -> str | None:
+        """The job in a run's record, if Slurm says now that it is that run's: a record can name any job of the user's.
+
+        Raises SlurmError.
+        """
+        self.look_again()
+        self._look()
+        if isinstance(self._seen, SlurmError):
+            raise self._seen
+        job = self._seen.get(run.job or "")
+        return job.id if job is not None and job.name == job_name(run.spec) else None
 
     def observe(self, run: Run) -> Observation:
         """All jobs of the user are asked for at once, so that many runs cost one call.
