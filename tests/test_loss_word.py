@@ -24,7 +24,7 @@ def test_loss_means_the_loss_of_each_run(tmp_path_factory: pytest.TempPathFactor
         index.put_run(made(f"r{number}", age_s=number), 1)
         say(index, f"r{number}", {"step": 1, **metrics}, {"step": 2, **{name: -x for name, x in metrics.items()}})
     views = {view.run.spec.id: view for view in query.runs(index)}
-    mains = {run_id: query.main_metric(view) for run_id, view in views.items()}
+    mains = {run_id: query.main_metric(view.summaries) for run_id, view in views.items()}
     last = {run_id: views[run_id].metrics[main] for run_id, main in mains.items() if main is not None}
 
     found = [view.run.spec.id for view in query.runs(index, Wanted(sort="loss"))]

@@ -294,7 +294,7 @@ def test_the_metric_that_tells_how_a_run_goes(index: Index, names: list[str], ma
     """The training loss by any of the usual names, else another loss, else none."""
     index.put_run(made("r"), 1)
     say(index, "r", {"step": 1, **dict.fromkeys(names, 1.0)})
-    assert query.main_metric(viewed(index)) == main
+    assert query.main_metric(viewed(index).summaries) == main
 
 
 # -- curves

@@ -185,7 +185,7 @@ class Feed:
         )
 
     def _row(self, index: Index, view: RunView) -> Row:
-        metric = query.main_metric(view)
+        metric = query.main_metric(view.summaries)
         count = 0 if metric is None else view.summaries[metric].count
         known = self._trends.get(view.run.spec.id)
         if known is not None and known[0] == count:
@@ -204,7 +204,9 @@ class Feed:
 
     def _show(self, index: Index, view: RunView, wish: Wish) -> Shown:
         metrics = tuple(query.metric_names([view]))
-        metric = wish.metric if wish.metric in metrics else query.main_metric(view) or next(iter(metrics), None)
+        metric = (
+            wish.metric if wish.metric in metrics else query.main_metric(view.summaries) or next(iter(metrics), None)
+        )
         return Shown(
             view=view,
             metric=metric,

@@ -172,15 +172,13 @@ def is_best_superseded(index: Index, view: RunView, name: str) -> bool:
     return found[0] not in curve(index, view, name, begin=found[1], end=found[1]).ys
 
 
-def main_metric(view: RunView) -> str | None:
+def main_metric(names: Collection[str]) -> str | None:
     """The metric that tells how a run goes: its training loss, by any of the usual names, else another loss.
 
-    It is what `loss` means in a filter and in --sort.
+    It is what `loss` means in a filter and in --sort. names: of the run's metrics.
     """
-    for name in search.LOSSES:
-        if name in view.summaries:
-            return name
-    return next((name for name in view.summaries if "loss" in name.lower()), None)
+    usual = next((name for name in search.LOSSES if name in names), None)
+    return usual or next((name for name in sorted(names) if "loss" in name.lower()), None)
 
 
 def curve(
@@ -259,7 +257,7 @@ def twin(name: str, names: Collection[str]) -> str | None:
 def leading_metrics(views: Sequence[RunView]) -> list[str]:
     """The metrics to look at first: the main one of each run, then their twins on held-out data."""
     names = metric_names(views)
-    mains = list(dict.fromkeys(main for view in views if (main := main_metric(view)) is not None))
+    mains = list(dict.fromkeys(main for view in views if (main := main_metric(view.summaries)) is not None))
     twins = [held_out for main in mains if (held_out := twin(main, names)) is not None]
     return list(dict.fromkeys([*mains, *twins]))
 

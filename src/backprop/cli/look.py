@@ -141,7 +141,7 @@ def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None)
         say(f"none of these runs has a metric {metric!r}. {known}")
     name = _sorted_name(key)
     if query.is_its_loss(key):
-        name = query.main_metric(views[0]) or name
+        name = query.main_metric(views[0].summaries) or name
     # whoever has what is sorted by comes first
     if key not in SORT_KEYS and name not in views[0].summaries and name not in views[0].params:
         near = query.near_name(name, [*SORT_KEYS, *query.metric_names(views), *views[0].params])

@@ -54,7 +54,7 @@ def runs_table(
     metric: the one that is shown; else each run's main one. values: what sparklines are drawn from.
     """
     screen = screen or stdout_screen()
-    rows = [_Row(view, metric or query.main_metric(view)) for view in views]
+    rows = [_Row(view, metric or query.main_metric(view.summaries)) for view in views]
     columns = list(_columns(rows, now, values, screen))
     if screen.is_terminal:  # a column that says nothing of any of these runs
         columns = [column for column in columns if any(cell.text.strip(" -") for cell in column.cells)]

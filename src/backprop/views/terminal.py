@@ -6,21 +6,24 @@ supervisor's loop never waits for it.
 
 import os
 import select
-import shutil
+import stat
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from backprop import query
 from backprop.progress import Progress
 from backprop.views import human
 
 _POLL_S = 0.05  # to a terminal, where somebody watches
 _POLL_PIPE_S = 0.1
-_REDRAW_EVERY_S = 0.2
-_REDRAW_AFTER_OUTPUT_S = 0.05  # soon, or a busy progress bar would hide it; not at once, or a flood would draw it only
+_REDRAW_EVERY_S = 0.2  # the time that is left; and while a flood of output comes, which would else draw it only
 _PLAIN_EVERY_S = 30.0  # a progress line in a log file
 _COPY_BYTES = 1 << 16
+_NAME_WIDTH = 24
+_USUAL_WIDTH = 80  # of a terminal that does not say
 
 _CLEAR_LINE = b"\r\x1b[2K"  # the terminal may have echoed a ^C there
 # Below an unfinished line (a tqdm bar): make room for a line, remember where we are, go there, write, come back.
@@ -35,6 +38,7 @@ class _Copy:
         self._file = path.open("rb", buffering=0)
         self.fd = fd
         self._is_open = True
+        self.close = self._file.close
 
     def read(self) -> bytes:
         return self._file.read(_COPY_BYTES) or b""
@@ -58,14 +62,14 @@ class Terminal:
 
     def __init__(self, *, stdout_fd: int, stderr_fd: int) -> None:
         """stdout_fd: where the trainer's stdout goes; stderr_fd: where its stderr and our own words go."""
-        self._stdout_fd = stdout_fd
         self._stderr_fd = stderr_fd
-        self._is_live = os.isatty(stdout_fd) and os.isatty(stderr_fd) and os.environ.get("TERM", "dumb") != "dumb"
+        self._screen_fd = _screen(stdout_fd, stderr_fd)
+        self._fds = (stdout_fd, stderr_fd)
         self._thread: threading.Thread | None = None
         self._is_over = threading.Event()
         self._state: tuple[Progress, float] | None = None  # replaced whole: the reader needs no lock
         self._messages: list[str] = []
-        self._is_mid_line = False  # the trainer's last line is unfinished
+        self._mid_line: set[int | None] = set()  # where the last line is unfinished: see `_place`
         self._is_drawn = False
         self._drawn_at = self._told_at = time.monotonic()
 
@@ -73,7 +77,7 @@ class Terminal:
 
     def started(self, out_path: Path, err_path: Path) -> None:
         """Begin to copy the output of a session whose trainer was launched."""
-        copies = (_Copy(out_path, self._stdout_fd), _Copy(err_path, self._stderr_fd))
+        copies = tuple(_Copy(path, fd) for path, fd in zip((out_path, err_path), self._fds, strict=True))
         self._thread = threading.Thread(target=self._work, args=(copies,), daemon=True)
         self._thread.start()
 
@@ -92,77 +96,98 @@ class Terminal:
 
     # -- the thread
 
-    def _work(self, copies: tuple[_Copy, _Copy]) -> None:
+    def _work(self, copies: Sequence[_Copy]) -> None:
         while True:
             was_over = self._is_over.is_set()
             moved = [self._copy(copy) for copy in copies]
             self._say_messages()
-            if not any(moved):
-                if was_over:
-                    break
-                self._is_over.wait(_POLL_S if self._is_live else _POLL_PIPE_S)
-            self._show_progress()
+            is_flooded = _COPY_BYTES in moved
+            if was_over and not any(moved):
+                break
+            self._show_progress(is_flooded=is_flooded)
+            if not (was_over or is_flooded):
+                self._is_over.wait(_POLL_PIPE_S if self._screen_fd is None else _POLL_S)
+        for copy in copies:
+            copy.close()
         self._erase()
-        if self._is_mid_line:
-            self._write(b"\n")
+        if self._place(self._stderr_fd) in self._mid_line:
+            self._write(self._stderr_fd, b"\n")
 
-    def _copy(self, copy: _Copy) -> bool:
-        data = copy.read()
+    def _copy(self, copy: _Copy) -> int:
+        """How many bytes there were."""
+        data, place = copy.read(), self._place(copy.fd)
         if data:
-            self._erase()
+            if place is None:
+                self._erase()
             copy.write(data)
-            if self._is_live or copy.fd == self._stderr_fd:
-                self._is_mid_line = not data.endswith(b"\n")
-        return bool(data)
+            (self._mid_line.discard if data.endswith(b"\n") else self._mid_line.add)(place)
+        return len(data)
+
+    def _place(self, fd: int) -> int | None:
+        """What a line that is written there stands in: None for the terminal, whichever stream goes to it."""
+        return None if self._screen_fd is not None and os.isatty(fd) else fd
 
     def _say_messages(self) -> None:
+        place = self._place(self._stderr_fd)
         while self._messages:
-            self._erase()
-            if self._is_mid_line:
-                self._write(b"\n")
-                self._is_mid_line = False
-            self._write(f"backprop: {self._messages.pop(0)}\n".encode(errors="replace"))
+            if place is None:
+                self._erase()
+            if place in self._mid_line:
+                self._write(self._stderr_fd, b"\n")
+                self._mid_line.discard(place)
+            self._write(self._stderr_fd, f"backprop: {self._messages.pop(0)}\n".encode(errors="replace"))
 
-    def _show_progress(self) -> None:
+    def _show_progress(self, *, is_flooded: bool) -> None:
         if self._state is None:
             return
         now = time.monotonic()
-        if self._is_live:
-            if now - self._drawn_at >= (_REDRAW_EVERY_S if self._is_drawn else _REDRAW_AFTER_OUTPUT_S):
+        if self._screen_fd is not None:
+            if not (self._is_drawn or is_flooded) or now - self._drawn_at >= _REDRAW_EVERY_S:
                 self._drawn_at = now
-                width = shutil.get_terminal_size().columns - 1
-                self._draw(progress_line(*self._state)[:width])
+                width = os.get_terminal_size(self._screen_fd).columns or _USUAL_WIDTH
+                self._draw(self._screen_fd, progress_line(*self._state)[: width - 1])
         elif now - self._told_at >= _PLAIN_EVERY_S:
             self._told_at = now
             self._messages.append(progress_line(*self._state))
 
-    def _draw(self, text: str) -> None:
+    def _draw(self, fd: int, text: str) -> None:
         line = text.encode(errors="replace")
-        if self._is_mid_line:
-            self._write(_GO_BELOW + line + _COME_BACK)
-        else:
-            self._write(_CLEAR_LINE + line + b"\r")
+        self._write(fd, _GO_BELOW + line + _COME_BACK if None in self._mid_line else _CLEAR_LINE + line + b"\r")
         self._is_drawn = True
 
     def _erase(self) -> None:
-        if self._is_drawn:
-            self._write(_GO_BELOW + _COME_BACK if self._is_mid_line else _CLEAR_LINE)
+        if self._screen_fd is not None and self._is_drawn:
+            self._write(self._screen_fd, _GO_BELOW + _COME_BACK if None in self._mid_line else _CLEAR_LINE)
             self._is_drawn = False
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, fd: int, data: bytes) -> None:
         with suppress(OSError):  # nobody reads what we say; the trainer's output is copied all the same
-            os.write(self._stderr_fd, data)
+            os.write(fd, data)
+
+
+def _screen(stdout_fd: int, stderr_fd: int) -> int | None:
+    """The stream that a live line is drawn on; None where none can be.
+
+    What goes through a pipe may come out at the same terminal (`| tee log`), and would be written into the line.
+    """
+    if os.environ.get("TERM", "dumb") == "dumb":
+        return None
+    terminals = [fd for fd in (stderr_fd, stdout_fd) if os.isatty(fd)]
+    others = [stat.S_IFMT(os.fstat(fd).st_mode) for fd in (stderr_fd, stdout_fd) if fd not in terminals]
+    return terminals[0] if terminals and not {stat.S_IFIFO, stat.S_IFSOCK}.intersection(others) else None
 
 
 def progress_line(progress: Progress, left_s: float) -> str:
-    """Step, loss, rate, ETA and time left, as far as they are known."""
+    """Step, the metric that tells how it goes, rate, ETA and time left, as far as they are known."""
     parts = []
     if progress.step is None:
         parts.append("running")
     else:
-        parts.append(f"step {progress.step}" + (f"/{progress.total_steps}" if progress.total_steps else ""))
-    if (loss := progress.metrics.get("loss")) is not None:
-        parts.append(f"loss {human.number(loss)}")
+        of = f"/{progress.total_steps:,}" if progress.total_steps else ""
+        parts.append(f"step {progress.step:,}{of}")
+    if (name := query.main_metric(progress.metrics)) is not None:
+        shown = human.shortened(human.printable(name), _NAME_WIDTH)
+        parts.append(f"{shown} {human.number(progress.metrics[name])}")
     if progress.steps_per_s:
         parts.append(f"{human.number(progress.steps_per_s)} steps/s")
     if progress.remaining_s is not None:

@@ -170,7 +170,7 @@ class Pages:
                 if run_id not in views:
                     views[run_id] = self._library.run(index, run_id)
                 view = views[run_id]
-                name = query.main_metric(view) if metric is None else metric
+                name = query.main_metric(view.summaries) if metric is None else metric
                 if name is not None:
                     told.append(curves.document(index, view, name, axis, points, begin, end))
         return _json({"axis": axis, "curves": told})

@@ -33,7 +33,7 @@ _MAX_DEPTH = 8
 def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
     """One line of the table of runs."""
     run, spec, last_session = view.run, view.run.spec, view.run.last_session
-    metric = query.main_metric(view)
+    metric = query.main_metric(view.summaries)
     summary = None if metric is None else view.summaries[metric]
     best = None if metric is None or summary is None else query.best(metric, summary)
     return {
@@ -71,7 +71,7 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
         **_bounded(document),
         "command_text": shortened(shlex.join(run.command), _MAX_TEXT),
         "total_steps": view.total_steps,
-        "metric": _cell(query.main_metric(view)),
+        "metric": _cell(query.main_metric(view.summaries)),
         "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in list(view.summaries)[:_MAX_KEYS]},
         "notes": [
             {"kind": shortened(kind, _MAX_CELL), "text": shortened(text, _MAX_TEXT)}
