@@ -89,9 +89,7 @@ def doctor(*, python: str | None, as_json: bool) -> None:
 
     folder = str(working_folder())
     if python is None and sys.stdin.isatty() and (named := scripts.named_here(folder)) is not None:
-        question = (
-            f"Start {human.printable(named)}, which this folder names, to look at it?"
-        )
+        question = f"Start {human.printable(named)}, which this folder names, to look at it?"
         python = named if click.confirm(question, err=True) else None
     findings = examine(all_checks(folder, __version__, python))
     if as_json:
