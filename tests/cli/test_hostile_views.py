@@ -11,7 +11,7 @@ import pytest
 
 from backprop.views.screen import cells
 from tests.cli.test_look import in_terminal
-from tests.conftest import Runs
+from tests.conftest import HANG_S, Runs
 
 EVIL = "\x1b]0;pwned\x07\x1b[2J</script><img src=x onerror=alert(1)>{{uplot_js}}$x^$\r\n\u202eabc"
 FORMULA = "=cmd|'/C calc'!A0"
@@ -40,13 +40,35 @@ def hostile(runs: Runs) -> Runs:
     return runs
 
 
-@pytest.mark.parametrize("words", [["list"], ["compare", "a", "b"], ["compare", "a", "b", "--all"], ["status", "a"], ["plot", "a", "b"], ["plot", "a", "-y", EVIL]])  # fmt: skip
+@pytest.mark.parametrize("words", [["list"], ["resume", "a", "--dry-run"], ["compare", "a", "b"], ["compare", "a", "b", "--all"], ["status", "a"], ["plot", "a", "b"], ["plot", "a", "-y", EVIL]])  # fmt: skip
 def test_a_terminal_obeys_nothing_of_it(hostile: Runs, words: list[str]):
     """Only our own colours; lines that fit, but for whole words of `status`."""
     shown = OWN_STYLE.sub("", in_terminal(hostile, *words, columns=100))
     assert shown.replace("\n", "").isprintable()
-    if words[0] != "status":
+    if words[0] not in {"status", "resume"}:
         assert all(cells(line) <= 100 for line in shown.splitlines())
+
+
+def test_what_a_trainer_wrote_is_text_in_a_terminal(runs: Runs):
+    """logs, status and what `wait` says of a failure; with --raw it is obeyed. Ends of lines and tabs stay."""
+    body = "[1]\tßé\r[2]\r\nend\x1b[31m \x9b2J \udcff \u202e\n"
+    runs.environment["EVIL"] = json.dumps(body)
+    runs.script(
+        """
+        for stream in (sys.stdout, sys.stderr):
+            stream.buffer.write(json.loads(os.environ["EVIL"]).encode(errors="surrogateescape") * 5000)
+            stream.flush()
+        raise ValueError(json.loads(os.environ["EVIL"]).encode(errors="replace").decode())
+        """
+    )
+    assert runs.start("run", "train.py", "--run-id", "a").wait(HANG_S) == 1
+    shown = body.replace("end\x1b[31m \x9b2J \udcff \u202e", r"end\x1b[31m \x9b2J \xff \u202e") * 5000
+    assert in_terminal(runs, "logs", "a", "--stdout", columns=100) == shown  # larger than what is copied at once
+    assert "\x1b" not in in_terminal(runs, "logs", "a", columns=100)
+    assert "\x1b[31m" in in_terminal(runs, "logs", "a", "--raw", columns=100)
+    for told in (runs.call("wait", "a").stderr, in_terminal(runs, "status", "a", columns=100)):
+        assert "[31m" in told
+        assert told.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("words", [["list"], ["compare", "a", "b"], ["status", "a"], ["plot", "a", "b"]])

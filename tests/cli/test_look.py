@@ -483,7 +483,7 @@ def in_terminal(runs: Runs, *words: str, columns: int) -> str:
             shown += more
     os.close(master)
     assert running.wait(HANG_S) == 0
-    return shown.decode().replace("\r\n", "\n")
+    return shown.decode(errors="surrogateescape").replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize("name", ["run.json", "journal.jsonl"])

@@ -1,5 +1,6 @@
 """The command that prints what trainers wrote: `logs`."""
 
+import codecs
 import os
 import sys
 import time
@@ -17,10 +18,12 @@ from backprop.store import output_order
 from backprop.store.index import Index
 from backprop.store.plain import open_plain
 from backprop.store.rundir import LAST, Home, RunDir
+from backprop.views import human
 
 _FOLLOW_POLL_S = 0.1
 _FOLLOW_REFRESH_S = 1.0
 _COPY_BYTES = 1 << 16
+_DECODER = codecs.getincrementaldecoder("utf-8")
 _LINE_ENDS = (b"\n", b"\r")  # progress bars know only the latter
 
 
@@ -30,8 +33,12 @@ _LINE_ENDS = (b"\n", b"\r")  # progress bars know only the latter
 @click.option("--stdout", is_flag=True, help="Only what it wrote to stdout.")
 @click.option("--stderr", is_flag=True, help="Only what it wrote to stderr.")
 @click.option("--session", type=click.IntRange(min=1), help="Of this session; else the last.")
-def logs(*, choice: Choice, follow: bool, stdout: bool, stderr: bool, session: int | None) -> None:
-    """Print what the trainer wrote: stdout and stderr in the order they came in, as far as it is known."""
+@click.option("--raw", is_flag=True, help="In a terminal, too, with the control characters that it would obey.")
+def logs(*, choice: Choice, follow: bool, stdout: bool, stderr: bool, session: int | None, raw: bool) -> None:
+    """Print what the trainer wrote: stdout and stderr in the order they came in, as far as it is known.
+
+    In a terminal, control characters in it are shown as text.
+    """
     home = Home.from_environment()
     with open_caught_up(home) as index:
         views = choice.find(home, index)
@@ -39,7 +46,7 @@ def logs(*, choice: Choice, follow: bool, stdout: bool, stderr: bool, session: i
             raise UsageError(f"-f/--follow goes with one RUN, not with {len(views)}.")
         is_wanted = (stdout or not stderr, stderr or not stdout)
 
-        place = _Place()
+        place = _Place(is_text=not raw and os.isatty(sys.stdout.fileno()))
 
         def show(view: RunView) -> None:
             if len(views) > 1:
@@ -93,7 +100,9 @@ def _number_to_show(run: Run, wanted: int | None) -> int:
 class _Place:
     """Our stdout, and what stands there last: whatever comes from elsewhere begins on a line of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_text: bool) -> None:
+        """is_text: nothing in it is to be obeyed by a terminal."""
+        self._decoders: dict[object, codecs.IncrementalDecoder] | None = {} if is_text else None
         self._last: object = None
         self._ends_line = True
 
@@ -101,6 +110,9 @@ class _Place:
         if source is not self._last and not self._ends_line:
             sys.stdout.buffer.write(b"\n")
         self._last, self._ends_line = source, data.endswith(b"\n")
+        if self._decoders is not None:
+            decoder = self._decoders.setdefault(source, _DECODER(errors="backslashreplace"))
+            data = human.printable_lines(decoder.decode(data)).encode()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 

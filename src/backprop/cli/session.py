@@ -14,7 +14,7 @@ import msgspec
 
 from backprop import command as commands
 from backprop import provenance
-from backprop.cli.common import is_valid, print_json, say, say_failure
+from backprop.cli.common import is_valid, print_json, say, say_failure, write_lines
 from backprop.engines.contract import Order
 from backprop.errors import ExitCode
 from backprop.governor.line import Line
@@ -328,19 +328,19 @@ def tell_plan(
             plan["figures"] = decision.figures
         print_json(msgspec.to_builtins(plan))
     else:
-        for argv in argvs:
-            print(f"command  {' '.join(argv)}")
-        print(f"folder   {spec.cwd}")
-        print(f"python   {spec.python or '-'}")
+        lines = [f"command  {' '.join(argv)}" for argv in argvs]
+        lines.append(f"folder   {spec.cwd}")
+        lines.append(f"python   {spec.python or '-'}")
         if len(specs) == 1:
-            print(f"params   {'  '.join(f'{key}={value}' for key, value in spec.params.items()) or '-'}")
-        print(f"timebox  {in_minutes(spec.limits.timebox_s)}, then {spec.limits.grace_s:g} s of grace")
-        print(f"home     {home.path}")
+            lines.append(f"params   {'  '.join(f'{key}={value}' for key, value in spec.params.items()) or '-'}")
+        lines.append(f"timebox  {in_minutes(spec.limits.timebox_s)}, then {spec.limits.grace_s:g} s of grace")
+        lines.append(f"home     {home.path}")
         if decision is None:
-            print(f"slurm    sbatch {shlex.join(sbatch)}")
+            lines.append(f"slurm    sbatch {shlex.join(sbatch)}")
         else:
-            print(f"gpus     {', '.join(f'{gpu.index} ({gpu.name})' for gpu in decision.gpus or ()) or '-'}")
-            print(f"start    {decision.reason or 'now'}")
+            lines.append(f"gpus     {', '.join(f'{gpu.index} ({gpu.name})' for gpu in decision.gpus or ()) or '-'}")
+            lines.append(f"start    {decision.reason or 'now'}")
+        write_lines(f"{line}\n" for line in lines)
     if decision is not None and not decision.is_admitted:
         raise click.exceptions.Exit(ExitCode.REFUSED)
 

@@ -1,6 +1,7 @@
 """Numbers as people read them."""
 
 import math
+import re
 from datetime import datetime
 
 
@@ -53,6 +54,11 @@ def name(text: str) -> str:
 def shortened(text: str, length: int) -> str:
     """The text in at most so many characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def printable_lines(text: str) -> str:
+    """The same of a text of many lines: tabs and the ends of lines, a progress bar's too, stay what they are."""
+    return re.sub(r"[^\n\r\t]+", lambda found: printable(found[0]), text)
 
 
 def printable(text: str) -> str:
