@@ -55,3 +55,22 @@ def test_patterns_of_the_users_own(runs: Runs):
         done = runs.call("run", "train.py")
         assert done.returncode == 2
         assert "metrics.patterns is not allowed" in done.stderr
+
+
+def test_parse(runs: Runs):
+    """Line by line, with the user's patterns; the lines that a run would report as well."""
+    (runs.work / "backprop.toml").write_text("[metrics]\npatterns = ['(?P<name>\\w+) is (?P<value>\\d+)']\n")
+    log = runs.work / "train.log"
+    log.write_text('hello\nstep 3 loss: 0.5\nquality is 12\n{"step": 4, "loss": 0.25}\nEpoch 2/10')
+    done = runs.call("parse", log)
+    assert done.stdout == "2:  step 3  loss=0.5\n3:  quality=12\n4:  step 4  loss=0.25\n5:  epoch 2.0  epochs 10\n"
+    document = json.loads(runs.call("parse", log, "--json").stdout)
+    assert [(line["line"], line["by"]) for line in document] == [
+        (2, "printed"),
+        (3, "printed"),
+        (4, "reported"),
+        (5, "printed"),
+    ]
+    log.write_text("nothing\n")
+    assert (done := runs.call("parse", log)).returncode == 1
+    assert done.stdout == ""

@@ -30,6 +30,7 @@ _COMMANDS = {
     "execute": ("execute", "execute"),
     "reindex": ("manage", "reindex"),
     "export": ("export", "export"),
+    "parse": ("parse", "parse"),
     "init": ("setup", "init"),
     "doctor": ("setup", "doctor"),
     "completion": ("setup", "completion"),
