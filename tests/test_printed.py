@@ -160,6 +160,39 @@ UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
     # flax's examples
     ("train epoch: 1, loss: 0.2300, accuracy: 92.10", {"epoch": 1}, {"loss": 0.23, "accuracy": 92.1}),
     ("eval epoch: 1, loss: 0.1300, accuracy: 95.10", {"epoch": 1}, {"eval_loss": 0.13, "eval_accuracy": 95.1}),
+    # the standard library's logging; TensorFlow's Estimator
+    ("INFO:root:loss: 0.3", {}, {"loss": 0.3}),
+    (
+        "INFO:tensorflow:loss = 4.264659, step = 100 (124.394 sec)",
+        {"step": 100},
+        {"loss": 4.264659},
+    ),
+    # LightGBM's command line: each set of data has a curve of its own
+    ("[LightGBM] [Info] Iteration:46, valid_1 auc : 0.819998", {"step": 46}, {"valid_1_auc": 0.819998}),
+    # OpenNMT
+    ("Train Loss/PPL: 9.094 / 8899.793", {}, {"train_loss/ppl": 9.094}),
+    # keras-rl
+    (
+        " 39497/50000: episode: 570, duration: 1.759s, episode steps: 337, episode reward: 12.500",
+        {"step": 39497, "total_steps": 50000},
+        {"episode_reward": 12.5},
+    ),
+    # kohya's sd-scripts, torchtune
+    (
+        "steps:   2%|█▍        | 82/3280 [01:40<1:05:00,  1.22s/it, avr_loss=0.11]",
+        {"step": 82, "total_steps": 3280},
+        {"avr_loss": 0.11},
+    ),
+    (
+        "1|25|Loss: 1.2621808052062988:  26%|██▌       | 26/101 [06:45<17:27, 13.96s/it]",
+        {},
+        {"loss": 1.2621808052062988},
+    ),
+    # PyTorch Geometric's examples
+    ("Train: 0.5455, Val: 0.5342, Test: 0.4670", {}, {"train": 0.5455, "val": 0.5342, "test": 0.467}),
+    # nnU-Net, litgpt
+    ("Average global foreground Dice: [0.8352327184366186]", {}, {"dice": 0.8352327184366186}),
+    ("Ep 1 | iter 4 | loss train (curr): 1.585", {"epoch": 1, "step": 4}, {"loss_train": 1.585}),
     # what people write by themselves
     (
         "Epoch 12 | Train Loss: 0.3211 | Train Acc: 91.23% | Val Acc: 88.1%",
@@ -222,6 +255,13 @@ NOT_METRICS = [
     "max_steps: 1000",
     "warmup_steps=100",
     "total loss weights: 3",
+    # settings are called after metrics: DeepSpeed, detectron2, mmdetection, RL configurations, YOLOv5
+    '"loss_scale_window": 1000,',
+    "    FOCAL_LOSS_ALPHA: 0.25",
+    "            type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),",
+    "    value_loss_coef=1.0,",
+    "          entropy_coeff: 0.0",
+    "hyperparameters: lr0=0.01, momentum=0.937, box=0.05, cls=0.5, cls_pw=1.0, obj=1.0, iou_t=0.2",
     "{'train': Dataset({'features': ['text'], 'num_rows': 1000})}",
     '{"learning_rate": 0.1, "epochs": 3}',
     "",
@@ -255,6 +295,12 @@ def test_tables_of_stable_baselines3():
 """
     values = {"rollout/ep_len_mean": 22.4, "rollout/ep_rew_mean": 22.5, "train/loss": 6.9}
     assert said(*table.splitlines()) == [Printed(values, step=2048)]
+
+
+def test_tables_of_scikit_learn():
+    """Columns of two words, a row an iteration."""
+    printed = said("      Iter       Train Loss   Remaining Time ", "         1           1.2613            1.21s")
+    assert printed == [Printed({"train_loss": 1.2613}, step=1)]
 
 
 def test_tables_of_fastai():

@@ -63,9 +63,17 @@ _QUALIFIERS = _words(
 # what is measured of the machine or of the clock, not of the training
 _NEVER = _words(
     """
-    batch batches bytes cpu data date day days duration elapsed eta fps gb gib gpu hour hours id instances io it
-    iter iters lines mb mem memory mfu mib min mins minute minutes ms num params pid port python ram sec second
-    seconds secs seed size speed time took torch version vram wall
+    batch batches bytes consumed cost cpu data date day days duration elapsed eta fps gb gib gpu hour hours id
+    instances io ips it iter iteration iterations iters lines mb mem memory mfu mib min mins minute minutes ms num
+    params pid port python ram reader sample samples sec second seconds secs seed size speed time timing tok token
+    tokens took torch ups version vram wall wpb wps
+    """
+)
+# what a setting is called after: loss_weight, entropy_coef, iou_threshold
+_OF_SETTINGS = _words(
+    """
+    alpha beta bias coef coeff delta desired eps every factor freq gamma interval lambda margin pw scale t target
+    thr thresh threshold thresholds type weight weights window
     """
 )
 _SMALL_WORDS = _words("a an and at by for in new of on the with")
@@ -92,9 +100,16 @@ _EPOCH = re.compile(
     re.IGNORECASE,
 )
 _TIMM = re.compile(r"^(?:Train|Test|Eval|Val)\w*:?\s+(\d+)\s+\[", re.IGNORECASE)  # Train: 0 [  50/1251 (  4%)]
+_COUNT_OF_ALL = re.compile(r"^(\d+)/(\d+): ")  # keras-rl
 _ROUND = re.compile(r"^\[(\d+)\](?=[\t ])|^(\d+):(?=\t)")  # XGBoost and LightGBM; CatBoost
+_GLOBAL_STEP = re.compile(
+    r"(?<![\w./-])(?:global_step|num_updates|env_steps?|total_timesteps)\s*[:=]?\s*(\d[\d,]*)(?:\.0*)?(?![\w.])",
+    re.IGNORECASE,
+)
 # tqdm's; one that has another description is of something else
-_BAR = re.compile(r"^(?:(?:epoch|train|training|step|iter)\b.*?)?\s*\d+%\|[^|]*\|\s*(\d+)/(\d+)\s*\[", re.IGNORECASE)
+_BAR = re.compile(
+    r"^(?:(?:epochs?|train|training|steps?|iters?)\b.*?)?\s*\d+%\|[^|]*\|\s*(\d+)/(\d+)\s*\[", re.IGNORECASE
+)
 _PLURAL_SETTING = re.compile(r"(?:steps|iters|iterations|epochs|rounds|episodes|updates)\s*[:=]", re.IGNORECASE)
 
 
@@ -111,9 +126,9 @@ def _progress(line: str) -> dict[str, Any]:
     if found := _EPOCH.search(line) or _TIMM.search(line):
         epoch = float(found[1])
         epochs = _count(found[2]) if found.re is _EPOCH else None
-    if found := _ROUND.search(line):
-        step = _count(found[1] or found[2])
-    elif (found := _BAR.search(line)) or (
+    if (found := _GLOBAL_STEP.search(line)) or (found := _ROUND.search(line)):
+        step = _count(next(filter(None, found.groups())))
+    elif (found := _BAR.search(line) or _COUNT_OF_ALL.search(line)) or (
         (found := _STEP.search(line)) and not _PLURAL_SETTING.match(line, found.start())
     ):
         step, total = _count(found[1]), _count(found[2])
@@ -125,10 +140,11 @@ def _progress(line: str) -> dict[str, Any]:
 # -- pairs
 
 _NUMBER = re.compile(
-    r"(?<![\w.@])[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w]*[\w:])|(?<![\w.@])[-+]?(?:nan|inf)\b",
+    r"(?<![\w.@])[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?(?!\w)(?!:(?!\s+\d+%\|))|(?<![\w.@])[-+]?(?:nan|inf)\b",
     re.IGNORECASE,
 )
-_DELIMITER = re.compile(r"[,;|\t()\[\]{}<>\"]|\s{2,}|\s[-–—/]\s|: |\d\s|%")  # noqa: RUF001  dashes that are printed
+_DELIMITER = re.compile(r"[,;|\t()\[\]{}<>\"]|\s{2,}|\s[-–—/]\s|: |(?<![\w.])[\d.]+\s|%")  # noqa: RUF001  dashes that are printed
+_REMARK = re.compile(r"\s*\([A-Za-z ]{1,20}\)$")  # behind a name: loss (avg)
 _RATIO = re.compile(r"\s*/\s*(\d+)\b")
 
 
@@ -145,13 +161,20 @@ class _Pair(Record, frozen=True):
     @property
     def is_strong(self) -> bool:
         words = self.words[-1:] if len(self.words) > 1 else self.words  # "loss weights" are none
+        if not _OF_SETTINGS.isdisjoint(_parts(words[0])):
+            return False
         return any(not _STRONG.isdisjoint(_parts(word)) for word in words) or bool(
             re.search(r"(?:acc|prec|hit|recall)s?@\d", self.name)
         )
 
     @property
     def is_weak(self) -> bool:
-        return not _WEAK.isdisjoint(_parts(self.name))
+        return not _WEAK.isdisjoint(_parts(self.name)) and _OF_SETTINGS.isdisjoint(_parts(self.name))
+
+    @property
+    def is_of_a_set(self) -> bool:
+        """Whether it is called after a set of data, and nothing else: `Train: 0.5455, Val: 0.5342`."""
+        return self.name in {"train", "val", "valid", "test", "dev"} and self.is_explicit and self.is_fraction
 
 
 def _pairs(line: str) -> Iterator[_Pair]:
@@ -173,16 +196,16 @@ def _pairs(line: str) -> Iterator[_Pair]:
         text = found[0].replace(",", "")
         value = float(text)
         ratio = _RATIO.match(after)
-        if ratio:
+        if ratio and text.isdigit():
             if not 0 <= value <= float(ratio[1]) or not float(ratio[1]):
                 continue
             value /= float(ratio[1])
-        yield _Pair(words, value, is_explicit, bool(ratio) or not text.lstrip("+-").isdigit())
+        yield _Pair(words, value, is_explicit, not text.lstrip("+-").isdigit())
 
 
 def _name(before: str, *, is_explicit: bool) -> tuple[str, ...] | None:
     """The words of the name at the end of this text, which stands before a number."""
-    before = before.rstrip("'\" ")
+    before = _REMARK.sub("", before.rstrip("'\" "))
     cuts = [each.end() for each in _DELIMITER.finditer(before)]
     segment = before[cuts[-1] :] if cuts else before
     words = segment.split()
@@ -267,7 +290,7 @@ _HINTS = [
         """
     acc auc bce bleu bpb bpc cer crossent dice elbo entropy epoch episode err f1 fid fitness gnorm grad iou iter
     jaccard  kappa kl learn loss map mae mape mcc meteor mrr mse ndcg nll objective perplex ppl precision psnr
-    recall return rew  rms rouge round score sensitivity specificity ssim step top1 top5 update wer ---- %|
+    recall return rew  rms rouge round score sensitivity specificity ssim step top1 top5 train: update wer ---- %|
     """
     )
 ]
@@ -292,7 +315,7 @@ def _shown(line: str) -> str:
 
 def parse(line: str) -> Printed | None:
     """What this line says by itself; None if nothing."""
-    line = _shown(line).strip()
+    line = _IN_BRACKETS.sub(r"\1 \2", _LOGGED.sub("", _shown(line).strip()))
     if not _MAY_SAY_SOMETHING.search(line):
         return None
     if (found := _object(line)) is not None:
@@ -306,9 +329,10 @@ def parse(line: str) -> Printed | None:
     strong = {pair for pair in pairs if pair.is_strong and (pair.is_explicit or is_placed or pair.is_fraction)}
     weak = {pair for pair in pairs if pair.is_weak} if strong or is_placed else set()
     other = {pair for pair in pairs if pair.is_explicit and pair.is_fraction} if is_placed else set()
+    sets = set(pairs) if len(pairs) > 1 and all(pair.is_of_a_set for pair in pairs) else set()
     values: dict[str, float] = {}
     for pair in pairs:
-        if pair in strong | weak | other:
+        if pair in strong | weak | other | sets:
             values.setdefault(_of_set(line, pair.name), pair.value)
     if not values and not (progress["epochs"] or (progress["total_steps"] and is_bar)):
         return None
@@ -317,6 +341,8 @@ def parse(line: str) -> Printed | None:
 
 _MAY_SAY_SOMETHING = re.compile(r"\d|\bnan\b|\binf\b", re.IGNORECASE)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+_IN_BRACKETS = re.compile(r"([:=])\s*\[\s*([-+\d.eE]+)\s*\]")  # Dice: [0.83]
+_LOGGED = re.compile(r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):[\w.]+:\s*")  # as the standard library's logging does
 _CALL = re.compile(r"^[A-Za-z_][\w.]*\(.*\)$")  # Namespace(lr=0.1, epoch=3)
 
 
@@ -416,7 +442,7 @@ class _Tables:
         if name.endswith("/"):
             self._section = name
         elif len(self._cells) < _MAX_COLUMNS and (number := _number(value)) is not None:
-            self._cells[f"{self._section}{name}"] = number
+            self._cells[f"{self._section}{name.replace(' ', '_')}"] = number
         return None
 
     def _of_columns(self, line: str) -> Printed | None:
@@ -424,25 +450,37 @@ class _Tables:
         if 2 <= len(words) <= _MAX_COLUMNS and all(_COLUMN.fullmatch(word) for word in words):
             names = [part for word in words for part in _parts(word)]
             if not _STRONG.isdisjoint(names):
-                self._columns = [word.lower() for word in words]
+                columns = re.split(r"\s{2,}|\t", line.strip())
+                self._columns = ["_".join(each.split()).lower() for each in (columns if len(columns) > 1 else words)]
             return None
         if not self._columns or len(words) < len(self._columns):
             return None
         cells = dict(zip(self._columns, words, strict=False))
-        if "epoch" not in cells or (found := re.fullmatch(r"(\d+)(?:/(\d+))?", cells.pop("epoch"))) is None:
+        place = self._columns[0] if self._columns[0] in _PLACES else "epoch"
+        if place not in cells or (found := re.fullmatch(r"(\d+)(?:/(\d+))?", cells.pop(place))) is None:
             return None
         numbers = {name: _number(text) for name, text in cells.items() if _NEVER.isdisjoint(_parts(name))}
         values = {name: number for name, number in numbers.items() if number is not None}
         if not any(not _STRONG.isdisjoint(_parts(name)) for name in values):
             return None
+        if place != "epoch":
+            return Printed(values, step=_count(found[1]), total_steps=_count(found[2]))
         return Printed(values, epoch=float(found[1]), epochs=_count(found[2]))
 
 
 _CELLS = re.compile(r"\|\s+([A-Za-z][\w/. -]*?)\s*\|\s*([^|]*)\|")
-_COLUMN = re.compile(r"[A-Za-z][\w./()@-]*")
+_COLUMN = re.compile(r"[A-Za-z#][\w./()@-]*")
+_PLACES = ("epoch", "iter", "iteration", "step", "steps")  # of a row
 
 
 def _of_cells(cells: dict[str, float]) -> Printed:
-    steps = cells.pop("time/total_timesteps", None)
-    values = {name: value for name, value in cells.items() if not name.startswith("time/")}
-    return Printed(values, step=None if steps is None else int(steps))
+    """What a box says; its steps are those of the environment."""
+    step = next((_whole(cells.pop(name)) for name in _STEP_CELLS if name in cells), None)
+    epoch = cells.pop("Epoch", None)
+    values = {
+        name: value for name, value in cells.items() if not name.startswith("time/") and _NEVER.isdisjoint(_parts(name))
+    }
+    return Printed(values, step=step, epoch=epoch)
+
+
+_STEP_CELLS = ("time/total_timesteps", "total_timesteps", "TotalEnvInteracts")
