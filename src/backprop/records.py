@@ -65,6 +65,9 @@ class Pauser(str, Enum):
     SLURM = "slurm"  # `scontrol suspend`, or gang scheduling, until Slurm lets the job go on
 
 
+_NAMED_LEFTOVERS = 3  # in a reason; the record has more
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all records: immutable, keyword-only, encodable as JSON."""
 
@@ -370,10 +373,14 @@ class Session(Record, frozen=True):
     only_once: tuple[str, ...] = ()  # arguments that it had besides the run's command
     resume_option: str | None = None  # what --resume-arg would have to be: its script takes no checkpoint by itself
     has_finished_training: bool = False  # and was cut, or failed, in what the script did afterwards
+    leftovers: tuple[str, ...] = ()  # processes that its trainer left running when it exited by itself, and we ended
 
     @property
     def full_reason(self) -> str | None:
-        """Why it is as it is: also that it trained without the checkpoint it was offered, or had finished training."""
+        """Why it is as it is: also that it trained without the checkpoint it was offered, or had finished training.
+
+        And that its trainer left processes running, which may have been the training.
+        """
         return _full_reason(self.reason, self)
 
     @property
@@ -472,10 +479,14 @@ def _full_reason(reason: str | None, session: Session | None) -> str | None:
     if session.has_finished_training:
         what = "failed" if session.status is Status.FAILED else "was cut"
         reason = f"training finished; the script {what} in what it did afterwards: {reason}"
-    if session.offered is None or not session.has_started_over:
-        return reason
-    note = f"started from the beginning: {PurePath(session.offered).name} was not read"
-    return note if reason is None else f"{reason}; {note}"
+    notes = [] if reason is None else [reason]
+    if session.leftovers:
+        first, more = session.leftovers[:_NAMED_LEFTOVERS], len(session.leftovers) - _NAMED_LEFTOVERS
+        named = ", ".join(first) + (f" and {more} more" if more > 0 else "")
+        notes.append(f"its command exited, and what it left running was ended: {named}")
+    if session.offered is not None and session.has_started_over:
+        notes.append(f"started from the beginning: {PurePath(session.offered).name} was not read")
+    return "; ".join(notes) or None
 
 
 class MetricSummary(Record, frozen=True):

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
 _ASK_AGAIN_EVERY_S = 0.05  # whether those that train have ended, so that a launcher starts nothing else meanwhile
+_HELPERS_END_WITHIN_S = 0.3  # after the trainer: what notices by itself that it has exited, as Python's helpers do
 LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so long to end
 _FINAL_TRIES_S = 5.0  # how long to try to file a run whose home is busy or full
 _MAY_SAVE = (Rung.INTERRUPT, Rung.TERMINATE)
@@ -138,6 +139,7 @@ class _Watch:
     folders: set[str] = field(default_factory=set)  # that its processes were seen in
     has_missed_checkpoint: bool = False  # one was reported that does not exist
     saved: dict[str, SavedState] = field(default_factory=dict)  # path -> the newest that were reported, in that order
+    leftovers: tuple[str, ...] = ()  # what the trainer left running when it exited by itself
     task_failed_at: float | None = None  # of several nodes: when one trainer was seen to have failed
     are_others_ended: bool = False  # the other trainers were sent SIGTERM for that
 
@@ -793,12 +795,22 @@ class Supervisor:
         watch = self._watch
         if watch.trainer.unkillable_pids or watch.trainer.is_gone():
             return
+        if watch.stop is None:
+            # helpers that end with the trainer have the time to
+            if self._is_gone_within(_HELPERS_END_WITHIN_S):
+                return
+            watch.leftovers = watch.trainer.labels()
         self._signal(signal.SIGTERM)
         patience_s = min(LEFTOVER_GRACE_S, self._limits.grace_s, max(0.0, watch.ladder.kill_at - self._clock.now()))
-        give_up_at = time.monotonic() + patience_s
-        while not watch.trainer.is_gone() and time.monotonic() < give_up_at:
-            self._signals.wait(0.05)
+        self._is_gone_within(patience_s)
         watch.trainer.kill()
+
+    def _is_gone_within(self, duration_s: float) -> bool:
+        """Whether nothing is left of the tree, as soon as that is so or the time is over."""
+        until = time.monotonic() + duration_s
+        while not (is_gone := self._watch.trainer.is_gone()) and time.monotonic() < until:
+            self._signals.wait(0.05)
+        return is_gone
 
     def _has_finished(self) -> bool:
         """Whether the trainer came to its own end and said so: what is asked of it afterwards came too late."""
@@ -856,6 +868,7 @@ class Supervisor:
                 stopped_by=stop,
                 resume_option=self._resume_option(),
                 has_finished_training=reason is not None and self._meter.progress.has_finished_training,
+                leftovers=() if watch is None else watch.leftovers,
             )
         )
         self._file_in_index()

@@ -43,7 +43,7 @@ def test_a_script_runs_and_is_recorded(runs: Runs):
     assert set(document["sessions"][0]) == {
         "number", "status", "reason", "started_at", "ended_at", "elapsed_s", "exit_code", "host", "job",
         "stopped_by", "paused_by",
-        "offered", "checkpoint_read", "resumed_from", "started_over", "only_once", "training_finished",
+        "offered", "checkpoint_read", "resumed_from", "started_over", "only_once", "training_finished", "leftovers",
         "git", "patch", "code_changed",
     }  # fmt: skip
 

@@ -434,3 +434,35 @@ def test_without_a_sub_reaper_the_tree_is_found_by_its_mark(runs: Runs):
     assert runs.tree() == []
     assert sleepers(runs) == []
     assert runs.document()["status"] == "timeboxed"
+
+
+def test_what_a_launcher_leaves_running_is_named_when_it_is_ended(runs: Runs):
+    """In the end line, in `wait`, in status and in the record: what was ended may have been the training."""
+    runs.script(
+        """
+        import multiprocessing
+        multiprocessing.get_context("spawn").Pool(1)  # has helpers that end with it
+        print("over", flush=True)
+        """,
+        "tidy.py",
+    )
+    done = runs.call("run", "tidy.py", "--run-id", "tidy")
+    assert (done.returncode, runs.document("tidy")["reason"]) == (0, None)
+    assert "ended" not in done.stderr.splitlines()[-1]
+
+    runs.script("print('step', flush=True)\ntime.sleep(600)")
+    (runs.work / "launch.sh").write_text(
+        f"{sys.executable} train.py &\nwhile ! [ -s $BACKPROP_RUN_DIR/*.out ]; do sleep 0.02; done\n"
+    )
+    done = runs.call("run", "--run-id", "r", "--", "sh", "launch.sh")
+    assert done.returncode == 0
+    told = f"its command exited, and what it left running was ended: {sys.executable} train.py"[:90]
+    document = runs.document("r")
+    assert (document["status"], document["reason"]) == ("completed", None)
+    (leftover,) = document["sessions"][0]["leftovers"]
+    assert leftover.startswith(f"{sys.executable} train.py"[:60])
+    assert told in done.stderr.splitlines()[-1]
+    for command in ("status", "wait"):
+        done = runs.call(command, "r")
+        assert told in done.stdout + done.stderr, command
+    assert runs.tree() == []

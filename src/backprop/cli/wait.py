@@ -110,7 +110,8 @@ class _Watch:
         self._pace[run_id].see(view)
         if view.run.status.is_final and not is_answered_for:  # else another session follows
             self._going_on.discard(run_id)
-            say(f"run {run_id} {view.run.status.value}" + (f": {view.run.reason}" if view.run.reason else ""))
+            reason = view.run.full_reason
+            say(f"run {run_id} {view.run.status.value}" + (f": {reason}" if reason else ""))
             say_failure(self._home.rundir(run_id), view.run.last_session, is_seen=False)
 
     def _stalled(self) -> ExitCode | None:

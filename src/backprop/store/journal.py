@@ -245,6 +245,7 @@ class SessionEnded(_Entry, frozen=True, tag="session_ended"):
     stopped_by: StopReason | None = None
     resume_option: str | None = None  # what --resume-arg would have to be, for want of anything better
     has_finished_training: bool = False  # before it was cut, or failed, in what the script did afterwards
+    leftovers: tuple[str, ...] = ()  # processes that the trainer left running when it exited by itself
 
 
 Entry = (
@@ -665,6 +666,7 @@ def _end_session(run: Run, entry: SessionEnded) -> Run:
         stopped_by=entry.stopped_by or was_stopped_by,  # the latter for an end that its supervisor did not write
         resume_option=entry.resume_option,
         has_finished_training=entry.has_finished_training,
+        leftovers=entry.leftovers,
         paused_at=None,
         paused_by=(),
         is_pause_asked=False,

@@ -90,6 +90,14 @@ class Trainer:
 
         return tree.members(self.pid, self._run_dir, self._strangers)
 
+    def labels(self) -> tuple[str, ...]:
+        """What the living processes of the tree are called: see `tree.labels`."""
+        from backprop.supervisor import tree
+
+        if self.blindness is not None:
+            return ("its process group",) if tree.has_group(self.pid) else ()
+        return tree.labels(self.members())
+
     def folder(self) -> str | None:
         """The folder that the root process is in, where the kernel says that for the price of one look (Linux)."""
         if self.blindness is not None:

@@ -23,6 +23,8 @@ from backprop.supervisor.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE
 
 _KILL_PAUSE_S = 0.005  # between two looks at a tree that is being killed
 _FREEZE_ROUNDS = 20
+_LABEL_LENGTH = 60
+_MAX_LABELS = 20
 _QUICK_ROUNDS = 50  # between two slow looks
 UNKILLABLE_AFTER_S = 10.0  # a process that SIGKILL does not end hangs in the kernel: a dead disk or GPU driver
 
@@ -77,6 +79,17 @@ def folders(members: Iterable[Process]) -> tuple[str, ...]:
         with suppress(psutil.Error, OSError):
             found[process.cwd()] = None
     return tuple(found)
+
+
+def labels(members: Iterable[Process]) -> tuple[str, ...]:
+    """What processes are called, by people: their command and number, oldest first. Without those that have ended."""
+    found = []
+    for process in members:
+        with suppress(psutil.Error, OSError):
+            words = " ".join(process.cmdline()) or process.name()
+            text = "".join(filter(str.isprintable, words))[:_LABEL_LENGTH].rstrip()
+            found.append((process.create_time(), f"{text} (pid {process.pid})"))
+    return tuple(label for _, label in sorted(found)[:_MAX_LABELS])
 
 
 def alive(candidates: Iterable[Process]) -> list[Process]:

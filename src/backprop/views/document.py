@@ -90,6 +90,7 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
         "started_over": session.has_started_over,
         "only_once": session.only_once,
         "training_finished": session.has_finished_training,
+        "leftovers": session.leftovers,
         "git": None if session.code is None else git_document(session.code.git),
         "patch": None if session.code is None else session.code.patch,
         "code_changed": None if session.code is None else session.code.changed,
