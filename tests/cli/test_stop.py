@@ -201,7 +201,7 @@ def test_stop_now_works_on_a_supervisor_that_hangs(runs: Runs):
         except psutil.NoSuchProcess:
             break
         time.sleep(0.001)
-    assert stopper.wait(HANG_S) == 0
+    assert stopper.wait(HANG_S) == 0, stopper.stderr.read()
     assert runs.tree() == []
     assert runs.document()["status"] in {"interrupted", "stopped"}
 
