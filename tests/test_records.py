@@ -14,13 +14,13 @@ from tests.records import SPEC
     ("seconds", "text"),
     [
         (600, "10 min"),
-        (30, "0.5 min"),
+        (30, "30 s"),
         (750, "12.5 min"),
         (31_536_000, "525600 min"),
         (599.7486, "10 min"),
         (588.2, "9.8 min"),
-        (13.639, "0.227 min"),
-        (0.006, "0.0001 min"),
+        (13.639, "13.6 s"),
+        (0.006, "0.006 s"),
     ],
 )
 def test_a_limit_in_minutes(seconds: float, text: str):

@@ -203,7 +203,7 @@ class Feed:
         return snapshot
 
     def _show(self, index: Index, view: RunView, wish: Wish) -> Shown:
-        metrics = tuple(query.metric_names([view]))
+        metrics = tuple(name for name in query.metric_names([view]) if not query.is_progress(name))
         metric = (
             wish.metric if wish.metric in metrics else query.main_metric(view.summaries) or next(iter(metrics), None)
         )

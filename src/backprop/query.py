@@ -32,6 +32,7 @@ __all__ = [
     "is_best_superseded",
     "is_greater_better",
     "is_its_loss",
+    "is_progress",
     "is_quality",
     "leading_metrics",
     "main_metric",
@@ -58,6 +59,7 @@ _GREATER_IS_BETTER = re.compile(
 _NO_QUALITY = re.compile(
     r"batch|beta|count|epochs?|iter|iteration|lr|momentum|norm|num|rate|samples|size|steps?|time|tokens|total"
 )
+_PROGRESS = frozenset({"epoch", "total_steps"})
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
 _TRAINING = re.compile(r"^(train|training)[_/.-]|[_/.-](train|training)$")
 _HELD_OUT = re.compile(
@@ -141,6 +143,11 @@ def is_greater_better(name: str) -> bool:
     if "loss" in words or "error" in words:
         return False
     return any(_GREATER_IS_BETTER.fullmatch(known) for word in words for known in (word, word.rstrip("0123456789")))
+
+
+def is_progress(name: str) -> bool:
+    """Whether it says how far training is, and is nothing to look at unless somebody asks for it by name."""
+    return name in _PROGRESS
 
 
 def is_quality(name: str) -> bool:

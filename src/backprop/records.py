@@ -138,9 +138,8 @@ class Notification(Record, frozen=True, forbid_unknown_fields=True):
 
 
 def in_minutes(seconds: float) -> str:
-    """A limit as it was given: 10 min, 0.5 min. What is left of one is rounded."""
-    count = seconds / 60
-    return f"{count:.3g} min" if count < 1 else f"{round(count, 2):.10g} min"
+    """A limit as it was given: 10 min, 12.5 min; in seconds below one. What is left of one is rounded."""
+    return f"{seconds:.3g} s" if seconds < 60 else f"{round(seconds / 60, 2):.10g} min"
 
 
 class Limits(StoredRecord, frozen=True):

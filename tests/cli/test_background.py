@@ -37,7 +37,10 @@ def vary(runs: Runs) -> list[str]:
     """Three runs side by side: their ids."""
     done = runs.call("run", "-p", 9, "--vary", "n=1,2,3", "train.py")
     assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    ids = done.stdout.split()
+    newest_first = [run["id"] for run in json.loads(runs.call("list", "--json").stdout)]
+    assert newest_first == ids[::-1]  # though all were asked for at once
+    return ids
 
 
 def test_a_log_on_a_full_disk_changes_nothing(runs: Runs):

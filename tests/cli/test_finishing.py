@@ -18,7 +18,7 @@ GOES_ON = """
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 """
-CUT = "training finished; the script was cut in what it did afterwards: timebox of 0.01 min ended"
+CUT = "training finished; the script was cut in what it did afterwards: timebox of 0.6 s ended"
 
 
 def test_what_is_cut_after_its_training_says_so(runs: Runs):

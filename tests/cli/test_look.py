@@ -294,6 +294,34 @@ def test_the_traceback_of_a_failed_run_is_shown(runs: Runs):
     assert "Traceback" not in runs.call("status", "a").stdout
 
 
+def test_how_far_a_run_is_and_how_long_it_took(runs: Runs):
+    """TIME is that of all sessions, in seconds where it is short; thousands have commas; epochs are no metric."""
+    runs.script(
+        "print(json.dumps({'step': 12000, 'loss': 1.5, 'acc': 0.5, 'epoch': 3, 'total_steps': 44000}), flush=True)\n"
+        "time.sleep(60 if os.environ['BACKPROP_SESSION'] == '1' else 0)"
+    )
+    runs.call("run", "train.py", "--run-id", "r", "-m", "0.02", "--grace", "1")
+    document = runs.document("r")
+    runs.call("resume", "r")
+    row = runs.call("list").stdout.splitlines()[1]
+    total_s = runs.document("r")["elapsed_s"]
+    assert total_s > document["elapsed_s"]
+    assert f" {total_s:.1f} s/2.4 s " in row
+    assert " 12,000/44,000 " in row
+    shown = runs.call("status", "r").stdout
+    assert re.search(r"^step +12,000 of 44,000$", shown, re.MULTILINE)
+    assert "at step 12,000" in shown
+    assert " of 1.2 s: timebox of 1.2 s ended" in shown
+    metrics = {"loss": 1.5, "acc": 0.5, "epoch": 3.0, "total_steps": 44_000.0}  # for programs all there is
+    assert runs.document("r")["metrics"] == metrics
+    runs.call("run", "train.py", "--run-id", "again", "-m", "0.02", "--grace", "1")
+    for text in (shown, runs.call("compare", "r", "again").stdout, runs.call("plot", "-y", "nope").stderr):
+        assert "acc" in text
+        assert "epoch" not in text
+        assert "total_steps" not in text
+    assert runs.call("plot", "r", "-y", "epoch").returncode == 0
+
+
 def test_list_piped_into_head_is_quiet(three: Runs):
     """A reader that goes away is not an error."""
     done = subprocess.run(

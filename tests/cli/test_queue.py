@@ -222,7 +222,7 @@ def test_a_resume_waits_as_a_run_does(held: Runs):
     assert waiting.wait(HANG_S) == 130
     document = held.document("second")
     assert (document["status"], len(document["sessions"])) == ("timeboxed", 1)
-    assert document["reason"] == "timebox of 0.005 min ended"
+    assert document["reason"] == "timebox of 0.3 s ended"
     let_go(held)
 
 

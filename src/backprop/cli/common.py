@@ -93,7 +93,7 @@ def metrics_message(views: Sequence[RunView]) -> str:
     from backprop.views import human
     from backprop.views.screen import cut
 
-    names = query.metric_names(views)
+    names = [name for name in query.metric_names(views) if not query.is_progress(name)]
     if not names:
         return "They have no metrics: a script reports them as JSON lines, see the README."
     more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""

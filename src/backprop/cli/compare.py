@@ -60,6 +60,8 @@ def compare(
             raise UsageError(f"--diff compares the code of two runs, not of {len(views)}.")
         chosen = _chosen_metrics(views, metrics)
         is_short = not (as_json or as_csv or with_all or metrics)
+        if is_short:
+            chosen = [name for name in chosen if not query.is_progress(name)]
         shown = chosen[:_METRICS_SHOWN] if is_short else chosen
         comparison = Comparison(
             sides=tuple(side(view, now, _values_at(index, view, shown, at)) for view in views),

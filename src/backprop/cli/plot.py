@@ -104,7 +104,7 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise UsageError(f"no such metric: {unknown[0]!r}. {metrics_message(views)}")
-    return list(dict.fromkeys(wanted or query.leading_metrics(views) or names[:1]))
+    return list(dict.fromkeys(wanted or query.leading_metrics(views) or sorted(names, key=query.is_progress)[:1]))
 
 
 def _plot(

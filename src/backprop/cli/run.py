@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +144,7 @@ def _varied(home: Home, spec: RunSpec, number: int, words: Sequence[str]) -> Run
     return msgspec.structs.replace(
         spec,
         id=_free_id(home),
+        created_at=spec.created_at + timedelta(microseconds=number),  # else nobody knew which of them is the first
         name=None if spec.name is None else f"{spec.name}-{number}",
         command=command,
         params=commands.params_in(commands.script_arguments(command)),

@@ -265,7 +265,7 @@ def tell_end(spec: RunSpec, recorder: "Recorder", session: Session) -> None:
     view = recorder.view()
     told = f"run {spec.id} {session.status.value} after {human.duration(session.elapsed_s)}"
     if view is not None and view.last_step is not None:
-        told += f" at step {view.last_step}"
+        told += f" at step {view.last_step:,}"
     if why := session.full_reason:
         told += f": {why}"
     has_checkpoint = view is not None and any(not checkpoint.is_emergency for checkpoint in view.checkpoints)

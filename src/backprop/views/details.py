@@ -49,8 +49,8 @@ def run_details(
     if view.params:
         rows.append(("params", "  ".join(f"{human.name(name)}={value}" for name, value in view.params.items())))
     if view.last_step is not None:
-        of = f" of {view.total_steps}" if view.total_steps is not None else ""
-        rows.append(("step", f"{view.last_step}{of}"))
+        of = f" of {view.total_steps:,}" if view.total_steps is not None else ""
+        rows.append(("step", f"{view.last_step:,}{of}"))
     told_metrics = list(_metrics(view, curves, superseded, screen))
     rows += [("metrics" if place == 0 else "", told) for place, told in enumerate(told_metrics)]
     if view.has_lost_metrics:
@@ -126,12 +126,13 @@ def _kind(checkpoint: Checkpoint) -> str:
 
 def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], screen: Screen) -> Iterator[str]:
     """A line a metric: last and best value, the form of its curve, and what is strange about it."""
-    names = {name: cut(human.name(name), _NAME_WIDTH, screen.ellipsis) for name in view.summaries}
+    summaries = {name: summary for name, summary in view.summaries.items() if not query.is_progress(name)}
+    names = {name: cut(human.name(name), _NAME_WIDTH, screen.ellipsis) for name in summaries}
     name_width = max(map(cells, names.values()), default=0)
-    bests = {name: _best(name, summary, superseded) for name, summary in view.summaries.items()}
+    bests = {name: _best(name, summary, superseded) for name, summary in summaries.items()}
     best_width = max(map(len, bests.values()), default=0)
     draws = screen.is_terminal and curves is not None
-    for name, summary in view.summaries.items():
+    for name, summary in summaries.items():
         parts = [filled(names[name], name_width), f"{human.number(summary.last):>9}", f"{bests[name]:<{best_width}}"]
         if draws and curves is not None:
             stands_still = summary.least == summary.greatest
@@ -148,4 +149,4 @@ def _best(name: str, summary: MetricSummary, superseded: Collection[str]) -> str
     if found is None:
         return ""
     again = ", trained again since" if name in superseded else ""
-    return f"best {human.number(found[0])} at step {found[1]}{again}"
+    return f"best {human.number(found[0])} at step {found[1]:,}{again}"

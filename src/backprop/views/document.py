@@ -9,7 +9,7 @@ import msgspec
 
 from backprop import checkpoints
 from backprop.protocol import json_safe
-from backprop.records import Checkpoint, GitState, RunView, Session, Snapshot, Ticket
+from backprop.records import Checkpoint, GitState, Run, RunView, Session, Snapshot, Ticket
 
 # DEL, the C1 controls, line ends of Unicode, and marks that turn the order of a line round (Unicode, UAX #9)
 _OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -95,6 +95,11 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
         "patch": None if session.code is None else session.code.patch,
         "code_changed": None if session.code is None else session.code.changed,
     }
+
+
+def timeboxes_s(run: Run) -> float:
+    """What all its sessions may take together; before the first, what that may take."""
+    return sum(session.timebox_s for session in run.sessions) or run.spec.limits.timebox_s
 
 
 def session_elapsed_s(session: Session, now: datetime) -> float:

@@ -46,6 +46,11 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
+def steps(last: int, total: int | None) -> str:
+    """How far training is: 1,200, or 1,200/44,000."""
+    return f"{last:,}" if total is None else f"{last:,}/{total:,}"
+
+
 def name(text: str) -> str:
     """The name of a metric or parameter as it can be seen: in quotes where there is nothing but blanks."""
     return text if text.strip() else f'"{text}"'

@@ -13,7 +13,7 @@ from backprop import query
 from backprop.records import MetricSummary, RunView, Status, in_minutes
 from backprop.views import human, params
 from backprop.views.bars import LINES, PLAIN_LINES, bar
-from backprop.views.document import session_elapsed_s
+from backprop.views.document import elapsed_s, session_elapsed_s, timeboxes_s
 from backprop.views.grid import Cell, Column, grid
 from backprop.views.screen import CYAN, DIM, RED, Screen, stdout_screen
 from backprop.views.sparkline import sparkline
@@ -93,11 +93,9 @@ def _status(view: RunView, screen: Screen) -> Cell:
 
 
 def _time(view: RunView, now: datetime) -> Cell:
-    """The last session's time, of its timebox."""
-    last = view.run.last_session
-    if last is None:
-        return Cell(f"-/{in_minutes(view.run.spec.limits.timebox_s)}")
-    return Cell(f"{human.duration(session_elapsed_s(last, now))}/{in_minutes(last.timebox_s)}")
+    """The time of all sessions, of all their timeboxes."""
+    elapsed = human.duration(elapsed_s(view, now)) if view.run.sessions else "-"
+    return Cell(f"{elapsed}/{in_minutes(timeboxes_s(view.run))}")
 
 
 def _bar(view: RunView, now: datetime, screen: Screen) -> Cell:
@@ -110,9 +108,7 @@ def _bar(view: RunView, now: datetime, screen: Screen) -> Cell:
 
 
 def _step(view: RunView) -> Cell:
-    if view.last_step is None:
-        return _NONE
-    return Cell(str(view.last_step) + ("" if view.total_steps is None else f"/{view.total_steps}"))
+    return _NONE if view.last_step is None else Cell(human.steps(view.last_step, view.total_steps))
 
 
 def _title(rows: Sequence[_Row]) -> str:

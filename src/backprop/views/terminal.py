@@ -183,8 +183,7 @@ def progress_line(progress: Progress, left_s: float) -> str:
     if progress.step is None:
         parts.append("running")
     else:
-        of = f"/{progress.total_steps:,}" if progress.total_steps else ""
-        parts.append(f"step {progress.step:,}{of}")
+        parts.append(f"step {human.steps(progress.step, progress.total_steps or None)}")
     if (name := query.main_metric(progress.metrics)) is not None:
         shown = human.shortened(human.printable(name), _NAME_WIDTH)
         parts.append(f"{shown} {human.number(progress.metrics[name])}")

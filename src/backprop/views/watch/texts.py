@@ -21,7 +21,7 @@ from backprop.records import Gpu, RunView, Snapshot, Status, Ticket, in_minutes
 from backprop.views import human
 from backprop.views.bars import bar
 from backprop.views.details import run_details
-from backprop.views.document import session_elapsed_s
+from backprop.views.document import elapsed_s, session_elapsed_s, timeboxes_s
 from backprop.views.screen import Screen
 from backprop.views.sparkline import sparkline
 from backprop.views.statuses import STYLES, SYMBOLS
@@ -107,13 +107,13 @@ def _status(row: Row, look: Look) -> Text:
 
 
 def _time(row: Row, look: Look) -> Text:
-    session = row.view.run.last_session
+    run, session = row.view.run, row.view.run.last_session
     if session is None:
-        return Text(f"of {in_minutes(row.view.run.spec.limits.timebox_s)}", style="dim")
-    elapsed_s = session_elapsed_s(session, look.now)
-    text = Text(f"{human.duration(elapsed_s)}/{in_minutes(session.timebox_s)}")
+        return Text(f"of {in_minutes(run.spec.limits.timebox_s)}", style="dim")
+    text = Text(f"{human.duration(elapsed_s(row.view, look.now))}/{in_minutes(timeboxes_s(run))}")
     if not session.status.is_final:
-        text = Text.assemble(_bar(elapsed_s / session.timebox_s, _BAR_WIDTH, "cyan"), " ", text)
+        share = session_elapsed_s(session, look.now) / session.timebox_s
+        text = Text.assemble(_bar(share, _BAR_WIDTH, "cyan"), " ", text)
     return text
 
 
@@ -121,7 +121,7 @@ def _step(row: Row, _: Look) -> Text:
     view = row.view
     if view.last_step is None:
         return Text("-", style="dim")
-    return Text(f"{view.last_step}" if view.total_steps is None else f"{view.last_step}/{view.total_steps}")
+    return Text(human.steps(view.last_step, view.total_steps))
 
 
 def _loss(row: Row, _: Look) -> Text:

@@ -67,12 +67,13 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
     run = view.run
     document = run_document(msgspec.structs.replace(view, checkpoints=view.checkpoints[-_MAX_ITEMS:]), now, is_valid)
     document["sessions"] = document["sessions"][-_MAX_ITEMS:]
+    metrics = [name for name in view.summaries if not query.is_progress(name)]
     return {
         **_bounded(document),
         "command_text": shortened(shlex.join(run.command), _MAX_TEXT),
         "total_steps": view.total_steps,
         "metric": _cell(query.main_metric(view.summaries)),
-        "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in list(view.summaries)[:_MAX_KEYS]},
+        "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in metrics[:_MAX_KEYS]},
         "notes": [
             {"kind": shortened(kind, _MAX_CELL), "text": shortened(text, _MAX_TEXT)}
             for kind, text in query.notes(index, view, _MAX_NOTES)

@@ -14,8 +14,11 @@ export function duration(seconds) {
   return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
-/** A limit as it was given: 10 min, 0.5 min. */
-export const minutes = (seconds) => (Number.isFinite(seconds) ? `${Number((seconds / 60).toPrecision(6))} min` : "–");
+/** A limit as it was given: 10 min, 12.5 min; in seconds below one. */
+export function minutes(seconds) {
+  if (!Number.isFinite(seconds)) return "–";
+  return seconds < 60 ? `${Number(seconds.toPrecision(3))} s` : `${Number((seconds / 60).toPrecision(6))} min`;
+}
 
 /** How long ago, in one unit. */
 export function age(iso, now_ms) {
