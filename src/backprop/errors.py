@@ -3,6 +3,7 @@
     BackpropError
     ├── UsageError            exit 2: the command line asks for something impossible
     │   └── ConfigError       exit 2: a configuration file, an environment variable or the home folder
+    │       └── NoRoomError   exit 2: the home folder's disk is full
     ├── NoSuchRunError        exit 3: no run answers to that id or name
     └── BusyError             exit 75: somebody else is running it; try again later
 
@@ -40,6 +41,10 @@ class UsageError(BackpropError):
 
 class ConfigError(UsageError):
     """A setting, wherever it comes from, is unknown or wrong."""
+
+
+class NoRoomError(ConfigError):
+    """The disk that the home folder lies on is full."""
 
 
 class NoSuchRunError(BackpropError):

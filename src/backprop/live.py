@@ -135,7 +135,11 @@ class Feed:
         while not self._is_over:
             self._wake.clear()
             try:
-                index = index or recovery.open_home(self.home, self._said.append)
+                if index is not None and index.is_in_memory and self.home.has_room():
+                    index.close()
+                    index = None
+                if index is None:
+                    index = recovery.in_step(self.home, self._said.append)
                 if time.monotonic() - caught_up_at >= EVERY_S / 2:
                     recovery.catch_up(self.home, index, self._said.append)
                     caught_up_at = time.monotonic()

@@ -18,12 +18,13 @@ def caught_up(home: Home, say: Callable[[str], None]) -> Iterator[Index]:
     """
     import sqlite3
 
-    from backprop.store.index import set_aside_if_damaged  # not every command that uses this module looks
+    from backprop import recovery  # not every command that uses this module looks
+    from backprop.store.index import set_aside_if_damaged
 
     index = None
     try:
         try:
-            index = _in_step(home, say)
+            index = recovery.in_step(home, say)
         except OSError as error:
             raise home.unusable(error) from error
         yield index
@@ -38,35 +39,6 @@ def caught_up(home: Home, say: Callable[[str], None]) -> Iterator[Index]:
     finally:
         if index is not None:
             index.close()
-
-
-def _in_step(home: Home, say: Callable[[str], None]) -> Index:
-    """The index, opened and brought in step; once more, with a new one, when it turns out to be damaged."""
-    import sqlite3
-
-    from backprop import recovery
-    from backprop.store.index import set_aside_if_damaged
-
-    index = recovery.open_home(home, say)
-    try:
-        recovery.catch_up(home, index, say)
-    except sqlite3.DatabaseError as error:
-        is_new = set_aside_if_damaged(home, index, error, say)
-        index.close()
-        if not is_new:
-            raise
-    except BaseException:
-        index.close()
-        raise
-    else:
-        return index
-    index = recovery.open_home(home, say)
-    try:
-        recovery.catch_up(home, index, say)
-    except BaseException:
-        index.close()
-        raise
-    return index
 
 
 def find_run(home: Home, index: Index, word: str, say: Callable[[str], None]) -> RunView:

@@ -34,6 +34,7 @@ Changed = Callable[[Run, int], None]
 
 # what may go wrong with a cache without anything being lost: it is done at the next call, or the next look
 WHOLE_PATIENCE_S = 10.0  # how long a resume may wait for the index to be filled
+_GROWTH = 3  # by how much the index and its log grow for a byte of output, at the most: 20 bytes a point, twice
 _LATER = (sqlite3.OperationalError, OSError, HomeBusyError)
 
 
@@ -66,6 +67,7 @@ class Recorder:
         self._snapshot_is_due = False
         self._recorded_bytes = 0  # of the journal
         self._is_over = False  # as far as it is recorded
+        self.is_state_stored = False  # in the index, at the last try
         self._whole_to = 1  # the index has all of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
         self._measures: dict[tuple[int, Source, int], tuple[str, Measure]] = {}  # path and measure
@@ -121,9 +123,9 @@ class Recorder:
             self.close()
 
     def read_run(self) -> tuple[Run, int]:
-        """The run as its journal tells it, and how many bytes of journal that is."""
+        """The run as its journal tells it, also what that has no room for; and how many bytes of journal that is."""
         entries, size = journals.read(self._rundir.journal_path)
-        run = journals.fold(self._spec, entries)
+        run = journals.fold(self._spec, entries + self._journal.unwritten)
         self._is_on_slurm = run.is_on_slurm
         return run, size
 
@@ -140,6 +142,7 @@ class Recorder:
         reason: why it is as it is, where somebody knows better than its journal.
         """
         self._snapshot_is_due |= publish
+        self.is_state_stored = False
         try:
             run, size = self.read_run()
             if publish and self._changed is not None:
@@ -148,7 +151,8 @@ class Recorder:
                 run = msgspec.structs.replace(run, reason=reason)
             index = self._open()
             index.put_run(run, size)
-            self._recorded_bytes, self._is_over = size, run.status.is_final
+            self._recorded_bytes, self._is_over = size, run.status.is_final and not self._journal.unwritten
+            self.is_state_stored = True
             if self._snapshot_is_due:
                 snapshot.put(self._home, index, self._spec.id, self._say)
                 self._snapshot_is_due = False
@@ -231,6 +235,10 @@ class Recorder:
             timeline = witness.timeline(stretch.start)
             if not is_witness:
                 timeline.add(Growth(offset=size, since_s=0.0, until_s=at_s))
+            # a supervisor must see what its trainer tells; whoever only looks leaves the rest of the disk to others
+            growth_bytes = _GROWTH * len(stretch.data)
+            if not is_witness and not index.is_in_memory and not self._home.has_room(growth_bytes):
+                return Look((), is_stored=False)
             batch = protocol.digest(stretch.data, stretch.start)
             # a path reported over and over is measured once a look: what lies there is what was saved last
             newest = {saved.path: (offset, saved) for offset, saved in batch.checkpoints}.values()
@@ -365,6 +373,7 @@ class Recorder:
 
         publish: bring experiments.json up to date, too.
         """
+        self.record_state(publish=False)  # first: there may be no room for the curves
         sizes = self._source_sizes()
         has_output = self.record_output()
         if not (self.record_state(publish=publish) and has_output and self._is_over and self._set_whole(sizes)):

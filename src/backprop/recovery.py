@@ -5,21 +5,23 @@ whose supervisor died, and takes in run directories that the index has never see
 """
 
 import errno
+import os
+import sqlite3
 import time
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from backprop import assignment, engines, inherited, processes, provenance
 from backprop.engines.contract import Observation, Phase
-from backprop.errors import BackpropError, BusyError
+from backprop.errors import BackpropError, BusyError, NoRoomError
 from backprop.recorder import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
 from backprop.records import Limits, Run, RunSpec, Session, Status
 from backprop.store import journal as journals
 from backprop.store import snapshot
-from backprop.store.index import Index, open_index, reopen_if_replaced
+from backprop.store.index import Index, lacks_room, open_index, reopen_if_replaced, set_aside_if_damaged
 from backprop.store.journal import Journal, Refused, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.plain import UnreadableError, unreadable
 from backprop.store.rundir import Home, RunDir
@@ -37,6 +39,40 @@ _LIVE_STRETCHES = 16  # a view reads at most so much (MB) of a live run: its sup
 _SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just changed may change again unnoticed
 
 
+def in_step(home: Home, say: Say) -> Index:
+    """The home's index, in step with the run directories: a new one where it is damaged; on a full disk one in memory.
+
+    Raises ConfigError, HomeBusyError, OSError or sqlite3.DatabaseError.
+    """
+    try:
+        return _in_step_on_disk(home, say)
+    except (NoRoomError, OSError, sqlite3.OperationalError) as error:
+        if not isinstance(error, NoRoomError) and not lacks_room(error):
+            raise
+    say(f"there is no room on the disk of {home.path}: what is shown is read from the run directories.")
+    return _caught_up(home, Index(home.index_path, VIEWER_BUSY_TIMEOUT_S, is_in_memory=True), say)
+
+
+def _in_step_on_disk(home: Home, say: Say) -> Index:
+    index = open_home(home, say)
+    try:
+        return _caught_up(home, index, say)
+    except sqlite3.DatabaseError as error:
+        if not set_aside_if_damaged(home, index, error, say):
+            raise
+    return _caught_up(home, open_home(home, say), say)
+
+
+def _caught_up(home: Home, index: Index, say: Say) -> Index:
+    """The same index, in step; it is closed when that fails."""
+    try:
+        catch_up(home, index, say)
+    except BaseException:
+        index.close()
+        raise
+    return index
+
+
 def open_home(home: Home, say: Say) -> Index:
     """The home's index, after taking over what an older tool left. Raises ConfigError."""
     try:
@@ -50,7 +86,8 @@ def open_home(home: Home, say: Say) -> Index:
 def catch_up(home: Home, index: Index, say: Say) -> None:
     """Bring the index in step with the run directories. Blocks for seconds only where an orphan must be ended.
 
-    An index that is replaced meanwhile lacks what was brought in before: then the new one is brought in step.
+    An index that is replaced meanwhile lacks what was brought in before: then the new one is brought in step. Raises
+    NoRoomError where the state of a run cannot be stored for want of room.
     """
     for _ in range(_MAX_REPLACEMENTS):
         reopen_if_replaced(home, index, say)
@@ -70,13 +107,23 @@ def _bring_in_step(home: Home, index: Index, say: Say) -> bool:
     are_many = len(behind) > _MANY  # their entries in experiments.json are written at once, when the index has them all
     if are_many:
         index.set_snapshot_due(is_due=True)
+    is_stored = True
     for run_id in behind:
-        refresh(home, index, home.rundir(run_id), say, publish=not are_many)
+        with home.changing():
+            is_stored &= _refresh(home, index, home.rundir(run_id), say, publish=not are_many).is_stored
     if index.identity != identity:
         return False
+    if index.is_in_memory:
+        return True
+    if not is_stored and not home.has_room():
+        raise home.unusable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     known = snapshot.run_ids(home.snapshot_path)
     if index.is_snapshot_due() or known is None or (is_changed and (known - on_disk or _lacks(known, index))):
-        snapshot.rebuild(home, index, say)
+        try:
+            snapshot.rebuild(home, index, say)
+        except OSError as error:
+            if not lacks_room(error):
+                raise
     # last: whoever dies before has seen nothing, and neither has who could not store all of it
     is_quiet = time.time_ns() - modified_ns > _SETTLED_AFTER_NS
     if is_changed and is_quiet and not any(_is_missing(home, index, run_id) for run_id in unseen):
@@ -126,28 +173,34 @@ def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool
     written to.
     """
     with home.changing():
-        return _refresh(home, index, rundir, say, publish=publish)
+        return _refresh(home, index, rundir, say, publish=publish).is_answered_for
 
 
-def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool) -> bool:
+class _Refreshed(NamedTuple):
+    is_answered_for: bool = False
+    is_stored: bool = True  # False: the index could not take the run's state
+
+
+def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool) -> _Refreshed:
     try:
         spec, journal = _opened(rundir)
     except FileNotFoundError:
         home.mark_settled(rundir.run_id)  # removed meanwhile, or somebody else's folder
-        return False
+        return _Refreshed()
     except UnreadableError as error:
-        return _record_unreadable(index, rundir, str(error))
+        return _Refreshed(_record_unreadable(index, rundir, str(error)))
     try:
         recorder = Recorder(home, rundir, spec, journal, say).use(index)
         if recorder.read_run()[0].is_on_slurm:
-            return _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
+            is_answered_for = _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
+            return _Refreshed(is_answered_for, recorder.is_state_stored)
         is_free = journal.try_lock()
         if is_free and recorder.read_run()[0].is_on_slurm:  # somebody gave it to Slurm just now
-            return True
+            return _Refreshed(is_answered_for=True)
         if is_free:
-            recorder.begin()
+            _begin(recorder, index)
             is_filed = settle(rundir, spec, journal, VIEW_PATIENCE_S, say)
-            recorder.finish(publish=publish)
+            _finish(recorder, index, publish=publish)
             if is_filed:
                 tell_end(home, rundir, spec)
         else:
@@ -155,7 +208,25 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
             _read_on(recorder)
     finally:
         journal.close()
-    return not is_free
+    return _Refreshed(not is_free, recorder.is_state_stored)
+
+
+def _begin(recorder: Recorder, index: Index) -> None:
+    """Mark that a run is being settled. Where there is no room for that, the index does not call it whole either."""
+    try:
+        recorder.begin()
+    except OSError as error:
+        if not (index.is_in_memory and lacks_room(error)):
+            raise
+
+
+def _finish(recorder: Recorder, index: Index, *, publish: bool) -> None:
+    """Store what there is of a run that has ended; in memory its state, and of its output only so much."""
+    if index.is_in_memory:
+        recorder.record_state(publish=False)
+        _read_on(recorder)
+    else:
+        recorder.finish(publish=publish)
 
 
 def _opened(rundir: RunDir) -> tuple[RunSpec, Journal]:
@@ -402,6 +473,16 @@ def remove(home: Home, run: Run, say: Say) -> None:
                 raise BusyError(busy_message(run)) from None
         rundir.remove()
     home.mark_settled(rundir.run_id)
+
+
+def forget(home: Home, index: Index, run_id: str, say: Say) -> None:
+    """Take a run that was removed out of the index and of experiments.json; without room, the next look does."""
+    try:
+        index.remove(run_id)
+        snapshot.put(home, index, run_id, say)
+    except (OSError, sqlite3.OperationalError) as error:
+        if not lacks_room(error):
+            raise
 
 
 def claim(home: Home, run: Run, say: Say) -> Journal:

@@ -69,6 +69,63 @@ def test_a_disk_that_fills_up_loses_nothing(small_home: Runs):
     assert document["sessions"][1]["status"] == "timeboxed"
 
 
+FLOODING = """
+    lines = b'{"step": 1, "loss": 2}\\n' * 10_000
+    while True:
+        os.write(1, lines)
+"""
+
+
+def fill(runs: Runs) -> None:
+    """Take the last byte that is free in the home."""
+    with (runs.home / "hog").open("wb", buffering=0) as hog, suppress(OSError):
+        while True:
+            hog.write(bytes(65_536))
+    assert os.statvfs(runs.home).f_bavail == 0
+
+
+@needs_root
+def test_with_no_room_left_runs_are_seen_and_can_be_removed(small_home: Runs):
+    """At 0 bytes free a run that ended is not running, views show what its folder says, and `rm` makes room."""
+    runs = small_home
+    runs.script("print(json.dumps({'step': 3, 'loss': 0.5}))")
+    assert runs.call("run", "train.py", "--run-id", "old").returncode == 0
+    runs.script(FLOODING)
+    runs.call("run", "train.py", "--run-id", "r", "--grace", "2")
+    fill(runs)
+    for _ in range(2):
+        done = runs.call("list", "--json")
+        assert done.returncode == 0, done.stderr
+        assert "no room" in done.stderr
+        old, new = (next(d for d in json.loads(done.stdout) if d["id"] == run_id) for run_id in ("old", "r"))
+        assert (old["status"], old["last_step"]) == ("completed", 3)
+        assert new["status"] in {"failed", "interrupted"}
+        assert new["last_step"] == 1
+    assert runs.call("logs", "r").returncode == 0
+    assert runs.call("status").returncode == 0
+    removed = runs.call("rm", "r", "--yes")
+    assert removed.returncode == 0, removed.stderr
+    assert os.statvfs(runs.home).f_bavail > 0
+    done = runs.call("list", "--json")
+    assert (done.stderr, [d["id"] for d in json.loads(done.stdout)]) == ("", ["old"])
+
+
+@needs_root
+@pytest.mark.nightly
+def test_the_index_leaves_room_for_others(small_home: Runs):
+    """Curves do not take the room that was made: how the run ended is stored, and the disk is not full again."""
+    runs = small_home
+    subprocess.run(["mount", "-o", "remount,size=32m", runs.home], check=True)
+    runs.script(FLOODING)
+    runs.call("run", "train.py", "--run-id", "r", "--grace", "2")
+    os.truncate(runs.rundir("r") / "session-1.out", 22_000_000)
+    for _ in range(2):
+        assert runs.document("r")["status"] == "failed"
+    space = os.statvfs(runs.home)
+    assert space.f_bavail > 0.04 * space.f_blocks
+    assert runs.call("rm", "r", "--yes").returncode == 0
+
+
 @needs_root
 def test_a_disk_that_is_full_from_elsewhere_does_not_end_training(small_home: Runs):
     """A trainer that prints little goes on while the home is full; its record is complete when there is room again."""

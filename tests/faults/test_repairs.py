@@ -18,7 +18,7 @@ import pytest
 from backprop import lookup, recovery
 from backprop.cli import resume as resume_command
 from backprop.cli import wait as wait_command
-from backprop.errors import BusyError, ConfigError, NoSuchRunError, UsageError
+from backprop.errors import BusyError, ConfigError, NoSuchRunError
 from backprop.recorder import Recorder
 from backprop.records import Limits, RunSpec, Status
 from backprop.store.index import Index
@@ -64,7 +64,7 @@ def test_a_viewer_killed_while_it_fills_a_new_index_has_seen_nothing(three: Runs
         """
         import os, signal, sys
         from backprop import recovery
-        real, calls = recovery.refresh, []
+        real, calls = recovery._refresh, []
 
         def refresh(*words, **options):
             calls.append(words)
@@ -72,7 +72,7 @@ def test_a_viewer_killed_while_it_fills_a_new_index_has_seen_nothing(three: Runs
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*words, **options)
 
-        recovery.refresh = refresh
+        recovery._refresh = refresh
         sys.argv = ["backprop", "list"]
         from backprop.__main__ import main
         main()
@@ -262,12 +262,13 @@ def test_a_run_that_cannot_be_brought_into_the_index_is_busy_and_not_unknown(thr
 
 
 def test_a_run_whose_file_is_damaged_is_not_unknown(three: Runs):
+    """It is found by its id, and nothing is done with it that needs its record."""
     (three.rundir("b") / "run.json").write_text("{")
     delete_index(three)
-    done = three.call("status", "b")
-    assert (done.returncode, "cannot be read" in done.stderr) == (2, True)
-    with lookup.caught_up(Home(three.home), print) as index, pytest.raises(UsageError):
-        lookup.find_run(Home(three.home), index, "b", print)
+    assert three.document("b")["status"] == "unreadable"
+    for command in ("resume", "stop"):
+        done = three.call(command, "b")
+        assert (done.returncode, "run b cannot be read: run.json is damaged" in done.stderr) == (2, True)
 
 
 def test_a_lent_connection_follows_the_file_and_stays_open(three: Runs):

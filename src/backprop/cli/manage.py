@@ -93,7 +93,6 @@ def pause(*, choice: Choice) -> None:
 def rm(*, choice: Choice, checkpoints: bool) -> None:
     """Remove the records of runs; the checkpoints only when asked to."""
     from backprop import recovery
-    from backprop.store import snapshot
 
     home = Home.from_environment()
     with open_caught_up(home) as index:
@@ -110,8 +109,7 @@ def rm(*, choice: Choice, checkpoints: bool) -> None:
             run_id = view.run.spec.id
             with home.changing():
                 recovery.remove(home, view.run, say)
-                index.remove(run_id)
-                snapshot.put(home, index, run_id, say)
+                recovery.forget(home, index, run_id, say)
             removed.append(view)
 
         code = each(views, remove)

@@ -20,7 +20,7 @@ import msgspec
 from backprop.protocol import Batch, Series, json_safe
 from backprop.records import Checkpoint, MetricSummary, Run, RunView, Source
 from backprop.store.outline import Outline, outline
-from backprop.store.rundir import Home, HomeBusyError, set_aside
+from backprop.store.rundir import NO_ROOM, Home, HomeBusyError, set_aside
 from backprop.timeline import Timeline
 
 SCHEMA_VERSION = 5
@@ -36,6 +36,9 @@ _NEW = ", ".join(f"{field} = excluded.{field}" for field in Outline._fields)
 _METRIC = f"SELECT {_OUTLINE} FROM metrics WHERE run_id = ? AND name = ?"  # noqa: S608  our own columns
 _METRICS = f"SELECT name, is_printed, {_OUTLINE} FROM metrics WHERE run_id = ?"  # noqa: S608
 
+# of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
+_NO_ROOM_WORDS = frozenset({"database or disk is full", "disk I/O error", "unable to open database file"})
+
 _T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
 _run_decoder = msgspec.json.Decoder(Run)
@@ -49,29 +52,39 @@ class IndexBrokenError(Exception):
 class Index:
     """A connection to one index file. Not for use from several threads."""
 
-    def __init__(self, path: Path, busy_timeout_s: float) -> None:
+    def __init__(self, path: Path, busy_timeout_s: float, *, is_in_memory: bool = False) -> None:
         """Open, creating the schema in an empty file. Raises IndexBrokenError or sqlite3.OperationalError (busy, full).
 
-        busy_timeout_s: how long a statement waits for another process's transaction.
+        busy_timeout_s: how long a statement waits for another process's transaction. is_in_memory: an empty one, of
+        this process alone, in the place of the file.
         """
         self.path = path
+        self.is_in_memory = is_in_memory
         self._busy_timeout_s = busy_timeout_s
         # of the owner alone, and so are the files beside it, which SQLite gives the same mode. Never one that is there:
         # to close a file takes the locks of this process's other connections to it
-        with suppress(OSError):  # what is wrong is SQLite's to say
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        self._db = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+        if not is_in_memory:
+            with suppress(OSError):  # what is wrong is SQLite's to say
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        self._db = sqlite3.connect(
+            ":memory:" if is_in_memory else path,
+            timeout=busy_timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+        )
         self._db.create_function("casefold", 1, str.casefold, deterministic=True)  # SQLite's lower() knows ASCII only
         try:
             self._prepare()
-            info = path.stat()
+            self.identity = (0, 0)  # of the file
+            if not is_in_memory:
+                info = path.stat()
+                self.identity = (info.st_dev, info.st_ino)
         except sqlite3.OperationalError:
             self._db.close()
             raise
         except (sqlite3.DatabaseError, FileNotFoundError) as error:
             self._db.close()
             raise IndexBrokenError(str(error)) from error
-        self.identity = (info.st_dev, info.st_ino)  # of the file
 
     def _prepare(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -92,6 +105,8 @@ class Index:
 
     def is_replaced(self) -> bool:
         """True when the file we have open is no longer the one at our path: deleted, or set aside."""
+        if self.is_in_memory:
+            return False
         try:
             info = self.path.stat()
         except FileNotFoundError:
@@ -571,6 +586,13 @@ def _comparable(value: Any) -> tuple[float | None, str | None]:
 
 def _whole(value: float | None) -> int | None:
     return int(value) if value is not None and math.isfinite(value) and abs(value) < 2**63 else None
+
+
+def lacks_room(error: Exception | None) -> bool:
+    """Whether an error that SQLite, or the system, raised says that the disk is full."""
+    if isinstance(error, sqlite3.OperationalError):
+        return str(error) in _NO_ROOM_WORDS
+    return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
 def open_index(home: Home, busy_timeout_s: float, say: Callable[[str], None]) -> Index:

@@ -452,6 +452,11 @@ class Journal:
             self._unwritten.pop(0)
         return True
 
+    @property
+    def unwritten(self) -> list[Entry]:
+        """What the disk has no room for."""
+        return parse(b"".join(line + b"\n" for line, _ in self._unwritten))[0]
+
     def drop_unwritten(self) -> None:
         """Forget what could not be written: it was not done."""
         self._unwritten.clear()

@@ -18,6 +18,7 @@
   job.sh slurm-JOB.log         what Slurm executes; what that said
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -32,7 +33,7 @@ from pathlib import Path
 import msgspec
 
 from backprop import network
-from backprop.errors import ConfigError, UsageError
+from backprop.errors import ConfigError, NoRoomError, UsageError
 from backprop.protocol import json_safe
 from backprop.records import RunSpec, Source
 from backprop.store.plain import NotAFileError, owner_name, read_plain, read_record, write_plain
@@ -44,6 +45,8 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # no vowels and nothing that looks like something else: an id is typed, read aloud and never spells a word
 _ALPHABET = "bcdfghjkmnpqrstvwxz23456789"
 _LETTER_COUNT = 19
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ROOM_BYTES, _ROOM_SHARE = 64_000_000, 0.05  # of a disk, the lesser of both: what no curve takes
 LOCK_PATIENCE_S = 2.0  # the home's lock is held for milliseconds
 _ID_LENGTH = 8  # 27**8 = 2.8e11: among 100,000 runs a new id is taken once in three million times, and then redrawn
 
@@ -217,6 +220,15 @@ class Home:
             raise ConfigError(f"BACKPROP_MACHINE {machine!r} is not allowed: 1 to 64 letters, digits, '.', '_' or '-'.")
         return cls(path, path / "machines" / machine)
 
+    def has_room(self, size_bytes: int = 0) -> bool:
+        """Whether an index may grow by so much: it leaves some of the disk to whoever needs it more."""
+        try:
+            space = os.statvfs(self.index_path.parent)
+        except OSError:
+            return False
+        kept_free = min(_ROOM_BYTES, _ROOM_SHARE * space.f_blocks * space.f_frsize)
+        return space.f_bavail * space.f_frsize - size_bytes > kept_free
+
     def has_old_runs_only(self) -> bool:
         """True when there is an experiments.json and no run directory: an older tool's, to be imported."""
         return not self.runs_path.exists() and self.old_snapshot_path.exists()
@@ -238,8 +250,9 @@ class Home:
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def unusable(self, error: OSError) -> ConfigError:
-        """The error to raise when nothing can be written here."""
-        return ConfigError(
+        """The error to raise when nothing can be written here: a NoRoomError where the disk is full."""
+        kind = NoRoomError if error.errno in NO_ROOM else ConfigError
+        return kind(
             f"cannot write to the home folder {self.path}: {error.strerror}. "
             "Make room or permission there, or set BACKPROP_HOME to another folder."
         )
