@@ -335,6 +335,11 @@ def test_offsets_are_those_of_the_lines_ends():
     assert [data[:end].splitlines()[-1] for end, _ in Reader().read(data)] == [b"loss: 0.5", b"step 3 loss: 0.25"]
 
 
+def test_a_long_line_of_a_progress_bar_says_what_is_seen_of_it():
+    bar = "".join(f"\r {step}%|███    | {step}/100 [00:10<01:20, 11.00it/s, loss=0.5]" for step in range(101))
+    assert said(bar) == [Printed({"loss": 0.5}, step=100, total_steps=100)]
+
+
 def test_a_long_line_says_nothing():
     assert said("loss: 0.5" + " " * MAX_LINE) == []
 

@@ -72,6 +72,20 @@ def test_a_line_does_not_wait_for_steps_that_do_not_come(session: Session, monke
     assert session.recorded() == [(10, 0.5), (10, 0.4)]
 
 
+def test_a_progress_bar_is_read_while_it_grows(session: Session, monkeypatch: pytest.MonkeyPatch):
+    """Its line has no end yet. How far it is, and the loss behind it; once for each state that is seen."""
+    monkeypatch.setattr(printed_metrics, "_BAR_EVERY_S", 0.0)
+    for step in (100, 200, 200):
+        session.prints(
+            f"\r {step // 10}%|██    | {step}/1000 [00:10<01:20, 11.00it/s, loss={step / 1000}]", on_stderr=True
+        )
+        session.metrics.look(None)
+        session.metrics.look(None)
+    assert session.recorded() == [(100, 0.1), (200, 0.2), (200, 0.2)]
+    line = session.rundir.source_path(1, Source.PRINTED).read_text().splitlines()[-1]
+    assert json.loads(line)["total_steps"] == 1000
+
+
 def test_at_the_end_all_is_read(session: Session):
     """What the looks so far have not come to, and a last line without an end."""
     session.prints("loss: 0.5\n")

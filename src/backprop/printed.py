@@ -252,9 +252,11 @@ class Reader:
         end = 0
         for line in data.split(b"\n"):
             begin, end = end, end + len(line) + 1
-            if not (begin in may_say or self._patterns or self._tables.is_open) or len(line) > MAX_LINE:
+            # of a long line, a progress bar's say, only what it was in the end
+            seen = line if len(line) <= MAX_LINE else line.rstrip(b"\r").rpartition(b"\r")[2]
+            if not (begin in may_say or self._patterns or self._tables.is_open) or len(seen) > MAX_LINE:
                 continue
-            text = _shown(line.decode(errors="replace"))
+            text = _shown(seen.decode(errors="replace"))
             said = self._of_patterns(text) or self._tables.parse(text) or (parse(text) if begin in may_say else None)
             if said is not None:
                 yield min(end, len(data)), said

@@ -10,12 +10,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from backprop.printed import Printed, Reader
+from backprop.printed import MAX_LINE, Printed, Reader, parse
 from backprop.records import Source
 from backprop.store.rundir import RunDir
 from backprop.supervisor.tail import Tail
 
 _PATIENCE_S = 3.0  # for the next number of steps: an evaluation makes none
+_BAR_EVERY_S = 1.0  # how often a progress bar is looked at, which has no end of line until it is full
 _LAST_S = 2.0  # at the end of a session, for what could not be read while it went on
 
 
@@ -31,6 +32,8 @@ class PrintedMetrics:
         self._counted = 0  # optimizer steps, as of the last look
         self._waiting: list[Printed] = []  # lines without a step, until more optimizer steps are counted
         self._waits_since = 0.0
+        self._bars: dict[Tail, str] = {}  # the newest of each, as it was printed
+        self._bars_at = 0.0
 
     def look(self, counted_step: int | None, *, is_over: bool = False) -> None:
         """Read on. counted_step: of the optimizer, if it is counted. is_over: nobody prints any more; read it all."""
@@ -46,12 +49,26 @@ class PrintedMetrics:
                     lines += [
                         self._line(said, said.step) for _, said in reader.read(stretch.data) if not self._waits(said)
                     ]
+            lines += self._of_bars(now)
             lines += self._placed(counted_step, now, is_over=is_over and not has_more)
             if lines:
                 # a full disk: what the script printed is kept, these are not
                 with suppress(OSError), self._path.open("a") as file:
                     file.write("".join(lines))
             now = time.monotonic()
+
+    def _of_bars(self, now: float) -> list[str]:
+        """What progress bars say now: each is drawn over the one before, on a line that ends when all is done."""
+        if now - self._bars_at < _BAR_EVERY_S:
+            return []
+        self._bars_at = now
+        said = []
+        for tail, _ in self._readers:
+            before, text = self._bars.get(tail), tail.unfinished(MAX_LINE).decode(errors="replace")
+            self._bars[tail] = text
+            if "\r" in text and text != before and (bar := parse(text)) is not None:
+                said.append(bar)
+        return [self._line(bar, bar.step) for bar in said if not self._waits(bar)]
 
     def _waits(self, said: Printed) -> bool:
         if said.step is not None or not said.values:

@@ -60,6 +60,15 @@ class Tail:
                 return Stretch(data, self.offset, self.offset + len(data)) if is_over and data else None
             return self._skip_long_line(file, is_over=is_over)
 
+    def unfinished(self, limit: int) -> bytes:
+        """The last bytes, up to this many, of what is written so far of a line that has no end yet. Does not move."""
+        size = size_bytes(self._path)
+        if size <= self.offset:
+            return b""
+        with self._path.open("rb") as file:
+            file.seek(max(self.offset, size - limit))
+            return file.read(limit).rpartition(b"\n")[2]
+
     def _skip_long_line(self, file: BinaryIO, *, is_over: bool) -> Stretch | None:
         file.seek(max(self._searched_to, self.offset + READ_BYTES))
         pause_at = file.tell() + _SKIP_BYTES
