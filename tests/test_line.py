@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.governor.line import Entry, Line, Place, ahead_of, is_stopped, promise, promises
+from backprop.governor.line import Entry, Line, Place, ahead_of, in_the_way_of, is_stopped, promise, promises
 from backprop.governor.policy import Obstacle, admit
 from backprop.records import Limits, Record, Snapshot, Ticket
 from tests.conftest import wait_for
@@ -283,3 +283,36 @@ def test_everybody_gets_a_turn_in_order(wanted: list[Asked]):
                 assert decision.obstacle in {Obstacle.SLOT, Obstacle.RAM}
     assert admitted == list(range(len(wanted)))
     assert not entries
+
+
+# -- runs inside of runs
+
+OUTER = Entry(number=1, ticket=ticket("outer", is_running=True))
+INNER = Entry(number=2, ticket=ticket("inner", is_running=True, within="outer"))
+OTHER = Entry(number=3, ticket=ticket("other", is_running=True))
+STRANGER = Entry(number=4, ticket=ticket("stranger"))
+SIBLING = Entry(number=5, ticket=ticket("sibling", within="outer"))
+TORN = Entry(number=6, ticket=None)
+LINE = [OUTER, INNER, OTHER, STRANGER, SIBLING, TORN]
+
+
+@pytest.mark.parametrize(
+    ("within", "left"),
+    [
+        (None, LINE),
+        ("gone", LINE),  # it has ended, or is of a home that this is a copy of
+        ("stranger", LINE),  # has not begun: nothing can be inside it
+        ("outer", [INNER, OTHER, SIBLING, TORN]),
+        ("inner", [OTHER, SIBLING, TORN]),
+    ],
+)
+def test_who_is_waited_for_inside_a_run(within: str | None, left: list[Entry]):
+    """Neither those around it nor those that wait for these; who runs, and who waits inside the same, is."""
+    assert in_the_way_of(LINE, within) == left
+
+
+def test_runs_that_say_they_are_inside_of_each_other():
+    """Files may say anything."""
+    one = Entry(number=1, ticket=ticket("one", is_running=True, within="two"))
+    two = Entry(number=2, ticket=ticket("two", is_running=True, within="one"))
+    assert in_the_way_of([one, two], "one") == []

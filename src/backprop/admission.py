@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -19,11 +20,13 @@ from backprop.errors import ExitCode
 from backprop.governor import policy, probes
 from backprop.governor.devices import visible
 from backprop.governor.gpus import read_gpus
-from backprop.governor.line import Entry, Line, Place, ahead_of, promises
+from backprop.governor.line import Entry, Line, Place, ahead_of, in_the_way_of, promises
 from backprop.governor.policy import Decision, Obstacle
 from backprop.recorder import Recorder
 from backprop.records import Limits, Record, RunSpec, Snapshot, StopReason, Ticket
 from backprop.store.journal import Admitted, Journal, Queued, Refused, StopAsked
+from backprop.store.rundir import Home
+from backprop.supervisor.launch import RUN_DIR_VARIABLE
 from backprop.supervisor.signals import Signals
 
 _LISTEN_EVERY_S = 0.25
@@ -43,6 +46,7 @@ class Application(Record, frozen=True):
     gpu_probe: str
     wait_s: float | None = None  # how long to stand in line; None: as long as it takes
     job: str | None = None  # of Slurm, in which it waits
+    within: str | None = None  # the run in whose trainer it was started
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,12 @@ class Audience(Protocol):
         """Called when it begins to wait, and whenever the reason changes."""
 
 
+def surrounding_run(home: Home) -> str | None:
+    """The run of this home in whose trainer this process was started, if any."""
+    folder = Path(os.environ.get(RUN_DIR_VARIABLE, ""))
+    return folder.name if folder.parent == home.runs_path else None
+
+
 def read_machine(folders: Sequence[str], gpu_probe: str) -> Snapshot:
     """The machine with all its GPUs. Blocks for up to two seconds a probe where a driver hangs."""
     reading = read_gpus(gpu_probe)
@@ -79,7 +89,7 @@ def read_machine(folders: Sequence[str], gpu_probe: str) -> Snapshot:
 
 def foresee(line: Line, application: Application) -> Decision:
     """What would be decided now if the session asked for its turn. Changes nothing."""
-    entries = line.read()
+    entries = in_the_way_of(line.read(), application.within)
     waiting = [entry for entry in entries if entry.is_waiting]
     if waiting:
         return _behind(waiting)
@@ -159,7 +169,8 @@ class Admission:
     # -- decide
 
     def _decide(self) -> Decision:
-        application, before = self._application, self._line.read(self._place)
+        application = self._application
+        before = in_the_way_of(self._line.read(self._place), application.within)
         if self._place is not None and (ahead := ahead_of(before, self._place.number)):
             self._nearest = ahead[-1]
             return _behind(ahead)
@@ -169,7 +180,7 @@ class Admission:
         snapshot = _usable_machine(application) if has_slot else probes.read_snapshot(application.folders)
         with self._line.alone():
             place = self._place = self._place or self._line.join(self._ticket())
-            entries = self._line.read(place, tidy=True)
+            entries = in_the_way_of(self._line.read(place, tidy=True), application.within)
             ahead = ahead_of(entries, place.number)
             self._nearest = ahead[-1] if ahead else None
             if ahead:
@@ -191,6 +202,7 @@ class Admission:
             user=provenance.user(),
             since_unix_s=time.time(),
             max_parallel=self._application.limits.max_parallel,
+            within=self._application.within,
         )
 
     def _take(self, place: Place, decision: Decision) -> None:

@@ -542,6 +542,7 @@ class Ticket(Record, frozen=True):
     user: str
     since_unix_s: float  # when it joined the line, or was admitted
     max_parallel: int
+    within: str | None = None  # the run in whose trainer it was started, which may wait for it
     is_running: bool = False
     is_away: bool = False  # suspended while it waited: others pass
     waits_for: str | None = None

@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from backprop import checkpoints, command, kept
-from backprop.admission import Admission, Application, NoTurn, Turn
+from backprop.admission import Admission, Application, NoTurn, Turn, surrounding_run
 from backprop.errors import ExitCode
 from backprop.governor.line import Line
 from backprop.recorder import Recorder, Say
@@ -240,6 +240,7 @@ class Turns:
                 gpu_probe=self._request.gpu_probe,
                 wait_s=self._request.wait_s,
                 job=self._request.job,
+                within=surrounding_run(claim.home),
             ),
             line=self._line,
             journal=claim.journal,

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 UNTIL_TOLD = """
     print(json.dumps({"step": 1}), flush=True)
@@ -248,6 +248,29 @@ def test_the_waiting_line_is_one_line_in_a_terminal(held: Runs):
     waited, _, rest = seen.partition(b"\r\n")
     assert waited.count(b"waits") == waited.count(b"\x1b[2K")
     assert rest.startswith(b"backprop: run second \xc2\xb7 timebox 10 min")
+
+
+def test_a_run_inside_a_run_does_not_wait_for_it(runs: Runs):
+    """Nor behind those that wait for it: all of them would wait for one another."""
+    runs.environment["BACKPROP_MAX_PARALLEL"] = "1"
+    runs.script("print('innermost', flush=True)", "innermost.py")
+    nested = "sys.exit(subprocess.run([{backprop!r}, 'run', '{name}.py', '--run-id', '{name}']).returncode)"
+    runs.script(nested.format(backprop=BACKPROP, name="innermost"), "inner.py")
+    runs.script(
+        "while not os.path.exists('has-a-follower'): time.sleep(0.02)\n"
+        + nested.format(backprop=BACKPROP, name="inner"),
+        "outer.py",
+    )
+    outer = runs.start("run", "outer.py", "--run-id", "outer")
+    wait_for(lambda: status_of(runs, "outer") == "running")
+    other = runs.start("run", "innermost.py", "--run-id", "other")
+    wait_for(lambda: queue_of(runs) == ["other"])
+    (runs.work / "has-a-follower").touch()
+    assert outer.wait(HANG_S) == 0
+    assert other.wait(HANG_S) == 0
+    assert "innermost\n" in runs.output("outer")
+    queued = {name: [e for e in runs.journal(name) if e["event"] == "queued"] for name in ("inner", "innermost")}
+    assert queued == {"inner": [], "innermost": []}
 
 
 # -- one after the other

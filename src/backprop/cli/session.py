@@ -355,6 +355,7 @@ def _foreseen(home: Home, spec: RunSpec, request: "Request") -> "Decision":
         limits=request.limits,
         folders=(str(home.path), spec.cwd),
         gpu_probe=request.gpu_probe,
+        within=admission.surrounding_run(home),
     )
     return admission.foresee(Line(home.line_path, provenance.host()), application)
 

@@ -79,6 +79,26 @@ def ahead_of(entries: Sequence[Entry], number: int) -> list[Entry]:
     ]
 
 
+def in_the_way_of(entries: Sequence[Entry], within: str | None) -> list[Entry]:
+    """Those that a run may wait for: not the runs it was started inside of, nor those that wait for these to end.
+
+    within: the innermost of the runs that it was started in, if any.
+    """
+    running = {entry.ticket.run_id: entry.ticket for entry in entries if entry.ticket and entry.ticket.is_running}
+    outer: set[str] = set()
+    while within in running and within not in outer:
+        outer.add(within)
+        within = running[within].within
+    if not outer:
+        return list(entries)
+    tickets = [(entry, entry.ticket) for entry in entries]
+    return [
+        entry
+        for entry, ticket in tickets
+        if ticket is None or (ticket.run_id not in outer and (ticket.is_running or ticket.within in outer))
+    ]
+
+
 class Place:
     """A run's own ticket. The slot is free, and the place lost, when it is closed or its process dies."""
 
