@@ -120,6 +120,7 @@ def test_training_that_had_finished_was_not_stopped(
     assert ending.is_own_end(code, stop, was_signalled=was_signalled, is_finished=is_finished) is is_own_end
 
 
+OOM = "the kernel's out-of-memory killer"
 STRUCK, LIMIT = "the kernel killed a process of its tree for going over", "GB of RAM (--ram-limit)"
 REASONS = [
     ({"code": 0}, None),
@@ -129,13 +130,18 @@ REASONS = [
         {"code": 1, "last_words": "EOFError: EOF when reading a line"},
         "exit code 1: EOFError: EOF when reading a line (a run's stdin is /dev/null)",
     ),
-    ({"code": 1, "was_oom": True}, "exit code 1"),
+    ({"code": 1, "was_oom": None}, "exit code 1"),
+    ({"code": 1, "was_oom": True}, f"exit code 1 after {OOM} killed a process of its tree"),
+    ({"code": KILL, "was_oom": True}, f"{OOM} killed a process of its tree"),
+    ({"code": 1, "asked": "x", "was_oom": True}, f"x; {OOM} killed a process of its tree before it had stopped"),
+    ({"code": 0, "was_oom": True}, None),
+    ({"code": 1, "asked": "Ctrl-C", "was_oom": None}, "Ctrl-C"),
     ({"code": KILL}, "killed by SIGKILL, which Backprop did not send"),
     (
-        {"code": KILL, "was_oom": True},
-        "killed by SIGKILL, which Backprop did not send; the kernel's out-of-memory killer struck on this machine meanwhile",
+        {"code": KILL, "was_oom": None},
+        f"killed by SIGKILL, which Backprop did not send; {OOM} struck on this machine meanwhile, whom cannot be seen from here",
     ),
-    ({"code": SEGV, "was_oom": True}, "killed by SIGSEGV, which Backprop did not send"),
+    ({"code": SEGV, "was_oom": None}, "killed by SIGSEGV, which Backprop did not send"),
     ({"code": -40}, "killed by signal 40, which Backprop did not send"),
     ({"code": 1, "asked": "Ctrl-C", "last_words": "KeyboardInterrupt"}, "Ctrl-C"),
     ({"code": KILL, "asked": "Ctrl-C", "was_killed": True}, "Ctrl-C; had to be killed"),

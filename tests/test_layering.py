@@ -82,6 +82,7 @@ MAY_IMPORT = {
         "environment",
         "governor",
         "printed_metrics",
+        "processes",
         "provenance",
         "recorder",
         "store",

@@ -105,3 +105,34 @@ def test_in_a_foreign_process_table_nobody_is_found(
     assert [finding.level for finding in machine.process_table()] == [Level.NOTE]
     assert roster.living(tmp_path / "tree.json", 1, "boot") == []
     assert tree.marked(str(tmp_path)) == []
+
+
+# -- whom the kernel killed for want of memory
+
+KERNEL_LOG = [
+    b"6,1,100000000,-;python3 invoked oom-killer: gfp_mask=0xcc0, order=0, oom_score_adj=0\n SUBSYSTEM=cpu\n",
+    b"6,2,100000001,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),task=python3,pid=41,uid=0\n",
+    b"3,3,100000002,-;Memory cgroup out of memory: Killed process 41 (python3) total-vm:103168kB, anon-rss:50000kB\n",
+    b"3,4,200000000,-;Out of memory: Killed process 42 (a) b) total-vm:1kB\n",
+    b"3,5,200000001,-;Out of memory: Kill process 43 (python) score 900 or sacrifice child\n",
+    b"6,6,200000002,-;oom_reaper: reaped process 44 (python), now anon-rss:0kB\n",
+    b"6,7,200000003,-;systemd[1]: Killed process 45 (python) with signal SIGKILL\n",
+    b"12,8,200000004,-;somebody says: out of memory",
+    b"garbage; Out of memory: Killed process 46 (x) ",
+    b"",
+]
+
+
+@pytest.mark.parametrize(("since_s", "pids"), [(0.0, {41, 42, 43}), (150.0, {42, 43}), (300.0, set())])
+def test_whom_the_kernel_killed_for_want_of_memory(since_s: float, pids: set[int]):
+    """As its log names them, of old and new kernels, since then."""
+    assert processes.oom_killed_in(KERNEL_LOG, since_s) == pids
+
+
+def test_who_cannot_read_the_kernels_log_knows_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nor who is in a namespace of pids of their own: the log's numbers are not theirs."""
+    monkeypatch.setattr(processes, "_KERNEL_LOG", tmp_path / "none")
+    assert processes.oom_killed_pids(0.0) is None
+    monkeypatch.setattr(processes, "namespace", lambda: "pid:[4026532000]")
+    monkeypatch.setattr(processes, "_KERNEL_LOG", Path(os.devnull))
+    assert processes.oom_killed_pids(0.0) is None

@@ -29,7 +29,7 @@ def reason(
     code: int,
     asked: str | None,
     was_killed: bool,
-    was_oom: bool,
+    was_oom: bool | None,
     caged_bytes: int | None = None,
     unkillable_pids: Sequence[int],
     last_words: str,
@@ -37,31 +37,34 @@ def reason(
     """Why a session ended; None for a trainer that just finished.
 
     code: of the trainer, minus the signal's number where one ended it. asked: why we stopped it, if we did.
-    was_killed: we sent SIGKILL. was_oom: the kernel's out-of-memory killer struck meanwhile, somewhere on the machine.
+    was_killed: we sent SIGKILL. was_oom: the kernel's log names a process of the tree that it killed for want of
+    memory; None: it killed one of the machine meanwhile, and nobody can tell which.
     caged_bytes: the limit at which the kernel killed a process of this very tree, if it did.
     """
+    struck = _struck(caged_bytes, was_oom=bool(was_oom))
     if asked is not None:
-        if unkillable_pids:
-            return f"{asked}; processes {list(unkillable_pids)} cannot be killed"
-        if caged_bytes is not None:
-            return f"{asked}; {_struck(caged_bytes)} before it had stopped"
-        return f"{asked}; had to be killed" if was_killed and code == -signal.SIGKILL else asked
+        had_to_be_killed = "had to be killed" if was_killed and code == -signal.SIGKILL else None
+        unkillable = f"processes {list(unkillable_pids)} cannot be killed" if unkillable_pids else None
+        too_late = None if struck is None else f"{struck} before it had stopped"
+        return "; ".join([asked, *filter(None, [unkillable or too_late or had_to_be_killed])])
     if code == 0:
         return None
-    if caged_bytes is not None:
-        struck = _struck(caged_bytes)
+    if struck is not None:
         return struck if code == -signal.SIGKILL else f"exit code {shell_code(code)} after {struck}"
     if code < 0:
         told = f"killed by {_signal_name(-code)}, which Backprop did not send"
-        # whom it struck is not known; who ended with an exit code was not struck
-        is_likely = code == -signal.SIGKILL and was_oom
-        return f"{told}; the kernel's out-of-memory killer struck on this machine meanwhile" if is_likely else told
+        # who ended with an exit code, or by another signal, was not struck
+        is_possible = code == -signal.SIGKILL and was_oom is None
+        unknown = "the kernel's out-of-memory killer struck on this machine meanwhile, whom cannot be seen from here"
+        return f"{told}; {unknown}" if is_possible else told
     told = f"exit code {code}" + (f": {last_words}" if last_words else "")
     return f"{told} (a run's stdin is /dev/null)" if last_words.startswith(_ASKED_NOBODY) else told
 
 
-def _struck(limit_bytes: int) -> str:
-    return f"the kernel killed a process of its tree for going over {limit_bytes / 1e9:g} GB of RAM (--ram-limit)"
+def _struck(limit_bytes: int | None, *, was_oom: bool) -> str | None:
+    if limit_bytes is not None:
+        return f"the kernel killed a process of its tree for going over {limit_bytes / 1e9:g} GB of RAM (--ram-limit)"
+    return "the kernel's out-of-memory killer killed a process of its tree" if was_oom else None
 
 
 def _signal_name(number: int) -> str:

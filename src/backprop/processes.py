@@ -5,13 +5,19 @@ of another namespace of pids, where the same number means a stranger.
 """
 
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
+_KERNEL_LOG = Path("/dev/kmsg")  # a record each read: Documentation/ABI/testing/dev-kmsg
+_MAX_RECORD_BYTES = 8192
+_FIRST_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO: linux/proc_ns.h
+_OOM_KILLED = re.compile(rb"[Oo]ut of memory.*: Kill(?:ed)? process (\d+) ")  # mm/oom_kill.c
+_CLOCKS_DIFFER_S = 5.0  # the log's and ours, at the most
 
 
 def table_problem() -> str | None:
@@ -42,6 +48,56 @@ def namespace() -> str | None:
     with suppress(OSError):
         return os.readlink(_PROC / "self" / "ns" / "pid")  # noqa: PTH115  no path, but "pid:[4026531836]"
     return None
+
+
+def oom_kill_count() -> int | None:
+    """How often the kernel's out-of-memory killer struck on this machine since it booted (Linux)."""
+    if sys.platform != "linux":
+        return None
+    with suppress(OSError, ValueError):
+        for line in (_PROC / "vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
+
+
+def oom_killed_pids(since_s: float) -> set[int] | None:
+    """Whom the kernel's log says that it killed for want of memory; None where we may not read it.
+
+    since_s: by `time.monotonic`. The log numbers processes as the machine's first namespace of pids does.
+    """
+    if namespace() != _FIRST_NAMESPACE:
+        return None
+    try:
+        log = os.open(_KERNEL_LOG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return oom_killed_in(_records(log), since_s)
+    finally:
+        os.close(log)
+
+
+def oom_killed_in(records: Iterable[bytes], since_s: float) -> set[int]:
+    """The same, from records of the kernel's log: `priority,number,microseconds since the boot,...;text`."""
+    pids = set()
+    for record in records:
+        head, _, text = record.partition(b";")
+        with suppress(ValueError, IndexError):
+            at_s = int(head.split(b",")[2]) / 1e6
+            if at_s >= since_s - _CLOCKS_DIFFER_S and (found := _OOM_KILLED.search(text)) is not None:
+                pids.add(int(found[1]))
+    return pids
+
+
+def _records(log: int) -> Iterator[bytes]:
+    while True:
+        try:
+            yield os.read(log, _MAX_RECORD_BYTES)
+        except BrokenPipeError:
+            continue  # the kernel wrote over the record that was next: it goes on with the oldest that is left
+        except OSError:
+            return  # that was the newest
 
 
 def send(pid: int, is_the_one: Callable[[], bool], number: signal.Signals) -> bool:

@@ -3,7 +3,6 @@
 import getpass
 import os
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,17 +35,6 @@ def boot_id() -> str | None:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     with suppress(OSError, subprocess.SubprocessError):
         return subprocess.check_output(["sysctl", "-n", "kern.boottime"], text=True, timeout=_SYSCTL_TIMEOUT_S).strip()
-    return None
-
-
-def oom_kill_count() -> int | None:
-    """How often the kernel's out-of-memory killer struck on this machine since it booted (Linux)."""
-    if sys.platform != "linux":
-        return None
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
     return None
 
 

@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from backprop import coderecord, command, ending, environment, provenance
+from backprop import coderecord, command, ending, environment, processes, provenance
 from backprop.coderecord import Recorded
 from backprop.errors import ExitCode
 from backprop.governor.guard import Action, Verdict, hard_ram_limit_bytes
@@ -136,6 +136,7 @@ class _Watch:
     runs_on: bool = False  # beyond the timebox, after its training
     has_trained: bool = False  # a step or a save of it was seen
     is_behind: bool = False  # the trainer wrote more than the last look read
+    seen_pids: set[int] = field(default_factory=set)  # of its processes
     folders: set[str] = field(default_factory=set)  # that its processes were seen in
     has_missed_checkpoint: bool = False  # one was reported that does not exist
     saved: dict[str, SavedState] = field(default_factory=dict)  # path -> the newest that were reported, in that order
@@ -219,7 +220,7 @@ class Supervisor:
                 self._cage.remove()
 
     def _train(self, plan: SessionPlan) -> Outcome:
-        oom_kills_before = provenance.oom_kill_count()
+        began_at, oom_kills_before = time.monotonic(), processes.oom_kill_count()
         try:
             self._launch(plan)
         except OSError as error:
@@ -253,7 +254,9 @@ class Supervisor:
         self._forget_needless_stop()
         elapsed_s = self._clock.now() - self._watch.launched_at - self._watch.paused_s
         code, last_words = self._code_and_words()
-        return self._file(self._watch, code, self._reason(code, last_words, oom_kills_before), elapsed_s)
+        return self._file(
+            self._watch, code, self._reason(code, last_words, self._was_oom(began_at, oom_kills_before)), elapsed_s
+        )
 
     # -- start
 
@@ -343,6 +346,7 @@ class Supervisor:
             ladder=ladder.at_timebox(now + timebox_s, timebox_s, grace_s, None),
         )
         self._recorder.look_for_checkpoints_in(self._folders)
+        self._watch.seen_pids.add(trainer.pid)
         if trainer.blindness is not None:
             self._observer.said(
                 f"warning: {trainer.blindness}. Only the trainer's process group can be watched and stopped: "
@@ -592,6 +596,7 @@ class Supervisor:
 
             self._roster = Roster(self._rundir.roster_path, self._number, provenance.boot_id())
         members = self._watch.trainer.members()
+        self._watch.seen_pids.update(process.pid for process in members)
         self._roster.record(members)
         return members
 
@@ -825,15 +830,21 @@ class Supervisor:
         ):
             watch.stop = None
 
-    def _reason(self, code: int, last_words: str, oom_kills_before: int | None) -> str | None:
+    def _was_oom(self, began_at: float, kills_before: int | None) -> bool | None:
+        """Whether the kernel killed a process of the tree for want of memory; None: it killed one, unknown which."""
+        if processes.oom_kill_count() == kills_before:
+            return False
+        killed_pids = processes.oom_killed_pids(began_at)
+        return None if killed_pids is None else bool(killed_pids & self._watch.seen_pids)
+
+    def _reason(self, code: int, last_words: str, was_oom: bool | None) -> str | None:
         """Why the session ended; None for a trainer that just finished."""
         watch = self._watch
-        oom_kills = provenance.oom_kill_count()
         return ending.reason(
             code=code,
             asked=None if watch.stop is None else watch.stop.detail,
             was_killed=watch.rung is Rung.KILL,
-            was_oom=oom_kills is not None and oom_kills_before is not None and oom_kills > oom_kills_before,
+            was_oom=was_oom,
             caged_bytes=self._caged_bytes(),
             unkillable_pids=watch.trainer.unkillable_pids,
             last_words=last_words,
