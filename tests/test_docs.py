@@ -1,13 +1,16 @@
 """What users read says what the program does."""
 
 import re
+import shlex
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from backprop import config
 from backprop.cli.app import app
+from backprop.cli.help import EXAMPLES
 from backprop.errors import ExitCode
 from backprop.records import Status
 
@@ -37,6 +40,69 @@ def test_every_command_and_option_has_help(name: str):
     assert command is not None
     assert command.help
     assert all(parameter.help for parameter in command.params if isinstance(parameter, click.Option))
+
+
+def help_of(*words: str) -> str:
+    """What `--help` prints, with its lines joined."""
+    done = CliRunner().invoke(app, [*words, "--help"], prog_name="backprop")
+    assert done.exit_code == 0
+    return " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_examples_and_says_what_a_run_may_be(name: str):
+    """Two of them, that its own parser takes, without a question."""
+    command = app.get_command(click.Context(app), name)
+    assert command is not None
+    told = help_of(name)
+    examples = EXAMPLES[name]
+    assert len(examples) == 2
+    for example in examples:
+        assert f"backprop {example}" in told
+        words = shlex.split(re.split(r" (?:&&|>) ", example)[0])
+        words.remove(name)
+        command.make_context(name, [word for word in words if word != "--verbose"], resilient_parsing=True)
+    takes_runs = any(isinstance(param, click.Argument) and param.name in {"run", "runs"} for param in command.params)
+    assert takes_runs == ("RUN is an id, a unique beginning of one, a unique name, or 'last'." in told)
+
+
+def test_no_summary_is_cut_off():
+    """The whole first sentence of each command."""
+    told = help_of()
+    assert "..." not in told.replace("[ARGS]...", "")
+    for name in COMMANDS:
+        command = app.get_command(click.Context(app), name)
+        assert command is not None
+        assert command.help is not None
+        assert " ".join(re.split(r"\.(?:\s|$)", command.help)[0].split()) in told
+
+
+def test_the_options_of_run_stand_under_titles():
+    """None is left over; each is where one would look for it."""
+    told = CliRunner().invoke(app, ["run", "--help"], prog_name="backprop").output
+    sections = dict(re.findall(r"^(\w[\w ]+):\n((?:  .*\n|\n)+)", told, re.MULTILINE))
+    assert {title: text.split()[:2] for title, text in sections.items()} == {
+        "Timebox": ["-m,", "--max-run-minutes"],
+        "Checkpoints and resume": ["-c,", "--checkpoint-every-minutes"],
+        "Machine limits": ["--min-free-ram", "GB"],
+        "GPUs": ["--gpus", "N"],
+        "Queue": ["-p,", "--max-parallel"],
+        "Where": ["--on", "ENGINE"],
+        "The script": ["-f,", "--framework"],
+        "Name and output": ["-n,", "--name"],
+        "Help": ["-h,", "--help"],
+    }
+
+
+def test_resume_claims_no_default_where_it_keeps_the_runs_own():
+    """`resume` without -m takes the timebox that the run has."""
+    told = help_of("resume")
+    assert "[default: 10]" not in told
+    assert (
+        "-m, --max-run-minutes MINUTES The timebox: train for so long, then stop gracefully. [default: the run's own]"
+        in told
+    )
+    assert "requeue, up to N sessions in total. [default: 1]" in told
 
 
 @pytest.mark.parametrize("key", config.ALLOWED)

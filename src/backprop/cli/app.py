@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from backprop import __version__
+from backprop.cli import help  # noqa: A004  nobody asks Python for help here
 from backprop.errors import BackpropError, ExitCode
 
 # command -> the module and the object in it; a command's module is loaded when it is called, not before
@@ -39,6 +40,7 @@ _COMMANDS = {
 
 _WORD_LENGTH = 20  # nobody means a command by more
 _OPTION_LENGTH = 40
+_SUMMARY_LENGTH = 1000  # a sentence is shorter
 _ALIKE = 0.75  # of an option's letters: --model is not --nodes
 # what the same is called elsewhere
 _HABITS = {
@@ -76,7 +78,19 @@ class LazyGroup(click.Group):
             return None
         module, name = _COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"backprop.cli.{module}"), name)
+        help.explain(cmd_name, command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does it, but no summary is cut: it goes on in the next line."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, command.get_short_help_str(_SUMMARY_LENGTH))
+            for name, command in commands
+            if command is not None and not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -32,12 +32,12 @@ _LINE_ENDS = (b"\n", b"\r")  # progress bars know only the latter
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @click.option("--stdout", is_flag=True, help="Only what it wrote to stdout.")
 @click.option("--stderr", is_flag=True, help="Only what it wrote to stderr.")
-@click.option("--session", type=click.IntRange(min=1), help="Of this session; else the last.")
+@click.option("--session", type=click.IntRange(min=1), metavar="N", help="Of this session; else the last.")
 @click.option("--raw", is_flag=True, help="In a terminal, too, with the control characters that it would obey.")
 def logs(*, choice: Choice, follow: bool, stdout: bool, stderr: bool, session: int | None, raw: bool) -> None:
     """Print what the trainer wrote: stdout and stderr in the order they came in, as far as it is known.
 
-    In a terminal, control characters in it are shown as text.
+    Without RUN, of the last run. In a terminal, control characters in it are shown as text.
     """
     home = Home.from_environment()
     with open_caught_up(home) as index:

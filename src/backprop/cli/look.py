@@ -41,7 +41,14 @@ _NOTIFICATIONS_BYTES = 1 << 16  # at the end of their log
     help="Only runs of this status; may be given again.",
 )
 @click.option("--filter", "filters", multiple=True, help="Such as 'status=completed lr>1e-4 name~digits'.")
-@click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many; 0: all.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Maximum number of runs (0 for no limit).",
+    metavar="N",
+)
 @click.option(
     "--sort",
     default="created",
@@ -153,10 +160,7 @@ def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None)
 @click.argument("run", required=False, shell_complete=completing.runs)
 @json_option
 def status(*, run: str | None, as_json: bool) -> None:
-    """Show the machine and what runs on it; or one RUN in full.
-
-    RUN is an id, a unique beginning of one, a unique name, or 'last'.
-    """
+    """Show the machine and what runs on it; or one RUN in full."""
     from backprop.views import details, document, machine
 
     home = Home.from_environment()

@@ -1,7 +1,7 @@
 """What `run` and `resume` have in common: their options, and what these come to with the settings of all files."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,6 +39,17 @@ class SessionCommand(click.Command):
         ]
         return super().parse_args(ctx, told)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Under a title each, in the order of _GROUPS."""
+        params = {param.name: param for param in self.get_params(ctx)}
+        grouped = [(title, [params.pop(name) for name in names if name in params]) for title, names in _GROUPS.items()]
+        for title, group in (*grouped, ("Help", list(params.values()))):
+            options = [param for param in group if isinstance(param, click.Option)]
+            rows = [row for option in options if (row := option.get_help_record(ctx)) is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
         if completing.AFTER_DASHES in ctx.meta:
             return completing.files(ctx, self.params[0], incomplete)
@@ -62,11 +73,18 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def setting(key: str, text: str, metavar: str | None = None, **options: Any) -> Callable[[Function], Function]:
-    """An option for a configuration key. Its value is checked by `config`, like that of every other source."""
-    default = config.default(key)
-    if isinstance(default, (float, int)) and not isinstance(default, bool):
-        text += f" [default: {default:g}]"
+def setting(
+    key: str, text: str, metavar: str | None = None, *, default_text: str | None = None, **options: Any
+) -> Callable[[Function], Function]:
+    """An option for a configuration key. Its value is checked by `config`, like that of every other source.
+
+    default_text: the default in words, where the key's own says too little.
+    """
+    own = config.default(key)
+    if default_text is None and isinstance(own, (float, int)) and not isinstance(own, bool):
+        default_text = f"{own:g}"
+    if default_text is not None:
+        text += f" [default: {default_text}]"
     if words := config.choices(key):
         options["shell_complete"] = completing.choices(*words)
     return click.option(*config.ALLOWED[key][0].split("/"), _destination(key), metavar=metavar, help=text, **options)
@@ -87,58 +105,111 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     return {key: None if value == () else value for key, value in told.items()}  # may be given again, and was not
 
 
-# options that a session has, whether it is the first of a run or not
-_SESSION_OPTIONS = (
-    setting("maxRunMinutes", "The timebox: train for so long, then stop gracefully.", "MINUTES"),
-    setting("checkpointEveryMinutes", "Ask a script that listens for a checkpoint every so often.", "MINUTES"),
-    click.option(
-        "-r",
-        "--resume-from",
-        metavar="PATH",
-        shell_complete=completing.files,
-        help="Continue from this checkpoint, whole or not.",
+# the titles of --help, and what stands under each: names of parameters
+_GROUPS = {
+    "Runs": ("filters", "is_all", "yes", "again"),
+    "Timebox": (
+        "maxRunMinutes",
+        "graceSeconds",
+        "finishMinutes",
+        "maxPauseMinutes",
+        "sessions",
+        "retries",
     ),
-    setting("graceSeconds", "Time to stop before the trainer is killed.", "SECONDS"),
-    setting("finishMinutes", "Beyond the timebox, once training has finished. [default: the grace]", "MINUTES"),
-    setting("maxParallel", "Start only while fewer runs are going on.", "N"),
-    click.option("--wait", metavar="[MINUTES]", help="Stand in line, at most so long. [default: as long as it takes]"),
-    click.option("--no-wait", is_flag=True, help="Do not stand in line: exit with 75."),
-    setting("minFreeRamGB", "Do not start with less RAM available.", "GB"),
-    setting("minFreeDiskGB", "Do not start with less disk free.", "GB"),
-    setting("ramLimitGB", "Stop when the trainer and its children hold more RAM.", "GB"),
-    setting("gpus", "So many GPUs; 0: none. [default: 1 where there is one]", "N"),
-    setting("gpuMemoryLimit", "Use no more of each GPU: 80% of it, or GB.", "LIMIT"),
-    setting("gpu.minFreeVramMB", "Choose only GPUs with so much memory free.", "MB"),
-    setting("gpu.maxTempC", "Pause while a GPU is hotter.", "CELSIUS"),
-    setting("maxPauseMinutes", "Stop after so long a pause in all.", "MINUTES"),
-    setting("gpu.probe", "auto, nvml, nvidia-smi, rocm or none: whom to ask about GPUs. [default: auto]", "NAME"),
-    setting("retries", "Start again when the trainer fails, so often, within the timebox.", "N"),
-    setting("sessions", "After a timebox line up again, up to N sessions in all.", "N"),
-    setting(
-        "resumeArg",
-        "On resume add FLAG and the checkpoint to the script's arguments, or words: --ckpt={path}. May be repeated.",
-        "FLAG",
-        multiple=True,
-    ),
-    setting("on", "Where to run: here, slurm or slurm:PARTITION. [default: here]", "ENGINE"),
-    setting("cpus", "Of Slurm: so many CPUs on each node.", "N"),
-    setting("nodes", "Of Slurm: so many nodes; srun starts the trainer once on each.", "N"),
-    setting("slurmArgs", "For sbatch, as it is: --slurm-arg=--account=ml. May be repeated.", "OPTION", multiple=True),
-    setting("python", "The Python that runs the script.", "PATH", shell_complete=completing.files),
-    setting("detach", "Go on in the background; print the run's id at once.", is_flag=True, default=None),
-    click.option(
-        "--config", "config_file", metavar="PATH", type=click.Path(path_type=Path), help="Read this configuration file."
-    ),
-    click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
-    json_option,
-)
+    "Checkpoints and resume": ("checkpointEveryMinutes", "resume_from", "resumeArg", "only_once"),
+    "Machine limits": ("minFreeRamGB", "minFreeDiskGB", "ramLimitGB"),
+    "GPUs": ("gpus", "gpuMemoryLimit", "gpu_minFreeVramMB", "gpu_maxTempC", "gpu_probe"),
+    "Queue": ("maxParallel", "wait", "no_wait"),
+    "Where": ("on", "cpus", "nodes", "slurmArgs", "python", "script", "cwd", "detach"),
+    "The script": ("framework", "hooks", "metrics_printed", "vary"),
+    "Name and output": ("name", "run_id", "config_file", "dry_run", "as_json"),
+}
 
 
-def session_options(function: Function) -> Function:
-    """Declare them, in the order in which --help shows them."""
-    for option in reversed(_SESSION_OPTIONS):
-        function = option(function)
-    return function
+def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":
+    """The options that a session has, whether it is the first of a run or not.
+
+    kept: the default of what a run keeps from session to session, once it has one.
+    """
+    return (
+        setting("maxRunMinutes", "The timebox: train for so long, then stop gracefully.", "MINUTES", default_text=kept),
+        setting(
+            "checkpointEveryMinutes", "Ask a script that listens to save every so often.", "MINUTES", default_text=kept
+        ),
+        click.option(
+            "-r",
+            "--resume-from",
+            metavar="PATH",
+            shell_complete=completing.files,
+            help="Resume from this checkpoint, without integrity checks.",
+        ),
+        setting("graceSeconds", "Time to stop before the trainer is killed.", "SECONDS", default_text=kept),
+        setting(
+            "finishMinutes",
+            "Time beyond the timebox, once training has finished.",
+            "MINUTES",
+            default_text=kept or "the grace",
+        ),
+        setting("maxParallel", "Start only while fewer runs are active.", "N", default_text=kept),
+        click.option(
+            "--wait", metavar="[MINUTES]", help="Wait in the queue, at most so long. [default: as long as it takes]"
+        ),
+        click.option("--no-wait", is_flag=True, help="Do not wait in the queue: exit with 75."),
+        setting("minFreeRamGB", "Do not start with less RAM available.", "GB", default_text=kept),
+        setting("minFreeDiskGB", "Do not start with less disk free.", "GB", default_text=kept),
+        setting("ramLimitGB", "Stop when the trainer and its children hold more RAM.", "GB", default_text=kept),
+        setting("gpus", "Number of GPUs (0 for none).", "N", default_text=kept or "1 where there is one"),
+        setting("gpuMemoryLimit", "Use no more of each GPU: 80% of it, or GB.", "LIMIT", default_text=kept),
+        setting("gpu.minFreeVramMB", "Use only GPUs with at least so much memory free.", "MB", default_text=kept),
+        setting("gpu.maxTempC", "Pause while a GPU is hotter.", "CELSIUS", default_text=kept),
+        setting("maxPauseMinutes", "Stop after so long a pause in all.", "MINUTES", default_text=kept),
+        setting(
+            "gpu.probe", "What to ask about GPUs: auto, nvml, nvidia-smi, rocm or none.", "NAME", default_text="auto"
+        ),
+        setting("retries", "Retry up to N times if training fails, within the timebox.", "N"),
+        setting("sessions", "After each timebox, requeue, up to N sessions in total.", "N"),
+        setting(
+            "resumeArg",
+            "On resume add FLAG and the checkpoint to the script's arguments, or words: --ckpt={path}. Repeatable.",
+            "FLAG",
+            default_text=kept,
+            multiple=True,
+        ),
+        setting("on", "Where to run: here, slurm or slurm:PARTITION.", "ENGINE", default_text=kept or "here"),
+        setting("cpus", "On Slurm: number of CPUs on each node.", "N", default_text=kept),
+        setting("nodes", "On Slurm: number of nodes; srun starts the trainer once on each.", "N", default_text=kept),
+        setting(
+            "slurmArgs",
+            "For sbatch, as it is: --slurm-arg=--account=ml. May be repeated.",
+            "OPTION",
+            default_text=kept,
+            multiple=True,
+        ),
+        setting(
+            "python", "The Python that runs the script.", "PATH", default_text=kept, shell_complete=completing.files
+        ),
+        setting("detach", "Run in the background; print the run's id at once.", is_flag=True, default=None),
+        click.option(
+            "--config",
+            "config_file",
+            metavar="PATH",
+            type=click.Path(path_type=Path),
+            help="Read this configuration file.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        json_option,
+    )
+
+
+def session_options(*, kept: str | None = None) -> Callable[[Function], Function]:
+    """Declare the options of a session. kept: see _session_options."""
+
+    def declare(function: Function) -> Function:
+        for option in reversed(_session_options(kept)):
+            function = option(function)
+        return function
+
+    return declare
 
 
 def check_for_engine(flags: dict[str, Any], *, is_for_slurm: bool) -> None:

@@ -50,8 +50,10 @@ _FORMATS = ("png", "svg", "html")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Into a .png, .svg or .html file."
 )
-@click.option("--width", type=click.IntRange(min=20, max=10_000), help="Of a panel: characters, or pixels in a file.")
-@click.option("--height", type=click.IntRange(min=5, max=10_000), help="The same for its height.")
+@click.option(
+    "--width", type=click.IntRange(min=20, max=10_000), metavar="N", help="Of a panel: characters, or pixels in a file."
+)
+@click.option("--height", type=click.IntRange(min=5, max=10_000), metavar="N", help="The same for its height.")
 def plot(
     *,
     runs: tuple[str, ...],
@@ -63,7 +65,10 @@ def plot(
     width: int | None,
     height: int | None,
 ) -> None:
-    """Draw the metrics of runs, over one another; without RUN those of the last one."""
+    """Draw the metrics of runs, over one another.
+
+    Without RUN, those of the last run.
+    """
     kind = None if output is None else _kind(output)
     if smooth is not None and not (0 < smooth < 1 or (smooth >= 1 and smooth == int(smooth))):
         raise UsageError(f"--smooth {smooth:g} is not allowed: a whole number of points, or a weight between 0 and 1.")

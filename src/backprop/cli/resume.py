@@ -41,7 +41,7 @@ _RESUMABLE = ENDED | {Status.PAUSED}
 @click.command(cls=SessionCommand)
 @several_runs("All that are paused.", of_all={Status.PAUSED}, of_filter=_RESUMABLE, asks=True, default=LAST)
 @click.option("--again", is_flag=True, help="Give a run that has completed another session, without asking.")
-@session_options
+@session_options(kept="the run's own")
 @click.option(
     "--script", metavar="PATH", shell_complete=completing.files, help="The script has moved: run this one from now on."
 )
@@ -66,7 +66,7 @@ def resume(
     """Give a run another session, from its newest whole checkpoint; let one that is paused go on.
 
     What no option names stays as it was. What follows '--' is added to the script's arguments, in later sessions too.
-    Several runs are resumed in the background.
+    Without RUN, the last run is resumed; several runs are resumed in the background.
     """
     flags = settings_of(options)
     arguments = after_dashes(ctx)

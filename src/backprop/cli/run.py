@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 @click.command(cls=SessionCommand)
 @click.argument("script", required=False, shell_complete=completing.files)
-@session_options
-@setting("framework", "auto, pytorch or tensorflow; told to the script. [default: auto]", "NAME")
+@session_options()
+@setting("framework", "What the script is told of it: auto, pytorch or tensorflow.", "NAME", default_text="auto")
 @click.option("--run-id", metavar="ID", help="The run's id; else a random one.")
 @setting("name", "A name to call the run by.", "NAME")
 @click.option(
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     "--vary",
     multiple=True,
     metavar="NAME=V1,V2",
-    help="In the background a run for each value, given to the script as --NAME. Given again: for each combination.",
+    help="Start a run for each value, in the background; the script gets it as --NAME. Again: for each combination.",
 )
 @click.pass_context
 def run(

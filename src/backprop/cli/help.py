@@ -1,0 +1,35 @@
+"""What `--help` says besides summaries and options: what RUN may be, and examples."""
+
+import click
+
+_RUN = "RUN is an id, a unique beginning of one, a unique name, or 'last'."
+# of each command
+EXAMPLES = {
+    "run": ("run train.py -m 30 -n baseline -- --lr 1e-3", "run -d -- torchrun --nproc-per-node 2 train.py"),
+    "resume": ("resume last -m 60", "resume baseline -- --lr 1e-4"),
+    "list": ("list --status failed --limit 10", "list --filter 'status=completed lr>1e-4' --sort loss"),
+    "status": ("status", "status last"),
+    "compare": ("compare baseline last", "compare 3kf9 7hq2 --diff"),
+    "plot": ("plot -y loss,val_loss --log", "plot baseline last -o curves.html"),
+    "logs": ("logs -f", "logs --filter 'status=failed age<1d' --stderr"),
+    "wait": ("wait baseline && ./evaluate.sh", "wait --all --timeout 120"),
+    "watch": ("watch", "watch baseline"),
+    "ui": ("ui", "ui --port 8000 --no-open"),
+    "stop": ("stop last", "stop --filter 'name~sweep step<1000'"),
+    "pause": ("pause baseline", "pause --all"),
+    "rename": ("rename last baseline", "rename 3kf9 'lr 1e-3, warm'"),
+    "rm": ("rm 3kf9 7hq2 --checkpoints", "rm --filter 'status=refused' --yes"),
+    "reindex": ("reindex", "--verbose reindex"),
+    "export": ("export last --to csv points.csv", "export baseline last --to tensorboard board"),
+    "parse": ("parse train.log", "parse train.log --json"),
+    "init": ("init", "init --user"),
+    "doctor": ("doctor", "doctor --python .venv/bin/python"),
+    "completion": ("completion bash", "completion fish > ~/.config/fish/completions/backprop.fish"),
+}
+
+
+def explain(name: str, command: click.Command) -> None:
+    """Give a command what its help ends with."""
+    takes_runs = any(isinstance(param, click.Argument) and param.name in {"run", "runs"} for param in command.params)
+    examples = "\n".join(f"  backprop {words}" for words in EXAMPLES.get(name, ()))
+    command.epilog = (f"{_RUN}\n\n" if takes_runs else "") + f"\b\nExamples:\n{examples}"
