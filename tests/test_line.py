@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.governor.line import Entry, Line, Place, ahead_of, in_the_way_of, is_stopped, promise, promises
+from backprop.governor.line import (
+    Entry,
+    Line,
+    Place,
+    QueueLockedError,
+    ahead_of,
+    in_the_way_of,
+    is_stopped,
+    promise,
+    promises,
+)
 from backprop.governor.policy import Obstacle, admit
 from backprop.records import Limits, Record, Snapshot, Ticket
 from tests.conftest import wait_for
@@ -188,6 +198,16 @@ def test_the_last_whole_line_of_a_ticket_counts(line: Line, join: Callable[..., 
     (entry,) = line.read()
     assert entry.ticket is not None
     assert entry.ticket.ram_bytes == 6
+
+
+def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(line: Line, tmp_path: Path):
+    """Whoever asks for a turn can be stopped meanwhile; and nobody else gets at the lock."""
+    (tmp_path / "line/here").mkdir(parents=True)
+    for folder in (tmp_path / "line", tmp_path / "line/here"):
+        folder.chmod(0o755)  # made by an earlier version
+    with line.alone(), pytest.raises(QueueLockedError, match="line/here/lock"), line.alone(patience_s=0.0):
+        pass
+    assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")} == {"0o700", "0o600"}
 
 
 def test_those_of_other_hosts_are_none_of_ours(tmp_path: Path, join: Callable[..., Place]):

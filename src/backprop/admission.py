@@ -20,7 +20,7 @@ from backprop.errors import ExitCode
 from backprop.governor import policy, probes
 from backprop.governor.devices import visible
 from backprop.governor.gpus import read_gpus
-from backprop.governor.line import Entry, Line, Place, ahead_of, in_the_way_of, promises
+from backprop.governor.line import Entry, Line, Place, QueueLockedError, ahead_of, in_the_way_of, promises
 from backprop.governor.policy import Decision, Obstacle
 from backprop.recorder import Recorder
 from backprop.records import Limits, Record, RunSpec, Snapshot, StopReason, Ticket
@@ -178,6 +178,16 @@ class Admission:
         has_slot = policy.slot_refusal(application.limits, promises(before, before, number)) is None
         # without a slot the GPUs do not matter, and asking for them may take long
         snapshot = _usable_machine(application) if has_slot else probes.read_snapshot(application.folders)
+        try:
+            return self._decide_alone(snapshot, before, has_slot=has_slot)
+        except QueueLockedError as error:
+            self._nearest = None
+            return Decision(figures={}, reason=f"another process holds {error}", obstacle=Obstacle.LINE)
+
+    def _decide_alone(self, snapshot: Snapshot, before: Sequence[Entry], *, has_slot: bool) -> Decision:
+        """Raises QueueLockedError or OSError."""
+        application = self._application
+        number = None if self._place is None else self._place.number
         with self._line.alone():
             place = self._place = self._place or self._line.join(self._ticket())
             entries = in_the_way_of(self._line.read(place, tidy=True), application.within)

@@ -1,6 +1,7 @@
 """Slots and the line before them, as users see them: --max-parallel, --wait, --no-wait, --retries, --sessions."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
@@ -98,6 +99,17 @@ def test_ctrl_c_leaves_the_line(held: Runs):
     assert queue_of(held) == []
     document = held.document("second")
     assert (document["status"], document["reason"]) == ("refused", "Ctrl-C while it waited")
+    let_go(held)
+
+
+def test_a_lock_that_somebody_keeps_can_be_left_alone(held: Runs):
+    """What holds the queue is said, and Ctrl-C ends the wait."""
+    with next(held.home.glob("line/*/lock")).open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = held.start("run", "train.py", "--run-id", "second", stderr=subprocess.PIPE)
+        assert f"run second waits: another process holds {lock.name}" in waiting.stderr.readline().decode()
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(HANG_S) == 130
     let_go(held)
 
 

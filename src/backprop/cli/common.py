@@ -1,5 +1,6 @@
 """What several commands need: the home, a run by the word the user typed, and a voice."""
 
+import functools
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from backprop import lookup
 from backprop.errors import UsageError
 from backprop.records import Run, RunView, Session, Status
 from backprop.store.index import Index
+from backprop.store.plain import owner_name
 from backprop.store.rundir import Home, RunDir
 from backprop.views import human
 
@@ -54,7 +56,18 @@ is_valid = lookup.is_valid
 
 def open_caught_up(home: Home) -> AbstractContextManager[Index]:
     """The index of a home, in step with what is on disk; the user hears what had to be done. Raises ConfigError."""
+    tell_whose_home(home.path)
     return lookup.caught_up(home, say)
+
+
+@functools.cache
+def tell_whose_home(path: Path) -> None:
+    """Say so, once, where the home folder is another user's: `sudo backprop` in one's own."""
+    if (owner := owner_name(path)) is not None:
+        say(
+            f"warning: the home folder {path} belongs to user {owner}, who cannot read what you write there. "
+            f"Run this as {owner}, or set BACKPROP_HOME."
+        )
 
 
 def read_occupancy(home: Home) -> "Occupancy":

@@ -16,7 +16,7 @@ from backprop.errors import NoSuchRunError, UsageError
 from backprop.records import Run, RunView
 from backprop.store import output_order
 from backprop.store.index import Index
-from backprop.store.plain import open_plain
+from backprop.store.plain import open_plain, unreadable
 from backprop.store.rundir import LAST, Home, RunDir
 from backprop.views import human
 
@@ -156,8 +156,11 @@ class _Stream:
     """One of the two files, and how far it has been copied."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError."""
-        self._file = os.fdopen(open_plain(path), "rb", buffering=0)
+        """Raises OSError, or UnreadableError for another user's."""
+        try:
+            self._file = os.fdopen(open_plain(path), "rb", buffering=0)
+        except PermissionError as error:
+            raise unreadable(path, error) from error
         self.close = self._file.close
         self.at = 0
 

@@ -14,7 +14,7 @@ import msgspec
 
 from backprop import command as commands
 from backprop import provenance
-from backprop.cli.common import is_valid, print_json, say, say_failure, write_lines
+from backprop.cli.common import is_valid, print_json, say, say_failure, tell_whose_home, write_lines
 from backprop.engines.contract import Order
 from backprop.errors import ExitCode
 from backprop.governor.line import Line
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 def make_run(home: Home, spec: RunSpec, patch: bytes | None) -> tuple[RunDir, Journal]:
     """A new run directory, whole from the moment it can be seen, and its locked journal. Raises BackpropError."""
+    tell_whose_home(home.path)
     if home.has_old_runs_only():
         from backprop import inherited
 

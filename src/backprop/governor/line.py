@@ -20,9 +20,11 @@ import msgspec
 
 from backprop.governor.policy import Promise
 from backprop.records import Record, Ticket
+from backprop.store.plain import make_own_folder, replacing_foreign
 
 _TICKET = re.compile(r"(\d{10})-(.+)")
 _TAIL_BYTES = 16_384
+LOCK_PATIENCE_S = 2.0  # the queue's lock is held for milliseconds
 _VRAM_UNSEEN_S = 120.0  # after so long a promise counts as taken where nobody can see what processes hold
 
 
@@ -99,6 +101,10 @@ def in_the_way_of(entries: Sequence[Entry], within: str | None) -> list[Entry]:
     ]
 
 
+class QueueLockedError(Exception):
+    """Somebody has held the queue's lock for longer than anything done under it takes."""
+
+
 class Place:
     """A run's own ticket. The slot is free, and the place lost, when it is closed or its process dies."""
 
@@ -108,6 +114,7 @@ class Place:
         self._line = line
         self.number = number
         self.ticket = ticket
+        # for all who get into the folder: the owner of a home must see the slots of what root runs in it
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
@@ -146,12 +153,18 @@ class Line:
         self._lock_path = self._folder / "lock"
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Nobody else joins or is admitted meanwhile. Raises OSError."""
-        self._folder.mkdir(mode=0o777, parents=True, exist_ok=True)
-        fd = os.open(self._lock_path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def alone(self, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
+        """Nobody else joins or is admitted meanwhile. Raises QueueLockedError, or OSError."""
+        make_own_folder(self._folder.parent)
+        make_own_folder(self._folder)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        fd = replacing_foreign(self._lock_path, lambda path: os.open(path, flags, 0o600))
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            give_up_at = time.monotonic() + patience_s
+            while not _is_locked_now(fd):
+                if time.monotonic() > give_up_at:
+                    raise QueueLockedError(str(self._lock_path))
+                time.sleep(0.01)
             yield
         finally:
             os.close(fd)
@@ -159,7 +172,7 @@ class Line:
     def join(self, ticket: Ticket) -> Place:
         """The last place. To be called alone. Raises OSError."""
         last = max((number for number, _ in self._tickets()), default=0)
-        with suppress(OSError, ValueError):  # new, or damaged: those that live keep their order all the same
+        with suppress(ValueError):  # new, or damaged: those that live keep their order all the same
             last = max(last, int(self._lock_path.read_bytes()))
         self._lock_path.write_text(f"{last + 1}\n")
         return Place(self, last + 1, ticket)
@@ -198,6 +211,14 @@ class Line:
         return sorted(
             (int(match[1]), self._folder / name) for name in names if (match := _TICKET.fullmatch(name)) is not None
         )
+
+
+def _is_locked_now(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_alive(path: Path) -> bool:

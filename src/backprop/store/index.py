@@ -20,6 +20,7 @@ import msgspec
 from backprop.protocol import Batch, Series, json_safe
 from backprop.records import Checkpoint, MetricSummary, Run, RunView, Source
 from backprop.store.outline import Outline, outline
+from backprop.store.plain import foreign_owner
 from backprop.store.rundir import NO_ROOM, Home, HomeBusyError, set_aside
 from backprop.timeline import Timeline
 
@@ -602,6 +603,7 @@ def open_index(home: Home, busy_timeout_s: float, say: Callable[[str], None]) ->
     busy_timeout_s: how long to wait for another process's transaction; short for a supervisor.
     Raises sqlite3.OperationalError (busy, disk full), OSError or HomeBusyError.
     """
+    _replace_foreign(home, say)
     try:
         return Index(home.index_path, busy_timeout_s)
     except IndexBrokenError as error:
@@ -610,6 +612,16 @@ def open_index(home: Home, busy_timeout_s: float, say: Callable[[str], None]) ->
                 return Index(home.index_path, busy_timeout_s)  # somebody else mended it meanwhile
             _set_aside(home, error, say)
             return Index(home.index_path, busy_timeout_s)
+
+
+def _replace_foreign(home: Home, say: Callable[[str], None]) -> None:
+    """Remove an index that another user made in our home, and keeps to himself: it can be built again."""
+    files = [Path(f"{home.index_path}{suffix}") for suffix in ("", "-wal", "-shm")]
+    owners = {owner for path in files if (owner := foreign_owner(path)) is not None}
+    if owners and foreign_owner(home.index_path.parent) is None:
+        say(f"the index belonged to user {min(owners)}; it is built anew.")
+        for path in reversed(files):  # as in `_set_aside`
+            path.unlink(missing_ok=True)
 
 
 def reopen_if_replaced(home: Home, index: Index, say: Callable[[str], None]) -> bool:

@@ -7,6 +7,7 @@ import errno
 import os
 import pwd
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,7 +67,7 @@ def unreadable(path: Path, error: OSError) -> UnreadableError:
     """The error to raise for a file that the system does not let us read: whose it is, where that is the reason."""
     if isinstance(error, NotAFileError):
         return UnreadableError(str(error))
-    whose = owner_name(path) if isinstance(error, PermissionError) else None
+    whose = owner_name(path) or owner_name(path.parent) if isinstance(error, PermissionError) else None
     belongs = "" if whose is None else f": it belongs to user {whose}"
     return UnreadableError(f"{path.name} cannot be read{belongs} ({error.strerror})")
 
@@ -83,6 +84,32 @@ def owner_name(path: Path) -> str | None:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def foreign_owner(path: Path) -> str | None:
+    """The other user who keeps this file or folder from us; None where it is not there, or we can write to it."""
+    if os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        return None
+    return owner_name(path)
+
+
+def replacing_foreign(path: Path, use: Callable[[Path], _T]) -> _T:
+    """What `use` makes of a file in a folder of ours, where another user's is removed first. Raises OSError."""
+    try:
+        return use(path)
+    except PermissionError:
+        path.unlink()
+        return use(path)
+
+
+def make_own_folder(path: Path) -> None:
+    """A folder that only we can look into; what another user left in its place is set aside. Raises OSError."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    if (owner := foreign_owner(path)) is not None:
+        path.rename(path.with_name(f"{path.name}.of-{owner}-{os.urandom(3).hex()}"))
+        path.mkdir(mode=0o700)
+    elif path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
+        path.chmod(0o700)
 
 
 def write_plain(path: Path, data: bytes) -> None:

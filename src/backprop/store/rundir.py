@@ -36,7 +36,15 @@ from backprop import network
 from backprop.errors import ConfigError, NoRoomError, UsageError
 from backprop.protocol import json_safe
 from backprop.records import RunSpec, Source
-from backprop.store.plain import NotAFileError, owner_name, read_plain, read_record, write_plain
+from backprop.store.plain import (
+    NotAFileError,
+    foreign_owner,
+    make_own_folder,
+    read_plain,
+    read_record,
+    replacing_foreign,
+    write_plain,
+)
 
 RUNS_FOLDER = "runs"
 LAST = "last"  # the word by which commands name the newest run
@@ -167,7 +175,7 @@ class RunDir:
         if self.path.is_symlink() or not self.path.is_dir():  # somebody put that here
             self.path.unlink()
             return
-        if not os.access(self.path, os.W_OK | os.X_OK) and (owner := owner_name(self.path)) is not None:
+        if (owner := foreign_owner(self.path)) is not None:
             raise UsageError(f"run {self.run_id} belongs to user {owner}, who can remove it: rm -r {self.path}")
         doomed = self.path.with_name(f".removed-{self.run_id}-{os.getpid()}")
         self.path.rename(doomed)
@@ -246,8 +254,9 @@ class Home:
         """Create the folders of what belongs to this machine alone. Raises OSError."""
         own = self.unsettled_path.parent
         above = [self.machines_path] if own.parent == self.machines_path else []
-        for folder in (*above, own, self.unsettled_path):  # `parents` would be readable by others
+        for folder in (*above, own):  # `parents` would be readable by others
             folder.mkdir(mode=0o700, exist_ok=True)
+        make_own_folder(self.unsettled_path)
 
     def unusable(self, error: OSError) -> ConfigError:
         """The error to raise when nothing can be written here: a NoRoomError where the disk is full."""
@@ -270,7 +279,8 @@ class Home:
     @contextmanager
     def lock(self, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
         """One process at a time may replace the home's files. Raises HomeBusyError or OSError."""
-        fd = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        fd = replacing_foreign(self.lock_path, lambda path: os.open(path, flags, 0o600))
         try:
             deadline = time.monotonic() + patience_s
             while True:
@@ -312,7 +322,7 @@ class Home:
         Raises OSError.
         """
         mark = self.unsettled_path / run_id
-        mark.touch(mode=0o600)
+        replacing_foreign(mark, lambda path: path.touch(mode=0o600))
         return mark.stat().st_mtime
 
     def _marks_of_others(self) -> Iterator[Path]:

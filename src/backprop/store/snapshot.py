@@ -18,6 +18,7 @@ import msgspec
 from backprop.protocol import json_safe
 from backprop.records import Record, RunView, Status, is_showable
 from backprop.store.index import Index
+from backprop.store.plain import UNDECODABLE, foreign_owner
 from backprop.store.rundir import RUN_ID, Home, set_aside
 from backprop.trainer import files
 
@@ -53,6 +54,9 @@ def rebuild(home: Home, index: Index, say: Callable[[str], None]) -> None:
 
 
 def _rebuild(home: Home, index: Index, say: Callable[[str], None]) -> None:
+    if (owner := foreign_owner(home.snapshot_path)) is not None:
+        say(f"{home.snapshot_path} belonged to user {owner}; it is replaced.")
+        home.snapshot_path.unlink()
     if home.snapshot_path.exists() and _read(home.snapshot_path) is None:
         say(f"{home.snapshot_path} was damaged; it is kept as {set_aside(home.snapshot_path)} and rebuilt.")
     entries = {view.run.spec.id: _encoded(view) for view in index.newest(MAX_RUNS)}
@@ -63,7 +67,7 @@ def _read(path: Path) -> dict[str, msgspec.Raw] | None:
     """The entries as they are, newest first; None when there is no sound file."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
-    except (FileNotFoundError, IsADirectoryError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (FileNotFoundError, IsADirectoryError, PermissionError, *UNDECODABLE):
         return None
 
 
