@@ -24,15 +24,10 @@ MAY_IMPORT = {
     "provenance": set(),
     "checkpoints": set(),
     "kept": {"checkpoints", "trainer"},
-<<<<<<< HEAD
     "git": set(),
     "codediff": {"git"},
     "coderecord": {"git", "store"},
-    "governor": {"cgroups"},
-=======
-    "codediff": set(),
     "governor": {"cgroups", "store"},
->>>>>>> 4cf3635 (Files that another user left in a home lock nobody out; the queue's lock is the owner's alone, and waited for with an end)
     "interrupts": set(),
     "supervisor": {"cgroups", "interrupts", "processes", "store", "trainer"},
     "network": set(),

@@ -23,6 +23,7 @@ class Code(Record, frozen=True):
     patch: bytes | None  # uncommitted changes
     folders: tuple[str, ...]  # where its repository may be
     script_sha256: str | None = None
+    modules: Mapping[str, str] = {}  # that it imported: name -> SHA-256
 
 
 class Difference(Record, frozen=True):
@@ -67,7 +68,13 @@ def _by_checksum(one: Code, other: Code) -> str:
     if one.script_sha256 is None or other.script_sha256 is None:
         return "nothing is known of how their code differs."
     same = one.script_sha256 == other.script_sha256
-    return f"their scripts {'were the same, byte for byte' if same else 'differed'}; more is not known."
+    told = f"their scripts {'were the same, byte for byte' if same else 'differed'}"
+    both = one.modules.keys() & other.modules.keys()
+    differing = sorted(name for name in both if one.modules[name] != other.modules[name])
+    told += (
+        f"; of the {len(both)} modules that both imported these differed: {', '.join(differing)}" if differing else ""
+    )
+    return f"{told}; more is not known."
 
 
 def _repository(one: Code, other: Code) -> str | None:

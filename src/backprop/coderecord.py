@@ -6,10 +6,10 @@ Reads only, and executes nothing that the repository names: see git.py. What cou
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from backprop import git
+from backprop import git, provenance
 from backprop.git import GitError
 from backprop.records import GitState, Record
 from backprop.store.plain import read_plain
@@ -18,11 +18,12 @@ MAX_PATCH_BYTES = 10_000_000
 MAX_SOURCE_BYTES = 1_000_000  # of one file that git does not track: more is data
 _NO_COMMIT = "(initial)"  # what git's porcelain v2 says for a branch without commits
 _DETACHED = "(detached)"
-_SOURCES = (
+SOURCES = (
     *("*.py", "*.pyi", "*.pyx", "*.pxd", "*.ipynb", "*.sh"),
     *("*.c", "*.cc", "*.cpp", "*.cu", "*.cuh", "*.h", "*.hpp"),
     *("*.toml", "*.yaml", "*.yml", "*.cfg", "*.ini", "*.gin", "*.jsonnet"),
 )
+SUFFIXES = frozenset(pattern.removeprefix("*") for pattern in SOURCES)
 
 
 class Recorded(Record, frozen=True):
@@ -35,7 +36,7 @@ class Recorded(Record, frozen=True):
 
 def record(folder: Path, script: Path | None) -> Recorded:
     """The code in a folder and the work tree that it belongs to. Blocks for a few seconds at most."""
-    if not _may_be_repository(folder):
+    if not may_be_repository(folder):
         return Recorded(notes=("not in a git repository: only checksums of it are kept",))
     try:
         return _Probe(folder, script).recorded()
@@ -57,6 +58,23 @@ def changes(before: Recorded, now: Recorded) -> tuple[str, ...]:
     return tuple(found)
 
 
+def imported(listed: bytes) -> dict[str, str]:
+    """The modules that a session imported, with their checksums: see trainer/sources.py. Path -> SHA-256."""
+    lines = (line.partition("  ") for line in listed.decode(errors="surrogateescape").splitlines())
+    return {path: checksum for checksum, _, path in lines if path}
+
+
+def changed_modules(before: Mapping[str, str], folder: Path) -> tuple[str, ...]:
+    """Those of them in this folder, or below it, that are not what they were; by their names there."""
+    found = []
+    for path in sorted(before):
+        place = Path(path)
+        is_there = place.is_relative_to(folder) and ".." not in place.parts and place.is_file()
+        if is_there and provenance.sha256(path) != before[path]:
+            found.append(str(place.relative_to(folder)))
+    return tuple(found)
+
+
 def _short(state: GitState) -> str:
     return "none" if state.commit is None else state.commit[:12]
 
@@ -74,7 +92,8 @@ def _name(heading: bytes) -> str:
     return name.decode(errors="replace")
 
 
-def _may_be_repository(folder: Path) -> bool:
+def may_be_repository(folder: Path) -> bool:
+    """Whether it is worth asking git. A look at a few names."""
     return "GIT_DIR" in os.environ or any(os.path.lexists(place / ".git") for place in (folder, *folder.parents))
 
 
@@ -101,7 +120,7 @@ class _Probe:
         status, prefix, sources, script = self._answers(
             ("status", "--porcelain=v2", "--branch", "--untracked-files=no", "--ignore-submodules=dirty"),
             ("rev-parse", "--show-prefix"),
-            (*others, *_SOURCES),
+            (*others, *SOURCES),
             # the script itself counts when it is ignored, too
             ("ls-files", "-z", "--", ":(literal)" + os.fsdecode(self._script or b"")),
         )

@@ -69,6 +69,7 @@ class Config(Record, frozen=True):
     python: Text | None = None
     resume_arg: tuple[ResumeArg, ...] = field(name="resumeArg", default=())
     hooks: bool = True
+    snapshot: bool = False
     metrics_printed: bool = field(name="metrics.printed", default=True)
     metrics_patterns: tuple[Text, ...] = field(name="metrics.patterns", default=())
     detach: bool = False
@@ -162,6 +163,7 @@ ALLOWED: Mapping[str, tuple[str, str]] = {
         "a flag of your script, such as --resume, or words with '=', {path}, {dir} or {step}, such as --ckpt={path}",
     ),
     "hooks": ("--hooks/--no-hooks", "true or false"),
+    "snapshot": ("--snapshot/--no-snapshot", "true or false"),
     "metrics.printed": ("--printed-metrics/--no-printed-metrics", "true or false"),
     "metrics.patterns": (
         "metrics.patterns",

@@ -19,6 +19,8 @@ _OF_ANOTHER_SESSION = {
     "BACKPROP_RESUME_HOLDS_STATE",
     "BACKPROP_CHECKPOINT_EVERY_S",
     ranks.OUTER_VARIABLE,
+    "BACKPROP_CODE",
+    "BACKPROP_SNAPSHOT_OF",
 }
 
 
@@ -57,6 +59,10 @@ def for_trainer(
     }
     if not _is_folder(environment.get("PWD"), spec.cwd):  # in a Slurm job, or at a resume from elsewhere
         environment["PWD"] = spec.cwd
+    if spec.script is not None:
+        environment["BACKPROP_CODE"] = os.path.dirname(spec.script)  # noqa: PTH120  as the script itself is called
+    if spec.snapshot_of is not None:
+        environment |= {"BACKPROP_CODE": str(rundir.snapshot_path), "BACKPROP_SNAPSHOT_OF": spec.snapshot_of}
     if limits.checkpoint_every_s is not None:
         environment["BACKPROP_CHECKPOINT_EVERY_S"] = f"{limits.checkpoint_every_s:g}"
     if resumed is not None:

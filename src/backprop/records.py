@@ -269,6 +269,7 @@ class RunSpec(StoredRecord, frozen=True):
     reads_printed_metrics: bool = True  # where none are reported: see printed.py
     metric_patterns: tuple[str, ...] = ()  # for those
     git: GitState | None = None  # as it was when it was submitted
+    snapshot_of: str | None = None  # the work tree that its folder keeps a copy of, from which its sessions run
     code_notes: tuple[str, ...] = ()  # what of the code could not be recorded then, and why
     script_sha256: str | None = None
     slurm: SlurmRequest | None = None  # of its first session; None: it runs on the machine it was asked on

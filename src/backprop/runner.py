@@ -16,6 +16,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from backprop import coderecord, command, ending, environment, processes, provenance
 from backprop.coderecord import Recorded
 from backprop.errors import ExitCode
@@ -296,13 +298,19 @@ class Supervisor:
     def _record_code(self, run: Run, script_sha256: str | None) -> CodeState:
         """Keep what is executed now; what has changed since the session before, or since submission, is said."""
         script = None if self._spec.script is None else Path(self._spec.script)
+        if script is not None and script.is_relative_to(self._rundir.snapshot_path):
+            return msgspec.structs.replace(run.code, changed=())
         now = coderecord.record(Path(self._spec.cwd) if script is None else script.parent, script)
         last, before = run.last_session, run.code
         old = Recorded(git=before.git, patch=self._rundir.read_patch(before.patch))
         changed = list(coderecord.changes(old, now))
-        old_sha256 = self._spec.script_sha256 if last is None else last.script_sha256
-        if script is not None and old_sha256 not in {None, script_sha256} and not changed:
-            changed.append(script.name)
+        if script is not None:
+            old_sha256 = self._spec.script_sha256 if last is None else last.script_sha256
+            others = [script.name] if old_sha256 not in {None, script_sha256} else []
+            if last is not None:  # those that git does not know, or ignores
+                modules = coderecord.imported(self._rundir.read_modules(last.number))
+                others += coderecord.changed_modules(modules, script.parent)
+            changed += [name for name in others if not any(known.endswith(name) for known in changed)]
         patch = None if now.patch is None else self._rundir.keep_patch(now.patch)
         code = CodeState(git=now.git, patch=patch, notes=now.notes, changed=tuple(changed))
         if changed:

@@ -77,3 +77,123 @@ def test_what_could_not_be_recorded_is_in_the_status(runs: Runs):
     runs.call("run", "train.py", "--run-id", "r")
     assert "not in a git repository" in runs.call("status", "r").stdout
     assert "not in a git repository" in runs.document("r")["code_notes"][0]
+
+
+def test_a_module_that_git_does_not_know_is_noticed_when_it_changes(runs: Runs):
+    """Its checksum was written down when it was imported; `compare --diff` names it."""
+    runs.script("import model\nopen('model.py', 'a').write('\\n')")
+    (runs.work / "model.py").write_text("NAME = 'one'\n")
+    runs.call("run", "train.py", "--run-id", "r")
+    resumed = runs.call("resume", "r", "--again")
+    assert "the code has changed since session 1: model.py" in resumed.stderr
+    runs.call("run", "train.py", "--run-id", "s")
+    assert "modules that both imported these differed: model.py" in runs.call("compare", "r", "s", "--diff").stderr
+
+
+# -- snapshots
+
+EVERY_WAY = """
+    import multiprocessing, model, package.deep
+
+    def spawned(answers):
+        import late
+        answers.put(late.NAME)
+
+    if __name__ == "__main__":
+        sys.path.insert(0, os.getcwd())
+        import late
+        names = [model.NAME, package.deep.NAME, late.NAME]
+        context = multiprocessing.get_context("spawn")
+        answers = context.SimpleQueue()
+        process = context.Process(target=spawned, args=(answers,))
+        process.start()
+        names.append(answers.get())
+        process.join()
+        for words in (["worker.py"], ["-m", "package.tool"], ["-c", "import late; print(late.NAME)"]):
+            names.append(subprocess.check_output([sys.executable, *words], text=True).strip())
+        print(*names)
+        beside = os.path.join(os.path.dirname(__file__), "data.txt")
+        print(open("data.txt").read(), open(beside).read())
+        open("out.txt", "w").write("x")
+"""
+
+
+@pytest.fixture(params=["git", "no git"])
+def tree(runs: Runs, request: pytest.FixtureRequest) -> Runs:
+    """A work tree that imports in every way, and has data beside its code."""
+    (runs.work / "package").mkdir()
+    for name in ("model", "late", "package/deep"):
+        (runs.work / f"{name}.py").write_text("NAME = 'one'\n")
+    (runs.work / "package" / "tool.py").write_text("import late\nprint(late.NAME)\n")
+    (runs.work / "worker.py").write_text("import late\nprint(late.NAME)\n")
+    (runs.work / "data.txt").write_text("one")
+    (runs.work / ".gitignore").write_text("data.txt\n")
+    runs.script(EVERY_WAY)
+    if request.param == "git":
+        git(runs, "init", "-q")
+        git(runs, "add", "train.py", "model.py", "package")
+        git(runs, "commit", "-qm", "first")
+    return runs
+
+
+def edit(runs: Runs) -> None:
+    for path in [*runs.work.glob("*.py"), *runs.work.glob("package/*.py"), runs.work / "data.txt"]:
+        path.write_text(path.read_text().replace("one", "three").replace("print(", "print('edited', "))
+
+
+def test_sessions_run_from_the_snapshot(tree: Runs):
+    """However a module is imported, and in child processes; data and output are where they always are."""
+    assert tree.call("run", "--snapshot", "train.py", "--run-id", "r").returncode == 0
+    edit(tree)
+    assert tree.call("resume", "r", "--again").returncode == 0
+    names = " ".join(["one"] * 7)
+    assert tree.output("r") == f"{names}\none one\n"
+    assert tree.output("r", 2) == f"{names}\nthree three\n"
+    assert (tree.work / "out.txt").exists()
+    assert tree.document("r")["sessions"][1]["code_changed"] == []
+    assert tree.document("r")["snapshot_of"] == str(tree.work)
+    (tree.work / "train.py").unlink()  # nor is the original needed
+    assert tree.call("resume", "r", "--again").returncode == 0
+
+
+def test_a_command_runs_from_the_snapshot(repository: Runs):
+    """A shell script, and the Python script that it starts by a relative path."""
+    (repository.work / "go.sh").write_text("echo shell one\npython3 train.py\n")
+    words = ["run", "--snapshot", "--run-id", "r", "--", "sh", "go.sh"]
+    assert repository.call(*words).returncode == 0
+    for name in ("go.sh", "model.py"):
+        path = repository.work / name
+        path.write_text(path.read_text().replace("one", "three"))
+    assert repository.call("resume", "r", "--again").returncode == 0
+    assert repository.output("r", 2) == repository.output("r") == "shell one\none\n"
+
+
+def test_a_work_tree_that_is_too_large_is_refused(repository: Runs):
+    """With a word on what is large; nothing of the run is left. What git ignores does not count."""
+    (repository.work / ".gitignore").write_text("data.bin\n")
+    for name in ("data.bin", "large.bin"):
+        with (repository.work / name).open("wb") as file:
+            file.truncate(150_000_000)
+    assert repository.call("run", "--snapshot", "train.py", "--run-id", "r").returncode == 0
+    git(repository, "add", "-N", "large.bin")
+    refused = repository.call("run", "--snapshot", "train.py", "--run-id", "s")
+    assert refused.returncode == 2
+    assert "limit is 20,000 files of 100 MB. The largest: large.bin" in refused.stderr
+    assert [path.name for path in (repository.home / "runs").iterdir()] == ["r"]
+
+
+def test_checkpoints_beside_the_kept_script_are_not_removed_unasked(runs: Runs):
+    """A script that saves beside itself saves into the run's folder."""
+    runs.script(
+        """
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "out.bin")
+        open(path, "w").write("x")
+        print(json.dumps({"event": "checkpoint_saved", "path": path, "step": 1}))
+        """
+    )
+    runs.call("run", "--snapshot", "train.py", "--run-id", "r")
+    refused = runs.call("rm", "r", "--yes")
+    assert refused.returncode == 2
+    assert "into its snapshot" in refused.stderr
+    assert runs.call("rm", "r", "--yes", "--checkpoints").returncode == 0
+    assert not runs.rundir("r").exists()

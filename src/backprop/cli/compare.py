@@ -1,11 +1,12 @@
 """The command that sets runs side by side: compare."""
 
+import os
 import sys
 from datetime import datetime, timezone
 
 import click
 
-from backprop import query
+from backprop import coderecord, query
 from backprop.cli import completing
 from backprop.cli.common import find_runs, json_option, metrics_message, open_caught_up, print_json, say, write_lines
 from backprop.codediff import Code, Difference, difference
@@ -116,7 +117,18 @@ def _code(home: Home, view: RunView) -> Code:
         patch=home.rundir(spec.id).read_patch(code.patch),
         folders=(*folder, spec.cwd),
         script_sha256=run.last_session.script_sha256 if run.last_session else None,
+        modules=_modules(home, view),
     )
+
+
+def _modules(home: Home, view: RunView) -> dict[str, str]:
+    """What its last session imported, by names relative to its script's folder."""
+    run = view.run
+    if run.last_session is None or run.spec.script is None:
+        return {}
+    listed = coderecord.imported(home.rundir(run.spec.id).read_modules(run.last_session.number))
+    folder = str(home.rundir(run.spec.id).snapshot_path) if run.spec.snapshot_of else os.path.dirname(run.spec.script)  # noqa: PTH120
+    return {os.path.relpath(path, folder): checksum for path, checksum in listed.items()}
 
 
 def _print_json(comparison: Comparison, found: Difference | None) -> None:

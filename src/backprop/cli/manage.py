@@ -107,6 +107,8 @@ def rm(*, choice: Choice, checkpoints: bool) -> None:
             if not view.run.status.is_final:
                 raise BusyError(recovery.busy_message(view.run))
             run_id = view.run.spec.id
+            if not checkpoints:
+                _check_snapshot(home, view)
             with home.changing():
                 recovery.remove(home, view.run, say)
                 recovery.forget(home, index, run_id, say)
@@ -145,6 +147,16 @@ def rename(*, run: str, name: str) -> None:
     say(f"run {spec.id} is called {name} now" + (f", and was called {spec.name}" if spec.name else ""))
     if others:
         say(f"note: {', '.join(others[:_TOLD])} has the same name: to name one, use its id")
+
+
+def _check_snapshot(home: Home, view: RunView) -> None:
+    """Raise UsageError for a run whose script saved beside itself, which is in the snapshot in the run's folder."""
+    place = home.rundir(view.run.spec.id).snapshot_path.resolve()
+    paths = (Path(checkpoint.path).resolve() for checkpoint in view.checkpoints)
+    inside = [path for path in paths if path.is_relative_to(place) and path.exists()]
+    if inside:
+        told = f"run {view.run.spec.id} saved {len(inside)} checkpoint(s) into its snapshot: {inside[-1]}"
+        raise UsageError(f"{told}; move what you want to keep, or remove all of it: --checkpoints")
 
 
 def _deletable(views: list[RunView], home: Home, index: Index) -> list[Checkpoint]:

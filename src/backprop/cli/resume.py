@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from backprop import codesnapshot, config, lookup
 from backprop import command as commands
-from backprop import config, lookup
 from backprop.cli import completing, session
 from backprop.cli.common import check_readable, is_valid, open_caught_up, print_json, say, working_folder
 from backprop.cli.options import (
@@ -155,15 +155,16 @@ def _resume(wish: _Wish, view: RunView) -> None:
     spec = view.run.spec.revised(revision)
     rundir = home.rundir(spec.id)
     spec = msgspec.structs.replace(spec, slurm=_resumed_slurm(view.run, rundir, checked, flags))
-    _check_still_there(spec)
-    _check_arguments(spec, wish.arguments)
+    executed = codesnapshot.executed(spec, rundir)
+    _check_still_there(executed)
+    _check_arguments(executed, wish.arguments)
     request = msgspec.structs.replace(
         request_of(checked.config, _resumed_limits(spec.limits, checked, flags), forced),
         revision=revision,
         only_once=tuple(wish.arguments) if wish.is_only_once else (),
     )
     if wish.is_dry_run:
-        _tell_plan(home, spec, request, view, as_json=wish.as_json)
+        _tell_plan(home, executed, request, view, as_json=wish.as_json)
         return
     if view.run.status is Status.COMPLETED and not wish.is_again:
         _confirm_again(spec.id)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from backprop import coderecord, config, provenance
+from backprop import coderecord, codesnapshot, config, provenance
 from backprop import command as commands
 from backprop.cli import completing, session
 from backprop.cli.common import check_text, working_folder
@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     "metrics_printed",
     default=None,
     help="Read metrics in what the script prints, where it reports none. [default: on]",
+)
+@click.option(
+    config.ALLOWED["snapshot"][0],
+    "snapshot",
+    default=None,
+    help="Keep the work tree as it is now with the run, and run all its sessions from that. [default: off]",
 )
 @click.option(
     "--vary",
@@ -110,6 +116,7 @@ def run(
         reads_printed_metrics=settings.metrics_printed,
         metric_patterns=settings.metrics_patterns,
         git=code.git,
+        snapshot_of=str(codesnapshot.root_of(folder)) if settings.snapshot else None,
         code_notes=code.notes,
         script_sha256=provenance.sha256(command.script),
         slurm=settings.slurm,

@@ -6,14 +6,16 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import msgspec
 
+from backprop import codesnapshot, provenance
 from backprop import command as commands
-from backprop import provenance
 from backprop.cli.common import is_valid, print_json, say, say_failure, tell_whose_home, write_lines
 from backprop.engines.contract import Order
 from backprop.errors import ExitCode
@@ -41,6 +43,15 @@ def make_run(home: Home, spec: RunSpec, patch: bytes | None) -> tuple[RunDir, Jo
 
         inherited.take_over(home, say)
     draft = home.begin(spec, patch)
+    if spec.snapshot_of is not None:
+        try:
+            codesnapshot.take(Path(spec.snapshot_of), draft.snapshot_path)
+        except OSError as error:
+            draft.discard()
+            raise home.unusable(error) from error
+        except BaseException:
+            draft.discard()
+            raise
     journal = Journal(draft.journal_path)
     journal.try_lock()  # nobody else can have it: the folder is not visible yet
     return home.publish(draft, spec.id), journal
@@ -136,6 +147,7 @@ def take_turns(
     from backprop.supervisor.signals import Signals
     from backprop.turns import Turns
 
+    claim = replace(claim, spec=codesnapshot.executed(claim.spec, claim.rundir))
     line = Line(claim.home.line_path, provenance.host())
     with Signals(ignore_hangup=ignore_hangup).caught() as signals:
         result = Turns(claim, request, recorder=recorder, signals=signals, line=line, audience=audience).run()

@@ -10,6 +10,8 @@
   tree.json                    the processes of a live session's trainer
   control.json                 what the supervisor tells the trainer
   code.patch                   uncommitted changes when it was submitted
+  snapshot/                    the work tree as it was submitted; only with --snapshot
+  session-N.modules            the user's modules that its processes imported, with their checksums
   code-HASH.patch              the same when a session started, where that is something else
   supervisor.log               what a detached supervisor would have said on stderr
   notify.json                  where to tell of its states; only where somebody wants to be told
@@ -45,6 +47,7 @@ from backprop.store.plain import (
     replacing_foreign,
     write_plain,
 )
+from backprop.trainer import sources
 
 RUNS_FOLDER = "runs"
 LAST = "last"  # the word by which commands name the newest run
@@ -109,6 +112,10 @@ class RunDir:
     def patch_path(self) -> Path:
         return self.path / "code.patch"
 
+    @property
+    def snapshot_path(self) -> Path:
+        return self.path / sources.SNAPSHOT
+
     def keep_patch(self, patch: bytes) -> str:
         """The name of the file that has these uncommitted changes; made where none has. Raises OSError."""
         import hashlib
@@ -160,12 +167,23 @@ class RunDir:
     def order_path(self, session: int) -> Path:
         return self.path / f"session-{session}.order"
 
+    def read_modules(self, session: int) -> bytes:
+        """The list of modules that its processes imported; empty where there is none."""
+        try:
+            return read_plain(self.path / f"session-{session}.modules")
+        except FileNotFoundError:
+            return b""
+
     def announced_path(self, session: int) -> Path:
         return self.path / f"session-{session}.trains"
 
     def read_spec(self) -> RunSpec:
         """What was asked. Raises FileNotFoundError or UnreadableError."""
         return read_record(self.spec_path, RunSpec)
+
+    def discard(self) -> None:
+        """Delete a draft that nobody has seen."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def remove(self) -> None:
         """Delete the record. It vanishes from sight in one rename, however long the deleting takes.

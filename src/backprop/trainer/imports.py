@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import file_events, keeping, unheard
+from . import file_events, keeping, sources, unheard
 from .failsafe import guarded, turn_off
 
 TYPE_CHECKING = False  # see failsafe.py
@@ -72,6 +72,7 @@ _CHECKPOINT_SUFFIXES = frozenset(
 
 def install() -> None:
     """Begin to wait. What has been imported already is hooked at once."""
+    sources.install()
     file_events.install()
     keeping.install()
     unheard.install()

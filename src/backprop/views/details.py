@@ -46,6 +46,8 @@ def run_details(
     ]
     told_code = list(_code(run.code))
     rows += [("code" if place == 0 else "", told) for place, told in enumerate(told_code)]
+    if spec.snapshot_of is not None:
+        rows.append(("snapshot", f"of {spec.snapshot_of}, from which its sessions run"))
     if view.params:
         rows.append(("params", "  ".join(f"{human.name(name)}={value}" for name, value in view.params.items())))
     if view.last_step is not None:

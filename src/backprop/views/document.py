@@ -58,6 +58,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, A
         ],
         "git": git_document(run.code.git),
         "code_notes": run.code.notes,
+        "snapshot_of": spec.snapshot_of,
         "exit_code": last.exit_code if last else None,
         "host": last.host if last else spec.host,
         "job": run.job,
