@@ -250,3 +250,14 @@ def test_what_lists_packages_finds_none_of_ours(runs: Runs):
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
     assert runs.output("r") == "[]\n"
+
+
+def test_nothing_of_ours_is_in_a_traceback(runs: Runs):
+    """Of an error in a module of the script's own, wherever it is imported from."""
+    (runs.work / "outer.py").write_text("import inner\n")
+    (runs.work / "inner.py").write_text("1 / 0\n")
+    runs.script("import outer\n")
+    assert runs.call("run", "--run-id", "r", "train.py").returncode == 1
+    traceback = (runs.rundir("r") / "session-1.err").read_text()
+    assert traceback.count("  File ") == 3
+    assert "backprop" not in traceback.replace(str(runs.work.parent), "")

@@ -97,16 +97,17 @@ class _Redirecting:
 
 def _record_in(folder: str) -> None:
     loader: Any = sys.modules["_frozen_importlib_external"].SourceFileLoader
-    execute = loader.exec_module
+    get_code = loader.get_code
     begin = os.path.join(folder, "")
 
-    def record_and_execute(self: Any, module: Any) -> None:
+    # not `exec_module`: while a module is executed nothing of ours is on the stack, nor in its tracebacks
+    def record_and_get_code(self: Any, name: str) -> Any:
         path = self.path
         if path.startswith(begin) and f"{os.sep}site-packages{os.sep}" not in path:
             _record(path)
-        execute(self, module)
+        return get_code(self, name)
 
-    loader.exec_module = record_and_execute
+    loader.get_code = record_and_get_code
 
 
 @guarded(_HOOK)
