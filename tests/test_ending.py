@@ -128,8 +128,9 @@ REASONS = [
     ({"code": 2, "last_words": "ValueError: x"}, "exit code 2: ValueError: x"),
     (
         {"code": 1, "last_words": "EOFError: EOF when reading a line"},
-        "exit code 1: EOFError: EOF when reading a line (a run's stdin is /dev/null)",
+        "exit code 1: EOFError: EOF when reading a line (a run's stdin is /dev/null; `backprop run --stdin -` gives it yours)",
     ),
+    ({"code": 1, "last_words": "EOFError", "has_stdin": True}, "exit code 1: EOFError"),
     ({"code": 1, "was_oom": None}, "exit code 1"),
     ({"code": 1, "was_oom": True}, f"exit code 1 after {OOM} killed a process of its tree"),
     ({"code": KILL, "was_oom": True}, f"{OOM} killed a process of its tree"),

@@ -33,13 +33,14 @@ def reason(
     caged_bytes: int | None = None,
     unkillable_pids: Sequence[int],
     last_words: str,
+    has_stdin: bool = False,
 ) -> str | None:
     """Why a session ended; None for a trainer that just finished.
 
     code: of the trainer, minus the signal's number where one ended it. asked: why we stopped it, if we did.
     was_killed: we sent SIGKILL. was_oom: the kernel's log names a process of the tree that it killed for want of
     memory; None: it killed one of the machine meanwhile, and nobody can tell which.
-    caged_bytes: the limit at which the kernel killed a process of this very tree, if it did.
+    caged_bytes: the limit at which the kernel killed a process of this very tree, if it did. has_stdin: see --stdin.
     """
     struck = _struck(caged_bytes, was_oom=bool(was_oom))
     if asked is not None:
@@ -58,7 +59,8 @@ def reason(
         unknown = "the kernel's out-of-memory killer struck on this machine meanwhile, whom cannot be seen from here"
         return f"{told}; {unknown}" if is_possible else told
     told = f"exit code {code}" + (f": {last_words}" if last_words else "")
-    return f"{told} (a run's stdin is /dev/null)" if last_words.startswith(_ASKED_NOBODY) else told
+    asked_nobody = last_words.startswith(_ASKED_NOBODY) and not has_stdin
+    return f"{told} (a run's stdin is /dev/null; `backprop run --stdin -` gives it yours)" if asked_nobody else told
 
 
 def _struck(limit_bytes: int | None, *, was_oom: bool) -> str | None:

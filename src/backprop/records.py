@@ -273,6 +273,7 @@ class RunSpec(StoredRecord, frozen=True):
     code_notes: tuple[str, ...] = ()  # what of the code could not be recorded then, and why
     script_sha256: str | None = None
     slurm: SlurmRequest | None = None  # of its first session; None: it runs on the machine it was asked on
+    stdin: str | None = None  # a file, absolute; "-": that of the command in the foreground; None: /dev/null
     version: int = 1
 
     def __post_init__(self) -> None:

@@ -226,7 +226,8 @@ class Supervisor:
         try:
             self._launch(plan)
         except OSError as error:
-            reason = f"cannot be started: {error.strerror}: {error.filename}"
+            reason = f"cannot be started: {error.strerror or error}"
+            reason += f": {error.filename}" if error.filename else ""
             return self._file(None, ExitCode.NOT_EXECUTED, reason, 0.0)
         try:
             self._observer.started(self._rundir.out_path(self._number), self._rundir.err_path(self._number))
@@ -337,7 +338,7 @@ class Supervisor:
             command.with_checkpoint((*self._spec.command, *plan.only_once), plan.resume_args, plan.checkpoint, step),
             self._spec.cwd,
             variables,
-            (self._rundir.out_path(self._number), self._rundir.err_path(self._number)),
+            (self._spec.stdin, self._rundir.out_path(self._number), self._rundir.err_path(self._number)),
             str(self._rundir.path),
             enter=None if self._cage is None else self._cage.enter,
             ignore_hangup=self._signals.inherits_ignored_hangup,
@@ -856,6 +857,7 @@ class Supervisor:
             caged_bytes=self._caged_bytes(),
             unkillable_pids=watch.trainer.unkillable_pids,
             last_words=last_words,
+            has_stdin=self._spec.stdin is not None,
         )
 
     def _code_and_words(self) -> tuple[int, str]:

@@ -1,7 +1,9 @@
 """`backprop run`, driven as a user drives it."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -621,10 +623,85 @@ def test_a_relative_checkpoint_of_a_script_that_has_ended(runs: Runs):
     assert runs.document("r")["checkpoints"][-1]["path"] == str(runs.work / "out" / "last.json")
 
 
-@pytest.mark.parametrize("asks", ["input('sure? ')", "breakpoint()"])
+@pytest.mark.parametrize("asks", ["input('sure? ')", "breakpoint()", "__import__('getpass').getpass()"])
 def test_a_script_that_asks_is_told_that_nobody_answers(runs: Runs, asks: str):
     """Its stdin is empty, whatever that of the command is."""
     runs.script(asks)
     done = runs.call("run", "train.py")
     assert done.returncode == 1
-    assert "(a run's stdin is /dev/null)" in done.stderr.splitlines()[-1]
+    assert "(a run's stdin is /dev/null; `backprop run --stdin -` gives it yours)" in done.stderr.splitlines()[-1]
+
+
+# -- stdin
+
+READER = """
+    print(json.dumps({"event": "params", "params": {"read": sys.stdin.read()}}), flush=True)
+    """
+
+
+def test_stdin_reaches_the_script_where_that_is_asked(runs: Runs):
+    """A file, in a resumed session too; or the command's own. Else it is said that what is piped in does not."""
+    runs.script(READER)
+    (runs.work / "config.txt").write_text("from a file")
+    done = runs.call("run", "train.py", "--run-id", "r", "--stdin", "config.txt")
+    assert done.returncode == 0, done.stderr
+    assert runs.document("r")["params"] == {"read": "from a file"}
+    (runs.work / "config.txt").write_text("changed")
+    assert runs.call("resume", "r", "--again").returncode == 0
+    assert runs.document("r")["params"] == {"read": "changed"}
+
+    for options, read, told in (((), "", b"--stdin -"), (("--stdin", "-"), "from a pipe", b"")):
+        reader, writer = os.pipe()
+        os.write(writer, b"from a pipe")
+        os.close(writer)
+        process = runs.start("run", "train.py", *options, stdin=reader, stderr=subprocess.PIPE)
+        os.close(reader)
+        _, stderr = process.communicate(timeout=HANG_S)
+        assert runs.document()["params"] == {"read": read}
+        assert (b"what is piped in does not reach the script" in stderr) == bool(told)
+
+
+def test_a_script_can_ask_in_a_terminal(runs: Runs):
+    """With --stdin -, input() and getpass work, though the trainer is in a session of its own."""
+    runs.script("""
+        import getpass
+        print("got", input("overwrite? "), getpass.getpass("password: "), flush=True)
+        """)
+    master, slave = pty.openpty()
+    process = runs.start("run", "train.py", "--run-id", "r", "--stdin", "-", stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    os.set_blocking(master, False)
+    seen = b""
+
+    def shows(text: bytes) -> bool:
+        nonlocal seen
+        with contextlib.suppress(BlockingIOError, OSError):
+            seen += os.read(master, 65536)
+        return text in seen
+
+    wait_for(lambda: shows(b"overwrite? "))
+    os.write(master, b"yes\n")
+    wait_for(lambda: shows(b"password: "))
+    os.write(master, b"secret\n")
+    wait_for(lambda: shows(b"got yes secret"))
+    assert process.wait(HANG_S) == 0
+    assert b"secret" not in seen.partition(b"got yes")[0]
+    os.close(master)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stdin", "none.txt"], "no file that can be read"),
+        (["--stdin", "."], "no file that can be read"),
+        (["--stdin", "-", "-d"], "in the foreground"),
+        (["--stdin", "train.py", "--on", "slurm"], "runs on this machine"),
+    ],
+)
+def test_stdin_that_cannot_be_given(runs: Runs, options: list[str], message: str):
+    """Said before there is a run."""
+    runs.script("pass")
+    done = runs.call("run", "train.py", *options)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not list(runs.home.glob("runs/*"))

@@ -1,6 +1,10 @@
 """The command that trains: `run`."""
 
+import fcntl
 import os
+import stat
+import termios
+from array import array
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -12,7 +16,7 @@ import msgspec
 from backprop import coderecord, codesnapshot, config, provenance
 from backprop import command as commands
 from backprop.cli import completing, session
-from backprop.cli.common import check_text, working_folder
+from backprop.cli.common import check_text, say, working_folder
 from backprop.cli.options import (
     SessionCommand,
     after_dashes,
@@ -57,6 +61,12 @@ if TYPE_CHECKING:
     help="Keep the work tree as it is now with the run, and run all its sessions from that. [default: off]",
 )
 @click.option(
+    "--stdin",
+    metavar="PATH",
+    shell_complete=completing.files,
+    help="What the script reads on stdin: a file, or - for this command's own. [default: nothing]",
+)
+@click.option(
     "--vary",
     multiple=True,
     metavar="NAME=V1,V2",
@@ -73,6 +83,7 @@ def run(
     as_json: bool,
     run_id: str | None,
     vary: tuple[str, ...],
+    stdin: str | None,
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -88,6 +99,7 @@ def run(
     folder = Path(script).absolute().parent if script is not None else working_folder()
     settings = load_config(home, flags, folder, config_file).config
     check_for_engine(flags, is_for_slurm=settings.slurm is not None)
+    stdin = _stdin(stdin, is_here=settings.slurm is None, is_detached=bool(settings.detach or vary))
     if script is None:
         command = commands.for_command(arguments)
     else:
@@ -120,6 +132,7 @@ def run(
         code_notes=code.notes,
         script_sha256=provenance.sha256(command.script),
         slurm=settings.slurm,
+        stdin=stdin,
     )
     request = request_of(settings, settings.limits, checkpoint)
     specs = [spec]
@@ -135,6 +148,41 @@ def run(
         claims = [_claim(home, one, code.patch, settings) for one in specs]
         session.train_many(claims, request, as_json=as_json)
     session.train(_claim(home, spec, code.patch, settings), request, detach=settings.detach, as_json=as_json)
+
+
+def _stdin(asked: str | None, *, is_here: bool, is_detached: bool) -> str | None:
+    """What the trainer gets as its stdin: see `RunSpec`. Raises UsageError."""
+    if asked is None:
+        if _is_fed():
+            say("note: what is piped in does not reach the script; `--stdin -` passes it on")
+        return None
+    if not is_here:
+        raise UsageError("--stdin goes with runs on this machine: a job of Slurm's is nobody's to type to.")
+    if asked == "-":
+        if is_detached:
+            raise UsageError("--stdin - goes with a run in the foreground; in the background give it a file.")
+        return "-"
+    check_text(asked, "--stdin")
+    if not (Path(asked).is_file() and os.access(asked, os.R_OK)):
+        raise UsageError(f"--stdin {asked}: no file that can be read. For a pipe: --stdin -")
+    return str(Path(asked).absolute())
+
+
+def _is_fed() -> bool:
+    """Whether somebody has piped something into this command: not the rest of a file that others read, too."""
+    try:
+        kind = os.fstat(0)
+        if stat.S_ISREG(kind.st_mode):
+            return kind.st_size > 0 and os.lseek(0, 0, os.SEEK_CUR) == 0
+        return stat.S_ISFIFO(kind.st_mode) and bool(_unread_bytes())
+    except OSError:  # it is closed
+        return False
+
+
+def _unread_bytes() -> int:
+    buffer = array("i", [0])
+    fcntl.ioctl(0, termios.FIONREAD, buffer)
+    return buffer[0]
 
 
 def _claim(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "Claim":

@@ -89,6 +89,10 @@ def _appending(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
 
 
+def _reading(stdin: str | None) -> BinaryIO:
+    return open(0, "rb", closefd=False) if stdin == "-" else Path(stdin or os.devnull).open("rb")
+
+
 def _reset_signals(ignored: signal.Signals | None) -> None:
     """Block no signal, and ignore none but this one.
 
@@ -108,6 +112,7 @@ def launch(
     environment: Mapping[str, str],
     out_path: Path,
     err_path: Path,
+    stdin: str | None = None,
     enter: Callable[[], None] | None = None,
     *,
     ignore_hangup: bool = False,
@@ -115,8 +120,8 @@ def launch(
     """The started trainer. Call it from the main thread. Raises OSError when the command cannot be executed.
 
     The trainer leads a session of its own, so that Ctrl-C in the terminal reaches the supervisor only. On Linux the
-    kernel sends it SIGINT when the supervisor dies. Its stdin is /dev/null. enter: called in it before the command is
-    executed; a memory limit's doing, which training can do without.
+    kernel sends it SIGINT when the supervisor dies. stdin: a file; "-": our own; None: /dev/null. enter: called in it
+    before the command is executed; a memory limit's doing, which training can do without.
 
     No signal is blocked or ignored in it, whatever this process inherited; ignore_hangup: but SIGHUP.
     """
@@ -136,12 +141,12 @@ def launch(
             with suppress(OSError):  # an already higher value may only be lowered with privileges
                 Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
 
-    with _appending(out_path) as out, _appending(err_path) as err:
+    with _appending(out_path) as out, _appending(err_path) as err, _reading(stdin) as source:
         return subprocess.Popen(
             command,
             cwd=cwd,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=source,
             stdout=out,
             stderr=err,
             start_new_session=True,

@@ -39,7 +39,7 @@ class Trainer:
         command: Sequence[str],
         cwd: str,
         environment: Mapping[str, str],
-        output: tuple[Path, Path],
+        streams: tuple[str | None, Path, Path],
         run_dir: str,
         enter: Callable[[], None] | None,
         *,
@@ -47,15 +47,16 @@ class Trainer:
     ) -> "Trainer":
         """Launch it: see `launch.launch`. Raises OSError when the command cannot be executed.
 
-        output: files for stdout and stderr. run_dir: the mark in its environment.
+        streams: stdin, as `launch` takes it, and files for stdout and stderr. run_dir: the mark in its environment.
         """
+        stdin, out_path, err_path = streams
         strangers: frozenset[Process] = frozenset()
         if processes.table_problem() is None and not has_no_descendants():
             from backprop.supervisor import tree
 
             strangers = tree.own_children()
         adopt_orphans()
-        process = launch(command, cwd, environment, *output, enter=enter, ignore_hangup=ignore_hangup)
+        process = launch(command, cwd, environment, out_path, err_path, stdin, enter=enter, ignore_hangup=ignore_hangup)
         return cls(process, run_dir, strangers)
 
     @property
