@@ -121,7 +121,7 @@ _GROUPS = {
     "GPUs": ("gpus", "gpuMemoryLimit", "gpu_minFreeVramMB", "gpu_maxTempC", "gpu_probe"),
     "Queue": ("maxParallel", "wait", "no_wait"),
     "Where": ("on", "cpus", "nodes", "slurmArgs", "python", "script", "cwd", "detach"),
-    "The script": ("framework", "hooks", "metrics_printed", "snapshot", "vary"),
+    "The script": ("framework", "hooks", "metrics_printed", "snapshot", "stdin", "vary"),
     "Name and output": ("name", "run_id", "config_file", "dry_run", "as_json"),
 }
 
