@@ -705,3 +705,26 @@ def test_stdin_that_cannot_be_given(runs: Runs, options: list[str], message: str
     assert done.returncode == 2
     assert message in done.stderr
     assert not list(runs.home.glob("runs/*"))
+
+
+def test_a_home_is_its_owners_alone(runs: Runs):
+    """Whatever the umask: patches, logs and snapshots may hold secrets."""
+    runs.script(
+        """
+        import backprop
+        for step in backprop.loop(range(3)):
+            backprop.log(step, loss=1.0)
+            backprop.save({"step": step}, step, path="model.pkl")
+        """
+    )
+    (runs.work / "module.py").write_text("x = 1\n")
+    words = [BACKPROP, "run", "--snapshot", "train.py", "--run-id", "a"]
+    assert runs.start_program(["sh", "-c", 'umask 0; exec "$@"', "sh", *words]).wait(HANG_S) == 0
+    inside = runs.rundir("a") / "snapshot"  # which is closed itself
+    open_to_others = [
+        str(path)
+        for path in [runs.home, *runs.home.rglob("*")]
+        if "line" not in path.parts  # of the queue: see test_line.py
+        if path.lstat().st_mode & 0o077 and not path.is_symlink() and inside not in path.parents
+    ]
+    assert open_to_others == []
