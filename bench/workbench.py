@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from backprop.errors import ExitCode
 from backprop.governor import gpus
 from backprop.store import journal as journals
 from backprop.store.rundir import Home
@@ -193,7 +194,11 @@ class Workbench:
 
     def stop(self, run_id: str) -> None:
         """Kill a run if it is still going on."""
-        self.call("stop", run_id, "--now")
+        try:
+            self.call("stop", run_id, "--now")
+        except subprocess.CalledProcessError as error:
+            if error.returncode != ExitCode.USAGE:  # else it has ended
+                raise
 
     def close(self) -> None:
         """End what was spawned, and what a failed measurement left running, by process id."""

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import signal
 import sqlite3
 import time
@@ -73,11 +74,14 @@ def judge_command(population: Population, process: Process, found: Found) -> Non
 
 
 def _has_crashed(code: int, stderr: str, *, is_front: bool, was_interrupted: bool) -> bool:
-    """Whether there is a traceback of Backprop's own. A front passes on what its trainer wrote, which may have crashed."""
+    """Whether there is a traceback of Backprop's own. A front passes on what its trainer wrote, which may have crashed.
+
+    So does `wait`, which indents it.
+    """
     if was_interrupted and model.was_interrupted_early(code, stderr):
         return False
     parts: list[str] = []
-    for part in stderr.split("Traceback (most recent call last)")[1:]:
+    for part in re.split(r"(?<!  )Traceback \(most recent call last\)", stderr)[1:]:
         if parts and parts[-1].rstrip().endswith(_CHAINED):
             parts[-1] += part
         else:

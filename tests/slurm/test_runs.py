@@ -299,7 +299,7 @@ def test_a_stop_between_two_sessions(runs: SlurmRuns):
     assert runs.told("r", "session_ended")
     stopped = runs.call("stop", "r")
     held.go_on()
-    assert "not going on" not in stopped.stderr
+    assert "is not running" not in stopped.stderr
     wait_for(lambda: not runs.jobs())
     document = runs.check("r", "timeboxed")
     assert "`backprop stop`" in document["reason"]
