@@ -4,7 +4,7 @@
     ├── UsageError            exit 2: the command line asks for something impossible
     │   └── ConfigError       exit 2: a configuration file, an environment variable or the home folder
     │       └── NoRoomError   exit 2: the home folder's disk is full
-    ├── NoSuchRunError        exit 3: no run answers to that id or name
+    ├── NoSuchRunError        exit 3: no run has that id or name
     └── BusyError             exit 75: somebody else is running it; try again later
 
 A message says what happened, what was found against what is allowed, and what to do next. Only `cli` catches
@@ -48,7 +48,7 @@ class NoRoomError(ConfigError):
 
 
 class NoSuchRunError(BackpropError):
-    """No run answers to that id or name."""
+    """No run has that id or name."""
 
     exit_code = ExitCode.NO_SUCH_RUN
 

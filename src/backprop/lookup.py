@@ -55,7 +55,9 @@ def find_run(home: Home, index: Index, word: str, say: Callable[[str], None]) ->
             f"{word!r} may name run {min(lacking)}, which cannot be read into the index just now; try again."
         )
     if view is None:
-        raise NoSuchRunError(f"no run answers to {word!r}; backprop list shows them.")
+        if word == LAST:
+            raise NoSuchRunError("there is no run yet; start one: backprop run train.py")
+        raise NoSuchRunError(f"no run named {word!r}; backprop list shows them.")
     return view
 
 

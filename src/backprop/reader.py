@@ -158,7 +158,7 @@ def find_run(word: str = "last", *, home: str | os.PathLike[str] | None = None) 
     """
     where = _home(home)
     if not where.path.exists():
-        raise NoSuchRunError(f"no run answers to {word!r}: there is no {where.path} yet.")
+        raise NoSuchRunError(f"no run named {word!r}: there is no {where.path} yet.")
     with lookup.caught_up(where, _say) as index:
         return _run(lookup.find_run(where, index, word, _say), where)
 

@@ -139,13 +139,36 @@ def test_a_checkpoint_of_a_run_that_stays_is_left_alone(runs: Runs, tmp_path: Pa
     assert shared.exists()
 
 
+def test_a_run_that_cannot_be_read_is_removed_only_by_those_who_mean_it(runs: Runs):
+    """Nobody knows what came of it, or whose it is: --all leaves it alone."""
+    runs.script("")
+    for run_id in ("a", "b"):
+        assert runs.call("run", "train.py", "--run-id", run_id).returncode == 0
+    (runs.rundir("a") / "run.json").write_text("{")
+    for path in runs.home.glob("index.db*"):
+        path.unlink()
+    assert statuses(runs) == {"a": "unreadable", "b": "completed"}
+    assert runs.call("resume", "--filter", "age<1d", "--again").stdout.split() == ["b"]
+    runs.call("wait", "b")
+    assert runs.call("rename", "a", "x").returncode == 2
+    assert runs.call("rm", "--all", "--yes").returncode == 0
+    assert statuses(runs) == {"a": "unreadable"}
+    assert runs.call("rm", "--filter", "status=unreadable", "--yes").returncode == 0
+    assert statuses(runs) == {}
+    for command in ("resume", "logs", "plot"):
+        done = runs.call(command)
+        assert (done.returncode, "there is no run yet; start one" in done.stderr) == (3, True)
+
+
 def test_without_a_run_the_last_one_is_meant(runs: Runs):
-    """Of logs, plot and resume."""
+    """Of logs, plot and resume; `status` shows the machine, and names it."""
     runs.script("for n in range(3): print(json.dumps({'step': n, 'loss': 1 / (n + 1)}))\nsys.exit(1)")
     for run_id in ("a", "b"):
         runs.call("run", "train.py", "--run-id", run_id)
 
+    assert '"loss": 0.5' in runs.call("logs").stdout
     assert "b" in runs.call("plot").stdout.split()
+    assert "nothing is running; the last run, b, failed: backprop status last\n" in runs.call("status").stdout
     assert runs.call("resume").returncode == 1
     assert [len(runs.document(run_id)["sessions"]) for run_id in ("a", "b")] == [1, 2]
 

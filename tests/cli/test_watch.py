@@ -218,5 +218,5 @@ def test_without_a_terminal_there_is_nothing_to_watch(runs: Runs):
 def test_a_run_that_is_not_there_is_an_error_before_anything_is_drawn(with_a_run: Runs, terminals: list[Terminal]):
     terminal = watching(with_a_run, terminals, "nobody")
     assert terminal.process.wait(HANG_S) == 3
-    terminal.shows("no run answers to 'nobody'")
+    terminal.shows("no run named 'nobody'")
     assert b"\x1b[?1049h" not in terminal.written

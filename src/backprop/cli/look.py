@@ -183,6 +183,7 @@ def status(*, run: str | None, as_json: bool) -> None:
                 )
                 print(text, end="")
             return
+        last = next(iter(query.runs(index, query.Wanted(limit=1))), None)
         going_on = query.runs(index, query.Wanted(statuses=tuple(s.value for s in Status if not s.is_final)))
     from backprop.admission import read_machine
 
@@ -201,7 +202,7 @@ def status(*, run: str | None, as_json: bool) -> None:
         }
         print_json(told)
     else:
-        print(machine.machine_summary(snapshot, settings.limits, occupancy, going_on, now), end="")
+        print(machine.machine_summary(snapshot, settings.limits, occupancy, going_on, last, now), end="")
 
 
 def _notified(rundir: RunDir) -> list[str]:

@@ -88,7 +88,7 @@ def pause(*, choice: Choice) -> None:
 
 
 @click.command()
-@several_runs("All that have ended.", of_all=ENDED, asks=True)
+@several_runs("All that have ended.", of_all=ENDED, of_filter=ENDED | {Status.UNREADABLE}, asks=True)
 @click.option("--checkpoints", is_flag=True, help="Delete the checkpoints these runs reported, too.")
 def rm(*, choice: Choice, checkpoints: bool) -> None:
     """Remove the records of runs; the checkpoints only when asked to."""
@@ -140,6 +140,7 @@ def rename(*, run: str, name: str) -> None:
     home = Home.from_environment()
     with open_caught_up(home) as index:
         spec = (view := find_run(home, index, run)).run.spec
+        check_readable(view.run)
         orders.rename(home, view.run, name)
         recovery.refresh(home, index, home.rundir(spec.id), say)
         wanted = query.Wanted(conditions=(query.Condition(name="name", operator="=", value=name),))

@@ -26,7 +26,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Outcome = Callable[[], None] | None
 
 ACTIVE = frozenset(status for status in Status if not status.is_final)
-ENDED = frozenset(status for status in Status if status.is_final)
+ENDED = frozenset(status for status in Status if status.is_final) - {Status.UNREADABLE}
 EVERY = frozenset(Status)
 _LISTED = 20  # runs before a question
 

@@ -20,16 +20,29 @@ class Occupancy(Record, frozen=True):
 
 
 def machine_summary(
-    snapshot: Snapshot, limits: Limits, occupancy: Occupancy, going_on: Sequence[RunView], now: datetime
+    snapshot: Snapshot,
+    limits: Limits,
+    occupancy: Occupancy,
+    active: Sequence[RunView],
+    last: RunView | None,
+    now: datetime,
 ) -> str:
-    """The machine against the limits for a start, its slots and its line, and the runs that are going on."""
+    """The machine against the limits for a start, its slots and its queue, and the runs that are active.
+
+    last: the run that is named where none is.
+    """
     rows = [
         *_machine_rows(snapshot, limits),
         *_gpu_rows(snapshot, limits),
         *_slot_rows(occupancy, limits, _indices(snapshot.gpus or ()), now),
     ]
     text = aligned(rows)
-    return f"{text}\n{runs_table(going_on, now)}" if going_on else f"{text}\nnothing is running\n"
+    if active:
+        return f"{text}\n{runs_table(active, now)}"
+    if last is None:
+        return f"{text}\nnothing is running\n"
+    told = human.printable(f"{last.run.spec.id} {last.run.spec.name or ''}".rstrip())
+    return f"{text}\nnothing is running; the last run, {told}, {last.run.status.value}: backprop status last\n"
 
 
 def _machine_rows(snapshot: Snapshot, limits: Limits) -> Iterator[tuple[str, str]]:
