@@ -187,14 +187,24 @@ class Turns:
     """Carries a request out."""
 
     def __init__(
-        self, claim: Claim, request: Request, *, recorder: Recorder, signals: Signals, line: Line, audience: Audience
+        self,
+        claim: Claim,
+        request: Request,
+        *,
+        recorder: Recorder,
+        signals: Signals,
+        line: Line,
+        audience: Audience,
+        over: Callable[[], None] | None = None,
     ) -> None:
+        """over: called when all is written down, before the audience, which may block, is told of the last session."""
         self._claim = claim
         self._request = request
         self._recorder = recorder
         self._signals = signals
         self._line = line
         self._audience = audience
+        self._over = over
 
     def run(self) -> Outcome | NoTurn:
         """Run session after session, until there is nothing more to do; how the last one ended, or why there was none.
@@ -213,7 +223,6 @@ class Turns:
                 outcome = self._session(limits, checkpoint, turn, only_once)
             except OSError as error:
                 return self._give_up(outcome, error)
-            self._audience.ended(outcome)
             attempts.append(self._attempt(outcome))
             following = after(self._request, attempts)
             if following.kind is Kind.END:
@@ -221,6 +230,7 @@ class Turns:
             view = self._recorder.whole_view()
             if view is None:  # from the beginning, or from an old checkpoint, would be worse than not at all
                 return self._end(outcome, Next(told="its checkpoints cannot be looked up: it is not continued"))
+            self._audience.ended(outcome)
             self._audience.said(f"run {self._claim.spec.id}: {following.told}")
             chosen = choose_checkpoint(view, self._recorder.saved_over_by, self._claim.journal, self._audience.said)
             checkpoint = None if chosen is None else chosen.path
@@ -302,7 +312,7 @@ class Turns:
         return outcome
 
     def _attempt(self, outcome: Outcome) -> Attempt:
-        view = self._recorder.whole_view()
+        view = self._recorder.whole_view() if self._request.retries else None  # only a retry looks at its checkpoints
         whole = (
             c
             for c in reversed(() if view is None else view.checkpoints)
@@ -321,6 +331,10 @@ class Turns:
         if end.told is not None:
             self._claim.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=end.told))
             self._recorder.finish()
+        if self._over is not None:
+            self._over()
+        self._audience.ended(outcome)
+        if end.told is not None:
             self._audience.said(f"run {self._claim.spec.id}: {end.told}")
         return outcome
 

@@ -351,12 +351,16 @@ def test_head_does_not_stop_training(runs: Runs):
 
 
 def test_a_reader_that_hangs_does_not_postpone_the_timebox(runs: Runs):
-    """The trainer is ended in time although our stdout is a full pipe that nobody empties."""
+    """The trainer is ended in time although our stdout is a full pipe that nobody empties; and the run is free then."""
     runs.script("while True: print('x' * 1000)")
     process = runs.start("run", "train.py", "-m", "0.02", "--grace", "1", stdout=subprocess.PIPE)
     run_id = runs.only_id()
     wait_for(lambda: any(entry["event"] == "session_ended" for entry in runs.journal(run_id)))
     assert runs.tree() == []
+    assert runs.call("wait", run_id).returncode == 0
+    assert runs.call("resume", run_id, "-m", "0.02", "--detach").returncode == 0
+    assert runs.call("stop", run_id, "--now").returncode in {0, 2}
+    assert process.poll() is None
     process.stdout.close()
     assert process.wait(HANG_S) == 0
 

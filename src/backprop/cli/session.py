@@ -142,18 +142,26 @@ def take_turns(
 ) -> "Outcome | NoTurn":
     """All sessions of a request; whoever wants to know is told of the end.
 
-    afterwards: done before that, because more may follow from it.
+    afterwards: done before that, because more may follow from it; the audience must not block then. Else the run is
+    given up before the audience hears of the end: whoever does not read our output keeps nobody from the run.
     """
     from backprop.supervisor.signals import Signals
     from backprop.turns import Turns
 
     claim = replace(claim, spec=codesnapshot.executed(claim.spec, claim.rundir))
+    def give_up_run() -> None:
+        notify_end(claim, recorder, is_in_job=False)
+        claim.journal.unlock()
+
     line = Line(claim.home.line_path, provenance.host())
     with Signals(ignore_hangup=ignore_hangup).caught() as signals:
-        result = Turns(claim, request, recorder=recorder, signals=signals, line=line, audience=audience).run()
+        over = give_up_run if afterwards is None else None
+        turns = Turns(claim, request, recorder=recorder, signals=signals, line=line, audience=audience, over=over)
+        result = turns.run()
         if afterwards is not None:
             afterwards(result)
-        notify_end(claim, recorder, is_in_job=claim.spec.slurm is not None)
+        if claim.journal.is_locked:
+            notify_end(claim, recorder, is_in_job=afterwards is not None)
         return result
 
 

@@ -363,6 +363,11 @@ class Journal:
         self.is_locked = True
         return True
 
+    def unlock(self) -> None:
+        """Leave the run to whoever wants it: nothing of ours is to come."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self.is_locked = False
+
     def ask(self, entry: Entry) -> None:
         """Leave a request to whoever has the run locked on another machine; it lands in the journal when heard.
 
