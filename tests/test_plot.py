@@ -141,3 +141,12 @@ def test_ticks_are_round_and_inside(low: float, high: float):
 def test_smoothing(values: list[float], how: float, found: list[float]):
     """A mean of the last values, or an exponential average; what is not finite is in neither, and stays."""
     assert list(smoothed(values, how)) == pytest.approx(found, nan_ok=True)
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+@pytest.mark.parametrize(
+    "values", [[5e-324 * n for n in range(1, 6)], [5e-324, 1e-310], [1e-320, 1.7e308], [-1.7e308, 1.7e308]]
+)
+def test_the_smallest_and_greatest_numbers_can_be_drawn(values: list[float], is_log: bool):
+    """A learning rate that has decayed to a denormal is no reason to draw nothing."""
+    assert drawn(plotted(values, is_log=is_log), TERMINAL)

@@ -1,6 +1,7 @@
 """What is drawn in a plot, wherever it is drawn: lines in panels, their range, their ticks, and what is to be said."""
 
 import math
+import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -198,6 +199,8 @@ def _count(number: float) -> str:
 def _nice(span: Span, count: int, least: float = 0.0) -> list[float]:
     """Round numbers in a range, about so many."""
     raw = max((span.high - span.low) / max(1, count), least, abs(span.high) * 1e-9)
+    if raw < sys.float_info.min:  # below, numbers have no digits to be round in
+        return [span.low]
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in _STEPS if factor * power >= raw * 0.999)
     first = math.ceil(span.low / step)
