@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -278,3 +279,20 @@ def test_where_there_is_nothing_to_ask_nothing_is_started(poller: Callable[[str]
     polling = poller(kind)
     assert polling.latest() is None
     assert not helpers()
+
+
+def test_where_no_thread_can_be_started_the_governor_is_blind(
+    poller: Callable[[str], GpuPoller], driver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+):
+    """And sees again when one can: the user has as many as `ulimit -u` allows."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    driver()
+    made = poller("nvml")
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
+        assert read_gpus("nvml").problem == "NVML cannot be asked: can't start new thread"
+        assert made.latest() is None
+    wait_for(made.latest)

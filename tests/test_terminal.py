@@ -5,6 +5,7 @@ import os
 import re
 import struct
 import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -142,3 +143,32 @@ def test_the_line_shows_the_loss_by_any_of_its_names():
     assert progress_line(PROGRESS, 594.0) == LINE
     assert progress_line(Progress(step=3, metrics={"acc": 0.5}), 0.0) == "step 3 · stopping"
     assert progress_line(Progress(metrics={"my\x1bloss": 1.0}), 5.0) == "running · my\\x1bloss 1 · 5.0 s left"
+
+
+@pytest.mark.parametrize("refusals", [1, 10**6])
+def test_where_no_thread_can_be_started_training_goes_on(
+    screen: Screen, refusals: int, monkeypatch: pytest.MonkeyPatch
+):
+    """What the trainer writes is shown as soon as there is one, or at the end."""
+    left, start = iter(range(refusals)), threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if next(left, None) is not None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    terminal = Terminal(stdout_fd=screen.theirs, stderr_fd=screen.theirs)
+    terminal.started(screen.out_path, screen.err_path)
+    screen.out_path.write_bytes(b"first\n")
+    terminal.looked(PROGRESS, 594.0)
+    seen = b""
+    if refusals == 1:
+        while b"first" not in seen:
+            seen += screen.read()
+    with screen.out_path.open("ab") as file:
+        file.write(b"last\n")
+    terminal.close()
+    seen += screen.read()
+    assert b"first" in seen
+    assert b"last" in seen

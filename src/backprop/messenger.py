@@ -60,10 +60,16 @@ def main(run_dir: str, journal_bytes: int, index_path: str) -> None:
     run = journals.fold(rundir.read_spec(), entries)
     wanted = [notification for notification in notify.read(rundir) if run.status in notification.on]
     document = _document(rundir, run, Path(index_path))
-    threads = [threading.Thread(target=_deliver, args=(one, rundir, run, document), daemon=True) for one in wanted]
-    for thread in threads:
-        thread.start()
-    for notification, thread in zip(wanted, threads, strict=True):
+    threads = []
+    for one in wanted:
+        thread = threading.Thread(target=_deliver, args=(one, rundir, run, document), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the user has as many as `ulimit -u` allows: one after the other
+            _deliver(one, rundir, run, document)
+        else:
+            threads.append((one, thread))
+    for notification, thread in threads:
         thread.join(PATIENCE_S + 1)  # a command has been ended by then
         if thread.is_alive():
             notify.log(rundir, run.status, label(notification), f"failed: not over after {PATIENCE_S:g} s")

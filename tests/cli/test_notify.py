@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from backprop import messenger, notify
+from backprop.records import Notification
 from tests.conftest import HANG_S, Runs, wait_for
 
 # writes what it was given into a file of its own: told-<state>-<pid>.json
@@ -394,3 +396,19 @@ def test_what_came_with_a_run_folder_is_not_carried_out(runs: Runs, planted: str
     wait_for(lambda: not messengers(runs))
     assert not (runs.work / "owned").exists()
     assert not log(runs, "r")
+
+
+def test_where_no_thread_can_be_started_all_are_told_all_the_same(runs: Runs, monkeypatch: pytest.MonkeyPatch):
+    """One after the other: the user has as many as `ulimit -u` allows."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    runs.script("pass")
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    wanted = tuple(Notification(command=("touch", f"told-{number}")) for number in range(2))
+    monkeypatch.setattr(notify, "read", lambda rundir: wanted)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    size = (runs.rundir("r") / "journal.jsonl").stat().st_size
+    messenger.main(str(runs.rundir("r")), size, str(runs.home / "index.db"))
+    assert sorted(path.name for path in runs.work.glob("told-*")) == ["told-0", "told-1"]

@@ -93,7 +93,10 @@ def _nvml_within(timeout_s: float) -> GpuReading:
     global _nvml  # noqa: PLW0603  the library is open once in a process, whoever asks
     library = _nvml
     readings: queue.SimpleQueue[GpuReading] = queue.SimpleQueue()
-    threading.Thread(target=lambda: readings.put(_read_nvml(library)), daemon=True).start()
+    try:
+        threading.Thread(target=lambda: readings.put(_read_nvml(library)), daemon=True).start()
+    except RuntimeError as error:  # the user has as many as `ulimit -u` allows
+        return GpuReading(gpus=None, problem=f"NVML cannot be asked: {error}")
     try:
         return readings.get(timeout=timeout_s)
     except queue.Empty:
@@ -152,8 +155,10 @@ class GpuPoller:
             self._hear(self._reader)
         elif self._uses_nvml and self._thread is None:
             # only now: processes are launched while there is one thread
-            self._thread = threading.Thread(target=self._poll_nvml, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._poll_nvml, daemon=True)
+            with suppress(RuntimeError):  # the user has as many as `ulimit -u` allows: the next look tries again
+                thread.start()
+                self._thread = thread
         return self._latest
 
     def close(self) -> None:

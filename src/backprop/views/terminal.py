@@ -65,6 +65,7 @@ class Terminal:
         self._stderr_fd = stderr_fd
         self._screen_fd = _screen(stdout_fd, stderr_fd)
         self._fds = (stdout_fd, stderr_fd)
+        self._copies: tuple[_Copy, ...] = ()
         self._thread: threading.Thread | None = None
         self._is_over = threading.Event()
         self._state: tuple[Progress, float] | None = None  # replaced whole: the reader needs no lock
@@ -77,12 +78,19 @@ class Terminal:
 
     def started(self, out_path: Path, err_path: Path) -> None:
         """Begin to copy the output of a session whose trainer was launched."""
-        copies = tuple(_Copy(path, fd) for path, fd in zip((out_path, err_path), self._fds, strict=True))
-        self._thread = threading.Thread(target=self._work, args=(copies,), daemon=True)
-        self._thread.start()
+        self._copies = tuple(_Copy(path, fd) for path, fd in zip((out_path, err_path), self._fds, strict=True))
+        self._begin()
 
     def looked(self, progress: Progress, left_s: float) -> None:
         self._state = (progress, left_s)
+        if self._thread is None and self._copies:
+            self._begin()
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._work, args=(self._copies,), daemon=True)
+        with suppress(RuntimeError):  # the user has as many as `ulimit -u` allows: the next look tries again
+            thread.start()
+            self._thread = thread
 
     def said(self, text: str) -> None:
         self._messages.append(human.printable(text))
@@ -92,6 +100,8 @@ class Terminal:
         self._is_over.set()
         if self._thread is not None:
             self._thread.join()
+        else:
+            self._work(self._copies)
         self._say_messages()
 
     # -- the thread

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from contextlib import suppress
 from typing import Any, Optional
 
 from ..failsafe import guarded
@@ -56,12 +57,14 @@ class _Watch:
         self._seen = self._mark()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="backprop-catboost", daemon=True)
-        self._thread.start()
+        with suppress(RuntimeError):  # the user has as many as `ulimit -u` allows: there is a look at the end
+            self._thread.start()
 
     def end(self) -> None:
         """The training is over, in whatever way."""
         self._is_over.set()
-        self._thread.join()
+        if self._thread.ident is not None:  # it was started
+            self._thread.join()
         self._look()
 
     def _run(self) -> None:
