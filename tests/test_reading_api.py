@@ -50,6 +50,8 @@ def test_runs_come_newest_first(two: Runs):
     assert ids(filter="lr>0.01") == ["a"]
     assert ids(search="my") == ["a"]
     assert ids(sort="loss") == ["a", "b"]
+    with pytest.raises(UsageError, match="no run has a parameter or metric 'ac'; did you mean acc"):
+        ids(sort="ac")
 
 
 def test_a_run_tells_what_it_is(two: Runs):

@@ -47,6 +47,7 @@ __all__ = [
     "sparkline_values",
     "twin",
     "unknown_name",
+    "unknown_sort_key",
     "usually_descends",
 ]
 
@@ -130,6 +131,18 @@ def unknown_name(index: Index, names: Iterable[str], keys: Collection[str] = sea
             near = near_name(name, known if kind else [*keys, *known])
             return f"no run has a {what} {name!r}" + (f"; did you mean {near}?" if near else ".")
     return None
+
+
+def unknown_sort_key(index: Index, views: Sequence[RunView], key: str) -> str | None:
+    """What is wrong with a key that no run can be sorted by; None: nothing, or there are no runs.
+
+    views: sorted by it, so that whoever has what it names comes first.
+    """
+    if not views or is_its_loss(key):  # a loss is what most runs will have soon
+        return None
+    kind, name = search.kind_and_name(key)
+    is_there = (name in views[0].params and kind in {"", "param"}) or (name in views[0].summaries and kind != "param")
+    return None if is_there else unknown_name(index, [key], SORT_KEYS)
 
 
 def usually_descends(sort: str) -> bool:

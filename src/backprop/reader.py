@@ -136,7 +136,7 @@ def runs(
     "status=completed lr>1e-4". search: words that must all be in the id, the name or the command. sort: created, name,
     status, elapsed, step, or a metric (best first) or a parameter. limit: at most so many.
     home: the folder with the records; else $BACKPROP_HOME, else ~/.backprop.
-    Raises UsageError for a status or a filter that makes no sense, ConfigError where the home cannot be used.
+    Raises UsageError for a status, a filter or an order that makes no sense, ConfigError where the home cannot be used.
     """
     statuses = (status,) if isinstance(status, str) else tuple(status)
     for wanted in statuses:
@@ -148,7 +148,10 @@ def runs(
     if not where.path.exists():
         return []
     with lookup.caught_up(where, _say) as index:
-        return [_run(view, where) for view in query.runs(index, asked)]
+        views = query.runs(index, asked)
+        if (problem := query.unknown_sort_key(index, views, sort)) is not None:
+            raise UsageError(problem)
+        return [_run(view, where) for view in views]
 
 
 def find_run(word: str = "last", *, home: str | os.PathLike[str] | None = None) -> Run:

@@ -88,7 +88,8 @@ def list_runs(
         views = query.runs(index, asked)
         total = query.count(index, asked)
         _check_metric(index, views, metric)
-        _check_sort_key(index, views, key)
+        if (problem := query.unknown_sort_key(index, views, key)) is not None:
+            raise UsageError(f"{problem} {metrics_message(views)}")
         mistake = None if views else query.unknown_name(index, [condition.name for condition in asked.conditions])
         if as_json:
             from backprop.views import document
@@ -112,19 +113,6 @@ def _check_metric(index: Index, views: Sequence[RunView], metric: str | None) ->
     if metric is None or not views or any(metric in view.summaries for view in views):
         return
     if (problem := query.unknown_name(index, [f"metric.{metric}"])) is not None:
-        raise UsageError(f"{problem} {metrics_message(views)}")
-
-
-def _check_sort_key(index: Index, views: Sequence[RunView], key: str) -> None:
-    """Raise UsageError for a key that no run can be sorted by, where there are runs."""
-    if not views or key in SORT_KEYS or query.is_its_loss(key):  # a loss is what most runs will have soon
-        return
-    name, first = _sorted_name(key), views[0]  # whoever has what is sorted by comes first
-    if (name in first.params and not key.startswith(("metric.", "best."))) or (
-        name in first.summaries and not key.startswith("param.")
-    ):
-        return
-    if (problem := query.unknown_name(index, [key], SORT_KEYS)) is not None:
         raise UsageError(f"{problem} {metrics_message(views)}")
 
 
