@@ -63,7 +63,7 @@ def resume(
     dry_run: bool,
     **options: Any,
 ) -> None:
-    """Give a run another session, from its newest whole checkpoint; let one that is paused go on.
+    """Give a run another session, from its latest valid checkpoint; let one that is paused go on.
 
     What no option names stays as it was. What follows '--' is added to the script's arguments, in later sessions too.
     Without RUN, the last run is resumed; several runs are resumed in the background.
