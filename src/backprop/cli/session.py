@@ -149,6 +149,7 @@ def take_turns(
     from backprop.turns import Turns
 
     claim = replace(claim, spec=codesnapshot.executed(claim.spec, claim.rundir))
+
     def give_up_run() -> None:
         notify_end(claim, recorder, is_in_job=False)
         claim.journal.unlock()
