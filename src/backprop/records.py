@@ -134,7 +134,7 @@ class Notification(Record, frozen=True, forbid_unknown_fields=True):
     command: tuple[str, ...] | None = None  # an argv
     webhook: str | None = None  # an address that JSON is posted to; may hold a secret
     desktop: bool | None = None
-    on: tuple[Status, ...] = tuple(status for status in Status if status.is_final)
+    on: tuple[Status, ...] = tuple(status for status in Status if status.is_final and status is not Status.UNREADABLE)
 
 
 def in_minutes(seconds: float) -> str:
