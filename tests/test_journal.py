@@ -389,22 +389,24 @@ def _offered(*entries: Entry) -> tuple[str | None, bool | None, bool]:
 
 
 def test_a_session_resumed_only_from_what_was_read():
-    """Offered is not read; and what is read later, by another training of the script, counts."""
+    """Offered is not read; and of what is read late nobody knows whether the session went on from there."""
     read = CheckpointRead(at=AT, session=1)
     assert _offered() == (None, None, False)
     assert _offered(read) == ("/c", True, False)
     assert _offered(CheckpointUnread(at=AT, session=1, has_trained=False)) == (None, False, False)
     assert _offered(CheckpointUnread(at=AT, session=1, has_trained=True)) == (None, False, True)
-    assert _offered(CheckpointUnread(at=AT, session=1, has_trained=True), read) == ("/c", True, False)
+    unread = CheckpointUnread(at=AT, session=1, has_trained=True)
+    assert _offered(unread, read) == ("/c", True, False), "a hook knows, and so do older records"
+    assert _offered(unread, CheckpointRead(at=AT, session=1, is_late=True)) == (None, True, False)
 
 
 def test_that_a_session_started_over_is_part_of_why_it_is_as_it_is():
     """Of the last one, until another waits."""
     unread = CheckpointUnread(at=AT, session=1, has_trained=True)
     run = fold(SPEC, [started(1, offered="/a/c.pt"), unread])
-    assert run.full_reason == "started from the beginning: c.pt was not read"
+    assert run.full_reason == "trained without reading c.pt"
     run = fold(SPEC, [started(1, offered="/a/c.pt"), unread, ended(1, Status.FAILED, reason="exit code 1")])
-    assert run.full_reason == "exit code 1; started from the beginning: c.pt was not read"
+    assert run.full_reason == "exit code 1; trained without reading c.pt"
     assert (
         fold(SPEC, [started(1, offered="/a/c.pt"), unread, ended(1, Status.FAILED), queued(2, "busy")]).full_reason
         == "busy"

@@ -116,17 +116,18 @@ def looks_valid(checkpoint: Checkpoint) -> bool:
 
 
 def without_opening_offered(run: Run, is_valid: Callable[[Checkpoint], bool]) -> Callable[[Checkpoint], bool]:
-    """The same judgement of a run's checkpoints, without opening one whose first read is waited for.
+    """The same judgement of a run's checkpoints, without opening those of which a first read is waited for.
 
     Opening it would pass for the trainer's read: see supervisor/checkpoint_reads.py.
     """
     last = run.last_session
     if last is None or last.status.is_final or last.offered is None or last.resumed_from is not None:
         return is_valid
-    offered = last.offered
+    number, offered = last.number, last.offered
 
     def is_valid_unopened(one: Checkpoint) -> bool:
-        if one.path == offered or one.is_kept:  # what was kept may be the same file
+        # all that was there when the session began; what was kept since may be the same file
+        if one.session != number or one.path == offered or one.is_kept:
             return changed_size(one.path, one.measure) is None
         return is_valid(one)
 

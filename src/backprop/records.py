@@ -486,7 +486,7 @@ def _full_reason(reason: str | None, session: Session | None) -> str | None:
         named = ", ".join(first) + (f" and {more} more" if more > 0 else "")
         notes.append(f"its command exited, and what it left running was ended: {named}")
     if session.offered is not None and session.has_started_over:
-        notes.append(f"started from the beginning: {PurePath(session.offered).name} was not read")
+        notes.append(f"trained without reading {PurePath(session.offered).name}")
     return "; ".join(notes) or None
 
 

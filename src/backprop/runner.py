@@ -82,6 +82,7 @@ _MAY_SAVE = (Rung.INTERRUPT, Rung.TERMINATE)
 _SUSPENDED_S = 5.0  # Slurm stops a job two seconds after it has announced that
 _OTHERS_AFTER_S = 2.0  # Slurm, when it ends a job, reaches one node sooner than another
 _MAX_SAVED = 32  # of the newest checkpoints, what is told to the trainer
+_MAX_WATCHED = 16  # checkpoints of the run beside the offered one
 _TASKS_KILLED_WITHIN_S = 5.0  # by srun, where no node is lost
 
 
@@ -333,7 +334,8 @@ class Supervisor:
             hard = hard_ram_limit_bytes(plan.limits.ram_limit_bytes)
             self._cage = cage.build(self._spec.id, self._number, hard)
         if resumed is not None:
-            self._offer = Offer(resumed.path, can_be_elsewhere=self._spec.nodes > 1)
+            others = self._known_checkpoints(resumed.path)
+            self._offer = Offer(resumed.path, others, can_be_elsewhere=self._spec.nodes > 1)
         trainer = Trainer.start(
             command.with_checkpoint((*self._spec.command, *plan.only_once), plan.resume_args, plan.checkpoint, step),
             self._spec.cwd,
@@ -539,13 +541,25 @@ class Supervisor:
             if path is None:
                 self._write(CheckpointUnread(at=now, session=self._number, has_trained=verdict.has_trained))
                 if verdict.has_trained:
-                    self._observer.said(_started_over(self._spec.id, offered, self._resume_option()))
+                    option = self._resume_option()
+                    self._observer.said(_unread(self._spec.id, offered, option, is_certain=verdict.is_certain))
             else:
-                is_offered = path == offered.path
-                self._write(CheckpointRead(at=now, session=self._number, path=None if is_offered else path))
-                self._observer.said(f"resumed from {offered if is_offered else path}")
-                self._write_control()
+                named = offered if path == offered.path else path
+                other = None if path == offered.path else path
+                self._write(CheckpointRead(at=now, session=self._number, path=other, is_late=verdict.is_late))
+                if verdict.is_late:
+                    self._observer.said(f"{named} was read after training had begun: it may go on from there by now")
+                else:
+                    self._observer.said(f"resumed from {named}")
+                    self._write_control()
             self._recorder.record_state(publish=False)
+
+    def _known_checkpoints(self, offered: str) -> list[str]:
+        """The newest others of the run that are there: a script may choose by itself."""
+        view = self._recorder.view()
+        known = () if view is None else view.checkpoints
+        paths = dict.fromkeys(one.path for one in reversed(known) if not one.is_emergency and one.path != offered)
+        return [path for path in paths if Path(path).exists()][:_MAX_WATCHED]
 
     def _tell_saved(self, reported: Sequence[Checkpoint]) -> None:
         """Tell all processes of the trainer what was reported: they are not to lose it."""
@@ -916,13 +930,14 @@ class Supervisor:
             time.sleep(0.05)
 
 
-def _started_over(run_id: str, offered: environment.Resumed, option: str | None) -> str:
-    """option: of the script, that looks as if it took a checkpoint."""
+def _unread(run_id: str, offered: environment.Resumed, option: str | None, *, is_certain: bool) -> str:
+    """option: of the script, that looks as if it took a checkpoint. is_certain: whether it starts over for sure."""
     has_option = "If the script has an option for a checkpoint, name it"
     if option is not None:
         has_option = f"This script has {option.partition('=')[0]}"
     return (
-        f"WARNING: training began without reading {offered}: it starts from the beginning. "
+        f"WARNING: training began without reading {offered}: it starts from the beginning"
+        f"{'' if is_certain else ', unless it continues from something else'}. "
         f"{has_option}: backprop resume {run_id} --resume-arg {option or '--OPTION'}"
     )
 

@@ -430,9 +430,9 @@ def test_a_session_that_starts_over_is_said_to_do_so(runs: Runs):
     stderr, session = _resumed(runs, 'print(json.dumps({"step": 1}))')
     last = runs.work / "last.json"
     assert f"offering {last} (step 1000)" in stderr
-    assert f"WARNING: training began without reading {last} (step 1000): it starts from the beginning" in stderr
+    assert f"WARNING: training began without reading {last} (step 1000): it starts from the beginning, unless" in stderr
     assert "resumed from" not in stderr
-    note = "started from the beginning: last.json was not read"
+    note = "trained without reading last.json"
     assert note in stderr.splitlines()[-1]
     assert (session["offered"], session["resumed_from"]) == (str(last), None)
     assert (session["checkpoint_read"], session["started_over"]) == (False, True)
@@ -465,8 +465,8 @@ def test_whatever_reads_it_is_seen(runs: Runs, read: str):
     assert session["started_over"] is False
 
 
-def test_a_checkpoint_that_is_read_after_another_training_counts(runs: Runs):
-    """A script of several trainings: the first one began without, which is said; the second one goes on."""
+def test_a_checkpoint_that_is_read_after_training_began(runs: Runs):
+    """By a second training of the script, or to be evaluated once more: that it was read is said, and no more."""
     stderr, session = _resumed(
         runs,
         'print(json.dumps({"step": 1}), flush=True)',
@@ -474,8 +474,10 @@ def test_a_checkpoint_that_is_read_after_another_training_counts(runs: Runs):
         "    time.sleep(0.02)",
         'open("last.json").read()',
     )
-    assert stderr.index("training began without") < stderr.index("resumed from")
-    assert (session["checkpoint_read"], session["started_over"]) == (True, False)
+    assert stderr.index("training began without") < stderr.index("was read after training had begun")
+    assert "resumed from" not in stderr
+    assert (session["checkpoint_read"], session["resumed_from"], session["started_over"]) == (True, None, False)
+    assert "last.json, read after training had begun" in runs.call("status", "r").stdout
 
 
 def test_who_looks_at_a_run_does_not_read_its_checkpoint(runs: Runs):

@@ -220,6 +220,7 @@ class CheckpointRead(_Entry, frozen=True, tag="checkpoint_read"):
 
     session: int
     path: str | None = None  # None: the one that was offered
+    is_late: bool = False  # after training had begun without: nobody knows whether it went on from there
 
 
 class CheckpointUnread(_Entry, frozen=True, tag="checkpoint_unread"):
@@ -612,7 +613,7 @@ def _note_read(run: Run, entry: CheckpointRead | CheckpointUnread) -> Run:
     if isinstance(entry, CheckpointUnread):
         return _change_session(run, entry.session, is_checkpoint_read=False, has_started_over=entry.has_trained)
     offered = next((session.offered for session in run.sessions if session.number == entry.session), None)
-    path = entry.path or offered
+    path = None if entry.is_late else entry.path or offered
     return _change_session(run, entry.session, resumed_from=path, is_checkpoint_read=True, has_started_over=False)
 
 

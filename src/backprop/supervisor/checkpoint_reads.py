@@ -29,23 +29,31 @@ _OURS = "backprop"  # how the names of files begin that hooks of ours add to a f
 
 
 class Verdict(NamedTuple):
-    """What became of the offer, as far as it is known now. resumed_from: None when nothing was read."""
+    """What became of the offer, as far as it is known now."""
 
-    resumed_from: str | None
+    resumed_from: str | None  # what was read; None when nothing was
     has_trained: bool
+    is_late: bool = False  # it was read, after training had begun without: nobody knows whether it went on from there
+    is_certain: bool = False  # a hook that drives the training says so
 
 
 class Offer:
     """Follows whether a session goes on from the checkpoint that it is offered."""
 
-    def __init__(self, path: str, *, can_be_elsewhere: bool) -> None:
-        """To be made before the launch. can_be_elsewhere: processes on other machines may read it, too."""
+    def __init__(self, path: str, others: Sequence[str] = (), *, can_be_elsewhere: bool) -> None:
+        """To be made before the launch.
+
+        others: checkpoints of the run that a script may choose by itself. can_be_elsewhere: processes on other machines
+        may read it, too.
+        """
         self._path = path
-        self._reads = CheckpointReads(path)
+        self._reads = CheckpointReads(path, others)
         self._can_be_elsewhere = can_be_elsewhere
         self._was_read = False
         self._is_judged_by_hooks = False
         self._is_unread = False  # and that was said
+        self._has_trained_without = False  # likewise
+        self._is_late = False  # it was read after that, and that was said
         self.is_read = False
 
     def close(self) -> None:
@@ -64,50 +72,66 @@ class Offer:
             self._is_judged_by_hooks = True
             if training.is_decided:
                 found.append(
-                    self._read(training.resumed_from) if training.resumed_from else self._unread(has_trained=True)
+                    self._read(training.resumed_from, is_certain=True)
+                    if training.resumed_from
+                    else self._unread(has_trained=True, is_certain=True)
                 )
         if not self._is_judged_by_hooks:
             # a hook announces itself before it reads: that may be in the output by the next call
             if was_read or (is_new and is_over):
-                found.append(self._read(self._path))
+                found.append(self._read(self._reads.seen or self._path))
             elif not is_new and (has_trained or is_over) and self._reads.can_tell and not self._can_be_elsewhere:
                 found.append(self._unread(has_trained=has_trained))
         return [verdict for verdict in found if verdict is not None]
 
-    def _read(self, path: str) -> Verdict | None:
-        if self.is_read:
+    def _read(self, path: str, *, is_certain: bool = False) -> Verdict | None:
+        if self.is_read or (self._is_late and not is_certain):
             return None
+        if self._has_trained_without and not is_certain:
+            if path != self._path:
+                return None  # the best one, for an evaluation
+            self._is_late = True
+            return Verdict(path, has_trained=True, is_late=True)
         self.is_read = True
-        return Verdict(path, has_trained=True)
+        return Verdict(path, has_trained=True, is_certain=is_certain)
 
-    def _unread(self, *, has_trained: bool) -> Verdict | None:
+    def _unread(self, *, has_trained: bool, is_certain: bool = False) -> Verdict | None:
         if self.is_read or self._is_unread:
             return None
-        self._is_unread = True
-        return Verdict(None, has_trained)
+        self._is_unread, self._has_trained_without = True, has_trained
+        return Verdict(None, has_trained, is_certain=is_certain)
 
 
 class CheckpointReads:
-    """Watches one checkpoint, a file or a folder. Use as long as a session lives, then close."""
+    """Watches checkpoints, each a file or a folder. Use as long as a session lives, then close."""
 
-    def __init__(self, path: str) -> None:
-        """Begin to watch. Where that cannot be done, `can_tell` is False."""
-        self.is_seen = False  # something of the checkpoint was read
-        self._watched: set[int] = set()
+    def __init__(self, path: str, others: Sequence[str] = ()) -> None:
+        """Begin to watch the one that matters, and others. Where that cannot be done, `can_tell` is False."""
+        self.seen: str | None = None  # the first checkpoint of which something was read
+        self._path = path
+        self._watched: dict[int, str] = {}  # the checkpoint that each watch is of
         self._rewritten: set[tuple[int, str]] = set()  # what was written since is not the checkpoint any more
+        self._with_data: set[str] = set()  # folders with more than descriptions
         self._fd = -1
-        folders, names = _inside(path)
-        self._has_data = any(not _is_about(name) for name in names)
         if sys.platform == "linux":
             self._libc = ctypes.CDLL(None, use_errno=True)
             self._fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-            for watched in (path, *folders):
-                self._add(watched)
+            for each in (*others, path):  # last: a file of two names is the one that matters
+                folders, names = _inside(each)
+                if any(not _is_about(name) for name in names):
+                    self._with_data.add(each)
+                for watched in (each, *folders):
+                    self._add(watched, each)
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether something was read."""
+        return self.seen is not None
 
     @property
     def can_tell(self) -> bool:
         """Whether a read would be seen, or was."""
-        return self.is_seen or bool(self._watched)
+        return self.is_seen or self._path in self._watched.values()
 
     def close(self) -> None:
         """Watch no longer; what was seen stays known."""
@@ -119,16 +143,18 @@ class CheckpointReads:
         """Whether the first read was seen since the last look."""
         if self.is_seen or self._fd < 0:
             return False
-        self.is_seen = any(self._is_read(watch, mask, name) for watch, mask, name in self._events())
-        if self.is_seen:
-            self.close()
-        return self.is_seen
+        reads = (self._watched[watch] for watch, mask, name in self._events() if self._is_read(watch, mask, name))
+        self.seen = next(reads, None)
+        if self.seen is None:
+            return False
+        self.close()
+        return True
 
-    def _add(self, path: str) -> None:
+    def _add(self, path: str, checkpoint: str) -> None:
         mask = _IN_ACCESS | _IN_MODIFY | _IN_CLOSE_NOWRITE | _IN_MOVED_TO
         watch = self._libc.inotify_add_watch(self._fd, os.fsencode(path), mask) if self._fd >= 0 else -1
         if watch >= 0:
-            self._watched.add(watch)
+            self._watched[watch] = checkpoint
 
     def _events(self) -> Iterator[tuple[int, int, str]]:
         with suppress(BlockingIOError):
@@ -142,13 +168,17 @@ class CheckpointReads:
     def _is_read(self, watch: int, mask: int, name: str) -> bool:
         if mask & _IN_Q_OVERFLOW:
             self._watched.clear()  # what was lost may have been a read: from here on nobody can tell
-        elif mask & _IN_ISDIR or name.startswith(_OURS) or (self._has_data and _is_about(name)):
+        elif watch not in self._watched or mask & _IN_ISDIR or self._says_nothing(watch, name):
             pass
         elif mask & (_IN_MODIFY | _IN_MOVED_TO):
             self._rewritten.add((watch, name))
         elif mask & (_IN_ACCESS | _IN_CLOSE_NOWRITE):
             return (watch, name) not in self._rewritten
         return False
+
+    def _says_nothing(self, watch: int, name: str) -> bool:
+        """Whether a file in a checkpoint's folder is not what one continues from."""
+        return name.startswith(_OURS) or (bool(name) and self._watched[watch] in self._with_data and _is_about(name))
 
 
 def _inside(path: str) -> tuple[list[str], list[str]]:

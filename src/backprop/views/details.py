@@ -72,6 +72,10 @@ def run_details(
     return aligned(rows, screen)
 
 
+# what became of a checkpoint that was offered
+_READ = {None: "", False: ", not read", True: ", read after training had begun"}
+
+
 def _code(code: CodeState) -> Iterator[str]:
     """What was executed last, and what of it could not be recorded."""
     if code.git is not None:
@@ -89,9 +93,9 @@ def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
         if session.resumed_from:
             told += f", resumed from {session.resumed_from}"
         elif session.has_started_over:
-            told += f", from the beginning: it did not read {session.offered}"
+            told += f", trained without reading {session.offered}"
         elif session.offered:
-            told += f", offered {session.offered}" + ("" if session.is_checkpoint_read is None else ", not read")
+            told += f", offered {session.offered}{_READ[session.is_checkpoint_read]}"
         if session.code is not None and session.code.changed:
             told += f", code changed before it: {session.code.changed_in_short}"
         if session.only_once:
