@@ -396,7 +396,7 @@ class Supervisor:
                     stop_wanted=stop is not None,
                     stop_reason=None if stop is None else stop.by.value,
                     saved=saved or {},
-                    checkpoint_was_read=self._offer is not None and self._offer.is_read,
+                    checkpoint_was_read=self._offer is not None and self._offer.is_offered_read,
                 ),
             )
 

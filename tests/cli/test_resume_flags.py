@@ -275,7 +275,7 @@ STATES = """
 
 
 def test_a_driver_of_processes_hands_each_its_own_checkpoint(runs: Runs):
-    """What the process of one fold saved is not for another: it would go on from a wrong model."""
+    """What the process of one fold saved is not for another: it would go on from a wrong model. A finished one gets its own."""
     runs.script(
         STATES
         + """
@@ -290,11 +290,12 @@ def test_a_driver_of_processes_hands_each_its_own_checkpoint(runs: Runs):
     assert runs.call("run", "--run-id", "r", "train.py").returncode == 1
     second = runs.call("resume", "r")
     assert second.returncode == 0, second.stderr
-    assert second.stdout.splitlines() == ["fold 0 from 0", "fold 1 from 5", "fold 2 from 0"]
+    assert second.stdout.splitlines() == ["fold 0 from 5", "fold 1 from 5", "fold 2 from 0"]
     path = runs.work / "fold-1.pkl"
     assert second.stderr.count(f"backprop: --resume gets {path}\n") == 1
+    assert second.stderr.count(f"backprop: --resume gets {runs.work / 'fold-0.pkl'}\n") == 1
     assert (
-        second.stderr.count(f"--resume does not get {path}: it was saved by `train.py --fold 1`\n") == 3
+        second.stderr.count(f"--resume does not get {path}: it was saved by `train.py --fold 1`\n") == 2
     )  # the driver, too
 
 

@@ -54,7 +54,8 @@ class Offer:
         self._is_unread = False  # and that was said
         self._has_trained_without = False  # likewise
         self._is_late = False  # it was read after that, and that was said
-        self.is_read = False
+        self.is_read = False  # this one, or another of the run
+        self.is_offered_read = False
 
     def close(self) -> None:
         self._reads.close()
@@ -92,7 +93,7 @@ class Offer:
                 return None  # the best one, for an evaluation
             self._is_late = True
             return Verdict(path, has_trained=True, is_late=True)
-        self.is_read = True
+        self.is_read, self.is_offered_read = True, path == self._path
         return Verdict(path, has_trained=True, is_certain=is_certain)
 
     def _unread(self, *, has_trained: bool, is_certain: bool = False) -> Verdict | None:

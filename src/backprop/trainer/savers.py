@@ -61,6 +61,16 @@ def other_saver(run_dir: str, ours: Saver, offered: str) -> Optional[Saver]:
     return None
 
 
+def own_checkpoint(run_dir: str, ours: Saver) -> Optional[str]:
+    """The newest checkpoint that is there of those that a process like this one saved; None where it saved none."""
+    for session in range(ours.session - 1, 0, -1):
+        mine = [path for path, saver in _savers(run_dir, session).items() if saver.digest == ours.digest]
+        there = [path for path in mine if os.path.exists(path)]
+        if there:
+            return max(there, key=os.path.getmtime)
+    return None
+
+
 def _savers(run_dir: str, session: int) -> dict[str, Saver]:
     """Of each checkpoint of a session, by its real path, the last process that began to save it."""
     try:

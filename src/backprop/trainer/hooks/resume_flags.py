@@ -146,8 +146,10 @@ def fill(options: Iterable[Option], words: Sequence[str]) -> Sequence[Option]:
     path = checkpoint()
     if path is None or _is_tool() or any(option.is_given or option.is_in(words) for option in usual):
         return ()
-    if (other := _other_saver(path)) is not None:
-        _tell_user(usual[0].names[0], f"does not get {path}: it was saved by `{other}`")
+    offered = path
+    path, other = _own(offered)
+    if path is None:
+        _tell_user(usual[0].names[0], f"does not get {offered}: it was saved by `{other}`")
         return ()
     filled = []
     for option in usual:
@@ -158,13 +160,20 @@ def fill(options: Iterable[Option], words: Sequence[str]) -> Sequence[Option]:
     return filled
 
 
-def _other_saver(path: str) -> Optional[str]:
-    """What another process of the run executes that saved the checkpoint and trains something else."""
+def _own(offered: str) -> tuple[Optional[str], str]:
+    """The checkpoint that this process goes on with, None where there is none; and what another one executes, if any.
+
+    It is the offered one, unless another process saved that, which trains something else; then the last that one like
+    this saved.
+    """
     from .. import savers
 
-    ours = savers.of_this_process(int(os.environ["BACKPROP_SESSION"]), path)
-    other = savers.other_saver(os.environ["BACKPROP_RUN_DIR"], ours, path)
-    return None if other is None else other.shown
+    run_dir = os.environ["BACKPROP_RUN_DIR"]
+    ours = savers.of_this_process(int(os.environ["BACKPROP_SESSION"]), offered)
+    other = savers.other_saver(run_dir, ours, offered)
+    if other is None:
+        return offered, ""
+    return savers.own_checkpoint(run_dir, ours), other.shown
 
 
 def _tell_user(name: str, what: str) -> None:
