@@ -1,7 +1,9 @@
 """What is executed: the user's words, the Python they run on, and the parameters they tell."""
 
+import errno
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from backprop.command import (
     for_script,
     params_in,
     script_arguments,
+    why_not_started,
     with_checkpoint,
 )
 from backprop.errors import UsageError
@@ -391,3 +394,44 @@ def test_what_python_would_warn_of_is_not_our_business(tmp_path: Path, mode: str
         [sys.executable, "-W", mode, "-c", code, str(script)], capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "/dev/stdin", "/dev/null"])
+def test_what_no_second_session_could_read_is_no_script(tmp_path: Path, kind: str):
+    """Nor would the first: /dev/stdin is another one in the trainer, and a pipe would keep the command waiting."""
+    if kind == "fifo":
+        kind = str(tmp_path / "train.py")
+        os.mkfifo(kind)
+    with pytest.raises(UsageError, match="save the script first"):
+        for_script(kind, [], sys.executable, {})
+
+
+def test_a_shell_script_without_a_first_line_is_none_of_python(tmp_path: Path):
+    """It is said how to run it."""
+    (tmp_path / "train.sh").write_text("echo hi\n")
+    with pytest.raises(UsageError, match="backprop run -- sh "):
+        for_script(str(tmp_path / "train.sh"), [], sys.executable, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"echo hi\n", "Exec format error.*first line must name what runs it"),
+        (b"#!/bin/sh\r\necho hi\r\n", "CRLF"),
+        (b"#!/no/such/python -u\n", "names /no/such/python -u, which is not there"),
+    ],
+)
+def test_why_a_script_could_not_be_started(tmp_path: Path, content: bytes, message: str):
+    """The system's word for it is misleading: 'No such file', of a file that is there."""
+    script = tmp_path / "train"
+    script.write_bytes(content)
+    script.chmod(0o755)
+    with pytest.raises(OSError) as failed:
+        subprocess.run([str(script)], check=False)
+    assert re.search(message, why_not_started(str(script), failed.value))
+
+
+def test_an_error_without_a_file_names_none():
+    """Too many open files, say."""
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    assert why_not_started("python", error) == "cannot be started: Too many open files"

@@ -504,3 +504,27 @@ def test_a_memory_limit_that_no_card_has_is_refused(tmp_path: Path, limit: float
     (tmp_path / "backprop.config.json").write_text(f'{{"gpuMemoryLimit": {limit}}}')
     with pytest.raises(ConfigError, match="gpuMemoryLimit = .* is not allowed"):
         config.load(flags={}, environment={}, start=tmp_path, user_file=tmp_path / "none.json")
+
+
+def test_a_link_to_nowhere_is_no_missing_file(tmp_path: Path):
+    """Settings that somebody meant are not passed over in silence."""
+    (tmp_path / "backprop.toml").symlink_to("/nowhere/backprop.toml")
+    with pytest.raises(ConfigError, match="is a link to /nowhere/backprop.toml, which is not there"):
+        load(flags={}, environment={}, start=tmp_path, user_file=tmp_path / "none.toml")
+
+
+def test_variables_that_are_misspelt():
+    """They are named, with what may have been meant; the many of a trainer are none."""
+    told = {
+        "BACKPROP_MAX_RUN_MINUTS": "1",
+        "BACKPROP_HOM": "/",
+        "BACKPROP_QQQQ": "",
+        "BACKPROP_NAME": "x",
+        "PATH": "/bin",
+    }
+    assert config.misspelt(told) == {
+        "BACKPROP_HOM": "BACKPROP_HOME",
+        "BACKPROP_MAX_RUN_MINUTS": "BACKPROP_MAX_RUN_MINUTES",
+        "BACKPROP_QQQQ": None,
+    }
+    assert config.misspelt({**told, "BACKPROP_RUN_ID": "r"}) == {}

@@ -1,6 +1,8 @@
 """The folder of a run, and the home that all runs live in."""
 
 import math
+import os
+import pwd
 import subprocess
 import sys
 import time
@@ -321,3 +323,10 @@ def test_setting_aside_keeps_every_damaged_file(tmp_path: Path):
     assert [path.read_text() for path in kept] == ["0", "1", "2"]
     assert all(path.name.startswith("x.json.corrupt-2") for path in kept)
     assert not (tmp_path / "x.json").exists()
+
+
+def test_an_empty_home_variable_is_none(monkeypatch: pytest.MonkeyPatch):
+    """The account's folder counts, and not the root of the file system."""
+    monkeypatch.delenv("BACKPROP_HOME", raising=False)
+    monkeypatch.setenv("HOME", "")
+    assert Home.from_environment().path == (Path(pwd.getpwuid(os.getuid()).pw_dir) / ".backprop").resolve()

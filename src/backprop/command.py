@@ -4,10 +4,12 @@ The user's words enter, an argv leaves. No argument is ever added but those the 
 checkpoint's path for a script that takes it.
 """
 
+import errno
 import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from backprop.protocol import json_safe
 from backprop.records import Record, Revision, RunSpec
 
 RESUME_FLAG = "--resume-from"  # a script that declares this flag gets the checkpoint without asking
+_DESCRIPTORS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # of this process, not of the trainer
+_SHELLS_SUFFIXES = {".sh", ".bash", ".zsh"}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|inf|nan)")
 
 
@@ -43,6 +47,8 @@ def _check_script(script: str) -> None:
         raise UsageError(f"no such script: {script}.{hint}")
     if path.is_dir():
         raise UsageError(f"{script} is a folder; name the script inside it.")
+    if not path.is_file() or script.startswith(_DESCRIPTORS):
+        raise UsageError(f"{script} is no file that every session can read; save the script first.")
     if path.suffix == ".ipynb":
         raise UsageError(f"{script} is a notebook; convert it first: jupyter nbconvert --to script {script}")
     try:
@@ -50,6 +56,8 @@ def _check_script(script: str) -> None:
             first_line = file.readline(200)
     except OSError as error:
         raise UsageError(f"cannot read {script}: {error.strerror}.") from error
+    if path.suffix in _SHELLS_SUFFIXES and not first_line.startswith(b"#!"):
+        raise UsageError(f"{script} is not a Python script; run it as a command: backprop run -- sh {script}")
     if path.suffix != ".py" and first_line.startswith(b"#!") and b"python" not in first_line:
         raise UsageError(f"{script} is not a Python script; run it as a command: backprop run -- ./{script}")
 
@@ -62,6 +70,24 @@ def for_command(arguments: Sequence[str]) -> Command:
             raise UsageError(f"{program} is not executable; as a script it goes before '--': backprop run {program}")
         raise UsageError(f"no such command: {program}.")
     return Command(argv=_utf8(tuple(arguments)))
+
+
+def why_not_started(program: str, error: OSError) -> str:
+    """Why a command could not be started, with what may be wrong about a script that names its interpreter itself."""
+    reason = f"cannot be started: {error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    if error.errno == errno.ENOEXEC:
+        return f"{reason}; where it is a script, its first line must name what runs it: #!/bin/sh"
+    found = shutil.which(program)
+    if error.errno != errno.ENOENT or found is None:
+        return reason
+    with suppress(OSError), Path(found).open("rb") as file:
+        first_line = file.readline(200)
+        if first_line.startswith(b"#!") and first_line.endswith(b"\r\n"):
+            return f"{reason}; its lines end as on Windows (CRLF), the first one, too: sed -i 's/\\r$//' {program}"
+        if first_line.startswith(b"#!"):
+            interpreter = first_line[2:].decode(errors="replace").strip()
+            return f"{reason}; its first line names {interpreter}, which is not there"
+    return reason
 
 
 def revision(

@@ -7,6 +7,7 @@ from, and every error names where, which key, which value, and what is allowed.
 
 import codecs
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ PROJECT_FILES = ("backprop.toml", "backprop.config.json", ".backprop.json", PYPR
 _YEAR_MINUTES = 525_600.0
 _GB = 1_000_000_000
 _MB = 1_000_000
+_PREFIX = "BACKPROP_"  # of environment variables
+_NO_SETTINGS = {"BACKPROP_HOME", "BACKPROP_MACHINE", "BACKPROP_VERBOSE"}
 _MAX_BYTES = 1_000_000 * _GB
 
 Minutes = Annotated[float, Meta(gt=0, le=_YEAR_MINUTES)]
@@ -201,7 +204,24 @@ def choices(key: str) -> tuple[str, ...]:
 
 def environment_name(key: str) -> str:
     """The environment variable of a key: maxRunMinutes -> BACKPROP_MAX_RUN_MINUTES."""
-    return "BACKPROP_" + _FIELDS[key].name.upper()
+    return _PREFIX + _FIELDS[key].name.upper()
+
+
+def misspelt(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables that are called like ours and mean nothing, with the one that may have been meant.
+
+    None inside of a run, whose trainer has many more.
+    """
+    if "BACKPROP_RUN_ID" in environment:
+        return {}
+    words = {name.removeprefix(_PREFIX) for name in (*map(environment_name, _FIELDS), *_NO_SETTINGS)}
+    ours = sorted(name.removeprefix(_PREFIX) for name in environment if name.startswith(_PREFIX))
+    if not (unknown := [word for word in ours if word not in words]):
+        return {}
+    import difflib
+
+    near = {word: difflib.get_close_matches(word, words, n=1) for word in unknown}
+    return {_PREFIX + word: _PREFIX + found[0] if found else None for word, found in near.items()}
 
 
 def load(
@@ -257,7 +277,7 @@ def _checked(key: str, value: Any, origin: str) -> Any:
     if key == "metrics.patterns":
         return _checked_patterns(value, origin)
     is_flag = origin.startswith("-")
-    is_text = is_flag or origin.startswith("BACKPROP_")
+    is_text = is_flag or origin.startswith(_PREFIX)
     try:
         words = _words(value) if default(key) == () else value
         checked = msgspec.convert(words, _FIELDS[key].type, strict=not is_text)
@@ -377,6 +397,8 @@ def find_project_file(start: Path) -> Path | None:
 
 def is_settings(path: Path) -> bool:
     """True for a file that holds settings of ours. Raises ConfigError for a pyproject.toml that is broken."""
+    if path.is_symlink() and not path.exists() and path.name != PYPROJECT:
+        raise ConfigError(f"{path} is a link to {os.readlink(path)}, which is not there.")  # noqa: PTH115
     return path.is_file() and (path.name != PYPROJECT or "backprop" in _read_tools(path))
 
 

@@ -22,7 +22,7 @@ import msgspec
 
 from backprop.records import Notification, Record, Run, Status
 from backprop.store.plain import read_plain, write_plain
-from backprop.store.rundir import RunDir
+from backprop.store.rundir import RunDir, user_home
 from backprop.store.snapshot import replace_file
 from backprop.supervisor.launch import start_and_wait, start_detached
 
@@ -64,7 +64,7 @@ def _proof(key: bytes, rundir: RunDir, notifications: tuple[Notification, ...]) 
 def _key_path() -> Path:
     folder = os.environ.get("XDG_STATE_HOME", "")
     # as the XDG Base Directory Specification has it: a path that is not absolute is ignored
-    state = Path(folder) if os.path.isabs(folder) else Path("~/.local/state").expanduser()  # noqa: PTH117
+    state = Path(folder) if os.path.isabs(folder) else user_home() / ".local" / "state"  # noqa: PTH117
     return state / "backprop" / "notify.key"
 
 

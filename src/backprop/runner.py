@@ -227,8 +227,7 @@ class Supervisor:
         try:
             self._launch(plan)
         except OSError as error:
-            reason = f"cannot be started: {error.strerror or error}"
-            reason += f": {error.filename}" if error.filename else ""
+            reason = command.why_not_started(self._spec.command[0], error)
             return self._file(None, ExitCode.NOT_EXECUTED, reason, 0.0)
         try:
             self._observer.started(self._rundir.out_path(self._number), self._rundir.err_path(self._number))

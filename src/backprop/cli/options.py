@@ -230,6 +230,8 @@ def check_for_engine(flags: dict[str, Any], *, is_for_slurm: bool) -> None:
 def load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: Path | None) -> config.Loaded:
     if config_file is not None and not config_file.is_file():
         raise UsageError(f"--config {config_file}: no such file.")
+    for name, near in config.misspelt(os.environ).items():
+        say(f"warning: {name} is no setting" + (f": did you mean {near}?" if near else ""))
     return config.load(
         flags=flags,
         environment=os.environ,

@@ -204,6 +204,18 @@ class HomeBusyError(Exception):
     """Somebody has held the home's lock for longer than anything done under it takes."""
 
 
+def user_home() -> Path:
+    """The user's own folder, that of the account where $HOME is empty. Raises RuntimeError when there is none."""
+    if os.environ.get("HOME") != "":
+        return Path.home()
+    import pwd
+
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError as error:
+        raise RuntimeError("no account") from error
+
+
 class Home:
     """The folder all runs of a user live in: $BACKPROP_HOME, else ~/.backprop.
 
@@ -230,7 +242,7 @@ class Home:
         """Raises ConfigError when there is neither."""
         chosen = os.environ.get("BACKPROP_HOME")
         try:
-            path = Path(chosen).expanduser() if chosen else Path.home() / ".backprop"
+            path = Path(chosen).expanduser() if chosen else user_home() / ".backprop"
         except RuntimeError as error:
             raise ConfigError("this user has no home folder; set BACKPROP_HOME to a folder of yours.") from error
         return cls.at(path)
