@@ -172,3 +172,18 @@ def test_where_no_thread_can_be_started_training_goes_on(
     seen += screen.read()
     assert b"first" in seen
     assert b"last" in seen
+
+
+@pytest.mark.parametrize("are_one", [True, False])
+def test_our_words_begin_on_a_line_of_their_own_in_a_pipe_too(tmp_path: Path, are_one: bool):
+    """After a last line without an end, where both streams go to one place (`2>&1 | cat`); else nothing is added."""
+    (tmp_path / "out").write_bytes(b"half")
+    (tmp_path / "err").touch()
+    with (tmp_path / "log").open("ab") as log, (tmp_path / "other").open("ab") as other:
+        second = os.dup(log.fileno()) if are_one else os.dup(other.fileno())
+        terminal = Terminal(stdout_fd=log.fileno(), stderr_fd=second)
+        terminal.started(tmp_path / "out", tmp_path / "err")
+        terminal.close()
+        os.close(second)
+    assert (tmp_path / "log").read_bytes() == (b"half\n" if are_one else b"half")
+    assert (tmp_path / "other").read_bytes() == b""

@@ -65,6 +65,7 @@ class Terminal:
         self._stderr_fd = stderr_fd
         self._screen_fd = _screen(stdout_fd, stderr_fd)
         self._fds = (stdout_fd, stderr_fd)
+        self._is_one_place = _are_one(stdout_fd, stderr_fd)
         self._copies: tuple[_Copy, ...] = ()
         self._thread: threading.Thread | None = None
         self._is_over = threading.Event()
@@ -134,8 +135,10 @@ class Terminal:
         return len(data)
 
     def _place(self, fd: int) -> int | None:
-        """What a line that is written there stands in: None for the terminal, whichever stream goes to it."""
-        return None if self._screen_fd is not None and os.isatty(fd) else fd
+        """What a line that is written there stands in, whichever stream goes to it: None for the terminal."""
+        if self._screen_fd is not None and os.isatty(fd):
+            return None
+        return self._stderr_fd if self._is_one_place else fd
 
     def _say_messages(self) -> None:
         place = self._place(self._stderr_fd)
@@ -173,6 +176,13 @@ class Terminal:
     def _write(self, fd: int, data: bytes) -> None:
         with suppress(OSError):  # nobody reads what we say; the trainer's output is copied all the same
             os.write(fd, data)
+
+
+def _are_one(one_fd: int, other_fd: int) -> bool:
+    """Whether both go to the same file, pipe or terminal."""
+    with suppress(OSError):  # one of them is closed
+        return os.path.samestat(os.fstat(one_fd), os.fstat(other_fd))
+    return False
 
 
 def _screen(stdout_fd: int, stderr_fd: int) -> int | None:
