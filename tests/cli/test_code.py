@@ -69,6 +69,10 @@ def test_each_session_has_its_code(repository: Runs):
     assert [session["patch"] for session in sessions[:2]] == ["code.patch"] * 2
     assert sessions[0]["git"] == sessions[1]["git"] != sessions[2]["git"]
     assert len(list(runs.rundir("r").glob("code*.patch"))) == 2
+    (runs.work / "new.py").write_text("x = 3\n")
+    runs.own("r")
+    assert "the code has changed since session 3: new.py" in runs.call("resume", "r", "--again", "-d").stderr
+    runs.call("wait", "r")
 
 
 def test_what_could_not_be_recorded_is_in_the_status(runs: Runs):

@@ -158,6 +158,7 @@ class _Background:
         self._pipe_fd = pipe_fd
         self._plan: SessionPlan | None = None
         self._has_answered = False
+        self._notes: list[str] = []  # on the start, for the answer
 
     def answer(self, kind: bytes, text: str = "") -> None:
         """Tell the parent, which waits for the first answer and goes. Later ones are for nobody."""
@@ -177,7 +178,7 @@ class _Background:
 
     def started(self, out_path: Path, err_path: Path) -> None:  # noqa: ARG002  nothing is copied anywhere
         if self._plan is not None:
-            self.answer(_STARTED, fronts.planned_start_line(self._spec, self._plan))
+            self.answer(_STARTED, " · ".join([fronts.planned_start_line(self._spec, self._plan), *self._notes]))
 
     def looked(self, progress: "Progress", left_s: float) -> None:
         pass
@@ -188,6 +189,8 @@ class _Background:
 
     def said(self, text: str) -> None:
         say(text)
+        if not self._has_answered:
+            self._notes.append(text)
 
 
 def _be_the_supervisor(claim: "Claim", request: "Request", pipe_fd: int) -> int:
