@@ -13,7 +13,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
 
-.PHONY: demo test nightly frameworks exports browser slurm soak chaos wild screenshots check lint coverage mutation bench clean
+.PHONY: demo test nightly floors frameworks exports browser slurm soak chaos wild screenshots check lint coverage mutation bench clean
 
 demo: $(DEMO)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
@@ -25,8 +25,14 @@ test: $(INSTALLED)  ## all tests but those that need a framework, a library, a b
 	$(BIN)/python -m pytest -m alone $(CORE)
 	$(BIN)/python -m pytest -m "not alone" -n 4 --maxschedchunk 1 $(CORE)
 
-nightly: $(INSTALLED)  ## these and `frameworks` at full depth: every property ten times as often, every kill
+nightly: $(INSTALLED)  ## these and `frameworks` at full depth: every property ten times as often, every kill; `floors`
 	TEST_DEPTH=full $(MAKE) test frameworks
+	$(MAKE) floors
+
+FLOORS := .venv-floors
+
+floors: $(FLOORS)/.installed  ## tests with the oldest dependencies that pyproject.toml allows
+	$(FLOORS)/bin/python -m pytest -n 2 tests/test_config.py tests/test_journal.py tests/test_records.py tests/web tests/test_watch.py tests/cli/test_look.py tests/cli/test_plot.py tests/cli/test_compare.py
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 3 --maxschedchunk 1 tests/frameworks
@@ -76,7 +82,7 @@ bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; 
 	$(BIN)/python -m bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) .venv-wild* digits-checkpoints
+	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) $(FLOORS) .venv-wild* digits-checkpoints
 
 # what the example needs
 $(DEMO): pyproject.toml
@@ -91,6 +97,12 @@ $(INSTALLED): $(DEMO)
 
 $(VENV)/.coverage: pyproject.toml $(INSTALLED)
 	$(BIN)/python $(PIP_INSTALL) 'coverage>=7.10'
+	touch $@
+
+$(FLOORS)/.installed: pyproject.toml tests/floors.py $(INSTALLED)
+	$(PYTHON) -m venv $(FLOORS)
+	$(BIN)/python -m tests.floors > $(FLOORS)/floors.txt
+	$(FLOORS)/bin/python $(PIP_INSTALL) -c $(FLOORS)/floors.txt -e '.[test]'
 	touch $@
 
 $(VENV)/.browser: pyproject.toml $(INSTALLED)
