@@ -111,7 +111,7 @@ class Run:
 
     def as_dict(self) -> dict[str, Any]:
         """The document of `backprop status RUN --json`, in plain JSON values."""
-        told = document.run_document(self._view, datetime.now(timezone.utc), lookup.is_valid)
+        told = document.run_document(self._view, datetime.now(timezone.utc), lookup.is_valid, max_checkpoints=None)
         plain: dict[str, Any] = msgspec.to_builtins(told)
         return plain
 

@@ -67,7 +67,7 @@ def export(*, runs: tuple[str, ...], target: tuple[str, str], force: bool) -> No
 
 
 def _export_of(index: Index, view: RunView, progress: "_Progress") -> RunExport:
-    told = document.run_document(view, datetime.now(timezone.utc), is_valid)
+    told = document.run_document(view, datetime.now(timezone.utc), is_valid, max_checkpoints=None)
     return RunExport(
         view=view,
         document=msgspec.to_builtins(told),

@@ -27,6 +27,7 @@ from backprop.records import RunView, Status
 from backprop.store.files import last_lines, opened
 from backprop.store.index import Index
 from backprop.store.rundir import Home, RunDir
+from backprop.store.snapshot import MAX_CHECKPOINTS
 
 _NOTIFICATIONS_SHOWN = 5
 _NOTIFICATIONS_BYTES = 1 << 16  # at the end of their log
@@ -146,8 +147,9 @@ def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None)
 
 @click.command()
 @click.argument("run", required=False, shell_complete=completing.runs)
+@click.option("--all", "with_all", is_flag=True, help="Show every checkpoint of RUN; else the newest that are there.")
 @json_option
-def status(*, run: str | None, as_json: bool) -> None:
+def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
     """Show the machine and what runs on it; or one RUN in full."""
     from backprop.views import details, document, machine
 
@@ -157,7 +159,8 @@ def status(*, run: str | None, as_json: bool) -> None:
         if run is not None:
             view = find_run(home, index, run)
             if as_json:
-                print_json(document.run_document(view, now, is_valid))
+                limit = None if with_all else MAX_CHECKPOINTS
+                print_json(document.run_document(view, now, is_valid, max_checkpoints=limit))
             else:
                 failure = failure_of(home.rundir(view.run.spec.id), view.run.last_session)
                 text = details.run_details(
@@ -168,6 +171,7 @@ def status(*, run: str | None, as_json: bool) -> None:
                     curves=partial(query.sparkline_values, index),
                     failure=() if failure is None else failure.lines,
                     superseded=[name for name in view.summaries if query.is_best_superseded(index, view, name)],
+                    max_checkpoints=None if with_all else details.CHECKPOINTS_SHOWN,
                 )
                 print(text, end="")
             return

@@ -8,7 +8,8 @@ Times are milliseconds since 1970. The format is older than Backprop's index; wh
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from typing import Any
 import msgspec
 
 from backprop.protocol import json_safe
-from backprop.records import Record, RunView, Status, is_showable
+from backprop.records import Checkpoint, Record, RunView, Status, is_showable
 from backprop.store.index import Index
 from backprop.store.plain import UNDECODABLE, foreign_owner
 from backprop.store.rundir import RUN_ID, Home, set_aside
 from backprop.trainer import files
 
 MAX_RUNS = 1000
+MAX_CHECKPOINTS = 20  # of a run: of thousands, most were deleted long ago
 
 
 def put(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -> None:
@@ -98,9 +100,18 @@ def _encoded(view: RunView) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(json_safe(_entry(view))))
 
 
+def newest_checkpoints(checkpoints: Sequence[Checkpoint], limit: int = MAX_CHECKPOINTS) -> list[Checkpoint]:
+    """All of a few; of more the newest that are still there, oldest first."""
+    if len(checkpoints) <= limit:
+        return list(checkpoints)
+    there = (checkpoint for checkpoint in reversed(checkpoints) if os.path.lexists(checkpoint.path))
+    return list(itertools.islice(there, limit))[::-1]
+
+
 def _entry(view: RunView) -> dict[str, Any]:
     spec, sessions = view.run.spec, view.run.sessions
-    paths = [checkpoint.path for checkpoint in view.checkpoints if not checkpoint.is_emergency]
+    saved = [checkpoint for checkpoint in view.checkpoints if not checkpoint.is_emergency]
+    paths = [checkpoint.path for checkpoint in newest_checkpoints(saved)]
     return {
         "id": spec.id,
         "name": spec.name,

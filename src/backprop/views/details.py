@@ -6,6 +6,7 @@ from datetime import datetime
 
 from backprop import checkpoints, query
 from backprop.records import Checkpoint, CodeState, MetricSummary, Run, RunView, in_minutes
+from backprop.store.snapshot import newest_checkpoints
 from backprop.views import human
 from backprop.views.document import IsValid, elapsed_s, session_elapsed_s
 from backprop.views.screen import GAP, Screen, aligned, cells, cut, filled, stdout_screen
@@ -14,9 +15,10 @@ from backprop.views.tables import Values
 
 _NAME_WIDTH = 28
 _SPARKLINE_WIDTH = 16
+CHECKPOINTS_SHOWN = 5
 
 
-def run_details(
+def run_details(  # noqa: PLR0913  what views alone know of the run
     view: RunView,
     now: datetime,
     is_valid: IsValid,
@@ -24,13 +26,15 @@ def run_details(
     *,
     curves: Values | None = None,
     superseded: Collection[str] = (),
+    max_checkpoints: int | None = CHECKPOINTS_SHOWN,
     failure: Sequence[str] = (),
     screen: Screen | None = None,
 ) -> str:
     """One run in full.
 
     notified: lines of what came of its notifications. curves: what sparklines are drawn from. superseded: the metrics
-    whose best value a later session trained again. failure: the lines of its traceback.
+    whose best value a later session trained again. max_checkpoints: of more only the newest that are there; None: all.
+    failure: the lines of its traceback.
     """
     screen = screen or stdout_screen()
     run, spec = view.run, view.run.spec
@@ -61,7 +65,7 @@ def run_details(
         rows.append(("notes", str(view.note_count)))
     rows += _sessions(run, now)
     rows += [("traceback" if place == 0 else "", line) for place, line in enumerate(failure)]
-    rows += _checkpoints(view, is_valid)
+    rows += _checkpoints(view, is_valid, max_checkpoints)
     if last is not None and not last.status.is_final:
         on = f", on {last.host}" if last.job else ""
         rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}{on}"))
@@ -110,9 +114,12 @@ def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
         yield f"session {run.waiter.session}", f"Slurm's job {run.waiter.job}, in its line for {since}"
 
 
-def _checkpoints(view: RunView, is_valid: IsValid) -> Iterator[tuple[str, str]]:
+def _checkpoints(view: RunView, is_valid: IsValid, max_checkpoints: int | None) -> Iterator[tuple[str, str]]:
     is_valid = checkpoints.without_opening_offered(view.run, is_valid)
-    for checkpoint in view.checkpoints:
+    shown = newest_checkpoints(view.checkpoints, max_checkpoints or len(view.checkpoints))
+    if len(shown) < len(view.checkpoints):
+        yield "checkpoints", f"{len(view.checkpoints):,}; the newest that are still there (--all shows the rest):"
+    for checkpoint in shown:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
         lost = "" if os.path.lexists(checkpoint.path) else "  (gone)"
         if lost and checkpoint.is_kept:  # removed by us, when the run had come as far again

@@ -10,6 +10,7 @@ import msgspec
 from backprop import checkpoints
 from backprop.protocol import json_safe
 from backprop.records import Checkpoint, GitState, Run, RunView, Session, Snapshot, Ticket
+from backprop.store.snapshot import MAX_CHECKPOINTS, newest_checkpoints
 
 # DEL, the C1 controls, line ends of Unicode, and marks that turn the order of a line round (Unicode, UAX #9)
 _OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -17,8 +18,13 @@ _OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 IsValid = Callable[[Checkpoint], bool]
 
 
-def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, Any]:
-    """Everything there is to say about a run. `now` tells how long a running session has been going on."""
+def run_document(
+    view: RunView, now: datetime, is_valid: IsValid, *, max_checkpoints: int | None = MAX_CHECKPOINTS
+) -> dict[str, Any]:
+    """Everything there is to say about a run. `now` tells how long a running session has been going on.
+
+    max_checkpoints: of more only the newest so many that are still there; None: all.
+    """
     run, spec = view.run, view.run.spec
     first = run.sessions[0] if run.sessions else None
     last = run.last_session
@@ -54,8 +60,9 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid) -> dict[str, A
                 "kept": checkpoint.is_kept,
                 "weights_only": checkpoint.is_weights_only,
             }
-            for checkpoint in view.checkpoints
+            for checkpoint in newest_checkpoints(view.checkpoints, max_checkpoints or len(view.checkpoints))
         ],
+        "checkpoint_count": len(view.checkpoints),
         "git": git_document(run.code.git),
         "code_notes": run.code.notes,
         "snapshot_of": spec.snapshot_of,
