@@ -1,12 +1,12 @@
 """control.json: what the supervisor tells the trainer. Replaced whole, so that a reader never sees half of it."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from backprop.records import Record
+from backprop.trainer.files import drafted
 
 
 class SavedState(Record, frozen=True, array_like=True):
@@ -32,8 +32,5 @@ class Control(Record, frozen=True):
 
 def write(path: Path, control: Control) -> None:
     """Replace control.json. Raises OSError."""
-    draft = path.with_suffix(".json.new")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(msgspec.json.encode(control) + b"\n")
-    os.replace(draft, path)  # noqa: PTH105
+    with drafted(str(path), 0o600) as draft:
+        Path(draft).write_bytes(msgspec.json.encode(control) + b"\n")

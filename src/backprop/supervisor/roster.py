@@ -18,6 +18,7 @@ from psutil import Process
 from backprop import processes
 from backprop.records import Record
 from backprop.store.plain import UnreadableError, read_record
+from backprop.trainer.files import drafted
 
 _MAX_MEMBERS = 10_000
 _PROC = Path("/proc")
@@ -66,12 +67,9 @@ class Roster:
             folder=_folder(self._path),
             members=members,
         )
-        draft = self._path.with_suffix(".new")
         try:
-            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(msgspec.json.encode(roster))
-            draft.replace(self._path)
+            with drafted(str(self._path), 0o600) as draft:
+                Path(draft).write_bytes(msgspec.json.encode(roster))
         except OSError:  # a full disk: the next call tries again
             return False
         return True

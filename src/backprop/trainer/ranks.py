@@ -15,6 +15,8 @@ import os
 import sys
 from typing import Any, NamedTuple, Optional
 
+from .files import drafted
+
 # as torchrun, Slurm, Open MPI and MPICH tell it; Lightning's launcher tells its children no more than the last
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "LOCAL_RANK")
 _SIZE_VARIABLES = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
@@ -102,10 +104,8 @@ class Agreement:
         return True
 
     def _propose(self, step: int, wish: Wish) -> None:
-        draft = f"{self._path}.new"
-        with open(draft, "w", encoding="utf-8") as file:
+        with drafted(self._path, 0o600) as draft, open(draft, "w", encoding="utf-8") as file:
             json.dump({"loop": self._loop, "step": step, "save": wish.save, "stop": wish.stop}, file)
-        os.replace(draft, self._path)
 
     def _read(self) -> None:
         try:
