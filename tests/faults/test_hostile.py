@@ -311,3 +311,21 @@ def test_many_open_files_do_not_matter(runs: Runs):
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=runs.work, env=runs.environment, check=False, timeout=60)
     assert done.returncode == 0
+
+
+def test_a_checkpoint_that_is_a_link_to_itself_can_be_forgotten(runs: Runs):
+    """`rm --checkpoints` removes the record, and what can be removed."""
+    runs.script(REPORTING)
+    (runs.work / "loop").symlink_to("loop")
+    runs.call("run", "train.py", "--run-id", "a", "--", "loop")
+    done = runs.call("rm", "a", "--yes", "--checkpoints")
+    assert (done.returncode, "removed 1 run(s)" in done.stderr) == (0, True)
+
+
+@pytest.mark.parametrize("words", ["list --json", "status", "completion bash", "--help"])
+def test_output_that_cannot_be_written_is_said_in_one_line(runs: Runs, words: str):
+    """A redirection to a full disk."""
+    with open("/dev/full", "w") as full:
+        process = runs.start(*words.split(), stdout=full, stderr=subprocess.PIPE)
+    assert process.stderr.read() == b"backprop: the output cannot be written: No space left on device.\n"
+    assert process.wait(HANG_S) == 2

@@ -1,5 +1,6 @@
 """The application: its commands, and how errors become one line and an exit code."""
 
+import errno
 import importlib
 import io
 import os
@@ -38,6 +39,7 @@ _COMMANDS = {
 }
 
 
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO}  # what a write to a full disk, or a terminal that is gone, raises
 _WORD_LENGTH = 20  # nobody means a command by more
 _OPTION_LENGTH = 40
 _SUMMARY_LENGTH = 1000  # a sentence is shorter
@@ -143,6 +145,12 @@ def main() -> None:
         # Python would complain once more when it flushes stdout at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.OK
+    except OSError as error:
+        if error.filename is not None or error.errno not in _UNWRITABLE:
+            raise
+        _tell(f"the output cannot be written: {error.strerror}.")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as above
+        code = ExitCode.USAGE
     sys.exit(int(code or 0))
 
 

@@ -1,5 +1,6 @@
 """Commands that change what is there: stop, pause, rm, reindex."""
 
+import os
 import shutil
 import sys
 import time
@@ -152,12 +153,17 @@ def rename(*, run: str, name: str) -> None:
 
 def _check_snapshot(home: Home, view: RunView) -> None:
     """Raise UsageError for a run whose script saved beside itself, which is in the snapshot in the run's folder."""
-    place = home.rundir(view.run.spec.id).snapshot_path.resolve()
-    paths = (Path(checkpoint.path).resolve() for checkpoint in view.checkpoints)
+    place = _real(home.rundir(view.run.spec.id).snapshot_path)
+    paths = (_real(checkpoint.path) for checkpoint in view.checkpoints)
     inside = [path for path in paths if path.is_relative_to(place) and path.exists()]
     if inside:
         told = f"run {view.run.spec.id} saved {len(inside)} checkpoint(s) into its snapshot: {inside[-1]}"
         raise UsageError(f"{told}; move what you want to keep, or remove all of it: --checkpoints")
+
+
+def _real(path: str | Path) -> Path:
+    """Where a path leads; unlike `Path.resolve`, of a link to itself that very link."""
+    return Path(os.path.realpath(path))
 
 
 def _deletable(views: list[RunView], home: Home, index: Index) -> list[Checkpoint]:
@@ -165,12 +171,12 @@ def _deletable(views: list[RunView], home: Home, index: Index) -> list[Checkpoin
 
     A report is only a claim: the folder of a project must not go because a script called it a checkpoint.
     """
-    precious = {Path(place).resolve() for place in (*index.places(), str(home.path), str(Path.home()))}
+    precious = {_real(place) for place in (*index.places(), str(home.path), str(Path.home()))}
     others = index.reported_paths(except_by=[view.run.spec.id for view in views])
-    elsewhere = {Path(path).resolve() for path in others}
+    elsewhere = {_real(path) for path in others}
     deletable = []
     for checkpoint in (checkpoint for view in views for checkpoint in view.checkpoints):
-        path = Path(checkpoint.path).resolve()
+        path = _real(checkpoint.path)
         if any(place.is_relative_to(path) for place in precious):
             say(f"{checkpoint.path} was reported as a checkpoint, and is left alone: a run lives there")
         elif any(other.is_relative_to(path) or path.is_relative_to(other) for other in elsewhere):
