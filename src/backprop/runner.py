@@ -135,6 +135,7 @@ class _Watch:
     checkpoints_due: int = 0  # by the clock, so far
     checkpoints_asked: int = 0  # by the governor, so far
     is_over_own_limit: bool = False
+    is_record_lost: bool = False  # its journal was removed
     is_blind: bool = False  # to the GPUs, since the start
     runs_on: bool = False  # beyond the timebox, after its training
     has_trained: bool = False  # a step or a save of it was seen
@@ -499,6 +500,12 @@ class Supervisor:
         if look.batches:
             self._set_timebox(now)
         self._journal.append()  # what a full disk kept waiting
+        if not watch.is_record_lost and not self._journal.is_in_place(self._rundir.journal_path):
+            watch.is_record_lost = True
+            self._observer.said(
+                f"WARNING: {self._rundir.journal_path} was removed: no command sees this run any more. It is ended at "
+                "its timebox, or by Ctrl-C here"
+            )
         self._observer.looked(self._meter.progress, watch.left_s(watch.paused_at or now))
 
     def _read_printed(self, batches: Sequence[Batch], *, is_over: bool = False) -> None:

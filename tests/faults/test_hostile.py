@@ -329,3 +329,19 @@ def test_output_that_cannot_be_written_is_said_in_one_line(runs: Runs, words: st
         process = runs.start(*words.split(), stdout=full, stderr=subprocess.PIPE)
     assert process.stderr.read() == b"backprop: the output cannot be written: No space left on device.\n"
     assert process.wait(HANG_S) == 2
+
+
+@pytest.mark.parametrize("what", ["", "runs/r", "runs/r/journal.jsonl"], ids=["home", "run", "journal"])
+def test_a_record_that_is_removed_under_a_run_is_missed_at_once(runs: Runs, what: str):
+    """It is said, and the trainer is ended at its timebox all the same."""
+    runs.script("print('ready', flush=True); time.sleep(600)")
+    words = ("run", "train.py", "--run-id", "r", "-m", "0.05", "--grace", "1")
+    process = runs.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    lost = runs.home / what
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    said = process.stderr.read().decode()
+    assert process.wait(HANG_S) == 0
+    assert said.count(f"{runs.rundir('r') / 'journal.jsonl'} was removed: no command sees this run any more") == 1
+    assert "timeboxed" in said
+    assert runs.tree() == []

@@ -364,6 +364,15 @@ class Journal:
         self.is_locked = True
         return True
 
+    def is_in_place(self, path: Path) -> bool:
+        """Whether the file that we have open is the one at this path: not removed, nor replaced."""
+        try:
+            return os.path.samestat(path.stat(), os.fstat(self._fd))
+        except FileNotFoundError:
+            return False
+        except OSError:  # a shared file system that fails for a moment
+            return True
+
     def unlock(self) -> None:
         """Leave the run to whoever wants it: nothing of ours is to come."""
         fcntl.flock(self._fd, fcntl.LOCK_UN)
