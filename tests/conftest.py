@@ -18,6 +18,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from backprop.trainer import failsafe
 from tests.forked_commands import ForkServer, needs_interpreter
 from tests.leftovers import forbidden_folder, nothing_is_left, owned_by_session  # noqa: F401  fixtures of every test
 
@@ -122,8 +123,8 @@ class Runs:
         self._owned.append(run_id)
 
     def document(self, run: str = "last") -> dict:
-        """`status RUN --json`."""
-        done = self.call("status", run, "--json")
+        """`status RUN --json`, with all of its checkpoints."""
+        done = self.call("status", run, "--json", "--all")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -198,6 +199,12 @@ def wait_for(condition: Callable[[], object], timeout_s: float = HANG_S) -> obje
         assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(0.01)
     return result
+
+
+@pytest.fixture(autouse=True)
+def hooks_are_on(monkeypatch: pytest.MonkeyPatch):
+    """What failed in the test before is not off in this one."""
+    monkeypatch.setattr(failsafe, "_off", set())
 
 
 @pytest.fixture

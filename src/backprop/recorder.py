@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from backprop import checkpoints, protocol
-from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Source
+from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Session, Source
 from backprop.store import journal as journals
 from backprop.store import snapshot
 from backprop.store.index import Index, open_index, reopen_if_replaced, set_aside_if_damaged
@@ -62,6 +62,7 @@ class Recorder:
         self._say = say
         self._index: Index | None = None
         self._is_lent = False
+        self._reader = journals.RunReader(rundir.journal_path, spec)
         self._openings = 0  # of the index: it may be a new one each time
         self._is_on_slurm = spec.slurm is not None  # as far as the journal was read
         self._snapshot_is_due = False
@@ -70,6 +71,9 @@ class Recorder:
         self.is_state_stored = False  # in the index, at the last try
         self._whole_to = 1  # the index has all of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
+        self._stored: dict[
+            tuple[int, Source], int
+        ] = {}  # bytes that the index had, as of the last look at all sessions
         self._measures: dict[tuple[int, Source, int], tuple[str, Measure]] = {}  # path and measure
         self._folders: Callable[[], Sequence[str]] | None = None
         self._cwds: dict[int, str] = {}
@@ -112,7 +116,7 @@ class Recorder:
         elif not reopen_if_replaced(self._home, self._index, self._say):
             return self._index
         self._openings += 1
-        self._tails.clear()
+        self._forget_offsets()
         self._whole_to = 1
         return self._index
 
@@ -124,8 +128,8 @@ class Recorder:
 
     def read_run(self) -> tuple[Run, int]:
         """The run as its journal tells it, also what that has no room for; and how many bytes of journal that is."""
-        entries, size = journals.read(self._rundir.journal_path)
-        run = journals.fold(self._spec, entries + self._journal.unwritten)
+        run, size = self._reader.read()
+        run = journals.fold_on(run, self._journal.unwritten)
         self._is_on_slurm = run.is_on_slurm
         return run, size
 
@@ -186,12 +190,13 @@ class Recorder:
             if session <= self._whole_to:
                 return None
             run, _ = self.read_run()
+            unread = self._unread(run)
         except _LATER:
             return Look((), is_stored=False)
         except sqlite3.DatabaseError as error:
             self._give_up_index(error)
             return Look((), is_stored=False)
-        for earlier in run.sessions:
+        for earlier in unread:
             if self._whole_to <= earlier.number < session:
                 look = self._look_at_all(earlier.number, earlier.elapsed_s or 0.0, is_over=True, is_witness=False)
                 if look.batches or not look.is_stored:
@@ -258,13 +263,13 @@ class Recorder:
                 measured,
                 source,
                 timeline=timeline,
-                earlier_bytes=sum(tail.offset for (number, _), tail in self._tails.items() if number < session),
+                earlier_bytes=self._earlier_bytes(session),
             ):
                 tail.move_to(stretch.end)
                 is_behind = len(stretch.data) > READ_BYTES // 2
                 return Look((batch,), is_stored=True, is_behind=is_behind, checkpoints=reported)
             # somebody else was there first, or the index is new and has never heard of this run
-            self._tails.clear()
+            self._forget_offsets()
             self._whole_to = 1
             is_known = index.journal_size(self._spec.id) is not None
             is_stored = is_known or self.record_state(publish=False)
@@ -281,6 +286,16 @@ class Recorder:
             self._orders = {session: OrderNotes(self._rundir.order_path(session))}
         sizes = (size_bytes(self._rundir.out_path(session)), size_bytes(self._rundir.err_path(session)))
         self._orders[session].look(at_s, *sizes)
+
+    def _earlier_bytes(self, session: int) -> int:
+        """How much the index must have of the sessions before this one."""
+        known = self._stored | {key: tail.offset for key, tail in self._tails.items()}
+        return sum(size for (number, _), size in known.items() if number < session)
+
+    def _forget_offsets(self) -> None:
+        """The index is another one, or somebody else has moved it on."""
+        self._tails.clear()
+        self._stored.clear()
 
     def _witness(self, session: int, source: Source, at_s: float) -> None:
         """See how far the output has got; and tell the journal, now and then."""
@@ -357,7 +372,14 @@ class Recorder:
     def record_output(self) -> bool:
         """Store all output of all sessions; for a run whose trainer is gone. False when that must be tried again."""
         run, _ = self.read_run()
-        for session in run.sessions:
+        try:
+            unread = self._unread(run)
+        except _LATER:
+            return False
+        except sqlite3.DatabaseError as error:
+            self._give_up_index(error)
+            return False
+        for session in unread:
             while True:
                 look = self.look(session.number, session.elapsed_s or 0.0, is_over=True)
                 if not look.is_stored:
@@ -389,11 +411,22 @@ class Recorder:
     def _source_sizes(self) -> dict[tuple[int, Source], int]:
         """Of all that its trainers wrote, in bytes."""
         run, _ = self.read_run()
+        sizes = self._rundir.source_sizes()
         return {
-            (session.number, source): size_bytes(self._rundir.source_path(session.number, source))
+            (session.number, source): sizes.get((session.number, source), 0)
             for session in run.sessions
             for source in Source
         }
+
+    def _unread(self, run: Run) -> list[Session]:
+        """The sessions that wrote what the index does not have yet. Raises what `_open` does."""
+        sizes = self._rundir.source_sizes()
+        self._stored = stored = self._open().offsets(self._spec.id)
+        return [
+            session
+            for session in run.sessions
+            if any(sizes.get((session.number, each), 0) > stored.get((session.number, each), 0) for each in Source)
+        ]
 
     def _set_whole(self, sizes: Mapping[tuple[int, Source], int]) -> bool:
         """False when the index was replaced since the output was stored: the new one may know the run without it."""

@@ -39,7 +39,7 @@ def test_a_script_runs_and_is_recorded(runs: Runs):
     assert set(document) == {
         "id", "name", "status", "reason", "command", "cwd", "python", "created_at", "started_at", "ended_at",
         "stopped_by", "elapsed_s", "timebox_s", "sessions", "last_step", "metrics", "printed_metrics", "params", "checkpoints",
-        "git", "code_notes", "snapshot_of", "exit_code",
+        "checkpoint_count", "git", "code_notes", "snapshot_of", "exit_code",
         "host", "job", "pid", "run_dir",
     }  # fmt: skip
     assert set(document["sessions"][0]) == {

@@ -93,7 +93,8 @@ def check_record(runs: Runs, run_id: str, truth: Truth | None = None) -> dict:
     """After `list`: the record says exactly what the files say, and nothing is left running."""
     listed = runs.call("list", "--json")
     assert listed.returncode == 0, listed.stderr
-    (document,) = [d for d in json.loads(listed.stdout) if d["id"] == run_id]
+    assert [d["id"] for d in json.loads(listed.stdout)].count(run_id) == 1
+    document = runs.document(run_id)  # with all of its checkpoints
     truth = (truth or Truth(runs, run_id)).read()
     index = Index(runs.home / "index.db", 10)
     rows = index.rows("SELECT steps, vals FROM points WHERE run_id = ? AND name = 'value' ORDER BY number", (run_id,))

@@ -281,7 +281,9 @@ def test_the_kernels_out_of_memory_killer_is_named(runs: Runs, group: Path):
     assert done.returncode == 137
     document = runs.document()
     assert document["status"] == "failed"
-    assert document["reason"].endswith("the kernel's out-of-memory killer struck on this machine meanwhile")
+    assert "the kernel's out-of-memory killer" in document["reason"]
+    if os.access("/dev/kmsg", os.R_OK):
+        assert document["reason"].endswith("killed a process of its tree")
 
 
 # -- the machine runs out, and the governor sees it coming

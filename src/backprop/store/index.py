@@ -218,9 +218,13 @@ class Index:
 
     def has_output(self, run_id: str, sizes: Mapping[tuple[int, Source], int]) -> bool:
         """Whether so many bytes of its sessions' sources are stored, or more."""
+        stored = self.offsets(run_id)
+        return all(stored.get(key, 0) >= size for key, size in sizes.items())
+
+    def offsets(self, run_id: str) -> dict[tuple[int, Source], int]:
+        """How many bytes are stored of each source of its sessions."""
         rows = self._db.execute("SELECT session, source, offset FROM tails WHERE run_id = ?", (run_id,))
-        stored = {(session, source): offset for session, source, offset in rows}
-        return all(stored.get((session, source.value), 0) >= size for (session, source), size in sizes.items())
+        return {(session, Source(source)): offset for session, source, offset in rows}
 
     def stored_bytes(self, run_id: str, *, before_session: int) -> int:
         """How much is stored of all sources of the sessions before this one."""

@@ -518,7 +518,38 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
 
     A session without an end is `running`, or `paused`: whether its supervisor still lives is not in the journal.
     """
-    run = Run(spec=spec, status=Status.QUEUED)
+    return fold_on(Run(spec=spec, status=Status.QUEUED), entries)
+
+
+class RunReader:
+    """The run that a journal tells of, time and again: each time from where it was read to before."""
+
+    def __init__(self, path: Path, spec: RunSpec) -> None:
+        self._path = path
+        self._spec = spec
+        self._identity: tuple[int, int] | None = None  # of the file that was read
+        self._run = fold(spec, ())
+        self._end = 0
+
+    def read(self) -> tuple[Run, int]:
+        """The run, and how many bytes of journal that is. Raises OSError, but not when there is no journal yet."""
+        try:
+            file = os.fdopen(open_plain(self._path), "rb")
+        except FileNotFoundError:
+            return fold(self._spec, ()), 0
+        with file:
+            info = os.fstat(file.fileno())
+            identity = (info.st_dev, info.st_ino)
+            if identity != self._identity or info.st_size < self._end:
+                self._identity, self._run, self._end = identity, fold(self._spec, ()), 0
+            file.seek(self._end)
+            entries, size = parse(file.read())
+        self._run, self._end = fold_on(self._run, entries), self._end + size
+        return self._run, self._end
+
+
+def fold_on(run: Run, entries: Iterable[Entry]) -> Run:
+    """What becomes of a run by these entries."""
     for entry in entries:
         match entry:
             case SessionStarted():
@@ -566,7 +597,8 @@ def _add_session(run: Run, entry: SessionStarted) -> Run:
         cwd=spec.cwd,
         only_once=entry.only_once,
     )
-    others = tuple(s for s in run.sessions if s.number != entry.session)
+    place = _place(run, entry.session)
+    others = run.sessions if place is None else run.sessions[:place] + run.sessions[place + 1 :]
     return msgspec.structs.replace(
         run,
         spec=spec,
@@ -613,15 +645,26 @@ def _end_without_a_session(run: Run, entry: Refused | NotContinued) -> Run:
     )
 
 
+def _place(run: Run, number: int) -> int | None:
+    """Where the session of this number is: mostly the last, which spares a run of thousands to look at each."""
+    places = range(len(run.sessions) - 1, -1, -1)
+    return next((place for place in places if run.sessions[place].number == number), None)
+
+
 def _change_session(run: Run, number: int, **changes: Any) -> Run:
-    sessions = tuple(msgspec.structs.replace(s, **changes) if s.number == number else s for s in run.sessions)
+    place = _place(run, number)
+    if place is None:
+        return run
+    changed = msgspec.structs.replace(run.sessions[place], **changes)
+    sessions = (*run.sessions[:place], changed, *run.sessions[place + 1 :])
     return msgspec.structs.replace(run, sessions=sessions)
 
 
 def _note_read(run: Run, entry: CheckpointRead | CheckpointUnread) -> Run:
     if isinstance(entry, CheckpointUnread):
         return _change_session(run, entry.session, is_checkpoint_read=False, has_started_over=entry.has_trained)
-    offered = next((session.offered for session in run.sessions if session.number == entry.session), None)
+    place = _place(run, entry.session)
+    offered = None if place is None else run.sessions[place].offered
     path = None if entry.is_late else entry.path or offered
     return _change_session(run, entry.session, resumed_from=path, is_checkpoint_read=True, has_started_over=False)
 
@@ -671,10 +714,12 @@ def _continue_session(run: Run, entry: Continued) -> Run:
 
 
 def _end_session(run: Run, entry: SessionEnded) -> Run:
-    ended = [s for s in run.sessions if s.number == entry.session]
-    if ended and ended[0].status.is_final:
+    place = _place(run, entry.session)
+    session = None if place is None else run.sessions[place]
+    if session is not None and session.status.is_final:
         return run  # the first ending counts
-    was_stopped_by = ended[0].stopped_by if ended and entry.status not in {Status.COMPLETED, Status.FAILED} else None
+    has_own_end = session is None or entry.status in {Status.COMPLETED, Status.FAILED}
+    was_stopped_by = None if session is None or has_own_end else session.stopped_by
     run = _change_session(
         run,
         entry.session,

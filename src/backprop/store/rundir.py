@@ -50,6 +50,7 @@ from backprop.store.plain import (
 from backprop.trainer import sources
 
 RUNS_FOLDER = "runs"
+_SOURCE_NAME = re.compile(rf"session-(\d{{1,9}})\.({'|'.join(source.value for source in Source)})")
 LAST = "last"  # the word by which commands name the newest run
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -157,6 +158,16 @@ class RunDir:
 
     def source_path(self, session: int, source: Source) -> Path:
         return self.path / f"session-{session}.{source.value}"
+
+    def source_sizes(self) -> dict[tuple[int, Source], int]:
+        """How many bytes each source of each session has, in one look at the folder. Raises OSError."""
+        found = {}
+        for entry in os.scandir(self.path):
+            name = _SOURCE_NAME.fullmatch(entry.name)
+            if name is not None and entry.is_file(follow_symlinks=False):
+                with suppress(FileNotFoundError):
+                    found[int(name[1]), Source(name[2])] = entry.stat(follow_symlinks=False).st_size
+        return found
 
     def out_path(self, session: int) -> Path:
         return self.source_path(session, Source.OUT)
