@@ -26,6 +26,7 @@ _MB = 1_000_000
 _STEP_S = 0.01  # 100 lines a second
 _TRIAL_LOOPS = 100_000
 _TIMEBOX_S, _GRACE_S = 1.2, 2.0
+_LATE = 1000  # sessions
 _TREE_SIZE = 10  # processes that stubborn.py keeps alive
 
 
@@ -62,6 +63,7 @@ def start(sizes: Sizes) -> list[Row]:
                 how="the same pairs: user + system of the command and all it waited for",
             ),
         ]
+        rows.append(_late_resume_row(place))
         if shutil.which("git"):
             _make_work_tree(place.folder)
             tracked = _added(place)
@@ -101,6 +103,33 @@ def _added(place: Workbench) -> _Added:
     return _Added(
         wall_s=spread([b.wall_s - a.wall_s for a, b in zip(bare, ours, strict=True)]),
         cpu_s=spread([b.cpu_s - a.cpu_s for a, b in zip(bare, ours, strict=True)]),
+    )
+
+
+def _late_resume_row(place: Workbench) -> Row:
+    """What a resume costs after a thousand sessions, beside one after the first."""
+    for run_id in ("young", "old"):
+        place.call("run", "--run-id", run_id, "nothing.py")
+    rundir = place.home.rundir("old")
+    first = [line for line in rundir.journal_path.read_bytes().splitlines() if b'"session":1' in line]
+    with rundir.journal_path.open("ab") as journal:
+        for number in range(2, _LATE):
+            journal.writelines(line.replace(b'"session":1', b'"session":%d' % number) + b"\n" for line in first)
+    for number in range(2, _LATE):
+        rundir.out_path(number).write_bytes(b"\n")
+    place.call("reindex")
+
+    def arm(run_id: str) -> Callable[[], float]:
+        return lambda: cost([BACKPROP, "resume", "--again", run_id], place.environment, place.folder).cpu_s
+
+    arms = [arm("young"), arm("old")]
+    interleaved(arms, 1)
+    young, old = interleaved(arms, max(3, place.sizes.start_pairs // 4))
+    added = spread([b - a for a, b in zip(young, old, strict=True)])
+    return Row(
+        what=f"CPU time that `resume` takes more after {_LATE:,} sessions than after the first",
+        measured=added.text("ms", 1000),
+        how=f"{added.count} pairs, difference of each pair; sessions of one line",
     )
 
 

@@ -550,10 +550,12 @@ class RunReader:
 
 def fold_on(run: Run, entries: Iterable[Entry]) -> Run:
     """What becomes of a run by these entries."""
+    numbers = {session.number for session in run.sessions}
     for entry in entries:
         match entry:
             case SessionStarted():
-                run = _add_session(run, entry)
+                run = _add_session(run, entry, is_new=entry.session not in numbers)
+                numbers.add(entry.session)
             case TrainerLaunched():
                 run = _change_session(run, entry.session, trainer_pid=entry.pid, launched_at=entry.at)
             case CheckpointRead() | CheckpointUnread():
@@ -577,7 +579,8 @@ def fold_on(run: Run, entries: Iterable[Entry]) -> Run:
     return run
 
 
-def _add_session(run: Run, entry: SessionStarted) -> Run:
+def _add_session(run: Run, entry: SessionStarted, *, is_new: bool) -> Run:
+    """is_new: whether no session has its number: to look at each would take long where there are thousands."""
     spec = run.spec.revised(entry.revision)
     session = Session(
         number=entry.session,
@@ -597,7 +600,7 @@ def _add_session(run: Run, entry: SessionStarted) -> Run:
         cwd=spec.cwd,
         only_once=entry.only_once,
     )
-    place = _place(run, entry.session)
+    place = None if is_new else _place(run, entry.session)
     others = run.sessions if place is None else run.sessions[:place] + run.sessions[place + 1 :]
     return msgspec.structs.replace(
         run,
