@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.checkpoints import MAX_MANIFEST_FILES, Choice, choose, is_complete, measure, problem
-from backprop.records import Checkpoint, Measure
+from backprop.records import Checkpoint, Measure, Session, Status
 from tests.conftest import scaled
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -546,7 +546,7 @@ def kept_checkpoint(path: Path, step: int | None, session: int) -> Checkpoint:
         (10, (2, 10), "later"),
         (10, (2, 11), "later"),
         (10, (3, 9), "kept"),
-        (None, (2, 3), "kept"),  # nobody knows, but that session began anew
+        (None, (2, 3), "kept"),  # nobody knows, but that session kept it
         (10, (2, None), "kept"),
         (None, (3, 3), "later"),
         (10, (3, None), "later"),
@@ -563,6 +563,25 @@ def test_one_that_was_kept_comes_before_what_holds_less(
     assert choice.checkpoint is not None
     assert Path(choice.checkpoint.path).name == expected
     assert len(choice.skipped) == (expected == "kept")
+
+
+@pytest.mark.parametrize("session", [2, 3])
+@pytest.mark.parametrize("is_read", [True, False])
+def test_where_no_step_tells_the_newest_of_a_session_that_read_its_checkpoint_is_chosen(
+    tmp_path: Path, session: int, is_read: bool
+):
+    """The journal knows of reads that the keeping process did not see. No step is claimed that nobody knows."""
+    kept = kept_checkpoint(tmp_path / "kept", None, 2)
+    (tmp_path / "later").write_bytes(b"weights")
+    later = Checkpoint(path=str(tmp_path / "later"), step=None, session=session, measure=kept.measure)
+    ran = Session(
+        number=session, status=Status.STOPPED, started_at=NOW, timebox_s=60, grace_s=30, host="h", supervisor_pid=1,
+        is_checkpoint_read=is_read,
+    )  # fmt: skip
+    choice = choose([kept, later], sessions=[ran])
+    assert choice.checkpoint == (later if is_read else kept)
+    why = f"session {session} was not seen to read its checkpoint, and no step tells that it came as far"
+    assert choice.skipped == (() if is_read else ((later, why),))
 
 
 def test_one_that_was_kept_and_is_gone_is_no_reason(tmp_path: Path):

@@ -161,6 +161,15 @@ def test_the_supervisor_may_know_that_it_was_read(place: Place):
     assert place.before_save.exists()
 
 
+def test_the_supervisor_may_know_that_it_was_read_before_a_rename(place: Place, capsys):
+    keeper, new = place.keeper(place.path), place.folder / "new"
+    new.write_text("new")
+    place.control(checkpoint_was_read=True)
+    keeper.before_replace(str(new), str(place.path))
+    assert not place.before_session.exists()
+    assert capsys.readouterr().err == ""
+
+
 def test_less_than_before_does_not_remove_it(place: Place):
     """A script that counts its steps anew, or another training of it."""
     keeper = place.keeper(place.path, is_read=True)

@@ -11,13 +11,13 @@ import stat
 import struct
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import accumulate
 from pathlib import Path
 
-from backprop.records import Checkpoint, ManifestEntry, Measure, Record, Run, is_showable
+from backprop.records import Checkpoint, ManifestEntry, Measure, Record, Run, Session, is_showable
 
 MAX_MANIFEST_FILES = 10_000  # a folder with more is somebody's data, not a checkpoint: do not walk it all
 _MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
@@ -88,22 +88,26 @@ class Choice(Record, frozen=True):
 
 
 def choose(
-    checkpoints: Sequence[Checkpoint], saved_over_by: Callable[[Checkpoint], str | None] = lambda _: None
+    checkpoints: Sequence[Checkpoint],
+    saved_over_by: Callable[[Checkpoint], str | None] = lambda _: None,
+    sessions: Sequence[Session] = (),
 ) -> Choice:
     """The newest whole training state that the script itself meant to save. `checkpoints`: oldest first.
 
-    One that was kept when a session began anew comes before all that holds less. Reads every byte of the candidates.
+    One that was kept comes before all that holds less; where steps do not tell, before what a session saved that had
+    not read its checkpoint. Reads every byte of the candidates.
     What was saved in an emergency is taken only when somebody names it: the script may not know how to load it.
-    saved_over_by: gives another run that has saved to the same path since.
+    saved_over_by: gives another run that has saved to the same path since. sessions: of the run.
     """
+    was_read = {session.number: session.is_checkpoint_read for session in sessions}
     skipped: list[tuple[Checkpoint, str]] = []
     kept = [one for one in checkpoints if one.is_kept and problem(one.path, one.measure) is None]
     for checkpoint in _preferred_first([checkpoint for checkpoint in checkpoints if not checkpoint.is_emergency]):
         reason = problem(checkpoint.path, checkpoint.measure)
         if reason is None and (other := saved_over_by(checkpoint)) is not None:
             reason = f"run {other} has saved over it since"
-        if reason is None and (better := next((one for one in kept if _holds_more(one, checkpoint)), None)) is not None:
-            reason = f"session {checkpoint.session} began anew, and had not come as far as step {better.step} again"
+        if reason is None:
+            reason = next((why for one in kept if (why := _why_less(checkpoint, one, was_read)) is not None), None)
         if reason is None:
             return Choice(checkpoint=checkpoint, skipped=tuple(skipped))
         skipped.append((checkpoint, reason))
@@ -157,13 +161,20 @@ def _shrunk(size_bytes: int, expected_bytes: int | None) -> str | None:
     return f"it is {size_bytes} bytes long, and was {expected_bytes} when it was reported"
 
 
-def _holds_more(kept: Checkpoint, other: Checkpoint) -> bool:
-    """Whether one that was kept is further than one that was saved afterwards. Without steps: in the same session."""
+def _why_less(other: Checkpoint, kept: Checkpoint, was_read: Mapping[int, bool | None]) -> str | None:
+    """Why one that was saved after another was kept is taken for less than that; None where it is not.
+
+    was_read: whether a session has read the checkpoint that it was offered; the keeping process may not have seen it.
+    """
     if other.session < kept.session:
-        return False
-    if kept.step is None or other.step is None:
-        return other.session == kept.session and not other.is_kept
-    return kept.step > other.step
+        return None
+    if kept.step is not None and other.step is not None:
+        is_less = kept.step > other.step
+        return f"session {other.session} had not come as far as step {kept.step} again" if is_less else None
+    read = was_read.get(other.session)
+    if read or other.is_kept or (read is None and other.session > kept.session):
+        return None
+    return f"session {other.session} was not seen to read its checkpoint, and no step tells that it came as far"
 
 
 def _preferred_first(checkpoints: list[Checkpoint]) -> list[Checkpoint]:

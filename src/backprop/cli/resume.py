@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -315,7 +316,8 @@ def _tell_plan(home: Home, spec: RunSpec, request: "Request", view: RunView, *, 
     step = None
     if request.checkpoint is None:
         with open_caught_up(home) as index:
-            found = checkpoints.choose(view.checkpoints, lambda one: index.saved_over_by(spec.id, one)).checkpoint
+            saved_over_by = partial(index.saved_over_by, spec.id)
+            found = checkpoints.choose(view.checkpoints, saved_over_by, view.run.sessions).checkpoint
         if found is not None:
             request, step = msgspec.structs.replace(request, checkpoint=found.path), found.step
     spec = msgspec.structs.replace(spec, limits=request.limits)

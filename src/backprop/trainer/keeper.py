@@ -96,6 +96,7 @@ class Keeper:
         offered, source, place = self._offered, _place(source), _place(target)
         if os.path.lexists(kept_names.before_save(source, self._run_id)):
             self._sources[place] = source
+        self._read_control()
         if not self._is_unread:
             return
         if offered == source or offered.startswith(source + os.sep):
