@@ -178,6 +178,26 @@ def test_less_than_before_does_not_remove_it(place: Place):
     assert place.names() == [place.before_session.name, "last.pt"]
 
 
+@pytest.mark.parametrize("way", ["in place", "rename"])
+@pytest.mark.parametrize(("before", "after"), [(10, None), (None, 20), (None, None)])
+def test_where_no_steps_tell_that_the_new_one_is_as_far_the_old_one_stays(
+    place: Place, way: str, before: int | None, after: int | None
+):
+    """The script may have read no more than its best score. What the session itself saved before is no loss."""
+    keeper = place.keeper(place.path, is_read=True, step=before)
+    for text in ("new", "newer"):
+        if way == "in place":
+            save(keeper, place.path, text)
+        else:
+            new = place.folder / "new"
+            new.write_text(text)
+            keeper.before_replace(str(new), str(place.path))
+            new.replace(place.path)
+        keeper.reported(str(place.path), after)
+        assert place.names() == [place.before_session.name, "last.pt"]
+        assert (place.before_session.read_text(), place.path.read_text()) == ("old", text)
+
+
 def test_a_rename_over_it(place: Place):
     """Matters only where it was not read: the new file is whole when it gets there."""
     for is_read, expected in ((True, ["last.pt"]), (False, [place.before_session.name, "last.pt"])):
@@ -188,6 +208,7 @@ def test_a_rename_over_it(place: Place):
         keeper.before_replace(str(new), str(place.path))
         assert place.path.read_text() == "old"  # at no time is there none
         new.replace(place.path)
+        keeper.reported(str(place.path), 20)
         assert place.names() == expected
     assert place.before_session.read_text() == "old"
 

@@ -23,15 +23,17 @@ def before_save(path: Path) -> Path:
     return Path(kept_names.before_save(str(path), "r"))
 
 
-def reconciled(*checkpoints: Checkpoint, offered: Path | None = None, other: str | None = None) -> list[str]:
+def reconciled(
+    *checkpoints: Checkpoint, offered: Path | None = None, other: str | None = None, status: Status = Status.STOPPED
+) -> list[str]:
     """What is said of it."""
     told: list[str] = []
     offered = None if offered is None else str(offered)
     session = Session(
-        number=1, status=Status.STOPPED, started_at=AT, timebox_s=600, grace_s=30, host="h", supervisor_pid=1,
-        offered=offered,
+        number=1, status=status, started_at=AT, timebox_s=600, grace_s=30, host="h", supervisor_pid=1,
+        offered=offered, is_checkpoint_read=offered is not None,
     )  # fmt: skip
-    run = Run(spec=SPEC, status=Status.STOPPED, sessions=(session,))
+    run = Run(spec=SPEC, status=status, sessions=(session,))
     kept.reconcile(RunView(run=run, run_dir="/d", checkpoints=checkpoints), lambda _: other, told.append)
     return told
 
@@ -184,6 +186,16 @@ def test_what_was_kept_for_good_is_removed_once_the_run_is_as_far(
         place.write_bytes(b"x")
     reconciled(reported(old, 10, is_kept=is_kept), reported(path, step))  # type: ignore[arg-type]
     assert old.exists() == stays
+
+
+@pytest.mark.parametrize("is_completed", [True, False])
+def test_where_no_step_tells_what_was_kept_is_removed_when_the_run_has_completed(tmp_path: Path, is_completed: bool):
+    path = tmp_path / "last.bin"
+    for place in (path, old := Path(kept_names.before_session(str(path), "r", 1))):
+        place.write_bytes(b"x")
+    status = Status.COMPLETED if is_completed else Status.STOPPED
+    reconciled(reported(old, None), reported(path, None), offered=path, status=status)  # type: ignore[arg-type]
+    assert old.exists() != is_completed
 
 
 def test_a_file_of_the_scripts_own_is_never_removed(tmp_path: Path):

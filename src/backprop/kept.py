@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from backprop import checkpoints
-from backprop.records import Checkpoint, RunView
+from backprop.records import Checkpoint, Run, RunView, Status
 from backprop.trainer import kept_names
 
 _LOGS = {"", ".csv", ".html", ".json", ".jsonl", ".log", ".md", ".png", ".txt", ".yaml", ".yml"}
@@ -44,7 +44,7 @@ def reconcile(view: RunView, saved_over_by: SavedOverBy, say: Say) -> None:
                 for path, other in newest.items()
                 if other is not None and other.session >= one.session and not kept_names.is_ours(path, run_id)
             )
-            if _is_outdone(one, later, saved_over_by):
+            if (one.step is None and _has_read_and_completed(view.run)) or _is_outdone(one, later, saved_over_by):
                 _remove(Path(one.path))
 
 
@@ -95,6 +95,11 @@ def _put_back(place: Path, kept: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         file.replace(target)
     _remove(kept)
+
+
+def _has_read_and_completed(run: Run) -> bool:
+    last = run.last_session
+    return last is not None and last.status is Status.COMPLETED and last.is_checkpoint_read is True
 
 
 def _is_outdone(kept: Checkpoint, later: Iterable[Checkpoint], saved_over_by: SavedOverBy) -> bool:

@@ -3,7 +3,8 @@
 Known checkpoints are the one that this session was offered, those that it has reported (here, or as lines on stdout:
 control.json has them), and what lies in a folder that is one. What becomes of a kept one:
 
-    the new one is reported, and continues it        it is removed
+    the new one is reported, and is as far           it is removed
+    it was offered, and no steps tell that           it stays: what was read may have been its best score only
     the process is killed in the midst of the save   the supervisor puts it back (backprop/kept.py)
     the session never read it: it began anew         it stays, and is a checkpoint of the run
 
@@ -89,7 +90,8 @@ class Keeper:
     def before_replace(self, source: str, target: str) -> None:
         """Something is renamed in a moment, maybe over something else.
 
-        A new file in the place of an old one is whole when it gets there. So it only matters where training began anew.
+        A new file in the place of an old one is whole when it gets there. So it only matters for the one that was
+        offered: training may have begun anew, whatever was read.
         """
         if self._offered is None:
             return
@@ -98,6 +100,8 @@ class Keeper:
             self._sources[place] = source
         self._read_control()
         if not self._is_unread:
+            if offered == place and place not in self._steps and place not in self._reports:
+                self._keep_until_reported(place)
             return
         if offered == source or offered.startswith(source + os.sep):
             self._offered = place + offered[len(source) :]
@@ -106,6 +110,14 @@ class Keeper:
             self._tell_kept(offered)  # only its other name is lost
         elif os.path.exists(place):
             self._before_replaced(place)
+
+    def _keep_until_reported(self, place: str) -> None:
+        kept = kept_names.before_save(place, self._run_id)
+        if os.path.isfile(place) and not os.path.lexists(kept):
+            try:
+                _link(place, kept)
+            except OSError as error:
+                self._complain(place, error.strerror or str(error))
 
     def _before_replaced(self, place: str) -> None:
         root = self._offered
@@ -202,14 +214,16 @@ class Keeper:
         """What was saved in this place is whole, whatever it is called now."""
         kept = kept_names.before_save(path, self._run_id)
         if os.path.lexists(kept):
-            before = self._steps.get(path, self._offered_step if path == self._offered else None)
-            if before is not None and step is not None and step < before:
+            is_offered = path == self._offered and path not in self._steps and path not in self._reports
+            before = self._offered_step if is_offered else self._steps.get(path)
+            is_known = before is not None and step is not None
+            if (before is not None and step is not None and step < before) or (is_offered and not is_known):
                 self._keep_on(path, kept, before)
             else:
                 _remove(kept)
 
-    def _keep_on(self, path: str, kept: str, step: int) -> None:
-        """The new one holds less than the one that is kept, which stays a checkpoint of the run."""
+    def _keep_on(self, path: str, kept: str, step: Optional[int]) -> None:
+        """The new one holds less, or may, than the one that is kept, which stays a checkpoint of the run."""
         for_good = kept_names.before_session(path, self._run_id, self._session)
         if os.path.lexists(for_good):
             _remove(kept)
