@@ -134,7 +134,8 @@ def check_front(population: Population, process: Process, found: Found) -> None:
         allowed = set(model.permitted_exit_codes(own[-1].status, own[-1].exit_code, deeds))
     else:
         # it waited in vain, was refused, or let a paused run go on
-        allowed = set(model.permitted_exit_codes(None, None, deeds)) | ({0} if len(process.words) == 2 else set())
+        has_options = bool(set(process.words[2:]) - {"--again"})
+        allowed = set(model.permitted_exit_codes(None, None, deeds)) | (set() if has_options else {0})
         allowed |= {2, 3} if member.is_doomed else set()
     if not own and "goes on as it was begun" in process.stderr:  # with options, which are for another session
         allowed |= {2} if any(isinstance(entry, PauseAsked) for entry in population.entries(member)) else set()
@@ -180,6 +181,10 @@ def check_rest(population: Population, found: Found) -> int:
     if listing.code != 0:
         found(None, f"list exited with {listing.code}:\n{listing.stderr[-2000:]}")
     documents = {one["id"]: one for one in json.loads(listing.stdout)} if listing.code == 0 else {}
+    for run_id, document in documents.items():
+        if document["checkpoint_count"] > len(document["checkpoints"]):
+            whole = json.loads(population.call_now("status", run_id, "--json", "--all").stdout)
+            document["all_checkpoints"] = whole["checkpoints"]
     on_disk = set(population.place.run_ids())
     if listing.code == 0 and set(documents) != on_disk:
         found(None, f"list shows {sorted(documents)}, and there are {sorted(on_disk)}")
@@ -289,7 +294,8 @@ def _document_problems(member: Member, document: dict[str, Any], run: Run, outpu
         (number, step, path, not path.endswith("-torn.json") and path not in member.torn)
         for path, (number, step) in newest.items()
     ]
-    reported = [(c["session"], c["step"], c["path"], c["valid"]) for c in document["checkpoints"]]
+    checkpoints = document.get("all_checkpoints", document["checkpoints"])
+    reported = [(c["session"], c["step"], c["path"], c["valid"]) for c in checkpoints]
     if reported != expected:
         problems.append(f"its checkpoints are {_difference(reported, expected)}")
     # a session that trains again may end at a lower step: the last line counts, whatever it says

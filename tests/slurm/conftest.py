@@ -180,6 +180,9 @@ class SlurmRuns(Runs):
         listed = self.call("list", "--json", "--limit", "0")
         assert listed.returncode == 0, listed.stderr
         documents = {one["id"]: one for one in json.loads(listed.stdout)}
+        for run_id in expected:
+            if documents[run_id]["checkpoint_count"] > len(documents[run_id]["checkpoints"]):
+                documents[run_id] = self.document(run_id)
         with closing(Index(self.home / "index.db", 10)) as index:
             for run_id, statuses in expected.items():
                 self._check_record(index, documents[run_id], *statuses)
