@@ -1,5 +1,6 @@
 """What our code inside the trainer sees of files that are written, in an interpreter of its own."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -86,6 +87,26 @@ def test_what_is_no_event(tmp_path: Path):
     """
     assert printed(tmp_path, body) == ["opening b.log"]
     assert (tmp_path / "b.log3").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "is_read"),
+    [
+        ("open('last').close()", True),
+        ("os.symlink('last', 'link'); open('link').close()", True),
+        ("os.link('last', 'hard'); os.replace('other', 'last'); open('hard').close()", True),
+        ("file_events.was_opened_for_reading('last')", True),  # by C code
+        ("os.replace('other', 'last'); open('last').close()", False),
+        ("open('last', 'w').close(); open('last').close()", False),
+        ("open('other').close(); open(0, closefd=False); file_events.was_opened_for_reading(None)", False),
+    ],
+)
+def test_a_file_that_is_read_by_any_name_until_it_is_written_anew(tmp_path: Path, body: str, is_read: bool):
+    for name in ("last", "other"):
+        (tmp_path / name).write_text(name)
+    os.utime(tmp_path / "last", (0, 0))
+    begin = BEGIN + "file_events.on_first_read(os.path.realpath('last'), told('read'))\n"
+    assert printed(tmp_path, body, begin) == ["read"] * is_read
 
 
 def test_a_subscriber_that_fails_is_off_and_the_script_goes_on(tmp_path: Path):

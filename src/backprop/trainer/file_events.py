@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
     Wants = Callable[[str], bool]
+    _Mark = tuple[int, int, int]
 
 _HOOK = "writes of files"
 
 _before_open: list[Callable[[str, str], None]] = []
-_before_read: list[tuple[str, str, Callable[[], None]]] = []  # name, real path, and whom to notify once
+_before_read: list[tuple[str, _Mark | None, bool, Callable[[], None]]] = []  # see on_first_read
 _after_close: list[tuple[Callable[[str], None], Wants]] = []
 _before_replace: list[Callable[[str, str], None]] = []
 _after_replace: list[Callable[[str, str], None]] = []
@@ -67,9 +68,17 @@ def on_mode_of_writing(callback: Callable[[str, str], None], what: str = _HOOK) 
 def on_first_read(path: str, callback: Callable[[], None], what: str = _HOOK) -> None:
     """Have this called once, right before a file is opened for reading, or one in it if it is a folder.
 
-    path: a real one. What is opened by the name of a link to it, or by C code, is not noticed.
+    path: a real one. What it is called then does not matter; a file that was written anew since is another one. Not
+    noticed: what C code opens, and what is below a link into a folder.
     """
-    _before_read.append((os.path.basename(path), path, guarded(what)(callback)))
+    is_folder = os.path.isdir(path)
+    _before_read.append((path, None if is_folder else _mark(path), is_folder, guarded(what)(callback)))
+
+
+@guarded(_HOOK)
+def was_opened_for_reading(file: Any) -> None:
+    """A file, or one by its path, is read by code that opens it itself."""
+    _notify_of_read(getattr(file, "name", None) if hasattr(file, "read") else file)
 
 
 def on_close_after_writing(callback: Callable[[str], None], wants: Wants, what: str = _HOOK) -> None:
@@ -162,13 +171,27 @@ def _absolute(place: Any) -> str | None:
 @guarded(_HOOK)
 def _notify_of_read(file: Any) -> None:
     place = file if file.__class__ is str else _absolute(file)
+    if place is None:
+        return
     for awaited in tuple(_before_read):
-        name, path, callback = awaited
-        if place is not None and name in place:  # before anything that costs more
-            real = os.path.realpath(place)
-            if real == path or real.startswith(path + os.sep):
-                _before_read.remove(awaited)
-                callback()
+        path, mark, is_folder, callback = awaited
+        if is_folder:
+            # before anything that costs more
+            is_read = os.path.basename(path) in place and os.path.realpath(place).startswith(path + os.sep)
+        else:
+            is_read = mark is not None and _mark(place) == mark
+        if is_read:
+            _before_read.remove(awaited)
+            callback()
+
+
+def _mark(path: str) -> _Mark | None:
+    """What stays the same of a file, by whatever name, until it is written to."""
+    try:
+        info = os.stat(path)
+    except OSError:  # not there
+        return None
+    return info.st_dev, info.st_ino, info.st_mtime_ns
 
 
 def _notify(callbacks: list[Any], *paths: Any) -> None:

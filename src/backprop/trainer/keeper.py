@@ -55,11 +55,6 @@ class Keeper:
         """The checkpoint to resume from was opened: what is saved from here on continues it."""
         self._is_unread = False
 
-    def was_read(self, path: str) -> None:
-        """A file, by its real path, was opened for reading."""
-        if self._offered is not None and (path == self._offered or path.startswith(self._offered + os.sep)):
-            self.has_read_it()
-
     # -- before
 
     @guarded(HOOK)

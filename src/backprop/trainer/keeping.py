@@ -65,13 +65,6 @@ def before_write(path: Any, *, is_emptied: bool = True) -> None:
 
 
 @guarded(HOOK)
-def was_read(path: Any) -> None:
-    """A file is read by code that opens it itself."""
-    if _is_installed and isinstance(path, (str, os.PathLike)):
-        _the_keeper().was_read(os.path.realpath(os.fsdecode(path)))
-
-
-@guarded(HOOK)
 def reported(path: str, step: Optional[int]) -> None:
     """A checkpoint is whole, and reported next."""
     if _is_installed:

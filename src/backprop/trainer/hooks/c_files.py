@@ -9,7 +9,7 @@ import functools
 import os
 from typing import Any, Callable, NamedTuple, Optional
 
-from .. import keeping
+from .. import file_events, keeping
 from ..failsafe import guarded
 
 _MAX_NAMES = 10_000
@@ -30,15 +30,15 @@ _ACCESSES = {
     "safetensors": (Access(None, "serialize_file", 1, "filename", keeping.before_write),),
     "xgboost.core": (
         Access("Booster", "save_model", 1, "fname", keeping.before_write),
-        Access("Booster", "load_model", 1, "fname", keeping.was_read),
+        Access("Booster", "load_model", 1, "fname", file_events.was_opened_for_reading),
     ),
     "lightgbm.basic": (
         Access("Booster", "save_model", 1, "filename", keeping.before_write),
-        Access("Booster", "__init__", 3, "model_file", keeping.was_read),
+        Access("Booster", "__init__", 3, "model_file", file_events.was_opened_for_reading),
     ),
     "catboost.core": (
         Access("CatBoost", "save_model", 1, "fname", keeping.before_write),
-        Access("CatBoost", "load_model", 1, "fname", keeping.was_read),
+        Access("CatBoost", "load_model", 1, "fname", file_events.was_opened_for_reading),
     ),
 }
 
@@ -74,7 +74,7 @@ def _opening(function: Any) -> Any:
         elif mode in {"a", "r+"}:
             keeping.before_write(name, is_emptied=False)
         else:
-            keeping.was_read(name)
+            file_events.was_opened_for_reading(name)
         function(self, name, mode, *args, **kwargs)
 
     return open_file

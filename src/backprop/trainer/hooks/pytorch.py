@@ -122,17 +122,6 @@ class Script:
 
     # -- saves
 
-    @guarded(_STEPS)
-    def loaded(self, where: Any) -> None:
-        """The script has read a file. where: a path or an open file."""
-        is_path = isinstance(where, (str, os.PathLike))  # a pathlib.Path has a name, too: its last part
-        path, ours = where if is_path else getattr(where, "name", None), self.session.resume_from
-        if ours is None or not isinstance(path, (str, os.PathLike)):
-            return
-        read, wanted = os.path.realpath(os.fsdecode(path)), os.path.realpath(ours)
-        if read == wanted or read.startswith(wanted + os.sep):  # a folder's files are read one by one
-            self._go_on_counting()
-
     def _go_on_counting(self) -> None:
         self._base = self.session.resume_step or 0
 
@@ -257,7 +246,7 @@ def hook(module: Any) -> None:
     elif _script is not None:
         if module.__name__ == "safetensors.torch":
             module.save_file = _reported(_script, module.save_file)  # save_model() calls it by this name
-            module.load_file = _watched(_script, module.load_file)
+            module.load_file = _watched(module.load_file)
         else:
             module.Accelerator.save_state = _reported_folder(_script, module.Accelerator.save_state)
 
@@ -270,7 +259,7 @@ def _hook_torch(torch: Any, session: Session) -> None:
     optimizer.register_optimizer_step_pre_hook(script.before_step)
     optimizer.register_optimizer_step_post_hook(script.stepped)
     torch.save = torch.serialization.save = _reported(script, torch.save)
-    torch.load = torch.serialization.load = _watched(script, torch.load)
+    torch.load = torch.serialization.load = _watched(torch.load)
     atexit.register(script.end)
     chained = sys.excepthook
 
@@ -296,13 +285,13 @@ def _hide_our_frames(traceback: Any) -> None:
         last.tb_next = None
 
 
-def _watched(script: Script, function: Any) -> Any:
+def _watched(function: Any) -> Any:
     """A function that reads the file that is its first argument, noticed."""
 
     @functools.wraps(function)
     def load(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        script.loaded(args[0] if args else next(iter(kwargs.values()), None))
+        file_events.was_opened_for_reading(args[0] if args else next(iter(kwargs.values()), None))
         return result
 
     return load
