@@ -1,5 +1,6 @@
 """A checkpoint that a script names because Backprop handed it over: the hooks judge it as if the script named none."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,3 +82,11 @@ def test_what_the_script_chose_stays_its_choice(
     path.touch()
     monkeypatch.setattr(hook, "_stored", lambda path: {"version": 1} if Path(path).name != "offered.ckpt" else None)
     assert given(session, str(path), CHOSEN, monkeypatch) == str(path)
+
+
+def test_a_read_that_only_the_supervisor_has_seen(session: Session, tmp_path: Path):
+    assert not session.is_checkpoint_read()
+    wish = {"stop_wanted": False, "checkpoint_wanted": 0, "deadline_monotonic_s": 1.0, "grace_s": 1.0}
+    (tmp_path / "control.json").write_text(json.dumps({**wish, "checkpoint_was_read": True}))
+    session.look_again()
+    assert session.is_checkpoint_read()

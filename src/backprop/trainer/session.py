@@ -59,6 +59,7 @@ class Session:
         # what we ourselves read of it in here would pass for the script's read: the supervisor has looked
         self.resumes_state = "BACKPROP_RESUME_HOLDS_STATE" in environment
         self.interrupts = Interrupts(self.is_stop_wanted)
+        self._is_checkpoint_read = False
         self.owner: Optional[str] = None  # the framework whose loop is running; others keep quiet
         self._is_judging = False  # hooks judge the checkpoint
         self.is_stopping = False  # somebody's loop has obeyed a wish to stop
@@ -209,6 +210,11 @@ class Session:
         overdue_at = (self._deadline or 0.0) + self._grace_s * _OVERDUE_AFTER
         return self._stop_wanted and monotonic() > overdue_at
 
+    def is_checkpoint_read(self) -> bool:
+        """Whether the supervisor has seen a read of the offered checkpoint, by whatever process."""
+        self._poll()
+        return self._is_checkpoint_read
+
     def look_again(self) -> None:
         """Let the next answer be what control.json says at that moment."""
         self._poll_at = 0.0
@@ -293,6 +299,7 @@ class Session:
         self._checkpoint_wanted = int(wish["checkpoint_wanted"])
         self._deadline = float(wish["deadline_monotonic_s"])
         self._grace_s = float(wish["grace_s"])
+        self._is_checkpoint_read = bool(wish.get("checkpoint_was_read", False))
 
     # -- while a loop runs
 

@@ -116,6 +116,8 @@ class Script:
             self.rescue(is_once=True)
 
     def _tell_step(self) -> None:
+        if not self._base and self.session.is_checkpoint_read():  # by another process, or by code that opens it itself
+            self._go_on_counting()
         if self._most and self._told != self.step:
             self._told = self.step
             self.session.tell(step=self.step, counted=True)
