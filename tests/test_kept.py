@@ -198,6 +198,16 @@ def test_where_no_step_tells_what_was_kept_is_removed_when_the_run_has_completed
     assert old.exists() != is_completed
 
 
+def test_where_no_step_tells_the_newest_few_stay(tmp_path: Path):
+    """Each is as large as a checkpoint, and a run may have thousands of sessions."""
+    path = tmp_path / "last.bin"
+    olds = [Path(kept_names.before_session(str(path), "r", number)) for number in range(1, 7)]
+    for place in (path, *olds):
+        place.write_bytes(b"x")
+    reconciled(*(reported(old, None) for old in olds), reported(path, None), offered=path)  # type: ignore[arg-type]
+    assert [old.exists() for old in olds] == [False, False, False, True, True, True]
+
+
 def test_a_file_of_the_scripts_own_is_never_removed(tmp_path: Path):
     """It was renamed by the script, and so needed no name of ours."""
     for name in ("previous.bin", "last.bin"):

@@ -13,6 +13,7 @@ from backprop import checkpoints
 from backprop.records import Checkpoint, Run, RunView, Status
 from backprop.trainer import kept_names
 
+_MOST_IN_DOUBT = 3  # each is as large as a checkpoint
 _LOGS = {"", ".csv", ".html", ".json", ".jsonl", ".log", ".md", ".png", ".txt", ".yaml", ".yml"}
 Say = Callable[[str], None]
 SavedOverBy = Callable[[Checkpoint], str | None]
@@ -37,8 +38,14 @@ def reconcile(view: RunView, saved_over_by: SavedOverBy, say: Say) -> None:
             for name in os.listdir(parent):  # noqa: PTH208
                 if kept_names.is_draft(name, run_id):
                     _remove(Path(parent, name))
-    for one in view.checkpoints:
-        if kept_names.is_ours(one.path, run_id) and os.path.lexists(one.path):
+    there = [one for one in view.checkpoints if kept_names.is_ours(one.path, run_id) and os.path.lexists(one.path)]
+    in_doubt = [
+        one for one in there if one.step is None and not one.is_kept
+    ]  # saved over by a session that had read it
+    for one in in_doubt[:-_MOST_IN_DOUBT]:
+        _remove(Path(one.path))
+    for one in there:
+        if os.path.lexists(one.path):
             later = (
                 other
                 for path, other in newest.items()
