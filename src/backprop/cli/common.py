@@ -2,6 +2,7 @@
 
 import functools
 import os
+import stat
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -62,12 +63,14 @@ def open_caught_up(home: Home) -> AbstractContextManager[Index]:
 
 @functools.cache
 def tell_whose_home(path: Path) -> None:
-    """Say so, once, where the home folder is another user's: `sudo backprop` in one's own."""
+    """Say so, once, where the home folder is another user's (`sudo backprop` in one's own), or open to others."""
     if (owner := owner_name(path)) is not None:
         say(
             f"warning: the home folder {path} belongs to user {owner}, who cannot read what you write there. "
             f"Run this as {owner}, or set BACKPROP_HOME."
         )
+    elif path.exists() and path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        say(f"warning: others may write to the home folder {path}, and so replace your runs: chmod go-w {path}")
 
 
 def read_occupancy(home: Home) -> "Occupancy":
