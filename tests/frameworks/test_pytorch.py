@@ -669,6 +669,15 @@ def test_steps_go_on_only_where_the_script_goes_on(framework_runs: FrameworkRuns
     runs.script(STEPS + read + "    train(8)\n" + save)
     assert runs.call("resume", "r", "--again").returncode == 0
     assert runs.document("r")["last_step"] == 50
+    # by another process, once the supervisor has seen that; what is read after it was saved anew continues nothing
+    child = '    import os, subprocess; subprocess.run(["cat", os.environ["BACKPROP_RESUME_FROM"]], stdout=subprocess.DEVNULL)\n'
+    wait = '    while b\'"checkpoint_was_read":true\' not in open(os.environ["BACKPROP_CONTROL"], "rb").read(): time.sleep(0.01)\n'
+    runs.script(STEPS + child + "    train(3)\n" + wait + "    time.sleep(0.2)\n    train(2)\n" + save)
+    assert runs.call("resume", "r", "--again").returncode == 0
+    assert runs.document("r")["last_step"] == 55
+    runs.script(STEPS + "    train(4)\n" + save + '    torch.load("a.pt")\n    train(1)\n' + save)
+    assert runs.call("resume", "r", "--again").returncode == 0
+    assert '"step":5,' in (runs.rundir("r") / "session-6.events").read_text().replace(" ", "")
 
 
 def test_a_stop_looks_as_it_does_without_us(framework_runs: FrameworkRuns):
@@ -754,7 +763,7 @@ def test_libraries_that_open_files_by_themselves(framework_runs: FrameworkRuns):
     framework_runs.script(
         """
         import numpy, h5py, lightgbm, safetensors.numpy, xgboost
-        from _backprop_trainer import keeper, keeping
+        from _backprop_trainer import file_events, keeping
 
         rows, labels = numpy.random.rand(50, 2), numpy.arange(50) % 2
         forest = xgboost.train({}, xgboost.DMatrix(rows, labels), 1)
@@ -780,14 +789,16 @@ def test_libraries_that_open_files_by_themselves(framework_runs: FrameworkRuns):
             "a.h5": lambda path: h5py.File(path).close(),
         }
         for name, read in reads.items():
-            keeping._keeper = keeper.Keeper({**os.environ, "BACKPROP_RESUME_FROM": name})
-            assert keeping._keeper._is_unread
+            seen = []
+            file_events.on_first_read(os.path.realpath(name), lambda: seen.append(name))
+            assert not seen
             read(name)
-            print(name, keeping._keeper._is_unread)
+            print("read", seen)
         """
     )
     done = framework_runs.call("run", "--run-id", "r", "train.py")
     lines = done.stdout.splitlines()
     names = ("a.safetensors", "a.json", "a.txt", "a.h5", "b.h5")
-    assert lines == [*(f"{name} True" for name in names), "a.json False", "a.txt False", "a.h5 False"], done.stderr
+    read = [f"read ['{name}']" for name in ("a.json", "a.txt", "a.h5")]
+    assert lines == [*(f"{name} True" for name in names), *read], done.stderr
     assert "is off from here on" not in done.stderr
