@@ -447,7 +447,7 @@ class Population(Runs):
         """A small file system for the home; False where none can be mounted."""
         self.home.mkdir()
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={_FULL_AT_BYTES}", "tmpfs", self.home],
+            ["mount", "-t", "tmpfs", "-o", f"size={_FULL_AT_BYTES},mode=700", "tmpfs", self.home],
             capture_output=True,
             check=False,
         )

@@ -245,7 +245,7 @@ def test_a_script_that_begins_to_listen_late_is_warned_all_the_same(runs: Runs):
     runs.script(
         """
         deadline = json.load(open(os.environ["BACKPROP_CONTROL"]))["deadline_monotonic_s"]
-        time.sleep(max(0, deadline - 0.1 - time.monotonic()))
+        time.sleep(max(0, deadline - 1 - time.monotonic()))
         print(json.dumps({"event": "listening"}), flush=True)
         while not json.load(open(os.environ["BACKPROP_CONTROL"]))["stop_wanted"]:
             time.sleep(0.02)

@@ -25,7 +25,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system:
 def small_home(runs: Runs) -> Iterator[Runs]:
     """A home on a file system of 4 MB."""
     runs.home.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", runs.home], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", runs.home], check=True)
     yield runs
     runs.clean_up()
     subprocess.run(["umount", "--lazy", runs.home], check=True)  # a failed test may hold a file open

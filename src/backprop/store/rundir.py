@@ -160,9 +160,16 @@ class RunDir:
         return self.path / f"session-{session}.{source.value}"
 
     def source_sizes(self) -> dict[tuple[int, Source], int]:
-        """How many bytes each source of each session has, in one look at the folder. Raises OSError."""
-        found = {}
-        for entry in os.scandir(self.path):
+        """How many bytes each source of each session has, in one look at the folder; none where it is gone.
+
+        Raises OSError.
+        """
+        found: dict[tuple[int, Source], int] = {}
+        try:
+            entries = list(os.scandir(self.path))
+        except FileNotFoundError:
+            return found
+        for entry in entries:
             name = _SOURCE_NAME.fullmatch(entry.name)
             if name is not None and entry.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):
