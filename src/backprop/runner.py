@@ -23,7 +23,6 @@ from backprop.coderecord import Recorded
 from backprop.errors import ExitCode
 from backprop.governor.guard import Action, Verdict, hard_ram_limit_bytes
 from backprop.governor.line import Place
-from backprop.printed_metrics import PrintedMetrics
 from backprop.progress import Progress, ProgressMeter
 from backprop.protocol import Batch, TrainingBegan
 from backprop.recorder import Recorder
@@ -71,6 +70,7 @@ from backprop.watchman import Watchman
 if TYPE_CHECKING:
     from psutil import Process
 
+    from backprop.printed_metrics import PrintedMetrics
     from backprop.supervisor.roster import Roster
 
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
@@ -347,6 +347,8 @@ class Supervisor:
         )
         self._errors = Tail(self._rundir.err_path(self._number), 0)
         if self._spec.reads_printed_metrics:
+            from backprop.printed_metrics import PrintedMetrics  # while the trainer starts
+
             patterns, is_resumed = self._spec.metric_patterns, resumed is not None
             self._printed = PrintedMetrics(self._rundir, self._number, patterns, is_resumed=is_resumed)
         now = self._clock.now()

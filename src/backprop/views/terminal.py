@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from backprop import query
 from backprop.progress import Progress
 from backprop.views import human
 
@@ -204,6 +203,8 @@ def progress_line(progress: Progress, left_s: float) -> str:
         parts.append("running")
     else:
         parts.append(f"step {human.steps(progress.step, progress.total_steps or None)}")
+    from backprop import query  # only where there is a live line
+
     if (name := query.main_metric(progress.metrics)) is not None:
         shown = human.shortened(human.printable(name), _NAME_WIDTH)
         parts.append(f"{shown} {human.number(progress.metrics[name])}")
