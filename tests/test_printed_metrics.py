@@ -86,6 +86,18 @@ def test_a_progress_bar_is_read_while_it_grows(session: Session, monkeypatch: py
     assert json.loads(line)["total_steps"] == 1000
 
 
+def test_what_is_reported_on_stdout_is_not_read_as_printed(session: Session):
+    """Nor what is printed from there on, whoever has stored the report; on stderr nothing is a report."""
+    session.prints('{"step": 1, "loss": 0.5}\n', on_stderr=True)
+    session.metrics.look(None)
+    assert session.recorded() == [(1, 0.5)]
+    session.prints('{"step": 2, "loss": 0.25}\n')
+    session.metrics.look(None)
+    session.prints("step 3 loss: 0.125\n")
+    session.metrics.look(None, is_over=True)
+    assert session.recorded() == [(1, 0.5)]
+
+
 def test_at_the_end_all_is_read(session: Session):
     """What the looks so far have not come to, and a last line without an end."""
     session.prints("loss: 0.5\n")

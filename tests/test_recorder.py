@@ -169,3 +169,17 @@ def test_whoever_looks_first_finds_a_relative_checkpoint(home: Home, recorder: R
         wait_for(lambda: trainer.pid in {process.pid for process in marked(str(home.rundir("r").path))})
         look = recorder.look(1, 2.0)
     assert [checkpoint.path for checkpoint in look.checkpoints] == [str(tmp_path / "last.bin")]
+
+
+def test_a_supervisor_sees_what_somebody_else_was_faster_to_store(home: Home, recorder: Recorder):
+    """All of it, from the session's beginning; and it is stored once."""
+    with (
+        closing(Journal(home.rundir("r").journal_path)) as journal,
+        closing(Recorder(home, home.rundir("r"), SPEC, journal, lambda _: None)) as supervisor,
+    ):
+        assert [batch.last_step for batch in supervisor.look(1, 2.0, is_witness=True).batches] == [1]
+        write(home, 2)
+        assert [batch.last_step for batch in supervisor.look(1, 2.0, is_witness=True).batches] == [2]
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        steps = [point.step for point in points(index, recorder.read_run()[0], "loss")]
+    assert steps == [1, 2]

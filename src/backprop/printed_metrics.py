@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from backprop import protocol
 from backprop.printed import MAX_LINE, Printed, Reader, parse
 from backprop.records import Source
 from backprop.store.rundir import RunDir
@@ -28,6 +29,7 @@ class PrintedMetrics:
         self._path = rundir.source_path(session, Source.PRINTED)
         outputs = (rundir.out_path(session), rundir.err_path(session))
         self._readers = [(Tail(path, 0), Reader(patterns)) for path in outputs]
+        self._is_reported = False
         self._step = _last_step(rundir, session - 1) if is_resumed else 0  # of the line that was placed last
         self._counted = 0  # optimizer steps, as of the last look
         self._waiting: list[Printed] = []  # lines without a step, until more optimizer steps are counted
@@ -40,10 +42,13 @@ class PrintedMetrics:
         now = time.monotonic()
         give_up_at = now + _LAST_S
         has_more = True
-        while has_more:
+        while has_more and not self._is_reported:
             has_more, lines = False, []
             for tail, reader in self._readers:
                 if (stretch := tail.read(is_over=is_over)) is not None:
+                    if tail is self._readers[0][0] and protocol.digest(stretch.data).series:
+                        self._is_reported = True  # as JSON lines on stdout; the index may be too busy to take them
+                        return
                     has_more = is_over and now < give_up_at
                     tail.move_to(stretch.end)
                     lines += [

@@ -71,6 +71,7 @@ class Recorder:
         self.is_state_stored = False  # in the index, at the last try
         self._whole_to = 1  # the index has all of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
+        self._seen: set[tuple[int, Source]] = set()  # that were looked at before, whether or not from their beginning
         self._stored: dict[
             tuple[int, Source], int
         ] = {}  # bytes that the index had, as of the last look at all sessions
@@ -230,7 +231,10 @@ class Recorder:
                 return Look((), is_stored=False, is_behind=True)
             tail = self._tails.get((session, source))
             if tail is None:
-                offset = index.offset(self._spec.id, session, source)
+                is_first = is_witness and (session, source) not in self._seen
+                self._seen.add((session, source))
+                # a supervisor sees all of it, also what somebody who looked was faster to store
+                offset = 0 if is_first else index.offset(self._spec.id, session, source)
                 tail = self._tails[session, source] = Tail(path, offset)
             stretch = tail.read(is_over=is_over)
             if stretch is None:
