@@ -103,6 +103,19 @@ def test_a_finished_training_is_given_back_and_one_of_other_data_is_not(library)
     assert here.trained == [ROUNDS, ROUNDS, 0]
 
 
+def test_what_was_kept_comes_before_a_guess(library, monkeypatch: pytest.MonkeyPatch):
+    """A call that stands in no loop may have other data in each session: it may, too, be the other of two calls."""
+    monkeypatch.setattr(identity, "is_called_once", lambda: True)
+    here = library()
+    here.begin_session()
+    here.train("b", 1.0)
+    here.begin_session()
+    here.train("a", 1.0, cut_after=1)
+    here.begin_session()
+    assert here.train("b", 1.0) == b"b" * ROUNDS
+    assert here.trained == [ROUNDS, 0]
+
+
 def test_more_rounds_than_a_finished_training_had_are_trained(library):
     here = library()
     here.begin_session()

@@ -84,16 +84,17 @@ class Training:
         training (`stored`), None if nothing. or_else: what the call does where no checkpoint fits.
         """
         decision = None if offered is None else self.judge(read(offered))
-        if decision is not None and decision.continues:
-            if decision.is_guess:
-                say(
-                    f"{called} continues from {offered}, though {decision.reason} differ: as in a script that sets no "
-                    "seed. If it is another training, start a new run"
-                )
+        if decision is not None and decision.continues and not decision.is_guess:
             return offered
-        found = self.find(read)
+        found = self.find(read)  # what is surely of this training comes before a guess
         if found is not None:
             return found.path
+        if decision is not None and decision.continues:
+            say(
+                f"{called} continues from {offered}, though {decision.reason} differ: as in a script that sets no "
+                "seed. If it is another training, start a new run"
+            )
+            return offered
         if decision is not None:
             say(f"{called} {or_else}: {offered} is of another training, which differs in {decision.reason}")
         return None
