@@ -193,6 +193,15 @@ def test_json_goes_alone_to_stdout(runs: Runs):
     assert '{"step": 2,' in done.stderr
 
 
+def _interrupted(runs: Runs) -> tuple[int, dict]:
+    """The exit code and the document of a run that gets one SIGINT when its script says that it is ready."""
+    process = runs.start("run", "train.py", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=HANG_S)
+    return process.returncode, runs.document()
+
+
 def test_ctrl_c_stops_gracefully(runs: Runs):
     """One SIGINT: the script's KeyboardInterrupt handler runs; stopped, exit code 130."""
     runs.script(
@@ -204,12 +213,8 @@ def test_ctrl_c_stops_gracefully(runs: Runs):
             print(json.dumps({"step": 5, "saved": 1}), flush=True)
         """
     )
-    process = runs.start("run", "train.py", stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
-    process.send_signal(signal.SIGINT)
-    assert process.wait(HANG_S) == 130
-    document = runs.document()
-    assert (document["status"], document["reason"], document["last_step"]) == ("stopped", "Ctrl-C", 5)
+    code, document = _interrupted(runs)
+    assert (code, document["status"], document["reason"], document["last_step"]) == (130, "stopped", "Ctrl-C", 5)
 
 
 def test_an_interrupt_that_python_drops(runs: Runs):
@@ -228,11 +233,7 @@ def test_an_interrupt_that_python_drops(runs: Runs):
             print(json.dumps({"step": 5, "saved": 1}), flush=True)
         """
     )
-    process = runs.start("run", "train.py", stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=HANG_S)
-    document = runs.document()
+    _, document = _interrupted(runs)
     assert (document["reason"], document["last_step"]) == ("Ctrl-C", 5)
 
 

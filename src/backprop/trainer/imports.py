@@ -131,26 +131,14 @@ def _script_files() -> Any:
     return __import__(f"{_PACKAGE}.script_files", fromlist=["closed"])
 
 
-class _Waiting:
-    """In front of all finders: finds nothing itself, but prepares what others find for its hook."""
-
-    def __init__(self) -> None:
-        self._busy: set[str] = set()
+class _Waiting(sources.FirstFinder):
+    """Prepares what others find for its hook."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name not in HOOKS or name in self._busy:
-            return None
-        self._busy.add(name)
-        try:
-            for finder in sys.meta_path:
-                find = getattr(finder, "find_spec", None)
-                spec = None if finder is self or find is None else find(name, path, target)
-                if spec is not None:
-                    _hook_after(spec)
-                    return spec
-        finally:
-            self._busy.discard(name)
-        return None
+        spec = self.found_by_others(name, path, target) if name in HOOKS else None
+        if spec is not None:
+            _hook_after(spec)
+        return spec
 
 
 @guarded("imports")

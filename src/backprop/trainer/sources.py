@@ -65,26 +65,39 @@ def _execute_kept(snapshot: _Snapshot) -> None:
     os.execv(sys.executable, words)  # noqa: S606
 
 
-class _Redirecting:
-    """In front of all finders: what they find in the work tree is taken from its snapshot."""
+class FirstFinder:
+    """In front of all finders: finds nothing itself, but sees what others find."""
 
-    def __init__(self, snapshot: _Snapshot) -> None:
-        self._snapshot = snapshot
+    def __init__(self) -> None:
         self._busy: set[str] = set()
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    def found_by_others(self, name: str, path: Any, target: Any) -> Any:
+        """What the other finders find; None where that is nothing, or is being asked already."""
         if name in self._busy:
             return None
         self._busy.add(name)
+        finders: list[Any] = sys.meta_path
         try:
-            for finder in sys.meta_path:
+            for finder in finders:
                 find = getattr(finder, "find_spec", None)
                 spec = None if finder is self or find is None else find(name, path, target)
                 if spec is not None:
-                    return self._redirected(spec)
+                    return spec
         finally:
             self._busy.discard(name)
         return None
+
+
+class _Redirecting(FirstFinder):
+    """What is found in the work tree is taken from its snapshot."""
+
+    def __init__(self, snapshot: _Snapshot) -> None:
+        super().__init__()
+        self._snapshot = snapshot
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        spec = self.found_by_others(name, path, target)
+        return None if spec is None else self._redirected(spec)
 
     def _redirected(self, spec: Any) -> Any:
         kept = self._snapshot.kept(spec.origin) if spec.has_location else None
