@@ -111,7 +111,7 @@ def test_a_command_in_the_home_of_somebody_else_says_so(runs: Runs):
         assert done.stderr.count(f"warning: the home folder {runs.home} belongs to user {owner}") == 1
 
 
-@pytest.mark.parametrize(("mode", "is_told"), [(0o755, False), (0o775, True), (0o777, True)])
+@pytest.mark.parametrize(("mode", "is_told"), [(0o755, False), (0o775, True), (0o777, True), (0o1777, False)])
 def test_a_home_that_others_may_write_to_is_told(runs: Runs, mode: int, is_told: bool):
     """Its runs' folders are closed to them anyway, but may be replaced."""
     runs.home.mkdir()

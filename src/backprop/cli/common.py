@@ -69,7 +69,9 @@ def tell_whose_home(path: Path) -> None:
             f"warning: the home folder {path} belongs to user {owner}, who cannot read what you write there. "
             f"Run this as {owner}, or set BACKPROP_HOME."
         )
-    elif path.exists() and path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return
+    mode = path.stat().st_mode if path.exists() else 0
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:  # sticky: each replaces only their own
         say(f"warning: others may write to the home folder {path}, and so replace your runs: chmod go-w {path}")
 
 
