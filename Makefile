@@ -32,7 +32,7 @@ nightly: $(INSTALLED)  ## these and `frameworks` at full depth: every property t
 FLOORS := .venv-floors
 
 floors: $(FLOORS)/.installed  ## tests with the oldest dependencies that pyproject.toml allows
-	$(FLOORS)/bin/python -m pytest -n 2 tests/test_config.py tests/test_journal.py tests/test_records.py tests/web tests/test_watch.py tests/cli/test_look.py tests/cli/test_plot.py tests/cli/test_compare.py
+	$(FLOORS)/bin/python -m pytest -n 2 tests/unit/test_config.py tests/unit/store/test_journal.py tests/unit/test_records.py tests/web tests/unit/views/test_watch.py tests/cli/test_look.py tests/cli/test_plot.py tests/cli/test_compare.py
 
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 3 --maxschedchunk 1 tests/frameworks

@@ -8,12 +8,12 @@ from datetime import datetime, timedelta, timezone
 
 import msgspec
 
-from backprop.protocol import Batch, Series
 from backprop.records import Limits, RunSpec, Status
-from backprop.store import journal as journals
-from backprop.store import snapshot
+from backprop.store import experiments_json
 from backprop.store.index import CHUNK_POINTS, Index
-from backprop.store.journal import Entry, SessionEnded, SessionStarted, TrainerLaunched
+from backprop.store.journal import file as journals
+from backprop.store.journal.file import Entry, SessionEnded, SessionStarted, TrainerLaunched
+from backprop.store.output.protocol import Batch, Series
 from backprop.store.rundir import Home, RunDir
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -79,7 +79,7 @@ def fill(home: Home, run_count: int) -> None:
         index.set_whole(spec.id, size, {})
         index.add_output(spec.id, 1, 0, 40, _batch(number, 1), ())
     index.set_seen_folder_ns(home.runs_path.stat().st_mtime_ns)
-    snapshot.rebuild(home, index, print)
+    experiments_json.rebuild(home, index, print)
     index.close()
 
 

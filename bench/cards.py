@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backprop.governor.gpus import read_gpus
+from backprop.governor.probes.gpus import read_gpus
 from bench.workbench import BACKPROP, ROOT, Workbench
 
 _FAKES = ROOT / "tests" / "fakes"

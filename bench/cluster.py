@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from backprop.engines.slurm import job_name
+from backprop.engines.slurm.engine import job_name
 from backprop.records import RunSpec, SlurmRequest
-from backprop.store.journal import Entry, Submitted
+from backprop.store.journal.file import Entry, Submitted
 from backprop.store.rundir import Home, RunDir
 from bench import archive
 from bench.measure import Cost, cost

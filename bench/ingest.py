@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from backprop.recorder import Recorder
-from backprop.store.journal import Journal
+from backprop.store.ingest import Recorder
+from backprop.store.journal.file import Journal
 from backprop.store.rundir import Home
 from bench.measure import own_peak_rss_bytes
 

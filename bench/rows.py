@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from backprop.store.index import Index
-from backprop.store.journal import Journal, TrainerLaunched
+from backprop.store.journal.file import Journal, TrainerLaunched
 from bench import archive
 from bench import trainer as trainers
 from bench.cards import Cards, find_cards, polling_loop

@@ -10,8 +10,8 @@ import os
 import sys
 from time import perf_counter, process_time
 
-from backprop.governor.gpus import read_gpus
-from backprop.governor.probes import read_snapshot
+from backprop.governor.probes.gpus import read_gpus
+from backprop.governor.probes.machine import read_snapshot
 
 
 def main() -> None:

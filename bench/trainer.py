@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
-from backprop.environment import HOOKS_FOLDER
+from backprop.supervisor.environment import HOOKS_FOLDER
 from backprop.trainer.keeper import Keeper
 from bench.measure import Spread, cost, interleaved, spread
 from bench.workbench import BACKPROP, PATIENCE_S, Workbench

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import psutil
 
 from backprop.errors import ExitCode
-from backprop.governor import gpus
-from backprop.store import journal as journals
+from backprop.governor.probes import gpus
+from backprop.store.journal import file as journals
 from backprop.store.rundir import Home
 
 BACKPROP = str(Path(sys.executable).with_name("backprop"))

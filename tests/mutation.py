@@ -28,14 +28,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = {  # what is mutated: its functions and constants (all of them, if none is named); test_X.py must notice
-    "governor/policy.py": "",
-    "governor/guard.py": "",
-    "supervisor/ladder.py": "",
-    "protocol.py": "",
-    "checkpoints.py": "",
-    "store/journal.py": "fold _add_session _stand_in_line _end_without_a_session _change_session _pause_session "
+    "governor/start_policy.py": "",
+    "governor/run_policy.py": "",
+    "supervisor/stop_ladder.py": "",
+    "store/output/protocol.py": "",
+    "store/checkpoints.py": "",
+    "store/journal/file.py": "fold _add_session _stand_in_line _end_without_a_session _change_session _pause_session "
     "_continue_session _end_session gpu_counts",
-    "turns.py": "Attempt after _after_failure _is_same_place _spent_s _backoff_s MAX_BACKOFF_S _WORTH_A_RETRY_S",
+    "lifecycle/driver.py": "Attempt after _after_failure _is_same_place _spent_s _backoff_s MAX_BACKOFF_S _WORTH_A_RETRY_S",
 }
 WORKERS = 2
 OPTIONS = ["-xq", "--assert=plain", "-pno:cacheprovider", "--hypothesis-seed=0", "--hypothesis-profile=mutation"]
@@ -124,7 +124,8 @@ def start(package: Path, module: str, text: str, cpu_s: float) -> int:
         package.joinpath(module).write_text(text)
         os.environ["PYTHONPATH"] = str(package.parent)
         sys.path.insert(0, str(package.parent))
-        tests = ROOT / f"tests/test_{Path(module).stem}.py"
+        folder, *_, name = Path(module).with_suffix("").parts
+        tests = ROOT / f"tests/unit/{folder}/test_{'journal' if name == 'file' else name}.py"
         code = pytest.main([*OPTIONS, f"--basetemp={package.parent / 'tests'}", str(tests)], [OneExampleFirst()])
     finally:
         os._exit(code)

@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,122 +12,69 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "backprop"
 MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
 
-WORDS = {"records", "errors", "protocol", "progress", "timeline"}
-# what stands on the left may import the words, itself, and what stands on the right
+# a package may import itself, what stands to its right, and the modules that all of them share
 MAY_IMPORT = {
-    **{word: set() for word in WORDS},
-    "cgroups": set(),
-    "processes": set(),
-    "config": set(),
-    "command": set(),
-    "starter": {"config"},
-    "printed": set(),
-    "printed_metrics": {"printed", "store", "supervisor"},
-    "provenance": set(),
-    "checkpoints": set(),
-    "kept": {"checkpoints", "trainer"},
-    "git": set(),
-    "codediff": {"git"},
-    "coderecord": {"git", "provenance", "store"},
-    "codesnapshot": {"coderecord", "git", "store"},
-    "governor": {"cgroups", "store"},
-    "interrupts": set(),
-    "supervisor": {"cgroups", "interrupts", "processes", "store", "trainer"},
-    "network": set(),
-    "store": {"network", "processes", "trainer"},
-    "query": {"store"},
-    "rows": {"query"},
-    "extras": set(),
-    "exports": {"extras", "query", "rows", "store", "trainer", "views"},
-    "lookup": {"checkpoints", "recovery", "store"},
-    "reader": {"lookup", "query", "rows", "store", "views"},
-    "views": {"checkpoints", "live", "orders", "query", "store"},
-    "recorder": {"checkpoints", "store", "supervisor"},
-    "doctor": {
-        "cgroups",
-        "command",
-        "config",
-        "engines",
-        "environment",
-        "governor",
-        "network",
-        "processes",
-        "provenance",
-        "store",
-        "supervisor",
-        "views",
-    },
-    "notify": {"store", "supervisor", "views"},
-    "messenger": {"checkpoints", "notify", "store", "supervisor", "views"},
-    "assignment": {"store"},
-    "engines": {"provenance", "store"},
-    "recovery": {
-        "assignment",
-        "engines",
-        "inherited",
-        "notify",
-        "processes",
-        "provenance",
-        "recorder",
-        "store",
-        "supervisor",
-    },
-    "inherited": {"provenance", "store"},
-    "ending": set(),
+    "cli": {"views", "lifecycle", "supervisor", "engines", "governor", "store", "trainer"},
+    "views": {"lifecycle", "supervisor", "engines", "governor", "store", "trainer"},
+    "lifecycle": {"supervisor", "engines", "governor", "store", "trainer"},
+    "supervisor": {"engines", "governor", "store", "trainer"},
+    "engines": {"store", "trainer"},
+    "governor": {"store", "trainer"},
+    "store": {"trainer"},
     "trainer": set(),
-    "environment": {"governor", "store", "supervisor", "trainer"},
-    "watchman": {"governor", "supervisor"},
-    "runner": {
-        "coderecord",
-        "command",
-        "ending",
-        "engines",
-        "environment",
-        "governor",
-        "printed_metrics",
-        "processes",
-        "provenance",
-        "recorder",
-        "store",
-        "supervisor",
-        "watchman",
-    },
-    "live": {
-        "admission",
-        "checkpoints",
-        "governor",
-        "provenance",
-        "query",
-        "recovery",
-        "store",
-    },
-    "orders": {"engines", "provenance", "recorder", "recovery", "store"},
-    "admission": {"governor", "provenance", "recorder", "store", "supervisor"},
-    "turns": {"admission", "checkpoints", "command", "governor", "kept", "recorder", "runner", "store", "supervisor"},
 }
-ANYTHING = {"cli", "__main__"}
+SHARED = {"errors", "records", "config", "host", "text"}
+ENTRY_POINTS = {"__init__": {"trainer", "views"}, "__main__": {"cli", "supervisor"}}
 
 
-def imported(path: Path) -> set[str]:
-    """The parts of the package that a module imports, wherever in the file."""
-    parts = set()
+def name_of(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+NAMES = {name_of(path) for path in MODULES}
+
+
+def imported(path: Path) -> Iterator[tuple[str, str | None]]:
+    """The modules of ours that a module imports, wherever in the file, and the name that it takes from each."""
+    package = path.parts[:-1]
     for node in ast.walk(ast.parse((SOURCE / path).read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "backprop":
-            below = node.module.split(".")[1:]
-            parts |= {below[0]} if below else {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            below = [] if node.module is None else node.module.split(".")
+            if node.level:
+                below = [*package[: len(package) - node.level + 1], *below]
+            elif below[0] == "backprop":
+                del below[0]
+            else:
+                continue
+            for alias in node.names:
+                module = ".".join([*below, alias.name])
+                yield (module, None) if module in NAMES else (".".join(below), alias.name)
         elif isinstance(node, ast.Import):
-            parts |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("backprop.")}
-    return parts
+            yield from ((alias.name[9:], None) for alias in node.names if alias.name.startswith("backprop."))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_imports_run_one_way(path: Path):
-    """A part knows the words, itself, and the parts below it."""
-    part = path.parts[0].removesuffix(".py")
-    if path == Path("__init__.py"):
-        assert imported(path) == {"reader", "trainer"}  # lazily: see the last test
-    elif part not in ANYTHING:
-        assert imported(path) - WORDS - {part} <= MAY_IMPORT[part]
+    """Packages know those below them, and take nothing private from one another."""
+    here = path.parts[0].removesuffix(".py")
+    taken = [(module.split(".")[0], name or module.split(".")[-1]) for module, name in imported(path)]
+    others = {(package, name) for package, name in taken if package not in {here, ""}}
+    allowed = ENTRY_POINTS.get(here) or MAY_IMPORT.get(here, set())
+    shared = set() if here in {"trainer", "__init__"} else SHARED
+    assert {package for package, _ in others} <= allowed | shared
+    assert not [name for _, name in others if name.startswith("_") and name != "__version__"]
+
+
+def test_no_import_circle():
+    """Not through imports inside functions either. (A package may import its own modules, which need its __init__.)"""
+    graph = {name_of(path): {module for module, _ in imported(path)} - {name_of(path)} for path in MODULES}
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_top_level_is_small():
+    """A newcomer finds the room for a change from `ls` alone."""
+    entries = {path.parts[0].removesuffix(".py") for path in MODULES}
+    assert entries <= set(MAY_IMPORT) | SHARED | set(ENTRY_POINTS)
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.parts[0] != "cli"], ids=str)

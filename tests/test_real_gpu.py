@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from backprop.governor.gpus import read_gpus
+from backprop.governor.probes.gpus import read_gpus
 from tests.conftest import HANG_S, Runs, wait_for
 
 PYTHON = os.environ.get("TORCH_PYTHON", sys.executable)

@@ -10,8 +10,8 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from backprop import config
-from backprop.live import Feed
 from backprop.store.rundir import Home
+from backprop.views.live_feed import Feed
 from backprop.views.watch.app import WatchApp
 from backprop.views.watch.panes import CurvePane, RunsTable
 

@@ -17,9 +17,6 @@ Importing this costs nothing: everything else is loaded when it is used.
 
 TYPE_CHECKING = False  # as checkers know it; importing `typing` costs milliseconds
 if TYPE_CHECKING:
-    from backprop.reader import Run as Run
-    from backprop.reader import find_run as find_run
-    from backprop.reader import runs as runs
     from backprop.trainer.api import (
         checkpoint_due,
         load,
@@ -32,6 +29,9 @@ if TYPE_CHECKING:
         should_stop,
         time_left_s,
     )
+    from backprop.views.python_api import Run as Run
+    from backprop.views.python_api import find_run as find_run
+    from backprop.views.python_api import runs as runs
 
 __version__ = "0.1.0"
 __all__ = [
@@ -69,7 +69,7 @@ if not TYPE_CHECKING:  # else a checker would believe that everything exists
         from importlib import import_module
 
         try:
-            reader = import_module("backprop.reader")
+            reader = import_module("backprop.views.python_api")
         except (ImportError, SyntaxError, TypeError) as error:  # the last two: Python 3.9
             # not an ImportError: hasattr(), inspect and completion take this one for an answer
             raise AttributeError(

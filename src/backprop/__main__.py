@@ -3,8 +3,8 @@
 import os
 import sys
 
-from backprop import interrupts
 from backprop.errors import ExitCode
+from backprop.supervisor import early_sigint
 
 
 def _open_standard_streams() -> None:
@@ -25,7 +25,7 @@ def _open_standard_streams() -> None:
 
 def main() -> None:
     """Run the command line; never returns."""
-    interrupts.remember()
+    early_sigint.remember()
     _open_standard_streams()
     if sys.platform == "win32":
         sys.exit(

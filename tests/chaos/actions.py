@@ -231,7 +231,7 @@ def kill_notifier(population: Population, member: Member, step: Step) -> str | N
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             words = process.cmdline()
-            if "backprop.messenger" in words:
+            if "backprop.views.notification" in words:
                 for told in population.everybody():
                     if str(population.rundir(told.run_id)) in words:
                         population.happened(told, Deed.KILL_NOTIFIER)

@@ -14,11 +14,11 @@ from typing import Any
 
 import psutil
 
-from backprop import provenance
-from backprop.governor.line import Line
+from backprop import host
+from backprop.governor.run_queue import Line
 from backprop.records import Run, Status
 from backprop.store.index import Index
-from backprop.store.journal import NotContinued, PauseAsked, Refused, SessionEnded
+from backprop.store.journal.file import NotContinued, PauseAsked, Refused, SessionEnded
 from tests.chaos import model
 from tests.chaos.model import MACHINE, Deed, Facts
 from tests.chaos.output import Output
@@ -225,7 +225,7 @@ def _check_nothing_left(population: Population, found: Found) -> None:
             found(None, f"processes are left after list: {told}")
     if marks := sorted(path.name for path in (population.home / "unsettled").iterdir()):
         found(None, f"after list there are still marks in unsettled/: {marks}")
-    line = Line(population.place.line_path, provenance.host())
+    line = Line(population.place.line_path, host.host())
     if entries := line.read():
         found(None, f"nothing goes on, and there are living tickets: {entries}")
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import psutil
 
-from backprop import provenance
-from backprop.governor.line import Line
+from backprop import host
+from backprop.governor.run_queue import Line
 from backprop.records import Run, RunSpec, Session
-from backprop.store import journal as journals
+from backprop.store.journal import file as journals
 from backprop.store.rundir import Home
 from tests.chaos.model import Deed
 from tests.chaos.output import Output, read_output
@@ -210,7 +210,7 @@ class Population(Runs):
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             self.reap()
-            if not any("backprop.messenger" in _words(process) for process in self.descendants()):
+            if not any("backprop.views.notification" in _words(process) for process in self.descendants()):
                 return
             time.sleep(0.02)
 
@@ -495,7 +495,7 @@ class Population(Runs):
 
     def tickets(self) -> list[str]:
         """Who holds a slot. Not who is just writing his ticket, and is taken for somebody who may."""
-        entries = Line(self.place.line_path, provenance.host()).read()
+        entries = Line(self.place.line_path, host.host()).read()
         return [entry.ticket.run_id for entry in entries if entry.holds_a_slot and entry.ticket is not None]
 
     def descendants(self) -> list[psutil.Process]:
@@ -549,9 +549,9 @@ def preload() -> None:
 
     for module in pkgutil.walk_packages(backprop.__path__, "backprop."):
         if not module.name.startswith(
-            ("backprop.trainer", "backprop.views.web", "backprop.views.watch", "backprop.exports")
+            ("backprop.trainer", "backprop.views.web", "backprop.views.watch", "backprop.views.exports")
         ):
-            if module.name in {"backprop.__main__", "backprop.messenger"}:
+            if module.name in {"backprop.__main__", "backprop.views.notification"}:
                 continue
             with contextlib.suppress(ImportError):
                 importlib.import_module(module.name)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from backprop.doctor import scripts
-from backprop.doctor.findings import Check, examine, ok
+from backprop.cli.doctor import scripts
+from backprop.cli.doctor.findings import Check, examine, ok
 from backprop.records import Finding, Level
 from tests.cli.test_look import in_terminal
 from tests.conftest import BACKPROP, HANG_S, Runs, wait_for

@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from backprop.records import Pauser, Status
-from backprop.store import journal as journals
-from backprop.store.journal import Journal, Paused, Refused, Said, StopAsked
+from backprop.store.journal import file as journals
+from backprop.store.journal.file import Journal, Paused, Refused, Said, StopAsked
 from tests.conftest import HANG_S, Runs, wait_for
 from tests.fakes.slurm import began, cancelled, ended, now, put, tell
 

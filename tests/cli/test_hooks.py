@@ -232,7 +232,7 @@ def test_a_script_that_parses_arguments_keeps_its_signals_and_loads_no_more_of_u
         """
         import argparse, signal
         argparse.ArgumentParser().parse_args()
-        print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, "_backprop_trainer.session" in sys.modules)
+        print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, "_backprop_trainer.link" in sys.modules)
         """
     )
     done = runs.call("run", "train.py")

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from backprop.views.screen import cells
+from backprop.views.terminal.screen import cells
 from tests.cli.test_look import in_terminal
 from tests.conftest import HANG_S, Runs
 

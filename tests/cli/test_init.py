@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop import config, starter
-from backprop.cli.setup import _words_on_settings
+from backprop import config
+from backprop.cli import config_template
+from backprop.cli.commands.init import _words_on_settings
 from backprop.records import Gpu, Snapshot
 from tests.conftest import Runs
 
@@ -40,7 +41,7 @@ def machine(cpu_count: int = 16, ram_gb: float = 64, cards_gb: tuple[float, ...]
 )
 def test_values_fit_the_machine(snapshot: Snapshot, expected: dict[str, float]):
     """Runs at once by GPUs, else by cores and RAM; small reserves where there is little; what is unknown says nothing."""
-    assert {key: fitted.value for key, fitted in starter.fitted(snapshot).items()} == expected
+    assert {key: fitted.value for key, fitted in config_template.fitted(snapshot).items()} == expected
 
 
 def loaded(path: Path) -> config.Loaded:
@@ -49,7 +50,7 @@ def loaded(path: Path) -> config.Loaded:
 
 def test_every_setting_is_there_with_a_comment(tmp_path: Path):
     """One line on each, whatever is added to the settings."""
-    text = starter.text(_words_on_settings(), {}, "you")
+    text = config_template.text(_words_on_settings(), {}, "you")
     for key in config.KEYS:
         pattern = r"\n# \S.+\n# \[\[notify\]\]" if key == "notify" else rf"\n# \S.+\n# {re.escape(key)} = "
         assert re.search(pattern, text), key
@@ -59,7 +60,7 @@ def test_every_setting_is_there_with_a_comment(tmp_path: Path):
 
 def test_every_line_can_be_taken_in(tmp_path: Path):
     """Without their '#', all settings are ones that Backprop accepts, and those with a default have it."""
-    text = starter.text(_words_on_settings(), {}, "you")
+    text = config_template.text(_words_on_settings(), {}, "you")
     settings = "".join(f"{line[2:]}\n" for line in text.splitlines() if re.match(r"# (\[\[|[\w.]+ = )", line))
     path = tmp_path / "backprop.toml"
     path.write_text(settings)

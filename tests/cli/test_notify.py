@@ -15,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backprop import messenger, notify
+from backprop.lifecycle import notifier
 from backprop.records import Notification
+from backprop.views import notification as messenger
 from tests.conftest import HANG_S, Runs, wait_for
 
 # writes what it was given into a file of its own: told-<state>-<pid>.json
@@ -52,7 +53,8 @@ def messengers(runs: Runs) -> list[int]:
     return [
         process.pid
         for process in psutil.process_iter(["cmdline"])
-        if "backprop.messenger" in (words := process.info["cmdline"] or []) and str(runs.home) in " ".join(words)
+        if "backprop.views.notification" in (words := process.info["cmdline"] or [])
+        and str(runs.home) in " ".join(words)
     ]
 
 
@@ -407,7 +409,7 @@ def test_where_no_thread_can_be_started_all_are_told_all_the_same(runs: Runs, mo
     runs.script("pass")
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
     wanted = tuple(Notification(command=("touch", f"told-{number}")) for number in range(2))
-    monkeypatch.setattr(notify, "read", lambda rundir: wanted)
+    monkeypatch.setattr(notifier, "read", lambda rundir: wanted)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     size = (runs.rundir("r") / "journal.jsonl").stat().st_size
     messenger.main(str(runs.rundir("r")), size, str(runs.home / "index.db"))

@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backprop import orders
 from backprop.errors import BusyError
-from backprop.store import journal as journals
+from backprop.lifecycle import requests
+from backprop.store.journal import file as journals
 from backprop.store.rundir import Home
 from tests.cli.test_governor import HAS_CHILDREN, Machine, counts
 from tests.conftest import HANG_S, Runs, wait_for
@@ -257,11 +257,11 @@ def test_a_pause_that_nobody_has_heard_yet_can_be_taken_back(runs: Runs):
     os.kill(process.pid, signal.SIGSTOP)  # it hears nothing
     home = Home(runs.home)
     run = journals.fold(home.rundir("r").read_spec(), journals.read(home.rundir("r").journal_path)[0])
-    orders.ask_pause(home, run)
-    orders.ask_to_go_on(home, run)
+    requests.ask_pause(home, run)
+    requests.ask_to_go_on(home, run)
     assert [entry["event"] for entry in runs.journal("r")][-2:] == ["pause_asked", "go_on_asked"]
     with pytest.raises(BusyError, match="is being run right now"):
-        orders.ask_to_go_on(home, run)
+        requests.ask_to_go_on(home, run)
     os.kill(process.pid, signal.SIGCONT)
     wait_for(lambda: entries(runs, "continued"))
     grows(runs)

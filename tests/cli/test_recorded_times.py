@@ -5,9 +5,9 @@ from datetime import datetime
 
 import pytest
 
-from backprop import query
-from backprop.query import Point
+from backprop.store import query
 from backprop.store.index import Index
+from backprop.store.query import Point
 from tests.conftest import HANG_S, Runs, wait_for
 
 SILENCE_S = 4.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop import reader
+from backprop.views import python_api
 from tests.conftest import Runs
 from tests.fakes.slurm import put
 
@@ -60,7 +60,7 @@ def test_arguments_are_added_for_this_and_later_sessions(made: Runs):
     assert document["command"][2:] == told(made, 4)[0]
     assert document["params"] == {"lr": 0.01, "amp": True, "epochs": 3}
     assert "--epochs 3" in made.call("status", "r").stdout
-    assert [run.id for run in reader.runs(search="--epochs 3", home=made.home)] == ["r"]
+    assert [run.id for run in python_api.runs(search="--epochs 3", home=made.home)] == ["r"]
     original = json.loads((made.rundir("r") / "run.json").read_text())
     assert original["command"][2:] == ["--lr", "0.1"]
     assert made.call("reindex").returncode == 0

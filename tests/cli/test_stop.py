@@ -424,7 +424,7 @@ def test_without_a_sub_reaper_the_tree_is_found_by_its_mark(runs: Runs):
                 + "    time.sleep(1000)")  # fmt: skip
     program = (
         "import sys\n"
-        "from backprop.supervisor import launch\n"
+        "from backprop.supervisor.process import launch\n"
         "launch.HAS_SUBREAPER = False\n"
         "sys.argv = ['backprop', 'run', 'train.py', '-m', '0.02', '--grace', '1']\n"
         "from backprop.__main__ import main\n"

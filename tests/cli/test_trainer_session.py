@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from backprop.trainer.ranks import Agreement, Wish
+from backprop.trainer.distributed import Agreement, Wish
 from tests.conftest import HANG_S, Runs, wait_for
 
 # the smallest framework there could be, with its hook: steps of `step_s`, saves of `save_s`

@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from backprop.records import Status
-from backprop.store.journal import Entry, Journal, SessionEnded, SessionStarted
+from backprop.store.journal.file import Entry, Journal, SessionEnded, SessionStarted
 from tests.conftest import Runs
 
 

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop import checkpoints, orders, query, recovery
+from backprop.lifecycle import recovery, requests
 from backprop.records import RunView, Status
+from backprop.store import checkpoints, query
 from backprop.store.index import Index, open_index
-from backprop.store.journal import (
+from backprop.store.journal.file import (
     Admitted,
     CheckpointMeasured,
     CheckpointRead,
@@ -29,9 +30,10 @@ from backprop.store.journal import (
     Submitted,
     TrainerLaunched,
 )
+from backprop.store.output.line_times import Growth
 from backprop.store.rundir import Home
-from backprop.timeline import Growth
-from backprop.views import details, document, tables
+from backprop.views.documents import run_json
+from backprop.views.terminal import run_details, runs_table
 from tests.conftest import scaled
 from tests.records import AT, SPEC
 
@@ -147,10 +149,10 @@ def lay_sound(home: Home) -> None:
 def views(index: Index) -> dict[str, RunView]:
     """All runs, after every view has shown them."""
     found = query.runs(index, query.Wanted())
-    tables.runs_table(found, NOW, values=lambda *_: [])
+    runs_table.runs_table(found, NOW, values=lambda *_: [])
     for view in found:
-        document.encode(document.run_document(view, NOW, checkpoints.looks_valid))
-        details.run_details(view, NOW, checkpoints.looks_valid)
+        run_json.encode(run_json.run_document(view, NOW, checkpoints.looks_valid))
+        run_details.run_details(view, NOW, checkpoints.looks_valid)
         query.gpu_counts(view)
         list(query.points(index, view))
     return {view.run.spec.id: view for view in found}
@@ -167,7 +169,7 @@ def try_folder(folder: Path, files: dict[str, bytes | str]) -> None:
             shown = views(index)
             assert shown["sound"].run.status is Status.STOPPED
         if (bad := shown.get("bad")) is not None:
-            orders.who_can_be_stopped(home, bad.run)
+            requests.who_can_be_stopped(home, bad.run)
             if not bad.run.status.is_final:  # waiting for Slurm, as far as anybody can know
                 return
             recovery.remove(home, bad.run, print)

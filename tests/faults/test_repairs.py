@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from backprop import lookup, recovery
-from backprop.cli import resume as resume_command
-from backprop.cli import wait as wait_command
+from backprop.cli.commands import resume as resume_command
+from backprop.cli.commands import wait as wait_command
 from backprop.errors import BusyError, ConfigError, NoSuchRunError
-from backprop.recorder import Recorder
+from backprop.lifecycle import catalog, recovery
 from backprop.records import Limits, RunSpec, Status
 from backprop.store.index import Index
-from backprop.store.journal import Journal, SessionEnded, SessionStarted
+from backprop.store.ingest import Recorder
+from backprop.store.journal.file import Journal, SessionEnded, SessionStarted
 from backprop.store.rundir import Home
 from tests.conftest import Runs
 
@@ -219,15 +219,15 @@ def test_points_keep_their_order_in_an_index_that_was_emptied_meanwhile(runs: Ru
 def test_a_run_that_a_reindex_has_just_taken_out_is_found(three: Runs):
     """Between its removal from the index and its return, whoever asks for it brings it in."""
     home = Home(three.home)
-    with lookup.caught_up(home, print) as index:
+    with catalog.caught_up(home, print) as index:
         for word in ("b", "last"):
             for run_id in ("b", "c"):
                 index.remove(run_id)
-            assert lookup.find_run(home, index, word, print).run.spec.id == {"b": "b", "last": "c"}[word]
+            assert catalog.find_run(home, index, word, print).run.spec.id == {"b": "b", "last": "c"}[word]
         index.remove("a")
-        assert lookup.get_run(home, index, "a", print).run.spec.id == "a"
+        assert catalog.get_run(home, index, "a", print).run.spec.id == "a"
         with pytest.raises(NoSuchRunError):
-            lookup.find_run(home, index, "nobody", print)
+            catalog.find_run(home, index, "nobody", print)
 
 
 def test_an_index_that_claims_to_be_complete_and_is_not_hides_no_run(three: Runs):
@@ -249,14 +249,14 @@ def test_a_run_that_cannot_be_brought_into_the_index_is_busy_and_not_unknown(thr
     index.remove("b")
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(BusyError, match="try again"):
-        lookup.find_run(home, index, "b", print)
+        catalog.find_run(home, index, "b", print)
     with pytest.raises(BusyError, match="try again"):
-        lookup.get_run(home, index, "b", print)
+        catalog.get_run(home, index, "b", print)
     with pytest.raises(BusyError, match="may name run b"):  # the newest in the index may not be the newest
-        lookup.find_run(home, index, "last", print)
-    assert lookup.find_run(home, index, "a", print).run.spec.id == "a"
+        catalog.find_run(home, index, "last", print)
+    assert catalog.find_run(home, index, "a", print).run.spec.id == "a"
     with pytest.raises(NoSuchRunError):
-        lookup.find_run(home, index, "x", print)
+        catalog.find_run(home, index, "x", print)
     other.close()
     index.close()
 
@@ -309,7 +309,7 @@ def test_an_index_that_goes_while_it_is_brought_in_step_is_filled_again(
 
     home.mark_unsettled("b")
     monkeypatch.setattr(recovery, "refresh", refresh)
-    with lookup.caught_up(home, print) as index:
+    with catalog.caught_up(home, print) as index:
         assert index.run_ids() == {"a", "b", "c"}
         assert not index.is_replaced()
 
@@ -339,8 +339,8 @@ def test_waiting_goes_on_while_the_index_is_rebuilt(three: Runs, monkeypatch: py
             index.remove("b")
         return answer
 
-    with lookup.caught_up(home, print) as index:
-        view = lookup.find_run(home, index, "b", print)
+    with catalog.caught_up(home, print) as index:
+        view = catalog.find_run(home, index, "b", print)
         monkeypatch.setattr(recovery, "refresh", refresh)
         assert wait_command._Watch(home, index, {"b": view}, None).wait(None) == 0
         assert len(looks) == 2
@@ -349,8 +349,8 @@ def test_waiting_goes_on_while_the_index_is_rebuilt(three: Runs, monkeypatch: py
 def test_a_resume_that_a_run_s_end_overtakes_is_told_to_try_again(three: Runs):
     """It went on when the index was read, and has ended by the time it is asked to go on: no mistake of the user's."""
     home = Home(three.home)
-    with lookup.caught_up(home, print) as index:
-        view = lookup.find_run(home, index, "b", print)
+    with catalog.caught_up(home, print) as index:
+        view = catalog.find_run(home, index, "b", print)
     with pytest.raises(BusyError, match="has ended meanwhile .completed.*another session: backprop resume b --again"):
         resume_command._let_go_on(home, view.run, has_options=False)
     assert three.call("resume", "b", "--again").returncode == 0
@@ -416,8 +416,8 @@ def test_a_home_that_becomes_read_only_while_somebody_waits_is_said_in_one_line(
     def refuse(path: Path) -> Journal:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    with lookup.caught_up(home, print) as index:
-        view = lookup.find_run(home, index, "b", print)
+    with catalog.caught_up(home, print) as index:
+        view = catalog.find_run(home, index, "b", print)
         monkeypatch.setattr(recovery, "Journal", refuse)
         with pytest.raises(ConfigError, match="cannot write to the home folder"):
             wait_command._Watch(home, index, {"b": view}, None).wait(None)
@@ -429,7 +429,7 @@ def test_a_home_that_becomes_read_only_while_a_session_begins(runs: Runs):
     program = textwrap.dedent(
         """
         import errno, os, sys
-        from backprop.recorder import Recorder
+        from backprop.store.ingest import Recorder
         begin = Recorder.begin
         def refuse(self):
             if b"session_started" in self._rundir.journal_path.read_bytes():
@@ -454,7 +454,7 @@ def test_a_reindex_killed_before_it_has_written_the_snapshot_is_made_up_for(thre
     program = textwrap.dedent(
         """
         import os, signal, sys
-        from backprop.store import snapshot
+        from backprop.store import experiments_json as snapshot
         snapshot.rebuild = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         sys.argv = ["backprop", "reindex"]
         from backprop.__main__ import main

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from backprop import query
-from backprop.protocol import digest
 from backprop.records import Source
+from backprop.store import query
 from backprop.store.index import Index
+from backprop.store.output.protocol import digest
 from tests.conftest import HANG_S, Runs, wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

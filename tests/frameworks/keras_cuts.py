@@ -19,9 +19,9 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import keras
 import numpy as np
-from _backprop_trainer import session
-from _backprop_trainer.hooks import keras_fit
-from _backprop_trainer.interrupts import Interrupts
+from _backprop_trainer import link
+from _backprop_trainer.deferred_signals import Interrupts
+from _backprop_trainer.hooks.keras import fit
 
 BACKEND = keras.backend.backend()
 X = np.random.default_rng(0).normal(size=(76, 6)).astype("float32")
@@ -30,7 +30,7 @@ BATCH, EPOCHS, STEPS = 16, 3, 4  # of 64 samples; the others validate
 VALID = (X[60:], Y[60:])
 PLACES = [(1, "train"), (4, "train"), (4, "test"), (5, "train"), (7, "train"), (12, "train"), (12, "test")]
 UNCUT = (0, "")
-keras_fit.WORTH_KEEPING_S = 0.0
+fit.WORTH_KEEPING_S = 0.0
 
 
 class Cut(keras.callbacks.Callback):
@@ -208,7 +208,7 @@ def wider(callbacks):
 def folds(callbacks):
     """Trainings that differ in their data alone, and come in another order in a resumed session. The second is cut."""
     history = {}
-    for fold in (2, 1, 0) if session.current().is_resumed else (0, 1, 2):
+    for fold in (2, 1, 0) if link.current().is_resumed else (0, 1, 2):
         keras.utils.set_random_seed(1)
         model = sequential()
         options = {"batch_size": BATCH, "epochs": EPOCHS, "verbose": 0, "callbacks": callbacks if fold == 1 else []}
@@ -235,7 +235,7 @@ def outcome(train, callbacks):
 
 def session_of_its_own(train, folder, resume_from, cut):
     os.chdir(folder)
-    here = session.current()
+    here = link.current()
     here.resume_from, here._events_path, here._fd = resume_from, str(folder / "events"), None
     here.run_dir, here.is_resumed, here.number = str(folder), resume_from is not None, 1 + (resume_from is not None)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new process
@@ -263,7 +263,7 @@ def in_a_process(train, folder, resume_from, cut):
         try:
             session_of_its_own(train, folder, resume_from, cut)
             code = 0
-        except (session.Stopped, KeyboardInterrupt):  # no supervisor wished it: the latter
+        except (link.Stopped, KeyboardInterrupt):  # no supervisor wished it: the latter
             code = 0
         except BaseException:  # noqa: BLE001  a fork must not go on with what its parent does
             traceback.print_exc()
@@ -323,7 +323,7 @@ def keeps_folds_apart(root):
 
 def stories():
     for cell in keras.Model.fit.__closure__:
-        if isinstance(cell.cell_contents, keras_fit.Story):
+        if isinstance(cell.cell_contents, fit.Story):
             return cell.cell_contents
     raise AssertionError("the hook is not in")
 

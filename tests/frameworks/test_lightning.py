@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from backprop.trainer.hooks.lightning import _stored, _unfit
-from backprop.trainer.hooks.lightning_identity import mark
+from backprop.trainer.hooks.lightning.hook import _stored, _unfit
+from backprop.trainer.hooks.lightning.identity import mark
 from tests.conftest import HANG_S
 from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
 

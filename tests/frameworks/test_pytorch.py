@@ -691,7 +691,7 @@ def test_a_stop_looks_as_it_does_without_us(framework_runs: FrameworkRuns):
     told = (runs.rundir("r") / "session-1.err").read_text()
     assert told.rstrip().endswith("KeyboardInterrupt")
     assert "train.py" in told
-    assert "interrupts.py" not in told
+    assert "deferred_signals.py" not in told
 
 
 # -- checkpoints that are written over

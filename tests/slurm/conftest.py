@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from backprop import query
-from backprop.store import journal as journals
+from backprop.store import query
 from backprop.store.index import Index
+from backprop.store.journal import file as journals
 from backprop.store.rundir import RunDir
 from tests.conftest import HANG_S, Runs
 from tests.faults.test_kills import Truth, dedupe

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backprop.store.journal import SIGN_EVERY_S
+from backprop.store.journal.file import SIGN_EVERY_S
 from tests.conftest import HANG_S
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import LONG_S, SlurmRuns, first_port, wait_for
@@ -165,7 +165,7 @@ def test_a_front_whose_run_is_removed(runs: SlurmRuns):
 
 IMPATIENT = """
 import sys
-from backprop.engines import slurm_client
+from backprop.engines.slurm import client as slurm_client
 slurm_client.CALL_LIMIT_S = 3.0
 from backprop.__main__ import main
 main()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from backprop import assignment
-from backprop.store import journal as journals
+from backprop.lifecycle import assignment
+from backprop.store.journal import file as journals
 from backprop.store.rundir import RunDir
 from tests.conftest import HANG_S
 from tests.slurm.cluster import Cluster

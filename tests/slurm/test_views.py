@@ -13,7 +13,7 @@ import psutil
 import pytest
 from textual.pilot import Pilot
 
-from backprop.engines import slurm_client
+from backprop.engines.slurm import client as slurm_client
 from backprop.supervisor.signals import DOUBLE_PRESS_S
 from backprop.views.watch.app import WatchApp
 from backprop.views.watch.dialogs import Question
@@ -22,7 +22,7 @@ from tests.cli.test_watch import Terminal
 from tests.conftest import BACKPROP, HANG_S
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import HeldBack, SlurmRuns, wait_for
-from tests.test_watch import drive, lines_of, text_of, title_of, until
+from tests.unit.views.test_watch import drive, lines_of, text_of, title_of, until
 from tests.web.conftest import Server
 
 IN_LINE = "--slurm-arg=--begin=now+1hour"

@@ -13,9 +13,9 @@ import pytest
 
 from backprop.store.index import Index
 from backprop.store.rundir import Home
-from backprop.views.web.desk import Desk
-from backprop.views.web.hub import Hub
-from backprop.views.web.library import Library
+from backprop.views.web.index_pool import Library
+from backprop.views.web.poller import Hub
+from backprop.views.web.services import Desk
 from tests.conftest import HANG_S, Runs, wait_for
 
 MakeHub = Callable[[Desk], Hub]

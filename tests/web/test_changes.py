@@ -12,9 +12,9 @@ from backprop.store.index import Index
 from backprop.store.rundir import Home
 from backprop.views.web.changes import Client, Listening
 from backprop.views.web.curves import CurveWatch
-from backprop.views.web.files import LogPlace
-from backprop.views.web.hub import Hub
-from backprop.views.web.library import Library
+from backprop.views.web.index_pool import Library
+from backprop.views.web.logs import LogPlace
+from backprop.views.web.poller import Hub
 from tests.conftest import Runs
 from tests.web.conftest import desk_of
 

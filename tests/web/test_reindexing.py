@@ -4,8 +4,8 @@ import pytest
 
 from backprop.store.index import Index
 from backprop.store.rundir import Home
-from backprop.views.web.asking import log_place
 from backprop.views.web.changes import Client, Listening
+from backprop.views.web.params import log_place
 from tests.conftest import Runs
 from tests.web.conftest import MakeHub, Server, desk_of
 

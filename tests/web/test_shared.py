@@ -9,8 +9,8 @@ from backprop.store.index import Index
 from backprop.store.rundir import Home
 from backprop.views.web.changes import Client, Listening
 from backprop.views.web.curves import CurveWatch
-from backprop.views.web.files import LogPlace
-from backprop.views.web.hub import Hub
+from backprop.views.web.logs import LogPlace
+from backprop.views.web.poller import Hub
 from backprop.views.web.shared import Shared
 from tests.conftest import Runs
 from tests.web.conftest import MakeHub, desk_of

@@ -15,27 +15,27 @@ from backprop.errors import BackpropError, ExitCode
 
 # command -> the module and the object in it; a command's module is loaded when it is called, not before
 _COMMANDS = {
-    "run": ("run", "run"),
-    "resume": ("resume", "resume"),
-    "list": ("look", "list_runs"),
-    "status": ("look", "status"),
-    "compare": ("compare", "compare"),
-    "plot": ("plot", "plot"),
-    "logs": ("logs", "logs"),
-    "wait": ("wait", "wait"),
-    "watch": ("watch", "watch"),
-    "ui": ("ui", "ui"),
-    "stop": ("manage", "stop"),
-    "pause": ("manage", "pause"),
-    "rename": ("manage", "rename"),
-    "rm": ("manage", "rm"),
-    "execute": ("execute", "execute"),
-    "reindex": ("manage", "reindex"),
-    "export": ("export", "export"),
-    "parse": ("parse", "parse"),
-    "init": ("setup", "init"),
-    "doctor": ("setup", "doctor"),
-    "completion": ("setup", "completion"),
+    "run": ("commands.run", "run"),
+    "resume": ("commands.resume", "resume"),
+    "list": ("commands.list", "list_runs"),
+    "status": ("commands.list", "status"),
+    "compare": ("commands.compare", "compare"),
+    "plot": ("commands.plot", "plot"),
+    "logs": ("commands.logs", "logs"),
+    "wait": ("commands.wait", "wait"),
+    "watch": ("commands.watch", "watch"),
+    "ui": ("commands.ui", "ui"),
+    "stop": ("commands.rm", "stop"),
+    "pause": ("commands.rm", "pause"),
+    "rename": ("commands.rm", "rename"),
+    "rm": ("commands.rm", "rm"),
+    "execute": ("slurm.job", "execute"),
+    "reindex": ("commands.rm", "reindex"),
+    "export": ("commands.export", "export"),
+    "parse": ("commands.parse", "parse"),
+    "init": ("commands.init", "init"),
+    "doctor": ("commands.init", "doctor"),
+    "completion": ("commands.init", "completion"),
 }
 
 
@@ -162,16 +162,16 @@ def _complete() -> NoReturn:
 
 
 def _tell(message: str) -> None:
-    from backprop.cli.common import say
+    from backprop.cli.context import say
 
     say(message)
     if os.environ.get("BACKPROP_VERBOSE"):
         import traceback
 
-        from backprop.views import human
+        from backprop.views.terminal import formatting
 
         for line in traceback.format_exc().splitlines():
-            print(human.printable(line), file=sys.stderr)
+            print(formatting.printable(line), file=sys.stderr)
 
 
 def _usage_message(error: click.ClickException) -> str:

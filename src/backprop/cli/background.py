@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from backprop import engines
-from backprop.cli import session as fronts
-from backprop.cli.common import say
-from backprop.engines.contract import Order, Phase
+from backprop.cli import start as fronts
+from backprop.cli.context import say
+from backprop.engines.base import Order, Phase
 from backprop.errors import BackpropError, ExitCode
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 
 if TYPE_CHECKING:
-    from backprop.progress import Progress
-    from backprop.recorder import Recorder
-    from backprop.runner import Outcome, SessionPlan
-    from backprop.turns import Claim, Request
+    from backprop.lifecycle.driver import Claim, Request
+    from backprop.store.ingest import Recorder
+    from backprop.store.output.progress import Progress
+    from backprop.supervisor.session import Outcome, SessionPlan
 
 _STARTED, _WAITS, _REFUSED, _BROKEN = b"s", b"w", b"r", b"b"  # how the answer to the parent begins
 _PATIENCE_S = 3600.0  # between two looks for signals; the answer itself is seen at once
@@ -129,21 +129,21 @@ def _answer_of(reader: int, signals: Signals) -> _Answer:
 
 def _stop(claim: "Claim") -> None:
     """Stop what has begun a moment ago. Between two sessions nobody answers for it, for a moment."""
-    from backprop import orders
+    from backprop.lifecycle import requests
 
     engine, run_id = engines.machine(claim.home), claim.spec.id
 
-    def is_settled(standing: "orders.Standing") -> bool:
-        has_answer = orders.who_answers(standing.run) is not None
+    def is_settled(standing: "requests.Standing") -> bool:
+        has_answer = requests.who_answers(standing.run) is not None
         return has_answer or engine.observe(standing.run).phase is Phase.ENDED
 
     try:
-        run = orders.look(claim.home, claim.spec).run
-        standing = orders.wait_for(claim.home, run, is_settled, _BETWEEN_S)
+        run = requests.look(claim.home, claim.spec).run
+        standing = requests.wait_for(claim.home, run, is_settled, _BETWEEN_S)
         if standing is not None and standing.has_ended:
             say(standing.told)
         else:
-            orders.ask_stop(claim.home, run, by="Ctrl-C")
+            requests.ask_stop(claim.home, run, by="Ctrl-C")
             say(f"run {run_id} is asked to stop")
     except BackpropError as error:  # it has ended just now, or was removed
         say(str(error))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from backprop import config
-from backprop.cli import completing
-from backprop.cli.common import check_text, json_option, say
+from backprop.cli import completion
+from backprop.cli.context import check_text, json_option, say
 from backprop.errors import UsageError
 from backprop.records import Limits
 from backprop.store.rundir import Home
@@ -17,7 +17,7 @@ from backprop.store.rundir import Home
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from backprop.turns import Request
+    from backprop.lifecycle.driver import Request
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -31,7 +31,7 @@ class SessionCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if "--" in args:
             position = args.index("--")
-            ctx.meta[completing.AFTER_DASHES] = args[position + 1 :]
+            ctx.meta[completion.AFTER_DASHES] = args[position + 1 :]
             args = args[:position]
         told = [
             "--wait=true" if word == "--wait" and not _is_number(next_word) else word
@@ -51,8 +51,8 @@ class SessionCommand(click.Command):
                     formatter.write_dl(rows)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
-        if completing.AFTER_DASHES in ctx.meta:
-            return completing.files(ctx, self.params[0], incomplete)
+        if completion.AFTER_DASHES in ctx.meta:
+            return completion.files(ctx, self.params[0], incomplete)
         return super().shell_complete(ctx, incomplete)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
@@ -61,7 +61,7 @@ class SessionCommand(click.Command):
 
 def after_dashes(ctx: click.Context) -> list[str]:
     """What follows the first `--`; empty where there is none."""
-    found: list[str] = ctx.meta.get(completing.AFTER_DASHES, [])
+    found: list[str] = ctx.meta.get(completion.AFTER_DASHES, [])
     return found
 
 
@@ -86,7 +86,7 @@ def setting(
     if default_text is not None:
         text += f" [default: {default_text}]"
     if words := config.choices(key):
-        options["shell_complete"] = completing.choices(*words)
+        options["shell_complete"] = completion.choices(*words)
     return click.option(*config.ALLOWED[key][0].split("/"), _destination(key), metavar=metavar, help=text, **options)
 
 
@@ -140,7 +140,7 @@ def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":
             "-r",
             "--resume-from",
             metavar="PATH",
-            shell_complete=completing.files,
+            shell_complete=completion.files,
             help="Resume from this checkpoint, without integrity checks.",
         ),
         setting("graceSeconds", "Time to stop before the trainer is killed.", "SECONDS", default_text=kept),
@@ -186,7 +186,7 @@ def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":
             multiple=True,
         ),
         setting(
-            "python", "The Python that runs the script.", "PATH", default_text=kept, shell_complete=completing.files
+            "python", "The Python that runs the script.", "PATH", default_text=kept, shell_complete=completion.files
         ),
         setting("detach", "Run in the background; print the run's id at once.", is_flag=True, default=None),
         click.option(
@@ -242,7 +242,7 @@ def load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: Pa
 
 
 def request_of(settings: config.Config, limits: Limits, checkpoint: str | None) -> "Request":
-    from backprop.turns import Request
+    from backprop.lifecycle.driver import Request
 
     return Request(
         limits=limits,
@@ -255,7 +255,7 @@ def request_of(settings: config.Config, limits: Limits, checkpoint: str | None) 
 
 
 def forced_checkpoint(path: str) -> str:
-    from backprop import checkpoints
+    from backprop.store import checkpoints
 
     check_text(path, "-r/--resume-from")
     if not Path(path).exists():

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from backprop import query
-from backprop.cli import completing
-from backprop.cli.common import find_runs, say
+from backprop.cli import completion
+from backprop.cli.context import find_runs, say
 from backprop.errors import BackpropError, ExitCode, UsageError
 from backprop.records import RunView, Status
+from backprop.store import query
 from backprop.store.index import Index
 from backprop.store.rundir import Home
 
 if TYPE_CHECKING:
-    from backprop.cli.completing import Completer
+    from backprop.cli.completion import Completer
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # what was begun for one run, and waits for its outcome; None: it has been said already
@@ -88,7 +88,7 @@ def several_runs(
     of_filter: Collection[Status] | None = None,
     asks: bool = False,
     default: str | None = None,
-    complete: "Completer" = completing.runs,
+    complete: "Completer" = completion.runs,
 ) -> Callable[[Function], Function]:
     """Declare RUN..., --filter and --all; the command gets a Choice as `choice`.
 

@@ -1,4 +1,4 @@
-"""Where a session executes: this machine, or a Slurm cluster. One small contract, that both fulfil: contract.py."""
+"""Where a session executes: this machine, or a Slurm cluster. One small contract, that both fulfil: base.py."""
 
 from functools import cache
 from typing import TYPE_CHECKING
@@ -7,8 +7,8 @@ from backprop.records import Run
 from backprop.store.rundir import Home
 
 if TYPE_CHECKING:
-    from backprop.engines.contract import Engine
-    from backprop.engines.slurm import Cluster
+    from backprop.engines.base import Engine
+    from backprop.engines.slurm.engine import Cluster
 
 
 def of(run: Run, home: Home) -> "Engine":
@@ -18,7 +18,7 @@ def of(run: Run, home: Home) -> "Engine":
 
 def machine(home: Home) -> "Engine":
     """The one that we are on."""
-    from backprop.engines.here import Here
+    from backprop.engines.local import Here
 
     return Here(home)
 
@@ -26,6 +26,6 @@ def machine(home: Home) -> "Engine":
 @cache
 def cluster() -> "Cluster":
     """The Slurm cluster of this machine: one object, so that what it was told serves many runs."""
-    from backprop.engines.slurm import Cluster
+    from backprop.engines.slurm.engine import Cluster
 
     return Cluster()

@@ -11,8 +11,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from backprop.records import Record, Run
+from backprop.store.chunk_summary import Outline
 from backprop.store.index import Index
-from backprop.store.outline import Outline
 
 _COLUMNS = ", ".join(f"outlines.{name}" for name in Outline._fields)
 _ROWS_AT_ONCE = 256

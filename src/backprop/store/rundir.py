@@ -34,10 +34,10 @@ from pathlib import Path
 
 import msgspec
 
-from backprop import network
 from backprop.errors import ConfigError, NoRoomError, UsageError
-from backprop.protocol import json_safe
 from backprop.records import RunSpec, Source
+from backprop.store import filesystem
+from backprop.store.output.protocol import json_safe
 from backprop.store.plain import (
     NotAFileError,
     foreign_owner,
@@ -47,7 +47,7 @@ from backprop.store.plain import (
     replacing_foreign,
     write_plain,
 )
-from backprop.trainer import sources
+from backprop.trainer import module_sources
 
 RUNS_FOLDER = "runs"
 _SOURCE_NAME = re.compile(rf"session-(\d{{1,9}})\.({'|'.join(source.value for source in Source)})")
@@ -115,7 +115,7 @@ class RunDir:
 
     @property
     def snapshot_path(self) -> Path:
-        return self.path / sources.SNAPSHOT
+        return self.path / module_sources.SNAPSHOT
 
     def keep_patch(self, patch: bytes) -> str:
         """The name of the file that has these uncommitted changes; made where none has. Raises OSError."""
@@ -269,7 +269,7 @@ class Home:
     def at(cls, path: Path) -> "Home":
         """The home in this folder, as this machine sees it. Raises ConfigError."""
         path = path.resolve()  # one folder, one name: the trainers' environment is compared with it
-        machine = os.environ.get("BACKPROP_MACHINE") or (os.uname().nodename if network.kind(path) else None)
+        machine = os.environ.get("BACKPROP_MACHINE") or (os.uname().nodename if filesystem.kind(path) else None)
         if machine is None:
             return cls(path)
         if not RUN_ID.fullmatch(machine):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from backprop.protocol import TrainingBegan
+from backprop.store.output.protocol import TrainingBegan
 
 _IN_ACCESS = 0x1  # linux/inotify.h
 _IN_MODIFY = 0x2

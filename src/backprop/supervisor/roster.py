@@ -18,7 +18,7 @@ from psutil import Process
 from backprop import processes
 from backprop.records import Record
 from backprop.store.plain import UnreadableError, read_record
-from backprop.trainer.files import drafted
+from backprop.trainer.atomic_files import drafted
 
 _MAX_MEMBERS = 10_000
 _PROC = Path("/proc")

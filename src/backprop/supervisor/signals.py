@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-from backprop import interrupts
+from backprop.supervisor import early_sigint
 
 # Whatever could end the supervisor while its trainer lives on. All but the two that a terminal sends mean: stop.
 _SIGNALS = {
@@ -49,7 +49,7 @@ class Signals:
             for number in (*_SIGNALS, signal.SIGCHLD)
         }
         blocked_before = signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
-        if interrupts.take_dropped():
+        if early_sigint.take_dropped():
             self._received.append(signal.SIGINT)
         try:
             yield self

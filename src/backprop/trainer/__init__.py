@@ -1,14 +1,15 @@
 """Code that runs inside the trainer: standard library only, Python 3.9 and up.
 
     site/sitecustomize.py   Python runs it at its start, because the supervisor puts site/ in front of PYTHONPATH
-      imports.py            waits for a framework to be imported, and only then lets its hook in
-        hooks/              one hook a framework: drives its loop as the supervisor wishes
+      import_hooks.py       waits for a framework to be imported, and only then lets its hook in
+        hooks/              a package a framework: drives its loop as the supervisor wishes
     api.py, loop.py         what a script gets that says `import backprop`
-    session.py              the link with the supervisor that all of them share
-      interrupts.py         signals wait for the end of a step or a save
-      ranks.py              all processes of a training do the same at the same step
-    session_save.py         the API's checkpoints: checkpoint.py is what is in them
-    randomness.py, files.py random states; files that are whole or not there
+    link.py                 the link with the supervisor that all of them share
+      deferred_signals.py   signals wait for the end of a step or a save
+      distributed.py        all processes of a training do the same at the same step
+    checkpoints.py          the API's checkpoints: checkpoint_io.py is what is in them
+    rng_state.py            random states
+    atomic_files.py         files that are whole or not there
 
 In a script that Backprop runs this package goes by the name `_backprop_trainer`, and the rest of Backprop is not there:
 it may live in another environment, of another Python, and a script may well have a `backprop.py` of its own. Hence

@@ -10,10 +10,10 @@ import os
 from types import GeneratorType
 from typing import Any, Callable, Iterable, Iterator, MutableMapping, Optional, TypeVar, Union
 
+from . import checkpoints, rng_state
 from . import loop as loops
-from . import randomness, session_save
-from .checkpoint import check
-from .session import Session, current
+from .checkpoint_io import check
+from .link import Session, current
 
 Batch = TypeVar("Batch")
 State = MutableMapping[str, Any]
@@ -166,7 +166,7 @@ def save(state: State, step: Optional[int] = None, *, path: Union[str, os.PathLi
         if running is None:
             raise TypeError("save() needs the step, outside of backprop.loop")
         step = running.step
-    return session_save.save(session, state, step, path=where, is_reported=running is None)
+    return checkpoints.save(session, state, step, path=where, is_reported=running is None)
 
 
 def load(state: State, path: Union[str, os.PathLike[str], None] = None) -> int:
@@ -179,8 +179,8 @@ def load(state: State, path: Union[str, os.PathLike[str], None] = None) -> int:
     where = resume_from() if path is None else os.fspath(path)
     if where is None:
         return 0
-    saved = session_save.read(where)
-    session_save.restore(state, saved)
-    randomness.put_back(saved["random"])
+    saved = checkpoints.read(where)
+    checkpoints.restore(state, saved)
+    rng_state.put_back(saved["random"])
     step: int = saved["step"]
     return step

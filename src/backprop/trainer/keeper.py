@@ -281,7 +281,7 @@ class Keeper:
 
 
 def _tell(**fields: Any) -> None:
-    from .session import current
+    from .link import current
 
     session = current()
     if session is not None:

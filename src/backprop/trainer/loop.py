@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Iterable, Iterator, MutableMapping, Optional, Union
 
-from . import checkpoint, randomness, ranks, session_save
+from . import checkpoint_io, checkpoints, distributed, rng_state
+from .atomic_files import FOLDER
 from .failsafe import say
-from .files import FOLDER
-from .session import Session
+from .link import Session
 
 NAME = "backprop.loop"
 
@@ -48,7 +48,7 @@ class Loop:
         self.state = state
         self._accumulate = accumulate
         self._number = len(_finals)
-        self._generators = [*randomness.of_loader(loader), *checkpoint.generators(dict(state))]
+        self._generators = [*rng_state.of_loader(loader), *checkpoint_io.generators(dict(state))]
         self.epoch = 0
         self._batch = 0  # of the epoch: so many were begun
         self.step: int = 0 if last is None else last.step
@@ -97,9 +97,9 @@ class Loop:
             "epoch": self.epoch,
             "batch": self._batch,
             "epoch_began": self._epoch_began,
-            "loader": self._loader.state_dict() if checkpoint.is_stateful(self._loader) else None,  # type: ignore[union-attr]
+            "loader": self._loader.state_dict() if checkpoint_io.is_stateful(self._loader) else None,  # type: ignore[union-attr]
         }
-        saved_at = session_save.save(
+        saved_at = checkpoints.save(
             self._session, self.state, self.step, path=path, generators=self._generators, position=position
         )
         if path is None:  # else the script may write another there
@@ -120,8 +120,8 @@ class Loop:
 
     def _read(self, path: str) -> Optional[dict[str, Any]]:
         try:
-            saved = session_save.read(path)
-        except checkpoint.NotOursError as error:
+            saved = checkpoints.read(path)
+        except checkpoint_io.NotOursError as error:
             say(f"{error}: the loop does not resume from it")
             return None
         number = saved.get("loop", 0)
@@ -132,14 +132,14 @@ class Loop:
             path = saved["earlier"][self._number]
             if path is None or not os.path.exists(path):
                 return None
-            saved = session_save.read(path)
+            saved = checkpoints.read(path)
         self._path = path
         return saved
 
     def _resume(self, saved: dict[str, Any]) -> None:
-        session_save.restore(self.state, saved)
+        checkpoints.restore(self.state, saved)
         del saved["state"]  # as big as the model, and `saved` is at hand for an epoch
-        randomness.put_back(saved["random"], self._generators)
+        rng_state.put_back(saved["random"], self._generators)
         self.step = self._saved_step = saved["step"]
         self.epoch, self._batch = saved.get("epoch", 0), saved.get("batch", 0)
 
@@ -149,13 +149,13 @@ class Loop:
             # workers that outlive an epoch are seeded once, when the first one begins, and not in this one:
             # _BaseDataLoaderIter.__init__ against _reset in torch/utils/data/dataloader.py
             batches_of(self._loader)
-        if checkpoint.is_stateful(self._loader) and saved.get("loader") is not None:
+        if checkpoint_io.is_stateful(self._loader) and saved.get("loader") is not None:
             self._loader.load_state_dict(saved["loader"])  # type: ignore[union-attr]
             to_drop = 0
         else:
             to_drop = self._batch
         self._epoch_began = saved["epoch_began"] if self._batch else saved["random"]
-        randomness.put_back(self._epoch_began, self._generators)
+        rng_state.put_back(self._epoch_began, self._generators)
         batches = batches_of(self._loader)
         for _ in range(to_drop):
             if self._is_stopped_early():
@@ -164,13 +164,13 @@ class Loop:
                 say("the loader has fewer batches than when it was saved")
                 break
         if self._batch:
-            randomness.put_back(saved["random"], self._generators)
+            rng_state.put_back(saved["random"], self._generators)
         self._session.pass_over()
         return batches
 
     def _is_stopped_early(self) -> bool:
         """Whether we are to stop while nothing new was done. Several processes must do so at the same step: not now."""
-        if ranks.world_size() == 1 and self._session.should_stop():
+        if distributed.world_size() == 1 and self._session.should_stop():
             self._session.obey_stop()
         return self._session.is_stopping
 
@@ -179,7 +179,7 @@ class Loop:
     def _run_epoch(self, saved: Optional[dict[str, Any]]) -> Iterator[tuple[int, Any]]:
         set_epoch(self._loader, self.epoch)
         if saved is None or "epoch" not in saved:
-            self._epoch_began = randomness.take(self._generators)
+            self._epoch_began = rng_state.take(self._generators)
             batches = batches_of(self._loader)
         else:
             batches = self._begin_again(saved)

@@ -13,11 +13,11 @@ import weakref
 from time import monotonic, sleep
 from typing import Any, Callable, Mapping, NamedTuple, Optional
 
-from . import ranks
+from . import distributed
 from .failsafe import guarded, say
 from .fingerprint import combined
 from .identity import VERSION, Begun, Decision, Identity, Saved, decide
-from .session import Session
+from .link import Session
 
 HOOK = "what tells trainings apart"
 _AGREEMENT_TIMEOUT_S = 60.0  # rank 0 makes the same call: it may come later, but not by much
@@ -125,7 +125,7 @@ class Training:
 
         world_size: where the other ranks are yet to be started.
         """
-        if (world_size or ranks.world_size()) == 1:
+        if (world_size or distributed.world_size()) == 1:
             return choose()
         return self._log.agreed(f"{self.identity.parts.get('framework')} {self._call}", choose)
 
@@ -182,13 +182,13 @@ class _Log:
         self.begun[begun] = self.begun.get(begun, 0) + 1
 
     def begin(self, begun: Begun) -> None:
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             self._append({"begun": begun[1:]})
         else:
             self._count(begun)
 
     def save(self, stored: dict[str, Any], save: Save) -> None:
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             self._append({"saved": save, "of": stored})
 
     @guarded(HOOK)
@@ -201,7 +201,7 @@ class _Log:
             os.close(descriptor)
 
     def agreed(self, question: str, choose: Callable[[], Any]) -> Any:
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             answer = choose()
             self._append({"to": question, "answer": answer})
             return answer
@@ -210,7 +210,7 @@ class _Log:
             self.read()
             sleep(0.01)
         if question not in self._answers:
-            say(f"rank 0 has not said what to continue from: rank {ranks.rank()} starts over")
+            say(f"rank 0 has not said what to continue from: rank {distributed.rank()} starts over")
         return self._answers.get(question)
 
 

@@ -14,10 +14,10 @@ import sys
 from typing import Any, Callable, Optional
 
 from .. import trainings
+from ..atomic_files import whole
 from ..failsafe import guarded, is_off, say
-from ..files import whole
 from ..identity import identify
-from ..session import Session, current
+from ..link import Session, current
 
 _HOOK = "Ultralytics"
 _NOTE = "backprop_training.json"

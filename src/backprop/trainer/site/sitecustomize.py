@@ -1,6 +1,6 @@
 """Python runs this at the start of every interpreter that descends from a trainer: `site` in the Python manual.
 
-It lets Backprop's hooks in (imports.py beside this folder), then runs the `sitecustomize` that would have been run
+It lets Backprop's hooks in (import_hooks.py beside this folder), then runs the `sitecustomize` that would have been run
 without us. Written so that any Python there is can read it: a trainer may start old ones.
 """
 
@@ -20,7 +20,7 @@ def _let_hooks_in(folder):
     package.__path__ = package.__spec__.submodule_search_locations = [folder]
     package.__file__ = os.path.join(folder, "__init__.py")
     sys.modules[name] = package
-    from _backprop_trainer.imports import install
+    from _backprop_trainer.import_hooks import install
 
     install()
 

@@ -20,12 +20,12 @@ from textual.containers import Container
 from textual.message import Message
 from textual.widgets import DataTable, Footer, Input, Static
 
-from backprop import orders
 from backprop.errors import BackpropError
-from backprop.live import Feed, Picture, Wish
-from backprop.query import Axis
+from backprop.lifecycle import requests
 from backprop.records import RunView, Status
+from backprop.store.query import Axis
 from backprop.store.rundir import HomeBusyError
+from backprop.views.live_feed import Feed, Picture, Wish
 from backprop.views.watch import texts
 from backprop.views.watch.dialogs import Help, Question
 from backprop.views.watch.panes import CurvePane, RunsTable, TextPane
@@ -282,14 +282,14 @@ class WatchApp(App[None]):
         self.push_screen(Question(f"{what} {texts.why(view)}?"), stop)
 
     def _stop(self, view: RunView) -> None:
-        orders.ask_stop(self._feed.home, view.run, by="s in backprop watch")
+        requests.ask_stop(self._feed.home, view.run, by="s in backprop watch")
 
     def _kill(self, view: RunView) -> str:
-        return orders.stop_now(self._feed.home, view.run, self._say, by="k in backprop watch").told
+        return requests.stop_now(self._feed.home, view.run, self._say, by="k in backprop watch").told
 
     def action_pause(self) -> None:
         if (view := self._chosen()) is not None:
-            self._ask(lambda: orders.ask_pause(self._feed.home, view.run, by="p in backprop watch"), "asked to pause")
+            self._ask(lambda: requests.ask_pause(self._feed.home, view.run, by="p in backprop watch"), "asked to pause")
 
     def action_resume(self) -> None:
         """Let a run that is paused go on; give one that has ended another session."""
@@ -299,7 +299,7 @@ class WatchApp(App[None]):
         run_id = view.run.spec.id
         if view.run.status is Status.QUEUED or not view.run.status.is_final:
             self._ask(
-                lambda: orders.ask_to_go_on(self._feed.home, view.run, by="r in backprop watch"), "asked to go on"
+                lambda: requests.ask_to_go_on(self._feed.home, view.run, by="r in backprop watch"), "asked to go on"
             )
         elif view.run.status is Status.COMPLETED:
             question = Question(f"Run {run_id} has completed. Start another session?")
@@ -309,7 +309,7 @@ class WatchApp(App[None]):
 
     def _start_session(self, run_id: str) -> None:
         self._tell(f"run {run_id}: starting another session ...")
-        self._ask(lambda: orders.start_resume(self._feed.home, run_id), "started")
+        self._ask(lambda: requests.start_resume(self._feed.home, run_id), "started")
 
     def _ask(self, order: Callable[[], object], done: str) -> None:
         """Give an order where it may take its time. A daemon thread: whoever quits need not wait for a dead disk."""

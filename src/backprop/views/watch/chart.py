@@ -2,10 +2,11 @@
 
 import math
 
-from backprop.query import Curve
-from backprop.views import human, plot_terminal
-from backprop.views.plot import Line, Panel, Plot, x_label
-from backprop.views.screen import Screen
+from backprop.store.query import Curve
+from backprop.views.plots import terminal as plot_terminal
+from backprop.views.plots.model import Line, Panel, Plot, x_label
+from backprop.views.terminal import formatting
+from backprop.views.terminal.screen import Screen
 
 _MIN_WIDTH, _MIN_HEIGHT = 16, 5
 
@@ -15,7 +16,7 @@ def chart(curve: Curve, width: int, height: int, *, is_log: bool) -> str:
     if not any(math.isfinite(y) and (y > 0 or not is_log) for y in curve.ys):
         return "no positive values: press g for a linear scale" if is_log else "no finite values yet"
     if width < _MIN_WIDTH or height < _MIN_HEIGHT:
-        return f"last {human.number(curve.ys[-1])}"
+        return f"last {formatting.number(curve.ys[-1])}"
     return "\n".join(plot_terminal.panel(_plot(curve, is_log=is_log), Screen(width=width, height=height)))
 
 

@@ -11,7 +11,7 @@ from textual.events import Click
 from textual.message import Message
 from textual.widgets import DataTable, Static
 
-from backprop.live import Log, Row, Shown
+from backprop.views.live_feed import Log, Row, Shown
 from backprop.views.watch import chart, texts
 
 _SCROLLBAR_AND_PADDING = 3

@@ -14,18 +14,18 @@ from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
 
-from backprop import query
-from backprop.live import Log, Picture, Row, Shown
-from backprop.query import Axis
 from backprop.records import Gpu, RunView, Snapshot, Status, Ticket, in_minutes
-from backprop.views import human
-from backprop.views.bars import bar
-from backprop.views.details import run_details
-from backprop.views.document import elapsed_s, session_elapsed_s, timeboxes_s
-from backprop.views.screen import Screen
-from backprop.views.sparkline import sparkline
-from backprop.views.statuses import STYLES, SYMBOLS
-from backprop.views.tables import short_command
+from backprop.store import query
+from backprop.store.query import Axis
+from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
+from backprop.views.live_feed import Log, Picture, Row, Shown
+from backprop.views.terminal import formatting
+from backprop.views.terminal.bars import bar
+from backprop.views.terminal.run_details import run_details
+from backprop.views.terminal.runs_table import short_command
+from backprop.views.terminal.screen import Screen
+from backprop.views.terminal.sparkline import sparkline
+from backprop.views.terminal.status_style import STYLES, SYMBOLS
 from backprop.views.watch.chart import axis_name
 
 # the styles of `list`, in the words of Rich
@@ -96,7 +96,7 @@ def _fitted(text: Text, column: Column) -> Text:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    return Text(human.printable(text[:_LONGEST_NAME]), style=style, no_wrap=True, end="")
+    return Text(formatting.printable(text[:_LONGEST_NAME]), style=style, no_wrap=True, end="")
 
 
 def _status(row: Row, look: Look) -> Text:
@@ -110,7 +110,7 @@ def _time(row: Row, look: Look) -> Text:
     run, session = row.view.run, row.view.run.last_session
     if session is None:
         return Text(f"of {in_minutes(run.spec.limits.timebox_s)}", style="dim")
-    text = Text(f"{human.duration(elapsed_s(row.view, look.now))}/{in_minutes(timeboxes_s(run))}")
+    text = Text(f"{formatting.duration(elapsed_s(row.view, look.now))}/{in_minutes(timeboxes_s(run))}")
     if not session.status.is_final:
         share = session_elapsed_s(session, look.now) / session.timebox_s
         text = Text.assemble(_bar(share, _BAR_WIDTH, "cyan"), " ", text)
@@ -121,19 +121,19 @@ def _step(row: Row, _: Look) -> Text:
     view = row.view
     if view.last_step is None:
         return Text("-", style="dim")
-    return Text(human.steps(view.last_step, view.total_steps))
+    return Text(formatting.steps(view.last_step, view.total_steps))
 
 
 def _loss(row: Row, _: Look) -> Text:
     value = None if row.metric is None else row.view.metrics.get(row.metric)
-    return Text(human.number(value), style="bold red" if value is not None and not math.isfinite(value) else "")
+    return Text(formatting.number(value), style="bold red" if value is not None and not math.isfinite(value) else "")
 
 
 _COLUMNS = (
     Column("RUN", 14, 0, "left", lambda row, _: _plain(row.view.run.spec.id)),
     Column("NAME", 10, 88, "left", lambda row, _: _plain(row.view.run.spec.name or "-")),
     Column("STATUS", 13, 0, "left", _status),
-    Column("AGE", 6, 96, "right", lambda row, look: Text(human.age(row.view.run.spec.created_at, look.now))),
+    Column("AGE", 6, 96, "right", lambda row, look: Text(formatting.age(row.view.run.spec.created_at, look.now))),
     Column("TIME", 18, 56, "right", _time),
     Column("STEP", 11, 32, "right", _step),
     Column("LOSS", 9, 42, "right", _loss),
@@ -187,9 +187,9 @@ def _machine_gauges(machine: Snapshot) -> list[Text]:
         load = machine.load_1min / machine.cpu_count
         found.append(_gauge("load", load, f"{machine.load_1min:.1f} of {machine.cpu_count} cores"))
     free, total = machine.ram_available_bytes, machine.ram_total_bytes
-    found.append(_gauge("RAM", _used(free, total), f"{human.size(free)} free"))
+    found.append(_gauge("RAM", _used(free, total), f"{formatting.size(free)} free"))
     for folder, disk in machine.disk_free_bytes.items():
-        found.append(_gauge("disk", _used(disk, machine.disk_total_bytes.get(folder)), f"{human.size(disk)} free"))
+        found.append(_gauge("disk", _used(disk, machine.disk_total_bytes.get(folder)), f"{formatting.size(disk)} free"))
     return found
 
 
@@ -204,14 +204,16 @@ def _slot_gauges(picture: Picture) -> list[Text]:
 def _gpu_gauges(picture: Picture) -> list[Text]:
     machine = picture.machine
     if machine.gpus is None:
-        return [Text.assemble(("GPUs", "bold"), " ", (human.printable(machine.gpu_problem or "cannot be read"), "red"))]
+        return [
+            Text.assemble(("GPUs", "bold"), " ", (formatting.printable(machine.gpu_problem or "cannot be read"), "red"))
+        ]
     return [gauge for gpu in machine.gpus for gauge in _card_gauges(gpu, picture.limits.gpu_max_temp_c)]
 
 
 def _card_gauges(gpu: Gpu, limit_c: float) -> list[Text]:
     busy = "" if gpu.utilization_percent is None else f", {gpu.utilization_percent:.0f} % busy"
     vram = _used(gpu.vram_free_bytes, gpu.vram_total_bytes)
-    found = [_gauge(f"GPU {gpu.index}", vram, f"{human.size(gpu.vram_free_bytes)} free{busy}")]
+    found = [_gauge(f"GPU {gpu.index}", vram, f"{formatting.size(gpu.vram_free_bytes)} free{busy}")]
     if gpu.temp_c is not None:
         found.append(_gauge("heat", gpu.temp_c / limit_c, f"{gpu.temp_c:.0f} °C"))
     return found
@@ -229,7 +231,7 @@ def places_in_line(tickets: Sequence[Ticket]) -> dict[str, int]:
 def headline(picture: Picture, width: int) -> Text:
     """How many there are, and what is wrong."""
     if picture.problem is not None:
-        return Text(human.printable(picture.problem), style="bold red", no_wrap=True, overflow="ellipsis")
+        return Text(formatting.printable(picture.problem), style="bold red", no_wrap=True, overflow="ellipsis")
     counts: dict[Status, int] = {}
     for row in picture.rows:
         status = row.view.run.status
@@ -251,9 +253,9 @@ def curve_title(shown: Shown, *, is_log: bool) -> Text:
     if name is None:
         return _plain(f"{run.spec.id}{waits or ' · no metrics yet'}")
     summary = shown.view.summaries[name]
-    told = f"{run.spec.id}{waits} · {set_cell_size(name, min(cell_len(name), 40))} {human.number(summary.last)}"
+    told = f"{run.spec.id}{waits} · {set_cell_size(name, min(cell_len(name), 40))} {formatting.number(summary.last)}"
     if (best := query.best(name, summary)) is not None:
-        told += f" · best {human.number(best[0])} at {best[1]}"
+        told += f" · best {formatting.number(best[0])} at {best[1]}"
     axis = "" if shown.curve is None or shown.curve.axis is Axis.STEP else f" · over {axis_name(shown.curve)}"
     return _plain(told + axis + (" · log" if is_log else ""))
 
@@ -274,13 +276,13 @@ def log_lines(log: Log | None) -> Text:
     """The end of a log, a line each; what does not fit is cut."""
     if log is None:
         return Text("nothing was written yet", style="dim")
-    lines = [human.printable(line.replace("\t", "    ")) for line in log.lines]
+    lines = [formatting.printable(line.replace("\t", "    ")) for line in log.lines]
     return Text("\n".join(lines) or "nothing was written yet")
 
 
 def printable(text: str) -> str:
     """A message, on a line of its own; a notification is not the place for more."""
-    return human.printable(text[:_LONGEST_NAME])
+    return formatting.printable(text[:_LONGEST_NAME])
 
 
 def now() -> datetime:
@@ -291,4 +293,4 @@ def why(view: RunView) -> str:
     """One line on how a run stands, for a question about it."""
     spec = view.run.spec
     name = f" ({spec.name[:60]})" if spec.name else ""
-    return human.printable(f"{spec.id}{name}, {view.run.status.value}")
+    return formatting.printable(f"{spec.id}{name}, {view.run.status.value}")

@@ -23,15 +23,15 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from backprop import query
 from backprop.errors import BackpropError, NoSuchRunError
 from backprop.records import Run, RunView
+from backprop.store import query
 from backprop.store.rundir import HomeBusyError
-from backprop.views.web import asking, curves, documents, files
-from backprop.views.web.desk import Desk
-from backprop.views.web.gate import Address, Gate, Key
-from backprop.views.web.library import Library, NotYetError
-from backprop.views.web.stream import Streams
+from backprop.views.web import curves, logs, params, serializers
+from backprop.views.web.auth import Address, Gate, Key
+from backprop.views.web.index_pool import Library, NotYetError
+from backprop.views.web.services import Desk
+from backprop.views.web.sse import Streams
 
 _STATIC = Path(__file__).with_name("static")
 _PAGE = "index.html"
@@ -124,7 +124,7 @@ class Pages:
     # -- what there is
 
     def runs(self, request: Request) -> Response:
-        wanted = asking.runs(request)
+        wanted = params.runs(request)
         self._library.catch_up()
         now = datetime.now(timezone.utc)
         with self._library.lent() as index:
@@ -132,7 +132,7 @@ class Pages:
                 {
                     "total": query.count(index),
                     "shown_of": query.count(index, wanted),
-                    "runs": [documents.row(index, view, now) for view in query.runs(index, wanted)],
+                    "runs": [serializers.row(index, view, now) for view in query.runs(index, wanted)],
                 }
             )
 
@@ -140,33 +140,33 @@ class Pages:
         self._library.catch_up()
         with self._library.lent() as index:
             view = self._library.run(index, request.path_params["id"])
-            return _json(documents.details(index, view, datetime.now(timezone.utc), self._library.is_valid))
+            return _json(serializers.details(index, view, datetime.now(timezone.utc), self._library.is_valid))
 
     def log(self, request: Request) -> Response:
-        stream = asking.choice(request, "source", files.STREAMS)
-        session = asking.whole(request, "session", None, 1, 10**9)
-        end = asking.whole(request, "end", None, 0, 2**53)
-        max_bytes = asking.whole(request, "bytes", 65_536, 1, files.MAX_LOG_BYTES)
+        stream = params.choice(request, "source", logs.STREAMS)
+        session = params.whole(request, "session", None, 1, 10**9)
+        end = params.whole(request, "end", None, 0, 2**53)
+        max_bytes = params.whole(request, "bytes", 65_536, 1, logs.MAX_LOG_BYTES)
         with self._library.lent() as index:
             view = self._library.run(index, request.path_params["id"])
-        return _json(files.log_before(view, stream, session, end, max_bytes))
+        return _json(logs.log_before(view, stream, session, end, max_bytes))
 
     def patch(self, request: Request) -> Response:
         with self._library.lent() as index:
             view = self._library.run(index, request.path_params["id"])
-        text = files.patch(view)
+        text = logs.patch(view)
         if text is None:
             raise HTTPException(404, "there are no uncommitted changes in the record of this run.")
         return PlainTextResponse(text)
 
     def curves(self, request: Request) -> Response:
-        axis = asking.axis(request)
-        points = asking.whole(request, "points", curves.DEFAULT_POINTS, 10, curves.MAX_POINTS)
-        begin, end = asking.number(request, "begin"), asking.number(request, "end")
+        axis = params.axis(request)
+        points = params.whole(request, "points", curves.DEFAULT_POINTS, 10, curves.MAX_POINTS)
+        begin, end = params.number(request, "begin"), params.number(request, "end")
         told = []
         views: dict[str, RunView] = {}  # each run is read once
         with self._library.lent() as index:
-            for run_id, metric in asking.curves_of(request):
+            for run_id, metric in params.curves_of(request):
                 if run_id not in views:
                     views[run_id] = self._library.run(index, run_id)
                 view = views[run_id]
@@ -180,21 +180,21 @@ class Pages:
 
     def events(self, request: Request) -> Response:
         with self._library.lent() as index:
-            listening = asking.listening(request, index)
+            listening = params.listening(request, index)
         return StreamingResponse(self.streams.open(listening), media_type="text/event-stream")
 
     # -- orders
 
     async def stop(self, request: Request) -> Response:
-        order = await asking.order(request, asking.StopOrder)
+        order = await params.order(request, params.StopOrder)
         return await self._order(request, lambda run: self._desk.stop(run, order.now))
 
     async def pause(self, request: Request) -> Response:
-        await asking.order(request, asking.PauseOrder)
+        await params.order(request, params.PauseOrder)
         return await self._order(request, self._desk.pause)
 
     async def resume(self, request: Request) -> Response:
-        order = await asking.order(request, asking.ResumeOrder)
+        order = await params.order(request, params.ResumeOrder)
         return await self._order(request, lambda run: self._desk.resume(run, order.minutes))
 
     async def _order(self, request: Request, order: Callable[[Run], str]) -> Response:

@@ -6,10 +6,10 @@ import msgspec
 
 from backprop.records import RunView
 from backprop.store.index import Index
-from backprop.views.web import curves, files
+from backprop.views.web import curves, logs
 from backprop.views.web.curves import CurveWatch
-from backprop.views.web.hub import Hub
-from backprop.views.web.library import LATER
+from backprop.views.web.index_pool import LATER
+from backprop.views.web.poller import Hub
 
 _LOG_BYTES = 65_536  # of what is appended between two looks; of more, the last
 
@@ -24,7 +24,7 @@ class Listening(msgspec.Struct, kw_only=True):
     curves: tuple[CurveWatch, ...] = ()
     details: str | None = None
     log_run: str | None = None
-    log: files.LogPlace | None = None
+    log: logs.LogPlace | None = None
     machine: bool = False
 
 
@@ -121,14 +121,14 @@ class Client:
             return
         newest = view.run.last_session.number
         while True:
-            appended = files.log_after(view, self._log, _LOG_BYTES)
+            appended = logs.log_after(view, self._log, _LOG_BYTES)
             if appended is not None:
                 text, begin, self._log = appended
                 told = {"run": run_id, "source": begin.stream, "session": begin.session, "text": text}
                 yield "log", _encode({**told, "begin": begin.offset, "end": self._log.offset})
             if self._log.session >= newest:
                 return
-            self._log = files.LogPlace(stream=self._log.stream, session=newest, offset=0)
+            self._log = logs.LogPlace(stream=self._log.stream, session=newest, offset=0)
 
 
 class _Views:

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from backprop import query
 from backprop.records import Record, RunView
+from backprop.store import query
 from backprop.store.index import Index
-from backprop.views.web import documents
+from backprop.views.web import serializers
 
 DEFAULT_POINTS = 1500
 MAX_POINTS = 20_000
@@ -55,7 +55,7 @@ def document(
     """A curve in about so many points, with its mark; or a stretch of one, which has none because it does not grow."""
     told = query.curve(index, view, metric, axis, max_points=max_points, begin=begin, end=end)
     is_whole = begin is None and end is None
-    return documents.curve(told, _mark(view, metric, told) if is_whole else None)
+    return serializers.curve(told, _mark(view, metric, told) if is_whole else None)
 
 
 def news(index: Index, view: RunView, watch: CurveWatch) -> dict[str, Any] | None:
@@ -75,7 +75,7 @@ def news(index: Index, view: RunView, watch: CurveWatch) -> dict[str, Any] | Non
         begin = None  # its steps went back, or a session trains some again: what is new does not all lie at the end
         told = query.curve(index, view, watch.metric, watch.axis, max_points=DEFAULT_POINTS)
     watch.mark = _mark(view, watch.metric, told)
-    return {**documents.curve(told, watch.mark), "count": summary.count, "axis": watch.axis, "begin": begin}
+    return {**serializers.curve(told, watch.mark), "count": summary.count, "axis": watch.axis, "begin": begin}
 
 
 def _mark(view: RunView, metric: str, told: query.Curve) -> str:

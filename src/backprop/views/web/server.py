@@ -9,8 +9,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from backprop.errors import UsageError
+from backprop.views.web.auth import Address
 from backprop.views.web.connection import MAX_CONNECTIONS, Connection
-from backprop.views.web.gate import Address
 
 USUAL_PORT = 7860
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  to be told from an address

@@ -1,6 +1,6 @@
 // One metric of some runs, drawn with uPlot: zoom by dragging, values at the cursor, a mark where there is no number.
 
-import uPlot from "./uPlot.esm.js";
+import uPlot from "./vendor/uPlot.esm.js";
 import { smoothed } from "./curvedata.js";
 import { el, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";

@@ -1,0 +1,154 @@
+"""The command that sets runs side by side: compare."""
+
+import os
+import sys
+from datetime import datetime, timezone
+
+import click
+
+from backprop.cli import completion
+from backprop.cli.context import find_runs, json_option, metrics_message, open_caught_up, print_json, say, write_lines
+from backprop.errors import UsageError
+from backprop.records import RunView
+from backprop.store import query
+from backprop.store.code import provenance
+from backprop.store.code.diff import Code, Difference, difference
+from backprop.store.index import Index
+from backprop.store.rundir import Home
+from backprop.views.terminal import params
+from backprop.views.terminal.comparison_table import Comparison, comparison_table, side
+from backprop.views.terminal.screen import cut, stdout_screen
+
+_METRICS_SHOWN = 8  # of more, the rest when asked
+_NAMES_TOLD = 5
+_NAME_WIDTH = 20
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, shell_complete=completion.runs)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completion.metrics,
+    help="Only this metric; may be given again.",
+)
+@click.option("--at", type=click.IntRange(min=0), metavar="STEP", help="Also the metrics as they were at this step.")
+@click.option("--all", "with_all", is_flag=True, help="Also what is the same in all runs, and every metric.")
+@click.option("--diff", is_flag=True, help="How the code of two runs differs, as a patch.")
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one row a run.")
+def compare(
+    *,
+    runs: tuple[str, ...],
+    metrics: tuple[str, ...],
+    at: int | None,
+    with_all: bool,
+    diff: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Set runs side by side: what differs, and what is best."""
+    if as_csv and (as_json or diff):
+        raise UsageError("--csv stands alone: not with --json or --diff.")
+    home = Home.from_environment()
+    now = datetime.now(timezone.utc)
+    with open_caught_up(home) as index:
+        views = find_runs(home, index, runs)
+        if len(views) < 2:
+            raise UsageError(f"compare needs two runs or more, not {len(views)}.")
+        if diff and len(views) != 2:
+            raise UsageError(f"--diff compares the code of two runs, not of {len(views)}.")
+        chosen = _chosen_metrics(views, metrics)
+        is_short = not (as_json or as_csv or with_all or metrics)
+        if is_short:
+            chosen = [name for name in chosen if not query.is_progress(name)]
+        shown = chosen[:_METRICS_SHOWN] if is_short else chosen
+        comparison = Comparison(
+            sides=tuple(side(view, now, _values_at(index, view, shown, at)) for view in views),
+            metrics=tuple(shown),
+            params=tuple(params.names(views) if with_all else params.differing(views)),
+            at_step=at,
+            with_all=with_all,
+        )
+    found = difference(*(_code(home, view) for view in views)) if diff else None
+    if as_json:
+        _print_json(comparison, found)
+    elif as_csv:
+        from backprop.views.documents.comparison import comparison_rows
+        from backprop.views.documents.csv_text import csv_lines
+
+        write_lines(csv_lines(comparison_rows(comparison)))
+    elif found is not None:
+        _print_patch(found)
+    else:
+        table = comparison_table(comparison, now)
+        print(table.text, end="")
+        if table.left_out:
+            more = ", ..." if len(table.left_out) > _NAMES_TOLD else ""
+            names = ", ".join(cut(name, _NAME_WIDTH) for name in table.left_out[:_NAMES_TOLD])
+            say(f"no room for {len(table.left_out)} columns ({names}{more}): --csv and --json have all.")
+        if len(shown) < len(chosen):
+            say(f"{len(chosen) - len(shown)} more metrics: --all shows them, --metric NAME one.")
+
+
+def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
+    """The main metric first, then its twin on held-out data, then what else tells quality. Raises UsageError."""
+    names = query.metric_names(views)
+    unknown = [name for name in asked if name not in names]
+    if unknown:
+        raise UsageError(f"none of these runs has a metric {unknown[0]!r}. {metrics_message(views)}")
+    if asked:
+        return list(dict.fromkeys(asked))
+    return list(dict.fromkeys([*query.leading_metrics(views), *filter(query.is_quality, names), *names]))
+
+
+def _values_at(index: Index, view: RunView, names: list[str], step: int | None) -> dict[str, tuple[int, float] | None]:
+    return {} if step is None else {name: query.at_step(index, view, name, step) for name in names}
+
+
+def _code(home: Home, view: RunView) -> Code:
+    run, spec = view.run, view.run.spec
+    code = run.code
+    folder = [spec.script.rpartition("/")[0]] if spec.script else []
+    return Code(
+        run_id=spec.id,
+        git=code.git,
+        patch=home.rundir(spec.id).read_patch(code.patch),
+        folders=(*folder, spec.cwd),
+        script_sha256=run.last_session.script_sha256 if run.last_session else None,
+        modules=_modules(home, view),
+    )
+
+
+def _modules(home: Home, view: RunView) -> dict[str, str]:
+    """What its last session imported, by names relative to its script's folder."""
+    run = view.run
+    if run.last_session is None or run.spec.script is None:
+        return {}
+    listed = provenance.imported(home.rundir(run.spec.id).read_modules(run.last_session.number))
+    folder = str(home.rundir(run.spec.id).snapshot_path) if run.spec.snapshot_of else os.path.dirname(run.spec.script)  # noqa: PTH120
+    return {os.path.relpath(path, folder): checksum for path, checksum in listed.items()}
+
+
+def _print_json(comparison: Comparison, found: Difference | None) -> None:
+    from backprop.views.documents.comparison import comparison_document
+
+    told = comparison_document(comparison)
+    if found is not None:
+        told["diff"] = {"patch": found.patch.decode(errors="backslashreplace"), "notes": found.notes}
+    print_json(told)
+
+
+def _print_patch(found: Difference) -> None:
+    from backprop.views.terminal.patch import shown
+
+    screen = stdout_screen()
+    if screen.is_terminal:
+        print(shown(found.patch, screen), end="")
+    else:  # byte for byte: `git apply` reads it
+        sys.stdout.flush()
+        sys.stdout.buffer.write(found.patch)
+    for note in found.notes:
+        say(note)

@@ -1,0 +1,207 @@
+"""Commands that look: list, status."""
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from functools import partial
+
+import click
+
+from backprop.cli import completion
+from backprop.cli.context import (
+    failure_of,
+    find_run,
+    is_valid,
+    json_option,
+    metrics_message,
+    open_caught_up,
+    print_json,
+    read_occupancy,
+    say,
+    settings_here,
+    working_folder,
+)
+from backprop.errors import UsageError
+from backprop.records import RunView, Status
+from backprop.store import query
+from backprop.store.experiments_json import MAX_CHECKPOINTS
+from backprop.store.files import last_lines, opened
+from backprop.store.index import Index
+from backprop.store.query import SORT_KEYS
+from backprop.store.rundir import Home, RunDir
+
+_NOTIFICATIONS_SHOWN = 5
+_NOTIFICATIONS_BYTES = 1 << 16  # at the end of their log
+
+
+@click.command("list")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    shell_complete=completion.statuses,
+    help="Only runs of this status; may be given again.",
+)
+@click.option("--filter", "filters", multiple=True, help="Such as 'status=completed lr>1e-4 name~digits'.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Maximum number of runs (0 for no limit).",
+    metavar="N",
+)
+@click.option(
+    "--sort",
+    default="created",
+    shell_complete=completion.sort_keys,
+    help=f"{', '.join(SORT_KEYS)}, or a metric (best first) or parameter. -KEY: the other way round.",
+)
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option(
+    "--metric",
+    shell_complete=completion.metrics,
+    help="Show this metric; else the one it is sorted by, or the loss of each run.",
+)
+@json_option
+def list_runs(
+    *,
+    statuses: tuple[str, ...],
+    filters: tuple[str, ...],
+    limit: int,
+    sort: str,
+    reverse: bool,
+    metric: str | None,
+    as_json: bool,
+) -> None:
+    """Show runs, newest first."""
+    for wanted in statuses:
+        query.check_status(wanted, f"--status {wanted!r}")
+    key = sort.removeprefix("-")
+    asked = query.Wanted(
+        statuses=statuses,
+        conditions=query.parse_filter(" ".join(filters)),
+        sort=key,
+        is_descending=query.usually_descends(key) != (reverse != (key != sort)),
+        limit=limit or None,
+    )
+    now = datetime.now(timezone.utc)
+    with open_caught_up(Home.from_environment()) as index:
+        views = query.runs(index, asked)
+        total = query.count(index, asked)
+        _check_metric(index, views, metric)
+        if (problem := query.unknown_sort_key(index, views, key)) is not None:
+            raise UsageError(f"{problem} {metrics_message(views)}")
+        mistake = None if views else query.unknown_name(index, [condition.name for condition in asked.conditions])
+        if as_json:
+            from backprop.views.documents import run_json
+
+            print_json([run_json.run_document(view, now, is_valid) for view in views])
+        elif views:
+            from backprop.views.terminal import runs_table
+
+            shown = metric or _sorted_metric(views, key)
+            print(
+                runs_table.runs_table(views, now, metric=shown, values=partial(query.sparkline_values, index)), end=""
+            )
+    if not views and not as_json:
+        nothing = "no such runs." if statuses or filters else "no runs yet; start one: backprop run train.py"
+        say(f"no such runs: {mistake}" if mistake else nothing)
+    _say_what_nobody_has(views, key, metric)
+    if len(views) < total:
+        say(f"{len(views)} of {total} runs; --limit 0 shows all.")
+
+
+def _check_metric(index: Index, views: Sequence[RunView], metric: str | None) -> None:
+    """Raise UsageError for a metric that no run has, where there are runs."""
+    if metric is None or not views or any(metric in view.summaries for view in views):
+        return
+    if (problem := query.unknown_name(index, [f"metric.{metric}"])) is not None:
+        raise UsageError(f"{problem} {metrics_message(views)}")
+
+
+def _sorted_metric(views: Sequence[RunView], key: str) -> str | None:
+    """The metric that runs are sorted by, if they are: it is the one to look at. None: the loss of each run."""
+    name = _sorted_name(key)
+    is_other = key in SORT_KEYS or key.startswith("param.") or query.is_its_loss(key)
+    return name if not is_other and name in views[0].summaries else None
+
+
+def _sorted_name(key: str) -> str:
+    return key.partition(".")[2] if key.startswith(("param.", "metric.", "best.")) else key
+
+
+def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None) -> None:
+    """A typo in a metric's name would look like a run without it."""
+    if not views:
+        return
+    known = metrics_message(views)
+    if metric is not None and not any(metric in view.summaries for view in views):
+        say(f"none of these runs has a metric {metric!r}. {known}")
+    name = _sorted_name(key)
+    if query.is_its_loss(key):
+        name = query.main_metric(views[0].summaries) or name
+    # whoever has what is sorted by comes first
+    if key not in SORT_KEYS and name not in views[0].summaries and name not in views[0].params:
+        near = query.near_name(name, [*SORT_KEYS, *query.metric_names(views), *views[0].params])
+        meant = f" Did you mean {near}?" if near else ""
+        say(f"no run has a metric or parameter {name!r} to sort by: newest first.{meant} {known}")
+
+
+@click.command()
+@click.argument("run", required=False, shell_complete=completion.runs)
+@click.option("--all", "with_all", is_flag=True, help="Show every checkpoint of RUN; else the newest that are there.")
+@json_option
+def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
+    """Show the machine and what runs on it; or one RUN in full."""
+    from backprop.views.documents import run_json
+    from backprop.views.terminal import machine_summary, run_details
+
+    home = Home.from_environment()
+    now = datetime.now(timezone.utc)
+    with open_caught_up(home) as index:
+        if run is not None:
+            view = find_run(home, index, run)
+            if as_json:
+                limit = None if with_all else MAX_CHECKPOINTS
+                print_json(run_json.run_document(view, now, is_valid, max_checkpoints=limit))
+            else:
+                failure = failure_of(home.rundir(view.run.spec.id), view.run.last_session)
+                text = run_details.run_details(
+                    view,
+                    now,
+                    is_valid,
+                    _notified(home.rundir(view.run.spec.id)),
+                    curves=partial(query.sparkline_values, index),
+                    failure=() if failure is None else failure.lines,
+                    superseded=[name for name in view.summaries if query.is_best_superseded(index, view, name)],
+                    max_checkpoints=None if with_all else run_details.CHECKPOINTS_SHOWN,
+                )
+                print(text, end="")
+            return
+        last = next(iter(query.runs(index, query.Wanted(limit=1))), None)
+        going_on = query.runs(index, query.Wanted(statuses=tuple(s.value for s in Status if not s.is_final)))
+    from backprop.lifecycle.admission import read_machine
+
+    settings = settings_here(home)
+    snapshot = read_machine([str(home.path), str(working_folder())], settings.gpu_probe)
+    occupancy = read_occupancy(home)
+    if as_json:
+        told = {
+            "machine": run_json.machine_document(snapshot),
+            "running": [run_json.run_document(view, now, is_valid) for view in going_on],
+            "slots": {
+                "limit": settings.max_parallel,
+                "taken": [run_json.ticket_document(ticket) for ticket in occupancy.taken],
+            },
+            "queue": [run_json.ticket_document(ticket) for ticket in occupancy.queue],
+        }
+        print_json(told)
+    else:
+        print(machine_summary.machine_summary(snapshot, settings.limits, occupancy, going_on, last, now), end="")
+
+
+def _notified(rundir: RunDir) -> list[str]:
+    """What came of the last notifications."""
+    with opened(rundir.path, rundir.notify_log_path.name) as fd:
+        text = b"" if fd is None else last_lines(fd, _NOTIFICATIONS_BYTES).data
+    return text.decode(errors="replace").splitlines()[-_NOTIFICATIONS_SHOWN:]

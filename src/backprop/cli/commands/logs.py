@@ -1,0 +1,227 @@
+"""The command that prints what trainers wrote: `logs`."""
+
+import codecs
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from backprop.cli.context import open_caught_up, say
+from backprop.cli.several import EVERY, Choice, each, several_runs
+from backprop.errors import NoSuchRunError, UsageError
+from backprop.records import Run, RunView
+from backprop.store import output_order
+from backprop.store.index import Index
+from backprop.store.plain import open_plain, unreadable
+from backprop.store.rundir import LAST, Home, RunDir
+from backprop.views.terminal import formatting
+
+_FOLLOW_POLL_S = 0.1
+_FOLLOW_REFRESH_S = 1.0
+_COPY_BYTES = 1 << 16
+_DECODER = codecs.getincrementaldecoder("utf-8")
+_LINE_ENDS = (b"\n", b"\r")  # progress bars know only the latter
+
+
+@click.command()
+@several_runs("All runs.", of_all=EVERY, default=LAST)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@click.option("--stdout", is_flag=True, help="Only what it wrote to stdout.")
+@click.option("--stderr", is_flag=True, help="Only what it wrote to stderr.")
+@click.option("--session", type=click.IntRange(min=1), metavar="N", help="Of this session; else the last.")
+@click.option("--raw", is_flag=True, help="In a terminal, too, with the control characters that it would obey.")
+def logs(*, choice: Choice, follow: bool, stdout: bool, stderr: bool, session: int | None, raw: bool) -> None:
+    """Print what the trainer wrote: stdout and stderr in the order they came in, as far as it is known.
+
+    Without RUN, of the last run. In a terminal, control characters in it are shown as text.
+    """
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        views = choice.find(home, index)
+        if follow and len(views) > 1:
+            raise UsageError(f"-f/--follow goes with one RUN, not with {len(views)}.")
+        is_wanted = (stdout or not stderr, stderr or not stdout)
+
+        place = _Place(is_text=not raw and os.isatty(sys.stdout.fileno()))
+
+        def show(view: RunView) -> None:
+            if len(views) > 1:
+                name = f" ({view.run.spec.name})" if view.run.spec.name else ""
+                place.write(None, f"==> {view.run.spec.id}{name} <==\n".encode())
+            _show(_Current(home, index, view.run), place, is_wanted, session, follow=follow)
+
+        code = each(views, show)
+    raise click.exceptions.Exit(code)
+
+
+def _show(
+    current: "_Current", place: "_Place", is_wanted: tuple[bool, bool], session: int | None, *, follow: bool
+) -> None:
+    """One session of a run; with `follow`, what it and those after it write until the run ends.
+
+    is_wanted: its stdout, its stderr.
+    """
+    if follow:
+        current.wait_for_session_after(0)  # it may stand in line for its first
+    number = _number_to_show(current.run, session)
+    while True:
+        if not (path := current.rundir.out_path(number)).exists():
+            say(f"{path} is not there: the trainer was never launched.")
+            return
+        with closing(_Output(current.rundir, number, is_wanted, place)) as output:
+            while follow and current.is_going_on(number):
+                output.copy()
+                time.sleep(_FOLLOW_POLL_S)
+            output.copy(is_over=True)
+        if not follow or session is not None:
+            break
+        current.wait_for_session_after(number)
+        if current.run.newest_number == number:
+            break
+        number = current.run.newest_number
+    if follow and os.isatty(sys.stdout.fileno()):
+        say(f"run {current.run.spec.id} is not running.")
+
+
+def _number_to_show(run: Run, wanted: int | None) -> int:
+    """Raises UsageError when there is no such session."""
+    newest = run.newest_number
+    if newest == 0:
+        raise UsageError(f"run {run.spec.id} never started: {run.reason or run.status.value}.")
+    if wanted is not None and wanted > newest:
+        raise UsageError(f"run {run.spec.id} has {newest} session(s), not {wanted}.")
+    return wanted or newest
+
+
+class _Place:
+    """Our stdout, and what stands there last: whatever comes from elsewhere begins on a line of its own."""
+
+    def __init__(self, *, is_text: bool) -> None:
+        """is_text: nothing in it is to be obeyed by a terminal."""
+        self._decoders: dict[object, codecs.IncrementalDecoder] | None = {} if is_text else None
+        self._last: object = None
+        self._ends_line = True
+
+    def write(self, source: object, data: bytes) -> None:
+        if source is not self._last and not self._ends_line:
+            sys.stdout.buffer.write(b"\n")
+        self._last, self._ends_line = source, data.endswith(b"\n")
+        if self._decoders is not None:
+            decoder = self._decoders.setdefault(source, _DECODER(errors="backslashreplace"))
+            data = formatting.printable_lines(decoder.decode(data)).encode()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+class _Current:
+    """A run as it goes on, looked at once a second."""
+
+    def __init__(self, home: Home, index: Index, run: Run) -> None:
+        self.run = run
+        self.rundir = home.rundir(run.spec.id)
+        self._home = home
+        self._index = index
+        self._looked_at = time.monotonic()
+        self._is_answered_for = False  # between two sessions of one command nothing goes on, and yet more is to come
+
+    def is_going_on(self, number: int) -> bool:
+        """Whether the session of that number has not ended yet."""
+        self._refresh()
+        return any(session.number == number and not session.status.is_final for session in self.run.sessions)
+
+    def wait_for_session_after(self, number: int) -> None:
+        """Until there is a newer one, or nothing goes on any more."""
+        while self.run.newest_number <= number and (self._is_answered_for or not self.run.status.is_final):
+            time.sleep(_FOLLOW_POLL_S)
+            self._refresh()
+
+    def _refresh(self) -> None:
+        from backprop.lifecycle import recovery
+
+        if time.monotonic() - self._looked_at > _FOLLOW_REFRESH_S:
+            self._looked_at = time.monotonic()
+            self._is_answered_for = recovery.refresh(self._home, self._index, self.rundir, say)
+            view = self._index.get(self.run.spec.id)
+            if not self.rundir.path.exists():
+                raise NoSuchRunError(f"run {self.run.spec.id} was removed.")
+            if view is not None:  # else somebody is rebuilding the index: the next look brings it
+                self.run = view.run
+
+
+class _Stream:
+    """One of the two files, and how far it has been copied."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError, or UnreadableError for another user's."""
+        try:
+            self._file = os.fdopen(open_plain(path), "rb", buffering=0)
+        except PermissionError as error:
+            raise unreadable(path, error) from error
+        self.close = self._file.close
+        self.at = 0
+
+    def size_bytes(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
+
+    def take(self, end: int) -> Iterator[bytes]:
+        """What lies between here and `end`."""
+        self._file.seek(self.at)
+        while self.at < end and (data := self._file.read(min(_COPY_BYTES, end - self.at))):
+            self.at += len(data)
+            yield data
+
+    def last_line_end(self, end: int) -> int:
+        """Where the last line that is whole by `end` ends; where we are if none is."""
+        begin = end
+        while begin > self.at:
+            stop, begin = begin, max(self.at, begin - _COPY_BYTES)
+            self._file.seek(begin)
+            data = self._file.read(stop - begin)
+            if (found := max(data.rfind(mark) for mark in _LINE_ENDS)) >= 0:
+                return begin + found + 1
+        return self.at
+
+
+class _Output:
+    """What one session wrote, copied to our stdout as it was written, as far as the order is known.
+
+    Where the order is not known, stdout comes first, and neither stream breaks into a line of the other.
+    """
+
+    def __init__(self, rundir: RunDir, session: int, is_wanted: tuple[bool, bool], place: _Place) -> None:
+        self._order_path = rundir.order_path(session)
+        paths = (rundir.out_path(session), rundir.err_path(session))
+        # what an older tool recorded has no stderr
+        self._streams = [
+            _Stream(path) for path, wants in zip(paths, is_wanted, strict=True) if wants and os.path.lexists(path)
+        ]
+        self._place = place
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
+
+    def copy(self, *, is_over: bool = False) -> None:
+        """What has come since the last call. is_over: no more will."""
+        sizes = [stream.size_bytes() for stream in self._streams]
+        if len(self._streams) == len(output_order.Note._fields):
+            for note in output_order.read(self._order_path):
+                if note.err_bytes > self._streams[1].at:
+                    self._advance([min(pair) for pair in zip(note, sizes, strict=True)])
+        self._advance(sizes, is_over=is_over)
+
+    def _advance(self, ends: list[int], *, is_over: bool = False) -> None:
+        news = [(stream, end) for stream, end in zip(self._streams, ends, strict=True) if end > stream.at]
+        for stream, end in news:
+            is_last = len(news) == 1 or (is_over and stream is news[-1][0])
+            self._put(stream, end if is_last else stream.last_line_end(end))
+        if is_over and news:
+            self._put(*news[0])  # the end of its last line
+
+    def _put(self, stream: _Stream, end: int) -> None:
+        for data in stream.take(end):
+            self._place.write(stream, data)

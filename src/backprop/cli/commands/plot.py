@@ -1,0 +1,174 @@
+"""The command that draws curves: plot."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from backprop.cli import completion
+from backprop.cli.context import find_runs, metrics_message, open_caught_up, say
+from backprop.errors import UsageError
+from backprop.records import RunView
+from backprop.store import query
+from backprop.store.query import Axis, Curve
+from backprop.store.rundir import LAST, Home
+
+if TYPE_CHECKING:
+    from backprop.views.plots.model import Line, Plot
+
+_FILE_POINTS = 4000
+_PAGE_POINTS = 20_000  # one can look closer there
+_SMOOTHED_POINTS = 20_000  # of longer curves what is smoothed is a reduced one
+_FORMATS = ("png", "svg", "html")
+
+
+@click.command()
+@click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=completion.runs)
+@click.option(
+    "-y",
+    "metrics",
+    multiple=True,
+    metavar="NAME,...",
+    shell_complete=completion.metrics,
+    help="These metrics; else the loss, and its validation.",
+)
+@click.option(
+    "-x",
+    "axis",
+    type=click.Choice([axis.value for axis in Axis]),
+    default=Axis.STEP.value,
+    show_default=True,
+    help="Over steps, or over the time of training.",
+)
+@click.option("--log", "is_log", is_flag=True, help="With a logarithmic scale.")
+@click.option(
+    "--smooth", metavar="N", type=float, help="The mean of N points; below 1, the weight of an exponential average."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Into a .png, .svg or .html file."
+)
+@click.option(
+    "--width", type=click.IntRange(min=20, max=10_000), metavar="N", help="Of a panel: characters, or pixels in a file."
+)
+@click.option("--height", type=click.IntRange(min=5, max=10_000), metavar="N", help="The same for its height.")
+def plot(
+    *,
+    runs: tuple[str, ...],
+    metrics: tuple[str, ...],
+    axis: str,
+    is_log: bool,
+    smooth: float | None,
+    output: Path | None,
+    width: int | None,
+    height: int | None,
+) -> None:
+    """Draw the metrics of runs, over one another.
+
+    Without RUN, those of the last run.
+    """
+    kind = None if output is None else _kind(output)
+    if smooth is not None and not (0 < smooth < 1 or (smooth >= 1 and smooth == int(smooth))):
+        raise UsageError(f"--smooth {smooth:g} is not allowed: a whole number of points, or a weight between 0 and 1.")
+    from backprop.views.plots import terminal as plot_terminal
+    from backprop.views.terminal.screen import stdout_screen
+
+    screen = stdout_screen()
+    max_points = {None: plot_terminal.points_for(screen, width), "html": _PAGE_POINTS}.get(kind, _FILE_POINTS)
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        views = find_runs(home, index, runs or [LAST])
+        names = _chosen_metrics(views, metrics)
+        curve = partial(query.curve, index, axis=Axis(axis))
+        made = _plot(views, names, curve, max_points, axis=Axis(axis), is_log=is_log, smooth=smooth)
+    if output is None:
+        print(plot_terminal.drawn(made, screen, width, height), end="")
+    else:
+        _write(made, output, str(kind), width, height)
+
+
+def _kind(output: Path) -> str:
+    """Raises UsageError for a file that nobody could draw into."""
+    kind = output.suffix.lower().removeprefix(".")
+    if kind not in _FORMATS:
+        raise UsageError(
+            f"-o {str(output)!r} is not allowed: a file that ends in {', '.join('.' + f for f in _FORMATS)}."
+        )
+    return kind
+
+
+def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
+    """What was asked for; else the main metric and its twin on held-out data. Raises UsageError."""
+    names = query.metric_names(views)
+    if not names:
+        told = "this run has" if len(views) == 1 else "these runs have"
+        raise UsageError(f"{told} no metrics to draw: a script reports them as JSON lines, see the README.")
+    wanted = [part for text in asked for part in ([text] if text in names else text.split(",")) if part]
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise UsageError(f"no such metric: {unknown[0]!r}. {metrics_message(views)}")
+    return list(dict.fromkeys(wanted or query.leading_metrics(views) or sorted(names, key=query.is_progress)[:1]))
+
+
+def _plot(
+    views: list[RunView],
+    names: list[str],
+    curve: Callable[..., Curve],
+    max_points: int,
+    *,
+    axis: Axis,
+    is_log: bool,
+    smooth: float | None,
+) -> "Plot":
+    from backprop.views.plots.model import Panel, Plot
+
+    panels = []
+    for name in names:
+        having = [(place, view) for place, view in enumerate(views) if name in view.summaries]
+        lines = [_line(place, partial(curve, view, name), max_points, smooth) for place, view in having]
+        panels.append(Panel(metric=name, lines=tuple(line for line in lines if len(line.xs))))
+    called = tuple(
+        f"{view.run.spec.name} ({view.run.spec.id})" if view.run.spec.name else view.run.spec.id for view in views
+    )
+    return Plot(runs=called, panels=tuple(panels), axis=axis, is_log=is_log, smoothing=smooth)
+
+
+def _line(place: int, curve: Callable[..., Curve], max_points: int, smooth: float | None) -> "Line":
+    from backprop.views.plots.model import Line
+
+    if smooth is None:
+        found = curve(max_points=max_points)
+        return Line(place=place, xs=found.xs, ys=found.ys, is_reduced=found.is_reduced)
+    from backprop.views.plots.smoothing import smoothed
+
+    found = curve(max_points=_SMOOTHED_POINTS)
+    xs, ys = query.reduced(found.xs, smoothed(found.ys, smooth), max_points)
+    raw_xs, raw_ys = query.reduced(found.xs, found.ys, max_points)
+    return Line(place=place, xs=xs, ys=ys, raw_xs=raw_xs, raw_ys=raw_ys, is_reduced=found.is_reduced)
+
+
+def _write(made: "Plot", output: Path, kind: str, width: int | None, height: int | None) -> None:
+    """Raises UsageError when it cannot be written."""
+    if kind == "html":
+        from backprop.views.plots.html_page import page
+
+        data = page(made, height).encode(errors="backslashreplace")
+    else:
+        from backprop.views.plots.matplotlib_file import picture
+
+        try:
+            data = picture(made, kind, width, height)
+        except ModuleNotFoundError as error:
+            if error.name != "matplotlib":
+                raise
+            raise UsageError(
+                f".{kind} files are drawn by matplotlib, which is not in Backprop's environment: "
+                f"{sys.executable} -m pip install 'backprop-cli[plot]', or draw into a .html file."
+            ) from error
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"cannot write {str(output)!r}: {error.strerror}.") from error
+    say(f"drawn: {output}")

@@ -1,0 +1,326 @@
+"""The command that goes on: `resume`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from backprop import config
+from backprop.cli import completion, start
+from backprop.cli.context import check_readable, is_valid, open_caught_up, print_json, say, working_folder
+from backprop.cli.options import (
+    SessionCommand,
+    after_dashes,
+    check_for_engine,
+    forced_checkpoint,
+    load_config,
+    request_of,
+    session_options,
+    settings_of,
+)
+from backprop.cli.several import ENDED, Choice, each, several_runs
+from backprop.errors import BusyError, ExitCode, UsageError
+from backprop.lifecycle import catalog
+from backprop.records import Limits, Record, Run, RunSpec, RunView, SlurmRequest, Status
+from backprop.store.code import snapshot
+from backprop.store.journal import file as journals
+from backprop.store.journal.file import Submitted
+from backprop.store.rundir import LAST, Home, RunDir
+from backprop.supervisor import command as commands
+
+if TYPE_CHECKING:
+    from backprop.lifecycle.driver import Request
+
+
+_RESUMABLE = ENDED | {Status.PAUSED}
+
+
+@click.command(cls=SessionCommand)
+@several_runs("All that are paused.", of_all={Status.PAUSED}, of_filter=_RESUMABLE, asks=True, default=LAST)
+@click.option("--again", is_flag=True, help="Give a run that has completed another session, without asking.")
+@session_options(kept="the run's own")
+@click.option(
+    "--script", metavar="PATH", shell_complete=completion.files, help="The script has moved: run this one from now on."
+)
+@click.option("--cwd", metavar="DIR", shell_complete=completion.folders, help="Run in this folder from now on.")
+@click.option("--only-once", is_flag=True, help="What follows '--' is for this session alone.")
+@click.pass_context
+def resume(
+    ctx: click.Context,
+    /,
+    *,
+    choice: Choice,
+    again: bool,
+    resume_from: str | None,
+    config_file: Path | None,
+    as_json: bool,
+    script: str | None,
+    cwd: str | None,
+    only_once: bool,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Give a run another session, from its latest valid checkpoint; let one that is paused go on.
+
+    What no option names stays as it was. What follows '--' is added to the script's arguments, in later sessions too.
+    Without RUN, the last run is resumed; several runs are resumed in the background.
+    """
+    flags = settings_of(options)
+    arguments = after_dashes(ctx)
+    if only_once and not arguments:
+        raise UsageError("--only-once goes with arguments after '--': backprop resume RUN --only-once -- --lr 1e-4")
+    home = Home.from_environment()
+    checked = load_config(home, flags, working_folder(), config_file)
+    with open_caught_up(home) as index:
+        views = choice.find(home, index)
+    if len(views) > 1:
+        for option, value in (("--dry-run", dry_run), ("-r/--resume-from", resume_from), ("--script", script)):
+            if value:
+                raise UsageError(f"{option} goes with one RUN, not with {len(views)}.")
+    choice.confirm(views, "Resume")
+    wish = _Wish(
+        home=home,
+        checked=checked,
+        flags=flags,
+        arguments=arguments,
+        forced=None if resume_from is None else forced_checkpoint(resume_from),
+        script=script,
+        cwd=cwd,
+        is_only_once=only_once,
+        is_again=again,
+        is_dry_run=dry_run,
+        as_json=as_json,
+    )
+    if choice.is_by_name and len(views) == 1:
+        _resume(wish, views[0])
+        return
+    code = each(views, lambda view: _resume(msgspec.structs.replace(wish, is_one_of_many=True), view))
+    if as_json:
+        _print_documents(home, views)
+    raise click.exceptions.Exit(code)
+
+
+class _Wish(Record, frozen=True):
+    """What the command line asks for every run that it names."""
+
+    home: Home
+    checked: config.Loaded
+    flags: dict[str, Any]
+    arguments: list[str]  # after '--'
+    forced: str | None  # the checkpoint
+    script: str | None
+    cwd: str | None
+    is_only_once: bool
+    is_again: bool
+    is_dry_run: bool
+    as_json: bool
+    is_one_of_many: bool = False
+
+    @property
+    def has_options(self) -> bool:
+        """Whether it asks for more than that a run go on; --detach is what happens then anyway."""
+        return bool(
+            (self.as_json and not self.is_one_of_many)
+            or self.arguments
+            or self.script
+            or self.cwd
+            or self.is_dry_run
+            or self.forced is not None
+            or any(self.flags[key] is not None for key in self.flags.keys() - {"detach"})
+        )
+
+
+def _resume(wish: _Wish, view: RunView) -> None:
+    """Another session, in the background where it is one of many; one that is paused goes on. Raises click's Exit."""
+    from backprop.lifecycle import driver, recovery
+    from backprop.store.ingest import Recorder
+
+    home, flags, checked, forced = wish.home, wish.flags, wish.checked, wish.forced
+    check_readable(view.run)
+    if not view.run.status.is_final:
+        _let_go_on(home, view.run, has_options=wish.has_options)
+        return
+    revision = commands.revision(
+        view.run.spec,
+        os.environ,
+        arguments=() if wish.is_only_once else wish.arguments,
+        script=wish.script,
+        python=None if flags["python"] is None else checked.config.python,
+        cwd=wish.cwd,
+        resume_arg=None if flags["resumeArg"] is None else checked.config.resume_arg,
+    )
+    spec = view.run.spec.revised(revision)
+    rundir = home.rundir(spec.id)
+    spec = msgspec.structs.replace(spec, slurm=_resumed_slurm(view.run, rundir, checked, flags))
+    executed = snapshot.executed(spec, rundir)
+    _check_still_there(executed)
+    _check_arguments(executed, wish.arguments)
+    request = msgspec.structs.replace(
+        request_of(checked.config, _resumed_limits(spec.limits, checked, flags), forced),
+        revision=revision,
+        only_once=tuple(wish.arguments) if wish.is_only_once else (),
+    )
+    if wish.is_dry_run:
+        _tell_plan(home, executed, request, view, as_json=wish.as_json)
+        return
+    if view.run.status is Status.COMPLETED and not wish.is_again:
+        _confirm_again(spec.id)
+    with home.changing():
+        journal = recovery.claim(home, view.run, say)
+    with open_caught_up(home) as index:
+        # the claim may have brought the last words of a dead session, and somebody may be filling a new index
+        found = Recorder(home, rundir, rundir.read_spec(), journal, say).use(index).whole_view()
+        if found is None:
+            raise BusyError(f"the record of run {spec.id} cannot be brought up to date just now; try again.")
+        view = found
+        if forced is None:
+            chosen = driver.choose_checkpoint(view, lambda one: index.saved_over_by(spec.id, one), journal, say)
+            request = msgspec.structs.replace(request, checkpoint=None if chosen is None else chosen.path)
+    start.remember_notifications(rundir, checked.config.notify)
+    claim = driver.Claim(home, rundir, spec, journal, is_new=False)
+    start.train(
+        claim,
+        request,
+        detach=wish.is_one_of_many or checked.config.detach,
+        as_json=wish.as_json,
+        is_one_of_many=wish.is_one_of_many,
+    )
+
+
+def _print_documents(home: Home, views: Sequence[RunView]) -> None:
+    """The runs as they are now, in an array."""
+    from backprop.views.documents import run_json
+
+    now = datetime.now(timezone.utc)
+    with open_caught_up(home) as index:
+        newest = [catalog.get_run(home, index, view.run.spec.id, say) for view in views]
+        print_json([run_json.run_document(view, now, is_valid) for view in newest])
+
+
+def _confirm_again(run_id: str) -> None:
+    """Ask whether a run that has completed is to train more. Raises UsageError where nobody can answer."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"run {run_id} has completed; for another session: backprop resume {run_id} --again")
+    if not click.confirm(f"Run {run_id} has completed. Start another session?", err=True):
+        raise click.exceptions.Exit(ExitCode.OK)
+
+
+def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
+    """Let a run that a user paused go on; for any other that has not ended, raise BusyError."""
+    from backprop.lifecycle import requests
+
+    run_id = run.spec.id
+    try:
+        requests.ask_to_go_on(home, run, has_options=has_options)
+    except UsageError as error:
+        standing = requests.look(home, run.spec)
+        if not standing.has_ended:
+            raise
+        ended = f"run {run_id} has ended meanwhile ({standing.run.status.value})"
+        again = " --again" if standing.run.status is Status.COMPLETED else ""
+        raise BusyError(f"{ended}; for another session: backprop resume {run_id}{again}") from error
+    now = requests.wait_for(home, run, lambda now: not now.is_paused_by_user, requests.PAUSE_S)
+    if now is None:
+        raise BusyError(f"the supervisor of run {run_id} does not answer yet; look with: backprop status {run_id}")
+    if now.has_ended:
+        say(f"run {run_id} has ended meanwhile ({now.run.status.value}).")
+    elif now.pausers:
+        say(f"run {run_id} is not paused by you any more, but still by others: {now.run.reason}")
+    else:
+        say(f"run {run_id} goes on")
+
+
+def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]) -> Limits:
+    """The limits the run was made with, changed by what this command line says."""
+    now = loaded.config.limits
+    changed = {
+        "timebox_s": "maxRunMinutes",
+        "grace_s": "graceSeconds",
+        "finish_s": "finishMinutes",
+        "checkpoint_every_s": "checkpointEveryMinutes",
+        "min_free_ram_bytes": "minFreeRamGB",
+        "min_free_disk_bytes": "minFreeDiskGB",
+        "max_parallel": "maxParallel",
+        "ram_limit_bytes": "ramLimitGB",
+        "gpu_count": "gpus",
+        "gpu_memory_fraction": "gpuMemoryLimit",
+        "gpu_memory_bytes": "gpuMemoryLimit",
+        "gpu_min_free_vram_bytes": "gpu.minFreeVramMB",
+        "gpu_max_temp_c": "gpu.maxTempC",
+        "max_pause_s": "maxPauseMinutes",
+    }
+    return msgspec.structs.replace(
+        before, **{field: getattr(now, field) for field, key in changed.items() if flags[key] is not None}
+    )
+
+
+def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[str, Any]) -> SlurmRequest | None:
+    """What its last session asked of Slurm, changed by what this command line says; None: it goes on here.
+
+    Raises UsageError for what only Slurm gives, where the run is not for Slurm.
+    """
+    now = loaded.config
+    is_for_slurm = run.is_on_slurm if flags["on"] is None else now.slurm is not None
+    check_for_engine(flags, is_for_slurm=is_for_slurm)
+    if not is_for_slurm:
+        return None
+    entries, _ = journals.read(rundir.journal_path)
+    submitted = [entry for entry in entries if isinstance(entry, Submitted)]
+    begun = {session.job for session in run.sessions}
+    asked = [entry.slurm for entry in submitted if entry.job in begun] or [entry.slurm for entry in submitted]
+    before = next((slurm for slurm in reversed(asked) if slurm), None) or run.spec.slurm or now.slurm or SlurmRequest()
+    changed = {
+        field: value
+        for field, key, value in (
+            ("partition", "on", now.slurm and now.slurm.partition),
+            ("cpus", "cpus", now.cpus),
+            ("nodes", "nodes", now.nodes),
+            ("arguments", "slurmArgs", now.slurm_args),
+        )
+        if flags[key] is not None
+    }
+    return msgspec.structs.replace(before, **changed)
+
+
+def _check_still_there(spec: RunSpec) -> None:
+    """Raise UsageError when what a run needs to go on has gone."""
+    if not Path(spec.cwd).is_dir():
+        raise UsageError(f"the folder of this run is gone: {spec.cwd}; name the one to run in: --cwd DIR")
+    if spec.script is not None and not Path(spec.script).exists():
+        raise UsageError(f"the script of this run is gone: {spec.script}; name it where it is now: --script PATH")
+    import shutil
+
+    program = spec.command[0]
+    place = os.path.join(spec.cwd, program) if "/" in program else program  # noqa: PTH118  ./train.sh is not train.sh
+    if shutil.which(place) is None:
+        advice = "put it on PATH" if spec.script is None else "name a Python to run the script: --python PATH"
+        raise UsageError(f"the program of this run is gone: {program}; {advice}")
+
+
+def _check_arguments(spec: RunSpec, arguments: Sequence[str]) -> None:
+    """Raise UsageError for arguments that name the checkpoint: two ways to say it would be one too many."""
+    from backprop.lifecycle import driver
+
+    if (name := commands.naming_itself(arguments, driver.resume_args(spec))) is not None:
+        raise UsageError(f"{name} gets the checkpoint from Backprop; to name another one: -r PATH")
+
+
+def _tell_plan(home: Home, spec: RunSpec, request: "Request", view: RunView, *, as_json: bool) -> None:
+    """What would be done now. Writes nothing down."""
+    from backprop.store import checkpoints
+
+    step = None
+    if request.checkpoint is None:
+        with open_caught_up(home) as index:
+            saved_over_by = partial(index.saved_over_by, spec.id)
+            found = checkpoints.choose(view.checkpoints, saved_over_by, view.run.sessions).checkpoint
+        if found is not None:
+            request, step = msgspec.structs.replace(request, checkpoint=found.path), found.step
+    spec = msgspec.structs.replace(spec, limits=request.limits)
+    start.tell_plan(home, [spec], request, step=step, as_json=as_json)

@@ -1,0 +1,220 @@
+"""The command that trains: `run`."""
+
+import fcntl
+import os
+import stat
+import termios
+from array import array
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from backprop import config, host
+from backprop.cli import completion, start
+from backprop.cli.context import check_text, say, working_folder
+from backprop.cli.options import (
+    SessionCommand,
+    after_dashes,
+    check_for_engine,
+    forced_checkpoint,
+    load_config,
+    request_of,
+    session_options,
+    setting,
+    settings_of,
+)
+from backprop.errors import UsageError
+from backprop.records import RunSpec
+from backprop.store.code import provenance, snapshot
+from backprop.store.rundir import Home, check_run_id, new_run_id
+from backprop.supervisor import command as commands
+
+if TYPE_CHECKING:
+    from backprop.lifecycle.driver import Claim
+
+
+@click.command(cls=SessionCommand)
+@click.argument("script", required=False, shell_complete=completion.files)
+@session_options()
+@setting("framework", "What the script is told of it: auto, pytorch or tensorflow.", "NAME", default_text="auto")
+@click.option("--run-id", metavar="ID", help="The run's id; else a random one.")
+@setting("name", "A name to call the run by.", "NAME")
+@click.option(
+    config.ALLOWED["hooks"][0],
+    "hooks",
+    default=None,
+    help="Look after frameworks inside the trainer, so that scripts stop, save and resume unedited. [default: on]",
+)
+@click.option(
+    config.ALLOWED["metrics.printed"][0],
+    "metrics_printed",
+    default=None,
+    help="Read metrics in what the script prints, where it reports none. [default: on]",
+)
+@click.option(
+    config.ALLOWED["snapshot"][0],
+    "snapshot",
+    default=None,
+    help="Keep the work tree as it is now with the run, and run all its sessions from that. [default: off]",
+)
+@click.option(
+    "--stdin",
+    metavar="PATH",
+    shell_complete=completion.files,
+    help="What the script reads on stdin: a file, or - for this command's own. [default: nothing]",
+)
+@click.option(
+    "--vary",
+    multiple=True,
+    metavar="NAME=V1,V2",
+    help="Start a run for each value, in the background; the script gets it as --NAME. Again: for each combination.",
+)
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    *,
+    script: str | None,
+    resume_from: str | None,
+    config_file: Path | None,
+    as_json: bool,
+    run_id: str | None,
+    vary: tuple[str, ...],
+    stdin: str | None,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Train: run a script, or a command after '--', in a timeboxed session."""
+    flags = settings_of(options)
+    arguments = after_dashes(ctx)
+    if script is None and not arguments:
+        raise UsageError("name a script (backprop run train.py) or a command (backprop run -- torchrun train.py).")
+    if script is None and flags["python"] is not None:
+        raise UsageError("--python goes with a script; a command after '--' names its own interpreter.")
+    home = Home.from_environment()
+    check_text(str(home.path), "the home folder's name")
+    folder = Path(script).absolute().parent if script is not None else working_folder()
+    settings = load_config(home, flags, folder, config_file).config
+    check_for_engine(flags, is_for_slurm=settings.slurm is not None)
+    stdin = _stdin(stdin, is_here=settings.slurm is None, is_detached=bool(settings.detach or vary))
+    if script is None:
+        command = commands.for_command(arguments)
+    else:
+        command = commands.for_script(script, arguments, settings.python, os.environ)
+    if run_id is not None:
+        check_run_id(run_id)
+        if home.rundir(run_id).path.exists():
+            raise UsageError(f"a run {run_id!r} exists already; choose another --run-id.")
+    checkpoint = None if resume_from is None else forced_checkpoint(resume_from)
+    code = provenance.record(folder, Path(command.script) if command.script else None)
+    spec = RunSpec(
+        id=run_id or _free_id(home),
+        name=settings.name,
+        command=command.argv,
+        script=command.script,
+        python=command.python,
+        cwd=str(working_folder()),
+        created_at=datetime.now(timezone.utc),
+        host=host.host(),
+        user=host.user(),
+        params=commands.params_in(commands.script_arguments(command.argv)),
+        limits=settings.limits,
+        framework=settings.framework,
+        resume_arg=settings.resume_arg or None,
+        hooks=settings.hooks,
+        reads_printed_metrics=settings.metrics_printed,
+        metric_patterns=settings.metrics_patterns,
+        git=code.git,
+        snapshot_of=str(snapshot.root_of(folder)) if settings.snapshot else None,
+        code_notes=code.notes,
+        script_sha256=host.sha256(command.script),
+        slurm=settings.slurm,
+        stdin=stdin,
+    )
+    request = request_of(settings, settings.limits, checkpoint)
+    specs = [spec]
+    if vary:
+        if run_id is not None:
+            raise UsageError("--run-id and --vary exclude one another: each run gets an id of its own.")
+        specs = [_varied(home, spec, number, words) for number, words in enumerate(commands.variations(vary), start=1)]
+        specs = [_in_array(one, specs) for one in specs]
+    if dry_run:
+        start.tell_plan(home, specs, request, as_json=as_json)
+        return
+    if vary:
+        claims = [_claim(home, one, code.patch, settings) for one in specs]
+        start.train_many(claims, request, as_json=as_json)
+    start.train(_claim(home, spec, code.patch, settings), request, detach=settings.detach, as_json=as_json)
+
+
+def _stdin(asked: str | None, *, is_here: bool, is_detached: bool) -> str | None:
+    """What the trainer gets as its stdin: see `RunSpec`. Raises UsageError."""
+    if asked is None:
+        if _is_fed():
+            say("note: what is piped in does not reach the script; `--stdin -` passes it on")
+        return None
+    if not is_here:
+        raise UsageError("--stdin goes with runs on this machine: a job of Slurm's is nobody's to type to.")
+    if asked == "-":
+        if is_detached:
+            raise UsageError("--stdin - goes with a run in the foreground; in the background give it a file.")
+        return "-"
+    check_text(asked, "--stdin")
+    if not (Path(asked).is_file() and os.access(asked, os.R_OK)):
+        raise UsageError(f"--stdin {asked}: no file that can be read. For a pipe: --stdin -")
+    return str(Path(asked).absolute())
+
+
+def _is_fed() -> bool:
+    """Whether somebody has piped something into this command: not the rest of a file that others read, too."""
+    try:
+        kind = os.fstat(0)
+        if stat.S_ISREG(kind.st_mode):
+            return kind.st_size > 0 and os.lseek(0, 0, os.SEEK_CUR) == 0
+        return stat.S_ISFIFO(kind.st_mode) and bool(_unread_bytes())
+    except OSError:  # it is closed
+        return False
+
+
+def _unread_bytes() -> int:
+    buffer = array("i", [0])
+    fcntl.ioctl(0, termios.FIONREAD, buffer)
+    return buffer[0]
+
+
+def _claim(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "Claim":
+    from backprop.lifecycle.driver import Claim
+
+    rundir, journal = start.make_run(home, spec, patch)
+    start.remember_notifications(rundir, settings.notify)
+    return Claim(home, rundir, spec, journal, is_new=True)
+
+
+def _varied(home: Home, spec: RunSpec, number: int, words: Sequence[str]) -> RunSpec:
+    """The same run with these arguments as well, under an id and a name of its own."""
+    command = (*spec.command, *words)
+    return msgspec.structs.replace(
+        spec,
+        id=_free_id(home),
+        created_at=spec.created_at + timedelta(microseconds=number),  # else nobody knew which of them is the first
+        name=None if spec.name is None else f"{spec.name}-{number}",
+        command=command,
+        params=commands.params_in(commands.script_arguments(command)),
+    )
+
+
+def _in_array(spec: RunSpec, together: Sequence[RunSpec]) -> RunSpec:
+    """The run as one task of a Slurm array."""
+    if spec.slurm is None or len(together) == 1:
+        return spec
+    return msgspec.structs.replace(spec, slurm=msgspec.structs.replace(spec.slurm, array=together[0].id))
+
+
+def _free_id(home: Home) -> str:
+    while home.rundir(run_id := new_run_id()).path.exists():
+        pass
+    return run_id

@@ -1,0 +1,34 @@
+"""The command that keeps looking: watch."""
+
+import os
+import signal
+import sys
+
+import click
+
+from backprop.cli import completion
+from backprop.cli.context import find_run, open_caught_up, settings_here
+from backprop.errors import ExitCode, UsageError
+from backprop.store.rundir import Home
+
+
+@click.command()
+@click.argument("run", required=False, shell_complete=completion.runs)
+def watch(*, run: str | None) -> None:
+    """Watch runs, the machine and curves live, on the whole screen; keys stop, pause and resume."""
+    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+    if not all(stream is not None and stream.isatty() for stream in streams) or os.environ.get("TERM") == "dumb":
+        raise UsageError("watch needs a terminal; in a pipe: backprop list, backprop status, backprop logs -f RUN.")
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        run_id = None if run is None else find_run(home, index, run).run.spec.id
+    settings = settings_here(home)
+    from backprop.views.live_feed import Feed
+    from backprop.views.watch.app import WatchApp
+
+    app = WatchApp(Feed(home, settings.limits, settings.gpu_probe), run_id)
+    app.run()
+    if app.ended_by is not None:  # end as a program that does not catch it, so that whoever sent it can tell
+        signal.signal(app.ended_by, signal.SIG_DFL)
+        os.kill(os.getpid(), app.ended_by)
+    raise click.exceptions.Exit(app.return_code or ExitCode.OK)

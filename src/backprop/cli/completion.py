@@ -1,0 +1,122 @@
+"""What Tab offers in a shell: for `shell_complete=` of click's arguments and options.
+
+Whatever goes wrong, Tab stays silent. Only words that are plain to every shell are offered: they are put into the
+command line as they are, and a run may be called anything.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from backprop.errors import BackpropError
+from backprop.records import Status
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from backprop.store.index import Index
+
+    Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
+
+AFTER_DASHES = "backprop.after_dashes"  # in click's context where the command line has a '--': what follows it
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./@+-]{0,199}")
+_LIMIT = 40
+_HELP_LENGTH = 60
+_PATIENCE_S = 0.1  # for somebody who writes into the index right now
+
+
+def files(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """Whatever the shell itself would complete."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
+def folders(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """Whatever folder the shell itself would complete."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def choices(*words: str) -> "Completer":
+    """One of these."""
+
+    def complete(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
+statuses = choices(*(status.value for status in Status))
+
+
+def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """Any run; behind `--`, where a script's own arguments are, a file."""
+    if AFTER_DASHES in ctx.meta:
+        return files(ctx, param, incomplete)
+    return _runs(incomplete, ())
+
+
+def runs_going_on(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """A run that has not ended."""
+    return _runs(incomplete, tuple(status.value for status in Status if not status.is_final))
+
+
+def metrics(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """The name of a metric."""
+    from click.shell_completion import CompletionItem
+
+    from backprop.store import completions as words
+
+    with _index() as index:
+        names = words.naming_metrics(index, incomplete, _LIMIT) if index is not None else []
+    return [CompletionItem(name) for name in names if _PLAIN.fullmatch(name)]
+
+
+def sort_keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """What `--sort` takes."""
+    from backprop.store.filters import SORT_KEYS
+
+    return [*choices(*SORT_KEYS)(ctx, param, incomplete), *metrics(ctx, param, incomplete)]
+
+
+def _runs(incomplete: str, wanted: tuple[str, ...]) -> "list[CompletionItem[str]]":
+    from click.shell_completion import CompletionItem
+
+    from backprop.store import completions as words
+    from backprop.store.rundir import LAST
+    from backprop.views.terminal import formatting
+
+    with _index() as index:
+        found = words.naming_runs(index, incomplete, wanted, _LIMIT) if index is not None else []
+    last = [CompletionItem(LAST, help="the newest run")] if found and LAST.startswith(incomplete) and not wanted else []
+    return last + [
+        CompletionItem(run.word, help=formatting.printable(f"{run.status} {run.other or ''}"[:_HELP_LENGTH]).strip())
+        for run in found
+        if _PLAIN.fullmatch(run.word)
+    ]
+
+
+@contextmanager
+def _index() -> "Iterator[Index | None]":
+    """The index as it is; None where there is none that can be read. Nothing is made, mended or brought up to date."""
+    import sqlite3
+
+    from backprop.store.index import Index, IndexBrokenError
+    from backprop.store.rundir import Home
+
+    index = None
+    with suppress(BackpropError, OSError, sqlite3.Error, IndexBrokenError):
+        path = Home.from_environment().index_path
+        index = Index(path, _PATIENCE_S) if path.exists() else None
+    try:
+        yield index
+    finally:
+        if index is not None:
+            index.close()

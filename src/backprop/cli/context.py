@@ -1,0 +1,181 @@
+"""What several commands need: the home, a run by the word the user typed, and a voice."""
+
+import functools
+import os
+import stat
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from backprop.errors import UsageError
+from backprop.lifecycle import catalog
+from backprop.records import Run, RunView, Session, Status
+from backprop.store.index import Index
+from backprop.store.plain import owner_name
+from backprop.store.rundir import Home, RunDir
+from backprop.views.terminal import formatting
+
+if TYPE_CHECKING:
+    from backprop.config import Config
+    from backprop.supervisor.outcome import Traceback
+    from backprop.views.terminal.machine_summary import Occupancy
+
+_NAMES_TOLD = 12
+_NAME_WIDTH = 40
+_FAILURE_BYTES = 65_536  # of stderr, at its end, in which a traceback is looked for
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
+
+
+def say(message: str) -> None:
+    """One line to the user, on stderr: stdout carries only what was asked for.
+
+    A path or a name in it can neither command the terminal nor begin a line of its own. Where stderr takes nothing (a
+    log on a full disk, a terminal that is gone), what is being done goes on.
+    """
+    _print_to_stderr(f"backprop: {message}")
+
+
+def _print_to_stderr(line: str) -> None:
+    with suppress(OSError):
+        print(formatting.printable(line), file=sys.stderr, flush=True)
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Data of somebody else to stdout: as it is to a file or a pipe, and as text that a terminal does not obey."""
+    if sys.stdout.isatty():
+        lines = (formatting.printable(line.removesuffix("\n")) + "\n" for line in lines)
+    sys.stdout.writelines(lines)
+
+
+is_valid = catalog.is_valid
+
+
+def open_caught_up(home: Home) -> AbstractContextManager[Index]:
+    """The index of a home, in step with what is on disk; the user hears what had to be done. Raises ConfigError."""
+    tell_whose_home(home.path)
+    return catalog.caught_up(home, say)
+
+
+@functools.cache
+def tell_whose_home(path: Path) -> None:
+    """Say so, once, where the home folder is another user's (`sudo backprop` in one's own), or open to others."""
+    if (owner := owner_name(path)) is not None:
+        say(
+            f"warning: the home folder {path} belongs to user {owner}, who cannot read what you write there. "
+            f"Run this as {owner}, or set BACKPROP_HOME."
+        )
+        return
+    mode = path.stat().st_mode if path.exists() else 0
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:  # sticky: each replaces only their own
+        say(f"warning: others may write to the home folder {path}, and so replace your runs: chmod go-w {path}")
+
+
+def read_occupancy(home: Home) -> "Occupancy":
+    """Who holds the slots of this machine, and who waits for one."""
+    from backprop import host
+    from backprop.governor.run_queue import Line
+    from backprop.views.terminal.machine_summary import Occupancy
+
+    tickets = [entry.ticket for entry in Line(home.line_path, host.host()).read() if entry.ticket is not None]
+    return Occupancy(
+        taken=tuple(ticket for ticket in tickets if ticket.is_running),
+        queue=tuple(ticket for ticket in tickets if not ticket.is_running),
+    )
+
+
+def find_run(home: Home, index: Index, word: str) -> RunView:
+    """The run that `word` names. Raises NoSuchRunError, UsageError or BusyError."""
+    return catalog.find_run(home, index, word, say)
+
+
+def find_runs(home: Home, index: Index, words: Sequence[str]) -> list[RunView]:
+    """The runs that these words name, each once, in their order. Raises NoSuchRunError or UsageError."""
+    views = {view.run.spec.id: view for view in (find_run(home, index, word) for word in words)}
+    return list(views.values())
+
+
+def check_readable(run: Run) -> None:
+    """Raise UsageError for a run of which nobody knows what it is."""
+    if run.status is Status.UNREADABLE:
+        raise UsageError(f"run {run.spec.id} cannot be read: {run.reason}")
+
+
+def metrics_message(views: Sequence[RunView]) -> str:
+    """Which metrics these runs have, for whoever asked for another one."""
+    from backprop.store import query
+    from backprop.views.terminal import formatting
+    from backprop.views.terminal.screen import cut
+
+    names = [name for name in query.metric_names(views) if not query.is_progress(name)]
+    if not names:
+        return "They have no metrics: a script reports them as JSON lines, see the README."
+    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+    return f"There are: {', '.join(cut(formatting.name(name), _NAME_WIDTH) for name in names[:_NAMES_TOLD])}{more}."
+
+
+def failure_of(rundir: RunDir, session: Session | None) -> "Traceback | None":
+    """The traceback of a session that has failed, if it left one."""
+    from backprop.store.plain import open_plain
+    from backprop.supervisor import outcome
+
+    if session is None or session.status is not Status.FAILED:
+        return None
+    try:
+        with os.fdopen(open_plain(rundir.err_path(session.number)), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _FAILURE_BYTES))
+            text = file.read(_FAILURE_BYTES).decode(errors="replace")
+    except OSError:  # an older tool's record has none; it was removed meanwhile
+        return None
+    return outcome.traceback_in(text)
+
+
+def say_failure(rundir: RunDir, session: Session | None, *, is_seen: bool) -> None:
+    """Show the traceback of a session that has failed. is_seen: unless it is the last that the user has seen of it."""
+    found = failure_of(rundir, session)
+    if found is not None and not (is_seen and found.is_last):
+        for line in found.lines:
+            _print_to_stderr(f"  {line}")
+
+
+def working_folder() -> Path:
+    """The current folder. Raises UsageError when a run could not be recorded as started there."""
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError("the current folder has been deleted; go to another one.") from error
+    check_text(str(folder), "the current folder's name")
+    return folder
+
+
+def settings_here(home: Home) -> "Config":
+    """The settings in force in the current folder, without any flags. Raises ConfigError or UsageError."""
+    from backprop import config
+
+    found = config.load(flags={}, environment=os.environ, start=working_folder(), user_file=home.user_config_path)
+    return found.config
+
+
+def check_text(text: str, what: str) -> None:
+    """Raise UsageError unless the text can be written as UTF-8, as every record is."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} is not valid UTF-8 and could not be written into the record: {text!r}") from error
+
+
+def print_json(document: object) -> None:
+    """What --json asks for, valid on any terminal: where it knows less than UTF-8, JSON escapes the rest."""
+    from backprop.views.documents.run_json import encode
+
+    text = encode(document)
+    if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
+        import json
+        import re
+
+        text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+    print(text)

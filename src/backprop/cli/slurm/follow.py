@@ -1,0 +1,325 @@
+"""A run that executes elsewhere, shown as if it ran here: its output, its waits and pauses, its end; and Ctrl-C.
+
+What is shown is read from the run's folder; Slurm is asked for what no file tells.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from backprop import engines
+from backprop.cli import start as fronts
+from backprop.cli.context import say, say_failure
+from backprop.engines.base import Phase
+from backprop.engines.slurm import client as slurm_client
+from backprop.errors import BackpropError, ExitCode, NoSuchRunError
+from backprop.lifecycle import assignment, recovery
+from backprop.records import Run, Session, Source, in_minutes
+from backprop.store.journal import file as journals
+from backprop.store.journal.file import Entry, Queued, Refused, Said, SessionEnded, SessionStarted, Submitted
+from backprop.store.output.progress import ProgressMeter
+from backprop.store.output.protocol import digest
+from backprop.store.output.tail import Tail
+from backprop.store.rundir import RunDir
+from backprop.supervisor import outcome
+from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
+from backprop.views.terminal.live_line import Terminal
+
+if TYPE_CHECKING:
+    from backprop.lifecycle.driver import Claim
+    from backprop.store.ingest import Recorder
+
+_LOOK_EVERY_S = 0.25
+_ASK_OF_A_WAITING_S = 2.0
+_ASK_OF_A_RUNNING_S = 10.0  # of one that tells of itself: it may have been lost without a word
+_AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to say that another follows
+
+
+class Front:
+    """The user who waits for a run that executes elsewhere."""
+
+    def __init__(self, claim: "Claim", recorder: "Recorder", job: str, *, as_json: bool) -> None:
+        self._home = claim.home
+        self._rundir = claim.rundir
+        self._spec = claim.spec
+        self._recorder = recorder
+        self._job = job
+        self._stdout_fd = 2 if as_json else 1
+        self._line = fronts.WaitingLine()
+        self._watched: _Watched | None = None
+        self._shown = 0  # the newest session that was, or was there before
+        self._has_shown = False
+        self._waits_in_job: str | None = None  # for what, though its job has begun
+        self._heard: int | None = None  # entries of the journal; None: none yet
+        self._ask_slurm_at = 0.0
+        self._ended_at: float | None = None
+        self._interrupted_at: float | None = None
+
+    # -- the story
+
+    def follow(self, signals: Signals) -> int:
+        """Show session after session until there is nothing more to come; the exit code.
+
+        Raises NoSuchRunError when the run is removed.
+        """
+        while True:
+            signals.wait(_LOOK_EVERY_S)
+            if self._hear(signals.take()):
+                return self._leave()
+            run, entries = self._read()
+            self._show(run, entries)
+            code = self._end(run, entries)
+            if code is not None:
+                return code
+
+    def look_for_refusal(self, patience_s: float, signals: Signals) -> int | None:
+        """The exit code when Slurm can never place it; None once it has begun, or waits for something that may come.
+
+        None, too, as soon as the user does not want it any more.
+        """
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline and not signals.want_end:
+            run, _ = self._read()
+            if run.waiter is None:
+                return None
+            engines.cluster().look_again()
+            seen = engines.cluster().observe(run)
+            if seen.is_hopeless:
+                return self._refuse()
+            if seen.told not in {None, slurm_client.HELD}:
+                return None
+            signals.rest(_LOOK_EVERY_S)
+        return None
+
+    # -- its parts
+
+    def _read(self) -> tuple[Run, Sequence[Entry]]:
+        entries, _ = journals.read(self._rundir.journal_path)
+        if not entries and not self._rundir.path.exists():
+            raise NoSuchRunError(f"run {self._spec.id} was removed.")
+        return journals.fold(self._spec, entries), entries
+
+    def _show(self, run: Run, entries: Sequence[Entry]) -> None:
+        """What has happened since the last look, in its order, from the job's submission on."""
+        if self._heard is None:
+            self._heard = self._submitted_at(entries)
+            self._shown = journals.fold(self._spec, entries[: self._heard]).newest_number
+        if self._watched is not None:
+            self._watched.look(run)
+        news, self._heard = entries[self._heard :], len(entries)
+        for entry in news:
+            if isinstance(entry, (Queued, Submitted)):
+                self._waits_in_job = entry.reason if isinstance(entry, Queued) else None
+            elif isinstance(entry, SessionStarted):
+                self._begin(run, entry.session)
+            elif isinstance(entry, Said):
+                self._pass_on(entry.text)
+            elif isinstance(entry, SessionEnded):
+                self._finish(run, entry.session)
+        for session in run.sessions:  # an entry that a shared file system showed late was passed over
+            self._begin(run, session.number)
+            if session.status.is_final:
+                self._finish(run, session.number)
+
+    def _submitted_at(self, entries: Sequence[Entry]) -> int:
+        """How many entries are older than its job's time in line. Ids begin anew when a controller loses its state."""
+        submitted = (
+            number
+            for number, one in enumerate(entries, start=1)
+            if isinstance(one, Submitted) and one.job == self._job and not one.is_again
+        )
+        return max(submitted, default=0)
+
+    def _begin(self, run: Run, number: int) -> None:
+        if number <= self._shown:
+            return
+        if self._watched is not None:
+            self._finish(run, self._watched.number)
+        self._shown, self._has_shown, self._waits_in_job = number, True, None
+        self._line.end()
+        session = _session(run, number)
+        told = fronts.start_line(self._spec, session.timebox_s, session.started_at)
+        say(f"{told} · Slurm's job {session.job} on {session.where}")
+        self._watched = _Watched(self._rundir, session, self._stdout_fd)
+
+    def _finish(self, run: Run, number: int) -> None:
+        if self._watched is None or self._watched.number != number:
+            return
+        self._watched.look(run)
+        self._watched.close()
+        self._watched = None
+        self._refresh()
+        if (session := _session(run, number)).status.is_final:
+            fronts.tell_end(self._spec, self._recorder, session)
+            say_failure(self._rundir, session, is_seen=True)
+
+    def _pass_on(self, text: str) -> None:
+        """What the supervisor would say to somebody who sits before it."""
+        if self._watched is not None:
+            self._watched.say(text)
+        else:
+            self._line.end()
+            say(text)
+
+    def _end(self, run: Run, entries: Sequence[Entry]) -> int | None:
+        """The exit code once the run has ended for good."""
+        if not run.status.is_final:
+            self._ended_at = None
+            return self._look_after_it(run)
+        if self._watched is not None:
+            return None
+        now = time.monotonic()
+        self._ended_at = self._ended_at or now
+        may_go_on = assignment.remaining(run, entries) is not None
+        if may_go_on and now - self._ended_at < _AFTER_THE_END_S:
+            return None
+        self._line.end()
+        self._refresh()
+        if not self._has_shown:
+            refused = next((entry for entry in reversed(entries) if isinstance(entry, Refused)), run)
+            say(f"run {self._spec.id} is not started: {refused.reason}")
+            if self._interrupted_at is not None:
+                return ExitCode.INTERRUPTED  # it has left the line
+            if run.last_session is not None:
+                return ExitCode.REFUSED  # and it is what its last session came to
+        return outcome.filed_exit_code(run, by_ctrl_c=self._interrupted_at is not None)
+
+    def _look_after_it(self, run: Run) -> int | None:
+        """Notice what Slurm knows and the journal does not: why it waits, or that its job is gone; show the first."""
+        if time.monotonic() < self._ask_slurm_at:
+            return None
+        self._ask_slurm_at = time.monotonic() + (_ASK_OF_A_WAITING_S if self._watched is None else _ASK_OF_A_RUNNING_S)
+        seen = engines.cluster().observe(run)
+        if run.waiter is not None and seen.is_hopeless:
+            return self._refuse()
+        if seen.phase is Phase.ENDED:
+            self._refresh()  # files it, unless it has said its last word meanwhile
+            return None
+        engines.cluster().hurry(run, seen)
+        if self._watched is None:
+            begun = self._waits_in_job or "is about to begin"
+            why = seen.told or (begun if seen.phase is Phase.RUNNING else "waits for its turn")
+            self._line.show(f"run {self._spec.id} is Slurm's job {self._job}: {why}")
+        return None
+
+    def _refuse(self) -> int | None:
+        """Take it out of the line, as whoever looks does; None when it has begun meanwhile."""
+        self._line.end()
+        self._refresh()
+        run, _ = self._read()
+        if not run.status.is_final:
+            return None
+        say(f"run {self._spec.id} is not started: {run.reason}")
+        return ExitCode.REFUSED
+
+    def _refresh(self) -> None:
+        index = recovery.open_home(self._home, say)
+        try:
+            recovery.refresh(self._home, index, self._rundir, say)
+        finally:
+            index.close()
+
+    # -- the user
+
+    def _hear(self, received: Sequence[signal.Signals]) -> bool:
+        """True when this process is to go; the run goes on."""
+        for number in received:
+            if number is signal.SIGINT:
+                self.stop()
+            elif number is signal.SIGTSTP:
+                self._suspend()
+            else:
+                return True
+        return False
+
+    def stop(self) -> None:
+        """Ask the run to stop, as Ctrl-C does; asked again, to be killed."""
+        from backprop.lifecycle import requests
+
+        first = self._interrupted_at
+        if first is not None and time.monotonic() - first <= DOUBLE_PRESS_S:
+            return
+        run, _ = self._read()
+        if requests.who_can_be_stopped(self._home, run) is None:
+            return
+        self._line.end()
+        try:
+            if first is None:
+                requests.ask_stop(self._home, run, by="Ctrl-C")
+                say("stopping gracefully; press Ctrl-C again to kill")
+            else:
+                say("killing")
+                requests.stop_now(self._home, run, say, by="Ctrl-C, twice")
+        except BackpropError as error:  # Slurm does not answer, or holds it; or it has ended just now
+            say(str(error))
+        self._interrupted_at = first or time.monotonic()  # what came while Slurm was asked is the same press
+
+    def _suspend(self) -> None:
+        """Ctrl-Z: hold the run where it trains, and stop this process; go on with both at `fg` or `bg`."""
+        from backprop.lifecycle import requests
+
+        run, _ = self._read()
+        is_held = False
+        if run.waiter is None and not run.status.is_final:
+            try:
+                requests.ask_pause(self._home, run, by="Ctrl-Z")
+                is_held = True
+                say(f"held until fg, for {in_minutes(run.spec.limits.max_pause_s)} in all (--max-pause-minutes)")
+            except BackpropError as error:  # it cannot be held, or is already
+                say(str(error))
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if is_held:
+            with suppress(BackpropError):  # it has ended meanwhile, or somebody else has let it go on
+                requests.ask_to_go_on(self._home, run, by="fg after Ctrl-Z")
+
+    def _leave(self) -> int:
+        if self._watched is not None:
+            self._watched.close()
+        self._line.end()
+        say(f"run {self._spec.id} goes on as Slurm's job {self._job} · follow it: backprop logs {self._spec.id} -f")
+        return ExitCode.OK
+
+
+def _session(run: Run, number: int) -> Session:
+    return next(session for session in run.sessions if session.number == number)
+
+
+class _Watched:
+    """One session whose output lies, and grows, in files that another machine writes."""
+
+    def __init__(self, rundir: RunDir, session: Session, stdout_fd: int) -> None:
+        self.number = session.number
+        self._meter = ProgressMeter()
+        self._tails = [Tail(rundir.source_path(session.number, source), 0) for source in Source]
+        self._paths = rundir.out_path(session.number), rundir.err_path(session.number)
+        self._stdout_fd = stdout_fd
+        self._terminal: Terminal | None = None
+
+    def look(self, run: Run) -> None:
+        """Bring the live line up to date, in which a pause does not count."""
+        if self._terminal is None and all(path.exists() for path in self._paths):
+            self._terminal = Terminal(stdout_fd=self._stdout_fd, stderr_fd=2)
+            self._terminal.started(*self._paths)
+        for tail in self._tails:
+            if (stretch := tail.read()) is not None:
+                self._meter.observe(digest(stretch.data, stretch.start), time.monotonic())
+                tail.move_to(stretch.end)
+        if self._terminal is not None:
+            session = _session(run, self.number)
+            left_s = session.timebox_s - session.trained_s(datetime.now(timezone.utc))
+            self._terminal.looked(self._meter.progress, left_s)
+
+    def say(self, text: str) -> None:
+        """Among the output, in its place."""
+        if self._terminal is not None:
+            self._terminal.said(text)
+        else:
+            say(text)
+
+    def close(self) -> None:
+        if self._terminal is not None:
+            self._terminal.close()

@@ -1,0 +1,246 @@
+"""Inside a Slurm job: carry out what the journal of a run says was submitted.
+
+    settle what an earlier attempt left ──> a session ──> what next? ──> back into Slurm's line, or end
+
+Not for people: the batch script that `--on slurm` writes calls it.
+"""
+
+import os
+import tempfile
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from backprop import host
+from backprop.cli import start as fronts
+from backprop.cli.context import say
+from backprop.engines.slurm import client as slurm_client
+from backprop.engines.slurm import rendezvous
+from backprop.engines.slurm.client import SlurmError
+from backprop.errors import BusyError, ExitCode
+from backprop.lifecycle import assignment
+from backprop.lifecycle.assignment import Assignment
+from backprop.records import RunSpec, Status
+from backprop.store.journal import file as journals
+from backprop.store.journal.file import Journal, NotContinued, Refused, Said, StopAsked
+from backprop.store.rundir import Home, RunDir
+
+if TYPE_CHECKING:
+    from backprop.lifecycle.admission import NoTurn
+    from backprop.lifecycle.driver import Claim
+    from backprop.records import Run
+    from backprop.store.ingest import Recorder
+    from backprop.supervisor.session import Observer, Outcome, SessionPlan
+
+_LOCK_PATIENCE_S = 60.0  # whoever submitted it holds its journal until Slurm has answered, others for a moment
+
+
+@click.command(hidden=True)
+@click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def execute(*, folders: tuple[Path, ...]) -> None:
+    """Carry out what was submitted for the run in FOLDER: of several, the one of this task of an array."""
+    folder = folders[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
+    rundir = RunDir(folder.resolve())
+    _write_to(rundir.job_log_path(_own_job()))
+    host.be_on(os.environ.get("SLURMD_NODENAME"))
+    # an index of its own for this one run, thrown away at the end: no index is ever opened by two machines
+    with tempfile.TemporaryDirectory(prefix="backprop-") as own:
+        raise click.exceptions.Exit(_execute(Home(rundir.path.parent.parent, Path(own)), rundir, rundir.read_spec()))
+
+
+def _write_to(log_path: Path) -> None:
+    """Let all that this process says go there. Slurm has one place for a whole array, and runs are removed singly."""
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
+    from backprop.lifecycle import recovery
+    from backprop.lifecycle.driver import Claim
+
+    home.make()
+    journal = _locked(rundir)
+    entries, _ = journals.read(rundir.journal_path)
+    if (newest := assignment.newest_job(entries)) != _own_job():
+        say(f"run {spec.id} is not ours any more: it is in the hands of Slurm's job {newest}")
+        return ExitCode.OK
+    claim = Claim(home, rundir, spec, journal, is_new=False)
+    recorder = fronts.recorder_of(claim, is_in_job=True)
+    recorder.begin()
+    run, _ = recorder.read_run()
+    was_going_on = not run.status.is_final
+    if run.last_session is not None and not run.last_session.status.is_final:
+        lost = "Slurm started its job anew: its node, or its supervisor, was lost"
+        recovery.settle(rundir, spec, journal, None, say, lost)
+    recorder.record_state(publish=True)
+    recorder.record_output()
+    run, left, stop = _look(claim)
+    if left is None:
+        if was_going_on and stop is not None:
+            _tell_unwanted(claim, run, stop)
+        say(f"run {spec.id}: nothing is left to do")
+        recorder.finish()
+        if was_going_on:
+            fronts.notify_end(claim, recorder, is_in_job=True)
+        return ExitCode.OK
+    code = _session(claim, recorder, left)
+    recorder.close()
+    return code
+
+
+def _look(claim: "Claim") -> "tuple[Run, Assignment | None, StopAsked | None]":
+    """The run, what is left of it, and who wants no more of it: what was asked while nobody listened counts, too."""
+    claim.journal.take_requests()
+    entries, _ = journals.read(claim.rundir.journal_path)
+    run = journals.fold(claim.spec, entries)
+    return run, assignment.remaining(run, entries), assignment.unwanted(run, entries)
+
+
+def _tell_unwanted(claim: "Claim", run: "Run", stop: StopAsked) -> None:
+    at, told = datetime.now(timezone.utc), f"{stop.detail} while it waited"
+    claim.journal.append(
+        NotContinued(at=at, reason=told, by=stop.by)
+        if run.sessions
+        else Refused(at=at, reason=told, figures={}, by=stop.by)
+    )
+
+
+def _locked(rundir: RunDir) -> Journal:
+    """The run's journal, for this process alone. Raises BusyError."""
+    journal = Journal(rundir.journal_path)
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while not journal.try_lock():
+        if time.monotonic() > deadline:
+            raise BusyError(f"run {rundir.run_id} is in somebody else's hands.")
+        time.sleep(0.1)
+    return journal
+
+
+def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
+    """Take the turn that is due; what to exit with."""
+    from backprop.lifecycle.driver import Request, choose_checkpoint
+
+    submitted, spec = left.submitted, recorder.read_run()[0].spec.revised(left.submitted.revision)
+    checkpoint = submitted.checkpoint
+    audience = _Log(claim, recorder)
+    if not left.is_first:
+        view = recorder.whole_view()
+        if view is None:
+            raise BusyError(f"the record of run {spec.id} cannot be brought up to date in {claim.home.index_path}.")
+        chosen = choose_checkpoint(view, recorder.saved_over_by, claim.journal, audience.said)
+        checkpoint = None if chosen is None else chosen.path
+    job = _own_job()
+    request = Request(
+        limits=msgspec.structs.replace(submitted.limits, timebox_s=left.timebox_s),
+        checkpoint=checkpoint,
+        gpu_probe=submitted.gpu_probe,
+        retries=left.retries,
+        sessions=1,  # another turn is another wait in Slurm's line
+        job=job,
+        revision=submitted.revision,
+        only_once=submitted.only_once if left.turn == 1 else (),
+    )
+    spec = msgspec.structs.replace(spec, resume_arg=submitted.resume_arg, slurm=submitted.slurm or spec.slurm)
+    if spec.nodes > 1:
+        os.environ.update(rendezvous.variables(os.environ, spec.nodes))
+        spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(os.environ, spec.nodes), *spec.command))
+    result = fronts.take_turns(
+        replace(claim, spec=spec),
+        request,
+        recorder,
+        audience,
+        ignore_hangup=True,
+        afterwards=lambda result: _what_next(claim, recorder, job, left, result),
+    )
+    return fronts.told_exit_code(claim, result)
+
+
+def _what_next(claim: "Claim", recorder: "Recorder", job: str, taken: Assignment, result: "Outcome | NoTurn") -> None:
+    """Put the job back into Slurm's line where something is left to do. taken: what this was the turn for."""
+    from backprop.lifecycle.admission import NoTurn
+
+    run, left, stop = _look(claim)
+    status = None if run.last_session is None else run.last_session.status
+    if isinstance(result, NoTurn) or result.is_broken_off:  # it waited in the job
+        left, status = (taken if result.is_broken_off and stop is None else None), Status.STOPPED
+    if left is None:
+        return
+    try:
+        state, restarts = slurm_client.standing(job)
+        is_requeued = restarts > int(os.environ.get("SLURM_RESTART_COUNT", "0"))  # by Slurm: it was preempted
+        is_unwanted = status is Status.STOPPED and not is_requeued and state != "RUNNING"
+        if is_unwanted:  # somebody cancelled it
+            return
+        told = f"session {left.turn} of {left.submitted.sessions}" if status is Status.TIMEBOXED else "the rest"
+        _tell_again(claim, recorder, left, job, f"{told} waits for Slurm's job {job}")
+        run, _, stop = _look(claim)
+        if stop is not None:  # asked just before that was told
+            _tell_unwanted(claim, run, stop)
+            recorder.finish()
+        elif not is_requeued:
+            slurm_client.requeue(job)
+    except SlurmError as error:
+        claim.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=f"not put back into line: {error}"))
+        recorder.finish()
+        say(str(error))
+
+
+def _tell_again(claim: "Claim", recorder: "Recorder", left: Assignment, job: str, reason: str) -> None:
+    run, _ = recorder.read_run()
+    recorder.begin()
+    claim.journal.append(
+        msgspec.structs.replace(
+            left.submitted,
+            at=datetime.now(timezone.utc),
+            session=1 + run.newest_number,
+            job=job,
+            is_again=True,
+            reason=reason,
+        )
+    )
+    recorder.begin()
+    recorder.record_state(publish=True)
+
+
+def _own_job() -> str:
+    """The id of the Slurm job we are in, as squeue writes it."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+
+
+class _Log:
+    """The audience of a run that nobody sits before: everything goes to the job's log.
+
+    What no other entry of the journal tells goes there as well, for whoever watches from elsewhere.
+    """
+
+    def __init__(self, claim: "Claim", recorder: "Recorder") -> None:
+        self._claim = claim
+        self._recorder = recorder
+
+    def waits(self, reason: str) -> None:
+        say(f"run {self._claim.spec.id} waits: {reason}")
+
+    def begins(self, plan: "SessionPlan") -> "Observer":
+        say(fronts.start_line(self._claim.spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ()))
+        return self
+
+    def started(self, out_path: Path, err_path: Path) -> None:
+        pass  # its output lies in the run's folder, and is copied nowhere
+
+    def looked(self, progress: object, left_s: float) -> None:
+        pass
+
+    def ended(self, outcome: "Outcome") -> None:
+        fronts.tell_end(self._claim.spec, self._recorder, outcome.session)
+
+    def said(self, text: str) -> None:
+        say(text)
+        self._claim.journal.append(Said(at=datetime.now(timezone.utc), text=text))

@@ -1,0 +1,290 @@
+"""A Slurm cluster as an engine: Slurm does the placing, and inside the job our own supervisor keeps the promises."""
+
+import math
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+
+from backprop import host
+from backprop.engines.base import Observation, Order, Phase
+from backprop.engines.slurm import client as slurm_client
+from backprop.engines.slurm.client import NAME_PREFIX, Job, SlurmError
+from backprop.errors import UsageError
+from backprop.records import Run, RunSpec
+from backprop.store.plain import write_plain
+from backprop.store.rundir import RunDir
+
+MARGIN_S = (
+    120.0  # beyond all that a session may take, before Slurm ends the job: its clock is only looked at every 30 s
+)
+_WARN_MARGIN_S = 60.0  # Slurm's warning comes so long before that the ladder is over in time
+_HARD_RAM = 1.25  # of --ram-limit: the governor stops the run gracefully before Slurm kills it
+_HURRY_AFTER_S = 3.0  # Slurm kills a job again that starts within two seconds of being put back
+_FRESH_S = 1.0  # one look at all jobs serves so long
+_REST_SHARE = 10.0  # or so much longer than it took: a busy controller is asked less often
+_AWAY_S = 30.0  # at the most; and after one that failed: each costs seconds
+_CLOCKS_APART_S = 300.0  # at most: munge, by which Slurm knows its users, believes nobody whose clock is further off
+_QUESTIONS = 20  # about single jobs, at most, for each look at all of them
+_SUBMITTED_S = 60.0  # a submission takes three calls, of 20 s each at the most
+
+# What of the environment a trainer needs; nothing else goes with it, and nothing whose name smells of a secret.
+_EXPORTED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|TMPDIR|MANPATH|LD_LIBRARY_PATH|LIBRARY_PATH|VIRTUAL_ENV|CPATH"
+    r"|NO_COLOR|MODULEPATH|MODULESHOME|LOADEDMODULES|_LMFILES_|SSL_CERT_FILE|REQUESTS_CA_BUNDLE|SLURM_CONF|PYTHON[A-Z]+"
+    r"|(LC|CONDA|MAMBA|LMOD|MODULES|XDG|OMP|KMP|MKL|OPENBLAS|CUDA|ROCM|HIP|HSA|NCCL|RCCL|GLOO|TORCH|TORCHINDUCTOR|PYTORCH"
+    r"|TRITON|JAX|XLA|TF|KERAS|HF|TRANSFORMERS|WANDB|MLFLOW|UCX|FI|SBATCH|BACKPROP)_[A-Z0-9_]+"
+)
+_KEPT_BACK = re.compile(
+    r".*(TOKEN|SECRET|PASS|CREDENTIAL|AUTH|PRIVATE|WEBHOOK|KEY$|KEY_|_PAT$).*"
+    r"|.*_PWD?$|XDG_RUNTIME_DIR|BACKPROP_(MACHINE|NOTIFY)|(CUDA|HIP|ROCR)_VISIBLE_DEVICES"  # this machine's own affairs
+    r"|SBATCH_(ARRAY_INX|CLUSTERS|WAIT)"  # refused as options, too
+)
+_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+# options of sbatch that would part a run from its job, give it what it must not have, or submit nothing
+_REFUSED_LETTERS = re.compile(r"-[OQksv]*[JaMWHDoVhu].*")  # after those that have no value
+_REFUSED = (
+    "array", "chdir", "clusters", "export", "export-file", "get-user-env", "help", "hold", "job-name", "output",
+    "parsable", "test-only", "usage", "version", "wait", "wrap",
+)  # fmt: skip
+
+
+class Cluster:
+    """Fulfils engines.contract.Engine."""
+
+    def __init__(self) -> None:
+        self._seen: Mapping[str, Job] | SlurmError = {}
+        self._seen_until = -math.inf
+        self._looked_at = datetime.min.replace(tzinfo=timezone.utc)
+        self._has_complained = False
+        self._put_back_at: dict[str, float] = {}  # job -> since when it is seen so
+        self._released: set[str] = set()  # jobs that were released once: whoever holds one now does so by hand
+        self._questions_left = 0
+
+    def submit(self, orders: Sequence[Order]) -> list[str]:
+        """The jobs' ids, several runs being the tasks of one array. They are held: see `release`."""
+        first = orders[0]
+        write_plain(first.rundir.job_script_path, script([order.rundir for order in orders]).encode())
+        first.rundir.job_script_path.chmod(0o700)
+        told = options(first, len(orders))
+        job_id = slurm_client.submit(str(first.rundir.job_script_path), told, exported(os.environ))
+        self.look_again()
+        return [job_id] if len(orders) == 1 else [f"{job_id}_{task}" for task in range(len(orders))]
+
+    def release(self, words: Sequence[str]) -> None:
+        slurm_client.release(words[0].partition("_")[0])
+
+    def cancel(self, run: Run) -> None:
+        if (job := self._own_job(run)) is not None:
+            slurm_client.cancel(job)
+
+    def withdraw(self, run: Run) -> Observation:
+        """Take it out of the line, unless it has begun; how it stands then. Raises SlurmError."""
+        if (job := self._own_job(run)) is not None:
+            slurm_client.cancel(job, only_pending=True)
+        self.look_again()
+        return self.observe(run)
+
+    def _own_job(self, run: Run) -> str | None:
+        """The job in a run's record, if Slurm says now that it is that run's: a record can name any job of the user's.
+
+        Raises SlurmError.
+        """
+        self.look_again()
+        self._look()
+        if isinstance(self._seen, SlurmError):
+            raise self._seen
+        job = self._seen.get(run.job or "")
+        return job.id if job is not None and job.name == job_name(run.spec) else None
+
+    def observe(self, run: Run) -> Observation:
+        """All jobs of the user are asked for at once, so that many runs cost one call.
+
+        That one has ended is only said after a look that is younger than its job.
+        """
+        is_fresh = self._look()
+        seen = self._observed(run)
+        if seen.phase is Phase.ENDED and not is_fresh and not self._is_older(run):
+            self.look_again()
+            self._look()
+            seen = self._observed(run)
+        return seen
+
+    def _is_older(self, run: Run) -> bool:
+        """Whether the journal spoke of a run's job well before our last look; False where that is not certain."""
+        if run.waiter is not None:
+            spoken_at = run.waiter.since
+        elif run.last_session is not None:
+            spoken_at = run.last_session.started_at
+        else:
+            return False
+        return (self._looked_at - spoken_at).total_seconds() > _CLOCKS_APART_S
+
+    def _look(self) -> bool:
+        """Ask Slurm, unless somebody has just done so; False for an answer that was here already."""
+        if time.monotonic() <= self._seen_until:
+            return False
+        self._looked_at, began_at = datetime.now(timezone.utc), time.monotonic()
+        self._questions_left = _QUESTIONS
+        try:
+            self._seen = slurm_client.jobs(host.user())
+            self._has_complained = False
+        except SlurmError as error:
+            self._seen = error
+        now = time.monotonic()
+        rest_s = _AWAY_S if isinstance(self._seen, SlurmError) else _REST_SHARE * (now - began_at)
+        self._seen_until = now + min(_AWAY_S, max(_FRESH_S, rest_s))
+        return True
+
+    def _observed(self, run: Run) -> Observation:
+        if isinstance(self._seen, SlurmError):
+            return Observation(phase=Phase.UNKNOWN, told=str(self._seen))
+        if run.job is None and not run.status.is_final and _may_be_submitted_yet(run.spec):
+            return Observation(phase=Phase.PENDING, told="it is being submitted")
+        job = self._seen.get(run.job or "")
+        if job is None or job.name != job_name(run.spec):  # ids begin anew when a controller loses its state
+            told = f"Slurm does not know its job {run.job} any more" if run.job else "it was never submitted to Slurm"
+            return Observation(phase=Phase.ENDED, told=told, is_known=False)
+        if job.phase is not Phase.ENDED:
+            return Observation(phase=job.phase, told=job.reason, is_hopeless=job.is_hopeless)
+        why = f", {job.reason}" if job.is_hopeless else ""
+        told = f"its Slurm job {run.job} ended: {job.state}{why}"
+        return Observation(phase=Phase.ENDED, told=told, is_hopeless=job.is_hopeless, is_failure=job.is_failure)
+
+    def hurry(self, run: Run, seen: Observation) -> None:
+        """Let a job begin that was put back into the line, by itself or by Slurm: it would wait for two minutes.
+
+        Only somebody who has seen it there for some seconds can do that. seen: what `observe` said just now.
+        """
+        job, now = run.job or "", time.monotonic()
+        is_waiting = seen.phase is Phase.PENDING and seen.told == "BeginTime"
+        if not is_waiting or all(session.job != job for session in run.sessions):  # else: by the user's own --begin
+            self._put_back_at.pop(job, None)
+        elif now - self._put_back_at.setdefault(job, now) >= _HURRY_AFTER_S:
+            with suppress(SlurmError):  # at the next look
+                slurm_client.start_now(job)
+
+    def release_forgotten(self, run: Run, seen: Observation) -> None:
+        """Let a job begin that is held still, because whoever submitted it died in the middle of that.
+
+        What somebody has held by hand stays so. seen: what `observe` said just now.
+        """
+        is_held = seen.told == slurm_client.HELD
+        if not is_held or run.waiter is None or run.job is None or _age_s(run.waiter.since) < _SUBMITTED_S:
+            return
+        if run.job in self._released or not self._questions_left:
+            return
+        self._questions_left -= 1
+        try:
+            if not slurm_client.was_ever_released(run.job):
+                slurm_client.release(run.job)
+            self._released.add(run.job)
+        except SlurmError:  # at the next look
+            self._questions_left = 0
+
+    def forget_unsubmitted(self, spec: RunSpec) -> None:
+        """End the held job of a run that has none, as far as it knows: its submitter died before it wrote that down."""
+        asked = spec.slurm
+        is_first = asked is None or asked.array in {None, spec.id}  # the tasks of an array are written down in order
+        if is_first:
+            with suppress(SlurmError):  # whoever looks at Slurm's line finds it by its name
+                slurm_client.cancel_named(job_name(spec), host.user())
+
+    def look_again(self) -> None:
+        """What was seen may have changed by our own doing."""
+        self._seen_until = -math.inf
+
+    def complaint(self) -> str | None:
+        """What to say of Slurm not answering: once, until it does."""
+        if not isinstance(self._seen, SlurmError) or self._has_complained:
+            return None
+        self._has_complained = True
+        return f"{self._seen} Its runs are shown as they last told of themselves."
+
+
+def _may_be_submitted_yet(spec: RunSpec) -> bool:
+    """Whether somebody may be at work who has not written its job down: to file it now would leave that held."""
+    return _age_s(spec.created_at) < _SUBMITTED_S
+
+
+def _age_s(since: datetime) -> float:
+    return (datetime.now(timezone.utc) - since).total_seconds()
+
+
+def job_name(spec: RunSpec) -> str:
+    """What a run's job is called: an id, so that nothing in it can mean anything to anybody."""
+    asked = spec.slurm
+    return f"{NAME_PREFIX}{spec.id if asked is None or asked.array is None else asked.array}"
+
+
+def script(rundirs: Sequence[RunDir]) -> str:
+    """The batch script: our supervisor in the place of the shell, because Slurm's warning reaches only that process.
+
+    One that comes before it listens is passed over, and must not end it: a preempted job is put back all the same.
+    """
+    words = shlex.join([sys.executable, "-m", "backprop", "execute", *(str(rundir.path) for rundir in rundirs)])
+    return f"#!/bin/sh\n# written by backprop\ntrap '' USR1\nexec {words}\n"
+
+
+def options(order: Order, tasks: int) -> list[str]:
+    """What to tell sbatch. Its clock is a backstop: the timebox is kept by the supervisor inside the job.
+
+    tasks: more than one make an array. Raises UsageError for an argument that would part the run from its job.
+    """
+    rundir, spec, timebox_s = order.rundir, order.spec, order.timebox_s
+    asked = spec.slurm
+    if asked is None:
+        raise ValueError("this run is not for Slurm")
+    for argument in asked.arguments:
+        _check_argument(argument)
+    grace_s = spec.limits.grace_s
+    told = [
+        "--hold",
+        "--requeue",
+        f"--job-name={job_name(spec)}",
+        f"--chdir={rundir.path.parent.parent}",  # the home: a run may be removed while others of its array wait
+        "--output=/dev/null",  # see cli/slurm/job.py: each run has a log of its own
+        f"--time={math.ceil((timebox_s + spec.limits.longest_end_s + MARGIN_S) / 60)}",
+        f"--signal=B:USR1@{math.ceil(grace_s + _WARN_MARGIN_S)}",
+        "--export=ALL",  # of what sbatch itself is given: see `exported`
+        f"--nodes={asked.nodes}",
+        "--ntasks-per-node=1",
+    ]
+    told += [f"--array=0-{tasks - 1}"] if tasks > 1 else []
+    told += [f"--partition={asked.partition}"] if asked.partition else []
+    told += [f"--cpus-per-task={asked.cpus}"] if asked.cpus else []
+    told += [f"--gpus-per-node={spec.limits.gpu_count}"] if spec.limits.gpu_count else []
+    ram_bytes = spec.limits.ram_limit_bytes
+    told += [f"--mem={math.ceil(ram_bytes * _HARD_RAM / 1e6)}M"] if ram_bytes else []
+    return [*told, *asked.arguments]
+
+
+def _check_argument(argument: str) -> None:
+    """Raise UsageError for one that we cannot let through. sbatch takes any beginning of an option's name for it."""
+    if not argument.startswith("-"):
+        raise UsageError(f"--slurm-arg {argument}: an option is one word, with its value: --slurm-arg=--account=ml")
+    if argument.startswith("--"):
+        name = argument[2:].partition("=")[0]
+        is_refused = any(refused.startswith(name) for refused in _REFUSED)
+    else:
+        is_refused = _REFUSED_LETTERS.fullmatch(argument) is not None
+    if is_refused:
+        raise UsageError(
+            f"--slurm-arg {argument} is not allowed: Backprop sees to that, or would lose sight of its job."
+        )
+
+
+def exported(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a job gets: what a trainer needs, and never a secret.
+
+    By `--export` with names Slurm would start the user's login shell for more of them.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if _EXPORTED.fullmatch(name) and not _KEPT_BACK.fullmatch(name) and not _WITH_PASSWORD.search(value)
+    }

@@ -1,0 +1,265 @@
+"""Slots and the line before them: one ticket for every run of a home that is going on, or waits to.
+
+<home>/line/<host>/
+  lock                       held for milliseconds by whoever joins or decides; in it the last number that was given
+  0000000012-<run-id>        a ticket; its kernel lock is held by the run's supervisor and free when that dies
+
+A ticket is written by its owner only, a line a change, and the last whole line counts. Its number is its place.
+"""
+
+import fcntl
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from backprop.governor.start_policy import Promise
+from backprop.records import Record, Ticket
+from backprop.store.plain import make_own_folder, replacing_foreign
+
+_TICKET = re.compile(r"(\d{10})-(.+)")
+_TAIL_BYTES = 16_384
+LOCK_PATIENCE_S = 2.0  # the queue's lock is held for milliseconds
+_VRAM_UNSEEN_S = 120.0  # after so long a promise counts as taken where nobody can see what processes hold
+
+
+class Entry(Record, frozen=True):
+    """A ticket in its place."""
+
+    number: int
+    ticket: Ticket | None  # None: alive, but not readable
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.ticket is not None and not self.ticket.is_running
+
+    @property
+    def holds_a_slot(self) -> bool:
+        return not self.is_waiting
+
+
+def promise(entry: Entry, before: Entry | None, now_unix_s: float) -> Promise:
+    """What a running entry may still take.
+
+    before: the same entry as it was before the machine was read: what it took since is not in the reading yet.
+    """
+    ticket = entry.ticket
+    if ticket is None:
+        return Promise(run_id="?")
+    earlier = before.ticket if before is not None else None
+    if earlier is None or not earlier.is_running:
+        return Promise(run_id=ticket.run_id, ram_bytes=ticket.ram_bytes, vram_bytes=ticket.vram_bytes)
+    seen = earlier.vram_seen_bytes
+    if seen is None:
+        is_over = now_unix_s - ticket.since_unix_s > _VRAM_UNSEEN_S
+        vram = {} if is_over else dict(ticket.vram_bytes)
+    else:
+        vram = {uuid: max(0, size - seen.get(uuid, 0)) for uuid, size in ticket.vram_bytes.items()}
+    ram_bytes = max(0, ticket.ram_bytes - earlier.ram_seen_bytes)
+    return Promise(run_id=ticket.run_id, ram_bytes=ram_bytes, vram_bytes=vram)
+
+
+def promises(entries: Sequence[Entry], before: Sequence[Entry], but: int | None = None) -> list[Promise]:
+    """What all that hold a slot may still take. but: the number of a place that does not count."""
+    known = {entry.number: entry for entry in before}
+    now = time.time()
+    held = [entry for entry in entries if entry.holds_a_slot and entry.number != but]
+    return [promise(entry, known.get(entry.number), now) for entry in held]
+
+
+def ahead_of(entries: Sequence[Entry], number: int) -> list[Entry]:
+    """Who asked before this place, and still waits."""
+    return [
+        entry
+        for entry in entries
+        if entry.number < number and entry.is_waiting and entry.ticket is not None and not entry.ticket.is_away
+    ]
+
+
+def in_the_way_of(entries: Sequence[Entry], within: str | None) -> list[Entry]:
+    """Those that a run may wait for: not the runs it was started inside of, nor those that wait for these to end.
+
+    within: the innermost of the runs that it was started in, if any.
+    """
+    running = {entry.ticket.run_id: entry.ticket for entry in entries if entry.ticket and entry.ticket.is_running}
+    outer: set[str] = set()
+    while within in running and within not in outer:
+        outer.add(within)
+        within = running[within].within
+    if not outer:
+        return list(entries)
+    tickets = [(entry, entry.ticket) for entry in entries]
+    return [
+        entry
+        for entry, ticket in tickets
+        if ticket is None or (ticket.run_id not in outer and (ticket.is_running or ticket.within in outer))
+    ]
+
+
+class QueueLockedError(Exception):
+    """Somebody has held the queue's lock for longer than anything done under it takes."""
+
+
+class Place:
+    """A run's own ticket. The slot is free, and the place lost, when it is closed or its process dies."""
+
+    def __init__(self, line: "Line", number: int, ticket: Ticket) -> None:
+        """Make the ticket; to be called by `Line.join` under the line's lock. Raises OSError."""
+        path = self.path = line.path(number, ticket.run_id)
+        self._line = line
+        self.number = number
+        self.ticket = ticket
+        # for all who get into the folder: the owner of a home must see the slots of what root runs in it
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            self.change()
+        except OSError:
+            self.leave()
+            raise
+
+    def change(self, **changes: object) -> None:
+        """Let others see what is different now. Raises OSError."""
+        self.ticket = msgspec.structs.replace(self.ticket, **changes)
+        # a line cut short by a full disk must not swallow this one
+        os.write(self._fd, b"\n" + msgspec.json.encode(self.ticket) + b"\n")
+
+    def try_to_change(self, **changes: object) -> None:
+        """The same, where nothing depends on it: a full disk delays what others see."""
+        with suppress(OSError):
+            self.change(**changes)
+
+    def others(self) -> "list[Entry]":
+        """All other living tickets."""
+        return [entry for entry in self._line.read() if entry.number != self.number]
+
+    def leave(self) -> None:
+        """Give the place or the slot up."""
+        with suppress(OSError):
+            self.path.unlink()
+        os.close(self._fd)
+
+
+class Line:
+    """The tickets of one home on one machine."""
+
+    def __init__(self, folder: Path, host: str) -> None:
+        self._folder = folder / host
+        self._lock_path = self._folder / "lock"
+
+    @contextmanager
+    def alone(self, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
+        """Nobody else joins or is admitted meanwhile. Raises QueueLockedError, or OSError."""
+        make_own_folder(self._folder.parent)
+        make_own_folder(self._folder)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        fd = replacing_foreign(self._lock_path, lambda path: os.open(path, flags, 0o600))
+        try:
+            give_up_at = time.monotonic() + patience_s
+            while not _is_locked_now(fd):
+                if time.monotonic() > give_up_at:
+                    raise QueueLockedError(str(self._lock_path))
+                time.sleep(0.01)
+            yield
+        finally:
+            os.close(fd)
+
+    def join(self, ticket: Ticket) -> Place:
+        """The last place. To be called alone. Raises OSError."""
+        last = max((number for number, _ in self._tickets()), default=0)
+        with suppress(ValueError):  # new, or damaged: those that live keep their order all the same
+            last = max(last, int(self._lock_path.read_bytes()))
+        self._lock_path.write_text(f"{last + 1}\n")
+        return Place(self, last + 1, ticket)
+
+    def path(self, number: int, run_id: str) -> Path:
+        return self._folder / f"{number:010}-{run_id}"
+
+    def read(self, own: Place | None = None, *, tidy: bool = False) -> list[Entry]:
+        """The living tickets, in order. tidy: remove the dead ones; only alone, or a new one could be mistaken."""
+        entries = []
+        for number, path in self._tickets():
+            if own is not None and number == own.number:
+                entries.append(Entry(number=number, ticket=own.ticket))
+            elif _is_alive(path):
+                entries.append(Entry(number=number, ticket=_present(_last_line(path))))
+            elif tidy:
+                with suppress(OSError):  # another user's: everybody passes it over
+                    path.unlink()
+        return entries
+
+    def still_waits(self, entry: Entry) -> bool:
+        """Whether somebody ahead is still there, waiting. Costs a look at one file."""
+        if entry.ticket is None:
+            return False
+        path = self.path(entry.number, entry.ticket.run_id)
+        if not _is_alive(path):
+            return False
+        ticket = _present(_last_line(path))
+        return ticket is not None and not ticket.is_running and not ticket.is_away
+
+    def _tickets(self) -> list[tuple[int, Path]]:
+        try:
+            names = os.listdir(self._folder)  # noqa: PTH208  names, not paths
+        except FileNotFoundError:
+            return []
+        return sorted(
+            (int(match[1]), self._folder / name) for name in names if (match := _TICKET.fullmatch(name)) is not None
+        )
+
+
+def _is_locked_now(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether a ticket's owner lives: whether its lock is held."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _last_line(path: Path) -> Ticket | None:
+    with suppress(OSError):
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            lines = file.read().split(b"\n")
+        for line in reversed(lines[:-1]):
+            with suppress(msgspec.DecodeError):
+                return msgspec.json.decode(line, type=Ticket)
+    return None
+
+
+def _present(ticket: Ticket | None) -> Ticket | None:
+    """The ticket, marked as away when somebody has suspended its owner while it waits."""
+    if ticket is not None and not ticket.is_running and is_stopped(ticket.pid):
+        return msgspec.structs.replace(ticket, is_away=True)
+    return ticket
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether somebody has suspended this process (Linux): it cannot take its turn."""
+    if sys.platform != "linux":
+        return False
+    with suppress(OSError, IndexError):
+        # "pid (name) state ...", and a name may hold anything: proc_pid_stat(5)
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in {b"T", b"t"}
+    return False

@@ -1,0 +1,1 @@
+"""What becomes of a run, from its submission to its last session."""

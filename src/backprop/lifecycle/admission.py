@@ -1,0 +1,328 @@
+"""A run's turn: stand in line, ask the governor, take a slot.
+
+What a session may use enters; a turn leaves, whose place holds the slot until it is left or its process dies, or the
+word that there is none. Everything a user may do to a run that waits (Ctrl-C, Ctrl-Z, `backprop stop`) is heard here.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from backprop import host
+from backprop.errors import ExitCode
+from backprop.governor import start_policy
+from backprop.governor.gpu_environment import visible
+from backprop.governor.probes import machine
+from backprop.governor.probes.gpus import read_gpus
+from backprop.governor.run_queue import Entry, Line, Place, QueueLockedError, ahead_of, in_the_way_of, promises
+from backprop.governor.start_policy import Decision, Obstacle
+from backprop.records import Limits, Record, RunSpec, Snapshot, StopReason, Ticket
+from backprop.store.ingest import Recorder
+from backprop.store.journal.file import Admitted, Journal, Queued, Refused, StopAsked
+from backprop.store.rundir import Home
+from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
+from backprop.supervisor.signals import Signals
+
+_LISTEN_EVERY_S = 0.25
+_DECIDE_EVERY_S = 0.5  # whoever is first looks at the machine again
+_LINE_EVERY_S = 10.0  # whoever is not, at the whole line; at the one directly ahead much more often
+_SHOW_CHANGE_EVERY_S = 10.0  # figures on a ticket
+_SHOWN_AHEAD = 3
+
+
+class Application(Record, frozen=True):
+    """What one session asks for."""
+
+    spec: RunSpec
+    session: int  # the number it will have
+    limits: Limits
+    folders: tuple[str, ...]  # that will be written to
+    gpu_probe: str
+    wait_s: float | None = None  # how long to stand in line; None: as long as it takes
+    job: str | None = None  # of Slurm, in which it waits
+    within: str | None = None  # the run in whose trainer it was started
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A slot, and what the session got with it."""
+
+    place: Place
+    decision: Decision
+
+
+class NoTurn(Record, frozen=True):
+    """Why there is none."""
+
+    reason: str
+    exit_code: ExitCode = ExitCode.REFUSED
+    by: StopReason | None = None  # who ended it, where somebody did
+    is_broken_off: bool = False  # by a signal: whoever sent it may let it ask again
+    figures: Mapping[str, Any] = {}
+
+
+class Audience(Protocol):
+    """Somebody who wants to know what a run waits for."""
+
+    def waits(self, reason: str) -> None:
+        """Called when it begins to wait, and whenever the reason changes."""
+
+
+def surrounding_run(home: Home) -> str | None:
+    """The run of this home in whose trainer this process was started, if any."""
+    folder = Path(os.environ.get(RUN_DIR_VARIABLE, ""))
+    return folder.name if folder.parent == home.runs_path else None
+
+
+def read_machine(folders: Sequence[str], gpu_probe: str) -> Snapshot:
+    """The machine with all its GPUs. Blocks for up to two seconds a probe where a driver hangs."""
+    reading = read_gpus(gpu_probe)
+    snapshot = machine.read_snapshot(folders)
+    return msgspec.structs.replace(snapshot, gpus=reading.gpus, gpu_problem=reading.problem)
+
+
+def foresee(line: Line, application: Application) -> Decision:
+    """What would be decided now if the session asked for its turn. Changes nothing."""
+    entries = in_the_way_of(line.read(), application.within)
+    waiting = [entry for entry in entries if entry.is_waiting]
+    if waiting:
+        return _behind(waiting)
+    return start_policy.admit(application.limits, _usable_machine(application), promises(entries, entries))
+
+
+def _usable_machine(application: Application) -> Snapshot:
+    """The machine with the GPUs that the user's own environment leaves to the session."""
+    snapshot = read_machine(application.folders, application.gpu_probe)
+    if snapshot.gpus is None:
+        return snapshot
+    return msgspec.structs.replace(snapshot, gpus=visible(snapshot.gpus, os.environ))
+
+
+def _behind(ahead: Sequence[Entry]) -> Decision:
+    ids = [entry.ticket.run_id for entry in ahead if entry.ticket is not None]
+    told = ", ".join(ids[:_SHOWN_AHEAD]) + (", ..." if len(ids) > _SHOWN_AHEAD else "")
+    reason = f"{len(ids)} {'run' if len(ids) == 1 else 'runs'} asked first ({told})"
+    return Decision(figures={"ahead": ids}, reason=reason, obstacle=Obstacle.LINE)
+
+
+class Admission:
+    """Asks for the turn of one session. The run's journal must be locked by this process."""
+
+    def __init__(
+        self,
+        application: Application,
+        *,
+        line: Line,
+        journal: Journal,
+        recorder: Recorder,
+        signals: Signals,
+        audience: Audience,
+    ) -> None:
+        self._application = application
+        self._line = line
+        self._journal = journal
+        self._recorder = recorder
+        self._signals = signals
+        self._audience = audience
+        self._place: Place | None = None
+        self._nearest: Entry | None = None  # who stands directly ahead
+        self._told_reason: str | None = None
+        self._told_obstacle: Obstacle | None = None
+        self._shown_at = 0.0
+        journal.skip()  # only what comes from now on is a request to this session
+
+    def ask(self) -> Turn | NoTurn:
+        """The session's turn, or why it has none; waits in line for it. Raises OSError for a home that is full."""
+        wait_s = self._application.wait_s
+        give_up_at = float("inf") if wait_s is None else time.monotonic() + wait_s
+        try:
+            while True:
+                decision = self._decide()
+                if decision.is_admitted and self._place is not None:
+                    return self._begin(Turn(self._place, decision))
+                if decision.is_hopeless or wait_s == 0:
+                    return self._refuse(NoTurn(reason=decision.reason or "", figures=decision.figures))
+                self._tell(decision)
+                if (refusal := self._wait(decision, give_up_at)) is not None:
+                    return self._refuse(refusal)
+        except BaseException:
+            self._leave()
+            raise
+
+    def rest(self, duration_s: float, reason: str) -> NoTurn | None:
+        """Let some time pass before asking; None when it has. The run shows as queued meanwhile."""
+        self._write_queued(reason, {})
+        self._audience.waits(reason)
+        until = time.monotonic() + duration_s
+        while (left_s := until - time.monotonic()) > 0:
+            self._signals.wait(min(left_s, _LISTEN_EVERY_S))
+            if (refusal := self._hear()) is not None:
+                return self._refuse(refusal)
+        return None
+
+    # -- decide
+
+    def _decide(self) -> Decision:
+        application = self._application
+        before = in_the_way_of(self._line.read(self._place), application.within)
+        if self._place is not None and (ahead := ahead_of(before, self._place.number)):
+            self._nearest = ahead[-1]
+            return _behind(ahead)
+        number = None if self._place is None else self._place.number
+        has_slot = start_policy.slot_refusal(application.limits, promises(before, before, number)) is None
+        # without a slot the GPUs do not matter, and asking for them may take long
+        snapshot = _usable_machine(application) if has_slot else machine.read_snapshot(application.folders)
+        try:
+            return self._decide_alone(snapshot, before, has_slot=has_slot)
+        except QueueLockedError as error:
+            self._nearest = None
+            return Decision(figures={}, reason=f"another process holds {error}", obstacle=Obstacle.LINE)
+
+    def _decide_alone(self, snapshot: Snapshot, before: Sequence[Entry], *, has_slot: bool) -> Decision:
+        """Raises QueueLockedError or OSError."""
+        application = self._application
+        number = None if self._place is None else self._place.number
+        with self._line.alone():
+            place = self._place = self._place or self._line.join(self._ticket())
+            entries = in_the_way_of(self._line.read(place, tidy=True), application.within)
+            ahead = ahead_of(entries, place.number)
+            self._nearest = ahead[-1] if ahead else None
+            if ahead:
+                return _behind(ahead)
+            others = promises(entries, before, place.number)
+            decision = start_policy.admit(application.limits, snapshot, others)
+            if decision.is_admitted and not has_slot:
+                # somebody left while we looked: once more, with the GPUs
+                reason = start_policy.slot_refusal(application.limits, promises(before, before, number))
+                return Decision(figures=decision.figures, reason=reason, obstacle=Obstacle.SLOT)
+            if decision.is_admitted:
+                self._take(place, decision)
+            return decision
+
+    def _ticket(self) -> Ticket:
+        return Ticket(
+            run_id=self._application.spec.id,
+            pid=os.getpid(),
+            user=host.user(),
+            since_unix_s=time.time(),
+            max_parallel=self._application.limits.max_parallel,
+            within=self._application.within,
+        )
+
+    def _take(self, place: Place, decision: Decision) -> None:
+        limits = self._application.limits
+        place.change(
+            is_running=True,
+            since_unix_s=time.time(),
+            waits_for=None,
+            ram_bytes=limits.min_free_ram_bytes,
+            vram_bytes={gpu.uuid: start_policy.needed_vram_bytes(limits, gpu) for gpu in decision.gpus or ()},
+        )
+
+    def _begin(self, turn: Turn) -> Turn:
+        gpus = turn.decision.gpus
+        self._journal.append(
+            Admitted(
+                at=datetime.fromtimestamp(turn.place.ticket.since_unix_s, timezone.utc),
+                figures=turn.decision.figures,
+                place=turn.place.number,
+                gpus=None if gpus is None else tuple(gpu.uuid for gpu in gpus),
+            )
+        )
+        return turn
+
+    # -- wait
+
+    def _tell(self, decision: Decision) -> None:
+        """Say what is waited for, where it has changed."""
+        reason = decision.reason or ""
+        now = time.monotonic()
+        is_new = decision.obstacle is not self._told_obstacle
+        if is_new:
+            self._told_obstacle = decision.obstacle
+            self._write_queued(reason, decision.figures)
+        if self._place is not None and (is_new or now - self._shown_at > _SHOW_CHANGE_EVERY_S):
+            self._shown_at = now
+            self._place.change(waits_for=reason)
+        if reason != self._told_reason:
+            self._told_reason = reason
+            self._audience.waits(reason)
+
+    def _write_queued(self, reason: str, figures: dict[str, Any]) -> None:
+        self._recorder.begin()
+        self._journal.append(
+            Queued(
+                at=datetime.now(timezone.utc),
+                session=self._application.session,
+                reason=reason,
+                figures=figures,
+                host=host.host(),
+                supervisor_pid=os.getpid(),
+                job=self._application.job,
+            )
+        )
+        self._recorder.record_state(publish=True)
+
+    def _wait(self, decision: Decision, give_up_at: float) -> NoTurn | None:
+        """Wait until it is worth while to ask again: None; or until there is no sense in it."""
+        is_behind = decision.obstacle is Obstacle.LINE and self._nearest is not None
+        ask_again_at = time.monotonic() + (_LINE_EVERY_S if is_behind else _DECIDE_EVERY_S)
+        while (now := time.monotonic()) < ask_again_at:
+            if now >= give_up_at:
+                waited = f"{(self._application.wait_s or 0) / 60:g} min"
+                return NoTurn(reason=f"no turn within {waited}: {decision.reason}", figures=decision.figures)
+            self._signals.wait(min(_LISTEN_EVERY_S, ask_again_at - now, give_up_at - now))
+            if (refusal := self._hear()) is not None:
+                return refusal
+            if is_behind and self._nearest is not None and not self._line.still_waits(self._nearest):
+                return None
+        return None
+
+    def _hear(self) -> NoTurn | None:
+        """Why somebody wants us to leave the line; None when nobody does."""
+        for number in self._signals.take():
+            if number is signal.SIGINT:
+                return NoTurn(reason="Ctrl-C while it waited", exit_code=ExitCode.INTERRUPTED, by=StopReason.CTRL_C)
+            if number is not signal.SIGTSTP:
+                reason = f"its process got {number.name} while it waited"
+                return NoTurn(reason=reason, is_broken_off=True, by=StopReason.SIGNAL)
+            self._suspend()
+        for entry in self._journal.read_new():
+            is_ours = isinstance(entry, StopAsked) and entry.session == self._application.session
+            if isinstance(entry, StopAsked) and is_ours and entry.by is StopReason.USER:
+                return NoTurn(reason=f"{entry.detail} while it waited", by=StopReason.USER)
+        return None
+
+    def _suspend(self) -> None:
+        """Ctrl-Z: let the others pass until `fg` or `bg`."""
+        if self._place is not None:
+            self._place.change(is_away=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if self._place is not None:
+            self._place.change(is_away=False)
+
+    def _refuse(self, refusal: NoTurn) -> NoTurn:
+        self._leave()
+        self._journal.append(
+            Refused(
+                at=datetime.now(timezone.utc),
+                reason=refusal.reason,
+                figures=dict(refusal.figures),
+                by=refusal.by,
+                is_presumed=refusal.is_broken_off and self._application.job is not None,
+            )
+        )
+        self._recorder.finish()
+        return refusal
+
+    def _leave(self) -> None:
+        if self._place is not None:
+            self._place.leave()
+            self._place = None

@@ -1,0 +1,125 @@
+"""How whoever looks gets at runs: the index in step with what is on disk, and a run by the word that names it."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from backprop.errors import BusyError, ConfigError, NoSuchRunError, UsageError
+from backprop.records import Checkpoint, RunView
+from backprop.store.index import Index
+from backprop.store.rundir import LAST, RUN_ID, Home, HomeBusyError
+
+
+@contextmanager
+def caught_up(home: Home, say: Callable[[str], None]) -> Iterator[Index]:
+    """The index of a home, in step with what is on disk. Raises ConfigError.
+
+    say: takes what the user should hear on the way: an index that was damaged, an orphan that is ended.
+    """
+    import sqlite3
+
+    from backprop.lifecycle import recovery  # not every command that uses this module looks
+    from backprop.store.index import set_aside_if_damaged
+
+    index = None
+    try:
+        try:
+            index = recovery.in_step(home, say)
+        except OSError as error:
+            raise home.unusable(error) from error
+        yield index
+    except HomeBusyError as error:
+        raise ConfigError(f"another process has locked {error} for too long; try again.") from error
+    except sqlite3.OperationalError as error:
+        raise ConfigError(f"cannot use the index {home.index_path}: {error}.") from error
+    except sqlite3.DatabaseError as error:
+        if index is not None and set_aside_if_damaged(home, index, error, say):
+            raise ConfigError("the index was damaged, and is rebuilt at the next look; try again.") from error
+        raise ConfigError(f"the index {home.index_path} is damaged ({error}): backprop reindex") from error
+    finally:
+        if index is not None:
+            index.close()
+
+
+def find_run(home: Home, index: Index, word: str, say: Callable[[str], None]) -> RunView:
+    """The run that `word` names. Raises NoSuchRunError, or UsageError when it names several.
+
+    Raises BusyError when it may name a run that is on disk and cannot be brought into the index just now.
+    """
+    if word != LAST and RUN_ID.fullmatch(word) and (view := index.get(word)) is not None:
+        return view
+    lacking = _bring_missing(home, index, word, say)
+    view = _find_in_index(index, word)
+    if lacking:
+        raise BusyError(
+            f"{word!r} may name run {min(lacking)}, which cannot be read into the index just now; try again."
+        )
+    if view is None:
+        if word == LAST:
+            raise NoSuchRunError("there is no run yet; start one: backprop run train.py")
+        raise NoSuchRunError(f"no run named {word!r}; backprop list shows them.")
+    return view
+
+
+def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], None]) -> list[str]:
+    """Bring into the index what it lacks of the runs on disk that `word` may name; those that it still lacks.
+
+    Somebody else may be rebuilding it, and may be killed in the middle.
+    """
+    from backprop.lifecycle import recovery
+    from backprop.store.journal import file as journal
+    from backprop.store.plain import UnreadableError
+
+    candidates = recovery.missing(home, index)
+    if RUN_ID.fullmatch(word) and os.path.lexists(home.rundir(word).spec_path):
+        candidates.add(word)
+    lacking = []
+    for run_id in candidates:
+        rundir = home.rundir(run_id)
+        try:
+            spec = rundir.read_spec()
+            entries, _ = journal.read(rundir.journal_path)
+            name = journal.fold(spec, entries).spec.name
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except (OSError, UnreadableError):
+            name = None
+        if not (word in {LAST, name} or run_id.startswith(word)):
+            continue
+        recovery.refresh(home, index, rundir, say)
+        if index.get(run_id) is None and rundir.spec_path.exists():
+            lacking.append(run_id)
+    return lacking
+
+
+def get_run(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -> RunView:
+    """A run that was there a moment ago.
+
+    Raises NoSuchRunError when it was removed, and BusyError as `find_run` does.
+    """
+    view = index.get(run_id)
+    if view is not None:
+        return view
+    if _bring_missing(home, index, run_id, say):
+        raise BusyError(f"run {run_id} cannot be read into the index just now; try again.")
+    view = index.get(run_id)
+    if view is None:
+        raise NoSuchRunError(f"run {run_id} was removed.")
+    return view
+
+
+def _find_in_index(index: Index, word: str) -> RunView | None:
+    ids = [newest] if word == LAST and (newest := index.newest_id()) else []
+    ids = ids or index.ids_beginning(word)
+    if ids != [word]:  # not an exact id: a name comes before a beginning
+        ids = index.ids_named(word) or ids
+    if len(ids) > 1:
+        raise UsageError(f"{word!r} names several runs: {', '.join(ids)}. Use the id of one.")
+    return index.get(ids[0]) if ids else None
+
+
+def is_valid(checkpoint: Checkpoint) -> bool:
+    """See `checkpoints.looks_valid`, which is imported when it is needed."""
+    from backprop.store import checkpoints
+
+    return checkpoints.looks_valid(checkpoint)

@@ -1,0 +1,388 @@
+"""What anybody may ask of a run that goes on: stop, pause, go on; and of one that has ended: another session.
+
+The command line, the live view and the page all ask through here. An order is an entry in the run's journal, which
+its supervisor hears within a quarter of a second (see session.py); asking does not wait for that, `wait_for` does.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from backprop import engines
+from backprop import host as provenance
+from backprop.engines.base import Phase
+from backprop.errors import BackpropError, BusyError, NoSuchRunError, UsageError
+from backprop.lifecycle import recovery
+from backprop.records import Pauser, Run, RunSpec, Session, StopReason
+from backprop.store.holder import signal_holder
+from backprop.store.ingest import Say
+from backprop.store.journal import file as journals
+from backprop.store.journal.file import GoOnAsked, Journal, PauseAsked, Refused, Renamed, StopAsked
+from backprop.store.rundir import Home
+
+STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
+STOP_NOW_S = 5.0  # how long a supervisor may take to hear a `stop --now` before it is taken for dead
+END_S = 45.0  # the same for an engine to end it by force: Slurm's KillWait is 30 s
+PAUSE_S = 10.0  # the same for a pause, and for its end
+_START_S = 120.0  # an orphan that is saving gets its grace before the next session starts
+_POLL_S = 0.05
+_LOOK_S = 0.25
+# nothing in the folder of the run is taken for a module of ours, and its trainer's environment stays as it is
+_PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from backprop.__main__ import main; main()"
+
+
+class Answering(NamedTuple):
+    """Who answers for a run that is going on, or stands in line."""
+
+    session: int
+    pid: int
+    host: str
+    grace_s: float
+    is_in_line: bool = False  # the session has not begun
+    is_on_slurm: bool = False
+
+
+def who_answers(run: Run) -> Answering | None:
+    """None for a run that is not going on."""
+    session, on_slurm = run.last_session, run.is_on_slurm
+    if run.waiter is not None:
+        waiter = run.waiter
+        return Answering(waiter.session, waiter.supervisor_pid, waiter.host, 0.0, is_in_line=True, is_on_slurm=on_slurm)
+    if run.status.is_final or session is None:
+        return None
+    return Answering(session.number, session.supervisor_pid, session.host, session.grace_s, is_on_slurm=on_slurm)
+
+
+def who_can_be_stopped(home: Home, run: Run) -> Answering | None:
+    """As `who_answers`; and whoever is about to stand in Slurm's line for another session."""
+    answering = who_answers(run)
+    if answering is not None or not run.is_on_slurm:
+        return answering
+    last = run.last_session
+    if last is None or not recovery.is_about_to_go_on(home.rundir(run.spec.id), run):
+        return None
+    return Answering(last.number + 1, last.supervisor_pid, last.host, 0.0, is_in_line=True, is_on_slurm=True)
+
+
+class Standing(NamedTuple):
+    """A run as its journal tells it at this moment."""
+
+    run: Run
+
+    @property
+    def has_ended(self) -> bool:
+        return self.run.status.is_final
+
+    @property
+    def pausers(self) -> tuple[Pauser, ...]:
+        """Everybody who holds it in place; nobody when it is not paused."""
+        return () if self._session is None else self._session.paused_by
+
+    @property
+    def is_being_stopped(self) -> bool:
+        return self._session is not None and self._session.stopped_by is not None
+
+    @property
+    def is_asked_to_pause(self) -> bool:
+        """By a user whom its supervisor has not heard yet."""
+        return self._session is not None and self._session.is_pause_asked
+
+    @property
+    def _session(self) -> Session | None:
+        """The one that has not ended."""
+        return None if self.has_ended else self.run.last_session
+
+    @property
+    def is_paused_by_user(self) -> bool:
+        return Pauser.USER in self.pausers
+
+    @property
+    def told(self) -> str:
+        """The run's state in one line."""
+        reason = self.run.reason
+        return f"run {self.run.spec.id} {self.run.status.value}" + (f": {reason}" if reason else "")
+
+
+def look(home: Home, spec: RunSpec) -> Standing:
+    """How a run stands now, which the index may not know yet. Raises NoSuchRunError when it was removed."""
+    path = home.rundir(spec.id).journal_path
+    if not path.exists():
+        raise NoSuchRunError(f"run {spec.id} was removed.")
+    entries, _ = journals.read(path)
+    return Standing(journals.fold(spec, [*entries, *journals.unheard(path)]))
+
+
+def ask_stop(
+    home: Home, run: Run, *, now: bool = False, by: str = "backprop stop", leave_line: bool = True
+) -> Answering:
+    """Ask a run to stop gracefully, or with `now` to be killed; one that is queued leaves the line. Does not wait.
+
+    by: what the user typed or pressed. leave_line: False while Slurm does not answer, so that each of many runs does
+    not wait for it anew: one in its line hears of the request when its job begins. Returns who will answer. Raises
+    UsageError when the run is not going on, and BusyError when Slurm, in whose line it may stand, does not answer.
+    """
+    seen = look(home, run.spec)
+    standing, detail = seen.run, _detail(by)
+    answering = who_can_be_stopped(home, standing)
+    if answering is None:
+        raise _not_going_on(standing)
+    _append(home, standing, StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now))
+    if standing.is_on_slurm and leave_line:
+        try:
+            _take_out_of_line(home, standing, detail)
+        except BackpropError as error:
+            raise BusyError(
+                f"run {run.spec.id} is asked to stop, and will do so when its job begins: {error}"
+            ) from error
+    elif not standing.is_on_slurm and answering.host == provenance.host():
+        # it may be suspended by Ctrl-Z
+        signal_holder(home.rundir(run.spec.id).journal_path, answering.pid, signal.SIGCONT)
+    if Pauser.SLURM in seen.pausers and not now and not look(home, run.spec).has_ended:
+        raise BusyError(
+            f"run {run.spec.id} is asked to stop, and will do so when Slurm lets it go on: it is suspended, by "
+            f"`scontrol suspend` or for another job. To kill it: backprop stop {run.spec.id} --now"
+        )
+    return answering
+
+
+def _take_out_of_line(home: Home, run: Run, detail: str) -> None:
+    """End a Slurm job that has not begun; one that has begun reads the request itself. Raises BackpropError.
+
+    One that Slurm has put back waits, too, though its journal calls it running: nobody lived to tell. And one that puts
+    itself back may have looked for requests already, and waits in a moment: Slurm takes seconds for it, in which it may
+    call the job failed.
+    """
+    cluster = engines.cluster()
+    cluster.look_again()
+    if run.waiter is None and cluster.observe(run).phase is not Phase.PENDING:
+        return
+    deadline = time.monotonic() + recovery.PUT_BACK_S
+    while True:
+        seen = cluster.withdraw(run)
+        may_come_back = seen.is_failure and recovery.is_being_put_back(home.rundir(run.spec.id), run)
+        if seen.phase is Phase.ENDED and not may_come_back:
+            break
+        if time.monotonic() > deadline or look(home, run.spec).run.waiter is None:
+            return
+        time.sleep(_LOOK_S)
+    _leave_the_line(home, run.spec, f"{detail} while it waited")
+
+
+def _leave_the_line(home: Home, spec: RunSpec, reason: str) -> None:
+    """Write down that a Slurm job was taken out of the line, unless somebody has the run in hand, or it has ended."""
+    rundir = home.rundir(spec.id)
+    journal = Journal(rundir.journal_path)
+    try:
+        if not journal.try_lock():
+            return
+        run = look(home, spec).run
+        if run.waiter is not None:
+            is_filed = journal.append(Refused(at=_now(), reason=reason, figures={}, by=StopReason.USER))
+        else:
+            is_filed = recovery.settle(rundir, spec, journal, 0.0, _say_nothing, reason)
+        journal.forget_requests()
+        if is_filed:
+            recovery.tell_end(home, rundir, spec)
+    finally:
+        journal.close()
+
+
+def _say_nothing(text: str) -> None:
+    """Whoever asked for the end is told of it by the journal."""
+
+
+def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
+    """Ask a run to stand still where it is, until `ask_to_go_on`. Does not wait for it.
+
+    Raises UsageError when it cannot be paused: it is not running, is being stopped, or trains on several nodes;
+    BusyError when it waits for its turn, or stands still already because somebody wants it to.
+    """
+    now = look(home, run.spec)
+    answering, run_id = _going_on(now.run), run.spec.id
+    if now.run.waiter is not None:
+        raise BusyError(f"run {run_id} stands in line: there is nothing to pause yet. Stop it: backprop stop {run_id}")
+    nodes = 1 if now.run.last_session is None else now.run.last_session.nodes
+    if nodes > 1:
+        raise UsageError(f"run {run_id} trains on {nodes} nodes, which cannot be paused together. Stop it instead.")
+    if now.is_paused_by_user:
+        raise BusyError(f"run {run_id} is paused already: {now.run.reason}. Go on with: backprop resume {run_id}")
+    if Pauser.CTRL_Z in now.pausers:
+        raise BusyError(f"run {run_id} is suspended already, by Ctrl-Z in its terminal.")
+    if Pauser.SLURM in now.pausers:
+        raise BusyError(f"run {run_id} is suspended already, by Slurm.")
+    if now.is_being_stopped:
+        raise UsageError(f"run {run_id} is being stopped: it cannot be paused any more.")
+    _append(home, now.run, PauseAsked(at=_now(), session=answering.session, detail=_detail(by)))
+
+
+def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume", has_options: bool = False) -> None:
+    """Ask a run that a user paused to go on. Does not wait for it. What the governor paused stays so until it is cool.
+
+    One that is about to be paused will be, and goes on at once. Raises BusyError when no user has paused it: the
+    message says who has, and what helps. has_options: meant for another session, so that one that is paused does not
+    go on: raises UsageError.
+    """
+    now = look(home, run.spec)
+    answering, run_id = _going_on(now.run), run.spec.id
+    if now.is_paused_by_user or now.is_asked_to_pause:
+        if has_options:
+            how = "paused" if now.is_paused_by_user else "asked to pause"
+            raise UsageError(
+                f"run {run_id} is {how}, and goes on as it was begun: backprop resume {run_id}, no options."
+            )
+        _append(home, now.run, GoOnAsked(at=_now(), session=answering.session, detail=_detail(by)))
+    elif Pauser.CTRL_Z in now.pausers:
+        raise BusyError(f"run {run_id} is suspended by Ctrl-Z in its terminal: type fg there.")
+    elif Pauser.SLURM in now.pausers:
+        raise BusyError(
+            f"run {run_id} is suspended by Slurm, and goes on when Slurm lets it: scontrol resume {now.run.job}"
+        )
+    elif Pauser.GOVERNOR in now.pausers:
+        raise BusyError(
+            f"run {run_id} is paused by the governor ({now.run.reason}) and goes on by itself when it is cool enough."
+        )
+    else:
+        raise BusyError(recovery.busy_message(now.run))
+
+
+def rename(home: Home, run: Run, name: str) -> None:
+    """Give a run another name, whatever it is doing. Raises BackpropError where that cannot be written down."""
+    _append(home, look(home, run.spec).run, Renamed(at=_now(), name=name))
+
+
+def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
+    """Give a run that has ended another session, in the background; what `backprop resume -d` said of it.
+
+    Blocks until its trainer is started, or waits in line. Raises BackpropError with its message where it refuses.
+    """
+    words = [
+        "resume",
+        run_id,
+        "--again",
+        "--detach",
+        *([] if minutes is None else ["--max-run-minutes", f"{minutes:g}"]),
+    ]
+    try:
+        spec = look(home, home.rundir(run_id).read_spec()).run.spec
+        done = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, *words],
+            cwd=spec.cwd if os.path.isdir(spec.cwd) else home.path,  # noqa: PTH112  its settings lie there
+            env={**os.environ, "BACKPROP_HOME": str(home.path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_START_S,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise NoSuchRunError(f"run {run_id} was removed.") from error
+    except subprocess.TimeoutExpired as error:
+        raise BackpropError(f"`backprop resume {run_id}` has not started it within {_START_S:g} s.") from error
+    told = "\n".join(line.removeprefix("backprop: ") for line in done.stderr.splitlines())
+    if done.returncode:
+        raise BackpropError(told or f"`backprop resume {run_id}` failed with exit code {done.returncode}.")
+    return told
+
+
+def wait_for(home: Home, run: Run, is_so: Callable[[Standing], bool], timeout_s: float) -> Standing | None:
+    """How the run stands as soon as its journal says so; None after the timeout."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        now = look(home, run.spec)
+        if is_so(now):
+            return now
+        time.sleep(_POLL_S)
+    return None
+
+
+def stop_now(home: Home, run: Run, say: Say, *, by: str = "backprop stop --now") -> Standing:
+    """Kill a run, and its supervisor too if that does not answer. How it ended, after some seconds at most.
+
+    by: what the user typed or pressed. Raises UsageError when it is not going on, BusyError when it goes on all the
+    same: the message says where.
+    """
+    answering = ask_stop(home, run, now=True, by=by)
+    ended = wait_for(home, run, lambda standing: standing.has_ended, STOP_NOW_S)
+    if ended is None:
+        ended = _end_without_supervisor(home, run.spec, answering, say)
+    if ended is None:
+        who = "Slurm" if answering.is_on_slurm else f"its supervisor, process {answering.pid} on {answering.host},"
+        raise BusyError(
+            f"run {run.spec.id} has not stopped yet: {who} does not answer."
+            + (f" On that machine: backprop stop {run.spec.id} --now" if answering.host != provenance.host() else "")
+        )
+    return ended
+
+
+def _end_without_supervisor(home: Home, spec: RunSpec, asked: Answering, say: Say) -> Standing | None:
+    """Kill the supervisor that was asked and does not answer, and let recovery end what is left; None: not from here.
+
+    Only one that holds the run's lock still: of one that is dead, another process may have the number by now.
+    """
+    if not asked.is_on_slurm and asked.host != provenance.host():
+        return None
+    standing = look(home, spec)
+    engine = engines.of(standing.run, home)
+    # before the index is opened: a process that hangs may do so in the middle of a transaction
+    if not standing.has_ended and engine.observe(standing.run).phase is Phase.RUNNING:
+        who = who_answers(standing.run)
+        if who is None or who.session != asked.session:
+            return None  # another session has begun since, and nobody asked that one
+        say("the supervisor does not answer; it is ended by force")
+        engine.cancel(standing.run)
+    deadline = time.monotonic() + END_S
+    with closing(recovery.open_home(home, say)) as index:
+        while time.monotonic() < deadline:
+            recovery.refresh(home, index, home.rundir(spec.id), say)
+            standing = look(home, spec)
+            if standing.has_ended:
+                return standing
+            time.sleep(_LOOK_S)
+    return None
+
+
+# -- the journal
+
+
+def _going_on(run: Run) -> Answering:
+    answering = who_answers(run)
+    if answering is None:
+        raise _not_going_on(run)
+    return answering
+
+
+def _not_going_on(run: Run) -> UsageError:
+    return UsageError(f"run {run.spec.id} is not running ({run.status.value}).")
+
+
+def _append(home: Home, run: Run, entry: StopAsked | PauseAsked | GoOnAsked | Renamed) -> None:
+    """Raises NoSuchRunError, or BackpropError when it cannot be written: a full disk, a read-only home."""
+    spec = run.spec
+    rundir = home.rundir(spec.id)
+    try:
+        with closing(Journal(rundir.journal_path)) as journal:
+            # nobody takes the requests of a run that is not running, and none but us writes to its journal then
+            is_free = isinstance(entry, Renamed) and (run.status.is_final or run.waiter is not None)
+            if run.is_on_slurm and not (is_free and journal.try_lock()):
+                journal.ask(entry)
+            elif not journal.append(entry):
+                raise BackpropError(f"the disk is full: the request cannot be written to {rundir.path}.")
+    except FileNotFoundError as error:
+        raise NoSuchRunError(f"run {spec.id} was removed.") from error
+    except OSError as error:
+        raise BackpropError(f"the request cannot be written to {rundir.path}: {error.strerror}.") from error
+
+
+def _detail(by: str) -> str:
+    return f"`{by}` by {provenance.user()}"
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

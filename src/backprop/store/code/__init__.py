@@ -1,0 +1,1 @@
+"""The code that a run executed: git, hashes and patches, kept in its run directory."""

@@ -1,0 +1,127 @@
+"""Checkpoints that were kept from being written over: put back where a save was broken off, removed where it went well.
+
+The trainer keeps them (trainer/keeper.py); this is what is left to do when none of its processes lives any more.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from backprop.records import Checkpoint, Run, RunView, Status
+from backprop.store import checkpoints
+from backprop.trainer import kept_names
+
+_MOST_IN_DOUBT = 3  # each is as large as a checkpoint
+_LOGS = {"", ".csv", ".html", ".json", ".jsonl", ".log", ".md", ".png", ".txt", ".yaml", ".yml"}
+Say = Callable[[str], None]
+SavedOverBy = Callable[[Checkpoint], str | None]
+
+
+def reconcile(view: RunView, saved_over_by: SavedOverBy, say: Say) -> None:
+    """Leave one file of each checkpoint of a run, a valid one. Only for whoever has locked a run without a trainer.
+
+    saved_over_by: gives another run that has saved to the same path since.
+    """
+    run_id = view.run.spec.id
+    newest: dict[str, Checkpoint | None] = {s.offered: None for s in view.run.sessions if s.offered}
+    newest |= {one.path: one for one in view.checkpoints if not one.is_emergency}
+    for path, reported in newest.items():
+        place = Path(os.path.realpath(path))
+        kept = Path(kept_names.before_save(str(place), run_id))
+        if os.path.lexists(kept):
+            with suppress(OSError):  # a folder that cannot be written any more: at the next look
+                _settle(place, kept, reported, saved_over_by, say)
+    for parent in {os.path.dirname(os.path.realpath(path)) for path in newest}:  # noqa: PTH120
+        with suppress(OSError):  # as above, or it is gone
+            for name in os.listdir(parent):  # noqa: PTH208
+                if kept_names.is_draft(name, run_id):
+                    _remove(Path(parent, name))
+    there = [one for one in view.checkpoints if kept_names.is_ours(one.path, run_id) and os.path.lexists(one.path)]
+    in_doubt = [
+        one for one in there if one.step is None and not one.is_kept
+    ]  # saved over by a session that had read it
+    for one in in_doubt[:-_MOST_IN_DOUBT]:
+        _remove(Path(one.path))
+    for one in there:
+        if os.path.lexists(one.path):
+            later = (
+                other
+                for path, other in newest.items()
+                if other is not None and other.session >= one.session and not kept_names.is_ours(path, run_id)
+            )
+            if (one.step is None and _has_read_and_completed(view.run)) or _is_outdone(one, later, saved_over_by):
+                _remove(Path(one.path))
+
+
+def _settle(place: Path, kept: Path, reported: Checkpoint | None, saved_over_by: SavedOverBy, say: Say) -> None:
+    if place.is_dir():
+        is_broken_off = _is_folder_broken_off(place, kept, reported)
+    else:
+        is_broken_off = _is_file_broken_off(place, kept, reported)
+    if not is_broken_off:
+        _remove(kept)
+    elif checkpoints.problem(str(kept)) is None and (reported is None or saved_over_by(reported) is None):
+        _put_back(place, kept)
+        say(f"a save to {place} was broken off: the checkpoint that was there before is put back")
+
+
+def _is_file_broken_off(place: Path, kept: Path, reported: Checkpoint | None) -> bool:
+    """Whether a save did not come to its end, as far as the file, its report or the one before it tell."""
+    path = str(place)
+    if checkpoints.problem(path, thorough=False) is not None:
+        return True
+    if reported is not None and checkpoints.measure(path) == reported.measure:
+        return False
+    is_complete = checkpoints.is_complete(path)
+    return place.stat().st_size < kept.stat().st_size if is_complete is None else not is_complete
+
+
+def _is_folder_broken_off(place: Path, kept: Path, reported: Checkpoint | None) -> bool:
+    """The same of a folder, of which a save may have written some files anew, and others not.
+
+    Files that may be logs do not count: a script may report the folder that it writes everything to.
+    """
+    if checkpoints.problem(str(place), None if reported is None else reported.measure, thorough=False) is not None:
+        return True
+    states = [file.relative_to(kept) for file in kept.rglob("*") if file.is_file() and file.suffix not in _LOGS]
+    if reported is None:
+        return not all((place / name).samefile(kept / name) for name in states)
+    reported_at = reported.measure.saved_at.timestamp() + kept_names.CLOCK_TOLERANCE_S
+    return any((place / name).stat().st_mtime > reported_at for name in states if (place / name).exists())
+
+
+def _put_back(place: Path, kept: Path) -> None:
+    """What is in a folder besides stays there."""
+    if not place.is_dir():
+        kept.replace(place)
+        return
+    for file in [file for file in kept.rglob("*") if file.is_file()]:
+        target = place / file.relative_to(kept)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target)
+    _remove(kept)
+
+
+def _has_read_and_completed(run: Run) -> bool:
+    last = run.last_session
+    return last is not None and last.status is Status.COMPLETED and last.is_checkpoint_read is True
+
+
+def _is_outdone(kept: Checkpoint, later: Iterable[Checkpoint], saved_over_by: SavedOverBy) -> bool:
+    """Whether a valid checkpoint that was saved after it holds as much."""
+    return kept.step is not None and any(
+        other.step is not None
+        and other.step >= kept.step
+        and checkpoints.problem(other.path, other.measure, thorough=False) is None
+        and saved_over_by(other) is None
+        for other in later
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

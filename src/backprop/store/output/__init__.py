@@ -1,0 +1,1 @@
+"""What a script writes, understood: JSON lines, printed metrics, progress, and when a line was written."""

@@ -1,0 +1,118 @@
+"""Metrics of a script that reports none: read in what it prints for people, and written to a source of their own.
+
+`session-N.printed` in the run directory has a JSON line for each line that was understood, with the step that the
+training was at about then: nobody could tell that afterwards. Whatever the script or a hook reports wins: from
+the first metric that is reported on, nothing more is read.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from backprop.records import Source
+from backprop.store.output import protocol
+from backprop.store.output.printed import MAX_LINE, Printed, Reader, parse
+from backprop.store.output.tail import Tail
+from backprop.store.rundir import RunDir
+
+_PATIENCE_S = 3.0  # for the next number of steps: an evaluation makes none
+_BAR_EVERY_S = 1.0  # how often a progress bar is looked at, which has no end of line until it is full
+_LAST_S = 2.0  # at the end of a session, for what could not be read while it went on
+
+
+class PrintedMetrics:
+    """Those of one session."""
+
+    def __init__(self, rundir: RunDir, session: int, patterns: Sequence[str], *, is_resumed: bool) -> None:
+        """patterns: see printed.Reader. is_resumed: it may go on from a checkpoint of the session before."""
+        self._path = rundir.source_path(session, Source.PRINTED)
+        outputs = (rundir.out_path(session), rundir.err_path(session))
+        self._readers = [(Tail(path, 0), Reader(patterns)) for path in outputs]
+        self._is_reported = False
+        self._step = _last_step(rundir, session - 1) if is_resumed else 0  # of the line that was placed last
+        self._counted = 0  # optimizer steps, as of the last look
+        self._waiting: list[Printed] = []  # lines without a step, until more optimizer steps are counted
+        self._waits_since = 0.0
+        self._bars: dict[Tail, str] = {}  # the newest of each, as it was printed
+        self._bars_at = 0.0
+
+    def look(self, counted_step: int | None, *, is_over: bool = False) -> None:
+        """Read on. counted_step: of the optimizer, if it is counted. is_over: nobody prints any more; read it all."""
+        now = time.monotonic()
+        give_up_at = now + _LAST_S
+        has_more = True
+        while has_more and not self._is_reported:
+            has_more, lines = False, []
+            for tail, reader in self._readers:
+                if (stretch := tail.read(is_over=is_over)) is not None:
+                    if tail is self._readers[0][0] and protocol.digest(stretch.data).series:
+                        self._is_reported = True  # as JSON lines on stdout; the index may be too busy to take them
+                        return
+                    has_more = is_over and now < give_up_at
+                    tail.move_to(stretch.end)
+                    lines += [
+                        self._line(said, said.step) for _, said in reader.read(stretch.data) if not self._waits(said)
+                    ]
+            lines += self._of_bars(now)
+            lines += self._placed(counted_step, now, is_over=is_over and not has_more)
+            if lines:
+                # a full disk: what the script printed is kept, these are not
+                with suppress(OSError), self._path.open("a") as file:
+                    file.write("".join(lines))
+            now = time.monotonic()
+
+    def _of_bars(self, now: float) -> list[str]:
+        """What progress bars say now: each is drawn over the one before, on a line that ends when all is done."""
+        if now - self._bars_at < _BAR_EVERY_S:
+            return []
+        self._bars_at = now
+        said = []
+        for tail, _ in self._readers:
+            before, text = self._bars.get(tail), tail.unfinished(MAX_LINE).decode(errors="replace")
+            self._bars[tail] = text
+            if "\r" in text and text != before and (bar := parse(text)) is not None:
+                said.append(bar)
+        return [self._line(bar, bar.step) for bar in said if not self._waits(bar)]
+
+    def _waits(self, said: Printed) -> bool:
+        if said.step is not None or not said.values:
+            return said.step is None
+        if not self._waiting:
+            self._waits_since = time.monotonic()
+        self._waiting.append(said)
+        return True
+
+    def _placed(self, counted_step: int | None, now: float, *, is_over: bool) -> list[str]:
+        """The lines that have waited for a step, where they need not wait any longer.
+
+        The hooks tell the number of steps once a second, and lines are read as seldom: those in between are placed
+        evenly.
+        """
+        is_counted = counted_step is not None and counted_step > max(self._counted, self._step)
+        has_patience = counted_step is not None and now - self._waits_since < _PATIENCE_S and not is_over
+        if not self._waiting or (has_patience and not is_counted):
+            return []
+        waiting, self._waiting = self._waiting, []
+        begin, count = self._step, len(waiting)
+        if counted_step is None:
+            end = begin + count  # nobody counts anything but these
+        else:
+            self._counted = counted_step
+            end = max(begin, counted_step)
+        return [self._line(said, begin + (end - begin) * number // count) for number, said in enumerate(waiting, 1)]
+
+    def _line(self, said: Printed, step: int | None) -> str:
+        self._step = step or 0
+        line: dict[str, object] = {"step": self._step, "printed": True}
+        if said.total_steps is not None:
+            line["total_steps"] = said.total_steps
+        return f"{json.dumps(line | said.values)}\n"
+
+
+def _last_step(rundir: RunDir, session: int) -> int:
+    """The step that was read last in an earlier session; 0 where there was none."""
+    with suppress(OSError, ValueError):
+        lines = rundir.source_path(session, Source.PRINTED).read_bytes().splitlines()
+        return int(json.loads(lines[-1])["step"]) if lines else 0
+    return 0

@@ -1,0 +1,119 @@
+"""How far a session has come, and how long its steps and saves take: what the live line and the stop ladder want."""
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from backprop.records import Record
+from backprop.store.output.protocol import Batch, Listening
+
+
+class Progress(Record, frozen=True):
+    """How far a session has come, as the live line and the stop ladder want it."""
+
+    step: int | None = None
+    total_steps: int | None = None
+    counted_step: int | None = None  # of the optimizer, whatever is reported
+    metrics: Mapping[str, float] = {}
+    steps_per_s: float | None = None
+    is_listening: bool = False  # the script watches control.json
+    longest_step_s: float = 0.0  # as the trainer measured it; else between two looks that brought new steps
+    longest_save_s: float = 0.0  # likewise; else from the last step to the save's report
+    is_paced: bool = False  # the trainer measures by itself
+    is_printed: bool = False  # the step is one that the script prints for people: a guess
+    is_finished: bool = False  # training came to its own end
+    resume_option: str | None = None  # what --resume-arg would have to be: the script takes no checkpoint by itself
+
+    @property
+    def has_finished_training(self) -> bool:
+        """Whether training is over, as far as the trainer tells: it said so, or has reported the last of its steps."""
+        is_at_end = self.step is not None and self.step == self.total_steps and not self.is_listening
+        is_at_end = is_at_end and not self.is_printed
+        return self.is_finished or is_at_end
+
+    @property
+    def notice_s(self) -> float | None:
+        """How long the trainer needs to finish a step and save; None when it does not listen."""
+        return self.longest_step_s + self.longest_save_s if self.is_listening else None
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Time until `total_steps` at the present rate."""
+        if self.step is None or self.total_steps is None or not self.steps_per_s:
+            return None
+        return max(0.0, (self.total_steps - self.step) / self.steps_per_s)
+
+
+class ProgressMeter:
+    """Turns looks into Progress. Instants are monotonic seconds."""
+
+    _SMOOTHING_S = 10.0  # the rate is that of about the last ten seconds
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self._step_seen_at: float | None = None
+        self._reports_steps = False  # else those that were counted will do
+        self._counts_steps = False  # else those that were printed
+
+    def observe(self, batch: Batch, now: float) -> None:
+        """Take in what a look at `now` brought."""
+        old = self.progress
+        counted = old.counted_step if batch.counted_step is None else batch.counted_step
+        changes: dict[str, object] = {"counted_step": counted}
+        since = None if self._step_seen_at is None else now - self._step_seen_at
+        if batch.checkpoints and since is not None and not old.is_paced:
+            changes["longest_save_s"] = max(old.longest_save_s, since)
+        step = self._step(batch)
+        if step is not None:
+            changes["is_printed"] = not (self._reports_steps or self._counts_steps)
+        if step is not None:
+            if since is not None:
+                if not old.is_paced:
+                    changes["longest_step_s"] = max(old.longest_step_s, since)
+                changes["steps_per_s"] = self._rate(old, step, since)
+            changes["step"] = step
+            self._step_seen_at = now
+        if batch.series:
+            changes["metrics"] = dict(old.metrics) | {name: series.values[-1] for name, series in batch.series.items()}
+        total = batch.last("total_steps")
+        if total is not None and math.isfinite(total):
+            changes["total_steps"] = int(total)
+        if batch.listening is not None:
+            changes |= {"is_listening": True, "is_finished": False, **_pace(batch.listening)}
+        if batch.is_finished:
+            changes |= {"is_finished": True, "is_listening": False}
+        before = old.step if batch.finished_step is None else batch.finished_step
+        if step is not None and before is not None and step > before:
+            changes["is_finished"] = False  # it trains on, in a way that is not announced
+        if batch.resume_option is not None:
+            changes["resume_option"] = batch.resume_option.option
+        self.progress = msgspec.structs.replace(old, **changes)
+
+    def _step(self, batch: Batch) -> int | None:
+        """The newest step in it, of the best kind that there has been so far."""
+        self._reports_steps = self._reports_steps or batch.last_step is not None
+        self._counts_steps = self._counts_steps or batch.counted_step is not None
+        if self._reports_steps:
+            return batch.last_step
+        return batch.counted_step if self._counts_steps else batch.printed_step
+
+    def _rate(self, old: Progress, step: int, since_s: float) -> float | None:
+        if old.step is None or since_s <= 0 or step < old.step:
+            return old.steps_per_s
+        now_rate = (step - old.step) / since_s
+        if old.steps_per_s is None:
+            return now_rate
+        weight = min(1.0, since_s / self._SMOOTHING_S)
+        return old.steps_per_s * (1 - weight) + now_rate * weight
+
+
+def _pace(told: Listening) -> dict[str, object]:
+    """What a trainer that measures by itself says of its pace; nothing for one that does not."""
+    if told.longest_step_s is None and told.longest_save_s is None:
+        return {}
+    return {
+        "is_paced": True,
+        "longest_step_s": told.longest_step_s or 0.0,
+        "longest_save_s": told.longest_save_s or 0.0,
+    }

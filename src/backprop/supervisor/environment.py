@@ -1,0 +1,98 @@
+"""What a trainer finds in its environment: the contract with the script, and the cards it was given."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from backprop.governor import gpu_environment
+from backprop.records import Gpu, Limits, RunSpec, Source, with_step
+from backprop.store.rundir import RunDir
+from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
+from backprop.trainer import distributed
+from backprop.trainer.hooks.saved_files import contents as file_states
+
+HOOKS_FOLDER = Path(__file__).with_name("trainer") / "site"  # its sitecustomize.py begins our part in the trainer
+_OF_ANOTHER_SESSION = {
+    "BACKPROP_RESUME_FROM",
+    "BACKPROP_RESUME_STEP",
+    "BACKPROP_RESUME_HOLDS_STATE",
+    "BACKPROP_CHECKPOINT_EVERY_S",
+    distributed.OUTER_VARIABLE,
+    "BACKPROP_CODE",
+    "BACKPROP_SNAPSHOT_OF",
+}
+
+
+class Resumed(NamedTuple):
+    """A checkpoint to continue from."""
+
+    path: str
+    step: int | None  # that it was reported for; None: not known
+
+    def __str__(self) -> str:
+        return with_step(self.path, self.step)
+
+
+def for_trainer(
+    spec: RunSpec,
+    rundir: RunDir,
+    session: int,
+    limits: Limits,
+    resumed: Resumed | None,
+    gpus: Sequence[Gpu] | None,
+) -> dict[str, str]:
+    """All variables of a session's trainer. Starts its Python once where that must be asked about its framework.
+
+    gpus: the cards it was given; None: whatever it finds.
+    """
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_ANOTHER_SESSION}
+    environment |= {
+        "BACKPROP_RUN_ID": spec.id,
+        RUN_DIR_VARIABLE: str(rundir.path),
+        "BACKPROP_SESSION": str(session),
+        "BACKPROP_TIMEBOX_S": f"{limits.timebox_s:g}",
+        "BACKPROP_CONTROL": str(rundir.control_path),
+        "BACKPROP_EVENTS": str(rundir.source_path(session, Source.EVENTS)),
+        "BACKPROP_FRAMEWORK": spec.framework,
+        "PYTHONUNBUFFERED": "1",
+    }
+    if not _is_folder(environment.get("PWD"), spec.cwd):  # in a Slurm job, or at a resume from elsewhere
+        environment["PWD"] = spec.cwd
+    if spec.script is not None:
+        environment["BACKPROP_CODE"] = os.path.dirname(spec.script)  # noqa: PTH120  as the script itself is called
+    if spec.snapshot_of is not None:
+        environment |= {"BACKPROP_CODE": str(rundir.snapshot_path), "BACKPROP_SNAPSHOT_OF": spec.snapshot_of}
+    if limits.checkpoint_every_s is not None:
+        environment["BACKPROP_CHECKPOINT_EVERY_S"] = f"{limits.checkpoint_every_s:g}"
+    if resumed is not None:
+        environment["BACKPROP_RESUME_FROM"] = resumed.path
+        if resumed.step is not None:
+            environment["BACKPROP_RESUME_STEP"] = str(resumed.step)
+        if spec.hooks and file_states.holds_state(resumed.path):
+            environment["BACKPROP_RESUME_HOLDS_STATE"] = "1"
+    if outer := [f"{name}={os.environ[name]}" for name in distributed.VARIABLES if name in os.environ]:
+        environment[distributed.OUTER_VARIABLE] = ",".join(outer)
+    # within another run it is there already, and another run may want it or not
+    path = _without(str(HOOKS_FOLDER), environment.pop("PYTHONPATH", None))
+    if spec.hooks:
+        path = [str(HOOKS_FOLDER), *path]
+    if path:
+        environment["PYTHONPATH"] = os.pathsep.join(path)
+    # on several nodes Slurm tells each of them of its own cards: ours are those of the first
+    environment |= gpu_environment.environment_for(gpus if spec.nodes == 1 else None)
+    environment |= gpu_environment.allocator_environment(limits, gpus or (), spec.framework, spec.python, environment)
+    return environment
+
+
+def _is_folder(name: str | None, folder: str) -> bool:
+    """Whether a name, which may lead through links as a shell's does, is that folder's."""
+    try:
+        return name is not None and Path(name).samefile(folder)
+    except OSError:
+        return False
+
+
+def _without(folder: str, search_path: str | None) -> list[str]:
+    """The entries of a search path but this folder; an empty entry is the working folder and stays."""
+    return [entry for entry in search_path.split(os.pathsep) if entry != folder] if search_path else []

@@ -1,0 +1,151 @@
+"""Looks after one session for the governor: takes samples, asks the guard, keeps the session's ticket up to date.
+
+The supervisor's loop calls `look`; nothing here blocks, and nothing here acts on the trainer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from backprop.governor import run_policy
+from backprop.governor.probes import machine
+from backprop.governor.probes.gpus import GpuPoller
+from backprop.governor.run_policy import Sample, State, Verdict
+from backprop.governor.run_queue import Place
+from backprop.records import Gpu, Limits
+from backprop.supervisor.process.launch import start_detached
+
+if TYPE_CHECKING:
+    from psutil import Process
+
+SAMPLE_EVERY_S = 1.0
+_HURRIED_EVERY_S = 0.25  # once the tree holds more than half of what it may
+_STALE_AFTER_S = 10.0  # an older reading of the GPUs says nothing about now
+_RAM_GETS_SCARCE = 0.2  # of all: from here on it matters which run holds most
+_WORTH_TELLING = 1.05  # others hear of what a run holds when it has grown by so much
+
+
+class Watchman:
+    """Takes a sample once a second. Call `start` before the trainer is launched, `close` when it is gone."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        folders: Sequence[str],
+        gpus: Sequence[Gpu],
+        gpu_probe: str,
+        place: Place,
+    ) -> None:
+        self._limits = limits
+        self._folders = folders
+        self._uuids = {gpu.uuid for gpu in gpus}
+        self._place = place
+        self._state = State()
+        self._due_at = 0.0
+        # probes of GPUs may be slow: they run beside the loop, and not at all for a session without GPUs
+        self._poller = GpuPoller(gpu_probe) if gpus else None
+        self._gpus_seen: tuple[tuple[Gpu, ...] | None, float] = (None, 0.0)  # and when
+        self.gpu_problem: str | None = None  # why nobody can tell how the cards are
+
+    def start(self, now: float) -> None:
+        # a script that is over in a moment is not kept waiting for psutil to be imported
+        self._due_at = now + (SAMPLE_EVERY_S if self._limits.ram_limit_bytes is None else _HURRIED_EVERY_S)
+        if self._poller is not None:
+            self._gpus_seen = (None, now)
+            self._poller.start(start_detached)
+
+    def close(self) -> None:
+        if self._poller is not None:
+            self._poller.close()
+
+    def look(self, now: float, members: Callable[[], "list[Process]"], longest_save_s: float) -> Verdict:
+        """What to do about the session, from a sample taken now; GO_ON when none is due.
+
+        now: monotonic seconds. longest_save_s: 0 when no save was seen yet.
+        """
+        if now < self._due_at:
+            return Verdict()
+        sample = self._sample(now, members(), longest_save_s or run_policy.UNKNOWN_SAVE_S)
+        self._due_at = now + self._period_s(sample)
+        self._tell_others(sample)
+        self._state, verdict = run_policy.judge(self._limits, self._state, sample)
+        return verdict
+
+    def held(self, now: float, *, is_held: bool) -> None:
+        """A user has paused the session, or holds it no more."""
+        self._state = self._state.paused(now, is_too_hot=self._state.is_too_hot, is_held=is_held)
+
+    def went_on(self, now: float) -> None:
+        """The session is not paused any more, whatever the last verdict was."""
+        self._state = self._state.paused(now, is_too_hot=False, is_held=False)
+
+    def _period_s(self, sample: Sample) -> float:
+        limit, used = self._limits.ram_limit_bytes, sample.tree_ram_bytes
+        return _HURRIED_EVERY_S if limit is not None and used is not None and used > limit / 2 else SAMPLE_EVERY_S
+
+    def _sample(self, now: float, tree: "list[Process]", save_s: float) -> Sample:
+        from backprop.supervisor.process import memory_usage
+
+        snapshot = machine.read_snapshot(self._folders)
+        gpus = self._gpus(now)
+        ram_bytes = memory_usage.memory_bytes(tree, self._limits.ram_limit_bytes)
+        available, total = snapshot.ram_available_bytes, snapshot.ram_total_bytes
+        is_scarce = available is not None and total is not None and available < total * _RAM_GETS_SCARCE
+        return Sample(
+            at=now,
+            ram_available_bytes=available,
+            ram_total_bytes=total,
+            tree_ram_bytes=ram_bytes,
+            disk_free_bytes=snapshot.disk_free_bytes,
+            gpus=gpus,
+            tree_vram_bytes=_held_vram_bytes(gpus or (), {process.pid for process in tree}),
+            is_biggest=not is_scarce or self._is_biggest(ram_bytes or 0),
+            save_s=save_s,
+        )
+
+    def _gpus(self, now: float) -> tuple[Gpu, ...] | None:
+        """The session's cards as they were lately; None: nobody can tell."""
+        if self._poller is None:
+            return None
+        latest = self._poller.latest()
+        if latest is not None and latest[0].gpus is not None:
+            self._gpus_seen = (tuple(gpu for gpu in latest[0].gpus if gpu.uuid in self._uuids), latest[1])
+        gpus, seen_at = self._gpus_seen
+        # a probe that fails once is not blind yet: a tree that is paused for heat would go on over it
+        if now - seen_at <= _STALE_AFTER_S:
+            self.gpu_problem = None
+            return gpus
+        self.gpu_problem = (latest[0].problem if latest is not None else None) or "the probe does not answer"
+        return None
+
+    def _is_biggest(self, ram_bytes: int) -> bool:
+        own = (ram_bytes, self._place.number)
+        others = (entry for entry in self._place.others() if entry.ticket is not None)
+        return all(own > (entry.ticket.ram_seen_bytes, entry.number) for entry in others if entry.ticket is not None)
+
+    def _tell_others(self, sample: Sample) -> None:
+        """Put on the ticket what the session was seen to hold: that much of what it was promised is not owed to it."""
+        before, now = self._place.ticket, sample.tree_ram_bytes or 0
+        vram: dict[str, int] | None = None
+        if sample.gpus and any(gpu.process_vram_bytes is not None for gpu in sample.gpus):
+            seen = before.vram_seen_bytes or {}
+            vram = {uuid: max(held, seen.get(uuid, 0)) for uuid, held in sample.tree_vram_bytes.items()}
+        if now > before.ram_seen_bytes * _WORTH_TELLING or _has_grown(before.vram_seen_bytes, vram):
+            self._place.try_to_change(
+                ram_seen_bytes=max(now, before.ram_seen_bytes),
+                vram_seen_bytes=vram if vram is not None else before.vram_seen_bytes,
+            )
+
+
+def _held_vram_bytes(gpus: Sequence[Gpu], pids: set[int]) -> dict[str, int]:
+    """Card -> what these processes hold there; without the cards that do not tell."""
+    return {
+        gpu.uuid: sum(held for pid, held in gpu.process_vram_bytes.items() if pid in pids)
+        for gpu in gpus
+        if gpu.process_vram_bytes is not None
+    }
+
+
+def _has_grown(before: Mapping[str, int] | None, now: Mapping[str, int] | None) -> bool:
+    if now is None:
+        return False
+    return before is None or any(held > before.get(uuid, 0) * _WORTH_TELLING for uuid, held in now.items())

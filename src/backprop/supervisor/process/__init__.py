@@ -1,0 +1,1 @@
+"""The trainer's processes: started, found, signalled, measured and ended."""

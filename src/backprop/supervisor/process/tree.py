@@ -1,0 +1,222 @@
+"""The trainer and all its descendants: find them, signal them, and be sure that none is left.
+
+On Linux the supervisor adopts orphans, so the tree is whatever descends from it: children that called `setsid` and
+daemons that forked twice included. Elsewhere, and when the supervisor is dead, descendants are known by the run
+directory in their environment, and by the roster that it kept: see `roster`.
+
+Where the process table cannot be trusted (`processes.table_problem`) nobody is found here. What is left then is the
+process group that the trainer leads, of which the kernel says whether it is ours: see `signal_group`.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from psutil import Process
+
+from backprop import processes
+from backprop.supervisor.process.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE
+
+_KILL_PAUSE_S = 0.005  # between two looks at a tree that is being killed
+_FREEZE_ROUNDS = 20
+_LABEL_LENGTH = 60
+_MAX_LABELS = 20
+_QUICK_ROUNDS = 50  # between two slow looks
+UNKILLABLE_AFTER_S = 10.0  # a process that SIGKILL does not end hangs in the kernel: a dead disk or GPU driver
+
+Members = Callable[[], list[Process]]
+
+
+def own_children() -> frozenset[Process]:
+    """The children this process has before it launches a trainer: those of a shell that became us by `exec`."""
+    return frozenset(Process().children())
+
+
+def members(root_pid: int, run_dir: str, strangers: frozenset[Process]) -> list[Process]:
+    """The living processes of the tree, for use by the process that launched `root_pid`.
+
+    strangers: children of ours that are none of the trainer's; they and what they start are left alone.
+    """
+    if HAS_SUBREAPER:
+        ours = set(Process().children(recursive=True)) - strangers
+        for stranger in strangers:
+            with suppress(psutil.NoSuchProcess):
+                ours -= set(stranger.children(recursive=True))
+        return alive(ours)
+    return alive({*_with_descendants(root_pid), *marked(run_dir)})
+
+
+def _with_descendants(root_pid: int) -> list[Process]:
+    with suppress(psutil.NoSuchProcess):
+        root = Process(root_pid)
+        return [root, *root.children(recursive=True)]
+    return []
+
+
+def marked(run_dir: str) -> list[Process]:
+    """Living processes that carry the mark of this run, whoever their parent is."""
+    if processes.table_problem() is not None:
+        return []
+    own_pid = os.getpid()
+    found = []
+    for process in psutil.process_iter():
+        # a process that ends while we look, or belongs to somebody else, is not one we could signal
+        with suppress(psutil.Error, OSError):
+            if process.pid != own_pid and process.environ().get(RUN_DIR_VARIABLE) == run_dir:
+                found.append(process)
+    return alive(found)
+
+
+def folders(members: Iterable[Process]) -> tuple[str, ...]:
+    """The folders that processes are in, as far as that can be read."""
+    found: dict[str, None] = {}
+    for process in members:
+        # one that has ended is nowhere; another user's is not ours to read
+        with suppress(psutil.Error, OSError):
+            found[process.cwd()] = None
+    return tuple(found)
+
+
+def labels(members: Iterable[Process]) -> tuple[str, ...]:
+    """What processes are called, by people: their command and number, oldest first. Without those that have ended."""
+    found = []
+    for process in members:
+        with suppress(psutil.Error, OSError):
+            words = " ".join(process.cmdline()) or process.name()
+            text = "".join(filter(str.isprintable, words))[:_LABEL_LENGTH].rstrip()
+            found.append((process.create_time(), f"{text} (pid {process.pid})"))
+    return tuple(label for _, label in sorted(found)[:_MAX_LABELS])
+
+
+def alive(candidates: Iterable[Process]) -> list[Process]:
+    """Those that run, or might: not those that only wait to be collected."""
+    living = []
+    for process in candidates:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+    return living
+
+
+def send(targets: Iterable[Process], number: signal.Signals) -> tuple[int, ...]:
+    """The pids that got the signal. A process that is gone by then is not a problem."""
+    return tuple(process.pid for process in targets if processes.send(process.pid, process.is_running, number))
+
+
+def has_group(pid: int) -> bool:
+    """Whether a child of ours, or an orphan that came to us, is in the process group that this child led."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PGID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return True
+    return False
+
+
+def signal_group(pid: int, number: signal.Signals) -> bool:
+    """Send a signal to the process group that a child of ours led. False when nobody in it is known to be ours.
+
+    The number cannot be another group's meanwhile: the child that was seen in it stays there until we collect it.
+    """
+    if pid > 1 and has_group(pid):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, number)
+            return True
+    return False
+
+
+def freeze(members: Members) -> None:
+    """SIGSTOP until every member stands still, whatever they start meanwhile. Blocks for a tenth of a second at most.
+
+    One that hangs in the kernel stops when it comes out of there; a later call finds what was started after this one.
+    """
+    for _ in range(_FREEZE_ROUNDS):
+        moving = [process for process in members() if _is_moving(process)]
+        if not moving:
+            return
+        send(moving, signal.SIGSTOP)
+        time.sleep(_KILL_PAUSE_S)
+
+
+def _is_moving(process: Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() not in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+    return False
+
+
+def kill(members: Members, is_gone: Callable[[], bool], spared_pids: Collection[int] = ()) -> list[int]:
+    """SIGKILL until nothing is left, however fast it forks. Returns the pids that would not die (normally none).
+
+    is_gone: collects dead children, so that their own come to us, and tells when there are none.
+    spared_pids: children of this process that are none of the trainer's.
+    """
+    give_up_at = time.monotonic() + UNKILLABLE_AFTER_S
+    while not is_gone():
+        for _ in range(_QUICK_ROUNDS):
+            _kill_children_at_once(spared_pids)
+            if is_gone():
+                return []
+        living = members()
+        send(living, signal.SIGKILL)
+        if time.monotonic() > give_up_at:
+            return [process.pid for process in living]
+        time.sleep(_KILL_PAUSE_S)
+    return []
+
+
+def _kill_children_at_once(spared_pids: Collection[int]) -> None:
+    """SIGKILL to the children that the kernel lists for us now (Linux).
+
+    A daemon that forks anew all the time is over before a slower look has found it; here it has microseconds. A pid
+    cannot have been reused meanwhile: a dead child keeps it until we collect it.
+    """
+    with suppress(OSError):
+        for task in Path("/proc/self/task").iterdir():
+            for pid in map(int, (task / "children").read_bytes().split()):
+                if pid not in spared_pids:
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def wait_gone(is_gone: Callable[[], bool], timeout_s: float) -> bool:
+    """True as soon as nothing is left of the tree, False when something still is after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not is_gone():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(min(0.05, timeout_s))
+    return True
+
+
+def end_orphans(find: Members, patience_s: float) -> Sequence[int]:
+    """End what is left of a tree whose supervisor died. Returns the pids that were found.
+
+    find: see `orphans`. The kernel sent SIGINT when the supervisor died (Linux; elsewhere this function sends it), so
+    they may be saving: they get `patience_s` to finish, then SIGTERM and a second, then SIGKILL.
+    """
+    found = find()
+    if not found:
+        return ()
+    if not HAS_SUBREAPER:
+        send(found, signal.SIGINT)
+    send(found, signal.SIGCONT)  # a tree that was paused could not hear any of this
+
+    def is_gone() -> bool:
+        return not find()
+
+    if not wait_gone(is_gone, patience_s):
+        send(find(), signal.SIGTERM)
+        wait_gone(is_gone, 1.0)
+        kill(find, is_gone, {child.pid for child in own_children()})
+    return [process.pid for process in found]
+
+
+def orphans(run_dir: str, recorded: Iterable[Process]) -> list[Process]:
+    """What lives of a tree whose supervisor died: marked by the run directory, or recorded, or descended from these."""
+    found = {*marked(run_dir), *recorded}
+    for process in tuple(found):
+        with suppress(psutil.NoSuchProcess):
+            found.update(process.children(recursive=True))
+    return alive(process for process in found if process.pid != os.getpid())

@@ -1,0 +1,1 @@
+"""Hooks for XGBoost, LightGBM and CatBoost."""

@@ -1,0 +1,327 @@
+"""What XGBoost and LightGBM have in common: one call of `train`, its rounds, and the checkpoint it can continue from.
+
+A checkpoint holds the state of one call, and its identity (identity.py): the call of the same identity continues from
+it, in whatever process and order the script makes its calls. A call that took long enough is saved when it ends, too;
+on resume it then trains nothing, and gives the same result. Those of which nothing was saved train again.
+
+Continuing means that the library's own loop runs over all rounds again, but trains and evaluates only those that are
+missing: for the rounds that are done the library's callbacks get the evaluations on record. Thus early stopping, the
+history of evaluations and schedules come out as if nothing had been interrupted, and round numbers are right. The
+user's own callbacks are not called for these rounds; they get back the attributes they had, as far as pickle can.
+
+A checkpoint is a zip file, so that its checksums tell whether it is whole: `backprop.json`, which says what it is, the
+model as its library writes it, and the rest as a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from time import monotonic
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
+
+from ... import atomic_files, finished, trainings
+from ...distributed import rank
+from ...failsafe import is_off, say
+from ...fingerprint import Fingerprint
+from ...identity import identify
+from ...link import Session, current
+from ...trainings import Training
+
+_ABOUT = "backprop.json"
+_STATE = "state.pickle"
+
+_MAX_CHECKED = 1 << 22  # values of an array; of a larger one, as many are spread over it
+
+_counts: dict[str, int] = {}  # calls of each library's train() so far
+_working_folder = os.getcwd()  # as the script was started in: it may go elsewhere
+
+
+class Saved(NamedTuple):
+    """A call of `train` as it was after some round."""
+
+    rounds: int
+    model: bytes
+    evaluations: list[Any]  # one a round, as the library's hook wants it
+    callbacks: list[Optional[bytes]]  # attributes of the user's callbacks, in order; None: pickle cannot
+    total: Optional[int] = None  # rounds that were asked for
+    is_finished: bool = False  # training ended after these rounds, and not because it was stopped
+    took_s: float = 0.0
+    data: Optional[str] = None  # what it was trained on: see identity.py
+    ending: Any = None  # what the library's hook must know of a finished one besides
+
+
+class Call:
+    """One call of a library's `train` in a session."""
+
+    def __init__(self, library: str, suffix: str, session: Session) -> None:
+        """suffix: of the model's file."""
+        self.library = library
+        self.session = session
+        self.saved: Optional[Saved] = None  # where it continues
+        self.evaluations: list[Any] = []  # as in Saved
+        self.total: Optional[int] = None  # rounds in all, where they are known
+        self.number = _counts[library] = _counts.get(library, 0) + 1
+        self._model_name = f"model.{suffix}"
+        self._began = monotonic()
+        self._training: Optional[Training] = None
+        self._path: Optional[str] = None  # of what it continues from
+
+    @property
+    def done(self) -> int:
+        """How many rounds need no training."""
+        return 0 if self.saved is None else self.saved.rounds
+
+    @property
+    def is_given_back(self) -> bool:
+        """Whether it was finished in an earlier session, and nothing is to be trained."""
+        return self.saved is not None and self.saved.is_finished and self.saved.total == self.total
+
+    def identify(self, arguments: Mapping[str, Any], ignored: Sequence[str], data: Any) -> None:
+        """Say what this call trains, before anything else. The arguments: see identity.py."""
+        self.session.looks_for_checkpoint(may_be_ours=self._offered is not None)
+        identity = identify(
+            self.library, "train", arguments, ignored=ignored, data=data, offered=self.session.resume_from
+        )
+        self._training = trainings.of(self.session).begin(identity)
+
+    def look_for_checkpoint(self) -> None:
+        """Find out whether there is a checkpoint of this call."""
+        self.saved = self._find()
+        self._judge_saved()
+        self.session.begins_from(None if self.saved is None else self._path)
+
+    def _judge_saved(self) -> None:
+        if self.saved is None:
+            return
+        self.evaluations = list(self.saved.evaluations)
+        if self.total is not None and self.done > self.total:
+            self.start_over(f"only {self.total} are wanted now")
+        elif self._has_other_data(self.saved):
+            self.start_over("it was trained on other data")
+
+    def _has_other_data(self, saved: Saved) -> bool:
+        """Whether a checkpoint's data matter and differ.
+
+        Without first weights, which could tell one fold from another, only a call that is made once may go on with
+        other data, as in a script that sets no seed. What was finished is no result of other data.
+        """
+        identity = self._identified.identity
+        may_differ = identity.is_once and not self.is_given_back
+        return saved.data is not None and saved.data != identity.data and not may_differ
+
+    def tell_that_it_is_given_back(self) -> None:
+        """Tell the user why nothing is trained."""
+        self.tell(f"gives back what an earlier session has trained: {self.done} rounds")
+
+    def _find(self) -> Optional[Saved]:
+        offered = self._path = self._offered
+        about = None if offered is None else _read_about(offered, self.library)
+        if offered is not None and about is not None and about.get("training") is None:
+            return _read(offered, self.library, self._model_name) if about.get("call") == self.number else None
+        path = self._identified.choose(
+            f"call {self.number} of {self.library}'s train",
+            None if about is None else offered,
+            self._read_stored,
+        )
+        self._path = path
+        return None if path is None else _read(path, self.library, self._model_name)
+
+    @property
+    def _offered(self) -> Optional[str]:
+        """The checkpoint to resume from, if it may be one of ours."""
+        offered = self.session.resume_from
+        return offered if offered is not None and offered.endswith(".zip") else None
+
+    def _read_stored(self, path: str) -> Any:
+        about = _read_about(path, self.library)
+        return None if about is None else about.get("training")
+
+    @property
+    def _identified(self) -> Training:
+        assert self._training is not None  # noqa: S101  a call whose identity is not known is let alone
+        return self._training
+
+    def start_over(self, reason: str) -> None:
+        """Train this call from its first round, and tell the user why."""
+        self.tell(f"cannot continue after round {self.done}: {reason}. It starts over")
+        self.saved = None
+        self.evaluations = []
+
+    def tell(self, what: str) -> None:
+        """One line for the user."""
+        say(f"{self.library} {what}")
+
+    def log(self, rounds: int, metrics: Mapping[str, Any]) -> None:
+        """Report the metrics of a round."""
+        self.session.log(rounds, metrics, total_steps=self.total)
+
+    def round_ended(self, rounds: int, model: Callable[[], bytes], callbacks: Sequence[Any]) -> bool:
+        """Do what is wanted after so many rounds; gives whether training must stop.
+
+        model: gives its bytes. callbacks: the user's.
+        """
+        wish = self.session.at_step_end(rounds)
+        if wish.save or wish.stop:
+            self._save(rounds, model, callbacks)
+        if wish.stop:
+            self.session.obey_stop()
+        return wish.stop
+
+    def ended(self, model: Callable[[], bytes], callbacks: Sequence[Any], ending: Any = None) -> None:
+        """Keep what was trained, if it took long: what follows in the script may be cut off. As in `round_ended`."""
+        is_kept = self.is_given_back or self.session.is_stopping
+        if not is_kept and self.evaluations and self._took_s() >= finished.WORTH_KEEPING_S:
+            self._save(len(self.evaluations), model, callbacks, is_finished=True, ending=ending)
+
+    def _took_s(self) -> float:
+        return monotonic() - self._began + (0.0 if self.saved is None else self.saved.took_s)
+
+    def _save(self, rounds: int, model: Callable[[], bytes], callbacks: Sequence[Any], **more: Any) -> None:
+        """more: other fields of Saved."""
+        if rank() != 0:
+            return
+        is_finished, took_s = bool(more.get("is_finished")), self._took_s()
+        stem = f"{self.library}-{self._identified.name}"
+        name = finished.name(stem, took_s, ".zip") if is_finished else f"{stem}-round-{rounds:06}.zip"
+        path = os.path.join(_working_folder, atomic_files.FOLDER, self.session.run_id, name)
+        attributes = [_attributes(callback) for callback in callbacks]
+        with self.session.saving():
+            saved = Saved(rounds, model(), self.evaluations, attributes, self.total, took_s=took_s, **more)
+            try:
+                self._write(path, saved)
+            except OSError as error:  # a full disk: what was asked for besides the save is done nevertheless
+                self.tell(f"could not save after round {rounds}: {error}")
+                return
+            self.session.saved(path, rounds)
+            self._identified.saved(path, rounds, is_finished=is_finished)
+        if is_finished:
+            finished.keep_within_bounds(path, self.session.resume_from)
+
+    def _write(self, path: str, saved: Saved) -> None:
+        import pickle
+        import zipfile
+
+        about = {
+            "library": self.library,
+            "call": self.number,
+            "rounds": saved.rounds,
+            "total": saved.total,
+            "is_finished": saved.is_finished,
+            "took_s": saved.took_s,
+            "training": self._identified.stored(is_finished=saved.is_finished),
+        }
+        with (
+            atomic_files.whole(path) as file,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
+            archive.writestr(_ABOUT, json.dumps(about))
+            archive.writestr(_STATE, pickle.dumps((saved.evaluations, saved.callbacks, saved.ending)))
+            archive.writestr(self._model_name, saved.model)
+
+
+def begin(library: str, suffix: str) -> Optional[Call]:
+    """The call of `train` that begins now; None when it is not ours to look after.
+
+    Of a script's processes and threads only the main ones are: workers of a parallel search train at the same time,
+    and in no order that could be found again.
+    """
+    session = current()
+    if session is None or is_off(library) or threading.current_thread() is not threading.main_thread():
+        return None
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.current_process().name != "MainProcess":
+        return None
+    return Call(library, suffix, session)
+
+
+def restore(callback: Any, attributes: Optional[bytes]) -> None:
+    """Give a callback of the user's back the attributes it had."""
+    if attributes is None:
+        return
+    import pickle
+
+    try:
+        vars(callback).update(pickle.loads(attributes))  # noqa: S301  we wrote it
+    except Exception as error:  # noqa: BLE001  the script was edited since, say: the callback starts anew
+        say(f"a {type(callback).__name__} begins anew: {type(error).__name__}: {error}")
+
+
+def _attributes(callback: Any) -> Optional[bytes]:
+    import pickle
+
+    try:
+        return pickle.dumps(vars(callback))
+    except Exception:  # noqa: BLE001  files, lambdas, slots: it starts anew on resume, as it would without us
+        return None
+
+
+def settings(
+    callbacks: Sequence[Any], names: Mapping[str, Sequence[str]], is_known: Callable[[Any], bool]
+) -> list[Any]:
+    """What the script has set of the library's own callbacks. names: of attributes, by class."""
+    known = [callback for callback in callbacks if is_known(callback)]
+    return [
+        (kind, [getattr(callback, name, None) for name in names[kind]])
+        for callback in known
+        for kind in (type(callback).__name__,)
+    ]
+
+
+def checksum(values: Any) -> Optional[list[int]]:
+    """What changes when any value of a one-dimensional array does; None for None."""
+    if values is None:
+        return None
+    import hashlib
+
+    import numpy as np
+
+    array = np.ascontiguousarray(values).ravel()
+    array = array[:: 1 + array.size // _MAX_CHECKED]
+    text = repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
+    # numbers: fingerprints leave out what looks like a random id
+    return [array.size, *hashlib.blake2b(text, digest_size=16).digest()]
+
+
+def numbers(found: Fingerprint) -> list[Optional[list[int]]]:
+    """A fingerprint as part of another one's data, where its text would pass for a random id and be left out."""
+    # as long as it is, `fingerprint` takes the second for rows, and so for content
+    content = None if found.content is None else [*bytes.fromhex(found.content * 2)]
+    return [[*bytes.fromhex(found.form)], content]
+
+
+def _read_about(path: str, library: str) -> Optional[dict[str, Any]]:
+    """What a checkpoint says of itself; None when it is none of this library's."""
+    import zipfile
+
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        if _ABOUT not in archive.namelist():
+            return None
+        about: dict[str, Any] = json.loads(archive.read(_ABOUT))
+        return about if about.get("library") == library else None
+
+
+def _read(path: str, library: str, model_name: str) -> Optional[Saved]:
+    """What a checkpoint holds; None when it cannot be read any more, which is told."""
+    import pickle
+    import zipfile
+    import zlib
+
+    try:
+        about = _read_about(path, library)
+        if about is None:
+            raise zipfile.BadZipFile("it is not a whole checkpoint")  # noqa: TRY301
+        with zipfile.ZipFile(path) as archive:
+            # files of earlier versions have no ending
+            evaluations, callbacks, *ending = pickle.loads(archive.read(_STATE))  # noqa: S301  we wrote it
+            model = archive.read(model_name)
+    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        say(f"{path} cannot be read, and {library} starts over: {error}")
+        return None
+    more: dict[str, Any] = {name: about[name] for name in ("total", "is_finished", "took_s") if name in about}
+    more["data"] = ((about.get("training") or {}).get("identity") or {}).get("data")
+    return Saved(about["rounds"], model, evaluations, callbacks, ending=ending[0] if ending else None, **more)

@@ -1,0 +1,1 @@
+"""The hook for the Trainer of Hugging Face transformers."""

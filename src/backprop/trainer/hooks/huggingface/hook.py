@@ -1,0 +1,173 @@
+"""Hugging Face `Trainer`: reports its metrics and checkpoints, saves and stops it at the end of a step, continues it.
+
+A callback among the Trainer's default ones hears of steps, logs and evaluations; a few methods are wrapped where no
+callback comes: `train` (around the loop), `_save_checkpoint` (around a save), `_maybe_log_save_evaluate` (around what
+is done between two steps). What is wanted of one call of `train`: loop.py; how it is continued:
+resume.py.
+Read against transformers 4.46.3, 4.57.6 and 5.23.0; the numbers of lines in comments here are those of 5.23.0.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextlib import ExitStack
+from typing import Any, Callable, Optional
+
+from ... import link as sessions
+from ...failsafe import is_off
+from ...link import Session
+from .loop import EvaluationCut, Loop
+from .resume import HOOK, Continuation
+
+_loop: Optional[Loop] = None  # the call of `train` that is going on
+_train_calls = 0  # so far in this process
+
+
+class Watcher:
+    """The callback, as far as it is ours; what it does not define it gets from TrainerCallback."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if _loop is not None:
+            _loop.epoch_began()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if _loop is not None:
+            _loop.step_ended(state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if _loop is not None:
+            _loop.epoch_ended(control)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
+        if _loop is not None:
+            _loop.logged(state, logs or {})
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if _loop is not None:
+            _loop.prediction_step_ended()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if _loop is not None:
+            _loop.session.pass_over()
+
+
+BackpropCallback: Any = None  # Watcher and TrainerCallback in one, so that it can be pickled with its trainer
+
+
+def hook(module: Any) -> None:
+    """Called when `transformers.trainer` has been imported."""
+    global BackpropCallback  # noqa: PLW0603  made when its base class is there
+    BackpropCallback = type("BackpropCallback", (Watcher, module.TrainerCallback), {"__module__": __name__})
+    trainer, handler = module.Trainer, module.CallbackHandler
+    wrapped = [
+        (trainer, "train", _around_train),
+        (trainer, "_maybe_log_save_evaluate", _around_boundary),
+        (trainer, "_save_checkpoint", _around_save),
+        (handler, "on_train_begin", _after_train_begin),
+    ]
+    replacements = [(owner, name, around(getattr(owner, name))) for owner, name, around in wrapped]
+    for owner, name, replacement in replacements:  # all of them, or none: what is missing has raised by now
+        setattr(owner, name, replacement)
+    # Trainer.__init__ adds these (line 586), that of its subclasses in other packages included: they call it
+    module.DEFAULT_CALLBACKS.append(BackpropCallback)
+
+
+def _of(trainer: Any) -> Optional[Loop]:
+    """The loop of this trainer, when it is the one that is going on."""
+    return _loop if _loop is not None and _loop.trainer is trainer else None
+
+
+def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def train(self: Any, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        session = sessions.current()
+        if session is None or is_off(HOOK):
+            return original(self, resume_from_checkpoint, *args, **kwargs)
+        with session.training(HOOK) as is_ours:
+            if not is_ours:
+                return original(self, resume_from_checkpoint, *args, **kwargs)
+            return _train(original, self, session, resume_from_checkpoint, args, kwargs)
+
+    return train
+
+
+def _train(
+    original: Callable[..., Any], trainer: Any, session: Session, resume_from_checkpoint: Any, args: Any, kwargs: Any
+) -> Any:
+    global _loop, _train_calls  # noqa: PLW0603  one at a time: session.training sees to it
+    _train_calls += 1
+    trial = args[0] if args else kwargs.get("trial")
+    ignore_keys = args[1] if len(args) > 1 else kwargs.get("ignore_keys_for_eval")
+    continuation = Continuation(trainer, _train_calls)
+    continuation.begin(session, trial)
+    # None and False mean the same to the Trainer, "nobody said"; True means "the newest", which may be half-written:
+    # the supervisor knows better. A path is the script's own choice, unless Backprop handed it over. A search for
+    # hyperparameters begins its trials itself
+    if continuation.was_handed_over(session, resume_from_checkpoint):
+        resume_from_checkpoint = None
+    if trial is not None:
+        continuation.begins_trial(session)
+    elif not resume_from_checkpoint or resume_from_checkpoint is True:
+        chosen = continuation.choose(session, is_newest_wanted=bool(resume_from_checkpoint))
+        resume_from_checkpoint = chosen or resume_from_checkpoint
+    continuation.begins_at(session, resume_from_checkpoint)
+    _loop = Loop(session, trainer, continuation, ignore_keys, is_trial=trial is not None)
+    try:
+        return original(trainer, resume_from_checkpoint, *args, **kwargs)
+    except EvaluationCut:  # before the first step: there is nothing to save
+        session.obey_stop()
+    finally:
+        _loop = None
+        continuation.clean_up()
+
+
+def _after_train_begin(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def on_train_begin(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if _loop is None or _loop.trainer.callback_handler is not self:
+            return original(self, args, state, control, **kwargs)
+        _loop.is_placed()
+        control = original(self, args, state, control, **kwargs)
+        _loop.begin()
+        return control
+
+    return on_train_begin
+
+
+def _around_boundary(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def maybe_log_save_evaluate(self: Any, tr_loss: Any, *args: Any, **kwargs: Any) -> Any:
+        loop = _of(self)
+        if loop is None:
+            return original(self, tr_loss, *args, **kwargs)
+        if loop.is_over:
+            return None  # the epoch did not end, it was left: there is nothing to log, evaluate or save once more
+        with ExitStack() as until_end:
+            loop.boundary_begins(tr_loss, until_end)
+            try:
+                original(self, tr_loss, *args, **kwargs)
+            except EvaluationCut:
+                loop.evaluation_was_cut()
+            if loop.is_save_missing():
+                try:
+                    original(self, tr_loss, *args, **kwargs)  # with nothing but the save
+                except Exception as error:  # whatever it was: without us, nothing of this would have been called
+                    if not loop.is_save_ours:
+                        raise
+                    loop.save_failed(error)
+            loop.boundary_ends()
+        return None
+
+    return maybe_log_save_evaluate
+
+
+def _around_save(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def save_checkpoint(self: Any, model: Any, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        loop = _of(self)
+        if loop is None:
+            return original(self, model, trial, *args, **kwargs)
+        with loop.saving(trial):
+            return original(self, model, trial, *args, **kwargs)
+
+    return save_checkpoint

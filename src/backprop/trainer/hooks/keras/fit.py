@@ -1,0 +1,398 @@
+"""One `fit` of a script: what is done at its events, so that it stops at a batch and goes on there.
+
+A checkpoint is saved after a batch, never between epochs, so that there is one way to come back: the resumed fit begins
+the epoch again, passes over the data of all batches that were done but the last, and lets Keras's loop have that one
+with a train function that does not train. Then everything is set to what it was right after it. The loop cannot tell
+the difference; callbacks do not hear of the batch again.
+
+A checkpoint holds the identity of its fit (identity.py), and only that fit goes on from it, in whatever process and
+order the script makes its fits. Those that are finished, in a resumed script, get the state back that they ended with,
+if they took long enough for that to have been kept, and are trained again otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from time import monotonic
+from typing import Any, Callable, Mapping, Optional
+
+from ... import distributed, finished, trainings
+from ...atomic_files import FOLDER
+from ...failsafe import guarded, is_off, say
+from ...link import Session, as_number
+from ...trainings import Training
+from . import state
+from . import state_file as statefile
+from .data_position import Feed
+from .identity import identity_of
+
+HOOK = "keras"
+FORMAT = "backprop keras 1"
+LOG_EVERY_S = 0.2
+WORTH_KEEPING_S = finished.WORTH_KEEPING_S
+SAVE_AGAIN_S = 30.0  # after a save that failed
+
+
+class Story:
+    """All fits of this process, one after the other."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.folder = os.path.join(os.getcwd(), FOLDER, session.run_id)
+        self.step = 0  # batches trained by all fits so far
+        self._fits = 0
+        self._is_looked_for = False
+        self._is_offered = False  # a checkpoint with the identity of its fit
+        self._chosen: Any = None
+
+    def begin(self, model: Any, given: Mapping[str, Any]) -> Fit:
+        """The next fit. given: its arguments, by name."""
+        number, self._fits = self._fits, self._fits + 1
+        offered = self.session.resume_from
+        if offered is not None and not offered.endswith(".npz"):
+            offered = None  # it is the script's own
+        self.session.looks_for_checkpoint(may_be_ours=offered is not None)
+        training = trainings.of(self.session).begin(identity_of(model, given, self.session.resume_from), model)
+        path = offered
+        if not self._is_looked_for:
+            self._is_looked_for = True
+            about = _read(offered, has_arrays=False)
+            if about is not None and "training" not in about:  # of an earlier version, which only counted
+                self._chosen = _read(offered)
+            self._is_offered = about is not None and "training" in about
+        chosen, resumed = self._chosen, None
+        if chosen is not None:
+            if number == chosen["fit"]:
+                resumed = chosen
+                self._chosen = None
+            elif number < chosen["fit"]:
+                path = os.path.join(os.path.dirname(str(offered)), f"fit-{number + 1}-end.npz")
+                resumed = _read(path)
+        else:
+            offered = offered if self._is_offered else None
+            path = training.choose(f"fit {number + 1}", offered, _stored, or_else="is trained anew")
+            resumed = _read(path)
+        if resumed is not None and resumed["initial_epoch"] != given.get("initial_epoch", 0):
+            resumed = None  # the script itself knows where to go on
+        if resumed is not None and resumed["is_done"] and not _is_of_same_data(resumed, training):
+            say(f"fit {number + 1} is trained anew: what was trained before had other data")
+            resumed = None
+        self.session.begins_from(None if resumed is None else path)
+        return Fit(self, model, number, given, resumed, training)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a checkpoint that only counts fits belongs to a later one: nothing newer is to be saved before it."""
+        return self._chosen is not None
+
+
+def _stored(path: str) -> Any:
+    """What a checkpoint stores of its training; None if nothing."""
+    return (_read(path, has_arrays=False) or {}).get("training")
+
+
+def _is_of_same_data(saved: dict[str, Any], training: Training) -> bool:
+    stored = saved.get("training")
+    return stored is None or stored["identity"]["data"] == training.identity.data
+
+
+def _read(path: Optional[str], *, has_arrays: bool = True) -> Any:
+    """A checkpoint of ours; None when it is something else."""
+    if path is None or not os.path.isfile(path):
+        return None
+    try:
+        tree = statefile.read(path, has_arrays=has_arrays)
+    except ValueError:
+        return None
+    return tree if isinstance(tree, dict) and tree.get("format") == FORMAT else None
+
+
+class Fit:
+    """One of them. Its methods are called at Keras's events, in the order in which they stand here."""
+
+    def __init__(
+        self,
+        story: Story,
+        model: Any,
+        number: int,
+        given: Mapping[str, Any],
+        resumed: Optional[dict[str, Any]],
+        training: Training,
+    ) -> None:
+        self.is_replaying = False  # the loop is about to get the batch that it ended with
+        self.awaits_data = False  # the next iterator that Keras makes is that of the epoch
+        self._story = story
+        self._session = story.session
+        self._model = model
+        self._number = number
+        self._initial_epoch = given.get("initial_epoch", 0)
+        self._epochs = given.get("epochs", 1)
+        self._training = training
+        self._took_s = 0.0 if resumed is None else resumed.get("took_s", 0.0)  # in earlier sessions
+        self._resumed = resumed
+        self._began = monotonic()
+        self._callbacks: Any = None  # the CallbackList of this fit
+        self._memory: Any = None
+        self._feed = Feed()
+        self._first_step = story.step
+        self._steps: Optional[int] = None  # batches an epoch, where known
+        self._epoch = 0
+        self._batches = 0  # of this epoch
+        self._model_begins_at: Any = None  # its own wish which epoch to begin with
+        self._train_function: Any = None
+        self._log_at = 0.0
+        self._save_at = 0.0
+        self._last: Any = None  # what must be known of an epoch's last batch before Keras goes on
+        self._before_validation: Any = None  # a checkpoint but for the weights
+        self._is_cut = False  # a validation was broken off
+
+    def listens_to(self, callbacks: Any) -> bool:
+        """Whether this CallbackList is that of our fit: the first one that trains."""
+        if self._callbacks is None and not is_off(HOOK):
+            self._callbacks = callbacks
+        return self._callbacks is callbacks and not is_off(HOOK)
+
+    # -- beginning
+
+    @guarded(HOOK)
+    def train_begins(self) -> None:
+        """Callbacks are about to hear that training begins."""
+        self._steps = self._callbacks.params.get("steps")
+        self._model_begins_at = self._model._initial_epoch  # noqa: SLF001  what Keras's own BackupAndRestore sets
+        if self._resumed is not None and not self._fits_resumed():
+            self._resumed = None
+        if self._resumed is not None:
+            for callback in self._callbacks.callbacks:
+                if type(callback).__name__ == "CSVLogger":
+                    callback.append = True  # else it would begin its file anew
+
+    def _fits_resumed(self) -> bool:
+        saved = self._resumed
+        assert saved is not None  # noqa: S101  for the type checker
+        if self._model.built and state.shapes(self._model) != saved["shapes"]:
+            say(f"the model of fit {self._number + 1} has another shape than the checkpoint's: it is trained anew")
+            return False
+        if saved["steps"] != self._steps and not saved["is_done"]:
+            say(f"an epoch has {self._steps} steps, and had {saved['steps']}: the model is trained anew")
+            return False
+        return self._model.built or not saved["is_done"]
+
+    def train_began(self) -> None:
+        """Callbacks have heard it. From here on, what fails to be restored is an error: half of a state is none."""
+        self._memory = state.Memory(self._callbacks.callbacks)
+        saved = self._resumed
+        if saved is None:
+            return
+        self._first_step, self._story.step = saved["first_step"], saved["step"]
+        self._model._initial_epoch = saved["epoch"]  # noqa: SLF001
+        if saved["is_done"] and self._epochs > saved["epochs"]:  # it is to be trained for longer than it was
+            self._restore(saved)
+            self._resumed = None
+            self._model.stop_training = False
+        elif saved["is_done"]:
+            self._model._initial_epoch = self._epochs  # noqa: SLF001
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        state.settle(self._model)
+        state.assign(self._model, saved["weights"], saved["metrics"])
+        self._memory.restore(saved["callbacks"])
+        self._model.stop_training = saved["stop_training"]
+        state.put_back_random(saved["random"])
+
+    def epoch_began(self, epoch: int) -> None:
+        """The next thing that Keras does is to open the epoch's data."""
+        self._epoch, self._batches = epoch, 0
+        self._last = self._before_validation = None
+        self.awaits_data = True
+        self._session.pass_over()
+
+    def open(self, epochs: Any, original: Callable[[Any], Any]) -> Any:
+        """The epoch's data, from where it is to be gone on with. epochs: an EpochIterator; original: its __iter__."""
+        self.awaits_data = False
+        self._watch(epochs)
+        saved = self._resumed
+        if saved is None:
+            return original(epochs)
+        opened = self._feed.reopen(epochs, original, saved["place"], saved["batches"])
+        self._train_function, self._model.train_function = self._model.train_function, self._not_train
+        self.is_replaying = True
+        return opened
+
+    @guarded(HOOK)
+    def _watch(self, epochs: Any) -> None:
+        self._feed.watch(epochs)
+
+    def _not_train(self, *given: Any) -> Any:
+        """What the loop gets for the batch that it ended with. given: as the backend's train function gets it."""
+        saved = self._resumed
+        assert saved is not None  # noqa: S101  for the type checker
+        data = given[-1]
+        if not isinstance(data, list):
+            batch = None
+            for _ in range(self._model.steps_per_execution):
+                batch = next(data, batch)  # the last step of an epoch may have fewer
+            # TensorFlow builds model, metrics and optimizer in the first step: backend/tensorflow/trainer.py,
+            # _maybe_symbolic_build. What has been built stays as it is.
+            self._model._symbolic_build(data_batch=batch)  # noqa: SLF001
+        logs = dict(saved["logs"])
+        return (logs, given[0]) if len(given) == 2 else logs  # JAX's takes and gives the model's state
+
+    def replayed(self) -> None:
+        """The loop has had that batch: now all is as it was right after it."""
+        saved = self._resumed
+        assert saved is not None  # noqa: S101  for the type checker
+        self.is_replaying = False
+        self._resumed = None
+        self._model.train_function = self._train_function
+        self._batches = saved["batches"]
+        self._feed.took(self._model.steps_per_execution)
+        self._restore(saved)
+        self._note_last(saved["logs"])
+        self._session.pass_over()
+
+    # -- going on
+
+    def batch_ended(self, batch: int, logs: Any) -> None:
+        """A batch was trained. batch: its number in the epoch, the first is 0; of several at once, the last."""
+        self._story.step += batch + 1 - self._batches
+        self._batches = batch + 1
+        self._feed.took(self._model.steps_per_execution)
+        wish = self._session.at_step_end(self._story.step)
+        is_wanted = wish.stop or (wish.save and monotonic() >= self._save_at)
+        if is_wanted or monotonic() >= self._log_at:
+            self._log_at = monotonic() + LOG_EVERY_S
+            self._log(logs)
+        if is_wanted:
+            self._save_now(logs)
+        if wish.stop:
+            self._stop()
+        self._note_last(logs)
+
+    @guarded(HOOK)
+    def _log(self, logs: Any) -> None:
+        total = None if self._steps is None else self._first_step + (self._epochs - self._initial_epoch) * self._steps
+        self._session.log(self._story.step, {**(logs or {}), "epoch": self._epoch}, total)
+
+    def _flush(self) -> None:
+        """Let callbacks that run beside the loop come to the end of this batch."""
+        flush = getattr(self._callbacks, "_flush_futures", None)
+        if flush is not None:
+            flush()
+
+    @guarded(HOOK)
+    def _note_last(self, logs: Any) -> None:
+        if self._batches == self._steps:
+            self._last = (logs, state.random_states(), self._feed.place())
+
+    @guarded(HOOK)
+    def _save_now(self, logs: Any) -> None:
+        self._flush()
+        state.settle(self._model)
+        self._save(self._checkpoint(logs))
+
+    def _stop(self) -> None:
+        self._session.obey_stop()
+        self._session.end_script()
+
+    @guarded(HOOK)
+    def validation_begins(self) -> None:
+        """Metrics are about to be reset: what they are now is for the checkpoint if the validation is broken off."""
+        if self._last is not None and self._before_validation is None:
+            self._flush()
+            state.settle(self._model)
+            logs, random, place = self._last
+            self._before_validation = {**self._checkpoint(logs), "random": random, "place": place}
+
+    @guarded(HOOK)
+    def validation_batch_ended(self) -> None:
+        """Whoever waits for a stop need not wait for the end of a long validation.
+
+        Keras goes on to the end of the validation without its data, so that callbacks that change weights for it
+        (SwapEMAWeights) change them back.
+        """
+        if self._before_validation is not None and distributed.world_size() == 1 and self._session.should_stop():
+            self._model.stop_evaluating = self._is_cut = True
+
+    def epoch_ends(self) -> None:
+        """Callbacks are about to hear that an epoch ends; not if its validation was broken off."""
+        if self._is_cut:
+            self._save(self._before_validation)
+            self._stop()
+
+    def epoch_ended(self, epoch: int, logs: Any) -> None:
+        """They have heard it."""
+        self._epoch = epoch
+        self._log(logs)
+        self._session.pass_over()
+
+    # -- ending
+
+    def ended(self) -> None:
+        """Keras's fit has come to its end."""
+        if is_off(HOOK) or self._memory is None:
+            return
+        if self._resumed is not None:  # it had been done already, and Keras's loop had nothing to do
+            self._restore(self._resumed)
+        elif self._took() >= WORTH_KEEPING_S:
+            self._keep_end()
+
+    def _took(self) -> float:
+        return self._took_s + monotonic() - self._began
+
+    @guarded(HOOK)
+    def _keep_end(self) -> None:
+        state.settle(self._model)
+        done = {**self._checkpoint({}), "is_done": True, "epoch": self._epoch + 1, "batches": 0}
+        self._save(done, finished.name(f"fit-{self._training.name}", self._took(), ".npz"))
+
+    def leave(self) -> None:
+        """However it ended."""
+        if self._callbacks is not None:
+            self._model._initial_epoch = self._model_begins_at  # noqa: SLF001
+
+    # -- saving
+
+    def _checkpoint(self, logs: Any) -> dict[str, Any]:
+        """All there is to know after this batch, of a settled model. Weights are read when they are written."""
+        numbers = {name: as_number(value) for name, value in (logs or {}).items()}
+        return {
+            "format": FORMAT,
+            "fit": self._number,
+            "is_done": False,
+            "took_s": self._took(),
+            "initial_epoch": self._initial_epoch,
+            "epochs": self._epochs,
+            "steps": self._steps,
+            "first_step": self._first_step,
+            "step": self._story.step,
+            "epoch": self._epoch,
+            "batches": self._batches,
+            "logs": {name: number for name, number in numbers.items() if number is not None},
+            "stop_training": bool(self._model.stop_training),
+            "shapes": state.shapes(self._model),
+            "metrics": state.metrics(self._model),
+            "callbacks": self._memory.capture(),
+            "place": self._feed.place(),
+            "random": state.random_states(),
+        }
+
+    def _save(self, checkpoint: dict[str, Any], name: Optional[str] = None) -> None:
+        if self._story.is_behind or distributed.rank() != 0:
+            return
+        step = checkpoint["step"]
+        path = os.path.join(self._story.folder, name or f"step-{step:06}-{self._training.name}.npz")
+        try:
+            with self._session.saving():
+                os.makedirs(self._story.folder, exist_ok=True)
+                is_done = checkpoint["is_done"]
+                stored = json.loads(json.dumps(self._training.stored(is_finished=is_done)))
+                content = {**checkpoint, "training": stored, "weights": state.weights(self._model)}
+                statefile.write(path, content)
+                self._session.saved(path, step)
+                self._training.saved(path, step, is_finished=is_done)
+            if is_done:
+                finished.keep_within_bounds(path, self._session.resume_from)
+        except OSError as error:  # a full disk, mostly; the next one may fit again
+            say(f"no checkpoint was saved at step {step}: {error}")
+            self._save_at = monotonic() + SAVE_AGAIN_S

@@ -1,0 +1,145 @@
+"""Keras 3: `fit` stops at a batch, saves and goes on exactly, with PyTorch, JAX and TensorFlow.
+
+Three of Keras's methods are wrapped: `fit` of the backend's trainer (what happens around a loop), the events of
+CallbackList (what happens in it), and `EpochIterator.__iter__` (where a loop gets its data). We are no callback in the
+user's list: one that looks at every batch would make CallbackList call all of them synchronously
+(callbacks/callback_list.py, `_configure_async_dispatch`), which JAX pays for.
+
+What is done at each of these events: fit.py. What a checkpoint is made of: state.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from typing import Any, Callable, Optional
+
+from ...failsafe import guarded, is_off
+from ...link import current
+from .fit import Fit, Story
+
+HOOK = "keras"
+
+_fit: Optional[Fit] = None  # the one that is going on
+
+
+def hook(module: Any) -> None:
+    """Wrap. module: keras.src.models.model, which has just been imported, and with it the trainer of the backend."""
+    session = current()
+    if session is None:
+        return
+    iterator = sys.modules["keras.src.trainers.epoch_iterator"].EpochIterator
+    callbacks = sys.modules["keras.src.callbacks.callback_list"].CallbackList
+    if "__iter__" not in vars(iterator):
+        raise RuntimeError("Keras is too old: its loops get their data in another way")
+    story = Story(session)
+    module.Trainer.fit = _around_fit(module.Trainer.fit, story)
+    iterator.__iter__ = _around_iter(iterator.__iter__)
+    for name, around in _EVENTS.items():
+        setattr(callbacks, name, _around_event(getattr(callbacks, name), around))
+
+
+def _around_fit(original: Callable[..., Any], story: Story) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
+        global _fit  # noqa: PLW0603  session.training lets only one through at a time
+        if is_off(HOOK):
+            return original(self, *args, **kwargs)
+        with story.session.training(HOOK) as is_ours:
+            if not is_ours:
+                return original(self, *args, **kwargs)
+            _fit = running = _begin(story, self, original, args, kwargs)
+            try:
+                history = original(self, *args, **kwargs)
+                if running is not None:
+                    running.ended()
+                return history
+            finally:
+                _fit = None
+                if running is not None:
+                    running.leave()
+
+    return fit
+
+
+@guarded(HOOK)
+def _begin(story: Story, model: Any, original: Any, args: Any, kwargs: Any) -> Optional[Fit]:
+    try:
+        given = inspect.signature(original).bind(model, *args, **kwargs).arguments
+    except TypeError:  # the script's mistake, which Keras is about to tell
+        return None
+    return story.begin(model, given)
+
+
+def _around_iter(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(original)
+    def iterate(self: Any) -> Any:
+        running = _fit
+        if running is None or not running.awaits_data:
+            return original(self)
+        return running.open(self, original)
+
+    return iterate
+
+
+def _around_event(original: Callable[..., Any], around: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def event(self: Any, *args: Any, **kwargs: Any) -> Any:
+        running = _fit
+        if running is None or not running.listens_to(self):
+            return original(self, *args, **kwargs)
+        return around(running, lambda: original(self, *args, **kwargs), *args, **kwargs)
+
+    return event
+
+
+def _train_begin(fit: Fit, tell: Callable[[], None], logs: Any = None) -> None:  # noqa: ARG001
+    fit.train_begins()
+    tell()
+    fit.train_began()
+
+
+def _epoch_begin(fit: Fit, tell: Callable[[], None], epoch: int, logs: Any = None) -> None:  # noqa: ARG001
+    tell()
+    fit.epoch_began(epoch)
+
+
+def _train_batch_begin(fit: Fit, tell: Callable[[], None], batch: int, logs: Any = None) -> None:  # noqa: ARG001
+    if not fit.is_replaying:
+        tell()
+
+
+def _train_batch_end(fit: Fit, tell: Callable[[], None], batch: int, logs: Any = None) -> None:
+    if fit.is_replaying:
+        fit.replayed()
+    else:
+        tell()
+        fit.batch_ended(batch, logs)
+
+
+def _test_begin(fit: Fit, tell: Callable[[], None], logs: Any = None) -> None:  # noqa: ARG001
+    fit.validation_begins()
+    tell()
+
+
+def _test_batch_end(fit: Fit, tell: Callable[[], None], batch: int, logs: Any = None) -> None:  # noqa: ARG001
+    tell()
+    fit.validation_batch_ended()
+
+
+def _epoch_end(fit: Fit, tell: Callable[[], None], epoch: int, logs: Any = None) -> None:
+    fit.epoch_ends()
+    tell()
+    fit.epoch_ended(epoch, logs)
+
+
+_EVENTS: dict[str, Callable[..., None]] = {
+    "on_train_begin": _train_begin,
+    "on_epoch_begin": _epoch_begin,
+    "on_train_batch_begin": _train_batch_begin,
+    "on_train_batch_end": _train_batch_end,
+    "on_test_begin": _test_begin,
+    "on_test_batch_end": _test_batch_end,
+    "on_epoch_end": _epoch_end,
+}

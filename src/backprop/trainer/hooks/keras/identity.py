@@ -1,0 +1,40 @@
+"""What identifies a Keras fit, before it has done anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Mapping, Optional
+
+from ...identity import Identity, identify
+
+# arguments of `fit` that say what it is trained on, or how it is watched or executed
+_NOT_SETTINGS = ("self", "x", "y", "sample_weight", "validation_data", "epochs", "verbose", "callbacks")
+_NUMBER = re.compile(r"(?<=[A-Za-z0-9])_\d+\b")  # Keras counts the layers of a kind in a process: of all models
+
+
+def identity_of(model: Any, given: Mapping[str, Any], offered: Optional[str]) -> Identity:
+    """given: the arguments of `fit`, by name. offered: see `identify`."""
+    settings = {name: value for name, value in given.items() if name not in _NOT_SETTINGS}
+    settings["optimizer"] = _configuration(getattr(model, "optimizer", None))
+    settings["loss"] = getattr(model, "loss", None)
+    data = [given.get(name) for name in ("x", "y", "sample_weight", "validation_data")]
+    return identify(
+        "keras",
+        "fit",
+        settings,
+        model=_configuration(model),
+        data=data,
+        weights=[(str(number), variable.value) for number, variable in enumerate(model.variables)] or None,
+        offered=offered,
+    )
+
+
+def _configuration(thing: Any) -> str:
+    """A text that is the same whenever the script runs, whatever it makes before."""
+    kind = type(thing).__qualname__
+    try:
+        config = json.dumps(thing.get_config(), default=lambda value: type(value).__qualname__, sort_keys=True)
+    except Exception:  # noqa: BLE001  a class of the user's without a configuration
+        return kind
+    return _NUMBER.sub("", f"{kind} {config}")

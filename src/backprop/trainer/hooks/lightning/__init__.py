@@ -1,0 +1,1 @@
+"""The hook for Lightning 2.x, under both its names."""

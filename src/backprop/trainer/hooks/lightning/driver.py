@@ -1,0 +1,316 @@
+"""One training by Lightning's Trainer, from its start to its end: what it tells, saves, obeys, and continues from.
+
+Everything happens at one point of the loop: when a batch is done and the optimizer has stepped, before what Lightning
+does between batches (validation, schedulers, the end of an epoch). A run that continues from there does that first.
+Lightning has no hook at this point, so methods of this one trainer's loops are replaced, on the objects, for as long as
+the training goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import warnings
+from time import monotonic
+from typing import Any, Callable, Optional
+
+from ... import rng_state
+from ...atomic_files import FOLDER, settle
+from ...distributed import world_size
+from ...failsafe import guarded, say
+from ...link import Session
+from .files import at_once, is_in, is_late, remove
+from .position import KEY, Mark, Place, is_over
+
+WORTH_SAVING_S = 1.0  # a training that took less is sooner trained again than its end saved
+_KEPT = 2  # of our own checkpoints: the newest, and one more should it be damaged
+_TELL_STEP_EVERY_S = 1.0  # where the script logs more seldom: the live line wants to know
+
+
+class Drive:
+    """From on_train_start to on_train_end, or whatever ends it before."""
+
+    def __init__(
+        self, session: Session, trainer: Any, watch: Any, mark: Mark, resumed: Optional[Place], path: Optional[str]
+    ) -> None:
+        """mark: of this call of fit(). If training continues: what our entry in the checkpoint says, and its path."""
+        self._session = session
+        self._trainer = trainer
+        self._watch = watch
+        self._mark = mark
+        self._began = monotonic()
+        self._first_step = trainer.global_step
+        self._resumed = resumed
+        self._is_order_new = False  # whether an epoch's order of data is to be drawn once more
+        self._first: Any = None  # random states when the epoch's first batch was drawn
+        self._step = trainer.global_step
+        self._total_steps = _total_steps(trainer)
+        self._told_at = monotonic()
+        self._saving: Optional[_Moment] = None  # what the checkpoint that is being saved is of, if it is ours
+        self._validating: Optional[_Moment] = None  # when the validation began that goes on
+        self._saved = [path for path in [path] if path and is_in(path, self._folder())]
+        if resumed is not None:
+            # it does not know that we care for that
+            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
+        _share_sigterm(session)
+        self._replaced: list[tuple[Any, str]] = []
+        loop = trainer.fit_loop.epoch_loop
+        self._replace(loop, "on_run_start", self._begin_data)
+        self._replace(loop, "advance", self._advance)
+        self._replace(loop.val_loop, "run", self._validate)
+        self._replace(trainer, "save_checkpoint", self._save_of_script)
+        self._replace(trainer._logger_connector, "log_metrics", self._log)  # noqa: SLF001
+
+    def _replace(self, holder: Any, name: str, mine: Callable[..., Any]) -> None:
+        original = getattr(holder, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            # within lr_find in the midst of training (its docs' FineTuneLearningRateFinder) we are not among them
+            if not any(callback is self._watch for callback in self._trainer.callbacks):
+                return original(*args, **kwargs)
+            return mine(original, *args, **kwargs)
+
+        setattr(holder, name, call)
+        self._replaced.append((holder, name))
+
+    def leave(self) -> None:
+        """Put everything back as it was."""
+        for holder, name in self._replaced:
+            vars(holder).pop(name, None)
+        self._replaced.clear()
+
+    # -- the loop
+
+    def epoch_begins(self) -> None:
+        """Before anything of a new epoch."""
+        resumed = self._resumed
+        if resumed is None or resumed.is_after_batch:
+            return
+        self._resumed = None
+        resumed.begin_epoch(self._trainer)
+        resumed.begin_order(self._trainer)
+        self._is_order_new = True
+
+    def _begin_data(self, original: Callable[..., Any], fetcher: Any) -> None:
+        original(fetcher)
+        if self._trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
+            # from a checkpoint of after an epoch's last batch, Lightning begins the next one, and does not say so
+            self.epoch_begins()
+        if self._is_order_new:
+            self._is_order_new = False
+            iter(fetcher)  # Lightning began the data before the random states were put back
+        if self._resumed is not None:
+            self._resumed.begin_data(self._trainer, self._leave_if_wished)
+            if not self._resumed.is_after_batch:
+                self._go_on(self._resumed)
+
+    def _leave_if_wished(self) -> None:
+        """While batches are passed over: nothing is lost, the checkpoint is there."""
+        if world_size() == 1 and self._session.should_stop():
+            self._stop()
+
+    def _go_on(self, resumed: Place) -> None:
+        self._resumed = None
+        self._first = resumed.go_on(self._trainer)
+        # while it is restarting, Lightning steps no scheduler that looks at a metric (fit_loop.py, on_advance_end), for
+        # want of the metrics: they are here. The loop's setter does not always set
+        self._trainer.fit_loop._restarting = False  # noqa: SLF001
+
+    def _advance(self, original: Callable[..., Any], fetcher: Any) -> None:
+        loops = self._trainer.fit_loop, self._trainer.fit_loop.epoch_loop
+        if self._resumed is not None and self._resumed.is_after_batch:
+            # this batch was done; what comes after a batch follows
+            self._go_on(self._resumed)
+            loops[1].val_loop.restarting = False
+            return
+        if loops[1].batch_progress.current.ready == 0:
+            self._first = rng_state.take()
+        original(fetcher)
+        self._after_batch()
+
+    def _after_batch(self) -> None:
+        step = self._trainer.global_step
+        # gradients that are being accumulated are no end of a step; but after SIGTERM Lightning leaves here and now
+        is_left = world_size() == 1 and self._is_terminated()
+        if step == self._step and not is_left:
+            return
+        self._step = step
+        wish = self._session.at_step_end(step)
+        if wish.stop or wish.save or monotonic() - self._told_at > _TELL_STEP_EVERY_S:
+            self._tell(step, {})
+        if self._is_last():
+            return
+        if wish.save or wish.stop or is_left:
+            self._save(_Moment(self._trainer, self._first))
+        if wish.stop:
+            self._stop()
+
+    def _is_last(self) -> bool:
+        """Whether training is over but for the last validation: fit() would not go on from here (fit_loop.done)."""
+        return bool(0 <= self._trainer.max_steps <= self._step)
+
+    def _is_terminated(self) -> bool:
+        """Whether somebody sent SIGTERM, after which Lightning leaves when this batch is done."""
+        return bool(getattr(self._trainer, "received_sigterm", False))
+
+    def _stop(self) -> None:
+        # by exception, as Lightning itself leaves after SIGTERM: with trainer.should_stop it would first validate, end
+        # the epoch and the training, with all hooks, logs and checkpoints that belong to a training that is done
+        self._session.obey_stop()
+        self._session.end_script()
+
+    # -- validation
+
+    def _validate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if world_size() > 1:
+            return original(*args, **kwargs)  # ranks validate each at its own pace: they agree at the next step
+        self._validating = _Moment(self._trainer, self._first, is_before_validation=True)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            self._validating = None
+            self._session.pass_over()
+
+    def validation_batch_ended(self) -> None:
+        """A stop does not wait for the validation's end: the checkpoint is of its beginning."""
+        moment = self._validating
+        if moment is None or not (self._session.should_stop() or self._is_terminated()):
+            return
+        if self._is_last() or not moment.is_still_so(self._trainer):
+            return
+        self._save(moment)
+        if self._session.should_stop():
+            self._stop()
+        self._validating = None
+
+    # -- checkpoints
+
+    def complete(self, checkpoint: dict[str, Any]) -> None:
+        """Add our entry to a checkpoint, whoever saves it. On all ranks."""
+        moment = self._saving
+        if moment is not None and moment.loops is not None:
+            checkpoint["loops"]["fit_loop"] = moment.loops
+        state = Place.take(self._trainer, self._first) if moment is None else moment.state
+        checkpoint[KEY] = Place.entry(self._trainer, self._mark, state, is_after_batch=moment is not None)
+
+    def _folder(self) -> str:
+        root = str(self._trainer.default_root_dir)
+        # two runs that train in one folder must not overwrite each other's; what is far away cannot be renamed
+        return os.path.join(os.getcwd() if "://" in root else root, FOLDER, self._session.run_id)
+
+    @guarded("the end of a training by Lightning")
+    def training_ended(self) -> None:
+        """Save what it came to, unless that is sooner trained again: the script may be cut in what follows."""
+        trainer = self._trainer
+        if trainer.global_step == self._first_step or getattr(trainer, "fast_dev_run", False):
+            return
+        # ranks that began at different times must not disagree
+        if world_size() > 1 or monotonic() - self._began >= WORTH_SAVING_S:
+            self._step = trainer.global_step
+            self._save(None)
+
+    def _save(self, moment: Optional[_Moment]) -> None:
+        """Save through the Trainer, under a name that only a whole checkpoint gets. On all ranks.
+
+        moment: what it is of; None for now, when training has ended.
+        """
+        training = self._mark.training
+        name = f"step-{self._step:08}.ckpt" if training is None else f"{training.name}-step-{self._step:08}.ckpt"
+        path = os.path.join(self._folder(), name)
+        self._saving = moment
+        try:
+            with self._session.saving(), at_once(self._trainer.strategy):
+                type(self._trainer).save_checkpoint(self._trainer, f"{path}.new", weights_only=False)
+                if self._trainer.is_global_zero:
+                    settle(f"{path}.new", path)
+                self._trainer.strategy.barrier("backprop")
+                self._session.saved(path, self._step)
+                self._remember(path)
+        except Exception as error:  # noqa: BLE001  a full disk, or a model that cannot be saved: training goes on
+            say(f"no checkpoint at step {self._step}: {type(error).__name__}: {error}")
+            return
+        finally:
+            self._saving = None
+        if path not in self._saved:
+            self._saved.append(path)
+        if self._trainer.is_global_zero:
+            self._forget()
+
+    @guarded("old checkpoints of Lightning")
+    def _forget(self) -> None:
+        while len(self._saved) > _KEPT:
+            remove(self._saved.pop(0))
+
+    def _save_of_script(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Report what the script saves, through ModelCheckpoint or otherwise."""
+        with self._session.saving():
+            original(*args, **kwargs)
+            path = str(args[0] if args else kwargs["filepath"])
+            is_weights_only = args[1] if len(args) > 1 else kwargs.get("weights_only")
+            # lr_find and scale_batch_size save under hidden names, and remove that soon
+            is_hidden = os.path.basename(path).startswith(".")
+            if not (is_weights_only or is_hidden or is_late(self._trainer.strategy) or "://" in path):
+                self._session.saved(path, self._trainer.global_step)
+                self._remember(path)
+
+    def _remember(self, path: str) -> None:
+        if self._mark.training is not None:
+            self._mark.training.saved(path, self._trainer.global_step, is_finished=is_over(self._trainer))
+
+    # -- metrics
+
+    def _log(self, original: Callable[..., Any], metrics: Any, step: Optional[int] = None) -> None:
+        original(metrics, step)
+        if metrics and step is None:  # with a step: batches of a validation, counted by themselves
+            self._tell(self._trainer.global_step, {"epoch": self._trainer.current_epoch, **metrics})
+
+    def _tell(self, step: int, metrics: dict[str, Any]) -> None:
+        self._told_at = monotonic()
+        self._session.log(step, metrics, self._total_steps)
+
+
+class _Moment:
+    """What a checkpoint is of: a batch is done, and nothing after it."""
+
+    def __init__(self, trainer: Any, first: Any, *, is_before_validation: bool = False) -> None:
+        """is_before_validation: the checkpoint will be saved later, in the midst of it."""
+        self.state = Place.take(trainer, first)
+        self.loops = trainer.fit_loop.state_dict() if is_before_validation else None
+        self._sums = _sums(trainer) if is_before_validation else None
+
+    def is_still_so(self, trainer: Any) -> bool:
+        """Whether the weights are what they were: some callbacks validate with others (WeightAveraging)."""
+        return self._sums is not None and bool(self._sums == _sums(trainer))
+
+
+@guarded("stops during Lightning's validation")
+def _sums(trainer: Any) -> list[float]:
+    torch = sys.modules["torch"]
+    with torch.no_grad():
+        sums = [weight.sum(dtype=torch.float64) for weight in trainer.lightning_module.parameters()]
+    return [float(each) for each in sums]
+
+
+@guarded("the number of steps to come")
+def _total_steps(trainer: Any) -> Optional[int]:
+    steps = trainer.estimated_stepping_batches
+    return int(steps) if math.isfinite(steps) and steps > 0 else None
+
+
+@guarded("SIGTERM in Lightning")
+def _share_sigterm(session: Session) -> None:
+    """Leave a first SIGTERM to Lightning, which leaves at the end of the batch.
+
+    It takes our handler for the user's, and calls it after its own (signal_connector.py); ours, when nobody has asked
+    for a stop before, does what no handler would do: it ends the process.
+    """
+    handlers = getattr(signal.getsignal(signal.SIGTERM), "signal_handlers", [])
+    ours = session.interrupts._terminate  # noqa: SLF001
+
+    def only_second(number: int, frame: Any) -> None:
+        if session.interrupts.is_asked:
+            ours(number, frame)
+
+    handlers[:] = [only_second if handler == ours else handler for handler in handlers]

@@ -1,0 +1,285 @@
+"""Lightning 2.x, under both its names: `lightning` and `pytorch_lightning`.
+
+Two ways in. Whenever a Trainer is made, Lightning asks for the callbacks of installed packages
+(`_load_external_callbacks`): ours is added to these. And `Trainer.fit` is wrapped, because no callback can say which
+checkpoint to continue from, nor end the script. While a fit goes on, a Drive (driver.py) looks at what the
+supervisor wants.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+import sys
+import zipfile
+from typing import Any, Callable, Optional
+
+from ... import trainings
+from ...failsafe import guarded, say
+from ...link import Session, current
+from .driver import Drive
+from .identity import identity_of, read_mark
+from .position import Mark, Place, fit_mark
+
+NAME = "Lightning"
+
+# where strategies keep, in a folder, what a checkpoint says of itself: FSDP and ModelParallel; DeepSpeed
+_IN_FOLDERS = ("meta.pt", os.path.join("checkpoint", "mp_rank_00_model_states.pt"))
+
+_fits = 0  # how often this script has called fit(): a checkpoint belongs to one of these calls
+
+
+def hook(module: Any) -> None:
+    """Wrap what `trainer.trainer` of either package defines, and uses."""
+    package = module.__name__.removesuffix(".trainer.trainer")
+    module.Trainer.fit = _wrapped(module.Trainer.fit)
+    connector: Any = sys.modules[f"{package}.trainer.connectors.callback_connector"]
+    connector._load_external_callbacks = _with_ours(connector._load_external_callbacks, package)  # noqa: SLF001
+    combined = sys.modules[f"{package}.utilities.combined_loader"].CombinedLoader
+    combined.__iter__ = _marked(combined.__iter__)
+
+
+def _with_ours(load: Callable[[str], list[Any]], package: str) -> Callable[[str], list[Any]]:
+    @functools.wraps(load)
+    def call(group: str) -> list[Any]:
+        return [*load(group), *_callbacks(package)]
+
+    return call
+
+
+@guarded(NAME, otherwise=[])
+def _callbacks(package: str) -> list[Any]:
+    return [_make(package)] if current() is not None else []
+
+
+def _make(package: str) -> Any:
+    """Our callback, as one of this package's."""
+    base = sys.modules[f"{package}.callbacks"].Callback
+    return type("Backprop", (Watch, base), {"package": package})()
+
+
+def _marked(begin: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let a loader know the random states it began with: the order of an epoch follows from them."""
+
+    @functools.wraps(begin)
+    def call(loader: Any) -> Any:
+        Place.mark_start(loader)
+        return begin(loader)
+
+    return call
+
+
+def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(fit)
+
+    @functools.wraps(fit)
+    def call(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        session, watch = current(), _watch_of(trainer)
+        if session is None or watch is None:
+            return fit(trainer, *args, **kwargs)
+        with session.training(NAME) as is_ours:
+            if not is_ours:
+                return fit(trainer, *args, **kwargs)
+            bound = signature.bind(trainer, *args, **kwargs)
+            _begin(session, watch, bound.arguments, signature)
+            try:
+                result = fit(*bound.args, **bound.kwargs)
+            except SystemExit as error:
+                if type(error).__name__ == "SIGTERMException" and error.code is None:
+                    error.code = 143  # else the shell, and the supervisor, would take it for success
+                raise
+            else:
+                watch.fitted(trainer)
+                return result
+            finally:
+                watch.end()
+
+    return call
+
+
+@guarded(NAME)
+def _watch_of(trainer: Any) -> Optional[Watch]:
+    """Our callback, if this trainer has it and trains in this process."""
+    # Tuner.lr_find and scale_batch_size call fit() too, only to leave it before training
+    if any(getattr(callback, "_early_exit", False) for callback in trainer.callbacks):
+        return None
+    launcher = getattr(trainer.strategy, "launcher", None)
+    if type(launcher).__name__ in {"_MultiProcessingLauncher", "_XLALauncher"}:
+        return None  # ddp_spawn, ddp_notebook, XLA: fit() is called here, but the loop runs in forks of this process
+    return next((callback for callback in trainer.callbacks if isinstance(callback, Watch)), None)
+
+
+@guarded(NAME)
+def _begin(session: Session, watch: Watch, arguments: dict[str, Any], signature: inspect.Signature) -> None:
+    """Before fit(): choose the checkpoint, unless the script does.
+
+    ckpt_path="last" means the newest there is, which the supervisor knows better; and the offered one, in a
+    configuration that was filled in, means no more than that.
+    """
+    global _fits  # noqa: PLW0603  one count in a process
+    number, _fits = _fits, _fits + 1
+    trainer = arguments["self"]
+    session.looks_for_checkpoint(may_be_ours=_is_lightnings(session.resume_from))
+    training = _training(session, trainer, arguments)
+    watch.begin(session, number, training)
+    named: Any = arguments.get("ckpt_path")
+    if training is not None and session.is_offered(named) and _stored(os.fspath(named)) is not None:
+        arguments["ckpt_path"] = named = None
+    is_named = named not in {None, "last"}
+    # `trainer.ckpt_path = ...` is public, that it was set is not: checkpoint_connector.py, _select_ckpt_path
+    is_named = is_named or getattr(trainer._checkpoint_connector, "_user_managed", False)  # noqa: SLF001
+    if is_named or training is None:
+        session.begins_from(_named_path(trainer, arguments))
+        return
+    or_else = "takes the last that Lightning knows" if arguments.get("ckpt_path") == "last" else "starts over"
+    path = training.agreed(lambda: _choice(training, session.resume_from, number, or_else), trainer.world_size)
+    if path is None:
+        if arguments.get("ckpt_path") is None:  # else nobody knows what Lightning takes
+            session.begins_from(None)
+        return
+    session.begins_from(path)
+    if path == session.resume_from:
+        session.resume_from = None  # once: a later call is another training
+    watch.continues(path)
+    arguments["ckpt_path"] = path
+    if "weights_only" in signature.parameters and arguments.get("weights_only") is None:
+        arguments["weights_only"] = False  # this run wrote it; hyperparameters may be objects of any kind
+
+
+def _is_lightnings(checkpoint: Optional[str]) -> bool:
+    """Whether it may be one of Lightning's, by its name."""
+    return checkpoint is not None and checkpoint.endswith(".ckpt")
+
+
+def _named_path(trainer: Any, arguments: dict[str, Any]) -> Optional[str]:
+    """The path that the script names; None where it names none, or what no path is."""
+    named: Any = arguments.get("ckpt_path") or getattr(trainer, "ckpt_path", None)
+    return None if named is None or not os.path.exists(named) else os.fspath(named)
+
+
+@guarded(trainings.HOOK)
+def _training(session: Session, trainer: Any, arguments: dict[str, Any]) -> Optional[trainings.Training]:
+    """Which training begins."""
+    known, model = trainings.of(session), arguments["model"]
+    is_first = not known.has_trained(model)
+    return known.begin(identity_of(trainer, arguments, session.resume_from, is_first=is_first), model)
+
+
+def _choice(training: trainings.Training, offered: Optional[str], number: int, or_else: str) -> Optional[str]:
+    """The checkpoint to continue from, if there is one; says why the one that is offered is not it."""
+    if not _is_lightnings(offered):
+        offered = None
+    if offered is not None:
+        reason = _unfit(offered, number)
+        if reason is not None:
+            say(f"fit() does not continue from {offered}: {reason}")
+            offered = None
+        elif _stored(offered) is None:
+            return offered
+    return training.choose("fit()", offered, _stored, or_else=or_else)
+
+
+def _unfit(path: str, number: int) -> Optional[str]:
+    """Why no fit() can continue from that; or not this one, the number-th of the script, where it says only a number.
+
+    Looks at bytes and executes nothing.
+    """
+    pickled = _pickled_parts(path)
+    if b"pytorch-lightning_version" not in pickled:
+        return "it is no checkpoint of Lightning"
+    if b"optimizer_states" not in pickled and not os.path.isdir(path):
+        return "it holds only weights"
+    found = re.search(fit_mark(r"(\d+)").encode(), pickled)
+    if found and int(found[1]) != number and read_mark(pickled) is None:
+        return f"it was saved in call {int(found[1]) + 1} of fit(), and this is call {number + 1}"
+    return None
+
+
+def _stored(path: str) -> Any:
+    """What a checkpoint stores of the training that saved it; None where it stores nothing."""
+    return read_mark(_pickled_parts(path))
+
+
+def _pickled_parts(path: str) -> bytes:
+    inside = [os.path.join(path, name) for name in _IN_FOLDERS] if os.path.isdir(path) else [path]
+    return b"".join(_pickled(name) for name in inside if os.path.exists(name))
+
+
+def _pickled(path: str) -> bytes:
+    """The part of a file by torch.save that names what is in it; nothing if it is none."""
+    if not zipfile.is_zipfile(path):
+        return b""
+    with zipfile.ZipFile(path) as archive:
+        return b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
+
+
+class Watch:
+    """Our callback: passes on to the Drive of the fit that goes on. Mixed with the package's Callback by `_make`."""
+
+    package: str
+
+    def __init__(self) -> None:
+        self._session: Optional[Session] = None
+        self._number = 0
+        self._training: Optional[trainings.Training] = None
+        self._path: Optional[str] = None
+        self._resumed: Optional[Place] = None
+        self._drive: Optional[Drive] = None
+
+    def __reduce__(self) -> Any:
+        return _make, (self.package,)  # nothing of a fit goes into copies, or to other processes
+
+    def begin(self, session: Session, number: int, training: Optional[trainings.Training]) -> None:
+        """The number-th fit() of the script begins."""
+        self._session, self._number, self._training = session, number, training
+        self._path = self._resumed = None
+
+    def continues(self, path: str) -> None:
+        """It continues from this checkpoint."""
+        self._path = path
+
+    def fitted(self, trainer: Any) -> None:
+        """It has ended, not by an exception."""
+        if self._resumed is not None:  # no batch was missing: Lightning has only loaded what there was
+            self._resumed.give_back(trainer)
+            self._resumed = None
+
+    def end(self) -> None:
+        """It has ended, one way or another."""
+        self._session = None
+        if self._drive is not None:
+            self._drive.leave()
+            self._drive = None
+
+    def on_load_checkpoint(self, trainer: Any, _: Any, checkpoint: dict[str, Any]) -> None:
+        if self._session is not None:
+            self._resumed = Place.of(checkpoint, trainer) or self._resumed
+            if self._resumed is not None and self._resumed.is_over(trainer):
+                trainer.should_stop = True
+
+    def on_save_checkpoint(self, _: Any, __: Any, checkpoint: dict[str, Any]) -> None:
+        if self._drive is not None:
+            self._drive.complete(checkpoint)
+
+    @guarded(NAME)
+    def on_train_start(self, trainer: Any, _: Any) -> None:
+        if self._session is not None:
+            mark = Mark(self._number, self._training)
+            self._drive = Drive(self._session, trainer, self, mark, self._resumed, self._path)
+            self._resumed = None
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        if self._drive is not None:
+            self._drive.epoch_begins()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        if self._drive is not None:
+            self._drive.validation_batch_ended()
+
+    def on_train_end(self, *_: Any) -> None:
+        if self._drive is not None:
+            self._drive.training_ended()
+            self._drive.leave()
+            self._drive = None

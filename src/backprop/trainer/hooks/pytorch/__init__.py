@@ -1,0 +1,1 @@
+"""The hook for PyTorch scripts with a training loop of their own."""

@@ -1,0 +1,336 @@
+"""PyTorch scripts with a loop of their own: what they save is reported, and their optimizer's steps are counted.
+
+Nothing is asked of such a script: it saves when it likes, and stops by KeyboardInterrupt. What it does not do when it
+is stopped, emergency.py does for it. All of this keeps quiet while a framework's loop runs: its own hook knows better.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import sys
+import threading
+import weakref
+from contextlib import nullcontext
+from time import monotonic
+from typing import Any, ContextManager, Optional
+
+from ... import distributed, file_events, keeping
+from ...failsafe import guarded, say
+from ...link import Session, current
+from ..saved_files.contents import Content
+from ..saved_files.pending import HOOK as SAVES
+from ..saved_files.pending import find_place
+from ..saved_files.script_files import ScriptFiles, is_main_thread, is_trainer, of_this_process
+from . import emergency, states
+
+LOOK_EVERY_S = 0.25
+_STEPS = "steps of PyTorch's optimizers"
+_EMERGENCY = "the emergency save"
+
+
+class Count:
+    """The steps of one optimizer."""
+
+    __slots__ = ("optimizer", "steps")
+
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer = weakref.ref(optimizer)
+        self.steps = 0
+
+
+class Script:
+    """One process of a script that imported torch."""
+
+    def __init__(self, session: Session, files: ScriptFiles, torch: Any) -> None:
+        self.session = session
+        self.files = files
+        self.saves = files.saves
+        files.count_steps = lambda: self.step if self._most else 0
+        files.earlier_steps = lambda: self._base
+        files.after_report = self._let_go
+        self._write = torch.save
+        self._is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
+        self._base = 0  # steps of earlier sessions, once the script has read the checkpoint that it continues from
+        self._counts: dict[int, Count] = {}  # by id(), the fastest there is
+        self._most = 0  # steps of the optimizer that made most: a GAN's two make one step of training
+        self._told: Optional[int] = None
+        self._look_at = 0.0
+        self._parts: dict[str, tuple[Optional[int], set[bool]]] = {}  # by folder, at which step, of an optimizer or not
+        self._kept: tuple[list[Any], list[Any]] = ([], [])
+        self._rescued_step: Optional[int] = None
+        self._stepper: Optional[threading.Thread] = None
+        self._is_broken_off = False  # by a KeyboardInterrupt that nobody has caught
+        optimizer = sys.modules["torch.optim.optimizer"].Optimizer
+        step = optimizer.profile_hook_step(lambda _: None).__code__  # its wrapper, in which all steps are made
+        look: Any = type(self)._look  # noqa: SLF001  our own
+        self._standstill = emergency.Standstill(step, look.__wrapped__.__code__)
+        if session.offered is not None:
+            file_events.on_first_read(os.path.realpath(session.offered), self._go_on_counting, _STEPS)
+
+    @property
+    def step(self) -> int:
+        """How far training is, as far as one can see from outside."""
+        return self._base + self._most
+
+    def hold(self) -> ContextManager[None]:
+        """Within, an interrupt waits. It only ever comes to the main thread."""
+        return self.session.saving() if is_main_thread() else nullcontext()
+
+    # -- steps
+
+    def before_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        """Called by PyTorch before every step of any optimizer."""
+        if not self._is_compiling():
+            self._standstill.wait()
+
+    def stepped(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        """Count; called by PyTorch after every step of any optimizer, hence in a hurry."""
+        if self._is_compiling() or self.session.owner is not None:  # the compiler need not see what follows
+            return
+        count = self._counts.get(id(optimizer))
+        if count is None or count.optimizer() is not optimizer:  # ids are used again
+            count = self._counts[id(optimizer)] = Count(optimizer)
+            self._look_at = 0.0
+        count.steps += 1
+        self._most = max(self._most, count.steps)
+        self.session.has_news = True
+        if monotonic() >= self._look_at:
+            self._look()
+
+    @guarded(_STEPS)
+    def _look(self) -> None:
+        self._look_at = monotonic() + LOOK_EVERY_S
+        self.session.announce()
+        self._stepper = threading.current_thread()
+        if not is_trainer():
+            return
+        self._kept = ([], [])  # the script goes on, and holds what it needs itself
+        self.session.interrupts.watch(self._keep)
+        self.saves.settle(at_step=True)
+        self._tell_step()
+        # training goes on as if nobody had asked: the last chance before SIGTERM
+        if self._rescued_step is None and self.session.is_overdue():
+            self.rescue(is_once=True)
+
+    def _tell_step(self) -> None:
+        if not self._base and self.session.is_checkpoint_read():  # by another process, or by code that opens it itself
+            self._go_on_counting()
+        if self._most and self._told != self.step:
+            self._told = self.step
+            self.session.tell(step=self.step, counted=True)
+
+    # -- saves
+
+    def _go_on_counting(self) -> None:
+        self._base = self.session.resume_step or 0
+
+    @guarded(SAVES)
+    def before_save(self) -> None:
+        """What the last one was called may be about to be used again."""
+        self.saves.settle(at_step=False)
+
+    @guarded(SAVES)
+    def saved(self, content: Any, where: Any) -> None:
+        """The script has saved something. where: a path or an open file that has a name."""
+        place = find_place(where) if is_trainer() else None
+        if place is None:
+            return
+        path, file = place
+        optimizers = self._optimizers()
+        found = states.content_of(content, optimizers)
+        if states.is_optimizer(content) or (found is not None and not found.is_state):
+            self._saved_part(os.path.dirname(os.path.abspath(path)), is_optimizer=found is None)
+        if found is not None and self.files.is_checkpoint(path, found, is_trained=bool(optimizers)):
+            self._add(path, found, file=file)
+        elif file is not None:
+            self.files.ignore(path)
+
+    def _saved_part(self, folder: str, *, is_optimizer: bool) -> None:
+        """Weights, or an optimizer's state: a folder that has got both at one step is a checkpoint."""
+        step, kinds = self._parts.get(folder, (None, set()))
+        kinds = {is_optimizer} if step != self.step else kinds | {is_optimizer}
+        self._parts[folder] = (self.step, kinds)
+        is_around_us = (os.getcwd() + os.sep).startswith(folder + os.sep)
+        if len(kinds) > 1 and self._most and not is_around_us:
+            self._add(folder, Content(is_state=True), is_shared=True)
+
+    @guarded(SAVES)
+    def saved_folder(self, path: Any) -> None:
+        """The script has saved a whole training state into a folder, maybe together with other ranks."""
+        if is_trainer():
+            self._add(os.fsdecode(path), Content(is_state=True), is_shared=distributed.world_size() > 1)
+
+    def _add(self, path: str, content: Content, **how: Any) -> None:
+        self._tell_step()
+        if not self.files.add(path, content, **how):
+            self._look_at = 0.0
+
+    def _let_go(self) -> None:
+        self._kept = ([], [])
+
+    # -- the end
+
+    def _optimizers(self) -> list[Any]:
+        """Those that live and have made steps, the busiest first."""
+        counts = sorted(self._counts.values(), key=lambda count: -count.steps)
+        return [optimizer for count in counts if (optimizer := count.optimizer()) is not None]
+
+    @guarded(_EMERGENCY)
+    def _keep(self) -> None:
+        """Hold what is being trained: with the frames that an interrupt ends, it would be gone before we can save it.
+
+        Called in a signal handler: nothing is saved here.
+        """
+        if self.session.owner is None and is_trainer():
+            optimizers = self._optimizers()
+            self._kept = (optimizers, emergency.find_models(optimizers))
+
+    @guarded(_EMERGENCY)
+    def rescue(self, *, is_once: bool = False) -> None:
+        """Save what was trained since the last checkpoint, if anything was; no thread trains on meanwhile.
+
+        is_once: not if another thread has done so by then.
+        """
+        with self._standstill.held() as is_still:
+            self.saves.settle(at_step=True)
+            is_done = self._rescued_step is not None if is_once else self._rescued_step == self.step
+            if not self.session.has_news or is_done or not is_trainer():
+                return
+            optimizers = self._optimizers()
+            if not optimizers:
+                return
+            self._rescued_step = self.step
+            if not is_still:
+                say("the script did not save when it was stopped, nor is it kept: another thread is amid a step")
+                return
+            self._write_emergency(optimizers)
+
+    def _write_emergency(self, optimizers: list[Any]) -> None:
+        models = emergency.find_models(optimizers)
+        path = os.path.join(self.session.run_dir, f"emergency-session-{self.session.number}.pt")
+        with self.hold():
+            emergency.save(path, self._write, self.step, optimizers, models)
+            self.session.tell(event="checkpoint_saved", path=path, step=self.step, emergency=True)
+            say(f"the script did not save when it was stopped: step {self.step} is kept in {path}")
+
+    def rescue_broken_off(self) -> None:
+        """The same, at the end of the main thread."""
+        self.rescue()
+        self._is_broken_off = True
+
+    @guarded(_STEPS)
+    def end(self) -> None:
+        """The interpreter ends."""
+        if not is_trainer():
+            return
+        self.saves.settle(at_step=True)
+        self._tell_step()
+        self.session.look_again()
+        # a daemon thread trains on until the very end: what it has done since then is not worth another file
+        is_rescued = self._is_broken_off and self._stepper is not None and self._stepper.daemon
+        if self.session.should_stop() and not is_rescued:
+            self.rescue()
+
+
+_script: Optional[Script] = None
+
+
+def hook(module: Any) -> None:
+    """Called when one of these has been imported: torch, safetensors.torch, accelerate.accelerator."""
+    session = current()
+    if session is None:
+        return
+    if module.__name__ == "torch":
+        _hook_torch(module, session)
+    elif _script is not None:
+        if module.__name__ == "safetensors.torch":
+            module.save_file = _reported(_script, module.save_file)  # save_model() calls it by this name
+            module.load_file = _watched(module.load_file)
+        else:
+            module.Accelerator.save_state = _reported_folder(_script, module.Accelerator.save_state)
+
+
+def _hook_torch(torch: Any, session: Session) -> None:
+    global _script  # noqa: PLW0603  one in a process
+    script = Script(session, of_this_process(session), torch)
+    # a global hook: PyTorch 2.0 and up. torch.optim hides the module that has it
+    optimizer = sys.modules["torch.optim.optimizer"]
+    optimizer.register_optimizer_step_pre_hook(script.before_step)
+    optimizer.register_optimizer_step_post_hook(script.stepped)
+    torch.save = torch.serialization.save = _reported(script, torch.save)
+    torch.load = torch.serialization.load = _watched(torch.load)
+    atexit.register(script.end)
+    chained = sys.excepthook
+
+    def excepthook(kind: Any, value: Any, traceback: Any) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            script.rescue_broken_off()
+            _hide_our_frames(traceback)
+        chained(kind, value, traceback)
+
+    sys.excepthook = excepthook
+    _script = script
+
+
+def _hide_our_frames(traceback: Any) -> None:
+    """Let a KeyboardInterrupt look as it does without us: our handler raised it, wherever the script was."""
+    ours = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    last = None
+    while traceback is not None:
+        if not traceback.tb_frame.f_code.co_filename.startswith(ours):
+            last = traceback
+        traceback = traceback.tb_next
+    if last is not None:
+        last.tb_next = None
+
+
+def _watched(function: Any) -> Any:
+    """A function that reads the file that is its first argument, noticed."""
+
+    @functools.wraps(function)
+    def load(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        file_events.was_opened_for_reading(args[0] if args else next(iter(kwargs.values()), None))
+        return result
+
+    return load
+
+
+def _reported(script: Script, function: Any) -> Any:
+    """A function that saves its first argument in its second, reported."""
+    content_name, where_name = function.__code__.co_varnames[:2]
+
+    @functools.wraps(function)
+    def save(*args: Any, **kwargs: Any) -> Any:
+        named = {**dict(zip((content_name, where_name), args)), **kwargs}
+        where = named.get(where_name)
+        keeping.before_write(where)  # PyTorch's C++ opens it, unless it is open
+        is_named = isinstance(where, (str, os.PathLike)) or isinstance(getattr(where, "name", None), str)
+        if not (is_named and script.files.is_in_charge()):
+            return function(*args, **kwargs)
+        script.before_save()
+        with script.hold():
+            result = function(*args, **kwargs)
+            script.saved(named.get(content_name), where)
+        return result
+
+    return save
+
+
+def _reported_folder(script: Script, function: Any) -> Any:
+    """A method that gives the folder it has saved everything in, reported."""
+
+    @functools.wraps(function)
+    def save(*args: Any, **kwargs: Any) -> Any:
+        if not script.files.is_in_charge():
+            return function(*args, **kwargs)
+        script.before_save()
+        with script.hold():
+            result = function(*args, **kwargs)
+            if result is not None:
+                script.saved_folder(result)
+        return result
+
+    return save

@@ -1,0 +1,124 @@
+"""What has just been saved: a training state, from which a script can go on; bare weights; or nothing of ours.
+
+Only looks: objects enter as the script handed them to `torch.save`, after it has come back.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Iterator, Optional
+
+from ..saved_files.contents import EPOCH_KEYS, OPTIMIZER_KEYS, STEP_KEYS, Content
+
+_DEPTH = 3  # {"state": {"optimizers": [...]}}
+_MAX_ITEMS = 64  # a longer list is data
+
+
+def content_of(saved: Any, optimizers: list[Any]) -> Optional[Content]:
+    """What was saved; None when it has neither an optimizer's state nor the weights of what is trained.
+
+    optimizers: those that have made steps. Where there is none, weights are told by their names.
+    """
+    if is_training_state(saved):
+        is_state = True
+    elif any(is_weights_of(saved, optimizer) for optimizer in optimizers) or (
+        not optimizers and _is_model(saved, _DEPTH)
+    ):
+        is_state = False
+    else:
+        return None
+    step, epoch = told_number(saved, STEP_KEYS), told_number(saved, EPOCH_KEYS)
+    return Content(is_state=is_state, step=step, epoch=epoch)
+
+
+def is_training_state(saved: Any, depth: int = _DEPTH) -> bool:
+    """Whether an optimizer's state is in it; one that is an optimizer's state and nothing else does not count."""
+    if isinstance(saved, Mapping) and any(_is_own_optimizer(saved.get(key)) for key in OPTIMIZER_KEYS):
+        return True
+    return any(_is_optimizer(value) or (depth > 1 and is_training_state(value, depth - 1)) for value in _inside(saved))
+
+
+def is_optimizer(saved: Any) -> bool:
+    """Whether it is an optimizer's state and nothing else."""
+    return isinstance(saved, Mapping) and _is_optimizer(saved)
+
+
+def is_weights_of(saved: Any, optimizer: Any) -> bool:
+    """Whether it has a tensor for every parameter that the optimizer trains, judged by their shapes.
+
+    Not by their memory: it may well hold copies, on another device or in half precision.
+    """
+    needed = Counter(
+        tuple(parameter.shape)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.requires_grad
+    )
+    return bool(needed) and not needed - Counter(_shapes(saved, _DEPTH))
+
+
+def told_number(saved: Any, keys: tuple[str, ...]) -> Optional[int]:
+    """The step, or what else these keys stand for, that it says it was saved at; None when it says nothing."""
+    level = [saved]
+    for _ in range(_DEPTH - 1):
+        for mapping in level:
+            for key in keys:
+                step = _as_step(mapping.get(key)) if isinstance(mapping, Mapping) else None
+                if step is not None:
+                    return step
+        level = [value for mapping in level for value in _inside(mapping) if not _is_optimizer(value)]
+    return None
+
+
+def _is_optimizer(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "state" in value and "param_groups" in value
+    return isinstance(value, sys.modules["torch"].optim.Optimizer)
+
+
+def _is_own_optimizer(value: Any) -> bool:
+    """Whether this, which is called an optimizer's state, is one of somebody's own: tensors, not settings."""
+    return isinstance(value, (Mapping, list, tuple)) and any(True for _ in _shapes(value, _DEPTH))
+
+
+def _is_model(saved: Any, depth: int) -> bool:
+    """Whether it is a module, or has tensors that are called as those of modules are."""
+    if isinstance(saved, sys.modules["torch"].nn.Module):
+        return True
+    if isinstance(saved, Mapping) and any(str(key).endswith(("weight", "bias")) for key in saved):
+        return True
+    return depth > 1 and any(_is_model(value, depth - 1) for value in _inside(saved))
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, (list, tuple)) and len(value) <= _MAX_ITEMS:
+        yield from value
+
+
+def _shapes(value: Any, depth: int) -> Iterator[tuple[int, ...]]:
+    torch = sys.modules["torch"]
+    if _is_optimizer(value):  # its moments have the shapes of the weights
+        return
+    if isinstance(value, torch.nn.Module):
+        yield from (tuple(parameter.shape) for parameter in value.parameters())
+    elif depth:
+        for inner in _inside(value):
+            if isinstance(inner, torch.Tensor):
+                yield tuple(inner.shape)
+            else:
+                yield from _shapes(inner, depth - 1)
+
+
+def _as_step(value: Any) -> Optional[int]:
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        step = operator.index(value)  # an int, NumPy's, or a tensor of one
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return step if step >= 0 else None

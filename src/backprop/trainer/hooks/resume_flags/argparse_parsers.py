@@ -1,0 +1,87 @@
+"""Resume flags of argparse, and of jsonargparse, whose parsers are made of it: see resume_flags/options.py.
+
+A flag gets the checkpoint through its default, so that the parser treats the value as its own, `type` included.
+"""
+# ruff: noqa: SLF001  a parser's actions and groups have no public names; they have been where they are since 2.7
+
+from __future__ import annotations
+
+import sys
+
+from . import options as resume_flags
+from .options import Option
+
+TYPE_CHECKING = False  # see failsafe.py
+if TYPE_CHECKING:
+    from typing import Any, Iterator, Sequence
+
+_ONE_VALUE = {"_StoreAction"}
+_NO_VALUE = {"_StoreTrueAction", "BooleanOptionalAction"}
+
+_is_parsing = False  # the script's arguments: a subcommand's parser gets the rest of them
+_rests: list[Any] = []  # what parsers have left of the script's words, for others: timm's way
+
+
+def hook(module: Any) -> None:
+    """Hook the module argparse, or jsonargparse._core."""
+    name = "parse_args" if module.__name__ == "jsonargparse._core" else "parse_known_args"
+    original = getattr(module.ArgumentParser, name)
+    suppressed = sys.modules["argparse"].SUPPRESS
+
+    def parse(self: Any, args: Any = None, namespace: Any = None, **others: Any) -> Any:
+        global _is_parsing  # noqa: PLW0603
+        is_outermost = not _is_parsing
+        if args is not None and not isinstance(args, list):
+            args = list(args)
+        words = sys.argv[1:] if args is None else args
+        if is_outermost and not resume_flags.are_the_scripts(words, _rests):
+            return original(self, args, namespace, **others)
+        filled = resume_flags.fill(_options(self, words, suppressed), words)
+        defaults = [(option.own, option.own.default) for option in filled]
+        for option in filled:
+            option.own.default = option.value
+        _is_parsing = True
+        try:
+            result = original(self, args, namespace, **others)
+        finally:
+            _is_parsing = not is_outermost
+            for action, default in defaults:
+                action.default = default
+        if is_outermost and name == "parse_known_args":
+            _rests.append(result[1])
+        return result
+
+    setattr(module.ArgumentParser, name, parse)
+
+
+def _options(parser: Any, words: Sequence[str], suppressed: str) -> Iterator[Option]:
+    for action in parser._actions:
+        yield Option(
+            action.option_strings,
+            is_free=resume_flags.is_nothing(action.default) or action.default is suppressed,
+            kind=_kind(action),
+            is_given=any(_as_option(other).is_in(words) for other in _rivals(parser, action)),
+            own=action,
+        )
+
+
+def _as_option(action: Any) -> Option:
+    return Option(action.option_strings, is_free=False, kind=resume_flags.of_no_use())
+
+
+def _kind(action: Any) -> Any:
+    name = type(action).__name__
+    hint = getattr(action, "_typehint", None)  # jsonargparse's
+    if hint is not None:
+        return resume_flags.by_annotation(hint, action.default)
+    if name in _NO_VALUE:
+        return resume_flags.as_switch()
+    if name not in _ONE_VALUE or action.nargs not in {None, "?"} or action.choices is not None:
+        return resume_flags.of_no_use()
+    return resume_flags.as_path() if action.type is None else resume_flags.converted(action.type)
+
+
+def _rivals(parser: Any, action: Any) -> list[Any]:
+    """Options that must not be given together with this one."""
+    groups = [group._group_actions for group in parser._mutually_exclusive_groups]
+    return [other for actions in groups if action in actions for other in actions if other is not action]

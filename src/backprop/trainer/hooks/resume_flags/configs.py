@@ -1,0 +1,124 @@
+"""Resume keys of Hydra's and OmegaConf's configurations: see resume_flags/options.py.
+
+A key that the configuration has, with nothing in it, and that no word of the command line sets, gets the checkpoint
+after all of that was put together. Hydra's own record of the overrides, and what it makes of them (the name of the
+output folder, say), stays as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ...failsafe import guarded
+from . import options as resume_flags
+from .options import Option
+
+TYPE_CHECKING = False  # see failsafe.py
+if TYPE_CHECKING:
+    from typing import Any, Iterator
+
+# where a key called no more than `resume` still means the training: elsewhere it may be the logger's
+_PARENTS = {"", "checkpoint", "checkpointing", "experiment", "run", "train", "trainer", "training"}
+
+_is_sweep = False  # Hydra runs several trainings in this process
+_from_cli: list[Any] = []  # the configurations that OmegaConf made of the script's words
+
+
+def hook(module: Any) -> None:
+    """Hook the module hydra._internal.config_loader_impl, or omegaconf.omegaconf."""
+    (_hydra if module.__name__.startswith("hydra") else _omegaconf)(module)
+
+
+def _hydra(module: Any) -> None:
+    loader = module.ConfigLoaderImpl
+    original, original_for_sweep = loader.load_configuration, loader.load_sweep_config
+
+    def load_configuration(
+        self: Any, config_name: Any, overrides: Any, run_mode: Any, *rest: Any, **others: Any
+    ) -> Any:
+        config = original(self, config_name, overrides, run_mode, *rest, **others)
+        # Hydra loads it as if for a sweep first, to see whether it is one: hydra.py, get_mode
+        is_the_scripts = all(word in sys.argv or word.startswith("hydra.") for word in overrides)
+        if run_mode.name == "RUN" and not _is_sweep and is_the_scripts:
+            _fill(config, overrides)
+        return config
+
+    def load_sweep_config(self: Any, *words: Any, **others: Any) -> Any:
+        global _is_sweep  # noqa: PLW0603
+        _is_sweep = True
+        return original_for_sweep(self, *words, **others)
+
+    loader.load_configuration, loader.load_sweep_config = load_configuration, load_sweep_config
+
+
+def _omegaconf(module: Any) -> None:
+    kind = module.OmegaConf
+    from_cli, merge = kind.from_cli, kind.merge
+
+    def noted(args_list: Any = None) -> Any:
+        config = from_cli(args_list)
+        if args_list is None:
+            _from_cli.append(config)
+        return config
+
+    def merge_and_fill(*configs: Any) -> Any:
+        config = merge(*configs)
+        if any(one is other for one in configs for other in _from_cli):
+            _fill(config, sys.argv[1:])
+        return config
+
+    kind.from_cli, kind.merge = staticmethod(noted), staticmethod(merge_and_fill)
+
+
+@guarded(resume_flags.HOOK)
+def _fill(config: Any, words: Any) -> None:
+    resume_flags.fill(_options(config, words), ())
+
+
+def _options(config: Any, words: Any) -> Iterator[Option]:
+    """The keys at the top, and one level below it."""
+    library = sys.modules["omegaconf"]
+    given = {word.lstrip("+~").partition("=")[0] for word in words}
+    for place, node in [("", config), *((str(key), _node(config, key)) for key in config if key != "hydra")]:
+        if not isinstance(node, library.DictConfig) or node._is_none() or node._is_missing():  # noqa: SLF001
+            continue
+        for key in node:
+            is_usual = resume_flags.is_usual_key(str(key)) and (place in _PARENTS or str(key) != "resume")
+            if is_usual or not place:
+                name = f"{place}.{key}" if place else str(key)
+                yield Option(
+                    (name,),
+                    is_free=_is_empty(node, key),
+                    kind=_setter(node, key),
+                    is_given=name in given or place in given,
+                    is_usual=is_usual,
+                )
+
+
+def _node(config: Any, key: Any) -> Any:
+    return config._get_node(key)  # noqa: SLF001  an interpolation is not followed
+
+
+def _is_empty(config: Any, key: Any) -> bool:
+    node = _node(config, key)
+    return not node._is_interpolation() and not node._is_missing() and resume_flags.is_nothing(node._value())  # noqa: SLF001
+
+
+def _setter(config: Any, key: Any) -> Any:
+    """Sets the key, as far as its type lets it."""
+
+    def kind(path: str) -> Any:
+        if not path:
+            return path
+        library = sys.modules["omegaconf"]
+        is_switch = _node(config, key)._value() is False  # noqa: SLF001
+        for value in (True,) if is_switch else (path, True):
+            try:
+                with library.read_write(config):
+                    library.OmegaConf.update(config, str(key), value)
+            except library.ValidationError:
+                continue
+            return value
+        return None
+
+    return kind

@@ -1,0 +1,292 @@
+"""Which option of a script takes the checkpoint to resume from: one table, for the parsers of all libraries.
+
+On resume, an option with a usual name gets the checkpoint, as the weakest of all words: only when it was not given and
+has no default of its own. A first session is not touched. What counts as usual is what nobody declares for anything
+else: `--resume`, and names that begin with `--resume` or `--continue` and say from what. Not `--checkpoint`, `--ckpt`
+or `--load`: in some scripts they name a folder to write to, in others pretrained weights, and a script that gets a
+whole training state where it expects those would fail where it could have begun anew. Where a script has nothing but
+such a name, the supervisor is told, and the user can decide: `--resume-arg FLAG`.
+
+Checkpoints that hooks of ours wrote in a form of their own are not for the script to read: see boosting/common.py.
+
+A module beside this one looks at a library's parsers: resume_argparse, resume_parsers, resume_configs. All of them are
+loaded in first sessions, too: whatever takes time to import is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from ...failsafe import guarded, say
+
+TYPE_CHECKING = False  # see failsafe.py
+if TYPE_CHECKING:
+    from typing import Any, Callable, Iterable, Optional, Sequence
+
+HOOK = "resume flags"
+_USUAL = {
+    "resume",
+    "resume-from",
+    "resume-from-checkpoint",
+    "resume-from-ckpt",
+    "resume-from-path",
+    "resume-checkpoint",
+    "resume-checkpoint-path",
+    "resume-ckpt",
+    "resume-ckpt-path",
+    "resume-path",
+    "resume-training",
+    "continue-from",
+    "continue-from-checkpoint",
+}
+_USUAL_KEYS = {"ckpt-path"}  # of configurations only
+_LIGHTNING = {"lightning.pytorch", "pytorch_lightning"}  # whose word that is; our hook for it needs no such help
+# a name that looks like one has a word of the first kind, and none but those of both
+_TELLING = {"checkpoint", "chkpt", "ckpt", "continue", "load", "restart", "restore", "resume", "snapshot", "init"}
+_BESIDE = {"file", "filename", "from", "initial", "last", "latest", "model", "path", "start", "state", "to", "training"}
+_BESIDE |= {"train", "weights"}
+_TOO_LITTLE = {"init", "init-model", "init-weights", "init-state", "init-training", "init-train"}  # how to draw them
+_TEXTS = {"abspath", "expanduser", "fspath", "realpath", "str", "Path"}  # functions that take any text
+_RESUMES = "BACKPROP_RESUME_FROM"
+
+_told: set[str] = set()
+_hint: Optional[str] = None  # the option that the supervisor knows of
+_has_usual = False
+
+
+class Option:
+    """An option of a parser."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        is_free: bool,
+        kind: Callable[[str], Any],
+        is_given: bool = False,
+        is_usual: Optional[bool] = None,
+        own: Any = None,
+    ) -> None:
+        """names: as they stand on the command line.
+
+        is_free: its own default says nothing. kind: gives its value for a checkpoint: a path, True for a switch, None
+        where it wants something else; asked with "" only for a text of any kind. is_given: not on the command line, but
+        elsewhere. is_usual: whether it surely takes the checkpoint; None: as its name says. own: the library's object.
+        """
+        self.names = [name for name in names if name.startswith("--")] or list(names)
+        self.all_names = names
+        self.is_free = is_free
+        self.kind = kind
+        self.is_given = is_given
+        self.is_usual = any(map(_is_usual, names)) if is_usual is None else is_usual
+        self.own = own
+        self.value: Any = None  # as `fill` chose it
+
+    def is_in(self, words: Iterable[str]) -> bool:
+        """Whether it is on the command line; abbreviated, too."""
+        for word in words:
+            name = word.partition("=")[0]
+            if name == "--":
+                return False
+            if name in self.all_names:
+                return True
+            if name.startswith("--") and any(option.startswith(name) for option in self.all_names):
+                return True
+        return False
+
+
+def checkpoint() -> Optional[str]:
+    """What the script is to resume from; None in a first session, and where it is not for the script to read."""
+    path = os.environ.get(_RESUMES)
+    if path is None:
+        return None
+    from ...atomic_files import FOLDER
+
+    return None if FOLDER in path.split(os.sep) else path
+
+
+def _is_usual(name: str) -> bool:
+    return name.startswith("--") and _plain(name) in _USUAL
+
+
+def is_usual_key(name: str) -> bool:
+    """Whether a configuration's key of this name takes the checkpoint."""
+    name = _plain(name)
+    return name in _USUAL or (name in _USUAL_KEYS and _LIGHTNING.isdisjoint(sys.modules))
+
+
+def _looks_like_one(name: str) -> bool:
+    """Whether this name may well mean the checkpoint to resume from, or something else."""
+    words = set(_plain(name).split("-"))
+    return bool(words & _TELLING) and words <= _TELLING | _BESIDE and _plain(name) not in _TOO_LITTLE
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").replace("_", "-").lower()
+
+
+@guarded(HOOK, otherwise=())
+def fill(options: Iterable[Option], words: Sequence[str]) -> Sequence[Option]:
+    """The options that are to get `value`, told to the user. words: of the script's, those that this parser is given.
+
+    options: made here, in a generator, so that a library that has changed turns this off and does no more harm.
+    """
+    global _has_usual  # noqa: PLW0603
+    options = [option for option in options if option.names]
+    usual = [option for option in options if option.is_usual]
+    if not usual:
+        _look_for_another(options, words)
+        return ()
+    if not _has_usual:
+        _has_usual = True
+        if _hint is not None:
+            _tell_supervisor(None)
+    path = checkpoint()
+    if path is None or _is_tool() or any(option.is_given or option.is_in(words) for option in usual):
+        return ()
+    offered = path
+    path, other = _own(offered)
+    if path is None:
+        _tell_user(usual[0].names[0], f"does not get {offered}: it was saved by `{other}`")
+        return ()
+    filled = []
+    for option in usual:
+        option.value = option.kind(path) if option.is_free else None
+        if option.value is not None:
+            filled.append(option)
+            _tell_user(option.names[0], "is switched on" if option.value is True else f"gets {option.value}")
+    return filled
+
+
+def _own(offered: str) -> tuple[Optional[str], str]:
+    """The checkpoint that this process goes on with, None where there is none; and what another one executes, if any.
+
+    It is the offered one, unless another process saved that, which trains something else; then the last that one like
+    this saved.
+    """
+    from ... import savers
+
+    run_dir = os.environ["BACKPROP_RUN_DIR"]
+    ours = savers.of_this_process(int(os.environ["BACKPROP_SESSION"]), offered)
+    other = savers.other_saver(run_dir, ours, offered)
+    if other is None:
+        return offered, ""
+    return savers.own_checkpoint(run_dir, ours), other.shown
+
+
+def _tell_user(name: str, what: str) -> None:
+    """Once, and by one of several processes."""
+    from ...distributed import rank
+
+    if name not in _told and rank() == 0:
+        _told.add(name)
+        say(f"{name} {what}")
+
+
+def _look_for_another(options: Sequence[Option], words: Sequence[str]) -> None:
+    """Tell the supervisor of an option that only looks as if it took the checkpoint."""
+    if _has_usual or _hint is not None:
+        return
+    for option in options:
+        name = option.names[0]
+        is_one = option.is_free and _looks_like_one(name) and not (option.is_given or option.is_in(words))
+        if is_one and option.kind("") == "" and not _is_tool():
+            _tell_supervisor(name if name.startswith("-") else name + "={path}")
+            return
+
+
+def _tell_supervisor(option: Optional[str]) -> None:
+    """By hand: a Session has much to import."""
+    global _hint  # noqa: PLW0603
+    _hint = option
+    if option is not None and not re.fullmatch(r"[\w.-]{1,100}(={path})?", option, re.ASCII):
+        return
+    text = "null" if option is None else f'"{option}"'
+    events = os.open(os.environ["BACKPROP_EVENTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(events, f'{{"event": "resume_option", "option": {text}}}\n'.encode())
+    finally:
+        os.close(events)
+
+
+def are_the_scripts(words: Sequence[str], rests: Sequence[Any] = ()) -> bool:
+    """Whether a parser is given the script's own words: all, or what another parser has left of them.
+
+    rests: lists of words that other parsers have left. No words at all say nothing, unless they are one of these.
+    """
+    if words == sys.argv[1:] or any(words is rest for rest in rests):
+        return True
+    said = iter(sys.argv[1:])
+    return bool(words) and all(word in said for word in words)  # in the same order
+
+
+def is_nothing(default: Any) -> bool:
+    """Whether a default of a parser says nothing: None, "", False, or the library's own word for that."""
+    try:
+        return not default or getattr(default, "name", None) == "UNSET"
+    except Exception:  # noqa: BLE001  an array, say
+        return False
+
+
+def as_path(_: Any = None) -> Callable[[str], Any]:
+    """The kind of an option that takes any text."""
+    return lambda path: path
+
+
+def as_switch(_: Any = None) -> Callable[[str], Any]:
+    """The kind of an option that takes nothing."""
+    return lambda path: bool(path) or None
+
+
+def of_no_use(_: Any = None) -> Callable[[str], Any]:
+    """The kind of an option that wants something else."""
+    return lambda _: None
+
+
+def converted(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The kind of an option whose text is made into something by a function of the script's, or of the library's.
+
+    It is not called before there is a checkpoint: it may open a file.
+    """
+
+    def kind(path: str) -> Any:
+        if not path:
+            return path if getattr(convert, "__name__", "") in _TEXTS else None
+        for value in (path, "true"):  # some options take a truth value
+            try:
+                convert(value)
+            except Exception:  # noqa: BLE001, S112  whatever the script's function makes of it: a step is wanted
+                continue
+            return value
+        return None
+
+    return kind
+
+
+def by_annotation(annotation: Any, default: Any) -> Callable[[str], Any]:
+    """The kind of an option that is a parameter of a function: as its annotation says, else as its default does."""
+    words = set(re.findall(r"\w+", str(annotation)))
+    if words & {"str", "Path", "PathLike"}:
+        return as_path()
+    if "bool" in words or default is False:
+        return as_switch()
+    return as_path() if annotation is None or "Any" in words else of_no_use()
+
+
+_tool: Optional[bool] = None
+
+
+def _is_tool() -> bool:
+    """Whether this process runs a program that was installed, not a script: torchrun, say, or pip."""
+    global _tool  # noqa: PLW0603
+    if _tool is None:
+        import sysconfig
+
+        path = getattr(sys.modules.get("__main__"), "__file__", None)
+        paths = sysconfig.get_paths()
+        folder = "" if path is None else os.path.dirname(os.path.realpath(path))
+        places = {os.path.realpath(paths[name]) for name in ("stdlib", "purelib", "platlib", "scripts")}
+        _tool = path is not None and any(folder == place or folder.startswith(place + os.sep) for place in places)
+    return _tool

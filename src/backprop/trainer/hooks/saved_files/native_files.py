@@ -1,0 +1,145 @@
+"""Libraries whose C or Rust code opens files itself: what they are about to write over is kept, and reads are seen.
+
+What h5py and safetensors.numpy have written is looked at, as files are that Python writes: see script_files.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any, Callable, NamedTuple, Optional
+
+from ... import file_events, keeping
+from ...failsafe import guarded
+
+_MAX_NAMES = 10_000
+_SAVES = "saves of the script"
+
+
+class Access(NamedTuple):
+    """A function, or a class's method, that reads or writes a file."""
+
+    owner: Optional[str]  # the class
+    name: str
+    place: int  # of the path among the arguments, `self` included
+    keyword: str
+    note: Callable[[Any], None]
+
+
+_ACCESSES = {
+    "safetensors": (Access(None, "serialize_file", 1, "filename", keeping.before_write),),
+    "xgboost.core": (
+        Access("Booster", "save_model", 1, "fname", keeping.before_write),
+        Access("Booster", "load_model", 1, "fname", file_events.was_opened_for_reading),
+    ),
+    "lightgbm.basic": (
+        Access("Booster", "save_model", 1, "filename", keeping.before_write),
+        Access("Booster", "__init__", 3, "model_file", file_events.was_opened_for_reading),
+    ),
+    "catboost.core": (
+        Access("CatBoost", "save_model", 1, "fname", keeping.before_write),
+        Access("CatBoost", "load_model", 1, "fname", file_events.was_opened_for_reading),
+    ),
+}
+
+
+def hook(module: Any) -> None:
+    """Called when one of these has been imported."""
+    if module.__name__ == "h5py._hl.files":
+        module.File.__init__ = _opening(module.File.__init__)
+        module.File.close = _closing(module.File.close)
+    if module.__name__ == "safetensors.numpy":
+        module.save_file = _saving(module.save_file)
+    for access in _ACCESSES.get(module.__name__, ()):
+        owner = module if access.owner is None else getattr(module, access.owner)
+        setattr(owner, access.name, _noted(getattr(owner, access.name), access))
+
+
+def _noted(function: Any, access: Access) -> Any:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        access.note(args[access.place] if len(args) > access.place else kwargs.get(access.keyword))
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _opening(function: Any) -> Any:
+    """h5py.File(name, mode)."""
+
+    @functools.wraps(function)
+    def open_file(self: Any, name: Any, mode: Any = "r", *args: Any, **kwargs: Any) -> None:
+        if mode == "w":
+            keeping.before_write(name)
+        elif mode in {"a", "r+"}:
+            keeping.before_write(name, is_emptied=False)
+        else:
+            file_events.was_opened_for_reading(name)
+        function(self, name, mode, *args, **kwargs)
+
+    return open_file
+
+
+def _closing(function: Any) -> Any:
+    """h5py.File.close()."""
+
+    @functools.wraps(function)
+    def close(self: Any) -> Any:
+        written = _look_into(self)
+        result = function(self)
+        _written(written)
+        return result
+
+    return close
+
+
+def _saving(function: Any) -> Any:
+    """safetensors.numpy.save_file(tensor_dict, filename, metadata)."""
+
+    @functools.wraps(function)
+    def save_file(tensor_dict: Any, filename: Any, metadata: Any = None) -> Any:
+        result = function(tensor_dict, filename, metadata)
+        _written(_look_at(tensor_dict, filename, metadata or {}))
+        return result
+
+    return save_file
+
+
+@guarded(_SAVES)
+def _look_into(file: Any) -> Any:
+    """Path and content of an open HDF5 file that was written to."""
+    if not file or file.mode == "r":
+        return None
+    from .contents import of_names
+
+    names: list[str] = []
+    # a value other than None ends the visit
+    file.visit(lambda name: names.append(name) if len(names) < _MAX_NAMES else True)
+    names.extend(file.attrs)
+    return file.filename, of_names(names, lambda name: _whole(file.attrs[name] if name in file.attrs else file[name]))
+
+
+@guarded(_SAVES)
+def _look_at(arrays: Any, path: Any, metadata: Any) -> Any:
+    from .contents import of_names
+
+    values = {**arrays, **metadata}
+    return os.fsdecode(path), of_names(values, lambda name: _whole(values[name]))
+
+
+@guarded(_SAVES)
+def _written(path_and_content: Any) -> None:
+    if path_and_content is not None:
+        from . import script_files
+
+        script_files.written(*path_and_content)
+
+
+def _whole(value: Any) -> Optional[int]:
+    """The whole number that this is: one, an array or a data set of one, or a text."""
+    try:
+        if getattr(value, "shape", ()) == () and hasattr(value, "dtype"):
+            value = value[()]
+        return int(value) if isinstance(value, str) or value == int(value) else None
+    except (TypeError, ValueError):
+        return None

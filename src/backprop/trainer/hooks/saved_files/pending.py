@@ -1,0 +1,193 @@
+"""Checkpoints that a script writes by itself, on their way to being reported under the name that they keep.
+
+Careful scripts write to `last.pt.tmp`, and rename it when it is whole. What is reported is the final name: at once when
+Python renames it, else (`mv` in a subprocess) at the next safe point, when the file is looked for by its inode.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import weakref
+from typing import Any, Callable, NamedTuple, Optional
+
+from ...failsafe import guarded
+
+HOOK = "saves of the script"
+# wrong at worst about when it is reported
+_TEMPORARY = re.compile(
+    r"te?mp|partial|\.part\b|\.new\b|draft|incomplete|unfinished|in[-_]?progress|~$|^\.", re.IGNORECASE
+)
+
+
+class Mark(NamedTuple):
+    """What is reported of one beside its name."""
+
+    step: Optional[int]
+    is_weights_only: bool
+
+
+class Save(NamedTuple):
+    """One that is not reported yet."""
+
+    path: str
+    mark: Mark
+    identity: tuple[int, int]  # device and inode
+    file: Optional[Callable[[], Any]]  # weak reference to the open file that was written to
+    is_shared: bool  # other ranks may still be writing to it, until the next optimizer step
+
+
+class Saves:
+    """Those of this process."""
+
+    def __init__(self, report: Callable[[str, Mark], None]) -> None:
+        """Report: called with path and mark of each that is whole and has its final name."""
+        self._report = report
+        self._pending: list[Save] = []
+        self._marks: dict[str, Mark] = {}  # by path, of all there were; the newest last
+        self._last: Optional[str] = None  # that was reported
+        self._is_watching = False
+
+    def add(self, path: str, mark: Mark, *, file: Any = None, is_shared: bool = False) -> bool:
+        """One is whole, but may be called something else soon. Gives False when it is too early to report it.
+
+        file: an open file of that name, whose buffer may still hold something.
+        """
+        self._watch()
+        path = os.path.abspath(path)
+        self._marks.pop(path, None)
+        self._marks[path] = mark
+        if file is None and not is_shared and not _is_temporary(path):
+            self._tell(path)
+            return True
+        identity = _identity(path)
+        if identity is None:  # somebody was faster than we, and took it away
+            return True
+        reference = None if file is None else weakref.ref(file)
+        self._pending.append(Save(path, mark, identity, reference, is_shared))
+        return False
+
+    def closed(self, path: str) -> None:
+        """An open file of that name, which was added, is closed: it is whole now, and reported if it keeps its name."""
+        if not _is_temporary(path):
+            self.settle(at_step=False)
+
+    def settle(self, *, at_step: bool) -> None:
+        """Report what has its final name by now. at_step: an optimizer has made a step, or all is over."""
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        found = {}
+        for save in pending:
+            if _is_open(save) or (save.is_shared and not at_step):
+                self._pending.append(save)
+                continue
+            path = _find(save)
+            if path is not None:
+                found[save.path] = path
+        if found:
+            self._tell_all(found)
+
+    def moved(self, source: str, target: str) -> bool:
+        """Something has another name now. Gives False when nothing in it was added before."""
+        moved = {
+            path: target + path[len(source) :]
+            for path in self._marks
+            if path == source or path.startswith(source + os.sep)
+        }
+        if not moved or source == target:
+            return False
+        self._pending = [
+            save._replace(path=moved.get(save.path, save.path))
+            for save in self._pending
+            if save.path not in moved or _is_open(save) or save.is_shared
+        ]
+        self._tell_all(moved)
+        return True
+
+    def _tell_all(self, names: dict[str, str]) -> None:
+        """Report these, save those that wait. names: what they were called -> what they are called now."""
+        for old, new in names.items():
+            if old != new and new not in names:
+                self._marks.pop(new, None)  # what was there is no more
+        self._marks = {names.get(path, path): mark for path, mark in self._marks.items()}
+        waiting = {save.path for save in self._pending}
+        for path in names.values():
+            if path in self._marks and path not in waiting:
+                self._tell(path)
+        # what is reported last is what is resumed from: it must not be an older one, because that was moved
+        those = (path for path in reversed(self._marks) if path not in waiting and os.path.exists(path))
+        newest = next(those, None)
+        if newest is not None and newest != self._last:
+            self._tell(newest)
+
+    def _tell(self, path: str) -> None:
+        self._last = path
+        self._report(path, self._marks[path])
+
+    def _watch(self) -> None:
+        """See every move across file systems from now on: shutil copies there. Renames are told by file_events.py."""
+        if not self._is_watching:
+            self._is_watching = True
+            shutil.move = self._watched(shutil.move)
+
+    def _watched(self, function: Any) -> Any:
+        @functools.wraps(function)
+        def move(src: Any, dst: Any, *args: Any, **kwargs: Any) -> Any:
+            result = function(src, dst, *args, **kwargs)
+            if not kwargs:  # else relative to some other folder, or by means of the caller's own
+                # shutil.move gives the path, which is in the folder `dst` where that is one
+                self._has_moved(src, dst if result is None else result)
+            return result
+
+        return move
+
+    @guarded(HOOK)
+    def _has_moved(self, source: Any, target: Any) -> None:
+        self.moved(os.path.abspath(os.fsdecode(source)), os.path.abspath(os.fsdecode(target)))
+
+
+def _is_temporary(path: str) -> bool:
+    parent, name = os.path.split(path)
+    return any(_TEMPORARY.search(each) for each in (name, os.path.basename(parent)))
+
+
+def find_place(where: Any) -> Optional[tuple[str, Any]]:
+    """Path and open file, or None in its place, of what something was saved in; None when that has no file on disk."""
+    if isinstance(where, (str, os.PathLike)):
+        return os.fsdecode(where), None
+    try:
+        is_there = os.path.samestat(os.fstat(where.fileno()), os.stat(where.name))
+        weakref.ref(where)  # how it will be held
+    except (OSError, ValueError, TypeError, AttributeError):  # in memory, far away, unlinked, a class with slots
+        return None
+    return (where.name, where) if is_there else None
+
+
+def _is_open(save: Save) -> bool:
+    file = None if save.file is None else save.file()
+    return file is not None and not getattr(file, "closed", False)
+
+
+def _find(save: Save) -> Optional[str]:
+    """What it is called now; None when it is gone."""
+    folder = os.path.dirname(save.path)
+    try:
+        if _identity(save.path) == save.identity:
+            return save.path
+        for entry in os.scandir(folder):
+            if entry.inode() == save.identity[1] and _identity(entry.path) == save.identity:
+                return entry.path
+    except OSError:  # the folder is gone, too
+        pass
+    return None
+
+
+def _identity(path: str) -> Optional[tuple[int, int]]:
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return info.st_dev, info.st_ino

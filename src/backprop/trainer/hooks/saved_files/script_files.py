@@ -1,0 +1,201 @@
+"""Checkpoints that a script saves by itself, with whatever library: known when their files are closed or renamed.
+
+import_hooks.py calls `closed` and `renamed` for files whose names may be those of checkpoints; PyTorch's hook adds what
+`torch.save` writes, which it knows more of. A script that has saved a training state saves no bare weights that are of
+interest: best.pt beside last.pt. All of this keeps quiet while a framework's loop runs: its own hook knows better.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import sys
+import threading
+from typing import Any, Callable, Optional
+
+from ... import distributed
+from ...failsafe import guarded
+from ...import_hooks import may_be_checkpoint
+from ...link import Session, current
+from .contents import Content, look
+from .pending import HOOK, Mark, Saves
+
+_CHECKPOINT_NAME = re.compile(r"ckpt|checkpoint|epoch|step|last|latest|snapshot|iter", re.IGNORECASE)
+_NUMBER_IN_NAME = re.compile(
+    r"(?:epoch|step|iter|iteration|ckpt|checkpoint)[-_=.]?(\d{1,9})(?!\d)|^(\d{1,9})$", re.IGNORECASE
+)
+_ORBAX_DRAFT = ".orbax-checkpoint-tmp"  # ends the name of a folder that is not whole
+_DIGITS = re.compile(r"\d+")
+_NOT_THE_SCRIPTS = {"site-packages", "dist-packages", "__pycache__", "cache", "wandb", "mlruns"}
+
+
+class ScriptFiles:
+    """Those of one process."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.saves = Saves(self._report)
+        # PyTorch's hook can; 0 where no step was seen: not all optimizers can be counted
+        self.count_steps: Callable[[], int] = lambda: 0
+        self.earlier_steps: Callable[[], int] = lambda: 0  # where the script goes on: what an earlier session came to
+        self.after_report: Callable[[], None] = lambda: None
+        self._has_states: Optional[bool] = None  # whether the script saves more than weights; None: not known yet
+        self._known: set[str] = set()  # open files that torch.save has written to
+        self._kinds_of_names: set[str] = set()
+        atexit.register(self._end)
+
+    def is_in_charge(self) -> bool:
+        """Whether nobody who knows better drives the loop, or saves (a save in another thread is one of its own)."""
+        return self.session.owner is None and not (is_main_thread() and self.session.interrupts.is_holding)
+
+    # -- what was written
+
+    @guarded(HOOK)
+    def closed(self, path: str) -> None:
+        """A file that was opened for writing is closed."""
+        if path in self._known:
+            self._known.discard(path)
+            self.saves.closed(path)
+        elif self._may_be_the_scripts(path):
+            self.saves.settle(at_step=False)
+            self._judge(path)
+
+    @guarded(HOOK)
+    def written(self, path: str, content: Optional[Content]) -> None:
+        """A library's own code has written a file, and it is known what is in it."""
+        if content is not None and self._may_be_the_scripts(path):
+            self.saves.settle(at_step=False)
+            if self.is_checkpoint(path, content):
+                self.add(path, content)
+
+    @guarded(HOOK)
+    def renamed(self, source: str, target: str) -> None:
+        """Something is called something else; it may have been written under a name, or in a way, that says nothing."""
+        if source == target or _ORBAX_DRAFT in target or self.saves.moved(source, target):
+            return
+        if os.path.basename(target) == ".metadata":  # torch.distributed.checkpoint: every rank has written its part
+            target = os.path.dirname(target)
+        elif not (may_be_checkpoint(target) or os.path.isdir(target)):
+            return
+        if self._may_be_the_scripts(target):
+            self._judge(target)
+
+    def _may_be_the_scripts(self, path: str) -> bool:
+        if not (self.is_in_charge() and is_trainer()) or path.startswith(self.session.run_dir + os.sep):
+            return False
+        below, here = path, os.getcwd() + os.sep
+        if path.startswith(here):
+            below = path[len(here) :]
+        folders = below.split(os.sep)[:-1]
+        return _NOT_THE_SCRIPTS.isdisjoint(folders) and not any(name.startswith(".") for name in folders)
+
+    def _judge(self, path: str) -> None:
+        try:
+            content = look(path)
+        except OSError:  # gone already
+            return
+        if content is not None and self.is_checkpoint(path, content):
+            self.add(path, content)
+
+    def is_checkpoint(self, path: str, content: Content, *, is_trained: bool = False) -> bool:
+        """Whether one goes on from this: not from final weights, which are saved once, nor from any beside a state.
+
+        is_trained: weights are known to be those that an optimizer changes.
+        """
+        name = os.path.basename(path)
+        kind_of_name = os.path.join(os.path.dirname(path), _DIGITS.sub("0", name))
+        is_repeated = kind_of_name in self._kinds_of_names
+        self._kinds_of_names.add(kind_of_name)
+        if content.is_state:
+            return True
+        is_one = is_trained or content.is_counted or is_repeated or _CHECKPOINT_NAME.search(name) is not None
+        return is_one and not self.saves_states()
+
+    def saves_states(self) -> bool:
+        """Whether resuming from bare weights would be a step back: best.pt beside last.pt."""
+        if self._has_states is None:
+            self._has_states = self.session.resumes_state
+        return self._has_states
+
+    def add(self, path: str, content: Content, *, file: Any = None, is_shared: bool = False) -> bool:
+        """Report a checkpoint, as soon as it is whole and has its name. Gives False when that is later.
+
+        file: an open file of that name, whose buffer may still hold something.
+        """
+        self._has_states = self._has_states or content.is_state
+        if file is not None:
+            self._known.add(os.path.abspath(path))
+        mark = Mark(self._step(path, content), not content.is_state)
+        return self.saves.add(path, mark, file=file, is_shared=is_shared)
+
+    def ignore(self, path: str) -> None:
+        """An open file of that name holds nothing of interest."""
+        self._known.add(os.path.abspath(path))
+
+    def _step(self, path: str, content: Content) -> Optional[int]:
+        if content.step is not None:
+            return content.step
+        if counted := self.count_steps():
+            return counted
+        known = [count for count in (self.earlier_steps() or None, content.epoch) if count is not None]
+        number = None if known else _NUMBER_IN_NAME.search(os.path.basename(path))
+        return max(known, default=None) if number is None else int(number[1] or number[2])
+
+    def _report(self, path: str, mark: Mark) -> None:
+        self.session.saved(path, mark.step, weights_only=mark.is_weights_only)
+        self.after_report()
+
+    @guarded(HOOK)
+    def _end(self) -> None:
+        self.saves.settle(at_step=True)
+
+
+def is_main_thread() -> bool:
+    """Whether an interrupt would come here."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def is_trainer() -> bool:
+    """Whether this process is the one that trains and reports, not a helper of it."""
+    data = sys.modules.get("torch.utils.data")
+    if distributed.rank() != 0 or (data is not None and data.get_worker_info() is not None):
+        return False
+    process = sys.modules.get("multiprocessing.process")
+    if process is None or process.parent_process() is None:
+        return True
+    # started by another: a rank of a distributed training, or one of several that would contradict one another
+    dist = sys.modules.get("torch.distributed")
+    return dist is not None and bool(dist.is_available() and dist.is_initialized())
+
+
+_files: Optional[ScriptFiles] = None
+
+
+def of_this_process(session: Session) -> ScriptFiles:
+    """There is one in a process."""
+    global _files  # noqa: PLW0603
+    if _files is None:
+        _files = ScriptFiles(session)
+    return _files
+
+
+def closed(path: str) -> None:
+    """A file that may be a checkpoint, by its name, was opened for writing and is closed."""
+    session = current()
+    if session is not None:
+        of_this_process(session).closed(path)
+
+
+def written(path: str, content: Optional[Content]) -> None:
+    """A file was written that Python did not open."""
+    session = current()
+    if session is not None:
+        of_this_process(session).written(os.path.abspath(path), content)
+
+
+def renamed(source: str, target: str) -> None:
+    """A file or folder has another name."""
+    session = current()
+    if session is not None:
+        of_this_process(session).renamed(source, target)

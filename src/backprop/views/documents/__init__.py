@@ -1,0 +1,1 @@
+"""Runs as documents for programs: JSON and CSV."""

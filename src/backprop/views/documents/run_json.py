@@ -1,0 +1,149 @@
+"""A run as JSON: the contract of `--json`. Instants are UTC in ISO 8601, durations seconds, sizes bytes."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+
+from backprop.records import Checkpoint, GitState, Run, RunView, Session, Snapshot, Ticket
+from backprop.store import checkpoints
+from backprop.store.experiments_json import MAX_CHECKPOINTS, newest_checkpoints
+from backprop.store.output.protocol import json_safe
+
+# DEL, the C1 controls, line ends of Unicode, and marks that turn the order of a line round (Unicode, UAX #9)
+_OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+IsValid = Callable[[Checkpoint], bool]
+
+
+def run_document(
+    view: RunView, now: datetime, is_valid: IsValid, *, max_checkpoints: int | None = MAX_CHECKPOINTS
+) -> dict[str, Any]:
+    """Everything there is to say about a run. `now` tells how long a running session has been going on.
+
+    max_checkpoints: of more only the newest so many that are still there; None: all.
+    """
+    run, spec = view.run, view.run.spec
+    first = run.sessions[0] if run.sessions else None
+    last = run.last_session
+    is_valid = checkpoints.without_opening_offered(run, is_valid)
+    document = {
+        "id": spec.id,
+        "name": spec.name,
+        "status": run.status,
+        "reason": run.reason,
+        "command": run.command,
+        "cwd": spec.cwd,
+        "python": spec.python,
+        "created_at": spec.created_at,
+        "started_at": first.started_at if first else None,
+        "ended_at": run.ended_at,
+        "stopped_by": run.stopped_by,
+        "elapsed_s": elapsed_s(view, now),
+        "timebox_s": last.timebox_s if last else spec.limits.timebox_s,
+        "sessions": [_session(session, now) for session in run.sessions],
+        "last_step": view.last_step,
+        "metrics": view.metrics,
+        "printed_metrics": [name for name, summary in view.summaries.items() if summary.is_printed],
+        "params": view.params,
+        "checkpoints": [
+            {
+                "path": checkpoint.path,
+                "step": checkpoint.step,
+                "session": checkpoint.session,
+                "size_bytes": checkpoint.measure.size_bytes,
+                "saved_at": checkpoint.measure.saved_at,
+                "valid": is_valid(checkpoint),
+                "emergency": checkpoint.is_emergency,
+                "kept": checkpoint.is_kept,
+                "weights_only": checkpoint.is_weights_only,
+            }
+            for checkpoint in newest_checkpoints(view.checkpoints, max_checkpoints or len(view.checkpoints))
+        ],
+        "checkpoint_count": len(view.checkpoints),
+        "git": git_document(run.code.git),
+        "code_notes": run.code.notes,
+        "snapshot_of": spec.snapshot_of,
+        "exit_code": last.exit_code if last else None,
+        "host": last.host if last else spec.host,
+        "job": run.job,
+        "pid": last.supervisor_pid if last else None,
+        "run_dir": view.run_dir,
+    }
+    return {key: json_safe(value) for key, value in document.items()}
+
+
+def git_document(git: GitState | None) -> dict[str, Any] | None:
+    return None if git is None else {"commit": git.commit, "branch": git.branch, "dirty": git.dirty}
+
+
+def _session(session: Session, now: datetime) -> dict[str, Any]:
+    return {
+        "number": session.number,
+        "status": session.status,
+        "reason": session.reason,
+        "started_at": session.started_at,
+        "ended_at": session.ended_at,
+        "elapsed_s": session_elapsed_s(session, now),
+        "exit_code": session.exit_code,
+        "stopped_by": session.stopped_by,
+        "paused_by": session.paused_by,
+        "host": session.host,
+        "job": session.job,
+        "offered": session.offered,
+        "checkpoint_read": session.is_checkpoint_read,
+        "resumed_from": session.resumed_from,
+        "started_over": session.has_started_over,
+        "only_once": session.only_once,
+        "training_finished": session.has_finished_training,
+        "leftovers": session.leftovers,
+        "git": None if session.code is None else git_document(session.code.git),
+        "patch": None if session.code is None else session.code.patch,
+        "code_changed": None if session.code is None else session.code.changed,
+    }
+
+
+def timeboxes_s(run: Run) -> float:
+    """What all its sessions may take together; before the first, what that may take."""
+    return sum(session.timebox_s for session in run.sessions) or run.spec.limits.timebox_s
+
+
+def session_elapsed_s(session: Session, now: datetime) -> float:
+    """How long a session took, or has taken so far, without its pauses."""
+    return session.trained_s(now)
+
+
+def elapsed_s(view: RunView, now: datetime) -> float:
+    """How long all sessions of a run took, or have taken so far."""
+    return sum(session_elapsed_s(session, now) for session in view.run.sessions)
+
+
+def machine_document(snapshot: Snapshot) -> dict[str, Any]:
+    """The machine, as `status --json` shows it."""
+    fields: Mapping[str, Any] = msgspec.structs.asdict(snapshot)
+    return {key: json_safe(value) for key, value in fields.items()}
+
+
+def ticket_document(ticket: Ticket) -> dict[str, Any]:
+    """Who holds a slot or waits for one, as `status --json` shows it."""
+    return {
+        "run_id": ticket.run_id,
+        "pid": ticket.pid,
+        "user": ticket.user,
+        "since": datetime.fromtimestamp(ticket.since_unix_s, timezone.utc),
+        "waits_for": ticket.waits_for,
+        "ram_promised_bytes": ticket.ram_bytes,
+        "ram_seen_bytes": ticket.ram_seen_bytes,
+        "vram_promised_bytes": ticket.vram_bytes,
+        "vram_seen_bytes": ticket.vram_seen_bytes,
+    }
+
+
+def encode(document: Any) -> str:
+    """JSON text, indented for people who look; what a terminal would obey is escaped, as JSON's own rules allow."""
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,0 +1,68 @@
+"""What is exported of a run: its facts, and its points one after the other, each with its wall-clock time."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from backprop.records import RunView, Session
+from backprop.store.curves import session_begins_s
+from backprop.store.metric_rows import Row, joined
+from backprop.store.query import Point
+
+PointsOf = Callable[[str], Iterator[Point]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunExport:
+    """One run on its way elsewhere. Points are read anew at each call, in bounded memory."""
+
+    view: RunView
+    document: Mapping[str, Any]  # as `--json` gives it, in plain JSON values
+    points_of: PointsOf  # the points of one metric, in the order they were written
+
+    @property
+    def id(self) -> str:
+        return self.view.run.spec.id
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        return self.view.run.sessions
+
+    @property
+    def label(self) -> str:
+        """What to call it where names are shown: its name, else its id."""
+        return self.view.run.spec.name or self.id
+
+    @property
+    def created_unix_s(self) -> float:
+        return self.view.run.spec.created_at.timestamp()
+
+    @property
+    def commit(self) -> str | None:
+        git = self.view.run.code.git
+        return None if git is None else git.commit
+
+    def points(self) -> Iterator[Point]:
+        """All points, metric by metric."""
+        for metric in self.view.metrics:
+            yield from self.points_of(metric)
+
+    def rows(self) -> Iterator[Row]:
+        """All points, joined into one row a step."""
+        return joined(self.view.metrics, self.points_of)
+
+    def clock(self) -> Callable[[int, float], float]:
+        """The function that turns a point's session and time_s into seconds since 1970.
+
+        Exact but for pauses: a point after one is dated earlier, by what the pause took.
+        """
+        begins_s = session_begins_s(self.view.run)
+        zeros = {
+            session.number: session.training_since.timestamp() - begins_s[session.number] for session in self.sessions
+        }
+        created = self.created_unix_s
+
+        def unix_s(session: int, time_s: float) -> float:
+            return zeros.get(session, created) + time_s
+
+        return unix_s

@@ -1,0 +1,236 @@
+"""Runs side by side: as columns when they are few and fit, else as rows.
+
+What is the same in all of them is left out unless asked for; the best value of each metric has a star.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from backprop.records import GitState, Record, RunView
+from backprop.store import query
+from backprop.views.documents.run_json import elapsed_s, session_elapsed_s
+from backprop.views.terminal import formatting, params
+from backprop.views.terminal.screen import BOLD, BRIGHT, GAP, GREEN, RED, Screen, cells, cut, stdout_screen
+from backprop.views.terminal.status_style import STYLES, SYMBOLS
+from backprop.views.terminal.table_layout import Cell, Column, Grid, grid
+
+_FEW = 5  # so many stand side by side in a pipe
+_LABEL_WIDTH = 28
+_VALUE_WIDTH = 32
+_MIN_WIDTH = 10
+_FIRST_PARAMS = 3  # so many come before time and cost where room is scarce
+_STAR = "*"
+_NONE = "-"
+_HOUR_S = 3600.0
+
+
+class Side(Record, frozen=True):
+    """One of the runs that are compared."""
+
+    view: RunView
+    elapsed_s: float
+    gpu_hours: float | None  # None: not known
+    at: Mapping[str, tuple[int, float] | None] = {}  # metric -> step and value at the step that was asked for
+
+
+class Comparison(Record, frozen=True):
+    """What is compared."""
+
+    sides: tuple[Side, ...]
+    metrics: tuple[str, ...]
+    params: tuple[str, ...]
+    at_step: int | None = None
+    with_all: bool = False  # also what is the same in all
+
+
+class _Fact(NamedTuple):
+    """One thing about every run."""
+
+    label: str
+    told: list[Cell]
+    rank: int  # the lower, the longer a table has room for it
+    section: str = ""
+    name: str | None = None  # as the heading of a column; None: the label
+
+
+def gpu_hours(view: RunView, counts: Mapping[int, int | None], now: datetime) -> float | None:
+    """Hours of training times GPUs; None when the GPUs of a session are not known."""
+    total_s = 0.0
+    for session in view.run.sessions:
+        count = counts.get(session.number)
+        if count is None:
+            return None
+        total_s += count * session_elapsed_s(session, now)
+    return total_s / _HOUR_S if view.run.sessions else None
+
+
+def side(view: RunView, now: datetime, at: Mapping[str, tuple[int, float] | None]) -> Side:
+    """A run as one side of a comparison. Reads its journal."""
+    return Side(
+        view=view, elapsed_s=elapsed_s(view, now), gpu_hours=gpu_hours(view, query.gpu_counts(view), now), at=at
+    )
+
+
+def best_places(name: str, values: Sequence[float | None]) -> set[int]:
+    """Where the best value of a metric stands; nowhere when it is the same everywhere, or only one is finite."""
+    if not query.is_quality(name):
+        return set()
+    finite = {place: value for place, value in enumerate(values) if value is not None and math.isfinite(value)}
+    if len(set(finite.values())) < 2:
+        return set()
+    top = (max if query.is_greater_better(name) else min)(finite.values())
+    return {place for place, value in finite.items() if value == top}
+
+
+def comparison_table(comparison: Comparison, now: datetime, screen: Screen | None = None) -> Grid:
+    """The comparison as text, and what there was no room for."""
+    screen = screen or stdout_screen()
+    facts = [*_state_facts(comparison, now, screen), *_param_facts(comparison), *_metric_facts(comparison)]
+    count = len(comparison.sides)
+    if screen.is_terminal:
+        widths = [cells(_column_title(side)) for side in comparison.sides]
+        for fact in facts:
+            widths = [
+                max(width, cells(cut(told.text, _VALUE_WIDTH))) for width, told in zip(widths, fact.told, strict=True)
+            ]
+        label_width = max(cells(cut(fact.label, _LABEL_WIDTH)) for fact in facts)
+        fits = label_width + sum(len(GAP) + width for width in widths) <= screen.width
+        return _side_by_side(comparison, facts, screen) if fits or count == 2 else _below(comparison, facts, screen)
+    return _side_by_side(comparison, facts, screen) if count <= _FEW else _below(comparison, facts, screen)
+
+
+def _side_by_side(comparison: Comparison, facts: Sequence[_Fact], screen: Screen) -> Grid:
+    """A column a run; the sections below one another."""
+    labels: list[Cell] = []
+    told: list[list[Cell]] = [[] for _ in comparison.sides]
+    section = ""
+    for fact in facts:
+        if fact.section != section:
+            section = fact.section
+            labels += [Cell(""), Cell(section.upper(), BOLD)]
+            for column in told:
+                column += [Cell(""), Cell("")]
+        labels.append(_limited(Cell(fact.label), _LABEL_WIDTH, screen))
+        for column, cell in zip(told, fact.told, strict=True):
+            column.append(_limited(cell, _VALUE_WIDTH, screen))
+    return grid(
+        [
+            Column("", labels, rank=0),
+            *(
+                Column(_column_title(side), column, rank=0, min_width=_MIN_WIDTH)
+                for side, column in zip(comparison.sides, told, strict=True)
+            ),
+        ],
+        screen,
+    )
+
+
+def _below(comparison: Comparison, facts: Sequence[_Fact], screen: Screen) -> Grid:
+    """A row a run."""
+    ids = [Cell(side.view.run.spec.id) for side in comparison.sides]
+    columns = [Column("RUN", ids, rank=0)]
+    for fact in facts:
+        is_number = fact.section == "metrics" or all(_is_number(cell.text) for cell in fact.told)
+        is_whole = is_number or fact.label == "status"
+        columns.append(
+            Column(
+                # what scripts named stands as they wrote it
+                fact.name or fact.label.upper(),
+                [_limited(cell, _VALUE_WIDTH, screen) for cell in fact.told],
+                fact.rank,
+                "right" if is_number else "left",
+                None if is_whole else _MIN_WIDTH,
+            )
+        )
+    return grid(columns, screen)
+
+
+def _limited(cell: Cell, width: int, screen: Screen) -> Cell:
+    """In a terminal no cell takes the room of all others."""
+    return cell._replace(text=cut(cell.text, width, screen.ellipsis)) if screen.is_terminal else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text == _NONE
+    return True
+
+
+def _column_title(side: Side) -> str:
+    return side.view.run.spec.id
+
+
+def _state_facts(comparison: Comparison, now: datetime, screen: Screen) -> Iterator[_Fact]:
+    views = [side.view for side in comparison.sides]
+    specs = [view.run.spec for view in views]
+    yield _Fact("name", [Cell(spec.name or _NONE) for spec in specs], 3)
+    statuses = [view.run.status for view in views]
+    mark = "{0} {1}" if screen.is_terminal and screen.has_blocks else "{1}"
+    yield _Fact("status", [Cell(mark.format(SYMBOLS[s], s.value), STYLES[s]) for s in statuses], 0)
+    if any(view.run.reason for view in views):
+        yield _Fact("why", [Cell(view.run.reason or _NONE) for view in views], 30)
+    yield _Fact("age", [Cell(formatting.age(spec.created_at, now)) for spec in specs], 31)
+    yield _Fact("time", [Cell(formatting.duration(side.elapsed_s)) for side in comparison.sides], 8)
+    yield _Fact("sessions", [Cell(str(len(view.run.sessions))) for view in views], 22)
+    yield _Fact("gpu-hours", [Cell(formatting.number(side.gpu_hours)) for side in comparison.sides], 9)
+    yield _Fact("step", [Cell(_NONE if view.last_step is None else str(view.last_step)) for view in views], 10)
+    differing = [
+        _Fact("host", [Cell(spec.host) for spec in specs], 24),
+        _Fact("python", [Cell(spec.python or _NONE) for spec in specs], 25),
+        _Fact("script", [Cell(spec.script or spec.command[0]) for spec in specs], 26),
+        _Fact("code", [Cell(_code(view.run.code.git)) for view in views], 23),
+    ]
+    for fact in differing:
+        if comparison.with_all or len({cell.text for cell in fact.told}) > 1:
+            yield fact
+
+
+def _code(git: GitState | None) -> str:
+    if git is None:
+        return _NONE
+    return (git.commit or "no commit")[:10] + (", changed" if git.dirty else "")
+
+
+def _param_facts(comparison: Comparison) -> Iterator[_Fact]:
+    for place, name in enumerate(comparison.params):
+        values = [side.view.params.get(name, params.ABSENT) for side in comparison.sides]
+        told = [Cell(params.text(value)) for value in values]
+        rank = 4 + place if place < _FIRST_PARAMS else 20
+        yield _Fact(formatting.name(name), told, rank, section="params", name=formatting.name(name))
+
+
+def _metric_facts(comparison: Comparison) -> Iterator[_Fact]:
+    for place, name in enumerate(comparison.metrics):
+        rank = 1 if place == 0 else 11 + place
+        summaries = [side.view.summaries.get(name) for side in comparison.sides]
+        told = _starred(name, [None if summary is None else summary.last for summary in summaries])
+        yield _Fact(formatting.name(name), told, rank, section="metrics", name=formatting.name(name))
+        bests = [None if summary is None else query.best(name, summary) for summary in summaries]
+        if any(bests):
+            told = _starred(name, [found and found[0] for found in bests], [found and found[1] for found in bests])
+            yield _Fact("  best, at step", told, rank + 6, section="metrics", name=f"best {formatting.name(name)}")
+        if comparison.at_step is not None:
+            points = [side.at.get(name) for side in comparison.sides]
+            steps = [point[0] if point and point[0] != comparison.at_step else None for point in points]
+            label = f"at {comparison.at_step}"
+            told = _starred(name, [point and point[1] for point in points], steps)
+            yield _Fact(f"  {label}", told, rank + 1, section="metrics", name=f"{formatting.name(name)} {label}")
+
+
+def _starred(name: str, values: Sequence[float | None], steps: Sequence[int | None] | None = None) -> list[Cell]:
+    """Values of a metric, the best of them with a star; with the step each was reached at, where it is told."""
+    top = best_places(name, values)
+    told = []
+    for place, value in enumerate(values):
+        text = formatting.number(value)
+        if top:
+            text += _STAR if place in top else " "
+        if steps is not None and steps[place] is not None and value is not None:
+            text += f" ({steps[place]})"
+        style = BRIGHT + GREEN if place in top else RED if value is not None and not math.isfinite(value) else ""
+        told.append(Cell(text, style))
+    return told

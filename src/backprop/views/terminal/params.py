@@ -1,0 +1,37 @@
+"""Parameters as people read them, and which of them tell runs apart."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from backprop.records import RunView
+from backprop.store.output.protocol import json_safe
+
+ABSENT = object()  # in place of a value, for a run that does not have the parameter
+
+
+def text(value: Any) -> str:
+    """A parameter's value: texts without quotes, everything else as JSON writes it; "-" for ABSENT."""
+    if value is ABSENT:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(json_safe(value), ensure_ascii=False)
+
+
+def names(views: Iterable[RunView]) -> list[str]:
+    """All parameters that these runs have, by name."""
+    return sorted({name for view in views for name in view.params})
+
+
+def differing(views: Sequence[RunView]) -> list[str]:
+    """The parameters that are not the same in all of these runs.
+
+    First those with several values, then those that only some runs have; what most of them have comes first.
+    """
+    counts: dict[str, int] = {}
+    values: dict[str, set[str]] = {}
+    for view in views:
+        for name, value in view.params.items():
+            counts[name] = counts.get(name, 0) + 1
+            values.setdefault(name, set()).add(text(value))
+    found = [name for name in counts if len(values[name]) > 1 or counts[name] < len(views)]
+    return sorted(found, key=lambda name: (len(values[name]) == 1, -counts[name], name))

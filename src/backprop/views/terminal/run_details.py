@@ -1,0 +1,169 @@
+"""One run in full, for people."""
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
+
+from backprop.records import Checkpoint, CodeState, MetricSummary, Run, RunView, in_minutes
+from backprop.store import checkpoints, query
+from backprop.store.experiments_json import newest_checkpoints
+from backprop.views.documents.run_json import IsValid, elapsed_s, session_elapsed_s
+from backprop.views.terminal import formatting
+from backprop.views.terminal.runs_table import Values
+from backprop.views.terminal.screen import GAP, Screen, aligned, cells, cut, filled, stdout_screen
+from backprop.views.terminal.sparkline import sparkline
+
+_NAME_WIDTH = 28
+_SPARKLINE_WIDTH = 16
+CHECKPOINTS_SHOWN = 5
+
+
+def run_details(  # noqa: PLR0913  what views alone know of the run
+    view: RunView,
+    now: datetime,
+    is_valid: IsValid,
+    notified: Sequence[str] = (),
+    *,
+    curves: Values | None = None,
+    superseded: Collection[str] = (),
+    max_checkpoints: int | None = CHECKPOINTS_SHOWN,
+    failure: Sequence[str] = (),
+    screen: Screen | None = None,
+) -> str:
+    """One run in full.
+
+    notified: lines of what came of its notifications. curves: what sparklines are drawn from. superseded: the metrics
+    whose best value a later session trained again. max_checkpoints: of more only the newest that are there; None: all.
+    failure: the lines of its traceback.
+    """
+    screen = screen or stdout_screen()
+    run, spec = view.run, view.run.spec
+    last = run.last_session
+    rows: list[tuple[str, str]] = [
+        ("run", spec.id + (f" ({spec.name})" if spec.name else "")),
+        ("status", run.status.value + (f": {run.full_reason}" if run.full_reason else "")),
+        ("command", " ".join(run.command)),
+        ("folder", spec.cwd),
+        ("python", spec.python or "-"),
+        ("created", f"{spec.created_at.astimezone():%Y-%m-%d %H:%M:%S} by {spec.user} on {spec.host}"),
+        ("time", f"{formatting.duration(elapsed_s(view, now))} in {len(run.sessions)} session(s)"),
+    ]
+    told_code = list(_code(run.code))
+    rows += [("code" if place == 0 else "", told) for place, told in enumerate(told_code)]
+    if spec.snapshot_of is not None:
+        rows.append(("snapshot", f"of {spec.snapshot_of}, from which its sessions run"))
+    if view.params:
+        rows.append(("params", "  ".join(f"{formatting.name(name)}={value}" for name, value in view.params.items())))
+    if view.last_step is not None:
+        of = f" of {view.total_steps:,}" if view.total_steps is not None else ""
+        rows.append(("step", f"{view.last_step:,}{of}"))
+    told_metrics = list(_metrics(view, curves, superseded, screen))
+    rows += [("metrics" if place == 0 else "", told) for place, told in enumerate(told_metrics)]
+    if view.has_lost_metrics:
+        rows.append(("", f"and more: only the first {len(view.summaries):,} names are kept"))
+    if view.note_count:
+        rows.append(("notes", str(view.note_count)))
+    rows += _sessions(run, now)
+    rows += [("traceback" if place == 0 else "", line) for place, line in enumerate(failure)]
+    rows += _checkpoints(view, is_valid, max_checkpoints)
+    if last is not None and not last.status.is_final:
+        on = f", on {last.host}" if last.job else ""
+        rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}{on}"))
+    elif run.waiter is not None and run.waiter.supervisor_pid:  # in Slurm's line nobody lives
+        rows.append(("supervisor", f"process {run.waiter.supervisor_pid}"))
+    rows += [("notified", line) for line in notified]
+    rows.append(("record", view.run_dir))
+    return aligned(rows, screen)
+
+
+# what became of a checkpoint that was offered
+_READ = {None: "", False: ", not read", True: ", read after training had begun"}
+
+
+def _code(code: CodeState) -> Iterator[str]:
+    """What was executed last, and what of it could not be recorded."""
+    if code.git is not None:
+        state = ", uncommitted changes" if code.git.dirty else ""
+        yield f"{(code.git.commit or 'no commit')[:12]} on {code.git.branch or 'no branch'}{state}"
+    yield from code.notes
+
+
+def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
+    for session in run.sessions:
+        told = f"{session.status.value}, {formatting.duration(session_elapsed_s(session, now))} of "
+        told += in_minutes(session.timebox_s)
+        if session.job:
+            told += f", Slurm's job {session.job} on {session.where}"
+        if session.resumed_from:
+            told += f", resumed from {session.resumed_from}"
+        elif session.has_started_over:
+            told += f", trained without reading {session.offered}"
+        elif session.offered:
+            told += f", offered {session.offered}{_READ[session.is_checkpoint_read]}"
+        if session.code is not None and session.code.changed:
+            told += f", code changed before it: {session.code.changed_in_short}"
+        if session.only_once:
+            told += f", only once with {' '.join(session.only_once)}"
+        if session.reason and session.reason != run.reason:
+            told += f": {session.reason}"
+        yield f"session {session.number}", told
+    if run.dequeued_by is not None and run.sessions:
+        yield "queue", f"left by {run.dequeued_by.label} before session {run.newest_number + 1}"
+    if run.waiter is not None and run.waiter.job:
+        since = formatting.age(run.waiter.since, now)
+        yield f"session {run.waiter.session}", f"Slurm's job {run.waiter.job}, in its line for {since}"
+
+
+def _checkpoints(view: RunView, is_valid: IsValid, max_checkpoints: int | None) -> Iterator[tuple[str, str]]:
+    is_valid = checkpoints.without_opening_offered(view.run, is_valid)
+    shown = newest_checkpoints(view.checkpoints, max_checkpoints or len(view.checkpoints))
+    if len(shown) < len(view.checkpoints):
+        yield "checkpoints", f"{len(view.checkpoints):,}; the newest that are still there (--all shows the rest):"
+    for checkpoint in shown:
+        step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
+        lost = "" if os.path.lexists(checkpoint.path) else "  (gone)"
+        if lost and checkpoint.is_kept:  # removed by us, when the run had come as far again
+            continue
+        broken = lost or ("" if is_valid(checkpoint) else "  (not whole)")
+        kind = _kind(checkpoint)
+        yield kind, f"{checkpoint.path}  {step}{formatting.size(checkpoint.measure.size_bytes)}{broken}"
+
+
+def _kind(checkpoint: Checkpoint) -> str:
+    if checkpoint.is_emergency:
+        return "emergency"
+    if checkpoint.is_kept:
+        return "kept"
+    return "weights" if checkpoint.is_weights_only else "checkpoint"
+
+
+def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], screen: Screen) -> Iterator[str]:
+    """A line a metric: last and best value, the form of its curve, and what is strange about it."""
+    summaries = {name: summary for name, summary in view.summaries.items() if not query.is_progress(name)}
+    names = {name: cut(formatting.name(name), _NAME_WIDTH, screen.ellipsis) for name in summaries}
+    name_width = max(map(cells, names.values()), default=0)
+    bests = {name: _best(name, summary, superseded) for name, summary in summaries.items()}
+    best_width = max(map(len, bests.values()), default=0)
+    draws = screen.is_terminal and curves is not None
+    for name, summary in summaries.items():
+        parts = [
+            filled(names[name], name_width),
+            f"{formatting.number(summary.last):>9}",
+            f"{bests[name]:<{best_width}}",
+        ]
+        if draws and curves is not None:
+            stands_still = summary.least == summary.greatest
+            values = [] if stands_still else curves(view, name, _SPARKLINE_WIDTH)
+            drawn = sparkline(values, has_blocks=screen.has_blocks)
+            parts.append(f"{drawn:<{_SPARKLINE_WIDTH}}")
+        if summary.missing:
+            parts.append(f"{summary.missing} of {summary.count} not finite")
+        yield GAP.join(parts).rstrip()
+
+
+def _best(name: str, summary: MetricSummary, superseded: Collection[str]) -> str:
+    found = query.best(name, summary)
+    if found is None:
+        return ""
+    again = ", trained again since" if name in superseded else ""
+    return f"best {formatting.number(found[0])} at step {found[1]:,}{again}"

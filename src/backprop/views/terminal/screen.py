@@ -1,0 +1,117 @@
+"""What stdout can show: how wide it is, whether it knows colours and block characters; texts that fit into it.
+
+A pipe gets plain text of which nothing is cut.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from unicodedata import category, east_asian_width
+
+from backprop.records import Record
+from backprop.views.terminal import formatting
+
+_PIPE_WIDTH = 10_000  # nobody's terminal
+_PIPE_HEIGHT = 24
+_DRAWN = "█░▁━✓…⣿"  # a few of the characters that we draw with
+_MIN_TEXT_WIDTH = 30  # in a terminal that is narrower, it wraps by itself
+GAP = "  "
+
+# SGR codes of ECMA-48
+BOLD, DIM, RED, GREEN, YELLOW, BLUE, MAGENTA, CYAN = "1", "2", "31", "32", "33", "34", "35", "36"
+BRIGHT = f"{BOLD};"  # in front of a colour
+
+
+class Screen(Record, frozen=True):
+    """Where a text will be shown."""
+
+    width: int = _PIPE_WIDTH  # columns
+    height: int = _PIPE_HEIGHT  # lines
+    is_terminal: bool = False
+    has_colours: bool = False
+    has_blocks: bool = True  # its encoding has block characters, dashes and the like
+
+    def styled(self, text: str, style: str) -> str:
+        """The text in a style (SGR codes, or "")."""
+        return f"\x1b[{style}m{text}\x1b[0m" if style and self.has_colours and text else text
+
+    @property
+    def ellipsis(self) -> str:
+        return "…" if self.has_blocks else "..."
+
+
+def stdout_screen() -> Screen:
+    """What our stdout is."""
+    has_blocks = _can_encode(_DRAWN, sys.stdout.encoding)
+    if not sys.stdout.isatty():
+        return Screen(has_blocks=has_blocks)
+    size = shutil.get_terminal_size()
+    has_colours = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Screen(
+        width=size.columns, height=size.lines, is_terminal=True, has_colours=has_colours, has_blocks=has_blocks
+    )
+
+
+def _can_encode(text: str, encoding: str | None) -> bool:
+    try:
+        text.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def cells(text: str) -> int:
+    """How many columns of a terminal a printable text takes: East Asian characters two, combining ones none."""
+    return len(text) if text.isascii() else sum(map(_character_cells, text))
+
+
+def _character_cells(character: str) -> int:
+    if character.isascii():
+        return 1
+    if east_asian_width(character) in "WF":
+        return 2
+    return 0 if category(character) in {"Mn", "Me"} else 1
+
+
+def cut(text: str, width: int, ellipsis: str = "…") -> str:
+    """The text as it can be printed on one line, in at most `width` columns; however long it is, at once."""
+    if len(text) <= width and text.isascii() and text.isprintable():
+        return text
+    beginning = text[: 4 * width + 16]  # a few more than fit, for combining characters
+    shown = formatting.printable(beginning)
+    if len(beginning) == len(text) and cells(shown) <= width:
+        return shown
+    room, kept = width - len(ellipsis), []
+    for character in shown:
+        room -= _character_cells(character)
+        if room < 0:
+            break
+        kept.append(character)
+    return "".join(kept) + ellipsis[: max(0, width)]
+
+
+def filled(text: str, width: int, justify: str = "left") -> str:
+    """A printable text, with spaces up to a width."""
+    filler = " " * (width - cells(text))
+    return filler + text if justify == "right" else text + filler
+
+
+def aligned(rows: Sequence[tuple[str, str]], screen: Screen | None = None) -> str:
+    """Lines of a label and a text, the texts below one another; in a terminal also where one takes several lines."""
+    screen = screen or stdout_screen()
+    width = max(len(label) for label, _ in rows)
+    room = max(_MIN_TEXT_WIDTH, screen.width - width - len(GAP))
+    lines = []
+    for label, text in rows:
+        told = formatting.printable(text)
+        first, *others = wrapped(told, room) if screen.is_terminal else [told]
+        lines += [f"{label:<{width}}{GAP}{first}\n", *(f"{'':<{width}}{GAP}{other}\n" for other in others)]
+    return "".join(lines)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A line or more. A path or a word that is too long stays whole, so that it can be copied."""
+    import textwrap
+
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]

@@ -1,0 +1,86 @@
+"""A table of cells, fitted into a screen: what matters least is left out, what is long is cut, and nothing is torn.
+
+In a pipe all columns are there and nothing is cut.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from backprop.views.terminal import formatting
+from backprop.views.terminal.screen import BOLD, GAP, Screen, cells, cut, filled
+
+_PIPE_COLUMN = 40  # in a pipe a longer text moves its own line, not the column
+_MIN_WIDTH = 4
+
+
+class Cell(NamedTuple):
+    text: str  # any text: it is made printable here
+    style: str = ""  # SGR codes
+
+
+class Column(NamedTuple):
+    """One column with its cells, from top to bottom."""
+
+    title: str
+    cells: Sequence[Cell]
+    rank: int  # the lower, the longer it stays when room is scarce; 0 always does
+    justify: Literal["left", "right"] = "left"
+    min_width: int | None = None  # it may be cut down to so much; None: it is shown whole or not at all
+
+
+class Grid(NamedTuple):
+    """The text, and the titles of the columns that there was no room for."""
+
+    text: str
+    left_out: list[str]
+
+
+def grid(columns: Sequence[Column], screen: Screen) -> Grid:
+    """The columns in their order; a heading and one line a row."""
+    shown, widths = _fitted(columns, screen) if screen.is_terminal else _whole(columns)
+    lines = []
+    for number in range(-1, len(columns[0].cells)):
+        parts = []
+        for column, width in zip(shown, widths, strict=True):
+            cell = column.cells[number] if number >= 0 else Cell(column.title, BOLD)
+            told = cut(cell.text, width, screen.ellipsis) if screen.is_terminal else formatting.printable(cell.text)
+            padded = filled(told, width, column.justify)
+            # only the text: spaces that are underlined or inverse are ugly, and copied
+            parts.append(padded.replace(told, screen.styled(told, cell.style), 1) if cell.style and told else padded)
+        lines.append(GAP.join(parts).rstrip() + "\n")
+    kept = {id(column) for column in shown}
+    return Grid("".join(lines), [column.title for column in columns if id(column) not in kept])
+
+
+def _whole(columns: Sequence[Column]) -> tuple[list[Column], list[int]]:
+    return list(columns), [min(_PIPE_COLUMN, _natural(column, _PIPE_COLUMN)) for column in columns]
+
+
+def _natural(column: Column, most: int) -> int:
+    """How wide a column would like to be; no more than `most`."""
+    told = [column.title, *(cell.text for cell in column.cells)]
+    return max(cells(cut(text, most)) for text in told)
+
+
+def _fitted(columns: Sequence[Column], screen: Screen) -> tuple[list[Column], list[int]]:
+    """The columns that there is room for, and their widths: each has its least, then they grow by rank."""
+    natural = {id(column): max(1, _natural(column, screen.width)) for column in columns}
+    width: dict[int, int] = {}
+    room = screen.width + len(GAP)
+    by_rank = sorted(columns, key=lambda column: column.rank)
+    for column in by_rank:
+        least = natural[id(column)]
+        if column.min_width is not None:
+            least = min(least, max(column.min_width, cells(column.title)))
+        if column.rank == 0:
+            least = max(min(least, room - len(GAP)), _MIN_WIDTH)
+        if column.rank == 0 or least + len(GAP) <= room:
+            width[id(column)] = least
+            room -= least + len(GAP)
+    for column in by_rank:
+        if id(column) in width and room > 0:
+            more = min(room, natural[id(column)] - width[id(column)])
+            width[id(column)] += more
+            room -= more
+    shown = [column for column in columns if id(column) in width]
+    return shown, [width[id(column)] for column in shown]

@@ -1,0 +1,171 @@
+"""What the page is told, as values that msgspec writes as JSON. A number that is not finite is null in a curve.
+
+Texts and lists are cut to what a page can show: a run's name may be a megabyte long.
+"""
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from backprop.records import RunView, Status, Ticket
+from backprop.store import query
+from backprop.store.index import Index
+from backprop.store.output.protocol import json_safe
+from backprop.views.documents.run_json import (
+    IsValid,
+    machine_document,
+    run_document,
+    session_elapsed_s,
+    ticket_document,
+)
+from backprop.views.terminal.formatting import shortened
+from backprop.views.terminal.runs_table import short_command
+from backprop.views.web import logs
+from backprop.views.web.services import Desk, MachineReading
+
+SPARK_POINTS = 40
+_MAX_CELL = 300  # characters
+_MAX_TEXT = 4_000
+_MAX_ITEMS = 100  # of sessions and of checkpoints, the newest
+_MAX_KEYS = 1_000  # of parameters and of metrics
+_MAX_NOTES = 50
+_MAX_DEPTH = 8
+
+
+def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
+    """One line of the table of runs."""
+    run, spec, last_session = view.run, view.run.spec, view.run.last_session
+    metric = query.main_metric(view.summaries)
+    summary = None if metric is None else view.summaries[metric]
+    best = None if metric is None or summary is None else query.best(metric, summary)
+    return {
+        "id": spec.id,
+        "name": _cell(spec.name),
+        "status": run.status,
+        "reason": _cell(run.full_reason),
+        "created_at": spec.created_at,
+        "elapsed_s": None if last_session is None else session_elapsed_s(last_session, now),
+        "timebox_s": spec.limits.timebox_s if last_session is None else last_session.timebox_s,
+        "last_step": view.last_step,
+        "total_steps": view.total_steps,
+        "metric": _cell(metric),
+        "last": None if summary is None else json_safe(summary.last),
+        "best": None if best is None else best[0],
+        "spark": [] if metric is None else query.sparkline_values(index, view, metric, SPARK_POINTS),
+        "command": shortened(short_command(view), _MAX_CELL),
+        "is_going_on": not run.status.is_final,
+        "can_resume": can_resume(run.status),
+        "sessions": len(run.sessions),
+    }
+
+
+def can_resume(status: Status) -> bool:
+    """Whether there is something to go on with: another session, or the one that is paused."""
+    return status.is_final or status is Status.PAUSED
+
+
+def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> dict[str, Any]:
+    """A run in full: its `--json` document, and what only the page shows."""
+    run = view.run
+    document = run_document(msgspec.structs.replace(view, checkpoints=view.checkpoints[-_MAX_ITEMS:]), now, is_valid)
+    document["sessions"] = document["sessions"][-_MAX_ITEMS:]
+    metrics = [name for name in view.summaries if not query.is_progress(name)]
+    return {
+        **_bounded(document),
+        "command_text": shortened(shlex.join(run.command), _MAX_TEXT),
+        "total_steps": view.total_steps,
+        "metric": _cell(query.main_metric(view.summaries)),
+        "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in metrics[:_MAX_KEYS]},
+        "notes": [
+            {"kind": shortened(kind, _MAX_CELL), "text": shortened(text, _MAX_TEXT)}
+            for kind, text in query.notes(index, view, _MAX_NOTES)
+        ],
+        "has_patch": logs.has_patch(view),
+        "waits_for": shortened(run.reason or "", _MAX_TEXT) or None if run.status is Status.QUEUED else None,
+        "is_going_on": not run.status.is_final,
+        "can_resume": can_resume(run.status),
+        "session_count": len(run.sessions),
+        "checkpoint_count": len(view.checkpoints),
+    }
+
+
+def without_clocks(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's details without the time that passes by itself: what is left tells whether anything happened."""
+    sessions = [{**session, "elapsed_s": None} for session in document["sessions"]]
+    return {**document, "elapsed_s": None, "sessions": sessions}
+
+
+def _summary(name: str, view: RunView) -> dict[str, Any]:
+    summary = view.summaries[name]
+    best = query.best(name, summary)
+    return {
+        "count": summary.count,
+        "last": json_safe(summary.last),
+        "last_step": summary.last_step,
+        "best": None if best is None else best[0],
+        "best_step": None if best is None else best[1],
+    }
+
+
+def curve(told: query.Curve, mark: str | None) -> dict[str, Any]:
+    """Points for a chart. A point that is not finite is a gap in the line, and its place is marked.
+
+    mark: what the client hands back to hear of what comes after.
+    """
+    return {
+        "run": told.run_id,
+        "metric": told.metric,
+        "x": told.xs.tolist(),
+        "y": told.ys.tolist(),
+        "missing": [x for x, y in zip(told.xs, told.ys, strict=True) if not math.isfinite(y)],
+        "count": told.point_count,
+        "reduced": told.is_reduced,
+        "mark": mark,
+    }
+
+
+def machine(reading: MachineReading, desk: Desk) -> dict[str, Any]:
+    """The machine against the limits for a start, its slots and its line."""
+    limits = reading.limits
+    return {
+        "machine": machine_document(reading.snapshot),
+        "limits": {
+            "max_parallel": limits.max_parallel,
+            "min_free_ram_bytes": limits.min_free_ram_bytes,
+            "min_free_disk_bytes": limits.min_free_disk_bytes,
+            "gpu_min_free_vram_bytes": limits.gpu_min_free_vram_bytes,
+            "gpu_max_temp_c": limits.gpu_max_temp_c,
+        },
+        "slots": {"limit": limits.max_parallel, "taken": _tickets(reading.occupancy.taken)},
+        "queue": _tickets(reading.occupancy.queue),
+        "host": desk.host,
+        "user": desk.user,
+        "version": desk.version,
+    }
+
+
+def _tickets(tickets: Sequence[Ticket]) -> list[dict[str, Any]]:
+    return [ticket_document(ticket) for ticket in tickets]
+
+
+def _cell(text: str | None) -> str | None:
+    return None if text is None else shortened(text, _MAX_CELL)
+
+
+def _bounded(value: Any, depth: int = 0) -> Any:
+    """The value without what is too long or too deep to be looked at."""
+    if isinstance(value, str):
+        return value if type(value) is not str else shortened(value, _MAX_TEXT)
+    if isinstance(value, Mapping):
+        if depth > _MAX_DEPTH:
+            return "…"
+        return {
+            shortened(str(key), _MAX_CELL): _bounded(item, depth + 1) for key, item in list(value.items())[:_MAX_KEYS]
+        }
+    if isinstance(value, (list, tuple)):
+        return ["…"] if depth > _MAX_DEPTH else [_bounded(item, depth + 1) for item in value[:_MAX_KEYS]]
+    return value

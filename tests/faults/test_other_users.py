@@ -1,0 +1,119 @@
+"""Files of another user in a home: what `sudo backprop run` leaves in one's own."""
+
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backprop.errors import UsageError
+from backprop.governor.run_queue import Line
+from backprop.lifecycle import catalog, recovery
+from backprop.records import RunView, Status, Ticket
+from backprop.store import experiments_json, query
+from backprop.store.journal.file import Journal, SessionEnded, SessionStarted
+from backprop.store.rundir import Home
+from tests.conftest import Runs
+from tests.records import AT, SPEC
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user: run the tests as root")
+NOBODY = 65534
+STARTED = SessionStarted(at=AT, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
+ENDED = SessionEnded(at=AT, session=1, status=Status.COMPLETED, reason=None, exit_code=0, elapsed_s=1.0)
+TICKET = Ticket(run_id="r", pid=1, user="u", since_unix_s=0.0, max_parallel=1)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # every user can get there
+    folder.chmod(0o755)
+    os.chown(folder, NOBODY, NOBODY)
+    made = Home(folder / "home")
+    list(views(Home(folder / "imports")))  # all that is needed is imported while we may read it
+    with as_nobody():
+        made.make()
+    yield made
+    shutil.rmtree(folder)
+
+
+def add_run(home: Home, run_id: str) -> None:
+    rundir = home.publish(home.begin(msgspec.structs.replace(SPEC, id=run_id), None), run_id)
+    with closing(Journal(rundir.journal_path)) as journal:
+        journal.append(STARTED, ENDED)
+
+
+def views(home: Home) -> dict[str, RunView]:
+    with catalog.caught_up(home, print) as index:
+        return {view.run.spec.id: view for view in query.runs(index, query.Wanted())}
+
+
+def use(home: Home, run_id: str) -> None:
+    """What `backprop run` and `list` do to the files of a home."""
+    add_run(home, run_id)
+    line = Line(home.line_path, "here")
+    with line.alone():
+        line.join(TICKET).leave()
+    home.mark_unsettled(run_id)
+    views(home)
+
+
+@pytest.mark.parametrize("is_first", [False, True], ids=["second", "first"])
+def test_one_command_as_root_locks_nobody_out(home: Home, is_first: bool):
+    """What cannot be written is replaced, and what cannot be read is said to be so: everything else works."""
+    if not is_first:
+        with as_nobody():
+            use(home, "mine")
+    use(home, "theirs")
+    for path in home.path.rglob("*"):
+        if "mine" not in path.parts and path not in {home.runs_path, home.unsettled_path}:
+            os.chown(path, 0, 0)
+    with as_nobody():
+        use(home, "new")
+        shown = views(home)
+        assert shown["new"].run.status is Status.COMPLETED
+        assert is_first or shown["mine"].run.status is Status.COMPLETED
+        theirs = shown["theirs"].run
+        assert theirs.status is Status.UNREADABLE
+        assert theirs.reason == "run.json cannot be read: it belongs to user root (Permission denied)"
+        assert experiments_json.run_ids(home.snapshot_path) == shown.keys()
+        with pytest.raises(UsageError, match="belongs to user root, who can remove it: rm -r"):
+            recovery.remove(home, theirs, print)
+        assert home.rundir("theirs").path.exists()
+    recovery.remove(home, theirs, print)
+    with as_nobody():
+        assert "theirs" not in views(home)
+
+
+def test_a_command_in_the_home_of_somebody_else_says_so(runs: Runs):
+    """Whoever runs it as root hears of it, once."""
+    runs.home.mkdir()
+    os.chown(runs.home, NOBODY, NOBODY)
+    runs.script("")
+    owner = pwd.getpwuid(NOBODY).pw_name
+    for words in (("list",), ("run", "train.py", "--run-id", "r"), ("resume", "r", "--again")):
+        done = runs.call(*words)
+        assert done.stderr.count(f"warning: the home folder {runs.home} belongs to user {owner}") == 1
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [(0o755, False), (0o775, True), (0o777, True), (0o1777, False)])
+def test_a_home_that_others_may_write_to_is_told(runs: Runs, mode: int, is_told: bool):
+    """Its runs' folders are closed to them anyway, but may be replaced."""
+    runs.home.mkdir()
+    runs.home.chmod(mode)
+    assert ("others may write to the home folder" in runs.call("list").stderr) == is_told

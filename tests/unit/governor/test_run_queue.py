@@ -1,0 +1,338 @@
+"""Slots and the line: tickets of real processes, locks that the kernel releases, and a line in which nobody starves."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backprop.governor.run_queue import (
+    Entry,
+    Line,
+    Place,
+    QueueLockedError,
+    ahead_of,
+    in_the_way_of,
+    is_stopped,
+    promise,
+    promises,
+)
+from backprop.governor.start_policy import Obstacle, admit
+from backprop.records import Limits, Record, Snapshot, Ticket
+from tests.conftest import wait_for
+
+GB = 10**9
+
+
+def ticket(run_id: str = "r", **changes: object) -> Ticket:
+    told = {
+        "run_id": run_id,
+        "pid": os.getpid(),
+        "user": "me",
+        "since_unix_s": time.time(),
+        "max_parallel": 2,
+        **changes,
+    }
+    return Ticket(**told)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return Line(tmp_path / "line", "here")
+
+
+@pytest.fixture
+def join(line: Line) -> Iterator[Callable[..., Place]]:
+    """Takes the last place of the line, for the time of the test."""
+    taken = []
+
+    def take(run_id: str = "r", **changes: object) -> Place:
+        with line.alone():
+            taken.append(line.join(ticket(run_id, **changes)))
+        return taken[-1]
+
+    yield take
+    for place in taken:
+        if place.path.exists():
+            place.leave()
+
+
+JOIN = """
+import os, sys, time
+from pathlib import Path
+from backprop.governor.run_queue import Line
+from backprop.records import Ticket
+line = Line(Path(sys.argv[1]), "here")
+with line.alone():
+    place = line.join(Ticket(run_id=sys.argv[2], pid=os.getpid(), user="me", since_unix_s=time.time(), max_parallel=2))
+place.change(is_running=sys.argv[3] == "running")
+print(place.number, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Callable[[str, str], "subprocess.Popen[bytes]"]]:
+    """Another process that joins, and waits or runs."""
+    started = []
+
+    def start(run_id: str, state: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-c", JOIN, str(tmp_path / "line"), run_id, state]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+        assert started[-1].stdout is not None
+        assert started[-1].stdout.readline().strip().isdigit()
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ids(entries: list[Entry]) -> list[str]:
+    return [entry.ticket.run_id if entry.ticket is not None else "?" for entry in entries]
+
+
+def test_first_come_first_served(line: Line, join: Callable[..., Place]):
+    """Numbers grow; whoever has a smaller one and waits is ahead."""
+    first, second, third = join("a"), join("b"), join("c")
+    assert ids(line.read()) == ["a", "b", "c"]
+    assert ids(ahead_of(line.read(), third.number)) == ["a", "b"]
+    first.change(is_running=True)
+    assert ids(ahead_of(line.read(), third.number)) == ["b"]
+    second.leave()
+    assert ahead_of(line.read(), third.number) == []
+
+
+def test_numbers_are_never_given_twice(line: Line, join: Callable[..., Place]):
+    """Whoever comes when the line is empty does not get the place of somebody who remembers one."""
+    numbers = []
+    for _ in range(3):
+        place = join()
+        numbers.append(place.number)
+        place.leave()
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_damaged_counter_keeps_the_order(line: Line, join: Callable[..., Place], tmp_path: Path):
+    join("a")
+    (tmp_path / "line/here/lock").write_text("rubbish")
+    join("b")
+    assert ids(line.read()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("state", ["waiting", "running"])
+def test_a_crash_frees_slot_and_place_at_once(
+    line: Line, other: Callable[[str, str], "subprocess.Popen[bytes]"], state: str
+):
+    """The kernel releases the lock of a process that is gone; nobody has to clean up first."""
+    process = other("crashed", state)
+    (entry,) = line.read()
+    assert (entry.holds_a_slot, entry.is_waiting) == (state == "running", state == "waiting")
+    assert line.still_waits(entry) is (state == "waiting")
+    process.kill()
+    process.wait()
+    assert line.read() == []
+    assert not line.still_waits(entry)
+
+
+def test_only_who_is_alone_removes_the_tickets_of_the_dead(
+    line: Line, other: Callable[[str, str], "subprocess.Popen[bytes]"], tmp_path: Path
+):
+    """A ticket that was just made is not locked yet: to take it for dead is to let two into one slot."""
+    process = other("crashed", "running")
+    process.kill()
+    process.wait()
+    left = list((tmp_path / "line/here").glob("*-crashed"))
+    line.read()
+    assert left[0].exists()
+    with line.alone():
+        line.read(tidy=True)
+    assert not left[0].exists()
+
+
+def test_a_suspended_waiter_is_passed(line: Line, other: Callable[[str, str], "subprocess.Popen[bytes]"]):
+    """It cannot take its turn; when it goes on it has its old place."""
+    process = other("away", "waiting")
+    number = line.read()[0].number + 1
+    assert ids(ahead_of(line.read(), number)) == ["away"]
+    process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: is_stopped(process.pid))
+    (entry,) = line.read()
+    assert (entry.ticket is not None and entry.ticket.is_away, line.still_waits(entry)) == (True, False)
+    assert ahead_of([entry], number) == []
+    process.send_signal(signal.SIGCONT)
+    wait_for(lambda: ids(ahead_of(line.read(), number)) == ["away"])
+
+
+def test_a_suspended_runner_keeps_its_slot(line: Line, other: Callable[[str, str], "subprocess.Popen[bytes]"]):
+    process = other("busy", "running")
+    process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: is_stopped(process.pid))
+    assert [entry.holds_a_slot for entry in line.read()] == [True]
+
+
+def test_a_ticket_that_cannot_be_read_holds_a_slot(line: Line, join: Callable[..., Place]):
+    """Better one run too few than one too many."""
+    place = join()
+    place.path.write_bytes(b"\x00 rubbish\n")
+    (entry,) = line.read()
+    assert (entry.ticket, entry.holds_a_slot, entry.is_waiting) == (None, True, False)
+    assert promises([entry], [entry])[0].ram_bytes == 0
+
+
+def test_the_last_whole_line_of_a_ticket_counts(line: Line, join: Callable[..., Place]):
+    """A line cut short by a full disk loses nothing that was there before, and swallows nothing after."""
+    place = join()
+    place.change(ram_bytes=5)
+    with place.path.open("ab") as file:
+        file.write(b'{"run_id": "r", "pi')
+    assert line.read()[0].ticket == place.ticket
+    place.change(ram_bytes=6)
+    (entry,) = line.read()
+    assert entry.ticket is not None
+    assert entry.ticket.ram_bytes == 6
+
+
+def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(line: Line, tmp_path: Path):
+    """Whoever asks for a turn can be stopped meanwhile; and nobody else gets at the lock."""
+    (tmp_path / "line/here").mkdir(parents=True)
+    for folder in (tmp_path / "line", tmp_path / "line/here"):
+        folder.chmod(0o755)  # made by an earlier version
+    with line.alone(), pytest.raises(QueueLockedError, match="line/here/lock"), line.alone(patience_s=0.0):
+        pass
+    assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")} == {"0o700", "0o600"}
+
+
+def test_those_of_other_hosts_are_none_of_ours(tmp_path: Path, join: Callable[..., Place]):
+    join()
+    assert Line(tmp_path / "line", "there").read() == []
+
+
+# -- promises
+
+
+def running(**changes: object) -> Entry:
+    return Entry(number=1, ticket=ticket(is_running=True, **changes))
+
+
+def test_a_promise_shrinks_by_what_was_seen_before_the_machine_was_read():
+    """What it took since is not missing from the reading yet, and would be counted by nobody."""
+    promised = {"ram_bytes": 5 * GB, "vram_bytes": {"g": 8 * GB}}
+    now = running(**promised, ram_seen_bytes=4 * GB, vram_seen_bytes={"g": 7 * GB})
+    earlier = running(**promised, ram_seen_bytes=1 * GB, vram_seen_bytes={"g": 2 * GB})
+    told = promise(now, earlier, time.time())
+    assert (told.ram_bytes, told.vram_bytes) == (4 * GB, {"g": 6 * GB})
+    assert promise(now, None, time.time()).ram_bytes == 5 * GB  # admitted since: nothing of it can be in the reading
+
+
+def test_a_promise_that_was_used_up_is_none():
+    told = promise(
+        now := running(ram_bytes=GB, ram_seen_bytes=3 * GB, vram_bytes={"g": 1}, vram_seen_bytes={"g": 2}), now, 0
+    )
+    assert (told.ram_bytes, told.vram_bytes) == (0, {"g": 0})
+
+
+def test_what_nobody_can_see_is_owed_for_two_minutes():
+    """A card that does not tell who holds what: by then a framework has allocated."""
+    entry = running(vram_bytes={"g": GB}, since_unix_s=1000.0)
+    assert promise(entry, entry, 1119).vram_bytes == {"g": GB}
+    assert promise(entry, entry, 1121).vram_bytes == {}
+
+
+# -- no starvation
+
+
+class Asked(Record, frozen=True):
+    arrives_at: int
+    lasts: int
+    ram_bytes: int
+    max_parallel: int
+
+
+asked = st.builds(
+    Asked,
+    arrives_at=st.integers(0, 20),
+    lasts=st.integers(1, 10),
+    ram_bytes=st.integers(0, 10),
+    max_parallel=st.integers(1, 4),
+)
+
+
+@given(st.lists(asked, max_size=12))
+@settings(deadline=None)
+def test_everybody_gets_a_turn_in_order(wanted: list[Asked]):
+    """However long they take and whatever they need: nobody is overtaken, no limit is passed, all come to an end."""
+    wanted = sorted(wanted, key=lambda one: one.arrives_at)
+    total, entries, ends, admitted = 10, dict[int, Entry](), dict[int, int](), list[int]()
+    last_arrival = max((one.arrives_at for one in wanted), default=0)
+    for now in range(last_arrival + sum(one.lasts for one in wanted) + 1):
+        for number in [number for number, end in ends.items() if end <= now]:
+            del entries[number], ends[number]
+        for number, one in enumerate(wanted):
+            if one.arrives_at == now:
+                entries[number] = Entry(number=number, ticket=ticket(str(number), max_parallel=one.max_parallel))
+        for number in sorted(entries):
+            if entries[number].holds_a_slot or ahead_of(list(entries.values()), number):
+                continue
+            one = wanted[number]
+            limits = Limits(
+                timebox_s=1,
+                grace_s=1,
+                min_free_ram_bytes=one.ram_bytes,
+                min_free_disk_bytes=0,
+                max_parallel=one.max_parallel,
+            )
+            # nobody has taken what it was promised: all of it is owed
+            others = promises(list(entries.values()), [], number)
+            decision = admit(limits, Snapshot(ram_available_bytes=total), others)
+            if decision.is_admitted:
+                assert len(others) < one.max_parallel
+                assert sum(other.ram_bytes for other in others) + one.ram_bytes <= total or one.ram_bytes == 0
+                took = ticket(str(number), is_running=True, ram_bytes=one.ram_bytes, max_parallel=one.max_parallel)
+                entries[number] = Entry(number=number, ticket=took)
+                ends[number] = now + one.lasts
+                admitted.append(number)
+            else:
+                assert decision.obstacle in {Obstacle.SLOT, Obstacle.RAM}
+    assert admitted == list(range(len(wanted)))
+    assert not entries
+
+
+# -- runs inside of runs
+
+OUTER = Entry(number=1, ticket=ticket("outer", is_running=True))
+INNER = Entry(number=2, ticket=ticket("inner", is_running=True, within="outer"))
+OTHER = Entry(number=3, ticket=ticket("other", is_running=True))
+STRANGER = Entry(number=4, ticket=ticket("stranger"))
+SIBLING = Entry(number=5, ticket=ticket("sibling", within="outer"))
+TORN = Entry(number=6, ticket=None)
+LINE = [OUTER, INNER, OTHER, STRANGER, SIBLING, TORN]
+
+
+@pytest.mark.parametrize(
+    ("within", "left"),
+    [
+        (None, LINE),
+        ("gone", LINE),  # it has ended, or is of a home that this is a copy of
+        ("stranger", LINE),  # has not begun: nothing can be inside it
+        ("outer", [INNER, OTHER, SIBLING, TORN]),
+        ("inner", [OTHER, SIBLING, TORN]),
+    ],
+)
+def test_who_is_waited_for_inside_a_run(within: str | None, left: list[Entry]):
+    """Neither those around it nor those that wait for these; who runs, and who waits inside the same, is."""
+    assert in_the_way_of(LINE, within) == left
+
+
+def test_runs_that_say_they_are_inside_of_each_other():
+    """Files may say anything."""
+    one = Entry(number=1, ticket=ticket("one", is_running=True, within="two"))
+    two = Entry(number=2, ticket=ticket("two", is_running=True, within="one"))
+    assert in_the_way_of([one, two], "one") == []

@@ -1,0 +1,328 @@
+"""experiments.json: the public snapshot that other tools read."""
+
+import json
+import math
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session, Status
+from backprop.store import experiments_json, legacy_import
+from backprop.store.index import Index
+from backprop.store.output.protocol import digest
+from backprop.store.rundir import Home
+from tests.conftest import scaled
+
+AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=timezone.utc)
+AT_MS = 1_767_323_045_678
+
+
+def nothing_to_say(text: str) -> None:
+    raise AssertionError(text)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path)
+    made.make()
+    return made
+
+
+@pytest.fixture
+def index(home: Home) -> Iterator[Index]:
+    opened = Index(home.index_path, 5.0)
+    yield opened
+    opened.close()
+
+
+def add(index: Index, run_id: str, output: bytes = b"", *, age_s: float = 0, **changes: Any) -> None:
+    """Put a completed run into the index."""
+    spec = RunSpec(
+        id=run_id,
+        command=("python", "t.py"),
+        cwd="/tmp",
+        created_at=AT - timedelta(seconds=age_s),
+        host="here",
+        user="me",
+        limits=Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0),
+        **changes,
+    )
+    session = Session(
+        number=1,
+        status=Status.COMPLETED,
+        started_at=AT,
+        timebox_s=600,
+        grace_s=30,
+        host="here",
+        supervisor_pid=1,
+    )
+    ended_at = AT + timedelta(seconds=1.5)
+    index.put_run(Run(spec=spec, status=Status.COMPLETED, sessions=(session,), ended_at=ended_at), 1)
+    batch = digest(output)
+    measure = Measure(size_bytes=1, saved_at=AT)
+    saved = [
+        (offset, Checkpoint(path=told.path, step=told.step, session=1, measure=measure))
+        for offset, told in batch.checkpoints
+    ]
+    assert index.add_output(run_id, 1, 0, len(output), batch, saved)
+
+
+def document(home: Home) -> dict[str, Any]:
+    return json.loads(home.snapshot_path.read_text())
+
+
+def test_an_entry_has_exactly_the_documented_keys(home: Home, index: Index):
+    """The format that other tools read: these keys, times in milliseconds since 1970."""
+    output = (
+        b'{"step": 7, "loss": 0.25}\n'
+        b'{"event": "checkpoint_saved", "path": "/c/1"}\n{"event": "checkpoint_saved", "path": "/c/2"}\n'
+    )
+    add(index, "run1", output, name="Größe", script="/home/me/t.py")
+    experiments_json.put(home, index, "run1", nothing_to_say)
+    assert document(home) == {
+        "run1": {
+            "id": "run1",
+            "name": "Größe",
+            "scriptPath": "/home/me/t.py",
+            "status": "completed",
+            "startTime": AT_MS,
+            "endTime": AT_MS + 1500,
+            "lastStep": 7,
+            "lastLoss": 0.25,
+            "lastCheckpoint": "/c/2",
+            "checkpoints": ["/c/1", "/c/2"],
+        }
+    }
+
+
+def test_what_is_unknown_is_null(home: Home, index: Index):
+    """A run that said nothing has the same keys, and a command is named where a script would be."""
+    add(index, "run1")
+    experiments_json.put(home, index, "run1", nothing_to_say)
+    entry = document(home)["run1"]
+    assert entry["scriptPath"] == "python"
+    assert [entry[key] for key in ("name", "lastStep", "lastLoss", "lastCheckpoint")] == [None] * 4
+    assert entry["checkpoints"] == []
+
+
+@pytest.mark.parametrize(("loss", "text"), [("NaN", "NaN"), ("Infinity", "Infinity"), ("-Infinity", "-Infinity")])
+def test_a_loss_that_is_not_finite_is_text(home: Home, index: Index, loss: str, text: str):
+    """The file is JSON that every tool can read, whatever became of the loss."""
+    add(index, "run1", b'{"step": 1, "loss": %s}\n' % loss.encode())
+    experiments_json.put(home, index, "run1", nothing_to_say)
+    assert msgspec.json.decode(home.snapshot_path.read_bytes())["run1"]["lastLoss"] == text
+
+
+def test_other_entries_are_not_touched(home: Home, index: Index):
+    """An entry that another tool wrote, with whatever is in it, stays byte for byte."""
+    foreign = '{ "id":"old",  "odd": [1.0, null, 1e400], "endTime": 5 }'
+    home.snapshot_path.write_text(f'{{"old": {foreign}}}')
+    add(index, "run1")
+    experiments_json.put(home, index, "run1", nothing_to_say)
+    assert foreign in home.snapshot_path.read_text()
+    assert list(document(home)) == ["run1", "old"]
+
+
+def test_an_entry_is_brought_up_to_date_in_its_place(home: Home, index: Index):
+    """A run that goes on keeps its place among the others."""
+    for run_id in ("one", "two"):
+        add(index, run_id)
+        experiments_json.put(home, index, run_id, nothing_to_say)
+    data = b'{"step": 9}\n'
+    assert index.add_output("one", 1, 0, len(data), digest(data), [])
+    experiments_json.put(home, index, "one", nothing_to_say)
+    assert list(document(home)) == ["two", "one"]
+    assert document(home)["one"]["lastStep"] == 9
+    assert document(home)["two"]["lastStep"] is None
+
+
+def test_a_removed_run_leaves_the_file(home: Home, index: Index):
+    """A run that the index does not have any more is taken out; the others stay."""
+    for run_id in ("one", "two"):
+        add(index, run_id)
+        experiments_json.put(home, index, run_id, nothing_to_say)
+    index.remove("two")
+    experiments_json.put(home, index, "two", nothing_to_say)
+    assert list(document(home)) == ["one"]
+
+
+def test_without_a_file_it_is_built_from_the_index(home: Home, index: Index):
+    """A missing file is made whole with the first change, newest run first, and nothing is said about it."""
+    for age_s, run_id in enumerate(("new", "mid", "old")):
+        add(index, run_id, age_s=age_s)
+    experiments_json.put(home, index, "mid", nothing_to_say)
+    assert list(document(home)) == ["new", "mid", "old"]
+
+
+DAMAGED = [b"", b"{", b"[]", b"null", b'{"a": nonsense}', b"\xff", b'{"\xff": 1}', b"\0" * 100, b'{"a":' * 5000]
+
+
+@pytest.mark.parametrize("rebuild", [True, False], ids=["rebuild", "put"])
+@pytest.mark.parametrize("content", DAMAGED, ids=lambda content: repr(content[:12]))
+def test_a_damaged_file_is_set_aside_and_rebuilt(home: Home, index: Index, content: bytes, rebuild: bool):
+    """A file that cannot be read is kept under a name with the date, which is said, and made anew."""
+    home.snapshot_path.write_bytes(content)
+    assert experiments_json.is_sound(home.snapshot_path) is False
+    add(index, "run1")
+    said: list[str] = []
+    if rebuild:
+        experiments_json.rebuild(home, index, said.append)
+    else:
+        experiments_json.put(home, index, "run1", said.append)
+    assert list(document(home)) == ["run1"]
+    (aside,) = home.path.glob("experiments.json.corrupt-*")
+    assert aside.read_bytes() == content
+    (sentence,) = said
+    assert str(aside) in sentence
+    assert experiments_json.is_sound(home.snapshot_path) is True
+
+
+def test_a_missing_file_is_not_sound(home: Home):
+    """Nothing there is nothing to read."""
+    assert experiments_json.is_sound(home.snapshot_path) is False
+
+
+def test_the_newest_thousand_are_kept(home: Home, index: Index):
+    """The file does not grow for ever: a new run pushes out the oldest of a thousand."""
+    older = {f"old-{number}": {"id": f"old-{number}"} for number in range(experiments_json.MAX_RUNS)}
+    home.snapshot_path.write_text(json.dumps(older))
+    add(index, "run1")
+    experiments_json.put(home, index, "run1", nothing_to_say)
+    assert list(document(home)) == ["run1", *list(older)[:-1]]
+
+
+def test_no_more_than_a_thousand_are_rebuilt(home: Home, index: Index):
+    """A rebuilt file has the newest thousand of the index."""
+    for age_s in range(experiments_json.MAX_RUNS + 2):
+        add(index, f"run-{age_s}", age_s=age_s)
+    experiments_json.rebuild(home, index, nothing_to_say)
+    assert list(document(home)) == [f"run-{age_s}" for age_s in range(experiments_json.MAX_RUNS)]
+
+
+def test_the_file_is_replaced_whole(home: Home, index: Index):
+    """Somebody who has the old file open reads the old file to its end; no draft stays behind."""
+    add(index, "run1")
+    experiments_json.put(home, index, "run1", nothing_to_say)
+    before = home.snapshot_path.read_bytes()
+    with home.snapshot_path.open("rb") as reader:
+        index.remove("run1")
+        experiments_json.put(home, index, "run1", nothing_to_say)
+        assert reader.read() == before
+    assert document(home) == {}
+    assert [path.name for path in home.path.glob(".experiments*")] == []
+
+
+def test_a_replacement_that_fails_leaves_the_old_file(tmp_path: Path):
+    """When the new content cannot be put in place, the old stays and no draft is left behind."""
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "inside").touch()
+    with pytest.raises(OSError):
+        experiments_json.replace_file(target, b"new")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+# -- an older tool's
+
+
+def old(home: Home, entries: object) -> list[experiments_json.OldRun]:
+    home.snapshot_path.write_text(json.dumps(entries))
+    return experiments_json.read_old(home.snapshot_path)
+
+
+def test_a_run_of_an_older_tool_is_understood(home: Home):
+    """Every documented key of an old entry is read."""
+    entry = {
+        "id": "x",
+        "name": "n",
+        "scriptPath": "/t.py",
+        "status": "completed",
+        "startTime": AT_MS,
+        "endTime": AT_MS + 1500,
+        "lastStep": 7,
+        "lastLoss": 0.5,
+        "lastCheckpoint": "/b",
+        "checkpoints": ["/a", "/b"],
+    }
+    (run,) = old(home, {"run1": entry})
+    assert (run.id, run.name, run.script, run.status) == ("run1", "n", "/t.py", Status.COMPLETED)
+    assert (run.started_at, run.ended_at) == (AT, AT + timedelta(seconds=1.5))
+    assert (run.last_step, run.last_loss, run.checkpoints) == (7, 0.5, ("/a", "/b"))
+
+
+@pytest.mark.parametrize("status", ["running", "paused", "queued", "unheard of", "", None, 3, ["completed"]])
+def test_what_was_going_on_then_was_interrupted(home: Home, status: object):
+    """A run that was not over when the older tool wrote it is not going on now."""
+    assert old(home, {"run1": {"status": status}})[0].status is Status.INTERRUPTED
+
+
+def test_the_last_checkpoint_is_one_of_them(home: Home):
+    """A last checkpoint that is not in the list comes at its end."""
+    assert old(home, {"run1": {"lastCheckpoint": "/c", "checkpoints": ["/a", 3, None]}})[0].checkpoints == ("/a", "/c")
+
+
+def test_what_is_no_entry_is_passed_over(home: Home):
+    """Values that are no objects are not runs; nothing else is lost by them."""
+    assert [run.id for run in old(home, {"a": 1, "b": {}, "c": [], "d": None})] == ["b"]
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=lambda content: repr(content[:12]))
+def test_a_damaged_old_file_is_an_error(home: Home, content: bytes):
+    """What is no object keyed by run id is said to be damaged."""
+    home.snapshot_path.write_bytes(content)
+    with pytest.raises(ValueError):
+        experiments_json.read_old(home.snapshot_path)
+
+
+def test_an_old_loss_that_is_not_a_number_does_not_lose_the_run(home: Home):
+    """An older tool in Python wrote NaN where training diverged; its runs are imported all the same."""
+    (run,) = old(home, {"run1": {"lastStep": 3, "lastLoss": math.nan}})
+    assert run.last_step == 3
+
+
+def test_what_no_record_could_hold_does_not_lose_an_old_run(home: Home):
+    """Lone surrogates, NUL and years that no calendar shows: the run is taken over without them."""
+    entry = {"name": "\ud800n\0", "scriptPath": "/\udfff.py", "checkpoints": ["/\0"], "startTime": 253402300799000}
+    home.old_snapshot_path.write_text(json.dumps({"run1": entry}))
+    home.runs_path.rmdir()
+    legacy_import.take_over(home, print)
+    spec = home.rundir("run1").read_spec()
+    assert (spec.name, spec.script) == ("?n?", "/?.py")
+
+
+keys = ["name", "scriptPath", "status", "startTime", "endTime", "lastStep", "lastLoss", "lastCheckpoint", "checkpoints"]
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=5),
+    st.lists(st.text(max_size=3) | st.integers(), max_size=3),
+    st.sampled_from([10**15, 10**18, -(10**18), 10**400]),
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), values | st.dictionaries(st.sampled_from(keys), values), max_size=3))
+@settings(max_examples=scaled(200), deadline=None)
+def test_no_old_entry_makes_it_fail(tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Any]):
+    """Whatever values an older tool wrote, every object is a run that has ended."""
+    path = tmp_path_factory.getbasetemp() / "experiments.json"
+    path.write_text(json.dumps(entries))
+    runs = experiments_json.read_old(path)
+    assert [run.id for run in runs] == [run_id for run_id, entry in entries.items() if isinstance(entry, dict)]
+    assert all(run.status.is_final for run in runs)
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path):
+    """A home that others may look into tells them nothing; where the file was open to them, it is no more."""
+    path = tmp_path / "experiments.json"
+    path.write_text("{}")
+    path.chmod(0o644)
+    experiments_json.replace_file(path, b"{}")
+    assert path.stat().st_mode & 0o777 == 0o600

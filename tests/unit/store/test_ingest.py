@@ -1,0 +1,185 @@
+"""What a recorder does when the index is damaged while it works with it."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from backprop.records import Checkpoint, Measure, Status
+from backprop.store.curves import points
+from backprop.store.index import open_index
+from backprop.store.ingest import Recorder
+from backprop.store.journal.file import Journal, SessionEnded, SessionStarted
+from backprop.store.rundir import Home
+from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
+from backprop.supervisor.process.tree import marked
+from tests.conftest import wait_for
+from tests.records import AT, SPEC
+
+SAVED = Checkpoint(path="/c", step=1, session=1, measure=Measure(size_bytes=1, saved_at=AT))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "home")
+    made.make()
+    made.rundir("r").path.mkdir()
+    return made
+
+
+@pytest.fixture
+def recorder(home: Home) -> Iterator[Recorder]:
+    """That of a session whose trainer has written a line, which the index has."""
+    with closing(Journal(home.rundir("r").journal_path)) as journal:
+        journal.append(
+            SessionStarted(at=AT, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
+        )
+        write(home, 1)
+        with closing(Recorder(home, home.rundir("r"), SPEC, journal, lambda _: None)) as made:
+            assert made.record_state(publish=False)
+            assert made.look(1, 1.0).is_stored
+            yield made
+
+
+def write(home: Home, step: int) -> None:
+    with home.rundir("r").out_path(1).open("a") as file:
+        file.write(f'{{"step": {step}, "loss": {step}}}\n')
+
+
+def end(home: Home) -> None:
+    with closing(Journal(home.rundir("r").journal_path)) as journal:
+        journal.append(SessionEnded(at=AT, session=1, status=Status.COMPLETED, reason=None, exit_code=0, elapsed_s=1.0))
+
+
+def replace(home: Home, recorder: Recorder) -> None:
+    """Delete the index; somebody who looks begins another, and has put the run into it, but no output yet."""
+    for path in home.path.glob("index.db*"):
+        path.unlink()
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        index.put_run(*recorder.read_run())
+
+
+def damage(home: Home) -> None:
+    """Overwrite the index where it lies: whoever has it open has the damaged file open."""
+    for path in home.path.glob("index.db*"):
+        with path.open("r+b") as file:
+            file.write(b"\xff" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("first", ["state", "output"])
+def test_an_index_that_is_damaged_under_our_feet_is_made_anew(home: Home, recorder: Recorder, first: str):
+    """What cannot be stored is no error, and is brought again: the new index has every line once."""
+    damage(home)
+    write(home, 2)
+    for _ in range(4):  # to notice it, to set it aside, and twice to read
+        if first == "state":
+            recorder.record_state(publish=False)
+            recorder.look(1, 2.0)
+        else:
+            recorder.look(1, 2.0)
+            recorder.record_state(publish=False)
+    assert recorder.record_output()
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        steps = [point.step for point in points(index, recorder.read_run()[0], "loss")]
+    assert steps == [1, 2]
+    assert len(list(home.path.glob("index.db.corrupt-*"))) == 1
+
+
+def test_an_index_that_is_replaced_while_a_run_is_finished(
+    home: Home, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+):
+    """Somebody who looks has put the run into the new one, without its output: it is not finished, nor seen whole."""
+    end(home)
+    store = recorder.record_output
+
+    def stored_in_the_old_one() -> bool:
+        is_stored = store()
+        monkeypatch.undo()
+        replace(home, recorder)
+        return is_stored
+
+    monkeypatch.setattr(recorder, "record_output", stored_in_the_old_one)
+    assert recorder.whole_view(patience_s=0) is None
+    view = recorder.whole_view()
+    assert view is not None
+    assert view.last_step == 1
+    recorder.begin()
+    monkeypatch.setattr(recorder, "record_output", stored_in_the_old_one)
+    assert not recorder.finish(publish=False)
+    assert home.unsettled() == ["r"]
+    assert recorder.finish(publish=False)
+    assert home.unsettled() == []
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        assert [point.step for point in points(index, recorder.read_run()[0], "loss")] == [1]
+
+
+def test_an_index_that_is_replaced_between_two_sessions(
+    home: Home, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+):
+    """A new one gets the sessions in their order, though it takes the old one's place in the midst of a look."""
+    end(home)
+    with closing(Journal(home.rundir("r").journal_path)) as journal:
+        journal.append(
+            SessionStarted(at=AT, session=2, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
+        )
+    home.rundir("r").out_path(2).write_text('{"step": 2, "loss": 2}\n')
+    look_before = recorder._look_before
+
+    def replaced(session: int) -> object:
+        found = look_before(session)
+        monkeypatch.undo()
+        replace(home, recorder)
+        return found
+
+    while recorder.look(2, 1.0).is_behind:
+        pass
+    assert recorder.record_state(publish=False)
+    monkeypatch.setattr(recorder, "_look_before", replaced)
+    assert not recorder.look(2, 1.0).is_stored
+    assert recorder.record_output()
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        assert [point.step for point in points(index, recorder.read_run()[0], "loss")] == [1, 2]
+
+
+def test_a_run_whose_end_found_no_room_stays_marked(home: Home, recorder: Recorder):
+    """Whoever looks next files it; it would go on for ever otherwise."""
+    recorder.begin()
+    assert not recorder.finish(publish=False)
+    assert home.unsettled() == ["r"]
+    end(home)
+    assert recorder.finish(publish=False)
+    assert home.unsettled() == []
+
+
+def test_whether_a_checkpoint_was_saved_over_is_not_known_of_a_damaged_index(home: Home, recorder: Recorder):
+    """A resume must not fail for it: what the checkpoint itself says counts."""
+    damage(home)
+    assert recorder.saved_over_by(SAVED) is None
+
+
+def test_whoever_looks_first_finds_a_relative_checkpoint(home: Home, recorder: Recorder, tmp_path: Path):
+    """In the folder that a process of the run is in, though the supervisor has not told it."""
+    (tmp_path / "last.bin").write_text("x")
+    with home.rundir("r").out_path(1).open("a") as file:
+        file.write('{"event": "checkpoint_saved", "path": "last.bin", "step": 1}\n')
+    environment = {RUN_DIR_VARIABLE: str(home.rundir("r").path)}
+    with subprocess.Popen(["/bin/cat"], cwd=tmp_path, env=environment, stdin=subprocess.PIPE) as trainer:
+        wait_for(lambda: trainer.pid in {process.pid for process in marked(str(home.rundir("r").path))})
+        look = recorder.look(1, 2.0)
+    assert [checkpoint.path for checkpoint in look.checkpoints] == [str(tmp_path / "last.bin")]
+
+
+def test_a_supervisor_sees_what_somebody_else_was_faster_to_store(home: Home, recorder: Recorder):
+    """All of it, from the session's beginning; and it is stored once."""
+    with (
+        closing(Journal(home.rundir("r").journal_path)) as journal,
+        closing(Recorder(home, home.rundir("r"), SPEC, journal, lambda _: None)) as supervisor,
+    ):
+        assert [batch.last_step for batch in supervisor.look(1, 2.0, is_witness=True).batches] == [1]
+        write(home, 2)
+        assert [batch.last_step for batch in supervisor.look(1, 2.0, is_witness=True).batches] == [2]
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        steps = [point.step for point in points(index, recorder.read_run()[0], "loss")]
+    assert steps == [1, 2]

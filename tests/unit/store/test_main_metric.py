@@ -1,0 +1,62 @@
+"""`loss`, the word: what a filter and an order mean by it is what `list` shows in that column."""
+
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backprop.store import query
+from backprop.store.index import Index
+from backprop.store.query import Wanted
+from tests.conftest import Runs, scaled
+from tests.unit.store.test_query import made, say
+
+NAMES = ["loss", "train_loss", "train/loss", "loss/train", "training/loss", "val_loss", "Loss", "gloss", "acc", "a'b"]
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(NAMES), st.floats(-9, 9), max_size=4), max_size=5))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=scaled(60))
+def test_loss_means_the_loss_of_each_run(tmp_path_factory: pytest.TempPathFactory, told: list[dict[str, float]]):
+    """However each run calls it: it is sorted by, and compared with, the value of its main metric."""
+    index = Index(tmp_path_factory.mktemp("home") / "index.db", 5.0)
+    for number, metrics in enumerate(told):
+        index.put_run(made(f"r{number}", age_s=number), 1)
+        say(index, f"r{number}", {"step": 1, **metrics}, {"step": 2, **{name: -x for name, x in metrics.items()}})
+    views = {view.run.spec.id: view for view in query.runs(index)}
+    mains = {run_id: query.main_metric(view.summaries) for run_id, view in views.items()}
+    last = {run_id: views[run_id].metrics[main] for run_id, main in mains.items() if main is not None}
+
+    found = [view.run.spec.id for view in query.runs(index, Wanted(sort="loss"))]
+    assert found == sorted(views, key=lambda run_id: (run_id not in last, last.get(run_id, 0), run_id))
+    few = query.runs(index, Wanted(conditions=query.parse_filter("loss<1")))
+    assert {view.run.spec.id for view in few} == {run_id for run_id, value in last.items() if value < 1}
+    few = query.runs(index, Wanted(conditions=query.parse_filter("best.loss<=-1")))
+    assert {view.run.spec.id for view in few} == {run_id for run_id, value in last.items() if abs(value) >= 1}
+    few = query.runs(index, Wanted(conditions=query.parse_filter("metric.loss<100")))
+    assert {view.run.spec.id for view in few} == {run_id for run_id, main in mains.items() if main == "loss"}
+    index.close()
+
+
+@pytest.fixture
+def three(runs: Runs) -> Runs:
+    """Runs that call their loss a loss, a train_loss, and nothing at all."""
+    for name, metric, value in (("a", "loss", 2.0), ("b", "train_loss", 1.0), ("c", "acc", 0.5)):
+        script = runs.script(f"print(json.dumps({{'step': 1, {metric!r}: {value}}}))", f"{name}.py")
+        assert runs.call("run", script, "--run-id", name).returncode == 0
+    return runs
+
+
+def test_a_list_that_is_sorted_by_loss_shows_each_runs_loss(three: Runs):
+    """Whatever it is called, best first, without a word of a metric that nobody has."""
+    done = three.call("list", "--sort", "loss")
+    cells = [re.split(r" {2,}", line) for line in done.stdout.splitlines()]
+    assert [(row[0], row[cells[0].index("LOSS")]) for row in cells[1:]] == [("b", "1"), ("a", "2"), ("c", "-")]
+    assert done.stderr == ""
+
+
+def test_a_loss_that_nobody_reached_is_no_unknown_name(three: Runs):
+    """There is a loss, of another name: the filter finds nothing, and is not called a mistake."""
+    assert three.call("rm", "--yes", "a").returncode == 0
+    assert three.call("list", "--filter", "loss<1").stderr == "backprop: no such runs.\n"
+    assert "no run has a metric 'loss'" in three.call("list", "--filter", "metric.loss<1").stderr

@@ -1,0 +1,46 @@
+"""What lies where a run's file belongs is read only if it is a file."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backprop.store.journal.file import Journal, read
+from backprop.store.plain import NotAFileError, open_plain, read_plain
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def _link(path: Path) -> None:
+    path.with_name("secret").write_text("secret")
+    path.symlink_to(path.with_name("secret"))
+
+
+STRANGE = [os.mkfifo, Path.mkdir, _socket, _link, lambda path: path.symlink_to("/dev/zero")]
+
+
+@pytest.mark.parametrize("make", STRANGE)
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable):
+    """A FIFO, a folder, a socket, and a link wherever it leads: an error that names it, and no waiting."""
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    path = Path("journal.jsonl")
+    make(path)
+    for opens in (read_plain, open_plain, read, Journal):
+        with pytest.raises(NotAFileError, match=r"journal\.jsonl is not a file"):
+            opens(path)
+
+
+def test_a_file_is_read(tmp_path: Path):
+    (tmp_path / "f").write_bytes(b"\0\xff")
+    assert read_plain(tmp_path / "f") == b"\0\xff"
+
+
+def test_a_file_that_is_not_there_is_missing(tmp_path: Path):
+    """As ever: no other error than that of `open`."""
+    with pytest.raises(FileNotFoundError):
+        read_plain(tmp_path / "f")

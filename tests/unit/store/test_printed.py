@@ -1,0 +1,353 @@
+"""Lines as trainings print them, and lines that only look so. What is beside each: the program that prints it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backprop.store.output.printed import MAX_LINE, Printed, Reader
+
+
+def said(*lines: str, patterns: Sequence[str] = ()) -> list[Printed]:
+    """What a script says that prints these lines."""
+    return [each for _, each in Reader(patterns).read("".join(f"{line}\n" for line in lines).encode())]
+
+
+# the line; what it says besides its metrics; its metrics
+UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
+    # nanoGPT train.py
+    ("iter 100: loss 2.3100, time 12.10ms, mfu 5.40%", {"step": 100}, {"loss": 2.31}),
+    (
+        "step 0: train loss 4.2874, val loss 4.2823",
+        {"step": 0},
+        {"train_loss": 4.2874, "val_loss": 4.2823},
+    ),
+    # build-nanogpt train_gpt2.py
+    (
+        "step     2 | loss: 9.388304 | lr 2.5e-06 | norm: 12.1 | dt: 390.12ms | tok/sec: 1343912.1",
+        {"step": 2},
+        {"loss": 9.388304, "lr": 2.5e-06, "norm": 12.1},
+    ),
+    # modded-nanogpt
+    (
+        "step:1000/5100 val_loss:3.2828 train_time:60000ms step_avg:60.00ms",
+        {"step": 1000, "total_steps": 5100},
+        {"val_loss": 3.2828},
+    ),
+    # pytorch/examples mnist
+    ("Train Epoch: 3 [640/60000 (1%)]\tLoss: 0.310123", {"epoch": 3}, {"loss": 0.310123}),
+    (
+        "Test set: Average loss: 0.0265, Accuracy: 9912/10000 (99%)",
+        {},
+        {"test_average_loss": 0.0265, "test_accuracy": 0.9912},
+    ),
+    # pytorch/examples word_language_model
+    (
+        "| epoch   1 |   200/ 2983 batches | lr 20.00 | ms/batch  5.10 | loss  7.63 | ppl  2055.98",
+        {"epoch": 1},
+        {"lr": 20.0, "loss": 7.63, "ppl": 2055.98},
+    ),
+    (
+        "| end of epoch   1 | time: 23.20s | valid loss  5.50 | valid ppl   245.10",
+        {"epoch": 1},
+        {"valid_loss": 5.5, "valid_ppl": 245.1},
+    ),
+    # pytorch/examples imagenet
+    (
+        "Epoch: [0][  10/5005]\tTime  0.123 ( 0.456)\tData  0.100 ( 0.200)\tLoss 6.9012e+00 (6.9512e+00)"
+        "\tAcc@1   0.00 (  0.10)\tAcc@5   1.00 (  0.50)",
+        {"epoch": 0},
+        {"loss": 6.9012, "acc@1": 0.0, "acc@5": 1.0},
+    ),
+    # pytorch/examples dcgan
+    (
+        "[0/5][0/1583] Loss_D: 1.93 Loss_G: 5.90 D(x): 0.5 D(G(z)): 0.6 / 0.02",
+        {},
+        {"loss_d": 1.93, "loss_g": 5.9},
+    ),
+    # pytorch/examples reinforcement_learning
+    (
+        "Episode 10\tLast reward: 21.00\tAverage reward: 12.31",
+        {"step": 10},
+        {"last_reward": 21.0, "average_reward": 12.31},
+    ),
+    # PyTorch's tutorials: cifar10, quickstart
+    ("[1,  2000] loss: 2.196", {}, {"loss": 2.196}),
+    ("loss: 2.302585  [   64/60000]", {}, {"loss": 2.302585}),
+    # timm train.py
+    (
+        "Train: 0 [  50/1251 (  4%)]  Loss: 6.93 (6.94)  Time: 0.412s, 600.50/s  (0.512s, 500.00/s)  LR: 1.000e-05",
+        {"epoch": 0},
+        {"loss": 6.93, "lr": 1e-05},
+    ),
+    # Keras
+    (
+        "20/100 ━━━━━━━━━━━━━━━━━━━━ 1s 5ms/step - accuracy: 0.9100 - loss: 0.3100 - val_loss: 0.4000",
+        {},
+        {"accuracy": 0.91, "loss": 0.31, "val_loss": 0.4},
+    ),
+    ("Epoch 3/10", {"epoch": 3, "epochs": 10}, {}),
+    # XGBoost, LightGBM, CatBoost
+    ("[0]\tvalidation-logloss:0.61", {"step": 0}, {"validation-logloss": 0.61}),
+    (
+        "[10]\ttraining's binary_logloss: 0.61\tvalid_1's binary_logloss: 0.62",
+        {"step": 10},
+        {"training_binary_logloss": 0.61, "valid_1_binary_logloss": 0.62},
+    ),
+    (
+        "0:\tlearn: 0.6853\ttest: 0.68\tbest: 0.68 (0)\ttotal: 50ms\tremaining: 5s",
+        {"step": 0},
+        {"learn": 0.6853, "test": 0.68, "best": 0.68},
+    ),
+    # transformers 4 and 5
+    (
+        "{'loss': 0.31, 'grad_norm': 1.2, 'learning_rate': 4e-05, 'epoch': 0.5}",
+        {"epoch": 0.5},
+        {"loss": 0.31, "grad_norm": 1.2, "learning_rate": 4e-05},
+    ),
+    (
+        "{'loss': '0.31', 'grad_norm': '1.2', 'learning_rate': '4e-05', 'epoch': '0.5'}",
+        {"epoch": 0.5},
+        {"loss": 0.31, "grad_norm": 1.2, "learning_rate": 4e-05},
+    ),
+    ("{'loss': inf, 'epoch': 1.0}", {"epoch": 1}, {"loss": math.inf}),
+    # JSON behind a logger's prefix, nested, without a step
+    ('INFO:root:{"step": 3, "loss": 0.5}', {"step": 3}, {"loss": 0.5}),
+    ('{"epoch": 1, "train": {"loss": 1.0, "acc": "0.5"}}', {"epoch": 1}, {"train/loss": 1.0, "train/acc": 0.5}),
+    # tqdm, with set_postfix; Lightning's bar
+    (
+        " 12%|█▏        | 120/1000 [00:10<01:20, 11.00it/s, loss=0.3]",
+        {"step": 120, "total_steps": 1000},
+        {"loss": 0.3},
+    ),
+    (
+        "Epoch 1:  12%|█▏        | 120/1000 [00:10<01:20, 11.00it/s, loss=0.3, v_num=0, train_loss_step=0.311]",
+        {"epoch": 1},
+        {"loss": 0.3, "train_loss_step": 0.311},
+    ),
+    (" 50%|█████     | 1/2 [00:00]\r100%|██████████| 2/2 [00:01]\rloss: 0.25", {}, {"loss": 0.25}),
+    # fairseq
+    (
+        "2021-01-01 12:00:00 | INFO | train_inner | epoch 001:    100 / 1000 loss=5.1, ppl=34.2, num_updates=100, lr=1e-05",
+        {"epoch": 1, "step": 100},
+        {"loss": 5.1, "ppl": 34.2, "lr": 1e-05},
+    ),
+    # Megatron-LM
+    (
+        " iteration        1/      10 | consumed samples:            8 | elapsed time per iteration (ms): 123.4 |"
+        " learning rate: 1.0E-04 | lm loss: 1.1E+01 | grad norm: 1.2 |",
+        {"step": 1, "total_steps": 10},
+        {"learning_rate": 1e-4, "lm_loss": 11.0, "grad_norm": 1.2},
+    ),
+    # detectron2, mmengine
+    (
+        "[11/29 12:00:00 d2.utils.events]:  eta: 0:05:30  iter: 19  total_loss: 1.9  loss_cls: 0.8  lr: 0.0001",
+        {"step": 19},
+        {"total_loss": 1.9, "loss_cls": 0.8, "lr": 1e-4},
+    ),
+    (
+        "2022/10/01 - mmengine - INFO - Epoch(train)  [1][ 50/100]  lr: 1.0000e-03  eta: 0:10:12  loss: 1.9  acc: 0.5",
+        {"epoch": 1},
+        {"lr": 1e-3, "loss": 1.9, "acc": 0.5},
+    ),
+    # absl, structlog and loguru before a script's own words
+    ("I1129 12:00:00.123456 1234 train.py:45] step 100, loss 0.3", {"step": 100}, {"loss": 0.3}),
+    ("2026-11-29 12:00:00 [info     ] train    loss=0.3 step=100", {"step": 100}, {"loss": 0.3}),
+    ("2026-11-29 12:00:00.123 | INFO     | __main__:train:10 - Epoch 1 loss 0.3", {"epoch": 1}, {"loss": 0.3}),
+    # flax's examples
+    ("train epoch: 1, loss: 0.2300, accuracy: 92.10", {"epoch": 1}, {"loss": 0.23, "accuracy": 92.1}),
+    ("eval epoch: 1, loss: 0.1300, accuracy: 95.10", {"epoch": 1}, {"eval_loss": 0.13, "eval_accuracy": 95.1}),
+    # the standard library's logging; TensorFlow's Estimator
+    ("INFO:root:loss: 0.3", {}, {"loss": 0.3}),
+    (
+        "INFO:tensorflow:loss = 4.264659, step = 100 (124.394 sec)",
+        {"step": 100},
+        {"loss": 4.264659},
+    ),
+    # LightGBM's command line: each set of data has a curve of its own
+    ("[LightGBM] [Info] Iteration:46, valid_1 auc : 0.819998", {"step": 46}, {"valid_1_auc": 0.819998}),
+    # OpenNMT
+    ("Train Loss/PPL: 9.094 / 8899.793", {}, {"train_loss/ppl": 9.094}),
+    # keras-rl
+    (
+        " 39497/50000: episode: 570, duration: 1.759s, episode steps: 337, episode reward: 12.500",
+        {"step": 39497, "total_steps": 50000},
+        {"episode_reward": 12.5},
+    ),
+    # kohya's sd-scripts, torchtune
+    (
+        "steps:   2%|█▍        | 82/3280 [01:40<1:05:00,  1.22s/it, avr_loss=0.11]",
+        {"step": 82, "total_steps": 3280},
+        {"avr_loss": 0.11},
+    ),
+    (
+        "1|25|Loss: 1.2621808052062988:  26%|██▌       | 26/101 [06:45<17:27, 13.96s/it]",
+        {},
+        {"loss": 1.2621808052062988},
+    ),
+    # PyTorch Geometric's examples
+    ("Train: 0.5455, Val: 0.5342, Test: 0.4670", {}, {"train": 0.5455, "val": 0.5342, "test": 0.467}),
+    # nnU-Net, litgpt
+    ("Average global foreground Dice: [0.8352327184366186]", {}, {"dice": 0.8352327184366186}),
+    ("Ep 1 | iter 4 | loss train (curr): 1.585", {"epoch": 1, "step": 4}, {"loss_train": 1.585}),
+    # what people write by themselves
+    (
+        "Epoch 12 | Train Loss: 0.3211 | Train Acc: 91.23% | Val Acc: 88.1%",
+        {"epoch": 12},
+        {"train_loss": 0.3211, "train_acc": 91.23, "val_acc": 88.1},
+    ),
+    (
+        "Step 1,500 / 10,000 | loss 1.234e-01 | grad_norm 0.51",
+        {"step": 1500, "total_steps": 10000},
+        {"loss": 0.1234, "grad_norm": 0.51},
+    ),
+    ("\x1b[32mepisode_reward=12.31 +/- 0.50\x1b[0m", {}, {"episode_reward": 12.31}),
+]
+
+NOT_METRICS = [
+    "lost 3 files: 12",
+    "Namespace(lr=0.001, epoch=10, batch_size=32, loss='ce')",
+    "lr=0.001 batch_size=32 epochs=10",
+    "learning_rate: 0.001",
+    "Found 48 images: 12 corrupt",
+    "HTTP error: 404",
+    "return code: 1",
+    "exit status 1",
+    "Downloading model-0.31.bin: 100%",
+    "Saved model-epoch=03-val_loss=0.31.ckpt",
+    "Saving checkpoint to /x/epoch=03-loss=0.31/",
+    "Collecting torch==2.13.0",
+    "Successfully installed accuracy-0.31 loss-1.0",
+    "Total params: 1,234,567",
+    "number of parameters: 10.65M",
+    "Python 3.11.7, PyTorch 2.13.0",
+    "GPU memory: 12.3 GB",
+    "Using seed: 42",
+    "Training took: 12.3 s",
+    "Elapsed time: 0:01:23",
+    "Loading data... done in 1.23s",
+    "2026-11-29 12:00:00,123 INFO Starting training",
+    "val_loss did not improve from 0.31",
+    "EarlyStopping counter: 3 out of 5",
+    "reducing learning rate of group 0 to 1.0000e-04.",
+    "Restored 12 tensors from step-100.pt",
+    "world_size: 8, rank: 0",
+    "listening on 127.0.0.1:8080",
+    '  File "train.py", line 12, in <module>',
+    "RuntimeError: size mismatch, got 3: expected 4",
+    "CUDA out of memory. Tried to allocate 2.00 GiB (GPU 0; 8.00 GiB total capacity)",
+    '127.0.0.1 - - [29/Nov/2026 12:00:00] "GET /loss HTTP/1.1" 200 12',
+    "Map: 100%|██████████| 1000/1000 [00:01<00:00, 900.00 examples/s]",
+    "Downloading: 12%|█▏   | 120/1000 [00:10<01:20, 11.0MB/s]",
+    "Generating train split: 1000 examples [00:00, 1234.00 examples/s]",
+    "num_workers=4, pin_memory=True",
+    "Step 1: install dependencies",
+    "Step 2/3: building wheel (size: 12 MB)",
+    "precision: 16",
+    "batch size 32",
+    "layers.0.weight 128",
+    "the loss of 3 points is acceptable",
+    "we reduce loss 5 times",
+    "Temperature: 21.5",
+    "max_steps: 1000",
+    "warmup_steps=100",
+    "total loss weights: 3",
+    # settings are called after metrics: DeepSpeed, detectron2, mmdetection, RL configurations, YOLOv5
+    '"loss_scale_window": 1000,',
+    "    FOCAL_LOSS_ALPHA: 0.25",
+    "            type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),",
+    "    value_loss_coef=1.0,",
+    "          entropy_coeff: 0.0",
+    "hyperparameters: lr0=0.01, momentum=0.937, box=0.05, cls=0.5, cls_pw=1.0, obj=1.0, iou_t=0.2",
+    "{'train': Dataset({'features': ['text'], 'num_rows': 1000})}",
+    '{"learning_rate": 0.1, "epochs": 3}',
+    "",
+]
+
+
+@pytest.mark.parametrize(("line", "progress", "values"), UNDERSTOOD, ids=[each[0] for each in UNDERSTOOD])
+def test_what_trainings_print(line: str, progress: dict[str, Any], values: dict[str, float]):
+    (printed,) = said(line)
+    assert printed == Printed(values, **progress)
+
+
+@pytest.mark.parametrize("line", NOT_METRICS)
+def test_what_only_looks_so(line: str):
+    assert said(line) == []
+
+
+def test_tables_of_stable_baselines3():
+    """A box, in sections; its steps are those of the environment."""
+    table = """
+-----------------------------------------
+| rollout/                |             |
+|    ep_len_mean          | 22.4        |
+|    ep_rew_mean          | 22.5        |
+| time/                   |             |
+|    fps                  | 1211        |
+|    total_timesteps      | 2048        |
+| train/                  |             |
+|    loss                 | 6.9         |
+-----------------------------------------
+"""
+    values = {"rollout/ep_len_mean": 22.4, "rollout/ep_rew_mean": 22.5, "train/loss": 6.9}
+    assert said(*table.splitlines()) == [Printed(values, step=2048)]
+
+
+def test_tables_of_scikit_learn():
+    """Columns of two words, a row an iteration."""
+    printed = said("      Iter       Train Loss   Remaining Time ", "         1           1.2613            1.21s")
+    assert printed == [Printed({"train_loss": 1.2613}, step=1)]
+
+
+def test_tables_of_fastai():
+    printed = said(
+        "epoch     train_loss  valid_loss  accuracy  time    ",
+        "0         0.490000    0.310000    0.890000  00:05   ",
+        "Better model found at epoch 0 with valid_loss value: 0.31.",
+        "1         0.390000    0.210000    0.900000  00:05   ",
+    )
+    assert [(each.epoch, each.values["valid_loss"]) for each in printed] == [(0, 0.31), (0, 0.31), (1, 0.21)]
+
+
+def test_tables_of_ultralytics():
+    printed = said(
+        "      Epoch    GPU_mem   box_loss   cls_loss   dfl_loss  Instances       Size",
+        "        1/3      2.29G      1.169      2.912      1.433         12        640: 100%|██████████| 8/8",
+    )
+    values = {"box_loss": 1.169, "cls_loss": 2.912, "dfl_loss": 1.433}
+    assert printed == [Printed(values, epoch=1, epochs=3)]
+
+
+def test_patterns_of_the_users_own():
+    """A name and a value, or a group for each metric; with the step where the line has one."""
+    lines = ["@@ quality -> 7", "tick 12 energy 3.5eV"]
+    patterns = [r"@@ (?P<name>\w+) -> (?P<value>\d+)", r"tick (?P<step>\d+) energy (?P<energy>[\d.]+)eV"]
+    assert said(*lines) == []
+    assert said(*lines, patterns=patterns) == [Printed({"quality": 7.0}), Printed({"energy": 3.5}, step=12)]
+
+
+def test_offsets_are_those_of_the_lines_ends():
+    data = b"a text\nloss: 0.5\n\nmore\nstep 3 loss: 0.25\n"
+    assert [data[:end].splitlines()[-1] for end, _ in Reader().read(data)] == [b"loss: 0.5", b"step 3 loss: 0.25"]
+
+
+def test_a_long_line_of_a_progress_bar_says_what_is_seen_of_it():
+    bar = "".join(f"\r {step}%|███    | {step}/100 [00:10<01:20, 11.00it/s, loss=0.5]" for step in range(101))
+    assert said(bar) == [Printed({"loss": 0.5}, step=100, total_steps=100)]
+
+
+def test_a_long_line_says_nothing():
+    assert said("loss: 0.5" + " " * MAX_LINE) == []
+
+
+@given(st.lists(st.one_of(st.text(), st.sampled_from([line for line, *_ in UNDERSTOOD])), max_size=8), st.data())
+def test_nothing_makes_it_fail(lines: list[str], data: st.DataObject):
+    """Whatever is printed, and wherever a line that would be understood is cut or mended."""
+    cut = [line[: data.draw(st.integers(0, len(line)))] for line in lines]
+    for _, printed in Reader().read("\n".join(lines + cut).encode(errors="surrogatepass")):
+        assert all(isinstance(value, float) for value in printed.values.values())
+        assert printed.step is None or isinstance(printed.step, int)

@@ -1,0 +1,119 @@
+"""What a script prints for people becomes a source of its own, with a step for each line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from backprop.records import Source
+from backprop.store.output import printed_metrics
+from backprop.store.output.printed_metrics import PrintedMetrics
+from backprop.store.rundir import RunDir
+
+
+class Session:
+    """A session whose trainer prints."""
+
+    def __init__(self, folder: Path, number: int = 1, *, is_resumed: bool = False) -> None:
+        self.rundir, self.number = RunDir(folder), number
+        self.metrics = PrintedMetrics(self.rundir, number, (), is_resumed=is_resumed)
+
+    def prints(self, text: str, *, on_stderr: bool = False) -> None:
+        path = self.rundir.err_path(self.number) if on_stderr else self.rundir.out_path(self.number)
+        with path.open("a") as file:
+            file.write(text)
+
+    def recorded(self) -> list[tuple[int, float]]:
+        path = self.rundir.source_path(self.number, Source.PRINTED)
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        assert all(line["printed"] is True for line in lines)
+        return [(line["step"], line["loss"]) for line in lines]
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return Session(tmp_path)
+
+
+def test_the_step_on_the_line(session: Session):
+    """On stdout or stderr, and whatever is counted."""
+    session.prints("step 10 loss: 0.5\nstep 20 loss")
+    session.prints("step 15 loss: 0.4\n", on_stderr=True)
+    session.metrics.look(1000)
+    session.prints(": 0.25\n")
+    session.metrics.look(1000)
+    assert session.recorded() == [(10, 0.5), (15, 0.4), (20, 0.25)]
+
+
+def test_lines_without_a_step_are_counted_where_nobody_counts_steps(session: Session):
+    session.prints("loss: 0.5\nloss: 0.4\nbla\nloss: 0.3\n")
+    session.metrics.look(None)
+    assert session.recorded() == [(1, 0.5), (2, 0.4), (3, 0.3)]
+
+
+def test_lines_without_a_step_are_placed_between_two_counts(session: Session):
+    """They wait until the optimizer has made more steps, which is told once a second."""
+    session.prints("loss: 0.5\n")
+    session.metrics.look(10)
+    session.prints("loss: 0.4\nloss: 0.3\n")
+    session.metrics.look(10)
+    assert session.recorded() == [(10, 0.5)]
+    session.metrics.look(30)
+    assert session.recorded() == [(10, 0.5), (20, 0.4), (30, 0.3)]
+
+
+def test_a_line_does_not_wait_for_steps_that_do_not_come(session: Session, monkeypatch: pytest.MonkeyPatch):
+    session.prints("loss: 0.5\n")
+    session.metrics.look(10)
+    session.prints("loss: 0.4\n")
+    session.metrics.look(10)
+    monkeypatch.setattr(printed_metrics, "_PATIENCE_S", 0.0)
+    session.metrics.look(10)
+    assert session.recorded() == [(10, 0.5), (10, 0.4)]
+
+
+def test_a_progress_bar_is_read_while_it_grows(session: Session, monkeypatch: pytest.MonkeyPatch):
+    """Its line has no end yet. How far it is, and the loss behind it; once for each state that is seen."""
+    monkeypatch.setattr(printed_metrics, "_BAR_EVERY_S", 0.0)
+    for step in (100, 200, 200):
+        session.prints(
+            f"\r {step // 10}%|██    | {step}/1000 [00:10<01:20, 11.00it/s, loss={step / 1000}]", on_stderr=True
+        )
+        session.metrics.look(None)
+        session.metrics.look(None)
+    assert session.recorded() == [(100, 0.1), (200, 0.2), (200, 0.2)]
+    line = session.rundir.source_path(1, Source.PRINTED).read_text().splitlines()[-1]
+    assert json.loads(line)["total_steps"] == 1000
+
+
+def test_what_is_reported_on_stdout_is_not_read_as_printed(session: Session):
+    """Nor what is printed from there on, whoever has stored the report; on stderr nothing is a report."""
+    session.prints('{"step": 1, "loss": 0.5}\n', on_stderr=True)
+    session.metrics.look(None)
+    assert session.recorded() == [(1, 0.5)]
+    session.prints('{"step": 2, "loss": 0.25}\n')
+    session.metrics.look(None)
+    session.prints("step 3 loss: 0.125\n")
+    session.metrics.look(None, is_over=True)
+    assert session.recorded() == [(1, 0.5)]
+
+
+def test_at_the_end_all_is_read(session: Session):
+    """What the looks so far have not come to, and a last line without an end."""
+    session.prints("loss: 0.5\n")
+    session.metrics.look(10)
+    session.prints("text without metrics\n" * 100_000 + "loss: 0.4\nloss: 0.3")
+    session.metrics.look(10, is_over=True)
+    assert session.recorded() == [(10, 0.5), (10, 0.4), (10, 0.3)]
+
+
+def test_a_resumed_session_counts_on(tmp_path: Path):
+    first = Session(tmp_path)
+    first.prints("loss: 0.5\nloss: 0.4\n")
+    first.metrics.look(None)
+    again, anew = Session(tmp_path, 2, is_resumed=True), Session(tmp_path, 3)
+    for session in (again, anew):
+        session.prints("loss: 0.3\n")
+        session.metrics.look(None)
+    assert again.recorded() == [(3, 0.3)]
+    assert anew.recorded() == [(1, 0.3)]

@@ -1,0 +1,38 @@
+"""Which step a checkpoint is reported with that a script saves by itself."""
+
+import atexit
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from backprop.trainer.hooks.saved_files.contents import Content
+from backprop.trainer.hooks.saved_files.script_files import ScriptFiles
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "epoch", "counted", "earlier", "expected"),
+    [
+        ("last.pt", 7, 2, 30, 20, 7),
+        ("last.pt", None, 2, 30, 20, 30),
+        ("last.pt", None, 70, 30, 20, 30),
+        ("last.pt", None, 37, 0, 36, 37),  # resumed at 36 epochs, and no optimizer that is counted: the epochs go on
+        ("last.pt", None, 3, 0, 300, 300),  # saved again before the first step
+        ("last.pt", None, 3, 0, 0, 3),
+        ("last.pt", None, 0, 0, 0, 0),
+        ("epoch_4.pt", None, None, 30, 0, 30),
+        ("epoch_4.pt", None, None, 0, 0, 4),
+        ("last.pt", None, None, 0, 0, None),
+    ],
+)
+def test_the_step_of_a_save(
+    tmp_path: Path, name: str, step: int | None, epoch: int | None, counted: int, earlier: int, expected: int | None
+):
+    """The file's own, else what was counted, else what is known of before or the file's epoch, else that in its name."""
+    told: list[int | None] = []
+    files = ScriptFiles(SimpleNamespace(saved=lambda _path, step, **_: told.append(step)))
+    atexit.unregister(files._end)
+    files.count_steps = lambda: counted
+    files.earlier_steps = lambda: earlier
+    files.add(str(tmp_path / name), Content(is_state=True, step=step, epoch=epoch))
+    assert told == [expected]

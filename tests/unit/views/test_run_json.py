@@ -1,0 +1,46 @@
+"""`--json` as a terminal sees it."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backprop.records import Checkpoint, Measure, Run, RunView, Status
+from backprop.views.documents import run_json
+from backprop.views.terminal import run_details
+from tests.records import AT, SPEC
+
+OBEYED = [chr(code) for code in (0x7F, 0x85, 0x9B, 0x61C, 0x200E, 0x200F, 0x2028, 0x2029, 0x202E, 0x2066, 0x2069)]
+
+
+@pytest.mark.parametrize("character", OBEYED, ids=ascii)
+def test_json_holds_nothing_that_a_terminal_obeys(character: str):
+    """Escaped in keys and values, and the same to whoever reads it as JSON."""
+    told = {f"a{character}": [f"{character}é\u4e2d\U0001f600", "\\u009b"]}
+    text = run_json.encode(told)
+    assert character not in text
+    assert "é\u4e2d\U0001f600" in text
+    assert json.loads(text) == told
+
+
+def test_of_many_checkpoints_the_newest_that_are_there(tmp_path: Path):
+    """A long life leaves no megabytes in documents: thousands were deleted long ago."""
+    paths = [tmp_path / f"{number:05}" for number in range(3000)]
+    for path in paths[1000:1040]:
+        path.touch()
+    measure = Measure(size_bytes=0, saved_at=AT)
+    saved = tuple(Checkpoint(path=str(path), step=1, session=1, measure=measure) for path in paths)
+    view = RunView(run=Run(spec=SPEC, status=Status.COMPLETED), run_dir="/r", checkpoints=saved)
+    told = run_json.run_document(view, AT, lambda _: True)
+    assert [one["path"] for one in told["checkpoints"]] == list(map(str, paths[1020:1040]))
+    assert told["checkpoint_count"] == 3000
+    assert len(run_json.run_document(view, AT, lambda _: True, max_checkpoints=None)["checkpoints"]) == 3000
+    lines = run_details.run_details(view, AT, lambda _: True).splitlines()
+    shown = [line for line in lines if str(tmp_path) in line]
+    assert [line.split()[1] for line in shown] == list(map(str, paths[1035:1040]))
+    assert any(line.startswith("checkpoints") and "3,000" in line for line in lines)
+    few = msgspec.structs.replace(view, checkpoints=saved[:5])
+    assert (
+        len(run_json.run_document(few, AT, lambda _: False)["checkpoints"]) == 5
+    )  # a few are told though they are gone

@@ -1,0 +1,416 @@
+"""The live view's behaviour, driven by Textual's pilot over a home with real runs in it."""
+
+import asyncio
+import json
+import re
+import time
+from array import array
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+from rich.text import Text
+from textual.pilot import Pilot
+from textual.widgets import Input, Static
+
+from backprop.records import Gpu, Limits, Snapshot, Ticket
+from backprop.store.query import Axis, Curve
+from backprop.store.rundir import Home
+from backprop.views.live_feed import Feed, Log, Picture
+from backprop.views.watch import texts
+from backprop.views.watch.app import WatchApp
+from backprop.views.watch.chart import chart
+from backprop.views.watch.dialogs import Question
+from backprop.views.watch.panes import CurvePane, RunsTable, TextPane
+from tests.conftest import Runs, wait_for
+from tests.unit.lifecycle.test_requests import hanging
+
+LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
+HOSTILE = "[red]evil[/red] \x1b[31m\x1b]0;title\x07 <b>\u202e\n[@click=app.quit]x[/]"
+ENDED = """
+    for step in range(40):
+        print(json.dumps({"step": step, "loss": 1 / (step + 1), "test_accuracy": step / 40}))
+    print("the last words", file=sys.stderr)
+"""
+GOES_ON = """
+    step = 0
+    while not os.path.exists("go"):
+        step += 1
+        print(json.dumps({"step": step, "loss": 1 / step}), flush=True)
+        time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def home(runs: Runs) -> Iterator[Runs]:
+    """A home with a run that has ended."""
+    runs.script(ENDED, "ended.py")
+    assert runs.call("run", "ended.py", "--run-id", "first", "-n", "digits").returncode == 0
+    yield runs
+    (runs.work / "go").touch()
+
+
+def drive(
+    runs: Runs,
+    story: Callable[[Pilot[None], WatchApp], Coroutine[Any, Any, None]],
+    size: tuple[int, int] = (80, 24),
+    run_id: str | None = None,
+) -> None:
+    """Run the view without a terminal, and the story of a user in it."""
+
+    async def go() -> None:
+        app = WatchApp(Feed(Home(runs.home), LIMITS, "none"), run_id)
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await until(pilot, lambda: bool(lines_of(app)))
+            await pilot.pause()  # the machine's gauges have moved the table by then
+            await story(pilot, app)
+
+    asyncio.run(go())
+
+
+def test_a_picture_that_comes_late(home: Runs):
+    """Taken while the view ends, whose widgets are gone."""
+    apps = []
+
+    async def end(_: Pilot[None], app: WatchApp) -> None:
+        apps.append(app)
+
+    drive(home, end)
+    (app,) = apps
+    app.on_watch_app_pictured(app.Pictured(app._picture))
+    assert app.screen_stack == []
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], object], timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        await pilot.pause(0.02)
+
+
+def text_of(app: WatchApp, selector: str) -> str:
+    return str(app.screen_stack[0].query_one(selector, Static).visual)
+
+
+def lines_of(app: WatchApp) -> list[str]:
+    return [line.plain for line in app.screen_stack[0].query_one(RunsTable)._lines]
+
+
+def title_of(app: WatchApp) -> str:
+    title = app.screen_stack[0].query_one(CurvePane)._border_title
+    return "" if title is None else title.plain
+
+
+def picture_of(app: WatchApp) -> str:
+    """Every character on the screen."""
+    drawn = app.export_screenshot()
+    return re.sub(r"<[^>]*>", "", drawn).replace("&#160;", " ")
+
+
+def test_it_shows_runs_the_machine_and_a_curve(home: Runs):
+    """What there is to see, at a glance."""
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await until(pilot, lambda: any("\u2800" < dot <= "\u28ff" for dot in text_of(app, "#curve")))  # braille
+        (line,) = lines_of(app)
+        assert re.search(r"first +✓ completed .*/10 min +39 +0.025 █", line)
+        assert "RAM" in text_of(app, "#machine")
+        assert "slots ━━━━━━━━ 0 of 2" in text_of(app, "#machine")
+        assert "first · loss 0.025 · best 0.025 at 39" in title_of(app)
+
+    drive(home, story)
+
+
+@pytest.mark.parametrize("size", [(200, 50), (120, 30), (80, 24), (40, 12), (20, 5)])
+def test_it_fits_every_screen(home: Runs, size: tuple[int, int]):
+    """No line of the table is cut by the screen's edge, and the run can be told wherever it is shown."""
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await pilot.pause()
+        assert all(Text(line).cell_len <= size[0] for line in lines_of(app))
+        assert "first" in lines_of(app)[0]
+        assert app.query_one(TextPane).display is True or size[0] < 120
+
+    drive(home, story, size)
+
+
+def test_enter_shows_one_run_on_the_whole_screen_and_escape_goes_back(home: Runs):
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await pilot.press("enter")
+        await until(pilot, lambda: app.query_one(CurvePane).content_size.height > 5)
+        assert app.query_one(RunsTable).region.height == 0
+        await pilot.press("escape")
+        await until(pilot, lambda: app.query_one(RunsTable).region.height > 0)
+
+    drive(home, story, (40, 12))
+
+
+def test_keys_choose_what_is_shown_of_a_run(home: Runs):
+    """Metric, scale, axis, log, stderr, details."""
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await pilot.press("m")
+        await until(pilot, lambda: "first · test_accuracy 0.975 · best 0.975 at 39" in title_of(app))
+        await pilot.press("g", "t")
+        await until(pilot, lambda: title_of(app).endswith("· over seconds of training · log"))
+        await pilot.press("l")
+        await until(pilot, lambda: '"step": 39' in text_of(app, "#body"))
+        await pilot.press("e")
+        await until(pilot, lambda: text_of(app, "#body") == "the last words")
+        await pilot.press("d")
+        await until(pilot, lambda: "checkpoint" not in text_of(app, "#body") and "digits" in text_of(app, "#body"))
+
+    drive(home, story)
+
+
+def test_a_run_that_appears_is_shown_and_the_cursor_stays_on_its_run(home: Runs):
+    """A new run comes first; whoever looks at another one goes on looking at it."""
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        assert app.query_one(RunsTable).run_id == "first"
+        home.script(GOES_ON)
+        home.start("run", "train.py", "--run-id", "second")
+        await until(pilot, lambda: len(lines_of(app)) == 2 and "running" in lines_of(app)[0])
+        assert app.query_one(RunsTable).run_id == "first"
+        await pilot.press("up")
+        await until(pilot, lambda: app._picture.shown is not None and app._picture.shown.view.run.spec.id == "second")
+        await until(pilot, lambda: app._picture.shown.view.last_step is not None)  # type: ignore[union-attr]
+        steps = app._picture.shown.view.last_step  # type: ignore[union-attr]
+        await until(pilot, lambda: app._picture.shown.view.last_step > steps)  # type: ignore[union-attr,operator]
+
+    drive(home, story)
+
+
+def test_pause_and_resume_from_the_keyboard(home: Runs):
+    """`p` holds the run that the cursor is on, `r` lets it go on; what cannot be done is said."""
+    home.script(GOES_ON)
+    home.start("run", "train.py", "--run-id", "second")
+    wait_for(lambda: home.output("second"))
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await until(pilot, lambda: "running" in lines_of(app)[0])
+        await pilot.press("p")
+        await until(pilot, lambda: "paused" in lines_of(app)[0])
+        assert home.document("second")["reason"].startswith("`p in backprop watch` by ")
+        await pilot.press("r")
+        await until(pilot, lambda: "running" in lines_of(app)[0])
+        await pilot.press("down", "p")
+        await until(pilot, lambda: any("is not running" in n.message for n in app._notifications))
+
+    drive(home, story, run_id="second")
+
+
+def test_resume_gives_an_ended_run_another_session(home: Runs):
+    """Started in the background: it outlives the view."""
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(app.screen, Question))  # it has completed
+        await pilot.press("y")
+        await until(pilot, lambda: len(app._picture.rows[0].view.run.sessions) == 2)
+
+    drive(home, story)
+    wait_for(lambda: home.document("first")["status"] == "completed")
+
+
+def test_a_stop_is_asked_for_and_enter_is_no(home: Runs):
+    """Whoever presses keys by mistake ends nothing; a run that has ended is not asked about."""
+    home.script(GOES_ON)
+    home.start("run", "train.py", "--run-id", "second")
+    wait_for(lambda: home.output("second"))
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await until(pilot, lambda: "running" in lines_of(app)[0])
+        for key in ("s", "k"):
+            await pilot.press(key)
+            await until(pilot, lambda: isinstance(app.screen, Question))
+            await pilot.press("enter")
+            await until(pilot, lambda: not isinstance(app.screen, Question))
+        await pilot.press("down", "s")
+        await until(pilot, lambda: any("not running" in n.message for n in app._notifications))
+        assert not [entry for entry in home.journal("second") if entry["event"] == "stop_asked"]
+        await pilot.press("up", "k")
+        await until(pilot, lambda: isinstance(app.screen, Question))
+        await pilot.press("y")
+        await until(pilot, lambda: any("stopped" in line for line in lines_of(app)))
+
+    drive(home, story, run_id="second")
+    (asked,) = [entry for entry in home.journal("second") if entry["event"] == "stop_asked"]
+    assert asked["now"] is True
+
+
+def test_k_ends_a_supervisor_that_hangs(home: Runs):
+    """As `stop --now` does; what came of it is told."""
+    home.script(GOES_ON)
+    supervisor = home.start("run", "train.py", "--run-id", "second")
+    wait_for(lambda: home.output("second"))
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await until(pilot, lambda: "running" in lines_of(app)[0])
+        with hanging(psutil.Process(supervisor.pid)):
+            await pilot.press("k")
+            await until(pilot, lambda: isinstance(app.screen, Question))
+            await pilot.press("y")
+            await until(pilot, lambda: any(n.message.startswith("run second ") for n in app._notifications))
+        assert home.tree() == []
+
+    drive(home, story, run_id="second")
+
+
+def test_a_disk_that_fails_under_an_order_is_told(home: Runs):
+    """And nothing but that: the view goes on."""
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        journal = home.rundir("first") / "journal.jsonl"
+        journal.unlink()
+        journal.mkdir()
+        await pilot.press("p")
+        await until(pilot, lambda: any("journal.jsonl" in n.message for n in app._notifications))
+
+    drive(home, story)
+
+
+def test_an_index_that_cannot_be_read_is_said_and_hides_nothing(home: Runs):
+    """What was seen last stays, with the reason; as soon as it can be read again all is well."""
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        runs_path = home.home / "runs"
+        runs_path.rename(home.home / "away")
+        runs_path.write_text("not a folder")
+        await until(pilot, lambda: "cannot look at" in text_of(app, "#head"))
+        assert "first" in lines_of(app)[0]
+        runs_path.unlink()
+        (home.home / "away").rename(runs_path)
+        await until(pilot, lambda: "1 run" in text_of(app, "#head"))
+
+    drive(home, story)
+
+
+def test_search_filters_the_list(home: Runs):
+    """Words and conditions; a condition that makes no sense is said and hides nothing; escape shows all again."""
+    home.script("sys.exit(3)", "bad.py")
+    home.call("run", "bad.py", "--run-id", "second")
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await until(pilot, lambda: len(lines_of(app)) == 2)
+        await pilot.press("slash", *"digits")
+        await until(pilot, lambda: len(lines_of(app)) == 1 and "first" in lines_of(app)[0])
+        app.query_one("#search", Input).value = "status=failed"
+        await until(pilot, lambda: len(lines_of(app)) == 1 and "second" in lines_of(app)[0])
+        app.query_one("#search", Input).value = "status=nonsense"
+        await until(pilot, lambda: "is not allowed" in text_of(app, "#head"))
+        app.query_one("#search", Input).value = "no-such-run"
+        await until(pilot, lambda: text_of(app, "#curve") == "no such runs; esc shows all")
+        await pilot.press("escape")
+        await until(pilot, lambda: len(lines_of(app)) == 2 and "2 runs" in text_of(app, "#head"))
+
+    drive(home, story)
+
+
+def test_the_mouse_chooses_a_run(home: Runs):
+    home.script("", "other.py")
+    home.call("run", "other.py", "--run-id", "second")
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await until(pilot, lambda: len(lines_of(app)) == 2)
+        chosen = app.query_one(RunsTable).run_id
+        await pilot.click(RunsTable, offset=(5, 2 if chosen == "second" else 1))
+        await until(pilot, lambda: app.query_one(RunsTable).run_id not in {None, chosen})
+
+    drive(home, story)
+
+
+def test_hostile_text_is_shown_and_not_obeyed(runs: Runs):
+    """Names, arguments, metric names and log lines full of markup and escape sequences, wherever they are shown."""
+    runs.script(
+        f"""
+        evil = json.loads({json.dumps(json.dumps(HOSTILE))})
+        print(json.dumps({{"step": 1, evil: 0.5, "x" * 100_000: 1.0}}))
+        print("y" * 1_000_000)
+        print(evil)
+        """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r", "-n", "[red]evil[/red] [bold", "--", HOSTILE).returncode == 0
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        (line,) = lines_of(app)
+        assert "[red]evil[/red] [bold" in line
+        assert "\\x1b[31m" in line
+        await until(pilot, lambda: "[red]evil[/red] \\x1b[31m" in title_of(app))
+        for key in ("l", "d"):
+            await pilot.press(key)
+            await until(pilot, lambda: "\\x1b[31m" in text_of(app, "#body"))
+        await pilot.press("s")
+        await until(pilot, lambda: "[red]evil[/red] [bold), completed" in picture_of(app))  # the answer, as it is shown
+        shown = picture_of(app)
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+
+    drive(runs, story, (200, 50))
+
+
+def test_a_picture_can_be_exported(home: Runs):
+    """For the documentation: an SVG of what is on the screen."""
+
+    async def story(pilot: Pilot[None], app: WatchApp) -> None:
+        await pilot.pause()
+        assert app.export_screenshot().startswith("<svg")
+
+    drive(home, story)
+
+
+# -- the pieces
+
+
+def curve(values: list[float], axis: Axis = Axis.STEP) -> Curve:
+    xs = array("d", range(len(values)))
+    return Curve(
+        run_id="r", metric="loss", axis=axis, xs=xs, ys=array("d", values), point_count=len(values), is_reduced=False
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1.0], [1.0, 1.0], [1e308, -1e308], [5e-324, 0.0], [float("nan"), 1.0, float("inf"), 2.0], [1.0, float("nan")]],
+)
+@pytest.mark.parametrize("is_log", [False, True])
+def test_any_curve_can_be_drawn(values: list[float], is_log: bool):
+    """In exactly the room there is."""
+    drawn = chart(curve(values), 60, 12, is_log=is_log)
+    assert all(len(line) <= 60 for line in drawn.splitlines())
+    assert len(drawn.splitlines()) <= 12
+
+
+def test_a_curve_without_a_finite_value_says_so():
+    assert chart(curve([float("nan")]), 60, 12, is_log=False) == "no finite values yet"
+    assert chart(curve([-1.0]), 60, 12, is_log=True) == "no positive values: press g for a linear scale"
+
+
+def test_the_gauges_tell_of_cards_slots_and_the_line():
+    """What is known is shown; what the probe cannot tell is said; no more lines than there is room for."""
+    card = Gpu(
+        index=0, uuid="u", name="x", vendor="nvidia", vram_total_bytes=80 * 10**9, vram_free_bytes=20 * 10**9, temp_c=60
+    )
+    tickets = [
+        Ticket(run_id=name, pid=1, user="ada", since_unix_s=0, max_parallel=2, is_running=name == "a") for name in "abc"
+    ]
+    picture = Picture(at=texts.now(), limits=LIMITS, machine=Snapshot(gpus=(card,)), tickets=tuple(tickets))
+    told = texts.gauges(picture, 80, 4).plain
+    assert "slots ━━━━━━━━ 1 of 2, 2 in line" in told
+    assert "GPU 0 ━━━━━━━━ 20.0 GB free   heat ━━━━━━━━ 60 °C" in told
+    assert texts.gauges(picture, 40, 2).plain.count("\n") == 1
+    assert texts.places_in_line(tickets) == {"b": 1, "c": 2}
+    blind = msgspec.structs.replace(picture, machine=Snapshot(gpus=None, gpu_problem="no \x1b[31mdriver"))
+    assert "GPUs no \\x1b[31mdriver" in texts.gauges(blind, 80, 4).plain
+
+
+def test_a_long_trend_is_thinned_and_keeps_its_end():
+    assert texts.trend(tuple(range(100)), 8) == "▁▂▃▄▅▆▇█"
+    assert texts.trend((), 8) == ""
+
+
+def test_a_log_without_a_session_says_so():
+    assert texts.log_lines(None).plain == "nothing was written yet"
+    assert texts.log_lines(Log(1, ("a\tb", "\x1b[0m"), is_cut=False)).plain == "a    b\n\\x1b[0m"
