@@ -1,12 +1,26 @@
-"""Where a run comes from: its machine, its user, its script. Reads only; what is not known is None."""
+"""The machine we are on and its processes: names, the boot, whether pids are what they seem, a signal to one process.
+
+What is not known is None. A pid says little: the process may have ended and another one have it, and in a container the
+table in /proc may be of another pid namespace, where the same number means a stranger.
+"""
 
 import getpass
 import os
+import re
+import signal
 import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 _SYSCTL_TIMEOUT_S = 5.0
+_PROC = Path("/proc")
+_KERNEL_LOG = Path("/dev/kmsg")  # a record each read: Documentation/ABI/testing/dev-kmsg
+_MAX_RECORD_BYTES = 8192
+_FIRST_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO: linux/proc_ns.h
+_OOM_KILLED = re.compile(rb"[Oo]ut of memory.*: Kill(?:ed)? process (\d+) ")  # mm/oom_kill.c
+_CLOCKS_DIFFER_S = 5.0  # the log's and ours, at the most
 
 _node: str | None = None
 
@@ -17,7 +31,7 @@ def be_on(node: str | None) -> None:
     _node = node
 
 
-def host() -> str:
+def name() -> str:
     """The machine's name. A shell inside a job of Slurm's is no job of ours: there it is the machine's own."""
     return _node or os.uname().nodename
 
@@ -46,3 +60,123 @@ def sha256(path: str | None) -> str | None:
         with suppress(OSError):
             return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return None
+
+
+# -- other processes
+
+
+def table_problem() -> str | None:
+    """Why the process table does not show who is who; None where it can be trusted."""
+    if sys.platform != "linux":
+        return None
+    own_pid = os.getpid()
+    try:
+        seen = os.readlink(_PROC / "self")  # noqa: PTH115  a number, not a path
+        numbers = _own_numbers()
+    except OSError:
+        return "there is no process table in /proc of which this process is a part"
+    if seen != str(own_pid) or len(numbers) > 1:
+        return f"/proc is of another namespace of pids: process {own_pid} is {seen} there"
+    return None
+
+
+def _own_numbers() -> list[bytes]:
+    """The pids of this process, from the namespace that /proc is of down to its own. Empty before Linux 4.1."""
+    for line in (_PROC / "self" / "status").read_bytes().splitlines():
+        if line.startswith(b"NSpid:"):
+            return line.split()[1:]
+    return []
+
+
+def namespace() -> str | None:
+    """The namespace of pids that this process is in; None where nobody can tell."""
+    with suppress(OSError):
+        return os.readlink(_PROC / "self" / "ns" / "pid")  # noqa: PTH115  no path, but "pid:[4026531836]"
+    return None
+
+
+def oom_kill_count() -> int | None:
+    """How often the kernel's out-of-memory killer struck on this machine since it booted (Linux)."""
+    if sys.platform != "linux":
+        return None
+    with suppress(OSError, ValueError):
+        for line in (_PROC / "vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
+
+
+def oom_killed_pids(since_s: float) -> set[int] | None:
+    """Whom the kernel's log says that it killed for want of memory; None where we may not read it.
+
+    since_s: by `time.monotonic`. The log numbers processes as the machine's first namespace of pids does.
+    """
+    if namespace() != _FIRST_NAMESPACE:
+        return None
+    try:
+        log = os.open(_KERNEL_LOG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return oom_killed_in(_records(log), since_s)
+    finally:
+        os.close(log)
+
+
+def oom_killed_in(records: Iterable[bytes], since_s: float) -> set[int]:
+    """The same, from records of the kernel's log: `priority,number,microseconds since the boot,...;text`."""
+    pids = set()
+    for record in records:
+        head, _, text = record.partition(b";")
+        with suppress(ValueError, IndexError):
+            at_s = int(head.split(b",")[2]) / 1e6
+            if at_s >= since_s - _CLOCKS_DIFFER_S and (found := _OOM_KILLED.search(text)) is not None:
+                pids.add(int(found[1]))
+    return pids
+
+
+def _records(log: int) -> Iterator[bytes]:
+    while True:
+        try:
+            yield os.read(log, _MAX_RECORD_BYTES)
+        except BrokenPipeError:
+            continue  # the kernel wrote over the record that was next: it goes on with the oldest that is left
+        except OSError:
+            return  # that was the newest
+
+
+def send(pid: int, is_the_one: Callable[[], bool], number: signal.Signals) -> bool:
+    """Send a signal to the process of this pid if it is the one that is meant. Gives whether it was sent.
+
+    is_the_one: asked once the process can be held on to, where the system has handles for processes.
+    """
+    if pid <= 1:  # os.kill takes these for whole groups of processes; 1 is the system's
+        return False
+    handle = None
+    try:
+        handle = _handle(pid)
+        if not is_the_one():
+            return False
+        if handle is None:
+            os.kill(pid, number)
+        else:
+            signal.pidfd_send_signal(handle, number)
+    except (ProcessLookupError, PermissionError):  # it has ended, or is not ours to signal
+        return False
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return True
+
+
+def _handle(pid: int) -> int | None:
+    """Something that stays the process's when its number becomes another's; None where there is no such thing.
+
+    Raises ProcessLookupError.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except (AttributeError, OSError):  # not Linux, a kernel before 5.3, a sandbox that forbids it, no file left
+        return None

@@ -225,7 +225,7 @@ def _check_nothing_left(population: Population, found: Found) -> None:
             found(None, f"processes are left after list: {told}")
     if marks := sorted(path.name for path in (population.home / "unsettled").iterdir()):
         found(None, f"after list there are still marks in unsettled/: {marks}")
-    line = Line(population.place.line_path, host.host())
+    line = Line(population.place.line_path, host.name())
     if entries := line.read():
         found(None, f"nothing goes on, and there are living tickets: {entries}")
 

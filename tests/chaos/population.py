@@ -495,7 +495,7 @@ class Population(Runs):
 
     def tickets(self) -> list[str]:
         """Who holds a slot. Not who is just writing his ticket, and is taken for somebody who may."""
-        entries = Line(self.place.line_path, host.host()).read()
+        entries = Line(self.place.line_path, host.name()).read()
         return [entry.ticket.run_id for entry in entries if entry.holds_a_slot and entry.ticket is not None]
 
     def descendants(self) -> list[psutil.Process]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backprop import processes
+from backprop import host
 from backprop.cli.doctor import machine
 from backprop.records import Level
 from backprop.supervisor import roster
@@ -41,17 +41,17 @@ def test_the_process_that_is_meant_gets_the_signal(
     """Also where the system has no handles for processes, or gives none."""
     if error is not None:
         monkeypatch.setattr(os, "pidfd_open", no_handles(error))
-    assert not processes.send(sleeper.pid, lambda: False, signal.SIGKILL)
+    assert not host.send(sleeper.pid, lambda: False, signal.SIGKILL)
     assert sleeper.poll() is None
-    assert processes.send(sleeper.pid, lambda: True, signal.SIGKILL)
+    assert host.send(sleeper.pid, lambda: True, signal.SIGKILL)
     assert sleeper.wait() == -signal.SIGKILL
-    assert not processes.send(sleeper.pid, lambda: True, signal.SIGKILL)
+    assert not host.send(sleeper.pid, lambda: True, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("pid", [1, 0, -1, -os.getpgrp()])
 def test_no_number_that_means_many_processes_or_the_systems_first(pid: int):
     """Whoever says that it is the one: os.kill would take it for groups of processes."""
-    assert not processes.send(pid, lambda: pytest.fail("asked"), signal.SIGCONT)
+    assert not host.send(pid, lambda: pytest.fail("asked"), signal.SIGCONT)
 
 
 def test_one_that_ends_while_it_is_looked_at_is_not_signalled(sleeper: "subprocess.Popen[bytes]"):
@@ -62,7 +62,7 @@ def test_one_that_ends_while_it_is_looked_at_is_not_signalled(sleeper: "subproce
         sleeper.wait()
         return True
 
-    assert not processes.send(sleeper.pid, end_and_agree, signal.SIGCONT)
+    assert not host.send(sleeper.pid, end_and_agree, signal.SIGCONT)
 
 
 def test_a_process_of_the_tree_whose_number_was_given_away_is_not_signalled(sleeper: "subprocess.Popen[bytes]"):
@@ -83,7 +83,7 @@ def test_a_group_is_signalled_while_one_of_ours_is_in_it(sleeper: "subprocess.Po
 
 def test_the_process_table_here_can_be_trusted():
     """On the machine of these tests."""
-    assert processes.table_problem() is None
+    assert host.table_problem() is None
     assert [finding.level for finding in machine.process_table()] == [Level.OK]
 
 
@@ -99,10 +99,10 @@ def test_in_a_foreign_process_table_nobody_is_found(
         (foreign / own).mkdir(parents=True)
         (foreign / "self").symlink_to(own)
         (foreign / own / "status").write_text(f"Name:\tpython\nNSpid:\t{own}\t17\n")
-    monkeypatch.setattr(processes, "_PROC", foreign)
-    ours = processes.namespace()
-    monkeypatch.setattr(processes, "namespace", lambda: ours)
-    assert processes.table_problem()
+    monkeypatch.setattr(host, "_PROC", foreign)
+    ours = host.namespace()
+    monkeypatch.setattr(host, "namespace", lambda: ours)
+    assert host.table_problem()
     assert [finding.level for finding in machine.process_table()] == [Level.NOTE]
     assert roster.living(tmp_path / "tree.json", 1, "boot") == []
     assert tree.marked(str(tmp_path)) == []
@@ -127,13 +127,13 @@ KERNEL_LOG = [
 @pytest.mark.parametrize(("since_s", "pids"), [(0.0, {41, 42, 43}), (150.0, {42, 43}), (300.0, set())])
 def test_whom_the_kernel_killed_for_want_of_memory(since_s: float, pids: set[int]):
     """As its log names them, of old and new kernels, since then."""
-    assert processes.oom_killed_in(KERNEL_LOG, since_s) == pids
+    assert host.oom_killed_in(KERNEL_LOG, since_s) == pids
 
 
 def test_who_cannot_read_the_kernels_log_knows_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Nor who is in a namespace of pids of their own: the log's numbers are not theirs."""
-    monkeypatch.setattr(processes, "_KERNEL_LOG", tmp_path / "none")
-    assert processes.oom_killed_pids(0.0) is None
-    monkeypatch.setattr(processes, "namespace", lambda: "pid:[4026532000]")
-    monkeypatch.setattr(processes, "_KERNEL_LOG", Path(os.devnull))
-    assert processes.oom_killed_pids(0.0) is None
+    monkeypatch.setattr(host, "_KERNEL_LOG", tmp_path / "none")
+    assert host.oom_killed_pids(0.0) is None
+    monkeypatch.setattr(host, "namespace", lambda: "pid:[4026532000]")
+    monkeypatch.setattr(host, "_KERNEL_LOG", Path(os.devnull))
+    assert host.oom_killed_pids(0.0) is None

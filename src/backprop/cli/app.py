@@ -12,6 +12,7 @@ import click
 from backprop import __version__
 from backprop.cli import help  # noqa: A004  nobody asks Python for help here
 from backprop.errors import BackpropError, ExitCode
+from backprop.text import printable
 
 # command -> the module and the object in it; a command's module is loaded when it is called, not before
 _COMMANDS = {
@@ -168,10 +169,8 @@ def _tell(message: str) -> None:
     if os.environ.get("BACKPROP_VERBOSE"):
         import traceback
 
-        from backprop.views.terminal import formatting
-
         for line in traceback.format_exc().splitlines():
-            print(formatting.printable(line), file=sys.stderr)
+            print(printable(line), file=sys.stderr)
 
 
 def _usage_message(error: click.ClickException) -> str:

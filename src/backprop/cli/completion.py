@@ -13,6 +13,7 @@ import click
 
 from backprop.errors import BackpropError
 from backprop.records import Status
+from backprop.text import printable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -72,10 +73,10 @@ def metrics(_: click.Context, __: click.Parameter, incomplete: str) -> "list[Com
     """The name of a metric."""
     from click.shell_completion import CompletionItem
 
-    from backprop.store import completions as words
+    from backprop.store import completions
 
     with _index() as index:
-        names = words.naming_metrics(index, incomplete, _LIMIT) if index is not None else []
+        names = completions.naming_metrics(index, incomplete, _LIMIT) if index is not None else []
     return [CompletionItem(name) for name in names if _PLAIN.fullmatch(name)]
 
 
@@ -89,15 +90,14 @@ def sort_keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> "l
 def _runs(incomplete: str, wanted: tuple[str, ...]) -> "list[CompletionItem[str]]":
     from click.shell_completion import CompletionItem
 
-    from backprop.store import completions as words
+    from backprop.store import completions
     from backprop.store.rundir import LAST
-    from backprop.views.terminal import formatting
 
     with _index() as index:
-        found = words.naming_runs(index, incomplete, wanted, _LIMIT) if index is not None else []
+        found = completions.naming_runs(index, incomplete, wanted, _LIMIT) if index is not None else []
     last = [CompletionItem(LAST, help="the newest run")] if found and LAST.startswith(incomplete) and not wanted else []
     return last + [
-        CompletionItem(run.word, help=formatting.printable(f"{run.status} {run.other or ''}"[:_HELP_LENGTH]).strip())
+        CompletionItem(run.word, help=printable(f"{run.status} {run.other or ''}"[:_HELP_LENGTH]).strip())
         for run in found
         if _PLAIN.fullmatch(run.word)
     ]

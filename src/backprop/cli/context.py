@@ -17,7 +17,7 @@ from backprop.records import Run, RunView, Session, Status
 from backprop.store.index import Index
 from backprop.store.plain import owner_name
 from backprop.store.rundir import Home, RunDir
-from backprop.views.terminal import formatting
+from backprop.text import printable
 
 if TYPE_CHECKING:
     from backprop.config import Config
@@ -42,13 +42,13 @@ def say(message: str) -> None:
 
 def _print_to_stderr(line: str) -> None:
     with suppress(OSError):
-        print(formatting.printable(line), file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def write_lines(lines: Iterable[str]) -> None:
     """Data of somebody else to stdout: as it is to a file or a pipe, and as text that a terminal does not obey."""
     if sys.stdout.isatty():
-        lines = (formatting.printable(line.removesuffix("\n")) + "\n" for line in lines)
+        lines = (printable(line.removesuffix("\n")) + "\n" for line in lines)
     sys.stdout.writelines(lines)
 
 
@@ -81,7 +81,7 @@ def read_occupancy(home: Home) -> "Occupancy":
     from backprop.governor.run_queue import Line
     from backprop.views.terminal.machine_summary import Occupancy
 
-    tickets = [entry.ticket for entry in Line(home.line_path, host.host()).read() if entry.ticket is not None]
+    tickets = [entry.ticket for entry in Line(home.line_path, host.name()).read() if entry.ticket is not None]
     return Occupancy(
         taken=tuple(ticket for ticket in tickets if ticket.is_running),
         queue=tuple(ticket for ticket in tickets if not ticket.is_running),

@@ -24,6 +24,7 @@ from backprop.store.code import snapshot
 from backprop.store.journal.file import Journal, Refused
 from backprop.store.rundir import Home, RunDir
 from backprop.supervisor import command as commands
+from backprop.text import printable
 from backprop.views.terminal import formatting
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def take_turns(
         notify_end(claim, recorder, is_in_job=False)
         claim.journal.unlock()
 
-    line = Line(claim.home.line_path, host.host())
+    line = Line(claim.home.line_path, host.name())
     with Signals(ignore_hangup=ignore_hangup).caught() as signals:
         over = give_up_run if afterwards is None else None
         turns = Turns(claim, request, recorder=recorder, signals=signals, line=line, audience=audience, over=over)
@@ -248,7 +249,7 @@ class WaitingLine:
 
     def show(self, text: str) -> None:
         if self._is_terminal:
-            line = f"backprop: {formatting.printable(text)}"[: shutil.get_terminal_size().columns - 1]
+            line = f"backprop: {printable(text)}"[: shutil.get_terminal_size().columns - 1]
             print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
             self._is_open = True
             return
@@ -380,7 +381,7 @@ def _foreseen(home: Home, spec: RunSpec, request: "Request") -> "Decision":
         gpu_probe=request.gpu_probe,
         within=admission.surrounding_run(home),
     )
-    return admission.foresee(Line(home.line_path, host.host()), application)
+    return admission.foresee(Line(home.line_path, host.name()), application)
 
 
 def _sbatch_options(home: Home, specs: Sequence[RunSpec], request: "Request") -> list[str]:

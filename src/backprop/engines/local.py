@@ -38,7 +38,7 @@ class Here:
     def cancel(self, run: Run) -> None:
         """Kill the supervisor; the kernel and whoever looks next end the rest. Nothing, if it is on another machine."""
         who = run.waiter or run.last_session
-        if who is not None and who.host == host.host():
+        if who is not None and who.host == host.name():
             signal_holder(self._home.rundir(run.spec.id).journal_path, who.supervisor_pid, signal.SIGKILL)
 
     def observe(self, run: Run) -> Observation:

@@ -263,7 +263,7 @@ class Admission:
                 session=self._application.session,
                 reason=reason,
                 figures=figures,
-                host=host.host(),
+                host=host.name(),
                 supervisor_pid=os.getpid(),
                 job=self._application.job,
             )

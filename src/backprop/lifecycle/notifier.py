@@ -135,7 +135,7 @@ class Teller:
 
 def log(rundir: RunDir, status: Status, target: str, told: str) -> None:
     """Add a line to notify.log: what came of telling `target`."""
-    from backprop.views.terminal.formatting import printable
+    from backprop.text import printable
 
     line = printable(f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {status.value}: {target} {told}")
     with suppress(OSError):  # the run was removed, or the disk is full: there is no place left to say it

@@ -5,6 +5,7 @@ whose supervisor died, and takes in run directories that the index has never see
 """
 
 import errno
+import functools
 import os
 import sqlite3
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from backprop import engines, host, processes
+from backprop import engines, host
 from backprop.engines.base import Observation, Phase
 from backprop.errors import BackpropError, BusyError, NoRoomError
 from backprop.lifecycle import assignment
@@ -182,6 +183,13 @@ class _Refreshed(NamedTuple):
     is_stored: bool = True  # False: the index could not take the run's state
 
 
+def _folders_of_trainer(rundir: RunDir) -> tuple[str, ...]:
+    """Those that its living processes are in: a supervisor that was killed may have left some."""
+    from backprop.supervisor.process import tree
+
+    return tree.folders(tree.marked(str(rundir.path)))
+
+
 def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool) -> _Refreshed:
     try:
         spec, journal = _opened(rundir)
@@ -192,6 +200,7 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
         return _Refreshed(_record_unreadable(index, rundir, str(error)))
     try:
         recorder = Recorder(home, rundir, spec, journal, say).use(index)
+        recorder.look_for_checkpoints_in(functools.cache(lambda: _folders_of_trainer(rundir)))
         if recorder.read_run()[0].is_on_slurm:
             is_answered_for = _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
             return _Refreshed(is_answered_for, recorder.is_state_stored)
@@ -430,7 +439,7 @@ def settle(
         patience_s = session.grace_s if patience_s is None else patience_s
         say(f"run {spec.id} lost its supervisor; ending what is left of it (at most {patience_s + 1:.0f} s) ...")
         tree.end_orphans(orphans, patience_s)
-    blindness = None if rebooted else processes.table_problem()
+    blindness = None if rebooted else host.table_problem()
     unseen = "" if blindness is None else f"; what is left of its trainer cannot be looked for: {blindness}"
     with suppress(OSError):
         rundir.roster_path.unlink()

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import NamedTuple
 
 from backprop import engines
-from backprop import host as provenance
+from backprop import host
 from backprop.engines.base import Phase
 from backprop.errors import BackpropError, BusyError, NoSuchRunError, UsageError
 from backprop.lifecycle import recovery
@@ -140,7 +140,7 @@ def ask_stop(
             raise BusyError(
                 f"run {run.spec.id} is asked to stop, and will do so when its job begins: {error}"
             ) from error
-    elif not standing.is_on_slurm and answering.host == provenance.host():
+    elif not standing.is_on_slurm and answering.host == host.name():
         # it may be suspended by Ctrl-Z
         signal_holder(home.rundir(run.spec.id).journal_path, answering.pid, signal.SIGCONT)
     if Pauser.SLURM in seen.pausers and not now and not look(home, run.spec).has_ended:
@@ -316,7 +316,7 @@ def stop_now(home: Home, run: Run, say: Say, *, by: str = "backprop stop --now")
         who = "Slurm" if answering.is_on_slurm else f"its supervisor, process {answering.pid} on {answering.host},"
         raise BusyError(
             f"run {run.spec.id} has not stopped yet: {who} does not answer."
-            + (f" On that machine: backprop stop {run.spec.id} --now" if answering.host != provenance.host() else "")
+            + (f" On that machine: backprop stop {run.spec.id} --now" if answering.host != host.name() else "")
         )
     return ended
 
@@ -326,7 +326,7 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: Answering, say: Sa
 
     Only one that holds the run's lock still: of one that is dead, another process may have the number by now.
     """
-    if not asked.is_on_slurm and asked.host != provenance.host():
+    if not asked.is_on_slurm and asked.host != host.name():
         return None
     standing = look(home, spec)
     engine = engines.of(standing.run, home)
@@ -381,7 +381,7 @@ def _append(home: Home, run: Run, entry: StopAsked | PauseAsked | GoOnAsked | Re
 
 
 def _detail(by: str) -> str:
-    return f"`{by}` by {provenance.user()}"
+    return f"`{by}` by {host.user()}"
 
 
 def _now() -> datetime:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import psutil
 
-from backprop import processes
+from backprop import host
 
 
 def signal_holder(journal_path: Path, pid: int, number: signal.Signals) -> bool:
     """Send a signal to the process of this pid, if it is one that has the journal open. Gives whether it was sent."""
-    if processes.table_problem() is not None:
+    if host.table_problem() is not None:
         return False  # nobody can tell who has it open
-    return processes.send(pid, lambda: _has_open(pid, journal_path), number)
+    return host.send(pid, lambda: _has_open(pid, journal_path), number)
 
 
 def _has_open(pid: int, path: Path) -> bool:

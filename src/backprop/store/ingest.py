@@ -76,7 +76,7 @@ class Recorder:
             tuple[int, Source], int
         ] = {}  # bytes that the index had, as of the last look at all sessions
         self._measures: dict[tuple[int, Source, int], tuple[str, Measure]] = {}  # path and measure
-        self._folders: Callable[[], Sequence[str]] | None = None
+        self._folders: Callable[[], Sequence[str]] = tuple
         self._cwds: dict[int, str] = {}
         self._witnesses: dict[tuple[int, Source], Witness] = {}
         self._orders: dict[int, OrderNotes] = {}  # of the session that goes on
@@ -255,7 +255,7 @@ class Recorder:
                 not saved.path.startswith(os.sep) and (session, source, offset) not in self._measures
                 for offset, saved in newest
             )
-            folders = self._trainers_folders(is_over=is_over) if is_relative else ()
+            folders = self._folders() if is_relative else ()
             measured = [(offset, self._measured(session, source, offset, saved, folders)) for offset, saved in newest]
             reported = tuple(checkpoint for _, checkpoint in measured)
             if index.add_output(
@@ -307,16 +307,6 @@ class Recorder:
         due = witness.looked(at_s, size_bytes(self._rundir.source_path(session, source)))
         if due is not None:
             self._journal.append(OutputSeen(at=datetime.now(timezone.utc), session=session, source=source, growth=due))
-
-    def _trainers_folders(self, *, is_over: bool) -> Sequence[str]:
-        """Those that its processes are in; as whoever looks at a run that goes on finds them, before its supervisor."""
-        if self._folders is not None:
-            return self._folders()
-        if is_over:
-            return ()
-        from backprop.supervisor.process import tree
-
-        return tree.folders(tree.marked(str(self._rundir.path)))
 
     def _measured(
         self, session: int, source: Source, offset: int, saved: protocol.CheckpointSaved, folders: Sequence[str]

@@ -68,7 +68,7 @@ def _import(home: Home, old: experiments_json.OldRun) -> None:
         script=script,
         cwd=str(Path(script).parent),
         created_at=old.started_at,
-        host=host.host(),
+        host=host.name(),
         user=host.user(),
         limits=Limits(timebox_s=600.0, grace_s=30.0, min_free_ram_bytes=0, min_free_disk_bytes=0),
     )

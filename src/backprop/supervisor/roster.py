@@ -15,7 +15,7 @@ import msgspec
 import psutil
 from psutil import Process
 
-from backprop import processes
+from backprop import host
 from backprop.records import Record
 from backprop.store.plain import UnreadableError, read_record
 from backprop.trainer.atomic_files import drafted
@@ -63,7 +63,7 @@ class Roster:
         roster = _Roster(
             session=self._session,
             boot_id=self._boot_id,
-            pid_namespace=processes.namespace(),
+            pid_namespace=host.namespace(),
             folder=_folder(self._path),
             members=members,
         )
@@ -82,7 +82,7 @@ def living(path: Path, session: int, boot_id: str | None) -> list[Process]:
     except (FileNotFoundError, UnreadableError):
         return []
     place = (roster.session, roster.boot_id, roster.pid_namespace, roster.folder)
-    if place != (session, boot_id, processes.namespace(), _folder(path)) or processes.table_problem() is not None:
+    if place != (session, boot_id, host.namespace(), _folder(path)) or host.table_problem() is not None:
         return []
     found = []
     for pid, start in roster.members:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from backprop import host, processes
+from backprop import host
 from backprop.errors import ExitCode
 from backprop.governor.run_policy import Action, Verdict, hard_ram_limit_bytes
 from backprop.governor.run_queue import Place
@@ -226,7 +226,7 @@ class Supervisor:
                 self._cage.remove()
 
     def _train(self, plan: SessionPlan) -> Outcome:
-        began_at, oom_kills_before = time.monotonic(), processes.oom_kill_count()
+        began_at, oom_kills_before = time.monotonic(), host.oom_kill_count()
         try:
             self._launch(plan)
         except OSError as error:
@@ -283,7 +283,7 @@ class Supervisor:
                 session=self._number,
                 timebox_s=plan.limits.timebox_s,
                 grace_s=plan.limits.grace_s,
-                host=host.host(),
+                host=host.name(),
                 supervisor_pid=os.getpid(),
                 boot_id=host.boot_id(),
                 offered=plan.checkpoint,
@@ -867,9 +867,9 @@ class Supervisor:
 
     def _was_oom(self, began_at: float, kills_before: int | None) -> bool | None:
         """Whether the kernel killed a process of the tree for want of memory; None: it killed one, unknown which."""
-        if processes.oom_kill_count() == kills_before:
+        if host.oom_kill_count() == kills_before:
             return False
-        killed_pids = processes.oom_killed_pids(began_at)
+        killed_pids = host.oom_killed_pids(began_at)
         return None if killed_pids is None else bool(killed_pids & self._watch.seen_pids)
 
     def _reason(self, code: int, last_words: str, was_oom: bool | None) -> str | None:

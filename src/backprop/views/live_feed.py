@@ -177,7 +177,7 @@ class Feed:
             problem = str(error)
         views, total = _select(index, wanted, wish)
         self._trends = {view.run.spec.id: known for view in views if (known := self._trends.get(view.run.spec.id))}
-        line = Line(self.home.line_path, host.host())
+        line = Line(self.home.line_path, host.name())
         shown = next((view for view in views if view.run.spec.id == wish.run_id), views[0] if views else None)
         return Picture(
             at=_now(),

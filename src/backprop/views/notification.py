@@ -24,6 +24,7 @@ from backprop.records import Notification, Run, RunView
 from backprop.store.journal import file as journals
 from backprop.store.rundir import RunDir
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
+from backprop.text import printable
 from backprop.views.terminal import formatting
 
 PATIENCE_S = 30.0  # for one notification in all, whatever it does
@@ -135,7 +136,7 @@ def sentence(run: Run, document: Mapping[str, Any]) -> str:
 
 
 def _plain(text: str | None) -> str:
-    return formatting.printable((text or "")[:_MAX_TEXT]).encode(errors="replace").decode()
+    return printable((text or "")[:_MAX_TEXT]).encode(errors="replace").decode()
 
 
 # -- by a command

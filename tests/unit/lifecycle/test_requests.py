@@ -93,7 +93,7 @@ def test_a_supervisor_on_another_machine_is_not_said_to_be_killed(runs: Runs, mo
     """What has that number here is somebody else; the message says where to go."""
     process, run = started(runs)
     psutil.Process(process.pid).suspend()
-    monkeypatch.setattr(host, "host", lambda: "another-machine")
+    monkeypatch.setattr(host, "name", lambda: "another-machine")
     with pytest.raises(BusyError, match="On that machine: backprop stop r --now"):
         requests.stop_now(Home(runs.home), run, print)
     assert process.poll() is None

@@ -14,7 +14,7 @@ from backprop.store.ingest import Recorder
 from backprop.store.journal.file import Journal, SessionEnded, SessionStarted
 from backprop.store.rundir import Home
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
-from backprop.supervisor.process.tree import marked
+from backprop.supervisor.process.tree import folders, marked
 from tests.conftest import wait_for
 from tests.records import AT, SPEC
 
@@ -167,6 +167,7 @@ def test_whoever_looks_first_finds_a_relative_checkpoint(home: Home, recorder: R
     environment = {RUN_DIR_VARIABLE: str(home.rundir("r").path)}
     with subprocess.Popen(["/bin/cat"], cwd=tmp_path, env=environment, stdin=subprocess.PIPE) as trainer:
         wait_for(lambda: trainer.pid in {process.pid for process in marked(str(home.rundir("r").path))})
+        recorder.look_for_checkpoints_in(lambda: folders(marked(str(home.rundir("r").path))))
         look = recorder.look(1, 2.0)
     assert [checkpoint.path for checkpoint in look.checkpoints] == [str(tmp_path / "last.bin")]
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backprop.text import printable, shortened
 from backprop.views.terminal import formatting
 
 NOW = datetime(2026, 1, 2, tzinfo=timezone.utc)
@@ -39,7 +40,7 @@ def test_a_duration(seconds: float | None, text: str):
 @pytest.mark.parametrize(("text", "found"), [("", ""), ("four", "four"), ("fives", "fiv…")])
 def test_a_shortened_text(text: str, found: str):
     """At most so many characters, the last one saying that there were more."""
-    assert formatting.shortened(text, 4) == found
+    assert shortened(text, 4) == found
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_a_number(value: float | None, text: str):
 )
 def test_text_that_a_terminal_would_obey_is_shown_as_it_is_written(text: str, shown: str):
     """Names and paths cannot move the cursor, change colours or break a line."""
-    assert formatting.printable(text) == shown
+    assert printable(text) == shown
 
 
 @pytest.mark.parametrize(("name", "shown"), [("loss", "loss"), ("", '""'), ("  ", '"  "'), (" a", " a")])
@@ -115,7 +116,7 @@ def test_a_name_of_blanks_is_seen(name: str, shown: str):
 @settings(deadline=None)
 def test_whatever_the_text_it_is_one_line(text: str):
     """No text, however strange, leaves its line, and plain text is not changed."""
-    shown = formatting.printable(text)
+    shown = printable(text)
     assert shown.isprintable()
     assert shown == text or not text.isprintable()
 

@@ -16,10 +16,10 @@ from backprop.store import query
 from backprop.store.index import Index
 from backprop.store.query import Point
 from backprop.store.rundir import Home
+from backprop.text import printable
 from backprop.views import exports
 from backprop.views.documents import run_json
 from backprop.views.exports.record import RunExport
-from backprop.views.terminal import formatting
 
 _STDOUT = "-"
 _PROGRESS_PERIOD_S = 0.2
@@ -99,7 +99,7 @@ class _Progress:
         now = time.monotonic()
         if now - self._shown_at >= _PROGRESS_PERIOD_S:
             self._shown_at, self._is_dirty = now, True
-            name = formatting.printable(view.run.spec.name or view.run.spec.id)[:40]
+            name = printable(view.run.spec.name or view.run.spec.id)[:40]
             print(f"\r\x1b[Kexporting {name}: {self.count:,} of {self._total:,} points", end="", file=sys.stderr)
             sys.stderr.flush()
 

@@ -12,7 +12,7 @@ from backprop.cli.context import json_option, print_json, say, working_folder
 from backprop.errors import ExitCode, UsageError
 from backprop.records import Level
 from backprop.store.rundir import Home
-from backprop.views.terminal import formatting
+from backprop.text import printable
 
 _ON_NOTIFY = "Whom to tell of a run's end, each time by one of these; `on` names the states, every end without it."
 # shell -> what to do with its script
@@ -33,7 +33,6 @@ def init(*, user: bool, force: bool) -> None:
     from backprop import config
     from backprop.cli import config_template
     from backprop.lifecycle.admission import read_machine
-    from backprop.views.terminal import formatting
 
     home, folder = Home.from_environment(), working_folder()
     path = home.user_config_path if user else folder / config.PROJECT_FILES[0]
@@ -43,7 +42,7 @@ def init(*, user: bool, force: bool) -> None:
     if path.exists() and not force:
         raise UsageError(f"{path} is there already; to replace it: backprop init {'--user ' * user}--force")
     values = config_template.fitted(read_machine([str(folder)], "auto"))
-    whom = "all your projects" if user else f"the scripts below {formatting.printable(folder.name)}"
+    whom = "all your projects" if user else f"the scripts below {printable(folder.name)}"
     text = config_template.text(_words_on_settings(), values, whom)
     _write(path, text, force=force)
     say(f"wrote {path}" + ("" if values else ": this machine is fine with the defaults"))
@@ -90,7 +89,7 @@ def doctor(*, python: str | None, as_json: bool) -> None:
 
     folder = str(working_folder())
     if python is None and sys.stdin.isatty() and (named := scripts.named_here(folder)) is not None:
-        question = f"Start {formatting.printable(named)}, which this folder names, to look at it?"
+        question = f"Start {printable(named)}, which this folder names, to look at it?"
         python = named if click.confirm(question, err=True) else None
     findings = examine(all_checks(folder, __version__, python))
     if as_json:

@@ -18,7 +18,7 @@ from backprop.store import output_order
 from backprop.store.index import Index
 from backprop.store.plain import open_plain, unreadable
 from backprop.store.rundir import LAST, Home, RunDir
-from backprop.views.terminal import formatting
+from backprop.text import printable_lines
 
 _FOLLOW_POLL_S = 0.1
 _FOLLOW_REFRESH_S = 1.0
@@ -112,7 +112,7 @@ class _Place:
         self._last, self._ends_line = source, data.endswith(b"\n")
         if self._decoders is not None:
             decoder = self._decoders.setdefault(source, _DECODER(errors="backslashreplace"))
-            data = formatting.printable_lines(decoder.decode(data)).encode()
+            data = printable_lines(decoder.decode(data)).encode()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 

@@ -119,7 +119,7 @@ def run(
         python=command.python,
         cwd=str(working_folder()),
         created_at=datetime.now(timezone.utc),
-        host=host.host(),
+        host=host.name(),
         user=host.user(),
         params=commands.params_in(commands.script_arguments(command.argv)),
         limits=settings.limits,

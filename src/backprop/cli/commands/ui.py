@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backprop import __version__
-from backprop import host as provenance
+from backprop import host as this_machine
 from backprop.cli.context import is_valid, open_caught_up, read_occupancy, say, settings_here, working_folder
 from backprop.lifecycle import requests
 from backprop.records import Run
@@ -77,8 +77,8 @@ def _desk(home: Home) -> "Desk":
     tell = _once()
     return Desk(
         home=home,
-        host=provenance.host(),
-        user=provenance.user(),
+        host=this_machine.name(),
+        user=this_machine.user(),
         version=__version__,
         open_index=lambda: recovery.open_home(home, tell),
         catch_up=lambda index: recovery.catch_up(home, index, tell),

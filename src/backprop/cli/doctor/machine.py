@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from backprop import processes
+from backprop import host
 from backprop.cli.doctor.findings import note, ok, problem
 from backprop.governor.probes import cgroups, machine
 from backprop.governor.probes.gpus import read_gpus
@@ -94,7 +94,7 @@ def hard_limit() -> Iterator[Finding]:
 
 def process_table() -> Iterator[Finding]:
     """Whether the trainer's descendants can be told from strangers."""
-    trouble = processes.table_problem()
+    trouble = host.table_problem()
     if trouble is None:
         yield ok("processes", "the process table shows who is whose child")
     else:

@@ -177,7 +177,7 @@ def _tell_submitted(claim: "Claim", recorder: "Recorder", request: "Request", jo
             at=datetime.now(timezone.utc),
             session=1 + run.newest_number,
             job=job,
-            host=host.host(),
+            host=host.name(),
             limits=request.limits,
             checkpoint=request.checkpoint,
             gpu_probe=request.gpu_probe,

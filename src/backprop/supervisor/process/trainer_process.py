@@ -12,7 +12,7 @@ from pathlib import Path
 from signal import Signals
 from typing import TYPE_CHECKING
 
-from backprop import processes
+from backprop import host
 from backprop.supervisor.process.launch import HAS_SUBREAPER, adopt_orphans, has_no_descendants, launch
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Trainer:
         self._process = process
         self._run_dir = run_dir
         self._strangers = strangers
-        self.blindness = processes.table_problem()  # why its descendants cannot be told from strangers, if they cannot
+        self.blindness = host.table_problem()  # why its descendants cannot be told from strangers, if they cannot
         self._asked: list[Process] = []  # to end, by SIGINT
         self._pids_before: set[int] = set()  # of all that lived then
         self.has_launchers_to_ask = False  # who wait for those that were asked first
@@ -51,7 +51,7 @@ class Trainer:
         """
         stdin, out_path, err_path = streams
         strangers: frozenset[Process] = frozenset()
-        if processes.table_problem() is None and not has_no_descendants():
+        if host.table_problem() is None and not has_no_descendants():
             from backprop.supervisor.process import tree
 
             strangers = tree.own_children()

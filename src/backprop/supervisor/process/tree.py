@@ -4,7 +4,7 @@ On Linux the supervisor adopts orphans, so the tree is whatever descends from it
 daemons that forked twice included. Elsewhere, and when the supervisor is dead, descendants are known by the run
 directory in their environment, and by the roster that it kept: see `roster`.
 
-Where the process table cannot be trusted (`processes.table_problem`) nobody is found here. What is left then is the
+Where the process table cannot be trusted (`host.table_problem`) nobody is found here. What is left then is the
 process group that the trainer leads, of which the kernel says whether it is ours: see `signal_group`.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from psutil import Process
 
-from backprop import processes
+from backprop import host
 from backprop.supervisor.process.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE
 
 _KILL_PAUSE_S = 0.005  # between two looks at a tree that is being killed
@@ -59,7 +59,7 @@ def _with_descendants(root_pid: int) -> list[Process]:
 
 def marked(run_dir: str) -> list[Process]:
     """Living processes that carry the mark of this run, whoever their parent is."""
-    if processes.table_problem() is not None:
+    if host.table_problem() is not None:
         return []
     own_pid = os.getpid()
     found = []
@@ -104,7 +104,7 @@ def alive(candidates: Iterable[Process]) -> list[Process]:
 
 def send(targets: Iterable[Process], number: signal.Signals) -> tuple[int, ...]:
     """The pids that got the signal. A process that is gone by then is not a problem."""
-    return tuple(process.pid for process in targets if processes.send(process.pid, process.is_running, number))
+    return tuple(process.pid for process in targets if host.send(process.pid, process.is_running, number))
 
 
 def has_group(pid: int) -> bool:

@@ -16,9 +16,9 @@ from typing import Any
 
 from backprop.errors import UsageError
 from backprop.records import Status
+from backprop.text import shortened
 from backprop.views.exports.optional_dependency import missing
 from backprop.views.exports.record import RunExport
-from backprop.views.terminal.formatting import shortened
 from backprop.views.terminal.params import text as param_text
 
 _RUN_TAG = "backprop.run"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backprop.records import Finding, Level
-from backprop.views.terminal import formatting
+from backprop.text import printable
 from backprop.views.terminal.screen import BRIGHT, DIM, GAP, GREEN, RED, YELLOW, Screen, stdout_screen, wrapped
 
 _STYLES = {Level.OK: GREEN, Level.NOTE: YELLOW, Level.PROBLEM: BRIGHT + RED}
@@ -22,10 +22,10 @@ def findings_table(findings: Sequence[Finding], screen: Screen | None = None) ->
     lines = []
     for finding in findings:
         mark = screen.styled(finding.level.value.ljust(_LEVEL_WIDTH), _STYLES[finding.level])
-        first, *others = wrapped(formatting.printable(finding.text), room)
+        first, *others = wrapped(printable(finding.text), room)
         lines += [GAP.join((mark, finding.check.ljust(name_width), first)), *(indent + other for other in others)]
         if finding.advice is not None:
-            advice = wrapped(formatting.printable(f"-> {finding.advice}"), room)
+            advice = wrapped(printable(f"-> {finding.advice}"), room)
             lines += [indent + screen.styled(line, DIM) for line in advice]
     return "\n".join([*lines, "", _summary(findings)]) + "\n"
 

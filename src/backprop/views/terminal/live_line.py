@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from backprop.store.output.progress import Progress
+from backprop.text import printable, shortened
 from backprop.views.terminal import formatting
 
 _POLL_S = 0.05  # to a terminal, where somebody watches
@@ -93,7 +94,7 @@ class Terminal:
             self._thread = thread
 
     def said(self, text: str) -> None:
-        self._messages.append(formatting.printable(text))
+        self._messages.append(printable(text))
 
     def close(self) -> None:
         """Copy what is left, take the live line away and return. Blocks while the other end does not read."""
@@ -206,7 +207,7 @@ def progress_line(progress: Progress, left_s: float) -> str:
     from backprop.store import query  # only where there is a live line
 
     if (name := query.main_metric(progress.metrics)) is not None:
-        shown = formatting.shortened(formatting.printable(name), _NAME_WIDTH)
+        shown = shortened(printable(name), _NAME_WIDTH)
         parts.append(f"{shown} {formatting.number(progress.metrics[name])}")
     if progress.steps_per_s:
         parts.append(f"{formatting.number(progress.steps_per_s)} steps/s")

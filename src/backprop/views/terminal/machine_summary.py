@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
 from backprop.records import Gpu, Limits, Record, RunView, Snapshot, Ticket
+from backprop.text import printable
 from backprop.views.terminal import formatting
 from backprop.views.terminal.bars import BLOCKS, PLAIN_BLOCKS, bar
 from backprop.views.terminal.runs_table import runs_table
@@ -41,7 +42,7 @@ def machine_summary(
         return f"{text}\n{runs_table(active, now)}"
     if last is None:
         return f"{text}\nnothing is running\n"
-    told = formatting.printable(f"{last.run.spec.id} {last.run.spec.name or ''}".rstrip())
+    told = printable(f"{last.run.spec.id} {last.run.spec.name or ''}".rstrip())
     return f"{text}\nnothing is running; the last run, {told}, {last.run.status.value}: backprop status last\n"
 
 

@@ -1,6 +1,6 @@
 """A patch for whoever reads it: coloured on a terminal, where nothing in it is obeyed; untouched in a pipe."""
 
-from backprop.views.terminal import formatting
+from backprop.text import printable
 from backprop.views.terminal.screen import BOLD, CYAN, GREEN, RED, Screen
 
 # the first that fits
@@ -10,7 +10,7 @@ _STYLES = ((("diff ", "--- ", "+++ "), BOLD), (("@@",), CYAN), (("+",), GREEN), 
 def shown(patch: bytes, screen: Screen) -> str:
     """The lines of a patch, for a terminal."""
     lines = patch.decode(errors="backslashreplace").split("\n")
-    return "\n".join(screen.styled(formatting.printable(line.expandtabs()), _style(line)) for line in lines)
+    return "\n".join(screen.styled(printable(line.expandtabs()), _style(line)) for line in lines)
 
 
 def _style(line: str) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from backprop.records import MetricSummary, RunView, Status, in_minutes
 from backprop.store import query
+from backprop.text import shortened
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
 from backprop.views.terminal import formatting, params
 from backprop.views.terminal.bars import LINES, PLAIN_LINES, bar
@@ -115,7 +116,7 @@ def _title(rows: Sequence[_Row]) -> str:
     """The metric's name if it is the same in all runs."""
     found = {row.metric for row in rows if row.metric is not None}
     name = found.pop() if len(found) == 1 else "LOSS"
-    return formatting.shortened(name, _TITLE_WIDTH)
+    return shortened(name, _TITLE_WIDTH)
 
 
 def _last(summary: MetricSummary | None) -> Cell:

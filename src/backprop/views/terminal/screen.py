@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from unicodedata import category, east_asian_width
 
 from backprop.records import Record
-from backprop.views.terminal import formatting
+from backprop.text import printable
 
 _PIPE_WIDTH = 10_000  # nobody's terminal
 _PIPE_HEIGHT = 24
@@ -79,7 +79,7 @@ def cut(text: str, width: int, ellipsis: str = "…") -> str:
     if len(text) <= width and text.isascii() and text.isprintable():
         return text
     beginning = text[: 4 * width + 16]  # a few more than fit, for combining characters
-    shown = formatting.printable(beginning)
+    shown = printable(beginning)
     if len(beginning) == len(text) and cells(shown) <= width:
         return shown
     room, kept = width - len(ellipsis), []
@@ -104,7 +104,7 @@ def aligned(rows: Sequence[tuple[str, str]], screen: Screen | None = None) -> st
     room = max(_MIN_TEXT_WIDTH, screen.width - width - len(GAP))
     lines = []
     for label, text in rows:
-        told = formatting.printable(text)
+        told = printable(text)
         first, *others = wrapped(told, room) if screen.is_terminal else [told]
         lines += [f"{label:<{width}}{GAP}{first}\n", *(f"{'':<{width}}{GAP}{other}\n" for other in others)]
     return "".join(lines)

@@ -6,7 +6,7 @@ In a pipe all columns are there and nothing is cut.
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from backprop.views.terminal import formatting
+from backprop.text import printable
 from backprop.views.terminal.screen import BOLD, GAP, Screen, cells, cut, filled
 
 _PIPE_COLUMN = 40  # in a pipe a longer text moves its own line, not the column
@@ -43,7 +43,7 @@ def grid(columns: Sequence[Column], screen: Screen) -> Grid:
         parts = []
         for column, width in zip(shown, widths, strict=True):
             cell = column.cells[number] if number >= 0 else Cell(column.title, BOLD)
-            told = cut(cell.text, width, screen.ellipsis) if screen.is_terminal else formatting.printable(cell.text)
+            told = cut(cell.text, width, screen.ellipsis) if screen.is_terminal else printable(cell.text)
             padded = filled(told, width, column.justify)
             # only the text: spaces that are underlined or inverse are ugly, and copied
             parts.append(padded.replace(told, screen.styled(told, cell.style), 1) if cell.style and told else padded)

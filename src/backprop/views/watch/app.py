@@ -335,5 +335,5 @@ class WatchApp(App[None]):
         self._tell(message.text, is_error=message.is_error)
 
     def _tell(self, text: str, *, is_error: bool = False) -> None:
-        text = texts.printable(text)
+        text = texts.one_line(text)
         self.notify(text, severity="error" if is_error else "information", timeout=_SAID_S, markup=False)

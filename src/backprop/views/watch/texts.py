@@ -1,6 +1,6 @@
 """Records as the pieces of text that stand on the screen.
 
-Everything that a run or its trainer could have named goes through `human.printable` into `Text` objects: it is never
+Everything that a run or its trainer could have named goes through `text.printable` into `Text` objects: it is never
 read as markup, and no escape sequence reaches the terminal.
 """
 
@@ -17,6 +17,7 @@ from rich.text import Text
 from backprop.records import Gpu, RunView, Snapshot, Status, Ticket, in_minutes
 from backprop.store import query
 from backprop.store.query import Axis
+from backprop.text import printable
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
 from backprop.views.live_feed import Log, Picture, Row, Shown
 from backprop.views.terminal import formatting
@@ -96,7 +97,7 @@ def _fitted(text: Text, column: Column) -> Text:
 
 
 def _plain(text: str, style: str = "") -> Text:
-    return Text(formatting.printable(text[:_LONGEST_NAME]), style=style, no_wrap=True, end="")
+    return Text(printable(text[:_LONGEST_NAME]), style=style, no_wrap=True, end="")
 
 
 def _status(row: Row, look: Look) -> Text:
@@ -204,9 +205,7 @@ def _slot_gauges(picture: Picture) -> list[Text]:
 def _gpu_gauges(picture: Picture) -> list[Text]:
     machine = picture.machine
     if machine.gpus is None:
-        return [
-            Text.assemble(("GPUs", "bold"), " ", (formatting.printable(machine.gpu_problem or "cannot be read"), "red"))
-        ]
+        return [Text.assemble(("GPUs", "bold"), " ", (printable(machine.gpu_problem or "cannot be read"), "red"))]
     return [gauge for gpu in machine.gpus for gauge in _card_gauges(gpu, picture.limits.gpu_max_temp_c)]
 
 
@@ -231,7 +230,7 @@ def places_in_line(tickets: Sequence[Ticket]) -> dict[str, int]:
 def headline(picture: Picture, width: int) -> Text:
     """How many there are, and what is wrong."""
     if picture.problem is not None:
-        return Text(formatting.printable(picture.problem), style="bold red", no_wrap=True, overflow="ellipsis")
+        return Text(printable(picture.problem), style="bold red", no_wrap=True, overflow="ellipsis")
     counts: dict[Status, int] = {}
     for row in picture.rows:
         status = row.view.run.status
@@ -276,13 +275,13 @@ def log_lines(log: Log | None) -> Text:
     """The end of a log, a line each; what does not fit is cut."""
     if log is None:
         return Text("nothing was written yet", style="dim")
-    lines = [formatting.printable(line.replace("\t", "    ")) for line in log.lines]
+    lines = [printable(line.replace("\t", "    ")) for line in log.lines]
     return Text("\n".join(lines) or "nothing was written yet")
 
 
-def printable(text: str) -> str:
+def one_line(text: str) -> str:
     """A message, on a line of its own; a notification is not the place for more."""
-    return formatting.printable(text[:_LONGEST_NAME])
+    return printable(text[:_LONGEST_NAME])
 
 
 def now() -> datetime:
@@ -293,4 +292,4 @@ def why(view: RunView) -> str:
     """One line on how a run stands, for a question about it."""
     spec = view.run.spec
     name = f" ({spec.name[:60]})" if spec.name else ""
-    return formatting.printable(f"{spec.id}{name}, {view.run.status.value}")
+    return printable(f"{spec.id}{name}, {view.run.status.value}")

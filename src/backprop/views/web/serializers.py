@@ -15,6 +15,7 @@ from backprop.records import RunView, Status, Ticket
 from backprop.store import query
 from backprop.store.index import Index
 from backprop.store.output.protocol import json_safe
+from backprop.text import shortened
 from backprop.views.documents.run_json import (
     IsValid,
     machine_document,
@@ -22,7 +23,6 @@ from backprop.views.documents.run_json import (
     session_elapsed_s,
     ticket_document,
 )
-from backprop.views.terminal.formatting import shortened
 from backprop.views.terminal.runs_table import short_command
 from backprop.views.web import logs
 from backprop.views.web.services import Desk, MachineReading
