@@ -35,7 +35,7 @@ MODULES = {  # what is mutated: its functions and constants (all of them, if non
     "store/checkpoints.py": "",
     "store/journal/file.py": "fold _add_session _stand_in_line _end_without_a_session _change_session _pause_session "
     "_continue_session _end_session gpu_counts",
-    "lifecycle/driver.py": "Attempt after _after_failure _is_same_place _spent_s _backoff_s MAX_BACKOFF_S _WORTH_A_RETRY_S",
+    "lifecycle/continuation.py": "Attempt after _after_failure _is_same_place _spent_s _backoff_s MAX_BACKOFF_S _WORTH_A_RETRY_S",
 }
 WORKERS = 2
 OPTIONS = ["-xq", "--assert=plain", "-pno:cacheprovider", "--hypothesis-seed=0", "--hypothesis-profile=mutation"]

@@ -763,7 +763,7 @@ def test_libraries_that_open_files_by_themselves(framework_runs: FrameworkRuns):
     framework_runs.script(
         """
         import numpy, h5py, lightgbm, safetensors.numpy, xgboost
-        from _backprop_trainer import file_events, keeping
+        from _backprop_trainer import file_events
 
         rows, labels = numpy.random.rand(50, 2), numpy.arange(50) % 2
         forest = xgboost.train({}, xgboost.DMatrix(rows, labels), 1)
@@ -780,7 +780,7 @@ def test_libraries_that_open_files_by_themselves(framework_runs: FrameworkRuns):
         }
         for name, write in writes.items():
             write(name)
-            keeping.reported(name, 1)
+            file_events.checkpoint_is_reported(name, 1)
             write(name)
             print(name, os.path.exists(f".{name[0]}.r.before-save{name[1:]}"))
         reads = {

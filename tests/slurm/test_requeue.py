@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.lifecycle import assignment
+from backprop.lifecycle import continuation
 from backprop.store.journal import file as journals
 from backprop.store.rundir import RunDir
 from tests.conftest import HANG_S
@@ -224,7 +224,7 @@ def test_a_preemption_while_a_retry_is_waited_for(runs: SlurmRuns):
     entries, _ = journals.read(rundir.journal_path)
     until = next(number for number, entry in enumerate(entries, start=1) if isinstance(entry, journals.Refused))
     seen = entries[:until]  # by whoever looks before the job says that it waits again
-    assert assignment.remaining(journals.fold(rundir.read_spec(), seen), seen)
+    assert continuation.remaining(journals.fold(rundir.read_spec(), seen), seen)
 
 
 def test_a_warning_before_anybody_listens(runs: SlurmRuns):

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from backprop import engines
-from backprop.cli import start as fronts
+from backprop.cli import messages
 from backprop.cli.context import say
 from backprop.engines.base import Order, Phase
 from backprop.errors import BackpropError, ExitCode
+from backprop.lifecycle import driver, owned_run
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.driver import Claim, Request
+    from backprop.lifecycle.owned_run import Claim, Request
     from backprop.store.ingest import Recorder
     from backprop.store.output.progress import Progress
     from backprop.supervisor.session import Outcome, SessionPlan
@@ -68,7 +69,7 @@ def train_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -
 
 def _refuse(claims: "Sequence[tuple[Claim, Recorder]]", reason: str) -> None:
     for claim, recorder in claims:
-        fronts.refuse(claim, recorder, reason)
+        driver.refuse(claim, recorder, reason)
         claim.journal.close()
         say(f"run {claim.spec.id} is not started: {reason}")
 
@@ -178,14 +179,14 @@ class _Background:
 
     def started(self, out_path: Path, err_path: Path) -> None:  # noqa: ARG002  nothing is copied anywhere
         if self._plan is not None:
-            self.answer(_STARTED, " · ".join([fronts.planned_start_line(self._spec, self._plan), *self._notes]))
+            self.answer(_STARTED, " · ".join([messages.planned_start_line(self._spec, self._plan), *self._notes]))
 
     def looked(self, progress: "Progress", left_s: float) -> None:
         pass
 
     def ended(self, outcome: "Outcome") -> None:
         self.answer(_BROKEN, outcome.session.reason or "")  # unless it was launched
-        fronts.tell_end(self._spec, self._recorder, outcome.session)
+        messages.tell_end(self._spec, self._recorder, outcome.session)
 
     def said(self, text: str) -> None:
         say(text)
@@ -194,13 +195,13 @@ class _Background:
 
 
 def _be_the_supervisor(claim: "Claim", request: "Request", pipe_fd: int) -> int:
-    background = _Background(claim, recorder := fronts.recorder_of(claim), pipe_fd)
+    background = _Background(claim, recorder := owned_run.recorder_of(claim, say), pipe_fd)
     try:
-        result = fronts.take_turns(claim, request, recorder, background, ignore_hangup=True)
+        result = driver.take_turns(claim, request, recorder, background, ignore_hangup=True)
     except BackpropError as error:
         say(str(error))
         background.answer(_BROKEN, str(error))
         return 1
-    code = fronts.told_exit_code(claim, result)
+    code = messages.told_exit_code(claim, result)
     background.answer(_REFUSED, f"run {claim.spec.id} is not started: {getattr(result, 'reason', '')}")
     return code

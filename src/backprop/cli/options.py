@@ -17,7 +17,7 @@ from backprop.store.rundir import Home
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from backprop.lifecycle.driver import Request
+    from backprop.lifecycle.owned_run import Request
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -242,7 +242,7 @@ def load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: Pa
 
 
 def request_of(settings: config.Config, limits: Limits, checkpoint: str | None) -> "Request":
-    from backprop.lifecycle.driver import Request
+    from backprop.lifecycle.owned_run import Request
 
     return Request(
         limits=limits,

@@ -5,54 +5,34 @@
 Each session gives its slot up when it ends. What comes next is decided by `after`, a pure function.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timezone
-from enum import Enum
 from typing import Protocol
 
 import msgspec
 
+from backprop import host
 from backprop.errors import ExitCode
 from backprop.governor.run_queue import Line
 from backprop.lifecycle.admission import Admission, Application, NoTurn, Turn, surrounding_run
-from backprop.records import Checkpoint, Limits, Record, Revision, RunSpec, RunView, Status, with_step
+from backprop.lifecycle.continuation import Attempt, Kind, Next, after
+from backprop.lifecycle.owned_run import Claim, Request, notifier_of
+from backprop.records import (
+    Checkpoint,
+    Limits,
+    RunSpec,
+    RunView,
+    with_step,
+)
 from backprop.store import checkpoints, kept_checkpoints
+from backprop.store.code import snapshot
 from backprop.store.ingest import Recorder, Say
 from backprop.store.journal.file import CheckpointSkipped, Journal, NotContinued, Refused
-from backprop.store.rundir import Home, RunDir
 from backprop.supervisor import command
 from backprop.supervisor.session import Observer, Outcome, SessionPlan, Supervisor
 from backprop.supervisor.signals import Signals
-
-MAX_BACKOFF_S = 60.0
-_WORTH_A_RETRY_S = 1.0  # less of a timebox is no use to anybody
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A run whose journal this process has locked."""
-
-    home: Home
-    rundir: RunDir
-    spec: RunSpec
-    journal: Journal
-    is_new: bool  # made a moment ago: if it cannot start, it is taken back
-
-
-class Request(Record, frozen=True):
-    """What the user asked of a run."""
-
-    limits: Limits
-    checkpoint: str | None  # to begin with
-    gpu_probe: str = "auto"
-    wait_s: float | None = None  # in line for each session; None: as long as it takes
-    retries: int = 0
-    sessions: int = 1
-    job: str | None = None  # of Slurm, in which it is carried out
-    revision: Revision | None = None  # what the run executes from now on; None: the same as before
-    only_once: tuple[str, ...] = ()  # arguments of its first timebox
 
 
 class Audience(Protocol):
@@ -62,97 +42,6 @@ class Audience(Protocol):
     def begins(self, plan: SessionPlan) -> Observer: ...
     def ended(self, outcome: Outcome) -> None: ...
     def said(self, text: str) -> None: ...
-
-
-# -- what next?
-
-
-class Attempt(Record, frozen=True):
-    """How a session ended, as far as it matters for what comes next."""
-
-    status: Status
-    exit_code: int | None
-    elapsed_s: float
-    step: int | None  # the last that it reported
-    newest: Checkpoint | None  # that looks whole, of all sessions so far
-    is_over_own_limit: bool = False  # stopped because it used more RAM or GPU memory than it may
-
-    @property
-    def is_failure(self) -> bool:
-        """A crash, or out of memory: another try from the newest checkpoint may get further."""
-        return self.status is Status.FAILED or self.is_over_own_limit
-
-
-class Kind(Enum):
-    """What follows a session."""
-
-    END = "end"
-    RETRY = "retry"  # again, in what is left of its timebox
-    TURN = "turn"  # another timebox
-
-
-class Next(Record, frozen=True):
-    """What follows a session, and what there is to say about it."""
-
-    kind: Kind = Kind.END
-    told: str | None = None
-    delay_s: float = 0.0
-    timebox_s: float = 0.0
-
-
-def after(request: Request, attempts: Sequence[Attempt]) -> Next:
-    """What follows the last of these attempts, the first being that of this request's first session."""
-    last = attempts[-1]
-    if last.status is Status.TIMEBOXED:
-        turns = sum(attempt.status is Status.TIMEBOXED for attempt in attempts)
-        if turns >= request.sessions:
-            return Next()
-        told = f"session {turns + 1} of {request.sessions}"
-        return Next(kind=Kind.TURN, told=told, timebox_s=request.limits.timebox_s)
-    if last.is_failure and request.retries and last.exit_code != ExitCode.NOT_EXECUTED:
-        return _after_failure(request, attempts)
-    return Next()
-
-
-def _after_failure(request: Request, attempts: Sequence[Attempt]) -> Next:
-    last, before = attempts[-1], attempts[-2] if len(attempts) > 1 else None
-    used = sum(attempt.is_failure for attempt in attempts[:-1])
-    if used >= request.retries:
-        return Next(told=f"gave up after {used} {'retry' if used == 1 else 'retries'}")
-    is_stuck = before is not None and before.is_failure and _is_same_place(before, last)
-    if is_stuck:
-        return Next(told=f"it failed twice at step {last.step} with no new checkpoint in between: not tried again")
-    left_s = request.limits.timebox_s - _spent_s(attempts)
-    if left_s < _WORTH_A_RETRY_S:
-        return Next(told="nothing is left of its timebox for a retry")
-    delay_s = _backoff_s(attempts)
-    told = f"retry {used + 1} of {request.retries} in {delay_s:g} s, with {left_s:.0f} s left of its timebox"
-    return Next(kind=Kind.RETRY, told=told, delay_s=delay_s, timebox_s=left_s)
-
-
-def _is_same_place(one: Attempt, other: Attempt) -> bool:
-    return one.step is not None and one.step == other.step and one.newest == other.newest
-
-
-def _spent_s(attempts: Sequence[Attempt]) -> float:
-    """How much of the present timebox is gone: the failures since the last one that was used up."""
-    spent_s = 0.0
-    for attempt in attempts:
-        spent_s = spent_s + attempt.elapsed_s if attempt.is_failure else 0.0
-    return spent_s
-
-
-def _backoff_s(attempts: Sequence[Attempt]) -> float:
-    """1, 2, 4 ... seconds for failures in a row without a new checkpoint."""
-    in_a_row = 0
-    for one, other in zip(reversed(attempts[:-1]), reversed(attempts), strict=False):
-        if not one.is_failure or one.newest != other.newest:
-            break
-        in_a_row += 1
-    return min(MAX_BACKOFF_S, 2.0 ** min(in_a_row, 10))
-
-
-# -- do it
 
 
 def choose_checkpoint(
@@ -345,3 +234,56 @@ class Turns:
         if refusal.exit_code is ExitCode.INTERRUPTED:
             return msgspec.structs.replace(outcome, exit_code=refusal.exit_code)
         return msgspec.structs.replace(outcome, is_broken_off=refusal.is_broken_off)
+
+
+def refuse(claim: Claim, recorder: Recorder, reason: str) -> None:
+    """File a claimed run that gets no session, and tell whoever wants to know of it."""
+    from backprop.lifecycle import recovery
+
+    claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
+    with suppress(OSError):  # whoever looks next brings the index up to date
+        recorder.finish()
+    recovery.tell_end(claim.home, claim.rundir, claim.spec)
+
+
+def take_turns(
+    claim: Claim,
+    request: Request,
+    recorder: Recorder,
+    audience: Audience,
+    *,
+    ignore_hangup: bool,
+    afterwards: Callable[[Outcome | NoTurn], None] | None = None,
+) -> Outcome | NoTurn:
+    """All sessions of a request; whoever wants to know is told of the end.
+
+    afterwards: done before that, because more may follow from it; the audience must not block then. Else the run is
+    given up before the audience hears of the end: whoever does not read our output keeps nobody from the run.
+    """
+    claim = replace(claim, spec=snapshot.executed(claim.spec, claim.rundir))
+
+    def give_up_run() -> None:
+        notify_end(claim, recorder, is_in_job=False)
+        claim.journal.unlock()
+
+    line = Line(claim.home.line_path, host.name())
+    with Signals(ignore_hangup=ignore_hangup).caught() as signals:
+        over = give_up_run if afterwards is None else None
+        turns = Turns(claim, request, recorder=recorder, signals=signals, line=line, audience=audience, over=over)
+        result = turns.run()
+        if afterwards is not None:
+            afterwards(result)
+        if claim.journal.is_locked:
+            notify_end(claim, recorder, is_in_job=afterwards is not None)
+        return result
+
+
+def notify_end(claim: Claim, recorder: Recorder, *, is_in_job: bool) -> None:
+    """Tell whom the settings name how a run ended, unless more is to come.
+
+    A job gives the run up before that: it waits until all are told, and whoever wants the run next does not.
+    """
+    if is_in_job:
+        claim.journal.close()
+    if (notifier := notifier_of(claim, is_in_job=is_in_job)) is not None:
+        notifier.ended(*recorder.read_run())

@@ -18,7 +18,7 @@ import msgspec
 from backprop import engines, host
 from backprop.engines.base import Observation, Phase
 from backprop.errors import BackpropError, BusyError, NoRoomError
-from backprop.lifecycle import assignment
+from backprop.lifecycle import continuation
 from backprop.records import Limits, Run, RunSpec, Session, Status
 from backprop.store import experiments_json, legacy_import
 from backprop.store.index import Index, lacks_room, open_index, reopen_if_replaced, set_aside_if_damaged
@@ -383,7 +383,7 @@ def is_about_to_go_on(rundir: RunDir, ended: Run) -> bool:
     Blocks for some seconds at most, and only where something is left to do.
     """
     entries, _ = journals.read(rundir.journal_path)
-    if assignment.remaining(ended, entries) is None:
+    if continuation.remaining(ended, entries) is None:
         return False
     return engines.cluster().observe(ended).phase in {Phase.PENDING, Phase.RUNNING}
 

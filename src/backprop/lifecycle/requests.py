@@ -14,8 +14,7 @@ from contextlib import closing
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from backprop import engines
-from backprop import host
+from backprop import engines, host
 from backprop.engines.base import Phase
 from backprop.errors import BackpropError, BusyError, NoSuchRunError, UsageError
 from backprop.lifecycle import recovery

@@ -12,7 +12,7 @@ from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.trainer import distributed
 from backprop.trainer.hooks.saved_files import contents as file_states
 
-HOOKS_FOLDER = Path(__file__).with_name("trainer") / "site"  # its sitecustomize.py begins our part in the trainer
+HOOKS_FOLDER = Path(__file__).parents[1] / "trainer" / "site"  # its sitecustomize.py begins our part in the trainer
 _OF_ANOTHER_SESSION = {
     "BACKPROP_RESUME_FROM",
     "BACKPROP_RESUME_STEP",

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     Function = TypeVar("Function", bound=Callable[..., Any])
 
+KEEPING = "keeping old checkpoints"  # parts of ours that are in several modules
+
 _off: set[str] = set()
 
 

@@ -20,7 +20,7 @@ from .failsafe import guarded
 
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any, Callable, Optional
 
     Wants = Callable[[str], bool]
     _Mark = tuple[int, int, int]
@@ -32,6 +32,7 @@ _before_read: list[tuple[str, _Mark | None, bool, Callable[[], None]]] = []  # s
 _after_close: list[tuple[Callable[[str], None], Wants]] = []
 _before_replace: list[Callable[[str, str], None]] = []
 _after_replace: list[Callable[[str, str], None]] = []
+_on_report: list[Callable[[str, Optional[int]], None]] = []
 _busy: set[int] = set()  # threads that are in a subscriber
 _open_files: dict[Any, Any] = {}  # weak reference to one that is watched -> who is to be notified, and its path
 _is_over = False
@@ -97,6 +98,21 @@ def on_replace(callback: Callable[[str, str], None], what: str = _HOOK) -> None:
 def on_replaced(callback: Callable[[str, str], None], what: str = _HOOK) -> None:
     """The same right after that succeeded."""
     _after_replace.append(guarded(what)(callback))
+
+
+def on_checkpoint_reported(callback: Callable[[str, Optional[int]], None], what: str = _HOOK) -> None:
+    """Have this called with path and step of each checkpoint that is whole, right before it is reported."""
+    _on_report.append(guarded(what)(callback))
+
+
+def checkpoint_is_reported(path: str, step: Optional[int]) -> None:
+    """A checkpoint is whole, and reported next. What is done about that is no event."""
+
+    def call() -> None:
+        for callback in _on_report:
+            callback(path, step)
+
+    unnoticed(call)
 
 
 def unnoticed(function: Callable[[], None]) -> None:

@@ -24,8 +24,7 @@ from contextlib import suppress
 from typing import Any, Iterator, Mapping, Optional
 
 from . import kept_names
-from .failsafe import guarded, say
-from .keeping import HOOK
+from .failsafe import KEEPING, guarded, say
 
 _MAX_FILES = 1000  # a folder with more is no checkpoint, but the place where all of a training is written to
 _MAX_COPIED_BYTES = 1 << 30  # about a second; where the file system can share blocks, a copy of any size is made
@@ -57,7 +56,7 @@ class Keeper:
 
     # -- before
 
-    @guarded(HOOK)
+    @guarded(KEEPING)
     def before_write(self, path: str, *, is_emptied: bool = True) -> None:
         """A file is written to in a moment: emptied before that, or changed in place."""
         try:
@@ -81,7 +80,7 @@ class Keeper:
         except OSError as error:
             self._complain(root, error.strerror or str(error))
 
-    @guarded(HOOK)
+    @guarded(KEEPING)
     def before_replace(self, source: str, target: str) -> None:
         """Something is renamed in a moment, maybe over something else.
 
@@ -196,7 +195,7 @@ class Keeper:
 
     # -- after
 
-    @guarded(HOOK)
+    @guarded(KEEPING)
     def reported(self, path: str, step: Optional[int]) -> None:
         """A checkpoint of this process is whole, is reported next, and takes the place of what was kept of it."""
         path = os.path.realpath(path)

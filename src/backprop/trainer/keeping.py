@@ -8,15 +8,13 @@ from __future__ import annotations
 import os
 
 from . import file_events
-from .failsafe import guarded
+from .failsafe import KEEPING, guarded
 
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
     from typing import Any, Optional
 
     from .keeper import Keeper
-
-HOOK = "keeping old checkpoints"
 
 _is_installed = False
 _keeper: Optional[Keeper] = None
@@ -26,11 +24,12 @@ def install() -> None:
     """Begin to keep."""
     global _is_installed  # noqa: PLW0603  one in a process
     _is_installed = True
-    file_events.on_mode_of_writing(_opening, HOOK)
+    file_events.on_mode_of_writing(_opening, KEEPING)
+    file_events.on_checkpoint_reported(_reported, KEEPING)
     if "BACKPROP_RESUME_FROM" in os.environ:
-        file_events.on_replace(lambda source, target: _the_keeper().before_replace(source, target), HOOK)
+        file_events.on_replace(lambda source, target: _the_keeper().before_replace(source, target), KEEPING)
         offered = os.path.realpath(os.environ["BACKPROP_RESUME_FROM"])
-        file_events.on_first_read(offered, lambda: _the_keeper().has_read_it(), HOOK)  # noqa: PLW0108  it is not there yet
+        file_events.on_first_read(offered, lambda: _the_keeper().has_read_it(), KEEPING)  # noqa: PLW0108  it is not there yet
 
 
 def _opening(path: str, mode: str) -> None:
@@ -56,7 +55,7 @@ def _the_keeper() -> Keeper:
     return _keeper
 
 
-@guarded(HOOK)
+@guarded(KEEPING)
 def before_write(path: Any, *, is_emptied: bool = True) -> None:
     """A file is written to in a moment, by code that opens it itself: emptied before that, or changed in place."""
     if _is_installed and isinstance(path, (str, os.PathLike)):
@@ -64,8 +63,5 @@ def before_write(path: Any, *, is_emptied: bool = True) -> None:
         file_events.unnoticed(lambda: _before(place, is_emptied=is_emptied))
 
 
-@guarded(HOOK)
-def reported(path: str, step: Optional[int]) -> None:
-    """A checkpoint is whole, and reported next."""
-    if _is_installed:
-        file_events.unnoticed(lambda: _the_keeper().reported(path, step))
+def _reported(path: str, step: Optional[int]) -> None:
+    _the_keeper().reported(path, step)

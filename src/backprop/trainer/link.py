@@ -16,7 +16,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any, Iterator, Mapping, NoReturn, Optional
 
-from . import distributed, keeping
+from . import distributed, file_events
 from .deferred_signals import Interrupts
 from .distributed import Agreement, Wish
 from .failsafe import guarded, turn_off
@@ -147,7 +147,7 @@ class Session:
         self.announce()
         self._answered = self._checkpoint_wanted
         self.has_news = False
-        keeping.reported(path, step)
+        file_events.checkpoint_is_reported(path, step)
         more = {"weights_only": True} if weights_only else {}
         path = os.path.abspath(path)
         self._remember_saver(path)

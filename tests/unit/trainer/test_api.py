@@ -557,7 +557,7 @@ def test_a_rank_takes_no_part_of_another_step(tmp_path: Path, monkeypatch: pytes
     path = str(tmp_path / "last.pkl")
     checkpoint_io.write(path, {"step": 200, "epoch": 3, "random": "of rank 0"})
     checkpoint_io.write(str(tmp_path / "last.rank-1.pkl"), {"step": 100, "epoch": 1, "random": "of rank 1"})
-    monkeypatch.setattr(checkpoints.ranks, "rank", lambda: 1)
+    monkeypatch.setattr(checkpoints.distributed, "rank", lambda: 1)
     saved = checkpoints.read(path)
     assert (saved["step"], saved["epoch"]) == (200, 3)
     assert saved["random"] not in ("of rank 0", "of rank 1")

@@ -180,8 +180,8 @@ def test_a_torn_line_is_passed_over(process, saved, tmp_path):
 
 def test_rank_0_decides_for_all(process, monkeypatch: pytest.MonkeyPatch, capsys):
     ranks = threading.local()
-    monkeypatch.setattr(module.ranks, "world_size", lambda: 2)
-    monkeypatch.setattr(module.ranks, "rank", lambda: ranks.rank)
+    monkeypatch.setattr(module.distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(module.distributed, "rank", lambda: ranks.rank)
     answers: dict = {}
 
     def rank(number: int) -> None:

@@ -1,28 +1,15 @@
-"""Commands for a new machine: init, doctor, completion."""
+"""`backprop init`: write a configuration that fits this machine."""
 
-import os
-import sys
 from pathlib import Path
 
 import click
 
-from backprop import __version__
-from backprop.cli import completion as completing
-from backprop.cli.context import json_option, print_json, say, working_folder
-from backprop.errors import ExitCode, UsageError
-from backprop.records import Level
+from backprop.cli.context import say, working_folder
+from backprop.errors import UsageError
 from backprop.store.rundir import Home
 from backprop.text import printable
 
 _ON_NOTIFY = "Whom to tell of a run's end, each time by one of these; `on` names the states, every end without it."
-# shell -> what to do with its script
-_SHELLS = {
-    "bash": "backprop completion bash > ~/.local/share/bash-completion/completions/backprop"
-    " (with the package bash-completion; without it, into a file that ~/.bashrc sources)",
-    "zsh": "backprop completion zsh > ~/.zfunc/_backprop"
-    " (with fpath+=~/.zfunc before compinit in ~/.zshrc: autoload -Uz compinit; compinit)",
-    "fish": "backprop completion fish > ~/.config/fish/completions/backprop.fish",
-}
 
 
 @click.command()
@@ -76,44 +63,3 @@ def _write(path: Path, text: str, *, force: bool) -> None:
                 file.write(text)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
-
-
-@click.command()
-@click.option("--python", metavar="PATH", help="Look at this Python; else at the one that scripts here run on.")
-@json_option
-def doctor(*, python: str | None, as_json: bool) -> None:
-    """Look at this machine: what will not work, what should be known, and what to do. Exits with 1 for a problem."""
-    from backprop.cli.doctor import scripts
-    from backprop.cli.doctor.checks import all_checks
-    from backprop.cli.doctor.findings import examine
-
-    folder = str(working_folder())
-    if python is None and sys.stdin.isatty() and (named := scripts.named_here(folder)) is not None:
-        question = f"Start {printable(named)}, which this folder names, to look at it?"
-        python = named if click.confirm(question, err=True) else None
-    findings = examine(all_checks(folder, __version__, python))
-    if as_json:
-        print_json(findings)
-    else:
-        from backprop.views.terminal.doctor_table import findings_table
-
-        print(findings_table(findings), end="")
-    if any(finding.level is Level.PROBLEM for finding in findings):
-        raise click.exceptions.Exit(ExitCode.PROBLEM)
-
-
-@click.command()
-@click.argument("shell", required=False, shell_complete=completing.choices(*_SHELLS))
-def completion(*, shell: str | None) -> None:
-    """Print the script that lets SHELL (bash, zsh or fish; else yours) complete commands, options and runs."""
-    from click.shell_completion import get_completion_class
-
-    from backprop.cli.app import COMPLETE_VARIABLE, app
-
-    name = shell or Path(os.environ.get("SHELL", "")).name
-    kind = get_completion_class(name) if name in _SHELLS else None
-    if kind is None:
-        raise UsageError(f"completion for {name or 'an unknown shell'!r} is not there: {', '.join(_SHELLS)}.")
-    print(kind(app, {}, "backprop", COMPLETE_VARIABLE).source(), end="")
-    if sys.stdout.isatty():
-        say(f"to install it: {_SHELLS[name]}")

@@ -14,6 +14,7 @@ import msgspec
 from backprop import config
 from backprop.cli import completion, start
 from backprop.cli.context import check_readable, is_valid, open_caught_up, print_json, say, working_folder
+from backprop.cli.dry_run import tell_plan
 from backprop.cli.options import (
     SessionCommand,
     after_dashes,
@@ -35,7 +36,7 @@ from backprop.store.rundir import LAST, Home, RunDir
 from backprop.supervisor import command as commands
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.driver import Request
+    from backprop.lifecycle.owned_run import Request
 
 
 _RESUMABLE = ENDED | {Status.PAUSED}
@@ -138,7 +139,7 @@ class _Wish(Record, frozen=True):
 
 def _resume(wish: _Wish, view: RunView) -> None:
     """Another session, in the background where it is one of many; one that is paused goes on. Raises click's Exit."""
-    from backprop.lifecycle import driver, recovery
+    from backprop.lifecycle import driver, owned_run, recovery
     from backprop.store.ingest import Recorder
 
     home, flags, checked, forced = wish.home, wish.flags, wish.checked, wish.forced
@@ -182,8 +183,8 @@ def _resume(wish: _Wish, view: RunView) -> None:
         if forced is None:
             chosen = driver.choose_checkpoint(view, lambda one: index.saved_over_by(spec.id, one), journal, say)
             request = msgspec.structs.replace(request, checkpoint=None if chosen is None else chosen.path)
-    start.remember_notifications(rundir, checked.config.notify)
-    claim = driver.Claim(home, rundir, spec, journal, is_new=False)
+    owned_run.remember_notifications(rundir, checked.config.notify, say)
+    claim = owned_run.Claim(home, rundir, spec, journal, is_new=False)
     start.train(
         claim,
         request,
@@ -323,4 +324,4 @@ def _tell_plan(home: Home, spec: RunSpec, request: "Request", view: RunView, *, 
         if found is not None:
             request, step = msgspec.structs.replace(request, checkpoint=found.path), found.step
     spec = msgspec.structs.replace(spec, limits=request.limits)
-    start.tell_plan(home, [spec], request, step=step, as_json=as_json)
+    tell_plan(home, [spec], request, step=step, as_json=as_json)

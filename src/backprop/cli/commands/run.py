@@ -15,7 +15,8 @@ import msgspec
 
 from backprop import config, host
 from backprop.cli import completion, start
-from backprop.cli.context import check_text, say, working_folder
+from backprop.cli.context import check_text, say, tell_whose_home, working_folder
+from backprop.cli.dry_run import tell_plan
 from backprop.cli.options import (
     SessionCommand,
     after_dashes,
@@ -34,7 +35,7 @@ from backprop.store.rundir import Home, check_run_id, new_run_id
 from backprop.supervisor import command as commands
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.driver import Claim
+    from backprop.lifecycle.owned_run import Claim
 
 
 @click.command(cls=SessionCommand)
@@ -143,7 +144,7 @@ def run(
         specs = [_varied(home, spec, number, words) for number, words in enumerate(commands.variations(vary), start=1)]
         specs = [_in_array(one, specs) for one in specs]
     if dry_run:
-        start.tell_plan(home, specs, request, as_json=as_json)
+        tell_plan(home, specs, request, as_json=as_json)
         return
     if vary:
         claims = [_claim(home, one, code.patch, settings) for one in specs]
@@ -187,11 +188,12 @@ def _unread_bytes() -> int:
 
 
 def _claim(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "Claim":
-    from backprop.lifecycle.driver import Claim
+    from backprop.lifecycle import owned_run
 
-    rundir, journal = start.make_run(home, spec, patch)
-    start.remember_notifications(rundir, settings.notify)
-    return Claim(home, rundir, spec, journal, is_new=True)
+    tell_whose_home(home.path)
+    rundir, journal = owned_run.make_run(home, spec, patch, say)
+    owned_run.remember_notifications(rundir, settings.notify, say)
+    return owned_run.Claim(home, rundir, spec, journal, is_new=True)
 
 
 def _varied(home: Home, spec: RunSpec, number: int, words: Sequence[str]) -> RunSpec:

@@ -12,12 +12,12 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from backprop import engines
-from backprop.cli import start as fronts
+from backprop.cli import messages
 from backprop.cli.context import say, say_failure
 from backprop.engines.base import Phase
 from backprop.engines.slurm import client as slurm_client
 from backprop.errors import BackpropError, ExitCode, NoSuchRunError
-from backprop.lifecycle import assignment, recovery
+from backprop.lifecycle import continuation, recovery
 from backprop.records import Run, Session, Source, in_minutes
 from backprop.store.journal import file as journals
 from backprop.store.journal.file import Entry, Queued, Refused, Said, SessionEnded, SessionStarted, Submitted
@@ -30,7 +30,7 @@ from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 from backprop.views.terminal.live_line import Terminal
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.driver import Claim
+    from backprop.lifecycle.owned_run import Claim
     from backprop.store.ingest import Recorder
 
 _LOOK_EVERY_S = 0.25
@@ -49,7 +49,7 @@ class Front:
         self._recorder = recorder
         self._job = job
         self._stdout_fd = 2 if as_json else 1
-        self._line = fronts.WaitingLine()
+        self._line = messages.WaitingLine()
         self._watched: _Watched | None = None
         self._shown = 0  # the newest session that was, or was there before
         self._has_shown = False
@@ -142,7 +142,7 @@ class Front:
         self._shown, self._has_shown, self._waits_in_job = number, True, None
         self._line.end()
         session = _session(run, number)
-        told = fronts.start_line(self._spec, session.timebox_s, session.started_at)
+        told = messages.start_line(self._spec, session.timebox_s, session.started_at)
         say(f"{told} · Slurm's job {session.job} on {session.where}")
         self._watched = _Watched(self._rundir, session, self._stdout_fd)
 
@@ -154,7 +154,7 @@ class Front:
         self._watched = None
         self._refresh()
         if (session := _session(run, number)).status.is_final:
-            fronts.tell_end(self._spec, self._recorder, session)
+            messages.tell_end(self._spec, self._recorder, session)
             say_failure(self._rundir, session, is_seen=True)
 
     def _pass_on(self, text: str) -> None:
@@ -174,7 +174,7 @@ class Front:
             return None
         now = time.monotonic()
         self._ended_at = self._ended_at or now
-        may_go_on = assignment.remaining(run, entries) is not None
+        may_go_on = continuation.remaining(run, entries) is not None
         if may_go_on and now - self._ended_at < _AFTER_THE_END_S:
             return None
         self._line.end()

@@ -17,14 +17,14 @@ import click
 import msgspec
 
 from backprop import host
-from backprop.cli import start as fronts
+from backprop.cli import messages
 from backprop.cli.context import say
 from backprop.engines.slurm import client as slurm_client
 from backprop.engines.slurm import rendezvous
 from backprop.engines.slurm.client import SlurmError
 from backprop.errors import BusyError, ExitCode
-from backprop.lifecycle import assignment
-from backprop.lifecycle.assignment import Assignment
+from backprop.lifecycle import continuation, driver, owned_run
+from backprop.lifecycle.continuation import Assignment
 from backprop.records import RunSpec, Status
 from backprop.store.journal import file as journals
 from backprop.store.journal.file import Journal, NotContinued, Refused, Said, StopAsked
@@ -32,7 +32,7 @@ from backprop.store.rundir import Home, RunDir
 
 if TYPE_CHECKING:
     from backprop.lifecycle.admission import NoTurn
-    from backprop.lifecycle.driver import Claim
+    from backprop.lifecycle.owned_run import Claim
     from backprop.records import Run
     from backprop.store.ingest import Recorder
     from backprop.supervisor.session import Observer, Outcome, SessionPlan
@@ -63,16 +63,16 @@ def _write_to(log_path: Path) -> None:
 
 def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     from backprop.lifecycle import recovery
-    from backprop.lifecycle.driver import Claim
+    from backprop.lifecycle.owned_run import Claim
 
     home.make()
     journal = _locked(rundir)
     entries, _ = journals.read(rundir.journal_path)
-    if (newest := assignment.newest_job(entries)) != _own_job():
+    if (newest := continuation.newest_job(entries)) != _own_job():
         say(f"run {spec.id} is not ours any more: it is in the hands of Slurm's job {newest}")
         return ExitCode.OK
     claim = Claim(home, rundir, spec, journal, is_new=False)
-    recorder = fronts.recorder_of(claim, is_in_job=True)
+    recorder = owned_run.recorder_of(claim, say, is_in_job=True)
     recorder.begin()
     run, _ = recorder.read_run()
     was_going_on = not run.status.is_final
@@ -88,7 +88,7 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
         say(f"run {spec.id}: nothing is left to do")
         recorder.finish()
         if was_going_on:
-            fronts.notify_end(claim, recorder, is_in_job=True)
+            driver.notify_end(claim, recorder, is_in_job=True)
         return ExitCode.OK
     code = _session(claim, recorder, left)
     recorder.close()
@@ -100,7 +100,7 @@ def _look(claim: "Claim") -> "tuple[Run, Assignment | None, StopAsked | None]":
     claim.journal.take_requests()
     entries, _ = journals.read(claim.rundir.journal_path)
     run = journals.fold(claim.spec, entries)
-    return run, assignment.remaining(run, entries), assignment.unwanted(run, entries)
+    return run, continuation.remaining(run, entries), continuation.unwanted(run, entries)
 
 
 def _tell_unwanted(claim: "Claim", run: "Run", stop: StopAsked) -> None:
@@ -125,7 +125,8 @@ def _locked(rundir: RunDir) -> Journal:
 
 def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
     """Take the turn that is due; what to exit with."""
-    from backprop.lifecycle.driver import Request, choose_checkpoint
+    from backprop.lifecycle.driver import choose_checkpoint
+    from backprop.lifecycle.owned_run import Request
 
     submitted, spec = left.submitted, recorder.read_run()[0].spec.revised(left.submitted.revision)
     checkpoint = submitted.checkpoint
@@ -151,7 +152,7 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
     if spec.nodes > 1:
         os.environ.update(rendezvous.variables(os.environ, spec.nodes))
         spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(os.environ, spec.nodes), *spec.command))
-    result = fronts.take_turns(
+    result = driver.take_turns(
         replace(claim, spec=spec),
         request,
         recorder,
@@ -159,7 +160,7 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
         ignore_hangup=True,
         afterwards=lambda result: _what_next(claim, recorder, job, left, result),
     )
-    return fronts.told_exit_code(claim, result)
+    return messages.told_exit_code(claim, result)
 
 
 def _what_next(claim: "Claim", recorder: "Recorder", job: str, taken: Assignment, result: "Outcome | NoTurn") -> None:
@@ -229,7 +230,7 @@ class _Log:
         say(f"run {self._claim.spec.id} waits: {reason}")
 
     def begins(self, plan: "SessionPlan") -> "Observer":
-        say(fronts.start_line(self._claim.spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ()))
+        say(messages.start_line(self._claim.spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ()))
         return self
 
     def started(self, out_path: Path, err_path: Path) -> None:
@@ -239,7 +240,7 @@ class _Log:
         pass
 
     def ended(self, outcome: "Outcome") -> None:
-        fronts.tell_end(self._claim.spec, self._recorder, outcome.session)
+        messages.tell_end(self._claim.spec, self._recorder, outcome.session)
 
     def said(self, text: str) -> None:
         say(text)

@@ -12,7 +12,6 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from backprop import engines, host
-from backprop.cli import start as fronts
 from backprop.cli.context import say
 from backprop.cli.slurm.follow import Front
 from backprop.engines.base import Order, Phase
@@ -20,13 +19,13 @@ from backprop.engines.slurm import client as slurm_client
 from backprop.engines.slurm.client import SlurmError
 from backprop.engines.slurm.engine import job_name
 from backprop.errors import BackpropError, BusyError, ExitCode
-from backprop.lifecycle import assignment
+from backprop.lifecycle import continuation, driver
 from backprop.store.journal import file as journals
 from backprop.store.journal.file import Submitted
 from backprop.supervisor.signals import Signals
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.driver import Claim, Request
+    from backprop.lifecycle.owned_run import Claim, Request
     from backprop.store.ingest import Recorder
 
 _FIRST_LOOK_S = 3.0  # what Slurm can never place, it says within a moment
@@ -77,7 +76,7 @@ def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> li
     except (BackpropError, OSError) as error:
         told = f"{error}{_withdraw(jobs[0].partition('_')[0])}"
         for claim, recorder in claims:
-            fronts.refuse(claim, recorder, told)
+            driver.refuse(claim, recorder, told)
         raise BusyError(f"run {claims[0][0].spec.id} is not started: {told}") from error
     finally:
         for claim, _ in claims:
@@ -163,7 +162,7 @@ def _end_earlier_job(claim: "Claim", recorder: "Recorder", job: str) -> None:
     if run.job in {None, job}:
         return
     phase = engines.cluster().observe(run).phase
-    may_go_on = assignment.remaining(run, journals.read(claim.rundir.journal_path)[0]) is not None
+    may_go_on = continuation.remaining(run, journals.read(claim.rundir.journal_path)[0]) is not None
     if phase is Phase.PENDING or (phase is Phase.RUNNING and may_go_on):
         with suppress(SlurmError):
             engines.cluster().cancel(run)

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 import msgspec
 import pytest
 
-from backprop.lifecycle.assignment import newest_job, remaining, unwanted
+from backprop.lifecycle.continuation import newest_job, remaining, unwanted
 from backprop.records import Limits, RunSpec, Status, StopReason
 from backprop.store.journal.file import (
     Entry,

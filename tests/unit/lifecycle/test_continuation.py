@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.lifecycle.driver import MAX_BACKOFF_S, Attempt, Kind, Next, Request, after
+from backprop.lifecycle.continuation import MAX_BACKOFF_S, Attempt, Kind, Next, after
+from backprop.lifecycle.owned_run import Request
 from backprop.records import Checkpoint, Limits, Measure, Status
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)

@@ -1,0 +1,44 @@
+"""`backprop pause`: stop runs in place, to go on later."""
+
+import click
+
+from backprop.cli import completion
+from backprop.cli.context import check_readable, open_caught_up, say
+from backprop.cli.several import Choice, Outcome, each, several_runs
+from backprop.errors import BusyError, UsageError
+from backprop.records import RunView, Status
+from backprop.store.rundir import Home
+
+
+@click.command()
+@several_runs("All that are running.", of_all={Status.RUNNING}, asks=True, complete=completion.runs_going_on)
+def pause(*, choice: Choice) -> None:
+    """Hold runs in place, their clocks too, until `backprop resume`. They keep their slots and their memory."""
+    from backprop.lifecycle import requests
+
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
+        views = choice.find(home, index)
+    choice.confirm(views, "Pause")
+
+    def begin(view: RunView) -> Outcome:
+        run, run_id = view.run, view.run.spec.id
+        check_readable(run)
+        if (standing := requests.look(home, run.spec)).is_paused_by_user:
+            say(f"run {run_id} is paused already: {standing.run.reason}")
+            return None
+        requests.ask_pause(home, run)
+
+        def outcome() -> None:
+            paused = requests.wait_for(home, run, lambda now: now.is_paused_by_user or now.has_ended, requests.PAUSE_S)
+            if paused is None:
+                raise BusyError(
+                    f"the supervisor of run {run_id} has not paused it yet; look with: backprop status {run_id}"
+                )
+            if paused.has_ended:
+                raise UsageError(f"run {run_id} has ended meanwhile ({paused.run.status.value}).")
+            say(f"run {run_id} paused · go on with: backprop resume {run_id}")
+
+        return outcome
+
+    raise click.exceptions.Exit(each(views, begin))

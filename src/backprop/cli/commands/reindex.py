@@ -1,0 +1,31 @@
+"""`backprop reindex`: build the index anew from the run directories."""
+
+import shutil
+import time
+
+import click
+
+from backprop.cli.context import open_caught_up, say
+from backprop.store.rundir import Home
+
+_GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, and never finished
+
+
+@click.command()
+def reindex() -> None:
+    """Rebuild index.db and experiments.json from the run directories."""
+    from backprop.lifecycle import recovery
+    from backprop.store import experiments_json
+
+    home = Home.from_environment()
+    with open_caught_up(home) as index, home.changing():
+        run_ids = sorted(home.run_ids())
+        index.set_snapshot_due(is_due=True)  # if we are killed before it is rebuilt, whoever looks next does it
+        for run_id in run_ids:
+            index.remove(run_id)
+            recovery.refresh(home, index, home.rundir(run_id), say, publish=False)
+        experiments_json.rebuild(home, index, say)
+        for folder in home.runs_path.glob(".*-*"):
+            if time.time() - folder.stat().st_mtime > _GARBAGE_AFTER_S:
+                shutil.rmtree(folder, ignore_errors=True)
+        say(f"{index.count()} runs are in the index")

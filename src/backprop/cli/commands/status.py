@@ -1,0 +1,89 @@
+"""`backprop status`: the machine and what runs on it, or one run in full."""
+
+from datetime import datetime, timezone
+from functools import partial
+
+import click
+
+from backprop.cli import completion
+from backprop.cli.context import (
+    failure_of,
+    find_run,
+    is_valid,
+    json_option,
+    open_caught_up,
+    print_json,
+    read_occupancy,
+    settings_here,
+    working_folder,
+)
+from backprop.records import Status
+from backprop.store import query
+from backprop.store.experiments_json import MAX_CHECKPOINTS
+from backprop.store.files import last_lines, opened
+from backprop.store.rundir import Home, RunDir
+
+_NOTIFICATIONS_SHOWN = 5
+
+
+_NOTIFICATIONS_BYTES = 1 << 16  # at the end of their log
+
+
+@click.command()
+@click.argument("run", required=False, shell_complete=completion.runs)
+@click.option("--all", "with_all", is_flag=True, help="Show every checkpoint of RUN; else the newest that are there.")
+@json_option
+def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
+    """Show the machine and what runs on it; or one RUN in full."""
+    from backprop.views.documents import run_json
+    from backprop.views.terminal import machine_summary, run_details
+
+    home = Home.from_environment()
+    now = datetime.now(timezone.utc)
+    with open_caught_up(home) as index:
+        if run is not None:
+            view = find_run(home, index, run)
+            if as_json:
+                limit = None if with_all else MAX_CHECKPOINTS
+                print_json(run_json.run_document(view, now, is_valid, max_checkpoints=limit))
+            else:
+                failure = failure_of(home.rundir(view.run.spec.id), view.run.last_session)
+                text = run_details.run_details(
+                    view,
+                    now,
+                    is_valid,
+                    _notified(home.rundir(view.run.spec.id)),
+                    curves=partial(query.sparkline_values, index),
+                    failure=() if failure is None else failure.lines,
+                    superseded=[name for name in view.summaries if query.is_best_superseded(index, view, name)],
+                    max_checkpoints=None if with_all else run_details.CHECKPOINTS_SHOWN,
+                )
+                print(text, end="")
+            return
+        last = next(iter(query.runs(index, query.Wanted(limit=1))), None)
+        going_on = query.runs(index, query.Wanted(statuses=tuple(s.value for s in Status if not s.is_final)))
+    from backprop.lifecycle.admission import read_machine
+
+    settings = settings_here(home)
+    snapshot = read_machine([str(home.path), str(working_folder())], settings.gpu_probe)
+    occupancy = read_occupancy(home)
+    if as_json:
+        told = {
+            "machine": run_json.machine_document(snapshot),
+            "running": [run_json.run_document(view, now, is_valid) for view in going_on],
+            "slots": {
+                "limit": settings.max_parallel,
+                "taken": [run_json.ticket_document(ticket) for ticket in occupancy.taken],
+            },
+            "queue": [run_json.ticket_document(ticket) for ticket in occupancy.queue],
+        }
+        print_json(told)
+    else:
+        print(machine_summary.machine_summary(snapshot, settings.limits, occupancy, going_on, last, now), end="")
+
+
+def _notified(rundir: RunDir) -> list[str]:
+    """What came of the last notifications."""
+    with opened(rundir.path, rundir.notify_log_path.name) as fd:
+        text = b"" if fd is None else last_lines(fd, _NOTIFICATIONS_BYTES).data
+    return text.decode(errors="replace").splitlines()[-_NOTIFICATIONS_SHOWN:]

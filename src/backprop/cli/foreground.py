@@ -1,0 +1,45 @@
+"""The user at this terminal, or at the other end of this pipe, while a run goes on here."""
+
+from typing import TYPE_CHECKING
+
+from backprop.cli.context import say, say_failure
+from backprop.cli.messages import WaitingLine, _tell_start, tell_end
+
+if TYPE_CHECKING:
+    from backprop.lifecycle.owned_run import Claim
+    from backprop.store.ingest import Recorder
+    from backprop.supervisor.session import Outcome, SessionPlan
+    from backprop.views.terminal.live_line import Terminal
+
+
+class Front:
+    """The user at this terminal, or at the other end of this pipe."""
+
+    def __init__(self, claim: "Claim", recorder: "Recorder", *, as_json: bool) -> None:
+        self._claim = claim
+        self._spec = claim.spec
+        self._recorder = recorder
+        self._stdout_fd = 2 if as_json else 1
+        self._terminal: Terminal | None = None
+        self._line = WaitingLine()
+
+    def waits(self, reason: str) -> None:
+        self._line.show(f"run {self._spec.id} waits: {reason}")
+
+    def begins(self, plan: "SessionPlan") -> "Terminal":
+        from backprop.views.terminal.live_line import Terminal
+
+        self._line.end()
+        _tell_start(self._spec, plan)
+        self._terminal = Terminal(stdout_fd=self._stdout_fd, stderr_fd=2)
+        return self._terminal
+
+    def ended(self, outcome: "Outcome") -> None:
+        if self._terminal is not None:
+            self._terminal.close()
+        tell_end(self._spec, self._recorder, outcome.session)
+        say_failure(self._claim.rundir, outcome.session, is_seen=True)
+
+    def said(self, text: str) -> None:
+        self._line.end()
+        say(text)

@@ -1,0 +1,102 @@
+"""What the user is told of a run by the process that started it: its waits, its start, its end, its document."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from backprop.cli.context import is_valid, print_json, say
+from backprop.records import Gpu, RunSpec, Session, Status, in_minutes
+from backprop.text import printable
+from backprop.views.terminal import formatting
+
+if TYPE_CHECKING:
+    from backprop.lifecycle.admission import NoTurn
+    from backprop.lifecycle.owned_run import Claim
+    from backprop.store.ingest import Recorder
+    from backprop.supervisor.session import Outcome, SessionPlan
+
+
+def told_exit_code(claim: "Claim", result: "Outcome | NoTurn") -> int:
+    """What to exit with; a run that got no turn is said to have none."""
+    from backprop.lifecycle.admission import NoTurn
+
+    if isinstance(result, NoTurn):
+        say(f"run {claim.spec.id} is not started: {result.reason}")
+    return result.exit_code
+
+
+class WaitingLine:
+    """One line that says what is waited for, rewritten in a terminal; in a pipe a line for each kind of reason."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._is_open = False
+        self._told_words = ""
+
+    def show(self, text: str) -> None:
+        if self._is_terminal:
+            line = f"backprop: {printable(text)}"[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
+            self._is_open = True
+            return
+        words = "".join(character for character in text if not character.isdigit())
+        if words != self._told_words:  # not for every figure that changes
+            self._told_words = words
+            say(text)
+
+    def end(self) -> None:
+        """Whatever is said next begins on a line of its own."""
+        if self._is_open:
+            self._is_open = False
+            print(file=sys.stderr, flush=True)
+
+
+def start_line(spec: RunSpec, timebox_s: float, began_at: datetime, gpus: Sequence[Gpu] = ()) -> str:
+    """What is said when a session begins: until when, and on which cards."""
+    ends_at = (began_at + timedelta(seconds=timebox_s)).astimezone()
+    day = "" if ends_at.date() == datetime.now().astimezone().date() else f"{ends_at:%Y-%m-%d} "
+    cards = "".join(f" · GPU {gpu.index} ({gpu.name})" for gpu in gpus)
+    timebox = f"timebox {in_minutes(timebox_s)}, ends {day}{ends_at:%H:%M:%S}"
+    return f"run {spec.id}{cards} · {timebox} (change it with -m MINUTES)"
+
+
+def planned_start_line(spec: RunSpec, plan: "SessionPlan") -> str:
+    return start_line(spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ())
+
+
+def _tell_start(spec: RunSpec, plan: "SessionPlan") -> None:
+    say(planned_start_line(spec, plan))
+
+
+def tell_end(spec: RunSpec, recorder: "Recorder", session: Session) -> None:
+    view = recorder.view()
+    told = f"run {spec.id} {session.status.value} after {formatting.duration(session.elapsed_s)}"
+    if view is not None and view.last_step is not None:
+        told += f" at step {view.last_step:,}"
+    if why := session.full_reason:
+        told += f": {why}"
+    has_checkpoint = view is not None and any(not checkpoint.is_emergency for checkpoint in view.checkpoints)
+    if session.status is not Status.COMPLETED:
+        if has_checkpoint:
+            told += f" · resume with: backprop resume {spec.id}"
+            if (option := session.resume_option) is not None:
+                told += f" · this script has {option.partition('=')[0]}; resume with --resume-arg {option}"
+        elif session.status is not Status.FAILED:
+            told += f" · no checkpoint was noticed; run it again with: backprop resume {spec.id}"
+    say(told)
+
+
+def print_document(recorder: "Recorder") -> None:
+    from backprop.views.documents import run_json
+
+    print_json(run_json.run_document(recorder.newest_view(), datetime.now(timezone.utc), is_valid))
+
+
+def print_documents(recorders: "Sequence[Recorder]") -> None:
+    from backprop.views.documents import run_json
+
+    now = datetime.now(timezone.utc)
+    print_json([run_json.run_document(recorder.newest_view(), now, is_valid) for recorder in recorders])

@@ -1,0 +1,94 @@
+"""A run that is this process's: its journal is locked, and what it comes to is recorded here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backprop.records import (
+    Limits,
+    Notification,
+    Record,
+    Revision,
+    RunSpec,
+)
+from backprop.store.code import snapshot
+from backprop.store.ingest import Recorder, Say
+from backprop.store.journal.file import Journal
+from backprop.store.rundir import Home, RunDir
+
+if TYPE_CHECKING:
+    from backprop.lifecycle.notifier import Teller
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run whose journal this process has locked."""
+
+    home: Home
+    rundir: RunDir
+    spec: RunSpec
+    journal: Journal
+    is_new: bool  # made a moment ago: if it cannot start, it is taken back
+
+
+class Request(Record, frozen=True):
+    """What the user asked of a run."""
+
+    limits: Limits
+    checkpoint: str | None  # to begin with
+    gpu_probe: str = "auto"
+    wait_s: float | None = None  # in line for each session; None: as long as it takes
+    retries: int = 0
+    sessions: int = 1
+    job: str | None = None  # of Slurm, in which it is carried out
+    revision: Revision | None = None  # what the run executes from now on; None: the same as before
+    only_once: tuple[str, ...] = ()  # arguments of its first timebox
+
+
+def make_run(home: Home, spec: RunSpec, patch: bytes | None, say: Say) -> tuple[RunDir, Journal]:
+    """A new run directory, whole from the moment it can be seen, and its locked journal. Raises BackpropError."""
+    if home.has_old_runs_only():
+        from backprop.store import legacy_import
+
+        legacy_import.take_over(home, say)
+    draft = home.begin(spec, patch)
+    if spec.snapshot_of is not None:
+        try:
+            snapshot.take(Path(spec.snapshot_of), draft.snapshot_path)
+        except OSError as error:
+            draft.discard()
+            raise home.unusable(error) from error
+        except BaseException:
+            draft.discard()
+            raise
+    journal = Journal(draft.journal_path)
+    journal.try_lock()  # nobody else can have it: the folder is not visible yet
+    return home.publish(draft, spec.id), journal
+
+
+def remember_notifications(rundir: RunDir, notifications: Sequence[Notification], say: Say) -> None:
+    """Whom to tell of this run from now on."""
+    if notifications or rundir.notify_path.exists():
+        from backprop.lifecycle import notifier
+
+        try:
+            notifier.put(rundir, notifications)
+        except OSError as error:  # the run matters more
+            say(f"warning: nobody will be notified: {error.strerror}")
+
+
+def notifier_of(claim: Claim, *, is_in_job: bool) -> "Teller | None":
+    """None for a run of whose states nobody wants to be told."""
+    if not claim.rundir.notify_path.exists():
+        return None
+    from backprop.lifecycle.notifier import Teller
+
+    return Teller(claim.rundir, claim.home.index_path, is_in_job=is_in_job)
+
+
+def recorder_of(claim: Claim, say: Say, *, is_in_job: bool = False) -> Recorder:
+    notifier = notifier_of(claim, is_in_job=is_in_job)
+    changed = None if notifier is None else notifier.changed
+    # as it is recorded: what this session is to execute instead counts when it begins
+    return Recorder(claim.home, claim.rundir, claim.rundir.read_spec(), claim.journal, say, changed)
