@@ -239,6 +239,22 @@ def test_a_script_that_parses_arguments_keeps_its_signals_and_loads_no_more_of_u
     assert done.stdout == "True False\n", done.stderr
 
 
+def test_an_interpreter_starts_with_three_modules_of_ours(runs: Runs):
+    """Each costs every process of a trainer; what keeps checkpoints, records modules and so on is loaded when it is due."""
+    ours = "[name for name in sys.modules if name.startswith('_backprop_trainer.')]"
+    runs.script(
+        f"""
+        print(sorted({ours}))
+        open("notes.txt", "w").close()
+        import other
+        print(len({ours}))
+        """
+    )
+    (runs.work / "other.py").touch()
+    told = "['_backprop_trainer.failsafe', '_backprop_trainer.file_events', '_backprop_trainer.imports']\n4\n"
+    assert outcome(runs, "train.py") == told
+
+
 def test_what_lists_packages_finds_none_of_ours(runs: Runs):
     """Else it would stand in recorded requirements, and somebody else could publish a package of that name."""
     runs.script(

@@ -19,6 +19,8 @@ import threading
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Optional
 
+_AGAIN_AFTER_S = 0.01
+
 
 class Interrupts:
     """What was asked by signal so far. Handlers of the script's own are left alone."""
@@ -193,6 +195,13 @@ class Interrupts:
         if ending is KeyboardInterrupt and self._before_break is not None:
             self._before_break()
         raise ending
+
+
+def send_again() -> None:
+    """Send an interrupt that Python dropped once more; if what dropped it is not over by then, it is dropped again."""
+    timer = threading.Timer(_AGAIN_AFTER_S, os.kill, (os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    timer.start()
 
 
 def _is_main_thread() -> bool:

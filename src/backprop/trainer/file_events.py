@@ -40,10 +40,9 @@ _is_over = False
 
 def install() -> None:
     """Begin to look; once in a process."""
-    plain: Any = io.open
-    if isinstance(plain, _Watched):
+    if is_installed():
         return
-    opening = _Open(plain)
+    opening = _Open(io.open)
     for module in (io, sys.modules["_io"], sys.modules["builtins"]):
         module.open = opening  # type: ignore[attr-defined]
     rename, replace = _Replace(os.rename), _Replace(os.replace)
@@ -51,6 +50,20 @@ def install() -> None:
         module.rename, module.replace = rename, replace  # type: ignore[attr-defined]
     for able in (os.supports_dir_fd, os.supports_follow_symlinks):
         able.update(each for each in (rename, replace) if each.__wrapped__ in able)
+
+
+def is_installed() -> bool:
+    """Whether files are looked at in this process."""
+    function: Any = io.open
+    return isinstance(function, _Watched)
+
+
+def has_content(path: str) -> bool:
+    """Whether there is something to lose in this place."""
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:  # it is not there
+        return False
 
 
 def on_open_for_writing(callback: Callable[[str], None], what: str = _HOOK) -> None:

@@ -1,7 +1,8 @@
-"""Waits for a framework to be imported, and lets its hook in right after. Costs a look-up in a table an import.
+"""Waits for what concerns us, and loads the module of ours that deals with it only then.
 
-`install` is called by sitecustomize at the start of the interpreter, so that this module imports nothing that Python
-has not imported by then.
+A framework that is imported gets its hook right after; that costs a look-up in a table an import. `install` is called
+by sitecustomize at the start of each interpreter: each module that this one imports costs every process of a trainer a
+fifth of a millisecond.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import os
 import sys
 
-from . import dropped_interrupts, file_events, keeping, module_sources
-from .failsafe import guarded, turn_off
+from . import file_events
+from .failsafe import KEEPING, guarded, turn_off
 
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
-    from typing import Any, Callable
+    from typing import Any, Callable, Optional
 
 # module of a framework -> module of ours whose `hook(module)` is called when the former has just been executed
 HOOKS: dict[str, str] = {
@@ -49,6 +50,7 @@ HOOKS: dict[str, str] = {
 _LOOPS = {"lightgbm", "xgboost", "lightning", "keras", "huggingface"}  # hooks that drive one
 
 _PACKAGE = "_backprop_trainer.hooks"
+_SAVES = "saves of the script"
 # parts of names, between dots; what a file holds is asked only where there is one
 _CHECKPOINT_SUFFIXES = frozenset(
     (
@@ -72,13 +74,22 @@ _CHECKPOINT_SUFFIXES = frozenset(
 
 def install() -> None:
     """Begin to wait. What has been imported already is hooked at once."""
-    module_sources.install()
+    if root := os.environ.get("BACKPROP_SNAPSHOT_OF"):
+        from . import module_sources
+
+        sys.meta_path.insert(0, _FirstFinder(module_sources.take_from_snapshot(root)))
+    if folder := os.environ.get("BACKPROP_CODE"):
+        _record_modules_in(folder)
     file_events.install()
-    keeping.install()
-    dropped_interrupts.install()
-    file_events.on_close_after_writing(_closed, may_be_checkpoint, "saves of the script")
-    file_events.on_replaced(_renamed, "saves of the script")
-    sys.meta_path.insert(0, _Waiting())
+    file_events.on_mode_of_writing(_opening, KEEPING)
+    file_events.on_checkpoint_reported(_reported, KEEPING)
+    if offered := os.environ.get("BACKPROP_RESUME_FROM"):
+        file_events.on_replace(lambda source, target: _keeper().before_replace(source, target), KEEPING)
+        file_events.on_first_read(os.path.realpath(offered), lambda: _keeper().has_read_it(), KEEPING)  # noqa: PLW0108  it is not there yet
+    file_events.on_close_after_writing(_closed, may_be_checkpoint, _SAVES)
+    file_events.on_replaced(_renamed, _SAVES)
+    _repeat_dropped_interrupts()
+    sys.meta_path.insert(0, _FirstFinder(_hook_after, HOOKS))
     sys.meta_path.append(_Fallback())
     for name in HOOKS:
         if name in sys.modules:
@@ -86,15 +97,16 @@ def install() -> None:
 
 
 def _let_in(module: Any) -> None:
-    what = "imports"
+    name = "imports"
     try:
-        what = HOOKS[module.__name__]
-        imported = __import__(f"{_PACKAGE}.{what}", fromlist=["hook"])
+        place = HOOKS[module.__name__]
+        name = place.removesuffix(".hook").rpartition(".")[2]
+        imported = __import__(f"{_PACKAGE}.{place}", fromlist=["hook"])
         imported.hook(module)
-        if what in _LOOPS:
+        if name in _LOOPS:
             _listen()
     except Exception as error:  # noqa: BLE001  a version of the framework that we do not know
-        turn_off(what, error)
+        turn_off(name, error)
 
 
 def _listen() -> None:
@@ -131,18 +143,95 @@ def _script_files() -> Any:
     return __import__(f"{_PACKAGE}.saved_files.script_files", fromlist=["closed"])
 
 
-class _Waiting(module_sources.FirstFinder):
-    """Prepares what others find for its hook."""
+def _opening(path: str, mode: str) -> None:
+    if ("w" in mode or "r" in mode) and file_events.has_content(path):  # what is only added to a file destroys nothing
+        _keeper().before_write(path, is_emptied="w" in mode)
+
+
+def _reported(path: str, step: Optional[int]) -> None:
+    _keeper().reported(path, step)
+
+
+def _keeper() -> Any:
+    from .keeping import the_keeper
+
+    return the_keeper()
+
+
+def _repeat_dropped_interrupts() -> None:
+    """Send an interrupt once more that comes while a destructor or a callback runs.
+
+    Python prints "Exception ignored in" and drops it, be it a `__del__`, the callback of a weak reference or of the
+    garbage collector; the script would train on until it is killed.
+    """
+    before = sys.unraisablehook
+
+    def unraisable(dropped: Any) -> None:
+        if dropped.exc_type is not KeyboardInterrupt or sys.is_finalizing():
+            before(dropped)
+        else:
+            from .deferred_signals import send_again
+
+            send_again()
+
+    sys.unraisablehook = unraisable
+
+
+def _record_modules_in(folder: str) -> None:
+    loader: Any = sys.modules["_frozen_importlib_external"].SourceFileLoader
+    get_code = loader.get_code
+    begin = os.path.join(folder, "")
+    ours = __name__[: __name__.rfind(".") + 1]
+
+    # not `exec_module`: while a module is executed nothing of ours is on the stack, nor in its tracebacks
+    def record_and_get_code(self: Any, name: str) -> Any:
+        path = self.path
+        if path.startswith(begin) and f"{os.sep}site-packages{os.sep}" not in path and not name.startswith(ours):
+            _record(path)
+        return get_code(self, name)
+
+    loader.get_code = record_and_get_code
+
+
+@guarded("the record of modules")
+def _record(path: str) -> None:
+    from .module_sources import record
+
+    record(path)
+
+
+class _FirstFinder:
+    """In front of all finders: finds nothing itself, but sees what others find."""
+
+    def __init__(self, see: Callable[[Any], Any], names: Any = None) -> None:
+        """see: gets what was found, and gives what is to be taken instead. names: of modules; None: of all."""
+        self._see = see
+        self._names = names
+        self._busy: set[str] = set()
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        spec = self.found_by_others(name, path, target) if name in HOOKS else None
-        if spec is not None:
-            _hook_after(spec)
-        return spec
+        if (self._names is not None and name not in self._names) or name in self._busy:
+            return None
+        self._busy.add(name)
+        finders: list[Any] = sys.meta_path
+        try:
+            for finder in finders:
+                find = getattr(finder, "find_spec", None)
+                spec = None if finder is self or find is None else find(name, path, target)
+                if spec is not None:
+                    return self._see(spec)
+        finally:
+            self._busy.discard(name)
+        return None
+
+
+def _hook_after(spec: Any) -> Any:
+    _wrap_loader(spec)
+    return spec
 
 
 @guarded("imports")
-def _hook_after(spec: Any) -> None:
+def _wrap_loader(spec: Any) -> None:
     """Let the hook in when this module has been executed.
 
     The loader stays what it is, for all that ask it for source or data; only this one's way to execute is wrapped.

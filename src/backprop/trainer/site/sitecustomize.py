@@ -29,7 +29,7 @@ def _run_the_other_one(here):
     """What is called sitecustomize further down the path; ImportError where there is none, as `site` expects."""
     del sys.modules["sitecustomize"]
     before = list(sys.path)
-    sys.path[:] = [entry for entry in before if os.path.realpath(entry) != here]
+    sys.path[:] = [entry for entry in before if entry != here]
     expected = list(sys.path)
     try:
         import sitecustomize  # noqa: F401
@@ -41,7 +41,7 @@ def _run_the_other_one(here):
 
 
 _ourselves = sys.modules["sitecustomize"]  # old Pythons empty a module that nobody holds
-_here = os.path.dirname(os.path.realpath(__file__))
+_here = os.path.dirname(__file__)  # as it stands in sys.path, where links in it are not resolved
 try:
     _let_hooks_in(os.path.dirname(_here))
 except Exception as error:  # noqa: BLE001  whatever it was: the script is not ours to break
