@@ -74,6 +74,52 @@ def test_a_timebox_ends_it_at_the_end_of_a_step_with_a_save(runs: Runs):
     assert curve[0] == document["last_step"] + 1
 
 
+RESTORES = """
+    from _backprop_trainer.failsafe import guarded
+
+    session.looks_for_checkpoint(may_be_ours={may_be_ours})
+
+    @guarded("loop")
+    def fails():
+        raise RuntimeError("other shapes")
+
+    with session.training("loop"):
+        if session.is_resumed:
+            session.begins_from(session.resume_from)
+            {restore}
+        for step in range({steps}):
+            session.at_step_end(start + step + 1)
+        save(start + {steps}, 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("restore", "steps", "is_resumed"),
+    [
+        ("raise RuntimeError", 2, False),
+        ("fails()", 2, False),
+        ("session.end_script()", 2, False),
+        ("pass", 2, True),
+        ("pass", 0, True),
+    ],
+    ids=["it raises", "our hook fails", "it is stopped before the first step", "it fits", "nothing is missing"],
+)
+@pytest.mark.parametrize("may_be_ours", [True, False], ids=["chosen by the hook", "named by the script"])
+def test_resumed_is_what_training_went_on_from(
+    runs: Runs, restore: str, steps: int, *, is_resumed: bool, may_be_ours: bool
+):
+    """A checkpoint that a hook has chosen, and that then cannot be restored, was read; but nothing went on from it."""
+    ends(runs, RESTORES.format(restore="pass", steps=1, may_be_ours=True))
+    runs.script(LOOP + RESTORES.format(restore=restore, steps=steps, may_be_ours=may_be_ours))
+    done = runs.call("resume", "r", "--again")
+    session = runs.document("r")["sessions"][1]
+    offered = str(runs.work / "ckpt-1.json")
+    assert session["offered"] == offered
+    assert (session["resumed_from"] == offered, "resumed from" in done.stderr) == (is_resumed, is_resumed), done.stderr
+    assert not session["started_over"]
+    assert ("resumed from" in runs.call("status", "r").stdout) == is_resumed
+
+
 def events(runs: Runs, run_id: str, session: int = 1) -> list[str]:
     path = runs.rundir(run_id) / f"session-{session}.events"
     return path.read_text().splitlines() if path.exists() else []

@@ -365,3 +365,45 @@ def test_folds_get_their_own_checkpoints_and_what_had_ended_is_given_back(framew
     assert again[0][1] == first[0][1]
     assert [steps for _, (*_, steps) in again] == [40, 60, 40, 40]
     assert "fit() starts over: " in done.stderr
+
+
+RESTORES = """
+    import os, sys
+    import torch
+    import lightning.pytorch as lightning
+    from torch.utils.data import DataLoader, TensorDataset
+
+    session = int(os.environ["BACKPROP_SESSION"])
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+        def on_load_checkpoint(self, _):
+            raise ValueError("written by another version")
+        def training_step(self, batch, _):
+            if (session, self.global_step) == (1, 7):
+                sys.exit(1)
+            return ((self.layer(batch[0])[:, 0] - batch[1]) ** 2).mean()
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), 0.01)
+
+    lightning.seed_everything(1)
+    data = TensorDataset(torch.ones(30, 1), torch.ones(30))
+    checkpoint = lightning.callbacks.ModelCheckpoint(dirpath="out")
+    trainer = lightning.Trainer(max_epochs=3, logger=False, callbacks=[checkpoint], accelerator="cpu",
+                                enable_progress_bar=False, enable_model_summary=False)
+    trainer.fit(Model(), DataLoader(data, 6))
+"""
+
+
+def test_a_checkpoint_that_cannot_be_restored_is_not_resumed_from(framework_runs):
+    """It was chosen and read; but Lightning, or the script, failed at putting back what is in it."""
+    script = framework_runs.script(RESTORES)
+    assert framework_runs.call("run", "--run-id", "it", script).returncode != 0
+    done = framework_runs.call("resume", "it")
+    assert "written by another version" in done.stderr
+    assert "resumed from" not in done.stderr
+    session = framework_runs.document("it")["sessions"][1]
+    assert session["offered"] is not None
+    assert (session["resumed_from"], session["started_over"]) == (None, False)

@@ -19,7 +19,7 @@ from typing import Any, Iterator, Mapping, NoReturn, Optional
 from . import distributed, file_events
 from .deferred_signals import Interrupts
 from .distributed import Agreement, Wish
-from .failsafe import guarded, turn_off
+from .failsafe import guarded, is_off, turn_off
 
 POLL_EVERY_S = 0.1  # control.json is looked at no more often: a look costs microseconds, training steps may too
 STEP_EVERY_S = 1.0  # the supervisor hears of a step at least so often, if one is made
@@ -62,6 +62,7 @@ class Session:
         self._is_checkpoint_read = False
         self.owner: Optional[str] = None  # the framework whose loop is running; others keep quiet
         self._is_judging = False  # hooks judge the checkpoint
+        self._restored: Optional[str] = None  # from which training goes on, once it has gone on
         self.is_stopping = False  # somebody's loop has obeyed a wish to stop
         self.has_news = False  # something was trained since the last checkpoint was reported
         self._announced_path = os.path.join(self.run_dir, f"session-{self.number}.trains")
@@ -179,9 +180,28 @@ class Session:
         return os.path.realpath(os.fsdecode(named)) == os.path.realpath(self.offered)
 
     def begins_from(self, path: Optional[str]) -> None:
-        """Report what a training goes on from; None: it starts from the beginning, as far as the hook can judge."""
-        if self.is_resumed and (self._is_judging or path is not None):
-            self.tell(event="training_began", resumed_from=None if path is None else os.path.abspath(path))
+        """Say what a training goes on from; None: it starts from the beginning, as far as the hook can judge.
+
+        A path is reported as what was resumed from by `went_on`: what is in it may yet turn out not to fit.
+        """
+        self._restored = None
+        if not self.is_resumed:
+            return
+        if path is not None:
+            self.looks_for_checkpoint(may_be_ours=not self._is_judging)
+            self._restored = os.path.abspath(path)
+        elif self._is_judging:
+            self.tell(event="training_began", resumed_from=None)
+
+    def went_on(self) -> None:
+        """Report what a training has gone on from: a step was made, or none was missing."""
+        path, self._restored = self._restored, None
+        if path is not None and not (self.owner is not None and is_off(self.owner)):  # else nobody knows
+            self.tell(event="training_began", resumed_from=path)
+
+    def forget_resume(self) -> None:
+        """Nothing goes on from what `begins_from` has named: restoring it has failed."""
+        self._restored = None
 
     def forgo_save(self) -> None:
         """Save nothing for what is wanted now: it cannot be, or nothing has changed. The next wish counts again."""
@@ -226,6 +246,8 @@ class Session:
         step: as all ranks count it. is_counted: the script may count, and report, in steps of another kind.
         Whoever gets a wish to stop saves, calls `obey_stop`, and ends the loop.
         """
+        if self._restored is not None:
+            self.went_on()
         self._time_step()
         self._last_step = (step, total_steps, is_counted)
         if monotonic() >= self._step_told_at + STEP_EVERY_S:
@@ -330,6 +352,7 @@ class Session:
                 finally:
                     self._tell_last_step()
             if not self.is_stopping:
+                self.went_on()
                 self.tell(event="finished")
             elif ends_script:
                 self.end_script()
@@ -339,7 +362,7 @@ class Session:
                 self.interrupts.end_main_thread(self._ending())
             raise
         finally:
-            self.owner = None
+            self.owner = self._restored = None
 
     @contextmanager
     def saving(self) -> Iterator[None]:

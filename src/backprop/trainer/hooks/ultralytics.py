@@ -48,6 +48,9 @@ def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
         hear.append(note := _note_saves(training))
         try:
             return original(self, trainer, **kwargs)
+        except BaseException:
+            session.forget_resume()
+            raise
         finally:
             hear.remove(note)
 

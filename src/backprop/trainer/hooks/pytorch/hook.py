@@ -119,6 +119,7 @@ class Script:
             self._go_on_counting()
         if self._most and self._told != self.step:
             self._told = self.step
+            self.session.went_on()  # of a framework whose loop is not driven
             self.session.tell(step=self.step, counted=True)
 
     # -- saves
