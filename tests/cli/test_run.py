@@ -240,7 +240,8 @@ def test_an_interrupt_that_python_drops(runs: Runs):
 # Python drops a KeyboardInterrupt that comes up in such a callback; its import system has one for every module.
 IN_A_CALLBACK = """
 import os, signal, sys, weakref
-from backprop import __main__, interrupts
+from backprop import __main__
+from backprop.supervisor import early_sigint as interrupts
 
 class Module: pass
 

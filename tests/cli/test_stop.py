@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -204,6 +206,79 @@ def test_stop_now_works_on_a_supervisor_that_hangs(runs: Runs):
     assert stopper.wait(HANG_S) == 0, stopper.stderr.read()
     assert runs.tree() == []
     assert runs.document()["status"] in {"interrupted", "stopped"}
+
+
+def run_whose_record_is_removed(runs: Runs, what: str, script: str = "", *words: str) -> "subprocess.Popen[bytes]":
+    """It is called `baseline`, and its supervisor has missed its record."""
+    runs.script(script + "    print('ready', flush=True); time.sleep(600)")
+    words = ("run", "train.py", "--run-id", "r", "--name", "baseline", *words)
+    process = runs.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    lost = runs.home / what
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    while b"was removed" not in (line := process.stderr.readline()):
+        assert line
+    assert b"backprop stop r" in line
+    return process
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an open file that was removed cannot be opened again")
+@pytest.mark.parametrize("what", ["", "runs/r", "runs/r/journal.jsonl"], ids=["home", "run", "journal"])
+@pytest.mark.parametrize("words", ["baseline", "r", "last", "--all"])
+def test_stop_reaches_a_run_whose_record_was_removed(runs: Runs, what: str, words: str):
+    """By its name, its id, as the last one, or with all others: its supervisor has the journal open still."""
+    process = run_whose_record_is_removed(runs, what)
+    done = runs.call("stop", words)
+    assert done.returncode == 0, done.stderr
+    assert "run r stopped: `backprop stop`" in done.stderr
+    assert "its record was removed while it ran" in done.stderr
+    assert process.wait(HANG_S) == 0
+    assert b"stopped" in process.stderr.read()
+    assert runs.tree() == []
+    assert "'r'" in runs.call("stop", "r").stderr or what == "runs/r/journal.jsonl"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an open file that was removed cannot be opened again")
+@pytest.mark.parametrize("hangs", [False, True])
+def test_stop_now_kills_a_run_whose_record_was_removed(runs: Runs, hangs: bool):
+    """Its supervisor too, where that does not answer."""
+    process = run_whose_record_is_removed(runs, "", STUBBORN)
+    if not hangs:
+        assert runs.call("stop", "r", "--now").returncode == 0
+        assert process.wait(HANG_S) == 137
+        assert runs.tree() == []
+        return
+    supervisor = psutil.Process(process.pid)
+    supervisor.suspend()
+    stopper = runs.start("stop", "r", "--now", stderr=subprocess.PIPE)
+    while stopper.poll() is None and process.poll() is None:  # woken by `stop`, it is stopped again and again
+        with suppress(psutil.NoSuchProcess):
+            supervisor.suspend()
+        time.sleep(0.001)
+    assert stopper.wait(HANG_S) == 0, stopper.stderr.read()
+    assert runs.tree() == []
+
+
+def test_a_run_of_another_home_is_not_stopped(runs: Runs):
+    """A removed journal counts for the home that it was in, and for no other."""
+    process = run_whose_record_is_removed(runs, "")
+    other = str(runs.home) + "-2"
+    assert runs.call("stop", "r", BACKPROP_HOME=other).returncode == 3
+    assert runs.call("stop", "--all", BACKPROP_HOME=other).returncode == 0
+    assert runs.call("stop", "q").returncode == 3
+    assert process.poll() is None
+
+
+def test_a_run_without_its_journal_is_not_said_to_have_ended(runs: Runs):
+    """It cannot be read, which is all that is known; and nothing is written in the journal's place."""
+    process = run_whose_record_is_removed(runs, "runs/r/journal.jsonl")
+    runs.call("list")
+    assert not (runs.rundir("r") / "journal.jsonl").exists()
+    assert "journal.jsonl is missing" in runs.call("resume", "r").stderr
+    assert runs.call("stop", "r").returncode == 0
+    process.wait(HANG_S)
+    (listed,) = json.loads(runs.call("list", "--json").stdout)
+    assert (listed["status"], listed["reason"]) == ("unreadable", "journal.jsonl is missing")
 
 
 def test_stop_of_a_run_that_has_ended_says_so(runs: Runs):

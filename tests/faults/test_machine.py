@@ -222,7 +222,7 @@ def test_a_clock_set_back_does_not_move_the_timebox(runs: Runs):
             return now - datetime.timedelta(hours=1) if is_training() else now
 
         time.time = lambda: wall().timestamp()
-        from backprop import runner
+        from backprop.supervisor import session as runner
         real = runner.Clock
         runner.Clock = lambda: real(wall=wall)
         sys.argv = ["backprop", "run", "train.py", "--run-id", "r", "-m", "0.04"]

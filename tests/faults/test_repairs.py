@@ -63,7 +63,7 @@ def test_a_viewer_killed_while_it_fills_a_new_index_has_seen_nothing(three: Runs
     program = textwrap.dedent(
         """
         import os, signal, sys
-        from backprop import recovery
+        from backprop.lifecycle import recovery
         real, calls = recovery._refresh, []
 
         def refresh(*words, **options):

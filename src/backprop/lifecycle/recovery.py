@@ -249,6 +249,8 @@ def _opened(rundir: RunDir) -> tuple[RunSpec, Journal]:
         raise UnreadableError(f"{rundir.spec_path.name} is missing") from None
     if spec.id != rundir.run_id:
         raise UnreadableError(f"it is a copy of run {spec.id}")
+    if not os.path.lexists(rundir.journal_path) and rundir.spec_path.exists():
+        raise UnreadableError(f"{rundir.journal_path.name} is missing")
     try:
         return spec, Journal(rundir.journal_path)
     except OSError as error:
@@ -272,13 +274,18 @@ def _record_unreadable(index: Index, rundir: RunDir, reason: str) -> bool:
 def _unreadable_spec(rundir: RunDir) -> RunSpec:
     """What is known of a run whose record nobody has ever read: its folder."""
     folder = rundir.path.lstat()
+    return unknown_spec(rundir.run_id, min(max(0.0, folder.st_mtime), time.time()), str(folder.st_uid))
+
+
+def unknown_spec(run_id: str, created_at_unix_s: float, user: str) -> RunSpec:
+    """A run of which nobody knows what was asked."""
     return RunSpec(
-        id=rundir.run_id,
+        id=run_id,
         command=("?",),
         cwd="/",
-        created_at=datetime.fromtimestamp(min(max(0.0, folder.st_mtime), time.time()), timezone.utc),
+        created_at=datetime.fromtimestamp(created_at_unix_s, timezone.utc),
         host="?",
-        user=str(folder.st_uid),
+        user=user,
         limits=Limits(timebox_s=0.0, grace_s=0.0, min_free_ram_bytes=0, min_free_disk_bytes=0),
     )
 

@@ -127,10 +127,10 @@ def ask_stop(
     UsageError when the run is not going on, and BusyError when Slurm, in whose line it may stand, does not answer.
     """
     seen = look(home, run.spec)
-    standing, detail = seen.run, _detail(by)
+    standing, detail = seen.run, asked_by(by)
     answering = who_can_be_stopped(home, standing)
     if answering is None:
-        raise _not_going_on(standing)
+        raise not_running(standing)
     _append(home, standing, StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now))
     if standing.is_on_slurm and leave_line:
         try:
@@ -217,7 +217,7 @@ def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
         raise BusyError(f"run {run_id} is suspended already, by Slurm.")
     if now.is_being_stopped:
         raise UsageError(f"run {run_id} is being stopped: it cannot be paused any more.")
-    _append(home, now.run, PauseAsked(at=_now(), session=answering.session, detail=_detail(by)))
+    _append(home, now.run, PauseAsked(at=_now(), session=answering.session, detail=asked_by(by)))
 
 
 def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume", has_options: bool = False) -> None:
@@ -235,7 +235,7 @@ def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume", has_optio
             raise UsageError(
                 f"run {run_id} is {how}, and goes on as it was begun: backprop resume {run_id}, no options."
             )
-        _append(home, now.run, GoOnAsked(at=_now(), session=answering.session, detail=_detail(by)))
+        _append(home, now.run, GoOnAsked(at=_now(), session=answering.session, detail=asked_by(by)))
     elif Pauser.CTRL_Z in now.pausers:
         raise BusyError(f"run {run_id} is suspended by Ctrl-Z in its terminal: type fg there.")
     elif Pauser.SLURM in now.pausers:
@@ -353,11 +353,12 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: Answering, say: Sa
 def _going_on(run: Run) -> Answering:
     answering = who_answers(run)
     if answering is None:
-        raise _not_going_on(run)
+        raise not_running(run)
     return answering
 
 
-def _not_going_on(run: Run) -> UsageError:
+def not_running(run: Run) -> UsageError:
+    """The error to raise where only a run that is running can be asked."""
     return UsageError(f"run {run.spec.id} is not running ({run.status.value}).")
 
 
@@ -379,7 +380,8 @@ def _append(home: Home, run: Run, entry: StopAsked | PauseAsked | GoOnAsked | Re
         raise BackpropError(f"the request cannot be written to {rundir.path}: {error.strerror}.") from error
 
 
-def _detail(by: str) -> str:
+def asked_by(by: str) -> str:
+    """What the user typed or pressed, and who that is."""
     return f"`{by}` by {host.user()}"
 
 

@@ -49,6 +49,7 @@ from backprop.store.journal.file import (
     Journal,
     PauseAsked,
     Paused,
+    Renamed,
     SessionEnded,
     SessionStarted,
     Signalled,
@@ -433,6 +434,8 @@ class Supervisor:
                     self._hear_pause(entry)
                 case GoOnAsked(session=self._number):
                     self._hear_go_on(entry)
+                case Renamed():
+                    self._spec = msgspec.structs.replace(self._spec, name=entry.name)
                 case _:
                     pass
 
@@ -509,9 +512,11 @@ class Supervisor:
         if not watch.is_record_lost and not self._journal.is_in_place(self._rundir.journal_path):
             watch.is_record_lost = True
             self._observer.said(
-                f"WARNING: {self._rundir.journal_path} was removed: no command sees this run any more. It is ended at "
-                "its timebox, or by Ctrl-C here"
+                f"WARNING: {self._rundir.journal_path} was removed: no command sees this run any more, and what it "
+                f"does is not kept. It is ended at its timebox, by Ctrl-C here, or by: backprop stop {self._spec.id}"
             )
+            if self._spec.name is not None:  # for whoever finds nothing but the journal that we have open
+                self._write(Renamed(at=self._clock.wall(), name=self._spec.name))
         self._observer.looked(self._meter.progress, watch.left_s(watch.paused_at or now))
 
     def _read_printed(self, batches: Sequence[Batch], *, is_over: bool = False) -> None:

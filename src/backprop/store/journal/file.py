@@ -339,9 +339,13 @@ def _request_names(asked_path: Path) -> list[str]:
 class Journal:
     """Appends entries to a journal; reads from it as it grows, whoever wrote."""
 
-    def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
-        """Open for appending, or only to see who has it locked. Raises OSError."""
-        self._fd = open_plain(path, os.O_RDONLY if is_read_only else os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    def __init__(self, path: Path, *, is_read_only: bool = False, fd: int | None = None) -> None:
+        """Open for appending, or only to see who has it locked. Raises OSError.
+
+        fd: of a file that is open for both already, and is closed by this object.
+        """
+        flags = os.O_RDONLY if is_read_only else os.O_RDWR | os.O_APPEND | os.O_CREAT
+        self._fd = open_plain(path, flags) if fd is None else fd
         self.is_locked = False  # by this object
         self._asked_path = path.with_name(_ASKED)
         self._unwritten: list[tuple[bytes, bool]] = []
