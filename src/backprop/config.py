@@ -397,7 +397,7 @@ def find_project_file(start: Path) -> Path | None:
 
 def is_settings(path: Path) -> bool:
     """True for a file that holds settings of ours. Raises ConfigError for a pyproject.toml that is broken."""
-    if path.is_symlink() and not path.exists() and path.name != PYPROJECT:
+    if path.is_symlink() and not path.exists():
         raise ConfigError(f"{path} is a link to {os.readlink(path)}, which is not there.")  # noqa: PTH115
     return path.is_file() and (path.name != PYPROJECT or "backprop" in _read_tools(path))
 

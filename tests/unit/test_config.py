@@ -506,10 +506,11 @@ def test_a_memory_limit_that_no_card_has_is_refused(tmp_path: Path, limit: float
         config.load(flags={}, environment={}, start=tmp_path, user_file=tmp_path / "none.json")
 
 
-def test_a_link_to_nowhere_is_no_missing_file(tmp_path: Path):
+@pytest.mark.parametrize("name", config.PROJECT_FILES)
+def test_a_link_to_nowhere_is_no_missing_file(tmp_path: Path, name: str):
     """Settings that somebody meant are not passed over in silence."""
-    (tmp_path / "backprop.toml").symlink_to("/nowhere/backprop.toml")
-    with pytest.raises(ConfigError, match="is a link to /nowhere/backprop.toml, which is not there"):
+    (tmp_path / name).symlink_to("/nowhere/file")
+    with pytest.raises(ConfigError, match=f"{name} is a link to /nowhere/file, which is not there"):
         load(flags={}, environment={}, start=tmp_path, user_file=tmp_path / "none.toml")
 
 
