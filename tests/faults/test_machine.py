@@ -111,6 +111,38 @@ def test_with_no_room_left_runs_are_seen_and_can_be_removed(small_home: Runs):
 
 
 @needs_root
+def test_the_end_of_a_session_finds_room_on_a_full_disk(small_home: Runs):
+    """However full it is, and stays: what is needed no more makes room, and nobody takes the session for interrupted."""
+    runs = small_home
+    runs.script(
+        """
+        home = os.environ["BACKPROP_HOME"]
+        journal = os.environ["BACKPROP_RUN_DIR"] + "/journal.jsonl"
+        while "trainer_launched" not in open(journal).read():
+            time.sleep(0.01)
+        with open(home + "/hog", "wb", buffering=0) as hog:
+            try:
+                while True:
+                    hog.write(bytes(4096))
+            except OSError:
+                pass
+        # what is left of the journal's last page
+        size = os.path.getsize(journal)
+        with open(journal, "ab", buffering=0) as file:
+            file.write(b"x" * (-size % 4096 - 1) + b"\\n")
+        assert os.path.getsize(journal) % 4096 == 0
+        sys.exit(7)
+        """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 7
+    assert os.statvfs(runs.home).f_bavail < 4
+    (listed,) = json.loads(runs.call("list", "--json").stdout)
+    assert (listed["status"], listed["exit_code"]) == ("failed", 7)
+    make_room(runs)
+    assert runs.document("r")["status"] == "failed"
+
+
+@needs_root
 @pytest.mark.nightly
 def test_the_index_leaves_room_for_others(small_home: Runs):
     """Curves do not take the room that was made: how the run ended is stored, and the disk is not full again."""

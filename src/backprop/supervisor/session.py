@@ -909,7 +909,7 @@ class Supervisor:
     def _file(self, watch: _Watch | None, code: int, reason: str | None, elapsed_s: float) -> Outcome:
         """Write down how the session ended, and say what to exit with."""
         stop = None if watch is None or watch.stop is None else watch.stop.by
-        self._write(
+        is_written = self._write(
             SessionEnded(
                 at=self._clock.wall(),
                 session=self._number,
@@ -923,6 +923,10 @@ class Supervisor:
                 leftovers=() if watch is None else watch.leftovers,
             )
         )
+        if not is_written:  # a full disk: no trainer reads this file any more, and its room is enough
+            with contextlib.suppress(OSError):
+                self._rundir.control_path.unlink()
+            self._journal.append()
         self._file_in_index()
         session = journals.fold(self._spec, self._told).sessions[-1]
         return Outcome(
