@@ -17,6 +17,7 @@ from backprop.store.journal.file import Journal, StopAsked, read
 from tests.conftest import BACKPROP, HANG_S, Runs
 from tests.fakes.slurm import cancelled, make_programs, put
 from tests.faults.test_kills import check_record
+from tests.web.conftest import Server
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system: run the tests as root")
 
@@ -108,6 +109,33 @@ def test_with_no_room_left_runs_are_seen_and_can_be_removed(small_home: Runs):
     assert os.statvfs(runs.home).f_bavail > 0
     done = runs.call("list", "--json")
     assert (done.stderr, [d["id"] for d in json.loads(done.stdout)]) == ("", ["old"])
+
+
+@needs_root
+def test_the_page_shows_runs_on_a_full_disk(small_home: Runs):
+    """As `list` does, with the reason; and goes back to the index on the disk once there is room."""
+    runs = small_home
+    runs.script("print(json.dumps({'step': 3, 'loss': 0.5}))")
+    assert runs.call("run", "train.py", "--run-id", "old").returncode == 0
+    server = Server(runs)
+    runs.script(FLOODING)
+    runs.call("run", "train.py", "--run-id", "r", "--grace", "2")
+    for name in ("index.db", "index.db-wal", "index.db-shm"):
+        (runs.home / name).unlink(missing_ok=True)
+    fill(runs)
+    for _ in range(2):
+        answer = server.get("/api/runs")
+        assert answer.status == 200, answer.text
+        rows = {row["id"]: row for row in answer.json["runs"]}
+        assert (rows["old"]["status"], rows["old"]["last_step"]) == ("completed", 3)
+        assert (rows["r"]["status"], rows["r"]["last_step"]) == ("failed", 1)
+    assert server.get("/api/curves", run="old").status == 200
+    with server.stream(runs="old") as stream:
+        stream.next_of("trouble", lambda told: "no room on the disk" in json.dumps(told))
+    (runs.home / "hog").unlink()
+    make_room(runs)
+    assert server.get("/api/runs").json["total"] == 2
+    assert (runs.home / "index.db").exists()
 
 
 @needs_root

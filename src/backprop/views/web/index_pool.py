@@ -1,4 +1,7 @@
-"""The index for many threads: connections are lent, one to a thread at a time, and one catch-up serves all."""
+"""The index for many threads: connections are lent, one to a thread at a time, and one catch-up serves all.
+
+With no room on the disk there is one index in memory, for all threads in turn.
+"""
 
 import logging
 import sqlite3
@@ -8,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from backprop.errors import BackpropError, NoSuchRunError
+from backprop.errors import BackpropError, NoRoomError, NoSuchRunError
 from backprop.records import Checkpoint, RunView
-from backprop.store.index import Index, set_aside_if_damaged
+from backprop.store.index import Index, lacks_room, set_aside_if_damaged
 from backprop.store.rundir import RUN_ID, HomeBusyError
 from backprop.views.web.services import Desk
 
@@ -35,6 +38,8 @@ class Library:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._idle: list[Index] = []
+        self._in_memory: Index | None = None
+        self._memory_turn = threading.RLock()
         self._catching_up = threading.Lock()
         self._caught_up_at = float("-inf")
         self._validity: dict[tuple[str, datetime], tuple[float, bool]] = {}
@@ -42,6 +47,11 @@ class Library:
     @contextmanager
     def lent(self) -> Iterator[Index]:
         """A connection for this thread alone. Raises sqlite3.Error or BackpropError."""
+        if self._in_memory is not None:
+            with self._memory_turn:
+                if self._in_memory is not None:
+                    yield self._in_memory
+                    return
         index = self._take()
         try:
             yield index
@@ -79,11 +89,30 @@ class Library:
         try:
             if time.monotonic() - self._caught_up_at < CATCH_UP_EVERY_S / 2:
                 return
-            with self.lent() as index:
-                self._desk.catch_up(index)
+            self._bring_in_step()
             self._caught_up_at = time.monotonic()
         finally:
             self._catching_up.release()
+
+    def _bring_in_step(self) -> None:
+        with self._memory_turn:
+            if self._in_memory is not None and self._desk.home.has_room():
+                self._in_memory.close()
+                self._in_memory = None
+        try:
+            with self.lent() as index:
+                self._desk.catch_up(index)
+        except LATER as error:
+            if self._in_memory is not None or not (isinstance(error, NoRoomError) or lacks_room(error)):
+                raise
+            index = Index(self._desk.home.index_path, 0.0, is_in_memory=True)
+            self._desk.catch_up(index)
+            self._in_memory = index
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether what is lent was read from the run directories, for want of room on the disk."""
+        return self._in_memory is not None
 
     def is_valid(self, checkpoint: Checkpoint) -> bool:
         """Whether a checkpoint looks whole, or looked so some seconds ago."""
@@ -114,5 +143,8 @@ class Library:
 
     def close(self) -> None:
         """Close what is not lent."""
+        if self._in_memory is not None:
+            self._in_memory.close()
+            self._in_memory = None
         while self._idle:
             self._idle.pop().close()

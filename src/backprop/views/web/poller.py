@@ -102,6 +102,10 @@ class Hub:
             # those that ended since the last look have said their last words meanwhile
             self._changed_at.update(dict.fromkeys(going_on | self._going_on, number))
             self._going_on = going_on
+            if self.library.is_in_memory:
+                trouble = (
+                    f"there is no room on the disk of {self.desk.home.path}: runs are read from their directories."
+                )
         except Exception as error:  # noqa: BLE001  told; a thread that ended of it would leave all pages as they are
             trouble = self._trouble("the index cannot be brought up to date", error)
         self.beat = Beat(number, version, total, trouble or self._machine_trouble)
@@ -120,6 +124,8 @@ class Hub:
     def _read_marks(self) -> object:
         """Different when a run was added or removed, or changed its state: then experiments.json is replaced."""
         home = self.desk.home
+        if self.library.is_in_memory:  # what tells of changes cannot be written
+            return object()
         snapshot, runs, index = home.snapshot_path.stat(), home.runs_path.stat(), home.index_path.stat()
         return snapshot.st_ino, snapshot.st_mtime_ns, runs.st_mtime_ns, index.st_ino
 
