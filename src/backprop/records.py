@@ -139,7 +139,7 @@ class Notification(Record, frozen=True, forbid_unknown_fields=True):
 
 def in_minutes(seconds: float) -> str:
     """A limit as it was given: 10 min, 12.5 min; in seconds below one. What is left of one is rounded."""
-    return f"{seconds:.3g} s" if seconds < 60 else f"{round(seconds / 60, 2):.10g} min"
+    return f"{seconds:.3g} s" if seconds < 60 else f"{round(seconds / 60, 2):,.10g} min"
 
 
 class Limits(StoredRecord, frozen=True):

@@ -37,6 +37,27 @@ def test_a_duration(seconds: float | None, text: str):
     assert formatting.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("elapsed_s", "limit_s", "text"),
+    [
+        (2.44, 600, "2.4/600 s"),
+        (-1, 2.4, "0.0/2.4 s"),
+        (9.96, 30, "10/30 s"),
+        (61.2, 30, "61/30 s"),
+        (5, 600_000, "5.0/600,000 s"),
+        (1234, 30, "1,234/30 s"),
+        (60, 600, "1.0/10 min"),
+        (275, 600_000, "4.6/10,000 min"),
+        (16_500, 600_000, "275/10,000 min"),
+        (5_998, 6_000, "100/100 min"),
+        (90, 750, "1.5/12.5 min"),
+    ],
+)
+def test_how_much_of_a_limit_was_used(elapsed_s: float, limit_s: float, text: str):
+    """One unit on both sides: seconds where one of them is short."""
+    assert formatting.used(elapsed_s, limit_s) == text
+
+
 @pytest.mark.parametrize(("text", "found"), [("", ""), ("four", "four"), ("fives", "fiv…")])
 def test_a_shortened_text(text: str, found: str):
     """At most so many characters, the last one saying that there were more."""

@@ -115,7 +115,7 @@ def test_it_shows_runs_the_machine_and_a_curve(home: Runs):
     async def story(pilot: Pilot[None], app: WatchApp) -> None:
         await until(pilot, lambda: any("\u2800" < dot <= "\u28ff" for dot in text_of(app, "#curve")))  # braille
         (line,) = lines_of(app)
-        assert re.search(r"first +✓ completed .*/10 min +39 +0.025 █", line)
+        assert re.search(r"first +✓ completed .*/600 s +39 +0.025 █", line)
         assert "RAM" in text_of(app, "#machine")
         assert "slots ━━━━━━━━ 0 of 2" in text_of(app, "#machine")
         assert "first · loss 0.025 · best 0.025 at 39" in title_of(app)

@@ -20,6 +20,16 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
+def used(elapsed_s: float, limit_s: float) -> str:
+    """How much of a limit, both in one unit: 2.4/600 s, 4.6/10 min, 275/10,000 min."""
+    if min(elapsed_s, limit_s) < 60:
+        decimals = 1 if elapsed_s < 9.95 else 0
+        limit = f"{limit_s:.3g}" if limit_s < 60 else f"{round(limit_s, 1):,.10g}"
+        return f"{max(0.0, elapsed_s):,.{decimals}f}/{limit} s"
+    minutes = elapsed_s / 60
+    return f"{minutes:,.{1 if minutes < 99.95 else 0}f}/{round(limit_s / 60, 2):,.10g} min"
+
+
 def age(instant: datetime, now: datetime) -> str:
     """How long ago, in one unit: 12 s, 5 min, 3 h, 2 d."""
     seconds = max(0.0, (now - instant).total_seconds())

@@ -95,8 +95,8 @@ def _status(view: RunView, screen: Screen) -> Cell:
 
 def _time(view: RunView, now: datetime) -> Cell:
     """The time of all sessions, of all their timeboxes."""
-    elapsed = formatting.duration(elapsed_s(view, now)) if view.run.sessions else "-"
-    return Cell(f"{elapsed}/{in_minutes(timeboxes_s(view.run))}")
+    limit_s = timeboxes_s(view.run)
+    return Cell(formatting.used(elapsed_s(view, now), limit_s) if view.run.sessions else f"-/{in_minutes(limit_s)}")
 
 
 def _bar(view: RunView, now: datetime, screen: Screen) -> Cell:

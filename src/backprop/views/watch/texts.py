@@ -111,7 +111,7 @@ def _time(row: Row, look: Look) -> Text:
     run, session = row.view.run, row.view.run.last_session
     if session is None:
         return Text(f"of {in_minutes(run.spec.limits.timebox_s)}", style="dim")
-    text = Text(f"{formatting.duration(elapsed_s(row.view, look.now))}/{in_minutes(timeboxes_s(run))}")
+    text = Text(formatting.used(elapsed_s(row.view, look.now), timeboxes_s(run)))
     if not session.status.is_final:
         share = session_elapsed_s(session, look.now) / session.timebox_s
         text = Text.assemble(_bar(share, _BAR_WIDTH, "cyan"), " ", text)

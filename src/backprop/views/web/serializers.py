@@ -18,10 +18,12 @@ from backprop.store.output.protocol import json_safe
 from backprop.text import shortened
 from backprop.views.documents.run_json import (
     IsValid,
+    elapsed_s,
     machine_document,
     run_document,
     session_elapsed_s,
     ticket_document,
+    timeboxes_s,
 )
 from backprop.views.terminal.runs_table import short_command
 from backprop.views.web import logs
@@ -48,8 +50,12 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
         "status": run.status,
         "reason": _cell(run.full_reason),
         "created_at": spec.created_at,
-        "elapsed_s": None if last_session is None else session_elapsed_s(last_session, now),
-        "timebox_s": spec.limits.timebox_s if last_session is None else last_session.timebox_s,
+        # of all sessions
+        "elapsed_s": None if last_session is None else elapsed_s(view, now),
+        "timebox_s": timeboxes_s(run),
+        # of the last: what is left of the two for those before
+        "earlier_s": sum(session_elapsed_s(session, now) for session in run.sessions[:-1]),
+        "session_timebox_s": None if last_session is None else last_session.timebox_s,
         "last_step": view.last_step,
         "total_steps": view.total_steps,
         "metric": _cell(metric),

@@ -14,10 +14,20 @@ export function duration(seconds) {
   return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
-/** A limit as it was given: 10 min, 12.5 min; in seconds below one. */
-export function minutes(seconds) {
-  if (!Number.isFinite(seconds)) return "–";
-  return seconds < 60 ? `${Number(seconds.toPrecision(3))} s` : `${Number((seconds / 60).toPrecision(6))} min`;
+/** How much of a limit, in two parts and one unit: 2.4 / 600 s, 4.6 / 10 min, – / 10 min. */
+export function used(elapsed_s, limit_s) {
+  if (!Number.isFinite(limit_s)) return ["–", ""];
+  const isKnown = elapsed_s !== null && elapsed_s !== undefined;
+  const inSeconds = (isKnown ? Math.min(elapsed_s, limit_s) : limit_s) < 60;
+  const [divisor, unit] = inSeconds ? [1, "s"] : [60, "min"];
+  const value = Math.max(0, elapsed_s / divisor);
+  const digits = value < (inSeconds ? 9.95 : 99.95) ? 1 : 0;
+  const fixed = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  const limit = inSeconds && limit_s < 60 ? Number(limit_s.toPrecision(3)) : limit_s / divisor;
+  return [
+    isKnown ? value.toLocaleString("en-US", fixed) : "–",
+    ` / ${limit.toLocaleString("en-US", { maximumFractionDigits: inSeconds && limit_s < 60 ? 9 : 2 })} ${unit}`,
+  ];
 }
 
 /** How long ago, in one unit. */

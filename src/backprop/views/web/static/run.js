@@ -138,7 +138,7 @@ export class RunPage {
     if (!run) return;
     const session = run.sessions.at(-1);
     const elapsed_s = session ? session.elapsed_s + (run.status === "running" ? (Date.now() - this.#received_ms) / 1000 : 0) : null;
-    setText(this.time, `${format.duration(elapsed_s)} / ${format.minutes(run.timebox_s)}`);
+    setText(this.time, format.used(elapsed_s, run.timebox_s).join(""));
     this.fill.style.transform = `scaleX(${elapsed_s === null ? 0 : Math.min(1, elapsed_s / run.timebox_s)})`;
     this.bar.className = `bar is-${run.status}`;
   }

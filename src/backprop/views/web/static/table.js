@@ -356,7 +356,7 @@ export class RunsTable {
 /** A row as it came, with when it came, so that a clock can go on from there. */
 const received = (row) => ({ ...row, received_ms: Date.now() });
 
-/** Seconds that the run's session has taken by now. */
+/** Seconds that the run's sessions have taken by now. */
 export function elapsedNow(row, now_ms) {
   if (row.elapsed_s === null || row.elapsed_s === undefined || row.sessions === 0) return null;
   return row.status === "running" ? row.elapsed_s + Math.max(0, now_ms - row.received_ms) / 1000 : row.elapsed_s;
@@ -365,9 +365,10 @@ export function elapsedNow(row, now_ms) {
 function drawTimes(cells, row, now_ms) {
   setText(cells.age, format.age(row.created_at, now_ms));
   const elapsed_s = elapsedNow(row, now_ms);
-  setText(cells.elapsed, format.duration(elapsed_s));
-  setText(cells.timebox, row.timebox_s ? ` / ${format.minutes(row.timebox_s)}` : "");
-  const share = elapsed_s !== null && row.timebox_s ? Math.min(1, elapsed_s / row.timebox_s) : 0;
+  const [elapsed, timebox] = format.used(elapsed_s, row.timebox_s);
+  setText(cells.elapsed, elapsed);
+  setText(cells.timebox, timebox);
+  const share = elapsed_s !== null && row.session_timebox_s ? Math.min(1, (elapsed_s - row.earlier_s) / row.session_timebox_s) : 0;
   cells.fill.style.transform = `scaleX(${share})`;
   cells.bar.className = `bar is-${row.status}`;
 }
