@@ -252,6 +252,8 @@ def _watch_close(file: Any, path: str) -> None:
         if owner is None:  # `open(...).close()`: it has ended, and was closed, between that word and the brackets
             return
         was_open = not owner.closed
+        if was_open and getattr(owner, "_finalizing", False):
+            _warn_of_unclosed(owner)
         close(owner)
         if was_open:
             _notify(callbacks, path)
@@ -264,6 +266,27 @@ def _watch_close(file: Any, path: str) -> None:
     reference = ref(file, forget)
     _open_files[reference] = (callbacks, path)
     file.close = close_and_notify
+
+
+def _warn_of_unclosed(file: Any) -> None:
+    """As Python does of a file that nobody closed; its own warning would name the line of ours that closes it."""
+    import warnings
+
+    file._finalizing = False  # noqa: SLF001  so that it does not warn
+    try:
+        warnings.warn(f"unclosed file {file!r}", ResourceWarning, stacklevel=3, source=file)
+    except Exception as error:  # noqa: BLE001  the script wants them to be errors, and this one can go nowhere
+        _Ignored(error)
+
+
+class _Ignored:
+    """Has the interpreter say that this exception was ignored."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __del__(self) -> None:
+        raise self._error
 
 
 def _close_all() -> None:

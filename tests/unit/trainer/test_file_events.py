@@ -145,6 +145,34 @@ def test_a_file_that_nobody_closes_is_seen_at_the_end(tmp_path: Path):
     assert printed(tmp_path, body) == ["opening a", "closed a"]
 
 
+FORGETFUL = """
+    import sys
+
+    def save(place):
+        file = {opens}
+        file.write({data})
+    sys.unraisablehook = lambda raised: print("ignored", type(raised.exc_value).__name__, raised.exc_value)
+    save("a")
+    print(len(plain_open("a").read()))
+"""
+
+
+@pytest.mark.parametrize("flags", [["-W", "default"], ["-W", "error"], ["-X", "dev"], ["-W", "ignore"]], ids=" ".join)
+@pytest.mark.parametrize(("opens", "data"), [("open(place, 'w')", "'1'"), ("open(place, 'wb')", "b'1'")])
+def test_a_file_that_is_not_closed_is_the_scripts_matter(tmp_path: Path, flags: list[str], opens: str, data: str):
+    """Python's warning of it names the line that it names without us, and is an error where that is so without us."""
+    script = tmp_path / "train.py"
+
+    def warned(*, is_watched: bool) -> list[str]:
+        begin = BEGIN + f"file_events.on_close_after_writing(lambda path: None, lambda path: {is_watched})"
+        script.write_text(begin + textwrap.dedent(FORGETFUL).format(opens=opens, data=data))
+        command = [sys.executable, *flags, str(script)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+        return [*done.stdout.splitlines(), *done.stderr.splitlines()]
+
+    assert warned(is_watched=True) == warned(is_watched=False)
+
+
 def test_open_is_what_it_was(tmp_path: Path):
     """In a class it is no method, pickled it is itself, and what a wrong call raises is Python's own."""
     body = """
