@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.views import human
+from backprop.views.terminal import formatting
 from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 LOSS = 'print(json.dumps({"step": 1, "loss": float(sys.argv[1])}))'
@@ -307,7 +307,7 @@ def test_how_far_a_run_is_and_how_long_it_took(runs: Runs):
     row = runs.call("list").stdout.splitlines()[1]
     total_s = runs.document("r")["elapsed_s"]
     assert total_s > document["elapsed_s"]
-    assert f" {human.used(total_s, 2.4)} " in row
+    assert f" {formatting.used(total_s, 2.4)} " in row
     assert " 12,000/44,000 " in row
     shown = runs.call("status", "r").stdout
     assert re.search(r"^step +12,000 of 44,000$", shown, re.MULTILINE)

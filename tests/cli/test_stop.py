@@ -4,10 +4,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import psutil
 import pytest
@@ -206,6 +207,23 @@ def test_stop_now_works_on_a_supervisor_that_hangs(runs: Runs):
     assert stopper.wait(HANG_S) == 0, stopper.stderr.read()
     assert runs.tree() == []
     assert runs.document()["status"] in {"interrupted", "stopped"}
+
+
+def test_stop_now_works_on_a_supervisor_that_hangs_with_the_index_locked(runs: Runs):
+    """What somebody else is in the middle of writing is read from the run directories: by `list`, too."""
+    runs.script("print('ready', flush=True); time.sleep(600)")
+    process = runs.start("run", "train.py", "--run-id", "r", "--grace", "2", stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    wait_for(lambda: "trainer_launched" in (runs.rundir("r") / "journal.jsonl").read_text())
+    with closing(sqlite3.connect(runs.home / "index.db", isolation_level=None)) as hanging:
+        hanging.execute("BEGIN IMMEDIATE")
+        listed = runs.call("list", "--json")
+        assert [run["status"] for run in json.loads(listed.stdout)] == ["running"]
+        assert "another process has locked the index" in listed.stderr
+        done = runs.call("stop", "r", "--now")
+        assert done.returncode == 0, done.stderr
+        assert process.wait(HANG_S) == 137
+    assert runs.document("r")["status"] == "stopped"
 
 
 def run_whose_record_is_removed(runs: Runs, what: str, script: str = "", *words: str) -> "subprocess.Popen[bytes]":

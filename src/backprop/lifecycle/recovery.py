@@ -21,12 +21,12 @@ from backprop.errors import BackpropError, BusyError, NoRoomError
 from backprop.lifecycle import continuation
 from backprop.records import Limits, Run, RunSpec, Session, Status
 from backprop.store import experiments_json, legacy_import
-from backprop.store.index import Index, lacks_room, open_index, reopen_if_replaced, set_aside_if_damaged
+from backprop.store.index import Index, is_locked, lacks_room, open_index, reopen_if_replaced, set_aside_if_damaged
 from backprop.store.ingest import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
 from backprop.store.journal import file as journals
 from backprop.store.journal.file import Journal, Refused, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.plain import UnreadableError, unreadable
-from backprop.store.rundir import Home, RunDir
+from backprop.store.rundir import Home, HomeBusyError, RunDir
 
 if TYPE_CHECKING:
     from psutil import Process
@@ -42,16 +42,21 @@ _SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just c
 
 
 def in_step(home: Home, say: Say) -> Index:
-    """The home's index, in step with the run directories: a new one where it is damaged; on a full disk one in memory.
+    """The home's index, in step with the run directories: a new one where it is damaged.
 
+    One in memory on a full disk, and where another process has it locked: a supervisor that hangs can be stopped.
     Raises ConfigError, HomeBusyError, OSError or sqlite3.DatabaseError.
     """
     try:
         return _in_step_on_disk(home, say)
-    except (NoRoomError, OSError, sqlite3.OperationalError) as error:
-        if not isinstance(error, NoRoomError) and not lacks_room(error):
+    except (NoRoomError, HomeBusyError, OSError, sqlite3.OperationalError) as error:
+        if isinstance(error, NoRoomError) or lacks_room(error):
+            why = f"there is no room on the disk of {home.path}"
+        elif isinstance(error, HomeBusyError) or is_locked(error):
+            why = f"another process has locked the index of {home.path} for too long"
+        else:
             raise
-    say(f"there is no room on the disk of {home.path}: what is shown is read from the run directories.")
+    say(f"{why}: what is shown is read from the run directories.")
     return _caught_up(home, Index(home.index_path, VIEWER_BUSY_TIMEOUT_S, is_in_memory=True), say)
 
 
@@ -106,6 +111,8 @@ def _bring_in_step(home: Home, index: Index, say: Say) -> bool:
     on_disk = set(home.run_ids()) if is_changed else set()
     unseen = _unseen(index, on_disk) if is_changed else set()
     behind = {*home.unsettled(), *unseen, *index.behind()}
+    if behind:
+        _wait_for_turn(index)
     are_many = len(behind) > _MANY  # their entries in experiments.json are written at once, when the index has them all
     if are_many:
         index.set_snapshot_due(is_due=True)
@@ -131,6 +138,15 @@ def _bring_in_step(home: Home, index: Index, say: Say) -> bool:
     if is_changed and is_quiet and not any(_is_missing(home, index, run_id) for run_id in unseen):
         index.set_seen_folder_ns(modified_ns)
     return True
+
+
+def _wait_for_turn(index: Index) -> None:
+    """Raise sqlite3.OperationalError where somebody has the index locked for too long: each write would wait anew."""
+    try:
+        index.wait_for_turn()
+    except sqlite3.OperationalError as error:
+        if is_locked(error):
+            raise
 
 
 def _lacks(known: set[str], index: Index) -> bool:

@@ -136,6 +136,11 @@ class Index:
 
     # -- writing
 
+    def wait_for_turn(self) -> None:
+        """Wait until nobody else writes. Raises sqlite3.OperationalError when that takes too long."""
+        with self._transaction():
+            pass
+
     def put_run(self, run: Run, journal_size: int) -> None:
         """Store what the journal tells, unless more of the journal has been stored already.
 
@@ -591,6 +596,11 @@ def _comparable(value: Any) -> tuple[float | None, str | None]:
 
 def _whole(value: float | None) -> int | None:
     return int(value) if value is not None and math.isfinite(value) and abs(value) < 2**63 else None
+
+
+def is_locked(error: Exception) -> bool:
+    """Whether an error that SQLite raised says that another process has been writing for too long: it may hang."""
+    return isinstance(error, sqlite3.OperationalError) and str(error) == "database is locked"
 
 
 def lacks_room(error: Exception | None) -> bool:
