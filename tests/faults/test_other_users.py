@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backprop.errors import UsageError
+from backprop.errors import ConfigError, UsageError
 from backprop.governor.run_queue import Line
 from backprop.lifecycle import catalog, recovery
 from backprop.records import RunView, Status, Ticket
@@ -50,6 +50,13 @@ def home() -> Iterator[Home]:
         made.make()
     yield made
     shutil.rmtree(folder)
+
+
+def home_of(path: Path) -> Home:
+    """As a command finds it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BACKPROP_HOME", str(path))
+        return Home.from_environment()
 
 
 def add_run(home: Home, run_id: str) -> None:
@@ -109,6 +116,42 @@ def test_a_command_in_the_home_of_somebody_else_says_so(runs: Runs):
     for words in (("list",), ("run", "train.py", "--run-id", "r"), ("resume", "r", "--again")):
         done = runs.call(*words)
         assert done.stderr.count(f"warning: the home folder {runs.home} belongs to user {owner}") == 1
+
+
+def test_a_home_that_root_makes_for_somebody_else_is_told(runs: Runs):
+    """`sudo backprop run`, before the user's own first run."""
+    os.chown(runs.home.parent, NOBODY, NOBODY)
+    runs.script("")
+    owner = pwd.getpwuid(NOBODY).pw_name
+    done = runs.call("run", "train.py")
+    assert f"warning: {runs.home.parent} belongs to user {owner}, who cannot use the home folder" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["", "runs"], ids=["home", "runs"])
+def test_a_home_that_root_made_says_how_it_becomes_ones_own(home: Home, closed: str):
+    """Nothing can be done in it, and nothing crashes."""
+    folder = home.path / closed
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 0, 0)
+    with (
+        as_nobody(),
+        pytest.raises(ConfigError, match=f"{folder} belongs to user root.*sudo chown -R {NOBODY} {folder}"),
+    ):
+        home_of(folder.parent if closed else folder)
+
+
+def test_a_home_in_a_folder_that_is_closed_to_us(home: Home):
+    """As with the HOME of another user, which `su` keeps."""
+    os.chown(home.path.parent, 0, 0)
+    home.path.parent.chmod(0o700)
+    with as_nobody(), pytest.raises(ConfigError, match=f"{home.path} cannot be reached: Permission denied"):
+        home_of(home.path)
+    home.path.parent.chmod(0o755)
+    os.chown(home.path.parent, 0, 0)
+    os.chown(home.path, 0, 0)
+    home.path.chmod(0o700)
+    with as_nobody(), pytest.raises(ConfigError, match="Set BACKPROP_HOME to a folder of yours"):
+        home_of(home.path)
 
 
 @pytest.mark.parametrize(("mode", "is_told"), [(0o755, False), (0o775, True), (0o777, True), (0o1777, False)])

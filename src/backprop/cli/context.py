@@ -70,6 +70,12 @@ def tell_whose_home(path: Path) -> None:
             f"Run this as {owner}, or set BACKPROP_HOME."
         )
         return
+    if not path.exists() and os.geteuid() == 0 and (owner := owner_name(path.parent)) is not None:
+        say(
+            f"warning: {path.parent} belongs to user {owner}, who cannot use the home folder {path} that is made now. "
+            f"Run this as {owner}, or set BACKPROP_HOME."
+        )
+        return
     mode = path.stat().st_mode if path.exists() else 0
     if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:  # sticky: each replaces only their own
         say(f"warning: others may write to the home folder {path}, and so replace your runs: chmod go-w {path}")

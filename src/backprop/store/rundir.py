@@ -257,13 +257,26 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """Raises ConfigError when there is neither."""
+        """Raises ConfigError when there is neither, or it is another user's who keeps us out."""
         chosen = os.environ.get("BACKPROP_HOME")
         try:
             path = Path(chosen).expanduser() if chosen else user_home() / ".backprop"
         except RuntimeError as error:
             raise ConfigError("this user has no home folder; set BACKPROP_HOME to a folder of yours.") from error
-        return cls.at(path)
+        home = cls.at(path)
+        try:
+            home.path.lstat()
+        except PermissionError as error:  # su, or sudo -u, with another user's $HOME
+            raise ConfigError(
+                f"the home folder {home.path} cannot be reached: {error.strerror}. "
+                "Set HOME to your own folder, or BACKPROP_HOME to a folder of yours."
+            ) from error
+        except OSError:  # not there yet
+            pass
+        for folder in (home.path, home.runs_path):
+            if (owner := foreign_owner(folder)) is not None:
+                raise _closed(folder, owner)
+        return home
 
     @classmethod
     def at(cls, path: Path) -> "Home":
@@ -416,6 +429,14 @@ class Home:
                 raise UsageError(f"a run {run_id!r} exists already; choose another --run-id.") from error
             raise self.unusable(error) from error
         return rundir
+
+
+def _closed(folder: Path, owner: str) -> ConfigError:
+    told = f"the folder {folder} belongs to user {owner}, and is closed to you"
+    if foreign_owner(folder.parent) is None:  # one command with sudo in one's own
+        advice = f"`sudo backprop` made it, perhaps. Make it yours: sudo chown -R {os.geteuid()} {folder}"
+        return ConfigError(f"{told}: {advice}")
+    return ConfigError(f"{told}. Set BACKPROP_HOME to a folder of yours.")
 
 
 def set_aside(path: Path) -> Path:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import msgspec
 
+from backprop.errors import BackpropError
 from backprop.records import Finding, Level
 
 _READ_BYTES = 65_536
@@ -29,7 +30,7 @@ def note(check: str, text: str, advice: str | None = None) -> Finding:
     return Finding(check=check, level=Level.NOTE, text=text, advice=advice)
 
 
-def problem(check: str, text: str, advice: str) -> Finding:
+def problem(check: str, text: str, advice: str | None = None) -> Finding:
     return Finding(check=check, level=Level.PROBLEM, text=text, advice=advice)
 
 
@@ -92,6 +93,8 @@ def _be_a_check(check: Check, writer: int) -> NoReturn:
             os.dup2(null, fd)
         try:
             found = list(check.look())
+        except BackpropError as error:  # says itself what is wrong, and what helps
+            found = [problem(check.name, str(error)[:_MAX_TEXT])]
         except Exception as error:  # noqa: BLE001  a check that breaks is itself a finding
             found = [_broken(check, f"{type(error).__name__}: {error}")]
         data = msgspec.json.encode(found)
