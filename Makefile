@@ -7,8 +7,13 @@ INSTALLED := $(VENV)/.installed
 DEMO := $(VENV)/.demo
 # where it is set, each process of each test would compile the whole of PyTorch anew
 unexport PYTHONDONTWRITEBYTECODE
+# Each environment gets what pip of $(PYTHON) installs, if it can install elsewhere (since 22.3): a pip of its own takes as
+# long to unpack as all the rest.
+new_environment = if $(PYTHON) -m pip --python $(PYTHON) --version >/dev/null 2>&1; \
+	then $(PYTHON) -m venv --without-pip $(1); else $(PYTHON) -m venv $(1); fi
 # nothing is compiled that is not imported
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
+install = if test -x $(1)/bin/pip; then set -- $(1)/bin/python -m pip; else set -- $(PYTHON) -m pip --python $(1)/bin/python; fi; \
+	"$$@" install --quiet --disable-pip-version-check --no-compile
 
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
@@ -87,37 +92,37 @@ clean:
 # what the example needs
 $(DEMO): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Backprop needs Python 3.10 or newer: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP_INSTALL) -e '.[examples]'
+	$(call new_environment,$(VENV))
+	$(call install,$(VENV)) pip -e '.[examples]'  # pip: for what Backprop says is missing
 	touch $@
 
 $(INSTALLED): $(DEMO)
-	$(BIN)/python $(PIP_INSTALL) -e '.[examples,test]'
+	$(call install,$(VENV)) -e '.[examples,test]'
 	touch $@
 
 $(VENV)/.coverage: pyproject.toml $(INSTALLED)
-	$(BIN)/python $(PIP_INSTALL) 'coverage>=7.10'
+	$(call install,$(VENV)) 'coverage>=7.10'
 	touch $@
 
 $(FLOORS)/.installed: pyproject.toml tests/floors.py $(INSTALLED)
-	$(PYTHON) -m venv $(FLOORS)
+	$(call new_environment,$(FLOORS))
 	$(BIN)/python -m tests.floors > $(FLOORS)/floors.txt
-	$(FLOORS)/bin/python $(PIP_INSTALL) -c $(FLOORS)/floors.txt -e '.[test]'
+	$(call install,$(FLOORS)) -c $(FLOORS)/floors.txt -e '.[test]'
 	touch $@
 
 $(VENV)/.browser: pyproject.toml $(INSTALLED)
-	$(BIN)/python $(PIP_INSTALL) -e '.[browser]'
+	$(call install,$(VENV)) -e '.[browser]'
 	touch $@
 
 # an environment in which Backprop is not installed: its hooks come from another one, as with `uv tool install`
 $(FRAMEWORKS)/.installed: tests/frameworks/requirements.txt
-	$(PYTHON) -m venv $(FRAMEWORKS)
-	$(FRAMEWORKS)/bin/python $(PIP_INSTALL) torch==2.13.0
-	$(FRAMEWORKS)/bin/python $(PIP_INSTALL) -r tests/frameworks/requirements.txt
+	$(call new_environment,$(FRAMEWORKS))
+	$(call install,$(FRAMEWORKS)) torch==2.13.0
+	$(call install,$(FRAMEWORKS)) -r tests/frameworks/requirements.txt
 	touch $@
 
 $(EXPORTS)/.installed: pyproject.toml tests/exports/requirements.txt
-	$(PYTHON) -m venv $(EXPORTS)
-	$(EXPORTS)/bin/python $(PIP_INSTALL) -e '.[export,test]'
-	$(EXPORTS)/bin/python $(PIP_INSTALL) -r tests/exports/requirements.txt
+	$(call new_environment,$(EXPORTS))
+	$(call install,$(EXPORTS)) -e '.[export,test]'
+	$(call install,$(EXPORTS)) -r tests/exports/requirements.txt
 	touch $@
