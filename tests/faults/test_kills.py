@@ -1,7 +1,7 @@
 """Kill anything at any instant: no line that reached the file is lost or counted twice, nothing is left running.
 
-The trainer prints numbered lines as fast as it can and saves its counter now and then. Its output files are the
-truth that the record is compared with, line by line.
+The trainer prints numbered lines (as fast as it can in `make nightly`, else some 20,000 a second) and saves its
+counter now and then. Its output files are the truth that the record is compared with, line by line.
 """
 
 import json
@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from backprop.store.index import Index
-from tests.conftest import HANG_S, Runs, scaled, wait_for
+from tests.conftest import HANG_S, IS_NIGHTLY, Runs, scaled, wait_for
 
 SUPERVISOR_KILLS = scaled(200)
 TREE_KILLS = scaled(30)
@@ -27,8 +27,12 @@ SEED = int(os.environ.get("BACKPROP_FAULT_SEED", "20261123"))
 
 # The counter goes on exactly where the checkpoint left it. A checkpoint is torn once in a while: its report comes
 # although the file is cut off, as it would after a power loss.
-COUNTER = """
+COUNTER = (
+    f"""
     import random
+    PAUSE_S = {0 if IS_NIGHTLY else 0.002}
+"""
+    """
     counter, path = 0, os.environ.get("BACKPROP_RESUME_FROM")
     if path:
         counter = json.load(open(path))["counter"]
@@ -37,6 +41,8 @@ COUNTER = """
     while counter < target:
         counter += 1
         print(json.dumps({"step": counter, "value": counter * 3}))
+        if PAUSE_S and counter % 50 == 0:
+            time.sleep(PAUSE_S)
         if counter % 2000 == 0:
             path = f"{run_id}-{counter}.json"
             with open(path + ".new", "w") as file:
@@ -52,6 +58,7 @@ COUNTER = """
                     break
     print(json.dumps({"event": "finished", "counter": counter}), flush=True)
 """
+)
 
 
 class Truth:

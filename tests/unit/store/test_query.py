@@ -2,8 +2,10 @@
 
 import json
 import math
+import shutil
 from array import array
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -347,13 +349,22 @@ def test_a_resume_takes_the_place_of_what_it_trained_again(index: Index):
     assert [point.time_s for point in points] == list(over_time.xs)
 
 
+@pytest.fixture(scope="session")
+def long_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose loss has 200,000 points, one spike, one dip and one NaN: filled once, as that takes seconds."""
+    path = tmp_path_factory.mktemp("long") / "index.db"
+    with closing(Index(path, 5.0)) as index:
+        index.put_run(made("r", elapsed_s=100.0), 1)
+        for begin in range(0, 200_000, 20_000):
+            say(index, "r", *({"step": step, "loss": _loss(step)} for step in range(begin, begin + 20_000)))
+    return path
+
+
 @pytest.fixture
-def long(index: Index) -> Index:
-    """A run whose loss has 200,000 points, one spike, one dip and one NaN."""
-    index.put_run(made("r", elapsed_s=100.0), 1)
-    for begin in range(0, 200_000, 20_000):
-        say(index, "r", *({"step": step, "loss": _loss(step)} for step in range(begin, begin + 20_000)))
-    return index
+def long(long_database: Path, tmp_path: Path) -> Iterator[Index]:
+    """A copy of it."""
+    with closing(Index(shutil.copy(long_database, tmp_path / "index.db"), 5.0)) as index:
+        yield index
 
 
 def _loss(step: int) -> float:
