@@ -6,6 +6,7 @@ cannot be given to a fork: `needs_interpreter` says when it must be the installe
 """
 
 import atexit
+import gc
 import importlib
 import io
 import json
@@ -145,6 +146,8 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
     for name in _MODULES:
         importlib.import_module(f"backprop.{name}")
+    gc.collect()
+    gc.freeze()  # what is here is never garbage: a fork whose collector went through it would copy all of it
     control = socket.socket(fileno=int(sys.argv[1]))
     waiting = selectors.DefaultSelector()
     waiting.register(control, selectors.EVENT_READ)
