@@ -43,6 +43,7 @@ _MODULES = [
     "cli.slurm.job",
     "cli.start",
     "cli.background",
+    "store.output.printed_metrics",
     "lifecycle.recovery",
     "supervisor.session",
     "lifecycle.driver",
