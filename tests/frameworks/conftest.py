@@ -30,6 +30,7 @@ class FrameworkRuns(Runs):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.environment["TMPDIR"] = str(folder)  # PyTorch's compiler leaves a cache there
+        self.environment["OMP_NUM_THREADS"] = "1"  # the tests share the cores
 
     def bare(self, script: Path | str, *words: object, timeout_s: float = HANG_S) -> str:
         """What a script prints without Backprop."""
@@ -60,15 +61,16 @@ class FrameworkRuns(Runs):
 
     def wait_for_step(self, run_id: str, step: int, session: int = 1) -> None:
         """Until a session has reported this step, to the instant: what it writes is read, not asked for."""
-        wait_for(lambda: self._last_step(run_id, session) >= step)
+        paths = [self.rundir(run_id) / f"session-{session}.{source.value}" for source in Source]
+        sizes: list[int] = []
 
-    def _last_step(self, run_id: str, session: int) -> int:
-        steps = [-1]
-        for source in Source:
-            path = self.rundir(run_id) / f"session-{session}.{source.value}"
-            batch = digest(path.read_bytes() if path.exists() else b"")
-            steps += [step for step in (batch.last_step, batch.counted_step) if step is not None]
-        return max(steps)
+        def is_there() -> bool:
+            nonlocal sizes
+            before, sizes = sizes, [path.stat().st_size if path.exists() else 0 for path in paths]
+            # reading it all a hundred times a second takes more of a core than what is waited for
+            return sizes != before and any(_last_step(path) >= step for path in paths if path.exists())
+
+        wait_for(is_there)
 
     def stop_here(self, run_id: str) -> None:
         """`backprop stop`, without a step more than is on its way: training stands still until it can hear of it."""
@@ -107,6 +109,11 @@ class FrameworkRuns(Runs):
         assert self.document(run_id)["status"] == "completed"
 
 
+def nightly(*values: object) -> object:
+    """Values of a parametrized test that only `make nightly` takes."""
+    return pytest.param(*values, marks=pytest.mark.nightly)
+
+
 def make_framework_runs(folder: Path) -> FrameworkRuns:
     """A home and a folder to work in, below this one."""
     python = os.environ.get("FRAMEWORKS_PYTHON")
@@ -115,6 +122,11 @@ def make_framework_runs(folder: Path) -> FrameworkRuns:
     made = FrameworkRuns(folder)
     made.python = made.environment["BACKPROP_PYTHON"] = python
     return made
+
+
+def _last_step(path: Path) -> int:
+    batch = digest(path.read_bytes())
+    return max((step for step in (batch.last_step, batch.counted_step) if step is not None), default=-1)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import HANG_S, wait_for
-from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
+from tests.frameworks.conftest import EXAMPLES, FrameworkRuns, nightly
 
 SOURCE = Path(__file__).parents[2] / "src"
 EXAMPLE = EXAMPLES / "digits_backprop.py"
@@ -124,12 +124,12 @@ def test_the_example_cut_anywhere_is_the_same_run(framework_runs: FrameworkRuns)
 @pytest.mark.parametrize(
     ("kind", "cuts"),
     [
-        ("global", [2, 12]),
-        ("generator", [8]),
-        pytest.param("sampler", [8], marks=pytest.mark.nightly),
+        nightly("global", [2, 12]),
+        nightly("generator", [8]),
+        nightly("sampler", [8]),
         ("workers", [9]),
-        pytest.param("persistent", [8], marks=pytest.mark.nightly),
-        pytest.param("own state", [6, 9], marks=pytest.mark.nightly),
+        nightly("persistent", [8]),
+        nightly("own state", [6, 9]),
     ],
 )
 def test_order_and_randomness_of_data_go_on(framework_runs: FrameworkRuns, kind: str, cuts: list[int]):

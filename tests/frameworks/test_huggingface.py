@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HANG_S, wait_for
+from tests.conftest import HANG_S, IS_NIGHTLY, wait_for
 from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
 
 EPOCHS = 4
@@ -139,14 +139,17 @@ def test_cut_by_its_timebox_and_resumed_it_is_the_run_that_was_not_cut(
 def test_stopped_at_any_step_with_workers_that_load_data_it_is_the_run_that_was_not_cut(
     framework_runs: FrameworkRuns, uncut: Path
 ) -> None:
-    script = slow_example(framework_runs)
-    framework_runs.cut([script, "--", "--epochs", EPOCHS, "--workers", 2], "stopped", [33, 110])
+    script, cuts = slow_example(framework_runs), [33, 110] if IS_NIGHTLY else [110]
+    framework_runs.cut([script, "--", "--epochs", EPOCHS, "--workers", 2], "stopped", cuts)
+    sessions = framework_runs.document("stopped")["sessions"]
+    assert sessions[-1]["resumed_from"] == sessions[-1]["offered"]
     events = framework_runs.events("stopped")
     assert f'"total_steps": {STEPS}' in events
     assert '"epoch": ' in events
     assert_same(framework_runs, "stopped", uncut)
 
 
+@pytest.mark.nightly
 def test_a_stop_while_it_warms_up_or_evaluates_is_obeyed_at_once_and_changes_nothing(
     framework_runs: FrameworkRuns, uncut: Path
 ) -> None:
@@ -171,6 +174,7 @@ def test_a_stop_while_it_warms_up_or_evaluates_is_obeyed_at_once_and_changes_not
     assert_same(framework_runs, "held", uncut)
 
 
+@pytest.mark.nightly
 def test_a_sigterm_that_also_hits_the_workers_that_load_data_does_not_lose_the_save(
     framework_runs: FrameworkRuns, uncut: Path
 ) -> None:
@@ -203,6 +207,7 @@ def test_a_sigterm_that_also_hits_the_workers_that_load_data_does_not_lose_the_s
     assert_same(framework_runs, "hit", uncut)
 
 
+@pytest.mark.nightly
 def test_a_subclass_that_saves_nothing_is_stopped_with_all_it_takes_to_continue(
     framework_runs: FrameworkRuns, uncut: Path
 ) -> None:
@@ -224,6 +229,7 @@ def test_a_subclass_that_saves_nothing_is_stopped_with_all_it_takes_to_continue(
     assert_same(framework_runs, "spare", uncut, [name for name in CURVES if name != "eval_loss"])
 
 
+@pytest.mark.nightly
 def test_a_script_that_names_its_checkpoint_gets_that_one(framework_runs: FrameworkRuns) -> None:
     more = """
         changes = dict(save_total_limit=None)
@@ -244,6 +250,7 @@ def test_a_script_that_names_its_checkpoint_gets_that_one(framework_runs: Framew
     assert steps[0] == 50
 
 
+@pytest.mark.nightly
 def test_a_newest_checkpoint_that_is_half_written_is_not_what_true_means(
     framework_runs: FrameworkRuns, uncut: Path
 ) -> None:
@@ -260,6 +267,7 @@ def test_a_newest_checkpoint_that_is_half_written_is_not_what_true_means(
     assert_same(framework_runs, "newest", uncut)
 
 
+@pytest.mark.nightly
 def test_a_checkpoint_continues_the_call_of_train_that_saved_it_though_all_share_a_folder(
     framework_runs: FrameworkRuns,
 ) -> None:
@@ -298,6 +306,7 @@ def test_a_checkpoint_continues_the_call_of_train_that_saved_it_though_all_share
     assert steps == [*range(5, 91, 5), *range(65, 91, 5)]
 
 
+@pytest.mark.nightly
 def test_a_save_that_nobody_but_us_wants_and_that_cannot_be_does_not_end_the_script(
     framework_runs: FrameworkRuns,
 ) -> None:
@@ -425,10 +434,12 @@ def test_folds_that_are_skipped_or_reordered_never_get_another_folds_checkpoint(
     assert done.returncode == 0, done.stderr
     folds = [framework_runs.work / name for name in ("other", "fold1", "fold2", "fold3")]
     assert [path.read_text() for path in folds] == ["1-20", "1-20", "9-20", "1-20"]
+    assert framework_runs.document("folds")["sessions"][1]["resumed_from"].endswith("checkpoint-8")
     assert "train() starts over: " in done.stderr
     assert "which differs in the content of its data" in done.stderr
 
 
+@pytest.mark.nightly
 def test_a_training_that_had_ended_is_given_back_and_goes_on_when_it_is_to_be_longer(
     framework_runs: FrameworkRuns,
 ) -> None:

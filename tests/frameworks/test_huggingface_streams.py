@@ -132,7 +132,7 @@ STREAMS = """
 
 def test_what_was_seen_is_not_seen_again_whatever_the_epoch(framework_runs: FrameworkRuns) -> None:
     """The same items in the same order, with the same random numbers, as a training that nobody cut; the same loss."""
-    count = 6 if IS_NIGHTLY else 4
+    count = 6 if IS_NIGHTLY else 3
     script = framework_runs.script(TRAININGS + STREAMS)
     done = framework_runs.call("run", "--run-id", "r", script, TRAININGS=str(count))
     assert done.returncode == 0, framework_runs.rundir("r").joinpath("session-1.err").read_text()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HANG_S, wait_for
-from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
+from tests.conftest import HANG_S, IS_NIGHTLY, wait_for
+from tests.frameworks.conftest import EXAMPLES, FrameworkRuns, nightly
 
 EXAMPLE = EXAMPLES / "digits_keras.py"
 CUTS = Path(__file__).with_name("keras_cuts.py")
-EPOCHS, STEPS = 40, 36  # of the example: 1437 images, a fifth of them for validation, 32 a batch
+STEPS = 36  # an epoch of the example: 1437 images, a fifth of them for validation, 32 a batch
 
 
 def outcome(runs: FrameworkRuns, out: str) -> tuple[dict, str]:
@@ -36,15 +36,17 @@ def outcome(runs: FrameworkRuns, out: str) -> tuple[dict, str]:
     return json.loads((runs.work / out / "history.json").read_text()), weights
 
 
-@pytest.mark.parametrize("has_timebox", [False, pytest.param(True, marks=pytest.mark.nightly)])
-def test_a_stop_and_a_timebox_change_nothing(framework_runs: FrameworkRuns, has_timebox: bool):
+@pytest.mark.parametrize("cut_by", ["stop", nightly("stop and timebox")])
+def test_a_stop_and_a_timebox_change_nothing(framework_runs: FrameworkRuns, cut_by: str):
     """Cut by `backprop stop`, and by its timebox, the example has the losses and weights of the run never cut."""
-    arguments = ["--epochs", EPOCHS, "--width", 64]
+    has_timebox = "timebox" in cut_by
+    epochs = 40 if has_timebox else 16
+    arguments = ["--epochs", epochs, "--width", 64]
     framework_runs.bare(EXAMPLE, *arguments, "--out", "whole")
 
     run = framework_runs.start("run", "--run-id", "cut", "-c", "0.001", EXAMPLE, "--", *arguments, "--out", "cut")
     wait_for(lambda: '"checkpoint_saved"' in framework_runs.events("cut"))  # -c asked for one
-    assert framework_runs.call("stop", "cut").returncode == 0
+    framework_runs.stop_here("cut")
     assert run.wait(HANG_S) == 0
 
     start_up_s = framework_runs.document("cut")["elapsed_s"]
@@ -64,13 +66,13 @@ def test_a_stop_and_a_timebox_change_nothing(framework_runs: FrameworkRuns, has_
     assert outcome(framework_runs, "cut") == whole
     for name in ("loss", "val_loss", "val_accuracy"):
         recorded = framework_runs.curve("cut", name)
-        assert [recorded[STEPS * epoch] for epoch in range(1, EPOCHS + 1)] == whole[0][name]
-    assert document["metrics"]["total_steps"] == EPOCHS * STEPS
+        assert [recorded[STEPS * epoch] for epoch in range(1, epochs + 1)] == whole[0][name]
+    assert document["metrics"]["total_steps"] == epochs * STEPS
 
 
 def test_no_kind_of_training_minds_a_cut(framework_runs: FrameworkRuns):
     """Whatever gives the data, and whatever has state of its own: cut within and between epochs, nothing changes."""
-    done = framework_runs.call("run", "--run-id", "cuts", CUTS)
+    done = framework_runs.call("run", "--run-id", "cuts", CUTS, PLACES="7" if IS_NIGHTLY else "2")
     assert done.returncode == 0, done.stderr
     verdicts = done.stdout.splitlines()
     assert len(verdicts) == 13

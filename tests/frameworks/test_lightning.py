@@ -12,7 +12,7 @@ import pytest
 
 from backprop.trainer.hooks.lightning.hook import _stored, _unfit
 from backprop.trainer.hooks.lightning.identity import mark
-from tests.conftest import HANG_S
+from tests.conftest import HANG_S, IS_NIGHTLY
 from tests.frameworks.conftest import EXAMPLES, FrameworkRuns
 
 EXAMPLE = EXAMPLES / "digits_lightning.py"
@@ -82,21 +82,9 @@ def logged(out: Path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
-def assert_same_weights(runs: FrameworkRuns, out: Path, other: Path) -> None:
-    """Every bit of them."""
-    printed = runs.evaluate(
-        """
-        import hashlib, sys, torch
-        for path in sys.argv[1:]:
-            state = torch.load(path)
-            bits = b"".join(name.encode() + value.numpy().tobytes() for name, value in state.items())
-            print(hashlib.sha256(bits).hexdigest())
-        """,
-        out / "weights.pt",
-        other / "weights.pt",
-    )
-    digest, expected = printed.splitlines()
-    assert digest == expected
+def assert_same_weights(out: Path, other: Path) -> None:
+    """Every bit of them; torch.save writes the same file of the same weights."""
+    assert (out / "weights.pt").read_bytes() == (other / "weights.pt").read_bytes()
 
 
 def assert_the_same(runs: FrameworkRuns, run_id: str, out: Path, bare: Path, names: tuple[str, ...]) -> None:
@@ -106,7 +94,7 @@ def assert_the_same(runs: FrameworkRuns, run_id: str, out: Path, bare: Path, nam
         assert expected
         curve = runs.curve(run_id, name)
         assert [curve[step] for step in sorted(curve)] == expected, name
-    assert_same_weights(runs, out, bare)
+    assert_same_weights(out, bare)
 
 
 def ours(runs: FrameworkRuns, run_id: str) -> list[str]:
@@ -129,12 +117,14 @@ def bare_script(tmp_path_factory):
     return runs.work / "out"
 
 
-def test_a_run_that_is_stopped_twice_is_the_same_run(framework_runs, tmp_path_factory):
+def test_a_run_that_is_stopped_is_the_same_run(framework_runs, tmp_path_factory):
     bare = bare_runs(tmp_path_factory.mktemp("bare"))
     words = ["--epochs", 10, "--out", "out"]
     bare.bare(EXAMPLE, *words)
-    framework_runs.cut([EXAMPLE, "--", *words], "it", [100, 300])
-    assert len(ours(framework_runs, "it")) >= 2, "and the end, if it took more than a second"
+    cuts = [100, 300] if IS_NIGHTLY else [100]
+    framework_runs.cut([EXAMPLE, "--", *words], "it", cuts)
+    assert len(ours(framework_runs, "it")) >= len(cuts), "and the end, if it took more than a second"
+    assert framework_runs.document("it")["sessions"][-1]["resumed_from"] in ours(framework_runs, "it")
     names = ("train_loss_step", "train_loss_epoch", "val_loss", "val_accuracy")
     assert_the_same(framework_runs, "it", framework_runs.work / "out", bare.work / "out", names)
 
@@ -181,6 +171,7 @@ def test_a_stop_in_the_midst_of_a_validation_is_obeyed_and_changes_nothing(frame
     assert_the_same(framework_runs, "it", framework_runs.work / "out", bare_script, SCRIPT_NAMES)
 
 
+@pytest.mark.nightly
 def test_two_processes_stop_at_the_same_step_and_go_on(framework_runs):
     script = [EXAMPLE, "--", "--out", "out", "--devices", 2, "--epochs", 8]
     running = framework_runs.start("run", "--run-id", "it", *script)
@@ -199,6 +190,7 @@ def test_two_processes_stop_at_the_same_step_and_go_on(framework_runs):
     assert framework_runs.document("it")["last_step"] == 8 * 23
 
 
+@pytest.mark.nightly
 def test_a_sigterm_from_elsewhere_loses_nothing(framework_runs):
     """Lightning leaves at the end of the batch, as it does without us; but with a checkpoint."""
     script = [framework_runs.script(SCRIPT), "--", "lightning", "out"]
@@ -263,6 +255,7 @@ SAVING_SCRIPT = """
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("when", ["train", "validation"])
 def test_a_run_from_what_model_checkpoint_saved_is_the_same_run(framework_runs, when):
     script = framework_runs.script(SAVING_SCRIPT)
@@ -276,7 +269,7 @@ def test_a_run_from_what_model_checkpoint_saved_is_the_same_run(framework_runs, 
         curve, expected = framework_runs.curve("resumed", name), framework_runs.curve("whole", name)
         assert curve.keys() >= {step for step in expected if step > 2 * 38}
         assert curve.items() <= expected.items(), name
-    assert_same_weights(framework_runs, resumed, whole)
+    assert_same_weights(resumed, whole)
 
 
 @pytest.mark.parametrize(

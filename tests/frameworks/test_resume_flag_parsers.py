@@ -190,6 +190,7 @@ def test_a_parser_gives_the_checkpoint_to_its_option(library: str, framework_run
     assert " gets /" not in third.stderr
 
 
+@pytest.mark.nightly
 def test_lightnings_command_line_needs_no_flag(framework_runs: FrameworkRuns):
     """LightningCLI has --ckpt_path: Lightning's own hook resumes fit() without it, and nothing is said of it."""
     runs = framework_runs
