@@ -10,11 +10,12 @@ import msgspec
 
 from backprop.records import Limits, RunSpec, Status
 from backprop.store import experiments_json
+from backprop.store.home import Home
 from backprop.store.index import CHUNK_POINTS, Index
-from backprop.store.journal import file as journals
-from backprop.store.journal.file import Entry, SessionEnded, SessionStarted, TrainerLaunched
+from backprop.store.journal.entries import Entry, SessionEnded, SessionStarted, TrainerLaunched
+from backprop.store.journal.fold import fold
 from backprop.store.output.protocol import Batch, Series
-from backprop.store.rundir import Home, RunDir
+from backprop.store.rundir import RunDir
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _METRICS = ("loss", "lr")
@@ -75,7 +76,7 @@ def fill(home: Home, run_count: int) -> None:
         spec = spec_of(f"r{number:07}", number)
         entries = story(spec, number)
         size = write(home.rundir(spec.id), spec, entries)
-        index.put_run(journals.fold(spec, entries), size)
+        index.put_run(fold(spec, entries), size)
         index.set_whole(spec.id, size, {})
         index.add_output(spec.id, 1, 0, 40, _batch(number, 1), ())
     index.set_seen_folder_ns(home.runs_path.stat().st_mtime_ns)

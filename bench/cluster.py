@@ -10,8 +10,9 @@ import msgspec
 
 from backprop.engines.slurm.engine import job_name
 from backprop.records import RunSpec, SlurmRequest
-from backprop.store.journal.file import Entry, Submitted
-from backprop.store.rundir import Home, RunDir
+from backprop.store.home import Home
+from backprop.store.journal.entries import Entry, Submitted
+from backprop.store.rundir import RunDir
 from bench import archive
 from bench.measure import Cost, cost
 from bench.rows import Row

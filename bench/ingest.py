@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
+from backprop.store.home import Home
 from backprop.store.ingest import Recorder
 from backprop.store.journal.file import Journal
-from backprop.store.rundir import Home
 from bench.measure import own_peak_rss_bytes
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 
 from backprop.store.index import Index
-from backprop.store.journal.file import Journal, TrainerLaunched
+from backprop.store.journal.entries import TrainerLaunched
+from backprop.store.journal.file import Journal
 from bench import archive
 from bench import trainer as trainers
 from bench.cards import Cards, find_cards, polling_loop

@@ -17,8 +17,9 @@ import psutil
 
 from backprop.errors import ExitCode
 from backprop.governor.probes import gpus
+from backprop.store.home import Home
 from backprop.store.journal import file as journals
-from backprop.store.rundir import Home
+from backprop.store.journal.entries import Entry
 
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
 SCRIPTS = Path(__file__).with_name("scripts")
@@ -169,7 +170,7 @@ class Workbench:
         document: dict[str, Any] = json.loads(self.call("status", run, "--json"))
         return document
 
-    def journal(self, run_id: str) -> list[journals.Entry]:
+    def journal(self, run_id: str) -> list[Entry]:
         return journals.read(self.home.rundir(run_id).journal_path)[0]
 
     def tree(self, run_id: str) -> list[psutil.Process]:

@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 from textual.widgets import Static
 
 from backprop import config
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 from backprop.views.live_feed import Feed
 from backprop.views.watch.app import WatchApp
 from backprop.views.watch.panes import CurvePane, RunsTable

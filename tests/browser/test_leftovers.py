@@ -3,8 +3,8 @@
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.rundir import Home
 from tests.browser.conftest import Page, Training, Ui
 from tests.conftest import Runs
 

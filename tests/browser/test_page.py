@@ -7,7 +7,7 @@ from bench import archive
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 from backprop.views.web.door import Door
 from tests.browser.conftest import Page, Training, Ui
 from tests.conftest import HANG_S, Runs, wait_for

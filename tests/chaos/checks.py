@@ -18,7 +18,7 @@ from backprop import host
 from backprop.governor.run_queue import Line
 from backprop.records import Run, Status
 from backprop.store.index import Index
-from backprop.store.journal.file import NotContinued, PauseAsked, Refused, SessionEnded
+from backprop.store.journal.entries import NotContinued, PauseAsked, Refused, SessionEnded
 from tests.chaos import model
 from tests.chaos.model import MACHINE, Deed, Facts
 from tests.chaos.output import Output

@@ -24,8 +24,10 @@ import psutil
 from backprop import host
 from backprop.governor.run_queue import Line
 from backprop.records import Run, RunSpec, Session
+from backprop.store.home import Home
 from backprop.store.journal import file as journals
-from backprop.store.rundir import Home
+from backprop.store.journal.entries import Entry
+from backprop.store.journal.fold import fold
 from tests.chaos.model import Deed
 from tests.chaos.output import Output, read_output
 from tests.chaos.trainer import TRAINER
@@ -354,7 +356,7 @@ class Population(Runs):
         except (OSError, ValueError):
             return None
 
-    def entries(self, member: Member) -> list[journals.Entry]:
+    def entries(self, member: Member) -> list[Entry]:
         try:
             return journals.read(self.rundir(member.run_id) / "journal.jsonl")[0]
         except OSError:
@@ -363,7 +365,7 @@ class Population(Runs):
     def fold(self, member: Member) -> Run | None:
         """The run as its journal tells it."""
         spec = self.spec(member)
-        return None if spec is None else journals.fold(spec, self.entries(member))
+        return None if spec is None else fold(spec, self.entries(member))
 
     def supervisor_of(self, member: Member) -> int | None:
         """The living process that answers for a run, or is about to."""

@@ -9,7 +9,8 @@ import pytest
 
 from backprop.records import Pauser, Status
 from backprop.store.journal import file as journals
-from backprop.store.journal.file import Journal, Paused, Refused, Said, StopAsked
+from backprop.store.journal.entries import Paused, Refused, Said, StopAsked
+from backprop.store.journal.file import Journal
 from tests.conftest import HANG_S, Runs, wait_for
 from tests.fakes.slurm import began, cancelled, ended, now, put, tell
 

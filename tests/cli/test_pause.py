@@ -13,8 +13,9 @@ import pytest
 
 from backprop.errors import BusyError
 from backprop.lifecycle import requests
+from backprop.store.home import Home
 from backprop.store.journal import file as journals
-from backprop.store.rundir import Home
+from backprop.store.journal.fold import fold
 from tests.cli.test_governor import HAS_CHILDREN, Machine, counts
 from tests.conftest import HANG_S, Runs, wait_for
 
@@ -256,7 +257,7 @@ def test_a_pause_that_nobody_has_heard_yet_can_be_taken_back(runs: Runs):
     process = started(runs)
     os.kill(process.pid, signal.SIGSTOP)  # it hears nothing
     home = Home(runs.home)
-    run = journals.fold(home.rundir("r").read_spec(), journals.read(home.rundir("r").journal_path)[0])
+    run = fold(home.rundir("r").read_spec(), journals.read(home.rundir("r").journal_path)[0])
     requests.ask_pause(home, run)
     requests.ask_to_go_on(home, run)
     assert [entry["event"] for entry in runs.journal("r")][-2:] == ["pause_asked", "go_on_asked"]

@@ -6,8 +6,8 @@ from datetime import datetime
 import pytest
 
 from backprop.store import query
+from backprop.store.curves import Point
 from backprop.store.index import Index
-from backprop.store.query import Point
 from tests.conftest import HANG_S, Runs, wait_for
 
 SILENCE_S = 4.0

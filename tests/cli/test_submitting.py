@@ -8,7 +8,7 @@ import msgspec
 
 from backprop.records import Status
 from backprop.store.journal import file as journal
-from backprop.store.journal.file import Submitted
+from backprop.store.journal.entries import Submitted
 from tests.conftest import Runs
 from tests.fakes.slurm import began, cancelled, ended, now, put, tell
 

@@ -4,7 +4,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from backprop.records import Status
-from backprop.store.journal.file import Entry, Journal, SessionEnded, SessionStarted
+from backprop.store.journal.entries import Entry, SessionEnded, SessionStarted
+from backprop.store.journal.file import Journal
 from tests.conftest import Runs
 
 

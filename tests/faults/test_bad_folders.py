@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from backprop.lifecycle import recovery, requests
 from backprop.records import RunView, Status
-from backprop.store import checkpoints, query
+from backprop.store import checkpoints, filters, query
+from backprop.store.home import Home
 from backprop.store.index import Index, open_index
-from backprop.store.journal.file import (
+from backprop.store.journal.entries import (
     Admitted,
     CheckpointMeasured,
     CheckpointRead,
@@ -31,7 +32,6 @@ from backprop.store.journal.file import (
     TrainerLaunched,
 )
 from backprop.store.output.line_times import Growth
-from backprop.store.rundir import Home
 from backprop.views.documents import run_json
 from backprop.views.terminal import run_details, runs_table
 from tests.conftest import scaled
@@ -148,7 +148,7 @@ def lay_sound(home: Home) -> None:
 
 def views(index: Index) -> dict[str, RunView]:
     """All runs, after every view has shown them."""
-    found = query.runs(index, query.Wanted())
+    found = query.runs(index, filters.Wanted())
     runs_table.runs_table(found, NOW, values=lambda *_: [])
     for view in found:
         run_json.encode(run_json.run_document(view, NOW, checkpoints.looks_valid))

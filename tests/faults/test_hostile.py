@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backprop.store.rundir import LOCK_PATIENCE_S, Home
+from backprop.store.home import LOCK_PATIENCE_S, Home
 from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 REPORTING = """

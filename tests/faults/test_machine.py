@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from backprop.records import StopReason
-from backprop.store.journal.file import Journal, StopAsked, read
+from backprop.store.journal.entries import StopAsked
+from backprop.store.journal.file import Journal, read
 from tests.conftest import BACKPROP, HANG_S, Runs
 from tests.fakes.slurm import cancelled, make_programs, put
 from tests.faults.test_kills import check_record

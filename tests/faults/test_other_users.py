@@ -15,9 +15,10 @@ from backprop.errors import ConfigError, UsageError
 from backprop.governor.run_queue import Line
 from backprop.lifecycle import catalog, recovery
 from backprop.records import RunView, Status, Ticket
-from backprop.store import experiments_json, query
-from backprop.store.journal.file import Journal, SessionEnded, SessionStarted
-from backprop.store.rundir import Home
+from backprop.store import experiments_json, filters, query
+from backprop.store.home import Home
+from backprop.store.journal.entries import SessionEnded, SessionStarted
+from backprop.store.journal.file import Journal
 from tests.conftest import Runs
 from tests.records import AT, SPEC
 
@@ -67,7 +68,7 @@ def add_run(home: Home, run_id: str) -> None:
 
 def views(home: Home) -> dict[str, RunView]:
     with catalog.caught_up(home, print) as index:
-        return {view.run.spec.id: view for view in query.runs(index, query.Wanted())}
+        return {view.run.spec.id: view for view in query.runs(index, filters.Wanted())}
 
 
 def use(home: Home, run_id: str) -> None:

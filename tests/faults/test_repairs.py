@@ -20,10 +20,11 @@ from backprop.cli.commands import wait as wait_command
 from backprop.errors import BusyError, ConfigError, NoSuchRunError
 from backprop.lifecycle import catalog, recovery
 from backprop.records import Limits, RunSpec, Status
+from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.store.ingest import Recorder
-from backprop.store.journal.file import Journal, SessionEnded, SessionStarted
-from backprop.store.rundir import Home
+from backprop.store.journal.entries import SessionEnded, SessionStarted
+from backprop.store.journal.file import Journal
 from tests.conftest import Runs
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)

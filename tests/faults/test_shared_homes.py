@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from backprop.records import Limits, RunSpec, SlurmRequest, Status
+from backprop.store.home import Home
 from backprop.store.index import open_index
 from backprop.store.ingest import Recorder
-from backprop.store.journal.file import Journal, SessionEnded, SessionStarted
-from backprop.store.rundir import Home
+from backprop.store.journal.entries import SessionEnded, SessionStarted
+from backprop.store.journal.file import Journal
 from tests.conftest import HANG_S, Runs
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)

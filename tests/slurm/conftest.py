@@ -14,6 +14,7 @@ import pytest
 from backprop.store import query
 from backprop.store.index import Index
 from backprop.store.journal import file as journals
+from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
 from tests.conftest import HANG_S, Runs
 from tests.faults.test_kills import Truth, dedupe
@@ -111,7 +112,7 @@ class SlurmRuns(Runs):
             return status in statuses and len(sessions) + (status == "queued") >= session
 
         def is_there() -> bool:
-            run = journals.fold(spec, journals.read(rundir.journal_path)[0])
+            run = fold(spec, journals.read(rundir.journal_path)[0])
             if not is_right(run.status.value, run.sessions) and time.monotonic() < ask_at[-1]:
                 return False
             documents.append(self.document(run_id))

@@ -11,6 +11,8 @@ import pytest
 
 from backprop.lifecycle import continuation
 from backprop.store.journal import file as journals
+from backprop.store.journal.entries import Refused
+from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
 from tests.conftest import HANG_S
 from tests.slurm.cluster import Cluster
@@ -222,9 +224,9 @@ def test_a_preemption_while_a_retry_is_waited_for(runs: SlurmRuns):
     assert len(runs.told("r", "submitted")) == 2
     rundir = RunDir(runs.rundir("r"))
     entries, _ = journals.read(rundir.journal_path)
-    until = next(number for number, entry in enumerate(entries, start=1) if isinstance(entry, journals.Refused))
+    until = next(number for number, entry in enumerate(entries, start=1) if isinstance(entry, Refused))
     seen = entries[:until]  # by whoever looks before the job says that it waits again
-    assert continuation.remaining(journals.fold(rundir.read_spec(), seen), seen)
+    assert continuation.remaining(fold(rundir.read_spec(), seen), seen)
 
 
 def test_a_warning_before_anybody_listens(runs: SlurmRuns):

@@ -11,8 +11,8 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.rundir import Home
 from backprop.views.web.index_pool import Library
 from backprop.views.web.poller import Hub
 from backprop.views.web.services import Desk

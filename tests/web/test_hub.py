@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.rundir import Home
 from tests.conftest import wait_for
 from tests.web.conftest import MakeHub, desk_of
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.rundir import Home
 from backprop.views.web.changes import Client, Listening
 from backprop.views.web.params import log_place
 from tests.conftest import Runs

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.rundir import Home
 from backprop.views.web.changes import Client, Listening
 from backprop.views.web.curves import CurveWatch
 from backprop.views.web.logs import LogPlace

@@ -108,8 +108,8 @@ def _index() -> "Iterator[Index | None]":
     """The index as it is; None where there is none that can be read. Nothing is made, mended or brought up to date."""
     import sqlite3
 
+    from backprop.store.home import Home
     from backprop.store.index import Index, IndexBrokenError
-    from backprop.store.rundir import Home
 
     index = None
     with suppress(BackpropError, OSError, sqlite3.Error, IndexBrokenError):

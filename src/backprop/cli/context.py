@@ -14,9 +14,10 @@ import click
 from backprop.errors import UsageError
 from backprop.lifecycle import catalog
 from backprop.records import Run, RunView, Session, Status
+from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.store.plain import owner_name
-from backprop.store.rundir import Home, RunDir
+from backprop.store.rundir import RunDir
 from backprop.text import printable
 
 if TYPE_CHECKING:
@@ -113,11 +114,11 @@ def check_readable(run: Run) -> None:
 
 def metrics_message(views: Sequence[RunView]) -> str:
     """Which metrics these runs have, for whoever asked for another one."""
-    from backprop.store import query
+    from backprop.store import metric_names
     from backprop.views.terminal import formatting
     from backprop.views.terminal.screen import cut
 
-    names = [name for name in query.metric_names(views) if not query.is_progress(name)]
+    names = [name for name in metric_names.all_names(views) if not metric_names.is_progress(name)]
     if not names:
         return "They have no metrics: a script reports them as JSON lines, see the README."
     more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""

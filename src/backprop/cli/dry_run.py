@@ -13,7 +13,7 @@ from backprop.engines.base import Order
 from backprop.errors import ExitCode
 from backprop.governor.run_queue import Line
 from backprop.records import RunSpec, in_minutes
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 from backprop.supervisor import command as commands
 
 if TYPE_CHECKING:

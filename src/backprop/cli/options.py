@@ -12,7 +12,7 @@ from backprop.cli import completion
 from backprop.cli.context import check_text, json_option, say
 from backprop.errors import UsageError
 from backprop.records import Limits
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -14,9 +14,9 @@ from backprop.cli import completion
 from backprop.cli.context import find_runs, say
 from backprop.errors import BackpropError, ExitCode, UsageError
 from backprop.records import RunView, Status
-from backprop.store import query
+from backprop.store import filters, query
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.rundir import Home
 
 if TYPE_CHECKING:
     from backprop.cli.completion import Completer
@@ -47,9 +47,9 @@ class Choice(NamedTuple):
         """
         if self.is_by_name:
             return find_runs(home, index, self.words)
-        wanted = query.Wanted(
+        wanted = filters.Wanted(
             statuses=tuple(status.value for status in Status if status in self.statuses),
-            conditions=query.parse_filter(" ".join(self.filters)),
+            conditions=filters.parse_filter(" ".join(self.filters)),
             is_descending=False,
         )
         views = query.runs(index, wanted)

@@ -4,7 +4,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from backprop.records import Run
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 
 if TYPE_CHECKING:
     from backprop.engines.base import Engine

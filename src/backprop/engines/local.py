@@ -12,8 +12,8 @@ from backprop import host
 from backprop.engines.base import Observation, Order, Phase
 from backprop.records import Run
 from backprop.store.holder import signal_holder
+from backprop.store.home import Home
 from backprop.store.journal.file import Journal
-from backprop.store.rundir import Home
 
 
 class Here:

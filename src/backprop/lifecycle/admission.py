@@ -24,9 +24,10 @@ from backprop.governor.probes.gpus import read_gpus
 from backprop.governor.run_queue import Entry, Line, Place, QueueLockedError, ahead_of, in_the_way_of, promises
 from backprop.governor.start_policy import Decision, Obstacle
 from backprop.records import Limits, Record, RunSpec, Snapshot, StopReason, Ticket
+from backprop.store.home import Home
 from backprop.store.ingest import Recorder
-from backprop.store.journal.file import Admitted, Journal, Queued, Refused, StopAsked
-from backprop.store.rundir import Home
+from backprop.store.journal.entries import Admitted, Queued, Refused, StopAsked
+from backprop.store.journal.file import Journal
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.supervisor.signals import Signals
 

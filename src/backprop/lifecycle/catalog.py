@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 from backprop.errors import BusyError, ConfigError, NoSuchRunError, UsageError
 from backprop.records import Checkpoint, RunView
+from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index
-from backprop.store.rundir import LAST, RUN_ID, Home, HomeBusyError
+from backprop.store.rundir import LAST, RUN_ID
 
 
 @contextmanager
@@ -68,6 +69,7 @@ def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], Non
     """
     from backprop.lifecycle import recovery
     from backprop.store.journal import file as journal
+    from backprop.store.journal.fold import fold
     from backprop.store.plain import UnreadableError
 
     candidates = recovery.missing(home, index)
@@ -79,7 +81,7 @@ def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], Non
         try:
             spec = rundir.read_spec()
             entries, _ = journal.read(rundir.journal_path)
-            name = journal.fold(spec, entries).spec.name
+            name = fold(spec, entries).spec.name
         except FileNotFoundError:
             continue  # removed meanwhile
         except (OSError, UnreadableError):

@@ -13,7 +13,7 @@ from backprop.records import (
     Status,
     StopReason,
 )
-from backprop.store.journal.file import Entry, NotContinued, Queued, Refused, SessionStarted, StopAsked, Submitted
+from backprop.store.journal.entries import Entry, NotContinued, Queued, Refused, SessionStarted, StopAsked, Submitted
 
 MAX_BACKOFF_S = 60.0
 

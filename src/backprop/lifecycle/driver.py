@@ -29,7 +29,8 @@ from backprop.records import (
 from backprop.store import checkpoints, kept_checkpoints
 from backprop.store.code import snapshot
 from backprop.store.ingest import Recorder, Say
-from backprop.store.journal.file import CheckpointSkipped, Journal, NotContinued, Refused
+from backprop.store.journal.entries import CheckpointSkipped, NotContinued, Refused
+from backprop.store.journal.file import Journal
 from backprop.supervisor import command
 from backprop.supervisor.session import Observer, Outcome, SessionPlan, Supervisor
 from backprop.supervisor.signals import Signals

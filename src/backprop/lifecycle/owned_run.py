@@ -13,9 +13,10 @@ from backprop.records import (
     RunSpec,
 )
 from backprop.store.code import snapshot
+from backprop.store.home import Home
 from backprop.store.ingest import Recorder, Say
 from backprop.store.journal.file import Journal
-from backprop.store.rundir import Home, RunDir
+from backprop.store.rundir import RunDir
 
 if TYPE_CHECKING:
     from backprop.lifecycle.notifier import Teller

@@ -21,12 +21,15 @@ from backprop.errors import BackpropError, BusyError, NoRoomError
 from backprop.lifecycle import continuation
 from backprop.records import Limits, Run, RunSpec, Session, Status
 from backprop.store import experiments_json, legacy_import
+from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, is_locked, lacks_room, open_index, reopen_if_replaced, set_aside_if_damaged
 from backprop.store.ingest import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
 from backprop.store.journal import file as journals
-from backprop.store.journal.file import Journal, Refused, SessionEnded, Submitted, TrainerLaunched
+from backprop.store.journal.entries import Refused, SessionEnded, Submitted, TrainerLaunched
+from backprop.store.journal.file import Journal
+from backprop.store.journal.fold import fold
 from backprop.store.plain import UnreadableError, unreadable
-from backprop.store.rundir import Home, HomeBusyError, RunDir
+from backprop.store.rundir import RunDir
 
 if TYPE_CHECKING:
     from psutil import Process
@@ -417,7 +420,7 @@ def tell_end(home: Home, rundir: RunDir, spec: RunSpec) -> None:
         from backprop.lifecycle.notifier import Teller
 
         entries, size = journals.read(rundir.journal_path)
-        Teller(rundir, home.index_path).ended(journals.fold(spec, entries), size)
+        Teller(rundir, home.index_path).ended(fold(spec, entries), size)
 
 
 def settle(
@@ -429,7 +432,7 @@ def settle(
     that has ended: nothing was to be done. why: how it is known that nobody answers for it, if not by its lock.
     """
     entries = journals.read(rundir.journal_path)[0]
-    run = journals.fold(spec, entries)
+    run = fold(spec, entries)
     if run.status.is_final:
         return False
     session = run.last_session
@@ -532,14 +535,14 @@ def claim(home: Home, run: Run, say: Say) -> Journal:
             journal.close()
             raise BusyError(busy_message(run))
         time.sleep(0.02)
-    now = journals.fold(run.spec, journals.read(rundir.journal_path)[0])
+    now = fold(run.spec, journals.read(rundir.journal_path)[0])
     is_readable = run.status is not Status.UNREADABLE
     if is_readable and now.is_on_slurm and not now.status.is_final:  # while a job waits nobody has the journal locked
         journal.close()
         raise BusyError(busy_message(now))
     if settle(rundir, run.spec, journal, None, say):
         tell_end(home, rundir, run.spec)
-        now = journals.fold(run.spec, journals.read(rundir.journal_path)[0])
+        now = fold(run.spec, journals.read(rundir.journal_path)[0])
     if is_readable and len(now.sessions) != len(run.sessions):
         journal.close()
         raise BusyError(f"run {run.spec.id} was resumed by somebody else just now.")

@@ -12,9 +12,11 @@ from backprop.errors import BackpropError, BusyError
 from backprop.lifecycle import recovery, requests
 from backprop.records import RunView, StopReason
 from backprop.store.holder import open_removed_journals, own_path, signal_holder
-from backprop.store.journal import file as journals
-from backprop.store.journal.file import Journal, StopAsked
-from backprop.store.rundir import LAST, Home, RunDir
+from backprop.store.home import Home
+from backprop.store.journal.entries import StopAsked
+from backprop.store.journal.file import Journal
+from backprop.store.journal.fold import fold, fold_on
+from backprop.store.rundir import LAST, RunDir
 from backprop.supervisor.process import tree
 
 _POLL_S = 0.05
@@ -28,11 +30,11 @@ class RemovedRun:
         self._run_dir = str(rundir.path)  # the mark of its processes
         self._open_path = own_path(journal_fd)
         self._journal = Journal(rundir.journal_path, fd=journal_fd)
-        self._run = journals.fold(recovery.unknown_spec(rundir.run_id, time.time(), "?"), ())
+        self._run = fold(recovery.unknown_spec(rundir.run_id, time.time(), "?"), ())
 
     def look(self) -> requests.Standing:
         """How the run stands now."""
-        self._run = journals.fold_on(self._run, self._journal.read_new())
+        self._run = fold_on(self._run, self._journal.read_new())
         return requests.Standing(self._run)
 
     def view(self) -> RunView:

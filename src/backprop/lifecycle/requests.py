@@ -20,10 +20,12 @@ from backprop.errors import BackpropError, BusyError, NoSuchRunError, UsageError
 from backprop.lifecycle import recovery
 from backprop.records import Pauser, Run, RunSpec, Session, StopReason
 from backprop.store.holder import signal_holder
+from backprop.store.home import Home
 from backprop.store.ingest import Say
 from backprop.store.journal import file as journals
-from backprop.store.journal.file import GoOnAsked, Journal, PauseAsked, Refused, Renamed, StopAsked
-from backprop.store.rundir import Home
+from backprop.store.journal.entries import GoOnAsked, PauseAsked, Refused, Renamed, StopAsked
+from backprop.store.journal.file import Journal
+from backprop.store.journal.fold import fold
 
 STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
 STOP_NOW_S = 5.0  # how long a supervisor may take to hear a `stop --now` before it is taken for dead
@@ -114,7 +116,7 @@ def look(home: Home, spec: RunSpec) -> Standing:
     if not path.exists():
         raise NoSuchRunError(f"run {spec.id} was removed.")
     entries, _ = journals.read(path)
-    return Standing(journals.fold(spec, [*entries, *journals.unheard(path)]))
+    return Standing(fold(spec, [*entries, *journals.unheard(path)]))
 
 
 def ask_stop(

@@ -7,21 +7,21 @@ Times are milliseconds since 1970. The format is older than Backprop's index; wh
 """
 
 import itertools
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from backprop.records import Checkpoint, Record, RunView, Status, is_showable
+from backprop.records import Checkpoint, RunView
+from backprop.store.files import replace_file
+from backprop.store.home import Home, set_aside
 from backprop.store.index import Index
 from backprop.store.output.protocol import json_safe
 from backprop.store.plain import UNDECODABLE, foreign_owner
-from backprop.store.rundir import RUN_ID, Home, set_aside
-from backprop.trainer import atomic_files
+from backprop.store.rundir import RUN_ID
 
 MAX_RUNS = 1000
 MAX_CHECKPOINTS = 20  # of a run: of thousands, most were deleted long ago
@@ -87,15 +87,6 @@ def run_ids(path: Path) -> set[str] | None:
     return None if entries is None else {run_id for run_id in entries if RUN_ID.fullmatch(run_id)}
 
 
-def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Give a file new content in one step: readers see the old or the new, never a half. Raises OSError.
-
-    mode: its permissions, but for those that the umask takes.
-    """
-    with atomic_files.drafted(str(path), mode) as draft:
-        Path(draft).write_bytes(data)
-
-
 def _encoded(view: RunView) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(json_safe(_entry(view))))
 
@@ -128,67 +119,3 @@ def _entry(view: RunView) -> dict[str, Any]:
 
 def _milliseconds(instant: datetime | None) -> int | None:
     return None if instant is None else round(instant.timestamp() * 1000)
-
-
-class OldRun(Record, frozen=True):
-    """An entry as an older tool wrote it, with what could not be understood left out."""
-
-    id: str
-    name: str | None
-    script: str | None
-    status: Status
-    started_at: datetime
-    ended_at: datetime | None
-    last_step: int | None
-    last_loss: float | None
-    checkpoints: tuple[str, ...]
-
-
-def read_old(path: Path) -> list[OldRun]:
-    """The runs in an experiments.json of an older tool. Raises OSError, or ValueError when it is damaged."""
-    try:
-        document = json.loads(path.read_bytes())  # not msgspec: a loss may be written as NaN
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-    if not isinstance(document, dict):
-        raise ValueError("not an object keyed by run id")  # noqa: TRY004  what is wrong is the file
-    return [_old_run(run_id, entry) for run_id, entry in document.items() if isinstance(entry, dict)]
-
-
-def _old_run(run_id: str, entry: Mapping[str, Any]) -> OldRun:
-    def pick(key: str, *types: type) -> Any:
-        value = entry.get(key)
-        if isinstance(value, str):
-            value = _clean(value)
-        return value if isinstance(value, types) and not isinstance(value, bool) else None
-
-    status = pick("status", str)
-    known = status in {s.value for s in Status} and Status(status).is_final
-    last = pick("lastCheckpoint", str)
-    checkpoints = [_clean(item) for item in pick("checkpoints", list) or [] if isinstance(item, str)]
-    if last is not None and last not in checkpoints:
-        checkpoints.append(last)
-    return OldRun(
-        id=run_id,
-        name=pick("name", str),
-        script=pick("scriptPath", str),
-        status=Status(status) if known else Status.INTERRUPTED,  # what was running then is not running now
-        started_at=_instant(pick("startTime", int, float)) or datetime.now(timezone.utc),
-        ended_at=_instant(pick("endTime", int, float)),
-        last_step=pick("lastStep", int),
-        last_loss=pick("lastLoss", int, float),
-        checkpoints=tuple(checkpoints),
-    )
-
-
-def _clean(text: str) -> str:
-    """The text without what no record of ours may hold: lone surrogates, and NUL."""
-    return text.encode(errors="replace").decode().replace("\0", "?")
-
-
-def _instant(milliseconds: float | None) -> datetime | None:
-    try:
-        instant = None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return instant if instant is None or is_showable(instant) else None

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from backprop.trainer import atomic_files
+
 
 @contextmanager
 def opened(run_dir: str | Path, name: str) -> Iterator[int | None]:
@@ -53,3 +55,12 @@ def last_lines(fd: int, max_bytes: int, *, begin: int = 0, end: int | None = Non
         cut = data.find(b"\n", 0, len(data) - 1) + 1  # where the first whole line begins; 0: there is none
         data, start = data[cut:], start + cut
     return Piece(data, start, size)
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Give a file new content in one step: readers see the old or the new, never a half. Raises OSError.
+
+    mode: its permissions, but for those that the umask takes.
+    """
+    with atomic_files.drafted(str(path), mode) as draft:
+        Path(draft).write_bytes(data)

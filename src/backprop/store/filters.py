@@ -8,6 +8,10 @@ from typing import Any
 from backprop.errors import UsageError
 from backprop.records import Record, Status
 
+_CONDITION = re.compile(r"(?P<name>[^\s=!<>~]+)(?P<operator>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
+_SIGNS = frozenset("=<>~")
+_ITEM = re.compile(r"""\s+|(?P<quoted>(?:[^\s"']|"[^"]*"|'[^']*')+)|(?P<stray>.)""", re.DOTALL)
+
 # column, and whether it comes greatest first unless told otherwise
 _SORT_COLUMNS = {
     "created": ("created_at", True),
@@ -268,3 +272,36 @@ def _seconds_or_number(condition: Condition) -> float:
 def _storable(text: str) -> str:
     # what was typed may be any bytes; those that are not UTF-8 are in no record, and find nothing
     return text.encode(errors="backslashreplace").decode()
+
+
+def parse_filter(text: str) -> tuple[Condition, ...]:
+    """The conditions in a filter such as `status=completed lr>1e-4 name~digits`; all of them must hold.
+
+    A value with spaces stands in quotes. Raises UsageError.
+    """
+    conditions = []
+    for item in _ITEM.finditer(text):
+        if item["quoted"] is None and item["stray"] is None:
+            continue
+        found = _CONDITION.fullmatch(item[0])
+        if found is None or not found["value"]:
+            raise UsageError(
+                f"the filter {item[0]!r} is not allowed: NAME=VALUE, with one of = != < <= > >= ~ (contains),"
+                ' and quotes around spaces: name="my run".'
+            )
+        condition = Condition(name=found["name"], operator=found["operator"], value=_unquoted(found["value"]))
+        check(condition)
+        conditions.append(condition)
+    return tuple(conditions)
+
+
+def parse_search(text: str) -> Wanted:
+    """Words to look for, and among them conditions as in a filter: `digits status=failed`. Raises UsageError."""
+    items = [item[0] for item in _ITEM.finditer(text)]
+    conditions = [item for item in items if _SIGNS.intersection(item)]
+    words = "".join(" " if item in conditions else item for item in items)
+    return Wanted(search=" ".join(words.split()), conditions=parse_filter(" ".join(conditions)))
+
+
+def _unquoted(value: str) -> str:
+    return re.sub(r""""([^"]*)"|'([^']*)'""", lambda found: found[1] if found[1] is not None else found[2], value)

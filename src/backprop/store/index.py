@@ -19,10 +19,11 @@ import msgspec
 
 from backprop.records import Checkpoint, MetricSummary, Run, RunView, Source
 from backprop.store.chunk_summary import Outline, outline
+from backprop.store.home import Home, HomeBusyError, set_aside
 from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, Series, json_safe
 from backprop.store.plain import foreign_owner
-from backprop.store.rundir import NO_ROOM, Home, HomeBusyError, set_aside
+from backprop.store.rundir import NO_ROOM
 
 SCHEMA_VERSION = 5
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")

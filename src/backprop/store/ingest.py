@@ -18,14 +18,17 @@ import msgspec
 
 from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Session, Source
 from backprop.store import checkpoints, experiments_json
+from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, open_index, reopen_if_replaced, set_aside_if_damaged
 from backprop.store.journal import file as journals
-from backprop.store.journal.file import CheckpointMeasured, Journal, OutputSeen
+from backprop.store.journal.entries import CheckpointMeasured, OutputSeen
+from backprop.store.journal.file import Journal
+from backprop.store.journal.fold import RunReader, fold_on
 from backprop.store.output import protocol
 from backprop.store.output.line_times import Growth, Witness
 from backprop.store.output.tail import READ_BYTES, Tail, size_bytes
 from backprop.store.output_order import OrderNotes
-from backprop.store.rundir import Home, HomeBusyError, RunDir
+from backprop.store.rundir import RunDir
 
 SUPERVISOR_BUSY_TIMEOUT_S = 0.2  # a supervisor that waits for the database cannot climb the stop ladder
 VIEWER_BUSY_TIMEOUT_S = 10.0
@@ -62,7 +65,7 @@ class Recorder:
         self._say = say
         self._index: Index | None = None
         self._is_lent = False
-        self._reader = journals.RunReader(rundir.journal_path, spec)
+        self._reader = RunReader(rundir.journal_path, spec)
         self._openings = 0  # of the index: it may be a new one each time
         self._is_on_slurm = spec.slurm is not None  # as far as the journal was read
         self._snapshot_is_due = False
@@ -130,7 +133,7 @@ class Recorder:
     def read_run(self) -> tuple[Run, int]:
         """The run as its journal tells it, also what that has no room for; and how many bytes of journal that is."""
         run, size = self._reader.read()
-        run = journals.fold_on(run, self._journal.unwritten)
+        run = fold_on(run, self._journal.unwritten)
         self._is_on_slurm = run.is_on_slurm
         return run, size
 

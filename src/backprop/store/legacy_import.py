@@ -1,23 +1,40 @@
 """The experiments.json of an older tool: its runs become run directories, once."""
 
 import errno
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from backprop import host
-from backprop.records import Limits, RunSpec
-from backprop.store import experiments_json
-from backprop.store.journal.file import Journal, SessionEnded, SessionStarted
+from backprop.records import Limits, Record, RunSpec, Status, is_showable
+from backprop.store.home import LOCK_PATIENCE_S, Home
+from backprop.store.journal.entries import SessionEnded, SessionStarted
+from backprop.store.journal.file import Journal
 from backprop.store.plain import write_plain
-from backprop.store.rundir import LOCK_PATIENCE_S, RUN_ID, Home
+from backprop.store.rundir import RUN_ID
 
 _IMPORT_PATIENCE_S = 60.0  # how long a command waits for another one's import
 Say = Callable[[str], None]
+
+
+class OldRun(Record, frozen=True):
+    """An entry as an older tool wrote it, with what could not be understood left out."""
+
+    id: str
+    name: str | None
+    script: str | None
+    status: Status
+    started_at: datetime
+    ended_at: datetime | None
+    last_step: int | None
+    last_loss: float | None
+    checkpoints: tuple[str, ...]
 
 
 def take_over(home: Home, say: Say) -> None:
@@ -37,7 +54,7 @@ def take_over(home: Home, say: Say) -> None:
         if not home.has_old_runs_only():
             return
         try:
-            old_runs = experiments_json.read_old(home.old_snapshot_path)
+            old_runs = read_old(home.old_snapshot_path)
         except (OSError, ValueError):
             return  # damaged: set aside at the next write
         draft = Home(home.lock_path.parent / ".importing")
@@ -59,7 +76,7 @@ def take_over(home: Home, say: Say) -> None:
         say(f"imported {len(old_runs)} runs of an older tool from {home.old_snapshot_path}.")
 
 
-def _import(home: Home, old: experiments_json.OldRun) -> None:
+def _import(home: Home, old: OldRun) -> None:
     script = old.script or old.id
     spec = RunSpec(
         id=old.id,
@@ -102,3 +119,53 @@ def _import(home: Home, old: experiments_json.OldRun) -> None:
     )
     journal.close()
     home.publish(draft, old.id)
+
+
+def read_old(path: Path) -> list[OldRun]:
+    """The runs in an experiments.json of an older tool. Raises OSError, or ValueError when it is damaged."""
+    try:
+        document = json.loads(path.read_bytes())  # not msgspec: a loss may be written as NaN
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if not isinstance(document, dict):
+        raise ValueError("not an object keyed by run id")  # noqa: TRY004  what is wrong is the file
+    return [_old_run(run_id, entry) for run_id, entry in document.items() if isinstance(entry, dict)]
+
+
+def _old_run(run_id: str, entry: Mapping[str, Any]) -> OldRun:
+    def pick(key: str, *types: type) -> Any:
+        value = entry.get(key)
+        if isinstance(value, str):
+            value = _clean(value)
+        return value if isinstance(value, types) and not isinstance(value, bool) else None
+
+    status = pick("status", str)
+    known = status in {s.value for s in Status} and Status(status).is_final
+    last = pick("lastCheckpoint", str)
+    checkpoints = [_clean(item) for item in pick("checkpoints", list) or [] if isinstance(item, str)]
+    if last is not None and last not in checkpoints:
+        checkpoints.append(last)
+    return OldRun(
+        id=run_id,
+        name=pick("name", str),
+        script=pick("scriptPath", str),
+        status=Status(status) if known else Status.INTERRUPTED,  # what was running then is not running now
+        started_at=_instant(pick("startTime", int, float)) or datetime.now(timezone.utc),
+        ended_at=_instant(pick("endTime", int, float)),
+        last_step=pick("lastStep", int),
+        last_loss=pick("lastLoss", int, float),
+        checkpoints=tuple(checkpoints),
+    )
+
+
+def _clean(text: str) -> str:
+    """The text without what no record of ours may hold: lone surrogates, and NUL."""
+    return text.encode(errors="replace").decode().replace("\0", "?")
+
+
+def _instant(milliseconds: float | None) -> datetime | None:
+    try:
+        instant = None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return instant if instant is None or is_showable(instant) else None

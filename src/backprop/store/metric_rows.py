@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from backprop.store.query import Point
+from backprop.store.curves import Point
 
 
 class Row(NamedTuple):

@@ -4,106 +4,28 @@ All views and exports ask here, and none of them knows SQL. See store/curves.py 
 and store/filters.py for how a filter becomes a statement.
 """
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from backprop.errors import UsageError
-from backprop.records import MetricSummary, RunView
+from backprop.records import RunView
 from backprop.store import curves, filters
-from backprop.store.curves import Axis, Curve, Point, reduced
-from backprop.store.filters import SORT_KEYS, Condition, Wanted, check_status, is_its_loss, near_name
+from backprop.store.curves import Axis, Curve, Point
+from backprop.store.filters import (
+    SORT_KEYS,
+    Wanted,
+    is_its_loss,
+    near_name,
+)
 from backprop.store.index import Index
 from backprop.store.journal import file as journal
+from backprop.store.journal import fold
+from backprop.store.metric_names import (
+    best,
+    is_greater_better,
+)
 from backprop.store.rundir import RunDir
 
-__all__ = [
-    "SORT_KEYS",
-    "Axis",
-    "Condition",
-    "Curve",
-    "Point",
-    "Wanted",
-    "at_step",
-    "best",
-    "check_status",
-    "count",
-    "curve",
-    "gpu_counts",
-    "is_best_superseded",
-    "is_greater_better",
-    "is_its_loss",
-    "is_progress",
-    "is_quality",
-    "leading_metrics",
-    "main_metric",
-    "metric_names",
-    "near_name",
-    "notes",
-    "parse_filter",
-    "parse_search",
-    "points",
-    "reduced",
-    "runs",
-    "sparkline_values",
-    "twin",
-    "unknown_name",
-    "unknown_sort_key",
-    "usually_descends",
-]
-
-# words of a metric's name, as people write them; what is not here is better the smaller it is
-_GREATER_IS_BETTER = re.compile(
-    r"acc|accuracy|ap|auc|auprc|auroc|bleu|correlation|dice|f1|fscore|hits?|iou|jaccard|kappa|map|mcc|meteor|miou|mrr"
-    r"|ndcg|precision|psnr|r2|recall|returns?|rewards?|rouge|score|sensitivity|specificity|ssim|throughput|top\d|win|winrate"
-)
-# what is neither better the greater nor the smaller it is
-_NO_QUALITY = re.compile(
-    r"batch|beta|count|epochs?|iter|iteration|lr|momentum|norm|num|rate|samples|size|steps?|time|tokens|total"
-)
-_PROGRESS = frozenset({"epoch", "total_steps"})
-_WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
-_TRAINING = re.compile(r"^(train|training)[_/.-]|[_/.-](train|training)$")
-_HELD_OUT = re.compile(
-    r"^(val|valid|validation|eval|evaluation|dev|test)[_/.-]|[_/.-](val|valid|validation|eval|dev|test)$"
-)
 _WIDER = 16
-_CONDITION = re.compile(r"(?P<name>[^\s=!<>~]+)(?P<operator>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
-_SIGNS = frozenset("=<>~")
-_ITEM = re.compile(r"""\s+|(?P<quoted>(?:[^\s"']|"[^"]*"|'[^']*')+)|(?P<stray>.)""", re.DOTALL)
-
-
-def parse_filter(text: str) -> tuple[Condition, ...]:
-    """The conditions in a filter such as `status=completed lr>1e-4 name~digits`; all of them must hold.
-
-    A value with spaces stands in quotes. Raises UsageError.
-    """
-    conditions = []
-    for item in _ITEM.finditer(text):
-        if item["quoted"] is None and item["stray"] is None:
-            continue
-        found = _CONDITION.fullmatch(item[0])
-        if found is None or not found["value"]:
-            raise UsageError(
-                f"the filter {item[0]!r} is not allowed: NAME=VALUE, with one of = != < <= > >= ~ (contains),"
-                ' and quotes around spaces: name="my run".'
-            )
-        condition = Condition(name=found["name"], operator=found["operator"], value=_unquoted(found["value"]))
-        filters.check(condition)
-        conditions.append(condition)
-    return tuple(conditions)
-
-
-def parse_search(text: str) -> Wanted:
-    """Words to look for, and among them conditions as in a filter: `digits status=failed`. Raises UsageError."""
-    items = [item[0] for item in _ITEM.finditer(text)]
-    conditions = [item for item in items if _SIGNS.intersection(item)]
-    words = "".join(" " if item in conditions else item for item in items)
-    return Wanted(search=" ".join(words.split()), conditions=parse_filter(" ".join(conditions)))
-
-
-def _unquoted(value: str) -> str:
-    return re.sub(r""""([^"]*)"|'([^']*)'""", lambda found: found[1] if found[1] is not None else found[2], value)
 
 
 def runs(index: Index, wanted: Wanted = Wanted()) -> list[RunView]:  # noqa: B008  it cannot change
@@ -151,39 +73,6 @@ def usually_descends(sort: str) -> bool:
     return filters.usually_descends(sort, is_greater_better)
 
 
-def is_greater_better(name: str) -> bool:
-    """Whether a metric is better the greater it is, as far as its name tells: accuracy, f1, reward, ..."""
-    words = _words(name)
-    if "loss" in words or "error" in words:
-        return False
-    return any(_GREATER_IS_BETTER.fullmatch(known) for word in words for known in (word, word.rstrip("0123456789")))
-
-
-def is_progress(name: str) -> bool:
-    """Whether it says how far training is, and is nothing to look at unless somebody asks for it by name."""
-    return name in _PROGRESS
-
-
-def is_quality(name: str) -> bool:
-    """Whether a metric tells how good a run is, as far as its name tells: not lr, epoch, grad_norm, total_steps."""
-    words = _words(name)
-    return bool({"loss", "error"}.intersection(words)) or not any(map(_NO_QUALITY.fullmatch, words))
-
-
-def _words(name: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(name)]
-
-
-def best(name: str, summary: MetricSummary) -> tuple[float, int] | None:
-    """The best value of a metric and the step it was reached at; None when no value is finite, or none is better."""
-    if not is_quality(name):
-        return None
-    value, step = (
-        (summary.greatest, summary.greatest_step) if is_greater_better(name) else (summary.least, summary.least_step)
-    )
-    return None if value is None or step is None else (value, step)
-
-
 def is_best_superseded(index: Index, view: RunView, name: str) -> bool:
     """Whether the best value is one that a later session trained again, so that no curve shows it."""
     summary = view.summaries.get(name)
@@ -191,15 +80,6 @@ def is_best_superseded(index: Index, view: RunView, name: str) -> bool:
     if found is None or len(view.run.sessions) < 2:
         return False
     return found[0] not in curve(index, view, name, begin=found[1], end=found[1]).ys
-
-
-def main_metric(names: Collection[str]) -> str | None:
-    """The metric that tells how a run goes: its training loss, by any of the usual names, else another loss.
-
-    It is what `loss` means in a filter and in --sort. names: of the run's metrics.
-    """
-    usual = next((name for name in filters.LOSSES if name in names), None)
-    return usual or next((name for name in sorted(names) if "loss" in name.lower()), None)
 
 
 def curve(
@@ -264,29 +144,4 @@ def gpu_counts(view: RunView) -> dict[int, int | None]:
         entries, _ = journal.read(RunDir(Path(view.run_dir)).journal_path)
     except OSError:  # removed meanwhile, or not ours to read: then it is not known
         return {}
-    return journal.gpu_counts(entries)
-
-
-def twin(name: str, names: Collection[str]) -> str | None:
-    """The same metric on held-out data, by any of the usual names: val_loss for loss, eval/loss for train/loss."""
-    core = _TRAINING.sub("", name)
-    if _HELD_OUT.sub("", name) != name:
-        return None
-    return next((other for other in names if _HELD_OUT.sub("", other) == core != other), None)
-
-
-def leading_metrics(views: Sequence[RunView]) -> list[str]:
-    """The metrics to look at first: the main one of each run, then their twins on held-out data."""
-    names = metric_names(views)
-    mains = list(dict.fromkeys(main for view in views if (main := main_metric(view.summaries)) is not None))
-    twins = [held_out for main in mains if (held_out := twin(main, names)) is not None]
-    return list(dict.fromkeys([*mains, *twins]))
-
-
-def metric_names(views: Sequence[RunView]) -> list[str]:
-    """The metrics that these runs have, most common first, then by name."""
-    counts: dict[str, int] = {}
-    for view in views:
-        for name in view.summaries:
-            counts[name] = counts.get(name, 0) + 1
-    return sorted(counts, key=lambda name: (-counts[name], name))
+    return fold.gpu_counts(entries)

@@ -39,14 +39,13 @@ from backprop.records import (
 from backprop.store.code import provenance
 from backprop.store.code.provenance import Recorded
 from backprop.store.ingest import Recorder
-from backprop.store.journal import file as journals
-from backprop.store.journal.file import (
+from backprop.store.journal.entries import (
     CheckpointRead,
     CheckpointUnread,
     Continued,
+    Entry,
     GoOnAsked,
     Governed,
-    Journal,
     PauseAsked,
     Paused,
     Renamed,
@@ -56,6 +55,8 @@ from backprop.store.journal.file import (
     StopAsked,
     TrainerLaunched,
 )
+from backprop.store.journal.file import Journal
+from backprop.store.journal.fold import fold
 from backprop.store.output.progress import Progress, ProgressMeter
 from backprop.store.output.protocol import Batch, TrainingBegan
 from backprop.store.output.tail import Tail
@@ -191,7 +192,7 @@ class Supervisor:
         self._place = place
         self._clock = clock or Clock()
         self._meter = ProgressMeter()
-        self._told: list[journals.Entry] = []
+        self._told: list[Entry] = []
         self._number = 0
         self._is_job = False
         self._cage: Cage | None = None
@@ -267,7 +268,7 @@ class Supervisor:
 
     # -- start
 
-    def _write(self, entry: journals.Entry) -> bool:
+    def _write(self, entry: Entry) -> bool:
         """Put an entry into the journal. False while a full disk keeps it from there."""
         self._told.append(entry)
         return self._journal.append(entry)
@@ -928,7 +929,7 @@ class Supervisor:
                 self._rundir.control_path.unlink()
             self._journal.append()
         self._file_in_index()
-        session = journals.fold(self._spec, self._told).sessions[-1]
+        session = fold(self._spec, self._told).sessions[-1]
         return Outcome(
             session=session,
             exit_code=outcome.process_exit_code(code, stop),

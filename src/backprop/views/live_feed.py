@@ -20,11 +20,12 @@ from backprop.governor.run_queue import Line
 from backprop.lifecycle import recovery
 from backprop.lifecycle.admission import read_machine
 from backprop.records import Limits, Record, RunView, Snapshot, Status, Ticket
-from backprop.store import checkpoints, query
+from backprop.store import checkpoints, filters, metric_names, query
+from backprop.store.curves import Axis, Curve
 from backprop.store.files import Piece, last_lines, opened
+from backprop.store.filters import Wanted
+from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, set_aside_if_damaged
-from backprop.store.query import Axis, Curve, Wanted
-from backprop.store.rundir import Home, HomeBusyError
 
 EVERY_S = 1.0
 _MACHINE_EVERY_S = 2.0
@@ -172,7 +173,7 @@ class Feed:
         problem = self._said.pop() if self._said else None
         wanted = Wanted()
         try:
-            wanted = query.parse_search(wish.search)
+            wanted = filters.parse_search(wish.search)
         except UsageError as error:
             problem = str(error)
         views, total = _select(index, wanted, wish)
@@ -191,7 +192,7 @@ class Feed:
         )
 
     def _row(self, index: Index, view: RunView) -> Row:
-        metric = query.main_metric(view.summaries)
+        metric = metric_names.main_metric(view.summaries)
         count = 0 if metric is None else view.summaries[metric].count
         known = self._trends.get(view.run.spec.id)
         if known is not None and known[0] == count:
@@ -209,9 +210,11 @@ class Feed:
         return snapshot
 
     def _show(self, index: Index, view: RunView, wish: Wish) -> Shown:
-        metrics = tuple(name for name in query.metric_names([view]) if not query.is_progress(name))
+        metrics = tuple(name for name in metric_names.all_names([view]) if not metric_names.is_progress(name))
         metric = (
-            wish.metric if wish.metric in metrics else query.main_metric(view.summaries) or next(iter(metrics), None)
+            wish.metric
+            if wish.metric in metrics
+            else metric_names.main_metric(view.summaries) or next(iter(metrics), None)
         )
         return Shown(
             view=view,

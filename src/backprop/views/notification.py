@@ -21,7 +21,8 @@ import msgspec
 
 from backprop.lifecycle import notifier
 from backprop.records import Notification, Run, RunView
-from backprop.store.journal import file as journals
+from backprop.store.journal.entries import parse
+from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.text import printable
@@ -57,8 +58,8 @@ class TellError(Exception):
 def main(run_dir: str, journal_bytes: int, index_path: str) -> None:
     """Tell of a state to all who want to know, at once; each has so long and no longer."""
     rundir = RunDir(Path(run_dir))
-    entries, _ = journals.parse(rundir.journal_path.read_bytes()[:journal_bytes])
-    run = journals.fold(rundir.read_spec(), entries)
+    entries, _ = parse(rundir.journal_path.read_bytes()[:journal_bytes])
+    run = fold(rundir.read_spec(), entries)
     wanted = [notification for notification in notifier.read(rundir) if run.status in notification.on]
     document = _document(rundir, run, Path(index_path))
     threads = []

@@ -22,11 +22,11 @@ import msgspec
 from backprop.errors import NoSuchRunError, UsageError
 from backprop.lifecycle import catalog
 from backprop.records import RunView
-from backprop.store import query
+from backprop.store import filters, metric_names, query
 from backprop.store.curves import taken_over_at
+from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.store.metric_rows import Row, joined
-from backprop.store.rundir import Home
 from backprop.views.documents import run_json
 
 _FRONT = ("step", "session", "time_s")
@@ -141,9 +141,9 @@ def runs(
     """
     statuses = (status,) if isinstance(status, str) else tuple(status)
     for wanted in statuses:
-        query.check_status(wanted, f"status {wanted!r}")
-    asked = query.Wanted(
-        statuses=statuses, conditions=query.parse_filter(filter), search=search, sort=sort, limit=limit
+        filters.check_status(wanted, f"status {wanted!r}")
+    asked = filters.Wanted(
+        statuses=statuses, conditions=filters.parse_filter(filter), search=search, sort=sort, limit=limit
     )
     where = _home(home)
     if not where.path.exists():
@@ -173,7 +173,7 @@ def _home(path: str | os.PathLike[str] | None) -> Home:
 
 def _run(view: RunView, home: Home) -> Run:
     spec = view.run.spec
-    best = {name: query.best(name, summary) for name, summary in view.summaries.items()}
+    best = {name: metric_names.best(name, summary) for name, summary in view.summaries.items()}
     return Run(
         id=spec.id,
         name=spec.name,

@@ -7,7 +7,7 @@ import pytest
 
 from backprop.lifecycle.continuation import newest_job, remaining, unwanted
 from backprop.records import Limits, RunSpec, Status, StopReason
-from backprop.store.journal.file import (
+from backprop.store.journal.entries import (
     Entry,
     NotContinued,
     Refused,
@@ -15,8 +15,8 @@ from backprop.store.journal.file import (
     SessionStarted,
     StopAsked,
     Submitted,
-    fold,
 )
+from backprop.store.journal.fold import fold
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)

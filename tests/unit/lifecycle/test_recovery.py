@@ -13,10 +13,13 @@ from backprop.lifecycle import recovery
 from backprop.records import Run, Status
 from backprop.store import experiments_json
 from backprop.store.curves import points
+from backprop.store.home import Home
 from backprop.store.index import Index, open_index
 from backprop.store.journal import file as journals
-from backprop.store.journal.file import Entry, Journal, Queued, SessionEnded, SessionStarted
-from backprop.store.rundir import Home, RunDir
+from backprop.store.journal.entries import Entry, Queued, SessionEnded, SessionStarted
+from backprop.store.journal.file import Journal
+from backprop.store.journal.fold import fold
+from backprop.store.rundir import RunDir
 from tests.records import AT, SPEC
 
 STARTED = SessionStarted(at=AT, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
@@ -55,7 +58,7 @@ def settled(rundir: RunDir, *entries: Entry) -> tuple[bool, Run]:
         assert journal.try_lock()
         journal.append(*entries)
         is_filed = recovery.settle(rundir, SPEC, journal, 0.0, print)
-    return is_filed, journals.fold(SPEC, journals.read(rundir.journal_path)[0])
+    return is_filed, fold(SPEC, journals.read(rundir.journal_path)[0])
 
 
 @pytest.mark.parametrize("entries", [(), (queued(1),)], ids=["nothing", "in line"])
@@ -166,7 +169,7 @@ def test_a_run_that_an_index_knows_and_nobody_has_read(home: Home, rundir: RunDi
     with closing(Journal(rundir.journal_path)) as journal:
         journal.append(STARTED, TIMEBOXED)
     rundir.out_path(1).write_text('{"step": 1, "loss": 2.5}\n')
-    run = journals.fold(SPEC, (STARTED, TIMEBOXED))
+    run = fold(SPEC, (STARTED, TIMEBOXED))
     index.put_run(run, rundir.journal_path.stat().st_size)
     index.set_seen_folder_ns(home.runs_path.stat().st_mtime_ns)
     recovery.catch_up(home, index, print)

@@ -16,9 +16,10 @@ from backprop.engines.local import Here
 from backprop.errors import BackpropError, BusyError, UsageError
 from backprop.lifecycle import requests
 from backprop.records import Run, Status
+from backprop.store.home import Home
 from backprop.store.journal import file as journal
 from backprop.store.journal.file import Journal
-from backprop.store.rundir import Home
+from backprop.store.journal.fold import fold
 from tests.conftest import Runs, wait_for
 
 STUBBORN = """
@@ -34,7 +35,7 @@ def started(runs: Runs) -> "tuple[subprocess.Popen[bytes], Run]":
     process = runs.start("run", runs.script(STUBBORN), "--run-id", "r", "--grace", "60")
     wait_for(lambda: runs.output("r"))
     rundir = Home(runs.home).rundir("r")
-    return process, journal.fold(rundir.read_spec(), journal.read(rundir.journal_path)[0])
+    return process, fold(rundir.read_spec(), journal.read(rundir.journal_path)[0])
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session, Status
 from backprop.store import experiments_json, legacy_import
+from backprop.store.files import replace_file
+from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.store.output.protocol import digest
-from backprop.store.rundir import Home
 from tests.conftest import scaled
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=timezone.utc)
@@ -224,16 +225,16 @@ def test_a_replacement_that_fails_leaves_the_old_file(tmp_path: Path):
     target.mkdir()
     (target / "inside").touch()
     with pytest.raises(OSError):
-        experiments_json.replace_file(target, b"new")
+        replace_file(target, b"new")
     assert list(tmp_path.iterdir()) == [target]
 
 
 # -- an older tool's
 
 
-def old(home: Home, entries: object) -> list[experiments_json.OldRun]:
+def old(home: Home, entries: object) -> list[legacy_import.OldRun]:
     home.snapshot_path.write_text(json.dumps(entries))
-    return experiments_json.read_old(home.snapshot_path)
+    return legacy_import.read_old(home.snapshot_path)
 
 
 def test_a_run_of_an_older_tool_is_understood(home: Home):
@@ -277,7 +278,7 @@ def test_a_damaged_old_file_is_an_error(home: Home, content: bytes):
     """What is no object keyed by run id is said to be damaged."""
     home.snapshot_path.write_bytes(content)
     with pytest.raises(ValueError):
-        experiments_json.read_old(home.snapshot_path)
+        legacy_import.read_old(home.snapshot_path)
 
 
 def test_an_old_loss_that_is_not_a_number_does_not_lose_the_run(home: Home):
@@ -314,7 +315,7 @@ def test_no_old_entry_makes_it_fail(tmp_path_factory: pytest.TempPathFactory, en
     """Whatever values an older tool wrote, every object is a run that has ended."""
     path = tmp_path_factory.getbasetemp() / "experiments.json"
     path.write_text(json.dumps(entries))
-    runs = experiments_json.read_old(path)
+    runs = legacy_import.read_old(path)
     assert [run.id for run in runs] == [run_id for run_id, entry in entries.items() if isinstance(entry, dict)]
     assert all(run.status.is_final for run in runs)
 
@@ -324,5 +325,5 @@ def test_the_file_is_its_owners_alone(tmp_path: Path):
     path = tmp_path / "experiments.json"
     path.write_text("{}")
     path.chmod(0o644)
-    experiments_json.replace_file(path, b"{}")
+    replace_file(path, b"{}")
     assert path.stat().st_mode & 0o777 == 0o600

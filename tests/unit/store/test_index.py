@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session, Source, Status
 from backprop.store import curves
+from backprop.store.home import Home
 from backprop.store.index import CHUNK_POINTS, MAX_METRICS, SCHEMA_VERSION, Index, IndexBrokenError, open_index
 from backprop.store.output.protocol import Batch, digest
-from backprop.store.rundir import Home
 from tests.conftest import HANG_S, scaled
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)

@@ -9,10 +9,11 @@ import pytest
 
 from backprop.records import Checkpoint, Measure, Status
 from backprop.store.curves import points
+from backprop.store.home import Home
 from backprop.store.index import open_index
 from backprop.store.ingest import Recorder
-from backprop.store.journal.file import Journal, SessionEnded, SessionStarted
-from backprop.store.rundir import Home
+from backprop.store.journal.entries import SessionEnded, SessionStarted
+from backprop.store.journal.file import Journal
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.supervisor.process.tree import folders, marked
 from tests.conftest import wait_for

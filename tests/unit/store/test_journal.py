@@ -28,8 +28,7 @@ from backprop.records import (
     StopReason,
     Waiter,
 )
-from backprop.store.journal import file as journals
-from backprop.store.journal.file import (
+from backprop.store.journal.entries import (
     Admitted,
     CheckpointMeasured,
     CheckpointRead,
@@ -39,7 +38,6 @@ from backprop.store.journal.file import (
     Entry,
     GoOnAsked,
     Governed,
-    Journal,
     NotContinued,
     OutputSeen,
     PauseAsked,
@@ -54,11 +52,11 @@ from backprop.store.journal.file import (
     StopAsked,
     Submitted,
     TrainerLaunched,
-    fold,
-    gpu_counts,
+    _encode,
     parse,
-    read,
 )
+from backprop.store.journal.file import Journal, read
+from backprop.store.journal.fold import fold, gpu_counts
 from backprop.store.output.line_times import Growth
 from tests.conftest import scaled, wait_for
 
@@ -181,7 +179,7 @@ def test_every_entry_comes_back_as_it_was_written(path: Path, journal: Journal, 
 
 def test_no_entry_is_left_out_of_these_tests():
     """Every kind of entry that can be written is written here."""
-    assert {type(entry) for entry in EVERY_ENTRY} == set(journals.Entry.__args__)
+    assert {type(entry) for entry in EVERY_ENTRY} == set(Entry.__args__)
 
 
 def test_entries_come_in_the_order_they_were_appended(path: Path, journal: Journal):
@@ -237,7 +235,7 @@ def test_a_torn_last_line_is_passed_over_and_does_not_swallow_the_next(path: Pat
 )
 def test_a_line_that_is_no_entry_is_passed_over(line: bytes):
     """What a newer version or a broken disk wrote does not hide the entries around it."""
-    encoded = [journals._encode(entry) for entry in EVERY_ENTRY[:2]]
+    encoded = [_encode(entry) for entry in EVERY_ENTRY[:2]]
     entries, end = parse(b"\n".join([encoded[0], line, encoded[1], b""]))
     assert entries == EVERY_ENTRY[:2]
     assert end == sum(map(len, encoded)) + len(line) + 3
@@ -245,7 +243,7 @@ def test_a_line_that_is_no_entry_is_passed_over(line: bytes):
 
 def test_an_entry_may_have_fields_of_a_newer_version():
     """A field that this version does not know does not make the entry unreadable."""
-    line = journals._encode(EVERY_ENTRY[1]).replace(b'"pid"', b'"new_field":{"a":[1]},"pid"')
+    line = _encode(EVERY_ENTRY[1]).replace(b'"pid"', b'"new_field":{"a":[1]},"pid"')
     assert parse(line + b"\n")[0] == [EVERY_ENTRY[1]]
 
 
@@ -265,7 +263,7 @@ def test_read_new_gives_every_entry_once(path: Path, journal: Journal):
 
 def test_read_new_waits_for_the_end_of_a_line(path: Path, journal: Journal):
     """Half a line is not an entry yet; it is one once the rest of it is there."""
-    line = journals._encode(EVERY_ENTRY[0]) + b"\n"
+    line = _encode(EVERY_ENTRY[0]) + b"\n"
     with path.open("ab", buffering=0) as file:
         file.write(line[:20])
         assert journal.read_new() == []

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backprop.store import query
+from backprop.store import filters, metric_names, query
+from backprop.store.filters import Wanted
 from backprop.store.index import Index
-from backprop.store.query import Wanted
 from tests.conftest import Runs, scaled
 from tests.unit.store.test_query import made, say
 
@@ -24,16 +24,16 @@ def test_loss_means_the_loss_of_each_run(tmp_path_factory: pytest.TempPathFactor
         index.put_run(made(f"r{number}", age_s=number), 1)
         say(index, f"r{number}", {"step": 1, **metrics}, {"step": 2, **{name: -x for name, x in metrics.items()}})
     views = {view.run.spec.id: view for view in query.runs(index)}
-    mains = {run_id: query.main_metric(view.summaries) for run_id, view in views.items()}
+    mains = {run_id: metric_names.main_metric(view.summaries) for run_id, view in views.items()}
     last = {run_id: views[run_id].metrics[main] for run_id, main in mains.items() if main is not None}
 
     found = [view.run.spec.id for view in query.runs(index, Wanted(sort="loss"))]
     assert found == sorted(views, key=lambda run_id: (run_id not in last, last.get(run_id, 0), run_id))
-    few = query.runs(index, Wanted(conditions=query.parse_filter("loss<1")))
+    few = query.runs(index, Wanted(conditions=filters.parse_filter("loss<1")))
     assert {view.run.spec.id for view in few} == {run_id for run_id, value in last.items() if value < 1}
-    few = query.runs(index, Wanted(conditions=query.parse_filter("best.loss<=-1")))
+    few = query.runs(index, Wanted(conditions=filters.parse_filter("best.loss<=-1")))
     assert {view.run.spec.id for view in few} == {run_id for run_id, value in last.items() if abs(value) >= 1}
-    few = query.runs(index, Wanted(conditions=query.parse_filter("metric.loss<100")))
+    few = query.runs(index, Wanted(conditions=filters.parse_filter("metric.loss<100")))
     assert {view.run.spec.id for view in few} == {run_id for run_id, main in mains.items() if main == "loss"}
     index.close()
 

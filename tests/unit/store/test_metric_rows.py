@@ -5,8 +5,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backprop.store.curves import Point
 from backprop.store.metric_rows import joined
-from backprop.store.query import Point
 
 # a metric's points: sessions in order, steps in any
 METRIC = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5))).map(

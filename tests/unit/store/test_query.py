@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from backprop.errors import UsageError
 from backprop.records import Limits, Run, RunSpec, RunView, Session, Status
-from backprop.store import query
+from backprop.store import filters, metric_names, query
 from backprop.store.chunk_summary import outline
-from backprop.store.curves import reduced
+from backprop.store.curves import Axis, reduced
+from backprop.store.filters import SORT_KEYS, Wanted
 from backprop.store.index import CHUNK_POINTS, Index
 from backprop.store.output.line_times import Growth, Timeline
 from backprop.store.output.protocol import digest
-from backprop.store.query import SORT_KEYS, Axis, Wanted
 
 NOW = datetime.now(timezone.utc)
 LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
@@ -193,15 +193,15 @@ def test_runs_can_be_chosen_by_status_and_place(
 )
 def test_a_filter_finds_what_it_says(several: Index, text: str, found: str):
     """Every operator on every kind of thing; conditions all hold; what a run does not have is not found."""
-    assert ids(several, conditions=query.parse_filter(text)) == found.split()
-    assert query.count(several, Wanted(conditions=query.parse_filter(text))) == len(found.split())
+    assert ids(several, conditions=filters.parse_filter(text)) == found.split()
+    assert query.count(several, Wanted(conditions=filters.parse_filter(text))) == len(found.split())
 
 
 @pytest.mark.parametrize("sort", [*SORT_KEYS, "loss", "lr"])
 def test_a_filter_goes_with_every_order(several: Index, sort: str):
     """No column of one is taken for a column of the other."""
     text = "id~a name~s status~c command~train step>0 elapsed>0 age>0 lr>0 metric.loss>0 best.loss>0"
-    assert ids(several, sort=sort, conditions=query.parse_filter(text), search="ba same train.py") == ["ba"]
+    assert ids(several, sort=sort, conditions=filters.parse_filter(text), search="ba same train.py") == ["ba"]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_filter_goes_with_every_order(several: Index, sort: str):
 def test_a_filter_that_makes_no_sense_says_what_would(text: str, complaint: str):
     """The message names what was found and what is allowed."""
     with pytest.raises(UsageError, match=complaint):
-        query.parse_filter(text)
+        filters.parse_filter(text)
 
 
 NAMES = st.sampled_from(["status", "name", "step", "age", "command", "lr", "best.loss", "param.x", "'", "ü"])
@@ -235,7 +235,7 @@ OPERATORS = st.sampled_from(["=", "!=", "<", "<=", ">", ">=", "~", "=="])
 def test_any_text_is_a_filter_or_an_error(index: Index, text: str):
     """Nothing that is typed crashes, and what is a filter can be asked."""
     try:
-        conditions = query.parse_filter(text)
+        conditions = filters.parse_filter(text)
     except UsageError:
         return
     assert query.runs(index, Wanted(conditions=conditions)) == []
@@ -267,7 +267,7 @@ def test_a_search_finds_words_anywhere(several: Index, search: str, found: str):
 )
 def test_what_is_better_is_told_by_the_name(name: str, is_greater: bool):
     """Accuracies and rewards are better the greater, everything else the smaller."""
-    assert query.is_greater_better(name) is is_greater
+    assert metric_names.is_greater_better(name) is is_greater
 
 
 def test_the_best_value_has_its_step(index: Index):
@@ -276,9 +276,9 @@ def test_the_best_value_has_its_step(index: Index):
     losses = [3.0, math.nan, 1.0, math.inf, 2.0, -math.inf]
     say(index, "r", *({"step": step, "loss": loss, "acc": loss, "bad": math.nan} for step, loss in enumerate(losses)))
     summaries = viewed(index).summaries
-    assert query.best("loss", summaries["loss"]) == (1.0, 2)
-    assert query.best("acc", summaries["acc"]) == (3.0, 0)
-    assert query.best("bad", summaries["bad"]) is None
+    assert metric_names.best("loss", summaries["loss"]) == (1.0, 2)
+    assert metric_names.best("acc", summaries["acc"]) == (3.0, 0)
+    assert metric_names.best("bad", summaries["bad"]) is None
     assert (summaries["loss"].count, summaries["loss"].last, summaries["loss"].last_step) == (6, -math.inf, 5)
 
 
@@ -296,7 +296,7 @@ def test_the_metric_that_tells_how_a_run_goes(index: Index, names: list[str], ma
     """The training loss by any of the usual names, else another loss, else none."""
     index.put_run(made("r"), 1)
     say(index, "r", {"step": 1, **dict.fromkeys(names, 1.0)})
-    assert query.main_metric(viewed(index).summaries) == main
+    assert metric_names.main_metric(viewed(index).summaries) == main
 
 
 # -- curves
@@ -417,7 +417,7 @@ def test_what_another_session_left_of_a_chunk_is_not_lost(index: Index):
 def test_a_name_is_found_in_any_case(index: Index, text: str):
     """Letters beyond ASCII have two cases, too."""
     index.put_run(made("r", name="Äpfel"), 1)
-    assert ids(index, conditions=query.parse_filter(text)) == ["r"]
+    assert ids(index, conditions=filters.parse_filter(text)) == ["r"]
 
 
 def test_any_bytes_can_be_sorted_by(several: Index):
@@ -453,7 +453,7 @@ def test_the_metrics_of_several_runs_are_told_by_how_common_they_are(several: In
     """Most common first, then by name."""
     index = several
     say(index, "bb", {"step": 1, "loss": 1.0, "aaa": 1})
-    assert query.metric_names(query.runs(index)) == ["loss", "acc", "aaa"]
+    assert metric_names.all_names(query.runs(index)) == ["loss", "acc", "aaa"]
 
 
 def test_the_value_at_a_step_is_the_last_one_until_then(index: Index):
@@ -497,7 +497,7 @@ def test_a_value_that_was_trained_again_is_not_the_one_at_its_step(index: Index)
 )
 def test_the_twin_of_a_metric(name: str, names: list[str], found: str | None):
     """The same on held-out data, by its usual names."""
-    assert query.twin(name, names) == found
+    assert metric_names.twin(name, names) == found
 
 
 def test_the_metrics_to_look_at_first(index: Index):
@@ -506,16 +506,16 @@ def test_the_metrics_to_look_at_first(index: Index):
         index.put_run(made(run_id), 1)
         say(index, run_id, {"step": 1, **dict.fromkeys(names, 1.0)})
     views = [viewed(index, run_id) for run_id in "abc"]
-    assert query.leading_metrics(views) == ["loss", "huber_loss", "val_loss"]
+    assert metric_names.leading_metrics(views) == ["loss", "huber_loss", "val_loss"]
 
 
 @pytest.mark.parametrize(("name", "is_quality"), [("loss", True), ("val/acc", True), ("loss_total", True), ("my metric", True), ("lr", False), ("epoch", False), ("grad_norm", False), ("total_steps", False), ("learning_rate", False)])  # fmt: skip
 def test_not_every_metric_has_a_best(name: str, is_quality: bool, index: Index):
     """A learning rate is neither better the smaller nor the greater it is."""
-    assert query.is_quality(name) == is_quality
+    assert metric_names.is_quality(name) == is_quality
     index.put_run(made("r"), 1)
     say(index, "r", {"step": 1, name: 2.0})
-    assert (query.best(name, viewed(index).summaries[name]) is not None) == is_quality
+    assert (metric_names.best(name, viewed(index).summaries[name]) is not None) == is_quality
 
 
 @pytest.mark.parametrize(("key", "descends"), [("created", True), ("name", False), ("loss", False), ("acc", True), ("best.acc", True), ("param.acc", False)])  # fmt: skip
@@ -537,6 +537,6 @@ def test_the_usual_order_of_a_key(key: str, descends: bool):
 )
 def test_a_search_may_hold_conditions(text: str, search: str, names: list[str]):
     """What holds a sign is a condition, all else is looked for as it stands."""
-    wanted = query.parse_search(text)
+    wanted = filters.parse_search(text)
     assert wanted.search == search
     assert [condition.name for condition in wanted.conditions] == names

@@ -15,8 +15,9 @@ import pytest
 
 from backprop.errors import ConfigError, UsageError
 from backprop.records import GitState, Limits, RunSpec
+from backprop.store.home import Home, HomeBusyError, set_aside
 from backprop.store.plain import UnreadableError
-from backprop.store.rundir import RUN_ID, Home, HomeBusyError, check_run_id, new_run_id, set_aside
+from backprop.store.rundir import RUN_ID, check_run_id, new_run_id
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
 
@@ -261,7 +262,7 @@ def test_a_run_is_unsettled_until_it_is_settled(home: Home):
 HOLDER = """
 import sys
 from pathlib import Path
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 with Home(Path(sys.argv[1])).lock():
     print("locked", flush=True)
     sys.stdin.readline()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backprop.records import Limits
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 from backprop.views.live_feed import Feed, Picture, Wish
 from tests.conftest import Runs
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backprop.store.query import Axis
+from backprop.store.curves import Axis
 from backprop.views.plots.model import Line, Panel, Plot, Span, notes, spikes, x_ticks, y_span, y_ticks
 from backprop.views.plots.smoothing import smoothed
 from backprop.views.plots.terminal import drawn

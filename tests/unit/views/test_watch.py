@@ -16,8 +16,8 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from backprop.records import Gpu, Limits, Snapshot, Ticket
-from backprop.store.query import Axis, Curve
-from backprop.store.rundir import Home
+from backprop.store.curves import Axis, Curve
+from backprop.store.home import Home
 from backprop.views.live_feed import Feed, Log, Picture
 from backprop.views.watch import texts
 from backprop.views.watch.app import WatchApp

@@ -10,11 +10,11 @@ from backprop.cli import completion
 from backprop.cli.context import find_runs, json_option, metrics_message, open_caught_up, print_json, say, write_lines
 from backprop.errors import UsageError
 from backprop.records import RunView
-from backprop.store import query
+from backprop.store import metric_names, query
 from backprop.store.code import provenance
 from backprop.store.code.diff import Code, Difference, difference
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.rundir import Home
 from backprop.views.terminal import params
 from backprop.views.terminal.comparison_table import Comparison, comparison_table, side
 from backprop.views.terminal.screen import cut, stdout_screen
@@ -63,7 +63,7 @@ def compare(
         chosen = _chosen_metrics(views, metrics)
         is_short = not (as_json or as_csv or with_all or metrics)
         if is_short:
-            chosen = [name for name in chosen if not query.is_progress(name)]
+            chosen = [name for name in chosen if not metric_names.is_progress(name)]
         shown = chosen[:_METRICS_SHOWN] if is_short else chosen
         comparison = Comparison(
             sides=tuple(side(view, now, _values_at(index, view, shown, at)) for view in views),
@@ -95,13 +95,13 @@ def compare(
 
 def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
     """The main metric first, then its twin on held-out data, then what else tells quality. Raises UsageError."""
-    names = query.metric_names(views)
+    names = metric_names.all_names(views)
     unknown = [name for name in asked if name not in names]
     if unknown:
         raise UsageError(f"none of these runs has a metric {unknown[0]!r}. {metrics_message(views)}")
     if asked:
         return list(dict.fromkeys(asked))
-    return list(dict.fromkeys([*query.leading_metrics(views), *filter(query.is_quality, names), *names]))
+    return list(dict.fromkeys([*metric_names.leading_metrics(views), *filter(metric_names.is_quality, names), *names]))
 
 
 def _values_at(index: Index, view: RunView, names: list[str], step: int | None) -> dict[str, tuple[int, float] | None]:

@@ -13,9 +13,9 @@ from backprop.cli.context import find_runs, is_valid, open_caught_up, say, write
 from backprop.errors import UsageError
 from backprop.records import RunView
 from backprop.store import query
+from backprop.store.curves import Point
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.query import Point
-from backprop.store.rundir import Home
 from backprop.text import printable
 from backprop.views import exports
 from backprop.views.documents import run_json

@@ -6,7 +6,7 @@ import click
 
 from backprop.cli.context import say, working_folder
 from backprop.errors import UsageError
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 from backprop.text import printable
 
 _ON_NOTIFY = "Whom to tell of a run's end, each time by one of these; `on` names the states, every end without it."
@@ -52,7 +52,7 @@ def _words_on_settings() -> dict[str, str]:
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:
-    from backprop.store.experiments_json import replace_file
+    from backprop.store.files import replace_file
 
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -17,10 +17,10 @@ from backprop.cli.context import (
 )
 from backprop.errors import UsageError
 from backprop.records import RunView
-from backprop.store import query
+from backprop.store import filters, metric_names, query
+from backprop.store.filters import SORT_KEYS
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.query import SORT_KEYS
-from backprop.store.rundir import Home
 
 
 @click.command("list")
@@ -31,7 +31,7 @@ from backprop.store.rundir import Home
     shell_complete=completion.statuses,
     help="Only runs of this status; may be given again.",
 )
-@click.option("--filter", "filters", multiple=True, help="Such as 'status=completed lr>1e-4 name~digits'.")
+@click.option("--filter", "conditions", multiple=True, help="Such as 'status=completed lr>1e-4 name~digits'.")
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
@@ -56,7 +56,7 @@ from backprop.store.rundir import Home
 def list_runs(
     *,
     statuses: tuple[str, ...],
-    filters: tuple[str, ...],
+    conditions: tuple[str, ...],
     limit: int,
     sort: str,
     reverse: bool,
@@ -65,11 +65,11 @@ def list_runs(
 ) -> None:
     """Show runs, newest first."""
     for wanted in statuses:
-        query.check_status(wanted, f"--status {wanted!r}")
+        filters.check_status(wanted, f"--status {wanted!r}")
     key = sort.removeprefix("-")
-    asked = query.Wanted(
+    asked = filters.Wanted(
         statuses=statuses,
-        conditions=query.parse_filter(" ".join(filters)),
+        conditions=filters.parse_filter(" ".join(conditions)),
         sort=key,
         is_descending=query.usually_descends(key) != (reverse != (key != sort)),
         limit=limit or None,
@@ -94,7 +94,7 @@ def list_runs(
                 runs_table.runs_table(views, now, metric=shown, values=partial(query.sparkline_values, index)), end=""
             )
     if not views and not as_json:
-        nothing = "no such runs." if statuses or filters else "no runs yet; start one: backprop run train.py"
+        nothing = "no such runs." if statuses or conditions else "no runs yet; start one: backprop run train.py"
         say(f"no such runs: {mistake}" if mistake else nothing)
     _say_what_nobody_has(views, key, metric)
     if len(views) < total:
@@ -112,7 +112,7 @@ def _check_metric(index: Index, views: Sequence[RunView], metric: str | None) ->
 def _sorted_metric(views: Sequence[RunView], key: str) -> str | None:
     """The metric that runs are sorted by, if they are: it is the one to look at. None: the loss of each run."""
     name = _sorted_name(key)
-    is_other = key in SORT_KEYS or key.startswith("param.") or query.is_its_loss(key)
+    is_other = key in SORT_KEYS or key.startswith("param.") or filters.is_its_loss(key)
     return name if not is_other and name in views[0].summaries else None
 
 
@@ -128,10 +128,10 @@ def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None)
     if metric is not None and not any(metric in view.summaries for view in views):
         say(f"none of these runs has a metric {metric!r}. {known}")
     name = _sorted_name(key)
-    if query.is_its_loss(key):
-        name = query.main_metric(views[0].summaries) or name
+    if filters.is_its_loss(key):
+        name = metric_names.main_metric(views[0].summaries) or name
     # whoever has what is sorted by comes first
     if key not in SORT_KEYS and name not in views[0].summaries and name not in views[0].params:
-        near = query.near_name(name, [*SORT_KEYS, *query.metric_names(views), *views[0].params])
+        near = filters.near_name(name, [*SORT_KEYS, *metric_names.all_names(views), *views[0].params])
         meant = f" Did you mean {near}?" if near else ""
         say(f"no run has a metric or parameter {name!r} to sort by: newest first.{meant} {known}")

@@ -15,9 +15,10 @@ from backprop.cli.several import EVERY, Choice, each, several_runs
 from backprop.errors import NoSuchRunError, UsageError
 from backprop.records import Run, RunView
 from backprop.store import output_order
+from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.store.plain import open_plain, unreadable
-from backprop.store.rundir import LAST, Home, RunDir
+from backprop.store.rundir import LAST, RunDir
 from backprop.text import printable_lines
 
 _FOLLOW_POLL_S = 0.1

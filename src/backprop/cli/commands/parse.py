@@ -11,10 +11,10 @@ import msgspec
 from backprop.cli import completion
 from backprop.cli.context import json_option, print_json, say, settings_here
 from backprop.errors import ExitCode, UsageError
+from backprop.store.home import Home
 from backprop.store.output import protocol
 from backprop.store.output.printed import Reader
 from backprop.store.output.tail import Tail
-from backprop.store.rundir import Home
 from backprop.views.terminal import formatting
 
 _REPORTED, _PRINTED = "reported", "printed"

@@ -7,7 +7,7 @@ from backprop.cli.context import check_readable, open_caught_up, say
 from backprop.cli.several import Choice, Outcome, each, several_runs
 from backprop.errors import BusyError, UsageError
 from backprop.records import RunView, Status
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 
 
 @click.command()

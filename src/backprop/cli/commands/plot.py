@@ -12,9 +12,10 @@ from backprop.cli import completion
 from backprop.cli.context import find_runs, metrics_message, open_caught_up, say
 from backprop.errors import UsageError
 from backprop.records import RunView
-from backprop.store import query
-from backprop.store.query import Axis, Curve
-from backprop.store.rundir import LAST, Home
+from backprop.store import curves, metric_names, query
+from backprop.store.curves import Axis, Curve
+from backprop.store.home import Home
+from backprop.store.rundir import LAST
 
 if TYPE_CHECKING:
     from backprop.views.plots.model import Line, Plot
@@ -101,7 +102,7 @@ def _kind(output: Path) -> str:
 
 def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
     """What was asked for; else the main metric and its twin on held-out data. Raises UsageError."""
-    names = query.metric_names(views)
+    names = metric_names.all_names(views)
     if not names:
         told = "this run has" if len(views) == 1 else "these runs have"
         raise UsageError(f"{told} no metrics to draw: a script reports them as JSON lines, see the README.")
@@ -109,7 +110,9 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise UsageError(f"no such metric: {unknown[0]!r}. {metrics_message(views)}")
-    return list(dict.fromkeys(wanted or query.leading_metrics(views) or sorted(names, key=query.is_progress)[:1]))
+    return list(
+        dict.fromkeys(wanted or metric_names.leading_metrics(views) or sorted(names, key=metric_names.is_progress)[:1])
+    )
 
 
 def _plot(
@@ -144,8 +147,8 @@ def _line(place: int, curve: Callable[..., Curve], max_points: int, smooth: floa
     from backprop.views.plots.smoothing import smoothed
 
     found = curve(max_points=_SMOOTHED_POINTS)
-    xs, ys = query.reduced(found.xs, smoothed(found.ys, smooth), max_points)
-    raw_xs, raw_ys = query.reduced(found.xs, found.ys, max_points)
+    xs, ys = curves.reduced(found.xs, smoothed(found.ys, smooth), max_points)
+    raw_xs, raw_ys = curves.reduced(found.xs, found.ys, max_points)
     return Line(place=place, xs=xs, ys=ys, raw_xs=raw_xs, raw_ys=raw_ys, is_reduced=found.is_reduced)
 
 

@@ -6,7 +6,7 @@ import time
 import click
 
 from backprop.cli.context import open_caught_up, say
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 
 _GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, and never finished
 

@@ -5,8 +5,8 @@ import click
 from backprop import config
 from backprop.cli import completion
 from backprop.cli.context import check_readable, find_run, open_caught_up, say
-from backprop.store import query
-from backprop.store.rundir import Home
+from backprop.store import filters, query
+from backprop.store.home import Home
 
 
 @click.command()
@@ -23,7 +23,7 @@ def rename(*, run: str, name: str) -> None:
         check_readable(view.run)
         requests.rename(home, view.run, name)
         recovery.refresh(home, index, home.rundir(spec.id), say)
-        wanted = query.Wanted(conditions=(query.Condition(name="name", operator="=", value=name),))
+        wanted = filters.Wanted(conditions=(filters.Condition(name="name", operator="=", value=name),))
         others = [other.run.spec.id for other in query.runs(index, wanted) if other.run.spec.id != spec.id]
     say(f"run {spec.id} is called {name} now" + (f", and was called {spec.name}" if spec.name else ""))
     if others:

@@ -30,9 +30,10 @@ from backprop.errors import BusyError, ExitCode, UsageError
 from backprop.lifecycle import catalog
 from backprop.records import Limits, Record, Run, RunSpec, RunView, SlurmRequest, Status
 from backprop.store.code import snapshot
+from backprop.store.home import Home
 from backprop.store.journal import file as journals
-from backprop.store.journal.file import Submitted
-from backprop.store.rundir import LAST, Home, RunDir
+from backprop.store.journal.entries import Submitted
+from backprop.store.rundir import LAST, RunDir
 from backprop.supervisor import command as commands
 
 if TYPE_CHECKING:

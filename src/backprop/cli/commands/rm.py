@@ -11,8 +11,8 @@ from backprop.cli.context import open_caught_up, say
 from backprop.cli.several import ENDED, Choice, ask, each, several_runs
 from backprop.errors import BusyError, UsageError
 from backprop.records import Checkpoint, RunView, Status
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.rundir import Home
 
 _TOLD = 5  # ids in a message
 

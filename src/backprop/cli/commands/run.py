@@ -31,7 +31,8 @@ from backprop.cli.options import (
 from backprop.errors import UsageError
 from backprop.records import RunSpec
 from backprop.store.code import provenance, snapshot
-from backprop.store.rundir import Home, check_run_id, new_run_id
+from backprop.store.home import Home
+from backprop.store.rundir import check_run_id, new_run_id
 from backprop.supervisor import command as commands
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ from backprop.cli.context import (
     working_folder,
 )
 from backprop.records import Status
-from backprop.store import query
+from backprop.store import filters, query
 from backprop.store.experiments_json import MAX_CHECKPOINTS
 from backprop.store.files import last_lines, opened
-from backprop.store.rundir import Home, RunDir
+from backprop.store.home import Home
+from backprop.store.rundir import RunDir
 
 _NOTIFICATIONS_SHOWN = 5
 
@@ -60,8 +61,8 @@ def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
                 )
                 print(text, end="")
             return
-        last = next(iter(query.runs(index, query.Wanted(limit=1))), None)
-        going_on = query.runs(index, query.Wanted(statuses=tuple(s.value for s in Status if not s.is_final)))
+        last = next(iter(query.runs(index, filters.Wanted(limit=1))), None)
+        going_on = query.runs(index, filters.Wanted(statuses=tuple(s.value for s in Status if not s.is_final)))
     from backprop.lifecycle.admission import read_machine
 
     settings = settings_here(home)

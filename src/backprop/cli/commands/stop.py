@@ -9,8 +9,8 @@ from backprop.cli.context import check_readable, find_run, open_caught_up, say
 from backprop.cli.several import ACTIVE, Choice, Outcome, each, several_runs
 from backprop.errors import BusyError, NoSuchRunError
 from backprop.records import RunView
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.rundir import Home
 
 if TYPE_CHECKING:
     from backprop.lifecycle.removed_runs import RemovedRun

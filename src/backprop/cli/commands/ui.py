@@ -14,7 +14,7 @@ from backprop import host as this_machine
 from backprop.cli.context import is_valid, open_caught_up, read_occupancy, say, settings_here, working_folder
 from backprop.lifecycle import requests
 from backprop.records import Run
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 
 if TYPE_CHECKING:
     from backprop.views.web.services import Desk, MachineReading

@@ -12,8 +12,8 @@ from backprop.cli.context import is_valid, json_option, open_caught_up, print_js
 from backprop.cli.several import ACTIVE, EVERY, Choice, several_runs
 from backprop.errors import ExitCode, NoSuchRunError
 from backprop.records import RunView, Status
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.rundir import Home
 from backprop.supervisor import outcome
 
 _LOOK_EVERY_S = 1.0

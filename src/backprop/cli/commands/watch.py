@@ -9,7 +9,7 @@ import click
 from backprop.cli import completion
 from backprop.cli.context import find_run, open_caught_up, settings_here
 from backprop.errors import ExitCode, UsageError
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 
 
 @click.command()

@@ -10,7 +10,7 @@ from backprop.engines.slurm import client as slurm_client
 from backprop.engines.slurm.client import Job, JobIsOverError, SlurmError
 from backprop.records import Finding
 from backprop.store import filesystem
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 
 _QUESTIONS = 20  # about single jobs, at most
 

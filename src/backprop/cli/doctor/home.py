@@ -13,8 +13,8 @@ from urllib.parse import quote
 from backprop.cli.doctor.findings import note, ok, problem
 from backprop.records import Finding, Limits
 from backprop.store import experiments_json, filesystem
+from backprop.store.home import Home
 from backprop.store.index import SCHEMA_VERSION
-from backprop.store.rundir import Home
 from backprop.views.terminal import formatting
 
 _TRIAL_BYTES = 65_536

@@ -13,7 +13,7 @@ from backprop.cli.doctor.findings import note, ok, problem
 from backprop.errors import BackpropError
 from backprop.governor.probes.gpus import read_gpus
 from backprop.records import Finding, Record
-from backprop.store.rundir import Home
+from backprop.store.home import Home
 from backprop.supervisor.command import find_python
 from backprop.supervisor.environment import HOOKS_FOLDER
 

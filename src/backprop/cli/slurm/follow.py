@@ -20,7 +20,8 @@ from backprop.errors import BackpropError, ExitCode, NoSuchRunError
 from backprop.lifecycle import continuation, recovery
 from backprop.records import Run, Session, Source, in_minutes
 from backprop.store.journal import file as journals
-from backprop.store.journal.file import Entry, Queued, Refused, Said, SessionEnded, SessionStarted, Submitted
+from backprop.store.journal.entries import Entry, Queued, Refused, Said, SessionEnded, SessionStarted, Submitted
+from backprop.store.journal.fold import fold
 from backprop.store.output.progress import ProgressMeter
 from backprop.store.output.protocol import digest
 from backprop.store.output.tail import Tail
@@ -101,13 +102,13 @@ class Front:
         entries, _ = journals.read(self._rundir.journal_path)
         if not entries and not self._rundir.path.exists():
             raise NoSuchRunError(f"run {self._spec.id} was removed.")
-        return journals.fold(self._spec, entries), entries
+        return fold(self._spec, entries), entries
 
     def _show(self, run: Run, entries: Sequence[Entry]) -> None:
         """What has happened since the last look, in its order, from the job's submission on."""
         if self._heard is None:
             self._heard = self._submitted_at(entries)
-            self._shown = journals.fold(self._spec, entries[: self._heard]).newest_number
+            self._shown = fold(self._spec, entries[: self._heard]).newest_number
         if self._watched is not None:
             self._watched.look(run)
         news, self._heard = entries[self._heard :], len(entries)

@@ -26,9 +26,12 @@ from backprop.errors import BusyError, ExitCode
 from backprop.lifecycle import continuation, driver, owned_run
 from backprop.lifecycle.continuation import Assignment
 from backprop.records import RunSpec, Status
+from backprop.store.home import Home
 from backprop.store.journal import file as journals
-from backprop.store.journal.file import Journal, NotContinued, Refused, Said, StopAsked
-from backprop.store.rundir import Home, RunDir
+from backprop.store.journal.entries import NotContinued, Refused, Said, StopAsked
+from backprop.store.journal.file import Journal
+from backprop.store.journal.fold import fold
+from backprop.store.rundir import RunDir
 
 if TYPE_CHECKING:
     from backprop.lifecycle.admission import NoTurn
@@ -99,7 +102,7 @@ def _look(claim: "Claim") -> "tuple[Run, Assignment | None, StopAsked | None]":
     """The run, what is left of it, and who wants no more of it: what was asked while nobody listened counts, too."""
     claim.journal.take_requests()
     entries, _ = journals.read(claim.rundir.journal_path)
-    run = journals.fold(claim.spec, entries)
+    run = fold(claim.spec, entries)
     return run, continuation.remaining(run, entries), continuation.unwanted(run, entries)
 
 

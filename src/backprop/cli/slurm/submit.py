@@ -21,7 +21,7 @@ from backprop.engines.slurm.engine import job_name
 from backprop.errors import BackpropError, BusyError, ExitCode
 from backprop.lifecycle import continuation, driver
 from backprop.store.journal import file as journals
-from backprop.store.journal.file import Submitted
+from backprop.store.journal.entries import Submitted
 from backprop.supervisor.signals import Signals
 
 if TYPE_CHECKING:

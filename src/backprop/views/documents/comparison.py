@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from backprop.records import RunView
-from backprop.store import query
+from backprop.store import metric_names
 from backprop.store.output.protocol import json_safe
 from backprop.views.documents.csv_text import Cell
 from backprop.views.documents.run_json import git_document
@@ -67,7 +67,7 @@ def _metric(side: Side, name: str) -> dict[str, Any]:
 
 def _best(view: RunView, name: str) -> tuple[float | None, int | None]:
     summary = view.summaries.get(name)
-    return (query.best(name, summary) if summary is not None else None) or (None, None)
+    return (metric_names.best(name, summary) if summary is not None else None) or (None, None)
 
 
 def _ids(views: list[RunView], name: str, values: list[float | None]) -> list[str]:

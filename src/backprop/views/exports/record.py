@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backprop.records import RunView, Session
-from backprop.store.curves import session_begins_s
+from backprop.store.curves import Point, session_begins_s
 from backprop.store.metric_rows import Row, joined
-from backprop.store.query import Point
 
 PointsOf = Callable[[str], Iterator[Point]]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from backprop.records import Record
-from backprop.store.query import Axis
+from backprop.store.curves import Axis
 from backprop.views.terminal import formatting
 from backprop.views.terminal.screen import cut
 

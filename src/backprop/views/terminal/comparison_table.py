@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from backprop.records import GitState, Record, RunView
-from backprop.store import query
+from backprop.store import metric_names, query
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s
 from backprop.views.terminal import formatting, params
 from backprop.views.terminal.screen import BOLD, BRIGHT, GAP, GREEN, RED, Screen, cells, cut, stdout_screen
@@ -75,12 +75,12 @@ def side(view: RunView, now: datetime, at: Mapping[str, tuple[int, float] | None
 
 def best_places(name: str, values: Sequence[float | None]) -> set[int]:
     """Where the best value of a metric stands; nowhere when it is the same everywhere, or only one is finite."""
-    if not query.is_quality(name):
+    if not metric_names.is_quality(name):
         return set()
     finite = {place: value for place, value in enumerate(values) if value is not None and math.isfinite(value)}
     if len(set(finite.values())) < 2:
         return set()
-    top = (max if query.is_greater_better(name) else min)(finite.values())
+    top = (max if metric_names.is_greater_better(name) else min)(finite.values())
     return {place for place, value in finite.items() if value == top}
 
 
@@ -209,7 +209,7 @@ def _metric_facts(comparison: Comparison) -> Iterator[_Fact]:
         summaries = [side.view.summaries.get(name) for side in comparison.sides]
         told = _starred(name, [None if summary is None else summary.last for summary in summaries])
         yield _Fact(formatting.name(name), told, rank, section="metrics", name=formatting.name(name))
-        bests = [None if summary is None else query.best(name, summary) for summary in summaries]
+        bests = [None if summary is None else metric_names.best(name, summary) for summary in summaries]
         if any(bests):
             told = _starred(name, [found and found[0] for found in bests], [found and found[1] for found in bests])
             yield _Fact("  best, at step", told, rank + 6, section="metrics", name=f"best {formatting.name(name)}")

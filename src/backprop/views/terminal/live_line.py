@@ -204,9 +204,9 @@ def progress_line(progress: Progress, left_s: float) -> str:
         parts.append("running")
     else:
         parts.append(f"step {formatting.steps(progress.step, progress.total_steps or None)}")
-    from backprop.store import query  # only where there is a live line
+    from backprop.store import metric_names
 
-    if (name := query.main_metric(progress.metrics)) is not None:
+    if (name := metric_names.main_metric(progress.metrics)) is not None:
         shown = shortened(printable(name), _NAME_WIDTH)
         parts.append(f"{shown} {formatting.number(progress.metrics[name])}")
     if progress.steps_per_s:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from backprop.records import Checkpoint, CodeState, MetricSummary, Run, RunView, in_minutes
-from backprop.store import checkpoints, query
+from backprop.store import checkpoints, metric_names
 from backprop.store.experiments_json import newest_checkpoints
 from backprop.views.documents.run_json import IsValid, elapsed_s, session_elapsed_s
 from backprop.views.terminal import formatting
@@ -139,7 +139,7 @@ def _kind(checkpoint: Checkpoint) -> str:
 
 def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], screen: Screen) -> Iterator[str]:
     """A line a metric: last and best value, the form of its curve, and what is strange about it."""
-    summaries = {name: summary for name, summary in view.summaries.items() if not query.is_progress(name)}
+    summaries = {name: summary for name, summary in view.summaries.items() if not metric_names.is_progress(name)}
     names = {name: cut(formatting.name(name), _NAME_WIDTH, screen.ellipsis) for name in summaries}
     name_width = max(map(cells, names.values()), default=0)
     bests = {name: _best(name, summary, superseded) for name, summary in summaries.items()}
@@ -162,7 +162,7 @@ def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], 
 
 
 def _best(name: str, summary: MetricSummary, superseded: Collection[str]) -> str:
-    found = query.best(name, summary)
+    found = metric_names.best(name, summary)
     if found is None:
         return ""
     again = ", trained again since" if name in superseded else ""

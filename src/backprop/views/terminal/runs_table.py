@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from backprop.records import MetricSummary, RunView, Status, in_minutes
-from backprop.store import query
+from backprop.store import metric_names
 from backprop.text import shortened
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
 from backprop.views.terminal import formatting, params
@@ -55,7 +55,7 @@ def runs_table(
     metric: the one that is shown; else each run's main one. values: what sparklines are drawn from.
     """
     screen = screen or stdout_screen()
-    rows = [_Row(view, metric or query.main_metric(view.summaries)) for view in views]
+    rows = [_Row(view, metric or metric_names.main_metric(view.summaries)) for view in views]
     columns = list(_columns(rows, now, values, screen))
     if screen.is_terminal:  # a column that says nothing of any of these runs
         columns = [column for column in columns if any(cell.text.strip(" -") for cell in column.cells)]
@@ -126,7 +126,7 @@ def _last(summary: MetricSummary | None) -> Cell:
 
 
 def _best(row: _Row) -> Cell:
-    found = query.best(row.metric, row.summary) if row.metric is not None and row.summary is not None else None
+    found = metric_names.best(row.metric, row.summary) if row.metric is not None and row.summary is not None else None
     return _NONE if found is None else Cell(formatting.number(found[0]))
 
 

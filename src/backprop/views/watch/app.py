@@ -23,8 +23,8 @@ from textual.widgets import DataTable, Footer, Input, Static
 from backprop.errors import BackpropError
 from backprop.lifecycle import requests
 from backprop.records import RunView, Status
-from backprop.store.query import Axis
-from backprop.store.rundir import HomeBusyError
+from backprop.store.curves import Axis
+from backprop.store.home import HomeBusyError
 from backprop.views.live_feed import Feed, Picture, Wish
 from backprop.views.watch import texts
 from backprop.views.watch.dialogs import Help, Question

@@ -2,7 +2,7 @@
 
 import math
 
-from backprop.store.query import Curve
+from backprop.store.curves import Curve
 from backprop.views.plots import terminal as plot_terminal
 from backprop.views.plots.model import Line, Panel, Plot, x_label
 from backprop.views.terminal import formatting

@@ -15,8 +15,8 @@ from rich.style import Style
 from rich.text import Text
 
 from backprop.records import Gpu, RunView, Snapshot, Status, Ticket, in_minutes
-from backprop.store import query
-from backprop.store.query import Axis
+from backprop.store import metric_names
+from backprop.store.curves import Axis
 from backprop.text import printable
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
 from backprop.views.live_feed import Log, Picture, Row, Shown
@@ -253,7 +253,7 @@ def curve_title(shown: Shown, *, is_log: bool) -> Text:
         return _plain(f"{run.spec.id}{waits or ' · no metrics yet'}")
     summary = shown.view.summaries[name]
     told = f"{run.spec.id}{waits} · {set_cell_size(name, min(cell_len(name), 40))} {formatting.number(summary.last)}"
-    if (best := query.best(name, summary)) is not None:
+    if (best := metric_names.best(name, summary)) is not None:
         told += f" · best {formatting.number(best[0])} at {best[1]}"
     axis = "" if shown.curve is None or shown.curve.axis is Axis.STEP else f" · over {axis_name(shown.curve)}"
     return _plain(told + axis + (" · log" if is_log else ""))

@@ -25,8 +25,8 @@ from starlette.types import ASGIApp
 
 from backprop.errors import BackpropError, NoSuchRunError
 from backprop.records import Run, RunView
-from backprop.store import query
-from backprop.store.rundir import HomeBusyError
+from backprop.store import metric_names, query
+from backprop.store.home import HomeBusyError
 from backprop.views.web import curves, logs, params, serializers
 from backprop.views.web.auth import Address, Gate, Key
 from backprop.views.web.index_pool import Library, NotYetError
@@ -170,7 +170,7 @@ class Pages:
                 if run_id not in views:
                     views[run_id] = self._library.run(index, run_id)
                 view = views[run_id]
-                name = query.main_metric(view.summaries) if metric is None else metric
+                name = metric_names.main_metric(view.summaries) if metric is None else metric
                 if name is not None:
                     told.append(curves.document(index, view, name, axis, points, begin, end))
         return _json({"axis": axis, "curves": told})

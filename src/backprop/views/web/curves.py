@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from backprop.records import Record, RunView
-from backprop.store import query
+from backprop.store import curves, query
 from backprop.store.index import Index
 from backprop.views.web import serializers
 
@@ -39,7 +39,7 @@ class CurveWatch(msgspec.Struct):
 
     run: str
     metric: str
-    axis: query.Axis = query.Axis.STEP
+    axis: curves.Axis = curves.Axis.STEP
     mark: str | None = None
 
 
@@ -47,7 +47,7 @@ def document(
     index: Index,
     view: RunView,
     metric: str,
-    axis: query.Axis,
+    axis: curves.Axis,
     max_points: int,
     begin: float | None = None,
     end: float | None = None,
@@ -78,7 +78,7 @@ def news(index: Index, view: RunView, watch: CurveWatch) -> dict[str, Any] | Non
     return {**serializers.curve(told, watch.mark), "count": summary.count, "axis": watch.axis, "begin": begin}
 
 
-def _mark(view: RunView, metric: str, told: query.Curve) -> str:
+def _mark(view: RunView, metric: str, told: curves.Curve) -> str:
     summary = view.summaries.get(metric)
     return Mark(
         count=0 if summary is None else summary.count,

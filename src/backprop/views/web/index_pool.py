@@ -13,8 +13,9 @@ from datetime import datetime
 
 from backprop.errors import BackpropError, NoRoomError, NoSuchRunError
 from backprop.records import Checkpoint, RunView
+from backprop.store.home import HomeBusyError
 from backprop.store.index import Index, lacks_room, set_aside_if_damaged
-from backprop.store.rundir import RUN_ID, HomeBusyError
+from backprop.store.rundir import RUN_ID
 from backprop.views.web.services import Desk
 
 CATCH_UP_EVERY_S = 1.0

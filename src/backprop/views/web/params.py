@@ -7,7 +7,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from backprop.records import Record
-from backprop.store import query
+from backprop.store import filters
+from backprop.store.curves import Axis
 from backprop.store.index import Index
 from backprop.views.web import curves, logs
 from backprop.views.web.changes import Listening
@@ -66,19 +67,19 @@ def choice(request: Request, name: str, allowed: tuple[str, ...]) -> str:
     return text
 
 
-def axis(request: Request) -> query.Axis:
-    return query.Axis(choice(request, "axis", tuple(member.value for member in query.Axis)))
+def axis(request: Request) -> Axis:
+    return Axis(choice(request, "axis", tuple(member.value for member in Axis)))
 
 
-def runs(request: Request) -> query.Wanted:
+def runs(request: Request) -> filters.Wanted:
     """Which part of the table. Raises UsageError for a filter that makes no sense, too."""
     words = {name: request.query_params.get(name, "") for name in ("search", "filter", "sort", "descending")}
     if any(len(text) > _MAX_WORDS for text in words.values()):
         raise wrong(f"search, filter and sort may have {_MAX_WORDS} characters each.")
     if words["descending"] not in {"", "0", "1"}:
         raise wrong("descending must be 0 or 1.")
-    return query.Wanted(
-        conditions=query.parse_filter(words["filter"]),
+    return filters.Wanted(
+        conditions=filters.parse_filter(words["filter"]),
         search=words["search"],
         sort=words["sort"] or "created",
         is_descending=words["descending"] == "1" if words["descending"] else None,

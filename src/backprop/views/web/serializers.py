@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from backprop.records import RunView, Status, Ticket
-from backprop.store import query
+from backprop.store import curves, metric_names, query
 from backprop.store.index import Index
 from backprop.store.output.protocol import json_safe
 from backprop.text import shortened
@@ -41,9 +41,9 @@ _MAX_DEPTH = 8
 def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
     """One line of the table of runs."""
     run, spec, last_session = view.run, view.run.spec, view.run.last_session
-    metric = query.main_metric(view.summaries)
+    metric = metric_names.main_metric(view.summaries)
     summary = None if metric is None else view.summaries[metric]
-    best = None if metric is None or summary is None else query.best(metric, summary)
+    best = None if metric is None or summary is None else metric_names.best(metric, summary)
     return {
         "id": spec.id,
         "name": _cell(spec.name),
@@ -79,12 +79,12 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
     run = view.run
     document = run_document(msgspec.structs.replace(view, checkpoints=view.checkpoints[-_MAX_ITEMS:]), now, is_valid)
     document["sessions"] = document["sessions"][-_MAX_ITEMS:]
-    metrics = [name for name in view.summaries if not query.is_progress(name)]
+    metrics = [name for name in view.summaries if not metric_names.is_progress(name)]
     return {
         **_bounded(document),
         "command_text": shortened(shlex.join(run.command), _MAX_TEXT),
         "total_steps": view.total_steps,
-        "metric": _cell(query.main_metric(view.summaries)),
+        "metric": _cell(metric_names.main_metric(view.summaries)),
         "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in metrics[:_MAX_KEYS]},
         "notes": [
             {"kind": shortened(kind, _MAX_CELL), "text": shortened(text, _MAX_TEXT)}
@@ -107,7 +107,7 @@ def without_clocks(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _summary(name: str, view: RunView) -> dict[str, Any]:
     summary = view.summaries[name]
-    best = query.best(name, summary)
+    best = metric_names.best(name, summary)
     return {
         "count": summary.count,
         "last": json_safe(summary.last),
@@ -117,7 +117,7 @@ def _summary(name: str, view: RunView) -> dict[str, Any]:
     }
 
 
-def curve(told: query.Curve, mark: str | None) -> dict[str, Any]:
+def curve(told: curves.Curve, mark: str | None) -> dict[str, Any]:
     """Points for a chart. A point that is not finite is a gap in the line, and its place is marked.
 
     mark: what the client hands back to hear of what comes after.

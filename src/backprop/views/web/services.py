@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backprop.records import Limits, Record, Run, Snapshot
+from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.rundir import Home
 from backprop.views.documents.run_json import IsValid
 from backprop.views.terminal.machine_summary import Occupancy
 

@@ -1,0 +1,284 @@
+"""The run that the entries of a journal add up to. Pure, but for the reader of a file that grows."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from backprop.records import (
+    Pauser,
+    Run,
+    RunSpec,
+    Session,
+    Status,
+    Waiter,
+)
+from backprop.store.journal.entries import (
+    Admitted,
+    CheckpointRead,
+    CheckpointUnread,
+    Continued,
+    Entry,
+    GoOnAsked,
+    NotContinued,
+    PauseAsked,
+    Paused,
+    Queued,
+    Refused,
+    Renamed,
+    SessionEnded,
+    SessionStarted,
+    StopAsked,
+    Submitted,
+    TrainerLaunched,
+    parse,
+)
+from backprop.store.plain import open_plain
+
+
+def gpu_counts(entries: Iterable[Entry]) -> dict[int, int | None]:
+    """Session -> how many GPUs it was given; None: nobody knows what its trainer found."""
+    counts: dict[int, int | None] = {}
+    admitted: Admitted | None = None
+    for entry in entries:
+        if isinstance(entry, Admitted):
+            admitted = entry
+        elif isinstance(entry, SessionStarted):
+            on_first = None if admitted is None or admitted.gpus is None else len(admitted.gpus)
+            counts[entry.session] = None if on_first is None else on_first * entry.nodes
+            admitted = None
+    return counts
+
+
+def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
+    """The run that these entries tell of. Pure; any sequence of entries gives a run.
+
+    A session without an end is `running`, or `paused`: whether its supervisor still lives is not in the journal.
+    """
+    return fold_on(Run(spec=spec, status=Status.QUEUED), entries)
+
+
+class RunReader:
+    """The run that a journal tells of, time and again: each time from where it was read to before."""
+
+    def __init__(self, path: Path, spec: RunSpec) -> None:
+        self._path = path
+        self._spec = spec
+        self._identity: tuple[int, int] | None = None  # of the file that was read
+        self._run = fold(spec, ())
+        self._end = 0
+
+    def read(self) -> tuple[Run, int]:
+        """The run, and how many bytes of journal that is. Raises OSError, but not when there is no journal yet."""
+        try:
+            file = os.fdopen(open_plain(self._path), "rb")
+        except FileNotFoundError:
+            return fold(self._spec, ()), 0
+        with file:
+            info = os.fstat(file.fileno())
+            identity = (info.st_dev, info.st_ino)
+            if identity != self._identity or info.st_size < self._end:
+                self._identity, self._run, self._end = identity, fold(self._spec, ()), 0
+            file.seek(self._end)
+            entries, size = parse(file.read())
+        self._run, self._end = fold_on(self._run, entries), self._end + size
+        return self._run, self._end
+
+
+def fold_on(run: Run, entries: Iterable[Entry]) -> Run:
+    """What becomes of a run by these entries."""
+    numbers = {session.number for session in run.sessions}
+    for entry in entries:
+        match entry:
+            case SessionStarted():
+                run = _add_session(run, entry, is_new=entry.session not in numbers)
+                numbers.add(entry.session)
+            case TrainerLaunched():
+                run = _change_session(run, entry.session, trainer_pid=entry.pid, launched_at=entry.at)
+            case CheckpointRead() | CheckpointUnread():
+                run = _note_read(run, entry)
+            case StopAsked() | PauseAsked() | GoOnAsked():
+                run = _note_request(run, entry)
+            case Paused():
+                run = _pause_session(run, entry)
+            case Continued():
+                run = _continue_session(run, entry)
+            case SessionEnded():
+                run = _end_session(run, entry)
+            case Queued() | Submitted():
+                run = _stand_in_line(run, entry)
+            case Refused() | NotContinued():
+                run = _end_without_a_session(run, entry)
+            case Renamed():
+                run = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, name=entry.name))
+            case _:
+                pass  # told for people; changes no state
+    return run
+
+
+def _add_session(run: Run, entry: SessionStarted, *, is_new: bool) -> Run:
+    """is_new: whether no session has its number: to look at each would take long where there are thousands."""
+    spec = run.spec.revised(entry.revision)
+    session = Session(
+        number=entry.session,
+        status=Status.RUNNING,
+        started_at=entry.at,
+        timebox_s=entry.timebox_s,
+        grace_s=entry.grace_s,
+        host=entry.host,
+        supervisor_pid=entry.supervisor_pid,
+        boot_id=entry.boot_id,
+        offered=entry.offered or entry.resumed_from,
+        resumed_from=entry.resumed_from,
+        script_sha256=entry.script_sha256,
+        code=entry.code,
+        job=entry.job,
+        nodes=entry.nodes,
+        cwd=spec.cwd,
+        only_once=entry.only_once,
+    )
+    place = None if is_new else _place(run, entry.session)
+    others = run.sessions if place is None else run.sessions[:place] + run.sessions[place + 1 :]
+    return msgspec.structs.replace(
+        run,
+        spec=spec,
+        status=Status.RUNNING,
+        reason=None,
+        ended_at=None,
+        waiter=None,
+        dequeued_by=None,
+        sessions=(*others, session),
+    )
+
+
+def _stand_in_line(run: Run, entry: Queued | Submitted) -> Run:
+    last = run.last_session
+    if last is not None and not last.status.is_final:
+        return run
+    waiter = Waiter(
+        session=entry.session,
+        host=entry.host,
+        supervisor_pid=entry.supervisor_pid if isinstance(entry, Queued) else 0,
+        since=entry.at,
+        job=entry.job,
+    )
+    if run.waiter is not None and run.waiter.session == waiter.session:
+        waiter = msgspec.structs.replace(waiter, since=run.waiter.since)
+    return msgspec.structs.replace(
+        run, status=Status.QUEUED, reason=entry.reason, ended_at=None, waiter=waiter, dequeued_by=None
+    )
+
+
+def _end_without_a_session(run: Run, entry: Refused | NotContinued) -> Run:
+    """A run that never started is refused; one that has sessions is what the last of them came to."""
+    last = run.last_session
+    if last is None:
+        return msgspec.structs.replace(
+            run, status=Status.REFUSED, reason=entry.reason, ended_at=entry.at, waiter=None, dequeued_by=entry.by
+        )
+    if not last.status.is_final:
+        return run
+    told = [last.reason] if isinstance(entry, Refused) else [last.reason, entry.reason]
+    reason = "; ".join(text for text in told if text) or None
+    return msgspec.structs.replace(
+        run, status=last.status, reason=reason, ended_at=last.ended_at, waiter=None, dequeued_by=entry.by
+    )
+
+
+def _place(run: Run, number: int) -> int | None:
+    """Where the session of this number is: mostly the last, which spares a run of thousands to look at each."""
+    places = range(len(run.sessions) - 1, -1, -1)
+    return next((place for place in places if run.sessions[place].number == number), None)
+
+
+def _change_session(run: Run, number: int, **changes: Any) -> Run:
+    place = _place(run, number)
+    if place is None:
+        return run
+    changed = msgspec.structs.replace(run.sessions[place], **changes)
+    sessions = (*run.sessions[:place], changed, *run.sessions[place + 1 :])
+    return msgspec.structs.replace(run, sessions=sessions)
+
+
+def _note_read(run: Run, entry: CheckpointRead | CheckpointUnread) -> Run:
+    if isinstance(entry, CheckpointUnread):
+        return _change_session(run, entry.session, is_checkpoint_read=False, has_started_over=entry.has_trained)
+    place = _place(run, entry.session)
+    offered = None if place is None else run.sessions[place].offered
+    path = None if entry.is_late else entry.path or offered
+    return _change_session(run, entry.session, resumed_from=path, is_checkpoint_read=True, has_started_over=False)
+
+
+def _note_request(run: Run, entry: StopAsked | PauseAsked | GoOnAsked) -> Run:
+    """Of those who ask for a stop the first counts. What is asked of a queued session is for none: see `Run`."""
+    session = _unfinished(run, entry.session)
+    if session is None:
+        return run
+    if isinstance(entry, StopAsked):
+        return _change_session(run, entry.session, stopped_by=session.stopped_by or entry.by)
+    return _change_session(run, entry.session, is_pause_asked=isinstance(entry, PauseAsked))
+
+
+def _unfinished(run: Run, number: int) -> Session | None:
+    """The last session, if it has this number and no end."""
+    session = run.last_session
+    return None if session is None or session.number != number or session.status.is_final else session
+
+
+def _pause_session(run: Run, entry: Paused) -> Run:
+    session = _unfinished(run, entry.session)
+    if session is None:
+        return run
+    since = session.paused_at or entry.at
+    run = _change_session(
+        run,
+        entry.session,
+        status=Status.PAUSED,
+        reason=entry.reason,
+        paused_at=since,
+        paused_by=entry.by,
+        is_pause_asked=session.is_pause_asked and Pauser.USER not in entry.by,
+    )
+    return msgspec.structs.replace(run, status=Status.PAUSED, reason=entry.reason)
+
+
+def _continue_session(run: Run, entry: Continued) -> Run:
+    session = run.last_session
+    if session is None or session.number != entry.session or session.paused_at is None:
+        return run
+    paused_s = session.paused_s + entry.paused_s
+    run = _change_session(
+        run, entry.session, status=Status.RUNNING, reason=None, paused_at=None, paused_by=(), paused_s=paused_s
+    )
+    return msgspec.structs.replace(run, status=Status.RUNNING, reason=None)
+
+
+def _end_session(run: Run, entry: SessionEnded) -> Run:
+    place = _place(run, entry.session)
+    session = None if place is None else run.sessions[place]
+    if session is not None and session.status.is_final:
+        return run  # the first ending counts
+    has_own_end = session is None or entry.status in {Status.COMPLETED, Status.FAILED}
+    was_stopped_by = None if session is None or has_own_end else session.stopped_by
+    run = _change_session(
+        run,
+        entry.session,
+        status=entry.status,
+        reason=entry.reason,
+        ended_at=entry.at,
+        elapsed_s=entry.elapsed_s,
+        exit_code=entry.exit_code,
+        stopped_by=entry.stopped_by or was_stopped_by,  # the latter for an end that its supervisor did not write
+        resume_option=entry.resume_option,
+        has_finished_training=entry.has_finished_training,
+        leftovers=entry.leftovers,
+        paused_at=None,
+        paused_by=(),
+        is_pause_asked=False,
+    )
+    last = run.last_session
+    if last is not None and last.number != entry.session:
+        return run
+    return msgspec.structs.replace(run, status=entry.status, reason=entry.reason, ended_at=entry.at, waiter=None)

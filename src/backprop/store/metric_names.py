@@ -1,0 +1,90 @@
+"""What metrics are called, and what that says of them: is more better, is it a quality, which one is the main one."""
+
+import re
+from collections.abc import Collection, Sequence
+
+from backprop.records import MetricSummary, RunView
+from backprop.store import filters
+
+_PROGRESS = frozenset({"epoch", "total_steps"})
+_WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
+_TRAINING = re.compile(r"^(train|training)[_/.-]|[_/.-](train|training)$")
+_HELD_OUT = re.compile(
+    r"^(val|valid|validation|eval|evaluation|dev|test)[_/.-]|[_/.-](val|valid|validation|eval|dev|test)$"
+)
+# words of a metric's name, as people write them; what is not here is better the smaller it is
+_GREATER_IS_BETTER = re.compile(
+    r"acc|accuracy|ap|auc|auprc|auroc|bleu|correlation|dice|f1|fscore|hits?|iou|jaccard|kappa|map|mcc|meteor|miou|mrr"
+    r"|ndcg|precision|psnr|r2|recall|returns?|rewards?|rouge|score|sensitivity|specificity|ssim|throughput|top\d|win|winrate"
+)
+# what is neither better the greater nor the smaller it is
+_NO_QUALITY = re.compile(
+    r"batch|beta|count|epochs?|iter|iteration|lr|momentum|norm|num|rate|samples|size|steps?|time|tokens|total"
+)
+
+
+def is_greater_better(name: str) -> bool:
+    """Whether a metric is better the greater it is, as far as its name tells: accuracy, f1, reward, ..."""
+    words = _words(name)
+    if "loss" in words or "error" in words:
+        return False
+    return any(_GREATER_IS_BETTER.fullmatch(known) for word in words for known in (word, word.rstrip("0123456789")))
+
+
+def is_progress(name: str) -> bool:
+    """Whether it says how far training is, and is nothing to look at unless somebody asks for it by name."""
+    return name in _PROGRESS
+
+
+def is_quality(name: str) -> bool:
+    """Whether a metric tells how good a run is, as far as its name tells: not lr, epoch, grad_norm, total_steps."""
+    words = _words(name)
+    return bool({"loss", "error"}.intersection(words)) or not any(map(_NO_QUALITY.fullmatch, words))
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def best(name: str, summary: MetricSummary) -> tuple[float, int] | None:
+    """The best value of a metric and the step it was reached at; None when no value is finite, or none is better."""
+    if not is_quality(name):
+        return None
+    value, step = (
+        (summary.greatest, summary.greatest_step) if is_greater_better(name) else (summary.least, summary.least_step)
+    )
+    return None if value is None or step is None else (value, step)
+
+
+def main_metric(names: Collection[str]) -> str | None:
+    """The metric that tells how a run goes: its training loss, by any of the usual names, else another loss.
+
+    It is what `loss` means in a filter and in --sort. names: of the run's metrics.
+    """
+    usual = next((name for name in filters.LOSSES if name in names), None)
+    return usual or next((name for name in sorted(names) if "loss" in name.lower()), None)
+
+
+def twin(name: str, names: Collection[str]) -> str | None:
+    """The same metric on held-out data, by any of the usual names: val_loss for loss, eval/loss for train/loss."""
+    core = _TRAINING.sub("", name)
+    if _HELD_OUT.sub("", name) != name:
+        return None
+    return next((other for other in names if _HELD_OUT.sub("", other) == core != other), None)
+
+
+def leading_metrics(views: Sequence[RunView]) -> list[str]:
+    """The metrics to look at first: the main one of each run, then their twins on held-out data."""
+    names = all_names(views)
+    mains = list(dict.fromkeys(main for view in views if (main := main_metric(view.summaries)) is not None))
+    twins = [held_out for main in mains if (held_out := twin(main, names)) is not None]
+    return list(dict.fromkeys([*mains, *twins]))
+
+
+def all_names(views: Sequence[RunView]) -> list[str]:
+    """The metrics that these runs have, most common first, then by name."""
+    counts: dict[str, int] = {}
+    for view in views:
+        for name in view.summaries:
+            counts[name] = counts.get(name, 0) + 1
+    return sorted(counts, key=lambda name: (-counts[name], name))
