@@ -33,7 +33,7 @@ MODULES = {  # what is mutated: its functions and constants (all of them, if non
     "supervisor/stop_ladder.py": "",
     "store/output/protocol.py": "",
     "store/checkpoints.py": "",
-    "store/journal/file.py": "fold _add_session _stand_in_line _end_without_a_session _change_session _pause_session "
+    "store/journal/fold.py": "fold _add_session _stand_in_line _end_without_a_session _change_session _pause_session "
     "_continue_session _end_session gpu_counts",
     "lifecycle/continuation.py": "Attempt after _after_failure _is_same_place _spent_s _backoff_s MAX_BACKOFF_S _WORTH_A_RETRY_S",
 }
@@ -125,7 +125,7 @@ def start(package: Path, module: str, text: str, cpu_s: float) -> int:
         os.environ["PYTHONPATH"] = str(package.parent)
         sys.path.insert(0, str(package.parent))
         folder, *_, name = Path(module).with_suffix("").parts
-        tests = ROOT / f"tests/unit/{folder}/test_{'journal' if name == 'file' else name}.py"
+        tests = ROOT / f"tests/unit/{folder}/test_{'journal' if name == 'fold' else name}.py"
         code = pytest.main([*OPTIONS, f"--basetemp={package.parent / 'tests'}", str(tests)], [OneExampleFirst()])
     finally:
         os._exit(code)

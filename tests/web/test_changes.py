@@ -10,11 +10,11 @@ import pytest
 
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.views.web.changes import Client, Listening
-from backprop.views.web.curves import CurveWatch
 from backprop.views.web.index_pool import Library
 from backprop.views.web.logs import LogPlace
 from backprop.views.web.poller import Hub
+from backprop.views.web.serializers import CurveWatch
+from backprop.views.web.sse import Client, Listening
 from tests.conftest import Runs
 from tests.web.conftest import desk_of
 

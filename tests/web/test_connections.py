@@ -9,8 +9,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from backprop.views.web import connection
-from backprop.views.web.connection import Connection
+from backprop.views.web import connection, server
+from backprop.views.web.server import Connection
 from tests.web.conftest import Server
 
 HALF = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half: "
@@ -19,7 +19,7 @@ HALF = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half: "
 def test_half_sent_requests_keep_nobody_out(quiet_server: Server):
     """However many connections wait with half a request, a page is answered, and its stream goes on."""
     with quiet_server.stream(machine=1) as stream, ExitStack() as crowd:
-        for _ in range(2 * connection.MAX_CONNECTIONS):
+        for _ in range(2 * server.MAX_CONNECTIONS):
             made = crowd.enter_context(socket.create_connection(("127.0.0.1", quiet_server.port)))
             made.sendall(HALF)
         assert quiet_server.get("/api/runs").status == 200
@@ -29,7 +29,7 @@ def test_half_sent_requests_keep_nobody_out(quiet_server: Server):
 def test_requests_that_were_answered_keep_nobody_out(quiet_server: Server):
     """Nor do connections that are kept open after an answer, refused ones among them."""
     with ExitStack() as crowd:
-        for _ in range(connection.MAX_CONNECTIONS + 10):
+        for _ in range(server.MAX_CONNECTIONS + 10):
             made = crowd.enter_context(socket.create_connection(("127.0.0.1", quiet_server.port)))
             made.sendall(b"GET /api/runs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             assert made.recv(1000).startswith(b"HTTP/1.1 403")

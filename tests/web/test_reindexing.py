@@ -4,8 +4,8 @@ import pytest
 
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.views.web.changes import Client, Listening
 from backprop.views.web.params import log_place
+from backprop.views.web.sse import Client, Listening
 from tests.conftest import Runs
 from tests.web.conftest import MakeHub, Server, desk_of
 

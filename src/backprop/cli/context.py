@@ -14,9 +14,9 @@ import click
 from backprop.errors import UsageError
 from backprop.lifecycle import catalog
 from backprop.records import Run, RunView, Session, Status
+from backprop.store.files import owner_name
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.plain import owner_name
 from backprop.store.rundir import RunDir
 from backprop.text import printable
 
@@ -127,7 +127,7 @@ def metrics_message(views: Sequence[RunView]) -> str:
 
 def failure_of(rundir: RunDir, session: Session | None) -> "Traceback | None":
     """The traceback of a session that has failed, if it left one."""
-    from backprop.store.plain import open_plain
+    from backprop.store.files import open_plain
     from backprop.supervisor import outcome
 
     if session is None or session.status is not Status.FAILED:

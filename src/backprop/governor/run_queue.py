@@ -20,7 +20,7 @@ import msgspec
 
 from backprop.governor.start_policy import Promise
 from backprop.records import Record, Ticket
-from backprop.store.plain import make_own_folder, replacing_foreign
+from backprop.store.files import make_own_folder, replacing_foreign
 
 _TICKET = re.compile(r"(\d{10})-(.+)")
 _TAIL_BYTES = 16_384

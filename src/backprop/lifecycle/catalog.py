@@ -68,9 +68,9 @@ def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], Non
     Somebody else may be rebuilding it, and may be killed in the middle.
     """
     from backprop.lifecycle import recovery
+    from backprop.store.files import UnreadableError
     from backprop.store.journal import file as journal
     from backprop.store.journal.fold import fold
-    from backprop.store.plain import UnreadableError
 
     candidates = recovery.missing(home, index)
     if RUN_ID.fullmatch(word) and os.path.lexists(home.rundir(word).spec_path):

@@ -21,9 +21,8 @@ from pathlib import Path
 import msgspec
 
 from backprop.records import Notification, Record, Run, Status
-from backprop.store.files import replace_file
+from backprop.store.files import read_plain, replace_file, write_plain
 from backprop.store.home import user_home
-from backprop.store.plain import read_plain, write_plain
 from backprop.store.rundir import RunDir
 from backprop.supervisor.process.launch import start_and_wait, start_detached
 

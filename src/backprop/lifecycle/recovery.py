@@ -21,6 +21,7 @@ from backprop.errors import BackpropError, BusyError, NoRoomError
 from backprop.lifecycle import continuation
 from backprop.records import Limits, Run, RunSpec, Session, Status
 from backprop.store import experiments_json, legacy_import
+from backprop.store.files import UnreadableError, unreadable
 from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, is_locked, lacks_room, open_index, reopen_if_replaced, set_aside_if_damaged
 from backprop.store.ingest import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
@@ -28,7 +29,6 @@ from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Refused, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import fold
-from backprop.store.plain import UnreadableError, unreadable
 from backprop.store.rundir import RunDir
 
 if TYPE_CHECKING:

@@ -16,11 +16,10 @@ from typing import Any
 import msgspec
 
 from backprop.records import Checkpoint, RunView
-from backprop.store.files import replace_file
+from backprop.store.files import UNDECODABLE, foreign_owner, replace_file
 from backprop.store.home import Home, set_aside
 from backprop.store.index import Index
 from backprop.store.output.protocol import json_safe
-from backprop.store.plain import UNDECODABLE, foreign_owner
 from backprop.store.rundir import RUN_ID
 
 MAX_RUNS = 1000

@@ -14,14 +14,8 @@ import msgspec
 from backprop.errors import ConfigError, NoRoomError, UsageError
 from backprop.records import RunSpec
 from backprop.store import filesystem
+from backprop.store.files import NotAFileError, foreign_owner, make_own_folder, replacing_foreign, write_plain
 from backprop.store.output.protocol import json_safe
-from backprop.store.plain import (
-    NotAFileError,
-    foreign_owner,
-    make_own_folder,
-    replacing_foreign,
-    write_plain,
-)
 from backprop.store.rundir import NO_ROOM, RUN_ID, RunDir
 
 RUNS_FOLDER = "runs"

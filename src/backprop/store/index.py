@@ -19,10 +19,10 @@ import msgspec
 
 from backprop.records import Checkpoint, MetricSummary, Run, RunView, Source
 from backprop.store.chunk_summary import Outline, outline
+from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
 from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, Series, json_safe
-from backprop.store.plain import foreign_owner
 from backprop.store.rundir import NO_ROOM
 
 SCHEMA_VERSION = 5

@@ -13,10 +13,10 @@ import msgspec
 
 from backprop import host
 from backprop.records import Limits, Record, RunSpec, Status, is_showable
+from backprop.store.files import write_plain
 from backprop.store.home import LOCK_PATIENCE_S, Home
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
-from backprop.store.plain import write_plain
 from backprop.store.rundir import RUN_ID
 
 _IMPORT_PATIENCE_S = 60.0  # how long a command waits for another one's import

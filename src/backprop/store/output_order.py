@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from backprop.store.plain import open_plain, read_plain
+from backprop.store.files import open_plain, read_plain
 
 _FORM = struct.Struct("<QQ")  # of a note
 _RELATIVE = 0.001  # notes are so far apart, of the time of training: a day of progress bars needs some 7,000

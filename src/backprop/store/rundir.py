@@ -30,12 +30,7 @@ from pathlib import Path
 
 from backprop.errors import UsageError
 from backprop.records import RunSpec, Source
-from backprop.store.plain import (
-    foreign_owner,
-    read_plain,
-    read_record,
-    write_plain,
-)
+from backprop.store.files import foreign_owner, read_plain, read_record, write_plain
 from backprop.trainer import module_sources
 
 _SOURCE_NAME = re.compile(rf"session-(\d{{1,9}})\.({'|'.join(source.value for source in Source)})")

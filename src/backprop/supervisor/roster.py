@@ -17,7 +17,7 @@ from psutil import Process
 
 from backprop import host
 from backprop.records import Record
-from backprop.store.plain import UnreadableError, read_record
+from backprop.store.files import UnreadableError, read_record
 from backprop.trainer.atomic_files import drafted
 
 _MAX_MEMBERS = 10_000

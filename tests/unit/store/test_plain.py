@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from backprop.store.files import NotAFileError, open_plain, read_plain
 from backprop.store.journal.file import Journal, read
-from backprop.store.plain import NotAFileError, open_plain, read_plain
 
 
 def _socket(path: Path) -> None:

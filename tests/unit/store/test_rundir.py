@@ -15,8 +15,8 @@ import pytest
 
 from backprop.errors import ConfigError, UsageError
 from backprop.records import GitState, Limits, RunSpec
+from backprop.store.files import UnreadableError
 from backprop.store.home import Home, HomeBusyError, set_aside
-from backprop.store.plain import UnreadableError
 from backprop.store.rundir import RUN_ID, check_run_id, new_run_id
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)

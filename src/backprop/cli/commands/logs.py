@@ -15,9 +15,9 @@ from backprop.cli.several import EVERY, Choice, each, several_runs
 from backprop.errors import NoSuchRunError, UsageError
 from backprop.records import Run, RunView
 from backprop.store import output_order
+from backprop.store.files import open_plain, unreadable
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.plain import open_plain, unreadable
 from backprop.store.rundir import LAST, RunDir
 from backprop.text import printable_lines
 

@@ -16,7 +16,7 @@ from backprop.engines.slurm import client as slurm_client
 from backprop.engines.slurm.client import NAME_PREFIX, Job, SlurmError
 from backprop.errors import UsageError
 from backprop.records import Run, RunSpec
-from backprop.store.plain import write_plain
+from backprop.store.files import write_plain
 from backprop.store.rundir import RunDir
 
 MARGIN_S = (

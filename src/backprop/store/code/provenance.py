@@ -13,7 +13,7 @@ from backprop import host
 from backprop.records import GitState, Record
 from backprop.store.code import git
 from backprop.store.code.git import GitError
-from backprop.store.plain import read_plain
+from backprop.store.files import read_plain
 
 MAX_PATCH_BYTES = 10_000_000
 MAX_SOURCE_BYTES = 1_000_000  # of one file that git does not track: more is data

@@ -19,8 +19,8 @@ from backprop.records import (
     StopReason,
     StoredRecord,
 )
+from backprop.store.files import UNDECODABLE
 from backprop.store.output.line_times import Growth
-from backprop.store.plain import UNDECODABLE
 
 # it becomes a word of scancel's and a part of a file's name: an entry with anything else is none
 JobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(_[0-9]+)?\Z", max_length=40)]

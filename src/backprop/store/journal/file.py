@@ -12,13 +12,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from backprop.store.files import open_plain, read_plain, write_plain
 from backprop.store.journal.entries import (
     _SYNCED,
     Entry,
     _encode,
     parse,
 )
-from backprop.store.plain import open_plain, read_plain, write_plain
 
 _ASKED = "asked"  # folder of a run, for requests
 SIGN_EVERY_S = 10.0  # that whoever has a journal locked says by the time of its last change: I live

@@ -15,6 +15,7 @@ from backprop.records import (
     Status,
     Waiter,
 )
+from backprop.store.files import open_plain
 from backprop.store.journal.entries import (
     Admitted,
     CheckpointRead,
@@ -35,7 +36,6 @@ from backprop.store.journal.entries import (
     TrainerLaunched,
     parse,
 )
-from backprop.store.plain import open_plain
 
 
 def gpu_counts(entries: Iterable[Entry]) -> dict[int, int | None]:

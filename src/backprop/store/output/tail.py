@@ -5,8 +5,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from backprop.store.files import open_plain
 from backprop.store.output.protocol import MAX_LINE_BYTES
-from backprop.store.plain import open_plain
 
 READ_BYTES = MAX_LINE_BYTES + 1  # a stretch is at most this long, so a line that is understood always fits
 _SKIP_BYTES = 64 * READ_BYTES  # how much of an endless line is looked through in one call

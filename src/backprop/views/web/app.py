@@ -27,7 +27,7 @@ from backprop.errors import BackpropError, NoSuchRunError
 from backprop.records import Run, RunView
 from backprop.store import metric_names, query
 from backprop.store.home import HomeBusyError
-from backprop.views.web import curves, logs, params, serializers
+from backprop.views.web import logs, params, serializers
 from backprop.views.web.auth import Address, Gate, Key
 from backprop.views.web.index_pool import Library, NotYetError
 from backprop.views.web.services import Desk
@@ -161,7 +161,7 @@ class Pages:
 
     def curves(self, request: Request) -> Response:
         axis = params.axis(request)
-        points = params.whole(request, "points", curves.DEFAULT_POINTS, 10, curves.MAX_POINTS)
+        points = params.whole(request, "points", serializers.DEFAULT_POINTS, 10, serializers.MAX_POINTS)
         begin, end = params.number(request, "begin"), params.number(request, "end")
         told = []
         views: dict[str, RunView] = {}  # each run is read once
@@ -172,7 +172,7 @@ class Pages:
                 view = views[run_id]
                 name = metric_names.main_metric(view.summaries) if metric is None else metric
                 if name is not None:
-                    told.append(curves.document(index, view, name, axis, points, begin, end))
+                    told.append(serializers.curve_document(index, view, name, axis, points, begin, end))
         return _json({"axis": axis, "curves": told})
 
     def machine(self, request: Request) -> Response:  # noqa: ARG002

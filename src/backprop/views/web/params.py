@@ -10,8 +10,8 @@ from backprop.records import Record
 from backprop.store import filters
 from backprop.store.curves import Axis
 from backprop.store.index import Index
-from backprop.views.web import curves, logs
-from backprop.views.web.changes import Listening
+from backprop.views.web import logs, serializers
+from backprop.views.web.sse import Listening
 
 MAX_ROWS = 500
 _MAX_CURVES = 100
@@ -101,7 +101,7 @@ def listening(request: Request, index: Index) -> Listening:
     """What a page wants to hear of."""
     words = request.query_params
     run_ids = tuple(run_id for run_id in words.get("runs", "").split(",") if run_id)
-    watched = decoded(words.get("curves", "").encode() or b"[]", list[curves.CurveWatch], "curves")
+    watched = decoded(words.get("curves", "").encode() or b"[]", list[serializers.CurveWatch], "curves")
     if len(run_ids) > MAX_ROWS or len(watched) > _MAX_CURVES:
         raise wrong(f"at most {MAX_ROWS} runs and {_MAX_CURVES} curves can be listened to.")
     log_run, log = log_place(words.get("log", ""), index)

@@ -1,6 +1,6 @@
 """One pair of eyes for all pages: looks at the home once a second and at the machine every two, while somebody listens.
 
-Each look is a `Beat`; who listens is woken and compares it with what it was told: see changes.py.
+Each look is a `Beat`; who listens is woken and compares it with what it was told: see sse.py.
 """
 
 import logging
@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,7 +17,8 @@ from backprop.store.index import Index
 from backprop.views.web import serializers
 from backprop.views.web.index_pool import CATCH_UP_EVERY_S, LATER, Library
 from backprop.views.web.services import Desk
-from backprop.views.web.shared import Shared, Told
+
+T = TypeVar("T")
 
 MACHINE_EVERY_S = 2.0
 _FRESH_S = 2 * CATCH_UP_EVERY_S
@@ -26,6 +27,41 @@ _MAX_DETAILS = 50  # each of up to a megabyte
 
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("backprop")
+
+
+class Told(NamedTuple):
+    """What is said of a run."""
+
+    key: bytes  # all of it but the time that passes by itself
+    text: bytes
+
+
+class Shared(Generic[T]):
+    """One thing a run. May be asked by many threads: those that ask for what is being made wait for it."""
+
+    def __init__(self, max_kept: int) -> None:
+        self._max_kept = max_kept
+        self._made: dict[str, tuple[int, T]] = {}  # number of the beat that it was made at, or before a later one
+        self._makers: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def get(self, run_id: str, changed_at: int, beat: int, make: Callable[[], T]) -> T:
+        """What was made since the run changed, else what `make` gives now.
+
+        changed_at, beat: numbers of the beat at which the run may have changed, and of the one that is now.
+        """
+        with self._lock:
+            if run_id not in self._makers and len(self._makers) >= self._max_kept:
+                self._made.clear()
+                self._makers.clear()
+            maker = self._makers.setdefault(run_id, threading.Lock())
+        with maker:
+            known = self._made.get(run_id)
+            if known is not None and known[0] >= changed_at:
+                return known[1]
+            made = make()
+            self._made[run_id] = beat, made
+            return made
 
 
 class Beat(NamedTuple):
