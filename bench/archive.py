@@ -10,8 +10,9 @@ import msgspec
 
 from backprop.records import Limits, RunSpec, Status
 from backprop.store import experiments_json
+from backprop.store.curve_writer import CHUNK_POINTS
 from backprop.store.home import Home
-from backprop.store.index import CHUNK_POINTS, Index
+from backprop.store.index import Index
 from backprop.store.journal.entries import Entry, SessionEnded, SessionStarted, TrainerLaunched
 from backprop.store.journal.fold import fold
 from backprop.store.output.protocol import Batch, Series

@@ -130,17 +130,17 @@ def _answer_of(reader: int, signals: Signals) -> _Answer:
 
 def _stop(claim: "Claim") -> None:
     """Stop what has begun a moment ago. Between two sessions nobody answers for it, for a moment."""
-    from backprop.lifecycle import requests
+    from backprop.lifecycle import requests, run_state
 
     engine, run_id = engines.machine(claim.home), claim.spec.id
 
-    def is_settled(standing: "requests.Standing") -> bool:
-        has_answer = requests.who_answers(standing.run) is not None
+    def is_settled(standing: "run_state.Standing") -> bool:
+        has_answer = run_state.who_answers(standing.run) is not None
         return has_answer or engine.observe(standing.run).phase is Phase.ENDED
 
     try:
-        run = requests.look(claim.home, claim.spec).run
-        standing = requests.wait_for(claim.home, run, is_settled, _BETWEEN_S)
+        run = run_state.look(claim.home, claim.spec).run
+        standing = run_state.wait_for(claim.home, run, is_settled, _BETWEEN_S)
         if standing is not None and standing.has_ended:
             say(standing.told)
         else:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from backprop.errors import BackpropError, BusyError
-from backprop.lifecycle import recovery, requests
+from backprop.lifecycle import recovery, requests, run_state
 from backprop.records import RunView, StopReason
 from backprop.store.holder import open_removed_journals, own_path, signal_holder
 from backprop.store.home import Home
@@ -32,10 +32,10 @@ class RemovedRun:
         self._journal = Journal(rundir.journal_path, fd=journal_fd)
         self._run = fold(recovery.unknown_spec(rundir.run_id, time.time(), "?"), ())
 
-    def look(self) -> requests.Standing:
+    def look(self) -> run_state.Standing:
         """How the run stands now."""
         self._run = fold_on(self._run, self._journal.read_new())
-        return requests.Standing(self._run)
+        return run_state.Standing(self._run)
 
     def view(self) -> RunView:
         """What a view may show of it."""
@@ -45,10 +45,10 @@ class RemovedRun:
         """Whether the word of a command line means this run."""
         return word in {LAST, self.look().run.spec.name} or self.run_id.startswith(word)
 
-    def ask_stop(self, *, now: bool, by: str) -> requests.Answering:
+    def ask_stop(self, *, now: bool, by: str) -> run_state.Answering:
         """Ask it to stop. Does not wait. Raises BackpropError when it has ended, or the disk is full."""
         run = self.look().run
-        if (answering := requests.who_answers(run)) is None:
+        if (answering := run_state.who_answers(run)) is None:
             raise requests.not_running(run)
         detail, at = requests.asked_by(by), datetime.now(timezone.utc)
         asked = StopAsked(at=at, session=answering.session, by=StopReason.USER, detail=detail, now=now)
@@ -57,7 +57,7 @@ class RemovedRun:
         signal_holder(self._open_path, answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
         return answering
 
-    def wait_for_end(self, timeout_s: float) -> requests.Standing | None:
+    def wait_for_end(self, timeout_s: float) -> run_state.Standing | None:
         """How it ended; None when it still runs after the timeout."""
         deadline = time.monotonic() + timeout_s
         while not (standing := self.look()).has_ended:
@@ -80,7 +80,7 @@ class RemovedRun:
             )
         return f"run {self.run_id} was killed, and its supervisor, which did not answer"
 
-    def summary(self, ended: requests.Standing) -> str:
+    def summary(self, ended: run_state.Standing) -> str:
         """How it ended, in one line."""
         return f"{ended.told} (its record was removed while it ran)"
 

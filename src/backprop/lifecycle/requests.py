@@ -9,55 +9,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timezone
-from typing import NamedTuple
 
 from backprop import engines, host
 from backprop.engines.base import Phase
 from backprop.errors import BackpropError, BusyError, NoSuchRunError, UsageError
 from backprop.lifecycle import recovery
-from backprop.records import Pauser, Run, RunSpec, Session, StopReason
+from backprop.lifecycle.run_state import Answering, Standing, look, wait_for, who_answers
+from backprop.records import Pauser, Run, RunSpec, StopReason
 from backprop.store.holder import signal_holder
 from backprop.store.home import Home
 from backprop.store.ingest import Say
-from backprop.store.journal import file as journals
 from backprop.store.journal.entries import GoOnAsked, PauseAsked, Refused, Renamed, StopAsked
 from backprop.store.journal.file import Journal
-from backprop.store.journal.fold import fold
 
 STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
 STOP_NOW_S = 5.0  # how long a supervisor may take to hear a `stop --now` before it is taken for dead
 END_S = 45.0  # the same for an engine to end it by force: Slurm's KillWait is 30 s
 PAUSE_S = 10.0  # the same for a pause, and for its end
 _START_S = 120.0  # an orphan that is saving gets its grace before the next session starts
-_POLL_S = 0.05
 _LOOK_S = 0.25
 # nothing in the folder of the run is taken for a module of ours, and its trainer's environment stays as it is
 _PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from backprop.__main__ import main; main()"
-
-
-class Answering(NamedTuple):
-    """Who answers for a run that is going on, or stands in line."""
-
-    session: int
-    pid: int
-    host: str
-    grace_s: float
-    is_in_line: bool = False  # the session has not begun
-    is_on_slurm: bool = False
-
-
-def who_answers(run: Run) -> Answering | None:
-    """None for a run that is not going on."""
-    session, on_slurm = run.last_session, run.is_on_slurm
-    if run.waiter is not None:
-        waiter = run.waiter
-        return Answering(waiter.session, waiter.supervisor_pid, waiter.host, 0.0, is_in_line=True, is_on_slurm=on_slurm)
-    if run.status.is_final or session is None:
-        return None
-    return Answering(session.number, session.supervisor_pid, session.host, session.grace_s, is_on_slurm=on_slurm)
 
 
 def who_can_be_stopped(home: Home, run: Run) -> Answering | None:
@@ -69,54 +43,6 @@ def who_can_be_stopped(home: Home, run: Run) -> Answering | None:
     if last is None or not recovery.is_about_to_go_on(home.rundir(run.spec.id), run):
         return None
     return Answering(last.number + 1, last.supervisor_pid, last.host, 0.0, is_in_line=True, is_on_slurm=True)
-
-
-class Standing(NamedTuple):
-    """A run as its journal tells it at this moment."""
-
-    run: Run
-
-    @property
-    def has_ended(self) -> bool:
-        return self.run.status.is_final
-
-    @property
-    def pausers(self) -> tuple[Pauser, ...]:
-        """Everybody who holds it in place; nobody when it is not paused."""
-        return () if self._session is None else self._session.paused_by
-
-    @property
-    def is_being_stopped(self) -> bool:
-        return self._session is not None and self._session.stopped_by is not None
-
-    @property
-    def is_asked_to_pause(self) -> bool:
-        """By a user whom its supervisor has not heard yet."""
-        return self._session is not None and self._session.is_pause_asked
-
-    @property
-    def _session(self) -> Session | None:
-        """The one that has not ended."""
-        return None if self.has_ended else self.run.last_session
-
-    @property
-    def is_paused_by_user(self) -> bool:
-        return Pauser.USER in self.pausers
-
-    @property
-    def told(self) -> str:
-        """The run's state in one line."""
-        reason = self.run.reason
-        return f"run {self.run.spec.id} {self.run.status.value}" + (f": {reason}" if reason else "")
-
-
-def look(home: Home, spec: RunSpec) -> Standing:
-    """How a run stands now, which the index may not know yet. Raises NoSuchRunError when it was removed."""
-    path = home.rundir(spec.id).journal_path
-    if not path.exists():
-        raise NoSuchRunError(f"run {spec.id} was removed.")
-    entries, _ = journals.read(path)
-    return Standing(fold(spec, [*entries, *journals.unheard(path)]))
 
 
 def ask_stop(
@@ -290,17 +216,6 @@ def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
     if done.returncode:
         raise BackpropError(told or f"`backprop resume {run_id}` failed with exit code {done.returncode}.")
     return told
-
-
-def wait_for(home: Home, run: Run, is_so: Callable[[Standing], bool], timeout_s: float) -> Standing | None:
-    """How the run stands as soon as its journal says so; None after the timeout."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        now = look(home, run.spec)
-        if is_so(now):
-            return now
-        time.sleep(_POLL_S)
-    return None
 
 
 def stop_now(home: Home, run: Run, say: Say, *, by: str = "backprop stop --now") -> Standing:

@@ -8,7 +8,6 @@ import heapq
 import math
 import os
 import sqlite3
-from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -18,25 +17,20 @@ from typing import Any, TypeVar
 import msgspec
 
 from backprop.records import Checkpoint, MetricSummary, Run, RunView, Source
-from backprop.store.chunk_summary import Outline, outline
+from backprop.store.chunk_summary import Outline
+from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
 from backprop.store.output.line_times import Timeline
-from backprop.store.output.protocol import Batch, Series, json_safe
+from backprop.store.output.protocol import Batch, json_safe
 from backprop.store.rundir import NO_ROOM
 
 SCHEMA_VERSION = 5
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
-CHUNK_POINTS = 512  # a chunk is rewritten as it grows up to this size: 10 KB a metric and commit at the most
-MAX_METRICS = 10_000  # names: a supervisor that stores more at each look cannot climb the stop ladder in time
 _MAX_WORDS = 4000  # characters that a search looks through
 _MAX_TEXT = 200  # characters of a parameter that a filter compares
 
-_OUTLINE = ", ".join(Outline._fields)
-_MARKS = ", ".join("?" * len(Outline._fields))
-_NEW = ", ".join(f"{field} = excluded.{field}" for field in Outline._fields)
-_METRIC = f"SELECT {_OUTLINE} FROM metrics WHERE run_id = ? AND name = ?"  # noqa: S608  our own columns
-_METRICS = f"SELECT name, is_printed, {_OUTLINE} FROM metrics WHERE run_id = ?"  # noqa: S608
+_METRICS = f"SELECT name, is_printed, {', '.join(Outline._fields)} FROM metrics WHERE run_id = ?"  # noqa: S608
 
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
 _NO_ROOM_WORDS = frozenset({"database or disk is full", "disk I/O error", "unable to open database file"})
@@ -264,7 +258,7 @@ class Index:
             if earlier_bytes is not None and self.stored_bytes(run_id, before_session=session) != earlier_bytes:
                 return False
             self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
-            self._add_series(run_id, session, batch, timeline or Timeline())
+            CurveWriter(self._db).add(run_id, session, batch, timeline or Timeline())
             total_steps = batch.last("total_steps")
             self._db.execute(
                 "UPDATE runs SET last_step = coalesce(?, last_step), counted_step = coalesce(?, counted_step),"
@@ -289,106 +283,6 @@ class Index:
                 [(run_id, session, source.value, offset, note.kind, note.text) for offset, note in batch.notes],
             )
         return True
-
-    def _add_series(self, run_id: str, session: int, batch: Batch, timeline: Timeline) -> None:
-        """Store points of several metrics, but of no more names than MAX_METRICS; what is left out is counted."""
-        series: Mapping[str, Series] = batch.series
-        (before,) = self._db.execute("SELECT metric_count FROM runs WHERE id = ?", (run_id,)).fetchone()
-        count, lost = before, 0
-        if before + len(series) > MAX_METRICS:
-            known = {row[0] for row in self._db.execute("SELECT name FROM metrics WHERE run_id = ?", (run_id,))}
-            new = [name for name in series if name not in known]
-            kept = known.union(new[: MAX_METRICS - before])
-            lost = len(set(series) - kept)
-            series = {name: points for name, points in series.items() if name in kept}
-        for name, points in series.items():
-            whole = self._db.execute(_METRIC, (run_id, name)).fetchone()
-            count += whole is None
-            times = timeline.seconds(points.ends)
-            self._add_points(run_id, session, name, points, times, whole, is_printed=batch.printed_step is not None)
-        if count > before or lost:
-            self._db.execute(
-                "UPDATE runs SET metric_count = ?, lost_count = lost_count + ? WHERE id = ?", (count, lost, run_id)
-            )
-
-    def _add_points(
-        self,
-        run_id: str,
-        session: int,
-        name: str,
-        series: Series,
-        times: "array[float]",
-        whole: tuple[Any, ...] | None,
-        *,
-        is_printed: bool,
-    ) -> None:
-        """whole: the outline of the metric so far."""
-        told = None
-        number, before, since_s = self._newest_chunk(run_id, name, session)
-        if times and times[0] < since_s:  # who read before dated by another clock
-            times = array("f", [max(since_s, time_s) for time_s in times])
-        begin = 0
-        while begin < len(series.values):
-            end = begin + CHUNK_POINTS - (before.total if before is not None else 0)
-            steps, values, seconds = series.steps[begin:end], series.values[begin:end], times[begin:end]
-            added = outline(steps, values, seconds)
-            told = told.joined(added) if told is not None else added
-            if before is None:
-                self._put_outline(run_id, name, number, session, added)
-                self._db.execute(
-                    "INSERT INTO points VALUES (?, ?, ?, ?, ?, ?)",
-                    (run_id, name, number, steps.tobytes(), values.tobytes(), seconds.tobytes()),
-                )
-            else:
-                self._put_outline(run_id, name, number, session, before.joined(added))
-                row = self._db.execute(
-                    "SELECT steps, vals, times FROM points WHERE run_id = ? AND name = ? AND number = ?",
-                    (run_id, name, number),
-                ).fetchone()
-                self._db.execute(
-                    "INSERT OR REPLACE INTO points VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        run_id,
-                        name,
-                        number,
-                        row[0] + steps.tobytes(),
-                        row[1] + values.tobytes(),
-                        row[2] + seconds.tobytes(),
-                    ),
-                )
-            number, before = number + 1, None
-            begin = end
-        if told is not None:
-            self._db.execute(
-                f"INSERT INTO metrics (run_id, name, is_printed, {_OUTLINE}) VALUES (?, ?, ?, {_MARKS})"  # noqa: S608
-                f" ON CONFLICT (run_id, name) DO UPDATE SET is_printed = is_printed AND excluded.is_printed, {_NEW}",
-                (run_id, name, is_printed, *(told if whole is None else Outline(*whole).joined(told))),
-            )
-
-    def _newest_chunk(self, run_id: str, name: str, session: int) -> tuple[int, Outline | None, float]:
-        """The number of the chunk that takes the next point; its outline, if it has points; and their last second.
-
-        A chunk has points of one session only.
-        """
-        row = self._db.execute(
-            f"SELECT number, session, {_OUTLINE} FROM outlines WHERE run_id = ? AND name = ?"  # noqa: S608
-            " ORDER BY number DESC LIMIT 1",
-            (run_id, name),
-        ).fetchone()
-        if row is None:
-            return 0, None, 0.0
-        before = Outline(*row[2:])
-        if row[1] != session:
-            return row[0] + 1, None, 0.0
-        is_full = before.total >= CHUNK_POINTS
-        return row[0] + is_full, None if is_full else before, before.last_s
-
-    def _put_outline(self, run_id: str, name: str, number: int, session: int, told: Outline) -> None:
-        self._db.execute(
-            f"INSERT OR REPLACE INTO outlines (run_id, name, number, session, {_OUTLINE})"  # noqa: S608
-            f" VALUES (?, ?, ?, ?, {_MARKS})",
-            (run_id, name, number, session, *told),
-        )
 
     def remove(self, run_id: str) -> None:
         """Forget a run."""

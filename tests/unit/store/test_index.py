@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session, Source, Status
 from backprop.store import curves
+from backprop.store.curve_writer import CHUNK_POINTS, MAX_METRICS
 from backprop.store.home import Home
-from backprop.store.index import CHUNK_POINTS, MAX_METRICS, SCHEMA_VERSION, Index, IndexBrokenError, open_index
+from backprop.store.index import SCHEMA_VERSION, Index, IndexBrokenError, open_index
 from backprop.store.output.protocol import Batch, digest
 from tests.conftest import HANG_S, scaled
 

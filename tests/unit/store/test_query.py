@@ -18,9 +18,10 @@ from backprop.errors import UsageError
 from backprop.records import Limits, Run, RunSpec, RunView, Session, Status
 from backprop.store import filters, metric_names, query
 from backprop.store.chunk_summary import outline
+from backprop.store.curve_writer import CHUNK_POINTS
 from backprop.store.curves import Axis, reduced
 from backprop.store.filters import SORT_KEYS, Wanted
-from backprop.store.index import CHUNK_POINTS, Index
+from backprop.store.index import Index
 from backprop.store.output.line_times import Growth, Timeline
 from backprop.store.output.protocol import digest
 

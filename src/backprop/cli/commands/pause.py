@@ -14,7 +14,7 @@ from backprop.store.home import Home
 @several_runs("All that are running.", of_all={Status.RUNNING}, asks=True, complete=completion.runs_going_on)
 def pause(*, choice: Choice) -> None:
     """Hold runs in place, their clocks too, until `backprop resume`. They keep their slots and their memory."""
-    from backprop.lifecycle import requests
+    from backprop.lifecycle import requests, run_state
 
     home = Home.from_environment()
     with open_caught_up(home) as index:
@@ -24,13 +24,13 @@ def pause(*, choice: Choice) -> None:
     def begin(view: RunView) -> Outcome:
         run, run_id = view.run, view.run.spec.id
         check_readable(run)
-        if (standing := requests.look(home, run.spec)).is_paused_by_user:
+        if (standing := run_state.look(home, run.spec)).is_paused_by_user:
             say(f"run {run_id} is paused already: {standing.run.reason}")
             return None
         requests.ask_pause(home, run)
 
         def outcome() -> None:
-            paused = requests.wait_for(home, run, lambda now: now.is_paused_by_user or now.has_ended, requests.PAUSE_S)
+            paused = run_state.wait_for(home, run, lambda now: now.is_paused_by_user or now.has_ended, requests.PAUSE_S)
             if paused is None:
                 raise BusyError(
                     f"the supervisor of run {run_id} has not paused it yet; look with: backprop status {run_id}"

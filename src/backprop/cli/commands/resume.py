@@ -215,19 +215,19 @@ def _confirm_again(run_id: str) -> None:
 
 def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
     """Let a run that a user paused go on; for any other that has not ended, raise BusyError."""
-    from backprop.lifecycle import requests
+    from backprop.lifecycle import requests, run_state
 
     run_id = run.spec.id
     try:
         requests.ask_to_go_on(home, run, has_options=has_options)
     except UsageError as error:
-        standing = requests.look(home, run.spec)
+        standing = run_state.look(home, run.spec)
         if not standing.has_ended:
             raise
         ended = f"run {run_id} has ended meanwhile ({standing.run.status.value})"
         again = " --again" if standing.run.status is Status.COMPLETED else ""
         raise BusyError(f"{ended}; for another session: backprop resume {run_id}{again}") from error
-    now = requests.wait_for(home, run, lambda now: not now.is_paused_by_user, requests.PAUSE_S)
+    now = run_state.wait_for(home, run, lambda now: not now.is_paused_by_user, requests.PAUSE_S)
     if now is None:
         raise BusyError(f"the supervisor of run {run_id} does not answer yet; look with: backprop status {run_id}")
     if now.has_ended:

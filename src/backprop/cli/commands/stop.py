@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--now", is_flag=True, help="Kill it at once, without time to save.")
 def stop(*, choice: Choice, now: bool) -> None:
     """Stop runs gracefully and wait until they have ended; one that is queued leaves the queue."""
-    from backprop.lifecycle import requests
+    from backprop.lifecycle import requests, run_state
 
     home = Home.from_environment()
     with open_caught_up(home) as index:
@@ -39,7 +39,7 @@ def stop(*, choice: Choice, now: bool) -> None:
         patience_s = requests.ask_stop(home, run).grace_s + requests.STOP_MARGIN_S
 
         def outcome() -> None:
-            stopped = requests.wait_for(home, run, lambda standing: standing.has_ended, patience_s)
+            stopped = run_state.wait_for(home, run, lambda standing: standing.has_ended, patience_s)
             if stopped is None:
                 run_id = run.spec.id
                 raise BusyError(f"run {run_id} has not stopped yet; to kill it: backprop stop {run_id} --now")

@@ -12,7 +12,7 @@ import click
 from backprop import __version__
 from backprop import host as this_machine
 from backprop.cli.context import is_valid, open_caught_up, read_occupancy, say, settings_here, working_folder
-from backprop.lifecycle import requests
+from backprop.lifecycle import requests, run_state
 from backprop.records import Run
 from backprop.store.home import Home
 
@@ -137,7 +137,7 @@ def _pause(home: Home, run: Run) -> str:
 
 def _resume(home: Home, run: Run, minutes: float | None) -> str:
     """Go on with a paused session, or begin another one."""
-    if requests.who_answers(run) is None:
+    if run_state.who_answers(run) is None:
         return requests.start_resume(home, run.spec.id, minutes)
     requests.ask_to_go_on(home, run, by="resume button of the page")
     return f"run {run.spec.id} is asked to go on."

@@ -122,7 +122,7 @@ def train_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -
 
 def _take_back(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) -> int:
     """Ctrl-C came while they were submitted: each leaves the line, and one that has begun meanwhile is stopped."""
-    from backprop.lifecycle import requests
+    from backprop.lifecycle import requests, run_state
 
     answers = True
     try:  # by one call for all: none begins while others are asked
@@ -132,7 +132,7 @@ def _take_back(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) 
         answers = False
     for claim, _ in claims:
         try:
-            run = requests.look(claim.home, claim.spec).run
+            run = run_state.look(claim.home, claim.spec).run
             if not run.status.is_final:
                 requests.ask_stop(claim.home, run, by="Ctrl-C", leave_line=answers)
         except BackpropError as error:  # it has ended just now, or was removed; or Slurm does not answer any more

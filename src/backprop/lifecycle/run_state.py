@@ -1,0 +1,94 @@
+"""How a run stands now: who answers for it, and whether it has ended; and waiting for that."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from backprop.errors import NoSuchRunError
+from backprop.records import Pauser, Run, RunSpec, Session
+from backprop.store.home import Home
+from backprop.store.journal import file as journals
+from backprop.store.journal.fold import fold
+
+_POLL_S = 0.05
+
+
+class Answering(NamedTuple):
+    """Who answers for a run that is going on, or stands in line."""
+
+    session: int
+    pid: int
+    host: str
+    grace_s: float
+    is_in_line: bool = False  # the session has not begun
+    is_on_slurm: bool = False
+
+
+def who_answers(run: Run) -> Answering | None:
+    """None for a run that is not going on."""
+    session, on_slurm = run.last_session, run.is_on_slurm
+    if run.waiter is not None:
+        waiter = run.waiter
+        return Answering(waiter.session, waiter.supervisor_pid, waiter.host, 0.0, is_in_line=True, is_on_slurm=on_slurm)
+    if run.status.is_final or session is None:
+        return None
+    return Answering(session.number, session.supervisor_pid, session.host, session.grace_s, is_on_slurm=on_slurm)
+
+
+class Standing(NamedTuple):
+    """A run as its journal tells it at this moment."""
+
+    run: Run
+
+    @property
+    def has_ended(self) -> bool:
+        return self.run.status.is_final
+
+    @property
+    def pausers(self) -> tuple[Pauser, ...]:
+        """Everybody who holds it in place; nobody when it is not paused."""
+        return () if self._session is None else self._session.paused_by
+
+    @property
+    def is_being_stopped(self) -> bool:
+        return self._session is not None and self._session.stopped_by is not None
+
+    @property
+    def is_asked_to_pause(self) -> bool:
+        """By a user whom its supervisor has not heard yet."""
+        return self._session is not None and self._session.is_pause_asked
+
+    @property
+    def _session(self) -> Session | None:
+        """The one that has not ended."""
+        return None if self.has_ended else self.run.last_session
+
+    @property
+    def is_paused_by_user(self) -> bool:
+        return Pauser.USER in self.pausers
+
+    @property
+    def told(self) -> str:
+        """The run's state in one line."""
+        reason = self.run.reason
+        return f"run {self.run.spec.id} {self.run.status.value}" + (f": {reason}" if reason else "")
+
+
+def look(home: Home, spec: RunSpec) -> Standing:
+    """How a run stands now, which the index may not know yet. Raises NoSuchRunError when it was removed."""
+    path = home.rundir(spec.id).journal_path
+    if not path.exists():
+        raise NoSuchRunError(f"run {spec.id} was removed.")
+    entries, _ = journals.read(path)
+    return Standing(fold(spec, [*entries, *journals.unheard(path)]))
+
+
+def wait_for(home: Home, run: Run, is_so: Callable[[Standing], bool], timeout_s: float) -> Standing | None:
+    """How the run stands as soon as its journal says so; None after the timeout."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        now = look(home, run.spec)
+        if is_so(now):
+            return now
+        time.sleep(_POLL_S)
+    return None
