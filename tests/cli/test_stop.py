@@ -226,14 +226,27 @@ def test_stop_now_works_on_a_supervisor_that_hangs_with_the_index_locked(runs: R
     assert runs.document("r")["status"] == "stopped"
 
 
-def run_whose_record_is_removed(runs: Runs, what: str, script: str = "", *words: str) -> "subprocess.Popen[bytes]":
+def remove(runs: Runs, what: str, *, is_kept: bool = False) -> None:
+    """At once: a supervisor may write into a folder that is being removed. is_kept: moved away, as to the trash."""
+    path, away = runs.home / what, runs.work / "trash"
+    if path.is_file():
+        path.unlink()
+        return
+    away.mkdir()
+    path.rename(away / path.name)
+    if not is_kept:
+        shutil.rmtree(away)
+
+
+def run_whose_record_is_removed(
+    runs: Runs, what: str, script: str = "", *, is_kept: bool = False
+) -> "subprocess.Popen[bytes]":
     """It is called `baseline`, and its supervisor has missed its record."""
     runs.script(script + "    print('ready', flush=True); time.sleep(600)")
-    words = ("run", "train.py", "--run-id", "r", "--name", "baseline", *words)
+    words = ("run", "train.py", "--run-id", "r", "--name", "baseline")
     process = runs.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
-    lost = runs.home / what
-    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    remove(runs, what, is_kept=is_kept)
     while b"was removed" not in (line := process.stderr.readline()):
         assert line
     assert b"backprop stop r" in line
@@ -249,11 +262,22 @@ def test_stop_reaches_a_run_whose_record_was_removed(runs: Runs, what: str, word
     done = runs.call("stop", words)
     assert done.returncode == 0, done.stderr
     assert "run r stopped: `backprop stop`" in done.stderr
-    assert "its record was removed while it ran" in done.stderr
+    assert "its record is gone from the home" in done.stderr
     assert process.wait(HANG_S) == 0
-    assert b"stopped" in process.stderr.read()
+    said = process.stderr.read()
+    assert b"stopped" in said
+    assert b"completes this record" not in said
     assert runs.tree() == []
     assert "'r'" in runs.call("stop", "r").stderr or what == "runs/r/journal.jsonl"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an open file that was removed cannot be opened again")
+def test_stop_reaches_a_run_whose_home_was_moved(runs: Runs):
+    """To the trash, say: by the mark of its trainer."""
+    process = run_whose_record_is_removed(runs, "", is_kept=True)
+    done = runs.call("stop", "baseline")
+    assert done.returncode == 0, done.stderr
+    assert process.wait(HANG_S) == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an open file that was removed cannot be opened again")
@@ -275,6 +299,25 @@ def test_stop_now_kills_a_run_whose_record_was_removed(runs: Runs, hangs: bool):
         time.sleep(0.001)
     assert stopper.wait(HANG_S) == 0, stopper.stderr.read()
     assert runs.tree() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an open file that was removed cannot be opened again")
+def test_who_looks_hears_of_a_run_whose_record_was_removed(runs: Runs):
+    """Where nothing is found; and of several that a word may mean none is stopped. Its end waits for no home."""
+    words = ("run", "-d", "train.py", "--name", "baseline")
+    runs.script("time.sleep(600)")
+    for run_id in ("r1", "r2"):
+        assert runs.call(*words, "--run-id", run_id).returncode == 0
+    remove(runs, "")
+    for view in (["list"], ["status", "r1"], ["logs", "last"]):
+        said = runs.call(*view).stderr
+        assert "Run r1 is running though its record is gone; to end it: backprop stop r1" in said
+        assert "backprop stop r2" in said
+    done = runs.call("stop", "r")
+    assert (done.returncode, "'r' names several runs: r1, r2" in done.stderr) == (2, True)
+    done = runs.call("stop", "r1", "r2")
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: "record is gone" not in runs.call("list").stderr)
 
 
 def test_a_run_of_another_home_is_not_stopped(runs: Runs):

@@ -56,9 +56,11 @@ def find_run(home: Home, index: Index, word: str, say: Callable[[str], None]) ->
             f"{word!r} may name run {min(lacking)}, which cannot be read into the index just now; try again."
         )
     if view is None:
-        if word == LAST:
-            raise NoSuchRunError("there is no run yet; start one: backprop run train.py")
-        raise NoSuchRunError(f"no run named {word!r}; backprop list shows them.")
+        nothing = "there is no run yet; start one: backprop run train.py"
+        told = nothing if word == LAST else f"no run named {word!r}; backprop list shows them."
+        from backprop.lifecycle import removed_runs
+
+        raise NoSuchRunError(" ".join([told, *removed_runs.sentences(home)]))
     return view
 
 

@@ -1,24 +1,37 @@
-"""Runs that are running though their record was removed: nothing on disk tells of them, and `stop` still reaches them.
+"""Runs that are running though their record was removed, or moved away: `stop` still reaches them.
 
 Their supervisors have the journal open all the same, and hear what is written into it. Linux shows the file in /proc.
 """
 
+import os
+import re
 import signal
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
+from pathlib import Path
 
+import psutil
+from psutil import Process
+
+from backprop import host
 from backprop.errors import BackpropError, BusyError
 from backprop.lifecycle import recovery, requests, run_state
 from backprop.records import RunView, StopReason
-from backprop.store.holder import open_removed_journals, own_path, signal_holder
+from backprop.store.holder import signal_holder
 from backprop.store.home import Home
 from backprop.store.journal.entries import StopAsked
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import fold, fold_on
 from backprop.store.rundir import LAST, RunDir
 from backprop.supervisor.process import tree
+from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 
+_PROC = Path("/proc")
+_DELETED = " (deleted)"  # what the kernel adds to the name of an open file that has none any more: proc_pid_fd(5)
+_JOURNAL = re.compile(r".*/([^/]+)/journal\.jsonl(?: \(deleted\))?")
 _POLL_S = 0.05
 
 
@@ -28,7 +41,7 @@ class RemovedRun:
     def __init__(self, rundir: RunDir, journal_fd: int) -> None:
         self.run_id = rundir.run_id
         self._run_dir = str(rundir.path)  # the mark of its processes
-        self._open_path = own_path(journal_fd)
+        self._open_path = _own_path(journal_fd)
         self._journal = Journal(rundir.journal_path, fd=journal_fd)
         self._run = fold(recovery.unknown_spec(rundir.run_id, time.time(), "?"), ())
 
@@ -82,11 +95,54 @@ class RemovedRun:
 
     def summary(self, ended: run_state.Standing) -> str:
         """How it ended, in one line."""
-        return f"{ended.told} (its record was removed while it ran)"
+        return f"{ended.told} (its record is gone from the home)"
 
 
 def removed_runs(home: Home) -> Sequence[RemovedRun]:
-    """The runs of this home that are running on this machine though their journals were removed."""
-    opened = open_removed_journals(home.runs_path)
-    found = [RemovedRun(home.rundir(run_id), fd) for run_id, fd in opened.items()]
-    return [run for run in found if not run.look().has_ended]
+    """The runs of this home that are running on this machine though their journals are not in it any more (Linux).
+
+    Looks at every process that we may look into.
+    """
+    if sys.platform != "linux" or host.table_problem() is not None:
+        return []
+    found: dict[str, RemovedRun] = {}
+    for path in _PROC.glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it has ended, or is not ours to look into
+            name = os.readlink(path)  # noqa: PTH115  a name, not a path
+            match = _JOURNAL.fullmatch(name)
+            if match is None or match[1] in found:
+                continue
+            rundir = home.rundir(match[1])
+            if rundir.journal_path.exists() or not _is_of(rundir, name, int(path.parts[-3])):
+                continue
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            if os.readlink(_own_path(fd)) == name:  # noqa: PTH115  else the number is another process's by now
+                found[rundir.run_id] = RemovedRun(rundir, fd)
+            else:
+                os.close(fd)
+    return [run for run in found.values() if not run.look().has_ended]
+
+
+def _is_of(rundir: RunDir, name: str, pid: int) -> bool:
+    """Whether the journal that a process has open is this run's: by its name; of one that was moved, by the mark.
+
+    name: as the kernel has it.
+    """
+    if name == f"{rundir.journal_path}{_DELETED}":
+        return True
+    with suppress(psutil.Error):
+        return any(child.environ().get(RUN_DIR_VARIABLE) == str(rundir.path) for child in Process(pid).children())
+    return False
+
+
+def _own_path(fd: int) -> Path:
+    """A path of a file that this process has open: it leads there, whatever becomes of the file's names."""
+    return _PROC / "self" / "fd" / str(fd)
+
+
+def sentences(home: Home) -> list[str]:
+    """What whoever finds nothing in this home should know."""
+    return [
+        f"Run {run.run_id} is running though its record is gone; to end it: backprop stop {run.run_id}"
+        for run in sorted(removed_runs(home), key=lambda run: run.run_id)
+    ]

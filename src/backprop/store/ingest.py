@@ -115,6 +115,8 @@ class Recorder:
 
     def _open(self) -> Index:
         """The index; opened again if the file was deleted or set aside meanwhile."""
+        if (self._index is None or self._index.is_replaced()) and not self._rundir.path.exists():
+            raise FileNotFoundError(self._rundir.path)  # removed: nobody makes anew what belongs to that
         if self._index is None:
             self._index = open_index(self._home, SUPERVISOR_BUSY_TIMEOUT_S, self._say)
         elif not reopen_if_replaced(self._home, self._index, self._say):

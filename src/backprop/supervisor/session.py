@@ -944,6 +944,8 @@ class Supervisor:
         return None if is_driven or self._spec.resume_arg else progress.resume_option
 
     def _file_in_index(self) -> None:
+        if not self._journal.is_in_place(self._rundir.journal_path):
+            return  # it was removed, and with it whatever could be completed
         give_up_at = time.monotonic() + _FINAL_TRIES_S
         while not (self._journal.append() and self._recorder.finish()):
             if time.monotonic() > give_up_at:

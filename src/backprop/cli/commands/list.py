@@ -75,7 +75,8 @@ def list_runs(
         limit=limit or None,
     )
     now = datetime.now(timezone.utc)
-    with open_caught_up(Home.from_environment()) as index:
+    home = Home.from_environment()
+    with open_caught_up(home) as index:
         views = query.runs(index, asked)
         total = query.count(index, asked)
         _check_metric(index, views, metric)
@@ -96,6 +97,11 @@ def list_runs(
     if not views and not as_json:
         nothing = "no such runs." if statuses or conditions else "no runs yet; start one: backprop run train.py"
         say(f"no such runs: {mistake}" if mistake else nothing)
+        if not statuses and not conditions:
+            from backprop.lifecycle import removed_runs
+
+            for sentence in removed_runs.sentences(home):
+                say(sentence)
     _say_what_nobody_has(views, key, metric)
     if len(views) < total:
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")

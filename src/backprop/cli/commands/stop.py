@@ -7,7 +7,7 @@ import click
 from backprop.cli import completion
 from backprop.cli.context import check_readable, find_run, open_caught_up, say
 from backprop.cli.several import ACTIVE, Choice, Outcome, each, several_runs
-from backprop.errors import BusyError, NoSuchRunError
+from backprop.errors import BusyError, NoSuchRunError, UsageError
 from backprop.records import RunView
 from backprop.store.home import Home
 from backprop.store.index import Index
@@ -74,8 +74,11 @@ def _stoppable(choice: Choice, home: Home, index: Index) -> tuple[list[RunView],
         try:
             view = find_run(home, index, word)
         except NoSuchRunError:
-            if len(found := recall(word)) != 1:
+            if not (found := recall(word)):
                 raise
+            if len(found) > 1:
+                ids = ", ".join(one.run.spec.id for one in found)
+                raise UsageError(f"{word!r} names several runs: {ids}. Use the id of one.") from None
             view = found[0]
         if not home.rundir(view.run.spec.id).journal_path.exists():
             recall(view.run.spec.id)
