@@ -700,6 +700,32 @@ def test_steps_go_on_however_the_checkpoint_is_read(framework_runs: FrameworkRun
     assert '"step":5,' in (runs.rundir("r") / "session-4.events").read_text().replace(" ", "")
 
 
+SAVED_STEPS = """
+    import os, shutil
+    def save(step, path="last.pt"):
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, path)
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "step"),
+    [
+        ('shutil.copy("last.pt", "old.pt"); train(10); save(10); train(2)', 12),  # a copy is a read, too
+        ('train(10); torch.load("last.pt"); train(2)', 12),
+        ('torch.load(".hidden.pt"); train(10); save(40); train(2)', 42),
+        ('train(1); torch.load("last.pt"); train(11)', 42),
+    ],
+    ids=["it copies it and starts over", "it reads it at the end", "it reads a copy", "it makes a step before"],
+)
+def test_steps_are_those_of_the_script(framework_runs: FrameworkRuns, second: str, step: int):
+    """Whether they count on from the earlier session is told by what was read when, and at last by the saved step."""
+    framework_runs.script(STEPS + SAVED_STEPS + '    train(30); save(30, ".hidden.pt"); save(30)\n')
+    assert framework_runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    framework_runs.script(STEPS + SAVED_STEPS + f"    {second}\n")
+    assert framework_runs.call("resume", "r", "--again").returncode == 0
+    assert framework_runs.document("r")["last_step"] == step
+
+
 @pytest.mark.nightly
 def test_a_stop_looks_as_it_does_without_us(framework_runs: FrameworkRuns):
     """The traceback of the KeyboardInterrupt ends where the script was."""

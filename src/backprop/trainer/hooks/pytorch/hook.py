@@ -53,6 +53,7 @@ class Script:
         self._write = torch.save
         self._is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
         self._base = 0  # steps of earlier sessions, once the script has read the checkpoint that it continues from
+        self._is_base_known = False  # by a step that the script has saved
         self._counts: dict[int, Count] = {}  # by id(), the fastest there is
         self._most = 0  # steps of the optimizer that made most: a GAN's two make one step of training
         self._told: Optional[int] = None
@@ -67,7 +68,7 @@ class Script:
         look: Any = type(self)._look  # noqa: SLF001  our own
         self._standstill = emergency.Standstill(step, look.__wrapped__.__code__)
         if session.offered is not None:
-            file_events.on_first_read(os.path.realpath(session.offered), self._go_on_counting, _STEPS)
+            file_events.on_first_read(os.path.realpath(session.offered), self._read, _STEPS)
 
     @property
     def step(self) -> int:
@@ -115,8 +116,9 @@ class Script:
             self.rescue(is_once=True)
 
     def _tell_step(self) -> None:
-        if not self._base and self.session.is_checkpoint_read():  # by another process, or by code that opens it itself
-            self._go_on_counting()
+        # by another process, or by code that opens it itself
+        if not self._base and not self._is_base_known and self.session.is_checkpoint_read():
+            self._base = self.session.resume_step or 0
         if self._most and self._told != self.step:
             self._told = self.step
             self.session.went_on()  # of a framework whose loop is not driven
@@ -124,8 +126,20 @@ class Script:
 
     # -- saves
 
-    def _go_on_counting(self) -> None:
-        self._base = self.session.resume_step or 0
+    def _read(self) -> None:
+        """The offered checkpoint is read: to go on from it, unless training has begun."""
+        if self._most <= 1:  # one step may have been made for an optimizer to have a state that can be loaded
+            self._base = self.session.resume_step or 0
+
+    def _compare(self, step: int) -> None:
+        """The script says at which step it saves: counted on from an earlier session, whatever was read; or from 0."""
+        before = self.session.resume_step
+        if before is None or not self._most or self._is_base_known:
+            return
+        if step == before + self._most:
+            self._base, self._is_base_known = before, True
+        elif step in {self._most, self._most - 1}:
+            self._base, self._is_base_known = 0, True
 
     @guarded(SAVES)
     def before_save(self) -> None:
@@ -164,6 +178,8 @@ class Script:
             self._add(os.fsdecode(path), Content(is_state=True), is_shared=distributed.world_size() > 1)
 
     def _add(self, path: str, content: Content, **how: Any) -> None:
+        if content.step is not None:
+            self._compare(content.step)
         self._tell_step()
         if not self.files.add(path, content, **how):
             self._look_at = 0.0
