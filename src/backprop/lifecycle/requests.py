@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 
 from backprop import engines, host
 from backprop.engines.base import Phase
-from backprop.errors import BackpropError, BusyError, NoSuchRunError, UsageError
+from backprop.errors import BackpropError, BusyError, NoRoomError, NoSuchRunError, UsageError
 from backprop.lifecycle import recovery
 from backprop.lifecycle.run_state import Answering, Standing, look, wait_for, who_answers
 from backprop.records import Pauser, Run, RunSpec, StopReason
@@ -59,7 +59,14 @@ def ask_stop(
     answering = who_can_be_stopped(home, standing)
     if answering is None:
         raise not_running(standing)
-    _append(home, standing, StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now))
+    path = home.rundir(run.spec.id).journal_path
+    is_here = not standing.is_on_slurm and answering.host == host.name()
+    try:
+        asked = StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now)
+        _append(home, standing, asked)
+    except NoRoomError:  # who stops it is not on record then, but it stops
+        if not (is_here and signal_holder(path, answering.pid, signal.SIGTERM)):
+            raise
     if standing.is_on_slurm and leave_line:
         try:
             _take_out_of_line(home, standing, detail)
@@ -67,9 +74,8 @@ def ask_stop(
             raise BusyError(
                 f"run {run.spec.id} is asked to stop, and will do so when its job begins: {error}"
             ) from error
-    elif not standing.is_on_slurm and answering.host == host.name():
-        # it may be suspended by Ctrl-Z
-        signal_holder(home.rundir(run.spec.id).journal_path, answering.pid, signal.SIGCONT)
+    elif is_here:
+        signal_holder(path, answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
     if Pauser.SLURM in seen.pausers and not now and not look(home, run.spec).has_ended:
         raise BusyError(
             f"run {run.spec.id} is asked to stop, and will do so when Slurm lets it go on: it is suspended, by "
@@ -290,7 +296,7 @@ def _append(home: Home, run: Run, entry: StopAsked | PauseAsked | GoOnAsked | Re
             if run.is_on_slurm and not (is_free and journal.try_lock()):
                 journal.ask(entry)
             elif not journal.append(entry):
-                raise BackpropError(f"the disk is full: the request cannot be written to {rundir.path}.")
+                raise NoRoomError(f"the disk is full: the request cannot be written to {rundir.path}.")
     except FileNotFoundError as error:
         raise NoSuchRunError(f"run {spec.id} was removed.") from error
     except OSError as error:

@@ -20,7 +20,8 @@ from backprop.store.home import Home
 from backprop.store.journal import file as journal
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import fold
-from tests.conftest import Runs, wait_for
+from backprop.store.rundir import Home
+from tests.conftest import HANG_S, Runs, wait_for
 
 STUBBORN = """
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,6 +71,20 @@ def test_an_order_that_cannot_be_written_is_said_in_one_line(runs: Runs, monkeyp
     monkeypatch.setattr(requests, "Journal", refuse)
     with pytest.raises(BackpropError, match="the request cannot be written to .*: Read-only file system"):
         requests.ask_stop(Home(runs.home), run)
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_stop_reaches_a_run_whose_journal_has_no_room(runs: Runs, monkeypatch: pytest.MonkeyPatch, now: bool):
+    """By SIGTERM to its supervisor, which ends it as at every other request."""
+    process = runs.start("run", runs.script("print(1, flush=True); time.sleep(600)"), "--run-id", "r", "--grace", "60")
+    wait_for(lambda: runs.output("r"))
+    rundir, home = Home(runs.home).rundir("r"), Home(runs.home)
+    run = journal.fold(rundir.read_spec(), journal.read(rundir.journal_path)[0])
+    monkeypatch.setattr(Journal, "append", lambda *_: False)
+    requests.ask_stop(home, run, now=now)
+    assert process.wait(HANG_S) == 0
+    document = runs.document("r")
+    assert (document["status"], "SIGTERM" in document["reason"]) == ("stopped", True)
 
 
 def test_options_do_not_let_a_paused_run_go_on(runs: Runs):
