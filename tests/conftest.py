@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from backprop.trainer import failsafe
-from tests.forked_commands import ForkServer, needs_interpreter
+from tests.forked_commands import ForkedProcess, ForkServer, needs_interpreter
 from tests.leftovers import forbidden_folder, nothing_is_left, owned_by_session  # noqa: F401  fixtures of every test
 
 IS_NIGHTLY = os.environ.get("TEST_DEPTH") == "full"
@@ -45,6 +45,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BACKPROP = str(Path(sys.executable).with_name("backprop"))
+_STREAMS = {"stdin", "stdout", "stderr"}
 
 
 @functools.cache
@@ -107,11 +108,17 @@ class Runs:
 
     def start(self, *words: object, **options: object) -> "subprocess.Popen[bytes]":
         """Start a command and go on. Its stdout and stderr are thrown away unless told otherwise."""
-        return self.start_program([BACKPROP, *map(str, words)], **options)
+        command = [BACKPROP, *map(str, words)]
+        if needs_interpreter(self.environment) or not options.keys() <= _STREAMS:
+            return self.start_program(command, **options)
+        streams = {**dict.fromkeys(_STREAMS, subprocess.DEVNULL), **options}
+        process = ForkedProcess(fork_server(), command, self.work, env=self.environment, **streams)
+        self._started.append(process)
+        return process
 
     def start_program(self, command: list[str], **options: object) -> "subprocess.Popen[bytes]":
         """The same for another program."""
-        defaults: dict[str, object] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        defaults: dict[str, object] = dict.fromkeys(_STREAMS, subprocess.DEVNULL)
         process = subprocess.Popen(  # type: ignore[call-overload]
             command,
             cwd=self.work,

@@ -1,8 +1,9 @@
 """`backprop` commands without the start of an interpreter each time: forks of a process that has imported it.
 
 Half of what the tests cost was Python starting and importing the same modules again. `call` gives what `subprocess.run`
-would: a real process with its own id, environment, folder, files and exit code. What an interpreter reads at its start
-cannot be given to a fork: `needs_interpreter` says when it must be the installed command itself.
+would, `start` what `subprocess.Popen` would: a real process with its own id, environment, folder, files and exit code.
+What an interpreter reads at its start cannot be given to a fork: `needs_interpreter` says when it must be the installed
+command itself.
 """
 
 import atexit
@@ -94,16 +95,12 @@ class ForkServer:
         self, words: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout_s: float
     ) -> "subprocess.CompletedProcess[str]":
         """A command to its end, as `subprocess.run` would. Raises subprocess.TimeoutExpired, after killing it."""
-        ours, theirs = socket.socketpair()
         streams = [os.pipe(), os.pipe()]
+        with open(os.devnull) as nothing:
+            ours = self._ask(words, cwd, environment, [nothing.fileno(), *(write for _, write in streams)])
         with ours:
-            with theirs:
-                socket.send_fds(self._control, [b"."], [theirs.fileno()])
-            request = json.dumps([list(words), str(cwd), dict(environment)]).encode("ascii")
-            socket.send_fds(ours, [f"{len(request):09}".encode()], [write for _, write in streams])
             for _, write in streams:
                 os.close(write)
-            ours.sendall(request)
             pid = int(_read_exactly(ours, 9))
             ours.settimeout(timeout_s)
             texts = [b"", b""]
@@ -122,6 +119,46 @@ class ForkServer:
                     reader.join(timeout_s)
         out, err = (text.decode() for text in texts)
         return subprocess.CompletedProcess(list(words), code, out, err)
+
+    def start(self, words: Sequence[str], cwd: Path, environment: Mapping[str, str], streams: Sequence[int]) -> int:
+        """Begin a command, a child of ours, which must be a child sub-reaper. Gives its id.
+
+        streams: what is its stdin, stdout and stderr.
+        """
+        read, write = os.pipe()
+        with open(read, "rb") as told, self._ask(words, cwd, environment, [*streams, write]) as ours:
+            os.close(write)
+            _read_exactly(ours, 18)  # the fork that began it has ended, which made it ours
+            return int(told.read())
+
+    def _ask(
+        self, words: Sequence[str], cwd: Path, environment: Mapping[str, str], fds: Sequence[int]
+    ) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._control, [b"."], [theirs.fileno()])
+        request = json.dumps([list(words), str(cwd), dict(environment)]).encode("ascii")
+        socket.send_fds(ours, [f"{len(request):09}".encode()], fds)
+        ours.sendall(request)
+        return ours
+
+
+class ForkedProcess(subprocess.Popen[bytes]):
+    """One that `ForkServer.start` began."""
+
+    def __init__(self, server: ForkServer, words: Sequence[str], cwd: Path, **streams: object) -> None:
+        self._server = server
+        super().__init__(words, cwd=cwd, **streams)  # type: ignore[call-overload]
+
+    def _execute_child(
+        self, args, _executable, _preexec_fn, _close_fds, _pass_fds, cwd, env, _startupinfo, _creationflags, _shell,
+        *pipes_and_more,
+    ) -> None:  # fmt: skip
+        pipes = pipes_and_more[:6]
+        streams = [own if given == -1 else given for own, given in enumerate((pipes[0], pipes[3], pipes[5]))]
+        self.pid = self._server.start(args, cwd, env, streams)
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
 
 
 def _read_all(fd: int, texts: list[bytes], number: int) -> None:
@@ -180,10 +217,13 @@ def serve() -> None:
 
 def _run(connection: socket.socket) -> NoReturn:
     """In the fork: become the command that is asked for."""
-    size, fds, _, _ = socket.recv_fds(connection, 9, 2)
+    size, fds, _, _ = socket.recv_fds(connection, 9, 4)
     words, cwd, environment = json.loads(_read_exactly(connection, int(size)))
-    for fd, target in zip(fds, (1, 2), strict=True):
+    for target, fd in enumerate(fds[:3]):
         os.dup2(fd, target)
+    if len(fds) > 3 and (pid := os.fork()):  # `start`: whoever asked inherits it
+        os.write(fds[3], str(pid).encode())
+        os._exit(0)
     os.closerange(3, os.sysconf("SC_OPEN_MAX") if sys.platform != "linux" else 1024)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(cwd)

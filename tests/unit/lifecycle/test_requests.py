@@ -20,7 +20,6 @@ from backprop.store.home import Home
 from backprop.store.journal import file as journal
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import fold
-from backprop.store.rundir import Home
 from tests.conftest import HANG_S, Runs, wait_for
 
 STUBBORN = """
