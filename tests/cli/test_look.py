@@ -295,6 +295,14 @@ def test_the_traceback_of_a_failed_run_is_shown(runs: Runs):
     assert "Traceback" not in runs.call("status", "a").stdout
 
 
+def test_output_that_was_removed_is_not_said_to_have_never_been(runs: Runs):
+    """`logs` says what became of it."""
+    runs.script("print(1)")
+    runs.call("run", "train.py", "--run-id", "r")
+    (runs.rundir("r") / "session-1.out").unlink()
+    assert "session-1.out is not there: it was removed." in runs.call("logs", "r").stderr
+
+
 def test_how_far_a_run_is_and_how_long_it_took(runs: Runs):
     """TIME is that of all sessions, in seconds where it is short; thousands have commas; epochs are no metric."""
     runs.script(

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from backprop.cli.manage import stop
 from backprop.errors import ConfigError, UsageError
 from backprop.governor.run_queue import Line
 from backprop.lifecycle import catalog, recovery
@@ -108,6 +109,17 @@ def test_one_command_as_root_locks_nobody_out(home: Home, is_first: bool):
         assert "theirs" not in views(home)
 
 
+def test_a_run_that_root_has_ended_is_roots_to_remove(home: Home):
+    """Also when the index, which root has read it into, knows all of it."""
+    with as_nobody():
+        use(home, "mine")
+    add_run(home, "theirs")
+    known = views(home)["theirs"].run
+    assert known.status is Status.COMPLETED
+    with as_nobody(), pytest.raises(UsageError, match="belongs to user root, who can remove it: rm -r"):
+        recovery.remove(home, known, print)
+
+
 def test_a_command_in_the_home_of_somebody_else_says_so(runs: Runs):
     """Whoever runs it as root hears of it, once."""
     runs.home.mkdir()
@@ -117,6 +129,15 @@ def test_a_command_in_the_home_of_somebody_else_says_so(runs: Runs):
     for words in (("list",), ("run", "train.py", "--run-id", "r"), ("resume", "r", "--again")):
         done = runs.call(*words)
         assert done.stderr.count(f"warning: the home folder {runs.home} belongs to user {owner}") == 1
+
+
+def test_stop_of_a_run_that_is_closed_to_us_says_whose_it_is(home: Home):
+    """A run that root started in one's home."""
+    add_run(home, "theirs")
+    with as_nobody(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BACKPROP_HOME", str(home.path))
+        with pytest.raises(UsageError, match="it belongs to user root"):
+            stop.main(["theirs"], standalone_mode=False)
 
 
 def test_a_home_that_root_makes_for_somebody_else_is_told(runs: Runs):

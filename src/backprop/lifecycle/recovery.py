@@ -21,7 +21,7 @@ from backprop.errors import BackpropError, BusyError, NoRoomError
 from backprop.lifecycle import continuation
 from backprop.records import Limits, Run, RunSpec, Session, Status
 from backprop.store import experiments_json, legacy_import
-from backprop.store.files import UnreadableError, unreadable
+from backprop.store.files import UnreadableError, foreign_owner, unreadable
 from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, is_locked, lacks_room, open_index, reopen_if_replaced, set_aside_if_damaged
 from backprop.store.ingest import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
@@ -504,7 +504,7 @@ def remove(home: Home, run: Run, say: Say) -> None:
         try:
             held.enter_context(closing(claim(home, run, say)))
         except OSError:
-            if run.status is not Status.UNREADABLE:
+            if run.status is not Status.UNREADABLE and foreign_owner(rundir.path) is None:
                 raise
             if is_held(rundir):
                 raise BusyError(busy_message(run)) from None

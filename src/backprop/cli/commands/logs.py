@@ -71,7 +71,8 @@ def _show(
     number = _number_to_show(current.run, session)
     while True:
         if not (path := current.rundir.out_path(number)).exists():
-            say(f"{path} is not there: the trainer was never launched.")
+            was_launched = any(one.number == number and one.launched_at is not None for one in current.run.sessions)
+            say(f"{path} is not there: {'it was removed' if was_launched else 'the trainer was never launched'}.")
             return
         with closing(_Output(current.rundir, number, is_wanted, place)) as output:
             while follow and current.is_going_on(number):

@@ -1,5 +1,6 @@
 """`backprop stop`: end runs gracefully, or at once."""
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -80,7 +81,7 @@ def _stoppable(choice: Choice, home: Home, index: Index) -> tuple[list[RunView],
                 ids = ", ".join(one.run.spec.id for one in found)
                 raise UsageError(f"{word!r} names several runs: {ids}. Use the id of one.") from None
             view = found[0]
-        if not home.rundir(view.run.spec.id).journal_path.exists():
+        if not os.path.exists(home.rundir(view.run.spec.id).journal_path):  # noqa: PTH110  another user's is closed to us
             recall(view.run.spec.id)
         views.append(view)
     return list({view.run.spec.id: view for view in views}.values()), removed
