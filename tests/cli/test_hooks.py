@@ -110,8 +110,8 @@ def test_backprop_can_be_imported_where_it_is_not_installed(runs: Runs):
 
 HOOKED = """
     sys.path.insert(0, "frameworks")
-    from _backprop_trainer import imports
-    imports.HOOKS["framework.deep"] = "{module}"
+    from _backprop_trainer import import_hooks
+    import_hooks.HOOKS["framework.deep"] = "{module}"
 """
 
 
@@ -168,8 +168,8 @@ def test_a_loader_that_serves_several_modules_is_left_whole(runs: Runs):
     runs.script(
         """
         from importlib.machinery import ModuleSpec
-        from _backprop_trainer import imports
-        imports.HOOKS["made_a"] = "no_such_module"
+        from _backprop_trainer import import_hooks
+        import_hooks.HOOKS["made_a"] = "no_such_module"
 
         class Maker:
             def find_spec(self, name, path=None, target=None):
@@ -195,7 +195,7 @@ def test_a_place_that_cannot_be_written_does_not_stop_training(runs: Runs):
     runs.script(
         """
         os.environ["BACKPROP_EVENTS"] = "/nonexistent/events"
-        from _backprop_trainer import session
+        from _backprop_trainer import link as session
         for step in range(3):
             session.current().log(step, {"loss": 1.0})
         print("done")
@@ -251,7 +251,7 @@ def test_an_interpreter_starts_with_three_modules_of_ours(runs: Runs):
         """
     )
     (runs.work / "other.py").touch()
-    told = "['_backprop_trainer.failsafe', '_backprop_trainer.file_events', '_backprop_trainer.imports']\n4\n"
+    told = "['_backprop_trainer.failsafe', '_backprop_trainer.file_events', '_backprop_trainer.import_hooks']\n4\n"
     assert outcome(runs, "train.py") == told
 
 

@@ -148,7 +148,7 @@ def test_a_save_of_a_hook_that_is_killed_in_its_midst(runs: Runs):
     """The same for what is reported by our own code: no line on stdout, no control.json."""
     runs.script(
         """
-        from _backprop_trainer.session import current
+        from _backprop_trainer.link import current
         for step in (1, 2):
             with open("last.json", "w") as file:
                 file.write('{"step": ')
@@ -185,7 +185,7 @@ def test_a_file_that_is_added_to_loses_nothing(runs: Runs):
     """Neither that, nor reading, nor a new file makes anything beside it."""
     runs.script(
         """
-        from _backprop_trainer.session import current
+        from _backprop_trainer.link import current
         open("new.bin", "wb").write(b"1")
         current().saved("new.bin", 1)
         open("new.bin", "ab").write(b"2")

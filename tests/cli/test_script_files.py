@@ -75,7 +75,7 @@ def test_a_first_run_that_writes_bytecode_misses_no_checkpoint(runs: Runs, tmp_p
     runs.environment.pop("PYTHONDONTWRITEBYTECODE", None)
     runs.environment["PYTHONPYCACHEPREFIX"] = str(tmp_path / "bytecode")
     body = """
-    import _backprop_trainer.hooks.script_files  # as PyTorch's hook does
+    import _backprop_trainer.hooks.saved_files.script_files  # as PyTorch's hook does
     dump(state(1), "a.pkl")
     dump(state(2), "b.pkl")
     """
@@ -144,7 +144,7 @@ def test_a_framework_and_a_save_of_ours_keep_it_quiet(runs: Runs):
     assert saved(
         runs,
         """
-    from _backprop_trainer.session import current
+    from _backprop_trainer.link import current
     with current().training("framework"): dump(state(1), "framework.pkl")
     with current().saving(): dump(state(2), "ours.pkl")
     dump(state(3), "own.pkl")

@@ -14,7 +14,7 @@ from tests.conftest import HANG_S, Runs, wait_for
 
 # the smallest framework there could be, with its hook: steps of `step_s`, saves of `save_s`
 LOOP = """
-    from _backprop_trainer import session as sessions
+    from _backprop_trainer import link as sessions
 
     session = sessions.current()
     start = 0
@@ -371,7 +371,7 @@ def test_a_loop_within_a_loop_keeps_quiet(runs: Runs):
 
 # twelve steps of 0.4 s, by a clock of its own; metrics of the sixth alone
 RARE_LOGS = """
-    from _backprop_trainer import session as sessions
+    from _backprop_trainer import link as sessions
 
     now = time.monotonic()
     sessions.monotonic = lambda: now
@@ -514,8 +514,8 @@ def test_all_ranks_do_the_same_at_the_same_step(runs: Runs, stop_at: int):
 
         def train(rank, barrier, steps):
             os.environ |= {{"RANK": str(rank), "WORLD_SIZE": "3"}}
-            from _backprop_trainer import session as sessions
-            from _backprop_trainer.ranks import Wish
+            from _backprop_trainer import link as sessions
+            from _backprop_trainer.distributed import Wish
             session = sessions.current()
             step = 0
             while True:

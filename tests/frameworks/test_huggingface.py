@@ -273,7 +273,7 @@ def test_a_checkpoint_continues_the_call_of_train_that_saved_it_though_all_share
 ) -> None:
     more = """
         if "_backprop_trainer" in sys.modules:
-            from _backprop_trainer.hooks import huggingface_loop
+            from _backprop_trainer.hooks.huggingface import loop as huggingface_loop
             huggingface_loop.WORTH_SAVING_S = float("inf")  # else the first may be given back, on a busy machine
 
         class Folds(transformers.Trainer):
@@ -384,7 +384,7 @@ TINY = """
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from _backprop_trainer.hooks import huggingface_loop
+    from _backprop_trainer.hooks.huggingface import loop as huggingface_loop
 
     session = int(os.environ["BACKPROP_SESSION"])
 

@@ -8,7 +8,7 @@ from tests.frameworks.conftest import FrameworkRuns
 # a training that is stopped after certain steps and goes on each time, in the same process: `cut_and_resumed`
 TRAININGS = """
     import contextlib, itertools, json, random, tempfile, torch, transformers
-    from _backprop_trainer import session as sessions
+    from _backprop_trainer import link as sessions
     from torch.utils.data import IterableDataset
 
     session = sessions.current()

@@ -313,7 +313,7 @@ def test_what_is_no_archive_is_no_checkpoint_of_lightning(tmp_path):
 FOLDS = """
     import json, os, signal
     import lightning, torch
-    from _backprop_trainer.hooks import lightning_drive
+    from _backprop_trainer.hooks.lightning import driver as lightning_drive
     from torch.utils.data import DataLoader, TensorDataset
 
     session = int(os.environ["BACKPROP_SESSION"])

@@ -343,7 +343,7 @@ def test_who_keeps_quiet(framework_runs: FrameworkRuns):
         framework_runs,
         """
     import multiprocessing
-    from _backprop_trainer.session import current
+    from _backprop_trainer.link import current
 
     model, optimizer = make()
 
