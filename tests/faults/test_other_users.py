@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backprop.cli.manage import stop
+from backprop.cli.commands.rm import stop
 from backprop.errors import ConfigError, UsageError
 from backprop.governor.run_queue import Line
 from backprop.lifecycle import catalog, recovery

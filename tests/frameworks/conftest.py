@@ -22,6 +22,15 @@ from tests.conftest import HANG_S, Runs, wait_for
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+# A script's beginning. The first optimizer of a process imports torch.compile, which takes as long as PyTorch itself.
+WITHOUT_COMPILER = """
+    import sys, torch, types
+    sys.modules["torch._dynamo"] = torch._dynamo = types.SimpleNamespace(
+        disable=lambda call, *_, **__: call, graph_break=lambda: None
+    )
+"""
+
+
 class FrameworkRuns(Runs):
     """The same, with trainers that have frameworks."""
 

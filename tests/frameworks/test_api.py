@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import HANG_S, wait_for
-from tests.frameworks.conftest import EXAMPLES, FrameworkRuns, nightly
+from tests.frameworks.conftest import EXAMPLES, WITHOUT_COMPILER, FrameworkRuns, nightly
 
 SOURCE = Path(__file__).parents[2] / "src"
 EXAMPLE = EXAMPLES / "digits_backprop.py"
 
 # Where order and randomness of the data come from is in the arguments; waits for a stop at the steps that follow them.
-LOADERS = """
+LOADERS = (
+    WITHOUT_COMPILER
+    + """
     import json, os, sys, time
-    import torch
     import backprop
     from torch import nn
     from torch.utils.data import DataLoader, RandomSampler, TensorDataset
@@ -78,6 +79,7 @@ LOADERS = """
         if not backprop.should_stop():
             print(average.tolist(), torch.rand(1).item(), [p.tolist() for p in model.parameters()])
 """
+)
 
 
 def without_a_run(runs: FrameworkRuns, script: Path, *words: object) -> str:

@@ -7,15 +7,14 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import HANG_S, IS_NIGHTLY, wait_for
-from tests.frameworks.conftest import EXAMPLES, FrameworkRuns, make_framework_runs, nightly
+from tests.frameworks.conftest import EXAMPLES, WITHOUT_COMPILER, FrameworkRuns, make_framework_runs, nightly
 
 EXAMPLE = EXAMPLES / "digits_pytorch.py"
 EPOCHS = 16
 STEPS_PER_EPOCH = 45
 
 # The weight is minus the number of steps made.
-TRAINING = """
-    import torch
+TRAINING = f"""{WITHOUT_COMPILER}
     from torch import nn
 
     torch.set_num_threads(1)
@@ -39,7 +38,7 @@ TRAINING = """
         time.sleep(pause_s)
 
     def state(model, optimizer, **more):
-        return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **more}
+        return {{"model": model.state_dict(), "optimizer": optimizer.state_dict(), **more}}
 
     def forever(model, optimizer):
         while True:
@@ -218,6 +217,7 @@ def test_what_others_save_with(framework_runs: FrameworkRuns):
     document = trained(
         framework_runs,
         """
+    del torch._dynamo, sys.modules["torch._dynamo"]
     import io, pickle, zipfile
     import torch.distributed.checkpoint as dcp
     own_model = nn.Linear(2, 1)
@@ -395,6 +395,7 @@ def test_a_folder_of_accelerate(framework_runs: FrameworkRuns):
     document = trained(
         framework_runs,
         """
+    del torch._dynamo, sys.modules["torch._dynamo"]  # which accelerate looks into
     from accelerate import Accelerator
     accelerator = Accelerator(cpu=True)
     model, optimizer = accelerator.prepare(*make())
@@ -624,6 +625,7 @@ def test_two_ranks(framework_runs: FrameworkRuns):
     framework_runs.script(
         TRAINING
         + """
+    del torch._dynamo, sys.modules["torch._dynamo"]  # which accelerate looks into
     from accelerate import Accelerator
     accelerator = Accelerator(cpu=True)
     rank = accelerator.process_index
@@ -652,8 +654,8 @@ def test_two_ranks(framework_runs: FrameworkRuns):
     assert {"random_states_0.pkl", "random_states_1.pkl"} <= files
 
 
-STEPS = """
-    import sys, time, torch
+STEPS = f"""{WITHOUT_COMPILER}
+    import time
     torch.set_num_threads(1)
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
