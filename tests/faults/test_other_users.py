@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 
-from backprop.cli.commands.rm import stop
+from backprop.cli.commands.logs import logs
+from backprop.cli.commands.rm import pause, rename, stop
 from backprop.errors import ConfigError, UsageError
 from backprop.governor.run_queue import Line
 from backprop.lifecycle import catalog, recovery
@@ -131,13 +133,20 @@ def test_a_command_in_the_home_of_somebody_else_says_so(runs: Runs):
         assert done.stderr.count(f"warning: the home folder {runs.home} belongs to user {owner}") == 1
 
 
-def test_stop_of_a_run_that_is_closed_to_us_says_whose_it_is(home: Home):
-    """A run that root started in one's home."""
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("command", [stop, pause, rename, logs], ids=lambda command: command.name)
+def test_a_run_that_is_closed_to_us_is_said_to_be_its_owners(home: Home, command: click.Command, is_known: bool):
+    """A run that root started in one's home. is_known: root has looked at it, and the index knows all of it."""
+    with as_nobody():
+        use(home, "mine")
     add_run(home, "theirs")
+    if is_known:
+        views(home)
+    words = ["theirs", "name"] if command is rename else ["theirs"]
     with as_nobody(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("BACKPROP_HOME", str(home.path))
-        with pytest.raises(UsageError, match="it belongs to user root"):
-            stop.main(["theirs"], standalone_mode=False)
+        with pytest.raises(UsageError, match="belongs to user root"):
+            command.main(words, standalone_mode=False)
 
 
 def test_a_home_that_root_makes_for_somebody_else_is_told(runs: Runs):

@@ -4,8 +4,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from backprop.errors import BusyError, ConfigError, NoSuchRunError, UsageError
-from backprop.records import Checkpoint, RunView
+from backprop.records import Checkpoint, RunView, Status
+from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index
 from backprop.store.rundir import LAST, RUN_ID
@@ -45,8 +48,19 @@ def caught_up(home: Home, say: Callable[[str], None]) -> Iterator[Index]:
 def find_run(home: Home, index: Index, word: str, say: Callable[[str], None]) -> RunView:
     """The run that `word` names. Raises NoSuchRunError, or UsageError when it names several.
 
-    Raises BusyError when it may name a run that is on disk and cannot be brought into the index just now.
+    Raises BusyError when it may name a run that is on disk and cannot be brought into the index just now. One whose
+    folder is closed to us is unreadable, whatever the index knows of it.
     """
+    view = _find_run(home, index, word, say)
+    if (owner := foreign_owner(home.rundir(view.run.spec.id).path)) is None:
+        return view
+    is_known = view.run.status is Status.UNREADABLE
+    reason = view.run.reason if is_known else f"its folder belongs to user {owner}"
+    run = msgspec.structs.replace(view.run, status=Status.UNREADABLE, reason=reason)
+    return msgspec.structs.replace(view, run=run)
+
+
+def _find_run(home: Home, index: Index, word: str, say: Callable[[str], None]) -> RunView:
     if word != LAST and RUN_ID.fullmatch(word) and (view := index.get(word)) is not None:
         return view
     lacking = _bring_missing(home, index, word, say)

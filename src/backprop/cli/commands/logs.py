@@ -10,12 +10,12 @@ from pathlib import Path
 
 import click
 
-from backprop.cli.context import open_caught_up, say
+from backprop.cli.context import check_readable, open_caught_up, say
 from backprop.cli.several import EVERY, Choice, each, several_runs
 from backprop.errors import NoSuchRunError, UsageError
 from backprop.records import Run, RunView
 from backprop.store import output_order
-from backprop.store.files import open_plain, unreadable
+from backprop.store.files import foreign_owner, open_plain, unreadable
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.store.rundir import LAST, RunDir
@@ -53,6 +53,8 @@ def logs(*, choice: Choice, follow: bool, stdout: bool, stderr: bool, session: i
             if len(views) > 1:
                 name = f" ({view.run.spec.name})" if view.run.spec.name else ""
                 place.write(None, f"==> {view.run.spec.id}{name} <==\n".encode())
+            if foreign_owner(home.rundir(view.run.spec.id).path) is not None:
+                check_readable(view.run)
             _show(_Current(home, index, view.run), place, is_wanted, session, follow=follow)
 
         code = each(views, show)
