@@ -11,7 +11,7 @@ from textual.widgets import Static
 
 from backprop import config
 from backprop.store.home import Home
-from backprop.views.live_feed import Feed
+from backprop.views.live_feed import LiveFeed
 from backprop.views.watch.app import WatchApp
 from backprop.views.watch.panes import CurvePane, RunsTable
 
@@ -29,7 +29,7 @@ def take(demonstration: Demonstration, folder: Path) -> None:
         start=demonstration.folder,
         user_file=home.user_config_path,
     ).config
-    app = WatchApp(Feed(home, settings.limits, settings.gpu_probe), demonstration.run_id(_CHOSEN))
+    app = WatchApp(LiveFeed(home, settings.limits, settings.gpu_probe), demonstration.run_id(_CHOSEN))
     folder.joinpath("watch.svg").write_text(asyncio.run(_drawn(app)))
 
 

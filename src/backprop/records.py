@@ -187,7 +187,7 @@ class Gpu(Record, frozen=True):
     process_vram_bytes: Mapping[int, int] | None = None  # process id -> what it holds; None: not known
 
 
-class Snapshot(Record, frozen=True):
+class MachineState(Record, frozen=True):
     """One reading of the machine. None where a value could not be read."""
 
     cpu_count: int | None = None

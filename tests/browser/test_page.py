@@ -8,7 +8,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from backprop.store.home import Home
-from backprop.views.web.door import Door
+from backprop.views.web.door import LoginRedirect
 from tests.browser.conftest import Page, Training, Ui
 from tests.conftest import HANG_S, Runs, wait_for
 
@@ -33,7 +33,7 @@ def test_without_the_token_there_is_nothing(page: Page, served: Ui, training: Tr
 
 def test_a_file_of_ones_own_leads_in(page: Page, served: Ui, tmp_path: Path):
     """So a browser is opened without the token in its command line; it stays in from the first page on."""
-    way_in = Door(tmp_path, served.address)
+    way_in = LoginRedirect(tmp_path, served.address)
     page.open(way_in.url)
     page.until(lambda: page.text("#link") == "live")
     assert page.driver.current_url.startswith(served.without_token)

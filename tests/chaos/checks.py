@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 
 from backprop import host
-from backprop.governor.run_queue import Line
+from backprop.governor.run_queue import RunQueue
 from backprop.records import Run, Status
 from backprop.store.index import Index
-from backprop.store.journal.entries import NotContinued, PauseAsked, Refused, SessionEnded
+from backprop.store.journal.entries import NotContinued, PauseRequested, Refused, SessionEnded
 from tests.chaos import model
 from tests.chaos.model import MACHINE, Deed, Facts
 from tests.chaos.output import Output
@@ -138,7 +138,7 @@ def check_front(population: Population, process: Process, found: Found) -> None:
         allowed = set(model.permitted_exit_codes(None, None, deeds)) | (set() if has_options else {0})
         allowed |= {2, 3} if member.is_doomed else set()
     if not own and "goes on as it was begun" in process.stderr:  # with options, which are for another session
-        allowed |= {2} if any(isinstance(entry, PauseAsked) for entry in population.entries(member)) else set()
+        allowed |= {2} if any(isinstance(entry, PauseRequested) for entry in population.entries(member)) else set()
     if code not in allowed:
         status = own[-1].status.value if own else "no session"
         found(
@@ -225,7 +225,7 @@ def _check_nothing_left(population: Population, found: Found) -> None:
             found(None, f"processes are left after list: {told}")
     if marks := sorted(path.name for path in (population.home / "unsettled").iterdir()):
         found(None, f"after list there are still marks in unsettled/: {marks}")
-    line = Line(population.place.line_path, host.name())
+    line = RunQueue(population.place.line_path, host.name())
     if entries := line.read():
         found(None, f"nothing goes on, and there are living tickets: {entries}")
 

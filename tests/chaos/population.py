@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from backprop import host
-from backprop.governor.run_queue import Line
+from backprop.governor.run_queue import RunQueue
 from backprop.records import Run, RunSpec, Session
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
@@ -497,7 +497,7 @@ class Population(Runs):
 
     def tickets(self) -> list[str]:
         """Who holds a slot. Not who is just writing his ticket, and is taken for somebody who may."""
-        entries = Line(self.place.line_path, host.name()).read()
+        entries = RunQueue(self.place.line_path, host.name()).read()
         return [entry.ticket.run_id for entry in entries if entry.holds_a_slot and entry.ticket is not None]
 
     def descendants(self) -> list[psutil.Process]:

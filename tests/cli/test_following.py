@@ -9,7 +9,7 @@ import pytest
 
 from backprop.records import Pauser, Status
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import Paused, Refused, Said, StopAsked
+from backprop.store.journal.entries import MessageShown, Paused, Refused, StopRequested
 from backprop.store.journal.file import Journal
 from tests.conftest import HANG_S, Runs, wait_for
 from tests.fakes.slurm import began, cancelled, ended, now, put, tell
@@ -57,7 +57,7 @@ def test_a_line_that_shows_late(runs: Runs):
     place = path.stat().st_size
     with path.open("ab") as journal:
         journal.write(b"\0" * (len(line) - 1) + b"\n")
-    tell(runs, Said(at=now(), text="the last words"))
+    tell(runs, MessageShown(at=now(), text="the last words"))
     assert front.stderr is not None
     while b"the last words" not in front.stderr.readline():
         assert front.poll() is None
@@ -79,7 +79,7 @@ def test_an_end_that_is_told_twice(runs: Runs):
 def test_words_before_the_trainer(runs: Runs):
     """What the supervisor says when it begins comes after that it begins, also where there is no output yet."""
     front = submitted(runs)
-    tell(runs, began(1), Said(at=now(), text="the governor is blind"), ended(1, Status.COMPLETED))
+    tell(runs, began(1), MessageShown(at=now(), text="the governor is blind"), ended(1, Status.COMPLETED))
     start, words, end = said(front, 0)
     assert is_start(start)
     assert words == "backprop: the governor is blind"
@@ -162,8 +162,8 @@ def test_ctrl_c_for_an_array_while_slurm_does_not_answer(runs: Runs, unplaced: P
     assert err.decode().count("no controller") == 1
     for run_id in out.decode().split():
         journal = runs.rundir(run_id) / "journal.jsonl"
-        asked = [*journals.read(journal)[0], *journals.unheard(journal)]
-        assert [entry.detail.split(" by ")[0] for entry in asked if isinstance(entry, StopAsked)] == ["`Ctrl-C`"]
+        asked = [*journals.read(journal)[0], *journals.pending_requests(journal)]
+        assert [entry.detail.split(" by ")[0] for entry in asked if isinstance(entry, StopRequested)] == ["`Ctrl-C`"]
 
 
 def test_a_stop_of_a_job_that_was_suspended_and_put_back(runs: Runs, unplaced: Path):

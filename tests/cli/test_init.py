@@ -8,14 +8,14 @@ import pytest
 from backprop import config
 from backprop.cli import config_template
 from backprop.cli.commands.init import _words_on_settings
-from backprop.records import Gpu, Snapshot
+from backprop.records import Gpu, MachineState
 from tests.conftest import Runs
 
 GB = 1_000_000_000
 
 
-def machine(cpu_count: int = 16, ram_gb: float = 64, cards_gb: tuple[float, ...] = ()) -> Snapshot:
-    return Snapshot(
+def machine(cpu_count: int = 16, ram_gb: float = 64, cards_gb: tuple[float, ...] = ()) -> MachineState:
+    return MachineState(
         cpu_count=cpu_count,
         ram_total_bytes=round(ram_gb * GB),
         gpus=tuple(
@@ -36,10 +36,10 @@ def machine(cpu_count: int = 16, ram_gb: float = 64, cards_gb: tuple[float, ...]
         (machine(cards_gb=(24,)), {"maxParallel": 1}),
         (machine(cards_gb=(80, 80, 80, 80)), {"maxParallel": 4}),
         (machine(cards_gb=(24, 4)), {"gpu.minFreeVramMB": 2000}),
-        (Snapshot(gpus=None), {}),
+        (MachineState(gpus=None), {}),
     ],
 )
-def test_values_fit_the_machine(snapshot: Snapshot, expected: dict[str, float]):
+def test_values_fit_the_machine(snapshot: MachineState, expected: dict[str, float]):
     """Runs at once by GPUs, else by cores and RAM; small reserves where there is little; what is unknown says nothing."""
     assert {key: fitted.value for key, fitted in config_template.fitted(snapshot).items()} == expected
 

@@ -258,11 +258,11 @@ def test_a_pause_that_nobody_has_heard_yet_can_be_taken_back(runs: Runs):
     os.kill(process.pid, signal.SIGSTOP)  # it hears nothing
     home = Home(runs.home)
     run = fold(home.rundir("r").read_spec(), journals.read(home.rundir("r").journal_path)[0])
-    requests.ask_pause(home, run)
-    requests.ask_to_go_on(home, run)
+    requests.request_pause(home, run)
+    requests.request_resume(home, run)
     assert [entry["event"] for entry in runs.journal("r")][-2:] == ["pause_asked", "go_on_asked"]
     with pytest.raises(BusyError, match="is being run right now"):
-        requests.ask_to_go_on(home, run)
+        requests.request_resume(home, run)
     os.kill(process.pid, signal.SIGCONT)
     wait_for(lambda: entries(runs, "continued"))
     grows(runs)

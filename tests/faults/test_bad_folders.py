@@ -27,11 +27,11 @@ from backprop.store.journal.entries import (
     Queued,
     SessionEnded,
     SessionStarted,
-    StopAsked,
+    StopRequested,
     Submitted,
     TrainerLaunched,
 )
-from backprop.store.output.line_times import Growth
+from backprop.store.output.line_times import OffsetSample
 from backprop.views.documents import run_json
 from backprop.views.terminal import run_details, runs_table
 from tests.conftest import scaled
@@ -45,11 +45,11 @@ ENTRIES = (
     Admitted(at=AT, figures={}, gpus=("GPU-1",)),
     SessionStarted(**_SESSION, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None, offered="/c"),
     TrainerLaunched(**_SESSION, pid=1),
-    OutputSeen(**_SESSION, source="out", growth=Growth(offset=9, since_s=0.0, until_s=1.0)),
+    OutputSeen(**_SESSION, source="out", growth=OffsetSample(offset=9, since_s=0.0, until_s=1.0)),
     CheckpointMeasured(**_SESSION, offset=0, path="/c", size_bytes=3, saved_at=AT, manifest=()),
     CheckpointRead(**_SESSION, path="/c"),
     Paused(**_SESSION, reason="hot", by=("governor",)),
-    StopAsked(**_SESSION, by="user", detail="stop"),
+    StopRequested(**_SESSION, by="user", detail="stop"),
     SessionEnded(**_SESSION, status=Status.STOPPED, reason="over", exit_code=0, elapsed_s=1.0),
 )
 OUTPUT = b'{"event": "checkpoint_saved", "path": "/c", "step": 1}\n{"step": 1, "loss": 2}\n'
@@ -169,7 +169,7 @@ def try_folder(folder: Path, files: dict[str, bytes | str]) -> None:
             shown = views(index)
             assert shown["sound"].run.status is Status.STOPPED
         if (bad := shown.get("bad")) is not None:
-            requests.who_can_be_stopped(home, bad.run)
+            requests.supervisor_to_stop(home, bad.run)
             if not bad.run.status.is_final:  # waiting for Slurm, as far as anybody can know
                 return
             recovery.remove(home, bad.run, print)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from backprop.records import StopReason
-from backprop.store.journal.entries import StopAsked
+from backprop.store.journal.entries import StopRequested
 from backprop.store.journal.file import Journal, read
 from tests.conftest import BACKPROP, HANG_S, Runs
 from tests.fakes.slurm import cancelled, make_programs, put
@@ -221,7 +221,7 @@ def test_a_journal_on_a_full_disk_keeps_its_entries_until_there_is_room(small_ho
     path = small_home.home / "journal.jsonl"
     journal = Journal(path)
     entries = [
-        StopAsked(at=datetime.now(timezone.utc), session=number, by=StopReason.USER, detail="x" * 1000)
+        StopRequested(at=datetime.now(timezone.utc), session=number, by=StopReason.USER, detail="x" * 1000)
         for number in range(6000)
     ]
     written = [journal.append(entry) for entry in entries]

@@ -15,7 +15,7 @@ import pytest
 from backprop.cli.commands.logs import logs
 from backprop.cli.commands.rm import pause, rename, stop
 from backprop.errors import ConfigError, UsageError
-from backprop.governor.run_queue import Line
+from backprop.governor.run_queue import RunQueue
 from backprop.lifecycle import catalog, recovery
 from backprop.records import RunView, Status, Ticket
 from backprop.store import experiments_json, filters, query
@@ -77,10 +77,10 @@ def views(home: Home) -> dict[str, RunView]:
 def use(home: Home, run_id: str) -> None:
     """What `backprop run` and `list` do to the files of a home."""
     add_run(home, run_id)
-    line = Line(home.line_path, "here")
+    line = RunQueue(home.line_path, "here")
     with line.alone():
         line.join(TICKET).leave()
-    home.mark_unsettled(run_id)
+    home.mark_for_refresh(run_id)
     views(home)
 
 

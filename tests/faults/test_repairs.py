@@ -308,7 +308,7 @@ def test_an_index_that_goes_while_it_is_brought_in_step_is_filled_again(
             delete_index(three)
         return bool(real(*words, **options))  # type: ignore[arg-type]
 
-    home.mark_unsettled("b")
+    home.mark_for_refresh("b")
     monkeypatch.setattr(recovery, "refresh", refresh)
     with catalog.caught_up(home, print) as index:
         assert index.run_ids() == {"a", "b", "c"}

@@ -44,7 +44,7 @@ class Job:
         self.steps = (self.mark, self.begin, self.mark)
 
     def mark(self) -> None:
-        self._home.mark_unsettled("r")
+        self._home.mark_for_refresh("r")
 
     def begin(self) -> None:
         with closing(Journal(self._home.rundir("r").journal_path)) as journal:
@@ -54,7 +54,7 @@ class Job:
 def settle_while(home: Home, journal: Journal, reached: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """`Recorder.finish`, telling at each place that it has been reached."""
     recorder = Recorder(home, home.rundir("r"), SPEC, journal, print)
-    record, unmark, compare = recorder.record_state, home.mark_settled, recorder._journal_bytes
+    record, unmark, compare = recorder.record_state, home.mark_refreshed, recorder._journal_bytes
 
     def store(**words: bool) -> bool:
         try:
@@ -74,7 +74,7 @@ def settle_while(home: Home, journal: Journal, reached: Callable[[str], None], m
             reached("compared")
 
     monkeypatch.setattr(recorder, "record_state", store)
-    monkeypatch.setattr(home, "mark_settled", settle)
+    monkeypatch.setattr(home, "mark_refreshed", settle)
     monkeypatch.setattr(recorder, "_journal_bytes", look)
     reached("before")
     recorder.finish(publish=False)
@@ -91,7 +91,7 @@ def test_who_settles_a_run_sees_what_a_job_begins(
     elsewhere.make()
     job = Job(elsewhere)
     rundir = home.publish(home.begin(SPEC, None), "r")
-    home.mark_unsettled("r")
+    home.mark_for_refresh("r")
     with closing(Journal(rundir.journal_path)) as journal:
         ended = SessionEnded(at=AT, session=1, status=Status.TIMEBOXED, reason=None, exit_code=0, elapsed_s=1.0)
         journal.append(started(1), ended)

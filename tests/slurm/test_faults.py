@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from backprop.store.journal.file import SIGN_EVERY_S
+from backprop.store.journal.file import HEARTBEAT_INTERVAL_S
 from tests.conftest import HANG_S
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import LONG_S, SlurmRuns, first_port, wait_for
@@ -262,7 +262,7 @@ def test_a_supervisor_gives_signs_of_life(runs: SlurmRuns):
     path = runs.rundir("r") / "journal.jsonl"
     entries = path.read_text()
     os.utime(path, (0, 0))
-    wait_for(lambda: time.time() - path.stat().st_mtime < SIGN_EVERY_S)
+    wait_for(lambda: time.time() - path.stat().st_mtime < HEARTBEAT_INTERVAL_S)
     assert path.read_text() == entries
     assert runs.call("stop", "r").returncode == 0
     runs.check("r", "stopped")

@@ -15,10 +15,10 @@ from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.views.web.index_pool import Library
 from backprop.views.web.poller import Hub
-from backprop.views.web.services import Desk
+from backprop.views.web.services import Services
 from tests.conftest import HANG_S, Runs, wait_for
 
-MakeHub = Callable[[Desk], Hub]
+MakeHub = Callable[[Services], Hub]
 
 ENDLESS = """
     for step in range(10**9):
@@ -151,7 +151,7 @@ def make_hub() -> Iterator[MakeHub]:
     """Hubs whose threads and connections end with the test."""
     made: list[Hub] = []
 
-    def make(desk: Desk) -> Hub:
+    def make(desk: Services) -> Hub:
         made.append(Hub(desk, Library(desk), lambda: None))
         return made[-1]
 
@@ -164,13 +164,13 @@ def make_hub() -> Iterator[MakeHub]:
         hub.library.close()
 
 
-def desk_of(home: Home, open_index: Callable[[], Index], catch_up: Callable[[Index], None]) -> Desk:
+def desk_of(home: Home, open_index: Callable[[], Index], catch_up: Callable[[Index], None]) -> Services:
     """A desk in this process, at which nothing can be ordered, and the machine not be read."""
 
     def nothing(*_: Any) -> Any:
         raise AssertionError("nobody asked for that")
 
-    return Desk(
+    return Services(
         home=home, host="here", user="ada", version="1", open_index=open_index, catch_up=catch_up,
         read_machine=nothing, is_valid=lambda _: True, stop=nothing, pause=nothing, resume=nothing,
     )  # fmt: skip

@@ -65,9 +65,9 @@ def test_runs_that_ended_long_ago_are_forgotten(home: Home, make_hub: MakeHub):
     desk = desk_of(home, lambda: Index(home.index_path, 10), lambda _: None)
     hub = make_hub(desk)
     for number in range(20):
-        home.mark_unsettled(f"run-{number}")
+        home.mark_for_refresh(f"run-{number}")
         hub.look()
-        home.mark_settled(f"run-{number}")
+        home.mark_refreshed(f"run-{number}")
         new = home.path / "new"
         new.write_text(str(number))
         new.replace(home.snapshot_path)  # as it is at every change of a run's state

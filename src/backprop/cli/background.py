@@ -19,7 +19,7 @@ from backprop.lifecycle import driver, owned_run
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import Claim, Request
+    from backprop.lifecycle.owned_run import OwnedRun, Request
     from backprop.store.ingest import Recorder
     from backprop.store.output.progress import Progress
     from backprop.supervisor.session import Outcome, SessionPlan
@@ -38,13 +38,13 @@ class _Answer(NamedTuple):
     is_awaited: bool = True  # False: twice, and left before it came
 
 
-def train(claim: "Claim", request: "Request") -> int:
+def train(claim: "OwnedRun", request: "Request") -> int:
     """Start the run; what to exit with. Raises BackpropError when it could not be started."""
     with Signals(ignore_hangup=True).caught() as signals:
         return _start(claim, request, signals)
 
 
-def train_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> int:
+def train_many(claims: "Sequence[tuple[OwnedRun, Recorder]]", request: "Request") -> int:
     """Start the runs, one after the other; the worst of their exit codes. Ctrl-C takes back all of them.
 
     Raises BackpropError when one could not be started; those before it go on, those after it are refused.
@@ -67,14 +67,14 @@ def train_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -
     return worst
 
 
-def _refuse(claims: "Sequence[tuple[Claim, Recorder]]", reason: str) -> None:
+def _refuse(claims: "Sequence[tuple[OwnedRun, Recorder]]", reason: str) -> None:
     for claim, recorder in claims:
         driver.refuse(claim, recorder, reason)
         claim.journal.close()
         say(f"run {claim.spec.id} is not started: {reason}")
 
 
-def _start(claim: "Claim", request: "Request", signals: Signals, later: "Sequence[Claim]" = ()) -> int:
+def _start(claim: "OwnedRun", request: "Request", signals: Signals, later: "Sequence[OwnedRun]" = ()) -> int:
     """Start one run and wait for its answer; what to exit with. later: claims that are none of its supervisor's."""
     reader, writer = os.pipe()
 
@@ -128,14 +128,14 @@ def _answer_of(reader: int, signals: Signals) -> _Answer:
                 signals.wait(_PATIENCE_S, reader)
 
 
-def _stop(claim: "Claim") -> None:
+def _stop(claim: "OwnedRun") -> None:
     """Stop what has begun a moment ago. Between two sessions nobody answers for it, for a moment."""
     from backprop.lifecycle import requests, run_state
 
     engine, run_id = engines.machine(claim.home), claim.spec.id
 
-    def is_settled(standing: "run_state.Standing") -> bool:
-        has_answer = run_state.who_answers(standing.run) is not None
+    def is_settled(standing: "run_state.RunState") -> bool:
+        has_answer = run_state.current_supervisor(standing.run) is not None
         return has_answer or engine.observe(standing.run).phase is Phase.ENDED
 
     try:
@@ -144,7 +144,7 @@ def _stop(claim: "Claim") -> None:
         if standing is not None and standing.has_ended:
             say(standing.told)
         else:
-            requests.ask_stop(claim.home, run, by="Ctrl-C")
+            requests.request_stop(claim.home, run, by="Ctrl-C")
             say(f"run {run_id} is asked to stop")
     except BackpropError as error:  # it has ended just now, or was removed
         say(str(error))
@@ -153,7 +153,7 @@ def _stop(claim: "Claim") -> None:
 class _Background:
     """The observer of a detached run: tells its parent when there is something to tell, and the log the rest."""
 
-    def __init__(self, claim: "Claim", recorder: "Recorder", pipe_fd: int) -> None:
+    def __init__(self, claim: "OwnedRun", recorder: "Recorder", pipe_fd: int) -> None:
         self._spec = claim.spec
         self._recorder = recorder
         self._pipe_fd = pipe_fd
@@ -194,14 +194,14 @@ class _Background:
             self._notes.append(text)
 
 
-def _be_the_supervisor(claim: "Claim", request: "Request", pipe_fd: int) -> int:
+def _be_the_supervisor(claim: "OwnedRun", request: "Request", pipe_fd: int) -> int:
     background = _Background(claim, recorder := owned_run.recorder_of(claim, say), pipe_fd)
     try:
-        result = driver.take_turns(claim, request, recorder, background, ignore_hangup=True)
+        result = driver.drive(claim, request, recorder, background, ignore_hangup=True)
     except BackpropError as error:
         say(str(error))
         background.answer(_BROKEN, str(error))
         return 1
-    code = messages.told_exit_code(claim, result)
+    code = messages.exit_code_of(claim, result)
     background.answer(_REFUSED, f"run {claim.spec.id} is not started: {getattr(result, 'reason', '')}")
     return code

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backprop import config
-from backprop.records import Gpu, Record, Snapshot
+from backprop.records import Gpu, MachineState, Record
 
 _GB = 1_000_000_000
 _MB = 1_000_000
@@ -57,7 +57,7 @@ class Fitted(Record, frozen=True):
     why: str
 
 
-def fitted(snapshot: Snapshot) -> dict[str, Fitted]:
+def fitted(snapshot: MachineState) -> dict[str, Fitted]:
     """The settings for which this machine wants something else than the default."""
     found = {}
     if (runs := _runs_at_once(snapshot)) is not None and runs.value != config.default("maxParallel"):
@@ -71,7 +71,7 @@ def fitted(snapshot: Snapshot) -> dict[str, Fitted]:
     return found
 
 
-def _runs_at_once(snapshot: Snapshot) -> Fitted | None:
+def _runs_at_once(snapshot: MachineState) -> Fitted | None:
     gpus: Sequence[Gpu] = snapshot.gpus or ()
     if gpus:
         return Fitted(value=len(gpus), why=f"{len(gpus)} {'GPU' if len(gpus) == 1 else 'GPUs'}, a run on each")

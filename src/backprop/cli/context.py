@@ -85,10 +85,10 @@ def tell_whose_home(path: Path) -> None:
 def read_occupancy(home: Home) -> "Occupancy":
     """Who holds the slots of this machine, and who waits for one."""
     from backprop import host
-    from backprop.governor.run_queue import Line
+    from backprop.governor.run_queue import RunQueue
     from backprop.views.terminal.machine_summary import Occupancy
 
-    tickets = [entry.ticket for entry in Line(home.line_path, host.name()).read() if entry.ticket is not None]
+    tickets = [entry.ticket for entry in RunQueue(home.line_path, host.name()).read() if entry.ticket is not None]
     return Occupancy(
         taken=tuple(ticket for ticket in tickets if ticket.is_running),
         queue=tuple(ticket for ticket in tickets if not ticket.is_running),

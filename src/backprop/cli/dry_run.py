@@ -11,7 +11,7 @@ from backprop import host
 from backprop.cli.context import print_json, write_lines
 from backprop.engines.base import Order
 from backprop.errors import ExitCode
-from backprop.governor.run_queue import Line
+from backprop.governor.run_queue import RunQueue
 from backprop.records import RunSpec, in_minutes
 from backprop.store.home import Home
 from backprop.supervisor import command as commands
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import Request
 
 
-def tell_plan(
+def print_plan(
     home: Home, specs: Sequence[RunSpec], request: "Request", *, step: int | None = None, as_json: bool
 ) -> None:
     """What `run` or `resume` would do; exits with 75 when the governor of this machine would refuse it.
@@ -86,7 +86,7 @@ def _foreseen(home: Home, spec: RunSpec, request: "Request") -> "Decision":
         gpu_probe=request.gpu_probe,
         within=admission.surrounding_run(home),
     )
-    return admission.foresee(Line(home.line_path, host.name()), application)
+    return admission.foresee(RunQueue(home.line_path, host.name()), application)
 
 
 def _sbatch_options(home: Home, specs: Sequence[RunSpec], request: "Request") -> list[str]:

@@ -3,25 +3,25 @@
 from typing import TYPE_CHECKING
 
 from backprop.cli.context import say, say_failure
-from backprop.cli.messages import WaitingLine, _tell_start, tell_end
+from backprop.cli.messages import QueueStatusLine, _tell_start, tell_end
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import Claim
+    from backprop.lifecycle.owned_run import OwnedRun
     from backprop.store.ingest import Recorder
     from backprop.supervisor.session import Outcome, SessionPlan
     from backprop.views.terminal.live_line import Terminal
 
 
-class Front:
+class Foreground:
     """The user at this terminal, or at the other end of this pipe."""
 
-    def __init__(self, claim: "Claim", recorder: "Recorder", *, as_json: bool) -> None:
+    def __init__(self, claim: "OwnedRun", recorder: "Recorder", *, as_json: bool) -> None:
         self._claim = claim
         self._spec = claim.spec
         self._recorder = recorder
         self._stdout_fd = 2 if as_json else 1
         self._terminal: Terminal | None = None
-        self._line = WaitingLine()
+        self._line = QueueStatusLine()
 
     def waits(self, reason: str) -> None:
         self._line.show(f"run {self._spec.id} waits: {reason}")

@@ -13,22 +13,22 @@ from backprop.text import printable
 from backprop.views.terminal import formatting
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.admission import NoTurn
-    from backprop.lifecycle.owned_run import Claim
+    from backprop.lifecycle.admission import NotAdmitted
+    from backprop.lifecycle.owned_run import OwnedRun
     from backprop.store.ingest import Recorder
     from backprop.supervisor.session import Outcome, SessionPlan
 
 
-def told_exit_code(claim: "Claim", result: "Outcome | NoTurn") -> int:
+def exit_code_of(claim: "OwnedRun", result: "Outcome | NotAdmitted") -> int:
     """What to exit with; a run that got no turn is said to have none."""
-    from backprop.lifecycle.admission import NoTurn
+    from backprop.lifecycle.admission import NotAdmitted
 
-    if isinstance(result, NoTurn):
+    if isinstance(result, NotAdmitted):
         say(f"run {claim.spec.id} is not started: {result.reason}")
     return result.exit_code
 
 
-class WaitingLine:
+class QueueStatusLine:
     """One line that says what is waited for, rewritten in a terminal; in a pipe a line for each kind of reason."""
 
     def __init__(self) -> None:

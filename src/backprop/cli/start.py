@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from backprop.cli.context import say
-from backprop.cli.foreground import Front
-from backprop.cli.messages import print_document, print_documents, told_exit_code
+from backprop.cli.foreground import Foreground
+from backprop.cli.messages import exit_code_of, print_document, print_documents
 from backprop.errors import ExitCode
-from backprop.lifecycle.driver import take_turns
+from backprop.lifecycle.driver import drive
 from backprop.lifecycle.owned_run import recorder_of
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import Claim, Request
+    from backprop.lifecycle.owned_run import OwnedRun, Request
 
 
-def train(claim: "Claim", request: "Request", *, detach: bool, as_json: bool, is_one_of_many: bool = False) -> NoReturn:
+def train(
+    claim: "OwnedRun", request: "Request", *, detach: bool, as_json: bool, is_one_of_many: bool = False
+) -> NoReturn:
     """Do what was asked of a run, and exit with its code.
 
     is_one_of_many: their documents are printed together, by the caller.
@@ -40,15 +42,15 @@ def train(claim: "Claim", request: "Request", *, detach: bool, as_json: bool, is
         elif code == ExitCode.OK:
             print(claim.spec.id)
         raise click.exceptions.Exit(code)
-    front = Front(claim, recorder, as_json=as_json)
-    result = take_turns(claim, request, recorder, front, ignore_hangup=False)
+    front = Foreground(claim, recorder, as_json=as_json)
+    result = drive(claim, request, recorder, front, ignore_hangup=False)
     if as_json:
         print_document(recorder)
     recorder.close()
-    raise click.exceptions.Exit(told_exit_code(claim, result))
+    raise click.exceptions.Exit(exit_code_of(claim, result))
 
 
-def train_many(claims: "Sequence[Claim]", request: "Request", *, as_json: bool) -> NoReturn:
+def train_many(claims: "Sequence[OwnedRun]", request: "Request", *, as_json: bool) -> NoReturn:
     """Start runs that ask for the same in the background, print their ids, and exit with the worst of their codes."""
     recorders = [recorder_of(claim, say) for claim in claims]
     together = list(zip(claims, recorders, strict=True))

@@ -22,7 +22,7 @@ class Observation(Record, frozen=True):
 
     phase: Phase
     told: str | None = None  # why it waits, how it ended, or what is wrong with the engine, in the engine's words
-    is_hopeless: bool = False  # it asks for what it will never get, however long it waits
+    is_unsatisfiable: bool = False  # it asks for what it will never get, however long it waits
     is_failure: bool = False  # it ended by itself, and badly
     is_known: bool = True  # False: nobody saw it end, the engine merely knows nothing of it
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from backprop.governor.start_policy import Promise
+from backprop.governor.start_policy import Reservation
 from backprop.records import Record, Ticket
 from backprop.store.files import make_own_folder, replacing_foreign
 
@@ -28,7 +28,7 @@ LOCK_PATIENCE_S = 2.0  # the queue's lock is held for milliseconds
 _VRAM_UNSEEN_S = 120.0  # after so long a promise counts as taken where nobody can see what processes hold
 
 
-class Entry(Record, frozen=True):
+class QueueEntry(Record, frozen=True):
     """A ticket in its place."""
 
     number: int
@@ -43,17 +43,17 @@ class Entry(Record, frozen=True):
         return not self.is_waiting
 
 
-def promise(entry: Entry, before: Entry | None, now_unix_s: float) -> Promise:
+def promise(entry: QueueEntry, before: QueueEntry | None, now_unix_s: float) -> Reservation:
     """What a running entry may still take.
 
     before: the same entry as it was before the machine was read: what it took since is not in the reading yet.
     """
     ticket = entry.ticket
     if ticket is None:
-        return Promise(run_id="?")
+        return Reservation(run_id="?")
     earlier = before.ticket if before is not None else None
     if earlier is None or not earlier.is_running:
-        return Promise(run_id=ticket.run_id, ram_bytes=ticket.ram_bytes, vram_bytes=ticket.vram_bytes)
+        return Reservation(run_id=ticket.run_id, ram_bytes=ticket.ram_bytes, vram_bytes=ticket.vram_bytes)
     seen = earlier.vram_seen_bytes
     if seen is None:
         is_over = now_unix_s - ticket.since_unix_s > _VRAM_UNSEEN_S
@@ -61,10 +61,10 @@ def promise(entry: Entry, before: Entry | None, now_unix_s: float) -> Promise:
     else:
         vram = {uuid: max(0, size - seen.get(uuid, 0)) for uuid, size in ticket.vram_bytes.items()}
     ram_bytes = max(0, ticket.ram_bytes - earlier.ram_seen_bytes)
-    return Promise(run_id=ticket.run_id, ram_bytes=ram_bytes, vram_bytes=vram)
+    return Reservation(run_id=ticket.run_id, ram_bytes=ram_bytes, vram_bytes=vram)
 
 
-def promises(entries: Sequence[Entry], before: Sequence[Entry], but: int | None = None) -> list[Promise]:
+def promises(entries: Sequence[QueueEntry], before: Sequence[QueueEntry], but: int | None = None) -> list[Reservation]:
     """What all that hold a slot may still take. but: the number of a place that does not count."""
     known = {entry.number: entry for entry in before}
     now = time.time()
@@ -72,7 +72,7 @@ def promises(entries: Sequence[Entry], before: Sequence[Entry], but: int | None 
     return [promise(entry, known.get(entry.number), now) for entry in held]
 
 
-def ahead_of(entries: Sequence[Entry], number: int) -> list[Entry]:
+def ahead_of(entries: Sequence[QueueEntry], number: int) -> list[QueueEntry]:
     """Who asked before this place, and still waits."""
     return [
         entry
@@ -81,7 +81,7 @@ def ahead_of(entries: Sequence[Entry], number: int) -> list[Entry]:
     ]
 
 
-def in_the_way_of(entries: Sequence[Entry], within: str | None) -> list[Entry]:
+def in_the_way_of(entries: Sequence[QueueEntry], within: str | None) -> list[QueueEntry]:
     """Those that a run may wait for: not the runs it was started inside of, nor those that wait for these to end.
 
     within: the innermost of the runs that it was started in, if any.
@@ -105,11 +105,11 @@ class QueueLockedError(Exception):
     """Somebody has held the queue's lock for longer than anything done under it takes."""
 
 
-class Place:
+class QueueSlot:
     """A run's own ticket. The slot is free, and the place lost, when it is closed or its process dies."""
 
-    def __init__(self, line: "Line", number: int, ticket: Ticket) -> None:
-        """Make the ticket; to be called by `Line.join` under the line's lock. Raises OSError."""
+    def __init__(self, line: "RunQueue", number: int, ticket: Ticket) -> None:
+        """Make the ticket; to be called by `RunQueue.join` under the line's lock. Raises OSError."""
         path = self.path = line.path(number, ticket.run_id)
         self._line = line
         self.number = number
@@ -134,7 +134,7 @@ class Place:
         with suppress(OSError):
             self.change(**changes)
 
-    def others(self) -> "list[Entry]":
+    def others(self) -> "list[QueueEntry]":
         """All other living tickets."""
         return [entry for entry in self._line.read() if entry.number != self.number]
 
@@ -145,7 +145,7 @@ class Place:
         os.close(self._fd)
 
 
-class Line:
+class RunQueue:
     """The tickets of one home on one machine."""
 
     def __init__(self, folder: Path, host: str) -> None:
@@ -169,31 +169,31 @@ class Line:
         finally:
             os.close(fd)
 
-    def join(self, ticket: Ticket) -> Place:
+    def join(self, ticket: Ticket) -> QueueSlot:
         """The last place. To be called alone. Raises OSError."""
         last = max((number for number, _ in self._tickets()), default=0)
         with suppress(ValueError):  # new, or damaged: those that live keep their order all the same
             last = max(last, int(self._lock_path.read_bytes()))
         self._lock_path.write_text(f"{last + 1}\n")
-        return Place(self, last + 1, ticket)
+        return QueueSlot(self, last + 1, ticket)
 
     def path(self, number: int, run_id: str) -> Path:
         return self._folder / f"{number:010}-{run_id}"
 
-    def read(self, own: Place | None = None, *, tidy: bool = False) -> list[Entry]:
+    def read(self, own: QueueSlot | None = None, *, tidy: bool = False) -> list[QueueEntry]:
         """The living tickets, in order. tidy: remove the dead ones; only alone, or a new one could be mistaken."""
         entries = []
         for number, path in self._tickets():
             if own is not None and number == own.number:
-                entries.append(Entry(number=number, ticket=own.ticket))
+                entries.append(QueueEntry(number=number, ticket=own.ticket))
             elif _is_alive(path):
-                entries.append(Entry(number=number, ticket=_present(_last_line(path))))
+                entries.append(QueueEntry(number=number, ticket=_present(_last_line(path))))
             elif tidy:
                 with suppress(OSError):  # another user's: everybody passes it over
                     path.unlink()
         return entries
 
-    def still_waits(self, entry: Entry) -> bool:
+    def still_waits(self, entry: QueueEntry) -> bool:
         """Whether somebody ahead is still there, waiting. Costs a look at one file."""
         if entry.ticket is None:
             return False

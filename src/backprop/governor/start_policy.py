@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from backprop.records import Gpu, Limits, Record, Snapshot
+from backprop.records import Gpu, Limits, MachineState, Record
 
 _GB = 1e9
 _ABOUT_AS_FREE_BYTES = 1 << 30  # cards whose free memory differs by less are taken by their temperature
@@ -20,7 +20,7 @@ class Obstacle(str, Enum):
     GPU = "gpu"  # no card with enough memory that is cool enough
 
 
-class Promise(Record, frozen=True):
+class Reservation(Record, frozen=True):
     """What a run that is going on may still take, of what it was admitted for."""
 
     run_id: str
@@ -34,7 +34,7 @@ class Decision(Record, frozen=True):
     figures: dict[str, Any]
     reason: str | None = None  # why not; None: go ahead
     obstacle: Obstacle | None = None
-    is_hopeless: bool = False  # no waiting will help: this machine is too small
+    is_unsatisfiable: bool = False  # no waiting will help: this machine is too small
     gpus: tuple[Gpu, ...] | None = None  # the chosen cards; None: whatever the trainer finds
 
     @property
@@ -42,7 +42,7 @@ class Decision(Record, frozen=True):
         return self.reason is None
 
 
-def admit(limits: Limits, snapshot: Snapshot, others: Sequence[Promise] = ()) -> Decision:
+def admit(limits: Limits, snapshot: MachineState, others: Sequence[Reservation] = ()) -> Decision:
     """Whether a session with these limits may start on this machine now. What is unknown does not hinder.
 
     snapshot: with the GPUs that the session may use at all. others: the runs of this home that are going on.
@@ -50,15 +50,15 @@ def admit(limits: Limits, snapshot: Snapshot, others: Sequence[Promise] = ()) ->
     figures = _figures(limits, snapshot, others)
     for check in (_slot, _ram, _disk):
         if (refusal := check(limits, snapshot, others)) is not None:
-            obstacle, reason, is_hopeless = refusal
-            return Decision(figures=figures, reason=reason, obstacle=obstacle, is_hopeless=is_hopeless)
+            obstacle, reason, is_unsatisfiable = refusal
+            return Decision(figures=figures, reason=reason, obstacle=obstacle, is_unsatisfiable=is_unsatisfiable)
     return _with_gpus(limits, snapshot, others, figures)
 
 
 _Refusal = tuple[Obstacle, str, bool]
 
 
-def _figures(limits: Limits, snapshot: Snapshot, others: Sequence[Promise]) -> dict[str, Any]:
+def _figures(limits: Limits, snapshot: MachineState, others: Sequence[Reservation]) -> dict[str, Any]:
     return {
         "running": [other.run_id for other in others],
         "max_parallel": limits.max_parallel,
@@ -73,7 +73,7 @@ def _figures(limits: Limits, snapshot: Snapshot, others: Sequence[Promise]) -> d
     }
 
 
-def _gpu_figures(limits: Limits, gpu: Gpu, others: Sequence[Promise]) -> dict[str, Any]:
+def _gpu_figures(limits: Limits, gpu: Gpu, others: Sequence[Reservation]) -> dict[str, Any]:
     return {
         "index": gpu.index,
         "uuid": gpu.uuid,
@@ -84,7 +84,7 @@ def _gpu_figures(limits: Limits, gpu: Gpu, others: Sequence[Promise]) -> dict[st
     }
 
 
-def slot_refusal(limits: Limits, others: Sequence[Promise]) -> str | None:
+def slot_refusal(limits: Limits, others: Sequence[Reservation]) -> str | None:
     """Why there is no free slot; None when there is one."""
     if len(others) < limits.max_parallel:
         return None
@@ -93,27 +93,27 @@ def slot_refusal(limits: Limits, others: Sequence[Promise]) -> str | None:
     return f"{len(others)} {verb} going on (limit {limits.max_parallel}): {ids}. Wait, or raise -p/--max-parallel."
 
 
-def _slot(limits: Limits, _: Snapshot, others: Sequence[Promise]) -> _Refusal | None:
+def _slot(limits: Limits, _: MachineState, others: Sequence[Reservation]) -> _Refusal | None:
     reason = slot_refusal(limits, others)
     return None if reason is None else (Obstacle.SLOT, reason, False)
 
 
-def _ram(limits: Limits, snapshot: Snapshot, others: Sequence[Promise]) -> _Refusal | None:
+def _ram(limits: Limits, snapshot: MachineState, others: Sequence[Reservation]) -> _Refusal | None:
     available, needed = snapshot.ram_available_bytes, limits.min_free_ram_bytes
     promised = sum(other.ram_bytes for other in others)
     if available is None or needed == 0 or available - promised >= needed:
         return None
-    is_hopeless = snapshot.ram_total_bytes is not None and snapshot.ram_total_bytes < needed
+    is_unsatisfiable = snapshot.ram_total_bytes is not None and snapshot.ram_total_bytes < needed
     told = f"{available / _GB:.1f} GB of RAM are available"
-    if is_hopeless:
+    if is_unsatisfiable:
         told += f" of {(snapshot.ram_total_bytes or 0) / _GB:.1f}"
     elif promised:
         told += f", {promised / _GB:.1f} of them promised to other runs"
-    advice = "Lower --min-free-ram." if is_hopeless else "Close something, or lower --min-free-ram."
-    return Obstacle.RAM, f"{told} (limit {needed / _GB:g}). {advice}", is_hopeless
+    advice = "Lower --min-free-ram." if is_unsatisfiable else "Close something, or lower --min-free-ram."
+    return Obstacle.RAM, f"{told} (limit {needed / _GB:g}). {advice}", is_unsatisfiable
 
 
-def _disk(limits: Limits, snapshot: Snapshot, _: Sequence[Promise]) -> _Refusal | None:
+def _disk(limits: Limits, snapshot: MachineState, _: Sequence[Reservation]) -> _Refusal | None:
     for folder, free in snapshot.disk_free_bytes.items():
         if free < limits.min_free_disk_bytes:
             total = snapshot.disk_total_bytes.get(folder)
@@ -143,15 +143,17 @@ def vram_limit_bytes(limits: Limits, gpu: Gpu) -> int | None:
     return None
 
 
-def _promised_vram_bytes(gpu: Gpu, others: Sequence[Promise]) -> int:
+def _promised_vram_bytes(gpu: Gpu, others: Sequence[Reservation]) -> int:
     return sum(other.vram_bytes.get(gpu.uuid, 0) for other in others)
 
 
-def _free_vram_bytes(gpu: Gpu, others: Sequence[Promise]) -> int | None:
+def _free_vram_bytes(gpu: Gpu, others: Sequence[Reservation]) -> int | None:
     return None if gpu.vram_free_bytes is None else gpu.vram_free_bytes - _promised_vram_bytes(gpu, others)
 
 
-def _with_gpus(limits: Limits, snapshot: Snapshot, others: Sequence[Promise], figures: dict[str, Any]) -> Decision:
+def _with_gpus(
+    limits: Limits, snapshot: MachineState, others: Sequence[Reservation], figures: dict[str, Any]
+) -> Decision:
     """The decision when only the GPUs are left to look at."""
     gpus, count = snapshot.gpus, limits.gpu_count
     if gpus is None:
@@ -163,7 +165,7 @@ def _with_gpus(limits: Limits, snapshot: Snapshot, others: Sequence[Promise], fi
     if len(gpus) < count:
         there = "no GPU is there" if not gpus else f"{len(gpus)} GPU(s) are there"
         reason = f"{there} (asked for {count}). Lower --gpus, or look at CUDA_VISIBLE_DEVICES."
-        return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_hopeless=True)
+        return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_unsatisfiable=True)
     problems = {gpu.uuid: _gpu_problem(limits, gpu, others) for gpu in gpus}
     fit = [gpu for gpu in gpus if problems[gpu.uuid] is None]
     if len(fit) >= count:
@@ -173,12 +175,12 @@ def _with_gpus(limits: Limits, snapshot: Snapshot, others: Sequence[Promise], fi
     told = "; ".join(problem for problem in problems.values() if problem is not None)
     if len(large_enough) < count:
         reason = f"{told}. Lower --gpu-min-vram or --gpu-memory-limit."
-        return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_hopeless=True)
+        return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_unsatisfiable=True)
     reason = f"{told}. Wait, or change --gpu-min-vram, --gpu-memory-limit or --gpu-max-temp."
     return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU)
 
 
-def _rank(gpu: Gpu, others: Sequence[Promise]) -> tuple[int, float, int, str]:
+def _rank(gpu: Gpu, others: Sequence[Reservation]) -> tuple[int, float, int, str]:
     """Most free memory first; of those about as free, the coolest. What is not known comes last."""
     free = _free_vram_bytes(gpu, others)
     return (
@@ -189,7 +191,7 @@ def _rank(gpu: Gpu, others: Sequence[Promise]) -> tuple[int, float, int, str]:
     )
 
 
-def _gpu_problem(limits: Limits, gpu: Gpu, others: Sequence[Promise]) -> str | None:
+def _gpu_problem(limits: Limits, gpu: Gpu, others: Sequence[Reservation]) -> str | None:
     """Why a session cannot have this card now."""
     needed, promised = needed_vram_bytes(limits, gpu), _promised_vram_bytes(gpu, others)
     if gpu.vram_total_bytes is not None and gpu.vram_total_bytes < needed:

@@ -21,12 +21,20 @@ from backprop.governor import start_policy
 from backprop.governor.gpu_environment import visible
 from backprop.governor.probes import machine
 from backprop.governor.probes.gpus import read_gpus
-from backprop.governor.run_queue import Entry, Line, Place, QueueLockedError, ahead_of, in_the_way_of, promises
+from backprop.governor.run_queue import (
+    QueueEntry,
+    QueueLockedError,
+    QueueSlot,
+    RunQueue,
+    ahead_of,
+    in_the_way_of,
+    promises,
+)
 from backprop.governor.start_policy import Decision, Obstacle
-from backprop.records import Limits, Record, RunSpec, Snapshot, StopReason, Ticket
+from backprop.records import Limits, MachineState, Record, RunSpec, StopReason, Ticket
 from backprop.store.home import Home
 from backprop.store.ingest import Recorder
-from backprop.store.journal.entries import Admitted, Queued, Refused, StopAsked
+from backprop.store.journal.entries import Admitted, Queued, Refused, StopRequested
 from backprop.store.journal.file import Journal
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.supervisor.signals import Signals
@@ -52,14 +60,14 @@ class Application(Record, frozen=True):
 
 
 @dataclass(frozen=True)
-class Turn:
+class Grant:
     """A slot, and what the session got with it."""
 
-    place: Place
+    place: QueueSlot
     decision: Decision
 
 
-class NoTurn(Record, frozen=True):
+class NotAdmitted(Record, frozen=True):
     """Why there is none."""
 
     reason: str
@@ -69,7 +77,7 @@ class NoTurn(Record, frozen=True):
     figures: Mapping[str, Any] = {}
 
 
-class Audience(Protocol):
+class QueueObserver(Protocol):
     """Somebody who wants to know what a run waits for."""
 
     def waits(self, reason: str) -> None:
@@ -82,14 +90,14 @@ def surrounding_run(home: Home) -> str | None:
     return folder.name if folder.parent == home.runs_path else None
 
 
-def read_machine(folders: Sequence[str], gpu_probe: str) -> Snapshot:
+def read_machine(folders: Sequence[str], gpu_probe: str) -> MachineState:
     """The machine with all its GPUs. Blocks for up to two seconds a probe where a driver hangs."""
     reading = read_gpus(gpu_probe)
     snapshot = machine.read_snapshot(folders)
     return msgspec.structs.replace(snapshot, gpus=reading.gpus, gpu_problem=reading.problem)
 
 
-def foresee(line: Line, application: Application) -> Decision:
+def foresee(line: RunQueue, application: Application) -> Decision:
     """What would be decided now if the session asked for its turn. Changes nothing."""
     entries = in_the_way_of(line.read(), application.within)
     waiting = [entry for entry in entries if entry.is_waiting]
@@ -98,7 +106,7 @@ def foresee(line: Line, application: Application) -> Decision:
     return start_policy.admit(application.limits, _usable_machine(application), promises(entries, entries))
 
 
-def _usable_machine(application: Application) -> Snapshot:
+def _usable_machine(application: Application) -> MachineState:
     """The machine with the GPUs that the user's own environment leaves to the session."""
     snapshot = read_machine(application.folders, application.gpu_probe)
     if snapshot.gpus is None:
@@ -106,7 +114,7 @@ def _usable_machine(application: Application) -> Snapshot:
     return msgspec.structs.replace(snapshot, gpus=visible(snapshot.gpus, os.environ))
 
 
-def _behind(ahead: Sequence[Entry]) -> Decision:
+def _behind(ahead: Sequence[QueueEntry]) -> Decision:
     ids = [entry.ticket.run_id for entry in ahead if entry.ticket is not None]
     told = ", ".join(ids[:_SHOWN_AHEAD]) + (", ..." if len(ids) > _SHOWN_AHEAD else "")
     reason = f"{len(ids)} {'run' if len(ids) == 1 else 'runs'} asked first ({told})"
@@ -120,11 +128,11 @@ class Admission:
         self,
         application: Application,
         *,
-        line: Line,
+        line: RunQueue,
         journal: Journal,
         recorder: Recorder,
         signals: Signals,
-        audience: Audience,
+        audience: QueueObserver,
     ) -> None:
         self._application = application
         self._line = line
@@ -132,14 +140,14 @@ class Admission:
         self._recorder = recorder
         self._signals = signals
         self._audience = audience
-        self._place: Place | None = None
-        self._nearest: Entry | None = None  # who stands directly ahead
+        self._place: QueueSlot | None = None
+        self._nearest: QueueEntry | None = None  # who stands directly ahead
         self._told_reason: str | None = None
         self._told_obstacle: Obstacle | None = None
         self._shown_at = 0.0
         journal.skip()  # only what comes from now on is a request to this session
 
-    def ask(self) -> Turn | NoTurn:
+    def ask(self) -> Grant | NotAdmitted:
         """The session's turn, or why it has none; waits in line for it. Raises OSError for a home that is full."""
         wait_s = self._application.wait_s
         give_up_at = float("inf") if wait_s is None else time.monotonic() + wait_s
@@ -147,9 +155,9 @@ class Admission:
             while True:
                 decision = self._decide()
                 if decision.is_admitted and self._place is not None:
-                    return self._begin(Turn(self._place, decision))
-                if decision.is_hopeless or wait_s == 0:
-                    return self._refuse(NoTurn(reason=decision.reason or "", figures=decision.figures))
+                    return self._begin(Grant(self._place, decision))
+                if decision.is_unsatisfiable or wait_s == 0:
+                    return self._refuse(NotAdmitted(reason=decision.reason or "", figures=decision.figures))
                 self._tell(decision)
                 if (refusal := self._wait(decision, give_up_at)) is not None:
                     return self._refuse(refusal)
@@ -157,14 +165,14 @@ class Admission:
             self._leave()
             raise
 
-    def rest(self, duration_s: float, reason: str) -> NoTurn | None:
+    def rest(self, duration_s: float, reason: str) -> NotAdmitted | None:
         """Let some time pass before asking; None when it has. The run shows as queued meanwhile."""
         self._write_queued(reason, {})
         self._audience.waits(reason)
         until = time.monotonic() + duration_s
         while (left_s := until - time.monotonic()) > 0:
             self._signals.wait(min(left_s, _LISTEN_EVERY_S))
-            if (refusal := self._hear()) is not None:
+            if (refusal := self._handle_requests()) is not None:
                 return self._refuse(refusal)
         return None
 
@@ -186,7 +194,7 @@ class Admission:
             self._nearest = None
             return Decision(figures={}, reason=f"another process holds {error}", obstacle=Obstacle.LINE)
 
-    def _decide_alone(self, snapshot: Snapshot, before: Sequence[Entry], *, has_slot: bool) -> Decision:
+    def _decide_alone(self, snapshot: MachineState, before: Sequence[QueueEntry], *, has_slot: bool) -> Decision:
         """Raises QueueLockedError or OSError."""
         application = self._application
         number = None if self._place is None else self._place.number
@@ -217,7 +225,7 @@ class Admission:
             within=self._application.within,
         )
 
-    def _take(self, place: Place, decision: Decision) -> None:
+    def _take(self, place: QueueSlot, decision: Decision) -> None:
         limits = self._application.limits
         place.change(
             is_running=True,
@@ -227,7 +235,7 @@ class Admission:
             vram_bytes={gpu.uuid: start_policy.needed_vram_bytes(limits, gpu) for gpu in decision.gpus or ()},
         )
 
-    def _begin(self, turn: Turn) -> Turn:
+    def _begin(self, turn: Grant) -> Grant:
         gpus = turn.decision.gpus
         self._journal.append(
             Admitted(
@@ -271,34 +279,36 @@ class Admission:
         )
         self._recorder.record_state(publish=True)
 
-    def _wait(self, decision: Decision, give_up_at: float) -> NoTurn | None:
+    def _wait(self, decision: Decision, give_up_at: float) -> NotAdmitted | None:
         """Wait until it is worth while to ask again: None; or until there is no sense in it."""
         is_behind = decision.obstacle is Obstacle.LINE and self._nearest is not None
         ask_again_at = time.monotonic() + (_LINE_EVERY_S if is_behind else _DECIDE_EVERY_S)
         while (now := time.monotonic()) < ask_again_at:
             if now >= give_up_at:
                 waited = f"{(self._application.wait_s or 0) / 60:g} min"
-                return NoTurn(reason=f"no turn within {waited}: {decision.reason}", figures=decision.figures)
+                return NotAdmitted(reason=f"no turn within {waited}: {decision.reason}", figures=decision.figures)
             self._signals.wait(min(_LISTEN_EVERY_S, ask_again_at - now, give_up_at - now))
-            if (refusal := self._hear()) is not None:
+            if (refusal := self._handle_requests()) is not None:
                 return refusal
             if is_behind and self._nearest is not None and not self._line.still_waits(self._nearest):
                 return None
         return None
 
-    def _hear(self) -> NoTurn | None:
+    def _handle_requests(self) -> NotAdmitted | None:
         """Why somebody wants us to leave the line; None when nobody does."""
         for number in self._signals.take():
             if number is signal.SIGINT:
-                return NoTurn(reason="Ctrl-C while it waited", exit_code=ExitCode.INTERRUPTED, by=StopReason.CTRL_C)
+                return NotAdmitted(
+                    reason="Ctrl-C while it waited", exit_code=ExitCode.INTERRUPTED, by=StopReason.CTRL_C
+                )
             if number is not signal.SIGTSTP:
                 reason = f"its process got {number.name} while it waited"
-                return NoTurn(reason=reason, is_broken_off=True, by=StopReason.SIGNAL)
+                return NotAdmitted(reason=reason, is_broken_off=True, by=StopReason.SIGNAL)
             self._suspend()
         for entry in self._journal.read_new():
-            is_ours = isinstance(entry, StopAsked) and entry.session == self._application.session
-            if isinstance(entry, StopAsked) and is_ours and entry.by is StopReason.USER:
-                return NoTurn(reason=f"{entry.detail} while it waited", by=StopReason.USER)
+            is_ours = isinstance(entry, StopRequested) and entry.session == self._application.session
+            if isinstance(entry, StopRequested) and is_ours and entry.by is StopReason.USER:
+                return NotAdmitted(reason=f"{entry.detail} while it waited", by=StopReason.USER)
         return None
 
     def _suspend(self) -> None:
@@ -309,7 +319,7 @@ class Admission:
         if self._place is not None:
             self._place.change(is_away=False)
 
-    def _refuse(self, refusal: NoTurn) -> NoTurn:
+    def _refuse(self, refusal: NotAdmitted) -> NotAdmitted:
         self._leave()
         self._journal.append(
             Refused(

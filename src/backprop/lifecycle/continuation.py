@@ -13,7 +13,15 @@ from backprop.records import (
     Status,
     StopReason,
 )
-from backprop.store.journal.entries import Entry, NotContinued, Queued, Refused, SessionStarted, StopAsked, Submitted
+from backprop.store.journal.entries import (
+    Entry,
+    NotContinued,
+    Queued,
+    Refused,
+    SessionStarted,
+    StopRequested,
+    Submitted,
+)
 
 MAX_BACKOFF_S = 60.0
 
@@ -138,14 +146,14 @@ def remaining(run: Run, entries: Sequence[Entry]) -> Assignment | None:
     return Assignment(submitted=submitted, timebox_s=left_s, turn=turns + 1, is_first=not done, retries=max(0, retries))
 
 
-def unwanted(run: Run, entries: Sequence[Entry]) -> StopAsked | None:
+def unwanted(run: Run, entries: Sequence[Entry]) -> StopRequested | None:
     """The user's word that the last session of a submission, or the one that was to come, shall be followed by none."""
     last = run.newest_number
     return next(
         (
             entry
             for entry in _newest(entries)[1]
-            if isinstance(entry, StopAsked) and entry.by is StopReason.USER and entry.session in {last, last + 1}
+            if isinstance(entry, StopRequested) and entry.by is StopReason.USER and entry.session in {last, last + 1}
         ),
         None,
     )

@@ -15,10 +15,10 @@ import msgspec
 
 from backprop import host
 from backprop.errors import ExitCode
-from backprop.governor.run_queue import Line
-from backprop.lifecycle.admission import Admission, Application, NoTurn, Turn, surrounding_run
+from backprop.governor.run_queue import RunQueue
+from backprop.lifecycle.admission import Admission, Application, Grant, NotAdmitted, surrounding_run
 from backprop.lifecycle.continuation import Attempt, Kind, Next, after
-from backprop.lifecycle.owned_run import Claim, Request, notifier_of
+from backprop.lifecycle.owned_run import OwnedRun, Request, notifier_of
 from backprop.records import (
     Checkpoint,
     Limits,
@@ -36,7 +36,7 @@ from backprop.supervisor.session import Observer, Outcome, SessionPlan, Supervis
 from backprop.supervisor.signals import Signals
 
 
-class Audience(Protocol):
+class RunObserver(Protocol):
     """Whom the sessions of a run are told. Called between sessions, except for what `begins` returns."""
 
     def waits(self, reason: str) -> None: ...
@@ -74,18 +74,18 @@ def resume_args(spec: RunSpec) -> tuple[str, ...]:
     return (command.RESUME_FLAG,) if command.declares_resume_flag(spec.script) else ()
 
 
-class Turns:
+class RunDriver:
     """Carries a request out."""
 
     def __init__(
         self,
-        claim: Claim,
+        claim: OwnedRun,
         request: Request,
         *,
         recorder: Recorder,
         signals: Signals,
-        line: Line,
-        audience: Audience,
+        line: RunQueue,
+        audience: RunObserver,
         over: Callable[[], None] | None = None,
     ) -> None:
         """over: called when all is written down, before the audience, which may block, is told of the last session."""
@@ -97,7 +97,7 @@ class Turns:
         self._audience = audience
         self._over = over
 
-    def run(self) -> Outcome | NoTurn:
+    def run(self) -> Outcome | NotAdmitted:
         """Run session after session, until there is nothing more to do; how the last one ended, or why there was none.
 
         Raises ConfigError when the home is too full to begin the first.
@@ -109,7 +109,7 @@ class Turns:
         while True:
             try:
                 turn = self._turn(limits, following)
-                if isinstance(turn, NoTurn):
+                if isinstance(turn, NotAdmitted):
                     return turn if outcome is None else self._cut_short(outcome, turn)
                 outcome = self._session(limits, checkpoint, turn, only_once)
             except OSError as error:
@@ -129,7 +129,7 @@ class Turns:
             if following.kind is Kind.TURN:
                 only_once = ()
 
-    def _turn(self, limits: Limits, following: Next) -> Turn | NoTurn:
+    def _turn(self, limits: Limits, following: Next) -> Grant | NotAdmitted:
         claim = self._claim
         run, _ = self._recorder.read_run()
         admission = Admission(
@@ -153,7 +153,7 @@ class Turns:
             return refusal
         return admission.ask()
 
-    def _session(self, limits: Limits, checkpoint: str | None, turn: Turn, only_once: tuple[str, ...]) -> Outcome:
+    def _session(self, limits: Limits, checkpoint: str | None, turn: Grant, only_once: tuple[str, ...]) -> Outcome:
         claim = self._claim
         plan = SessionPlan(
             limits=limits,
@@ -229,7 +229,7 @@ class Turns:
             self._audience.said(f"run {self._claim.spec.id}: {end.told}")
         return outcome
 
-    def _cut_short(self, outcome: Outcome, refusal: NoTurn) -> Outcome:
+    def _cut_short(self, outcome: Outcome, refusal: NotAdmitted) -> Outcome:
         """The run is what its last session came to; the line was left before another."""
         self._audience.said(f"run {self._claim.spec.id} is not continued: {refusal.reason}")
         if refusal.exit_code is ExitCode.INTERRUPTED:
@@ -237,7 +237,7 @@ class Turns:
         return msgspec.structs.replace(outcome, is_broken_off=refusal.is_broken_off)
 
 
-def refuse(claim: Claim, recorder: Recorder, reason: str) -> None:
+def refuse(claim: OwnedRun, recorder: Recorder, reason: str) -> None:
     """File a claimed run that gets no session, and tell whoever wants to know of it."""
     from backprop.lifecycle import recovery
 
@@ -247,15 +247,15 @@ def refuse(claim: Claim, recorder: Recorder, reason: str) -> None:
     recovery.tell_end(claim.home, claim.rundir, claim.spec)
 
 
-def take_turns(
-    claim: Claim,
+def drive(
+    claim: OwnedRun,
     request: Request,
     recorder: Recorder,
-    audience: Audience,
+    audience: RunObserver,
     *,
     ignore_hangup: bool,
-    afterwards: Callable[[Outcome | NoTurn], None] | None = None,
-) -> Outcome | NoTurn:
+    afterwards: Callable[[Outcome | NotAdmitted], None] | None = None,
+) -> Outcome | NotAdmitted:
     """All sessions of a request; whoever wants to know is told of the end.
 
     afterwards: done before that, because more may follow from it; the audience must not block then. Else the run is
@@ -267,10 +267,10 @@ def take_turns(
         notify_end(claim, recorder, is_in_job=False)
         claim.journal.unlock()
 
-    line = Line(claim.home.line_path, host.name())
+    line = RunQueue(claim.home.line_path, host.name())
     with Signals(ignore_hangup=ignore_hangup).caught() as signals:
         over = give_up_run if afterwards is None else None
-        turns = Turns(claim, request, recorder=recorder, signals=signals, line=line, audience=audience, over=over)
+        turns = RunDriver(claim, request, recorder=recorder, signals=signals, line=line, audience=audience, over=over)
         result = turns.run()
         if afterwards is not None:
             afterwards(result)
@@ -279,7 +279,7 @@ def take_turns(
         return result
 
 
-def notify_end(claim: Claim, recorder: Recorder, *, is_in_job: bool) -> None:
+def notify_end(claim: OwnedRun, recorder: Recorder, *, is_in_job: bool) -> None:
     """Tell whom the settings name how a run ended, unless more is to come.
 
     A job gives the run up before that: it waits until all are told, and whoever wants the run next does not.

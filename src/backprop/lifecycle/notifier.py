@@ -93,7 +93,7 @@ def _read_key() -> bytes:
 _LINE_S = 5.0  # a job that puts itself back has no time to lose
 
 
-class Teller:
+class Notifier:
     """Tells of one run's states as they come; for its supervisor. Nothing here raises, or blocks unless it says so."""
 
     def __init__(self, rundir: RunDir, index_path: Path, *, is_in_job: bool = False) -> None:

@@ -19,11 +19,11 @@ from backprop.store.journal.file import Journal
 from backprop.store.rundir import RunDir
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.notifier import Teller
+    from backprop.lifecycle.notifier import Notifier
 
 
 @dataclass(frozen=True)
-class Claim:
+class OwnedRun:
     """A run whose journal this process has locked."""
 
     home: Home
@@ -79,16 +79,16 @@ def remember_notifications(rundir: RunDir, notifications: Sequence[Notification]
             say(f"warning: nobody will be notified: {error.strerror}")
 
 
-def notifier_of(claim: Claim, *, is_in_job: bool) -> "Teller | None":
+def notifier_of(claim: OwnedRun, *, is_in_job: bool) -> "Notifier | None":
     """None for a run of whose states nobody wants to be told."""
     if not claim.rundir.notify_path.exists():
         return None
-    from backprop.lifecycle.notifier import Teller
+    from backprop.lifecycle.notifier import Notifier
 
-    return Teller(claim.rundir, claim.home.index_path, is_in_job=is_in_job)
+    return Notifier(claim.rundir, claim.home.index_path, is_in_job=is_in_job)
 
 
-def recorder_of(claim: Claim, say: Say, *, is_in_job: bool = False) -> Recorder:
+def recorder_of(claim: OwnedRun, say: Say, *, is_in_job: bool = False) -> Recorder:
     notifier = notifier_of(claim, is_in_job=is_in_job)
     changed = None if notifier is None else notifier.changed
     # as it is recorded: what this session is to execute instead counts when it begins

@@ -213,7 +213,7 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
     try:
         spec, journal = _opened(rundir)
     except FileNotFoundError:
-        home.mark_settled(rundir.run_id)  # removed meanwhile, or somebody else's folder
+        home.mark_refreshed(rundir.run_id)  # removed meanwhile, or somebody else's folder
         return _Refreshed()
     except UnreadableError as error:
         return _Refreshed(_record_unreadable(index, rundir, str(error)))
@@ -350,7 +350,7 @@ def _refresh_job(
     if (complaint := cluster.complaint()) is not None:
         say(complaint)
     now_unix_s = home.mark_here(spec.id)  # this machine may see it for the first time
-    if before.waiter is not None and seen.is_hopeless and journal.try_lock() and _is_withdrawn(before):
+    if before.waiter is not None and seen.is_unsatisfiable and journal.try_lock() and _is_withdrawn(before):
         recorder.begin()
         told = f"Slurm can never place it: {seen.told}"
         journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
@@ -360,7 +360,7 @@ def _refresh_job(
         return False
     cluster.hurry(before, seen)
     cluster.release_forgotten(before, seen)
-    has_ended = seen.phase is Phase.ENDED and (seen.is_known or not journal.shows_life(now_unix_s))
+    has_ended = seen.phase is Phase.ENDED and (seen.is_known or not journal.has_recent_heartbeat(now_unix_s))
     if not has_ended or is_being_put_back(rundir, before) or not journal.try_lock():
         is_pending = seen.phase is Phase.PENDING and seen.told is not None
         recorder.record_state(publish=False, reason=f"Slurm: {seen.told}" if is_pending else None)
@@ -417,10 +417,10 @@ def is_about_to_go_on(rundir: RunDir, ended: Run) -> bool:
 def tell_end(home: Home, rundir: RunDir, spec: RunSpec) -> None:
     """Tell of a run's end in the place of a supervisor that is dead, or never was."""
     if rundir.notify_path.exists():
-        from backprop.lifecycle.notifier import Teller
+        from backprop.lifecycle.notifier import Notifier
 
         entries, size = journals.read(rundir.journal_path)
-        Teller(rundir, home.index_path).ended(fold(spec, entries), size)
+        Notifier(rundir, home.index_path).ended(fold(spec, entries), size)
 
 
 def settle(
@@ -509,7 +509,7 @@ def remove(home: Home, run: Run, say: Say) -> None:
             if is_held(rundir):
                 raise BusyError(busy_message(run)) from None
         rundir.remove()
-    home.mark_settled(rundir.run_id)
+    home.mark_refreshed(rundir.run_id)
 
 
 def forget(home: Home, index: Index, run_id: str, say: Say) -> None:

@@ -22,7 +22,7 @@ from backprop.lifecycle import recovery, requests, run_state
 from backprop.records import RunView, StopReason
 from backprop.store.holder import signal_holder
 from backprop.store.home import Home
-from backprop.store.journal.entries import StopAsked
+from backprop.store.journal.entries import StopRequested
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import fold, fold_on
 from backprop.store.rundir import LAST, RunDir
@@ -45,10 +45,10 @@ class RemovedRun:
         self._journal = Journal(rundir.journal_path, fd=journal_fd)
         self._run = fold(recovery.unknown_spec(rundir.run_id, time.time(), "?"), ())
 
-    def look(self) -> run_state.Standing:
+    def look(self) -> run_state.RunState:
         """How the run stands now."""
         self._run = fold_on(self._run, self._journal.read_new())
-        return run_state.Standing(self._run)
+        return run_state.RunState(self._run)
 
     def view(self) -> RunView:
         """What a view may show of it."""
@@ -58,19 +58,19 @@ class RemovedRun:
         """Whether the word of a command line means this run."""
         return word in {LAST, self.look().run.spec.name} or self.run_id.startswith(word)
 
-    def ask_stop(self, *, now: bool, by: str) -> run_state.Answering:
+    def request_stop(self, *, now: bool, by: str) -> run_state.SupervisorInfo:
         """Ask it to stop. Does not wait. Raises BackpropError when it has ended, or the disk is full."""
         run = self.look().run
-        if (answering := run_state.who_answers(run)) is None:
+        if (answering := run_state.current_supervisor(run)) is None:
             raise requests.not_running(run)
         detail, at = requests.asked_by(by), datetime.now(timezone.utc)
-        asked = StopAsked(at=at, session=answering.session, by=StopReason.USER, detail=detail, now=now)
+        asked = StopRequested(at=at, session=answering.session, by=StopReason.USER, detail=detail, now=now)
         if not self._journal.append(asked):
             raise BackpropError(f"the disk is full: run {self.run_id} cannot be asked to stop.")
         signal_holder(self._open_path, answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
         return answering
 
-    def wait_for_end(self, timeout_s: float) -> run_state.Standing | None:
+    def wait_for_end(self, timeout_s: float) -> run_state.RunState | None:
         """How it ended; None when it still runs after the timeout."""
         deadline = time.monotonic() + timeout_s
         while not (standing := self.look()).has_ended:
@@ -81,7 +81,7 @@ class RemovedRun:
 
     def stop_now(self, *, by: str) -> str:
         """Kill it, and its supervisor too if that does not answer; what came of it. Raises BackpropError."""
-        answering = self.ask_stop(now=True, by=by)
+        answering = self.request_stop(now=True, by=by)
         ended = self.wait_for_end(requests.STOP_NOW_S)
         if ended is not None:
             return self.summary(ended)
@@ -93,7 +93,7 @@ class RemovedRun:
             )
         return f"run {self.run_id} was killed, and its supervisor, which did not answer"
 
-    def summary(self, ended: run_state.Standing) -> str:
+    def summary(self, ended: run_state.RunState) -> str:
         """How it ended, in one line."""
         return f"{ended.told} (its record is gone from the home)"
 

@@ -16,12 +16,12 @@ from backprop import engines, host
 from backprop.engines.base import Phase
 from backprop.errors import BackpropError, BusyError, NoRoomError, NoSuchRunError, UsageError
 from backprop.lifecycle import recovery
-from backprop.lifecycle.run_state import Answering, Standing, look, wait_for, who_answers
+from backprop.lifecycle.run_state import RunState, SupervisorInfo, current_supervisor, look, wait_for
 from backprop.records import Pauser, Run, RunSpec, StopReason
 from backprop.store.holder import signal_holder
 from backprop.store.home import Home
 from backprop.store.ingest import Say
-from backprop.store.journal.entries import GoOnAsked, PauseAsked, Refused, Renamed, StopAsked
+from backprop.store.journal.entries import PauseRequested, Refused, Renamed, ResumeRequested, StopRequested
 from backprop.store.journal.file import Journal
 
 STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
@@ -34,20 +34,20 @@ _LOOK_S = 0.25
 _PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from backprop.__main__ import main; main()"
 
 
-def who_can_be_stopped(home: Home, run: Run) -> Answering | None:
-    """As `who_answers`; and whoever is about to stand in Slurm's line for another session."""
-    answering = who_answers(run)
+def supervisor_to_stop(home: Home, run: Run) -> SupervisorInfo | None:
+    """As `current_supervisor`; and whoever is about to stand in Slurm's line for another session."""
+    answering = current_supervisor(run)
     if answering is not None or not run.is_on_slurm:
         return answering
     last = run.last_session
     if last is None or not recovery.is_about_to_go_on(home.rundir(run.spec.id), run):
         return None
-    return Answering(last.number + 1, last.supervisor_pid, last.host, 0.0, is_in_line=True, is_on_slurm=True)
+    return SupervisorInfo(last.number + 1, last.supervisor_pid, last.host, 0.0, is_in_line=True, is_on_slurm=True)
 
 
-def ask_stop(
+def request_stop(
     home: Home, run: Run, *, now: bool = False, by: str = "backprop stop", leave_line: bool = True
-) -> Answering:
+) -> SupervisorInfo:
     """Ask a run to stop gracefully, or with `now` to be killed; one that is queued leaves the line. Does not wait.
 
     by: what the user typed or pressed. leave_line: False while Slurm does not answer, so that each of many runs does
@@ -56,13 +56,13 @@ def ask_stop(
     """
     seen = look(home, run.spec)
     standing, detail = seen.run, asked_by(by)
-    answering = who_can_be_stopped(home, standing)
+    answering = supervisor_to_stop(home, standing)
     if answering is None:
         raise not_running(standing)
     path = home.rundir(run.spec.id).journal_path
     is_here = not standing.is_on_slurm and answering.host == host.name()
     try:
-        asked = StopAsked(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now)
+        asked = StopRequested(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now)
         _append(home, standing, asked)
     except NoRoomError:  # who stops it is not on record then, but it stops
         if not (is_here and signal_holder(path, answering.pid, signal.SIGTERM)):
@@ -130,8 +130,8 @@ def _say_nothing(text: str) -> None:
     """Whoever asked for the end is told of it by the journal."""
 
 
-def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
-    """Ask a run to stand still where it is, until `ask_to_go_on`. Does not wait for it.
+def request_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
+    """Ask a run to stand still where it is, until `request_resume`. Does not wait for it.
 
     Raises UsageError when it cannot be paused: it is not running, is being stopped, or trains on several nodes;
     BusyError when it waits for its turn, or stands still already because somebody wants it to.
@@ -151,10 +151,10 @@ def ask_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
         raise BusyError(f"run {run_id} is suspended already, by Slurm.")
     if now.is_being_stopped:
         raise UsageError(f"run {run_id} is being stopped: it cannot be paused any more.")
-    _append(home, now.run, PauseAsked(at=_now(), session=answering.session, detail=asked_by(by)))
+    _append(home, now.run, PauseRequested(at=_now(), session=answering.session, detail=asked_by(by)))
 
 
-def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume", has_options: bool = False) -> None:
+def request_resume(home: Home, run: Run, *, by: str = "backprop resume", has_options: bool = False) -> None:
     """Ask a run that a user paused to go on. Does not wait for it. What the governor paused stays so until it is cool.
 
     One that is about to be paused will be, and goes on at once. Raises BusyError when no user has paused it: the
@@ -169,7 +169,7 @@ def ask_to_go_on(home: Home, run: Run, *, by: str = "backprop resume", has_optio
             raise UsageError(
                 f"run {run_id} is {how}, and goes on as it was begun: backprop resume {run_id}, no options."
             )
-        _append(home, now.run, GoOnAsked(at=_now(), session=answering.session, detail=asked_by(by)))
+        _append(home, now.run, ResumeRequested(at=_now(), session=answering.session, detail=asked_by(by)))
     elif Pauser.CTRL_Z in now.pausers:
         raise BusyError(f"run {run_id} is suspended by Ctrl-Z in its terminal: type fg there.")
     elif Pauser.SLURM in now.pausers:
@@ -224,13 +224,13 @@ def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
     return told
 
 
-def stop_now(home: Home, run: Run, say: Say, *, by: str = "backprop stop --now") -> Standing:
+def stop_now(home: Home, run: Run, say: Say, *, by: str = "backprop stop --now") -> RunState:
     """Kill a run, and its supervisor too if that does not answer. How it ended, after some seconds at most.
 
     by: what the user typed or pressed. Raises UsageError when it is not going on, BusyError when it goes on all the
     same: the message says where.
     """
-    answering = ask_stop(home, run, now=True, by=by)
+    answering = request_stop(home, run, now=True, by=by)
     ended = wait_for(home, run, lambda standing: standing.has_ended, STOP_NOW_S)
     if ended is None:
         ended = _end_without_supervisor(home, run.spec, answering, say)
@@ -243,7 +243,7 @@ def stop_now(home: Home, run: Run, say: Say, *, by: str = "backprop stop --now")
     return ended
 
 
-def _end_without_supervisor(home: Home, spec: RunSpec, asked: Answering, say: Say) -> Standing | None:
+def _end_without_supervisor(home: Home, spec: RunSpec, asked: SupervisorInfo, say: Say) -> RunState | None:
     """Kill the supervisor that was asked and does not answer, and let recovery end what is left; None: not from here.
 
     Only one that holds the run's lock still: of one that is dead, another process may have the number by now.
@@ -254,7 +254,7 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: Answering, say: Sa
     engine = engines.of(standing.run, home)
     # before the index is opened: a process that hangs may do so in the middle of a transaction
     if not standing.has_ended and engine.observe(standing.run).phase is Phase.RUNNING:
-        who = who_answers(standing.run)
+        who = current_supervisor(standing.run)
         if who is None or who.session != asked.session:
             return None  # another session has begun since, and nobody asked that one
         say("the supervisor does not answer; it is ended by force")
@@ -273,8 +273,8 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: Answering, say: Sa
 # -- the journal
 
 
-def _going_on(run: Run) -> Answering:
-    answering = who_answers(run)
+def _going_on(run: Run) -> SupervisorInfo:
+    answering = current_supervisor(run)
     if answering is None:
         raise not_running(run)
     return answering
@@ -285,7 +285,7 @@ def not_running(run: Run) -> UsageError:
     return UsageError(f"run {run.spec.id} is not running ({run.status.value}).")
 
 
-def _append(home: Home, run: Run, entry: StopAsked | PauseAsked | GoOnAsked | Renamed) -> None:
+def _append(home: Home, run: Run, entry: StopRequested | PauseRequested | ResumeRequested | Renamed) -> None:
     """Raises NoSuchRunError, or BackpropError when it cannot be written: a full disk, a read-only home."""
     spec = run.spec
     rundir = home.rundir(spec.id)

@@ -13,7 +13,7 @@ from backprop.store.journal.fold import fold
 _POLL_S = 0.05
 
 
-class Answering(NamedTuple):
+class SupervisorInfo(NamedTuple):
     """Who answers for a run that is going on, or stands in line."""
 
     session: int
@@ -24,18 +24,20 @@ class Answering(NamedTuple):
     is_on_slurm: bool = False
 
 
-def who_answers(run: Run) -> Answering | None:
+def current_supervisor(run: Run) -> SupervisorInfo | None:
     """None for a run that is not going on."""
     session, on_slurm = run.last_session, run.is_on_slurm
     if run.waiter is not None:
         waiter = run.waiter
-        return Answering(waiter.session, waiter.supervisor_pid, waiter.host, 0.0, is_in_line=True, is_on_slurm=on_slurm)
+        return SupervisorInfo(
+            waiter.session, waiter.supervisor_pid, waiter.host, 0.0, is_in_line=True, is_on_slurm=on_slurm
+        )
     if run.status.is_final or session is None:
         return None
-    return Answering(session.number, session.supervisor_pid, session.host, session.grace_s, is_on_slurm=on_slurm)
+    return SupervisorInfo(session.number, session.supervisor_pid, session.host, session.grace_s, is_on_slurm=on_slurm)
 
 
-class Standing(NamedTuple):
+class RunState(NamedTuple):
     """A run as its journal tells it at this moment."""
 
     run: Run
@@ -74,16 +76,16 @@ class Standing(NamedTuple):
         return f"run {self.run.spec.id} {self.run.status.value}" + (f": {reason}" if reason else "")
 
 
-def look(home: Home, spec: RunSpec) -> Standing:
+def look(home: Home, spec: RunSpec) -> RunState:
     """How a run stands now, which the index may not know yet. Raises NoSuchRunError when it was removed."""
     path = home.rundir(spec.id).journal_path
     if not path.exists():
         raise NoSuchRunError(f"run {spec.id} was removed.")
     entries, _ = journals.read(path)
-    return Standing(fold(spec, [*entries, *journals.unheard(path)]))
+    return RunState(fold(spec, [*entries, *journals.pending_requests(path)]))
 
 
-def wait_for(home: Home, run: Run, is_so: Callable[[Standing], bool], timeout_s: float) -> Standing | None:
+def wait_for(home: Home, run: Run, is_so: Callable[[RunState], bool], timeout_s: float) -> RunState | None:
     """How the run stands as soon as its journal says so; None after the timeout."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Outline(NamedTuple):
+class ChunkSummary(NamedTuple):
     """A stretch of one metric. The columns of the tables `metrics` and `outlines`, in their order.
 
     NaN and infinities count as missing: they are no extremes. `last` may be one of them; NaN is None.
@@ -31,13 +31,13 @@ class Outline(NamedTuple):
     greatest_step: float | None = None
     greatest_s: float | None = None
 
-    def joined(self, later: "Outline") -> "Outline":
+    def joined(self, later: "ChunkSummary") -> "ChunkSummary":
         """The outline of this stretch and the one that follows it."""
         lower = self if later.least is None or (self.least is not None and self.least <= later.least) else later
         higher = (
             self if later.greatest is None or (self.greatest is not None and self.greatest >= later.greatest) else later
         )
-        return Outline(
+        return ChunkSummary(
             total=self.total + later.total,
             missing=self.missing + later.missing,
             low_step=min(self.low_step, later.low_step),
@@ -55,10 +55,10 @@ class Outline(NamedTuple):
         )
 
 
-def outline(steps: Sequence[float], values: Sequence[float], times: Sequence[float]) -> Outline:
+def outline(steps: Sequence[float], values: Sequence[float], times: Sequence[float]) -> ChunkSummary:
     """The outline of some points: arrays of the same length, at least 1, in the order they were written."""
     last = values[-1]
-    told = Outline(
+    told = ChunkSummary(
         total=len(values),
         missing=0,
         low_step=min(steps),

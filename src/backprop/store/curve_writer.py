@@ -8,15 +8,15 @@ from array import array
 from collections.abc import Mapping
 from typing import Any
 
-from backprop.store.chunk_summary import Outline, outline
+from backprop.store.chunk_summary import ChunkSummary, outline
 from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, Series
 
 CHUNK_POINTS = 512  # a chunk is rewritten as it grows up to this size: 10 KB a metric and commit at the most
 MAX_METRICS = 10_000  # names: a supervisor that stores more at each look cannot climb the stop ladder in time
-_OUTLINE = ", ".join(Outline._fields)
-_MARKS = ", ".join("?" * len(Outline._fields))
-_NEW = ", ".join(f"{field} = excluded.{field}" for field in Outline._fields)
+_OUTLINE = ", ".join(ChunkSummary._fields)
+_MARKS = ", ".join("?" * len(ChunkSummary._fields))
+_NEW = ", ".join(f"{field} = excluded.{field}" for field in ChunkSummary._fields)
 _METRIC = f"SELECT {_OUTLINE} FROM metrics WHERE run_id = ? AND name = ?"  # noqa: S608  our own columns
 
 
@@ -98,10 +98,10 @@ class CurveWriter:
             self._db.execute(
                 f"INSERT INTO metrics (run_id, name, is_printed, {_OUTLINE}) VALUES (?, ?, ?, {_MARKS})"  # noqa: S608
                 f" ON CONFLICT (run_id, name) DO UPDATE SET is_printed = is_printed AND excluded.is_printed, {_NEW}",
-                (run_id, name, is_printed, *(told if whole is None else Outline(*whole).joined(told))),
+                (run_id, name, is_printed, *(told if whole is None else ChunkSummary(*whole).joined(told))),
             )
 
-    def _newest_chunk(self, run_id: str, name: str, session: int) -> tuple[int, Outline | None, float]:
+    def _newest_chunk(self, run_id: str, name: str, session: int) -> tuple[int, ChunkSummary | None, float]:
         """The number of the chunk that takes the next point; its outline, if it has points; and their last second.
 
         A chunk has points of one session only.
@@ -113,13 +113,13 @@ class CurveWriter:
         ).fetchone()
         if row is None:
             return 0, None, 0.0
-        before = Outline(*row[2:])
+        before = ChunkSummary(*row[2:])
         if row[1] != session:
             return row[0] + 1, None, 0.0
         is_full = before.total >= CHUNK_POINTS
         return row[0] + is_full, None if is_full else before, before.last_s
 
-    def _put_outline(self, run_id: str, name: str, number: int, session: int, told: Outline) -> None:
+    def _put_outline(self, run_id: str, name: str, number: int, session: int, told: ChunkSummary) -> None:
         self._db.execute(
             f"INSERT OR REPLACE INTO outlines (run_id, name, number, session, {_OUTLINE})"  # noqa: S608
             f" VALUES (?, ?, ?, ?, {_MARKS})",

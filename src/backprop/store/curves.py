@@ -11,10 +11,10 @@ from enum import Enum
 from typing import NamedTuple
 
 from backprop.records import Record, Run
-from backprop.store.chunk_summary import Outline
+from backprop.store.chunk_summary import ChunkSummary
 from backprop.store.index import Index
 
-_COLUMNS = ", ".join(f"outlines.{name}" for name in Outline._fields)
+_COLUMNS = ", ".join(f"outlines.{name}" for name in ChunkSummary._fields)
 _ROWS_AT_ONCE = 256
 
 
@@ -63,7 +63,7 @@ class Range(NamedTuple):
 class _Chunk(NamedTuple):
     number: int
     session: int
-    told: Outline
+    told: ChunkSummary
 
 
 def read(index: Index, run: Run, metric: str, axis: Axis, max_points: int | None, wanted: Range) -> Curve:
@@ -92,7 +92,7 @@ def _chunks(index: Index, run_id: str, metric: str) -> list[_Chunk]:
         f"SELECT number, session, {_COLUMNS} FROM outlines WHERE run_id = ? AND name = ? ORDER BY number",  # noqa: S608
         (run_id, metric),
     )
-    return [_Chunk(row[0], row[1], Outline(*row[2:])) for row in rows]
+    return [_Chunk(row[0], row[1], ChunkSummary(*row[2:])) for row in rows]
 
 
 class _Place:

@@ -172,7 +172,7 @@ class Home:
         except FileNotFoundError:
             return
 
-    def mark_unsettled(self, run_id: str) -> None:
+    def mark_for_refresh(self, run_id: str) -> None:
         """Remember, beyond the index and this process, that everybody must look at this run again.
 
         Done before anything happens to a run, and undone when the index has all of it. Raises OSError.
@@ -198,7 +198,7 @@ class Home:
             machines = [self.path]
         return (folder / "unsettled" for folder in machines if folder / "unsettled" != self.unsettled_path)
 
-    def mark_settled(self, run_id: str) -> None:
+    def mark_refreshed(self, run_id: str) -> None:
         """The index has all there is of this run. Raises OSError."""
         with suppress(IsADirectoryError, PermissionError):  # somebody else's folder of that name
             (self.unsettled_path / run_id).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from backprop.records import Checkpoint, MetricSummary, Run, RunView, Source
-from backprop.store.chunk_summary import Outline
+from backprop.store.chunk_summary import ChunkSummary
 from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
@@ -30,7 +30,7 @@ _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 _MAX_WORDS = 4000  # characters that a search looks through
 _MAX_TEXT = 200  # characters of a parameter that a filter compares
 
-_METRICS = f"SELECT name, is_printed, {', '.join(Outline._fields)} FROM metrics WHERE run_id = ?"  # noqa: S608
+_METRICS = f"SELECT name, is_printed, {', '.join(ChunkSummary._fields)} FROM metrics WHERE run_id = ?"  # noqa: S608
 
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
 _NO_ROOM_WORDS = frozenset({"database or disk is full", "disk I/O error", "unable to open database file"})
@@ -367,7 +367,7 @@ class Index:
         some = "" if metrics is None else f" AND name IN ({', '.join('?' * len(metrics))})"
         found = self._db.execute(f"{_METRICS}{some} ORDER BY name", (run_id, *(metrics or ())))
         rows = found.fetchall()
-        summaries = {name: Outline(*columns) for name, _, *columns in rows}
+        summaries = {name: ChunkSummary(*columns) for name, _, *columns in rows}
         printed = {name for name, is_printed, *_ in rows if is_printed}
         return RunView(
             run=_decode_run(record),

@@ -25,7 +25,7 @@ from backprop.store.journal.entries import CheckpointMeasured, OutputSeen
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import RunReader, fold_on
 from backprop.store.output import protocol
-from backprop.store.output.line_times import Growth, Witness
+from backprop.store.output.line_times import OffsetClock, OffsetSample
 from backprop.store.output.tail import READ_BYTES, Tail, size_bytes
 from backprop.store.output_order import OrderNotes
 from backprop.store.rundir import RunDir
@@ -41,7 +41,7 @@ _GROWTH = 3  # by how much the index and its log grow for a byte of output, at t
 _LATER = (sqlite3.OperationalError, OSError, HomeBusyError)
 
 
-class Look(NamedTuple):
+class IngestResult(NamedTuple):
     """What one look at what the trainer wrote brought."""
 
     batches: tuple[protocol.Batch, ...]  # empty: nothing new
@@ -81,15 +81,15 @@ class Recorder:
         self._measures: dict[tuple[int, Source, int], tuple[str, Measure]] = {}  # path and measure
         self._folders: Callable[[], Sequence[str]] = tuple
         self._cwds: dict[int, str] = {}
-        self._witnesses: dict[tuple[int, Source], Witness] = {}
+        self._witnesses: dict[tuple[int, Source], OffsetClock] = {}
         self._orders: dict[int, OrderNotes] = {}  # of the session that goes on
-        notes: dict[tuple[int, Source], list[Growth]] = {}
+        notes: dict[tuple[int, Source], list[OffsetSample]] = {}
         for entry in journals.read(rundir.journal_path)[0]:
             if isinstance(entry, CheckpointMeasured):  # the first measure counts
                 self._measures.setdefault((entry.session, entry.source, entry.offset), (entry.path, entry.measure))
             elif isinstance(entry, OutputSeen):
                 notes.setdefault((entry.session, entry.source), []).append(entry.growth)
-        self._witnesses.update((key, Witness(growths)) for key, growths in notes.items())
+        self._witnesses.update((key, OffsetClock(growths)) for key, growths in notes.items())
 
     def use(self, index: Index) -> "Recorder":
         """Work on a connection that somebody else opened and will close.
@@ -144,7 +144,7 @@ class Recorder:
 
         To be called again when the journal says what has begun: another machine may have settled the run between.
         """
-        self._home.mark_unsettled(self._spec.id)
+        self._home.mark_for_refresh(self._spec.id)
 
     def record_state(self, *, publish: bool, reason: str | None = None) -> bool:
         """Store the run's state; with `publish`, in experiments.json too. False when that must be tried again.
@@ -173,7 +173,7 @@ class Recorder:
             return False
         return True
 
-    def look(self, session: int, at_s: float, *, is_over: bool = False, is_witness: bool = False) -> Look:
+    def look(self, session: int, at_s: float, *, is_over: bool = False, is_witness: bool = False) -> IngestResult:
         """Read and store the next stretch of each of a session's sources.
 
         at_s: how long the session has been training, or trained in all.
@@ -186,7 +186,7 @@ class Recorder:
             self._note_order(session, at_s)
         return self._look_before(session) or self._look_at_all(session, at_s, is_over=is_over, is_witness=is_witness)
 
-    def _look_before(self, session: int) -> Look | None:
+    def _look_before(self, session: int) -> IngestResult | None:
         """The next stretch of the sessions before, where the index lacks it: points are kept in the order they come.
 
         None when the index has all of them.
@@ -198,24 +198,24 @@ class Recorder:
             run, _ = self.read_run()
             unread = self._unread(run)
         except _LATER:
-            return Look((), is_stored=False)
+            return IngestResult((), is_stored=False)
         except sqlite3.DatabaseError as error:
             self._give_up_index(error)
-            return Look((), is_stored=False)
+            return IngestResult((), is_stored=False)
         for earlier in unread:
             if self._whole_to <= earlier.number < session:
                 look = self._look_at_all(earlier.number, earlier.elapsed_s or 0.0, is_over=True, is_witness=False)
                 if look.batches or not look.is_stored:
-                    return Look((), is_stored=False, is_behind=look.is_stored)
+                    return IngestResult((), is_stored=False, is_behind=look.is_stored)
         self._whole_to = session
         return None
 
-    def _look_at_all(self, session: int, at_s: float, *, is_over: bool, is_witness: bool) -> Look:
+    def _look_at_all(self, session: int, at_s: float, *, is_over: bool, is_witness: bool) -> IngestResult:
         opening = self._openings
         looks = [
             self._look_at(session, source, at_s, opening, is_over=is_over, is_witness=is_witness) for source in Source
         ]
-        look = Look(
+        look = IngestResult(
             batches=tuple(batch for look in looks for batch in look.batches),
             is_stored=all(look.is_stored for look in looks),
             is_behind=any(look.is_behind for look in looks),
@@ -227,13 +227,13 @@ class Recorder:
 
     def _look_at(
         self, session: int, source: Source, at_s: float, opening: int, *, is_over: bool, is_witness: bool
-    ) -> Look:
+    ) -> IngestResult:
         try:
             path = self._rundir.source_path(session, source)
             size = size_bytes(path)
             index = self._open()
             if self._openings != opening:  # replaced since we saw that it has the sessions before
-                return Look((), is_stored=False, is_behind=True)
+                return IngestResult((), is_stored=False, is_behind=True)
             tail = self._tails.get((session, source))
             if tail is None:
                 is_first = is_witness and (session, source) not in self._seen
@@ -243,16 +243,16 @@ class Recorder:
                 tail = self._tails[session, source] = Tail(path, offset)
             stretch = tail.read(is_over=is_over)
             if stretch is None:
-                return Look((), is_stored=True)
-            witness = self._witnesses.setdefault((session, source), Witness())
+                return IngestResult((), is_stored=True)
+            witness = self._witnesses.setdefault((session, source), OffsetClock())
             witness.forget(stretch.start)  # somebody has stored it
             timeline = witness.timeline(stretch.start)
             if not is_witness:
-                timeline.add(Growth(offset=size, since_s=0.0, until_s=at_s))
+                timeline.add(OffsetSample(offset=size, since_s=0.0, until_s=at_s))
             # a supervisor must see what its trainer tells; whoever only looks leaves the rest of the disk to others
             growth_bytes = _GROWTH * len(stretch.data)
             if not is_witness and not index.is_in_memory and not self._home.has_room(growth_bytes):
-                return Look((), is_stored=False)
+                return IngestResult((), is_stored=False)
             batch = protocol.digest(stretch.data, stretch.start)
             # a path reported over and over is measured once a look: what lies there is what was saved last
             newest = {saved.path: (offset, saved) for offset, saved in batch.checkpoints}.values()
@@ -276,18 +276,18 @@ class Recorder:
             ):
                 tail.move_to(stretch.end)
                 is_behind = len(stretch.data) > READ_BYTES // 2
-                return Look((batch,), is_stored=True, is_behind=is_behind, checkpoints=reported)
+                return IngestResult((batch,), is_stored=True, is_behind=is_behind, checkpoints=reported)
             # somebody else was there first, or the index is new and has never heard of this run
             self._forget_offsets()
             self._whole_to = 1
             is_known = index.journal_size(self._spec.id) is not None
             is_stored = is_known or self.record_state(publish=False)
-            return Look((batch,), is_stored=is_stored, checkpoints=reported)
+            return IngestResult((batch,), is_stored=is_stored, checkpoints=reported)
         except _LATER:
-            return Look((), is_stored=False)
+            return IngestResult((), is_stored=False)
         except sqlite3.DatabaseError as error:
             self._give_up_index(error)
-            return Look((), is_stored=False)
+            return IngestResult((), is_stored=False)
 
     def _note_order(self, session: int, at_s: float) -> None:
         """How far stdout and stderr have got: `logs` shows both in one."""
@@ -308,7 +308,7 @@ class Recorder:
 
     def _witness(self, session: int, source: Source, at_s: float) -> None:
         """See how far the output has got; and tell the journal, now and then."""
-        witness = self._witnesses.setdefault((session, source), Witness())
+        witness = self._witnesses.setdefault((session, source), OffsetClock())
         due = witness.looked(at_s, size_bytes(self._rundir.source_path(session, source)))
         if due is not None:
             self._journal.append(OutputSeen(at=datetime.now(timezone.utc), session=session, source=source, growth=due))
@@ -400,7 +400,7 @@ class Recorder:
         if not (self.record_state(publish=publish) and has_output and self._is_over and self._set_whole(sizes)):
             return False
         with suppress(OSError):  # then somebody looks once more, and finds nothing to do
-            self._home.mark_settled(self._spec.id)
+            self._home.mark_refreshed(self._spec.id)
             if self._is_on_slurm and self._journal_bytes() != self._recorded_bytes:
                 # a job has begun something meanwhile: its mark may be what we have just taken away
                 self._home.mark_here(self._spec.id)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from backprop.store.curves import Point
 
 
-class Row(NamedTuple):
+class MetricRow(NamedTuple):
     """What was reported at one step of one session."""
 
     session: int
@@ -16,7 +16,7 @@ class Row(NamedTuple):
     values: dict[str, float]  # metric -> value
 
 
-def joined(metrics: Iterable[str], points_of: Callable[[str], Iterator[Point]]) -> Iterator[Row]:
+def joined(metrics: Iterable[str], points_of: Callable[[str], Iterator[Point]]) -> Iterator[MetricRow]:
     """Every point of these metrics once, in rows: by session, and within it by step as far as each metric goes on.
 
     points_of: a metric's points in the order they were written. They are read side by side, so that no more than a
@@ -30,7 +30,7 @@ def joined(metrics: Iterable[str], points_of: Callable[[str], Iterator[Point]]) 
         found = []
         while heads and heads[0][:2] == (session, step):
             found.append(heapq.heappop(heads))
-        yield Row(
+        yield MetricRow(
             session, step, min(head[3].time_s for head in found), {head[3].metric: head[3].value for head in found}
         )
         for _, _, number, _, points in found:

@@ -38,7 +38,7 @@ CREATE TABLE tails (
     PRIMARY KEY (run_id, session, source)
 ) WITHOUT ROWID;
 
--- What every metric came to: an Outline of all its points.
+-- What every metric came to: a summary of all its points.
 CREATE TABLE metrics (
     run_id        TEXT NOT NULL,
     name          TEXT NOT NULL,
@@ -60,7 +60,7 @@ CREATE TABLE metrics (
     PRIMARY KEY (run_id, name)
 ) WITHOUT ROWID;
 
--- The curves, in chunks of at most 512 points in the order they were written. A chunk's Outline lies apart from its
+-- The curves, in chunks of at most 512 points in the order they were written. A chunk's summary lies apart from its
 -- points: a curve of ten million is drawn from twenty thousand of them.
 CREATE TABLE outlines (
     run_id        TEXT NOT NULL,

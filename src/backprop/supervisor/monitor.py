@@ -10,7 +10,7 @@ from backprop.governor import run_policy
 from backprop.governor.probes import machine
 from backprop.governor.probes.gpus import GpuPoller
 from backprop.governor.run_policy import Sample, State, Verdict
-from backprop.governor.run_queue import Place
+from backprop.governor.run_queue import QueueSlot
 from backprop.records import Gpu, Limits
 from backprop.supervisor.process.launch import start_detached
 
@@ -24,7 +24,7 @@ _RAM_GETS_SCARCE = 0.2  # of all: from here on it matters which run holds most
 _WORTH_TELLING = 1.05  # others hear of what a run holds when it has grown by so much
 
 
-class Watchman:
+class ResourceMonitor:
     """Takes a sample once a second. Call `start` before the trainer is launched, `close` when it is gone."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Watchman:
         folders: Sequence[str],
         gpus: Sequence[Gpu],
         gpu_probe: str,
-        place: Place,
+        place: QueueSlot,
     ) -> None:
         self._limits = limits
         self._folders = folders

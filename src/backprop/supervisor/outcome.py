@@ -30,7 +30,7 @@ def reason(
     asked: str | None,
     was_killed: bool,
     was_oom: bool | None,
-    caged_bytes: int | None = None,
+    cgroup_limit_bytes: int | None = None,
     unkillable_pids: Sequence[int],
     last_words: str,
     has_stdin: bool = False,
@@ -42,7 +42,7 @@ def reason(
     memory; None: it killed one of the machine meanwhile, and nobody can tell which.
     caged_bytes: the limit at which the kernel killed a process of this very tree, if it did. has_stdin: see --stdin.
     """
-    struck = _struck(caged_bytes, was_oom=bool(was_oom))
+    struck = _struck(cgroup_limit_bytes, was_oom=bool(was_oom))
     if asked is not None:
         had_to_be_killed = "had to be killed" if was_killed and code == -signal.SIGKILL else None
         unkillable = f"processes {list(unkillable_pids)} cannot be killed" if unkillable_pids else None

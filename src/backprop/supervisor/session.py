@@ -21,7 +21,7 @@ import msgspec
 from backprop import host
 from backprop.errors import ExitCode
 from backprop.governor.run_policy import Action, Verdict, hard_ram_limit_bytes
-from backprop.governor.run_queue import Place
+from backprop.governor.run_queue import QueueSlot
 from backprop.records import (
     Checkpoint,
     CodeState,
@@ -44,15 +44,15 @@ from backprop.store.journal.entries import (
     CheckpointUnread,
     Continued,
     Entry,
-    GoOnAsked,
     Governed,
-    PauseAsked,
     Paused,
+    PauseRequested,
     Renamed,
+    ResumeRequested,
     SessionEnded,
     SessionStarted,
     Signalled,
-    StopAsked,
+    StopRequested,
     TrainerLaunched,
 )
 from backprop.store.journal.file import Journal
@@ -64,9 +64,9 @@ from backprop.store.rundir import RunDir
 from backprop.supervisor import command, control_file, environment, outcome, stop_ladder
 from backprop.supervisor.checkpoint_reads import Offer
 from backprop.supervisor.control_file import Control, SavedState
-from backprop.supervisor.monitor import Watchman
+from backprop.supervisor.monitor import ResourceMonitor
 from backprop.supervisor.process import memory_cgroup
-from backprop.supervisor.process.memory_cgroup import Cage
+from backprop.supervisor.process.memory_cgroup import MemoryCgroup
 from backprop.supervisor.process.trainer_process import Trainer
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 from backprop.supervisor.stop_ladder import Ladder, Rung
@@ -129,7 +129,7 @@ class _Watch:
     deadline: float  # when the timebox ends
     ladder: Ladder
     rung: Rung = Rung.NONE
-    stop: StopAsked | None = None
+    stop: StopRequested | None = None
     interrupted_at: float | None = None  # the first Ctrl-C
     pauses: dict[Pauser, str] = field(default_factory=dict)  # who holds it in place now, and why
     paused_at: float | None = None  # since when it stands still
@@ -165,7 +165,7 @@ class Outcome(Record, frozen=True):
     exit_code: int  # what the `backprop` process should exit with
     last_step: int | None = None  # that the trainer reported in this session
     is_over_own_limit: bool = False  # the governor ended it for using more than it may
-    is_broken_off: bool = False  # by a signal, while another session was to follow: see admission.NoTurn
+    is_broken_off: bool = False  # by a signal, while another session was to follow: see admission.NotAdmitted
 
 
 class Supervisor:
@@ -180,7 +180,7 @@ class Supervisor:
         recorder: Recorder,
         observer: Observer,
         signals: Signals,
-        place: Place,
+        place: QueueSlot,
         clock: Clock | None = None,
     ) -> None:
         self._rundir = rundir
@@ -195,13 +195,13 @@ class Supervisor:
         self._told: list[Entry] = []
         self._number = 0
         self._is_job = False
-        self._cage: Cage | None = None
+        self._memory_cgroup: MemoryCgroup | None = None
         self._offered: environment.Resumed | None = None
         self._offer: Offer | None = None
         self._errors: Tail
         self._printed: PrintedMetrics | None = None
         self._limits: Limits
-        self._watchman: Watchman
+        self._monitor: ResourceMonitor
         self._roster: Roster | None = None
         self._watch: _Watch
 
@@ -214,18 +214,18 @@ class Supervisor:
         self._is_job = plan.job is not None
         self._start(plan)
         folders = (str(self._rundir.path), self._spec.cwd)
-        self._watchman = Watchman(plan.limits, folders, plan.gpus or (), plan.gpu_probe, self._place)
+        self._monitor = ResourceMonitor(plan.limits, folders, plan.gpus or (), plan.gpu_probe, self._place)
         try:
             return self._train(plan)
         finally:
-            self._watchman.close()
+            self._monitor.close()
             if self._offer is not None:
                 self._offer.close()
             if self._roster is not None:
                 self._roster.remove()
                 self._roster = None
-            if self._cage is not None:
-                self._cage.remove()
+            if self._memory_cgroup is not None:
+                self._memory_cgroup.remove()
 
     def _train(self, plan: SessionPlan) -> Outcome:
         began_at, oom_kills_before = time.monotonic(), host.oom_kill_count()
@@ -239,7 +239,7 @@ class Supervisor:
             self._recorder.record_state(publish=True)
             while not self._is_over():
                 self._signals.wait(self._next_wake_at() - self._clock.now())
-                self._hear()
+                self._handle_requests()
                 self._look()
                 self._want_checkpoint()
                 self._obey_the_governor()
@@ -249,7 +249,7 @@ class Supervisor:
                 self._end_other_tasks()
             self._look()
             if self._watch.stop is None and not self._has_finished():
-                self._hear()  # a signal to all processes at once, as Slurm sends it, ends the trainer before we look
+                self._handle_requests()  # a signal to all processes at once (Slurm) ends the trainer before we look
             if self._watch.paused_at is not None:
                 self._go_on()  # somebody killed it while it stood still
             self._sweep()
@@ -330,13 +330,13 @@ class Supervisor:
         self._put_control(timebox_s, wanted=0, stop=None)
         if plan.gpu_problem is not None:
             self._observer.said(_blind(plan.gpu_problem))
-        self._watchman.start(self._clock.now())
+        self._monitor.start(self._clock.now())
         self._offered = resumed = self._resumed(plan.checkpoint)
         variables = environment.for_trainer(self._spec, self._rundir, self._number, plan.limits, resumed, plan.gpus)
         step = None if resumed is None else resumed.step
         if plan.limits.ram_limit_bytes is not None:
             hard = hard_ram_limit_bytes(plan.limits.ram_limit_bytes)
-            self._cage = memory_cgroup.build(self._spec.id, self._number, hard)
+            self._memory_cgroup = memory_cgroup.build(self._spec.id, self._number, hard)
         if resumed is not None:
             others = self._known_checkpoints(resumed.path)
             self._offer = Offer(resumed.path, others, can_be_elsewhere=self._spec.nodes > 1)
@@ -346,7 +346,7 @@ class Supervisor:
             variables,
             (self._spec.stdin, self._rundir.out_path(self._number), self._rundir.err_path(self._number)),
             str(self._rundir.path),
-            enter=None if self._cage is None else self._cage.enter,
+            enter=None if self._memory_cgroup is None else self._memory_cgroup.enter,
             ignore_hangup=self._signals.inherits_ignored_hangup,
         )
         self._errors = Tail(self._rundir.err_path(self._number), 0)
@@ -369,7 +369,7 @@ class Supervisor:
                 f"warning: {trainer.blindness}. Only the trainer's process group can be watched and stopped: "
                 "what leaves it is not found and not ended, and memory is not measured (--ram-limit)"
             )
-        cage_path = None if self._cage is None else str(self._cage.path)
+        cage_path = None if self._memory_cgroup is None else str(self._memory_cgroup.path)
         self._write(TrainerLaunched(at=self._clock.wall(), session=self._number, pid=trainer.pid, cage=cage_path))
 
     def _resumed(self, path: str | None) -> environment.Resumed | None:
@@ -389,7 +389,7 @@ class Supervisor:
         self._put_control(left_s, watch.checkpoints_due + watch.checkpoints_asked, stop, watch.saved)
 
     def _put_control(
-        self, left_s: float, wanted: int, stop: StopAsked | None, saved: Mapping[str, SavedState] | None = None
+        self, left_s: float, wanted: int, stop: StopRequested | None, saved: Mapping[str, SavedState] | None = None
     ) -> None:
         with contextlib.suppress(OSError):  # a full disk: the trainer hears of it by SIGINT instead
             control_file.write(
@@ -415,7 +415,7 @@ class Supervisor:
         is_hurried = watch.trainer.has_launchers_to_ask
         return min(now + (_ASK_AGAIN_EVERY_S if is_hurried else LOOK_EVERY_S), watch.ladder.next_after(now))
 
-    def _hear(self) -> None:
+    def _handle_requests(self) -> None:
         """Signals to us, and requests that others wrote into the journal."""
         if self._is_suspended():
             return
@@ -429,11 +429,11 @@ class Supervisor:
                 self._ask_stop(StopReason.SIGNAL, f"the supervisor got {number.name}{by_slurm}")
         for entry in self._journal.read_new():
             match entry:
-                case StopAsked(session=self._number, by=StopReason.USER):
+                case StopRequested(session=self._number, by=StopReason.USER):
                     self._stop(entry)
-                case PauseAsked(session=self._number):
+                case PauseRequested(session=self._number):
                     self._hear_pause(entry)
-                case GoOnAsked(session=self._number):
+                case ResumeRequested(session=self._number):
                     self._hear_go_on(entry)
                 case Renamed():
                     self._spec = msgspec.structs.replace(self._spec, name=entry.name)
@@ -449,27 +449,27 @@ class Supervisor:
         elif now - first > DOUBLE_PRESS_S:
             self._ask_stop(StopReason.CTRL_C, "Ctrl-C, twice", now=True)
 
-    def _hear_pause(self, asked: PauseAsked) -> None:
+    def _hear_pause(self, asked: PauseRequested) -> None:
         """A user's pause counts towards --max-pause-minutes, as the governor's does."""
         watch = self._watch
         if watch.stop is None and Pauser.USER not in watch.pauses:
-            self._watchman.held(self._clock.now(), is_held=True)
+            self._monitor.held(self._clock.now(), is_held=True)
             self._pause(Pauser.USER, asked.detail)
             self._observer.said(f"paused: {asked.detail}")
 
-    def _hear_go_on(self, asked: GoOnAsked) -> None:
+    def _hear_go_on(self, asked: ResumeRequested) -> None:
         if Pauser.USER in self._watch.pauses:
-            self._watchman.held(self._clock.now(), is_held=False)
+            self._monitor.held(self._clock.now(), is_held=False)
             self._release(Pauser.USER)
             still = "; ".join(self._watch.pauses.values())
             self._observer.said(f"{asked.detail}: " + (f"still paused: {still}" if still else "going on"))
 
     def _ask_stop(self, by: StopReason, detail: str, *, now: bool = False) -> None:
-        stop = StopAsked(at=self._clock.wall(), session=self._number, by=by, detail=detail, now=now)
+        stop = StopRequested(at=self._clock.wall(), session=self._number, by=by, detail=detail, now=now)
         self._write(stop)
         self._stop(stop)
 
-    def _stop(self, stop: StopAsked) -> None:
+    def _stop(self, stop: StopRequested) -> None:
         """Set the ladder for a stop that is in the journal. The first to ask is who the session ends for."""
         watch = self._watch
         if watch.paused_at is not None:
@@ -612,12 +612,12 @@ class Supervisor:
         watch = self._watch
         if watch.paused_at is not None:
             watch.trainer.freeze()  # what was started, or set going by somebody else, since the last look
-        verdict = self._watchman.look(self._clock.now(), self._members, self._meter.progress.longest_save_s)
+        verdict = self._monitor.look(self._clock.now(), self._members, self._meter.progress.longest_save_s)
         self._tell_blindness()
         if verdict.action is Action.GO_ON:
             return
         if watch.stop is not None and (verdict.action is not Action.KILL or watch.stop.now):
-            self._watchman.went_on(self._clock.now())  # it is being stopped: nothing else is to be done to it
+            self._monitor.went_on(self._clock.now())  # it is being stopped: nothing else is to be done to it
             return
         self._write(
             Governed(
@@ -642,7 +642,7 @@ class Supervisor:
         return members
 
     def _tell_blindness(self) -> None:
-        watch, problem = self._watch, self._watchman.gpu_problem
+        watch, problem = self._watch, self._monitor.gpu_problem
         if (problem is not None) != watch.is_blind:
             watch.is_blind = problem is not None
             self._observer.said("the governor sees the GPUs again" if problem is None else _blind(problem))
@@ -708,7 +708,7 @@ class Supervisor:
         watch.paused_s += paused_s
         watch.deadline += paused_s
         watch.ladder = stop_ladder.shifted(watch.ladder, paused_s)
-        self._watchman.went_on(now)
+        self._monitor.went_on(now)
         self._write_control()
         watch.trainer.signal(signal.SIGCONT)
         self._write(Continued(at=self._clock.wall(), session=self._number, paused_s=paused_s))
@@ -886,7 +886,7 @@ class Supervisor:
             asked=None if watch.stop is None else watch.stop.detail,
             was_killed=watch.rung is Rung.KILL,
             was_oom=was_oom,
-            caged_bytes=self._caged_bytes(),
+            cgroup_limit_bytes=self._cgroup_limit_bytes(),
             unkillable_pids=watch.trainer.unkillable_pids,
             last_words=last_words,
             has_stdin=self._spec.stdin is not None,
@@ -900,10 +900,10 @@ class Supervisor:
         failed = outcome.first_failed_task(err_path) if self._spec.nodes > 1 and code else None
         return (code, outcome.last_line(err_path)) if failed is None else failed
 
-    def _caged_bytes(self) -> int | None:
+    def _cgroup_limit_bytes(self) -> int | None:
         """The kernel's limit on the tree if it killed somebody there."""
         limit = self._limits.ram_limit_bytes
-        if self._cage is None or limit is None or not self._cage.oom_kill_count():
+        if self._memory_cgroup is None or limit is None or not self._memory_cgroup.oom_kill_count():
             return None
         return hard_ram_limit_bytes(limit)
 

@@ -54,7 +54,7 @@ def _told(function: str, variables: tuple[str, ...], otherwise: int) -> int:
     return told
 
 
-class Wish(NamedTuple):
+class StepRequest(NamedTuple):
     """What is to be done at the end of a step."""
 
     save: bool = False
@@ -68,7 +68,7 @@ class Agreement:
         self._path = path
         self._mark: Optional[tuple[int, int]] = None
         self._loop = 0  # all ranks count alike
-        self._told: Optional[tuple[int, int, Wish]] = None  # loop, step, and what is to be done at its end
+        self._told: Optional[tuple[int, int, StepRequest]] = None  # loop, step, and what is to be done at its end
         self._before: Any = None  # the end of the step before, as the GPU sees it
 
     def begin_loop(self) -> None:
@@ -76,14 +76,14 @@ class Agreement:
         self._loop += 1
         self._before = None
 
-    def settle(self, step: int, wish: Wish) -> Wish:
+    def settle(self, step: int, wish: StepRequest) -> StepRequest:
         """What all ranks do at the end of this step. To be called by every rank at the end of every step.
 
         wish: rank 0's; that of the others does not count. Costs a stat of a file. Raises OSError.
         """
         lag = 2 if self._wait_for_gpu() else 1
         self._read()
-        due = Wish()
+        due = StepRequest()
         if self._told is not None and self._told[0] == self._loop:
             if step < self._told[1]:
                 return due
@@ -103,7 +103,7 @@ class Agreement:
             before.synchronize()
         return True
 
-    def _propose(self, step: int, wish: Wish) -> None:
+    def _propose(self, step: int, wish: StepRequest) -> None:
         with drafted(self._path, 0o600) as draft, open(draft, "w", encoding="utf-8") as file:
             json.dump({"loop": self._loop, "step": step, "save": wish.save, "stop": wish.stop}, file)
 
@@ -118,4 +118,4 @@ class Agreement:
         self._mark = mark
         with open(self._path, encoding="utf-8") as file:
             told = json.load(file)
-        self._told = (told["loop"], told["step"], Wish(told["save"], told["stop"]))
+        self._told = (told["loop"], told["step"], StepRequest(told["save"], told["stop"]))

@@ -18,7 +18,7 @@ from typing import Any, Iterator, Mapping, NoReturn, Optional
 
 from . import distributed, file_events
 from .deferred_signals import Interrupts
-from .distributed import Agreement, Wish
+from .distributed import Agreement, StepRequest
 from .failsafe import guarded, is_off, turn_off
 
 POLL_EVERY_S = 0.1  # control.json is looked at no more often: a look costs microseconds, training steps may too
@@ -239,7 +239,7 @@ class Session:
         """Let the next answer be what control.json says at that moment."""
         self._poll_at = 0.0
 
-    def at_step_end(self, step: int, *, total_steps: Optional[int] = None, is_counted: bool = False) -> Wish:
+    def at_step_end(self, step: int, *, total_steps: Optional[int] = None, is_counted: bool = False) -> StepRequest:
         """What is wanted, at the end of a step of a loop that we drive. The same on all ranks.
 
         Reports the step where no metrics were reported for a second: the rate, the ETA and `wait --stalled` need it.
@@ -252,7 +252,7 @@ class Session:
         self._last_step = (step, total_steps, is_counted)
         if monotonic() >= self._step_told_at + STEP_EVERY_S:
             self._tell_step(step, total_steps, is_counted=is_counted)
-        wish = Wish(save=self.checkpoint_due(), stop=self.should_stop())
+        wish = StepRequest(save=self.checkpoint_due(), stop=self.should_stop())
         return wish if distributed.world_size() == 1 else self._agreed(step, wish)
 
     def _tell_step(self, step: int, total_steps: Optional[int], *, is_counted: bool) -> None:
@@ -271,8 +271,8 @@ class Session:
             if told is None or (step != told if is_counted else step > told):
                 self._tell_step(step, total_steps, is_counted=is_counted)
 
-    @guarded("distributed training", otherwise=Wish())
-    def _agreed(self, step: int, wish: Wish) -> Wish:
+    @guarded("distributed training", otherwise=StepRequest())
+    def _agreed(self, step: int, wish: StepRequest) -> StepRequest:
         return self.agreement.settle(step, wish)
 
     def obey_stop(self) -> None:

@@ -16,10 +16,10 @@ import msgspec
 
 from backprop import host
 from backprop.errors import BackpropError, UsageError
-from backprop.governor.run_queue import Line
+from backprop.governor.run_queue import RunQueue
 from backprop.lifecycle import recovery
 from backprop.lifecycle.admission import read_machine
-from backprop.records import Limits, Record, RunView, Snapshot, Status, Ticket
+from backprop.records import Limits, MachineState, Record, RunView, Status, Ticket
 from backprop.store import checkpoints, filters, metric_names, query
 from backprop.store.curves import Axis, Curve
 from backprop.store.files import Piece, last_lines, opened
@@ -36,7 +36,7 @@ _LINE_LENGTH = 1000  # characters of a line that are shown
 _GOING_ON = tuple(status.value for status in Status if not status.is_final)
 
 
-class Wish(Record, frozen=True):
+class FeedRequest(Record, frozen=True):
     """What somebody looks at."""
 
     run_id: str | None = None  # whose curve and log are shown; None: those of the first run
@@ -48,7 +48,7 @@ class Wish(Record, frozen=True):
     limit: int = 200  # runs
 
 
-class Row(NamedTuple):
+class FeedRow(NamedTuple):
     """A run in the list, with the course of its loss."""
 
     view: RunView
@@ -75,20 +75,20 @@ class Shown(Record, frozen=True):
     not_whole: frozenset[str]  # paths of checkpoints
 
 
-class Picture(Record, frozen=True):
+class LiveState(Record, frozen=True):
     """How things are at one instant."""
 
     at: datetime
     limits: Limits  # for a start
-    rows: tuple[Row, ...] = ()  # those that run first, those that wait, then the newest
+    rows: tuple[FeedRow, ...] = ()  # those that run first, those that wait, then the newest
     total: int = 0  # runs in the home, or that the search found
-    machine: Snapshot = Snapshot()
+    machine: MachineState = MachineState()
     tickets: tuple[Ticket, ...] = ()  # who holds a slot, and who waits, in order
     shown: Shown | None = None
     problem: str | None = None  # why some of this may be old, or the search makes no sense
 
 
-class Feed:
+class LiveFeed:
     """Takes pictures, from `start` until `close`. What is wished may change at any time, and is heard at once."""
 
     def __init__(self, home: Home, limits: Limits, gpu_probe: str) -> None:
@@ -96,19 +96,19 @@ class Feed:
         self.home = home
         self.limits = limits
         self._gpu_probe = gpu_probe
-        self._publish: Callable[[Picture | Exception], object]
-        self._wish = Wish()
-        self._last = Picture(at=_now(), limits=limits)
+        self._publish: Callable[[LiveState | Exception], object]
+        self._wish = FeedRequest()
+        self._last = LiveState(at=_now(), limits=limits)
         self._wake = threading.Event()
         self._is_over = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="feed")
-        self._machine = (Snapshot(), float("-inf"))
-        self._trends: dict[str, tuple[int, Row]] = {}
+        self._machine = (MachineState(), float("-inf"))
+        self._trends: dict[str, tuple[int, FeedRow]] = {}
         self._log: tuple[object, Log | None] = (None, None)
         self._whole: tuple[object, frozenset[str]] = (None, frozenset())
         self._said: list[str] = []
 
-    def start(self, wish: Wish, publish: Callable[[Picture | Exception], object]) -> None:
+    def start(self, wish: FeedRequest, publish: Callable[[LiveState | Exception], object]) -> None:
         """publish: called in the feed's thread, with a bug of ours instead of a picture when there is one."""
         self._wish, self._publish = wish, publish
         self._thread.start()
@@ -120,7 +120,7 @@ class Feed:
         if self._thread.is_alive():
             self._thread.join(patience_s)
 
-    def look_at(self, wish: Wish) -> None:
+    def look_at(self, wish: FeedRequest) -> None:
         """Show this from now on."""
         if wish != self._wish:
             self._wish = wish
@@ -164,12 +164,12 @@ class Feed:
         if index is not None:
             index.close()
 
-    def _blind(self, error: Exception) -> Picture:
+    def _blind(self, error: Exception) -> LiveState:
         """What was seen last, and why there is nothing newer."""
         problem = f"cannot look at {self.home.path}: {error}"
         return msgspec.structs.replace(self._last, at=_now(), machine=self._look_at_machine(), problem=problem)
 
-    def _take(self, index: Index, wish: Wish) -> Picture:
+    def _take(self, index: Index, wish: FeedRequest) -> LiveState:
         problem = self._said.pop() if self._said else None
         wanted = Wanted()
         try:
@@ -178,9 +178,9 @@ class Feed:
             problem = str(error)
         views, total = _select(index, wanted, wish)
         self._trends = {view.run.spec.id: known for view in views if (known := self._trends.get(view.run.spec.id))}
-        line = Line(self.home.line_path, host.name())
+        line = RunQueue(self.home.line_path, host.name())
         shown = next((view for view in views if view.run.spec.id == wish.run_id), views[0] if views else None)
-        return Picture(
+        return LiveState(
             at=_now(),
             rows=tuple(self._row(index, view) for view in views),
             total=total,
@@ -191,25 +191,25 @@ class Feed:
             problem=problem,
         )
 
-    def _row(self, index: Index, view: RunView) -> Row:
+    def _row(self, index: Index, view: RunView) -> FeedRow:
         metric = metric_names.main_metric(view.summaries)
         count = 0 if metric is None else view.summaries[metric].count
         known = self._trends.get(view.run.spec.id)
         if known is not None and known[0] == count:
             return known[1]._replace(view=view)
         values = () if metric is None else query.sparkline_values(index, view, metric, _TREND_PLACES)
-        row = Row(view, metric, tuple(values))
+        row = FeedRow(view, metric, tuple(values))
         self._trends[view.run.spec.id] = (count, row)
         return row
 
-    def _look_at_machine(self) -> Snapshot:
+    def _look_at_machine(self) -> MachineState:
         snapshot, taken_at = self._machine
         if time.monotonic() - taken_at >= _MACHINE_EVERY_S:
             snapshot = read_machine([str(self.home.path)], self._gpu_probe)
             self._machine = (snapshot, time.monotonic())
         return snapshot
 
-    def _show(self, index: Index, view: RunView, wish: Wish) -> Shown:
+    def _show(self, index: Index, view: RunView, wish: FeedRequest) -> Shown:
         metrics = tuple(name for name in metric_names.all_names([view]) if not metric_names.is_progress(name))
         metric = (
             wish.metric
@@ -251,7 +251,7 @@ class Feed:
         return self._whole[1]
 
 
-def _select(index: Index, wanted: Wanted, wish: Wish) -> tuple[list[RunView], int]:
+def _select(index: Index, wanted: Wanted, wish: FeedRequest) -> tuple[list[RunView], int]:
     """The runs to show, and how many are wanted in all. The one that is looked at is there unless a search hides it."""
     going_on = query.runs(index, _changed(wanted, statuses=_GOING_ON, limit=wish.limit))
     going_on.sort(key=lambda view: view.run.status is Status.QUEUED)

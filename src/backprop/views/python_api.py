@@ -26,7 +26,7 @@ from backprop.store import filters, metric_names, query
 from backprop.store.curves import taken_over_at
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.metric_rows import Row, joined
+from backprop.store.metric_rows import MetricRow, joined
 from backprop.views.documents import run_json
 
 _FRONT = ("step", "session", "time_s")
@@ -204,7 +204,7 @@ def _run(view: RunView, home: Home) -> Run:
     )
 
 
-def kept_columns(metrics: Collection[str], rows: Iterable[Row]) -> dict[str, list[Any]]:
+def kept_columns(metrics: Collection[str], rows: Iterable[MetricRow]) -> dict[str, list[Any]]:
     """The columns of a frame, without what a later session trained again: metric by metric, as in curves."""
     names = {metric: f"metric/{metric}" if metric in _FRONT else metric for metric in metrics}
     columns: dict[str, list[Any]] = {name: [] for name in (*_FRONT, *names.values())}

@@ -315,13 +315,13 @@ def test_why_a_job_ended_that_could_never_be_placed(client: Path):
     waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at)
     run = Run(spec=SPEC, status=Status.QUEUED, waiter=msgspec.structs.replace(waiter, job="1"))
     seen = slurm.Cluster().observe(run)
-    assert (seen.phase, seen.is_hopeless, seen.told) == (
+    assert (seen.phase, seen.is_unsatisfiable, seen.told) == (
         Phase.ENDED,
         True,
         "its Slurm job 1 ended: FAILED, BadConstraints",
     )
     run = msgspec.structs.replace(run, waiter=msgspec.structs.replace(waiter, job="2"))
-    assert not slurm.Cluster().observe(run).is_hopeless
+    assert not slurm.Cluster().observe(run).is_unsatisfiable
 
 
 def test_a_task_has_all_that_its_node_has():

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.governor.run_queue import (
-    Entry,
-    Line,
-    Place,
+    QueueEntry,
     QueueLockedError,
+    QueueSlot,
+    RunQueue,
     ahead_of,
     in_the_way_of,
     is_stopped,
@@ -24,7 +24,7 @@ from backprop.governor.run_queue import (
     promises,
 )
 from backprop.governor.start_policy import Obstacle, admit
-from backprop.records import Limits, Record, Snapshot, Ticket
+from backprop.records import Limits, MachineState, Record, Ticket
 from tests.conftest import wait_for
 
 GB = 10**9
@@ -43,16 +43,16 @@ def ticket(run_id: str = "r", **changes: object) -> Ticket:
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Line:
-    return Line(tmp_path / "line", "here")
+def line(tmp_path: Path) -> RunQueue:
+    return RunQueue(tmp_path / "line", "here")
 
 
 @pytest.fixture
-def join(line: Line) -> Iterator[Callable[..., Place]]:
+def join(line: RunQueue) -> Iterator[Callable[..., QueueSlot]]:
     """Takes the last place of the line, for the time of the test."""
     taken = []
 
-    def take(run_id: str = "r", **changes: object) -> Place:
+    def take(run_id: str = "r", **changes: object) -> QueueSlot:
         with line.alone():
             taken.append(line.join(ticket(run_id, **changes)))
         return taken[-1]
@@ -66,9 +66,9 @@ def join(line: Line) -> Iterator[Callable[..., Place]]:
 JOIN = """
 import os, sys, time
 from pathlib import Path
-from backprop.governor.run_queue import Line
+from backprop.governor.run_queue import RunQueue
 from backprop.records import Ticket
-line = Line(Path(sys.argv[1]), "here")
+line = RunQueue(Path(sys.argv[1]), "here")
 with line.alone():
     place = line.join(Ticket(run_id=sys.argv[2], pid=os.getpid(), user="me", since_unix_s=time.time(), max_parallel=2))
 place.change(is_running=sys.argv[3] == "running")
@@ -95,11 +95,11 @@ def other(tmp_path: Path) -> Iterator[Callable[[str, str], "subprocess.Popen[byt
         process.communicate()
 
 
-def ids(entries: list[Entry]) -> list[str]:
+def ids(entries: list[QueueEntry]) -> list[str]:
     return [entry.ticket.run_id if entry.ticket is not None else "?" for entry in entries]
 
 
-def test_first_come_first_served(line: Line, join: Callable[..., Place]):
+def test_first_come_first_served(line: RunQueue, join: Callable[..., QueueSlot]):
     """Numbers grow; whoever has a smaller one and waits is ahead."""
     first, second, third = join("a"), join("b"), join("c")
     assert ids(line.read()) == ["a", "b", "c"]
@@ -110,7 +110,7 @@ def test_first_come_first_served(line: Line, join: Callable[..., Place]):
     assert ahead_of(line.read(), third.number) == []
 
 
-def test_numbers_are_never_given_twice(line: Line, join: Callable[..., Place]):
+def test_numbers_are_never_given_twice(line: RunQueue, join: Callable[..., QueueSlot]):
     """Whoever comes when the line is empty does not get the place of somebody who remembers one."""
     numbers = []
     for _ in range(3):
@@ -120,7 +120,7 @@ def test_numbers_are_never_given_twice(line: Line, join: Callable[..., Place]):
     assert numbers == sorted(set(numbers))
 
 
-def test_a_damaged_counter_keeps_the_order(line: Line, join: Callable[..., Place], tmp_path: Path):
+def test_a_damaged_counter_keeps_the_order(line: RunQueue, join: Callable[..., QueueSlot], tmp_path: Path):
     join("a")
     (tmp_path / "line/here/lock").write_text("rubbish")
     join("b")
@@ -129,7 +129,7 @@ def test_a_damaged_counter_keeps_the_order(line: Line, join: Callable[..., Place
 
 @pytest.mark.parametrize("state", ["waiting", "running"])
 def test_a_crash_frees_slot_and_place_at_once(
-    line: Line, other: Callable[[str, str], "subprocess.Popen[bytes]"], state: str
+    line: RunQueue, other: Callable[[str, str], "subprocess.Popen[bytes]"], state: str
 ):
     """The kernel releases the lock of a process that is gone; nobody has to clean up first."""
     process = other("crashed", state)
@@ -143,7 +143,7 @@ def test_a_crash_frees_slot_and_place_at_once(
 
 
 def test_only_who_is_alone_removes_the_tickets_of_the_dead(
-    line: Line, other: Callable[[str, str], "subprocess.Popen[bytes]"], tmp_path: Path
+    line: RunQueue, other: Callable[[str, str], "subprocess.Popen[bytes]"], tmp_path: Path
 ):
     """A ticket that was just made is not locked yet: to take it for dead is to let two into one slot."""
     process = other("crashed", "running")
@@ -157,7 +157,7 @@ def test_only_who_is_alone_removes_the_tickets_of_the_dead(
     assert not left[0].exists()
 
 
-def test_a_suspended_waiter_is_passed(line: Line, other: Callable[[str, str], "subprocess.Popen[bytes]"]):
+def test_a_suspended_waiter_is_passed(line: RunQueue, other: Callable[[str, str], "subprocess.Popen[bytes]"]):
     """It cannot take its turn; when it goes on it has its old place."""
     process = other("away", "waiting")
     number = line.read()[0].number + 1
@@ -171,14 +171,14 @@ def test_a_suspended_waiter_is_passed(line: Line, other: Callable[[str, str], "s
     wait_for(lambda: ids(ahead_of(line.read(), number)) == ["away"])
 
 
-def test_a_suspended_runner_keeps_its_slot(line: Line, other: Callable[[str, str], "subprocess.Popen[bytes]"]):
+def test_a_suspended_runner_keeps_its_slot(line: RunQueue, other: Callable[[str, str], "subprocess.Popen[bytes]"]):
     process = other("busy", "running")
     process.send_signal(signal.SIGSTOP)
     wait_for(lambda: is_stopped(process.pid))
     assert [entry.holds_a_slot for entry in line.read()] == [True]
 
 
-def test_a_ticket_that_cannot_be_read_holds_a_slot(line: Line, join: Callable[..., Place]):
+def test_a_ticket_that_cannot_be_read_holds_a_slot(line: RunQueue, join: Callable[..., QueueSlot]):
     """Better one run too few than one too many."""
     place = join()
     place.path.write_bytes(b"\x00 rubbish\n")
@@ -187,7 +187,7 @@ def test_a_ticket_that_cannot_be_read_holds_a_slot(line: Line, join: Callable[..
     assert promises([entry], [entry])[0].ram_bytes == 0
 
 
-def test_the_last_whole_line_of_a_ticket_counts(line: Line, join: Callable[..., Place]):
+def test_the_last_whole_line_of_a_ticket_counts(line: RunQueue, join: Callable[..., QueueSlot]):
     """A line cut short by a full disk loses nothing that was there before, and swallows nothing after."""
     place = join()
     place.change(ram_bytes=5)
@@ -200,7 +200,7 @@ def test_the_last_whole_line_of_a_ticket_counts(line: Line, join: Callable[..., 
     assert entry.ticket.ram_bytes == 6
 
 
-def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(line: Line, tmp_path: Path):
+def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(line: RunQueue, tmp_path: Path):
     """Whoever asks for a turn can be stopped meanwhile; and nobody else gets at the lock."""
     (tmp_path / "line/here").mkdir(parents=True)
     for folder in (tmp_path / "line", tmp_path / "line/here"):
@@ -210,16 +210,16 @@ def test_a_lock_that_somebody_keeps_is_not_waited_for_without_end(line: Line, tm
     assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")} == {"0o700", "0o600"}
 
 
-def test_those_of_other_hosts_are_none_of_ours(tmp_path: Path, join: Callable[..., Place]):
+def test_those_of_other_hosts_are_none_of_ours(tmp_path: Path, join: Callable[..., QueueSlot]):
     join()
-    assert Line(tmp_path / "line", "there").read() == []
+    assert RunQueue(tmp_path / "line", "there").read() == []
 
 
 # -- promises
 
 
-def running(**changes: object) -> Entry:
-    return Entry(number=1, ticket=ticket(is_running=True, **changes))
+def running(**changes: object) -> QueueEntry:
+    return QueueEntry(number=1, ticket=ticket(is_running=True, **changes))
 
 
 def test_a_promise_shrinks_by_what_was_seen_before_the_machine_was_read():
@@ -270,14 +270,14 @@ asked = st.builds(
 def test_everybody_gets_a_turn_in_order(wanted: list[Asked]):
     """However long they take and whatever they need: nobody is overtaken, no limit is passed, all come to an end."""
     wanted = sorted(wanted, key=lambda one: one.arrives_at)
-    total, entries, ends, admitted = 10, dict[int, Entry](), dict[int, int](), list[int]()
+    total, entries, ends, admitted = 10, dict[int, QueueEntry](), dict[int, int](), list[int]()
     last_arrival = max((one.arrives_at for one in wanted), default=0)
     for now in range(last_arrival + sum(one.lasts for one in wanted) + 1):
         for number in [number for number, end in ends.items() if end <= now]:
             del entries[number], ends[number]
         for number, one in enumerate(wanted):
             if one.arrives_at == now:
-                entries[number] = Entry(number=number, ticket=ticket(str(number), max_parallel=one.max_parallel))
+                entries[number] = QueueEntry(number=number, ticket=ticket(str(number), max_parallel=one.max_parallel))
         for number in sorted(entries):
             if entries[number].holds_a_slot or ahead_of(list(entries.values()), number):
                 continue
@@ -291,12 +291,12 @@ def test_everybody_gets_a_turn_in_order(wanted: list[Asked]):
             )
             # nobody has taken what it was promised: all of it is owed
             others = promises(list(entries.values()), [], number)
-            decision = admit(limits, Snapshot(ram_available_bytes=total), others)
+            decision = admit(limits, MachineState(ram_available_bytes=total), others)
             if decision.is_admitted:
                 assert len(others) < one.max_parallel
                 assert sum(other.ram_bytes for other in others) + one.ram_bytes <= total or one.ram_bytes == 0
                 took = ticket(str(number), is_running=True, ram_bytes=one.ram_bytes, max_parallel=one.max_parallel)
-                entries[number] = Entry(number=number, ticket=took)
+                entries[number] = QueueEntry(number=number, ticket=took)
                 ends[number] = now + one.lasts
                 admitted.append(number)
             else:
@@ -307,12 +307,12 @@ def test_everybody_gets_a_turn_in_order(wanted: list[Asked]):
 
 # -- runs inside of runs
 
-OUTER = Entry(number=1, ticket=ticket("outer", is_running=True))
-INNER = Entry(number=2, ticket=ticket("inner", is_running=True, within="outer"))
-OTHER = Entry(number=3, ticket=ticket("other", is_running=True))
-STRANGER = Entry(number=4, ticket=ticket("stranger"))
-SIBLING = Entry(number=5, ticket=ticket("sibling", within="outer"))
-TORN = Entry(number=6, ticket=None)
+OUTER = QueueEntry(number=1, ticket=ticket("outer", is_running=True))
+INNER = QueueEntry(number=2, ticket=ticket("inner", is_running=True, within="outer"))
+OTHER = QueueEntry(number=3, ticket=ticket("other", is_running=True))
+STRANGER = QueueEntry(number=4, ticket=ticket("stranger"))
+SIBLING = QueueEntry(number=5, ticket=ticket("sibling", within="outer"))
+TORN = QueueEntry(number=6, ticket=None)
 LINE = [OUTER, INNER, OTHER, STRANGER, SIBLING, TORN]
 
 
@@ -326,13 +326,13 @@ LINE = [OUTER, INNER, OTHER, STRANGER, SIBLING, TORN]
         ("inner", [OTHER, SIBLING, TORN]),
     ],
 )
-def test_who_is_waited_for_inside_a_run(within: str | None, left: list[Entry]):
+def test_who_is_waited_for_inside_a_run(within: str | None, left: list[QueueEntry]):
     """Neither those around it nor those that wait for these; who runs, and who waits inside the same, is."""
     assert in_the_way_of(LINE, within) == left
 
 
 def test_runs_that_say_they_are_inside_of_each_other():
     """Files may say anything."""
-    one = Entry(number=1, ticket=ticket("one", is_running=True, within="two"))
-    two = Entry(number=2, ticket=ticket("two", is_running=True, within="one"))
+    one = QueueEntry(number=1, ticket=ticket("one", is_running=True, within="two"))
+    two = QueueEntry(number=2, ticket=ticket("two", is_running=True, within="one"))
     assert in_the_way_of([one, two], "one") == []

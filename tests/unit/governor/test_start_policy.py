@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.governor.start_policy import Decision, Obstacle, Promise, admit, needed_vram_bytes
-from backprop.records import Gpu, Limits, Snapshot
+from backprop.governor.start_policy import Decision, Obstacle, Reservation, admit, needed_vram_bytes
+from backprop.records import Gpu, Limits, MachineState
 
 GB = 1_000_000_000
 GIB = 1 << 30
@@ -40,36 +40,36 @@ def chosen(decision: Decision) -> list[int] | None:
 @pytest.mark.parametrize(
     ("snapshot", "is_admitted"),
     [
-        (Snapshot(ram_available_bytes=2 * GB), True),
-        (Snapshot(ram_available_bytes=2 * GB - 1), False),
-        (Snapshot(ram_available_bytes=0), False),
-        (Snapshot(ram_available_bytes=4 * GB, disk_free_bytes={"/a": GB // 10}), True),
-        (Snapshot(ram_available_bytes=4 * GB, disk_free_bytes={"/a": GB, "/b": GB // 10 - 1}), False),
-        (Snapshot(disk_free_bytes={"/a": 0}), False),
-        (Snapshot(), True),  # what is unknown does not hinder
+        (MachineState(ram_available_bytes=2 * GB), True),
+        (MachineState(ram_available_bytes=2 * GB - 1), False),
+        (MachineState(ram_available_bytes=0), False),
+        (MachineState(ram_available_bytes=4 * GB, disk_free_bytes={"/a": GB // 10}), True),
+        (MachineState(ram_available_bytes=4 * GB, disk_free_bytes={"/a": GB, "/b": GB // 10 - 1}), False),
+        (MachineState(disk_free_bytes={"/a": 0}), False),
+        (MachineState(), True),  # what is unknown does not hinder
     ],
 )
-def test_a_session_starts_only_with_room(snapshot: Snapshot, is_admitted: bool):
+def test_a_session_starts_only_with_room(snapshot: MachineState, is_admitted: bool):
     """Exactly at a limit is enough, one byte less is not, and what could not be read does not hinder."""
     assert admit(limits(), snapshot).is_admitted is is_admitted
 
 
 def test_a_refusal_for_want_of_ram_says_what_to_do():
     """Figures, limit and the option that changes it are in the reason."""
-    reason = admit(limits(), Snapshot(ram_available_bytes=GB)).reason
+    reason = admit(limits(), MachineState(ram_available_bytes=GB)).reason
     assert reason == "1.0 GB of RAM are available (limit 2). Close something, or lower --min-free-ram."
 
 
 def test_a_refusal_for_want_of_disk_says_where_and_what_to_do():
     """Folder, figures, limit and the option that changes it are in the reason."""
-    reason = admit(limits(), Snapshot(disk_free_bytes={"/full": GB // 20})).reason
+    reason = admit(limits(), MachineState(disk_free_bytes={"/full": GB // 20})).reason
     assert reason == "0.05 GB of disk are free in /full (limit 0.1). Make room, or lower --min-free-disk."
 
 
 def test_the_figures_are_told_whatever_is_decided():
     """A decision can be checked later: it carries the numbers it was made from."""
     for ram in (GB, 4 * GB):
-        told = admit(limits(), Snapshot(ram_available_bytes=ram, disk_free_bytes={"/a": GB})).figures
+        told = admit(limits(), MachineState(ram_available_bytes=ram, disk_free_bytes={"/a": GB})).figures
         assert told["ram_available_bytes"] == ram
         assert told["min_free_ram_bytes"] == 2 * GB
         assert told["disk_free_bytes"] == {"/a": GB}
@@ -78,8 +78,8 @@ def test_the_figures_are_told_whatever_is_decided():
 
 def test_the_figures_of_what_was_promised_and_of_every_card_are_told():
     """Also when a GPU is what a session waits for: what each card had, had promised and would have needed."""
-    others = [Promise(run_id="a", ram_bytes=GB), Promise(run_id="b", vram_bytes={"GPU-1": 3 * GB})]
-    figures = admit(limits(max_parallel=3), Snapshot(gpus=(card(1, free=5 * GB, temp_c=60),)), others).figures
+    others = [Reservation(run_id="a", ram_bytes=GB), Reservation(run_id="b", vram_bytes={"GPU-1": 3 * GB})]
+    figures = admit(limits(max_parallel=3), MachineState(gpus=(card(1, free=5 * GB, temp_c=60),)), others).figures
     assert (figures["running"], figures["max_parallel"]) == (["a", "b"], 3)
     assert (figures["ram_promised_bytes"], figures["gpu_max_temp_c"]) == (GB, 85)
     assert figures["gpus"] == [
@@ -101,7 +101,7 @@ sizes = st.integers(0, 2**50)
 @settings(deadline=None)
 def test_nothing_is_admitted_below_a_limit(min_ram: int, min_disk: int, ram: int | None, disk: dict[str, int]):
     """A session is admitted exactly when every value that is known is at its limit or above."""
-    decision = admit(limits(min_ram, min_disk), Snapshot(ram_available_bytes=ram, disk_free_bytes=disk))
+    decision = admit(limits(min_ram, min_disk), MachineState(ram_available_bytes=ram, disk_free_bytes=disk))
     has_room = (ram is None or ram >= min_ram) and all(free >= min_disk for free in disk.values())
     assert decision.is_admitted is has_room
     assert (decision.reason is None) is has_room
@@ -111,9 +111,9 @@ def test_nothing_is_admitted_below_a_limit(min_ram: int, min_disk: int, ram: int
 
 
 def test_there_are_as_many_slots_as_max_parallel():
-    others = [Promise(run_id=name) for name in "abcde"]
-    assert admit(limits(max_parallel=6), Snapshot(), others).is_admitted
-    refused = admit(limits(max_parallel=5), Snapshot(), others)
+    others = [Reservation(run_id=name) for name in "abcde"]
+    assert admit(limits(max_parallel=6), MachineState(), others).is_admitted
+    refused = admit(limits(max_parallel=5), MachineState(), others)
     assert refused.obstacle is Obstacle.SLOT
     assert refused.reason == "5 runs are going on (limit 5): a, b, c, d, .... Wait, or raise -p/--max-parallel."
 
@@ -124,22 +124,22 @@ def test_there_are_as_many_slots_as_max_parallel():
 )
 def test_the_runs_that_hold_the_slots_are_named(names: str, told: str):
     """All of them when they are few."""
-    reason = admit(limits(max_parallel=len(names)), Snapshot(), [Promise(run_id=name) for name in names]).reason
+    reason = admit(limits(max_parallel=len(names)), MachineState(), [Reservation(run_id=name) for name in names]).reason
     assert reason == f"{told} Wait, or raise -p/--max-parallel."
 
 
 def test_without_a_limit_of_ram_promises_do_not_hinder():
     """--min-free-ram 0 asks for nothing, so that nothing can be missing."""
-    others = [Promise(run_id="a", ram_bytes=2 * GB)]
-    assert admit(limits(ram=0), Snapshot(ram_available_bytes=GB), others).is_admitted
-    assert not admit(limits(ram=1), Snapshot(ram_available_bytes=GB), others).is_admitted
+    others = [Reservation(run_id="a", ram_bytes=2 * GB)]
+    assert admit(limits(ram=0), MachineState(ram_available_bytes=GB), others).is_admitted
+    assert not admit(limits(ram=1), MachineState(ram_available_bytes=GB), others).is_admitted
 
 
 def test_ram_that_was_promised_is_taken():
     """A run that has just begun has not allocated yet."""
-    others = [Promise(run_id="a", ram_bytes=3 * GB)]
-    assert admit(limits(), Snapshot(ram_available_bytes=5 * GB), others).is_admitted
-    refused = admit(limits(), Snapshot(ram_available_bytes=5 * GB - 1), others)
+    others = [Reservation(run_id="a", ram_bytes=3 * GB)]
+    assert admit(limits(), MachineState(ram_available_bytes=5 * GB), others).is_admitted
+    refused = admit(limits(), MachineState(ram_available_bytes=5 * GB - 1), others)
     assert refused.reason == (
         "5.0 GB of RAM are available, 3.0 of them promised to other runs (limit 2). Close something, or lower --min-free-ram."
     )
@@ -148,36 +148,36 @@ def test_ram_that_was_promised_is_taken():
 @pytest.mark.parametrize(
     ("snapshot", "told"),
     [
-        (Snapshot(ram_available_bytes=GB, ram_total_bytes=GB + 1), "of 1.0 (limit 2)"),
-        (Snapshot(disk_free_bytes={"/a": 1}, disk_total_bytes={"/a": 2}), "disk"),
-        (Snapshot(gpus=(card(0, total=GB),)), "GPU 0 has 1.0 GB of memory in all (needed 2.5)"),
+        (MachineState(ram_available_bytes=GB, ram_total_bytes=GB + 1), "of 1.0 (limit 2)"),
+        (MachineState(disk_free_bytes={"/a": 1}, disk_total_bytes={"/a": 2}), "disk"),
+        (MachineState(gpus=(card(0, total=GB),)), "GPU 0 has 1.0 GB of memory in all (needed 2.5)"),
     ],
 )
-def test_what_no_waiting_helps_is_said_to_be_hopeless(snapshot: Snapshot, told: str):
+def test_what_no_waiting_helps_is_said_to_be_hopeless(snapshot: MachineState, told: str):
     """A machine that is too small does not grow."""
     decision = admit(limits(), snapshot)
-    assert decision.is_hopeless
+    assert decision.is_unsatisfiable
     assert told in (decision.reason or "")
 
 
 @pytest.mark.parametrize(
     ("snapshot", "others"),
     [
-        (Snapshot(), 2),  # no slot
-        (Snapshot(ram_available_bytes=GB), 0),
-        (Snapshot(ram_available_bytes=GB, ram_total_bytes=2 * GB), 0),  # just large enough
-        (Snapshot(disk_free_bytes={"/a": 1}), 0),
-        (Snapshot(disk_free_bytes={"/a": 1}, disk_total_bytes={"/a": GB // 10}), 0),
-        (Snapshot(gpus=(card(0, free=GB, total=5 * GB // 2),)), 0),
-        (Snapshot(gpus=(card(0, free=GB, total=None),)), 0),  # nobody knows how large it is
-        (Snapshot(gpus=(card(0, temp_c=90),)), 0),
+        (MachineState(), 2),  # no slot
+        (MachineState(ram_available_bytes=GB), 0),
+        (MachineState(ram_available_bytes=GB, ram_total_bytes=2 * GB), 0),  # just large enough
+        (MachineState(disk_free_bytes={"/a": 1}), 0),
+        (MachineState(disk_free_bytes={"/a": 1}, disk_total_bytes={"/a": GB // 10}), 0),
+        (MachineState(gpus=(card(0, free=GB, total=5 * GB // 2),)), 0),
+        (MachineState(gpus=(card(0, free=GB, total=None),)), 0),  # nobody knows how large it is
+        (MachineState(gpus=(card(0, temp_c=90),)), 0),
     ],
 )
-def test_what_may_change_is_waited_for(snapshot: Snapshot, others: int):
+def test_what_may_change_is_waited_for(snapshot: MachineState, others: int):
     """A machine that is large enough, or of unknown size, may have room later."""
-    decision = admit(limits(), snapshot, [Promise(run_id=str(n)) for n in range(others)])
+    decision = admit(limits(), snapshot, [Reservation(run_id=str(n)) for n in range(others)])
     assert not decision.is_admitted
-    assert not decision.is_hopeless
+    assert not decision.is_unsatisfiable
 
 
 # -- GPUs
@@ -188,8 +188,8 @@ def test_what_may_change_is_waited_for(snapshot: Snapshot, others: int):
 )
 def test_more_cards_than_there_are_is_hopeless(gpus: tuple[Gpu, ...], told: str):
     """No waiting brings another card into the machine."""
-    decision = admit(limits(gpu_count=2), Snapshot(gpus=gpus))
-    assert (decision.obstacle, decision.is_hopeless) == (Obstacle.GPU, True)
+    decision = admit(limits(gpu_count=2), MachineState(gpus=gpus))
+    assert (decision.obstacle, decision.is_unsatisfiable) == (Obstacle.GPU, True)
     assert decision.reason == f"{told}. Lower --gpus, or look at CUDA_VISIBLE_DEVICES."
 
 
@@ -216,17 +216,17 @@ def test_more_cards_than_there_are_is_hopeless(gpus: tuple[Gpu, ...], told: str)
     ],
 )
 def test_the_choice_of_cards(gpus: tuple[Gpu, ...], more: dict, expected: list[int] | None):
-    decision = admit(limits(**more), Snapshot(gpus=gpus))
+    decision = admit(limits(**more), MachineState(gpus=gpus))
     assert decision.is_admitted
     assert chosen(decision) == expected
 
 
 def test_memory_of_a_card_that_was_promised_is_taken():
     """Also where a card's promise makes another one the freer."""
-    others = [Promise(run_id="a", vram_bytes={"GPU-0": 20 * GB})]
+    others = [Reservation(run_id="a", vram_bytes={"GPU-0": 20 * GB})]
     gpus = (card(0, free=70 * GB), card(1, free=60 * GB))
-    assert chosen(admit(limits(), Snapshot(gpus=gpus), others)) == [1]
-    refused = admit(limits(gpu_memory_bytes=65 * GB), Snapshot(gpus=gpus), others)
+    assert chosen(admit(limits(), MachineState(gpus=gpus), others)) == [1]
+    refused = admit(limits(gpu_memory_bytes=65 * GB), MachineState(gpus=gpus), others)
     assert refused.obstacle is Obstacle.GPU
     assert refused.reason == (
         "GPU 0 has 70.0 GB of memory free, 20.0 of them promised to other runs (needed 65.0); "
@@ -237,7 +237,7 @@ def test_memory_of_a_card_that_was_promised_is_taken():
 
 def test_blindness_hinders_nobody():
     """Whatever is asked: the rest of the governor decides, and the trainer finds what it finds."""
-    decision = admit(limits(gpu_count=4), Snapshot(gpus=None, gpu_problem="hangs"))
+    decision = admit(limits(gpu_count=4), MachineState(gpus=None, gpu_problem="hangs"))
     assert decision.is_admitted
     assert decision.gpus is None
     assert decision.figures["gpu_problem"] == "hangs"
@@ -266,7 +266,7 @@ asked = st.builds(
 )
 promised = st.lists(
     st.builds(
-        Promise,
+        Reservation,
         run_id=st.text("ab", min_size=1, max_size=3),
         ram_bytes=st.integers(0, 10 * GB),
         vram_bytes=st.dictionaries(st.sampled_from(["GPU-0", "GPU-1", "GPU-2"]), st.integers(0, 40 * GB)),
@@ -275,7 +275,7 @@ promised = st.lists(
 )
 
 
-def fits(limits: Limits, gpu: Gpu, others: list[Promise]) -> bool:
+def fits(limits: Limits, gpu: Gpu, others: list[Reservation]) -> bool:
     taken, needed = sum(other.vram_bytes.get(gpu.uuid, 0) for other in others), needed_vram_bytes(limits, gpu)
     return (
         (gpu.vram_free_bytes is None or gpu.vram_free_bytes - taken >= needed)
@@ -287,10 +287,10 @@ def fits(limits: Limits, gpu: Gpu, others: list[Promise]) -> bool:
 @given(asked, cards, promised, st.none() | st.integers(0, 40 * GB))
 @settings(deadline=None)
 def test_nobody_is_admitted_past_a_limit_nor_refused_without_one(
-    limits: Limits, gpus: list[Gpu], others: list[Promise], ram: int | None
+    limits: Limits, gpus: list[Gpu], others: list[Reservation], ram: int | None
 ):
     """A session starts exactly when there is a slot, memory that nobody was promised, and as many fitting cards."""
-    decision = admit(limits, Snapshot(ram_available_bytes=ram, gpus=tuple(gpus)), others)
+    decision = admit(limits, MachineState(ram_available_bytes=ram, gpus=tuple(gpus)), others)
     free = None if ram is None else ram - sum(other.ram_bytes for other in others)
     count = min(1, len(gpus)) if limits.gpu_count is None else limits.gpu_count
     fitting = [gpu for gpu in gpus if fits(limits, gpu, others)]
@@ -307,7 +307,9 @@ def test_nobody_is_admitted_past_a_limit_nor_refused_without_one(
 
 @given(asked, cards, promised, st.integers(0, 40 * GB), st.integers(0, 10 * GB))
 @settings(deadline=None)
-def test_more_of_everything_never_hinders(limits: Limits, gpus: list[Gpu], others: list[Promise], ram: int, more: int):
+def test_more_of_everything_never_hinders(
+    limits: Limits, gpus: list[Gpu], others: list[Reservation], ram: int, more: int
+):
     """What is admitted now is admitted with more memory and fewer others as well."""
-    if admit(limits, Snapshot(ram_available_bytes=ram, gpus=tuple(gpus)), others).is_admitted:
-        assert admit(limits, Snapshot(ram_available_bytes=ram + more, gpus=tuple(gpus)), others[1:]).is_admitted
+    if admit(limits, MachineState(ram_available_bytes=ram, gpus=tuple(gpus)), others).is_admitted:
+        assert admit(limits, MachineState(ram_available_bytes=ram + more, gpus=tuple(gpus)), others[1:]).is_admitted

@@ -13,7 +13,7 @@ from backprop.store.journal.entries import (
     Refused,
     SessionEnded,
     SessionStarted,
-    StopAsked,
+    StopRequested,
     Submitted,
 )
 from backprop.store.journal.fold import fold
@@ -34,7 +34,7 @@ def sessions(*ends: tuple[Status, float, StopReason | None], first: int = 1, job
             )
         )
         if asked is not None:
-            entries.append(StopAsked(at=AT, session=number, by=asked, detail=""))
+            entries.append(StopRequested(at=AT, session=number, by=asked, detail=""))
         ended = SessionEnded(at=AT, session=number, status=status, reason=None, exit_code=0, elapsed_s=elapsed_s)
         entries.append(ended)
     return entries
@@ -131,7 +131,7 @@ def test_a_job_that_lines_up_again_is_the_same_request():
 
 def test_the_first_to_ask_for_a_stop_counts():
     """A signal of Slurm's after `backprop stop` does not make it go on."""
-    asked = StopAsked(at=AT, session=1, by=StopReason.USER, detail="")
+    asked = StopRequested(at=AT, session=1, by=StopReason.USER, detail="")
     entries = [SUBMITTED, asked, *sessions(PREEMPTED)]
     assert remaining(fold(SPEC, entries), entries) is None
 
@@ -140,8 +140,8 @@ REFUSED = Refused(at=AT, reason="not enough RAM", figures={})
 AGAIN = msgspec.structs.replace(SUBMITTED, session=2, is_again=True)
 
 
-def stop(session: int) -> StopAsked:
-    return StopAsked(at=AT, session=session, by=StopReason.USER, detail="`backprop stop` by ada")
+def stop(session: int) -> StopRequested:
+    return StopRequested(at=AT, session=session, by=StopReason.USER, detail="`backprop stop` by ada")
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_a_run_that_goes_on_is_not_removed_for_its_record(home: Home, index: Ind
 
 def test_a_run_that_was_removed_meanwhile_needs_no_further_look(home: Home, index: Index):
     """Its mark is taken away, and nothing is said."""
-    home.mark_unsettled("r")
+    home.mark_for_refresh("r")
     assert home.unsettled() == ["r"]
     assert refreshed(home, index, "r") == []
     assert home.unsettled() == []

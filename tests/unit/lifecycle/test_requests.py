@@ -69,7 +69,7 @@ def test_an_order_that_cannot_be_written_is_said_in_one_line(runs: Runs, monkeyp
 
     monkeypatch.setattr(requests, "Journal", refuse)
     with pytest.raises(BackpropError, match="the request cannot be written to .*: Read-only file system"):
-        requests.ask_stop(Home(runs.home), run)
+        requests.request_stop(Home(runs.home), run)
 
 
 @pytest.mark.parametrize("now", [False, True])
@@ -80,7 +80,7 @@ def test_stop_reaches_a_run_whose_journal_has_no_room(runs: Runs, monkeypatch: p
     rundir, home = Home(runs.home).rundir("r"), Home(runs.home)
     run = journal.fold(rundir.read_spec(), journal.read(rundir.journal_path)[0])
     monkeypatch.setattr(Journal, "append", lambda *_: False)
-    requests.ask_stop(home, run, now=now)
+    requests.request_stop(home, run, now=now)
     assert process.wait(HANG_S) == 0
     document = runs.document("r")
     assert (document["status"], "SIGTERM" in document["reason"]) == ("stopped", True)
@@ -91,7 +91,7 @@ def test_options_do_not_let_a_paused_run_go_on(runs: Runs):
     _, run = started(runs)
     assert runs.call("pause", "r").returncode == 0
     with pytest.raises(UsageError, match="run r is paused, .*backprop resume r, no options"):
-        requests.ask_to_go_on(Home(runs.home), run, has_options=True)
+        requests.request_resume(Home(runs.home), run, has_options=True)
     assert runs.document("r")["status"] == "paused"
 
 
@@ -99,9 +99,9 @@ def test_a_run_that_has_not_heard_of_its_pause_is_not_said_to_be_paused(runs: Ru
     """Its supervisor stands still: whether it pauses, nobody has seen."""
     process, run = started(runs)
     psutil.Process(process.pid).suspend()
-    requests.ask_pause(Home(runs.home), run)
+    requests.request_pause(Home(runs.home), run)
     with pytest.raises(UsageError, match="run r is asked to pause, .*backprop resume r, no options"):
-        requests.ask_to_go_on(Home(runs.home), run, has_options=True)
+        requests.request_resume(Home(runs.home), run, has_options=True)
 
 
 def test_a_supervisor_on_another_machine_is_not_said_to_be_killed(runs: Runs, monkeypatch: pytest.MonkeyPatch):

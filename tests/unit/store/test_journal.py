@@ -36,20 +36,20 @@ from backprop.store.journal.entries import (
     CheckpointUnread,
     Continued,
     Entry,
-    GoOnAsked,
     Governed,
+    MessageShown,
     NotContinued,
     OutputSeen,
-    PauseAsked,
     Paused,
+    PauseRequested,
     Queued,
     Refused,
     Renamed,
-    Said,
+    ResumeRequested,
     SessionEnded,
     SessionStarted,
     Signalled,
-    StopAsked,
+    StopRequested,
     Submitted,
     TrainerLaunched,
     _encode,
@@ -57,7 +57,7 @@ from backprop.store.journal.entries import (
 )
 from backprop.store.journal.file import Journal, read
 from backprop.store.journal.fold import fold, gpu_counts
-from backprop.store.output.line_times import Growth
+from backprop.store.output.line_times import OffsetSample
 from tests.conftest import scaled, wait_for
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
@@ -122,17 +122,17 @@ EVERY_ENTRY: list[Entry] = [
     submitted(1),
     Admitted(at=AT, figures={"ram_available_bytes": 5, "disk_free_bytes": {"/": None}}, place=3, gpus=("GPU-0",)),
     NotContinued(at=AT, reason="it failed twice at step 3"),
-    Said(at=AT, text="run r: retry 1 of 2 in 1 s"),
+    MessageShown(at=AT, text="run r: retry 1 of 2 in 1 s"),
     Governed(at=AT, session=1, action="pause", reason="GPU 0 is at 90 °C", figures={"temp_c": 90.0}),
     Refused(at=AT, reason="no RAM: ü\n", figures={}),
-    StopAsked(at=AT, session=1, by=StopReason.CTRL_C, detail="Ctrl-C", now=True),
+    StopRequested(at=AT, session=1, by=StopReason.CTRL_C, detail="Ctrl-C", now=True),
     Signalled(at=AT, session=1, signal="SIGINT", pids=(11, 12)),
-    PauseAsked(at=AT, session=1, detail="`backprop pause` by ada"),
-    GoOnAsked(at=AT, session=1, detail="`backprop resume` by ada"),
+    PauseRequested(at=AT, session=1, detail="`backprop pause` by ada"),
+    ResumeRequested(at=AT, session=1, detail="`backprop resume` by ada"),
     Renamed(at=AT, name="the best"),
     Paused(at=AT, session=1, reason="Ctrl-Z", by=(Pauser.USER, Pauser.CTRL_Z)),
     Continued(at=AT, session=1, paused_s=0.25),
-    OutputSeen(at=AT, session=1, source=Source.EVENTS, growth=Growth(offset=9, since_s=0.5, until_s=1.5)),
+    OutputSeen(at=AT, session=1, source=Source.EVENTS, growth=OffsetSample(offset=9, since_s=0.5, until_s=1.5)),
     CheckpointMeasured(
         at=AT,
         session=1,
@@ -600,12 +600,12 @@ any_entry = st.one_of(
     st.builds(Refused, at=st.just(AT), reason=reasons, figures=st.just({})),
     st.builds(NotContinued, at=st.just(AT), reason=reasons),
     st.builds(queued, numbers, reasons),
-    st.builds(StopAsked, at=st.just(AT), session=numbers, by=st.sampled_from(StopReason), detail=reasons),
+    st.builds(StopRequested, at=st.just(AT), session=numbers, by=st.sampled_from(StopReason), detail=reasons),
     st.builds(Paused, at=st.just(AT), session=numbers, reason=reasons),
     st.builds(Continued, at=st.just(AT), session=numbers, paused_s=st.just(1.0)),
     st.builds(ended, numbers, st.sampled_from(Status), reasons),
     st.sampled_from(
-        [*TOLD_FOR_PEOPLE, PauseAsked(at=AT, session=1, detail="a"), GoOnAsked(at=AT, session=1, detail="a")]
+        [*TOLD_FOR_PEOPLE, PauseRequested(at=AT, session=1, detail="a"), ResumeRequested(at=AT, session=1, detail="a")]
     ),
 )
 any_entries = st.lists(any_entry, max_size=10)
@@ -691,7 +691,7 @@ def test_gpus_are_counted_by_session():
 
 def test_a_request_lands_in_the_journal_of_whoever_has_the_run(path: Path, journal: Journal):
     """Once, in the order in which they were asked, among what is new; nothing is left of the requests."""
-    asked = [StopAsked(at=AT, session=1, by=StopReason.USER, detail=str(n), now=bool(n)) for n in range(3)]
+    asked = [StopRequested(at=AT, session=1, by=StopReason.USER, detail=str(n), now=bool(n)) for n in range(3)]
     journal.append(EVERY_ENTRY[0])
     for entry in asked:
         other = Journal(path)
@@ -731,7 +731,7 @@ def test_what_is_skipped_is_no_news(journal: Journal):
 
 def test_a_request_waits_for_room_on_the_disk(path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch):
     """On a full disk it is neither lost nor heard, and it is written once when there is room."""
-    asked = StopAsked(at=AT, session=1, by=StopReason.USER, detail="stop")
+    asked = StopRequested(at=AT, session=1, by=StopReason.USER, detail="stop")
     journal.append(EVERY_ENTRY[0])
     journal.ask(asked)
 
@@ -754,7 +754,7 @@ def test_a_file_system_that_fails_for_a_moment(
     path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, broken: str
 ):
     """A request that cannot be read, or taken away, does no harm to whoever listens, and is heard once."""
-    asked = StopAsked(at=AT, session=1, by=StopReason.USER, detail="stop")
+    asked = StopRequested(at=AT, session=1, by=StopReason.USER, detail="stop")
     journal.ask(asked)
 
     def stale(*_: object, **__: object) -> bytes:
@@ -769,7 +769,7 @@ def test_a_file_system_that_fails_for_a_moment(
 
 def test_what_nobody_heard_is_forgotten(path: Path, journal: Journal):
     """The next session, which has the same number, is asked nothing."""
-    journal.ask(StopAsked(at=AT, session=1, by=StopReason.USER, detail="stop"))
+    journal.ask(StopRequested(at=AT, session=1, by=StopReason.USER, detail="stop"))
     journal.forget_requests()
     assert journal.read_new() == []
     assert list(path.with_name("asked").iterdir()) == []
@@ -797,8 +797,8 @@ def test_where_a_run_is():
 # -- who stopped it, and who holds it
 
 
-def stop(session: int, by: StopReason) -> StopAsked:
-    return StopAsked(at=AT, session=session, by=by, detail="asked")
+def stop(session: int, by: StopReason) -> StopRequested:
+    return StopRequested(at=AT, session=session, by=by, detail="asked")
 
 
 def test_the_first_to_ask_is_who_stopped_a_session():
@@ -824,11 +824,11 @@ def test_what_is_asked_of_a_queued_session_is_no_part_of_the_one_that_gets_its_n
 
 def test_who_holds_a_session_is_in_it():
     """And whether a user has asked to pause it, and was not heard yet; nothing of either once it has ended."""
-    asked = [started(1), PauseAsked(at=AT, session=1, detail="me")]
+    asked = [started(1), PauseRequested(at=AT, session=1, detail="me")]
     held = Paused(at=AT, session=1, reason="x", by=(Pauser.GOVERNOR, Pauser.USER))
     hot = Paused(at=AT, session=1, reason="x", by=(Pauser.GOVERNOR,))
     end = ended(1, Status.STOPPED, "stopped")
-    go_on, continued = GoOnAsked(at=AT, session=1, detail="me"), Continued(at=AT, session=1, paused_s=1.0)
+    go_on, continued = ResumeRequested(at=AT, session=1, detail="me"), Continued(at=AT, session=1, paused_s=1.0)
 
     def seen(*entries: Entry) -> tuple[tuple[Pauser, ...], bool]:
         session = fold(SPEC, [*asked, *entries]).sessions[0]

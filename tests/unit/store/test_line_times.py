@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop.store.output.line_times import Growth, Timeline, Witness
+from backprop.store.output.line_times import OffsetClock, OffsetSample, Timeline
 from tests.conftest import scaled
 
 
-def growth(offset: int, since_s: float, until_s: float) -> Growth:
-    return Growth(offset=offset, since_s=since_s, until_s=until_s)
+def growth(offset: int, since_s: float, until_s: float) -> OffsetSample:
+    return OffsetSample(offset=offset, since_s=since_s, until_s=until_s)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_time_never_goes_back(grown: list[tuple[int, float, float]], ends: list[
 
 def test_a_day_has_few_notes_and_each_is_close():
     """Notes of a steady session: a few hundred a day, and every line is dated within one percent, or a second."""
-    witness = Witness()
+    witness = OffsetClock()
     notes = []
     for quarter in range(1, 86_400 * 4):
         due = witness.looked(quarter / 4, quarter * 10)
@@ -57,13 +57,13 @@ def test_a_day_has_few_notes_and_each_is_close():
 
 def test_a_silent_session_is_not_noted():
     """Looks that bring nothing leave no trace."""
-    witness = Witness()
+    witness = OffsetClock()
     assert {witness.looked(float(second), 0) for second in range(1, 100)} == {None}
 
 
 def test_a_burst_after_silence_is_dated_after_it():
     """What comes after ten minutes of silence was not written in them."""
-    witness = Witness()
+    witness = OffsetClock()
     notes = [due for at_s in (1.0, 2.0) if (due := witness.looked(at_s, 100))]
     for second in range(3, 600):
         witness.looked(float(second), 100)
@@ -75,7 +75,7 @@ def test_a_burst_after_silence_is_dated_after_it():
 @pytest.mark.parametrize("stored", [0, 40, 170])
 def test_lines_that_are_stored_late_are_dated_by_when_they_were_seen(stored: int):
     """Whatever could not be stored for a while has the time at which it was written, and so has what is read again."""
-    witness = Witness()
+    witness = OffsetClock()
     for second in range(1, 101):
         witness.looked(float(second), second * 10)
     witness.forget(stored)
@@ -90,7 +90,7 @@ def test_a_day_in_which_nothing_can_be_stored_costs_little():
     """What is kept has a bound, and dates every line within one percent all the same."""
     day_s = scaled(86_400)
     tracemalloc.start()
-    witness = Witness()
+    witness = OffsetClock()
     for quarter in range(1, day_s * 4):
         witness.looked(quarter / 4, quarter * 10)
     timeline = witness.timeline(0)

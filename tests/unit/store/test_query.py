@@ -22,7 +22,7 @@ from backprop.store.curve_writer import CHUNK_POINTS
 from backprop.store.curves import Axis, reduced
 from backprop.store.filters import SORT_KEYS, Wanted
 from backprop.store.index import Index
-from backprop.store.output.line_times import Growth, Timeline
+from backprop.store.output.line_times import OffsetSample, Timeline
 from backprop.store.output.protocol import digest
 
 NOW = datetime.now(timezone.utc)
@@ -335,7 +335,7 @@ def test_outlines_join_as_their_points_do(first: list[float], second: list[float
 def test_a_resume_takes_the_place_of_what_it_trained_again(index: Index):
     """Over steps the later session counts from where it went on; over time everything is there, one after the other."""
     index.put_run(made("r", elapsed_s=[10.0, 4.0]), 1)
-    evenly = Timeline([Growth(offset=10_000, since_s=0.0, until_s=10.0)])
+    evenly = Timeline([OffsetSample(offset=10_000, since_s=0.0, until_s=10.0)])
     say(index, "r", *({"step": step, "loss": step} for step in range(1, 7)), timeline=evenly)
     say(index, "r", *({"step": step, "loss": step * 10} for step in range(4, 9)), session=2, timeline=evenly)
     told = query.curve(index, viewed(index), "loss")

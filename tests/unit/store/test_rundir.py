@@ -249,11 +249,11 @@ def test_a_run_is_unsettled_until_it_is_settled(home: Home):
     """The mark that somebody must look again is set and taken away, each as often as one likes."""
     home.make()
     for _ in range(2):
-        home.mark_unsettled("run1")
-    home.mark_unsettled("run2")
+        home.mark_for_refresh("run1")
+    home.mark_for_refresh("run2")
     assert sorted(home.unsettled()) == ["run1", "run2"]
     for _ in range(2):
-        home.mark_settled("run1")
+        home.mark_refreshed("run1")
     assert home.unsettled() == ["run2"]
 
 

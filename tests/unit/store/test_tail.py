@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.store.output.protocol import MAX_LINE_BYTES, digest
-from backprop.store.output.tail import READ_BYTES, Stretch, Tail, size_bytes
+from backprop.store.output.tail import READ_BYTES, LineBlock, Tail, size_bytes
 from tests.conftest import scaled
 
 MIB = 1 << 20
@@ -20,7 +20,7 @@ def appended(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def drained(tail: Tail, *, is_over: bool = False) -> list[Stretch]:
+def drained(tail: Tail, *, is_over: bool = False) -> list[LineBlock]:
     """All stretches there are, each taken."""
     stretches = []
     while (stretch := tail.read(is_over=is_over)) is not None:
@@ -37,15 +37,15 @@ def path(tmp_path: Path) -> Path:
 def test_whole_lines_are_read_with_where_they_lie(path: Path):
     """A stretch is the lines that are complete, from where to where."""
     appended(path, b"one\ntwo\nhal")
-    assert Tail(path, 0).read() == Stretch(b"one\ntwo\n", 0, 8)
-    assert Tail(path, 4).read() == Stretch(b"two\n", 4, 8)
+    assert Tail(path, 0).read() == LineBlock(b"one\ntwo\n", 0, 8)
+    assert Tail(path, 4).read() == LineBlock(b"two\n", 4, 8)
 
 
 def test_reading_does_not_move(path: Path):
     """Until somebody has stored what was read, it is read again."""
     appended(path, b"one\n")
     tail = Tail(path, 0)
-    assert tail.read() == tail.read() == Stretch(b"one\n", 0, 4)
+    assert tail.read() == tail.read() == LineBlock(b"one\n", 0, 4)
     tail.move_to(4)
     assert tail.read() is None
     assert tail.offset == 4
@@ -58,7 +58,7 @@ def test_a_file_that_is_not_there_yet_is_read_once_it_is(path: Path):
     assert tail.read(is_over=True) is None
     assert size_bytes(path) == 0
     appended(path, b"one\n")
-    assert tail.read() == Stretch(b"one\n", 0, 4)
+    assert tail.read() == LineBlock(b"one\n", 0, 4)
 
 
 def test_a_partial_last_line_waits_for_its_end(path: Path):
@@ -69,14 +69,14 @@ def test_a_partial_last_line_waits_for_its_end(path: Path):
     appended(path, b"f")
     assert tail.read() is None
     appended(path, b"\nnext")
-    assert tail.read() == Stretch(b"half\n", 0, 5)
+    assert tail.read() == LineBlock(b"half\n", 0, 5)
 
 
 def test_a_partial_last_line_is_a_line_when_nobody_writes_any_more(path: Path):
     """What follows the last newline of a trainer that is gone is read too, once."""
     appended(path, b"one\nlast")
     tail = Tail(path, 0)
-    assert drained(tail, is_over=True) == [Stretch(b"one\n", 0, 4), Stretch(b"last", 4, 8)]
+    assert drained(tail, is_over=True) == [LineBlock(b"one\n", 0, 4), LineBlock(b"last", 4, 8)]
     assert tail.read(is_over=True) is None
 
 
@@ -85,7 +85,7 @@ def test_a_line_that_waited_is_read_when_it_is_over(path: Path):
     appended(path, b"half")
     tail = Tail(path, 0)
     assert tail.read() is None
-    assert tail.read(is_over=True) == Stretch(b"half", 0, 4)
+    assert tail.read(is_over=True) == LineBlock(b"half", 0, 4)
 
 
 def test_an_empty_file_has_no_lines(path: Path):
@@ -129,9 +129,9 @@ def test_a_line_that_is_too_long_is_skipped_and_the_next_one_read(path: Path, le
     appended(path, b"before\n" + b"x" * length + b"\nafter\n")
     end = 7 + length + 1
     assert drained(Tail(path, 0)) == [
-        Stretch(b"before\n", 0, 7),
-        Stretch(b"", 7, end),
-        Stretch(b"after\n", end, end + 6),
+        LineBlock(b"before\n", 0, 7),
+        LineBlock(b"", 7, end),
+        LineBlock(b"after\n", end, end + 6),
     ]
 
 
@@ -143,7 +143,7 @@ def test_a_line_that_is_too_long_may_grow_slowly(path: Path):
         assert tail.read() is None
     appended(path, b"\nafter\n")
     end = 5 * (MIB // 2) + 1
-    assert drained(tail) == [Stretch(b"", 0, end), Stretch(b"after\n", end, end + 6)]
+    assert drained(tail) == [LineBlock(b"", 0, end), LineBlock(b"after\n", end, end + 6)]
 
 
 @pytest.mark.parametrize("extra", [1, 2, MIB])
@@ -152,7 +152,7 @@ def test_a_line_that_is_too_long_may_be_the_last(path: Path, extra: int):
     appended(path, b"x" * (MIB + extra))
     tail = Tail(path, 0)
     assert tail.read() is None
-    assert drained(tail, is_over=True) == [Stretch(b"", 0, MIB + extra)]
+    assert drained(tail, is_over=True) == [LineBlock(b"", 0, MIB + extra)]
 
 
 def endless(path: Path, size_bytes: int) -> None:
@@ -175,13 +175,13 @@ def test_an_endless_line_is_looked_through_in_bounded_memory_and_in_parts(path: 
     assert peak_bytes < 4 * MIB
     appended(path, b"\nafter\n")
     end = 70 * MIB + 1
-    assert drained(tail) == [Stretch(b"", 0, end), Stretch(b"after\n", end, end + 6)]
+    assert drained(tail) == [LineBlock(b"", 0, end), LineBlock(b"after\n", end, end + 6)]
 
 
 def test_an_endless_line_is_one_stretch_when_it_is_over(path: Path):
     """What is left of a trainer that wrote 70 MiB without a newline is passed over in one go."""
     endless(path, 70 * MIB)
-    assert drained(Tail(path, 0), is_over=True) == [Stretch(b"", 0, 70 * MIB)]
+    assert drained(Tail(path, 0), is_over=True) == [LineBlock(b"", 0, 70 * MIB)]
 
 
 def test_moving_on_forgets_what_was_searched(path: Path):
@@ -191,9 +191,9 @@ def test_moving_on_forgets_what_was_searched(path: Path):
     assert tail.read() is None
     appended(path, b"\ntwo\n")
     tail.move_to(15)
-    assert tail.read() == Stretch(b"two\n", 15, 19)
+    assert tail.read() == LineBlock(b"two\n", 15, 19)
     tail.move_to(0)
-    assert tail.read() == Stretch(b"half of a line\ntwo\n", 0, 19)
+    assert tail.read() == LineBlock(b"half of a line\ntwo\n", 0, 19)
 
 
 @given(st.lists(st.binary(max_size=30), max_size=12), st.data())

@@ -16,7 +16,7 @@ import pytest
 
 from backprop.governor.probes import cgroups
 from backprop.supervisor.process import memory_cgroup
-from backprop.supervisor.process.memory_cgroup import Cage, build, remove_leftover
+from backprop.supervisor.process.memory_cgroup import MemoryCgroup, build, remove_leftover
 from tests.conftest import HANG_S
 
 MB = 1_000_000
@@ -38,7 +38,7 @@ needs_v1 = pytest.mark.skipif(
 
 
 @pytest.fixture
-def made(request: pytest.FixtureRequest) -> Iterator[Cage]:
+def made(request: pytest.FixtureRequest) -> Iterator[MemoryCgroup]:
     """A cage of 100 MB."""
     built = build(f"test-{os.getpid()}", 1, 100 * MB)
     assert built is not None
@@ -47,7 +47,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Cage]:
     assert not built.path.exists()
 
 
-def in_cage(made: Cage | None, program: str) -> "subprocess.CompletedProcess[str]":
+def in_cage(made: MemoryCgroup | None, program: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-c", program],
         preexec_fn=made.enter if made else None,
@@ -62,7 +62,7 @@ GREEDY = "held = bytearray(1_000_000_000)\nfor at in range(0, len(held), 4096): 
 
 
 @needs_v1
-def test_the_kernel_kills_who_passes_the_limit(made: Cage):
+def test_the_kernel_kills_who_passes_the_limit(made: MemoryCgroup):
     """Nobody else: the same program outside lives."""
     assert made.oom_kill_count() == 0
     assert in_cage(made, GREEDY).returncode == -signal.SIGKILL
@@ -72,14 +72,14 @@ def test_the_kernel_kills_who_passes_the_limit(made: Cage):
 
 
 @needs_v1
-def test_within_the_limit_nothing_happens(made: Cage):
+def test_within_the_limit_nothing_happens(made: MemoryCgroup):
     done = in_cage(made, "held = bytearray(50_000_000); print('held')")
     assert (done.returncode, done.stdout) == (0, "held\n")
     assert made.oom_kill_count() == 0
 
 
 @needs_v1
-def test_what_a_trainer_starts_is_inside_too(made: Cage):
+def test_what_a_trainer_starts_is_inside_too(made: MemoryCgroup):
     """A grandchild in a session of its own that passes the limit is killed, and the count says so."""
     child = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {GREEDY!r}]).returncode != -9)"
     program = f"""
@@ -92,7 +92,7 @@ print(subprocess.run([sys.executable, "-c", {child!r}], start_new_session=True).
 
 
 @needs_v1
-def test_the_tree_is_counted_together(made: Cage):
+def test_the_tree_is_counted_together(made: MemoryCgroup):
     """Two children of 70 MB are too much, though each alone is not."""
     one = "held = bytearray(70_000_000)\nfor at in range(0, len(held), 4096): held[at] = 1\ninput()"
     program = f"""
@@ -108,7 +108,7 @@ first.kill(), second.kill()
 
 
 @needs_v1
-def test_usage_is_what_is_held(made: Cage):
+def test_usage_is_what_is_held(made: MemoryCgroup):
     """Memory counts; a file that was read once does not."""
     program = "import sys; held = bytearray(60_000_000); held[::4096] = b'x' * len(held[::4096]); print(flush=True); sys.stdin.read()"
     child = subprocess.Popen(
@@ -128,14 +128,14 @@ def test_usage_is_what_is_held(made: Cage):
 
 
 @needs_v1
-def test_swap_is_limited_with_it(made: Cage):
+def test_swap_is_limited_with_it(made: MemoryCgroup):
     """Else a trainer at its limit would take the machine's swap instead."""
     limits = {int(made.path.joinpath(f"memory.{name}limit_in_bytes").read_text()) for name in ("", "memsw.")}
     assert limits == {100 * MB // 4096 * 4096}
 
 
 @needs_v1
-def test_a_cage_with_somebody_in_it_stays(made: Cage):
+def test_a_cage_with_somebody_in_it_stays(made: MemoryCgroup):
     """Removal neither raises nor waits for it; when the straggler is gone, a later try succeeds."""
     child = subprocess.Popen(
         [sys.executable, "-c", "print(flush=True); input()"],
@@ -161,7 +161,7 @@ def test_a_cage_with_somebody_in_it_stays(made: Cage):
 
 
 @needs_v1
-def test_an_empty_cage_of_that_name_is_replaced(made: Cage):
+def test_an_empty_cage_of_that_name_is_replaced(made: MemoryCgroup):
     """Its count of kills is not the new trainer's."""
     in_cage(made, GREEDY)
     assert made.oom_kill_count() == 1
@@ -191,7 +191,7 @@ def test_v2_is_entered_and_removed_in_the_same_way():
     """A real v2 group, but one without memory's files: entering, leaving by dying, removal, unknown figures."""
     own = unified()
     assert own is not None
-    real = Cage(own / f"backprop-test-{os.getpid()}-1", 2)
+    real = MemoryCgroup(own / f"backprop-test-{os.getpid()}-1", 2)
     real.path.mkdir()
     try:
         inside = in_cage(real, "print(open('/proc/self/cgroup').read())").stdout
@@ -249,7 +249,7 @@ class Fake:
             self.writable |= {folder, folder / "cgroup.procs"}
         return folder
 
-    def build(self, limit_bytes: int = 5000) -> Cage | None:
+    def build(self, limit_bytes: int = 5000) -> MemoryCgroup | None:
         return build("r", 2, limit_bytes, self.proc, self.root)
 
     def cages(self) -> list[Path]:
@@ -316,7 +316,7 @@ def test_a_users_own_systemd(fake: Fake, own: str, parent: str):
     if "app-terminal" in own:
         fake.group(str(Path(own).parent), subtree="pids", ours=True)
     built = fake.build()
-    assert built == Cage(Path(f"{fake.mount}{USER}{parent}/backprop-r-2"), 2)
+    assert built == MemoryCgroup(Path(f"{fake.mount}{USER}{parent}/backprop-r-2"), 2)
     assert {name: (built.path / name).read_text() for name in ("memory.max", "memory.swap.max")} == {
         "memory.max": "5000",
         "memory.swap.max": "0",
@@ -412,7 +412,7 @@ def test_v1_is_below_our_own_group(fake: Fake):
     """Without swap accounting the limit of RAM is all there is; the killer is switched on, it may be inherited off."""
     own = v1(fake)
     built = fake.build()
-    assert built == Cage(own / "backprop-r-2", 1)
+    assert built == MemoryCgroup(own / "backprop-r-2", 1)
     assert (built.path / "memory.limit_in_bytes").read_text() == "5000"
     assert (built.path / "memory.oom_control").read_text() == "0"
     assert not (built.path / "memory.memsw.limit_in_bytes").exists()

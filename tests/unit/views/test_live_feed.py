@@ -8,7 +8,7 @@ import pytest
 
 from backprop.records import Limits
 from backprop.store.home import Home
-from backprop.views.live_feed import Feed, Picture, Wish
+from backprop.views.live_feed import FeedRequest, LiveFeed, LiveState
 from tests.conftest import Runs
 
 LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
@@ -26,13 +26,13 @@ def test_a_log_that_is_no_file_of_the_run_is_neither_followed_nor_waited_for(run
         log.symlink_to(secret)
     else:
         os.mkfifo(log)
-    pictures: queue.Queue[Picture | Exception] = queue.Queue()
-    feed = Feed(Home(runs.home), LIMITS, "none")
-    feed.start(Wish(run_id="r"), pictures.put)
+    pictures: queue.Queue[LiveState | Exception] = queue.Queue()
+    feed = LiveFeed(Home(runs.home), LIMITS, "none")
+    feed.start(FeedRequest(run_id="r"), pictures.put)
     try:
         picture = pictures.get(timeout=60)
     finally:
         feed.close()
-    assert isinstance(picture, Picture)
+    assert isinstance(picture, LiveState)
     assert picture.shown is not None
     assert picture.shown.log is None

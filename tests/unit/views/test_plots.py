@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backprop.store.curves import Axis
-from backprop.views.plots.model import Line, Panel, Plot, Span, notes, spikes, x_ticks, y_span, y_ticks
+from backprop.views.plots.model import Panel, Plot, PlotLine, Span, notes, spikes, x_ticks, y_span, y_ticks
 from backprop.views.plots.smoothing import smoothed
 from backprop.views.plots.terminal import drawn
 from backprop.views.terminal.screen import Screen, cells
@@ -19,7 +19,7 @@ TERMINAL = Screen(width=80, height=30, is_terminal=True, has_colours=True)
 
 
 def panel(*curves: list[float], metric: str = "loss") -> Panel:
-    lines = [Line(place=place, xs=array("d", range(len(ys))), ys=array("d", ys)) for place, ys in enumerate(curves)]
+    lines = [PlotLine(place=place, xs=array("d", range(len(ys))), ys=array("d", ys)) for place, ys in enumerate(curves)]
     return Panel(metric=metric, lines=tuple(lines))
 
 
@@ -110,7 +110,7 @@ def test_a_hostile_plot_is_text():
 )
 def test_time_is_told_in_a_fitting_unit(last_s: float, unit: str):
     """The ticks are whole numbers of it, at their place in seconds."""
-    line = Line(place=0, xs=array("d", [0.0, last_s]), ys=array("d", [1.0, 2.0]))
+    line = PlotLine(place=0, xs=array("d", [0.0, last_s]), ys=array("d", [1.0, 2.0]))
     plot = plotted([1.0], panels=(Panel(metric="loss", lines=(line,)),), axis=Axis.TIME)
     assert unit in drawn(plot, TERMINAL)
     assert all(0 <= tick <= last_s for tick, _ in x_ticks(plot, 5))

@@ -11,7 +11,7 @@ import pytest
 
 import backprop
 from backprop.errors import NoSuchRunError, UsageError
-from backprop.store.metric_rows import Row
+from backprop.store.metric_rows import MetricRow
 from backprop.views.python_api import kept_columns
 from tests.conftest import BACKPROP, Runs, wait_for
 
@@ -106,11 +106,11 @@ def test_runs_can_be_kept_in_a_set(two: Runs):
 def test_what_is_trained_again_is_told_metric_by_metric():
     """A metric that the later session reports only later keeps its values until then, as its curve does."""
     rows = [
-        Row(1, 1, 0.0, {"loss": 1.0}),
-        Row(1, 2, 1.0, {"loss": 2.0, "val": 2.0}),
-        Row(1, 3, 2.0, {"loss": 3.0}),
-        Row(2, 2, 3.0, {"loss": 20.0}),
-        Row(2, 3, 4.0, {"loss": 30.0, "val": 30.0}),
+        MetricRow(1, 1, 0.0, {"loss": 1.0}),
+        MetricRow(1, 2, 1.0, {"loss": 2.0, "val": 2.0}),
+        MetricRow(1, 3, 2.0, {"loss": 3.0}),
+        MetricRow(2, 2, 3.0, {"loss": 20.0}),
+        MetricRow(2, 3, 4.0, {"loss": 30.0, "val": 30.0}),
     ]
     columns = kept_columns(["loss", "val"], rows)
     assert list(zip(columns["session"], columns["step"], columns["loss"], columns["val"], strict=True)) == [

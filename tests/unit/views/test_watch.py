@@ -15,10 +15,10 @@ from rich.text import Text
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
-from backprop.records import Gpu, Limits, Snapshot, Ticket
+from backprop.records import Gpu, Limits, MachineState, Ticket
 from backprop.store.curves import Axis, Curve
 from backprop.store.home import Home
-from backprop.views.live_feed import Feed, Log, Picture
+from backprop.views.live_feed import LiveFeed, LiveState, Log
 from backprop.views.watch import texts
 from backprop.views.watch.app import WatchApp
 from backprop.views.watch.chart import chart
@@ -61,7 +61,7 @@ def drive(
     """Run the view without a terminal, and the story of a user in it."""
 
     async def go() -> None:
-        app = WatchApp(Feed(Home(runs.home), LIMITS, "none"), run_id)
+        app = WatchApp(LiveFeed(Home(runs.home), LIMITS, "none"), run_id)
         async with app.run_test(size=size, notifications=True) as pilot:
             await until(pilot, lambda: bool(lines_of(app)))
             await pilot.pause()  # the machine's gauges have moved the table by then
@@ -396,13 +396,13 @@ def test_the_gauges_tell_of_cards_slots_and_the_line():
     tickets = [
         Ticket(run_id=name, pid=1, user="ada", since_unix_s=0, max_parallel=2, is_running=name == "a") for name in "abc"
     ]
-    picture = Picture(at=texts.now(), limits=LIMITS, machine=Snapshot(gpus=(card,)), tickets=tuple(tickets))
+    picture = LiveState(at=texts.now(), limits=LIMITS, machine=MachineState(gpus=(card,)), tickets=tuple(tickets))
     told = texts.gauges(picture, 80, 4).plain
     assert "slots ━━━━━━━━ 1 of 2, 2 in line" in told
     assert "GPU 0 ━━━━━━━━ 20.0 GB free   heat ━━━━━━━━ 60 °C" in told
     assert texts.gauges(picture, 40, 2).plain.count("\n") == 1
     assert texts.places_in_line(tickets) == {"b": 1, "c": 2}
-    blind = msgspec.structs.replace(picture, machine=Snapshot(gpus=None, gpu_problem="no \x1b[31mdriver"))
+    blind = msgspec.structs.replace(picture, machine=MachineState(gpus=None, gpu_problem="no \x1b[31mdriver"))
     assert "GPUs no \\x1b[31mdriver" in texts.gauges(blind, 80, 4).plain
 
 

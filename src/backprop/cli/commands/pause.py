@@ -27,7 +27,7 @@ def pause(*, choice: Choice) -> None:
         if (standing := run_state.look(home, run.spec)).is_paused_by_user:
             say(f"run {run_id} is paused already: {standing.run.reason}")
             return None
-        requests.ask_pause(home, run)
+        requests.request_pause(home, run)
 
         def outcome() -> None:
             paused = run_state.wait_for(home, run, lambda now: now.is_paused_by_user or now.has_ended, requests.PAUSE_S)

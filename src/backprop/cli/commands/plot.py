@@ -18,7 +18,7 @@ from backprop.store.home import Home
 from backprop.store.rundir import LAST
 
 if TYPE_CHECKING:
-    from backprop.views.plots.model import Line, Plot
+    from backprop.views.plots.model import Plot, PlotLine
 
 _FILE_POINTS = 4000
 _PAGE_POINTS = 20_000  # one can look closer there
@@ -138,18 +138,18 @@ def _plot(
     return Plot(runs=called, panels=tuple(panels), axis=axis, is_log=is_log, smoothing=smooth)
 
 
-def _line(place: int, curve: Callable[..., Curve], max_points: int, smooth: float | None) -> "Line":
-    from backprop.views.plots.model import Line
+def _line(place: int, curve: Callable[..., Curve], max_points: int, smooth: float | None) -> "PlotLine":
+    from backprop.views.plots.model import PlotLine
 
     if smooth is None:
         found = curve(max_points=max_points)
-        return Line(place=place, xs=found.xs, ys=found.ys, is_reduced=found.is_reduced)
+        return PlotLine(place=place, xs=found.xs, ys=found.ys, is_reduced=found.is_reduced)
     from backprop.views.plots.smoothing import smoothed
 
     found = curve(max_points=_SMOOTHED_POINTS)
     xs, ys = curves.reduced(found.xs, smoothed(found.ys, smooth), max_points)
     raw_xs, raw_ys = curves.reduced(found.xs, found.ys, max_points)
-    return Line(place=place, xs=xs, ys=ys, raw_xs=raw_xs, raw_ys=raw_ys, is_reduced=found.is_reduced)
+    return PlotLine(place=place, xs=xs, ys=ys, raw_xs=raw_xs, raw_ys=raw_ys, is_reduced=found.is_reduced)
 
 
 def _write(made: "Plot", output: Path, kind: str, width: int | None, height: int | None) -> None:

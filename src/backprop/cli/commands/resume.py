@@ -14,7 +14,7 @@ import msgspec
 from backprop import config
 from backprop.cli import completion, start
 from backprop.cli.context import check_readable, is_valid, open_caught_up, print_json, say, working_folder
-from backprop.cli.dry_run import tell_plan
+from backprop.cli.dry_run import print_plan
 from backprop.cli.options import (
     SessionCommand,
     after_dashes,
@@ -185,7 +185,7 @@ def _resume(wish: _Wish, view: RunView) -> None:
             chosen = driver.choose_checkpoint(view, lambda one: index.saved_over_by(spec.id, one), journal, say)
             request = msgspec.structs.replace(request, checkpoint=None if chosen is None else chosen.path)
     owned_run.remember_notifications(rundir, checked.config.notify, say)
-    claim = owned_run.Claim(home, rundir, spec, journal, is_new=False)
+    claim = owned_run.OwnedRun(home, rundir, spec, journal, is_new=False)
     start.train(
         claim,
         request,
@@ -219,7 +219,7 @@ def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
 
     run_id = run.spec.id
     try:
-        requests.ask_to_go_on(home, run, has_options=has_options)
+        requests.request_resume(home, run, has_options=has_options)
     except UsageError as error:
         standing = run_state.look(home, run.spec)
         if not standing.has_ended:
@@ -325,4 +325,4 @@ def _tell_plan(home: Home, spec: RunSpec, request: "Request", view: RunView, *, 
         if found is not None:
             request, step = msgspec.structs.replace(request, checkpoint=found.path), found.step
     spec = msgspec.structs.replace(spec, limits=request.limits)
-    tell_plan(home, [spec], request, step=step, as_json=as_json)
+    print_plan(home, [spec], request, step=step, as_json=as_json)

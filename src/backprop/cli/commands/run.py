@@ -16,7 +16,7 @@ import msgspec
 from backprop import config, host
 from backprop.cli import completion, start
 from backprop.cli.context import check_text, say, tell_whose_home, working_folder
-from backprop.cli.dry_run import tell_plan
+from backprop.cli.dry_run import print_plan
 from backprop.cli.options import (
     SessionCommand,
     after_dashes,
@@ -36,7 +36,7 @@ from backprop.store.rundir import check_run_id, new_run_id
 from backprop.supervisor import command as commands
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import Claim
+    from backprop.lifecycle.owned_run import OwnedRun
 
 
 @click.command(cls=SessionCommand)
@@ -145,7 +145,7 @@ def run(
         specs = [_varied(home, spec, number, words) for number, words in enumerate(commands.variations(vary), start=1)]
         specs = [_in_array(one, specs) for one in specs]
     if dry_run:
-        tell_plan(home, specs, request, as_json=as_json)
+        print_plan(home, specs, request, as_json=as_json)
         return
     if vary:
         claims = [_claim(home, one, code.patch, settings) for one in specs]
@@ -188,13 +188,13 @@ def _unread_bytes() -> int:
     return buffer[0]
 
 
-def _claim(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "Claim":
+def _claim(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "OwnedRun":
     from backprop.lifecycle import owned_run
 
     tell_whose_home(home.path)
     rundir, journal = owned_run.make_run(home, spec, patch, say)
     owned_run.remember_notifications(rundir, settings.notify, say)
-    return owned_run.Claim(home, rundir, spec, journal, is_new=True)
+    return owned_run.OwnedRun(home, rundir, spec, journal, is_new=True)
 
 
 def _varied(home: Home, spec: RunSpec, number: int, words: Sequence[str]) -> RunSpec:

@@ -37,7 +37,7 @@ def stop(*, choice: Choice, now: bool) -> None:
         if now:
             say(requests.stop_now(home, run, say).told)
             return None
-        patience_s = requests.ask_stop(home, run).grace_s + requests.STOP_MARGIN_S
+        patience_s = requests.request_stop(home, run).grace_s + requests.STOP_MARGIN_S
 
         def outcome() -> None:
             stopped = run_state.wait_for(home, run, lambda standing: standing.has_ended, patience_s)
@@ -93,7 +93,7 @@ def _begin_to_stop(lost: "RemovedRun", *, now: bool) -> Outcome:
     if now:
         say(lost.stop_now(by="backprop stop --now"))
         return None
-    patience_s = lost.ask_stop(now=False, by="backprop stop").grace_s + requests.STOP_MARGIN_S
+    patience_s = lost.request_stop(now=False, by="backprop stop").grace_s + requests.STOP_MARGIN_S
 
     def outcome() -> None:
         if (ended := lost.wait_for_end(patience_s)) is None:

@@ -17,7 +17,7 @@ from backprop.records import Run
 from backprop.store.home import Home
 
 if TYPE_CHECKING:
-    from backprop.views.web.services import Desk, MachineReading
+    from backprop.views.web.services import MachineReading, Services
 
 _MAX_TOLD = 1_000
 
@@ -42,14 +42,14 @@ def ui(*, port: int | None, host: str, no_open: bool) -> None:
     with open_caught_up(home):
         pass  # what is wrong with the home is said before anybody waits for a page
     socket = server.bound(host, port)
-    address, key, pages = server.address(host, socket), auth.Key(), app.Pages(desk)
+    address, key, pages = server.address(host, socket), auth.AccessToken(), app.Pages(desk)
     if not server.is_private(socket):
         say("warning: whoever reads along in this network controls your runs (plain HTTP); ssh -L is safer")
     say("the page is served until Ctrl-C; your runs go on without it.")
     print(server.url(address, key.token), flush=True)
     with ExitStack() as at_end, suppress(KeyboardInterrupt):  # that is how it ends
         if not no_open and _has_browser():
-            way_in = door.Door(home.path, server.url(address, key.token))
+            way_in = door.LoginRedirect(home.path, server.url(address, key.token))
             at_end.callback(way_in.close)
             key.on_used = way_in.close
             threading.Thread(target=_open, args=(way_in.url,), daemon=True).start()
@@ -69,13 +69,13 @@ def _open(url: str) -> None:
     webbrowser.open(url)
 
 
-def _desk(home: Home) -> "Desk":
+def _desk(home: Home) -> "Services":
     """What the page may ask of this home. Raises ConfigError."""
     from backprop.lifecycle import recovery
-    from backprop.views.web.services import Desk
+    from backprop.views.web.services import Services
 
     tell = _once()
-    return Desk(
+    return Services(
         home=home,
         host=this_machine.name(),
         user=this_machine.user(),
@@ -124,20 +124,20 @@ def _machine_reader(home: Home) -> "Callable[[], MachineReading]":
 def _stop(home: Home, run: Run, *, now: bool) -> str:
     if now:
         return requests.stop_now(home, run, say, by="kill button of the page").told
-    answering = requests.ask_stop(home, run, by="stop button of the page")
+    answering = requests.request_stop(home, run, by="stop button of the page")
     if answering.is_in_line:
         return f"run {run.spec.id} is asked to leave the line."
     return f"run {run.spec.id} is asked to stop; after {answering.grace_s:g} s it is killed."
 
 
 def _pause(home: Home, run: Run) -> str:
-    requests.ask_pause(home, run, by="pause button of the page")
+    requests.request_pause(home, run, by="pause button of the page")
     return f"run {run.spec.id} is asked to stand still."
 
 
 def _resume(home: Home, run: Run, minutes: float | None) -> str:
     """Go on with a paused session, or begin another one."""
-    if run_state.who_answers(run) is None:
+    if run_state.current_supervisor(run) is None:
         return requests.start_resume(home, run.spec.id, minutes)
-    requests.ask_to_go_on(home, run, by="resume button of the page")
+    requests.request_resume(home, run, by="resume button of the page")
     return f"run {run.spec.id} is asked to go on."

@@ -23,10 +23,10 @@ def watch(*, run: str | None) -> None:
     with open_caught_up(home) as index:
         run_id = None if run is None else find_run(home, index, run).run.spec.id
     settings = settings_here(home)
-    from backprop.views.live_feed import Feed
+    from backprop.views.live_feed import LiveFeed
     from backprop.views.watch.app import WatchApp
 
-    app = WatchApp(Feed(home, settings.limits, settings.gpu_probe), run_id)
+    app = WatchApp(LiveFeed(home, settings.limits, settings.gpu_probe), run_id)
     app.run()
     if app.ended_by is not None:  # end as a program that does not catch it, so that whoever sent it can tell
         signal.signal(app.ended_by, signal.SIG_DFL)

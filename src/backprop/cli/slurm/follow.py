@@ -20,7 +20,7 @@ from backprop.errors import BackpropError, ExitCode, NoSuchRunError
 from backprop.lifecycle import continuation, recovery
 from backprop.records import Run, Session, Source, in_minutes
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import Entry, Queued, Refused, Said, SessionEnded, SessionStarted, Submitted
+from backprop.store.journal.entries import Entry, MessageShown, Queued, Refused, SessionEnded, SessionStarted, Submitted
 from backprop.store.journal.fold import fold
 from backprop.store.output.progress import ProgressMeter
 from backprop.store.output.protocol import digest
@@ -31,7 +31,7 @@ from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 from backprop.views.terminal.live_line import Terminal
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import Claim
+    from backprop.lifecycle.owned_run import OwnedRun
     from backprop.store.ingest import Recorder
 
 _LOOK_EVERY_S = 0.25
@@ -40,17 +40,17 @@ _ASK_OF_A_RUNNING_S = 10.0  # of one that tells of itself: it may have been lost
 _AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to say that another follows
 
 
-class Front:
+class Follower:
     """The user who waits for a run that executes elsewhere."""
 
-    def __init__(self, claim: "Claim", recorder: "Recorder", job: str, *, as_json: bool) -> None:
+    def __init__(self, claim: "OwnedRun", recorder: "Recorder", job: str, *, as_json: bool) -> None:
         self._home = claim.home
         self._rundir = claim.rundir
         self._spec = claim.spec
         self._recorder = recorder
         self._job = job
         self._stdout_fd = 2 if as_json else 1
-        self._line = messages.WaitingLine()
+        self._line = messages.QueueStatusLine()
         self._watched: _Watched | None = None
         self._shown = 0  # the newest session that was, or was there before
         self._has_shown = False
@@ -69,7 +69,7 @@ class Front:
         """
         while True:
             signals.wait(_LOOK_EVERY_S)
-            if self._hear(signals.take()):
+            if self._handle_requests(signals.take()):
                 return self._leave()
             run, entries = self._read()
             self._show(run, entries)
@@ -89,7 +89,7 @@ class Front:
                 return None
             engines.cluster().look_again()
             seen = engines.cluster().observe(run)
-            if seen.is_hopeless:
+            if seen.is_unsatisfiable:
                 return self._refuse()
             if seen.told not in {None, slurm_client.HELD}:
                 return None
@@ -117,7 +117,7 @@ class Front:
                 self._waits_in_job = entry.reason if isinstance(entry, Queued) else None
             elif isinstance(entry, SessionStarted):
                 self._begin(run, entry.session)
-            elif isinstance(entry, Said):
+            elif isinstance(entry, MessageShown):
                 self._pass_on(entry.text)
             elif isinstance(entry, SessionEnded):
                 self._finish(run, entry.session)
@@ -195,7 +195,7 @@ class Front:
             return None
         self._ask_slurm_at = time.monotonic() + (_ASK_OF_A_WAITING_S if self._watched is None else _ASK_OF_A_RUNNING_S)
         seen = engines.cluster().observe(run)
-        if run.waiter is not None and seen.is_hopeless:
+        if run.waiter is not None and seen.is_unsatisfiable:
             return self._refuse()
         if seen.phase is Phase.ENDED:
             self._refresh()  # files it, unless it has said its last word meanwhile
@@ -226,7 +226,7 @@ class Front:
 
     # -- the user
 
-    def _hear(self, received: Sequence[signal.Signals]) -> bool:
+    def _handle_requests(self, received: Sequence[signal.Signals]) -> bool:
         """True when this process is to go; the run goes on."""
         for number in received:
             if number is signal.SIGINT:
@@ -245,12 +245,12 @@ class Front:
         if first is not None and time.monotonic() - first <= DOUBLE_PRESS_S:
             return
         run, _ = self._read()
-        if requests.who_can_be_stopped(self._home, run) is None:
+        if requests.supervisor_to_stop(self._home, run) is None:
             return
         self._line.end()
         try:
             if first is None:
-                requests.ask_stop(self._home, run, by="Ctrl-C")
+                requests.request_stop(self._home, run, by="Ctrl-C")
                 say("stopping gracefully; press Ctrl-C again to kill")
             else:
                 say("killing")
@@ -267,7 +267,7 @@ class Front:
         is_held = False
         if run.waiter is None and not run.status.is_final:
             try:
-                requests.ask_pause(self._home, run, by="Ctrl-Z")
+                requests.request_pause(self._home, run, by="Ctrl-Z")
                 is_held = True
                 say(f"held until fg, for {in_minutes(run.spec.limits.max_pause_s)} in all (--max-pause-minutes)")
             except BackpropError as error:  # it cannot be held, or is already
@@ -275,7 +275,7 @@ class Front:
         os.kill(os.getpid(), signal.SIGSTOP)
         if is_held:
             with suppress(BackpropError):  # it has ended meanwhile, or somebody else has let it go on
-                requests.ask_to_go_on(self._home, run, by="fg after Ctrl-Z")
+                requests.request_resume(self._home, run, by="fg after Ctrl-Z")
 
     def _leave(self) -> int:
         if self._watched is not None:

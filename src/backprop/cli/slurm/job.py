@@ -28,14 +28,14 @@ from backprop.lifecycle.continuation import Assignment
 from backprop.records import RunSpec, Status
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import NotContinued, Refused, Said, StopAsked
+from backprop.store.journal.entries import MessageShown, NotContinued, Refused, StopRequested
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.admission import NoTurn
-    from backprop.lifecycle.owned_run import Claim
+    from backprop.lifecycle.admission import NotAdmitted
+    from backprop.lifecycle.owned_run import OwnedRun
     from backprop.records import Run
     from backprop.store.ingest import Recorder
     from backprop.supervisor.session import Observer, Outcome, SessionPlan
@@ -66,7 +66,7 @@ def _write_to(log_path: Path) -> None:
 
 def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     from backprop.lifecycle import recovery
-    from backprop.lifecycle.owned_run import Claim
+    from backprop.lifecycle.owned_run import OwnedRun
 
     home.make()
     journal = _locked(rundir)
@@ -74,7 +74,7 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     if (newest := continuation.newest_job(entries)) != _own_job():
         say(f"run {spec.id} is not ours any more: it is in the hands of Slurm's job {newest}")
         return ExitCode.OK
-    claim = Claim(home, rundir, spec, journal, is_new=False)
+    claim = OwnedRun(home, rundir, spec, journal, is_new=False)
     recorder = owned_run.recorder_of(claim, say, is_in_job=True)
     recorder.begin()
     run, _ = recorder.read_run()
@@ -98,7 +98,7 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     return code
 
 
-def _look(claim: "Claim") -> "tuple[Run, Assignment | None, StopAsked | None]":
+def _look(claim: "OwnedRun") -> "tuple[Run, Assignment | None, StopRequested | None]":
     """The run, what is left of it, and who wants no more of it: what was asked while nobody listened counts, too."""
     claim.journal.take_requests()
     entries, _ = journals.read(claim.rundir.journal_path)
@@ -106,7 +106,7 @@ def _look(claim: "Claim") -> "tuple[Run, Assignment | None, StopAsked | None]":
     return run, continuation.remaining(run, entries), continuation.unwanted(run, entries)
 
 
-def _tell_unwanted(claim: "Claim", run: "Run", stop: StopAsked) -> None:
+def _tell_unwanted(claim: "OwnedRun", run: "Run", stop: StopRequested) -> None:
     at, told = datetime.now(timezone.utc), f"{stop.detail} while it waited"
     claim.journal.append(
         NotContinued(at=at, reason=told, by=stop.by)
@@ -126,7 +126,7 @@ def _locked(rundir: RunDir) -> Journal:
     return journal
 
 
-def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
+def _session(claim: "OwnedRun", recorder: "Recorder", left: Assignment) -> int:
     """Take the turn that is due; what to exit with."""
     from backprop.lifecycle.driver import choose_checkpoint
     from backprop.lifecycle.owned_run import Request
@@ -155,7 +155,7 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
     if spec.nodes > 1:
         os.environ.update(rendezvous.variables(os.environ, spec.nodes))
         spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(os.environ, spec.nodes), *spec.command))
-    result = driver.take_turns(
+    result = driver.drive(
         replace(claim, spec=spec),
         request,
         recorder,
@@ -163,16 +163,18 @@ def _session(claim: "Claim", recorder: "Recorder", left: Assignment) -> int:
         ignore_hangup=True,
         afterwards=lambda result: _what_next(claim, recorder, job, left, result),
     )
-    return messages.told_exit_code(claim, result)
+    return messages.exit_code_of(claim, result)
 
 
-def _what_next(claim: "Claim", recorder: "Recorder", job: str, taken: Assignment, result: "Outcome | NoTurn") -> None:
+def _what_next(
+    claim: "OwnedRun", recorder: "Recorder", job: str, taken: Assignment, result: "Outcome | NotAdmitted"
+) -> None:
     """Put the job back into Slurm's line where something is left to do. taken: what this was the turn for."""
-    from backprop.lifecycle.admission import NoTurn
+    from backprop.lifecycle.admission import NotAdmitted
 
     run, left, stop = _look(claim)
     status = None if run.last_session is None else run.last_session.status
-    if isinstance(result, NoTurn) or result.is_broken_off:  # it waited in the job
+    if isinstance(result, NotAdmitted) or result.is_broken_off:  # it waited in the job
         left, status = (taken if result.is_broken_off and stop is None else None), Status.STOPPED
     if left is None:
         return
@@ -196,7 +198,7 @@ def _what_next(claim: "Claim", recorder: "Recorder", job: str, taken: Assignment
         say(str(error))
 
 
-def _tell_again(claim: "Claim", recorder: "Recorder", left: Assignment, job: str, reason: str) -> None:
+def _tell_again(claim: "OwnedRun", recorder: "Recorder", left: Assignment, job: str, reason: str) -> None:
     run, _ = recorder.read_run()
     recorder.begin()
     claim.journal.append(
@@ -225,7 +227,7 @@ class _Log:
     What no other entry of the journal tells goes there as well, for whoever watches from elsewhere.
     """
 
-    def __init__(self, claim: "Claim", recorder: "Recorder") -> None:
+    def __init__(self, claim: "OwnedRun", recorder: "Recorder") -> None:
         self._claim = claim
         self._recorder = recorder
 
@@ -247,4 +249,4 @@ class _Log:
 
     def said(self, text: str) -> None:
         say(text)
-        self._claim.journal.append(Said(at=datetime.now(timezone.utc), text=text))
+        self._claim.journal.append(MessageShown(at=datetime.now(timezone.utc), text=text))

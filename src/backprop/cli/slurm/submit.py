@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from backprop import engines, host
 from backprop.cli.context import say
-from backprop.cli.slurm.follow import Front
+from backprop.cli.slurm.follow import Follower
 from backprop.engines.base import Order, Phase
 from backprop.engines.slurm import client as slurm_client
 from backprop.engines.slurm.client import SlurmError
@@ -25,17 +25,17 @@ from backprop.store.journal.entries import Submitted
 from backprop.supervisor.signals import Signals
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.owned_run import Claim, Request
+    from backprop.lifecycle.owned_run import OwnedRun, Request
     from backprop.store.ingest import Recorder
 
 _FIRST_LOOK_S = 3.0  # what Slurm can never place, it says within a moment
 
 
-def train(claim: "Claim", request: "Request", recorder: "Recorder", *, detach: bool, as_json: bool) -> int:
+def train(claim: "OwnedRun", request: "Request", recorder: "Recorder", *, detach: bool, as_json: bool) -> int:
     """Hand the run to Slurm and, unless detached, stay with it; what to exit with. Raises BackpropError."""
     with Signals(ignore_hangup=False).caught() as signals:  # a job that is held, and of nobody, would stay for ever
         (job,) = submit([(claim, recorder)], request)
-        front = Front(claim, recorder, job, as_json=as_json)
+        front = Follower(claim, recorder, job, as_json=as_json)
         if not detach:
             return front.follow(signals)
         refused = front.look_for_refusal(_FIRST_LOOK_S, signals)
@@ -50,7 +50,7 @@ def train(claim: "Claim", request: "Request", recorder: "Recorder", *, detach: b
     return ExitCode.OK
 
 
-def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> list[str]:
+def submit(claims: "Sequence[tuple[OwnedRun, Recorder]]", request: "Request") -> list[str]:
     """Hand claimed runs to Slurm; their jobs. The claims are given up: the runs are the jobs'.
 
     Raises BackpropError; then runs that were just made are taken back.
@@ -84,7 +84,7 @@ def submit(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> li
     return jobs
 
 
-def _cancel_unheard(claim: "Claim") -> str:
+def _cancel_unheard(claim: "OwnedRun") -> str:
     """An sbatch that takes too long may have submitted the job all the same, and only its name is known.
 
     What is left for the user to do, if Slurm does not even answer to that.
@@ -108,7 +108,7 @@ def _withdraw(job: str) -> str:
     return ""
 
 
-def train_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -> int:
+def train_many(claims: "Sequence[tuple[OwnedRun, Recorder]]", request: "Request") -> int:
     """Hand runs that ask for the same to Slurm, as the tasks of one array; what to exit with. Raises BackpropError."""
     with Signals(ignore_hangup=True).caught() as signals:  # half submitted is no state to be left in
         jobs = submit(claims, request)
@@ -120,7 +120,7 @@ def train_many(claims: "Sequence[tuple[Claim, Recorder]]", request: "Request") -
     return code
 
 
-def _take_back(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) -> int:
+def _take_back(claims: "Sequence[tuple[OwnedRun, Recorder]]", jobs: Sequence[str]) -> int:
     """Ctrl-C came while they were submitted: each leaves the line, and one that has begun meanwhile is stopped."""
     from backprop.lifecycle import requests, run_state
 
@@ -134,7 +134,7 @@ def _take_back(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) 
         try:
             run = run_state.look(claim.home, claim.spec).run
             if not run.status.is_final:
-                requests.ask_stop(claim.home, run, by="Ctrl-C", leave_line=answers)
+                requests.request_stop(claim.home, run, by="Ctrl-C", leave_line=answers)
         except BackpropError as error:  # it has ended just now, or was removed; or Slurm does not answer any more
             say(str(error))
             answers = answers and not isinstance(error.__cause__, SlurmError)
@@ -142,9 +142,9 @@ def _take_back(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str]) 
     return ExitCode.INTERRUPTED
 
 
-def _look_for_refusals(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequence[str], signals: Signals) -> int:
+def _look_for_refusals(claims: "Sequence[tuple[OwnedRun, Recorder]]", jobs: Sequence[str], signals: Signals) -> int:
     """What to exit with: of the tasks of an array all can be placed, or none. Ends early when they are unwanted."""
-    watched = [Front(*claim, job, as_json=False) for claim, job in zip(claims, jobs, strict=True)]
+    watched = [Follower(*claim, job, as_json=False) for claim, job in zip(claims, jobs, strict=True)]
     if watched[0].look_for_refusal(_FIRST_LOOK_S, signals) is None:
         return ExitCode.OK
     for front in watched[1:]:
@@ -152,7 +152,7 @@ def _look_for_refusals(claims: "Sequence[tuple[Claim, Recorder]]", jobs: Sequenc
     return ExitCode.REFUSED
 
 
-def _end_earlier_job(claim: "Claim", recorder: "Recorder", job: str) -> None:
+def _end_earlier_job(claim: "OwnedRun", recorder: "Recorder", job: str) -> None:
     """Take away what may be left in Slurm's line of an earlier session. If it stays, it finds that it is not wanted.
 
     One that runs, and has nothing more to do, is only telling somebody of the end. job: the new one, which has the same
@@ -168,7 +168,7 @@ def _end_earlier_job(claim: "Claim", recorder: "Recorder", job: str) -> None:
             engines.cluster().cancel(run)
 
 
-def _tell_submitted(claim: "Claim", recorder: "Recorder", request: "Request", job: str) -> None:
+def _tell_submitted(claim: "OwnedRun", recorder: "Recorder", request: "Request", job: str) -> None:
     run, _ = recorder.read_run()
     recorder.begin()
     is_told = claim.journal.append(

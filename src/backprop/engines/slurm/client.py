@@ -88,7 +88,7 @@ class Job(Record, frozen=True):
     reason: str | None = None  # why it waits; None: Slurm does not say
 
     @property
-    def is_hopeless(self) -> bool:
+    def is_unsatisfiable(self) -> bool:
         return self.reason in _HOPELESS
 
     @property

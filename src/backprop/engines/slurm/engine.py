@@ -150,10 +150,12 @@ class Cluster:
             told = f"Slurm does not know its job {run.job} any more" if run.job else "it was never submitted to Slurm"
             return Observation(phase=Phase.ENDED, told=told, is_known=False)
         if job.phase is not Phase.ENDED:
-            return Observation(phase=job.phase, told=job.reason, is_hopeless=job.is_hopeless)
-        why = f", {job.reason}" if job.is_hopeless else ""
+            return Observation(phase=job.phase, told=job.reason, is_unsatisfiable=job.is_unsatisfiable)
+        why = f", {job.reason}" if job.is_unsatisfiable else ""
         told = f"its Slurm job {run.job} ended: {job.state}{why}"
-        return Observation(phase=Phase.ENDED, told=told, is_hopeless=job.is_hopeless, is_failure=job.is_failure)
+        return Observation(
+            phase=Phase.ENDED, told=told, is_unsatisfiable=job.is_unsatisfiable, is_failure=job.is_failure
+        )
 
     def hurry(self, run: Run, seen: Observation) -> None:
         """Let a job begin that was put back into the line, by itself or by Slurm: it would wait for two minutes.

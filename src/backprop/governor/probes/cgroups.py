@@ -30,7 +30,7 @@ class Room(Record, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class CgroupPlace:
     """Where this process stands in a hierarchy that may limit memory."""
 
     version: int  # 1 or 2
@@ -53,7 +53,7 @@ def memory_room(proc: Path = PROC, root: Path = ROOT) -> Room | None:
     return tightest
 
 
-def places(proc: Path = PROC, root: Path = ROOT) -> tuple[Place, ...]:
+def places(proc: Path = PROC, root: Path = ROOT) -> tuple[CgroupPlace, ...]:
     """Our place in v1's memory hierarchy and in v2's, where they are mounted.
 
     proc, root: where /proc and / are.
@@ -71,7 +71,7 @@ def places(proc: Path = PROC, root: Path = ROOT) -> tuple[Place, ...]:
     return tuple(found)
 
 
-def _place(version: int, path: PurePosixPath, mounts: list[tuple[PurePosixPath, Path]]) -> Place | None:
+def _place(version: int, path: PurePosixPath, mounts: list[tuple[PurePosixPath, Path]]) -> CgroupPlace | None:
     """The place at `path` of a hierarchy that is mounted, from its group `top` on, at each of the folders."""
     for top, mount in mounts:
         rest = path.parts[len(top.parts) :]
@@ -80,10 +80,10 @@ def _place(version: int, path: PurePosixPath, mounts: list[tuple[PurePosixPath, 
             folder = mount.joinpath(*rest)
             if folder.is_dir():
                 above = folder.parents[: len(rest)]
-                return Place(version=version, folders=(folder, *above), is_own=True)
+                return CgroupPlace(version=version, folders=(folder, *above), is_own=True)
     # A container shows its own group as the whole hierarchy, while the path may still be the host's.
     visible = [mount for _, mount in mounts if mount.is_dir()]
-    return Place(version=version, folders=(visible[0],), is_own=False) if visible else None
+    return CgroupPlace(version=version, folders=(visible[0],), is_own=False) if visible else None
 
 
 def _paths(text: bytes) -> Iterator[tuple[int, PurePosixPath]]:

@@ -152,7 +152,7 @@ class GpuPoller:
     def latest(self) -> tuple[GpuReading, float] | None:
         """The newest reading and when it was taken (monotonic seconds); None as long as there is none. Never blocks."""
         if self._reader is not None:
-            self._hear(self._reader)
+            self._handle_requests(self._reader)
         elif self._uses_nvml and self._thread is None:
             # only now: processes are launched while there is one thread
             thread = threading.Thread(target=self._poll_nvml, daemon=True)
@@ -177,7 +177,7 @@ class GpuPoller:
             self._closed.wait(self._period_s)
         library.close()
 
-    def _hear(self, reader: int) -> None:
+    def _handle_requests(self, reader: int) -> None:
         with suppress(BlockingIOError):
             while more := os.read(reader, 65_536):
                 self._unread += more

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backprop.governor.probes import cgroups
-from backprop.records import Snapshot
+from backprop.records import MachineState
 
 
 class _Memory(NamedTuple):
@@ -20,7 +20,7 @@ class _Memory(NamedTuple):
     swap_free: int | None = None
 
 
-def read_snapshot(folders: Iterable[str]) -> Snapshot:
+def read_snapshot(folders: Iterable[str]) -> MachineState:
     """CPU, memory, and the disk space in `folders`. The GPUs are not in it."""
     disk_total_bytes = {}
     disk_free_bytes = {}
@@ -33,7 +33,7 @@ def read_snapshot(folders: Iterable[str]) -> Snapshot:
     load = None
     with suppress(OSError):
         load = os.getloadavg()[0]
-    return Snapshot(
+    return MachineState(
         cpu_count=os.cpu_count(),
         load_1min=load,
         ram_total_bytes=memory.total,

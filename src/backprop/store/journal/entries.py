@@ -20,7 +20,7 @@ from backprop.records import (
     StoredRecord,
 )
 from backprop.store.files import UNDECODABLE
-from backprop.store.output.line_times import Growth
+from backprop.store.output.line_times import OffsetSample
 
 # it becomes a word of scancel's and a part of a file's name: an entry with anything else is none
 JobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(_[0-9]+)?\Z", max_length=40)]
@@ -122,27 +122,27 @@ class Governed(_Entry, frozen=True, tag="governed"):
     figures: dict[str, Any]
 
 
-class Said(_Entry, frozen=True, tag="said"):
+class MessageShown(_Entry, frozen=True, tag="said"):
     """What a supervisor in a Slurm job tells whoever watches: with a terminal of its own it would tell it there."""
 
     text: str
 
 
-class StopAsked(_Entry, frozen=True, tag="stop_asked"):
+class StopRequested(_Entry, frozen=True, tag="stop_asked"):
     session: int
     by: StopReason
     detail: str
     now: bool = False  # skip the ladder
 
 
-class PauseAsked(_Entry, frozen=True, tag="pause_asked"):
+class PauseRequested(_Entry, frozen=True, tag="pause_asked"):
     """A user wants the session to stand still where it is."""
 
     session: int
     detail: str
 
 
-class GoOnAsked(_Entry, frozen=True, tag="go_on_asked"):
+class ResumeRequested(_Entry, frozen=True, tag="go_on_asked"):
     """A user wants a session that users paused to go on."""
 
     session: int
@@ -181,7 +181,7 @@ class OutputSeen(_Entry, frozen=True, tag="output_seen"):
 
     session: int
     source: Source
-    growth: Growth
+    growth: OffsetSample
 
 
 class CheckpointMeasured(_Entry, frozen=True, tag="checkpoint_measured"):
@@ -243,10 +243,10 @@ Entry = (
     | Refused
     | NotContinued
     | Governed
-    | Said
-    | StopAsked
-    | PauseAsked
-    | GoOnAsked
+    | MessageShown
+    | StopRequested
+    | PauseRequested
+    | ResumeRequested
     | Renamed
     | Signalled
     | Paused
@@ -264,9 +264,9 @@ Entry = (
 _SYNCED = (
     SessionStarted,
     Submitted,
-    StopAsked,
-    PauseAsked,
-    GoOnAsked,
+    StopRequested,
+    PauseRequested,
+    ResumeRequested,
     Renamed,
     SessionEnded,
     Refused,

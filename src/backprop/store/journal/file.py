@@ -21,7 +21,7 @@ from backprop.store.journal.entries import (
 )
 
 _ASKED = "asked"  # folder of a run, for requests
-SIGN_EVERY_S = 10.0  # that whoever has a journal locked says by the time of its last change: I live
+HEARTBEAT_INTERVAL_S = 10.0  # that whoever has a journal locked says by the time of its last change: I live
 _LIFE_S = 35.0  # that it is believed: a machine so busy that its supervisor is late is not a lost one
 
 
@@ -33,7 +33,7 @@ def read(path: Path) -> tuple[list[Entry], int]:
         return [], 0
 
 
-def unheard(path: Path) -> list[Entry]:
+def pending_requests(path: Path) -> list[Entry]:
     """What was asked of the run with this journal (see `Journal.ask`), and is not in it yet: oldest first."""
     asked_path = path.with_name(_ASKED)
     entries: list[Entry] = []
@@ -123,14 +123,14 @@ class Journal:
                 self._heard.discard(name)
 
     def _give_sign_of_life(self) -> None:
-        """Show whoever looks from a machine on which our lock is not seen that there is somebody: `shows_life`."""
+        """A heartbeat, for other machines, on which our lock is not seen: see `has_recent_heartbeat`."""
         now = time.monotonic()
         if now >= self._next_sign_at:
-            self._next_sign_at = now + SIGN_EVERY_S
+            self._next_sign_at = now + HEARTBEAT_INTERVAL_S
             with suppress(OSError):  # a shared file system that fails for a moment
                 os.utime(self._fd)
 
-    def shows_life(self, now_unix_s: float) -> bool:
+    def has_recent_heartbeat(self, now_unix_s: float) -> bool:
         """Whether its holder has been at work lately. now_unix_s: by the clock of the file system's server."""
         return now_unix_s - os.fstat(self._fd).st_mtime < _LIFE_S
 

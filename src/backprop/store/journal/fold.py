@@ -22,16 +22,16 @@ from backprop.store.journal.entries import (
     CheckpointUnread,
     Continued,
     Entry,
-    GoOnAsked,
     NotContinued,
-    PauseAsked,
     Paused,
+    PauseRequested,
     Queued,
     Refused,
     Renamed,
+    ResumeRequested,
     SessionEnded,
     SessionStarted,
-    StopAsked,
+    StopRequested,
     Submitted,
     TrainerLaunched,
     parse,
@@ -99,7 +99,7 @@ def fold_on(run: Run, entries: Iterable[Entry]) -> Run:
                 run = _change_session(run, entry.session, trainer_pid=entry.pid, launched_at=entry.at)
             case CheckpointRead() | CheckpointUnread():
                 run = _note_read(run, entry)
-            case StopAsked() | PauseAsked() | GoOnAsked():
+            case StopRequested() | PauseRequested() | ResumeRequested():
                 run = _note_request(run, entry)
             case Paused():
                 run = _pause_session(run, entry)
@@ -211,14 +211,14 @@ def _note_read(run: Run, entry: CheckpointRead | CheckpointUnread) -> Run:
     return _change_session(run, entry.session, resumed_from=path, is_checkpoint_read=True, has_started_over=False)
 
 
-def _note_request(run: Run, entry: StopAsked | PauseAsked | GoOnAsked) -> Run:
+def _note_request(run: Run, entry: StopRequested | PauseRequested | ResumeRequested) -> Run:
     """Of those who ask for a stop the first counts. What is asked of a queued session is for none: see `Run`."""
     session = _unfinished(run, entry.session)
     if session is None:
         return run
-    if isinstance(entry, StopAsked):
+    if isinstance(entry, StopRequested):
         return _change_session(run, entry.session, stopped_by=session.stopped_by or entry.by)
-    return _change_session(run, entry.session, is_pause_asked=isinstance(entry, PauseAsked))
+    return _change_session(run, entry.session, is_pause_asked=isinstance(entry, PauseRequested))
 
 
 def _unfinished(run: Run, number: int) -> Session | None:

@@ -15,7 +15,7 @@ _RELATIVE = 0.01  # and further in a long session: a day needs some 500 of them
 _MAX_FRESH = 1000  # looks that are kept while nothing can be stored
 
 
-class Growth(StoredRecord, frozen=True):
+class OffsetSample(StoredRecord, frozen=True):
     """Output grew to `offset` between two instants, in seconds of training since the session began."""
 
     offset: int  # bytes from the beginning of the session's source
@@ -26,13 +26,13 @@ class Growth(StoredRecord, frozen=True):
 class Timeline:
     """The growth of one source of a session."""
 
-    def __init__(self, growths: Iterable[Growth] = ()) -> None:
+    def __init__(self, growths: Iterable[OffsetSample] = ()) -> None:
         self._offsets: list[int] = [0]
         self._seconds: list[float] = [0.0]
         for growth in growths:
             self.add(growth)
 
-    def add(self, growth: Growth) -> None:
+    def add(self, growth: OffsetSample) -> None:
         """What comes next. Time that goes back is taken as standing still."""
         since_s = max(growth.since_s, self._seconds[-1])
         if growth.offset > self._offsets[-1]:
@@ -60,29 +60,29 @@ class Timeline:
         return times
 
 
-class Witness:
+class OffsetClock:
     """What was seen of the growth of one source of a session: every look while it matters, and notes of all.
 
     The notes are few enough to be kept, and close enough to date a line within one percent.
     """
 
-    def __init__(self, notes: Iterable[Growth] = ()) -> None:
+    def __init__(self, notes: Iterable[OffsetSample] = ()) -> None:
         """notes: those of the journal."""
         self._notes = list(notes)
-        self._fresh: list[Growth] = []  # finer: how it has grown beyond `_fresh_from`
+        self._fresh: list[OffsetSample] = []  # finer: how it has grown beyond `_fresh_from`
         self._fresh_from = self._size = self._notes[-1].offset if self._notes else 0
         self._looked_s = self._noted_s = self._notes[-1].until_s if self._notes else 0.0
-        self._pending: Growth | None = None  # the next note
+        self._pending: OffsetSample | None = None  # the next note
 
-    def looked(self, at_s: float, size: int) -> Growth | None:
+    def looked(self, at_s: float, size: int) -> OffsetSample | None:
         """The source was so long at this time. Gives the note that is due, if one is."""
         since_s, self._looked_s = self._looked_s, at_s
         if size > self._size:
             self._size = size
-            seen = Growth(offset=size, since_s=since_s, until_s=at_s)
+            seen = OffsetSample(offset=size, since_s=since_s, until_s=at_s)
             self._fresh.append(seen)
             first = self._pending or seen
-            self._pending = Growth(offset=size, since_s=first.since_s, until_s=at_s)
+            self._pending = OffsetSample(offset=size, since_s=first.since_s, until_s=at_s)
             if len(self._fresh) > _MAX_FRESH:
                 self.forget(self._fresh[_MAX_FRESH // 2].offset)
         due = self._pending if at_s - self._noted_s >= max(_FINEST_S, _RELATIVE * self._noted_s) else None
@@ -104,7 +104,7 @@ class Witness:
         if start < self._fresh_from:  # it is read again, for an index that has lost it; or has waited for long
             timeline = Timeline(note for note in self._notes if note.offset <= self._fresh_from)
         begun_s = self._fresh[0].since_s if self._fresh else self._looked_s
-        timeline.add(Growth(offset=self._fresh_from, since_s=0.0, until_s=begun_s))
+        timeline.add(OffsetSample(offset=self._fresh_from, since_s=0.0, until_s=begun_s))
         for growth in self._fresh:
             timeline.add(growth)
         return timeline

@@ -46,7 +46,7 @@ class Progress(Record, frozen=True):
 
 
 class ProgressMeter:
-    """Turns looks into Progress. Instants are monotonic seconds."""
+    """Makes Progress of looks. Instants are monotonic seconds."""
 
     _SMOOTHING_S = 10.0  # the rate is that of about the last ten seconds
 

@@ -12,7 +12,7 @@ READ_BYTES = MAX_LINE_BYTES + 1  # a stretch is at most this long, so a line tha
 _SKIP_BYTES = 64 * READ_BYTES  # how much of an endless line is looked through in one call
 
 
-class Stretch(NamedTuple):
+class LineBlock(NamedTuple):
     """Whole lines, and where they lie. `data` is empty for a line that is too long to be understood."""
 
     data: bytes
@@ -41,7 +41,7 @@ class Tail:
         """Go on from here: somebody else read up to it."""
         self.offset = self._searched_to = offset
 
-    def read(self, *, is_over: bool = False) -> Stretch | None:
+    def read(self, *, is_over: bool = False) -> LineBlock | None:
         """The next stretch of whole lines, or None when there is none yet. Does not move: see `move_to`.
 
         is_over: nobody writes any more, so what follows the last newline is a line too.
@@ -54,10 +54,10 @@ class Tail:
             data = file.read(READ_BYTES)
             end = data.rfind(b"\n") + 1
             if end:
-                return Stretch(data[:end], self.offset, self.offset + end)
+                return LineBlock(data[:end], self.offset, self.offset + end)
             if len(data) < READ_BYTES:
                 self._searched_to = self.offset + len(data)
-                return Stretch(data, self.offset, self.offset + len(data)) if is_over and data else None
+                return LineBlock(data, self.offset, self.offset + len(data)) if is_over and data else None
             return self._skip_long_line(file, is_over=is_over)
 
     def unfinished(self, limit: int) -> bytes:
@@ -69,14 +69,14 @@ class Tail:
             file.seek(max(self.offset, size - limit))
             return file.read(limit).rpartition(b"\n")[2]
 
-    def _skip_long_line(self, file: BinaryIO, *, is_over: bool) -> Stretch | None:
+    def _skip_long_line(self, file: BinaryIO, *, is_over: bool) -> LineBlock | None:
         file.seek(max(self._searched_to, self.offset + READ_BYTES))
         pause_at = file.tell() + _SKIP_BYTES
         while data := file.read(READ_BYTES):
             found = data.find(b"\n")
             if found >= 0:
-                return Stretch(b"", self.offset, file.tell() - len(data) + found + 1)
+                return LineBlock(b"", self.offset, file.tell() - len(data) + found + 1)
             self._searched_to = file.tell()
             if self._searched_to >= pause_at and not is_over:
                 return None  # go on at the next call: a supervisor has other things to do
-        return Stretch(b"", self.offset, file.tell()) if is_over else None
+        return LineBlock(b"", self.offset, file.tell()) if is_over else None

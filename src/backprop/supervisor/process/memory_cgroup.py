@@ -1,8 +1,8 @@
 """A memory cgroup around one trainer: the kernel's own hard limit, which no allocation is quick enough to pass.
 
-`build` makes one before the trainer is launched, `Cage.enter` is called in the trainer between fork and exec, and
-`Cage.remove` when the tree is gone. Where the system does not let us (no cgroups, not ours to write, macOS) there is
-no cage, and the governor's eye on the tree is all there is.
+`build` makes one before the trainer is launched, `MemoryCgroup.enter` is called in the trainer between fork and exec,
+and `MemoryCgroup.remove` when the tree is gone. Where the system does not let us (no cgroups, not ours to write, macOS)
+there is none, and only the governor watches the memory of the tree.
 
 v1: below our own memory group. v2: a group that hands memory on to its children can hold no processes itself, hence
 not below our own but beside it, below the nearest ancestor that is ours to write and hands memory on. That is
@@ -34,7 +34,7 @@ _REMOVE_WITHIN_S = 0.2  # v1 calls a group busy for some milliseconds after its 
 
 
 @dataclass(frozen=True, slots=True)
-class Cage:
+class MemoryCgroup:
     """A cgroup with a hard memory limit."""
 
     path: Path
@@ -67,7 +67,7 @@ class Cage:
 
 def build(
     run_id: str, session: int, limit_bytes: int, proc: Path = cgroups.PROC, root: Path = cgroups.ROOT
-) -> Cage | None:
+) -> MemoryCgroup | None:
     """A cgroup with a hard memory limit, swap included, for one trainer; None where the system does not let us.
 
     proc, root: where /proc and / are. Blocks up to 0.2 s where a cage of that name was left behind.
@@ -76,7 +76,7 @@ def build(
     for place in cgroups.places(proc, root):
         parent = _parent(place)
         if parent is not None and _make(parent / name):
-            cage = Cage(parent / name, place.version)
+            cage = MemoryCgroup(parent / name, place.version)
             if _limit(cage, limit_bytes):
                 return cage
             cage.remove()
@@ -91,7 +91,7 @@ def remove_leftover(path: str) -> None:
             _remove(cage)
 
 
-def _parent(place: cgroups.Place) -> Path | None:
+def _parent(place: cgroups.CgroupPlace) -> Path | None:
     """The group to make a cage below; None when there is none that we may and should use."""
     if not place.is_own:
         return None  # a child of some other group would escape the limits of ours
@@ -132,7 +132,7 @@ def _make(path: Path) -> bool:
     return True
 
 
-def _limit(cage: Cage, limit_bytes: int) -> bool:
+def _limit(cage: MemoryCgroup, limit_bytes: int) -> bool:
     """True when the kernel has accepted the limit."""
     limit = str(limit_bytes)
     try:

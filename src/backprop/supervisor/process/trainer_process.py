@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 class Trainer:
     """The tree below one trainer."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", run_dir: str, strangers: "frozenset[Process]") -> None:
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", run_dir: str, preexisting_children: "frozenset[Process]"
+    ) -> None:
         self._process = process
         self._run_dir = run_dir
-        self._strangers = strangers
+        self._preexisting_children = preexisting_children
         self.blindness = host.table_problem()  # why its descendants cannot be told from strangers, if they cannot
         self._asked: list[Process] = []  # to end, by SIGINT
         self._pids_before: set[int] = set()  # of all that lived then
@@ -50,14 +52,14 @@ class Trainer:
         streams: stdin, as `launch` takes it, and files for stdout and stderr. run_dir: the mark in its environment.
         """
         stdin, out_path, err_path = streams
-        strangers: frozenset[Process] = frozenset()
+        preexisting_children: frozenset[Process] = frozenset()
         if host.table_problem() is None and not has_no_descendants():
             from backprop.supervisor.process import tree
 
-            strangers = tree.own_children()
+            preexisting_children = tree.own_children()
         adopt_orphans()
         process = launch(command, cwd, environment, out_path, err_path, stdin, enter=enter, ignore_hangup=ignore_hangup)
-        return cls(process, run_dir, strangers)
+        return cls(process, run_dir, preexisting_children)
 
     @property
     def pid(self) -> int:
@@ -81,7 +83,7 @@ class Trainer:
 
             return not tree.has_group(self.pid)
         # a snapshot can miss a process that forks anew all the time; the kernel's word cannot
-        return has_no_descendants() if HAS_SUBREAPER and not self._strangers else not self.members()
+        return has_no_descendants() if HAS_SUBREAPER and not self._preexisting_children else not self.members()
 
     def members(self) -> "list[Process]":
         """The living processes of the tree, as far as they can be known."""
@@ -89,7 +91,7 @@ class Trainer:
             return []
         from backprop.supervisor.process import tree
 
-        return tree.members(self.pid, self._run_dir, self._strangers)
+        return tree.members(self.pid, self._run_dir, self._preexisting_children)
 
     def labels(self) -> tuple[str, ...]:
         """What the living processes of the tree are called: see `tree.labels`."""
@@ -184,7 +186,9 @@ class Trainer:
                 self.unkillable_pids = [self.pid]
             return pids
         pids = tuple(process.pid for process in self.members())
-        self.unkillable_pids = tree.kill(self.members, self.is_gone, {stranger.pid for stranger in self._strangers})
+        self.unkillable_pids = tree.kill(
+            self.members, self.is_gone, {stranger.pid for stranger in self._preexisting_children}
+        )
         if self.unkillable_pids and self._process.returncode is None:
             self._process.returncode = -signal.SIGKILL  # it hangs in the kernel; nobody can do more
         return pids

@@ -36,14 +36,14 @@ def own_children() -> frozenset[Process]:
     return frozenset(Process().children())
 
 
-def members(root_pid: int, run_dir: str, strangers: frozenset[Process]) -> list[Process]:
+def members(root_pid: int, run_dir: str, preexisting_children: frozenset[Process]) -> list[Process]:
     """The living processes of the tree, for use by the process that launched `root_pid`.
 
-    strangers: children of ours that are none of the trainer's; they and what they start are left alone.
+    preexisting_children: children of ours that are none of the trainer's; they and what they start are left alone.
     """
     if HAS_SUBREAPER:
-        ours = set(Process().children(recursive=True)) - strangers
-        for stranger in strangers:
+        ours = set(Process().children(recursive=True)) - preexisting_children
+        for stranger in preexisting_children:
             with suppress(psutil.NoSuchProcess):
                 ours -= set(stranger.children(recursive=True))
         return alive(ours)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Checkpoint, GitState, Run, RunView, Session, Snapshot, Ticket
+from backprop.records import Checkpoint, GitState, MachineState, Run, RunView, Session, Ticket
 from backprop.store import checkpoints
 from backprop.store.experiments_json import MAX_CHECKPOINTS, newest_checkpoints
 from backprop.store.output.protocol import json_safe
@@ -120,7 +120,7 @@ def elapsed_s(view: RunView, now: datetime) -> float:
     return sum(session_elapsed_s(session, now) for session in view.run.sessions)
 
 
-def machine_document(snapshot: Snapshot) -> dict[str, Any]:
+def machine_document(snapshot: MachineState) -> dict[str, Any]:
     """The machine, as `status --json` shows it."""
     fields: Mapping[str, Any] = msgspec.structs.asdict(snapshot)
     return {key: json_safe(value) for key, value in fields.items()}

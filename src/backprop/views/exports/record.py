@@ -6,7 +6,7 @@ from typing import Any
 
 from backprop.records import RunView, Session
 from backprop.store.curves import Point, session_begins_s
-from backprop.store.metric_rows import Row, joined
+from backprop.store.metric_rows import MetricRow, joined
 
 PointsOf = Callable[[str], Iterator[Point]]
 
@@ -46,7 +46,7 @@ class RunExport:
         for metric in self.view.metrics:
             yield from self.points_of(metric)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[MetricRow]:
         """All points, joined into one row a step."""
         return joined(self.view.metrics, self.points_of)
 

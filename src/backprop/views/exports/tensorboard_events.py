@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from backprop.records import Status
-from backprop.store.metric_rows import Row
+from backprop.store.metric_rows import MetricRow
 from backprop.views.exports.files import all_drafted, check_free, folder
 from backprop.views.exports.optional_dependency import missing
 from backprop.views.exports.record import RunExport
@@ -96,7 +96,7 @@ def _write_run(board: SimpleNamespace, run: RunExport, paths: dict[int, Path]) -
                 number, rows = next(rows_of, (None, iter(())))
 
 
-def _points(board: SimpleNamespace, run: RunExport, rows: Iterable[Row], *, is_resumed: bool) -> Iterator[Any]:
+def _points(board: SimpleNamespace, run: RunExport, rows: Iterable[MetricRow], *, is_resumed: bool) -> Iterator[Any]:
     unix_s = run.clock()
     for row in rows:
         at = unix_s(row.session, row.time_s)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.views.plots.model import Line, Panel, Plot, notes, spikes, title, x_label, y_span
+from backprop.views.plots.model import Panel, Plot, PlotLine, notes, spikes, title, x_label, y_span
 from backprop.views.terminal.screen import cut
 
 _TEMPLATE_PATH = Path(__file__).with_suffix(".html")
@@ -58,7 +58,7 @@ def _panel(plot: Plot, panel: Panel) -> dict[str, Any]:
     }
 
 
-def _line(plot: Plot, line: Line) -> dict[str, Any]:
+def _line(plot: Plot, line: PlotLine) -> dict[str, Any]:
     document = {"place": line.place, "xs": list(line.xs), "ys": _drawable(line.ys, plot)}
     if line.raw_xs is not None and line.raw_ys is not None:
         document |= {"raw_xs": list(line.raw_xs), "raw_ys": _drawable(line.raw_ys, plot)}

@@ -24,7 +24,7 @@ _PADDING = 0.04
 _NAME_WIDTH = 40
 
 
-class Line(Record, frozen=True):
+class PlotLine(Record, frozen=True):
     """One run's curve. What is not finite is a gap."""
 
     place: int  # of its run in the legend
@@ -39,7 +39,7 @@ class Panel(Record, frozen=True):
     """One metric of some runs."""
 
     metric: str
-    lines: tuple[Line, ...]
+    lines: tuple[PlotLine, ...]
 
 
 class Plot(Record, frozen=True):

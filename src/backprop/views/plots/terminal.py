@@ -6,9 +6,9 @@ from types import ModuleType
 from typing import Any
 
 from backprop.views.plots.model import (
-    Line,
     Panel,
     Plot,
+    PlotLine,
     Span,
     notes,
     spikes,
@@ -139,7 +139,7 @@ def _panel(
     return text.rstrip("\n").split("\n")
 
 
-def _draw(plotext: ModuleType, plot: Plot, line: Line, span: Span, screen: Screen) -> None:
+def _draw(plotext: ModuleType, plot: Plot, line: PlotLine, span: Span, screen: Screen) -> None:
     """One line, in a piece for each stretch without a gap; what lies outside is drawn at the edge."""
     look: dict[str, Any] = {"marker": "braille" if screen.has_blocks else "*"}
     if len(plot.runs) > 1 and not screen.has_colours:
@@ -155,7 +155,7 @@ def _draw(plotext: ModuleType, plot: Plot, line: Line, span: Span, screen: Scree
             plotext.scatter([spike.x], [y], **{**look, "marker": marker})
 
 
-def _pieces(line: Line, plot: Plot) -> Iterator[tuple[list[float], list[float]]]:
+def _pieces(line: PlotLine, plot: Plot) -> Iterator[tuple[list[float], list[float]]]:
     xs: list[float] = []
     ys: list[float] = []
     for x, y in zip(line.xs, line.ys, strict=True):

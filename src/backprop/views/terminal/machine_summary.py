@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
-from backprop.records import Gpu, Limits, Record, RunView, Snapshot, Ticket
+from backprop.records import Gpu, Limits, MachineState, Record, RunView, Ticket
 from backprop.text import printable
 from backprop.views.terminal import formatting
 from backprop.views.terminal.bars import BLOCKS, PLAIN_BLOCKS, bar
@@ -21,7 +21,7 @@ class Occupancy(Record, frozen=True):
 
 
 def machine_summary(
-    snapshot: Snapshot,
+    snapshot: MachineState,
     limits: Limits,
     occupancy: Occupancy,
     active: Sequence[RunView],
@@ -46,7 +46,7 @@ def machine_summary(
     return f"{text}\nnothing is running; the last run, {told}, {last.run.status.value}: backprop status last\n"
 
 
-def _machine_rows(snapshot: Snapshot, limits: Limits) -> Iterator[tuple[str, str]]:
+def _machine_rows(snapshot: MachineState, limits: Limits) -> Iterator[tuple[str, str]]:
     load = "-" if snapshot.load_1min is None else f"{snapshot.load_1min:.2f}"
     yield "cpu", f"{snapshot.cpu_count or '-'} cores, load {load}"
     available, total = snapshot.ram_available_bytes, snapshot.ram_total_bytes
@@ -61,7 +61,7 @@ def _machine_rows(snapshot: Snapshot, limits: Limits) -> Iterator[tuple[str, str
         yield "disk", f"{_free(free, snapshot.disk_total_bytes.get(folder))} free in {folder} ({needed})"
 
 
-def _gpu_rows(snapshot: Snapshot, limits: Limits) -> Iterator[tuple[str, str]]:
+def _gpu_rows(snapshot: MachineState, limits: Limits) -> Iterator[tuple[str, str]]:
     if snapshot.gpus is None:
         yield "gpus", f"blind: {snapshot.gpu_problem}"
     for gpu in snapshot.gpus or ():

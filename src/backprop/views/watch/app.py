@@ -1,7 +1,7 @@
 """The live view: runs, the machine, and one run's curve, log and details, as long as somebody looks.
 
-Pictures come from a `Feed` in its own thread; requests (stop, pause, resume) go out through `orders`, each in a thread
-of its own. Nothing here touches a disk.
+States come from a `LiveFeed` in its own thread; requests (stop, pause, resume) are made by `lifecycle.requests`, each
+in a thread of its own. Nothing here touches a disk.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from backprop.lifecycle import requests
 from backprop.records import RunView, Status
 from backprop.store.curves import Axis
 from backprop.store.home import HomeBusyError
-from backprop.views.live_feed import Feed, Picture, Wish
+from backprop.views.live_feed import FeedRequest, LiveFeed, LiveState
 from backprop.views.watch import texts
 from backprop.views.watch.dialogs import Help, Question
 from backprop.views.watch.panes import CurvePane, RunsTable, TextPane
@@ -83,7 +83,7 @@ class WatchApp(App[None]):
     class Pictured(Message):
         """A picture was taken, or taking it failed for a reason that is a bug."""
 
-        def __init__(self, picture: Picture | Exception) -> None:
+        def __init__(self, picture: LiveState | Exception) -> None:
             super().__init__()
             self.picture = picture
 
@@ -95,14 +95,14 @@ class WatchApp(App[None]):
             self.text = text
             self.is_error = is_error
 
-    def __init__(self, feed: Feed, run_id: str | None = None) -> None:
+    def __init__(self, feed: LiveFeed, run_id: str | None = None) -> None:
         """run_id: the run to look at first; None: the first in the list."""
         super().__init__()
         self.animation_level = "none"
         self.ended_by: signal.Signals | None = None  # what ended the view, when a signal did
-        self._wish = Wish(run_id=run_id)
+        self._wish = FeedRequest(run_id=run_id)
         self._feed = feed
-        self._picture = Picture(at=texts.now(), limits=feed.limits)
+        self._picture = LiveState(at=texts.now(), limits=feed.limits)
         self._pane = "curve"
         self._text = "log"  # beside the curve, where both have room
         self._is_log = False
@@ -282,14 +282,16 @@ class WatchApp(App[None]):
         self.push_screen(Question(f"{what} {texts.why(view)}?"), stop)
 
     def _stop(self, view: RunView) -> None:
-        requests.ask_stop(self._feed.home, view.run, by="s in backprop watch")
+        requests.request_stop(self._feed.home, view.run, by="s in backprop watch")
 
     def _kill(self, view: RunView) -> str:
         return requests.stop_now(self._feed.home, view.run, self._say, by="k in backprop watch").told
 
     def action_pause(self) -> None:
         if (view := self._chosen()) is not None:
-            self._ask(lambda: requests.ask_pause(self._feed.home, view.run, by="p in backprop watch"), "asked to pause")
+            self._ask(
+                lambda: requests.request_pause(self._feed.home, view.run, by="p in backprop watch"), "asked to pause"
+            )
 
     def action_resume(self) -> None:
         """Let a run that is paused go on; give one that has ended another session."""
@@ -299,7 +301,7 @@ class WatchApp(App[None]):
         run_id = view.run.spec.id
         if view.run.status is Status.QUEUED or not view.run.status.is_final:
             self._ask(
-                lambda: requests.ask_to_go_on(self._feed.home, view.run, by="r in backprop watch"), "asked to go on"
+                lambda: requests.request_resume(self._feed.home, view.run, by="r in backprop watch"), "asked to go on"
             )
         elif view.run.status is Status.COMPLETED:
             question = Question(f"Run {run_id} has completed. Start another session?")

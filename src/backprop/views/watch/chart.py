@@ -4,7 +4,7 @@ import math
 
 from backprop.store.curves import Curve
 from backprop.views.plots import terminal as plot_terminal
-from backprop.views.plots.model import Line, Panel, Plot, x_label
+from backprop.views.plots.model import Panel, Plot, PlotLine, x_label
 from backprop.views.terminal import formatting
 from backprop.views.terminal.screen import Screen
 
@@ -26,6 +26,6 @@ def axis_name(curve: Curve) -> str:
 
 
 def _plot(curve: Curve, *, is_log: bool) -> Plot:
-    line = Line(place=0, xs=curve.xs, ys=curve.ys, is_reduced=curve.is_reduced)
+    line = PlotLine(place=0, xs=curve.xs, ys=curve.ys, is_reduced=curve.is_reduced)
     panel = Panel(metric=curve.metric, lines=(line,))
     return Plot(runs=(curve.run_id,), panels=(panel,), axis=curve.axis, is_log=is_log)

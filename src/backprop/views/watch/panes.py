@@ -11,7 +11,7 @@ from textual.events import Click
 from textual.message import Message
 from textual.widgets import DataTable, Static
 
-from backprop.views.live_feed import Log, Row, Shown
+from backprop.views.live_feed import FeedRow, Log, Shown
 from backprop.views.watch import chart, texts
 
 _SCROLLBAR_AND_PADDING = 3
@@ -47,7 +47,7 @@ class RunsTable(DataTable[Text]):
         """The run under the cursor."""
         return self._ids[self.cursor_row] if 0 <= self.cursor_row < len(self._ids) else None
 
-    def show(self, rows: Sequence[Row], now: datetime, places: Mapping[str, int], run_id: str | None) -> None:
+    def show(self, rows: Sequence[FeedRow], now: datetime, places: Mapping[str, int], run_id: str | None) -> None:
         """Show these runs, the cursor on the one named. A table that is hidden stays as it was."""
         if not self.size.width:
             return

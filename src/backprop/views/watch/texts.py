@@ -14,12 +14,12 @@ from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
 
-from backprop.records import Gpu, RunView, Snapshot, Status, Ticket, in_minutes
+from backprop.records import Gpu, MachineState, RunView, Status, Ticket, in_minutes
 from backprop.store import metric_names
 from backprop.store.curves import Axis
 from backprop.text import printable
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
-from backprop.views.live_feed import Log, Picture, Row, Shown
+from backprop.views.live_feed import FeedRow, LiveState, Log, Shown
 from backprop.views.terminal import formatting
 from backprop.views.terminal.bars import bar
 from backprop.views.terminal.run_details import run_details
@@ -49,10 +49,10 @@ class Column(NamedTuple):
     width: int
     from_width: int  # shown on screens at least so wide
     justify: str
-    cell: Callable[[Row, "Look"], Text]
+    cell: Callable[[FeedRow, "RowStyle"], Text]
 
 
-class Look(NamedTuple):
+class RowStyle(NamedTuple):
     """What a cell says depends on, beside its run."""
 
     now: datetime
@@ -79,9 +79,9 @@ def title_line(columns: Sequence[Column]) -> Text:
     return Text(" ").join(_fitted(Text(column.title), column) for column in columns)
 
 
-def run_line(row: Row, now: datetime, places: Mapping[str, int], columns: Sequence[Column]) -> Text:
+def run_line(row: FeedRow, now: datetime, places: Mapping[str, int], columns: Sequence[Column]) -> Text:
     """A run on one line. places: run id -> its place in the line of those that wait."""
-    looks = ((column, Look(now, places, column.width)) for column in columns)
+    looks = ((column, RowStyle(now, places, column.width)) for column in columns)
     return Text(" ", no_wrap=True, end="").join(_fitted(column.cell(row, look), column) for column, look in looks)
 
 
@@ -100,14 +100,14 @@ def _plain(text: str, style: str = "") -> Text:
     return Text(printable(text[:_LONGEST_NAME]), style=style, no_wrap=True, end="")
 
 
-def _status(row: Row, look: Look) -> Text:
+def _status(row: FeedRow, look: RowStyle) -> Text:
     run = row.view.run
     place = look.places.get(run.spec.id)
     told = f"queued #{place}" if run.status is Status.QUEUED and place is not None else run.status.value
     return Text(f"{SYMBOLS[run.status]} {told}", style=STATUS_STYLES[run.status])
 
 
-def _time(row: Row, look: Look) -> Text:
+def _time(row: FeedRow, look: RowStyle) -> Text:
     run, session = row.view.run, row.view.run.last_session
     if session is None:
         return Text(f"of {in_minutes(run.spec.limits.timebox_s)}", style="dim")
@@ -118,14 +118,14 @@ def _time(row: Row, look: Look) -> Text:
     return text
 
 
-def _step(row: Row, _: Look) -> Text:
+def _step(row: FeedRow, _: RowStyle) -> Text:
     view = row.view
     if view.last_step is None:
         return Text("-", style="dim")
     return Text(formatting.steps(view.last_step, view.total_steps))
 
 
-def _loss(row: Row, _: Look) -> Text:
+def _loss(row: FeedRow, _: RowStyle) -> Text:
     value = None if row.metric is None else row.view.metrics.get(row.metric)
     return Text(formatting.number(value), style="bold red" if value is not None and not math.isfinite(value) else "")
 
@@ -158,7 +158,7 @@ def _bar(share: float | None, width: int, style: str) -> Text:
 # -- the machine
 
 
-def gauges(picture: Picture, width: int, most_lines: int) -> Text:
+def gauges(picture: LiveState, width: int, most_lines: int) -> Text:
     """The machine, its slots and its line as bars, as many beside one another as fit."""
     told = [*_machine_gauges(picture.machine), *_slot_gauges(picture), *_gpu_gauges(picture)]
     lines, line = [], Text(no_wrap=True)
@@ -182,7 +182,7 @@ def _used(free: int | None, total: int | None) -> float | None:
     return 1 - free / total if free is not None and total else None
 
 
-def _machine_gauges(machine: Snapshot) -> list[Text]:
+def _machine_gauges(machine: MachineState) -> list[Text]:
     found = []
     if machine.load_1min is not None and machine.cpu_count:
         load = machine.load_1min / machine.cpu_count
@@ -194,7 +194,7 @@ def _machine_gauges(machine: Snapshot) -> list[Text]:
     return found
 
 
-def _slot_gauges(picture: Picture) -> list[Text]:
+def _slot_gauges(picture: LiveState) -> list[Text]:
     taken = sum(ticket.is_running for ticket in picture.tickets)
     waiting = len(picture.tickets) - taken
     most = picture.limits.max_parallel
@@ -202,7 +202,7 @@ def _slot_gauges(picture: Picture) -> list[Text]:
     return [_gauge("slots", taken / most, told, is_alarming=False)]
 
 
-def _gpu_gauges(picture: Picture) -> list[Text]:
+def _gpu_gauges(picture: LiveState) -> list[Text]:
     machine = picture.machine
     if machine.gpus is None:
         return [Text.assemble(("GPUs", "bold"), " ", (printable(machine.gpu_problem or "cannot be read"), "red"))]
@@ -227,7 +227,7 @@ def places_in_line(tickets: Sequence[Ticket]) -> dict[str, int]:
 # -- one run
 
 
-def headline(picture: Picture, width: int) -> Text:
+def headline(picture: LiveState, width: int) -> Text:
     """How many there are, and what is wrong."""
     if picture.problem is not None:
         return Text(printable(picture.problem), style="bold red", no_wrap=True, overflow="ellipsis")

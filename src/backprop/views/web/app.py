@@ -28,9 +28,9 @@ from backprop.records import Run, RunView
 from backprop.store import metric_names, query
 from backprop.store.home import HomeBusyError
 from backprop.views.web import logs, params, serializers
-from backprop.views.web.auth import Address, Gate, Key
+from backprop.views.web.auth import AccessToken, Address, AuthMiddleware
 from backprop.views.web.index_pool import Library, NotYetError
-from backprop.views.web.services import Desk
+from backprop.views.web.services import Services
 from backprop.views.web.sse import Streams
 
 _STATIC = Path(__file__).with_name("static")
@@ -47,7 +47,7 @@ _ANSWER_WITHIN_S = 0.7  # an order that takes longer is told about in the stream
 _log = logging.getLogger("backprop")
 
 
-def make(pages: "Pages", key: Key, address: Address) -> ASGIApp:
+def make(pages: "Pages", key: AccessToken, address: Address) -> ASGIApp:
     """The application, behind its gate."""
     app = Starlette(
         routes=pages.routes(),
@@ -62,7 +62,7 @@ def make(pages: "Pages", key: Key, address: Address) -> ASGIApp:
         },
         lifespan=pages.lifespan,
     )
-    return Gate(app, key, address)
+    return AuthMiddleware(app, key, address)
 
 
 class Pages:
@@ -70,7 +70,7 @@ class Pages:
 
     streams: Streams
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Services) -> None:
         self._desk = desk
         self._library = Library(desk)
         # a fixed list: whatever a request says, nothing else can be named

@@ -35,7 +35,7 @@ _FILES = "/static/"
 
 
 @dataclass
-class Key:
+class AccessToken:
     """The token of one server."""
 
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
@@ -76,10 +76,10 @@ def _is_number(name: str) -> bool:
     return True  # no name, so nobody can have made it lead elsewhere
 
 
-class Gate:
+class AuthMiddleware:
     """ASGI middleware: refuses with 403, or lets in; and puts the headers on that bind a browser."""
 
-    def __init__(self, app: ASGIApp, key: Key, address: Address) -> None:
+    def __init__(self, app: ASGIApp, key: AccessToken, address: Address) -> None:
         self._app = app
         self._key = key
         self._address = address

@@ -13,7 +13,7 @@ _PAGE = """<!doctype html>
 """
 
 
-class Door:
+class LoginRedirect:
     """A file that only this user can read, and that leads to the page."""
 
     def __init__(self, folder: Path, url: str) -> None:

@@ -16,7 +16,7 @@ from backprop.records import Checkpoint, RunView
 from backprop.store.home import HomeBusyError
 from backprop.store.index import Index, lacks_room, set_aside_if_damaged
 from backprop.store.rundir import RUN_ID
-from backprop.views.web.services import Desk
+from backprop.views.web.services import Services
 
 CATCH_UP_EVERY_S = 1.0
 # what may go wrong with a look without anything being lost: the next one brings it
@@ -36,7 +36,7 @@ class NotYetError(Exception):
 class Library:
     """Lends connections to a home's index, and opens them anew when the file was replaced."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Services) -> None:
         self._desk = desk
         self._idle: list[Index] = []
         self._in_memory: Index | None = None

@@ -1,6 +1,6 @@
 """One pair of eyes for all pages: looks at the home once a second and at the machine every two, while somebody listens.
 
-Each look is a `Beat`; who listens is woken and compares it with what it was told: see sse.py.
+Each look is a `PollResult`; who listens is woken and compares it with what it was told: see sse.py.
 """
 
 import logging
@@ -16,7 +16,7 @@ from backprop.store import query
 from backprop.store.index import Index
 from backprop.views.web import serializers
 from backprop.views.web.index_pool import CATCH_UP_EVERY_S, LATER, Library
-from backprop.views.web.services import Desk
+from backprop.views.web.services import Services
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Shared(Generic[T]):
             return made
 
 
-class Beat(NamedTuple):
+class PollResult(NamedTuple):
     """One look at the home."""
 
     number: int = 0
@@ -76,10 +76,10 @@ class Beat(NamedTuple):
 class Hub:
     """Looks while somebody listens. `wake` is called in another thread after every look."""
 
-    def __init__(self, desk: Desk, library: Library, wake: Callable[[], None]) -> None:
+    def __init__(self, desk: Services, library: Library, wake: Callable[[], None]) -> None:
         self.desk = desk
         self.library = library
-        self.beat = Beat()
+        self.beat = PollResult()
         self.machine: tuple[int, bytes] | None = None  # number of the reading, and its document
         self._wake = wake
         self._looked_at = float("-inf")
@@ -93,8 +93,8 @@ class Hub:
         self._read_at = float("-inf")
         self._machine_trouble: str | None = None
         self._bugs: set[tuple[str, type[Exception]]] = set()  # that the terminal was told of
-        self._runs = _Pulse(self.look, CATCH_UP_EVERY_S)
-        self._machines = _Pulse(self._look_at_machine, MACHINE_EVERY_S)
+        self._runs = PeriodicTask(self.look, CATCH_UP_EVERY_S)
+        self._machines = PeriodicTask(self._look_at_machine, MACHINE_EVERY_S)
 
     # -- who listens
 
@@ -144,7 +144,7 @@ class Hub:
                 )
         except Exception as error:  # noqa: BLE001  told; a thread that ended of it would leave all pages as they are
             trouble = self._trouble("the index cannot be brought up to date", error)
-        self.beat = Beat(number, version, total, trouble or self._machine_trouble)
+        self.beat = PollResult(number, version, total, trouble or self._machine_trouble)
         self._looked_at = time.monotonic()
         self._wake()
 
@@ -220,7 +220,7 @@ class Hub:
         self._wake()
 
 
-class _Pulse:
+class PeriodicTask:
     """Calls something every so often, in a thread of its own, while somebody wants it."""
 
     def __init__(self, work: Callable[[], None], every_s: float) -> None:

@@ -27,7 +27,7 @@ from backprop.views.documents.run_json import (
 )
 from backprop.views.terminal.runs_table import short_command
 from backprop.views.web import logs
-from backprop.views.web.services import Desk, MachineReading
+from backprop.views.web.services import MachineReading, Services
 
 DEFAULT_POINTS = 1500
 MAX_POINTS = 20_000
@@ -137,7 +137,7 @@ def curve(told: curves.Curve, mark: str | None) -> dict[str, Any]:
     }
 
 
-def machine(reading: MachineReading, desk: Desk) -> dict[str, Any]:
+def machine(reading: MachineReading, desk: Services) -> dict[str, Any]:
     """The machine against the limits for a start, its slots and its line."""
     limits = reading.limits
     return {

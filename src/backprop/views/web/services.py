@@ -6,7 +6,7 @@ Everything here blocks, some of it for seconds, and is called in worker threads.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backprop.records import Limits, Record, Run, Snapshot
+from backprop.records import Limits, MachineState, Record, Run
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.views.documents.run_json import IsValid
@@ -16,13 +16,13 @@ from backprop.views.terminal.machine_summary import Occupancy
 class MachineReading(Record, frozen=True):
     """The machine at one instant, against the limits for a start, with its slots and its line."""
 
-    snapshot: Snapshot
+    snapshot: MachineState
     limits: Limits
     occupancy: Occupancy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Desk:
+class Services:
     """One home, and what can be asked and ordered there. All but `is_valid` raise BackpropError where they cannot."""
 
     home: Home

@@ -18,7 +18,7 @@ from backprop.views.web import logs, serializers
 from backprop.views.web.index_pool import LATER, Library
 from backprop.views.web.poller import Hub
 from backprop.views.web.serializers import CurveWatch
-from backprop.views.web.services import Desk
+from backprop.views.web.services import Services
 
 _LOG_BYTES = 65_536  # of what is appended between two looks; of more, the last
 Event = tuple[str, bytes]
@@ -51,7 +51,7 @@ class _Line:
 class Streams:
     """All open streams of a server. Made and used in its event loop."""
 
-    def __init__(self, desk: Desk, library: Library) -> None:
+    def __init__(self, desk: Services, library: Library) -> None:
         self.hub = Hub(desk, library, lambda: self._in_loop(self._ring))
         self._loop = asyncio.get_running_loop()
         self._lines: set[_Line] = set()

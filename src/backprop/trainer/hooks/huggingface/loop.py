@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any, Callable, Iterator, Optional
 
 from ... import distributed
-from ...distributed import Agreement, Wish
+from ...distributed import Agreement, StepRequest
 from ...failsafe import guarded, say
 from ...link import Session
 from .resume import HOOK, Continuation, random_state, replace_once
@@ -299,7 +299,7 @@ def _is_stop_agreed(session: Session) -> bool:
     As they agree on steps of the training: losses are gathered after every step of an evaluation, too.
     """
     global _agreement, _prediction_steps  # noqa: PLW0603
-    wish = Wish(stop=session.should_stop())
+    wish = StepRequest(stop=session.should_stop())
     if distributed.world_size() == 1:
         return wish.stop
     if _agreement is None:

@@ -24,7 +24,7 @@ from ...link import Session, as_number
 from ...trainings import Training
 from . import state
 from . import state_file as statefile
-from .data_position import Feed
+from .data_position import TrainingData
 from .identity import identity_of
 
 HOOK = "keras"
@@ -134,7 +134,7 @@ class Fit:
         self._began = monotonic()
         self._callbacks: Any = None  # the CallbackList of this fit
         self._memory: Any = None
-        self._feed = Feed()
+        self._feed = TrainingData()
         self._first_step = story.step
         self._steps: Optional[int] = None  # batches an epoch, where known
         self._epoch = 0

@@ -22,7 +22,7 @@ from ...distributed import world_size
 from ...failsafe import guarded, say
 from ...link import Session
 from .files import at_once, is_in, is_late, remove
-from .position import KEY, Mark, Place, is_over
+from .position import KEY, Mark, Position, is_over
 
 WORTH_SAVING_S = 1.0  # a training that took less is sooner trained again than its end saved
 _KEPT = 2  # of our own checkpoints: the newest, and one more should it be damaged
@@ -33,7 +33,7 @@ class Drive:
     """From on_train_start to on_train_end, or whatever ends it before."""
 
     def __init__(
-        self, session: Session, trainer: Any, watch: Any, mark: Mark, resumed: Optional[Place], path: Optional[str]
+        self, session: Session, trainer: Any, watch: Any, mark: Mark, resumed: Optional[Position], path: Optional[str]
     ) -> None:
         """mark: of this call of fit(). If training continues: what our entry in the checkpoint says, and its path."""
         self._session = session
@@ -111,7 +111,7 @@ class Drive:
         if world_size() == 1 and self._session.should_stop():
             self._stop()
 
-    def _go_on(self, resumed: Place) -> None:
+    def _go_on(self, resumed: Position) -> None:
         self._resumed = None
         self._first = resumed.go_on(self._trainer)
         # while it is restarting, Lightning steps no scheduler that looks at a metric (fit_loop.py, on_advance_end), for
@@ -192,8 +192,8 @@ class Drive:
         moment = self._saving
         if moment is not None and moment.loops is not None:
             checkpoint["loops"]["fit_loop"] = moment.loops
-        state = Place.take(self._trainer, self._first) if moment is None else moment.state
-        checkpoint[KEY] = Place.entry(self._trainer, self._mark, state, is_after_batch=moment is not None)
+        state = Position.take(self._trainer, self._first) if moment is None else moment.state
+        checkpoint[KEY] = Position.entry(self._trainer, self._mark, state, is_after_batch=moment is not None)
 
     def _folder(self) -> str:
         root = str(self._trainer.default_root_dir)
@@ -276,7 +276,7 @@ class _Moment:
 
     def __init__(self, trainer: Any, first: Any, *, is_before_validation: bool = False) -> None:
         """is_before_validation: the checkpoint will be saved later, in the midst of it."""
-        self.state = Place.take(trainer, first)
+        self.state = Position.take(trainer, first)
         self.loops = trainer.fit_loop.state_dict() if is_before_validation else None
         self._sums = _sums(trainer) if is_before_validation else None
 

@@ -21,7 +21,7 @@ from ...failsafe import guarded, say
 from ...link import Session, current
 from .driver import Drive
 from .identity import identity_of, read_mark
-from .position import Mark, Place, fit_mark
+from .position import Mark, Position, fit_mark
 
 NAME = "Lightning"
 
@@ -57,7 +57,7 @@ def _callbacks(package: str) -> list[Any]:
 def _make(package: str) -> Any:
     """Our callback, as one of this package's."""
     base = sys.modules[f"{package}.callbacks"].Callback
-    return type("Backprop", (Watch, base), {"package": package})()
+    return type("Backprop", (StartWatch, base), {"package": package})()
 
 
 def _marked(begin: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -65,7 +65,7 @@ def _marked(begin: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     @functools.wraps(begin)
     def call(loader: Any) -> Any:
-        Place.mark_start(loader)
+        Position.mark_start(loader)
         return begin(loader)
 
     return call
@@ -100,7 +100,7 @@ def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @guarded(NAME)
-def _watch_of(trainer: Any) -> Optional[Watch]:
+def _watch_of(trainer: Any) -> Optional[StartWatch]:
     """Our callback, if this trainer has it and trains in this process."""
     # Tuner.lr_find and scale_batch_size call fit() too, only to leave it before training
     if any(getattr(callback, "_early_exit", False) for callback in trainer.callbacks):
@@ -108,11 +108,11 @@ def _watch_of(trainer: Any) -> Optional[Watch]:
     launcher = getattr(trainer.strategy, "launcher", None)
     if type(launcher).__name__ in {"_MultiProcessingLauncher", "_XLALauncher"}:
         return None  # ddp_spawn, ddp_notebook, XLA: fit() is called here, but the loop runs in forks of this process
-    return next((callback for callback in trainer.callbacks if isinstance(callback, Watch)), None)
+    return next((callback for callback in trainer.callbacks if isinstance(callback, StartWatch)), None)
 
 
 @guarded(NAME)
-def _begin(session: Session, watch: Watch, arguments: dict[str, Any], signature: inspect.Signature) -> None:
+def _begin(session: Session, watch: StartWatch, arguments: dict[str, Any], signature: inspect.Signature) -> None:
     """Before fit(): choose the checkpoint, unless the script does.
 
     ckpt_path="last" means the newest there is, which the supervisor knows better; and the offered one, in a
@@ -215,7 +215,7 @@ def _pickled(path: str) -> bytes:
         return b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
 
 
-class Watch:
+class StartWatch:
     """Our callback: passes on to the Drive of the fit that goes on. Mixed with the package's Callback by `_make`."""
 
     package: str
@@ -225,7 +225,7 @@ class Watch:
         self._number = 0
         self._training: Optional[trainings.Training] = None
         self._path: Optional[str] = None
-        self._resumed: Optional[Place] = None
+        self._resumed: Optional[Position] = None
         self._drive: Optional[Drive] = None
 
     def __reduce__(self) -> Any:
@@ -255,7 +255,7 @@ class Watch:
 
     def on_load_checkpoint(self, trainer: Any, _: Any, checkpoint: dict[str, Any]) -> None:
         if self._session is not None:
-            self._resumed = Place.of(checkpoint, trainer) or self._resumed
+            self._resumed = Position.of(checkpoint, trainer) or self._resumed
             if self._resumed is not None and self._resumed.is_over(trainer):
                 trainer.should_stop = True
 

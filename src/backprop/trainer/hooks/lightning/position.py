@@ -57,7 +57,7 @@ def is_over(trainer: Any) -> bool:
     return bool(trainer.should_stop and "EarlyStopping" in kinds)
 
 
-class Place:
+class Position:
     """A state from a checkpoint, to be put back in the order in which things happen.
 
     is_after_batch: the checkpoint is one of ours. It was saved when a batch was done, but not yet what Lightning does
@@ -118,7 +118,7 @@ class Place:
 
     @staticmethod
     @guarded(_EXACT)
-    def of(checkpoint: dict[str, Any], trainer: Any) -> Optional[Place]:
+    def of(checkpoint: dict[str, Any], trainer: Any) -> Optional[Position]:
         """What a checkpoint says for this process; None when it has no entry of ours."""
         entry = checkpoint.get(KEY)
         if entry is None:
@@ -126,7 +126,7 @@ class Place:
         states = entry["ranks"]
         state = states[rank()] if len(states) == trainer.world_size else None
         state = None if state is None else _thawed(state)
-        return Place(checkpoint, state)
+        return Position(checkpoint, state)
 
     def is_over(self, trainer: Any) -> bool:
         """Whether the training had ended, and is not to be longer now."""
