@@ -156,6 +156,8 @@ def _with_gpus(
 ) -> Decision:
     """The decision when only the GPUs are left to look at."""
     gpus, count = snapshot.gpus, limits.gpu_count
+    if count == 0:
+        return Decision(figures=figures, gpus=())
     if gpus is None:
         return Decision(figures=figures)  # blind: the rest of the governor goes on
     if count is None:

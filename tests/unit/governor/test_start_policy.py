@@ -243,6 +243,13 @@ def test_blindness_hinders_nobody():
     assert decision.figures["gpu_problem"] == "hangs"
 
 
+def test_no_card_is_given_to_a_run_that_asked_for_none_whatever_the_probe_says():
+    """--gpus 0 holds where nobody can tell which cards there are, and where there are some."""
+    for gpus in (None, (card(0),), ()):
+        decision = admit(limits(gpu_count=0), MachineState(gpus=gpus))
+        assert (decision.is_admitted, decision.gpus) == (True, ())
+
+
 cards = st.lists(
     st.builds(
         card,
