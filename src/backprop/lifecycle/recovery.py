@@ -118,7 +118,7 @@ def _bring_in_step(home: Home, index: Index, say: Say) -> bool:
         _wait_for_turn(index)
     are_many = len(behind) > _MANY  # their entries in experiments.json are written at once, when the index has them all
     if are_many:
-        index.set_snapshot_due(is_due=True)
+        index.set_snapshot_due()
     is_stored = True
     for run_id in behind:
         with home.changing():

@@ -49,9 +49,10 @@ def put(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -> No
 
 def rebuild(home: Home, index: Index, say: Callable[[str], None]) -> None:
     """Write the file anew from the index, which is due no more. Raises OSError, sqlite3.Error or HomeBusyError."""
+    due = index.snapshot_due()
     with home.lock():
         _rebuild(home, index, say)
-    index.set_snapshot_due(is_due=False)
+    index.set_snapshot_written(due)
 
 
 def _rebuild(home: Home, index: Index, say: Callable[[str], None]) -> None:

@@ -307,13 +307,26 @@ class Index:
 
     def is_snapshot_due(self) -> bool:
         """Whether somebody has brought runs in without their entries in experiments.json, and may have died since."""
-        return self._db.execute("SELECT 1 FROM facts WHERE name = 'snapshot_due'").fetchone() is not None
+        return self.snapshot_due() not in {0, self._fact("snapshot_written")}
 
-    def set_snapshot_due(self, *, is_due: bool) -> None:
-        if is_due:
-            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('snapshot_due', 1)")
-        else:
-            self._db.execute("DELETE FROM facts WHERE name = 'snapshot_due'")
+    def snapshot_due(self) -> int:
+        """How often it was said that experiments.json lacks something: see `set_snapshot_written`."""
+        return self._fact("snapshot_due")
+
+    def set_snapshot_due(self) -> None:
+        """The entry of a run in experiments.json is to be written by whoever rebuilds the file next."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO facts SELECT 'snapshot_due', coalesce(max(value), 0) + 1 FROM facts"
+            " WHERE name IN ('snapshot_due', 'snapshot_written')"
+        )
+
+    def set_snapshot_written(self, due: int) -> None:
+        """due: what `snapshot_due` gave before the runs were read; what was due since is due still."""
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES ('snapshot_written', ?)", (due,))
+
+    def _fact(self, name: str) -> int:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return 0 if row is None else row[0]
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """What a SELECT finds: see query.py, which knows what can be asked."""

@@ -399,6 +399,8 @@ class Recorder:
         has_output = self.record_output()
         if not (self.record_state(publish=publish) and has_output and self._is_over and self._set_whole(sizes)):
             return False
+        if not publish and not self._set_snapshot_due():
+            return False
         with suppress(OSError):  # then somebody looks once more, and finds nothing to do
             self._home.mark_refreshed(self._spec.id)
             if self._is_on_slurm and self._journal_bytes() != self._recorded_bytes:
@@ -433,6 +435,14 @@ class Recorder:
             return self._open().set_whole(self._spec.id, self._recorded_bytes, sizes)
         except (*_LATER, sqlite3.DatabaseError):
             return False
+
+    def _set_snapshot_due(self) -> bool:
+        """The run's entry in experiments.json is left to whoever rebuilds the file. False when that is not stored."""
+        try:
+            self._open().set_snapshot_due()
+        except (*_LATER, sqlite3.DatabaseError):
+            return False
+        return True
 
     def _journal_bytes(self) -> int:
         """Opened anew, because only then a shared file system asks its server."""

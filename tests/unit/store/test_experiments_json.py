@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session, Status
+from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, RunView, Session, Status
 from backprop.store import experiments_json, legacy_import
 from backprop.store.files import replace_file
 from backprop.store.home import Home
@@ -204,6 +204,24 @@ def test_no_more_than_a_thousand_are_rebuilt(home: Home, index: Index):
         add(index, f"run-{age_s}", age_s=age_s)
     experiments_json.rebuild(home, index, nothing_to_say)
     assert list(document(home)) == [f"run-{age_s}" for age_s in range(experiments_json.MAX_RUNS)]
+
+
+def test_what_ends_while_the_file_is_rebuilt_is_due_still(home: Home, index: Index, monkeypatch: pytest.MonkeyPatch):
+    """Somebody else rebuilds the file from what the index had a moment ago."""
+    assert not index.is_snapshot_due()
+    index.set_snapshot_due()
+    newest = index.newest
+
+    def and_one_ends(limit: int) -> Iterator[RunView]:
+        yield from newest(limit)
+        index.set_snapshot_due()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(index, "newest", and_one_ends)
+        experiments_json.rebuild(home, index, nothing_to_say)
+    assert index.is_snapshot_due()
+    experiments_json.rebuild(home, index, nothing_to_say)
+    assert not index.is_snapshot_due()
 
 
 def test_the_file_is_replaced_whole(home: Home, index: Index):

@@ -173,6 +173,15 @@ def test_whoever_looks_first_finds_a_relative_checkpoint(home: Home, recorder: R
     assert [checkpoint.path for checkpoint in look.checkpoints] == [str(tmp_path / "last.bin")]
 
 
+def test_an_end_that_is_stored_without_its_entry_in_experiments_json_is_due_there(home: Home, recorder: Recorder):
+    """Whoever stored it may be killed before the file is rebuilt, and nobody looks at the run again."""
+    end(home)
+    assert recorder.finish(publish=False)
+    assert not home.unsettled()
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        assert index.is_snapshot_due()
+
+
 def test_a_supervisor_sees_what_somebody_else_was_faster_to_store(home: Home, recorder: Recorder):
     """All of it, from the session's beginning; and it is stored once."""
     with (

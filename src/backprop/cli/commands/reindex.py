@@ -20,7 +20,7 @@ def reindex() -> None:
     home = Home.from_environment()
     with open_caught_up(home) as index, home.changing():
         run_ids = sorted(home.run_ids())
-        index.set_snapshot_due(is_due=True)  # if we are killed before it is rebuilt, whoever looks next does it
+        index.set_snapshot_due()  # if we are killed before it is rebuilt, whoever looks next does it
         for run_id in run_ids:
             index.remove(run_id)
             recovery.refresh(home, index, home.rundir(run_id), say, publish=False)
