@@ -13,7 +13,9 @@ import msgspec
 import pytest
 
 from backprop.cli.commands.logs import logs
-from backprop.cli.commands.rm import pause, rename, stop
+from backprop.cli.commands.pause import pause
+from backprop.cli.commands.rename import rename
+from backprop.cli.commands.stop import stop
 from backprop.errors import ConfigError, UsageError
 from backprop.governor.run_queue import RunQueue
 from backprop.lifecycle import catalog, recovery

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from backprop.views.web import connection, server
+from backprop.views.web import server
 from backprop.views.web.server import Connection
 from tests.web.conftest import Server
 
@@ -38,7 +38,7 @@ def test_requests_that_were_answered_keep_nobody_out(quiet_server: Server):
 
 @pytest.fixture
 def deadline(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(connection, "ASK_WITHIN_S", 0.3)
+    monkeypatch.setattr(server, "ASK_WITHIN_S", 0.3)
     return 0.3
 
 

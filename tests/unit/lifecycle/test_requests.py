@@ -78,7 +78,7 @@ def test_stop_reaches_a_run_whose_journal_has_no_room(runs: Runs, monkeypatch: p
     process = runs.start("run", runs.script("print(1, flush=True); time.sleep(600)"), "--run-id", "r", "--grace", "60")
     wait_for(lambda: runs.output("r"))
     rundir, home = Home(runs.home).rundir("r"), Home(runs.home)
-    run = journal.fold(rundir.read_spec(), journal.read(rundir.journal_path)[0])
+    run = fold(rundir.read_spec(), journal.read(rundir.journal_path)[0])
     monkeypatch.setattr(Journal, "append", lambda *_: False)
     requests.request_stop(home, run, now=now)
     assert process.wait(HANG_S) == 0
