@@ -2,7 +2,7 @@
 
     python -m tests.mutation [MODULE ...] [--lines 10,20-30]    e.g. ladder, or turns --lines 131
 
-Prints what no test noticed, as `file:line original → mutant`, and a table. docs/testing.md explains what remains.
+Prints what no test noticed, as `file:line original → mutant`, and a table. docs/contributing/testing.md explains what remains.
 
 Tests run against a copy of the source. pytest and Hypothesis are imported once; each mutant is a fork of that process,
 so that it costs its tests only. One that uses ten times the CPU time that the tests need hangs.

@@ -14,7 +14,13 @@ from backprop.cli.help import EXAMPLES
 from backprop.errors import ExitCode
 from backprop.records import Status
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text()
+PAGES = sorted(
+    path.relative_to(PROJECT)
+    for pattern in ("*.md", "docs/**/*.md", ".github/**/*.md")
+    for path in PROJECT.glob(pattern)
+)
 _CONTEXT = click.Context(app)
 COMMANDS = [
     name for name in app.list_commands(_CONTEXT) if not getattr(app.get_command(_CONTEXT, name), "hidden", True)
@@ -134,9 +140,28 @@ def test_every_exit_code_is_in_the_readme(code: ExitCode):
 
 def test_the_architecture_names_every_part_once():
     """A part that has two rows in the table has two answers to what it is."""
-    table = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    table = (PROJECT / "docs" / "contributing" / "architecture.md").read_text()
     named = [
         part.strip() for line in table.splitlines() if line.startswith("| `") for part in line.split("|")[1].split(",")
     ]
     assert len(named) > 30
     assert sorted(set(named)) == sorted(named)
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as they are spelled in links to them."""
+    headings = re.findall(r"^#+ +(.+?) *$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_link_to_a_file_leads_somewhere(page: Path):
+    """To a file of the repository, and to a heading on that page."""
+    path = PROJECT / page
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (path.parent / name).resolve() if name else path
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target

@@ -1,6 +1,6 @@
 """Is a checkpoint of this training? Pure: identities of trainings come in, a decision and its reasons go out.
 
-What makes two trainings the same: docs/decisions/0028-which-training-a-checkpoint-continues.md.
+What makes two trainings the same: docs/decisions/0028-training-identity.md.
 """
 
 from __future__ import annotations
