@@ -162,6 +162,16 @@ def test_every_module_that_contributors_read_of_exists(page: Path):
             assert (root / name).exists(), name
 
 
+def test_every_decision_is_listed_by_its_title():
+    """In the table of the folder, in order."""
+    folder = PROJECT / "docs" / "decisions"
+    records = sorted(folder.glob("0*.md"))
+    titles = [re.fullmatch(r"# (\d+)\. (.+)", path.read_text().splitlines()[0]) for path in records]
+    assert re.findall(r"^\| (\d+) \| \[(.+)\]\((.+)\) \|", (folder / "README.md").read_text(), re.MULTILINE) == [
+        (title[1], title[2], path.name) for title, path in zip(titles, records, strict=True) if title
+    ]
+
+
 def anchors(page: Path) -> set[str]:
     """The headings of a page, as they are spelled in links to them."""
     headings = re.findall(r"^#+ +(.+?) *$", page.read_text(), re.MULTILINE)
