@@ -1,6 +1,6 @@
 """Mutation testing of the pure decisions: each small fault, put in alone, must make a test of its module fail.
 
-    python -m tests.mutation [MODULE ...] [--lines 10,20-30]    e.g. ladder, or turns --lines 131
+    python -m tests.mutation [MODULE ...] [--lines 10,20-30]    e.g. stop_ladder, or continuation --lines 131
 
 Prints what no test noticed, as `file:line original → mutant`, and a table. docs/contributing/testing.md explains what remains.
 
