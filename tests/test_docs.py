@@ -172,6 +172,14 @@ def test_every_decision_is_listed_by_its_title():
     ]
 
 
+def test_the_glossary_has_each_term_once():
+    """A term with two meanings is none."""
+    page = (PROJECT / "docs" / "glossary.md").read_text()
+    terms = [term for term in re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE) if term not in {"Term", "---"}]
+    assert len(terms) > 40
+    assert sorted(set(terms)) == sorted(terms)
+
+
 def anchors(page: Path) -> set[str]:
     """The headings of a page, as they are spelled in links to them."""
     headings = re.findall(r"^#+ +(.+?) *$", page.read_text(), re.MULTILINE)
