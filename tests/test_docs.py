@@ -172,6 +172,15 @@ def test_every_decision_is_listed_by_its_title():
     ]
 
 
+def test_the_workflow_runs_what_ci_runs():
+    """Whoever works on a public forge sees the same checks."""
+    ours, theirs = (
+        set(re.findall(r"\b(?:make [a-z]+|tests/[\w/]+\.sh)", (PROJECT / path).read_text()))
+        for path in (".ci/run", ".github/workflows/ci.yml")
+    )
+    assert ours == theirs
+
+
 def test_the_glossary_has_each_term_once():
     """A term with two meanings is none."""
     page = (PROJECT / "docs" / "glossary.md").read_text()
