@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from backprop import config
+from backprop import __version__, config
 from backprop.cli.app import app
 from backprop.cli.help import EXAMPLES
 from backprop.errors import ExitCode
@@ -170,6 +170,15 @@ def test_every_decision_is_listed_by_its_title():
     assert re.findall(r"^\| (\d+) \| \[(.+)\]\((.+)\) \|", (folder / "README.md").read_text(), re.MULTILINE) == [
         (title[1], title[2], path.name) for title, path in zip(titles, records, strict=True) if title
     ]
+
+
+def test_the_newest_release_in_the_changelog_is_this_one():
+    """Newest first, each with its date."""
+    page = (PROJECT / "CHANGELOG.md").read_text()
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$", page, re.MULTILINE)
+    assert released[0][0] == __version__
+    assert sorted(released, reverse=True) == released
+    assert page.index("## [Unreleased]") < page.index(f"## [{__version__}]")
 
 
 def test_the_workflow_runs_what_ci_runs():

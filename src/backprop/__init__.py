@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from backprop.views.python_api import find_run as find_run
     from backprop.views.python_api import runs as runs
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "checkpoint_due",
     "load",
