@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from backprop.governor.start_policy import vram_limit_bytes
-from backprop.records import Gpu, Limits, Record
+from backprop.records import Gpu, Limits, Pauser, Record
 
 COOLER_BY_C = 5.0  # a paused session goes on so much below the limit
 VRAM_PATIENCE_S = 3.0  # a framework may be over its limit for a moment while it reorganizes
@@ -30,6 +30,7 @@ _RAM_CRITICAL = 0.01  # below this the kernel is about to choose somebody
 _DISK_LOW_BYTES = 5_000_000_000
 _SAVE_AGAIN_S = 60.0
 _GB = 1e9
+_LIMITED = {Pauser.USER, Pauser.GOVERNOR}  # whose pauses --max-pause-minutes limits
 
 
 class Action(str, Enum):
@@ -41,6 +42,60 @@ class Action(str, Enum):
     CONTINUE = "continue"  # a paused one may go on
     STOP = "stop"  # by the ladder
     KILL = "kill"  # at once: no ladder is fast enough
+
+
+class Stopwatch(Record, frozen=True):
+    """Time spent in a state that begins and ends several times, in monotonic seconds."""
+
+    since: float | None = None  # None: stopped
+    earlier_s: float = 0.0  # measured before that
+
+    def switched(self, now: float, *, is_on: bool) -> "Stopwatch":
+        """The stopwatch after it is started or stopped at `now`; unchanged when it is in that state already."""
+        if is_on == (self.since is not None):
+            return self
+        return Stopwatch(since=now if is_on else None, earlier_s=self.elapsed_s(now))
+
+    def elapsed_s(self, now: float) -> float:
+        """The total time measured until `now`."""
+        return self.earlier_s + (0.0 if self.since is None else now - self.since)
+
+
+class PauseState(Record, frozen=True):
+    """Who is pausing a session, and how long it has been paused. The only record of that in a supervisor."""
+
+    reasons: Mapping[Pauser, str] = {}  # of each pauser, oldest first; empty: the session is running
+    paused: Stopwatch = Stopwatch()  # by anyone
+    limited: Stopwatch = Stopwatch()  # by the user or the governor: see --max-pause-minutes
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the session is paused by anyone."""
+        return bool(self.reasons)
+
+    @property
+    def reason(self) -> str:
+        """The reasons of all pausers in one line; "" when the session is running."""
+        return "; ".join(self.reasons.values())
+
+    def held(self, by: Pauser, reason: str, now: float) -> "PauseState":
+        """The state after `by` paused the session at `now`."""
+        return self._changed({**self.reasons, by: reason}, now)
+
+    def released(self, by: Pauser, now: float) -> "PauseState":
+        """The state after `by` ended its pause at `now`."""
+        return self._changed({each: reason for each, reason in self.reasons.items() if each is not by}, now)
+
+    def ended(self, now: float) -> "PauseState":
+        """The state after all pauses ended at `now`."""
+        return self._changed({}, now)
+
+    def _changed(self, reasons: Mapping[Pauser, str], now: float) -> "PauseState":
+        return PauseState(
+            reasons=reasons,
+            paused=self.paused.switched(now, is_on=bool(reasons)),
+            limited=self.limited.switched(now, is_on=not _LIMITED.isdisjoint(reasons)),
+        )
 
 
 class Sample(Record, frozen=True):
@@ -55,6 +110,7 @@ class Sample(Record, frozen=True):
     tree_vram_bytes: Mapping[str, int] = {}  # uuid of a card -> what the tree holds there; absent: not known
     is_biggest: bool = True  # no other run of this home holds more memory
     save_s: float = UNKNOWN_SAVE_S  # the longest save so far
+    pauses: PauseState = PauseState()
 
 
 class State(Record, frozen=True):
@@ -62,27 +118,7 @@ class State(Record, frozen=True):
 
     samples: tuple[Sample, ...] = ()  # oldest first
     over_vram_since: Mapping[str, float] = {}
-    is_too_hot: bool = False  # paused for that
-    is_held: bool = False  # paused by the user
-    paused_since: float | None = None  # for either reason
-    paused_s: float = 0.0  # in earlier pauses
     save_asked_at: float | None = None
-
-    def all_paused_s(self, now: float) -> float:
-        """How long the session has been paused in all."""
-        return self.paused_s + (0.0 if self.paused_since is None else now - self.paused_since)
-
-    def paused(self, now: float, *, is_too_hot: bool, is_held: bool) -> "State":
-        """The same when the session stands still for these reasons from now on; for none of them: goes on."""
-        goes_on = not (is_too_hot or is_held)
-        since = now if self.paused_since is None else self.paused_since
-        return msgspec.structs.replace(
-            self,
-            is_too_hot=is_too_hot,
-            is_held=is_held,
-            paused_since=None if goes_on else since,
-            paused_s=self.all_paused_s(now) if goes_on else self.paused_s,
-        )
 
 
 class Verdict(Record, frozen=True):
@@ -107,21 +143,11 @@ def judge(limits: Limits, state: State, sample: Sample) -> tuple[State, Verdict]
     )
     for check in (_own_ram, _own_vram, _machine_ram, _machine_disk, _heat, _long_pause):
         verdict = check(limits, state, sample)
+        if verdict.action is Action.SAVE:
+            state = msgspec.structs.replace(state, save_asked_at=sample.at)
         if verdict.action is not Action.GO_ON:
-            return _after(state, sample, verdict), verdict
+            return state, verdict
     return state, Verdict()
-
-
-def _after(state: State, sample: Sample, verdict: Verdict) -> State:
-    match verdict.action:
-        case Action.PAUSE:
-            return state.paused(sample.at, is_too_hot=True, is_held=state.is_held)
-        case Action.CONTINUE:
-            return state.paused(sample.at, is_too_hot=False, is_held=state.is_held)
-        case Action.SAVE:
-            return msgspec.structs.replace(state, save_asked_at=sample.at)
-        case _:  # whatever else is to be done, a paused tree must go on for it
-            return state.paused(sample.at, is_too_hot=False, is_held=False)
 
 
 # -- what the session itself uses
@@ -244,10 +270,10 @@ def _forecast(
 # -- pauses
 
 
-def _heat(limits: Limits, state: State, sample: Sample) -> Verdict:
+def _heat(limits: Limits, _: State, sample: Sample) -> Verdict:
     hottest = max((gpu for gpu in sample.gpus or () if gpu.temp_c is not None), key=_temp_c, default=None)
     limit = limits.gpu_max_temp_c
-    if not state.is_too_hot:
+    if Pauser.GOVERNOR not in sample.pauses.reasons:
         if hottest is None or _temp_c(hottest) <= limit:
             return Verdict()
         return _verdict_on_heat(Action.PAUSE, hottest, f"GPU {hottest.index} is at {_temp_c(hottest):g} °C", limit)
@@ -256,15 +282,15 @@ def _heat(limits: Limits, state: State, sample: Sample) -> Verdict:
     told = f"GPU {hottest.index} is at {_temp_c(hottest):g} °C"
     if _temp_c(hottest) <= limit - COOLER_BY_C:
         return _verdict_on_heat(Action.CONTINUE, hottest, told, limit)
-    paused_s = state.all_paused_s(sample.at)
+    paused_s = sample.pauses.limited.elapsed_s(sample.at)
     if paused_s >= limits.max_pause_s:
         return _verdict_on_heat(Action.STOP, hottest, f"{told} after {paused_s / 60:.3g} min of pause", limit)
     return Verdict()
 
 
-def _long_pause(limits: Limits, state: State, sample: Sample) -> Verdict:
-    paused_s = state.all_paused_s(sample.at)
-    if not state.is_held or paused_s < limits.max_pause_s:
+def _long_pause(limits: Limits, _: State, sample: Sample) -> Verdict:
+    paused_s = sample.pauses.limited.elapsed_s(sample.at)
+    if Pauser.USER not in sample.pauses.reasons or paused_s < limits.max_pause_s:
         return Verdict()
     told = f"it was paused for {paused_s / 60:.3g} min in all (--max-pause-minutes {limits.max_pause_s / 60:g})"
     figures = {"paused_s": paused_s, "max_pause_s": limits.max_pause_s}

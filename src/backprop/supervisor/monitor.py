@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from backprop.governor import run_policy
 from backprop.governor.probes import machine
 from backprop.governor.probes.gpus import GpuPoller
-from backprop.governor.run_policy import Sample, State, Verdict
+from backprop.governor.run_policy import PauseState, Sample, State, Verdict
 from backprop.governor.run_queue import QueueSlot
 from backprop.records import Gpu, Limits
 from backprop.supervisor.process.launch import start_detached
@@ -57,32 +57,26 @@ class ResourceMonitor:
         if self._poller is not None:
             self._poller.close()
 
-    def look(self, now: float, members: Callable[[], "list[Process]"], longest_save_s: float) -> Verdict:
+    def look(
+        self, now: float, pauses: PauseState, members: Callable[[], "list[Process]"], longest_save_s: float
+    ) -> Verdict:
         """What to do about the session, from a sample taken now; GO_ON when none is due.
 
         now: monotonic seconds. longest_save_s: 0 when no save was seen yet.
         """
         if now < self._due_at:
             return Verdict()
-        sample = self._sample(now, members(), longest_save_s or run_policy.UNKNOWN_SAVE_S)
+        sample = self._sample(now, pauses, members(), longest_save_s or run_policy.UNKNOWN_SAVE_S)
         self._due_at = now + self._period_s(sample)
         self._tell_others(sample)
         self._state, verdict = run_policy.judge(self._limits, self._state, sample)
         return verdict
 
-    def held(self, now: float, *, is_held: bool) -> None:
-        """A user has paused the session, or holds it no more."""
-        self._state = self._state.paused(now, is_too_hot=self._state.is_too_hot, is_held=is_held)
-
-    def went_on(self, now: float) -> None:
-        """The session is not paused any more, whatever the last verdict was."""
-        self._state = self._state.paused(now, is_too_hot=False, is_held=False)
-
     def _period_s(self, sample: Sample) -> float:
         limit, used = self._limits.ram_limit_bytes, sample.tree_ram_bytes
         return _HURRIED_EVERY_S if limit is not None and used is not None and used > limit / 2 else SAMPLE_EVERY_S
 
-    def _sample(self, now: float, tree: "list[Process]", save_s: float) -> Sample:
+    def _sample(self, now: float, pauses: PauseState, tree: "list[Process]", save_s: float) -> Sample:
         from backprop.supervisor.process import memory_usage
 
         snapshot = machine.read_snapshot(self._folders)
@@ -100,6 +94,7 @@ class ResourceMonitor:
             tree_vram_bytes=_held_vram_bytes(gpus or (), {process.pid for process in tree}),
             is_biggest=not is_scarce or self._is_biggest(ram_bytes or 0),
             save_s=save_s,
+            pauses=pauses,
         )
 
     def _gpus(self, now: float) -> tuple[Gpu, ...] | None:

@@ -20,7 +20,7 @@ import msgspec
 
 from backprop import host
 from backprop.errors import ExitCode
-from backprop.governor.run_policy import Action, Verdict, hard_ram_limit_bytes
+from backprop.governor.run_policy import Action, PauseState, Verdict, hard_ram_limit_bytes
 from backprop.governor.run_queue import QueueSlot
 from backprop.records import (
     Checkpoint,
@@ -131,9 +131,7 @@ class _Watch:
     rung: Rung = Rung.NONE
     stop: StopRequested | None = None
     interrupted_at: float | None = None  # the first Ctrl-C
-    pauses: dict[Pauser, str] = field(default_factory=dict)  # who holds it in place now, and why
-    paused_at: float | None = None  # since when it stands still
-    paused_s: float = 0.0  # in pauses that are over
+    pauses: PauseState = field(default_factory=PauseState)
     suspended_at: float = 0.0  # when Slurm announced that last
     ask_rest_at: float = 0.0  # when those are interrupted who only wait for others
     checkpoints_due: int = 0  # by the clock, so far
@@ -156,6 +154,10 @@ class _Watch:
         """Time until the trainer is interrupted; what follows its training counts only once the timebox is over."""
         ends_at = self.ladder.interrupt_at
         return (min(ends_at, self.deadline) if now < self.deadline else ends_at) - now
+
+    def trained_s(self, now: float) -> float:
+        """Time since the launch without pauses."""
+        return now - self.launched_at - self.pauses.paused.elapsed_s(now)
 
 
 class Outcome(Record, frozen=True):
@@ -250,7 +252,7 @@ class Supervisor:
             self._look()
             if self._watch.stop is None and not self._has_finished():
                 self._handle_requests()  # a signal to all processes at once (Slurm) ends the trainer before we look
-            if self._watch.paused_at is not None:
+            if self._watch.pauses.is_paused:
                 self._go_on()  # somebody killed it while it stood still
             self._sweep()
             self._look()
@@ -260,7 +262,7 @@ class Supervisor:
             self._end_after_a_bug()
             raise
         self._forget_needless_stop()
-        elapsed_s = self._clock.now() - self._watch.launched_at - self._watch.paused_s
+        elapsed_s = self._watch.trained_s(self._clock.now())
         code, last_words = self._code_and_words()
         return self._file(
             self._watch, code, self._reason(code, last_words, self._was_oom(began_at, oom_kills_before)), elapsed_s
@@ -452,16 +454,14 @@ class Supervisor:
     def _hear_pause(self, asked: PauseRequested) -> None:
         """A user's pause counts towards --max-pause-minutes, as the governor's does."""
         watch = self._watch
-        if watch.stop is None and Pauser.USER not in watch.pauses:
-            self._monitor.held(self._clock.now(), is_held=True)
+        if watch.stop is None and Pauser.USER not in watch.pauses.reasons:
             self._pause(Pauser.USER, asked.detail)
             self._observer.said(f"paused: {asked.detail}")
 
     def _hear_go_on(self, asked: ResumeRequested) -> None:
-        if Pauser.USER in self._watch.pauses:
-            self._monitor.held(self._clock.now(), is_held=False)
+        if Pauser.USER in self._watch.pauses.reasons:
             self._release(Pauser.USER)
-            still = "; ".join(self._watch.pauses.values())
+            still = self._watch.pauses.reason
             self._observer.said(f"{asked.detail}: " + (f"still paused: {still}" if still else "going on"))
 
     def _ask_stop(self, by: StopReason, detail: str, *, now: bool = False) -> None:
@@ -472,7 +472,7 @@ class Supervisor:
     def _stop(self, stop: StopRequested) -> None:
         """Set the ladder for a stop that is in the journal. The first to ask is who the session ends for."""
         watch = self._watch
-        if watch.paused_at is not None:
+        if watch.pauses.is_paused:
             self._go_on()  # a process that stands still could not hear of it
         watch.stop = watch.stop or stop
         now = self._clock.now()
@@ -488,7 +488,7 @@ class Supervisor:
     def _look(self) -> None:
         watch = self._watch
         now = self._clock.now()
-        trained_s = (watch.paused_at or now) - watch.launched_at - watch.paused_s
+        trained_s = watch.trained_s(now)
         if (folder := watch.trainer.folder()) is not None:  # it may report its only checkpoint just before it ends
             watch.folders.add(folder)
         look = self._recorder.look(self._number, trained_s, is_witness=True)
@@ -518,7 +518,7 @@ class Supervisor:
             )
             if self._spec.name is not None:  # for whoever finds nothing but the journal that we have open
                 self._write(Renamed(at=self._clock.wall(), name=self._spec.name))
-        self._observer.looked(self._meter.progress, watch.left_s(watch.paused_at or now))
+        self._observer.looked(self._meter.progress, watch.left_s(watch.pauses.paused.since or now))
 
     def _read_printed(self, batches: Sequence[Batch], *, is_over: bool = False) -> None:
         """Read metrics in what the script prints, as long as none are reported."""
@@ -544,7 +544,7 @@ class Supervisor:
     def _tell_that_it_runs_on(self) -> None:
         """Say once that the timebox is over and the script is left to what it does after its training."""
         watch, now = self._watch, self._clock.now()
-        if not watch.runs_on and watch.deadline <= now < watch.ladder.interrupt_at and watch.paused_at is None:
+        if not watch.runs_on and watch.deadline <= now < watch.ladder.interrupt_at and not watch.pauses.is_paused:
             watch.runs_on = True
             left = in_minutes(watch.ladder.interrupt_at - now)
             self._observer.said(f"the timebox is over; training has finished, and the script may run on for {left}")
@@ -589,7 +589,7 @@ class Supervisor:
             )
         for path in list(saved)[:-_MAX_SAVED]:
             del saved[path]
-        if self._watch.paused_at is None:  # else when it goes on
+        if not self._watch.pauses.is_paused:  # else when it goes on
             self._write_control()
 
     def _folders(self) -> tuple[str, ...]:
@@ -599,9 +599,9 @@ class Supervisor:
 
     def _want_checkpoint(self) -> None:
         every_s, watch = self._limits.checkpoint_every_s, self._watch
-        if every_s is None or watch.stop is not None or watch.paused_at is not None:
+        if every_s is None or watch.stop is not None or watch.pauses.is_paused:
             return
-        due = int((self._clock.now() - watch.launched_at - watch.paused_s) / every_s)
+        due = int(watch.trained_s(self._clock.now()) / every_s)
         if due > watch.checkpoints_due:
             watch.checkpoints_due = due
             self._write_control()
@@ -610,15 +610,15 @@ class Supervisor:
 
     def _obey_the_governor(self) -> None:
         watch = self._watch
-        if watch.paused_at is not None:
+        if watch.pauses.is_paused:
             watch.trainer.freeze()  # what was started, or set going by somebody else, since the last look
-        verdict = self._monitor.look(self._clock.now(), self._members, self._meter.progress.longest_save_s)
+        now = self._clock.now()
+        verdict = self._monitor.look(now, watch.pauses, self._members, self._meter.progress.longest_save_s)
         self._tell_blindness()
         if verdict.action is Action.GO_ON:
             return
         if watch.stop is not None and (verdict.action is not Action.KILL or watch.stop.now):
-            self._monitor.went_on(self._clock.now())  # it is being stopped: nothing else is to be done to it
-            return
+            return  # it is being stopped: nothing else is to be done to it
         self._write(
             Governed(
                 at=self._clock.wall(),
@@ -659,7 +659,7 @@ class Supervisor:
                 self._observer.said(f"paused: {verdict.reason}")
             case Action.CONTINUE:
                 self._release(Pauser.GOVERNOR)
-                still = "; ".join(watch.pauses.values())
+                still = watch.pauses.reason
                 self._observer.said(
                     f"{verdict.reason}: still paused: {still}" if still else f"going on: {verdict.reason}"
                 )
@@ -677,38 +677,34 @@ class Supervisor:
     def _pause(self, by: Pauser, reason: str) -> None:
         """Hold the whole tree in place, until everybody who paused it has let it go."""
         watch = self._watch
-        if watch.paused_at is None:
-            watch.paused_at = self._clock.now()
-        watch.pauses[by] = reason
+        watch.pauses = watch.pauses.held(by, reason, self._clock.now())
         watch.trainer.freeze()
         self._tell_paused()
 
     def _release(self, by: Pauser) -> None:
         """One of those who paused it lets it go."""
-        pauses = self._watch.pauses
-        if pauses.pop(by, None) is None:
+        watch = self._watch
+        if by not in watch.pauses.reasons:
             return
-        if pauses:
+        if len(watch.pauses.reasons) > 1:
+            watch.pauses = watch.pauses.released(by, self._clock.now())
             self._tell_paused()
         else:
             self._go_on()
 
     def _tell_paused(self) -> None:
         pauses = self._watch.pauses
-        reason = "; ".join(pauses.values())
-        self._write(Paused(at=self._clock.wall(), session=self._number, reason=reason, by=tuple(pauses)))
+        by = tuple(pauses.reasons)
+        self._write(Paused(at=self._clock.wall(), session=self._number, reason=pauses.reason, by=by))
         self._recorder.record_state(publish=True)
 
     def _go_on(self) -> None:
         """Let a tree that stands still go on, whoever paused it. The time between does not count."""
         watch, now = self._watch, self._clock.now()
-        watch.pauses.clear()
-        paused_s = now - (watch.paused_at or now)
-        watch.paused_at = None
-        watch.paused_s += paused_s
+        paused_s = now - (watch.pauses.paused.since or now)
+        watch.pauses = watch.pauses.ended(now)
         watch.deadline += paused_s
         watch.ladder = stop_ladder.shifted(watch.ladder, paused_s)
-        self._monitor.went_on(now)
         self._write_control()
         watch.trainer.signal(signal.SIGCONT)
         self._write(Continued(at=self._clock.wall(), session=self._number, paused_s=paused_s))
@@ -730,7 +726,7 @@ class Supervisor:
 
     def _is_suspended(self) -> bool:
         """Whether Slurm is about to stop us. Who runs so long after that was announced has been let go on."""
-        if Pauser.SLURM not in self._watch.pauses:
+        if Pauser.SLURM not in self._watch.pauses.reasons:
             return False
         if self._clock.now() - self._watch.suspended_at < _SUSPENDED_S:
             return True
@@ -748,7 +744,7 @@ class Supervisor:
     def _climb(self) -> None:
         """Climb every rung of the stop ladder that is due."""
         watch = self._watch
-        if watch.paused_at is not None:
+        if watch.pauses.is_paused:
             return  # the ladder is moved by as much when the trainer goes on
         now = self._clock.now()
         due = watch.ladder.due(now)
@@ -782,7 +778,7 @@ class Supervisor:
     def _interrupt_rest(self) -> None:
         """Interrupt those who only waited for others, once these have ended, or in the middle of their time to."""
         watch = self._watch
-        if watch.rung is not Rung.INTERRUPT or watch.paused_at is not None or not watch.trainer.has_more_to_ask:
+        if watch.rung is not Rung.INTERRUPT or watch.pauses.is_paused or not watch.trainer.has_more_to_ask:
             return
         is_free = watch.trainer.has_launchers_to_ask and not watch.trainer.is_ending()
         if is_free or self._clock.now() >= watch.ask_rest_at:
@@ -813,7 +809,7 @@ class Supervisor:
         Not while the session is being stopped: each ends as soon as it can then, and badly in srun's eyes.
         """
         watch, now = self._watch, self._clock.now()
-        if self._spec.nodes == 1 or watch.stop is not None or watch.paused_at is not None:
+        if self._spec.nodes == 1 or watch.stop is not None or watch.pauses.is_paused:
             return
         if watch.task_failed_at is None:
             watch.task_failed_at = now if self._has_task_failed() else None

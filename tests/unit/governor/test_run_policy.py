@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from backprop.governor.run_policy import (
     COOLER_BY_C,
     VRAM_PATIENCE_S,
     Action,
+    PauseState,
     Sample,
     State,
     Verdict,
@@ -17,7 +19,7 @@ from backprop.governor.run_policy import (
     judge,
     time_to_exhaustion_s,
 )
-from backprop.records import Gpu, Limits
+from backprop.records import Gpu, Limits, Pauser
 
 GB = 10**9
 HOT, COOL = 90.0, 50.0
@@ -32,12 +34,31 @@ def card(temp_c: float | None = None, uuid: str = "GPU-0", total: int | None = 8
     return Gpu(index=0, uuid=uuid, name="Fake", vendor="nvidia", vram_total_bytes=total, temp_c=temp_c)
 
 
-def judged(asked: Limits, samples: Sequence[Sample]) -> list[Verdict]:
+def obeyed(pauses: PauseState, verdict: Verdict, now: float) -> PauseState:
+    """The pauses after a supervisor did what the verdict says."""
+    match verdict.action:
+        case Action.PAUSE:
+            return pauses.held(Pauser.GOVERNOR, verdict.reason, now)
+        case Action.CONTINUE:
+            return pauses.released(Pauser.GOVERNOR, now)
+        case Action.STOP | Action.KILL:
+            return pauses.ended(now)
+        case _:
+            return pauses
+
+
+def judged_from(pauses: PauseState, asked: Limits, samples: Sequence[Sample]) -> tuple[PauseState, list[Verdict]]:
+    """The pauses after these samples, and the verdict on each."""
     state, verdicts = State(), []
     for sample in samples:
-        state, verdict = judge(asked, state, sample)
+        state, verdict = judge(asked, state, msgspec.structs.replace(sample, pauses=pauses))
+        pauses = obeyed(pauses, verdict, sample.at)
         verdicts.append(verdict)
-    return verdicts
+    return pauses, verdicts
+
+
+def judged(asked: Limits, samples: Sequence[Sample]) -> list[Verdict]:
+    return judged_from(PauseState(), asked, samples)[1]
 
 
 def actions(asked: Limits, samples: Sequence[Sample]) -> list[Action]:
@@ -87,57 +108,66 @@ def test_a_pause_that_takes_too_long_ends_the_session():
     assert verdicts[4].reason == "GPU 0 is at 90 °C after 0.05 min of pause (limit 85)"
 
 
-def held_since(at: float) -> State:
-    return State().paused(at, is_too_hot=False, is_held=True)
+def held_since(at: float) -> PauseState:
+    return PauseState().held(Pauser.USER, "backprop pause", at)
 
 
-def judged_from(state: State, asked: Limits, samples: Sequence[Sample]) -> tuple[State, list[Action]]:
-    made = []
-    for sample in samples:
-        state, verdict = judge(asked, state, sample)
-        made.append(verdict.action)
-    return state, made
-
-
-def test_a_cool_card_does_not_let_a_session_go_on_that_a_user_holds():
-    """What ends with the heat is the governor's pause; the session stands still until the user lets go."""
-    state, made = judged_from(held_since(100.0), limits(), temperatures(HOT, HOT, COOL, COOL))
+def test_a_cool_card_does_not_end_a_pause_of_the_user():
+    """Only the governor's own pause ends with the heat; the session stays paused until the user ends theirs."""
+    pauses, verdicts = judged_from(held_since(100.0), limits(), temperatures(HOT, HOT, COOL, COOL))
+    made = [verdict.action for verdict in verdicts]
     assert made == [Action.PAUSE, Action.GO_ON, Action.CONTINUE, Action.GO_ON]
-    assert (state.is_held, state.is_too_hot, state.paused_since) == (True, False, 100.0)
+    assert pauses.reasons == {Pauser.USER: "backprop pause"}
+    assert pauses.limited.since == 100.0
 
 
-def test_a_user_who_lets_go_does_not_cool_the_card():
-    """A session that is too hot as well stays paused, and its pause goes on to be counted."""
-    state, _ = judged_from(held_since(100.0), limits(), temperatures(HOT))
-    state = state.paused(103.0, is_too_hot=state.is_too_hot, is_held=False)
-    assert (state.is_too_hot, state.paused_since) == (True, 100.0)
-    assert state.all_paused_s(105.0) == 5.0
+def test_the_end_of_a_users_pause_does_not_end_that_for_heat():
+    """The session stays paused, and its time counts from when the user paused it."""
+    pauses, _ = judged_from(held_since(100.0), limits(), temperatures(HOT))
+    pauses = pauses.released(Pauser.USER, 103.0)
+    assert tuple(pauses.reasons) == (Pauser.GOVERNOR,)
+    assert pauses.limited.elapsed_s(105.0) == pauses.paused.elapsed_s(105.0) == 5.0
 
 
-def test_a_session_that_was_never_paused_was_not_paused():
-    assert State().all_paused_s(100.0) == 0.0
-    assert held_since(90.0).all_paused_s(100.0) == 10.0
+def test_a_session_that_was_never_paused_has_no_paused_time():
+    assert PauseState().limited.elapsed_s(100.0) == 0.0
+    assert held_since(90.0).limited.elapsed_s(100.0) == 10.0
 
 
-def test_a_users_pause_is_bounded_as_well():
-    """All pauses of a session add up, whoever paused it; the reason says so."""
-    before = held_since(90.0).paused(92.0, is_too_hot=False, is_held=False)
-    state = before.paused(100.0, is_too_hot=False, is_held=True)
+def test_the_total_time_of_a_users_pauses_is_limited():
+    """All pauses of a session add up, no matter who paused it; the reason says so."""
+    before = held_since(90.0).released(Pauser.USER, 92.0)
+    pauses = before.held(Pauser.USER, "backprop pause", 100.0)
     asked = limits(max_pause_s=5)
-    samples = [Sample(at=100.0 + n) for n in range(4)]
-    _, made = judged_from(state, asked, samples)
-    assert made == [Action.GO_ON, Action.GO_ON, Action.GO_ON, Action.STOP]
-    _, verdict = judge(asked, state, samples[-1])
-    assert verdict.reason == "it was paused for 0.0833 min in all (--max-pause-minutes 0.0833333)"
+    _, verdicts = judged_from(pauses, asked, [Sample(at=100.0 + n) for n in range(4)])
+    assert [verdict.action for verdict in verdicts] == [Action.GO_ON, Action.GO_ON, Action.GO_ON, Action.STOP]
+    assert verdicts[-1].reason == "it was paused for 0.0833 min in all (--max-pause-minutes 0.0833333)"
 
 
-def test_whoever_is_stopped_is_not_paused_any_more():
-    """For whatever reason it was paused, and whatever it is stopped for: it must go on in order to save."""
-    state = State().paused(90.0, is_too_hot=True, is_held=True)
+@pytest.mark.parametrize("by", [Pauser.CTRL_Z, Pauser.SLURM])
+def test_a_suspension_is_not_limited(by: Pauser):
+    """Ctrl-Z and Slurm suspend the supervisor as well: their time is neither training nor a limited pause."""
+    pauses = PauseState().held(by, "suspended", 90.0).held(Pauser.USER, "backprop pause", 100.0)
+    pauses = pauses.released(Pauser.USER, 105.0)
+    assert pauses.is_paused
+    assert pauses.limited.elapsed_s(200.0) == 5.0
+    assert pauses.ended(200.0).paused.elapsed_s(300.0) == 110.0
+
+
+def test_a_second_pause_of_the_same_pauser_changes_only_the_reason():
+    pauses = held_since(90.0).held(Pauser.GOVERNOR, "hot", 92.0).held(Pauser.USER, "again", 95.0)
+    assert pauses.reason == "again; hot"
+    assert pauses.paused.since == pauses.limited.since == 90.0
+    assert pauses.released(Pauser.SLURM, 99.0) == pauses
+
+
+def test_a_paused_session_is_stopped_like_any_other():
+    """Whatever it was paused for, and whatever it is stopped for: it must run in order to save."""
+    pauses = held_since(90.0).held(Pauser.GOVERNOR, "hot", 90.0)
     over = Sample(at=100.0, tree_ram_bytes=3 * GB, gpus=(card(HOT),))
-    state, verdict = judge(limits(ram_limit_bytes=2 * GB), state, over)
+    pauses, (verdict,) = judged_from(pauses, limits(ram_limit_bytes=2 * GB), [over])
     assert verdict.action is Action.STOP
-    assert (state.is_too_hot, state.is_held, state.paused_since, state.paused_s) == (False, False, None, 10.0)
+    assert (pauses.reasons, pauses.limited.since, pauses.limited.elapsed_s(200.0)) == ({}, None, 10.0)
 
 
 def test_blindness_ends_a_pause():
@@ -155,9 +185,10 @@ readings = st.lists(st.none() | st.floats(20, 110), max_size=60)
 def test_a_pause_always_ends(values: list[float | None], max_pause_s: float):
     """However the temperature goes: no pause lasts longer than it may, nor do all together."""
     asked, paused_s = limits(max_pause_s=max_pause_s), 0.0
-    state, paused_at = State(), None
+    state, pauses, paused_at = State(), PauseState(), None
     for sample in [*temperatures(*values), *temperatures(*[HOT] * 90)[60:]]:
-        state, verdict = judge(asked, state, sample)
+        state, verdict = judge(asked, state, msgspec.structs.replace(sample, pauses=pauses))
+        pauses = obeyed(pauses, verdict, sample.at)
         if verdict.action is Action.PAUSE:
             paused_at = sample.at
         elif paused_at is not None and verdict.action in {Action.CONTINUE, Action.STOP}:
@@ -504,8 +535,6 @@ any_sample = st.builds(
 @settings(deadline=None)
 def test_every_verdict_has_a_reason_and_figures(samples: list[Sample], gaps: list[float]):
     """Whatever the machine says, or does not: a decision that cannot be explained is none."""
-    import msgspec
-
     asked = limits(ram_limit_bytes=5 * GB, gpu_memory_fraction=0.8)
     at, timed = 0.0, []
     for sample, gap in zip(samples, gaps, strict=False):
