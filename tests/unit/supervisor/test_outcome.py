@@ -147,10 +147,10 @@ REASONS = [
     ({"code": 1, "asked": "Ctrl-C", "last_words": "KeyboardInterrupt"}, "Ctrl-C"),
     ({"code": KILL, "asked": "Ctrl-C", "was_killed": True}, "Ctrl-C; had to be killed"),
     ({"code": 0, "asked": "Ctrl-C", "was_killed": True}, "Ctrl-C"),
-    ({"code": KILL, "caged_bytes": 3 * 10**9}, f"{STRUCK} 3 {LIMIT}"),
-    ({"code": 1, "caged_bytes": 3 * 10**9}, f"exit code 1 after {STRUCK} 3 {LIMIT}"),
+    ({"code": KILL, "cgroup_limit_bytes": 3 * 10**9}, f"{STRUCK} 3 {LIMIT}"),
+    ({"code": 1, "cgroup_limit_bytes": 3 * 10**9}, f"exit code 1 after {STRUCK} 3 {LIMIT}"),
     (
-        {"code": KILL, "asked": "too much", "caged_bytes": 3 * 10**9},
+        {"code": KILL, "asked": "too much", "cgroup_limit_bytes": 3 * 10**9},
         f"too much; {STRUCK} 3 {LIMIT} before it had stopped",
     ),
     ({"code": KILL, "asked": "x", "was_killed": True, "unkillable_pids": [7]}, "x; processes [7] cannot be killed"),
