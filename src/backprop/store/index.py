@@ -1,26 +1,24 @@
 """index.db: everything the views read, in SQLite; a cache that can be rebuilt from the run directories.
 
-What a trainer wrote is stored in the same transaction that moves the offset it was read up to, and only if nobody
-else has moved it (compare and swap). So each line counts exactly once, whoever reads it and however often they die.
+A batch of trainer output is stored in the same transaction that advances the offset it was read up to, and only if
+no other process has advanced it (compare and swap). So each line counts exactly once, whichever process reads it and
+however often one crashes. What is read from the index is in `store/index_reader.py`.
 """
 
-import heapq
-import math
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from backprop.records import Checkpoint, MetricSummary, Run, RunView, Source
-from backprop.store.chunk_summary import ChunkSummary
+from backprop.records import Checkpoint, Run, Source
 from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
+from backprop.store.index_reader import IndexReader, as_int64, decode_run
 from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, json_safe
 from backprop.store.rundir import NO_ROOM
@@ -30,22 +28,17 @@ _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 _MAX_WORDS = 4000  # characters that a search looks through
 _MAX_TEXT = 200  # characters of a parameter that a filter compares
 
-_METRICS = f"SELECT name, is_printed, {', '.join(ChunkSummary._fields)} FROM metrics WHERE run_id = ?"  # noqa: S608
-
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
 _NO_ROOM_WORDS = frozenset({"database or disk is full", "disk I/O error", "unable to open database file"})
 
-_T = TypeVar("_T")
 _encode = msgspec.json.Encoder().encode
-_run_decoder = msgspec.json.Decoder(Run)
-_checkpoint_decoder = msgspec.json.Decoder(Checkpoint)
 
 
 class IndexBrokenError(Exception):
     """The file is not a usable index: damaged, of another version, or replaced under our feet. Rebuild it."""
 
 
-class Index:
+class Index(IndexReader):
     """A connection to one index file. Not for use from several threads."""
 
     def __init__(self, path: Path, busy_timeout_s: float, *, is_in_memory: bool = False) -> None:
@@ -54,7 +47,6 @@ class Index:
         busy_timeout_s: how long a statement waits for another process's transaction. is_in_memory: an empty one, of
         this process alone, in the place of the file.
         """
-        self.path = path
         self.is_in_memory = is_in_memory
         self._busy_timeout_s = busy_timeout_s
         # of the owner alone, and so are the files beside it, which SQLite gives the same mode. Never one that is there:
@@ -62,12 +54,13 @@ class Index:
         if not is_in_memory:
             with suppress(OSError):  # what is wrong is SQLite's to say
                 os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        self._db = sqlite3.connect(
+        db = sqlite3.connect(
             ":memory:" if is_in_memory else path,
             timeout=busy_timeout_s,
             isolation_level=None,
             check_same_thread=False,
         )
+        super().__init__(path, db)
         self._db.create_function("casefold", 1, str.casefold, deterministic=True)  # SQLite's lower() knows ASCII only
         try:
             self._prepare()
@@ -129,8 +122,6 @@ class Index:
             raise
         self._db.execute("COMMIT")
 
-    # -- writing
-
     def wait_for_turn(self) -> None:
         """Wait until nobody else writes. Raises sqlite3.OperationalError when that takes too long."""
         with self._transaction():
@@ -170,7 +161,7 @@ class Index:
     def _forget_params(self, run: Run) -> None:
         """Those that the run's arguments said before a `resume` changed them; not what the script said itself."""
         row = self._db.execute("SELECT record FROM records WHERE run_id = ?", (run.spec.id,)).fetchone()
-        before = _decode_run(row[0]).spec.params if row is not None else {}
+        before = decode_run(row[0]).spec.params if row is not None else {}
         self._db.executemany(
             "DELETE FROM params WHERE run_id = ? AND name = ? AND value = ?",
             [
@@ -268,7 +259,7 @@ class Index:
                     batch.last_step,
                     batch.counted_step,
                     batch.printed_step,
-                    _whole(total_steps),
+                    as_int64(total_steps),
                     len(batch.notes),
                     run_id,
                 ),
@@ -291,11 +282,6 @@ class Index:
             self._db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
             for table in ("records", "tails", "metrics", "outlines", "points", "params", "checkpoints", "notes"):
                 self._db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608  our own names
-
-    # -- reading
-
-    def run_ids(self) -> set[str]:
-        return {row[0] for row in self._db.execute("SELECT id FROM runs")}
 
     def seen_folder_ns(self) -> int | None:
         """The modification time of the runs folder when all that was in it was here."""
@@ -328,162 +314,6 @@ class Index:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return 0 if row is None else row[0]
 
-    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """What a SELECT finds: see query.py, which knows what can be asked."""
-        return self._db.execute(statement, values).fetchall()
-
-    def count(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM runs").fetchone()[0])
-
-    def newest(self, limit: int) -> Iterator[RunView]:
-        """At most so many runs, newest first."""
-        ids = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT ?", (limit,)).fetchall()
-        return (view for row in ids if (view := self.get(row[0])) is not None)
-
-    def newest_id(self) -> str | None:
-        row = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT 1").fetchone()
-        return row[0] if row else None
-
-    def ids_beginning(self, prefix: str, limit: int = 5) -> list[str]:
-        """Ids that begin with `prefix`, an exact match alone and first."""
-        if not _is_text(prefix):
-            return []
-        rows = self._db.execute(
-            "SELECT id FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-            (prefix, prefix + "\U0010ffff", limit),
-        ).fetchall()
-        ids = [row[0] for row in rows]
-        return [prefix] if prefix in ids else ids
-
-    def ids_named(self, name: str, limit: int = 5) -> list[str]:
-        """Ids of the runs of that name, newest first."""
-        if not _is_text(name):
-            return []
-        rows = self._db.execute(
-            "SELECT id FROM runs WHERE name = ? ORDER BY created_at DESC LIMIT ?", (name, limit)
-        ).fetchall()
-        return [row[0] for row in rows]
-
-    def get(self, run_id: str, *, metrics: Collection[str] | None = None) -> RunView | None:
-        """A run with the summary of what its trainer said; None when it is not here.
-
-        metrics: leave the summaries of all others out.
-        """
-        row = self._db.execute(
-            "SELECT record, coalesce(last_step, counted_step, printed_step), total_steps, note_count, lost_count"
-            " FROM runs JOIN records ON run_id = id WHERE id = ?",
-            (run_id,),
-        ).fetchone()
-        if row is None:
-            return None
-        record, last_step, total_steps, note_count, lost_count = row
-        some = "" if metrics is None else f" AND name IN ({', '.join('?' * len(metrics))})"
-        found = self._db.execute(f"{_METRICS}{some} ORDER BY name", (run_id, *(metrics or ())))
-        rows = found.fetchall()
-        summaries = {name: ChunkSummary(*columns) for name, _, *columns in rows}
-        printed = {name for name, is_printed, *_ in rows if is_printed}
-        return RunView(
-            run=_decode_run(record),
-            run_dir=str(self.path.parent / "runs" / run_id),
-            last_step=last_step,
-            total_steps=total_steps,
-            metrics={name: math.nan if told.last is None else told.last for name, told in summaries.items()},
-            summaries={
-                name: MetricSummary(
-                    count=told.total,
-                    last=math.nan if told.last is None else told.last,
-                    last_step=int(told.last_step),
-                    least=told.least,
-                    least_step=_whole(told.least_step),
-                    greatest=told.greatest,
-                    greatest_step=_whole(told.greatest_step),
-                    missing=told.missing,
-                    is_printed=name in printed,
-                )
-                for name, told in summaries.items()
-            },
-            params={
-                name: msgspec.json.decode(value)
-                for name, value in self._db.execute(
-                    "SELECT name, value FROM params WHERE run_id = ? ORDER BY name", (run_id,)
-                )
-            },
-            checkpoints=self._checkpoints(run_id),
-            note_count=note_count,
-            has_lost_metrics=lost_count > 0,
-        )
-
-    def _checkpoints(self, run_id: str) -> tuple[Checkpoint, ...]:
-        rows = self._db.execute(
-            "SELECT session, source, record FROM checkpoints WHERE run_id = ? ORDER BY session, source, offset",
-            (run_id,),
-        )
-        reported: dict[int, dict[str, list[Checkpoint]]] = {}
-        for session, source, record in rows:
-            reported.setdefault(session, {}).setdefault(source, []).append(_decode_checkpoint(record))
-        newest: dict[str, Checkpoint] = {}
-        for checkpoint in chain.from_iterable(_in_order(sources.values()) for sources in reported.values()):
-            newest.pop(checkpoint.path, None)  # saved over: only the last report describes what lies there
-            newest[checkpoint.path] = checkpoint
-        return tuple(newest.values())
-
-    def places(self) -> set[str]:
-        """The working folders and scripts of all runs."""
-        rows = self._db.execute(
-            "SELECT json_extract(CAST(record AS TEXT), '$.spec.cwd') FROM records UNION"
-            " SELECT json_extract(CAST(record AS TEXT), '$.spec.script') FROM records"
-        )
-        return {row[0] for row in rows if row[0] is not None}
-
-    def reported_paths(self, *, except_by: Collection[str]) -> set[str]:
-        """The checkpoints that all runs but these reported."""
-        rows = self._db.execute("SELECT run_id, json_extract(CAST(record AS TEXT), '$.path') FROM checkpoints")
-        return {path for run_id, path in rows if run_id not in except_by}
-
-    def saved_over_by(self, run_id: str, checkpoint: Checkpoint) -> str | None:
-        """Another run that reported the same path later, so that what lies there is its; None when there is none.
-
-        Looks through all reports: for a resume, not for views.
-        """
-        rows = self._db.execute(
-            "SELECT run_id, record FROM checkpoints"
-            " WHERE run_id != ? AND json_extract(CAST(record AS TEXT), '$.path') = ?",
-            (run_id, checkpoint.path),
-        )
-        others = ((other, _decode_checkpoint(record).measure.saved_at) for other, record in rows)
-        later = [(at, other) for other, at in others if at > checkpoint.measure.saved_at]
-        return max(later)[1] if later else None
-
-
-def _in_order(sources: Iterable[Sequence[Checkpoint]]) -> Iterator[Checkpoint]:
-    """One session's checkpoints, oldest first. A source's own order holds, whatever the clock did meanwhile."""
-    return heapq.merge(*sources, key=lambda checkpoint: checkpoint.measure.saved_at)
-
-
-def _decode_run(record: bytes) -> Run:
-    return _decoded(_run_decoder, record)
-
-
-def _decode_checkpoint(record: bytes) -> Checkpoint:
-    return _decoded(_checkpoint_decoder, record)
-
-
-def _decoded(decoder: "msgspec.json.Decoder[_T]", record: bytes) -> _T:
-    """What we once stored. SQLite does not look at the inside of a long value: damage shows here first."""
-    try:
-        return decoder.decode(record)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise sqlite3.DatabaseError(f"a record in it is damaged: {error}") from error
-
-
-def _is_text(word: str) -> bool:
-    # what was typed may be any bytes; those that are not UTF-8 cannot be looked up, and name nothing
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
 
 def _words(run: Run) -> str:
     told = (run.spec.id, run.spec.name or "", *run.spec.command)
@@ -500,10 +330,6 @@ def _comparable(value: Any) -> tuple[float | None, str | None]:
         return (float(value) if isinstance(value, (int, float)) else None), None
     except OverflowError:
         return None, None
-
-
-def _whole(value: float | None) -> int | None:
-    return int(value) if value is not None and math.isfinite(value) and abs(value) < 2**63 else None
 
 
 def is_locked(error: Exception) -> bool:

@@ -1,0 +1,192 @@
+"""The reading half of the index: which runs there are, and what a view shows of one.
+
+`store/query.py` asks here on behalf of the views; `store/index.py` adds what is written.
+"""
+
+import heapq
+import math
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from backprop.records import Checkpoint, MetricSummary, Run, RunView
+from backprop.store.chunk_summary import ChunkSummary
+
+_METRICS = f"SELECT name, is_printed, {', '.join(ChunkSummary._fields)} FROM metrics WHERE run_id = ?"  # noqa: S608
+
+_T = TypeVar("_T")
+_run_decoder = msgspec.json.Decoder(Run)
+_checkpoint_decoder = msgspec.json.Decoder(Checkpoint)
+
+
+class IndexReader:
+    """Reads from an open index file. Its methods raise sqlite3.Error."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+        self.path = path
+        self._db = db
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows that a SELECT statement returns."""
+        return self._db.execute(statement, values).fetchall()
+
+    def count(self) -> int:
+        """Number of runs in the index."""
+        return int(self._db.execute("SELECT count(*) FROM runs").fetchone()[0])
+
+    def run_ids(self) -> set[str]:
+        return {row[0] for row in self._db.execute("SELECT id FROM runs")}
+
+    def newest(self, limit: int) -> Iterator[RunView]:
+        """The newest `limit` runs, newest first."""
+        ids = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT ?", (limit,)).fetchall()
+        return (view for row in ids if (view := self.get(row[0])) is not None)
+
+    def newest_id(self) -> str | None:
+        row = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT 1").fetchone()
+        return row[0] if row else None
+
+    def ids_beginning(self, prefix: str, limit: int = 5) -> list[str]:
+        """Up to `limit` ids that start with `prefix`; only the exact match where there is one."""
+        if not _is_utf8(prefix):
+            return []
+        rows = self._db.execute(
+            "SELECT id FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+            (prefix, prefix + "\U0010ffff", limit),
+        ).fetchall()
+        ids = [row[0] for row in rows]
+        return [prefix] if prefix in ids else ids
+
+    def ids_named(self, name: str, limit: int = 5) -> list[str]:
+        """Ids of up to `limit` runs of that name, newest first."""
+        if not _is_utf8(name):
+            return []
+        rows = self._db.execute(
+            "SELECT id FROM runs WHERE name = ? ORDER BY created_at DESC LIMIT ?", (name, limit)
+        ).fetchall()
+        return [row[0] for row in rows]
+
+    def get(self, run_id: str, *, metrics: Collection[str] | None = None) -> RunView | None:
+        """A run with a summary of what its trainer reported; None when it is not in the index.
+
+        metrics: names of the metrics to summarize; None for all.
+        """
+        row = self._db.execute(
+            "SELECT record, coalesce(last_step, counted_step, printed_step), total_steps, note_count, lost_count"
+            " FROM runs JOIN records ON run_id = id WHERE id = ?",
+            (run_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        record, last_step, total_steps, note_count, lost_count = row
+        summaries = self._summaries(run_id, metrics)
+        params = self._db.execute("SELECT name, value FROM params WHERE run_id = ? ORDER BY name", (run_id,))
+        return RunView(
+            run=decode_run(record),
+            run_dir=str(self.path.parent / "runs" / run_id),
+            last_step=last_step,
+            total_steps=total_steps,
+            metrics={name: summary.last for name, summary in summaries.items()},
+            summaries=summaries,
+            params={name: msgspec.json.decode(value) for name, value in params},
+            checkpoints=self._checkpoints(run_id),
+            note_count=note_count,
+            has_lost_metrics=lost_count > 0,
+        )
+
+    def _summaries(self, run_id: str, metrics: Collection[str] | None) -> dict[str, MetricSummary]:
+        selected = "" if metrics is None else f" AND name IN ({', '.join('?' * len(metrics))})"
+        rows = self._db.execute(f"{_METRICS}{selected} ORDER BY name", (run_id, *(metrics or ())))
+        return {name: _summary(ChunkSummary(*columns), is_printed=bool(printed)) for name, printed, *columns in rows}
+
+    def _checkpoints(self, run_id: str) -> tuple[Checkpoint, ...]:
+        rows = self._db.execute(
+            "SELECT session, source, record FROM checkpoints WHERE run_id = ? ORDER BY session, source, offset",
+            (run_id,),
+        )
+        reported: dict[int, dict[str, list[Checkpoint]]] = {}
+        for session, source, record in rows:
+            checkpoint = _decode(_checkpoint_decoder, record)
+            reported.setdefault(session, {}).setdefault(source, []).append(checkpoint)
+        newest: dict[str, Checkpoint] = {}
+        for checkpoint in chain.from_iterable(_in_order(sources.values()) for sources in reported.values()):
+            newest.pop(checkpoint.path, None)  # overwritten: only the last report describes the file that is there
+            newest[checkpoint.path] = checkpoint
+        return tuple(newest.values())
+
+    def places(self) -> set[str]:
+        """The working folders and scripts of all runs."""
+        rows = self._db.execute(
+            "SELECT json_extract(CAST(record AS TEXT), '$.spec.cwd') FROM records UNION"
+            " SELECT json_extract(CAST(record AS TEXT), '$.spec.script') FROM records"
+        )
+        return {row[0] for row in rows if row[0] is not None}
+
+    def reported_paths(self, *, except_by: Collection[str]) -> set[str]:
+        """Paths of the checkpoints that all runs but these reported."""
+        rows = self._db.execute("SELECT run_id, json_extract(CAST(record AS TEXT), '$.path') FROM checkpoints")
+        return {path for run_id, path in rows if run_id not in except_by}
+
+    def saved_over_by(self, run_id: str, checkpoint: Checkpoint) -> str | None:
+        """Id of another run that reported the same path later and so overwrote it; None when there is none.
+
+        Scans all reports: for a resume, not for views.
+        """
+        rows = self._db.execute(
+            "SELECT run_id, record FROM checkpoints"
+            " WHERE run_id != ? AND json_extract(CAST(record AS TEXT), '$.path') = ?",
+            (run_id, checkpoint.path),
+        )
+        others = ((other, _decode(_checkpoint_decoder, record).measure.saved_at) for other, record in rows)
+        later = [(at, other) for other, at in others if at > checkpoint.measure.saved_at]
+        return max(later)[1] if later else None
+
+
+def _summary(chunk: ChunkSummary, *, is_printed: bool) -> MetricSummary:
+    return MetricSummary(
+        count=chunk.total,
+        last=math.nan if chunk.last is None else chunk.last,
+        last_step=int(chunk.last_step),
+        least=chunk.least,
+        least_step=as_int64(chunk.least_step),
+        greatest=chunk.greatest,
+        greatest_step=as_int64(chunk.greatest_step),
+        missing=chunk.missing,
+        is_printed=is_printed,
+    )
+
+
+def _in_order(sources: Iterable[Sequence[Checkpoint]]) -> Iterator[Checkpoint]:
+    """The checkpoints of one session, oldest first. Within a source its own order holds, even if the clock jumped."""
+    return heapq.merge(*sources, key=lambda checkpoint: checkpoint.measure.saved_at)
+
+
+def decode_run(record: bytes) -> Run:
+    """A run from its stored record. Raises sqlite3.DatabaseError for a damaged one."""
+    return _decode(_run_decoder, record)
+
+
+def _decode(decoder: "msgspec.json.Decoder[_T]", record: bytes) -> _T:
+    try:
+        return decoder.decode(record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # SQLite does not check the content of a long value, so that damage shows here first
+        raise sqlite3.DatabaseError(f"a record in it is damaged: {error}") from error
+
+
+def as_int64(value: float | None) -> int | None:
+    """The number as SQLite can hold it; None for what is not finite or too large."""
+    return int(value) if value is not None and math.isfinite(value) and abs(value) < 2**63 else None
+
+
+def _is_utf8(text: str) -> bool:
+    # a command-line argument may be any bytes; those that are not UTF-8 cannot be looked up and match nothing
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
