@@ -282,7 +282,7 @@ def test_a_lent_connection_follows_the_file_and_stays_open(three: Runs):
     delete_index(three)
     assert recorder.record_state(publish=False)
     assert index.run_ids() == {"b"}
-    recorder._give_up_index(sqlite3.DatabaseError("malformed"))
+    recorder._connection.give_up(sqlite3.DatabaseError("malformed"))
     recorder.close()
     assert recorder.finish()
     assert index.run_ids() == {"b"}

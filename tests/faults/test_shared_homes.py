@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from backprop.records import Limits, RunSpec, SlurmRequest, Status
+from backprop.store import ingest
 from backprop.store.home import Home
 from backprop.store.index import open_index
 from backprop.store.ingest import Recorder
@@ -54,7 +55,7 @@ class Job:
 def settle_while(home: Home, journal: Journal, reached: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """`Recorder.finish`, telling at each place that it has been reached."""
     recorder = Recorder(home, home.rundir("r"), SPEC, journal, print)
-    record, unmark, compare = recorder.record_state, home.mark_refreshed, recorder._journal_bytes
+    record, unmark, compare = recorder.record_state, home.mark_refreshed, ingest._size_at_server
 
     def store(**words: bool) -> bool:
         try:
@@ -67,15 +68,15 @@ def settle_while(home: Home, journal: Journal, reached: Callable[[str], None], m
         unmark(run_id)
         reached("unmarked")
 
-    def look() -> int:
+    def look(path: Path) -> int:
         try:
-            return compare()
+            return compare(path)
         finally:
             reached("compared")
 
     monkeypatch.setattr(recorder, "record_state", store)
     monkeypatch.setattr(home, "mark_refreshed", settle)
-    monkeypatch.setattr(recorder, "_journal_bytes", look)
+    monkeypatch.setattr(ingest, "_size_at_server", look)
     reached("before")
     recorder.finish(publish=False)
     recorder.close()

@@ -1,8 +1,8 @@
 """Brings one run's journal and trainer output into the index, and keeps experiments.json in step with it.
 
-The supervisor's recorder works while the trainer runs; whoever looks uses another one for a run that is not settled.
-Both may work at once: see store/index.py. The index is a cache: a full disk or a busy database delays what views
-show, never what training does.
+The supervisor has a recorder while the trainer runs; commands that read use another for each run that the index may
+not have in full. Both may work at once: see store/index.py. The index is a cache: a full disk or a busy database
+delays what views show, never training.
 """
 
 import os
@@ -10,24 +10,24 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Session, Source
-from backprop.store import checkpoints, experiments_json
+from backprop.records import Checkpoint, Run, RunSpec, RunView, Session, Source
+from backprop.store import experiments_json
 from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, open_index, reopen_if_replaced, set_aside_if_damaged
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import CheckpointMeasured, OutputSeen
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import RunReader, fold_on
 from backprop.store.output import protocol
-from backprop.store.output.line_times import OffsetClock, OffsetSample
+from backprop.store.output.line_times import OffsetSample
 from backprop.store.output.tail import READ_BYTES, Tail, size_bytes
-from backprop.store.output_order import OrderNotes
+from backprop.store.output_clocks import OutputClocks
+from backprop.store.reported_checkpoints import ReportedCheckpoints
 from backprop.store.rundir import RunDir
 
 SUPERVISOR_BUSY_TIMEOUT_S = 0.2  # a supervisor that waits for the database cannot climb the stop ladder
@@ -35,23 +35,68 @@ VIEWER_BUSY_TIMEOUT_S = 10.0
 Say = Callable[[str], None]
 Changed = Callable[[Run, int], None]
 
-# what may go wrong with a cache without anything being lost: it is done at the next call, or the next look
 WHOLE_PATIENCE_S = 10.0  # how long a resume may wait for the index to be filled
-_GROWTH = 3  # by how much the index and its log grow for a byte of output, at the most: 20 bytes a point, twice
-_LATER = (sqlite3.OperationalError, OSError, HomeBusyError)
+_GROWTH = 3  # index and its log grow by at most so many bytes for a byte of output: 20 bytes a point, twice
+# errors of a cache that lose nothing: the same is tried again at the next call, or by the next command that reads
+_TRY_LATER = (sqlite3.OperationalError, OSError, HomeBusyError)
+_T = TypeVar("_T")
 
 
 class IngestResult(NamedTuple):
-    """What one look at what the trainer wrote brought."""
+    """What one call of `Recorder.ingest` read."""
 
-    batches: tuple[protocol.Batch, ...]  # empty: nothing new
-    is_stored: bool  # False: the index could not take all of it, and the next look brings that again
+    batches: tuple[protocol.Batch, ...] = ()  # empty: nothing new
+    is_stored: bool = True  # False: the index could not take all of it; the next call reads it again
     is_behind: bool = False  # there is more to read already
-    checkpoints: tuple[Checkpoint, ...] = ()  # that were reported in it, as they lie on disk
+    checkpoints: tuple[Checkpoint, ...] = ()  # reported in the batches, as they lie on disk
+
+
+_NOT_STORED = IngestResult(is_stored=False)
+
+
+class _IndexConnection:
+    """The index of a run's home: opened when it is first needed, and again when its file is deleted or replaced."""
+
+    def __init__(self, home: Home, rundir: RunDir, say: Say, on_open: Callable[[], None]) -> None:
+        """on_open: called whenever another file may have taken the place of the one before."""
+        self._home = home
+        self._rundir = rundir
+        self._say = say
+        self._on_open = on_open
+        self._index: Index | None = None
+        self._is_borrowed = False
+        self.openings = 0  # so that a caller sees that the file was replaced between two calls
+
+    def borrow(self, index: Index) -> None:
+        self._index = index
+        self._is_borrowed = True
+
+    def open(self) -> Index:
+        """The index. Raises FileNotFoundError when the run was removed, else as `open_index`."""
+        if (self._index is None or self._index.is_replaced()) and not self._rundir.path.exists():
+            raise FileNotFoundError(self._rundir.path)  # a removed run must not be put into a new index
+        if self._index is None:
+            self._index = open_index(self._home, SUPERVISOR_BUSY_TIMEOUT_S, self._say)
+        elif not reopen_if_replaced(self._home, self._index, self._say):
+            return self._index
+        self.openings += 1
+        self._on_open()
+        return self._index
+
+    def give_up(self, error: sqlite3.DatabaseError) -> None:
+        """Set a damaged file aside, so that the next `open` creates another."""
+        if self._index is not None:
+            set_aside_if_damaged(self._home, self._index, error, self._say)
+            self.close()
+
+    def close(self) -> None:
+        if self._index is not None and not self._is_borrowed:
+            self._index.close()
+            self._index = None
 
 
 class Recorder:
-    """Records one run. For use by one thread."""
+    """Records one run. Not safe for use from several threads."""
 
     def __init__(
         self, home: Home, rundir: RunDir, spec: RunSpec, journal: Journal, say: Say, changed: Changed | None = None
@@ -63,41 +108,27 @@ class Recorder:
         self._spec = spec
         self._journal = journal
         self._say = say
-        self._index: Index | None = None
-        self._is_lent = False
+        self._connection = _IndexConnection(home, rundir, say, self._forget_index)
         self._reader = RunReader(rundir.journal_path, spec)
-        self._openings = 0  # of the index: it may be a new one each time
         self._is_on_slurm = spec.slurm is not None  # as far as the journal was read
         self._snapshot_is_due = False
         self._recorded_bytes = 0  # of the journal
         self._is_over = False  # as far as it is recorded
         self.is_state_stored = False  # in the index, at the last try
-        self._whole_to = 1  # the index has all of the sessions before this one
+        self._complete_before = 1  # the index has all output of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
-        self._seen: set[tuple[int, Source]] = set()  # that were looked at before, whether or not from their beginning
-        self._stored: dict[
-            tuple[int, Source], int
-        ] = {}  # bytes that the index had, as of the last look at all sessions
-        self._measures: dict[tuple[int, Source, int], tuple[str, Measure]] = {}  # path and measure
-        self._folders: Callable[[], Sequence[str]] = tuple
-        self._cwds: dict[int, str] = {}
-        self._witnesses: dict[tuple[int, Source], OffsetClock] = {}
-        self._orders: dict[int, OrderNotes] = {}  # of the session that goes on
-        notes: dict[tuple[int, Source], list[OffsetSample]] = {}
-        for entry in journals.read(rundir.journal_path)[0]:
-            if isinstance(entry, CheckpointMeasured):  # the first measure counts
-                self._measures.setdefault((entry.session, entry.source, entry.offset), (entry.path, entry.measure))
-            elif isinstance(entry, OutputSeen):
-                notes.setdefault((entry.session, entry.source), []).append(entry.growth)
-        self._witnesses.update((key, OffsetClock(growths)) for key, growths in notes.items())
+        self._seen: set[tuple[int, Source]] = set()  # sources that were read before
+        self._stored: dict[tuple[int, Source], int] = {}  # bytes in the index when all sessions were last compared
+        entries, _ = journals.read(rundir.journal_path)
+        self._clocks = OutputClocks(rundir, journal, entries)
+        self._reported = ReportedCheckpoints(spec, journal, entries, lambda: self.read_run()[0])
 
     def use(self, index: Index) -> "Recorder":
-        """Work on a connection that somebody else opened and will close.
+        """Use a connection that the caller opened and will close.
 
-        Where the file was replaced, the same object connects to the new one.
+        When the file was replaced, the same object connects to the new one.
         """
-        self._index = index
-        self._is_lent = True
+        self._connection.borrow(index)
         return self
 
     def look_for_checkpoints_in(self, folders: Callable[[], Sequence[str]]) -> None:
@@ -105,294 +136,189 @@ class Recorder:
 
         folders: called when one is reported.
         """
-        self._folders = folders
+        self._reported.trainer_folders = folders
 
     def close(self) -> None:
-        """Close the connection, unless it is lent."""
-        if self._index is not None and not self._is_lent:
-            self._index.close()
-            self._index = None
+        """Close the connection, unless it is the caller's."""
+        self._connection.close()
 
-    def _open(self) -> Index:
-        """The index; opened again if the file was deleted or set aside meanwhile."""
-        if (self._index is None or self._index.is_replaced()) and not self._rundir.path.exists():
-            raise FileNotFoundError(self._rundir.path)  # removed: nobody makes anew what belongs to that
-        if self._index is None:
-            self._index = open_index(self._home, SUPERVISOR_BUSY_TIMEOUT_S, self._say)
-        elif not reopen_if_replaced(self._home, self._index, self._say):
-            return self._index
-        self._openings += 1
-        self._forget_offsets()
-        self._whole_to = 1
-        return self._index
+    def _attempt(self, action: Callable[[], _T], otherwise: _T) -> _T:
+        """What `action` returns; `otherwise` when the index cannot be used now. A damaged one is set aside."""
+        try:
+            return action()
+        except _TRY_LATER:
+            return otherwise
+        except sqlite3.DatabaseError as error:
+            self._connection.give_up(error)
+            return otherwise
 
-    def _give_up_index(self, error: sqlite3.DatabaseError) -> None:
-        """It was damaged under our feet: the next call begins another one."""
-        if self._index is not None:
-            set_aside_if_damaged(self._home, self._index, error, self._say)
-            self.close()
+    def _forget_index(self) -> None:
+        """The index is another one, or another process has stored more: compare anew what it has."""
+        self._tails.clear()
+        self._stored.clear()
+        self._complete_before = 1
 
     def read_run(self) -> tuple[Run, int]:
-        """The run as its journal tells it, also what that has no room for; and how many bytes of journal that is."""
+        """The run as its journal has it, with entries that a full disk kept out; and the journal's size in bytes."""
         run, size = self._reader.read()
         run = fold_on(run, self._journal.unwritten)
         self._is_on_slurm = run.is_on_slurm
         return run, size
 
     def begin(self) -> None:
-        """Make sure that whoever looks next looks at this run, whatever happens to us. Raises OSError.
+        """Mark the run for refresh, so that the next command reads it again even if we are killed. Raises OSError.
 
-        To be called again when the journal says what has begun: another machine may have settled the run between.
+        Call it again once the journal has the start: another machine may have reconciled the run in between.
         """
         self._home.mark_for_refresh(self._spec.id)
 
     def record_state(self, *, publish: bool, reason: str | None = None) -> bool:
         """Store the run's state; with `publish`, in experiments.json too. False when that must be tried again.
 
-        reason: why it is as it is, where somebody knows better than its journal.
+        reason: of its state, when the caller knows more than the journal.
         """
         self._snapshot_is_due |= publish
         self.is_state_stored = False
-        try:
-            run, size = self.read_run()
-            if publish and self._changed is not None:
-                self._changed(run, size)
-            if reason is not None:
-                run = msgspec.structs.replace(run, reason=reason)
-            index = self._open()
-            index.put_run(run, size)
-            self._recorded_bytes, self._is_over = size, run.status.is_final and not self._journal.unwritten
-            self.is_state_stored = True
-            if self._snapshot_is_due:
-                experiments_json.put(self._home, index, self._spec.id, self._say)
-                self._snapshot_is_due = False
-        except _LATER:
-            return False
-        except sqlite3.DatabaseError as error:
-            self._give_up_index(error)
-            return False
+        return self._attempt(lambda: self._record_state(publish=publish, reason=reason), otherwise=False)
+
+    def _record_state(self, *, publish: bool, reason: str | None) -> bool:
+        run, size = self.read_run()
+        if publish and self._changed is not None:
+            self._changed(run, size)
+        if reason is not None:
+            run = msgspec.structs.replace(run, reason=reason)
+        index = self._connection.open()
+        index.put_run(run, size)
+        self._recorded_bytes, self._is_over = size, run.status.is_final and not self._journal.unwritten
+        self.is_state_stored = True
+        if self._snapshot_is_due:
+            experiments_json.put(self._home, index, self._spec.id, self._say)
+            self._snapshot_is_due = False
         return True
 
     def look(self, session: int, at_s: float, *, is_over: bool = False, is_witness: bool = False) -> IngestResult:
-        """Read and store the next stretch of each of a session's sources.
+        """Read and store the next block of lines of each of a session's sources.
 
-        at_s: how long the session has been training, or trained in all.
-        is_over: nobody writes to them any more, so what follows the last newline is a line too.
-        is_witness: we have been looking all the time, so that what is new was written since the last look.
+        at_s: seconds that the session has been training so far, or trained in all.
+        is_over: the trainer is gone, so that what follows the last newline is a line too.
+        is_witness: the caller has polled since the session began, so that what is new was written since its last call.
         """
         if is_witness:  # whether or not it can be stored just now
-            for source in Source:
-                self._witness(session, source, at_s)
-            self._note_order(session, at_s)
+            self._clocks.observe(session, at_s)
         return self._look_before(session) or self._look_at_all(session, at_s, is_over=is_over, is_witness=is_witness)
 
     def _look_before(self, session: int) -> IngestResult | None:
-        """The next stretch of the sessions before, where the index lacks it: points are kept in the order they come.
+        """Store the next block of earlier sessions that the index lacks: points are kept in the order they are stored.
 
         None when the index has all of them.
         """
-        try:
-            self._open()
-            if session <= self._whole_to:
-                return None
-            run, _ = self.read_run()
-            unread = self._unread(run)
-        except _LATER:
-            return IngestResult((), is_stored=False)
-        except sqlite3.DatabaseError as error:
-            self._give_up_index(error)
-            return IngestResult((), is_stored=False)
+        unread = self._attempt(lambda: self._unread_before(session), otherwise=None)
+        if unread is None:
+            return _NOT_STORED
         for earlier in unread:
-            if self._whole_to <= earlier.number < session:
-                look = self._look_at_all(earlier.number, earlier.elapsed_s or 0.0, is_over=True, is_witness=False)
-                if look.batches or not look.is_stored:
-                    return IngestResult((), is_stored=False, is_behind=look.is_stored)
-        self._whole_to = session
+            result = self._look_at_all(earlier.number, earlier.elapsed_s or 0.0, is_over=True, is_witness=False)
+            if result.batches or not result.is_stored:
+                return IngestResult(is_stored=False, is_behind=result.is_stored)
+        self._complete_before = max(session, self._complete_before)
         return None
 
+    def _unread_before(self, session: int) -> list[Session]:
+        self._connection.open()
+        if session <= self._complete_before:
+            return []
+        run, _ = self.read_run()
+        return [one for one in self._unread(run) if self._complete_before <= one.number < session]
+
     def _look_at_all(self, session: int, at_s: float, *, is_over: bool, is_witness: bool) -> IngestResult:
-        opening = self._openings
-        looks = [
-            self._look_at(session, source, at_s, opening, is_over=is_over, is_witness=is_witness) for source in Source
-        ]
-        look = IngestResult(
-            batches=tuple(batch for look in looks for batch in look.batches),
-            is_stored=all(look.is_stored for look in looks),
-            is_behind=any(look.is_behind for look in looks),
-            checkpoints=tuple(checkpoint for look in looks for checkpoint in look.checkpoints),
+        opening = self._connection.openings
+        read = partial(self._look_at, session, at_s, opening, is_over=is_over, is_witness=is_witness)
+        results = [self._attempt(partial(read, source), _NOT_STORED) for source in Source]
+        result = IngestResult(
+            batches=tuple(batch for one in results for batch in one.batches),
+            is_stored=all(one.is_stored for one in results),
+            is_behind=any(one.is_behind for one in results),
+            checkpoints=tuple(checkpoint for one in results for checkpoint in one.checkpoints),
         )
-        if is_over and look.is_stored and not look.batches and session == self._whole_to:
-            self._whole_to += 1
-        return look
+        if is_over and result.is_stored and not result.batches and session == self._complete_before:
+            self._complete_before += 1
+        return result
 
     def _look_at(
-        self, session: int, source: Source, at_s: float, opening: int, *, is_over: bool, is_witness: bool
+        self, session: int, at_s: float, opening: int, source: Source, *, is_over: bool, is_witness: bool
     ) -> IngestResult:
-        try:
-            path = self._rundir.source_path(session, source)
-            size = size_bytes(path)
-            index = self._open()
-            if self._openings != opening:  # replaced since we saw that it has the sessions before
-                return IngestResult((), is_stored=False, is_behind=True)
-            tail = self._tails.get((session, source))
-            if tail is None:
-                is_first = is_witness and (session, source) not in self._seen
-                self._seen.add((session, source))
-                # a supervisor sees all of it, also what somebody who looked was faster to store
-                offset = 0 if is_first else index.offset(self._spec.id, session, source)
-                tail = self._tails[session, source] = Tail(path, offset)
-            stretch = tail.read(is_over=is_over)
-            if stretch is None:
-                return IngestResult((), is_stored=True)
-            witness = self._witnesses.setdefault((session, source), OffsetClock())
-            witness.forget(stretch.start)  # somebody has stored it
-            timeline = witness.timeline(stretch.start)
-            if not is_witness:
-                timeline.add(OffsetSample(offset=size, since_s=0.0, until_s=at_s))
-            # a supervisor must see what its trainer tells; whoever only looks leaves the rest of the disk to others
-            growth_bytes = _GROWTH * len(stretch.data)
-            if not is_witness and not index.is_in_memory and not self._home.has_room(growth_bytes):
-                return IngestResult((), is_stored=False)
-            batch = protocol.digest(stretch.data, stretch.start)
-            # a path reported over and over is measured once a look: what lies there is what was saved last
-            newest = {saved.path: (offset, saved) for offset, saved in batch.checkpoints}.values()
-            is_relative = any(
-                not saved.path.startswith(os.sep) and (session, source, offset) not in self._measures
-                for offset, saved in newest
-            )
-            folders = self._folders() if is_relative else ()
-            measured = [(offset, self._measured(session, source, offset, saved, folders)) for offset, saved in newest]
-            reported = tuple(checkpoint for _, checkpoint in measured)
-            if index.add_output(
-                self._spec.id,
-                session,
-                stretch.start,
-                stretch.end,
-                batch,
-                measured,
-                source,
-                timeline=timeline,
-                earlier_bytes=self._earlier_bytes(session),
-            ):
-                tail.move_to(stretch.end)
-                is_behind = len(stretch.data) > READ_BYTES // 2
-                return IngestResult((batch,), is_stored=True, is_behind=is_behind, checkpoints=reported)
-            # somebody else was there first, or the index is new and has never heard of this run
-            self._forget_offsets()
-            self._whole_to = 1
-            is_known = index.journal_size(self._spec.id) is not None
-            is_stored = is_known or self.record_state(publish=False)
-            return IngestResult((batch,), is_stored=is_stored, checkpoints=reported)
-        except _LATER:
-            return IngestResult((), is_stored=False)
-        except sqlite3.DatabaseError as error:
-            self._give_up_index(error)
-            return IngestResult((), is_stored=False)
+        """Read and store the next block of one source. opening: number of the connection that has earlier sessions."""
+        size = size_bytes(self._rundir.source_path(session, source))
+        index = self._connection.open()
+        if self._connection.openings != opening:  # replaced: the new one may lack the sessions before
+            return IngestResult(is_stored=False, is_behind=True)
+        tail = self._tail(index, session, source, is_witness=is_witness)
+        block = tail.read(is_over=is_over)
+        if block is None:
+            return IngestResult()
+        timeline = self._clocks.timeline(session, source, block.start)
+        if not is_witness:
+            timeline.add(OffsetSample(offset=size, since_s=0.0, until_s=at_s))
+            # the supervisor must know what its trainer reports; commands that read leave the rest of the disk to others
+            if not index.is_in_memory and not self._home.has_room(_GROWTH * len(block.data)):
+                return _NOT_STORED
+        batch = protocol.digest(block.data, block.start)
+        measured = self._reported.measured(session, source, batch)
+        reported = tuple(checkpoint for _, checkpoint in measured)
+        is_stored = index.add_output(
+            self._spec.id,
+            session,
+            block.start,
+            block.end,
+            batch,
+            measured,
+            source,
+            timeline=timeline,
+            earlier_bytes=self._earlier_bytes(session),
+        )
+        if is_stored:
+            tail.move_to(block.end)
+            is_behind = len(block.data) > READ_BYTES // 2
+            return IngestResult((batch,), is_behind=is_behind, checkpoints=reported)
+        # another process stored it first, or the index is new and does not have this run
+        self._forget_index()
+        is_known = index.journal_size(self._spec.id) is not None
+        return IngestResult((batch,), is_known or self.record_state(publish=False), checkpoints=reported)
 
-    def _note_order(self, session: int, at_s: float) -> None:
-        """How far stdout and stderr have got: `logs` shows both in one."""
-        if session not in self._orders:
-            self._orders = {session: OrderNotes(self._rundir.order_path(session))}
-        sizes = (size_bytes(self._rundir.out_path(session)), size_bytes(self._rundir.err_path(session)))
-        self._orders[session].look(at_s, *sizes)
+    def _tail(self, index: Index, session: int, source: Source, *, is_witness: bool) -> Tail:
+        """Where to read on. A supervisor reads all of it, also what another process has stored already."""
+        key = (session, source)
+        if key not in self._tails:
+            is_first = is_witness and key not in self._seen
+            self._seen.add(key)
+            offset = 0 if is_first else index.offset(self._spec.id, session, source)
+            self._tails[key] = Tail(self._rundir.source_path(session, source), offset)
+        return self._tails[key]
 
     def _earlier_bytes(self, session: int) -> int:
-        """How much the index must have of the sessions before this one."""
+        """How many bytes of the earlier sessions the index must have."""
         known = self._stored | {key: tail.offset for key, tail in self._tails.items()}
         return sum(size for (number, _), size in known.items() if number < session)
 
-    def _forget_offsets(self) -> None:
-        """The index is another one, or somebody else has moved it on."""
-        self._tails.clear()
-        self._stored.clear()
-
-    def _witness(self, session: int, source: Source, at_s: float) -> None:
-        """See how far the output has got; and tell the journal, now and then."""
-        witness = self._witnesses.setdefault((session, source), OffsetClock())
-        due = witness.looked(at_s, size_bytes(self._rundir.source_path(session, source)))
-        if due is not None:
-            self._journal.append(OutputSeen(at=datetime.now(timezone.utc), session=session, source=source, growth=due))
-
-    def _measured(
-        self, session: int, source: Source, offset: int, saved: protocol.CheckpointSaved, folders: Sequence[str]
-    ) -> Checkpoint:
-        """The checkpoint as it lies on disk when it is first heard of; the journal remembers.
-
-        That of a Slurm job is written by the job alone: it has an index of its own, and so hears of all of them.
-        """
-        known = self._measures.get((session, source, offset))
-        if known is None:
-            path = self._found(saved.path, self._folder_of(session), folders)
-            measure = checkpoints.measure(path)
-            self._measures[session, source, offset] = known = (path, measure)
-            if self._journal.is_locked or not self._is_on_slurm:
-                self._journal.append(
-                    CheckpointMeasured(
-                        at=datetime.now(timezone.utc),
-                        session=session,
-                        source=source,
-                        offset=offset,
-                        path=path,
-                        size_bytes=measure.size_bytes,
-                        saved_at=measure.saved_at,
-                        manifest=measure.manifest,
-                    )
-                )
-        path, measure = known
-        return Checkpoint(
-            path=path,
-            step=saved.step,
-            session=session,
-            measure=measure,
-            is_emergency=saved.is_emergency,
-            is_kept=saved.is_kept,
-            is_weights_only=saved.is_weights_only,
-        )
-
-    def _found(self, path: str, session_folder: str, folders: Sequence[str]) -> str:
-        """Where a reported checkpoint lies: in a folder that a process of the trainer is in now, else in the session's.
-
-        Of several the one that was saved last: the others are of earlier, or of other, trainings.
-        """
-        if not path.startswith(os.sep):
-            candidates = [os.path.join(folder, path) for folder in folders]  # noqa: PTH118  as it was reported
-            with suppress(OSError, ValueError):
-                if there := [one for one in candidates if os.path.lexists(one)]:
-                    return max(there, key=lambda one: checkpoints.measure(one).saved_at)
-        return str(Path(session_folder) / path)  # with its "..": behind a link that leads elsewhere
-
-    def _folder_of(self, session: int) -> str:
-        """The working folder that this session was started in: a later one may have another."""
-        if session not in self._cwds:
-            run, _ = self.read_run()
-            self._cwds |= {one.number: one.cwd for one in run.sessions if one.cwd is not None}
-        return self._cwds.get(session, self._spec.cwd)
-
     def record_output(self) -> bool:
         """Store all output of all sessions; for a run whose trainer is gone. False when that must be tried again."""
-        run, _ = self.read_run()
-        try:
-            unread = self._unread(run)
-        except _LATER:
-            return False
-        except sqlite3.DatabaseError as error:
-            self._give_up_index(error)
+        unread = self._attempt(lambda: self._unread(self.read_run()[0]), otherwise=None)
+        if unread is None:
             return False
         for session in unread:
             while True:
-                look = self.look(session.number, session.elapsed_s or 0.0, is_over=True)
-                if not look.is_stored:
+                result = self.look(session.number, session.elapsed_s or 0.0, is_over=True)
+                if not result.is_stored:
                     return False
-                if not look.batches:
+                if not result.batches:
                     break
         return True
 
     def finish(self, *, publish: bool = True) -> bool:
-        """Store all there is of a run that has ended. False when that must be tried again: the next look will.
+        """Store all there is of a run that has ended. False when that must be tried again: the next command will.
 
-        Also when its journal does not tell its end, because the disk had no room for that: the next look files it.
+        Also False when the journal lacks the end because the disk was full: the next command adds it.
 
-        publish: bring experiments.json up to date, too.
+        publish: update experiments.json, too.
         """
         self.record_state(publish=False)  # first: there may be no room for the curves
         sizes = self._source_sizes()
@@ -401,28 +327,23 @@ class Recorder:
             return False
         if not publish and not self._set_snapshot_due():
             return False
-        with suppress(OSError):  # then somebody looks once more, and finds nothing to do
+        with suppress(OSError):  # then the next command reads the run again, and finds nothing new
             self._home.mark_refreshed(self._spec.id)
-            if self._is_on_slurm and self._journal_bytes() != self._recorded_bytes:
-                # a job has begun something meanwhile: its mark may be what we have just taken away
+            if self._is_on_slurm and _size_at_server(self._rundir.journal_path) != self._recorded_bytes:
+                # a job has started something in the meantime: the marker just removed may be the job's
                 self._home.mark_here(self._spec.id)
                 return False
         return True
 
     def _source_sizes(self) -> dict[tuple[int, Source], int]:
-        """Of all that its trainers wrote, in bytes."""
-        run, _ = self.read_run()
-        sizes = self._rundir.source_sizes()
-        return {
-            (session.number, source): sizes.get((session.number, source), 0)
-            for session in run.sessions
-            for source in Source
-        }
+        """Bytes of each source of each session."""
+        numbers = {session.number for session in self.read_run()[0].sessions}
+        return {key: size for key, size in self._rundir.source_sizes().items() if key[0] in numbers}
 
     def _unread(self, run: Run) -> list[Session]:
-        """The sessions that wrote what the index does not have yet. Raises what `_open` does."""
+        """The sessions with output that the index does not have yet. Raises as `_IndexConnection.open`."""
         sizes = self._rundir.source_sizes()
-        self._stored = stored = self._open().offsets(self._spec.id)
+        self._stored = stored = self._connection.open().offsets(self._spec.id)
         return [
             session
             for session in run.sessions
@@ -430,29 +351,24 @@ class Recorder:
         ]
 
     def _set_whole(self, sizes: Mapping[tuple[int, Source], int]) -> bool:
-        """False when the index was replaced since the output was stored: the new one may know the run without it."""
-        try:
-            return self._open().set_whole(self._spec.id, self._recorded_bytes, sizes)
-        except (*_LATER, sqlite3.DatabaseError):
-            return False
+        """False when the index was replaced since the output was stored: the new one may have the run without it."""
+        return self._attempt(
+            lambda: self._connection.open().set_whole(self._spec.id, self._recorded_bytes, sizes), otherwise=False
+        )
 
     def _set_snapshot_due(self) -> bool:
-        """The run's entry in experiments.json is left to whoever rebuilds the file. False when that is not stored."""
-        try:
-            self._open().set_snapshot_due()
-        except (*_LATER, sqlite3.DatabaseError):
-            return False
-        return True
+        """Leave the run's entry in experiments.json to the next rebuild of that file. False when that is not stored."""
 
-    def _journal_bytes(self) -> int:
-        """Opened anew, because only then a shared file system asks its server."""
-        with self._rundir.journal_path.open("rb") as journal:
-            return os.fstat(journal.fileno()).st_size
+        def store() -> bool:
+            self._connection.open().set_snapshot_due()
+            return True
+
+        return self._attempt(store, otherwise=False)
 
     def whole_view(self, patience_s: float = WHOLE_PATIENCE_S) -> RunView | None:
-        """The run with all that its trainer wrote; for a run whose trainer is gone.
+        """The run with all output of its trainer; for a run whose trainer is gone.
 
-        None when the index cannot take all of it within that time: others may be filling it, or the disk be full.
+        None when the index cannot take all of it within that time: the disk is full, or other processes keep writing.
         """
         give_up_at = time.monotonic() + patience_s
         while True:
@@ -466,21 +382,15 @@ class Recorder:
             time.sleep(0.05)
 
     def _has_output(self, sizes: Mapping[tuple[int, Source], int]) -> bool:
-        """Whether the index still holds what was stored: it may have been emptied or replaced since."""
-        try:
-            return self._open().has_output(self._spec.id, sizes)
-        except (*_LATER, sqlite3.DatabaseError):
-            return False
+        """Whether the index still has what was stored: it may have been emptied or replaced since."""
+        return self._attempt(lambda: self._connection.open().has_output(self._spec.id, sizes), otherwise=False)
 
     def view(self) -> RunView | None:
-        """The run as the index has it; None when the index cannot be read just now."""
-        try:
-            return self._open().get(self._spec.id)
-        except (*_LATER, sqlite3.DatabaseError):
-            return None
+        """The run as the index has it; None when the index cannot be read now."""
+        return self._attempt(lambda: self._connection.open().get(self._spec.id), otherwise=None)
 
     def newest_view(self) -> RunView:
-        """The run as its journal tells it, with what the index has of it. Raises OSError."""
+        """The run's state from its journal, the rest from the index as far as it has it. Raises OSError."""
         run, _ = self.read_run()
         view = self.view()
         if view is None:
@@ -488,8 +398,11 @@ class Recorder:
         return msgspec.structs.replace(view, run=run)
 
     def saved_over_by(self, checkpoint: Checkpoint) -> str | None:
-        """Another run that has saved to the same path since; None also when the index cannot be read just now."""
-        try:
-            return self._open().saved_over_by(self._spec.id, checkpoint)
-        except (*_LATER, sqlite3.DatabaseError):
-            return None
+        """Another run that has saved to the same path since; None also when the index cannot be read now."""
+        return self._attempt(lambda: self._connection.open().saved_over_by(self._spec.id, checkpoint), otherwise=None)
+
+
+def _size_at_server(path: Path) -> int:
+    """Size of a file in bytes. Opens it, because only then does a shared file system ask its server."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_size
