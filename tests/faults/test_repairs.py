@@ -194,7 +194,7 @@ def test_points_keep_their_order_in_an_index_that_was_emptied_meanwhile(runs: Ru
     recorder = Recorder(home, rundir, spec, journal, print)
     recorder.record_state(publish=False)
     for _ in range(3):
-        recorder.look(2, 1.0)
+        recorder.ingest(2, 1.0)
     other = Index(home.index_path, 10)
     run, size = recorder.read_run()
     other.remove("r")
@@ -202,7 +202,7 @@ def test_points_keep_their_order_in_an_index_that_was_emptied_meanwhile(runs: Ru
     with rundir.out_path(2).open("a") as output:
         output.write('{"step": 3, "value": 30}\n')
     for _ in range(5):
-        recorder.look(2, 1.0)
+        recorder.ingest(2, 1.0)
     view = other.get("r")
     assert view is not None
     assert (view.last_step, view.metrics, view.summaries["value"].count) == (3, {"value": 30.0}, 3)

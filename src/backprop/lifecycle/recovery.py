@@ -325,7 +325,7 @@ def _read_on(recorder: Recorder) -> None:
     for session in run.sessions:
         at_s = session.trained_s(datetime.now(timezone.utc))
         while True:
-            look = recorder.look(session.number, at_s, is_over=session.status.is_final)
+            look = recorder.ingest(session.number, at_s, is_over=session.status.is_final)
             stretches += len(look.batches)
             if not look.is_stored or stretches >= _LIVE_STRETCHES:
                 return

@@ -83,6 +83,16 @@ class _IndexConnection:
         self._on_open()
         return self._index
 
+    def attempt(self, action: Callable[[], _T], otherwise: _T) -> _T:
+        """What `action` returns; `otherwise` when the index cannot be used now. A damaged one is set aside."""
+        try:
+            return action()
+        except _TRY_LATER:
+            return otherwise
+        except sqlite3.DatabaseError as error:
+            self.give_up(error)
+            return otherwise
+
     def give_up(self, error: sqlite3.DatabaseError) -> None:
         """Set a damaged file aside, so that the next `open` creates another."""
         if self._index is not None:
@@ -142,16 +152,6 @@ class Recorder:
         """Close the connection, unless it is the caller's."""
         self._connection.close()
 
-    def _attempt(self, action: Callable[[], _T], otherwise: _T) -> _T:
-        """What `action` returns; `otherwise` when the index cannot be used now. A damaged one is set aside."""
-        try:
-            return action()
-        except _TRY_LATER:
-            return otherwise
-        except sqlite3.DatabaseError as error:
-            self._connection.give_up(error)
-            return otherwise
-
     def _forget_index(self) -> None:
         """The index is another one, or another process has stored more: compare anew what it has."""
         self._tails.clear()
@@ -179,7 +179,7 @@ class Recorder:
         """
         self._snapshot_is_due |= publish
         self.is_state_stored = False
-        return self._attempt(lambda: self._record_state(publish=publish, reason=reason), otherwise=False)
+        return self._connection.attempt(lambda: self._record_state(publish=publish, reason=reason), otherwise=False)
 
     def _record_state(self, *, publish: bool, reason: str | None) -> bool:
         run, size = self.read_run()
@@ -196,27 +196,29 @@ class Recorder:
             self._snapshot_is_due = False
         return True
 
-    def look(self, session: int, at_s: float, *, is_over: bool = False, is_witness: bool = False) -> IngestResult:
+    def ingest(self, session: int, at_s: float, *, is_over: bool = False, is_supervisor: bool = False) -> IngestResult:
         """Read and store the next block of lines of each of a session's sources.
 
         at_s: seconds that the session has been training so far, or trained in all.
         is_over: the trainer is gone, so that what follows the last newline is a line too.
-        is_witness: the caller has polled since the session began, so that what is new was written since its last call.
+        is_supervisor: the caller has polled since the session began: what is new was written since its last call.
         """
-        if is_witness:  # whether or not it can be stored just now
+        if is_supervisor:  # whether or not it can be stored just now
             self._clocks.observe(session, at_s)
-        return self._look_before(session) or self._look_at_all(session, at_s, is_over=is_over, is_witness=is_witness)
+        return self._ingest_before(session) or self._ingest_all(
+            session, at_s, is_over=is_over, is_supervisor=is_supervisor
+        )
 
-    def _look_before(self, session: int) -> IngestResult | None:
+    def _ingest_before(self, session: int) -> IngestResult | None:
         """Store the next block of earlier sessions that the index lacks: points are kept in the order they are stored.
 
         None when the index has all of them.
         """
-        unread = self._attempt(lambda: self._unread_before(session), otherwise=None)
+        unread = self._connection.attempt(lambda: self._unread_before(session), otherwise=None)
         if unread is None:
             return _NOT_STORED
         for earlier in unread:
-            result = self._look_at_all(earlier.number, earlier.elapsed_s or 0.0, is_over=True, is_witness=False)
+            result = self._ingest_all(earlier.number, earlier.elapsed_s or 0.0, is_over=True, is_supervisor=False)
             if result.batches or not result.is_stored:
                 return IngestResult(is_stored=False, is_behind=result.is_stored)
         self._complete_before = max(session, self._complete_before)
@@ -229,10 +231,10 @@ class Recorder:
         run, _ = self.read_run()
         return [one for one in self._unread(run) if self._complete_before <= one.number < session]
 
-    def _look_at_all(self, session: int, at_s: float, *, is_over: bool, is_witness: bool) -> IngestResult:
+    def _ingest_all(self, session: int, at_s: float, *, is_over: bool, is_supervisor: bool) -> IngestResult:
         opening = self._connection.openings
-        read = partial(self._look_at, session, at_s, opening, is_over=is_over, is_witness=is_witness)
-        results = [self._attempt(partial(read, source), _NOT_STORED) for source in Source]
+        read = partial(self._ingest_source, session, at_s, opening, is_over=is_over, is_supervisor=is_supervisor)
+        results = [self._connection.attempt(partial(read, source), _NOT_STORED) for source in Source]
         result = IngestResult(
             batches=tuple(batch for one in results for batch in one.batches),
             is_stored=all(one.is_stored for one in results),
@@ -243,20 +245,20 @@ class Recorder:
             self._complete_before += 1
         return result
 
-    def _look_at(
-        self, session: int, at_s: float, opening: int, source: Source, *, is_over: bool, is_witness: bool
+    def _ingest_source(
+        self, session: int, at_s: float, opening: int, source: Source, *, is_over: bool, is_supervisor: bool
     ) -> IngestResult:
         """Read and store the next block of one source. opening: number of the connection that has earlier sessions."""
         size = size_bytes(self._rundir.source_path(session, source))
         index = self._connection.open()
         if self._connection.openings != opening:  # replaced: the new one may lack the sessions before
             return IngestResult(is_stored=False, is_behind=True)
-        tail = self._tail(index, session, source, is_witness=is_witness)
+        tail = self._tail(index, session, source, is_supervisor=is_supervisor)
         block = tail.read(is_over=is_over)
         if block is None:
             return IngestResult()
         timeline = self._clocks.timeline(session, source, block.start)
-        if not is_witness:
+        if not is_supervisor:
             timeline.add(OffsetSample(offset=size, since_s=0.0, until_s=at_s))
             # the supervisor must know what its trainer reports; commands that read leave the rest of the disk to others
             if not index.is_in_memory and not self._home.has_room(_GROWTH * len(block.data)):
@@ -284,11 +286,11 @@ class Recorder:
         is_known = index.journal_size(self._spec.id) is not None
         return IngestResult((batch,), is_known or self.record_state(publish=False), checkpoints=reported)
 
-    def _tail(self, index: Index, session: int, source: Source, *, is_witness: bool) -> Tail:
+    def _tail(self, index: Index, session: int, source: Source, *, is_supervisor: bool) -> Tail:
         """Where to read on. A supervisor reads all of it, also what another process has stored already."""
         key = (session, source)
         if key not in self._tails:
-            is_first = is_witness and key not in self._seen
+            is_first = is_supervisor and key not in self._seen
             self._seen.add(key)
             offset = 0 if is_first else index.offset(self._spec.id, session, source)
             self._tails[key] = Tail(self._rundir.source_path(session, source), offset)
@@ -301,12 +303,12 @@ class Recorder:
 
     def record_output(self) -> bool:
         """Store all output of all sessions; for a run whose trainer is gone. False when that must be tried again."""
-        unread = self._attempt(lambda: self._unread(self.read_run()[0]), otherwise=None)
+        unread = self._connection.attempt(lambda: self._unread(self.read_run()[0]), otherwise=None)
         if unread is None:
             return False
         for session in unread:
             while True:
-                result = self.look(session.number, session.elapsed_s or 0.0, is_over=True)
+                result = self.ingest(session.number, session.elapsed_s or 0.0, is_over=True)
                 if not result.is_stored:
                     return False
                 if not result.batches:
@@ -323,9 +325,8 @@ class Recorder:
         self.record_state(publish=False)  # first: there may be no room for the curves
         sizes = self._source_sizes()
         has_output = self.record_output()
-        if not (self.record_state(publish=publish) and has_output and self._is_over and self._set_whole(sizes)):
-            return False
-        if not publish and not self._set_snapshot_due():
+        is_complete = self.record_state(publish=publish) and has_output and self._is_over
+        if not (is_complete and self._set_whole(sizes, is_published=publish)):
             return False
         with suppress(OSError):  # then the next command reads the run again, and finds nothing new
             self._home.mark_refreshed(self._spec.id)
@@ -350,20 +351,21 @@ class Recorder:
             if any(sizes.get((session.number, each), 0) > stored.get((session.number, each), 0) for each in Source)
         ]
 
-    def _set_whole(self, sizes: Mapping[tuple[int, Source], int]) -> bool:
-        """False when the index was replaced since the output was stored: the new one may have the run without it."""
-        return self._attempt(
-            lambda: self._connection.open().set_whole(self._spec.id, self._recorded_bytes, sizes), otherwise=False
-        )
+    def _set_whole(self, sizes: Mapping[tuple[int, Source], int], *, is_published: bool) -> bool:
+        """False when the index was replaced since the output was stored: the new one may have the run without it.
 
-    def _set_snapshot_due(self) -> bool:
-        """Leave the run's entry in experiments.json to the next rebuild of that file. False when that is not stored."""
+        is_published: the run's entry is in experiments.json; if not, the next rebuild of that file adds it.
+        """
 
         def store() -> bool:
-            self._connection.open().set_snapshot_due()
+            index = self._connection.open()
+            if not index.set_whole(self._spec.id, self._recorded_bytes, sizes):
+                return False
+            if not is_published:
+                index.set_snapshot_due()
             return True
 
-        return self._attempt(store, otherwise=False)
+        return self._connection.attempt(store, otherwise=False)
 
     def whole_view(self, patience_s: float = WHOLE_PATIENCE_S) -> RunView | None:
         """The run with all output of its trainer; for a run whose trainer is gone.
@@ -383,11 +385,13 @@ class Recorder:
 
     def _has_output(self, sizes: Mapping[tuple[int, Source], int]) -> bool:
         """Whether the index still has what was stored: it may have been emptied or replaced since."""
-        return self._attempt(lambda: self._connection.open().has_output(self._spec.id, sizes), otherwise=False)
+        return self._connection.attempt(
+            lambda: self._connection.open().has_output(self._spec.id, sizes), otherwise=False
+        )
 
     def view(self) -> RunView | None:
         """The run as the index has it; None when the index cannot be read now."""
-        return self._attempt(lambda: self._connection.open().get(self._spec.id), otherwise=None)
+        return self._connection.attempt(lambda: self._connection.open().get(self._spec.id), otherwise=None)
 
     def newest_view(self) -> RunView:
         """The run's state from its journal, the rest from the index as far as it has it. Raises OSError."""
@@ -399,7 +403,9 @@ class Recorder:
 
     def saved_over_by(self, checkpoint: Checkpoint) -> str | None:
         """Another run that has saved to the same path since; None also when the index cannot be read now."""
-        return self._attempt(lambda: self._connection.open().saved_over_by(self._spec.id, checkpoint), otherwise=None)
+        return self._connection.attempt(
+            lambda: self._connection.open().saved_over_by(self._spec.id, checkpoint), otherwise=None
+        )
 
 
 def _size_at_server(path: Path) -> int:

@@ -491,7 +491,7 @@ class Supervisor:
         trained_s = watch.trained_s(now)
         if (folder := watch.trainer.folder()) is not None:  # it may report its only checkpoint just before it ends
             watch.folders.add(folder)
-        look = self._recorder.look(self._number, trained_s, is_witness=True)
+        look = self._recorder.ingest(self._number, trained_s, is_supervisor=True)
         watch.is_behind = look.is_behind
         for batch in look.batches:
             self._meter.observe(batch, now)

@@ -40,7 +40,7 @@ def recorder(home: Home) -> Iterator[Recorder]:
         write(home, 1)
         with closing(Recorder(home, home.rundir("r"), SPEC, journal, lambda _: None)) as made:
             assert made.record_state(publish=False)
-            assert made.look(1, 1.0).is_stored
+            assert made.ingest(1, 1.0).is_stored
             yield made
 
 
@@ -77,9 +77,9 @@ def test_an_index_that_is_damaged_under_our_feet_is_made_anew(home: Home, record
     for _ in range(4):  # to notice it, to set it aside, and twice to read
         if first == "state":
             recorder.record_state(publish=False)
-            recorder.look(1, 2.0)
+            recorder.ingest(1, 2.0)
         else:
-            recorder.look(1, 2.0)
+            recorder.ingest(1, 2.0)
             recorder.record_state(publish=False)
     assert recorder.record_output()
     with closing(open_index(home, 5.0, lambda _: None)) as index:
@@ -126,19 +126,19 @@ def test_an_index_that_is_replaced_between_two_sessions(
             SessionStarted(at=AT, session=2, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
         )
     home.rundir("r").out_path(2).write_text('{"step": 2, "loss": 2}\n')
-    look_before = recorder._look_before
+    ingest_before = recorder._ingest_before
 
     def replaced(session: int) -> object:
-        found = look_before(session)
+        found = ingest_before(session)
         monkeypatch.undo()
         replace(home, recorder)
         return found
 
-    while recorder.look(2, 1.0).is_behind:
+    while recorder.ingest(2, 1.0).is_behind:
         pass
     assert recorder.record_state(publish=False)
-    monkeypatch.setattr(recorder, "_look_before", replaced)
-    assert not recorder.look(2, 1.0).is_stored
+    monkeypatch.setattr(recorder, "_ingest_before", replaced)
+    assert not recorder.ingest(2, 1.0).is_stored
     assert recorder.record_output()
     with closing(open_index(home, 5.0, lambda _: None)) as index:
         assert [point.step for point in points(index, recorder.read_run()[0], "loss")] == [1, 2]
@@ -169,7 +169,7 @@ def test_whoever_looks_first_finds_a_relative_checkpoint(home: Home, recorder: R
     with subprocess.Popen(["/bin/cat"], cwd=tmp_path, env=environment, stdin=subprocess.PIPE) as trainer:
         wait_for(lambda: trainer.pid in {process.pid for process in marked(str(home.rundir("r").path))})
         recorder.look_for_checkpoints_in(lambda: folders(marked(str(home.rundir("r").path))))
-        look = recorder.look(1, 2.0)
+        look = recorder.ingest(1, 2.0)
     assert [checkpoint.path for checkpoint in look.checkpoints] == [str(tmp_path / "last.bin")]
 
 
@@ -188,9 +188,9 @@ def test_a_supervisor_sees_what_somebody_else_was_faster_to_store(home: Home, re
         closing(Journal(home.rundir("r").journal_path)) as journal,
         closing(Recorder(home, home.rundir("r"), SPEC, journal, lambda _: None)) as supervisor,
     ):
-        assert [batch.last_step for batch in supervisor.look(1, 2.0, is_witness=True).batches] == [1]
+        assert [batch.last_step for batch in supervisor.ingest(1, 2.0, is_supervisor=True).batches] == [1]
         write(home, 2)
-        assert [batch.last_step for batch in supervisor.look(1, 2.0, is_witness=True).batches] == [2]
+        assert [batch.last_step for batch in supervisor.ingest(1, 2.0, is_supervisor=True).batches] == [2]
     with closing(open_index(home, 5.0, lambda _: None)) as index:
         steps = [point.step for point in points(index, recorder.read_run()[0], "loss")]
     assert steps == [1, 2]
