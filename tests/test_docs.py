@@ -71,7 +71,7 @@ def test_every_command_has_examples_and_says_what_a_run_may_be(name: str):
         words.remove(name)
         command.make_context(name, [word for word in words if word != "--verbose"], resilient_parsing=True)
     takes_runs = any(isinstance(param, click.Argument) and param.name in {"run", "runs"} for param in command.params)
-    assert takes_runs == ("RUN is an id, a unique beginning of one, a unique name, or 'last'." in told)
+    assert takes_runs == ("RUN is an id, a unique prefix of one, a unique name, or 'last'." in told)
 
 
 def test_no_summary_is_cut_off():
@@ -107,7 +107,7 @@ def test_resume_claims_no_default_where_it_keeps_the_runs_own():
     told = help_of("resume")
     assert "[default: 10]" not in told
     assert (
-        "-m, --max-run-minutes MINUTES The timebox: train for so long, then stop gracefully. [default: the run's own]"
+        "-m, --max-run-minutes MINUTES Timebox: stop gracefully after training this long. [default: the run's own]"
         in told
     )
     assert "requeue, up to N sessions in total. [default: 1]" in told

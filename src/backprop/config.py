@@ -138,21 +138,21 @@ _NOTIFY_ALLOWED = (
 # key -> (flag, or the key where there is none; what is allowed); read by error messages, by --help and by the test that
 # keeps the docs complete
 ALLOWED: Mapping[str, tuple[str, str]] = {
-    "maxRunMinutes": ("-m/--max-run-minutes", f"minutes, more than 0 and at most {_YEAR_MINUTES:.0f}"),
+    "maxRunMinutes": ("-m/--max-run-minutes", f"minutes > 0, at most {_YEAR_MINUTES:.0f}"),
     "graceSeconds": ("--grace", "seconds, 0 to 86400"),
     "finishMinutes": ("--finish-minutes", f"minutes, 0 to {_YEAR_MINUTES:.0f}"),
     "checkpointEveryMinutes": (
         "-c/--checkpoint-every-minutes",
-        f"minutes, more than 0 and at most {_YEAR_MINUTES:.0f}",
+        f"minutes > 0, at most {_YEAR_MINUTES:.0f}",
     ),
     "framework": ("-f/--framework", "auto, pytorch or tensorflow"),
     "maxParallel": ("-p/--max-parallel", "a whole number of runs, 1 to 10000"),
     "wait": ("--wait/--no-wait", f"true, false, or minutes, 0 to {_YEAR_MINUTES:.0f}"),
     "minFreeRamGB": ("--min-free-ram", "GB (1e9 bytes), 0 to 1000000"),
     "minFreeDiskGB": ("--min-free-disk", "GB (1e9 bytes), 0 to 1000000"),
-    "ramLimitGB": ("--ram-limit", "GB (1e9 bytes), more than 0 and at most 1000000"),
+    "ramLimitGB": ("--ram-limit", "GB (1e9 bytes) > 0, at most 1000000"),
     "gpus": ("--gpus", "a whole number of GPUs, 0 to 1000"),
-    "gpuMemoryLimit": ("-g/--gpu-memory-limit", "a share of the card such as 80%, or GB (1e9 bytes), more than 0"),
+    "gpuMemoryLimit": ("-g/--gpu-memory-limit", "a share of the card such as 80%, or GB (1e9 bytes) > 0"),
     "gpu.probe": ("--gpu-probe", "auto, nvml, nvidia-smi, rocm or none"),
     "gpu.minFreeVramMB": ("--gpu-min-vram", "MB (1e6 bytes), 0 to 1000000000"),
     "gpu.maxTempC": ("--gpu-max-temp", "degrees Celsius, 20 to 200"),
@@ -170,7 +170,7 @@ ALLOWED: Mapping[str, tuple[str, str]] = {
     "metrics.printed": ("--printed-metrics/--no-printed-metrics", "true or false"),
     "metrics.patterns": (
         "metrics.patterns",
-        "a list of regular expressions of Python's, each with the groups name and value, or a group for each metric",
+        "a list of Python regular expressions, each with the groups name and value, or a group for each metric",
     ),
     "detach": ("-d/--detach", "true or false"),
     "on": ("--on", "here, slurm, or slurm:PARTITION"),
@@ -292,7 +292,7 @@ def _checked(key: str, value: Any, origin: str) -> Any:
         shown = " ".join(map(repr, value)) if isinstance(value, tuple) else repr(value)
         told = f"{origin} {shown}" if is_flag else f"{origin}: {key} = {shown}"
         error = UsageError if is_flag else ConfigError
-        raise error(f"{told} is not allowed: {ALLOWED[key][1]}.")
+        raise error(f"{told}: invalid value: expected {ALLOWED[key][1]}.")
     return checked
 
 
@@ -302,7 +302,7 @@ def check_name(name: str) -> None:
         name.encode()
         _checked("name", name, "--name")
     except (UnicodeEncodeError, UsageError) as error:
-        raise UsageError(f"the name {name!r} is not allowed: {ALLOWED['name'][1]}.") from error
+        raise UsageError(f"name {name!r}: invalid value: expected {ALLOWED['name'][1]}.") from error
 
 
 def _checked_patterns(value: Any, origin: str) -> tuple[str, ...]:
@@ -317,7 +317,7 @@ def _checked_patterns(value: Any, origin: str) -> tuple[str, ...]:
         patterns, problem = (), str(error)
     if problem is not None:
         allowed = ALLOWED["metrics.patterns"][1]
-        raise ConfigError(f"{origin}: metrics.patterns is not allowed: {problem}. Allowed: {allowed}.")
+        raise ConfigError(f"{origin}: metrics.patterns: invalid value: {problem}. Expected {allowed}.")
     return patterns
 
 
@@ -343,7 +343,7 @@ def _checked_notify(value: Any, origin: str) -> tuple[Notification, ...]:
         problem = str(error) or type(error).__name__
     if problem is not None:
         where = problem.replace("`$", "`notify")
-        raise ConfigError(f"{origin}: notify is not allowed: {where}. Allowed: {ALLOWED['notify'][1]}.")
+        raise ConfigError(f"{origin}: notify: invalid value: {where}. Expected {ALLOWED['notify'][1]}.")
     return notifications
 
 
@@ -445,7 +445,7 @@ def _flat(path: Path, document: Any, prefix: str = "") -> dict[str, Any]:
     """Nested tables as dotted keys: {"gpu": {"probe": ...}} -> {"gpu.probe": ...}."""
     if not isinstance(document, dict):
         where = f"{prefix[:-1]} = " if prefix else ""
-        raise ConfigError(f"{path}: {where}{document!r} is not allowed: an object of settings.")
+        raise ConfigError(f"{path}: {where}{document!r}: invalid value: expected an object of settings.")
     flat: dict[str, Any] = {}
     for key, value in document.items():
         if isinstance(value, dict) and value and prefix + key not in _FIELDS:

@@ -137,7 +137,7 @@ def check_front(population: Population, process: Process, found: Found) -> None:
         has_options = bool(set(process.words[2:]) - {"--again"})
         allowed = set(model.permitted_exit_codes(None, None, deeds)) | (set() if has_options else {0})
         allowed |= {2, 3} if member.is_doomed else set()
-    if not own and "goes on as it was begun" in process.stderr:  # with options, which are for another session
+    if not own and "keeps its own settings" in process.stderr:  # with options, which are for another session
         allowed |= {2} if any(isinstance(entry, PauseRequested) for entry in population.entries(member)) else set()
     if code not in allowed:
         status = own[-1].status.value if own else "no session"

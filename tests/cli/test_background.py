@@ -150,7 +150,7 @@ def test_ctrl_c_before_it_is_started(runs: Runs, line: Line, number: signal.Sign
     line.open()
     out, err = front.communicate(timeout=HANG_S)
     assert (front.returncode, out) == (130, b""), err.decode()
-    assert "run r is asked to stop" in err.decode()
+    assert "run r was asked to stop" in err.decode()
     wait_for(lambda: status_of(runs, "r") == "stopped")
     assert "Ctrl-C" in runs.document("r")["reason"]
 
@@ -162,7 +162,7 @@ def test_one_press_that_is_heard_twice(runs: Runs, line: Line):
     front.send_signal(signal.SIGINT)
     line.open()
     _, err = front.communicate(timeout=HANG_S)
-    assert (front.returncode, b"is asked to stop" in err) == (130, True), err.decode()
+    assert (front.returncode, b"was asked to stop" in err) == (130, True), err.decode()
     wait_for(lambda: status_of(runs, "r") == "stopped")
 
 
@@ -188,7 +188,7 @@ def test_ctrl_c_and_a_supervisor_that_dies(runs: Runs, line: Line):
     supervisor.kill()
     _, err = front.communicate(timeout=HANG_S)
     assert front.returncode == 130
-    assert err.decode() == "backprop: run r is not started\n"
+    assert err.decode() == "backprop: run r was not started\n"
     line.open()
 
 
@@ -242,7 +242,7 @@ def test_ctrl_c_takes_back_all(runs: Runs, line: Line):
         wait_for(lambda run_id=run_id: status_of(runs, run_id) == "stopped")
         assert "Ctrl-C" in runs.document(run_id)["reason"]
     assert status_of(runs, third) == "refused"
-    assert f"run {third} is not started: Ctrl-C before it was started" in err.decode()
+    assert f"run {third} was not started: Ctrl-C before it was started" in err.decode()
     wait_for((runs.work / "told").exists)
 
 

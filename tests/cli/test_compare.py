@@ -96,8 +96,8 @@ def test_compare_as_csv_is_one_row_a_run(two: Runs):
     [
         (["a"], "two runs or more"),
         (["a", "run a"], "two runs or more"),
-        (["a", "b", "--metric", "los"], "There are: acc, loss, lr"),
-        (["a", "b", "--csv", "--json"], "--csv stands alone"),
+        (["a", "b", "--metric", "los"], "Available: acc, loss, lr"),
+        (["a", "b", "--csv", "--json"], "--csv cannot be combined"),
     ],
 )
 def test_what_cannot_be_compared_is_said(two: Runs, words: list[str], told: str):

@@ -199,7 +199,7 @@ def test_a_python_that_keeps_hooks_out_is_a_problem(runs: Runs):
     """A wrapper with -E, for one: scripts would run without being stopped or resumed."""
     programs(runs, python_wrapped=f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -E "$@"\n')
     (finding,) = found(runs, "hooks", BACKPROP_PYTHON=str(runs.work / "programs" / "python-wrapped"))
-    assert "do not get in" in finding["text"]
+    assert "not loaded" in finding["text"]
 
 
 def test_a_python_that_is_not_there_is_a_problem(runs: Runs):
@@ -247,7 +247,7 @@ def test_a_check_that_goes_wrong_is_a_finding(capfd: pytest.CaptureFixture[str])
     findings = examine(checks)
     assert [finding.check for finding in findings] == ["hang", "crash", "fail", "chatter", "fine"]
     assert [finding.level for finding in findings] == [Level.PROBLEM] * 3 + [Level.OK] * 2
-    assert "gave no answer within 2 s" in findings[0].text
+    assert "timed out after 2 s" in findings[0].text
     assert "signal 9" in findings[1].text
     assert "ValueError: spoilt" in findings[2].text
     assert len(findings[3].text) == 1_000_000
@@ -324,10 +324,10 @@ def test_a_python_that_the_folder_names_is_not_started_unasked(runs: Runs, way: 
     if way == "settings":
         (runs.work / "backprop.toml").write_text('python = "./py"\n')
     (finding,) = found(runs, "python")
-    assert f"{python} was not started" in finding["text"]
+    assert f"{python} was not run" in finding["text"]
     assert f"--python {python}" in finding["advice"]
     assert not (runs.work / "started").exists()
-    assert "which this folder names, to look at it?" in answered(runs, "n")
+    assert "which this directory configures, to check it?" in answered(runs, "n")
     assert not (runs.work / "started").exists()
     assert runs.call("doctor", "--python", python).returncode in {0, 1}
     assert (runs.work / "started").exists()

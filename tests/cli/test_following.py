@@ -39,11 +39,11 @@ def said(front: "subprocess.Popen[bytes]", code: int) -> list[str]:
     """What it has said when it has ended, without what it waited for."""
     _, err = front.communicate(timeout=HANG_S)
     assert front.returncode == code, err.decode()
-    return [line for line in err.decode().splitlines() if "is Slurm's job 7:" not in line]
+    return [line for line in err.decode().splitlines() if "is Slurm job 7:" not in line]
 
 
 def is_start(line: str) -> bool:
-    return "timebox 10 min" in line and line.endswith("Slurm's job 7 on node1")
+    return "timebox 10 min" in line and line.endswith("Slurm job 7 on node1")
 
 
 def test_a_line_that_shows_late(runs: Runs):
@@ -94,7 +94,7 @@ def test_a_job_id_that_comes_again(runs: Runs):
     front = submitted(runs, "resume", "r")
     tell(runs, Refused(at=now(), reason="no room", figures={}))
     lines = said(front, 75)
-    assert lines[-1] == "backprop: run r is not started: no room"
+    assert lines[-1] == "backprop: run r was not started: no room"
     assert not any(is_start(line) or "timeboxed" in line for line in lines)
 
 
@@ -142,7 +142,7 @@ def test_ctrl_c_again_while_an_array_is_taken_back(runs: Runs, unplaced: Path):
     (unplaced / "go").touch()
     _, err = front.communicate(timeout=HANG_S)
     assert front.returncode == 130, err.decode()
-    assert "3 runs are asked to stop" in err.decode()
+    assert "3 runs were asked to stop" in err.decode()
     assert "--state=PENDING 7" in cancelled(unplaced)
 
 

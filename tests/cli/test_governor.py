@@ -167,7 +167,7 @@ def test_a_run_waits_for_a_card_with_room(machine: Machine):
     machine.card(0)
     _, err = waiting.communicate(timeout=HANG_S)
     assert waiting.returncode == 0
-    assert b"run r waits: GPU 0 has 1.0 GB of memory free (needed 2.5). Wait, or change --gpu-min-vram" in err
+    assert b"run r queued: GPU 0 has 1.0 GB of memory free (needed 2.5). Wait, or change --gpu-min-vram" in err
 
 
 def test_a_run_waits_for_a_hot_card_to_cool(machine: Machine):

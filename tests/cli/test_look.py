@@ -88,18 +88,18 @@ def test_list_shows_the_metric_that_was_asked_for(runs: Runs):
     for words in (["list"], ["list", "--json"]):
         done = runs.call(*words, "--sort", "ac")
         assert (done.returncode, done.stdout) == (2, "")
-        assert "no run has a parameter or metric 'ac'; did you mean acc? There are: acc, train_loss" in done.stderr
+        assert "no run has a parameter or metric 'ac'; did you mean acc? Available: acc, train_loss" in done.stderr
     for words in (["list"], ["list", "--json"]):
         done = runs.call(*words, "--metric", "ac")
         assert (done.returncode, done.stdout) == (2, "")
-        assert "no run has a metric 'ac'; did you mean acc? There are: acc, train_loss" in done.stderr
+        assert "no run has a metric 'ac'; did you mean acc? Available: acc, train_loss" in done.stderr
 
 
 def test_a_key_that_nothing_can_be_sorted_by_is_an_error(three: Runs):
     """With what may have been meant: a column, a parameter or a metric of any run. What another run has is none."""
     done = three.call("list", "--sort", "-creatd")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "no run has a parameter or metric 'creatd'; did you mean created? There are: loss" in done.stderr
+    assert "no run has a parameter or metric 'creatd'; did you mean created? Available: loss" in done.stderr
     assert three.call("list", "--sort", "nope").returncode == 2
     assert three.call("list", "--sort", "param.loss").returncode == 2
     assert listed(three, "--sort", "metric.loss") == ["c", "a", "b"]
@@ -121,8 +121,8 @@ def test_a_misspelt_status_is_recognised(three: Runs):
         ("los>1", "no run has a parameter or metric 'los'; did you mean loss?"),
         ("best.los>1", "no run has a metric 'los'; did you mean loss?"),
         ("param.loss>1", "no run has a parameter 'loss'."),
-        ("loss>9", "no such runs."),
-        ("status=timeboxed step>9", "no such runs."),
+        ("loss>9", "no matching runs."),
+        ("status=timeboxed step>9", "no matching runs."),
     ],
 )
 def test_a_filter_that_nothing_can_pass_is_told_as_a_typo(three: Runs, condition: str, told: str):
@@ -300,7 +300,7 @@ def test_output_that_was_removed_is_not_said_to_have_never_been(runs: Runs):
     runs.script("print(1)")
     runs.call("run", "train.py", "--run-id", "r")
     (runs.rundir("r") / "session-1.out").unlink()
-    assert "session-1.out is not there: it was removed." in runs.call("logs", "r").stderr
+    assert "session-1.out does not exist: it was removed." in runs.call("logs", "r").stderr
 
 
 def test_how_far_a_run_is_and_how_long_it_took(runs: Runs):
@@ -384,7 +384,7 @@ def test_rm_does_not_delete_somebodys_home(runs: Runs):
     runs.call("run", "train.py", "--run-id", "a")
     (runs.work / "after.txt").write_text("precious too")
     done = runs.call("rm", "a", "--yes", "--checkpoints")
-    assert "left alone" in done.stderr
+    assert "is kept" in done.stderr
     assert (runs.work / "train.py").exists()
     assert (runs.work / "later.txt").exists()
     assert (runs.work / "after.txt").exists()

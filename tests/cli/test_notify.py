@@ -334,7 +334,7 @@ def test_a_wrong_setting_is_an_error_that_shows_no_secret(runs: Runs, value: obj
     (runs.work / "backprop.config.json").write_text(json.dumps({"notify": value}))
     done = runs.call("run", runs.script("pass"))
     assert done.returncode == 2
-    assert "backprop.config.json: notify is not allowed: " in done.stderr
+    assert "backprop.config.json: notify: invalid value: " in done.stderr
     assert named in done.stderr
     assert "Allowed: a list, each with one of command" in done.stderr
     assert "S3CRET" not in done.stderr

@@ -70,13 +70,13 @@ def test_a_pause_holds_the_whole_tree_and_resume_lets_it_go_on(runs: Runs):
     """Children and those started at the last moment stand still; the session that goes on is the same one."""
     process = started(runs, script=HAS_CHILDREN, stderr=subprocess.PIPE)
     wait_for(lambda: len(counts(runs)) > 3)
-    assert "run r paused · go on with: backprop resume r" in ok(runs, "pause", "r")
+    assert "run r paused · resume with: backprop resume r" in ok(runs, "pause", "r")
     document = runs.document("r")
     assert document["status"] == "paused"
     assert document["reason"].startswith("`backprop pause` by ")
     assert states(runs) == {psutil.STATUS_STOPPED}
     before = counts(runs)
-    assert "run r goes on" in ok(runs, "resume", "r")
+    assert "run r resumed" in ok(runs, "resume", "r")
     wait_for(lambda: all(int(counts(runs)[name] or 0) > int(value or 0) for name, value in before.items()))
     assert runs.document("r")["status"] == "running"
     (runs.work / "go").touch()
@@ -116,7 +116,7 @@ def test_two_pauses_are_one(runs: Runs):
     """The second says that it is paused already; one `resume` is enough."""
     started(runs)
     ok(runs, "pause", "r")
-    assert "run r is paused already: `backprop pause` by " in ok(runs, "pause", "r")
+    assert "run r is already paused: `backprop pause` by " in ok(runs, "pause", "r")
     ok(runs, "resume", "r")
     grows(runs)
     assert len(entries(runs, "paused")) == len(entries(runs, "continued")) == 1
@@ -173,7 +173,7 @@ def test_a_queued_run_cannot_be_paused(runs: Runs):
     wait_for(lambda: (runs.rundir("second") / "journal.jsonl").exists() and runs.journal("second"))
     done = runs.call("pause", "second")
     assert done.returncode == 75
-    assert "run second stands in line: there is nothing to pause yet. Stop it: backprop stop second" in done.stderr
+    assert "run second is queued: there is nothing to pause yet. To stop it: backprop stop second" in done.stderr
     (runs.work / "go").touch()
     assert process.wait(HANG_S) == 0
 
@@ -191,7 +191,7 @@ def test_resume_of_a_running_run_is_refused_as_ever(runs: Runs):
     started(runs)
     done = runs.call("resume", "r")
     assert done.returncode == 75
-    assert "is being run right now" in done.stderr
+    assert "is running, supervised by process" in done.stderr
 
 
 def test_a_paused_run_goes_on_with_the_limits_it_has(runs: Runs):
@@ -200,7 +200,7 @@ def test_a_paused_run_goes_on_with_the_limits_it_has(runs: Runs):
     ok(runs, "pause", "r")
     done = runs.call("resume", "r", "-m", "30")
     assert done.returncode == 2
-    assert "goes on as it was begun: backprop resume r, no options" in done.stderr
+    assert "keeps its own settings: backprop resume r, without options" in done.stderr
     assert runs.document("r")["status"] == "paused"
 
 
@@ -212,10 +212,10 @@ def test_a_user_cannot_end_the_governors_pause(machine: Machine):
     wait_for(lambda: runs.document("r")["status"] == "paused")
     done = runs.call("resume", "r")
     assert done.returncode == 75
-    assert "paused by the governor (GPU 0 is at 91 °C (limit 85)) and goes on by itself" in done.stderr
+    assert "paused by the governor (GPU 0 is at 91 °C (limit 85)) and resumes by itself" in done.stderr
     ok(runs, "pause", "r")
     assert runs.document("r")["reason"].startswith("GPU 0 is at 91 °C (limit 85); `backprop pause` by ")
-    assert "still by others: GPU 0 is at 91 °C" in ok(runs, "resume", "r")
+    assert "no longer by you: GPU 0 is at 91 °C" in ok(runs, "resume", "r")
     assert states(runs) == {psutil.STATUS_STOPPED}
     machine.card(0, temp_c=40)
     grows(runs)
@@ -261,7 +261,7 @@ def test_a_pause_that_nobody_has_heard_yet_can_be_taken_back(runs: Runs):
     requests.request_pause(home, run)
     requests.request_resume(home, run)
     assert [entry["event"] for entry in runs.journal("r")][-2:] == ["pause_asked", "go_on_asked"]
-    with pytest.raises(BusyError, match="is being run right now"):
+    with pytest.raises(BusyError, match="is running, supervised by process"):
         requests.request_resume(home, run)
     os.kill(process.pid, signal.SIGCONT)
     wait_for(lambda: entries(runs, "continued"))

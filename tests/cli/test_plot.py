@@ -69,7 +69,7 @@ def test_a_piped_plot_has_the_size_it_was_asked_for(two: Runs):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["-y", "los"], "There are: loss, lr, val_loss"),
+        (["-y", "los"], "Available: loss, lr, val_loss"),
         (["--smooth", "1.5"], "a whole number of points"),
         (["-o", "a.gif"], ".png, .svg, .html"),
         (["-o", "no/such/folder/a.html"], "cannot write"),
@@ -90,7 +90,7 @@ def test_a_run_without_metrics_is_told_from_a_typo(runs: Runs):
     runs.call("run", "train.py")
     done = runs.call("plot", "last")
     assert done.returncode == 2
-    assert "no metrics to draw" in done.stderr
+    assert "no metrics to plot" in done.stderr
 
 
 def test_pictures_are_real_files(two: Runs):

@@ -54,7 +54,7 @@ def test_patterns_of_the_users_own(runs: Runs):
         path.write_text(f"[metrics]\npatterns = [{json.dumps(wrong)}]\n")
         done = runs.call("run", "train.py")
         assert done.returncode == 2
-        assert "metrics.patterns is not allowed" in done.stderr
+        assert "metrics.patterns: invalid value" in done.stderr
 
 
 def test_parse(runs: Runs):

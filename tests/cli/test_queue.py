@@ -48,11 +48,11 @@ def test_a_run_waits_until_there_is_a_slot(held: Runs):
     wait_for(lambda: queue_of(held) == ["second"])
     document = held.document("second")
     assert (document["status"], document["sessions"]) == ("queued", [])
-    assert document["reason"].startswith("1 run is going on (limit 1): first.")
+    assert document["reason"].startswith("1 run active (limit 1): first.")
     let_go(held)
     _, err = second.communicate(timeout=HANG_S)
     assert second.returncode == 0
-    assert err.decode().splitlines()[0].startswith("backprop: run second waits: 1 run is going on (limit 1): first.")
+    assert err.decode().splitlines()[0].startswith("backprop: run second queued: 1 run active (limit 1): first.")
     assert held.document("second")["status"] == "completed"
 
 
@@ -60,7 +60,7 @@ def test_no_wait_refuses_at_once(held: Runs):
     """Without a slot, --no-wait exits with 75 and says who has it."""
     done = held.call("run", "train.py", "--no-wait", "--run-id", "second")
     assert done.returncode == 75
-    assert "1 run is going on (limit 1): first" in done.stderr
+    assert "1 run active (limit 1): first" in done.stderr
     assert held.document("second")["status"] == "refused"
     let_go(held)
 
@@ -69,7 +69,7 @@ def test_waiting_can_be_limited(held: Runs):
     """--wait MINUTES gives up when there was no turn by then."""
     done = held.call("run", "train.py", "--wait", "0.01", "--run-id", "second")
     assert done.returncode == 75
-    assert "no turn within 0.01 min: 1 run is going on" in done.stderr
+    assert "not started within 0.01 min: 1 run active" in done.stderr
     assert held.document("second")["status"] == "refused"
     let_go(held)
 
@@ -87,7 +87,7 @@ def test_wait_and_no_wait_exclude_one_another(runs: Runs):
     runs.script(UNTIL_TOLD)
     done = runs.call("run", "train.py", "--wait", "--no-wait")
     assert done.returncode == 2
-    assert "exclude one another" in done.stderr
+    assert "mutually exclusive" in done.stderr
 
 
 def test_ctrl_c_leaves_the_line(held: Runs):
@@ -98,7 +98,7 @@ def test_ctrl_c_leaves_the_line(held: Runs):
     assert waiting.wait(HANG_S) == 130
     assert queue_of(held) == []
     document = held.document("second")
-    assert (document["status"], document["reason"]) == ("refused", "Ctrl-C while it waited")
+    assert (document["status"], document["reason"]) == ("refused", "Ctrl-C while queued")
     let_go(held)
 
 
@@ -107,7 +107,7 @@ def test_a_lock_that_somebody_keeps_can_be_left_alone(held: Runs):
     with next(held.home.glob("line/*/lock")).open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         waiting = held.start("run", "train.py", "--run-id", "second", stderr=subprocess.PIPE)
-        assert f"run second waits: another process holds {lock.name}" in waiting.stderr.readline().decode()
+        assert f"run second queued: another process holds {lock.name}" in waiting.stderr.readline().decode()
         waiting.send_signal(signal.SIGINT)
         assert waiting.wait(HANG_S) == 130
     let_go(held)
@@ -196,7 +196,7 @@ def test_a_detached_run_waits_in_the_background(held: Runs):
     """`run -d` returns at once, says what it waits for, and starts when its turn comes."""
     done = held.call("run", "-d", "train.py", "--run-id", "second")
     assert (done.returncode, done.stdout) == (0, "second\n")
-    assert "waits: 1 run is going on (limit 1): first" in done.stderr
+    assert "queued: 1 run active (limit 1): first" in done.stderr
     assert status_of(held, "second") == "queued"
     follower = held.start("logs", "second", "-f", stdout=subprocess.PIPE)
     let_go(held)
@@ -209,7 +209,7 @@ def test_a_detached_run_that_may_not_wait_is_refused(held: Runs):
     """With --no-wait the exit code says so, as in the foreground."""
     done = held.call("run", "-d", "train.py", "--no-wait", "--run-id", "second")
     assert (done.returncode, done.stdout) == (75, "")
-    assert "run second is not started: 1 run is going on" in done.stderr
+    assert "run second was not started: 1 run active" in done.stderr
     let_go(held)
 
 
@@ -217,7 +217,7 @@ def test_a_dry_run_says_what_it_would_wait_for(held: Runs):
     """And changes nothing: no ticket, no run."""
     done = held.call("run", "train.py", "--dry-run")
     assert done.returncode == 75
-    assert "start    1 run is going on (limit 1): first" in done.stdout
+    assert "start    1 run active (limit 1): first" in done.stdout
     assert queue_of(held) == []
     let_go(held)
 
@@ -252,7 +252,7 @@ def test_the_waiting_line_is_one_line_in_a_terminal(held: Runs):
             seen += os.read(master, 65536)
         return seen
 
-    wait_for(lambda: b"\r\x1b[2Kbackprop: run second waits: 1 run is going on" in read())
+    wait_for(lambda: b"\r\x1b[2Kbackprop: run second queued: 1 run active" in read())
     let_go(held)
     assert waiting.wait(HANG_S) == 0
     wait_for(lambda: b"completed" in read())
@@ -329,9 +329,9 @@ def test_a_run_that_always_fails_at_the_same_step_is_given_up(runs: Runs):
     document = runs.document("r")
     assert len(document["sessions"]) == 2
     assert document["reason"] == (
-        "exit code 1: RuntimeError: no; it failed twice at step 7 with no new checkpoint in between: not tried again"
+        "exit code 1: RuntimeError: no; not retried: it failed twice at step 7 with no new checkpoint in between"
     )
-    assert "not tried again" in done.stderr
+    assert "not retried" in done.stderr
 
 
 def test_ctrl_c_while_it_backs_off_ends_it(runs: Runs):
@@ -397,7 +397,7 @@ def test_status_shows_slots_and_the_line(held: Runs):
     wait_for(lambda: queue_of(held) == ["second"])
     told = json.loads(held.call("status", "--json").stdout)
     assert (told["slots"]["limit"], [ticket["run_id"] for ticket in told["slots"]["taken"]]) == (1, ["first"])
-    assert told["queue"][0]["waits_for"].startswith("1 run is going on (limit 1): first")
+    assert told["queue"][0]["waits_for"].startswith("1 run active (limit 1): first")
     shown = held.call("status").stdout
     assert "1 of 1 taken" in shown
     assert "queue  1. second, " in shown

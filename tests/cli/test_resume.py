@@ -41,7 +41,7 @@ def test_resume_continues_from_the_newest_checkpoint(failed: Runs):
     done = failed.call("resume", "r")
     assert done.returncode == 0
     newest = failed.work / "ckpt-20.json"
-    assert f"offering {newest} (step 20)\n" in done.stderr
+    assert f"offering checkpoint {newest} (step 20)\n" in done.stderr
     assert f"resumed from {newest} (step 20)\n" in done.stderr
     document = failed.document("r")
     assert (document["status"], document["last_step"], document["metrics"]["start"]) == ("completed", 40, 20)
@@ -84,10 +84,7 @@ def test_none_left_starts_fresh_and_says_so(failed: Runs):
     for name in ("ckpt-10.json", "ckpt-20.json"):
         (failed.work / name).unlink()
     done = failed.call("resume", "r")
-    assert (
-        "no valid checkpoint is left: none is offered. The script starts over, unless it finds one by itself"
-        in done.stderr
-    )
+    assert "no valid checkpoint is left: the script starts over, unless it finds one by itself" in done.stderr
     assert done.returncode == 3
     document = failed.document("r")
     assert document["sessions"][1]["resumed_from"] is None
@@ -266,7 +263,7 @@ def test_what_has_gone_is_named(failed: Runs):
     (failed.work / "train.py").unlink()
     done = failed.call("resume", "r")
     assert done.returncode == 2
-    assert "the script of this run is gone" in done.stderr
+    assert "the script of this run no longer exists" in done.stderr
     assert len(failed.document("r")["sessions"]) == 1
 
 
@@ -335,10 +332,7 @@ def test_a_checkpoint_that_another_run_has_saved_over_is_not_taken(runs: Runs):
         assert runs.call("run", "train.py", "--run-id", run_id).returncode == 0
     done = runs.call("resume", "a", "--again")
     assert "last.json is skipped: run b has saved over it since" in done.stderr
-    assert (
-        "no valid checkpoint is left: none is offered. The script starts over, unless it finds one by itself"
-        in done.stderr
-    )
+    assert "no valid checkpoint is left: the script starts over, unless it finds one by itself" in done.stderr
     assert done.stdout.startswith("from nothing\n")
     # now it is a's again
     assert runs.call("resume", "a", "--again").stdout.startswith("from /")
@@ -355,10 +349,7 @@ def test_a_completed_run_is_trained_again_only_on_purpose(runs: Runs):
     assert len(runs.document("a")["sessions"]) == 1
     done = runs.call("resume", "a", "--again")
     assert done.returncode == 0
-    assert (
-        "no checkpoint was noticed: none is offered. The script starts over, unless it finds one by itself"
-        in done.stderr
-    )
+    assert "no checkpoint was found: the script starts over, unless it finds one by itself" in done.stderr
     assert len(runs.document("a")["sessions"]) == 2
 
 
@@ -381,7 +372,7 @@ def test_on_a_terminal_a_completed_run_is_asked_about(runs: Runs):
 def test_the_last_line_promises_no_more_than_a_resume_can_do(runs: Runs):
     runs.script("time.sleep(60)")
     done = runs.call("run", "train.py", "--run-id", "a", "-m", 0.005)
-    assert "no checkpoint was noticed; run it again with: backprop resume a" in done.stderr
+    assert "no checkpoint was found; start over with: backprop resume a" in done.stderr
     runs.script(SAVES_IN_PLACE + "    time.sleep(60)")
     done = runs.call("run", "train.py", "--run-id", "b", "-m", 0.01)
     assert "resume with: backprop resume b" in done.stderr
@@ -429,7 +420,7 @@ def test_a_session_that_starts_over_is_said_to_do_so(runs: Runs):
     """It trains and has not read what it was offered: a warning at once, and in every view."""
     stderr, session = _resumed(runs, 'print(json.dumps({"step": 1}))')
     last = runs.work / "last.json"
-    assert f"offering {last} (step 1000)" in stderr
+    assert f"offering checkpoint {last} (step 1000)" in stderr
     assert f"WARNING: training began without reading {last} (step 1000): it starts from the beginning, unless" in stderr
     assert "resumed from" not in stderr
     note = "trained without reading last.json"

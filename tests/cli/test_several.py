@@ -51,7 +51,7 @@ def test_several_runs_are_paused_resumed_and_stopped(active: Runs):
     assert active.call("pause", "a", "b").returncode == 0
     assert statuses(active) == {"a": "paused", "b": "paused", "c": "completed"}
     done = active.call("resume", "--all")
-    assert (done.returncode, done.stderr) == (0, "backprop: run a goes on\nbackprop: run b goes on\n")
+    assert (done.returncode, done.stderr) == (0, "backprop: run a resumed\nbackprop: run b resumed\n")
     assert active.call("pause", "--filter", "name~sweep-b").returncode == 0
     assert statuses(active) == {"a": "running", "b": "paused", "c": "completed"}
     done = active.call("stop", "a", "c", "b")
@@ -60,7 +60,7 @@ def test_several_runs_are_paused_resumed_and_stopped(active: Runs):
     assert told[0] == "backprop: run c is not running (completed)."
     assert [line.split()[2:4] for line in told[1:]] == [["a", "stopped:"], ["b", "stopped:"]]
     done = active.call("stop", "--all")
-    assert (done.returncode, done.stderr) == (0, "backprop: there are no such runs.\n")
+    assert (done.returncode, done.stderr) == (0, "backprop: no matching runs.\n")
 
 
 def test_a_misspelt_run_leaves_the_others_alone(active: Runs):
@@ -110,7 +110,7 @@ def test_rm_of_several_runs_says_what_is_left_and_why(active: Runs):
     """One that is being run stays, with its checkpoints; those that have ended go."""
     done = active.call("rm", "a", "c", "--yes")
     assert done.returncode == 75
-    assert "run a is being run right now" in done.stderr
+    assert "run a is running, supervised by process" in done.stderr
     assert "removed 1 run(s)" in done.stderr
     assert statuses(active) == {"a": "running", "b": "running"}
     assert active.call("rm", "--all", "--yes").returncode == 0
@@ -157,7 +157,7 @@ def test_a_run_that_cannot_be_read_is_removed_only_by_those_who_mean_it(runs: Ru
     assert statuses(runs) == {}
     for command in ("resume", "logs", "plot"):
         done = runs.call(command)
-        assert (done.returncode, "there is no run yet; start one" in done.stderr) == (3, True)
+        assert (done.returncode, "there are no runs yet; start one" in done.stderr) == (3, True)
 
 
 def test_without_a_run_the_last_one_is_meant(runs: Runs):
@@ -179,7 +179,7 @@ def test_a_run_gets_another_name(active: Runs):
         done = active.call("rename", run_id, f"best {run_id}")
         assert done.returncode == 0
         assert active.document(f"best {run_id}")["id"] == run_id
-    assert done.stderr == "backprop: run c is called best c now\n"
+    assert done.stderr == "backprop: run c renamed to best c\n"
     assert active.call("status", "sweep-a").returncode == 3
     assert json.loads((active.home / "experiments.json").read_text())["c"]["name"] == "best c"
     assert [run["id"] for run in json.loads(active.call("list", "--filter", "name~best", "--json").stdout)] == [

@@ -262,7 +262,7 @@ def test_stop_reaches_a_run_whose_record_was_removed(runs: Runs, what: str, word
     done = runs.call("stop", words)
     assert done.returncode == 0, done.stderr
     assert "run r stopped: `backprop stop`" in done.stderr
-    assert "its record is gone from the home" in done.stderr
+    assert "its record was removed" in done.stderr
     assert process.wait(HANG_S) == 0
     said = process.stderr.read()
     assert b"stopped" in said
@@ -311,13 +311,13 @@ def test_who_looks_hears_of_a_run_whose_record_was_removed(runs: Runs):
     remove(runs, "")
     for view in (["list"], ["status", "r1"], ["logs", "last"]):
         said = runs.call(*view).stderr
-        assert "Run r1 is running though its record is gone; to end it: backprop stop r1" in said
+        assert "Run r1 is running although its record was removed; to stop it: backprop stop r1" in said
         assert "backprop stop r2" in said
     done = runs.call("stop", "r")
-    assert (done.returncode, "'r' names several runs: r1, r2" in done.stderr) == (2, True)
+    assert (done.returncode, "'r' matches several runs: r1, r2" in done.stderr) == (2, True)
     done = runs.call("stop", "r1", "r2")
     assert done.returncode == 0, done.stderr
-    wait_for(lambda: "record is gone" not in runs.call("list").stderr)
+    wait_for(lambda: "record was removed" not in runs.call("list").stderr)
 
 
 def test_a_run_of_another_home_is_not_stopped(runs: Runs):

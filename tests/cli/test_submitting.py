@@ -64,7 +64,7 @@ def test_what_a_file_says_of_slurm_is_nothing_to_a_run_here(runs: Runs, programs
     assert runs.call("run", "--on", "here", "train.py").returncode == 0
     done = runs.call("run", "--on", "here", "--cpus", "2", "train.py")
     assert done.returncode == 2
-    assert "--cpus goes with --on slurm" in done.stderr
+    assert "--cpus needs --on slurm" in done.stderr
 
 
 def test_a_shell_inside_a_job(runs: Runs, programs: Path):

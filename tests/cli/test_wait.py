@@ -138,7 +138,7 @@ def test_a_run_in_line_is_not_stalled(runs: Runs):
     start_held(runs, "first", "second")
     done = runs.call("wait", "second", "--stalled", "0.02", "--timeout", "0.06")
     assert done.returncode == 124
-    assert "still going on: second" in done.stderr
+    assert "still active: second" in done.stderr
     let_go(runs)
 
 
@@ -153,4 +153,4 @@ def test_an_unknown_run_is_an_error(runs: Runs):
 def test_what_is_no_number_of_minutes_is_told_what_would_be(runs: Runs, words: list[str]):
     done = runs.call("wait", "a", *words)
     assert done.returncode == 2
-    assert f"{words[1]!r} is not allowed: minutes, such as 5 or 0.5." in done.stderr
+    assert f"{words[1]!r} invalid value: expected minutes, such as 5 or 0.5." in done.stderr

@@ -211,7 +211,7 @@ def test_without_a_terminal_there_is_nothing_to_watch(runs: Runs):
     done = runs.call("watch")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "backprop: watch needs a terminal; in a pipe: backprop list, backprop status, backprop logs -f RUN."
+        "backprop: watch needs a terminal; without one: backprop list, backprop status, backprop logs -f RUN."
     ]
 
 

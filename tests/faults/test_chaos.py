@@ -137,7 +137,7 @@ def test_a_full_disk_stops_a_session_only_with_that_reason():
 
 def test_a_command_that_a_fault_ends_names_it():
     assert names_fault("backprop: cannot write to the home folder /h: Read-only file system.")
-    assert names_fault("backprop: the index was damaged, and is rebuilt at the next look; try again.")
+    assert names_fault("backprop: the index was damaged and will be rebuilt; try again.")
     assert not names_fault("backprop: the run is not there")
 
 

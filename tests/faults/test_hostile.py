@@ -48,7 +48,7 @@ def test_rm_sees_through_a_link_to_a_project(runs: Runs):
     link = runs.work.parent / "link"
     link.symlink_to(runs.work)
     runs.call("run", "train.py", "--run-id", "a", "--", link)
-    assert "left alone" in runs.call("rm", "a", "--yes", "--checkpoints").stderr
+    assert "is kept" in runs.call("rm", "a", "--yes", "--checkpoints").stderr
     assert (runs.work / "train.py").exists()
 
 
@@ -63,7 +63,7 @@ def test_rm_leaves_alone_what_another_run_needs(runs: Runs):
     runs.call("run", "train.py", "--run-id", "a", "--", "other", "last.bin")
     runs.call("run", "train.py", "--run-id", "b", "--", "last.bin")
     done = runs.call("rm", "a", "--yes", "--checkpoints")
-    assert done.stderr.count("left alone") == 2
+    assert done.stderr.count("is kept") == 2
     assert (other / "q.py").exists()
     assert (runs.work / "last.bin").exists()
     assert runs.call("rm", "b", "--yes", "--checkpoints").returncode == 0
@@ -327,7 +327,7 @@ def test_output_that_cannot_be_written_is_said_in_one_line(runs: Runs, words: st
     """A redirection to a full disk."""
     with open("/dev/full", "w") as full:
         process = runs.start(*words.split(), stdout=full, stderr=subprocess.PIPE)
-    assert process.stderr.read() == b"backprop: the output cannot be written: No space left on device.\n"
+    assert process.stderr.read() == b"backprop: cannot write the output: No space left on device.\n"
     assert process.wait(HANG_S) == 2
 
 

@@ -192,4 +192,4 @@ def test_a_home_that_others_may_write_to_is_told(runs: Runs, mode: int, is_told:
     """Its runs' folders are closed to them anyway, but may be replaced."""
     runs.home.mkdir()
     runs.home.chmod(mode)
-    assert ("others may write to the home folder" in runs.call("list").stderr) == is_told
+    assert ("other users can write to the home folder" in runs.call("list").stderr) == is_told

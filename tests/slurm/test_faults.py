@@ -143,7 +143,7 @@ def test_a_stop_in_line_without_a_controller(runs: SlurmRuns):
     stopped = runs.call("stop", "r")
     runs.cluster.start_controller()
     assert stopped.returncode == 75
-    assert "will do so when its job begins" in stopped.stderr
+    assert "will do so when its job starts" in stopped.stderr
     begin = ["scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now"]
     wait_for(lambda: runs.cluster.call(*begin).returncode == 0)
     runs.wait_for_status("r", "refused", session=0)

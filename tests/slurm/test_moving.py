@@ -49,7 +49,7 @@ def test_from_slurm_to_here_and_back(runs: SlurmRuns):
     wait_for(lambda: not runs.jobs())
     refused = runs.call("resume", "r", "--on", "here", "--cpus", 2)
     assert refused.returncode == 2
-    assert "--cpus goes with --on slurm" in refused.stderr
+    assert "--cpus needs --on slurm" in refused.stderr
     nowhere = {"SLURM_CONF": "/nowhere/slurm.conf"}
     here = runs.call("resume", "r", "--on", "here", "-m", 0.03, **nowhere)
     assert here.returncode == 0, here.stderr

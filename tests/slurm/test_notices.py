@@ -91,7 +91,7 @@ def test_a_stop_that_the_job_finds_when_it_begins(runs: SlurmRuns):
     runs.hurry("r")
     wait_for(lambda: not runs.jobs())
     assert told_once(runs, "timeboxed")["metrics"]["value"] > 0
-    assert runs.check("r", "timeboxed")["reason"].endswith("`backprop stop` while it waited")
+    assert runs.check("r", "timeboxed")["reason"].endswith("`backprop stop` while queued")
 
 
 def test_a_job_that_cannot_be_released(runs: SlurmRuns):

@@ -61,7 +61,7 @@ def test_a_turn_that_slurm_refuses(runs: SlurmRuns):
     assert done.returncode == 0, done.stderr
     document = runs.check("r", "timeboxed")
     (told,) = runs.told("r", "not_continued")
-    assert told["reason"].startswith("not put back into line: scontrol: ")
+    assert told["reason"].startswith("not requeued: scontrol: ")
     assert document["status"] == "timeboxed"
     assert document["reason"].endswith(told["reason"])
     resumed = runs.call("resume", "r", "-m", 0.03)

@@ -20,7 +20,7 @@ def test_a_run_in_the_foreground(runs: SlurmRuns):
     assert done.returncode == 0, done.stderr
     assert done.stdout == runs.output("r")
     assert json.loads(done.stdout.splitlines()[-1]) == {"event": "finished", "counter": 30}
-    assert re.search(r"run r · timebox 10 min, ends .* · Slurm's job \d+ on ", done.stderr)
+    assert re.search(r"run r · timebox 10 min, ends .* · Slurm job \d+ on ", done.stderr)
     assert re.search(r"run r completed after .* at step 30", done.stderr)
     runs.check("r", "completed")
 
@@ -199,7 +199,7 @@ def test_the_terminal_goes_and_the_run_stays(runs: SlurmRuns):
     front.send_signal(signal.SIGHUP)
     _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0
-    assert "goes on as Slurm's job" in told.decode()
+    assert "continues as Slurm job" in told.decode()
     count = runs.output("r").count("step")
     runs.wait_for_steps("r", count + 5)
     assert runs.call("stop", "r").returncode == 0

@@ -69,8 +69,8 @@ def test_what_slurm_decides(runs: SlurmRuns):
     words = ["--no-wait", "--max-parallel", 1, "train.py", "--", 3, 0.0]
     done = runs.call("run", "--run-id", "r", *words)
     assert done.returncode == 0, done.stderr
-    assert "--wait and --no-wait do nothing on Slurm" in done.stderr
-    assert "--max-parallel does nothing on Slurm" in done.stderr
+    assert "--wait and --no-wait have no effect on Slurm" in done.stderr
+    assert "--max-parallel has no effect on Slurm" in done.stderr
 
 
 def test_without_slurm(runs: SlurmRuns):

@@ -79,7 +79,9 @@ def test_the_same_words_as_here(runs: SlurmRuns):
 
 def without_figures(lines: list[str]) -> list[str]:
     """But for what is waited for, which job it is, times of day, and how long something took."""
-    told = (re.sub(r" · Slurm's job .*", "", line) for line in lines if not re.search(r"RUN (waits|is Slurm's)", line))
+    told = (
+        re.sub(r" · Slurm job .*", "", line) for line in lines if not re.search(r"RUN (queued:|is Slurm job)", line)
+    )
     return [re.sub(r"\d\d:\d\d:\d\d|\d+(\.\d+)?", "N", line) for line in told]
 
 
@@ -90,7 +92,7 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     """It stands still, its clock too, and whoever sits before it is told; `resume` lets the same session go on."""
     front = Terminal(runs, [BACKPROP, "run", "--run-id", "r", "train.py", "--", "1000000", "0.05"])
     runs.wait_for_steps("r", 5)
-    assert "run r paused · go on with: backprop resume r" in ok(runs, "pause", "r")
+    assert "run r paused · resume with: backprop resume r" in ok(runs, "pause", "r")
     document = runs.document("r")
     assert document["status"] == "paused"
     assert document["reason"].startswith("`backprop pause` by ")
@@ -98,10 +100,10 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     shown, written, later = front.text, runs.output("r"), runs.document("r")
     assert {process.status() for process in runs.tree()} == {psutil.STATUS_STOPPED}
     assert (later["elapsed_s"], runs.output("r")) == (document["elapsed_s"], written)
-    assert "run r is paused already" in ok(runs, "pause", "r")
+    assert "run r is already paused" in ok(runs, "pause", "r")
     time.sleep(1.1)  # the time left is shown in seconds
     assert front.text == shown
-    assert "run r goes on" in ok(runs, "resume", "r")
+    assert "run r resumed" in ok(runs, "resume", "r")
     wait_for(lambda: re.search(rb"backprop: `backprop resume` by .*: going on\r\n", front.written))
     runs.let_them_complete()
     assert front.process.wait(HANG_S) == 0
@@ -125,7 +127,7 @@ def test_a_pause_that_is_taken_back_before_it_is_heard(runs: SlurmRuns):
     psutil.Process(supervisor).suspend()
     pausing = runs.start("pause", "r")
     wait_for(lambda: list(runs.rundir("r").glob("asked/[!.]*")))
-    assert "run r goes on" in ok(runs, "resume", "r")
+    assert "run r resumed" in ok(runs, "resume", "r")
     assert len(list(runs.rundir("r").glob("asked/[!.]*"))) == 2
     pausing.kill()
     psutil.Process(supervisor).resume()
@@ -157,9 +159,9 @@ def test_a_job_that_slurm_suspends(runs: SlurmRuns):
     assert runs.cluster.call("scontrol", "suspend", runs.job("r")).returncode == 0
     assert runs.wait_for_status("r", "paused")["reason"] == "suspended by Slurm"
     for command, words in (
-        ("pause", "suspended already, by Slurm"),
+        ("pause", "already suspended by Slurm"),
         ("resume", f"scontrol resume {runs.job('r')}"),
-        ("stop", "will do so when Slurm lets it go on"),
+        ("stop", "will do so when Slurm resumes it"),
     ):
         done = runs.call(command, "r")
         assert done.returncode == 75, done.stderr
@@ -194,7 +196,7 @@ def test_ctrl_c_twice_kills_what_slurm_suspends(runs: SlurmRuns):
     runs.wait_for_status("r", "paused")
     assert front.stderr is not None
     front.send_signal(signal.SIGINT)
-    while b"will do so when Slurm lets it go on" not in front.stderr.readline():
+    while b"will do so when Slurm resumes it" not in front.stderr.readline():
         assert front.poll() is None
     time.sleep(DOUBLE_PRESS_S)
     front.send_signal(signal.SIGINT)
@@ -260,16 +262,16 @@ def test_a_run_in_line_cannot_be_paused_or_removed(runs: SlurmRuns):
     runs.wait_for_status("r", "queued")
     paused = runs.call("pause", "r")
     assert paused.returncode == 75
-    assert "run r stands in line: there is nothing to pause yet. Stop it: backprop stop r" in paused.stderr
+    assert "run r is queued: there is nothing to pause yet. To stop it: backprop stop r" in paused.stderr
     removed = runs.call("rm", "--yes", "r")
     assert removed.returncode == 75
     job = runs.job("r")
-    assert f"run r is in the hands of Slurm's job {job}. Stop it first: backprop stop r" in removed.stderr
+    assert f"run r belongs to Slurm job {job}. Stop it first: backprop stop r" in removed.stderr
     assert [line.split()[:2] for line in runs.jobs()] == [[job, "PENDING"]]
     server = Server(runs)
     assert server.post("/api/runs/r/pause").status == 409
     stopped = server.post("/api/runs/r/stop")
-    assert (stopped.status, stopped.json["said"]) == (202, "run r is asked to leave the line.")
+    assert (stopped.status, stopped.json["said"]) == (202, "run r was asked to leave the queue.")
     assert runs.check("r")["status"] == "refused"
 
 
@@ -289,7 +291,7 @@ def test_the_pages_buttons(runs: SlurmRuns):
     runs.wait_for_steps("r", 3, session=2)
     refused = runs.call("rm", "--yes", "r")
     assert refused.returncode == 75
-    assert f"run r is in the hands of Slurm's job {runs.job('r')}. Stop it first" in refused.stderr
+    assert f"run r belongs to Slurm job {runs.job('r')}. Stop it first" in refused.stderr
     assert server.post("/api/runs/r/stop", now=True).status == 202
     wait_for(lambda: server.get("/api/runs/r").json["status"] == "stopped")
     runs.check("r", "stopped", "stopped")

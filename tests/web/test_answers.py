@@ -272,10 +272,10 @@ def test_what_is_said_of_a_stop_is_what_will_happen(server: Server, runs: Runs):
     queued = runs.start("run", runs.script("print('hello')", "other.py"), "--run-id", "queued")
     wait_for(lambda: (runs.home / "runs" / "queued").exists() and status_of(server, "queued") == "queued")
     said = server.post("/api/runs/queued/stop").json["said"]
-    assert said == "run queued is asked to leave the line."
+    assert said == "run queued was asked to leave the queue."
     queued.wait(HANG_S)
     said = server.post(f"/api/runs/{going_on}/stop").json["said"]
-    assert said == f"run {going_on} is asked to stop; after 20 s it is killed."
+    assert said == f"run {going_on} was asked to stop; it is killed after 20 s."
 
 
 def test_an_order_that_cannot_be_is_refused_with_the_reason(server: Server, runs: Runs):

@@ -37,7 +37,7 @@ _LIMITS = ("--max-run-minutes", "60", "--checkpoint-every-minutes", "0.03")  # w
 _STEP = re.compile(r"^step (\d+)\b", re.MULTILINE)
 _FINAL = re.compile(r"^final (\S+) (\d+)$", re.MULTILINE)
 _SAID = re.compile(r"backprop: (.*)$", re.MULTILINE)  # behind half a line of a progress bar, too
-_CHECKPOINT_WAS_MISSED = "no checkpoint was noticed"
+_CHECKPOINT_WAS_MISSED = "no checkpoint was found"
 HEAD = (
     "program",
     "version",

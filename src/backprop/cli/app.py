@@ -115,7 +115,7 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
-@click.option("--verbose", is_flag=True, help="With an error, show where it comes from.")
+@click.option("--verbose", is_flag=True, help="Show a traceback with errors.")
 def app(*, verbose: bool) -> None:
     """Run training scripts in short, safe sessions that cannot lose work."""
     if verbose:
@@ -149,7 +149,7 @@ def main() -> None:
     except OSError as error:
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise
-        _tell(f"the output cannot be written: {error.strerror}.")
+        _tell(f"cannot write the output: {error.strerror}.")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as above
         code = ExitCode.USAGE
     sys.exit(int(code or 0))

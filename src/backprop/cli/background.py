@@ -71,7 +71,7 @@ def _refuse(claims: "Sequence[tuple[OwnedRun, Recorder]]", reason: str) -> None:
     for claim, recorder in claims:
         driver.refuse(claim, recorder, reason)
         claim.journal.close()
-        say(f"run {claim.spec.id} is not started: {reason}")
+        say(f"run {claim.spec.id} was not started: {reason}")
 
 
 def _start(claim: "OwnedRun", request: "Request", signals: Signals, later: "Sequence[OwnedRun]" = ()) -> int:
@@ -91,15 +91,15 @@ def _start(claim: "OwnedRun", request: "Request", signals: Signals, later: "Sequ
     answer = _answer_of(reader, signals)
     is_begun = answer.kind in {_STARTED, _WAITS}
     if not answer.is_awaited:
-        say(f"run {claim.spec.id} has not begun yet, and may do so; stop it then: backprop stop {claim.spec.id}")
+        say(f"run {claim.spec.id} has not started yet, but still may; to stop it then: backprop stop {claim.spec.id}")
     elif answer.is_unwanted and is_begun:
         _stop(claim)
     elif answer.is_unwanted or answer.kind == _REFUSED:
-        say(answer.text or f"run {claim.spec.id} is not started")
+        say(answer.text or f"run {claim.spec.id} was not started")
     elif not is_begun:
         raise BackpropError(answer.text or f"the supervisor died; see {claim.rundir.path}")
     else:
-        say(f"{answer.text} · follow it: backprop logs {claim.spec.id} -f")
+        say(f"{answer.text} · follow with: backprop logs {claim.spec.id} -f")
     if answer.is_unwanted:
         return ExitCode.INTERRUPTED
     return ExitCode.OK if is_begun else ExitCode.REFUSED
@@ -118,7 +118,7 @@ def _answer_of(reader: int, signals: Signals) -> _Answer:
                 if unwanted_since is None:
                     unwanted_since = now
                     if more != b"":
-                        say("it is stopped as soon as it answers; press Ctrl-C again to leave it alone")
+                        say("stopping it as soon as it responds; press Ctrl-C again to leave it running")
                 elif now - unwanted_since > DOUBLE_PRESS_S:
                     return _Answer(b"", "", is_unwanted=True, is_awaited=False)
             if more == b"":
@@ -145,7 +145,7 @@ def _stop(claim: "OwnedRun") -> None:
             say(standing.told)
         else:
             requests.request_stop(claim.home, run, by="Ctrl-C")
-            say(f"run {run_id} is asked to stop")
+            say(f"run {run_id} was asked to stop")
     except BackpropError as error:  # it has ended just now, or was removed
         say(str(error))
 
@@ -170,8 +170,8 @@ class _Background:
             os.close(self._pipe_fd)
 
     def waits(self, reason: str) -> None:
-        say(f"run {self._spec.id} waits: {reason}")
-        self.answer(_WAITS, f"run {self._spec.id} waits: {reason}")
+        say(f"run {self._spec.id} queued: {reason}")
+        self.answer(_WAITS, f"run {self._spec.id} queued: {reason}")
 
     def begins(self, plan: "SessionPlan") -> "_Background":
         self._plan = plan
@@ -203,5 +203,5 @@ def _be_the_supervisor(claim: "OwnedRun", request: "Request", pipe_fd: int) -> i
         background.answer(_BROKEN, str(error))
         return 1
     code = messages.exit_code_of(claim, result)
-    background.answer(_REFUSED, f"run {claim.spec.id} is not started: {getattr(result, 'reason', '')}")
+    background.answer(_REFUSED, f"run {claim.spec.id} was not started: {getattr(result, 'reason', '')}")
     return code

@@ -29,7 +29,7 @@ _NAMES_TOLD = 12
 _NAME_WIDTH = 40
 _FAILURE_BYTES = 65_536  # of stderr, at its end, in which a traceback is looked for
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, to stdout.")
 
 
 def say(message: str) -> None:
@@ -79,7 +79,7 @@ def tell_whose_home(path: Path) -> None:
         return
     mode = path.stat().st_mode if path.exists() else 0
     if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:  # sticky: each replaces only their own
-        say(f"warning: others may write to the home folder {path}, and so replace your runs: chmod go-w {path}")
+        say(f"warning: other users can write to the home folder {path} and replace your runs; fix: chmod go-w {path}")
 
 
 def read_occupancy(home: Home) -> "Occupancy":
@@ -122,7 +122,7 @@ def metrics_message(views: Sequence[RunView]) -> str:
     if not names:
         return "They have no metrics: a script reports them as JSON lines, see the README."
     more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
-    return f"There are: {', '.join(cut(formatting.name(name), _NAME_WIDTH) for name in names[:_NAMES_TOLD])}{more}."
+    return f"Available: {', '.join(cut(formatting.name(name), _NAME_WIDTH) for name in names[:_NAMES_TOLD])}{more}."
 
 
 def failure_of(rundir: RunDir, session: Session | None) -> "Traceback | None":
@@ -154,7 +154,7 @@ def working_folder() -> Path:
     try:
         folder = Path.cwd()
     except FileNotFoundError as error:
-        raise UsageError("the current folder has been deleted; go to another one.") from error
+        raise UsageError("the current directory has been deleted; change to another one.") from error
     check_text(str(folder), "the current folder's name")
     return folder
 
@@ -172,7 +172,7 @@ def check_text(text: str, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"{what} is not valid UTF-8 and could not be written into the record: {text!r}") from error
+        raise UsageError(f"{what} is not valid UTF-8 and cannot be recorded: {text!r}") from error
 
 
 def print_json(document: object) -> None:

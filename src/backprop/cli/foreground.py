@@ -24,7 +24,7 @@ class Foreground:
         self._line = QueueStatusLine()
 
     def waits(self, reason: str) -> None:
-        self._line.show(f"run {self._spec.id} waits: {reason}")
+        self._line.show(f"run {self._spec.id} queued: {reason}")
 
     def begins(self, plan: "SessionPlan") -> "Terminal":
         from backprop.views.terminal.live_line import Terminal

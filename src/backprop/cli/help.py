@@ -2,7 +2,7 @@
 
 import click
 
-_RUN = "RUN is an id, a unique beginning of one, a unique name, or 'last'."
+_RUN = "RUN is an id, a unique prefix of one, a unique name, or 'last'."
 # of each command
 EXAMPLES = {
     "run": ("run train.py -m 30 -n baseline -- --lr 1e-3", "run -d -- torchrun --nproc-per-node 2 train.py"),

@@ -24,7 +24,7 @@ def exit_code_of(claim: "OwnedRun", result: "Outcome | NotAdmitted") -> int:
     from backprop.lifecycle.admission import NotAdmitted
 
     if isinstance(result, NotAdmitted):
-        say(f"run {claim.spec.id} is not started: {result.reason}")
+        say(f"run {claim.spec.id} was not started: {result.reason}")
     return result.exit_code
 
 
@@ -85,7 +85,7 @@ def tell_end(spec: RunSpec, recorder: "Recorder", session: Session) -> None:
             if (option := session.resume_option) is not None:
                 told += f" · this script has {option.partition('=')[0]}; resume with --resume-arg {option}"
         elif session.status is not Status.FAILED:
-            told += f" · no checkpoint was noticed; run it again with: backprop resume {spec.id}"
+            told += f" · no checkpoint was found; start over with: backprop resume {spec.id}"
     say(told)
 
 

@@ -99,7 +99,7 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     """What the command line says of each setting. Raises UsageError."""
     if options.pop("no_wait"):
         if options["wait"] is not None:
-            raise UsageError("--wait and --no-wait exclude one another.")
+            raise UsageError("--wait and --no-wait are mutually exclusive.")
         options["wait"] = "false"
     told = {key: options[_destination(key)] for key in config.KEYS if _destination(key) in options}
     return {key: None if value == () else value for key, value in told.items()}  # may be given again, and was not
@@ -132,9 +132,12 @@ def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":
     kept: the default of what a run keeps from session to session, once it has one.
     """
     return (
-        setting("maxRunMinutes", "The timebox: train for so long, then stop gracefully.", "MINUTES", default_text=kept),
+        setting("maxRunMinutes", "Timebox: stop gracefully after training this long.", "MINUTES", default_text=kept),
         setting(
-            "checkpointEveryMinutes", "Ask a script that listens to save every so often.", "MINUTES", default_text=kept
+            "checkpointEveryMinutes",
+            "Ask the script to save this often, if it supports that.",
+            "MINUTES",
+            default_text=kept,
         ),
         click.option(
             "-r",
@@ -143,60 +146,64 @@ def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":
             shell_complete=completion.files,
             help="Resume from this checkpoint, without integrity checks.",
         ),
-        setting("graceSeconds", "Time to stop before the trainer is killed.", "SECONDS", default_text=kept),
+        setting(
+            "graceSeconds", "Grace period: time to stop before the trainer is killed.", "SECONDS", default_text=kept
+        ),
         setting(
             "finishMinutes",
             "Time beyond the timebox, once training has finished.",
             "MINUTES",
-            default_text=kept or "the grace",
+            default_text=kept or "the grace period",
         ),
-        setting("maxParallel", "Start only while fewer runs are active.", "N", default_text=kept),
-        click.option(
-            "--wait", metavar="[MINUTES]", help="Wait in the queue, at most so long. [default: as long as it takes]"
-        ),
-        click.option("--no-wait", is_flag=True, help="Do not wait in the queue: exit with 75."),
-        setting("minFreeRamGB", "Do not start with less RAM available.", "GB", default_text=kept),
-        setting("minFreeDiskGB", "Do not start with less disk free.", "GB", default_text=kept),
-        setting("ramLimitGB", "Stop when the trainer and its children hold more RAM.", "GB", default_text=kept),
-        setting("gpus", "Number of GPUs (0 for none).", "N", default_text=kept or "1 where there is one"),
-        setting("gpuMemoryLimit", "Use no more of each GPU: 80% of it, or GB.", "LIMIT", default_text=kept),
-        setting("gpu.minFreeVramMB", "Use only GPUs with at least so much memory free.", "MB", default_text=kept),
-        setting("gpu.maxTempC", "Pause while a GPU is hotter.", "CELSIUS", default_text=kept),
-        setting("maxPauseMinutes", "Stop after so long a pause in all.", "MINUTES", default_text=kept),
+        setting("maxParallel", "Start only while fewer than N runs are active.", "N", default_text=kept),
+        click.option("--wait", metavar="[MINUTES]", help="Wait in the queue, at most this long. [default: no limit]"),
+        click.option("--no-wait", is_flag=True, help="Do not queue: exit with code 75 if the run cannot start now."),
+        setting("minFreeRamGB", "Minimum available RAM to start.", "GB", default_text=kept),
+        setting("minFreeDiskGB", "Minimum free disk space to start.", "GB", default_text=kept),
+        setting("ramLimitGB", "Stop if the trainer and its children use more RAM.", "GB", default_text=kept),
+        setting("gpus", "Number of GPUs (0 for none).", "N", default_text=kept or "1 if there is one"),
         setting(
-            "gpu.probe", "What to ask about GPUs: auto, nvml, nvidia-smi, rocm or none.", "NAME", default_text="auto"
+            "gpuMemoryLimit", "Maximum memory to use on each GPU: a share (80%) or GB.", "LIMIT", default_text=kept
         ),
+        setting("gpu.minFreeVramMB", "Use only GPUs with at least this much free memory.", "MB", default_text=kept),
+        setting("gpu.maxTempC", "Pause while a GPU is hotter than this.", "CELSIUS", default_text=kept),
+        setting("maxPauseMinutes", "Stop after being paused this long in total.", "MINUTES", default_text=kept),
+        setting("gpu.probe", "How to query GPUs: auto, nvml, nvidia-smi, rocm or none.", "NAME", default_text="auto"),
         setting("retries", "Retry up to N times if training fails, within the timebox.", "N"),
         setting("sessions", "After each timebox, requeue, up to N sessions in total.", "N"),
         setting(
             "resumeArg",
-            "On resume add FLAG and the checkpoint to the script's arguments, or words: --ckpt={path}. Repeatable.",
+            "On resume, pass FLAG and the checkpoint to the script, or a template: --ckpt={path}. Repeatable.",
             "FLAG",
             default_text=kept,
             multiple=True,
         ),
         setting("on", "Where to run: here, slurm or slurm:PARTITION.", "ENGINE", default_text=kept or "here"),
-        setting("cpus", "On Slurm: number of CPUs on each node.", "N", default_text=kept),
+        setting("cpus", "On Slurm: number of CPUs per node.", "N", default_text=kept),
         setting("nodes", "On Slurm: number of nodes; srun starts the trainer once on each.", "N", default_text=kept),
         setting(
             "slurmArgs",
-            "For sbatch, as it is: --slurm-arg=--account=ml. May be repeated.",
+            "Passed to sbatch as is: --slurm-arg=--account=ml. Repeatable.",
             "OPTION",
             default_text=kept,
             multiple=True,
         ),
         setting(
-            "python", "The Python that runs the script.", "PATH", default_text=kept, shell_complete=completion.files
+            "python",
+            "Python interpreter that runs the script.",
+            "PATH",
+            default_text=kept,
+            shell_complete=completion.files,
         ),
-        setting("detach", "Run in the background; print the run's id at once.", is_flag=True, default=None),
+        setting("detach", "Run in the background; print the run's id.", is_flag=True, default=None),
         click.option(
             "--config",
             "config_file",
             metavar="PATH",
             type=click.Path(path_type=Path),
-            help="Read this configuration file.",
+            help="Read settings from this file.",
         ),
-        click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+        click.option("--dry-run", is_flag=True, help="Show what would be done, without doing it."),
         json_option,
     )
 
@@ -218,20 +225,20 @@ def check_for_engine(flags: dict[str, Any], *, is_for_slurm: bool) -> None:
     A file may say both, for the runs that go there, or do not.
     """
     if is_for_slurm:
-        for flag, key in (("--wait and --no-wait do", "wait"), ("--max-parallel does", "maxParallel")):
+        for flag, key in (("--wait and --no-wait have", "wait"), ("--max-parallel has", "maxParallel")):
             if flags[key] is not None:
-                say(f"note: {flag} nothing on Slurm: who waits there, and how many run, is Slurm's affair")
+                say(f"note: {flag} no effect on Slurm, which has its own queue")
         return
     for flag, key in (("--cpus", "cpus"), ("--nodes", "nodes"), ("--slurm-arg", "slurmArgs")):
         if flags[key] is not None:
-            raise UsageError(f"{flag} goes with --on slurm: on this machine a run takes what it finds.")
+            raise UsageError(f"{flag} needs --on slurm.")
 
 
 def load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: Path | None) -> config.Loaded:
     if config_file is not None and not config_file.is_file():
         raise UsageError(f"--config {config_file}: no such file.")
     for name, near in config.misspelt(os.environ).items():
-        say(f"warning: {name} is no setting" + (f": did you mean {near}?" if near else ""))
+        say(f"warning: {name} is not a setting" + (f": did you mean {near}?" if near else ""))
     return config.load(
         flags=flags,
         environment=os.environ,
@@ -261,6 +268,6 @@ def forced_checkpoint(path: str) -> str:
     if not Path(path).exists():
         raise UsageError(f"-r/--resume-from {path}: no such file or folder.")
     if (reason := checkpoints.problem(path)) is not None:
-        say(f"warning: {path} is used because you say so, but {reason}")
-    say(f"offering {path}")
+        say(f"warning: using {path} as requested, but {reason}")
+    say(f"offering checkpoint {path}")
     return str(Path(path).absolute())

@@ -57,7 +57,7 @@ class Choice(NamedTuple):
             names = [condition.name for condition in wanted.conditions]
             if (mistake := query.unknown_name(index, names)) is not None:
                 raise UsageError(mistake)
-            say("there are no such runs.")
+            say("no matching runs.")
         return views
 
     def confirm(self, views: Sequence[RunView], verb: str) -> None:
@@ -103,9 +103,9 @@ def several_runs(
         ) -> Any:
             is_by_name = not (filters or is_all)
             if runs and not is_by_name:
-                raise UsageError("name runs, or choose them by --filter or --all: not both.")
+                raise UsageError("name runs or select them with --filter or --all, not both.")
             if is_by_name and not runs and default is None:
-                raise UsageError("which run? Name one or several, or choose them by --filter or --all.")
+                raise UsageError("which run? Name one or more, or select them with --filter or --all.")
             choice = Choice(
                 words=runs or (default or "",),
                 filters=filters,
@@ -123,10 +123,10 @@ def several_runs(
             "filters",
             metavar="CONDITIONS",
             multiple=True,
-            help="Those for which this holds, as in 'backprop list': 'name~sweep age<1d'.",
+            help="Runs that match, as in 'backprop list': 'name~sweep age<1d'.",
         )
         all_of_them = click.option("--all", "is_all", is_flag=True, help=all_help)
-        declared: Any = click.option("--yes", is_flag=True, help="Do not ask.")(call) if asks else call
+        declared: Any = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(call) if asks else call
         result: Function = run(filtering(all_of_them(declared)))
         return result
 

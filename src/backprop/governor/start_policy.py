@@ -89,8 +89,8 @@ def slot_refusal(limits: Limits, others: Sequence[Reservation]) -> str | None:
     if len(others) < limits.max_parallel:
         return None
     ids = ", ".join(other.run_id for other in others[:4]) + (", ..." if len(others) > 4 else "")
-    verb = "run is" if len(others) == 1 else "runs are"
-    return f"{len(others)} {verb} going on (limit {limits.max_parallel}): {ids}. Wait, or raise -p/--max-parallel."
+    noun = "run" if len(others) == 1 else "runs"
+    return f"{len(others)} {noun} active (limit {limits.max_parallel}): {ids}. Wait, or raise -p/--max-parallel."
 
 
 def _slot(limits: Limits, _: MachineState, others: Sequence[Reservation]) -> _Refusal | None:

@@ -117,7 +117,7 @@ def _usable_machine(application: Application) -> MachineState:
 def _behind(ahead: Sequence[QueueEntry]) -> Decision:
     ids = [entry.ticket.run_id for entry in ahead if entry.ticket is not None]
     told = ", ".join(ids[:_SHOWN_AHEAD]) + (", ..." if len(ids) > _SHOWN_AHEAD else "")
-    reason = f"{len(ids)} {'run' if len(ids) == 1 else 'runs'} asked first ({told})"
+    reason = f"{len(ids)} {'run' if len(ids) == 1 else 'runs'} ahead in the queue ({told})"
     return Decision(figures={"ahead": ids}, reason=reason, obstacle=Obstacle.LINE)
 
 
@@ -286,7 +286,7 @@ class Admission:
         while (now := time.monotonic()) < ask_again_at:
             if now >= give_up_at:
                 waited = f"{(self._application.wait_s or 0) / 60:g} min"
-                return NotAdmitted(reason=f"no turn within {waited}: {decision.reason}", figures=decision.figures)
+                return NotAdmitted(reason=f"not started within {waited}: {decision.reason}", figures=decision.figures)
             self._signals.wait(min(_LISTEN_EVERY_S, ask_again_at - now, give_up_at - now))
             if (refusal := self._handle_requests()) is not None:
                 return refusal
@@ -298,17 +298,15 @@ class Admission:
         """Why somebody wants us to leave the line; None when nobody does."""
         for number in self._signals.take():
             if number is signal.SIGINT:
-                return NotAdmitted(
-                    reason="Ctrl-C while it waited", exit_code=ExitCode.INTERRUPTED, by=StopReason.CTRL_C
-                )
+                return NotAdmitted(reason="Ctrl-C while queued", exit_code=ExitCode.INTERRUPTED, by=StopReason.CTRL_C)
             if number is not signal.SIGTSTP:
-                reason = f"its process got {number.name} while it waited"
+                reason = f"its process got {number.name} while queued"
                 return NotAdmitted(reason=reason, is_broken_off=True, by=StopReason.SIGNAL)
             self._suspend()
         for entry in self._journal.read_new():
             is_ours = isinstance(entry, StopRequested) and entry.session == self._application.session
             if isinstance(entry, StopRequested) and is_ours and entry.by is StopReason.USER:
-                return NotAdmitted(reason=f"{entry.detail} while it waited", by=StopReason.USER)
+                return NotAdmitted(reason=f"{entry.detail} while queued", by=StopReason.USER)
         return None
 
     def _suspend(self) -> None:

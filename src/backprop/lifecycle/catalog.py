@@ -38,7 +38,7 @@ def caught_up(home: Home, say: Callable[[str], None]) -> Iterator[Index]:
         raise ConfigError(f"cannot use the index {home.index_path}: {error}.") from error
     except sqlite3.DatabaseError as error:
         if index is not None and set_aside_if_damaged(home, index, error, say):
-            raise ConfigError("the index was damaged, and is rebuilt at the next look; try again.") from error
+            raise ConfigError("the index was damaged and will be rebuilt; try again.") from error
         raise ConfigError(f"the index {home.index_path} is damaged ({error}): backprop reindex") from error
     finally:
         if index is not None:
@@ -66,12 +66,10 @@ def _find_run(home: Home, index: Index, word: str, say: Callable[[str], None]) -
     lacking = _bring_missing(home, index, word, say)
     view = _find_in_index(index, word)
     if lacking:
-        raise BusyError(
-            f"{word!r} may name run {min(lacking)}, which cannot be read into the index just now; try again."
-        )
+        raise BusyError(f"{word!r} may name run {min(lacking)}, which cannot be indexed right now; try again.")
     if view is None:
-        nothing = "there is no run yet; start one: backprop run train.py"
-        told = nothing if word == LAST else f"no run named {word!r}; backprop list shows them."
+        nothing = "there are no runs yet; start one with: backprop run train.py"
+        told = nothing if word == LAST else f"no run named {word!r}; to see all runs: backprop list."
         from backprop.lifecycle import removed_runs
 
         raise NoSuchRunError(" ".join([told, *removed_runs.sentences(home)]))
@@ -119,7 +117,7 @@ def get_run(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -
     if view is not None:
         return view
     if _bring_missing(home, index, run_id, say):
-        raise BusyError(f"run {run_id} cannot be read into the index just now; try again.")
+        raise BusyError(f"run {run_id} cannot be indexed right now; try again.")
     view = index.get(run_id)
     if view is None:
         raise NoSuchRunError(f"run {run_id} was removed.")
@@ -132,7 +130,7 @@ def _find_in_index(index: Index, word: str) -> RunView | None:
     if ids != [word]:  # not an exact id: a name comes before a beginning
         ids = index.ids_named(word) or ids
     if len(ids) > 1:
-        raise UsageError(f"{word!r} names several runs: {', '.join(ids)}. Use the id of one.")
+        raise UsageError(f"{word!r} matches several runs: {', '.join(ids)}. Use an id.")
     return index.get(ids[0]) if ids else None
 
 

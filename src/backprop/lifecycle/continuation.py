@@ -80,12 +80,12 @@ def _after_failure(request: Request, attempts: Sequence[Attempt]) -> Next:
         return Next(told=f"gave up after {used} {'retry' if used == 1 else 'retries'}")
     is_stuck = before is not None and before.is_failure and _is_same_place(before, last)
     if is_stuck:
-        return Next(told=f"it failed twice at step {last.step} with no new checkpoint in between: not tried again")
+        return Next(told=f"not retried: it failed twice at step {last.step} with no new checkpoint in between")
     left_s = request.limits.timebox_s - _spent_s(attempts)
     if left_s < _WORTH_A_RETRY_S:
-        return Next(told="nothing is left of its timebox for a retry")
+        return Next(told="no time left in its timebox for a retry")
     delay_s = _backoff_s(attempts)
-    told = f"retry {used + 1} of {request.retries} in {delay_s:g} s, with {left_s:.0f} s left of its timebox"
+    told = f"retry {used + 1} of {request.retries} in {delay_s:g} s, with {left_s:.0f} s left in its timebox"
     return Next(kind=Kind.RETRY, told=told, delay_s=delay_s, timebox_s=left_s)
 
 

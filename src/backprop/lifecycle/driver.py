@@ -58,10 +58,10 @@ def choose_checkpoint(
         say(f"checkpoint {skipped.path} is skipped: {reason}")
         journal.append(CheckpointSkipped(at=datetime.now(timezone.utc), path=skipped.path, reason=reason))
     if choice.checkpoint is None:
-        none = "no valid checkpoint is left" if choice.skipped else "no checkpoint was noticed"
-        say(f"{none}: none is offered. The script starts over, unless it finds one by itself")
+        none = "no valid checkpoint is left" if choice.skipped else "no checkpoint was found"
+        say(f"{none}: the script starts over, unless it finds one by itself")
     else:
-        say(f"offering {with_step(choice.checkpoint.path, choice.checkpoint.step)}")
+        say(f"offering checkpoint {with_step(choice.checkpoint.path, choice.checkpoint.step)}")
     return choice.checkpoint
 
 
@@ -120,7 +120,7 @@ class RunDriver:
                 return self._end(outcome, following)
             view = self._recorder.whole_view()
             if view is None:  # from the beginning, or from an old checkpoint, would be worse than not at all
-                return self._end(outcome, Next(told="its checkpoints cannot be looked up: it is not continued"))
+                return self._end(outcome, Next(told="not continued: its checkpoints cannot be looked up"))
             self._audience.ended(outcome)
             self._audience.said(f"run {self._claim.spec.id}: {following.told}")
             chosen = choose_checkpoint(view, self._recorder.saved_over_by, self._claim.journal, self._audience.said)

@@ -76,7 +76,7 @@ def remember_notifications(rundir: RunDir, notifications: Sequence[Notification]
         try:
             notifier.put(rundir, notifications)
         except OSError as error:  # the run matters more
-            say(f"warning: nobody will be notified: {error.strerror}")
+            say(f"warning: notifications are off for this run: {error.strerror}")
 
 
 def notifier_of(claim: OwnedRun, *, is_in_job: bool) -> "Notifier | None":

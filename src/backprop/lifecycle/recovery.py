@@ -59,7 +59,7 @@ def in_step(home: Home, say: Say) -> Index:
             why = f"another process has locked the index of {home.path} for too long"
         else:
             raise
-    say(f"{why}: what is shown is read from the run directories.")
+    say(f"{why}: reading from the run directories instead.")
     return _caught_up(home, Index(home.index_path, VIEWER_BUSY_TIMEOUT_S, is_in_memory=True), say)
 
 
@@ -352,7 +352,7 @@ def _refresh_job(
     now_unix_s = home.mark_here(spec.id)  # this machine may see it for the first time
     if before.waiter is not None and seen.is_unsatisfiable and journal.try_lock() and _is_withdrawn(before):
         recorder.begin()
-        told = f"Slurm can never place it: {seen.told}"
+        told = f"Slurm can never schedule it: {seen.told}"
         journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
         journal.forget_requests()
         recorder.finish(publish=publish)
@@ -437,7 +437,7 @@ def settle(
         return False
     session = run.last_session
     if session is not None and session.status.is_final:
-        reason = why or "its supervisor died while it waited for another session"
+        reason = why or "its supervisor died while it was queued for another session"
         journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}, is_presumed=True))
         return True
     if session is None:
@@ -463,10 +463,10 @@ def settle(
 
     if not rebooted and orphans():
         patience_s = session.grace_s if patience_s is None else patience_s
-        say(f"run {spec.id} lost its supervisor; ending what is left of it (at most {patience_s + 1:.0f} s) ...")
+        say(f"the supervisor of run {spec.id} died; ending what it left running (at most {patience_s + 1:.0f} s) ...")
         tree.end_orphans(orphans, patience_s)
     blindness = None if rebooted else host.table_problem()
-    unseen = "" if blindness is None else f"; what is left of its trainer cannot be looked for: {blindness}"
+    unseen = "" if blindness is None else f"; cannot look for what it left running: {blindness}"
     with suppress(OSError):
         rundir.roster_path.unlink()
     for entry in entries:
@@ -545,7 +545,7 @@ def claim(home: Home, run: Run, say: Say) -> Journal:
         now = fold(run.spec, journals.read(rundir.journal_path)[0])
     if is_readable and len(now.sessions) != len(run.sessions):
         journal.close()
-        raise BusyError(f"run {run.spec.id} was resumed by somebody else just now.")
+        raise BusyError(f"run {run.spec.id} has just been resumed by another process.")
     journal.forget_requests()
     return journal
 
@@ -553,10 +553,10 @@ def claim(home: Home, run: Run, say: Say) -> Journal:
 def busy_message(run: Run) -> str:
     """Why a run that is going on cannot be had, and what to do."""
     if run.job is not None:
-        return f"run {run.spec.id} is in the hands of Slurm's job {run.job}. Stop it first: backprop stop {run.spec.id}"
+        return f"run {run.spec.id} belongs to Slurm job {run.job}. Stop it first: backprop stop {run.spec.id}"
     if run.waiter is not None:
         who = f"process {run.waiter.supervisor_pid} on {run.waiter.host}"
-        return f"run {run.spec.id} stands in line, for {who}. Stop it first: backprop stop {run.spec.id}"
+        return f"run {run.spec.id} is queued by {who}. Stop it first: backprop stop {run.spec.id}"
     session = run.last_session
-    who = "" if session is None else f" by process {session.supervisor_pid} on {session.host}"
-    return f"run {run.spec.id} is being run right now{who}. Stop it first: backprop stop {run.spec.id}"
+    who = "" if session is None else f", supervised by process {session.supervisor_pid} on {session.host}"
+    return f"run {run.spec.id} is running{who}. Stop it first: backprop stop {run.spec.id}"

@@ -91,11 +91,11 @@ class RemovedRun:
             raise BusyError(
                 f"run {self.run_id} has not stopped yet: its supervisor, process {answering.pid}, is alive."
             )
-        return f"run {self.run_id} was killed, and its supervisor, which did not answer"
+        return f"run {self.run_id} was killed with its supervisor, which did not respond"
 
     def summary(self, ended: run_state.RunState) -> str:
         """How it ended, in one line."""
-        return f"{ended.told} (its record is gone from the home)"
+        return f"{ended.told} (its record was removed)"
 
 
 def removed_runs(home: Home) -> Sequence[RemovedRun]:
@@ -143,6 +143,6 @@ def _own_path(fd: int) -> Path:
 def sentences(home: Home) -> list[str]:
     """What whoever finds nothing in this home should know."""
     return [
-        f"Run {run.run_id} is running though its record is gone; to end it: backprop stop {run.run_id}"
+        f"Run {run.run_id} is running although its record was removed; to stop it: backprop stop {run.run_id}"
         for run in sorted(removed_runs(home), key=lambda run: run.run_id)
     ]

@@ -72,13 +72,13 @@ def request_stop(
             _take_out_of_line(home, standing, detail)
         except BackpropError as error:
             raise BusyError(
-                f"run {run.spec.id} is asked to stop, and will do so when its job begins: {error}"
+                f"run {run.spec.id} was asked to stop, and will do so when its job starts: {error}"
             ) from error
     elif is_here:
         signal_holder(path, answering.pid, signal.SIGCONT)  # it may be suspended by Ctrl-Z
     if Pauser.SLURM in seen.pausers and not now and not look(home, run.spec).has_ended:
         raise BusyError(
-            f"run {run.spec.id} is asked to stop, and will do so when Slurm lets it go on: it is suspended, by "
+            f"run {run.spec.id} was asked to stop, and will do so when Slurm resumes it: it is suspended, by "
             f"`scontrol suspend` or for another job. To kill it: backprop stop {run.spec.id} --now"
         )
     return answering
@@ -104,7 +104,7 @@ def _take_out_of_line(home: Home, run: Run, detail: str) -> None:
         if time.monotonic() > deadline or look(home, run.spec).run.waiter is None:
             return
         time.sleep(_LOOK_S)
-    _leave_the_line(home, run.spec, f"{detail} while it waited")
+    _leave_the_line(home, run.spec, f"{detail} while queued")
 
 
 def _leave_the_line(home: Home, spec: RunSpec, reason: str) -> None:
@@ -139,18 +139,18 @@ def request_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
     now = look(home, run.spec)
     answering, run_id = _going_on(now.run), run.spec.id
     if now.run.waiter is not None:
-        raise BusyError(f"run {run_id} stands in line: there is nothing to pause yet. Stop it: backprop stop {run_id}")
+        raise BusyError(f"run {run_id} is queued: there is nothing to pause yet. To stop it: backprop stop {run_id}")
     nodes = 1 if now.run.last_session is None else now.run.last_session.nodes
     if nodes > 1:
         raise UsageError(f"run {run_id} trains on {nodes} nodes, which cannot be paused together. Stop it instead.")
     if now.is_paused_by_user:
-        raise BusyError(f"run {run_id} is paused already: {now.run.reason}. Go on with: backprop resume {run_id}")
+        raise BusyError(f"run {run_id} is already paused: {now.run.reason}. Resume with: backprop resume {run_id}")
     if Pauser.CTRL_Z in now.pausers:
-        raise BusyError(f"run {run_id} is suspended already, by Ctrl-Z in its terminal.")
+        raise BusyError(f"run {run_id} is already suspended by Ctrl-Z in its terminal.")
     if Pauser.SLURM in now.pausers:
-        raise BusyError(f"run {run_id} is suspended already, by Slurm.")
+        raise BusyError(f"run {run_id} is already suspended by Slurm.")
     if now.is_being_stopped:
-        raise UsageError(f"run {run_id} is being stopped: it cannot be paused any more.")
+        raise UsageError(f"run {run_id} is being stopped and can no longer be paused.")
     _append(home, now.run, PauseRequested(at=_now(), session=answering.session, detail=asked_by(by)))
 
 
@@ -167,18 +167,18 @@ def request_resume(home: Home, run: Run, *, by: str = "backprop resume", has_opt
         if has_options:
             how = "paused" if now.is_paused_by_user else "asked to pause"
             raise UsageError(
-                f"run {run_id} is {how}, and goes on as it was begun: backprop resume {run_id}, no options."
+                f"run {run_id} is {how}, and keeps its own settings: backprop resume {run_id}, without options."
             )
         _append(home, now.run, ResumeRequested(at=_now(), session=answering.session, detail=asked_by(by)))
     elif Pauser.CTRL_Z in now.pausers:
         raise BusyError(f"run {run_id} is suspended by Ctrl-Z in its terminal: type fg there.")
     elif Pauser.SLURM in now.pausers:
         raise BusyError(
-            f"run {run_id} is suspended by Slurm, and goes on when Slurm lets it: scontrol resume {now.run.job}"
+            f"run {run_id} is suspended, and continues when Slurm resumes it: scontrol resume {now.run.job}"
         )
     elif Pauser.GOVERNOR in now.pausers:
         raise BusyError(
-            f"run {run_id} is paused by the governor ({now.run.reason}) and goes on by itself when it is cool enough."
+            f"run {run_id} is paused by the governor ({now.run.reason}) and resumes by itself when it is cool enough."
         )
     else:
         raise BusyError(recovery.busy_message(now.run))
@@ -237,7 +237,7 @@ def stop_now(home: Home, run: Run, say: Say, *, by: str = "backprop stop --now")
     if ended is None:
         who = "Slurm" if answering.is_on_slurm else f"its supervisor, process {answering.pid} on {answering.host},"
         raise BusyError(
-            f"run {run.spec.id} has not stopped yet: {who} does not answer."
+            f"run {run.spec.id} has not stopped yet: {who} is not responding."
             + (f" On that machine: backprop stop {run.spec.id} --now" if answering.host != host.name() else "")
         )
     return ended
@@ -257,7 +257,7 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: SupervisorInfo, sa
         who = current_supervisor(standing.run)
         if who is None or who.session != asked.session:
             return None  # another session has begun since, and nobody asked that one
-        say("the supervisor does not answer; it is ended by force")
+        say("the supervisor is not responding; killing it")
         engine.cancel(standing.run)
     deadline = time.monotonic() + END_S
     with closing(recovery.open_home(home, say)) as index:

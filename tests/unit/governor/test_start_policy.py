@@ -115,12 +115,12 @@ def test_there_are_as_many_slots_as_max_parallel():
     assert admit(limits(max_parallel=6), MachineState(), others).is_admitted
     refused = admit(limits(max_parallel=5), MachineState(), others)
     assert refused.obstacle is Obstacle.SLOT
-    assert refused.reason == "5 runs are going on (limit 5): a, b, c, d, .... Wait, or raise -p/--max-parallel."
+    assert refused.reason == "5 runs active (limit 5): a, b, c, d, .... Wait, or raise -p/--max-parallel."
 
 
 @pytest.mark.parametrize(
     ("names", "told"),
-    [("a", "1 run is going on (limit 1): a."), ("abcd", "4 runs are going on (limit 4): a, b, c, d.")],
+    [("a", "1 run active (limit 1): a."), ("abcd", "4 runs active (limit 4): a, b, c, d.")],
 )
 def test_the_runs_that_hold_the_slots_are_named(names: str, told: str):
     """All of them when they are few."""

@@ -59,10 +59,10 @@ def test_a_failure_is_tried_again_in_what_is_left_of_the_timebox():
     asked = request(retries=3)
     first = after(asked, [failed(5, elapsed_s=100)])
     assert (first.kind, first.timebox_s, first.delay_s) == (Kind.RETRY, 500, 1)
-    assert first.told == "retry 1 of 3 in 1 s, with 500 s left of its timebox"
+    assert first.told == "retry 1 of 3 in 1 s, with 500 s left in its timebox"
     second = after(asked, [failed(5, elapsed_s=100), failed(6, elapsed_s=200)])
     assert (second.kind, second.timebox_s, second.delay_s) == (Kind.RETRY, 300, 2)
-    assert second.told == "retry 2 of 3 in 2 s, with 300 s left of its timebox"
+    assert second.told == "retry 2 of 3 in 2 s, with 300 s left in its timebox"
 
 
 def test_a_new_turn_has_a_whole_timebox_for_its_retries():
@@ -81,7 +81,7 @@ def test_retries_are_used_up():
 def test_a_timebox_that_is_used_up_leaves_nothing_to_retry_in():
     """A retry of no length is none, and that is said."""
     end = after(request(retries=2, timebox_s=60), [failed(1, elapsed_s=59.5)])
-    assert (end.kind, end.told) == (Kind.END, "nothing is left of its timebox for a retry")
+    assert (end.kind, end.told) == (Kind.END, "no time left in its timebox for a retry")
     assert after(request(retries=2, timebox_s=60), [failed(1, elapsed_s=59)]).kind is Kind.RETRY
 
 
@@ -89,7 +89,7 @@ def test_failing_twice_at_the_same_step_is_enough():
     """Without a new checkpoint in between it would fail there for ever."""
     end = after(request(retries=9), [failed(7, saved(5)), failed(7, saved(5))])
     assert (end.kind, end.told) == (
-        Kind.END, "it failed twice at step 7 with no new checkpoint in between: not tried again",
+        Kind.END, "not retried: it failed twice at step 7 with no new checkpoint in between",
     )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def test_options_do_not_let_a_paused_run_go_on(runs: Runs):
     """It was paused a moment after the command had looked: they would be lost."""
     _, run = started(runs)
     assert runs.call("pause", "r").returncode == 0
-    with pytest.raises(UsageError, match="run r is paused, .*backprop resume r, no options"):
+    with pytest.raises(UsageError, match="run r is paused, .*backprop resume r, without options"):
         requests.request_resume(Home(runs.home), run, has_options=True)
     assert runs.document("r")["status"] == "paused"
 
@@ -100,7 +100,7 @@ def test_a_run_that_has_not_heard_of_its_pause_is_not_said_to_be_paused(runs: Ru
     process, run = started(runs)
     psutil.Process(process.pid).suspend()
     requests.request_pause(Home(runs.home), run)
-    with pytest.raises(UsageError, match="run r is asked to pause, .*backprop resume r, no options"):
+    with pytest.raises(UsageError, match="run r is asked to pause, .*backprop resume r, without options"):
         requests.request_resume(Home(runs.home), run, has_options=True)
 
 

@@ -58,5 +58,5 @@ def test_a_list_that_is_sorted_by_loss_shows_each_runs_loss(three: Runs):
 def test_a_loss_that_nobody_reached_is_no_unknown_name(three: Runs):
     """There is a loss, of another name: the filter finds nothing, and is not called a mistake."""
     assert three.call("rm", "--yes", "a").returncode == 0
-    assert three.call("list", "--filter", "loss<1").stderr == "backprop: no such runs.\n"
+    assert three.call("list", "--filter", "loss<1").stderr == "backprop: no matching runs.\n"
     assert "no run has a metric 'loss'" in three.call("list", "--filter", "metric.loss<1").stderr

@@ -1,4 +1,4 @@
-"""The command that sets runs side by side: compare."""
+"""`backprop compare`: runs side by side."""
 
 import os
 import sys
@@ -32,13 +32,13 @@ _NAME_WIDTH = 20
     multiple=True,
     metavar="NAME",
     shell_complete=completion.metrics,
-    help="Only this metric; may be given again.",
+    help="Only this metric. Repeatable.",
 )
-@click.option("--at", type=click.IntRange(min=0), metavar="STEP", help="Also the metrics as they were at this step.")
-@click.option("--all", "with_all", is_flag=True, help="Also what is the same in all runs, and every metric.")
-@click.option("--diff", is_flag=True, help="How the code of two runs differs, as a patch.")
+@click.option("--at", type=click.IntRange(min=0), metavar="STEP", help="Also show the metrics at this step.")
+@click.option("--all", "with_all", is_flag=True, help="Also show what is the same in all runs, and every metric.")
+@click.option("--diff", is_flag=True, help="Show how the code of two runs differs, as a patch.")
 @json_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one row a run.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one row per run.")
 def compare(
     *,
     runs: tuple[str, ...],
@@ -49,9 +49,9 @@ def compare(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Set runs side by side: what differs, and what is best."""
+    """Compare runs side by side: what differs, and which is best."""
     if as_csv and (as_json or diff):
-        raise UsageError("--csv stands alone: not with --json or --diff.")
+        raise UsageError("--csv cannot be combined with --json or --diff.")
     home = Home.from_environment()
     now = datetime.now(timezone.utc)
     with open_caught_up(home) as index:

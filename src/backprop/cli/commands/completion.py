@@ -1,4 +1,4 @@
-"""`backprop completion`: print the script that lets a shell complete commands, options and runs."""
+"""`backprop completion`: the script for completion in a shell."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ _SHELLS = {
 @click.command()
 @click.argument("shell", required=False, shell_complete=completing.choices(*_SHELLS))
 def completion(*, shell: str | None) -> None:
-    """Print the script that lets SHELL (bash, zsh or fish; else yours) complete commands, options and runs."""
+    """Print the completion script for SHELL: bash, zsh or fish. [default: your shell]"""
     from click.shell_completion import get_completion_class
 
     from backprop.cli.app import COMPLETE_VARIABLE, app
@@ -31,7 +31,7 @@ def completion(*, shell: str | None) -> None:
     name = shell or Path(os.environ.get("SHELL", "")).name
     kind = get_completion_class(name) if name in _SHELLS else None
     if kind is None:
-        raise UsageError(f"completion for {name or 'an unknown shell'!r} is not there: {', '.join(_SHELLS)}.")
+        raise UsageError(f"no completion for {name or 'an unknown shell'!r}: expected {', '.join(_SHELLS)}.")
     print(kind(app, {}, "backprop", COMPLETE_VARIABLE).source(), end="")
     if sys.stdout.isatty():
         say(f"to install it: {_SHELLS[name]}")

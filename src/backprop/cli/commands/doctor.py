@@ -1,4 +1,4 @@
-"""`backprop doctor`: look at this machine, and say what will not work."""
+"""`backprop doctor`: check this machine for what will not work."""
 
 import sys
 
@@ -12,17 +12,17 @@ from backprop.text import printable
 
 
 @click.command()
-@click.option("--python", metavar="PATH", help="Look at this Python; else at the one that scripts here run on.")
+@click.option("--python", metavar="PATH", help="Check this Python. [default: the one that scripts here run on]")
 @json_option
 def doctor(*, python: str | None, as_json: bool) -> None:
-    """Look at this machine: what will not work, what should be known, and what to do. Exits with 1 for a problem."""
+    """Check this machine: what will not work, what to know, and what to do. Exits with 1 if there is a problem."""
     from backprop.cli.doctor import scripts
     from backprop.cli.doctor.checks import all_checks
     from backprop.cli.doctor.findings import examine
 
     folder = str(working_folder())
     if python is None and sys.stdin.isatty() and (named := scripts.named_here(folder)) is not None:
-        question = f"Start {printable(named)}, which this folder names, to look at it?"
+        question = f"Run {printable(named)}, which this directory configures, to check it?"
         python = named if click.confirm(question, err=True) else None
     findings = examine(all_checks(folder, __version__, python))
     if as_json:

@@ -1,4 +1,4 @@
-"""The command that takes runs elsewhere: export."""
+"""`backprop export`: runs in the formats of other tools."""
 
 import sys
 import time
@@ -34,11 +34,11 @@ _PROGRESS_POINTS = 1000  # a look at the clock so often
     type=(click.Choice(list(exports.KINDS)), str),
     metavar="KIND DESTINATION",
     required=True,
-    help=f"{', '.join(exports.KINDS)}; and the folder, file or address that it goes to.",
+    help=f"{', '.join(exports.KINDS)}; and the directory, file or address to write to.",
 )
-@click.option("--force", is_flag=True, help="Replace what is there of these runs.")
+@click.option("--force", is_flag=True, help="Replace earlier exports of these runs.")
 def export(*, runs: tuple[str, ...], target: tuple[str, str], force: bool) -> None:
-    """Take the records of runs elsewhere: every point of their metrics, parameters, checkpoints and how they ended.
+    """Export runs: every point of their metrics, their parameters and checkpoints, and how they ended.
 
     \b
     --to tensorboard DIR      --to csv FILE.csv, DIR or -

@@ -9,14 +9,14 @@ from backprop.errors import UsageError
 from backprop.store.home import Home
 from backprop.text import printable
 
-_ON_NOTIFY = "Whom to tell of a run's end, each time by one of these; `on` names the states, every end without it."
+_ON_NOTIFY = "Who to notify when a run ends, one table each; `on` names the statuses, every end without it."
 
 
 @click.command()
-@click.option("--user", is_flag=True, help="For all your projects, in the home folder; else for this folder.")
-@click.option("--force", is_flag=True, help="Replace the file that is there.")
+@click.option("--user", is_flag=True, help="For all your projects, in the home folder, instead of this directory.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(*, user: bool, force: bool) -> None:
-    """Write a configuration for this machine, every setting with a word on it: backprop.toml."""
+    """Write backprop.toml for this machine: every setting, with a comment on each."""
     from backprop import config
     from backprop.cli import config_template
     from backprop.lifecycle.admission import read_machine
@@ -27,15 +27,15 @@ def init(*, user: bool, force: bool) -> None:
     if taken := [other for other in others if config.is_settings(other)]:
         raise UsageError(f"there are settings in {taken[0]} already; move them into {path}, or keep that file.")
     if path.exists() and not force:
-        raise UsageError(f"{path} is there already; to replace it: backprop init {'--user ' * user}--force")
+        raise UsageError(f"{path} already exists; to replace it: backprop init {'--user ' * user}--force")
     values = config_template.fitted(read_machine([str(folder)], "auto"))
     whom = "all your projects" if user else f"the scripts below {printable(folder.name)}"
     text = config_template.text(_words_on_settings(), values, whom)
     _write(path, text, force=force)
-    say(f"wrote {path}" + ("" if values else ": this machine is fine with the defaults"))
+    say(f"wrote {path}" + ("" if values else ": the defaults suit this machine"))
     for key, fitted in values.items():
         say(f"  {key} = {fitted.value:g} ({fitted.why})")
-    say("next: backprop doctor looks at this machine; backprop run train.py trains")
+    say("next: check this machine with backprop doctor, then train: backprop run train.py")
 
 
 def _words_on_settings() -> dict[str, str]:

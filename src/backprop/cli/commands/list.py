@@ -1,4 +1,4 @@
-"""`backprop list`: one row a run."""
+"""`backprop list`: a table of runs."""
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -29,9 +29,11 @@ from backprop.store.index import Index
     "statuses",
     multiple=True,
     shell_complete=completion.statuses,
-    help="Only runs of this status; may be given again.",
+    help="Only runs with this status. Repeatable.",
 )
-@click.option("--filter", "conditions", multiple=True, help="Such as 'status=completed lr>1e-4 name~digits'.")
+@click.option(
+    "--filter", "conditions", multiple=True, help="Only runs that match: 'status=completed lr>1e-4 name~digits'."
+)
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
@@ -44,13 +46,13 @@ from backprop.store.index import Index
     "--sort",
     default="created",
     shell_complete=completion.sort_keys,
-    help=f"{', '.join(SORT_KEYS)}, or a metric (best first) or parameter. -KEY: the other way round.",
+    help=f"{', '.join(SORT_KEYS)}, a metric (best first) or a parameter; -KEY reverses it.",
 )
-@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option("--reverse", is_flag=True, help="Reverse the order.")
 @click.option(
     "--metric",
     shell_complete=completion.metrics,
-    help="Show this metric; else the one it is sorted by, or the loss of each run.",
+    help="Show this metric. [default: the one sorted by, or each run's loss]",
 )
 @json_option
 def list_runs(
@@ -63,7 +65,7 @@ def list_runs(
     metric: str | None,
     as_json: bool,
 ) -> None:
-    """Show runs, newest first."""
+    """List runs, newest first."""
     for wanted in statuses:
         filters.check_status(wanted, f"--status {wanted!r}")
     key = sort.removeprefix("-")
@@ -95,8 +97,10 @@ def list_runs(
                 runs_table.runs_table(views, now, metric=shown, values=partial(query.sparkline_values, index)), end=""
             )
     if not views and not as_json:
-        nothing = "no such runs." if statuses or conditions else "no runs yet; start one: backprop run train.py"
-        say(f"no such runs: {mistake}" if mistake else nothing)
+        nothing = (
+            "no matching runs." if statuses or conditions else "no runs yet; start one with: backprop run train.py"
+        )
+        say(f"no matching runs: {mistake}" if mistake else nothing)
         if not statuses and not conditions:
             from backprop.lifecycle import removed_runs
 
@@ -140,4 +144,4 @@ def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None)
     if key not in SORT_KEYS and name not in views[0].summaries and name not in views[0].params:
         near = filters.near_name(name, [*SORT_KEYS, *metric_names.all_names(views), *views[0].params])
         meant = f" Did you mean {near}?" if near else ""
-        say(f"no run has a metric or parameter {name!r} to sort by: newest first.{meant} {known}")
+        say(f"no run has a metric or parameter {name!r} to sort by; newest first.{meant} {known}")

@@ -30,21 +30,21 @@ _LINE_ENDS = (b"\n", b"\r")  # progress bars know only the latter
 
 @click.command()
 @several_runs("All runs.", of_all=EVERY, default=LAST)
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
-@click.option("--stdout", is_flag=True, help="Only what it wrote to stdout.")
-@click.option("--stderr", is_flag=True, help="Only what it wrote to stderr.")
-@click.option("--session", type=click.IntRange(min=1), metavar="N", help="Of this session; else the last.")
-@click.option("--raw", is_flag=True, help="In a terminal, too, with the control characters that it would obey.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing until the run ends.")
+@click.option("--stdout", is_flag=True, help="Only stdout.")
+@click.option("--stderr", is_flag=True, help="Only stderr.")
+@click.option("--session", type=click.IntRange(min=1), metavar="N", help="Only this session. [default: the last]")
+@click.option("--raw", is_flag=True, help="Pass control characters through to the terminal.")
 def logs(*, choice: Choice, follow: bool, stdout: bool, stderr: bool, session: int | None, raw: bool) -> None:
-    """Print what the trainer wrote: stdout and stderr in the order they came in, as far as it is known.
+    """Print a trainer's output: stdout and stderr, in their order as far as it is known.
 
-    Without RUN, of the last run. In a terminal, control characters in it are shown as text.
+    Without RUN, of the last run. In a terminal, control characters are shown as text.
     """
     home = Home.from_environment()
     with open_caught_up(home) as index:
         views = choice.find(home, index)
         if follow and len(views) > 1:
-            raise UsageError(f"-f/--follow goes with one RUN, not with {len(views)}.")
+            raise UsageError(f"-f/--follow takes one RUN, not {len(views)}.")
         is_wanted = (stdout or not stderr, stderr or not stdout)
 
         place = _Place(is_text=not raw and os.isatty(sys.stdout.fileno()))
@@ -74,7 +74,7 @@ def _show(
     while True:
         if not (path := current.rundir.out_path(number)).exists():
             was_launched = any(one.number == number and one.launched_at is not None for one in current.run.sessions)
-            say(f"{path} is not there: {'it was removed' if was_launched else 'the trainer was never launched'}.")
+            say(f"{path} does not exist: {'it was removed' if was_launched else 'the trainer was never launched'}.")
             return
         with closing(_Output(current.rundir, number, is_wanted, place)) as output:
             while follow and current.is_going_on(number):

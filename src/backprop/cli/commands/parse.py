@@ -1,4 +1,4 @@
-"""`backprop parse`: what would be understood of a log."""
+"""`backprop parse`: the metrics that would be found in a log."""
 
 import sys
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _REPORTED, _PRINTED = "reported", "printed"
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False), shell_complete=completion.files)
 @json_option
 def parse(*, file: Path, as_json: bool) -> None:
-    """Show the metrics that would be read in FILE, the output of a script: line by line. Exits with 1 for none."""
+    """Show the metrics that would be parsed from FILE, a script's output, by line. Exits with 1 if there are none."""
     reader = Reader(settings_here(Home.from_environment()).metrics_patterns)
     try:
         understood = list(_understood(file, reader))
@@ -65,6 +65,6 @@ def _shown(line: dict[str, Any]) -> str:
 
 def _summarize(understood: list[dict[str, Any]]) -> None:
     reported = sum(line["by"] == _REPORTED for line in understood)
-    say(f"{reported} lines with reported metrics (JSON), {len(understood) - reported} with printed ones")
+    say(f"{reported} lines with reported metrics (JSON), {len(understood) - reported} with printed metrics")
     if 0 < reported < len(understood):
-        say("a run takes printed metrics only until the first that are reported")
+        say("a run uses printed metrics only until the first reported ones")

@@ -1,4 +1,4 @@
-"""`backprop pause`: stop runs in place, to go on later."""
+"""`backprop pause`: suspend runs, to be resumed later."""
 
 import click
 
@@ -11,9 +11,9 @@ from backprop.store.home import Home
 
 
 @click.command()
-@several_runs("All that are running.", of_all={Status.RUNNING}, asks=True, complete=completion.runs_going_on)
+@several_runs("All running runs.", of_all={Status.RUNNING}, asks=True, complete=completion.runs_going_on)
 def pause(*, choice: Choice) -> None:
-    """Hold runs in place, their clocks too, until `backprop resume`. They keep their slots and their memory."""
+    """Suspend runs, and their clocks, until `backprop resume`. They keep their slots and memory."""
     from backprop.lifecycle import requests, run_state
 
     home = Home.from_environment()
@@ -25,7 +25,7 @@ def pause(*, choice: Choice) -> None:
         run, run_id = view.run, view.run.spec.id
         check_readable(run)
         if (standing := run_state.look(home, run.spec)).is_paused_by_user:
-            say(f"run {run_id} is paused already: {standing.run.reason}")
+            say(f"run {run_id} is already paused: {standing.run.reason}")
             return None
         requests.request_pause(home, run)
 
@@ -33,11 +33,11 @@ def pause(*, choice: Choice) -> None:
             paused = run_state.wait_for(home, run, lambda now: now.is_paused_by_user or now.has_ended, requests.PAUSE_S)
             if paused is None:
                 raise BusyError(
-                    f"the supervisor of run {run_id} has not paused it yet; look with: backprop status {run_id}"
+                    f"the supervisor of run {run_id} has not paused it yet; check with: backprop status {run_id}"
                 )
             if paused.has_ended:
-                raise UsageError(f"run {run_id} has ended meanwhile ({paused.run.status.value}).")
-            say(f"run {run_id} paused · go on with: backprop resume {run_id}")
+                raise UsageError(f"run {run_id} has just ended ({paused.run.status.value}).")
+            say(f"run {run_id} paused · resume with: backprop resume {run_id}")
 
         return outcome
 

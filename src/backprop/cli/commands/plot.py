@@ -1,4 +1,4 @@
-"""The command that draws curves: plot."""
+"""`backprop plot`: curves of metrics, in the terminal or a file."""
 
 import sys
 from collections.abc import Callable
@@ -34,7 +34,7 @@ _FORMATS = ("png", "svg", "html")
     multiple=True,
     metavar="NAME,...",
     shell_complete=completion.metrics,
-    help="These metrics; else the loss, and its validation.",
+    help="Metrics to plot. [default: the loss and the validation loss]",
 )
 @click.option(
     "-x",
@@ -42,19 +42,25 @@ _FORMATS = ("png", "svg", "html")
     type=click.Choice([axis.value for axis in Axis]),
     default=Axis.STEP.value,
     show_default=True,
-    help="Over steps, or over the time of training.",
+    help="Plot over steps, or over training time.",
 )
-@click.option("--log", "is_log", is_flag=True, help="With a logarithmic scale.")
+@click.option("--log", "is_log", is_flag=True, help="Use a logarithmic scale.")
 @click.option(
-    "--smooth", metavar="N", type=float, help="The mean of N points; below 1, the weight of an exponential average."
+    "--smooth",
+    metavar="N",
+    type=float,
+    help="Average over N points; below 1, the weight of an exponential moving average.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Into a .png, .svg or .html file."
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write a .png, .svg or .html file."
 )
 @click.option(
-    "--width", type=click.IntRange(min=20, max=10_000), metavar="N", help="Of a panel: characters, or pixels in a file."
+    "--width",
+    type=click.IntRange(min=20, max=10_000),
+    metavar="N",
+    help="Width of a panel, in characters, or in pixels in a file.",
 )
-@click.option("--height", type=click.IntRange(min=5, max=10_000), metavar="N", help="The same for its height.")
+@click.option("--height", type=click.IntRange(min=5, max=10_000), metavar="N", help="Height of a panel.")
 def plot(
     *,
     runs: tuple[str, ...],
@@ -66,13 +72,15 @@ def plot(
     width: int | None,
     height: int | None,
 ) -> None:
-    """Draw the metrics of runs, over one another.
+    """Plot the metrics of runs, over one another.
 
     Without RUN, those of the last run.
     """
     kind = None if output is None else _kind(output)
     if smooth is not None and not (0 < smooth < 1 or (smooth >= 1 and smooth == int(smooth))):
-        raise UsageError(f"--smooth {smooth:g} is not allowed: a whole number of points, or a weight between 0 and 1.")
+        raise UsageError(
+            f"--smooth {smooth:g}: invalid value: expected a whole number of points, or a weight between 0 and 1."
+        )
     from backprop.views.plots import terminal as plot_terminal
     from backprop.views.terminal.screen import stdout_screen
 
@@ -95,7 +103,7 @@ def _kind(output: Path) -> str:
     kind = output.suffix.lower().removeprefix(".")
     if kind not in _FORMATS:
         raise UsageError(
-            f"-o {str(output)!r} is not allowed: a file that ends in {', '.join('.' + f for f in _FORMATS)}."
+            f"-o {str(output)!r}: invalid value: expected a file that ends in {', '.join('.' + f for f in _FORMATS)}."
         )
     return kind
 
@@ -105,7 +113,7 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
     names = metric_names.all_names(views)
     if not names:
         told = "this run has" if len(views) == 1 else "these runs have"
-        raise UsageError(f"{told} no metrics to draw: a script reports them as JSON lines, see the README.")
+        raise UsageError(f"{told} no metrics to plot: a script reports them as JSON lines, see the README.")
     wanted = [part for text in asked for part in ([text] if text in names else text.split(",")) if part]
     unknown = [name for name in wanted if name not in names]
     if unknown:
@@ -167,11 +175,11 @@ def _write(made: "Plot", output: Path, kind: str, width: int | None, height: int
             if error.name != "matplotlib":
                 raise
             raise UsageError(
-                f".{kind} files are drawn by matplotlib, which is not in Backprop's environment: "
-                f"{sys.executable} -m pip install 'backprop-cli[plot]', or draw into a .html file."
+                f".{kind} files need matplotlib, which is not in Backprop's environment: "
+                f"{sys.executable} -m pip install 'backprop-cli[plot]', or write a .html file."
             ) from error
     try:
         output.write_bytes(data)
     except OSError as error:
         raise UsageError(f"cannot write {str(output)!r}: {error.strerror}.") from error
-    say(f"drawn: {output}")
+    say(f"wrote {output}")

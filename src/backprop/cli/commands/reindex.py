@@ -1,4 +1,4 @@
-"""`backprop reindex`: build the index anew from the run directories."""
+"""`backprop reindex`: rebuild the index from the run directories."""
 
 import shutil
 import time

@@ -13,7 +13,7 @@ from backprop.store.home import Home
 @click.argument("run", shell_complete=completion.runs)
 @click.argument("name")
 def rename(*, run: str, name: str) -> None:
-    """Give a run another name."""
+    """Rename a run."""
     from backprop.lifecycle import recovery, requests
 
     config.check_name(name)
@@ -25,6 +25,6 @@ def rename(*, run: str, name: str) -> None:
         recovery.refresh(home, index, home.rundir(spec.id), say)
         wanted = filters.Wanted(conditions=(filters.Condition(name="name", operator="=", value=name),))
         others = [other.run.spec.id for other in query.runs(index, wanted) if other.run.spec.id != spec.id]
-    say(f"run {spec.id} is called {name} now" + (f", and was called {spec.name}" if spec.name else ""))
+    say(f"run {spec.id} renamed to {name}" + (f", from {spec.name}" if spec.name else ""))
     if others:
-        say(f"note: {', '.join(others[:5])} has the same name: to name one, use its id")
+        say(f"note: {', '.join(others[:5])} has the same name; to tell them apart, use ids")

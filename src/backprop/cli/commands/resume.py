@@ -1,4 +1,4 @@
-"""The command that goes on: `resume`."""
+"""`backprop resume`: another session of a run, or the end of a pause."""
 
 import os
 import sys
@@ -44,14 +44,14 @@ _RESUMABLE = ENDED | {Status.PAUSED}
 
 
 @click.command(cls=SessionCommand)
-@several_runs("All that are paused.", of_all={Status.PAUSED}, of_filter=_RESUMABLE, asks=True, default=LAST)
-@click.option("--again", is_flag=True, help="Give a run that has completed another session, without asking.")
+@several_runs("All paused runs.", of_all={Status.PAUSED}, of_filter=_RESUMABLE, asks=True, default=LAST)
+@click.option("--again", is_flag=True, help="Start another session of a completed run without asking.")
 @session_options(kept="the run's own")
 @click.option(
-    "--script", metavar="PATH", shell_complete=completion.files, help="The script has moved: run this one from now on."
+    "--script", metavar="PATH", shell_complete=completion.files, help="Run this script from now on, if it has moved."
 )
-@click.option("--cwd", metavar="DIR", shell_complete=completion.folders, help="Run in this folder from now on.")
-@click.option("--only-once", is_flag=True, help="What follows '--' is for this session alone.")
+@click.option("--cwd", metavar="DIR", shell_complete=completion.folders, help="Run in this directory from now on.")
+@click.option("--only-once", is_flag=True, help="Use the arguments after '--' for this session only.")
 @click.pass_context
 def resume(
     ctx: click.Context,
@@ -68,15 +68,15 @@ def resume(
     dry_run: bool,
     **options: Any,
 ) -> None:
-    """Give a run another session, from its latest valid checkpoint; let one that is paused go on.
+    """Start another session of a run from its latest valid checkpoint, or resume a paused run.
 
-    What no option names stays as it was. What follows '--' is added to the script's arguments, in later sessions too.
-    Without RUN, the last run is resumed; several runs are resumed in the background.
+    Settings that no option changes stay as they were. Arguments after '--' are added to the script's, for later
+    sessions too. Without RUN, the last run is resumed; several runs are resumed in the background.
     """
     flags = settings_of(options)
     arguments = after_dashes(ctx)
     if only_once and not arguments:
-        raise UsageError("--only-once goes with arguments after '--': backprop resume RUN --only-once -- --lr 1e-4")
+        raise UsageError("--only-once needs arguments after '--': backprop resume RUN --only-once -- --lr 1e-4")
     home = Home.from_environment()
     checked = load_config(home, flags, working_folder(), config_file)
     with open_caught_up(home) as index:
@@ -84,7 +84,7 @@ def resume(
     if len(views) > 1:
         for option, value in (("--dry-run", dry_run), ("-r/--resume-from", resume_from), ("--script", script)):
             if value:
-                raise UsageError(f"{option} goes with one RUN, not with {len(views)}.")
+                raise UsageError(f"{option} takes one RUN, not {len(views)}.")
     choice.confirm(views, "Resume")
     wish = _Wish(
         home=home,
@@ -179,7 +179,7 @@ def _resume(wish: _Wish, view: RunView) -> None:
         # the claim may have brought the last words of a dead session, and somebody may be filling a new index
         found = Recorder(home, rundir, rundir.read_spec(), journal, say).use(index).whole_view()
         if found is None:
-            raise BusyError(f"the record of run {spec.id} cannot be brought up to date just now; try again.")
+            raise BusyError(f"the record of run {spec.id} cannot be updated right now; try again.")
         view = found
         if forced is None:
             chosen = driver.choose_checkpoint(view, lambda one: index.saved_over_by(spec.id, one), journal, say)
@@ -224,18 +224,18 @@ def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
         standing = run_state.look(home, run.spec)
         if not standing.has_ended:
             raise
-        ended = f"run {run_id} has ended meanwhile ({standing.run.status.value})"
+        ended = f"run {run_id} has just ended ({standing.run.status.value})"
         again = " --again" if standing.run.status is Status.COMPLETED else ""
         raise BusyError(f"{ended}; for another session: backprop resume {run_id}{again}") from error
     now = run_state.wait_for(home, run, lambda now: not now.is_paused_by_user, requests.PAUSE_S)
     if now is None:
-        raise BusyError(f"the supervisor of run {run_id} does not answer yet; look with: backprop status {run_id}")
+        raise BusyError(f"the supervisor of run {run_id} is not responding yet; check with: backprop status {run_id}")
     if now.has_ended:
-        say(f"run {run_id} has ended meanwhile ({now.run.status.value}).")
+        say(f"run {run_id} has just ended ({now.run.status.value}).")
     elif now.pausers:
-        say(f"run {run_id} is not paused by you any more, but still by others: {now.run.reason}")
+        say(f"run {run_id} is still paused, though no longer by you: {now.run.reason}")
     else:
-        say(f"run {run_id} goes on")
+        say(f"run {run_id} resumed")
 
 
 def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]) -> Limits:
@@ -293,16 +293,18 @@ def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[
 def _check_still_there(spec: RunSpec) -> None:
     """Raise UsageError when what a run needs to go on has gone."""
     if not Path(spec.cwd).is_dir():
-        raise UsageError(f"the folder of this run is gone: {spec.cwd}; name the one to run in: --cwd DIR")
+        raise UsageError(f"the folder of this run no longer exists: {spec.cwd}; run in another one with: --cwd DIR")
     if spec.script is not None and not Path(spec.script).exists():
-        raise UsageError(f"the script of this run is gone: {spec.script}; name it where it is now: --script PATH")
+        raise UsageError(
+            f"the script of this run no longer exists: {spec.script}; give its new path with: --script PATH"
+        )
     import shutil
 
     program = spec.command[0]
     place = os.path.join(spec.cwd, program) if "/" in program else program  # noqa: PTH118  ./train.sh is not train.sh
     if shutil.which(place) is None:
-        advice = "put it on PATH" if spec.script is None else "name a Python to run the script: --python PATH"
-        raise UsageError(f"the program of this run is gone: {program}; {advice}")
+        advice = "put it on PATH" if spec.script is None else "choose a Python with: --python PATH"
+        raise UsageError(f"the program of this run was not found: {program}; {advice}")
 
 
 def _check_arguments(spec: RunSpec, arguments: Sequence[str]) -> None:
@@ -310,7 +312,7 @@ def _check_arguments(spec: RunSpec, arguments: Sequence[str]) -> None:
     from backprop.lifecycle import driver
 
     if (name := commands.naming_itself(arguments, driver.resume_args(spec))) is not None:
-        raise UsageError(f"{name} gets the checkpoint from Backprop; to name another one: -r PATH")
+        raise UsageError(f"{name} is set by Backprop; to choose another checkpoint: -r PATH")
 
 
 def _tell_plan(home: Home, spec: RunSpec, request: "Request", view: RunView, *, as_json: bool) -> None:

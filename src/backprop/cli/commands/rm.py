@@ -18,10 +18,10 @@ _TOLD = 5  # ids in a message
 
 
 @click.command()
-@several_runs("All that have ended.", of_all=ENDED, of_filter=ENDED | {Status.UNREADABLE}, asks=True)
-@click.option("--checkpoints", is_flag=True, help="Delete the checkpoints these runs reported, too.")
+@several_runs("All runs that have ended.", of_all=ENDED, of_filter=ENDED | {Status.UNREADABLE}, asks=True)
+@click.option("--checkpoints", is_flag=True, help="Also delete the checkpoints that these runs reported.")
 def rm(*, choice: Choice, checkpoints: bool) -> None:
-    """Remove the records of runs; the checkpoints only when asked to."""
+    """Remove the records of runs, and with --checkpoints their checkpoints."""
     from backprop.lifecycle import recovery
 
     home = Home.from_environment()
@@ -66,7 +66,7 @@ def _check_snapshot(home: Home, view: RunView) -> None:
     inside = [path for path in paths if path.is_relative_to(place) and path.exists()]
     if inside:
         told = f"run {view.run.spec.id} saved {len(inside)} checkpoint(s) into its snapshot: {inside[-1]}"
-        raise UsageError(f"{told}; move what you want to keep, or remove all of it: --checkpoints")
+        raise UsageError(f"{told}; move what you want to keep, or remove them too: --checkpoints")
 
 
 def _real(path: str | Path) -> Path:
@@ -86,9 +86,9 @@ def _deletable(views: list[RunView], home: Home, index: Index) -> list[Checkpoin
     for checkpoint in (checkpoint for view in views for checkpoint in view.checkpoints):
         path = _real(checkpoint.path)
         if any(place.is_relative_to(path) for place in precious):
-            say(f"{checkpoint.path} was reported as a checkpoint, and is left alone: a run lives there")
+            say(f"{checkpoint.path} was reported as a checkpoint, but is kept: a run depends on it")
         elif any(other.is_relative_to(path) or path.is_relative_to(other) for other in elsewhere):
-            say(f"{checkpoint.path} is left alone: another run reported it, too")
+            say(f"{checkpoint.path} is kept: another run reported it, too")
         else:
             deletable.append(checkpoint)
     return deletable
@@ -115,5 +115,5 @@ def _confirm(views: list[RunView], files: list[Path], *, is_sure: bool) -> None:
     if is_sure or not views:
         return
     if not sys.stdin.isatty():
-        raise UsageError("nobody is there to ask; to remove without asking: --yes")
+        raise UsageError("cannot ask for confirmation without a terminal; to remove without asking: --yes")
     ask(views, "Remove", [f"  and {path}" for path in files])

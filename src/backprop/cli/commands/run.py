@@ -1,4 +1,4 @@
-"""The command that trains: `run`."""
+"""`backprop run`: the first session of a run."""
 
 import fcntl
 import os
@@ -42,38 +42,38 @@ if TYPE_CHECKING:
 @click.command(cls=SessionCommand)
 @click.argument("script", required=False, shell_complete=completion.files)
 @session_options()
-@setting("framework", "What the script is told of it: auto, pytorch or tensorflow.", "NAME", default_text="auto")
-@click.option("--run-id", metavar="ID", help="The run's id; else a random one.")
-@setting("name", "A name to call the run by.", "NAME")
+@setting("framework", "Framework to announce to the script: auto, pytorch or tensorflow.", "NAME", default_text="auto")
+@click.option("--run-id", metavar="ID", help="The run's id. [default: random]")
+@setting("name", "The run's name.", "NAME")
 @click.option(
     config.ALLOWED["hooks"][0],
     "hooks",
     default=None,
-    help="Look after frameworks inside the trainer, so that scripts stop, save and resume unedited. [default: on]",
+    help="Load framework hooks into the trainer, so that unmodified scripts stop, save and resume. [default: on]",
 )
 @click.option(
     config.ALLOWED["metrics.printed"][0],
     "metrics_printed",
     default=None,
-    help="Read metrics in what the script prints, where it reports none. [default: on]",
+    help="Parse metrics from the script's output, unless it reports them. [default: on]",
 )
 @click.option(
     config.ALLOWED["snapshot"][0],
     "snapshot",
     default=None,
-    help="Keep the work tree as it is now with the run, and run all its sessions from that. [default: off]",
+    help="Copy the work tree into the run, and execute all its sessions from that copy. [default: off]",
 )
 @click.option(
     "--stdin",
     metavar="PATH",
     shell_complete=completion.files,
-    help="What the script reads on stdin: a file, or - for this command's own. [default: nothing]",
+    help="The script's stdin: a file, or - for this command's stdin. [default: empty]",
 )
 @click.option(
     "--vary",
     multiple=True,
     metavar="NAME=V1,V2",
-    help="Start a run for each value, in the background; the script gets it as --NAME. Again: for each combination.",
+    help="Start a run for each value, in the background; the script gets it as --NAME. Repeat for all combinations.",
 )
 @click.pass_context
 def run(
@@ -90,13 +90,13 @@ def run(
     dry_run: bool,
     **options: Any,
 ) -> None:
-    """Train: run a script, or a command after '--', in a timeboxed session."""
+    """Run a training script, or a command after '--', in a timeboxed session."""
     flags = settings_of(options)
     arguments = after_dashes(ctx)
     if script is None and not arguments:
         raise UsageError("name a script (backprop run train.py) or a command (backprop run -- torchrun train.py).")
     if script is None and flags["python"] is not None:
-        raise UsageError("--python goes with a script; a command after '--' names its own interpreter.")
+        raise UsageError("--python needs a script; a command after '--' names its own interpreter.")
     home = Home.from_environment()
     check_text(str(home.path), "the home folder's name")
     folder = Path(script).absolute().parent if script is not None else working_folder()
@@ -110,7 +110,7 @@ def run(
     if run_id is not None:
         check_run_id(run_id)
         if home.rundir(run_id).path.exists():
-            raise UsageError(f"a run {run_id!r} exists already; choose another --run-id.")
+            raise UsageError(f"run {run_id!r} already exists; choose another --run-id.")
     checkpoint = None if resume_from is None else forced_checkpoint(resume_from)
     code = provenance.record(folder, Path(command.script) if command.script else None)
     spec = RunSpec(
@@ -141,7 +141,7 @@ def run(
     specs = [spec]
     if vary:
         if run_id is not None:
-            raise UsageError("--run-id and --vary exclude one another: each run gets an id of its own.")
+            raise UsageError("--run-id and --vary are mutually exclusive: each run gets its own id.")
         specs = [_varied(home, spec, number, words) for number, words in enumerate(commands.variations(vary), start=1)]
         specs = [_in_array(one, specs) for one in specs]
     if dry_run:
@@ -157,17 +157,17 @@ def _stdin(asked: str | None, *, is_here: bool, is_detached: bool) -> str | None
     """What the trainer gets as its stdin: see `RunSpec`. Raises UsageError."""
     if asked is None:
         if _is_fed():
-            say("note: what is piped in does not reach the script; `--stdin -` passes it on")
+            say("note: piped input does not reach the script; to pass it on: --stdin -")
         return None
     if not is_here:
-        raise UsageError("--stdin goes with runs on this machine: a job of Slurm's is nobody's to type to.")
+        raise UsageError("--stdin works only for runs on this machine, not on Slurm.")
     if asked == "-":
         if is_detached:
-            raise UsageError("--stdin - goes with a run in the foreground; in the background give it a file.")
+            raise UsageError("--stdin - works only in the foreground; in the background, pass a file.")
         return "-"
     check_text(asked, "--stdin")
     if not (Path(asked).is_file() and os.access(asked, os.R_OK)):
-        raise UsageError(f"--stdin {asked}: no file that can be read. For a pipe: --stdin -")
+        raise UsageError(f"--stdin {asked}: not a readable file. For a pipe: --stdin -")
     return str(Path(asked).absolute())
 
 

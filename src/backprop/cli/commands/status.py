@@ -32,10 +32,10 @@ _NOTIFICATIONS_BYTES = 1 << 16  # at the end of their log
 
 @click.command()
 @click.argument("run", required=False, shell_complete=completion.runs)
-@click.option("--all", "with_all", is_flag=True, help="Show every checkpoint of RUN; else the newest that are there.")
+@click.option("--all", "with_all", is_flag=True, help="Show every checkpoint of RUN, not only the newest.")
 @json_option
 def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
-    """Show the machine and what runs on it; or one RUN in full."""
+    """Show the machine and its active runs, or one RUN in full."""
     from backprop.views.documents import run_json
     from backprop.views.terminal import machine_summary, run_details
 

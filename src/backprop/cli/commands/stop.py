@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@several_runs("All that are running, paused or queued.", of_all=ACTIVE, asks=True, complete=completion.runs_going_on)
-@click.option("--now", is_flag=True, help="Kill it at once, without time to save.")
+@several_runs("All running, paused or queued runs.", of_all=ACTIVE, asks=True, complete=completion.runs_going_on)
+@click.option("--now", is_flag=True, help="Kill at once, without time to save.")
 def stop(*, choice: Choice, now: bool) -> None:
-    """Stop runs gracefully and wait until they have ended; one that is queued leaves the queue."""
+    """Stop runs gracefully and wait until they have ended; a queued run leaves the queue."""
     from backprop.lifecycle import requests, run_state
 
     home = Home.from_environment()
@@ -79,7 +79,7 @@ def _stoppable(choice: Choice, home: Home, index: Index) -> tuple[list[RunView],
                 raise
             if len(found) > 1:
                 ids = ", ".join(one.run.spec.id for one in found)
-                raise UsageError(f"{word!r} names several runs: {ids}. Use the id of one.") from None
+                raise UsageError(f"{word!r} matches several runs: {ids}. Use an id.") from None
             view = found[0]
         if not os.path.exists(home.rundir(view.run.spec.id).journal_path):  # noqa: PTH110  another user's is closed to us
             recall(view.run.spec.id)

@@ -1,4 +1,4 @@
-"""The command that serves the page."""
+"""`backprop ui`: the web page."""
 
 import os
 import sys
@@ -27,14 +27,14 @@ _MAX_TOLD = 1_000
     "--port",
     metavar="PORT",
     type=click.IntRange(0, 65_535),
-    help="Serve at this port; 0: any free one. [default: 7860, or any free one]",
+    help="Port to serve on (0 for any free one). [default: 7860, or any free one]",
 )
 @click.option(
-    "--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Serve at this address of this machine."
+    "--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address of this machine to serve on."
 )
 @click.option("--no-open", is_flag=True, help="Do not open a browser.")
 def ui(*, port: int | None, host: str, no_open: bool) -> None:
-    """Serve a page with all runs, live, for the browser of this machine's user, until Ctrl-C."""
+    """Serve a live web page of all runs to your browser, until Ctrl-C."""
     from backprop.views.web import app, auth, door, server
 
     home = Home.from_environment()
@@ -44,8 +44,8 @@ def ui(*, port: int | None, host: str, no_open: bool) -> None:
     socket = server.bound(host, port)
     address, key, pages = server.address(host, socket), auth.AccessToken(), app.Pages(desk)
     if not server.is_private(socket):
-        say("warning: whoever reads along in this network controls your runs (plain HTTP); ssh -L is safer")
-    say("the page is served until Ctrl-C; your runs go on without it.")
+        say("warning: plain HTTP: whoever can read this network's traffic can control your runs; ssh -L is safer")
+    say("serving the page until Ctrl-C; your runs continue without it.")
     print(server.url(address, key.token), flush=True)
     with ExitStack() as at_end, suppress(KeyboardInterrupt):  # that is how it ends
         if not no_open and _has_browser():
@@ -126,13 +126,13 @@ def _stop(home: Home, run: Run, *, now: bool) -> str:
         return requests.stop_now(home, run, say, by="kill button of the page").told
     answering = requests.request_stop(home, run, by="stop button of the page")
     if answering.is_in_line:
-        return f"run {run.spec.id} is asked to leave the line."
-    return f"run {run.spec.id} is asked to stop; after {answering.grace_s:g} s it is killed."
+        return f"run {run.spec.id} was asked to leave the queue."
+    return f"run {run.spec.id} was asked to stop; it is killed after {answering.grace_s:g} s."
 
 
 def _pause(home: Home, run: Run) -> str:
     requests.request_pause(home, run, by="pause button of the page")
-    return f"run {run.spec.id} is asked to stand still."
+    return f"run {run.spec.id} was asked to pause."
 
 
 def _resume(home: Home, run: Run, minutes: float | None) -> str:
@@ -140,4 +140,4 @@ def _resume(home: Home, run: Run, minutes: float | None) -> str:
     if run_state.current_supervisor(run) is None:
         return requests.start_resume(home, run.spec.id, minutes)
     requests.request_resume(home, run, by="resume button of the page")
-    return f"run {run.spec.id} is asked to go on."
+    return f"run {run.spec.id} was asked to resume."

@@ -1,4 +1,4 @@
-"""The command that waits for others: its exit code is the worst of theirs."""
+"""`backprop wait`: exit with the worst exit code of runs, once they have ended."""
 
 import math
 import sys
@@ -30,7 +30,7 @@ class _Minutes(click.FloatRange):
         except click.BadParameter:
             minutes = math.nan  # as wrong as any other
         if not math.isfinite(minutes):
-            self.fail(f"{value!r} is not allowed: minutes, such as 5 or 0.5.", param, ctx)
+            self.fail(f"{value!r}: invalid value: expected minutes, such as 5 or 0.5.", param, ctx)
         return minutes
 
 
@@ -38,23 +38,23 @@ _minutes = _Minutes(min=0, min_open=True)
 
 
 @click.command()
-@several_runs("All that are running, paused or queued.", of_all=ACTIVE, of_filter=EVERY)
+@several_runs("All running, paused or queued runs.", of_all=ACTIVE, of_filter=EVERY)
 @click.option(
     "--stalled",
     "stalled_minutes",
     metavar="MINUTES",
     type=_minutes,
-    help="Exit with 69 when one makes no step so long.",
+    help="Exit with 69 if a run makes no step for this long.",
 )
-@click.option("--timeout", "timeout_minutes", metavar="MINUTES", type=_minutes, help="Exit with 124 after so long.")
+@click.option("--timeout", "timeout_minutes", metavar="MINUTES", type=_minutes, help="Exit with 124 after this long.")
 @json_option
 def wait(*, choice: Choice, stalled_minutes: float | None, timeout_minutes: float | None, as_json: bool) -> None:
-    """Wait until runs have ended; the exit code is the worst of theirs. Ctrl-C leaves them alone."""
+    """Wait until runs have ended; exit with the worst of their exit codes. Ctrl-C leaves them running."""
     home = Home.from_environment()
     with open_caught_up(home) as index:
         views = {view.run.spec.id: view for view in choice.find(home, index)}
         if views and sys.stderr.isatty():
-            say(f"waiting for {', '.join(views)}; Ctrl-C leaves {'it' if len(views) == 1 else 'them'} alone")
+            say(f"waiting for {', '.join(views)}; Ctrl-C leaves {'it' if len(views) == 1 else 'them'} running")
         watch = _Watch(home, index, views, stalled_minutes)
         deadline = None if timeout_minutes is None else time.monotonic() + timeout_minutes * 60
         code = watch.wait(deadline) if views else ExitCode.OK
@@ -92,7 +92,7 @@ class _Watch:
                 return stalled
             now = time.monotonic()
             if deadline is not None and now >= deadline:
-                say(f"still going on: {', '.join(sorted(self._going_on))}")
+                say(f"still active: {', '.join(sorted(self._going_on))}")
                 return ExitCode.TIMED_OUT
             pause_s = max(_LOOK_EVERY_S, (now - began) / _SHARE)
             time.sleep(pause_s if deadline is None else min(pause_s, deadline - now))
@@ -103,7 +103,7 @@ class _Watch:
         is_answered_for = recovery.refresh(self._home, self._index, self._home.rundir(run_id), say)
         view = self._index.get(run_id)
         if not self._home.rundir(run_id).path.exists():
-            raise NoSuchRunError(f"run {run_id} was removed while it was waited for.")
+            raise NoSuchRunError(f"run {run_id} was removed in the meantime.")
         if view is None:  # somebody is rebuilding the index, or it cannot be written to: the next look brings it
             return
         self._views[run_id] = view
@@ -121,7 +121,7 @@ class _Watch:
         for run_id in stalled:
             step = self._views[run_id].last_step
             at = "no step at all" if step is None else f"no step after {step}"
-            say(f"run {run_id} is alive, but has made {at} for {limit:g} min. To end it: backprop stop {run_id}")
+            say(f"run {run_id} is alive, but has made {at} for {limit:g} min. To stop it: backprop stop {run_id}")
         return ExitCode.STALLED if stalled else None
 
 

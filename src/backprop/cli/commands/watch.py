@@ -1,4 +1,4 @@
-"""The command that keeps looking: watch."""
+"""`backprop watch`: the live view in the terminal."""
 
 import os
 import signal
@@ -15,10 +15,10 @@ from backprop.store.home import Home
 @click.command()
 @click.argument("run", required=False, shell_complete=completion.runs)
 def watch(*, run: str | None) -> None:
-    """Watch runs, the machine and curves live, on the whole screen; keys stop, pause and resume."""
+    """Watch runs, the machine and curves live, full screen; keys stop, pause and resume."""
     streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
     if not all(stream is not None and stream.isatty() for stream in streams) or os.environ.get("TERM") == "dumb":
-        raise UsageError("watch needs a terminal; in a pipe: backprop list, backprop status, backprop logs -f RUN.")
+        raise UsageError("watch needs a terminal; without one: backprop list, backprop status, backprop logs -f RUN.")
     home = Home.from_environment()
     with open_caught_up(home) as index:
         run_id = None if run is None else find_run(home, index, run).run.spec.id

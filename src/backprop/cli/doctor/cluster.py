@@ -19,7 +19,7 @@ def slurm() -> Iterator[Finding]:
     """Whether `--on slurm` has what it takes. No problem if not: many machines have its commands and no cluster."""
     missing = [program for program in slurm_client.PROGRAMS if shutil.which(program) is None]
     if len(missing) == len(slurm_client.PROGRAMS):
-        yield ok("slurm", "none: runs stay on this machine")
+        yield ok("slurm", "not found: runs stay on this machine")
         return
     if missing:
         yield note(
@@ -35,7 +35,7 @@ def slurm() -> Iterator[Finding]:
         yield note("slurm", str(error), "Ask the controller yourself: scontrol ping. Runs on this machine need none.")
         return
     count = sum(job.phase is not Phase.ENDED for job in jobs.values())
-    yield ok("slurm", f"{version} answers; {count} {'job' if count == 1 else 'jobs'} of Backprop's in its hands")
+    yield ok("slurm", f"{version} answers; {count} Backprop {'job' if count == 1 else 'jobs'}")
     yield from _home()
     yield from _forgotten(jobs)
 
@@ -55,8 +55,8 @@ def _forgotten(jobs: Mapping[str, Job]) -> Iterator[Finding]:
         more = f" (of {len(held)} that are held, {_QUESTIONS} were looked at)" if len(held) > _QUESTIONS else ""
         yield note(
             "slurm",
-            f"held, and never released: {', '.join(forgotten)}{more}. Whoever submitted that was killed, or is at work",
-            "In a minute `backprop list` releases what its run knows of. What is held after that nobody waits for: "
+            f"held, and never released: {', '.join(forgotten)}{more}. Who submitted them was killed, or is at work",
+            "In a minute `backprop list` releases jobs that belong to a run. Cancel what is still held after that: "
             f"scancel {' '.join(forgotten)}",
         )
 
@@ -68,6 +68,6 @@ def _home() -> Iterator[Finding]:
     if mount is not None and not filesystem.is_shared(mount.kind):
         yield note(
             "slurm",
-            f"{path} is on a disk of this machine ({mount.kind}): a job on another one does not find its run there",
+            f"{path} is on a disk of this machine ({mount.kind}): a job on another machine does not find its run there",
             "Set BACKPROP_HOME to a folder that login machine and nodes share, unless this is the only node.",
         )

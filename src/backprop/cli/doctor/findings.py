@@ -108,8 +108,8 @@ def _findings(one: _Running) -> list[Finding]:
     with suppress(msgspec.MsgspecError):
         return msgspec.json.decode(one.answer, type=list[Finding])
     if one.is_late:
-        told = f"gave no answer within {one.check.timeout_s:g} s"
-        advice = "Something it looks at hangs: a network mount, a disk or a driver. Runs that need it will hang, too."
+        told = f"timed out after {one.check.timeout_s:g} s"
+        advice = "Something it checks hangs: a network mount, a disk or a driver. Runs that need it will hang, too."
         return [problem(one.check.name, told, advice)]
     code = os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1])  # it has closed its end: it is over
     one.is_collected = True

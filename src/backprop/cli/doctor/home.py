@@ -31,12 +31,12 @@ def file_system() -> Iterator[Finding]:
     path = Home.from_environment().path
     mount = filesystem.mount_of(path, filesystem.mounts())
     if mount is None:
-        yield note("file system", f"cannot be told for {path}")
+        yield note("file system", f"unknown for {path}")
     elif filesystem.is_shared(mount.kind):
         told = (
             f"{path} is on a network file system ({mount.kind}, {mount.source}): this machine has an index of its own "
             "there; file locks decide who runs a run, and SQLite keeps the index: both are slow there, and fail where "
-            "the server or a mount option keeps no locks"
+            "the server or a mount option does not support locks"
         )
         yield note("file system", told, _FOR_SLURM)
     elif mount.kind in _IN_MEMORY:
@@ -68,7 +68,7 @@ def _disk(path: Path, needed_bytes: int) -> Iterator[Finding]:
     elif system.f_files and not system.f_favail:
         yield problem("disk", f"{told}, but no file can be made: it has no inodes left", "Remove small files there.")
     elif there != path:
-        yield ok("disk", f"{told}, which the first run makes")
+        yield ok("disk", f"{told}, which the first run creates")
     else:
         yield ok("disk", told)
 
@@ -100,12 +100,12 @@ def locks() -> Iterator[Finding]:
     if is_locked:
         yield ok("locks", "a locked file is locked for others")
     else:
-        yield problem("locks", f"file locks do not work in {home}: two could run one run", _ELSEWHERE)
+        yield problem("locks", f"file locks do not work in {home}: two processes could execute one run", _ELSEWHERE)
     if (wrong := _sqlite_problem(home)) is not None:
         yield problem("sqlite", f"does not work in {home}: {wrong}", _ELSEWHERE)
     if abs(skew_s) > _SKEW_S:
         told = f"the clock of the file system in {home} differs from this machine's by {skew_s:+.0f} s"
-        yield note("clock", told, "Set both by NTP: a dead session's length is told from file times.")
+        yield note("clock", told, "Set both by NTP: the length of a session that died is taken from file times.")
 
 
 def _is_refused_to_others(path: str) -> bool:
@@ -141,13 +141,13 @@ def index() -> Iterator[Finding]:
     """Whether the index is sound, and whether there is something of an older tool."""
     home = Home.from_environment()
     if home.has_old_runs_only():
-        yield note("index", f"{home.old_snapshot_path} is an older tool's", "Its runs are taken over by: backprop list")
+        yield note("index", f"{home.old_snapshot_path} is an older tool's", "Its runs are imported by: backprop list")
     elif home.snapshot_path.exists() and not experiments_json.is_sound(home.snapshot_path):
         yield note("index", f"{home.snapshot_path} is damaged", "It is set aside and rebuilt by: backprop list")
     if home.index_path.exists():
         yield _index_health(home.index_path)
     else:
-        yield ok("index", "none yet: the first command makes it")
+        yield ok("index", "none yet: the first command creates it")
 
 
 def _index_health(path: Path) -> Finding:
@@ -157,14 +157,14 @@ def _index_health(path: Path) -> Finding:
         database.set_progress_handler(lambda: time.monotonic() > give_up_at, 10_000)
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version != SCHEMA_VERSION:
-            return note("index", "is of another version of Backprop", "It is rebuilt by: backprop list")
+            return note("index", "was written by another version of Backprop", "It is rebuilt by: backprop list")
         (count,) = database.execute("SELECT count(*) FROM runs").fetchone()
         (health,) = database.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError as error:
         if time.monotonic() > give_up_at:
             size = formatting.size(path.stat().st_size)
-            return note("index", f"{size}: too large to be looked through in {_INDEX_LOOK_S:g} s")
-        return problem("index", f"{path} cannot be read: {error}", "If that stays: backprop reindex")
+            return note("index", f"{size}: too large to be checked in {_INDEX_LOOK_S:g} s")
+        return problem("index", f"{path} cannot be read: {error}", "If that persists: backprop reindex")
     except sqlite3.DatabaseError as error:
         return problem("index", f"{path} is damaged: {error}", "Nothing is lost: backprop reindex")
     if health != "ok":

@@ -37,14 +37,14 @@ def gpus() -> Iterator[Finding]:
     """The cards, and who tells of them."""
     reading = read_gpus("auto")
     if reading.gpus is None:
-        advice = "The governor is blind to GPUs until that works. Try nvidia-smi, or rocm-smi, in a terminal."
-        yield problem("gpu", reading.problem or "nobody can tell", advice)
+        advice = "Until that works, the governor cannot see GPUs. Try nvidia-smi, or rocm-smi, in a terminal."
+        yield problem("gpu", reading.problem or "no probe works", advice)
         return
     for gpu in reading.gpus:
         heat = "" if gpu.temp_c is None else f", {gpu.temp_c:g} °C"
         yield ok("gpu", f"{gpu.index}: {gpu.name}, {formatting.size(gpu.vram_total_bytes)}{heat}, by {reading.source}")
         if gpu.vram_free_bytes is None:
-            yield note("gpu", f"{gpu.index}: does not say how much of its memory is free", "It is not waited for then.")
+            yield note("gpu", f"{gpu.index}: does not report its free memory", "Runs do not wait for it.")
     if not reading.gpus:
         yield _no_gpu()
 
@@ -63,7 +63,7 @@ def memory(limits: Limits) -> Iterator[Finding]:
     snapshot, room = machine.read_snapshot(()), cgroups.memory_room()
     total, available = snapshot.ram_total_bytes, snapshot.ram_available_bytes
     if total is None or available is None:
-        yield note("memory", "cannot be read", "The governor starts runs without looking at it.")
+        yield note("memory", "cannot be read", "The governor starts runs without checking it.")
         return
     told = f"{formatting.size(available)} available of {formatting.size(total)}"
     limited = room is not None and room.limit_bytes <= total
@@ -82,14 +82,18 @@ def hard_limit() -> Iterator[Finding]:
     made = memory_cgroup.build(f"doctor-{os.getpid()}", 1, _CAGE_BYTES)
     if made is not None:
         made.remove()
-        yield ok("ram limit", f"the kernel holds runs to it (cgroup v{made.version})")
+        yield ok("ram limit", f"enforced by the kernel (cgroup v{made.version})")
         return
     versions = [str(place.version) for place in cgroups.places()]
-    why = f"no right to make a cgroup (v{' and v'.join(versions)})" if versions else "no cgroup to be made here"
-    advice = "It is watched, and SIGKILL comes a second late at most."
+    why = (
+        f"no permission to create a cgroup (v{' and v'.join(versions)})"
+        if versions
+        else "no cgroup can be created here"
+    )
+    advice = "It is polled instead: SIGKILL comes at most a second late."
     if sys.platform == "linux" and Path("/run/systemd/system").exists():
         advice += " For the kernel's own limit: systemd-run --user --scope backprop run ..."
-    yield note("ram limit", f"--ram-limit is not the kernel's: {why}", advice)
+    yield note("ram limit", f"--ram-limit is not enforced by the kernel: {why}", advice)
 
 
 def process_table() -> Iterator[Finding]:
@@ -98,7 +102,7 @@ def process_table() -> Iterator[Finding]:
     if trouble is None:
         yield ok("processes", "the process table shows who is whose child")
     else:
-        advice = "What leaves a trainer's process group is not ended. Mount it here: mount -t proc proc /proc"
+        advice = "Processes that leave a trainer's process group are not ended. Mount it here: mount -t proc proc /proc"
         yield note("processes", trouble, advice)
 
 
@@ -143,7 +147,7 @@ def clock() -> Iterator[Finding]:
         told = f"it says {now:%Y-%m-%d %H:%M} UTC, before Backprop was installed ({installed_at:%Y-%m-%d %H:%M})"
         yield problem("clock", told, "Set it (timedatectl set-ntp true): runs are ordered by it.")
     elif abs(jump_s) > _CLOCK_JUMP_S:
-        told = f"it was turned by {jump_s:+.1f} s while we looked"
-        yield note("clock", told, "Timeboxes do not mind; times in the record will be off.")
+        told = f"it was changed by {jump_s:+.1f} s during the check"
+        yield note("clock", told, "Timeboxes are not affected; recorded times will be off.")
     else:
-        yield ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC, going steadily")
+        yield ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC, steady")

@@ -82,7 +82,7 @@ def configuration(folder: str) -> Iterator[Finding]:
     try:
         loaded = settings_of(folder)
     except BackpropError as error:
-        yield problem("settings", str(error), "Mend it: no run starts before.")
+        yield problem("settings", str(error), "Fix it: no run starts until then.")
         return
     origins: dict[str, list[str]] = {}
     for key, origin in loaded.origins.items():
@@ -90,7 +90,7 @@ def configuration(folder: str) -> Iterator[Finding]:
     for origin, keys in origins.items():
         yield ok("settings", origin if origin.startswith("BACKPROP_") else f"{origin}: {', '.join(keys)}")
     if not origins:
-        yield ok("settings", "the defaults; a file of your own is made by: backprop init")
+        yield ok("settings", "the defaults; to create a file: backprop init")
     yield from _misspelt_variables()
     yield from _notifications(loaded.config)
 
@@ -102,16 +102,16 @@ def _misspelt_variables() -> Iterator[Finding]:
     for name in os.environ:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.9) if name.startswith("BACKPROP_") else []
         if near and name not in known:
-            yield note("settings", f"the variable {name} is no setting", f"Did you mean {near[0]}?")
+            yield note("settings", f"the variable {name} is not a setting", f"Did you mean {near[0]}?")
 
 
 def _notifications(settings: config.Config) -> Iterator[Finding]:
     for notification in settings.notify:
         program = None if notification.command is None else notification.command[0]
         if program is not None and shutil.which(program) is None:
-            yield problem("notify", f"the command {program} is not there", "Install it, or name it by its whole path.")
+            yield problem("notify", f"the command {program} was not found", "Install it, or give its full path.")
         if notification.desktop and not (shutil.which("notify-send") or shutil.which("osascript")):
-            yield note("notify", "no messages on the desktop: notify-send is not there", "Install libnotify's tools.")
+            yield note("notify", "no desktop notifications: notify-send was not found", "Install libnotify's tools.")
 
 
 def named_here(folder: str) -> str | None:
@@ -139,7 +139,7 @@ def script_python(folder: str, chosen: str | None) -> Iterator[Finding]:
     except BackpropError:  # a finding of its own: see `configuration`
         return
     if chosen is None and (named := named_here(folder)) is not None:
-        told = f"{named} was not started: this folder names it, and a folder may come from anybody"
+        told = f"{named} was not run: this directory configures it, and may not be yours"
         yield note("python", told, f"If you trust it: backprop doctor --python {named}")
         return
     try:
@@ -150,7 +150,7 @@ def script_python(folder: str, chosen: str | None) -> Iterator[Finding]:
     try:
         interpreter = ask(python)
     except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as error:
-        yield problem("python", f"{python} does not answer: {type(error).__name__}", "Try it: " + python + " -c pass")
+        yield problem("python", f"{python} does not respond: {type(error).__name__}", "Try it: " + python + " -c pass")
         return
     version = ".".join(map(str, interpreter.version))
     told = f"scripts here run on {version}, {interpreter.bits} bit, {python}"
@@ -179,11 +179,11 @@ def ask(python: str) -> Interpreter:
 
 def _hooks(interpreter: Interpreter) -> Finding:
     if interpreter.has_hooks:
-        return ok("hooks", "get in: frameworks are stopped, saved and resumed without an edit")
+        return ok("hooks", "loaded: frameworks stop, save and resume in unmodified scripts")
     if interpreter.version < _OLDEST_FOR_HOOKS:
-        return note("hooks", "need Python 3.9 or newer", "Scripts are stopped and resumed as they see to it.")
-    advice = "Is PYTHONPATH ignored (a wrapper with python -E or -I)? Else say so with --no-hooks."
-    return problem("hooks", "do not get in: Python does not load our sitecustomize", advice)
+        return note("hooks", "need Python 3.9 or newer", "Scripts must handle stops and resumes themselves.")
+    advice = "Is PYTHONPATH ignored (a wrapper with python -E or -I)? Otherwise use --no-hooks."
+    return problem("hooks", "not loaded: Python does not import our sitecustomize", advice)
 
 
 def _frameworks(packages: Mapping[str, str]) -> Iterator[Finding]:
@@ -192,7 +192,7 @@ def _frameworks(packages: Mapping[str, str]) -> Iterator[Finding]:
         yield ok("frameworks", ", ".join(f"{name} {packages[name]}" for name in tried))
     for name in packages.keys() - tried:
         told = f"{name} {packages[name]} was not tried with Backprop ({', '.join(TRIED[name])} was)"
-        yield note("frameworks", told, "Look whether a short run stops and resumes; if not: --no-hooks")
+        yield note("frameworks", told, "Check that a short run stops and resumes; if not: --no-hooks")
     if not packages:
         yield ok("frameworks", "none that Backprop knows is installed for this Python")
 
@@ -234,8 +234,8 @@ def _seen(name: str, python: str, there: int) -> Finding:
     except subprocess.TimeoutExpired:
         return problem("frameworks", f"{name} takes more than {_FRAMEWORK_S:g} s to look for GPUs", "Try nvidia-smi.")
     if answer.returncode != 0:
-        last = (answer.stderr.strip().splitlines() or ["no word"])[-1]
-        return problem("frameworks", f"{name} cannot be imported: {last[:200]}", "Install it anew for this Python.")
+        last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
+        return problem("frameworks", f"{name} cannot be imported: {last[:200]}", "Reinstall it for this Python.")
     count, _, built = answer.stdout.strip().rpartition("\n")[2].partition(" ")
     if int(count) == 0:
         advice = "Install the build for your driver: see the framework's page on installation."

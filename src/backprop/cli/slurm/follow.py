@@ -144,7 +144,7 @@ class Follower:
         self._line.end()
         session = _session(run, number)
         told = messages.start_line(self._spec, session.timebox_s, session.started_at)
-        say(f"{told} · Slurm's job {session.job} on {session.where}")
+        say(f"{told} · Slurm job {session.job} on {session.where}")
         self._watched = _Watched(self._rundir, session, self._stdout_fd)
 
     def _finish(self, run: Run, number: int) -> None:
@@ -182,7 +182,7 @@ class Follower:
         self._refresh()
         if not self._has_shown:
             refused = next((entry for entry in reversed(entries) if isinstance(entry, Refused)), run)
-            say(f"run {self._spec.id} is not started: {refused.reason}")
+            say(f"run {self._spec.id} was not started: {refused.reason}")
             if self._interrupted_at is not None:
                 return ExitCode.INTERRUPTED  # it has left the line
             if run.last_session is not None:
@@ -202,9 +202,9 @@ class Follower:
             return None
         engines.cluster().hurry(run, seen)
         if self._watched is None:
-            begun = self._waits_in_job or "is about to begin"
-            why = seen.told or (begun if seen.phase is Phase.RUNNING else "waits for its turn")
-            self._line.show(f"run {self._spec.id} is Slurm's job {self._job}: {why}")
+            begun = self._waits_in_job or "about to start"
+            why = seen.told or (begun if seen.phase is Phase.RUNNING else "queued")
+            self._line.show(f"run {self._spec.id} is Slurm job {self._job}: {why}")
         return None
 
     def _refuse(self) -> int | None:
@@ -214,7 +214,7 @@ class Follower:
         run, _ = self._read()
         if not run.status.is_final:
             return None
-        say(f"run {self._spec.id} is not started: {run.reason}")
+        say(f"run {self._spec.id} was not started: {run.reason}")
         return ExitCode.REFUSED
 
     def _refresh(self) -> None:
@@ -269,7 +269,9 @@ class Follower:
             try:
                 requests.request_pause(self._home, run, by="Ctrl-Z")
                 is_held = True
-                say(f"held until fg, for {in_minutes(run.spec.limits.max_pause_s)} in all (--max-pause-minutes)")
+                say(
+                    f"paused until fg, at most {in_minutes(run.spec.limits.max_pause_s)} in total (--max-pause-minutes)"
+                )
             except BackpropError as error:  # it cannot be held, or is already
                 say(str(error))
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -281,7 +283,7 @@ class Follower:
         if self._watched is not None:
             self._watched.close()
         self._line.end()
-        say(f"run {self._spec.id} goes on as Slurm's job {self._job} · follow it: backprop logs {self._spec.id} -f")
+        say(f"run {self._spec.id} continues as Slurm job {self._job} · follow with: backprop logs {self._spec.id} -f")
         return ExitCode.OK
 
 

@@ -72,7 +72,7 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     journal = _locked(rundir)
     entries, _ = journals.read(rundir.journal_path)
     if (newest := continuation.newest_job(entries)) != _own_job():
-        say(f"run {spec.id} is not ours any more: it is in the hands of Slurm's job {newest}")
+        say(f"run {spec.id} no longer belongs to this job, but to Slurm job {newest}")
         return ExitCode.OK
     claim = OwnedRun(home, rundir, spec, journal, is_new=False)
     recorder = owned_run.recorder_of(claim, say, is_in_job=True)
@@ -80,7 +80,7 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     run, _ = recorder.read_run()
     was_going_on = not run.status.is_final
     if run.last_session is not None and not run.last_session.status.is_final:
-        lost = "Slurm started its job anew: its node, or its supervisor, was lost"
+        lost = "Slurm restarted its job: its node or its supervisor was lost"
         recovery.settle(rundir, spec, journal, None, say, lost)
     recorder.record_state(publish=True)
     recorder.record_output()
@@ -88,7 +88,7 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     if left is None:
         if was_going_on and stop is not None:
             _tell_unwanted(claim, run, stop)
-        say(f"run {spec.id}: nothing is left to do")
+        say(f"run {spec.id}: nothing left to do")
         recorder.finish()
         if was_going_on:
             driver.notify_end(claim, recorder, is_in_job=True)
@@ -107,7 +107,7 @@ def _look(claim: "OwnedRun") -> "tuple[Run, Assignment | None, StopRequested | N
 
 
 def _tell_unwanted(claim: "OwnedRun", run: "Run", stop: StopRequested) -> None:
-    at, told = datetime.now(timezone.utc), f"{stop.detail} while it waited"
+    at, told = datetime.now(timezone.utc), f"{stop.detail} while queued"
     claim.journal.append(
         NotContinued(at=at, reason=told, by=stop.by)
         if run.sessions
@@ -121,7 +121,7 @@ def _locked(rundir: RunDir) -> Journal:
     deadline = time.monotonic() + _LOCK_PATIENCE_S
     while not journal.try_lock():
         if time.monotonic() > deadline:
-            raise BusyError(f"run {rundir.run_id} is in somebody else's hands.")
+            raise BusyError(f"run {rundir.run_id} is locked by another process.")
         time.sleep(0.1)
     return journal
 
@@ -137,7 +137,7 @@ def _session(claim: "OwnedRun", recorder: "Recorder", left: Assignment) -> int:
     if not left.is_first:
         view = recorder.whole_view()
         if view is None:
-            raise BusyError(f"the record of run {spec.id} cannot be brought up to date in {claim.home.index_path}.")
+            raise BusyError(f"the record of run {spec.id} cannot be updated in {claim.home.index_path}.")
         chosen = choose_checkpoint(view, recorder.saved_over_by, claim.journal, audience.said)
         checkpoint = None if chosen is None else chosen.path
     job = _own_job()
@@ -185,7 +185,7 @@ def _what_next(
         if is_unwanted:  # somebody cancelled it
             return
         told = f"session {left.turn} of {left.submitted.sessions}" if status is Status.TIMEBOXED else "the rest"
-        _tell_again(claim, recorder, left, job, f"{told} waits for Slurm's job {job}")
+        _tell_again(claim, recorder, left, job, f"{told} queued as Slurm job {job}")
         run, _, stop = _look(claim)
         if stop is not None:  # asked just before that was told
             _tell_unwanted(claim, run, stop)
@@ -193,7 +193,7 @@ def _what_next(
         elif not is_requeued:
             slurm_client.requeue(job)
     except SlurmError as error:
-        claim.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=f"not put back into line: {error}"))
+        claim.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=f"not requeued: {error}"))
         recorder.finish()
         say(str(error))
 
@@ -232,7 +232,7 @@ class _Log:
         self._recorder = recorder
 
     def waits(self, reason: str) -> None:
-        say(f"run {self._claim.spec.id} waits: {reason}")
+        say(f"run {self._claim.spec.id} queued: {reason}")
 
     def begins(self, plan: "SessionPlan") -> "Observer":
         say(messages.start_line(self._claim.spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ()))

@@ -44,7 +44,7 @@ def train(claim: "OwnedRun", request: "Request", recorder: "Recorder", *, detach
         if signals.take_end():
             front.stop()
             return front.follow(signals)
-    say(f"run {claim.spec.id} is Slurm's job {job} · follow it: backprop logs {claim.spec.id} -f")
+    say(f"run {claim.spec.id} is Slurm job {job} · follow with: backprop logs {claim.spec.id} -f")
     if not as_json:
         print(claim.spec.id)
     return ExitCode.OK
@@ -77,7 +77,7 @@ def submit(claims: "Sequence[tuple[OwnedRun, Recorder]]", request: "Request") ->
         told = f"{error}{_withdraw(jobs[0].partition('_')[0])}"
         for claim, recorder in claims:
             driver.refuse(claim, recorder, told)
-        raise BusyError(f"run {claims[0][0].spec.id} is not started: {told}") from error
+        raise BusyError(f"run {claims[0][0].spec.id} was not started: {told}") from error
     finally:
         for claim, _ in claims:
             claim.journal.close()
@@ -95,7 +95,7 @@ def _cancel_unheard(claim: "OwnedRun") -> str:
     try:
         slurm_client.cancel_named(job_name(claim.spec), host.user())
     except SlurmError:
-        return f" Should it have taken the job all the same, that is held: scancel --name={job_name(claim.spec)}"
+        return f" If Slurm took the job anyway, it is held; cancel it with: scancel --name={job_name(claim.spec)}"
     return ""
 
 
@@ -104,7 +104,7 @@ def _withdraw(job: str) -> str:
     try:
         slurm_client.cancel(job)
     except SlurmError:
-        return f" Its job may still be held, for ever: scancel {job}"
+        return f" Its job may still be held; cancel it with: scancel {job}"
     return ""
 
 
@@ -116,7 +116,7 @@ def train_many(claims: "Sequence[tuple[OwnedRun, Recorder]]", request: "Request"
         if code == ExitCode.OK and signals.take_end():
             return _take_back(claims, jobs)
     if code == ExitCode.OK:
-        say(f"{len(jobs)} runs are Slurm's jobs {jobs[0]} to {jobs[-1]} · how they stand: backprop list")
+        say(f"{len(jobs)} runs are Slurm jobs {jobs[0]} to {jobs[-1]} · check with: backprop list")
     return code
 
 
@@ -138,7 +138,7 @@ def _take_back(claims: "Sequence[tuple[OwnedRun, Recorder]]", jobs: Sequence[str
         except BackpropError as error:  # it has ended just now, or was removed; or Slurm does not answer any more
             say(str(error))
             answers = answers and not isinstance(error.__cause__, SlurmError)
-    say(f"{len(claims)} runs are asked to stop · how they stand: backprop list")
+    say(f"{len(claims)} runs were asked to stop · check with: backprop list")
     return ExitCode.INTERRUPTED
 
 
@@ -186,7 +186,7 @@ def _tell_submitted(claim: "OwnedRun", recorder: "Recorder", request: "Request",
             slurm=claim.spec.slurm,
             revision=request.revision,
             only_once=request.only_once,
-            reason=f"submitted as Slurm's job {job}",
+            reason=f"submitted as Slurm job {job}",
         )
     )
     if not is_told:  # the job would find that it is not the run's
