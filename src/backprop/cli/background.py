@@ -15,12 +15,11 @@ from backprop.cli import messages
 from backprop.cli.context import say
 from backprop.engines.base import Order, Phase
 from backprop.errors import BackpropError, ExitCode
-from backprop.lifecycle import driver, owned_run
+from backprop.lifecycle import driver
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun, Request
-    from backprop.store.ingest import Recorder
     from backprop.store.output.progress import Progress
     from backprop.supervisor.session import Outcome, SessionPlan
 
@@ -38,68 +37,68 @@ class _Answer(NamedTuple):
     is_awaited: bool = True  # False: twice, and left before it came
 
 
-def train(claim: "OwnedRun", request: "Request") -> int:
+def train(owned: "OwnedRun", request: "Request") -> int:
     """Start the run; what to exit with. Raises BackpropError when it could not be started."""
     with Signals(ignore_hangup=True).caught() as signals:
-        return _start(claim, request, signals)
+        return _start(owned, request, signals)
 
 
-def train_many(claims: "Sequence[tuple[OwnedRun, Recorder]]", request: "Request") -> int:
+def train_many(runs: "Sequence[OwnedRun]", request: "Request") -> int:
     """Start the runs, one after the other; the worst of their exit codes. Ctrl-C takes back all of them.
 
     Raises BackpropError when one could not be started; those before it go on, those after it are refused.
     """
     worst = int(ExitCode.OK)
     with Signals(ignore_hangup=True).caught() as signals:
-        for number, (claim, _) in enumerate(claims):
-            later = claims[number + 1 :]
+        for number, owned in enumerate(runs):
+            later = runs[number + 1 :]
             try:
-                code = _start(claim, request, signals, [other for other, _ in later])
+                code = _start(owned, request, signals, later)
             except BackpropError as error:
-                _refuse(later, f"run {claim.spec.id}, which came before it, could not be started: {error}")
+                _refuse(later, f"run {owned.spec.id}, which came before it, could not be started: {error}")
                 raise
             if code == ExitCode.INTERRUPTED:
                 _refuse(later, "Ctrl-C before it was started")
-                for earlier, _ in claims[:number]:
+                for earlier in runs[:number]:
                     _stop(earlier)
                 return code
             worst = max(worst, code)
     return worst
 
 
-def _refuse(claims: "Sequence[tuple[OwnedRun, Recorder]]", reason: str) -> None:
-    for claim, recorder in claims:
-        driver.refuse(claim, recorder, reason)
-        claim.journal.close()
-        say(f"run {claim.spec.id} was not started: {reason}")
+def _refuse(runs: "Sequence[OwnedRun]", reason: str) -> None:
+    for owned in runs:
+        driver.refuse(owned, reason)
+        owned.journal.close()
+        say(f"run {owned.spec.id} was not started: {reason}")
 
 
-def _start(claim: "OwnedRun", request: "Request", signals: Signals, later: "Sequence[OwnedRun]" = ()) -> int:
-    """Start one run and wait for its answer; what to exit with. later: claims that are none of its supervisor's."""
+def _start(owned: "OwnedRun", request: "Request", signals: Signals, later: "Sequence[OwnedRun]" = ()) -> int:
+    """Start one run and wait for its answer; what to exit with. later: runs that are none of its supervisor's."""
     reader, writer = os.pipe()
 
     def work() -> int:
         os.close(reader)
         for other in later:
             other.journal.close()  # else this process held their locks as long as it lives
-        return _be_the_supervisor(claim, request, writer)
+        return _be_the_supervisor(owned, request, writer)
 
-    engine = engines.machine(claim.home)
-    engine.release(engine.submit([Order(claim.rundir, claim.spec, request.limits.timebox_s, work)]))
+    engine = engines.machine(owned.home)
+    engine.release(engine.submit([Order(owned.rundir, owned.spec, request.limits.timebox_s, work)]))
     os.close(writer)
-    claim.journal.close()  # the child has it too, and with it the lock
+    owned.journal.close()  # the child has it too, and with it the lock
     answer = _answer_of(reader, signals)
     is_begun = answer.kind in {_STARTED, _WAITS}
     if not answer.is_awaited:
-        say(f"run {claim.spec.id} has not started yet, but still may; to stop it then: backprop stop {claim.spec.id}")
+        say(f"run {owned.spec.id} has not started yet, but still may; to stop it then: backprop stop {owned.spec.id}")
     elif answer.is_unwanted and is_begun:
-        _stop(claim)
+        _stop(owned)
     elif answer.is_unwanted or answer.kind == _REFUSED:
-        say(answer.text or f"run {claim.spec.id} was not started")
+        say(answer.text or f"run {owned.spec.id} was not started")
     elif not is_begun:
-        raise BackpropError(answer.text or f"the supervisor died; see {claim.rundir.path}")
+        raise BackpropError(answer.text or f"the supervisor died; see {owned.rundir.path}")
     else:
-        say(f"{answer.text} · follow with: backprop logs {claim.spec.id} -f")
+        say(f"{answer.text} · follow with: backprop logs {owned.spec.id} -f")
     if answer.is_unwanted:
         return ExitCode.INTERRUPTED
     return ExitCode.OK if is_begun else ExitCode.REFUSED
@@ -128,23 +127,23 @@ def _answer_of(reader: int, signals: Signals) -> _Answer:
                 signals.wait(_PATIENCE_S, reader)
 
 
-def _stop(claim: "OwnedRun") -> None:
+def _stop(owned: "OwnedRun") -> None:
     """Stop what has begun a moment ago. Between two sessions nobody answers for it, for a moment."""
     from backprop.lifecycle import requests, run_state
 
-    engine, run_id = engines.machine(claim.home), claim.spec.id
+    engine, run_id = engines.machine(owned.home), owned.spec.id
 
     def is_settled(standing: "run_state.RunState") -> bool:
         has_answer = run_state.current_supervisor(standing.run) is not None
         return has_answer or engine.observe(standing.run).phase is Phase.ENDED
 
     try:
-        run = run_state.look(claim.home, claim.spec).run
-        standing = run_state.wait_for(claim.home, run, is_settled, _BETWEEN_S)
+        run = run_state.look(owned.home, owned.spec).run
+        standing = run_state.wait_for(owned.home, run, is_settled, _BETWEEN_S)
         if standing is not None and standing.has_ended:
             say(standing.told)
         else:
-            requests.request_stop(claim.home, run, by="Ctrl-C")
+            requests.request_stop(owned.home, run, by="Ctrl-C")
             say(f"run {run_id} was asked to stop")
     except BackpropError as error:  # it has ended just now, or was removed
         say(str(error))
@@ -153,9 +152,9 @@ def _stop(claim: "OwnedRun") -> None:
 class _Background:
     """The observer of a detached run: tells its parent when there is something to tell, and the log the rest."""
 
-    def __init__(self, claim: "OwnedRun", recorder: "Recorder", pipe_fd: int) -> None:
-        self._spec = claim.spec
-        self._recorder = recorder
+    def __init__(self, owned: "OwnedRun", pipe_fd: int) -> None:
+        self._owned = owned
+        self._spec = owned.spec
         self._pipe_fd = pipe_fd
         self._plan: SessionPlan | None = None
         self._has_answered = False
@@ -186,7 +185,7 @@ class _Background:
 
     def ended(self, outcome: "Outcome") -> None:
         self.answer(_BROKEN, outcome.session.reason or "")  # unless it was launched
-        messages.tell_end(self._spec, self._recorder, outcome.session)
+        messages.tell_end(self._owned, outcome.session)
 
     def said(self, text: str) -> None:
         say(text)
@@ -194,14 +193,14 @@ class _Background:
             self._notes.append(text)
 
 
-def _be_the_supervisor(claim: "OwnedRun", request: "Request", pipe_fd: int) -> int:
-    background = _Background(claim, recorder := owned_run.recorder_of(claim, say), pipe_fd)
+def _be_the_supervisor(owned: "OwnedRun", request: "Request", pipe_fd: int) -> int:
+    background = _Background(owned, pipe_fd)
     try:
-        result = driver.drive(claim, request, recorder, background, ignore_hangup=True)
+        result = driver.drive(owned, request, background, ignore_hangup=True)
     except BackpropError as error:
         say(str(error))
         background.answer(_BROKEN, str(error))
         return 1
-    code = messages.exit_code_of(claim, result)
-    background.answer(_REFUSED, f"run {claim.spec.id} was not started: {getattr(result, 'reason', '')}")
+    code = messages.exit_code_of(owned, result)
+    background.answer(_REFUSED, f"run {owned.spec.id} was not started: {getattr(result, 'reason', '')}")
     return code

@@ -7,7 +7,6 @@ from backprop.cli.messages import QueueStatusLine, _tell_start, tell_end
 
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun
-    from backprop.store.ingest import Recorder
     from backprop.supervisor.session import Outcome, SessionPlan
     from backprop.views.terminal.live_line import Terminal
 
@@ -15,10 +14,9 @@ if TYPE_CHECKING:
 class Foreground:
     """The user at this terminal, or at the other end of this pipe."""
 
-    def __init__(self, claim: "OwnedRun", recorder: "Recorder", *, as_json: bool) -> None:
-        self._claim = claim
-        self._spec = claim.spec
-        self._recorder = recorder
+    def __init__(self, owned: "OwnedRun", *, as_json: bool) -> None:
+        self._owned = owned
+        self._spec = owned.spec
         self._stdout_fd = 2 if as_json else 1
         self._terminal: Terminal | None = None
         self._line = QueueStatusLine()
@@ -37,8 +35,8 @@ class Foreground:
     def ended(self, outcome: "Outcome") -> None:
         if self._terminal is not None:
             self._terminal.close()
-        tell_end(self._spec, self._recorder, outcome.session)
-        say_failure(self._claim.rundir, outcome.session, is_seen=True)
+        tell_end(self._owned, outcome.session)
+        say_failure(self._owned.rundir, outcome.session, is_seen=True)
 
     def said(self, text: str) -> None:
         self._line.end()

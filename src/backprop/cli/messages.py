@@ -15,16 +15,15 @@ from backprop.views.terminal import formatting
 if TYPE_CHECKING:
     from backprop.lifecycle.admission import NotAdmitted
     from backprop.lifecycle.owned_run import OwnedRun
-    from backprop.store.ingest import Recorder
     from backprop.supervisor.session import Outcome, SessionPlan
 
 
-def exit_code_of(claim: "OwnedRun", result: "Outcome | NotAdmitted") -> int:
+def exit_code_of(owned: "OwnedRun", result: "Outcome | NotAdmitted") -> int:
     """What to exit with; a run that got no turn is said to have none."""
     from backprop.lifecycle.admission import NotAdmitted
 
     if isinstance(result, NotAdmitted):
-        say(f"run {claim.spec.id} was not started: {result.reason}")
+        say(f"run {owned.spec.id} was not started: {result.reason}")
     return result.exit_code
 
 
@@ -71,8 +70,8 @@ def _tell_start(spec: RunSpec, plan: "SessionPlan") -> None:
     say(planned_start_line(spec, plan))
 
 
-def tell_end(spec: RunSpec, recorder: "Recorder", session: Session) -> None:
-    view = recorder.view()
+def tell_end(owned: "OwnedRun", session: Session) -> None:
+    spec, view = owned.spec, owned.recorder.view()
     told = f"run {spec.id} {session.status.value} after {formatting.duration(session.elapsed_s)}"
     if view is not None and view.last_step is not None:
         told += f" at step {view.last_step:,}"
@@ -89,14 +88,14 @@ def tell_end(spec: RunSpec, recorder: "Recorder", session: Session) -> None:
     say(told)
 
 
-def print_document(recorder: "Recorder") -> None:
+def print_document(owned: "OwnedRun") -> None:
     from backprop.views.documents import run_json
 
-    print_json(run_json.run_document(recorder.newest_view(), datetime.now(timezone.utc), is_valid))
+    print_json(run_json.run_document(owned.recorder.newest_view(), datetime.now(timezone.utc), is_valid))
 
 
-def print_documents(recorders: "Sequence[Recorder]") -> None:
+def print_documents(runs: "Sequence[OwnedRun]") -> None:
     from backprop.views.documents import run_json
 
     now = datetime.now(timezone.utc)
-    print_json([run_json.run_document(recorder.newest_view(), now, is_valid) for recorder in recorders])
+    print_json([run_json.run_document(owned.recorder.newest_view(), now, is_valid) for owned in runs])

@@ -1,71 +1,66 @@
-"""From a claimed run to an exit code: all its turns, here or in the background, and what the user is told of them."""
+"""From an owned run to an exit code: all its sessions, in the foreground, in the background or on Slurm."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from backprop.cli.context import say
 from backprop.cli.foreground import Foreground
 from backprop.cli.messages import exit_code_of, print_document, print_documents
 from backprop.errors import ExitCode
 from backprop.lifecycle.driver import drive
-from backprop.lifecycle.owned_run import recorder_of
 
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun, Request
 
 
 def train(
-    claim: "OwnedRun", request: "Request", *, detach: bool, as_json: bool, is_one_of_many: bool = False
+    owned: "OwnedRun", request: "Request", *, detach: bool, as_json: bool, is_one_of_many: bool = False
 ) -> NoReturn:
     """Do what was asked of a run, and exit with its code.
 
     is_one_of_many: their documents are printed together, by the caller.
     """
-    recorder = recorder_of(claim, say)
-    if claim.spec.slurm is not None:
+    if owned.spec.slurm is not None:
         from backprop.cli.slurm import submit
 
-        code = submit.train(claim, request, recorder, detach=detach, as_json=as_json)
+        code = submit.train(owned, request, detach=detach, as_json=as_json)
         if as_json and not is_one_of_many:
-            print_document(recorder)
-        recorder.close()
+            print_document(owned)
+        owned.recorder.close()
         raise click.exceptions.Exit(code)
     if detach:
         from backprop.cli import background
 
-        code = background.train(claim, request)
+        code = background.train(owned, request)
         if as_json:
             if not is_one_of_many:
-                print_document(recorder)
+                print_document(owned)
         elif code == ExitCode.OK:
-            print(claim.spec.id)
+            print(owned.spec.id)
         raise click.exceptions.Exit(code)
-    front = Foreground(claim, recorder, as_json=as_json)
-    result = drive(claim, request, recorder, front, ignore_hangup=False)
+    front = Foreground(owned, as_json=as_json)
+    result = drive(owned, request, front, ignore_hangup=False)
     if as_json:
-        print_document(recorder)
-    recorder.close()
-    raise click.exceptions.Exit(exit_code_of(claim, result))
+        print_document(owned)
+    owned.recorder.close()
+    raise click.exceptions.Exit(exit_code_of(owned, result))
 
 
-def train_many(claims: "Sequence[OwnedRun]", request: "Request", *, as_json: bool) -> NoReturn:
+def train_many(runs: "Sequence[OwnedRun]", request: "Request", *, as_json: bool) -> NoReturn:
     """Start runs that ask for the same in the background, print their ids, and exit with the worst of their codes."""
-    recorders = [recorder_of(claim, say) for claim in claims]
-    together = list(zip(claims, recorders, strict=True))
-    if claims[0].spec.slurm is not None:
+    if runs[0].spec.slurm is not None:
         from backprop.cli.slurm import submit
 
-        code = submit.train_many(together, request)
+        code = submit.train_many(runs, request)
     else:
         from backprop.cli import background
 
-        code = background.train_many(together, request)
+        code = background.train_many(runs, request)
     if as_json:
-        print_documents(recorders)
+        print_documents(runs)
     else:
-        print("\n".join(claim.spec.id for claim in claims))
-    for recorder in recorders:
-        recorder.close()
+        print("\n".join(owned.spec.id for owned in runs))
+    for owned in runs:
+        owned.recorder.close()
     raise click.exceptions.Exit(code)

@@ -18,7 +18,7 @@ from backprop.errors import ExitCode
 from backprop.governor.run_queue import RunQueue
 from backprop.lifecycle.admission import Admission, Application, Grant, NotAdmitted, surrounding_run
 from backprop.lifecycle.continuation import Attempt, Kind, Next, after
-from backprop.lifecycle.owned_run import OwnedRun, Request, notifier_of
+from backprop.lifecycle.owned_run import OwnedRun, Request, notify_end
 from backprop.records import (
     Checkpoint,
     Limits,
@@ -28,7 +28,7 @@ from backprop.records import (
 )
 from backprop.store import checkpoints, kept_checkpoints
 from backprop.store.code import snapshot
-from backprop.store.ingest import Recorder, Say
+from backprop.store.ingest import Say
 from backprop.store.journal.entries import CheckpointSkipped, NotContinued, Refused
 from backprop.store.journal.file import Journal
 from backprop.supervisor import command
@@ -79,19 +79,17 @@ class RunDriver:
 
     def __init__(
         self,
-        claim: OwnedRun,
+        owned: OwnedRun,
         request: Request,
         *,
-        recorder: Recorder,
         signals: Signals,
         line: RunQueue,
         audience: RunObserver,
         over: Callable[[], None] | None = None,
     ) -> None:
         """over: called when all is written down, before the audience, which may block, is told of the last session."""
-        self._claim = claim
+        self._owned = owned
         self._request = request
-        self._recorder = recorder
         self._signals = signals
         self._line = line
         self._audience = audience
@@ -118,34 +116,36 @@ class RunDriver:
             following = after(self._request, attempts)
             if following.kind is Kind.END:
                 return self._end(outcome, following)
-            view = self._recorder.whole_view()
+            view = self._owned.recorder.whole_view()
             if view is None:  # from the beginning, or from an old checkpoint, would be worse than not at all
                 return self._end(outcome, Next(told="not continued: its checkpoints cannot be looked up"))
             self._audience.ended(outcome)
-            self._audience.said(f"run {self._claim.spec.id}: {following.told}")
-            chosen = choose_checkpoint(view, self._recorder.saved_over_by, self._claim.journal, self._audience.said)
+            self._audience.said(f"run {self._owned.spec.id}: {following.told}")
+            chosen = choose_checkpoint(
+                view, self._owned.recorder.saved_over_by, self._owned.journal, self._audience.said
+            )
             checkpoint = None if chosen is None else chosen.path
             limits = msgspec.structs.replace(limits, timebox_s=following.timebox_s)
             if following.kind is Kind.TURN:
                 only_once = ()
 
     def _turn(self, limits: Limits, following: Next) -> Grant | NotAdmitted:
-        claim = self._claim
-        run, _ = self._recorder.read_run()
+        owned = self._owned
+        run, _ = self._owned.recorder.read_run()
         admission = Admission(
             Application(
-                spec=claim.spec,
+                spec=owned.spec,
                 session=1 + run.newest_number,
                 limits=limits,
-                folders=(str(claim.home.path), claim.spec.cwd),
+                folders=(str(owned.home.path), owned.spec.cwd),
                 gpu_probe=self._request.gpu_probe,
                 wait_s=self._request.wait_s,
                 job=self._request.job,
-                within=surrounding_run(claim.home),
+                within=surrounding_run(owned.home),
             ),
             line=self._line,
-            journal=claim.journal,
-            recorder=self._recorder,
+            journal=owned.journal,
+            recorder=self._owned.recorder,
             signals=self._signals,
             audience=self._audience,
         )
@@ -154,11 +154,11 @@ class RunDriver:
         return admission.ask()
 
     def _session(self, limits: Limits, checkpoint: str | None, turn: Grant, only_once: tuple[str, ...]) -> Outcome:
-        claim = self._claim
+        owned = self._owned
         plan = SessionPlan(
             limits=limits,
             checkpoint=checkpoint,
-            resume_args=resume_args(claim.spec) if checkpoint is not None else (),
+            resume_args=resume_args(owned.spec) if checkpoint is not None else (),
             gpus=turn.decision.gpus,
             gpu_probe=self._request.gpu_probe,
             gpu_problem=turn.decision.figures.get("gpu_problem"),
@@ -167,18 +167,18 @@ class RunDriver:
             only_once=only_once,
         )
         supervisor = Supervisor(
-            rundir=claim.rundir,
-            spec=claim.spec,
-            journal=claim.journal,
-            recorder=self._recorder,
+            rundir=owned.rundir,
+            spec=owned.spec,
+            journal=owned.journal,
+            recorder=self._owned.recorder,
             observer=self._audience.begins(plan),
             signals=self._signals,
             place=turn.place,
         )
         try:
             outcome = supervisor.run(plan)
-            if (view := self._recorder.view()) is not None:  # else whoever resumes it sees to that
-                kept_checkpoints.reconcile(view, self._recorder.saved_over_by, self._audience.said)
+            if (view := self._owned.recorder.view()) is not None:  # else whoever resumes it sees to that
+                kept_checkpoints.reconcile(view, self._owned.recorder.saved_over_by, self._audience.said)
             return outcome
         finally:
             turn.place.leave()
@@ -189,21 +189,23 @@ class RunDriver:
         Raises ConfigError where this request had none. A home that is too full to begin keeps no half-made run; a
         read-only one keeps all.
         """
-        claim, problem = self._claim, self._claim.home.unusable(error)
-        if claim.is_new and not claim.rundir.out_path(1).exists():
+        owned, problem = self._owned, self._owned.home.unusable(error)
+        if owned.is_new and not owned.rundir.out_path(1).exists():
             with suppress(OSError):
-                claim.rundir.remove()
+                owned.rundir.remove()
             raise problem from error
         with suppress(OSError):  # there is no place to say it: whoever looks next takes us for dead
-            claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=str(problem), figures={}))
-            self._recorder.finish()
+            owned.journal.append(Refused(at=datetime.now(timezone.utc), reason=str(problem), figures={}))
+            self._owned.recorder.finish()
         if outcome is None:
             raise problem from error
-        self._audience.said(f"run {claim.spec.id} is not continued: {problem}")
+        self._audience.said(f"run {owned.spec.id} is not continued: {problem}")
         return outcome
 
     def _attempt(self, outcome: Outcome) -> Attempt:
-        view = self._recorder.whole_view() if self._request.retries else None  # only a retry looks at its checkpoints
+        view = (
+            self._owned.recorder.whole_view() if self._request.retries else None
+        )  # only a retry looks at its checkpoints
         whole = (
             c
             for c in reversed(() if view is None else view.checkpoints)
@@ -220,37 +222,36 @@ class RunDriver:
 
     def _end(self, outcome: Outcome, end: Next) -> Outcome:
         if end.told is not None:
-            self._claim.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=end.told))
-            self._recorder.finish()
+            self._owned.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=end.told))
+            self._owned.recorder.finish()
         if self._over is not None:
             self._over()
         self._audience.ended(outcome)
         if end.told is not None:
-            self._audience.said(f"run {self._claim.spec.id}: {end.told}")
+            self._audience.said(f"run {self._owned.spec.id}: {end.told}")
         return outcome
 
     def _cut_short(self, outcome: Outcome, refusal: NotAdmitted) -> Outcome:
         """The run is what its last session came to; the line was left before another."""
-        self._audience.said(f"run {self._claim.spec.id} is not continued: {refusal.reason}")
+        self._audience.said(f"run {self._owned.spec.id} is not continued: {refusal.reason}")
         if refusal.exit_code is ExitCode.INTERRUPTED:
             return msgspec.structs.replace(outcome, exit_code=refusal.exit_code)
         return msgspec.structs.replace(outcome, is_broken_off=refusal.is_broken_off)
 
 
-def refuse(claim: OwnedRun, recorder: Recorder, reason: str) -> None:
-    """File a claimed run that gets no session, and tell whoever wants to know of it."""
+def refuse(owned: OwnedRun, reason: str) -> None:
+    """Record that a run gets no session, and notify."""
     from backprop.lifecycle import recovery
 
-    claim.journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
+    owned.journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
     with suppress(OSError):  # whoever looks next brings the index up to date
-        recorder.finish()
-    recovery.tell_end(claim.home, claim.rundir, claim.spec)
+        owned.recorder.finish()
+    recovery.tell_end(owned.home, owned.rundir, owned.spec)
 
 
 def drive(
-    claim: OwnedRun,
+    owned: OwnedRun,
     request: Request,
-    recorder: Recorder,
     audience: RunObserver,
     *,
     ignore_hangup: bool,
@@ -261,30 +262,19 @@ def drive(
     afterwards: done before that, because more may follow from it; the audience must not block then. Else the run is
     given up before the audience hears of the end: whoever does not read our output keeps nobody from the run.
     """
-    claim = replace(claim, spec=snapshot.executed(claim.spec, claim.rundir))
+    owned = replace(owned, spec=snapshot.executed(owned.spec, owned.rundir))
 
     def give_up_run() -> None:
-        notify_end(claim, recorder, is_in_job=False)
-        claim.journal.unlock()
+        notify_end(owned, is_in_job=False)
+        owned.journal.unlock()
 
-    line = RunQueue(claim.home.line_path, host.name())
+    line = RunQueue(owned.home.line_path, host.name())
     with Signals(ignore_hangup=ignore_hangup).caught() as signals:
         over = give_up_run if afterwards is None else None
-        turns = RunDriver(claim, request, recorder=recorder, signals=signals, line=line, audience=audience, over=over)
+        turns = RunDriver(owned, request, signals=signals, line=line, audience=audience, over=over)
         result = turns.run()
         if afterwards is not None:
             afterwards(result)
-        if claim.journal.is_locked:
-            notify_end(claim, recorder, is_in_job=afterwards is not None)
+        if owned.journal.is_locked:
+            notify_end(owned, is_in_job=afterwards is not None)
         return result
-
-
-def notify_end(claim: OwnedRun, recorder: Recorder, *, is_in_job: bool) -> None:
-    """Tell whom the settings name how a run ended, unless more is to come.
-
-    A job gives the run up before that: it waits until all are told, and whoever wants the run next does not.
-    """
-    if is_in_job:
-        claim.journal.close()
-    if (notifier := notifier_of(claim, is_in_job=is_in_job)) is not None:
-        notifier.ended(*recorder.read_run())

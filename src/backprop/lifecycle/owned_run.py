@@ -24,13 +24,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OwnedRun:
-    """A run whose journal this process has locked."""
+    """A run whose journal this process has locked, and what records it."""
 
     home: Home
     rundir: RunDir
-    spec: RunSpec
+    spec: RunSpec  # what its sessions execute
     journal: Journal
+    recorder: Recorder
     is_new: bool  # made a moment ago: if it cannot start, it is taken back
+
+
+def own(
+    home: Home, rundir: RunDir, spec: RunSpec, journal: Journal, say: Say, *, is_new: bool, is_in_job: bool = False
+) -> OwnedRun:
+    """The run whose journal this process has just locked. is_in_job: see `Notifier`."""
+    notifier = _notifier(home, rundir, is_in_job=is_in_job)
+    changed = None if notifier is None else notifier.changed
+    # as it is recorded: what this session is to execute instead counts when it begins
+    recorder = Recorder(home, rundir, rundir.read_spec(), journal, say, changed)
+    return OwnedRun(home, rundir, spec, journal, recorder, is_new)
 
 
 class Request(Record, frozen=True):
@@ -79,17 +91,21 @@ def remember_notifications(rundir: RunDir, notifications: Sequence[Notification]
             say(f"warning: notifications are off for this run: {error.strerror}")
 
 
-def notifier_of(claim: OwnedRun, *, is_in_job: bool) -> "Notifier | None":
-    """None for a run of whose states nobody wants to be told."""
-    if not claim.rundir.notify_path.exists():
+def notify_end(owned: OwnedRun, *, is_in_job: bool) -> None:
+    """Notify of a run's end, unless more is to come.
+
+    A job unlocks the run before that: it waits until all are notified, and whoever resumes the run does not.
+    """
+    if is_in_job:
+        owned.journal.close()
+    if (notifier := _notifier(owned.home, owned.rundir, is_in_job=is_in_job)) is not None:
+        notifier.ended(*owned.recorder.read_run())
+
+
+def _notifier(home: Home, rundir: RunDir, *, is_in_job: bool) -> "Notifier | None":
+    """None for a run with no notifications."""
+    if not rundir.notify_path.exists():
         return None
     from backprop.lifecycle.notifier import Notifier
 
-    return Notifier(claim.rundir, claim.home.index_path, is_in_job=is_in_job)
-
-
-def recorder_of(claim: OwnedRun, say: Say, *, is_in_job: bool = False) -> Recorder:
-    notifier = notifier_of(claim, is_in_job=is_in_job)
-    changed = None if notifier is None else notifier.changed
-    # as it is recorded: what this session is to execute instead counts when it begins
-    return Recorder(claim.home, claim.rundir, claim.rundir.read_spec(), claim.journal, say, changed)
+    return Notifier(rundir, home.index_path, is_in_job=is_in_job)

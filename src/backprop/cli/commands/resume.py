@@ -185,9 +185,9 @@ def _resume(wish: _Wish, view: RunView) -> None:
             chosen = driver.choose_checkpoint(view, lambda one: index.saved_over_by(spec.id, one), journal, say)
             request = msgspec.structs.replace(request, checkpoint=None if chosen is None else chosen.path)
     owned_run.remember_notifications(rundir, checked.config.notify, say)
-    claim = owned_run.OwnedRun(home, rundir, spec, journal, is_new=False)
+    owned = owned_run.own(home, rundir, spec, journal, say, is_new=False)
     start.train(
-        claim,
+        owned,
         request,
         detach=wish.is_one_of_many or checked.config.detach,
         as_json=wish.as_json,

@@ -148,9 +148,9 @@ def run(
         print_plan(home, specs, request, as_json=as_json)
         return
     if vary:
-        claims = [_claim(home, one, code.patch, settings) for one in specs]
-        start.train_many(claims, request, as_json=as_json)
-    start.train(_claim(home, spec, code.patch, settings), request, detach=settings.detach, as_json=as_json)
+        runs = [_make(home, one, code.patch, settings) for one in specs]
+        start.train_many(runs, request, as_json=as_json)
+    start.train(_make(home, spec, code.patch, settings), request, detach=settings.detach, as_json=as_json)
 
 
 def _stdin(asked: str | None, *, is_here: bool, is_detached: bool) -> str | None:
@@ -188,13 +188,13 @@ def _unread_bytes() -> int:
     return buffer[0]
 
 
-def _claim(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "OwnedRun":
+def _make(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "OwnedRun":
     from backprop.lifecycle import owned_run
 
     tell_whose_home(home.path)
     rundir, journal = owned_run.make_run(home, spec, patch, say)
     owned_run.remember_notifications(rundir, settings.notify, say)
-    return owned_run.OwnedRun(home, rundir, spec, journal, is_new=True)
+    return owned_run.own(home, rundir, spec, journal, say, is_new=True)
 
 
 def _varied(home: Home, spec: RunSpec, number: int, words: Sequence[str]) -> RunSpec:

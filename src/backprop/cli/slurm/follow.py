@@ -32,7 +32,6 @@ from backprop.views.terminal.live_line import Terminal
 
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun
-    from backprop.store.ingest import Recorder
 
 _LOOK_EVERY_S = 0.25
 _ASK_OF_A_WAITING_S = 2.0
@@ -43,11 +42,11 @@ _AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to sa
 class Follower:
     """The user who waits for a run that executes elsewhere."""
 
-    def __init__(self, claim: "OwnedRun", recorder: "Recorder", job: str, *, as_json: bool) -> None:
-        self._home = claim.home
-        self._rundir = claim.rundir
-        self._spec = claim.spec
-        self._recorder = recorder
+    def __init__(self, owned: "OwnedRun", job: str, *, as_json: bool) -> None:
+        self._owned = owned
+        self._home = owned.home
+        self._rundir = owned.rundir
+        self._spec = owned.spec
         self._job = job
         self._stdout_fd = 2 if as_json else 1
         self._line = messages.QueueStatusLine()
@@ -155,7 +154,7 @@ class Follower:
         self._watched = None
         self._refresh()
         if (session := _session(run, number)).status.is_final:
-            messages.tell_end(self._spec, self._recorder, session)
+            messages.tell_end(self._owned, session)
             say_failure(self._rundir, session, is_seen=True)
 
     def _pass_on(self, text: str) -> None:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from backprop.lifecycle.admission import NotAdmitted
     from backprop.lifecycle.owned_run import OwnedRun
     from backprop.records import Run
-    from backprop.store.ingest import Recorder
     from backprop.supervisor.session import Observer, Outcome, SessionPlan
 
 _LOCK_PATIENCE_S = 60.0  # whoever submitted it holds its journal until Slurm has answered, others for a moment
@@ -66,7 +65,6 @@ def _write_to(log_path: Path) -> None:
 
 def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     from backprop.lifecycle import recovery
-    from backprop.lifecycle.owned_run import OwnedRun
 
     home.make()
     journal = _locked(rundir)
@@ -74,8 +72,8 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     if (newest := continuation.newest_job(entries)) != _own_job():
         say(f"run {spec.id} no longer belongs to this job, but to Slurm job {newest}")
         return ExitCode.OK
-    claim = OwnedRun(home, rundir, spec, journal, is_new=False)
-    recorder = owned_run.recorder_of(claim, say, is_in_job=True)
+    owned = owned_run.own(home, rundir, spec, journal, say, is_new=False, is_in_job=True)
+    recorder = owned.recorder
     recorder.begin()
     run, _ = recorder.read_run()
     was_going_on = not run.status.is_final
@@ -84,31 +82,31 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
         recovery.settle(rundir, spec, journal, None, say, lost)
     recorder.record_state(publish=True)
     recorder.record_output()
-    run, left, stop = _look(claim)
+    run, left, stop = _look(owned)
     if left is None:
         if was_going_on and stop is not None:
-            _tell_unwanted(claim, run, stop)
+            _tell_unwanted(owned, run, stop)
         say(f"run {spec.id}: nothing left to do")
         recorder.finish()
         if was_going_on:
-            driver.notify_end(claim, recorder, is_in_job=True)
+            owned_run.notify_end(owned, is_in_job=True)
         return ExitCode.OK
-    code = _session(claim, recorder, left)
+    code = _session(owned, left)
     recorder.close()
     return code
 
 
-def _look(claim: "OwnedRun") -> "tuple[Run, Assignment | None, StopRequested | None]":
+def _look(owned: "OwnedRun") -> "tuple[Run, Assignment | None, StopRequested | None]":
     """The run, what is left of it, and who wants no more of it: what was asked while nobody listened counts, too."""
-    claim.journal.take_requests()
-    entries, _ = journals.read(claim.rundir.journal_path)
-    run = fold(claim.spec, entries)
+    owned.journal.take_requests()
+    entries, _ = journals.read(owned.rundir.journal_path)
+    run = fold(owned.spec, entries)
     return run, continuation.remaining(run, entries), continuation.unwanted(run, entries)
 
 
-def _tell_unwanted(claim: "OwnedRun", run: "Run", stop: StopRequested) -> None:
+def _tell_unwanted(owned: "OwnedRun", run: "Run", stop: StopRequested) -> None:
     at, told = datetime.now(timezone.utc), f"{stop.detail} while queued"
-    claim.journal.append(
+    owned.journal.append(
         NotContinued(at=at, reason=told, by=stop.by)
         if run.sessions
         else Refused(at=at, reason=told, figures={}, by=stop.by)
@@ -126,19 +124,20 @@ def _locked(rundir: RunDir) -> Journal:
     return journal
 
 
-def _session(claim: "OwnedRun", recorder: "Recorder", left: Assignment) -> int:
+def _session(owned: "OwnedRun", left: Assignment) -> int:
     """Take the turn that is due; what to exit with."""
     from backprop.lifecycle.driver import choose_checkpoint
     from backprop.lifecycle.owned_run import Request
 
-    submitted, spec = left.submitted, recorder.read_run()[0].spec.revised(left.submitted.revision)
+    recorder, submitted = owned.recorder, left.submitted
+    spec = recorder.read_run()[0].spec.revised(left.submitted.revision)
     checkpoint = submitted.checkpoint
-    audience = _Log(claim, recorder)
+    audience = _Log(owned)
     if not left.is_first:
         view = recorder.whole_view()
         if view is None:
-            raise BusyError(f"the record of run {spec.id} cannot be updated in {claim.home.index_path}.")
-        chosen = choose_checkpoint(view, recorder.saved_over_by, claim.journal, audience.said)
+            raise BusyError(f"the record of run {spec.id} cannot be updated in {owned.home.index_path}.")
+        chosen = choose_checkpoint(view, recorder.saved_over_by, owned.journal, audience.said)
         checkpoint = None if chosen is None else chosen.path
     job = _own_job()
     request = Request(
@@ -156,23 +155,20 @@ def _session(claim: "OwnedRun", recorder: "Recorder", left: Assignment) -> int:
         os.environ.update(rendezvous.variables(os.environ, spec.nodes))
         spec = msgspec.structs.replace(spec, command=(*rendezvous.launcher(os.environ, spec.nodes), *spec.command))
     result = driver.drive(
-        replace(claim, spec=spec),
+        replace(owned, spec=spec),
         request,
-        recorder,
         audience,
         ignore_hangup=True,
-        afterwards=lambda result: _what_next(claim, recorder, job, left, result),
+        afterwards=lambda result: _what_next(owned, job, left, result),
     )
-    return messages.exit_code_of(claim, result)
+    return messages.exit_code_of(owned, result)
 
 
-def _what_next(
-    claim: "OwnedRun", recorder: "Recorder", job: str, taken: Assignment, result: "Outcome | NotAdmitted"
-) -> None:
+def _what_next(owned: "OwnedRun", job: str, taken: Assignment, result: "Outcome | NotAdmitted") -> None:
     """Put the job back into Slurm's line where something is left to do. taken: what this was the turn for."""
     from backprop.lifecycle.admission import NotAdmitted
 
-    run, left, stop = _look(claim)
+    run, left, stop = _look(owned)
     status = None if run.last_session is None else run.last_session.status
     if isinstance(result, NotAdmitted) or result.is_broken_off:  # it waited in the job
         left, status = (taken if result.is_broken_off and stop is None else None), Status.STOPPED
@@ -185,23 +181,24 @@ def _what_next(
         if is_unwanted:  # somebody cancelled it
             return
         told = f"session {left.turn} of {left.submitted.sessions}" if status is Status.TIMEBOXED else "the rest"
-        _tell_again(claim, recorder, left, job, f"{told} queued as Slurm job {job}")
-        run, _, stop = _look(claim)
+        _tell_again(owned, left, job, f"{told} queued as Slurm job {job}")
+        run, _, stop = _look(owned)
         if stop is not None:  # asked just before that was told
-            _tell_unwanted(claim, run, stop)
-            recorder.finish()
+            _tell_unwanted(owned, run, stop)
+            owned.recorder.finish()
         elif not is_requeued:
             slurm_client.requeue(job)
     except SlurmError as error:
-        claim.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=f"not requeued: {error}"))
-        recorder.finish()
+        owned.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=f"not requeued: {error}"))
+        owned.recorder.finish()
         say(str(error))
 
 
-def _tell_again(claim: "OwnedRun", recorder: "Recorder", left: Assignment, job: str, reason: str) -> None:
+def _tell_again(owned: "OwnedRun", left: Assignment, job: str, reason: str) -> None:
+    recorder = owned.recorder
     run, _ = recorder.read_run()
     recorder.begin()
-    claim.journal.append(
+    owned.journal.append(
         msgspec.structs.replace(
             left.submitted,
             at=datetime.now(timezone.utc),
@@ -227,15 +224,14 @@ class _Log:
     What no other entry of the journal tells goes there as well, for whoever watches from elsewhere.
     """
 
-    def __init__(self, claim: "OwnedRun", recorder: "Recorder") -> None:
-        self._claim = claim
-        self._recorder = recorder
+    def __init__(self, owned: "OwnedRun") -> None:
+        self._owned = owned
 
     def waits(self, reason: str) -> None:
-        say(f"run {self._claim.spec.id} queued: {reason}")
+        say(f"run {self._owned.spec.id} queued: {reason}")
 
     def begins(self, plan: "SessionPlan") -> "Observer":
-        say(messages.start_line(self._claim.spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ()))
+        say(messages.start_line(self._owned.spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ()))
         return self
 
     def started(self, out_path: Path, err_path: Path) -> None:
@@ -245,8 +241,8 @@ class _Log:
         pass
 
     def ended(self, outcome: "Outcome") -> None:
-        messages.tell_end(self._claim.spec, self._recorder, outcome.session)
+        messages.tell_end(self._owned, outcome.session)
 
     def said(self, text: str) -> None:
         say(text)
-        self._claim.journal.append(MessageShown(at=datetime.now(timezone.utc), text=text))
+        self._owned.journal.append(MessageShown(at=datetime.now(timezone.utc), text=text))
