@@ -258,7 +258,7 @@ def test_the_waiting_line_is_one_line_in_a_terminal(held: Runs):
     wait_for(lambda: b"completed" in read())
     os.close(master)
     waited, _, rest = seen.partition(b"\r\n")
-    assert waited.count(b"waits") == waited.count(b"\x1b[2K")
+    assert waited.count(b"queued") == waited.count(b"\x1b[2K")
     assert rest.startswith(b"backprop: run second \xc2\xb7 timebox 10 min")
 
 
