@@ -35,7 +35,7 @@ def page(plot: Plot, height: int | None = None) -> str:
         "title": html.escape(cut(told, _NAME_WIDTH)),
         "plot": _script_safe(msgspec.json.encode(document).decode()),
         "uplot_css": (_LIBRARY_PATH / "uPlot.min.css").read_text(),
-        "uplot_js": (_LIBRARY_PATH / "uPlot.esm.js").read_text(),
+        "uplot_js": (_LIBRARY_PATH / "uPlot.iife.min.js").read_text(),
     }
     # in one go: what a run is called cannot be taken for a place in the template
     return _PLACE.sub(lambda found: parts[found[1]], _TEMPLATE_PATH.read_text())

@@ -73,8 +73,8 @@ class Pages:
     def __init__(self, desk: Services) -> None:
         self._desk = desk
         self._library = Library(desk)
-        # a fixed list: whatever a request says, nothing else can be named
-        self._files = {path.name: path for path in _STATIC.iterdir() if path.suffix in _TYPES}
+        # a fixed list: no request can name any other file
+        self._files = {str(path.relative_to(_STATIC)): path for path in _STATIC.rglob("*") if path.suffix in _TYPES}
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -90,7 +90,7 @@ class Pages:
     def routes(self) -> list[Route]:
         return [
             Route("/", self.page),
-            Route("/static/{name}", self.static),
+            Route("/static/{name:path}", self.static),
             Route("/api/runs", self.runs),
             Route("/api/runs/{id}", self.run),
             Route("/api/runs/{id}/log", self.log),

@@ -1,4 +1,4 @@
-// What the server is asked. Every answer that is not what was asked for is an ApiError with words for a person.
+// Requests to the server. Every failure is an ApiError with a readable message.
 
 import { token } from "./key.js";
 
@@ -6,14 +6,18 @@ export class ApiError extends Error {
   constructor(message, status, again_s = 0) {
     super(message);
     this.status = status; // 0: the server cannot be reached
-    this.again_s = again_s; // when to ask again; 0: the server does not say
+    this.again_s = again_s; // when to retry; 0: the server does not say
   }
 }
 
 async function ask(path, { headers = {}, ...options } = {}) {
   let response;
   try {
-    response = await fetch(path, { ...options, headers: { ...headers, "X-Backprop-Token": token() }, redirect: "error" });
+    response = await fetch(path, {
+      ...options,
+      headers: { ...headers, "X-Backprop-Token": token() },
+      redirect: "error",
+    });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("The server does not answer. Is `backprop ui` still running?", 0);
@@ -24,12 +28,12 @@ async function ask(path, { headers = {}, ...options } = {}) {
     const text = await response.text();
     message = response.headers.get("content-type")?.includes("json") ? JSON.parse(text).error : text || message;
   } catch {
-    // the status says enough
+    // the status is all there is to show
   }
   throw new ApiError(message, response.status, Number(response.headers.get("retry-after")));
 }
 
-/** Asks again as long as the server says that it will have it soon; `waits(words)` is told each time. */
+/** GET, retried as long as the server sends Retry-After; `waits(message)` is called each time. */
 async function get(path, signal, waits = () => {}) {
   for (;;) {
     try {
@@ -37,7 +41,7 @@ async function get(path, signal, waits = () => {}) {
     } catch (error) {
       if (!(error.again_s > 0)) throw error;
       waits(error.message);
-      await new Promise((goOn) => setTimeout(goOn, error.again_s * 1000)); // an abort is seen when it asks again
+      await new Promise((done) => setTimeout(done, error.again_s * 1000)); // the next request sees an abort
     }
   }
 }

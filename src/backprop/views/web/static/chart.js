@@ -1,10 +1,11 @@
 // One metric of some runs, drawn with uPlot: zoom by dragging, values at the cursor, a mark where there is no number.
 
-import uPlot from "./vendor/uPlot.esm.js";
 import { smoothed } from "./curvedata.js";
 import { el, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
 import { ink, swatch } from "./palette.js";
+
+const { uPlot } = globalThis; // index.html loads it before the modules
 
 const MOST = Number.MAX_VALUE / 4;
 const RAW_ALPHA = "40"; // of the raw curve behind a smoothed one, as hex
@@ -23,11 +24,22 @@ export class Chart {
     this.canvas = el("div", { class: "plot", role: "img" });
     this.legend = el("ul", { class: "legend" });
     this.note = el("p", { class: "plot-note faint", hidden: true });
-    this.root = el("figure", { class: "chart" },
-      el("figcaption", {}, el("bdi", { class: "cut", text: format.name(metric, 120), title: format.visible(metric, 1000) }), this.at),
-      this.canvas, this.note, this.legend);
+    this.root = el(
+      "figure",
+      { class: "chart" },
+      el(
+        "figcaption",
+        {},
+        el("bdi", { class: "cut", text: format.name(metric, 120), title: format.visible(metric, 1000) }),
+        this.at,
+      ),
+      this.canvas,
+      this.note,
+      this.legend,
+    );
     this.size = new ResizeObserver(() => {
-      if (this.#plot && this.canvas.clientWidth) this.#plot.setSize({ width: this.canvas.clientWidth, height: this.canvas.clientHeight });
+      if (this.#plot && this.canvas.clientWidth)
+        this.#plot.setSize({ width: this.canvas.clientWidth, height: this.canvas.clientHeight });
       else if (this.#options) this.draw(this.#curves, this.#options);
     });
     this.size.observe(this.canvas);
@@ -44,7 +56,13 @@ export class Chart {
     this.#say();
     if (!this.canvas.clientWidth) return; // not laid out yet: the observer calls again
     const data = joined(this.#curves, options.smooth > 0);
-    const shape = JSON.stringify([curves.map(({ run, slot }) => [run, slot]), options.axis, options.isLog, options.smooth > 0, options.look]);
+    const shape = JSON.stringify([
+      curves.map(({ run, slot }) => [run, slot]),
+      options.axis,
+      options.isLog,
+      options.smooth > 0,
+      options.look,
+    ]);
     if (shape === this.#shape && this.#plot) {
       this.#plot.setData(data);
     } else {
@@ -56,12 +74,17 @@ export class Chart {
 
   #say() {
     const points = this.#curves.reduce((sum, curve) => sum + curve.x.length, 0);
-    const hidden = this.#options.isLog && this.#curves.some((curve) => curve.y.some((value) => value !== null && value <= 0));
-    const text = points === 0 ? "no points yet" : hidden ? "values of 0 and below have no place on a log scale" : "";
+    const hidden =
+      this.#options.isLog && this.#curves.some((curve) => curve.y.some((value) => value !== null && value <= 0));
+    const text = points === 0 ? "no points yet" : hidden ? "values of 0 and below are not shown on a log scale" : "";
     this.note.hidden = text === "";
     setText(this.note, text);
     const told = this.#curves.map((curve) => `${curve.name} ${format.number(lastOf(curve))}`).join(", ");
-    setAttribute(this.canvas, "aria-label", `${format.name(this.metric, 80)} by ${this.#options.axis}: last ${told || "none"}`);
+    setAttribute(
+      this.canvas,
+      "aria-label",
+      `${format.name(this.metric, 80)} by ${this.#options.axis}: last ${told || "none"}`,
+    );
   }
 
   #plotOptions() {
@@ -70,7 +93,12 @@ export class Chart {
     const line = { stroke: style.getPropertyValue("--axis-ink"), width: 1 };
     const ink_ = style.getPropertyValue("--axis-text");
     const font = `11px ${style.fontFamily}`;
-    const common = { stroke: ink_, font, grid: { ...line, stroke: style.getPropertyValue("--grid-ink") }, ticks: { ...line, size: 4 } };
+    const common = {
+      stroke: ink_,
+      font,
+      grid: { ...line, stroke: style.getPropertyValue("--grid-ink") },
+      ticks: { ...line, size: 4 },
+    };
     const xText = axis === "time" ? timeTick : compact;
     const yText = isLog ? (v) => format.number(Number(v.toPrecision(2))) : format.number;
     return {
@@ -82,14 +110,27 @@ export class Chart {
         drag: { x: true, y: false, setScale: false },
         points: { size: 6, width: 1.5 },
         sync: { key: "curves", setSeries: false },
-        bind: { dblclick: () => () => { this.on.zoom(null); return null; } },
+        bind: {
+          dblclick: () => () => {
+            this.on.zoom(null);
+            return null;
+          },
+        },
       },
       scales: {
         x: { time: false, range: (_, min, max) => this.#xRange(min, max) },
-        y: isLog ? { distr: 3, range: (_, min, max) => logRange(min, max) } : { range: (_, min, max) => yRange(min, max) },
+        y: isLog
+          ? { distr: 3, range: (_, min, max) => logRange(min, max) }
+          : { range: (_, min, max) => yRange(min, max) },
       },
       axes: [
-        { ...common, size: 26, gap: 3, space: 60, values: (_, splits, __, ___, step) => splits.map((v) => (v === null ? "" : xText(v, step))) },
+        {
+          ...common,
+          size: 26,
+          gap: 3,
+          space: 60,
+          values: (_, splits, __, ___, step) => splits.map((v) => (v === null ? "" : xText(v, step))),
+        },
         {
           ...common,
           grid: { ...common.grid, filter: (_, splits) => (isLog ? decades(splits) : splits) },
@@ -100,12 +141,20 @@ export class Chart {
           values: (_, splits) => splits.map((v) => (v === null ? "" : yText(v))),
         },
       ],
-      series: [{}, ...this.#curves.flatMap((curve) => {
-        const { colour, dash } = ink(curve.slot);
-        const main = { stroke: colour, dash, width: 1.75, points: { show: (u, index) => isSparse(u, index), size: 5, fill: colour } };
-        const raw = { stroke: colour + RAW_ALPHA, width: 1, points: { show: false } };
-        return smooth > 0 ? [raw, main] : [main];
-      })],
+      series: [
+        {},
+        ...this.#curves.flatMap((curve) => {
+          const { colour, dash } = ink(curve.slot);
+          const main = {
+            stroke: colour,
+            dash,
+            width: 1.75,
+            points: { show: (u, index) => isSparse(u, index), size: 5, fill: colour },
+          };
+          const raw = { stroke: colour + RAW_ALPHA, width: 1, points: { show: false } };
+          return smooth > 0 ? [raw, main] : [main];
+        }),
+      ],
       hooks: {
         setSelect: [(u) => this.#selected(u)],
         setCursor: [(u) => this.#showAt(u)],
@@ -132,7 +181,10 @@ export class Chart {
   #showAt(u) {
     const { left } = u.cursor;
     const x = left === undefined || left < 0 ? null : u.posToVal(left, "x");
-    setText(this.at, x === null ? "" : this.#options.axis === "time" ? format.duration(x) : `step ${format.whole(Math.round(x))}`);
+    setText(
+      this.at,
+      x === null ? "" : this.#options.axis === "time" ? format.duration(x) : `step ${format.whole(Math.round(x))}`,
+    );
     this.#curves.forEach((curve, position) => {
       const value = x === null ? lastOf(curve) : valueAt(curve, x);
       setText(this.legend.children[position].querySelector(".value"), format.number(value));
@@ -168,21 +220,42 @@ export class Chart {
   }
 
   #drawLegend() {
-    const key = JSON.stringify([this.#curves.map(({ run, name, slot, missing }) => [run, name, slot, missing.length > 0]), this.#options.look]);
+    const key = JSON.stringify([
+      this.#curves.map(({ run, name, slot, missing }) => [run, name, slot, missing.length > 0]),
+      this.#options.look,
+    ]);
     if (key !== this.legendKey) {
       this.legendKey = key;
       this.legend.replaceChildren(...this.#curves.map((curve) => this.#legendItem(curve)));
     }
-    this.#curves.forEach((curve, position) => setText(this.legend.children[position].querySelector(".value"), format.number(lastOf(curve))));
+    this.#curves.forEach((curve, position) =>
+      setText(this.legend.children[position].querySelector(".value"), format.number(lastOf(curve))),
+    );
   }
 
   #legendItem(curve) {
     const name = format.visible(curve.name, 60);
-    const gap = curve.missing.length ? el("span", { class: "missing", text: "✕ NaN", title: "values that are no numbers: gaps with a cross" }) : null;
-    const remove = this.on.remove
-      ? el("button", { type: "button", class: "quiet remove", "aria-label": `Take the curve of ${name} away`, text: "×", on: { click: () => this.on.remove(curve.run) } })
+    const gap = curve.missing.length
+      ? el("span", { class: "missing", text: "✕ NaN", title: "NaN or infinite values: gaps marked with a cross" })
       : null;
-    return el("li", {}, swatch(curve.slot), el("bdi", { class: "cut", text: name }), gap, el("span", { class: "value" }), remove);
+    const remove = this.on.remove
+      ? el("button", {
+          type: "button",
+          class: "quiet remove",
+          "aria-label": `Remove the curve of ${name}`,
+          text: "×",
+          on: { click: () => this.on.remove(curve.run) },
+        })
+      : null;
+    return el(
+      "li",
+      {},
+      swatch(curve.slot),
+      el("bdi", { class: "cut", text: name }),
+      gap,
+      el("span", { class: "value" }),
+      remove,
+    );
   }
 
   remove() {
@@ -203,7 +276,10 @@ function joined(curves, isSmoothed) {
   if (curves.length === 0) return [[]];
   const ys = (curve) => (isSmoothed ? [curve.shown, curve.line] : [curve.line]);
   const tables = curves.map((curve) => [curve.x, ...ys(curve).map((values) => values.map(drawable))]);
-  return uPlot.join(tables, tables.map((table) => table.map(() => 1)));
+  return uPlot.join(
+    tables,
+    tables.map((table) => table.map(() => 1)),
+  );
 }
 
 const lastOf = (curve) => {
@@ -227,7 +303,12 @@ export function valueAt({ x: xs, line, missing }, x) {
   return line[nearest] ?? (missing.includes(xs[nearest]) ? "NaN" : null);
 }
 
-const compact = (v) => (Math.abs(v) >= 1e6 ? `${format.number(v / 1e6)} M` : Math.abs(v) >= 1e5 ? `${format.number(v / 1e3)} k` : format.number(v));
+const compact = (v) =>
+  Math.abs(v) >= 1e6
+    ? `${format.number(v / 1e6)} M`
+    : Math.abs(v) >= 1e5
+      ? `${format.number(v / 1e3)} k`
+      : format.number(v);
 
 /** A label of the time axis, with as many decimals as the step between two labels needs. */
 const timeTick = (v, step) => (step < 0.1 ? `${v.toFixed(step < 0.01 ? 3 : 2)} s` : format.duration(v));
@@ -250,7 +331,8 @@ function yRange(min, max) {
 const logRange = (min, max) => (min === null || min <= 0 ? [0.1, 1] : [min / 1.15, max * 1.15]);
 
 /** Points are shown while there are so few that a line alone could be missed. */
-const isSparse = (u, index) => u.data[index].reduce((count, value) => count + (Number.isFinite(value) ? 1 : 0), 0) <= 40;
+const isSparse = (u, index) =>
+  u.data[index].reduce((count, value) => count + (Number.isFinite(value) ? 1 : 0), 0) <= 40;
 
 /** Room for the longest label. */
 function yAxisSize(u, values, axis, cycle) {

@@ -1,17 +1,17 @@
-// The points of the curves on the screen: fetched whole, then grown by what the server sends.
+// The points of the curves on the screen: fetched once, then extended by events.
 
 import * as api from "./api.js";
 
 const POINTS = 1500;
-const MAX_METRIC_NAME = 300; // the server cuts longer ones, and does not know them by what is left
-const GROWN_TOO_FAR = 3; // so many times the points asked for: fetch a reduced curve again
+const MAX_METRIC_NAME = 300; // the server truncates longer names, and does not find them by what is left
+const GROWN_TOO_FAR = 3; // at this many times the requested points, fetch a reduced curve again
 
 export const canDraw = (metric) => metric.length <= MAX_METRIC_NAME;
 const keyOf = (run, metric) => JSON.stringify([run, metric]);
 
 export class CurveData {
-  #curves = new Map(); // run and metric -> curve over everything
-  #zoomed = new Map(); // run and metric -> curve of the part that is looked at
+  #curves = new Map(); // run and metric -> whole curve
+  #zoomed = new Map(); // run and metric -> curve of the zoomed part
   #axis = "step";
   #controller = null;
   #zoomController = null;
@@ -21,13 +21,15 @@ export class CurveData {
     this.on = on;
   }
 
-  /** Show these runs' curves of these metrics; what is there already is kept, or with `isAnew` shown until it is here again. */
+  /** Load these curves; those already loaded are kept, or with `isAnew` shown until they are loaded again. */
   async want(runs, metrics, axis, isAnew = false) {
     if (axis !== this.#axis) this.#curves.clear();
     this.#axis = axis;
     const wanted = new Set(runs.flatMap((run) => metrics.map((metric) => keyOf(run, metric))));
     for (const key of this.#curves.keys()) if (!wanted.has(key)) this.#curves.delete(key);
-    const missing = isAnew ? runs : runs.filter((run) => metrics.some((metric) => !this.#curves.has(keyOf(run, metric))));
+    const missing = isAnew
+      ? runs
+      : runs.filter((run) => metrics.some((metric) => !this.#curves.has(keyOf(run, metric))));
     this.#controller?.abort();
     if (missing.length === 0) {
       this.on.changed();
@@ -37,7 +39,7 @@ export class CurveData {
     await this.#fetch({ runs: missing, metrics, axis, points: POINTS }, this.#controller.signal, this.#curves);
   }
 
-  /** Look at a part at full resolution; null: at everything. */
+  /** Load a part at full resolution; null: back to the whole curve. */
   async zoom(runs, metrics, range) {
     this.#zoomController?.abort();
     this.#zoomed = new Map();
@@ -59,8 +61,8 @@ export class CurveData {
   }
 
   /**
-   * What the server says of a curve: points from `begin` on, or with null all of it. Gives false when the curve has
-   * grown so long that it should be fetched anew, reduced.
+   * Apply a curve event: points from `begin` on, or with null all of them. Returns false when the curve has become so
+   * long that it should be fetched again, reduced.
    */
   append(event) {
     const key = keyOf(event.run, event.metric);
@@ -74,13 +76,13 @@ export class CurveData {
     return this.#curves.get(key).x.length <= POINTS * GROWN_TOO_FAR;
   }
 
-  /** The curve to draw; null when it is not here yet. */
+  /** The curve to draw; null when it is not loaded yet. */
   get(run, metric) {
     const key = keyOf(run, metric);
     return this.#zoomed.get(key) ?? this.#curves.get(key) ?? null;
   }
 
-  /** What the server should send the growth of; a mark says how far a curve is known here. */
+  /** The curves to receive updates of; a mark tells how far each is loaded. */
   known() {
     return [...this.#curves.values()].map(({ run, metric, mark }) => ({ run, metric, axis: this.#axis, mark }));
   }

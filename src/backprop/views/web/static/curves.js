@@ -1,4 +1,4 @@
-// The curves of some runs over one another: a chart for each metric, and the controls that all of them share.
+// The curves of the selected runs: one chart per metric, and the controls that all charts share.
 
 import { Chart } from "./chart.js";
 import { CurveData, canDraw } from "./curvedata.js";
@@ -8,15 +8,15 @@ import { Slots, isDark } from "./palette.js";
 
 const FIRST_CHARTS = 12;
 const MAX_CURVES = 100; // that the server draws at once
-const TOTAL_STEPS = "total_steps"; // how far a run is to go, not how well it does
-const EPOCH = "epoch"; // how far it is: last
+const TOTAL_STEPS = "total_steps"; // a target, not a measurement
+const EPOCH = "epoch"; // progress: listed last
 export const ALL = "*";
 
 export class CurvesPanel {
   #charts = new Map(); // metric -> Chart
   #slots = new Slots();
   #runs = []; // [{id, name}]
-  main = null; // the metric that tells how these runs go; a name may be empty
+  main = null; // the main metric of these runs; a name may be empty
   #metrics = []; // that these runs have
   #most = FIRST_CHARTS;
   #range = null;
@@ -24,27 +24,69 @@ export class CurvesPanel {
   #look = 0;
   #controls = { metric: null, axis: "step", log: false, smooth: 0 };
 
-  /** on: controls(changes), live(), remove(run) or null, failed(error). `hint`: shown while no run is chosen. */
+  /** on: controls(changes), live(), remove(run) or null, failed(error). `hint`: shown while no run is selected. */
   constructor(root, on, hint) {
     this.root = root;
     this.on = on;
     this.data = new CurveData({ changed: () => this.redraw(), failed: (error) => on.failed(error) });
-    this.metricField = el("select", { "aria-label": "Metric", class: "metric", on: { change: () => on.controls({ metric: this.metricField.value }) } });
-    this.axisField = el("select", { "aria-label": "Horizontal axis", class: "axis", on: { change: () => on.controls({ axis: this.axisField.value }) } },
-      el("option", { value: "step", text: "by step" }), el("option", { value: "time", text: "by time" }));
-    this.logField = el("input", { type: "checkbox", class: "log-scale", on: { change: () => on.controls({ log: this.logField.checked }) } });
-    this.smoothField = el("input", { type: "range", min: 0, max: 0.99, step: 0.01, class: "smooth", on: { input: () => on.controls({ smooth: Number(this.smoothField.value) }) } });
+    this.metricField = el("select", {
+      "aria-label": "Metric",
+      class: "metric",
+      on: { change: () => on.controls({ metric: this.metricField.value }) },
+    });
+    this.axisField = el(
+      "select",
+      {
+        "aria-label": "Horizontal axis",
+        class: "axis",
+        on: { change: () => on.controls({ axis: this.axisField.value }) },
+      },
+      el("option", { value: "step", text: "by step" }),
+      el("option", { value: "time", text: "by time" }),
+    );
+    this.logField = el("input", {
+      type: "checkbox",
+      class: "log-scale",
+      on: { change: () => on.controls({ log: this.logField.checked }) },
+    });
+    this.smoothField = el("input", {
+      type: "range",
+      min: 0,
+      max: 0.99,
+      step: 0.01,
+      class: "smooth",
+      on: { input: () => on.controls({ smooth: Number(this.smoothField.value) }) },
+    });
     this.smoothText = el("output", { class: "number" });
-    this.whole = el("button", { type: "button", class: "whole", text: "Whole curve", hidden: true, on: { click: () => this.#zoom(null) } });
-    this.bar = el("div", { class: "controls" }, this.metricField, this.axisField,
+    this.resetButton = el("button", {
+      type: "button",
+      class: "reset-zoom",
+      text: "Reset zoom",
+      hidden: true,
+      on: { click: () => this.#zoom(null) },
+    });
+    this.bar = el(
+      "div",
+      { class: "controls" },
+      this.metricField,
+      this.axisField,
       el("label", { class: "check" }, this.logField, "log scale"),
-      el("label", { class: "check" }, "smooth", this.smoothField, this.smoothText), this.whole);
+      el("label", { class: "check" }, "smooth", this.smoothField, this.smoothText),
+      this.resetButton,
+    );
     this.hint = el("p", { class: "hint", text: hint });
     this.charts = el("div", { class: "charts" });
-    this.more = el("button", { type: "button", class: "more", hidden: true, on: { click: () => {
-      this.#most += FIRST_CHARTS;
-      this.#load();
-    } } });
+    this.more = el("button", {
+      type: "button",
+      class: "more",
+      hidden: true,
+      on: {
+        click: () => {
+          this.#most += FIRST_CHARTS;
+          this.#load();
+        },
+      },
+    });
     root.append(this.bar, this.hint, this.charts, this.more);
   }
 
@@ -66,14 +108,16 @@ export class CurvesPanel {
   /** Which metrics there are, and which is the main one. */
   setMetrics(names, main) {
     const drawn = names.filter((name) => canDraw(name) && name !== TOTAL_STEPS);
-    this.main = main !== null && drawn.includes(main) ? main : drawn.find((name) => name !== EPOCH) ?? drawn[0] ?? null;
+    this.main =
+      main !== null && drawn.includes(main) ? main : (drawn.find((name) => name !== EPOCH) ?? drawn[0] ?? null);
     const rank = (name) => (name === this.main ? 0 : name === EPOCH ? 2 : 1);
     const metrics = drawn.sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
     if (metrics.join("\u0000") !== this.#metrics.join("\u0000")) {
       this.#metrics = metrics;
       this.metricField.replaceChildren(
         ...metrics.map((name) => el("option", { value: name, text: format.name(name, 48) })),
-        el("option", { value: ALL, text: `all ${metrics.length} metrics` }));
+        el("option", { value: ALL, text: `all ${metrics.length} metrics` }),
+      );
     }
     this.#load();
   }
@@ -90,10 +134,11 @@ export class CurvesPanel {
     else this.redraw();
   }
 
-  /** The metrics that are drawn now. */
+  /** The metrics that are currently drawn. */
   shown() {
     const { metric } = this.#controls;
-    if (metric === ALL) return this.#metrics.slice(0, Math.min(this.#most, Math.floor(MAX_CURVES / Math.max(1, this.#runs.length))));
+    if (metric === ALL)
+      return this.#metrics.slice(0, Math.min(this.#most, Math.floor(MAX_CURVES / Math.max(1, this.#runs.length))));
     const one = metric !== null && this.#metrics.includes(metric) ? metric : this.main;
     return one === null ? [] : [one];
   }
@@ -109,10 +154,10 @@ export class CurvesPanel {
 
   async #load(isAnew = false) {
     const metrics = this.shown();
-    this.metricField.value = this.#controls.metric === ALL ? ALL : metrics[0] ?? "";
+    this.metricField.value = this.#controls.metric === ALL ? ALL : (metrics[0] ?? "");
     const left = this.#controls.metric === ALL ? this.#metrics.length - metrics.length : 0;
     this.more.hidden = left <= 0 || metrics.length < this.#most;
-    setText(this.more, `Show more: ${format.plural(left, "metric")} left`);
+    setText(this.more, `Show more (${format.plural(left, "metric")} left)`);
     this.#placeCharts(metrics);
     await this.data.want(this.#ids(), metrics, this.#controls.axis, isAnew);
     if (this.#range) await this.data.zoom(this.#ids(), metrics, this.#range);
@@ -139,7 +184,7 @@ export class CurvesPanel {
 
   #setRange(range) {
     this.#range = range;
-    this.whole.hidden = range === null;
+    this.resetButton.hidden = range === null;
     this.root.dataset.zoomed = range === null ? "no" : "yes";
   }
 
@@ -149,13 +194,13 @@ export class CurvesPanel {
     await this.data.zoom(this.#ids(), this.shown(), range);
   }
 
-  /** Colours may be others now. */
+  /** Redraw after the colours may have changed. */
   relook() {
     this.#look += 1;
     this.redraw();
   }
 
-  /** Draw once in the next frame, however often it is asked for. */
+  /** Draw once in the next frame, however often this is called. */
   redraw() {
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -171,11 +216,16 @@ export class CurvesPanel {
     for (const [metric, chart] of this.#charts) {
       const curves = this.#runs.flatMap(({ id, name }) => {
         const curve = this.data.get(id, metric);
-        return curve ? [{ run: id, name, slot: this.#slots.of(id), x: curve.x, y: curve.y, missing: curve.missing }] : [];
+        return curve
+          ? [{ run: id, name, slot: this.#slots.of(id), x: curve.x, y: curve.y, missing: curve.missing }]
+          : [];
       });
       chart.draw(curves, options);
     }
-    // for tests and for people who look: how many points all charts hold
-    this.root.dataset.points = [...this.#charts.keys()].reduce((sum, metric) => sum + this.#runs.reduce((n, { id }) => n + (this.data.get(id, metric)?.count ?? 0), 0), 0);
+    // for tests: how many points all charts hold
+    this.root.dataset.points = [...this.#charts.keys()].reduce(
+      (sum, metric) => sum + this.#runs.reduce((n, { id }) => n + (this.data.get(id, metric)?.count ?? 0), 0),
+      0,
+    );
   }
 }

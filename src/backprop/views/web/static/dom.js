@@ -6,7 +6,8 @@ export function el(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined) continue;
     if (name === "text") element.textContent = value;
-    else if (name === "on") for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
+    else if (name === "on")
+      for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
     else if (typeof value === "boolean" && name in element) element[name] = value;
     else element.setAttribute(name, String(value));
   }
@@ -37,5 +38,8 @@ export function debounced(action, wait_ms) {
 
 /** True while the person is writing somewhere, so that letters are letters. */
 export function isWriting(target) {
-  return target instanceof HTMLElement && target.closest("input:not([type=checkbox]):not([type=range]), textarea, select") !== null;
+  return (
+    target instanceof HTMLElement &&
+    target.closest("input:not([type=checkbox]):not([type=range]), textarea, select") !== null
+  );
 }

@@ -1,4 +1,4 @@
-// Numbers and hostile text as people read them. The rules are those of views/human.py.
+// Numbers and untrusted text for people. The rules are those of views/terminal/formatting.py.
 
 const MINUS = "−";
 
@@ -33,7 +33,11 @@ export function used(elapsed_s, limit_s) {
 /** How long ago, in one unit. */
 export function age(iso, now_ms) {
   const seconds = Math.max(0, (now_ms - Date.parse(iso)) / 1000);
-  for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]]) {
+  for (const [size, unit] of [
+    [86400, "d"],
+    [3600, "h"],
+    [60, "min"],
+  ]) {
     if (seconds >= size) return `${Math.floor(seconds / size)} ${unit}`;
   }
   return Number.isNaN(seconds) ? "–" : `${Math.floor(seconds)} s`;
@@ -66,18 +70,21 @@ export function number(value) {
   if (typeof value !== "number") return visible(String(value), 60);
   if (value === 0) return "0";
   const size = Math.abs(value);
-  const text = size >= 1e6 || size < 1e-4 ? value.toExponential(3).replace(/\.?0+e/, "e") : String(Number(value.toPrecision(4)));
+  const text =
+    size >= 1e6 || size < 1e-4 ? value.toExponential(3).replace(/\.?0+e/, "e") : String(Number(value.toPrecision(4)));
   return text.replace(/-/g, MINUS);
 }
 
 /** 2640, 12 345 */
-export const whole = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en").replaceAll(",", "\u202f"));
+export const whole = (value) =>
+  value === null || value === undefined ? "–" : value.toLocaleString("en").replaceAll(",", "\u202f");
 
 // C0 and C1 controls, and what turns the direction of text or cannot be seen
 // eslint-disable-next-line no-control-regex
 const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/g;
 // eslint-disable-next-line no-control-regex
-const UNSEEN_IN_LOG = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/g;
+const UNSEEN_IN_LOG =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/g;
 
 function escaped(character) {
   const code = character.charCodeAt(0);

@@ -1,7 +1,7 @@
-// One stream of server-sent events for all that is on the screen, opened anew when that changes.
+// One stream of server-sent events for everything on the screen, reopened when that changes.
 //
-// We reconnect ourselves instead of leaving it to EventSource: the address says what the page already has, and
-// must say it as it is at that moment.
+// We reconnect ourselves instead of leaving it to EventSource: the address contains what the page already has at that
+// moment.
 
 import * as api from "./api.js";
 import { debounced } from "./dom.js";
@@ -17,15 +17,16 @@ export class Live {
   #timer = 0;
 
   /**
-   * wish(): what is on the screen: {rows: [id], curves: [{run, metric, axis, mark}], details: id, log: {...}, machine}.
+   * subscription(): what is on the screen:
+   * {rows: [id], curves: [{run, metric, axis, mark}], details: id, log: {...}, machine}.
    * on: a listener for each of EVENTS, and state(isConnected, problem).
    */
-  constructor(wish, on) {
-    this.wish = wish;
+  constructor(subscription, on) {
+    this.subscription = subscription;
     this.on = on;
     this.changed = debounced(() => this.#reopenIfOther(), 120);
     document.addEventListener("visibilitychange", () => {
-      // a browser allows a host six connections over all its tabs: those that nobody sees give theirs back
+      // a browser allows six connections per host over all its tabs: hidden tabs release theirs
       if (document.hidden) this.#close();
       else this.changed();
     });
@@ -40,20 +41,20 @@ export class Live {
 
   #reopenIfOther() {
     if (document.hidden) return;
-    const wish = this.wish();
+    const subscription = this.subscription();
     const key = JSON.stringify({
-      ...wish,
-      curves: wish.curves.map(({ run, metric, axis }) => [run, metric, axis]),
-      log: wish.log && [wish.log.run, wish.log.source, wish.log.session],
+      ...subscription,
+      curves: subscription.curves.map(({ run, metric, axis }) => [run, metric, axis]),
+      log: subscription.log && [subscription.log.run, subscription.log.source, subscription.log.session],
     });
     if (key === this.#key && this.#source) return;
-    this.#open(wish, key);
+    this.#open(subscription, key);
   }
 
-  #open(wish, key) {
+  #open(subscription, key) {
     this.#close();
     this.#key = key;
-    const source = new EventSource(`/api/events?${parameters(wish)}`);
+    const source = new EventSource(`/api/events?${parameters(subscription)}`);
     this.#source = source;
     source.addEventListener("open", () => {
       this.#failures = 0;
@@ -73,7 +74,7 @@ export class Live {
     this.#close();
     const wait_s = RETRY_S[Math.min(this.#failures, RETRY_S.length - 1)];
     this.#failures += 1;
-    // a stream that the server closed in good order comes back at once; only then do we speak of it
+    // a stream that the server closed cleanly reopens at once: report only the second failure
     if (this.#failures > 1) this.on.state(false, problem);
     this.#timer = setTimeout(() => this.#retry(), this.#failures === 1 ? 100 : wait_s * 1000);
   }
@@ -89,15 +90,16 @@ export class Live {
   }
 }
 
-/** Before the first session there is no place in it. */
-const logPlace = ({ run, source, session, end }) => (session === null ? [run, source] : [run, source, session, end]).join(":");
+/** Before the first session there is no offset. */
+const logPlace = ({ run, source, session, end }) =>
+  (session === null ? [run, source] : [run, source, session, end]).join(":");
 
-function parameters(wish) {
+function parameters(subscription) {
   const query = new URLSearchParams({ token: token() }); // an EventSource sends no headers
-  if (wish.rows.length) query.set("runs", wish.rows.join(","));
-  if (wish.curves.length) query.set("curves", JSON.stringify(wish.curves));
-  if (wish.details) query.set("details", wish.details);
-  if (wish.log) query.set("log", logPlace(wish.log));
-  if (wish.machine) query.set("machine", "1");
+  if (subscription.rows.length) query.set("runs", subscription.rows.join(","));
+  if (subscription.curves.length) query.set("curves", JSON.stringify(subscription.curves));
+  if (subscription.details) query.set("details", subscription.details);
+  if (subscription.log) query.set("log", logPlace(subscription.log));
+  if (subscription.machine) query.set("machine", "1");
   return query;
 }

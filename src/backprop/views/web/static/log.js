@@ -1,17 +1,17 @@
-// What a trainer writes, as it writes it.
+// The live log of a run.
 
 import * as api from "./api.js";
 import { el, setText } from "./dom.js";
 import * as format from "./format.js";
 
-const MAX_CHARACTERS = 1_000_000; // on the page; what is older can be fetched again
+const MAX_CHARACTERS = 1_000_000; // kept on the page; older text can be fetched again
 const NEAR_END_PX = 40;
 
 export class LogView {
   #run = null;
   #source = "out";
   #session = null; // that is shown
-  #isLast = true; // whether a newer session takes its place
+  #isLast = true; // whether to switch to newer sessions
   #begin = 0;
   #end = null;
   #controller = null;
@@ -19,21 +19,55 @@ export class LogView {
   /** on: live(), failed(error). */
   constructor(on) {
     this.on = on;
-    this.sourceField = el("select", { "aria-label": "Output", on: { change: () => this.#choose(this.sourceField.value, this.#isLast ? null : this.#session) } },
-      el("option", { value: "out", text: "stdout" }), el("option", { value: "err", text: "stderr" }));
-    this.sessionField = el("select", { "aria-label": "Session", on: { change: () => this.#choose(this.#source, this.sessionField.value === "" ? null : Number(this.sessionField.value)) } });
+    this.sourceField = el(
+      "select",
+      {
+        "aria-label": "Output",
+        on: { change: () => this.#choose(this.sourceField.value, this.#isLast ? null : this.#session) },
+      },
+      el("option", { value: "out", text: "stdout" }),
+      el("option", { value: "err", text: "stderr" }),
+    );
+    this.sessionField = el("select", {
+      "aria-label": "Session",
+      on: {
+        change: () =>
+          this.#choose(this.#source, this.sessionField.value === "" ? null : Number(this.sessionField.value)),
+      },
+    });
     this.followField = el("input", { type: "checkbox", checked: true, on: { change: () => this.#toEnd() } });
     this.info = el("span", { class: "faint number" });
-    this.earlier = el("button", { type: "button", text: "Earlier lines", hidden: true, on: { click: () => this.#showEarlier() } });
+    this.earlier = el("button", {
+      type: "button",
+      text: "Earlier lines",
+      hidden: true,
+      on: { click: () => this.#showEarlier() },
+    });
     this.text = el("pre", { class: "log", tabindex: 0, "aria-label": "Log" });
-    this.text.addEventListener("scroll", () => {
-      const isAtEnd = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < NEAR_END_PX;
-      this.followField.checked = isAtEnd;
-    }, { passive: true });
-    this.root = el("section", { class: "panel log-panel", "aria-label": "Log" },
-      el("div", { class: "controls" }, el("h2", { text: "Log" }), this.sourceField, this.sessionField,
-        el("label", { class: "check" }, this.followField, "follow"), el("span", { class: "spring" }), this.earlier, this.info),
-      this.text);
+    this.text.addEventListener(
+      "scroll",
+      () => {
+        const isAtEnd = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < NEAR_END_PX;
+        this.followField.checked = isAtEnd;
+      },
+      { passive: true },
+    );
+    this.root = el(
+      "section",
+      { class: "panel log-panel", "aria-label": "Log" },
+      el(
+        "div",
+        { class: "controls" },
+        el("h2", { text: "Log" }),
+        this.sourceField,
+        this.sessionField,
+        el("label", { class: "check" }, this.followField, "follow"),
+        el("span", { class: "spring" }),
+        this.earlier,
+        this.info,
+      ),
+      this.text,
+    );
   }
 
   open(run) {
@@ -45,7 +79,10 @@ export class LogView {
   setSessions(count) {
     if (this.sessionField.childElementCount === count + 1) return;
     const numbers = Array.from({ length: count }, (_, position) => count - position);
-    this.sessionField.replaceChildren(el("option", { value: "", text: "last session" }), ...numbers.map((n) => el("option", { value: n, text: `session ${n}` })));
+    this.sessionField.replaceChildren(
+      el("option", { value: "", text: "latest session" }),
+      ...numbers.map((n) => el("option", { value: n, text: `session ${n}` })),
+    );
     this.sessionField.value = this.#isLast ? "" : String(this.#session);
   }
 
@@ -79,10 +116,12 @@ export class LogView {
   }
 
   async #showEarlier() {
-    const piece = await api.log(this.#run, { source: this.#source, session: this.#session, end: this.#begin }, this.#controller.signal).catch((error) => {
-      if (error.name !== "AbortError") this.on.failed(error);
-      return null;
-    });
+    const piece = await api
+      .log(this.#run, { source: this.#source, session: this.#session, end: this.#begin }, this.#controller.signal)
+      .catch((error) => {
+        if (error.name !== "AbortError") this.on.failed(error);
+        return null;
+      });
     if (!piece || piece.end !== this.#begin) return;
     const fromEnd = this.text.scrollHeight - this.text.scrollTop;
     this.#begin = piece.begin;
@@ -91,7 +130,7 @@ export class LogView {
     this.#shown();
   }
 
-  /** What was appended to the file. */
+  /** Append what was written to the file. */
   append(event) {
     if (event.run !== this.#run || event.source !== this.#source) return;
     if (event.session !== this.#session || event.begin !== this.#end) {
@@ -101,7 +140,7 @@ export class LogView {
     this.#end = event.end;
     this.text.append(this.#piece(event.text));
     while (this.text.textContent.length > MAX_CHARACTERS && this.text.childNodes.length > 1) {
-      // characters are not bytes: what is dropped is not offered as "earlier", but the file has it
+      // characters are not bytes: dropped text cannot be fetched as "earlier lines", but the file has it
       this.text.firstChild.remove();
       this.#begin = null;
     }
@@ -119,8 +158,8 @@ export class LogView {
     if (this.followField.checked) this.text.scrollTop = this.text.scrollHeight;
   }
 
-  /** What the server should send the growth of; null while nothing is known. */
-  wish() {
+  /** The log to receive updates of; null while nothing is known. */
+  subscription() {
     return this.#end === null ? null : { run: this.#run, source: this.#source, session: this.#session, end: this.#end };
   }
 }

@@ -1,4 +1,4 @@
-// The page: joins the address, the table, the curves, a run's page, the machine and the stream of events.
+// The page: connects the address, the table, the curves, a run's page, the machine and the event stream.
 
 import * as actions from "./actions.js";
 import * as api from "./api.js";
@@ -14,7 +14,7 @@ import { RunPage } from "./run.js";
 import { RunsTable } from "./table.js";
 import { watchTheme } from "./themes.js";
 
-const DETAILS_EVERY_MS = 5000; // a chosen run may report new metrics
+const DETAILS_EVERY_MS = 5000; // a selected run may report new metrics
 const FIRST_CHOSEN = 3;
 
 class Page {
@@ -25,18 +25,30 @@ class Page {
 
   constructor() {
     this.route = new Route((state, before) => this.#changed(state, before));
-    const shared = { controls: (changes) => this.route.go(changes), live: () => this.live?.changed(), failed: (error) => this.#failed(error) };
-    this.table = new RunsTable(byId("grid"), {
-      open: (row) => this.route.go({ run: row.id }),
-      choose: (row, isChosen) => this.#choose(row, isChosen),
-      sort: (key) => this.#sort(key),
-      seen: () => this.live?.changed(),
-      counted: (counts) => this.#counted(counts),
-      problem: (error) => this.#filterProblem(error),
-    }, (id) => this.route.link({ run: id }));
-    this.panel = new CurvesPanel(byId("curves"), { ...shared, remove: (id) => this.#choose({ id }, false) }, "Choose runs with the check boxes, or with x, to see their curves over one another.");
+    const shared = {
+      controls: (changes) => this.route.go(changes),
+      live: () => this.live?.changed(),
+      failed: (error) => this.#failed(error),
+    };
+    this.table = new RunsTable(
+      byId("grid"),
+      {
+        open: (row) => this.route.go({ run: row.id }),
+        choose: (row, isChosen) => this.#choose(row, isChosen),
+        sort: (key) => this.#sort(key),
+        seen: () => this.live?.changed(),
+        counted: (counts) => this.#counted(counts),
+        problem: (error) => this.#filterProblem(error),
+      },
+      (id) => this.route.link({ run: id }),
+    );
+    this.panel = new CurvesPanel(
+      byId("curves"),
+      { ...shared, remove: (id) => this.#choose({ id }, false) },
+      "Select runs with the check boxes or the x key to compare their curves.",
+    );
     this.runPage = new RunPage(byId("run-view"), shared, () => this.route.link({ run: null }));
-    this.live = new Live(() => this.#wish(), {
+    this.live = new Live(() => this.#subscription(), {
       rows: (rows) => this.#rows(rows),
       table: ({ version }) => this.#tableChanged(version),
       machine: (document_) => this.#machine(document_),
@@ -55,7 +67,10 @@ class Page {
       this.#showChosen();
     });
     setInterval(() => this.#tick(), 1000);
-    api.machine().then((document_) => this.#machine(document_), (error) => this.#failed(error));
+    api.machine().then(
+      (document_) => this.#machine(document_),
+      (error) => this.#failed(error),
+    );
     this.#changed(this.route.state, null);
   }
 
@@ -67,7 +82,10 @@ class Page {
     if (isRun && before && !before.run) this.#scroll = byId("grid").scrollTop;
     byId("runs-view").hidden = isRun;
     byId("run-view").hidden = !isRun;
-    for (const [id, value] of [["search", state.search], ["filter", state.filter]]) {
+    for (const [id, value] of [
+      ["search", state.search],
+      ["filter", state.filter],
+    ]) {
       if (byId(id) !== document.activeElement) byId(id).value = value;
     }
     if (!isRun) {
@@ -86,24 +104,24 @@ class Page {
 
   #panel = () => (this.route.state.run === null ? this.panel : this.runPage.panel);
 
-  #wish() {
+  #subscription() {
     const { run, runs } = this.route.state;
     const isRun = run !== null;
     return {
       rows: isRun ? [] : [...new Set([...this.table.visible().map((row) => row.id), ...(runs ?? [])])],
       curves: this.#panel().data.known(),
       details: run,
-      log: isRun ? this.runPage.log.wish() : null,
+      log: isRun ? this.runPage.log.subscription() : null,
       machine: true,
     };
   }
 
-  // -- chosen runs
+  // -- selected runs
 
   #choose(row, isChosen) {
     const others = (this.route.state.runs ?? []).filter((id) => id !== row.id);
     if (isChosen && others.length >= MAX_CHOSEN) {
-      actions.toast(`At most ${MAX_CHOSEN} curves are drawn over one another.`, true);
+      actions.toast(`At most ${MAX_CHOSEN} runs can be compared.`, true);
       this.#showChosen();
       return;
     }
@@ -113,7 +131,7 @@ class Page {
   async #showChosen() {
     const ids = this.route.state.runs ?? [];
     for (const id of this.#known.keys()) if (!ids.includes(id)) this.#known.delete(id);
-    await Promise.all(ids.filter((id) => !this.#known.has(id)).map((id) => this.#learn(id)));
+    await Promise.all(ids.filter((id) => !this.#known.has(id)).map((id) => this.#fetchChosen(id)));
     this.#drawChosen();
   }
 
@@ -127,23 +145,32 @@ class Page {
     this.live?.changed();
   }
 
-  async #learn(id) {
+  async #fetchChosen(id) {
     try {
       const details = await api.run(id);
       const metrics = Object.keys(details.summaries);
-      this.#known.set(id, { name: details.name || details.id, metrics, main: details.metric ?? (metrics.includes("loss") ? "loss" : null), asked_ms: Date.now() });
+      this.#known.set(id, {
+        name: details.name || details.id,
+        metrics,
+        main: details.metric ?? (metrics.includes("loss") ? "loss" : null),
+        asked_ms: Date.now(),
+      });
     } catch (error) {
       if (error.status === 404) this.route.go({ runs: (this.route.state.runs ?? []).filter((other) => other !== id) });
       else this.#failed(error);
     }
   }
 
-  // -- what the server says
+  // -- events from the server
 
   #rows(rows) {
     this.table.update(rows);
-    const due = rows.filter(({ id }) => this.#known.has(id) && Date.now() - this.#known.get(id).asked_ms > (this.#known.get(id).metrics.length ? DETAILS_EVERY_MS : 0));
-    if (due.length) Promise.all(due.map((row) => this.#learn(row.id))).then(() => this.#drawChosen());
+    const due = rows.filter(
+      ({ id }) =>
+        this.#known.has(id) &&
+        Date.now() - this.#known.get(id).asked_ms > (this.#known.get(id).metrics.length ? DETAILS_EVERY_MS : 0),
+    );
+    if (due.length) Promise.all(due.map((row) => this.#fetchChosen(row.id))).then(() => this.#drawChosen());
   }
 
   #tableChanged(version) {
@@ -152,13 +179,26 @@ class Page {
   }
 
   #counted({ total, shown, isFirst }) {
-    setText(byId("count"), shown === total ? format.plural(total, "run") : `${format.whole(shown)} of ${format.plural(total, "run")}`);
+    setText(
+      byId("count"),
+      shown === total ? format.plural(total, "run") : `${format.whole(shown)} of ${format.plural(total, "run")}`,
+    );
     byId("grid").classList.toggle("none", shown === 0);
     byId("empty").hidden = shown > 0;
     if (total === 0) byId("empty").replaceChildren(...welcome());
-    else if (shown === 0) byId("empty").replaceChildren(el("p", { text: "No run is like that. " }, el("button", { type: "button", text: "Show all runs", on: { click: () => this.#clear() } })));
+    else if (shown === 0)
+      byId("empty").replaceChildren(
+        el(
+          "p",
+          { text: "No runs match. " },
+          el("button", { type: "button", text: "Show all runs", on: { click: () => this.#clear() } }),
+        ),
+      );
     if (isFirst && this.route.state.runs === null) {
-      const first = this.table.visible().filter((row) => row.metric !== null).slice(0, FIRST_CHOSEN);
+      const first = this.table
+        .visible()
+        .filter((row) => row.metric !== null)
+        .slice(0, FIRST_CHOSEN);
       if (first.length) this.route.go({ runs: first.map((row) => row.id) });
     }
   }
@@ -182,13 +222,17 @@ class Page {
     if (isConnected && this.#isLost) {
       this.#banner(null);
       this.table.retry();
-      this.#showChosen(); // those that could not be asked about
+      this.#showChosen(); // whose details could not be fetched
       this.#panel().reload();
     } else if (!isConnected) {
-      this.#banner(problem === "denied"
-        ? token() === "" ? "This page needs its token: open the address that backprop ui printed, with ?token= and all."
-        : "backprop ui was started anew, and this page's token is not valid any more. Open the address that it printed."
-        : "The connection to backprop ui is lost. Training goes on without it. This page tries again by itself; if backprop ui has ended, start it and open the address that it prints.");
+      this.#banner(
+        problem === "denied"
+          ? token() === ""
+            ? "This page needs its token: open the whole address that backprop ui printed, including ?token=…"
+            : "backprop ui was restarted: this page's token is no longer valid. Open the address that it printed."
+          : "The connection to backprop ui is lost. Your runs are not affected. This page keeps trying to reconnect; " +
+              "if backprop ui has exited, start it again and open the address that it prints.",
+      );
     }
     this.#isLost = !isConnected;
   }
@@ -200,7 +244,8 @@ class Page {
 
   #failed(error) {
     if (error.status === 0 || error.status === 403) this.#linkState(false, error.status === 403 ? "denied" : null);
-    else if (error.status === 404 && this.route.state.runs?.length) this.route.state.runs.forEach((id) => this.#learn(id)); // one was removed
+    else if (error.status === 404 && this.route.state.runs?.length)
+      this.route.state.runs.forEach((id) => this.#fetchChosen(id)); // one was removed
     else actions.toast(error.message, true);
   }
 
@@ -210,12 +255,12 @@ class Page {
     else this.runPage.tick();
   }
 
-  // -- what a person does
+  // -- user input
 
   #sort(key) {
     const { sort, desc } = this.route.state;
     const isWord = key === "name" || key === "status";
-    // newest and most first, but the smallest loss first
+    // newest and greatest first, but the smallest loss first
     this.route.go(sort === key ? { desc: !desc } : { sort: key, desc: !isWord && !this.table.isOfMetric(key) });
   }
 
@@ -226,7 +271,10 @@ class Page {
   }
 
   #fields() {
-    const write = debounced(() => this.route.go({ search: byId("search").value.trim(), filter: byId("filter").value.trim() }), 200);
+    const write = debounced(
+      () => this.route.go({ search: byId("search").value.trim(), filter: byId("filter").value.trim() }),
+      200,
+    );
     for (const field of [byId("search"), byId("filter")]) {
       field.addEventListener("input", write);
       field.addEventListener("keydown", (event) => {
@@ -247,26 +295,36 @@ class Page {
 
   #keyboard() {
     const { route, table } = this;
-    keys.listen({
-      down: () => table.move(1),
-      up: () => table.move(-1),
-      pageDown: () => table.move(table.pageRows()),
-      pageUp: () => table.move(-table.pageRows()),
-      first: () => table.move(-Infinity),
-      last: () => table.move(Infinity),
-      open: () => this.#withSubject((row) => route.go({ run: row.id })),
-      choose: () => this.#withSubject((row) => this.#choose(row, !(route.state.runs ?? []).includes(row.id))),
-      search: () => this.#toField("search"),
-      filter: () => this.#toField("filter"),
-      stop: () => this.#withSubject(actions.stop),
-      pause: () => this.#withSubject((run) => (run.status === "running" ? actions.pause(run) : run.status === "paused" ? actions.resume(run) : actions.toast(`It is ${run.status}: there is nothing to pause.`))),
-      resume: () => this.#withSubject(actions.resume),
-      log: () => route.go({ log: !route.state.log }),
-      axis: () => route.go({ axis: route.state.axis === "step" ? "time" : "step" }),
-      whole: () => this.#panel().whole.click(),
-      back: () => (route.state.run === null ? false : route.go({ run: null })),
-      help: () => keys.showHelp(),
-    }, () => route.state.run === null);
+    keys.listen(
+      {
+        down: () => table.move(1),
+        up: () => table.move(-1),
+        pageDown: () => table.move(table.pageRows()),
+        pageUp: () => table.move(-table.pageRows()),
+        first: () => table.move(-Infinity),
+        last: () => table.move(Infinity),
+        open: () => this.#withSubject((row) => route.go({ run: row.id })),
+        choose: () => this.#withSubject((row) => this.#choose(row, !(route.state.runs ?? []).includes(row.id))),
+        search: () => this.#toField("search"),
+        filter: () => this.#toField("filter"),
+        stop: () => this.#withSubject(actions.stop),
+        pause: () =>
+          this.#withSubject((run) =>
+            run.status === "running"
+              ? actions.pause(run)
+              : run.status === "paused"
+                ? actions.resume(run)
+                : actions.toast(`It is ${run.status}: nothing to pause.`),
+          ),
+        resume: () => this.#withSubject(actions.resume),
+        log: () => route.go({ log: !route.state.log }),
+        axis: () => route.go({ axis: route.state.axis === "step" ? "time" : "step" }),
+        resetZoom: () => this.#panel().resetButton.click(),
+        back: () => (route.state.run === null ? false : route.go({ run: null })),
+        help: () => keys.showHelp(),
+      },
+      () => route.state.run === null,
+    );
   }
 
   #toField(id) {
@@ -279,10 +337,10 @@ class Page {
 function welcome() {
   return [
     el("h2", { text: "No runs yet" }),
-    el("p", { text: "Start one in a terminal; it appears here by itself:" }),
+    el("p", { text: "Start one in a terminal, and it appears here:" }),
     el("pre", { text: "backprop run train.py" }),
-    el("p", { text: "A script needs no edit. What it prints as JSON lines on stdout becomes its curves:" }),
-    el("pre", { text: "{\"step\": 12, \"loss\": 0.31}" }),
+    el("p", { text: "Your script needs no changes. JSON lines that it prints on stdout become curves:" }),
+    el("pre", { text: '{"step": 12, "loss": 0.31}' }),
   ];
 }
 

@@ -1,4 +1,4 @@
-// Colours that people with any colour vision can tell apart (Okabe and Ito, 2008), then dashes, so that 28 curves differ.
+// Colours that are distinct with any colour vision (Okabe and Ito, 2008), then dashes: 28 different curves.
 
 const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b07800", "#3aa0dc", "#555555"];
 const DARK = ["#56b4e9", "#f28544", "#2cc295", "#e39bc2", "#e6b33c", "#f0e442", "#c8c8c8"];
@@ -12,7 +12,7 @@ export function ink(slot) {
   return { colour: colours[slot % colours.length], dash: DASHES[Math.floor(slot / colours.length) % DASHES.length] };
 }
 
-/** Every run keeps its colour as long as it is chosen. */
+/** Every run keeps its colour as long as it is selected. */
 export class Slots {
   #taken = new Map();
 

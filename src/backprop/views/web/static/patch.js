@@ -26,7 +26,11 @@ function show(root, lines) {
   root.replaceChildren(...lines.slice(0, FIRST_LINES).map(line));
   const left = lines.length - FIRST_LINES;
   if (left <= 0) return;
-  const more = el("button", { type: "button", text: `Show ${format.plural(left, "line")} more`, on: { click: () => more.replaceWith(...lines.slice(FIRST_LINES).map(line)) } });
+  const more = el("button", {
+    type: "button",
+    text: `Show ${format.plural(left, "line")} more`,
+    on: { click: () => more.replaceWith(...lines.slice(FIRST_LINES).map(line)) },
+  });
   root.append(more);
 }
 

@@ -1,4 +1,4 @@
-// What is shown is in the address, behind the #: a link to it shows the same, and Back goes to the last screen.
+// The state of the page is in the address, behind the #: a link shows the same, and Back returns to the last screen.
 //
 //   #/?search=digits&filter=lr>1e-4&sort=loss&desc=0&runs=abc,def&metric=loss&axis=time&log=1&smooth=0.6
 //   #/run/abc?metric=...
@@ -9,7 +9,7 @@ const DEFAULTS = Object.freeze({
   filter: "",
   sort: "created",
   desc: true,
-  runs: null, // chosen runs; null: nobody has chosen yet
+  runs: null, // selected runs; null: nothing was selected yet
   metric: null, // null: the main one; "*": all
   axis: "step",
   log: false,
@@ -18,7 +18,7 @@ const DEFAULTS = Object.freeze({
 
 export const MAX_CHOSEN = 20;
 
-/** The state that an address stands for. Whatever is not understood is left out. */
+/** The state of an address. Unknown parts are ignored. */
 export function parse(hash) {
   const [path, query = ""] = hash.replace(/^#/, "").split(/\?(.*)/s);
   const asked = new URLSearchParams(query);
@@ -46,7 +46,7 @@ function decoded(text) {
   }
 }
 
-/** The address of a state; what is as usual is left out. */
+/** The address of a state; defaults are left out. */
 export function address(state) {
   const query = new URLSearchParams();
   if (state.search) query.set("search", state.search);
@@ -63,7 +63,7 @@ export function address(state) {
   return `#${path}${text ? `?${text}` : ""}`;
 }
 
-/** Holds the state, writes it into the address and tells `listener(state, before)` of every change. */
+/** Holds the state, writes it into the address and calls `listener(state, before)` on every change. */
 export class Route {
   constructor(listener) {
     this.listener = listener;

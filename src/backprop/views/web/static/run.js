@@ -1,4 +1,4 @@
-// One run in full: how it stands, what it was given, what came of it, and what it says.
+// The page of one run: status, settings, curves, tables and log.
 
 import * as actions from "./actions.js";
 import * as api from "./api.js";
@@ -28,26 +28,49 @@ export class RunPage {
     this.time = el("span", { class: "times" });
     this.fill = el("span", { class: "fill" });
     this.bar = el("span", { class: "bar" }, this.fill);
-    this.buttons = Object.fromEntries([
-      ["stop", "Stop…", (run) => actions.stop(run)],
-      ["kill", "Kill…", (run) => actions.kill(run)],
-      ["pause", "Pause", (run) => actions.pause(run)],
-      ["resume", "Resume…", (run) => actions.resume(run)],
-    ].map(([name, label, act]) => [name, el("button", { type: "button", class: name, text: label, on: { click: () => act(this.#details) } })]));
+    this.buttons = Object.fromEntries(
+      [
+        ["stop", "Stop…", (run) => actions.stop(run)],
+        ["kill", "Kill…", (run) => actions.kill(run)],
+        ["pause", "Pause", (run) => actions.pause(run)],
+        ["resume", "Resume…", (run) => actions.resume(run)],
+      ].map(([name, label, act]) => [
+        name,
+        el("button", { type: "button", class: name, text: label, on: { click: () => act(this.#details) } }),
+      ]),
+    );
     this.facts = el("dl", { class: "facts" });
     this.curvesRoot = el("section", { class: "panel curves", "aria-label": "Curves" });
     this.tables = el("div", { class: "tables" });
     this.notes = el("section", { class: "panel", hidden: true, "aria-label": "Notes" });
     this.patch = el("div");
     this.missing = el("p", { class: "hint", hidden: true });
-    this.content = el("div", { class: "run" },
-      el("div", { class: "panel run-head" },
+    this.content = el(
+      "div",
+      { class: "run" },
+      el(
+        "div",
+        { class: "panel run-head" },
         this.back,
-        el("div", { class: "line" }, this.title, this.id, this.status, el("span", { class: "progress" }, this.time, this.bar),
-          el("span", { class: "spring" }), el("span", { class: "buttons", role: "group", "aria-label": "What to do with this run" }, ...Object.values(this.buttons))),
-        this.reason),
-      this.curvesRoot);
-    this.panel = new CurvesPanel(this.curvesRoot, { controls: on.controls, live: on.live, failed: on.failed, remove: null }, "No metrics yet. A script reports them as JSON lines on stdout: {\"step\": 12, \"loss\": 0.31}");
+        el(
+          "div",
+          { class: "line" },
+          this.title,
+          this.id,
+          this.status,
+          el("span", { class: "progress" }, this.time, this.bar),
+          el("span", { class: "spring" }),
+          el("span", { class: "buttons", role: "group", "aria-label": "Actions" }, ...Object.values(this.buttons)),
+        ),
+        this.reason,
+      ),
+      this.curvesRoot,
+    );
+    this.panel = new CurvesPanel(
+      this.curvesRoot,
+      { controls: on.controls, live: on.live, failed: on.failed, remove: null },
+      'No metrics yet. A script reports them as JSON lines on stdout: {"step": 12, "loss": 0.31}',
+    );
     this.log = new LogView({ live: on.live, failed: on.failed });
     this.side = el("div", { class: "panel side" }, el("h2", { text: "Run" }), this.facts, this.tables);
     this.content.append(this.side, this.log.root, this.notes, this.patch);
@@ -81,17 +104,21 @@ export class RunPage {
     this.on.live();
   }
 
-  /** What there is to read in place of a run. */
+  /** Show a message in place of the run. */
   #instead(message) {
     this.content.hidden = true;
     this.missing.hidden = false;
-    this.missing.replaceChildren(el("bdi", { text: format.visible(message) }), " ", el("a", { href: this.linkBack(), text: "To the runs" }));
+    this.missing.replaceChildren(
+      el("bdi", { text: format.visible(message) }),
+      " ",
+      el("a", { href: this.linkBack(), text: "Back to all runs" }),
+    );
   }
 
-  /** A newer state of the run. */
+  /** Show a newer state of the run. */
   update(details) {
     if (details.id !== this.#id) return;
-    if (details.gone) this.#instead(this.#details ? "This run was removed." : "There is no run of that id.");
+    if (details.gone) this.#instead(this.#details ? "This run was removed." : "There is no run with this id.");
     else this.#show(details);
   }
 
@@ -108,12 +135,12 @@ export class RunPage {
     setText(this.id, details.name ? details.id : "");
     setText(this.status, details.status);
     this.status.className = `status is-${details.status}`;
-    const why = details.status === "queued" && details.waits_for ? `waits for: ${details.waits_for}` : details.reason;
+    const why = details.status === "queued" && details.waits_for ? `queued: ${details.waits_for}` : details.reason;
     setText(this.reason, why ? format.visible(why, 1000) : "");
     this.reason.hidden = !why;
     const can = actions.possible(details);
     for (const [action, button] of Object.entries(this.buttons)) button.hidden = !can[action];
-    setText(this.buttons.resume, details.status === "paused" ? "Go on" : "Resume…");
+    setText(this.buttons.resume, details.status === "paused" ? "Resume" : "Resume…");
     this.tick();
     this.#showFacts(details);
     this.tables.replaceChildren(...tables(details));
@@ -132,19 +159,24 @@ export class RunPage {
     this.panel.setControls({ ...state, metric: state.metric ?? ALL });
   }
 
-  /** The clock of a session that is going on. */
+  /** Advance the clock of an active session. */
   tick() {
     const run = this.#details;
     if (!run) return;
     const session = run.sessions.at(-1);
-    const elapsed_s = session ? session.elapsed_s + (run.status === "running" ? (Date.now() - this.#received_ms) / 1000 : 0) : null;
+    const elapsed_s = session
+      ? session.elapsed_s + (run.status === "running" ? (Date.now() - this.#received_ms) / 1000 : 0)
+      : null;
     setText(this.time, format.used(elapsed_s, run.timebox_s).join(""));
     this.fill.style.transform = `scaleX(${elapsed_s === null ? 0 : Math.min(1, elapsed_s / run.timebox_s)})`;
     this.bar.className = `bar is-${run.status}`;
   }
 
   #showFacts(run) {
-    const step = run.last_step === null ? null : `${format.whole(run.last_step)}${run.total_steps ? ` of ${format.whole(run.total_steps)}` : ""}`;
+    const step =
+      run.last_step === null
+        ? null
+        : `${format.whole(run.last_step)}${run.total_steps ? ` of ${format.whole(run.total_steps)}` : ""}`;
     const { git } = run;
     const rows = [
       ["step", step],
@@ -153,20 +185,47 @@ export class RunPage {
       ["python", run.python],
       ["created", format.instant(run.created_at)],
       ["ended", run.ended_at ? format.instant(run.ended_at) : null],
-      ["time", `${format.duration(run.elapsed_s)} in ${format.plural(run.session_count ?? run.sessions.length, "session")}`],
+      [
+        "time",
+        `${format.duration(run.elapsed_s)} in ${format.plural(run.session_count ?? run.sessions.length, "session")}`,
+      ],
       ["exit code", run.exit_code === null ? null : String(run.exit_code)],
-      ["code", git && `${(git.commit ?? "no commit").slice(0, 12)} on ${git.branch ?? "no branch"}${git.dirty ? ", uncommitted changes" : ""}`],
+      [
+        "code",
+        git &&
+          `${(git.commit ?? "no commit").slice(0, 12)} on ${git.branch ?? "no branch"}` +
+            (git.dirty ? ", uncommitted changes" : ""),
+      ],
       ["host", `${run.host}${run.pid ? `, supervisor ${run.pid}` : ""}`],
-      ["record", run.run_dir],
+      ["run directory", run.run_dir],
     ].filter(([, text]) => text);
-    this.facts.replaceChildren(...rows.flatMap(([label, text]) => [el("dt", { text: label }), el("dd", {}, el("bdi", { text: format.visible(text, 2000) }))]));
+    this.facts.replaceChildren(
+      ...rows.flatMap(([label, text]) => [
+        el("dt", { text: label }),
+        el("dd", {}, el("bdi", { text: format.visible(text, 2000) })),
+      ]),
+    );
   }
 
   #showNotes(notes) {
     this.notes.hidden = notes.length === 0;
     if (this.notes.hidden) return;
-    this.notes.replaceChildren(el("h2", { text: "Notes" }),
-      el("ul", { class: "notes" }, ...notes.map((note) => el("li", {}, el("b", { text: format.visible(note.kind, 60) }), " ", el("bdi", { text: format.visible(note.text, 600) })))));
+    this.notes.replaceChildren(
+      el("h2", { text: "Notes" }),
+      el(
+        "ul",
+        { class: "notes" },
+        ...notes.map((note) =>
+          el(
+            "li",
+            {},
+            el("b", { text: format.visible(note.kind, 60) }),
+            " ",
+            el("bdi", { text: format.visible(note.text, 600) }),
+          ),
+        ),
+      ),
+    );
   }
 }
 
@@ -174,49 +233,112 @@ function* tables(run) {
   const parameters = Object.entries(run.params);
   if (parameters.length) {
     yield el("h2", { text: "Parameters" });
-    yield table(["name", "value"], parameters.map(([name, value]) => [text(format.name(name), name), text(format.value(value))]), [false, false], "pairs");
+    yield table(
+      ["name", "value"],
+      parameters.map(([name, value]) => [text(format.name(name), name), text(format.value(value))]),
+      [false, false],
+      "pairs",
+    );
   }
   const metrics = Object.entries(run.summaries ?? {});
   if (metrics.length) {
     yield el("h2", { text: "Metrics" });
-    yield table(["name", "last", "best", "at step", "points"], metrics.map(([name, summary]) => [
-      text(format.name(name), name), format.number(summary.last), format.number(summary.best), summary.best_step === null ? "–" : format.whole(summary.best_step), format.whole(summary.count),
-    ]), [false, true, true, true, true]);
+    yield table(
+      ["name", "last", "best", "at step", "points"],
+      metrics.map(([name, summary]) => [
+        text(format.name(name), name),
+        format.number(summary.last),
+        format.number(summary.best),
+        summary.best_step === null ? "–" : format.whole(summary.best_step),
+        format.whole(summary.count),
+      ]),
+      [false, true, true, true, true],
+    );
   }
   if (run.sessions.length) {
     yield el("h2", { text: "Sessions" });
-    yield table(["", "ended as", "time", "why"], [...run.sessions].reverse().map((session) => [
-      String(session.number), el("span", { class: `status is-${session.status}`, text: session.status }), format.duration(session.elapsed_s),
-      text([session.reason, session.job && `Slurm's job ${session.job} on ${session.host}`, begin(session)].filter(Boolean).join("; ")),
-    ]), [true, false, true, false]);
+    yield table(
+      ["", "status", "time", "details"],
+      [...run.sessions]
+        .reverse()
+        .map((session) => [
+          String(session.number),
+          el("span", { class: `status is-${session.status}`, text: session.status }),
+          format.duration(session.elapsed_s),
+          text(
+            [session.reason, session.job && `Slurm job ${session.job} on ${session.host}`, origin(session)]
+              .filter(Boolean)
+              .join("; "),
+          ),
+        ]),
+      [true, false, true, false],
+    );
   }
   if (run.checkpoints.length) {
     const count = run.checkpoint_count ?? run.checkpoints.length;
-    yield el("h2", { text: count > run.checkpoints.length ? `Checkpoints: the newest ${run.checkpoints.length} of ${format.whole(count)}` : "Checkpoints" });
-    yield table(["step", "file", "size", "state"], [...run.checkpoints].reverse().map((checkpoint) => [
-      checkpoint.step === null ? "–" : format.whole(checkpoint.step), text(base(checkpoint.path), checkpoint.path), format.size(checkpoint.size_bytes), checkpointState(checkpoint),
-    ]), [true, false, true, false]);
+    yield el("h2", {
+      text:
+        count > run.checkpoints.length
+          ? `Checkpoints (latest ${run.checkpoints.length} of ${format.whole(count)})`
+          : "Checkpoints",
+    });
+    yield table(
+      ["step", "file", "size", "state"],
+      [...run.checkpoints]
+        .reverse()
+        .map((checkpoint) => [
+          checkpoint.step === null ? "–" : format.whole(checkpoint.step),
+          text(base(checkpoint.path), checkpoint.path),
+          format.size(checkpoint.size_bytes),
+          checkpointState(checkpoint),
+        ]),
+      [true, false, true, false],
+    );
   }
 }
 
-/** From what a session went on, or that it did not. */
-function begin({ offered, resumed_from, started_over }) {
+/** Which checkpoint a session was resumed from or offered. */
+function origin({ offered, resumed_from, started_over }) {
   if (resumed_from) return `resumed from ${base(resumed_from)}`;
-  if (started_over) return `started from the beginning: ${base(offered)} was not read`;
+  if (started_over) return `started over: ${base(offered)} was not read`;
   return offered && `offered ${base(offered)}`;
 }
 
 const base = (path) => path.split("/").filter(Boolean).at(-1) ?? path;
-const text = (words, title = words) => el("bdi", { class: "cut", text: format.visible(words, 300), title: format.visible(title, 1000) });
+const text = (words, title = words) =>
+  el("bdi", { class: "cut", text: format.visible(words, 300), title: format.visible(title, 1000) });
 
 function checkpointState({ valid, emergency }) {
-  if (!valid) return el("span", { class: "state bad", text: "not whole", title: "gone, unreadable, or smaller than when it was reported: resume skips it" });
-  return emergency ? el("span", { class: "state kept", text: "emergency", title: "saved by Backprop when the script did not; resume does not take it unasked" }) : el("span", { class: "state good", text: "whole" });
+  if (!valid)
+    return el("span", {
+      class: "state bad",
+      text: "invalid",
+      title: "missing, unreadable, or smaller than when it was reported: resume skips it",
+    });
+  return emergency
+    ? el("span", {
+        class: "state kept",
+        text: "emergency",
+        title: "saved by Backprop because the script did not: resume uses it only on request",
+      })
+    : el("span", { class: "state good", text: "valid" });
 }
 
 function table(heads, rows, isNumber, kind = null) {
-  const cell = (tag, content, position) => el(tag, { class: isNumber[position] ? "number" : null, scope: tag === "th" ? "col" : null }, content);
-  return el("div", { class: "scroll" }, el("table", { class: kind },
-    el("thead", {}, el("tr", {}, ...heads.map((head, position) => cell("th", head, position)))),
-    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((content, position) => cell("td", content, position)))))));
+  const cell = (tag, content, position) =>
+    el(tag, { class: isNumber[position] ? "number" : null, scope: tag === "th" ? "col" : null }, content);
+  return el(
+    "div",
+    { class: "scroll" },
+    el(
+      "table",
+      { class: kind },
+      el("thead", {}, el("tr", {}, ...heads.map((head, position) => cell("th", head, position)))),
+      el(
+        "tbody",
+        {},
+        ...rows.map((row) => el("tr", {}, ...row.map((content, position) => cell("td", content, position)))),
+      ),
+    ),
+  );
 }

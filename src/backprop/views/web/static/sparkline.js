@@ -1,4 +1,4 @@
-// The shape of a metric in a cell of the table.
+// The trend of a metric in a cell of the table.
 
 const WIDTH = 80;
 const HEIGHT = 18;

@@ -1,7 +1,7 @@
-// The table of runs: a grid that scrolls over any number of rows and holds only those in sight.
+// The table of runs: a virtual grid that holds only the visible rows.
 //
-// Rows have one height, so the scroll bar is right from the first answer on. Pages of rows are fetched when they
-// come into sight, kept until the table changes, and drawn into row elements that are used again and again.
+// All rows have the same height, so the scroll bar is right from the first response on. Pages of rows are fetched when
+// they scroll into view, kept until the table changes, and drawn into recycled row elements.
 
 import * as api from "./api.js";
 import { debounced, el, setAttribute, setText } from "./dom.js";
@@ -16,7 +16,7 @@ const RETRY_S = [1, 2, 4, 8, 16, 30];
 const ROW_HEIGHT = 34; // --row in style.css
 
 const COLUMNS = [
-  { key: "pick", title: "", label: "Draw its curve" },
+  { key: "pick", title: "", label: "Show curve" },
   { key: "status", title: "Status", sort: "status" },
   { key: "name", title: "Run", sort: "name" },
   { key: "command", title: "Command" },
@@ -25,12 +25,12 @@ const COLUMNS = [
   { key: "step", title: "Step", sort: "step", isNumber: true },
   { key: "last", title: "Last", sort: "metric", isNumber: true },
   { key: "best", title: "Best", sort: "best", isNumber: true },
-  { key: "spark", title: "Shape" },
+  { key: "spark", title: "Trend" },
 ];
 
 export class RunsTable {
   #pages = new Map(); // page number -> rows
-  #stale = new Set(); // pages that are shown until newer ones are here
+  #stale = new Set(); // pages that are shown until newer ones arrive
   #pending = new Map(); // page number -> AbortController
   #rows = new Map(); // row index -> element
   #spare = [];
@@ -39,13 +39,15 @@ export class RunsTable {
   #active = 0;
   #activeId = null;
   #query = null;
-  #isHeld = false; // nothing is asked for: it failed, and it is not yet time to try again
+  #isHeld = false; // backing off after an error
   #failures = 0;
   #retryTimer = 0;
   #count = 0;
   #metric = "loss"; // what the columns Last and Best show in most rows
 
-  /** on: open(row), choose(row, isChosen), sort(key), seen(), counted({total, shown, isFirst}), problem(error or null). */
+  /**
+   * on: open(row), choose(row, isChosen), sort(key), seen(), counted({total, shown, isFirst}), problem(error or null).
+   */
   constructor(root, on, linkTo) {
     this.root = root;
     this.on = on;
@@ -55,11 +57,15 @@ export class RunsTable {
     root.append(el("div", { role: "rowgroup", class: "heading" }, this.head), this.body);
     this.#makeHead();
     this.load = debounced(() => this.#loadVisible(), 40);
-    root.addEventListener("scroll", () => {
-      this.render();
-      this.load();
-      this.seen();
-    }, { passive: true });
+    root.addEventListener(
+      "scroll",
+      () => {
+        this.render();
+        this.load();
+        this.seen();
+      },
+      { passive: true },
+    );
     this.seen = debounced(() => on.seen(), 250);
     new ResizeObserver(() => {
       this.render();
@@ -72,7 +78,14 @@ export class RunsTable {
     this.headers = COLUMNS.map((column) => {
       const cell = el("div", { class: `cell c-${column.key}`, role: "columnheader" });
       if (column.sort) {
-        cell.append(el("button", { type: "button", tabindex: -1, text: column.title, on: { click: () => this.on.sort(this.#sortKey(column)) } }));
+        cell.append(
+          el("button", {
+            type: "button",
+            tabindex: -1,
+            text: column.title,
+            on: { click: () => this.on.sort(this.#sortKey(column)) },
+          }),
+        );
       } else {
         cell.append(el("span", { text: column.title, class: column.title ? null : "unseen" }));
         if (column.label) cell.firstChild.textContent = column.label;
@@ -84,12 +97,12 @@ export class RunsTable {
 
   #sortKey = (column) => ({ metric: this.#metric, best: `best.${this.#metric}` })[column.sort] ?? column.sort;
 
-  /** Show other runs, or the same in another order. */
+  /** Show other runs, or the same ones in another order. */
   setQuery(query) {
     const key = JSON.stringify(query);
     if (key === JSON.stringify(this.#query)) return;
     this.#query = query;
-    this.#letGo();
+    this.#release();
     for (const controller of this.#pending.values()) controller.abort();
     this.#pending.clear();
     this.#stale = new Set(this.#pages.keys());
@@ -103,30 +116,34 @@ export class RunsTable {
   #showSort() {
     COLUMNS.forEach((column, position) => {
       const isSorted = column.sort && this.#sortKey(column) === this.#query?.sort;
-      setAttribute(this.headers[position], "aria-sort", isSorted ? (this.#query.descending ? "descending" : "ascending") : null);
+      setAttribute(
+        this.headers[position],
+        "aria-sort",
+        isSorted ? (this.#query.descending ? "descending" : "ascending") : null,
+      );
     });
   }
 
-  /** What is shown may have changed: fetch it again, and show what there is until then. */
+  /** Fetch the visible rows again; the old ones are shown until then. */
   refresh() {
     for (const page of this.#pages.keys()) this.#stale.add(page);
     this.#loadVisible();
   }
 
-  /** Ask again at once, whatever failed: the server is there, or another one. */
+  /** Fetch again at once after a failure: the server is back. */
   retry() {
-    this.#letGo();
+    this.#release();
     this.refresh();
   }
 
-  #letGo() {
+  #release() {
     clearTimeout(this.#retryTimer);
     this.#isHeld = false;
   }
 
-  /** Ask no more for a while; or, when the server said that it makes no sense, until something else is asked for. */
+  /** Back off after an error; after a client error (4xx) until the query changes. */
   #hold(error) {
-    this.#letGo();
+    this.#release();
     this.#isHeld = true;
     if (error.status >= 400 && error.status < 500) return;
     const wait_s = RETRY_S[Math.min(this.#failures, RETRY_S.length - 1)];
@@ -137,7 +154,7 @@ export class RunsTable {
     }, wait_s * 1000);
   }
 
-  /** Newer rows of runs that may be in sight. */
+  /** Newer rows of runs that may be visible. */
   update(rows) {
     const byId = new Map(rows.map((row) => [row.id, row]));
     for (const page of this.#pages.values()) {
@@ -269,7 +286,7 @@ export class RunsTable {
     this.#showSort();
   }
 
-  /** Draw the rows in sight. */
+  /** Draw the visible rows. */
   render() {
     const [first, last] = this.#range(OVERSCAN_ROWS);
     this.root.style.setProperty("--rows", this.#count);
@@ -309,7 +326,17 @@ export class RunsTable {
     const { cells } = element;
     element.classList.toggle("loading", row === null);
     if (row === null) {
-      for (const cell of [cells.status, cells.id, cells.command, cells.age, cells.time, cells.step, cells.last, cells.best]) setText(cell, "");
+      for (const cell of [
+        cells.status,
+        cells.id,
+        cells.command,
+        cells.age,
+        cells.time,
+        cells.step,
+        cells.last,
+        cells.best,
+      ])
+        setText(cell, "");
       setText(cells.link, "…");
       draw(cells.spark, []);
       return;
@@ -317,7 +344,7 @@ export class RunsTable {
     const isChosen = this.#chosen.has(row.id);
     const name = format.visible(row.name || row.id, 120);
     cells.box.checked = isChosen;
-    setAttribute(cells.box, "aria-label", `Draw the curve of ${name}`);
+    setAttribute(cells.box, "aria-label", `Show the curve of ${name}`);
     setAttribute(element, "aria-selected", isChosen);
     cells.mark.replaceChildren(...(isChosen ? [swatch(this.#slotOf(row.id))] : []));
     setText(cells.status, row.status);
@@ -346,17 +373,18 @@ export class RunsTable {
     if (!row) return;
     this.#active = element.index;
     this.#activeId = row.id;
-    this.root.focus({ preventScroll: true }); // row elements are used for other runs: the focus stays on the grid
+    this.root.focus({ preventScroll: true }); // row elements are recycled: the focus stays on the grid
     if (event.target === element.cells.box) this.on.choose(row, element.cells.box.checked);
-    else if (!event.target.closest("a") && !event.target.closest(".c-pick") && !getSelection().toString()) this.on.open(row);
+    else if (!event.target.closest("a") && !event.target.closest(".c-pick") && !getSelection().toString())
+      this.on.open(row);
     this.render();
   }
 }
 
-/** A row as it came, with when it came, so that a clock can go on from there. */
+/** A row with its time of arrival, so that the elapsed time can be extrapolated. */
 const received = (row) => ({ ...row, received_ms: Date.now() });
 
-/** Seconds that the run's sessions have taken by now. */
+/** Seconds that the run's sessions have taken so far. */
 export function elapsedNow(row, now_ms) {
   if (row.elapsed_s === null || row.elapsed_s === undefined || row.sessions === 0) return null;
   return row.status === "running" ? row.elapsed_s + Math.max(0, now_ms - row.received_ms) / 1000 : row.elapsed_s;
@@ -368,7 +396,8 @@ function drawTimes(cells, row, now_ms) {
   const [elapsed, timebox] = format.used(elapsed_s, row.timebox_s);
   setText(cells.elapsed, elapsed);
   setText(cells.timebox, timebox);
-  const share = elapsed_s !== null && row.session_timebox_s ? Math.min(1, (elapsed_s - row.earlier_s) / row.session_timebox_s) : 0;
+  const share =
+    elapsed_s !== null && row.session_timebox_s ? Math.min(1, (elapsed_s - row.earlier_s) / row.session_timebox_s) : 0;
   cells.fill.style.transform = `scaleX(${share})`;
   cells.bar.className = `bar is-${row.status}`;
 }
@@ -407,7 +436,13 @@ function makeRow() {
   };
   const row = el("div", { class: "row", role: "row" });
   for (const column of COLUMNS) {
-    row.append(el("div", { class: `cell c-${column.key}${column.isNumber ? " number" : ""}`, role: "gridcell" }, ...content[column.key]));
+    row.append(
+      el(
+        "div",
+        { class: `cell c-${column.key}${column.isNumber ? " number" : ""}`, role: "gridcell" },
+        ...content[column.key],
+      ),
+    );
   }
   row.cells = cells;
   return row;

@@ -1,11 +1,11 @@
-// Light, dark, or as the system says. theme.js has set the one chosen last time before the first paint.
+// Light, dark, or the system's theme. theme.js has set the one chosen last time before the first paint.
 
 import { setText } from "./dom.js";
 
 const THEMES = ["auto", "light", "dark"];
 const LABELS = { auto: "Auto", light: "Light", dark: "Dark" };
 
-/** Let `button` go through the themes; `onChange` is called whenever colours are others. */
+/** Let `button` cycle through the themes; `onChange` is called whenever the colours change. */
 export function watchTheme(button, onChange) {
   const root = document.documentElement;
   const show = () => {
