@@ -195,9 +195,9 @@ def test_a_place_that_cannot_be_written_does_not_stop_training(runs: Runs):
     runs.script(
         """
         os.environ["BACKPROP_EVENTS"] = "/nonexistent/events"
-        from _backprop_trainer import link as session
+        from _backprop_trainer import link
         for step in range(3):
-            session.current().log(step, {"loss": 1.0})
+            link.current().log(step, {"loss": 1.0})
         print("done")
         """
     )

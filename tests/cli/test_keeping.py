@@ -156,7 +156,7 @@ def test_a_save_of_a_hook_that_is_killed_in_its_midst(runs: Runs):
                 if step == 2:
                     os.kill(os.getpid(), signal.SIGKILL)
                 file.write(f"{step}}}")
-            current().saved("last.json", step)
+            current().report_checkpoint("last.json", step)
         """
     )
     assert runs.call("run", "--run-id", "r", "train.py").returncode == 137
@@ -187,7 +187,7 @@ def test_a_file_that_is_added_to_loses_nothing(runs: Runs):
         """
         from _backprop_trainer.link import current
         open("new.bin", "wb").write(b"1")
-        current().saved("new.bin", 1)
+        current().report_checkpoint("new.bin", 1)
         open("new.bin", "ab").write(b"2")
         open("new.bin", "rb").read()
         print(*os.listdir("."))

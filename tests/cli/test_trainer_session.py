@@ -14,33 +14,33 @@ from tests.conftest import HANG_S, Runs, wait_for
 
 # the smallest framework there could be, with its hook: steps of `step_s`, saves of `save_s`
 LOOP = """
-    from _backprop_trainer import link as sessions
+    from _backprop_trainer import link as links
 
-    session = sessions.current()
+    link = links.current()
     start = 0
-    if session.resume_from:
-        start = json.load(open(session.resume_from))["step"]
+    if link.resume_from:
+        start = json.load(open(link.resume_from))["step"]
 
     def save(step, save_s):
-        with session.saving():
+        with link.saving():
             with open(f"ckpt-{step}.json.new", "w") as file:
                 file.write('{"step": ')
                 file.flush()
                 time.sleep(save_s)
                 file.write(f"{step}}}")
             os.replace(f"ckpt-{step}.json.new", f"ckpt-{step}.json")
-        session.saved(f"ckpt-{step}.json", step)
+        link.report_checkpoint(f"ckpt-{step}.json", step)
 
     def loop(steps, step_s, save_s=0.0):
-        with session.training("loop"):
+        with link.training("loop"):
             for step in range(start + 1, steps + 1):
                 time.sleep(step_s)
-                session.log(step, {"loss": 1 / step}, total_steps=steps)
-                wish = session.at_step_end(step)
+                link.log(step, {"loss": 1 / step}, total_steps=steps)
+                wish = link.at_step_end(step)
                 if wish.save or wish.stop:
                     save(step, save_s)
                 if wish.stop:
-                    session.obey_stop()
+                    link.accept_stop()
                     break
         print("after training", flush=True)
 """
@@ -77,18 +77,18 @@ def test_a_timebox_ends_it_at_the_end_of_a_step_with_a_save(runs: Runs):
 RESTORES = """
     from _backprop_trainer.failsafe import guarded
 
-    session.looks_for_checkpoint(may_be_ours={may_be_ours})
+    link.announce_inspection(may_be_ours={may_be_ours})
 
     @guarded("loop")
     def fails():
         raise RuntimeError("other shapes")
 
-    with session.training("loop"):
-        if session.is_resumed:
-            session.begins_from(session.resume_from)
+    with link.training("loop"):
+        if link.is_resumed:
+            link.set_resume_source(link.resume_from)
             {restore}
         for step in range({steps}):
-            session.at_step_end(start + step + 1)
+            link.at_step_end(start + step + 1)
         save(start + {steps}, 0)
 """
 
@@ -98,7 +98,7 @@ RESTORES = """
     [
         ("raise RuntimeError", 2, False),
         ("fails()", 2, False),
-        ("session.end_script()", 2, False),
+        ("link.end_script()", 2, False),
         ("pass", 2, True),
         ("pass", 0, True),
     ],
@@ -137,17 +137,17 @@ def test_checkpoints_come_as_often_as_asked(runs: Runs):
 def test_a_stop_waits_for_the_end_of_the_step(runs: Runs):
     """However much longer than all before this step is: it is made, saved, and the loop ends."""
     body = """
-    with session.training("loop"):
-        session.at_step_end(1)
-        session.at_step_end(2)
+    with link.training("loop"):
+        link.at_step_end(1)
+        link.at_step_end(2)
         print("long step", flush=True)
         end = time.monotonic() + 3
         while time.monotonic() < end:
             pass
-        wish = session.at_step_end(3)
+        wish = link.at_step_end(3)
         assert wish.stop
         save(3, 0)
-        session.obey_stop()
+        link.accept_stop()
     """
     document = ends(runs, body, "-m", 0.02)
     assert (document["status"], document["exit_code"]) == ("timeboxed", 0)
@@ -159,8 +159,8 @@ def test_a_step_that_does_not_end_is_broken_off_late_in_the_grace(runs: Runs):
     """By SIGTERM, and so that `finally` is still carried out."""
     body = """
     try:
-        with session.training("loop"):
-            session.at_step_end(1)
+        with link.training("loop"):
+            link.at_step_end(1)
             while True:
                 time.sleep(0.01)
     finally:
@@ -178,7 +178,7 @@ def test_nothing_breaks_off_a_save(runs: Runs, signals: list[str]):
     """Signals that arrive while it is written wait until it is whole."""
     body = f"""
     try:
-        with session.saving():
+        with link.saving():
             for name in {signals}:
                 os.kill(os.getpid(), getattr(signal, name))
             print("whole", flush=True)
@@ -193,11 +193,11 @@ def test_nothing_breaks_off_a_save(runs: Runs, signals: list[str]):
 def test_signals_outside_a_loop_are_as_without_us(runs: Runs):
     """KeyboardInterrupt at once; SIGTERM kills."""
     body = """
-    with session.training("loop"):
-        session.at_step_end(1)
+    with link.training("loop"):
+        link.at_step_end(1)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    with session.training("loop"):
+    with link.training("loop"):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
     """
@@ -222,15 +222,15 @@ def test_a_launcher_does_not_take_the_save_with_it(runs: Runs):
     body = """
     if len(sys.argv) == 1:
         sys.exit(subprocess.Popen([sys.executable, "train.py", "child"]).wait())
-    with session.training("loop"):
-        session.at_step_end(1)
-        session.at_step_end(2)
+    with link.training("loop"):
+        link.at_step_end(1)
+        link.at_step_end(2)
         end = time.monotonic() + 3
         while time.monotonic() < end:
             pass
-        assert session.at_step_end(3).stop
+        assert link.at_step_end(3).stop
         save(3, 0)
-        session.obey_stop()
+        link.accept_stop()
     """
     document = ends(runs, body, "-m", 0.03)
     assert document["status"] == "timeboxed"
@@ -283,7 +283,7 @@ def test_on_gpus_the_step_after_the_next_is_agreed_on(tmp_path: Path, monkeypatc
 def test_a_signal_is_not_forgotten_over_a_save_that_fails(runs: Runs, number: str, code: int, said: str):
     body = f"""
     try:
-        with session.saving():
+        with link.saving():
             os.kill(os.getpid(), signal.{number})
             raise OSError("full")
     except OSError:
@@ -299,7 +299,7 @@ def test_a_script_hears_of_its_children_during_a_save(runs: Runs):
     body = """
     heard = []
     signal.signal(signal.SIGCHLD, lambda *_: heard.append(1))
-    with session.saving():
+    with link.saving():
         subprocess.run(["true"])
     print(len(heard), flush=True)
     """
@@ -322,7 +322,7 @@ def test_handlers_of_the_scripts_own_stay(runs: Runs):
     body = """
     mine = lambda *_: print("mine", flush=True)
     signal.signal(signal.SIGINT, mine)
-    with session.training("loop"), session.saving():
+    with link.training("loop"), link.saving():
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is mine
     """
@@ -333,10 +333,10 @@ def test_handlers_of_the_scripts_own_stay(runs: Runs):
 def test_training_that_finishes_while_it_is_asked_to_stop_is_completed(runs: Runs):
     """The notice came, and there was nothing left to stop."""
     body = """
-    with session.training("loop"):
-        session.at_step_end(1)
-        session.at_step_end(2)
-        while not session.should_stop():
+    with link.training("loop"):
+        link.at_step_end(1)
+        link.at_step_end(2)
+        while not link.should_stop():
             time.sleep(0.01)
     print("after training", flush=True)
     """
@@ -347,9 +347,9 @@ def test_training_that_finishes_while_it_is_asked_to_stop_is_completed(runs: Run
 
 def test_a_stop_by_the_user_is_a_stop_whatever_the_trainer_says(runs: Runs):
     body = """
-    with session.training("loop"):
+    with link.training("loop"):
         print("ready", flush=True)
-        while not session.should_stop():
+        while not link.should_stop():
             time.sleep(0.01)
     """
     runs.script(LOOP + body)
@@ -362,8 +362,8 @@ def test_a_stop_by_the_user_is_a_stop_whatever_the_trainer_says(runs: Runs):
 
 def test_a_loop_within_a_loop_keeps_quiet(runs: Runs):
     body = """
-    with session.training("outer") as outer, session.training("inner") as inner:
-        print(outer, inner, session.owner)
+    with link.training("outer") as outer, link.training("inner") as inner:
+        print(outer, inner, link.owner)
     """
     ends(runs, body)
     assert runs.output("r") == "True False outer\n"
@@ -371,11 +371,11 @@ def test_a_loop_within_a_loop_keeps_quiet(runs: Runs):
 
 # twelve steps of 0.4 s, by a clock of its own; metrics of the sixth alone
 RARE_LOGS = """
-    from _backprop_trainer import link as sessions
+    from _backprop_trainer import link as links
 
     now = time.monotonic()
-    sessions.monotonic = lambda: now
-    session = sessions.current()
+    links.monotonic = lambda: now
+    link = links.current()
 
     def steps():
         global now
@@ -390,11 +390,11 @@ def test_a_step_is_known_each_second_though_metrics_are_rare(runs: Runs):
     runs.script(
         RARE_LOGS
         + """
-    with session.training("loop"):
+    with link.training("loop"):
         for step in steps():
-            session.at_step_end(step, total_steps=12)
+            link.at_step_end(step, total_steps=12)
             if step == 6:
-                session.log(step, {"loss": 0.5})
+                link.log(step, {"loss": 0.5})
     """
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
@@ -411,10 +411,10 @@ def test_the_last_step_is_known(runs: Runs, ending: str, counted: bool, told: li
     runs.script(
         RARE_LOGS
         + f"""
-    sessions.STEP_EVERY_S = 100
-    with session.training("loop"):
+    links.STEP_EVERY_S = 100
+    with link.training("loop"):
         for step in range(1, 9):
-            session.at_step_end(step, is_counted={counted})
+            link.at_step_end(step, is_counted={counted})
         {ending}
     """
     )
@@ -429,11 +429,11 @@ def test_the_last_step_of_each_loop_is_known(runs: Runs):
     runs.script(
         RARE_LOGS
         + """
-    sessions.STEP_EVERY_S = 100
+    links.STEP_EVERY_S = 100
     for last in (8, 5):
-        with session.training("loop"):
+        with link.training("loop"):
             for step in range(1, last + 1):
-                session.at_step_end(step)
+                link.at_step_end(step)
     """
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
@@ -445,15 +445,15 @@ def test_the_step_of_a_stop_is_known_though_metrics_are_rare(runs: Runs):
     runs.script(
         LOOP
         + """
-    sessions.STEP_EVERY_S = 1e9
-    with session.training("loop"):
-        session.at_step_end(1)
+    links.STEP_EVERY_S = 1e9
+    with link.training("loop"):
+        link.at_step_end(1)
         print("waits", flush=True)
-        while not session.is_stop_wanted():
+        while not link.is_stop_requested():
             time.sleep(0.01)
-        assert session.at_step_end(2).stop
+        assert link.at_step_end(2).stop
         save(2, 0)
-        session.obey_stop()
+        link.accept_stop()
     """
     )
     running = runs.start("run", "train.py", "--run-id", "r")
@@ -469,11 +469,11 @@ def test_steps_of_another_kind_than_the_script_reports_are_only_counted(runs: Ru
     runs.script(
         RARE_LOGS
         + """
-    with session.training("loop"):
+    with link.training("loop"):
         for step in steps():
             if step == 6:
                 print(json.dumps({"step": 1, "loss": 0.5}), flush=True)
-            session.at_step_end(step, is_counted=True)
+            link.at_step_end(step, is_counted=True)
     """
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
@@ -487,7 +487,7 @@ def test_what_was_told_is_kept_when_the_supervisor_is_killed(runs: Runs):
         LOOP
         + """
     for step in range(1, 20_001):
-        session.log(step, {"a": step})
+        link.log(step, {"a": step})
         print(json.dumps({"step": step, "b": step}), flush=True)
     print("all", flush=True)
     time.sleep(60)
@@ -514,16 +514,16 @@ def test_all_ranks_do_the_same_at_the_same_step(runs: Runs, stop_at: int):
 
         def train(rank, barrier, steps):
             os.environ |= {{"RANK": str(rank), "WORLD_SIZE": "3"}}
-            from _backprop_trainer import link as sessions
+            from _backprop_trainer import link as links
             from _backprop_trainer.distributed import StepRequest
-            session = sessions.current()
+            link = links.current()
             step = 0
             while True:
                 step += 1
                 barrier.wait(240)  # gradients are exchanged
                 time.sleep(random.random() / 100)
-                wish = session.agreement.settle(step, StepRequest(stop=rank == 0 and step >= {stop_at}))
-                session.log(step, {{"loss": 1}})
+                wish = link.agreement.settle(step, StepRequest(stop=rank == 0 and step >= {stop_at}))
+                link.log(step, {{"loss": 1}})
                 if wish.stop:
                     break
             steps[rank] = step
@@ -589,8 +589,8 @@ IN_THREAD = """
     finally:
         print("finally", flush=True)
 """
-LISTENS = "session.interrupts.listen()  # as a hook does when its framework has been imported"
-STOPS = "session.is_stop_wanted = lambda: True; session.should_stop = lambda: session.pace.longest_step_s is not None"
+LISTENS = "link.interrupts.listen()  # as a hook does when its framework has been imported"
+STOPS = "link.is_stop_requested = lambda: True; link.should_stop = lambda: link.pace.longest_step_s is not None"
 
 
 def in_thread(main: str, before: str, steps: int = 100_000) -> str:
@@ -636,8 +636,8 @@ def test_a_main_thread_that_has_ended_leaves_the_end_to_the_thread(runs: Runs):
 
 
 # somebody sends SIGINT at the third step
-INTERRUPTS = """at_step_end = session.at_step_end
-    session.at_step_end = lambda step: (step == 3 and os.kill(os.getpid(), signal.SIGINT), at_step_end(step))[1]
+INTERRUPTS = """at_step_end = link.at_step_end
+    link.at_step_end = lambda step: (step == 3 and os.kill(os.getpid(), signal.SIGINT), at_step_end(step))[1]
 """
 
 

@@ -20,6 +20,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
 import numpy as np
 from _backprop_trainer import link
+from _backprop_trainer.channel import EventsFile
 from _backprop_trainer.deferred_signals import Interrupts
 from _backprop_trainer.hooks.keras import fit
 
@@ -238,10 +239,14 @@ def outcome(train, callbacks):
 def session_of_its_own(train, folder, resume_from, cut):
     os.chdir(folder)
     here = link.current()
-    here.resume_from, here._events_path, here._fd = resume_from, str(folder / "events"), None
-    here.run_dir, here.is_resumed, here.number = str(folder), resume_from is not None, 1 + (resume_from is not None)
+    here.resume_from, here._events = resume_from, EventsFile(str(folder / "events"))
+    here.run_dir, here.is_resumed, here.session_number = (
+        str(folder),
+        resume_from is not None,
+        1 + (resume_from is not None),
+    )
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new process
-    here.interrupts = Interrupts(here.is_stop_wanted)  # it knows its process
+    here.interrupts = Interrupts(here.is_stop_requested)  # it knows its process
     KERAS_STORY.folder = str(folder / "checkpoints")
     if BACKEND == "torch":
         import torch

@@ -8,23 +8,23 @@ from tests.frameworks.conftest import FrameworkRuns
 # a training that is stopped after certain steps and goes on each time, in the same process: `cut_and_resumed`
 TRAININGS = """
     import contextlib, itertools, json, random, tempfile, torch, transformers
-    from _backprop_trainer import link as sessions
+    from _backprop_trainer import link as links
     from torch.utils.data import IterableDataset
 
-    session = sessions.current()
-    session.is_stop_wanted = lambda: True  # by the supervisor, and not by a signal
+    link = links.current()
+    link.is_stop_requested = lambda: True  # by the supervisor, and not by a signal
     summaries = []
     steps = []  # reported without metrics
-    sessions.STEP_EVERY_S = 0  # each of them
+    links.STEP_EVERY_S = 0  # each of them
 
     def log(step, metrics, total_steps=None):
-        session._told_step = step
+        link._reported_step = step
         if not metrics:
             steps.append((step, total_steps))
         elif "train_loss" in metrics:
             summaries.append(metrics)
 
-    session.log = log
+    link.log = log
 
     class Net(torch.nn.Module):
         def __init__(self):
@@ -61,7 +61,7 @@ TRAININGS = """
         })
         transformers.set_seed(1)
         trainer = Trainer(Net(), args, train_dataset=data, callbacks=list(callbacks))
-        session.should_stop = lambda: trainer.state.global_step in stop_at
+        link.should_stop = lambda: trainer.state.global_step in stop_at
         with contextlib.suppress(SystemExit):
             trainer.train(resume_from)
         return trainer, seen

@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Iterator, MutableMapping, Optional, 
 from . import checkpoints, rng_state
 from . import loop as loops
 from .checkpoint_io import check
-from .link import Session, current
+from .link import SupervisorLink, current
 
 Batch = TypeVar("Batch")
 State = MutableMapping[str, Any]
@@ -45,11 +45,11 @@ def loop(
     """
     if isinstance(loader, GeneratorType) and epochs > 1:
         raise TypeError("a generator is used up after one epoch: pass the function that makes it, without calling it")
-    session = current()
+    link = current()
     state = {} if state is None else state
-    if session is not None:
+    if link is not None:
         check(dict(state))
-    return loops.drive(session, loader, epochs, state, accumulate)
+    return loops.drive(link, loader, epochs, state, accumulate)
 
 
 def log(step: Optional[int] = None, **metrics: Any) -> None:
@@ -58,8 +58,8 @@ def log(step: Optional[int] = None, **metrics: Any) -> None:
     step: inside `loop` the number of the batch it gave last, from 1, unless told otherwise; outside one more than the
     last time. A name that is no Python name: `log(**{"train/loss": loss})`.
     """
-    session = current()
-    if session is None:
+    link = current()
+    if link is None:
         return
     running = loops.last
     total = None
@@ -72,38 +72,38 @@ def log(step: Optional[int] = None, **metrics: Any) -> None:
         if "epoch" not in metrics:
             metrics["epoch"] = running.epoch
     elif step is None:
-        step = _next_step(session)
-    session.log(step, metrics, total)
+        step = _next_step(link)
+    link.log(step, metrics, total)
 
 
-def _next_step(session: Session) -> int:
+def _next_step(link: SupervisorLink) -> int:
     global _logged_step  # noqa: PLW0603  one count in a process
     if _logged_step is None:
-        _logged_step = session.resume_step or 0
+        _logged_step = link.resume_step or 0
     _logged_step += 1
     return _logged_step
 
 
 def params(**values: Any) -> None:
     """Report parameters of the run; they win over what the script's arguments look like."""
-    session = current()
-    if session is not None:
-        session.tell(event="params", params=values)
+    link = current()
+    if link is not None:
+        link.send_event(event="params", params=values)
 
 
 def resume_from() -> Optional[str]:
     """The checkpoint to continue from; None where there is none. `loop` and `load` ask by themselves."""
-    session = current()
-    return None if session is None else session.resume_from
+    link = current()
+    return None if link is None else link.resume_from
 
 
 def checkpoint_due() -> bool:
     """Whether a checkpoint is wanted, and none was saved since. In `loop` there is no need to ask."""
-    session = current()
-    if session is None:
+    link = current()
+    if link is None:
         return False
-    _say_that_we_listen(session)
-    return session.checkpoint_due()
+    _say_that_we_listen(link)
+    return link.checkpoint_due()
 
 
 def should_stop() -> bool:
@@ -112,39 +112,39 @@ def should_stop() -> bool:
     Who asks is not interrupted: from the first call on, a first SIGINT only makes this True. Costs less than a
     microsecond. Several processes that train together get different answers at the same step: there, use `loop`.
     """
-    session = current()
-    if session is None:
+    link = current()
+    if link is None:
         return False
     if loops.last is not None and loops.last.is_finished:
         return False  # a stop that comes after training's own end stops nothing
-    if _say_that_we_listen(session):
-        session.interrupts.stay_patient()
-    return session.is_stopping or session.should_stop()
+    if _say_that_we_listen(link):
+        link.interrupts.stay_patient()
+    return link.is_stopping or link.should_stop()
 
 
-def _say_that_we_listen(session: Session) -> bool:
+def _say_that_we_listen(link: SupervisorLink) -> bool:
     """Whether this script drives a loop of its own. The supervisor then hears once that it is to warn us early."""
     global _has_said_so  # noqa: PLW0603  once in a process
-    if session.owner is not None or loops.last is not None:
+    if link.owner is not None or loops.last is not None:
         return False
     if not _has_said_so:
         _has_said_so = True
-        session.tell(event="listening")
+        link.send_event(event="listening")
     return True
 
 
 def time_left_s() -> float:
     """Seconds until the timebox of this session ends, at least 0; infinity outside a run."""
-    session = current()
-    return float("inf") if session is None else session.time_left_s()
+    link = current()
+    return float("inf") if link is None else link.time_left_s()
 
 
 def progress() -> float:
     """How much of this session's timebox is over, 0 to 1, for schedules that must end with it; 0 outside a run."""
-    session = current()
-    if session is None or session.timebox_s <= 0:
+    link = current()
+    if link is None or link.timebox_s <= 0:
         return 0.0
-    return min(1.0, max(0.0, 1.0 - session.time_left_s() / session.timebox_s))
+    return min(1.0, max(0.0, 1.0 - link.time_left_s() / link.timebox_s))
 
 
 def save(state: State, step: Optional[int] = None, *, path: Union[str, os.PathLike[str], None] = None) -> Optional[str]:
@@ -155,18 +155,18 @@ def save(state: State, step: Optional[int] = None, *, path: Union[str, os.PathLi
     the loop's own state is reported, because only from that can it continue. All processes of a training must call
     this; rank 0 writes. Raises OSError, and what pickling raises.
     """
-    session = current()
-    if session is None:
+    link = current()
+    if link is None:
         return None
     where = None if path is None else os.fspath(path)
-    running = loops.last if session.owner == loops.NAME else None
+    running = loops.last if link.owner == loops.NAME else None
     if running is not None and state is running.state:
         return running.save(where)
     if step is None:
         if running is None:
             raise TypeError("save() needs the step, outside of backprop.loop")
         step = running.step
-    return checkpoints.save(session, state, step, path=where, is_reported=running is None)
+    return checkpoints.save(link, state, step, path=where, is_reported=running is None)
 
 
 def load(state: State, path: Union[str, os.PathLike[str], None] = None) -> int:

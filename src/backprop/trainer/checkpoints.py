@@ -13,13 +13,13 @@ from typing import Any, Iterable, Mapping, MutableMapping, Optional
 from . import checkpoint_io, distributed, rng_state
 from .atomic_files import FOLDER
 from .failsafe import say
-from .link import Session
+from .link import SupervisorLink
 
 _OF_EACH_RANK = ("random", "epoch_began", "loader")
 
 
 def save(
-    session: Session,
+    link: SupervisorLink,
     state: Mapping[str, Any],
     step: int,
     *,
@@ -33,8 +33,8 @@ def save(
     generators: sources of randomness besides those of the process. position: what else is to be found in the file.
     is_reported: False for what nobody can continue from. Raises OSError, and what pickling raises.
     """
-    path = os.path.abspath(path or os.path.join(FOLDER, session.run_id, f"step-{step}{checkpoint_io.suffix()}"))
-    with session.saving():
+    path = os.path.abspath(path or os.path.join(FOLDER, link.run_id, f"step-{step}{checkpoint_io.suffix()}"))
+    with link.saving():
         payload = {
             "step": step,
             "state": checkpoint_io.take(dict(state)),
@@ -49,7 +49,7 @@ def save(
             checkpoint_io.write(_part(path, rank), {"step": step, **own})
         if is_reported:
             # before an interrupt that waited for the save's end breaks us off
-            session.saved(path, step)
+            link.report_checkpoint(path, step)
     return path
 
 

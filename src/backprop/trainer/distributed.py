@@ -76,7 +76,7 @@ class Agreement:
         self._loop += 1
         self._before = None
 
-    def settle(self, step: int, wish: StepRequest) -> StepRequest:
+    def settle(self, step: int, request: StepRequest) -> StepRequest:
         """What all ranks do at the end of this step. To be called by every rank at the end of every step.
 
         wish: rank 0's; that of the others does not count. Costs a stat of a file. Raises OSError.
@@ -88,8 +88,8 @@ class Agreement:
             if step < self._told[1]:
                 return due
             due, self._told = self._told[2], None
-        elif rank() == 0 and (wish.save or wish.stop):
-            self._propose(step + lag, wish)
+        elif rank() == 0 and (request.save or request.stop):
+            self._propose(step + lag, request)
         return due
 
     def _wait_for_gpu(self) -> bool:
@@ -103,9 +103,9 @@ class Agreement:
             before.synchronize()
         return True
 
-    def _propose(self, step: int, wish: StepRequest) -> None:
+    def _propose(self, step: int, request: StepRequest) -> None:
         with drafted(self._path, 0o600) as draft, open(draft, "w", encoding="utf-8") as file:
-            json.dump({"loop": self._loop, "step": step, "save": wish.save, "stop": wish.stop}, file)
+            json.dump({"loop": self._loop, "step": step, "save": request.save, "stop": request.stop}, file)
 
     def _read(self) -> None:
         try:

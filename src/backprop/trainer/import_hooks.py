@@ -113,9 +113,9 @@ def _listen() -> None:
     """Be ready for loops that run in threads: this is the main one, mostly."""
     from .link import current
 
-    session = current()
-    if session is not None:
-        session.interrupts.listen()
+    link = current()
+    if link is not None:
+        link.interrupts.listen()
 
 
 def may_be_checkpoint(path: str) -> bool:

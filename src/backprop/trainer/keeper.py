@@ -282,9 +282,9 @@ class Keeper:
 def _tell(**fields: Any) -> None:
     from .link import current
 
-    session = current()
-    if session is not None:
-        session.tell_for_all(event="checkpoint_saved", **fields)
+    link = current()
+    if link is not None:
+        link.send_event_from_any_rank(event="checkpoint_saved", **fields)
 
 
 # -- files

@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterable, Iterator, MutableMapping, Optional, 
 from . import checkpoint_io, checkpoints, distributed, rng_state
 from .atomic_files import FOLDER
 from .failsafe import say
-from .link import Session
+from .link import SupervisorLink
 
 NAME = "backprop.loop"
 
@@ -40,9 +40,9 @@ class Loop:
     """One loop of a session. `step` counts batches, over all loops of the script."""
 
     def __init__(
-        self, session: Session, loader: Loader, epochs: int, state: MutableMapping[str, Any], accumulate: int
+        self, link: SupervisorLink, loader: Loader, epochs: int, state: MutableMapping[str, Any], accumulate: int
     ) -> None:
-        self._session = session
+        self._link = link
         self._loader = loader
         self._epochs = epochs
         self.state = state
@@ -80,7 +80,7 @@ class Loop:
                 self._resume(saved)
             while self.epoch < self._epochs:
                 yield from self._run_epoch(saved)
-                if self._session.is_stopping:
+                if self._link.is_stopping:
                     return
                 saved = None
             if self.step != self._saved_step:
@@ -100,7 +100,7 @@ class Loop:
             "loader": self._loader.state_dict() if checkpoint_io.is_stateful(self._loader) else None,  # type: ignore[union-attr]
         }
         saved_at = checkpoints.save(
-            self._session, self.state, self.step, path=path, generators=self._generators, position=position
+            self._link, self.state, self.step, path=path, generators=self._generators, position=position
         )
         if path is None:  # else the script may write another there
             self._path, self._saved_step = saved_at, self.step
@@ -110,12 +110,12 @@ class Loop:
 
     def _find(self) -> Optional[dict[str, Any]]:
         """What this loop goes on from; None for its beginning."""
-        path = self._session.resume_from
+        path = self._link.resume_from
         if path is None:
             return None
-        self._session.looks_for_checkpoint(may_be_ours=FOLDER in path.split(os.sep))
+        self._link.announce_inspection(may_be_ours=FOLDER in path.split(os.sep))
         saved = self._read(path)
-        self._session.begins_from(None if saved is None else self._path)
+        self._link.set_resume_source(None if saved is None else self._path)
         return saved
 
     def _read(self, path: str) -> Optional[dict[str, Any]]:
@@ -165,14 +165,14 @@ class Loop:
                 break
         if self._batch:
             rng_state.put_back(saved["random"], self._generators)
-        self._session.pass_over()
+        self._link.restart_step_timer()
         return batches
 
     def _is_stopped_early(self) -> bool:
         """Whether we are to stop while nothing new was done. Several processes must do so at the same step: not now."""
-        if distributed.world_size() == 1 and self._session.should_stop():
-            self._session.obey_stop()
-        return self._session.is_stopping
+        if distributed.world_size() == 1 and self._link.should_stop():
+            self._link.accept_stop()
+        return self._link.is_stopping
 
     # -- go on
 
@@ -184,7 +184,7 @@ class Loop:
         else:
             batches = self._begin_again(saved)
         length = self._length()
-        while not self._session.is_stopping:
+        while not self._link.is_stopping:
             try:
                 batch = next(batches)
             except StopIteration:
@@ -195,7 +195,7 @@ class Loop:
             del batch  # else its memory is held while the next one is made
             if self._batch != length:
                 self._end_step()
-        if not self._session.is_stopping:
+        if not self._link.is_stopping:
             is_due = self._batch == length
             self.epoch, self._batch = self.epoch + 1, 0
             if is_due:
@@ -206,19 +206,19 @@ class Loop:
     def _end_step(self) -> None:
         if self.step % self._accumulate:
             return
-        wish = self._session.at_step_end(
+        request = self._link.at_step_end(
             self.step, total_steps=self.total_steps, is_counted=not self.has_logged_batches
         )
-        if wish.stop:
-            self._session.obey_stop()
+        if request.stop:
+            self._link.accept_stop()
             if self._saved_step != self.step:
                 self.save()
-        elif wish.save:
+        elif request.save:
             try:
                 self.save()
             except OSError as error:  # a full disk: training goes on, and the next wish may be granted
                 say(f"the checkpoint of step {self.step} was not saved: {error}")
-                self._session.forgo_save()
+                self._link.skip_save()
 
 
 _told: set[str] = set()
@@ -231,12 +231,12 @@ def _say_once(text: str) -> None:
 
 
 def drive(
-    session: Optional[Session], loader: Loader, epochs: int, state: MutableMapping[str, Any], accumulate: int
+    link: Optional[SupervisorLink], loader: Loader, epochs: int, state: MutableMapping[str, Any], accumulate: int
 ) -> Iterator[tuple[int, Any]]:
     """What `backprop.loop` gives. Outside a session, and within another loop, it only iterates."""
     global last  # noqa: PLW0603  one at a time in a process
-    if session is None or session.owner is not None:
-        if session is not None and session.owner == NAME:
+    if link is None or link.owner is not None:
+        if link is not None and link.owner == NAME:
             _say_once(
                 "a backprop.loop within another, or while one that was left has not been closed, only gives its batches"
             )
@@ -244,7 +244,7 @@ def drive(
             set_epoch(loader, epoch)
             for batch in batches_of(loader):
                 yield epoch, batch
-    elif not session.is_stopping:  # else an earlier loop was stopped: nothing that follows is to be done
-        with session.training(NAME, ends_script=False):
-            last = Loop(session, loader, epochs, state, accumulate)
+    elif not link.is_stopping:  # else an earlier loop was stopped: nothing that follows is to be done
+        with link.training(NAME, ends_script=False):
+            last = Loop(link, loader, epochs, state, accumulate)
             yield from last.run()

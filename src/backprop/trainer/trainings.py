@@ -17,7 +17,7 @@ from . import distributed
 from .failsafe import guarded, say
 from .fingerprint import combined
 from .identity import VERSION, Begun, Decision, Identity, Saved, decide
-from .link import Session
+from .link import SupervisorLink
 
 HOOK = "what tells trainings apart"
 _AGREEMENT_TIMEOUT_S = 60.0  # rank 0 makes the same call: it may come later, but not by much
@@ -133,13 +133,13 @@ class Training:
 class _Log:
     """What is known of the trainings of a run."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, link: SupervisorLink) -> None:
         """Touches nothing."""
-        self.run_id, self.session = session.run_id, session.number
-        self.is_resumed = session.is_resumed
+        self.run_id, self.session = link.run_id, link.session_number
+        self.is_resumed = link.is_resumed
         self.begun: dict[Begun, int] = {}  # how many of each
         self.saves: dict[str, tuple[dict[str, Any], Save]] = {}  # by path, in the order of the saves
-        self._run_dir = session.run_dir
+        self._run_dir = link.run_dir
         self._offsets: dict[str, int] = {}
         self._answers: dict[str, Any] = {}
 
@@ -217,9 +217,9 @@ class _Log:
 class Trainings:
     """All trainings of this process."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, link: SupervisorLink) -> None:
         """Touches nothing."""
-        self._log = _Log(session)
+        self._log = _Log(link)
         self._calls: dict[str, int] = {}
         self._trained: dict[int, tuple[Any, str]] = {}  # id of a model -> reference to it, what it was trained as
 
@@ -246,9 +246,9 @@ class Trainings:
 _trainings: Optional[Trainings] = None
 
 
-def of(session: Session) -> Trainings:
+def of(link: SupervisorLink) -> Trainings:
     """Those of this process."""
     global _trainings  # noqa: PLW0603  one in a process
     if _trainings is None:
-        _trainings = Trainings(session)
+        _trainings = Trainings(link)
     return _trainings

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backprop.trainer import atomic_files, finished, identity, trainings
 from backprop.trainer.finished import Kept, superfluous
 from backprop.trainer.hooks.boosting import common as boosting
-from backprop.trainer.link import Session
+from backprop.trainer.link import SupervisorLink
 
 ROUNDS = 4
 
@@ -42,7 +42,7 @@ class Library:
             "BACKPROP_TIMEBOX_S": "600",
             **({} if self.newest is None else {"BACKPROP_RESUME_FROM": self.newest}),
         }
-        self.process = Session(environment)
+        self.process = SupervisorLink(environment)
         self.patch.setattr(boosting, "current", lambda: self.process)
         self.patch.setattr(boosting, "monotonic", lambda: self.now_s)
         self.patch.setattr(boosting, "_working_folder", str(self.folder))

@@ -30,7 +30,7 @@ def test_the_step_of_a_save(
 ):
     """The file's own, else what was counted, else what is known of before or the file's epoch, else that in its name."""
     told: list[int | None] = []
-    files = ScriptFiles(SimpleNamespace(saved=lambda _path, step, **_: told.append(step)))
+    files = ScriptFiles(SimpleNamespace(report_checkpoint=lambda _path, step, **_: told.append(step)))
     atexit.unregister(files._end)
     files.count_steps = lambda: counted
     files.earlier_steps = lambda: earlier

@@ -9,7 +9,7 @@ import pytest
 
 from backprop.trainer import trainings as module
 from backprop.trainer.identity import Identity
-from backprop.trainer.link import Session
+from backprop.trainer.link import SupervisorLink
 from backprop.trainer.trainings import Save, Trainings
 
 FOLDS = [Identity({"framework": "f"}, place="p", data=f"fold {k}", weights="w") for k in range(3)]
@@ -33,7 +33,7 @@ def process(tmp_path: Path) -> Callable[..., Trainings]:
             "BACKPROP_TIMEBOX_S": "600",
             **({} if resume_from is None else {"BACKPROP_RESUME_FROM": resume_from}),
         }
-        return Trainings(Session(environment))
+        return Trainings(SupervisorLink(environment))
 
     return make
 

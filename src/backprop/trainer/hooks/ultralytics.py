@@ -17,7 +17,7 @@ from .. import trainings
 from ..atomic_files import whole
 from ..failsafe import guarded, is_off, say
 from ..identity import identify
-from ..link import Session, current
+from ..link import SupervisorLink, current
 
 _HOOK = "Ultralytics"
 _NOTE = "backprop_training.json"
@@ -33,15 +33,15 @@ def hook(module: Any) -> None:
 def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def train(self: Any, trainer: Any = None, **kwargs: Any) -> Any:
-        session = current()
+        link = current()
         # `data` may be a list: then each is a training, and Ultralytics has no way to resume them
         is_several = isinstance(kwargs.get("data"), (list, tuple))
-        if session is None or session.owner is not None or kwargs.get("resume") or is_several or is_off(_HOOK):
+        if link is None or link.owner is not None or kwargs.get("resume") or is_several or is_off(_HOOK):
             return original(self, trainer, **kwargs)
-        training = _begin(session, self, trainer, kwargs)
+        training = _begin(link, self, trainer, kwargs)
         if training is None:
             return original(self, trainer, **kwargs)
-        path = _choose(session, training)
+        path = _choose(link, training)
         if path is not None:
             kwargs["resume"] = path
         hear = self.callbacks["on_model_save"]
@@ -49,7 +49,7 @@ def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return original(self, trainer, **kwargs)
         except BaseException:
-            session.forget_resume()
+            link.cancel_resume()
             raise
         finally:
             hear.remove(note)
@@ -58,7 +58,7 @@ def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @guarded(trainings.HOOK)
-def _begin(session: Session, model: Any, trainer: Any, kwargs: Any) -> Optional[trainings.Training]:
+def _begin(link: SupervisorLink, model: Any, trainer: Any, kwargs: Any) -> Optional[trainings.Training]:
     arguments = {**model.overrides, **kwargs, "trainer": getattr(trainer, "__qualname__", None)}
     identity = identify(
         "ultralytics",
@@ -69,23 +69,23 @@ def _begin(session: Session, model: Any, trainer: Any, kwargs: Any) -> Optional[
         # those of a model that comes from a .yaml are drawn anew when training begins
         weights=list(model.model.named_parameters()) if model.ckpt else None,
         is_pretrained=bool(model.ckpt),
-        offered=session.resume_from,
+        offered=link.resume_from,
     )
-    return trainings.of(session).begin(identity, model)
+    return trainings.of(link).begin(identity, model)
 
 
 @guarded(_HOOK)
-def _choose(session: Session, training: trainings.Training) -> Optional[str]:
-    offered = session.resume_from
+def _choose(link: SupervisorLink, training: trainings.Training) -> Optional[str]:
+    offered = link.resume_from
     is_known = offered is not None and _stored(offered) is not None
-    session.looks_for_checkpoint(may_be_ours=is_known)
+    link.announce_inspection(may_be_ours=is_known)
     path = training.choose("train()", offered if is_known else None, _stored)
     if path is not None and path == offered:
-        session.resume_from = None  # once: a later call is another training
+        link.resume_from = None  # once: a later call is another training
     if path is not None and _is_stripped(path):
         say(f"train() starts over: the training of {path} was over, and Ultralytics has removed its optimizer")
         path = None
-    session.begins_from(path)
+    link.set_resume_source(path)
     return path
 
 

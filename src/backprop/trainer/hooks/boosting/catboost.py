@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Optional
 
 from ...failsafe import guarded
-from ...link import Session, current
+from ...link import SupervisorLink, current
 from ..saved_files import native_files
 from ..saved_files.script_files import is_trainer
 
@@ -19,17 +19,17 @@ _LOOK_EVERY_S = 0.5  # it writes them in C++, and says nothing; no oftener than 
 
 def hook(core: Any) -> None:
     """Hook the module catboost.core."""
-    session = current()
-    if session is None:
+    link = current()
+    if link is None:
         return
     original = core._CatBoostBase._train  # noqa: SLF001  all trainings come here
 
     @functools.wraps(original)
     def train(self: Any, train_pool: Any, test_pool: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
-        path = _snapshot(session, params)
+        path = _snapshot(link, params)
         if path is None:
             return original(self, train_pool, test_pool, params, *args, **kwargs)
-        watch = _Watch(session, path)
+        watch = _Watch(link, path)
         try:
             return original(self, train_pool, test_pool, params, *args, **kwargs)
         finally:
@@ -40,9 +40,9 @@ def hook(core: Any) -> None:
 
 
 @guarded(_HOOK)
-def _snapshot(session: Session, params: Any) -> Optional[str]:
+def _snapshot(link: SupervisorLink, params: Any) -> Optional[str]:
     """Where this training saves its snapshots; None when it saves none, or is not the one that reports."""
-    if not params.get("save_snapshot") or session.owner is not None or not is_trainer():
+    if not params.get("save_snapshot") or link.owner is not None or not is_trainer():
         return None
     folder = os.fspath(params.get("train_dir") or "catboost_info")
     return os.path.abspath(os.path.join(folder, os.fspath(params.get("snapshot_file") or "experiment.cbsnapshot")))
@@ -51,8 +51,8 @@ def _snapshot(session: Session, params: Any) -> Optional[str]:
 class _Watch:
     """Reports a snapshot whenever there is a new one: CatBoost renames it when it is whole."""
 
-    def __init__(self, session: Session, path: str) -> None:
-        self._session = session
+    def __init__(self, link: SupervisorLink, path: str) -> None:
+        self._link = link
         self._path = path
         self._seen = self._mark()
         self._is_over = threading.Event()
@@ -76,7 +76,7 @@ class _Watch:
         mark = self._mark()
         if mark is not None and mark != self._seen:
             self._seen = mark
-            self._session.saved(self._path, None)
+            self._link.report_checkpoint(self._path, None)
 
     def _mark(self) -> Optional[tuple[int, int]]:
         try:

@@ -27,7 +27,7 @@ from ...distributed import rank
 from ...failsafe import is_off, say
 from ...fingerprint import Fingerprint
 from ...identity import identify
-from ...link import Session, current
+from ...link import SupervisorLink, current
 from ...trainings import Training
 
 _ABOUT = "backprop.json"
@@ -56,10 +56,10 @@ class Saved(NamedTuple):
 class Call:
     """One call of a library's `train` in a session."""
 
-    def __init__(self, library: str, suffix: str, session: Session) -> None:
+    def __init__(self, library: str, suffix: str, link: SupervisorLink) -> None:
         """suffix: of the model's file."""
         self.library = library
-        self.session = session
+        self.link = link
         self.saved: Optional[Saved] = None  # where it continues
         self.evaluations: list[Any] = []  # as in Saved
         self.total: Optional[int] = None  # rounds in all, where they are known
@@ -81,17 +81,15 @@ class Call:
 
     def identify(self, arguments: Mapping[str, Any], ignored: Sequence[str], data: Any) -> None:
         """Say what this call trains, before anything else. The arguments: see identity.py."""
-        self.session.looks_for_checkpoint(may_be_ours=self._offered is not None)
-        identity = identify(
-            self.library, "train", arguments, ignored=ignored, data=data, offered=self.session.resume_from
-        )
-        self._training = trainings.of(self.session).begin(identity)
+        self.link.announce_inspection(may_be_ours=self._offered is not None)
+        identity = identify(self.library, "train", arguments, ignored=ignored, data=data, offered=self.link.resume_from)
+        self._training = trainings.of(self.link).begin(identity)
 
     def look_for_checkpoint(self) -> None:
         """Find out whether there is a checkpoint of this call."""
         self.saved = self._find()
         self._judge_saved()
-        self.session.begins_from(None if self.saved is None else self._path)
+        self.link.set_resume_source(None if self.saved is None else self._path)
 
     def _judge_saved(self) -> None:
         if self.saved is None:
@@ -132,7 +130,7 @@ class Call:
     @property
     def _offered(self) -> Optional[str]:
         """The checkpoint to resume from, if it may be one of ours."""
-        offered = self.session.resume_from
+        offered = self.link.resume_from
         return offered if offered is not None and offered.endswith(".zip") else None
 
     def _read_stored(self, path: str) -> Any:
@@ -156,23 +154,23 @@ class Call:
 
     def log(self, rounds: int, metrics: Mapping[str, Any]) -> None:
         """Report the metrics of a round."""
-        self.session.log(rounds, metrics, total_steps=self.total)
+        self.link.log(rounds, metrics, total_steps=self.total)
 
     def round_ended(self, rounds: int, model: Callable[[], bytes], callbacks: Sequence[Any]) -> bool:
         """Do what is wanted after so many rounds; gives whether training must stop.
 
         model: gives its bytes. callbacks: the user's.
         """
-        wish = self.session.at_step_end(rounds)
-        if wish.save or wish.stop:
+        request = self.link.at_step_end(rounds)
+        if request.save or request.stop:
             self._save(rounds, model, callbacks)
-        if wish.stop:
-            self.session.obey_stop()
-        return wish.stop
+        if request.stop:
+            self.link.accept_stop()
+        return request.stop
 
     def ended(self, model: Callable[[], bytes], callbacks: Sequence[Any], ending: Any = None) -> None:
         """Keep what was trained, if it took long: what follows in the script may be cut off. As in `round_ended`."""
-        is_kept = self.is_given_back or self.session.is_stopping
+        is_kept = self.is_given_back or self.link.is_stopping
         if not is_kept and self.evaluations and self._took_s() >= finished.WORTH_KEEPING_S:
             self._save(len(self.evaluations), model, callbacks, is_finished=True, ending=ending)
 
@@ -186,19 +184,19 @@ class Call:
         is_finished, took_s = bool(more.get("is_finished")), self._took_s()
         stem = f"{self.library}-{self._identified.name}"
         name = finished.name(stem, took_s, ".zip") if is_finished else f"{stem}-round-{rounds:06}.zip"
-        path = os.path.join(_working_folder, atomic_files.FOLDER, self.session.run_id, name)
+        path = os.path.join(_working_folder, atomic_files.FOLDER, self.link.run_id, name)
         attributes = [_attributes(callback) for callback in callbacks]
-        with self.session.saving():
+        with self.link.saving():
             saved = Saved(rounds, model(), self.evaluations, attributes, self.total, took_s=took_s, **more)
             try:
                 self._write(path, saved)
             except OSError as error:  # a full disk: what was asked for besides the save is done nevertheless
                 self.tell(f"could not save after round {rounds}: {error}")
                 return
-            self.session.saved(path, rounds)
+            self.link.report_checkpoint(path, rounds)
             self._identified.saved(path, rounds, is_finished=is_finished)
         if is_finished:
-            finished.keep_within_bounds(path, self.session.resume_from)
+            finished.keep_within_bounds(path, self.link.resume_from)
 
     def _write(self, path: str, saved: Saved) -> None:
         import pickle
@@ -228,13 +226,13 @@ def begin(library: str, suffix: str) -> Optional[Call]:
     Of a script's processes and threads only the main ones are: workers of a parallel search train at the same time,
     and in no order that could be found again.
     """
-    session = current()
-    if session is None or is_off(library) or threading.current_thread() is not threading.main_thread():
+    link = current()
+    if link is None or is_off(library) or threading.current_thread() is not threading.main_thread():
         return None
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.current_process().name != "MainProcess":
         return None
-    return Call(library, suffix, session)
+    return Call(library, suffix, link)
 
 
 def restore(callback: Any, attributes: Optional[bytes]) -> None:

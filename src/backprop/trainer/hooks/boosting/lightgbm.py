@@ -48,7 +48,7 @@ def hook(engine: Any) -> None:
         call = boosting.begin(_LIBRARY, "txt")
         if call is None:
             return original(*args, **kwargs)
-        with call.session.training(_LIBRARY) as is_ours:
+        with call.link.training(_LIBRARY) as is_ours:
             if not is_ours:  # a booster that another one's callback trains
                 return original(*args, **kwargs)
             try:
@@ -253,7 +253,7 @@ class _AfterRound:
         else:  # where a callback of the user's had ended it
             is_over = self._call.is_given_back and env.iteration + 1 == self._call.done
         if is_over:
-            # the way out of LightGBM's loop; nobody gets to see the booster: Session.training
+            # the way out of LightGBM's loop; nobody gets to see the booster: SupervisorLink.training
             raise self._end(env.iteration, env.evaluation_result_list or [])
 
     @guarded(_LIBRARY, otherwise=False)

@@ -50,7 +50,7 @@ def hook(training: Any) -> None:
         call = boosting.begin(_LIBRARY, "ubj")
         if call is None:
             return original(*args, **kwargs)
-        with call.session.training(_LIBRARY) as is_ours:
+        with call.link.training(_LIBRARY) as is_ours:
             if not is_ours:  # a booster that another one's callback trains
                 return original(*args, **kwargs)
             _begun = call

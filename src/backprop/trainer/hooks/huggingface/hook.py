@@ -13,9 +13,8 @@ import functools
 from contextlib import ExitStack
 from typing import Any, Callable, Optional
 
-from ... import link as sessions
 from ...failsafe import is_off
-from ...link import Session
+from ...link import SupervisorLink, current
 from .loop import EvaluationCut, Loop
 from .resume import HOOK, Continuation
 
@@ -48,7 +47,7 @@ class Watcher:
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         if _loop is not None:
-            _loop.session.pass_over()
+            _loop.link.restart_step_timer()
 
 
 BackpropCallback: Any = None  # Watcher and TrainerCallback in one, so that it can be pickled with its trainer
@@ -80,42 +79,47 @@ def _of(trainer: Any) -> Optional[Loop]:
 def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def train(self: Any, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
-        session = sessions.current()
-        if session is None or is_off(HOOK):
+        link = current()
+        if link is None or is_off(HOOK):
             return original(self, resume_from_checkpoint, *args, **kwargs)
-        with session.training(HOOK) as is_ours:
+        with link.training(HOOK) as is_ours:
             if not is_ours:
                 return original(self, resume_from_checkpoint, *args, **kwargs)
-            return _train(original, self, session, resume_from_checkpoint, args, kwargs)
+            return _train(original, self, link, resume_from_checkpoint, args, kwargs)
 
     return train
 
 
 def _train(
-    original: Callable[..., Any], trainer: Any, session: Session, resume_from_checkpoint: Any, args: Any, kwargs: Any
+    original: Callable[..., Any],
+    trainer: Any,
+    link: SupervisorLink,
+    resume_from_checkpoint: Any,
+    args: Any,
+    kwargs: Any,
 ) -> Any:
-    global _loop, _train_calls  # noqa: PLW0603  one at a time: session.training sees to it
+    global _loop, _train_calls  # noqa: PLW0603  one at a time: link.training sees to it
     _train_calls += 1
     trial = args[0] if args else kwargs.get("trial")
     ignore_keys = args[1] if len(args) > 1 else kwargs.get("ignore_keys_for_eval")
     continuation = Continuation(trainer, _train_calls)
-    continuation.begin(session, trial)
+    continuation.begin(link, trial)
     # None and False mean the same to the Trainer, "nobody said"; True means "the newest", which may be half-written:
     # the supervisor knows better. A path is the script's own choice, unless Backprop handed it over. A search for
     # hyperparameters begins its trials itself
-    if continuation.was_handed_over(session, resume_from_checkpoint):
+    if continuation.was_handed_over(link, resume_from_checkpoint):
         resume_from_checkpoint = None
     if trial is not None:
-        continuation.begins_trial(session)
+        continuation.begins_trial(link)
     elif not resume_from_checkpoint or resume_from_checkpoint is True:
-        chosen = continuation.choose(session, is_newest_wanted=bool(resume_from_checkpoint))
+        chosen = continuation.choose(link, is_newest_wanted=bool(resume_from_checkpoint))
         resume_from_checkpoint = chosen or resume_from_checkpoint
-    continuation.begins_at(session, resume_from_checkpoint)
-    _loop = Loop(session, trainer, continuation, ignore_keys, is_trial=trial is not None)
+    continuation.begins_at(link, resume_from_checkpoint)
+    _loop = Loop(link, trainer, continuation, ignore_keys, is_trial=trial is not None)
     try:
         return original(trainer, resume_from_checkpoint, *args, **kwargs)
     except EvaluationCut:  # before the first step: there is nothing to save
-        session.obey_stop()
+        link.accept_stop()
     finally:
         _loop = None
         continuation.clean_up()

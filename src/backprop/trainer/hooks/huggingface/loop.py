@@ -21,7 +21,7 @@ from typing import Any, Callable, Iterator, Optional
 from ... import distributed
 from ...distributed import Agreement, StepRequest
 from ...failsafe import guarded, say
-from ...link import Session
+from ...link import SupervisorLink
 from .resume import HOOK, Continuation, random_state, replace_once
 
 WORTH_SAVING_S = 1.0  # a training that took less is sooner trained again than its end saved
@@ -35,13 +35,19 @@ class Loop:
     """A training that is going on."""
 
     def __init__(
-        self, session: Session, trainer: Any, continuation: Continuation, ignore_keys: Any, *, is_trial: bool = False
+        self,
+        link: SupervisorLink,
+        trainer: Any,
+        continuation: Continuation,
+        ignore_keys: Any,
+        *,
+        is_trial: bool = False,
     ) -> None:
         """Touches nothing.
 
         ignore_keys: for evaluations, as `train` was told. is_trial: of a search, which nobody continues.
         """
-        self.session = session
+        self.link = link
         self.trainer = trainer
         self.is_over = False  # stopped, and saved if it could be; or it was over before it began
         self.is_save_ours = False  # at this boundary: nobody but us wants one
@@ -84,14 +90,14 @@ class Loop:
         """Ask for what is wanted. Comes before the Trainer logs, evaluates and saves."""
         self._may_cut_evaluation = self._is_epoch_over = False
         self._continuation.step_ended()
-        wish = self.session.at_step_end(state.global_step, total_steps=_total_steps(state))
+        request = self.link.at_step_end(state.global_step, total_steps=_total_steps(state))
         # exact: its last step makes it epoch + n / n (line 1937)
         self._is_epoch_end_near = float(state.epoch).is_integer()
-        if wish.stop:
-            self.session.obey_stop()
+        if request.stop:
+            self.link.accept_stop()
             control.should_training_stop = True
             self._put_off_evaluation(control)
-        self._wants_save = self._wants_save or wish.save or wish.stop
+        self._wants_save = self._wants_save or request.save or request.stop
 
     @guarded(HOOK)
     def epoch_ended(self, control: Any) -> None:
@@ -100,7 +106,7 @@ class Loop:
         if not self.is_over:  # else it was left
             self._continuation.epoch_ended()
         self._is_epoch_over = True
-        if self.session.is_stopping:
+        if self.link.is_stopping:
             self._put_off_evaluation(control)
 
     def _put_off_evaluation(self, control: Any) -> None:
@@ -111,12 +117,12 @@ class Loop:
     def logged(self, state: Any, logs: dict[str, Any]) -> None:
         """Report metrics, but not the summary of a training that was stopped."""
         if not self.is_over:
-            self.session.log(state.global_step, logs, _total_steps(state))
+            self.link.log(state.global_step, logs, _total_steps(state))
 
     @guarded(HOOK)
     def prediction_step_ended(self) -> None:
         """End an evaluation when a stop is wanted. Raises EvaluationCut."""
-        if self._may_cut_evaluation and _is_stop_agreed(self.session):
+        if self._may_cut_evaluation and _is_stop_agreed(self.link):
             raise EvaluationCut
 
     # -- between two steps
@@ -141,7 +147,7 @@ class Loop:
         control = self.trainer.control
         self.trainer._load_rng_state(self._random_state)
         self._may_cut_evaluation = False
-        self.session.obey_stop()
+        self.link.accept_stop()
         self._put_off_evaluation(control)
         self._wants_save = True
         control.should_training_stop = True
@@ -164,7 +170,7 @@ class Loop:
         trainer = self.trainer
         if not (self._is_end_worth_saving and self._is_epoch_over and trainer.control.should_training_stop):
             return False
-        if self.session.is_stopping or self._saved_step == trainer.state.global_step:
+        if self.link.is_stopping or self._saved_step == trainer.state.global_step:
             return False
         # ranks that began at different times must not disagree
         return distributed.world_size() > 1 or monotonic() - self._began >= WORTH_SAVING_S
@@ -175,7 +181,7 @@ class Loop:
         if state.global_step >= state.max_steps:
             return True
         kinds = {kind.__name__ for each in self.trainer.callback_handler.callbacks for kind in type(each).__mro__}
-        is_stopped_early = self.trainer.control.should_training_stop and not self.session.is_stopping
+        is_stopped_early = self.trainer.control.should_training_stop and not self.link.is_stopping
         return is_stopped_early and "EarlyStoppingCallback" in kinds
 
     def save_failed(self, error: Exception) -> None:
@@ -188,11 +194,11 @@ class Loop:
         """Within, the Trainer writes a checkpoint: with all it takes to continue, if it is us who want it."""
         trainer = self.trainer
         if self._until_boundary_ends is None:  # somebody saves on his own
-            with self.session.saving():
+            with self.link.saving():
                 yield
             return
         # callbacks may change the folder after this: nothing may come between, until it is reported
-        self._until_boundary_ends.enter_context(self.session.saving())
+        self._until_boundary_ends.enter_context(self.link.saving())
         # PREFIX_CHECKPOINT_DIR
         folder = os.path.join(trainer._get_output_dir(trial=trial), f"checkpoint-{trainer.state.global_step}")
         if self.is_save_ours and not os.path.exists(folder):
@@ -248,18 +254,18 @@ class Loop:
         is_whole = self._saved is not None and self._error is None
         if _is_true_everywhere(is_whole):  # each rank writes a part of it
             self._saved_step = self.trainer.state.global_step
-            self.session.saved(str(self._saved), self._saved_step)
+            self.link.report_checkpoint(str(self._saved), self._saved_step)
             self._continuation.saved(str(self._saved), is_finished=is_finished)
         else:
             self._forgo_save()
         self._wants_save = False
-        if self.session.is_stopping:
+        if self.link.is_stopping:
             self.is_over = True
             # at its end, the Trainer with save_total_limit=1 deletes all but the best (line 2024): not this time
             self.trainer.state.best_model_checkpoint = None
 
     def _forgo_save(self) -> None:
-        self.session.forgo_save()
+        self.link.skip_save()
         error = self._error
         if error is not None:
             reason = str(error).strip().partition("\n")[0]
@@ -293,16 +299,16 @@ _agreement: Optional[Agreement] = None
 _prediction_steps = 0  # so far in this process, that could be cut
 
 
-def _is_stop_agreed(session: Session) -> bool:
+def _is_stop_agreed(link: SupervisorLink) -> bool:
     """Whether all ranks end the evaluation after this very step.
 
     As they agree on steps of the training: losses are gathered after every step of an evaluation, too.
     """
     global _agreement, _prediction_steps  # noqa: PLW0603
-    wish = StepRequest(stop=session.should_stop())
+    request = StepRequest(stop=link.should_stop())
     if distributed.world_size() == 1:
-        return wish.stop
+        return request.stop
     if _agreement is None:
-        _agreement = Agreement(os.path.join(session.run_dir, f"session-{session.number}.agreed-in-evaluation"))
+        _agreement = Agreement(os.path.join(link.run_dir, f"session-{link.session_number}.agreed-in-evaluation"))
     _prediction_steps += 1
-    return _agreement.settle(_prediction_steps, wish).stop
+    return _agreement.settle(_prediction_steps, request).stop

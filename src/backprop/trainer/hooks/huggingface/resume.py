@@ -23,7 +23,7 @@ from typing import Any, Callable, Iterator, Optional
 from ... import distributed, rng_state, trainings
 from ...atomic_files import whole
 from ...failsafe import guarded, say
-from ...link import Session
+from ...link import SupervisorLink
 from .identity import TRIAL, identity_of
 
 HOOK = "transformers"
@@ -64,20 +64,20 @@ class Continuation:
         self._until_end = ExitStack()
 
     @guarded(trainings.HOOK)
-    def begin(self, session: Session, trial: Any) -> None:
+    def begin(self, link: SupervisorLink, trial: Any) -> None:
         """Find out which training this is."""
         trainer = self._trainer
-        session.looks_for_checkpoint(may_be_ours=_is_trainers(session.resume_from))
-        identity = identity_of(trainer, trial, session.resume_from)
-        self._training = trainings.of(session).begin(identity, None if trainer.model_init else trainer.model)
+        link.announce_inspection(may_be_ours=_is_trainers(link.resume_from))
+        identity = identity_of(trainer, trial, link.resume_from)
+        self._training = trainings.of(link).begin(identity, None if trainer.model_init else trainer.model)
 
     @guarded(HOOK, otherwise=False)
-    def was_handed_over(self, session: Session, named: Any) -> bool:
+    def was_handed_over(self, link: SupervisorLink, named: Any) -> bool:
         """Whether what the script names is what it was offered, and says which training saved it."""
-        return self._training is not None and session.is_offered(named) and _stored(os.fspath(named)) is not None
+        return self._training is not None and link.is_offered(named) and _stored(os.fspath(named)) is not None
 
     @guarded(HOOK)
-    def choose(self, session: Session, *, is_newest_wanted: bool) -> Optional[str]:
+    def choose(self, link: SupervisorLink, *, is_newest_wanted: bool) -> Optional[str]:
         """The checkpoint of this training that is to be continued; the supervisor's choice, if it is one.
 
         is_newest_wanted: whether the Trainer itself takes the newest there is, where this gives None.
@@ -85,9 +85,9 @@ class Continuation:
         if self._training is None:
             return None
         or_else = "takes the newest in its output_dir" if is_newest_wanted else "starts over"
-        path: Optional[str] = self._training.agreed(lambda: self._choice(session.resume_from, or_else))
-        if path is not None and path == session.resume_from:
-            session.resume_from = None  # once: a later call of `train` is another training
+        path: Optional[str] = self._training.agreed(lambda: self._choice(link.resume_from, or_else))
+        if path is not None and path == link.resume_from:
+            link.resume_from = None  # once: a later call of `train` is another training
         return path
 
     def _choice(self, offered: Optional[str], or_else: str) -> Optional[str]:
@@ -99,22 +99,22 @@ class Continuation:
         return self._training.choose("train()", offered, _stored, or_else=or_else)
 
     @guarded(HOOK)
-    def begins_trial(self, session: Session) -> None:
+    def begins_trial(self, link: SupervisorLink) -> None:
         """A search begins its trials itself, each with arguments of its own: none continues from an earlier one."""
-        offered = session.resume_from
+        offered = link.resume_from
         stored = _stored(offered) if offered is not None and _is_trainers(offered) else None
         if stored is not None and TRIAL in stored["identity"]["parts"]:
-            session.resume_from = None
+            link.resume_from = None
             say(f"hyperparameter_search starts its trials over: none continues from {offered}")
 
     @guarded(HOOK)
-    def begins_at(self, session: Session, resume_from_checkpoint: Any) -> None:
+    def begins_at(self, link: SupervisorLink, resume_from_checkpoint: Any) -> None:
         """What `train` is called with, whoever chose it."""
         if resume_from_checkpoint is True:  # as the Trainer will (line 1556)
             folder = self._trainer.args.output_dir
             resume_from_checkpoint = sys.modules["transformers.trainer_utils"].get_last_checkpoint(folder)
         self._checkpoint = resume_from_checkpoint or None
-        session.begins_from(self._checkpoint)
+        link.set_resume_source(self._checkpoint)
         if self._checkpoint is not None:
             position = _read_note(self._checkpoint).get("position")
 

@@ -19,8 +19,9 @@ from typing import Any, Callable, Mapping, Optional
 
 from ... import distributed, finished, trainings
 from ...atomic_files import FOLDER
+from ...channel import as_number
 from ...failsafe import guarded, is_off, say
-from ...link import Session, as_number
+from ...link import SupervisorLink
 from ...trainings import Training
 from . import state
 from . import state_file as statefile
@@ -37,9 +38,9 @@ SAVE_AGAIN_S = 30.0  # after a save that failed
 class Story:
     """All fits of this process, one after the other."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.folder = os.path.join(os.getcwd(), FOLDER, session.run_id)
+    def __init__(self, link: SupervisorLink) -> None:
+        self.link = link
+        self.folder = os.path.join(os.getcwd(), FOLDER, link.run_id)
         self.step = 0  # batches trained by all fits so far
         self._fits = 0
         self._is_looked_for = False
@@ -49,11 +50,11 @@ class Story:
     def begin(self, model: Any, given: Mapping[str, Any]) -> Fit:
         """The next fit. given: its arguments, by name."""
         number, self._fits = self._fits, self._fits + 1
-        offered = self.session.resume_from
+        offered = self.link.resume_from
         if offered is not None and not offered.endswith(".npz"):
             offered = None  # it is the script's own
-        self.session.looks_for_checkpoint(may_be_ours=offered is not None)
-        training = trainings.of(self.session).begin(identity_of(model, given, self.session.resume_from), model)
+        self.link.announce_inspection(may_be_ours=offered is not None)
+        training = trainings.of(self.link).begin(identity_of(model, given, self.link.resume_from), model)
         path = offered
         if not self._is_looked_for:
             self._is_looked_for = True
@@ -78,7 +79,7 @@ class Story:
         if resumed is not None and resumed["is_done"] and not _is_of_same_data(resumed, training):
             say(f"fit {number + 1} is trained anew: what was trained before had other data")
             resumed = None
-        self.session.begins_from(None if resumed is None else path)
+        self.link.set_resume_source(None if resumed is None else path)
         return Fit(self, model, number, given, resumed, training)
 
     @property
@@ -123,7 +124,7 @@ class Fit:
         self.is_replaying = False  # the loop is about to get the batch that it ended with
         self.awaits_data = False  # the next iterator that Keras makes is that of the epoch
         self._story = story
-        self._session = story.session
+        self._link = story.link
         self._model = model
         self._number = number
         self._initial_epoch = given.get("initial_epoch", 0)
@@ -205,7 +206,7 @@ class Fit:
         self._epoch, self._batches = epoch, 0
         self._last = self._before_validation = None
         self.awaits_data = True
-        self._session.pass_over()
+        self._link.restart_step_timer()
 
     def open(self, epochs: Any, original: Callable[[Any], Any]) -> Any:
         """The epoch's data, from where it is to be gone on with. epochs: an EpochIterator; original: its __iter__."""
@@ -249,7 +250,7 @@ class Fit:
         self._feed.took(self._model.steps_per_execution)
         self._restore(saved)
         self._note_last(saved["logs"])
-        self._session.pass_over()
+        self._link.restart_step_timer()
 
     # -- going on
 
@@ -258,21 +259,21 @@ class Fit:
         self._story.step += batch + 1 - self._batches
         self._batches = batch + 1
         self._feed.took(self._model.steps_per_execution)
-        wish = self._session.at_step_end(self._story.step)
-        is_wanted = wish.stop or (wish.save and monotonic() >= self._save_at)
+        request = self._link.at_step_end(self._story.step)
+        is_wanted = request.stop or (request.save and monotonic() >= self._save_at)
         if is_wanted or monotonic() >= self._log_at:
             self._log_at = monotonic() + LOG_EVERY_S
             self._log(logs)
         if is_wanted:
             self._save_now(logs)
-        if wish.stop:
+        if request.stop:
             self._stop()
         self._note_last(logs)
 
     @guarded(HOOK)
     def _log(self, logs: Any) -> None:
         total = None if self._steps is None else self._first_step + (self._epochs - self._initial_epoch) * self._steps
-        self._session.log(self._story.step, {**(logs or {}), "epoch": self._epoch}, total)
+        self._link.log(self._story.step, {**(logs or {}), "epoch": self._epoch}, total)
 
     def _flush(self) -> None:
         """Let callbacks that run beside the loop come to the end of this batch."""
@@ -292,8 +293,8 @@ class Fit:
         self._save(self._checkpoint(logs))
 
     def _stop(self) -> None:
-        self._session.obey_stop()
-        self._session.end_script()
+        self._link.accept_stop()
+        self._link.end_script()
 
     @guarded(HOOK)
     def validation_begins(self) -> None:
@@ -311,7 +312,7 @@ class Fit:
         Keras goes on to the end of the validation without its data, so that callbacks that change weights for it
         (SwapEMAWeights) change them back.
         """
-        if self._before_validation is not None and distributed.world_size() == 1 and self._session.should_stop():
+        if self._before_validation is not None and distributed.world_size() == 1 and self._link.should_stop():
             self._model.stop_evaluating = self._is_cut = True
 
     def epoch_ends(self) -> None:
@@ -324,7 +325,7 @@ class Fit:
         """They have heard it."""
         self._epoch = epoch
         self._log(logs)
-        self._session.pass_over()
+        self._link.restart_step_timer()
 
     # -- ending
 
@@ -383,16 +384,16 @@ class Fit:
         step = checkpoint["step"]
         path = os.path.join(self._story.folder, name or f"step-{step:06}-{self._training.name}.npz")
         try:
-            with self._session.saving():
+            with self._link.saving():
                 os.makedirs(self._story.folder, exist_ok=True)
                 is_done = checkpoint["is_done"]
                 stored = json.loads(json.dumps(self._training.stored(is_finished=is_done)))
                 content = {**checkpoint, "training": stored, "weights": state.weights(self._model)}
                 statefile.write(path, content)
-                self._session.saved(path, step)
+                self._link.report_checkpoint(path, step)
                 self._training.saved(path, step, is_finished=is_done)
             if is_done:
-                finished.keep_within_bounds(path, self._session.resume_from)
+                finished.keep_within_bounds(path, self._link.resume_from)
         except OSError as error:  # a full disk, mostly; the next one may fit again
             say(f"no checkpoint was saved at step {step}: {error}")
             self._save_at = monotonic() + SAVE_AGAIN_S

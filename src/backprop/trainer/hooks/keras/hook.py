@@ -26,14 +26,14 @@ _fit: Optional[Fit] = None  # the one that is going on
 
 def hook(module: Any) -> None:
     """Wrap. module: keras.src.models.model, which has just been imported, and with it the trainer of the backend."""
-    session = current()
-    if session is None:
+    link = current()
+    if link is None:
         return
     iterator = sys.modules["keras.src.trainers.epoch_iterator"].EpochIterator
     callbacks = sys.modules["keras.src.callbacks.callback_list"].CallbackList
     if "__iter__" not in vars(iterator):
         raise RuntimeError("Keras is too old: its loops get their data in another way")
-    story = Story(session)
+    story = Story(link)
     module.Trainer.fit = _around_fit(module.Trainer.fit, story)
     iterator.__iter__ = _around_iter(iterator.__iter__)
     for name, around in _EVENTS.items():
@@ -43,10 +43,10 @@ def hook(module: Any) -> None:
 def _around_fit(original: Callable[..., Any], story: Story) -> Callable[..., Any]:
     @functools.wraps(original)
     def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
-        global _fit  # noqa: PLW0603  session.training lets only one through at a time
+        global _fit  # noqa: PLW0603  link.training lets only one through at a time
         if is_off(HOOK):
             return original(self, *args, **kwargs)
-        with story.session.training(HOOK) as is_ours:
+        with story.link.training(HOOK) as is_ours:
             if not is_ours:
                 return original(self, *args, **kwargs)
             _fit = running = _begin(story, self, original, args, kwargs)

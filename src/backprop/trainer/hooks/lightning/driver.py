@@ -20,7 +20,7 @@ from ... import rng_state
 from ...atomic_files import FOLDER, settle
 from ...distributed import world_size
 from ...failsafe import guarded, say
-from ...link import Session
+from ...link import SupervisorLink
 from .files import at_once, is_in, is_late, remove
 from .position import KEY, Mark, Position, is_over
 
@@ -33,10 +33,16 @@ class Drive:
     """From on_train_start to on_train_end, or whatever ends it before."""
 
     def __init__(
-        self, session: Session, trainer: Any, watch: Any, mark: Mark, resumed: Optional[Position], path: Optional[str]
+        self,
+        link: SupervisorLink,
+        trainer: Any,
+        watch: Any,
+        mark: Mark,
+        resumed: Optional[Position],
+        path: Optional[str],
     ) -> None:
         """mark: of this call of fit(). If training continues: what our entry in the checkpoint says, and its path."""
-        self._session = session
+        self._link = link
         self._trainer = trainer
         self._watch = watch
         self._mark = mark
@@ -54,7 +60,7 @@ class Drive:
         if resumed is not None:
             # it does not know that we care for that
             warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
-        _share_sigterm(session)
+        _share_sigterm(link)
         self._replaced: list[tuple[Any, str]] = []
         loop = trainer.fit_loop.epoch_loop
         self._replace(loop, "on_run_start", self._begin_data)
@@ -108,7 +114,7 @@ class Drive:
 
     def _leave_if_wished(self) -> None:
         """While batches are passed over: nothing is lost, the checkpoint is there."""
-        if world_size() == 1 and self._session.should_stop():
+        if world_size() == 1 and self._link.should_stop():
             self._stop()
 
     def _go_on(self, resumed: Position) -> None:
@@ -137,14 +143,14 @@ class Drive:
         if step == self._step and not is_left:
             return
         self._step = step
-        wish = self._session.at_step_end(step)
-        if wish.stop or wish.save or monotonic() - self._told_at > _TELL_STEP_EVERY_S:
+        request = self._link.at_step_end(step)
+        if request.stop or request.save or monotonic() - self._told_at > _TELL_STEP_EVERY_S:
             self._tell(step, {})
         if self._is_last():
             return
-        if wish.save or wish.stop or is_left:
+        if request.save or request.stop or is_left:
             self._save(_Moment(self._trainer, self._first))
-        if wish.stop:
+        if request.stop:
             self._stop()
 
     def _is_last(self) -> bool:
@@ -158,8 +164,8 @@ class Drive:
     def _stop(self) -> None:
         # by exception, as Lightning itself leaves after SIGTERM: with trainer.should_stop it would first validate, end
         # the epoch and the training, with all hooks, logs and checkpoints that belong to a training that is done
-        self._session.obey_stop()
-        self._session.end_script()
+        self._link.accept_stop()
+        self._link.end_script()
 
     # -- validation
 
@@ -171,17 +177,17 @@ class Drive:
             return original(*args, **kwargs)
         finally:
             self._validating = None
-            self._session.pass_over()
+            self._link.restart_step_timer()
 
     def validation_batch_ended(self) -> None:
         """A stop does not wait for the validation's end: the checkpoint is of its beginning."""
         moment = self._validating
-        if moment is None or not (self._session.should_stop() or self._is_terminated()):
+        if moment is None or not (self._link.should_stop() or self._is_terminated()):
             return
         if self._is_last() or not moment.is_still_so(self._trainer):
             return
         self._save(moment)
-        if self._session.should_stop():
+        if self._link.should_stop():
             self._stop()
         self._validating = None
 
@@ -198,7 +204,7 @@ class Drive:
     def _folder(self) -> str:
         root = str(self._trainer.default_root_dir)
         # two runs that train in one folder must not overwrite each other's; what is far away cannot be renamed
-        return os.path.join(os.getcwd() if "://" in root else root, FOLDER, self._session.run_id)
+        return os.path.join(os.getcwd() if "://" in root else root, FOLDER, self._link.run_id)
 
     @guarded("the end of a training by Lightning")
     def training_ended(self) -> None:
@@ -221,12 +227,12 @@ class Drive:
         path = os.path.join(self._folder(), name)
         self._saving = moment
         try:
-            with self._session.saving(), at_once(self._trainer.strategy):
+            with self._link.saving(), at_once(self._trainer.strategy):
                 type(self._trainer).save_checkpoint(self._trainer, f"{path}.new", weights_only=False)
                 if self._trainer.is_global_zero:
                     settle(f"{path}.new", path)
                 self._trainer.strategy.barrier("backprop")
-                self._session.saved(path, self._step)
+                self._link.report_checkpoint(path, self._step)
                 self._remember(path)
         except Exception as error:  # noqa: BLE001  a full disk, or a model that cannot be saved: training goes on
             say(f"no checkpoint at step {self._step}: {type(error).__name__}: {error}")
@@ -245,14 +251,14 @@ class Drive:
 
     def _save_of_script(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Report what the script saves, through ModelCheckpoint or otherwise."""
-        with self._session.saving():
+        with self._link.saving():
             original(*args, **kwargs)
             path = str(args[0] if args else kwargs["filepath"])
             is_weights_only = args[1] if len(args) > 1 else kwargs.get("weights_only")
             # lr_find and scale_batch_size save under hidden names, and remove that soon
             is_hidden = os.path.basename(path).startswith(".")
             if not (is_weights_only or is_hidden or is_late(self._trainer.strategy) or "://" in path):
-                self._session.saved(path, self._trainer.global_step)
+                self._link.report_checkpoint(path, self._trainer.global_step)
                 self._remember(path)
 
     def _remember(self, path: str) -> None:
@@ -268,7 +274,7 @@ class Drive:
 
     def _tell(self, step: int, metrics: dict[str, Any]) -> None:
         self._told_at = monotonic()
-        self._session.log(step, metrics, self._total_steps)
+        self._link.log(step, metrics, self._total_steps)
 
 
 class _Moment:
@@ -300,17 +306,17 @@ def _total_steps(trainer: Any) -> Optional[int]:
 
 
 @guarded("SIGTERM in Lightning")
-def _share_sigterm(session: Session) -> None:
+def _share_sigterm(link: SupervisorLink) -> None:
     """Leave a first SIGTERM to Lightning, which leaves at the end of the batch.
 
     It takes our handler for the user's, and calls it after its own (signal_connector.py); ours, when nobody has asked
     for a stop before, does what no handler would do: it ends the process.
     """
     handlers = getattr(signal.getsignal(signal.SIGTERM), "signal_handlers", [])
-    ours = session.interrupts._terminate  # noqa: SLF001
+    ours = link.interrupts._terminate  # noqa: SLF001
 
     def only_second(number: int, frame: Any) -> None:
-        if session.interrupts.is_asked:
+        if link.interrupts.is_asked:
             ours(number, frame)
 
     handlers[:] = [only_second if handler == ours else handler for handler in handlers]

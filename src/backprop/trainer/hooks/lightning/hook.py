@@ -18,7 +18,7 @@ from typing import Any, Callable, Optional
 
 from ... import trainings
 from ...failsafe import guarded, say
-from ...link import Session, current
+from ...link import SupervisorLink, current
 from .driver import Drive
 from .identity import identity_of, read_mark
 from .position import Mark, Position, fit_mark
@@ -76,14 +76,14 @@ def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(fit)
     def call(trainer: Any, *args: Any, **kwargs: Any) -> Any:
-        session, watch = current(), _watch_of(trainer)
-        if session is None or watch is None:
+        link, watch = current(), _watch_of(trainer)
+        if link is None or watch is None:
             return fit(trainer, *args, **kwargs)
-        with session.training(NAME) as is_ours:
+        with link.training(NAME) as is_ours:
             if not is_ours:
                 return fit(trainer, *args, **kwargs)
             bound = signature.bind(trainer, *args, **kwargs)
-            _begin(session, watch, bound.arguments, signature)
+            _begin(link, watch, bound.arguments, signature)
             try:
                 result = fit(*bound.args, **bound.kwargs)
             except SystemExit as error:
@@ -112,7 +112,7 @@ def _watch_of(trainer: Any) -> Optional[StartWatch]:
 
 
 @guarded(NAME)
-def _begin(session: Session, watch: StartWatch, arguments: dict[str, Any], signature: inspect.Signature) -> None:
+def _begin(link: SupervisorLink, watch: StartWatch, arguments: dict[str, Any], signature: inspect.Signature) -> None:
     """Before fit(): choose the checkpoint, unless the script does.
 
     ckpt_path="last" means the newest there is, which the supervisor knows better; and the offered one, in a
@@ -121,27 +121,27 @@ def _begin(session: Session, watch: StartWatch, arguments: dict[str, Any], signa
     global _fits  # noqa: PLW0603  one count in a process
     number, _fits = _fits, _fits + 1
     trainer = arguments["self"]
-    session.looks_for_checkpoint(may_be_ours=_is_lightnings(session.resume_from))
-    training = _training(session, trainer, arguments)
-    watch.begin(session, number, training)
+    link.announce_inspection(may_be_ours=_is_lightnings(link.resume_from))
+    training = _training(link, trainer, arguments)
+    watch.begin(link, number, training)
     named: Any = arguments.get("ckpt_path")
-    if training is not None and session.is_offered(named) and _stored(os.fspath(named)) is not None:
+    if training is not None and link.is_offered(named) and _stored(os.fspath(named)) is not None:
         arguments["ckpt_path"] = named = None
     is_named = named not in {None, "last"}
     # `trainer.ckpt_path = ...` is public, that it was set is not: checkpoint_connector.py, _select_ckpt_path
     is_named = is_named or getattr(trainer._checkpoint_connector, "_user_managed", False)  # noqa: SLF001
     if is_named or training is None:
-        session.begins_from(_named_path(trainer, arguments))
+        link.set_resume_source(_named_path(trainer, arguments))
         return
     or_else = "takes the last that Lightning knows" if arguments.get("ckpt_path") == "last" else "starts over"
-    path = training.agreed(lambda: _choice(training, session.resume_from, number, or_else), trainer.world_size)
+    path = training.agreed(lambda: _choice(training, link.resume_from, number, or_else), trainer.world_size)
     if path is None:
         if arguments.get("ckpt_path") is None:  # else nobody knows what Lightning takes
-            session.begins_from(None)
+            link.set_resume_source(None)
         return
-    session.begins_from(path)
-    if path == session.resume_from:
-        session.resume_from = None  # once: a later call is another training
+    link.set_resume_source(path)
+    if path == link.resume_from:
+        link.resume_from = None  # once: a later call is another training
     watch.continues(path)
     arguments["ckpt_path"] = path
     if "weights_only" in signature.parameters and arguments.get("weights_only") is None:
@@ -160,11 +160,11 @@ def _named_path(trainer: Any, arguments: dict[str, Any]) -> Optional[str]:
 
 
 @guarded(trainings.HOOK)
-def _training(session: Session, trainer: Any, arguments: dict[str, Any]) -> Optional[trainings.Training]:
+def _training(link: SupervisorLink, trainer: Any, arguments: dict[str, Any]) -> Optional[trainings.Training]:
     """Which training begins."""
-    known, model = trainings.of(session), arguments["model"]
+    known, model = trainings.of(link), arguments["model"]
     is_first = not known.has_trained(model)
-    return known.begin(identity_of(trainer, arguments, session.resume_from, is_first=is_first), model)
+    return known.begin(identity_of(trainer, arguments, link.resume_from, is_first=is_first), model)
 
 
 def _choice(training: trainings.Training, offered: Optional[str], number: int, or_else: str) -> Optional[str]:
@@ -221,7 +221,7 @@ class StartWatch:
     package: str
 
     def __init__(self) -> None:
-        self._session: Optional[Session] = None
+        self._link: Optional[SupervisorLink] = None
         self._number = 0
         self._training: Optional[trainings.Training] = None
         self._path: Optional[str] = None
@@ -231,9 +231,9 @@ class StartWatch:
     def __reduce__(self) -> Any:
         return _make, (self.package,)  # nothing of a fit goes into copies, or to other processes
 
-    def begin(self, session: Session, number: int, training: Optional[trainings.Training]) -> None:
+    def begin(self, link: SupervisorLink, number: int, training: Optional[trainings.Training]) -> None:
         """The number-th fit() of the script begins."""
-        self._session, self._number, self._training = session, number, training
+        self._link, self._number, self._training = link, number, training
         self._path = self._resumed = None
 
     def continues(self, path: str) -> None:
@@ -248,13 +248,13 @@ class StartWatch:
 
     def end(self) -> None:
         """It has ended, one way or another."""
-        self._session = None
+        self._link = None
         if self._drive is not None:
             self._drive.leave()
             self._drive = None
 
     def on_load_checkpoint(self, trainer: Any, _: Any, checkpoint: dict[str, Any]) -> None:
-        if self._session is not None:
+        if self._link is not None:
             self._resumed = Position.of(checkpoint, trainer) or self._resumed
             if self._resumed is not None and self._resumed.is_over(trainer):
                 trainer.should_stop = True
@@ -265,9 +265,9 @@ class StartWatch:
 
     @guarded(NAME)
     def on_train_start(self, trainer: Any, _: Any) -> None:
-        if self._session is not None:
+        if self._link is not None:
             mark = Mark(self._number, self._training)
-            self._drive = Drive(self._session, trainer, self, mark, self._resumed, self._path)
+            self._drive = Drive(self._link, trainer, self, mark, self._resumed, self._path)
             self._resumed = None
 
     def on_train_epoch_start(self, *_: Any) -> None:

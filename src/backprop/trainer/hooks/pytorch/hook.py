@@ -18,7 +18,7 @@ from typing import Any, ContextManager, Optional
 
 from ... import distributed, file_events, keeping
 from ...failsafe import guarded, say
-from ...link import Session, current
+from ...link import SupervisorLink, current
 from ..saved_files.contents import Content
 from ..saved_files.pending import HOOK as SAVES
 from ..saved_files.pending import find_place
@@ -43,8 +43,8 @@ class Count:
 class Script:
     """One process of a script that imported torch."""
 
-    def __init__(self, session: Session, files: ScriptFiles, torch: Any) -> None:
-        self.session = session
+    def __init__(self, link: SupervisorLink, files: ScriptFiles, torch: Any) -> None:
+        self.link = link
         self.files = files
         self.saves = files.saves
         files.count_steps = lambda: self.step if self._most else 0
@@ -67,8 +67,8 @@ class Script:
         step = optimizer.profile_hook_step(lambda _: None).__code__  # its wrapper, in which all steps are made
         look: Any = type(self)._look  # noqa: SLF001  our own
         self._standstill = emergency.Standstill(step, look.__wrapped__.__code__)
-        if session.offered is not None:
-            file_events.on_first_read(os.path.realpath(session.offered), self._read, _STEPS)
+        if link.offered is not None:
+            file_events.on_first_read(os.path.realpath(link.offered), self._read, _STEPS)
 
     @property
     def step(self) -> int:
@@ -77,7 +77,7 @@ class Script:
 
     def hold(self) -> ContextManager[None]:
         """Within, an interrupt waits. It only ever comes to the main thread."""
-        return self.session.saving() if is_main_thread() else nullcontext()
+        return self.link.saving() if is_main_thread() else nullcontext()
 
     # -- steps
 
@@ -88,7 +88,7 @@ class Script:
 
     def stepped(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         """Count; called by PyTorch after every step of any optimizer, hence in a hurry."""
-        if self._is_compiling() or self.session.owner is not None:  # the compiler need not see what follows
+        if self._is_compiling() or self.link.owner is not None:  # the compiler need not see what follows
             return
         count = self._counts.get(id(optimizer))
         if count is None or count.optimizer() is not optimizer:  # ids are used again
@@ -96,44 +96,44 @@ class Script:
             self._look_at = 0.0
         count.steps += 1
         self._most = max(self._most, count.steps)
-        self.session.has_news = True
+        self.link.has_unsaved_steps = True
         if monotonic() >= self._look_at:
             self._look()
 
     @guarded(_STEPS)
     def _look(self) -> None:
         self._look_at = monotonic() + LOOK_EVERY_S
-        self.session.announce()
+        self.link.register_process()
         self._stepper = threading.current_thread()
         if not is_trainer():
             return
         self._kept = ([], [])  # the script goes on, and holds what it needs itself
-        self.session.interrupts.watch(self._keep)
+        self.link.interrupts.watch(self._keep)
         self.saves.settle(at_step=True)
         self._tell_step()
         # training goes on as if nobody had asked: the last chance before SIGTERM
-        if self._rescued_step is None and self.session.is_overdue():
+        if self._rescued_step is None and self.link.is_overdue():
             self.rescue(is_once=True)
 
     def _tell_step(self) -> None:
         # by another process, or by code that opens it itself
-        if not self._base and not self._is_base_known and self.session.is_checkpoint_read():
-            self._base = self.session.resume_step or 0
+        if not self._base and not self._is_base_known and self.link.is_checkpoint_read():
+            self._base = self.link.resume_step or 0
         if self._most and self._told != self.step:
             self._told = self.step
-            self.session.went_on()  # of a framework whose loop is not driven
-            self.session.tell(step=self.step, counted=True)
+            self.link.confirm_resume()  # of a framework whose loop is not driven
+            self.link.send_event(step=self.step, counted=True)
 
     # -- saves
 
     def _read(self) -> None:
         """The offered checkpoint is read: to go on from it, unless training has begun."""
         if self._most <= 1:  # one step may have been made for an optimizer to have a state that can be loaded
-            self._base = self.session.resume_step or 0
+            self._base = self.link.resume_step or 0
 
     def _compare(self, step: int) -> None:
         """The script says at which step it saves: counted on from an earlier session, whatever was read; or from 0."""
-        before = self.session.resume_step
+        before = self.link.resume_step
         if before is None or not self._most or self._is_base_known:
             return
         if step == before + self._most:
@@ -200,7 +200,7 @@ class Script:
 
         Called in a signal handler: nothing is saved here.
         """
-        if self.session.owner is None and is_trainer():
+        if self.link.owner is None and is_trainer():
             optimizers = self._optimizers()
             self._kept = (optimizers, emergency.find_models(optimizers))
 
@@ -213,7 +213,7 @@ class Script:
         with self._standstill.held() as is_still:
             self.saves.settle(at_step=True)
             is_done = self._rescued_step is not None if is_once else self._rescued_step == self.step
-            if not self.session.has_news or is_done or not is_trainer():
+            if not self.link.has_unsaved_steps or is_done or not is_trainer():
                 return
             optimizers = self._optimizers()
             if not optimizers:
@@ -226,10 +226,10 @@ class Script:
 
     def _write_emergency(self, optimizers: list[Any]) -> None:
         models = emergency.find_models(optimizers)
-        path = os.path.join(self.session.run_dir, f"emergency-session-{self.session.number}.pt")
+        path = os.path.join(self.link.run_dir, f"emergency-session-{self.link.session_number}.pt")
         with self.hold():
             emergency.save(path, self._write, self.step, optimizers, models)
-            self.session.tell(event="checkpoint_saved", path=path, step=self.step, emergency=True)
+            self.link.send_event(event="checkpoint_saved", path=path, step=self.step, emergency=True)
             say(f"the script did not save when it was stopped: step {self.step} is kept in {path}")
 
     def rescue_broken_off(self) -> None:
@@ -244,10 +244,10 @@ class Script:
             return
         self.saves.settle(at_step=True)
         self._tell_step()
-        self.session.look_again()
+        self.link.refresh()
         # a daemon thread trains on until the very end: what it has done since then is not worth another file
         is_rescued = self._is_broken_off and self._stepper is not None and self._stepper.daemon
-        if self.session.should_stop() and not is_rescued:
+        if self.link.should_stop() and not is_rescued:
             self.rescue()
 
 
@@ -256,11 +256,11 @@ _script: Optional[Script] = None
 
 def hook(module: Any) -> None:
     """Called when one of these has been imported: torch, safetensors.torch, accelerate.accelerator."""
-    session = current()
-    if session is None:
+    link = current()
+    if link is None:
         return
     if module.__name__ == "torch":
-        _hook_torch(module, session)
+        _hook_torch(module, link)
     elif _script is not None:
         if module.__name__ == "safetensors.torch":
             module.save_file = _reported(_script, module.save_file)  # save_model() calls it by this name
@@ -269,9 +269,9 @@ def hook(module: Any) -> None:
             module.Accelerator.save_state = _reported_folder(_script, module.Accelerator.save_state)
 
 
-def _hook_torch(torch: Any, session: Session) -> None:
+def _hook_torch(torch: Any, link: SupervisorLink) -> None:
     global _script  # noqa: PLW0603  one in a process
-    script = Script(session, of_this_process(session), torch)
+    script = Script(link, of_this_process(link), torch)
     # a global hook: PyTorch 2.0 and up. torch.optim hides the module that has it
     optimizer = sys.modules["torch.optim.optimizer"]
     optimizer.register_optimizer_step_pre_hook(script.before_step)

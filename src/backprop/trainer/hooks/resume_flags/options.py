@@ -198,7 +198,7 @@ def _look_for_another(options: Sequence[Option], words: Sequence[str]) -> None:
 
 
 def _tell_supervisor(option: Optional[str]) -> None:
-    """By hand: a Session has much to import."""
+    """By hand: SupervisorLink imports much."""
     global _hint  # noqa: PLW0603
     _hint = option
     if option is not None and not re.fullmatch(r"[\w.-]{1,100}(={path})?", option, re.ASCII):

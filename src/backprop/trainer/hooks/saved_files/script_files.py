@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional
 from ... import distributed
 from ...failsafe import guarded
 from ...import_hooks import may_be_checkpoint
-from ...link import Session, current
+from ...link import SupervisorLink, current
 from .contents import Content, look
 from .pending import HOOK, Mark, Saves
 
@@ -33,8 +33,8 @@ _NOT_THE_SCRIPTS = {"site-packages", "dist-packages", "__pycache__", "cache", "w
 class ScriptFiles:
     """Those of one process."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, link: SupervisorLink) -> None:
+        self.link = link
         self.saves = Saves(self._report)
         # PyTorch's hook can; 0 where no step was seen: not all optimizers can be counted
         self.count_steps: Callable[[], int] = lambda: 0
@@ -47,7 +47,7 @@ class ScriptFiles:
 
     def is_in_charge(self) -> bool:
         """Whether nobody who knows better drives the loop, or saves (a save in another thread is one of its own)."""
-        return self.session.owner is None and not (is_main_thread() and self.session.interrupts.is_holding)
+        return self.link.owner is None and not (is_main_thread() and self.link.interrupts.is_holding)
 
     # -- what was written
 
@@ -82,7 +82,7 @@ class ScriptFiles:
             self._judge(target)
 
     def _may_be_the_scripts(self, path: str) -> bool:
-        if not (self.is_in_charge() and is_trainer()) or path.startswith(self.session.run_dir + os.sep):
+        if not (self.is_in_charge() and is_trainer()) or path.startswith(self.link.run_dir + os.sep):
             return False
         below, here = path, os.getcwd() + os.sep
         if path.startswith(here):
@@ -115,7 +115,7 @@ class ScriptFiles:
     def saves_states(self) -> bool:
         """Whether resuming from bare weights would be a step back: best.pt beside last.pt."""
         if self._has_states is None:
-            self._has_states = self.session.resumes_state
+            self._has_states = self.link.resume_has_state
         return self._has_states
 
     def add(self, path: str, content: Content, *, file: Any = None, is_shared: bool = False) -> bool:
@@ -143,7 +143,7 @@ class ScriptFiles:
         return max(known, default=None) if number is None else int(number[1] or number[2])
 
     def _report(self, path: str, mark: Mark) -> None:
-        self.session.saved(path, mark.step, weights_only=mark.is_weights_only)
+        self.link.report_checkpoint(path, mark.step, weights_only=mark.is_weights_only)
         self.after_report()
 
     @guarded(HOOK)
@@ -172,30 +172,30 @@ def is_trainer() -> bool:
 _files: Optional[ScriptFiles] = None
 
 
-def of_this_process(session: Session) -> ScriptFiles:
+def of_this_process(link: SupervisorLink) -> ScriptFiles:
     """There is one in a process."""
     global _files  # noqa: PLW0603
     if _files is None:
-        _files = ScriptFiles(session)
+        _files = ScriptFiles(link)
     return _files
 
 
 def closed(path: str) -> None:
     """A file that may be a checkpoint, by its name, was opened for writing and is closed."""
-    session = current()
-    if session is not None:
-        of_this_process(session).closed(path)
+    link = current()
+    if link is not None:
+        of_this_process(link).closed(path)
 
 
 def written(path: str, content: Optional[Content]) -> None:
     """A file was written that Python did not open."""
-    session = current()
-    if session is not None:
-        of_this_process(session).written(os.path.abspath(path), content)
+    link = current()
+    if link is not None:
+        of_this_process(link).written(os.path.abspath(path), content)
 
 
 def renamed(source: str, target: str) -> None:
     """A file or folder has another name."""
-    session = current()
-    if session is not None:
-        of_this_process(session).renamed(source, target)
+    link = current()
+    if link is not None:
+        of_this_process(link).renamed(source, target)
