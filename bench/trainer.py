@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from backprop.supervisor.environment import HOOKS_FOLDER
-from backprop.trainer.keeper import Keeper
+from backprop.trainer.overwrites.keeper import Keeper
 from bench.measure import Spread, cost, interleaved, spread
 from bench.workbench import BACKPROP, PATIENCE_S, Workbench
 

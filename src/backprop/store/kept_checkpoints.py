@@ -1,6 +1,6 @@
 """Checkpoints that were kept from being written over: put back where a save was broken off, removed where it went well.
 
-The trainer keeps them (trainer/keeper.py); this is what is left to do when none of its processes lives any more.
+They are kept by trainer/overwrites/; this is what is left to do when none of its processes lives any more.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from backprop.records import Checkpoint, Run, RunView, Status
 from backprop.store import checkpoints
-from backprop.trainer import kept_names
+from backprop.trainer.overwrites import kept_names
 
 _MOST_IN_DOUBT = 3  # each is as large as a checkpoint
 _LOGS = {"", ".csv", ".html", ".json", ".jsonl", ".log", ".md", ".png", ".txt", ".yaml", ".yml"}

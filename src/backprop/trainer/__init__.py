@@ -1,20 +1,23 @@
-"""Code that runs inside the trainer: standard library only, Python 3.9 and up.
+"""Code that runs inside the training process: standard library only, Python 3.9 and up.
 
-    site/sitecustomize.py   Python runs it at its start, because the supervisor puts site/ in front of PYTHONPATH
-      import_hooks.py       waits for a framework to be imported, and only then lets its hook in
-        hooks/              a package a framework: drives its loop as the supervisor wishes
+    site/sitecustomize.py   Python runs it when an interpreter starts: the supervisor puts site/ first in PYTHONPATH
+      import_hooks.py       waits for frameworks to be imported, and loads the hook of each that is
+      file_events.py        which files the script opens and renames
+      module_sources.py     which of the user's modules are imported; imports from a run's snapshot
+      failsafe.py           a failure of ours never fails the script
+    hooks/                  a package for each framework: drives its loop for the supervisor
     api.py, loop.py         what a script gets that says `import backprop`
+      checkpoints.py        their checkpoints; checkpoint_io.py has the file format
     link.py                 the link with the supervisor that all of them share; its files are in channel.py
-      deferred_signals.py   signals wait for the end of a step or a save
-      distributed.py        all processes of a training do the same at the same step
       pace.py               how long steps and saves take
-    checkpoints.py          the API's checkpoints: checkpoint_io.py is what is in them
-    rng_state.py            random states
-    atomic_files.py         files that are whole or not there
+      deferred_signals.py   signals wait for the end of a step or a save
+      distributed.py        all ranks save and stop at the same step
+    trainings/              which training, and which process, a checkpoint belongs to
+    overwrites/             checkpoints that are about to be overwritten are kept
+    rng_state.py            states of random number generators
+    atomic_files.py         files that are complete or not there
 
-In a script that Backprop runs this package goes by the name `_backprop_trainer`, and the rest of Backprop is not there:
-it may live in another environment, of another Python, and a script may well have a `backprop.py` of its own. Hence
+In a script that Backprop runs, this package is called `_backprop_trainer`, and the rest of Backprop is not there: it
+may be installed in another environment, for another Python, and the script may have a `backprop.py` of its own. So
 modules here import one another relatively, and nothing else of Backprop.
-
-Nothing here may ever be why a script fails: see failsafe.py.
 """

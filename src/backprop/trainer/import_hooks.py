@@ -153,7 +153,7 @@ def _reported(path: str, step: Optional[int]) -> None:
 
 
 def _keeper() -> Any:
-    from .keeping import the_keeper
+    from .overwrites.process_keeper import the_keeper
 
     return the_keeper()
 

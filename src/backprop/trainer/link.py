@@ -112,7 +112,7 @@ class SupervisorLink:
         if path in self._saved_paths or distributed.rank() != 0:
             return
         self._saved_paths.add(path)
-        from . import savers  # only here, because it imports much
+        from .trainings import savers  # only here, because it imports much
 
         with suppress(OSError):  # a full disk: then nobody knows which process saved it
             savers.remember(self.run_dir, savers.of_this_process(self.session_number, self.offered), path)

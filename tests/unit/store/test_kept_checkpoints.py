@@ -10,7 +10,7 @@ import pytest
 from backprop.records import Checkpoint, Run, RunView, Session, Status
 from backprop.store import kept_checkpoints
 from backprop.store.checkpoints import measure
-from backprop.trainer import kept_names
+from backprop.trainer.overwrites import kept_names
 from tests.records import AT, SPEC
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from backprop.trainer.fingerprint import (
+from backprop.trainer.trainings.fingerprint import (
     command_line,
     fingerprint,
     folder,

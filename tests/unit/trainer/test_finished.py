@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backprop.trainer import atomic_files, finished, identity, trainings
-from backprop.trainer.finished import Kept, superfluous
+from backprop.trainer import atomic_files
 from backprop.trainer.hooks.boosting import common as boosting
 from backprop.trainer.link import SupervisorLink
+from backprop.trainer.trainings import finished, identity, registry
+from backprop.trainer.trainings.finished import FinishedFile, superfluous
 
 ROUNDS = 4
 
@@ -47,7 +48,7 @@ class Library:
         self.patch.setattr(boosting, "monotonic", lambda: self.now_s)
         self.patch.setattr(boosting, "_working_folder", str(self.folder))
         self.patch.setattr(boosting, "_counts", {})
-        self.patch.setattr(trainings, "_trainings", None)
+        self.patch.setattr(registry, "_registry", None)
 
     def train(self, data: str, round_s: float, *, cut_after: int | None = None, rounds: int = ROUNDS) -> bytes:
         """The model, whose rounds are the data's; None of them is trained if the call is given back."""
@@ -170,12 +171,12 @@ def test_no_call_gets_anothers_model_and_none_that_was_kept_is_trained_again(lib
 
 
 kept_files = st.lists(st.tuples(st.integers(0, 5 << 30), st.integers(1, 50)), max_size=130).map(
-    lambda pairs: [Kept(str(number), size, took) for number, (size, took) in enumerate(pairs)]
+    lambda pairs: [FinishedFile(str(number), size, took) for number, (size, took) in enumerate(pairs)]
 )
 
 
 @given(kept_files, st.data())
-def test_what_is_kept_is_bounded_in_number_and_size(kept: list[Kept], data: st.DataObject):
+def test_what_is_kept_is_bounded_in_number_and_size(kept: list[FinishedFile], data: st.DataObject):
     spared = {each.path for each in data.draw(st.lists(st.sampled_from(kept), max_size=2) if kept else st.just([]))}
     removed = superfluous(kept, spared)
     left = [each for each in kept if each not in removed]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.trainer.identity import Begun, Decision, Identity, Saved, decide, identify
+from backprop.trainer.trainings.identity import BegunTraining, Decision, Identity, SavedTraining, decide, identify
 from tests.conftest import scaled
 
 FOLD = Identity({"framework": "f", "the argument lr": "1"}, place="p", data="d", history="none", weights="w")
@@ -20,8 +20,8 @@ def judged(
     is_finished: bool = False,
 ) -> Decision:
     """Session 1 saved, session 2 calls. others: what else began, with the number of the session."""
-    begun = [Begun.of(1, saved), Begun.of(2, call), *(Begun.of(*other) for other in others)]
-    return decide(Saved(saved, numbers[0], is_finished), call, numbers[1], begun)
+    begun = [BegunTraining.of(1, saved), BegunTraining.of(2, call), *(BegunTraining.of(*other) for other in others)]
+    return decide(SavedTraining(saved, numbers[0], is_finished), call, numbers[1], begun)
 
 
 def test_the_same_training_continues():
@@ -115,10 +115,10 @@ def test_the_second_training_of_a_model_is_not_its_first():
 def test_a_checkpoint_of_another_run_may_be_continued_with_other_arguments_of_the_script():
     saved = FOLD._replace(parts={**FOLD.parts, "the arguments of the script": "1", "the output folder": "1"})
     call = FOLD._replace(parts={**FOLD.parts, "the arguments of the script": "2", "the output folder": "2"})
-    assert not decide(Saved(saved, 1), call, 1, []).continues
-    assert decide(Saved(saved, 1, is_of_other_run=True), call, 1, []) == Decision(continues=True)
+    assert not decide(SavedTraining(saved, 1), call, 1, []).continues
+    assert decide(SavedTraining(saved, 1, is_of_other_run=True), call, 1, []) == Decision(continues=True)
     other = call._replace(data="e", weights="x")
-    assert not decide(Saved(saved, 1, is_of_other_run=True), other, 1, []).continues, (
+    assert not decide(SavedTraining(saved, 1, is_of_other_run=True), other, 1, []).continues, (
         "in a loop, it may be another fold"
     )
 
@@ -136,10 +136,10 @@ def test_identify_knows_what_differs():
     same = made(), made(arguments={"lr": 0.1, "epochs": 30, "seed": 1})
     assert same[0].kind == same[1].kind
     assert same[0].kind != made(arguments={"lr": 0.2, "epochs": 3, "seed": 1}).kind
-    assert decide(Saved(same[0], 1), made(output_folder="out1"), 1, []).reason == "the output folder"
-    assert decide(Saved(same[0], 1), made(model="Net(p=0.2)"), 1, []).reason == "the model"
-    assert decide(Saved(same[0], 1), made(arguments={"lr": 0.2, "seed": 1}), 1, []).reason == "the argument lr"
-    assert decide(Saved(same[0], 1), made(data=[[1.0] * 20]), 1, []).reason == "the form of the data"
+    assert decide(SavedTraining(same[0], 1), made(output_folder="out1"), 1, []).reason == "the output folder"
+    assert decide(SavedTraining(same[0], 1), made(model="Net(p=0.2)"), 1, []).reason == "the model"
+    assert decide(SavedTraining(same[0], 1), made(arguments={"lr": 0.2, "seed": 1}), 1, []).reason == "the argument lr"
+    assert decide(SavedTraining(same[0], 1), made(data=[[1.0] * 20]), 1, []).reason == "the form of the data"
 
 
 # -- made-up scripts: which trainings they have, which of them a session calls, and where it is cut
@@ -162,8 +162,8 @@ class Script:
 class Record:
     """What the sessions so far have left."""
 
-    begun: list[Begun] = field(default_factory=list)
-    saved: list[tuple[int, Saved]] = field(default_factory=list)  # with the number of the training
+    begun: list[BegunTraining] = field(default_factory=list)
+    saved: list[tuple[int, SavedTraining]] = field(default_factory=list)  # with the number of the training
 
 
 def scripts() -> st.SearchStrategy[Script]:
@@ -173,7 +173,7 @@ def scripts() -> st.SearchStrategy[Script]:
 
 def begin(record: Record, identity: Identity, session: int) -> int:
     """The number of a training among its equals."""
-    begun = Begun.of(session, identity)
+    begun = BegunTraining.of(session, identity)
     record.begun.append(begun)
     return sum(1 for each in record.begun if each == begun)
 
@@ -200,11 +200,11 @@ def test_never_another_trainings_checkpoint(script: Script, data: st.DataObject)
         if calls:
             cut = len(calls) - 1
             identity = script.identity(calls[cut], session, cut)
-            equals = [each for each in record.begun if each == Begun.of(session, identity)]
-            record.saved.append((calls[cut], Saved(identity, len(equals), data.draw(st.booleans()))))
+            equals = [each for each in record.begun if each == BegunTraining.of(session, identity)]
+            record.saved.append((calls[cut], SavedTraining(identity, len(equals), data.draw(st.booleans()))))
 
 
-def has_told_apart(begun: list[Begun], kind: str) -> bool:
+def has_told_apart(begun: list[BegunTraining], kind: str) -> bool:
     """Whether a session had trainings of this kind with different data."""
     return any(
         one.session == other.session and one.data != other.data
@@ -231,7 +231,7 @@ def test_the_cut_training_is_continued_when_it_comes_again_unchanged(script: Scr
         identity = script.identity(training, 2, order)
         number = begin(record, identity, 2)
     assert again[-1] == cut
-    decision = decide(Saved(saved, saved_number), identity, number, record.begun)
+    decision = decide(SavedTraining(saved, saved_number), identity, number, record.begun)
     if script.weights == "drawn" and not is_unique:
         return  # repetitions of one training without a seed: nothing says which of them this is
     assert decision.continues

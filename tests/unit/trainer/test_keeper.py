@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from backprop.trainer import keeper as keepers
-from backprop.trainer import kept_names
-from backprop.trainer.keeper import Keeper
+from backprop.trainer.overwrites import keeper as keepers
+from backprop.trainer.overwrites import kept_names
+from backprop.trainer.overwrites.keeper import Keeper
 
 
 class Place:

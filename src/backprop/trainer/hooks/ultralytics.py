@@ -13,11 +13,11 @@ import os
 import sys
 from typing import Any, Callable, Optional
 
-from .. import trainings
 from ..atomic_files import whole
 from ..failsafe import guarded, is_off, say
-from ..identity import identify
 from ..link import SupervisorLink, current
+from ..trainings import registry
+from ..trainings.identity import identify
 
 _HOOK = "Ultralytics"
 _NOTE = "backprop_training.json"
@@ -57,8 +57,8 @@ def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
     return train
 
 
-@guarded(trainings.HOOK)
-def _begin(link: SupervisorLink, model: Any, trainer: Any, kwargs: Any) -> Optional[trainings.Training]:
+@guarded(registry.HOOK)
+def _begin(link: SupervisorLink, model: Any, trainer: Any, kwargs: Any) -> Optional[registry.Training]:
     arguments = {**model.overrides, **kwargs, "trainer": getattr(trainer, "__qualname__", None)}
     identity = identify(
         "ultralytics",
@@ -71,11 +71,11 @@ def _begin(link: SupervisorLink, model: Any, trainer: Any, kwargs: Any) -> Optio
         is_pretrained=bool(model.ckpt),
         offered=link.resume_from,
     )
-    return trainings.of(link).begin(identity, model)
+    return registry.of(link).begin(identity, model)
 
 
 @guarded(_HOOK)
-def _choose(link: SupervisorLink, training: trainings.Training) -> Optional[str]:
+def _choose(link: SupervisorLink, training: registry.Training) -> Optional[str]:
     offered = link.resume_from
     is_known = offered is not None and _stored(offered) is not None
     link.announce_inspection(may_be_ours=is_known)
@@ -95,7 +95,7 @@ def _is_stripped(path: str) -> bool:
     return bool(saved["epoch"] < 0)
 
 
-def _note_saves(training: trainings.Training) -> Callable[[Any], None]:
+def _note_saves(training: registry.Training) -> Callable[[Any], None]:
     """A callback: called with the BaseTrainer when it has saved."""
 
     @guarded(_HOOK)

@@ -22,13 +22,14 @@ import threading
 from time import monotonic
 from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
-from ... import atomic_files, finished, trainings
+from ... import atomic_files
 from ...distributed import rank
 from ...failsafe import is_off, say
-from ...fingerprint import Fingerprint
-from ...identity import identify
 from ...link import SupervisorLink, current
-from ...trainings import Training
+from ...trainings import finished, registry
+from ...trainings.fingerprint import Fingerprint
+from ...trainings.identity import identify
+from ...trainings.registry import Training
 
 _ABOUT = "backprop.json"
 _STATE = "state.pickle"
@@ -83,7 +84,7 @@ class Call:
         """Say what this call trains, before anything else. The arguments: see identity.py."""
         self.link.announce_inspection(may_be_ours=self._offered is not None)
         identity = identify(self.library, "train", arguments, ignored=ignored, data=data, offered=self.link.resume_from)
-        self._training = trainings.of(self.link).begin(identity)
+        self._training = registry.of(self.link).begin(identity)
 
     def look_for_checkpoint(self) -> None:
         """Find out whether there is a checkpoint of this call."""

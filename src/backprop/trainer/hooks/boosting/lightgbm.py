@@ -19,7 +19,7 @@ from functools import wraps
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from ...failsafe import guarded
-from ...fingerprint import fingerprint
+from ...trainings.fingerprint import fingerprint
 from . import common as boosting
 from .common import Call
 from .lightgbm_replay import FIRST, Replay, State, given, names_of

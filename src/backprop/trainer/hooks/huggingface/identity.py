@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Optional
 
-from ...identity import Identity, identify
+from ...trainings.identity import Identity, identify
 
 TRIAL = "the argument trial"  # a part of the identity of a trial in a search for hyperparameters
 

@@ -20,10 +20,11 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, Optional
 
-from ... import distributed, rng_state, trainings
+from ... import distributed, rng_state
 from ...atomic_files import whole
 from ...failsafe import guarded, say
 from ...link import SupervisorLink
+from ...trainings import registry
 from .identity import TRIAL, identity_of
 
 HOOK = "transformers"
@@ -60,16 +61,16 @@ class Continuation:
         self._epoch = 0  # that is going on
         self._epoch_steps = 0  # of it that were made
         self._epoch_random: Optional[dict[str, Any]] = None  # as it began
-        self._training: Optional[trainings.Training] = None
+        self._training: Optional[registry.Training] = None
         self._until_end = ExitStack()
 
-    @guarded(trainings.HOOK)
+    @guarded(registry.HOOK)
     def begin(self, link: SupervisorLink, trial: Any) -> None:
         """Find out which training this is."""
         trainer = self._trainer
         link.announce_inspection(may_be_ours=_is_trainers(link.resume_from))
         identity = identity_of(trainer, trial, link.resume_from)
-        self._training = trainings.of(link).begin(identity, None if trainer.model_init else trainer.model)
+        self._training = registry.of(link).begin(identity, None if trainer.model_init else trainer.model)
 
     @guarded(HOOK, otherwise=False)
     def was_handed_over(self, link: SupervisorLink, named: Any) -> bool:

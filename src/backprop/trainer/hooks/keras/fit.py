@@ -17,12 +17,13 @@ import os
 from time import monotonic
 from typing import Any, Callable, Mapping, Optional
 
-from ... import distributed, finished, trainings
+from ... import distributed
 from ...atomic_files import FOLDER
 from ...channel import as_number
 from ...failsafe import guarded, is_off, say
 from ...link import SupervisorLink
-from ...trainings import Training
+from ...trainings import finished, registry
+from ...trainings.registry import Training
 from . import state
 from . import state_file as statefile
 from .data_position import TrainingData
@@ -54,7 +55,7 @@ class Story:
         if offered is not None and not offered.endswith(".npz"):
             offered = None  # it is the script's own
         self.link.announce_inspection(may_be_ours=offered is not None)
-        training = trainings.of(self.link).begin(identity_of(model, given, self.link.resume_from), model)
+        training = registry.of(self.link).begin(identity_of(model, given, self.link.resume_from), model)
         path = offered
         if not self._is_looked_for:
             self._is_looked_for = True

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, Mapping, Optional
 
-from ...identity import Identity, identify
+from ...trainings.identity import Identity, identify
 
 # arguments of `fit` that say what it is trained on, or how it is watched or executed
 _NOT_SETTINGS = ("self", "x", "y", "sample_weight", "validation_data", "epochs", "verbose", "callbacks")

@@ -16,9 +16,9 @@ import sys
 import zipfile
 from typing import Any, Callable, Optional
 
-from ... import trainings
 from ...failsafe import guarded, say
 from ...link import SupervisorLink, current
+from ...trainings import registry
 from .driver import Drive
 from .identity import identity_of, read_mark
 from .position import Mark, Position, fit_mark
@@ -159,15 +159,15 @@ def _named_path(trainer: Any, arguments: dict[str, Any]) -> Optional[str]:
     return None if named is None or not os.path.exists(named) else os.fspath(named)
 
 
-@guarded(trainings.HOOK)
-def _training(link: SupervisorLink, trainer: Any, arguments: dict[str, Any]) -> Optional[trainings.Training]:
+@guarded(registry.HOOK)
+def _training(link: SupervisorLink, trainer: Any, arguments: dict[str, Any]) -> Optional[registry.Training]:
     """Which training begins."""
-    known, model = trainings.of(link), arguments["model"]
+    known, model = registry.of(link), arguments["model"]
     is_first = not known.has_trained(model)
     return known.begin(identity_of(trainer, arguments, link.resume_from, is_first=is_first), model)
 
 
-def _choice(training: trainings.Training, offered: Optional[str], number: int, or_else: str) -> Optional[str]:
+def _choice(training: registry.Training, offered: Optional[str], number: int, or_else: str) -> Optional[str]:
     """The checkpoint to continue from, if there is one; says why the one that is offered is not it."""
     if not _is_lightnings(offered):
         offered = None
@@ -223,7 +223,7 @@ class StartWatch:
     def __init__(self) -> None:
         self._link: Optional[SupervisorLink] = None
         self._number = 0
-        self._training: Optional[trainings.Training] = None
+        self._training: Optional[registry.Training] = None
         self._path: Optional[str] = None
         self._resumed: Optional[Position] = None
         self._drive: Optional[Drive] = None
@@ -231,7 +231,7 @@ class StartWatch:
     def __reduce__(self) -> Any:
         return _make, (self.package,)  # nothing of a fit goes into copies, or to other processes
 
-    def begin(self, link: SupervisorLink, number: int, training: Optional[trainings.Training]) -> None:
+    def begin(self, link: SupervisorLink, number: int, training: Optional[registry.Training]) -> None:
         """The number-th fit() of the script begins."""
         self._link, self._number, self._training = link, number, training
         self._path = self._resumed = None

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, Mapping, Optional
 
-from ...identity import Identity, identify
+from ...trainings.identity import Identity, identify
 
 _TRAINING = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches")
 _OF_LOGGERS = ("_name", "_project", "_project_name", "_experiment_name", "_save_dir", "_root_dir", "_sub_dir")

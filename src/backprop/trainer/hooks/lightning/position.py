@@ -17,7 +17,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional
 from ... import rng_state
 from ...distributed import rank, world_size
 from ...failsafe import guarded
-from ...trainings import Training
+from ...trainings.registry import Training
 from .identity import mark
 
 KEY = "backprop"  # our entry in a checkpoint; Lightning, and scripts without Backprop, pass over it

@@ -16,9 +16,10 @@ from contextlib import nullcontext
 from time import monotonic
 from typing import Any, ContextManager, Optional
 
-from ... import distributed, file_events, keeping
+from ... import distributed, file_events
 from ...failsafe import guarded, say
 from ...link import SupervisorLink, current
+from ...overwrites import process_keeper
 from ..saved_files.contents import Content
 from ..saved_files.pending import HOOK as SAVES
 from ..saved_files.pending import find_place
@@ -323,7 +324,7 @@ def _reported(script: Script, function: Any) -> Any:
     def save(*args: Any, **kwargs: Any) -> Any:
         named = {**dict(zip((content_name, where_name), args)), **kwargs}
         where = named.get(where_name)
-        keeping.before_write(where)  # PyTorch's C++ opens it, unless it is open
+        process_keeper.before_write(where)  # PyTorch's C++ opens it, unless it is open
         is_named = isinstance(where, (str, os.PathLike)) or isinstance(getattr(where, "name", None), str)
         if not (is_named and script.files.is_in_charge()):
             return function(*args, **kwargs)

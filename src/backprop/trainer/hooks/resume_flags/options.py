@@ -166,7 +166,7 @@ def _own(offered: str) -> tuple[Optional[str], str]:
     It is the offered one, unless another process saved that, which trains something else; then the last that one like
     this saved.
     """
-    from ... import savers
+    from ...trainings import savers
 
     run_dir = os.environ["BACKPROP_RUN_DIR"]
     ours = savers.of_this_process(int(os.environ["BACKPROP_SESSION"]), offered)

@@ -9,8 +9,9 @@ import functools
 import os
 from typing import Any, Callable, NamedTuple, Optional
 
-from ... import file_events, keeping
+from ... import file_events
 from ...failsafe import guarded
+from ...overwrites import process_keeper
 
 _MAX_NAMES = 10_000
 _SAVES = "saves of the script"
@@ -27,17 +28,17 @@ class Access(NamedTuple):
 
 
 _ACCESSES = {
-    "safetensors": (Access(None, "serialize_file", 1, "filename", keeping.before_write),),
+    "safetensors": (Access(None, "serialize_file", 1, "filename", process_keeper.before_write),),
     "xgboost.core": (
-        Access("Booster", "save_model", 1, "fname", keeping.before_write),
+        Access("Booster", "save_model", 1, "fname", process_keeper.before_write),
         Access("Booster", "load_model", 1, "fname", file_events.was_opened_for_reading),
     ),
     "lightgbm.basic": (
-        Access("Booster", "save_model", 1, "filename", keeping.before_write),
+        Access("Booster", "save_model", 1, "filename", process_keeper.before_write),
         Access("Booster", "__init__", 3, "model_file", file_events.was_opened_for_reading),
     ),
     "catboost.core": (
-        Access("CatBoost", "save_model", 1, "fname", keeping.before_write),
+        Access("CatBoost", "save_model", 1, "fname", process_keeper.before_write),
         Access("CatBoost", "load_model", 1, "fname", file_events.was_opened_for_reading),
     ),
 }
@@ -70,9 +71,9 @@ def _opening(function: Any) -> Any:
     @functools.wraps(function)
     def open_file(self: Any, name: Any, mode: Any = "r", *args: Any, **kwargs: Any) -> None:
         if mode == "w":
-            keeping.before_write(name)
+            process_keeper.before_write(name)
         elif mode in {"a", "r+"}:
-            keeping.before_write(name, is_emptied=False)
+            process_keeper.before_write(name, is_emptied=False)
         else:
             file_events.was_opened_for_reading(name)
         function(self, name, mode, *args, **kwargs)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from . import file_events
-from .failsafe import KEEPING, guarded
+from .. import file_events
+from ..failsafe import KEEPING, guarded
 
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:

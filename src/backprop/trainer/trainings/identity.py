@@ -58,7 +58,7 @@ class Identity(NamedTuple):
         return combined(*sorted(self.parts.items()))
 
 
-class Saved(NamedTuple):
+class SavedTraining(NamedTuple):
     """A training as a checkpoint stores it.
 
     number: which of the trainings of its session that are equal in all it was; the first is 1. is_finished: whether it
@@ -71,7 +71,7 @@ class Saved(NamedTuple):
     is_of_other_run: bool = False
 
 
-class Begun(NamedTuple):
+class BegunTraining(NamedTuple):
     """A training that began in some session of the run, as the decision sees it."""
 
     session: int
@@ -82,8 +82,8 @@ class Begun(NamedTuple):
     weights: Optional[str]
 
     @staticmethod
-    def of(session: int, identity: Identity) -> Begun:
-        return Begun(session, identity.kind, *identity[1:5])
+    def of(session: int, identity: Identity) -> BegunTraining:
+        return BegunTraining(session, identity.kind, *identity[1:5])
 
 
 class Decision(NamedTuple):
@@ -157,7 +157,7 @@ def _or_unknown(read: Callable[[Any], Fingerprint], value: Any) -> Fingerprint:
         return Fingerprint("unknown", None)
 
 
-def decide(checkpoint: Saved, call: Identity, number: int, begun: Iterable[Begun]) -> Decision:
+def decide(checkpoint: SavedTraining, call: Identity, number: int, begun: Iterable[BegunTraining]) -> Decision:
     """Whether the training that saved a checkpoint is the one that begins.
 
     number: which of the trainings of its session that are equal in all it is. begun: every training that began in the
@@ -188,13 +188,13 @@ def _without(identity: Identity, names: set[str]) -> Identity:
     return identity._replace(parts={name: part for name, part in identity.parts.items() if name not in names})
 
 
-def _tells_apart(part: str, alike: Iterable[Begun]) -> bool:
+def _tells_apart(part: str, alike: Iterable[BegunTraining]) -> bool:
     """Whether trainings of one session, alike in all else that was looked at, differ in this part."""
     values: dict[int, Optional[str]] = {}
     return any(values.setdefault(each.session, getattr(each, part)) != getattr(each, part) for each in alike)
 
 
-def _may_be_chance(checkpoint: Saved, call: Identity) -> bool:
+def _may_be_chance(checkpoint: SavedTraining, call: Identity) -> bool:
     """Whether what differs could differ between two sessions of one training, in a script that sets no seed."""
     saved = checkpoint.identity
     if saved.data == call.data and saved.weights == call.weights:

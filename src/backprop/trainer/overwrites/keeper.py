@@ -23,8 +23,8 @@ import sys
 from contextlib import suppress
 from typing import Any, Iterator, Mapping, Optional
 
+from ..failsafe import KEEPING, guarded, say
 from . import kept_names
-from .failsafe import KEEPING, guarded, say
 
 _MAX_FILES = 1000  # a folder with more is no checkpoint, but the place where all of a training is written to
 _MAX_COPIED_BYTES = 1 << 30  # about a second; where the file system can share blocks, a copy of any size is made
@@ -280,7 +280,7 @@ class Keeper:
 
 
 def _tell(**fields: Any) -> None:
-    from .link import current
+    from ..link import current
 
     link = current()
     if link is not None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from backprop.trainer import trainings as module
-from backprop.trainer.identity import Identity
 from backprop.trainer.link import SupervisorLink
-from backprop.trainer.trainings import Save, Trainings
+from backprop.trainer.trainings import registry as module
+from backprop.trainer.trainings.identity import Identity
+from backprop.trainer.trainings.registry import SavedCheckpoint, TrainingRegistry
 
 FOLDS = [Identity({"framework": "f"}, place="p", data=f"fold {k}", weights="w") for k in range(3)]
 
@@ -20,10 +20,10 @@ class Model:
 
 
 @pytest.fixture
-def process(tmp_path: Path) -> Callable[..., Trainings]:
+def process(tmp_path: Path) -> Callable[..., TrainingRegistry]:
     """Makes the trainings of a process of a session."""
 
-    def make(number: int, resume_from: str | None = None, run_id: str = "r") -> Trainings:
+    def make(number: int, resume_from: str | None = None, run_id: str = "r") -> TrainingRegistry:
         environment = {
             "BACKPROP_EVENTS": str(tmp_path / f"session-{number}.events"),
             "BACKPROP_CONTROL": str(tmp_path / "control.json"),
@@ -33,7 +33,7 @@ def process(tmp_path: Path) -> Callable[..., Trainings]:
             "BACKPROP_TIMEBOX_S": "600",
             **({} if resume_from is None else {"BACKPROP_RESUME_FROM": resume_from}),
         }
-        return Trainings(SupervisorLink(environment))
+        return TrainingRegistry(SupervisorLink(environment))
 
     return make
 
@@ -85,7 +85,7 @@ def test_an_earlier_training_gets_what_it_saved_itself(process, tmp_path):
     offered = str(tmp_path / "fold-2")
     read = {str(tmp_path / f"fold-{k}"): stored for k, stored in enumerate(all_stored)}.get
     second = process(2, offered).begin(FOLDS[1])
-    assert second.find(read) == Save(str(tmp_path / "fold-1"), 10, is_finished=True)
+    assert second.find(read) == SavedCheckpoint(str(tmp_path / "fold-1"), 10, is_finished=True)
     assert second.find(lambda _: all_stored[0]) is None, "another training has saved in the same place since"
     assert second.choose("train()", offered, read) == str(tmp_path / "fold-1")
     (tmp_path / "fold-1").unlink()
@@ -105,7 +105,7 @@ def test_the_newest_of_its_checkpoints_is_found(process, tmp_path):
             training.saved(str(tmp_path / f"{session}-{step}"), step)
             stored[str(tmp_path / f"{session}-{step}")] = training.stored()
     found = process(3, "x").begin(FOLDS[1]).find(stored.get)
-    assert found == Save(str(tmp_path / "2-2"), 2, is_finished=False)
+    assert found == SavedCheckpoint(str(tmp_path / "2-2"), 2, is_finished=False)
     assert process(2, "x").begin(FOLDS[1]).find(stored.get) is None, (
         "the second of this session has saved nothing before"
     )
@@ -174,8 +174,8 @@ def test_a_torn_line_is_passed_over(process, saved, tmp_path):
         file.write('{"begun": ["half')
     process(1).begin(FOLDS[1])
     second = process(2, str(saved)).begin(FOLDS[0])
-    assert second.find(lambda _: training.stored()) == Save(str(saved), 1, is_finished=False)
-    assert len(second._log.begun) == 3
+    assert second.find(lambda _: training.stored()) == SavedCheckpoint(str(saved), 1, is_finished=False)
+    assert len(second._file.begun) == 3
 
 
 def test_rank_0_decides_for_all(process, monkeypatch: pytest.MonkeyPatch, capsys):

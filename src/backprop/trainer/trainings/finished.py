@@ -18,7 +18,7 @@ MAX_BYTES = 4 << 30
 _NAME = re.compile(r"-finished-(\d+)s\.(?:zip|npz)$")
 
 
-class Kept(NamedTuple):
+class FinishedFile(NamedTuple):
     """A file of a finished training. took_s: how long the training took, over all sessions."""
 
     path: str
@@ -37,7 +37,7 @@ def keep_within_bounds(newest: str, offered: Optional[str]) -> None:
     with suppress(OSError):  # it only takes room
         with os.scandir(folder) as entries:
             kept = [
-                Kept(entry.path, entry.stat().st_size, int(match.group(1)))
+                FinishedFile(entry.path, entry.stat().st_size, int(match.group(1)))
                 for entry in entries
                 for match in (_NAME.search(entry.name),)
                 if match is not None
@@ -46,7 +46,7 @@ def keep_within_bounds(newest: str, offered: Optional[str]) -> None:
             os.unlink(each.path)
 
 
-def superfluous(kept: Sequence[Kept], spared: Collection[str]) -> list[Kept]:
+def superfluous(kept: Sequence[FinishedFile], spared: Collection[str]) -> list[FinishedFile]:
     """Which of the files to remove, so that the rest is within the bounds: what is trained again soonest comes first.
 
     spared: paths that are never removed. A script makes the same trainings in the same order in each session: were the

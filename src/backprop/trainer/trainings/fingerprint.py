@@ -208,7 +208,7 @@ def _is_in_loop(frame: types.FrameType) -> bool:
     return False
 
 
-_OURS = os.path.dirname(os.path.abspath(__file__))
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the folder of all that runs in the script
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__))
 
 

@@ -13,17 +13,17 @@ import weakref
 from time import monotonic, sleep
 from typing import Any, Callable, Mapping, NamedTuple, Optional
 
-from . import distributed
-from .failsafe import guarded, say
+from .. import distributed
+from ..failsafe import guarded, say
+from ..link import SupervisorLink
 from .fingerprint import combined
-from .identity import VERSION, Begun, Decision, Identity, Saved, decide
-from .link import SupervisorLink
+from .identity import VERSION, BegunTraining, Decision, Identity, SavedTraining, decide
 
 HOOK = "what tells trainings apart"
 _AGREEMENT_TIMEOUT_S = 60.0  # rank 0 makes the same call: it may come later, but not by much
 
 
-class Save(NamedTuple):
+class SavedCheckpoint(NamedTuple):
     """A checkpoint that a session of the run reported."""
 
     path: str
@@ -34,12 +34,12 @@ class Save(NamedTuple):
 class Training:
     """One training, from its beginning."""
 
-    def __init__(self, log: _Log, identity: Identity, call: int) -> None:
+    def __init__(self, log: _TrainingsFile, identity: Identity, call: int) -> None:
         """call: which call of this process this is, 1 for the first."""
         self.identity = identity
-        self._log = log
+        self._file = log
         self._call = call
-        begun = Begun.of(log.session, identity)
+        begun = BegunTraining.of(log.session, identity)
         log.read()
         self.number = 1 + log.begun.get(begun, 0)
         log.begin(begun)
@@ -47,15 +47,15 @@ class Training:
     @property
     def name(self) -> str:
         """A short name for files, which differs from those of the run's other trainings."""
-        return combined(*Begun.of(0, self.identity)[1:], self.number)[:8]
+        return combined(*BegunTraining.of(0, self.identity)[1:], self.number)[:8]
 
     def stored(self, *, is_finished: bool = False) -> dict[str, Any]:
         """What a checkpoint of this training stores; JSON. is_finished: the training is over, not only stopped."""
         identity = {**self.identity._asdict(), "parts": dict(self.identity.parts)}
         return {
             "version": VERSION,
-            "run": self._log.run_id,
-            "session": self._log.session,
+            "run": self._file.run_id,
+            "session": self._file.session,
             "number": self.number,
             "is_finished": is_finished,
             "identity": identity,
@@ -66,11 +66,11 @@ class Training:
         if not stored or stored.get("version") != VERSION:
             return None
         saved = Identity(**stored["identity"])
-        self._log.read()
-        is_of_other_run = stored["run"] != self._log.run_id
-        that = Begun.of(0 if is_of_other_run else stored["session"], saved)
-        begun = self._log.begun if that in self._log.begun else [*self._log.begun, that]
-        saved_training = Saved(
+        self._file.read()
+        is_of_other_run = stored["run"] != self._file.run_id
+        that = BegunTraining.of(0 if is_of_other_run else stored["session"], saved)
+        begun = self._file.begun if that in self._file.begun else [*self._file.begun, that]
+        saved_training = SavedTraining(
             saved, stored["number"], is_finished=stored["is_finished"], is_of_other_run=is_of_other_run
         )
         return decide(saved_training, self.identity, self.number, begun)
@@ -99,15 +99,15 @@ class Training:
             say(f"{called} {or_else}: {offered} is of another training, which differs in {decision.reason}")
         return None
 
-    def find(self, read: Callable[[str], Any]) -> Optional[Save]:
+    def find(self, read: Callable[[str], Any]) -> Optional[SavedCheckpoint]:
         """The newest checkpoint that an earlier session saved of this training; None where there is none."""
-        self._log.read()
-        if not self._log.is_resumed:  # the user wants it to start over
+        self._file.read()
+        if not self._file.is_resumed:  # the user wants it to start over
             return None
-        exact: list[tuple[dict[str, Any], Save]] = []
-        fitting: list[tuple[dict[str, Any], Save]] = []
-        for stored, save in self._log.saves.values():  # in the order in which they were saved
-            decision = self.judge(stored) if stored["session"] < self._log.session else None
+        exact: list[tuple[dict[str, Any], SavedCheckpoint]] = []
+        fitting: list[tuple[dict[str, Any], SavedCheckpoint]] = []
+        for stored, save in self._file.saves.values():  # in the order in which they were saved
+            decision = self.judge(stored) if stored["session"] < self._file.session else None
             if decision is not None and decision.continues and not decision.is_guess:
                 (fitting if decision.differing else exact).append((stored, save))
         for stored, save in exact[::-1] + fitting[::-1]:
@@ -118,7 +118,7 @@ class Training:
 
     def saved(self, path: str, step: int, *, is_finished: bool = False) -> None:
         """Remember a checkpoint that was reported. is_finished: the training is over, not only stopped."""
-        self._log.save(self.stored(is_finished=is_finished), Save(os.path.abspath(path), step, is_finished))
+        self._file.save(self.stored(is_finished=is_finished), SavedCheckpoint(os.path.abspath(path), step, is_finished))
 
     def agreed(self, choose: Callable[[], Any], world_size: Optional[int] = None) -> Any:
         """What rank 0 chooses, on all ranks; JSON. None where rank 0 does not answer.
@@ -127,18 +127,18 @@ class Training:
         """
         if (world_size or distributed.world_size()) == 1:
             return choose()
-        return self._log.agreed(f"{self.identity.parts.get('framework')} {self._call}", choose)
+        return self._file.agreed(f"{self.identity.parts.get('framework')} {self._call}", choose)
 
 
-class _Log:
+class _TrainingsFile:
     """What is known of the trainings of a run."""
 
     def __init__(self, link: SupervisorLink) -> None:
         """Touches nothing."""
         self.run_id, self.session = link.run_id, link.session_number
         self.is_resumed = link.is_resumed
-        self.begun: dict[Begun, int] = {}  # how many of each
-        self.saves: dict[str, tuple[dict[str, Any], Save]] = {}  # by path, in the order of the saves
+        self.begun: dict[BegunTraining, int] = {}  # how many of each
+        self.saves: dict[str, tuple[dict[str, Any], SavedCheckpoint]] = {}  # by path, in the order of the saves
         self._run_dir = link.run_dir
         self._offsets: dict[str, int] = {}
         self._answers: dict[str, Any] = {}
@@ -170,24 +170,24 @@ class _Log:
         except ValueError:  # a session that was killed, or a disk that was full, in the middle of it
             return
         if "begun" in entry:
-            self._count(Begun(number, *entry["begun"]))
+            self._count(BegunTraining(number, *entry["begun"]))
         elif "saved" in entry:
-            save = Save(*entry["saved"])
+            save = SavedCheckpoint(*entry["saved"])
             self.saves.pop(save.path, None)
             self.saves[save.path] = (entry["of"], save)
         elif "answer" in entry and number == self.session:
             self._answers[entry["to"]] = entry["answer"]
 
-    def _count(self, begun: Begun) -> None:
+    def _count(self, begun: BegunTraining) -> None:
         self.begun[begun] = self.begun.get(begun, 0) + 1
 
-    def begin(self, begun: Begun) -> None:
+    def begin(self, begun: BegunTraining) -> None:
         if distributed.rank() == 0:
             self._append({"begun": begun[1:]})
         else:
             self._count(begun)
 
-    def save(self, stored: dict[str, Any], save: Save) -> None:
+    def save(self, stored: dict[str, Any], save: SavedCheckpoint) -> None:
         if distributed.rank() == 0:
             self._append({"saved": save, "of": stored})
 
@@ -214,12 +214,12 @@ class _Log:
         return self._answers.get(question)
 
 
-class Trainings:
+class TrainingRegistry:
     """All trainings of this process."""
 
     def __init__(self, link: SupervisorLink) -> None:
         """Touches nothing."""
-        self._log = _Log(link)
+        self._file = _TrainingsFile(link)
         self._calls: dict[str, int] = {}
         self._trained: dict[int, tuple[Any, str]] = {}  # id of a model -> reference to it, what it was trained as
 
@@ -240,15 +240,15 @@ class Trainings:
             pass
         else:
             self._trained[id(model)] = (reference, combined(identity.kind, identity.place, history))
-        return Training(self._log, identity, self._calls[framework])
+        return Training(self._file, identity, self._calls[framework])
 
 
-_trainings: Optional[Trainings] = None
+_registry: Optional[TrainingRegistry] = None
 
 
-def of(link: SupervisorLink) -> Trainings:
+def of(link: SupervisorLink) -> TrainingRegistry:
     """Those of this process."""
-    global _trainings  # noqa: PLW0603  one in a process
-    if _trainings is None:
-        _trainings = Trainings(link)
-    return _trainings
+    global _registry  # noqa: PLW0603  one in a process
+    if _registry is None:
+        _registry = TrainingRegistry(link)
+    return _registry
