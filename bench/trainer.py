@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from backprop.supervisor.environment import HOOKS_FOLDER
-from backprop.trainer.overwrites.keeper import Keeper
+from backprop.trainer.overwrites.keeper import CheckpointKeeper
 from bench.measure import Spread, cost, interleaved, spread
 from bench.workbench import BACKPROP, PATIENCE_S, Workbench
 
@@ -104,7 +104,7 @@ def start_differences(place: Workbench) -> Spread:
 def keeping_times(place: Workbench, size_bytes: int) -> Spread:
     """Seconds that pass before a checkpoint which is written over in place can be opened."""
     path = str(place.folder / "last.pt")
-    keeper = Keeper(
+    keeper = CheckpointKeeper(
         {
             "BACKPROP_RUN_ID": "bench",
             "BACKPROP_SESSION": "1",

@@ -330,7 +330,7 @@ def keeps_folds_apart(root):
 
 def stories():
     for cell in keras.Model.fit.__closure__:
-        if isinstance(cell.cell_contents, fit.Story):
+        if isinstance(cell.cell_contents, fit.FitSequence):
             return cell.cell_contents
     raise AssertionError("the hook is not in")
 

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Optional
 
     Wants = Callable[[str], bool]
-    _Mark = tuple[int, int, int]
+    _FileVersion = tuple[int, int, int]
 
 _HOOK = "writes of files"
 
 _before_open: list[Callable[[str, str], None]] = []
-_before_read: list[tuple[str, _Mark | None, bool, Callable[[], None]]] = []  # see on_first_read
+_before_read: list[tuple[str, _FileVersion | None, bool, Callable[[], None]]] = []  # see on_first_read
 _after_close: list[tuple[Callable[[str], None], Wants]] = []
 _before_replace: list[Callable[[str, str], None]] = []
 _after_replace: list[Callable[[str, str], None]] = []
@@ -42,10 +42,10 @@ def install() -> None:
     """Begin to look; once in a process."""
     if is_installed():
         return
-    opening = _Open(io.open)
+    opening = _PatchedOpen(io.open)
     for module in (io, sys.modules["_io"], sys.modules["builtins"]):
         module.open = opening  # type: ignore[attr-defined]
-    rename, replace = _Replace(os.rename), _Replace(os.replace)
+    rename, replace = _PatchedRename(os.rename), _PatchedRename(os.replace)
     for module in (os, sys.modules[os.name]):
         module.rename, module.replace = rename, replace  # type: ignore[attr-defined]
     for able in (os.supports_dir_fd, os.supports_follow_symlinks):
@@ -55,7 +55,7 @@ def install() -> None:
 def is_installed() -> bool:
     """Whether files are looked at in this process."""
     function: Any = io.open
-    return isinstance(function, _Watched)
+    return isinstance(function, _PatchedFunction)
 
 
 def has_content(path: str) -> bool:
@@ -86,7 +86,7 @@ def on_first_read(path: str, callback: Callable[[], None], what: str = _HOOK) ->
     noticed: what C code opens, and what is below a link into a folder.
     """
     is_folder = os.path.isdir(path)
-    _before_read.append((path, None if is_folder else _mark(path), is_folder, guarded(what)(callback)))
+    _before_read.append((path, None if is_folder else _version_of(path), is_folder, guarded(what)(callback)))
 
 
 @guarded(_HOOK)
@@ -141,7 +141,7 @@ def unnoticed(function: Callable[[], None]) -> None:
         _busy.discard(thread)
 
 
-class _Watched:
+class _PatchedFunction:
     """Stands for a function of Python's own. Like that, it does not become a method where a class has it."""
 
     def __init__(self, function: Any) -> None:
@@ -156,7 +156,7 @@ class _Watched:
         return str(self.__name__)  # type: ignore[attr-defined]
 
 
-class _Open(_Watched):
+class _PatchedOpen(_PatchedFunction):
     def __call__(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         if mode == "r" or mode == "rb" or not _is_writing(mode):  # noqa: PLR1714  the fastest there is
             if _before_read:
@@ -173,7 +173,7 @@ class _Open(_Watched):
         return opened
 
 
-class _Replace(_Watched):
+class _PatchedRename(_PatchedFunction):
     def __call__(self, src: Any, dst: Any, **kwargs: Any) -> Any:
         # relative to some other folder: nobody of ours finds it there
         source, target = (None, None) if kwargs else (_absolute(src), _absolute(dst))
@@ -208,13 +208,13 @@ def _notify_of_read(file: Any) -> None:
             # before anything that costs more
             is_read = os.path.basename(path) in place and os.path.realpath(place).startswith(path + os.sep)
         else:
-            is_read = mark is not None and _mark(place) == mark
+            is_read = mark is not None and _version_of(place) == mark
         if is_read:
             _before_read.remove(awaited)
             callback()
 
 
-def _mark(path: str) -> _Mark | None:
+def _version_of(path: str) -> _FileVersion | None:
     """What stays the same of a file, by whatever name, until it is written to."""
     try:
         info = os.stat(path)
@@ -276,10 +276,10 @@ def _warn_of_unclosed(file: Any) -> None:
     try:
         warnings.warn(f"unclosed file {file!r}", ResourceWarning, stacklevel=3, source=file)
     except Exception as error:  # noqa: BLE001  the script wants them to be errors, and this one can go nowhere
-        _Ignored(error)
+        _UnraisableError(error)
 
 
-class _Ignored:
+class _UnraisableError:
     """Has the interpreter say that this exception was ignored."""
 
     def __init__(self, error: Exception) -> None:

@@ -77,7 +77,7 @@ def install() -> None:
     if root := os.environ.get("BACKPROP_SNAPSHOT_OF"):
         from . import module_sources
 
-        sys.meta_path.insert(0, _FirstFinder(module_sources.take_from_snapshot(root)))
+        sys.meta_path.insert(0, _ObservingFinder(module_sources.take_from_snapshot(root)))
     if folder := os.environ.get("BACKPROP_CODE"):
         _record_modules_in(folder)
     file_events.install()
@@ -89,8 +89,8 @@ def install() -> None:
     file_events.on_close_after_writing(_closed, may_be_checkpoint, _SAVES)
     file_events.on_replaced(_renamed, _SAVES)
     _repeat_dropped_interrupts()
-    sys.meta_path.insert(0, _FirstFinder(_hook_after, HOOKS))
-    sys.meta_path.append(_Fallback())
+    sys.meta_path.insert(0, _ObservingFinder(_hook_after, HOOKS))
+    sys.meta_path.append(_FallbackFinder())
     for name in HOOKS:
         if name in sys.modules:
             _let_in(sys.modules[name])
@@ -200,7 +200,7 @@ def _record(path: str) -> None:
     record(path)
 
 
-class _FirstFinder:
+class _ObservingFinder:
     """In front of all finders: finds nothing itself, but sees what others find."""
 
     def __init__(self, see: Callable[[Any], Any], names: Any = None) -> None:
@@ -248,7 +248,7 @@ def _wrap_loader(spec: Any) -> None:
     loader.exec_module = execute_and_hook
 
 
-class _Fallback:
+class _FallbackFinder:
     """Behind all finders: `import backprop` works in a script whose environment does not have it."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:  # noqa: ARG002

@@ -39,23 +39,23 @@ def put_back(states: Mapping[str, Any], generators: Iterable[Any] = ()) -> None:
 
 def is_generator(value: Any) -> bool:
     """Whether this is a source of randomness: numpy.random.Generator or RandomState, torch.Generator, random.Random."""
-    return _way(value) is not None
+    return _state_access(value) is not None
 
 
 def state_of(generator: Any) -> Any:
     """The state of a source of randomness."""
-    way = _way(generator)
-    if way is None:
+    access = _state_access(generator)
+    if access is None:
         raise TypeError(f"{generator!r} is no source of randomness")
-    return way.get(generator)
+    return access.get(generator)
 
 
 def put_state(generator: Any, state: Any) -> None:
     """Make the state of a source of randomness what it was."""
-    way = _way(generator)
-    if way is None:
+    access = _state_access(generator)
+    if access is None:
         raise TypeError(f"{generator!r} is no source of randomness")
-    way.put(generator, state)
+    access.put(generator, state)
 
 
 def of_loader(loader: Any) -> list[Any]:
@@ -66,22 +66,26 @@ def of_loader(loader: Any) -> list[Any]:
     return list({id(value): value for value in named if is_generator(value)}.values())
 
 
-class _Way(NamedTuple):
+class _StateAccess(NamedTuple):
     get: Callable[[Any], Any]
     put: Callable[[Any, Any], None]
 
 
-def _way(value: Any) -> Optional[_Way]:
+def _state_access(value: Any) -> Optional[_StateAccess]:
     """How to get at the state of this source of randomness."""
     if isinstance(value, random.Random):
-        return _Way(random.Random.getstate, random.Random.setstate)
+        return _StateAccess(random.Random.getstate, random.Random.setstate)
     if (torch := _imported("torch", "Generator")) and isinstance(value, torch.Generator):
-        return _Way(lambda generator: generator.get_state(), lambda generator, state: generator.set_state(state))
+        return _StateAccess(
+            lambda generator: generator.get_state(), lambda generator, state: generator.set_state(state)
+        )
     if numpy := _imported("numpy", "random"):
         if isinstance(value, numpy.random.Generator):
-            return _Way(lambda generator: generator.bit_generator.state, _put_bit_generator)
+            return _StateAccess(lambda generator: generator.bit_generator.state, _put_bit_generator)
         if isinstance(value, numpy.random.RandomState):
-            return _Way(lambda generator: generator.get_state(), lambda generator, state: generator.set_state(state))
+            return _StateAccess(
+                lambda generator: generator.get_state(), lambda generator, state: generator.set_state(state)
+            )
     return None
 
 

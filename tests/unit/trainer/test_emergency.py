@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from backprop.trainer.hooks.pytorch.emergency import Standstill
+from backprop.trainer.hooks.pytorch.emergency import StepPause
 from tests.conftest import wait_for
 
 
@@ -15,7 +15,7 @@ class Training:
     def __init__(self) -> None:
         self.weights, self.count = [0, 0], 0
         self.is_over = False
-        self.standstill = Standstill(type(self).step.__code__, type(self).look.__code__)
+        self.standstill = StepPause(type(self).step.__code__, type(self).look.__code__)
         self.look_at_end: Callable[[], None] = lambda: None
 
     def step(self) -> None:

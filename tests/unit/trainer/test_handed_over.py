@@ -48,7 +48,7 @@ def by_transformers(link: SupervisorLink, named: Any, chosen: str | None, monkey
     training = SimpleNamespace(agreed=lambda _: chosen)
     monkeypatch.setattr(resume, "identity_of", lambda *_: None)
     monkeypatch.setattr(resume.registry, "of", lambda _: SimpleNamespace(begin=lambda *_: training))
-    monkeypatch.setattr(huggingface, "Loop", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface, "TrainerLoop", lambda *_, **__: None)
     trainer = SimpleNamespace(model_init=None, model=None, _load_callback_state=lambda: None)
     got: list[Any] = []
     huggingface._train(lambda _, path: got.append(path), trainer, link, named, (), {})

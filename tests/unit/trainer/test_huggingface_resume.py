@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from backprop.trainer.hooks.huggingface.identity import TRIAL
-from backprop.trainer.hooks.huggingface.resume import Continuation
+from backprop.trainer.hooks.huggingface.resume import TrainerResume
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def offered(tmp_path: Path):
 def test_no_trial_of_a_search_continues_from_another_and_that_is_said_once(offered, capsys):
     session = offered("framework", TRIAL)
     for _ in range(2):
-        Continuation(SimpleNamespace(), 1).begins_trial(session)
+        TrainerResume(SimpleNamespace(), 1).begins_trial(session)
     assert session.resume_from is None
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1
@@ -35,6 +35,6 @@ def test_no_trial_of_a_search_continues_from_another_and_that_is_said_once(offer
 
 def test_the_training_after_a_search_keeps_its_checkpoint(offered, capsys):
     session = offered("framework")
-    Continuation(SimpleNamespace(), 1).begins_trial(session)
+    TrainerResume(SimpleNamespace(), 1).begins_trial(session)
     assert session.resume_from is not None
     assert capsys.readouterr().err == ""

@@ -9,7 +9,7 @@ import pytest
 
 from backprop.trainer.overwrites import keeper as keepers
 from backprop.trainer.overwrites import kept_names
-from backprop.trainer.overwrites.keeper import Keeper
+from backprop.trainer.overwrites.keeper import CheckpointKeeper
 
 
 class Place:
@@ -22,7 +22,7 @@ class Place:
         self.before_save = Path(kept_names.before_save(str(self.path), "r"))
         self.before_session = Path(kept_names.before_session(str(self.path), "r", 2))
 
-    def keeper(self, offered: Path | None = None, *, is_read: bool = False, step: int | None = 10) -> Keeper:
+    def keeper(self, offered: Path | None = None, *, is_read: bool = False, step: int | None = 10) -> CheckpointKeeper:
         environment = {
             "BACKPROP_RUN_ID": "r",
             "BACKPROP_SESSION": "2",
@@ -32,12 +32,12 @@ class Place:
             environment["BACKPROP_RESUME_FROM"] = str(offered)
             if step is not None:
                 environment["BACKPROP_RESUME_STEP"] = str(step)
-        keeper = Keeper(environment)
+        keeper = CheckpointKeeper(environment)
         if is_read:
             keeper.has_read_it()
         return keeper
 
-    def own_keeper(self) -> Keeper:
+    def own_keeper(self) -> CheckpointKeeper:
         """Of a process that has reported the checkpoint itself."""
         keeper = self.keeper()
         keeper.reported(str(self.path), 10)
@@ -58,7 +58,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def save(keeper: Keeper, path: Path, text: str = "new") -> None:
+def save(keeper: CheckpointKeeper, path: Path, text: str = "new") -> None:
     """As a script does: open, empty, write."""
     keeper.before_write(str(path))
     path.write_text(text)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.trainer.hooks.saved_files.contents import Content, look, of_names
+from backprop.trainer.hooks.saved_files.contents import CheckpointContent, look, of_names
 from tests.conftest import scaled
 
 TENSOR = array.array("d", [0.5] * 8)
@@ -36,12 +36,12 @@ class Adam:
         self.moments = [TENSOR]
 
 
-def state(**more: object) -> Content:
-    return Content(is_state=True, **more)  # type: ignore[arg-type]
+def state(**more: object) -> CheckpointContent:
+    return CheckpointContent(is_state=True, **more)  # type: ignore[arg-type]
 
 
-def weights(**more: object) -> Content:
-    return Content(is_state=False, **more)  # type: ignore[arg-type]
+def weights(**more: object) -> CheckpointContent:
+    return CheckpointContent(is_state=False, **more)  # type: ignore[arg-type]
 
 
 PICKLED = [
@@ -71,7 +71,7 @@ PICKLED = [
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize(("content", "expected"), PICKLED)
-def test_pickles(tmp_path: Path, content: object, expected: Content | None, protocol: int):
+def test_pickles(tmp_path: Path, content: object, expected: CheckpointContent | None, protocol: int):
     """In every protocol there is; also compressed, and in a zip file as torch.save writes it."""
     data = pickle.dumps(content, protocol=protocol)
     (tmp_path / "plain.pkl").write_bytes(data)
@@ -107,7 +107,7 @@ STEP = npy(struct.pack("<q", 1200), "i8", ())
         ({"arr_0": VECTOR}, None),
     ],
 )
-def test_arrays_of_numpy(tmp_path: Path, arrays: dict[str, bytes], expected: Content | None):
+def test_arrays_of_numpy(tmp_path: Path, arrays: dict[str, bytes], expected: CheckpointContent | None):
     path = tmp_path / "saved.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in arrays.items():
@@ -142,7 +142,7 @@ def test_archives_of_libraries(tmp_path: Path):
         ("images/0 labels", None),
     ],
 )
-def test_names_in_hdf5(names: str, expected: Content | None):
+def test_names_in_hdf5(names: str, expected: CheckpointContent | None):
     """Of Keras 3, and of earlier ones."""
     assert of_names(names.split(), lambda _: None) == expected
 
@@ -201,4 +201,4 @@ def test_no_content_makes_it_raise(tmp_path_factory: pytest.TempPathFactory, dat
     begin = (b"", b"\x80\x04", b"\x80\x04\x95", b"PK\x03\x04", b"\x78\x9c", b"\x83\xa4step")[kind]
     path.write_bytes(begin + data)
     found = look(str(path))
-    assert found is None or isinstance(found, Content)
+    assert found is None or isinstance(found, CheckpointContent)

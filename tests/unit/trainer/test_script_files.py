@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from backprop.trainer.hooks.saved_files.contents import Content
+from backprop.trainer.hooks.saved_files.contents import CheckpointContent
 from backprop.trainer.hooks.saved_files.script_files import ScriptFiles
 
 
@@ -34,5 +34,5 @@ def test_the_step_of_a_save(
     atexit.unregister(files._end)
     files.count_steps = lambda: counted
     files.earlier_steps = lambda: earlier
-    files.add(str(tmp_path / name), Content(is_state=True, step=step, epoch=epoch))
+    files.add(str(tmp_path / name), CheckpointContent(is_state=True, step=step, epoch=epoch))
     assert told == [expected]

@@ -31,7 +31,7 @@ _MAX_COPIED_BYTES = 1 << 30  # about a second; where the file system can share b
 _FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
 
 
-class Keeper:
+class CheckpointKeeper:
     """Keeps the checkpoints that one process writes over."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:

@@ -11,18 +11,18 @@ TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
     from typing import Any, Optional
 
-    from .keeper import Keeper
+    from .keeper import CheckpointKeeper
 
-_keeper: Optional[Keeper] = None
+_keeper: Optional[CheckpointKeeper] = None
 
 
-def the_keeper() -> Keeper:
+def the_keeper() -> CheckpointKeeper:
     """The one of this process."""
     global _keeper  # noqa: PLW0603
     if _keeper is None:
-        from .keeper import Keeper
+        from .keeper import CheckpointKeeper
 
-        _keeper = Keeper(os.environ)
+        _keeper = CheckpointKeeper(os.environ)
     return _keeper
 
 

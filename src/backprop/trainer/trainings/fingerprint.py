@@ -47,7 +47,7 @@ class Fingerprint(NamedTuple):
 
 def fingerprint(value: Any) -> Fingerprint:
     """What identifies data: arrays, tables, lists, data sets, or objects made of these."""
-    reader = _Reader()
+    reader = _FingerprintBuilder()
     if not isinstance(value, (str, bytes, type)) and hasattr(type(value), "__len__"):
         reader.form(_try(lambda: len(value)))
     reader.read(value, 0, is_row=False)
@@ -57,7 +57,7 @@ def fingerprint(value: Any) -> Fingerprint:
 def weights_fingerprint(named: Iterable[tuple[str, Any]]) -> Fingerprint:
     """What identifies a model's weights: names and shapes, and a few values of each."""
     weights = list(named)
-    reader = _Reader()
+    reader = _FingerprintBuilder()
     sampled = set(_spread(len(weights), _MAX_WEIGHTS))
     for index, (name, weight) in enumerate(weights):
         reader.form(name, _shape(weight))
@@ -231,7 +231,7 @@ def _ordinal(frame: types.FrameType, called: str) -> int:
 # -- reading values
 
 
-class _Reader:
+class _FingerprintBuilder:
     """Reads a value into two digests, within a budget."""
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ def hook(core: Any) -> None:
         path = _snapshot(link, params)
         if path is None:
             return original(self, train_pool, test_pool, params, *args, **kwargs)
-        watch = _Watch(link, path)
+        watch = _SnapshotPoller(link, path)
         try:
             return original(self, train_pool, test_pool, params, *args, **kwargs)
         finally:
@@ -48,7 +48,7 @@ def _snapshot(link: SupervisorLink, params: Any) -> Optional[str]:
     return os.path.abspath(os.path.join(folder, os.fspath(params.get("snapshot_file") or "experiment.cbsnapshot")))
 
 
-class _Watch:
+class _SnapshotPoller:
     """Reports a snapshot whenever there is a new one: CatBoost renames it when it is whole."""
 
     def __init__(self, link: SupervisorLink, path: str) -> None:

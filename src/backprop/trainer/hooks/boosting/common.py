@@ -40,7 +40,7 @@ _counts: dict[str, int] = {}  # calls of each library's train() so far
 _working_folder = os.getcwd()  # as the script was started in: it may go elsewhere
 
 
-class Saved(NamedTuple):
+class SavedCall(NamedTuple):
     """A call of `train` as it was after some round."""
 
     rounds: int
@@ -54,14 +54,14 @@ class Saved(NamedTuple):
     ending: Any = None  # what the library's hook must know of a finished one besides
 
 
-class Call:
+class TrainCall:
     """One call of a library's `train` in a session."""
 
     def __init__(self, library: str, suffix: str, link: SupervisorLink) -> None:
         """suffix: of the model's file."""
         self.library = library
         self.link = link
-        self.saved: Optional[Saved] = None  # where it continues
+        self.saved: Optional[SavedCall] = None  # where it continues
         self.evaluations: list[Any] = []  # as in Saved
         self.total: Optional[int] = None  # rounds in all, where they are known
         self.number = _counts[library] = _counts.get(library, 0) + 1
@@ -101,7 +101,7 @@ class Call:
         elif self._has_other_data(self.saved):
             self.start_over("it was trained on other data")
 
-    def _has_other_data(self, saved: Saved) -> bool:
+    def _has_other_data(self, saved: SavedCall) -> bool:
         """Whether a checkpoint's data matter and differ.
 
         Without first weights, which could tell one fold from another, only a call that is made once may go on with
@@ -115,7 +115,7 @@ class Call:
         """Tell the user why nothing is trained."""
         self.tell(f"gives back what an earlier session has trained: {self.done} rounds")
 
-    def _find(self) -> Optional[Saved]:
+    def _find(self) -> Optional[SavedCall]:
         offered = self._path = self._offered
         about = None if offered is None else _read_about(offered, self.library)
         if offered is not None and about is not None and about.get("training") is None:
@@ -188,7 +188,7 @@ class Call:
         path = os.path.join(_working_folder, atomic_files.FOLDER, self.link.run_id, name)
         attributes = [_attributes(callback) for callback in callbacks]
         with self.link.saving():
-            saved = Saved(rounds, model(), self.evaluations, attributes, self.total, took_s=took_s, **more)
+            saved = SavedCall(rounds, model(), self.evaluations, attributes, self.total, took_s=took_s, **more)
             try:
                 self._write(path, saved)
             except OSError as error:  # a full disk: what was asked for besides the save is done nevertheless
@@ -199,7 +199,7 @@ class Call:
         if is_finished:
             finished.keep_within_bounds(path, self.link.resume_from)
 
-    def _write(self, path: str, saved: Saved) -> None:
+    def _write(self, path: str, saved: SavedCall) -> None:
         import pickle
         import zipfile
 
@@ -221,7 +221,7 @@ class Call:
             archive.writestr(self._model_name, saved.model)
 
 
-def begin(library: str, suffix: str) -> Optional[Call]:
+def begin(library: str, suffix: str) -> Optional[TrainCall]:
     """The call of `train` that begins now; None when it is not ours to look after.
 
     Of a script's processes and threads only the main ones are: workers of a parallel search train at the same time,
@@ -233,7 +233,7 @@ def begin(library: str, suffix: str) -> Optional[Call]:
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.current_process().name != "MainProcess":
         return None
-    return Call(library, suffix, link)
+    return TrainCall(library, suffix, link)
 
 
 def restore(callback: Any, attributes: Optional[bytes]) -> None:
@@ -304,7 +304,7 @@ def _read_about(path: str, library: str) -> Optional[dict[str, Any]]:
         return about if about.get("library") == library else None
 
 
-def _read(path: str, library: str, model_name: str) -> Optional[Saved]:
+def _read(path: str, library: str, model_name: str) -> Optional[SavedCall]:
     """What a checkpoint holds; None when it cannot be read any more, which is told."""
     import pickle
     import zipfile
@@ -323,4 +323,4 @@ def _read(path: str, library: str, model_name: str) -> Optional[Saved]:
         return None
     more: dict[str, Any] = {name: about[name] for name in ("total", "is_finished", "took_s") if name in about}
     more["data"] = ((about.get("training") or {}).get("identity") or {}).get("data")
-    return Saved(about["rounds"], model, evaluations, callbacks, ending=ending[0] if ending else None, **more)
+    return SavedCall(about["rounds"], model, evaluations, callbacks, ending=ending[0] if ending else None, **more)

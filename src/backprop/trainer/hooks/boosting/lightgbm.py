@@ -21,8 +21,8 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 from ...failsafe import guarded
 from ...trainings.fingerprint import fingerprint
 from . import common as boosting
-from .common import Call
-from .lightgbm_replay import FIRST, Replay, State, given, names_of
+from .common import TrainCall
+from .lightgbm_replay import FIRST, ModelParameters, ReplayCallback, given, names_of
 
 _LIBRARY = "lightgbm"
 # what they do follows from the evaluations and the number of the round alone, and from these settings
@@ -61,20 +61,20 @@ def hook(engine: Any) -> None:
                 _look_for_checkpoint(call, arguments)
             keeps_booster = arguments.get("keep_training_booster", False)
             arguments["keep_training_booster"] = True  # the model then still has the rounds after the best one
-            after = _AfterRound(call, callbacks, engine)
+            after = _AfterRoundCallback(call, callbacks, engine)
             if call.saved is None:
-                arguments["callbacks"] = [*callbacks, _Report(call), after]
+                arguments["callbacks"] = [*callbacks, _ReportCallback(call), after]
                 booster = original(**arguments)
                 _ended(call, booster, after.own)
                 return booster if keeps_booster else _freed(booster)
             skipped = [
-                callback if _is_replayed(callback) else _Skipping(call, callback, position - len(callbacks))
+                callback if _is_replayed(callback) else _SkippingCallback(call, callback, position - len(callbacks))
                 for position, callback in enumerate(callbacks)
             ]
             for callback, attributes in zip((c for c in callbacks if not _is_replayed(c)), call.saved.callbacks):
                 boosting.restore(callback, attributes)
-            replay = Replay(call.saved, trains_on=not call.is_given_back)
-            arguments["callbacks"] = [replay, *skipped, _Report(call, replay), after]
+            replay = ReplayCallback(call.saved, trains_on=not call.is_given_back)
+            arguments["callbacks"] = [replay, *skipped, _ReportCallback(call, replay), after]
             if call.is_given_back and not keeps_booster:
                 booster = original(**arguments)
                 booster.model_from_string(call.saved.model.decode())
@@ -93,7 +93,7 @@ def hook(engine: Any) -> None:
 
 
 @guarded(_LIBRARY)
-def _identify(call: Call, arguments: Mapping[str, Any], signature: inspect.Signature) -> None:
+def _identify(call: TrainCall, arguments: Mapping[str, Any], signature: inspect.Signature) -> None:
     params = dict(arguments["params"])
     rounds = arguments.get("num_boost_round", signature.parameters["num_boost_round"].default)
     call.total = given(params, "num_iterations", rounds)
@@ -131,7 +131,7 @@ def _of_each_row(dataset: Any, name: str) -> Any:
 
 
 @guarded(_LIBRARY)
-def _ended(call: Call, booster: Any, callbacks: Sequence[Any]) -> None:
+def _ended(call: TrainCall, booster: Any, callbacks: Sequence[Any]) -> None:
     ending = (booster.best_iteration, {data: dict(scores) for data, scores in booster.best_score.items()})
     call.ended(lambda: _text(booster).encode(), callbacks, ending)
 
@@ -142,11 +142,11 @@ def _freed(booster: Any) -> Any:
 
 
 @guarded(_LIBRARY)
-def _look_for_checkpoint(call: Call, arguments: Mapping[str, Any]) -> None:
+def _look_for_checkpoint(call: TrainCall, arguments: Mapping[str, Any]) -> None:
     call.look_for_checkpoint()
     if call.saved is None:
         return
-    state = State(call.saved.model.decode())
+    state = ModelParameters(call.saved.model.decode())
     datasets = _datasets(arguments)
     if call.is_given_back and not arguments.get("keep_training_booster"):
         call.tell_that_it_is_given_back()
@@ -195,10 +195,10 @@ def _clean(arguments: Mapping[str, Any]) -> Iterator[None]:
                 dataset.set_field("init_score", None)
 
 
-class _Skipping:
+class _SkippingCallback:
     """A callback of the user's, which is not called for rounds that are done."""
 
-    def __init__(self, call: Call, callback: Any, order: int) -> None:
+    def __init__(self, call: TrainCall, callback: Any, order: int) -> None:
         self._call = call
         self._callback = callback
         self.order = getattr(callback, "order", order)
@@ -209,12 +209,12 @@ class _Skipping:
             self._callback(env)
 
 
-class _Report:
+class _ReportCallback:
     """Reports a round. Comes first: early stopping leaves the others out."""
 
     before_iteration = False
 
-    def __init__(self, call: Call, replay: Optional[Replay] = None) -> None:
+    def __init__(self, call: TrainCall, replay: Optional[ReplayCallback] = None) -> None:
         self.order = FIRST  # not of the class: LightGBM gives one to each object without its own
         self._call = call
         self._replay = replay
@@ -235,12 +235,12 @@ class _Report:
         call.log(env.iteration - env.begin_iteration + 1, metrics)
 
 
-class _AfterRound:
+class _AfterRoundCallback:
     """Does what is wanted after a round. Comes last: the other callbacks have seen the round that is saved."""
 
     before_iteration = False
 
-    def __init__(self, call: Call, callbacks: Sequence[Any], engine: Any) -> None:
+    def __init__(self, call: TrainCall, callbacks: Sequence[Any], engine: Any) -> None:
         self.order = _LAST
         self._call = call
         self.own = [callback for callback in callbacks if not _is_replayed(callback)]
@@ -259,7 +259,7 @@ class _AfterRound:
     @guarded(_LIBRARY, otherwise=False)
     def _is_to_stop(self, env: Any) -> bool:
         if self._bagging_freq is None:
-            self._bagging_freq = State(_text(env.model)).bagging_freq or 1
+            self._bagging_freq = ModelParameters(_text(env.model)).bagging_freq or 1
         rounds = env.iteration - env.begin_iteration + 1
         if rounds % self._bagging_freq and rounds != self._call.total:
             return False  # a bag that is in use is not to be had again: it is used up first

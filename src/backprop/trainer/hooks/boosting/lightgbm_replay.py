@@ -13,14 +13,14 @@ from __future__ import annotations
 import sys
 from typing import Any, Mapping
 
-from .common import Saved
+from .common import SavedCall
 
 FIRST = -(1 << 30)  # order of a callback
 _NEVER = 1e300  # no split gains so much
 _ALL = 1 - 1e-12  # a share of the features that is all of them, but drawn
 
 
-class State:
+class ModelParameters:
     """What a model's text says of the parameters it was trained with."""
 
     def __init__(self, text: str) -> None:
@@ -63,17 +63,17 @@ class State:
         )
 
 
-class Replay:
+class ReplayCallback:
     """A callback before each round. Rounds are counted from 0."""
 
     before_iteration = True
 
-    def __init__(self, saved: Saved, *, trains_on: bool) -> None:
+    def __init__(self, saved: SavedCall, *, trains_on: bool) -> None:
         """trains_on: whether rounds are missing, so that random states matter."""
         self.order = FIRST
         self._saved = saved
         self._trains_on = trains_on
-        self._state = State(saved.model.decode())
+        self._state = ModelParameters(saved.model.decode())
         self._resets = 0  # of parameters, by schedules
 
     def __call__(self, env: Any) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from ...failsafe import guarded
 from . import common as boosting
-from .common import Call
+from .common import TrainCall
 
 _LIBRARY = "xgboost"
 # what they do follows from the evaluations alone, and from these settings
@@ -36,7 +36,7 @@ _NOT_IDENTITY = (
 _ROWS_LOOKED_AT = 64
 _PRIME = 1_000_003  # so that seeds of neighbouring rounds lie far apart
 
-_begun: Optional[Call] = None  # a call of train() whose loop has not begun yet
+_begun: Optional[TrainCall] = None  # a call of train() whose loop has not begun yet
 
 
 def hook(training: Any) -> None:
@@ -65,7 +65,7 @@ def hook(training: Any) -> None:
 
 
 @guarded(_LIBRARY)
-def _continued(call: Call, signature: Any, args: Any, kwargs: Any) -> Optional[dict[str, Any]]:
+def _continued(call: TrainCall, signature: Any, args: Any, kwargs: Any) -> Optional[dict[str, Any]]:
     """The arguments of a call that continues; None when it begins as it is."""
     arguments: dict[str, Any] = dict(signature.bind(*args, **kwargs).arguments)
     call.total = arguments.get("num_boost_round", signature.parameters["num_boost_round"].default)
@@ -143,7 +143,7 @@ def _own(callbacks: Sequence[Any]) -> list[Any]:
 
 
 @guarded(_LIBRARY)
-def _ended(call: Optional[Call], model: Any, callbacks: Sequence[Any]) -> None:
+def _ended(call: Optional[TrainCall], model: Any, callbacks: Sequence[Any]) -> None:
     if call is not None:
         call.ended(lambda: bytes(model.save_raw("ubj")), _own(callbacks))
 
@@ -191,7 +191,7 @@ def _container(base: Any) -> Any:
             return is_over if call is None else self._round_ended(call, model, epoch + 1) or is_over
 
         @guarded(_LIBRARY, otherwise=False)
-        def _round_ended(self, call: Call, model: Any, rounds: int) -> bool:
+        def _round_ended(self, call: TrainCall, model: Any, rounds: int) -> bool:
             evaluation = [
                 (data, metric, values[-1])
                 for data, metrics in self.history.items()

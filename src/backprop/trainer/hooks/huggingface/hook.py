@@ -15,14 +15,14 @@ from typing import Any, Callable, Optional
 
 from ...failsafe import is_off
 from ...link import SupervisorLink, current
-from .loop import EvaluationCut, Loop
-from .resume import HOOK, Continuation
+from .loop import EvaluationCut, TrainerLoop
+from .resume import HOOK, TrainerResume
 
-_loop: Optional[Loop] = None  # the call of `train` that is going on
+_loop: Optional[TrainerLoop] = None  # the call of `train` that is going on
 _train_calls = 0  # so far in this process
 
 
-class Watcher:
+class LoopCallback:
     """The callback, as far as it is ours; what it does not define it gets from TrainerCallback."""
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -56,7 +56,7 @@ BackpropCallback: Any = None  # Watcher and TrainerCallback in one, so that it c
 def hook(module: Any) -> None:
     """Called when `transformers.trainer` has been imported."""
     global BackpropCallback  # noqa: PLW0603  made when its base class is there
-    BackpropCallback = type("BackpropCallback", (Watcher, module.TrainerCallback), {"__module__": __name__})
+    BackpropCallback = type("BackpropCallback", (LoopCallback, module.TrainerCallback), {"__module__": __name__})
     trainer, handler = module.Trainer, module.CallbackHandler
     wrapped = [
         (trainer, "train", _around_train),
@@ -71,7 +71,7 @@ def hook(module: Any) -> None:
     module.DEFAULT_CALLBACKS.append(BackpropCallback)
 
 
-def _of(trainer: Any) -> Optional[Loop]:
+def _of(trainer: Any) -> Optional[TrainerLoop]:
     """The loop of this trainer, when it is the one that is going on."""
     return _loop if _loop is not None and _loop.trainer is trainer else None
 
@@ -102,27 +102,27 @@ def _train(
     _train_calls += 1
     trial = args[0] if args else kwargs.get("trial")
     ignore_keys = args[1] if len(args) > 1 else kwargs.get("ignore_keys_for_eval")
-    continuation = Continuation(trainer, _train_calls)
-    continuation.begin(link, trial)
+    resume = TrainerResume(trainer, _train_calls)
+    resume.begin(link, trial)
     # None and False mean the same to the Trainer, "nobody said"; True means "the newest", which may be half-written:
     # the supervisor knows better. A path is the script's own choice, unless Backprop handed it over. A search for
     # hyperparameters begins its trials itself
-    if continuation.was_handed_over(link, resume_from_checkpoint):
+    if resume.was_handed_over(link, resume_from_checkpoint):
         resume_from_checkpoint = None
     if trial is not None:
-        continuation.begins_trial(link)
+        resume.begins_trial(link)
     elif not resume_from_checkpoint or resume_from_checkpoint is True:
-        chosen = continuation.choose(link, is_newest_wanted=bool(resume_from_checkpoint))
+        chosen = resume.choose(link, is_newest_wanted=bool(resume_from_checkpoint))
         resume_from_checkpoint = chosen or resume_from_checkpoint
-    continuation.begins_at(link, resume_from_checkpoint)
-    _loop = Loop(link, trainer, continuation, ignore_keys, is_trial=trial is not None)
+    resume.begins_at(link, resume_from_checkpoint)
+    _loop = TrainerLoop(link, trainer, resume, ignore_keys, is_trial=trial is not None)
     try:
         return original(trainer, resume_from_checkpoint, *args, **kwargs)
     except EvaluationCut:  # before the first step: there is nothing to save
         link.accept_stop()
     finally:
         _loop = None
-        continuation.clean_up()
+        resume.clean_up()
 
 
 def _after_train_begin(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,7 +22,7 @@ from ... import distributed
 from ...distributed import Agreement, StepRequest
 from ...failsafe import guarded, say
 from ...link import SupervisorLink
-from .resume import HOOK, Continuation, random_state, replace_once
+from .resume import HOOK, TrainerResume, random_state, replace_once
 
 WORTH_SAVING_S = 1.0  # a training that took less is sooner trained again than its end saved
 
@@ -31,14 +31,14 @@ class EvaluationCut(BaseException):
     """Ends an evaluation, because a stop is wanted. Not an Exception: nobody's `except Exception` is meant."""
 
 
-class Loop:
+class TrainerLoop:
     """A training that is going on."""
 
     def __init__(
         self,
         link: SupervisorLink,
         trainer: Any,
-        continuation: Continuation,
+        resume: TrainerResume,
         ignore_keys: Any,
         *,
         is_trial: bool = False,
@@ -51,7 +51,7 @@ class Loop:
         self.trainer = trainer
         self.is_over = False  # stopped, and saved if it could be; or it was over before it began
         self.is_save_ours = False  # at this boundary: nobody but us wants one
-        self._continuation = continuation
+        self._resume = resume
         self._ignore_keys = ignore_keys
         self._loss_sum: Any = None  # a tensor, of the steps since the last log
         self._wants_save = False
@@ -71,25 +71,25 @@ class Loop:
 
     def is_placed(self) -> None:
         """The Trainer knows where it is to begin, and is about to tell so to all callbacks."""
-        self._continuation.is_placed()
+        self._resume.is_placed()
 
     def begin(self) -> None:
         """The Trainer is ready for the first step, and has told so to all callbacks."""
         self._may_cut_evaluation = True
-        self.is_over = self._continuation.restore(self._ignore_keys)
+        self.is_over = self._resume.restore(self._ignore_keys)
         self._began = monotonic()
 
     # -- what the callback hears
 
     def epoch_began(self) -> None:
         """Comes before the Trainer asks for an epoch's first batch."""
-        self._continuation.epoch_began()
+        self._resume.epoch_began()
 
     @guarded(HOOK)
     def step_ended(self, state: Any, control: Any) -> None:
         """Ask for what is wanted. Comes before the Trainer logs, evaluates and saves."""
         self._may_cut_evaluation = self._is_epoch_over = False
-        self._continuation.step_ended()
+        self._resume.step_ended()
         request = self.link.at_step_end(state.global_step, total_steps=_total_steps(state))
         # exact: its last step makes it epoch + n / n (line 1937)
         self._is_epoch_end_near = float(state.epoch).is_integer()
@@ -104,7 +104,7 @@ class Loop:
         """Ask for what is wanted, after an epoch's last step. Comes before the Trainer logs, evaluates and saves."""
         self._is_epoch_end_near = False
         if not self.is_over:  # else it was left
-            self._continuation.epoch_ended()
+            self._resume.epoch_ended()
         self._is_epoch_over = True
         if self.link.is_stopping:
             self._put_off_evaluation(control)
@@ -246,7 +246,7 @@ class Loop:
         is_finished = self._is_finished()
         if self._saved is not None and self._error is None:
             try:
-                self._continuation.write_note(
+                self._resume.write_note(
                     self._saved, self._loss_sum, is_evaluation_due=self._is_evaluation_due, is_finished=is_finished
                 )
             except OSError as error:
@@ -255,7 +255,7 @@ class Loop:
         if _is_true_everywhere(is_whole):  # each rank writes a part of it
             self._saved_step = self.trainer.state.global_step
             self.link.report_checkpoint(str(self._saved), self._saved_step)
-            self._continuation.saved(str(self._saved), is_finished=is_finished)
+            self._resume.saved(str(self._saved), is_finished=is_finished)
         else:
             self._forgo_save()
         self._wants_save = False

@@ -33,7 +33,7 @@ _NOTE = "backprop_state_{rank}.json"
 _EPOCH = "backprop_epoch"  # in a checkpoint: the random states at the beginning of its epoch
 
 
-class _Place(int):
+class _ResumeStep(int):
     """The step to resume from. The Trainer divides it by the steps of an epoch to know epoch and step within it."""
 
     position: Optional[tuple[int, int]] = None  # epoch and step within it, as they were; None: as the division says
@@ -47,7 +47,7 @@ class _Place(int):
         return int(self) % steps_per_epoch if self.position is None else self.position[1] % steps_per_epoch
 
 
-class Continuation:
+class TrainerResume:
     """One call of `train`, as far as it continues an earlier one."""
 
     def __init__(self, trainer: Any, number: int) -> None:
@@ -122,7 +122,7 @@ class Continuation:
             def load_callback_state(original: Callable[..., Any]) -> None:
                 original()
                 state = self._trainer.state
-                state.global_step = place = _Place(state.global_step)
+                state.global_step = place = _ResumeStep(state.global_step)
                 place.position = None if position is None else tuple(position)
 
             # called between the loading of the step and its division

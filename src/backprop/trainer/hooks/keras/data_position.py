@@ -12,7 +12,7 @@ from typing import Any, Callable
 from . import state
 
 
-class TrainingData:
+class DataPosition:
     """Looks on as an EpochIterator makes its iterators, or puts it to a place where another one was."""
 
     def __init__(self) -> None:

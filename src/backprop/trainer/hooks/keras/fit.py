@@ -26,7 +26,7 @@ from ...trainings import finished, registry
 from ...trainings.registry import Training
 from . import state
 from . import state_file as statefile
-from .data_position import TrainingData
+from .data_position import DataPosition
 from .identity import identity_of
 
 HOOK = "keras"
@@ -36,7 +36,7 @@ WORTH_KEEPING_S = finished.WORTH_KEEPING_S
 SAVE_AGAIN_S = 30.0  # after a save that failed
 
 
-class Story:
+class FitSequence:
     """All fits of this process, one after the other."""
 
     def __init__(self, link: SupervisorLink) -> None:
@@ -115,7 +115,7 @@ class Fit:
 
     def __init__(
         self,
-        story: Story,
+        fits: FitSequence,
         model: Any,
         number: int,
         given: Mapping[str, Any],
@@ -124,8 +124,8 @@ class Fit:
     ) -> None:
         self.is_replaying = False  # the loop is about to get the batch that it ended with
         self.awaits_data = False  # the next iterator that Keras makes is that of the epoch
-        self._story = story
-        self._link = story.link
+        self._fits_of_process = fits
+        self._link = fits.link
         self._model = model
         self._number = number
         self._initial_epoch = given.get("initial_epoch", 0)
@@ -135,9 +135,9 @@ class Fit:
         self._resumed = resumed
         self._began = monotonic()
         self._callbacks: Any = None  # the CallbackList of this fit
-        self._memory: Any = None
-        self._feed = TrainingData()
-        self._first_step = story.step
+        self._callback_states: Any = None
+        self._data_position = DataPosition()
+        self._first_step = fits.step
         self._steps: Optional[int] = None  # batches an epoch, where known
         self._epoch = 0
         self._batches = 0  # of this epoch
@@ -182,11 +182,11 @@ class Fit:
 
     def train_began(self) -> None:
         """Callbacks have heard it. From here on, what fails to be restored is an error: half of a state is none."""
-        self._memory = state.Memory(self._callbacks.callbacks)
+        self._callback_states = state.CallbackStates(self._callbacks.callbacks)
         saved = self._resumed
         if saved is None:
             return
-        self._first_step, self._story.step = saved["first_step"], saved["step"]
+        self._first_step, self._fits_of_process.step = saved["first_step"], saved["step"]
         self._model._initial_epoch = saved["epoch"]  # noqa: SLF001
         if saved["is_done"] and self._epochs > saved["epochs"]:  # it is to be trained for longer than it was
             self._restore(saved)
@@ -198,7 +198,7 @@ class Fit:
     def _restore(self, saved: dict[str, Any]) -> None:
         state.settle(self._model)
         state.assign(self._model, saved["weights"], saved["metrics"])
-        self._memory.restore(saved["callbacks"])
+        self._callback_states.restore(saved["callbacks"])
         self._model.stop_training = saved["stop_training"]
         state.put_back_random(saved["random"])
 
@@ -216,14 +216,14 @@ class Fit:
         saved = self._resumed
         if saved is None:
             return original(epochs)
-        opened = self._feed.reopen(epochs, original, saved["place"], saved["batches"])
+        opened = self._data_position.reopen(epochs, original, saved["place"], saved["batches"])
         self._train_function, self._model.train_function = self._model.train_function, self._not_train
         self.is_replaying = True
         return opened
 
     @guarded(HOOK)
     def _watch(self, epochs: Any) -> None:
-        self._feed.watch(epochs)
+        self._data_position.watch(epochs)
 
     def _not_train(self, *given: Any) -> Any:
         """What the loop gets for the batch that it ended with. given: as the backend's train function gets it."""
@@ -248,7 +248,7 @@ class Fit:
         self._resumed = None
         self._model.train_function = self._train_function
         self._batches = saved["batches"]
-        self._feed.took(self._model.steps_per_execution)
+        self._data_position.took(self._model.steps_per_execution)
         self._restore(saved)
         self._note_last(saved["logs"])
         self._link.restart_step_timer()
@@ -257,10 +257,10 @@ class Fit:
 
     def batch_ended(self, batch: int, logs: Any) -> None:
         """A batch was trained. batch: its number in the epoch, the first is 0; of several at once, the last."""
-        self._story.step += batch + 1 - self._batches
+        self._fits_of_process.step += batch + 1 - self._batches
         self._batches = batch + 1
-        self._feed.took(self._model.steps_per_execution)
-        request = self._link.at_step_end(self._story.step)
+        self._data_position.took(self._model.steps_per_execution)
+        request = self._link.at_step_end(self._fits_of_process.step)
         is_wanted = request.stop or (request.save and monotonic() >= self._save_at)
         if is_wanted or monotonic() >= self._log_at:
             self._log_at = monotonic() + LOG_EVERY_S
@@ -274,7 +274,7 @@ class Fit:
     @guarded(HOOK)
     def _log(self, logs: Any) -> None:
         total = None if self._steps is None else self._first_step + (self._epochs - self._initial_epoch) * self._steps
-        self._link.log(self._story.step, {**(logs or {}), "epoch": self._epoch}, total)
+        self._link.log(self._fits_of_process.step, {**(logs or {}), "epoch": self._epoch}, total)
 
     def _flush(self) -> None:
         """Let callbacks that run beside the loop come to the end of this batch."""
@@ -285,7 +285,7 @@ class Fit:
     @guarded(HOOK)
     def _note_last(self, logs: Any) -> None:
         if self._batches == self._steps:
-            self._last = (logs, state.random_states(), self._feed.place())
+            self._last = (logs, state.random_states(), self._data_position.place())
 
     @guarded(HOOK)
     def _save_now(self, logs: Any) -> None:
@@ -332,7 +332,7 @@ class Fit:
 
     def ended(self) -> None:
         """Keras's fit has come to its end."""
-        if is_off(HOOK) or self._memory is None:
+        if is_off(HOOK) or self._callback_states is None:
             return
         if self._resumed is not None:  # it had been done already, and Keras's loop had nothing to do
             self._restore(self._resumed)
@@ -367,26 +367,26 @@ class Fit:
             "epochs": self._epochs,
             "steps": self._steps,
             "first_step": self._first_step,
-            "step": self._story.step,
+            "step": self._fits_of_process.step,
             "epoch": self._epoch,
             "batches": self._batches,
             "logs": {name: number for name, number in numbers.items() if number is not None},
             "stop_training": bool(self._model.stop_training),
             "shapes": state.shapes(self._model),
             "metrics": state.metrics(self._model),
-            "callbacks": self._memory.capture(),
-            "place": self._feed.place(),
+            "callbacks": self._callback_states.capture(),
+            "place": self._data_position.place(),
             "random": state.random_states(),
         }
 
     def _save(self, checkpoint: dict[str, Any], name: Optional[str] = None) -> None:
-        if self._story.is_behind or distributed.rank() != 0:
+        if self._fits_of_process.is_behind or distributed.rank() != 0:
             return
         step = checkpoint["step"]
-        path = os.path.join(self._story.folder, name or f"step-{step:06}-{self._training.name}.npz")
+        path = os.path.join(self._fits_of_process.folder, name or f"step-{step:06}-{self._training.name}.npz")
         try:
             with self._link.saving():
-                os.makedirs(self._story.folder, exist_ok=True)
+                os.makedirs(self._fits_of_process.folder, exist_ok=True)
                 is_done = checkpoint["is_done"]
                 stored = json.loads(json.dumps(self._training.stored(is_finished=is_done)))
                 content = {**checkpoint, "training": stored, "weights": state.weights(self._model)}

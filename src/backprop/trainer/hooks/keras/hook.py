@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional
 
 from ...failsafe import guarded, is_off
 from ...link import current
-from .fit import Fit, Story
+from .fit import Fit, FitSequence
 
 HOOK = "keras"
 
@@ -33,23 +33,23 @@ def hook(module: Any) -> None:
     callbacks = sys.modules["keras.src.callbacks.callback_list"].CallbackList
     if "__iter__" not in vars(iterator):
         raise RuntimeError("Keras is too old: its loops get their data in another way")
-    story = Story(link)
-    module.Trainer.fit = _around_fit(module.Trainer.fit, story)
+    fits = FitSequence(link)
+    module.Trainer.fit = _around_fit(module.Trainer.fit, fits)
     iterator.__iter__ = _around_iter(iterator.__iter__)
     for name, around in _EVENTS.items():
         setattr(callbacks, name, _around_event(getattr(callbacks, name), around))
 
 
-def _around_fit(original: Callable[..., Any], story: Story) -> Callable[..., Any]:
+def _around_fit(original: Callable[..., Any], fits: FitSequence) -> Callable[..., Any]:
     @functools.wraps(original)
     def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
         global _fit  # noqa: PLW0603  link.training lets only one through at a time
         if is_off(HOOK):
             return original(self, *args, **kwargs)
-        with story.link.training(HOOK) as is_ours:
+        with fits.link.training(HOOK) as is_ours:
             if not is_ours:
                 return original(self, *args, **kwargs)
-            _fit = running = _begin(story, self, original, args, kwargs)
+            _fit = running = _begin(fits, self, original, args, kwargs)
             try:
                 history = original(self, *args, **kwargs)
                 if running is not None:
@@ -64,12 +64,12 @@ def _around_fit(original: Callable[..., Any], story: Story) -> Callable[..., Any
 
 
 @guarded(HOOK)
-def _begin(story: Story, model: Any, original: Any, args: Any, kwargs: Any) -> Optional[Fit]:
+def _begin(fits: FitSequence, model: Any, original: Any, args: Any, kwargs: Any) -> Optional[Fit]:
     try:
         given = inspect.signature(original).bind(model, *args, **kwargs).arguments
     except TypeError:  # the script's mistake, which Keras is about to tell
         return None
-    return story.begin(model, given)
+    return fits.begin(model, given)
 
 
 def _around_iter(original: Callable[[Any], Any]) -> Callable[[Any], Any]:

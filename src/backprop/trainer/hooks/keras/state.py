@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from ... import rng_state
-from .state_file import UnplainError, encode, later
+from .state_file import NotPlainDataError, encode, later
 
 _NOT_STATE = {"params", "_model", "model"}  # of a callback: what Keras gives it
 
@@ -108,7 +108,7 @@ def _shared_seed() -> Any:
     return state.get_global_attribute("global_seed_generator")
 
 
-class Memory:
+class CallbackStates:
     """What callbacks have learnt since training began: attributes that are plain data or arrays, and have changed.
 
     Attributes that have not changed are the script's settings, and stay as the script sets them.
@@ -147,7 +147,7 @@ def _plain_attributes(callback: Any) -> dict[str, tuple[Any, Any]]:
         arrays: list[Any] = []
         try:
             text = json.dumps(encode(value, arrays))
-        except UnplainError:
+        except NotPlainDataError:
             continue
         # an array is the same as long as it is the same object: data that a callback holds may be large
         if name not in _NOT_STATE:

@@ -17,7 +17,7 @@ _TREE = "tree.json"
 _MAX_DEPTH = 24  # deeper is no state, but somebody's object graph that runs in a circle
 
 
-class UnplainError(TypeError):
+class NotPlainDataError(TypeError):
     """A value that is neither plain data nor an array."""
 
 
@@ -64,7 +64,7 @@ def encode(value: Any, arrays: list[Any], depth: int = 0) -> Any:
     if value is None or kind in {bool, int, float, str}:
         return value
     if depth > _MAX_DEPTH:
-        raise UnplainError("it is nested too deeply")
+        raise NotPlainDataError("it is nested too deeply")
     if kind is list:
         return [encode(item, arrays, depth + 1) for item in value]
     if kind is tuple:
@@ -75,7 +75,7 @@ def encode(value: Any, arrays: list[Any], depth: int = 0) -> Any:
         arrays.append(value)
         # a NumPy scalar comes back as a scalar
         return {"array": len(arrays) - 1} if callable(value) or value.ndim else {"scalar": len(arrays) - 1}
-    raise UnplainError(f"{kind.__name__} is neither plain data nor an array")
+    raise NotPlainDataError(f"{kind.__name__} is neither plain data nor an array")
 
 
 def decode(tree: Any, load: Callable[[int], Any]) -> Any:

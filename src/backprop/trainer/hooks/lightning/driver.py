@@ -22,29 +22,29 @@ from ...distributed import world_size
 from ...failsafe import guarded, say
 from ...link import SupervisorLink
 from .files import at_once, is_in, is_late, remove
-from .position import KEY, Mark, Position, is_over
+from .position import KEY, FitMark, LoopPosition, is_over
 
 WORTH_SAVING_S = 1.0  # a training that took less is sooner trained again than its end saved
 _KEPT = 2  # of our own checkpoints: the newest, and one more should it be damaged
 _TELL_STEP_EVERY_S = 1.0  # where the script logs more seldom: the live line wants to know
 
 
-class Drive:
+class FitDriver:
     """From on_train_start to on_train_end, or whatever ends it before."""
 
     def __init__(
         self,
         link: SupervisorLink,
         trainer: Any,
-        watch: Any,
-        mark: Mark,
-        resumed: Optional[Position],
+        callback: Any,
+        mark: FitMark,
+        resumed: Optional[LoopPosition],
         path: Optional[str],
     ) -> None:
         """mark: of this call of fit(). If training continues: what our entry in the checkpoint says, and its path."""
         self._link = link
         self._trainer = trainer
-        self._watch = watch
+        self._callback = callback
         self._mark = mark
         self._began = monotonic()
         self._first_step = trainer.global_step
@@ -54,8 +54,8 @@ class Drive:
         self._step = trainer.global_step
         self._total_steps = _total_steps(trainer)
         self._told_at = monotonic()
-        self._saving: Optional[_Moment] = None  # what the checkpoint that is being saved is of, if it is ours
-        self._validating: Optional[_Moment] = None  # when the validation began that goes on
+        self._saving: Optional[_CheckpointMoment] = None  # what the checkpoint that is being saved is of, if it is ours
+        self._validating: Optional[_CheckpointMoment] = None  # when the validation began that goes on
         self._saved = [path for path in [path] if path and is_in(path, self._folder())]
         if resumed is not None:
             # it does not know that we care for that
@@ -74,7 +74,7 @@ class Drive:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             # within lr_find in the midst of training (its docs' FineTuneLearningRateFinder) we are not among them
-            if not any(callback is self._watch for callback in self._trainer.callbacks):
+            if not any(callback is self._callback for callback in self._trainer.callbacks):
                 return original(*args, **kwargs)
             return mine(original, *args, **kwargs)
 
@@ -117,7 +117,7 @@ class Drive:
         if world_size() == 1 and self._link.should_stop():
             self._stop()
 
-    def _go_on(self, resumed: Position) -> None:
+    def _go_on(self, resumed: LoopPosition) -> None:
         self._resumed = None
         self._first = resumed.go_on(self._trainer)
         # while it is restarting, Lightning steps no scheduler that looks at a metric (fit_loop.py, on_advance_end), for
@@ -149,7 +149,7 @@ class Drive:
         if self._is_last():
             return
         if request.save or request.stop or is_left:
-            self._save(_Moment(self._trainer, self._first))
+            self._save(_CheckpointMoment(self._trainer, self._first))
         if request.stop:
             self._stop()
 
@@ -172,7 +172,7 @@ class Drive:
     def _validate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if world_size() > 1:
             return original(*args, **kwargs)  # ranks validate each at its own pace: they agree at the next step
-        self._validating = _Moment(self._trainer, self._first, is_before_validation=True)
+        self._validating = _CheckpointMoment(self._trainer, self._first, is_before_validation=True)
         try:
             return original(*args, **kwargs)
         finally:
@@ -198,8 +198,8 @@ class Drive:
         moment = self._saving
         if moment is not None and moment.loops is not None:
             checkpoint["loops"]["fit_loop"] = moment.loops
-        state = Position.take(self._trainer, self._first) if moment is None else moment.state
-        checkpoint[KEY] = Position.entry(self._trainer, self._mark, state, is_after_batch=moment is not None)
+        state = LoopPosition.take(self._trainer, self._first) if moment is None else moment.state
+        checkpoint[KEY] = LoopPosition.entry(self._trainer, self._mark, state, is_after_batch=moment is not None)
 
     def _folder(self) -> str:
         root = str(self._trainer.default_root_dir)
@@ -217,7 +217,7 @@ class Drive:
             self._step = trainer.global_step
             self._save(None)
 
-    def _save(self, moment: Optional[_Moment]) -> None:
+    def _save(self, moment: Optional[_CheckpointMoment]) -> None:
         """Save through the Trainer, under a name that only a whole checkpoint gets. On all ranks.
 
         moment: what it is of; None for now, when training has ended.
@@ -277,12 +277,12 @@ class Drive:
         self._link.log(step, metrics, self._total_steps)
 
 
-class _Moment:
+class _CheckpointMoment:
     """What a checkpoint is of: a batch is done, and nothing after it."""
 
     def __init__(self, trainer: Any, first: Any, *, is_before_validation: bool = False) -> None:
         """is_before_validation: the checkpoint will be saved later, in the midst of it."""
-        self.state = Position.take(trainer, first)
+        self.state = LoopPosition.take(trainer, first)
         self.loops = trainer.fit_loop.state_dict() if is_before_validation else None
         self._sums = _sums(trainer) if is_before_validation else None
 

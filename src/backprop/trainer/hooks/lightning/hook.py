@@ -19,9 +19,9 @@ from typing import Any, Callable, Optional
 from ...failsafe import guarded, say
 from ...link import SupervisorLink, current
 from ...trainings import registry
-from .driver import Drive
+from .driver import FitDriver
 from .identity import identity_of, read_mark
-from .position import Mark, Position, fit_mark
+from .position import FitMark, LoopPosition, fit_mark
 
 NAME = "Lightning"
 
@@ -57,7 +57,7 @@ def _callbacks(package: str) -> list[Any]:
 def _make(package: str) -> Any:
     """Our callback, as one of this package's."""
     base = sys.modules[f"{package}.callbacks"].Callback
-    return type("Backprop", (StartWatch, base), {"package": package})()
+    return type("Backprop", (FitCallback, base), {"package": package})()
 
 
 def _marked(begin: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -65,7 +65,7 @@ def _marked(begin: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     @functools.wraps(begin)
     def call(loader: Any) -> Any:
-        Position.mark_start(loader)
+        LoopPosition.mark_start(loader)
         return begin(loader)
 
     return call
@@ -76,14 +76,14 @@ def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(fit)
     def call(trainer: Any, *args: Any, **kwargs: Any) -> Any:
-        link, watch = current(), _watch_of(trainer)
-        if link is None or watch is None:
+        link, callback = current(), _callback_of(trainer)
+        if link is None or callback is None:
             return fit(trainer, *args, **kwargs)
         with link.training(NAME) as is_ours:
             if not is_ours:
                 return fit(trainer, *args, **kwargs)
             bound = signature.bind(trainer, *args, **kwargs)
-            _begin(link, watch, bound.arguments, signature)
+            _begin(link, callback, bound.arguments, signature)
             try:
                 result = fit(*bound.args, **bound.kwargs)
             except SystemExit as error:
@@ -91,16 +91,16 @@ def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
                     error.code = 143  # else the shell, and the supervisor, would take it for success
                 raise
             else:
-                watch.fitted(trainer)
+                callback.fitted(trainer)
                 return result
             finally:
-                watch.end()
+                callback.end()
 
     return call
 
 
 @guarded(NAME)
-def _watch_of(trainer: Any) -> Optional[StartWatch]:
+def _callback_of(trainer: Any) -> Optional[FitCallback]:
     """Our callback, if this trainer has it and trains in this process."""
     # Tuner.lr_find and scale_batch_size call fit() too, only to leave it before training
     if any(getattr(callback, "_early_exit", False) for callback in trainer.callbacks):
@@ -108,11 +108,13 @@ def _watch_of(trainer: Any) -> Optional[StartWatch]:
     launcher = getattr(trainer.strategy, "launcher", None)
     if type(launcher).__name__ in {"_MultiProcessingLauncher", "_XLALauncher"}:
         return None  # ddp_spawn, ddp_notebook, XLA: fit() is called here, but the loop runs in forks of this process
-    return next((callback for callback in trainer.callbacks if isinstance(callback, StartWatch)), None)
+    return next((callback for callback in trainer.callbacks if isinstance(callback, FitCallback)), None)
 
 
 @guarded(NAME)
-def _begin(link: SupervisorLink, watch: StartWatch, arguments: dict[str, Any], signature: inspect.Signature) -> None:
+def _begin(
+    link: SupervisorLink, callback: FitCallback, arguments: dict[str, Any], signature: inspect.Signature
+) -> None:
     """Before fit(): choose the checkpoint, unless the script does.
 
     ckpt_path="last" means the newest there is, which the supervisor knows better; and the offered one, in a
@@ -123,7 +125,7 @@ def _begin(link: SupervisorLink, watch: StartWatch, arguments: dict[str, Any], s
     trainer = arguments["self"]
     link.announce_inspection(may_be_ours=_is_lightnings(link.resume_from))
     training = _training(link, trainer, arguments)
-    watch.begin(link, number, training)
+    callback.begin(link, number, training)
     named: Any = arguments.get("ckpt_path")
     if training is not None and link.is_offered(named) and _stored(os.fspath(named)) is not None:
         arguments["ckpt_path"] = named = None
@@ -142,7 +144,7 @@ def _begin(link: SupervisorLink, watch: StartWatch, arguments: dict[str, Any], s
     link.set_resume_source(path)
     if path == link.resume_from:
         link.resume_from = None  # once: a later call is another training
-    watch.continues(path)
+    callback.continues(path)
     arguments["ckpt_path"] = path
     if "weights_only" in signature.parameters and arguments.get("weights_only") is None:
         arguments["weights_only"] = False  # this run wrote it; hyperparameters may be objects of any kind
@@ -215,7 +217,7 @@ def _pickled(path: str) -> bytes:
         return b"".join(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
 
 
-class StartWatch:
+class FitCallback:
     """Our callback: passes on to the Drive of the fit that goes on. Mixed with the package's Callback by `_make`."""
 
     package: str
@@ -225,8 +227,8 @@ class StartWatch:
         self._number = 0
         self._training: Optional[registry.Training] = None
         self._path: Optional[str] = None
-        self._resumed: Optional[Position] = None
-        self._drive: Optional[Drive] = None
+        self._resumed: Optional[LoopPosition] = None
+        self._driver: Optional[FitDriver] = None
 
     def __reduce__(self) -> Any:
         return _make, (self.package,)  # nothing of a fit goes into copies, or to other processes
@@ -249,37 +251,37 @@ class StartWatch:
     def end(self) -> None:
         """It has ended, one way or another."""
         self._link = None
-        if self._drive is not None:
-            self._drive.leave()
-            self._drive = None
+        if self._driver is not None:
+            self._driver.leave()
+            self._driver = None
 
     def on_load_checkpoint(self, trainer: Any, _: Any, checkpoint: dict[str, Any]) -> None:
         if self._link is not None:
-            self._resumed = Position.of(checkpoint, trainer) or self._resumed
+            self._resumed = LoopPosition.of(checkpoint, trainer) or self._resumed
             if self._resumed is not None and self._resumed.is_over(trainer):
                 trainer.should_stop = True
 
     def on_save_checkpoint(self, _: Any, __: Any, checkpoint: dict[str, Any]) -> None:
-        if self._drive is not None:
-            self._drive.complete(checkpoint)
+        if self._driver is not None:
+            self._driver.complete(checkpoint)
 
     @guarded(NAME)
     def on_train_start(self, trainer: Any, _: Any) -> None:
         if self._link is not None:
-            mark = Mark(self._number, self._training)
-            self._drive = Drive(self._link, trainer, self, mark, self._resumed, self._path)
+            mark = FitMark(self._number, self._training)
+            self._driver = FitDriver(self._link, trainer, self, mark, self._resumed, self._path)
             self._resumed = None
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        if self._drive is not None:
-            self._drive.epoch_begins()
+        if self._driver is not None:
+            self._driver.epoch_begins()
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        if self._drive is not None:
-            self._drive.validation_batch_ended()
+        if self._driver is not None:
+            self._driver.validation_batch_ended()
 
     def on_train_end(self, *_: Any) -> None:
-        if self._drive is not None:
-            self._drive.training_ended()
-            self._drive.leave()
-            self._drive = None
+        if self._driver is not None:
+            self._driver.training_ended()
+            self._driver.leave()
+            self._driver = None

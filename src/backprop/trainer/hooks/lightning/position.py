@@ -30,7 +30,7 @@ def fit_mark(number: object) -> str:
     return f"backprop-fit:{number}"
 
 
-class Mark(NamedTuple):
+class FitMark(NamedTuple):
     """Which call of fit() of its process a checkpoint belongs to, the first is 0; and which training."""
 
     number: int
@@ -57,7 +57,7 @@ def is_over(trainer: Any) -> bool:
     return bool(trainer.should_stop and "EarlyStopping" in kinds)
 
 
-class Position:
+class LoopPosition:
     """A state from a checkpoint, to be put back in the order in which things happen.
 
     is_after_batch: the checkpoint is one of ours. It was saved when a batch was done, but not yet what Lightning does
@@ -101,7 +101,7 @@ class Position:
         return _frozen(state)
 
     @staticmethod
-    def entry(trainer: Any, mark: Mark, state: Any, *, is_after_batch: bool) -> dict[str, Any]:
+    def entry(trainer: Any, mark: FitMark, state: Any, *, is_after_batch: bool) -> dict[str, Any]:
         """Our entry in a checkpoint. To be called on all ranks. state: as `take` gave it, here."""
         states = [state]
         gradients: dict[str, Any] = {}
@@ -118,7 +118,7 @@ class Position:
 
     @staticmethod
     @guarded(_EXACT)
-    def of(checkpoint: dict[str, Any], trainer: Any) -> Optional[Position]:
+    def of(checkpoint: dict[str, Any], trainer: Any) -> Optional[LoopPosition]:
         """What a checkpoint says for this process; None when it has no entry of ours."""
         entry = checkpoint.get(KEY)
         if entry is None:
@@ -126,7 +126,7 @@ class Position:
         states = entry["ranks"]
         state = states[rank()] if len(states) == trainer.world_size else None
         state = None if state is None else _thawed(state)
-        return Position(checkpoint, state)
+        return LoopPosition(checkpoint, state)
 
     def is_over(self, trainer: Any) -> bool:
         """Whether the training had ended, and is not to be longer now."""

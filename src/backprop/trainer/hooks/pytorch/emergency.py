@@ -28,7 +28,7 @@ class UnsaveableError(Exception):
     """No process alone can save this."""
 
 
-class Standstill:
+class StepPause:
     """Makes other threads wait between two steps of their optimizers, so that what is copied is of one step."""
 
     def __init__(self, step: Any, *parked: Any) -> None:

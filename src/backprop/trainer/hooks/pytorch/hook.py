@@ -20,7 +20,7 @@ from ... import distributed, file_events
 from ...failsafe import guarded, say
 from ...link import SupervisorLink, current
 from ...overwrites import process_keeper
-from ..saved_files.contents import Content
+from ..saved_files.contents import CheckpointContent
 from ..saved_files.pending import HOOK as SAVES
 from ..saved_files.pending import find_place
 from ..saved_files.script_files import ScriptFiles, is_main_thread, is_trainer, of_this_process
@@ -31,7 +31,7 @@ _STEPS = "steps of PyTorch's optimizers"
 _EMERGENCY = "the emergency save"
 
 
-class Count:
+class StepCount:
     """The steps of one optimizer."""
 
     __slots__ = ("optimizer", "steps")
@@ -41,7 +41,7 @@ class Count:
         self.steps = 0
 
 
-class Script:
+class ScriptMonitor:
     """One process of a script that imported torch."""
 
     def __init__(self, link: SupervisorLink, files: ScriptFiles, torch: Any) -> None:
@@ -55,7 +55,7 @@ class Script:
         self._is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
         self._base = 0  # steps of earlier sessions, once the script has read the checkpoint that it continues from
         self._is_base_known = False  # by a step that the script has saved
-        self._counts: dict[int, Count] = {}  # by id(), the fastest there is
+        self._counts: dict[int, StepCount] = {}  # by id(), the fastest there is
         self._most = 0  # steps of the optimizer that made most: a GAN's two make one step of training
         self._told: Optional[int] = None
         self._look_at = 0.0
@@ -67,7 +67,7 @@ class Script:
         optimizer = sys.modules["torch.optim.optimizer"].Optimizer
         step = optimizer.profile_hook_step(lambda _: None).__code__  # its wrapper, in which all steps are made
         look: Any = type(self)._look  # noqa: SLF001  our own
-        self._standstill = emergency.Standstill(step, look.__wrapped__.__code__)
+        self._step_pause = emergency.StepPause(step, look.__wrapped__.__code__)
         if link.offered is not None:
             file_events.on_first_read(os.path.realpath(link.offered), self._read, _STEPS)
 
@@ -85,7 +85,7 @@ class Script:
     def before_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         """Called by PyTorch before every step of any optimizer."""
         if not self._is_compiling():
-            self._standstill.wait()
+            self._step_pause.wait()
 
     def stepped(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         """Count; called by PyTorch after every step of any optimizer, hence in a hurry."""
@@ -93,7 +93,7 @@ class Script:
             return
         count = self._counts.get(id(optimizer))
         if count is None or count.optimizer() is not optimizer:  # ids are used again
-            count = self._counts[id(optimizer)] = Count(optimizer)
+            count = self._counts[id(optimizer)] = StepCount(optimizer)
             self._look_at = 0.0
         count.steps += 1
         self._most = max(self._most, count.steps)
@@ -170,15 +170,15 @@ class Script:
         self._parts[folder] = (self.step, kinds)
         is_around_us = (os.getcwd() + os.sep).startswith(folder + os.sep)
         if len(kinds) > 1 and self._most and not is_around_us:
-            self._add(folder, Content(is_state=True), is_shared=True)
+            self._add(folder, CheckpointContent(is_state=True), is_shared=True)
 
     @guarded(SAVES)
     def saved_folder(self, path: Any) -> None:
         """The script has saved a whole training state into a folder, maybe together with other ranks."""
         if is_trainer():
-            self._add(os.fsdecode(path), Content(is_state=True), is_shared=distributed.world_size() > 1)
+            self._add(os.fsdecode(path), CheckpointContent(is_state=True), is_shared=distributed.world_size() > 1)
 
-    def _add(self, path: str, content: Content, **how: Any) -> None:
+    def _add(self, path: str, content: CheckpointContent, **how: Any) -> None:
         if content.step is not None:
             self._compare(content.step)
         self._tell_step()
@@ -211,7 +211,7 @@ class Script:
 
         is_once: not if another thread has done so by then.
         """
-        with self._standstill.held() as is_still:
+        with self._step_pause.held() as is_still:
             self.saves.settle(at_step=True)
             is_done = self._rescued_step is not None if is_once else self._rescued_step == self.step
             if not self.link.has_unsaved_steps or is_done or not is_trainer():
@@ -252,7 +252,7 @@ class Script:
             self.rescue()
 
 
-_script: Optional[Script] = None
+_monitor: Optional[ScriptMonitor] = None
 
 
 def hook(module: Any) -> None:
@@ -262,34 +262,34 @@ def hook(module: Any) -> None:
         return
     if module.__name__ == "torch":
         _hook_torch(module, link)
-    elif _script is not None:
+    elif _monitor is not None:
         if module.__name__ == "safetensors.torch":
-            module.save_file = _reported(_script, module.save_file)  # save_model() calls it by this name
+            module.save_file = _reported(_monitor, module.save_file)  # save_model() calls it by this name
             module.load_file = _watched(module.load_file)
         else:
-            module.Accelerator.save_state = _reported_folder(_script, module.Accelerator.save_state)
+            module.Accelerator.save_state = _reported_folder(_monitor, module.Accelerator.save_state)
 
 
 def _hook_torch(torch: Any, link: SupervisorLink) -> None:
-    global _script  # noqa: PLW0603  one in a process
-    script = Script(link, of_this_process(link), torch)
+    global _monitor  # noqa: PLW0603  one in a process
+    monitor = ScriptMonitor(link, of_this_process(link), torch)
     # a global hook: PyTorch 2.0 and up. torch.optim hides the module that has it
     optimizer = sys.modules["torch.optim.optimizer"]
-    optimizer.register_optimizer_step_pre_hook(script.before_step)
-    optimizer.register_optimizer_step_post_hook(script.stepped)
-    torch.save = torch.serialization.save = _reported(script, torch.save)
+    optimizer.register_optimizer_step_pre_hook(monitor.before_step)
+    optimizer.register_optimizer_step_post_hook(monitor.stepped)
+    torch.save = torch.serialization.save = _reported(monitor, torch.save)
     torch.load = torch.serialization.load = _watched(torch.load)
-    atexit.register(script.end)
+    atexit.register(monitor.end)
     chained = sys.excepthook
 
     def excepthook(kind: Any, value: Any, traceback: Any) -> None:
         if issubclass(kind, KeyboardInterrupt):
-            script.rescue_broken_off()
+            monitor.rescue_broken_off()
             _hide_our_frames(traceback)
         chained(kind, value, traceback)
 
     sys.excepthook = excepthook
-    _script = script
+    _monitor = monitor
 
 
 def _hide_our_frames(traceback: Any) -> None:
@@ -316,7 +316,7 @@ def _watched(function: Any) -> Any:
     return load
 
 
-def _reported(script: Script, function: Any) -> Any:
+def _reported(monitor: ScriptMonitor, function: Any) -> Any:
     """A function that saves its first argument in its second, reported."""
     content_name, where_name = function.__code__.co_varnames[:2]
 
@@ -326,29 +326,29 @@ def _reported(script: Script, function: Any) -> Any:
         where = named.get(where_name)
         process_keeper.before_write(where)  # PyTorch's C++ opens it, unless it is open
         is_named = isinstance(where, (str, os.PathLike)) or isinstance(getattr(where, "name", None), str)
-        if not (is_named and script.files.is_in_charge()):
+        if not (is_named and monitor.files.is_in_charge()):
             return function(*args, **kwargs)
-        script.before_save()
-        with script.hold():
+        monitor.before_save()
+        with monitor.hold():
             result = function(*args, **kwargs)
-            script.saved(named.get(content_name), where)
+            monitor.saved(named.get(content_name), where)
         return result
 
     return save
 
 
-def _reported_folder(script: Script, function: Any) -> Any:
+def _reported_folder(monitor: ScriptMonitor, function: Any) -> Any:
     """A method that gives the folder it has saved everything in, reported."""
 
     @functools.wraps(function)
     def save(*args: Any, **kwargs: Any) -> Any:
-        if not script.files.is_in_charge():
+        if not monitor.files.is_in_charge():
             return function(*args, **kwargs)
-        script.before_save()
-        with script.hold():
+        monitor.before_save()
+        with monitor.hold():
             result = function(*args, **kwargs)
             if result is not None:
-                script.saved_folder(result)
+                monitor.saved_folder(result)
         return result
 
     return save

@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Iterator, Optional
 
-from ..saved_files.contents import EPOCH_KEYS, OPTIMIZER_KEYS, STEP_KEYS, Content
+from ..saved_files.contents import EPOCH_KEYS, OPTIMIZER_KEYS, STEP_KEYS, CheckpointContent
 
 _DEPTH = 3  # {"state": {"optimizers": [...]}}
 _MAX_ITEMS = 64  # a longer list is data
 
 
-def content_of(saved: Any, optimizers: list[Any]) -> Optional[Content]:
+def content_of(saved: Any, optimizers: list[Any]) -> Optional[CheckpointContent]:
     """What was saved; None when it has neither an optimizer's state nor the weights of what is trained.
 
     optimizers: those that have made steps. Where there is none, weights are told by their names.
@@ -31,7 +31,7 @@ def content_of(saved: Any, optimizers: list[Any]) -> Optional[Content]:
     else:
         return None
     step, epoch = told_number(saved, STEP_KEYS), told_number(saved, EPOCH_KEYS)
-    return Content(is_state=is_state, step=step, epoch=epoch)
+    return CheckpointContent(is_state=is_state, step=step, epoch=epoch)
 
 
 def is_training_state(saved: Any, depth: int = _DEPTH) -> bool:

@@ -100,7 +100,7 @@ _WEIGHT_NAME = re.compile(r"weight|bias|kernel|param|theta|coef|(^|[._/])[wWbB]\
 _OPTIMIZER_NAME = re.compile(r"(^|[._/])(opt|optim|optimizer|adam|mom|momentum|velocity|exp_avg)", re.IGNORECASE)
 
 
-class Content(NamedTuple):
+class CheckpointContent(NamedTuple):
     """What a file holds."""
 
     is_state: bool  # an optimizer's state is in it; else weights only
@@ -122,7 +122,7 @@ def holds_state(path: str) -> bool:
     return os.path.isdir(path) or (content is not None and content.is_state)
 
 
-def look(path: str) -> Optional[Content]:
+def look(path: str) -> Optional[CheckpointContent]:
     """What this file or folder holds; None when it is no checkpoint, or not whole. Raises OSError."""
     if os.path.isdir(path):
         return _folder(path)
@@ -190,7 +190,7 @@ def _decompressed(data: bytes) -> bytes:
 # -- pickles
 
 
-class _Keys:
+class _PickledKeys:
     """The keys that matter, and what was found as their values."""
 
     def __init__(self) -> None:
@@ -212,18 +212,18 @@ class _Keys:
         self.has_param_groups = self.has_param_groups or b"param_groups" in data
         self.has_weights = self.has_weights or _WEIGHT.search(data) is not None
 
-    def content(self) -> Optional[Content]:
+    def content(self) -> Optional[CheckpointContent]:
         step, epoch = self.numbers.get("step"), self.numbers.get("epoch")
         if not (self.has_arrays or step is not None or epoch is not None):  # a configuration
             return None
         has_model = "model" in self.objects or self.has_weights
         if "optimizer" in self.objects or (self.has_param_groups and has_model):
-            return Content(is_state=True, step=step, epoch=epoch)
-        return Content(is_state=False, step=step, epoch=epoch) if has_model else None
+            return CheckpointContent(is_state=True, step=step, epoch=epoch)
+        return CheckpointContent(is_state=False, step=step, epoch=epoch) if has_model else None
 
 
-def _of_pickles(parts: Iterator[bytes] | list[bytes]) -> Optional[Content]:
-    keys = _Keys()
+def _of_pickles(parts: Iterator[bytes] | list[bytes]) -> Optional[CheckpointContent]:
+    keys = _PickledKeys()
     for data in parts:
         keys.add(data)
     return keys.content()
@@ -254,12 +254,12 @@ def _is_global(data: bytes, at: int) -> bool:
 # -- zip files
 
 
-def _archive(file: Any) -> Optional[Content]:
+def _archive(file: Any) -> Optional[CheckpointContent]:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             if "model.weights.h5" in names:  # Keras; a group of HDF5 stands in it by its name
-                return Content(is_state=b"optimizer" in _read(archive, "model.weights.h5", 64 << 20))
+                return CheckpointContent(is_state=b"optimizer" in _read(archive, "model.weights.h5", 64 << 20))
             if names and all(name.endswith(".npy") for name in names):
                 return _arrays(archive, names)
             return _pickles_in(archive, names)
@@ -272,7 +272,7 @@ def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
         return member.read(limit)
 
 
-def _pickles_in(archive: zipfile.ZipFile, names: list[str]) -> Optional[Content]:
+def _pickles_in(archive: zipfile.ZipFile, names: list[str]) -> Optional[CheckpointContent]:
     pickles = [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
     content = _of_pickles(_read(archive, name, _MEMBER_BYTES) for name in pickles)
     if content is None or "data" not in names:
@@ -281,13 +281,13 @@ def _pickles_in(archive: zipfile.ZipFile, names: list[str]) -> Optional[Content]
     return content if told is None else content._replace(step=int(told[1]))
 
 
-def _arrays(archive: zipfile.ZipFile, names: list[str]) -> Optional[Content]:
+def _arrays(archive: zipfile.ZipFile, names: list[str]) -> Optional[CheckpointContent]:
     """Of numpy.savez: a step or an epoch is an array of one whole number."""
     keys = [name[: -len(".npy")] for name in names]
     return of_names(keys, lambda key: _scalar(_read(archive, key + ".npy", 512)))
 
 
-def of_names(keys: Iterable[str], number_of: Callable[[str], Optional[int]]) -> Optional[Content]:
+def of_names(keys: Iterable[str], number_of: Callable[[str], Optional[int]]) -> Optional[CheckpointContent]:
     """What arrays of these names are. number_of: gives the whole number that one may be, or None."""
     step = epoch = None
     has_optimizer = has_weights = has_others = False
@@ -305,8 +305,12 @@ def of_names(keys: Iterable[str], number_of: Callable[[str], Optional[int]]) -> 
             has_others = True
     is_counted = step is not None or epoch is not None
     if has_optimizer and has_others and (has_weights or is_counted):
-        return Content(is_state=True, step=step, epoch=epoch)
-    return Content(is_state=False, step=step, epoch=epoch) if has_weights or (is_counted and has_others) else None
+        return CheckpointContent(is_state=True, step=step, epoch=epoch)
+    return (
+        CheckpointContent(is_state=False, step=step, epoch=epoch)
+        if has_weights or (is_counted and has_others)
+        else None
+    )
 
 
 def _scalar(data: bytes) -> Optional[int]:
@@ -322,7 +326,7 @@ def _scalar(data: bytes) -> Optional[int]:
 # -- others
 
 
-def _of_msgpack(data: bytes) -> Optional[Content]:
+def _of_msgpack(data: bytes) -> Optional[CheckpointContent]:
     """Of flax: keys are strings of less than 32 bytes, and whole numbers are small or have a length of their own."""
     if not data or not (0x81 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)):
         return None
@@ -340,7 +344,7 @@ def _of_msgpack(data: bytes) -> Optional[Content]:
                     found[kind] = number
     is_state = any(map(has, OPTIMIZER_KEYS))
     if is_state or has("params") or (found and any(map(has, _MODEL_KEYS))):
-        return Content(is_state=is_state, step=found.get("step"), epoch=found.get("epoch"))
+        return CheckpointContent(is_state=is_state, step=found.get("step"), epoch=found.get("epoch"))
     return None
 
 
@@ -351,7 +355,7 @@ def _packed(value: bytes) -> Optional[int]:
     return None if size is None else int.from_bytes(value[1 : 1 + size], "big")
 
 
-def _folder(path: str) -> Optional[Content]:
+def _folder(path: str) -> Optional[CheckpointContent]:
     """Of torch.distributed.checkpoint, or of orbax: both write one file with all names in it, last."""
     for name, words in ((".metadata", _DCP_OPTIMIZER), ("_METADATA", (b"opt_state", b"optim", b"'mu'", b'"mu"'))):
         for parent in (path, *(os.path.join(path, inner) for inner in ("default", "state"))):
@@ -360,5 +364,5 @@ def _folder(path: str) -> Optional[Content]:
                     data = file.read(_MEMBER_BYTES)
             except OSError:
                 continue
-            return Content(is_state=any(word in data for word in words))
+            return CheckpointContent(is_state=any(word in data for word in words))
     return None

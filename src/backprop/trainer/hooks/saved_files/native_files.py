@@ -17,7 +17,7 @@ _MAX_NAMES = 10_000
 _SAVES = "saves of the script"
 
 
-class Access(NamedTuple):
+class FileFunction(NamedTuple):
     """A function, or a class's method, that reads or writes a file."""
 
     owner: Optional[str]  # the class
@@ -28,18 +28,18 @@ class Access(NamedTuple):
 
 
 _ACCESSES = {
-    "safetensors": (Access(None, "serialize_file", 1, "filename", process_keeper.before_write),),
+    "safetensors": (FileFunction(None, "serialize_file", 1, "filename", process_keeper.before_write),),
     "xgboost.core": (
-        Access("Booster", "save_model", 1, "fname", process_keeper.before_write),
-        Access("Booster", "load_model", 1, "fname", file_events.was_opened_for_reading),
+        FileFunction("Booster", "save_model", 1, "fname", process_keeper.before_write),
+        FileFunction("Booster", "load_model", 1, "fname", file_events.was_opened_for_reading),
     ),
     "lightgbm.basic": (
-        Access("Booster", "save_model", 1, "filename", process_keeper.before_write),
-        Access("Booster", "__init__", 3, "model_file", file_events.was_opened_for_reading),
+        FileFunction("Booster", "save_model", 1, "filename", process_keeper.before_write),
+        FileFunction("Booster", "__init__", 3, "model_file", file_events.was_opened_for_reading),
     ),
     "catboost.core": (
-        Access("CatBoost", "save_model", 1, "fname", process_keeper.before_write),
-        Access("CatBoost", "load_model", 1, "fname", file_events.was_opened_for_reading),
+        FileFunction("CatBoost", "save_model", 1, "fname", process_keeper.before_write),
+        FileFunction("CatBoost", "load_model", 1, "fname", file_events.was_opened_for_reading),
     ),
 }
 
@@ -51,15 +51,15 @@ def hook(module: Any) -> None:
         module.File.close = _closing(module.File.close)
     if module.__name__ == "safetensors.numpy":
         module.save_file = _saving(module.save_file)
-    for access in _ACCESSES.get(module.__name__, ()):
-        owner = module if access.owner is None else getattr(module, access.owner)
-        setattr(owner, access.name, _noted(getattr(owner, access.name), access))
+    for spec in _ACCESSES.get(module.__name__, ()):
+        owner = module if spec.owner is None else getattr(module, spec.owner)
+        setattr(owner, spec.name, _noted(getattr(owner, spec.name), spec))
 
 
-def _noted(function: Any, access: Access) -> Any:
+def _noted(function: Any, spec: FileFunction) -> Any:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        access.note(args[access.place] if len(args) > access.place else kwargs.get(access.keyword))
+        spec.note(args[spec.place] if len(args) > spec.place else kwargs.get(spec.keyword))
         return function(*args, **kwargs)
 
     return call

@@ -22,35 +22,35 @@ _TEMPORARY = re.compile(
 )
 
 
-class Mark(NamedTuple):
+class SaveInfo(NamedTuple):
     """What is reported of one beside its name."""
 
     step: Optional[int]
     is_weights_only: bool
 
 
-class Save(NamedTuple):
+class PendingSave(NamedTuple):
     """One that is not reported yet."""
 
     path: str
-    mark: Mark
+    mark: SaveInfo
     identity: tuple[int, int]  # device and inode
     file: Optional[Callable[[], Any]]  # weak reference to the open file that was written to
     is_shared: bool  # other ranks may still be writing to it, until the next optimizer step
 
 
-class Saves:
+class PendingSaves:
     """Those of this process."""
 
-    def __init__(self, report: Callable[[str, Mark], None]) -> None:
+    def __init__(self, report: Callable[[str, SaveInfo], None]) -> None:
         """Report: called with path and mark of each that is whole and has its final name."""
         self._report = report
-        self._pending: list[Save] = []
-        self._marks: dict[str, Mark] = {}  # by path, of all there were; the newest last
+        self._pending: list[PendingSave] = []
+        self._marks: dict[str, SaveInfo] = {}  # by path, of all there were; the newest last
         self._last: Optional[str] = None  # that was reported
         self._is_watching = False
 
-    def add(self, path: str, mark: Mark, *, file: Any = None, is_shared: bool = False) -> bool:
+    def add(self, path: str, mark: SaveInfo, *, file: Any = None, is_shared: bool = False) -> bool:
         """One is whole, but may be called something else soon. Gives False when it is too early to report it.
 
         file: an open file of that name, whose buffer may still hold something.
@@ -66,7 +66,7 @@ class Saves:
         if identity is None:  # somebody was faster than we, and took it away
             return True
         reference = None if file is None else weakref.ref(file)
-        self._pending.append(Save(path, mark, identity, reference, is_shared))
+        self._pending.append(PendingSave(path, mark, identity, reference, is_shared))
         return False
 
     def closed(self, path: str) -> None:
@@ -166,12 +166,12 @@ def find_place(where: Any) -> Optional[tuple[str, Any]]:
     return (where.name, where) if is_there else None
 
 
-def _is_open(save: Save) -> bool:
+def _is_open(save: PendingSave) -> bool:
     file = None if save.file is None else save.file()
     return file is not None and not getattr(file, "closed", False)
 
 
-def _find(save: Save) -> Optional[str]:
+def _find(save: PendingSave) -> Optional[str]:
     """What it is called now; None when it is gone."""
     folder = os.path.dirname(save.path)
     try:

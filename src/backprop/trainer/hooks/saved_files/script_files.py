@@ -18,8 +18,8 @@ from ... import distributed
 from ...failsafe import guarded
 from ...import_hooks import may_be_checkpoint
 from ...link import SupervisorLink, current
-from .contents import Content, look
-from .pending import HOOK, Mark, Saves
+from .contents import CheckpointContent, look
+from .pending import HOOK, PendingSaves, SaveInfo
 
 _CHECKPOINT_NAME = re.compile(r"ckpt|checkpoint|epoch|step|last|latest|snapshot|iter", re.IGNORECASE)
 _NUMBER_IN_NAME = re.compile(
@@ -35,7 +35,7 @@ class ScriptFiles:
 
     def __init__(self, link: SupervisorLink) -> None:
         self.link = link
-        self.saves = Saves(self._report)
+        self.saves = PendingSaves(self._report)
         # PyTorch's hook can; 0 where no step was seen: not all optimizers can be counted
         self.count_steps: Callable[[], int] = lambda: 0
         self.earlier_steps: Callable[[], int] = lambda: 0  # where the script goes on: what an earlier session came to
@@ -62,7 +62,7 @@ class ScriptFiles:
             self._judge(path)
 
     @guarded(HOOK)
-    def written(self, path: str, content: Optional[Content]) -> None:
+    def written(self, path: str, content: Optional[CheckpointContent]) -> None:
         """A library's own code has written a file, and it is known what is in it."""
         if content is not None and self._may_be_the_scripts(path):
             self.saves.settle(at_step=False)
@@ -98,7 +98,7 @@ class ScriptFiles:
         if content is not None and self.is_checkpoint(path, content):
             self.add(path, content)
 
-    def is_checkpoint(self, path: str, content: Content, *, is_trained: bool = False) -> bool:
+    def is_checkpoint(self, path: str, content: CheckpointContent, *, is_trained: bool = False) -> bool:
         """Whether one goes on from this: not from final weights, which are saved once, nor from any beside a state.
 
         is_trained: weights are known to be those that an optimizer changes.
@@ -118,7 +118,7 @@ class ScriptFiles:
             self._has_states = self.link.resume_has_state
         return self._has_states
 
-    def add(self, path: str, content: Content, *, file: Any = None, is_shared: bool = False) -> bool:
+    def add(self, path: str, content: CheckpointContent, *, file: Any = None, is_shared: bool = False) -> bool:
         """Report a checkpoint, as soon as it is whole and has its name. Gives False when that is later.
 
         file: an open file of that name, whose buffer may still hold something.
@@ -126,14 +126,14 @@ class ScriptFiles:
         self._has_states = self._has_states or content.is_state
         if file is not None:
             self._known.add(os.path.abspath(path))
-        mark = Mark(self._step(path, content), not content.is_state)
+        mark = SaveInfo(self._step(path, content), not content.is_state)
         return self.saves.add(path, mark, file=file, is_shared=is_shared)
 
     def ignore(self, path: str) -> None:
         """An open file of that name holds nothing of interest."""
         self._known.add(os.path.abspath(path))
 
-    def _step(self, path: str, content: Content) -> Optional[int]:
+    def _step(self, path: str, content: CheckpointContent) -> Optional[int]:
         if content.step is not None:
             return content.step
         if counted := self.count_steps():
@@ -142,7 +142,7 @@ class ScriptFiles:
         number = None if known else _NUMBER_IN_NAME.search(os.path.basename(path))
         return max(known, default=None) if number is None else int(number[1] or number[2])
 
-    def _report(self, path: str, mark: Mark) -> None:
+    def _report(self, path: str, mark: SaveInfo) -> None:
         self.link.report_checkpoint(path, mark.step, weights_only=mark.is_weights_only)
         self.after_report()
 
@@ -187,7 +187,7 @@ def closed(path: str) -> None:
         of_this_process(link).closed(path)
 
 
-def written(path: str, content: Optional[Content]) -> None:
+def written(path: str, content: Optional[CheckpointContent]) -> None:
     """A file was written that Python did not open."""
     link = current()
     if link is not None:
