@@ -242,23 +242,23 @@ def test_what_was_agreed_for_a_loop_is_not_for_the_next(tmp_path: Path):
     """A step that never came in the first loop neither stops the second one nor keeps it from being stopped."""
     ranks = [Agreement(str(tmp_path / "agreed")) for _ in range(2)]
     stop = StepRequest(stop=True)
-    assert [rank.settle(100, stop) for rank in ranks] == [StepRequest(), StepRequest()]  # agreed for step 101
+    assert [rank.agree(100, stop) for rank in ranks] == [StepRequest(), StepRequest()]  # agreed for step 101
     for rank in ranks:
         rank.begin_loop()
-    assert [rank.settle(101, StepRequest()) for rank in ranks] == [StepRequest(), StepRequest()]
-    assert [rank.settle(1, stop) for rank in ranks] == [StepRequest(), StepRequest()]
-    assert [rank.settle(2, stop) for rank in ranks] == [stop, stop]
+    assert [rank.agree(101, StepRequest()) for rank in ranks] == [StepRequest(), StepRequest()]
+    assert [rank.agree(1, stop) for rank in ranks] == [StepRequest(), StepRequest()]
+    assert [rank.agree(2, stop) for rank in ranks] == [stop, stop]
 
 
 def test_an_agreement_that_comes_early_is_kept_for_its_loop(tmp_path: Path):
     """Rank 0 may be in the next loop already when another rank has not left the last one."""
     first, other = (Agreement(str(tmp_path / "agreed")) for _ in range(2))
     first.begin_loop()
-    first.settle(1, StepRequest(stop=True))  # agreed for step 2 of the next loop
-    assert other.settle(2, StepRequest()) == StepRequest()
+    first.agree(1, StepRequest(stop=True))  # agreed for step 2 of the next loop
+    assert other.agree(2, StepRequest()) == StepRequest()
     other.begin_loop()
-    assert other.settle(1, StepRequest()) == StepRequest()
-    assert other.settle(2, StepRequest()) == StepRequest(stop=True)
+    assert other.agree(1, StepRequest()) == StepRequest()
+    assert other.agree(2, StepRequest()) == StepRequest(stop=True)
 
 
 def test_on_gpus_the_step_after_the_next_is_agreed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -275,7 +275,7 @@ def test_on_gpus_the_step_after_the_next_is_agreed_on(tmp_path: Path, monkeypatc
     cuda = SimpleNamespace(is_initialized=lambda: True, Event=Event)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     agreement, stop = Agreement(str(tmp_path / "agreed")), StepRequest(stop=True)
-    assert [agreement.settle(step, stop) for step in (1, 2, 3)] == [StepRequest(), StepRequest(), stop]
+    assert [agreement.agree(step, stop) for step in (1, 2, 3)] == [StepRequest(), StepRequest(), stop]
     assert len(waited) == 2
 
 
@@ -522,7 +522,7 @@ def test_all_ranks_do_the_same_at_the_same_step(runs: Runs, stop_at: int):
                 step += 1
                 barrier.wait(240)  # gradients are exchanged
                 time.sleep(random.random() / 100)
-                wish = link.agreement.settle(step, StepRequest(stop=rank == 0 and step >= {stop_at}))
+                wish = link.agreement.agree(step, StepRequest(stop=rank == 0 and step >= {stop_at}))
                 link.log(step, {{"loss": 1}})
                 if wish.stop:
                     break

@@ -19,7 +19,7 @@ Batch = TypeVar("Batch")
 State = MutableMapping[str, Any]
 
 _logged_step: Optional[int] = None  # outside of loops
-_has_said_so = False
+_is_listening_reported = False
 
 
 def loop(
@@ -102,7 +102,7 @@ def checkpoint_due() -> bool:
     link = current()
     if link is None:
         return False
-    _say_that_we_listen(link)
+    _report_listening(link)
     return link.checkpoint_due()
 
 
@@ -117,18 +117,18 @@ def should_stop() -> bool:
         return False
     if loops.last is not None and loops.last.is_finished:
         return False  # a stop that comes after training's own end stops nothing
-    if _say_that_we_listen(link):
+    if _report_listening(link):
         link.interrupts.stay_patient()
     return link.is_stopping or link.should_stop()
 
 
-def _say_that_we_listen(link: SupervisorLink) -> bool:
+def _report_listening(link: SupervisorLink) -> bool:
     """Whether this script drives a loop of its own. The supervisor then hears once that it is to warn us early."""
-    global _has_said_so  # noqa: PLW0603  once in a process
+    global _is_listening_reported  # noqa: PLW0603  once in a process
     if link.owner is not None or loops.last is not None:
         return False
-    if not _has_said_so:
-        _has_said_so = True
+    if not _is_listening_reported:
+        _is_listening_reported = True
         link.send_event(event="listening")
     return True
 

@@ -63,7 +63,7 @@ def _locked_draft(path: str, mode: int) -> tuple[int, str]:
         os.close(lock)  # taken for abandoned between its first two moments
 
 
-def settle(draft: str, path: str) -> None:
+def publish(draft: str, path: str) -> None:
     """Give what somebody else wrote, a file or a folder, the name that only a whole checkpoint gets. Raises OSError.
 
     Where a folder is involved, one name cannot replace the other at once: what had the name is kept until it is

@@ -12,7 +12,7 @@ from typing import Any, Iterable, Mapping, MutableMapping, Optional
 
 from . import checkpoint_io, distributed, rng_state
 from .atomic_files import FOLDER
-from .failsafe import say
+from .failsafe import notify_user
 from .link import SupervisorLink
 
 _OF_EACH_RANK = ("random", "epoch_began", "loader")
@@ -62,7 +62,7 @@ def read(path: str) -> dict[str, Any]:
     path = _part(path, rank)
     part = checkpoint_io.read(path) if os.path.exists(path) else None
     if part is None or part["step"] != payload["step"]:  # of a save before the last, in the same place
-        say(f"{path} is missing, or of another step: rank {rank} goes on with other random numbers")
+        notify_user(f"{path} is missing, or of another step: rank {rank} goes on with other random numbers")
         return {**payload, "random": rng_state.take()}
     return {**payload, **part}
 
@@ -71,7 +71,7 @@ def restore(state: MutableMapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Make a state what it was when this was saved, and say what was not in it."""
     for key in state:
         if key not in saved["state"]:
-            say(f"state[{key!r}] is not in the checkpoint, and stays as it is")
+            notify_user(f"state[{key!r}] is not in the checkpoint, and stays as it is")
     checkpoint_io.restore(state, saved["state"])
 
 

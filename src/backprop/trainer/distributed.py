@@ -30,28 +30,28 @@ _in_environment: dict[str, tuple[int, int]] = {}  # what the variables said, and
 
 def rank() -> int:
     """The number of this process; 0 when it is alone."""
-    return _told("get_rank", _RANK_VARIABLES, 0)
+    return _number_from("get_rank", _RANK_VARIABLES, 0)
 
 
 def world_size() -> int:
     """How many processes train together; 1 when this one is alone."""
-    return _told("get_world_size", _SIZE_VARIABLES, 1)
+    return _number_from("get_world_size", _SIZE_VARIABLES, 1)
 
 
-def _told(function: str, variables: tuple[str, ...], otherwise: int) -> int:
+def _number_from(function: str, variables: tuple[str, ...], otherwise: int) -> int:
     dist = sys.modules.get("torch.distributed")
     if dist is not None and dist.is_available() and dist.is_initialized():
         return int(getattr(dist, function)())
     # asked for at every step, and a look at four variables costs more than all the rest: again only when one was added
     count = len(os.environ)
-    told, when = _in_environment.get(function, (otherwise, -1))
-    if when != count:
+    number, counted_then = _in_environment.get(function, (otherwise, -1))
+    if counted_then != count:
         outer = os.environ.get(OUTER_VARIABLE, "").split(",")
         found = ((name, os.environ.get(name, "")) for name in variables)
         values = (value for name, value in found if f"{name}={value}" not in outer)
-        told = next((int(value) for value in values if value.isdecimal()), otherwise)
-        _in_environment[function] = (told, count)
-    return told
+        number = next((int(value) for value in values if value.isdecimal()), otherwise)
+        _in_environment[function] = (number, count)
+    return number
 
 
 class StepRequest(NamedTuple):
@@ -68,7 +68,7 @@ class Agreement:
         self._path = path
         self._mark: Optional[tuple[int, int]] = None
         self._loop = 0  # all ranks count alike
-        self._told: Optional[tuple[int, int, StepRequest]] = None  # loop, step, and what is to be done at its end
+        self._agreed: Optional[tuple[int, int, StepRequest]] = None  # loop, step, and what is to be done at its end
         self._before: Any = None  # the end of the step before, as the GPU sees it
 
     def begin_loop(self) -> None:
@@ -76,7 +76,7 @@ class Agreement:
         self._loop += 1
         self._before = None
 
-    def settle(self, step: int, request: StepRequest) -> StepRequest:
+    def agree(self, step: int, request: StepRequest) -> StepRequest:
         """What all ranks do at the end of this step. To be called by every rank at the end of every step.
 
         wish: rank 0's; that of the others does not count. Costs a stat of a file. Raises OSError.
@@ -84,10 +84,10 @@ class Agreement:
         lag = 2 if self._wait_for_gpu() else 1
         self._read()
         due = StepRequest()
-        if self._told is not None and self._told[0] == self._loop:
-            if step < self._told[1]:
+        if self._agreed is not None and self._agreed[0] == self._loop:
+            if step < self._agreed[1]:
                 return due
-            due, self._told = self._told[2], None
+            due, self._agreed = self._agreed[2], None
         elif rank() == 0 and (request.save or request.stop):
             self._propose(step + lag, request)
         return due
@@ -117,5 +117,5 @@ class Agreement:
             return
         self._mark = mark
         with open(self._path, encoding="utf-8") as file:
-            told = json.load(file)
-        self._told = (told["loop"], told["step"], StepRequest(told["save"], told["stop"]))
+            agreed = json.load(file)
+        self._agreed = (agreed["loop"], agreed["step"], StepRequest(agreed["save"], agreed["stop"]))

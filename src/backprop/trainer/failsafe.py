@@ -25,13 +25,13 @@ def turn_off(what: str, error: BaseException) -> None:
     if what in _off:
         return
     _off.add(what)
-    say(
+    notify_user(
         f"the hook for {what} is off from here on, training goes on without it: "
         f"{type(error).__name__}: {error} (--no-hooks leaves all of them out)"
     )
 
 
-def say(text: str) -> None:
+def notify_user(text: str) -> None:
     """Tell the user something, on one line that no terminal obeys. Not by `warnings`: a script may make them errors."""
     if not text.isprintable():
         text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -280,7 +280,7 @@ class SupervisorLink:
 
     @guarded("distributed training", otherwise=StepRequest())
     def _agreed(self, step: int, request: StepRequest) -> StepRequest:
-        return self.agreement.settle(step, request)
+        return self.agreement.agree(step, request)
 
     @contextmanager
     def saving(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Iterator, MutableMapping, Optional, 
 
 from . import checkpoint_io, checkpoints, distributed, rng_state
 from .atomic_files import FOLDER
-from .failsafe import say
+from .failsafe import notify_user
 from .link import SupervisorLink
 
 NAME = "backprop.loop"
@@ -32,8 +32,8 @@ def batches_of(loader: Loader) -> Iterator[Any]:
 def set_epoch(loader: Loader, epoch: int) -> None:
     """Tell the samplers that want to know, as PyTorch's DistributedSampler: else every epoch has the same order."""
     for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
-        if callable(tell := getattr(part, "set_epoch", None)):
-            tell(epoch)
+        if callable(set_epoch_of_part := getattr(part, "set_epoch", None)):
+            set_epoch_of_part(epoch)
 
 
 class Loop:
@@ -122,7 +122,7 @@ class Loop:
         try:
             saved = checkpoints.read(path)
         except checkpoint_io.NotOursError as error:
-            say(f"{error}: the loop does not resume from it")
+            notify_user(f"{error}: the loop does not resume from it")
             return None
         number = saved.get("loop", 0)
         if number < self._number:
@@ -161,7 +161,7 @@ class Loop:
             if self._is_stopped_early():
                 break
             if next(batches, self) is self:
-                say("the loader has fewer batches than when it was saved")
+                notify_user("the loader has fewer batches than when it was saved")
                 break
         if self._batch:
             rng_state.put_back(saved["random"], self._generators)
@@ -217,17 +217,17 @@ class Loop:
             try:
                 self.save()
             except OSError as error:  # a full disk: training goes on, and the next wish may be granted
-                say(f"the checkpoint of step {self.step} was not saved: {error}")
+                notify_user(f"the checkpoint of step {self.step} was not saved: {error}")
                 self._link.skip_save()
 
 
-_told: set[str] = set()
+_notified: set[str] = set()
 
 
-def _say_once(text: str) -> None:
-    if text not in _told:
-        _told.add(text)
-        say(text)
+def _notify_once(text: str) -> None:
+    if text not in _notified:
+        _notified.add(text)
+        notify_user(text)
 
 
 def drive(
@@ -237,7 +237,7 @@ def drive(
     global last  # noqa: PLW0603  one at a time in a process
     if link is None or link.owner is not None:
         if link is not None and link.owner == NAME:
-            _say_once(
+            _notify_once(
                 "a backprop.loop within another, or while one that was left has not been closed, only gives its batches"
             )
         for epoch in range(epochs):

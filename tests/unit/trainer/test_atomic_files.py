@@ -139,7 +139,7 @@ def test_settling_replaces_whatever_was_there(tmp_path: Path, before: str, draft
         make_folder(draft, "new")
     else:
         draft.write_text("new")
-    atomic_files.settle(str(draft), str(path))
+    atomic_files.publish(str(draft), str(path))
     assert names_in(tmp_path) == ["a"]
     assert (path / "shard" if draft_is_folder else path).read_text() == "new"
 
@@ -148,7 +148,7 @@ def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path: Path, synced: 
     """All that is in it; and the old one is there until then."""
     make_folder(tmp_path / "a.new", "new")
     make_folder(tmp_path / "a", "old")
-    atomic_files.settle(str(tmp_path / "a.new"), str(tmp_path / "a"))
+    atomic_files.publish(str(tmp_path / "a.new"), str(tmp_path / "a"))
     assert sorted(synced[:-3]) == ["a.new", "below", "other", "shard"]
     assert synced[-3:] == ["a -> a.old", "a.new -> a", tmp_path.name]
 
@@ -157,5 +157,5 @@ def test_the_old_folder_comes_back_when_the_new_one_does_not_come(tmp_path: Path
     """It was never there."""
     path = make_folder(tmp_path / "a", "old")
     with pytest.raises(FileNotFoundError):
-        atomic_files.settle(str(tmp_path / "a.new"), str(path))
+        atomic_files.publish(str(tmp_path / "a.new"), str(path))
     assert (names_in(tmp_path), (path / "shard").read_text()) == (["a"], "old")

@@ -14,7 +14,7 @@ import sys
 from typing import Any, Callable, Optional
 
 from ..atomic_files import whole
-from ..failsafe import guarded, is_off, say
+from ..failsafe import guarded, is_off, notify_user
 from ..link import SupervisorLink, current
 from ..trainings import registry
 from ..trainings.identity import identify
@@ -44,15 +44,15 @@ def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
         path = _choose(link, training)
         if path is not None:
             kwargs["resume"] = path
-        hear = self.callbacks["on_model_save"]
-        hear.append(note := _note_saves(training))
+        callbacks = self.callbacks["on_model_save"]
+        callbacks.append(note := _note_saves(training))
         try:
             return original(self, trainer, **kwargs)
         except BaseException:
             link.cancel_resume()
             raise
         finally:
-            hear.remove(note)
+            callbacks.remove(note)
 
     return train
 
@@ -83,7 +83,7 @@ def _choose(link: SupervisorLink, training: registry.Training) -> Optional[str]:
     if path is not None and path == offered:
         link.resume_from = None  # once: a later call is another training
     if path is not None and _is_stripped(path):
-        say(f"train() starts over: the training of {path} was over, and Ultralytics has removed its optimizer")
+        notify_user(f"train() starts over: the training of {path} was over, and Ultralytics has removed its optimizer")
         path = None
     link.set_resume_source(path)
     return path

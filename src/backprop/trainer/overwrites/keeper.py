@@ -23,7 +23,7 @@ import sys
 from contextlib import suppress
 from typing import Any, Iterator, Mapping, Optional
 
-from ..failsafe import KEEPING, guarded, say
+from ..failsafe import KEEPING, guarded, notify_user
 from . import kept_names
 
 _MAX_FILES = 1000  # a folder with more is no checkpoint, but the place where all of a training is written to
@@ -48,7 +48,7 @@ class CheckpointKeeper:
         self._reports_then: dict[str, Any] = {}  # when a folder was kept
         self._control_mark: Optional[tuple[int, int]] = None
         self._sources: dict[str, str] = {}  # where what is called so now was saved, if something was kept there
-        self._complaints: set[str] = set()
+        self._warned: set[str] = set()
 
     def has_read_it(self) -> None:
         """The checkpoint to resume from was opened: what is saved from here on continues it."""
@@ -78,7 +78,7 @@ class CheckpointKeeper:
                 self._keep_folder(root)
                 self._part(root, path, info, is_emptied=is_emptied)
         except OSError as error:
-            self._complain(root, error.strerror or str(error))
+            self._warn_not_kept(root, error.strerror or str(error))
 
     @guarded(KEEPING)
     def before_replace(self, source: str, target: str) -> None:
@@ -99,9 +99,9 @@ class CheckpointKeeper:
             return
         if offered == source or offered.startswith(source + os.sep):
             self._offered = place + offered[len(source) :]
-            self._tell_kept(self._offered)
+            self._report_kept(self._offered)
         elif os.path.islink(place) and os.path.realpath(place) == offered:
-            self._tell_kept(offered)  # only its other name is lost
+            self._report_kept(offered)  # only its other name is lost
         elif os.path.exists(place):
             self._before_replaced(place)
 
@@ -111,7 +111,7 @@ class CheckpointKeeper:
             try:
                 _link(place, kept)
             except OSError as error:
-                self._complain(place, error.strerror or str(error))
+                self._warn_not_kept(place, error.strerror or str(error))
 
     def _before_replaced(self, place: str) -> None:
         root = self._offered
@@ -120,11 +120,11 @@ class CheckpointKeeper:
                 kept = kept_names.before_session(place, self._run_id, self._session)
                 if self._begin_anew(place) and not os.path.lexists(kept):
                     _link(place, kept)
-                    self._tell_kept(kept)
+                    self._report_kept(kept)
             elif root is not None and place.startswith(root + os.sep):
                 self._keep_folder(root)
         except OSError as error:
-            self._complain(place, error.strerror or str(error))
+            self._warn_not_kept(place, error.strerror or str(error))
 
     def _keep_file(self, path: str, info: os.stat_result, *, is_emptied: bool) -> None:
         is_lost = self._begin_anew(path)
@@ -142,7 +142,7 @@ class CheckpointKeeper:
         else:
             _copy(path, kept, info, kept_names.draft(kept))
         if is_lost:
-            self._tell_kept(kept)
+            self._report_kept(kept)
 
     def _keep_folder(self, root: str) -> None:
         """Link all files of a folder into another one, unless they are there since it was reported last."""
@@ -171,7 +171,7 @@ class CheckpointKeeper:
                 raise
             return  # another process, which saves its share of the same checkpoint, was faster
         if is_lost:
-            self._tell_kept(kept)
+            self._report_kept(kept)
 
     def _part(self, root: str, path: str, info: os.stat_result, *, is_emptied: bool) -> None:
         """Let a file of a folder be written to without a change to what is kept of it: the same file, so far."""
@@ -223,7 +223,7 @@ class CheckpointKeeper:
             _remove(kept)
         else:
             os.rename(kept, for_good)
-            _tell(path=for_good, step=step)
+            _report(path=for_good, step=step)
 
     # -- what is known
 
@@ -268,18 +268,20 @@ class CheckpointKeeper:
 
     # -- tell
 
-    def _tell_kept(self, path: str) -> None:
+    def _report_kept(self, path: str) -> None:
         step = "" if self._offered_step is None else f" (step {self._offered_step})"
-        say(f"the checkpoint to resume from was not read, and is saved over: the old one{step} is kept as {path}")
-        _tell(path=path, step=self._offered_step, kept=True)
+        notify_user(
+            f"the checkpoint to resume from was not read, and is saved over: the old one{step} is kept as {path}"
+        )
+        _report(path=path, step=self._offered_step, kept=True)
 
-    def _complain(self, path: str, why: str) -> None:
-        if path not in self._complaints:
-            self._complaints.add(path)
-            say(f"{path} is written over, and could not be kept: {why}")
+    def _warn_not_kept(self, path: str, why: str) -> None:
+        if path not in self._warned:
+            self._warned.add(path)
+            notify_user(f"{path} is written over, and could not be kept: {why}")
 
 
-def _tell(**fields: Any) -> None:
+def _report(**fields: Any) -> None:
     from ..link import current
 
     link = current()

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 from typing import Any, Callable, Mapping, NamedTuple, Optional
 
 from .. import distributed
-from ..failsafe import guarded, say
+from ..failsafe import guarded, notify_user
 from ..link import SupervisorLink
 from .fingerprint import combined
 from .identity import VERSION, BegunTraining, Decision, Identity, SavedTraining, decide
@@ -90,13 +90,13 @@ class Training:
         if found is not None:
             return found.path
         if decision is not None and decision.continues:
-            say(
+            notify_user(
                 f"{called} continues from {offered}, though {decision.reason} differ: as in a script that sets no "
                 "seed. If it is another training, start a new run"
             )
             return offered
         if decision is not None:
-            say(f"{called} {or_else}: {offered} is of another training, which differs in {decision.reason}")
+            notify_user(f"{called} {or_else}: {offered} is of another training, which differs in {decision.reason}")
         return None
 
     def find(self, read: Callable[[str], Any]) -> Optional[SavedCheckpoint]:
@@ -210,7 +210,7 @@ class _TrainingsFile:
             self.read()
             sleep(0.01)
         if question not in self._answers:
-            say(f"rank 0 has not said what to continue from: rank {distributed.rank()} starts over")
+            notify_user(f"rank 0 has not said what to continue from: rank {distributed.rank()} starts over")
         return self._answers.get(question)
 
 

@@ -24,7 +24,7 @@ from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
 from ... import atomic_files
 from ...distributed import rank
-from ...failsafe import is_off, say
+from ...failsafe import is_off, notify_user
 from ...link import SupervisorLink, current
 from ...trainings import finished, registry
 from ...trainings.fingerprint import Fingerprint
@@ -76,7 +76,7 @@ class TrainCall:
         return 0 if self.saved is None else self.saved.rounds
 
     @property
-    def is_given_back(self) -> bool:
+    def is_finished_earlier(self) -> bool:
         """Whether it was finished in an earlier session, and nothing is to be trained."""
         return self.saved is not None and self.saved.is_finished and self.saved.total == self.total
 
@@ -108,12 +108,12 @@ class TrainCall:
         other data, as in a script that sets no seed. What was finished is no result of other data.
         """
         identity = self._identified.identity
-        may_differ = identity.is_once and not self.is_given_back
+        may_differ = identity.is_once and not self.is_finished_earlier
         return saved.data is not None and saved.data != identity.data and not may_differ
 
-    def tell_that_it_is_given_back(self) -> None:
+    def notify_finished_earlier(self) -> None:
         """Tell the user why nothing is trained."""
-        self.tell(f"gives back what an earlier session has trained: {self.done} rounds")
+        self.notify(f"gives back what an earlier session has trained: {self.done} rounds")
 
     def _find(self) -> Optional[SavedCall]:
         offered = self._path = self._offered
@@ -145,13 +145,13 @@ class TrainCall:
 
     def start_over(self, reason: str) -> None:
         """Train this call from its first round, and tell the user why."""
-        self.tell(f"cannot continue after round {self.done}: {reason}. It starts over")
+        self.notify(f"cannot continue after round {self.done}: {reason}. It starts over")
         self.saved = None
         self.evaluations = []
 
-    def tell(self, what: str) -> None:
+    def notify(self, what: str) -> None:
         """One line for the user."""
-        say(f"{self.library} {what}")
+        notify_user(f"{self.library} {what}")
 
     def log(self, rounds: int, metrics: Mapping[str, Any]) -> None:
         """Report the metrics of a round."""
@@ -171,7 +171,7 @@ class TrainCall:
 
     def ended(self, model: Callable[[], bytes], callbacks: Sequence[Any], ending: Any = None) -> None:
         """Keep what was trained, if it took long: what follows in the script may be cut off. As in `round_ended`."""
-        is_kept = self.is_given_back or self.link.is_stopping
+        is_kept = self.is_finished_earlier or self.link.is_stopping
         if not is_kept and self.evaluations and self._took_s() >= finished.WORTH_KEEPING_S:
             self._save(len(self.evaluations), model, callbacks, is_finished=True, ending=ending)
 
@@ -192,7 +192,7 @@ class TrainCall:
             try:
                 self._write(path, saved)
             except OSError as error:  # a full disk: what was asked for besides the save is done nevertheless
-                self.tell(f"could not save after round {rounds}: {error}")
+                self.notify(f"could not save after round {rounds}: {error}")
                 return
             self.link.report_checkpoint(path, rounds)
             self._identified.saved(path, rounds, is_finished=is_finished)
@@ -245,7 +245,7 @@ def restore(callback: Any, attributes: Optional[bytes]) -> None:
     try:
         vars(callback).update(pickle.loads(attributes))  # noqa: S301  we wrote it
     except Exception as error:  # noqa: BLE001  the script was edited since, say: the callback starts anew
-        say(f"a {type(callback).__name__} begins anew: {type(error).__name__}: {error}")
+        notify_user(f"a {type(callback).__name__} begins anew: {type(error).__name__}: {error}")
 
 
 def _attributes(callback: Any) -> Optional[bytes]:
@@ -319,7 +319,7 @@ def _read(path: str, library: str, model_name: str) -> Optional[SavedCall]:
             evaluations, callbacks, *ending = pickle.loads(archive.read(_STATE))  # noqa: S301  we wrote it
             model = archive.read(model_name)
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        say(f"{path} cannot be read, and {library} starts over: {error}")
+        notify_user(f"{path} cannot be read, and {library} starts over: {error}")
         return None
     more: dict[str, Any] = {name: about[name] for name in ("total", "is_finished", "took_s") if name in about}
     more["data"] = ((about.get("training") or {}).get("identity") or {}).get("data")

@@ -73,9 +73,9 @@ def hook(engine: Any) -> None:
             ]
             for callback, attributes in zip((c for c in callbacks if not _is_replayed(c)), call.saved.callbacks):
                 boosting.restore(callback, attributes)
-            replay = ReplayCallback(call.saved, trains_on=not call.is_given_back)
+            replay = ReplayCallback(call.saved, trains_on=not call.is_finished_earlier)
             arguments["callbacks"] = [replay, *skipped, _ReportCallback(call, replay), after]
-            if call.is_given_back and not keeps_booster:
+            if call.is_finished_earlier and not keeps_booster:
                 booster = original(**arguments)
                 booster.model_from_string(call.saved.model.decode())
                 booster.best_iteration, best_score = call.saved.ending
@@ -148,8 +148,8 @@ def _look_for_checkpoint(call: TrainCall, arguments: Mapping[str, Any]) -> None:
         return
     state = ModelParameters(call.saved.model.decode())
     datasets = _datasets(arguments)
-    if call.is_given_back and not arguments.get("keep_training_booster"):
-        call.tell_that_it_is_given_back()
+    if call.is_finished_earlier and not arguments.get("keep_training_booster"):
+        call.notify_finished_earlier()
     elif state.is_forest:
         call.start_over("LightGBM cannot add to a random forest")
     elif any(dataset._handle is not None and dataset.data is None for dataset in datasets):
@@ -158,7 +158,7 @@ def _look_for_checkpoint(call: TrainCall, arguments: Mapping[str, Any]) -> None:
         call.start_over("its Dataset has an init_score, which LightGBM would replace")
     else:
         doubt = "" if state.is_exact else ", with other samples than it would have drawn: see docs/frameworks.md"
-        call.tell(f"continues after round {call.done}{doubt}")
+        call.notify(f"continues after round {call.done}{doubt}")
 
 
 def _datasets(arguments: Mapping[str, Any]) -> list[Any]:
@@ -251,7 +251,7 @@ class _AfterRoundCallback:
         if env.iteration >= self._call.done:
             is_over = self._is_to_stop(env)
         else:  # where a callback of the user's had ended it
-            is_over = self._call.is_given_back and env.iteration + 1 == self._call.done
+            is_over = self._call.is_finished_earlier and env.iteration + 1 == self._call.done
         if is_over:
             # the way out of LightGBM's loop; nobody gets to see the booster: SupervisorLink.training
             raise self._end(env.iteration, env.evaluation_result_list or [])

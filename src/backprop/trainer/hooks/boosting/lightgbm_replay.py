@@ -24,9 +24,9 @@ class ModelParameters:
     """What a model's text says of the parameters it was trained with."""
 
     def __init__(self, text: str) -> None:
-        said = text.rpartition("\nparameters:")[2]
+        parameters = text.rpartition("\nparameters:")[2]
         self._values = dict(
-            line.strip("[]").split(": ", 1) for line in said.splitlines() if line.startswith("[") and ": " in line
+            line.strip("[]").split(": ", 1) for line in parameters.splitlines() if line.startswith("[") and ": " in line
         )
 
     def number(self, name: str, otherwise: float) -> float:

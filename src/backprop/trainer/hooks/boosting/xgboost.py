@@ -87,14 +87,14 @@ def _continued(call: TrainCall, signature: Any, args: Any, kwargs: Any) -> Optio
     call.look_for_checkpoint()
     if call.saved is None:
         return None
-    if call.is_given_back:
-        call.tell_that_it_is_given_back()
+    if call.is_finished_earlier:
+        call.notify_finished_earlier()
         return {**arguments, "xgb_model": bytearray(call.saved.model)}
     doubt = ""
     if _samples(dict(arguments["params"])):
         doubt = ", with other samples than it would have drawn: XGBoost does not give its random state away"
         arguments["params"] = _with_moved_seed(arguments["params"], call.done)
-    call.tell(f"continues after round {call.done}{doubt}")
+    call.notify(f"continues after round {call.done}{doubt}")
     return {**arguments, "xgb_model": bytearray(call.saved.model)}
 
 
@@ -186,7 +186,7 @@ def _container(base: Any) -> Any:
                 for data, metric, value in call.evaluations[epoch]:
                     self.history.setdefault(data, OrderedDict()).setdefault(metric, []).append(value)
                 is_over = any(callback.after_iteration(model, epoch, self.history) for callback in self._replayed)
-                return is_over or (call.is_given_back and epoch + 1 == call.done)
+                return is_over or (call.is_finished_earlier and epoch + 1 == call.done)
             is_over = bool(super().after_iteration(model, epoch, dtrain, evals))
             return is_over if call is None else self._round_ended(call, model, epoch + 1) or is_over
 

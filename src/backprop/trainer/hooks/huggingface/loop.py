@@ -20,7 +20,7 @@ from typing import Any, Callable, Iterator, Optional
 
 from ... import distributed
 from ...distributed import Agreement, StepRequest
-from ...failsafe import guarded, say
+from ...failsafe import guarded, notify_user
 from ...link import SupervisorLink
 from .resume import HOOK, TrainerResume, random_state, replace_once
 
@@ -269,7 +269,7 @@ class TrainerLoop:
         error = self._error
         if error is not None:
             reason = str(error).strip().partition("\n")[0]
-            say(f"no checkpoint at step {self.trainer.state.global_step}: {type(error).__name__}: {reason}")
+            notify_user(f"no checkpoint at step {self.trainer.state.global_step}: {type(error).__name__}: {reason}")
         # half a checkpoint is no use, but both the script and the Trainer would take it for the newest
         if self._new_folder is not None and self.trainer.args.should_save:
             shutil.rmtree(self._new_folder, ignore_errors=True)
@@ -311,4 +311,4 @@ def _is_stop_agreed(link: SupervisorLink) -> bool:
     if _agreement is None:
         _agreement = Agreement(os.path.join(link.run_dir, f"session-{link.session_number}.agreed-in-evaluation"))
     _prediction_steps += 1
-    return _agreement.settle(_prediction_steps, request).stop
+    return _agreement.agree(_prediction_steps, request).stop

@@ -22,7 +22,7 @@ from typing import Any, Callable, Iterator, Optional
 
 from ... import distributed, rng_state
 from ...atomic_files import whole
-from ...failsafe import guarded, say
+from ...failsafe import guarded, notify_user
 from ...link import SupervisorLink
 from ...trainings import registry
 from .identity import TRIAL, identity_of
@@ -106,7 +106,7 @@ class TrainerResume:
         stored = _stored(offered) if offered is not None and _is_trainers(offered) else None
         if stored is not None and TRIAL in stored["identity"]["parts"]:
             link.resume_from = None
-            say(f"hyperparameter_search starts its trials over: none continues from {offered}")
+            notify_user(f"hyperparameter_search starts its trials over: none continues from {offered}")
 
     @guarded(HOOK)
     def begins_at(self, link: SupervisorLink, resume_from_checkpoint: Any) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Callable, Mapping, Optional
 from ... import distributed
 from ...atomic_files import FOLDER
 from ...channel import as_number
-from ...failsafe import guarded, is_off, say
+from ...failsafe import guarded, is_off, notify_user
 from ...link import SupervisorLink
 from ...trainings import finished, registry
 from ...trainings.registry import Training
@@ -78,7 +78,7 @@ class FitSequence:
         if resumed is not None and resumed["initial_epoch"] != given.get("initial_epoch", 0):
             resumed = None  # the script itself knows where to go on
         if resumed is not None and resumed["is_done"] and not _is_of_same_data(resumed, training):
-            say(f"fit {number + 1} is trained anew: what was trained before had other data")
+            notify_user(f"fit {number + 1} is trained anew: what was trained before had other data")
             resumed = None
         self.link.set_resume_source(None if resumed is None else path)
         return Fit(self, model, number, given, resumed, training)
@@ -173,10 +173,12 @@ class Fit:
         saved = self._resumed
         assert saved is not None  # noqa: S101  for the type checker
         if self._model.built and state.shapes(self._model) != saved["shapes"]:
-            say(f"the model of fit {self._number + 1} has another shape than the checkpoint's: it is trained anew")
+            notify_user(
+                f"the model of fit {self._number + 1} has another shape than the checkpoint's: it is trained anew"
+            )
             return False
         if saved["steps"] != self._steps and not saved["is_done"]:
-            say(f"an epoch has {self._steps} steps, and had {saved['steps']}: the model is trained anew")
+            notify_user(f"an epoch has {self._steps} steps, and had {saved['steps']}: the model is trained anew")
             return False
         return self._model.built or not saved["is_done"]
 
@@ -196,7 +198,7 @@ class Fit:
             self._model._initial_epoch = self._epochs  # noqa: SLF001
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        state.settle(self._model)
+        state.sync_variables(self._model)
         state.assign(self._model, saved["weights"], saved["metrics"])
         self._callback_states.restore(saved["callbacks"])
         self._model.stop_training = saved["stop_training"]
@@ -290,7 +292,7 @@ class Fit:
     @guarded(HOOK)
     def _save_now(self, logs: Any) -> None:
         self._flush()
-        state.settle(self._model)
+        state.sync_variables(self._model)
         self._save(self._checkpoint(logs))
 
     def _stop(self) -> None:
@@ -302,7 +304,7 @@ class Fit:
         """Metrics are about to be reset: what they are now is for the checkpoint if the validation is broken off."""
         if self._last is not None and self._before_validation is None:
             self._flush()
-            state.settle(self._model)
+            state.sync_variables(self._model)
             logs, random, place = self._last
             self._before_validation = {**self._checkpoint(logs), "random": random, "place": place}
 
@@ -344,7 +346,7 @@ class Fit:
 
     @guarded(HOOK)
     def _keep_end(self) -> None:
-        state.settle(self._model)
+        state.sync_variables(self._model)
         done = {**self._checkpoint({}), "is_done": True, "epoch": self._epoch + 1, "batches": 0}
         self._save(done, finished.name(f"fit-{self._training.name}", self._took(), ".npz"))
 
@@ -396,5 +398,5 @@ class Fit:
             if is_done:
                 finished.keep_within_bounds(path, self._link.resume_from)
         except OSError as error:  # a full disk, mostly; the next one may fit again
-            say(f"no checkpoint was saved at step {step}: {error}")
+            notify_user(f"no checkpoint was saved at step {step}: {error}")
             self._save_at = monotonic() + SAVE_AGAIN_S

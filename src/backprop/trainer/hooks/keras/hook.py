@@ -94,43 +94,43 @@ def _around_event(original: Callable[..., Any], around: Callable[..., Any]) -> C
     return event
 
 
-def _train_begin(fit: Fit, tell: Callable[[], None], logs: Any = None) -> None:  # noqa: ARG001
+def _train_begin(fit: Fit, next_handler: Callable[[], None], logs: Any = None) -> None:  # noqa: ARG001
     fit.train_begins()
-    tell()
+    next_handler()
     fit.train_began()
 
 
-def _epoch_begin(fit: Fit, tell: Callable[[], None], epoch: int, logs: Any = None) -> None:  # noqa: ARG001
-    tell()
+def _epoch_begin(fit: Fit, next_handler: Callable[[], None], epoch: int, logs: Any = None) -> None:  # noqa: ARG001
+    next_handler()
     fit.epoch_began(epoch)
 
 
-def _train_batch_begin(fit: Fit, tell: Callable[[], None], batch: int, logs: Any = None) -> None:  # noqa: ARG001
+def _train_batch_begin(fit: Fit, next_handler: Callable[[], None], batch: int, logs: Any = None) -> None:  # noqa: ARG001
     if not fit.is_replaying:
-        tell()
+        next_handler()
 
 
-def _train_batch_end(fit: Fit, tell: Callable[[], None], batch: int, logs: Any = None) -> None:
+def _train_batch_end(fit: Fit, next_handler: Callable[[], None], batch: int, logs: Any = None) -> None:
     if fit.is_replaying:
         fit.replayed()
     else:
-        tell()
+        next_handler()
         fit.batch_ended(batch, logs)
 
 
-def _test_begin(fit: Fit, tell: Callable[[], None], logs: Any = None) -> None:  # noqa: ARG001
+def _test_begin(fit: Fit, next_handler: Callable[[], None], logs: Any = None) -> None:  # noqa: ARG001
     fit.validation_begins()
-    tell()
+    next_handler()
 
 
-def _test_batch_end(fit: Fit, tell: Callable[[], None], batch: int, logs: Any = None) -> None:  # noqa: ARG001
-    tell()
+def _test_batch_end(fit: Fit, next_handler: Callable[[], None], batch: int, logs: Any = None) -> None:  # noqa: ARG001
+    next_handler()
     fit.validation_batch_ended()
 
 
-def _epoch_end(fit: Fit, tell: Callable[[], None], epoch: int, logs: Any = None) -> None:
+def _epoch_end(fit: Fit, next_handler: Callable[[], None], epoch: int, logs: Any = None) -> None:
     fit.epoch_ends()
-    tell()
+    next_handler()
     fit.epoch_ended(epoch, logs)
 
 

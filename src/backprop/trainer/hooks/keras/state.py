@@ -35,7 +35,7 @@ def put_back_random(states: dict[str, Any]) -> None:
     rng_state.put_back(states)
 
 
-def settle(model: Any) -> None:
+def sync_variables(model: Any) -> None:
     """Put values back into the variables, where JAX keeps them elsewhere during an epoch."""
     sync = getattr(model, "jax_state_sync", None)
     if sync is not None:

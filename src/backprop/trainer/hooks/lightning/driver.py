@@ -17,16 +17,16 @@ from time import monotonic
 from typing import Any, Callable, Optional
 
 from ... import rng_state
-from ...atomic_files import FOLDER, settle
+from ...atomic_files import FOLDER, publish
 from ...distributed import world_size
-from ...failsafe import guarded, say
+from ...failsafe import guarded, notify_user
 from ...link import SupervisorLink
 from .files import at_once, is_in, is_late, remove
 from .position import KEY, FitMark, LoopPosition, is_over
 
 WORTH_SAVING_S = 1.0  # a training that took less is sooner trained again than its end saved
 _KEPT = 2  # of our own checkpoints: the newest, and one more should it be damaged
-_TELL_STEP_EVERY_S = 1.0  # where the script logs more seldom: the live line wants to know
+_REPORT_STEP_EVERY_S = 1.0  # where the script logs more seldom: the live line wants to know
 
 
 class FitDriver:
@@ -53,7 +53,7 @@ class FitDriver:
         self._first: Any = None  # random states when the epoch's first batch was drawn
         self._step = trainer.global_step
         self._total_steps = _total_steps(trainer)
-        self._told_at = monotonic()
+        self._reported_at = monotonic()
         self._saving: Optional[_CheckpointMoment] = None  # what the checkpoint that is being saved is of, if it is ours
         self._validating: Optional[_CheckpointMoment] = None  # when the validation began that goes on
         self._saved = [path for path in [path] if path and is_in(path, self._folder())]
@@ -144,8 +144,8 @@ class FitDriver:
             return
         self._step = step
         request = self._link.at_step_end(step)
-        if request.stop or request.save or monotonic() - self._told_at > _TELL_STEP_EVERY_S:
-            self._tell(step, {})
+        if request.stop or request.save or monotonic() - self._reported_at > _REPORT_STEP_EVERY_S:
+            self._report(step, {})
         if self._is_last():
             return
         if request.save or request.stop or is_left:
@@ -230,12 +230,12 @@ class FitDriver:
             with self._link.saving(), at_once(self._trainer.strategy):
                 type(self._trainer).save_checkpoint(self._trainer, f"{path}.new", weights_only=False)
                 if self._trainer.is_global_zero:
-                    settle(f"{path}.new", path)
+                    publish(f"{path}.new", path)
                 self._trainer.strategy.barrier("backprop")
                 self._link.report_checkpoint(path, self._step)
                 self._remember(path)
         except Exception as error:  # noqa: BLE001  a full disk, or a model that cannot be saved: training goes on
-            say(f"no checkpoint at step {self._step}: {type(error).__name__}: {error}")
+            notify_user(f"no checkpoint at step {self._step}: {type(error).__name__}: {error}")
             return
         finally:
             self._saving = None
@@ -270,10 +270,10 @@ class FitDriver:
     def _log(self, original: Callable[..., Any], metrics: Any, step: Optional[int] = None) -> None:
         original(metrics, step)
         if metrics and step is None:  # with a step: batches of a validation, counted by themselves
-            self._tell(self._trainer.global_step, {"epoch": self._trainer.current_epoch, **metrics})
+            self._report(self._trainer.global_step, {"epoch": self._trainer.current_epoch, **metrics})
 
-    def _tell(self, step: int, metrics: dict[str, Any]) -> None:
-        self._told_at = monotonic()
+    def _report(self, step: int, metrics: dict[str, Any]) -> None:
+        self._reported_at = monotonic()
         self._link.log(step, metrics, self._total_steps)
 
 

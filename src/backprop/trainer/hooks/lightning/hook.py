@@ -16,7 +16,7 @@ import sys
 import zipfile
 from typing import Any, Callable, Optional
 
-from ...failsafe import guarded, say
+from ...failsafe import guarded, notify_user
 from ...link import SupervisorLink, current
 from ...trainings import registry
 from .driver import FitDriver
@@ -176,7 +176,7 @@ def _choice(training: registry.Training, offered: Optional[str], number: int, or
     if offered is not None:
         reason = _unfit(offered, number)
         if reason is not None:
-            say(f"fit() does not continue from {offered}: {reason}")
+            notify_user(f"fit() does not continue from {offered}: {reason}")
             offered = None
         elif _stored(offered) is None:
             return offered

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any, ContextManager, Optional
 
 from ... import distributed, file_events
-from ...failsafe import guarded, say
+from ...failsafe import guarded, notify_user
 from ...link import SupervisorLink, current
 from ...overwrites import process_keeper
 from ..saved_files.contents import CheckpointContent
@@ -57,7 +57,7 @@ class ScriptMonitor:
         self._is_base_known = False  # by a step that the script has saved
         self._counts: dict[int, StepCount] = {}  # by id(), the fastest there is
         self._most = 0  # steps of the optimizer that made most: a GAN's two make one step of training
-        self._told: Optional[int] = None
+        self._reported_step: Optional[int] = None
         self._look_at = 0.0
         self._parts: dict[str, tuple[Optional[int], set[bool]]] = {}  # by folder, at which step, of an optimizer or not
         self._kept: tuple[list[Any], list[Any]] = ([], [])
@@ -110,18 +110,18 @@ class ScriptMonitor:
             return
         self._kept = ([], [])  # the script goes on, and holds what it needs itself
         self.link.interrupts.watch(self._keep)
-        self.saves.settle(at_step=True)
-        self._tell_step()
+        self.saves.report_final_names(at_step=True)
+        self._report_step()
         # training goes on as if nobody had asked: the last chance before SIGTERM
         if self._rescued_step is None and self.link.is_overdue():
             self.rescue(is_once=True)
 
-    def _tell_step(self) -> None:
+    def _report_step(self) -> None:
         # by another process, or by code that opens it itself
         if not self._base and not self._is_base_known and self.link.is_checkpoint_read():
             self._base = self.link.resume_step or 0
-        if self._most and self._told != self.step:
-            self._told = self.step
+        if self._most and self._reported_step != self.step:
+            self._reported_step = self.step
             self.link.confirm_resume()  # of a framework whose loop is not driven
             self.link.send_event(step=self.step, counted=True)
 
@@ -145,7 +145,7 @@ class ScriptMonitor:
     @guarded(SAVES)
     def before_save(self) -> None:
         """What the last one was called may be about to be used again."""
-        self.saves.settle(at_step=False)
+        self.saves.report_final_names(at_step=False)
 
     @guarded(SAVES)
     def saved(self, content: Any, where: Any) -> None:
@@ -181,7 +181,7 @@ class ScriptMonitor:
     def _add(self, path: str, content: CheckpointContent, **how: Any) -> None:
         if content.step is not None:
             self._compare(content.step)
-        self._tell_step()
+        self._report_step()
         if not self.files.add(path, content, **how):
             self._look_at = 0.0
 
@@ -212,7 +212,7 @@ class ScriptMonitor:
         is_once: not if another thread has done so by then.
         """
         with self._step_pause.held() as is_still:
-            self.saves.settle(at_step=True)
+            self.saves.report_final_names(at_step=True)
             is_done = self._rescued_step is not None if is_once else self._rescued_step == self.step
             if not self.link.has_unsaved_steps or is_done or not is_trainer():
                 return
@@ -221,7 +221,9 @@ class ScriptMonitor:
                 return
             self._rescued_step = self.step
             if not is_still:
-                say("the script did not save when it was stopped, nor is it kept: another thread is amid a step")
+                notify_user(
+                    "the script did not save when it was stopped, nor is it kept: another thread is amid a step"
+                )
                 return
             self._write_emergency(optimizers)
 
@@ -231,7 +233,7 @@ class ScriptMonitor:
         with self.hold():
             emergency.save(path, self._write, self.step, optimizers, models)
             self.link.send_event(event="checkpoint_saved", path=path, step=self.step, emergency=True)
-            say(f"the script did not save when it was stopped: step {self.step} is kept in {path}")
+            notify_user(f"the script did not save when it was stopped: step {self.step} is kept in {path}")
 
     def rescue_broken_off(self) -> None:
         """The same, at the end of the main thread."""
@@ -243,8 +245,8 @@ class ScriptMonitor:
         """The interpreter ends."""
         if not is_trainer():
             return
-        self.saves.settle(at_step=True)
-        self._tell_step()
+        self.saves.report_final_names(at_step=True)
+        self._report_step()
         self.link.refresh()
         # a daemon thread trains on until the very end: what it has done since then is not worth another file
         is_rescued = self._is_broken_off and self._stepper is not None and self._stepper.daemon

@@ -30,7 +30,7 @@ def content_of(saved: Any, optimizers: list[Any]) -> Optional[CheckpointContent]
         is_state = False
     else:
         return None
-    step, epoch = told_number(saved, STEP_KEYS), told_number(saved, EPOCH_KEYS)
+    step, epoch = number_in(saved, STEP_KEYS), number_in(saved, EPOCH_KEYS)
     return CheckpointContent(is_state=is_state, step=step, epoch=epoch)
 
 
@@ -60,7 +60,7 @@ def is_weights_of(saved: Any, optimizer: Any) -> bool:
     return bool(needed) and not needed - Counter(_shapes(saved, _DEPTH))
 
 
-def told_number(saved: Any, keys: tuple[str, ...]) -> Optional[int]:
+def number_in(saved: Any, keys: tuple[str, ...]) -> Optional[int]:
     """The step, or what else these keys stand for, that it says it was saved at; None when it says nothing."""
     level = [saved]
     for _ in range(_DEPTH - 1):

@@ -19,7 +19,7 @@ import os
 import re
 import sys
 
-from ...failsafe import guarded, say
+from ...failsafe import guarded, notify_user
 
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _TOO_LITTLE = {"init", "init-model", "init-weights", "init-state", "init-trainin
 _TEXTS = {"abspath", "expanduser", "fspath", "realpath", "str", "Path"}  # functions that take any text
 _RESUMES = "BACKPROP_RESUME_FROM"
 
-_told: set[str] = set()
+_notified: set[str] = set()
 _hint: Optional[str] = None  # the option that the supervisor knows of
 _has_usual = False
 
@@ -142,21 +142,21 @@ def fill(options: Iterable[Option], words: Sequence[str]) -> Sequence[Option]:
     if not _has_usual:
         _has_usual = True
         if _hint is not None:
-            _tell_supervisor(None)
+            _report_option(None)
     path = checkpoint()
     if path is None or _is_tool() or any(option.is_given or option.is_in(words) for option in usual):
         return ()
     offered = path
     path, other = _own(offered)
     if path is None:
-        _tell_user(usual[0].names[0], f"does not get {offered}: it was saved by `{other}`")
+        _notify_once(usual[0].names[0], f"does not get {offered}: it was saved by `{other}`")
         return ()
     filled = []
     for option in usual:
         option.value = option.kind(path) if option.is_free else None
         if option.value is not None:
             filled.append(option)
-            _tell_user(option.names[0], "is switched on" if option.value is True else f"gets {option.value}")
+            _notify_once(option.names[0], "is switched on" if option.value is True else f"gets {option.value}")
     return filled
 
 
@@ -176,13 +176,13 @@ def _own(offered: str) -> tuple[Optional[str], str]:
     return savers.own_checkpoint(run_dir, ours), other.shown
 
 
-def _tell_user(name: str, what: str) -> None:
+def _notify_once(name: str, what: str) -> None:
     """Once, and by one of several processes."""
     from ...distributed import rank
 
-    if name not in _told and rank() == 0:
-        _told.add(name)
-        say(f"{name} {what}")
+    if name not in _notified and rank() == 0:
+        _notified.add(name)
+        notify_user(f"{name} {what}")
 
 
 def _look_for_another(options: Sequence[Option], words: Sequence[str]) -> None:
@@ -193,11 +193,11 @@ def _look_for_another(options: Sequence[Option], words: Sequence[str]) -> None:
         name = option.names[0]
         is_one = option.is_free and _looks_like_one(name) and not (option.is_given or option.is_in(words))
         if is_one and option.kind("") == "" and not _is_tool():
-            _tell_supervisor(name if name.startswith("-") else name + "={path}")
+            _report_option(name if name.startswith("-") else name + "={path}")
             return
 
 
-def _tell_supervisor(option: Optional[str]) -> None:
+def _report_option(option: Optional[str]) -> None:
     """By hand: SupervisorLink imports much."""
     global _hint  # noqa: PLW0603
     _hint = option
@@ -218,8 +218,8 @@ def are_the_scripts(words: Sequence[str], rests: Sequence[Any] = ()) -> bool:
     """
     if words == sys.argv[1:] or any(words is rest for rest in rests):
         return True
-    said = iter(sys.argv[1:])
-    return bool(words) and all(word in said for word in words)  # in the same order
+    remaining = iter(sys.argv[1:])
+    return bool(words) and all(word in remaining for word in words)  # in the same order
 
 
 def is_nothing(default: Any) -> bool:

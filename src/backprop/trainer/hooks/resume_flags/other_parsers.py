@@ -149,8 +149,8 @@ def _fire(module: Any) -> None:
 @guarded(resume_flags.HOOK, otherwise=())
 def _of_fire(module: Any, function: Any, metadata: Any, args: Sequence[str]) -> Sequence[str]:
     """The words for the function that fire is about to call. What comes by its position is not to be moved."""
-    said = iter(sys.argv[1:])
-    if not all(word in said for word in args):
+    remaining = iter(sys.argv[1:])
+    if not all(word in remaining for word in args):
         return ()
     spec = module.inspectutils.GetFullArgSpec(function)
     given, _, positional = module._ParseKeywordArgs(args, spec)

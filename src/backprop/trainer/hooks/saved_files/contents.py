@@ -277,8 +277,8 @@ def _pickles_in(archive: zipfile.ZipFile, names: list[str]) -> Optional[Checkpoi
     content = _of_pickles(_read(archive, name, _MEMBER_BYTES) for name in pickles)
     if content is None or "data" not in names:
         return content
-    told = re.search(rb'"num_timesteps": (\d+)', _read(archive, "data", _MEMBER_BYTES))  # stable-baselines3
-    return content if told is None else content._replace(step=int(told[1]))
+    found = re.search(rb'"num_timesteps": (\d+)', _read(archive, "data", _MEMBER_BYTES))  # stable-baselines3
+    return content if found is None else content._replace(step=int(found[1]))
 
 
 def _arrays(archive: zipfile.ZipFile, names: list[str]) -> Optional[CheckpointContent]:

@@ -60,7 +60,7 @@ class PendingSaves:
         self._marks.pop(path, None)
         self._marks[path] = mark
         if file is None and not is_shared and not _is_temporary(path):
-            self._tell(path)
+            self._report_now(path)
             return True
         identity = _identity(path)
         if identity is None:  # somebody was faster than we, and took it away
@@ -72,9 +72,9 @@ class PendingSaves:
     def closed(self, path: str) -> None:
         """An open file of that name, which was added, is closed: it is whole now, and reported if it keeps its name."""
         if not _is_temporary(path):
-            self.settle(at_step=False)
+            self.report_final_names(at_step=False)
 
-    def settle(self, *, at_step: bool) -> None:
+    def report_final_names(self, *, at_step: bool) -> None:
         """Report what has its final name by now. at_step: an optimizer has made a step, or all is over."""
         if not self._pending:
             return
@@ -88,7 +88,7 @@ class PendingSaves:
             if path is not None:
                 found[save.path] = path
         if found:
-            self._tell_all(found)
+            self._report_renamed(found)
 
     def moved(self, source: str, target: str) -> bool:
         """Something has another name now. Gives False when nothing in it was added before."""
@@ -104,10 +104,10 @@ class PendingSaves:
             for save in self._pending
             if save.path not in moved or _is_open(save) or save.is_shared
         ]
-        self._tell_all(moved)
+        self._report_renamed(moved)
         return True
 
-    def _tell_all(self, names: dict[str, str]) -> None:
+    def _report_renamed(self, names: dict[str, str]) -> None:
         """Report these, save those that wait. names: what they were called -> what they are called now."""
         for old, new in names.items():
             if old != new and new not in names:
@@ -116,14 +116,14 @@ class PendingSaves:
         waiting = {save.path for save in self._pending}
         for path in names.values():
             if path in self._marks and path not in waiting:
-                self._tell(path)
+                self._report_now(path)
         # what is reported last is what is resumed from: it must not be an older one, because that was moved
         those = (path for path in reversed(self._marks) if path not in waiting and os.path.exists(path))
         newest = next(those, None)
         if newest is not None and newest != self._last:
-            self._tell(newest)
+            self._report_now(newest)
 
-    def _tell(self, path: str) -> None:
+    def _report_now(self, path: str) -> None:
         self._last = path
         self._report(path, self._marks[path])
 

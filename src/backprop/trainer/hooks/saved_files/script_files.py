@@ -58,14 +58,14 @@ class ScriptFiles:
             self._known.discard(path)
             self.saves.closed(path)
         elif self._may_be_the_scripts(path):
-            self.saves.settle(at_step=False)
+            self.saves.report_final_names(at_step=False)
             self._judge(path)
 
     @guarded(HOOK)
     def written(self, path: str, content: Optional[CheckpointContent]) -> None:
         """A library's own code has written a file, and it is known what is in it."""
         if content is not None and self._may_be_the_scripts(path):
-            self.saves.settle(at_step=False)
+            self.saves.report_final_names(at_step=False)
             if self.is_checkpoint(path, content):
                 self.add(path, content)
 
@@ -148,7 +148,7 @@ class ScriptFiles:
 
     @guarded(HOOK)
     def _end(self) -> None:
-        self.saves.settle(at_step=True)
+        self.saves.report_final_names(at_step=True)
 
 
 def is_main_thread() -> bool:
