@@ -17,8 +17,9 @@ install = if test -x $(1)/bin/pip; then set -- $(1)/bin/python -m pip; else set 
 
 FRAMEWORKS := .venv-frameworks
 EXPORTS := .venv-exports
+DOCS := .venv-docs
 
-.PHONY: demo test nightly floors frameworks exports browser slurm soak chaos wild screenshots check lint coverage mutation bench clean
+.PHONY: demo test nightly floors frameworks exports browser slurm soak chaos wild screenshots docs reference check lint coverage mutation bench clean
 
 demo: $(DEMO)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
@@ -50,6 +51,12 @@ browser: $(INSTALLED) $(VENV)/.browser  ## tests of the page in a real Chromium 
 
 screenshots: $(INSTALLED) $(VENV)/.browser  ## the pictures in docs/images, of real runs
 	$(BIN)/python -m docs.screenshots
+
+docs: $(DOCS)/.installed  ## build the documentation site into build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+
+reference: $(INSTALLED)  ## write the pages of docs/reference that are made from the code
+	$(BIN)/python -m docs.generate
 
 # a worker is a cluster of its own, and mostly waits
 slurm: $(INSTALLED)  ## tests with a real Slurm of two nodes, thrown away afterwards (see tests/slurm/install.sh)
@@ -87,7 +94,7 @@ bench: $(INSTALLED)  ## measure and print the table of numbers (twenty minutes; 
 	$(BIN)/python -m bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) $(FLOORS) .venv-wild* digits-checkpoints
+	rm -rf $(VENV) $(FRAMEWORKS) $(EXPORTS) $(DOCS) $(FLOORS) .venv-wild* digits-checkpoints
 
 # what the example needs
 $(DEMO): pyproject.toml
@@ -125,4 +132,10 @@ $(EXPORTS)/.installed: pyproject.toml tests/exports/requirements.txt
 	$(call new_environment,$(EXPORTS))
 	$(call install,$(EXPORTS)) -e '.[export,test]'
 	$(call install,$(EXPORTS)) -r tests/exports/requirements.txt
+	touch $@
+
+# Backprop itself is not in it: what is made from its code is committed
+$(DOCS)/.installed: docs/requirements.txt
+	$(call new_environment,$(DOCS))
+	$(call install,$(DOCS)) -r docs/requirements.txt
 	touch $@

@@ -1,18 +1,24 @@
 """What users read says what the program does."""
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+from itertools import takewhile
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from docs import generate
 
 from backprop import __version__, config
 from backprop.cli.app import app
 from backprop.cli.help import EXAMPLES
 from backprop.errors import ExitCode
 from backprop.records import Status
+from tests.conftest import BACKPROP, HANG_S, Runs
 
 PROJECT = Path(__file__).parents[1]
 SOURCE = PROJECT / "src" / "backprop"
@@ -27,18 +33,34 @@ _CONTEXT = click.Context(app)
 COMMANDS = [
     name for name in app.list_commands(_CONTEXT) if not getattr(app.get_command(_CONTEXT, name), "hidden", True)
 ]
+# pages whose commands are run one after the other, in one folder
+STORIES = {
+    "README": ["README.md"],
+    "get started": [f"docs/get-started/{name}.md" for name in ("install", "first-run", "first-resume", "your-script")],
+}
+
+
+def reference(name: str) -> str:
+    """A page of the reference."""
+    return (generate.REFERENCE / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("page", generate.PAGES)
+def test_what_reference_pages_take_from_the_code_is_current(page: str):
+    """Commands with all their options, settings, functions. When this fails: `make reference`."""
+    assert (generate.REFERENCE / page).read_text() == generate.current(page)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_and_option_is_in_the_readme(name: str):
+def test_every_command_and_option_is_in_the_reference(name: str):
     """A command or an option that nobody can read about does not exist."""
+    section = reference("commands").split(f"## `backprop {name}`")[1].split("\n## ")[0]
     command = app.get_command(click.Context(app), name)
     assert command is not None
-    assert f"`backprop {name}" in README
     for parameter in command.params:
         if isinstance(parameter, click.Option):
-            for spelling in parameter.opts:
-                assert re.search(rf"(?<![\w-]){re.escape(spelling)}(?![\w-])", README), f"{name} {spelling}"
+            for spelling in (*parameter.opts, *parameter.secondary_opts):
+                assert re.search(rf"(?<![\w-]){re.escape(spelling)}(?![\w-])", section), f"{name} {spelling}"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -114,10 +136,11 @@ def test_resume_claims_no_default_where_it_keeps_the_runs_own():
 
 
 @pytest.mark.parametrize("key", config.ALLOWED)
-def test_every_setting_is_in_the_readme(key: str):
-    """Key, flag and default of every setting are in the table."""
-    begin = f"| `{config.ALLOWED[key][0]}"
-    (row,) = [line for line in README.splitlines() if line.startswith(begin) and f"`{key}`" in line]
+def test_every_setting_is_in_the_reference(key: str):
+    """Key, option, variable and default of every setting are in the table."""
+    (row,) = [line for line in reference("settings").splitlines() if line.startswith(f"| `{key}`")]
+    assert config.environment_name(key) in row
+    assert config.ALLOWED[key][0] in row
     default = config.default(key)
     if isinstance(default, float):
         assert f"| {default:g} |" in row
@@ -129,15 +152,15 @@ def test_every_setting_has_a_flag_and_a_word_on_what_is_allowed():
 
 
 @pytest.mark.parametrize("status", [s.value for s in Status])
-def test_every_status_is_in_the_readme(status: str):
+def test_every_status_is_in_the_reference(status: str):
     """Every status a run can have is explained."""
-    assert f"`{status}`" in README
+    assert f"| `{status}` |" in reference("exit-codes")
 
 
 @pytest.mark.parametrize("code", list(ExitCode))
-def test_every_exit_code_is_in_the_readme(code: ExitCode):
+def test_every_exit_code_is_in_the_reference(code: ExitCode):
     """Every exit code of ours is explained."""
-    assert f"| `{code.value}` |" in README
+    assert f"| `{code.value}` |" in reference("exit-codes")
 
 
 def test_the_architecture_names_every_part_once():
@@ -215,3 +238,88 @@ def test_every_link_to_a_file_leads_somewhere(page: Path):
         linked = (path.parent / name).resolve() if name else path
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), target
+
+
+def test_the_readme_is_short():
+    """It is the way in; everything else is on a page of its own."""
+    assert len(README.encode()) <= 8000
+
+
+def blocks(story: str) -> list[tuple[str, str]]:
+    """What stands behind ``` and the lines below it, of each block of the pages."""
+    text = "\n".join((PROJECT / page).read_text() for page in STORIES[story])
+    return re.findall(r"^```([^\n]+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_commands_that_are_only_shown_exist(story: str):
+    """Every line of a `sh` block, with its options; what is run for real is in `console` blocks."""
+    targets = re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    (project,) = re.findall(r'^name = "(.+)"', (PROJECT / "pyproject.toml").read_text(), re.MULTILINE)
+    shown = [line for kind, text in blocks(story) if kind == "sh" for line in text.splitlines()]
+    assert shown
+    for line in shown:
+        words = shlex.split(line)
+        if words[0] == "backprop":
+            command = app.get_command(_CONTEXT, words[1])
+            assert command is not None, line
+            command.make_context(words[1], words[2:], resilient_parsing=True)
+        elif words[0] == "make":
+            assert words[1] in targets, line
+        else:
+            assert words[0] in {"uv", "pipx", "pip"}, line
+            assert words[-1] == project, line
+    assert {kind.split()[0] for kind, _ in blocks(story)} <= {"sh", "console", "python"}
+
+
+def shape(text: str, ids: set[str]) -> list[str]:
+    """Lines of output without what differs from run to run: ids, folders, times, numbers, users, the width of columns."""
+    text = re.sub("|".join(map(re.escape, ids)) or "(?!)", "ID", text)
+    text = re.sub(r"(?<![\w.])/[\w/.-]*\w", "PATH", text)
+    text = re.sub(r"by \S+( on \S+)?$", "by USER", text, flags=re.MULTILINE)
+    text = re.sub(r"\b\d+(:\d\d)+\b", "TIME", text)
+    text = re.sub(r"\d[\d,.]*(e-?\d+)?", "N", text)
+    text = re.sub(r"(N/)?N (s|min|h)\b", "TIME", text)
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def is_like(shown: list[str], printed: list[str]) -> bool:
+    """Whether lines are those that are shown, where a line `...` stands for any number of them."""
+    if not shown:
+        return not printed
+    if shown[0] == "...":
+        return any(is_like(shown[1:], printed[skipped:]) for skipped in range(len(printed) + 1))
+    return bool(printed) and shown[0] == printed[0] and is_like(shown[1:], printed[1:])
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_commands_print_what_the_pages_show(story: str, runs: Runs):
+    """Every `console` block is executed, in the order of the pages, and its output has the shape that is shown."""
+    shutil.copytree(PROJECT / "examples", runs.work / "examples")
+    environment = {**runs.environment, "PATH": os.pathsep.join([str(Path(BACKPROP).parent), os.environ["PATH"]])}
+    shown_ids = {
+        run for _, text in blocks(story) for run in re.findall(r"^backprop: run (\w{8})\b", text, re.MULTILINE)
+    }
+    for kind, text in blocks(story):
+        if (name := re.fullmatch(r'python title="(.+)"', kind)) is not None:
+            (runs.work / name[1]).write_text(text)
+        rest = text.splitlines() if kind == "console" else []
+        while rest:
+            command, rest = rest[0].removeprefix("$ "), rest[1:]
+            shown = list(takewhile(lambda line: not line.startswith("$ "), rest))
+            rest = rest[len(shown) :]
+            done = subprocess.run(
+                command,
+                shell=True,
+                cwd=runs.work,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=HANG_S,
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout
+            ids = {path.name for path in (runs.home / "runs").glob("*")}
+            assert is_like(shape("\n".join(shown), shown_ids), shape(done.stdout, ids)), f"{command}\n{done.stdout}"

@@ -22,7 +22,7 @@ from tests.cli.test_look import in_terminal
 from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 FAKES = Path(__file__).parents[1] / "fakes"
-FRAMEWORKS = (Path(__file__).parents[2] / "docs" / "frameworks.md").read_text()
+FRAMEWORKS = (Path(__file__).parents[2] / "docs" / "guides" / "frameworks" / "index.md").read_text()
 
 
 def found(runs: Runs, check: str, **changes: str) -> list[dict]:
@@ -191,7 +191,7 @@ def test_a_version_that_was_not_tried_is_noted(runs: Runs):
 
 @pytest.mark.parametrize(("name", "versions"), scripts.TRIED.items())
 def test_versions_are_those_of_the_documentation(name: str, versions: tuple[str, ...]):
-    """What is called tried is what docs/frameworks.md says."""
+    """What is called tried is what docs/guides/frameworks/index.md says."""
     assert all(version in FRAMEWORKS for version in versions)
 
 

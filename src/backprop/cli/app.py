@@ -123,7 +123,7 @@ def app(*, verbose: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line and exit with the code that the README documents."""
+    """Run the command line and exit with a code of docs/reference/exit-codes.md."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name in Kanji must not end `list`
     if COMPLETE_VARIABLE in os.environ:

@@ -120,7 +120,7 @@ def metrics_message(views: Sequence[RunView]) -> str:
 
     names = [name for name in metric_names.all_names(views) if not metric_names.is_progress(name)]
     if not names:
-        return "They have no metrics: a script reports them as JSON lines, see the README."
+        return "They have no metrics: see the guide 'JSON lines' for how a script reports them."
     more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
     return f"Available: {', '.join(cut(formatting.name(name), _NAME_WIDTH) for name in names[:_NAMES_TOLD])}{more}."
 

@@ -97,7 +97,7 @@ def shell_code(code: int) -> int:
 
 
 def process_exit_code(code: int, stop: StopReason | None) -> int:
-    """What the `backprop` process exits with: see the table in the README."""
+    """What the `backprop` process exits with: see docs/reference/exit-codes.md."""
     if stop is None:
         return shell_code(code)
     if code == -signal.SIGKILL:
@@ -131,7 +131,7 @@ def filed_exit_code(run: Run, *, by_ctrl_c: bool = False) -> int:
 
 
 def worst(ends: Iterable[tuple[Status, int]]) -> int:
-    """The exit code that tells most of several runs, by status and code of each: see `backprop wait` in the README.
+    """The exit code that tells most of several runs, by status and code of each: see docs/guides/notifications.md.
 
     A failure's own code, then what had to be killed, what never started, what Ctrl-C ended.
     """

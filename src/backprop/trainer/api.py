@@ -1,4 +1,4 @@
-"""What a script gets that says `import backprop`: the functions of the README's "For authors".
+"""What a script gets that says `import backprop`: the functions of docs/guides/import-backprop.md.
 
 Each does nothing, at the price of a call, where no run is going on. Exceptions of what the script hands over (a model
 that cannot be saved, a folder that cannot be written) are the script's to see; those of ours are kept from it.

@@ -113,7 +113,7 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
     names = metric_names.all_names(views)
     if not names:
         told = "this run has" if len(views) == 1 else "these runs have"
-        raise UsageError(f"{told} no metrics to plot: a script reports them as JSON lines, see the README.")
+        raise UsageError(f"{told} no metrics to plot: see the guide 'JSON lines' for how a script reports them.")
     wanted = [part for text in asked for part in ([text] if text in names else text.split(",")) if part]
     unknown = [name for name in wanted if name not in names]
     if unknown:

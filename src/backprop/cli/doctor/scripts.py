@@ -17,7 +17,7 @@ from backprop.store.home import Home
 from backprop.supervisor.command import find_python
 from backprop.supervisor.environment import HOOKS_FOLDER
 
-# distribution -> versions that docs/frameworks.md says were tried
+# distribution -> versions that docs/guides/frameworks/index.md says were tried
 TRIED: Mapping[str, tuple[str, ...]] = {
     "torch": ("2.13",),
     "transformers": ("5.23", "4.57", "4.46"),
