@@ -21,7 +21,7 @@ from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun, Request
     from backprop.store.output.progress import Progress
-    from backprop.supervisor.session import Outcome, SessionPlan
+    from backprop.supervisor.plan import Outcome, SessionPlan
 
 _STARTED, _WAITS, _REFUSED, _BROKEN = b"s", b"w", b"r", b"b"  # how the answer to the parent begins
 _PATIENCE_S = 3600.0  # between two looks for signals; the answer itself is seen at once

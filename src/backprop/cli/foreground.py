@@ -7,7 +7,7 @@ from backprop.cli.messages import QueueStatusLine, _tell_start, tell_end
 
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun
-    from backprop.supervisor.session import Outcome, SessionPlan
+    from backprop.supervisor.plan import Outcome, SessionPlan
     from backprop.views.terminal.live_line import Terminal
 
 

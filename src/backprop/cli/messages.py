@@ -15,7 +15,7 @@ from backprop.views.terminal import formatting
 if TYPE_CHECKING:
     from backprop.lifecycle.admission import NotAdmitted
     from backprop.lifecycle.owned_run import OwnedRun
-    from backprop.supervisor.session import Outcome, SessionPlan
+    from backprop.supervisor.plan import Outcome, SessionPlan
 
 
 def exit_code_of(owned: "OwnedRun", result: "Outcome | NotAdmitted") -> int:

@@ -32,7 +32,8 @@ from backprop.store.ingest import Say
 from backprop.store.journal.entries import CheckpointSkipped, NotContinued, Refused
 from backprop.store.journal.file import Journal
 from backprop.supervisor import command
-from backprop.supervisor.session import Observer, Outcome, SessionPlan, Supervisor
+from backprop.supervisor.plan import Observer, Outcome, SessionPlan
+from backprop.supervisor.session import Supervisor
 from backprop.supervisor.signals import Signals
 
 

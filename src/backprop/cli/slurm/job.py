@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from backprop.lifecycle.admission import NotAdmitted
     from backprop.lifecycle.owned_run import OwnedRun
     from backprop.records import Run
-    from backprop.supervisor.session import Observer, Outcome, SessionPlan
+    from backprop.supervisor.plan import Observer, Outcome, SessionPlan
 
 _LOCK_PATIENCE_S = 60.0  # whoever submitted it holds its journal until Slurm has answered, others for a moment
 

@@ -1,0 +1,108 @@
+"""Samples of one session for the runtime policy, and what other runs learn of them."""
+
+from pathlib import Path
+
+import pytest
+
+from backprop.governor.run_policy import PauseState
+from backprop.governor.run_queue import QueueEntry
+from backprop.records import Gpu, Ticket
+from backprop.supervisor import monitor as monitors
+from backprop.supervisor.monitor import SAMPLE_EVERY_S, ResourceMonitor
+from tests.unit.supervisor.fake_session import limits
+
+GB = 10**9
+
+
+class FakeSlot:
+    """A ticket that nobody else sees, and the tickets of others."""
+
+    def __init__(self, *others: QueueEntry) -> None:
+        self.number = 1
+        self.ticket = Ticket(run_id="r", pid=1, user="u", since_unix_s=0.0, max_parallel=2, is_running=True)
+        self._others = others
+        self.changes: list[dict] = []
+
+    def others(self) -> list[QueueEntry]:
+        return list(self._others)
+
+    def try_to_change(self, **changes: object) -> None:
+        self.changes.append(changes)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of memory that the tree holds at each sample; the last value stays."""
+    values = [0]
+    from backprop.supervisor.process import memory_usage
+
+    monkeypatch.setattr(memory_usage, "memory_bytes", lambda *_: values.pop(0) if len(values) > 1 else values[0])
+    return values
+
+
+def look(monitor: ResourceMonitor, now: float) -> None:
+    monitor.look(now, PauseState(), list, 0.0)
+
+
+def test_a_sample_is_taken_once_a_second(tmp_path: Path, held: list[int]):
+    """However often the loop looks; the first one only when a short script is over."""
+    slot = FakeSlot()
+    held[:] = [GB, 2 * GB, 3 * GB]
+    monitor = ResourceMonitor(limits(), [str(tmp_path)], (), "auto", slot)  # type: ignore[arg-type]
+    monitor.start(100.0)
+    look(monitor, 100.0 + SAMPLE_EVERY_S / 2)
+    assert slot.changes == []
+    for n in range(8):
+        look(monitor, 101.0 + n / 4)
+    assert [change["ram_seen_bytes"] for change in slot.changes] == [GB, 2 * GB]
+
+
+def test_a_tree_close_to_its_limit_is_sampled_more_often(tmp_path: Path, held: list[int]):
+    """Four times a second from half of --ram-limit on."""
+    slot = FakeSlot()
+    held[:] = [GB, 2 * GB, 3 * GB, 4 * GB]
+    monitor = ResourceMonitor(limits(ram_limit_bytes=5 * GB // 3), [str(tmp_path)], (), "auto", slot)  # type: ignore[arg-type]
+    monitor.start(100.0)
+    for n in range(4):
+        look(monitor, 100.25 + n / 4)
+    assert len(slot.changes) == 4
+
+
+def test_others_learn_of_growth_only(tmp_path: Path, held: list[int]):
+    """Of five per cent or more: what the run was promised is not owed to it any more."""
+    slot = FakeSlot()
+    slot.ticket = Ticket(
+        run_id="r", pid=1, user="u", since_unix_s=0.0, max_parallel=2, is_running=True, ram_seen_bytes=2 * GB
+    )
+    held[:] = [GB, 2 * GB, 2 * GB + GB // 20, 3 * GB]
+    monitor = ResourceMonitor(limits(), [str(tmp_path)], (), "auto", slot)  # type: ignore[arg-type]
+    monitor.start(0.0)
+    for n in range(4):
+        look(monitor, 1.0 + n)
+    assert [change["ram_seen_bytes"] for change in slot.changes] == [3 * GB]
+
+
+class FakePoller:
+    """A reading that a test sets."""
+
+    latest_reading: object = None
+
+    def __init__(self, kind: str) -> None: ...
+    def start(self, detach: object) -> None: ...
+    def close(self) -> None: ...
+    def latest(self) -> object:
+        return self.latest_reading
+
+
+def test_an_old_reading_of_the_gpus_is_reported_as_blindness(
+    tmp_path: Path, held: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    """One missed reading is not: a tree that is paused for heat would continue over it."""
+    monkeypatch.setattr(monitors, "GpuPoller", FakePoller)
+    card = Gpu(index=0, uuid="GPU-0", name="Fake", vendor="nvidia", vram_total_bytes=GB)
+    monitor = ResourceMonitor(limits(), [str(tmp_path)], (card,), "auto", FakeSlot())  # type: ignore[arg-type]
+    monitor.start(100.0)
+    look(monitor, 109.0)
+    assert monitor.gpu_problem is None
+    look(monitor, 111.0)
+    assert monitor.gpu_problem == "the probe does not answer"
