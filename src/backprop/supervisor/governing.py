@@ -43,8 +43,7 @@ class Governing:
         self._report_blindness()
         if verdict.action is Action.GO_ON:
             return
-        stop = self._stop.request
-        if stop is not None and (verdict.action is not Action.KILL or stop.now):
+        if self._stop.request is not None and (verdict.action is not Action.KILL or self._stop.is_kill_requested):
             return  # it is being stopped: nothing else is to be done to it
         context.write(
             Governed(

@@ -162,6 +162,7 @@ class StopEscalation:
         self.ladder = at_timebox(self._deadline, timebox_s, grace_s, None)
         self.rung = Rung.NONE
         self.request: StopRequested | None = None  # the first one
+        self.is_kill_requested = False  # by that or a later one
 
     @property
     def reason(self) -> StopReason | None:
@@ -196,6 +197,7 @@ class StopEscalation:
         if self._pauses.is_paused:
             self._pauses.end()  # a paused process cannot react
         self.request = self.request or stop
+        self.is_kill_requested |= stop.now
         now = self._context.clock.now()
         if stop.by is StopReason.TIMEBOX:
             return  # the ladder is set for it already
@@ -240,7 +242,7 @@ class StopEscalation:
         now, grace_s = self._context.clock.now(), self._context.limits.grace_s
         due = self.ladder.due(now)
         is_late = due > Rung.INTERRUPT and self.rung < Rung.INTERRUPT
-        if is_late and not (self.request is not None and self.request.now):
+        if is_late and not self.is_kill_requested:
             # we were suspended, or the machine was: a trainer that was never asked gets its whole grace
             self.ladder = at_interrupt(now, grace_s)
             due = Rung.INTERRUPT

@@ -63,6 +63,16 @@ def test_a_stop_by_the_governor_is_recorded_first(tmp_path: Path, action: Action
     assert governor.is_over_own_limit
 
 
+def test_a_session_that_is_being_stopped_can_only_be_killed(tmp_path: Path):
+    """Whatever else the governor wants comes too late; a second kill changes nothing."""
+    session = FakeSession(tmp_path)
+    governor, _ = governing(session, *map(verdict, (Action.PAUSE, Action.SAVE, Action.STOP, Action.KILL, Action.KILL)))
+    session.stop.ask(StopReason.USER, "backprop stop")
+    for _ in range(5):
+        governor.obey(list)
+    assert session.log == ["StopRequested", "Governed", "StopRequested"]
+
+
 def test_a_checkpoint_is_asked_for_in_control_json(tmp_path: Path):
     session = FakeSession(tmp_path)
     governor, _ = governing(session, verdict(Action.SAVE))

@@ -47,6 +47,16 @@ def test_a_kill_request_is_recorded_before_the_kill(tmp_path: Path):
     assert session.read_control().stop_wanted
 
 
+def test_a_second_request_may_kill(tmp_path: Path):
+    """Even before the first one got as far as SIGINT. The reason that is recorded stays that of the first."""
+    session = FakeSession(tmp_path)
+    session.stop.ask(StopReason.USER, "backprop stop")
+    session.stop.ask(StopReason.GOVERNOR, "too much", now=True)
+    assert session.stop.reason is StopReason.USER
+    session.stop.escalate()
+    assert "SIGKILL" in session.log
+
+
 def test_a_paused_session_is_not_escalated(tmp_path: Path):
     """Its timebox stands still as well."""
     session = FakeSession(tmp_path)
