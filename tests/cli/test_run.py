@@ -297,6 +297,24 @@ def test_a_signal_to_trainer_and_supervisor_at_once(runs: Runs, code: int):
     assert (document["status"], document["reason"]) == ("stopped", "the supervisor got SIGTERM")
 
 
+def test_a_sigterm_to_all_processes_that_reaches_the_supervisor_last(runs: Runs):
+    """As `scancel` and `systemctl stop` send it: it is what the session ended by, not a failure of the trainer."""
+    runs.script(
+        """
+        supervisor, trainer = os.getppid(), os.getpid()
+        if os.fork() == 0:
+            while os.getppid() == trainer:
+                time.sleep(0.01)
+            os.kill(supervisor, signal.SIGTERM)
+            os._exit(0)
+        os.kill(trainer, signal.SIGTERM)
+        """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    document = runs.document("r")
+    assert (document["status"], document["reason"]) == ("stopped", "the supervisor got SIGTERM")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_closed_terminal_walks_the_ladder(runs: Runs, number: signal.Signals):
     """SIGTERM and SIGHUP to the supervisor stop the run gracefully."""

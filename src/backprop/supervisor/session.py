@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
 _ASK_AGAIN_EVERY_S = 0.05  # whether those that train have ended, so that a launcher starts nothing else meanwhile
 _HELPERS_END_WITHIN_S = 0.3  # after the trainer: what notices by itself that it has exited, as Python's helpers do
+_SIGTERM_TO_ALL_S = 2.0  # whoever sends it to all processes, as Slurm does, may reach the trainer so long before us
 LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so long to end
 
 
@@ -172,6 +173,8 @@ class RunningSession:
         """Read what the trainer wrote last, and end what it left behind."""
         self._look()
         if self._stop.request is None and not self._has_finished():
+            if self._trainer.code in {-signal.SIGTERM, outcome.shell_code(-signal.SIGTERM)}:
+                self._context.signals.rest(_SIGTERM_TO_ALL_S)
             self._requests.handle()  # a signal to all processes at once (Slurm) ends the trainer before we look
         if self._pauses.is_paused:
             self._pauses.end()  # somebody killed it while it was paused
