@@ -1,4 +1,11 @@
-"""What follows a session, decided from the journal: another timebox, a retry, or the end. Pure."""
+"""What follows a session: another timebox, a retry, or the end. Pure.
+
+There are two policies, because they are asked by processes that know different things. `after` is asked by the process
+that supervised the sessions, for what it does next on its machine. A retry depends on what no journal entry records:
+the last step, the newest valid checkpoint, and whether the run went over its own memory limit. `remaining` is asked by
+processes that saw none of the sessions (a requeued Slurm job, a front that follows it, any view), so it decides by the
+journal alone. Both count the timeboxes used up, and the time used of the present one, in the same way.
+"""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -24,6 +31,7 @@ from backprop.store.journal.entries import (
 )
 
 MAX_BACKOFF_S = 60.0
+_WORTH_A_RETRY_S = 1.0  # less of a timebox is not worth a session
 
 
 class Attempt(Record, frozen=True):
@@ -33,12 +41,12 @@ class Attempt(Record, frozen=True):
     exit_code: int | None
     elapsed_s: float
     step: int | None  # the last that it reported
-    newest: Checkpoint | None  # that looks whole, of all sessions so far
-    is_over_own_limit: bool = False  # stopped because it used more RAM or GPU memory than it may
+    newest: Checkpoint | None  # the newest that looks valid, of all sessions so far
+    is_over_own_limit: bool = False  # stopped for using more RAM or GPU memory than its limit
 
     @property
     def is_failure(self) -> bool:
-        """A crash, or out of memory: another try from the newest checkpoint may get further."""
+        """A crash, or out of memory: a retry from the newest checkpoint may get further."""
         return self.status is Status.FAILED or self.is_over_own_limit
 
 
@@ -47,14 +55,14 @@ class Kind(Enum):
 
     END = "end"
     RETRY = "retry"  # again, in what is left of its timebox
-    TURN = "turn"  # another timebox
+    TIMEBOX = "timebox"  # another one
 
 
 class Next(Record, frozen=True):
-    """What follows a session, and what there is to say about it."""
+    """What follows a session, and a message about it."""
 
     kind: Kind = Kind.END
-    told: str | None = None
+    message: str | None = None
     delay_s: float = 0.0
     timebox_s: float = 0.0
 
@@ -63,11 +71,11 @@ def after(request: Request, attempts: Sequence[Attempt]) -> Next:
     """What follows the last of these attempts, the first being that of this request's first session."""
     last = attempts[-1]
     if last.status is Status.TIMEBOXED:
-        turns = sum(attempt.status is Status.TIMEBOXED for attempt in attempts)
-        if turns >= request.sessions:
+        used_up, _ = _used(attempts)
+        if used_up >= request.sessions:
             return Next()
-        told = f"session {turns + 1} of {request.sessions}"
-        return Next(kind=Kind.TURN, told=told, timebox_s=request.limits.timebox_s)
+        message = f"session {used_up + 1} of {request.sessions}"
+        return Next(kind=Kind.TIMEBOX, message=message, timebox_s=request.limits.timebox_s)
     if last.is_failure and request.retries and last.exit_code != ExitCode.NOT_EXECUTED:
         return _after_failure(request, attempts)
     return Next()
@@ -77,28 +85,31 @@ def _after_failure(request: Request, attempts: Sequence[Attempt]) -> Next:
     last, before = attempts[-1], attempts[-2] if len(attempts) > 1 else None
     used = sum(attempt.is_failure for attempt in attempts[:-1])
     if used >= request.retries:
-        return Next(told=f"gave up after {used} {'retry' if used == 1 else 'retries'}")
+        return Next(message=f"gave up after {used} {'retry' if used == 1 else 'retries'}")
     is_stuck = before is not None and before.is_failure and _is_same_place(before, last)
     if is_stuck:
-        return Next(told=f"not retried: it failed twice at step {last.step} with no new checkpoint in between")
-    left_s = request.limits.timebox_s - _spent_s(attempts)
+        return Next(message=f"not retried: it failed twice at step {last.step} with no new checkpoint in between")
+    left_s = request.limits.timebox_s - _used(attempts)[1]
     if left_s < _WORTH_A_RETRY_S:
-        return Next(told="no time left in its timebox for a retry")
+        return Next(message="no time left in its timebox for a retry")
     delay_s = _backoff_s(attempts)
-    told = f"retry {used + 1} of {request.retries} in {delay_s:g} s, with {left_s:.0f} s left in its timebox"
-    return Next(kind=Kind.RETRY, told=told, delay_s=delay_s, timebox_s=left_s)
+    message = f"retry {used + 1} of {request.retries} in {delay_s:g} s, with {left_s:.0f} s left in its timebox"
+    return Next(kind=Kind.RETRY, message=message, delay_s=delay_s, timebox_s=left_s)
 
 
 def _is_same_place(one: Attempt, other: Attempt) -> bool:
     return one.step is not None and one.step == other.step and one.newest == other.newest
 
 
-def _spent_s(attempts: Sequence[Attempt]) -> float:
-    """How much of the present timebox is gone: the failures since the last one that was used up."""
-    spent_s = 0.0
-    for attempt in attempts:
-        spent_s = spent_s + attempt.elapsed_s if attempt.is_failure else 0.0
-    return spent_s
+def _used(sessions: Sequence[Attempt] | Sequence[Session]) -> tuple[int, float]:
+    """How many timeboxes are used up, and seconds used of the present one: in the sessions since the last of those."""
+    used_up, used_s = 0, 0.0
+    for session in sessions:
+        if session.status is Status.TIMEBOXED:
+            used_up, used_s = used_up + 1, 0.0
+        else:
+            used_s += session.elapsed_s or 0.0
+    return used_up, used_s
 
 
 def _backoff_s(attempts: Sequence[Attempt]) -> float:
@@ -111,43 +122,41 @@ def _backoff_s(attempts: Sequence[Attempt]) -> float:
     return min(MAX_BACKOFF_S, 2.0 ** min(in_a_row, 10))
 
 
-_WORTH_A_RETRY_S = 1.0  # less of a timebox is no use to anybody
-
-
 class Assignment(Record, frozen=True):
     """The next session of a submission."""
 
     submitted: Submitted
-    timebox_s: float  # what is left of it
-    turn: int  # the how manieth timebox of the request this is, from 1
-    is_first: bool  # nothing of it was done yet: it begins from the checkpoint that was named
-    retries: int  # that are left of it, after this session
+    timebox_s: float  # what is left of the timebox
+    timebox: int  # its 1-based index among those of the request
+    is_first: bool  # no session of it has begun: it starts from the checkpoint of the request
+    retries: int  # left after this session
 
 
 def remaining(run: Run, entries: Sequence[Entry]) -> Assignment | None:
-    """What is left to do; None when nothing is, or when somebody wants no more of it. Pure.
+    """The next session of the newest submission; None when there is none to come.
 
-    A session that was broken off by Slurm or by the death of its node is gone on with in the rest of its timebox; one
-    that failed, too, while retries are left. One that the user, the governor or the trainer itself ended is the last.
-    Nor does one begin that was refused.
+    A session that Slurm or the loss of its node cut off is continued in the rest of its timebox, and so is one that
+    failed, while retries are left. One that the user, the governor or the trainer itself ended is the last, and after a
+    refusal none follows.
     """
     submitted, since = _newest(entries)
     if submitted is None or _is_given_up(since) or unwanted(run, entries) is not None:
         return None
     done = [session for session in run.sessions if session.number >= submitted.session]
-    turns = sum(session.status is Status.TIMEBOXED for session in done)
-    spent_s = _used_s(done)
+    used_up, used_s = _used(done)
     retries = submitted.retries - sum(session.status is Status.FAILED for session in done)
-    if done and not _goes_on(done[-1], may_retry=retries >= 0):
+    if done and not _is_continued(done[-1], may_retry=retries >= 0):
         return None
-    left_s = submitted.limits.timebox_s - spent_s
-    if turns >= submitted.sessions or left_s < _WORTH_A_RETRY_S:
+    left_s = submitted.limits.timebox_s - used_s
+    if used_up >= submitted.sessions or left_s < _WORTH_A_RETRY_S:
         return None
-    return Assignment(submitted=submitted, timebox_s=left_s, turn=turns + 1, is_first=not done, retries=max(0, retries))
+    return Assignment(
+        submitted=submitted, timebox_s=left_s, timebox=used_up + 1, is_first=not done, retries=max(0, retries)
+    )
 
 
 def unwanted(run: Run, entries: Sequence[Entry]) -> StopRequested | None:
-    """The user's word that the last session of a submission, or the one that was to come, shall be followed by none."""
+    """The user's request to stop in the last session of a submission, or before the next: no other follows."""
     last = run.newest_number
     return next(
         (
@@ -165,7 +174,7 @@ def newest_job(entries: Sequence[Entry]) -> str | None:
 
 
 def _newest(entries: Sequence[Entry]) -> tuple[Submitted | None, Sequence[Entry]]:
-    """The newest submission, and all that was told since; none for a run that went to a machine of the user's."""
+    """The newest submission, and the entries since; none for a run that has since been on a machine of the user's."""
     for place in reversed(range(len(entries))):
         entry = entries[place]
         if isinstance(entry, (SessionStarted, Queued)) and entry.job is None:
@@ -176,7 +185,7 @@ def _newest(entries: Sequence[Entry]) -> tuple[Submitted | None, Sequence[Entry]
 
 
 def _is_given_up(since: Sequence[Entry]) -> bool:
-    """It was refused, or not continued, and has not lined up again."""
+    """Whether it was refused, or not continued, and has not been requeued since."""
     for entry in reversed(since):
         if isinstance(entry, Submitted):
             return False
@@ -185,17 +194,9 @@ def _is_given_up(since: Sequence[Entry]) -> bool:
     return False
 
 
-def _goes_on(last: Session, *, may_retry: bool) -> bool:
+def _is_continued(last: Session, *, may_retry: bool) -> bool:
     if last.status is Status.FAILED:
         return may_retry and last.exit_code != ExitCode.NOT_EXECUTED
     if last.status in {Status.TIMEBOXED, Status.INTERRUPTED}:
         return True
     return last.status is Status.STOPPED and last.stopped_by is StopReason.SIGNAL
-
-
-def _used_s(done: Sequence[Session]) -> float:
-    """How much of the present timebox is gone: in the sessions since the last one that was used up."""
-    spent_s = 0.0
-    for session in done:
-        spent_s = 0.0 if session.status is Status.TIMEBOXED else spent_s + (session.elapsed_s or 0.0)
-    return spent_s

@@ -1,6 +1,6 @@
-"""All that one command makes of a run: a turn, a retry after a failure, another turn after a timebox.
+"""All sessions that one command gives a run: the first, retries after a failure, more after each timebox.
 
-    stand in line ──> session ──> what next? ──> stand in line again, or end
+    queue ──> session ──> what next? ──> queue again, or end
 
 Each session gives its slot up when it ends. What comes next is decided by `after`, a pure function.
 """
@@ -119,15 +119,15 @@ class RunDriver:
                 return self._end(outcome, following)
             view = self._owned.recorder.whole_view()
             if view is None:  # from the beginning, or from an old checkpoint, would be worse than not at all
-                return self._end(outcome, Next(told="not continued: its checkpoints cannot be looked up"))
+                return self._end(outcome, Next(message="not continued: its checkpoints cannot be looked up"))
             self._audience.ended(outcome)
-            self._audience.said(f"run {self._owned.spec.id}: {following.told}")
+            self._audience.said(f"run {self._owned.spec.id}: {following.message}")
             chosen = choose_checkpoint(
                 view, self._owned.recorder.saved_over_by, self._owned.journal, self._audience.said
             )
             checkpoint = None if chosen is None else chosen.path
             limits = msgspec.structs.replace(limits, timebox_s=following.timebox_s)
-            if following.kind is Kind.TURN:
+            if following.kind is Kind.TIMEBOX:
                 only_once = ()
 
     def _turn(self, limits: Limits, following: Next) -> Grant | NotAdmitted:
@@ -150,7 +150,7 @@ class RunDriver:
             signals=self._signals,
             audience=self._audience,
         )
-        if following.delay_s and (refusal := admission.rest(following.delay_s, following.told or "")) is not None:
+        if following.delay_s and (refusal := admission.rest(following.delay_s, following.message or "")) is not None:
             return refusal
         return admission.ask()
 
@@ -222,14 +222,14 @@ class RunDriver:
         )
 
     def _end(self, outcome: Outcome, end: Next) -> Outcome:
-        if end.told is not None:
-            self._owned.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=end.told))
+        if end.message is not None:
+            self._owned.journal.append(NotContinued(at=datetime.now(timezone.utc), reason=end.message))
             self._owned.recorder.finish()
         if self._over is not None:
             self._over()
         self._audience.ended(outcome)
-        if end.told is not None:
-            self._audience.said(f"run {self._owned.spec.id}: {end.told}")
+        if end.message is not None:
+            self._audience.said(f"run {self._owned.spec.id}: {end.message}")
         return outcome
 
     def _cut_short(self, outcome: Outcome, refusal: NotAdmitted) -> Outcome:

@@ -49,8 +49,8 @@ def test_what_was_ended_on_purpose_stays_ended(status: Status):
 def test_a_timebox_is_followed_by_another_turn_until_all_are_used():
     """--sessions 3 is three timeboxes, each of full length."""
     asked = request(sessions=3)
-    assert after(asked, [TIMEBOXED]) == Next(kind=Kind.TURN, told="session 2 of 3", timebox_s=600.0)
-    assert after(asked, [TIMEBOXED] * 2).told == "session 3 of 3"
+    assert after(asked, [TIMEBOXED]) == Next(kind=Kind.TIMEBOX, message="session 2 of 3", timebox_s=600.0)
+    assert after(asked, [TIMEBOXED] * 2).message == "session 3 of 3"
     assert after(asked, [TIMEBOXED] * 3).kind is Kind.END
 
 
@@ -59,10 +59,10 @@ def test_a_failure_is_tried_again_in_what_is_left_of_the_timebox():
     asked = request(retries=3)
     first = after(asked, [failed(5, elapsed_s=100)])
     assert (first.kind, first.timebox_s, first.delay_s) == (Kind.RETRY, 500, 1)
-    assert first.told == "retry 1 of 3 in 1 s, with 500 s left in its timebox"
+    assert first.message == "retry 1 of 3 in 1 s, with 500 s left in its timebox"
     second = after(asked, [failed(5, elapsed_s=100), failed(6, elapsed_s=200)])
     assert (second.kind, second.timebox_s, second.delay_s) == (Kind.RETRY, 300, 2)
-    assert second.told == "retry 2 of 3 in 2 s, with 300 s left in its timebox"
+    assert second.message == "retry 2 of 3 in 2 s, with 300 s left in its timebox"
 
 
 def test_a_new_turn_has_a_whole_timebox_for_its_retries():
@@ -74,21 +74,21 @@ def test_a_new_turn_has_a_whole_timebox_for_its_retries():
 def test_retries_are_used_up():
     """After so many as were asked for, it says that it gave up."""
     end = after(request(retries=2), [failed(1), failed(2), failed(3)])
-    assert (end.kind, end.told) == (Kind.END, "gave up after 2 retries")
-    assert after(request(retries=1), [failed(1), failed(2)]).told == "gave up after 1 retry"
+    assert (end.kind, end.message) == (Kind.END, "gave up after 2 retries")
+    assert after(request(retries=1), [failed(1), failed(2)]).message == "gave up after 1 retry"
 
 
 def test_a_timebox_that_is_used_up_leaves_nothing_to_retry_in():
     """A retry of no length is none, and that is said."""
     end = after(request(retries=2, timebox_s=60), [failed(1, elapsed_s=59.5)])
-    assert (end.kind, end.told) == (Kind.END, "no time left in its timebox for a retry")
+    assert (end.kind, end.message) == (Kind.END, "no time left in its timebox for a retry")
     assert after(request(retries=2, timebox_s=60), [failed(1, elapsed_s=59)]).kind is Kind.RETRY
 
 
 def test_failing_twice_at_the_same_step_is_enough():
     """Without a new checkpoint in between it would fail there for ever."""
     end = after(request(retries=9), [failed(7, saved(5)), failed(7, saved(5))])
-    assert (end.kind, end.told) == (
+    assert (end.kind, end.message) == (
         Kind.END, "not retried: it failed twice at step 7 with no new checkpoint in between",
     )  # fmt: skip
 

@@ -70,7 +70,7 @@ def test_what_is_left(ends: list, of: int, left: tuple[float, int] | None):
     """The rest of a timebox that Slurm broke off, further timeboxes that were asked for, and nothing else."""
     entries = [msgspec.structs.replace(SUBMITTED, sessions=of), *sessions(*ends)]
     found = remaining(fold(SPEC, entries), entries)
-    assert (None if found is None else (found.timebox_s, found.turn)) == left
+    assert (None if found is None else (found.timebox_s, found.timebox)) == left
     assert found is None or found.is_first == (not ends)
 
 
@@ -117,7 +117,7 @@ def test_only_the_newest_submission_counts():
     entries = [SUBMITTED, *sessions(PREEMPTED, LOST), resumed]
     found = remaining(fold(SPEC, entries), entries)
     assert found is not None
-    assert (found.submitted, found.timebox_s, found.turn, found.is_first) == (resumed, 600, 1, True)
+    assert (found.submitted, found.timebox_s, found.timebox, found.is_first) == (resumed, 600, 1, True)
 
 
 def test_a_job_that_lines_up_again_is_the_same_request():
@@ -179,7 +179,7 @@ def test_a_job_that_was_taken_for_dead_goes_on():
     told.append(msgspec.structs.replace(REFUSED, is_presumed=True))
     found = remaining(fold(SPEC, told), told)
     assert found is not None
-    assert found.turn == 2
+    assert found.timebox == 2
 
 
 def test_a_stop_of_a_session_that_never_began():

@@ -148,7 +148,7 @@ def _session(owned: "OwnedRun", left: Assignment) -> int:
         sessions=1,  # another turn is another wait in Slurm's line
         job=job,
         revision=submitted.revision,
-        only_once=submitted.only_once if left.turn == 1 else (),
+        only_once=submitted.only_once if left.timebox == 1 else (),
     )
     spec = msgspec.structs.replace(spec, resume_arg=submitted.resume_arg, slurm=submitted.slurm or spec.slurm)
     if spec.nodes > 1:
@@ -180,7 +180,7 @@ def _what_next(owned: "OwnedRun", job: str, taken: Assignment, result: "Outcome 
         is_unwanted = status is Status.STOPPED and not is_requeued and state != "RUNNING"
         if is_unwanted:  # somebody cancelled it
             return
-        told = f"session {left.turn} of {left.submitted.sessions}" if status is Status.TIMEBOXED else "the rest"
+        told = f"session {left.timebox} of {left.submitted.sessions}" if status is Status.TIMEBOXED else "the rest"
         _tell_again(owned, left, job, f"{told} queued as Slurm job {job}")
         run, _, stop = _look(owned)
         if stop is not None:  # asked just before that was told
