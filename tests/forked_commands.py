@@ -45,6 +45,7 @@ _MODULES = [
     "cli.start",
     "cli.background",
     "store.output.printed_metrics",
+    "lifecycle.indexing",
     "lifecycle.recovery",
     "supervisor.session",
     "lifecycle.driver",

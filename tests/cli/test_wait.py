@@ -153,4 +153,4 @@ def test_an_unknown_run_is_an_error(runs: Runs):
 def test_what_is_no_number_of_minutes_is_told_what_would_be(runs: Runs, words: list[str]):
     done = runs.call("wait", "a", *words)
     assert done.returncode == 2
-    assert f"{words[1]!r} invalid value: expected minutes, such as 5 or 0.5." in done.stderr
+    assert f"{words[1]!r}: expected minutes, such as 5 or 0.5." in done.stderr

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.lifecycle import recovery, requests
+from backprop.lifecycle import indexing, recovery, requests
 from backprop.records import RunView, Status
 from backprop.store import checkpoints, filters, query
 from backprop.store.home import Home
@@ -165,7 +165,7 @@ def try_folder(folder: Path, files: dict[str, bytes | str]) -> None:
     lay(home, files)
     with closing(open_index(home, 5.0, print)) as index:
         for _ in range(2):
-            recovery.catch_up(home, index, print)
+            indexing.catch_up(home, index, print)
             shown = views(index)
             assert shown["sound"].run.status is Status.STOPPED
         if (bad := shown.get("bad")) is not None:
@@ -175,7 +175,7 @@ def try_folder(folder: Path, files: dict[str, bytes | str]) -> None:
             recovery.remove(home, bad.run, print)
         elif home.rundir("bad").spec_path.exists():
             raise AssertionError("a run that is there is not shown")
-        recovery.catch_up(home, index, print)
+        indexing.catch_up(home, index, print)
         assert views(index).keys() == {"sound"}
         assert bad is None or not home.rundir("bad").path.exists()
 

@@ -18,7 +18,7 @@ import pytest
 from backprop.cli.commands import resume as resume_command
 from backprop.cli.commands import wait as wait_command
 from backprop.errors import BusyError, ConfigError, NoSuchRunError
-from backprop.lifecycle import catalog, recovery
+from backprop.lifecycle import catalog, indexing
 from backprop.records import Limits, RunSpec, Status
 from backprop.store.home import Home
 from backprop.store.index import Index
@@ -64,8 +64,8 @@ def test_a_viewer_killed_while_it_fills_a_new_index_has_seen_nothing(three: Runs
     program = textwrap.dedent(
         """
         import os, signal, sys
-        from backprop.lifecycle import recovery
-        real, calls = recovery._refresh, []
+        from backprop.lifecycle import indexing
+        real, calls = indexing._refresh, []
 
         def refresh(*words, **options):
             calls.append(words)
@@ -73,7 +73,7 @@ def test_a_viewer_killed_while_it_fills_a_new_index_has_seen_nothing(three: Runs
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*words, **options)
 
-        recovery._refresh = refresh
+        indexing._refresh = refresh
         sys.argv = ["backprop", "list"]
         from backprop.__main__ import main
         main()
@@ -299,7 +299,7 @@ def test_an_index_that_goes_while_it_is_brought_in_step_is_filled_again(
     if is_folder_new:  # a change that was not seen, and long ago: it will count as seen
         assert ids(three) == {"a", "b", "c"}
         os.utime(home.runs_path, (1_700_000_000, 1_700_000_000))
-    real = recovery.refresh
+    real = indexing.refresh
     calls = []
 
     def refresh(*words: object, **options: object) -> bool:
@@ -309,7 +309,7 @@ def test_an_index_that_goes_while_it_is_brought_in_step_is_filled_again(
         return bool(real(*words, **options))  # type: ignore[arg-type]
 
     home.mark_for_refresh("b")
-    monkeypatch.setattr(recovery, "refresh", refresh)
+    monkeypatch.setattr(indexing, "refresh", refresh)
     with catalog.caught_up(home, print) as index:
         assert index.run_ids() == {"a", "b", "c"}
         assert not index.is_replaced()
@@ -318,11 +318,11 @@ def test_an_index_that_goes_while_it_is_brought_in_step_is_filled_again(
 def test_who_keeps_looking_sees_the_index_that_took_the_place_of_the_first(three: Runs):
     """Also when nothing goes on that would be recorded."""
     home = Home(three.home)
-    index = recovery.open_home(home, print)
-    recovery.catch_up(home, index, print)
+    index = indexing.open_home(home, print)
+    indexing.catch_up(home, index, print)
     delete_index(three)
     assert three.call("rm", "b", "--yes").returncode == 0
-    recovery.catch_up(home, index, print)
+    indexing.catch_up(home, index, print)
     assert index.run_ids() == {"a", "c"}
     index.close()
 
@@ -330,7 +330,7 @@ def test_who_keeps_looking_sees_the_index_that_took_the_place_of_the_first(three
 def test_waiting_goes_on_while_the_index_is_rebuilt(three: Runs, monkeypatch: pytest.MonkeyPatch):
     """A run that the index lacks for a moment was not removed."""
     home = Home(three.home)
-    real = recovery.refresh
+    real = indexing.refresh
     looks = []
 
     def refresh(home: Home, index: Index, *words: object, **options: object) -> bool:
@@ -342,7 +342,7 @@ def test_waiting_goes_on_while_the_index_is_rebuilt(three: Runs, monkeypatch: py
 
     with catalog.caught_up(home, print) as index:
         view = catalog.find_run(home, index, "b", print)
-        monkeypatch.setattr(recovery, "refresh", refresh)
+        monkeypatch.setattr(indexing, "refresh", refresh)
         assert wait_command._Watch(home, index, {"b": view}, None).wait(None) == 0
         assert len(looks) == 2
 
@@ -419,7 +419,7 @@ def test_a_home_that_becomes_read_only_while_somebody_waits_is_said_in_one_line(
 
     with catalog.caught_up(home, print) as index:
         view = catalog.find_run(home, index, "b", print)
-        monkeypatch.setattr(recovery, "Journal", refuse)
+        monkeypatch.setattr(indexing, "Journal", refuse)
         with pytest.raises(ConfigError, match="cannot write to the home folder"):
             wait_command._Watch(home, index, {"b": view}, None).wait(None)
 

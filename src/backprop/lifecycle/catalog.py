@@ -22,13 +22,13 @@ def caught_up(home: Home, say: Callable[[str], None]) -> Iterator[Index]:
     """
     import sqlite3
 
-    from backprop.lifecycle import recovery  # not every command that uses this module looks
+    from backprop.lifecycle import indexing  # not every command that uses this module looks
     from backprop.store.index import set_aside_if_damaged
 
     index = None
     try:
         try:
-            index = recovery.in_step(home, say)
+            index = indexing.open_caught_up(home, say)
         except OSError as error:
             raise home.unusable(error) from error
         yield index
@@ -81,12 +81,12 @@ def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], Non
 
     Somebody else may be rebuilding it, and may be killed in the middle.
     """
-    from backprop.lifecycle import recovery
+    from backprop.lifecycle import indexing
     from backprop.store.files import UnreadableError
     from backprop.store.journal import file as journal
     from backprop.store.journal.fold import fold
 
-    candidates = recovery.missing(home, index)
+    candidates = indexing.missing_runs(home, index)
     if RUN_ID.fullmatch(word) and os.path.lexists(home.rundir(word).spec_path):
         candidates.add(word)
     lacking = []
@@ -102,7 +102,7 @@ def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], Non
             name = None
         if not (word in {LAST, name} or run_id.startswith(word)):
             continue
-        recovery.refresh(home, index, rundir, say)
+        indexing.refresh(home, index, rundir, say)
         if index.get(run_id) is None and rundir.spec_path.exists():
             lacking.append(run_id)
     return lacking

@@ -247,7 +247,7 @@ def refuse(owned: OwnedRun, reason: str) -> None:
     owned.journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
     with suppress(OSError):  # whoever looks next brings the index up to date
         owned.recorder.finish()
-    recovery.tell_end(owned.home, owned.rundir, owned.spec)
+    recovery.notify_end(owned.home, owned.rundir, owned.spec)
 
 
 def drive(

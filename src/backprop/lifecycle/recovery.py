@@ -1,32 +1,21 @@
-"""Whoever looks brings the records up to date: nothing depends on a daemon, or on a supervisor's last words.
+"""Runs whose supervisor died: end what it left running, and record how they ended. Nothing depends on a last word."""
 
-`catch_up` is called before anything is shown. It reads what live trainers wrote meanwhile, ends and files the runs
-whose supervisor died, and takes in run directories that the index has never seen.
-"""
-
-import errno
-import functools
-import os
-import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, NamedTuple
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from backprop import engines, host
-from backprop.engines.base import Observation, Phase
-from backprop.errors import BackpropError, BusyError, NoRoomError
+from backprop.engines.base import Phase
+from backprop.errors import BusyError
 from backprop.lifecycle import continuation
-from backprop.records import Limits, Run, RunSpec, Session, Status
-from backprop.store import experiments_json, legacy_import
-from backprop.store.files import UnreadableError, foreign_owner, unreadable
-from backprop.store.home import Home, HomeBusyError
-from backprop.store.index import Index, is_locked, lacks_room, open_index, reopen_if_replaced, set_aside_if_damaged
-from backprop.store.ingest import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
+from backprop.records import Run, RunSpec, Session, Status
+from backprop.store.files import foreign_owner
+from backprop.store.home import Home
+from backprop.store.ingest import Say
 from backprop.store.journal import file as journals
-from backprop.store.journal.entries import Refused, SessionEnded, Submitted, TrainerLaunched
+from backprop.store.journal.entries import Entry, Refused, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import fold
 from backprop.store.rundir import RunDir
@@ -34,402 +23,17 @@ from backprop.store.rundir import RunDir
 if TYPE_CHECKING:
     from psutil import Process
 
-VIEW_PATIENCE_S = 3.0  # how long a view lets an orphaned trainer finish its save
-CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it settles it
-_MANY = 20
-_MAX_REPLACEMENTS = 5  # of the index during one catch-up
-PUT_BACK_S = 20.0  # until Slurm has put a job back into its line, from when that is to be asked for
-_OF_THE_HOME = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}  # and of no single run
-_LIVE_STRETCHES = 16  # a view reads at most so much (MB) of a live run: its supervisor does the rest
-_SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just changed may change again unnoticed
+CLAIM_PATIENCE_S = 1.0  # how long a view may hold a run's lock while it reconciles it
+REQUEUE_S = 20.0  # until Slurm has requeued a job, from when its journal says that this is to be asked for
 
 
-def in_step(home: Home, say: Say) -> Index:
-    """The home's index, in step with the run directories: a new one where it is damaged.
-
-    One in memory on a full disk, and where another process has it locked: a supervisor that hangs can be stopped.
-    Raises ConfigError, HomeBusyError, OSError or sqlite3.DatabaseError.
-    """
-    try:
-        return _in_step_on_disk(home, say)
-    except (NoRoomError, HomeBusyError, OSError, sqlite3.OperationalError) as error:
-        if isinstance(error, NoRoomError) or lacks_room(error):
-            why = f"there is no room on the disk of {home.path}"
-        elif isinstance(error, HomeBusyError) or is_locked(error):
-            why = f"another process has locked the index of {home.path} for too long"
-        else:
-            raise
-    say(f"{why}: reading from the run directories instead.")
-    return _caught_up(home, Index(home.index_path, VIEWER_BUSY_TIMEOUT_S, is_in_memory=True), say)
-
-
-def _in_step_on_disk(home: Home, say: Say) -> Index:
-    index = open_home(home, say)
-    try:
-        return _caught_up(home, index, say)
-    except sqlite3.DatabaseError as error:
-        if not set_aside_if_damaged(home, index, error, say):
-            raise
-    return _caught_up(home, open_home(home, say), say)
-
-
-def _caught_up(home: Home, index: Index, say: Say) -> Index:
-    """The same index, in step; it is closed when that fails."""
-    try:
-        catch_up(home, index, say)
-    except BaseException:
-        index.close()
-        raise
-    return index
-
-
-def open_home(home: Home, say: Say) -> Index:
-    """The home's index, after taking over what an older tool left. Raises ConfigError."""
-    try:
-        legacy_import.take_over(home, say)
-        home.make()
-        return open_index(home, VIEWER_BUSY_TIMEOUT_S, say)
-    except OSError as error:
-        raise home.unusable(error) from error
-
-
-def catch_up(home: Home, index: Index, say: Say) -> None:
-    """Bring the index in step with the run directories. Blocks for seconds only where an orphan must be ended.
-
-    An index that is replaced meanwhile lacks what was brought in before: then the new one is brought in step. Raises
-    NoRoomError where the state of a run cannot be stored for want of room.
-    """
-    for _ in range(_MAX_REPLACEMENTS):
-        reopen_if_replaced(home, index, say)
-        if _bring_in_step(home, index, say):
-            return
-
-
-def _bring_in_step(home: Home, index: Index, say: Say) -> bool:
-    """False when the index was replaced meanwhile: what is known of the first says nothing about the new one."""
-    identity = index.identity
-    modified_ns = home.runs_path.stat().st_mtime_ns
-    # costs one stat when no run was made or removed since
-    is_changed = index.seen_folder_ns() != modified_ns
-    on_disk = set(home.run_ids()) if is_changed else set()
-    unseen = _unseen(index, on_disk) if is_changed else set()
-    behind = {*home.unsettled(), *unseen, *index.behind()}
-    if behind:
-        _wait_for_turn(index)
-    are_many = len(behind) > _MANY  # their entries in experiments.json are written at once, when the index has them all
-    if are_many:
-        index.set_snapshot_due()
-    is_stored = True
-    for run_id in behind:
-        with home.changing():
-            is_stored &= _refresh(home, index, home.rundir(run_id), say, publish=not are_many).is_stored
-    if index.identity != identity:
-        return False
-    if index.is_in_memory:
-        return True
-    if not is_stored and not home.has_room():
-        raise home.unusable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    known = experiments_json.run_ids(home.snapshot_path)
-    if index.is_snapshot_due() or known is None or (is_changed and (known - on_disk or _lacks(known, index))):
-        try:
-            experiments_json.rebuild(home, index, say)
-        except OSError as error:
-            if not lacks_room(error):
-                raise
-    # last: whoever dies before has seen nothing, and neither has who could not store all of it
-    is_quiet = time.time_ns() - modified_ns > _SETTLED_AFTER_NS
-    if is_changed and is_quiet and not any(_is_missing(home, index, run_id) for run_id in unseen):
-        index.set_seen_folder_ns(modified_ns)
-    return True
-
-
-def _wait_for_turn(index: Index) -> None:
-    """Raise sqlite3.OperationalError where somebody has the index locked for too long: each write would wait anew."""
-    try:
-        index.wait_for_turn()
-    except sqlite3.OperationalError as error:
-        if is_locked(error):
-            raise
-
-
-def _lacks(known: set[str], index: Index) -> bool:
-    """Whether experiments.json lacks runs that it has room for: it was written from an index that lacked them."""
-    return len(known) < experiments_json.MAX_RUNS and bool(index.run_ids() - known)
-
-
-def _unseen(index: Index, on_disk: set[str]) -> set[str]:
-    """The runs on disk that the index does not know; those that it knows and are gone are removed from it."""
-    known = index.run_ids()
-    for run_id in known - on_disk:
-        index.remove(run_id)
-    return on_disk - known
-
-
-def missing(home: Home, index: Index) -> set[str]:
-    """The runs on disk that the index could have and lacks: somebody is filling it, or it could not be written to."""
-    if index.seen_folder_ns() == home.runs_path.stat().st_mtime_ns:
-        return set()
-    return {run_id for run_id in set(home.run_ids()) - index.run_ids() if _is_missing(home, index, run_id)}
-
-
-def _is_missing(home: Home, index: Index, run_id: str) -> bool:
-    """Whether the index lacks a run that it could have: not one that was left out or removed."""
-    if index.journal_size(run_id) is not None:
-        return False
-    rundir = home.rundir(run_id)
-    try:
-        rundir.read_spec()
-    except UnreadableError:
-        return True
-    except FileNotFoundError:
-        return rundir.journal_path.exists()
-    return True
-
-
-def refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool = True) -> bool:
-    """Bring one run up to date, filing it if its supervisor is dead. True while somebody answers for it.
-
-    Between two sessions of one command nothing is going on, and yet more is to come: then it is True, too.
-    publish: what has ended is brought into experiments.json at once. Raises ConfigError where the home cannot be
-    written to.
-    """
-    with home.changing():
-        return _refresh(home, index, rundir, say, publish=publish).is_answered_for
-
-
-class _Refreshed(NamedTuple):
-    is_answered_for: bool = False
-    is_stored: bool = True  # False: the index could not take the run's state
-
-
-def _folders_of_trainer(rundir: RunDir) -> tuple[str, ...]:
-    """Those that its living processes are in: a supervisor that was killed may have left some."""
-    from backprop.supervisor.process import tree
-
-    return tree.folders(tree.marked(str(rundir.path)))
-
-
-def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: bool) -> _Refreshed:
-    try:
-        spec, journal = _opened(rundir)
-    except FileNotFoundError:
-        home.mark_refreshed(rundir.run_id)  # removed meanwhile, or somebody else's folder
-        return _Refreshed()
-    except UnreadableError as error:
-        return _Refreshed(_record_unreadable(index, rundir, str(error)))
-    try:
-        recorder = Recorder(home, rundir, spec, journal, say).use(index)
-        recorder.look_for_checkpoints_in(functools.cache(lambda: _folders_of_trainer(rundir)))
-        if recorder.read_run()[0].is_on_slurm:
-            is_answered_for = _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
-            return _Refreshed(is_answered_for, recorder.is_state_stored)
-        is_free = journal.try_lock()
-        if is_free and recorder.read_run()[0].is_on_slurm:  # somebody gave it to Slurm just now
-            return _Refreshed(is_answered_for=True)
-        if is_free:
-            _begin(recorder, index)
-            is_filed = settle(rundir, spec, journal, VIEW_PATIENCE_S, say)
-            _finish(recorder, index, publish=publish)
-            if is_filed:
-                tell_end(home, rundir, spec)
-        else:
-            recorder.record_state(publish=False)
-            _read_on(recorder)
-    finally:
-        journal.close()
-    return _Refreshed(not is_free, recorder.is_state_stored)
-
-
-def _begin(recorder: Recorder, index: Index) -> None:
-    """Mark that a run is being settled. Where there is no room for that, the index does not call it whole either."""
-    try:
-        recorder.begin()
-    except OSError as error:
-        if not (index.is_in_memory and lacks_room(error)):
-            raise
-
-
-def _finish(recorder: Recorder, index: Index, *, publish: bool) -> None:
-    """Store what there is of a run that has ended; in memory its state, and of its output only so much."""
-    if index.is_in_memory:
-        recorder.record_state(publish=False)
-        _read_on(recorder)
-    else:
-        recorder.finish(publish=publish)
-
-
-def _opened(rundir: RunDir) -> tuple[RunSpec, Journal]:
-    """What a run was asked, and its journal. Raises UnreadableError, OSError, or FileNotFoundError where no run is."""
-    try:
-        spec = rundir.read_spec()
-    except FileNotFoundError:
-        if not rundir.journal_path.exists():
-            raise
-        raise UnreadableError(f"{rundir.spec_path.name} is missing") from None
-    if spec.id != rundir.run_id:
-        raise UnreadableError(f"it is a copy of run {spec.id}")
-    if not os.path.lexists(rundir.journal_path) and rundir.spec_path.exists():
-        raise UnreadableError(f"{rundir.journal_path.name} is missing")
-    try:
-        return spec, Journal(rundir.journal_path)
-    except OSError as error:
-        if error.errno in _OF_THE_HOME:
-            raise
-        raise unreadable(rundir.journal_path, error) from error
-
-
-def _record_unreadable(index: Index, rundir: RunDir, reason: str) -> bool:
-    """Let views show a run whose record cannot be read, with what the index has of it. True while it is going on."""
-    if is_held(rundir):
-        return True  # what its supervisor wrote into the index before is still true
-    known = index.get(rundir.run_id, metrics=())
-    run = Run(spec=_unreadable_spec(rundir), status=Status.UNREADABLE) if known is None else known.run
-    if run.status is not Status.UNREADABLE or run.reason != reason:
-        run = msgspec.structs.replace(run, status=Status.UNREADABLE, reason=reason, waiter=None)
-        index.put_run(run, index.journal_size(rundir.run_id) or 0)
-    return False
-
-
-def _unreadable_spec(rundir: RunDir) -> RunSpec:
-    """What is known of a run whose record nobody has ever read: its folder."""
-    folder = rundir.path.lstat()
-    return unknown_spec(rundir.run_id, min(max(0.0, folder.st_mtime), time.time()), str(folder.st_uid))
-
-
-def unknown_spec(run_id: str, created_at_unix_s: float, user: str) -> RunSpec:
-    """A run of which nobody knows what was asked."""
-    return RunSpec(
-        id=run_id,
-        command=("?",),
-        cwd="/",
-        created_at=datetime.fromtimestamp(created_at_unix_s, timezone.utc),
-        host="?",
-        user=user,
-        limits=Limits(timebox_s=0.0, grace_s=0.0, min_free_ram_bytes=0, min_free_disk_bytes=0),
-    )
-
-
-def is_held(rundir: RunDir) -> bool:
-    """Whether somebody answers for the run: whether its journal, as far as we can open it, is locked."""
-    try:
-        with closing(Journal(rundir.journal_path, is_read_only=True)) as journal:
-            return not journal.try_lock()
-    except OSError:
-        return False
-
-
-def _read_on(recorder: Recorder) -> None:
-    """Store what a live run wrote since the last look: session after session, which is the order of its points."""
-    run, _ = recorder.read_run()
-    stretches = 0
-    for session in run.sessions:
-        at_s = session.trained_s(datetime.now(timezone.utc))
-        while True:
-            look = recorder.ingest(session.number, at_s, is_over=session.status.is_final)
-            stretches += len(look.batches)
-            if not look.is_stored or stretches >= _LIVE_STRETCHES:
-                return
-            if not look.batches:
-                break
-
-
-def _refresh_job(
-    home: Home, rundir: RunDir, spec: RunSpec, journal: Journal, recorder: Recorder, say: Say, *, publish: bool
-) -> bool:
-    """As `refresh`, for a run that Slurm executes: whether somebody answers for it is Slurm's to say.
-
-    A kernel lock says nothing across machines on many file systems. Slurm is asked before the journal is read, so that
-    a job that ends meanwhile is not taken for one that ended without a word.
-    """
-    before, _ = recorder.read_run()
-    if before.status.is_final:
-        recorder.finish(publish=publish)
-        return is_about_to_go_on(rundir, before)
-    cluster = engines.cluster()
-    seen = cluster.observe(before)
-    if (complaint := cluster.complaint()) is not None:
-        say(complaint)
-    now_unix_s = home.mark_here(spec.id)  # this machine may see it for the first time
-    if before.waiter is not None and seen.is_unsatisfiable and journal.try_lock() and _is_withdrawn(before):
-        recorder.begin()
-        told = f"Slurm can never schedule it: {seen.told}"
-        journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
-        journal.forget_requests()
-        recorder.finish(publish=publish)
-        tell_end(home, rundir, spec)
-        return False
-    cluster.hurry(before, seen)
-    cluster.release_forgotten(before, seen)
-    has_ended = seen.phase is Phase.ENDED and (seen.is_known or not journal.has_recent_heartbeat(now_unix_s))
-    if not has_ended or is_being_put_back(rundir, before) or not journal.try_lock():
-        is_pending = seen.phase is Phase.PENDING and seen.told is not None
-        recorder.record_state(publish=False, reason=f"Slurm: {seen.told}" if is_pending else None)
-        _read_on(recorder)
-        return True
-    recorder.begin()
-    if before.job is None:
-        cluster.forget_unsubmitted(spec)
-    is_filed = settle(rundir, spec, journal, 0.0, say, _why_it_ended(rundir, before, seen))
-    recorder.finish(publish=publish)
-    if is_filed:
-        tell_end(home, rundir, spec)
-    return False
-
-
-def _why_it_ended(rundir: RunDir, run: Run, seen: Observation) -> str | None:
-    """What Slurm says of it; and of a job in which nothing of us began, what is likely to be wrong."""
-    has_begun = run.waiter is None or run.job is None or rundir.job_log_path(run.job).exists()
-    if has_begun or not seen.is_failure:
-        return seen.told
-    return f"{seen.told} before Backprop began in it: can its node see {rundir.path} and Backprop's own Python?"
-
-
-def is_being_put_back(rundir: RunDir, run: Run) -> bool:
-    """Slurm calls a job FAILED for a moment while it puts it back into the line."""
-    if run.waiter is None or run.waiter.job is None:
-        return False
-    entries, _ = journals.read(rundir.journal_path)
-    newest = next((entry for entry in reversed(entries) if isinstance(entry, Submitted)), None)
-    if newest is None or not newest.is_again:
-        return False
-    return (datetime.now(timezone.utc) - newest.at).total_seconds() < PUT_BACK_S
-
-
-def _is_withdrawn(run: Run) -> bool:
-    """False when its job has begun meanwhile, or Slurm does not answer."""
-    try:
-        return engines.cluster().withdraw(run).phase is Phase.ENDED
-    except BackpropError:
-        return False
-
-
-def is_about_to_go_on(rundir: RunDir, ended: Run) -> bool:
-    """Whether a Slurm job has ended a session, and not said yet that it lines up for the next.
-
-    Blocks for some seconds at most, and only where something is left to do.
-    """
-    entries, _ = journals.read(rundir.journal_path)
-    if continuation.remaining(ended, entries) is None:
-        return False
-    return engines.cluster().observe(ended).phase in {Phase.PENDING, Phase.RUNNING}
-
-
-def tell_end(home: Home, rundir: RunDir, spec: RunSpec) -> None:
-    """Tell of a run's end in the place of a supervisor that is dead, or never was."""
-    if rundir.notify_path.exists():
-        from backprop.lifecycle.notifier import Notifier
-
-        entries, size = journals.read(rundir.journal_path)
-        Notifier(rundir, home.index_path).ended(fold(spec, entries), size)
-
-
-def settle(
+def reconcile(
     rundir: RunDir, spec: RunSpec, journal: Journal, patience_s: float | None, say: Say, why: str | None = None
 ) -> bool:
-    """File a run whose supervisor died under it, after ending what is left of its tree. The journal must be locked.
+    """Record the end of a run whose supervisor died, after ending what it left running. The journal must be locked.
 
-    patience_s: how long an orphaned trainer may take to finish its save; None: the session's grace. False for a run
-    that has ended: nothing was to be done. why: how it is known that nobody answers for it, if not by its lock.
+    patience_s: how long an orphaned trainer may take to finish its save; None: the session's grace. why: how the death
+    of the supervisor is known, if not by the lock. False for a run that has ended: nothing was to be done.
     """
     entries = journals.read(rundir.journal_path)[0]
     run = fold(spec, entries)
@@ -439,62 +43,91 @@ def settle(
     if session is not None and session.status.is_final:
         reason = why or "its supervisor died while it was queued for another session"
         journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}, is_presumed=True))
-        return True
-    if session is None:
-        reason = why or "its supervisor died before the trainer was started"
-        ended = SessionEnded(
-            at=datetime.now(timezone.utc),
-            session=0,
-            status=Status.INTERRUPTED,
-            reason=reason,
-            exit_code=None,
-            elapsed_s=0.0,
-        )
-        journal.append(ended)
-        return True
+    elif session is None:
+        journal.append(_interrupted(0, why or "its supervisor died before the trainer was started", 0.0))
+    else:
+        death = _end_orphans(rundir, session, session.grace_s if patience_s is None else patience_s, say)
+        _remove_leftovers(rundir, session, entries)
+        journal.append(_interrupted(session.number, why or death, _elapsed_s(rundir, session)))
+    return True
+
+
+def _interrupted(session: int, reason: str, elapsed_s: float) -> SessionEnded:
+    return SessionEnded(
+        at=datetime.now(timezone.utc),
+        session=session,
+        status=Status.INTERRUPTED,
+        reason=reason,
+        exit_code=None,
+        elapsed_s=elapsed_s,
+    )
+
+
+def _end_orphans(rundir: RunDir, session: Session, patience_s: float, say: Say) -> str:
+    """End what a dead supervisor left running on this machine; how it died, as far as that can be told."""
     from backprop.supervisor import roster
-    from backprop.supervisor.process import memory_cgroup, tree
+    from backprop.supervisor.process import tree
 
     boot_id = host.boot_id()
-    rebooted = session.boot_id is not None and boot_id is not None and session.boot_id != boot_id
+    if session.boot_id is not None and boot_id is not None and session.boot_id != boot_id:
+        return "the machine was restarted"
 
     def orphans() -> "list[Process]":
         return tree.orphans(str(rundir.path), roster.living(rundir.roster_path, session.number, boot_id))
 
-    if not rebooted and orphans():
-        patience_s = session.grace_s if patience_s is None else patience_s
-        say(f"the supervisor of run {spec.id} died; ending what it left running (at most {patience_s + 1:.0f} s) ...")
+    if orphans():
+        left = f"ending what it left running (at most {patience_s + 1:.0f} s)"
+        say(f"the supervisor of run {rundir.run_id} died; {left} ...")
         tree.end_orphans(orphans, patience_s)
-    blindness = None if rebooted else host.table_problem()
+    blindness = host.table_problem()
     unseen = "" if blindness is None else f"; cannot look for what it left running: {blindness}"
+    return f"its supervisor (pid {session.supervisor_pid}) died{unseen}"
+
+
+def _remove_leftovers(rundir: RunDir, session: Session, entries: Sequence[Entry]) -> None:
+    """Remove what a session leaves behind besides processes: its roster and its memory cgroup."""
+    from backprop.supervisor.process import memory_cgroup
+
     with suppress(OSError):
         rundir.roster_path.unlink()
     for entry in entries:
         if isinstance(entry, TrainerLaunched) and entry.session == session.number and entry.cage is not None:
             memory_cgroup.remove_leftover(entry.cage)
-    journal.append(
-        SessionEnded(
-            at=datetime.now(timezone.utc),
-            session=session.number,
-            status=Status.INTERRUPTED,
-            reason=why
-            or (
-                "the machine was restarted"
-                if rebooted
-                else f"its supervisor (pid {session.supervisor_pid}) died{unseen}"
-            ),
-            exit_code=None,
-            elapsed_s=_elapsed_s(rundir, session),
-        )
-    )
-    return True
 
 
 def _elapsed_s(rundir: RunDir, session: Session) -> float:
-    """How long a session whose end nobody saw trained: until its last sign of life. The only guess in the record."""
+    """How long a session trained whose end nobody saw: until its last output or heartbeat. The only guess on record."""
     signs = (rundir.out_path(session.number), rundir.err_path(session.number), rundir.control_path)
     last = max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)
     return session.trained_s(datetime.fromtimestamp(last, timezone.utc))
+
+
+def claim(home: Home, run: Run, say: Say) -> Journal:
+    """The run's journal, locked for this process, with nothing left running. Raises BusyError.
+
+    run: as it was when the user decided. BusyError where another process runs it now, or has done so since.
+    """
+    rundir = home.rundir(run.spec.id)
+    journal = Journal(rundir.journal_path)
+    deadline = time.monotonic() + CLAIM_PATIENCE_S
+    while not journal.try_lock():
+        if time.monotonic() > deadline:
+            journal.close()
+            raise BusyError(busy_message(run))
+        time.sleep(0.02)
+    now = fold(run.spec, journals.read(rundir.journal_path)[0])
+    is_readable = run.status is not Status.UNREADABLE
+    if is_readable and now.is_on_slurm and not now.status.is_final:  # while a job waits nobody has the journal locked
+        journal.close()
+        raise BusyError(busy_message(now))
+    if reconcile(rundir, run.spec, journal, None, say):
+        notify_end(home, rundir, run.spec)
+        now = fold(run.spec, journals.read(rundir.journal_path)[0])
+    if is_readable and len(now.sessions) != len(run.sessions):
+        journal.close()
+        raise BusyError(f"run {run.spec.id} has just been resumed by another process.")
+    journal.forget_requests()
+    return journal
 
 
 def remove(home: Home, run: Run, say: Say) -> None:
@@ -512,46 +145,17 @@ def remove(home: Home, run: Run, say: Say) -> None:
     home.mark_refreshed(rundir.run_id)
 
 
-def forget(home: Home, index: Index, run_id: str, say: Say) -> None:
-    """Take a run that was removed out of the index and of experiments.json; without room, the next look does."""
+def is_held(rundir: RunDir) -> bool:
+    """Whether some process holds the run: whether its journal, as far as we can open it, is locked."""
     try:
-        index.remove(run_id)
-        experiments_json.put(home, index, run_id, say)
-    except (OSError, sqlite3.OperationalError) as error:
-        if not lacks_room(error):
-            raise
-
-
-def claim(home: Home, run: Run, say: Say) -> Journal:
-    """The run's journal, locked for this process, with nothing left running. Raises BusyError.
-
-    run: as it was when the user decided. Somebody who runs it now, or has done so since, was faster.
-    """
-    rundir = home.rundir(run.spec.id)
-    journal = Journal(rundir.journal_path)
-    deadline = time.monotonic() + CLAIM_PATIENCE_S
-    while not journal.try_lock():
-        if time.monotonic() > deadline:
-            journal.close()
-            raise BusyError(busy_message(run))
-        time.sleep(0.02)
-    now = fold(run.spec, journals.read(rundir.journal_path)[0])
-    is_readable = run.status is not Status.UNREADABLE
-    if is_readable and now.is_on_slurm and not now.status.is_final:  # while a job waits nobody has the journal locked
-        journal.close()
-        raise BusyError(busy_message(now))
-    if settle(rundir, run.spec, journal, None, say):
-        tell_end(home, rundir, run.spec)
-        now = fold(run.spec, journals.read(rundir.journal_path)[0])
-    if is_readable and len(now.sessions) != len(run.sessions):
-        journal.close()
-        raise BusyError(f"run {run.spec.id} has just been resumed by another process.")
-    journal.forget_requests()
-    return journal
+        with closing(Journal(rundir.journal_path, is_read_only=True)) as journal:
+            return not journal.try_lock()
+    except OSError:
+        return False
 
 
 def busy_message(run: Run) -> str:
-    """Why a run that is going on cannot be had, and what to do."""
+    """Why an active run cannot be claimed, and what to do."""
     if run.job is not None:
         return f"run {run.spec.id} belongs to Slurm job {run.job}. Stop it first: backprop stop {run.spec.id}"
     if run.waiter is not None:
@@ -560,3 +164,34 @@ def busy_message(run: Run) -> str:
     session = run.last_session
     who = "" if session is None else f", supervised by process {session.supervisor_pid} on {session.host}"
     return f"run {run.spec.id} is running{who}. Stop it first: backprop stop {run.spec.id}"
+
+
+def is_being_requeued(rundir: RunDir, run: Run) -> bool:
+    """Slurm reports a job as FAILED for a moment while it requeues it."""
+    if run.waiter is None or run.waiter.job is None:
+        return False
+    entries, _ = journals.read(rundir.journal_path)
+    newest = next((entry for entry in reversed(entries) if isinstance(entry, Submitted)), None)
+    if newest is None or not newest.is_again:
+        return False
+    return (datetime.now(timezone.utc) - newest.at).total_seconds() < REQUEUE_S
+
+
+def is_about_to_requeue(rundir: RunDir, ended: Run) -> bool:
+    """Whether a Slurm job has ended a session, and not recorded yet that it is requeued for the next.
+
+    Blocks for some seconds at most, and only where another session is due.
+    """
+    entries, _ = journals.read(rundir.journal_path)
+    if continuation.remaining(ended, entries) is None:
+        return False
+    return engines.cluster().observe(ended).phase in {Phase.PENDING, Phase.RUNNING}
+
+
+def notify_end(home: Home, rundir: RunDir, spec: RunSpec) -> None:
+    """Notify of a run's end in place of a supervisor that is dead, or never was."""
+    if rundir.notify_path.exists():
+        from backprop.lifecycle.notifier import Notifier
+
+        entries, size = journals.read(rundir.journal_path)
+        Notifier(rundir, home.index_path).ended(fold(spec, entries), size)

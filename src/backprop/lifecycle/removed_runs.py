@@ -18,7 +18,7 @@ from psutil import Process
 
 from backprop import host
 from backprop.errors import BackpropError, BusyError
-from backprop.lifecycle import recovery, requests, run_state
+from backprop.lifecycle import indexing, requests, run_state
 from backprop.records import RunView, StopReason
 from backprop.store.holder import signal_holder
 from backprop.store.home import Home
@@ -43,7 +43,7 @@ class RemovedRun:
         self._run_dir = str(rundir.path)  # the mark of its processes
         self._open_path = _own_path(journal_fd)
         self._journal = Journal(rundir.journal_path, fd=journal_fd)
-        self._run = fold(recovery.unknown_spec(rundir.run_id, time.time(), "?"), ())
+        self._run = fold(indexing.unknown_spec(rundir.run_id, time.time(), "?"), ())
 
     def look(self) -> run_state.RunState:
         """How the run stands now."""

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from backprop import engines, host
 from backprop.engines.base import Phase
 from backprop.errors import BackpropError, BusyError, NoRoomError, NoSuchRunError, UsageError
-from backprop.lifecycle import recovery
+from backprop.lifecycle import indexing, recovery
 from backprop.lifecycle.run_state import RunState, SupervisorInfo, current_supervisor, look, wait_for
 from backprop.records import Pauser, Run, RunSpec, StopReason
 from backprop.store.holder import signal_holder
@@ -40,7 +40,7 @@ def supervisor_to_stop(home: Home, run: Run) -> SupervisorInfo | None:
     if answering is not None or not run.is_on_slurm:
         return answering
     last = run.last_session
-    if last is None or not recovery.is_about_to_go_on(home.rundir(run.spec.id), run):
+    if last is None or not recovery.is_about_to_requeue(home.rundir(run.spec.id), run):
         return None
     return SupervisorInfo(last.number + 1, last.supervisor_pid, last.host, 0.0, is_in_line=True, is_on_slurm=True)
 
@@ -95,10 +95,10 @@ def _take_out_of_line(home: Home, run: Run, detail: str) -> None:
     cluster.look_again()
     if run.waiter is None and cluster.observe(run).phase is not Phase.PENDING:
         return
-    deadline = time.monotonic() + recovery.PUT_BACK_S
+    deadline = time.monotonic() + recovery.REQUEUE_S
     while True:
         seen = cluster.withdraw(run)
-        may_come_back = seen.is_failure and recovery.is_being_put_back(home.rundir(run.spec.id), run)
+        may_come_back = seen.is_failure and recovery.is_being_requeued(home.rundir(run.spec.id), run)
         if seen.phase is Phase.ENDED and not may_come_back:
             break
         if time.monotonic() > deadline or look(home, run.spec).run.waiter is None:
@@ -118,10 +118,10 @@ def _leave_the_line(home: Home, spec: RunSpec, reason: str) -> None:
         if run.waiter is not None:
             is_filed = journal.append(Refused(at=_now(), reason=reason, figures={}, by=StopReason.USER))
         else:
-            is_filed = recovery.settle(rundir, spec, journal, 0.0, _say_nothing, reason)
+            is_filed = recovery.reconcile(rundir, spec, journal, 0.0, _say_nothing, reason)
         journal.forget_requests()
         if is_filed:
-            recovery.tell_end(home, rundir, spec)
+            recovery.notify_end(home, rundir, spec)
     finally:
         journal.close()
 
@@ -260,9 +260,9 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: SupervisorInfo, sa
         say("the supervisor is not responding; killing it")
         engine.cancel(standing.run)
     deadline = time.monotonic() + END_S
-    with closing(recovery.open_home(home, say)) as index:
+    with closing(indexing.open_home(home, say)) as index:
         while time.monotonic() < deadline:
-            recovery.refresh(home, index, home.rundir(spec.id), say)
+            indexing.refresh(home, index, home.rundir(spec.id), say)
             standing = look(home, spec)
             if standing.has_ended:
                 return standing

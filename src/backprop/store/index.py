@@ -347,7 +347,7 @@ def lacks_room(error: Exception | None) -> bool:
 def open_index(home: Home, busy_timeout_s: float, say: Callable[[str], None]) -> Index:
     """The index of a home. One that is damaged is set aside with its date and a new one begun, saying so.
 
-    A new index is empty: `recovery.catch_up` fills it from the run directories.
+    A new index is empty: `indexing.catch_up` fills it from the run directories.
     busy_timeout_s: how long to wait for another process's transaction; short for a supervisor.
     Raises sqlite3.OperationalError (busy, disk full), OSError or HomeBusyError.
     """

@@ -17,7 +17,7 @@ import msgspec
 from backprop import host
 from backprop.errors import BackpropError, UsageError
 from backprop.governor.run_queue import RunQueue
-from backprop.lifecycle import recovery
+from backprop.lifecycle import indexing
 from backprop.lifecycle.admission import read_machine
 from backprop.records import Limits, MachineState, Record, RunView, Status, Ticket
 from backprop.store import checkpoints, filters, metric_names, query
@@ -142,9 +142,9 @@ class LiveFeed:
                     index.close()
                     index = None
                 if index is None:
-                    index = recovery.in_step(self.home, self._said.append)
+                    index = indexing.open_caught_up(self.home, self._said.append)
                 if time.monotonic() - caught_up_at >= EVERY_S / 2:
-                    recovery.catch_up(self.home, index, self._said.append)
+                    indexing.catch_up(self.home, index, self._said.append)
                     caught_up_at = time.monotonic()
                 picture = self._last = self._take(index, self._wish)
             except (BackpropError, HomeBusyError, OSError, sqlite3.DatabaseError) as error:

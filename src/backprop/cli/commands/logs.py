@@ -144,11 +144,11 @@ class _Current:
             self._refresh()
 
     def _refresh(self) -> None:
-        from backprop.lifecycle import recovery
+        from backprop.lifecycle import indexing
 
         if time.monotonic() - self._looked_at > _FOLLOW_REFRESH_S:
             self._looked_at = time.monotonic()
-            self._is_answered_for = recovery.refresh(self._home, self._index, self.rundir, say)
+            self._is_answered_for = indexing.refresh(self._home, self._index, self.rundir, say)
             view = self._index.get(self.run.spec.id)
             if not self.rundir.path.exists():
                 raise NoSuchRunError(f"run {self.run.spec.id} was removed.")

@@ -14,7 +14,7 @@ _GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, 
 @click.command()
 def reindex() -> None:
     """Rebuild index.db and experiments.json from the run directories."""
-    from backprop.lifecycle import recovery
+    from backprop.lifecycle import indexing
     from backprop.store import experiments_json
 
     home = Home.from_environment()
@@ -23,7 +23,7 @@ def reindex() -> None:
         index.set_snapshot_due()  # if we are killed before it is rebuilt, whoever looks next does it
         for run_id in run_ids:
             index.remove(run_id)
-            recovery.refresh(home, index, home.rundir(run_id), say, publish=False)
+            indexing.refresh(home, index, home.rundir(run_id), say, publish=False)
         experiments_json.rebuild(home, index, say)
         for folder in home.runs_path.glob(".*-*"):
             if time.time() - folder.stat().st_mtime > _GARBAGE_AFTER_S:

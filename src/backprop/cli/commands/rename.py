@@ -14,7 +14,7 @@ from backprop.store.home import Home
 @click.argument("name")
 def rename(*, run: str, name: str) -> None:
     """Rename a run."""
-    from backprop.lifecycle import recovery, requests
+    from backprop.lifecycle import indexing, requests
 
     config.check_name(name)
     home = Home.from_environment()
@@ -22,7 +22,7 @@ def rename(*, run: str, name: str) -> None:
         spec = (view := find_run(home, index, run)).run.spec
         check_readable(view.run)
         requests.rename(home, view.run, name)
-        recovery.refresh(home, index, home.rundir(spec.id), say)
+        indexing.refresh(home, index, home.rundir(spec.id), say)
         wanted = filters.Wanted(conditions=(filters.Condition(name="name", operator="=", value=name),))
         others = [other.run.spec.id for other in query.runs(index, wanted) if other.run.spec.id != spec.id]
     say(f"run {spec.id} renamed to {name}" + (f", from {spec.name}" if spec.name else ""))

@@ -22,7 +22,7 @@ _TOLD = 5  # ids in a message
 @click.option("--checkpoints", is_flag=True, help="Also delete the checkpoints that these runs reported.")
 def rm(*, choice: Choice, checkpoints: bool) -> None:
     """Remove the records of runs, and with --checkpoints their checkpoints."""
-    from backprop.lifecycle import recovery
+    from backprop.lifecycle import indexing, recovery
 
     home = Home.from_environment()
     with open_caught_up(home) as index:
@@ -41,7 +41,7 @@ def rm(*, choice: Choice, checkpoints: bool) -> None:
                 _check_snapshot(home, view)
             with home.changing():
                 recovery.remove(home, view.run, say)
-                recovery.forget(home, index, run_id, say)
+                indexing.forget(home, index, run_id, say)
             removed.append(view)
 
         code = each(views, remove)

@@ -71,7 +71,7 @@ def _open(url: str) -> None:
 
 def _desk(home: Home) -> "Services":
     """What the page may ask of this home. Raises ConfigError."""
-    from backprop.lifecycle import recovery
+    from backprop.lifecycle import indexing
     from backprop.views.web.services import Services
 
     tell = _once()
@@ -80,8 +80,8 @@ def _desk(home: Home) -> "Services":
         host=this_machine.name(),
         user=this_machine.user(),
         version=__version__,
-        open_index=lambda: recovery.open_home(home, tell),
-        catch_up=lambda index: recovery.catch_up(home, index, tell),
+        open_index=lambda: indexing.open_home(home, tell),
+        catch_up=lambda index: indexing.catch_up(home, index, tell),
         read_machine=_machine_reader(home),
         is_valid=is_valid,
         stop=lambda run, now: _stop(home, run, now=now),

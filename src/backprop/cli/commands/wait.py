@@ -30,7 +30,7 @@ class _Minutes(click.FloatRange):
         except click.BadParameter:
             minutes = math.nan  # as wrong as any other
         if not math.isfinite(minutes):
-            self.fail(f"{value!r}: invalid value: expected minutes, such as 5 or 0.5.", param, ctx)
+            self.fail(f"{value!r}: expected minutes, such as 5 or 0.5.", param, ctx)
         return minutes
 
 
@@ -98,9 +98,9 @@ class _Watch:
             time.sleep(pause_s if deadline is None else min(pause_s, deadline - now))
 
     def _look(self, run_id: str) -> None:
-        from backprop.lifecycle import recovery
+        from backprop.lifecycle import indexing
 
-        is_answered_for = recovery.refresh(self._home, self._index, self._home.rundir(run_id), say)
+        is_answered_for = indexing.refresh(self._home, self._index, self._home.rundir(run_id), say)
         view = self._index.get(run_id)
         if not self._home.rundir(run_id).path.exists():
             raise NoSuchRunError(f"run {run_id} was removed in the meantime.")

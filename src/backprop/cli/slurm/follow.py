@@ -17,7 +17,7 @@ from backprop.cli.context import say, say_failure
 from backprop.engines.base import Phase
 from backprop.engines.slurm import client as slurm_client
 from backprop.errors import BackpropError, ExitCode, NoSuchRunError
-from backprop.lifecycle import continuation, recovery
+from backprop.lifecycle import continuation, indexing
 from backprop.records import Run, Session, Source, in_minutes
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Entry, MessageShown, Queued, Refused, SessionEnded, SessionStarted, Submitted
@@ -217,9 +217,9 @@ class Follower:
         return ExitCode.REFUSED
 
     def _refresh(self) -> None:
-        index = recovery.open_home(self._home, say)
+        index = indexing.open_home(self._home, say)
         try:
-            recovery.refresh(self._home, index, self._rundir, say)
+            indexing.refresh(self._home, index, self._rundir, say)
         finally:
             index.close()
 

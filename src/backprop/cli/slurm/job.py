@@ -79,7 +79,7 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     was_going_on = not run.status.is_final
     if run.last_session is not None and not run.last_session.status.is_final:
         lost = "Slurm restarted its job: its node or its supervisor was lost"
-        recovery.settle(rundir, spec, journal, None, say, lost)
+        recovery.reconcile(rundir, spec, journal, None, say, lost)
     recorder.record_state(publish=True)
     recorder.record_output()
     run, left, stop = _look(owned)
