@@ -8,7 +8,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from backprop.store.home import Home
-from backprop.views.web.door import LoginRedirect
+from backprop.views.web.login_redirect import LoginRedirect
 from tests.browser.conftest import Page, Training, Ui
 from tests.conftest import HANG_S, Runs, wait_for
 
@@ -274,7 +274,7 @@ def test_a_long_table_scrolls(page: Page, runs: Runs):
     archive.fill(Home(runs.home), 3000)
     ui = Ui(runs)
     page.open(ui.address)
-    page.until(lambda: page.text("#count") == "3\u202f000 runs")
+    page.until(lambda: page.text("#count") == "3,000 runs")
     page.until(lambda: "r0002999" in page.names())
     page.js("document.querySelector('#grid').scrollTo(0, 1e9)")
     page.until(lambda: "trial-0" in page.names())

@@ -1,4 +1,4 @@
-"""A real server process, a client that sends exactly what it is told to, and a desk for parts of the server."""
+"""A real server process, a client that sends exactly the given headers, and the services of a server without its process."""
 
 import http.client
 import json
@@ -6,19 +6,19 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+from backprop.records import Limits
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.views.web.index_pool import Library
-from backprop.views.web.poller import Hub
-from backprop.views.web.services import Services
+from backprop.views.web.index_pool import IndexPool
+from backprop.views.web.poller import Poller
+from backprop.views.web.services import MachineReading, Services
 from tests.conftest import HANG_S, Runs, wait_for
 
-MakeHub = Callable[[Services], Hub]
+MakePoller = Callable[[Services], Poller]
 
 ENDLESS = """
     for step in range(10**9):
@@ -147,30 +147,37 @@ def start_endless(runs: Runs, text: str = ENDLESS) -> str:
 
 
 @pytest.fixture
-def make_hub() -> Iterator[MakeHub]:
-    """Hubs whose threads and connections end with the test."""
-    made: list[Hub] = []
+def make_poller() -> Iterator[MakePoller]:
+    """Pollers whose threads and connections end with the test."""
+    made: list[Poller] = []
 
-    def make(desk: Services) -> Hub:
-        made.append(Hub(desk, Library(desk), lambda: None))
+    def make(services: Services) -> Poller:
+        made.append(Poller(services, IndexPool(services), lambda: None))
         return made[-1]
 
     yield make
-    for hub in made:
-        hub.close()
-        for pulse in (hub._runs, hub._machines):
+    for poller in made:
+        poller.close()
+        for pulse in (poller._runs, poller._machines):
             if pulse._thread is not None:
                 pulse._thread.join()
-        hub.library.close()
+        poller.pool.close()
 
 
-def desk_of(home: Home, open_index: Callable[[], Index], catch_up: Callable[[Index], None]) -> Services:
-    """A desk in this process, at which nothing can be ordered, and the machine not be read."""
+def services_of(
+    home: Home, open_index: Callable[[], Index], catch_up: Callable[[Index], None] = lambda _: None
+) -> Services:
+    """Services in this process, whose index comes from here and whose machine cannot be read."""
 
-    def nothing(*_: Any) -> Any:
-        raise AssertionError("nobody asked for that")
+    class Partial(Services):
+        def open_index(self) -> Index:
+            return open_index()
 
-    return Services(
-        home=home, host="here", user="ada", version="1", open_index=open_index, catch_up=catch_up,
-        read_machine=nothing, is_valid=lambda _: True, stop=nothing, pause=nothing, resume=nothing,
-    )  # fmt: skip
+        def catch_up(self, index: Index) -> None:
+            catch_up(index)
+
+        def read_machine(self) -> MachineReading:
+            raise AssertionError("no test reads the machine here")
+
+    limits = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
+    return Partial(home=home, limits=limits, gpu_probe="none", folders=(), say=print)

@@ -10,13 +10,13 @@ import pytest
 
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.views.web.index_pool import Library
+from backprop.views.web.index_pool import IndexPool
 from backprop.views.web.logs import LogPlace
-from backprop.views.web.poller import Hub
-from backprop.views.web.serializers import CurveWatch
-from backprop.views.web.sse import Client, Listening
+from backprop.views.web.poller import Poller
+from backprop.views.web.serializers import CurveSubscription
+from backprop.views.web.sse import Client, Subscription
 from tests.conftest import Runs
-from tests.web.conftest import desk_of
+from tests.web.conftest import services_of
 
 
 class Failing(Index):
@@ -51,18 +51,18 @@ def index(runs: Runs) -> Iterator[Failing]:
 
 def test_whatever_read_fails_the_page_gets_all_of_it_at_the_next_look(runs: Runs, index: Failing):
     """Rows, details, curves, log and machine: nothing that was found before the failure is lost with it."""
-    desk = desk_of(Home(runs.home), lambda: index, lambda _: None)
-    hub = Hub(desk, Library(desk), lambda: None)
-    hub.machine = 1, b"{}"
+    services = services_of(Home(runs.home), lambda: index)
+    poller = Poller(services, IndexPool(services), lambda: None)
+    poller.machine = 1, b"{}"
     whole = {"machine", "table", "rows", "run", "curve loss", "curve acc", "log"}
     for reads in itertools.count():
-        hub.look()
+        poller.poll()
         client = Client(
-            hub,
-            Listening(
+            poller,
+            Subscription(
                 runs=("r",),
                 details="r",
-                curves=(CurveWatch(run="r", metric="loss"), CurveWatch(run="r", metric="acc")),
+                curves=(CurveSubscription(run="r", metric="loss"), CurveSubscription(run="r", metric="acc")),
                 log_run="r",
                 log=LogPlace(stream="out", session=1, offset=0),
                 machine=True,
@@ -74,11 +74,11 @@ def test_whatever_read_fails_the_page_gets_all_of_it_at_the_next_look(runs: Runs
             assert first == whole
             break
         assert first == {"trouble"}
-        hub.look()
+        poller.poll()
         assert told(client) == whole | {"trouble"}
     assert reads > 3
 
 
 def told(client: Client) -> set[str]:
     """What the page hears of, curves by their metric."""
-    return {f"{name} {json.loads(data)['metric']}" if name == "curve" else name for name, data in client.news()}
+    return {f"{name} {json.loads(data)['metric']}" if name == "curve" else name for name, data in client.updates()}

@@ -5,9 +5,9 @@ import pytest
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.views.web.params import log_place
-from backprop.views.web.sse import Client, Listening
+from backprop.views.web.sse import Client, Subscription
 from tests.conftest import Runs
-from tests.web.conftest import MakeHub, Server, desk_of
+from tests.web.conftest import MakePoller, Server, services_of
 
 
 @pytest.fixture
@@ -44,31 +44,31 @@ def test_an_order_to_a_run_that_is_being_read_is_not_said_to_be_to_nobody(server
     assert server.post(f"/api/runs/{run_id}/stop").status == 503
 
 
-def test_a_page_that_is_open_does_not_hear_that_its_run_was_removed(runs: Runs, run_id: str, make_hub: MakeHub):
+def test_a_page_that_is_open_does_not_hear_that_its_run_was_removed(runs: Runs, run_id: str, make_poller: MakePoller):
     """It keeps what it shows until there is something new, and what was opened meanwhile hears all of it, with its log."""
     home = Home(runs.home)
-    desk = desk_of(home, lambda: Index(home.index_path, 10), lambda _: None)
-    hub = make_hub(desk)
-    with hub.library.lent() as index:
-        listening = lambda: Listening(details=run_id, log_run=run_id, log=log_place(f"{run_id}:out", index)[1])  # noqa: E731
-        earlier = Client(hub, listening())
-        hub.look()
+    services = services_of(home, lambda: Index(home.index_path, 10))
+    poller = make_poller(services)
+    with poller.pool.connection() as index:
+        subscription = lambda: Subscription(details=run_id, log_run=run_id, log=log_place(f"{run_id}:out", index)[1])  # noqa: E731
+        earlier = Client(poller, subscription())
+        poller.poll()
         assert names(earlier) == ["table", "run"]
         forget(runs, run_id)
-        later = Client(hub, listening())
+        later = Client(poller, subscription())
         touch(home)
-        hub.look()
+        poller.poll()
         assert [names(earlier), names(later)] == [["table"], ["table"]]
     runs.call("reindex")
-    hub.look()
+    poller.poll()
     assert [names(earlier), names(later)] == [["table"], ["table", "run", "log"]]
     runs.call("rm", "--yes", run_id)
-    hub.look()
-    assert all(b'"gone":true' in dict(page.news())["run"] for page in (earlier, later))
+    poller.poll()
+    assert all(b'"gone":true' in dict(page.updates())["run"] for page in (earlier, later))
 
 
 def names(page: Client) -> list[str]:
-    return [name for name, _ in page.news()]
+    return [name for name, _ in page.updates()]
 
 
 def touch(home: Home) -> None:

@@ -23,7 +23,6 @@ from backprop.text import printable
 if TYPE_CHECKING:
     from backprop.config import Config
     from backprop.supervisor.outcome import Traceback
-    from backprop.views.terminal.machine_summary import Occupancy
 
 _NAMES_TOLD = 12
 _NAME_WIDTH = 40
@@ -80,19 +79,6 @@ def tell_whose_home(path: Path) -> None:
     mode = path.stat().st_mode if path.exists() else 0
     if mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX:  # sticky: each replaces only their own
         say(f"warning: other users can write to the home folder {path} and replace your runs; fix: chmod go-w {path}")
-
-
-def read_occupancy(home: Home) -> "Occupancy":
-    """Who holds the slots of this machine, and who waits for one."""
-    from backprop import host
-    from backprop.governor.run_queue import RunQueue
-    from backprop.views.terminal.machine_summary import Occupancy
-
-    tickets = [entry.ticket for entry in RunQueue(home.line_path, host.name()).read() if entry.ticket is not None]
-    return Occupancy(
-        taken=tuple(ticket for ticket in tickets if ticket.is_running),
-        queue=tuple(ticket for ticket in tickets if not ticket.is_running),
-    )
 
 
 def find_run(home: Home, index: Index, word: str) -> RunView:

@@ -13,7 +13,6 @@ from backprop.cli.context import (
     json_option,
     open_caught_up,
     print_json,
-    read_occupancy,
     settings_here,
     working_folder,
 )
@@ -67,7 +66,7 @@ def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
 
     settings = settings_here(home)
     snapshot = read_machine([str(home.path), str(working_folder())], settings.gpu_probe)
-    occupancy = read_occupancy(home)
+    occupancy = machine_summary.read_occupancy(home)
     if as_json:
         told = {
             "machine": run_json.machine_document(snapshot),

@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
+from backprop import host
+from backprop.governor.run_queue import RunQueue
 from backprop.records import Gpu, Limits, MachineState, Record, RunView, Ticket
+from backprop.store.home import Home
 from backprop.text import printable
 from backprop.views.terminal import formatting
 from backprop.views.terminal.bars import BLOCKS, PLAIN_BLOCKS, bar
@@ -14,10 +17,19 @@ _BAR_WIDTH = 20
 
 
 class Occupancy(Record, frozen=True):
-    """Who holds the slots of a home, and who waits for one, in order."""
+    """The tickets of runs that hold a slot, and of those that are queued, in order."""
 
     taken: tuple[Ticket, ...] = ()
     queue: tuple[Ticket, ...] = ()
+
+
+def read_occupancy(home: Home) -> Occupancy:
+    """Which runs of a home hold slots of this machine, and which are queued."""
+    tickets = [entry.ticket for entry in RunQueue(home.line_path, host.name()).read() if entry.ticket is not None]
+    return Occupancy(
+        taken=tuple(ticket for ticket in tickets if ticket.is_running),
+        queue=tuple(ticket for ticket in tickets if not ticket.is_running),
+    )
 
 
 def machine_summary(

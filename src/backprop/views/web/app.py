@@ -1,6 +1,6 @@
-"""What the server answers: the page and its files, runs, curves, logs, the machine; and three orders, by POST.
+"""The routes: the page and its files, runs, curves, logs, the machine; and by POST: stop, pause, resume.
 
-All JSON; an error is {"error": one sentence}. Handlers that are plain functions run in worker threads, and may block.
+JSON; an error is {"error": one sentence}. Handlers that are plain functions run in worker threads, and may block.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from backprop.store import metric_names, query
 from backprop.store.home import HomeBusyError
 from backprop.views.web import logs, params, serializers
 from backprop.views.web.auth import AccessToken, Address, AuthMiddleware
-from backprop.views.web.index_pool import Library, NotYetError
+from backprop.views.web.index_pool import IndexPool, NotYetError
 from backprop.views.web.services import Services
 from backprop.views.web.sse import Streams
 
@@ -43,22 +43,22 @@ _TYPES = {
     ".png": "image/png",
     ".txt": "text/plain; charset=utf-8",
 }
-_ANSWER_WITHIN_S = 0.7  # an order that takes longer is told about in the stream
+_RESPOND_WITHIN_S = 0.7  # the outcome of a slower request is sent as an event
 _log = logging.getLogger("backprop")
 
 
 def make(pages: "Pages", key: AccessToken, address: Address) -> ASGIApp:
-    """The application, behind its gate."""
+    """The application, behind the auth middleware."""
     app = Starlette(
         routes=pages.routes(),
         exception_handlers={
-            HTTPException: _refused,
-            BackpropError: _refused,
+            HTTPException: _failed,
+            BackpropError: _failed,
             sqlite3.Error: _busy,
             HomeBusyError: _busy,
             NotYetError: _not_yet,
-            ClientDisconnect: _gone,
-            Exception: _broken,
+            ClientDisconnect: _disconnected,
+            Exception: _bug,
         },
         lifespan=pages.lifespan,
     )
@@ -70,21 +70,21 @@ class Pages:
 
     streams: Streams
 
-    def __init__(self, desk: Services) -> None:
-        self._desk = desk
-        self._library = Library(desk)
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._pool = IndexPool(services)
         # a fixed list: no request can name any other file
         self._files = {str(path.relative_to(_STATIC)): path for path in _STATIC.rglob("*") if path.suffix in _TYPES}
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self.streams = Streams(self._desk, self._library)
+        self.streams = Streams(self._services, self._pool)
         yield
         self.end_streams()
-        self._library.close()
+        self._pool.close()
 
     def end_streams(self) -> None:
-        """Let go of all pages that listen; a server that ends would wait for them."""
+        """Close all event streams: the server waits for them before it exits."""
         self.streams.end()
 
     def routes(self) -> list[Route]:
@@ -121,13 +121,13 @@ class Pages:
             return Response(status_code=304, headers=headers)
         return Response(data, media_type=_TYPES[path.suffix], headers=headers)
 
-    # -- what there is
+    # -- data
 
     def runs(self, request: Request) -> Response:
         wanted = params.runs(request)
-        self._library.catch_up()
+        self._pool.catch_up()
         now = datetime.now(timezone.utc)
-        with self._library.lent() as index:
+        with self._pool.connection() as index:
             return _json(
                 {
                     "total": query.count(index),
@@ -137,96 +137,96 @@ class Pages:
             )
 
     def run(self, request: Request) -> Response:
-        self._library.catch_up()
-        with self._library.lent() as index:
-            view = self._library.run(index, request.path_params["id"])
-            return _json(serializers.details(index, view, datetime.now(timezone.utc), self._library.is_valid))
+        self._pool.catch_up()
+        with self._pool.connection() as index:
+            view = self._pool.run(index, request.path_params["id"])
+            return _json(serializers.details(index, view, datetime.now(timezone.utc), self._pool.is_valid))
 
     def log(self, request: Request) -> Response:
         stream = params.choice(request, "source", logs.STREAMS)
         session = params.whole(request, "session", None, 1, 10**9)
         end = params.whole(request, "end", None, 0, 2**53)
         max_bytes = params.whole(request, "bytes", 65_536, 1, logs.MAX_LOG_BYTES)
-        with self._library.lent() as index:
-            view = self._library.run(index, request.path_params["id"])
+        with self._pool.connection() as index:
+            view = self._pool.run(index, request.path_params["id"])
         return _json(logs.log_before(view, stream, session, end, max_bytes))
 
     def patch(self, request: Request) -> Response:
-        with self._library.lent() as index:
-            view = self._library.run(index, request.path_params["id"])
+        with self._pool.connection() as index:
+            view = self._pool.run(index, request.path_params["id"])
         text = logs.patch(view)
         if text is None:
-            raise HTTPException(404, "there are no uncommitted changes in the record of this run.")
+            raise HTTPException(404, "this run has no recorded uncommitted changes.")
         return PlainTextResponse(text)
 
     def curves(self, request: Request) -> Response:
         axis = params.axis(request)
         points = params.whole(request, "points", serializers.DEFAULT_POINTS, 10, serializers.MAX_POINTS)
         begin, end = params.number(request, "begin"), params.number(request, "end")
-        told = []
+        documents = []
         views: dict[str, RunView] = {}  # each run is read once
-        with self._library.lent() as index:
+        with self._pool.connection() as index:
             for run_id, metric in params.curves_of(request):
                 if run_id not in views:
-                    views[run_id] = self._library.run(index, run_id)
+                    views[run_id] = self._pool.run(index, run_id)
                 view = views[run_id]
                 name = metric_names.main_metric(view.summaries) if metric is None else metric
                 if name is not None:
-                    told.append(serializers.curve_document(index, view, name, axis, points, begin, end))
-        return _json({"axis": axis, "curves": told})
+                    documents.append(serializers.curve_document(index, view, name, axis, points, begin, end))
+        return _json({"axis": axis, "curves": documents})
 
     def machine(self, request: Request) -> Response:  # noqa: ARG002
-        return _json_bytes(self.streams.hub.read_machine())
+        return _json_bytes(self.streams.poller.read_machine())
 
     def events(self, request: Request) -> Response:
-        with self._library.lent() as index:
-            listening = params.listening(request, index)
-        return StreamingResponse(self.streams.open(listening), media_type="text/event-stream")
+        with self._pool.connection() as index:
+            subscription = params.subscription(request, index)
+        return StreamingResponse(self.streams.open(subscription), media_type="text/event-stream")
 
-    # -- orders
+    # -- requests to runs
 
     async def stop(self, request: Request) -> Response:
-        order = await params.order(request, params.StopOrder)
-        return await self._order(request, lambda run: self._desk.stop(run, order.now))
+        asked = await params.body(request, params.StopRequest)
+        return await self._carry_out(request, lambda run: self._services.stop(run, now=asked.now))
 
     async def pause(self, request: Request) -> Response:
-        await params.order(request, params.PauseOrder)
-        return await self._order(request, self._desk.pause)
+        await params.body(request, params.PauseRequest)
+        return await self._carry_out(request, self._services.pause)
 
     async def resume(self, request: Request) -> Response:
-        order = await params.order(request, params.ResumeOrder)
-        return await self._order(request, lambda run: self._desk.resume(run, order.minutes))
+        asked = await params.body(request, params.ResumeRequest)
+        return await self._carry_out(request, lambda run: self._services.resume(run, asked.minutes))
 
-    async def _order(self, request: Request, order: Callable[[Run], str]) -> Response:
-        return await anyio.to_thread.run_sync(self._promptly, request.path_params["id"], order)
+    async def _carry_out(self, request: Request, action: Callable[[Run], str]) -> Response:
+        return await anyio.to_thread.run_sync(self._respond_soon, request.path_params["id"], action)
 
-    def _promptly(self, run_id: str, order: Callable[[Run], str]) -> Response:
-        """Give an order. What becomes of one that takes its time is told to all pages that listen."""
-        self._library.catch_up()
-        with self._library.lent() as index:
-            run = self._library.run(index, run_id).run
+    def _respond_soon(self, run_id: str, action: Callable[[Run], str]) -> Response:
+        """Do it in a thread, and respond within a second: a later outcome is sent to all pages as an event."""
+        self._pool.catch_up()
+        with self._pool.connection() as index:
+            run = self._pool.run(index, run_id).run
         done: futures.Future[str] = futures.Future()
 
         def work() -> None:
             try:
-                done.set_result(order(run))
-            except Exception as error:  # noqa: BLE001  raised again where it is waited for, or told
+                done.set_result(action(run))
+            except Exception as error:  # noqa: BLE001  raised again below, or sent to the pages
                 done.set_exception(error)
 
         threading.Thread(target=work, daemon=True).start()
         try:
-            said = done.result(_ANSWER_WITHIN_S)
+            message = done.result(_RESPOND_WITHIN_S)
         except futures.TimeoutError:
-            done.add_done_callback(lambda late: self._tell_late(run_id, late))
-            said = "asked; it takes a moment"
-        return _json({"said": said}, status_code=202)
+            done.add_done_callback(lambda late: self._send_outcome(run_id, late))
+            message = "requested; this takes a moment"
+        return _json({"said": message}, status_code=202)
 
-    def _tell_late(self, run_id: str, done: "futures.Future[str]") -> None:
+    def _send_outcome(self, run_id: str, done: "futures.Future[str]") -> None:
         error = done.exception()
-        self.streams.say(run_id, str(error) if error else done.result(), is_error=error is not None)
+        self.streams.send_outcome(run_id, str(error) if error else done.result(), is_error=error is not None)
 
 
-# -- answers
+# -- responses
 
 
 def _json(document: Any, status_code: int = 200) -> Response:
@@ -237,32 +237,32 @@ def _json_bytes(data: bytes, status_code: int = 200) -> Response:
     return Response(data, status_code=status_code, media_type="application/json")
 
 
-def _refused(request: Request, error: Exception) -> Response:
-    """What cannot be done, in one sentence."""
+def _failed(request: Request, error: Exception) -> Response:
+    """One sentence about what cannot be done."""
     if isinstance(error, HTTPException):
-        answer = _json({"error": error.detail}, error.status_code)
-        answer.headers.update(error.headers or {})
-        return answer
+        response = _json({"error": error.detail}, error.status_code)
+        response.headers.update(error.headers or {})
+        return response
     status_code = 409 if request.method == "POST" else 400
     return _json({"error": str(error)}, 404 if isinstance(error, NoSuchRunError) else status_code)
 
 
 def _busy(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    return _json({"error": f"the index cannot be read just now: {error}"}, 503)
+    return _json({"error": f"the index cannot be read right now: {error}"}, 503)
 
 
 def _not_yet(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    answer = _json({"error": str(error)}, 503)
-    answer.headers["retry-after"] = "1"  # second
-    return answer
+    response = _json({"error": str(error)}, 503)
+    response.headers["retry-after"] = "1"  # second
+    return response
 
 
-def _gone(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    """To nobody: whoever asked did not wait."""
+def _disconnected(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """A response that nobody reads: the client has gone."""
     return Response(status_code=400)
 
 
-def _broken(request: Request, error: Exception) -> Response:
-    """A bug: told in full to whoever started the server, and not to the page."""
+def _bug(request: Request, error: Exception) -> Response:
+    """A bug: its traceback goes to the server's terminal, not to the page."""
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _json({"error": "something went wrong in the server; its terminal shows what."}, 500)
+    return _json({"error": "internal error; see the terminal of backprop ui."}, 500)

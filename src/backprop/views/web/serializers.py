@@ -1,6 +1,6 @@
-"""What the page is told, as values that msgspec writes as JSON. A number that is not finite is null in a curve.
+"""The documents that the page gets, as values that msgspec encodes as JSON. A non-finite number in a curve is null.
 
-Texts and lists are cut to what a page can show: a run's name may be a megabyte long.
+Texts and lists are truncated to what a page can show: a run's name may be a megabyte long.
 """
 
 import math
@@ -42,7 +42,7 @@ _MAX_DEPTH = 8
 
 
 def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
-    """One line of the table of runs."""
+    """One row of the table of runs."""
     run, spec, last_session = view.run, view.run.spec, view.run.last_session
     metric = metric_names.main_metric(view.summaries)
     summary = None if metric is None else view.summaries[metric]
@@ -56,7 +56,7 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
         # of all sessions
         "elapsed_s": None if last_session is None else elapsed_s(view, now),
         "timebox_s": timeboxes_s(run),
-        # of the last: what is left of the two for those before
+        # of the last session; `elapsed_s` minus `earlier_s` of it are used
         "earlier_s": sum(session_elapsed_s(session, now) for session in run.sessions[:-1]),
         "session_timebox_s": None if last_session is None else last_session.timebox_s,
         "last_step": view.last_step,
@@ -73,12 +73,12 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
 
 
 def can_resume(status: Status) -> bool:
-    """Whether there is something to go on with: another session, or the one that is paused."""
+    """Whether another session can be started, or a paused one continued."""
     return status.is_final or status is Status.PAUSED
 
 
 def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> dict[str, Any]:
-    """A run in full: its `--json` document, and what only the page shows."""
+    """A run's details: its `--json` document, and what only the page shows."""
     run = view.run
     document = run_document(msgspec.structs.replace(view, checkpoints=view.checkpoints[-_MAX_ITEMS:]), now, is_valid)
     document["sessions"] = document["sessions"][-_MAX_ITEMS:]
@@ -103,7 +103,7 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
 
 
 def without_clocks(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's details without the time that passes by itself: what is left tells whether anything happened."""
+    """A run's details without elapsed times: it differs only when the run has changed."""
     sessions = [{**session, "elapsed_s": None} for session in document["sessions"]]
     return {**document, "elapsed_s": None, "sessions": sessions}
 
@@ -120,28 +120,28 @@ def _summary(name: str, view: RunView) -> dict[str, Any]:
     }
 
 
-def curve(told: curves.Curve, mark: str | None) -> dict[str, Any]:
-    """Points for a chart. A point that is not finite is a gap in the line, and its place is marked.
+def curve(points: curves.Curve, mark: str | None) -> dict[str, Any]:
+    """Points for a chart. A non-finite point is a gap in the line; its x is in `missing`.
 
-    mark: what the client hands back to hear of what comes after.
+    mark: the client sends it back to receive later points.
     """
     return {
-        "run": told.run_id,
-        "metric": told.metric,
-        "x": told.xs.tolist(),
-        "y": told.ys.tolist(),
-        "missing": [x for x, y in zip(told.xs, told.ys, strict=True) if not math.isfinite(y)],
-        "count": told.point_count,
-        "reduced": told.is_reduced,
+        "run": points.run_id,
+        "metric": points.metric,
+        "x": points.xs.tolist(),
+        "y": points.ys.tolist(),
+        "missing": [x for x, y in zip(points.xs, points.ys, strict=True) if not math.isfinite(y)],
+        "count": points.point_count,
+        "reduced": points.is_reduced,
         "mark": mark,
     }
 
 
-def machine(reading: MachineReading, desk: Services) -> dict[str, Any]:
-    """The machine against the limits for a start, its slots and its line."""
+def machine(reading: MachineReading, services: Services) -> dict[str, Any]:
+    """The machine against the limits for a start, its slots and its queue."""
     limits = reading.limits
     return {
-        "machine": machine_document(reading.snapshot),
+        "machine": machine_document(reading.machine),
         "limits": {
             "max_parallel": limits.max_parallel,
             "min_free_ram_bytes": limits.min_free_ram_bytes,
@@ -151,9 +151,9 @@ def machine(reading: MachineReading, desk: Services) -> dict[str, Any]:
         },
         "slots": {"limit": limits.max_parallel, "taken": _tickets(reading.occupancy.taken)},
         "queue": _tickets(reading.occupancy.queue),
-        "host": desk.host,
-        "user": desk.user,
-        "version": desk.version,
+        "host": services.host,
+        "user": services.user,
+        "version": services.version,
     }
 
 
@@ -166,7 +166,7 @@ def _cell(text: str | None) -> str | None:
 
 
 def _bounded(value: Any, depth: int = 0) -> Any:
-    """The value without what is too long or too deep to be looked at."""
+    """The value, truncated where it is too long or too deep to be shown."""
     if isinstance(value, str):
         return value if type(value) is not str else shortened(value, _MAX_TEXT)
     if isinstance(value, Mapping):
@@ -181,25 +181,25 @@ def _bounded(value: Any, depth: int = 0) -> Any:
 
 
 class Mark(Record, frozen=True, array_like=True):
-    """How far a client has a curve."""
+    """How much of a curve a client has."""
 
-    count: int  # points that were stored, those that a later session took the place of included
-    end: float | None  # x of the last point; None: it has none
+    count: int  # points that were stored, including those that a later session replaced
+    end: float | None  # x of the last point; None when there is none
 
     def text(self) -> str:
         return msgspec.json.encode(self).decode()
 
 
 def mark_in(text: str) -> Mark | None:
-    """The mark that a client hands back; None when it is none."""
+    """The mark that a client sent back; None when it is invalid."""
     try:
         return msgspec.json.decode(text, type=Mark)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-class CurveWatch(msgspec.Struct):
-    """A curve that is on a page, and how far the page has it."""
+class CurveSubscription(msgspec.Struct):
+    """A curve on a page, and how much of it the page has."""
 
     run: str
     metric: str
@@ -216,16 +216,16 @@ def curve_document(
     begin: float | None = None,
     end: float | None = None,
 ) -> dict[str, Any]:
-    """A curve in about so many points, with its mark; or a stretch of one, which has none because it does not grow."""
-    told = query.curve(index, view, metric, axis, max_points=max_points, begin=begin, end=end)
+    """A curve in about `max_points` points, with its mark; or a part of one, without a mark: it does not grow."""
+    points = query.curve(index, view, metric, axis, max_points=max_points, begin=begin, end=end)
     is_whole = begin is None and end is None
-    return curve(told, _mark(view, metric, told) if is_whole else None)
+    return curve(points, _mark(view, metric, points) if is_whole else None)
 
 
-def curve_news(index: Index, view: RunView, watch: CurveWatch) -> dict[str, Any] | None:
-    """What was added to a curve since its mark, which is moved; None when nothing was.
+def curve_update(index: Index, view: RunView, watch: CurveSubscription) -> dict[str, Any] | None:
+    """What was added to a curve since its mark, which is advanced; None when nothing was.
 
-    `begin` in it: forget the points from there on, these take their place; None: forget all of them.
+    `begin` in it: the x from which on these points replace the old ones; None: they replace all.
     """
     summary = view.summaries.get(watch.metric)
     mark = None if watch.mark is None else mark_in(watch.mark)
@@ -234,17 +234,17 @@ def curve_news(index: Index, view: RunView, watch: CurveWatch) -> dict[str, Any]
     begin = None
     if mark is not None and mark.count < summary.count:
         begin = mark.end
-    told = query.curve(index, view, watch.metric, watch.axis, max_points=DEFAULT_POINTS, begin=begin)
-    if begin is not None and mark is not None and told.point_count <= summary.count - mark.count:
-        begin = None  # its steps went back, or a session trains some again: what is new does not all lie at the end
-        told = query.curve(index, view, watch.metric, watch.axis, max_points=DEFAULT_POINTS)
-    watch.mark = _mark(view, watch.metric, told)
-    return {**curve(told, watch.mark), "count": summary.count, "axis": watch.axis, "begin": begin}
+    points = query.curve(index, view, watch.metric, watch.axis, max_points=DEFAULT_POINTS, begin=begin)
+    if begin is not None and mark is not None and points.point_count <= summary.count - mark.count:
+        begin = None  # steps went back, or a session repeats some: not all new points are at the end
+        points = query.curve(index, view, watch.metric, watch.axis, max_points=DEFAULT_POINTS)
+    watch.mark = _mark(view, watch.metric, points)
+    return {**curve(points, watch.mark), "count": summary.count, "axis": watch.axis, "begin": begin}
 
 
-def _mark(view: RunView, metric: str, told: curves.Curve) -> str:
+def _mark(view: RunView, metric: str, points: curves.Curve) -> str:
     summary = view.summaries.get(metric)
     return Mark(
         count=0 if summary is None else summary.count,
-        end=told.xs[-1] if told.xs else None,
+        end=points.xs[-1] if points.xs else None,
     ).text()

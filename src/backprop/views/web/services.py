@@ -1,39 +1,69 @@
-"""What the server needs of the rest of Backprop: `cli` brings it, so that a view stays a view.
+"""What the server needs of the rest of Backprop, for one home. All methods block, some of them for seconds."""
 
-Everything here blocks, some of it for seconds, and is called in worker threads.
-"""
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
+from backprop import __version__
+from backprop import host as this_machine
+from backprop.lifecycle import indexing, requests, run_state
+from backprop.lifecycle.admission import read_machine
 from backprop.records import Limits, MachineState, Record, Run
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.views.documents.run_json import IsValid
-from backprop.views.terminal.machine_summary import Occupancy
+from backprop.views.terminal.machine_summary import Occupancy, read_occupancy
 
 
 class MachineReading(Record, frozen=True):
-    """The machine at one instant, against the limits for a start, with its slots and its line."""
+    """The machine at one instant, against the limits for a start, with its slots and its queue."""
 
-    snapshot: MachineState
+    machine: MachineState
     limits: Limits
     occupancy: Occupancy
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Services:
-    """One home, and what can be asked and ordered there. All but `is_valid` raise BackpropError where they cannot."""
+    """One home. Each method raises BackpropError when it fails; each request returns without waiting for its effect."""
 
     home: Home
-    host: str
-    user: str
-    version: str
-    open_index: Callable[[], Index]
-    catch_up: Callable[[Index], None]  # bring the index in step with what is on disk
-    read_machine: Callable[[], MachineReading]
-    is_valid: IsValid
-    # each says what was asked for, and does not wait until it has come to pass
-    stop: Callable[[Run, bool], str]  # True: kill it at once
-    pause: Callable[[Run], str]
-    resume: Callable[[Run, float | None], str]  # minutes; None: the timebox it had
+    limits: Limits  # for a start
+    gpu_probe: str
+    folders: Sequence[str]  # whose disks are shown
+    say: Callable[[str], None]  # takes messages for the user who started the server
+    host: str = field(default_factory=this_machine.name)
+    user: str = field(default_factory=this_machine.user)
+    version: str = __version__
+
+    def open_index(self) -> Index:
+        return indexing.open_home(self.home, self.say)
+
+    def catch_up(self, index: Index) -> None:
+        """Bring the index in step with what is on disk."""
+        indexing.catch_up(self.home, index, self.say)
+
+    def read_machine(self) -> MachineReading:
+        return MachineReading(
+            machine=read_machine(self.folders, self.gpu_probe),
+            limits=self.limits,
+            occupancy=read_occupancy(self.home),
+        )
+
+    def stop(self, run: Run, *, now: bool) -> str:
+        """Ask a run to stop, or with `now` kill it. Returns a message for the user."""
+        if now:
+            return requests.stop_now(self.home, run, self.say, by="kill button of the page").told
+        answering = requests.request_stop(self.home, run, by="stop button of the page")
+        if answering.is_in_line:
+            return f"run {run.spec.id} was asked to leave the queue."
+        return f"run {run.spec.id} was asked to stop; it is killed after {answering.grace_s:g} s."
+
+    def pause(self, run: Run) -> str:
+        requests.request_pause(self.home, run, by="pause button of the page")
+        return f"run {run.spec.id} was asked to pause."
+
+    def resume(self, run: Run, minutes: float | None) -> str:
+        """Resume a paused session, or start another one. minutes: its timebox; None: the one that the run had."""
+        if run_state.current_supervisor(run) is None:
+            return requests.start_resume(self.home, run.spec.id, minutes)
+        requests.request_resume(self.home, run, by="resume button of the page")
+        return f"run {run.spec.id} was asked to resume."

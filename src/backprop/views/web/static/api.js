@@ -1,6 +1,6 @@
 // Requests to the server. Every failure is an ApiError with a readable message.
 
-import { token } from "./key.js";
+import { token } from "./access_token.js";
 
 export class ApiError extends Error {
   constructor(message, status, again_s = 0) {

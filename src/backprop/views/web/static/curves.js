@@ -116,7 +116,7 @@ export class CurvesPanel {
       this.#metrics = metrics;
       this.metricField.replaceChildren(
         ...metrics.map((name) => el("option", { value: name, text: format.name(name, 48) })),
-        el("option", { value: ALL, text: `all ${metrics.length} metrics` }),
+        el("option", { value: ALL, text: `all metrics (${metrics.length})` }),
       );
     }
     this.#load();

@@ -75,9 +75,9 @@ export function number(value) {
   return text.replace(/-/g, MINUS);
 }
 
-/** 2640, 12 345 */
+/** 2,640 as in the terminal; "–" for null. */
 export const whole = (value) =>
-  value === null || value === undefined ? "–" : value.toLocaleString("en").replaceAll(",", "\u202f");
+  value === null || value === undefined ? "–" : value.toLocaleString("en-US");
 
 // C0 and C1 controls, and what turns the direction of text or cannot be seen
 // eslint-disable-next-line no-control-regex

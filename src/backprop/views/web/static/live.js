@@ -5,7 +5,7 @@
 
 import * as api from "./api.js";
 import { debounced } from "./dom.js";
-import { token } from "./key.js";
+import { token } from "./access_token.js";
 
 const EVENTS = ["rows", "table", "machine", "curve", "run", "log", "trouble", "told"];
 const RETRY_S = [1, 2, 4, 8];

@@ -5,7 +5,7 @@ import * as api from "./api.js";
 import { CurvesPanel } from "./curves.js";
 import { byId, debounced, el, setAttribute, setText } from "./dom.js";
 import * as format from "./format.js";
-import { token } from "./key.js";
+import { token } from "./access_token.js";
 import * as keys from "./keys.js";
 import { Live } from "./live.js";
 import { drawMachine } from "./machine.js";

@@ -1,4 +1,4 @@
-"""The eyes that look for all pages: they go on whatever happens, and remember no more than they need."""
+"""The poller: it survives any error, and keeps no more than it needs."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ import pytest
 from backprop.store.home import Home
 from backprop.store.index import Index
 from tests.conftest import wait_for
-from tests.web.conftest import MakeHub, desk_of
+from tests.web.conftest import MakePoller, services_of
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_a_bug_is_told_to_pages_and_once_to_the_terminal_and_looks_go_on(
-    home: Home, caplog: pytest.LogCaptureFixture, make_hub: MakeHub
+    home: Home, caplog: pytest.LogCaptureFixture, make_poller: MakePoller
 ):
     """A thread that ended in silence would leave all pages as they are, and nobody would know."""
     looks = threading.Semaphore(0)
@@ -32,45 +32,45 @@ def test_a_bug_is_told_to_pages_and_once_to_the_terminal_and_looks_go_on(
         if is_broken:
             raise ZeroDivisionError("a bug of ours")
 
-    desk = desk_of(home, lambda: Index(home.index_path, 10), catch_up)
-    hub = make_hub(desk)
-    hub.join(machine=False)
+    services = services_of(home, lambda: Index(home.index_path, 10), catch_up)
+    poller = make_poller(services)
+    poller.join(machine=False)
     try:
         for _ in range(3):
             assert looks.acquire(timeout=60)
-        assert "terminal" in str(wait_for(lambda: hub.beat.trouble))
+        assert "terminal" in str(wait_for(lambda: poller.result.trouble))
         is_broken = False
-        wait_for(lambda: looks.acquire(blocking=False) and hub.beat.trouble is None)
+        wait_for(lambda: looks.acquire(blocking=False) and poller.result.trouble is None)
     finally:
-        hub.close()
+        poller.close()
     bugs = [record for record in caplog.records if record.levelno == logging.ERROR and record.exc_info]
     assert [record.exc_info[0] for record in bugs if record.exc_info] == [ZeroDivisionError]
 
 
-def test_a_machine_that_cannot_be_read_is_told_and_looked_at_again(home: Home, make_hub: MakeHub):
+def test_a_machine_that_cannot_be_read_is_told_and_looked_at_again(home: Home, make_poller: MakePoller):
     """Its gauges come back, and until then pages know why they stand still."""
-    desk = desk_of(home, lambda: Index(home.index_path, 10), lambda _: None)
-    hub = make_hub(desk)
-    hub.join(machine=True)  # nobody can read the machine at that desk
+    services = services_of(home, lambda: Index(home.index_path, 10))
+    poller = make_poller(services)
+    poller.join(machine=True)  # nobody can read the machine at these services
     try:
-        assert "machine" in str(wait_for(lambda: hub.beat.trouble))
-        number = hub.beat.number
-        wait_for(lambda: hub.beat.number > number + 1)
+        assert "machine" in str(wait_for(lambda: poller.result.trouble))
+        number = poller.result.number
+        wait_for(lambda: poller.result.number > number + 1)
     finally:
-        hub.close()
+        poller.close()
 
 
-def test_runs_that_ended_long_ago_are_forgotten(home: Home, make_hub: MakeHub):
+def test_runs_that_ended_long_ago_are_forgotten(home: Home, make_poller: MakePoller):
     """A page that is open for months costs no more than one that was opened now."""
-    desk = desk_of(home, lambda: Index(home.index_path, 10), lambda _: None)
-    hub = make_hub(desk)
+    services = services_of(home, lambda: Index(home.index_path, 10))
+    poller = make_poller(services)
     for number in range(20):
         home.mark_for_refresh(f"run-{number}")
-        hub.look()
+        poller.poll()
         home.mark_refreshed(f"run-{number}")
         new = home.path / "new"
         new.write_text(str(number))
         new.replace(home.snapshot_path)  # as it is at every change of a run's state
-        hub.look()
-        assert hub.changed_at(f"run-{number}") == hub.beat.number
-    assert len(hub._changed_at) <= 2
+        poller.poll()
+        assert poller.changed_at(f"run-{number}") == poller.result.number
+    assert len(poller._changed_at) <= 2

@@ -1,4 +1,4 @@
-"""The way in for a browser that we open: its command line is there for every user of the machine to read."""
+"""Opens the page in a browser without the token on its command line, which every user of the machine can read."""
 
 import html
 from pathlib import Path
@@ -9,12 +9,12 @@ _PAGE = """<!doctype html>
 <meta name="referrer" content="no-referrer">
 <meta http-equiv="refresh" content="0;url={url}">
 <title>Backprop</title>
-<p><a href="{url}">To the page</a></p>
+<p><a href="{url}">Open the page</a></p>
 """
 
 
 class LoginRedirect:
-    """A file that only this user can read, and that leads to the page."""
+    """A file that only this user can read, and that redirects to the page."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self._file = NamedTemporaryFile("w", dir=folder, prefix="page-", suffix=".html", encoding="utf-8")  # noqa: SIM115
@@ -23,9 +23,9 @@ class LoginRedirect:
 
     @property
     def url(self) -> str:
-        """What to open: it has no secret in it."""
+        """The URL to open; it contains no secret."""
         return Path(self._file.name).as_uri()
 
     def close(self) -> None:
-        """Remove the file; again does no harm."""
+        """Remove the file. May be called more than once."""
         self._file.close()
