@@ -86,19 +86,14 @@ def settings() -> str:
         if isinstance(option, click.Option)
         for spelling in option.opts
     }
-    lines = ["| key | option | environment variable | default | |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| key, option, environment variable | default | |", "| --- | --- | --- |"]
     for key in config.KEYS:
         flag, allowed = config.ALLOWED[key]
         option = options.get(flag.split("/")[0])
         text, _, default = ((option.help or "") if option else _TEXTS[key]).partition(" [default: ")
-        cells = [
-            f"`{key}`",
-            f"`{flag}`" if option else "",
-            f"`{config.environment_name(key)}`",
-            default.rstrip("]") or _default(key),
-            f"{_text(text)} Allowed: {_text(allowed)}.",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        names = "<br>".join(f"`{name}`" for name in dict.fromkeys([key, flag, config.environment_name(key)]))
+        what = f"{_text(text)}<br>Allowed: {_text(allowed)}."
+        lines.append(f"| {names} | {default.rstrip(']') or _default(key)} | {what} |")
     return "\n".join([*lines, ""])
 
 

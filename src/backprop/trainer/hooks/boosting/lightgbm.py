@@ -157,7 +157,7 @@ def _look_for_checkpoint(call: TrainCall, arguments: Mapping[str, Any]) -> None:
     elif any(dataset.init_score is not None for dataset in datasets):
         call.start_over("its Dataset has an init_score, which LightGBM would replace")
     else:
-        doubt = "" if state.is_exact else ", with other samples than it would have drawn: see the guide to it"
+        doubt = "" if state.is_exact else ", with other samples than it would have drawn: see the guide to LightGBM"
         call.notify(f"continues after round {call.done}{doubt}")
 
 
