@@ -53,7 +53,7 @@ screenshots: $(INSTALLED) $(VENV)/.browser  ## the pictures in docs/images, of r
 	$(BIN)/python -m docs.screenshots
 
 docs: $(DOCS)/.installed  ## build the documentation site into build/site; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 reference: $(INSTALLED)  ## write the pages of docs/reference that are made from the code
 	$(BIN)/python -m docs.generate
