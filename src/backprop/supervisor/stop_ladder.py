@@ -222,7 +222,10 @@ class StopEscalation:
     def announce_overrun(self) -> None:
         """Say once that the timebox is over, and that the script may finish what follows its training."""
         now = self._context.clock.now()
-        if not self._runs_on and self._deadline <= now < self.ladder.interrupt_at and not self._pauses.is_paused:
+        has_finished = self._context.meter.progress.has_finished_training  # else it was warned late, and saves
+        if self._runs_on or not has_finished or self._pauses.is_paused:
+            return
+        if self._deadline <= now < self.ladder.interrupt_at:
             self._runs_on = True
             left = in_minutes(self.ladder.interrupt_at - now)
             self._context.observer.said(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from backprop.records import Pauser, StopReason
 from backprop.store.journal.entries import StopRequested
+from backprop.store.output.progress import Progress
 from backprop.supervisor.stop_ladder import Rung
 from tests.unit.supervisor.fake_session import FakeSession
 
@@ -96,6 +97,24 @@ def test_a_saving_process_outlives_its_launcher(tmp_path: Path):
     assert not session.stop.is_over()
     session.trainer.is_saving = False
     assert session.stop.is_over()
+
+
+def test_a_script_that_was_warned_late_has_not_finished_its_training(tmp_path: Path):
+    """It gets its time to save beyond the timebox; only one whose training has finished is said to run on."""
+    session = FakeSession(tmp_path)
+    meter = session.context.meter
+    meter.progress = Progress(is_listening=True, longest_step_s=5, longest_save_s=5)
+    session.now += 598
+    session.stop.set_timebox(session.now)
+    session.stop.escalate()
+    session.now += 3
+    session.stop.announce_overrun()
+    assert session.stop.rung is Rung.WARN
+    assert session.observer.messages == []
+    meter.progress = Progress(is_finished=True)
+    session.stop.set_timebox(session.now)
+    session.stop.announce_overrun()
+    assert ["training has finished" in message for message in session.observer.messages] == [True]
 
 
 step = st.one_of(
