@@ -201,6 +201,6 @@ def _be_the_supervisor(owned: "OwnedRun", request: "Request", pipe_fd: int) -> i
         say(str(error))
         background.answer(_BROKEN, str(error))
         return 1
-    code = messages.exit_code_of(owned, result)
+    messages.say_if_refused(owned, result)
     background.answer(_REFUSED, f"run {owned.spec.id} was not started: {getattr(result, 'reason', '')}")
-    return code
+    return result.exit_code

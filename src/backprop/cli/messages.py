@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from backprop.supervisor.plan import Outcome, SessionPlan
 
 
-def exit_code_of(owned: "OwnedRun", result: "Outcome | NotAdmitted") -> int:
-    """What to exit with; a run that got no turn is said to have none."""
+def say_if_refused(owned: "OwnedRun", result: "Outcome | NotAdmitted") -> None:
+    """Say why a run had no session, where it had none."""
     from backprop.lifecycle.admission import NotAdmitted
 
     if isinstance(result, NotAdmitted):
         say(f"run {owned.spec.id} was not started: {result.reason}")
-    return result.exit_code
 
 
 class QueueStatusLine:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from backprop.cli.foreground import Foreground
-from backprop.cli.messages import exit_code_of, print_document, print_documents
+from backprop.cli.messages import print_document, print_documents, say_if_refused
 from backprop.errors import ExitCode
 from backprop.lifecycle.driver import drive
 
@@ -44,7 +44,8 @@ def train(
     if as_json:
         print_document(owned)
     owned.recorder.close()
-    raise click.exceptions.Exit(exit_code_of(owned, result))
+    say_if_refused(owned, result)
+    raise click.exceptions.Exit(result.exit_code)
 
 
 def train_many(runs: "Sequence[OwnedRun]", request: "Request", *, as_json: bool) -> NoReturn:

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import msgspec
 
 from backprop import host
-from backprop.errors import ExitCode
 from backprop.governor import start_policy
 from backprop.governor.gpu_environment import visible
 from backprop.governor.probes import machine
@@ -31,11 +30,12 @@ from backprop.governor.run_queue import (
     promises,
 )
 from backprop.governor.start_policy import Decision, Obstacle
-from backprop.records import Limits, MachineState, Record, RunSpec, StopReason, Ticket
+from backprop.records import Limits, MachineState, Record, RunSpec, Status, StopReason, Ticket
 from backprop.store.home import Home
 from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import Admitted, Queued, Refused, StopRequested
 from backprop.store.journal.file import Journal
+from backprop.supervisor.outcome import exit_code_of
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.supervisor.signals import Signals
 
@@ -71,10 +71,14 @@ class NotAdmitted(Record, frozen=True):
     """Why there is none."""
 
     reason: str
-    exit_code: ExitCode = ExitCode.REFUSED
     by: StopReason | None = None  # who ended it, where somebody did
     is_broken_off: bool = False  # by a signal: whoever sent it may let it ask again
     figures: Mapping[str, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """What the `backprop` process exits with."""
+        return exit_code_of(Status.REFUSED, None, self.by)
 
 
 class QueueObserver(Protocol):
@@ -298,7 +302,7 @@ class Admission:
         """Why somebody wants us to leave the line; None when nobody does."""
         for number in self._signals.take():
             if number is signal.SIGINT:
-                return NotAdmitted(reason="Ctrl-C while queued", exit_code=ExitCode.INTERRUPTED, by=StopReason.CTRL_C)
+                return NotAdmitted(reason="Ctrl-C while queued", by=StopReason.CTRL_C)
             if number is not signal.SIGTSTP:
                 reason = f"its process got {number.name} while queued"
                 return NotAdmitted(reason=reason, is_broken_off=True, by=StopReason.SIGNAL)

@@ -14,7 +14,6 @@ from typing import Protocol
 import msgspec
 
 from backprop import host
-from backprop.errors import ExitCode
 from backprop.governor.run_queue import RunQueue
 from backprop.lifecycle.admission import Admission, Application, Grant, NotAdmitted, surrounding_run
 from backprop.lifecycle.continuation import Attempt, Kind, Next, after
@@ -235,9 +234,7 @@ class RunDriver:
     def _cut_short(self, outcome: Outcome, refusal: NotAdmitted) -> Outcome:
         """The run is what its last session came to; the line was left before another."""
         self._audience.said(f"run {self._owned.spec.id} is not continued: {refusal.reason}")
-        if refusal.exit_code is ExitCode.INTERRUPTED:
-            return msgspec.structs.replace(outcome, exit_code=refusal.exit_code)
-        return msgspec.structs.replace(outcome, is_broken_off=refusal.is_broken_off)
+        return msgspec.structs.replace(outcome, dequeued_by=refusal.by, is_broken_off=refusal.is_broken_off)
 
 
 def refuse(owned: OwnedRun, reason: str) -> None:

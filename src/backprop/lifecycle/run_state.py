@@ -9,6 +9,7 @@ from backprop.records import Pauser, Run, RunSpec, Session
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
 from backprop.store.journal.fold import fold
+from backprop.supervisor import outcome
 
 _POLL_S = 0.05
 
@@ -35,6 +36,11 @@ def current_supervisor(run: Run) -> SupervisorInfo | None:
     if run.status.is_final or session is None:
         return None
     return SupervisorInfo(session.number, session.supervisor_pid, session.host, session.grace_s, is_on_slurm=on_slurm)
+
+
+def exit_code_of(run: Run) -> int:
+    """What `wait` exits with for a run that has ended: as the process that ran it did."""
+    return outcome.exit_code_of(run.status, run.last_session, run.dequeued_by)
 
 
 class RunState(NamedTuple):

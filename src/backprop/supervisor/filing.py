@@ -88,7 +88,6 @@ def file(context: SessionContext, end: SessionEnd) -> Outcome:
     _file_in_index(context)
     return Outcome(
         session=fold(context.spec, context.entries).sessions[-1],
-        exit_code=outcome.process_exit_code(end.code, end.stopped_by),
         last_step=context.meter.progress.step,
         is_over_own_limit=end.is_over_own_limit,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backprop.errors import ExitCode
-from backprop.records import Run, Status, StopReason
+from backprop.records import Session, Status, StopReason
 
 _TAIL_BYTES = 4096
 _ASKED_NOBODY = ("EOFError", "bdb.BdbQuit")  # by input() or getpass(); in a debugger
@@ -96,25 +96,16 @@ def shell_code(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def process_exit_code(code: int, stop: StopReason | None) -> int:
-    """What the `backprop` process exits with: see docs/reference/exit-codes.md."""
-    if stop is None:
-        return shell_code(code)
-    if code == -signal.SIGKILL:
-        return ExitCode.KILLED
-    return ExitCode.INTERRUPTED if stop is StopReason.CTRL_C else ExitCode.OK
+def exit_code_of(status: Status, last: Session | None, dequeued_by: StopReason | None = None) -> int:
+    """What `run`, `resume` and `wait` exit with when a run has ended: see the table in the docs.
 
-
-def filed_exit_code(run: Run, *, by_ctrl_c: bool = False) -> int:
-    """What the `backprop` process of a run that has ended exited with, as far as the record tells.
-
-    by_ctrl_c: whoever the record says has stopped it did so by a Ctrl-C. A run whose supervisor died counts as killed.
+    status: of the run. last: its last session. dequeued_by: who ended its wait for another one. A run whose supervisor
+    died counts as killed.
     """
-    last = run.last_session
     code = None if last is None else last.exit_code
-    if run.dequeued_by is StopReason.CTRL_C:
+    if dequeued_by is StopReason.CTRL_C:
         return ExitCode.INTERRUPTED
-    match run.status:
+    match status:
         case Status.COMPLETED:
             return ExitCode.OK
         case Status.FAILED:
@@ -124,10 +115,9 @@ def filed_exit_code(run: Run, *, by_ctrl_c: bool = False) -> int:
         case Status.INTERRUPTED | Status.UNREADABLE:
             return ExitCode.KILLED
         case _:
-            stop = None if last is None else last.stopped_by
-            if stop is not None and by_ctrl_c:
-                stop = StopReason.CTRL_C
-            return process_exit_code(-signal.SIGKILL if code == ExitCode.KILLED else 0, stop)
+            if code == ExitCode.KILLED:
+                return ExitCode.KILLED
+            return ExitCode.INTERRUPTED if last is not None and last.stopped_by is StopReason.CTRL_C else ExitCode.OK
 
 
 def worst(ends: Iterable[tuple[Status, int]]) -> int:

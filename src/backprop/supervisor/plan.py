@@ -7,8 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
 
-from backprop.records import Gpu, Limits, Record, Revision, Session
+from backprop.records import Gpu, Limits, Record, Revision, Session, StopReason
 from backprop.store.output.progress import Progress
+from backprop.supervisor.outcome import exit_code_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,12 @@ class Outcome(Record, frozen=True):
     """How a session ended."""
 
     session: Session
-    exit_code: int  # of the `backprop` process
     last_step: int | None = None  # reported by the trainer in this session
     is_over_own_limit: bool = False  # the governor ended it for using more than its own limits allow
     is_broken_off: bool = False  # by a signal, while another session was to follow: see admission.NotAdmitted
+    dequeued_by: StopReason | None = None  # who ended the wait for another session
+
+    @property
+    def exit_code(self) -> int:
+        """Of the `backprop` process."""
+        return exit_code_of(self.session.status, self.session, self.dequeued_by)

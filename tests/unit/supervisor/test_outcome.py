@@ -37,7 +37,11 @@ ENDINGS = [
 def test_status_and_exit_code(code: int, stop: StopReason | None, status: Status, exit_code: int):
     """Who asked decides the status; the exit code tells whether it went gracefully."""
     assert outcome.status(code, stop) is status
-    assert outcome.process_exit_code(code, stop) == exit_code
+    assert exit_code_of(filed(status, outcome.shell_code(code), stop)) == exit_code
+
+
+def exit_code_of(run: Run) -> int:
+    return outcome.exit_code_of(run.status, run.last_session, run.dequeued_by)
 
 
 def filed(status: Status, exit_code: int | None = None, stopped_by: StopReason | None = None) -> Run:
@@ -78,7 +82,7 @@ def filed(status: Status, exit_code: int | None = None, stopped_by: StopReason |
 )
 def test_the_exit_code_as_the_record_tells_it(run: Run, expected: int):
     """`backprop wait` exits as the process of the run did."""
-    assert outcome.filed_exit_code(run) == expected
+    assert exit_code_of(run) == expected
 
 
 OK, INTERRUPTED = (Status.COMPLETED, 0), (Status.STOPPED, 130)

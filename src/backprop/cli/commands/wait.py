@@ -11,6 +11,7 @@ import click
 from backprop.cli.context import is_valid, json_option, open_caught_up, print_json, say, say_failure
 from backprop.cli.several import ACTIVE, EVERY, Choice, several_runs
 from backprop.errors import ExitCode, NoSuchRunError
+from backprop.lifecycle import run_state
 from backprop.records import RunView, Status
 from backprop.store.home import Home
 from backprop.store.index import Index
@@ -86,7 +87,7 @@ class _Watch:
                 self._look(run_id)
             if not self._going_on:
                 return outcome.worst(
-                    [(view.run.status, outcome.filed_exit_code(view.run)) for view in self._views.values()]
+                    [(view.run.status, run_state.exit_code_of(view.run)) for view in self._views.values()]
                 )
             if stalled := self._stalled():
                 return stalled

@@ -17,7 +17,7 @@ from backprop.cli.context import say, say_failure
 from backprop.engines.base import Phase
 from backprop.engines.slurm import client as slurm_client
 from backprop.errors import BackpropError, ExitCode, NoSuchRunError
-from backprop.lifecycle import continuation, indexing
+from backprop.lifecycle import continuation, indexing, run_state
 from backprop.records import Run, Session, Source, in_minutes
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Entry, MessageShown, Queued, Refused, SessionEnded, SessionStarted, Submitted
@@ -26,7 +26,6 @@ from backprop.store.output.progress import ProgressMeter
 from backprop.store.output.protocol import digest
 from backprop.store.output.tail import Tail
 from backprop.store.rundir import RunDir
-from backprop.supervisor import outcome
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
 from backprop.views.terminal.live_line import Terminal
 
@@ -186,7 +185,9 @@ class Follower:
                 return ExitCode.INTERRUPTED  # it has left the line
             if run.last_session is not None:
                 return ExitCode.REFUSED  # and it is what its last session came to
-        return outcome.filed_exit_code(run, by_ctrl_c=self._interrupted_at is not None)
+        code, last = run_state.exit_code_of(run), run.last_session
+        is_stopped_by_us = self._interrupted_at is not None and last is not None and last.stopped_by is not None
+        return ExitCode.INTERRUPTED if code == ExitCode.OK and is_stopped_by_us else code
 
     def _look_after_it(self, run: Run) -> int | None:
         """Notice what Slurm knows and the journal does not: why it waits, or that its job is gone; show the first."""

@@ -161,7 +161,8 @@ def _session(owned: "OwnedRun", left: Assignment) -> int:
         ignore_hangup=True,
         afterwards=lambda result: _what_next(owned, job, left, result),
     )
-    return messages.exit_code_of(owned, result)
+    messages.say_if_refused(owned, result)
+    return result.exit_code
 
 
 def _what_next(owned: "OwnedRun", job: str, taken: Assignment, result: "Outcome | NotAdmitted") -> None:
