@@ -35,7 +35,7 @@ def init(*, user: bool, force: bool) -> None:
     say(f"wrote {path}" + ("" if values else ": the defaults suit this machine"))
     for key, fitted in values.items():
         say(f"  {key} = {fitted.value:g} ({fitted.why})")
-    say("next: check this machine with backprop doctor, then train: backprop run train.py")
+    say("next: backprop doctor checks this machine; backprop run train.py trains")
 
 
 def _words_on_settings() -> dict[str, str]:
