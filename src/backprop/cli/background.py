@@ -141,7 +141,7 @@ def _stop(owned: "OwnedRun") -> None:
         run = run_state.look(owned.home, owned.spec).run
         standing = run_state.wait_for(owned.home, run, is_settled, _BETWEEN_S)
         if standing is not None and standing.has_ended:
-            say(standing.told)
+            say(standing.summary)
         else:
             requests.request_stop(owned.home, run, by="Ctrl-C")
             say(f"run {run_id} was asked to stop")

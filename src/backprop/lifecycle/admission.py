@@ -1,7 +1,7 @@
-"""A run's turn: stand in line, ask the governor, take a slot.
+"""Admission of a session: wait in the queue, ask the governor, take a slot.
 
-What a session may use enters; a turn leaves, whose place holds the slot until it is left or its process dies, or the
-word that there is none. Everything a user may do to a run that waits (Ctrl-C, Ctrl-Z, `backprop stop`) is heard here.
+An application enters; a grant, or a refusal, leaves. The place of a grant in the queue holds the slot until it is left
+or its process dies. Requests to a queued run (Ctrl-C, Ctrl-Z, `backprop stop`) are handled here.
 """
 
 import os
@@ -40,8 +40,8 @@ from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.supervisor.signals import Signals
 
 _LISTEN_EVERY_S = 0.25
-_DECIDE_EVERY_S = 0.5  # whoever is first looks at the machine again
-_LINE_EVERY_S = 10.0  # whoever is not, at the whole line; at the one directly ahead much more often
+_DECIDE_EVERY_S = 0.5  # the first in the queue checks the machine again
+_QUEUE_EVERY_S = 10.0  # the others check the whole queue; the run directly ahead much more often
 _SHOW_CHANGE_EVERY_S = 10.0  # figures on a ticket
 _SHOWN_AHEAD = 3
 
@@ -54,25 +54,25 @@ class Application(Record, frozen=True):
     limits: Limits
     folders: tuple[str, ...]  # that will be written to
     gpu_probe: str
-    wait_s: float | None = None  # how long to stand in line; None: as long as it takes
-    job: str | None = None  # of Slurm, in which it waits
+    wait_s: float | None = None  # longest wait in the queue; None: no limit
+    job: str | None = None  # the Slurm job in which it waits
     within: str | None = None  # the run in whose trainer it was started
 
 
 @dataclass(frozen=True)
 class Grant:
-    """A slot, and what the session got with it."""
+    """A slot in the queue, and the decision with the GPUs assigned to the session."""
 
     place: QueueSlot
     decision: Decision
 
 
 class NotAdmitted(Record, frozen=True):
-    """Why there is none."""
+    """Why a session was not admitted."""
 
     reason: str
-    by: StopReason | None = None  # who ended it, where somebody did
-    is_broken_off: bool = False  # by a signal: whoever sent it may let it ask again
+    by: StopReason | None = None  # who ended the wait, if someone did
+    is_broken_off: bool = False  # by a signal, after which the run may be requeued
     figures: Mapping[str, Any] = {}
 
     @property
@@ -82,10 +82,10 @@ class NotAdmitted(Record, frozen=True):
 
 
 class QueueObserver(Protocol):
-    """Somebody who wants to know what a run waits for."""
+    """Is notified of what a run is queued for."""
 
     def waits(self, reason: str) -> None:
-        """Called when it begins to wait, and whenever the reason changes."""
+        """Called when the run is queued, and whenever the reason changes."""
 
 
 def surrounding_run(home: Home) -> str | None:
@@ -102,7 +102,7 @@ def read_machine(folders: Sequence[str], gpu_probe: str) -> MachineState:
 
 
 def foresee(line: RunQueue, application: Application) -> Decision:
-    """What would be decided now if the session asked for its turn. Changes nothing."""
+    """The decision if the session applied now. Changes nothing."""
     entries = in_the_way_of(line.read(), application.within)
     waiting = [entry for entry in entries if entry.is_waiting]
     if waiting:
@@ -111,7 +111,7 @@ def foresee(line: RunQueue, application: Application) -> Decision:
 
 
 def _usable_machine(application: Application) -> MachineState:
-    """The machine with the GPUs that the user's own environment leaves to the session."""
+    """The machine with only the GPUs that the user's environment leaves visible."""
     snapshot = read_machine(application.folders, application.gpu_probe)
     if snapshot.gpus is None:
         return snapshot
@@ -120,13 +120,13 @@ def _usable_machine(application: Application) -> MachineState:
 
 def _behind(ahead: Sequence[QueueEntry]) -> Decision:
     ids = [entry.ticket.run_id for entry in ahead if entry.ticket is not None]
-    told = ", ".join(ids[:_SHOWN_AHEAD]) + (", ..." if len(ids) > _SHOWN_AHEAD else "")
-    reason = f"{len(ids)} {'run' if len(ids) == 1 else 'runs'} ahead in the queue ({told})"
+    shown = ", ".join(ids[:_SHOWN_AHEAD]) + (", ..." if len(ids) > _SHOWN_AHEAD else "")
+    reason = f"{len(ids)} {'run' if len(ids) == 1 else 'runs'} ahead in the queue ({shown})"
     return Decision(figures={"ahead": ids}, reason=reason, obstacle=Obstacle.LINE)
 
 
 class Admission:
-    """Asks for the turn of one session. The run's journal must be locked by this process."""
+    """Applies for one session. The run's journal must be locked by this process."""
 
     def __init__(
         self,
@@ -136,23 +136,23 @@ class Admission:
         journal: Journal,
         recorder: Recorder,
         signals: Signals,
-        audience: QueueObserver,
+        observer: QueueObserver,
     ) -> None:
         self._application = application
         self._line = line
         self._journal = journal
         self._recorder = recorder
         self._signals = signals
-        self._audience = audience
+        self._observer = observer
         self._place: QueueSlot | None = None
-        self._nearest: QueueEntry | None = None  # who stands directly ahead
-        self._told_reason: str | None = None
-        self._told_obstacle: Obstacle | None = None
+        self._nearest: QueueEntry | None = None  # directly ahead
+        self._shown_reason: str | None = None
+        self._shown_obstacle: Obstacle | None = None
         self._shown_at = 0.0
         journal.skip()  # only what comes from now on is a request to this session
 
     def ask(self) -> Grant | NotAdmitted:
-        """The session's turn, or why it has none; waits in line for it. Raises OSError for a home that is full."""
+        """A slot for the session, or why there is none; waits in the queue. Raises OSError for a home that is full."""
         wait_s = self._application.wait_s
         give_up_at = float("inf") if wait_s is None else time.monotonic() + wait_s
         try:
@@ -162,7 +162,7 @@ class Admission:
                     return self._begin(Grant(self._place, decision))
                 if decision.is_unsatisfiable or wait_s == 0:
                     return self._refuse(NotAdmitted(reason=decision.reason or "", figures=decision.figures))
-                self._tell(decision)
+                self._show(decision)
                 if (refusal := self._wait(decision, give_up_at)) is not None:
                     return self._refuse(refusal)
         except BaseException:
@@ -170,9 +170,9 @@ class Admission:
             raise
 
     def rest(self, duration_s: float, reason: str) -> NotAdmitted | None:
-        """Let some time pass before asking; None when it has. The run shows as queued meanwhile."""
+        """Wait before asking; None when the time has passed. The run shows as queued meanwhile."""
         self._write_queued(reason, {})
-        self._audience.waits(reason)
+        self._observer.waits(reason)
         until = time.monotonic() + duration_s
         while (left_s := until - time.monotonic()) > 0:
             self._signals.wait(min(left_s, _LISTEN_EVERY_S))
@@ -212,7 +212,7 @@ class Admission:
             others = promises(entries, before, place.number)
             decision = start_policy.admit(application.limits, snapshot, others)
             if decision.is_admitted and not has_slot:
-                # somebody left while we looked: once more, with the GPUs
+                # a run left the queue while we looked: once more, with the GPUs
                 reason = start_policy.slot_refusal(application.limits, promises(before, before, number))
                 return Decision(figures=decision.figures, reason=reason, obstacle=Obstacle.SLOT)
             if decision.is_admitted:
@@ -239,34 +239,34 @@ class Admission:
             vram_bytes={gpu.uuid: start_policy.needed_vram_bytes(limits, gpu) for gpu in decision.gpus or ()},
         )
 
-    def _begin(self, turn: Grant) -> Grant:
-        gpus = turn.decision.gpus
+    def _begin(self, grant: Grant) -> Grant:
+        gpus = grant.decision.gpus
         self._journal.append(
             Admitted(
-                at=datetime.fromtimestamp(turn.place.ticket.since_unix_s, timezone.utc),
-                figures=turn.decision.figures,
-                place=turn.place.number,
+                at=datetime.fromtimestamp(grant.place.ticket.since_unix_s, timezone.utc),
+                figures=grant.decision.figures,
+                place=grant.place.number,
                 gpus=None if gpus is None else tuple(gpu.uuid for gpu in gpus),
             )
         )
-        return turn
+        return grant
 
     # -- wait
 
-    def _tell(self, decision: Decision) -> None:
-        """Say what is waited for, where it has changed."""
+    def _show(self, decision: Decision) -> None:
+        """Show what the run is queued for, where that has changed."""
         reason = decision.reason or ""
         now = time.monotonic()
-        is_new = decision.obstacle is not self._told_obstacle
+        is_new = decision.obstacle is not self._shown_obstacle
         if is_new:
-            self._told_obstacle = decision.obstacle
+            self._shown_obstacle = decision.obstacle
             self._write_queued(reason, decision.figures)
         if self._place is not None and (is_new or now - self._shown_at > _SHOW_CHANGE_EVERY_S):
             self._shown_at = now
             self._place.change(waits_for=reason)
-        if reason != self._told_reason:
-            self._told_reason = reason
-            self._audience.waits(reason)
+        if reason != self._shown_reason:
+            self._shown_reason = reason
+            self._observer.waits(reason)
 
     def _write_queued(self, reason: str, figures: dict[str, Any]) -> None:
         self._recorder.begin()
@@ -284,9 +284,9 @@ class Admission:
         self._recorder.record_state(publish=True)
 
     def _wait(self, decision: Decision, give_up_at: float) -> NotAdmitted | None:
-        """Wait until it is worth while to ask again: None; or until there is no sense in it."""
+        """Wait until it is worth asking again, and return None; or why waiting is over."""
         is_behind = decision.obstacle is Obstacle.LINE and self._nearest is not None
-        ask_again_at = time.monotonic() + (_LINE_EVERY_S if is_behind else _DECIDE_EVERY_S)
+        ask_again_at = time.monotonic() + (_QUEUE_EVERY_S if is_behind else _DECIDE_EVERY_S)
         while (now := time.monotonic()) < ask_again_at:
             if now >= give_up_at:
                 waited = f"{(self._application.wait_s or 0) / 60:g} min"
@@ -299,7 +299,7 @@ class Admission:
         return None
 
     def _handle_requests(self) -> NotAdmitted | None:
-        """Why somebody wants us to leave the line; None when nobody does."""
+        """Why the run is to leave the queue; None when nobody asks for that."""
         for number in self._signals.take():
             if number is signal.SIGINT:
                 return NotAdmitted(reason="Ctrl-C while queued", by=StopReason.CTRL_C)
@@ -314,7 +314,7 @@ class Admission:
         return None
 
     def _suspend(self) -> None:
-        """Ctrl-Z: let the others pass until `fg` or `bg`."""
+        """Ctrl-Z: let other runs overtake until `fg` or `bg`."""
         if self._place is not None:
             self._place.change(is_away=True)
         os.kill(os.getpid(), signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""How whoever looks gets at runs: the index in step with what is on disk, and a run by the word that names it."""
+"""Access to runs: the index in step with the run directories, and a run by the word that names it."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,11 +18,11 @@ from backprop.store.rundir import LAST, RUN_ID
 def caught_up(home: Home, say: Callable[[str], None]) -> Iterator[Index]:
     """The index of a home, in step with what is on disk. Raises ConfigError.
 
-    say: takes what the user should hear on the way: an index that was damaged, an orphan that is ended.
+    say: shows messages to the user: an index that was damaged, an orphan that is ended.
     """
     import sqlite3
 
-    from backprop.lifecycle import indexing  # not every command that uses this module looks
+    from backprop.lifecycle import indexing  # not every command that uses this module needs it
     from backprop.store.index import set_aside_if_damaged
 
     index = None
@@ -69,17 +69,17 @@ def _find_run(home: Home, index: Index, word: str, say: Callable[[str], None]) -
         raise BusyError(f"{word!r} may name run {min(lacking)}, which cannot be indexed right now; try again.")
     if view is None:
         nothing = "there are no runs yet; start one with: backprop run train.py"
-        told = nothing if word == LAST else f"no run named {word!r}; to see all runs: backprop list."
+        message = nothing if word == LAST else f"no run named {word!r}; to see all runs: backprop list."
         from backprop.lifecycle import removed_runs
 
-        raise NoSuchRunError(" ".join([told, *removed_runs.sentences(home)]))
+        raise NoSuchRunError(" ".join([message, *removed_runs.sentences(home)]))
     return view
 
 
 def _bring_missing(home: Home, index: Index, word: str, say: Callable[[str], None]) -> list[str]:
     """Bring into the index what it lacks of the runs on disk that `word` may name; those that it still lacks.
 
-    Somebody else may be rebuilding it, and may be killed in the middle.
+    Another process may be rebuilding the index, and may be killed in the middle.
     """
     from backprop.lifecycle import indexing
     from backprop.store.files import UnreadableError

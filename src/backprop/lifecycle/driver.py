@@ -37,7 +37,7 @@ from backprop.supervisor.signals import Signals
 
 
 class RunObserver(Protocol):
-    """Whom the sessions of a run are told. Called between sessions, except for what `begins` returns."""
+    """Observes the sessions of a run. Called between sessions, except for what `begins` returns."""
 
     def waits(self, reason: str) -> None: ...
     def begins(self, plan: SessionPlan) -> Observer: ...
@@ -48,7 +48,7 @@ class RunObserver(Protocol):
 def choose_checkpoint(
     view: RunView, saved_over_by: Callable[[Checkpoint], str | None], journal: Journal, say: Say
 ) -> Checkpoint | None:
-    """The newest whole checkpoint; what is passed over on the way is said, and written down.
+    """The latest valid checkpoint; those that are skipped are shown and recorded.
 
     saved_over_by: gives another run that has saved to the same path since.
     """
@@ -66,7 +66,7 @@ def choose_checkpoint(
 
 
 def resume_args(spec: RunSpec) -> tuple[str, ...]:
-    """What tells the script of the checkpoint in its arguments; nothing: it reads the environment."""
+    """The arguments that pass the checkpoint to the script; none for a script that reads the environment."""
     if isinstance(spec.resume_arg, str):
         return (spec.resume_arg,)
     if spec.resume_arg:
@@ -75,7 +75,7 @@ def resume_args(spec: RunSpec) -> tuple[str, ...]:
 
 
 class RunDriver:
-    """Carries a request out."""
+    """Runs the sessions of a request."""
 
     def __init__(
         self,
@@ -84,15 +84,15 @@ class RunDriver:
         *,
         signals: Signals,
         line: RunQueue,
-        audience: RunObserver,
+        observer: RunObserver,
         over: Callable[[], None] | None = None,
     ) -> None:
-        """over: called when all is written down, before the audience, which may block, is told of the last session."""
+        """over: called when all is recorded, before the observer, which may block, is notified of the last session."""
         self._owned = owned
         self._request = request
         self._signals = signals
         self._line = line
-        self._audience = audience
+        self._observer = observer
         self._over = over
 
     def run(self) -> Outcome | NotAdmitted:
@@ -106,10 +106,10 @@ class RunDriver:
         outcome: Outcome | None = None
         while True:
             try:
-                turn = self._turn(limits, following)
-                if isinstance(turn, NotAdmitted):
-                    return turn if outcome is None else self._cut_short(outcome, turn)
-                outcome = self._session(limits, checkpoint, turn, only_once)
+                grant = self._admit(limits, following)
+                if isinstance(grant, NotAdmitted):
+                    return grant if outcome is None else self._cut_short(outcome, grant)
+                outcome = self._session(limits, checkpoint, grant, only_once)
             except OSError as error:
                 return self._give_up(outcome, error)
             attempts.append(self._attempt(outcome))
@@ -119,17 +119,17 @@ class RunDriver:
             view = self._owned.recorder.whole_view()
             if view is None:  # from the beginning, or from an old checkpoint, would be worse than not at all
                 return self._end(outcome, Next(message="not continued: its checkpoints cannot be looked up"))
-            self._audience.ended(outcome)
-            self._audience.said(f"run {self._owned.spec.id}: {following.message}")
+            self._observer.ended(outcome)
+            self._observer.said(f"run {self._owned.spec.id}: {following.message}")
             chosen = choose_checkpoint(
-                view, self._owned.recorder.saved_over_by, self._owned.journal, self._audience.said
+                view, self._owned.recorder.saved_over_by, self._owned.journal, self._observer.said
             )
             checkpoint = None if chosen is None else chosen.path
             limits = msgspec.structs.replace(limits, timebox_s=following.timebox_s)
             if following.kind is Kind.TIMEBOX:
                 only_once = ()
 
-    def _turn(self, limits: Limits, following: Next) -> Grant | NotAdmitted:
+    def _admit(self, limits: Limits, following: Next) -> Grant | NotAdmitted:
         owned = self._owned
         run, _ = self._owned.recorder.read_run()
         admission = Admission(
@@ -147,21 +147,21 @@ class RunDriver:
             journal=owned.journal,
             recorder=self._owned.recorder,
             signals=self._signals,
-            audience=self._audience,
+            observer=self._observer,
         )
         if following.delay_s and (refusal := admission.rest(following.delay_s, following.message or "")) is not None:
             return refusal
         return admission.ask()
 
-    def _session(self, limits: Limits, checkpoint: str | None, turn: Grant, only_once: tuple[str, ...]) -> Outcome:
+    def _session(self, limits: Limits, checkpoint: str | None, grant: Grant, only_once: tuple[str, ...]) -> Outcome:
         owned = self._owned
         plan = SessionPlan(
             limits=limits,
             checkpoint=checkpoint,
             resume_args=resume_args(owned.spec) if checkpoint is not None else (),
-            gpus=turn.decision.gpus,
+            gpus=grant.decision.gpus,
             gpu_probe=self._request.gpu_probe,
-            gpu_problem=turn.decision.figures.get("gpu_problem"),
+            gpu_problem=grant.decision.figures.get("gpu_problem"),
             job=self._request.job,
             revision=self._request.revision,
             only_once=only_once,
@@ -171,17 +171,17 @@ class RunDriver:
             spec=owned.spec,
             journal=owned.journal,
             recorder=self._owned.recorder,
-            observer=self._audience.begins(plan),
+            observer=self._observer.begins(plan),
             signals=self._signals,
-            place=turn.place,
+            place=grant.place,
         )
         try:
             outcome = supervisor.run(plan)
-            if (view := self._owned.recorder.view()) is not None:  # else whoever resumes it sees to that
-                kept_checkpoints.reconcile(view, self._owned.recorder.saved_over_by, self._audience.said)
+            if (view := self._owned.recorder.view()) is not None:  # else done at the next resume
+                kept_checkpoints.reconcile(view, self._owned.recorder.saved_over_by, self._observer.said)
             return outcome
         finally:
-            turn.place.leave()
+            grant.place.leave()
 
     def _give_up(self, outcome: Outcome | None, error: OSError) -> Outcome:
         """The home cannot take another session: the run is what its last one came to.
@@ -194,12 +194,12 @@ class RunDriver:
             with suppress(OSError):
                 owned.rundir.remove()
             raise problem from error
-        with suppress(OSError):  # there is no place to say it: whoever looks next takes us for dead
+        with suppress(OSError):  # it cannot be recorded: the next reader takes this supervisor for dead
             owned.journal.append(Refused(at=datetime.now(timezone.utc), reason=str(problem), figures={}))
             self._owned.recorder.finish()
         if outcome is None:
             raise problem from error
-        self._audience.said(f"run {owned.spec.id} is not continued: {problem}")
+        self._observer.said(f"run {owned.spec.id} is not continued: {problem}")
         return outcome
 
     def _attempt(self, outcome: Outcome) -> Attempt:
@@ -226,14 +226,14 @@ class RunDriver:
             self._owned.recorder.finish()
         if self._over is not None:
             self._over()
-        self._audience.ended(outcome)
+        self._observer.ended(outcome)
         if end.message is not None:
-            self._audience.said(f"run {self._owned.spec.id}: {end.message}")
+            self._observer.said(f"run {self._owned.spec.id}: {end.message}")
         return outcome
 
     def _cut_short(self, outcome: Outcome, refusal: NotAdmitted) -> Outcome:
-        """The run is what its last session came to; the line was left before another."""
-        self._audience.said(f"run {self._owned.spec.id} is not continued: {refusal.reason}")
+        """The run is what its last session came to; it left the queue before another."""
+        self._observer.said(f"run {self._owned.spec.id} is not continued: {refusal.reason}")
         return msgspec.structs.replace(outcome, dequeued_by=refusal.by, is_broken_off=refusal.is_broken_off)
 
 
@@ -242,7 +242,7 @@ def refuse(owned: OwnedRun, reason: str) -> None:
     from backprop.lifecycle import recovery
 
     owned.journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
-    with suppress(OSError):  # whoever looks next brings the index up to date
+    with suppress(OSError):  # the next reader brings the index up to date
         owned.recorder.finish()
     recovery.notify_end(owned.home, owned.rundir, owned.spec)
 
@@ -250,15 +250,15 @@ def refuse(owned: OwnedRun, reason: str) -> None:
 def drive(
     owned: OwnedRun,
     request: Request,
-    audience: RunObserver,
+    observer: RunObserver,
     *,
     ignore_hangup: bool,
     afterwards: Callable[[Outcome | NotAdmitted], None] | None = None,
 ) -> Outcome | NotAdmitted:
-    """All sessions of a request; whoever wants to know is told of the end.
+    """Run all sessions of a request, and notify of the end.
 
-    afterwards: done before that, because more may follow from it; the audience must not block then. Else the run is
-    given up before the audience hears of the end: whoever does not read our output keeps nobody from the run.
+    afterwards: done before that, because more may follow from it; the observer must not block then. Else the run is
+    unlocked before the observer is notified of the end: a reader that blocks on our output must not hold the run.
     """
     owned = replace(owned, spec=snapshot.executed(owned.spec, owned.rundir))
 
@@ -269,8 +269,8 @@ def drive(
     line = RunQueue(owned.home.line_path, host.name())
     with Signals(ignore_hangup=ignore_hangup).caught() as signals:
         over = give_up_run if afterwards is None else None
-        turns = RunDriver(owned, request, signals=signals, line=line, audience=audience, over=over)
-        result = turns.run()
+        runner = RunDriver(owned, request, signals=signals, line=line, observer=observer, over=over)
+        result = runner.run()
         if afterwards is not None:
             afterwards(result)
         if owned.journal.is_locked:

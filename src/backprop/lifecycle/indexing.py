@@ -98,7 +98,7 @@ def catch_up(home: Home, index: Index, say: Say) -> None:
 
 
 def _catch_up_once(home: Home, index: Index, say: Say) -> bool:
-    """False when the index was replaced meanwhile: what is known of the first says nothing about the new one."""
+    """False when the index was replaced meanwhile: what holds for the first does not hold for the new one."""
     identity = index.identity
     modified_ns = home.runs_path.stat().st_mtime_ns
     # costs one stat when no run was made or removed since
@@ -128,7 +128,7 @@ def _catch_up_once(home: Home, index: Index, say: Say) -> bool:
         except OSError as error:
             if not lacks_room(error):
                 raise
-    # last: whoever dies before has seen nothing, and neither has who could not store all of it
+    # last: a process that dies before, or could not store all of it, has seen nothing
     is_quiet = time.time_ns() - modified_ns > _SETTLED_AFTER_NS
     if is_changed and is_quiet and not any(_is_missing(home, index, run_id) for run_id in unseen):
         index.set_seen_folder_ns(modified_ns)
@@ -136,7 +136,7 @@ def _catch_up_once(home: Home, index: Index, say: Say) -> bool:
 
 
 def _wait_for_turn(index: Index) -> None:
-    """Raise sqlite3.OperationalError where somebody has the index locked for too long: each write would wait anew."""
+    """Raise sqlite3.OperationalError where the index is locked for too long: each write would wait again."""
     try:
         index.wait_for_turn()
     except sqlite3.OperationalError as error:
@@ -158,7 +158,7 @@ def _unseen(index: Index, on_disk: set[str]) -> set[str]:
 
 
 def missing_runs(home: Home, index: Index) -> set[str]:
-    """The runs on disk that the index could have and lacks: somebody is filling it, or it could not be written to."""
+    """The runs on disk that the index lacks: another process is filling it, or it could not be written to."""
     if index.seen_folder_ns() == home.runs_path.stat().st_mtime_ns:
         return set()
     return {run_id for run_id in set(home.run_ids()) - index.run_ids() if _is_missing(home, index, run_id)}
@@ -198,7 +198,7 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
     try:
         spec, journal = _opened(rundir)
     except FileNotFoundError:
-        home.mark_refreshed(rundir.run_id)  # removed meanwhile, or somebody else's folder
+        home.mark_refreshed(rundir.run_id)  # removed meanwhile, or not a run
         return _Refreshed()
     except UnreadableError as error:
         return _Refreshed(_record_unreadable(index, rundir, str(error)))
@@ -209,7 +209,7 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
             is_answered_for = _refresh_job(home, rundir, spec, journal, recorder, say, publish=publish)
             return _Refreshed(is_answered_for, recorder.is_state_stored)
         is_free = journal.try_lock()
-        if is_free and recorder.read_run()[0].is_on_slurm:  # somebody gave it to Slurm just now
+        if is_free and recorder.read_run()[0].is_on_slurm:  # it was submitted to Slurm just now
             return _Refreshed(is_answered_for=True)
         if is_free:
             _begin(recorder, index)
@@ -271,7 +271,7 @@ def _opened(rundir: RunDir) -> tuple[RunSpec, Journal]:
 
 
 def _record_unreadable(index: Index, rundir: RunDir, reason: str) -> bool:
-    """Let views show a run whose record cannot be read, with what the index has of it. True while it is going on."""
+    """Let views show a run whose record cannot be read, with what the index has of it. True while it is running."""
     if recovery.is_held(rundir):
         return True  # what its supervisor wrote into the index before is still true
     known = index.get(rundir.run_id, metrics=())
@@ -283,7 +283,7 @@ def _record_unreadable(index: Index, rundir: RunDir, reason: str) -> bool:
 
 
 def _unreadable_spec(rundir: RunDir) -> RunSpec:
-    """What is known of a run whose record nobody has ever read: its folder."""
+    """What is known of a run whose record was never read: its folder."""
     folder = rundir.path.lstat()
     return unknown_spec(rundir.run_id, min(max(0.0, folder.st_mtime), time.time()), str(folder.st_uid))
 
@@ -302,7 +302,7 @@ def unknown_spec(run_id: str, created_at_unix_s: float, user: str) -> RunSpec:
 
 
 def _read_on(recorder: Recorder) -> None:
-    """Store what a live run wrote since the last look: session after session, which is the order of its points."""
+    """Store what a live run has written since: session after session, which is the order of its points."""
     run, _ = recorder.read_run()
     stretches = 0
     for session in run.sessions:
@@ -321,7 +321,7 @@ def _refresh_job(
 ) -> bool:
     """As `refresh`, for a run that Slurm executes: Slurm, not a lock, tells whether it is alive.
 
-    A kernel lock says nothing across machines on many file systems. Slurm is asked before the journal is read, so that
+    A kernel lock does not work across machines on many file systems. Slurm is asked before the journal is read, so that
     a job that ends meanwhile is not taken for one that died.
     """
     before, _ = recorder.read_run()
@@ -335,8 +335,8 @@ def _refresh_job(
     now_unix_s = home.mark_here(spec.id)  # this machine may see it for the first time
     if before.waiter is not None and seen.is_unsatisfiable and journal.try_lock() and _is_withdrawn(before):
         recorder.begin()
-        told = f"Slurm can never schedule it: {seen.told}"
-        journal.append(Refused(at=datetime.now(timezone.utc), reason=told, figures={}))
+        reason = f"Slurm can never schedule it: {seen.told}"
+        journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
         journal.forget_requests()
         recorder.finish(publish=publish)
         recovery.notify_end(home, rundir, spec)

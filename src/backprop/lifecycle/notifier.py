@@ -1,9 +1,9 @@
-"""Tells people of a run's states, as the `notify` setting says: see notification.py, which does the telling.
+"""Notifies people of a run's statuses, as the `notify` setting says: see notification.py, which delivers.
 
-Where to tell lies in the run directory, so that whoever finds a dead supervisor's run can tell of it, too. A run
-directory may come from anybody's archive, and a command in it must not be carried out: what lies there counts only with
-a proof that this user wrote it, made with a key that no run directory holds. Each time a process of its own is started,
-which descends from nobody: telling touches no run and keeps nobody waiting.
+The recipients are kept in the run directory, so that a process that finds the run of a dead supervisor can notify
+them, too. A run directory may come from anyone's archive, and a command in it must not be executed: it counts only with
+a proof that this user wrote it, made with a key that no run directory holds. Each notification is delivered by a
+detached process of its own, so that it affects no run and blocks no one.
 """
 
 import errno
@@ -31,7 +31,7 @@ _KEY_BYTES = 32
 
 
 def put(rundir: RunDir, notifications: Sequence[Notification]) -> None:
-    """Remember with a run where to tell of it from now on. Raises OSError."""
+    """Keep with a run who to notify from now on. Raises OSError."""
     if notifications:
         asked = tuple(notifications)
         proven = _Proven(notifications=asked, proof=_proof(_key(), rundir, asked))
@@ -41,7 +41,7 @@ def put(rundir: RunDir, notifications: Sequence[Notification]) -> None:
 
 
 def read(rundir: RunDir) -> tuple[Notification, ...]:
-    """Where to tell of a run. Never raises: what cannot be read, or was not written by this user, is nowhere."""
+    """Who to notify of a run. Never raises: none, where it cannot be read or was not written by this user."""
     with suppress(OSError, msgspec.MsgspecError):
         proven = msgspec.json.decode(read_plain(rundir.notify_path), type=_Proven)
         if hmac.compare_digest(proven.proof, _proof(_read_key(), rundir, proven.notifications)):
@@ -86,7 +86,7 @@ def _key() -> bytes:
 def _read_key() -> bytes:
     key = read_plain(_key_path())
     if len(key) != _KEY_BYTES:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(_key_path()))  # anybody could guess an empty one
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(_key_path()))  # an empty one could be guessed
     return key
 
 
@@ -94,12 +94,12 @@ _LINE_S = 5.0  # a job that puts itself back has no time to lose
 
 
 class Notifier:
-    """Tells of one run's states as they come; for its supervisor. Nothing here raises, or blocks unless it says so."""
+    """Notifies of one run's statuses as they change; for its supervisor. Never raises, blocks only where stated."""
 
     def __init__(self, rundir: RunDir, index_path: Path, *, is_in_job: bool = False) -> None:
         """index_path: where this machine has the run's metrics.
 
-        is_in_job: of Slurm, which kills what is left when its job ends; that it waited is told of by then.
+        is_in_job: a Slurm job, which kills its processes when it ends; that the run was queued is already known.
         """
         self._rundir = rundir
         self._index_path = index_path
@@ -108,18 +108,18 @@ class Notifier:
         self._last = Status.QUEUED if is_in_job else None
 
     def changed(self, run: Run, journal_bytes: int) -> None:
-        """Tell of a state that a run is in for a while. Its end is told when nothing follows it: see `ended`."""
+        """Notify of a status that lasts. Of the end only when no other session follows: see `ended`."""
         if not run.status.is_final and run.status is not self._last:
-            self._tell(run.status, journal_bytes, is_awaited=self._is_in_job and run.status is Status.QUEUED)
+            self._notify(run.status, journal_bytes, is_awaited=self._is_in_job and run.status is Status.QUEUED)
         self._last = run.status
 
     def ended(self, run: Run, journal_bytes: int) -> None:
-        """Tell how a run ended; also whoever filed it for a supervisor that died."""
+        """Notify how a run ended; also for a supervisor that died."""
         if run.status.is_final:
-            self._tell(run.status, journal_bytes, is_awaited=self._is_in_job)
+            self._notify(run.status, journal_bytes, is_awaited=self._is_in_job)
 
-    def _tell(self, status: Status, journal_bytes: int, *, is_awaited: bool) -> None:
-        """is_awaited: return when it has been told, and not at once."""
+    def _notify(self, status: Status, journal_bytes: int, *, is_awaited: bool) -> None:
+        """is_awaited: return when it is delivered, not at once."""
         if status not in self._wanted:
             return
         words = [str(self._rundir.path), str(journal_bytes), str(self._index_path)]
@@ -133,11 +133,11 @@ class Notifier:
             log(self._rundir, status, "all", f"failed: cannot be started: {type(error).__name__}")
 
 
-def log(rundir: RunDir, status: Status, target: str, told: str) -> None:
-    """Add a line to notify.log: what came of telling `target`."""
+def log(rundir: RunDir, status: Status, target: str, result: str) -> None:
+    """Add a line to notify.log: what came of notifying `target`."""
     from backprop.text import printable
 
-    line = printable(f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {status.value}: {target} {told}")
+    line = printable(f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {status.value}: {target} {result}")
     with suppress(OSError):  # the run was removed, or the disk is full: there is no place left to say it
         fd = os.open(rundir.notify_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:

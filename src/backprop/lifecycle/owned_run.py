@@ -1,4 +1,4 @@
-"""A run that is this process's: its journal is locked, and what it comes to is recorded here."""
+"""A run that this process owns: it holds the lock of its journal, and records the run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,10 +51,10 @@ class Request(Record, frozen=True):
     limits: Limits
     checkpoint: str | None  # to begin with
     gpu_probe: str = "auto"
-    wait_s: float | None = None  # in line for each session; None: as long as it takes
+    wait_s: float | None = None  # longest wait in the queue for each session; None: no limit
     retries: int = 0
     sessions: int = 1
-    job: str | None = None  # of Slurm, in which it is carried out
+    job: str | None = None  # the Slurm job in which it is executed
     revision: Revision | None = None  # what the run executes from now on; None: the same as before
     only_once: tuple[str, ...] = ()  # arguments of its first timebox
 
@@ -81,7 +81,7 @@ def make_run(home: Home, spec: RunSpec, patch: bytes | None, say: Say) -> tuple[
 
 
 def remember_notifications(rundir: RunDir, notifications: Sequence[Notification], say: Say) -> None:
-    """Whom to tell of this run from now on."""
+    """Keep with a run who to notify from now on."""
     if notifications or rundir.notify_path.exists():
         from backprop.lifecycle import notifier
 

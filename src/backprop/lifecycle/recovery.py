@@ -64,7 +64,7 @@ def _interrupted(session: int, reason: str, elapsed_s: float) -> SessionEnded:
 
 
 def _end_orphans(rundir: RunDir, session: Session, patience_s: float, say: Say) -> str:
-    """End what a dead supervisor left running on this machine; how it died, as far as that can be told."""
+    """End what a dead supervisor left running on this machine; how it died, as far as that is known."""
     from backprop.supervisor import roster
     from backprop.supervisor.process import tree
 
@@ -117,7 +117,9 @@ def claim(home: Home, run: Run, say: Say) -> Journal:
         time.sleep(0.02)
     now = fold(run.spec, journals.read(rundir.journal_path)[0])
     is_readable = run.status is not Status.UNREADABLE
-    if is_readable and now.is_on_slurm and not now.status.is_final:  # while a job waits nobody has the journal locked
+    if (
+        is_readable and now.is_on_slurm and not now.status.is_final
+    ):  # while a job is queued, no process has the journal locked
         journal.close()
         raise BusyError(busy_message(now))
     if reconcile(rundir, run.spec, journal, None, say):

@@ -1,6 +1,6 @@
 """Runs that are running though their record was removed, or moved away: `stop` still reaches them.
 
-Their supervisors have the journal open all the same, and hear what is written into it. Linux shows the file in /proc.
+Their supervisors still have the journal open, and handle what is written into it. Linux shows the file in /proc.
 """
 
 import os
@@ -46,12 +46,12 @@ class RemovedRun:
         self._run = fold(indexing.unknown_spec(rundir.run_id, time.time(), "?"), ())
 
     def look(self) -> run_state.RunState:
-        """How the run stands now."""
+        """The present state."""
         self._run = fold_on(self._run, self._journal.read_new())
         return run_state.RunState(self._run)
 
     def view(self) -> RunView:
-        """What a view may show of it."""
+        """For display."""
         return RunView(run=self.look().run, run_dir=self._run_dir)
 
     def is_called(self, word: str) -> bool:
@@ -95,7 +95,7 @@ class RemovedRun:
 
     def summary(self, ended: run_state.RunState) -> str:
         """How it ended, in one line."""
-        return f"{ended.told} (its record was removed)"
+        return f"{ended.summary} (its record was removed)"
 
 
 def removed_runs(home: Home) -> Sequence[RemovedRun]:
@@ -141,7 +141,7 @@ def _own_path(fd: int) -> Path:
 
 
 def sentences(home: Home) -> list[str]:
-    """What whoever finds nothing in this home should know."""
+    """Messages about such runs, for a user who finds no run in this home."""
     return [
         f"Run {run.run_id} is running although its record was removed; to stop it: backprop stop {run.run_id}"
         for run in sorted(removed_runs(home), key=lambda run: run.run_id)

@@ -1,7 +1,7 @@
-"""What anybody may ask of a run that goes on: stop, pause, go on; and of one that has ended: another session.
+"""Control requests to an active run: stop, pause, resume; and to one that has ended: another session.
 
-The command line, the live view and the page all ask through here. An order is an entry in the run's journal, which
-its supervisor hears within a quarter of a second (see session.py); asking does not wait for that, `wait_for` does.
+The command line, the live view and the page all use these. A request is an entry in the run's journal, which its
+supervisor handles within a quarter of a second; a request does not wait for that, `wait_for` does.
 """
 
 import os
@@ -25,7 +25,7 @@ from backprop.store.journal.entries import PauseRequested, Refused, Renamed, Res
 from backprop.store.journal.file import Journal
 
 STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
-STOP_NOW_S = 5.0  # how long a supervisor may take to hear a `stop --now` before it is taken for dead
+STOP_NOW_S = 5.0  # how long a supervisor may take to handle a `stop --now` before it counts as dead
 END_S = 45.0  # the same for an engine to end it by force: Slurm's KillWait is 30 s
 PAUSE_S = 10.0  # the same for a pause, and for its end
 _START_S = 120.0  # an orphan that is saving gets its grace before the next session starts
@@ -35,24 +35,24 @@ _PROGRAM = "import sys; sys.path[:] = [p for p in sys.path if p]; from backprop.
 
 
 def supervisor_to_stop(home: Home, run: Run) -> SupervisorInfo | None:
-    """As `current_supervisor`; and whoever is about to stand in Slurm's line for another session."""
+    """As `current_supervisor`; also for a Slurm job that is about to be requeued for another session."""
     answering = current_supervisor(run)
     if answering is not None or not run.is_on_slurm:
         return answering
     last = run.last_session
     if last is None or not recovery.is_about_to_requeue(home.rundir(run.spec.id), run):
         return None
-    return SupervisorInfo(last.number + 1, last.supervisor_pid, last.host, 0.0, is_in_line=True, is_on_slurm=True)
+    return SupervisorInfo(last.number + 1, last.supervisor_pid, last.host, 0.0, is_queued=True, is_on_slurm=True)
 
 
 def request_stop(
-    home: Home, run: Run, *, now: bool = False, by: str = "backprop stop", leave_line: bool = True
+    home: Home, run: Run, *, now: bool = False, by: str = "backprop stop", dequeue: bool = True
 ) -> SupervisorInfo:
-    """Ask a run to stop gracefully, or with `now` to be killed; one that is queued leaves the line. Does not wait.
+    """Ask a run to stop gracefully, or with `now` to be killed; a queued run leaves the queue. Does not wait.
 
-    by: what the user typed or pressed. leave_line: False while Slurm does not answer, so that each of many runs does
-    not wait for it anew: one in its line hears of the request when its job begins. Returns who will answer. Raises
-    UsageError when the run is not going on, and BusyError when Slurm, in whose line it may stand, does not answer.
+    by: what the user typed or pressed. dequeue: False while Slurm does not respond, so that each of many runs does not
+    wait for it again: a queued one handles the request when its job starts. Returns the supervisor that will handle it.
+    Raises UsageError when the run is not active, and BusyError when Slurm, where it may be queued, does not respond.
     """
     seen = look(home, run.spec)
     standing, detail = seen.run, asked_by(by)
@@ -64,12 +64,12 @@ def request_stop(
     try:
         asked = StopRequested(at=_now(), session=answering.session, by=StopReason.USER, detail=detail, now=now)
         _append(home, standing, asked)
-    except NoRoomError:  # who stops it is not on record then, but it stops
+    except NoRoomError:  # who stopped it is not recorded then, but it stops
         if not (is_here and signal_holder(path, answering.pid, signal.SIGTERM)):
             raise
-    if standing.is_on_slurm and leave_line:
+    if standing.is_on_slurm and dequeue:
         try:
-            _take_out_of_line(home, standing, detail)
+            _dequeue_job(home, standing, detail)
         except BackpropError as error:
             raise BusyError(
                 f"run {run.spec.id} was asked to stop, and will do so when its job starts: {error}"
@@ -84,12 +84,12 @@ def request_stop(
     return answering
 
 
-def _take_out_of_line(home: Home, run: Run, detail: str) -> None:
-    """End a Slurm job that has not begun; one that has begun reads the request itself. Raises BackpropError.
+def _dequeue_job(home: Home, run: Run, detail: str) -> None:
+    """Cancel a Slurm job that has not started; one that has started reads the request itself. Raises BackpropError.
 
-    One that Slurm has put back waits, too, though its journal calls it running: nobody lived to tell. And one that puts
-    itself back may have looked for requests already, and waits in a moment: Slurm takes seconds for it, in which it may
-    call the job failed.
+    A job that Slurm requeued is pending, too, though its journal calls it running, because its supervisor was killed. A
+    job that requeues itself may have looked for requests already, and is pending in a moment: Slurm takes seconds for
+    that, in which it may call the job failed.
     """
     cluster = engines.cluster()
     cluster.look_again()
@@ -104,11 +104,11 @@ def _take_out_of_line(home: Home, run: Run, detail: str) -> None:
         if time.monotonic() > deadline or look(home, run.spec).run.waiter is None:
             return
         time.sleep(_LOOK_S)
-    _leave_the_line(home, run.spec, f"{detail} while queued")
+    _record_dequeued(home, run.spec, f"{detail} while queued")
 
 
-def _leave_the_line(home: Home, spec: RunSpec, reason: str) -> None:
-    """Write down that a Slurm job was taken out of the line, unless somebody has the run in hand, or it has ended."""
+def _record_dequeued(home: Home, spec: RunSpec, reason: str) -> None:
+    """Record that a Slurm job left the queue, unless another process holds the run, or it has ended."""
     rundir = home.rundir(spec.id)
     journal = Journal(rundir.journal_path)
     try:
@@ -127,17 +127,17 @@ def _leave_the_line(home: Home, spec: RunSpec, reason: str) -> None:
 
 
 def _say_nothing(text: str) -> None:
-    """Whoever asked for the end is told of it by the journal."""
+    """The end is in the journal, which the one who asked for it reads."""
 
 
 def request_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
-    """Ask a run to stand still where it is, until `request_resume`. Does not wait for it.
+    """Ask a run to pause until `request_resume`. Does not wait for it.
 
     Raises UsageError when it cannot be paused: it is not running, is being stopped, or trains on several nodes;
-    BusyError when it waits for its turn, or stands still already because somebody wants it to.
+    BusyError when it is queued, or paused already.
     """
     now = look(home, run.spec)
-    answering, run_id = _going_on(now.run), run.spec.id
+    answering, run_id = _active_supervisor(now.run), run.spec.id
     if now.run.waiter is not None:
         raise BusyError(f"run {run_id} is queued: there is nothing to pause yet. To stop it: backprop stop {run_id}")
     nodes = 1 if now.run.last_session is None else now.run.last_session.nodes
@@ -155,14 +155,14 @@ def request_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
 
 
 def request_resume(home: Home, run: Run, *, by: str = "backprop resume", has_options: bool = False) -> None:
-    """Ask a run that a user paused to go on. Does not wait for it. What the governor paused stays so until it is cool.
+    """Ask a run that a user paused to resume. Does not wait for it. What the governor paused stays so until it is cool.
 
-    One that is about to be paused will be, and goes on at once. Raises BusyError when no user has paused it: the
-    message says who has, and what helps. has_options: meant for another session, so that one that is paused does not
-    go on: raises UsageError.
+    A run that is about to be paused is paused, and resumes at once. Raises BusyError when no user has paused it: the
+    message says who has, and what helps. has_options: meant for another session, so that a paused run is not resumed:
+    raises UsageError.
     """
     now = look(home, run.spec)
-    answering, run_id = _going_on(now.run), run.spec.id
+    answering, run_id = _active_supervisor(now.run), run.spec.id
     if now.is_paused_by_user or now.is_asked_to_pause:
         if has_options:
             how = "paused" if now.is_paused_by_user else "asked to pause"
@@ -190,9 +190,9 @@ def rename(home: Home, run: Run, name: str) -> None:
 
 
 def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
-    """Give a run that has ended another session, in the background; what `backprop resume -d` said of it.
+    """Start another session of a run that has ended, in the background; the message of `backprop resume -d`.
 
-    Blocks until its trainer is started, or waits in line. Raises BackpropError with its message where it refuses.
+    Blocks until the trainer is launched, or the run queued. Raises BackpropError with its message where it refuses.
     """
     words = [
         "resume",
@@ -218,17 +218,17 @@ def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
         raise NoSuchRunError(f"run {run_id} was removed.") from error
     except subprocess.TimeoutExpired as error:
         raise BackpropError(f"`backprop resume {run_id}` has not started it within {_START_S:g} s.") from error
-    told = "\n".join(line.removeprefix("backprop: ") for line in done.stderr.splitlines())
+    message = "\n".join(line.removeprefix("backprop: ") for line in done.stderr.splitlines())
     if done.returncode:
-        raise BackpropError(told or f"`backprop resume {run_id}` failed with exit code {done.returncode}.")
-    return told
+        raise BackpropError(message or f"`backprop resume {run_id}` failed with exit code {done.returncode}.")
+    return message
 
 
 def stop_now(home: Home, run: Run, say: Say, *, by: str = "backprop stop --now") -> RunState:
     """Kill a run, and its supervisor too if that does not answer. How it ended, after some seconds at most.
 
-    by: what the user typed or pressed. Raises UsageError when it is not going on, BusyError when it goes on all the
-    same: the message says where.
+    by: what the user typed or pressed. Raises UsageError when it is not active, BusyError when it is still running: the
+    message says where.
     """
     answering = request_stop(home, run, now=True, by=by)
     ended = wait_for(home, run, lambda standing: standing.has_ended, STOP_NOW_S)
@@ -256,7 +256,7 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: SupervisorInfo, sa
     if not standing.has_ended and engine.observe(standing.run).phase is Phase.RUNNING:
         who = current_supervisor(standing.run)
         if who is None or who.session != asked.session:
-            return None  # another session has begun since, and nobody asked that one
+            return None  # another session has started since, which was not asked to stop
         say("the supervisor is not responding; killing it")
         engine.cancel(standing.run)
     deadline = time.monotonic() + END_S
@@ -273,7 +273,7 @@ def _end_without_supervisor(home: Home, spec: RunSpec, asked: SupervisorInfo, sa
 # -- the journal
 
 
-def _going_on(run: Run) -> SupervisorInfo:
+def _active_supervisor(run: Run) -> SupervisorInfo:
     answering = current_supervisor(run)
     if answering is None:
         raise not_running(run)
@@ -291,7 +291,7 @@ def _append(home: Home, run: Run, entry: StopRequested | PauseRequested | Resume
     rundir = home.rundir(spec.id)
     try:
         with closing(Journal(rundir.journal_path)) as journal:
-            # nobody takes the requests of a run that is not running, and none but us writes to its journal then
+            # the requests of a run that is not running are not taken, and no other process writes to its journal then
             is_free = isinstance(entry, Renamed) and (run.status.is_final or run.waiter is not None)
             if run.is_on_slurm and not (is_free and journal.try_lock()):
                 journal.ask(entry)

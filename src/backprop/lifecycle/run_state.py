@@ -1,4 +1,4 @@
-"""How a run stands now: who answers for it, and whether it has ended; and waiting for that."""
+"""The present state of a run: its supervisor, who paused it, whether it has ended; and waiting for a state."""
 
 import time
 from collections.abc import Callable
@@ -15,23 +15,23 @@ _POLL_S = 0.05
 
 
 class SupervisorInfo(NamedTuple):
-    """Who answers for a run that is going on, or stands in line."""
+    """The supervisor of a run that is active or queued."""
 
     session: int
     pid: int
     host: str
     grace_s: float
-    is_in_line: bool = False  # the session has not begun
+    is_queued: bool = False  # the session has not started
     is_on_slurm: bool = False
 
 
 def current_supervisor(run: Run) -> SupervisorInfo | None:
-    """None for a run that is not going on."""
+    """None for a run that is not active."""
     session, on_slurm = run.last_session, run.is_on_slurm
     if run.waiter is not None:
         waiter = run.waiter
         return SupervisorInfo(
-            waiter.session, waiter.supervisor_pid, waiter.host, 0.0, is_in_line=True, is_on_slurm=on_slurm
+            waiter.session, waiter.supervisor_pid, waiter.host, 0.0, is_queued=True, is_on_slurm=on_slurm
         )
     if run.status.is_final or session is None:
         return None
@@ -44,7 +44,7 @@ def exit_code_of(run: Run) -> int:
 
 
 class RunState(NamedTuple):
-    """A run as its journal tells it at this moment."""
+    """A run as its journal has it at this moment."""
 
     run: Run
 
@@ -54,7 +54,7 @@ class RunState(NamedTuple):
 
     @property
     def pausers(self) -> tuple[Pauser, ...]:
-        """Everybody who holds it in place; nobody when it is not paused."""
+        """Everyone who has paused it; none when it is not paused."""
         return () if self._session is None else self._session.paused_by
 
     @property
@@ -63,7 +63,7 @@ class RunState(NamedTuple):
 
     @property
     def is_asked_to_pause(self) -> bool:
-        """By a user whom its supervisor has not heard yet."""
+        """By a user, whose request its supervisor has not handled yet."""
         return self._session is not None and self._session.is_pause_asked
 
     @property
@@ -76,14 +76,14 @@ class RunState(NamedTuple):
         return Pauser.USER in self.pausers
 
     @property
-    def told(self) -> str:
-        """The run's state in one line."""
+    def summary(self) -> str:
+        """In one line."""
         reason = self.run.reason
         return f"run {self.run.spec.id} {self.run.status.value}" + (f": {reason}" if reason else "")
 
 
 def look(home: Home, spec: RunSpec) -> RunState:
-    """How a run stands now, which the index may not know yet. Raises NoSuchRunError when it was removed."""
+    """The present state of a run, which the index may not have yet. Raises NoSuchRunError when it was removed."""
     path = home.rundir(spec.id).journal_path
     if not path.exists():
         raise NoSuchRunError(f"run {spec.id} was removed.")
@@ -92,7 +92,7 @@ def look(home: Home, spec: RunSpec) -> RunState:
 
 
 def wait_for(home: Home, run: Run, is_so: Callable[[RunState], bool], timeout_s: float) -> RunState | None:
-    """How the run stands as soon as its journal says so; None after the timeout."""
+    """The state of the run as soon as `is_so` holds for it; None after the timeout."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         now = look(home, run.spec)

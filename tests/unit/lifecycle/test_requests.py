@@ -131,7 +131,7 @@ def test_a_supervisor_that_hangs_is_ended_and_how_is_told(runs: Runs):
     with hanging(psutil.Process(process.pid)):
         ended = requests.stop_now(Home(runs.home), run, print, by="kill button of the page")
     assert ended.has_ended
-    assert ended.told.startswith(f"run r {ended.run.status.value}")
+    assert ended.summary.startswith(f"run r {ended.run.status.value}")
     assert runs.tree() == []
     (asked,) = [entry for entry in runs.journal("r") if entry["event"] == "stop_asked"]
     assert asked["detail"] == f"`kill button of the page` by {host.user()}"

@@ -35,7 +35,7 @@ def stop(*, choice: Choice, now: bool) -> None:
             return _begin_to_stop(lost, now=now)
         check_readable(run)
         if now:
-            say(requests.stop_now(home, run, say).told)
+            say(requests.stop_now(home, run, say).summary)
             return None
         patience_s = requests.request_stop(home, run).grace_s + requests.STOP_MARGIN_S
 
@@ -44,7 +44,7 @@ def stop(*, choice: Choice, now: bool) -> None:
             if stopped is None:
                 run_id = run.spec.id
                 raise BusyError(f"run {run_id} has not stopped yet; to kill it: backprop stop {run_id} --now")
-            say(stopped.told)
+            say(stopped.summary)
 
         return outcome
 

@@ -133,7 +133,7 @@ def _take_back(runs: "Sequence[OwnedRun]", jobs: Sequence[str]) -> int:
         try:
             run = run_state.look(owned.home, owned.spec).run
             if not run.status.is_final:
-                requests.request_stop(owned.home, run, by="Ctrl-C", leave_line=answers)
+                requests.request_stop(owned.home, run, by="Ctrl-C", dequeue=answers)
         except BackpropError as error:  # it has ended just now, or was removed; or Slurm does not answer any more
             say(str(error))
             answers = answers and not isinstance(error.__cause__, SlurmError)

@@ -285,7 +285,7 @@ class WatchApp(App[None]):
         requests.request_stop(self._feed.home, view.run, by="s in backprop watch")
 
     def _kill(self, view: RunView) -> str:
-        return requests.stop_now(self._feed.home, view.run, self._say, by="k in backprop watch").told
+        return requests.stop_now(self._feed.home, view.run, self._say, by="k in backprop watch").summary
 
     def action_pause(self) -> None:
         if (view := self._chosen()) is not None:

@@ -51,9 +51,9 @@ class Services:
     def stop(self, run: Run, *, now: bool) -> str:
         """Ask a run to stop, or with `now` kill it. Returns a message for the user."""
         if now:
-            return requests.stop_now(self.home, run, self.say, by="kill button of the page").told
+            return requests.stop_now(self.home, run, self.say, by="kill button of the page").summary
         answering = requests.request_stop(self.home, run, by="stop button of the page")
-        if answering.is_in_line:
+        if answering.is_queued:
             return f"run {run.spec.id} was asked to leave the queue."
         return f"run {run.spec.id} was asked to stop; it is killed after {answering.grace_s:g} s."
 
