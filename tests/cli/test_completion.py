@@ -83,7 +83,7 @@ def test_every_command_that_takes_a_run_completes_it(command: str):
     """Whoever adds one more does not forget it."""
     found = app.get_command(click.Context(app), command)
     arguments = [param for param in found.params if isinstance(param, click.Argument) and param.name in {"run", "runs"}]
-    assert all(param._custom_shell_complete in {completion.runs, completion.runs_going_on} for param in arguments)
+    assert all(param._custom_shell_complete in {completion.runs, completion.active_runs} for param in arguments)
 
 
 def test_only_runs_that_go_on_are_offered_to_stop(named: Runs):

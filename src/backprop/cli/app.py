@@ -41,7 +41,7 @@ _COMMANDS = {
 
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO}  # what a write to a full disk, or a terminal that is gone, raises
-_WORD_LENGTH = 20  # nobody means a command by more
+_WORD_LENGTH = 20  # no command is longer
 _OPTION_LENGTH = 40
 _SUMMARY_LENGTH = 1000  # a sentence is shorter
 _ALIKE = 0.75  # of an option's letters: --model is not --nodes
@@ -66,8 +66,8 @@ COMPLETE_VARIABLE = "_BACKPROP_COMPLETE"  # in the environment when a shell asks
 _ARGUMENTS_HINT = " The script's own arguments go after '--': backprop run train.py -- --lr 0.1"
 
 
-class _NobodyReadsError(Exception):
-    """Whoever read our output has gone: `backprop logs last | head`."""
+class _ReaderGoneError(Exception):
+    """The reader of our output has gone: `backprop logs last | head`."""
 
 
 class LazyGroup(click.Group):
@@ -85,7 +85,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click does it, but no summary is cut: it goes on in the next line."""
+        """As click does it, but no summary is cut: it continues in the next line."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [
             (name, command.get_short_help_str(_SUMMARY_LENGTH))
@@ -110,7 +110,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:  # click would exit with 1
-            raise _NobodyReadsError from error
+            raise _ReaderGoneError from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -132,24 +132,24 @@ def main() -> None:
         code = app(prog_name="backprop", standalone_mode=False)
         sys.stdout.flush()
     except BackpropError as error:
-        _tell(str(error))
+        _say(str(error))
         code = error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         code = ExitCode.USAGE
     except click.ClickException as error:
-        _tell(_usage_message(error))
+        _say(_usage_message(error))
         code = ExitCode.USAGE
     except (KeyboardInterrupt, click.Abort):
         code = ExitCode.INTERRUPTED
-    except (_NobodyReadsError, BrokenPipeError):
+    except (_ReaderGoneError, BrokenPipeError):
         # Python would complain once more when it flushes stdout at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.OK
     except OSError as error:
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise
-        _tell(f"cannot write the output: {error.strerror}.")
+        _say(f"cannot write the output: {error.strerror}.")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as above
         code = ExitCode.USAGE
     sys.exit(int(code or 0))
@@ -162,7 +162,7 @@ def _complete() -> NoReturn:
     sys.exit(ExitCode.OK)
 
 
-def _tell(message: str) -> None:
+def _say(message: str) -> None:
     from backprop.cli.context import say
 
     say(message)

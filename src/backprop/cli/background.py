@@ -1,6 +1,6 @@
 """`run -d` and `run --vary` on this machine: supervisors that survive this terminal, in processes of their own.
 
-Whoever asked for one waits until its trainer is launched, or stands in line. Ctrl-C until then takes it back.
+The command that starts one waits until its trainer is launched, or the run queued. Ctrl-C until then takes it back.
 """
 
 import os
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 _STARTED, _WAITS, _REFUSED, _BROKEN = b"s", b"w", b"r", b"b"  # how the answer to the parent begins
 _PATIENCE_S = 3600.0  # between two looks for signals; the answer itself is seen at once
-_BETWEEN_S = 2.0  # that a run may take from one session to the next, in which nobody answers for it
+_BETWEEN_S = 2.0  # between two sessions of a run, when it has no supervisor
 
 
 class _Answer(NamedTuple):
-    """What a supervisor told of its start, to whoever waited for it."""
+    """What a supervisor reported of its start to the command that waits for it."""
 
     kind: bytes  # empty: nothing
     text: str
@@ -46,7 +46,7 @@ def train(owned: "OwnedRun", request: "Request") -> int:
 def train_many(runs: "Sequence[OwnedRun]", request: "Request") -> int:
     """Start the runs, one after the other; the worst of their exit codes. Ctrl-C takes back all of them.
 
-    Raises BackpropError when one could not be started; those before it go on, those after it are refused.
+    Raises BackpropError when one could not be started; those before it continue, those after it are refused.
     """
     worst = int(ExitCode.OK)
     with Signals(ignore_hangup=True).caught() as signals:
@@ -105,13 +105,13 @@ def _start(owned: "OwnedRun", request: "Request", signals: Signals, later: "Sequ
 
 
 def _answer_of(reader: int, signals: Signals) -> _Answer:
-    """Wait for what the supervisor says, or until the user has pressed Ctrl-C twice."""
-    told, unwanted_since = b"", None
+    """Wait for the supervisor's answer, or until the user has pressed Ctrl-C twice."""
+    answer, unwanted_since = b"", None
     os.set_blocking(reader, False)
     with os.fdopen(reader, "rb", buffering=0) as pipe:
         while True:
             more = pipe.read()
-            told += more or b""
+            answer += more or b""
             if signals.take_end():
                 now = time.monotonic()
                 if unwanted_since is None:
@@ -121,25 +121,25 @@ def _answer_of(reader: int, signals: Signals) -> _Answer:
                 elif now - unwanted_since > DOUBLE_PRESS_S:
                     return _Answer(b"", "", is_unwanted=True, is_awaited=False)
             if more == b"":
-                text = told[1:].decode(errors="replace")
-                return _Answer(told[:1], text, is_unwanted=unwanted_since is not None)
+                text = answer[1:].decode(errors="replace")
+                return _Answer(answer[:1], text, is_unwanted=unwanted_since is not None)
             if more is None:
                 signals.wait(_PATIENCE_S, reader)
 
 
 def _stop(owned: "OwnedRun") -> None:
-    """Stop what has begun a moment ago. Between two sessions nobody answers for it, for a moment."""
+    """Stop what has just started. Between two sessions it has no supervisor, for a moment."""
     from backprop.lifecycle import requests, run_state
 
     engine, run_id = engines.machine(owned.home), owned.spec.id
 
-    def is_settled(standing: "run_state.RunState") -> bool:
+    def has_started_or_ended(standing: "run_state.RunState") -> bool:
         has_answer = run_state.current_supervisor(standing.run) is not None
         return has_answer or engine.observe(standing.run).phase is Phase.ENDED
 
     try:
         run = run_state.look(owned.home, owned.spec).run
-        standing = run_state.wait_for(owned.home, run, is_settled, _BETWEEN_S)
+        standing = run_state.wait_for(owned.home, run, has_started_or_ended, _BETWEEN_S)
         if standing is not None and standing.has_ended:
             say(standing.summary)
         else:
@@ -150,7 +150,7 @@ def _stop(owned: "OwnedRun") -> None:
 
 
 class _Background:
-    """The observer of a detached run: tells its parent when there is something to tell, and the log the rest."""
+    """The observer of a detached run: answers its parent once, and logs the rest."""
 
     def __init__(self, owned: "OwnedRun", pipe_fd: int) -> None:
         self._owned = owned
@@ -161,7 +161,7 @@ class _Background:
         self._notes: list[str] = []  # on the start, for the answer
 
     def answer(self, kind: bytes, text: str = "") -> None:
-        """Tell the parent, which waits for the first answer and goes. Later ones are for nobody."""
+        """Answer the parent, which waits for the first answer and exits. Later ones are dropped."""
         if not self._has_answered:
             self._has_answered = True
             with suppress(BrokenPipeError):  # it was killed
@@ -185,7 +185,7 @@ class _Background:
 
     def ended(self, outcome: "Outcome") -> None:
         self.answer(_BROKEN, outcome.session.reason or "")  # unless it was launched
-        messages.tell_end(self._owned, outcome.session)
+        messages.say_end(self._owned, outcome.session)
 
     def said(self, text: str) -> None:
         say(text)

@@ -26,7 +26,7 @@ AFTER_DASHES = "backprop.after_dashes"  # in click's context where the command l
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./@+-]{0,199}")
 _LIMIT = 40
 _HELP_LENGTH = 60
-_PATIENCE_S = 0.1  # for somebody who writes into the index right now
+_PATIENCE_S = 0.1  # while another process writes to the index
 
 
 def files(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
@@ -64,7 +64,7 @@ def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[C
     return _runs(incomplete, ())
 
 
-def runs_going_on(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+def active_runs(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
     """A run that has not ended."""
     return _runs(incomplete, tuple(status.value for status in Status if not status.is_final))
 

@@ -1,4 +1,4 @@
-"""What several commands need: the home, a run by the word the user typed, and a voice."""
+"""What several commands need: the home, a run by the word the user typed, and messages."""
 
 import functools
 import os
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backprop.config import Config
     from backprop.supervisor.outcome import Traceback
 
-_NAMES_TOLD = 12
+_NAMES_SHOWN = 12
 _NAME_WIDTH = 40
 _FAILURE_BYTES = 65_536  # of stderr, at its end, in which a traceback is looked for
 
@@ -35,7 +35,7 @@ def say(message: str) -> None:
     """One line to the user, on stderr: stdout carries only what was asked for.
 
     A path or a name in it can neither command the terminal nor begin a line of its own. Where stderr takes nothing (a
-    log on a full disk, a terminal that is gone), what is being done goes on.
+    log on a full disk, a terminal that is gone), the command continues.
     """
     _print_to_stderr(f"backprop: {message}")
 
@@ -46,7 +46,7 @@ def _print_to_stderr(line: str) -> None:
 
 
 def write_lines(lines: Iterable[str]) -> None:
-    """Data of somebody else to stdout: as it is to a file or a pipe, and as text that a terminal does not obey."""
+    """Foreign data to stdout: as it is to a file or a pipe, without control characters to a terminal."""
     if sys.stdout.isatty():
         lines = (printable(line.removesuffix("\n")) + "\n" for line in lines)
     sys.stdout.writelines(lines)
@@ -56,13 +56,13 @@ is_valid = catalog.is_valid
 
 
 def open_caught_up(home: Home) -> AbstractContextManager[Index]:
-    """The index of a home, in step with what is on disk; the user hears what had to be done. Raises ConfigError."""
-    tell_whose_home(home.path)
+    """The index of a home, in step with what is on disk; repairs are shown to the user. Raises ConfigError."""
+    say_whose_home(home.path)
     return catalog.caught_up(home, say)
 
 
 @functools.cache
-def tell_whose_home(path: Path) -> None:
+def say_whose_home(path: Path) -> None:
     """Say so, once, where the home folder is another user's (`sudo backprop` in one's own), or open to others."""
     if (owner := owner_name(path)) is not None:
         say(
@@ -93,13 +93,13 @@ def find_runs(home: Home, index: Index, words: Sequence[str]) -> list[RunView]:
 
 
 def check_readable(run: Run) -> None:
-    """Raise UsageError for a run of which nobody knows what it is."""
+    """Raise UsageError for a run whose record cannot be read."""
     if run.status is Status.UNREADABLE:
         raise UsageError(f"run {run.spec.id} cannot be read: {run.reason}")
 
 
 def metrics_message(views: Sequence[RunView]) -> str:
-    """Which metrics these runs have, for whoever asked for another one."""
+    """Which metrics these runs have, for a user who asked for another one."""
     from backprop.store import metric_names
     from backprop.views.terminal import formatting
     from backprop.views.terminal.screen import cut
@@ -107,8 +107,8 @@ def metrics_message(views: Sequence[RunView]) -> str:
     names = [name for name in metric_names.all_names(views) if not metric_names.is_progress(name)]
     if not names:
         return "They have no metrics: see the guide 'JSON lines' for how a script reports them."
-    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
-    return f"Available: {', '.join(cut(formatting.name(name), _NAME_WIDTH) for name in names[:_NAMES_TOLD])}{more}."
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"Available: {', '.join(cut(formatting.name(name), _NAME_WIDTH) for name in names[:_NAMES_SHOWN])}{more}."
 
 
 def failure_of(rundir: RunDir, session: Session | None) -> "Traceback | None":

@@ -1,9 +1,9 @@
-"""The user at this terminal, or at the other end of this pipe, while a run goes on here."""
+"""The user at this terminal, or at the other end of this pipe, while a run is executed here."""
 
 from typing import TYPE_CHECKING
 
 from backprop.cli.context import say, say_failure
-from backprop.cli.messages import QueueStatusLine, _tell_start, tell_end
+from backprop.cli.messages import QueueStatusLine, say_end, say_start
 
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun
@@ -28,14 +28,14 @@ class Foreground:
         from backprop.views.terminal.live_line import Terminal
 
         self._line.end()
-        _tell_start(self._spec, plan)
+        say_start(self._spec, plan)
         self._terminal = Terminal(stdout_fd=self._stdout_fd, stderr_fd=2)
         return self._terminal
 
     def ended(self, outcome: "Outcome") -> None:
         if self._terminal is not None:
             self._terminal.close()
-        tell_end(self._owned, outcome.session)
+        say_end(self._owned, outcome.session)
         say_failure(self._owned.rundir, outcome.session, is_seen=True)
 
     def said(self, text: str) -> None:

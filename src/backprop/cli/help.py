@@ -1,4 +1,4 @@
-"""What `--help` says besides summaries and options: what RUN may be, and examples."""
+"""What `--help` has besides summaries and options: what RUN may be, and examples."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""What the user is told of a run by the process that started it: its waits, its start, its end, its document."""
+"""Messages about a run from the process that started it: that it is queued, starts and ends; and its document."""
 
 import os
 import shutil
@@ -27,12 +27,12 @@ def say_if_refused(owned: "OwnedRun", result: "Outcome | NotAdmitted") -> None:
 
 
 class QueueStatusLine:
-    """One line that says what is waited for, rewritten in a terminal; in a pipe a line for each kind of reason."""
+    """One line with what a run is queued for, rewritten in a terminal; in a pipe a line for each kind of reason."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._is_open = False
-        self._told_words = ""
+        self._shown_words = ""
 
     def show(self, text: str) -> None:
         if self._is_terminal:
@@ -41,19 +41,19 @@ class QueueStatusLine:
             self._is_open = True
             return
         words = "".join(character for character in text if not character.isdigit())
-        if words != self._told_words:  # not for every figure that changes
-            self._told_words = words
+        if words != self._shown_words:  # not for every figure that changes
+            self._shown_words = words
             say(text)
 
     def end(self) -> None:
-        """Whatever is said next begins on a line of its own."""
+        """Let the next message begin on a line of its own."""
         if self._is_open:
             self._is_open = False
             print(file=sys.stderr, flush=True)
 
 
 def start_line(spec: RunSpec, timebox_s: float, began_at: datetime, gpus: Sequence[Gpu] = ()) -> str:
-    """What is said when a session begins: until when, and on which cards."""
+    """The message when a session starts: until when, and on which GPUs."""
     ends_at = (began_at + timedelta(seconds=timebox_s)).astimezone()
     day = "" if ends_at.date() == datetime.now().astimezone().date() else f"{ends_at:%Y-%m-%d} "
     cards = "".join(f" · GPU {gpu.index} ({gpu.name})" for gpu in gpus)
@@ -65,26 +65,26 @@ def planned_start_line(spec: RunSpec, plan: "SessionPlan") -> str:
     return start_line(spec, plan.limits.timebox_s, datetime.now(timezone.utc), plan.gpus or ())
 
 
-def _tell_start(spec: RunSpec, plan: "SessionPlan") -> None:
+def say_start(spec: RunSpec, plan: "SessionPlan") -> None:
     say(planned_start_line(spec, plan))
 
 
-def tell_end(owned: "OwnedRun", session: Session) -> None:
+def say_end(owned: "OwnedRun", session: Session) -> None:
     spec, view = owned.spec, owned.recorder.view()
-    told = f"run {spec.id} {session.status.value} after {formatting.duration(session.elapsed_s)}"
+    message = f"run {spec.id} {session.status.value} after {formatting.duration(session.elapsed_s)}"
     if view is not None and view.last_step is not None:
-        told += f" at step {view.last_step:,}"
+        message += f" at step {view.last_step:,}"
     if why := session.full_reason:
-        told += f": {why}"
+        message += f": {why}"
     has_checkpoint = view is not None and any(not checkpoint.is_emergency for checkpoint in view.checkpoints)
     if session.status is not Status.COMPLETED:
         if has_checkpoint:
-            told += f" · resume with: backprop resume {spec.id}"
+            message += f" · resume with: backprop resume {spec.id}"
             if (option := session.resume_option) is not None:
-                told += f" · this script has {option.partition('=')[0]}; resume with --resume-arg {option}"
+                message += f" · this script has {option.partition('=')[0]}; resume with --resume-arg {option}"
         elif session.status is not Status.FAILED:
-            told += f" · no checkpoint was found; start over with: backprop resume {spec.id}"
-    say(told)
+            message += f" · no checkpoint was found; start over with: backprop resume {spec.id}"
+    say(message)
 
 
 def print_document(owned: "OwnedRun") -> None:

@@ -1,4 +1,4 @@
-"""What `run` and `resume` have in common: their options, and what these come to with the settings of all files."""
+"""What `run` and `resume` share: their options, and the settings from these and all files."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -33,14 +33,14 @@ class SessionCommand(click.Command):
             position = args.index("--")
             ctx.meta[completion.AFTER_DASHES] = args[position + 1 :]
             args = args[:position]
-        told = [
+        words = [
             "--wait=true" if word == "--wait" and not _is_number(next_word) else word
             for word, next_word in zip(args, [*args, ""][1:], strict=True)
         ]
-        return super().parse_args(ctx, told)
+        return super().parse_args(ctx, words)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Under a title each, in the order of _GROUPS."""
+        """Grouped under titles, in the order of _GROUPS."""
         params = {param.name: param for param in self.get_params(ctx)}
         grouped = [(title, [params.pop(name) for name in names if name in params]) for title, names in _GROUPS.items()]
         for title, group in (*grouped, ("Help", list(params.values()))):
@@ -78,7 +78,7 @@ def setting(
 ) -> Callable[[Function], Function]:
     """An option for a configuration key. Its value is checked by `config`, like that of every other source.
 
-    default_text: the default in words, where the key's own says too little.
+    default_text: the default in words, where the key's own is not enough.
     """
     own = config.default(key)
     if default_text is None and isinstance(own, (float, int)) and not isinstance(own, bool):
@@ -96,16 +96,16 @@ def _destination(key: str) -> str:
 
 
 def settings_of(options: dict[str, Any]) -> dict[str, Any]:
-    """What the command line says of each setting. Raises UsageError."""
+    """The settings given on the command line. Raises UsageError."""
     if options.pop("no_wait"):
         if options["wait"] is not None:
             raise UsageError("--wait and --no-wait are mutually exclusive.")
         options["wait"] = "false"
-    told = {key: options[_destination(key)] for key in config.KEYS if _destination(key) in options}
-    return {key: None if value == () else value for key, value in told.items()}  # may be given again, and was not
+    given = {key: options[_destination(key)] for key in config.KEYS if _destination(key) in options}
+    return {key: None if value == () else value for key, value in given.items()}  # repeatable, and not given
 
 
-# the titles of --help, and what stands under each: names of parameters
+# the titles of --help, and the parameters under each
 _GROUPS = {
     "Runs": ("filters", "is_all", "yes", "again"),
     "Timebox": (
@@ -220,9 +220,9 @@ def session_options(*, kept: str | None = None) -> Callable[[Function], Function
 
 
 def check_for_engine(flags: dict[str, Any], *, is_for_slurm: bool) -> None:
-    """Refuse words of this command line that only Slurm can obey, and say which it cannot. Raises UsageError.
+    """Refuse options that need Slurm, and name those that have no effect there. Raises UsageError.
 
-    A file may say both, for the runs that go there, or do not.
+    A file may have both kinds, for runs on Slurm and on this machine.
     """
     if is_for_slurm:
         for flag, key in (("--wait and --no-wait have", "wait"), ("--max-parallel has", "maxParallel")):

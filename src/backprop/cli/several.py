@@ -1,6 +1,6 @@
 """Commands that take several runs: named, chosen by a filter, or all that the command can do something about.
 
-One question before, where somebody is there to answer; then one outcome for each, and the exit code of the worst.
+One question first, in a terminal; then an outcome for each, and the worst exit code.
 """
 
 import functools
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backprop.cli.completion import Completer
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-# what was begun for one run, and waits for its outcome; None: it has been said already
+# waits for the outcome of what was begun for one run, and shows it; None: it was shown already
 Outcome = Callable[[], None] | None
 
 ACTIVE = frozenset(status for status in Status if not status.is_final)
@@ -61,7 +61,7 @@ class Choice(NamedTuple):
         return views
 
     def confirm(self, views: Sequence[RunView], verb: str) -> None:
-        """Ask before something is done to runs that nobody named; where nobody is there to answer, it is done.
+        """Ask before something is done to runs that were not named; without a terminal, do not ask.
 
         Raises click.Abort for a no.
         """
@@ -136,7 +136,7 @@ def several_runs(
 def each(views: Sequence[RunView], begin: Callable[[RunView], Outcome]) -> int:
     """Do something to every run, then wait for all outcomes. The exit code of the worst; of one run its error.
 
-    begin: asks for it, and gives what waits for the outcome and says it; so that many runs are waited for together.
+    begin: requests it, and returns a function that waits for the outcome and shows it.
     """
     if len(views) == 1:
         if (outcome := begin(views[0])) is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def train(
     owned: "OwnedRun", request: "Request", *, detach: bool, as_json: bool, is_one_of_many: bool = False
 ) -> NoReturn:
-    """Do what was asked of a run, and exit with its code.
+    """Run the sessions of a request, and exit with the run's code.
 
     is_one_of_many: their documents are printed together, by the caller.
     """

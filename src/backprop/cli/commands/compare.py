@@ -20,7 +20,7 @@ from backprop.views.terminal.comparison_table import Comparison, comparison_tabl
 from backprop.views.terminal.screen import cut, stdout_screen
 
 _METRICS_SHOWN = 8  # of more, the rest when asked
-_NAMES_TOLD = 5
+_NAMES_SHOWN = 5
 _NAME_WIDTH = 20
 
 
@@ -86,15 +86,15 @@ def compare(
         table = comparison_table(comparison, now)
         print(table.text, end="")
         if table.left_out:
-            more = ", ..." if len(table.left_out) > _NAMES_TOLD else ""
-            names = ", ".join(cut(name, _NAME_WIDTH) for name in table.left_out[:_NAMES_TOLD])
+            more = ", ..." if len(table.left_out) > _NAMES_SHOWN else ""
+            names = ", ".join(cut(name, _NAME_WIDTH) for name in table.left_out[:_NAMES_SHOWN])
             say(f"no room for {len(table.left_out)} columns ({names}{more}): --csv and --json have all.")
         if len(shown) < len(chosen):
             say(f"{len(chosen) - len(shown)} more metrics: --all shows them, --metric NAME one.")
 
 
 def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
-    """The main metric first, then its twin on held-out data, then what else tells quality. Raises UsageError."""
+    """The main metric first, then its twin on held-out data, then other measures of quality. Raises UsageError."""
     names = metric_names.all_names(views)
     unknown = [name for name in asked if name not in names]
     if unknown:
@@ -135,10 +135,10 @@ def _modules(home: Home, view: RunView) -> dict[str, str]:
 def _print_json(comparison: Comparison, found: Difference | None) -> None:
     from backprop.views.documents.comparison import comparison_document
 
-    told = comparison_document(comparison)
+    document = comparison_document(comparison)
     if found is not None:
-        told["diff"] = {"patch": found.patch.decode(errors="backslashreplace"), "notes": found.notes}
-    print_json(told)
+        document["diff"] = {"patch": found.patch.decode(errors="backslashreplace"), "notes": found.notes}
+    print_json(document)
 
 
 def _print_patch(found: Difference) -> None:

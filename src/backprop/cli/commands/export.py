@@ -23,7 +23,7 @@ from backprop.views.exports.record import RunExport
 
 _STDOUT = "-"
 _PROGRESS_PERIOD_S = 0.2
-_PROGRESS_POINTS = 1000  # a look at the clock so often
+_PROGRESS_POINTS = 1000  # between two looks at the clock
 
 
 @click.command()
@@ -57,7 +57,7 @@ def export(*, runs: tuple[str, ...], target: tuple[str, str], force: bool) -> No
             if destination == _STDOUT and hasattr(exporter, "lines"):
                 write_lines(exporter.lines(exported))
                 return
-            told = exporter.write(exported, destination, replace=force)
+            written = exporter.write(exported, destination, replace=force)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -65,20 +65,20 @@ def export(*, runs: tuple[str, ...], target: tuple[str, str], force: bool) -> No
             raise UsageError(f"cannot write to {where}: {error.strerror or error}.") from error
         finally:
             progress.clear()
-    say(f"exported {len(views)} run(s) and {progress.count:,} points to {told}")
+    say(f"exported {len(views)} run(s) and {progress.count:,} points to {written}")
 
 
 def _export_of(index: Index, view: RunView, progress: "_Progress") -> RunExport:
-    told = run_json.run_document(view, datetime.now(timezone.utc), is_valid, max_checkpoints=None)
+    document = run_json.run_document(view, datetime.now(timezone.utc), is_valid, max_checkpoints=None)
     return RunExport(
         view=view,
-        document=msgspec.to_builtins(told),
+        document=msgspec.to_builtins(document),
         points_of=lambda metric: progress.counted(view, query.points(index, view, metric)),
     )
 
 
 class _Progress:
-    """A line on a terminal that says how far it is; and how many points there were."""
+    """A progress line on a terminal; counts the points."""
 
     def __init__(self, views: list[RunView], *, is_shown: bool) -> None:
         self.count = 0
@@ -104,6 +104,6 @@ class _Progress:
             sys.stderr.flush()
 
     def clear(self) -> None:
-        """Leave nothing of the line behind."""
+        """Erase the line."""
         if self._is_dirty:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -39,15 +39,15 @@ def init(*, user: bool, force: bool) -> None:
 
 
 def _words_on_settings() -> dict[str, str]:
-    """A line on each setting: what --help says of its flag, and what is allowed."""
+    """A comment for each setting: the help of its option, and the allowed values."""
     from backprop import config
     from backprop.cli.commands.run import run
 
     flags = {spelling: one.help or "" for one in run.params if isinstance(one, click.Option) for spelling in one.opts}
     words = {}
     for key, (flag, allowed) in config.ALLOWED.items():
-        told = flags.get(flag.split("/")[0], _ON_NOTIFY).partition(" [default")[0]
-        words[key] = told if key == "notify" or told.startswith(allowed) else f"{told} ({allowed})"
+        comment = flags.get(flag.split("/")[0], _ON_NOTIFY).partition(" [default")[0]
+        words[key] = comment if key == "notify" or comment.startswith(allowed) else f"{comment} ({allowed})"
     return words
 
 

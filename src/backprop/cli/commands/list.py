@@ -106,7 +106,7 @@ def list_runs(
 
             for sentence in removed_runs.sentences(home):
                 say(sentence)
-    _say_what_nobody_has(views, key, metric)
+    _say_what_is_missing(views, key, metric)
     if len(views) < total:
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")
 
@@ -130,7 +130,7 @@ def _sorted_name(key: str) -> str:
     return key.partition(".")[2] if key.startswith(("param.", "metric.", "best.")) else key
 
 
-def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None) -> None:
+def _say_what_is_missing(views: Sequence[RunView], key: str, metric: str | None) -> None:
     """A typo in a metric's name would look like a run without it."""
     if not views:
         return
@@ -140,7 +140,7 @@ def _say_what_nobody_has(views: Sequence[RunView], key: str, metric: str | None)
     name = _sorted_name(key)
     if filters.is_its_loss(key):
         name = metric_names.main_metric(views[0].summaries) or name
-    # whoever has what is sorted by comes first
+    # runs that have the key come first
     if key not in SORT_KEYS and name not in views[0].summaries and name not in views[0].params:
         near = filters.near_name(name, [*SORT_KEYS, *metric_names.all_names(views), *views[0].params])
         meant = f" Did you mean {near}?" if near else ""

@@ -69,7 +69,7 @@ def _show(
     is_wanted: its stdout, its stderr.
     """
     if follow:
-        current.wait_for_session_after(0)  # it may stand in line for its first
+        current.wait_for_session_after(0)  # it may be queued for its first
     number = _number_to_show(current.run, session)
     while True:
         if not (path := current.rundir.out_path(number)).exists():
@@ -77,7 +77,7 @@ def _show(
             say(f"{path} does not exist: {'it was removed' if was_launched else 'the trainer was never launched'}.")
             return
         with closing(_Output(current.rundir, number, is_wanted, place)) as output:
-            while follow and current.is_going_on(number):
+            while follow and current.is_running(number):
                 output.copy()
                 time.sleep(_FOLLOW_POLL_S)
             output.copy(is_over=True)
@@ -102,7 +102,7 @@ def _number_to_show(run: Run, wanted: int | None) -> int:
 
 
 class _Place:
-    """Our stdout, and what stands there last: whatever comes from elsewhere begins on a line of its own."""
+    """Our stdout, and its last source: output of another source begins on a line of its own."""
 
     def __init__(self, *, is_text: bool) -> None:
         """is_text: nothing in it is to be obeyed by a terminal."""
@@ -122,7 +122,7 @@ class _Place:
 
 
 class _Current:
-    """A run as it goes on, looked at once a second."""
+    """A run that is followed, refreshed once a second."""
 
     def __init__(self, home: Home, index: Index, run: Run) -> None:
         self.run = run
@@ -130,15 +130,15 @@ class _Current:
         self._home = home
         self._index = index
         self._looked_at = time.monotonic()
-        self._is_answered_for = False  # between two sessions of one command nothing goes on, and yet more is to come
+        self._is_answered_for = False  # True between two sessions of one command, too: more is to come
 
-    def is_going_on(self, number: int) -> bool:
+    def is_running(self, number: int) -> bool:
         """Whether the session of that number has not ended yet."""
         self._refresh()
         return any(session.number == number and not session.status.is_final for session in self.run.sessions)
 
     def wait_for_session_after(self, number: int) -> None:
-        """Until there is a newer one, or nothing goes on any more."""
+        """Wait for a newer one, or until the run has ended."""
         while self.run.newest_number <= number and (self._is_answered_for or not self.run.status.is_final):
             time.sleep(_FOLLOW_POLL_S)
             self._refresh()
@@ -152,7 +152,7 @@ class _Current:
             view = self._index.get(self.run.spec.id)
             if not self.rundir.path.exists():
                 raise NoSuchRunError(f"run {self.run.spec.id} was removed.")
-            if view is not None:  # else somebody is rebuilding the index: the next look brings it
+            if view is not None:  # else the index is being rebuilt: the next look has it
                 self.run = view.run
 
 

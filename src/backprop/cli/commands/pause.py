@@ -11,7 +11,7 @@ from backprop.store.home import Home
 
 
 @click.command()
-@several_runs("All running runs.", of_all={Status.RUNNING}, asks=True, complete=completion.runs_going_on)
+@several_runs("All running runs.", of_all={Status.RUNNING}, asks=True, complete=completion.active_runs)
 def pause(*, choice: Choice) -> None:
     """Suspend runs, and their clocks, until `backprop resume`. They keep their slots and memory."""
     from backprop.lifecycle import requests, run_state

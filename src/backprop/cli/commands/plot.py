@@ -99,7 +99,7 @@ def plot(
 
 
 def _kind(output: Path) -> str:
-    """Raises UsageError for a file that nobody could draw into."""
+    """Raises UsageError for a file of another kind."""
     kind = output.suffix.lower().removeprefix(".")
     if kind not in _FORMATS:
         raise UsageError(
@@ -112,8 +112,8 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
     """What was asked for; else the main metric and its twin on held-out data. Raises UsageError."""
     names = metric_names.all_names(views)
     if not names:
-        told = "this run has" if len(views) == 1 else "these runs have"
-        raise UsageError(f"{told} no metrics to plot: see the guide 'JSON lines' for how a script reports them.")
+        subject = "this run has" if len(views) == 1 else "these runs have"
+        raise UsageError(f"{subject} no metrics to plot: see the guide 'JSON lines' for how a script reports them.")
     wanted = [part for text in asked for part in ([text] if text in names else text.split(",")) if part]
     unknown = [name for name in wanted if name not in names]
     if unknown:

@@ -8,7 +8,7 @@ import click
 from backprop.cli.context import open_caught_up, say
 from backprop.store.home import Home
 
-_GARBAGE_AFTER_S = 3600.0  # a folder that somebody began to make or to remove, and never finished
+_GARBAGE_AFTER_S = 3600.0  # folders left by a process that was killed while it created or removed a run
 
 
 @click.command()
@@ -20,7 +20,7 @@ def reindex() -> None:
     home = Home.from_environment()
     with open_caught_up(home) as index, home.changing():
         run_ids = sorted(home.run_ids())
-        index.set_snapshot_due()  # if we are killed before it is rebuilt, whoever looks next does it
+        index.set_snapshot_due()  # if we are killed before it is rebuilt, the next reader does it
         for run_id in run_ids:
             index.remove(run_id)
             indexing.refresh(home, index, home.rundir(run_id), say, publish=False)

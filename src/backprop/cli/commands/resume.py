@@ -86,7 +86,7 @@ def resume(
             if value:
                 raise UsageError(f"{option} takes one RUN, not {len(views)}.")
     choice.confirm(views, "Resume")
-    wish = _Wish(
+    asked = _ResumeRequest(
         home=home,
         checked=checked,
         flags=flags,
@@ -100,16 +100,16 @@ def resume(
         as_json=as_json,
     )
     if choice.is_by_name and len(views) == 1:
-        _resume(wish, views[0])
+        _resume(asked, views[0])
         return
-    code = each(views, lambda view: _resume(msgspec.structs.replace(wish, is_one_of_many=True), view))
+    code = each(views, lambda view: _resume(msgspec.structs.replace(asked, is_one_of_many=True), view))
     if as_json:
         _print_documents(home, views)
     raise click.exceptions.Exit(code)
 
 
-class _Wish(Record, frozen=True):
-    """What the command line asks for every run that it names."""
+class _ResumeRequest(Record, frozen=True):
+    """What the command line asks for each of its runs."""
 
     home: Home
     checked: config.Loaded
@@ -126,7 +126,7 @@ class _Wish(Record, frozen=True):
 
     @property
     def has_options(self) -> bool:
-        """Whether it asks for more than that a run go on; --detach is what happens then anyway."""
+        """Whether it asks for more than that a run continue; --detach is what happens then anyway."""
         return bool(
             (self.as_json and not self.is_one_of_many)
             or self.arguments
@@ -138,23 +138,23 @@ class _Wish(Record, frozen=True):
         )
 
 
-def _resume(wish: _Wish, view: RunView) -> None:
-    """Another session, in the background where it is one of many; one that is paused goes on. Raises click's Exit."""
+def _resume(asked: _ResumeRequest, view: RunView) -> None:
+    """Another session, in the background where it is one of many; or the end of a pause. Raises click's Exit."""
     from backprop.lifecycle import driver, owned_run, recovery
     from backprop.store.ingest import Recorder
 
-    home, flags, checked, forced = wish.home, wish.flags, wish.checked, wish.forced
+    home, flags, checked, forced = asked.home, asked.flags, asked.checked, asked.forced
     check_readable(view.run)
     if not view.run.status.is_final:
-        _let_go_on(home, view.run, has_options=wish.has_options)
+        _end_pause(home, view.run, has_options=asked.has_options)
         return
     revision = commands.revision(
         view.run.spec,
         os.environ,
-        arguments=() if wish.is_only_once else wish.arguments,
-        script=wish.script,
+        arguments=() if asked.is_only_once else asked.arguments,
+        script=asked.script,
         python=None if flags["python"] is None else checked.config.python,
-        cwd=wish.cwd,
+        cwd=asked.cwd,
         resume_arg=None if flags["resumeArg"] is None else checked.config.resume_arg,
     )
     spec = view.run.spec.revised(revision)
@@ -162,21 +162,21 @@ def _resume(wish: _Wish, view: RunView) -> None:
     spec = msgspec.structs.replace(spec, slurm=_resumed_slurm(view.run, rundir, checked, flags))
     executed = snapshot.executed(spec, rundir)
     _check_still_there(executed)
-    _check_arguments(executed, wish.arguments)
+    _check_arguments(executed, asked.arguments)
     request = msgspec.structs.replace(
         request_of(checked.config, _resumed_limits(spec.limits, checked, flags), forced),
         revision=revision,
-        only_once=tuple(wish.arguments) if wish.is_only_once else (),
+        only_once=tuple(asked.arguments) if asked.is_only_once else (),
     )
-    if wish.is_dry_run:
-        _tell_plan(home, executed, request, view, as_json=wish.as_json)
+    if asked.is_dry_run:
+        _print_plan(home, executed, request, view, as_json=asked.as_json)
         return
-    if view.run.status is Status.COMPLETED and not wish.is_again:
+    if view.run.status is Status.COMPLETED and not asked.is_again:
         _confirm_again(spec.id)
     with home.changing():
         journal = recovery.claim(home, view.run, say)
     with open_caught_up(home) as index:
-        # the claim may have brought the last words of a dead session, and somebody may be filling a new index
+        # the claim may have recorded the end of a dead session, and another process may be filling a new index
         found = Recorder(home, rundir, rundir.read_spec(), journal, say).use(index).whole_view()
         if found is None:
             raise BusyError(f"the record of run {spec.id} cannot be updated right now; try again.")
@@ -189,9 +189,9 @@ def _resume(wish: _Wish, view: RunView) -> None:
     start.train(
         owned,
         request,
-        detach=wish.is_one_of_many or checked.config.detach,
-        as_json=wish.as_json,
-        is_one_of_many=wish.is_one_of_many,
+        detach=asked.is_one_of_many or checked.config.detach,
+        as_json=asked.as_json,
+        is_one_of_many=asked.is_one_of_many,
     )
 
 
@@ -206,15 +206,15 @@ def _print_documents(home: Home, views: Sequence[RunView]) -> None:
 
 
 def _confirm_again(run_id: str) -> None:
-    """Ask whether a run that has completed is to train more. Raises UsageError where nobody can answer."""
+    """Ask whether a run that has completed is to train more. Raises UsageError without a terminal."""
     if not sys.stdin.isatty():
         raise UsageError(f"run {run_id} has completed; for another session: backprop resume {run_id} --again")
     if not click.confirm(f"Run {run_id} has completed. Start another session?", err=True):
         raise click.exceptions.Exit(ExitCode.OK)
 
 
-def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
-    """Let a run that a user paused go on; for any other that has not ended, raise BusyError."""
+def _end_pause(home: Home, run: Run, *, has_options: bool) -> None:
+    """Resume a run that a user paused; for any other that has not ended, raise BusyError."""
     from backprop.lifecycle import requests, run_state
 
     run_id = run.spec.id
@@ -239,7 +239,7 @@ def _let_go_on(home: Home, run: Run, *, has_options: bool) -> None:
 
 
 def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]) -> Limits:
-    """The limits the run was made with, changed by what this command line says."""
+    """The limits the run was made with, changed by the options of this command."""
     now = loaded.config.limits
     changed = {
         "timebox_s": "maxRunMinutes",
@@ -263,7 +263,7 @@ def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]
 
 
 def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[str, Any]) -> SlurmRequest | None:
-    """What its last session asked of Slurm, changed by what this command line says; None: it goes on here.
+    """What its last session asked of Slurm, changed by the options of this command; None: it continues on this machine.
 
     Raises UsageError for what only Slurm gives, where the run is not for Slurm.
     """
@@ -291,7 +291,7 @@ def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[
 
 
 def _check_still_there(spec: RunSpec) -> None:
-    """Raise UsageError when what a run needs to go on has gone."""
+    """Raise UsageError when what a run needs no longer exists."""
     if not Path(spec.cwd).is_dir():
         raise UsageError(f"the folder of this run no longer exists: {spec.cwd}; run in another one with: --cwd DIR")
     if spec.script is not None and not Path(spec.script).exists():
@@ -315,7 +315,7 @@ def _check_arguments(spec: RunSpec, arguments: Sequence[str]) -> None:
         raise UsageError(f"{name} is set by Backprop; to choose another checkpoint: -r PATH")
 
 
-def _tell_plan(home: Home, spec: RunSpec, request: "Request", view: RunView, *, as_json: bool) -> None:
+def _print_plan(home: Home, spec: RunSpec, request: "Request", view: RunView, *, as_json: bool) -> None:
     """What would be done now. Writes nothing down."""
     from backprop.store import checkpoints
 

@@ -14,8 +14,6 @@ from backprop.records import Checkpoint, RunView, Status
 from backprop.store.home import Home
 from backprop.store.index import Index
 
-_TOLD = 5  # ids in a message
-
 
 @click.command()
 @several_runs("All runs that have ended.", of_all=ENDED, of_filter=ENDED | {Status.UNREADABLE}, asks=True)
@@ -52,7 +50,7 @@ def rm(*, choice: Choice, checkpoints: bool) -> None:
             with suppress(FileNotFoundError):
                 path.unlink()
         for folder in sorted(_folders(deletable), key=lambda folder: len(folder.parts), reverse=True):
-            with suppress(OSError):  # not empty: somebody keeps something else there
+            with suppress(OSError):  # not empty: other files are kept there
                 folder.rmdir()
     if views:
         say(f"removed {len(removed)} run(s)" + (f" and {len(files)} checkpoint file(s)" if checkpoints else ""))
@@ -65,8 +63,8 @@ def _check_snapshot(home: Home, view: RunView) -> None:
     paths = (_real(checkpoint.path) for checkpoint in view.checkpoints)
     inside = [path for path in paths if path.is_relative_to(place) and path.exists()]
     if inside:
-        told = f"run {view.run.spec.id} saved {len(inside)} checkpoint(s) into its snapshot: {inside[-1]}"
-        raise UsageError(f"{told}; move what you want to keep, or remove them too: --checkpoints")
+        saved = f"run {view.run.spec.id} saved {len(inside)} checkpoint(s) into its snapshot: {inside[-1]}"
+        raise UsageError(f"{saved}; move what you want to keep, or remove them too: --checkpoints")
 
 
 def _real(path: str | Path) -> Path:

@@ -15,7 +15,7 @@ import msgspec
 
 from backprop import config, host
 from backprop.cli import completion, start
-from backprop.cli.context import check_text, say, tell_whose_home, working_folder
+from backprop.cli.context import check_text, say, say_whose_home, working_folder
 from backprop.cli.dry_run import print_plan
 from backprop.cli.options import (
     SessionCommand,
@@ -172,7 +172,7 @@ def _stdin(asked: str | None, *, is_here: bool, is_detached: bool) -> str | None
 
 
 def _is_fed() -> bool:
-    """Whether somebody has piped something into this command: not the rest of a file that others read, too."""
+    """Whether input is piped into this command: not the rest of a file that other commands read, too."""
     try:
         kind = os.fstat(0)
         if stat.S_ISREG(kind.st_mode):
@@ -191,7 +191,7 @@ def _unread_bytes() -> int:
 def _make(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "OwnedRun":
     from backprop.lifecycle import owned_run
 
-    tell_whose_home(home.path)
+    say_whose_home(home.path)
     rundir, journal = owned_run.make_run(home, spec, patch, say)
     owned_run.remember_notifications(rundir, settings.notify, say)
     return owned_run.own(home, rundir, spec, journal, say, is_new=True)
@@ -203,7 +203,7 @@ def _varied(home: Home, spec: RunSpec, number: int, words: Sequence[str]) -> Run
     return msgspec.structs.replace(
         spec,
         id=_free_id(home),
-        created_at=spec.created_at + timedelta(microseconds=number),  # else nobody knew which of them is the first
+        created_at=spec.created_at + timedelta(microseconds=number),  # so that they have an order
         name=None if spec.name is None else f"{spec.name}-{number}",
         command=command,
         params=commands.params_in(commands.script_arguments(command)),

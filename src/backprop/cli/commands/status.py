@@ -68,7 +68,7 @@ def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
     snapshot = read_machine([str(home.path), str(working_folder())], settings.gpu_probe)
     occupancy = machine_summary.read_occupancy(home)
     if as_json:
-        told = {
+        document = {
             "machine": run_json.machine_document(snapshot),
             "running": [run_json.run_document(view, now, is_valid) for view in going_on],
             "slots": {
@@ -77,7 +77,7 @@ def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
             },
             "queue": [run_json.ticket_document(ticket) for ticket in occupancy.queue],
         }
-        print_json(told)
+        print_json(document)
     else:
         print(machine_summary.machine_summary(snapshot, settings.limits, occupancy, going_on, last, now), end="")
 

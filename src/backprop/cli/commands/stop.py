@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@several_runs("All running, paused or queued runs.", of_all=ACTIVE, asks=True, complete=completion.runs_going_on)
+@several_runs("All running, paused or queued runs.", of_all=ACTIVE, asks=True, complete=completion.active_runs)
 @click.option("--now", is_flag=True, help="Kill at once, without time to save.")
 def stop(*, choice: Choice, now: bool) -> None:
     """Stop runs gracefully and wait until they have ended; a queued run leaves the queue."""

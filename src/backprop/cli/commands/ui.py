@@ -11,7 +11,7 @@ import click
 from backprop.cli.context import open_caught_up, say, settings_here, working_folder
 from backprop.store.home import Home
 
-_MAX_TOLD = 1_000
+_MAX_SHOWN = 1_000
 
 
 @click.command()
@@ -34,11 +34,11 @@ def ui(*, port: int | None, host: str, no_open: bool) -> None:
     settings, folders = settings_here(home), [str(home.path), str(working_folder())]
     services = Services(home=home, limits=settings.limits, gpu_probe=settings.gpu_probe, folders=folders, say=_once())
     with open_caught_up(home):
-        pass  # what is wrong with the home is said before anybody waits for a page
+        pass  # problems of the home are shown before the page is opened
     socket = server.bound(host, port)
     address, key, pages = server.address(host, socket), auth.AccessToken(), app.Pages(services)
     if not server.is_private(socket):
-        say("warning: plain HTTP: whoever can read this network's traffic can control your runs; ssh -L is safer")
+        say("warning: plain HTTP: anyone who can read this network's traffic can control your runs; ssh -L is safer")
     say("serving the page until Ctrl-C; your runs continue without it.")
     print(server.url(address, key.token), flush=True)
     with ExitStack() as at_end, suppress(KeyboardInterrupt):  # that is how it ends
@@ -65,11 +65,11 @@ def _open(url: str) -> None:
 
 def _once() -> Callable[[str], None]:
     """Says each thing once: a folder that cannot be read is found again every second."""
-    told: set[str] = set()
+    shown: set[str] = set()
 
-    def tell(message: str) -> None:
-        if message not in told and len(told) < _MAX_TOLD:
-            told.add(message)
+    def say_once(message: str) -> None:
+        if message not in shown and len(shown) < _MAX_SHOWN:
+            shown.add(message)
             say(message)
 
-    return tell
+    return say_once

@@ -19,11 +19,11 @@ from backprop.supervisor import outcome
 
 _LOOK_EVERY_S = 1.0
 _SHARE = 0.1  # of a core, at most, is spent on looking, however many runs there are
-_UNWATCHED_S = 10.0  # a longer gap between two looks (Ctrl-Z, a machine asleep) says nothing of a run's steps
+_UNWATCHED_S = 10.0  # a longer gap between two looks (Ctrl-Z, a suspended machine) does not count
 
 
 class _Minutes(click.FloatRange):
-    """More than none; what is no number is told what would be."""
+    """More than 0; the error for other values gives examples."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -76,16 +76,16 @@ class _Watch:
         self._index = index
         self._views = views
         self._stalled_minutes = stalled_minutes
-        self._going_on = set(views)
+        self._active = set(views)
         self._pace = {run_id: _Pace() for run_id in views}
 
     def wait(self, deadline: float | None) -> int:
         """The exit code, once it is known. deadline: monotonic seconds; None: never."""
         while True:
             began = time.monotonic()
-            for run_id in sorted(self._going_on):
+            for run_id in sorted(self._active):
                 self._look(run_id)
-            if not self._going_on:
+            if not self._active:
                 return outcome.worst(
                     [(view.run.status, run_state.exit_code_of(view.run)) for view in self._views.values()]
                 )
@@ -93,7 +93,7 @@ class _Watch:
                 return stalled
             now = time.monotonic()
             if deadline is not None and now >= deadline:
-                say(f"still active: {', '.join(sorted(self._going_on))}")
+                say(f"still active: {', '.join(sorted(self._active))}")
                 return ExitCode.TIMED_OUT
             pause_s = max(_LOOK_EVERY_S, (now - began) / _SHARE)
             time.sleep(pause_s if deadline is None else min(pause_s, deadline - now))
@@ -105,12 +105,12 @@ class _Watch:
         view = self._index.get(run_id)
         if not self._home.rundir(run_id).path.exists():
             raise NoSuchRunError(f"run {run_id} was removed in the meantime.")
-        if view is None:  # somebody is rebuilding the index, or it cannot be written to: the next look brings it
+        if view is None:  # the index is being rebuilt, or cannot be written to: the next look has it
             return
         self._views[run_id] = view
         self._pace[run_id].see(view)
         if view.run.status.is_final and not is_answered_for:  # else another session follows
-            self._going_on.discard(run_id)
+            self._active.discard(run_id)
             reason = view.run.full_reason
             say(f"run {run_id} {view.run.status.value}" + (f": {reason}" if reason else ""))
             say_failure(self._home.rundir(run_id), view.run.last_session, is_seen=False)
@@ -118,7 +118,7 @@ class _Watch:
     def _stalled(self) -> ExitCode | None:
         """Says which runs are alive and make no step; None when there are none."""
         limit = self._stalled_minutes
-        stalled = [] if limit is None else [i for i in sorted(self._going_on) if self._pace[i].still_s >= limit * 60]
+        stalled = [] if limit is None else [i for i in sorted(self._active) if self._pace[i].still_s >= limit * 60]
         for run_id in stalled:
             step = self._views[run_id].last_step
             at = "no step at all" if step is None else f"no step after {step}"
@@ -127,7 +127,7 @@ class _Watch:
 
 
 class _Pace:
-    """How long a run has been training without a step, while somebody looked."""
+    """How long a run has been training without a step, while it was watched."""
 
     def __init__(self) -> None:
         self.still_s = 0.0

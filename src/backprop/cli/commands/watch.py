@@ -28,7 +28,7 @@ def watch(*, run: str | None) -> None:
 
     app = WatchApp(LiveFeed(home, settings.limits, settings.gpu_probe), run_id)
     app.run()
-    if app.ended_by is not None:  # end as a program that does not catch it, so that whoever sent it can tell
+    if app.ended_by is not None:  # end as a program that does not catch it, so that the sender can see it
         signal.signal(app.ended_by, signal.SIG_DFL)
         os.kill(os.getpid(), app.ended_by)
     raise click.exceptions.Exit(app.return_code or ExitCode.OK)

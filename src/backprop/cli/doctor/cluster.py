@@ -41,7 +41,7 @@ def slurm() -> Iterator[Finding]:
 
 
 def _forgotten(jobs: Mapping[str, Job]) -> Iterator[Finding]:
-    """Jobs are submitted held, and released a moment later, unless whoever submits them is killed in between."""
+    """Jobs are submitted held, and released a moment later, unless the submitting process is killed in between."""
     held = [job.id for job in jobs.values() if job.phase is Phase.PENDING and job.reason == slurm_client.HELD]
     forgotten = []
     for job_id in held[:_QUESTIONS]:
@@ -49,7 +49,7 @@ def _forgotten(jobs: Mapping[str, Job]) -> Iterator[Finding]:
             forgotten += [] if slurm_client.was_ever_released(job_id) else [job_id]
         except JobIsOverError:  # meanwhile
             continue
-        except SlurmError:  # nobody answers any more
+        except SlurmError:  # Slurm does not answer any more
             return
     if forgotten:
         more = f" (of {len(held)} that are held, {_QUESTIONS} were looked at)" if len(held) > _QUESTIONS else ""

@@ -1,4 +1,4 @@
-"""Findings in short, and a way to run checks so that none can hang or crash whoever asks.
+"""Findings in short, and a way to run checks so that none can hang or crash the caller.
 
 Each check runs in a forked process of its own: a dead network mount stops its process in the kernel, a broken driver
 may crash it, and both are findings. All run at once.
@@ -93,7 +93,7 @@ def _be_a_check(check: Check, writer: int) -> NoReturn:
             os.dup2(null, fd)
         try:
             found = list(check.look())
-        except BackpropError as error:  # says itself what is wrong, and what helps
+        except BackpropError as error:  # its message says what is wrong, and what helps
             found = [problem(check.name, str(error)[:_MAX_TEXT])]
         except Exception as error:  # noqa: BLE001  a check that breaks is itself a finding
             found = [_broken(check, f"{type(error).__name__}: {error}")]
@@ -108,16 +108,16 @@ def _findings(one: _Running) -> list[Finding]:
     with suppress(msgspec.MsgspecError):
         return msgspec.json.decode(one.answer, type=list[Finding])
     if one.is_late:
-        told = f"timed out after {one.check.timeout_s:g} s"
+        text = f"timed out after {one.check.timeout_s:g} s"
         advice = "Something it checks hangs: a network mount, a disk or a driver. Runs that need it will hang, too."
-        return [problem(one.check.name, told, advice)]
+        return [problem(one.check.name, text, advice)]
     code = os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1])  # it has closed its end: it is over
     one.is_collected = True
     return [_broken(one.check, f"it ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}")]
 
 
-def _broken(check: Check, told: str) -> Finding:
-    return problem(check.name, f"the check itself failed: {told}"[:_MAX_TEXT], "Please report this.")
+def _broken(check: Check, text: str) -> Finding:
+    return problem(check.name, f"the check itself failed: {text}"[:_MAX_TEXT], "Please report this.")
 
 
 def _end(one: _Running) -> None:

@@ -33,17 +33,17 @@ def file_system() -> Iterator[Finding]:
     if mount is None:
         yield note("file system", f"unknown for {path}")
     elif filesystem.is_shared(mount.kind):
-        told = (
+        text = (
             f"{path} is on a network file system ({mount.kind}, {mount.source}): this machine has an index of its own "
             "there; file locks decide who runs a run, and SQLite keeps the index: both are slow there, and fail where "
             "the server or a mount option does not support locks"
         )
-        yield note("file system", told, _FOR_SLURM)
+        yield note("file system", text, _FOR_SLURM)
     elif mount.kind in _IN_MEMORY:
         yield note("file system", f"{path} is in memory ({mount.kind}): runs are gone after a restart", _ELSEWHERE)
     elif mount.kind == "overlay" and mount.point == "/":
-        told = f"{path} is in a container's own layer: runs are gone with the container"
-        yield note("file system", told, "Mount a volume, and set BACKPROP_HOME to it.")
+        text = f"{path} is in a container's own layer: runs are gone with the container"
+        yield note("file system", text, "Mount a volume, and set BACKPROP_HOME to it.")
     else:
         yield ok("file system", f"{path} is on {mount.kind}")
 
@@ -59,18 +59,18 @@ def _disk(path: Path, needed_bytes: int) -> Iterator[Finding]:
     there = next(one for one in (path, *path.parents) if one.exists())
     system = os.statvfs(there)
     free = system.f_bavail * system.f_frsize
-    told = f"{formatting.size(free)} free for {path}"
+    text = f"{formatting.size(free)} free for {path}"
     if (wrong := _cannot_write(there)) is not None:
         yield problem("disk", f"{path}: {wrong}", "Make room or permission there, or set BACKPROP_HOME elsewhere.")
     elif free < needed_bytes:
         advice = "No run starts: make room, or lower --min-free-disk."
-        yield problem("disk", f"{told}; a start needs {formatting.size(needed_bytes)}", advice)
+        yield problem("disk", f"{text}; a start needs {formatting.size(needed_bytes)}", advice)
     elif system.f_files and not system.f_favail:
-        yield problem("disk", f"{told}, but no file can be made: it has no inodes left", "Remove small files there.")
+        yield problem("disk", f"{text}, but no file can be made: it has no inodes left", "Remove small files there.")
     elif there != path:
-        yield ok("disk", f"{told}, which the first run creates")
+        yield ok("disk", f"{text}, which the first run creates")
     else:
-        yield ok("disk", told)
+        yield ok("disk", text)
 
 
 def _cannot_write(folder: Path) -> str | None:
@@ -104,8 +104,8 @@ def locks() -> Iterator[Finding]:
     if (wrong := _sqlite_problem(home)) is not None:
         yield problem("sqlite", f"does not work in {home}: {wrong}", _ELSEWHERE)
     if abs(skew_s) > _SKEW_S:
-        told = f"the clock of the file system in {home} differs from this machine's by {skew_s:+.0f} s"
-        yield note("clock", told, "Set both by NTP: the length of a session that died is taken from file times.")
+        text = f"the clock of the file system in {home} differs from this machine's by {skew_s:+.0f} s"
+        yield note("clock", text, "Set both by NTP: the length of a session that died is taken from file times.")
 
 
 def _is_refused_to_others(path: str) -> bool:

@@ -26,15 +26,15 @@ _CAGE_BYTES = 1 << 40  # never reached by an empty group
 def own_python(version: str) -> Iterator[Finding]:
     """What Backprop itself runs on."""
     bits = 64 if sys.maxsize > 2**32 else 32
-    told = f"Backprop {version} on Python {sys.version.split()[0]}, {bits} bit, {sys.executable}"
+    text = f"Backprop {version} on Python {sys.version.split()[0]}, {bits} bit, {sys.executable}"
     if bits == 64:
-        yield ok("backprop", told)
+        yield ok("backprop", text)
     else:
-        yield note("backprop", told, "Install it for a 64-bit Python: this one cannot map large files.")
+        yield note("backprop", text, "Install it for a 64-bit Python: this one cannot map large files.")
 
 
 def gpus() -> Iterator[Finding]:
-    """The cards, and who tells of them."""
+    """The GPUs, and the probe that found them."""
     reading = read_gpus("auto")
     if reading.gpus is None:
         advice = "Until that works, the governor cannot see GPUs. Try nvidia-smi, or rocm-smi, in a terminal."
@@ -65,16 +65,16 @@ def memory(limits: Limits) -> Iterator[Finding]:
     if total is None or available is None:
         yield note("memory", "cannot be read", "The governor starts runs without checking it.")
         return
-    told = f"{formatting.size(available)} available of {formatting.size(total)}"
+    text = f"{formatting.size(available)} available of {formatting.size(total)}"
     limited = room is not None and room.limit_bytes <= total
-    told += ", which a container or a job is limited to" if limited else ""
+    text += ", which a container or a job is limited to" if limited else ""
     needed = formatting.size(limits.min_free_ram_bytes)
     if total < limits.min_free_ram_bytes:
-        yield problem("memory", f"{told}; a start needs {needed}", "No run can start: --min-free-ram, or minFreeRamGB.")
+        yield problem("memory", f"{text}; a start needs {needed}", "No run can start: --min-free-ram, or minFreeRamGB.")
     elif available < limits.min_free_ram_bytes:
-        yield note("memory", f"{told}; a start needs {needed}", "Runs wait until some is free: --min-free-ram.")
+        yield note("memory", f"{text}; a start needs {needed}", "Runs wait until some is free: --min-free-ram.")
     else:
-        yield ok("memory", told)
+        yield ok("memory", text)
 
 
 def hard_limit() -> Iterator[Finding]:
@@ -97,7 +97,7 @@ def hard_limit() -> Iterator[Finding]:
 
 
 def process_table() -> Iterator[Finding]:
-    """Whether the trainer's descendants can be told from strangers."""
+    """Whether the trainer's descendants can be text from strangers."""
     trouble = host.table_problem()
     if trouble is None:
         yield ok("processes", "the process table shows who is whose child")
@@ -137,17 +137,17 @@ def _open_files() -> str:
 
 
 def clock() -> Iterator[Finding]:
-    """Whether the date can be true, and whether somebody turns the clock right now."""
+    """Whether the date is plausible, and whether the clock is being changed right now."""
     wall, steady = time.time(), time.monotonic()
     time.sleep(_CLOCK_LOOK_S)
     jump_s = (time.time() - wall) - (time.monotonic() - steady)
     now = datetime.now(timezone.utc)
     installed_at = datetime.fromtimestamp(Path(__file__).stat().st_mtime, timezone.utc)
     if now < installed_at:
-        told = f"it says {now:%Y-%m-%d %H:%M} UTC, before Backprop was installed ({installed_at:%Y-%m-%d %H:%M})"
-        yield problem("clock", told, "Set it (timedatectl set-ntp true): runs are ordered by it.")
+        text = f"it says {now:%Y-%m-%d %H:%M} UTC, before Backprop was installed ({installed_at:%Y-%m-%d %H:%M})"
+        yield problem("clock", text, "Set it (timedatectl set-ntp true): runs are ordered by it.")
     elif abs(jump_s) > _CLOCK_JUMP_S:
-        told = f"it was changed by {jump_s:+.1f} s during the check"
-        yield note("clock", told, "Timeboxes are not affected; recorded times will be off.")
+        text = f"it was changed by {jump_s:+.1f} s during the check"
+        yield note("clock", text, "Timeboxes are not affected; recorded times will be off.")
     else:
         yield ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC, steady")

@@ -63,7 +63,7 @@ _LOOKS: Mapping[str, str] = {
 
 
 class Interpreter(Record, frozen=True):
-    """What a Python says of itself."""
+    """What a Python interpreter reports of itself."""
 
     version: tuple[int, int, int]
     bits: int
@@ -115,7 +115,7 @@ def _notifications(settings: config.Config) -> Iterator[Finding]:
 
 
 def named_here(folder: str) -> str | None:
-    """The Python that only this folder, or one above it, names: it may come from anybody, and is not started unasked.
+    """The Python that only this folder, or one above it, configures: it may not be the user's, and is not run unasked.
 
     None where the user has chosen: by a flag, a variable, the file in the home folder or an active environment.
     """
@@ -139,8 +139,8 @@ def script_python(folder: str, chosen: str | None) -> Iterator[Finding]:
     except BackpropError:  # a finding of its own: see `configuration`
         return
     if chosen is None and (named := named_here(folder)) is not None:
-        told = f"{named} was not run: this directory configures it, and may not be yours"
-        yield note("python", told, f"If you trust it: backprop doctor --python {named}")
+        text = f"{named} was not run: this directory configures it, and may not be yours"
+        yield note("python", text, f"If you trust it: backprop doctor --python {named}")
         return
     try:
         python = find_python(chosen or settings.python, Path(folder), os.environ)
@@ -153,17 +153,17 @@ def script_python(folder: str, chosen: str | None) -> Iterator[Finding]:
         yield problem("python", f"{python} does not respond: {type(error).__name__}", "Try it: " + python + " -c pass")
         return
     version = ".".join(map(str, interpreter.version))
-    told = f"scripts here run on {version}, {interpreter.bits} bit, {python}"
+    text = f"scripts here run on {version}, {interpreter.bits} bit, {python}"
     if interpreter.bits == 64:
-        yield ok("python", told)
+        yield ok("python", text)
     else:
-        yield note("python", told, "Frameworks want a 64-bit Python.")
+        yield note("python", text, "Frameworks want a 64-bit Python.")
     yield _hooks(interpreter)
     yield from _frameworks(interpreter.packages)
 
 
 def ask(python: str) -> Interpreter:
-    """What an interpreter says of itself, started as a trainer is. Raises OSError, SubprocessError or MsgspecError."""
+    """What an interpreter reports, started as a trainer is. Raises OSError, SubprocessError or MsgspecError."""
     search_path = os.pathsep.join(filter(None, (str(HOOKS_FOLDER), os.environ.get("PYTHONPATH"))))
     answer = subprocess.run(
         [python, "-c", _PROBE, *TRIED],
@@ -191,8 +191,8 @@ def _frameworks(packages: Mapping[str, str]) -> Iterator[Finding]:
     if tried:
         yield ok("frameworks", ", ".join(f"{name} {packages[name]}" for name in tried))
     for name in packages.keys() - tried:
-        told = f"{name} {packages[name]} was not tried with Backprop ({', '.join(TRIED[name])} was)"
-        yield note("frameworks", told, "Check that a short run stops and resumes; if not: --no-hooks")
+        text = f"{name} {packages[name]} was not tried with Backprop ({', '.join(TRIED[name])} was)"
+        yield note("frameworks", text, "Check that a short run stops and resumes; if not: --no-hooks")
     if not packages:
         yield ok("frameworks", "none that Backprop knows is installed for this Python")
 

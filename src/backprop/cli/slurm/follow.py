@@ -1,6 +1,6 @@
-"""A run that executes elsewhere, shown as if it ran here: its output, its waits and pauses, its end; and Ctrl-C.
+"""A run that Slurm executes, shown as if it ran here: queued, its output and pauses, its end; and Ctrl-C.
 
-What is shown is read from the run's folder; Slurm is asked for what no file tells.
+What is shown is read from the run's folder; Slurm is asked for what no file has.
 """
 
 import os
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 0.25
 _ASK_OF_A_WAITING_S = 2.0
-_ASK_OF_A_RUNNING_S = 10.0  # of one that tells of itself: it may have been lost without a word
+_ASK_OF_A_RUNNING_S = 10.0  # of one that writes to its journal: its node may be lost
 _AFTER_THE_END_S = 5.0  # how long a job that has ended a session may take to say that another follows
 
 
 class Follower:
-    """The user who waits for a run that executes elsewhere."""
+    """A user who waits for a run that Slurm executes."""
 
     def __init__(self, owned: "OwnedRun", job: str, *, as_json: bool) -> None:
         self._owned = owned
@@ -58,7 +58,7 @@ class Follower:
         self._ended_at: float | None = None
         self._interrupted_at: float | None = None
 
-    # -- the story
+    # -- what it does
 
     def follow(self, signals: Signals) -> int:
         """Show session after session until there is nothing more to come; the exit code.
@@ -103,7 +103,7 @@ class Follower:
         return fold(self._spec, entries), entries
 
     def _show(self, run: Run, entries: Sequence[Entry]) -> None:
-        """What has happened since the last look, in its order, from the job's submission on."""
+        """Show what has happened since the last call, in order, from the job's submission on."""
         if self._heard is None:
             self._heard = self._submitted_at(entries)
             self._shown = fold(self._spec, entries[: self._heard]).newest_number
@@ -125,7 +125,7 @@ class Follower:
                 self._finish(run, session.number)
 
     def _submitted_at(self, entries: Sequence[Entry]) -> int:
-        """How many entries are older than its job's time in line. Ids begin anew when a controller loses its state."""
+        """How many entries are older than its job's submission. Ids start over when a controller loses its state."""
         submitted = (
             number
             for number, one in enumerate(entries, start=1)
@@ -141,8 +141,8 @@ class Follower:
         self._shown, self._has_shown, self._waits_in_job = number, True, None
         self._line.end()
         session = _session(run, number)
-        told = messages.start_line(self._spec, session.timebox_s, session.started_at)
-        say(f"{told} · Slurm job {session.job} on {session.where}")
+        started = messages.start_line(self._spec, session.timebox_s, session.started_at)
+        say(f"{started} · Slurm job {session.job} on {session.where}")
         self._watched = _Watched(self._rundir, session, self._stdout_fd)
 
     def _finish(self, run: Run, number: int) -> None:
@@ -153,11 +153,11 @@ class Follower:
         self._watched = None
         self._refresh()
         if (session := _session(run, number)).status.is_final:
-            messages.tell_end(self._owned, session)
+            messages.say_end(self._owned, session)
             say_failure(self._rundir, session, is_seen=True)
 
     def _pass_on(self, text: str) -> None:
-        """What the supervisor would say to somebody who sits before it."""
+        """A message of the supervisor to the user."""
         if self._watched is not None:
             self._watched.say(text)
         else:
@@ -182,7 +182,7 @@ class Follower:
             refused = next((entry for entry in reversed(entries) if isinstance(entry, Refused)), run)
             say(f"run {self._spec.id} was not started: {refused.reason}")
             if self._interrupted_at is not None:
-                return ExitCode.INTERRUPTED  # it has left the line
+                return ExitCode.INTERRUPTED  # it has left the queue
             if run.last_session is not None:
                 return ExitCode.REFUSED  # and it is what its last session came to
         code, last = run_state.exit_code_of(run), run.last_session
@@ -198,7 +198,7 @@ class Follower:
         if run.waiter is not None and seen.is_unsatisfiable:
             return self._refuse()
         if seen.phase is Phase.ENDED:
-            self._refresh()  # files it, unless it has said its last word meanwhile
+            self._refresh()  # records its end, unless its supervisor has meanwhile
             return None
         engines.cluster().hurry(run, seen)
         if self._watched is None:
@@ -208,7 +208,7 @@ class Follower:
         return None
 
     def _refuse(self) -> int | None:
-        """Take it out of the line, as whoever looks does; None when it has begun meanwhile."""
+        """Dequeue it, as any reader does; None when it has started meanwhile."""
         self._line.end()
         self._refresh()
         run, _ = self._read()
@@ -227,7 +227,7 @@ class Follower:
     # -- the user
 
     def _handle_requests(self, received: Sequence[signal.Signals]) -> bool:
-        """True when this process is to go; the run goes on."""
+        """True when this process is to exit; the run continues."""
         for number in received:
             if number is signal.SIGINT:
                 self.stop()
@@ -260,7 +260,7 @@ class Follower:
         self._interrupted_at = first or time.monotonic()  # what came while Slurm was asked is the same press
 
     def _suspend(self) -> None:
-        """Ctrl-Z: hold the run where it trains, and stop this process; go on with both at `fg` or `bg`."""
+        """Ctrl-Z: pause the run, and stop this process; continue both at `fg` or `bg`."""
         from backprop.lifecycle import requests
 
         run, _ = self._read()
@@ -276,7 +276,7 @@ class Follower:
                 say(str(error))
         os.kill(os.getpid(), signal.SIGSTOP)
         if is_held:
-            with suppress(BackpropError):  # it has ended meanwhile, or somebody else has let it go on
+            with suppress(BackpropError):  # it has ended meanwhile, or was resumed by another user
                 requests.request_resume(self._home, run, by="fg after Ctrl-Z")
 
     def _leave(self) -> int:

@@ -1,8 +1,8 @@
-"""Inside a Slurm job: carry out what the journal of a run says was submitted.
+"""Inside a Slurm job: execute what the journal of a run has as submitted.
 
-    settle what an earlier attempt left ──> a session ──> what next? ──> back into Slurm's line, or end
+    reconcile what an earlier attempt left ──> a session ──> what next? ──> requeue, or end
 
-Not for people: the batch script that `--on slurm` writes calls it.
+Not for users: the batch script that `--on slurm` writes calls it.
 """
 
 import os
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from backprop.records import Run
     from backprop.supervisor.plan import Observer, Outcome, SessionPlan
 
-_LOCK_PATIENCE_S = 60.0  # whoever submitted it holds its journal until Slurm has answered, others for a moment
+_LOCK_PATIENCE_S = 60.0  # the submitting process locks the journal until Slurm has answered, others for a moment
 
 
 @click.command(hidden=True)
@@ -56,7 +56,7 @@ def execute(*, folders: tuple[Path, ...]) -> None:
 
 
 def _write_to(log_path: Path) -> None:
-    """Let all that this process says go there. Slurm has one place for a whole array, and runs are removed singly."""
+    """Send the output of this process there: Slurm has one file for a whole array, and runs are removed one by one."""
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -85,7 +85,7 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
     run, left, stop = _look(owned)
     if left is None:
         if was_going_on and stop is not None:
-            _tell_unwanted(owned, run, stop)
+            _record_unwanted(owned, run, stop)
         say(f"run {spec.id}: nothing left to do")
         recorder.finish()
         if was_going_on:
@@ -97,19 +97,19 @@ def _execute(home: Home, rundir: RunDir, spec: RunSpec) -> int:
 
 
 def _look(owned: "OwnedRun") -> "tuple[Run, Assignment | None, StopRequested | None]":
-    """The run, what is left of it, and who wants no more of it: what was asked while nobody listened counts, too."""
+    """The run, its next session, and a request for no more; requests made while no process listened count, too."""
     owned.journal.take_requests()
     entries, _ = journals.read(owned.rundir.journal_path)
     run = fold(owned.spec, entries)
     return run, continuation.remaining(run, entries), continuation.unwanted(run, entries)
 
 
-def _tell_unwanted(owned: "OwnedRun", run: "Run", stop: StopRequested) -> None:
-    at, told = datetime.now(timezone.utc), f"{stop.detail} while queued"
+def _record_unwanted(owned: "OwnedRun", run: "Run", stop: StopRequested) -> None:
+    at, reason = datetime.now(timezone.utc), f"{stop.detail} while queued"
     owned.journal.append(
-        NotContinued(at=at, reason=told, by=stop.by)
+        NotContinued(at=at, reason=reason, by=stop.by)
         if run.sessions
-        else Refused(at=at, reason=told, figures={}, by=stop.by)
+        else Refused(at=at, reason=reason, figures={}, by=stop.by)
     )
 
 
@@ -125,19 +125,19 @@ def _locked(rundir: RunDir) -> Journal:
 
 
 def _session(owned: "OwnedRun", left: Assignment) -> int:
-    """Take the turn that is due; what to exit with."""
+    """Run the session that is due; the exit code."""
     from backprop.lifecycle.driver import choose_checkpoint
     from backprop.lifecycle.owned_run import Request
 
     recorder, submitted = owned.recorder, left.submitted
     spec = recorder.read_run()[0].spec.revised(left.submitted.revision)
     checkpoint = submitted.checkpoint
-    audience = _Log(owned)
+    observer = _Log(owned)
     if not left.is_first:
         view = recorder.whole_view()
         if view is None:
             raise BusyError(f"the record of run {spec.id} cannot be updated in {owned.home.index_path}.")
-        chosen = choose_checkpoint(view, recorder.saved_over_by, owned.journal, audience.said)
+        chosen = choose_checkpoint(view, recorder.saved_over_by, owned.journal, observer.said)
         checkpoint = None if chosen is None else chosen.path
     job = _own_job()
     request = Request(
@@ -145,7 +145,7 @@ def _session(owned: "OwnedRun", left: Assignment) -> int:
         checkpoint=checkpoint,
         gpu_probe=submitted.gpu_probe,
         retries=left.retries,
-        sessions=1,  # another turn is another wait in Slurm's line
+        sessions=1,  # another timebox is queued by Slurm again
         job=job,
         revision=submitted.revision,
         only_once=submitted.only_once if left.timebox == 1 else (),
@@ -157,7 +157,7 @@ def _session(owned: "OwnedRun", left: Assignment) -> int:
     result = driver.drive(
         replace(owned, spec=spec),
         request,
-        audience,
+        observer,
         ignore_hangup=True,
         afterwards=lambda result: _what_next(owned, job, left, result),
     )
@@ -166,7 +166,7 @@ def _session(owned: "OwnedRun", left: Assignment) -> int:
 
 
 def _what_next(owned: "OwnedRun", job: str, taken: Assignment, result: "Outcome | NotAdmitted") -> None:
-    """Put the job back into Slurm's line where something is left to do. taken: what this was the turn for."""
+    """Requeue the job where another session is due. taken: the one that this job ran."""
     from backprop.lifecycle.admission import NotAdmitted
 
     run, left, stop = _look(owned)
@@ -179,13 +179,13 @@ def _what_next(owned: "OwnedRun", job: str, taken: Assignment, result: "Outcome 
         state, restarts = slurm_client.standing(job)
         is_requeued = restarts > int(os.environ.get("SLURM_RESTART_COUNT", "0"))  # by Slurm: it was preempted
         is_unwanted = status is Status.STOPPED and not is_requeued and state != "RUNNING"
-        if is_unwanted:  # somebody cancelled it
+        if is_unwanted:  # it was cancelled
             return
-        told = f"session {left.timebox} of {left.submitted.sessions}" if status is Status.TIMEBOXED else "the rest"
-        _tell_again(owned, left, job, f"{told} queued as Slurm job {job}")
+        due = f"session {left.timebox} of {left.submitted.sessions}" if status is Status.TIMEBOXED else "the rest"
+        _record_requeued(owned, left, job, f"{due} queued as Slurm job {job}")
         run, _, stop = _look(owned)
-        if stop is not None:  # asked just before that was told
-            _tell_unwanted(owned, run, stop)
+        if stop is not None:  # asked just before that was recorded
+            _record_unwanted(owned, run, stop)
             owned.recorder.finish()
         elif not is_requeued:
             slurm_client.requeue(job)
@@ -195,7 +195,7 @@ def _what_next(owned: "OwnedRun", job: str, taken: Assignment, result: "Outcome 
         say(str(error))
 
 
-def _tell_again(owned: "OwnedRun", left: Assignment, job: str, reason: str) -> None:
+def _record_requeued(owned: "OwnedRun", left: Assignment, job: str, reason: str) -> None:
     recorder = owned.recorder
     run, _ = recorder.read_run()
     recorder.begin()
@@ -220,9 +220,9 @@ def _own_job() -> str:
 
 
 class _Log:
-    """The audience of a run that nobody sits before: everything goes to the job's log.
+    """The observer of a run in a job: every message goes to the job's log.
 
-    What no other entry of the journal tells goes there as well, for whoever watches from elsewhere.
+    What no other journal entry has goes into the journal as well, for a process that follows from elsewhere.
     """
 
     def __init__(self, owned: "OwnedRun") -> None:
@@ -242,7 +242,7 @@ class _Log:
         pass
 
     def ended(self, outcome: "Outcome") -> None:
-        messages.tell_end(self._owned, outcome.session)
+        messages.say_end(self._owned, outcome.session)
 
     def said(self, text: str) -> None:
         say(text)

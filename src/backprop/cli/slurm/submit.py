@@ -1,7 +1,7 @@
-"""`--on slurm` at the user's end: hand runs to Slurm, held until their journals know it, and stay with one if wanted.
+"""`--on slurm` at the user's end: submit runs, held until their journals know it, and follow one if wanted.
 
-The run itself is in the hands of its own supervisor inside the job: see cli/slurm/job.py. Whatever happens to this
-process or its machine, the run goes on, and `backprop logs -f` shows it from anywhere.
+The run belongs to its supervisor inside the job: see cli/slurm/job.py. Whatever happens to this
+process or its machine, the run continues, and `backprop logs -f` shows it from anywhere.
 """
 
 import errno
@@ -27,12 +27,12 @@ from backprop.supervisor.signals import Signals
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun, Request
 
-_FIRST_LOOK_S = 3.0  # what Slurm can never place, it says within a moment
+_FIRST_LOOK_S = 3.0  # Slurm reports within a moment what it can never schedule
 
 
 def train(owned: "OwnedRun", request: "Request", *, detach: bool, as_json: bool) -> int:
     """Hand the run to Slurm and, unless detached, stay with it; what to exit with. Raises BackpropError."""
-    with Signals(ignore_hangup=False).caught() as signals:  # a job that is held, and of nobody, would stay for ever
+    with Signals(ignore_hangup=False).caught() as signals:  # else a held job could stay for ever
         (job,) = submit([owned], request)
         front = Follower(owned, job, as_json=as_json)
         if not detach:
@@ -59,31 +59,31 @@ def submit(runs: "Sequence[OwnedRun]", request: "Request") -> list[str]:
     try:
         jobs = cluster.submit(orders)
     except (BackpropError, OSError) as error:
-        told = f"{error}{_cancel_unheard(runs[0])}"
+        problem = f"{error}{_cancel_unanswered(runs[0])}"
         for owned in runs:
             if owned.is_new:
                 owned.rundir.remove()
             owned.journal.close()
         if isinstance(error, OSError):
             raise runs[0].home.unusable(error) from error
-        raise type(error)(told) from error
+        raise type(error)(problem) from error
     try:
         for owned, job in zip(runs, jobs, strict=True):
             _end_earlier_job(owned, job)
-            _tell_submitted(owned, request, job)
+            _record_submitted(owned, request, job)
         cluster.release(jobs)
     except (BackpropError, OSError) as error:
-        told = f"{error}{_withdraw(jobs[0].partition('_')[0])}"
+        problem = f"{error}{_withdraw(jobs[0].partition('_')[0])}"
         for owned in runs:
-            driver.refuse(owned, told)
-        raise BusyError(f"run {runs[0].spec.id} was not started: {told}") from error
+            driver.refuse(owned, problem)
+        raise BusyError(f"run {runs[0].spec.id} was not started: {problem}") from error
     finally:
         for owned in runs:
             owned.journal.close()
     return jobs
 
 
-def _cancel_unheard(owned: "OwnedRun") -> str:
+def _cancel_unanswered(owned: "OwnedRun") -> str:
     """An sbatch that takes too long may have submitted the job all the same, and only its name is known.
 
     What is left for the user to do, if Slurm does not even answer to that.
@@ -120,7 +120,7 @@ def train_many(runs: "Sequence[OwnedRun]", request: "Request") -> int:
 
 
 def _take_back(runs: "Sequence[OwnedRun]", jobs: Sequence[str]) -> int:
-    """Ctrl-C came while they were submitted: each leaves the line, and one that has begun meanwhile is stopped."""
+    """Ctrl-C came while they were submitted: each leaves the queue, and one that has started is stopped."""
     from backprop.lifecycle import requests, run_state
 
     answers = True
@@ -152,10 +152,10 @@ def _look_for_refusals(runs: "Sequence[OwnedRun]", jobs: Sequence[str], signals:
 
 
 def _end_earlier_job(owned: "OwnedRun", job: str) -> None:
-    """Take away what may be left in Slurm's line of an earlier session. If it stays, it finds that it is not wanted.
+    """Cancel what may still be queued of an earlier session. If it stays, it finds that it is not wanted.
 
-    One that runs, and has nothing more to do, is only telling somebody of the end. job: the new one, which has the same
-    id where a controller has lost its state and counts anew.
+    One that runs, and has nothing more to do, is only notifying of the end. job: the new one, which has the same id
+    where a controller has lost its state and counts from the start.
     """
     run, _ = owned.recorder.read_run()
     if run.job in {None, job}:
@@ -167,11 +167,11 @@ def _end_earlier_job(owned: "OwnedRun", job: str) -> None:
             engines.cluster().cancel(run)
 
 
-def _tell_submitted(owned: "OwnedRun", request: "Request", job: str) -> None:
+def _record_submitted(owned: "OwnedRun", request: "Request", job: str) -> None:
     recorder = owned.recorder
     run, _ = recorder.read_run()
     recorder.begin()
-    is_told = owned.journal.append(
+    is_recorded = owned.journal.append(
         Submitted(
             at=datetime.now(timezone.utc),
             session=1 + run.newest_number,
@@ -189,7 +189,7 @@ def _tell_submitted(owned: "OwnedRun", request: "Request", job: str) -> None:
             reason=f"submitted as Slurm job {job}",
         )
     )
-    if not is_told:  # the job would find that it is not the run's
+    if not is_recorded:  # the job would find that it is not the run's
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     recorder.begin()
     recorder.record_state(publish=True)
