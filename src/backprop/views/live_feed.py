@@ -1,7 +1,7 @@
-"""What somebody who keeps looking sees: a picture of the home, taken once a second beside whoever shows it.
+"""The state of a home for `watch`, read once a second in a thread of its own, so that no key waits for the disk.
 
-A wish (what is looked at) enters, pictures leave, in a thread of its own: no key waits for the disk. Runs that are
-going on are brought up to date as `list` does it; nothing else is read that did not change.
+A `FeedRequest` says what is shown, a `LiveState` is the result. Active runs are brought up to date as by `list`; apart
+from them only what has changed is read.
 """
 
 import os
@@ -14,120 +14,112 @@ from typing import NamedTuple
 
 import msgspec
 
-from backprop import host
 from backprop.errors import BackpropError, UsageError
-from backprop.governor.run_queue import RunQueue
 from backprop.lifecycle import indexing
 from backprop.lifecycle.admission import read_machine
-from backprop.records import Limits, MachineState, Record, RunView, Status, Ticket
+from backprop.records import Limits, MachineState, Record, RunView, Status
 from backprop.store import checkpoints, filters, metric_names, query
 from backprop.store.curves import Axis, Curve
 from backprop.store.files import Piece, last_lines, opened
 from backprop.store.filters import Wanted
 from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, set_aside_if_damaged
+from backprop.views.run_row import RunRow
+from backprop.views.terminal.machine_summary import Occupancy, read_occupancy
 
 EVERY_S = 1.0
 _MACHINE_EVERY_S = 2.0
-_TREND_PLACES = 24
+_TREND_POINTS = 24
 _LOG_BYTES = 64_000  # of a log's end
 _LOG_LINES = 300
 _LINE_LENGTH = 1000  # characters of a line that are shown
-_GOING_ON = tuple(status.value for status in Status if not status.is_final)
+_ACTIVE = tuple(status.value for status in Status if not status.is_final)
 
 
 class FeedRequest(Record, frozen=True):
-    """What somebody looks at."""
+    """What is shown."""
 
-    run_id: str | None = None  # whose curve and log are shown; None: those of the first run
-    search: str = ""  # words, and conditions such as status=failed
+    run_id: str | None = None  # whose curve and log are shown; None: the first run's
+    search: str = ""  # words and conditions such as status=failed
     metric: str | None = None  # None: the run's loss
     axis: Axis = Axis.STEP
-    points: int = 200  # a curve is drawn with about so many
+    points: int = 200  # approximate number of points of the curve
     is_stderr: bool = False
-    limit: int = 200  # runs
-
-
-class FeedRow(NamedTuple):
-    """A run in the list, with the course of its loss."""
-
-    view: RunView
-    metric: str | None
-    trend: tuple[float, ...]
+    limit: int = 200  # maximum number of runs
 
 
 class Log(NamedTuple):
-    """The end of what a session wrote."""
+    """The end of a session's output."""
 
     session: int
     lines: tuple[str, ...]
-    is_cut: bool  # there is more before
+    is_cut: bool  # there are earlier lines
 
 
-class Shown(Record, frozen=True):
-    """The run that is looked at."""
+class ShownRun(Record, frozen=True):
+    """The run whose curve, log and details are shown."""
 
     view: RunView
     metric: str | None
     metrics: tuple[str, ...]
     curve: Curve | None
     log: Log | None
-    not_whole: frozenset[str]  # paths of checkpoints
+    invalid_checkpoints: frozenset[str]  # paths
 
 
 class LiveState(Record, frozen=True):
-    """How things are at one instant."""
+    """The home and the machine at one instant."""
 
     at: datetime
     limits: Limits  # for a start
-    rows: tuple[FeedRow, ...] = ()  # those that run first, those that wait, then the newest
-    total: int = 0  # runs in the home, or that the search found
+    rows: tuple[RunRow, ...] = ()  # running, then queued, then the newest
+    total: int = 0  # runs in the home, or found by the search
     machine: MachineState = MachineState()
-    tickets: tuple[Ticket, ...] = ()  # who holds a slot, and who waits, in order
-    shown: Shown | None = None
-    problem: str | None = None  # why some of this may be old, or the search makes no sense
+    occupancy: Occupancy = Occupancy()
+    shown: ShownRun | None = None
+    problem: str | None = None  # why some of this may be outdated, or the search is invalid
 
 
 class LiveFeed:
-    """Takes pictures, from `start` until `close`. What is wished may change at any time, and is heard at once."""
+    """Publishes states from `start` until `close`. The request may change at any time, and takes effect at once."""
 
     def __init__(self, home: Home, limits: Limits, gpu_probe: str) -> None:
-        """limits: for a start. gpu_probe: whom to ask about GPUs."""
+        """limits: for a start. gpu_probe: as in `Config`."""
         self.home = home
         self.limits = limits
         self._gpu_probe = gpu_probe
         self._publish: Callable[[LiveState | Exception], object]
-        self._wish = FeedRequest()
+        self._request = FeedRequest()
         self._last = LiveState(at=_now(), limits=limits)
         self._wake = threading.Event()
         self._is_over = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="feed")
         self._machine = (MachineState(), float("-inf"))
-        self._trends: dict[str, tuple[int, FeedRow]] = {}
+        self._trends: dict[str, tuple[int, RunRow]] = {}
         self._log: tuple[object, Log | None] = (None, None)
-        self._whole: tuple[object, frozenset[str]] = (None, frozenset())
-        self._said: list[str] = []
+        self._validity: tuple[object, frozenset[str]] = (None, frozenset())
+        self._messages: list[str] = []
 
-    def start(self, wish: FeedRequest, publish: Callable[[LiveState | Exception], object]) -> None:
-        """publish: called in the feed's thread, with a bug of ours instead of a picture when there is one."""
-        self._wish, self._publish = wish, publish
+    def start(self, request: FeedRequest, publish: Callable[[LiveState | Exception], object]) -> None:
+        """publish: called in the feed's thread with each state, or with the unexpected exception that ended it."""
+        self._request, self._publish = request, publish
         self._thread.start()
 
-    def close(self, patience_s: float = 2.0) -> None:
-        """Take no more pictures. A thread that hangs on a dead disk is left behind."""
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Stop. A thread that hangs on a dead disk is abandoned."""
         self._is_over = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(patience_s)
+            self._thread.join(timeout_s)
 
-    def look_at(self, wish: FeedRequest) -> None:
-        """Show this from now on."""
-        if wish != self._wish:
-            self._wish = wish
+    def show(self, request: FeedRequest) -> None:
+        """Replace the request."""
+        if request != self._request:
+            self._request = request
             self._wake.set()
 
-    def look_again(self) -> None:
-        """Something was changed just now: do not wait for the next second."""
+    def refresh(self) -> None:
+        """Publish a new state now instead of after the usual interval."""
         self._wake.set()
 
     # -- the thread
@@ -142,89 +134,88 @@ class LiveFeed:
                     index.close()
                     index = None
                 if index is None:
-                    index = indexing.open_caught_up(self.home, self._said.append)
+                    index = indexing.open_caught_up(self.home, self._messages.append)
                 if time.monotonic() - caught_up_at >= EVERY_S / 2:
-                    indexing.catch_up(self.home, index, self._said.append)
+                    indexing.catch_up(self.home, index, self._messages.append)
                     caught_up_at = time.monotonic()
-                picture = self._last = self._take(index, self._wish)
+                state = self._last = self._read_state(index, self._request)
             except (BackpropError, HomeBusyError, OSError, sqlite3.DatabaseError) as error:
-                # a busy database, a full disk, a file that was removed while we read it: the next look may succeed
+                # a busy database, a full disk, a file that was removed meanwhile: the next attempt may succeed
                 if index is not None:
                     if isinstance(error, sqlite3.DatabaseError):
-                        set_aside_if_damaged(self.home, index, error, self._said.append)
+                        set_aside_if_damaged(self.home, index, error, self._messages.append)
                     index.close()
                     index = None
-                picture = self._blind(error)
-            except Exception as error:  # noqa: BLE001  a bug is for whoever shows this: it must not just stand still
+                state = self._outdated_state(error)
+            except Exception as error:  # noqa: BLE001  the receiver raises it: the view must not just stand still
                 self._publish(error)
                 return
             if not self._is_over:
-                self._publish(picture)
+                self._publish(state)
             self._wake.wait(EVERY_S)
         if index is not None:
             index.close()
 
-    def _blind(self, error: Exception) -> LiveState:
-        """What was seen last, and why there is nothing newer."""
-        problem = f"cannot look at {self.home.path}: {error}"
-        return msgspec.structs.replace(self._last, at=_now(), machine=self._look_at_machine(), problem=problem)
+    def _outdated_state(self, error: Exception) -> LiveState:
+        """The last state, and why there is no newer one."""
+        problem = f"cannot read {self.home.path}: {error}"
+        return msgspec.structs.replace(self._last, at=_now(), machine=self._read_machine(), problem=problem)
 
-    def _take(self, index: Index, wish: FeedRequest) -> LiveState:
-        problem = self._said.pop() if self._said else None
+    def _read_state(self, index: Index, request: FeedRequest) -> LiveState:
+        problem = self._messages.pop() if self._messages else None
         wanted = Wanted()
         try:
-            wanted = filters.parse_search(wish.search)
+            wanted = filters.parse_search(request.search)
         except UsageError as error:
             problem = str(error)
-        views, total = _select(index, wanted, wish)
+        views, total = _select(index, wanted, request)
         self._trends = {view.run.spec.id: known for view in views if (known := self._trends.get(view.run.spec.id))}
-        line = RunQueue(self.home.line_path, host.name())
-        shown = next((view for view in views if view.run.spec.id == wish.run_id), views[0] if views else None)
+        shown = next((view for view in views if view.run.spec.id == request.run_id), views[0] if views else None)
         return LiveState(
             at=_now(),
             rows=tuple(self._row(index, view) for view in views),
             total=total,
-            machine=self._look_at_machine(),
+            machine=self._read_machine(),
             limits=self.limits,
-            tickets=tuple(entry.ticket for entry in line.read() if entry.ticket is not None),
-            shown=None if shown is None else self._show(index, shown, wish),
+            occupancy=read_occupancy(self.home),
+            shown=None if shown is None else self._read_shown(index, shown, request),
             problem=problem,
         )
 
-    def _row(self, index: Index, view: RunView) -> FeedRow:
-        metric = metric_names.main_metric(view.summaries)
-        count = 0 if metric is None else view.summaries[metric].count
+    def _row(self, index: Index, view: RunView) -> RunRow:
+        row = RunRow.of(view)
+        count = 0 if row.summary is None else row.summary.count
         known = self._trends.get(view.run.spec.id)
         if known is not None and known[0] == count:
             return known[1]._replace(view=view)
-        values = () if metric is None else query.sparkline_values(index, view, metric, _TREND_PLACES)
-        row = FeedRow(view, metric, tuple(values))
+        if row.metric is not None:
+            row = row._replace(trend=tuple(query.sparkline_values(index, view, row.metric, _TREND_POINTS)))
         self._trends[view.run.spec.id] = (count, row)
         return row
 
-    def _look_at_machine(self) -> MachineState:
-        snapshot, taken_at = self._machine
-        if time.monotonic() - taken_at >= _MACHINE_EVERY_S:
-            snapshot = read_machine([str(self.home.path)], self._gpu_probe)
-            self._machine = (snapshot, time.monotonic())
-        return snapshot
+    def _read_machine(self) -> MachineState:
+        machine, read_at = self._machine
+        if time.monotonic() - read_at >= _MACHINE_EVERY_S:
+            machine = read_machine([str(self.home.path)], self._gpu_probe)
+            self._machine = (machine, time.monotonic())
+        return machine
 
-    def _show(self, index: Index, view: RunView, wish: FeedRequest) -> Shown:
+    def _read_shown(self, index: Index, view: RunView, request: FeedRequest) -> ShownRun:
         metrics = tuple(name for name in metric_names.all_names([view]) if not metric_names.is_progress(name))
         metric = (
-            wish.metric
-            if wish.metric in metrics
+            request.metric
+            if request.metric in metrics
             else metric_names.main_metric(view.summaries) or next(iter(metrics), None)
         )
-        return Shown(
+        return ShownRun(
             view=view,
             metric=metric,
             metrics=metrics,
             curve=None
             if metric is None
-            else query.curve(index, view, metric, wish.axis, max_points=max(10, wish.points)),
-            log=self._read_log(view, is_stderr=wish.is_stderr),
-            not_whole=self._find_broken(view),
+            else query.curve(index, view, metric, request.axis, max_points=max(10, request.points)),
+            log=self._read_log(view, is_stderr=request.is_stderr),
+            invalid_checkpoints=self._invalid_checkpoints(view),
         )
 
     def _read_log(self, view: RunView, *, is_stderr: bool) -> Log | None:
@@ -234,7 +225,7 @@ class LiveFeed:
         rundir = self.home.rundir(view.run.spec.id)
         path = rundir.err_path(session.number) if is_stderr else rundir.out_path(session.number)
         with opened(rundir.path, path.name) as fd:
-            if fd is None:  # not launched yet, or removed just now
+            if fd is None:  # not launched yet, or just removed
                 return None
             found = os.fstat(fd)
             mark = (path, found.st_size, found.st_mtime_ns)
@@ -242,25 +233,25 @@ class LiveFeed:
                 self._log = (mark, _log(session.number, last_lines(fd, _LOG_BYTES)))
             return self._log[1]
 
-    def _find_broken(self, view: RunView) -> frozenset[str]:
+    def _invalid_checkpoints(self, view: RunView) -> frozenset[str]:
         mark = (view.run.spec.id, len(view.checkpoints))
-        if mark != self._whole[0]:
+        if mark != self._validity[0]:
             is_valid = checkpoints.without_opening_offered(view.run, checkpoints.looks_valid)
-            broken = (one.path for one in view.checkpoints if os.path.lexists(one.path) and not is_valid(one))
-            self._whole = (mark, frozenset(broken))
-        return self._whole[1]
+            invalid = (one.path for one in view.checkpoints if os.path.lexists(one.path) and not is_valid(one))
+            self._validity = (mark, frozenset(invalid))
+        return self._validity[1]
 
 
-def _select(index: Index, wanted: Wanted, wish: FeedRequest) -> tuple[list[RunView], int]:
-    """The runs to show, and how many are wanted in all. The one that is looked at is there unless a search hides it."""
-    going_on = query.runs(index, _changed(wanted, statuses=_GOING_ON, limit=wish.limit))
-    going_on.sort(key=lambda view: view.run.status is Status.QUEUED)
-    newest = query.runs(index, _changed(wanted, limit=wish.limit))
-    seen = {view.run.spec.id for view in going_on}
-    views = [*going_on, *(view for view in newest if view.run.spec.id not in seen)][: wish.limit]
-    if wish.run_id is not None and not wish.search and all(view.run.spec.id != wish.run_id for view in views):
-        chosen = index.get(wish.run_id)
-        views = [*views[: wish.limit - 1], *([] if chosen is None else [chosen])]
+def _select(index: Index, wanted: Wanted, request: FeedRequest) -> tuple[list[RunView], int]:
+    """The runs to show, and how many match. The run that was asked for is included unless a search excludes it."""
+    active = query.runs(index, _changed(wanted, statuses=_ACTIVE, limit=request.limit))
+    active.sort(key=lambda view: view.run.status is Status.QUEUED)
+    newest = query.runs(index, _changed(wanted, limit=request.limit))
+    shown = {view.run.spec.id for view in active}
+    views = [*active, *(view for view in newest if view.run.spec.id not in shown)][: request.limit]
+    if request.run_id is not None and not request.search and all(view.run.spec.id != request.run_id for view in views):
+        chosen = index.get(request.run_id)
+        views = [*views[: request.limit - 1], *([] if chosen is None else [chosen])]
     return views, query.count(index, wanted)
 
 
@@ -269,7 +260,7 @@ def _changed(wanted: Wanted, *, limit: int, statuses: Sequence[str] = ()) -> Wan
 
 
 def _log(session: int, piece: Piece) -> Log:
-    """The last lines, as a terminal would have left them: of a bar that was drawn over and over, its last state."""
+    """The last lines as a terminal shows them: of a progress bar only its last state."""
     lines = piece.data.decode(errors="replace").removesuffix("\n").split("\n")
     kept = lines[-_LOG_LINES:]
     shown = tuple(line.rstrip("\r").rpartition("\r")[2][:_LINE_LENGTH] for line in kept)

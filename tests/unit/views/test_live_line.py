@@ -104,24 +104,22 @@ def test_the_line_is_drawn_where_one_stream_goes_to_a_file(screen: Screen, tmp_p
         terminal.started(screen.out_path, screen.err_path)
         shown = b""
 
-        def is_drawn() -> bool:
+        def so_far() -> bytes:  # a terminal passes on what was written a moment later
             nonlocal shown
             shown += screen.read()
-            return DRAWN.search(shown) is not None
+            return shown
 
-        wait_for(is_drawn)
+        wait_for(lambda: DRAWN.search(so_far()))
         screen.out_path.write_bytes(b"out\n")
         screen.err_path.write_bytes(b"err")
         terminal.said("well")
         terminal.close()
-    shown += screen.read()
     if redirected == "stdout":
         assert (tmp_path / "log").read_bytes() == b"out\n"
-        assert b"err" in shown
+        wait_for(lambda: b"err" in so_far())
     else:
         assert (tmp_path / "log").read_bytes() in {b"err\nbackprop: well\n", b"backprop: well\nerr\n"}
-        assert b"out" in shown
-    assert shown.endswith(b"\r\x1b[2K") or redirected == "stdout"
+        wait_for(lambda: b"out" in so_far() and shown.endswith(b"\r\x1b[2K"))
 
 
 def test_a_pipe_gets_no_line(screen: Screen):

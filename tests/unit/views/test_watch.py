@@ -19,6 +19,7 @@ from backprop.records import Gpu, Limits, MachineState, Ticket
 from backprop.store.curves import Axis, Curve
 from backprop.store.home import Home
 from backprop.views.live_feed import LiveFeed, LiveState, Log
+from backprop.views.terminal.machine_summary import Occupancy
 from backprop.views.watch import texts
 from backprop.views.watch.app import WatchApp
 from backprop.views.watch.chart import chart
@@ -70,7 +71,7 @@ def drive(
     asyncio.run(go())
 
 
-def test_a_picture_that_comes_late(home: Runs):
+def test_a_state_that_comes_late(home: Runs):
     """Taken while the view ends, whose widgets are gone."""
     apps = []
 
@@ -79,7 +80,7 @@ def test_a_picture_that_comes_late(home: Runs):
 
     drive(home, end)
     (app,) = apps
-    app.on_watch_app_pictured(app.Pictured(app._picture))
+    app.on_watch_app_state_read(app.StateRead(app._state))
     assert app.screen_stack == []
 
 
@@ -175,10 +176,10 @@ def test_a_run_that_appears_is_shown_and_the_cursor_stays_on_its_run(home: Runs)
         await until(pilot, lambda: len(lines_of(app)) == 2 and "running" in lines_of(app)[0])
         assert app.query_one(RunsTable).run_id == "first"
         await pilot.press("up")
-        await until(pilot, lambda: app._picture.shown is not None and app._picture.shown.view.run.spec.id == "second")
-        await until(pilot, lambda: app._picture.shown.view.last_step is not None)  # type: ignore[union-attr]
-        steps = app._picture.shown.view.last_step  # type: ignore[union-attr]
-        await until(pilot, lambda: app._picture.shown.view.last_step > steps)  # type: ignore[union-attr,operator]
+        await until(pilot, lambda: app._state.shown is not None and app._state.shown.view.run.spec.id == "second")
+        await until(pilot, lambda: app._state.shown.view.last_step is not None)  # type: ignore[union-attr]
+        steps = app._state.shown.view.last_step  # type: ignore[union-attr]
+        await until(pilot, lambda: app._state.shown.view.last_step > steps)  # type: ignore[union-attr,operator]
 
     drive(home, story)
 
@@ -209,7 +210,7 @@ def test_resume_gives_an_ended_run_another_session(home: Runs):
         await pilot.press("r")
         await until(pilot, lambda: isinstance(app.screen, Question))  # it has completed
         await pilot.press("y")
-        await until(pilot, lambda: len(app._picture.rows[0].view.run.sessions) == 2)
+        await until(pilot, lambda: len(app._state.rows[0].view.run.sessions) == 2)
 
     drive(home, story)
     wait_for(lambda: home.document("first")["status"] == "completed")
@@ -279,7 +280,7 @@ def test_an_index_that_cannot_be_read_is_said_and_hides_nothing(home: Runs):
         runs_path = home.home / "runs"
         runs_path.rename(home.home / "away")
         runs_path.write_text("not a folder")
-        await until(pilot, lambda: "cannot look at" in text_of(app, "#head"))
+        await until(pilot, lambda: "cannot read" in text_of(app, "#head"))
         assert "first" in lines_of(app)[0]
         runs_path.unlink()
         (home.home / "away").rename(runs_path)
@@ -302,7 +303,7 @@ def test_search_filters_the_list(home: Runs):
         app.query_one("#search", Input).value = "status=nonsense"
         await until(pilot, lambda: "is not allowed" in text_of(app, "#head"))
         app.query_one("#search", Input).value = "no-such-run"
-        await until(pilot, lambda: text_of(app, "#curve") == "no such runs; esc shows all")
+        await until(pilot, lambda: text_of(app, "#curve") == "no runs match; esc shows all")
         await pilot.press("escape")
         await until(pilot, lambda: len(lines_of(app)) == 2 and "2 runs" in text_of(app, "#head"))
 
@@ -351,7 +352,7 @@ def test_hostile_text_is_shown_and_not_obeyed(runs: Runs):
     drive(runs, story, (200, 50))
 
 
-def test_a_picture_can_be_exported(home: Runs):
+def test_a_state_can_be_exported(home: Runs):
     """For the documentation: an SVG of what is on the screen."""
 
     async def story(pilot: Pilot[None], app: WatchApp) -> None:
@@ -396,12 +397,13 @@ def test_the_gauges_tell_of_cards_slots_and_the_line():
     tickets = [
         Ticket(run_id=name, pid=1, user="ada", since_unix_s=0, max_parallel=2, is_running=name == "a") for name in "abc"
     ]
-    picture = LiveState(at=texts.now(), limits=LIMITS, machine=MachineState(gpus=(card,)), tickets=tuple(tickets))
+    occupancy = Occupancy(taken=tuple(tickets[:1]), queue=tuple(tickets[1:]))
+    picture = LiveState(at=texts.now(), limits=LIMITS, machine=MachineState(gpus=(card,)), occupancy=occupancy)
     told = texts.gauges(picture, 80, 4).plain
-    assert "slots ━━━━━━━━ 1 of 2, 2 in line" in told
-    assert "GPU 0 ━━━━━━━━ 20.0 GB free   heat ━━━━━━━━ 60 °C" in told
+    assert "slots ━━━━━━━━ 1 of 2, 2 queued" in told
+    assert "GPU 0 ━━━━━━━━ 20.0 GB free   temp ━━━━━━━━ 60 °C" in told
     assert texts.gauges(picture, 40, 2).plain.count("\n") == 1
-    assert texts.places_in_line(tickets) == {"b": 1, "c": 2}
+    assert texts.queue_positions(occupancy.queue) == {"b": 1, "c": 2}
     blind = msgspec.structs.replace(picture, machine=MachineState(gpus=None, gpu_problem="no \x1b[31mdriver"))
     assert "GPUs no \\x1b[31mdriver" in texts.gauges(blind, 80, 4).plain
 
@@ -412,5 +414,5 @@ def test_a_long_trend_is_thinned_and_keeps_its_end():
 
 
 def test_a_log_without_a_session_says_so():
-    assert texts.log_lines(None).plain == "nothing was written yet"
+    assert texts.log_lines(None).plain == "no output yet"
     assert texts.log_lines(Log(1, ("a\tb", "\x1b[0m"), is_cut=False)).plain == "a    b\n\\x1b[0m"

@@ -1,18 +1,16 @@
-"""Runs as a table for a terminal, or for a pipe: then nothing is cut, coloured or drawn.
+"""Runs as a table for a terminal, or for a pipe: there nothing is truncated, coloured or drawn.
 
-What a script named itself (metrics, parameters) stands in the heading as it wrote it; our own words in capitals.
+Headings are in capitals, but for names that come from the script (metrics, parameters).
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
-from backprop.records import MetricSummary, RunView, Status, in_minutes
-from backprop.store import metric_names
+from backprop.records import RunView, Status, in_minutes
 from backprop.text import shortened
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
+from backprop.views.run_row import RunRow
 from backprop.views.terminal import formatting, params
 from backprop.views.terminal.bars import LINES, PLAIN_LINES, bar
 from backprop.views.terminal.screen import CYAN, DIM, RED, Screen, stdout_screen
@@ -20,26 +18,15 @@ from backprop.views.terminal.sparkline import sparkline
 from backprop.views.terminal.status_style import STYLES, SYMBOLS
 from backprop.views.terminal.table_layout import Cell, Column, grid
 
-# of a run and a metric, about so many values: see query.sparkline_values
+# (run, metric, number of values) -> values: see query.sparkline_values
 Values = Callable[[RunView, str, int], Sequence[float]]
 
-_SPARKLINE_WIDTHS = ((160, 20), (120, 12), (0, 8))  # in terminals at least so wide
+_SPARKLINE_WIDTHS = ((160, 20), (120, 12), (0, 8))  # (minimum width of the terminal, width)
 _BAR_WIDTH = 6
-_PARAM_COLUMNS = 4  # as many as are likely to be looked at
+_PARAM_COLUMNS = 4  # more are rarely read
 _PARAM_WIDTH = 8
 _TITLE_WIDTH = 14
 _NONE = Cell("-")
-
-
-class _Row(NamedTuple):
-    """A run, and the metric that is shown of it."""
-
-    view: RunView
-    metric: str | None
-
-    @property
-    def summary(self) -> MetricSummary | None:
-        return None if self.metric is None else self.view.summaries.get(self.metric)
 
 
 def runs_table(
@@ -50,19 +37,19 @@ def runs_table(
     values: Values | None = None,
     screen: Screen | None = None,
 ) -> str:
-    """One line a run, in the order given.
+    """One line per run, in the given order.
 
-    metric: the one that is shown; else each run's main one. values: what sparklines are drawn from.
+    metric: the one to show; None: each run's main one. values: source of the sparklines.
     """
     screen = screen or stdout_screen()
-    rows = [_Row(view, metric or metric_names.main_metric(view.summaries)) for view in views]
+    rows = [RunRow.of(view, metric) for view in views]
     columns = list(_columns(rows, now, values, screen))
-    if screen.is_terminal:  # a column that says nothing of any of these runs
+    if screen.is_terminal:  # drop columns that are empty for all of these runs
         columns = [column for column in columns if any(cell.text.strip(" -") for cell in column.cells)]
     return grid(columns, screen).text
 
 
-def _columns(rows: Sequence[_Row], now: datetime, values: Values | None, screen: Screen) -> Iterator[Column]:
+def _columns(rows: Sequence[RunRow], now: datetime, values: Values | None, screen: Screen) -> Iterator[Column]:
     yield Column("RUN", [Cell(row.view.run.spec.id) for row in rows], rank=0)
     yield Column("NAME", [_text(row.view.run.spec.name) for row in rows], rank=2, min_width=8)
     yield Column("STATUS", [_status(row.view, screen) for row in rows], rank=0)
@@ -71,20 +58,20 @@ def _columns(rows: Sequence[_Row], now: datetime, values: Values | None, screen:
         yield Column("", [_bar(row.view, now, screen) for row in rows], rank=9)
     yield Column("TIME", [_time(row.view, now) for row in rows], 4, "right")
     yield Column("STEP", [_step(row.view) for row in rows], 3, "right")
-    yield Column(_title(rows), [_last(row.summary) for row in rows], 1, "right")
-    yield Column("BEST", [_best(row) for row in rows], 8, "right")
+    yield Column(_title(rows), [_last(row) for row in rows], 1, "right")
+    yield Column("BEST", [Cell(formatting.number(row.best)) for row in rows], 8, "right")
     if screen.is_terminal and values is not None:
         yield Column("", _sparklines(rows, values, screen), rank=5)
     if screen.is_terminal:
         yield from _param_columns([row.view for row in rows])
-    is_awaited = any(row.view.run.status is Status.QUEUED for row in rows)  # then it is what one wants to know
+    is_any_queued = any(row.view.run.status is Status.QUEUED for row in rows)  # then the reason is what matters most
     whys = [_text(row.view.run.full_reason, DIM) for row in rows]
-    yield Column("WHY", whys, rank=2 if is_awaited else 10, min_width=16)
-    yield Column("SCRIPT", [Cell(short_command(row.view)) for row in rows], rank=7, min_width=12)
+    yield Column("WHY", whys, rank=2 if is_any_queued else 10, min_width=16)
+    yield Column("SCRIPT", [Cell(row.command) for row in rows], rank=7, min_width=12)
 
 
-def _text(told: str | None, style: str = "") -> Cell:
-    return Cell(told, style) if told else _NONE
+def _text(text: str | None, style: str = "") -> Cell:
+    return Cell(text, style) if text else _NONE
 
 
 def _status(view: RunView, screen: Screen) -> Cell:
@@ -94,13 +81,13 @@ def _status(view: RunView, screen: Screen) -> Cell:
 
 
 def _time(view: RunView, now: datetime) -> Cell:
-    """The time of all sessions, of all their timeboxes."""
+    """The total time of all sessions, of the total of their timeboxes."""
     limit_s = timeboxes_s(view.run)
     return Cell(formatting.used(elapsed_s(view, now), limit_s) if view.run.sessions else f"-/{in_minutes(limit_s)}")
 
 
 def _bar(view: RunView, now: datetime, screen: Screen) -> Cell:
-    """How much of its timebox a run that is going on has used."""
+    """The used part of the timebox of an active run."""
     last = view.run.last_session
     if last is None or last.status.is_final:
         return Cell("")
@@ -112,26 +99,20 @@ def _step(view: RunView) -> Cell:
     return _NONE if view.last_step is None else Cell(formatting.steps(view.last_step, view.total_steps))
 
 
-def _title(rows: Sequence[_Row]) -> str:
+def _title(rows: Sequence[RunRow]) -> str:
     """The metric's name if it is the same in all runs."""
     found = {row.metric for row in rows if row.metric is not None}
     name = found.pop() if len(found) == 1 else "LOSS"
     return shortened(name, _TITLE_WIDTH)
 
 
-def _last(summary: MetricSummary | None) -> Cell:
-    if summary is None:
-        return _NONE
-    return Cell(formatting.number(summary.last), "" if math.isfinite(summary.last) else RED)
+def _last(row: RunRow) -> Cell:
+    is_finite = row.last is None or math.isfinite(row.last)
+    return Cell(formatting.number(row.last), "" if is_finite else RED)
 
 
-def _best(row: _Row) -> Cell:
-    found = metric_names.best(row.metric, row.summary) if row.metric is not None and row.summary is not None else None
-    return _NONE if found is None else Cell(formatting.number(found[0]))
-
-
-def _sparklines(rows: Sequence[_Row], values: Values, screen: Screen) -> list[Cell]:
-    width = next(width for least, width in _SPARKLINE_WIDTHS if screen.width >= least)
+def _sparklines(rows: Sequence[RunRow], values: Values, screen: Screen) -> list[Cell]:
+    width = next(width for min_width, width in _SPARKLINE_WIDTHS if screen.width >= min_width)
     return [
         Cell(
             ""
@@ -144,15 +125,8 @@ def _sparklines(rows: Sequence[_Row], values: Values, screen: Screen) -> list[Ce
 
 
 def _param_columns(views: Sequence[RunView]) -> Iterator[Column]:
-    """Parameters that tell these runs apart, as far as there is room."""
+    """Parameters that differ between these runs, as far as there is room."""
     for place, name in enumerate(params.differing(views)[:_PARAM_COLUMNS]):
         cells = [Cell(params.text(view.params.get(name, params.ABSENT))) for view in views]
         is_text = any(isinstance(view.params.get(name), str) for view in views)
         yield Column(name, cells, 11 + place, "left" if is_text else "right", _PARAM_WIDTH)
-
-
-def short_command(view: RunView) -> str:
-    """What was run, without the interpreter and without the script's folder."""
-    spec = view.run.spec
-    words = spec.command[1:] if spec.script is not None else spec.command
-    return " ".join((os.path.basename(words[0]), *words[1:]))  # noqa: PTH119

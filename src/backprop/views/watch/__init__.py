@@ -1,1 +1,1 @@
-"""The live view in the terminal: `app` is the screen, `texts` and `chart` turn records into what stands on it."""
+"""The live view in the terminal: `app` is the screen, `texts` and `chart` render records."""

@@ -1,4 +1,4 @@
-"""A run's curve as a drawing that fills its pane, or a sentence in its place."""
+"""A run's curve as a drawing that fills its pane, or a message in its place."""
 
 import math
 
@@ -12,7 +12,7 @@ _MIN_WIDTH, _MIN_HEIGHT = 16, 5
 
 
 def chart(curve: Curve, width: int, height: int, *, is_log: bool) -> str:
-    """The curve in so many columns and lines, with its axes."""
+    """The curve with its axes, in `width` columns and `height` lines."""
     if not any(math.isfinite(y) and (y > 0 or not is_log) for y in curve.ys):
         return "no positive values: press g for a linear scale" if is_log else "no finite values yet"
     if width < _MIN_WIDTH or height < _MIN_HEIGHT:
@@ -21,7 +21,7 @@ def chart(curve: Curve, width: int, height: int, *, is_log: bool) -> str:
 
 
 def axis_name(curve: Curve) -> str:
-    """What the numbers below the drawing count: steps, or minutes of training."""
+    """The label of the x-axis: steps or time of training."""
     return x_label(_plot(curve, is_log=False))
 
 

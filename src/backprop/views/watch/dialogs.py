@@ -1,4 +1,4 @@
-"""What stands over the screen for a moment: a question before something is ended, and the keys."""
+"""Modal dialogs: a confirmation, and the keys."""
 
 from typing import ClassVar
 
@@ -30,7 +30,7 @@ class Question(ModalScreen[bool]):
                 yield Button("No (n)", id="no", compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#no").focus()  # Enter by mistake ends nothing
+        self.query_one("#no").focus()  # pressing Enter by mistake is harmless
 
     def action_answer(self, is_yes: bool) -> None:
         self.dismiss(is_yes)
@@ -40,7 +40,7 @@ class Question(ModalScreen[bool]):
 
 
 class Help(ModalScreen[None]):
-    """All keys, until any of these is pressed."""
+    """The list of keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter,question_mark", "dismiss", "close")]
 
@@ -50,8 +50,8 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         text = Text()
-        for key, told in self._keys:
-            text.append(f"{key:>9}  ", style="bold cyan").append(f"{told}\n")
-        text.append("\nesc closes this", style="dim")
+        for key, action in self._keys:
+            text.append(f"{key:>9}  ", style="bold cyan").append(f"{action}\n")
+        text.append("\nesc to close", style="dim")
         with VerticalScroll():
             yield Static(text)

@@ -1,4 +1,4 @@
-"""The widgets of the screen. Each gets what it shows, and draws anew only what has changed."""
+"""The widgets of the screen. Each gets what it shows, and redraws only what has changed."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,20 @@ from textual.events import Click
 from textual.message import Message
 from textual.widgets import DataTable, Static
 
-from backprop.views.live_feed import FeedRow, Log, Shown
+from backprop.views.live_feed import Log, ShownRun
+from backprop.views.run_row import RunRow
 from backprop.views.watch import chart, texts
 
 _SCROLLBAR_AND_PADDING = 3
-_CURVE_EVERY_S = 3.0  # drawing takes about as long as everything else in a second
-_DOTS = r"[\u2801-\u28ff]+"  # braille, of which a curve is made
-_NO_METRICS = "metrics appear here: print them as JSON lines, or let a framework's hook do it"
+_CURVE_EVERY_S = 3.0  # drawing is expensive
+_DOTS = r"[\u2801-\u28ff]+"  # the braille characters of a curve
+_NO_METRICS = "no metrics yet: print them as JSON lines, or use a framework that Backprop hooks into"
 
 
 class RunsTable(DataTable[Text]):
-    """The runs, each a single cell: a table of Textual renders every cell anew when one of them changes.
+    """The runs, one cell per row: Textual renders every cell of a table again when one of them changes.
 
-    Its cursor stays on a run wherever that moves.
+    The cursor stays on its run when that moves.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class RunsTable(DataTable[Text]):
         self._lines: list[Text] = []
 
     class Opened(Message):
-        """Somebody wants to see more of the run under the cursor."""
+        """The run under the cursor was opened."""
 
     def action_select_cursor(self) -> None:
         self.post_message(self.Opened())
@@ -47,14 +48,14 @@ class RunsTable(DataTable[Text]):
         """The run under the cursor."""
         return self._ids[self.cursor_row] if 0 <= self.cursor_row < len(self._ids) else None
 
-    def show(self, rows: Sequence[FeedRow], now: datetime, places: Mapping[str, int], run_id: str | None) -> None:
-        """Show these runs, the cursor on the one named. A table that is hidden stays as it was."""
+    def show(self, rows: Sequence[RunRow], now: datetime, positions: Mapping[str, int], run_id: str | None) -> None:
+        """Show these runs, with the cursor on `run_id`. A hidden table is not updated."""
         if not self.size.width:
             return
         ids = [row.view.run.spec.id for row in rows]
         width = max(1, self.size.width - _SCROLLBAR_AND_PADDING)
         shape = texts.columns_for(width, max(map(len, ids), default=0))
-        lines = [texts.run_line(row, now, places, shape) for row in rows]
+        lines = [texts.run_line(row, now, positions, shape) for row in rows]
         if ids != self._ids or shape != self._shape:
             self._lay_out(shape, ids, lines, width, run_id)
             return
@@ -77,20 +78,20 @@ class RunsTable(DataTable[Text]):
 
 
 class CurvePane(Static):
-    """The curve of the run that is looked at. One more point does not change it much: it is drawn when some came."""
+    """The curve of the selected run, redrawn every few seconds if points were added."""
 
     def __init__(self) -> None:
         super().__init__(id="curve", markup=False)
-        self._drawn: tuple[object, int] | None = None  # what, and with how many points
+        self._drawn: tuple[object, int] | None = None  # (what, number of points)
         self._drawn_at = 0.0
-        self._shown: Shown | None = None
+        self._shown: ShownRun | None = None
         self._is_log = False
         self._why_nothing = ""
 
     def on_resize(self) -> None:
         self.show(self._shown, is_log=self._is_log, why_nothing=self._why_nothing)
 
-    def show(self, shown: Shown | None, *, is_log: bool, why_nothing: str = "") -> None:
+    def show(self, shown: ShownRun | None, *, is_log: bool, why_nothing: str = "") -> None:
         """Show this run's curve, or why there is none."""
         self._shown, self._is_log, self._why_nothing = shown, is_log, why_nothing
         if shown is None:
@@ -108,19 +109,19 @@ class CurvePane(Static):
             or (self._drawn[1] != points and (is_due or not self._drawn[1]))
         ):
             self._drawn, self._drawn_at = (what, points), time.monotonic()
-            picture = _NO_METRICS if curve is None else chart.chart(curve, width, height, is_log=is_log)
-            drawn = Text(picture, no_wrap=curve is not None)
-            drawn.highlight_regex(_DOTS, "cyan")  # its axes are no curve
+            drawing = _NO_METRICS if curve is None else chart.chart(curve, width, height, is_log=is_log)
+            drawn = Text(drawing, no_wrap=curve is not None)
+            drawn.highlight_regex(_DOTS, "cyan")  # not the axes
             self.update(drawn, layout=False)
 
 
 class TextPane(VerticalScroll):
-    """A log, whose end is followed unless somebody has scrolled up; or the details of a run."""
+    """The details of a run, or its log, which is followed unless it is scrolled up."""
 
     def __init__(self) -> None:
         super().__init__(id="text")
         self._body = Static(id="body", markup=False)
-        self._told: object = None
+        self._content: object = None
 
     def compose(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
         yield self._body
@@ -129,21 +130,21 @@ class TextPane(VerticalScroll):
         """Follow a log."""
         source = "stderr" if is_stderr else "stdout"
         mark = (run_id, source, log and log.session)
-        is_same_place = isinstance(self._told, tuple) and self._told[0] == mark
-        self._body.set_class(True, "-log")  # noqa: FBT003  a line each, cut where there is no more room
-        if self._told == (mark, log):
+        is_same_place = isinstance(self._content, tuple) and self._content[0] == mark
+        self._body.set_class(True, "-log")  # noqa: FBT003  one line each, truncated
+        if self._content == (mark, log):
             return
-        self._told = (mark, log)
+        self._content = (mark, log)
         session = "" if log is None else f" of session {log.session}"
-        self.border_title = Text(f"{source}{session}" + (", its end" if log is not None and log.is_cut else ""))
+        self.border_title = Text(f"{source}{session}" + (", last lines" if log is not None and log.is_cut else ""))
         self._body.update(texts.log_lines(log))
         if not is_same_place:
-            self.anchor()  # at the end, until somebody scrolls up
+            self.anchor()  # follow the end until it is scrolled up
 
-    def show_details(self, shown: Shown, now: datetime) -> None:
-        """Everything about a run."""
-        is_same_place = self._told == shown.view.run.spec.id
-        self._told = shown.view.run.spec.id
+    def show_details(self, shown: ShownRun, now: datetime) -> None:
+        """Show a run in full."""
+        is_same_place = self._content == shown.view.run.spec.id
+        self._content = shown.view.run.spec.id
         self.border_title = Text("details")
         self._body.set_class(False, "-log")  # noqa: FBT003
         self._body.update(texts.details(shown, now, self.content_size.width - 1))
@@ -152,7 +153,7 @@ class TextPane(VerticalScroll):
             self.scroll_home(animate=False)
 
     def show_nothing(self, why: str) -> None:
-        """There is no run."""
-        self._told = None
+        """Show why there is no run."""
+        self._content = None
         self.border_title = ""
         self._body.update(why)

@@ -1,7 +1,7 @@
-"""Records as the pieces of text that stand on the screen.
+"""Records as pieces of text for the screen.
 
-Everything that a run or its trainer could have named goes through `text.printable` into `Text` objects: it is never
-read as markup, and no escape sequence reaches the terminal.
+Every name that comes from a run or its trainer goes through `text.printable` into a `Text`: it is never parsed as
+markup, and no escape sequence reaches the terminal.
 """
 
 import math
@@ -19,27 +19,27 @@ from backprop.store import metric_names
 from backprop.store.curves import Axis
 from backprop.text import printable
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
-from backprop.views.live_feed import FeedRow, LiveState, Log, Shown
+from backprop.views.live_feed import LiveState, Log, ShownRun
+from backprop.views.run_row import RunRow
 from backprop.views.terminal import formatting
 from backprop.views.terminal.bars import bar
 from backprop.views.terminal.run_details import run_details
-from backprop.views.terminal.runs_table import short_command
 from backprop.views.terminal.screen import Screen
 from backprop.views.terminal.sparkline import sparkline
 from backprop.views.terminal.status_style import STYLES, SYMBOLS
 from backprop.views.watch.chart import axis_name
 
-# the styles of `list`, in the words of Rich
+# the styles of `list`, as Rich styles
 STATUS_STYLES = {
     status: Style.combine(Style.parse(SGR_STYLE_MAP[int(code)]) for code in codes.split(";"))
     for status, codes in STYLES.items()
 }
-_BAR = ("━", "━")  # colours tell them apart
+_BAR = ("━", "━")  # they differ in colour
 _BAR_WIDTH = 5
 _GAUGE_WIDTH = 8
 _HIGH, _FULL = 0.75, 0.9  # from here on a gauge is yellow, red
 _LONGEST_LINE = 4000  # of the details
-_LONGEST_NAME = 300  # characters of a name or a command that are looked at
+_LONGEST_NAME = 300  # maximum characters of a name or a command
 
 
 class Column(NamedTuple):
@@ -47,21 +47,21 @@ class Column(NamedTuple):
 
     title: str
     width: int
-    from_width: int  # shown on screens at least so wide
+    from_width: int  # minimum width of the screen
     justify: str
-    cell: Callable[[FeedRow, "RowStyle"], Text]
+    cell: Callable[[RunRow, "RowStyle"], Text]
 
 
 class RowStyle(NamedTuple):
-    """What a cell says depends on, beside its run."""
+    """What a cell depends on besides its run."""
 
     now: datetime
-    places: Mapping[str, int]  # run id -> its place in the line of those that wait
+    positions: Mapping[str, int]  # run id -> position in the queue
     width: int  # of the column
 
 
 def columns_for(width: int, id_width: int) -> list[Column]:
-    """Those that fit; what is left goes to the name, the trend and the command. id_width: of the longest id."""
+    """The columns that fit; spare width goes to the name, the trend and the command. id_width: of the longest id."""
     columns = [column for column in _COLUMNS if width >= column.from_width]
     columns[0] = columns[0]._replace(width=min(columns[0].width, max(id_width, len(columns[0].title))))
     spare = width - sum(column.width + 1 for column in columns)
@@ -79,14 +79,14 @@ def title_line(columns: Sequence[Column]) -> Text:
     return Text(" ").join(_fitted(Text(column.title), column) for column in columns)
 
 
-def run_line(row: FeedRow, now: datetime, places: Mapping[str, int], columns: Sequence[Column]) -> Text:
-    """A run on one line. places: run id -> its place in the line of those that wait."""
-    looks = ((column, RowStyle(now, places, column.width)) for column in columns)
+def run_line(row: RunRow, now: datetime, positions: Mapping[str, int], columns: Sequence[Column]) -> Text:
+    """A run on one line. positions: run id -> position in the queue."""
+    looks = ((column, RowStyle(now, positions, column.width)) for column in columns)
     return Text(" ", no_wrap=True, end="").join(_fitted(column.cell(row, look), column) for column, look in looks)
 
 
 def _fitted(text: Text, column: Column) -> Text:
-    """A cell's text cut or filled up to the column's width."""
+    """A cell's text, truncated or padded to the column's width."""
     if text.cell_len > column.width:
         text.truncate(column.width, overflow="ellipsis")
     elif column.justify == "right":
@@ -100,14 +100,15 @@ def _plain(text: str, style: str = "") -> Text:
     return Text(printable(text[:_LONGEST_NAME]), style=style, no_wrap=True, end="")
 
 
-def _status(row: FeedRow, look: RowStyle) -> Text:
+def _status(row: RunRow, look: RowStyle) -> Text:
     run = row.view.run
-    place = look.places.get(run.spec.id)
-    told = f"queued #{place}" if run.status is Status.QUEUED and place is not None else run.status.value
-    return Text(f"{SYMBOLS[run.status]} {told}", style=STATUS_STYLES[run.status])
+    position = look.positions.get(run.spec.id)
+    is_queued = run.status is Status.QUEUED and position is not None
+    status = f"queued #{position}" if is_queued else run.status.value
+    return Text(f"{SYMBOLS[run.status]} {status}", style=STATUS_STYLES[run.status])
 
 
-def _time(row: FeedRow, look: RowStyle) -> Text:
+def _time(row: RunRow, look: RowStyle) -> Text:
     run, session = row.view.run, row.view.run.last_session
     if session is None:
         return Text(f"of {in_minutes(run.spec.limits.timebox_s)}", style="dim")
@@ -118,16 +119,16 @@ def _time(row: FeedRow, look: RowStyle) -> Text:
     return text
 
 
-def _step(row: FeedRow, _: RowStyle) -> Text:
+def _step(row: RunRow, _: RowStyle) -> Text:
     view = row.view
     if view.last_step is None:
         return Text("-", style="dim")
     return Text(formatting.steps(view.last_step, view.total_steps))
 
 
-def _loss(row: FeedRow, _: RowStyle) -> Text:
-    value = None if row.metric is None else row.view.metrics.get(row.metric)
-    return Text(formatting.number(value), style="bold red" if value is not None and not math.isfinite(value) else "")
+def _loss(row: RunRow, _: RowStyle) -> Text:
+    is_finite = row.last is None or math.isfinite(row.last)
+    return Text(formatting.number(row.last), style="" if is_finite else "bold red")
 
 
 _COLUMNS = (
@@ -139,15 +140,15 @@ _COLUMNS = (
     Column("STEP", 11, 32, "right", _step),
     Column("LOSS", 9, 42, "right", _loss),
     Column("TREND", 8, 72, "left", lambda row, look: Text(trend(row.trend, look.width), style="cyan")),
-    Column("COMMAND", 16, 120, "left", lambda row, _: _plain(short_command(row.view), "dim")),
+    Column("COMMAND", 16, 120, "left", lambda row, _: _plain(row.command, "dim")),
 )
 _MAY_GROW_BY = {"NAME": 14, "STEP": 4, "TREND": 12, "COMMAND": 80}
 
 
 def trend(values: Sequence[float], width: int) -> str:
-    """A sparkline of at most so many values, evenly chosen, the last one among them."""
+    """A sparkline of at most `width` values, evenly spaced, including the last one."""
     count = min(width, len(values))
-    return sparkline([values[(place + 1) * len(values) // count - 1] for place in range(count)])
+    return sparkline([values[(number + 1) * len(values) // count - 1] for number in range(count)])
 
 
 def _bar(share: float | None, width: int, style: str) -> Text:
@@ -158,24 +159,23 @@ def _bar(share: float | None, width: int, style: str) -> Text:
 # -- the machine
 
 
-def gauges(picture: LiveState, width: int, most_lines: int) -> Text:
-    """The machine, its slots and its line as bars, as many beside one another as fit."""
-    told = [*_machine_gauges(picture.machine), *_slot_gauges(picture), *_gpu_gauges(picture)]
+def gauges(state: LiveState, width: int, max_lines: int) -> Text:
+    """The machine, its slots and its queue as bars, as many per line as fit."""
     lines, line = [], Text(no_wrap=True)
-    for gauge in told:
+    for gauge in (*_machine_gauges(state.machine), *_slot_gauges(state), *_gpu_gauges(state)):
         if line.cell_len and line.cell_len + 3 + gauge.cell_len > width:
             lines.append(line)
             line = Text(no_wrap=True)
         line.append("   " if line.cell_len else "")
         line.append_text(gauge)
-    return Text("\n").join([*lines, line][:most_lines])
+    return Text("\n").join([*lines, line][:max_lines])
 
 
-def _gauge(label: str, share: float | None, told: str, *, is_alarming: bool = True) -> Text:
+def _gauge(label: str, share: float | None, text: str, *, is_alarming: bool = True) -> Text:
     style = "cyan"
     if share is not None and is_alarming:
         style = "red" if share >= _FULL else "yellow" if share >= _HIGH else "green"
-    return Text.assemble((label, "bold"), " ", _bar(share, _GAUGE_WIDTH, style), f" {told}")
+    return Text.assemble((label, "bold"), " ", _bar(share, _GAUGE_WIDTH, style), f" {text}")
 
 
 def _used(free: int | None, total: int | None) -> float | None:
@@ -194,19 +194,17 @@ def _machine_gauges(machine: MachineState) -> list[Text]:
     return found
 
 
-def _slot_gauges(picture: LiveState) -> list[Text]:
-    taken = sum(ticket.is_running for ticket in picture.tickets)
-    waiting = len(picture.tickets) - taken
-    most = picture.limits.max_parallel
-    told = f"{taken} of {most}" + (f", {waiting} in line" if waiting else "")
-    return [_gauge("slots", taken / most, told, is_alarming=False)]
+def _slot_gauges(state: LiveState) -> list[Text]:
+    taken, queued, limit = len(state.occupancy.taken), len(state.occupancy.queue), state.limits.max_parallel
+    text = f"{taken} of {limit}" + (f", {queued} queued" if queued else "")
+    return [_gauge("slots", taken / limit, text, is_alarming=False)]
 
 
-def _gpu_gauges(picture: LiveState) -> list[Text]:
-    machine = picture.machine
+def _gpu_gauges(state: LiveState) -> list[Text]:
+    machine = state.machine
     if machine.gpus is None:
         return [Text.assemble(("GPUs", "bold"), " ", (printable(machine.gpu_problem or "cannot be read"), "red"))]
-    return [gauge for gpu in machine.gpus for gauge in _card_gauges(gpu, picture.limits.gpu_max_temp_c)]
+    return [gauge for gpu in machine.gpus for gauge in _card_gauges(gpu, state.limits.gpu_max_temp_c)]
 
 
 def _card_gauges(gpu: Gpu, limit_c: float) -> list[Text]:
@@ -214,73 +212,73 @@ def _card_gauges(gpu: Gpu, limit_c: float) -> list[Text]:
     vram = _used(gpu.vram_free_bytes, gpu.vram_total_bytes)
     found = [_gauge(f"GPU {gpu.index}", vram, f"{formatting.size(gpu.vram_free_bytes)} free{busy}")]
     if gpu.temp_c is not None:
-        found.append(_gauge("heat", gpu.temp_c / limit_c, f"{gpu.temp_c:.0f} °C"))
+        found.append(_gauge("temp", gpu.temp_c / limit_c, f"{gpu.temp_c:.0f} °C"))
     return found
 
 
-def places_in_line(tickets: Sequence[Ticket]) -> dict[str, int]:
-    """Run id -> its place among those that wait: 1 is next."""
-    waiting = [ticket.run_id for ticket in tickets if not ticket.is_running]
-    return {run_id: place for place, run_id in enumerate(waiting, start=1)}
+def queue_positions(queue: Sequence[Ticket]) -> dict[str, int]:
+    """Run id -> 1-based position in the queue."""
+    return {ticket.run_id: position for position, ticket in enumerate(queue, start=1)}
 
 
 # -- one run
 
 
-def headline(picture: LiveState, width: int) -> Text:
+def headline(state: LiveState, width: int) -> Text:
     """How many there are, and what is wrong."""
-    if picture.problem is not None:
-        return Text(printable(picture.problem), style="bold red", no_wrap=True, overflow="ellipsis")
+    if state.problem is not None:
+        return Text(printable(state.problem), style="bold red", no_wrap=True, overflow="ellipsis")
     counts: dict[Status, int] = {}
-    for row in picture.rows:
+    for row in state.rows:
         status = row.view.run.status
         if not status.is_final:
             counts[status] = counts.get(status, 0) + 1
     parts = [Text("backprop", style="bold")]
     parts += [Text(f"{count} {status.value}", style=STATUS_STYLES[status]) for status, count in counts.items()]
-    parts.append(Text(f"{picture.total} run{'' if picture.total == 1 else 's'}", style="dim"))
+    parts.append(Text(f"{state.total} run{'' if state.total == 1 else 's'}", style="dim"))
     left = Text(" · ").join(parts)
-    clock = f"{picture.at.astimezone():%H:%M:%S}"
+    clock = f"{state.at.astimezone():%H:%M:%S}"
     left.append(" " * max(1, width - left.cell_len - len(clock)) + clock, style="dim")
     return left
 
 
-def curve_title(shown: Shown, *, is_log: bool) -> Text:
-    """Whose curve, its last and best value, and how it is drawn; of a run that waits, why."""
+def curve_title(shown: ShownRun, *, is_log: bool) -> Text:
+    """The run and the metric, its last and best value, and the axes; for a queued run also the reason."""
     name, run = shown.metric, shown.view.run
-    waits = f" · queued: {run.reason}" if run.status is Status.QUEUED and run.reason else ""
+    queued = f" · queued: {run.reason}" if run.status is Status.QUEUED and run.reason else ""
     if name is None:
-        return _plain(f"{run.spec.id}{waits or ' · no metrics yet'}")
+        return _plain(f"{run.spec.id}{queued or ' · no metrics yet'}")
     summary = shown.view.summaries[name]
-    told = f"{run.spec.id}{waits} · {set_cell_size(name, min(cell_len(name), 40))} {formatting.number(summary.last)}"
+    title = f"{run.spec.id}{queued} · {set_cell_size(name, min(cell_len(name), 40))} {formatting.number(summary.last)}"
     if (best := metric_names.best(name, summary)) is not None:
-        told += f" · best {formatting.number(best[0])} at {best[1]}"
+        title += f" · best {formatting.number(best[0])} at {best[1]}"
     axis = "" if shown.curve is None or shown.curve.axis is Axis.STEP else f" · over {axis_name(shown.curve)}"
-    return _plain(told + axis + (" · log" if is_log else ""))
+    return _plain(title + axis + (" · log" if is_log else ""))
 
 
-def details(shown: Shown, now: datetime, width: int) -> Text:
-    """Everything there is to say about a run, in so many columns."""
+def details(shown: ShownRun, now: datetime, width: int) -> Text:
+    """A run in full, in `width` columns."""
     screen = Screen(width=width, is_terminal=True)
-    told = run_details(shown.view, now, lambda checkpoint: checkpoint.path not in shown.not_whole, screen=screen)
-    label_width = told.index(shown.view.run.spec.id)  # the first thing that is said
+    invalid = shown.invalid_checkpoints
+    whole = run_details(shown.view, now, lambda checkpoint: checkpoint.path not in invalid, screen=screen)
+    label_width = whole.index(shown.view.run.spec.id)  # the first value
     text = Text()
-    for line in told.splitlines():
+    for line in whole.splitlines():
         text.append(line[:label_width], style="bold cyan")
         text.append(f"{line[label_width:_LONGEST_LINE]}\n")
     return text
 
 
 def log_lines(log: Log | None) -> Text:
-    """The end of a log, a line each; what does not fit is cut."""
+    """The last lines of a log; lines that do not fit are truncated."""
     if log is None:
-        return Text("nothing was written yet", style="dim")
+        return Text("no output yet", style="dim")
     lines = [printable(line.replace("\t", "    ")) for line in log.lines]
-    return Text("\n".join(lines) or "nothing was written yet")
+    return Text("\n".join(lines) or "no output yet")
 
 
 def one_line(text: str) -> str:
-    """A message, on a line of its own; a notification is not the place for more."""
+    """A message on one line, for a notification."""
     return printable(text[:_LONGEST_NAME])
 
 
@@ -288,8 +286,8 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def why(view: RunView) -> str:
-    """One line on how a run stands, for a question about it."""
+def description(view: RunView) -> str:
+    """The run and its status, for a question about it."""
     spec = view.run.spec
     name = f" ({spec.name[:60]})" if spec.name else ""
     return printable(f"{spec.id}{name}, {view.run.status.value}")

@@ -25,7 +25,7 @@ from backprop.views.documents.run_json import (
     ticket_document,
     timeboxes_s,
 )
-from backprop.views.terminal.runs_table import short_command
+from backprop.views.run_row import RunRow
 from backprop.views.web import logs
 from backprop.views.web.services import MachineReading, Services
 
@@ -44,9 +44,7 @@ _MAX_DEPTH = 8
 def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
     """One row of the table of runs."""
     run, spec, last_session = view.run, view.run.spec, view.run.last_session
-    metric = metric_names.main_metric(view.summaries)
-    summary = None if metric is None else view.summaries[metric]
-    best = None if metric is None or summary is None else metric_names.best(metric, summary)
+    shown = RunRow.of(view)
     return {
         "id": spec.id,
         "name": _cell(spec.name),
@@ -61,11 +59,11 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
         "session_timebox_s": None if last_session is None else last_session.timebox_s,
         "last_step": view.last_step,
         "total_steps": view.total_steps,
-        "metric": _cell(metric),
-        "last": None if summary is None else json_safe(summary.last),
-        "best": None if best is None else best[0],
-        "spark": [] if metric is None else query.sparkline_values(index, view, metric, SPARK_POINTS),
-        "command": shortened(short_command(view), _MAX_CELL),
+        "metric": _cell(shown.metric),
+        "last": None if shown.last is None else json_safe(shown.last),
+        "best": shown.best,
+        "spark": [] if shown.metric is None else query.sparkline_values(index, view, shown.metric, SPARK_POINTS),
+        "command": shortened(shown.command, _MAX_CELL),
         "is_going_on": not run.status.is_final,
         "can_resume": can_resume(run.status),
         "sessions": len(run.sessions),
