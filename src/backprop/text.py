@@ -1,20 +1,20 @@
-"""Text from elsewhere, made fit to be shown on one line of a terminal."""
+"""Untrusted text made safe for a terminal."""
 
 import re
 
 
 def shortened(text: str, length: int) -> str:
-    """The text in at most so many characters."""
+    """The text, truncated to `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def printable_lines(text: str) -> str:
-    """The same of a text of many lines: tabs and the ends of lines, a progress bar's too, stay what they are."""
+    """Like `printable`, but tabs, newlines and carriage returns stay."""
     return re.sub(r"[^\n\r\t]+", lambda found: printable(found[0]), text)
 
 
 def printable(text: str) -> str:
-    """The text on one line, with what a terminal would obey shown as it is written in Python."""
+    """The text on one line, with control characters as Python escapes."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -240,7 +240,7 @@ def test_a_broken_probe_stops_nobody(machine: Machine, how: dict[str, object]):
     assert admitted["figures"]["gpu_problem"].startswith("nvidia-smi ")
     status = machine.runs.call("status")
     assert status.returncode == 0
-    assert re.search(r"^gpus +blind: nvidia-smi ", status.stdout, re.MULTILINE)
+    assert re.search(r"^gpus +unknown: nvidia-smi ", status.stdout, re.MULTILINE)
     assert machine.runs.call("run", "train.py", "--no-wait", "--min-free-ram", "9999").returncode == 75
 
 
@@ -458,7 +458,7 @@ def test_status_shows_cards_against_their_limits(machine: Machine):
     shown = machine.runs.call("status").stdout.splitlines()
     (vram,) = [text for text in shown if text.startswith("  vram")]
     (heat,) = [text for text in shown if text.startswith("  heat")]
-    assert vram == "  vram  ███████████████░░░░░ 21.0 GB free of 83.9 GB (a start needs 2.5 GB)"
+    assert vram == "  vram  ███████████████░░░░░ 21.0 GB free of 83.9 GB (2.5 GB needed to start)"
     assert heat == "  heat  ██████████████░░░░░░ 60 °C of 85"
     (card,) = json.loads(machine.runs.call("status", "--json").stdout)["machine"]["gpus"]
     assert (card["uuid"], card["temp_c"], card["vram_free_bytes"]) == ("GPU-0", 60, 20_000 << 20)

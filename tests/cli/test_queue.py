@@ -165,7 +165,7 @@ def test_who_ended_it_in_the_queue_is_not_who_ends_the_session_that_gets_its_num
     assert runs.document("r")["stopped_by"] is None
     waiting.send_signal(signal.SIGINT)
     assert waiting.wait(HANG_S) == runs.call("wait", "r").returncode == 130
-    assert "left by Ctrl-C before session 2" in runs.call("status", "r").stdout
+    assert "removed by Ctrl-C before session 2" in runs.call("status", "r").stdout
 
     third = runs.start("resume", "r", "-m", "10", "-p", "2")
     wait_for(lambda: runs.output("r", 2))

@@ -383,9 +383,9 @@ def test_a_checkpoint_that_was_deleted_is_gone_and_not_broken(runs: Runs):
     runs.script(SAVES_IN_PLACE)
     runs.call("run", "train.py", "--run-id", "a")
     (runs.work / "last.json").unlink()
-    assert "(gone)" in runs.call("status", "a").stdout
+    assert "(missing)" in runs.call("status", "a").stdout
     (runs.work / "last.json").write_text("{")
-    assert "(not whole)" in runs.call("status", "a").stdout
+    assert "(invalid)" in runs.call("status", "a").stdout
 
 
 def test_the_trainers_own_folder_is_its_pwd(runs: Runs, tmp_path: Path):

@@ -73,7 +73,7 @@ def test_arguments_may_be_for_one_session_only(made: Runs):
     document = made.document("r")
     assert document["command"][2:] == ["--lr", "0.1"]
     assert [session["only_once"] for session in document["sessions"]] == [[], ["--reset"]]
-    assert "only once with --reset" in made.call("status", "r").stdout
+    assert "one-time arguments --reset" in made.call("status", "r").stdout
     resume(made)
     assert [told(made, session)[0][2:] for session in (2, 3)] == [["--reset"], []]
     done = made.call("resume", "r", "--again", "--only-once")

@@ -168,7 +168,7 @@ def test_without_a_run_the_last_one_is_meant(runs: Runs):
 
     assert '"loss": 0.5' in runs.call("logs").stdout
     assert "b" in runs.call("plot").stdout.split()
-    assert "nothing is running; the last run, b, failed: backprop status last\n" in runs.call("status").stdout
+    assert "nothing is running; latest run: b, failed (backprop status last)\n" in runs.call("status").stdout
     assert runs.call("resume").returncode == 1
     assert [len(runs.document(run_id)["sessions"]) for run_id in ("a", "b")] == [1, 2]
 

@@ -371,13 +371,13 @@ def test_status_between_two_sessions(runs: SlurmRuns):
     runs.wait_for_steps("r", 1)
     shown = rows(ok(runs, "status", "r"))
     assert re.fullmatch(r"process \d+, trainer \d+, on node\d", shown["supervisor"])
-    assert re.fullmatch(rf"running, .* of 10 min, Slurm's job {runs.job('r')} on node\d", shown["session 1"])
+    assert re.fullmatch(rf"running, .* of 10 min, Slurm job {runs.job('r')} on node\d", shown["session 1"])
     assert runs.cluster.call("scancel", "--batch", "--signal=USR1", runs.job("r")).returncode == 0
     runs.wait_for_status("r", "queued", session=2)
     shown = rows(ok(runs, "status", "r"))
     assert shown["status"].startswith("queued: ")
     assert shown["session 1"].startswith("stopped, ")
-    assert re.fullmatch(rf"Slurm's job {runs.job('r')}, in its line for .*", shown["session 2"])
+    assert re.fullmatch(rf"Slurm job {runs.job('r')}, queued for .*", shown["session 2"])
     assert "supervisor" not in shown
     ok(runs, "stop", "r")
     runs.check("r", "stopped")
@@ -449,7 +449,7 @@ def test_an_ended_runs_status(ended: tuple[SlurmRuns, list[str]]):
     runs, ids = ended
     shown = rows(ok(runs, "status", ids[0]))
     assert shown["status"] == "completed"
-    assert re.fullmatch(r"completed, .* of 10 min, Slurm's job \d+_0 on node\d", shown["session 1"])
+    assert re.fullmatch(r"completed, .* of 10 min, Slurm job \d+_0 on node\d", shown["session 1"])
     assert shown["step"] == "29"
     assert "supervisor" not in shown
 

@@ -33,7 +33,7 @@ def rows(run: Run) -> dict[str, str]:
 
 def test_a_sessions_slurm_job_is_named():
     """With the node that it ran on, so that one can ask Slurm about it."""
-    assert "Slurm's job 33 on node1" in rows(Run(spec=SPEC, status=Status.TIMEBOXED, sessions=(SESSION,)))["session 1"]
+    assert "Slurm job 33 on node1" in rows(Run(spec=SPEC, status=Status.TIMEBOXED, sessions=(SESSION,)))["session 1"]
 
 
 def test_a_session_on_several_nodes():
@@ -53,7 +53,7 @@ def test_a_waiting_runs_slurm_job_is_named():
     """And for how long it has been waiting."""
     waiter = Waiter(session=2, host="login", supervisor_pid=0, since=AT, job="34")
     told = rows(Run(spec=SPEC, status=Status.QUEUED, sessions=(SESSION,), waiter=waiter))
-    assert told["session 2"] == "Slurm's job 34, in its line for 5 min"
+    assert told["session 2"] == "Slurm job 34, queued for 5 min"
 
 
 def test_the_supervisor_in_a_job_is_named_with_its_node():

@@ -1,6 +1,6 @@
-"""Runs side by side: as columns when they are few and fit, else as rows.
+"""Runs side by side: as columns if they fit, else as rows.
 
-What is the same in all of them is left out unless asked for; the best value of each metric has a star.
+What is equal in all of them is left out by default; the best value of each metric has a star.
 """
 
 import math
@@ -16,11 +16,11 @@ from backprop.views.terminal.screen import BOLD, BRIGHT, GAP, GREEN, RED, Screen
 from backprop.views.terminal.status_style import STYLES, SYMBOLS
 from backprop.views.terminal.table_layout import Cell, Column, Grid, grid
 
-_FEW = 5  # so many stand side by side in a pipe
+_FEW = 5  # at most this many are columns in a pipe
 _LABEL_WIDTH = 28
 _VALUE_WIDTH = 32
 _MIN_WIDTH = 10
-_FIRST_PARAMS = 3  # so many come before time and cost where room is scarce
+_FIRST_PARAMS = 3  # ranked before time and cost where room is scarce
 _STAR = "*"
 _NONE = "-"
 _HOUR_S = 3600.0
@@ -31,26 +31,26 @@ class Side(Record, frozen=True):
 
     view: RunView
     elapsed_s: float
-    gpu_hours: float | None  # None: not known
-    at: Mapping[str, tuple[int, float] | None] = {}  # metric -> step and value at the step that was asked for
+    gpu_hours: float | None  # None: unknown
+    at: Mapping[str, tuple[int, float] | None] = {}  # metric -> (step, value) at `at_step`
 
 
 class Comparison(Record, frozen=True):
-    """What is compared."""
+    """The runs and what is compared of them."""
 
     sides: tuple[Side, ...]
     metrics: tuple[str, ...]
     params: tuple[str, ...]
     at_step: int | None = None
-    with_all: bool = False  # also what is the same in all
+    with_all: bool = False  # also what is equal in all
 
 
 class _Fact(NamedTuple):
     """One thing about every run."""
 
     label: str
-    told: list[Cell]
-    rank: int  # the lower, the longer a table has room for it
+    cells: list[Cell]
+    rank: int  # columns of a higher rank are dropped first
     section: str = ""
     name: str | None = None  # as the heading of a column; None: the label
 
@@ -74,7 +74,7 @@ def side(view: RunView, now: datetime, at: Mapping[str, tuple[int, float] | None
 
 
 def best_places(name: str, values: Sequence[float | None]) -> set[int]:
-    """Where the best value of a metric stands; nowhere when it is the same everywhere, or only one is finite."""
+    """Positions of the best value of a metric; none when all values are equal, or only one is finite."""
     if not metric_names.is_quality(name):
         return set()
     finite = {place: value for place, value in enumerate(values) if value is not None and math.isfinite(value)}
@@ -85,7 +85,7 @@ def best_places(name: str, values: Sequence[float | None]) -> set[int]:
 
 
 def comparison_table(comparison: Comparison, now: datetime, screen: Screen | None = None) -> Grid:
-    """The comparison as text, and what there was no room for."""
+    """The comparison as text, and the columns that did not fit."""
     screen = screen or stdout_screen()
     facts = [*_state_facts(comparison, now, screen), *_param_facts(comparison), *_metric_facts(comparison)]
     count = len(comparison.sides)
@@ -93,7 +93,7 @@ def comparison_table(comparison: Comparison, now: datetime, screen: Screen | Non
         widths = [cells(_column_title(side)) for side in comparison.sides]
         for fact in facts:
             widths = [
-                max(width, cells(cut(told.text, _VALUE_WIDTH))) for width, told in zip(widths, fact.told, strict=True)
+                max(width, cells(cut(told.text, _VALUE_WIDTH))) for width, told in zip(widths, fact.cells, strict=True)
             ]
         label_width = max(cells(cut(fact.label, _LABEL_WIDTH)) for fact in facts)
         fits = label_width + sum(len(GAP) + width for width in widths) <= screen.width
@@ -102,7 +102,7 @@ def comparison_table(comparison: Comparison, now: datetime, screen: Screen | Non
 
 
 def _side_by_side(comparison: Comparison, facts: Sequence[_Fact], screen: Screen) -> Grid:
-    """A column a run; the sections below one another."""
+    """One column per run, one section after another."""
     labels: list[Cell] = []
     told: list[list[Cell]] = [[] for _ in comparison.sides]
     section = ""
@@ -113,7 +113,7 @@ def _side_by_side(comparison: Comparison, facts: Sequence[_Fact], screen: Screen
             for column in told:
                 column += [Cell(""), Cell("")]
         labels.append(_limited(Cell(fact.label), _LABEL_WIDTH, screen))
-        for column, cell in zip(told, fact.told, strict=True):
+        for column, cell in zip(told, fact.cells, strict=True):
             column.append(_limited(cell, _VALUE_WIDTH, screen))
     return grid(
         [
@@ -128,17 +128,17 @@ def _side_by_side(comparison: Comparison, facts: Sequence[_Fact], screen: Screen
 
 
 def _below(comparison: Comparison, facts: Sequence[_Fact], screen: Screen) -> Grid:
-    """A row a run."""
+    """One row per run."""
     ids = [Cell(side.view.run.spec.id) for side in comparison.sides]
     columns = [Column("RUN", ids, rank=0)]
     for fact in facts:
-        is_number = fact.section == "metrics" or all(_is_number(cell.text) for cell in fact.told)
+        is_number = fact.section == "metrics" or all(_is_number(cell.text) for cell in fact.cells)
         is_whole = is_number or fact.label == "status"
         columns.append(
             Column(
                 # what scripts named stands as they wrote it
                 fact.name or fact.label.upper(),
-                [_limited(cell, _VALUE_WIDTH, screen) for cell in fact.told],
+                [_limited(cell, _VALUE_WIDTH, screen) for cell in fact.cells],
                 fact.rank,
                 "right" if is_number else "left",
                 None if is_whole else _MIN_WIDTH,
@@ -185,7 +185,7 @@ def _state_facts(comparison: Comparison, now: datetime, screen: Screen) -> Itera
         _Fact("code", [Cell(_code(view.run.code.git)) for view in views], 23),
     ]
     for fact in differing:
-        if comparison.with_all or len({cell.text for cell in fact.told}) > 1:
+        if comparison.with_all or len({cell.text for cell in fact.cells}) > 1:
             yield fact
 
 
@@ -222,7 +222,7 @@ def _metric_facts(comparison: Comparison) -> Iterator[_Fact]:
 
 
 def _starred(name: str, values: Sequence[float | None], steps: Sequence[int | None] | None = None) -> list[Cell]:
-    """Values of a metric, the best of them with a star; with the step each was reached at, where it is told."""
+    """Values of a metric, the best with a star; each followed by its step if `steps` is given."""
     top = best_places(name, values)
     told = []
     for place, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""What `doctor` found, as a table for people."""
+"""The findings of `doctor` as a table."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ _MOST_WIDTH = 120  # longer lines are hard to read
 
 
 def findings_table(findings: Sequence[Finding], screen: Screen | None = None) -> str:
-    """A line or more for each: how bad, what was looked at, what was found, and below what to do."""
+    """For each finding its level, check and text, and below it the advice."""
     screen = screen or stdout_screen()
     name_width = max(len(finding.check) for finding in findings)
     indent = " " * (_LEVEL_WIDTH + name_width + 2 * len(GAP))
@@ -33,5 +33,5 @@ def findings_table(findings: Sequence[Finding], screen: Screen | None = None) ->
 def _summary(findings: Sequence[Finding]) -> str:
     problems = sum(finding.level is Level.PROBLEM for finding in findings)
     notes = sum(finding.level is Level.NOTE for finding in findings)
-    told = "no problem" if not problems else "1 problem" if problems == 1 else f"{problems} problems"
-    return told + ("" if not notes else ", 1 note" if notes == 1 else f", {notes} notes")
+    found = "no problem" if not problems else "1 problem" if problems == 1 else f"{problems} problems"
+    return found + ("" if not notes else ", 1 note" if notes == 1 else f", {notes} notes")

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers for people."""
 
 import math
 from datetime import datetime
@@ -61,5 +61,5 @@ def steps(last: int, total: int | None) -> str:
 
 
 def name(text: str) -> str:
-    """The name of a metric or parameter as it can be seen: in quotes where there is nothing but blanks."""
+    """The name of a metric or parameter; in quotes if it is blank."""
     return text if text.strip() else f'"{text}"'

@@ -1,7 +1,7 @@
-"""What the user of `run` and `resume` sees while a trainer runs: its own output, untouched, and a live line.
+"""The output of `run` and `resume` while a trainer runs: the trainer's own output, unchanged, and a progress line.
 
-A thread copies the trainer's output from its files. However slow the terminal or pipe at the other end is, the
-supervisor's loop never waits for it.
+A thread copies the trainer's output from its files, so that the supervisor's loop never waits for a slow terminal or
+pipe.
 """
 
 import os
@@ -17,22 +17,22 @@ from backprop.store.output.progress import Progress
 from backprop.text import printable, shortened
 from backprop.views.terminal import formatting
 
-_POLL_S = 0.05  # to a terminal, where somebody watches
+_POLL_S = 0.05  # to a terminal
 _POLL_PIPE_S = 0.1
-_REDRAW_EVERY_S = 0.2  # the time that is left; and while a flood of output comes, which would else draw it only
+_REDRAW_EVERY_S = 0.2  # also the limit during a flood of output
 _PLAIN_EVERY_S = 30.0  # a progress line in a log file
 _COPY_BYTES = 1 << 16
 _NAME_WIDTH = 24
-_USUAL_WIDTH = 80  # of a terminal that does not say
+_USUAL_WIDTH = 80  # of a terminal that does not tell
 
-_CLEAR_LINE = b"\r\x1b[2K"  # the terminal may have echoed a ^C there
-# Below an unfinished line (a tqdm bar): make room for a line, remember where we are, go there, write, come back.
+_CLEAR_LINE = b"\r\x1b[2K"  # which may hold an echoed ^C
+# Below an unfinished line (a tqdm bar): make room for a line, save the cursor, go there, write, restore it.
 _GO_BELOW = b"\x1bD\x1b[A\x1b7\x1bE" + _CLEAR_LINE
 _COME_BACK = b"\x1b8"
 
 
 class _Copy:
-    """One of the trainer's streams on its way to one of ours."""
+    """Copies one of the trainer's streams to one of ours."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self._file = path.open("rb", buffering=0)
@@ -44,12 +44,12 @@ class _Copy:
         return self._file.read(_COPY_BYTES) or b""
 
     def write(self, data: bytes) -> None:
-        """Write all of it; what nobody reads any more (`| head`) is dropped, and training goes on."""
+        """Write all of it; when the reader is gone (`| head`), drop it, and training continues."""
         view = memoryview(data)
         while view and self._is_open:
             try:
                 view = view[os.write(self.fd, view) :]
-            except BlockingIOError:  # somebody made the terminal non-blocking
+            except BlockingIOError:  # another process made the terminal non-blocking
                 poll = select.poll()
                 poll.register(self.fd, select.POLLOUT)
                 poll.poll()
@@ -58,18 +58,18 @@ class _Copy:
 
 
 class Terminal:
-    """Shows one session. `looked` and `said` only leave word for the thread that writes."""
+    """Shows one session. `looked` and `said` never block: the thread writes."""
 
     def __init__(self, *, stdout_fd: int, stderr_fd: int) -> None:
-        """stdout_fd: where the trainer's stdout goes; stderr_fd: where its stderr and our own words go."""
+        """stdout_fd: for the trainer's stdout; stderr_fd: for its stderr and our own messages."""
         self._stderr_fd = stderr_fd
         self._screen_fd = _screen(stdout_fd, stderr_fd)
         self._fds = (stdout_fd, stderr_fd)
-        self._is_one_place = _are_one(stdout_fd, stderr_fd)
+        self._is_same_place = _are_same(stdout_fd, stderr_fd)
         self._copies: tuple[_Copy, ...] = ()
         self._thread: threading.Thread | None = None
         self._is_over = threading.Event()
-        self._state: tuple[Progress, float] | None = None  # replaced whole: the reader needs no lock
+        self._state: tuple[Progress, float] | None = None  # replaced as a whole: no lock needed
         self._messages: list[str] = []
         self._mid_line: set[int | None] = set()  # where the last line is unfinished: see `_place`
         self._is_drawn = False
@@ -89,7 +89,7 @@ class Terminal:
 
     def _begin(self) -> None:
         thread = threading.Thread(target=self._work, args=(self._copies,), daemon=True)
-        with suppress(RuntimeError):  # the user has as many as `ulimit -u` allows: the next look tries again
+        with suppress(RuntimeError):  # `ulimit -u` is reached: the next call retries
             thread.start()
             self._thread = thread
 
@@ -97,7 +97,7 @@ class Terminal:
         self._messages.append(printable(text))
 
     def close(self) -> None:
-        """Copy what is left, take the live line away and return. Blocks while the other end does not read."""
+        """Copy what is left, erase the progress line and return. Blocks while the other end does not read."""
         self._is_over.set()
         if self._thread is not None:
             self._thread.join()
@@ -125,7 +125,7 @@ class Terminal:
             self._write(self._stderr_fd, b"\n")
 
     def _copy(self, copy: _Copy) -> int:
-        """How many bytes there were."""
+        """Copy what is there; returns the number of bytes."""
         data, place = copy.read(), self._place(copy.fd)
         if data:
             if place is None:
@@ -135,10 +135,10 @@ class Terminal:
         return len(data)
 
     def _place(self, fd: int) -> int | None:
-        """What a line that is written there stands in, whichever stream goes to it: None for the terminal."""
+        """The destination of a stream, the same for two streams that go to the same place; None: the terminal."""
         if self._screen_fd is not None and os.isatty(fd):
             return None
-        return self._stderr_fd if self._is_one_place else fd
+        return self._stderr_fd if self._is_same_place else fd
 
     def _say_messages(self) -> None:
         place = self._place(self._stderr_fd)
@@ -174,21 +174,21 @@ class Terminal:
             self._is_drawn = False
 
     def _write(self, fd: int, data: bytes) -> None:
-        with suppress(OSError):  # nobody reads what we say; the trainer's output is copied all the same
+        with suppress(OSError):  # the reader of our messages is gone; still copy the trainer's output
             os.write(fd, data)
 
 
-def _are_one(one_fd: int, other_fd: int) -> bool:
-    """Whether both go to the same file, pipe or terminal."""
+def _are_same(one_fd: int, other_fd: int) -> bool:
+    """Whether both are the same file, pipe or terminal."""
     with suppress(OSError):  # one of them is closed
         return os.path.samestat(os.fstat(one_fd), os.fstat(other_fd))
     return False
 
 
 def _screen(stdout_fd: int, stderr_fd: int) -> int | None:
-    """The stream that a live line is drawn on; None where none can be.
+    """The stream that the progress line is drawn on; None if there can be none.
 
-    What goes through a pipe may come out at the same terminal (`| tee log`), and would be written into the line.
+    What goes through a pipe may end at the same terminal (`| tee log`), and would be written into the line.
     """
     if os.environ.get("TERM", "dumb") == "dumb":
         return None
@@ -198,7 +198,7 @@ def _screen(stdout_fd: int, stderr_fd: int) -> int | None:
 
 
 def progress_line(progress: Progress, left_s: float) -> str:
-    """Step, the metric that tells how it goes, rate, ETA and time left, as far as they are known."""
+    """Step, main metric, rate, ETA and time left, as far as they are known."""
     parts = []
     if progress.step is None:
         parts.append("running")

@@ -1,4 +1,4 @@
-"""Parameters as people read them, and which of them tell runs apart."""
+"""Parameters as text, and which of them differ between runs."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ ABSENT = object()  # in place of a value, for a run that does not have the param
 
 
 def text(value: Any) -> str:
-    """A parameter's value: texts without quotes, everything else as JSON writes it; "-" for ABSENT."""
+    """A parameter's value: strings without quotes, everything else as JSON; "-" for ABSENT."""
     if value is ABSENT:
         return "-"
     return value if isinstance(value, str) else json.dumps(json_safe(value), ensure_ascii=False)
@@ -23,9 +23,9 @@ def names(views: Iterable[RunView]) -> list[str]:
 
 
 def differing(views: Sequence[RunView]) -> list[str]:
-    """The parameters that are not the same in all of these runs.
+    """The parameters that differ between these runs.
 
-    First those with several values, then those that only some runs have; what most of them have comes first.
+    First those with several values, then those that only some runs have; the most common first.
     """
     counts: dict[str, int] = {}
     values: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""A patch for whoever reads it: coloured on a terminal, where nothing in it is obeyed; untouched in a pipe."""
+"""A patch for people: coloured on a terminal, with escape sequences made visible; unchanged in a pipe."""
 
 from backprop.text import printable
 from backprop.views.terminal.screen import BOLD, CYAN, GREEN, RED, Screen

@@ -18,7 +18,7 @@ _SPARKLINE_WIDTH = 16
 CHECKPOINTS_SHOWN = 5
 
 
-def run_details(  # noqa: PLR0913  what views alone know of the run
+def run_details(  # noqa: PLR0913  what only the caller knows of the run
     view: RunView,
     now: datetime,
     is_valid: IsValid,
@@ -32,8 +32,8 @@ def run_details(  # noqa: PLR0913  what views alone know of the run
 ) -> str:
     """One run in full.
 
-    notified: lines of what came of its notifications. curves: what sparklines are drawn from. superseded: the metrics
-    whose best value a later session trained again. max_checkpoints: of more only the newest that are there; None: all.
+    notified: outcomes of its notifications, one per line. curves: source of the sparklines. superseded: metrics whose
+    best value is in steps that a later session repeated. max_checkpoints: show only the latest that exist; None: all.
     failure: the lines of its traceback.
     """
     screen = screen or stdout_screen()
@@ -48,40 +48,39 @@ def run_details(  # noqa: PLR0913  what views alone know of the run
         ("created", f"{spec.created_at.astimezone():%Y-%m-%d %H:%M:%S} by {spec.user} on {spec.host}"),
         ("time", f"{formatting.duration(elapsed_s(view, now))} in {len(run.sessions)} session(s)"),
     ]
-    told_code = list(_code(run.code))
-    rows += [("code" if place == 0 else "", told) for place, told in enumerate(told_code)]
+    rows += [("code" if number == 0 else "", line) for number, line in enumerate(_code(run.code))]
     if spec.snapshot_of is not None:
-        rows.append(("snapshot", f"of {spec.snapshot_of}, from which its sessions run"))
+        rows.append(("snapshot", f"of {spec.snapshot_of}; its sessions run from the copy"))
     if view.params:
         rows.append(("params", "  ".join(f"{formatting.name(name)}={value}" for name, value in view.params.items())))
     if view.last_step is not None:
         of = f" of {view.total_steps:,}" if view.total_steps is not None else ""
         rows.append(("step", f"{view.last_step:,}{of}"))
-    told_metrics = list(_metrics(view, curves, superseded, screen))
-    rows += [("metrics" if place == 0 else "", told) for place, told in enumerate(told_metrics)]
+    metrics = _metrics(view, curves, superseded, screen)
+    rows += [("metrics" if number == 0 else "", line) for number, line in enumerate(metrics)]
     if view.has_lost_metrics:
-        rows.append(("", f"and more: only the first {len(view.summaries):,} names are kept"))
+        rows.append(("", f"only the first {len(view.summaries):,} metric names are kept"))
     if view.note_count:
         rows.append(("notes", str(view.note_count)))
     rows += _sessions(run, now)
-    rows += [("traceback" if place == 0 else "", line) for place, line in enumerate(failure)]
+    rows += [("traceback" if number == 0 else "", line) for number, line in enumerate(failure)]
     rows += _checkpoints(view, is_valid, max_checkpoints)
     if last is not None and not last.status.is_final:
         on = f", on {last.host}" if last.job else ""
         rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}{on}"))
-    elif run.waiter is not None and run.waiter.supervisor_pid:  # in Slurm's line nobody lives
+    elif run.waiter is not None and run.waiter.supervisor_pid:  # in Slurm's queue there is no process
         rows.append(("supervisor", f"process {run.waiter.supervisor_pid}"))
     rows += [("notified", line) for line in notified]
     rows.append(("record", view.run_dir))
     return aligned(rows, screen)
 
 
-# what became of a checkpoint that was offered
-_READ = {None: "", False: ", not read", True: ", read after training had begun"}
+# whether an offered checkpoint was read
+_READ = {None: "", False: ", not read", True: ", read after training had started"}
 
 
 def _code(code: CodeState) -> Iterator[str]:
-    """What was executed last, and what of it could not be recorded."""
+    """The code of the last session, and what of it could not be recorded."""
     if code.git is not None:
         state = ", uncommitted changes" if code.git.dirty else ""
         yield f"{(code.git.commit or 'no commit')[:12]} on {code.git.branch or 'no branch'}{state}"
@@ -90,43 +89,43 @@ def _code(code: CodeState) -> Iterator[str]:
 
 def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
     for session in run.sessions:
-        told = f"{session.status.value}, {formatting.duration(session_elapsed_s(session, now))} of "
-        told += in_minutes(session.timebox_s)
+        text = f"{session.status.value}, {formatting.duration(session_elapsed_s(session, now))} of "
+        text += in_minutes(session.timebox_s)
         if session.job:
-            told += f", Slurm's job {session.job} on {session.where}"
+            text += f", Slurm job {session.job} on {session.where}"
         if session.resumed_from:
-            told += f", resumed from {session.resumed_from}"
+            text += f", resumed from {session.resumed_from}"
         elif session.has_started_over:
-            told += f", trained without reading {session.offered}"
+            text += f", trained without reading {session.offered}"
         elif session.offered:
-            told += f", offered {session.offered}{_READ[session.is_checkpoint_read]}"
+            text += f", offered {session.offered}{_READ[session.is_checkpoint_read]}"
         if session.code is not None and session.code.changed:
-            told += f", code changed before it: {session.code.changed_in_short}"
+            text += f", code changed before it: {session.code.changed_in_short}"
         if session.only_once:
-            told += f", only once with {' '.join(session.only_once)}"
+            text += f", one-time arguments {' '.join(session.only_once)}"
         if session.reason and session.reason != run.reason:
-            told += f": {session.reason}"
-        yield f"session {session.number}", told
+            text += f": {session.reason}"
+        yield f"session {session.number}", text
     if run.dequeued_by is not None and run.sessions:
-        yield "queue", f"left by {run.dequeued_by.label} before session {run.newest_number + 1}"
+        yield "queue", f"removed by {run.dequeued_by.label} before session {run.newest_number + 1}"
     if run.waiter is not None and run.waiter.job:
         since = formatting.age(run.waiter.since, now)
-        yield f"session {run.waiter.session}", f"Slurm's job {run.waiter.job}, in its line for {since}"
+        yield f"session {run.waiter.session}", f"Slurm job {run.waiter.job}, queued for {since}"
 
 
 def _checkpoints(view: RunView, is_valid: IsValid, max_checkpoints: int | None) -> Iterator[tuple[str, str]]:
     is_valid = checkpoints.without_opening_offered(view.run, is_valid)
     shown = newest_checkpoints(view.checkpoints, max_checkpoints or len(view.checkpoints))
     if len(shown) < len(view.checkpoints):
-        yield "checkpoints", f"{len(view.checkpoints):,}; the newest that are still there (--all shows the rest):"
+        yield "checkpoints", f"{len(view.checkpoints):,}; the latest that exist (--all shows all):"
     for checkpoint in shown:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
-        lost = "" if os.path.lexists(checkpoint.path) else "  (gone)"
-        if lost and checkpoint.is_kept:  # removed by us, when the run had come as far again
+        missing = "" if os.path.lexists(checkpoint.path) else "  (missing)"
+        if missing and checkpoint.is_kept:  # we removed it when the run had trained as far again
             continue
-        broken = lost or ("" if is_valid(checkpoint) else "  (not whole)")
+        suffix = missing or ("" if is_valid(checkpoint) else "  (invalid)")
         kind = _kind(checkpoint)
-        yield kind, f"{checkpoint.path}  {step}{formatting.size(checkpoint.measure.size_bytes)}{broken}"
+        yield kind, f"{checkpoint.path}  {step}{formatting.size(checkpoint.measure.size_bytes)}{suffix}"
 
 
 def _kind(checkpoint: Checkpoint) -> str:
@@ -138,7 +137,7 @@ def _kind(checkpoint: Checkpoint) -> str:
 
 
 def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], screen: Screen) -> Iterator[str]:
-    """A line a metric: last and best value, the form of its curve, and what is strange about it."""
+    """One line per metric: last and best value, a sparkline, and how many values are not finite."""
     summaries = {name: summary for name, summary in view.summaries.items() if not metric_names.is_progress(name)}
     names = {name: cut(formatting.name(name), _NAME_WIDTH, screen.ellipsis) for name in summaries}
     name_width = max(map(cells, names.values()), default=0)
@@ -152,8 +151,8 @@ def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], 
             f"{bests[name]:<{best_width}}",
         ]
         if draws and curves is not None:
-            stands_still = summary.least == summary.greatest
-            values = [] if stands_still else curves(view, name, _SPARKLINE_WIDTH)
+            is_constant = summary.least == summary.greatest
+            values = [] if is_constant else curves(view, name, _SPARKLINE_WIDTH)
             drawn = sparkline(values, has_blocks=screen.has_blocks)
             parts.append(f"{drawn:<{_SPARKLINE_WIDTH}}")
         if summary.missing:
@@ -165,5 +164,5 @@ def _best(name: str, summary: MetricSummary, superseded: Collection[str]) -> str
     found = metric_names.best(name, summary)
     if found is None:
         return ""
-    again = ", trained again since" if name in superseded else ""
+    again = ", repeated since" if name in superseded else ""
     return f"best {formatting.number(found[0])} at step {found[1]:,}{again}"

@@ -1,6 +1,6 @@
-"""What stdout can show: how wide it is, whether it knows colours and block characters; texts that fit into it.
+"""What stdout can show (width, colours, block characters), and text that fits into it.
 
-A pipe gets plain text of which nothing is cut.
+A pipe gets plain text, and nothing is truncated.
 """
 
 import os
@@ -12,9 +12,9 @@ from unicodedata import category, east_asian_width
 from backprop.records import Record
 from backprop.text import printable
 
-_PIPE_WIDTH = 10_000  # nobody's terminal
+_PIPE_WIDTH = 10_000  # no terminal is as wide
 _PIPE_HEIGHT = 24
-_DRAWN = "█░▁━✓…⣿"  # a few of the characters that we draw with
+_DRAWN = "█░▁━✓…⣿"  # samples of the characters we draw with
 _MIN_TEXT_WIDTH = 30  # in a terminal that is narrower, it wraps by itself
 GAP = "  "
 
@@ -24,13 +24,13 @@ BRIGHT = f"{BOLD};"  # in front of a colour
 
 
 class Screen(Record, frozen=True):
-    """Where a text will be shown."""
+    """Where a text is shown."""
 
     width: int = _PIPE_WIDTH  # columns
     height: int = _PIPE_HEIGHT  # lines
     is_terminal: bool = False
     has_colours: bool = False
-    has_blocks: bool = True  # its encoding has block characters, dashes and the like
+    has_blocks: bool = True  # its encoding has block characters
 
     def styled(self, text: str, style: str) -> str:
         """The text in a style (SGR codes, or "")."""
@@ -42,7 +42,7 @@ class Screen(Record, frozen=True):
 
 
 def stdout_screen() -> Screen:
-    """What our stdout is."""
+    """The screen of our stdout."""
     has_blocks = _can_encode(_DRAWN, sys.stdout.encoding)
     if not sys.stdout.isatty():
         return Screen(has_blocks=has_blocks)
@@ -62,7 +62,7 @@ def _can_encode(text: str, encoding: str | None) -> bool:
 
 
 def cells(text: str) -> int:
-    """How many columns of a terminal a printable text takes: East Asian characters two, combining ones none."""
+    """The width of a printable text in terminal columns: East Asian characters are two wide, combining ones zero."""
     return len(text) if text.isascii() else sum(map(_character_cells, text))
 
 
@@ -75,7 +75,7 @@ def _character_cells(character: str) -> int:
 
 
 def cut(text: str, width: int, ellipsis: str = "…") -> str:
-    """The text as it can be printed on one line, in at most `width` columns; however long it is, at once."""
+    """The text made printable, on one line of at most `width` columns; fast for any length."""
     if len(text) <= width and text.isascii() and text.isprintable():
         return text
     beginning = text[: 4 * width + 16]  # a few more than fit, for combining characters
@@ -92,13 +92,13 @@ def cut(text: str, width: int, ellipsis: str = "…") -> str:
 
 
 def filled(text: str, width: int, justify: str = "left") -> str:
-    """A printable text, with spaces up to a width."""
+    """A printable text, padded to a width."""
     filler = " " * (width - cells(text))
     return filler + text if justify == "right" else text + filler
 
 
 def aligned(rows: Sequence[tuple[str, str]], screen: Screen | None = None) -> str:
-    """Lines of a label and a text, the texts below one another; in a terminal also where one takes several lines."""
+    """Lines of a label and a text, with the texts aligned; in a terminal long ones are wrapped."""
     screen = screen or stdout_screen()
     width = max(len(label) for label, _ in rows)
     room = max(_MIN_TEXT_WIDTH, screen.width - width - len(GAP))
@@ -111,7 +111,7 @@ def aligned(rows: Sequence[tuple[str, str]], screen: Screen | None = None) -> st
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """A line or more. A path or a word that is too long stays whole, so that it can be copied."""
+    """The wrapped lines, at least one. A path or word that is too long is not broken, so that it can be copied."""
     import textwrap
 
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]

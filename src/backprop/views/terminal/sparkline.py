@@ -1,17 +1,17 @@
-"""A curve in the height of a letter."""
+"""A curve in one line of text."""
 
 import math
 from collections.abc import Sequence
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII = "_.-'"
-_LOGARITHMIC_FROM = 100.0  # a loss that falls so many times would else be one step and then a flat line
+_LOGARITHMIC_FROM = 100.0  # a loss that falls by this factor would otherwise be one step and a flat line
 
 
 def sparkline(values: Sequence[float], *, has_blocks: bool = True) -> str:
-    """One character a value, the least at the bottom; a value that is not finite is a space.
+    """One character per value, from the least to the greatest; a non-finite value is a space.
 
-    Only the form counts: values that are all positive and differ by more than a hundred times go by their logarithms.
+    Logarithmic if all values are positive and differ by more than a factor of 100.
     """
     levels = _BLOCKS if has_blocks else _ASCII
     finite = [value for value in values if math.isfinite(value)]

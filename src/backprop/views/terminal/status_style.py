@@ -1,9 +1,9 @@
-"""How a status looks: a symbol and a colour, the same in every view. The word is always there, too."""
+"""The symbol and colour of each status, the same in all views. The word is always shown as well."""
 
 from backprop.records import Status
 from backprop.views.terminal.screen import BLUE, BRIGHT, CYAN, GREEN, MAGENTA, RED, YELLOW
 
-# one column each in any terminal that knows them
+# one column wide each
 SYMBOLS = {
     Status.QUEUED: "⋯",
     Status.RUNNING: "▸",

@@ -1,6 +1,6 @@
-"""A table of cells, fitted into a screen: what matters least is left out, what is long is cut, and nothing is torn.
+"""A table fitted into a screen: the least important columns are dropped, and long texts are truncated.
 
-In a pipe all columns are there and nothing is cut.
+In a pipe all columns are there and nothing is truncated.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from backprop.text import printable
 from backprop.views.terminal.screen import BOLD, GAP, Screen, cells, cut, filled
 
-_PIPE_COLUMN = 40  # in a pipe a longer text moves its own line, not the column
+_PIPE_COLUMN = 40  # in a pipe a longer text shifts only its own line
 _MIN_WIDTH = 4
 
 
@@ -23,20 +23,20 @@ class Column(NamedTuple):
 
     title: str
     cells: Sequence[Cell]
-    rank: int  # the lower, the longer it stays when room is scarce; 0 always does
+    rank: int  # columns of a higher rank are dropped first; 0: never
     justify: Literal["left", "right"] = "left"
-    min_width: int | None = None  # it may be cut down to so much; None: it is shown whole or not at all
+    min_width: int | None = None  # it may be truncated to this width; None: shown whole or not at all
 
 
 class Grid(NamedTuple):
-    """The text, and the titles of the columns that there was no room for."""
+    """The text, and the titles of the columns that did not fit."""
 
     text: str
     left_out: list[str]
 
 
 def grid(columns: Sequence[Column], screen: Screen) -> Grid:
-    """The columns in their order; a heading and one line a row."""
+    """The columns in their order, with a heading and one line per row."""
     shown, widths = _fitted(columns, screen) if screen.is_terminal else _whole(columns)
     lines = []
     for number in range(-1, len(columns[0].cells)):
@@ -45,7 +45,7 @@ def grid(columns: Sequence[Column], screen: Screen) -> Grid:
             cell = column.cells[number] if number >= 0 else Cell(column.title, BOLD)
             told = cut(cell.text, width, screen.ellipsis) if screen.is_terminal else printable(cell.text)
             padded = filled(told, width, column.justify)
-            # only the text: spaces that are underlined or inverse are ugly, and copied
+            # style only the text, not the padding
             parts.append(padded.replace(told, screen.styled(told, cell.style), 1) if cell.style and told else padded)
         lines.append(GAP.join(parts).rstrip() + "\n")
     kept = {id(column) for column in shown}
@@ -56,14 +56,14 @@ def _whole(columns: Sequence[Column]) -> tuple[list[Column], list[int]]:
     return list(columns), [min(_PIPE_COLUMN, _natural(column, _PIPE_COLUMN)) for column in columns]
 
 
-def _natural(column: Column, most: int) -> int:
-    """How wide a column would like to be; no more than `most`."""
+def _natural(column: Column, max_width: int) -> int:
+    """The full width of a column, at most `max_width`."""
     told = [column.title, *(cell.text for cell in column.cells)]
-    return max(cells(cut(text, most)) for text in told)
+    return max(cells(cut(text, max_width)) for text in told)
 
 
 def _fitted(columns: Sequence[Column], screen: Screen) -> tuple[list[Column], list[int]]:
-    """The columns that there is room for, and their widths: each has its least, then they grow by rank."""
+    """The columns that fit, and their widths: each gets its minimum, then they grow by rank."""
     natural = {id(column): max(1, _natural(column, screen.width)) for column in columns}
     width: dict[int, int] = {}
     room = screen.width + len(GAP)
