@@ -289,7 +289,7 @@ def test_a_run_from_what_model_checkpoint_saved_is_the_same_run(framework_runs, 
             None,
         ),
         ({"pytorch-lightning_version": "2.6.6", "state_dict": {}}, "only weights"),
-        ({"model": {}, "optimizer_states": []}, "no checkpoint of Lightning"),
+        ({"model": {}, "optimizer_states": []}, "not a checkpoint of Lightning"),
     ],
 )
 def test_the_second_fit_of_a_script_continues_only_from_what_it_saved_itself(tmp_path, content, reason):

@@ -1,7 +1,7 @@
-"""What a script gets that says `import backprop`: the functions of docs/guides/import-backprop.md.
+"""The functions of `import backprop`: see docs/guides/import-backprop.md.
 
-Each does nothing, at the price of a call, where no run is going on. Exceptions of what the script hands over (a model
-that cannot be saved, a folder that cannot be written) are the script's to see; those of ours are kept from it.
+Outside a run they do nothing, or return what is documented. Errors caused by the script's arguments (a model that
+cannot be saved, a folder that cannot be written) reach the script; errors in our own code do not: see failsafe.py.
 """
 
 from __future__ import annotations
@@ -29,19 +29,23 @@ def loop(
     state: Optional[State] = None,
     accumulate: int = 1,
 ) -> Iterator[tuple[int, Batch]]:
-    """Epoch (from 0) and batch, of all epochs: resumed where the run was, saved on time, stopped in time.
+    """Iterate over the batches of all epochs, with checkpoints, resume and stops.
 
-    In a resumed run the state is made what it was when this is first asked for a batch, and the batches that were done
-    are not given again. After a stop it just ends, saved: what follows can ask `should_stop()`.
+    Yields (epoch, batch); the first epoch is 0. In a resumed run, the state is restored when the first batch is
+    requested, and the batches that were trained before are skipped. When a stop is requested, the loop saves a
+    checkpoint and ends; afterwards `should_stop()` returns True.
 
-    loader: anything that can be iterated once an epoch, or a function that gives an epoch's batches. Of a PyTorch
-    DataLoader and of one with `state_dict()`, order and randomness are continued exactly; what else draws random
-    numbers must use the global generators, or one that is in `state`.
-    state: all that training changes. Models, optimizers and whatever has `state_dict()` and `load_state_dict()`; random
-    generators; arrays, numbers, dicts and lists. Values that cannot be changed in place (numbers, say) are replaced in
-    the dict on resume: read them from there.
-    accumulate: how many batches make a step of the optimizer. It saves and stops only in between, because gradients are
-    not saved; batches are counted from the beginning of the run.
+    loader: an iterable that starts over each epoch, or a function that returns the batches of an epoch. Order and
+    random numbers of a PyTorch DataLoader, and of a loader with `state_dict()`, are resumed exactly. Other sources of
+    randomness are, too, if they use the global generators or one that is in `state`.
+    epochs: number of epochs.
+    state: everything that training changes: models, optimizers and other objects with `state_dict()` and
+    `load_state_dict()`; random generators; arrays, numbers, dicts and lists. On resume, values that cannot be changed
+    in place (numbers, for example) are replaced in the dict: read them from there.
+    accumulate: number of batches for each optimizer step, counted from the start of the run. Saves and stops happen
+    only after a full step, because gradients are not saved.
+
+    Raises TypeError for a generator with several epochs, and for a value in `state` that cannot be pickled.
     """
     if isinstance(loader, GeneratorType) and epochs > 1:
         raise TypeError("a generator is used up after one epoch: pass the function that makes it, without calling it")
@@ -53,10 +57,11 @@ def loop(
 
 
 def log(step: Optional[int] = None, **metrics: Any) -> None:
-    """Report metrics: numbers, or what has one `item()`. Anything else is left out.
+    """Report metrics: numbers, or tensors and arrays of one item. Anything else is left out.
 
-    step: inside `loop` the number of the batch it gave last, from 1, unless told otherwise; outside one more than the
-    last time. A name that is no Python name: `log(**{"train/loss": loss})`.
+    Pass names that are not Python names as `log(**{"train/loss": loss})`.
+
+    step: by default the 1-based number of the current batch inside `loop`; outside, one more than in the last call.
     """
     link = current()
     if link is None:
@@ -85,20 +90,20 @@ def _next_step(link: SupervisorLink) -> int:
 
 
 def params(**values: Any) -> None:
-    """Report parameters of the run; they win over what the script's arguments look like."""
+    """Report parameters of the run, such as hyperparameters. They override those from its command line."""
     link = current()
     if link is not None:
         link.send_event(event="params", params=values)
 
 
 def resume_from() -> Optional[str]:
-    """The checkpoint to continue from; None where there is none. `loop` and `load` ask by themselves."""
+    """Path of the checkpoint to resume from, or None. `loop` and `load` use it by themselves."""
     link = current()
     return None if link is None else link.resume_from
 
 
 def checkpoint_due() -> bool:
-    """Whether a checkpoint is wanted, and none was saved since. In `loop` there is no need to ask."""
+    """Whether a checkpoint was requested, and none has been saved since. `loop` checks this by itself."""
     link = current()
     if link is None:
         return False
@@ -107,23 +112,24 @@ def checkpoint_due() -> bool:
 
 
 def should_stop() -> bool:
-    """Whether to end: finish the step, save, leave. After `loop`: whether it was stopped before its end.
+    """Whether to stop now: finish the step, save, and leave the loop. After `loop`: whether it was stopped early.
 
-    Who asks is not interrupted: from the first call on, a first SIGINT only makes this True. Costs less than a
-    microsecond. Several processes that train together get different answers at the same step: there, use `loop`.
+    From the first call on, the first SIGINT no longer raises KeyboardInterrupt, but makes this return True. Costs less
+    than a microsecond. The ranks of a distributed training may get different answers at the same step: use `loop`
+    there.
     """
     link = current()
     if link is None:
         return False
     if loops.last is not None and loops.last.is_finished:
-        return False  # a stop that comes after training's own end stops nothing
+        return False  # training was complete before the stop was requested
     if _report_listening(link):
         link.interrupts.stay_patient()
     return link.is_stopping or link.should_stop()
 
 
 def _report_listening(link: SupervisorLink) -> bool:
-    """Whether this script drives a loop of its own. The supervisor then hears once that it is to warn us early."""
+    """Whether this script drives a loop of its own. If so, the supervisor is asked once to request stops early."""
     global _is_listening_reported  # noqa: PLW0603  once in a process
     if link.owner is not None or loops.last is not None:
         return False
@@ -134,13 +140,13 @@ def _report_listening(link: SupervisorLink) -> bool:
 
 
 def time_left_s() -> float:
-    """Seconds until the timebox of this session ends, at least 0; infinity outside a run."""
+    """Seconds until this session's timebox ends, at least 0; infinity outside a run."""
     link = current()
     return float("inf") if link is None else link.time_left_s()
 
 
 def progress() -> float:
-    """How much of this session's timebox is over, 0 to 1, for schedules that must end with it; 0 outside a run."""
+    """The elapsed fraction of this session's timebox, 0 to 1, for schedules that end with it; 0 outside a run."""
     link = current()
     if link is None or link.timebox_s <= 0:
         return 0.0
@@ -148,12 +154,16 @@ def progress() -> float:
 
 
 def save(state: State, step: Optional[int] = None, *, path: Union[str, os.PathLike[str], None] = None) -> Optional[str]:
-    """Where a checkpoint was saved and reported: whole or not at all, random states included. None outside a run.
+    """Save a checkpoint with all random states, report it, and return its path; None outside a run.
 
-    state: as in `loop`. step: may be left out in `loop`. path: instead of backprop-checkpoints/<run>/step-N.pt in the
-    working directory (`.pkl` where PyTorch is not loaded). Within `loop`, save after the batch's update; only a save of
-    the loop's own state is reported, because only from that can it continue. All processes of a training must call
-    this; rank 0 writes. Raises OSError, and what pickling raises.
+    The file is written atomically. All ranks must call this; each writes its random states, and rank 0 the rest. Inside
+    `loop`, call it after the batch's update; only the loop's own state is reported there, because `loop` can resume
+    from nothing else.
+
+    state: as in `loop`. step: optional inside `loop`. path: by default backprop-checkpoints/<run>/step-N.pt in the
+    working directory (`.pkl` if PyTorch is not imported).
+
+    Raises TypeError without a step outside `loop`, OSError, and whatever pickling raises.
     """
     link = current()
     if link is None:
@@ -170,11 +180,13 @@ def save(state: State, step: Optional[int] = None, *, path: Union[str, os.PathLi
 
 
 def load(state: State, path: Union[str, os.PathLike[str], None] = None) -> int:
-    """The step of a checkpoint, after the state was made what it was then, and the random states with it.
+    """Restore a state and all random states from a checkpoint, and return its step.
 
-    path: instead of `resume_from()`; where that is None, the state stays as it is, and the step is 0. What `save` and
-    `loop` wrote is pickled: load only what you trust. Raises OSError, ValueError for a file that they did not write,
-    and what unpickling raises.
+    Checkpoints are pickled: load only files that you trust.
+
+    state: as in `loop`. path: by default `resume_from()`; if that is None, nothing is restored, and the step is 0.
+
+    Raises OSError, ValueError for a file that `save` and `loop` did not write, and whatever unpickling raises.
     """
     where = resume_from() if path is None else os.fspath(path)
     if where is None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whenever the power fails; and the folder of those that no script has named."""
+"""Atomic writes: a file is complete or not there, even after a power failure; and the folder of our checkpoints."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 from contextlib import contextmanager, suppress
 from typing import Any, Iterator
 
-FOLDER = "backprop-checkpoints"  # in the working directory, with a folder for each run: two must not meet
+FOLDER = "backprop-checkpoints"  # in the working directory, with a folder for each run
 
 _OURS, _PART = ".backprop-", ".part"  # in the names of drafts
 
 
 @contextmanager
 def whole(path: str) -> Iterator[Any]:
-    """A binary file to write to. It gets its name when the block ends, with its content on the disk. Raises OSError."""
+    """A binary file to write to. It replaces `path` when the block ends, synced to the disk. Raises OSError."""
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
     with drafted(path) as draft, open(draft, "wb") as file:
@@ -26,11 +26,10 @@ def whole(path: str) -> Iterator[Any]:
 
 @contextmanager
 def drafted(path: str, mode: int = 0o666) -> Iterator[str]:
-    """The path of an empty file beside `path`, to be written to. It replaces `path` when the block ends well.
+    """The path of an empty file beside `path`, to be written to. It replaces `path` when the block ends without error.
 
-    Readers see the old content or the new one, never a half. When the block fails, the draft is removed; when the
-    process is killed, by whoever writes `path` next. mode: its permissions, but for those that the umask takes. Raises
-    OSError.
+    Readers see the old content or the new one, never a mixture. When the block raises, the draft is removed; when the
+    process is killed, the next writer of `path` removes it. mode: permissions, before the umask. Raises OSError.
     """
     _remove_abandoned_drafts(path)
     lock, draft = _locked_draft(path, mode)
@@ -46,28 +45,27 @@ def drafted(path: str, mode: int = 0o666) -> Iterator[str]:
 
 
 def _locked_draft(path: str, mode: int) -> tuple[int, str]:
-    """A new file under a name that nobody else has, and the lock that says that its writer lives."""
+    """A lock, which shows that the writer is alive, and the path of a new file with a unique name."""
     folder = os.path.dirname(os.path.abspath(path))
     while True:
         word = f"{os.uname().nodename[:32]}-{os.getpid()}-{os.urandom(6).hex()}"
         draft = os.path.join(folder, f"{_beginning(path)}{word}{_PART}")
         lock = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:
-            with suppress(OSError):  # a file system without locks: then nobody removes it either
+            with suppress(OSError):  # a file system without locks: there no draft is removed
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.exists(draft):
                 return lock, draft
         except BaseException:
             os.close(lock)
             raise
-        os.close(lock)  # taken for abandoned between its first two moments
+        os.close(lock)  # another process took it for abandoned before it was locked
 
 
 def publish(draft: str, path: str) -> None:
-    """Give what somebody else wrote, a file or a folder, the name that only a whole checkpoint gets. Raises OSError.
+    """Rename a complete draft, a file or a folder, to its final path, synced to the disk. Raises OSError.
 
-    Where a folder is involved, one name cannot replace the other at once: what had the name is kept until it is
-    replaced, as `path` with `.old` added.
+    A folder cannot replace another atomically: what was at `path` is kept as `path` with `.old` added until then.
     """
     for parent, _, names in os.walk(draft):
         for name in names:
@@ -87,8 +85,8 @@ def publish(draft: str, path: str) -> None:
             os.replace(aside, path)
         raise
     _sync(os.path.dirname(os.path.abspath(path)))
-    with suppress(OSError):  # it only takes room
-        _remove(aside)  # of this time, or of one that was killed in between
+    with suppress(OSError):  # it only takes space
+        _remove(aside)  # also one that a process left that was killed in between
 
 
 def _remove(path: str) -> None:
@@ -101,16 +99,16 @@ def _remove(path: str) -> None:
 
 
 def _remove_abandoned_drafts(path: str) -> None:
-    """Those of processes that were killed while they wrote this one: each is as large as a checkpoint."""
+    """Remove drafts of this file by processes that were killed: each is as large as a checkpoint."""
     folder = os.path.dirname(os.path.abspath(path))
     for other in os.listdir(folder):
         if other.startswith(_beginning(path)) and other.endswith(_PART):
-            with suppress(OSError):  # it only takes room; or its writer holds the lock
+            with suppress(OSError):  # it only takes space; or its writer holds the lock
                 _remove_unless_locked(os.path.join(folder, other))
 
 
 def _beginning(path: str) -> str:
-    """Of the names of all drafts of this file."""
+    """The prefix of the names of all drafts of this file."""
     name = os.path.basename(path)
     if len(os.fsencode(name)) > 120:  # of the 255 bytes that a name may have
         name = name[:30]
@@ -127,7 +125,7 @@ def _remove_unless_locked(draft: str) -> None:
 
 
 def _sync(path: str) -> None:
-    # of a folder: a new name is on the disk only when its folder is
+    # also folders: a new name is on the disk only when its folder is
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,7 @@
 """The two files between this process and the supervisor: events are appended to one, requests are read from the other.
 
 $BACKPROP_EVENTS gets a line of JSON for each event, so that the script's stdout stays the script's. The supervisor
-writes its requests to $BACKPROP_CONTROL (control.json). Both are described in the README, under "The contract with
-scripts".
+writes its requests to $BACKPROP_CONTROL (control.json). The formats: docs/reference/json-lines.md, control-file.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a script's state comes to in a file, and back: taken from live objects, written in one step, read, restored.
+"""The file format of the public API's checkpoints: a script's state is captured, written, read and restored.
 
-A state is a dict. What is in it may have `state_dict()` and `load_state_dict()` (models, optimizers, schedulers), be a
-source of randomness, a dict, list or tuple of such, or any value that can be pickled.
+A state is a dict. Its values are objects with `state_dict()` and `load_state_dict()` (models, optimizers, schedulers),
+random generators, dicts, lists or tuples of these, or anything that can be pickled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Iterator, MutableMapping
 
 from . import atomic_files, rng_state
 
-FORMAT = "backprop-1"  # what our files say of themselves
+FORMAT = "backprop-1"  # stored in each file
 
 
 class NotOursError(ValueError):
@@ -22,12 +22,12 @@ class NotOursError(ValueError):
 
 
 def is_stateful(value: Any) -> bool:
-    """Whether this tells its state by `state_dict()`, and takes it back."""
+    """Whether this has `state_dict()` and `load_state_dict()`."""
     return hasattr(value, "state_dict") and hasattr(value, "load_state_dict") and not isinstance(value, type)
 
 
 def take(value: Any) -> Any:
-    """What is to be written of a value. May share memory with it: write it before anything changes."""
+    """The state of a value, to be pickled. May share memory with the value: write it before anything changes."""
     if is_stateful(value):
         return value.state_dict()
     if rng_state.is_generator(value):
@@ -40,7 +40,7 @@ def take(value: Any) -> Any:
 
 
 def generators(value: Any) -> Iterator[Any]:
-    """The sources of randomness in a value, in the same order each time."""
+    """The random generators in a value, in the same order each time."""
     if rng_state.is_generator(value):
         yield value
     elif isinstance(value, dict) or type(value) in {list, tuple}:
@@ -49,7 +49,7 @@ def generators(value: Any) -> Iterator[Any]:
 
 
 def check(state: dict[str, Any]) -> None:
-    """Raise TypeError where something could not be saved: better now than at the end of the timebox."""
+    """Raise TypeError if a value cannot be pickled: better now than at the end of the timebox."""
     for key, value in state.items():
         if is_stateful(value) or rng_state.is_generator(value) or hasattr(value, "dtype"):
             continue
@@ -63,17 +63,17 @@ def check(state: dict[str, Any]) -> None:
 
 
 def restore(state: MutableMapping[str, Any], saved: dict[str, Any]) -> None:
-    """Make a state what it was.
+    """Restore a state, in place.
 
-    Arrays, tensors, dicts and lists keep their identity where they can, so that other names for them see the change;
-    what cannot be changed is replaced in its dict.
+    Arrays, tensors, dicts and lists are changed in place if possible, so that other references to them see the change;
+    values that cannot be changed are replaced in their dict.
     """
     for key, item in saved.items():
         state[key] = _restored(state[key], item) if key in state else item
 
 
 def _restored(live: Any, saved: Any) -> Any:
-    """What stands for the live value from here on: itself, made what it was, or what was saved."""
+    """The value to use from now on: the live one, restored in place, or the saved one."""
     if is_stateful(live):
         live.load_state_dict(saved)
         return live
@@ -95,7 +95,7 @@ def _restored(live: Any, saved: Any) -> Any:
 
 
 def _overwritten(live: Any, saved: Any) -> Any:
-    """An array or a tensor with the content of another of the same kind; else that other one."""
+    """The live array or tensor with the saved content, if they are of the same kind; otherwise the saved value."""
     if type(live) is not type(saved) or getattr(live, "shape", None) != getattr(saved, "shape", ()):
         return saved
     if getattr(live, "dtype", None) != getattr(saved, "dtype", ()):
@@ -112,18 +112,18 @@ def _overwritten(live: Any, saved: Any) -> Any:
 
 
 def suffix() -> str:
-    """How files that are written now end."""
+    """The suffix of new checkpoint files."""
     return ".pt" if _has_torch() else ".pkl"
 
 
 def write(path: str, payload: dict[str, Any]) -> None:
-    """Write a file that is whole or not there, whenever power fails. Raises OSError, and what pickling raises."""
+    """Write a file atomically and to the disk. Raises OSError, and whatever pickling raises."""
     with atomic_files.whole(path) as file:
         _dump({"format": FORMAT, **payload}, file)
 
 
 def read(path: str) -> dict[str, Any]:
-    """What was written there. Tensors come to the CPU. It is unpickled: only for files that are trusted.
+    """The content of a file, with tensors on the CPU. It is unpickled: read only files that are trusted.
 
     Raises OSError, NotOursError, and whatever unpickling raises.
     """
@@ -133,7 +133,7 @@ def read(path: str) -> dict[str, Any]:
         payload = import_module("torch").load(path, map_location="cpu", weights_only=False)
     else:
         with open(path, "rb") as file:
-            payload = pickle.load(file)  # noqa: S301  as said above
+            payload = pickle.load(file)  # noqa: S301  see the docstring
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise NotOursError(f"{path} was not saved by backprop.save or backprop.loop")
     return payload

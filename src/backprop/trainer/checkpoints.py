@@ -1,8 +1,8 @@
-"""A save as a session makes it: one file of rank 0, a part for each other rank, a report when it is whole.
+"""Checkpoints of the public API: a file by rank 0, a part by each other rank, and a report when they are complete.
 
-What every rank has of its own are its random states and its place in the data. The rest is the same everywhere, and
-rank 0 writes it. Nobody waits: a part that another rank did not finish before everything was killed is missing on
-resume, and that rank then says so.
+Each rank has its own random states and position in the data; everything else is the same on all ranks, and rank 0
+writes it. Ranks do not wait for one another: if a rank was killed before its part was complete, the part is missing on
+resume, and that rank prints a message.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def save(
     position: Optional[Mapping[str, Any]] = None,
     is_reported: bool = True,
 ) -> str:
-    """Where a checkpoint was saved. Every rank calls this: models that are spread over them gather their state here.
+    """Save a checkpoint, and return its path. Called on every rank: sharded models gather their state here.
 
-    generators: sources of randomness besides those of the process. position: what else is to be found in the file.
-    is_reported: False for what nobody can continue from. Raises OSError, and what pickling raises.
+    generators: random generators besides the global ones. position: further entries of the file. is_reported: False for
+    a checkpoint that nothing can resume from. Raises OSError, and whatever pickling raises.
     """
     path = os.path.abspath(path or os.path.join(FOLDER, link.run_id, f"step-{step}{checkpoint_io.suffix()}"))
     with link.saving():
@@ -48,30 +48,30 @@ def save(
             own = {key: payload[key] for key in _OF_EACH_RANK if key in payload}
             checkpoint_io.write(_part(path, rank), {"step": step, **own})
         if is_reported:
-            # before an interrupt that waited for the save's end breaks us off
+            # before an interrupt that was deferred until the end of the save
             link.report_checkpoint(path, step)
     return path
 
 
 def read(path: str) -> dict[str, Any]:
-    """What was saved there, with this rank's own part. Raises OSError, NotOursError, and what unpickling raises."""
+    """A checkpoint's content, with this rank's part. Raises OSError, NotOursError, and whatever unpickling raises."""
     payload = checkpoint_io.read(path)
     rank = distributed.rank()
     if rank == 0:
         return payload
     path = _part(path, rank)
     part = checkpoint_io.read(path) if os.path.exists(path) else None
-    if part is None or part["step"] != payload["step"]:  # of a save before the last, in the same place
-        notify_user(f"{path} is missing, or of another step: rank {rank} goes on with other random numbers")
+    if part is None or part["step"] != payload["step"]:  # of an earlier save to the same path
+        notify_user(f"{path} is missing or from another step: rank {rank} continues with different random numbers")
         return {**payload, "random": rng_state.take()}
     return {**payload, **part}
 
 
 def restore(state: MutableMapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Make a state what it was when this was saved, and say what was not in it."""
+    """Restore a state from the content of a checkpoint. Prints a message for each key that it lacks."""
     for key in state:
         if key not in saved["state"]:
-            notify_user(f"state[{key!r}] is not in the checkpoint, and stays as it is")
+            notify_user(f"state[{key!r}] is not in the checkpoint, and is left unchanged")
     checkpoint_io.restore(state, saved["state"])
 
 

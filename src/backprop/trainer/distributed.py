@@ -1,11 +1,11 @@
-"""Which of the processes of a distributed training is this one? And how all of them do a thing at the same step.
+"""The rank and world size of this process; and how all ranks save and stop at the same step.
 
-Only rank 0 reports. A rank that stopped or saved alone would leave the others waiting in a collective operation: rank 0
-therefore says in a file what all are to do at the end of its *next* step. No rank can pass that step without having
-seen it: gradients are exchanged in every step, and rank 0 takes part in the exchange of the next step only after it has
-written. On GPUs an exchange is only queued, and a process may run ahead of it: there each waits at the end of a step
-until its GPU has done the step before, and what is said is for the step after the next. Holds for processes of one
-machine, or of a file system that shows a rename at once.
+Only rank 0 reports. A rank that stopped or saved alone would leave the others waiting in a collective operation. So
+rank 0 writes to a file what all ranks do at the end of its *next* step. No rank can pass that step without seeing the
+file: gradients are exchanged in every step, and rank 0 takes part in the next exchange only after it has written. On
+GPUs an exchange is only enqueued, and a process may run ahead of it: there each rank waits at the end of a step until
+its GPU has finished the step before, and the file is about the step after the next. This works for processes on one
+machine, or on a file system where a rename is visible at once.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Any, NamedTuple, Optional
 
 from .atomic_files import drafted
 
-# as torchrun, Slurm, Open MPI and MPICH tell it; Lightning's launcher tells its children no more than the last
+# set by torchrun, Slurm, Open MPI and MPICH; Lightning's launcher sets only the last one
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "LOCAL_RANK")
 _SIZE_VARIABLES = ("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 VARIABLES = (*_RANK_VARIABLES, *_SIZE_VARIABLES)
-# what these variables said around the supervisor, as NAME=value,...: of processes below it that says nothing
+# values of these variables around the supervisor, as NAME=value,...: they do not describe the processes below it
 OUTER_VARIABLE = "BACKPROP_OUTER_RANKS"
 
-_in_environment: dict[str, tuple[int, int]] = {}  # what the variables said, and how many variables there were then
+_in_environment: dict[str, tuple[int, int]] = {}  # value, and the number of variables when it was read
 
 
 def rank() -> int:
-    """The number of this process; 0 when it is alone."""
+    """The rank of this process; 0 when it trains alone."""
     return _number_from("get_rank", _RANK_VARIABLES, 0)
 
 
 def world_size() -> int:
-    """How many processes train together; 1 when this one is alone."""
+    """The number of processes that train together; 1 when this one trains alone."""
     return _number_from("get_world_size", _SIZE_VARIABLES, 1)
 
 
@@ -42,7 +42,7 @@ def _number_from(function: str, variables: tuple[str, ...], otherwise: int) -> i
     dist = sys.modules.get("torch.distributed")
     if dist is not None and dist.is_available() and dist.is_initialized():
         return int(getattr(dist, function)())
-    # asked for at every step, and a look at four variables costs more than all the rest: again only when one was added
+    # needed at every step, and reading four variables costs more than everything else: only when one was added
     count = len(os.environ)
     number, counted_then = _in_environment.get(function, (otherwise, -1))
     if counted_then != count:
@@ -55,31 +55,31 @@ def _number_from(function: str, variables: tuple[str, ...], otherwise: int) -> i
 
 
 class StepRequest(NamedTuple):
-    """What is to be done at the end of a step."""
+    """What to do at the end of a step."""
 
     save: bool = False
     stop: bool = False
 
 
 class Agreement:
-    """A wish that all ranks carry out at the end of the same step."""
+    """A request that all ranks carry out at the end of the same step."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._mark: Optional[tuple[int, int]] = None
         self._loop = 0  # all ranks count alike
-        self._agreed: Optional[tuple[int, int, StepRequest]] = None  # loop, step, and what is to be done at its end
-        self._before: Any = None  # the end of the step before, as the GPU sees it
+        self._agreed: Optional[tuple[int, int, StepRequest]] = None  # loop, step, and what to do at its end
+        self._before: Any = None  # the CUDA event at the end of the previous step
 
     def begin_loop(self) -> None:
-        """Count steps from their beginning again. What was said for a step of an earlier loop is over."""
+        """Start a loop, whose steps are counted anew. What was agreed for an earlier loop no longer holds."""
         self._loop += 1
         self._before = None
 
     def agree(self, step: int, request: StepRequest) -> StepRequest:
-        """What all ranks do at the end of this step. To be called by every rank at the end of every step.
+        """What all ranks do at the end of this step. Called by every rank at the end of every step.
 
-        wish: rank 0's; that of the others does not count. Costs a stat of a file. Raises OSError.
+        request: of rank 0; those of the others are ignored. Costs a stat of a file. Raises OSError.
         """
         lag = 2 if self._wait_for_gpu() else 1
         self._read()
@@ -93,7 +93,7 @@ class Agreement:
         return due
 
     def _wait_for_gpu(self) -> bool:
-        """Wait until the GPU has done the step before this one; False without a GPU."""
+        """Wait until the GPU has finished the previous step; False without a GPU."""
         torch = sys.modules.get("torch")
         if torch is None or not torch.cuda.is_initialized():
             return False

@@ -1,51 +1,51 @@
-"""A failure of ours is never a failure of the script: it is told once on stderr, and what failed is off from then."""
+"""A failure of ours never fails the script: it is reported once on stderr, and the part that failed is turned off."""
 
 from __future__ import annotations
 
 import sys
 
-TYPE_CHECKING = False  # importing typing to know takes longer than all the rest of what we do at the start
+TYPE_CHECKING = False  # importing typing takes longer than everything else we do at the start
 if TYPE_CHECKING:
     from typing import Any, Callable, TypeVar
 
     Function = TypeVar("Function", bound=Callable[..., Any])
 
-KEEPING = "keeping old checkpoints"  # parts of ours that are in several modules
+KEEPING = "keeping old checkpoints"  # a part that several modules belong to
 
 _off: set[str] = set()
 
 
 def is_off(what: str) -> bool:
-    """Whether this part of ours has failed in this process, and does nothing any more."""
+    """Whether this part has failed in this process, and is turned off."""
     return what in _off
 
 
 def turn_off(what: str, error: BaseException) -> None:
-    """Tell the user, once, that a part of ours has failed."""
+    """Turn a part off that has failed, and tell the user once."""
     if what in _off:
         return
     _off.add(what)
     notify_user(
-        f"the hook for {what} is off from here on, training goes on without it: "
-        f"{type(error).__name__}: {error} (--no-hooks leaves all of them out)"
+        f"the hook for {what} is off from here on, training continues without it: "
+        f"{type(error).__name__}: {error} (--no-hooks turns all hooks off)"
     )
 
 
 def notify_user(text: str) -> None:
-    """Tell the user something, on one line that no terminal obeys. Not by `warnings`: a script may make them errors."""
+    """Print one line on stderr, without control characters. Not a warning: scripts may turn those into errors."""
     if not text.isprintable():
         text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
     try:
         sys.stderr.write(f"backprop: {text}\n")
         sys.stderr.flush()
-    except Exception:  # noqa: BLE001, S110  a closed stderr, or somebody's own: nobody is there to be told
+    except Exception:  # noqa: BLE001, S110  stderr is closed, or replaced by the script
         pass
 
 
 def guarded(what: str, otherwise: Any = None) -> Callable[[Function], Function]:
-    """Make a function of ours give `otherwise` instead of raising, now and ever after.
+    """A decorator: when the function raises, its part is turned off, and it returns `otherwise` from then on.
 
-    Only for what is wholly ours: a function that calls the user's code must let the user's exceptions through.
+    Only for functions that call none of the user's code: the user's exceptions must reach the user.
     """
 
     def decorate(function: Function) -> Function:

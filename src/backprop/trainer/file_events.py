@@ -1,12 +1,12 @@
-"""Which files this process writes and renames: before Python does it, and when it is done.
+"""Notifies subscribers of the files that this process opens, closes and renames.
 
-Subscribers are called with absolute paths, in the thread that does it, and must be quick. What they open or rename
-themselves is not an event. Seen is what goes through `open` (of builtins and io; pathlib, zipfile, gzip and NumPy use
-these), `os.rename` and `os.replace`. Not seen are writes by C, C++ or Rust code that opens its files itself
-(`torch.save(PATH)`, safetensors, HDF5), by `os.open`, and by child processes that are not Python.
+Callbacks get absolute paths, run in the thread that opens or renames, and must be quick. What they open or rename
+themselves is not an event. Observed are `open` (of builtins and io; pathlib, zipfile, gzip and NumPy use these),
+`os.rename` and `os.replace`. Not observed are `os.open`, C, C++ and Rust code that opens files itself
+(`torch.save(PATH)`, safetensors, HDF5), and child processes other than Python.
 
-Why no audit hook: it cannot be removed, and makes each `id()` five times as slow, `copy.deepcopy` by half; this costs
-only those that open a file. `install` runs at the start of every interpreter, and imports nothing new.
+An audit hook would do the same, but cannot be removed, and makes `id()` five times and `copy.deepcopy` half as slow
+again; this costs only calls that open a file. `install` runs when an interpreter starts, and imports nothing new.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _after_close: list[tuple[Callable[[str], None], Wants]] = []
 _before_replace: list[Callable[[str, str], None]] = []
 _after_replace: list[Callable[[str, str], None]] = []
 _on_report: list[Callable[[str, Optional[int]], None]] = []
-_busy: set[int] = set()  # threads that are in a subscriber
-_open_files: dict[Any, Any] = {}  # weak reference to one that is watched -> who is to be notified, and its path
+_busy: set[int] = set()  # threads that are inside a callback
+_open_files: dict[Any, Any] = {}  # weak reference -> callbacks, path
 _is_over = False
 
 
 def install() -> None:
-    """Begin to look; once in a process."""
+    """Start to observe; does nothing when called again."""
     if is_installed():
         return
     opening = _PatchedOpen(io.open)
@@ -53,13 +53,13 @@ def install() -> None:
 
 
 def is_installed() -> bool:
-    """Whether files are looked at in this process."""
+    """Whether files are observed in this process."""
     function: Any = io.open
     return isinstance(function, _PatchedFunction)
 
 
 def has_content(path: str) -> bool:
-    """Whether there is something to lose in this place."""
+    """Whether there is a file that is not empty."""
     try:
         return os.stat(path).st_size > 0
     except OSError:  # it is not there
@@ -67,23 +67,23 @@ def has_content(path: str) -> bool:
 
 
 def on_open_for_writing(callback: Callable[[str], None], what: str = _HOOK) -> None:
-    """Have this called with the path of each file right before it is opened for writing, and maybe emptied.
+    """Call this with the path of each file right before it is opened for writing, and possibly truncated.
 
-    Whether that succeeds is not known yet. An exception of the callback turns off `what`; the script never sees it.
+    Opening may still fail. An exception in the callback turns off the part named `what`; the script never sees it.
     """
     on_mode_of_writing(lambda path, _: callback(path), what)
 
 
 def on_mode_of_writing(callback: Callable[[str, str], None], what: str = _HOOK) -> None:
-    """The same, with the mode that `open` got."""
+    """The same, but the callback also gets the mode that `open` got."""
     _before_open.append(guarded(what)(callback))
 
 
 def on_first_read(path: str, callback: Callable[[], None], what: str = _HOOK) -> None:
-    """Have this called once, right before a file is opened for reading, or one in it if it is a folder.
+    """Call this once, right before a file, or the first file in a folder, is opened for reading.
 
-    path: a real one. What it is called then does not matter; a file that was written anew since is another one. Not
-    noticed: what C code opens, and what is below a link into a folder.
+    path: a real path. The file may have been renamed since, but not written again. Not noticed are C code that opens
+    it, and symbolic links into the folder.
     """
     is_folder = os.path.isdir(path)
     _before_read.append((path, None if is_folder else _version_of(path), is_folder, guarded(what)(callback)))
@@ -91,35 +91,35 @@ def on_first_read(path: str, callback: Callable[[], None], what: str = _HOOK) ->
 
 @guarded(_HOOK)
 def was_opened_for_reading(file: Any) -> None:
-    """A file, or one by its path, is read by code that opens it itself."""
+    """To be called when code opens a file for reading by itself. file: an open file or a path."""
     _notify_of_read(getattr(file, "name", None) if hasattr(file, "read") else file)
 
 
 def on_close_after_writing(callback: Callable[[str], None], wants: Wants, what: str = _HOOK) -> None:
-    """Have this called with the path of each file that was opened for writing, when it is closed.
+    """Call this with the path of each file that was opened for writing, when it is closed.
 
-    wants: called when it is opened; only those that it gives True for are watched.
+    wants: called with the path when the file is opened; returns whether to observe it.
     """
     _after_close.append((guarded(what)(callback), guarded(what, otherwise=False)(wants)))
 
 
 def on_replace(callback: Callable[[str, str], None], what: str = _HOOK) -> None:
-    """Have this called with source and target right before `os.rename` or `os.replace` of a file or a folder."""
+    """Call this with source and target right before `os.rename` or `os.replace` of a file or a folder."""
     _before_replace.append(guarded(what)(callback))
 
 
 def on_replaced(callback: Callable[[str, str], None], what: str = _HOOK) -> None:
-    """The same right after that succeeded."""
+    """The same, right after it succeeded."""
     _after_replace.append(guarded(what)(callback))
 
 
 def on_checkpoint_reported(callback: Callable[[str, Optional[int]], None], what: str = _HOOK) -> None:
-    """Have this called with path and step of each checkpoint that is whole, right before it is reported."""
+    """Call this with path and step of each checkpoint that is complete, right before it is reported."""
     _on_report.append(guarded(what)(callback))
 
 
 def checkpoint_is_reported(path: str, step: Optional[int]) -> None:
-    """A checkpoint is whole, and reported next. What is done about that is no event."""
+    """To be called when a checkpoint is complete, before it is reported. What callbacks open is not an event."""
 
     def call() -> None:
         for callback in _on_report:
@@ -129,7 +129,7 @@ def checkpoint_is_reported(path: str, step: Optional[int]) -> None:
 
 
 def unnoticed(function: Callable[[], None]) -> None:
-    """Call this; what it opens or renames is ours, and no event."""
+    """Call a function of ours; what it opens or renames is not an event."""
     thread = get_ident()
     if thread in _busy:
         function()
@@ -142,7 +142,7 @@ def unnoticed(function: Callable[[], None]) -> None:
 
 
 class _PatchedFunction:
-    """Stands for a function of Python's own. Like that, it does not become a method where a class has it."""
+    """Replaces a built-in function. Like that one, it does not become a method when it is a class's attribute."""
 
     def __init__(self, function: Any) -> None:
         self.__wrapped__ = function
@@ -163,7 +163,7 @@ class _PatchedOpen(_PatchedFunction):
                 _notify_of_read(file)
             return self.__wrapped__(file, mode, *args, **kwargs)
         path = _absolute(file)
-        if path is not None and "opener" in kwargs and os.path.isdir(path):  # a temporary file, which has no name yet
+        if path is not None and "opener" in kwargs and os.path.isdir(path):  # tempfile: the file has no name yet
             path = None
         if path is not None:
             _notify(_before_open, path, mode)
@@ -175,7 +175,7 @@ class _PatchedOpen(_PatchedFunction):
 
 class _PatchedRename(_PatchedFunction):
     def __call__(self, src: Any, dst: Any, **kwargs: Any) -> Any:
-        # relative to some other folder: nobody of ours finds it there
+        # with dir_fd, paths are relative to another folder
         source, target = (None, None) if kwargs else (_absolute(src), _absolute(dst))
         is_known = source is not None and target is not None
         if is_known:
@@ -236,20 +236,20 @@ def _notify(callbacks: list[Any], *paths: Any) -> None:
 
 
 def _watch_close(file: Any, path: str) -> None:
-    """Notify when it is closed: `with`, and its end without that, call the `close` that the file itself has."""
+    """Notify when the file is closed: `with` and the garbage collector call the `close` of the object."""
     callbacks = [callback for callback, wants in _after_close if wants(path)]
     if not callbacks or get_ident() in _busy or _is_over:
         return
     import atexit  # like weakref, built in or imported by Python itself
     from weakref import ref
 
-    atexit.unregister(_close_all)  # so that it is there once, and runs before those that were there earlier
+    atexit.unregister(_close_all)  # registered again, it runs once, and before what was registered earlier
     atexit.register(_close_all)
     close, attributes = type(file).close, file.__dict__
 
     def close_and_notify() -> None:
         owner = reference()
-        if owner is None:  # `open(...).close()`: it has ended, and was closed, between that word and the brackets
+        if owner is None:  # `open(...).close()`: the object is gone, and closed, when its method is called
             return
         was_open = not owner.closed
         if was_open and getattr(owner, "_finalizing", False):
@@ -259,7 +259,7 @@ def _watch_close(file: Any, path: str) -> None:
             _notify(callbacks, path)
 
     def forget(reference: Any) -> None:
-        # garbage of a cycle: its weak references end before it is closed, and closing needs the file
+        # in a reference cycle, weak references die before the file is closed, and closing needs the file
         _open_files.pop(reference, None)
         attributes.pop("close", None)
 
@@ -269,18 +269,18 @@ def _watch_close(file: Any, path: str) -> None:
 
 
 def _warn_of_unclosed(file: Any) -> None:
-    """As Python does of a file that nobody closed; its own warning would name the line of ours that closes it."""
+    """Warn as Python does of a file that was not closed; its own warning would name our line."""
     import warnings
 
     file._finalizing = False  # noqa: SLF001  so that it does not warn
     try:
         warnings.warn(f"unclosed file {file!r}", ResourceWarning, stacklevel=3, source=file)
-    except Exception as error:  # noqa: BLE001  the script wants them to be errors, and this one can go nowhere
+    except Exception as error:  # noqa: BLE001  the script turns warnings into errors, and this one cannot be raised here
         _UnraisableError(error)
 
 
 class _UnraisableError:
-    """Has the interpreter say that this exception was ignored."""
+    """Makes the interpreter print that an exception was ignored, as it does for errors in destructors."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -290,7 +290,7 @@ class _UnraisableError:
 
 
 def _close_all() -> None:
-    """The interpreter ends: what is still open is closed when modules and weak references are no more."""
+    """The interpreter exits: files still open will be closed when modules and weak references are gone."""
     global _is_over  # noqa: PLW0603
     _is_over = True
     for reference, (callbacks, path) in tuple(_open_files.items()):
@@ -300,6 +300,6 @@ def _close_all() -> None:
         vars(file).pop("close", None)
         try:
             file.flush()
-        except Exception:  # noqa: BLE001, S112  its end will tell, as it does without us
+        except Exception:  # noqa: BLE001, S112  reported when Python closes it, as without us
             continue
         _notify(callbacks, path)

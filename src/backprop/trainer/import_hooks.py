@@ -1,8 +1,7 @@
-"""Waits for what concerns us, and loads the module of ours that deals with it only then.
+"""Loads each of our modules only when it is needed: a framework's hook, for example, right after its import.
 
-A framework that is imported gets its hook right after; that costs a look-up in a table an import. `install` is called
-by sitecustomize at the start of each interpreter: each module that this one imports costs every process of a trainer a
-fifth of a millisecond.
+`install` is called by sitecustomize when an interpreter starts: each module that this one imports costs every process
+of the training a fifth of a millisecond. Every import of the script costs a look-up in a table.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
     from typing import Any, Callable, Optional
 
-# module of a framework -> module of ours whose `hook(module)` is called when the former has just been executed
+# module of a framework -> our module whose `hook(module)` is called right after it was executed
 HOOKS: dict[str, str] = {
     "torch": "pytorch.hook",
     "safetensors.torch": "pytorch.hook",
@@ -47,11 +46,11 @@ HOOKS: dict[str, str] = {
     "lightgbm.basic": "saved_files.native_files",
 }
 
-_LOOPS = {"lightgbm", "xgboost", "lightning", "keras", "huggingface"}  # hooks that drive one
+_LOOPS = {"lightgbm", "xgboost", "lightning", "keras", "huggingface"}  # hooks that drive a training loop
 
 _PACKAGE = "_backprop_trainer.hooks"
 _SAVES = "saves of the script"
-# parts of names, between dots; what a file holds is asked only where there is one
+# suffixes anywhere in a file's name: only such files are opened to find out what they hold
 _CHECKPOINT_SUFFIXES = frozenset(
     (
         "bin",
@@ -73,7 +72,7 @@ _CHECKPOINT_SUFFIXES = frozenset(
 
 
 def install() -> None:
-    """Begin to wait. What has been imported already is hooked at once."""
+    """Start to observe imports and files. Modules that are imported already get their hooks at once."""
     if root := os.environ.get("BACKPROP_SNAPSHOT_OF"):
         from . import module_sources
 
@@ -110,7 +109,7 @@ def _let_in(module: Any) -> None:
 
 
 def _listen() -> None:
-    """Be ready for loops that run in threads: this is the main one, mostly."""
+    """Handle SIGINT for loops that run in threads: imports usually happen in the main one."""
     from .link import current
 
     link = current()
@@ -119,7 +118,7 @@ def _listen() -> None:
 
 
 def may_be_checkpoint(path: str) -> bool:
-    """Whether a file of that name may hold what a script can continue from."""
+    """Whether a file of that name may be a checkpoint."""
     name = path[path.rfind(os.sep) + 1 :].lower()
     _, *suffixes = name.split(".")
     if suffixes:
@@ -132,8 +131,8 @@ def _closed(path: str) -> None:
 
 
 def _renamed(source: str, target: str) -> None:
-    # before anything was written nothing can have moved, but for what has been written in a way that nobody sees.
-    # While that module is imported, Python renames the bytecode of what it imports
+    # nothing known can have moved before that module is loaded, but files may have been written unnoticed. While it is
+    # being imported, Python renames the bytecode of what it imports
     is_loaded = hasattr(sys.modules.get(f"{_PACKAGE}.saved_files.script_files"), "renamed")
     if is_loaded or may_be_checkpoint(target) or target.endswith(".metadata"):
         _script_files().renamed(source, target)
@@ -144,7 +143,7 @@ def _script_files() -> Any:
 
 
 def _opening(path: str, mode: str) -> None:
-    if ("w" in mode or "r" in mode) and file_events.has_content(path):  # what is only added to a file destroys nothing
+    if ("w" in mode or "r" in mode) and file_events.has_content(path):  # appending to a file destroys nothing
         _keeper().before_write(path, is_emptied="w" in mode)
 
 
@@ -159,10 +158,10 @@ def _keeper() -> Any:
 
 
 def _repeat_dropped_interrupts() -> None:
-    """Send an interrupt once more that comes while a destructor or a callback runs.
+    """Send an interrupt again that came while a destructor or a callback was running.
 
-    Python prints "Exception ignored in" and drops it, be it a `__del__`, the callback of a weak reference or of the
-    garbage collector; the script would train on until it is killed.
+    Python prints "Exception ignored in" and drops it, in a `__del__` and in callbacks of weak references and of the
+    garbage collector; the script would continue to train until it is killed.
     """
     before = sys.unraisablehook
 
@@ -183,7 +182,7 @@ def _record_modules_in(folder: str) -> None:
     begin = os.path.join(folder, "")
     ours = __name__[: __name__.rfind(".") + 1]
 
-    # not `exec_module`: while a module is executed nothing of ours is on the stack, nor in its tracebacks
+    # not `exec_module`: then we would be on the stack of every module, and in its tracebacks
     def record_and_get_code(self: Any, name: str) -> Any:
         path = self.path
         if path.startswith(begin) and f"{os.sep}site-packages{os.sep}" not in path and not name.startswith(ours):
@@ -201,10 +200,10 @@ def _record(path: str) -> None:
 
 
 class _ObservingFinder:
-    """In front of all finders: finds nothing itself, but sees what others find."""
+    """Comes before all other finders: finds nothing itself, but observes what they find."""
 
     def __init__(self, see: Callable[[Any], Any], names: Any = None) -> None:
-        """see: gets what was found, and gives what is to be taken instead. names: of modules; None: of all."""
+        """see: gets the spec that was found, and returns the one to use. names: of modules to observe; None for all."""
         self._see = see
         self._names = names
         self._busy: set[str] = set()
@@ -232,9 +231,9 @@ def _hook_after(spec: Any) -> Any:
 
 @guarded("imports")
 def _wrap_loader(spec: Any) -> None:
-    """Let the hook in when this module has been executed.
+    """Load the hook when this module has been executed.
 
-    The loader stays what it is, for all that ask it for source or data; only this one's way to execute is wrapped.
+    The loader is not replaced, because others ask it for source or data; only its `exec_module` is wrapped.
     """
     loader = spec.loader
     execute: Callable[[Any], None] = loader.exec_module
@@ -249,7 +248,7 @@ def _wrap_loader(spec: Any) -> None:
 
 
 class _FallbackFinder:
-    """Behind all finders: `import backprop` works in a script whose environment does not have it."""
+    """Comes after all other finders: `import backprop` works in a script whose environment does not have it."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:  # noqa: ARG002
         if name != "backprop":

@@ -1,9 +1,9 @@
-"""`backprop.loop`: epochs and batches, resumed where they were, saved on time, stopped in time.
+"""`backprop.loop`: iterates over epochs and batches, and saves, stops and resumes exactly.
 
-A resumed epoch must see the data that were left over, with the random numbers that were left over. A loader draws its
-order from random states when its iteration begins, its workers draw their seeds then, and a training step draws from
-the same states. Hence a checkpoint has the random states of two instants: of the epoch's beginning, from which the
-iteration is begun again and the batches that were done are drawn and dropped; and of the save, which are put back last.
+A resumed epoch must continue with the batches and the random numbers that were left over. A loader draws the order of
+the data, and the seeds of its workers, when its iteration begins; training steps draw from the same generators. So a
+checkpoint holds random states from two moments: from the start of the epoch, to restart the iteration and skip the
+batches that were trained; and from the save, which are restored last.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _finals: list[Optional[str]] = []  # the last checkpoint of each loop that is ov
 
 
 def batches_of(loader: Loader) -> Iterator[Any]:
-    """An epoch's batches."""
+    """The batches of an epoch."""
     return iter(loader() if callable(loader) and not hasattr(loader, "__iter__") else loader)
 
 
 def set_epoch(loader: Loader, epoch: int) -> None:
-    """Tell the samplers that want to know, as PyTorch's DistributedSampler: else every epoch has the same order."""
+    """Pass the epoch to samplers such as PyTorch's DistributedSampler: without it every epoch has the same order."""
     for part in (loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)):
-        if callable(set_epoch_of_part := getattr(part, "set_epoch", None)):
-            set_epoch_of_part(epoch)
+        if callable(method := getattr(part, "set_epoch", None)):
+            method(epoch)
 
 
 class Loop:
@@ -50,10 +50,10 @@ class Loop:
         self._number = len(_finals)
         self._generators = [*rng_state.of_loader(loader), *checkpoint_io.generators(dict(state))]
         self.epoch = 0
-        self._batch = 0  # of the epoch: so many were begun
+        self._batch = 0  # how many of the epoch were begun
         self.step: int = 0 if last is None else last.step
         self._saved_step = self.step
-        self._path: Optional[str] = None  # the newest checkpoint
+        self._path: Optional[str] = None  # of the newest checkpoint
         self._epoch_began: dict[str, Any] = {}
         self.is_finished = False
         self.has_logged = False
@@ -61,19 +61,19 @@ class Loop:
 
     @property
     def total_steps(self) -> Optional[int]:
-        """What `step` will be at the end; None when the loader does not know how many batches it has."""
+        """The value of `step` at the end; None if the loader has no length."""
         length = self._length()
         return None if length is None else self.step + (self._epochs - self.epoch) * length - self._batch
 
     def _length(self) -> Optional[int]:
-        """How many batches an epoch has; None when the loader does not know."""
+        """Batches per epoch; None if the loader has no length."""
         try:
             return len(self._loader)  # type: ignore[arg-type]
         except (TypeError, NotImplementedError):
             return None
 
     def run(self) -> Iterator[tuple[int, Any]]:
-        """Epoch and batch, until all are done or a stop is wished."""
+        """Epoch and batch, until all are done or a stop is requested."""
         try:
             saved = self._find()
             if saved is not None:
@@ -84,13 +84,13 @@ class Loop:
                     return
                 saved = None
             if self.step != self._saved_step:
-                self.save()  # for whoever wants more epochs, and for the loops that follow
+                self.save()  # to resume with more epochs, and for the loops that follow
             self.is_finished = True
         finally:
             _finals.append(self._path if self.is_finished else None)
 
     def save(self, path: Optional[str] = None) -> str:
-        """Where a checkpoint was saved, after the batch that was last given counts as done."""
+        """Save a checkpoint, with the current batch counted as done; returns its path."""
         position = {
             "loop": self._number,
             "earlier": _finals[: self._number],
@@ -102,14 +102,14 @@ class Loop:
         saved_at = checkpoints.save(
             self._link, self.state, self.step, path=path, generators=self._generators, position=position
         )
-        if path is None:  # else the script may write another there
+        if path is None:  # a path of the script's may be overwritten by another checkpoint
             self._path, self._saved_step = saved_at, self.step
         return saved_at
 
     # -- resume
 
     def _find(self) -> Optional[dict[str, Any]]:
-        """What this loop goes on from; None for its beginning."""
+        """The checkpoint that this loop resumes from; None to start from the beginning."""
         path = self._link.resume_from
         if path is None:
             return None
@@ -126,9 +126,9 @@ class Loop:
             return None
         number = saved.get("loop", 0)
         if number < self._number:
-            return None  # that one was resumed; this one had not begun
+            return None  # an earlier loop resumes from it; this one had not begun
         if number > self._number:
-            # this one was over when that one was saved, and what it left behind is what the script needs now
+            # this loop had ended when that checkpoint was saved: restore its own final one
             path = saved["earlier"][self._number]
             if path is None or not os.path.exists(path):
                 return None
@@ -138,15 +138,15 @@ class Loop:
 
     def _resume(self, saved: dict[str, Any]) -> None:
         checkpoints.restore(self.state, saved)
-        del saved["state"]  # as big as the model, and `saved` is at hand for an epoch
+        del saved["state"]  # as large as the model, and `saved` lives for an epoch
         rng_state.put_back(saved["random"], self._generators)
         self.step = self._saved_step = saved["step"]
         self.epoch, self._batch = saved.get("epoch", 0), saved.get("batch", 0)
 
     def _begin_again(self, saved: dict[str, Any]) -> Iterator[Any]:
-        """What is left of the epoch that was cut, with the random states of the save."""
+        """The remaining batches of the epoch that was interrupted, with the random states of the save."""
         if self.epoch > 0 and getattr(self._loader, "persistent_workers", False):
-            # workers that outlive an epoch are seeded once, when the first one begins, and not in this one:
+            # persistent workers are seeded once, when the first epoch begins, and not in this one:
             # _BaseDataLoaderIter.__init__ against _reset in torch/utils/data/dataloader.py
             batches_of(self._loader)
         if checkpoint_io.is_stateful(self._loader) and saved.get("loader") is not None:
@@ -169,12 +169,12 @@ class Loop:
         return batches
 
     def _is_stopped_early(self) -> bool:
-        """Whether we are to stop while nothing new was done. Several processes must do so at the same step: not now."""
+        """Whether to stop before anything new was done. Not with several ranks: they must stop at the same step."""
         if distributed.world_size() == 1 and self._link.should_stop():
             self._link.accept_stop()
         return self._link.is_stopping
 
-    # -- go on
+    # -- iterate
 
     def _run_epoch(self, saved: Optional[dict[str, Any]]) -> Iterator[tuple[int, Any]]:
         set_epoch(self._loader, self.epoch)
@@ -192,15 +192,15 @@ class Loop:
             self._batch += 1
             self.step += 1
             yield self.epoch, batch
-            del batch  # else its memory is held while the next one is made
+            del batch  # free its memory before the next one is made
             if self._batch != length:
                 self._end_step()
         if not self._link.is_stopping:
             is_due = self._batch == length
             self.epoch, self._batch = self.epoch + 1, 0
             if is_due:
-                # only now: a save then stands at the beginning of the next epoch, and none is to be drawn again; and a
-                # loader that tells its state knows that this one is over
+                # only now: a save is then at the start of the next epoch, with no batches to skip; and a loader with a
+                # state_dict() knows that this epoch is over
                 self._end_step()
 
     def _end_step(self) -> None:
@@ -216,7 +216,7 @@ class Loop:
         elif request.save:
             try:
                 self.save()
-            except OSError as error:  # a full disk: training goes on, and the next wish may be granted
+            except OSError as error:  # a full disk: training continues, and the next save may succeed
                 notify_user(f"the checkpoint of step {self.step} was not saved: {error}")
                 self._link.skip_save()
 
@@ -233,18 +233,18 @@ def _notify_once(text: str) -> None:
 def drive(
     link: Optional[SupervisorLink], loader: Loader, epochs: int, state: MutableMapping[str, Any], accumulate: int
 ) -> Iterator[tuple[int, Any]]:
-    """What `backprop.loop` gives. Outside a session, and within another loop, it only iterates."""
+    """The iterator that `backprop.loop` returns. Outside a session, and inside another loop, it only iterates."""
     global last  # noqa: PLW0603  one at a time in a process
     if link is None or link.owner is not None:
         if link is not None and link.owner == NAME:
             _notify_once(
-                "a backprop.loop within another, or while one that was left has not been closed, only gives its batches"
+                "a backprop.loop inside another one, or after one that was left without closing it, only iterates"
             )
         for epoch in range(epochs):
             set_epoch(loader, epoch)
             for batch in batches_of(loader):
                 yield epoch, batch
-    elif not link.is_stopping:  # else an earlier loop was stopped: nothing that follows is to be done
+    elif not link.is_stopping:  # after a stop, the loops that follow do nothing
         with link.training(NAME, ends_script=False):
             last = Loop(link, loader, epochs, state, accumulate)
             yield from last.run()

@@ -1,11 +1,11 @@
-"""The user's own modules: which of them this process executes, and where they come from.
+"""The user's own modules: which of them this process imports, and where they come from.
 
-Each that lies in the folder of the script ($BACKPROP_CODE), or below it, is written down with its checksum as it was
-when it was imported (`session-N.modules`, as `sha256sum` writes it). Of a run with a snapshot, $BACKPROP_SNAPSHOT_OF is
-the work tree that was kept: what would be imported from there comes from the snapshot, whoever put which folder on the
-path; so does the script that this process was started for.
+Each module in or below the script's folder ($BACKPROP_CODE) is recorded with the checksum that it had when it was
+imported (`session-N.modules`, in the format of `sha256sum`). In a run with a snapshot, $BACKPROP_SNAPSHOT_OF is the
+work tree that was copied: modules from there, and the script itself, are taken from the snapshot instead, whatever the
+search path is.
 
-Loaded by `imports` where the first of them is imported, or where there is a snapshot.
+Loaded by import_hooks.py when the first of them is imported, or when there is a snapshot.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 SNAPSHOT = "snapshot"  # the folder in the run's own
-_MAX_BYTES = 1_000_000  # of the list: workers that are started for ever write the same again and again
+_MAX_BYTES = 1_000_000  # of the list: each worker that is started writes the same lines again
 
 
 def take_from_snapshot(root: str) -> Callable[[Any], Any]:
-    """Take the place of the interpreter if its script was kept; else give what turns a found module into a kept one.
+    """Restart the interpreter if its script is in the snapshot; otherwise return a function from spec to spec.
 
-    root: of the work tree.
+    That function replaces a module found in the work tree with the one in the snapshot. root: of the work tree.
     """
     snapshot = _Snapshot(root, os.path.join(os.environ["BACKPROP_RUN_DIR"], SNAPSHOT))
     _execute_kept(snapshot)
@@ -32,26 +32,26 @@ def take_from_snapshot(root: str) -> Callable[[Any], Any]:
 
 
 class _Snapshot:
-    """A work tree, and where it was kept."""
+    """A work tree, and the folder of its snapshot."""
 
     def __init__(self, root: str, place: str) -> None:
         self._root = os.path.join(os.path.realpath(root), "")
-        self._may_begin = (self._root, os.path.join(root, ""))  # before what costs more
+        self._may_begin = (self._root, os.path.join(root, ""))  # a quick check before resolving links
         self._place = os.path.join(os.path.realpath(place), "")
 
     def kept(self, path: str) -> str | None:
-        """The kept file for a path; None for one that was not kept, or lies elsewhere."""
+        """The file in the snapshot for a path; None for a file that is not in it."""
         if os.path.isabs(path) and not path.startswith(self._may_begin):
             return None
         real = os.path.realpath(path)
         if real.startswith(self._place) or not real.startswith(self._root):
             return None
         kept = self._place + real[len(self._root) :]
-        # what was not kept is there as a link
+        # what was not copied is a symbolic link there
         return kept if os.path.isfile(kept) and os.path.realpath(kept) == kept else None
 
     def redirected(self, spec: Any) -> Any:
-        """The kept module for what was found; that itself where it was not kept."""
+        """The spec of the module in the snapshot; the same spec if it is not in it."""
         kept = self.kept(spec.origin) if spec.has_location else None
         if kept is None:
             return spec
@@ -61,7 +61,7 @@ class _Snapshot:
 
 
 def _execute_kept(snapshot: _Snapshot) -> None:
-    """Start anew with the kept script, where this process was started for one that has been kept."""
+    """Restart with the script in the snapshot, if this process was started for a script that is in it."""
     words = list(getattr(sys, "orig_argv", ()))  # Python 3.10
     name = sys.argv[0] if hasattr(sys, "argv") and sys.argv else ""
     kept = snapshot.kept(name) if name.endswith(".py") else None
@@ -72,7 +72,7 @@ def _execute_kept(snapshot: _Snapshot) -> None:
 
 
 def record(path: str) -> None:
-    """Write down a module that is imported in a moment."""
+    """Record a module that is about to be imported. Raises OSError."""
     with open(path, "rb") as file:
         line = f"{_sha256()(file.read()).hexdigest()}  {path}\n"
     place = os.path.join(os.environ["BACKPROP_RUN_DIR"], f"session-{os.environ['BACKPROP_SESSION']}.modules")
@@ -86,7 +86,7 @@ def record(path: str) -> None:
 
 
 def _sha256() -> Any:
-    """Python's own: hashlib takes milliseconds to import, for OpenSSL's sake."""
+    """Python's own implementation: importing hashlib takes milliseconds because of OpenSSL."""
     for name in ("_sha2", "_sha256"):
         try:
             return __import__(name).sha256

@@ -1,7 +1,7 @@
-"""The random states of a process: taken, and put back. What makes a resumed run the same run.
+"""Captures and restores the states of random number generators, so that a resumed run draws the same numbers.
 
-Python's, NumPy's global one, PyTorch's of CPU and CUDA, and those of generators that somebody names. Only of what the
-script has imported itself.
+Python's and NumPy's global generators, PyTorch's on CPU and CUDA, and any others that are passed. Libraries that the
+script has not imported are left alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional
 
 
 def take(generators: Iterable[Any] = ()) -> dict[str, Any]:
-    """The random states as they are now, for a file. Independent of what happens after."""
+    """The random states as of now, as copies that can be pickled."""
     states: dict[str, Any] = {"python": random.getstate()}
     if numpy := _imported("numpy", "random"):
         states["numpy"] = numpy.random.get_state()
@@ -25,7 +25,7 @@ def take(generators: Iterable[Any] = ()) -> dict[str, Any]:
 
 
 def put_back(states: Mapping[str, Any], generators: Iterable[Any] = ()) -> None:
-    """Make the random states what they were. generators: the same as were named to `take`, in the same order."""
+    """Restore random states. generators: the same ones that `take` got, in the same order."""
     random.setstate(states["python"])
     if "numpy" in states and (numpy := _imported("numpy", "random")):
         numpy.random.set_state(states["numpy"])
@@ -38,28 +38,28 @@ def put_back(states: Mapping[str, Any], generators: Iterable[Any] = ()) -> None:
 
 
 def is_generator(value: Any) -> bool:
-    """Whether this is a source of randomness: numpy.random.Generator or RandomState, torch.Generator, random.Random."""
+    """Whether this is a random generator: numpy.random.Generator or RandomState, torch.Generator, random.Random."""
     return _state_access(value) is not None
 
 
 def state_of(generator: Any) -> Any:
-    """The state of a source of randomness."""
+    """The state of a random generator. Raises TypeError for anything else."""
     access = _state_access(generator)
     if access is None:
-        raise TypeError(f"{generator!r} is no source of randomness")
+        raise TypeError(f"{generator!r} is not a random generator")
     return access.get(generator)
 
 
 def put_state(generator: Any, state: Any) -> None:
-    """Make the state of a source of randomness what it was."""
+    """Restore the state of a random generator. Raises TypeError for anything else."""
     access = _state_access(generator)
     if access is None:
-        raise TypeError(f"{generator!r} is no source of randomness")
+        raise TypeError(f"{generator!r} is not a random generator")
     access.put(generator, state)
 
 
 def of_loader(loader: Any) -> list[Any]:
-    """The sources of randomness that a PyTorch DataLoader holds; none of anything else."""
+    """The random generators of a PyTorch DataLoader and its samplers; empty for anything else."""
     samplers = [getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)]
     samplers.append(getattr(samplers[1], "sampler", None))
     named = [getattr(holder, "generator", None) for holder in (loader, *samplers)]
@@ -72,7 +72,7 @@ class _StateAccess(NamedTuple):
 
 
 def _state_access(value: Any) -> Optional[_StateAccess]:
-    """How to get at the state of this source of randomness."""
+    """How to read and write the state of this generator; None if it is not one."""
     if isinstance(value, random.Random):
         return _StateAccess(random.Random.getstate, random.Random.setstate)
     if (torch := _imported("torch", "Generator")) and isinstance(value, torch.Generator):
@@ -94,6 +94,6 @@ def _put_bit_generator(generator: Any, state: Any) -> None:
 
 
 def _imported(name: str, attribute: str) -> Any:
-    """A module that the script has imported (all of it, by now); else None."""
+    """A module that the script has imported completely; None otherwise."""
     module = sys.modules.get(name)
     return module if hasattr(module, attribute) else None

@@ -45,13 +45,13 @@ def test_what_is_unknown_equals_only_what_is_unknown():
 
 def test_weights_without_a_seed_differ_in_each_session():
     decision = judged(FOLD, FOLD._replace(weights="x"))
-    assert decision == Decision(continues=True, differing=("its first weights",))
+    assert decision == Decision(continues=True, differing=("its initial weights",))
 
 
 def test_data_and_weights_without_a_seed_differ_in_each_session():
     decision = judged(FOLD, FOLD._replace(data="e", weights="x"))
     assert decision.continues
-    assert decision.reason == "the content of its data and its first weights"
+    assert decision.reason == "the content of its data and its initial weights"
 
 
 def test_other_data_with_equal_random_weights_are_another_training():
@@ -195,7 +195,7 @@ def test_never_another_trainings_checkpoint(script: Script, data: st.DataObject)
                 elif script.trainings[saver] != script.trainings[training]:
                     assert script.weights != "seeded"
                     assert not saved.is_finished
-                    assert decision.differing == ("the content of its data", "its first weights")
+                    assert decision.differing == ("the content of its data", "its initial weights")
                     assert not has_told_apart(record.begun, identity.kind)
         if calls:
             cut = len(calls) - 1

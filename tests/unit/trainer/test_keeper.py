@@ -271,7 +271,7 @@ def test_no_room_for_both(place: Place, monkeypatch: pytest.MonkeyPatch, capsys)
     save(keeper, place.path)
     save(keeper, place.path)
     assert place.names() == ["last.pt"]
-    assert capsys.readouterr().err.count("could not be kept: there is no room for both") == 1
+    assert capsys.readouterr().err.count("could not be kept: not enough disk space for both") == 1
 
 
 def test_a_folder_that_cannot_be_written(place: Place, monkeypatch: pytest.MonkeyPatch, capsys):

@@ -55,7 +55,7 @@ def test_a_checkpoint_continues_its_training_though_others_are_skipped(process, 
     assert second.begin(FOLDS[1]).choose("train()", str(saved), lambda _: stored) == str(saved)
     told = capsys.readouterr().err
     assert told == (
-        f"backprop: train() starts over: {saved} is of another training, which differs in the content of its data\n"
+        f"backprop: train() starts over: {saved} is from another training, which differs in the content of its data\n"
     )
 
 
@@ -141,7 +141,7 @@ def test_what_differs_and_continues_is_said(process, saved, capsys):
     assert capsys.readouterr().err == ""
     changed = FOLDS[0]._replace(weights="y", data="x")
     assert process(3, str(saved)).begin(changed).choose("train()", str(saved), lambda _: stored) == str(saved)
-    told = f"train() continues from {saved}, though the content of its data and its first weights differ"
+    told = f"train() continues from {saved}, though the content of its data and its initial weights differ"
     assert told in capsys.readouterr().err
 
 
@@ -201,4 +201,4 @@ def test_rank_0_decides_for_all(process, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(module, "_AGREEMENT_TIMEOUT_S", 0.0)
     unanswered = process(2).begin(FOLDS[0])
     assert unanswered.agreed(lambda: "own") is None
-    assert "rank 0 has not said what to continue from" in capsys.readouterr().err
+    assert "rank 0 did not report what to continue from" in capsys.readouterr().err

@@ -1,6 +1,6 @@
-"""One hook a framework: import_hooks.py calls its `hook(module)` when the framework has been imported.
+"""A package for each framework: import_hooks.py calls its `hook(module)` right after the framework was imported.
 
-A hook drives the framework's loop on behalf of the supervisor (`link.training`, `at_step_end`), through callbacks
-where there are some and by wrapping functions where there are none. What it wraps it names, with the place in the
-framework's source that made it necessary.
+A hook drives the framework's training loop for the supervisor (`link.training`, `at_step_end`): through callbacks, and
+by wrapping functions where the framework calls none. Comments say what is wrapped, and which line of the framework's
+source makes it necessary.
 """

@@ -1,8 +1,8 @@
-"""Ultralytics: a training that was cut goes on from its `last.pt`, by Ultralytics' own `resume`.
+"""Ultralytics: an interrupted training continues from its `last.pt`, by Ultralytics' own `resume`.
 
-That it saves is noticed as with any script (script_files.py). Which training saved is told by a note beside `last.pt`:
-the checkpoint itself has no room for it, because `resume` takes its arguments from there, and checks them.
-Read against ultralytics 8.4.190.
+Its saves are noticed like those of any script (saved_files/). A file beside `last.pt` stores which training saved it:
+it cannot be stored in the checkpoint, because `resume` reads its arguments from there, and checks them.
+Written against ultralytics 8.4.190.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..trainings.identity import identify
 
 _HOOK = "Ultralytics"
 _NOTE = "backprop_training.json"
-# arguments that say how a training is watched and saved, not what is trained
+# arguments about how a training is observed and saved, not what is trained
 _WATCHING = ("cache", "exist_ok", "mode", "plots", "resume", "save", "save_dir", "save_period", "show", "val")
 
 
@@ -34,7 +34,7 @@ def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def train(self: Any, trainer: Any = None, **kwargs: Any) -> Any:
         link = current()
-        # `data` may be a list: then each is a training, and Ultralytics has no way to resume them
+        # `data` may be a list: then there is a training for each, and Ultralytics cannot resume them
         is_several = isinstance(kwargs.get("data"), (list, tuple))
         if link is None or link.owner is not None or kwargs.get("resume") or is_several or is_off(_HOOK):
             return original(self, trainer, **kwargs)
@@ -66,7 +66,7 @@ def _begin(link: SupervisorLink, model: Any, trainer: Any, kwargs: Any) -> Optio
         arguments,
         ignored=_WATCHING,
         model=f"{model.task} {model.model.yaml}",
-        # those of a model that comes from a .yaml are drawn anew when training begins
+        # the weights of a model from a .yaml are drawn again when training begins
         weights=list(model.model.named_parameters()) if model.ckpt else None,
         is_pretrained=bool(model.ckpt),
         offered=link.resume_from,
@@ -83,7 +83,9 @@ def _choose(link: SupervisorLink, training: registry.Training) -> Optional[str]:
     if path is not None and path == offered:
         link.resume_from = None  # once: a later call is another training
     if path is not None and _is_stripped(path):
-        notify_user(f"train() starts over: the training of {path} was over, and Ultralytics has removed its optimizer")
+        notify_user(
+            f"train() starts over: the training of {path} had ended, and Ultralytics has removed its optimizer state"
+        )
         path = None
     link.set_resume_source(path)
     return path
@@ -96,7 +98,7 @@ def _is_stripped(path: str) -> bool:
 
 
 def _note_saves(training: registry.Training) -> Callable[[Any], None]:
-    """A callback: called with the BaseTrainer when it has saved."""
+    """A callback that gets the BaseTrainer when it has saved."""
 
     @guarded(_HOOK)
     def saved(trainer: Any) -> None:
@@ -115,7 +117,7 @@ def _note(checkpoint: str) -> str:
 
 
 def _stored(checkpoint: str) -> Any:
-    """Which training saved a checkpoint; None where nothing says so."""
+    """What is stored of the training that saved a checkpoint; None if nothing is."""
     try:
         with open(_note(checkpoint), encoding="utf-8") as file:
             return json.load(file)

@@ -1,16 +1,16 @@
-"""Checkpoints that a script is about to write over are kept beside them, under another name, until that has gone well.
+"""Keeps a copy of a checkpoint that the script is about to overwrite, until the new one is complete.
 
-Known checkpoints are the one that this session was offered, those that it has reported (here, or as lines on stdout:
-control.json has them), and what lies in a folder that is one. What becomes of a kept one:
+Checkpoints are those that this session was offered or has reported (from here, or as lines on stdout: control.json
+lists them), and files in a folder that is one. What happens to a copy:
 
-    the new one is reported, and is as far           it is removed
-    it was offered, and no steps tell that           it stays: what was read may have been its best score only
-    the process is killed in the midst of the save   the supervisor puts it back (backprop/kept.py)
-    the session never read it: it began anew         it stays, and is a checkpoint of the run
+    the new checkpoint is reported, and is not behind     it is removed
+    it was the offered one, and the steps are not known   it stays: the script may have read only its best score
+    the process is killed during the save                 the supervisor restores it (store/kept_checkpoints.py)
+    the session never read it, and started over           it stays, as a checkpoint of the run
 
-A file is kept by a hard link before it is opened and emptied, which is done to an empty one in its place, or before
-another is renamed over it; by a rename where there are no hard links; and by a copy only where neither will do: a file
-that is changed in place. `keeping` has the one of this process.
+Before a file is truncated, or another is renamed over it, the copy is made by a hard link (an empty file then takes its
+place, to be opened and truncated), or by a rename on file systems without hard links. Only files that are changed in
+place are really copied.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from typing import Any, Iterator, Mapping, Optional
 from ..failsafe import KEEPING, guarded, notify_user
 from . import kept_names
 
-_MAX_FILES = 1000  # a folder with more is no checkpoint, but the place where all of a training is written to
-_MAX_COPIED_BYTES = 1 << 30  # about a second; where the file system can share blocks, a copy of any size is made
+_MAX_FILES = 1000  # a folder with more is not a checkpoint, but the output folder of a training
+_MAX_COPIED_BYTES = 1 << 30  # about a second; no limit where the file system can share blocks
 _FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
 
 
 class CheckpointKeeper:
-    """Keeps the checkpoints that one process writes over."""
+    """Keeps the checkpoints that one process overwrites."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        """environment: as the supervisor made it."""
+        """environment: as the supervisor made it. Touches no file."""
         self._run_id = environment["BACKPROP_RUN_ID"]
         self._session = int(environment["BACKPROP_SESSION"])
         self._control_path = environment["BACKPROP_CONTROL"]
@@ -43,25 +43,25 @@ class CheckpointKeeper:
         self._offered = None if offered is None else os.path.realpath(offered)
         self._offered_step = None if step is None else int(step)
         self._is_unread = offered is not None
-        self._steps: dict[str, Optional[int]] = {}  # of the checkpoints that this process has reported, by real path
-        self._reports: dict[str, Any] = {}  # of all processes, as the supervisor has them: [step, bytes, seconds]
-        self._reports_then: dict[str, Any] = {}  # when a folder was kept
+        self._steps: dict[str, Optional[int]] = {}  # that this process has reported, by real path
+        self._reports: dict[str, Any] = {}  # of all processes, from control.json: [step, bytes, seconds]
+        self._reports_then: dict[str, Any] = {}  # when a folder was copied
         self._control_mark: Optional[tuple[int, int]] = None
-        self._sources: dict[str, str] = {}  # where what is called so now was saved, if something was kept there
+        self._sources: dict[str, str] = {}  # new path -> path that it was saved to, if a copy was kept there
         self._warned: set[str] = set()
 
     def has_read_it(self) -> None:
-        """The checkpoint to resume from was opened: what is saved from here on continues it."""
+        """The checkpoint to resume from was opened: new checkpoints continue it."""
         self._is_unread = False
 
-    # -- before
+    # -- before a write
 
     @guarded(KEEPING)
     def before_write(self, path: str, *, is_emptied: bool = True) -> None:
-        """A file is written to in a moment: emptied before that, or changed in place."""
+        """Called before a file is written to. is_emptied: whether it is truncated, or changed in place."""
         try:
             info = os.stat(path)
-        except OSError:  # there is nothing to lose
+        except OSError:  # it does not exist
             return
         if not stat.S_ISREG(info.st_mode) or not info.st_size:
             return
@@ -82,10 +82,10 @@ class CheckpointKeeper:
 
     @guarded(KEEPING)
     def before_replace(self, source: str, target: str) -> None:
-        """Something is renamed in a moment, maybe over something else.
+        """Called before a file or folder is renamed, maybe over another.
 
-        A new file in the place of an old one is whole when it gets there. So it only matters for the one that was
-        offered: training may have begun anew, whatever was read.
+        A file that is renamed over an old one is complete. So this only matters for the offered checkpoint: training
+        may have started over, even if it was read.
         """
         if self._offered is None:
             return
@@ -101,7 +101,7 @@ class CheckpointKeeper:
             self._offered = place + offered[len(source) :]
             self._report_kept(self._offered)
         elif os.path.islink(place) and os.path.realpath(place) == offered:
-            self._report_kept(offered)  # only its other name is lost
+            self._report_kept(offered)  # only the link is replaced
         elif os.path.exists(place):
             self._before_replaced(place)
 
@@ -132,7 +132,7 @@ class CheckpointKeeper:
             kept = kept_names.before_session(path, self._run_id, self._session)
         else:
             kept = kept_names.before_save(path, self._run_id)
-        # what is kept already is whole; what lies here may be what a save that failed has left
+        # an existing copy is complete; the file may be what a failed save has left
         if os.path.lexists(kept) and (is_lost or not self._is_as_reported(path, info)):
             return
         if is_emptied:
@@ -145,7 +145,7 @@ class CheckpointKeeper:
             self._report_kept(kept)
 
     def _keep_folder(self, root: str) -> None:
-        """Link all files of a folder into another one, unless they are there since it was reported last."""
+        """Link all files of a folder into another one, unless that was done since its last report."""
         is_lost = self._begin_anew(root)
         if is_lost:
             kept = kept_names.before_session(root, self._run_id, self._session)
@@ -169,12 +169,12 @@ class CheckpointKeeper:
             _remove(draft)
             if not os.path.isdir(kept):
                 raise
-            return  # another process, which saves its share of the same checkpoint, was faster
+            return  # another process that saves its part of the same checkpoint was faster
         if is_lost:
             self._report_kept(kept)
 
     def _part(self, root: str, path: str, info: os.stat_result, *, is_emptied: bool) -> None:
-        """Let a file of a folder be written to without a change to what is kept of it: the same file, so far."""
+        """Separate a file in a folder from its copy, which is the same file so far, before it is written to."""
         before_session = kept_names.before_session(root, self._run_id, self._session)
         for kept in (kept_names.before_save(root, self._run_id), before_session):
             copy = kept + path[len(root) :]
@@ -187,17 +187,17 @@ class CheckpointKeeper:
                 return
 
     def _begin_anew(self, root: str) -> bool:
-        """Whether this is the checkpoint that was offered, nobody has read it, and this is the first write over it."""
+        """Whether this is the first write to the offered checkpoint, and it was never read."""
         if root != self._offered or not self._is_unread:
             return False
-        self._is_unread = False  # what lies there from here on is another one
+        self._is_unread = False  # from now on there is another checkpoint at this path
         return True
 
-    # -- after
+    # -- after a write
 
     @guarded(KEEPING)
     def reported(self, path: str, step: Optional[int]) -> None:
-        """A checkpoint of this process is whole, is reported next, and takes the place of what was kept of it."""
+        """Called when a checkpoint is complete, before it is reported: its copy is no longer needed."""
         path = os.path.realpath(path)
         if _has_content(path):
             for place in {path, self._sources.pop(path, path)}:
@@ -205,7 +205,7 @@ class CheckpointKeeper:
         self._steps[path] = step
 
     def _end_keeping(self, path: str, step: Optional[int]) -> None:
-        """What was saved in this place is whole, whatever it is called now."""
+        """Remove the copy kept for this path, or keep it for good."""
         kept = kept_names.before_save(path, self._run_id)
         if os.path.lexists(kept):
             is_offered = path == self._offered and path not in self._steps and path not in self._reports
@@ -217,7 +217,7 @@ class CheckpointKeeper:
                 _remove(kept)
 
     def _keep_on(self, path: str, kept: str, step: Optional[int]) -> None:
-        """The new one holds less, or may, than the one that is kept, which stays a checkpoint of the run."""
+        """Keep a copy for good, as a checkpoint of the run: the new one is, or may be, behind it."""
         for_good = kept_names.before_session(path, self._run_id, self._session)
         if os.path.lexists(for_good):
             _remove(kept)
@@ -225,10 +225,10 @@ class CheckpointKeeper:
             os.rename(kept, for_good)
             _report(path=for_good, step=step)
 
-    # -- what is known
+    # -- known checkpoints
 
     def _checkpoint_of(self, path: str) -> Optional[str]:
-        """The known checkpoint that this file is, or is a part of; a real path."""
+        """The real path of the known checkpoint that this file is, or is in; None if there is none."""
         self._read_control()
         if not (self._steps or self._reports or self._offered):
             return None
@@ -241,7 +241,7 @@ class CheckpointKeeper:
         return None
 
     def _is_as_reported(self, path: str, info: os.stat_result) -> bool:
-        """Whether a file is, to the byte's time, what the supervisor saw when it was reported."""
+        """Whether a file has the size and modification time that the supervisor saw when it was reported."""
         report = self._reports.get(path)
         return (
             report is not None
@@ -250,7 +250,7 @@ class CheckpointKeeper:
         )
 
     def _read_control(self) -> None:
-        """What other processes reported, and what the script printed; and whether somebody else has read it."""
+        """Read what other processes and the script's output reported, and whether the offered checkpoint was read."""
         try:
             info = os.stat(self._control_path)
             mark = (info.st_ino, info.st_mtime_ns)
@@ -258,7 +258,7 @@ class CheckpointKeeper:
                 return
             with open(self._control_path, "rb") as file:
                 data = file.read()
-        except OSError:  # the record was removed under a run that goes on
+        except OSError:  # the record was removed while its run is running
             return
         self._control_mark = mark
         if b'"saved":{}' not in data or b'"checkpoint_was_read":true' in data:
@@ -266,19 +266,19 @@ class CheckpointKeeper:
             self._reports = {os.path.realpath(path): report for path, report in control.get("saved", {}).items()}
             self._is_unread = self._is_unread and not control.get("checkpoint_was_read", False)
 
-    # -- tell
+    # -- messages
 
     def _report_kept(self, path: str) -> None:
         step = "" if self._offered_step is None else f" (step {self._offered_step})"
         notify_user(
-            f"the checkpoint to resume from was not read, and is saved over: the old one{step} is kept as {path}"
+            f"the checkpoint to resume from was not read, and is overwritten: the old one{step} is kept as {path}"
         )
         _report(path=path, step=self._offered_step, kept=True)
 
     def _warn_not_kept(self, path: str, why: str) -> None:
         if path not in self._warned:
             self._warned.add(path)
-            notify_user(f"{path} is written over, and could not be kept: {why}")
+            notify_user(f"{path} is overwritten, and could not be kept: {why}")
 
 
 def _report(**fields: Any) -> None:
@@ -293,7 +293,7 @@ def _report(**fields: Any) -> None:
 
 
 def _place(path: str) -> str:
-    """The real path of a name, which may be a link itself."""
+    """The real path of a name, which may itself be a symbolic link."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder), name)
 
@@ -303,9 +303,9 @@ def _has_content(path: str) -> bool:
 
 
 def _set_aside(path: str, kept: str, info: os.stat_result, draft: str) -> bool:
-    """Give a file another name, and put an empty one in its place, which is never missing. Raises OSError.
+    """Rename a file to `kept`, and put an empty one in its place at once. Raises OSError.
 
-    Gives False where another process was faster.
+    Returns False if another process was faster.
     """
     try:
         os.link(path, draft)
@@ -323,7 +323,7 @@ def _set_aside(path: str, kept: str, info: os.stat_result, draft: str) -> bool:
 
 
 def _put_empty(path: str, info: os.stat_result, draft: str) -> None:
-    """Replace a file by one with its permissions: who opens it to empty it expects them to stay. Raises OSError."""
+    """Replace a file by an empty one with the same permissions, which truncating would not change. Raises OSError."""
     try:
         _remove(draft)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -332,12 +332,12 @@ def _put_empty(path: str, info: os.stat_result, draft: str) -> None:
         finally:
             os.close(descriptor)
         os.replace(draft, path)
-    except OSError:  # what is written to it would be written to what is kept, too
+    except OSError:  # the script must not write to the file that is kept
         _remove(path)
 
 
 def _link(path: str, kept: str) -> None:
-    """Give a file a second name; where the file system knows no such thing, another one."""
+    """Hard-link a file; rename it on file systems without hard links. Raises OSError."""
     try:
         os.link(path, kept)
     except OSError:
@@ -345,7 +345,7 @@ def _link(path: str, kept: str) -> None:
 
 
 def _copy(path: str, kept: str, info: os.stat_result, draft: str) -> None:
-    """Make a copy; one that shares the file's blocks where the file system can. Raises OSError."""
+    """Copy a file, sharing its blocks if the file system can. Raises OSError."""
     try:
         with open(path, "rb") as source, open(draft, "wb") as target:
             if not _share_blocks(source.fileno(), target.fileno()):
@@ -373,17 +373,17 @@ def _share_blocks(source: int, target: int) -> bool:
 
 
 def _check_room(path: str, size_bytes: int, at_most_bytes: Optional[int] = None) -> None:
-    """Raise OSError where a file of this size does not find room beside the one that is there, or is too large."""
+    """Raise OSError if there is no space for another file of this size, or it is too large to be copied."""
     if at_most_bytes is not None and size_bytes > at_most_bytes:
-        raise OSError(f"it is changed in place, and too large to be copied ({size_bytes} bytes)")
+        raise OSError(f"it is changed in place, and too large to copy ({size_bytes} bytes)")
     room = os.statvfs(os.path.dirname(path))
     free_bytes = room.f_bavail * room.f_frsize
     if free_bytes < size_bytes:
-        raise OSError(f"there is no room for both ({free_bytes} bytes free, {size_bytes} needed)")
+        raise OSError(f"not enough disk space for both ({free_bytes} bytes free, {size_bytes} needed)")
 
 
 def _files_below(folder: str) -> Iterator[str]:
-    """The files in a folder, relative to it. Raises OSError for one that has too many to be a checkpoint."""
+    """The files in a folder, relative to it. Raises OSError for one with too many to be a checkpoint."""
     count = 0
     for parent, _, names in os.walk(folder):
         count += len(names)

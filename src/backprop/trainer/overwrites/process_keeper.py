@@ -1,4 +1,4 @@
-"""What keeps checkpoints from being written over in this process: see keeper.py, which is loaded when it is needed."""
+"""The CheckpointKeeper of this process. keeper.py is loaded when it is first needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _keeper: Optional[CheckpointKeeper] = None
 
 
 def the_keeper() -> CheckpointKeeper:
-    """The one of this process."""
+    """The keeper of this process, made at the first call."""
     global _keeper  # noqa: PLW0603
     if _keeper is None:
         from .keeper import CheckpointKeeper
@@ -28,7 +28,10 @@ def the_keeper() -> CheckpointKeeper:
 
 @guarded(KEEPING)
 def before_write(path: Any, *, is_emptied: bool = True) -> None:
-    """A file is written to in a moment, by code that opens it itself: emptied before that, or changed in place."""
+    """To be called before code writes to a file that it opens itself.
+
+    is_emptied: whether it truncates the file, or changes it in place.
+    """
     if file_events.is_installed() and isinstance(path, (str, os.PathLike)):
         place = os.path.abspath(os.fsdecode(path))
         if file_events.has_content(place):

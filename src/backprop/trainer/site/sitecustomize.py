@@ -1,7 +1,7 @@
-"""Python runs this at the start of every interpreter that descends from a trainer: `site` in the Python manual.
+"""Python runs this when an interpreter starts in a run of Backprop: see `site` in the Python manual.
 
-It lets Backprop's hooks in (import_hooks.py beside this folder), then runs the `sitecustomize` that would have been run
-without us. Written so that any Python there is can read it: a trainer may start old ones.
+It installs Backprop's hooks (import_hooks.py beside this folder), then runs the `sitecustomize` that would have run
+without us. Any version of Python must be able to read it: a script may start old ones.
 """
 
 import os
@@ -14,7 +14,7 @@ def _let_hooks_in(folder):
     name = "_backprop_trainer"
     if name in sys.modules:
         return
-    # as if it had been imported; importlib.machinery, which has the words for it, takes a millisecond to import
+    # the same as importing it; importlib.machinery, which would do so, takes a millisecond to import
     package = type(sys)(name)
     package.__spec__ = type(sys.__spec__)(name, None, is_package=True)
     package.__path__ = package.__spec__.submodule_search_locations = [folder]
@@ -26,7 +26,7 @@ def _let_hooks_in(folder):
 
 
 def _run_the_other_one(here):
-    """What is called sitecustomize further down the path; ImportError where there is none, as `site` expects."""
+    """Run the next sitecustomize on the path; raises ImportError if there is none, as `site` expects."""
     del sys.modules["sitecustomize"]
     before = list(sys.path)
     sys.path[:] = [entry for entry in before if entry != here]
@@ -34,16 +34,16 @@ def _run_the_other_one(here):
     try:
         import sitecustomize  # noqa: F401
     finally:
-        # it may have changed the path; unless it did so, ours is as it was
+        # keep what it has changed of the path; restore the path otherwise
         sys.path[:] = (
             before if sys.path == expected else [entry for entry in before if entry not in expected] + sys.path
         )
 
 
-_ourselves = sys.modules["sitecustomize"]  # old Pythons empty a module that nobody holds
-_here = os.path.dirname(__file__)  # as it stands in sys.path, where links in it are not resolved
+_ourselves = sys.modules["sitecustomize"]  # old Pythons clear a module without references
+_here = os.path.dirname(__file__)  # as in sys.path, with symbolic links not resolved
 try:
     _let_hooks_in(os.path.dirname(_here))
-except Exception as error:  # noqa: BLE001  whatever it was: the script is not ours to break
+except Exception as error:  # noqa: BLE001  whatever it was: the script must not fail because of us
     sys.stderr.write("backprop: its hooks are off: %s: %s\n" % (type(error).__name__, error))  # noqa: UP031
 _run_the_other_one(_here)

@@ -1,8 +1,8 @@
-"""Short digests of data, weights, settings and source locations, so that two trainings can be told apart.
+"""Short digests of data, weights, settings and source locations, to distinguish trainings.
 
 Every digest is cheap and bounded: large arrays and lists are sampled. Nothing is consumed: iterators, generators, files
-and sources of randomness contribute only their type. Of the user's code only `__len__` of a data set is called: reading
-an item may draw random numbers, open files or take seconds, so the attributes of a data set are read instead.
+and random generators contribute only their type. Of the user's code only `__len__` of a data set is called: reading an
+item may draw random numbers, open files or take seconds, so the attributes of a data set are read instead.
 
 What differs between two sessions of the same training is left out: temporary folders, timestamps, memory addresses.
 """
@@ -22,16 +22,16 @@ import types
 from pathlib import PurePath
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
-_MAX_ROWS = 256  # of an array or a list; all of them up to four times as many
+_MAX_ROWS = 256  # sampled of an array or a list with more than four times as many
 _MAX_VALUES = 65536  # of an array
 _VALUES_PER_WEIGHT = 16
 _MAX_WEIGHTS = 512
 _MAX_TEXT = 4096
-_MAX_NODES = 20_000  # objects looked at for one fingerprint
+_MAX_NODES = 20_000  # objects read for one fingerprint
 _MAX_DEPTH = 8
 _MAX_FRAMES = 20
 _FEW = 8  # a list as short as this is a pair (inputs, targets) rather than rows
-_SINCE_1970 = 1.5e9  # numbers above may be seconds or milliseconds since then
+_SINCE_1970 = 1.5e9  # larger numbers may be timestamps in seconds or milliseconds
 _MAX_COPY_BYTES = 1 << 26  # of an array that can only be read as a whole
 
 # attributes of PyTorch's and Lightning's data sets that change while they are used
@@ -46,7 +46,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(value: Any) -> Fingerprint:
-    """What identifies data: arrays, tables, lists, data sets, or objects made of these."""
+    """The fingerprint of data: arrays, tables, lists, data sets, or objects made of these."""
     reader = _FingerprintBuilder()
     if not isinstance(value, (str, bytes, type)) and hasattr(type(value), "__len__"):
         reader.form(_try(lambda: len(value)))
@@ -55,7 +55,7 @@ def fingerprint(value: Any) -> Fingerprint:
 
 
 def weights_fingerprint(named: Iterable[tuple[str, Any]]) -> Fingerprint:
-    """What identifies a model's weights: names and shapes, and a few values of each."""
+    """The fingerprint of a model's weights: names and shapes, and a few values of each."""
     weights = list(named)
     reader = _FingerprintBuilder()
     sampled = set(_spread(len(weights), _MAX_WEIGHTS))
@@ -67,13 +67,13 @@ def weights_fingerprint(named: Iterable[tuple[str, Any]]) -> Fingerprint:
 
 
 def digest(value: Any) -> str:
-    """Everything about a value in one short digest."""
+    """One short digest of form and content of a value."""
     found = fingerprint(value)
     return found.form if found.content is None else _short(f"{found.form} {found.content}")
 
 
 def combined(*digests: Any) -> str:
-    """One digest of several. `digest` would take them for random ids and leave them out."""
+    """One digest of several digests. `digest` would take them for random ids, and leave them out."""
     return _short(repr(digests))
 
 
@@ -99,14 +99,14 @@ _PASSING = [
 
 
 def lasting(text: str) -> str:
-    """A text without what is different each time a script runs: times, temporary names, random ids, addresses."""
+    """A text without what differs each time a script runs: times, temporary names, random ids, addresses."""
     for pattern, replacement in _PASSING:
         text = pattern.sub(replacement, text)
     return text
 
 
 def folder(path: Any) -> str:
-    """A folder as it may be compared: relative to the working directory where it lies below that, without times."""
+    """A folder to compare: without times, and relative to the working directory if it is below that."""
     text = os.path.normpath(os.fspath(path))
     here = os.getcwd()
     if text == here or text.startswith(os.path.join(here, "")):
@@ -114,7 +114,7 @@ def folder(path: Any) -> str:
     return lasting(text)
 
 
-# options that may change when a training is resumed: how long, from where, how loud, on which device
+# options that may change when a training is resumed: duration, checkpoint, verbosity, device
 _RESUMING = re.compile(
     r"resum|restart|continue|ckpt|checkpoint|epochs?$|^(max|num|n|total|train|training)?(steps|iters|iterations|rounds)$"
     r"|^maxtime|timelimit|timeout|verbos|^quiet$|^debug$|loglevel|progress|tqdm|workers$|(num|n)procs?$|^(n|num)?(jobs|threads)$"
@@ -129,7 +129,7 @@ def may_change(name: str) -> bool:
 
 
 def command_line(words: Sequence[str], checkpoint: Optional[str] = None) -> str:
-    """A digest of a script's arguments, without options that may change. checkpoint: the one that is offered."""
+    """A digest of a script's arguments, without options that may change. checkpoint: the offered one, left out, too."""
     kept: list[str] = []
     is_value = False  # of an option that was left out
     for word in words:
@@ -239,7 +239,7 @@ class _FingerprintBuilder:
         self._content = hashlib.blake2b(digest_size=8)
         self._has_content = False
         self._nodes = 0
-        self._seen: dict[int, Any] = {}  # the values themselves, too: an id is used again once its value is gone
+        self._seen: dict[int, Any] = {}  # keeps the values alive, because ids are reused
 
     def form(self, *facts: Any) -> None:
         self._form.update(repr(facts).encode())
@@ -259,7 +259,7 @@ class _FingerprintBuilder:
             self.form(fact)
 
     def read(self, value: Any, depth: int, *, is_row: bool) -> None:
-        """is_row: whether this is one of many, whose lengths and shapes say nothing of all."""
+        """Add a value. is_row: whether it is one of many rows, whose lengths and shapes may differ."""
         self._nodes += 1
         if self._nodes > _MAX_NODES or depth > _MAX_DEPTH:
             return
@@ -346,7 +346,7 @@ class _FingerprintBuilder:
 
 
 def _is_silent(value: Any) -> bool:
-    """Whether only the name or type of this may be looked at: reading it would change it, or says nothing."""
+    """Whether only the name or type of this is used: reading it would change it, or is useless."""
     if isinstance(value, (type, types.ModuleType, io.IOBase, random.Random)) or hasattr(type(value), "__next__"):
         return True
     if isinstance(value, (types.FunctionType, types.MethodType, types.BuiltinFunctionType)):
@@ -377,7 +377,7 @@ _ARRAYS |= {"xarray", "zarr"}
 
 
 def _is_array(value: Any) -> bool:
-    """Whether this is an array or a table of a known library, rather than a data set that has a shape."""
+    """Whether this is an array or a table of a known library, not just a data set with a shape."""
     roots = {str(kind.__module__).partition(".")[0] for kind in type(value).__mro__}
     if not roots & _ARRAYS or _shape(value) is None:
         return False
@@ -385,14 +385,14 @@ def _is_array(value: Any) -> bool:
 
 
 def _shape(value: Any) -> Optional[tuple[int, ...]]:
-    """Of an array of whatever library; None of anything else."""
+    """The shape of an array of any library; None for anything else."""
     if _root(value) == "builtins" or isinstance(value, type):
         return None
     return _try(lambda: tuple(int(each) for each in value.shape))  # type: ignore[no-any-return]
 
 
 def _values(value: Any, rows: int, columns: int) -> Any:
-    """A sample of an array's values: of up to `rows` rows, up to `columns` values each; None if it cannot be read."""
+    """A sample of an array: up to `rows` rows, with up to `columns` values each; None if it cannot be read."""
     root = _root(value)
     if not hasattr(value, "detach"):
         if root != "numpy" and getattr(value, "nbytes", _MAX_COPY_BYTES) >= _MAX_COPY_BYTES:
@@ -422,12 +422,12 @@ def _is_contiguous(value: Any) -> bool:
 
 
 def _rows(count: int, most: int = _MAX_ROWS) -> list[int]:
-    """Which of so many rows are looked at."""
+    """The indices of the rows to read, of `count` rows."""
     return list(range(count)) if count <= 4 * most else list(_spread(count, most))
 
 
 def _spread(count: int, most: int) -> Sequence[int]:
-    """Up to `most` positions among so many, the first and the last included."""
+    """Up to `most` evenly spread indices below `count`, including the first and the last."""
     if count <= most:
         return range(max(0, count))
     return sorted({index * (count - 1) // (most - 1) for index in range(most)})
@@ -438,7 +438,7 @@ def _short(text: str) -> str:
 
 
 def _try(read: Any) -> Any:
-    """What this gives; None if it fails: libraries have kinds of values that cannot be looked at."""
+    """The result of a call; None if it raises: some objects of libraries cannot be read."""
     try:
         return read()
     except Exception:  # noqa: BLE001  whatever it was
@@ -446,7 +446,7 @@ def _try(read: Any) -> Any:
 
 
 def named_arguments(values: Mapping[str, Any], ignored: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
-    """The name and a digest of each of a framework's arguments that may not change when a training is resumed."""
+    """Name and digest of each argument of a framework that may not change when a training is resumed."""
     left_out = set(ignored)
     for name, value in sorted(values.items(), key=lambda pair: str(pair[0])):
         if name not in left_out and not may_change(str(name)):

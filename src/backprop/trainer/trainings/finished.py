@@ -1,7 +1,7 @@
-"""Checkpoints of finished trainings, which later sessions get back without training: how many are kept, and which.
+"""Final checkpoints of finished trainings, which later sessions load instead of training again.
 
-Each is a file of its own in the folder of its run's checkpoints. Its name says how long the training took, so that
-nothing has to be opened to know what losing it would cost.
+Each is a file in the folder of its run's checkpoints. Its name tells how long the training took. When there are too
+many, those that are quickest to train again are removed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from contextlib import suppress
 from typing import Collection, NamedTuple, Optional, Sequence
 
-WORTH_KEEPING_S = 1.0  # a training that took less is sooner repeated than kept
+WORTH_KEEPING_S = 1.0  # a shorter training is simply repeated
 MAX_COUNT = 100
 MAX_BYTES = 4 << 30
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r"-finished-(\d+)s\.(?:zip|npz)$")
 
 
 class FinishedFile(NamedTuple):
-    """A file of a finished training. took_s: how long the training took, over all sessions."""
+    """A file of a finished training. took_s: duration of the training in seconds, over all sessions."""
 
     path: str
     size_bytes: int
@@ -32,9 +32,9 @@ def name(stem: str, took_s: float, suffix: str) -> str:
 
 
 def keep_within_bounds(newest: str, offered: Optional[str]) -> None:
-    """Remove what is too much in the folder of the newest file. offered: what the session resumes from: it stays."""
+    """Remove superfluous files beside the newest one. offered: the checkpoint to resume from, which stays."""
     folder = os.path.dirname(newest)
-    with suppress(OSError):  # it only takes room
+    with suppress(OSError):  # it only takes space
         with os.scandir(folder) as entries:
             kept = [
                 FinishedFile(entry.path, entry.stat().st_size, int(match.group(1)))
@@ -47,10 +47,10 @@ def keep_within_bounds(newest: str, offered: Optional[str]) -> None:
 
 
 def superfluous(kept: Sequence[FinishedFile], spared: Collection[str]) -> list[FinishedFile]:
-    """Which of the files to remove, so that the rest is within the bounds: what is trained again soonest comes first.
+    """The files to remove, so that the rest is within MAX_COUNT and MAX_BYTES: the shortest trainings first.
 
-    spared: paths that are never removed. A script makes the same trainings in the same order in each session: were the
-    oldest removed, each session would train all of them again.
+    Not the oldest: a script makes the same trainings in the same order in each session, and would train all of them
+    again each time. spared: paths that are never removed.
     """
     count, size_bytes = len(kept), sum(each.size_bytes for each in kept)
     removed = []

@@ -1,6 +1,6 @@
-"""Is a checkpoint of this training? Pure: identities of trainings come in, a decision and its reasons go out.
+"""Decides whether a checkpoint belongs to the training that begins now, from the identities of the run's trainings.
 
-What makes two trainings the same: docs/decisions/0028-training-identity.md.
+The rules and their reasons: docs/decisions/0028-training-identity.md.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ from .fingerprint import (
     weights_fingerprint,
 )
 
-VERSION = 1  # of what a checkpoint stores: one of another version is matched by the number of the call, as before
+VERSION = 1  # of what a checkpoint stores; a checkpoint of another version is matched by the number of the call
 
-# in this order: which of those that are alike in what comes before
+# compared in this order, each among the trainings that agree in those before
 _SOFT = {
     "place": "the place of the call in the script",
     "data": "the content of its data",
     "history": "what its model was trained on before",
-    "weights": "its first weights",
+    "weights": "its initial weights",
 }
 
 
-# parts in which runs differ that the user starts for the same training
+# parts that may differ between runs of the same training
 _OF_A_RUN = {"the arguments of the script", "the output folder"}
 
 
 class Identity(NamedTuple):
-    """What identifies a training. None is unknown, and equals only unknown.
+    """What identifies a training. None means unknown, and equals only unknown.
 
-    parts: what is the same whenever a script runs unchanged, by name; must be equal. The others may differ between two
-    sessions of one training, in scripts that set no seed: they count where they tell trainings of one session apart.
+    parts: digests, by name, of what is the same whenever a script runs unchanged; all must be equal. The other fields
+    may differ between two sessions of a training in a script without a random seed. They count only if they distinguish
+    trainings of one session.
     """
 
     parts: Mapping[str, str]
@@ -49,8 +50,8 @@ class Identity(NamedTuple):
     data: Optional[str] = None
     history: Optional[str] = None
     weights: Optional[str] = None
-    is_pretrained: bool = False  # its first weights come from a file: that they are equal says nothing
-    is_once: bool = False  # no loop of the script, nor of a library, calls it: it is the only one at its place
+    is_pretrained: bool = False  # its initial weights come from a file, and may be equal in many trainings
+    is_once: bool = False  # not called in a loop of the script or a library: the only one at its place
 
     @property
     def kind(self) -> str:
@@ -61,8 +62,8 @@ class Identity(NamedTuple):
 class SavedTraining(NamedTuple):
     """A training as a checkpoint stores it.
 
-    number: which of the trainings of its session that are equal in all it was; the first is 1. is_finished: whether it
-    was over. is_of_other_run: whether another run saved it, whose trainings nobody here knows; the user has named it.
+    number: 1-based, among the equal trainings of its session. is_finished: whether it had ended. is_of_other_run:
+    whether another run saved it, whose trainings are not known here; the user has passed its path.
     """
 
     identity: Identity
@@ -72,7 +73,7 @@ class SavedTraining(NamedTuple):
 
 
 class BegunTraining(NamedTuple):
-    """A training that began in some session of the run, as the decision sees it."""
+    """A training that began in a session of the run, with what `decide` compares."""
 
     session: int
     kind: str
@@ -89,8 +90,8 @@ class BegunTraining(NamedTuple):
 class Decision(NamedTuple):
     """Whether a checkpoint continues a training.
 
-    differing: what differs, in words. Where the training continues nevertheless, what probably differs in each session
-    because the script sets no seed.
+    differing: what differs, in words. If the checkpoint continues the training nevertheless, these probably differ in
+    each session because the script sets no random seed.
     """
 
     continues: bool
@@ -98,7 +99,7 @@ class Decision(NamedTuple):
 
     @property
     def is_guess(self) -> bool:
-        """Whether it could be another training. First weights alone differ in every script that sets no seed."""
+        """Whether it may be another training. Initial weights alone differ in every script without a random seed."""
         return self.continues and any(words != _SOFT["weights"] for words in self.differing)
 
     @property
@@ -125,10 +126,10 @@ def identify(  # noqa: PLR0913  one for each thing that identifies a training
 ) -> Identity:
     """The identity of the training that begins now.
 
-    called: the function that the user calls, by its last name. arguments: hyperparameters; `ignored` names those that
-    may change between sessions besides those that `fingerprint.may_change` knows. model: its class and configuration,
-    as text. data: whatever is trained on; no iterator is consumed. weights: name and array of each. offered: the path
-    of the checkpoint to resume from, which may be among the script's arguments.
+    called: the name of the function that the user calls, without its module. arguments: hyperparameters; `ignored`
+    names those that may change between sessions, in addition to `fingerprint.may_change`. model: its class and
+    configuration, as text. data: the training data; no iterator is consumed. weights: name and array of each. offered:
+    path of the checkpoint to resume from, which may be among the script's arguments.
     """
     parts = {"framework": framework, "the arguments of the script": command_line(sys.argv[1:], offered)}
     parts.update((f"the argument {name}", value) for name, value in named_arguments(arguments, ignored))
@@ -153,15 +154,15 @@ def identify(  # noqa: PLR0913  one for each thing that identifies a training
 def _or_unknown(read: Callable[[Any], Fingerprint], value: Any) -> Fingerprint:
     try:
         return Fingerprint("unknown", None) if value is None else read(value)
-    except Exception:  # noqa: BLE001  a kind of object that cannot be looked at: what else is known has to do
+    except Exception:  # noqa: BLE001  an object that cannot be read: the rest of the identity must do
         return Fingerprint("unknown", None)
 
 
 def decide(checkpoint: SavedTraining, call: Identity, number: int, begun: Iterable[BegunTraining]) -> Decision:
-    """Whether the training that saved a checkpoint is the one that begins.
+    """Whether a checkpoint belongs to the training that begins.
 
-    number: which of the trainings of its session that are equal in all it is. begun: every training that began in the
-    run so far, this one included, and that which saved.
+    number: 1-based, of this training among the equal ones of its session. begun: all trainings that began in the run so
+    far, including this one and the one that saved.
     """
     saved = checkpoint.identity
     if checkpoint.is_of_other_run:
@@ -189,13 +190,13 @@ def _without(identity: Identity, names: set[str]) -> Identity:
 
 
 def _tells_apart(part: str, alike: Iterable[BegunTraining]) -> bool:
-    """Whether trainings of one session, alike in all else that was looked at, differ in this part."""
+    """Whether this part distinguishes trainings of one session, all of which agree in the parts before."""
     values: dict[int, Optional[str]] = {}
     return any(values.setdefault(each.session, getattr(each, part)) != getattr(each, part) for each in alike)
 
 
 def _may_be_chance(checkpoint: SavedTraining, call: Identity) -> bool:
-    """Whether what differs could differ between two sessions of one training, in a script that sets no seed."""
+    """Whether the differences may come from a script without a random seed, in two sessions of one training."""
     saved = checkpoint.identity
     if saved.data == call.data and saved.weights == call.weights:
         return True
@@ -203,9 +204,9 @@ def _may_be_chance(checkpoint: SavedTraining, call: Identity) -> bool:
         return False
     if saved.data == call.data or (saved.is_once and call.is_once):
         return True
-    # in a loop: a script that went on to the next training after this one has had its result, and skips it
+    # in a loop: a script that has continued with the next training had the result of this one, and skips it
     if checkpoint.is_finished or checkpoint.is_of_other_run:
         return False
-    # equal random weights come from a seed: then data that are shuffled would be equal, too
+    # equal random weights come from a seed, and with a seed shuffled data would be equal, too
     are_weights_drawn = saved.weights is not None and not call.is_pretrained
     return not (are_weights_drawn and saved.weights == call.weights)

@@ -1,8 +1,8 @@
-"""The trainings of a run: which began, what they saved, and which checkpoint continues the one that begins now.
+"""The trainings of a run: which ones began, what they saved, and which checkpoint the current one continues from.
 
-Each session appends to `session-N.trainings` in the run directory, whichever of its processes trains. A checkpoint
-stores the identity of its training; the file knows all others of the run, so that it can be told what distinguishes
-them. With several ranks, rank 0 decides for all.
+All processes of a session append to its `session-N.trainings` in the run directory. A checkpoint stores the identity of
+its training; the files list all other trainings of the run, which shows what distinguishes them. With several ranks,
+rank 0 decides for all.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..link import SupervisorLink
 from .fingerprint import combined
 from .identity import VERSION, BegunTraining, Decision, Identity, SavedTraining, decide
 
-HOOK = "what tells trainings apart"
-_AGREEMENT_TIMEOUT_S = 60.0  # rank 0 makes the same call: it may come later, but not by much
+HOOK = "the identification of trainings"
+_AGREEMENT_TIMEOUT_S = 60.0  # rank 0 makes the same call, a little later at most
 
 
 class SavedCheckpoint(NamedTuple):
@@ -28,14 +28,14 @@ class SavedCheckpoint(NamedTuple):
 
     path: str
     step: int
-    is_finished: bool  # its training was over
+    is_finished: bool  # the training had ended
 
 
 class Training:
     """One training, from its beginning."""
 
     def __init__(self, log: _TrainingsFile, identity: Identity, call: int) -> None:
-        """call: which call of this process this is, 1 for the first."""
+        """call: 1-based number of the call in this process."""
         self.identity = identity
         self._file = log
         self._call = call
@@ -46,11 +46,11 @@ class Training:
 
     @property
     def name(self) -> str:
-        """A short name for files, which differs from those of the run's other trainings."""
+        """A short name for files, unique among the trainings of the run."""
         return combined(*BegunTraining.of(0, self.identity)[1:], self.number)[:8]
 
     def stored(self, *, is_finished: bool = False) -> dict[str, Any]:
-        """What a checkpoint of this training stores; JSON. is_finished: the training is over, not only stopped."""
+        """What a checkpoint of this training stores; JSON. is_finished: the training has ended, not only stopped."""
         identity = {**self.identity._asdict(), "parts": dict(self.identity.parts)}
         return {
             "version": VERSION,
@@ -62,7 +62,7 @@ class Training:
         }
 
     def judge(self, stored: Optional[Mapping[str, Any]]) -> Optional[Decision]:
-        """Whether a checkpoint that stores this continues the training; None when it stores nothing to go by."""
+        """Whether a checkpoint that stores this continues the training; None if it stores no identity."""
         if not stored or stored.get("version") != VERSION:
             return None
         saved = Identity(**stored["identity"])
@@ -78,29 +78,29 @@ class Training:
     def choose(
         self, called: str, offered: Optional[str], read: Callable[[str], Any], *, or_else: str = "starts over"
     ) -> Optional[str]:
-        """The checkpoint to continue from; None if there is none of this training. Says what the user would not expect.
+        """The checkpoint to continue from; None if there is none. Explains surprising choices on stderr.
 
-        called: the user's call, in words. offered: the supervisor's choice. read: gives what a checkpoint stores of its
-        training (`stored`), None if nothing. or_else: what the call does where no checkpoint fits.
+        called: the user's call, for messages. offered: the supervisor's choice. read: returns what a checkpoint stores
+        of its training (`stored`), or None. or_else: what the call does if no checkpoint fits, for messages.
         """
         decision = None if offered is None else self.judge(read(offered))
         if decision is not None and decision.continues and not decision.is_guess:
             return offered
-        found = self.find(read)  # what is surely of this training comes before a guess
+        found = self.find(read)  # a checkpoint that certainly fits comes before a guess
         if found is not None:
             return found.path
         if decision is not None and decision.continues:
             notify_user(
-                f"{called} continues from {offered}, though {decision.reason} differ: as in a script that sets no "
-                "seed. If it is another training, start a new run"
+                f"{called} continues from {offered}, though {decision.reason} differ, as in a script without a "
+                "random seed. If this is a different training, start a new run"
             )
             return offered
         if decision is not None:
-            notify_user(f"{called} {or_else}: {offered} is of another training, which differs in {decision.reason}")
+            notify_user(f"{called} {or_else}: {offered} is from another training, which differs in {decision.reason}")
         return None
 
     def find(self, read: Callable[[str], Any]) -> Optional[SavedCheckpoint]:
-        """The newest checkpoint that an earlier session saved of this training; None where there is none."""
+        """The newest checkpoint of this training by an earlier session; None if there is none."""
         self._file.read()
         if not self._file.is_resumed:  # the user wants it to start over
             return None
@@ -111,19 +111,19 @@ class Training:
             if decision is not None and decision.continues and not decision.is_guess:
                 (fitting if decision.differing else exact).append((stored, save))
         for stored, save in exact[::-1] + fitting[::-1]:
-            # another training may have saved in the same place since
+            # another training may have overwritten it since
             if os.path.exists(save.path) and read(save.path) == stored:
                 return save
         return None
 
     def saved(self, path: str, step: int, *, is_finished: bool = False) -> None:
-        """Remember a checkpoint that was reported. is_finished: the training is over, not only stopped."""
+        """Record a checkpoint that was reported. is_finished: the training has ended, not only stopped."""
         self._file.save(self.stored(is_finished=is_finished), SavedCheckpoint(os.path.abspath(path), step, is_finished))
 
     def agreed(self, choose: Callable[[], Any], world_size: Optional[int] = None) -> Any:
-        """What rank 0 chooses, on all ranks; JSON. None where rank 0 does not answer.
+        """What rank 0 chooses, on all ranks; JSON. None if rank 0 does not answer within a minute.
 
-        world_size: where the other ranks are yet to be started.
+        world_size: needed if the other ranks have not been started yet.
         """
         if (world_size or distributed.world_size()) == 1:
             return choose()
@@ -131,7 +131,7 @@ class Training:
 
 
 class _TrainingsFile:
-    """What is known of the trainings of a run."""
+    """The `session-N.trainings` files of a run."""
 
     def __init__(self, link: SupervisorLink) -> None:
         """Touches nothing."""
@@ -148,11 +148,11 @@ class _TrainingsFile:
 
     @guarded(HOOK)
     def read(self) -> None:
-        """Take in what was appended since, by whatever process."""
+        """Read what any process has appended since the last call."""
         for number in range(1, self.session + 1):
             path = self._path(number)
             if number < self.session and path in self._offsets:
-                continue  # it has ended
+                continue  # an earlier session, which is read once
             offset = self._offsets.get(path, 0)
             try:
                 with open(path, "rb") as file:
@@ -167,7 +167,7 @@ class _TrainingsFile:
     def _take(self, line: bytes, number: int) -> None:
         try:
             entry = json.loads(line)
-        except ValueError:  # a session that was killed, or a disk that was full, in the middle of it
+        except ValueError:  # a session was killed, or the disk was full, in the middle of the line
             return
         if "begun" in entry:
             self._count(BegunTraining(number, *entry["begun"]))
@@ -195,7 +195,7 @@ class _TrainingsFile:
     def _append(self, entry: dict[str, Any]) -> None:
         descriptor = os.open(self._path(self.session), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            # a line of its own even after one that a full disk cut off
+            # starts with a line break, because a full disk may have cut off the line before
             os.write(descriptor, f"\n{json.dumps(entry)}\n".encode())
         finally:
             os.close(descriptor)
@@ -210,7 +210,7 @@ class _TrainingsFile:
             self.read()
             sleep(0.01)
         if question not in self._answers:
-            notify_user(f"rank 0 has not said what to continue from: rank {distributed.rank()} starts over")
+            notify_user(f"rank 0 did not report what to continue from: rank {distributed.rank()} starts over")
         return self._answers.get(question)
 
 
@@ -224,19 +224,19 @@ class TrainingRegistry:
         self._trained: dict[int, tuple[Any, str]] = {}  # id of a model -> reference to it, what it was trained as
 
     def has_trained(self, model: Any) -> bool:
-        """Whether a training of this object has begun before."""
+        """Whether a training of this object has begun before in this process."""
         before = self._trained.get(id(model))
         return before is not None and before[0]() is model
 
     def begin(self, identity: Identity, model: Any = None) -> Training:
-        """A training begins. model: the object that is trained, so that it is known when it is trained again."""
+        """Register a training that begins. model: the object that is trained, to recognize it in later trainings."""
         history = self._trained[id(model)][1] if self.has_trained(model) else "none"
         identity = identity._replace(history=history)
         framework = str(identity.parts.get("framework"))
         self._calls[framework] = self._calls.get(framework, 0) + 1
         try:
             reference = weakref.ref(model)
-        except TypeError:  # None, or a kind of object that has no references
+        except TypeError:  # None, or an object without weak references
             pass
         else:
             self._trained[id(model)] = (reference, combined(identity.kind, identity.place, history))
@@ -247,7 +247,7 @@ _registry: Optional[TrainingRegistry] = None
 
 
 def of(link: SupervisorLink) -> TrainingRegistry:
-    """Those of this process."""
+    """The registry of this process."""
     global _registry  # noqa: PLW0603  one in a process
     if _registry is None:
         _registry = TrainingRegistry(link)

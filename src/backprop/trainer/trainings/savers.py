@@ -1,7 +1,7 @@
-"""Which process of a run saved a checkpoint: a driver may start one for each fold, and each trains something else.
+"""Which process of a run saved a checkpoint: a script may start a process for each fold, to train a different model.
 
-Each session appends to `session-N.savers` in the run directory. Processes are told apart by their script and its
-arguments; which of several equal ones it was, nobody can know: a driver may start one again that has crashed.
+Each session appends to `session-N.savers` in the run directory. Processes are identified by their script and its
+arguments. Several equal ones cannot be distinguished: a process that has crashed may have been started again.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _MAX_SHOWN = 200  # characters of a command line
 
 
 class Saver(NamedTuple):
-    """A process that saved something."""
+    """A process that saved a checkpoint."""
 
     session: int
-    digest: str  # of what tells it from others
-    shown: str  # what it executes, for the user
+    digest: str  # of its script and arguments
+    shown: str  # its command line, for messages
 
 
 def of_this_process(session: int, offered: Optional[str]) -> Saver:
-    """offered: the checkpoint to resume from, which may be among the arguments."""
+    """The record of this process. offered: the checkpoint to resume from, which may be among the arguments."""
     import shlex
 
     script = os.path.basename(sys.argv[0])
@@ -35,20 +35,20 @@ def of_this_process(session: int, offered: Optional[str]) -> Saver:
 
 
 def remember(run_dir: str, saver: Saver, path: str) -> None:
-    """A process saves this checkpoint, for the first time. Raises OSError."""
+    """Record which process saves a checkpoint. Raises OSError."""
     descriptor = os.open(_path(run_dir, saver.session), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        # a line of its own even after one that a full disk cut off
+        # starts with a line break, because a full disk may have cut off the line before
         os.write(descriptor, f"\n{json.dumps({'path': path, 'by': saver[1:]})}\n".encode())
     finally:
         os.close(descriptor)
 
 
 def other_saver(run_dir: str, ours: Saver, offered: str) -> Optional[Saver]:
-    """The process that saved the checkpoint that is offered; None where this one goes on with it, or nobody knows.
+    """The process that saved the offered checkpoint; None if this one may resume from it, or it is not known.
 
-    The script that Backprop itself has started goes on with what one like it saved, whatever its arguments are now:
-    the user has changed them.
+    If only one kind of process has saved, the script that Backprop has started itself may resume from it with any
+    arguments: the user has changed them.
     """
     offered = os.path.realpath(offered)
     for session in range(ours.session - 1, 0, -1):
@@ -62,7 +62,7 @@ def other_saver(run_dir: str, ours: Saver, offered: str) -> Optional[Saver]:
 
 
 def own_checkpoint(run_dir: str, ours: Saver) -> Optional[str]:
-    """The newest checkpoint that is there of those that a process like this one saved; None where it saved none."""
+    """The newest existing checkpoint by a process with the same script and arguments; None if there is none."""
     for session in range(ours.session - 1, 0, -1):
         mine = [path for path, saver in _savers(run_dir, session).items() if saver.digest == ours.digest]
         there = [path for path in mine if os.path.exists(path)]
@@ -72,7 +72,7 @@ def own_checkpoint(run_dir: str, ours: Saver) -> Optional[str]:
 
 
 def _savers(run_dir: str, session: int) -> dict[str, Saver]:
-    """Of each checkpoint of a session, by its real path, the last process that began to save it."""
+    """The last process that saved each checkpoint of a session, by real path."""
     try:
         with open(_path(run_dir, session), encoding="utf-8") as file:
             lines = file.read().splitlines()
@@ -93,5 +93,5 @@ def _path(run_dir: str, session: int) -> str:
 
 
 def _is_root() -> bool:
-    """Whether Backprop has started this process itself: it leads a session of its own."""
+    """Whether Backprop has started this process itself: it is the leader of its POSIX session."""
     return os.getsid(0) == os.getpid()

@@ -14,7 +14,7 @@ from ..saved_files import native_files
 from ..saved_files.script_files import is_trainer
 
 _HOOK = "CatBoost"
-_LOOK_EVERY_S = 0.5  # it writes them in C++, and says nothing; no oftener than every second
+_POLL_INTERVAL_S = 0.5  # snapshots are written by C++ code without a callback, every second at most
 
 
 def hook(core: Any) -> None:
@@ -22,18 +22,18 @@ def hook(core: Any) -> None:
     link = current()
     if link is None:
         return
-    original = core._CatBoostBase._train  # noqa: SLF001  all trainings come here
+    original = core._CatBoostBase._train  # noqa: SLF001  called by all kinds of training
 
     @functools.wraps(original)
     def train(self: Any, train_pool: Any, test_pool: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
         path = _snapshot(link, params)
         if path is None:
             return original(self, train_pool, test_pool, params, *args, **kwargs)
-        watch = _SnapshotPoller(link, path)
+        poller = _SnapshotPoller(link, path)
         try:
             return original(self, train_pool, test_pool, params, *args, **kwargs)
         finally:
-            watch.end()
+            poller.end()
 
     core._CatBoostBase._train = train  # noqa: SLF001
     native_files.hook(core)
@@ -41,7 +41,7 @@ def hook(core: Any) -> None:
 
 @guarded(_HOOK)
 def _snapshot(link: SupervisorLink, params: Any) -> Optional[str]:
-    """Where this training saves its snapshots; None when it saves none, or is not the one that reports."""
+    """Path of the snapshots of this training; None if it saves none, or this process does not report."""
     if not params.get("save_snapshot") or link.owner is not None or not is_trainer():
         return None
     folder = os.fspath(params.get("train_dir") or "catboost_info")
@@ -49,7 +49,7 @@ def _snapshot(link: SupervisorLink, params: Any) -> Optional[str]:
 
 
 class _SnapshotPoller:
-    """Reports a snapshot whenever there is a new one: CatBoost renames it when it is whole."""
+    """Reports each new snapshot, which CatBoost renames when it is complete."""
 
     def __init__(self, link: SupervisorLink, path: str) -> None:
         self._link = link
@@ -57,18 +57,18 @@ class _SnapshotPoller:
         self._seen = self._mark()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="backprop-catboost", daemon=True)
-        with suppress(RuntimeError):  # the user has as many as `ulimit -u` allows: there is a look at the end
+        with suppress(RuntimeError):  # too many threads for `ulimit -u`: then only the last snapshot is reported
             self._thread.start()
 
     def end(self) -> None:
-        """The training is over, in whatever way."""
+        """The training has ended or failed."""
         self._is_over.set()
         if self._thread.ident is not None:  # it was started
             self._thread.join()
         self._look()
 
     def _run(self) -> None:
-        while not self._is_over.wait(_LOOK_EVERY_S):
+        while not self._is_over.wait(_POLL_INTERVAL_S):
             self._look()
 
     @guarded(_HOOK)

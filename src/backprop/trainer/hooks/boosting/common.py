@@ -1,16 +1,16 @@
-"""What XGBoost and LightGBM have in common: one call of `train`, its rounds, and the checkpoint it can continue from.
+"""Shared by XGBoost and LightGBM: one call of `train`, its rounds, and the checkpoint that it continues from.
 
-A checkpoint holds the state of one call, and its identity (identity.py): the call of the same identity continues from
-it, in whatever process and order the script makes its calls. A call that took long enough is saved when it ends, too;
-on resume it then trains nothing, and gives the same result. Those of which nothing was saved train again.
+A checkpoint holds the state of one call and its identity (trainings/identity.py): the call with the same identity
+continues from it, in whatever process and order the script makes its calls. A call that took long enough is saved when
+it ends, too; after a resume it trains nothing, and returns the same result. Calls without a checkpoint train again.
 
-Continuing means that the library's own loop runs over all rounds again, but trains and evaluates only those that are
-missing: for the rounds that are done the library's callbacks get the evaluations on record. Thus early stopping, the
-history of evaluations and schedules come out as if nothing had been interrupted, and round numbers are right. The
-user's own callbacks are not called for these rounds; they get back the attributes they had, as far as pickle can.
+To continue, the library's own loop runs over all rounds again, but trains and evaluates only those that are missing;
+for the others the library's callbacks get the recorded evaluations. So early stopping, the history of evaluations,
+schedules and round numbers are the same as without the interruption. The user's own callbacks are not called for these
+rounds; their attributes are restored, if they can be pickled.
 
-A checkpoint is a zip file, so that its checksums tell whether it is whole: `backprop.json`, which says what it is, the
-model as its library writes it, and the rest as a pickle.
+A checkpoint is a zip file, whose checksums show whether it is complete: `backprop.json` describes it, the model is in
+the library's format, and the rest is a pickle.
 """
 
 from __future__ import annotations
@@ -34,60 +34,60 @@ from ...trainings.registry import Training
 _ABOUT = "backprop.json"
 _STATE = "state.pickle"
 
-_MAX_CHECKED = 1 << 22  # values of an array; of a larger one, as many are spread over it
+_MAX_CHECKED = 1 << 22  # values read of an array, evenly spread over larger ones
 
 _counts: dict[str, int] = {}  # calls of each library's train() so far
-_working_folder = os.getcwd()  # as the script was started in: it may go elsewhere
+_working_folder = os.getcwd()  # at the start: the script may change it
 
 
 class SavedCall(NamedTuple):
-    """A call of `train` as it was after some round."""
+    """The state of a call of `train` after a round."""
 
     rounds: int
     model: bytes
-    evaluations: list[Any]  # one a round, as the library's hook wants it
-    callbacks: list[Optional[bytes]]  # attributes of the user's callbacks, in order; None: pickle cannot
-    total: Optional[int] = None  # rounds that were asked for
-    is_finished: bool = False  # training ended after these rounds, and not because it was stopped
+    evaluations: list[Any]  # one for each round, in the form that the library's hook needs
+    callbacks: list[Optional[bytes]]  # attributes of the user's callbacks, in order; None if not picklable
+    total: Optional[int] = None  # number of rounds requested
+    is_finished: bool = False  # training ended after these rounds, and was not stopped
     took_s: float = 0.0
-    data: Optional[str] = None  # what it was trained on: see identity.py
-    ending: Any = None  # what the library's hook must know of a finished one besides
+    data: Optional[str] = None  # fingerprint of the training data: see trainings/identity.py
+    ending: Any = None  # further data of the library's hook for a finished one
 
 
 class TrainCall:
     """One call of a library's `train` in a session."""
 
     def __init__(self, library: str, suffix: str, link: SupervisorLink) -> None:
-        """suffix: of the model's file."""
+        """suffix: of the model's file in a checkpoint."""
         self.library = library
         self.link = link
-        self.saved: Optional[SavedCall] = None  # where it continues
-        self.evaluations: list[Any] = []  # as in Saved
-        self.total: Optional[int] = None  # rounds in all, where they are known
+        self.saved: Optional[SavedCall] = None  # the state that it continues from
+        self.evaluations: list[Any] = []  # as in SavedCall
+        self.total: Optional[int] = None  # total number of rounds, if known
         self.number = _counts[library] = _counts.get(library, 0) + 1
         self._model_name = f"model.{suffix}"
         self._began = monotonic()
         self._training: Optional[Training] = None
-        self._path: Optional[str] = None  # of what it continues from
+        self._path: Optional[str] = None  # of the checkpoint that it continues from
 
     @property
     def done(self) -> int:
-        """How many rounds need no training."""
+        """Number of rounds that need no training."""
         return 0 if self.saved is None else self.saved.rounds
 
     @property
     def is_finished_earlier(self) -> bool:
-        """Whether it was finished in an earlier session, and nothing is to be trained."""
+        """Whether an earlier session has finished it, so that nothing is trained."""
         return self.saved is not None and self.saved.is_finished and self.saved.total == self.total
 
     def identify(self, arguments: Mapping[str, Any], ignored: Sequence[str], data: Any) -> None:
-        """Say what this call trains, before anything else. The arguments: see identity.py."""
+        """Determine which training this is; called first. Arguments: see `trainings.identity.identify`."""
         self.link.announce_inspection(may_be_ours=self._offered is not None)
         identity = identify(self.library, "train", arguments, ignored=ignored, data=data, offered=self.link.resume_from)
         self._training = registry.of(self.link).begin(identity)
 
     def look_for_checkpoint(self) -> None:
-        """Find out whether there is a checkpoint of this call."""
+        """Find the checkpoint of this call, if there is one."""
         self.saved = self._find()
         self._judge_saved()
         self.link.set_resume_source(None if self.saved is None else self._path)
@@ -102,10 +102,10 @@ class TrainCall:
             self.start_over("it was trained on other data")
 
     def _has_other_data(self, saved: SavedCall) -> bool:
-        """Whether a checkpoint's data matter and differ.
+        """Whether a checkpoint is of other data, and cannot be continued.
 
-        Without first weights, which could tell one fold from another, only a call that is made once may go on with
-        other data, as in a script that sets no seed. What was finished is no result of other data.
+        There are no initial weights here to distinguish folds. So only a call that is made once may continue with other
+        data, as in a script without a random seed, and never if it was finished.
         """
         identity = self._identified.identity
         may_differ = identity.is_once and not self.is_finished_earlier
@@ -113,7 +113,7 @@ class TrainCall:
 
     def notify_finished_earlier(self) -> None:
         """Tell the user why nothing is trained."""
-        self.notify(f"gives back what an earlier session has trained: {self.done} rounds")
+        self.notify(f"returns what an earlier session has trained: {self.done} rounds")
 
     def _find(self) -> Optional[SavedCall]:
         offered = self._path = self._offered
@@ -130,7 +130,7 @@ class TrainCall:
 
     @property
     def _offered(self) -> Optional[str]:
-        """The checkpoint to resume from, if it may be one of ours."""
+        """The checkpoint to resume from, if it may be ours."""
         offered = self.link.resume_from
         return offered if offered is not None and offered.endswith(".zip") else None
 
@@ -140,7 +140,7 @@ class TrainCall:
 
     @property
     def _identified(self) -> Training:
-        assert self._training is not None  # noqa: S101  a call whose identity is not known is let alone
+        assert self._training is not None  # noqa: S101  a call without identity is not looked after
         return self._training
 
     def start_over(self, reason: str) -> None:
@@ -150,7 +150,7 @@ class TrainCall:
         self.evaluations = []
 
     def notify(self, what: str) -> None:
-        """One line for the user."""
+        """Print a line for the user."""
         notify_user(f"{self.library} {what}")
 
     def log(self, rounds: int, metrics: Mapping[str, Any]) -> None:
@@ -158,9 +158,9 @@ class TrainCall:
         self.link.log(rounds, metrics, total_steps=self.total)
 
     def round_ended(self, rounds: int, model: Callable[[], bytes], callbacks: Sequence[Any]) -> bool:
-        """Do what is wanted after so many rounds; gives whether training must stop.
+        """Do what the supervisor requests after `rounds` rounds; returns whether training must stop.
 
-        model: gives its bytes. callbacks: the user's.
+        model: returns its bytes. callbacks: the user's.
         """
         request = self.link.at_step_end(rounds)
         if request.save or request.stop:
@@ -170,7 +170,7 @@ class TrainCall:
         return request.stop
 
     def ended(self, model: Callable[[], bytes], callbacks: Sequence[Any], ending: Any = None) -> None:
-        """Keep what was trained, if it took long: what follows in the script may be cut off. As in `round_ended`."""
+        """Save the result if it took long: the script may be stopped in what follows. Arguments as in `round_ended`."""
         is_kept = self.is_finished_earlier or self.link.is_stopping
         if not is_kept and self.evaluations and self._took_s() >= finished.WORTH_KEEPING_S:
             self._save(len(self.evaluations), model, callbacks, is_finished=True, ending=ending)
@@ -179,7 +179,7 @@ class TrainCall:
         return monotonic() - self._began + (0.0 if self.saved is None else self.saved.took_s)
 
     def _save(self, rounds: int, model: Callable[[], bytes], callbacks: Sequence[Any], **more: Any) -> None:
-        """more: other fields of Saved."""
+        """more: other fields of SavedCall."""
         if rank() != 0:
             return
         is_finished, took_s = bool(more.get("is_finished")), self._took_s()
@@ -191,7 +191,7 @@ class TrainCall:
             saved = SavedCall(rounds, model(), self.evaluations, attributes, self.total, took_s=took_s, **more)
             try:
                 self._write(path, saved)
-            except OSError as error:  # a full disk: what was asked for besides the save is done nevertheless
+            except OSError as error:  # a full disk: training may have to stop nevertheless
                 self.notify(f"could not save after round {rounds}: {error}")
                 return
             self.link.report_checkpoint(path, rounds)
@@ -222,10 +222,10 @@ class TrainCall:
 
 
 def begin(library: str, suffix: str) -> Optional[TrainCall]:
-    """The call of `train` that begins now; None when it is not ours to look after.
+    """The call of `train` that begins now; None if it is not looked after.
 
-    Of a script's processes and threads only the main ones are: workers of a parallel search train at the same time,
-    and in no order that could be found again.
+    Only calls in the main thread of a main process are: workers of a parallel search train at the same time, in an
+    order that cannot be reproduced.
     """
     link = current()
     if link is None or is_off(library) or threading.current_thread() is not threading.main_thread():
@@ -237,15 +237,15 @@ def begin(library: str, suffix: str) -> Optional[TrainCall]:
 
 
 def restore(callback: Any, attributes: Optional[bytes]) -> None:
-    """Give a callback of the user's back the attributes it had."""
+    """Restore the attributes of one of the user's callbacks."""
     if attributes is None:
         return
     import pickle
 
     try:
         vars(callback).update(pickle.loads(attributes))  # noqa: S301  we wrote it
-    except Exception as error:  # noqa: BLE001  the script was edited since, say: the callback starts anew
-        notify_user(f"a {type(callback).__name__} begins anew: {type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001  for example, the script was edited since: the callback starts over
+        notify_user(f"a {type(callback).__name__} starts over: {type(error).__name__}: {error}")
 
 
 def _attributes(callback: Any) -> Optional[bytes]:
@@ -253,7 +253,7 @@ def _attributes(callback: Any) -> Optional[bytes]:
 
     try:
         return pickle.dumps(vars(callback))
-    except Exception:  # noqa: BLE001  files, lambdas, slots: it starts anew on resume, as it would without us
+    except Exception:  # noqa: BLE001  files, lambdas, slots: it starts over on resume, as without us
         return None
 
 
@@ -292,7 +292,7 @@ def numbers(found: Fingerprint) -> list[Optional[list[int]]]:
 
 
 def _read_about(path: str, library: str) -> Optional[dict[str, Any]]:
-    """What a checkpoint says of itself; None when it is none of this library's."""
+    """The description in a checkpoint; None if it is not one of this library's."""
     import zipfile
 
     if not zipfile.is_zipfile(path):
@@ -305,7 +305,7 @@ def _read_about(path: str, library: str) -> Optional[dict[str, Any]]:
 
 
 def _read(path: str, library: str, model_name: str) -> Optional[SavedCall]:
-    """What a checkpoint holds; None when it cannot be read any more, which is told."""
+    """The content of a checkpoint; None if it cannot be read, which is reported to the user."""
     import pickle
     import zipfile
     import zlib
@@ -313,7 +313,7 @@ def _read(path: str, library: str, model_name: str) -> Optional[SavedCall]:
     try:
         about = _read_about(path, library)
         if about is None:
-            raise zipfile.BadZipFile("it is not a whole checkpoint")  # noqa: TRY301
+            raise zipfile.BadZipFile("it is not a complete checkpoint")  # noqa: TRY301
         with zipfile.ZipFile(path) as archive:
             # files of earlier versions have no ending
             evaluations, callbacks, *ending = pickle.loads(archive.read(_STATE))  # noqa: S301  we wrote it

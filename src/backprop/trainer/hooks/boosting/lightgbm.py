@@ -1,14 +1,14 @@
-"""LightGBM: every `train()` of a script, be it called by the script or by the scikit-learn classes.
+"""LightGBM: every call of `train()`, by the script or by the scikit-learn classes.
 
-Written against LightGBM 4.7. A call continues from the saved model by `init_model`: LightGBM's predictor then gives
-the very scores that training had, bit for bit. Told that it begins in round 0, the loop runs over all rounds; see
-boosting/common.py. lightgbm_replay.py takes the booster through those that are done.
+Written against LightGBM 4.7. A call continues from the saved model by `init_model`: LightGBM's predictor then returns
+exactly the scores that training had. The loop is made to begin in round 0 and runs over all rounds: see common.py.
+lightgbm_replay.py takes the booster through those that are done.
 
 Random forests cannot continue (https://github.com/lightgbm-org/LightGBM/issues/6143): they start over. So does a call
-whose Dataset is constructed already and has freed its raw data, as another call's has. A call that was finished needs
-no scores: its loop runs over a booster without trees, which then gets the model.
+whose Dataset is already constructed and has freed its raw data, as one that another call has used. A call that was
+finished needs no scores: its loop runs over a booster without trees, which then gets the model.
 """
-# ruff: noqa: SLF001  there is no public way to tell a Dataset's state, or to let a call begin in round 0
+# ruff: noqa: SLF001  there is no public way to read a Dataset's state, or to begin a call in round 0
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ from .common import TrainCall
 from .lightgbm_replay import FIRST, ModelParameters, ReplayCallback, given, names_of
 
 _LIBRARY = "lightgbm"
-# what they do follows from the evaluations and the number of the round alone, and from these settings
+# library callbacks that depend only on evaluations, the number of the round, and these settings
 _REPLAYED = {
     "_EarlyStoppingCallback": ("stopping_rounds", "first_metric_only", "min_delta"),
     "_RecordEvaluationCallback": (),
     "_ResetParameterCallback": ("kwargs",),
 }
-# parameters and arguments that say how a training is looked at or executed, not what is trained
+# parameters and arguments about how a training is observed or executed, not what is trained
 _NOT_IDENTITY = ("params", "train_set", "valid_sets", "num_boost_round", "keep_training_booster")
 _NOT_IDENTITY_PARAMS = ("num_iterations", "num_threads", "verbosity", "device_type", "metric_freq")
-_rows: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # Dataset -> what it was at first sight
+_rows: weakref.WeakKeyDictionary[Any, Any] = (
+    weakref.WeakKeyDictionary()
+)  # Dataset -> its content when it was first used
 _LAST = 1 << 30  # order of a callback
 
 
@@ -49,18 +51,18 @@ def hook(engine: Any) -> None:
         if call is None:
             return original(*args, **kwargs)
         with call.link.training(_LIBRARY) as is_ours:
-            if not is_ours:  # a booster that another one's callback trains
+            if not is_ours:  # a booster that is trained by a callback of another one
                 return original(*args, **kwargs)
             try:
                 arguments: dict[str, Any] = dict(signature.bind(*args, **kwargs).arguments)
             except TypeError:
-                return original(*args, **kwargs)  # which says what is wrong
+                return original(*args, **kwargs)  # which raises the error
             callbacks = list(arguments.get("callbacks") or ())
             _identify(call, arguments, signature)
-            if arguments.get("init_model") is None:  # else the script knows itself where to begin
+            if arguments.get("init_model") is None:  # otherwise the script itself has chosen where to begin
                 _look_for_checkpoint(call, arguments)
             keeps_booster = arguments.get("keep_training_booster", False)
-            arguments["keep_training_booster"] = True  # the model then still has the rounds after the best one
+            arguments["keep_training_booster"] = True  # so that the model has the rounds after the best one
             after = _AfterRoundCallback(call, callbacks, engine)
             if call.saved is None:
                 arguments["callbacks"] = [*callbacks, _ReportCallback(call), after]
@@ -79,7 +81,7 @@ def hook(engine: Any) -> None:
                 booster = original(**arguments)
                 booster.model_from_string(call.saved.model.decode())
                 booster.best_iteration, best_score = call.saved.ending
-                booster.best_score.clear()  # it is of a kind of its own
+                booster.best_score.clear()  # keeps its type
                 for name, scores in best_score.items():
                     booster.best_score[name].update(scores)
                 return _freed(booster)
@@ -110,7 +112,7 @@ def _identify(call: TrainCall, arguments: Mapping[str, Any], signature: inspect.
 
 
 def _content(dataset: Any) -> Any:
-    """What tells a Dataset from another, as it was when it was first seen: training may free the raw data."""
+    """What identifies a Dataset, as of its first use: training may free the raw data."""
     if dataset not in _rows:
         own = [_of_each_row(dataset, name) for name in ("label", "weight", "group", "init_score", "position")]
         subset = None
@@ -125,7 +127,7 @@ def _content(dataset: Any) -> Any:
 
 
 def _of_each_row(dataset: Any, name: str) -> Any:
-    with suppress(Exception):  # what a version does not have, or is in some other form than an array
+    with suppress(Exception):  # missing in this version, or not an array
         return boosting.checksum(getattr(dataset, f"get_{name}")() if dataset._handle else getattr(dataset, name))
     return None
 
@@ -137,7 +139,7 @@ def _ended(call: TrainCall, booster: Any, callbacks: Sequence[Any]) -> None:
 
 
 def _freed(booster: Any) -> Any:
-    """What `train` does with a booster that is not to be trained any more."""
+    """What `train` does with a booster that will not be trained any further."""
     return booster.model_from_string(booster.model_to_string()).free_dataset()
 
 
@@ -157,7 +159,9 @@ def _look_for_checkpoint(call: TrainCall, arguments: Mapping[str, Any]) -> None:
     elif any(dataset.init_score is not None for dataset in datasets):
         call.start_over("its Dataset has an init_score, which LightGBM would replace")
     else:
-        doubt = "" if state.is_exact else ", with other samples than it would have drawn: see the guide to LightGBM"
+        doubt = (
+            "" if state.is_exact else ", with other samples than without the interruption: see the guide to LightGBM"
+        )
         call.notify(f"continues after round {call.done}{doubt}")
 
 
@@ -168,7 +172,7 @@ def _datasets(arguments: Mapping[str, Any]) -> list[Any]:
 
 @contextmanager
 def _from_round_0(engine: Any) -> Iterator[None]:
-    """Within, the rounds of a model that is continued count as rounds of this call."""
+    """Inside, the rounds of the initial model count as rounds of this call."""
     original = engine._InnerPredictor
 
     class Predictor(original):  # type: ignore[misc, valid-type]
@@ -184,7 +188,7 @@ def _from_round_0(engine: Any) -> Iterator[None]:
 
 @contextmanager
 def _clean(arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Leave the Datasets behind as training from the beginning does, so that another call can use them."""
+    """Leave the Datasets as training from the beginning does, so that other calls can use them."""
     try:
         yield
     finally:
@@ -196,7 +200,7 @@ def _clean(arguments: Mapping[str, Any]) -> Iterator[None]:
 
 
 class _SkippingCallback:
-    """A callback of the user's, which is not called for rounds that are done."""
+    """One of the user's callbacks, which is not called for rounds that are done."""
 
     def __init__(self, call: TrainCall, callback: Any, order: int) -> None:
         self._call = call
@@ -210,12 +214,12 @@ class _SkippingCallback:
 
 
 class _ReportCallback:
-    """Reports a round. Comes first: early stopping leaves the others out."""
+    """Reports a round. Runs first, because early stopping skips the callbacks after it."""
 
     before_iteration = False
 
     def __init__(self, call: TrainCall, replay: Optional[ReplayCallback] = None) -> None:
-        self.order = FIRST  # not of the class: LightGBM gives one to each object without its own
+        self.order = FIRST  # an instance attribute: LightGBM sets it on each object that lacks it
         self._call = call
         self._replay = replay
 
@@ -236,7 +240,7 @@ class _ReportCallback:
 
 
 class _AfterRoundCallback:
-    """Does what is wanted after a round. Comes last: the other callbacks have seen the round that is saved."""
+    """Saves and stops after a round. Runs last: the other callbacks have seen the round that is saved."""
 
     before_iteration = False
 
@@ -245,15 +249,15 @@ class _AfterRoundCallback:
         self._call = call
         self.own = [callback for callback in callbacks if not _is_replayed(callback)]
         self._end = engine.callback.EarlyStopException
-        self._bagging_freq: Optional[int] = None  # not looked for yet
+        self._bagging_freq: Optional[int] = None  # not read yet
 
     def __call__(self, env: Any) -> None:
         if env.iteration >= self._call.done:
             is_over = self._is_to_stop(env)
-        else:  # where a callback of the user's had ended it
+        else:  # a callback of the user's had ended it here
             is_over = self._call.is_finished_earlier and env.iteration + 1 == self._call.done
         if is_over:
-            # the way out of LightGBM's loop; nobody gets to see the booster: SupervisorLink.training
+            # ends LightGBM's loop; the booster is not returned, because SupervisorLink.training ends the script
             raise self._end(env.iteration, env.evaluation_result_list or [])
 
     @guarded(_LIBRARY, otherwise=False)
@@ -262,7 +266,7 @@ class _AfterRoundCallback:
             self._bagging_freq = ModelParameters(_text(env.model)).bagging_freq or 1
         rounds = env.iteration - env.begin_iteration + 1
         if rounds % self._bagging_freq and rounds != self._call.total:
-            return False  # a bag that is in use is not to be had again: it is used up first
+            return False  # the sample in use cannot be drawn again: finish its rounds first
         return self._call.round_ended(rounds, lambda: _text(env.model).encode(), self.own)
 
 

@@ -1,12 +1,12 @@
-"""Takes a fresh LightGBM booster, which has the saved trees, through the rounds that are done.
+"""Takes a new LightGBM booster, which has the saved trees, through the rounds that are done.
 
-What LightGBM does not save is its random state. Bagging and `feature_fraction` are brought to where they were: their
-generators draw as often as they would have, in rounds that grow no tree and look at two features only (a thirtieth of
-a round's time, measured with 60,000 rows of 50 features). What was drawn by the node (`feature_fraction_bynode`,
-`extra_trees`), by the gradients (GOSS, quantised training) or for the trees that DART drops cannot be: those
-generators begin anew, as they do on LightGBM's own (https://github.com/lightgbm-org/LightGBM/issues/6610).
+LightGBM does not save its random state. For bagging and `feature_fraction` it is reproduced: their generators draw as
+often as they would have, in rounds that grow no tree and use two features only (a thirtieth of a round's time, measured
+with 60,000 rows of 50 features). Draws for nodes (`feature_fraction_bynode`, `extra_trees`), for gradients (GOSS,
+quantised training) and for the trees that DART drops cannot be reproduced: those generators start over, as they do
+without us (https://github.com/lightgbm-org/LightGBM/issues/6610).
 """
-# ruff: noqa: SLF001  the names a parameter goes by are LightGBM's own secret
+# ruff: noqa: SLF001  LightGBM's aliases of parameters are private
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any, Mapping
 from .common import SavedCall
 
 FIRST = -(1 << 30)  # order of a callback
-_NEVER = 1e300  # no split gains so much
-_ALL = 1 - 1e-12  # a share of the features that is all of them, but drawn
+_NEVER = 1e300  # no split has such a gain
+_ALL = 1 - 1e-12  # all features, but still drawn at random
 
 
 class ModelParameters:
-    """What a model's text says of the parameters it was trained with."""
+    """The parameters that a model was trained with, from its text format."""
 
     def __init__(self, text: str) -> None:
         parameters = text.rpartition("\nparameters:")[2]
@@ -42,7 +42,7 @@ class ModelParameters:
 
     @property
     def bagging_freq(self) -> int:
-        """Rounds between two draws of a bag; 0: none is drawn."""
+        """Rounds between two draws of a sample of rows; 0 if there is no bagging."""
         shares = ("bagging_fraction", "pos_bagging_fraction", "neg_bagging_fraction")
         return int(self.number("bagging_freq", 0)) if any(self.number(name, 1) < 1 for name in shares) else 0
 
@@ -52,7 +52,7 @@ class ModelParameters:
 
     @property
     def is_exact(self) -> bool:
-        """Whether its random state can be brought to where it was."""
+        """Whether its random state can be reproduced."""
         return (
             self._values.get("boosting", "gbdt") == "gbdt"
             and self._values.get("data_sample_strategy", "bagging") == "bagging"
@@ -64,7 +64,7 @@ class ModelParameters:
 
 
 class ReplayCallback:
-    """A callback before each round. Rounds are counted from 0."""
+    """A callback before each round, which suppresses training in rounds that are done. The first round is 0."""
 
     before_iteration = True
 
@@ -109,7 +109,7 @@ class ReplayCallback:
         return self._reset(params)
 
     def _draw(self, *args: Any, **kwargs: Any) -> bool:
-        """In place of a round's training: a bag, where that round drew one."""
+        """Replaces a round's training: draws a sample of rows if that round did."""
         freq = self._state.bagging_freq
         if self._needs_draws and freq and self._round % freq == 0:
             self._update(*args, **kwargs)
@@ -121,28 +121,28 @@ class ReplayCallback:
         return [tuple(result) if kind is None else kind(*result) for result in results]
 
     def end(self, booster: Any) -> None:
-        """After the last of the rounds that are done: from here on the booster trains."""
+        """After the last round that is done: the booster trains from now on."""
         for name in ("reset_parameter", "update", "eval_train", "eval_valid"):
             del vars(booster)[name]
         if not self._needs_draws:
             return
-        # one that was all features stays at the last two unless all are drawn once: ColSampler::SetConfig
+        # without feature sampling, the last two features stay in use unless all are drawn once: ColSampler::SetConfig
         if not self._state.samples_features:
             booster.reset_parameter({"feature_fraction": _ALL})
-        # another seed: its generator begins anew, and draws for the first time, as when a booster is made
+        # a changed seed restarts its generator, which draws once, as for a new booster
         booster.reset_parameter(self._given)
         if self._state.samples_features:
-            # each tree draws once, and so does each change of a parameter
+            # each tree and each change of a parameter draws once
             for _ in range(self._resets + self._saved.rounds * booster.num_model_per_iteration()):
                 booster.reset_parameter({"verbosity": self._given["verbosity"]})
         booster.params = self._params
 
 
 def given(params: Mapping[str, Any], name: str, otherwise: Any) -> Any:
-    """The value of a parameter as it was given, under whatever name."""
+    """The value of a parameter that was passed under any of its names."""
     return next((params[alias] for alias in names_of(name) if params.get(alias) is not None), otherwise)
 
 
 def names_of(parameter: str) -> tuple[str, ...]:
-    """All names that a parameter goes by, its own first."""
+    """All names of a parameter, the main one first."""
     return (parameter, *sorted(sys.modules["lightgbm.basic"]._ConfigAliases.get(parameter)))

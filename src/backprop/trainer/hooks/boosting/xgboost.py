@@ -1,11 +1,11 @@
-"""XGBoost: every `train()` of a script, be it called by the script or by the scikit-learn classes.
+"""XGBoost: every call of `train()`, by the script or by the scikit-learn classes.
 
-Written against XGBoost 3.2; what is hooked, `xgboost.training.train` and `CallbackContainer`, is there since 1.3.
+Written against XGBoost 3.2; `xgboost.training.train` and `CallbackContainer`, which are hooked, exist since 1.3.
 
 Not exact with sampling (`subsample`, `colsample_*`, DART): XGBoost keeps its random state in a thread-local engine and
-in the column sampler, neither of which it saves or lets be set (src/learner.cc, `GlobalRandom().seed(ctx_.seed)` when
-a booster is configured; src/common/random.h, `ColumnSampler`; https://github.com/dmlc/xgboost/issues/10324). What it
-does on its own is to draw the very samples of the first rounds again; here the seed is moved on instead.
+in the column sampler, which can neither be saved nor set (src/learner.cc, `GlobalRandom().seed(ctx_.seed)` when a
+booster is configured; src/common/random.h, `ColumnSampler`; https://github.com/dmlc/xgboost/issues/10324). By itself it
+would draw the samples of the first rounds again; here the seed is changed instead.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from . import common as boosting
 from .common import TrainCall
 
 _LIBRARY = "xgboost"
-# what they do follows from the evaluations alone, and from these settings
+# library callbacks that depend only on evaluations and on these settings
 _REPLAYED = {
     "EarlyStopping": ("rounds", "metric_name", "data", "save_best", "_min_delta"),
     "LearningRateScheduler": (),
 }
 _SAMPLING = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
 _SEED = ("seed", "random_state")
-# arguments that say how a training is looked at or executed, not what is trained
+# arguments about how a training is observed or executed, not what is trained
 _NOT_IDENTITY = (
     *("params", "dtrain", "evals_result", "num_boost_round", "verbose_eval"),
     *("nthread", "n_jobs", "verbosity", "silent", "device", "gpu_id", "predictor", "validate_parameters"),
 )
-_ROWS_LOOKED_AT = 64
-_PRIME = 1_000_003  # so that seeds of neighbouring rounds lie far apart
+_ROWS_SAMPLED = 64
+_PRIME = 1_000_003  # keeps the seeds of neighbouring rounds far apart
 
 _begun: Optional[TrainCall] = None  # a call of train() whose loop has not begun yet
 
@@ -46,12 +46,12 @@ def hook(training: Any) -> None:
 
     @wraps(original)
     def train(*args: Any, **kwargs: Any) -> Any:
-        global _begun  # noqa: PLW0603  the loop's callbacks are made deep inside
+        global _begun  # noqa: PLW0603  the callback container is created deep inside
         call = boosting.begin(_LIBRARY, "ubj")
         if call is None:
             return original(*args, **kwargs)
         with call.link.training(_LIBRARY) as is_ours:
-            if not is_ours:  # a booster that another one's callback trains
+            if not is_ours:  # a booster that is trained by a callback of another one
                 return original(*args, **kwargs)
             _begun = call
             try:
@@ -66,7 +66,7 @@ def hook(training: Any) -> None:
 
 @guarded(_LIBRARY)
 def _continued(call: TrainCall, signature: Any, args: Any, kwargs: Any) -> Optional[dict[str, Any]]:
-    """The arguments of a call that continues; None when it begins as it is."""
+    """The arguments of a call that continues; None for a call that begins as it is."""
     arguments: dict[str, Any] = dict(signature.bind(*args, **kwargs).arguments)
     call.total = arguments.get("num_boost_round", signature.parameters["num_boost_round"].default)
     is_begun = arguments.get("xgb_model") is not None
@@ -83,7 +83,7 @@ def _continued(call: TrainCall, signature: Any, args: Any, kwargs: Any) -> Optio
         [_content(each) for each in (arguments["dtrain"], *(data for data, _ in evals))],
     )
     if is_begun:
-        return None  # the script knows itself where to begin
+        return None  # the script itself has chosen where to begin
     call.look_for_checkpoint()
     if call.saved is None:
         return None
@@ -92,21 +92,21 @@ def _continued(call: TrainCall, signature: Any, args: Any, kwargs: Any) -> Optio
         return {**arguments, "xgb_model": bytearray(call.saved.model)}
     doubt = ""
     if _samples(dict(arguments["params"])):
-        doubt = ", with other samples than it would have drawn: XGBoost does not give its random state away"
+        doubt = ", with other samples than without the interruption: XGBoost does not save its random state"
         arguments["params"] = _with_moved_seed(arguments["params"], call.done)
     call.notify(f"continues after round {call.done}{doubt}")
     return {**arguments, "xgb_model": bytearray(call.saved.model)}
 
 
 def _content(data: Any) -> Any:
-    """What tells a DMatrix from another: its shape, checksums of all labels, and of a few rows."""
+    """What identifies a DMatrix: its shape, and checksums of all labels and of a few rows."""
     features: Any = None
-    with suppress(Exception):  # some kinds have no rows to be had
+    with suppress(Exception):  # some kinds give no access to rows
         if hasattr(data, "ref"):  # a QuantileDMatrix
             features = [boosting.checksum(part) for part in data.get_quantile_cut()]
         else:
             count = data.num_row()
-            rows = sorted({row * (count - 1) // (_ROWS_LOOKED_AT - 1) for row in range(_ROWS_LOOKED_AT)})
+            rows = sorted({row * (count - 1) // (_ROWS_SAMPLED - 1) for row in range(_ROWS_SAMPLED)})
             sample = data.slice(rows, allow_groups=True).get_data()
             features = [boosting.checksum(part) for part in (sample.data, sample.indices, sample.indptr)]
     own = [_of_each_row(data, name) for name in ("get_label", "get_weight", "get_base_margin", "get_group")]
@@ -114,7 +114,7 @@ def _content(data: Any) -> Any:
 
 
 def _of_each_row(data: Any, getter: str) -> Any:
-    with suppress(Exception):  # what was not given, or what this version does not tell
+    with suppress(Exception):  # not set, or not available in this version
         return boosting.checksum(getattr(data, getter)())
     return None
 
@@ -138,7 +138,7 @@ def _is_replayed(callback: Any) -> bool:
 
 
 def _own(callbacks: Sequence[Any]) -> list[Any]:
-    """Those whose attributes are saved."""
+    """The user's callbacks, whose attributes are saved."""
     return [callback for callback in callbacks if not _is_replayed(callback)]
 
 
@@ -149,7 +149,7 @@ def _ended(call: Optional[TrainCall], model: Any, callbacks: Sequence[Any]) -> N
 
 
 def _container(base: Any) -> Any:
-    """XGBoost's container of callbacks, which its loop calls before and after all rounds and each of them."""
+    """A subclass of XGBoost's callback container, which its loop calls before and after training and each round."""
 
     class Container(base):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -162,7 +162,7 @@ def _container(base: Any) -> Any:
             call = self._call
             if call is None or call.saved is None:
                 return super().before_training(model)
-            model.num_boosted_rounds = lambda: 0  # where EarlyStopping begins to count
+            model.num_boosted_rounds = lambda: 0  # the round where EarlyStopping begins
             try:
                 given = super().before_training(model)
             finally:
@@ -170,7 +170,7 @@ def _container(base: Any) -> Any:
             self._replayed = [callback for callback in self.callbacks if _is_replayed(callback)]
             for callback, attributes in zip(_own(self.callbacks), call.saved.callbacks):
                 boosting.restore(callback, attributes)
-            given.update = lambda *_, **__: None  # until the first round that is missing
+            given.update = lambda *_, **__: None  # no training until the first round that is missing
             return given
 
         def before_iteration(self, model: Any, epoch: int, dtrain: Any, evals: Any) -> bool:

@@ -1,10 +1,9 @@
-"""Hugging Face `Trainer`: reports its metrics and checkpoints, saves and stops it at the end of a step, continues it.
+"""Hugging Face `Trainer`: reports metrics and checkpoints, saves and stops at the end of a step, and resumes.
 
-A callback among the Trainer's default ones hears of steps, logs and evaluations; a few methods are wrapped where no
-callback comes: `train` (around the loop), `_save_checkpoint` (around a save), `_maybe_log_save_evaluate` (around what
-is done between two steps). What is wanted of one call of `train`: loop.py; how it is continued:
-resume.py.
-Read against transformers 4.46.3, 4.57.6 and 5.23.0; the numbers of lines in comments here are those of 5.23.0.
+A callback among the Trainer's default ones is called at steps, logs and evaluations. Where there is no callback,
+methods are wrapped: `train` (the loop), `_save_checkpoint` (a save), `_maybe_log_save_evaluate` (what is done between
+two steps). loop.py drives a call of `train`; resume.py resumes it.
+Written against transformers 4.46.3, 4.57.6 and 5.23.0; line numbers in comments are those of 5.23.0.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from ...link import SupervisorLink, current
 from .loop import EvaluationCut, TrainerLoop
 from .resume import HOOK, TrainerResume
 
-_loop: Optional[TrainerLoop] = None  # the call of `train` that is going on
+_loop: Optional[TrainerLoop] = None  # the call of `train` that is running
 _train_calls = 0  # so far in this process
 
 
 class LoopCallback:
-    """The callback, as far as it is ours; what it does not define it gets from TrainerCallback."""
+    """The methods of our callback; TrainerCallback has the others."""
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         if _loop is not None:
@@ -50,7 +49,9 @@ class LoopCallback:
             _loop.link.restart_step_timer()
 
 
-BackpropCallback: Any = None  # Watcher and TrainerCallback in one, so that it can be pickled with its trainer
+BackpropCallback: Any = (
+    None  # LoopCallback and TrainerCallback in one, importable, so that it can be pickled with its trainer
+)
 
 
 def hook(module: Any) -> None:
@@ -65,14 +66,14 @@ def hook(module: Any) -> None:
         (handler, "on_train_begin", _after_train_begin),
     ]
     replacements = [(owner, name, around(getattr(owner, name))) for owner, name, around in wrapped]
-    for owner, name, replacement in replacements:  # all of them, or none: what is missing has raised by now
+    for owner, name, replacement in replacements:  # all or none: a missing method has raised above
         setattr(owner, name, replacement)
-    # Trainer.__init__ adds these (line 586), that of its subclasses in other packages included: they call it
+    # Trainer.__init__ adds these (line 586), also for subclasses in other packages
     module.DEFAULT_CALLBACKS.append(BackpropCallback)
 
 
 def _of(trainer: Any) -> Optional[TrainerLoop]:
-    """The loop of this trainer, when it is the one that is going on."""
+    """The loop of this trainer, if it is the one that is running."""
     return _loop if _loop is not None and _loop.trainer is trainer else None
 
 
@@ -104,9 +105,9 @@ def _train(
     ignore_keys = args[1] if len(args) > 1 else kwargs.get("ignore_keys_for_eval")
     resume = TrainerResume(trainer, _train_calls)
     resume.begin(link, trial)
-    # None and False mean the same to the Trainer, "nobody said"; True means "the newest", which may be half-written:
-    # the supervisor knows better. A path is the script's own choice, unless Backprop handed it over. A search for
-    # hyperparameters begins its trials itself
+    # to the Trainer, None and False mean that nothing was chosen; True means the newest checkpoint, which may be
+    # incomplete: the supervisor knows better. A path is the script's own choice, unless it is the offered one. A
+    # hyperparameter search begins its trials itself
     if resume.was_handed_over(link, resume_from_checkpoint):
         resume_from_checkpoint = None
     if trial is not None:
@@ -145,7 +146,7 @@ def _around_boundary(original: Callable[..., Any]) -> Callable[..., Any]:
         if loop is None:
             return original(self, tr_loss, *args, **kwargs)
         if loop.is_over:
-            return None  # the epoch did not end, it was left: there is nothing to log, evaluate or save once more
+            return None  # the epoch was interrupted: there is nothing more to log, evaluate or save
         with ExitStack() as until_end:
             loop.boundary_begins(tr_loss, until_end)
             try:
@@ -154,7 +155,7 @@ def _around_boundary(original: Callable[..., Any]) -> Callable[..., Any]:
                 loop.evaluation_was_cut()
             if loop.is_save_missing():
                 try:
-                    original(self, tr_loss, *args, **kwargs)  # with nothing but the save
+                    original(self, tr_loss, *args, **kwargs)  # only the save is due now
                 except Exception as error:  # whatever it was: without us, nothing of this would have been called
                     if not loop.is_save_ours:
                         raise

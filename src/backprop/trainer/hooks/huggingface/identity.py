@@ -1,4 +1,4 @@
-"""What identifies a training by the Hugging Face Trainer, before its `train` has done anything."""
+"""The identity of a training by the Hugging Face Trainer, as of the call of `train`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, Optional
 
 from ...trainings.identity import Identity, identify
 
-TRIAL = "the argument trial"  # a part of the identity of a trial in a search for hyperparameters
+TRIAL = "the argument trial"  # part of the identity of a trial in a hyperparameter search
 
-# arguments that say how a training is watched, evaluated, saved or spread over devices, not what is trained
+# arguments about how a training is observed, evaluated, saved or distributed, not what is trained
 _WATCHING = (
     "accelerator_config",
     "auto_find_batch_size",
@@ -59,12 +59,12 @@ _WATCHING = (
 
 
 def identity_of(trainer: Any, trial: Any, offered: Optional[str]) -> Identity:
-    """trial: of a search for hyperparameters, which has not changed the arguments yet. offered: see `identify`."""
+    """The identity. trial: of a hyperparameter search, not yet applied to the arguments. offered: see `identify`."""
     args, model = trainer.args, trainer.model
     arguments = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(args)}
     arguments["class"] = type(trainer).__qualname__
     optimizer = trainer.optimizer
-    if optimizer is not None and trainer.state.global_step == 0:  # the script's own, or `train` would have made it
+    if optimizer is not None and trainer.state.global_step == 0:  # passed by the script: `train` has not made one yet
         arguments["optimizer"] = (type(optimizer).__qualname__, optimizer.defaults)
     if trial is not None:
         arguments["trial"] = getattr(trial, "number", str(trial))

@@ -1,11 +1,11 @@
-"""One call of a Hugging Face `Trainer.train`: what is wanted of it between two steps.
+"""Drives one call of a Hugging Face `Trainer.train`: saves and stops between two steps.
 
     step ends ──> log ──> evaluate ──> save        what the Trainer does between two steps, as TrainerControl says;
                                                    after the last step of an epoch it does so twice
 
-What we want saved and the Trainer does not is saved after all that; if it cannot be, training goes on without. A stop
-ends the loop there, with a save. An evaluation that is due then, or going on, is put off: the checkpoint has the
-random state from before it, and the next session begins with it (resume.py).
+A requested checkpoint that the Trainer does not save by itself is saved after all that; if saving fails, training
+continues without it. A stop ends the loop there, after a save. An evaluation that is due or running then is postponed:
+the checkpoint has the random state from before it, and the next session begins with it (resume.py).
 """
 # ruff: noqa: SLF001  a checkpoint's random state and folder have no public name
 
@@ -24,15 +24,15 @@ from ...failsafe import guarded, notify_user
 from ...link import SupervisorLink
 from .resume import HOOK, TrainerResume, random_state, replace_once
 
-WORTH_SAVING_S = 1.0  # a training that took less is sooner trained again than its end saved
+WORTH_SAVING_S = 1.0  # a shorter training is simply repeated
 
 
 class EvaluationCut(BaseException):
-    """Ends an evaluation, because a stop is wanted. Not an Exception: nobody's `except Exception` is meant."""
+    """Ends an evaluation because of a stop. Not an Exception, so that no `except Exception` catches it."""
 
 
 class TrainerLoop:
-    """A training that is going on."""
+    """A training that is running."""
 
     def __init__(
         self,
@@ -45,49 +45,49 @@ class TrainerLoop:
     ) -> None:
         """Touches nothing.
 
-        ignore_keys: for evaluations, as `train` was told. is_trial: of a search, which nobody continues.
+        ignore_keys: for evaluations, as passed to `train`. is_trial: of a search, and never resumed.
         """
         self.link = link
         self.trainer = trainer
-        self.is_over = False  # stopped, and saved if it could be; or it was over before it began
-        self.is_save_ours = False  # at this boundary: nobody but us wants one
+        self.is_over = False  # it was stopped, and saved if possible; or nothing was left to train
+        self.is_save_ours = False  # the save at this boundary is only ours
         self._resume = resume
         self._ignore_keys = ignore_keys
         self._loss_sum: Any = None  # a tensor, of the steps since the last log
         self._wants_save = False
-        self._is_epoch_end_near = False  # the epoch's last step has ended, the epoch has not
+        self._is_epoch_end_near = False  # between the end of an epoch's last step and that of the epoch
         self._is_epoch_over = False  # since the last step
         self._is_end_worth_saving = not is_trial
         self._began = 0.0
         self._saved_step: Optional[int] = None
         self._is_evaluation_due = False
         self._may_cut_evaluation = False
-        self._random_state: Optional[str] = None  # the folder that has it as it was before an evaluation
+        self._random_state: Optional[str] = None  # folder with the random state from before an evaluation
         self._until_boundary_ends: Optional[ExitStack] = None
         # at this boundary
         self._saved: Optional[str] = None
         self._error: Optional[Exception] = None
-        self._new_folder: Optional[str] = None  # there is one only because of us
+        self._new_folder: Optional[str] = None  # that exists only because of us
 
     def is_placed(self) -> None:
-        """The Trainer knows where it is to begin, and is about to tell so to all callbacks."""
+        """The Trainer has computed where to begin, and is about to call all callbacks."""
         self._resume.is_placed()
 
     def begin(self) -> None:
-        """The Trainer is ready for the first step, and has told so to all callbacks."""
+        """The Trainer has called all callbacks, and is ready for the first step."""
         self._may_cut_evaluation = True
         self.is_over = self._resume.restore(self._ignore_keys)
         self._began = monotonic()
 
-    # -- what the callback hears
+    # -- called by the callback
 
     def epoch_began(self) -> None:
-        """Comes before the Trainer asks for an epoch's first batch."""
+        """Called before the Trainer gets an epoch's first batch."""
         self._resume.epoch_began()
 
     @guarded(HOOK)
     def step_ended(self, state: Any, control: Any) -> None:
-        """Ask for what is wanted. Comes before the Trainer logs, evaluates and saves."""
+        """Read the requests of the supervisor. Called before the Trainer logs, evaluates and saves."""
         self._may_cut_evaluation = self._is_epoch_over = False
         self._resume.step_ended()
         request = self.link.at_step_end(state.global_step, total_steps=_total_steps(state))
@@ -101,9 +101,9 @@ class TrainerLoop:
 
     @guarded(HOOK)
     def epoch_ended(self, control: Any) -> None:
-        """Ask for what is wanted, after an epoch's last step. Comes before the Trainer logs, evaluates and saves."""
+        """Called after an epoch's last step, before the Trainer logs, evaluates and saves."""
         self._is_epoch_end_near = False
-        if not self.is_over:  # else it was left
+        if not self.is_over:  # otherwise it was interrupted
             self._resume.epoch_ended()
         self._is_epoch_over = True
         if self.link.is_stopping:
@@ -121,7 +121,7 @@ class TrainerLoop:
 
     @guarded(HOOK)
     def prediction_step_ended(self) -> None:
-        """End an evaluation when a stop is wanted. Raises EvaluationCut."""
+        """End an evaluation if a stop is requested. Raises EvaluationCut."""
         if self._may_cut_evaluation and _is_stop_agreed(self.link):
             raise EvaluationCut
 
@@ -129,7 +129,7 @@ class TrainerLoop:
 
     @guarded(HOOK)
     def boundary_begins(self, loss_sum: Any, until_end: ExitStack) -> None:
-        """The Trainer is about to log, evaluate and save, whatever of it is due."""
+        """The Trainer is about to log, evaluate and save what is due."""
         self._loss_sum = loss_sum
         self._until_boundary_ends = until_end
         until_end.callback(self._forget_boundary)
@@ -154,29 +154,31 @@ class TrainerLoop:
 
     @guarded(HOOK, otherwise=False)
     def is_save_missing(self) -> bool:
-        """Whether we want a save that the Trainer has not made; if so, its next look finds that due, and no more."""
+        """Whether a save is needed that the Trainer has not made; if so, only that is made due."""
         # at the end of an epoch the Trainer may have to log and evaluate once more, and save after that
         self._wants_save = self._wants_save or self._is_end_missing()
         if not self._wants_save or self._saved is not None or self._is_epoch_end_near:
             return False
         control = self.trainer.control
-        self.is_save_ours = not control.should_save  # it is still due when an evaluation before it was cut
+        self.is_save_ours = (
+            not control.should_save
+        )  # its own save is still due if the evaluation before it was interrupted
         control.should_save = True
         control.should_log = control.should_evaluate = False
         return True
 
     def _is_end_missing(self) -> bool:
-        """Whether training has ended, and what it came to is not saved: the script may be cut in what follows."""
+        """Whether training has ended, and its result is not saved: the script may be stopped in what follows."""
         trainer = self.trainer
         if not (self._is_end_worth_saving and self._is_epoch_over and trainer.control.should_training_stop):
             return False
         if self.link.is_stopping or self._saved_step == trainer.state.global_step:
             return False
-        # ranks that began at different times must not disagree
+        # ranks may have begun at different times, but must agree
         return distributed.world_size() > 1 or monotonic() - self._began >= WORTH_SAVING_S
 
     def _is_finished(self) -> bool:
-        """Whether no step is missing: all are done, or early stopping has ended them, and not a stop of ours."""
+        """Whether no step is missing: all are done, or early stopping, not the supervisor, has ended training."""
         state = self.trainer.state
         if state.global_step >= state.max_steps:
             return True
@@ -185,19 +187,19 @@ class TrainerLoop:
         return is_stopped_early and "EarlyStoppingCallback" in kinds
 
     def save_failed(self, error: Exception) -> None:
-        """Nobody but us wanted it: go on without."""
+        """Our own save has failed: continue without it."""
         self._error = error
         self.trainer.control.should_save = False
 
     @contextmanager
     def saving(self, trial: Any) -> Iterator[None]:
-        """Within, the Trainer writes a checkpoint: with all it takes to continue, if it is us who want it."""
+        """Inside, the Trainer writes a checkpoint; a complete one, to resume from, if we need it."""
         trainer = self.trainer
-        if self._until_boundary_ends is None:  # somebody saves on his own
+        if self._until_boundary_ends is None:  # a save by the script itself
             with self.link.saving():
                 yield
             return
-        # callbacks may change the folder after this: nothing may come between, until it is reported
+        # callbacks may change the folder afterwards: interrupts are deferred until it is reported
         self._until_boundary_ends.enter_context(self.link.saving())
         # PREFIX_CHECKPOINT_DIR
         folder = os.path.join(trainer._get_output_dir(trial=trial), f"checkpoint-{trainer.state.global_step}")
@@ -218,9 +220,9 @@ class TrainerLoop:
             trainer.args.save_only_model = is_weights_only
 
     def _raise_after_barrier(self, until_end: ExitStack) -> None:
-        """Let what the saving of weights raises be raised once the other ranks are not left at a barrier (line 3380).
+        """Postpone an exception in saving weights until no other rank waits at a barrier (line 3380).
 
-        But before old checkpoints are deleted in favour of this one.
+        It is raised before old checkpoints are deleted in favour of this one.
         """
         raised = []
 
@@ -240,7 +242,7 @@ class TrainerLoop:
 
     @guarded(HOOK)
     def boundary_ends(self) -> None:
-        """Report what was saved, now that all callbacks have seen it; or say that it could not be."""
+        """Report the checkpoint, now that all callbacks have seen it; or tell the user that saving has failed."""
         if self._saved is None and not self.is_save_ours:
             return
         is_finished = self._is_finished()
@@ -270,7 +272,7 @@ class TrainerLoop:
         if error is not None:
             reason = str(error).strip().partition("\n")[0]
             notify_user(f"no checkpoint at step {self.trainer.state.global_step}: {type(error).__name__}: {reason}")
-        # half a checkpoint is no use, but both the script and the Trainer would take it for the newest
+        # the script and the Trainer would take an incomplete checkpoint for the newest
         if self._new_folder is not None and self.trainer.args.should_save:
             shutil.rmtree(self._new_folder, ignore_errors=True)
 
@@ -286,7 +288,7 @@ def _group() -> Any:
 
 
 def _is_true_everywhere(is_true: bool) -> bool:  # noqa: FBT001  its only argument
-    """Whether it is on all ranks, each of which must ask. None goes on before all have."""
+    """Whether it is true on all ranks. A collective operation: every rank must call it."""
     dist = _group()
     if dist is None:
         return is_true
@@ -296,13 +298,13 @@ def _is_true_everywhere(is_true: bool) -> bool:  # noqa: FBT001  its only argume
 
 
 _agreement: Optional[Agreement] = None
-_prediction_steps = 0  # so far in this process, that could be cut
+_prediction_steps = 0  # steps of evaluations that may be interrupted, so far in this process
 
 
 def _is_stop_agreed(link: SupervisorLink) -> bool:
-    """Whether all ranks end the evaluation after this very step.
+    """Whether all ranks end the evaluation after this step.
 
-    As they agree on steps of the training: losses are gathered after every step of an evaluation, too.
+    They agree as in training, because losses are gathered after every step of an evaluation, too.
     """
     global _agreement, _prediction_steps  # noqa: PLW0603
     request = StepRequest(stop=link.should_stop())

@@ -1,10 +1,10 @@
-"""What a checkpoint of the Trainer lacks to go on exactly: a note beside it, and what is made of the note.
+"""What the Trainer's checkpoints lack for an exact resume: stored in a file beside them, the note, and restored.
 
-The Trainer restores weights, optimizer, schedule, random state and its place in the data. It forgets the sums of the
-losses since its last log and since the beginning (line 1647), so that the next log would be the mean of fewer steps,
-and the final `train_loss` that of the last session; and an evaluation that was put off because a stop was wanted is to
-be made up for. Its place in the data it computes from the step and the length of an epoch (line 1756), which streaming
-data does not have; and the batches that were seen are drawn again with other random numbers than before.
+The Trainer restores weights, optimizer, schedule, random state and its position in the data. It does not restore the
+sums of the losses since its last log and since the beginning (line 1647): the next log would be the mean of fewer
+steps, and the final `train_loss` that of the last session. An evaluation that a stop has postponed must be made. The
+position in the data is computed from the step and the length of an epoch (line 1756), which streaming data does not
+have; and the batches to skip are drawn with other random numbers than before.
 """
 # ruff: noqa: SLF001  a checkpoint's random state and the losses have no public name
 
@@ -34,9 +34,9 @@ _EPOCH = "backprop_epoch"  # in a checkpoint: the random states at the beginning
 
 
 class _ResumeStep(int):
-    """The step to resume from. The Trainer divides it by the steps of an epoch to know epoch and step within it."""
+    """The step to resume from. The Trainer divides it by the steps of an epoch to get the epoch and the step in it."""
 
-    position: Optional[tuple[int, int]] = None  # epoch and step within it, as they were; None: as the division says
+    position: Optional[tuple[int, int]] = None  # saved epoch and step in it; None: computed by division
 
     def __floordiv__(self, steps_per_epoch: int) -> int:
         epoch, steps = divmod(int(self), steps_per_epoch) if self.position is None else self.position
@@ -48,25 +48,25 @@ class _ResumeStep(int):
 
 
 class TrainerResume:
-    """One call of `train`, as far as it continues an earlier one."""
+    """Resumes one call of `train`."""
 
     def __init__(self, trainer: Any, number: int) -> None:
-        """Touches nothing. number: which call of `train` of this process this is, 1 for the first."""
+        """Touches nothing. number: 1-based number of the call of `train` in this process."""
         self._trainer = trainer
         self._number = number
         self._checkpoint: Optional[str] = None
-        self._first_step = 0  # before which no loss is in the sums
-        self._earlier_s = 0.0  # trained before this session
+        self._first_step = 0  # the sums have only losses of later steps
+        self._earlier_s = 0.0  # trained in earlier sessions
         self._began_at = 0.0
-        self._epoch = 0  # that is going on
-        self._epoch_steps = 0  # of it that were made
-        self._epoch_random: Optional[dict[str, Any]] = None  # as it began
+        self._epoch = 0  # the current one
+        self._epoch_steps = 0  # done in it
+        self._epoch_random: Optional[dict[str, Any]] = None  # random states at its start
         self._training: Optional[registry.Training] = None
         self._until_end = ExitStack()
 
     @guarded(registry.HOOK)
     def begin(self, link: SupervisorLink, trial: Any) -> None:
-        """Find out which training this is."""
+        """Determine which training this is."""
         trainer = self._trainer
         link.announce_inspection(may_be_ours=_is_trainers(link.resume_from))
         identity = identity_of(trainer, trial, link.resume_from)
@@ -74,14 +74,14 @@ class TrainerResume:
 
     @guarded(HOOK, otherwise=False)
     def was_handed_over(self, link: SupervisorLink, named: Any) -> bool:
-        """Whether what the script names is what it was offered, and says which training saved it."""
+        """Whether the script's path is the offered checkpoint, and that stores its training."""
         return self._training is not None and link.is_offered(named) and _stored(os.fspath(named)) is not None
 
     @guarded(HOOK)
     def choose(self, link: SupervisorLink, *, is_newest_wanted: bool) -> Optional[str]:
-        """The checkpoint of this training that is to be continued; the supervisor's choice, if it is one.
+        """The checkpoint to continue from: the offered one if it is of this training, or another, or None.
 
-        is_newest_wanted: whether the Trainer itself takes the newest there is, where this gives None.
+        is_newest_wanted: whether the Trainer takes the newest checkpoint if this returns None.
         """
         if self._training is None:
             return None
@@ -101,7 +101,7 @@ class TrainerResume:
 
     @guarded(HOOK)
     def begins_trial(self, link: SupervisorLink) -> None:
-        """A search begins its trials itself, each with arguments of its own: none continues from an earlier one."""
+        """A search begins its trials itself, with new arguments for each: none continues from an earlier one."""
         offered = link.resume_from
         stored = _stored(offered) if offered is not None and _is_trainers(offered) else None
         if stored is not None and TRIAL in stored["identity"]["parts"]:
@@ -110,7 +110,7 @@ class TrainerResume:
 
     @guarded(HOOK)
     def begins_at(self, link: SupervisorLink, resume_from_checkpoint: Any) -> None:
-        """What `train` is called with, whoever chose it."""
+        """Called with the argument that `train` finally gets."""
         if resume_from_checkpoint is True:  # as the Trainer will (line 1556)
             folder = self._trainer.args.output_dir
             resume_from_checkpoint = sys.modules["transformers.trainer_utils"].get_last_checkpoint(folder)
@@ -130,42 +130,42 @@ class TrainerResume:
 
     @guarded(HOOK)
     def is_placed(self) -> None:
-        """The Trainer knows where in the data it is to begin."""
+        """The Trainer has computed where in the data to begin."""
         state = self._trainer.state
         self._epoch, self._epoch_steps = getattr(state.global_step, "position", None) or (0, 0)
         state.global_step = int(state.global_step)
 
     @guarded(HOOK)
     def epoch_began(self) -> None:
-        """Let the batches that were seen be drawn again with the random numbers that they were drawn with."""
+        """Restore the random states of the epoch's start, so that the same batches are drawn and skipped."""
         if self._epoch_steps and self._checkpoint is not None:
             folder = os.path.join(self._checkpoint, _EPOCH)
-            if os.path.isdir(folder):  # else it was saved without us
-                # the class's: the trainer's next call of its own is for what comes after those batches
+            if os.path.isdir(folder):  # otherwise it was saved without us
+                # of the class: the instance's method may be replaced for its next call, which comes after those batches
                 type(self._trainer)._load_rng_state(self._trainer, folder)
         self._epoch_random = rng_state.take()
 
     def step_ended(self) -> None:
-        """One step more of this epoch was made."""
+        """A step of this epoch was done."""
         self._epoch_steps += 1
 
     def epoch_ended(self) -> None:
-        """The next one has not begun."""
+        """An epoch has ended, and the next one has not begun."""
         self._epoch, self._epoch_steps, self._epoch_random = self._epoch + 1, 0, None
 
     def _fits(self, path: str) -> bool:
-        """Whether a checkpoint that does not say which training it is of is of this call."""
+        """Whether a checkpoint that stores no identity belongs to this call."""
         number = _first_note(path).get("train_call")
-        if number is not None:  # neither folders that the script names anew each time, nor those it shares, say more
+        if number is not None:  # more reliable than its folder, which may be new each time, or shared
             return bool(number == self._number)
         output_dir = os.path.realpath(self._trainer.args.output_dir)
         return os.path.realpath(path).startswith(os.path.join(output_dir, ""))
 
     def restore(self, ignore_keys: Any) -> bool:
-        """Make up for what the checkpoint lacks. The Trainer is ready for its first step, but has not begun it.
+        """Restore what the checkpoint lacks. Called when the Trainer is ready for its first step.
 
-        Gives whether the training had ended, and is not to be longer now: no step is done then. ignore_keys: for
-        evaluations. May raise what an evaluation raises.
+        Returns whether the training had ended, and no more steps are requested now: then no step is done. ignore_keys:
+        for evaluations. Raises what an evaluation raises.
         """
         self._first_step = self._trainer.state.global_step
         self._began_at = time.monotonic()
@@ -185,7 +185,7 @@ class TrainerResume:
             return False
         self._trainer._load_rng_state(self._checkpoint)
 
-        # whether any epoch begins depends on where the last one ended; should one do so, it gets no batches
+        # whether another epoch begins depends on where the last one ended; if one does, it gets no batches
         def get_batch_samples(*_: Any, **__: Any) -> tuple[list[Any], None]:
             self._trainer.control.should_training_stop = True
             return [], None
@@ -195,7 +195,7 @@ class TrainerResume:
 
     @guarded(HOOK)
     def _carry_loss(self, note: dict[str, Any]) -> None:
-        """Begin with the sum of the losses that was not logged yet."""
+        """Restore the sum of the losses since the last log."""
         loss_sum = note.get("loss_sum")
         if loss_sum is None:
             return
@@ -204,7 +204,7 @@ class TrainerResume:
             self._trainer._tr_loss += loss_sum
             return
 
-        # until 4.5x the sum is a local variable of the loop. 0 + (sum + loss) is what sum + loss would have been
+        # until 4.5x the sum is a local variable of the loop: add it to the first loss
         def training_step(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             loss = original(*args, **kwargs)
             return loss.new_tensor(loss_sum, dtype=sys.modules["torch"].float32) + loss
@@ -213,7 +213,7 @@ class TrainerResume:
 
     @guarded(HOOK)
     def _carry_mean_loss(self, note: dict[str, Any]) -> None:
-        """Let the final `train_loss`, and the speed, be those of all sessions: as of one that nobody interrupted."""
+        """Make the final `train_loss` and the speed those of all sessions, as without an interruption."""
         if "total_loss" not in note:
             return
         trainer = self._trainer
@@ -228,26 +228,26 @@ class TrainerResume:
             replace_once(trainer, "_finalize_training", finalize, self._until_end)
 
     def _evaluate(self, checkpoint: str, ignore_keys: Any) -> None:
-        """Evaluate as was due when the checkpoint was saved, with that random state; then go on with what it left."""
+        """Make the evaluation that was due at the checkpoint, with its random state; continue with the one after it."""
         trainer = self._trainer
         trainer._load_rng_state(checkpoint)
         metrics = trainer._evaluate(None, ignore_keys)
-        # until 4.46 part of _save_checkpoint: there the best checkpoint is one of those that were evaluated in time
+        # part of _save_checkpoint until 4.46: there a checkpoint that was evaluated later is never the best
         determine = getattr(trainer, "_determine_best_metric", None)
         if determine is not None and determine(metrics=metrics, trial=None):
             trainer.state.best_model_checkpoint = checkpoint
         folder = self._until_end.enter_context(random_state(trainer))
-        # the Trainer restores what the checkpoint has when it has skipped the batches that were seen (line 1872)
+        # the Trainer restores the checkpoint's random state after it has skipped batches (line 1872)
         replace_once(trainer, "_load_rng_state", lambda original, _checkpoint: original(folder), self._until_end)
 
     def clean_up(self) -> None:
-        """Leave nothing behind: the call of `train` is over."""
+        """Undo all replacements: the call of `train` has ended."""
         self._until_end.close()
 
     def write_note(self, checkpoint: str, loss_sum: Any, *, is_evaluation_due: bool, is_finished: bool) -> None:
-        """Put what it lacks beside a checkpoint; every rank does. Raises OSError.
+        """Write the note beside a checkpoint, on every rank. Raises OSError.
 
-        loss_sum: a tensor, of the steps since the last log. is_finished: no step is missing.
+        loss_sum: a tensor of one item, the sum since the last log. is_finished: no step is missing.
         """
         self._save_epoch_random(checkpoint)
         note = {
@@ -267,7 +267,7 @@ class TrainerResume:
             file.write(json.dumps(note).encode())
 
     def _position(self) -> tuple[int, int]:
-        """The epoch that is next to be trained, and the steps of it that were made."""
+        """The epoch to train next, and the number of its steps that were done."""
         is_left = self._trainer.control.should_epoch_stop  # because a callback wants it
         return (self._epoch + 1, 0) if is_left else (self._epoch, self._epoch_steps)
 
@@ -294,9 +294,9 @@ def _is_trainers(checkpoint: Optional[str]) -> bool:
 
 
 def replace_once(trainer: Any, name: str, replacement: Callable[..., Any], until_end: ExitStack) -> None:
-    """Let the trainer's next call of a method of its own go to `replacement`, which gets the method first.
+    """Replace the trainer's next call of one of its methods by `replacement`, which gets the method as first argument.
 
-    until_end: when this ends, a method that was not called is as it was.
+    until_end: when it ends, a method that was not called is restored.
     """
     method, own = getattr(trainer, name), vars(trainer).get(name)
 
@@ -315,7 +315,7 @@ def replace_once(trainer: Any, name: str, replacement: Callable[..., Any], until
 
 
 def _first_note(checkpoint: str) -> dict[str, Any]:
-    """What rank 0 knows of a checkpoint, on all ranks; nothing where it was saved without us."""
+    """Rank 0's note of a checkpoint, on all ranks; empty if it was saved without us."""
     notes = sorted(glob.glob(os.path.join(glob.escape(checkpoint), _NOTE.format(rank="*"))))
     if not notes:
         return {}
@@ -325,13 +325,13 @@ def _first_note(checkpoint: str) -> dict[str, Any]:
 
 
 def _stored(checkpoint: str) -> Any:
-    """What a checkpoint says of the training that saved it; None where it says nothing."""
+    """What a checkpoint stores of its training, or None."""
     return _first_note(checkpoint).get("training")
 
 
 @guarded(HOOK, otherwise={})
 def _read_note(checkpoint: str) -> dict[str, Any]:
-    """What we know of a checkpoint besides; nothing where it was saved without us."""
+    """The note of a checkpoint by this rank; empty if it was saved without us."""
     try:
         with open(os.path.join(checkpoint, _NOTE.format(rank=distributed.rank())), encoding="utf-8") as file:
             note: dict[str, Any] = json.load(file)
@@ -342,7 +342,7 @@ def _read_note(checkpoint: str) -> dict[str, Any]:
 
 @contextmanager
 def random_state(trainer: Any) -> Iterator[str]:
-    """A temporary folder, for the Trainer to load its random state of now from."""
+    """A temporary folder from which the Trainer can load its current random state."""
     folder = tempfile.mkdtemp(prefix="backprop-")
     try:
         trainer._save_rng_state(folder)

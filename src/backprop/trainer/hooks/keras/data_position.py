@@ -1,8 +1,8 @@
-"""The training data of a Keras fit: how its order came about, and how to come back to a place in it.
+"""The position in the training data of a Keras fit, and how to return to it.
 
-Keras draws the order when it makes an iterator, or when the first batch is taken from it; so the random states of both
-moments and the number of batches taken since are a place in the data. With `steps_per_epoch` one iterator is used over
-several epochs; without, each epoch makes its own: trainers/epoch_iterator.py, `_enumerate_iterator`.
+Keras draws the order of the data when it makes an iterator, or when the first batch is taken from it. So a position is
+the random states of both moments and the number of batches taken since. With `steps_per_epoch`, one iterator is used
+for several epochs; without it, each epoch makes its own: trainers/epoch_iterator.py, `_enumerate_iterator`.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from . import state
 
 
 class DataPosition:
-    """Looks on as an EpochIterator makes its iterators, or puts it to a place where another one was."""
+    """Observes how an EpochIterator makes its iterators, or moves one to a saved position."""
 
     def __init__(self) -> None:
-        self._made: Any = None  # random states when the present iterator was made
-        self._began: Any = None  # and when its first batch was about to be taken, if that was another time
+        self._made: Any = None  # random states when the current iterator was made
+        self._began: Any = None  # and before its first batch was taken, if that was later
         self._taken = 0
         self._watched: Any = None
 
     def took(self, count: int) -> None:
-        """So many batches were taken from the iterator."""
+        """`count` batches were taken from the iterator."""
         self._taken += count
 
     def place(self) -> dict[str, Any]:
-        """Where we are."""
+        """The position, for a checkpoint."""
         return {"made": self._made, "began": self._began, "taken": self._taken}
 
     def watch(self, epochs: Any) -> None:
-        """An epoch is about to begin. epochs: the EpochIterator."""
+        """Called before an epoch begins. epochs: the EpochIterator."""
         if self._watched is not epochs:
             self._watched = epochs
-            make = epochs._get_iterator  # noqa: SLF001  the one place where all backends make one
+            make = epochs._get_iterator  # noqa: SLF001  all backends make their iterators here
 
             def remember_and_make() -> Any:
                 self._made, self._began, self._taken = state.random_states(), None, 0
@@ -44,10 +44,10 @@ class DataPosition:
             self._began = state.random_states()
 
     def reopen(self, epochs: Any, original: Callable[[Any], Any], place: dict[str, Any], batches: int) -> Any:
-        """An epoch that is iterated from before the step whose last batch is number `batches`, counted from one.
+        """Iterate over an epoch from the step whose last batch has the 1-based number `batches`.
 
-        original: EpochIterator.__iter__. That one step is given once more, so that the loop has something to begin
-        with. Raises ValueError if the data ends before.
+        original: EpochIterator.__iter__. That step is repeated, so that the loop has one to begin with. Raises
+        ValueError if there is less data.
         """
         state.put_back_random(place["made"])
         if epochs.steps_per_epoch is not None:
@@ -65,7 +65,7 @@ class DataPosition:
                 _, _, data = next(opened)
             except StopIteration:
                 raise ValueError("there is less data than when the checkpoint was saved") from None
-            if not isinstance(data, list):  # JAX and TensorFlow hand their iterator on; PyTorch what it gave
+            if not isinstance(data, list):  # JAX and TensorFlow pass their iterator; PyTorch passes batches
                 for _ in range(at_once):
                     _take(data)
         self._taken = place["taken"] - at_once

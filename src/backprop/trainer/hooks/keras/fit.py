@@ -1,13 +1,13 @@
-"""One `fit` of a script: what is done at its events, so that it stops at a batch and goes on there.
+"""One `fit` of a script: what is done at its events, so that it stops after a batch and resumes there.
 
-A checkpoint is saved after a batch, never between epochs, so that there is one way to come back: the resumed fit begins
-the epoch again, passes over the data of all batches that were done but the last, and lets Keras's loop have that one
-with a train function that does not train. Then everything is set to what it was right after it. The loop cannot tell
-the difference; callbacks do not hear of the batch again.
+A checkpoint is always saved after a batch, never between epochs, so that there is one way to resume: the fit begins the
+epoch again, skips the data of all batches that were done but the last, and gives that one to Keras's loop, with a train
+function that does not train. Then everything is restored to the state right after that batch. The loop sees no
+difference, and callbacks are not called for the batch again.
 
-A checkpoint holds the identity of its fit (identity.py), and only that fit goes on from it, in whatever process and
-order the script makes its fits. Those that are finished, in a resumed script, get the state back that they ended with,
-if they took long enough for that to have been kept, and are trained again otherwise.
+A checkpoint holds the identity of its fit (trainings/identity.py), and only that fit continues from it, in whatever
+process and order the script makes its fits. In a resumed script, fits that were finished get their final state if they
+took long enough for it to be saved, and are trained again otherwise.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SAVE_AGAIN_S = 30.0  # after a save that failed
 
 
 class FitSequence:
-    """All fits of this process, one after the other."""
+    """All fits of this process, in order."""
 
     def __init__(self, link: SupervisorLink) -> None:
         self.link = link
@@ -45,7 +45,7 @@ class FitSequence:
         self.step = 0  # batches trained by all fits so far
         self._fits = 0
         self._is_looked_for = False
-        self._is_offered = False  # a checkpoint with the identity of its fit
+        self._is_offered = False  # the offered checkpoint stores the identity of its fit
         self._chosen: Any = None
 
     def begin(self, model: Any, given: Mapping[str, Any]) -> Fit:
@@ -53,14 +53,14 @@ class FitSequence:
         number, self._fits = self._fits, self._fits + 1
         offered = self.link.resume_from
         if offered is not None and not offered.endswith(".npz"):
-            offered = None  # it is the script's own
+            offered = None  # not one of ours
         self.link.announce_inspection(may_be_ours=offered is not None)
         training = registry.of(self.link).begin(identity_of(model, given, self.link.resume_from), model)
         path = offered
         if not self._is_looked_for:
             self._is_looked_for = True
             about = _read(offered, has_arrays=False)
-            if about is not None and "training" not in about:  # of an earlier version, which only counted
+            if about is not None and "training" not in about:  # of an earlier version, which only counted fits
                 self._chosen = _read(offered)
             self._is_offered = about is not None and "training" in about
         chosen, resumed = self._chosen, None
@@ -73,24 +73,24 @@ class FitSequence:
                 resumed = _read(path)
         else:
             offered = offered if self._is_offered else None
-            path = training.choose(f"fit {number + 1}", offered, _stored, or_else="is trained anew")
+            path = training.choose(f"fit {number + 1}", offered, _stored, or_else="is trained from scratch")
             resumed = _read(path)
         if resumed is not None and resumed["initial_epoch"] != given.get("initial_epoch", 0):
-            resumed = None  # the script itself knows where to go on
+            resumed = None  # the script itself has chosen where to begin
         if resumed is not None and resumed["is_done"] and not _is_of_same_data(resumed, training):
-            notify_user(f"fit {number + 1} is trained anew: what was trained before had other data")
+            notify_user(f"fit {number + 1} is trained from scratch: its data have changed")
             resumed = None
         self.link.set_resume_source(None if resumed is None else path)
         return Fit(self, model, number, given, resumed, training)
 
     @property
     def is_behind(self) -> bool:
-        """Whether a checkpoint that only counts fits belongs to a later one: nothing newer is to be saved before it."""
+        """Whether a checkpoint that only counts fits is of a later one: nothing is saved before that one begins."""
         return self._chosen is not None
 
 
 def _stored(path: str) -> Any:
-    """What a checkpoint stores of its training; None if nothing."""
+    """What a checkpoint stores of its training, or None."""
     return (_read(path, has_arrays=False) or {}).get("training")
 
 
@@ -100,7 +100,7 @@ def _is_of_same_data(saved: dict[str, Any], training: Training) -> bool:
 
 
 def _read(path: Optional[str], *, has_arrays: bool = True) -> Any:
-    """A checkpoint of ours; None when it is something else."""
+    """The content of a checkpoint; None if it is not ours."""
     if path is None or not os.path.isfile(path):
         return None
     try:
@@ -111,7 +111,7 @@ def _read(path: Optional[str], *, has_arrays: bool = True) -> Any:
 
 
 class Fit:
-    """One of them. Its methods are called at Keras's events, in the order in which they stand here."""
+    """One call of `fit`. Its methods are called at Keras's events, in the order in which they are defined."""
 
     def __init__(
         self,
@@ -122,8 +122,8 @@ class Fit:
         resumed: Optional[dict[str, Any]],
         training: Training,
     ) -> None:
-        self.is_replaying = False  # the loop is about to get the batch that it ended with
-        self.awaits_data = False  # the next iterator that Keras makes is that of the epoch
+        self.is_replaying = False  # the loop is about to repeat the last batch that was done
+        self.awaits_data = False  # the next iterator that Keras makes is for the epoch
         self._fits_of_process = fits
         self._link = fits.link
         self._model = model
@@ -138,19 +138,19 @@ class Fit:
         self._callback_states: Any = None
         self._data_position = DataPosition()
         self._first_step = fits.step
-        self._steps: Optional[int] = None  # batches an epoch, where known
+        self._steps: Optional[int] = None  # batches per epoch, if known
         self._epoch = 0
         self._batches = 0  # of this epoch
-        self._model_begins_at: Any = None  # its own wish which epoch to begin with
+        self._model_begins_at: Any = None  # the epoch that the model itself wants to begin with
         self._train_function: Any = None
         self._log_at = 0.0
         self._save_at = 0.0
-        self._last: Any = None  # what must be known of an epoch's last batch before Keras goes on
-        self._before_validation: Any = None  # a checkpoint but for the weights
-        self._is_cut = False  # a validation was broken off
+        self._last: Any = None  # logs, random states and position after an epoch's last batch
+        self._before_validation: Any = None  # a checkpoint without the weights
+        self._is_cut = False  # a validation was interrupted
 
     def listens_to(self, callbacks: Any) -> bool:
-        """Whether this CallbackList is that of our fit: the first one that trains."""
+        """Whether this CallbackList belongs to this fit: the first one that trains does."""
         if self._callbacks is None and not is_off(HOOK):
             self._callbacks = callbacks
         return self._callbacks is callbacks and not is_off(HOOK)
@@ -159,38 +159,40 @@ class Fit:
 
     @guarded(HOOK)
     def train_begins(self) -> None:
-        """Callbacks are about to hear that training begins."""
+        """Before callbacks are told that training begins."""
         self._steps = self._callbacks.params.get("steps")
-        self._model_begins_at = self._model._initial_epoch  # noqa: SLF001  what Keras's own BackupAndRestore sets
+        self._model_begins_at = self._model._initial_epoch  # noqa: SLF001  set by Keras's BackupAndRestore
         if self._resumed is not None and not self._fits_resumed():
             self._resumed = None
         if self._resumed is not None:
             for callback in self._callbacks.callbacks:
                 if type(callback).__name__ == "CSVLogger":
-                    callback.append = True  # else it would begin its file anew
+                    callback.append = True  # otherwise it would overwrite its file
 
     def _fits_resumed(self) -> bool:
         saved = self._resumed
         assert saved is not None  # noqa: S101  for the type checker
         if self._model.built and state.shapes(self._model) != saved["shapes"]:
             notify_user(
-                f"the model of fit {self._number + 1} has another shape than the checkpoint's: it is trained anew"
+                f"fit {self._number + 1} is trained from scratch: its model has other shapes than the checkpoint's"
             )
             return False
         if saved["steps"] != self._steps and not saved["is_done"]:
-            notify_user(f"an epoch has {self._steps} steps, and had {saved['steps']}: the model is trained anew")
+            notify_user(
+                f"an epoch has {self._steps} steps, and had {saved['steps']} before: the model is trained from scratch"
+            )
             return False
         return self._model.built or not saved["is_done"]
 
     def train_began(self) -> None:
-        """Callbacks have heard it. From here on, what fails to be restored is an error: half of a state is none."""
+        """After callbacks were told. From now on, failing to restore is an error: half of a state is useless."""
         self._callback_states = state.CallbackStates(self._callbacks.callbacks)
         saved = self._resumed
         if saved is None:
             return
         self._first_step, self._fits_of_process.step = saved["first_step"], saved["step"]
         self._model._initial_epoch = saved["epoch"]  # noqa: SLF001
-        if saved["is_done"] and self._epochs > saved["epochs"]:  # it is to be trained for longer than it was
+        if saved["is_done"] and self._epochs > saved["epochs"]:  # more epochs are requested than before
             self._restore(saved)
             self._resumed = None
             self._model.stop_training = False
@@ -205,14 +207,14 @@ class Fit:
         state.put_back_random(saved["random"])
 
     def epoch_began(self, epoch: int) -> None:
-        """The next thing that Keras does is to open the epoch's data."""
+        """Before Keras opens the epoch's data."""
         self._epoch, self._batches = epoch, 0
         self._last = self._before_validation = None
         self.awaits_data = True
         self._link.restart_step_timer()
 
     def open(self, epochs: Any, original: Callable[[Any], Any]) -> Any:
-        """The epoch's data, from where it is to be gone on with. epochs: an EpochIterator; original: its __iter__."""
+        """The epoch's data, from the batch to continue with. epochs: an EpochIterator; original: its __iter__."""
         self.awaits_data = False
         self._watch(epochs)
         saved = self._resumed
@@ -228,7 +230,7 @@ class Fit:
         self._data_position.watch(epochs)
 
     def _not_train(self, *given: Any) -> Any:
-        """What the loop gets for the batch that it ended with. given: as the backend's train function gets it."""
+        """The train function for the batch that is repeated. given: arguments of the backend's train function."""
         saved = self._resumed
         assert saved is not None  # noqa: S101  for the type checker
         data = given[-1]
@@ -237,13 +239,13 @@ class Fit:
             for _ in range(self._model.steps_per_execution):
                 batch = next(data, batch)  # the last step of an epoch may have fewer
             # TensorFlow builds model, metrics and optimizer in the first step: backend/tensorflow/trainer.py,
-            # _maybe_symbolic_build. What has been built stays as it is.
+            # _maybe_symbolic_build. What is built already is left alone.
             self._model._symbolic_build(data_batch=batch)  # noqa: SLF001
         logs = dict(saved["logs"])
-        return (logs, given[0]) if len(given) == 2 else logs  # JAX's takes and gives the model's state
+        return (logs, given[0]) if len(given) == 2 else logs  # JAX passes and returns the model's state
 
     def replayed(self) -> None:
-        """The loop has had that batch: now all is as it was right after it."""
+        """After the batch was repeated: everything is restored to the state right after it."""
         saved = self._resumed
         assert saved is not None  # noqa: S101  for the type checker
         self.is_replaying = False
@@ -255,10 +257,10 @@ class Fit:
         self._note_last(saved["logs"])
         self._link.restart_step_timer()
 
-    # -- going on
+    # -- training
 
     def batch_ended(self, batch: int, logs: Any) -> None:
-        """A batch was trained. batch: its number in the epoch, the first is 0; of several at once, the last."""
+        """After a batch was trained. batch: its 0-based number in the epoch; of several at once, the last one's."""
         self._fits_of_process.step += batch + 1 - self._batches
         self._batches = batch + 1
         self._data_position.took(self._model.steps_per_execution)
@@ -279,7 +281,7 @@ class Fit:
         self._link.log(self._fits_of_process.step, {**(logs or {}), "epoch": self._epoch}, total)
 
     def _flush(self) -> None:
-        """Let callbacks that run beside the loop come to the end of this batch."""
+        """Wait until callbacks that run asynchronously have seen this batch."""
         flush = getattr(self._callbacks, "_flush_futures", None)
         if flush is not None:
             flush()
@@ -301,7 +303,7 @@ class Fit:
 
     @guarded(HOOK)
     def validation_begins(self) -> None:
-        """Metrics are about to be reset: what they are now is for the checkpoint if the validation is broken off."""
+        """Before metrics are reset: their values now go into the checkpoint if the validation is interrupted."""
         if self._last is not None and self._before_validation is None:
             self._flush()
             state.sync_variables(self._model)
@@ -310,22 +312,22 @@ class Fit:
 
     @guarded(HOOK)
     def validation_batch_ended(self) -> None:
-        """Whoever waits for a stop need not wait for the end of a long validation.
+        """A stop interrupts a long validation.
 
-        Keras goes on to the end of the validation without its data, so that callbacks that change weights for it
-        (SwapEMAWeights) change them back.
+        Keras then runs to the end of the validation without the rest of its data, so that callbacks that change weights
+        for it (SwapEMAWeights) change them back.
         """
         if self._before_validation is not None and distributed.world_size() == 1 and self._link.should_stop():
             self._model.stop_evaluating = self._is_cut = True
 
     def epoch_ends(self) -> None:
-        """Callbacks are about to hear that an epoch ends; not if its validation was broken off."""
+        """Before callbacks are told that an epoch ends. Stops here if its validation was interrupted."""
         if self._is_cut:
             self._save(self._before_validation)
             self._stop()
 
     def epoch_ended(self, epoch: int, logs: Any) -> None:
-        """They have heard it."""
+        """After callbacks were told."""
         self._epoch = epoch
         self._log(logs)
         self._link.restart_step_timer()
@@ -333,10 +335,10 @@ class Fit:
     # -- ending
 
     def ended(self) -> None:
-        """Keras's fit has come to its end."""
+        """Keras's fit has ended by itself."""
         if is_off(HOOK) or self._callback_states is None:
             return
-        if self._resumed is not None:  # it had been done already, and Keras's loop had nothing to do
+        if self._resumed is not None:  # an earlier session had finished it, and Keras's loop had nothing to do
             self._restore(self._resumed)
         elif self._took() >= WORTH_KEEPING_S:
             self._keep_end()
@@ -351,14 +353,14 @@ class Fit:
         self._save(done, finished.name(f"fit-{self._training.name}", self._took(), ".npz"))
 
     def leave(self) -> None:
-        """However it ended."""
+        """Clean up, however it ended."""
         if self._callbacks is not None:
             self._model._initial_epoch = self._model_begins_at  # noqa: SLF001
 
     # -- saving
 
     def _checkpoint(self, logs: Any) -> dict[str, Any]:
-        """All there is to know after this batch, of a settled model. Weights are read when they are written."""
+        """A checkpoint after this batch, except for the weights. Call `state.sync_variables` before."""
         numbers = {name: as_number(value) for name, value in (logs or {}).items()}
         return {
             "format": FORMAT,
@@ -397,6 +399,6 @@ class Fit:
                 self._training.saved(path, step, is_finished=is_done)
             if is_done:
                 finished.keep_within_bounds(path, self._link.resume_from)
-        except OSError as error:  # a full disk, mostly; the next one may fit again
-            notify_user(f"no checkpoint was saved at step {step}: {error}")
+        except OSError as error:  # usually a full disk; later ones may fit again
+            notify_user(f"no checkpoint at step {step}: {error}")
             self._save_at = monotonic() + SAVE_AGAIN_S

@@ -1,11 +1,11 @@
-"""Keras 3: `fit` stops at a batch, saves and goes on exactly, with PyTorch, JAX and TensorFlow.
+"""Keras 3: `fit` stops after a batch, saves and resumes exactly, with PyTorch, JAX and TensorFlow.
 
-Three of Keras's methods are wrapped: `fit` of the backend's trainer (what happens around a loop), the events of
-CallbackList (what happens in it), and `EpochIterator.__iter__` (where a loop gets its data). We are no callback in the
-user's list: one that looks at every batch would make CallbackList call all of them synchronously
-(callbacks/callback_list.py, `_configure_async_dispatch`), which JAX pays for.
+Three of Keras's methods are wrapped: `fit` of the backend's trainer (around the loop), the events of CallbackList
+(inside it), and `EpochIterator.__iter__` (which gives the loop its data). A callback in the user's list would not do:
+one that observes every batch makes CallbackList call all of them synchronously (callbacks/callback_list.py,
+`_configure_async_dispatch`), which slows JAX down.
 
-What is done at each of these events: fit.py. What a checkpoint is made of: state.py.
+What is done at these events: fit.py. The content of a checkpoint: state.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .fit import Fit, FitSequence
 
 HOOK = "keras"
 
-_fit: Optional[Fit] = None  # the one that is going on
+_fit: Optional[Fit] = None  # the one that is running
 
 
 def hook(module: Any) -> None:
@@ -67,7 +67,7 @@ def _around_fit(original: Callable[..., Any], fits: FitSequence) -> Callable[...
 def _begin(fits: FitSequence, model: Any, original: Any, args: Any, kwargs: Any) -> Optional[Fit]:
     try:
         given = inspect.signature(original).bind(model, *args, **kwargs).arguments
-    except TypeError:  # the script's mistake, which Keras is about to tell
+    except TypeError:  # an error in the script, which Keras will raise
         return None
     return fits.begin(model, given)
 

@@ -1,4 +1,4 @@
-"""What identifies a Keras fit, before it has done anything."""
+"""The identity of a Keras fit, as of its call."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Mapping, Optional
 
 from ...trainings.identity import Identity, identify
 
-# arguments of `fit` that say what it is trained on, or how it is watched or executed
+# arguments of `fit` about its data, or how it is observed or executed
 _NOT_SETTINGS = ("self", "x", "y", "sample_weight", "validation_data", "epochs", "verbose", "callbacks")
-_NUMBER = re.compile(r"(?<=[A-Za-z0-9])_\d+\b")  # Keras counts the layers of a kind in a process: of all models
+_NUMBER = re.compile(r"(?<=[A-Za-z0-9])_\d+\b")  # Keras numbers all layers of a kind in a process
 
 
 def identity_of(model: Any, given: Mapping[str, Any], offered: Optional[str]) -> Identity:
-    """given: the arguments of `fit`, by name. offered: see `identify`."""
+    """The identity of a fit. given: its arguments, by name. offered: see `identify`."""
     settings = {name: value for name, value in given.items() if name not in _NOT_SETTINGS}
     settings["optimizer"] = _configuration(getattr(model, "optimizer", None))
     settings["loss"] = getattr(model, "loss", None)
@@ -31,7 +31,7 @@ def identity_of(model: Any, given: Mapping[str, Any], offered: Optional[str]) ->
 
 
 def _configuration(thing: Any) -> str:
-    """A text that is the same whenever the script runs, whatever it makes before."""
+    """The configuration as text, independent of what else the process has created before."""
     kind = type(thing).__qualname__
     try:
         config = json.dumps(thing.get_config(), default=lambda value: type(value).__qualname__, sort_keys=True)

@@ -1,8 +1,8 @@
-"""What makes up a Keras model in training, and the callbacks beside it, as plain data and arrays: see state_file.py.
+"""The state of a Keras model in training and of its callbacks, as plain data and arrays: see state_file.py.
 
-Keras's own trainer for JAX is a pure function of four lists of variables (backend/jax/trainer.py, `_get_jax_state`):
-they are the whole state of a model, seed generators included, whatever the backend. Beside them there are PyTorch's
-buffers, and the generator that random functions without a seed share.
+Keras's trainer for JAX is a pure function of four lists of variables (backend/jax/trainer.py, `_get_jax_state`): on
+every backend, they are the whole state of a model, including seed generators. In addition there are PyTorch's buffers,
+and the generator that random functions without a seed share.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def random_states() -> dict[str, Any]:
 
 
 def put_back_random(states: dict[str, Any]) -> None:
-    """Make the random states what they were."""
+    """Restore what `random_states` returned."""
     states = dict(states)
     if (torch := sys.modules.get("torch")) is not None and "torch" in states:
         states["torch"] = torch.from_numpy(states["torch"])
@@ -36,19 +36,19 @@ def put_back_random(states: dict[str, Any]) -> None:
 
 
 def sync_variables(model: Any) -> None:
-    """Put values back into the variables, where JAX keeps them elsewhere during an epoch."""
+    """Update the variables of a model: JAX keeps their values elsewhere during an epoch."""
     sync = getattr(model, "jax_state_sync", None)
     if sync is not None:
         sync()
 
 
 def shapes(model: Any) -> list[Any]:
-    """What tells one model from another: shapes and types of its variables, in their order."""
+    """Shapes and types of a model's variables, in order, to compare models."""
     return [[list(variable.shape), str(variable.dtype)] for variable in model.variables]
 
 
 def weights(model: Any) -> dict[str, Any]:
-    """All of a settled model but its metrics; arrays are read when they are written."""
+    """All variables but the metrics'; arrays are read when they are written. Call `sync_variables` before."""
     shared = _shared_seed()
     return {
         "model": [_value(variable) for variable in model.variables],
@@ -59,7 +59,7 @@ def weights(model: Any) -> dict[str, Any]:
 
 
 def metrics(model: Any) -> list[Any]:
-    """The metrics' running state, copied."""
+    """The running state of the metrics, copied."""
     return [_value(variable)() for variable in model.metrics_variables]
 
 
@@ -73,9 +73,9 @@ def _content(buffer: Any) -> Any:
 
 
 def assign(model: Any, saved: dict[str, Any], running: list[Any]) -> None:
-    """Set a settled model to what was saved. Raises ValueError, before anything is set, if it is another one.
+    """Restore a model. Raises ValueError, before anything is changed, if shapes differ. Call `sync_variables` before.
 
-    saved: what `weights` gave; running: what `metrics` gave.
+    saved: what `weights` returned; running: what `metrics` returned.
     """
     if model.built and getattr(model, "optimizer", None) is not None and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
@@ -99,7 +99,7 @@ def _optimizer_variables(model: Any) -> list[Any]:
 
 
 def _buffers(model: Any) -> list[Any]:
-    """Of PyTorch modules inside a model: Keras does not count them among its variables."""
+    """The buffers of PyTorch modules in a model, which are not among its variables."""
     return list(model.buffers()) if hasattr(model, "buffers") else []
 
 
@@ -109,18 +109,18 @@ def _shared_seed() -> Any:
 
 
 class CallbackStates:
-    """What callbacks have learnt since training began: attributes that are plain data or arrays, and have changed.
+    """The states of callbacks: attributes that are plain data or arrays, and have changed since training began.
 
-    Attributes that have not changed are the script's settings, and stay as the script sets them.
+    Attributes that have not changed are settings, which the script may change on resume.
     """
 
     def __init__(self, callbacks: list[Any]) -> None:
-        """To be made when they have all been told that training begins."""
+        """To be created after all of them were told that training begins."""
         self._callbacks = callbacks
         self._before = [_plain_attributes(callback) for callback in callbacks]
 
     def capture(self) -> list[Any]:
-        """One entry a callback: its class's name and what has changed, copied."""
+        """An entry for each callback: the name of its class, and copies of the attributes that have changed."""
         return [
             [
                 type(callback).__name__,
@@ -134,14 +134,14 @@ class CallbackStates:
         ]
 
     def restore(self, saved: list[Any]) -> None:
-        """Give back to each callback what was captured; to those alone that are still at their place in the list."""
+        """Restore what `capture` returned, for callbacks of the same class at the same index."""
         for callback, (name, attributes) in zip(self._callbacks, saved):
             if type(callback).__name__ == name:
                 vars(callback).update(attributes)
 
 
 def _plain_attributes(callback: Any) -> dict[str, tuple[Any, Any]]:
-    """Attribute -> what tells whether it has changed, and its value."""
+    """Attribute -> a key that changes with its value, and the value."""
     found = {}
     for name, value in getattr(callback, "__dict__", {}).items():
         arrays: list[Any] = []
@@ -149,7 +149,7 @@ def _plain_attributes(callback: Any) -> dict[str, tuple[Any, Any]]:
             text = json.dumps(encode(value, arrays))
         except NotPlainDataError:
             continue
-        # an array is the same as long as it is the same object: data that a callback holds may be large
+        # arrays are compared by identity: a callback may hold large data
         if name not in _NOT_STATE:
             found[name] = ((text, [id(array) for array in arrays]), value)
     return found

@@ -1,8 +1,8 @@
-"""Plain data and arrays <-> one .npz file, which is whole or not there, and loads without running anybody's code.
+"""Reads and writes plain data and arrays as one .npz file, atomically, and without running code from the file.
 
-The file is what NumPy makes of named arrays (a zip with checksums, so that Backprop can tell whether it is whole), and
-one member more, `tree.json`, that says how they hang together. Plain data comes back with its types: tuples stay
-tuples, and dictionaries may have any plain keys.
+The file is NumPy's format for named arrays (a zip with checksums, which show whether it is complete), with one more
+member, `tree.json`, for the structure. Types of plain data are kept: tuples stay tuples, and dictionaries may have any
+plain keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Callable
 from ... import atomic_files
 
 _TREE = "tree.json"
-_MAX_DEPTH = 24  # deeper is no state, but somebody's object graph that runs in a circle
+_MAX_DEPTH = 24  # deeper structures contain reference cycles, and are not state
 
 
 class NotPlainDataError(TypeError):
@@ -22,10 +22,10 @@ class NotPlainDataError(TypeError):
 
 
 def write(path: str, tree: Any) -> None:
-    """Write the file: under another name, to the disk, then under its own. Raises OSError and UnplainError.
+    """Write a file atomically, synced to the disk. Raises OSError and NotPlainDataError.
 
-    tree: None, bool, int, float, str, lists, tuples and dictionaries of such, NumPy arrays and scalars, and functions
-    without parameters that give an array: they are called when it is written, so that only one is in memory.
+    tree: None, bool, int, float, str, lists, tuples and dictionaries of these, NumPy arrays and scalars, and functions
+    marked by `later`: they are called when their array is written, so that only one is in memory.
     """
     arrays: list[Any] = []
     text = json.dumps(encode(tree, arrays))
@@ -37,9 +37,9 @@ def write(path: str, tree: Any) -> None:
 
 
 def read(path: str, *, has_arrays: bool = True) -> Any:
-    """What was written, all of it in memory. Raises OSError and ValueError for what is not such a file.
+    """The content of a file. Raises OSError, and ValueError for a file in another format.
 
-    has_arrays: False for plain data alone, with None in place of each array.
+    has_arrays: False to read only plain data, with None for each array.
     """
     import numpy as np
 
@@ -55,11 +55,11 @@ def read(path: str, *, has_arrays: bool = True) -> Any:
 
             return decode(tree, load)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise ValueError(f"{path} is no file of ours: {error}") from error
+        raise ValueError(f"{path} was not written by Backprop: {error}") from error
 
 
 def encode(value: Any, arrays: list[Any], depth: int = 0) -> Any:
-    """The value as JSON can say it; arrays are put into the list and referred to by number. Raises UnplainError."""
+    """A value as JSON, with arrays appended to the list and replaced by their index. Raises NotPlainDataError."""
     kind = type(value)
     if value is None or kind in {bool, int, float, str}:
         return value
@@ -73,13 +73,13 @@ def encode(value: Any, arrays: list[Any], depth: int = 0) -> Any:
         return {"dict": [[encode(part, arrays, depth + 1) for part in pair] for pair in value.items()]}
     if _is_array(value):
         arrays.append(value)
-        # a NumPy scalar comes back as a scalar
+        # a NumPy scalar stays a scalar
         return {"array": len(arrays) - 1} if callable(value) or value.ndim else {"scalar": len(arrays) - 1}
     raise NotPlainDataError(f"{kind.__name__} is neither plain data nor an array")
 
 
 def decode(tree: Any, load: Callable[[int], Any]) -> Any:
-    """What `encode` was given. load: gives the array of a number."""
+    """The value that `encode` got. load: returns the array with an index."""
     if isinstance(tree, list):
         return [decode(item, load) for item in tree]
     if not isinstance(tree, dict):
@@ -106,13 +106,13 @@ def _write_array(file: Any, array: Any) -> None:
 
     array = np.asarray(array)
     if array.dtype.isbuiltin != 1 and array.dtype.kind == "V":
-        # bfloat16, float8, int4 are not NumPy's own, and .npy does not know them; float32 holds each of their values
+        # .npy does not support bfloat16, float8 and int4; float32 represents all of their values
         array = array.astype(np.float32)
     np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def later(give: Callable[[], Any]) -> Callable[[], Any]:
-    """Mark a function as one that gives an array when it is written."""
+    """Mark a function that returns an array, to be called when the array is written."""
 
     def call() -> Any:
         return give()

@@ -1,9 +1,8 @@
-"""One training by Lightning's Trainer, from its start to its end: what it tells, saves, obeys, and continues from.
+"""Drives one training by Lightning's Trainer: reports, saves, stops and resumes.
 
-Everything happens at one point of the loop: when a batch is done and the optimizer has stepped, before what Lightning
-does between batches (validation, schedulers, the end of an epoch). A run that continues from there does that first.
-Lightning has no hook at this point, so methods of this one trainer's loops are replaced, on the objects, for as long as
-the training goes on.
+Everything happens at one point of the loop: after a batch and its optimizer step, before what Lightning does between
+batches (validation, schedulers, the end of an epoch). A resumed training does that first. Lightning has no hook at this
+point, so methods of this trainer's loops are replaced, on the objects, while the training runs.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from ...link import SupervisorLink
 from .files import at_once, is_in, is_late, remove
 from .position import KEY, FitMark, LoopPosition, is_over
 
-WORTH_SAVING_S = 1.0  # a training that took less is sooner trained again than its end saved
-_KEPT = 2  # of our own checkpoints: the newest, and one more should it be damaged
-_REPORT_STEP_EVERY_S = 1.0  # where the script logs more seldom: the live line wants to know
+WORTH_SAVING_S = 1.0  # a shorter training is simply repeated
+_KEPT = 2  # of our own checkpoints: the newest, and one more in case it is damaged
+_REPORT_STEP_EVERY_S = 1.0  # if the script logs less often: for the live progress line
 
 
 class FitDriver:
-    """From on_train_start to on_train_end, or whatever ends it before."""
+    """Exists from on_train_start until the training ends."""
 
     def __init__(
         self,
@@ -41,7 +40,7 @@ class FitDriver:
         resumed: Optional[LoopPosition],
         path: Optional[str],
     ) -> None:
-        """mark: of this call of fit(). If training continues: what our entry in the checkpoint says, and its path."""
+        """mark: of this call of fit(). resumed, path: our entry in the checkpoint to resume from, and its path."""
         self._link = link
         self._trainer = trainer
         self._callback = callback
@@ -49,16 +48,16 @@ class FitDriver:
         self._began = monotonic()
         self._first_step = trainer.global_step
         self._resumed = resumed
-        self._is_order_new = False  # whether an epoch's order of data is to be drawn once more
-        self._first: Any = None  # random states when the epoch's first batch was drawn
+        self._is_order_new = False  # the order of an epoch's data must be drawn again
+        self._first: Any = None  # random states before the epoch's first batch was drawn
         self._step = trainer.global_step
         self._total_steps = _total_steps(trainer)
         self._reported_at = monotonic()
-        self._saving: Optional[_CheckpointMoment] = None  # what the checkpoint that is being saved is of, if it is ours
-        self._validating: Optional[_CheckpointMoment] = None  # when the validation began that goes on
+        self._saving: Optional[_CheckpointMoment] = None  # what our checkpoint that is being saved holds
+        self._validating: Optional[_CheckpointMoment] = None  # the start of the validation that is running
         self._saved = [path for path in [path] if path and is_in(path, self._folder())]
         if resumed is not None:
-            # it does not know that we care for that
+            # we handle that
             warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch ended")
         _share_sigterm(link)
         self._replaced: list[tuple[Any, str]] = []
@@ -73,7 +72,7 @@ class FitDriver:
         original = getattr(holder, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            # within lr_find in the midst of training (its docs' FineTuneLearningRateFinder) we are not among them
+            # inside lr_find during training (FineTuneLearningRateFinder in its docs) our callback is not among them
             if not any(callback is self._callback for callback in self._trainer.callbacks):
                 return original(*args, **kwargs)
             return mine(original, *args, **kwargs)
@@ -82,7 +81,7 @@ class FitDriver:
         self._replaced.append((holder, name))
 
     def leave(self) -> None:
-        """Put everything back as it was."""
+        """Restore the methods that were replaced."""
         for holder, name in self._replaced:
             vars(holder).pop(name, None)
         self._replaced.clear()
@@ -90,7 +89,7 @@ class FitDriver:
     # -- the loop
 
     def epoch_begins(self) -> None:
-        """Before anything of a new epoch."""
+        """Called before a new epoch begins."""
         resumed = self._resumed
         if resumed is None or resumed.is_after_batch:
             return
@@ -102,32 +101,32 @@ class FitDriver:
     def _begin_data(self, original: Callable[..., Any], fetcher: Any) -> None:
         original(fetcher)
         if self._trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0:
-            # from a checkpoint of after an epoch's last batch, Lightning begins the next one, and does not say so
+            # resuming after an epoch's last batch, Lightning begins the next one without calling its hooks
             self.epoch_begins()
         if self._is_order_new:
             self._is_order_new = False
-            iter(fetcher)  # Lightning began the data before the random states were put back
+            iter(fetcher)  # Lightning began the data before the random states were restored
         if self._resumed is not None:
             self._resumed.begin_data(self._trainer, self._leave_if_wished)
             if not self._resumed.is_after_batch:
                 self._go_on(self._resumed)
 
     def _leave_if_wished(self) -> None:
-        """While batches are passed over: nothing is lost, the checkpoint is there."""
+        """Stop while batches are skipped: nothing is lost, because the checkpoint exists."""
         if world_size() == 1 and self._link.should_stop():
             self._stop()
 
     def _go_on(self, resumed: LoopPosition) -> None:
         self._resumed = None
         self._first = resumed.go_on(self._trainer)
-        # while it is restarting, Lightning steps no scheduler that looks at a metric (fit_loop.py, on_advance_end), for
-        # want of the metrics: they are here. The loop's setter does not always set
+        # while restarting, Lightning steps no schedulers that need a metric (fit_loop.py, on_advance_end), because it
+        # has none: they are restored here. The loop's setter does not always set
         self._trainer.fit_loop._restarting = False  # noqa: SLF001
 
     def _advance(self, original: Callable[..., Any], fetcher: Any) -> None:
         loops = self._trainer.fit_loop, self._trainer.fit_loop.epoch_loop
         if self._resumed is not None and self._resumed.is_after_batch:
-            # this batch was done; what comes after a batch follows
+            # this batch was done; what Lightning does after a batch follows
             self._go_on(self._resumed)
             loops[1].val_loop.restarting = False
             return
@@ -138,7 +137,7 @@ class FitDriver:
 
     def _after_batch(self) -> None:
         step = self._trainer.global_step
-        # gradients that are being accumulated are no end of a step; but after SIGTERM Lightning leaves here and now
+        # with gradient accumulation a batch is not always a step; but after SIGTERM Lightning ends here
         is_left = world_size() == 1 and self._is_terminated()
         if step == self._step and not is_left:
             return
@@ -154,16 +153,16 @@ class FitDriver:
             self._stop()
 
     def _is_last(self) -> bool:
-        """Whether training is over but for the last validation: fit() would not go on from here (fit_loop.done)."""
+        """Whether only the last validation is missing: fit() would not resume from here (fit_loop.done)."""
         return bool(0 <= self._trainer.max_steps <= self._step)
 
     def _is_terminated(self) -> bool:
-        """Whether somebody sent SIGTERM, after which Lightning leaves when this batch is done."""
+        """Whether SIGTERM came, after which Lightning ends after this batch."""
         return bool(getattr(self._trainer, "received_sigterm", False))
 
     def _stop(self) -> None:
-        # by exception, as Lightning itself leaves after SIGTERM: with trainer.should_stop it would first validate, end
-        # the epoch and the training, with all hooks, logs and checkpoints that belong to a training that is done
+        # by exception, as Lightning itself ends after SIGTERM: trainer.should_stop would first validate, and end the
+        # epoch and the training, with all hooks, logs and checkpoints of a training that is complete
         self._link.accept_stop()
         self._link.end_script()
 
@@ -171,7 +170,7 @@ class FitDriver:
 
     def _validate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if world_size() > 1:
-            return original(*args, **kwargs)  # ranks validate each at its own pace: they agree at the next step
+            return original(*args, **kwargs)  # each rank validates at its own pace: they agree at the next step
         self._validating = _CheckpointMoment(self._trainer, self._first, is_before_validation=True)
         try:
             return original(*args, **kwargs)
@@ -180,7 +179,7 @@ class FitDriver:
             self._link.restart_step_timer()
 
     def validation_batch_ended(self) -> None:
-        """A stop does not wait for the validation's end: the checkpoint is of its beginning."""
+        """A stop interrupts the validation: the checkpoint is from its start."""
         moment = self._validating
         if moment is None or not (self._link.should_stop() or self._is_terminated()):
             return
@@ -194,7 +193,7 @@ class FitDriver:
     # -- checkpoints
 
     def complete(self, checkpoint: dict[str, Any]) -> None:
-        """Add our entry to a checkpoint, whoever saves it. On all ranks."""
+        """Add our entry to any checkpoint, on all ranks."""
         moment = self._saving
         if moment is not None and moment.loops is not None:
             checkpoint["loops"]["fit_loop"] = moment.loops
@@ -203,24 +202,24 @@ class FitDriver:
 
     def _folder(self) -> str:
         root = str(self._trainer.default_root_dir)
-        # two runs that train in one folder must not overwrite each other's; what is far away cannot be renamed
+        # a folder for each run, because two may train in one folder; remote files cannot be renamed
         return os.path.join(os.getcwd() if "://" in root else root, FOLDER, self._link.run_id)
 
     @guarded("the end of a training by Lightning")
     def training_ended(self) -> None:
-        """Save what it came to, unless that is sooner trained again: the script may be cut in what follows."""
+        """Save the result, unless it is quick to train again: the script may be stopped in what follows."""
         trainer = self._trainer
         if trainer.global_step == self._first_step or getattr(trainer, "fast_dev_run", False):
             return
-        # ranks that began at different times must not disagree
+        # ranks may have begun at different times, but must agree
         if world_size() > 1 or monotonic() - self._began >= WORTH_SAVING_S:
             self._step = trainer.global_step
             self._save(None)
 
     def _save(self, moment: Optional[_CheckpointMoment]) -> None:
-        """Save through the Trainer, under a name that only a whole checkpoint gets. On all ranks.
+        """Save through the Trainer, on all ranks. The final name is given to a complete checkpoint only.
 
-        moment: what it is of; None for now, when training has ended.
+        moment: the state to save; None for the current one, when training has ended.
         """
         training = self._mark.training
         name = f"step-{self._step:08}.ckpt" if training is None else f"{training.name}-step-{self._step:08}.ckpt"
@@ -234,7 +233,7 @@ class FitDriver:
                 self._trainer.strategy.barrier("backprop")
                 self._link.report_checkpoint(path, self._step)
                 self._remember(path)
-        except Exception as error:  # noqa: BLE001  a full disk, or a model that cannot be saved: training goes on
+        except Exception as error:  # noqa: BLE001  a full disk, or a model that cannot be saved: training continues
             notify_user(f"no checkpoint at step {self._step}: {type(error).__name__}: {error}")
             return
         finally:
@@ -250,12 +249,12 @@ class FitDriver:
             remove(self._saved.pop(0))
 
     def _save_of_script(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Report what the script saves, through ModelCheckpoint or otherwise."""
+        """Report what the script saves, by ModelCheckpoint or itself."""
         with self._link.saving():
             original(*args, **kwargs)
             path = str(args[0] if args else kwargs["filepath"])
             is_weights_only = args[1] if len(args) > 1 else kwargs.get("weights_only")
-            # lr_find and scale_batch_size save under hidden names, and remove that soon
+            # lr_find and scale_batch_size save temporary files with hidden names
             is_hidden = os.path.basename(path).startswith(".")
             if not (is_weights_only or is_hidden or is_late(self._trainer.strategy) or "://" in path):
                 self._link.report_checkpoint(path, self._trainer.global_step)
@@ -269,7 +268,7 @@ class FitDriver:
 
     def _log(self, original: Callable[..., Any], metrics: Any, step: Optional[int] = None) -> None:
         original(metrics, step)
-        if metrics and step is None:  # with a step: batches of a validation, counted by themselves
+        if metrics and step is None:  # with a step: batches of a validation, which have their own count
             self._report(self._trainer.global_step, {"epoch": self._trainer.current_epoch, **metrics})
 
     def _report(self, step: int, metrics: dict[str, Any]) -> None:
@@ -278,16 +277,16 @@ class FitDriver:
 
 
 class _CheckpointMoment:
-    """What a checkpoint is of: a batch is done, and nothing after it."""
+    """The state right after a batch, for a checkpoint."""
 
     def __init__(self, trainer: Any, first: Any, *, is_before_validation: bool = False) -> None:
-        """is_before_validation: the checkpoint will be saved later, in the midst of it."""
+        """is_before_validation: the checkpoint may be saved later, during the validation."""
         self.state = LoopPosition.take(trainer, first)
         self.loops = trainer.fit_loop.state_dict() if is_before_validation else None
         self._sums = _sums(trainer) if is_before_validation else None
 
     def is_still_so(self, trainer: Any) -> bool:
-        """Whether the weights are what they were: some callbacks validate with others (WeightAveraging)."""
+        """Whether the weights are unchanged: some callbacks validate with other weights (WeightAveraging)."""
         return self._sums is not None and bool(self._sums == _sums(trainer))
 
 
@@ -307,10 +306,10 @@ def _total_steps(trainer: Any) -> Optional[int]:
 
 @guarded("SIGTERM in Lightning")
 def _share_sigterm(link: SupervisorLink) -> None:
-    """Leave a first SIGTERM to Lightning, which leaves at the end of the batch.
+    """Leave the first SIGTERM to Lightning, which ends after the batch.
 
-    It takes our handler for the user's, and calls it after its own (signal_connector.py); ours, when nobody has asked
-    for a stop before, does what no handler would do: it ends the process.
+    It takes our handler for the user's, and calls it after its own (signal_connector.py); ours would end the process
+    if no stop was requested before.
     """
     handlers = getattr(signal.getsignal(signal.SIGTERM), "signal_handlers", [])
     ours = link.interrupts._terminate  # noqa: SLF001

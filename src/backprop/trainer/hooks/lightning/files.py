@@ -9,19 +9,19 @@ from typing import Any, Iterator
 
 
 def _late_io(strategy: Any) -> Any:
-    """The plugin that saves in a thread of its own, if there is one."""
+    """The plugin that saves in a thread, if there is one."""
     plugin = strategy.checkpoint_io
     return plugin if any(kind.__name__ == "AsyncCheckpointIO" for kind in type(plugin).__mro__) else None
 
 
 def is_late(strategy: Any) -> bool:
-    """Whether a checkpoint is not yet written when save_checkpoint returns."""
+    """Whether checkpoints are still being written when save_checkpoint returns."""
     return _late_io(strategy) is not None
 
 
 @contextmanager
 def at_once(strategy: Any) -> Iterator[None]:
-    """Within, a checkpoint is written when save_checkpoint returns."""
+    """Inside, save_checkpoint returns when the checkpoint is written."""
     late = _late_io(strategy)
     if late is None:
         yield
@@ -34,7 +34,7 @@ def at_once(strategy: Any) -> Iterator[None]:
 
 
 def remove(path: str) -> None:
-    """Remove a checkpoint, if it is there."""
+    """Remove a checkpoint, if it exists."""
     if os.path.isdir(path):
         shutil.rmtree(path)
     elif os.path.exists(path):
@@ -42,5 +42,5 @@ def remove(path: str) -> None:
 
 
 def is_in(path: str, folder: str) -> bool:
-    """Whether something lies directly in this folder."""
+    """Whether a path is directly in this folder."""
     return os.path.dirname(os.path.abspath(path)) == os.path.abspath(folder)

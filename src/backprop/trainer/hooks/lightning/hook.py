@@ -1,9 +1,8 @@
 """Lightning 2.x, under both its names: `lightning` and `pytorch_lightning`.
 
-Two ways in. Whenever a Trainer is made, Lightning asks for the callbacks of installed packages
-(`_load_external_callbacks`): ours is added to these. And `Trainer.fit` is wrapped, because no callback can say which
-checkpoint to continue from, nor end the script. While a fit goes on, a Drive (driver.py) looks at what the
-supervisor wants.
+Our callback is added to those of installed packages, which Lightning loads for each Trainer
+(`_load_external_callbacks`). `Trainer.fit` is wrapped as well, because a callback can neither choose the checkpoint to
+continue from nor end the script. While a fit runs, a FitDriver (driver.py) does what the supervisor requests.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from .position import FitMark, LoopPosition, fit_mark
 
 NAME = "Lightning"
 
-# where strategies keep, in a folder, what a checkpoint says of itself: FSDP and ModelParallel; DeepSpeed
+# files of sharded checkpoints that hold our entry: FSDP and ModelParallel; DeepSpeed
 _IN_FOLDERS = ("meta.pt", os.path.join("checkpoint", "mp_rank_00_model_states.pt"))
 
-_fits = 0  # how often this script has called fit(): a checkpoint belongs to one of these calls
+_fits = 0  # number of calls of fit() so far: a checkpoint belongs to one of them
 
 
 def hook(module: Any) -> None:
-    """Wrap what `trainer.trainer` of either package defines, and uses."""
+    """Wrap what `trainer.trainer` of either package defines and uses. module: that one, just imported."""
     package = module.__name__.removesuffix(".trainer.trainer")
     module.Trainer.fit = _wrapped(module.Trainer.fit)
     connector: Any = sys.modules[f"{package}.trainer.connectors.callback_connector"]
@@ -55,13 +54,13 @@ def _callbacks(package: str) -> list[Any]:
 
 
 def _make(package: str) -> Any:
-    """Our callback, as one of this package's."""
+    """Our callback, as a subclass of this package's Callback."""
     base = sys.modules[f"{package}.callbacks"].Callback
     return type("Backprop", (FitCallback, base), {"package": package})()
 
 
 def _marked(begin: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Let a loader know the random states it began with: the order of an epoch follows from them."""
+    """Store the random states that a loader begins with, from which the order of the epoch follows."""
 
     @functools.wraps(begin)
     def call(loader: Any) -> Any:
@@ -88,7 +87,7 @@ def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
                 result = fit(*bound.args, **bound.kwargs)
             except SystemExit as error:
                 if type(error).__name__ == "SIGTERMException" and error.code is None:
-                    error.code = 143  # else the shell, and the supervisor, would take it for success
+                    error.code = 143  # otherwise the supervisor would take it for success
                 raise
             else:
                 callback.fitted(trainer)
@@ -102,7 +101,7 @@ def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
 @guarded(NAME)
 def _callback_of(trainer: Any) -> Optional[FitCallback]:
     """Our callback, if this trainer has it and trains in this process."""
-    # Tuner.lr_find and scale_batch_size call fit() too, only to leave it before training
+    # Tuner.lr_find and scale_batch_size call fit(), too, but end it before training
     if any(getattr(callback, "_early_exit", False) for callback in trainer.callbacks):
         return None
     launcher = getattr(trainer.strategy, "launcher", None)
@@ -117,8 +116,8 @@ def _begin(
 ) -> None:
     """Before fit(): choose the checkpoint, unless the script does.
 
-    ckpt_path="last" means the newest there is, which the supervisor knows better; and the offered one, in a
-    configuration that was filled in, means no more than that.
+    ckpt_path="last" means the newest one, which the supervisor knows better. A path to the offered checkpoint, which
+    was filled in by resume flags, is not the script's choice.
     """
     global _fits  # noqa: PLW0603  one count in a process
     number, _fits = _fits, _fits + 1
@@ -138,7 +137,7 @@ def _begin(
     or_else = "takes the last that Lightning knows" if arguments.get("ckpt_path") == "last" else "starts over"
     path = training.agreed(lambda: _choice(training, link.resume_from, number, or_else), trainer.world_size)
     if path is None:
-        if arguments.get("ckpt_path") is None:  # else nobody knows what Lightning takes
+        if arguments.get("ckpt_path") is None:  # with "last", it is not known what Lightning takes
             link.set_resume_source(None)
         return
     link.set_resume_source(path)
@@ -151,12 +150,12 @@ def _begin(
 
 
 def _is_lightnings(checkpoint: Optional[str]) -> bool:
-    """Whether it may be one of Lightning's, by its name."""
+    """Whether it may be one of Lightning's, by its suffix."""
     return checkpoint is not None and checkpoint.endswith(".ckpt")
 
 
 def _named_path(trainer: Any, arguments: dict[str, Any]) -> Optional[str]:
-    """The path that the script names; None where it names none, or what no path is."""
+    """The path that the script has chosen; None if it has chosen none, or there is no such file."""
     named: Any = arguments.get("ckpt_path") or getattr(trainer, "ckpt_path", None)
     return None if named is None or not os.path.exists(named) else os.fspath(named)
 
@@ -170,7 +169,7 @@ def _training(link: SupervisorLink, trainer: Any, arguments: dict[str, Any]) -> 
 
 
 def _choice(training: registry.Training, offered: Optional[str], number: int, or_else: str) -> Optional[str]:
-    """The checkpoint to continue from, if there is one; says why the one that is offered is not it."""
+    """The checkpoint to continue from, or None; tells the user why it is not the offered one."""
     if not _is_lightnings(offered):
         offered = None
     if offered is not None:
@@ -184,13 +183,14 @@ def _choice(training: registry.Training, offered: Optional[str], number: int, or
 
 
 def _unfit(path: str, number: int) -> Optional[str]:
-    """Why no fit() can continue from that; or not this one, the number-th of the script, where it says only a number.
+    """Why no fit() can continue from a checkpoint, or not this one; None if it can.
 
-    Looks at bytes and executes nothing.
+    number: 0-based, of this call of fit(); only compared with checkpoints that store no identity. Searches the bytes of
+    the file, and executes nothing.
     """
     pickled = _pickled_parts(path)
     if b"pytorch-lightning_version" not in pickled:
-        return "it is no checkpoint of Lightning"
+        return "it is not a checkpoint of Lightning"
     if b"optimizer_states" not in pickled and not os.path.isdir(path):
         return "it holds only weights"
     found = re.search(fit_mark(r"(\d+)").encode(), pickled)
@@ -200,7 +200,7 @@ def _unfit(path: str, number: int) -> Optional[str]:
 
 
 def _stored(path: str) -> Any:
-    """What a checkpoint stores of the training that saved it; None where it stores nothing."""
+    """What a checkpoint stores of its training, or None."""
     return read_mark(_pickled_parts(path))
 
 
@@ -210,7 +210,7 @@ def _pickled_parts(path: str) -> bytes:
 
 
 def _pickled(path: str) -> bytes:
-    """The part of a file by torch.save that names what is in it; nothing if it is none."""
+    """The pickled part of a file by torch.save, without tensors; empty for other files."""
     if not zipfile.is_zipfile(path):
         return b""
     with zipfile.ZipFile(path) as archive:
@@ -218,7 +218,7 @@ def _pickled(path: str) -> bytes:
 
 
 class FitCallback:
-    """Our callback: passes on to the Drive of the fit that goes on. Mixed with the package's Callback by `_make`."""
+    """Our callback: calls the FitDriver of the fit that is running. `_make` adds the package's Callback as a base."""
 
     package: str
 
@@ -231,25 +231,25 @@ class FitCallback:
         self._driver: Optional[FitDriver] = None
 
     def __reduce__(self) -> Any:
-        return _make, (self.package,)  # nothing of a fit goes into copies, or to other processes
+        return _make, (self.package,)  # copies, and pickles for other processes, have nothing of the fit
 
     def begin(self, link: SupervisorLink, number: int, training: Optional[registry.Training]) -> None:
-        """The number-th fit() of the script begins."""
+        """Call number `number` of fit() begins; the first is 0."""
         self._link, self._number, self._training = link, number, training
         self._path = self._resumed = None
 
     def continues(self, path: str) -> None:
-        """It continues from this checkpoint."""
+        """The fit continues from this checkpoint."""
         self._path = path
 
     def fitted(self, trainer: Any) -> None:
-        """It has ended, not by an exception."""
-        if self._resumed is not None:  # no batch was missing: Lightning has only loaded what there was
+        """The fit has ended without an exception."""
+        if self._resumed is not None:  # no batch was missing: Lightning has only loaded the checkpoint
             self._resumed.give_back(trainer)
             self._resumed = None
 
     def end(self) -> None:
-        """It has ended, one way or another."""
+        """The fit has ended, with or without an exception."""
         self._link = None
         if self._driver is not None:
             self._driver.leave()

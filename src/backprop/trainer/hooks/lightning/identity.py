@@ -1,4 +1,4 @@
-"""What identifies a training by Lightning, before `fit` has done anything; and how a checkpoint says it."""
+"""The identity of a training by Lightning, as of the call of `fit`, and its form in a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _OF_LOGGERS = ("_name", "_project", "_project_name", "_experiment_name", "_save_
 
 
 def identity_of(trainer: Any, arguments: Mapping[str, Any], offered: Optional[str], *, is_first: bool) -> Identity:
-    """arguments: of `fit`, by name. offered: see `identify`. is_first: whether its model was not trained before."""
+    """The identity of a training. arguments: of `fit`, by name. is_first: the model was not trained before."""
     model, datamodule = arguments["model"], arguments.get("datamodule")
     given = {name: getattr(trainer, name, None) for name in _TRAINING}
     given["class"] = type(model).__qualname__
     given.update((f"of the model, {name}", value) for name, value in dict(getattr(model, "hparams", {})).items())
     attributes = {name: value for name, value in vars(model).items() if not name.startswith("_")}
-    if is_first:  # later they may be what the first training has made of them
+    if is_first:  # training may have changed them later
         scalars = (bool, int, float, str)
         given.update((name, value) for name, value in attributes.items() if isinstance(value, scalars))
     loggers = [{name: vars(each).get(name) for name in _OF_LOGGERS} for each in trainer.loggers]
     given["loggers"] = [(type(each).__qualname__, names) for each, names in zip(trainer.loggers, loggers)]
     loaders = arguments.get("train_dataloaders")
-    if loaders is None and datamodule is None:  # the model makes its own
+    if loaders is None and datamodule is None:  # the model makes its own loaders
         data: Any = {name: value for name, value in attributes.items() if name not in given}
     else:
         data = loaders, datamodule
@@ -50,6 +50,6 @@ def mark(stored: Optional[Mapping[str, Any]]) -> str:
 
 
 def read_mark(pickled: bytes) -> Any:
-    """What a checkpoint stores of its training; None where it stores nothing."""
+    """What a checkpoint stores of its training, or None."""
     found = re.search(rb"backprop-training:([A-Za-z0-9+/=]+);", pickled)
     return None if found is None else json.loads(base64.b64decode(found[1]))

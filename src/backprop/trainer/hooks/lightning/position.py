@@ -1,9 +1,8 @@
-"""Where a Lightning training stands, as far as Lightning's own checkpoints do not say: taken, kept in them, put back.
+"""The part of a training's state that Lightning's own checkpoints lack: captured, stored in them, and restored.
 
-Lightning restores weights, optimizers, schedulers and its counters. A resumed run is the same run only if it also has
-the order of the epoch's data (which follows from the random states when its iterator was made, and when the first batch
-was drawn), the random states of now, what `self.log` has gathered so far in the epoch, and gradients that are being
-accumulated.
+Lightning restores weights, optimizers, schedulers and its counters. To resume exactly, a training also needs the order
+of the epoch's data (which follows from the random states when its iterator was made, and when the first batch was
+drawn), the current random states, the values that `self.log` has collected in the epoch, and accumulated gradients.
 """
 
 from __future__ import annotations
@@ -20,24 +19,24 @@ from ...failsafe import guarded
 from ...trainings.registry import Training
 from .identity import mark
 
-KEY = "backprop"  # our entry in a checkpoint; Lightning, and scripts without Backprop, pass over it
+KEY = "backprop"  # our entry in a checkpoint, which is ignored without Backprop
 _METRICS = "Lightning's metrics across sessions"
 _EXACT = "exact resumption in Lightning"
 
 
 def fit_mark(number: object) -> str:
-    """What says in a checkpoint which call of fit() it belongs to; readable without unpickling it."""
+    """The text in a checkpoint for the call of fit() that saved it; readable without unpickling."""
     return f"backprop-fit:{number}"
 
 
 class FitMark(NamedTuple):
-    """Which call of fit() of its process a checkpoint belongs to, the first is 0; and which training."""
+    """The call of fit() that a checkpoint belongs to: its 0-based number in the process, and its training."""
 
     number: int
     training: Optional[Training]
 
     def entry(self, trainer: Any) -> dict[str, Any]:
-        """What a checkpoint says of it, as it is saved now."""
+        """The entries in a checkpoint that is saved now."""
         is_finished = is_over(trainer)
         stored = None if self.training is None else self.training.stored(is_finished=is_finished)
         limits = _limits(trainer)
@@ -58,14 +57,14 @@ def is_over(trainer: Any) -> bool:
 
 
 class LoopPosition:
-    """A state from a checkpoint, to be put back in the order in which things happen.
+    """A state from a checkpoint. Its methods restore it, and are called in the order in which they are defined.
 
-    is_after_batch: the checkpoint is one of ours. It was saved when a batch was done, but not yet what Lightning does
-    between batches: validation, schedulers, the end of the epoch.
+    is_after_batch: the checkpoint is ours, saved right after a batch, before what Lightning does between batches:
+    validation, schedulers, the end of the epoch.
     """
 
     def __init__(self, checkpoint: dict[str, Any], state: Optional[dict[str, Any]]) -> None:
-        """state: of this process; None if another number of processes saved it, with the data distributed otherwise."""
+        """state: of this process; None if another number of processes saved it, with other data on each."""
         self._state = state
         self._gradients = checkpoint[KEY]["gradients"]
         self.is_after_batch = checkpoint[KEY]["is_after_batch"]
@@ -79,15 +78,15 @@ class LoopPosition:
     @staticmethod
     @guarded(_EXACT)
     def mark_start(combined_loader: Any) -> None:
-        """To be called just before a loader begins."""
+        """Called right before a loader begins."""
         combined_loader._backprop_start = rng_state.take(_generators(combined_loader))  # noqa: SLF001
 
     @staticmethod
     @guarded(_EXACT)
     def take(trainer: Any, first: Any) -> Any:
-        """The state of now of this process, as a tensor of bytes: loads with `weights_only`, whatever is in it.
+        """The current state of this process, as a tensor of bytes, which loads with `weights_only`.
 
-        first: the random states when the epoch's first batch was drawn.
+        first: the random states before the epoch's first batch was drawn.
         """
         fit_loop = trainer.fit_loop
         loader, fetcher = fit_loop._combined_loader, fit_loop._data_fetcher  # noqa: SLF001
@@ -102,7 +101,7 @@ class LoopPosition:
 
     @staticmethod
     def entry(trainer: Any, mark: FitMark, state: Any, *, is_after_batch: bool) -> dict[str, Any]:
-        """Our entry in a checkpoint. To be called on all ranks. state: as `take` gave it, here."""
+        """Our entry in a checkpoint. Called on all ranks. state: what `take` returned on this one."""
         states = [state]
         gradients: dict[str, Any] = {}
         if world_size() > 1:
@@ -119,7 +118,7 @@ class LoopPosition:
     @staticmethod
     @guarded(_EXACT)
     def of(checkpoint: dict[str, Any], trainer: Any) -> Optional[LoopPosition]:
-        """What a checkpoint says for this process; None when it has no entry of ours."""
+        """The position in a checkpoint for this process; None if it has no entry of ours."""
         entry = checkpoint.get(KEY)
         if entry is None:
             return None
@@ -129,21 +128,21 @@ class LoopPosition:
         return LoopPosition(checkpoint, state)
 
     def is_over(self, trainer: Any) -> bool:
-        """Whether the training had ended, and is not to be longer now."""
+        """Whether the training had ended, and no more steps or epochs are requested now."""
         return bool(self._is_over) and self._limits == _limits(trainer)
 
     @guarded(_EXACT)
     def give_back(self, trainer: Any) -> None:
-        """Make up for what Lightning does not restore of a training that had ended."""
+        """Restore what Lightning does not, of a training that had ended."""
         if self._state is not None:
             _put_back_connector(trainer, self._state["logged"])
             rng_state.put_back({**self._state["now"], "generators": []})
 
     def begin_epoch(self, trainer: Any) -> None:
-        """Before a new epoch follows the checkpoint: do what Lightning had yet to do with the one before.
+        """When a new epoch follows the checkpoint: do what Lightning had not yet done for the one before.
 
-        That is, after on_train_epoch_end (fit_loop.py, on_advance_end): to step the schedulers that look at a metric,
-        and to forget the metrics. Resumed, it passes over that. Not guarded: schedulers are the user's code.
+        That is what comes after on_train_epoch_end (fit_loop.py, on_advance_end), and is skipped on resume: step the
+        schedulers that need a metric, and reset the metrics. Not guarded: schedulers are the user's code.
         """
         logged = None if self._state is None else self._state["logged"]
         _put_back_logged(trainer, logged)
@@ -156,12 +155,12 @@ class LoopPosition:
 
     @guarded(_EXACT)
     def begin_order(self, trainer: Any) -> None:
-        """Last before a new epoch: its order of data is drawn from here."""
+        """Right before a new epoch: restore the random states that its order of data is drawn from."""
         if self._state is not None:
             rng_state.put_back(self._state["now"], _generators(trainer.fit_loop._combined_loader))  # noqa: SLF001
 
     def begin_data(self, trainer: Any, is_enough: Callable[[], None]) -> None:
-        """Let the epoch's data begin as it did, and pass over what was done. is_enough: called for every batch."""
+        """Begin the epoch's data as before, and skip the batches that were done. is_enough: called for each of them."""
         loop = trainer.fit_loop
         loader, fetcher = loop._combined_loader, loop._data_fetcher  # noqa: SLF001
         if self._state is None or any(_knows_its_place(each) for each in loader.flattened):
@@ -176,7 +175,7 @@ class LoopPosition:
 
     @guarded(_EXACT)
     def go_on(self, trainer: Any) -> Any:
-        """Last, before training goes on: what else is to be as it was. Gives the random states of the first batch."""
+        """Right before training continues: restore the rest. Returns the random states before the first batch."""
         if self._state is None:
             return None
         for name, weight in trainer.lightning_module.named_parameters():
@@ -207,27 +206,27 @@ def _generators(combined_loader: Any) -> list[Any]:
 
 
 def _knows_its_place(loader: Any) -> bool:
-    """Whether Lightning saves and restores this loader itself: torchdata's StatefulDataLoader, for one."""
+    """Whether Lightning saves and restores this loader itself: torchdata's StatefulDataLoader, for example."""
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
 def _drawn(fetcher: Any) -> int:
-    """How many batches training has got; one more may be fetched already, where the length is not known."""
+    """Number of batches that training has received; one more is prefetched if the length is not known."""
     return int(fetcher.fetched) - len(getattr(fetcher, "batches", ()))
 
 
 def _pass_over(fetcher: Any, count: int, is_enough: Callable[[], None]) -> None:
     if fetcher.length is not None and count >= fetcher.length:
-        # the epoch's last batch was done: nothing of it is needed any more
+        # the epoch's last batch was done: no data are needed
         fetcher.fetched, fetcher.done = count, True
         return
-    source = getattr(fetcher, "iterator_wrapper", fetcher)  # the flavour where training_step draws for itself
+    source = getattr(fetcher, "iterator_wrapper", fetcher)  # if training_step takes the iterator
     while _drawn(fetcher) < count:
         is_enough()
         next(source)
 
 
-# -- what self.log has gathered: result.py and logger_connector.py of Lightning
+# -- values that self.log has collected: result.py and logger_connector.py of Lightning
 
 _CONNECTOR = (
     "_first_loop_iter",
@@ -270,7 +269,7 @@ def _put_back_connector(trainer: Any, logged: dict[str, Any]) -> None:
 
 
 def _metrics(trainer: Any) -> Iterator[tuple[str, Any]]:
-    """The objects of torchmetrics in the model: their states are not among its weights."""
+    """The metrics of torchmetrics in the model: their states are not in its state_dict."""
     kind = sys.modules["torchmetrics"].Metric
     return ((name, module) for name, module in trainer.lightning_module.named_modules() if isinstance(module, kind))
 
@@ -288,7 +287,7 @@ def _put_back_metric(metric: Any, saved: dict[str, Any]) -> None:
 
 
 def _result(metric: Any) -> Optional[dict[str, Any]]:
-    """A value that was logged; None for one that the end of an epoch has reset, and that the next `log` makes anew."""
+    """A value that was logged; None if the end of an epoch has reset it: the next `log` creates it."""
     meta = metric.meta
     if metric.has_reset or meta.sync.group is not None:
         return None
@@ -300,7 +299,7 @@ def _result(metric: Any) -> Optional[dict[str, Any]]:
 
 def _made_again(trainer: Any, lightning: Any, saved: dict[str, Any]) -> Any:
     meta = lightning._Metadata(**saved["fields"])  # noqa: SLF001
-    # the same as LightningModule.log will come with: it compares
+    # must equal what LightningModule.log creates: it compares
     meta.sync = lightning._Sync(fn=trainer.strategy.reduce, **saved["sync"])  # noqa: SLF001
     metric = lightning._ResultMetric(meta, saved["is_tensor"])  # noqa: SLF001
     if saved["is_tensor"]:

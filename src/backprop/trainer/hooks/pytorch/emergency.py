@@ -1,13 +1,13 @@
-"""What is saved for a script that did not answer a stop: weights and optimizer state of what it was training.
+"""Saves weights and optimizer states for a script that did not react to a stop.
 
-The file is what `torch.load` (with its safe defaults) gives as
+`torch.load`, with its safe defaults, loads the file as
 
     {"format": "backprop-emergency", "step": 1234,
      "models": [{"class": "Net", "state_dict": ...}],
      "optimizers": [{"class": "AdamW", "state_dict": ..., "parameters": [...]}],   # those of no model, in order
      "random": {"python": ..., "numpy": ..., "torch": ..., "cuda": ...}}
 
-It is no format of the script's own: a person can load it, and nothing resumes from it unasked.
+The script does not know this format: users can load it, and nothing resumes from it by itself.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from typing import Any, Callable, Iterator
 
 from ... import atomic_files, distributed, rng_state
 
-_STEP_PATIENCE_S = 5.0  # no step of an optimizer takes as long, unless it hangs
+_STEP_PATIENCE_S = 5.0  # no optimizer step takes as long, unless it hangs
 
 
 class UnsaveableError(Exception):
-    """No process alone can save this."""
+    """A single process cannot save this."""
 
 
 class StepPause:
-    """Makes other threads wait between two steps of their optimizers, so that what is copied is of one step."""
+    """Makes other threads wait between two optimizer steps, so that everything that is saved is of one step."""
 
     def __init__(self, step: Any, *parked: Any) -> None:
-        """step: the code object of whatever makes a step. parked: of what is done within, before or after all of it."""
+        """step: code object of the function that makes a step. parked: of functions in it that run before or after."""
         self._step = step
         self._parked = {type(self).wait.__code__, *parked}
         self._one_at_a_time = threading.Lock()
@@ -40,15 +40,15 @@ class StepPause:
         self._is_over.set()
 
     def wait(self) -> None:
-        """Called by every thread right before it makes a step."""
+        """Called in every thread right before a step."""
         if not self._is_over.is_set():
             self._is_over.wait()
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Within, no other thread makes a step. False: one is in the middle of a step, and does not come out of it.
+        """Inside, no other thread makes a step. Yields False if one is in the middle of a step, and does not end it.
 
-        Waits for another thread that holds them. The caller makes no step within.
+        Blocks while another thread is inside. The caller makes no step inside.
         """
         with self._one_at_a_time:
             self._is_over.clear()
@@ -61,7 +61,7 @@ class StepPause:
                 self._is_over.set()
 
     def _is_another_stepping(self) -> bool:
-        # asked of the stacks: a step that failed leaves no trace there, and steps cost nothing more than they did
+        # from the stacks: that works after a step has failed, too, and adds no cost to steps
         own = threading.get_ident()
         frames = sys._current_frames()  # noqa: SLF001  documented
         return any(self._is_within(frame) for thread, frame in frames.items() if thread != own)
@@ -77,12 +77,14 @@ class StepPause:
 
 
 def find_models(optimizers: list[Any]) -> list[Any]:
-    """The living modules that hold what these optimizers train, outermost only, the largest first."""
+    """The outermost modules that have parameters of these optimizers, the largest first."""
     module_type = sys.modules["torch"].nn.Module
     trained = {id(parameter) for optimizer in optimizers for parameter in _parameters(optimizer)}
-    # by type(), not isinstance(): a proxy's __class__ may run code of the user's
+    # type(), not isinstance(): the __class__ of a proxy may run the user's code
     modules = [thing for thing in gc.get_objects() if issubclass(type(thing), module_type)]
-    modules = [module for module in modules if "_modules" in module.__dict__]  # else it is still being made
+    modules = [
+        module for module in modules if "_modules" in module.__dict__
+    ]  # otherwise its constructor is still running
     inner = {id(child) for module in modules for child in module.__dict__["_modules"].values()}
     sizes = {}
     for module in modules:
@@ -94,12 +96,12 @@ def find_models(optimizers: list[Any]) -> list[Any]:
 
 
 def save(path: str, write: Callable[[Any, Any], None], step: int, optimizers: list[Any], models: list[Any]) -> None:
-    """Write the file, whole or not at all.
+    """Write the file atomically.
 
-    write: torch.save as it was before anybody wrapped it. Raises UnsaveableError, and whatever state_dict() raises.
+    write: the original torch.save. Raises UnsaveableError, and whatever state_dict() raises.
     """
     if distributed.world_size() > 1 and _is_sharded(optimizers, models):
-        raise UnsaveableError("this process has only its share of the model")
+        raise UnsaveableError("this process has only its shard of the model")
     held = {id(parameter) for model in models for parameter in model.parameters()}
     content = {
         "format": "backprop-emergency",
@@ -120,12 +122,12 @@ def save(path: str, write: Callable[[Any, Any], None], step: int, optimizers: li
 
 
 def random_states() -> dict[str, Any]:
-    """Those of all generators that this process has loaded, as plain values and tensors."""
+    """The states of all global generators, as plain values and tensors."""
     states = rng_state.take()
     del states["generators"]
     if "numpy" in states:
         kind, keys, *rest = states["numpy"]
-        states["numpy"] = (kind, keys.tolist(), *rest)  # torch.load takes no arrays unless told to trust the file
+        states["numpy"] = (kind, keys.tolist(), *rest)  # torch.load refuses arrays by default
     return states
 
 
@@ -134,7 +136,7 @@ def _parameters(optimizer: Any) -> list[Any]:
 
 
 def _is_sharded(optimizers: list[Any], models: list[Any]) -> bool:
-    # FSDP's state_dict() is a collective operation: the others will not take part in it
+    # FSDP's state_dict() is a collective operation, in which the other ranks would not take part
     kinds = {type(module).__name__ for model in models for module in model.modules()}
     tensors = {type(parameter).__name__ for optimizer in optimizers for parameter in _parameters(optimizer)}
     return "FullyShardedDataParallel" in kinds or "DTensor" in tensors

@@ -1,7 +1,7 @@
-"""PyTorch scripts with a loop of their own: what they save is reported, and their optimizer's steps are counted.
+"""PyTorch scripts with a loop of their own: their checkpoints are reported, and their optimizer steps are counted.
 
-Nothing is asked of such a script: it saves when it likes, and stops by KeyboardInterrupt. What it does not do when it
-is stopped, emergency.py does for it. All of this keeps quiet while a framework's loop runs: its own hook knows better.
+Such a script saves when it likes, and stops by KeyboardInterrupt. If it does not save when it is stopped, emergency.py
+does. While a framework's loop runs, this hook does nothing: the framework's own hook knows more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..saved_files.pending import find_place
 from ..saved_files.script_files import ScriptFiles, is_main_thread, is_trainer, of_this_process
 from . import emergency, states
 
-LOOK_EVERY_S = 0.25
+CHECK_INTERVAL_S = 0.25
 _STEPS = "steps of PyTorch's optimizers"
 _EMERGENCY = "the emergency save"
 
@@ -53,19 +53,21 @@ class ScriptMonitor:
         files.after_report = self._let_go
         self._write = torch.save
         self._is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
-        self._base = 0  # steps of earlier sessions, once the script has read the checkpoint that it continues from
-        self._is_base_known = False  # by a step that the script has saved
-        self._counts: dict[int, StepCount] = {}  # by id(), the fastest there is
-        self._most = 0  # steps of the optimizer that made most: a GAN's two make one step of training
+        self._base = 0  # steps of earlier sessions, once the script has read the checkpoint to resume from
+        self._is_base_known = False  # from a step number that the script has saved
+        self._counts: dict[int, StepCount] = {}  # by id() of the optimizer, which is fastest
+        self._most = 0  # of all optimizers: in a GAN, two of them make one training step
         self._reported_step: Optional[int] = None
         self._look_at = 0.0
-        self._parts: dict[str, tuple[Optional[int], set[bool]]] = {}  # by folder, at which step, of an optimizer or not
+        self._parts: dict[
+            str, tuple[Optional[int], set[bool]]
+        ] = {}  # by folder: step, and whether optimizers or weights were saved
         self._kept: tuple[list[Any], list[Any]] = ([], [])
         self._rescued_step: Optional[int] = None
         self._stepper: Optional[threading.Thread] = None
-        self._is_broken_off = False  # by a KeyboardInterrupt that nobody has caught
+        self._is_broken_off = False  # by an uncaught KeyboardInterrupt
         optimizer = sys.modules["torch.optim.optimizer"].Optimizer
-        step = optimizer.profile_hook_step(lambda _: None).__code__  # its wrapper, in which all steps are made
+        step = optimizer.profile_hook_step(lambda _: None).__code__  # the wrapper of all optimizer steps
         look: Any = type(self)._look  # noqa: SLF001  our own
         self._step_pause = emergency.StepPause(step, look.__wrapped__.__code__)
         if link.offered is not None:
@@ -73,11 +75,11 @@ class ScriptMonitor:
 
     @property
     def step(self) -> int:
-        """How far training is, as far as one can see from outside."""
+        """The training step, as counted by optimizer steps."""
         return self._base + self._most
 
     def hold(self) -> ContextManager[None]:
-        """Within, an interrupt waits. It only ever comes to the main thread."""
+        """Inside, interrupts are deferred. They only come to the main thread."""
         return self.link.saving() if is_main_thread() else nullcontext()
 
     # -- steps
@@ -88,11 +90,11 @@ class ScriptMonitor:
             self._step_pause.wait()
 
     def stepped(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
-        """Count; called by PyTorch after every step of any optimizer, hence in a hurry."""
-        if self._is_compiling() or self.link.owner is not None:  # the compiler need not see what follows
+        """Count a step. Called by PyTorch after every step of any optimizer, so it must be fast."""
+        if self._is_compiling() or self.link.owner is not None:  # torch.compile must not trace the rest
             return
         count = self._counts.get(id(optimizer))
-        if count is None or count.optimizer() is not optimizer:  # ids are used again
+        if count is None or count.optimizer() is not optimizer:  # ids are reused
             count = self._counts[id(optimizer)] = StepCount(optimizer)
             self._look_at = 0.0
         count.steps += 1
@@ -103,37 +105,37 @@ class ScriptMonitor:
 
     @guarded(_STEPS)
     def _look(self) -> None:
-        self._look_at = monotonic() + LOOK_EVERY_S
+        self._look_at = monotonic() + CHECK_INTERVAL_S
         self.link.register_process()
         self._stepper = threading.current_thread()
         if not is_trainer():
             return
-        self._kept = ([], [])  # the script goes on, and holds what it needs itself
+        self._kept = ([], [])  # training continues, and the script holds these objects itself
         self.link.interrupts.watch(self._keep)
         self.saves.report_final_names(at_step=True)
         self._report_step()
-        # training goes on as if nobody had asked: the last chance before SIGTERM
+        # the script ignores the stop: this is the last chance before SIGTERM
         if self._rescued_step is None and self.link.is_overdue():
             self.rescue(is_once=True)
 
     def _report_step(self) -> None:
-        # by another process, or by code that opens it itself
+        # it may be read by another process, or by code that opens files itself
         if not self._base and not self._is_base_known and self.link.is_checkpoint_read():
             self._base = self.link.resume_step or 0
         if self._most and self._reported_step != self.step:
             self._reported_step = self.step
-            self.link.confirm_resume()  # of a framework whose loop is not driven
+            self.link.confirm_resume()  # for frameworks whose loop is not driven
             self.link.send_event(step=self.step, counted=True)
 
     # -- saves
 
     def _read(self) -> None:
-        """The offered checkpoint is read: to go on from it, unless training has begun."""
-        if self._most <= 1:  # one step may have been made for an optimizer to have a state that can be loaded
+        """The offered checkpoint was read: to resume from it, unless training has begun."""
+        if self._most <= 1:  # one step may be needed to create an optimizer state before loading
             self._base = self.link.resume_step or 0
 
     def _compare(self, step: int) -> None:
-        """The script says at which step it saves: counted on from an earlier session, whatever was read; or from 0."""
+        """Compare with a step number that the script has saved: it counts from 0, or on from an earlier session."""
         before = self.link.resume_step
         if before is None or not self._most or self._is_base_known:
             return
@@ -144,12 +146,12 @@ class ScriptMonitor:
 
     @guarded(SAVES)
     def before_save(self) -> None:
-        """What the last one was called may be about to be used again."""
+        """Report earlier saves, whose names may be reused now."""
         self.saves.report_final_names(at_step=False)
 
     @guarded(SAVES)
     def saved(self, content: Any, where: Any) -> None:
-        """The script has saved something. where: a path or an open file that has a name."""
+        """The script has saved an object. where: a path, or an open file with a name."""
         place = find_place(where) if is_trainer() else None
         if place is None:
             return
@@ -164,7 +166,7 @@ class ScriptMonitor:
             self.files.ignore(path)
 
     def _saved_part(self, folder: str, *, is_optimizer: bool) -> None:
-        """Weights, or an optimizer's state: a folder that has got both at one step is a checkpoint."""
+        """Weights or an optimizer state were saved: a folder with both of one step is a checkpoint."""
         step, kinds = self._parts.get(folder, (None, set()))
         kinds = {is_optimizer} if step != self.step else kinds | {is_optimizer}
         self._parts[folder] = (self.step, kinds)
@@ -174,7 +176,7 @@ class ScriptMonitor:
 
     @guarded(SAVES)
     def saved_folder(self, path: Any) -> None:
-        """The script has saved a whole training state into a folder, maybe together with other ranks."""
+        """The script has saved a complete training state into a folder, maybe together with other ranks."""
         if is_trainer():
             self._add(os.fsdecode(path), CheckpointContent(is_state=True), is_shared=distributed.world_size() > 1)
 
@@ -191,13 +193,13 @@ class ScriptMonitor:
     # -- the end
 
     def _optimizers(self) -> list[Any]:
-        """Those that live and have made steps, the busiest first."""
+        """The existing optimizers that have made steps, those with most steps first."""
         counts = sorted(self._counts.values(), key=lambda count: -count.steps)
         return [optimizer for count in counts if (optimizer := count.optimizer()) is not None]
 
     @guarded(_EMERGENCY)
     def _keep(self) -> None:
-        """Hold what is being trained: with the frames that an interrupt ends, it would be gone before we can save it.
+        """Hold references to what is being trained, which would be freed with the frames that an interrupt ends.
 
         Called in a signal handler: nothing is saved here.
         """
@@ -207,9 +209,9 @@ class ScriptMonitor:
 
     @guarded(_EMERGENCY)
     def rescue(self, *, is_once: bool = False) -> None:
-        """Save what was trained since the last checkpoint, if anything was; no thread trains on meanwhile.
+        """Save what was trained since the last checkpoint, if anything was. Other threads make no steps meanwhile.
 
-        is_once: not if another thread has done so by then.
+        is_once: only if no thread has done so before.
         """
         with self._step_pause.held() as is_still:
             self.saves.report_final_names(at_step=True)
@@ -222,7 +224,7 @@ class ScriptMonitor:
             self._rescued_step = self.step
             if not is_still:
                 notify_user(
-                    "the script did not save when it was stopped, nor is it kept: another thread is amid a step"
+                    "the script did not save when it was stopped, nor did we: another thread is in the middle of a step"
                 )
                 return
             self._write_emergency(optimizers)
@@ -233,22 +235,22 @@ class ScriptMonitor:
         with self.hold():
             emergency.save(path, self._write, self.step, optimizers, models)
             self.link.send_event(event="checkpoint_saved", path=path, step=self.step, emergency=True)
-            notify_user(f"the script did not save when it was stopped: step {self.step} is kept in {path}")
+            notify_user(f"the script did not save when it was stopped: step {self.step} was saved to {path}")
 
     def rescue_broken_off(self) -> None:
-        """The same, at the end of the main thread."""
+        """The same, when an interrupt has ended the main thread."""
         self.rescue()
         self._is_broken_off = True
 
     @guarded(_STEPS)
     def end(self) -> None:
-        """The interpreter ends."""
+        """Called when the interpreter exits."""
         if not is_trainer():
             return
         self.saves.report_final_names(at_step=True)
         self._report_step()
         self.link.refresh()
-        # a daemon thread trains on until the very end: what it has done since then is not worth another file
+        # a daemon thread trains until the process ends: its last steps are not worth another file
         is_rescued = self._is_broken_off and self._stepper is not None and self._stepper.daemon
         if self.link.should_stop() and not is_rescued:
             self.rescue()
@@ -258,7 +260,7 @@ _monitor: Optional[ScriptMonitor] = None
 
 
 def hook(module: Any) -> None:
-    """Called when one of these has been imported: torch, safetensors.torch, accelerate.accelerator."""
+    """Called after the import of torch, safetensors.torch or accelerate.accelerator."""
     link = current()
     if link is None:
         return
@@ -275,7 +277,7 @@ def hook(module: Any) -> None:
 def _hook_torch(torch: Any, link: SupervisorLink) -> None:
     global _monitor  # noqa: PLW0603  one in a process
     monitor = ScriptMonitor(link, of_this_process(link), torch)
-    # a global hook: PyTorch 2.0 and up. torch.optim hides the module that has it
+    # global hooks, in PyTorch 2.0 and up; torch.optim does not export their module
     optimizer = sys.modules["torch.optim.optimizer"]
     optimizer.register_optimizer_step_pre_hook(monitor.before_step)
     optimizer.register_optimizer_step_post_hook(monitor.stepped)
@@ -295,7 +297,7 @@ def _hook_torch(torch: Any, link: SupervisorLink) -> None:
 
 
 def _hide_our_frames(traceback: Any) -> None:
-    """Let a KeyboardInterrupt look as it does without us: our handler raised it, wherever the script was."""
+    """Remove our signal handler from the traceback of a KeyboardInterrupt."""
     ours = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     last = None
     while traceback is not None:
@@ -307,7 +309,7 @@ def _hide_our_frames(traceback: Any) -> None:
 
 
 def _watched(function: Any) -> Any:
-    """A function that reads the file that is its first argument, noticed."""
+    """Wrap a function that reads a file, its first argument."""
 
     @functools.wraps(function)
     def load(*args: Any, **kwargs: Any) -> Any:
@@ -319,14 +321,14 @@ def _watched(function: Any) -> Any:
 
 
 def _reported(monitor: ScriptMonitor, function: Any) -> Any:
-    """A function that saves its first argument in its second, reported."""
+    """Wrap a function that saves its first argument to its second, and report the save."""
     content_name, where_name = function.__code__.co_varnames[:2]
 
     @functools.wraps(function)
     def save(*args: Any, **kwargs: Any) -> Any:
         named = {**dict(zip((content_name, where_name), args)), **kwargs}
         where = named.get(where_name)
-        process_keeper.before_write(where)  # PyTorch's C++ opens it, unless it is open
+        process_keeper.before_write(where)  # PyTorch's C++ code opens it, unless it is an open file
         is_named = isinstance(where, (str, os.PathLike)) or isinstance(getattr(where, "name", None), str)
         if not (is_named and monitor.files.is_in_charge()):
             return function(*args, **kwargs)
@@ -340,7 +342,7 @@ def _reported(monitor: ScriptMonitor, function: Any) -> Any:
 
 
 def _reported_folder(monitor: ScriptMonitor, function: Any) -> Any:
-    """A method that gives the folder it has saved everything in, reported."""
+    """Wrap a method that returns the folder that it has saved to, and report the save."""
 
     @functools.wraps(function)
     def save(*args: Any, **kwargs: Any) -> Any:

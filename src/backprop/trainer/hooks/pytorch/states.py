@@ -1,6 +1,6 @@
-"""What has just been saved: a training state, from which a script can go on; bare weights; or nothing of ours.
+"""Classifies what a script has just saved: a training state to resume from, only weights, or something else.
 
-Only looks: objects enter as the script handed them to `torch.save`, after it has come back.
+The functions get the objects that the script has passed to `torch.save`, and change nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _MAX_ITEMS = 64  # a longer list is data
 
 
 def content_of(saved: Any, optimizers: list[Any]) -> Optional[CheckpointContent]:
-    """What was saved; None when it has neither an optimizer's state nor the weights of what is trained.
+    """What was saved; None if it has neither an optimizer state nor the weights of what is trained.
 
-    optimizers: those that have made steps. Where there is none, weights are told by their names.
+    optimizers: those that have made steps. Without any, weights are recognized by their names.
     """
     if is_training_state(saved):
         is_state = True
@@ -35,21 +35,21 @@ def content_of(saved: Any, optimizers: list[Any]) -> Optional[CheckpointContent]
 
 
 def is_training_state(saved: Any, depth: int = _DEPTH) -> bool:
-    """Whether an optimizer's state is in it; one that is an optimizer's state and nothing else does not count."""
+    """Whether it contains an optimizer state, and is not just an optimizer state itself."""
     if isinstance(saved, Mapping) and any(_is_own_optimizer(saved.get(key)) for key in OPTIMIZER_KEYS):
         return True
     return any(_is_optimizer(value) or (depth > 1 and is_training_state(value, depth - 1)) for value in _inside(saved))
 
 
 def is_optimizer(saved: Any) -> bool:
-    """Whether it is an optimizer's state and nothing else."""
+    """Whether it is just an optimizer state."""
     return isinstance(saved, Mapping) and _is_optimizer(saved)
 
 
 def is_weights_of(saved: Any, optimizer: Any) -> bool:
-    """Whether it has a tensor for every parameter that the optimizer trains, judged by their shapes.
+    """Whether it has a tensor of the same shape for every parameter that the optimizer trains.
 
-    Not by their memory: it may well hold copies, on another device or in half precision.
+    It may hold copies, on another device or in half precision, so addresses are not compared.
     """
     needed = Counter(
         tuple(parameter.shape)
@@ -61,7 +61,7 @@ def is_weights_of(saved: Any, optimizer: Any) -> bool:
 
 
 def number_in(saved: Any, keys: tuple[str, ...]) -> Optional[int]:
-    """The step, or what else these keys stand for, that it says it was saved at; None when it says nothing."""
+    """The number under one of these keys (a step or an epoch); None if there is none."""
     level = [saved]
     for _ in range(_DEPTH - 1):
         for mapping in level:
@@ -80,12 +80,12 @@ def _is_optimizer(value: Any) -> bool:
 
 
 def _is_own_optimizer(value: Any) -> bool:
-    """Whether this, which is called an optimizer's state, is one of somebody's own: tensors, not settings."""
+    """Whether this value, under an optimizer's key, is the state of a custom optimizer: tensors, not settings."""
     return isinstance(value, (Mapping, list, tuple)) and any(True for _ in _shapes(value, _DEPTH))
 
 
 def _is_model(saved: Any, depth: int) -> bool:
-    """Whether it is a module, or has tensors that are called as those of modules are."""
+    """Whether it is a module, or has tensors with names like those of modules."""
     if isinstance(saved, sys.modules["torch"].nn.Module):
         return True
     if isinstance(saved, Mapping) and any(str(key).endswith(("weight", "bias")) for key in saved):

@@ -1,8 +1,8 @@
-"""Resume flags of argparse, and of jsonargparse, whose parsers are made of it: see resume_flags/options.py.
+"""Resume flags of argparse, and of jsonargparse, which is based on it: see options.py.
 
-A flag gets the checkpoint through its default, so that the parser treats the value as its own, `type` included.
+A flag gets the checkpoint as its default, so that the parser converts the value like any other.
 """
-# ruff: noqa: SLF001  a parser's actions and groups have no public names; they have been where they are since 2.7
+# ruff: noqa: SLF001  a parser's actions and groups are private; they have not changed since 2.7
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _ONE_VALUE = {"_StoreAction"}
 _NO_VALUE = {"_StoreTrueAction", "BooleanOptionalAction"}
 
-_is_parsing = False  # the script's arguments: a subcommand's parser gets the rest of them
-_rests: list[Any] = []  # what parsers have left of the script's words, for others: timm's way
+_is_parsing = False  # inside a parser of the script's arguments, which calls those of subcommands
+_rests: list[Any] = []  # arguments that parsers have left for others, as in timm
 
 
 def hook(module: Any) -> None:
@@ -82,6 +82,6 @@ def _kind(action: Any) -> Any:
 
 
 def _rivals(parser: Any, action: Any) -> list[Any]:
-    """Options that must not be given together with this one."""
+    """Options that are mutually exclusive with this one."""
     groups = [group._group_actions for group in parser._mutually_exclusive_groups]
     return [other for actions in groups if action in actions for other in actions if other is not action]

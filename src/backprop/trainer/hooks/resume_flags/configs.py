@@ -1,8 +1,7 @@
-"""Resume keys of Hydra's and OmegaConf's configurations: see resume_flags/options.py.
+"""Resume keys in configurations of Hydra and OmegaConf: see options.py.
 
-A key that the configuration has, with nothing in it, and that no word of the command line sets, gets the checkpoint
-after all of that was put together. Hydra's own record of the overrides, and what it makes of them (the name of the
-output folder, say), stays as it is.
+A key that exists without a value, and is not set on the command line, gets the checkpoint after the configuration was
+composed. Hydra's record of the overrides, and what it computes from them (such as the output folder), do not change.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
     from typing import Any, Iterator
 
-# where a key called no more than `resume` still means the training: elsewhere it may be the logger's
+# sections where a key `resume` is about the training: elsewhere it may be about a logger
 _PARENTS = {"", "checkpoint", "checkpointing", "experiment", "run", "train", "trainer", "training"}
 
 _is_sweep = False  # Hydra runs several trainings in this process
-_from_cli: list[Any] = []  # the configurations that OmegaConf made of the script's words
+_from_cli: list[Any] = []  # configurations that OmegaConf made from the script's arguments
 
 
 def hook(module: Any) -> None:
@@ -37,7 +36,7 @@ def _hydra(module: Any) -> None:
         self: Any, config_name: Any, overrides: Any, run_mode: Any, *rest: Any, **others: Any
     ) -> Any:
         config = original(self, config_name, overrides, run_mode, *rest, **others)
-        # Hydra loads it as if for a sweep first, to see whether it is one: hydra.py, get_mode
+        # Hydra first loads it as for a sweep, to find out whether it is one: hydra.py, get_mode
         is_the_scripts = all(word in sys.argv or word.startswith("hydra.") for word in overrides)
         if run_mode.name == "RUN" and not _is_sweep and is_the_scripts:
             _fill(config, overrides)
@@ -76,7 +75,7 @@ def _fill(config: Any, words: Any) -> None:
 
 
 def _options(config: Any, words: Any) -> Iterator[Option]:
-    """The keys at the top, and one level below it."""
+    """The keys at the top level, and one level below."""
     library = sys.modules["omegaconf"]
     given = {word.lstrip("+~").partition("=")[0] for word in words}
     for place, node in [("", config), *((str(key), _node(config, key)) for key in config if key != "hydra")]:
@@ -105,7 +104,7 @@ def _is_empty(config: Any, key: Any) -> bool:
 
 
 def _setter(config: Any, key: Any) -> Any:
-    """Sets the key, as far as its type lets it."""
+    """A `kind` (see Option) that sets the key, if its type allows that."""
 
     def kind(path: str) -> Any:
         if not path:

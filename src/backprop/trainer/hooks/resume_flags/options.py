@@ -1,16 +1,16 @@
-"""Which option of a script takes the checkpoint to resume from: one table, for the parsers of all libraries.
+"""Which option of a script takes the checkpoint to resume from: one table for the parsers of all libraries.
 
-On resume, an option with a usual name gets the checkpoint, as the weakest of all words: only when it was not given and
-has no default of its own. A first session is not touched. What counts as usual is what nobody declares for anything
-else: `--resume`, and names that begin with `--resume` or `--continue` and say from what. Not `--checkpoint`, `--ckpt`
-or `--load`: in some scripts they name a folder to write to, in others pretrained weights, and a script that gets a
-whole training state where it expects those would fail where it could have begun anew. Where a script has nothing but
-such a name, the supervisor is told, and the user can decide: `--resume-arg FLAG`.
+On resume, an option with a usual name gets the checkpoint, with the lowest precedence: only if it was not given and has
+no default. First sessions are not changed. Usual names are those that are never used for anything else: `--resume`, and
+names that begin with `--resume` or `--continue` and tell from what. Not `--checkpoint`, `--ckpt` or `--load`: in some
+scripts they name a folder to write to, in others pretrained weights, and a script that got a training state instead
+would fail where it could have started over. If a script has only such a name, the supervisor is informed, and the user
+can choose it: `--resume-arg FLAG`.
 
-Checkpoints that hooks of ours wrote in a form of their own are not for the script to read: see boosting/common.py.
+Checkpoints that our hooks wrote in their own format are not for the script to read: see boosting/common.py.
 
-A module beside this one looks at a library's parsers: resume_argparse, resume_parsers, resume_configs. All of them are
-loaded in first sessions, too: whatever takes time to import is imported where it is used.
+argparse_parsers.py, other_parsers.py and configs.py read the options of each library. They are loaded in first
+sessions, too, so slow imports are made where they are needed.
 """
 
 from __future__ import annotations
@@ -42,17 +42,24 @@ _USUAL = {
     "continue-from-checkpoint",
 }
 _USUAL_KEYS = {"ckpt-path"}  # of configurations only
-_LIGHTNING = {"lightning.pytorch", "pytorch_lightning"}  # whose word that is; our hook for it needs no such help
-# a name that looks like one has a word of the first kind, and none but those of both
+_LIGHTNING = {"lightning.pytorch", "pytorch_lightning"}  # these use that key; our hook for them does not need it
+# a name that looks like a resume option has a word of _TELLING, and only words of _TELLING and _BESIDE
 _TELLING = {"checkpoint", "chkpt", "ckpt", "continue", "load", "restart", "restore", "resume", "snapshot", "init"}
 _BESIDE = {"file", "filename", "from", "initial", "last", "latest", "model", "path", "start", "state", "to", "training"}
 _BESIDE |= {"train", "weights"}
-_TOO_LITTLE = {"init", "init-model", "init-weights", "init-state", "init-training", "init-train"}  # how to draw them
+_TOO_LITTLE = {
+    "init",
+    "init-model",
+    "init-weights",
+    "init-state",
+    "init-training",
+    "init-train",
+}  # about initialization
 _TEXTS = {"abspath", "expanduser", "fspath", "realpath", "str", "Path"}  # functions that take any text
 _RESUMES = "BACKPROP_RESUME_FROM"
 
 _notified: set[str] = set()
-_hint: Optional[str] = None  # the option that the supervisor knows of
+_hint: Optional[str] = None  # the option that was reported to the supervisor
 _has_usual = False
 
 
@@ -69,11 +76,12 @@ class Option:
         is_usual: Optional[bool] = None,
         own: Any = None,
     ) -> None:
-        """names: as they stand on the command line.
+        """names: as on the command line.
 
-        is_free: its own default says nothing. kind: gives its value for a checkpoint: a path, True for a switch, None
-        where it wants something else; asked with "" only for a text of any kind. is_given: not on the command line, but
-        elsewhere. is_usual: whether it surely takes the checkpoint; None: as its name says. own: the library's object.
+        is_free: it has no default. kind: returns its value for a path: the path, True for a switch, or None if it takes
+        something else; called with "", returns "" only if it takes any text. is_given: elsewhere than on the command
+        line. is_usual: whether it certainly takes the checkpoint; None to decide by its name. own: the library's
+        object.
         """
         self.names = [name for name in names if name.startswith("--")] or list(names)
         self.all_names = names
@@ -82,10 +90,10 @@ class Option:
         self.is_given = is_given
         self.is_usual = any(map(_is_usual, names)) if is_usual is None else is_usual
         self.own = own
-        self.value: Any = None  # as `fill` chose it
+        self.value: Any = None  # set by `fill`
 
     def is_in(self, words: Iterable[str]) -> bool:
-        """Whether it is on the command line; abbreviated, too."""
+        """Whether it is on the command line, possibly abbreviated."""
         for word in words:
             name = word.partition("=")[0]
             if name == "--":
@@ -98,7 +106,7 @@ class Option:
 
 
 def checkpoint() -> Optional[str]:
-    """What the script is to resume from; None in a first session, and where it is not for the script to read."""
+    """The checkpoint to resume from; None in a first session, and if it is in a format of our hooks."""
     path = os.environ.get(_RESUMES)
     if path is None:
         return None
@@ -112,13 +120,13 @@ def _is_usual(name: str) -> bool:
 
 
 def is_usual_key(name: str) -> bool:
-    """Whether a configuration's key of this name takes the checkpoint."""
+    """Whether a key of this name in a configuration takes the checkpoint."""
     name = _plain(name)
     return name in _USUAL or (name in _USUAL_KEYS and _LIGHTNING.isdisjoint(sys.modules))
 
 
 def _looks_like_one(name: str) -> bool:
-    """Whether this name may well mean the checkpoint to resume from, or something else."""
+    """Whether this name may mean the checkpoint to resume from, but also something else."""
     words = set(_plain(name).split("-"))
     return bool(words & _TELLING) and words <= _TELLING | _BESIDE and _plain(name) not in _TOO_LITTLE
 
@@ -129,9 +137,10 @@ def _plain(name: str) -> str:
 
 @guarded(HOOK, otherwise=())
 def fill(options: Iterable[Option], words: Sequence[str]) -> Sequence[Option]:
-    """The options that are to get `value`, told to the user. words: of the script's, those that this parser is given.
+    """Set `value` of the options that take the checkpoint, tell the user, and return them.
 
-    options: made here, in a generator, so that a library that has changed turns this off and does no more harm.
+    words: the arguments that this parser gets. options: a generator, so that an error in reading a changed library's
+    parser only turns this part off.
     """
     global _has_usual  # noqa: PLW0603
     options = [option for option in options if option.names]
@@ -161,10 +170,10 @@ def fill(options: Iterable[Option], words: Sequence[str]) -> Sequence[Option]:
 
 
 def _own(offered: str) -> tuple[Optional[str], str]:
-    """The checkpoint that this process goes on with, None where there is none; and what another one executes, if any.
+    """The checkpoint for this process, or None; and the command of the process that saved the offered one, if another.
 
-    It is the offered one, unless another process saved that, which trains something else; then the last that one like
-    this saved.
+    It is the offered checkpoint, unless a process with other arguments saved that; then the newest one by a process
+    with the same arguments.
     """
     from ...trainings import savers
 
@@ -177,7 +186,7 @@ def _own(offered: str) -> tuple[Optional[str], str]:
 
 
 def _notify_once(name: str, what: str) -> None:
-    """Once, and by one of several processes."""
+    """Tell the user once for each option, from rank 0 only."""
     from ...distributed import rank
 
     if name not in _notified and rank() == 0:
@@ -186,7 +195,7 @@ def _notify_once(name: str, what: str) -> None:
 
 
 def _look_for_another(options: Sequence[Option], words: Sequence[str]) -> None:
-    """Tell the supervisor of an option that only looks as if it took the checkpoint."""
+    """Report an option to the supervisor that looks as if it may take the checkpoint."""
     if _has_usual or _hint is not None:
         return
     for option in options:
@@ -198,7 +207,7 @@ def _look_for_another(options: Sequence[Option], words: Sequence[str]) -> None:
 
 
 def _report_option(option: Optional[str]) -> None:
-    """By hand: SupervisorLink imports much."""
+    """Send an event without SupervisorLink, which imports much. option: None takes an earlier report back."""
     global _hint  # noqa: PLW0603
     _hint = option
     if option is not None and not re.fullmatch(r"[\w.-]{1,100}(={path})?", option, re.ASCII):
@@ -212,9 +221,9 @@ def _report_option(option: Optional[str]) -> None:
 
 
 def are_the_scripts(words: Sequence[str], rests: Sequence[Any] = ()) -> bool:
-    """Whether a parser is given the script's own words: all, or what another parser has left of them.
+    """Whether a parser gets the script's own arguments: all, or those that another parser has left.
 
-    rests: lists of words that other parsers have left. No words at all say nothing, unless they are one of these.
+    rests: lists of arguments that other parsers have left. An empty list counts only if it is one of these.
     """
     if words == sys.argv[1:] or any(words is rest for rest in rests):
         return True
@@ -223,32 +232,32 @@ def are_the_scripts(words: Sequence[str], rests: Sequence[Any] = ()) -> bool:
 
 
 def is_nothing(default: Any) -> bool:
-    """Whether a default of a parser says nothing: None, "", False, or the library's own word for that."""
+    """Whether a default means that there is none: None, "", False, or a library's own constant."""
     try:
         return not default or getattr(default, "name", None) == "UNSET"
-    except Exception:  # noqa: BLE001  an array, say
+    except Exception:  # noqa: BLE001  for example an array
         return False
 
 
 def as_path(_: Any = None) -> Callable[[str], Any]:
-    """The kind of an option that takes any text."""
+    """For options that take any text."""
     return lambda path: path
 
 
 def as_switch(_: Any = None) -> Callable[[str], Any]:
-    """The kind of an option that takes nothing."""
+    """For options without a value."""
     return lambda path: bool(path) or None
 
 
 def of_no_use(_: Any = None) -> Callable[[str], Any]:
-    """The kind of an option that wants something else."""
+    """For options that cannot take a path."""
     return lambda _: None
 
 
 def converted(convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The kind of an option whose text is made into something by a function of the script's, or of the library's.
+    """For options whose text is converted by a function of the script or the library.
 
-    It is not called before there is a checkpoint: it may open a file.
+    The function is only called when there is a checkpoint, because it may open the file.
     """
 
     def kind(path: str) -> Any:
@@ -257,7 +266,7 @@ def converted(convert: Callable[[str], Any]) -> Callable[[str], Any]:
         for value in (path, "true"):  # some options take a truth value
             try:
                 convert(value)
-            except Exception:  # noqa: BLE001, S112  whatever the script's function makes of it: a step is wanted
+            except Exception:  # noqa: BLE001, S112  the script's function does not take a path
                 continue
             return value
         return None
@@ -266,7 +275,7 @@ def converted(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def by_annotation(annotation: Any, default: Any) -> Callable[[str], Any]:
-    """The kind of an option that is a parameter of a function: as its annotation says, else as its default does."""
+    """For options that are parameters of a function: by the annotation, otherwise by the default."""
     words = set(re.findall(r"\w+", str(annotation)))
     if words & {"str", "Path", "PathLike"}:
         return as_path()
@@ -279,7 +288,7 @@ _tool: Optional[bool] = None
 
 
 def _is_tool() -> bool:
-    """Whether this process runs a program that was installed, not a script: torchrun, say, or pip."""
+    """Whether this process runs an installed program, such as torchrun or pip, and not a script."""
     global _tool  # noqa: PLW0603
     if _tool is None:
         import sysconfig

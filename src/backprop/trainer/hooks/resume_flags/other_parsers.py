@@ -1,8 +1,8 @@
-"""Resume flags of click, Typer, absl, tyro and fire: see resume_flags/options.py.
+"""Resume flags of click, Typer, absl, tyro and fire: see options.py.
 
-These parsers get the flag as a word in front of the others, so that they treat it as if it had been typed.
+These parsers get the flag as the first argument, as if the user had typed it.
 """
-# ruff: noqa: SLF001  parsers have no public place to step in
+# ruff: noqa: SLF001  these parsers have no public hooks
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
     from typing import Any, Iterable, Iterator, Sequence
 
-_OURS = "backprop.words"  # in click's contexts: it parses the script's own
+_OURS = "backprop.words"  # in click's contexts: whether it parses the script's arguments
 
 
 def hook(module: Any) -> None:
@@ -32,12 +32,12 @@ def hook(module: Any) -> None:
 
 
 def _words_for(options: Iterable[Option], words: Sequence[str]) -> list[str]:
-    """What to put in front of the words of the command line."""
+    """The arguments to insert before those of the command line."""
     filled = resume_flags.fill(options, words)
     return [one.names[0] if one.value is True else f"{one.names[0]}={one.value}" for one in filled]
 
 
-# -- click, and Typer, which is made of it
+# -- click, and Typer, which is based on it
 
 
 def _click(module: Any) -> None:
@@ -45,7 +45,7 @@ def _click(module: Any) -> None:
 
     def parse_args(self: Any, ctx: Any, args: list[str]) -> Any:
         if ctx.parent is None:
-            ctx.meta[_OURS] = resume_flags.are_the_scripts(args)  # click hands `meta` on to subcommands
+            ctx.meta[_OURS] = resume_flags.are_the_scripts(args)  # click passes `meta` to subcommands
         if ctx.meta.get(_OURS) and not ctx.resilient_parsing:
             args = [*_words_for((_of_click(one, ctx) for one in self.params), args), *args]
         return original(self, ctx, args)
@@ -65,7 +65,7 @@ def _of_click(param: Any, ctx: Any) -> Option:
 def _kind_of_click(param: Any, ctx: Any) -> Any:
     if param.is_flag:
         return as_switch()
-    if not hasattr(param, "type"):  # Typer, since it is not made of click any more
+    if not hasattr(param, "type"):  # newer versions of Typer, which are not based on click
         return resume_flags.by_annotation(param.type_descriptor, None)
     if param.type.name in {"text", "path", "file", "filename"}:
         return as_path()
@@ -148,7 +148,7 @@ def _fire(module: Any) -> None:
 
 @guarded(resume_flags.HOOK, otherwise=())
 def _of_fire(module: Any, function: Any, metadata: Any, args: Sequence[str]) -> Sequence[str]:
-    """The words for the function that fire is about to call. What comes by its position is not to be moved."""
+    """The arguments for the function that fire is about to call. Positional arguments keep their position."""
     remaining = iter(sys.argv[1:])
     if not all(word in remaining for word in args):
         return ()
@@ -166,5 +166,5 @@ def _of_fire(module: Any, function: Any, metadata: Any, args: Sequence[str]) -> 
         )
         for name, default in defaults.items()
     ]
-    # fire reads values as Python does
+    # fire parses values as Python literals
     return [f"{option.names[0]}={option.value!r}" for option in resume_flags.fill(options, args)]

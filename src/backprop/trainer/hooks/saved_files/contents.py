@@ -1,9 +1,8 @@
-"""What a file that a script has just written holds: a training state, bare weights, or nothing to go on from.
+"""Classifies a file that a script has written: a training state, only weights, or not a checkpoint.
 
-Only looks, needs no framework, and runs nothing of what it reads: keys are looked for in the bytes of pickles (also
-those in zip files of PyTorch and stable-baselines3, and with the arrays that joblib puts between them), of msgpack, and
-in the names of NumPy's arrays. Which file is a checkpoint cannot be known for sure: what has neither an optimizer's
-state nor a step or an epoch beside a model is none.
+Needs no framework, and executes nothing from the file: it searches for keys in the bytes of pickles (also in zip files
+of PyTorch and stable-baselines3, and between arrays by joblib) and of msgpack, and in the names of NumPy's arrays. This
+is a heuristic: a file without an optimizer state, and without a step or an epoch beside a model, is not a checkpoint.
 """
 
 from __future__ import annotations
@@ -101,20 +100,20 @@ _OPTIMIZER_NAME = re.compile(r"(^|[._/])(opt|optim|optimizer|adam|mom|momentum|v
 
 
 class CheckpointContent(NamedTuple):
-    """What a file holds."""
+    """What a checkpoint holds."""
 
-    is_state: bool  # an optimizer's state is in it; else weights only
+    is_state: bool  # it has an optimizer state; otherwise only weights
     step: Optional[int] = None
     epoch: Optional[int] = None
 
     @property
     def is_counted(self) -> bool:
-        """Whether it says how far training was: nobody's final weights do."""
+        """Whether it stores a step or an epoch, which final weights do not."""
         return self.step is not None or self.epoch is not None
 
 
 def holds_state(path: str) -> bool:
-    """Whether a checkpoint is a training state, as far as one can see; a folder is taken for one."""
+    """Whether a checkpoint seems to be a training state; a folder counts as one."""
     try:
         content = look(path)
     except OSError:  # gone
@@ -123,7 +122,7 @@ def holds_state(path: str) -> bool:
 
 
 def look(path: str) -> Optional[CheckpointContent]:
-    """What this file or folder holds; None when it is no checkpoint, or not whole. Raises OSError."""
+    """What a file or folder holds; None if it is not a checkpoint, or not complete. Raises OSError."""
     if os.path.isdir(path):
         return _folder(path)
     with open(path, "rb") as file:
@@ -153,17 +152,17 @@ def _ends_of(file: Any) -> bytes:
 
 
 def _frames(file: Any) -> Optional[bytes]:
-    """All but the large arrays of what pickle has written by protocol 4 or 5; None when it is something else.
+    """The data of pickle protocol 4 or 5 without large arrays; None for other formats.
 
-    It writes small things together, as a frame, and large ones by themselves in between; each says how long it is.
-    What is torn does not end with a dot. (Joblib writes arrays without saying so.)
+    Pickle writes small objects together in frames, and large ones in between; each has its length. An incomplete file
+    does not end with a dot. (Joblib inserts arrays without a length.)
     """
     file.seek(2)
     found, alone = [b"\x80\4"], 0
     size = os.fstat(file.fileno()).st_size
     while code := file.read(1):
         digits = _LENGTH_BYTES.get(code)
-        if digits is None:  # up to three bytes are not worth a frame
+        if digits is None:  # pickle writes up to three bytes without a frame
             found.append(code)
             alone += 1
             if alone > 3:
@@ -191,7 +190,7 @@ def _decompressed(data: bytes) -> bytes:
 
 
 class _PickledKeys:
-    """The keys that matter, and what was found as their values."""
+    """Known keys in pickled data, and their values."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
@@ -230,7 +229,7 @@ def _of_pickles(parts: Iterator[bytes] | list[bytes]) -> Optional[CheckpointCont
 
 
 def _number(value: bytes) -> Optional[int]:
-    """The whole number that pickle wrote so: BININT1, BININT2, BININT."""
+    """A non-negative integer in pickle's BININT1, BININT2 or BININT format; None for anything else."""
     size = {b"K": 1, b"M": 2, b"J": 4}.get(value[:1])
     if size is None or len(value) <= size:
         return None
@@ -239,9 +238,9 @@ def _number(value: bytes) -> Optional[int]:
 
 
 def _is_global(data: bytes, at: int) -> bool:
-    """Whether an object of some class begins here, as protocol 4 writes it: module, name, STACK_GLOBAL."""
+    """Whether an object of a class begins here, in protocol 4: module, name, STACK_GLOBAL."""
     for _ in range(2):
-        if data[at : at + 1] == b"h":  # a string that was there before
+        if data[at : at + 1] == b"h":  # a memoized string
             at += 2
             continue
         if data[at : at + 1] != b"\x8c" or at + 1 >= len(data):
@@ -282,13 +281,13 @@ def _pickles_in(archive: zipfile.ZipFile, names: list[str]) -> Optional[Checkpoi
 
 
 def _arrays(archive: zipfile.ZipFile, names: list[str]) -> Optional[CheckpointContent]:
-    """Of numpy.savez: a step or an epoch is an array of one whole number."""
+    """The content of a file by numpy.savez, where a step or an epoch is an array of one integer."""
     keys = [name[: -len(".npy")] for name in names]
     return of_names(keys, lambda key: _scalar(_read(archive, key + ".npy", 512)))
 
 
 def of_names(keys: Iterable[str], number_of: Callable[[str], Optional[int]]) -> Optional[CheckpointContent]:
-    """What arrays of these names are. number_of: gives the whole number that one may be, or None."""
+    """What arrays with these names are. number_of: returns the value of a scalar integer array, or None."""
     step = epoch = None
     has_optimizer = has_weights = has_others = False
     for key in keys:
@@ -314,7 +313,7 @@ def of_names(keys: Iterable[str], number_of: Callable[[str], Optional[int]]) -> 
 
 
 def _scalar(data: bytes) -> Optional[int]:
-    """The whole number in a .npy file; None when it holds something else."""
+    """The integer in a .npy file; None if it holds something else."""
     size = {b"i8": 8, b"i4": 4, b"u8": 8, b"u4": 4}
     found = re.search(rb"'descr': '<([iu][48])', 'fortran_order': False, 'shape': \(\), \}\s*\n", data)
     if found is None:
@@ -327,7 +326,7 @@ def _scalar(data: bytes) -> Optional[int]:
 
 
 def _of_msgpack(data: bytes) -> Optional[CheckpointContent]:
-    """Of flax: keys are strings of less than 32 bytes, and whole numbers are small or have a length of their own."""
+    """The content of a file by flax: keys are strings of less than 32 bytes, integers have a type byte."""
     if not data or not (0x81 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)):
         return None
 
@@ -356,7 +355,7 @@ def _packed(value: bytes) -> Optional[int]:
 
 
 def _folder(path: str) -> Optional[CheckpointContent]:
-    """Of torch.distributed.checkpoint, or of orbax: both write one file with all names in it, last."""
+    """The content of a folder by torch.distributed.checkpoint or orbax: both write a file with all names last."""
     for name, words in ((".metadata", _DCP_OPTIMIZER), ("_METADATA", (b"opt_state", b"optim", b"'mu'", b'"mu"'))):
         for parent in (path, *(os.path.join(path, inner) for inner in ("default", "state"))):
             try:

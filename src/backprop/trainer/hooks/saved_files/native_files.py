@@ -1,6 +1,6 @@
-"""Libraries whose C or Rust code opens files itself: what they are about to write over is kept, and reads are seen.
+"""Libraries whose native code opens files itself: checkpoints are kept before they are overwritten, reads are noticed.
 
-What h5py and safetensors.numpy have written is looked at, as files are that Python writes: see script_files.py.
+Files by h5py and safetensors.numpy are examined like those that Python writes: see script_files.py.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _SAVES = "saves of the script"
 
 
 class FileFunction(NamedTuple):
-    """A function, or a class's method, that reads or writes a file."""
+    """A function or method that reads or writes a file."""
 
     owner: Optional[str]  # the class
     name: str
-    place: int  # of the path among the arguments, `self` included
+    place: int  # index of the path among the arguments, including `self`
     keyword: str
     note: Callable[[Any], None]
 
@@ -45,7 +45,7 @@ _ACCESSES = {
 
 
 def hook(module: Any) -> None:
-    """Called when one of these has been imported."""
+    """Called after the import of one of these libraries."""
     if module.__name__ == "h5py._hl.files":
         module.File.__init__ = _opening(module.File.__init__)
         module.File.close = _closing(module.File.close)

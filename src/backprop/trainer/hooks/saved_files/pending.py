@@ -1,7 +1,7 @@
-"""Checkpoints that a script writes by itself, on their way to being reported under the name that they keep.
+"""Checkpoints that a script has written, and that are reported when they have their final names.
 
-Careful scripts write to `last.pt.tmp`, and rename it when it is whole. What is reported is the final name: at once when
-Python renames it, else (`mv` in a subprocess) at the next safe point, when the file is looked for by its inode.
+Careful scripts write to `last.pt.tmp`, and rename it when it is complete. The final name is reported: at once if Python
+renames the file, otherwise (`mv` in a subprocess) at the next safe point, where the file is found by its inode.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any, Callable, NamedTuple, Optional
 from ...failsafe import guarded
 
 HOOK = "saves of the script"
-# wrong at worst about when it is reported
+# if this is wrong, a checkpoint is only reported at another time
 _TEMPORARY = re.compile(
     r"te?mp|partial|\.part\b|\.new\b|draft|incomplete|unfinished|in[-_]?progress|~$|^\.", re.IGNORECASE
 )
 
 
 class SaveInfo(NamedTuple):
-    """What is reported of one beside its name."""
+    """What is reported of a checkpoint in addition to its path."""
 
     step: Optional[int]
     is_weights_only: bool
 
 
 class PendingSave(NamedTuple):
-    """One that is not reported yet."""
+    """A checkpoint that is not reported yet."""
 
     path: str
     mark: SaveInfo
@@ -40,20 +40,20 @@ class PendingSave(NamedTuple):
 
 
 class PendingSaves:
-    """Those of this process."""
+    """The checkpoints of this process, pending and reported."""
 
     def __init__(self, report: Callable[[str, SaveInfo], None]) -> None:
-        """Report: called with path and mark of each that is whole and has its final name."""
+        """Report: called with path and mark of each checkpoint that is complete and has its final name."""
         self._report = report
         self._pending: list[PendingSave] = []
-        self._marks: dict[str, SaveInfo] = {}  # by path, of all there were; the newest last
+        self._marks: dict[str, SaveInfo] = {}  # by path, of all checkpoints so far; the newest last
         self._last: Optional[str] = None  # that was reported
         self._is_watching = False
 
     def add(self, path: str, mark: SaveInfo, *, file: Any = None, is_shared: bool = False) -> bool:
-        """One is whole, but may be called something else soon. Gives False when it is too early to report it.
+        """Add a checkpoint that is complete, but may be renamed. Returns False if it is too early to report it.
 
-        file: an open file of that name, whose buffer may still hold something.
+        file: an open file at that path, whose buffer may not be empty.
         """
         self._watch()
         path = os.path.abspath(path)
@@ -63,19 +63,19 @@ class PendingSaves:
             self._report_now(path)
             return True
         identity = _identity(path)
-        if identity is None:  # somebody was faster than we, and took it away
+        if identity is None:  # it was removed already
             return True
         reference = None if file is None else weakref.ref(file)
         self._pending.append(PendingSave(path, mark, identity, reference, is_shared))
         return False
 
     def closed(self, path: str) -> None:
-        """An open file of that name, which was added, is closed: it is whole now, and reported if it keeps its name."""
+        """An open file that was added is closed: it is complete, and reported unless its name is temporary."""
         if not _is_temporary(path):
             self.report_final_names(at_step=False)
 
     def report_final_names(self, *, at_step: bool) -> None:
-        """Report what has its final name by now. at_step: an optimizer has made a step, or all is over."""
+        """Report what has its final name by now. at_step: an optimizer has made a step, or the process exits."""
         if not self._pending:
             return
         pending, self._pending = self._pending, []
@@ -91,7 +91,7 @@ class PendingSaves:
             self._report_renamed(found)
 
     def moved(self, source: str, target: str) -> bool:
-        """Something has another name now. Gives False when nothing in it was added before."""
+        """A file or folder was renamed. Returns False if no checkpoint in it was added before."""
         moved = {
             path: target + path[len(source) :]
             for path in self._marks
@@ -108,16 +108,16 @@ class PendingSaves:
         return True
 
     def _report_renamed(self, names: dict[str, str]) -> None:
-        """Report these, save those that wait. names: what they were called -> what they are called now."""
+        """Report renamed checkpoints, except pending ones. names: old path -> new path."""
         for old, new in names.items():
             if old != new and new not in names:
-                self._marks.pop(new, None)  # what was there is no more
+                self._marks.pop(new, None)  # it was overwritten
         self._marks = {names.get(path, path): mark for path, mark in self._marks.items()}
         waiting = {save.path for save in self._pending}
         for path in names.values():
             if path in self._marks and path not in waiting:
                 self._report_now(path)
-        # what is reported last is what is resumed from: it must not be an older one, because that was moved
+        # the last one reported is resumed from: report the newest again if an older one was renamed
         those = (path for path in reversed(self._marks) if path not in waiting and os.path.exists(path))
         newest = next(those, None)
         if newest is not None and newest != self._last:
@@ -128,7 +128,7 @@ class PendingSaves:
         self._report(path, self._marks[path])
 
     def _watch(self) -> None:
-        """See every move across file systems from now on: shutil copies there. Renames are told by file_events.py."""
+        """Observe moves across file systems, where shutil copies. Renames are observed by file_events.py."""
         if not self._is_watching:
             self._is_watching = True
             shutil.move = self._watched(shutil.move)
@@ -137,8 +137,8 @@ class PendingSaves:
         @functools.wraps(function)
         def move(src: Any, dst: Any, *args: Any, **kwargs: Any) -> Any:
             result = function(src, dst, *args, **kwargs)
-            if not kwargs:  # else relative to some other folder, or by means of the caller's own
-                # shutil.move gives the path, which is in the folder `dst` where that is one
+            if not kwargs:  # otherwise with a copy function of the caller's
+                # shutil.move returns the new path, which is in `dst` if that is a folder
                 self._has_moved(src, dst if result is None else result)
             return result
 
@@ -155,13 +155,13 @@ def _is_temporary(path: str) -> bool:
 
 
 def find_place(where: Any) -> Optional[tuple[str, Any]]:
-    """Path and open file, or None in its place, of what something was saved in; None when that has no file on disk."""
+    """The path that was saved to, and the open file or None; None if there is no file on disk."""
     if isinstance(where, (str, os.PathLike)):
         return os.fsdecode(where), None
     try:
         is_there = os.path.samestat(os.fstat(where.fileno()), os.stat(where.name))
-        weakref.ref(where)  # how it will be held
-    except (OSError, ValueError, TypeError, AttributeError):  # in memory, far away, unlinked, a class with slots
+        weakref.ref(where)  # it must support weak references
+    except (OSError, ValueError, TypeError, AttributeError):  # in memory, remote, unlinked, a class with slots
         return None
     return (where.name, where) if is_there else None
 
@@ -172,7 +172,7 @@ def _is_open(save: PendingSave) -> bool:
 
 
 def _find(save: PendingSave) -> Optional[str]:
-    """What it is called now; None when it is gone."""
+    """Its current path; None if it is gone."""
     folder = os.path.dirname(save.path)
     try:
         if _identity(save.path) == save.identity:

@@ -1,8 +1,8 @@
-"""Checkpoints that a script saves by itself, with whatever library: known when their files are closed or renamed.
+"""Checkpoints that a script saves by itself, with any library: noticed when their files are closed or renamed.
 
-import_hooks.py calls `closed` and `renamed` for files whose names may be those of checkpoints; PyTorch's hook adds what
-`torch.save` writes, which it knows more of. A script that has saved a training state saves no bare weights that are of
-interest: best.pt beside last.pt. All of this keeps quiet while a framework's loop runs: its own hook knows better.
+import_hooks.py calls `closed` and `renamed` for files with names like those of checkpoints; PyTorch's hook adds what
+`torch.save` writes, with details. After a training state was saved, files with only weights are ignored (best.pt beside
+last.pt). While a framework's loop runs, this does nothing: the framework's own hook knows more.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ _CHECKPOINT_NAME = re.compile(r"ckpt|checkpoint|epoch|step|last|latest|snapshot|
 _NUMBER_IN_NAME = re.compile(
     r"(?:epoch|step|iter|iteration|ckpt|checkpoint)[-_=.]?(\d{1,9})(?!\d)|^(\d{1,9})$", re.IGNORECASE
 )
-_ORBAX_DRAFT = ".orbax-checkpoint-tmp"  # ends the name of a folder that is not whole
+_ORBAX_DRAFT = ".orbax-checkpoint-tmp"  # in the name of a folder that is not complete
 _DIGITS = re.compile(r"\d+")
 _NOT_THE_SCRIPTS = {"site-packages", "dist-packages", "__pycache__", "cache", "wandb", "mlruns"}
 
 
 class ScriptFiles:
-    """Those of one process."""
+    """The checkpoint files of one process."""
 
     def __init__(self, link: SupervisorLink) -> None:
         self.link = link
         self.saves = PendingSaves(self._report)
-        # PyTorch's hook can; 0 where no step was seen: not all optimizers can be counted
+        # set by PyTorch's hook; 0 if no step was seen: not all optimizers can be counted
         self.count_steps: Callable[[], int] = lambda: 0
-        self.earlier_steps: Callable[[], int] = lambda: 0  # where the script goes on: what an earlier session came to
+        self.earlier_steps: Callable[[], int] = lambda: 0  # after a resume: those of earlier sessions
         self.after_report: Callable[[], None] = lambda: None
-        self._has_states: Optional[bool] = None  # whether the script saves more than weights; None: not known yet
+        self._has_states: Optional[bool] = None  # whether the script saves training states; None if not known yet
         self._known: set[str] = set()  # open files that torch.save has written to
         self._kinds_of_names: set[str] = set()
         atexit.register(self._end)
 
     def is_in_charge(self) -> bool:
-        """Whether nobody who knows better drives the loop, or saves (a save in another thread is one of its own)."""
+        """Whether no hook drives the loop or is saving. (A save in another thread is the script's own.)"""
         return self.link.owner is None and not (is_main_thread() and self.link.interrupts.is_holding)
 
     # -- what was written
@@ -63,7 +63,7 @@ class ScriptFiles:
 
     @guarded(HOOK)
     def written(self, path: str, content: Optional[CheckpointContent]) -> None:
-        """A library's own code has written a file, and it is known what is in it."""
+        """Native code of a library has written a file with known content."""
         if content is not None and self._may_be_the_scripts(path):
             self.saves.report_final_names(at_step=False)
             if self.is_checkpoint(path, content):
@@ -71,7 +71,7 @@ class ScriptFiles:
 
     @guarded(HOOK)
     def renamed(self, source: str, target: str) -> None:
-        """Something is called something else; it may have been written under a name, or in a way, that says nothing."""
+        """A file or folder was renamed, which may not have been noticed when it was written."""
         if source == target or _ORBAX_DRAFT in target or self.saves.moved(source, target):
             return
         if os.path.basename(target) == ".metadata":  # torch.distributed.checkpoint: every rank has written its part
@@ -99,9 +99,9 @@ class ScriptFiles:
             self.add(path, content)
 
     def is_checkpoint(self, path: str, content: CheckpointContent, *, is_trained: bool = False) -> bool:
-        """Whether one goes on from this: not from final weights, which are saved once, nor from any beside a state.
+        """Whether it is a checkpoint: not final weights, which are saved once, nor weights beside training states.
 
-        is_trained: weights are known to be those that an optimizer changes.
+        is_trained: whether the weights are known to be those that an optimizer changes.
         """
         name = os.path.basename(path)
         kind_of_name = os.path.join(os.path.dirname(path), _DIGITS.sub("0", name))
@@ -113,15 +113,15 @@ class ScriptFiles:
         return is_one and not self.saves_states()
 
     def saves_states(self) -> bool:
-        """Whether resuming from bare weights would be a step back: best.pt beside last.pt."""
+        """Whether the script saves training states, so that files with only weights are ignored."""
         if self._has_states is None:
             self._has_states = self.link.resume_has_state
         return self._has_states
 
     def add(self, path: str, content: CheckpointContent, *, file: Any = None, is_shared: bool = False) -> bool:
-        """Report a checkpoint, as soon as it is whole and has its name. Gives False when that is later.
+        """Report a checkpoint when it is complete and has its final name. Returns False if that is later.
 
-        file: an open file of that name, whose buffer may still hold something.
+        file: an open file at that path, whose buffer may not be empty.
         """
         self._has_states = self._has_states or content.is_state
         if file is not None:
@@ -130,7 +130,7 @@ class ScriptFiles:
         return self.saves.add(path, mark, file=file, is_shared=is_shared)
 
     def ignore(self, path: str) -> None:
-        """An open file of that name holds nothing of interest."""
+        """An open file at that path is not a checkpoint."""
         self._known.add(os.path.abspath(path))
 
     def _step(self, path: str, content: CheckpointContent) -> Optional[int]:
@@ -152,19 +152,19 @@ class ScriptFiles:
 
 
 def is_main_thread() -> bool:
-    """Whether an interrupt would come here."""
+    """Whether this is the thread that signals interrupt."""
     return threading.current_thread() is threading.main_thread()
 
 
 def is_trainer() -> bool:
-    """Whether this process is the one that trains and reports, not a helper of it."""
+    """Whether this process trains and reports: rank 0, and not a worker of it."""
     data = sys.modules.get("torch.utils.data")
     if distributed.rank() != 0 or (data is not None and data.get_worker_info() is not None):
         return False
     process = sys.modules.get("multiprocessing.process")
     if process is None or process.parent_process() is None:
         return True
-    # started by another: a rank of a distributed training, or one of several that would contradict one another
+    # a child process: rank 0 of a distributed training, or one of several whose reports would conflict
     dist = sys.modules.get("torch.distributed")
     return dist is not None and bool(dist.is_available() and dist.is_initialized())
 
@@ -173,7 +173,7 @@ _files: Optional[ScriptFiles] = None
 
 
 def of_this_process(link: SupervisorLink) -> ScriptFiles:
-    """There is one in a process."""
+    """The ScriptFiles of this process."""
     global _files  # noqa: PLW0603
     if _files is None:
         _files = ScriptFiles(link)
@@ -181,21 +181,21 @@ def of_this_process(link: SupervisorLink) -> ScriptFiles:
 
 
 def closed(path: str) -> None:
-    """A file that may be a checkpoint, by its name, was opened for writing and is closed."""
+    """A file whose name may be that of a checkpoint was opened for writing, and is closed."""
     link = current()
     if link is not None:
         of_this_process(link).closed(path)
 
 
 def written(path: str, content: Optional[CheckpointContent]) -> None:
-    """A file was written that Python did not open."""
+    """A file was written by native code."""
     link = current()
     if link is not None:
         of_this_process(link).written(os.path.abspath(path), content)
 
 
 def renamed(source: str, target: str) -> None:
-    """A file or folder has another name."""
+    """A file or folder was renamed."""
     link = current()
     if link is not None:
         of_this_process(link).renamed(source, target)
