@@ -13,7 +13,7 @@ _OURS, _PART = ".backprop-", ".part"  # in the names of drafts
 
 
 @contextmanager
-def whole(path: str) -> Iterator[Any]:
+def atomic_write(path: str) -> Iterator[Any]:
     """A binary file to write to. It replaces `path` when the block ends, synced to the disk. Raises OSError."""
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)

@@ -118,7 +118,7 @@ def suffix() -> str:
 
 def write(path: str, payload: dict[str, Any]) -> None:
     """Write a file atomically and to the disk. Raises OSError, and whatever pickling raises."""
-    with atomic_files.whole(path) as file:
+    with atomic_files.atomic_write(path) as file:
         _dump({"format": FORMAT, **payload}, file)
 
 

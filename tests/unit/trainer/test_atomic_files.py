@@ -45,7 +45,7 @@ def test_a_file_gets_its_name_when_it_is_whole(tmp_path: Path):
     path = tmp_path / "deep" / "a.pt"
     for content in (b"first", b"second"):
         before = path.read_bytes() if path.exists() else None
-        with atomic_files.whole(str(path)) as file:
+        with atomic_files.atomic_write(str(path)) as file:
             file.write(content)
             assert (path.read_bytes() if path.exists() else None) == before
         assert path.read_bytes() == content
@@ -58,7 +58,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path):
     path.write_text("first")
 
     def fail() -> None:
-        with atomic_files.whole(str(path)) as file:
+        with atomic_files.atomic_write(str(path)) as file:
             file.write(b"half")
             raise KeyboardInterrupt
 
@@ -90,11 +90,11 @@ def test_drafts_of_killed_processes_are_removed_and_no_others(tmp_path: Path):
     ) as other:
         other.stdout.readline()
         (draft,) = set(names_in(tmp_path)) - set(users)
-        with atomic_files.whole(str(path)) as file:
+        with atomic_files.atomic_write(str(path)) as file:
             file.write(b"first")
         assert names_in(tmp_path) == sorted([*users, draft, "a.pt"])  # its writer lives
         other.communicate("")
-    with atomic_files.whole(str(path)) as file:
+    with atomic_files.atomic_write(str(path)) as file:
         assert draft not in names_in(tmp_path)  # gone before room is needed
         file.write(b"second")
     assert names_in(tmp_path) == sorted([*users, "a.pt"])
@@ -105,7 +105,7 @@ def test_drafts_of_killed_processes_are_removed_and_no_others(tmp_path: Path):
 def test_a_name_may_be_as_long_as_any(tmp_path: Path, name: str):
     """A draft's is no longer."""
     for content in (b"first", b"second"):
-        with atomic_files.whole(str(tmp_path / name)) as file:
+        with atomic_files.atomic_write(str(tmp_path / name)) as file:
             file.write(content)
     assert (tmp_path / name).read_bytes() == b"second"
     assert names_in(tmp_path) == [name]

@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Any, Callable, Optional
 
-from ..atomic_files import whole
+from ..atomic_files import atomic_write
 from ..failsafe import guarded, is_off, notify_user
 from ..link import SupervisorLink, current
 from ..trainings import registry
@@ -105,7 +105,7 @@ def _note_saves(training: registry.Training) -> Callable[[Any], None]:
         stored = json.loads(json.dumps(training.stored()))
         path = os.path.abspath(trainer.last)
         if _stored(path) != stored:
-            with whole(_note(path)) as file:
+            with atomic_write(_note(path)) as file:
                 file.write(json.dumps(stored).encode())
         training.saved(path, trainer.epoch + 1)
 

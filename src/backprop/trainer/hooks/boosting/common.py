@@ -97,7 +97,7 @@ class TrainCall:
             return
         self.evaluations = list(self.saved.evaluations)
         if self.total is not None and self.done > self.total:
-            self.start_over(f"only {self.total} are wanted now")
+            self.start_over(f"only {self.total} rounds are requested now")
         elif self._has_other_data(self.saved):
             self.start_over("it was trained on other data")
 
@@ -213,7 +213,7 @@ class TrainCall:
             "training": self._identified.stored(is_finished=saved.is_finished),
         }
         with (
-            atomic_files.whole(path) as file,
+            atomic_files.atomic_write(path) as file,
             zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         ):
             archive.writestr(_ABOUT, json.dumps(about))

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterator, Optional
 
 from ... import distributed, rng_state
-from ...atomic_files import whole
+from ...atomic_files import atomic_write
 from ...failsafe import guarded, notify_user
 from ...link import SupervisorLink
 from ...trainings import registry
@@ -263,7 +263,7 @@ class TrainerResume:
             "trained_s": self._earlier_s + time.monotonic() - self._began_at,
             "is_evaluation_due": is_evaluation_due,
         }
-        with whole(os.path.join(checkpoint, _NOTE.format(rank=distributed.rank()))) as file:
+        with atomic_write(os.path.join(checkpoint, _NOTE.format(rank=distributed.rank()))) as file:
             file.write(json.dumps(note).encode())
 
     def _position(self) -> tuple[int, int]:

@@ -29,7 +29,7 @@ def write(path: str, tree: Any) -> None:
     """
     arrays: list[Any] = []
     text = json.dumps(encode(tree, arrays))
-    with atomic_files.whole(path) as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+    with atomic_files.atomic_write(path) as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
         archive.writestr(_TREE, text)
         for number, array in enumerate(arrays):
             with archive.open(f"{number}.npy", "w", force_zip64=True) as member:

@@ -117,7 +117,7 @@ def save(path: str, write: Callable[[Any, Any], None], step: int, optimizers: li
         ],
         "random": random_states(),
     }
-    with atomic_files.whole(path) as file:
+    with atomic_files.atomic_write(path) as file:
         write(content, file)
 
 
