@@ -1,7 +1,7 @@
-"""The machine we are on and its processes: names, the boot, whether pids are what they seem, a signal to one process.
+"""The local machine and its processes: names, the boot, whether pids can be trusted, a signal to one process.
 
-What is not known is None. A pid says little: the process may have ended and another one have it, and in a container the
-table in /proc may be of another pid namespace, where the same number means a stranger.
+Unknown values are None. A pid alone identifies nothing: its process may have ended and another one have it, and in a
+container /proc may belong to another pid namespace, where the same number is another process.
 """
 
 import getpass
@@ -20,19 +20,19 @@ _KERNEL_LOG = Path("/dev/kmsg")  # a record each read: Documentation/ABI/testing
 _MAX_RECORD_BYTES = 8192
 _FIRST_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO: linux/proc_ns.h
 _OOM_KILLED = re.compile(rb"[Oo]ut of memory.*: Kill(?:ed)? process (\d+) ")  # mm/oom_kill.c
-_CLOCKS_DIFFER_S = 5.0  # the log's and ours, at the most
+_CLOCKS_DIFFER_S = 5.0  # the log's and ours, at most
 
 _node: str | None = None
 
 
 def be_on(node: str | None) -> None:
-    """From now on this machine is called so: for the supervisor of a Slurm job, which has Slurm's name for it."""
+    """Set the name of this machine: the supervisor of a Slurm job uses Slurm's name for it."""
     global _node  # noqa: PLW0603  a process executes one job
     _node = node
 
 
 def name() -> str:
-    """The machine's name. A shell inside a job of Slurm's is no job of ours: there it is the machine's own."""
+    """The machine's name. In a shell of a Slurm job, which is no job of ours, it is the machine's own."""
     return _node or os.uname().nodename
 
 
@@ -44,7 +44,7 @@ def user() -> str:
 
 
 def boot_id() -> str | None:
-    """Changes with every boot of the machine, and with nothing else."""
+    """Identifies the current boot of the machine."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     with suppress(OSError, subprocess.SubprocessError):
@@ -53,7 +53,7 @@ def boot_id() -> str | None:
 
 
 def sha256(path: str | None) -> str | None:
-    """Of a file's content."""
+    """The SHA-256 of a file's content; None when it cannot be read."""
     if path is not None:
         import hashlib
 
@@ -66,7 +66,7 @@ def sha256(path: str | None) -> str | None:
 
 
 def table_problem() -> str | None:
-    """Why the process table does not show who is who; None where it can be trusted."""
+    """Why pids in the process table cannot be trusted; None where they can."""
     if sys.platform != "linux":
         return None
     own_pid = os.getpid()
@@ -74,14 +74,14 @@ def table_problem() -> str | None:
         seen = os.readlink(_PROC / "self")  # noqa: PTH115  a number, not a path
         numbers = _own_numbers()
     except OSError:
-        return "there is no process table in /proc of which this process is a part"
+        return "/proc has no process table that includes this process"
     if seen != str(own_pid) or len(numbers) > 1:
-        return f"/proc is of another namespace of pids: process {own_pid} is {seen} there"
+        return f"/proc belongs to another pid namespace: process {own_pid} is {seen} there"
     return None
 
 
 def _own_numbers() -> list[bytes]:
-    """The pids of this process, from the namespace that /proc is of down to its own. Empty before Linux 4.1."""
+    """The pids of this process, from the namespace of /proc down to its own. Empty before Linux 4.1."""
     for line in (_PROC / "self" / "status").read_bytes().splitlines():
         if line.startswith(b"NSpid:"):
             return line.split()[1:]
@@ -89,14 +89,14 @@ def _own_numbers() -> list[bytes]:
 
 
 def namespace() -> str | None:
-    """The namespace of pids that this process is in; None where nobody can tell."""
+    """The pid namespace of this process; None where that is not available."""
     with suppress(OSError):
         return os.readlink(_PROC / "self" / "ns" / "pid")  # noqa: PTH115  no path, but "pid:[4026531836]"
     return None
 
 
 def oom_kill_count() -> int | None:
-    """How often the kernel's out-of-memory killer struck on this machine since it booted (Linux)."""
+    """How many processes the kernel's out-of-memory killer has killed on this machine since it booted (Linux)."""
     if sys.platform != "linux":
         return None
     with suppress(OSError, ValueError):
@@ -107,9 +107,9 @@ def oom_kill_count() -> int | None:
 
 
 def oom_killed_pids(since_s: float) -> set[int] | None:
-    """Whom the kernel's log says that it killed for want of memory; None where we may not read it.
+    """Pids that the out-of-memory killer has killed, from the kernel's log; None where that is not readable.
 
-    since_s: by `time.monotonic`. The log numbers processes as the machine's first namespace of pids does.
+    since_s: by `time.monotonic`. The log uses pids of the initial pid namespace.
     """
     if namespace() != _FIRST_NAMESPACE:
         return None
@@ -140,17 +140,17 @@ def _records(log: int) -> Iterator[bytes]:
         try:
             yield os.read(log, _MAX_RECORD_BYTES)
         except BrokenPipeError:
-            continue  # the kernel wrote over the record that was next: it goes on with the oldest that is left
+            continue  # the next record was overwritten: the kernel continues with the oldest one left
         except OSError:
             return  # that was the newest
 
 
 def send(pid: int, is_the_one: Callable[[], bool], number: signal.Signals) -> bool:
-    """Send a signal to the process of this pid if it is the one that is meant. Gives whether it was sent.
+    """Send a signal to the process with this pid if it is the intended one. Returns whether it was sent.
 
-    is_the_one: asked once the process can be held on to, where the system has handles for processes.
+    is_the_one: called once there is a handle on the process, where the system has such handles.
     """
-    if pid <= 1:  # os.kill takes these for whole groups of processes; 1 is the system's
+    if pid <= 1:  # to os.kill these mean process groups; 1 is init
         return False
     handle = None
     try:
@@ -170,7 +170,7 @@ def send(pid: int, is_the_one: Callable[[], bool], number: signal.Signals) -> bo
 
 
 def _handle(pid: int) -> int | None:
-    """Something that stays the process's when its number becomes another's; None where there is no such thing.
+    """A handle that stays valid when the pid is reused; None where the system has none.
 
     Raises ProcessLookupError.
     """

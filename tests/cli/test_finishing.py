@@ -26,7 +26,7 @@ def test_what_is_cut_after_its_training_says_so(runs: Runs):
     runs.script(TRAINS + GOES_ON)
     done = runs.call("run", "train.py", "--run-id", "r", "-m", "0.01", "--grace", "3")
     assert done.returncode == 0
-    assert "the timebox is over; training has finished, and the script may run on for " in done.stderr
+    assert "the timebox is over; training has finished, and the script may run for another " in done.stderr
     assert f"at step 3: {CUT}" in done.stderr
     document = runs.document("r")
     assert document["status"] == "timeboxed"
@@ -42,7 +42,7 @@ def test_what_ends_within_its_time_to_finish_is_completed(runs: Runs):
     runs.script(TRAINS + "    while not over_the_timebox(): time.sleep(0.01)\n    print('plotted', flush=True)")
     done = runs.call("run", "train.py", "--run-id", "r", "-m", "0.01", "--finish-minutes", "10")
     assert done.returncode == 0
-    assert "may run on" in done.stderr
+    assert "may run for another" in done.stderr
     document = runs.document("r")
     assert (document["status"], document["reason"]) == ("completed", None)
     assert document["sessions"][0]["training_finished"] is False  # nothing is missing
@@ -59,7 +59,7 @@ def test_without_time_to_finish_the_timebox_holds(runs: Runs, last: str):
     document = runs.document("r")
     assert document["status"] == "timeboxed"
     assert document["sessions"][0]["training_finished"] is (not last)
-    assert "may run on" not in done.stderr
+    assert "may run for another" not in done.stderr
 
 
 @pytest.mark.parametrize("begins", ['{"event": "listening"}', '{"step": 4}'])

@@ -139,7 +139,7 @@ def test_as_many_cards_as_were_asked_for(machine: Machine):
     assert seen(machine.runs, "none")["CUDA_VISIBLE_DEVICES"] == ""
     done = machine.runs.call("run", "train.py", "--gpus", "4")
     assert done.returncode == 75  # no waiting will help
-    assert "3 GPU(s) are there (asked for 4)" in done.stderr
+    assert "3 GPU(s) found (requested: 4)" in done.stderr
 
 
 def test_a_choice_the_user_made_already_is_kept_to(machine: Machine):
@@ -161,13 +161,13 @@ def test_a_run_waits_for_a_card_with_room(machine: Machine):
     machine.runs.script(SAYS_WHAT_IT_SEES)
     done = machine.runs.call("run", "train.py", "--no-wait")
     assert done.returncode == 75
-    assert "GPU 0 has 1.0 GB of memory free (needed 2.5)" in done.stderr
+    assert "GPU 0 has 1.0 GB of memory free (needed: 2.5)" in done.stderr
     waiting = machine.runs.start("run", "train.py", "--run-id", "r", stderr=subprocess.PIPE)
     wait_for(lambda: json.loads(machine.runs.call("status", "--json").stdout)["queue"])
     machine.card(0)
     _, err = waiting.communicate(timeout=HANG_S)
     assert waiting.returncode == 0
-    assert b"run r queued: GPU 0 has 1.0 GB of memory free (needed 2.5). Wait, or change --gpu-min-vram" in err
+    assert b"run r queued: GPU 0 has 1.0 GB of memory free (needed: 2.5). Wait, or change --gpu-min-vram" in err
 
 
 def test_a_run_waits_for_a_hot_card_to_cool(machine: Machine):
@@ -187,7 +187,7 @@ def test_what_was_promised_counts_before_it_is_taken(machine: Machine):
     wanted = ("run", "train.py", "--gpu-memory-limit", "40", "--no-wait")
     done = runs.call(*wanted, "--run-id", "second")
     assert done.returncode == 75
-    assert "GPU 0 has 82.8 GB of memory free, 50.0 of them promised to other runs (needed 40.0)" in done.stderr
+    assert "GPU 0 has 82.8 GB of memory free, 50.0 GB of it reserved for other runs (needed: 40.0)" in done.stderr
     machine.holds(trainer_pid(runs, "first"), 20_000)
     machine.card(0, used_mib=21_000)
 
@@ -197,7 +197,7 @@ def test_what_was_promised_counts_before_it_is_taken(machine: Machine):
 
     wait_for(is_promised_less)
     done = runs.call(*wanted, "--run-id", "third")
-    assert "GPU 0 has 61.9 GB of memory free, 29.0 of them promised" in done.stderr
+    assert "GPU 0 has 61.9 GB of memory free, 29.0 GB of it reserved" in done.stderr
     (runs.work / "go").touch()
 
 
@@ -210,7 +210,7 @@ def test_several_runs_share_a_card_by_what_they_use(machine: Machine):
         wait_for(lambda run_id=run_id: runs.output(run_id))
     assert {run_id: runs.document(run_id)["status"] for run_id in "abc"} == dict.fromkeys("abc", "running")
     done = runs.call("run", "train.py", "--gpu-min-vram", "30000", "--no-wait")
-    assert "60.0 of them promised to other runs (needed 30.0)" in done.stderr
+    assert "60.0 GB of it reserved for other runs (needed: 30.0)" in done.stderr
     (runs.work / "go").touch()
 
 
@@ -234,7 +234,7 @@ def test_a_broken_probe_stops_nobody(machine: Machine, how: dict[str, object]):
     machine.runs.script(SAYS_WHAT_IT_SEES)
     done = machine.runs.call("run", "train.py", "--run-id", "r")
     assert done.returncode == 0
-    assert "backprop: the governor is blind to GPUs: nvidia-smi " in done.stderr
+    assert "backprop: the governor cannot read the GPUs: nvidia-smi " in done.stderr
     assert seen(machine.runs, "r")["CUDA_VISIBLE_DEVICES"] is None  # whatever it finds
     (admitted,) = entries(machine.runs, "r", "admitted")
     assert admitted["figures"]["gpu_problem"].startswith("nvidia-smi ")
@@ -253,9 +253,9 @@ def test_a_probe_that_breaks_while_a_run_is_going_on(machine: Machine):
     machine.breaks(exit=9)
     assert running.stderr is not None
     told = running.stderr.readline() + running.stderr.readline()
-    assert b"the governor is blind to GPUs: nvidia-smi failed: NVIDIA-SMI has failed" in told
+    assert b"the governor cannot read the GPUs: nvidia-smi failed: NVIDIA-SMI has failed" in told
     machine.card(0)
-    assert b"the governor sees the GPUs again" in running.stderr.readline()
+    assert b"the governor can read the GPUs again" in running.stderr.readline()
     (runs.work / "go").touch()
     assert running.wait(HANG_S) == 0
 
@@ -297,7 +297,7 @@ def test_a_hot_card_pauses_the_whole_tree_until_it_is_cooler(machine: Machine):
     _, err = running.communicate(timeout=HANG_S)
     assert running.returncode == 0
     assert b"backprop: paused: GPU 0 is at 91 \xc2\xb0C (limit 85)" in err
-    assert b"backprop: going on: GPU 0 is at 80 \xc2\xb0C (limit 85)" in err
+    assert b"backprop: continuing: GPU 0 is at 80 \xc2\xb0C (limit 85)" in err
     assert looks == 1
     assert [entry["action"] for entry in entries(runs, "r", "governed")] == ["pause", "continue"]
     (continued,) = entries(runs, "r", "continued")

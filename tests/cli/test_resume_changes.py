@@ -216,7 +216,7 @@ def test_a_command_has_arguments_and_a_folder_but_no_script(runs: Runs, tmp_path
     assert told(runs, 2) == ["a b", str(other)]
     for option in ("--script", "--python"):
         done = runs.call("resume", "r", "--again", option, "train.sh")
-        assert (done.returncode, f"{option} goes with the run of a script" in done.stderr) == (2, True)
+        assert (done.returncode, f"{option} is only for runs of a script" in done.stderr) == (2, True)
     (other / "train.sh").unlink()
     assert "put it on PATH" in runs.call("resume", "r", "--again").stderr
 

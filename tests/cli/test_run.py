@@ -294,7 +294,7 @@ def test_a_signal_to_trainer_and_supervisor_at_once(runs: Runs, code: int):
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
     document = runs.document("r")
-    assert (document["status"], document["reason"]) == ("stopped", "the supervisor got SIGTERM")
+    assert (document["status"], document["reason"]) == ("stopped", "the supervisor received SIGTERM")
 
 
 def test_a_sigterm_to_all_processes_that_reaches_the_supervisor_last(runs: Runs):
@@ -312,7 +312,7 @@ def test_a_sigterm_to_all_processes_that_reaches_the_supervisor_last(runs: Runs)
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
     document = runs.document("r")
-    assert (document["status"], document["reason"]) == ("stopped", "the supervisor got SIGTERM")
+    assert (document["status"], document["reason"]) == ("stopped", "the supervisor received SIGTERM")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -653,7 +653,7 @@ def test_a_script_that_asks_is_told_that_nobody_answers(runs: Runs, asks: str):
     runs.script(asks)
     done = runs.call("run", "train.py")
     assert done.returncode == 1
-    assert "(a run's stdin is /dev/null; `backprop run --stdin -` gives it yours)" in done.stderr.splitlines()[-1]
+    assert "(a run's stdin is /dev/null; `backprop run --stdin -` passes yours on)" in done.stderr.splitlines()[-1]
 
 
 # -- stdin

@@ -342,6 +342,6 @@ def test_a_record_that_is_removed_under_a_run_is_missed_at_once(runs: Runs, what
     shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
     said = process.stderr.read().decode()
     assert process.wait(HANG_S) == 0
-    assert said.count(f"{runs.rundir('r') / 'journal.jsonl'} was removed: no command sees this run any more") == 1
+    assert said.count(f"{runs.rundir('r') / 'journal.jsonl'} was removed: no command can see this run any more") == 1
     assert "timeboxed" in said
     assert runs.tree() == []

@@ -182,7 +182,7 @@ def test_a_machine_that_cannot_ask_slurm(runs: SlurmRuns):
     for command in ("list", "status"):
         done = runs.call(command, SLURM_CONF="/nowhere/slurm.conf")
         assert done.returncode == 0, done.stderr
-        assert done.stderr.count("Its runs are shown as they last told of themselves.") == 1
+        assert done.stderr.count("Its runs are shown in their last recorded state.") == 1
     assert "running" in runs.call("list", SLURM_CONF="/nowhere/slurm.conf").stdout
     assert not runs.told("r", "session_ended")
     assert runs.call("stop", "r").returncode == 0

@@ -104,7 +104,7 @@ def test_a_pause_holds_a_run_in_its_job(runs: SlurmRuns):
     time.sleep(1.1)  # the time left is shown in seconds
     assert front.text == shown
     assert "run r resumed" in ok(runs, "resume", "r")
-    wait_for(lambda: re.search(rb"backprop: `backprop resume` by .*: going on\r\n", front.written))
+    wait_for(lambda: re.search(rb"backprop: `backprop resume` by .*: continuing\r\n", front.written))
     runs.let_them_complete()
     assert front.process.wait(HANG_S) == 0
     wait_for(lambda: b"run r completed after" in front.written)
@@ -169,7 +169,7 @@ def test_a_job_that_slurm_suspends(runs: SlurmRuns):
     assert runs.cluster.call("scontrol", "resume", runs.job("r")).returncode == 0
     _, told = front.communicate(timeout=HANG_S)
     assert front.returncode == 0, told.decode()
-    for words in ("backprop: suspended by Slurm\n", "backprop: Slurm lets it go on\n"):
+    for words in ("backprop: suspended by Slurm\n", "backprop: resumed by Slurm\n"):
         assert told.decode().count(words) == 1
     document = runs.check("r", "stopped")
     assert document["checkpoints"][-1]["step"] == document["last_step"]

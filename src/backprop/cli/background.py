@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from backprop import engines
 from backprop.cli import messages
 from backprop.cli.context import say
-from backprop.engines.base import Order, Phase
+from backprop.engines.base import Phase, Submission
 from backprop.errors import BackpropError, ExitCode
 from backprop.lifecycle import driver
 from backprop.supervisor.signals import DOUBLE_PRESS_S, Signals
@@ -84,7 +84,7 @@ def _start(owned: "OwnedRun", request: "Request", signals: Signals, later: "Sequ
         return _be_the_supervisor(owned, request, writer)
 
     engine = engines.machine(owned.home)
-    engine.release(engine.submit([Order(owned.rundir, owned.spec, request.limits.timebox_s, work)]))
+    engine.release(engine.submit([Submission(owned.rundir, owned.spec, request.limits.timebox_s, work)]))
     os.close(writer)
     owned.journal.close()  # the child has it too, and with it the lock
     answer = _answer_of(reader, signals)

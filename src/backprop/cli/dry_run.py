@@ -9,7 +9,7 @@ import msgspec
 
 from backprop import host
 from backprop.cli.context import print_json, write_lines
-from backprop.engines.base import Order
+from backprop.engines.base import Submission
 from backprop.errors import ExitCode
 from backprop.governor.run_queue import RunQueue
 from backprop.records import RunSpec, in_minutes
@@ -92,4 +92,4 @@ def _foreseen(home: Home, spec: RunSpec, request: "Request") -> "Decision":
 def _sbatch_options(home: Home, specs: Sequence[RunSpec], request: "Request") -> list[str]:
     from backprop.engines.slurm import engine as slurm
 
-    return slurm.options(Order(home.rundir(specs[0].id), specs[0], request.limits.timebox_s), len(specs))
+    return slurm.options(Submission(home.rundir(specs[0].id), specs[0], request.limits.timebox_s), len(specs))

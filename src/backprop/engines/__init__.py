@@ -1,4 +1,4 @@
-"""Where a session executes: this machine, or a Slurm cluster. One small contract, that both fulfil: base.py."""
+"""Where a session executes: on this machine or on a Slurm cluster. Both implement `base.Engine`."""
 
 from functools import cache
 from typing import TYPE_CHECKING
@@ -8,24 +8,24 @@ from backprop.store.home import Home
 
 if TYPE_CHECKING:
     from backprop.engines.base import Engine
-    from backprop.engines.slurm.engine import Cluster
+    from backprop.engines.slurm.engine import SlurmEngine
 
 
 def of(run: Run, home: Home) -> "Engine":
-    """The engine that has a run in hand."""
+    """The engine that executes a run."""
     return cluster() if run.is_on_slurm else machine(home)
 
 
 def machine(home: Home) -> "Engine":
-    """The one that we are on."""
-    from backprop.engines.local import Here
+    """The engine of this machine."""
+    from backprop.engines.local import LocalEngine
 
-    return Here(home)
+    return LocalEngine(home)
 
 
 @cache
-def cluster() -> "Cluster":
-    """The Slurm cluster of this machine: one object, so that what it was told serves many runs."""
-    from backprop.engines.slurm.engine import Cluster
+def cluster() -> "SlurmEngine":
+    """The Slurm cluster of this machine: one object, so that one query serves many runs."""
+    from backprop.engines.slurm.engine import SlurmEngine
 
-    return Cluster()
+    return SlurmEngine()

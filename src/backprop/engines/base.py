@@ -1,4 +1,4 @@
-"""What a place where sessions execute must be able to do."""
+"""The interface of an engine, which executes sessions."""
 
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -9,51 +9,51 @@ from backprop.store.rundir import RunDir
 
 
 class Phase(Enum):
-    """How far what was submitted is."""
+    """The state of a submitted run."""
 
-    PENDING = "pending"  # it has not begun
-    RUNNING = "running"  # somebody answers for it
-    ENDED = "ended"  # nobody does: whatever its journal does not say will never be said
-    UNKNOWN = "unknown"  # the engine does not answer: it may be any of these
+    PENDING = "pending"  # it has not started
+    RUNNING = "running"  # its supervisor is alive
+    ENDED = "ended"  # it has no supervisor: its journal will not grow any more
+    UNKNOWN = "unknown"  # the engine does not answer
 
 
 class Observation(Record, frozen=True):
-    """A submitted run as its engine sees it. The run's own journal is the truth; this tells who lives and who waits."""
+    """A submitted run as its engine sees it. The journal has all other facts."""
 
     phase: Phase
-    told: str | None = None  # why it waits, how it ended, or what is wrong with the engine, in the engine's words
-    is_unsatisfiable: bool = False  # it asks for what it will never get, however long it waits
-    is_failure: bool = False  # it ended by itself, and badly
-    is_known: bool = True  # False: nobody saw it end, the engine merely knows nothing of it
+    told: str | None = None  # why it is pending, how it ended, or what is wrong with the engine, in the engine's words
+    is_unsatisfiable: bool = False  # waiting does not help: it requests what the engine does not have
+    is_failure: bool = False  # it failed by itself
+    is_known: bool = True  # False: the engine has no record of it, and did not report its end
 
 
 def _elsewhere() -> int:
-    raise RuntimeError("this is not carried out in a process of this machine")
+    raise RuntimeError("this run does not execute in a process of this machine")
 
 
-class Order(NamedTuple):
-    """A run that is to have a session."""
+class Submission(NamedTuple):
+    """A run to execute."""
 
     rundir: RunDir
     spec: RunSpec
     timebox_s: float
-    work: Callable[[], int] = _elsewhere  # carries it out and gives the exit code, in a process of this machine
+    work: Callable[[], int] = _elsewhere  # executes it in a process of this machine; returns the exit code
 
 
 class Engine(Protocol):
-    """Where the supervisor of a session executes."""
+    """Executes the supervisors of sessions."""
 
-    def submit(self, orders: Sequence[Order]) -> list[str]:
-        """Take runs that ask for the same; the words by which this engine knows them. None begins before `release`.
+    def submit(self, submissions: Sequence[Submission]) -> list[str]:
+        """Submit runs with equal requests; returns the engine's ids for them. None starts before `release`.
 
-        Raises BackpropError with the reason where they are refused.
+        Raises BackpropError with the reason when they are rejected.
         """
 
-    def release(self, words: Sequence[str]) -> None:
-        """Let what was submitted begin: the journals say by now that it was. Raises BackpropError."""
+    def release(self, ids: Sequence[str]) -> None:
+        """Let submitted runs start: their journals record the submission by now. Raises BackpropError."""
 
     def cancel(self, run: Run) -> None:
-        """End it for good, without grace; or see to it that it never begins. Raises BackpropError."""
+        """End a run for good, without grace, or keep it from starting. Raises BackpropError."""
 
     def observe(self, run: Run) -> Observation:
-        """How it stands. Blocks for some seconds at the most; never raises."""
+        """The state of a run. Blocks for some seconds at most; never raises."""

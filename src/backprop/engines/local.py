@@ -1,4 +1,4 @@
-"""The machine we are on as an engine: a supervisor of its own for each run, in the background."""
+"""The local machine as an engine: a supervisor in the background for each run."""
 
 import os
 import signal
@@ -9,34 +9,34 @@ from contextlib import suppress
 from typing import NoReturn
 
 from backprop import host
-from backprop.engines.base import Observation, Order, Phase
+from backprop.engines.base import Observation, Phase, Submission
 from backprop.records import Run
 from backprop.store.holder import signal_holder
 from backprop.store.home import Home
 from backprop.store.journal.file import Journal
 
 
-class Here:
-    """Fulfils engines.contract.Engine. A run's kernel lock tells whether anybody answers for it."""
+class LocalEngine:
+    """Implements `engines.base.Engine`. The kernel lock on a run's journal shows whether its supervisor is alive."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._orders: dict[str, Order] = {}
+        self._submissions: dict[str, Submission] = {}
 
-    def submit(self, orders: Sequence[Order]) -> list[str]:
-        """The runs' ids: nothing begins before `release`."""
-        self._orders |= {order.spec.id: order for order in orders}
-        return [order.spec.id for order in orders]
+    def submit(self, submissions: Sequence[Submission]) -> list[str]:
+        """Returns the runs' ids. Nothing starts before `release`."""
+        self._submissions |= {one.spec.id: one for one in submissions}
+        return [one.spec.id for one in submissions]
 
-    def release(self, words: Sequence[str]) -> None:
-        """Fork a supervisor for each, that survives this terminal. It has our open files, the run's lock among them."""
+    def release(self, ids: Sequence[str]) -> None:
+        """Fork a supervisor for each, which survives this terminal. It inherits open files, and so the run's lock."""
         sys.stdout.flush()
-        for word in words:
+        for run_id in ids:
             if os.fork() == 0:
-                _work(self._orders[word])
+                _work(self._submissions[run_id])
 
     def cancel(self, run: Run) -> None:
-        """Kill the supervisor; the kernel and whoever looks next end the rest. Nothing, if it is on another machine."""
+        """Kill the supervisor; the kernel and the next command end the rest. Does nothing on another machine."""
         who = run.waiter or run.last_session
         if who is not None and who.host == host.name():
             signal_holder(self._home.rundir(run.spec.id).journal_path, who.supervisor_pid, signal.SIGKILL)
@@ -50,17 +50,17 @@ class Here:
         return Observation(phase=Phase.ENDED if is_free else Phase.RUNNING)
 
 
-def _work(order: Order) -> NoReturn:
+def _work(submission: Submission) -> NoReturn:
     code = 1
     try:
         os.setsid()
         null = os.open(os.devnull, os.O_RDWR)
         log = null
-        with suppress(OSError):  # it trains without a log, or tells whoever started it why it cannot
-            log = os.open(order.rundir.supervisor_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with suppress(OSError):  # it trains without a log, or reports to its parent why it cannot
+            log = os.open(submission.rundir.supervisor_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
-        code = order.work()
+        code = submission.work()
     except BaseException:
         traceback.print_exc()
         raise

@@ -1,1 +1,1 @@
-"""May a run start? Probes read the machine, the policy decides, nothing here acts."""
+"""May a run start, and may it keep running? Probes read the machine, policies decide; nothing here acts."""

@@ -1,7 +1,7 @@
-"""Which GPUs a session may use, and how its trainer is told: CUDA_VISIBLE_DEVICES and its kin. Pure but for one probe.
+"""Which GPUs a session may use, and the variables that restrict its trainer to them. Pure except for one probe.
 
-Cards are given by UUID: CUDA counts cards by speed unless told otherwise, NVML by their place on the bus, and a number
-that means two cards is how two runs get the same one.
+GPUs are named by UUID: by default CUDA numbers GPUs by speed and NVML by bus position, and with an ambiguous number two
+runs could get the same GPU.
 """
 
 import subprocess
@@ -19,7 +19,7 @@ _FIND_TORCH = (
     "import importlib.util as u; s = u.find_spec('torch'); print(s.submodule_search_locations[0] if s else '')"
 )
 
-# vendor -> variables by which a user may have restricted the choice already, the strongest first
+# vendor -> variables by which the user may have restricted the choice already, by precedence
 _VISIBLE = {
     "nvidia": ("CUDA_VISIBLE_DEVICES",),
     "amd": ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
@@ -27,10 +27,10 @@ _VISIBLE = {
 
 
 def visible(gpus: Sequence[Gpu], environment: Mapping[str, str]) -> tuple[Gpu, ...]:
-    """The cards that the user's own environment leaves to choose from, as CUDA reads it.
+    """The GPUs that the user's own environment allows, as CUDA reads it.
 
-    A list of indices or beginnings of UUIDs, which ends at the first entry that names no card; empty means none.
-    Indices are those of PCI_BUS_ID order, whatever CUDA_DEVICE_ORDER says: the order that people see in nvidia-smi.
+    A variable lists indices or UUID prefixes, up to the first entry that matches no GPU; an empty one allows none.
+    Indices are in PCI_BUS_ID order whatever CUDA_DEVICE_ORDER is: the order that nvidia-smi shows.
     """
     left = []
     for gpu in gpus:
@@ -56,13 +56,13 @@ def _named(gpus: Sequence[Gpu], allowed: str) -> list[Gpu]:
 
 
 def environment_for(gpus: Sequence[Gpu] | None) -> dict[str, str]:
-    """What a trainer's environment needs so that it sees these cards and no other; None: leave it as it is."""
+    """Variables that make exactly these GPUs visible to a trainer; none for None, which changes nothing."""
     if gpus is None:
         return {}
     variables = {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     if not gpus or any(gpu.vendor == "amd" for gpu in gpus):
         indices = ",".join(str(gpu.index) for gpu in gpus)
-        # HIP knows cards by number, and PyTorch for ROCm reads both variables
+        # HIP names GPUs by number, and PyTorch for ROCm reads both variables
         variables |= {"HIP_VISIBLE_DEVICES": indices, "CUDA_VISIBLE_DEVICES": indices}
     return variables
 
@@ -70,10 +70,10 @@ def environment_for(gpus: Sequence[Gpu] | None) -> dict[str, str]:
 def allocator_environment(
     limits: Limits, gpus: Sequence[Gpu], framework: str, python: str | None, environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """What makes the frameworks themselves refuse to go over --gpu-memory-limit. Starts `python` to look for PyTorch.
+    """Variables that make the frameworks themselves enforce --gpu-memory-limit. Starts `python` to look for PyTorch.
 
-    PyTorch and JAX take a share of the card; TensorFlow knows no such variable, and is only told not to take all at
-    once. framework: "pytorch", "tensorflow", or "auto" for all. python: the trainer's; None: not known.
+    PyTorch and JAX take a fraction of the GPU; TensorFlow has no such variable and is only kept from allocating all of
+    it at once. framework: "pytorch", "tensorflow", or "auto" for all. python: the trainer's; None: not known.
     """
     share = _share(limits, gpus)
     if share is None:
@@ -93,7 +93,7 @@ def allocator_environment(
 
 
 def _share(limits: Limits, gpus: Sequence[Gpu]) -> float | None:
-    """The limit as a share of the smallest chosen card; None without a limit or a size."""
+    """The limit as a fraction of the smallest of these GPUs; None without a limit or a size."""
     shares = []
     for gpu in gpus:
         limit = vram_limit_bytes(limits, gpu)
@@ -103,7 +103,7 @@ def _share(limits: Limits, gpus: Sequence[Gpu]) -> float | None:
 
 
 def _torch_takes_a_share(python: str, environment: Mapping[str, str]) -> bool:
-    """Whether this interpreter's PyTorch knows the option. An older one would refuse to start over it."""
+    """Whether this interpreter's PyTorch knows the option. An older one would fail to start with it."""
     with suppress(OSError, subprocess.SubprocessError):
         found = subprocess.run(
             [python, "-c", _FIND_TORCH],

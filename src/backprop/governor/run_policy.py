@@ -1,9 +1,9 @@
-"""Must a session be paused, saved or stopped? Pure: what was seen so far and one more sample in; a verdict out.
+"""Must a session be paused, saved or stopped? Pure: limits, the state so far and a new sample in; a verdict out.
 
-too hot            pause the tree; go on 5 °C below
+too hot            pause the tree; continue 5 °C below
 paused too long    by the user or for heat, all pauses together: stop
-over its own limit stop by the ladder; kill at once far beyond it
-machine running out, by the trend of the last samples: a checkpoint first, then the ladder
+over its own limit stop gracefully; kill at once far beyond it
+machine running out, by the trend of the last samples: ask for a checkpoint first, then stop gracefully
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,20 @@ import msgspec
 from backprop.governor.start_policy import vram_limit_bytes
 from backprop.records import Gpu, Limits, Pauser, Record
 
-COOLER_BY_C = 5.0  # a paused session goes on so much below the limit
+COOLER_BY_C = 5.0  # a session that was paused for heat continues this far below the limit
 VRAM_PATIENCE_S = 3.0  # a framework may be over its limit for a moment while it reorganizes
-HEADROOM = 0.25  # the hard limit lies so much above --ram-limit: room to hear of the stop, and to save
+HEADROOM = 0.25  # share by which the hard limit exceeds --ram-limit: memory to react to the stop, and to save
 MIN_HEADROOM_BYTES = 1_000_000_000
-UNKNOWN_SAVE_S = 2.0  # a save takes so long, as long as none was seen
+UNKNOWN_SAVE_S = 2.0  # assumed length of a save until one was seen
 KEEP_SAMPLES_S = 30.0
 
 _RAM_WINDOW_S = 5.0
-_DISK_WINDOW_S = 20.0  # a checkpoint is written in a burst: that alone is no trend
+_DISK_WINDOW_S = 20.0  # long, because a checkpoint is written in a burst, which is no trend
 _MIN_SAMPLES = 4
-_RAM_LOW = 0.15  # of all: above this a trend of memory says little, because loading data looks the same
-_RAM_CRITICAL = 0.01  # below this the kernel is about to choose somebody
+_RAM_LOW = (
+    0.15  # share of the total: above it a falling trend is no sign of trouble, because loading data looks the same
+)
+_RAM_CRITICAL = 0.01  # share of the total: below it the kernel's out-of-memory killer is about to act
 _DISK_LOW_BYTES = 5_000_000_000
 _SAVE_AGAIN_S = 60.0
 _GB = 1e9
@@ -34,14 +36,14 @@ _LIMITED = {Pauser.USER, Pauser.GOVERNOR}  # whose pauses --max-pause-minutes li
 
 
 class Action(str, Enum):
-    """What to do about a session now. From harmless to final."""
+    """What to do about a session now, from harmless to final."""
 
-    GO_ON = "go on"
+    NONE = "none"  # leave it running
     SAVE = "save"  # ask for a checkpoint
-    PAUSE = "pause"  # stop the whole tree in place
-    CONTINUE = "continue"  # a paused one may go on
-    STOP = "stop"  # by the ladder
-    KILL = "kill"  # at once: no ladder is fast enough
+    PAUSE = "pause"  # stop the whole process tree in place
+    CONTINUE = "continue"  # end the pause for heat
+    STOP = "stop"  # gracefully, by the stop ladder
+    KILL = "kill"  # at once: a graceful stop would be too late
 
 
 class Stopwatch(Record, frozen=True):
@@ -99,22 +101,22 @@ class PauseState(Record, frozen=True):
 
 
 class Sample(Record, frozen=True):
-    """One look at a session and its machine. None where it cannot be told."""
+    """One reading of a session and its machine. None for what could not be read."""
 
     at: float  # monotonic seconds
     ram_available_bytes: int | None = None
     ram_total_bytes: int | None = None
     tree_ram_bytes: int | None = None
     disk_free_bytes: Mapping[str, int] = {}
-    gpus: tuple[Gpu, ...] | None = None  # the session's cards
-    tree_vram_bytes: Mapping[str, int] = {}  # uuid of a card -> what the tree holds there; absent: not known
+    gpus: tuple[Gpu, ...] | None = None  # assigned to the session
+    tree_vram_bytes: Mapping[str, int] = {}  # GPU UUID -> bytes that the tree holds there; absent: not known
     is_biggest: bool = True  # no other run of this home holds more memory
     save_s: float = UNKNOWN_SAVE_S  # the longest save so far
     pauses: PauseState = PauseState()
 
 
 class State(Record, frozen=True):
-    """What was seen so far."""
+    """What the policy remembers from one sample to the next."""
 
     samples: tuple[Sample, ...] = ()  # oldest first
     over_vram_since: Mapping[str, float] = {}
@@ -124,19 +126,19 @@ class State(Record, frozen=True):
 class Verdict(Record, frozen=True):
     """What to do, why, and from which figures."""
 
-    action: Action = Action.GO_ON
+    action: Action = Action.NONE
     reason: str = ""
     figures: Mapping[str, Any] = {}
-    is_over_own_limit: bool = False  # it used more than it may, whatever the machine has
+    is_over_own_limit: bool = False  # it uses more than its own limits allow, however much is free
 
 
 def hard_ram_limit_bytes(limit_bytes: int) -> int:
-    """Where the kernel, or SIGKILL, ends a tree whose --ram-limit is this."""
+    """The memory limit at which a tree with this --ram-limit is killed, by the kernel or by us."""
     return limit_bytes + max(round(limit_bytes * HEADROOM), MIN_HEADROOM_BYTES)
 
 
 def judge(limits: Limits, state: State, sample: Sample) -> tuple[State, Verdict]:
-    """The verdict on a session at this sample, and what to remember for the next one."""
+    """Returns the state for the next sample, and the verdict on this one."""
     kept = tuple(s for s in state.samples if sample.at - s.at <= KEEP_SAMPLES_S)
     state = msgspec.structs.replace(
         state, samples=(*kept, sample), over_vram_since=_over_vram_since(limits, state.over_vram_since, sample)
@@ -145,12 +147,12 @@ def judge(limits: Limits, state: State, sample: Sample) -> tuple[State, Verdict]
         verdict = check(limits, state, sample)
         if verdict.action is Action.SAVE:
             state = msgspec.structs.replace(state, save_asked_at=sample.at)
-        if verdict.action is not Action.GO_ON:
+        if verdict.action is not Action.NONE:
             return state, verdict
     return state, Verdict()
 
 
-# -- what the session itself uses
+# -- the session's own use
 
 
 def _own_ram(limits: Limits, _: State, sample: Sample) -> Verdict:
@@ -159,9 +161,9 @@ def _own_ram(limits: Limits, _: State, sample: Sample) -> Verdict:
         return Verdict()
     hard = hard_ram_limit_bytes(limit)
     figures = {"tree_ram_bytes": used, "ram_limit_bytes": limit, "hard_ram_limit_bytes": hard}
-    told = f"its processes hold {used / _GB:.2f} GB of RAM (--ram-limit {limit / _GB:g})"
+    message = f"its processes hold {used / _GB:.2f} GB of RAM (--ram-limit {limit / _GB:g})"
     action = Action.KILL if used > hard else Action.STOP
-    return Verdict(action=action, reason=told, figures=figures, is_over_own_limit=True)
+    return Verdict(action=action, reason=message, figures=figures, is_over_own_limit=True)
 
 
 def _over_vram_since(limits: Limits, before: Mapping[str, float], sample: Sample) -> dict[str, float]:
@@ -188,7 +190,7 @@ def _own_vram(limits: Limits, state: State, sample: Sample) -> Verdict:
     return Verdict()
 
 
-# -- what the machine has left
+# -- resources of the machine
 
 
 def time_to_exhaustion_s(free: Sequence[tuple[float, float]]) -> float | None:
@@ -236,7 +238,7 @@ def _machine_disk(_: Limits, state: State, sample: Sample) -> Verdict:
             left = f"{free / _GB:.2f} GB of disk are left in {folder}"
             figures = {"folder": folder, "disk_free_bytes": free}
             verdict = _forecast(state, sample, values, left, figures, 2 * sample.save_s + 10.0)
-            if verdict.action is not Action.GO_ON:
+            if verdict.action is not Action.NONE:
                 return verdict
     return Verdict()
 
@@ -249,9 +251,9 @@ def _forecast(
     figures: dict[str, Any],
     need_s: float,
 ) -> Verdict:
-    """SAVE when twice the time needed is left at this rate, STOP when only that is.
+    """SAVE when at this rate twice the needed time is left; STOP when no more than the needed time is.
 
-    need_s: what it takes to hear of the stop and to save, with something to spare.
+    left: how much is left, in words. need_s: seconds to react to a stop and to save, with a margin.
     """
     if len(values) < _MIN_SAMPLES:
         return Verdict()
@@ -259,12 +261,12 @@ def _forecast(
     if left_s is None or left_s > 2 * need_s:
         return Verdict()
     figures = {**figures, "forecast_s": left_s, "save_s": sample.save_s}
-    told = f"{left}, at this rate for {left_s:.0f} s more"
+    message = f"{left}, at this rate for {left_s:.0f} s more"
     if left_s <= need_s:
-        return Verdict(action=Action.STOP, reason=told, figures=figures)
+        return Verdict(action=Action.STOP, reason=message, figures=figures)
     if state.save_asked_at is not None and sample.at - state.save_asked_at < _SAVE_AGAIN_S:
         return Verdict()
-    return Verdict(action=Action.SAVE, reason=told, figures=figures)
+    return Verdict(action=Action.SAVE, reason=message, figures=figures)
 
 
 # -- pauses
@@ -279,12 +281,12 @@ def _heat(limits: Limits, _: State, sample: Sample) -> Verdict:
         return _verdict_on_heat(Action.PAUSE, hottest, f"GPU {hottest.index} is at {_temp_c(hottest):g} °C", limit)
     if hottest is None:
         return Verdict(action=Action.CONTINUE, reason="the temperature cannot be read any more")
-    told = f"GPU {hottest.index} is at {_temp_c(hottest):g} °C"
+    message = f"GPU {hottest.index} is at {_temp_c(hottest):g} °C"
     if _temp_c(hottest) <= limit - COOLER_BY_C:
-        return _verdict_on_heat(Action.CONTINUE, hottest, told, limit)
+        return _verdict_on_heat(Action.CONTINUE, hottest, message, limit)
     paused_s = sample.pauses.limited.elapsed_s(sample.at)
     if paused_s >= limits.max_pause_s:
-        return _verdict_on_heat(Action.STOP, hottest, f"{told} after {paused_s / 60:.3g} min of pause", limit)
+        return _verdict_on_heat(Action.STOP, hottest, f"{message} after {paused_s / 60:.3g} min of pause", limit)
     return Verdict()
 
 
@@ -292,15 +294,15 @@ def _long_pause(limits: Limits, _: State, sample: Sample) -> Verdict:
     paused_s = sample.pauses.limited.elapsed_s(sample.at)
     if Pauser.USER not in sample.pauses.reasons or paused_s < limits.max_pause_s:
         return Verdict()
-    told = f"it was paused for {paused_s / 60:.3g} min in all (--max-pause-minutes {limits.max_pause_s / 60:g})"
+    message = f"it was paused for {paused_s / 60:.3g} min in all (--max-pause-minutes {limits.max_pause_s / 60:g})"
     figures = {"paused_s": paused_s, "max_pause_s": limits.max_pause_s}
-    return Verdict(action=Action.STOP, reason=told, figures=figures)
+    return Verdict(action=Action.STOP, reason=message, figures=figures)
 
 
 def _temp_c(gpu: Gpu) -> float:
     return gpu.temp_c or 0.0
 
 
-def _verdict_on_heat(action: Action, gpu: Gpu, told: str, limit_c: float) -> Verdict:
+def _verdict_on_heat(action: Action, gpu: Gpu, message: str, limit_c: float) -> Verdict:
     figures = {"gpu": gpu.uuid, "temp_c": gpu.temp_c, "gpu_max_temp_c": limit_c}
-    return Verdict(action=action, reason=f"{told} (limit {limit_c:g})", figures=figures)
+    return Verdict(action=action, reason=f"{message} (limit {limit_c:g})", figures=figures)

@@ -1,10 +1,10 @@
-"""Slots and the line before them: one ticket for every run of a home that is going on, or waits to.
+"""The run queue and its slots: one ticket for each active or queued run of a home.
 
 <home>/line/<host>/
-  lock                       held for milliseconds by whoever joins or decides; in it the last number that was given
-  0000000012-<run-id>        a ticket; its kernel lock is held by the run's supervisor and free when that dies
+  lock                       held for milliseconds by a process that joins or admits; contains the last number issued
+  0000000012-<run-id>        a ticket; the run's supervisor holds its kernel lock, which is free when that dies
 
-A ticket is written by its owner only, a line a change, and the last whole line counts. Its number is its place.
+A ticket is written by its owner only, one line per change; the last complete line counts. Its number is its position.
 """
 
 import fcntl
@@ -25,11 +25,13 @@ from backprop.store.files import make_own_folder, replacing_foreign
 _TICKET = re.compile(r"(\d{10})-(.+)")
 _TAIL_BYTES = 16_384
 LOCK_PATIENCE_S = 2.0  # the queue's lock is held for milliseconds
-_VRAM_UNSEEN_S = 120.0  # after so long a promise counts as taken where nobody can see what processes hold
+_VRAM_UNSEEN_S = (
+    120.0  # a reservation is taken for used after this time, where the use of a GPU by processes cannot be read
+)
 
 
 class QueueEntry(Record, frozen=True):
-    """A ticket in its place."""
+    """A ticket and its position in the queue."""
 
     number: int
     ticket: Ticket | None  # None: alive, but not readable
@@ -44,9 +46,9 @@ class QueueEntry(Record, frozen=True):
 
 
 def promise(entry: QueueEntry, before: QueueEntry | None, now_unix_s: float) -> Reservation:
-    """What a running entry may still take.
+    """What an active run was admitted for and does not use yet.
 
-    before: the same entry as it was before the machine was read: what it took since is not in the reading yet.
+    before: its entry from before the machine was read: later use is not in that reading yet.
     """
     ticket = entry.ticket
     if ticket is None:
@@ -65,7 +67,7 @@ def promise(entry: QueueEntry, before: QueueEntry | None, now_unix_s: float) -> 
 
 
 def promises(entries: Sequence[QueueEntry], before: Sequence[QueueEntry], but: int | None = None) -> list[Reservation]:
-    """What all that hold a slot may still take. but: the number of a place that does not count."""
+    """The reservations of all active runs. but: the number of a ticket to leave out."""
     known = {entry.number: entry for entry in before}
     now = time.time()
     held = [entry for entry in entries if entry.holds_a_slot and entry.number != but]
@@ -73,7 +75,7 @@ def promises(entries: Sequence[QueueEntry], before: Sequence[QueueEntry], but: i
 
 
 def ahead_of(entries: Sequence[QueueEntry], number: int) -> list[QueueEntry]:
-    """Who asked before this place, and still waits."""
+    """The runs ahead of this number in the queue. One that is suspended is passed."""
     return [
         entry
         for entry in entries
@@ -82,9 +84,9 @@ def ahead_of(entries: Sequence[QueueEntry], number: int) -> list[QueueEntry]:
 
 
 def in_the_way_of(entries: Sequence[QueueEntry], within: str | None) -> list[QueueEntry]:
-    """Those that a run may wait for: not the runs it was started inside of, nor those that wait for these to end.
+    """The entries that a run may wait for: not the runs that it was started inside, nor runs that wait for those.
 
-    within: the innermost of the runs that it was started in, if any.
+    within: the innermost run that it was started inside, if any. Waiting for that would be a deadlock.
     """
     running = {entry.ticket.run_id: entry.ticket for entry in entries if entry.ticket and entry.ticket.is_running}
     outer: set[str] = set()
@@ -102,19 +104,19 @@ def in_the_way_of(entries: Sequence[QueueEntry], within: str | None) -> list[Que
 
 
 class QueueLockedError(Exception):
-    """Somebody has held the queue's lock for longer than anything done under it takes."""
+    """The queue's lock has been held for longer than any operation under it takes."""
 
 
 class QueueSlot:
-    """A run's own ticket. The slot is free, and the place lost, when it is closed or its process dies."""
+    """A run's own ticket. Its slot or position is given up when it is closed or its process dies."""
 
-    def __init__(self, line: "RunQueue", number: int, ticket: Ticket) -> None:
-        """Make the ticket; to be called by `RunQueue.join` under the line's lock. Raises OSError."""
-        path = self.path = line.path(number, ticket.run_id)
-        self._line = line
+    def __init__(self, queue: "RunQueue", number: int, ticket: Ticket) -> None:
+        """Make the ticket; to be called by `RunQueue.join` under the queue's lock. Raises OSError."""
+        path = self.path = queue.path(number, ticket.run_id)
+        self._queue = queue
         self.number = number
         self.ticket = ticket
-        # for all who get into the folder: the owner of a home must see the slots of what root runs in it
+        # readable by everyone with access to the folder: the home's owner must see the slots of runs by root
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
@@ -124,22 +126,22 @@ class QueueSlot:
             raise
 
     def change(self, **changes: object) -> None:
-        """Let others see what is different now. Raises OSError."""
+        """Write a changed ticket, for others to read. Raises OSError."""
         self.ticket = msgspec.structs.replace(self.ticket, **changes)
         # a line cut short by a full disk must not swallow this one
         os.write(self._fd, b"\n" + msgspec.json.encode(self.ticket) + b"\n")
 
     def try_to_change(self, **changes: object) -> None:
-        """The same, where nothing depends on it: a full disk delays what others see."""
+        """The same, for changes that may be late: a full disk is no error."""
         with suppress(OSError):
             self.change(**changes)
 
     def others(self) -> "list[QueueEntry]":
         """All other living tickets."""
-        return [entry for entry in self._line.read() if entry.number != self.number]
+        return [entry for entry in self._queue.read() if entry.number != self.number]
 
     def leave(self) -> None:
-        """Give the place or the slot up."""
+        """Give up the position or the slot."""
         with suppress(OSError):
             self.path.unlink()
         os.close(self._fd)
@@ -154,7 +156,7 @@ class RunQueue:
 
     @contextmanager
     def alone(self, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
-        """Nobody else joins or is admitted meanwhile. Raises QueueLockedError, or OSError."""
+        """Hold the queue's lock: no other run joins or is admitted meanwhile. Raises QueueLockedError, or OSError."""
         make_own_folder(self._folder.parent)
         make_own_folder(self._folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -170,9 +172,9 @@ class RunQueue:
             os.close(fd)
 
     def join(self, ticket: Ticket) -> QueueSlot:
-        """The last place. To be called alone. Raises OSError."""
+        """Join the queue at its end. To be called within `alone`. Raises OSError."""
         last = max((number for number, _ in self._tickets()), default=0)
-        with suppress(ValueError):  # new, or damaged: those that live keep their order all the same
+        with suppress(ValueError):  # new, or damaged: the living tickets keep their order all the same
             last = max(last, int(self._lock_path.read_bytes()))
         self._lock_path.write_text(f"{last + 1}\n")
         return QueueSlot(self, last + 1, ticket)
@@ -181,7 +183,7 @@ class RunQueue:
         return self._folder / f"{number:010}-{run_id}"
 
     def read(self, own: QueueSlot | None = None, *, tidy: bool = False) -> list[QueueEntry]:
-        """The living tickets, in order. tidy: remove the dead ones; only alone, or a new one could be mistaken."""
+        """The living tickets, in order. tidy: remove dead ones; only within `alone`, or a new one could be removed."""
         entries = []
         for number, path in self._tickets():
             if own is not None and number == own.number:
@@ -189,12 +191,12 @@ class RunQueue:
             elif _is_alive(path):
                 entries.append(QueueEntry(number=number, ticket=_present(_last_line(path))))
             elif tidy:
-                with suppress(OSError):  # another user's: everybody passes it over
+                with suppress(OSError):  # another user's: it is ignored by all
                     path.unlink()
         return entries
 
     def still_waits(self, entry: QueueEntry) -> bool:
-        """Whether somebody ahead is still there, waiting. Costs a look at one file."""
+        """Whether a run ahead is still queued. Reads one file."""
         if entry.ticket is None:
             return False
         path = self.path(entry.number, entry.ticket.run_id)
@@ -222,7 +224,7 @@ def _is_locked_now(fd: int) -> bool:
 
 
 def _is_alive(path: Path) -> bool:
-    """Whether a ticket's owner lives: whether its lock is held."""
+    """Whether a ticket's owner is alive: whether its lock is held."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -249,14 +251,14 @@ def _last_line(path: Path) -> Ticket | None:
 
 
 def _present(ticket: Ticket | None) -> Ticket | None:
-    """The ticket, marked as away when somebody has suspended its owner while it waits."""
+    """The ticket, marked as away when its owner is suspended while it waits."""
     if ticket is not None and not ticket.is_running and is_stopped(ticket.pid):
         return msgspec.structs.replace(ticket, is_away=True)
     return ticket
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether somebody has suspended this process (Linux): it cannot take its turn."""
+    """Whether this process is suspended (Linux): it could not start its run."""
     if sys.platform != "linux":
         return False
     with suppress(OSError, IndexError):

@@ -1,4 +1,4 @@
-"""May a session start, and on which GPUs? Pure: limits, a snapshot and what others hold in; a decision out."""
+"""May a session start, and on which GPUs? Pure: limits, machine state and reservations in; a decision out."""
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -7,35 +7,35 @@ from typing import Any
 from backprop.records import Gpu, Limits, MachineState, Record
 
 _GB = 1e9
-_ABOUT_AS_FREE_BYTES = 1 << 30  # cards whose free memory differs by less are taken by their temperature
+_ABOUT_AS_FREE_BYTES = 1 << 30  # GPUs whose free memory differs by less are ranked by temperature
 
 
 class Obstacle(str, Enum):
     """What keeps a session from starting."""
 
-    LINE = "line"  # others asked before
-    SLOT = "slot"  # as many runs are going on as may
+    LINE = "line"  # runs ahead in the queue
+    SLOT = "slot"  # the maximum number of runs is active
     RAM = "ram"
     DISK = "disk"
-    GPU = "gpu"  # no card with enough memory that is cool enough
+    GPU = "gpu"  # no GPU is cool enough and has enough free memory
 
 
 class Reservation(Record, frozen=True):
-    """What a run that is going on may still take, of what it was admitted for."""
+    """What an active run was admitted for and does not use yet."""
 
     run_id: str
     ram_bytes: int = 0
-    vram_bytes: Mapping[str, int] = {}  # uuid of a card -> bytes there
+    vram_bytes: Mapping[str, int] = {}  # GPU UUID -> bytes there
 
 
 class Decision(Record, frozen=True):
-    """What the governor says, and the figures it said it from."""
+    """The governor's decision, and the figures that it is based on."""
 
     figures: dict[str, Any]
-    reason: str | None = None  # why not; None: go ahead
+    reason: str | None = None  # of the refusal; None: admitted
     obstacle: Obstacle | None = None
-    is_unsatisfiable: bool = False  # no waiting will help: this machine is too small
-    gpus: tuple[Gpu, ...] | None = None  # the chosen cards; None: whatever the trainer finds
+    is_unsatisfiable: bool = False  # waiting does not help: this machine is too small
+    gpus: tuple[Gpu, ...] | None = None  # assigned to the session; None: the trainer uses what it finds
 
     @property
     def is_admitted(self) -> bool:
@@ -43,9 +43,9 @@ class Decision(Record, frozen=True):
 
 
 def admit(limits: Limits, snapshot: MachineState, others: Sequence[Reservation] = ()) -> Decision:
-    """Whether a session with these limits may start on this machine now. What is unknown does not hinder.
+    """Whether a session with these limits may start on this machine now. Unknown figures are no obstacle.
 
-    snapshot: with the GPUs that the session may use at all. others: the runs of this home that are going on.
+    snapshot: with only the GPUs that the session may use. others: the active runs of this home.
     """
     figures = _figures(limits, snapshot, others)
     for check in (_slot, _ram, _disk):
@@ -104,13 +104,13 @@ def _ram(limits: Limits, snapshot: MachineState, others: Sequence[Reservation]) 
     if available is None or needed == 0 or available - promised >= needed:
         return None
     is_unsatisfiable = snapshot.ram_total_bytes is not None and snapshot.ram_total_bytes < needed
-    told = f"{available / _GB:.1f} GB of RAM are available"
+    message = f"{available / _GB:.1f} GB of RAM available"
     if is_unsatisfiable:
-        told += f" of {(snapshot.ram_total_bytes or 0) / _GB:.1f}"
+        message += f" of {(snapshot.ram_total_bytes or 0) / _GB:.1f}"
     elif promised:
-        told += f", {promised / _GB:.1f} of them promised to other runs"
+        message += f", {promised / _GB:.1f} GB of it reserved for other runs"
     advice = "Lower --min-free-ram." if is_unsatisfiable else "Close something, or lower --min-free-ram."
-    return Obstacle.RAM, f"{told} (limit {needed / _GB:g}). {advice}", is_unsatisfiable
+    return Obstacle.RAM, f"{message} (needed: {needed / _GB:g}). {advice}", is_unsatisfiable
 
 
 def _disk(limits: Limits, snapshot: MachineState, _: Sequence[Reservation]) -> _Refusal | None:
@@ -118,8 +118,8 @@ def _disk(limits: Limits, snapshot: MachineState, _: Sequence[Reservation]) -> _
         if free < limits.min_free_disk_bytes:
             total = snapshot.disk_total_bytes.get(folder)
             reason = (
-                f"{free / _GB:.2f} GB of disk are free in {folder} (limit {limits.min_free_disk_bytes / _GB:g}). "
-                "Make room, or lower --min-free-disk."
+                f"{free / _GB:.2f} GB of disk free in {folder} (needed: {limits.min_free_disk_bytes / _GB:g}). "
+                "Free some space, or lower --min-free-disk."
             )
             return Obstacle.DISK, reason, total is not None and total < limits.min_free_disk_bytes
     return None
@@ -129,13 +129,13 @@ def _disk(limits: Limits, snapshot: MachineState, _: Sequence[Reservation]) -> _
 
 
 def needed_vram_bytes(limits: Limits, gpu: Gpu) -> int:
-    """What a session is promised of a card: its limit when it has one, else --gpu-min-vram."""
+    """The memory reserved for a session on a GPU: its limit if it has one, else --gpu-min-vram."""
     limit = vram_limit_bytes(limits, gpu)
     return limits.gpu_min_free_vram_bytes if limit is None else limit
 
 
 def vram_limit_bytes(limits: Limits, gpu: Gpu) -> int | None:
-    """What a session may use of a card at most; None: it has no limit, or the card's size is not known."""
+    """The most that a session may use on a GPU; None without a limit, or where the GPU's size is not known."""
     if limits.gpu_memory_bytes is not None:
         return limits.gpu_memory_bytes
     if limits.gpu_memory_fraction is not None and gpu.vram_total_bytes is not None:
@@ -154,19 +154,19 @@ def _free_vram_bytes(gpu: Gpu, others: Sequence[Reservation]) -> int | None:
 def _with_gpus(
     limits: Limits, snapshot: MachineState, others: Sequence[Reservation], figures: dict[str, Any]
 ) -> Decision:
-    """The decision when only the GPUs are left to look at."""
+    """The decision when only the GPUs are left to check."""
     gpus, count = snapshot.gpus, limits.gpu_count
     if count == 0:
         return Decision(figures=figures, gpus=())
     if gpus is None:
-        return Decision(figures=figures)  # blind: the rest of the governor goes on
+        return Decision(figures=figures)  # the GPUs cannot be read: the other checks still count
     if count is None:
         count = min(1, len(gpus))
         if not count:
             return Decision(figures=figures)
     if len(gpus) < count:
-        there = "no GPU is there" if not gpus else f"{len(gpus)} GPU(s) are there"
-        reason = f"{there} (asked for {count}). Lower --gpus, or look at CUDA_VISIBLE_DEVICES."
+        found = "no GPU found" if not gpus else f"{len(gpus)} GPU(s) found"
+        reason = f"{found} (requested: {count}). Lower --gpus, or check CUDA_VISIBLE_DEVICES."
         return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_unsatisfiable=True)
     problems = {gpu.uuid: _gpu_problem(limits, gpu, others) for gpu in gpus}
     fit = [gpu for gpu in gpus if problems[gpu.uuid] is None]
@@ -174,16 +174,16 @@ def _with_gpus(
         chosen = sorted(fit, key=lambda gpu: _rank(gpu, others))[:count]
         return Decision(figures=figures, gpus=tuple(chosen))
     large_enough = [gpu for gpu in gpus if (gpu.vram_total_bytes or 1 << 62) >= needed_vram_bytes(limits, gpu)]
-    told = "; ".join(problem for problem in problems.values() if problem is not None)
+    message = "; ".join(problem for problem in problems.values() if problem is not None)
     if len(large_enough) < count:
-        reason = f"{told}. Lower --gpu-min-vram or --gpu-memory-limit."
+        reason = f"{message}. Lower --gpu-min-vram or --gpu-memory-limit."
         return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU, is_unsatisfiable=True)
-    reason = f"{told}. Wait, or change --gpu-min-vram, --gpu-memory-limit or --gpu-max-temp."
+    reason = f"{message}. Wait, or change --gpu-min-vram, --gpu-memory-limit or --gpu-max-temp."
     return Decision(figures=figures, reason=reason, obstacle=Obstacle.GPU)
 
 
 def _rank(gpu: Gpu, others: Sequence[Reservation]) -> tuple[int, float, int, str]:
-    """Most free memory first; of those about as free, the coolest. What is not known comes last."""
+    """Sort key: most free memory first, then the coolest among those about equal. Unknown values come last."""
     free = _free_vram_bytes(gpu, others)
     return (
         1 if free is None else -(free // _ABOUT_AS_FREE_BYTES),
@@ -194,15 +194,17 @@ def _rank(gpu: Gpu, others: Sequence[Reservation]) -> tuple[int, float, int, str
 
 
 def _gpu_problem(limits: Limits, gpu: Gpu, others: Sequence[Reservation]) -> str | None:
-    """Why a session cannot have this card now."""
+    """Why a session cannot use this GPU now; None when it can."""
     needed, promised = needed_vram_bytes(limits, gpu), _promised_vram_bytes(gpu, others)
     if gpu.vram_total_bytes is not None and gpu.vram_total_bytes < needed:
-        return f"GPU {gpu.index} has {gpu.vram_total_bytes / _GB:.1f} GB of memory in all (needed {needed / _GB:.1f})"
+        return (
+            f"GPU {gpu.index} has {gpu.vram_total_bytes / _GB:.1f} GB of memory in total (needed: {needed / _GB:.1f})"
+        )
     if gpu.temp_c is not None and gpu.temp_c > limits.gpu_max_temp_c:
         return f"GPU {gpu.index} is at {gpu.temp_c:g} °C (limit {limits.gpu_max_temp_c:g})"
     if gpu.vram_free_bytes is not None and gpu.vram_free_bytes - promised < needed:
-        also = f", {promised / _GB:.1f} of them promised to other runs" if promised else ""
+        also = f", {promised / _GB:.1f} GB of it reserved for other runs" if promised else ""
         return (
-            f"GPU {gpu.index} has {gpu.vram_free_bytes / _GB:.1f} GB of memory free{also} (needed {needed / _GB:.1f})"
+            f"GPU {gpu.index} has {gpu.vram_free_bytes / _GB:.1f} GB of memory free{also} (needed: {needed / _GB:.1f})"
         )
     return None

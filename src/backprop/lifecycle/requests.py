@@ -92,7 +92,7 @@ def _dequeue_job(home: Home, run: Run, detail: str) -> None:
     that, in which it may call the job failed.
     """
     cluster = engines.cluster()
-    cluster.look_again()
+    cluster.invalidate()
     if run.waiter is None and cluster.observe(run).phase is not Phase.PENDING:
         return
     deadline = time.monotonic() + recovery.REQUEUE_S

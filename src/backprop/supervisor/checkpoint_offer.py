@@ -1,4 +1,4 @@
-"""Reports whether a session resumes from the checkpoint that it is offered: in the journal, and to whoever watches."""
+"""Reports, in the journal and to the observer, whether a session resumes from the checkpoint that it is offered."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,8 +38,8 @@ class OfferedCheckpoint:
     ) -> None:
         """Report that the checkpoint was read, or that training began without it, as soon as either is known.
 
-        trainings: reported by our hooks since the last call. write_control: called when the trainer may forget its
-        offer. has_trained: a step or a save was seen.
+        trainings: reported by our hooks since the last call. write_control: called when the offered
+        checkpoint was read. has_trained: a step or a save was seen.
         """
         for verdict in self._offer.verdicts(trainings, has_trained=has_trained, is_over=is_over):
             if verdict.resumed_from is None:
@@ -64,7 +64,7 @@ class OfferedCheckpoint:
             CheckpointRead(at=context.clock.wall(), session=context.number, path=other, is_late=verdict.is_late)
         )
         if verdict.is_late:
-            context.observer.said(f"{named} was read after training had begun: it may go on from there by now")
+            context.observer.said(f"{named} was read after training had begun: it may have continued from there")
         else:
             context.observer.said(f"resumed from {named}")
             self._control.is_offered_read = self._offer.is_offered_read

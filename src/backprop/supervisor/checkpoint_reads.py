@@ -1,7 +1,7 @@
-"""Was the checkpoint that a session is offered read? The kernel tells of every access, in whatever language it is made.
+"""Was the checkpoint that a session is offered read? The kernel reports every access, in whatever language it is made.
 
-The supervisor watches from before the launch until a read is seen. Linux only (inotify); elsewhere nobody can tell.
-An access by a program outside of the trainer's tree looks the same: our own views leave such a file unopened.
+The supervisor watches from before the launch until a read is seen. Linux only (inotify); elsewhere reads are unknown.
+An access by a program outside the trainer's tree looks the same, so our own views do not open such a file.
 """
 
 import ctypes
@@ -23,22 +23,22 @@ _IN_ISDIR = 0x40000000
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, bytes of the name that follows: inotify(7)
 _BUFFER_BYTES = 1 << 16
 _MAX_FOLDERS = 1000  # a user may have 8192 watches on old kernels
-# of a folder: what is read to find out about a checkpoint, not to continue from it
+# files in a checkpoint's folder that are read to learn about it, not to continue from it
 _ABOUT = (".json", ".yaml", ".yml", ".txt", ".md", ".log", ".csv", ".py", ".toml")
-_OURS = "backprop"  # how the names of files begin that hooks of ours add to a framework's folder
+_OURS = "backprop"  # prefix of the files that our hooks add to a framework's folder
 
 
 class Verdict(NamedTuple):
-    """What became of the offer, as far as it is known now."""
+    """What is known of the offer so far."""
 
     resumed_from: str | None  # what was read; None when nothing was
     has_trained: bool
-    is_late: bool = False  # it was read, after training had begun without: nobody knows whether it went on from there
-    is_certain: bool = False  # a hook that drives the training says so
+    is_late: bool = False  # it was read after training had begun without it: whether it was used is unknown
+    is_certain: bool = False  # reported by a hook that drives the training
 
 
 class Offer:
-    """Follows whether a session goes on from the checkpoint that it is offered."""
+    """Follows whether a session continues from the checkpoint that it is offered."""
 
     def __init__(self, path: str, others: Sequence[str] = (), *, can_be_elsewhere: bool) -> None:
         """To be made before the launch.
@@ -51,9 +51,9 @@ class Offer:
         self._can_be_elsewhere = can_be_elsewhere
         self._was_read = False
         self._is_judged_by_hooks = False
-        self._is_unread = False  # and that was said
+        self._is_unread = False  # and that was reported
         self._has_trained_without = False  # likewise
-        self._is_late = False  # it was read after that, and that was said
+        self._is_late = False  # it was read after that, and that was reported
         self.is_read = False  # this one, or another of the run
         self.is_offered_read = False
 
@@ -64,7 +64,7 @@ class Offer:
         """What is known since the last call.
 
         To be called after the trainer's output was read: what was read before a step is known by the time the step is.
-        trainings: what our hooks said; where they judge checkpoints, they read them, too, and only their word counts.
+        trainings: reported by our hooks; where hooks judge checkpoints they also read them: only their report counts.
         """
         was_read, is_new = self._was_read, self._reads.look()
         self._was_read = was_read or is_new
@@ -78,7 +78,7 @@ class Offer:
                     else self._unread(has_trained=True, is_certain=True)
                 )
         if not self._is_judged_by_hooks:
-            # a hook announces itself before it reads: that may be in the output by the next call
+            # a hook announces itself before it reads, which may be in the output only at the next call
             if was_read or (is_new and is_over):
                 found.append(self._read(self._reads.seen or self._path))
             elif not is_new and (has_trained or is_over) and self._reads.can_tell and not self._can_be_elsewhere:
@@ -111,7 +111,7 @@ class CheckpointReads:
         self.seen: str | None = None  # the first checkpoint of which something was read
         self._path = path
         self._watched: dict[int, str] = {}  # the checkpoint that each watch is of
-        self._rewritten: set[tuple[int, str]] = set()  # what was written since is not the checkpoint any more
+        self._rewritten: set[tuple[int, str]] = set()  # files written since are no longer the checkpoint
         self._with_data: set[str] = set()  # folders with more than descriptions
         self._fd = -1
         if sys.platform == "linux":
@@ -168,7 +168,7 @@ class CheckpointReads:
 
     def _is_read(self, watch: int, mask: int, name: str) -> bool:
         if mask & _IN_Q_OVERFLOW:
-            self._watched.clear()  # what was lost may have been a read: from here on nobody can tell
+            self._watched.clear()  # a lost event may have been a read: from here on reads are unknown
         elif watch not in self._watched or mask & _IN_ISDIR or self._says_nothing(watch, name):
             pass
         elif mask & (_IN_MODIFY | _IN_MOVED_TO):

@@ -1,7 +1,7 @@
-"""What is executed: the script or command as given, the Python it runs on, and what its arguments say.
+"""What is executed: the script or command as given, the Python it runs on, and the parameters in its arguments.
 
-The user's words enter, an argv leaves. No argument is ever added but those the user adds to a resume, and the
-checkpoint's path for a script that takes it.
+The only arguments that are ever added are those that the user adds at a resume, and the checkpoint's path for a script
+that takes it.
 """
 
 import errno
@@ -18,7 +18,7 @@ from backprop.errors import UsageError
 from backprop.records import Record, Revision, RunSpec
 from backprop.store.output.protocol import json_safe
 
-RESUME_FLAG = "--resume-from"  # a script that declares this flag gets the checkpoint without asking
+RESUME_FLAG = "--resume-from"  # a script that declares this flag gets the checkpoint by itself
 _DESCRIPTORS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # of this process, not of the trainer
 _SHELLS_SUFFIXES = {".sh", ".bash", ".zsh"}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|inf|nan)")
@@ -48,7 +48,9 @@ def _check_script(script: str) -> None:
     if path.is_dir():
         raise UsageError(f"{script} is a folder; name the script inside it.")
     if not path.is_file() or script.startswith(_DESCRIPTORS):
-        raise UsageError(f"{script} is no file that every session can read; save the script first.")
+        raise UsageError(
+            f"{script} is not a regular file; every session must be able to read it: save the script first."
+        )
     if path.suffix == ".ipynb":
         raise UsageError(f"{script} is a notebook; convert it first: jupyter nbconvert --to script {script}")
     try:
@@ -73,20 +75,20 @@ def for_command(arguments: Sequence[str]) -> Command:
 
 
 def why_not_started(program: str, error: OSError) -> str:
-    """Why a command could not be started, with what may be wrong about a script that names its interpreter itself."""
+    """Why a command could not be started, with a hint where a script's `#!` line is the likely cause."""
     reason = f"cannot be started: {error.strerror or error}" + (f": {error.filename}" if error.filename else "")
     if error.errno == errno.ENOEXEC:
-        return f"{reason}; where it is a script, its first line must name what runs it: #!/bin/sh"
+        return f"{reason}; if it is a script, its first line must name its interpreter: #!/bin/sh"
     found = shutil.which(program)
     if error.errno != errno.ENOENT or found is None:
         return reason
     with suppress(OSError), Path(found).open("rb") as file:
         first_line = file.readline(200)
         if first_line.startswith(b"#!") and first_line.endswith(b"\r\n"):
-            return f"{reason}; its lines end as on Windows (CRLF), the first one, too: sed -i 's/\\r$//' {program}"
+            return f"{reason}; it has Windows line endings (CRLF): sed -i 's/\\r$//' {program}"
         if first_line.startswith(b"#!"):
             interpreter = first_line[2:].decode(errors="replace").strip()
-            return f"{reason}; its first line names {interpreter}, which is not there"
+            return f"{reason}; its first line names {interpreter}, which does not exist"
     return reason
 
 
@@ -100,16 +102,16 @@ def revision(
     cwd: str | None = None,
     resume_arg: Sequence[str] | None = None,
 ) -> Revision | None:
-    """What the run executes when this of it is changed; None when nothing is. Raises UsageError.
+    """The command of the run after these changes; None when nothing changes. Raises UsageError.
 
-    Paths are relative to the current folder. A script that the run names by a relative path is looked for in the new
-    folder; one that is not there stays where it is.
+    Paths are relative to the current folder. A script with a relative path is looked up in the new folder; where it is
+    missing there, the old path stays.
     """
     argv, new_script, folder = [*spec.command, *arguments], spec.script, spec.cwd
     is_script = spec.script is not None and spec.python is not None and len(argv) > 1
     for option, value in (("--script", script), ("--python", python)):
         if value is not None and not is_script:
-            raise UsageError(f"{option} goes with the run of a script; this one runs a command: {' '.join(argv)}")
+            raise UsageError(f"{option} is only for runs of a script; this run executes a command: {' '.join(argv)}")
     if cwd is not None:
         if not Path(cwd).is_dir():
             raise UsageError(f"--cwd {cwd}: no such folder.")
@@ -138,7 +140,7 @@ def _utf8(argv: tuple[str, ...]) -> tuple[str, ...]:
     try:
         "".join(argv).encode()
     except UnicodeEncodeError as error:
-        raise UsageError("an argument is not valid UTF-8 and could not be written into the record.") from error
+        raise UsageError("an argument is not valid UTF-8 and cannot be recorded.") from error
     return argv
 
 
@@ -174,7 +176,7 @@ def declares_resume_flag(script: str | None) -> bool:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Python thinks of the script, it says when it runs it
+            warnings.simplefilter("ignore")  # Python shows its warnings when it runs the script
             tree = ast.parse(Path(script).read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last: nested too deep to parse
         return False
@@ -189,11 +191,11 @@ def declares_resume_flag(script: str | None) -> bool:
 def with_checkpoint(
     argv: Sequence[str], templates: Sequence[str], checkpoint: str | None, step: int | None = None
 ) -> tuple[str, ...]:
-    """The argv with the checkpoint in it, in place of what it said there before; unchanged without one.
+    """The argv with the checkpoint in it, replacing an earlier value; unchanged without a checkpoint.
 
     templates: a bare flag (`--resume`) is followed by the path. Another word is added as it is, with `{path}`, `{dir}`
     (the folder that holds it) and `{step}` filled in: `--ckpt={path}`, `+trainer.ckpt_path={path}`, `init_from=resume`.
-    step: for which it was reported; a word that asks for a step that nobody knows is left out.
+    step: that it was reported for; a template with an unknown step is left out.
     """
     if checkpoint is None:
         return tuple(argv)
@@ -210,13 +212,13 @@ def with_checkpoint(
 
 
 def naming_itself(argv: Sequence[str], templates: Sequence[str]) -> str | None:
-    """The first flag that hands the checkpoint over and is in this argv already; None where none is."""
+    """The first flag that passes the checkpoint and is in this argv already; None where none is."""
     names = (template.partition("=")[0] for template in templates)
     return next((name for name in names if _without(argv, name) != list(argv)), None)
 
 
 def _without(argv: Sequence[str], name: str) -> list[str]:
-    """What an argv says besides `NAME VALUE` and `NAME=VALUE`; without dashes also Hydra's `+NAME=VALUE`."""
+    """The argv without `NAME VALUE` and `NAME=VALUE`; for a name without dashes also Hydra's `+NAME=VALUE`."""
     is_flag, bare = name.startswith("-"), name.lstrip("+~")
     kept: list[str] = []
     rest = iter(argv)
@@ -233,22 +235,22 @@ def _filled(template: str, checkpoint: str, step: int | None) -> str:
     return re.sub(r"\{(path|dir|step)\}", lambda match: values[match[1]], template)
 
 
-def variations(told: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every combination of what is to vary, as a script's arguments: `lr=0.1,0.01` gives `--lr 0.1` and `--lr 0.01`.
+def variations(options: Sequence[str]) -> list[tuple[str, ...]]:
+    """All combinations of the values of --vary, as a script's arguments: `lr=0.1,0.01` is `--lr 0.1` and `--lr 0.01`.
 
-    One empty variation when nothing is to vary. Raises UsageError.
+    Without options one empty combination. Raises UsageError.
     """
     choices = []
-    for words in told:
-        name, equals, values = words.partition("=")
+    for option in options:
+        name, equals, values = option.partition("=")
         if not (name and equals and all(values.split(","))):
-            raise UsageError(f"--vary {words!r} is not allowed: NAME=VALUE,VALUE,...: --vary lr=0.1,0.01.")
+            raise UsageError(f"invalid --vary {option!r}: expected NAME=VALUE,VALUE,..., such as --vary lr=0.1,0.01.")
         choices.append([(f"--{name.lstrip('-')}", value) for value in values.split(",")])
     return [tuple(chain.from_iterable(choice)) for choice in product(*choices)]
 
 
 def params_in(argv: Sequence[str]) -> dict[str, Any]:
-    """Parameters told by a script's arguments: `--lr 1e-3 --layers 64 64 --amp seed=1`.
+    """Parameters in a script's arguments: `--lr 1e-3 --layers 64 64 --amp seed=1`.
 
     Gives {"lr": 0.001, "layers": [64, 64], "amp": True, "seed": 1}. Names are as argparse makes them: `--batch-size`
     is batch_size. For a command, pass what follows the script.
@@ -261,10 +263,14 @@ def params_in(argv: Sequence[str]) -> dict[str, Any]:
             name = None if equals else key.replace("-", "_")
             params[key.replace("-", "_")] = _value(value) if equals else True
         elif name is not None:
-            told = params[name]
+            before = params[name]
             value_now = _value(word)
             params[name] = (
-                value_now if told is True else [*told, value_now] if isinstance(told, list) else [told, value_now]
+                value_now
+                if before is True
+                else [*before, value_now]
+                if isinstance(before, list)
+                else [before, value_now]
             )
         elif re.match(r"[+~]*[A-Za-z_][\w./@-]*=", word):  # Hydra's way
             key, _, value = word.lstrip("+~").partition("=")

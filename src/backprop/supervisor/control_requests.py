@@ -1,4 +1,4 @@
-"""What the supervisor is asked while a session runs: by signals, and by requests that others write into the journal."""
+"""Requests to a running session: signals to the supervisor, and entries that other processes append to the journal."""
 
 import signal
 
@@ -32,8 +32,8 @@ class RequestHandler:
             elif number is signal.SIGTSTP:
                 self._pauses.suspend()
             else:
-                by_slurm = " by Slurm's doing: preemption, its time limit, or scancel" if context.is_job else ""
-                self._stop.ask(StopReason.SIGNAL, f"the supervisor got {number.name}{by_slurm}")
+                by_slurm = " from Slurm: preemption, its time limit, or scancel" if context.is_job else ""
+                self._stop.ask(StopReason.SIGNAL, f"the supervisor received {number.name}{by_slurm}")
         for entry in context.journal.read_new():
             match entry:
                 case StopRequested(session=context.number, by=StopReason.USER):
@@ -65,4 +65,4 @@ class RequestHandler:
         if Pauser.USER in self._pauses.state.reasons:
             self._pauses.release(Pauser.USER)
             still = self._pauses.state.reason
-            self._context.observer.said(f"{asked.detail}: " + (f"still paused: {still}" if still else "going on"))
+            self._context.observer.said(f"{asked.detail}: " + (f"still paused: {still}" if still else "continuing"))

@@ -1,7 +1,7 @@
-"""Ctrl-C before anybody listens to it.
+"""Ctrl-C before `Signals` handles it.
 
-Python raises KeyboardInterrupt wherever it happens to be, and drops it in callbacks of the garbage collector: its own
-import system has one for every module. A press there would be lost, and the run would begin all the same.
+Python raises KeyboardInterrupt wherever it happens to be, and drops it in callbacks of the garbage collector, of which
+its import system has one per module. A press there would be lost, and the run would start all the same.
 """
 
 import signal
@@ -11,19 +11,19 @@ _was_pressed = False
 
 
 def remember() -> None:
-    """From now on a Ctrl-C that Python drops is not forgotten. Nothing changes for a process that ignores it."""
+    """Remember every Ctrl-C from now on, for `take_dropped`. Changes nothing in a process that ignores SIGINT."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _was_pressed  # noqa: PLW0603  the process has one keyboard
+    global _was_pressed  # noqa: PLW0603  a process has one terminal
     _was_pressed = True
     signal.default_int_handler(number, frame)
 
 
 def take_dropped() -> bool:
-    """Whether there was one, of which nobody has heard. Whoever is here had not been if it had been raised."""
+    """Whether Python dropped a Ctrl-C. (If it had raised KeyboardInterrupt, the caller would not be running.)"""
     global _was_pressed
     was_pressed, _was_pressed = _was_pressed, False
     return was_pressed

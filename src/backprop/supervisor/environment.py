@@ -1,4 +1,4 @@
-"""What a trainer finds in its environment: the contract with the script, and the cards it was given."""
+"""The environment of a trainer: the contract with the script, and the GPUs assigned to it."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.trainer import distributed
 from backprop.trainer.hooks.saved_files import contents as file_states
 
-HOOKS_FOLDER = Path(__file__).parents[1] / "trainer" / "site"  # its sitecustomize.py begins our part in the trainer
+HOOKS_FOLDER = Path(__file__).parents[1] / "trainer" / "site"  # its sitecustomize.py starts our part of the trainer
 _OF_ANOTHER_SESSION = {
     "BACKPROP_RESUME_FROM",
     "BACKPROP_RESUME_STEP",
@@ -28,7 +28,7 @@ class Resumed(NamedTuple):
     """A checkpoint to continue from."""
 
     path: str
-    step: int | None  # that it was reported for; None: not known
+    step: int | None  # that it was reported for; None: unknown
 
     def __str__(self) -> str:
         return with_step(self.path, self.step)
@@ -42,9 +42,9 @@ def for_trainer(
     resumed: Resumed | None,
     gpus: Sequence[Gpu] | None,
 ) -> dict[str, str]:
-    """All variables of a session's trainer. Starts its Python once where that must be asked about its framework.
+    """All variables of a session's trainer. May start its Python once, to find out about its framework.
 
-    gpus: the cards it was given; None: whatever it finds.
+    gpus: assigned to the session; None: the trainer uses what it finds.
     """
     environment = {key: value for key, value in os.environ.items() if key not in _OF_ANOTHER_SESSION}
     environment |= {
@@ -73,20 +73,20 @@ def for_trainer(
             environment["BACKPROP_RESUME_HOLDS_STATE"] = "1"
     if outer := [f"{name}={os.environ[name]}" for name in distributed.VARIABLES if name in os.environ]:
         environment[distributed.OUTER_VARIABLE] = ",".join(outer)
-    # within another run it is there already, and another run may want it or not
+    # inherited where this run is started within another one, which may differ in `hooks`
     path = _without(str(HOOKS_FOLDER), environment.pop("PYTHONPATH", None))
     if spec.hooks:
         path = [str(HOOKS_FOLDER), *path]
     if path:
         environment["PYTHONPATH"] = os.pathsep.join(path)
-    # on several nodes Slurm tells each of them of its own cards: ours are those of the first
+    # on several nodes Slurm sets this on each of them: `gpus` are those of the first node
     environment |= gpu_environment.environment_for(gpus if spec.nodes == 1 else None)
     environment |= gpu_environment.allocator_environment(limits, gpus or (), spec.framework, spec.python, environment)
     return environment
 
 
 def _is_folder(name: str | None, folder: str) -> bool:
-    """Whether a name, which may lead through links as a shell's does, is that folder's."""
+    """Whether a path, which may contain symbolic links as a shell's does, is that folder."""
     try:
         return name is not None and Path(name).samefile(folder)
     except OSError:

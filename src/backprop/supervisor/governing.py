@@ -41,10 +41,10 @@ class Governing:
         longest_save_s = context.meter.progress.longest_save_s
         verdict = self._monitor.look(context.clock.now(), self._pauses.state, members, longest_save_s)
         self._report_blindness()
-        if verdict.action is Action.GO_ON:
+        if verdict.action is Action.NONE:
             return
         if self._stop.request is not None and (verdict.action is not Action.KILL or self._stop.is_kill_requested):
-            return  # it is being stopped: nothing else is to be done to it
+            return  # it is being stopped: no other action makes sense
         context.write(
             Governed(
                 at=context.clock.wall(),
@@ -62,14 +62,14 @@ class Governing:
             case Action.SAVE:
                 self._control.checkpoints_asked += 1
                 self._stop.write_control()
-                observer.said(f"{reason}: a checkpoint is asked for")
+                observer.said(f"{reason}: asking for a checkpoint")
             case Action.PAUSE:
                 self._pauses.pause(Pauser.GOVERNOR, reason)
                 observer.said(f"paused: {reason}")
             case Action.CONTINUE:
                 self._pauses.release(Pauser.GOVERNOR)
                 still = self._pauses.state.reason
-                observer.said(f"{reason}: still paused: {still}" if still else f"going on: {reason}")
+                observer.said(f"{reason}: still paused: {still}" if still else f"continuing: {reason}")
             case Action.STOP | Action.KILL:
                 is_kill = verdict.action is Action.KILL
                 self.is_over_own_limit = verdict.is_over_own_limit
@@ -81,10 +81,10 @@ class Governing:
         if (problem is not None) != self._is_blind:
             self._is_blind = problem is not None
             self._context.observer.said(
-                "the governor sees the GPUs again" if problem is None else blindness_message(problem)
+                "the governor can read the GPUs again" if problem is None else blindness_message(problem)
             )
 
 
 def blindness_message(problem: str) -> str:
     """The message that the GPUs cannot be read."""
-    return f"the governor is blind to GPUs: {problem}"
+    return f"the governor cannot read the GPUs: {problem}"

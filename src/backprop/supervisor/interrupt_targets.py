@@ -1,9 +1,9 @@
-"""Whom SIGINT goes to: those who train, never their data-loading workers, and whoever waits for them only later.
+"""Which processes get SIGINT: those that train, never their data-loading workers, and launchers only later.
 
-In a terminal Ctrl-C reaches every process of the foreground group. A trainer below a launcher must get no less than
-that. It gets more: a launcher that hears of it at once may end, or kill what it has started, before that has saved.
+In a terminal Ctrl-C reaches every process of the foreground group, so a trainer below a launcher must get it, too. But
+a launcher that gets it at once may exit, or kill its children, before these have saved: it gets it later.
 
-`look` makes records of the processes, from what the kernel says of them and what those said that train (see
+`look` describes the processes, from what the kernel reports and what training processes announced (see
 `trainer.session.Session.announce`). `choose` decides, pure.
 """
 
@@ -34,9 +34,9 @@ _MAX_ANNOUNCED_BYTES = 1 << 20
 
 
 class Kind(Enum):
-    """What a process is, as far as one sees from outside."""
+    """What a process is, as far as that is visible from outside."""
 
-    SHELL = "waits for its child before it minds an interrupt"
+    SHELL = "waits for its child before it reacts to an interrupt"
     PYTHON = "a Python program"
     WORKER = "of Python's multiprocessing, or forked by a Python program: loads data, or trains"
     OTHER = "any other program"
@@ -49,23 +49,23 @@ class Member(Record, frozen=True):
     parent_pid: int
     group: int | None = None  # its process group
     kind: Kind = Kind.PYTHON
-    trains: bool = False  # it said so
+    trains: bool = False  # it announced that
     waits: bool = False  # its main thread waits for a child to end
-    passes_on: bool = False  # an agent that sends its ranks what it gets
-    is_deaf: bool = False  # it ignores SIGINT
+    passes_on: bool = False  # an agent that forwards signals to its ranks
+    ignores_sigint: bool = False
 
 
 class Choice(Record, frozen=True):
     """Pids, from the root downwards."""
 
     first: tuple[int, ...] = ()
-    later: tuple[int, ...] = ()  # when the first have ended, or take long
+    later: tuple[int, ...] = ()  # when the first ones have ended, or take long
 
 
 def choose(
     root_pid: int, members: Iterable[Member], asked: Collection[int] = (), helpers: Collection[int] = ()
 ) -> Choice:
-    """Whom to interrupt. asked: who was before. helpers: what those have started since, to save with."""
+    """Which processes to interrupt. asked: interrupted before. helpers: started by those since then, to save."""
     return _Chooser(members, asked, helpers).choose(root_pid)
 
 
@@ -83,13 +83,13 @@ class _Chooser:
     def choose(self, root_pid: int) -> Choice:
         if root_pid in self._members:
             self._walk(self._members[root_pid], is_reached=True)
-        for member in self._members.values():  # whose parent has ended: nobody's worker any more
+        for member in self._members.values():  # its parent has ended, so it is no worker any more
             if member.parent_pid not in self._members and member.pid != root_pid:
                 self._walk(member, is_reached=False)
         return Choice(first=tuple(self._first), later=tuple(self._later))
 
     def _walk(self, member: Member, *, is_reached: bool) -> None:
-        """is_reached: by a terminal's Ctrl-C, and nobody above said that it trains."""
+        """is_reached: by a Ctrl-C in a terminal, and no ancestor announced that it trains."""
         if member.pid in self._helpers:
             return
         if member.pid in self._asked:
@@ -101,7 +101,7 @@ class _Chooser:
         is_trainer = member.passes_on or (member.trains and not (member.waits and self._has_below(member, trains=True)))
         for child in () if member.passes_on else self._children.get(member.pid, ()):
             self._walk(child, is_reached=is_reached and not is_trainer and self._reaches(member, child))
-        if member.is_deaf or not (is_reached or is_trainer):
+        if member.ignores_sigint or not (is_reached or is_trainer):
             return
         has_asked_below = len(self._first) > before
         is_launcher = member.kind is Kind.OTHER or member.waits or self._has_below(member, trains=True)
@@ -111,10 +111,10 @@ class _Chooser:
             self._first.insert(place, member.pid)
 
     def _reaches(self, parent: Member, child: Member) -> bool:
-        """Whether what reaches the parent is for this child, too."""
+        """Whether a Ctrl-C that reaches the parent is meant for this child, too."""
         if parent.kind in {Kind.SHELL, Kind.OTHER}:
             if self._has_below(parent, kind=Kind.PYTHON):
-                # not `tee`: it must live to the end, or the trainer's last words are lost
+                # not `tee`: it must live to the end, or the trainer's last output is lost
                 return child.kind is Kind.PYTHON or self._has_below(child, kind=Kind.PYTHON)
             return parent.kind is Kind.SHELL or parent.waits
         if parent.waits:
@@ -131,9 +131,9 @@ class _Chooser:
 
 
 def look(processes: Sequence[Process], announced: Mapping[int, int | None]) -> list[Member]:
-    """What can be seen of these processes. Without those that have ended meanwhile.
+    """Describe these processes, without those that have ended meanwhile.
 
-    announced: who said that it trains: pid and start in clock ticks since the boot, None where nobody knows.
+    announced: processes that train: pid -> start in clock ticks since the boot, None where it is unknown.
     """
     parents: dict[int, int] = {}
     for process in processes:
@@ -160,22 +160,22 @@ def look(processes: Sequence[Process], announced: Mapping[int, int | None]) -> l
                     trains=pid in announced and announced[pid] in {None, start},
                     waits=_read(pid, "wchan") == b"do_wait",
                     passes_on=pid in agents,
-                    is_deaf=_is_deaf(pid),
+                    ignores_sigint=_ignores_sigint(pid),
                 )
             )
     return found
 
 
 def announced(path: Path) -> dict[int, int | None]:
-    """Who said in this file that it trains: pid -> start in clock ticks since the boot, where it could tell."""
-    told: dict[int, int | None] = {}
+    """The processes that announced in this file that they train: pid -> start in clock ticks since the boot."""
+    found: dict[int, int | None] = {}
     with suppress(OSError), path.open("rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _MAX_ANNOUNCED_BYTES))
         for line in file.read(_MAX_ANNOUNCED_BYTES).splitlines():
             with suppress(ValueError):
                 pid, start = line.split()
-                told[int(pid)] = None if start == b"-" else int(start)
-    return told
+                found[int(pid)] = None if start == b"-" else int(start)
+    return found
 
 
 def program(process: Process) -> str:
@@ -221,7 +221,7 @@ def _is_from_agent(process: Process) -> bool:
     return False
 
 
-def _is_deaf(pid: int) -> bool:
+def _ignores_sigint(pid: int) -> bool:
     for line in (_read(pid, "status") or b"").splitlines():
         if line.startswith(b"SigIgn:"):
             return bool(int(line.split()[1], 16) >> (signal.SIGINT - 1) & 1)

@@ -1,4 +1,4 @@
-"""Looks after one session for the governor: takes samples, asks the guard, keeps the session's ticket up to date.
+"""Monitors one session's resources: takes samples, asks the runtime policy, keeps the session's ticket up to date.
 
 The supervisor's loop calls `look`; nothing here blocks, and nothing here acts on the trainer.
 """
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from psutil import Process
 
 SAMPLE_EVERY_S = 1.0
-_HURRIED_EVERY_S = 0.25  # once the tree holds more than half of what it may
-_STALE_AFTER_S = 10.0  # an older reading of the GPUs says nothing about now
-_RAM_GETS_SCARCE = 0.2  # of all: from here on it matters which run holds most
-_WORTH_TELLING = 1.05  # others hear of what a run holds when it has grown by so much
+_HURRIED_EVERY_S = 0.25  # once the tree holds more than half of its limit
+_STALE_AFTER_S = 10.0  # an older reading of the GPUs does not count
+_RAM_GETS_SCARCE = 0.2  # share of the total: below it, it matters which run holds most
+_WORTH_PUBLISHING = 1.05  # growth by this factor is written to the ticket
 
 
 class ResourceMonitor:
@@ -41,13 +41,13 @@ class ResourceMonitor:
         self._place = place
         self._state = State()
         self._due_at = 0.0
-        # probes of GPUs may be slow: they run beside the loop, and not at all for a session without GPUs
+        # GPU probes may be slow: they run in parallel to the loop, and not at all for a session without GPUs
         self._poller = GpuPoller(gpu_probe) if gpus else None
-        self._gpus_seen: tuple[tuple[Gpu, ...] | None, float] = (None, 0.0)  # and when
-        self.gpu_problem: str | None = None  # why nobody can tell how the cards are
+        self._gpus_seen: tuple[tuple[Gpu, ...] | None, float] = (None, 0.0)  # latest reading and its time
+        self.gpu_problem: str | None = None  # why the GPUs cannot be read now
 
     def start(self, now: float) -> None:
-        # a script that is over in a moment is not kept waiting for psutil to be imported
+        # not at once: importing psutil would delay a very short script
         self._due_at = now + (SAMPLE_EVERY_S if self._limits.ram_limit_bytes is None else _HURRIED_EVERY_S)
         if self._poller is not None:
             self._gpus_seen = (None, now)
@@ -60,7 +60,7 @@ class ResourceMonitor:
     def look(
         self, now: float, pauses: PauseState, members: Callable[[], "list[Process]"], longest_save_s: float
     ) -> Verdict:
-        """What to do about the session, from a sample taken now; GO_ON when none is due.
+        """What to do about the session, from a sample taken now; Action.NONE when none is due.
 
         now: monotonic seconds. longest_save_s: 0 when no save was seen yet.
         """
@@ -68,7 +68,7 @@ class ResourceMonitor:
             return Verdict()
         sample = self._sample(now, pauses, members(), longest_save_s or run_policy.UNKNOWN_SAVE_S)
         self._due_at = now + self._period_s(sample)
-        self._tell_others(sample)
+        self._publish(sample)
         self._state, verdict = run_policy.judge(self._limits, self._state, sample)
         return verdict
 
@@ -98,14 +98,14 @@ class ResourceMonitor:
         )
 
     def _gpus(self, now: float) -> tuple[Gpu, ...] | None:
-        """The session's cards as they were lately; None: nobody can tell."""
+        """The session's GPUs as last read; None when no reading is recent enough."""
         if self._poller is None:
             return None
         latest = self._poller.latest()
         if latest is not None and latest[0].gpus is not None:
             self._gpus_seen = (tuple(gpu for gpu in latest[0].gpus if gpu.uuid in self._uuids), latest[1])
         gpus, seen_at = self._gpus_seen
-        # a probe that fails once is not blind yet: a tree that is paused for heat would go on over it
+        # one failed probe is no blindness yet: a tree that is paused for heat would continue because of it
         if now - seen_at <= _STALE_AFTER_S:
             self.gpu_problem = None
             return gpus
@@ -117,14 +117,14 @@ class ResourceMonitor:
         others = (entry for entry in self._place.others() if entry.ticket is not None)
         return all(own > (entry.ticket.ram_seen_bytes, entry.number) for entry in others if entry.ticket is not None)
 
-    def _tell_others(self, sample: Sample) -> None:
-        """Put on the ticket what the session was seen to hold: that much of what it was promised is not owed to it."""
+    def _publish(self, sample: Sample) -> None:
+        """Write to the ticket what the session has been seen to hold: that part of its reservation is used."""
         before, now = self._place.ticket, sample.tree_ram_bytes or 0
         vram: dict[str, int] | None = None
         if sample.gpus and any(gpu.process_vram_bytes is not None for gpu in sample.gpus):
             seen = before.vram_seen_bytes or {}
             vram = {uuid: max(held, seen.get(uuid, 0)) for uuid, held in sample.tree_vram_bytes.items()}
-        if now > before.ram_seen_bytes * _WORTH_TELLING or _has_grown(before.vram_seen_bytes, vram):
+        if now > before.ram_seen_bytes * _WORTH_PUBLISHING or _has_grown(before.vram_seen_bytes, vram):
             self._place.try_to_change(
                 ram_seen_bytes=max(now, before.ram_seen_bytes),
                 vram_seen_bytes=vram if vram is not None else before.vram_seen_bytes,
@@ -132,7 +132,7 @@ class ResourceMonitor:
 
 
 def _held_vram_bytes(gpus: Sequence[Gpu], pids: set[int]) -> dict[str, int]:
-    """Card -> what these processes hold there; without the cards that do not tell."""
+    """GPU UUID -> bytes that these processes hold there; without GPUs that do not report it."""
     return {
         gpu.uuid: sum(held for pid, held in gpu.process_vram_bytes.items() if pid in pids)
         for gpu in gpus
@@ -143,4 +143,4 @@ def _held_vram_bytes(gpus: Sequence[Gpu], pids: set[int]) -> dict[str, int]:
 def _has_grown(before: Mapping[str, int] | None, now: Mapping[str, int] | None) -> bool:
     if now is None:
         return False
-    return before is None or any(held > before.get(uuid, 0) * _WORTH_TELLING for uuid, held in now.items())
+    return before is None or any(held > before.get(uuid, 0) * _WORTH_PUBLISHING for uuid, held in now.items())

@@ -1,4 +1,4 @@
-"""How a session ended, in words and as an exit code. Pure, but for what reads the trainer's stderr."""
+"""How a session ended, in words and as an exit code. Pure, except for functions that read the trainer's stderr."""
 
 import re
 import signal
@@ -10,18 +10,18 @@ from backprop.errors import ExitCode
 from backprop.records import Session, Status, StopReason
 
 _TAIL_BYTES = 4096
-_ASKED_NOBODY = ("EOFError", "bdb.BdbQuit")  # by input() or getpass(); in a debugger
+_READ_STDIN = ("EOFError", "bdb.BdbQuit")  # from input() or getpass(); from a debugger
 _LINE_LENGTH = 200
-_SLURMS = ("srun: ", "slurmstepd: ")  # how its own lines begin
-_TASKS_TAIL_BYTES = 65_536  # the words of all that were ended because of it come after those of the first
+_SLURM_PREFIXES = ("srun: ", "slurmstepd: ")  # of Slurm's own lines
+_TASKS_TAIL_BYTES = 65_536  # the first failure may be followed by the output of all tasks that were ended because of it
 _TASK_ENDED = re.compile(r"srun: error: (\S+): tasks? (\S+): (?:Exited with exit code (\d+)|.*)")
 _TASK_FAILED = re.compile(rb"srun: error: \S+: tasks? \S+: ")
 _TRACEBACK = "Traceback (most recent call last):"
-_RANK = re.compile(r"\[[^\]\s]*\]: ?")  # how torch.distributed begins each line of a rank's traceback
-_LAUNCHERS = "ChildFailedError"  # torchrun's own traceback, which comes last, tells nothing of the script
+_RANK = re.compile(r"\[[^\]\s]*\]: ?")  # prefix of each line of a rank's traceback from torch.distributed
+_LAUNCHERS = "ChildFailedError"  # in torchrun's own traceback, which comes last and says nothing about the script
 _TRACEBACK_LINES = 40  # in all
-_MESSAGE_LINES = 6  # of an exception, with those that follow its type
-_FAILURE = "srun: error: "  # may stand behind half a line of a task, a progress bar say
+_MESSAGE_LINES = 6  # of an exception, including the lines after its type
+_FAILURE = "srun: error: "  # may follow an unfinished line of a task, such as a progress bar
 
 
 def reason(
@@ -38,32 +38,34 @@ def reason(
     """Why a session ended; None for a trainer that just finished.
 
     code: of the trainer, minus the signal's number where one ended it. asked: why we stopped it, if we did.
-    was_killed: we sent SIGKILL. was_oom: the kernel's log names a process of the tree that it killed for want of
-    memory; None: it killed one of the machine meanwhile, and nobody can tell which.
-    caged_bytes: the limit at which the kernel killed a process of this very tree, if it did. has_stdin: see --stdin.
+    was_killed: we sent SIGKILL. was_oom: the out-of-memory killer killed a process of the tree, by the kernel's log;
+    None: it killed an unknown process of this machine. cgroup_limit_bytes: the limit at which the kernel killed a
+    process of this very tree, if it did. has_stdin: see --stdin.
     """
-    struck = _struck(cgroup_limit_bytes, was_oom=bool(was_oom))
+    killing = _kernel_kill(cgroup_limit_bytes, was_oom=bool(was_oom))
     if asked is not None:
         had_to_be_killed = "had to be killed" if was_killed and code == -signal.SIGKILL else None
         unkillable = f"processes {list(unkillable_pids)} cannot be killed" if unkillable_pids else None
-        too_late = None if struck is None else f"{struck} before it had stopped"
+        too_late = None if killing is None else f"{killing} before it had stopped"
         return "; ".join([asked, *filter(None, [unkillable or too_late or had_to_be_killed])])
     if code == 0:
         return None
-    if struck is not None:
-        return struck if code == -signal.SIGKILL else f"exit code {shell_code(code)} after {struck}"
+    if killing is not None:
+        return killing if code == -signal.SIGKILL else f"exit code {shell_code(code)} after {killing}"
     if code < 0:
-        told = f"killed by {_signal_name(-code)}, which Backprop did not send"
-        # who ended with an exit code, or by another signal, was not struck
+        message = f"killed by {_signal_name(-code)}, which Backprop did not send"
+        # a process that ended with an exit code, or by another signal, was not killed for memory
         is_possible = code == -signal.SIGKILL and was_oom is None
-        unknown = "the kernel's out-of-memory killer struck on this machine meanwhile, whom cannot be seen from here"
-        return f"{told}; {unknown}" if is_possible else told
-    told = f"exit code {code}" + (f": {last_words}" if last_words else "")
-    asked_nobody = last_words.startswith(_ASKED_NOBODY) and not has_stdin
-    return f"{told} (a run's stdin is /dev/null; `backprop run --stdin -` gives it yours)" if asked_nobody else told
+        unknown = "the kernel's out-of-memory killer was active on this machine; which process it killed is unknown"
+        return f"{message}; {unknown}" if is_possible else message
+    message = f"exit code {code}" + (f": {last_words}" if last_words else "")
+    read_stdin = last_words.startswith(_READ_STDIN) and not has_stdin
+    return (
+        f"{message} (a run's stdin is /dev/null; `backprop run --stdin -` passes yours on)" if read_stdin else message
+    )
 
 
-def _struck(limit_bytes: int | None, *, was_oom: bool) -> str | None:
+def _kernel_kill(limit_bytes: int | None, *, was_oom: bool) -> str | None:
     if limit_bytes is not None:
         return f"the kernel killed a process of its tree for going over {limit_bytes / 1e9:g} GB of RAM (--ram-limit)"
     return "the kernel's out-of-memory killer killed a process of its tree" if was_oom else None
@@ -77,22 +79,23 @@ def _signal_name(number: int) -> str:
 
 
 def status(code: int, stop: StopReason | None) -> Status:
-    """What the session is filed as."""
+    """The status that the session is recorded with."""
     if stop is not None:
         return stop.status
     return Status.COMPLETED if code == 0 else Status.FAILED
 
 
 def is_own_end(code: int, stop: StopReason | None, *, was_signalled: bool, is_finished: bool) -> bool:
-    """Whether training had come to its own end before the stop that was asked for could end it.
+    """Whether training completed by itself although its timebox was ending.
 
-    A trainer that listens is asked some time before its timebox. is_finished: it said that it had finished.
+    A trainer that reads control.json is asked to stop some time before its timebox ends. is_finished: it reported that
+    training is complete.
     """
     return stop is StopReason.TIMEBOX and code == 0 and is_finished and not was_signalled
 
 
 def shell_code(code: int) -> int:
-    """An exit code as shells report it: 128 and the signal's number where one ended the process."""
+    """An exit code as shells report it: 128 plus the signal's number where one ended the process."""
     return 128 - code if code < 0 else code
 
 
@@ -109,7 +112,7 @@ def exit_code_of(status: Status, last: Session | None, dequeued_by: StopReason |
         case Status.COMPLETED:
             return ExitCode.OK
         case Status.FAILED:
-            return code or 1  # unknown of a run that an older tool recorded
+            return code or 1  # unknown for a run recorded by an older tool
         case Status.REFUSED:
             return ExitCode.REFUSED
         case Status.INTERRUPTED | Status.UNREADABLE:
@@ -121,9 +124,9 @@ def exit_code_of(status: Status, last: Session | None, dequeued_by: StopReason |
 
 
 def worst(ends: Iterable[tuple[Status, int]]) -> int:
-    """The exit code that tells most of several runs, by status and code of each: see docs/guides/notifications.md.
+    """The most severe exit code of several runs, by status and code of each: see docs/guides/notifications.md.
 
-    A failure's own code, then what had to be killed, what never started, what Ctrl-C ended.
+    A failure's own code comes first, then a kill, a refusal, and Ctrl-C.
     """
     order = (ExitCode.OK, ExitCode.INTERRUPTED, ExitCode.REFUSED, ExitCode.KILLED)
 
@@ -135,35 +138,34 @@ def worst(ends: Iterable[tuple[Status, int]]) -> int:
 
 
 def last_line(path: Path) -> str:
-    """The last line of a text file that says something, without control characters, cut to a line's length."""
+    """The last non-blank line of a text file, without control characters, shortened."""
     return next(reversed(_last_lines(path)), "")
 
 
 def first_failed_task(path: Path) -> tuple[int, str] | None:
-    """Of a trainer on several nodes, from its stderr: the exit code and last words of the task that failed first.
+    """The exit code and last line of the task that failed first, from the stderr of a trainer on several nodes.
 
-    The others are ended by srun, which ends with the highest of all codes. None where the first has no such code: a
-    signal ended it.
+    srun ends the others and exits with the highest of all codes. None where a signal ended the first task.
     """
     lines = _last_lines(path, _TASKS_TAIL_BYTES)
     for number, line in enumerate(lines):
-        if (said := _TASK_ENDED.fullmatch(line)) is None:
+        if (match := _TASK_ENDED.fullmatch(line)) is None:
             continue
-        node, task, code = said.groups()
-        words = next((one for one in reversed(lines[:number]) if not one.startswith(_SLURMS)), "")
+        node, task, code = match.groups()
+        words = next((one for one in reversed(lines[:number]) if not one.startswith(_SLURM_PREFIXES)), "")
         return (int(code), f"{words} (task {task} on {node})".lstrip()) if int(code or 0) else None
     return None
 
 
 class Traceback(NamedTuple):
-    """What Python said of an exception that nobody caught."""
+    """Python's report of an uncaught exception."""
 
     lines: tuple[str, ...]
-    is_last: bool  # nothing was written after it
+    is_last: bool  # no output follows it
 
 
 def traceback_in(text: str) -> Traceback | None:
-    """The last traceback in what a trainer wrote to stderr; of a script that torchrun launched, that of a rank."""
+    """The last traceback in a trainer's stderr; of a script launched by torchrun, that of a rank."""
     lines = text.replace("\r", "\n").rstrip().split("\n")
     begins = [number for number, line in enumerate(lines) if _TRACEBACK in line]
     found = [_traceback_from(lines, begin) for begin in reversed(begins)]
@@ -175,21 +177,21 @@ def _traceback_from(lines: Sequence[str], begin: int) -> Traceback:
     place = lines[begin].index(_TRACEBACK)
     rank = _RANK.match(lines[begin])
     prefix = rank[0] if rank is not None and rank.end() == place else ""
-    block, message_lines = [_TRACEBACK], 0  # it may stand behind a progress bar
+    block, message_lines = [_TRACEBACK], 0  # it may follow a progress bar on its line
     for line in lines[begin + 1 :]:
-        told = line.removeprefix(prefix)
-        message_lines += bool(message_lines) or not told.startswith((" ", "\t"))
-        if _TRACEBACK in told or (message_lines and not told.strip()) or message_lines > _MESSAGE_LINES:
+        text = line.removeprefix(prefix)
+        message_lines += bool(message_lines) or not text.startswith((" ", "\t"))
+        if _TRACEBACK in text or (message_lines and not text.strip()) or message_lines > _MESSAGE_LINES:
             break
-        block.append(told[:_LINE_LENGTH].rstrip())
+        block.append(text[:_LINE_LENGTH].rstrip())
     is_last = begin + len(block) == len(lines)
     if len(block) > _TRACEBACK_LINES:
         block[1 : len(block) - _TRACEBACK_LINES + 2] = ["  ..."]
     return Traceback(tuple(block), is_last)
 
 
-def tells_of_a_failed_task(text: bytes) -> bool:
-    """Whether srun says in what was written to stderr that a task ended badly."""
+def reports_failed_task(text: bytes) -> bool:
+    """Whether srun reports in this part of stderr that a task failed."""
     return _TASK_FAILED.search(text) is not None
 
 

@@ -80,7 +80,7 @@ class Pauses:
         if self._context.clock.now() - self._suspended_at < _SUSPENDED_S:
             return True
         self.release(Pauser.SLURM)
-        self._context.observer.said("Slurm lets it go on")
+        self._context.observer.said("resumed by Slurm")
         return False
 
     def _record(self) -> None:

@@ -1,9 +1,9 @@
-"""The processes of a trainer's tree, written down while its supervisor lives.
+"""The processes of a trainer's tree, recorded while its supervisor lives, so that recovery can end them.
 
-The mark in their environment is not enough to find them once it is dead: a process that gives itself another title
-writes over its environment, and one may be started with none. A process is known by its pid and its start, within one
-boot of the machine and one namespace of pids: neither alone says that it is not another's by now. In a copy of the run
-directory the file counts for nothing: its trainer may well have a supervisor.
+The mark in their environment is not enough to find them later: a process that changes its title overwrites its
+environment, and one may be started without any. A process is identified by its pid and start time, within one boot of
+the machine and one pid namespace: neither alone is unique. In a copy of the run directory the file is ignored: that
+trainer may well have a supervisor.
 """
 
 import os
@@ -31,7 +31,7 @@ class _Roster(Record, frozen=True):
     boot_id: str | None
     pid_namespace: str | None
     folder: tuple[int, int] | None  # device and inode of the run directory
-    members: tuple[tuple[int, float], ...]  # pid and start, as `_start` tells it
+    members: tuple[tuple[int, float], ...]  # pid and start: see `_start_of`
 
 
 class Roster:
@@ -44,7 +44,7 @@ class Roster:
         self._starts: dict[Process, float] = {}
 
     def record(self, members: Iterable[Process]) -> None:
-        """Take down who belongs to the tree. Costs a look at each that is new, and a small file when there are any."""
+        """Record the members of the tree. Reads the start of new ones, and writes a small file when any are new."""
         starts: dict[Process, float] = {}
         for process in members:
             start = self._starts.get(process) or _start_of(process)
@@ -54,7 +54,7 @@ class Roster:
             self._starts = starts
 
     def remove(self) -> None:
-        """There is nobody left to be known by it."""
+        """Remove the file: nothing is left of the tree."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
@@ -76,7 +76,7 @@ class Roster:
 
 
 def living(path: Path, session: int, boot_id: str | None) -> list[Process]:
-    """Those that were written down for this session and are still the same; none where that cannot be told."""
+    """Recorded processes of this session that still run; none where their identity cannot be checked."""
     try:
         roster = read_record(path, _Roster)
     except (FileNotFoundError, UnreadableError):
@@ -94,13 +94,13 @@ def living(path: Path, session: int, boot_id: str | None) -> list[Process]:
 
 
 def _start_of(process: Process) -> float | None:
-    """When it started, as the kernel counts: unlike a time of day, the clock's changes do not move it."""
+    """When a process started, in clock ticks since the boot: changes of the clock do not affect it."""
     try:
         if not _PROC.joinpath("self", "stat").exists():
             return float(process.create_time())
         stat = _PROC.joinpath(str(process.pid), "stat").read_bytes()
-        start = float(stat.rpartition(b")")[2].split()[19])  # proc(5): its name may hold anything
-        return start if process.is_running() else None  # its pid was another's by the time it was read
+        start = float(stat.rpartition(b")")[2].split()[19])  # proc(5): the name may contain anything
+        return start if process.is_running() else None  # its pid may have been reused before it was read
     except (psutil.Error, OSError, ValueError, IndexError):
         return None
 

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from backprop.store.output.printed_metrics import PrintedMetrics
     from backprop.supervisor.roster import Roster
 
-LOOK_EVERY_S = 0.25  # output is in the index, and requests are heard, within this time
-_ASK_AGAIN_EVERY_S = 0.05  # whether those that train have ended, so that a launcher starts nothing else meanwhile
-_HELPERS_END_WITHIN_S = 0.3  # after the trainer: what notices by itself that it has exited, as Python's helpers do
-_SIGTERM_TO_ALL_S = 2.0  # whoever sends it to all processes, as Slurm does, may reach the trainer so long before us
-LEFTOVER_GRACE_S = 5.0  # what a trainer left behind when it exited may take so long to end
+LOOK_EVERY_S = 0.25  # output is in the index, and requests are followed, within this time
+_ASK_AGAIN_EVERY_S = 0.05  # while training processes are ending: their launcher must not start anything else meanwhile
+_HELPERS_END_WITHIN_S = 0.3  # after the trainer: helper processes that notice its exit, such as Python's
+_SIGTERM_TO_ALL_S = 2.0  # when it is sent to all processes, as by Slurm, it may reach the trainer this long before us
+LEFTOVER_GRACE_S = 5.0  # time for the processes that a trainer left behind when it exited
 
 
 class Supervisor:
@@ -147,7 +147,7 @@ class RunningSession:
         if trainer.blindness is not None:
             context.observer.said(
                 f"warning: {trainer.blindness}. Only the trainer's process group can be watched and stopped: "
-                "what leaves it is not found and not ended, and memory is not measured (--ram-limit)"
+                "processes that leave it are not found and not ended, and memory is not measured (--ram-limit)"
             )
         cgroup_path = None if self._cgroup is None else str(self._cgroup.path)
         context.write(
@@ -177,7 +177,7 @@ class RunningSession:
                 self._context.signals.rest(_SIGTERM_TO_ALL_S)
             self._requests.handle()  # a signal to all processes at once (Slurm) ends the trainer before we look
         if self._pauses.is_paused:
-            self._pauses.end()  # somebody killed it while it was paused
+            self._pauses.end()  # it was killed by others while it was paused
         self._sweep()
         self._look()
         self._read_printed((), is_over=True)
@@ -293,8 +293,8 @@ class RunningSession:
             return
         self._is_record_lost = True
         context.observer.said(
-            f"WARNING: {context.rundir.journal_path} was removed: no command sees this run any more, and what it "
-            f"does is not kept. It is ended at its timebox, by Ctrl-C here, or by: backprop stop {context.spec.id}"
+            f"WARNING: {context.rundir.journal_path} was removed: no command can see this run any more, and it is no "
+            f"longer recorded. It ends at its timebox, with Ctrl-C here, or with: backprop stop {context.spec.id}"
         )
         if context.spec.name is not None:  # for a command that finds only the journal that we have open
             context.write(Renamed(at=context.clock.wall(), name=context.spec.name))
@@ -307,7 +307,7 @@ class RunningSession:
 
     def _govern(self) -> None:
         if self._pauses.is_paused:
-            self._trainer.freeze()  # processes that were started, or continued by somebody else, since the last look
+            self._trainer.freeze()  # processes that were started, or continued by others, since the last look
         self._governing.obey(self._members)
 
     def _members(self) -> "list[Process]":
@@ -332,7 +332,7 @@ class RunningSession:
         if trainer.unkillable_pids or trainer.is_gone():
             return
         if stop.request is None:
-            # helpers that end with the trainer have the time to
+            # give helpers that end with the trainer the time to
             if self._is_gone_within(_HELPERS_END_WITHIN_S):
                 return
             self._leftovers = trainer.labels()

@@ -1,4 +1,4 @@
-"""Signals to the supervisor as a queue that its loop reads, so that none of them ends it while its trainer lives on."""
+"""Signals to the supervisor as a queue that its loop reads, so that none of them ends it before its trainer."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from backprop.supervisor import early_sigint
 
-# Whatever could end the supervisor while its trainer lives on. All but the two that a terminal sends mean: stop.
+# All that could end the supervisor before its trainer. All but SIGINT and SIGTSTP mean: stop.
 _SIGNALS = {
     signal.SIGINT,
     signal.SIGTSTP,
@@ -20,7 +20,7 @@ _SIGNALS = {
     signal.SIGUSR2,
     signal.SIGALRM,
 }
-DOUBLE_PRESS_S = 0.2  # a second SIGINT within this time is the first one heard twice: some wrappers pass it on again
+DOUBLE_PRESS_S = 0.2  # a second SIGINT within this time is the first one again: some wrappers forward it
 _ENDS_A_COMMAND = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
 
 
@@ -28,9 +28,9 @@ class Signals:
     """Signals to the supervisor as a queue; also wakes the loop when a child dies. Use it in the main thread."""
 
     def __init__(self, *, ignore_hangup: bool) -> None:
-        """ignore_hangup: SIGHUP is ignored even where this process was not started with it ignored."""
+        """ignore_hangup: ignore SIGHUP even where this process did not inherit that."""
         self._received: list[signal.Signals] = []
-        # as `nohup` and `trap '' HUP` leave it: a trainer without a supervisor would ignore it, too
+        # set by `nohup` and `trap '' HUP`: a trainer without a supervisor would ignore it, too
         self.inherits_ignored_hangup = not ignore_hangup and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self._ignored = {signal.SIGHUP} if ignore_hangup or self.inherits_ignored_hangup else set()
 
@@ -38,7 +38,7 @@ class Signals:
     def caught(self) -> Iterator["Signals"]:
         """Between entering and leaving, signals land here instead of ending the process.
 
-        Also where whoever started this process had blocked them.
+        Also where the parent of this process had blocked them.
         """
         self._wake_reader, wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
@@ -78,11 +78,11 @@ class Signals:
 
     @property
     def want_end(self) -> bool:
-        """For a command that starts something: whether it is to end, as `take_end` will say."""
+        """For a command that starts something: whether `take_end` will return True."""
         return not _ENDS_A_COMMAND.isdisjoint(self._received)
 
     def rest(self, duration_s: float) -> None:
-        """Sleep until the command is to end, or the time is over; children that die are no reason to wake."""
+        """Sleep until the command is to end, or the time is over. A child that dies does not end the sleep."""
         until = time.monotonic() + duration_s
         while not self.want_end and (left_s := until - time.monotonic()) > 0:
             self.wait(left_s)
@@ -95,6 +95,6 @@ class Signals:
         return not _ENDS_A_COMMAND.isdisjoint(taken)
 
     def take(self) -> list[signal.Signals]:
-        """What has come since the last call, oldest first."""
+        """The signals since the last call, oldest first."""
         taken, self._received = self._received, []
         return taken

@@ -1,7 +1,7 @@
 """The stop ladder: when a trainer is warned, interrupted, terminated and killed, and how. Times in monotonic seconds.
 
-warn        control.json says stop: a trainer that listens finishes its step, saves and exits
-interrupt   SIGINT to those who train: `except KeyboardInterrupt` and `finally` run
+warn        control.json asks to stop: a trainer that reads it finishes its step, saves and exits
+interrupt   SIGINT to the training processes: `except KeyboardInterrupt` and `finally` run
 terminate   SIGTERM to the tree
 kill        SIGKILL to the tree
 
@@ -22,14 +22,14 @@ from backprop.supervisor.pauses import Pauses
 from backprop.supervisor.process.trainer_process import Trainer
 
 TERMINATE_AFTER = 2 / 3  # of the grace
-MAX_NOTICE = 1 / 3  # of the timebox, or of the grace when the stop was not foreseen
-MIN_NOTICE_S = 0.5  # a step and a save as we see them are up to two looks longer than they were
-_OTHERS_AFTER_S = 2.0  # Slurm, when it ends a job, reaches one node sooner than another
-_TASKS_KILLED_WITHIN_S = 5.0  # by srun, where no node is lost
+MAX_NOTICE = 1 / 3  # of the timebox, or of the grace when the stop was requested
+MIN_NOTICE_S = 0.5  # steps and saves appear up to two looks longer to us than they are
+_OTHERS_AFTER_S = 2.0  # when Slurm ends a job, it reaches some nodes later than others
+_TASKS_KILLED_WITHIN_S = 5.0  # the time srun needs, if no node is lost
 
 
 class Rung(IntEnum):
-    """How far up the ladder a session is."""
+    """How far a stop has escalated."""
 
     NONE = 0
     WARN = 1
@@ -50,7 +50,7 @@ class Ladder(Record, frozen=True):
     kill_at: float
 
     def due(self, now: float) -> Rung:
-        """The highest rung that should have been climbed by now."""
+        """The highest rung that is due by now."""
         if now >= self.kill_at:
             return Rung.KILL
         if now >= self.terminate_at:
@@ -66,9 +66,9 @@ class Ladder(Record, frozen=True):
 
 
 def at_timebox(deadline: float, timebox_s: float, grace_s: float, notice_s: float | None) -> Ladder:
-    """The ladder of a session that is left alone: it ends at `deadline` and is gone `grace_s` later.
+    """The ladder of an undisturbed session: it is interrupted at `deadline` and killed `grace_s` later.
 
-    notice_s: how long the trainer needs to finish a step and save; None when it does not listen.
+    notice_s: how long the trainer needs to finish a step and save; None when it does not read control.json.
     """
     notice = 0.0 if notice_s is None else min(max(notice_s, MIN_NOTICE_S), timebox_s * MAX_NOTICE)
     return Ladder(
@@ -80,9 +80,9 @@ def at_timebox(deadline: float, timebox_s: float, grace_s: float, notice_s: floa
 
 
 def after_training(deadline: float, grace_s: float, finish_s: float) -> Ladder:
-    """The ladder of a session whose training has finished: what the script still does may take `finish_s` longer.
+    """The ladder of a session whose training has finished: the script may run for `finish_s` longer.
 
-    It is gone when both that and the grace are over; the last third of a grace is left for how it is ended.
+    It is killed when both that and the grace are over; the last third of a grace is left for its end.
     """
     interrupt_at = deadline + max(0.0, finish_s - grace_s * (1 - TERMINATE_AFTER))
     kill_at = deadline + max(grace_s, finish_s)
@@ -95,7 +95,7 @@ def after_training(deadline: float, grace_s: float, finish_s: float) -> Ladder:
 
 
 def at_request(now: float, grace_s: float, notice_s: float | None, current: Ladder) -> Ladder:
-    """The ladder after somebody asked to stop at `now`. Never later than what was going to happen anyway."""
+    """The ladder after a request to stop at `now`. No rung is later than it was."""
     notice = 0.0 if notice_s is None else min(max(notice_s, MIN_NOTICE_S), grace_s * MAX_NOTICE)
     return Ladder(
         warn_at=min(now, current.warn_at),
@@ -106,9 +106,9 @@ def at_request(now: float, grace_s: float, notice_s: float | None, current: Ladd
 
 
 def warned(now: float, grace_s: float, current: Ladder) -> Ladder:
-    """The ladder of a trainer that is warned now: its notice counts from here, at the cost of the grace if it is late.
+    """The ladder of a trainer that is warned now: its notice counts from now, at the expense of a late grace.
 
-    A script that begins to listen when its time is all but up gets as long to save as any other.
+    A script that starts to read control.json when its time is almost over gets as long to save as any other.
     """
     notice = min(current.interrupt_at - current.warn_at, grace_s * MAX_NOTICE)
     interrupt_at = min(max(current.interrupt_at, now + notice), current.terminate_at)
@@ -126,7 +126,7 @@ def at_interrupt(now: float, grace_s: float) -> Ladder:
 
 
 def at_once(now: float) -> Ladder:
-    """The ladder of somebody who will not wait."""
+    """The ladder of a kill: every rung is due now."""
     return Ladder(warn_at=now, interrupt_at=now, terminate_at=now, kill_at=now)
 
 
@@ -229,7 +229,7 @@ class StopEscalation:
             self._runs_on = True
             left = in_minutes(self.ladder.interrupt_at - now)
             self._context.observer.said(
-                f"the timebox is over; training has finished, and the script may run on for {left}"
+                f"the timebox is over; training has finished, and the script may run for another {left}"
             )
 
     # -- escalation
@@ -331,6 +331,6 @@ class StopEscalation:
     def _has_task_failed(self) -> bool:
         while (stretch := self._errors.read()) is not None:
             self._errors.move_to(stretch.end)
-            if outcome.tells_of_a_failed_task(stretch.data):
+            if outcome.reports_failed_task(stretch.data):
                 return True
         return False

@@ -12,7 +12,7 @@ import msgspec
 import psutil
 import pytest
 
-from backprop.engines.base import Order, Phase
+from backprop.engines.base import Phase, Submission
 from backprop.engines.slurm import client as slurm_client
 from backprop.engines.slurm import engine as slurm
 from backprop.engines.slurm import rendezvous
@@ -31,12 +31,14 @@ SPEC = RunSpec(
 )
 
 
-def order(folder: str = "/home/me/runs/r", timebox_s: float = 600, limits: Limits = LIMITS, **asked: object) -> Order:
+def order(
+    folder: str = "/home/me/runs/r", timebox_s: float = 600, limits: Limits = LIMITS, **asked: object
+) -> Submission:
     spec = msgspec.structs.replace(SPEC, limits=limits, slurm=SlurmRequest(**asked))
-    return Order(RunDir(Path(folder)), spec, timebox_s, lambda: 0)
+    return Submission(RunDir(Path(folder)), spec, timebox_s, lambda: 0)
 
 
-def told(given: Order, tasks: int = 1) -> dict[str, str]:
+def told(given: Submission, tasks: int = 1) -> dict[str, str]:
     """The options, by name."""
     return dict(one.split("=", 1) if "=" in one else (one, "") for one in slurm.options(given, tasks))
 
@@ -242,7 +244,7 @@ def test_a_federations_job_id(client: Path):
 def test_an_sbatch_that_names_no_job(client: Path, told: str):
     """It has submitted none that we could find."""
     put(client, "sbatch", f"echo '{told}'")
-    with pytest.raises(SlurmError, match="does not say which job"):
+    with pytest.raises(SlurmError, match="instead of a job id"):
         slurm_client.submit("job.sh", [], {"PATH": os.environ["PATH"]})
 
 
@@ -257,7 +259,7 @@ def test_a_slurm_that_does_not_answer(client: Path, monkeypatch: pytest.MonkeyPa
 def test_one_complaint_and_one_call_for_many_runs(client: Path):
     """While Slurm does not answer nobody is told twice, and no look pays for it twice."""
     put(client, "squeue", f"echo called >> {client}/calls; echo 'squeue: error: no' >&2; exit 1")
-    cluster = slurm.Cluster()
+    cluster = slurm.SlurmEngine()
     run = Run(spec=SPEC, status=Status.QUEUED)
     assert [cluster.observe(run).phase for _ in range(5)] == [Phase.UNKNOWN] * 5
     assert (client / "calls").read_text() == "called\n"
@@ -270,7 +272,7 @@ def test_a_job_that_an_older_look_does_not_know_is_not_lost(client: Path):
     put(client, "squeue", f"cat {client}/jobs; echo called >> {client}/calls")
     jobs = client / "jobs"
     jobs.write_text("1|RUNNING|n1|None|backprop-a\n")
-    cluster = slurm.Cluster()
+    cluster = slurm.SlurmEngine()
     waiter = Waiter(session=1, host="h", supervisor_pid=0, since=datetime.now(timezone.utc))
     first, second = (
         Run(
@@ -284,14 +286,14 @@ def test_a_job_that_an_older_look_does_not_know_is_not_lost(client: Path):
     jobs.write_text("1|RUNNING|n1|None|backprop-a\n2|PENDING||Priority|backprop-b\n")
     assert cluster.observe(second).phase is Phase.PENDING
     jobs.write_text("2|PENDING||Priority|backprop-b\n")
-    cluster.look_again()
+    cluster.invalidate()
     assert cluster.observe(first).phase is Phase.ENDED
 
 
 def test_many_jobs_that_are_gone_cost_one_call(client: Path):
     """An answer that is younger than they are serves all of them."""
     put(client, "squeue", f"echo called >> {client}/calls")
-    cluster = slurm.Cluster()
+    cluster = slurm.SlurmEngine()
     for number in range(5):
         waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at, job=str(number))
         assert cluster.observe(Run(spec=SPEC, status=Status.QUEUED, waiter=waiter)).phase is Phase.ENDED
@@ -302,7 +304,7 @@ def test_a_busy_controller_is_asked_less_often(client: Path):
     """An answer that took long serves for a longer while."""
     put(client, "squeue", f"echo called >> {client}/calls; sleep 0.3; echo '1|PENDING||Priority|backprop-r'")
     waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at, job="1")
-    cluster, run = slurm.Cluster(), Run(spec=SPEC, status=Status.QUEUED, waiter=waiter)
+    cluster, run = slurm.SlurmEngine(), Run(spec=SPEC, status=Status.QUEUED, waiter=waiter)
     assert cluster.observe(run).phase is Phase.PENDING
     time.sleep(1.5)  # an answer that came at once is too old by now
     assert cluster.observe(run).phase is Phase.PENDING
@@ -314,14 +316,14 @@ def test_why_a_job_ended_that_could_never_be_placed(client: Path):
     put(client, "squeue", "echo '1|FAILED||BadConstraints|backprop-r'; echo '2|FAILED|n1|NonZeroExitCode|backprop-r'")
     waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at)
     run = Run(spec=SPEC, status=Status.QUEUED, waiter=msgspec.structs.replace(waiter, job="1"))
-    seen = slurm.Cluster().observe(run)
+    seen = slurm.SlurmEngine().observe(run)
     assert (seen.phase, seen.is_unsatisfiable, seen.told) == (
         Phase.ENDED,
         True,
         "its Slurm job 1 ended: FAILED, BadConstraints",
     )
     run = msgspec.structs.replace(run, waiter=msgspec.structs.replace(waiter, job="2"))
-    assert not slurm.Cluster().observe(run).is_unsatisfiable
+    assert not slurm.SlurmEngine().observe(run).is_unsatisfiable
 
 
 def test_a_task_has_all_that_its_node_has():
@@ -423,5 +425,5 @@ def test_only_a_job_with_the_runs_name_is_cancelled(client: Path, name: str, is_
     put(client, "scancel", f'echo "$*" >> {client}/cancelled')
     waiter = Waiter(session=1, host="h", supervisor_pid=0, since=datetime.now(timezone.utc), job="7")
     run = Run(spec=order().spec, status=Status.QUEUED, waiter=waiter)
-    getattr(slurm.Cluster(), way)(run)
+    getattr(slurm.SlurmEngine(), way)(run)
     assert (client / "cancelled").exists() is is_ours

@@ -18,7 +18,7 @@ from backprop.governor.probes import nvml
 from backprop.governor.probes.gpus import GpuPoller, GpuReading, read_gpus
 from backprop.governor.probes.nvml import Nvml
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE, start_detached
-from tests.conftest import wait_for
+from tests.conftest import HANG_S, wait_for
 from tests.fakes import nvml as fake_nvml
 
 FAKES = Path(__file__).parents[2] / "fakes"
@@ -102,21 +102,23 @@ def test_a_tool_answers_where_nvml_cannot(driver: Callable[..., None], smi: Call
 
 
 @pytest.mark.parametrize(
-    ("state", "told"),
+    ("state", "timeout_s", "problem"),
     [
-        ({"exit": 9}, "nvidia-smi failed: NVIDIA-SMI has failed because it couldn't communicate"),
-        ({"stdout": "<html>oops</html>"}, "nvidia-smi printed '<html>oops</html>'"),
-        ({"delay_s": 60}, "nvidia-smi did not answer within 0.5 s"),
+        ({"exit": 9}, HANG_S, "nvidia-smi failed: NVIDIA-SMI has failed because it couldn't communicate"),
+        ({"stdout": "<html>oops</html>"}, HANG_S, "nvidia-smi printed '<html>oops</html>'"),
+        ({"delay_s": 2 * HANG_S}, 0.5, "nvidia-smi did not answer within 0.5 s"),
     ],
 )
-def test_all_that_fail_are_named(driver: Callable[..., None], smi: Callable[..., None], state: dict, told: str):
-    """The governor is blind, and says why for each that it asked."""
+def test_the_problem_of_each_failed_source_is_named(
+    driver: Callable[..., None], smi: Callable[..., None], state: dict, timeout_s: float, problem: str
+):
     driver(error=18)
     smi(**state)
-    reading = read_gpus("auto", 0.5)
+    reading = read_gpus("auto", timeout_s)
     assert reading.gpus is None
-    assert (reading.problem or "").startswith("NVML failed: ")
-    assert told in (reading.problem or "")
+    # the driver's own answer is late on a busy machine, when the time is short
+    assert (reading.problem or "").startswith("NVML ")
+    assert problem in (reading.problem or "")
 
 
 def test_a_driver_that_hangs_costs_its_time_limit_and_no_more(driver: Callable[..., None]):
@@ -302,6 +304,6 @@ def test_where_no_thread_can_be_started_the_governor_is_blind(
     made = poller("nvml")
     with monkeypatch.context() as limited:
         limited.setattr(threading.Thread, "start", refuse)
-        assert read_gpus("nvml").problem == "NVML cannot be asked: can't start new thread"
+        assert read_gpus("nvml").problem == "NVML cannot be read: can't start new thread"
         assert made.latest() is None
     wait_for(made.latest)

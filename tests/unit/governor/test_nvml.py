@@ -106,5 +106,5 @@ def test_a_machine_without_the_library(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr("ctypes.CDLL", nothing)
     assert not is_present()
-    with pytest.raises(NvmlError, match="is not there"):
+    with pytest.raises(NvmlError, match="is not installed"):
         Nvml().read()

@@ -76,13 +76,13 @@ def temperatures(*values: float | None) -> list[Sample]:
 def test_a_hot_card_pauses_and_a_cooler_one_goes_on():
     """At the limit nothing happens; above it a pause, until it is five degrees below."""
     assert actions(limits(), temperatures(85, 86, 85, 80.5, 80, 85, 70)) == [
-        Action.GO_ON,
+        Action.NONE,
         Action.PAUSE,
-        Action.GO_ON,
-        Action.GO_ON,
+        Action.NONE,
+        Action.NONE,
         Action.CONTINUE,
-        Action.GO_ON,
-        Action.GO_ON,
+        Action.NONE,
+        Action.NONE,
     ]
 
 
@@ -99,7 +99,7 @@ def test_a_pause_that_takes_too_long_ends_the_session():
     verdicts = judged(asked, temperatures(HOT, HOT, COOL, HOT, HOT, HOT))
     assert [verdict.action for verdict in verdicts] == [
         Action.PAUSE,
-        Action.GO_ON,
+        Action.NONE,
         Action.CONTINUE,  # after 2 s
         Action.PAUSE,
         Action.STOP,  # after 1 s more
@@ -116,7 +116,7 @@ def test_a_cool_card_does_not_end_a_pause_of_the_user():
     """Only the governor's own pause ends with the heat; the session stays paused until the user ends theirs."""
     pauses, verdicts = judged_from(held_since(100.0), limits(), temperatures(HOT, HOT, COOL, COOL))
     made = [verdict.action for verdict in verdicts]
-    assert made == [Action.PAUSE, Action.GO_ON, Action.CONTINUE, Action.GO_ON]
+    assert made == [Action.PAUSE, Action.NONE, Action.CONTINUE, Action.NONE]
     assert pauses.reasons == {Pauser.USER: "backprop pause"}
     assert pauses.limited.since == 100.0
 
@@ -140,7 +140,7 @@ def test_the_total_time_of_a_users_pauses_is_limited():
     pauses = before.held(Pauser.USER, "backprop pause", 100.0)
     asked = limits(max_pause_s=5)
     _, verdicts = judged_from(pauses, asked, [Sample(at=100.0 + n) for n in range(4)])
-    assert [verdict.action for verdict in verdicts] == [Action.GO_ON, Action.GO_ON, Action.GO_ON, Action.STOP]
+    assert [verdict.action for verdict in verdicts] == [Action.NONE, Action.NONE, Action.NONE, Action.STOP]
     assert verdicts[-1].reason == "it was paused for 0.0833 min in all (--max-pause-minutes 0.0833333)"
 
 
@@ -173,7 +173,7 @@ def test_a_paused_session_is_stopped_like_any_other():
 def test_blindness_ends_a_pause():
     """Better a warm card, which protects itself, than a run that stands still for ever."""
     verdicts = judged(limits(), temperatures(HOT, None, None))
-    assert [verdict.action for verdict in verdicts] == [Action.PAUSE, Action.CONTINUE, Action.GO_ON]
+    assert [verdict.action for verdict in verdicts] == [Action.PAUSE, Action.CONTINUE, Action.NONE]
     assert verdicts[1].reason == "the temperature cannot be read any more"
 
 
@@ -211,7 +211,7 @@ def test_the_band_between_the_thresholds_changes_nothing(values: list[float | No
     changes = [
         (verdict.action, sample)
         for verdict, sample in zip(verdicts, samples, strict=True)
-        if verdict.action is not Action.GO_ON
+        if verdict.action is not Action.NONE
     ]
     expected = [Action.PAUSE, Action.CONTINUE] * len(changes)
     assert [action for action, _ in changes] == expected[: len(changes)]
@@ -230,18 +230,18 @@ def test_the_band_between_the_thresholds_changes_nothing(values: list[float | No
 @pytest.mark.parametrize(
     ("used", "expected"),
     [
-        (2 * GB, Action.GO_ON),
+        (2 * GB, Action.NONE),
         (2 * GB + 1, Action.STOP),
         (3 * GB, Action.STOP),
         (3 * GB + 1, Action.KILL),
-        (None, Action.GO_ON),
+        (None, Action.NONE),
     ],
 )
 def test_the_limit_of_ram(used: int | None, expected: Action):
     """Over it the ladder; over the hard limit there is no time for one."""
     (verdict,) = judged(limits(ram_limit_bytes=2 * GB), [Sample(at=1.0, tree_ram_bytes=used)])
     assert verdict.action is expected
-    assert verdict.is_over_own_limit is (expected is not Action.GO_ON)
+    assert verdict.is_over_own_limit is (expected is not Action.NONE)
 
 
 def test_who_is_over_its_limit_of_ram_hears_how_far():
@@ -271,10 +271,10 @@ def vram(*held: int | None, asked: Limits) -> list[Action]:
 def test_too_much_vram_for_three_seconds_ends_the_session():
     """A moment over the limit is forgiven, and what is not known does not count."""
     asked, over = limits(gpu_memory_fraction=0.5), 41 * GB
-    assert vram(over, over, over, over, asked=asked) == [Action.GO_ON] * 3 + [Action.STOP]
-    assert set(vram(over, over, over, 40 * GB, over, over, over, asked=asked)) == {Action.GO_ON}
-    assert set(vram(over, over, over, None, over, over, over, asked=asked)) == {Action.GO_ON}
-    assert set(vram(over, over, over, over, over, asked=limits())) == {Action.GO_ON}
+    assert vram(over, over, over, over, asked=asked) == [Action.NONE] * 3 + [Action.STOP]
+    assert set(vram(over, over, over, 40 * GB, over, over, over, asked=asked)) == {Action.NONE}
+    assert set(vram(over, over, over, None, over, over, over, asked=asked)) == {Action.NONE}
+    assert set(vram(over, over, over, over, over, asked=limits())) == {Action.NONE}
 
 
 def test_a_limit_in_bytes_is_one_of_each_card():
@@ -332,7 +332,7 @@ def leaking(rate: float, save_s: float, what: str = "ram") -> tuple[Action, floa
         seen.append(verdict.action)
         if verdict.action in {Action.STOP, Action.KILL}:
             assert "at this rate for" in verdict.reason
-            return verdict.action, free / rate, [action for action in seen if action is not Action.GO_ON]
+            return verdict.action, free / rate, [action for action in seen if action is not Action.NONE]
         free -= rate
         assert free > 0, "it ran out without a word"
     raise AssertionError("no verdict")
@@ -356,7 +356,7 @@ UNIT = 1 << 24  # bytes that a float holds exactly, however they are divided
 
 def when(seen: Sequence[Action]) -> list[tuple[int, Action]]:
     """Where in a sequence something is to be done."""
-    return [(at, action) for at, action in enumerate(seen) if action is not Action.GO_ON]
+    return [(at, action) for at, action in enumerate(seen) if action is not Action.NONE]
 
 
 @pytest.mark.parametrize(
@@ -409,30 +409,30 @@ def test_a_leak_that_goes_on_is_saved_once_a_minute():
 
 
 @pytest.mark.parametrize(
-    ("left", "expected"), [(15 * GB, Action.STOP), (15 * GB + 1, Action.GO_ON)], ids=["at 15 %", "above"]
+    ("left", "expected"), [(15 * GB, Action.STOP), (15 * GB + 1, Action.NONE)], ids=["at 15 %", "above"]
 )
 def test_memory_is_low_at_15_percent(left: int, expected: Action):
     """However fast it falls above that."""
     samples = [
         Sample(at=float(n), ram_available_bytes=left + (5 - n) * 3 * GB, ram_total_bytes=100 * GB) for n in range(6)
     ]
-    assert actions(limits(), samples) == [Action.GO_ON] * 5 + [expected]
+    assert actions(limits(), samples) == [Action.NONE] * 5 + [expected]
 
 
-@pytest.mark.parametrize(("left", "expected"), [(5 * GB - 1, Action.STOP), (5 * GB, Action.GO_ON)])
+@pytest.mark.parametrize(("left", "expected"), [(5 * GB - 1, Action.STOP), (5 * GB, Action.NONE)])
 def test_a_disk_is_low_below_5_gb(left: int, expected: Action):
     """However fast it fills above that."""
     samples = [Sample(at=float(n), disk_free_bytes={"/w": left + (5 - n) * GB}) for n in range(6)]
-    assert actions(limits(), samples) == [Action.GO_ON] * 5 + [expected]
+    assert actions(limits(), samples) == [Action.NONE] * 5 + [expected]
 
 
 @pytest.mark.parametrize(
     ("left", "held", "expected"),
     [
         (GB - 1, 10 * GB + 1, Action.KILL),
-        (GB, 10 * GB + 1, Action.GO_ON),  # a hundredth is left
-        (GB - 1, 10 * GB, Action.GO_ON),  # a tenth is not much
-        (GB - 1, None, Action.GO_ON),
+        (GB, 10 * GB + 1, Action.NONE),  # a hundredth is left
+        (GB - 1, 10 * GB, Action.NONE),  # a tenth is not much
+        (GB - 1, None, Action.NONE),
     ],
 )
 def test_only_who_holds_much_is_killed_when_next_to_nothing_is_left(left: int, held: int | None, expected: Action):
@@ -450,7 +450,7 @@ def test_three_samples_are_no_trend():
         Sample(at=float(n), ram_available_bytes=(10 - n) * GB, ram_total_bytes=100 * GB, disk_free_bytes={"/w": GB})
         for n in range(4)
     ]
-    assert actions(limits(), samples) == [Action.GO_ON] * 3 + [Action.STOP]
+    assert actions(limits(), samples) == [Action.NONE] * 3 + [Action.STOP]
 
 
 def drop(seconds_ago: float, what: str) -> Action:
@@ -471,7 +471,7 @@ def drop(seconds_ago: float, what: str) -> Action:
 def test_a_fall_that_is_long_over_says_nothing(what: str, window_s: float):
     """A trend is one of the last seconds: five of memory, twenty of a disk, to which checkpoints go in bursts."""
     assert drop(window_s, what) is Action.STOP
-    assert drop(window_s + 0.5, what) is Action.GO_ON
+    assert drop(window_s + 0.5, what) is Action.NONE
 
 
 def test_what_is_older_than_half_a_minute_is_forgotten():
@@ -490,7 +490,7 @@ def test_a_slow_leak_is_saved_before_it_is_stopped():
 def test_memory_that_falls_while_there_is_plenty_says_nothing():
     """Loading data looks just the same."""
     samples = [Sample(at=float(n), ram_available_bytes=(20 - n) * GB, ram_total_bytes=24 * GB) for n in range(16)]
-    assert set(actions(limits(), samples)) == {Action.GO_ON}
+    assert set(actions(limits(), samples)) == {Action.NONE}
 
 
 def test_only_the_biggest_run_pays_for_the_machines_memory():
@@ -498,7 +498,7 @@ def test_only_the_biggest_run_pays_for_the_machines_memory():
         Sample(at=float(n), ram_available_bytes=3 * GB - n * GB // 2, ram_total_bytes=24 * GB, is_biggest=False)
         for n in range(6)
     ]
-    assert set(actions(limits(), falling)) == {Action.GO_ON}
+    assert set(actions(limits(), falling)) == {Action.NONE}
 
 
 def test_memory_that_is_all_but_gone_ends_the_run_that_holds_it():
@@ -506,14 +506,14 @@ def test_memory_that_is_all_but_gone_ends_the_run_that_holds_it():
     sample = Sample(at=1.0, ram_available_bytes=GB // 10, ram_total_bytes=24 * GB, tree_ram_bytes=20 * GB)
     assert actions(limits(), [sample]) == [Action.KILL]
     small = Sample(at=1.0, ram_available_bytes=GB // 10, ram_total_bytes=24 * GB, tree_ram_bytes=GB)
-    assert actions(limits(), [small]) == [Action.GO_ON]
+    assert actions(limits(), [small]) == [Action.NONE]
 
 
 def test_a_checkpoint_written_in_a_burst_is_no_trend():
     """Disk that falls once and stays is not running out."""
     values = [4.9, 4.9, 4.9, 4.9, 4.4, 4.4, 4.4, 4.4, 4.4, 4.4]
     samples = [Sample(at=float(n), disk_free_bytes={"/w": int(v * GB)}) for n, v in enumerate(values)]
-    assert set(actions(limits(), samples)) == {Action.GO_ON}
+    assert set(actions(limits(), samples)) == {Action.NONE}
 
 
 any_sample = st.builds(
@@ -541,6 +541,6 @@ def test_every_verdict_has_a_reason_and_figures(samples: list[Sample], gaps: lis
         at += gap
         timed.append(msgspec.structs.replace(sample, at=at))
     for verdict in judged(asked, timed):
-        assert (verdict.action is Action.GO_ON) is (verdict.reason == "")
+        assert (verdict.action is Action.NONE) is (verdict.reason == "")
         is_blind = verdict.reason == "the temperature cannot be read any more"
-        assert bool(verdict.figures) is (verdict.action is not Action.GO_ON and not is_blind)
+        assert bool(verdict.figures) is (verdict.action is not Action.NONE and not is_blind)

@@ -57,13 +57,13 @@ def test_a_session_starts_only_with_room(snapshot: MachineState, is_admitted: bo
 def test_a_refusal_for_want_of_ram_says_what_to_do():
     """Figures, limit and the option that changes it are in the reason."""
     reason = admit(limits(), MachineState(ram_available_bytes=GB)).reason
-    assert reason == "1.0 GB of RAM are available (limit 2). Close something, or lower --min-free-ram."
+    assert reason == "1.0 GB of RAM available (needed: 2). Close something, or lower --min-free-ram."
 
 
 def test_a_refusal_for_want_of_disk_says_where_and_what_to_do():
     """Folder, figures, limit and the option that changes it are in the reason."""
     reason = admit(limits(), MachineState(disk_free_bytes={"/full": GB // 20})).reason
-    assert reason == "0.05 GB of disk are free in /full (limit 0.1). Make room, or lower --min-free-disk."
+    assert reason == "0.05 GB of disk free in /full (needed: 0.1). Free some space, or lower --min-free-disk."
 
 
 def test_the_figures_are_told_whatever_is_decided():
@@ -141,16 +141,16 @@ def test_ram_that_was_promised_is_taken():
     assert admit(limits(), MachineState(ram_available_bytes=5 * GB), others).is_admitted
     refused = admit(limits(), MachineState(ram_available_bytes=5 * GB - 1), others)
     assert refused.reason == (
-        "5.0 GB of RAM are available, 3.0 of them promised to other runs (limit 2). Close something, or lower --min-free-ram."
+        "5.0 GB of RAM available, 3.0 GB of it reserved for other runs (needed: 2). Close something, or lower --min-free-ram."
     )
 
 
 @pytest.mark.parametrize(
     ("snapshot", "told"),
     [
-        (MachineState(ram_available_bytes=GB, ram_total_bytes=GB + 1), "of 1.0 (limit 2)"),
+        (MachineState(ram_available_bytes=GB, ram_total_bytes=GB + 1), "of 1.0 (needed: 2)"),
         (MachineState(disk_free_bytes={"/a": 1}, disk_total_bytes={"/a": 2}), "disk"),
-        (MachineState(gpus=(card(0, total=GB),)), "GPU 0 has 1.0 GB of memory in all (needed 2.5)"),
+        (MachineState(gpus=(card(0, total=GB),)), "GPU 0 has 1.0 GB of memory in total (needed: 2.5)"),
     ],
 )
 def test_what_no_waiting_helps_is_said_to_be_hopeless(snapshot: MachineState, told: str):
@@ -184,13 +184,13 @@ def test_what_may_change_is_waited_for(snapshot: MachineState, others: int):
 
 
 @pytest.mark.parametrize(
-    ("gpus", "told"), [((), "no GPU is there (asked for 2)"), ((card(0),), "1 GPU(s) are there (asked for 2)")]
+    ("gpus", "told"), [((), "no GPU found (requested: 2)"), ((card(0),), "1 GPU(s) found (requested: 2)")]
 )
 def test_more_cards_than_there_are_is_hopeless(gpus: tuple[Gpu, ...], told: str):
     """No waiting brings another card into the machine."""
     decision = admit(limits(gpu_count=2), MachineState(gpus=gpus))
     assert (decision.obstacle, decision.is_unsatisfiable) == (Obstacle.GPU, True)
-    assert decision.reason == f"{told}. Lower --gpus, or look at CUDA_VISIBLE_DEVICES."
+    assert decision.reason == f"{told}. Lower --gpus, or check CUDA_VISIBLE_DEVICES."
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ def test_memory_of_a_card_that_was_promised_is_taken():
     refused = admit(limits(gpu_memory_bytes=65 * GB), MachineState(gpus=gpus), others)
     assert refused.obstacle is Obstacle.GPU
     assert refused.reason == (
-        "GPU 0 has 70.0 GB of memory free, 20.0 of them promised to other runs (needed 65.0); "
-        "GPU 1 has 60.0 GB of memory free (needed 65.0). "
+        "GPU 0 has 70.0 GB of memory free, 20.0 GB of it reserved for other runs (needed: 65.0); "
+        "GPU 1 has 60.0 GB of memory free (needed: 65.0). "
         "Wait, or change --gpu-min-vram, --gpu-memory-limit or --gpu-max-temp."
     )
 

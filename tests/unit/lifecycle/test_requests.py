@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from backprop import host
-from backprop.engines.local import Here
+from backprop.engines.local import LocalEngine
 from backprop.errors import BackpropError, BusyError, UsageError
 from backprop.lifecycle import requests
 from backprop.records import Run, Status
@@ -119,7 +119,7 @@ def test_the_number_of_a_dead_supervisor_is_not_signalled(runs: Runs, monkeypatc
     process, run = started(runs)
     process.kill()
     process.wait()
-    monkeypatch.setattr(Here, "cancel", lambda *_: pytest.fail("a number was signalled"))
+    monkeypatch.setattr(LocalEngine, "cancel", lambda *_: pytest.fail("a number was signalled"))
     ended = requests.stop_now(Home(runs.home), run, print)
     assert ended.run.status is Status.INTERRUPTED
     assert runs.tree() == []

@@ -416,9 +416,9 @@ def test_a_shell_script_without_a_first_line_is_none_of_python(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"echo hi\n", "Exec format error.*first line must name what runs it"),
+        (b"echo hi\n", "Exec format error.*first line must name its interpreter"),
         (b"#!/bin/sh\r\necho hi\r\n", "CRLF"),
-        (b"#!/no/such/python -u\n", "names /no/such/python -u, which is not there"),
+        (b"#!/no/such/python -u\n", "names /no/such/python -u, which does not exist"),
     ],
 )
 def test_why_a_script_could_not_be_started(tmp_path: Path, content: bytes, message: str):

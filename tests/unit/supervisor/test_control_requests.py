@@ -47,7 +47,7 @@ def test_a_second_ctrl_c_kills(session: FakeSession, requests: RequestHandler):
 def test_every_other_signal_stops_the_session(session: FakeSession, requests: RequestHandler, number: Signals):
     send(session, requests, number)
     assert session.stop.request is not None
-    assert session.stop.request.detail == f"the supervisor got {number.name}"
+    assert session.stop.request.detail == f"the supervisor received {number.name}"
 
 
 def test_a_request_is_followed_in_the_session_it_is_for(session: FakeSession, requests: RequestHandler):

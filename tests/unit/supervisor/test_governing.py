@@ -39,7 +39,7 @@ def test_heat_pauses_until_the_governor_lets_go(tmp_path: Path):
     assert session.log == ["Governed", "freeze", "Paused"]
     governor.obey(list)
     assert session.log[3:] == ["Governed", "SIGCONT", "Continued"]
-    assert session.observer.messages == ["paused: because", "going on: because"]
+    assert session.observer.messages == ["paused: because", "continuing: because"]
 
 
 def test_the_users_pause_outlasts_the_governors(tmp_path: Path):
@@ -87,6 +87,6 @@ def test_blindness_to_gpus_is_reported_once(tmp_path: Path):
         monitor.gpu_problem = problem
         governor.obey(list)
     assert session.observer.messages == [
-        "the governor is blind to GPUs: no driver",
-        "the governor sees the GPUs again",
+        "the governor cannot read the GPUs: no driver",
+        "the governor can read the GPUs again",
     ]

@@ -56,8 +56,8 @@ CASES = {
     "a program of its own kind": ([root(Kind.OTHER), member(2, kind=Kind.OTHER)], (1,), ()),
     "a shell and a pipe": ([root(Kind.SHELL), member(2), member(3, kind=Kind.OTHER)], (1, 2), ()),
     "a shell without Python": ([root(Kind.SHELL), member(2, kind=Kind.OTHER)], (1, 2), ()),
-    "a deaf child": ([root(waits=True), member(2, is_deaf=True)], (1,), ()),
-    "a deaf root": ([root(is_deaf=True), member(2, kind=Kind.WORKER)], (), ()),
+    "a deaf child": ([root(waits=True), member(2, ignores_sigint=True)], (1,), ()),
+    "a deaf root": ([root(ignores_sigint=True), member(2, kind=Kind.WORKER)], (), ()),
     "whose parent has ended": ([root(), member(2, 99, trains=True), member(3, 99)], (1, 2), ()),
 }
 

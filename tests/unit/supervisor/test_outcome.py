@@ -132,7 +132,7 @@ REASONS = [
     ({"code": 2, "last_words": "ValueError: x"}, "exit code 2: ValueError: x"),
     (
         {"code": 1, "last_words": "EOFError: EOF when reading a line"},
-        "exit code 1: EOFError: EOF when reading a line (a run's stdin is /dev/null; `backprop run --stdin -` gives it yours)",
+        "exit code 1: EOFError: EOF when reading a line (a run's stdin is /dev/null; `backprop run --stdin -` passes yours on)",
     ),
     ({"code": 1, "last_words": "EOFError", "has_stdin": True}, "exit code 1: EOFError"),
     ({"code": 1, "was_oom": None}, "exit code 1"),
@@ -144,7 +144,7 @@ REASONS = [
     ({"code": KILL}, "killed by SIGKILL, which Backprop did not send"),
     (
         {"code": KILL, "was_oom": None},
-        f"killed by SIGKILL, which Backprop did not send; {OOM} struck on this machine meanwhile, whom cannot be seen from here",
+        f"killed by SIGKILL, which Backprop did not send; {OOM} was active on this machine; which process it killed is unknown",
     ),
     ({"code": SEGV, "was_oom": None}, "killed by SIGSEGV, which Backprop did not send"),
     ({"code": -40}, "killed by signal 40, which Backprop did not send"),
@@ -233,7 +233,7 @@ def test_the_task_that_failed_first(tmp_path: Path, text: str, expected: tuple[i
 )
 def test_whether_a_task_has_failed(text: str, has_failed: bool):
     """What srun says as soon as one has ended badly, whatever of the others' words stands before it."""
-    assert outcome.tells_of_a_failed_task(text.encode()) is has_failed
+    assert outcome.reports_failed_task(text.encode()) is has_failed
 
 
 FRAMES = 'Traceback (most recent call last):\n  File "x.py", line 3, in <module>\n    f()\n'

@@ -85,7 +85,7 @@ class Follower:
             run, _ = self._read()
             if run.waiter is None:
                 return None
-            engines.cluster().look_again()
+            engines.cluster().invalidate()
             seen = engines.cluster().observe(run)
             if seen.is_unsatisfiable:
                 return self._refuse()

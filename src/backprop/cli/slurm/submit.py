@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from backprop import engines, host
 from backprop.cli.context import say
 from backprop.cli.slurm.follow import Follower
-from backprop.engines.base import Order, Phase
+from backprop.engines.base import Phase, Submission
 from backprop.engines.slurm import client as slurm_client
 from backprop.engines.slurm.client import SlurmError
 from backprop.engines.slurm.engine import job_name
@@ -55,7 +55,7 @@ def submit(runs: "Sequence[OwnedRun]", request: "Request") -> list[str]:
     Raises BackpropError; then runs that were just made are taken back.
     """
     cluster = engines.cluster()
-    orders = [Order(owned.rundir, owned.spec, request.limits.timebox_s) for owned in runs]
+    orders = [Submission(owned.rundir, owned.spec, request.limits.timebox_s) for owned in runs]
     try:
         jobs = cluster.submit(orders)
     except (BackpropError, OSError) as error:

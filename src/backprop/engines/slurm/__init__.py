@@ -1,1 +1,1 @@
-"""Slurm as an engine: its programs, what they answer, and how the nodes of a job find one another."""
+"""Slurm as an engine: its commands, their answers, and how the nodes of a job find one another."""

@@ -1,8 +1,8 @@
-"""What we ask of Slurm, through its own commands: submit, look, cancel, requeue. Every call has a time limit.
+"""Slurm's own commands: submit, list, cancel and requeue jobs. Every call has a time limit.
 
-Facts behind the choices, measured on Slurm 22.05: `squeue --json` ignores `-j` and changes between versions; known and
-unknown ids mixed drop the unknown silently, and an unknown one alone is an error, so all jobs of the user are listed;
-without slurmdbd `sacct` is useless, and what has ended vanishes after MinJobAge.
+Facts behind the choices, measured on Slurm 22.05: `squeue --json` ignores `-j` and changes between versions; unknown
+ids among known ones are dropped silently, and an unknown one alone is an error, so all jobs of the user are listed;
+without slurmdbd `sacct` is useless, and a job that has ended vanishes after MinJobAge.
 """
 
 import os
@@ -17,25 +17,25 @@ from backprop.errors import BackpropError
 from backprop.records import Record
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol")
-LOOK_LIMIT_S = 5.0  # somebody waits for the answer, and can do without
-CALL_LIMIT_S = 20.0  # of a controller that is busy; one that is gone makes its clients wait for a minute
+LOOK_LIMIT_S = 5.0  # a command waits for the answer, and can do without it
+CALL_LIMIT_S = 20.0  # for a busy controller; one that is down makes its clients wait for a minute
 _FORMAT = "%i|%T|%N|%r|%j"  # the reason may hold anything, and our names hold no bar
 
 
 class SlurmError(BackpropError):
-    """Slurm said no, or nothing at all."""
+    """Slurm rejected a request, or did not answer."""
 
 
 class JobIsOverError(SlurmError):
-    """The job has ended, or the controller knows nothing of it."""
+    """The job has ended, or the controller does not know it."""
 
 
 class CallKilledError(SlurmError):
-    """A signal ended the call. Inside a job it is Slurm's, which signals all processes of a job that is to end."""
+    """A signal ended the call. In a job it comes from Slurm, which signals all processes of a job that it ends."""
 
 
 _PENDING = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
-# whatever a newer Slurm may call a job besides: it lives
+# any other state, also of newer versions of Slurm: the job is alive
 _ENDED = frozenset(
     {
         "BOOT_FAIL",
@@ -54,14 +54,14 @@ _ENDED = frozenset(
 )
 _FAILED = frozenset({"BOOT_FAIL", "FAILED", "LAUNCH_FAILED"})
 NAME_PREFIX = "backprop-"
-HELD = "JobHeldUser"  # the reason of a job that waits until somebody releases it
-# what a line about one of our jobs looks like; other jobs may be called anything
+HELD = "JobHeldUser"  # the reason of a job that is pending until it is released
+# a line about one of our jobs; other jobs may have any name
 _LINE = re.compile(rf"(\d+(?:_\d+)?)\|([A-Z_]+)\|([^|]*)\|(.*)\|({NAME_PREFIX}[A-Za-z0-9._-]+)")
-# variables by which a user makes squeue and scontrol look elsewhere
-_BLINDERS = re.compile(r"SQUEUE_.*|SLURM_CLUSTERS|SCANCEL_.*|SLURM_BITSTR_LEN|SLURM_TIME_FORMAT")
+# variables that change what squeue and scontrol print
+_OUTPUT_SETTINGS = re.compile(r"SQUEUE_.*|SLURM_CLUSTERS|SCANCEL_.*|SLURM_BITSTR_LEN|SLURM_TIME_FORMAT")
 
-# reasons that waiting does not change: the request asks for what the partition does not have
-_HOPELESS = frozenset(
+# reasons that waiting does not change: the partition does not have what is requested
+_UNSATISFIABLE = frozenset(
     {
         "AccountNotAllowed",
         "BadConstraints",
@@ -74,8 +74,8 @@ _HOPELESS = frozenset(
     }
 )
 
-# how they refuse to change a job that has ended, or is unknown
-_IT_IS_OVER = ("Invalid job id", "already finished", "already completing or completed")
+# errors of a change to a job that has ended or is unknown
+_JOB_IS_OVER = ("Invalid job id", "already finished", "already completing or completed")
 
 
 class Job(Record, frozen=True):
@@ -83,13 +83,13 @@ class Job(Record, frozen=True):
 
     id: str  # "12", or "12_3" for a task of an array
     name: str
-    state: str  # Slurm's own word: PENDING, RUNNING, NODE_FAIL, ...
+    state: str  # in Slurm's terms: PENDING, RUNNING, NODE_FAIL, ...
     nodes: str = ""
-    reason: str | None = None  # why it waits; None: Slurm does not say
+    reason: str | None = None  # why it is pending; None: Slurm gives no reason
 
     @property
     def is_unsatisfiable(self) -> bool:
-        return self.reason in _HOPELESS
+        return self.reason in _UNSATISFIABLE
 
     @property
     def is_failure(self) -> bool:
@@ -103,25 +103,25 @@ class Job(Record, frozen=True):
 
 
 def version() -> str:
-    """Of Slurm's commands here: `slurm-wlm 22.05.8`. Raises SlurmError."""
+    """The version of Slurm's commands on this machine: `slurm-wlm 22.05.8`. Raises SlurmError."""
     return _call("sbatch", "--version", limit_s=LOOK_LIMIT_S).strip()
 
 
 def submit(script: str, options: Sequence[str], environment: Mapping[str, str]) -> str:
-    """Submit a batch script; the job's id. Raises SlurmError with Slurm's own words.
+    """Submit a batch script; returns the job's id. Raises SlurmError with Slurm's own message.
 
-    environment: sbatch's own, and what it may pass on to the job.
+    environment: of sbatch, which may pass it on to the job.
     """
-    told = _call("sbatch", "--parsable", *options, script, environment=environment).strip()
-    if (job := re.fullmatch(r"(\d+)(;.*)?", told)) is None:  # the cluster's name follows in a federation
-        raise SlurmError(f"sbatch does not say which job it made, but {told[:80]!r}.")
+    answer = _call("sbatch", "--parsable", *options, script, environment=environment).strip()
+    if (job := re.fullmatch(r"(\d+)(;.*)?", answer)) is None:  # the cluster's name follows in a federation
+        raise SlurmError(f"sbatch printed {answer[:80]!r} instead of a job id.")
     return job[1]
 
 
 def jobs(user: str) -> Mapping[str, Job]:
-    """Our jobs of a user that the controller remembers, ended ones included, by id. Raises SlurmError."""
+    """All of a user's jobs by Backprop that the controller knows, by id, including ended ones. Raises SlurmError."""
     found = {}
-    told = _call(
+    answer = _call(
         "squeue",
         "--noheader",
         "--all",
@@ -131,10 +131,10 @@ def jobs(user: str) -> Mapping[str, Job]:
         f"--format={_FORMAT}",
         limit_s=LOOK_LIMIT_S,
     )
-    for line in told.split("\n"):
-        if (said := _LINE.fullmatch(line)) is None:
+    for line in answer.split("\n"):
+        if (match := _LINE.fullmatch(line)) is None:
             continue
-        job_id, state, nodes, reason, name = said.groups()
+        job_id, state, nodes, reason, name = match.groups()
         found[job_id] = Job(
             id=job_id, name=name, state=state, nodes=nodes, reason=None if reason in {"", "None", "(null)"} else reason
         )
@@ -144,85 +144,88 @@ def jobs(user: str) -> Mapping[str, Job]:
 def cancel(job_id: str, *, only_pending: bool = False) -> None:
     """End a job for good: SIGTERM and, after KillWait, SIGKILL. One that has ended already is no error.
 
-    only_pending: leave one alone that has begun.
+    only_pending: do nothing to a job that has started.
     """
     if not only_pending:
         _call("scancel", job_id)
         return
     with suppress(JobIsOverError):
         if "_" in job_id:
-            # scancel with a state takes the whole array, unless the task is a job of its own: any change makes it one
+            # scancel with a state cancels the whole array unless the task is a separate job: any change makes it one
             _call("scontrol", "update", f"JobId={job_id}", "Comment=backprop")
         _call("scancel", "--state=PENDING", job_id)
 
 
 def terminate_tasks(job_id: str) -> None:
-    """Send SIGTERM to all that srun has started in the job we are in. Does not wait: the call is a child of ours.
+    """Send SIGTERM to all tasks that srun has started in this job. Does not wait: the call becomes a child process.
 
     srun itself passes SIGTERM on as SIGKILL. Without a controller nothing is sent.
     """
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
     with suppress(OSError):  # no scancel on this node
-        os.posix_spawnp("scancel", ["scancel", "--signal=TERM", job_id], _seeing(), file_actions=null, setsid=True)
+        os.posix_spawnp("scancel", ["scancel", "--signal=TERM", job_id], _environment(), file_actions=null, setsid=True)
 
 
 def standing(job_id: str) -> tuple[str, int]:
-    """The state of one job in Slurm's word, and how often it was put back into the line. Raises SlurmError."""
+    """The state of one job in Slurm's terms, and how often it was requeued. Raises SlurmError."""
     words = ("scontrol", "--oneliner", "show", "job", job_id)
     try:
-        said = _call(*words)
-    except CallKilledError:  # one signal is no reason not to know why it came
-        said = _call(*words)
-    told = dict(word.partition("=")[::2] for word in said.split())
-    return told.get("JobState", ""), int(told.get("Restarts", "0"))
+        answer = _call(*words)
+    except CallKilledError:  # retry: the caller asks why this signal came
+        answer = _call(*words)
+    fields = dict(word.partition("=")[::2] for word in answer.split())
+    return fields.get("JobState", ""), int(fields.get("Restarts", "0"))
 
 
 def release(job_id: str) -> None:
-    """Let a job begin that was submitted with --hold. Raises SlurmError."""
+    """Release a job that was submitted with --hold. Raises SlurmError."""
     _call("scontrol", "release", job_id)
 
 
 def was_ever_released(job_id: str) -> bool:
-    """Whether a job that was submitted with --hold has been in the line at any time. Raises SlurmError.
+    """Whether a job that was submitted with --hold was ever released. Raises SlurmError.
 
-    A hold by hand takes the first of these times away again, but not the second. A job with a --begin of its own has
-    the first from the start: it is taken for released.
+    A later manual hold resets EligibleTime, but not AccrueTime. A job with a --begin of its own always has an
+    EligibleTime: it is taken for released.
     """
-    told = _call("scontrol", "--oneliner", "show", "job", job_id)
-    return "EligibleTime=Unknown" not in told or "AccrueTime=Unknown" not in told
+    answer = _call("scontrol", "--oneliner", "show", "job", job_id)
+    return "EligibleTime=Unknown" not in answer or "AccrueTime=Unknown" not in answer
 
 
 def requeue(job_id: str) -> None:
-    """Put the job we are in back into the line; Slurm ends us a moment later.
+    """Requeue this job; Slurm ends it a moment later.
 
-    Raises SlurmError where that is refused.
+    Raises SlurmError where that is rejected.
     """
-    with suppress(CallKilledError):  # what it asked for has reached itself
+    with suppress(CallKilledError):  # by its own effect: the job is being ended
         _call("scontrol", "requeue", job_id)
 
 
 def start_now(job_id: str) -> None:
-    """Let a requeued job start as soon as there is room: else it waits two minutes.
+    """Let a requeued job start as soon as resources are free; by default it waits two minutes.
 
-    Not within two seconds of that: its node would take the start for that of the job that it has just killed. Raises
-    SlurmError while it is not pending yet.
+    Not within two seconds of the requeue: its node would mistake it for the job that it has just killed. Raises
+    SlurmError while the job is not pending yet.
     """
     _call("scontrol", "update", f"JobId={job_id}", "StartTime=now")
 
 
 def host_names(nodes: str) -> list[str]:
-    """The nodes in Slurm's short form: node[1-3] -> node1, node2, node3. Raises SlurmError."""
+    """Expand a node list: node[1-3] -> node1, node2, node3. Raises SlurmError."""
     return _call("scontrol", "show", "hostnames", nodes).split()
 
 
 def address(node: str) -> str:
-    """Where Slurm itself reaches a node: its name need not be one that anybody resolves. Raises SlurmError."""
+    """The address by which Slurm reaches a node, whose name may not resolve. Raises SlurmError."""
     found = re.search(r"\bNodeAddr=(\S+)", _call("scontrol", "--oneliner", "show", "node", node))
     return found[1] if found else node
 
 
-def _seeing() -> dict[str, str]:
-    return {**{name: value for name, value in os.environ.items() if not _BLINDERS.fullmatch(name)}, "LC_ALL": "C"}
+def _environment() -> dict[str, str]:
+    return {
+        **{name: value for name, value in os.environ.items() if not _OUTPUT_SETTINGS.fullmatch(name)},
+        "LC_ALL": "C",
+    }
 
 
 def _call(
@@ -230,7 +233,7 @@ def _call(
 ) -> str:
     limit_s = CALL_LIMIT_S if limit_s is None else limit_s
     if environment is None:
-        environment = _seeing()
+        environment = _environment()
     try:
         process = subprocess.Popen(
             [program, *arguments],
@@ -240,16 +243,16 @@ def _call(
             text=True,
             errors="replace",
             env=environment,
-            start_new_session=True,  # Ctrl-C in the terminal is for us: a job half submitted is of no use
+            start_new_session=True,  # Ctrl-C in the terminal must not interrupt a submission
         )
     except FileNotFoundError as error:
-        raise SlurmError(f"{program} is not on PATH: this machine submits to no Slurm cluster.") from error
+        raise SlurmError(f"{program} is not on PATH: no Slurm cluster is available on this machine.") from error
     with process:
         try:
             out, err = process.communicate(timeout=limit_s)
         except BaseException as error:
-            if process.returncode is None:  # else its number may be another's
-                with suppress(ProcessLookupError):  # with what it has started: many a site has a script in its place
+            if process.returncode is None:  # else its pid may be another process's
+                with suppress(ProcessLookupError):  # with its children: some sites replace it by a script
                     os.killpg(process.pid, signal.SIGKILL)
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
@@ -257,13 +260,13 @@ def _call(
     if process.returncode < 0:
         raise CallKilledError(f"{program} was killed by {signal.Signals(-process.returncode).name}.")
     if process.returncode:
-        said = [line.split("error: ", 1)[-1].strip() for line in err.splitlines() if line.strip()]
-        told = "; ".join(dict.fromkeys(said)) or f"exit code {process.returncode}"
-        is_over = any(words in told for words in _IT_IS_OVER)
-        raise (JobIsOverError if is_over else SlurmError)(f"{program}: {told}.")
+        errors = [line.split("error: ", 1)[-1].strip() for line in err.splitlines() if line.strip()]
+        message = "; ".join(dict.fromkeys(errors)) or f"exit code {process.returncode}"
+        is_over = any(words in message for words in _JOB_IS_OVER)
+        raise (JobIsOverError if is_over else SlurmError)(f"{program}: {message}.")
     return out
 
 
 def cancel_named(name: str, user: str) -> None:
-    """End all jobs of a user that have this name and have not begun. None is no error. Raises SlurmError."""
+    """Cancel all pending jobs of a user that have this name; there may be none. Raises SlurmError."""
     _call("scancel", "--state=PENDING", f"--user={user}", f"--name={name}", limit_s=LOOK_LIMIT_S)

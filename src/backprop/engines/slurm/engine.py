@@ -1,4 +1,4 @@
-"""A Slurm cluster as an engine: Slurm does the placing, and inside the job our own supervisor keeps the promises."""
+"""A Slurm cluster as an engine: Slurm schedules the job, and inside it our own supervisor runs the session."""
 
 import math
 import os
@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 
 from backprop import host
-from backprop.engines.base import Observation, Order, Phase
+from backprop.engines.base import Observation, Phase, Submission
 from backprop.engines.slurm import client as slurm_client
 from backprop.engines.slurm.client import NAME_PREFIX, Job, SlurmError
 from backprop.errors import UsageError
@@ -19,20 +19,18 @@ from backprop.records import Run, RunSpec
 from backprop.store.files import write_plain
 from backprop.store.rundir import RunDir
 
-MARGIN_S = (
-    120.0  # beyond all that a session may take, before Slurm ends the job: its clock is only looked at every 30 s
-)
-_WARN_MARGIN_S = 60.0  # Slurm's warning comes so long before that the ladder is over in time
+MARGIN_S = 120.0  # added to the longest session, before Slurm ends the job: it checks its clock only every 30 s
+_WARN_MARGIN_S = 60.0  # added to the grace: Slurm's warning must come early enough for a graceful stop
 _HARD_RAM = 1.25  # of --ram-limit: the governor stops the run gracefully before Slurm kills it
-_HURRY_AFTER_S = 3.0  # Slurm kills a job again that starts within two seconds of being put back
-_FRESH_S = 1.0  # one look at all jobs serves so long
-_REST_SHARE = 10.0  # or so much longer than it took: a busy controller is asked less often
-_AWAY_S = 30.0  # at the most; and after one that failed: each costs seconds
-_CLOCKS_APART_S = 300.0  # at most: munge, by which Slurm knows its users, believes nobody whose clock is further off
-_QUESTIONS = 20  # about single jobs, at most, for each look at all of them
-_SUBMITTED_S = 60.0  # a submission takes three calls, of 20 s each at the most
+_HURRY_AFTER_S = 3.0  # Slurm kills a job again that starts within two seconds of its requeue
+_FRESH_S = 1.0  # how long one query of all jobs is used
+_REST_SHARE = 10.0  # or this multiple of the time it took: a busy controller is queried less often
+_AWAY_S = 30.0  # at most, and after a failed query, each of which costs seconds
+_CLOCKS_APART_S = 300.0  # at most: munge, which authenticates Slurm's users, rejects clocks that are further off
+_QUESTIONS = 20  # queries of single jobs, at most, per query of all of them
+_SUBMITTED_S = 60.0  # a submission takes three calls of at most 20 s each
 
-# What of the environment a trainer needs; nothing else goes with it, and nothing whose name smells of a secret.
+# The variables that a trainer needs; nothing else is exported, and nothing whose name suggests a secret.
 _EXPORTED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|TMPDIR|MANPATH|LD_LIBRARY_PATH|LIBRARY_PATH|VIRTUAL_ENV|CPATH"
     r"|NO_COLOR|MODULEPATH|MODULESHOME|LOADEDMODULES|_LMFILES_|SSL_CERT_FILE|REQUESTS_CA_BUNDLE|SLURM_CONF|PYTHON[A-Z]+"
@@ -41,11 +39,11 @@ _EXPORTED = re.compile(
 )
 _KEPT_BACK = re.compile(
     r".*(TOKEN|SECRET|PASS|CREDENTIAL|AUTH|PRIVATE|WEBHOOK|KEY$|KEY_|_PAT$).*"
-    r"|.*_PWD?$|XDG_RUNTIME_DIR|BACKPROP_(MACHINE|NOTIFY)|(CUDA|HIP|ROCR)_VISIBLE_DEVICES"  # this machine's own affairs
+    r"|.*_PWD?$|XDG_RUNTIME_DIR|BACKPROP_(MACHINE|NOTIFY)|(CUDA|HIP|ROCR)_VISIBLE_DEVICES"  # local to this machine
     r"|SBATCH_(ARRAY_INX|CLUSTERS|WAIT)"  # refused as options, too
 )
 _WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
-# options of sbatch that would part a run from its job, give it what it must not have, or submit nothing
+# options of sbatch that would separate a run from its job, give it what it must not have, or submit nothing
 _REFUSED_LETTERS = re.compile(r"-[OQksv]*[JaMWHDoVhu].*")  # after those that have no value
 _REFUSED = (
     "array", "chdir", "clusters", "export", "export-file", "get-user-env", "help", "hold", "job-name", "output",
@@ -53,48 +51,48 @@ _REFUSED = (
 )  # fmt: skip
 
 
-class Cluster:
-    """Fulfils engines.contract.Engine."""
+class SlurmEngine:
+    """Implements `engines.base.Engine`."""
 
     def __init__(self) -> None:
         self._seen: Mapping[str, Job] | SlurmError = {}
         self._seen_until = -math.inf
         self._looked_at = datetime.min.replace(tzinfo=timezone.utc)
         self._has_complained = False
-        self._put_back_at: dict[str, float] = {}  # job -> since when it is seen so
-        self._released: set[str] = set()  # jobs that were released once: whoever holds one now does so by hand
+        self._put_back_at: dict[str, float] = {}  # job -> when it was first seen requeued
+        self._released: set[str] = set()  # jobs that were released once: a hold on one is manual
         self._questions_left = 0
 
-    def submit(self, orders: Sequence[Order]) -> list[str]:
-        """The jobs' ids, several runs being the tasks of one array. They are held: see `release`."""
-        first = orders[0]
-        write_plain(first.rundir.job_script_path, script([order.rundir for order in orders]).encode())
+    def submit(self, submissions: Sequence[Submission]) -> list[str]:
+        """Returns the jobs' ids; several runs are tasks of one array. They are held until `release`."""
+        first = submissions[0]
+        write_plain(first.rundir.job_script_path, script([one.rundir for one in submissions]).encode())
         first.rundir.job_script_path.chmod(0o700)
-        told = options(first, len(orders))
-        job_id = slurm_client.submit(str(first.rundir.job_script_path), told, exported(os.environ))
-        self.look_again()
-        return [job_id] if len(orders) == 1 else [f"{job_id}_{task}" for task in range(len(orders))]
+        arguments = options(first, len(submissions))
+        job_id = slurm_client.submit(str(first.rundir.job_script_path), arguments, exported(os.environ))
+        self.invalidate()
+        return [job_id] if len(submissions) == 1 else [f"{job_id}_{task}" for task in range(len(submissions))]
 
-    def release(self, words: Sequence[str]) -> None:
-        slurm_client.release(words[0].partition("_")[0])
+    def release(self, ids: Sequence[str]) -> None:
+        slurm_client.release(ids[0].partition("_")[0])
 
     def cancel(self, run: Run) -> None:
         if (job := self._own_job(run)) is not None:
             slurm_client.cancel(job)
 
     def withdraw(self, run: Run) -> Observation:
-        """Take it out of the line, unless it has begun; how it stands then. Raises SlurmError."""
+        """Remove a run from Slurm's queue unless it has started; returns its state then. Raises SlurmError."""
         if (job := self._own_job(run)) is not None:
             slurm_client.cancel(job, only_pending=True)
-        self.look_again()
+        self.invalidate()
         return self.observe(run)
 
     def _own_job(self, run: Run) -> str | None:
-        """The job in a run's record, if Slurm says now that it is that run's: a record can name any job of the user's.
+        """The job in a run's record, if Slurm confirms that it is that run's: a record can name any job of the user's.
 
         Raises SlurmError.
         """
-        self.look_again()
+        self.invalidate()
         self._look()
         if isinstance(self._seen, SlurmError):
             raise self._seen
@@ -102,30 +100,30 @@ class Cluster:
         return job.id if job is not None and job.name == job_name(run.spec) else None
 
     def observe(self, run: Run) -> Observation:
-        """All jobs of the user are asked for at once, so that many runs cost one call.
+        """The state of a run. All jobs of the user are queried at once, so that many runs cost one call.
 
-        That one has ended is only said after a look that is younger than its job.
+        A job is reported as ended only after a query that is newer than the job.
         """
         is_fresh = self._look()
         seen = self._observed(run)
         if seen.phase is Phase.ENDED and not is_fresh and not self._is_older(run):
-            self.look_again()
+            self.invalidate()
             self._look()
             seen = self._observed(run)
         return seen
 
     def _is_older(self, run: Run) -> bool:
-        """Whether the journal spoke of a run's job well before our last look; False where that is not certain."""
+        """Whether a run's job was recorded well before the last query; False where that is not certain."""
         if run.waiter is not None:
-            spoken_at = run.waiter.since
+            recorded_at = run.waiter.since
         elif run.last_session is not None:
-            spoken_at = run.last_session.started_at
+            recorded_at = run.last_session.started_at
         else:
             return False
-        return (self._looked_at - spoken_at).total_seconds() > _CLOCKS_APART_S
+        return (self._looked_at - recorded_at).total_seconds() > _CLOCKS_APART_S
 
     def _look(self) -> bool:
-        """Ask Slurm, unless somebody has just done so; False for an answer that was here already."""
+        """Query Slurm unless the last answer is recent. Returns whether it was queried."""
         if time.monotonic() <= self._seen_until:
             return False
         self._looked_at, began_at = datetime.now(timezone.utc), time.monotonic()
@@ -146,34 +144,36 @@ class Cluster:
         if run.job is None and not run.status.is_final and _may_be_submitted_yet(run.spec):
             return Observation(phase=Phase.PENDING, told="it is being submitted")
         job = self._seen.get(run.job or "")
-        if job is None or job.name != job_name(run.spec):  # ids begin anew when a controller loses its state
-            told = f"Slurm does not know its job {run.job} any more" if run.job else "it was never submitted to Slurm"
-            return Observation(phase=Phase.ENDED, told=told, is_known=False)
+        if job is None or job.name != job_name(run.spec):  # a controller that lost its state reuses ids
+            detail = f"Slurm does not know its job {run.job} any more" if run.job else "it was never submitted to Slurm"
+            return Observation(phase=Phase.ENDED, told=detail, is_known=False)
         if job.phase is not Phase.ENDED:
             return Observation(phase=job.phase, told=job.reason, is_unsatisfiable=job.is_unsatisfiable)
         why = f", {job.reason}" if job.is_unsatisfiable else ""
-        told = f"its Slurm job {run.job} ended: {job.state}{why}"
+        detail = f"its Slurm job {run.job} ended: {job.state}{why}"
         return Observation(
-            phase=Phase.ENDED, told=told, is_unsatisfiable=job.is_unsatisfiable, is_failure=job.is_failure
+            phase=Phase.ENDED, told=detail, is_unsatisfiable=job.is_unsatisfiable, is_failure=job.is_failure
         )
 
     def hurry(self, run: Run, seen: Observation) -> None:
-        """Let a job begin that was put back into the line, by itself or by Slurm: it would wait for two minutes.
+        """Let a requeued job start now: by default it waits for two minutes.
 
-        Only somebody who has seen it there for some seconds can do that. seen: what `observe` said just now.
+        Only once it has been seen in the queue for some seconds. seen: what `observe` returned just now.
         """
         job, now = run.job or "", time.monotonic()
         is_waiting = seen.phase is Phase.PENDING and seen.told == "BeginTime"
-        if not is_waiting or all(session.job != job for session in run.sessions):  # else: by the user's own --begin
+        if not is_waiting or all(
+            session.job != job for session in run.sessions
+        ):  # else it waits for the user's own --begin
             self._put_back_at.pop(job, None)
         elif now - self._put_back_at.setdefault(job, now) >= _HURRY_AFTER_S:
-            with suppress(SlurmError):  # at the next look
+            with suppress(SlurmError):  # retried at the next query
                 slurm_client.start_now(job)
 
     def release_forgotten(self, run: Run, seen: Observation) -> None:
-        """Let a job begin that is held still, because whoever submitted it died in the middle of that.
+        """Release a job that is still held because its submitter died before it released it.
 
-        What somebody has held by hand stays so. seen: what `observe` said just now.
+        A job that a user holds stays held. seen: what `observe` returned just now.
         """
         is_held = seen.told == slurm_client.HELD
         if not is_held or run.waiter is None or run.job is None or _age_s(run.waiter.since) < _SUBMITTED_S:
@@ -185,31 +185,31 @@ class Cluster:
             if not slurm_client.was_ever_released(run.job):
                 slurm_client.release(run.job)
             self._released.add(run.job)
-        except SlurmError:  # at the next look
+        except SlurmError:  # retried at the next query
             self._questions_left = 0
 
     def forget_unsubmitted(self, spec: RunSpec) -> None:
-        """End the held job of a run that has none, as far as it knows: its submitter died before it wrote that down."""
+        """Cancel the held job of a run whose record names none: its submitter died before it recorded the job."""
         asked = spec.slurm
-        is_first = asked is None or asked.array in {None, spec.id}  # the tasks of an array are written down in order
+        is_first = asked is None or asked.array in {None, spec.id}  # the tasks of an array are recorded in order
         if is_first:
-            with suppress(SlurmError):  # whoever looks at Slurm's line finds it by its name
+            with suppress(SlurmError):  # it can still be found in Slurm's queue by its name
                 slurm_client.cancel_named(job_name(spec), host.user())
 
-    def look_again(self) -> None:
-        """What was seen may have changed by our own doing."""
+    def invalidate(self) -> None:
+        """Query Slurm at the next call: we have just changed something."""
         self._seen_until = -math.inf
 
     def complaint(self) -> str | None:
-        """What to say of Slurm not answering: once, until it does."""
+        """A message that Slurm does not answer: once, until it does."""
         if not isinstance(self._seen, SlurmError) or self._has_complained:
             return None
         self._has_complained = True
-        return f"{self._seen} Its runs are shown as they last told of themselves."
+        return f"{self._seen} Its runs are shown in their last recorded state."
 
 
 def _may_be_submitted_yet(spec: RunSpec) -> bool:
-    """Whether somebody may be at work who has not written its job down: to file it now would leave that held."""
+    """Whether its submitter may still be working: to file the run now would leave its job held."""
     return _age_s(spec.created_at) < _SUBMITTED_S
 
 
@@ -218,33 +218,33 @@ def _age_s(since: datetime) -> float:
 
 
 def job_name(spec: RunSpec) -> str:
-    """What a run's job is called: an id, so that nothing in it can mean anything to anybody."""
+    """The name of a run's job: an id, without special characters."""
     asked = spec.slurm
     return f"{NAME_PREFIX}{spec.id if asked is None or asked.array is None else asked.array}"
 
 
 def script(rundirs: Sequence[RunDir]) -> str:
-    """The batch script: our supervisor in the place of the shell, because Slurm's warning reaches only that process.
+    """The batch script. Our supervisor replaces the shell, because Slurm's warning reaches only that process.
 
-    One that comes before it listens is passed over, and must not end it: a preempted job is put back all the same.
+    A warning that comes before the supervisor handles it is ignored: a preempted job is requeued all the same.
     """
     words = shlex.join([sys.executable, "-m", "backprop", "execute", *(str(rundir.path) for rundir in rundirs)])
     return f"#!/bin/sh\n# written by backprop\ntrap '' USR1\nexec {words}\n"
 
 
-def options(order: Order, tasks: int) -> list[str]:
-    """What to tell sbatch. Its clock is a backstop: the timebox is kept by the supervisor inside the job.
+def options(submission: Submission, tasks: int) -> list[str]:
+    """The options of sbatch. Its time limit is a backstop: the supervisor inside the job keeps the timebox.
 
-    tasks: more than one make an array. Raises UsageError for an argument that would part the run from its job.
+    tasks: more than one make an array. Raises UsageError for an argument that would separate the run from its job.
     """
-    rundir, spec, timebox_s = order.rundir, order.spec, order.timebox_s
+    rundir, spec, timebox_s = submission.rundir, submission.spec, submission.timebox_s
     asked = spec.slurm
     if asked is None:
         raise ValueError("this run is not for Slurm")
     for argument in asked.arguments:
         _check_argument(argument)
     grace_s = spec.limits.grace_s
-    told = [
+    arguments = [
         "--hold",
         "--requeue",
         f"--job-name={job_name(spec)}",
@@ -252,21 +252,21 @@ def options(order: Order, tasks: int) -> list[str]:
         "--output=/dev/null",  # see cli/slurm/job.py: each run has a log of its own
         f"--time={math.ceil((timebox_s + spec.limits.longest_end_s + MARGIN_S) / 60)}",
         f"--signal=B:USR1@{math.ceil(grace_s + _WARN_MARGIN_S)}",
-        "--export=ALL",  # of what sbatch itself is given: see `exported`
+        "--export=ALL",  # that sbatch itself gets: see `exported`
         f"--nodes={asked.nodes}",
         "--ntasks-per-node=1",
     ]
-    told += [f"--array=0-{tasks - 1}"] if tasks > 1 else []
-    told += [f"--partition={asked.partition}"] if asked.partition else []
-    told += [f"--cpus-per-task={asked.cpus}"] if asked.cpus else []
-    told += [f"--gpus-per-node={spec.limits.gpu_count}"] if spec.limits.gpu_count else []
+    arguments += [f"--array=0-{tasks - 1}"] if tasks > 1 else []
+    arguments += [f"--partition={asked.partition}"] if asked.partition else []
+    arguments += [f"--cpus-per-task={asked.cpus}"] if asked.cpus else []
+    arguments += [f"--gpus-per-node={spec.limits.gpu_count}"] if spec.limits.gpu_count else []
     ram_bytes = spec.limits.ram_limit_bytes
-    told += [f"--mem={math.ceil(ram_bytes * _HARD_RAM / 1e6)}M"] if ram_bytes else []
-    return [*told, *asked.arguments]
+    arguments += [f"--mem={math.ceil(ram_bytes * _HARD_RAM / 1e6)}M"] if ram_bytes else []
+    return [*arguments, *asked.arguments]
 
 
 def _check_argument(argument: str) -> None:
-    """Raise UsageError for one that we cannot let through. sbatch takes any beginning of an option's name for it."""
+    """Raise UsageError for an argument that must not be passed on. sbatch accepts any prefix of an option's name."""
     if not argument.startswith("-"):
         raise UsageError(f"--slurm-arg {argument}: an option is one word, with its value: --slurm-arg=--account=ml")
     if argument.startswith("--"):
@@ -276,14 +276,14 @@ def _check_argument(argument: str) -> None:
         is_refused = _REFUSED_LETTERS.fullmatch(argument) is not None
     if is_refused:
         raise UsageError(
-            f"--slurm-arg {argument} is not allowed: Backprop sees to that, or would lose sight of its job."
+            f"--slurm-arg {argument} is not allowed: Backprop sets that itself, or would lose track of its job."
         )
 
 
 def exported(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a job gets: what a trainer needs, and never a secret.
+    """The variables that a job gets: those that a trainer needs, without secrets.
 
-    By `--export` with names Slurm would start the user's login shell for more of them.
+    With names in `--export` Slurm would start the user's login shell for more of them.
     """
     return {
         name: value

@@ -8,11 +8,11 @@ _FIRST_PORT, _PORT_COUNT = 20_000, 10_000  # below the ephemeral ports of Linux,
 
 
 def launcher(environment: Mapping[str, str], nodes: int) -> tuple[str, ...]:
-    """The words before a command that start it once on each node of the job we are in, with all that the job has there.
+    """The arguments before a command that start it once on each node of this job, with all that the job has there.
 
-    SIGINT is passed on at once (without -X srun only tells of its tasks). No task's end ends the others, whatever the
-    cluster is configured for: one that was asked to stop exits, with 130, while another still saves. That a task has
-    failed is for the supervisor to see. All variables go along, not only those that sbatch was told of. Since Slurm
+    SIGINT is passed on at once (without -X srun only reports its tasks). No task's end ends the others, whatever the
+    cluster is configured for: one that was asked to stop exits, with 130, while another still saves. The
+    supervisor detects a failed task. All variables are exported, not only those passed to sbatch. Since Slurm
     22.05 srun does not take the number of CPUs from the job: a task would have one.
     """
     cpus = environment.get("SLURM_CPUS_PER_TASK")

@@ -1,1 +1,1 @@
-"""What the machine has and uses: read from the kernel and from the tools of its GPUs."""
+"""Read what the machine has and uses, from the kernel and from the tools of its GPUs."""

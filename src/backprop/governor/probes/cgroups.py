@@ -1,7 +1,7 @@
-"""Control groups (Linux): where this process stands in them, and how much memory they leave it.
+"""Control groups (Linux): which ones this process is in, and how much memory they leave it.
 
 There are two generations: v1 has a hierarchy for memory alone, v2 one for everything, and a system may mount both.
-Nothing here raises: what cannot be read does not limit. The governor's probes and the supervisor's cage ask.
+Nothing here raises: what cannot be read does not limit. Used by the governor's probes and the trainer's memory cgroup.
 """
 
 import os
@@ -14,7 +14,7 @@ from backprop.records import Record
 
 PROC = Path("/proc")
 ROOT = Path("/")
-_UNLIMITED_BYTES = 1 << 60  # v1 says "no limit" with the largest number of pages: 2**63 - 4096
+_UNLIMITED_BYTES = 1 << 60  # v1 expresses "no limit" as the largest number of pages: 2**63 - 4096
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")  # how mountinfo writes blanks, newlines and backslashes: proc(5)
 
 
@@ -31,7 +31,7 @@ class Room(Record, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CgroupPlace:
-    """Where this process stands in a hierarchy that may limit memory."""
+    """The group of this process in a hierarchy that may limit memory."""
 
     version: int  # 1 or 2
     folders: tuple[Path, ...]  # the nearest group first, the mount point last
@@ -75,7 +75,7 @@ def _place(version: int, path: PurePosixPath, mounts: list[tuple[PurePosixPath, 
     """The place at `path` of a hierarchy that is mounted, from its group `top` on, at each of the folders."""
     for top, mount in mounts:
         rest = path.parts[len(top.parts) :]
-        # ".." stands for groups outside the cgroup namespace, whose names we are not told
+        # ".." stands for groups outside the cgroup namespace, whose names are hidden
         if path.parts[: len(top.parts)] == top.parts and ".." not in rest:
             folder = mount.joinpath(*rest)
             if folder.is_dir():
@@ -119,7 +119,7 @@ def _unescape(field: bytes) -> str:
 def limit_bytes(folder: Path, version: int) -> int | None:
     """What this group may hold; None when it has no limit of its own.
 
-    v2's `memory.high` counts as one: above it the kernel slows a process down until it all but stands still.
+    v2's `memory.high` counts as one: above it the kernel slows a process down almost to a halt.
     """
     names = ("memory.limit_in_bytes",) if version == 1 else ("memory.max", "memory.high")
     limits = [limit for limit in (_number(folder / name) for name in names) if limit is not None]

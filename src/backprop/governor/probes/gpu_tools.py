@@ -1,6 +1,6 @@
-"""GPUs through the vendors' command-line tools, where their libraries cannot be asked: tens of milliseconds to seconds.
+"""GPUs through the vendors' command-line tools, where their libraries do not work: tens of milliseconds to seconds.
 
-Everything that a tool prints is taken for what it may be: a value that is missing, `[N/A]` or not a number is unknown.
+Nothing that a tool prints is trusted: a value that is missing, `[N/A]` or not a number is unknown.
 """
 
 import csv
@@ -43,7 +43,7 @@ _AMD_UNITS = {"B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
 
 class ToolError(Exception):
-    """A tool is not there or cannot tell; the text says why, in one line."""
+    """A tool is missing or failed; the text says why, in one line."""
 
 
 def is_present(tool: str) -> bool:
@@ -57,7 +57,7 @@ def is_present(tool: str) -> bool:
 def read_nvidia_smi(timeout_s: float) -> tuple[Gpu, ...]:
     """All cards; MIG slices instead of the cards that are cut into them. Raises ToolError.
 
-    timeout_s: for each of up to three calls. What a slice uses, nvidia-smi does not say in a form for programs.
+    timeout_s: for each of up to three calls. nvidia-smi has no machine-readable output of what a slice uses.
     """
     rows = list(_nvidia_rows(f"--query-gpu={','.join(_NVIDIA_FIELDS)}", len(_NVIDIA_FIELDS), timeout_s))
     if not rows:
@@ -103,14 +103,14 @@ def _read_card(row: Mapping[str, str]) -> Gpu:
 
 
 def _nvidia_processes(timeout_s: float) -> dict[str, dict[int, int]] | None:
-    """Card -> process id -> what it holds there; None when that cannot be told."""
+    """GPU UUID -> process id -> bytes that it holds there; None when that cannot be read."""
     held: dict[str, dict[int, int]] = {}
     query = f"--query-compute-apps={','.join(_NVIDIA_APP_FIELDS)}"
     with suppress(ToolError):
         for uuid, pid, used in _nvidia_rows(query, len(_NVIDIA_APP_FIELDS), timeout_s):
             size, number = _bytes(used, _MIB), _number(pid)
             if size is None or number is None:
-                return None  # a container, or a driver that does not tell: nothing is known of any
+                return None  # a container, or a driver that does not report it: unknown for all
             held.setdefault(uuid, {})[int(number)] = size
         return held
     return None
@@ -267,7 +267,7 @@ def _ask(command: list[str], timeout_s: float, accepted: tuple[int, ...] = (0,))
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            start_new_session=True,  # Ctrl-C is for us, and what it started ends with it
+            start_new_session=True,  # Ctrl-C is for us only, and processes that it starts are killed with it
         )
     except OSError as error:
         raise ToolError(f"{command[0]} cannot be started: {error.strerror}") from error
@@ -277,8 +277,8 @@ def _ask(command: list[str], timeout_s: float, accepted: tuple[int, ...] = (0,))
         _give_up(process)
         raise ToolError(f"{command[0]} did not answer within {timeout_s:g} s") from None
     if process.returncode not in accepted:
-        said = (err or out).strip().splitlines()
-        raise ToolError(f"{command[0]} failed: {said[0][:120] if said else f'exit code {process.returncode}'}")
+        lines = (err or out).strip().splitlines()
+        raise ToolError(f"{command[0]} failed: {lines[0][:120] if lines else f'exit code {process.returncode}'}")
     return process.returncode, out
 
 
@@ -288,5 +288,5 @@ def _give_up(process: "subprocess.Popen[str]") -> None:
             stream.close()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    with suppress(subprocess.TimeoutExpired):  # one that hangs in the driver does not die: nobody waits for it
+    with suppress(subprocess.TimeoutExpired):  # one that hangs in the driver does not die: do not wait for it
         process.wait(_DEATH_S)

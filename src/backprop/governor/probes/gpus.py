@@ -1,8 +1,8 @@
-"""The GPUs of this machine from whoever can tell: NVML, else nvidia-smi, else the tools for AMD cards.
+"""The GPUs of this machine, from the first source that works: NVML, nvidia-smi, then the tools for AMD GPUs.
 
-A probe that fails, hangs or prints rubbish is a problem to be told, never an error: the governor is blind to GPUs then.
-`read_gpus` asks once and waits; `GpuPoller` asks again and again beside a supervisor's loop. This module is also a
-program, the poller's helper for tools that are slow: `python -m backprop.governor.probes.gpus KIND PERIOD_S FD`.
+A probe that fails, hangs or prints garbage is reported as a problem, never raised: the governor then works without GPU
+data. `read_gpus` reads once and waits; `GpuPoller` polls in parallel to a supervisor's loop. This module is also a
+program, the poller's helper for slow tools: `python -m backprop.governor.probes.gpus KIND PERIOD_S FD`.
 """
 
 import os
@@ -28,7 +28,7 @@ _TOOLS: dict[str, Callable[[float], tuple[Gpu, ...]]] = {
     "rocm-smi": gpu_tools.read_rocm_smi,
     "amd-smi": gpu_tools.read_amd_smi,
 }
-# what --gpu-probe may say -> whom to ask, in this order
+# value of --gpu-probe -> sources to try, in this order
 _SOURCES = {
     "auto": ("nvml", "nvidia-smi", "rocm-smi", "amd-smi"),
     "nvml": ("nvml",),
@@ -43,13 +43,13 @@ Detach = Callable[[Sequence[str], int], None]
 class GpuReading(Record, frozen=True):
     """What is known of the GPUs at one instant."""
 
-    gpus: tuple[Gpu, ...] | None = ()  # None: nobody can tell
+    gpus: tuple[Gpu, ...] | None = ()  # None: they could not be read
     problem: str | None = None  # why not
-    source: str = "none"  # who told
+    source: str = "none"  # that was read
 
 
 class _Message(Record, frozen=True):
-    """What the helper says."""
+    """One line of the helper's output."""
 
     at: float  # monotonic seconds
     reading: GpuReading
@@ -89,14 +89,14 @@ def _read_tool(tool: str, timeout_s: float) -> GpuReading:
 
 
 def _nvml_within(timeout_s: float) -> GpuReading:
-    """What NVML says. A driver that hangs keeps a thread, and nothing else."""
-    global _nvml  # noqa: PLW0603  the library is open once in a process, whoever asks
+    """A reading by NVML. A driver that hangs blocks a thread, and nothing else."""
+    global _nvml  # noqa: PLW0603  the library is open once in a process
     library = _nvml
     readings: queue.SimpleQueue[GpuReading] = queue.SimpleQueue()
     try:
         threading.Thread(target=lambda: readings.put(_read_nvml(library)), daemon=True).start()
     except RuntimeError as error:  # the user has as many as `ulimit -u` allows
-        return GpuReading(gpus=None, problem=f"NVML cannot be asked: {error}")
+        return GpuReading(gpus=None, problem=f"NVML cannot be read: {error}")
     try:
         return readings.get(timeout=timeout_s)
     except queue.Empty:
@@ -109,15 +109,14 @@ def _read_nvml(library: Nvml) -> GpuReading:
         return GpuReading(gpus=library.read(), source="nvml")
     except NvmlError as error:
         return GpuReading(gpus=None, problem=f"NVML failed: {error}")
-    except Exception as error:  # noqa: BLE001  whatever a broken driver makes of the binding, somebody waits for a word
+    except Exception as error:  # noqa: BLE001  a broken driver may fail in any way, and the caller waits for a reading
         return GpuReading(gpus=None, problem=f"NVML failed: {type(error).__name__}: {error}")
 
 
 class GpuPoller:
-    """Readings once a second, beside a supervisor's loop: NVML on a thread, tools in a process of their own.
+    """Polls the GPUs once a second, in parallel to a supervisor's loop: NVML in a thread, tools in a separate process.
 
-    The supervisor collects every child it has, and takes those that it did not know for its trainer's: a process that
-    polls must not descend from it.
+    The supervisor takes unknown child processes for its trainer's: the process that polls must not descend from it.
     """
 
     def __init__(self, kind: str, period_s: float = 1.0) -> None:
@@ -133,11 +132,11 @@ class GpuPoller:
     def start(self, detach: Detach) -> None:
         """To be called before the trainer is launched.
 
-        detach: starts a command that does not descend from us and keeps one file descriptor. Raises nothing: without a
-        helper there is no reading.
+        detach: starts a command that does not descend from us and inherits one file descriptor. Raises nothing: without
+        a helper there is no reading.
         """
         sources = _SOURCES[self._kind]
-        # where the library is there but does not answer, a tool may
+        # a tool may work where the library is installed but fails
         self._uses_nvml = "nvml" in sources and read_gpus("nvml").problem is None
         if self._uses_nvml or not any(_is_present(source) for source in sources if source != "nvml"):
             return
@@ -150,11 +149,11 @@ class GpuPoller:
                 os.close(writer)
 
     def latest(self) -> tuple[GpuReading, float] | None:
-        """The newest reading and when it was taken (monotonic seconds); None as long as there is none. Never blocks."""
+        """The latest reading and its time (monotonic seconds); None before the first one. Never blocks."""
         if self._reader is not None:
-            self._handle_requests(self._reader)
+            self._read_messages(self._reader)
         elif self._uses_nvml and self._thread is None:
-            # only now: processes are launched while there is one thread
+            # started late: processes are launched while this process has only one thread
             thread = threading.Thread(target=self._poll_nvml, daemon=True)
             with suppress(RuntimeError):  # the user has as many as `ulimit -u` allows: the next look tries again
                 thread.start()
@@ -162,10 +161,10 @@ class GpuPoller:
         return self._latest
 
     def close(self) -> None:
-        """End the helper or the thread; one that hangs in a driver is left to itself."""
+        """End the helper or the thread; one that hangs in a driver is left behind."""
         self._closed.set()
         if self._reader is not None:
-            os.close(self._reader)  # the helper sees that nobody listens
+            os.close(self._reader)  # the helper notices, and ends
             self._reader = None
         if self._thread is not None:
             self._thread.join(TIMEOUT_S)
@@ -177,7 +176,7 @@ class GpuPoller:
             self._closed.wait(self._period_s)
         library.close()
 
-    def _handle_requests(self, reader: int) -> None:
+    def _read_messages(self, reader: int) -> None:
         with suppress(BlockingIOError):
             while more := os.read(reader, 65_536):
                 self._unread += more
@@ -188,7 +187,7 @@ class GpuPoller:
 
 
 def _help(kind: str, period_s: float, writer: int) -> None:
-    """Write a reading a period until nobody reads any more."""
+    """Write a reading per period until the pipe has no reader."""
     listener = select.poll()
     listener.register(writer, 0)
     encode = msgspec.json.Encoder().encode

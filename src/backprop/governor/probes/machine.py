@@ -47,7 +47,7 @@ def read_snapshot(folders: Iterable[str]) -> MachineState:
 
 
 def _within_limits(memory: _Memory, room: cgroups.Room | None) -> _Memory:
-    """What this process can get of the machine's memory: a container or a Slurm job gets only what its cgroup may."""
+    """The memory that this process can use: in a container or a Slurm job only what its cgroup allows."""
     if room is None:
         return memory
     return memory._replace(
@@ -57,7 +57,7 @@ def _within_limits(memory: _Memory, room: cgroups.Room | None) -> _Memory:
 
 
 def _read_memory(proc: Path = cgroups.PROC) -> _Memory:
-    """The machine's. Linux is asked directly: importing psutil is a tenth of what starting a run costs."""
+    """Memory of the machine. On Linux from /proc: importing psutil takes a tenth of the time to start a run."""
     with suppress(OSError, ValueError, KeyError):
         lines = (proc / "meminfo").read_bytes().splitlines()
         kib = {name: value for name, _, value in (line.partition(b":") for line in lines)}
@@ -66,7 +66,7 @@ def _read_memory(proc: Path = cgroups.PROC) -> _Memory:
     import psutil
 
     memory = _Memory()
-    # psutil on some systems says with RuntimeError that a file it reads is not there
+    # on some systems psutil raises RuntimeError for a missing file
     with suppress(OSError, psutil.Error, RuntimeError):
         ram = psutil.virtual_memory()
         memory = _Memory(total=ram.total, available=ram.available)
@@ -76,7 +76,7 @@ def _read_memory(proc: Path = cgroups.PROC) -> _Memory:
 
 
 def _read_pressure_percent(proc: Path = cgroups.PROC) -> float | None:
-    """Share of the last 10 s in which some process waited for memory; None where the kernel does not say (PSI)."""
+    """Percentage of the last 10 s in which some process waited for memory (PSI); None where it is not available."""
     with suppress(OSError, ValueError, IndexError):
         # some avg10=0.00 avg60=0.00 avg300=0.00 total=6293
         return float((proc / "pressure/memory").read_bytes().split()[1].removeprefix(b"avg10="))

@@ -1,7 +1,7 @@
-"""GPUs through NVML, NVIDIA's own library, in this process: microseconds a card, once it is open.
+"""GPUs through NVML, NVIDIA's own library, in this process: microseconds per GPU once it is open.
 
 The library comes with the driver. It is opened at the first reading and kept open; when the driver goes away under it
-(a reset, an update), the next reading opens it anew. Not for use from several threads.
+(a reset, an update), the next reading opens it again. Not for use from several threads.
 """
 
 import ctypes
@@ -15,11 +15,11 @@ _MILLIWATTS = 1000.0
 
 
 class NvmlError(Exception):
-    """NVML cannot tell; the text says why, in one line."""
+    """NVML failed; the text says why, in one line."""
 
 
 def is_present() -> bool:
-    """Whether the library is there at all. A hundred times quicker than importing `pynvml` to find out."""
+    """Whether the library is installed. A hundred times faster than importing `pynvml` to find out."""
     try:
         ctypes.CDLL(_LIBRARY)
     except OSError:
@@ -28,7 +28,7 @@ def is_present() -> bool:
 
 
 class _Device(NamedTuple):
-    """A card, or a slice of one, and what never changes about it."""
+    """A GPU, or a slice of one, and what never changes about it."""
 
     handle: Any
     card: Any  # the same, or the card that a slice belongs to: it has the sensors
@@ -47,7 +47,7 @@ class Nvml:
     def read(self) -> tuple[Gpu, ...]:
         """All cards; MIG slices instead of the cards that are cut into them. Raises NvmlError."""
         if not is_present():
-            raise NvmlError(f"{_LIBRARY} is not there")
+            raise NvmlError(f"{_LIBRARY} is not installed")
         import pynvml  # 50 ms
 
         try:
@@ -56,11 +56,11 @@ class Nvml:
                 self._is_open = True
             return tuple(_read_gpu(pynvml, device) for device in _devices(pynvml))
         except pynvml.NVMLError as error:
-            self.close()  # whatever it was: begin anew next time
+            self.close()  # whatever it was: start over at the next reading
             raise NvmlError(str(error)) from error
 
     def close(self) -> None:
-        """Give the library back. A later reading opens it again."""
+        """Close the library. A later reading opens it again."""
         if self._is_open:
             import pynvml
 
@@ -87,7 +87,7 @@ def _slices(pynvml: Any, card: Any) -> Iterator[Any]:
     if mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE:
         for number in range(_or_none(pynvml, pynvml.nvmlDeviceGetMaxMigDeviceCount, card) or 0):
             handle = _or_none(pynvml, pynvml.nvmlDeviceGetMigDeviceHandleByIndex, card, number)
-            if handle is not None:  # a place that no slice has
+            if handle is not None:  # an unused slot
                 yield handle
 
 
@@ -112,7 +112,7 @@ def _read_gpu(pynvml: Any, device: _Device) -> Gpu:
 
 
 def _processes(pynvml: Any, handle: Any) -> dict[int, int] | None:
-    """Process id -> what it holds of a card; None when the card does not tell."""
+    """Process id -> bytes that it holds on a GPU; None when the GPU does not report it."""
     held: dict[int, int] = {}
     computing = _or_none(pynvml, pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
     if computing is None:
@@ -126,7 +126,7 @@ def _processes(pynvml: Any, handle: Any) -> dict[int, int] | None:
 
 
 def _or_none(pynvml: Any, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What NVML says; None where this card, or this driver, does not say. Raises NVMLError when the driver is gone."""
+    """NVML's answer; None where this GPU or driver does not support it. Raises NVMLError when the driver is gone."""
     try:
         return function(*arguments)
     except pynvml.NVMLError as error:

@@ -1,4 +1,4 @@
-"""Start a trainer so that it can be answered for: its own session, output straight to files, death tied to ours."""
+"""Start a trainer under full control: in its own session, with output straight to files, and death tied to ours."""
 
 import ctypes
 import os
@@ -13,12 +13,12 @@ from typing import BinaryIO
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
-# The kernel adds this to a process's share of memory in thousandths when it must choose whom to kill: a trainer
-# goes before the desktop, but not before something that uses far more.
+# The out-of-memory killer adds this to a process's share of memory in thousandths: a trainer is killed before the
+# desktop, but not before a process that uses far more.
 _OOM_SCORE_ADJ = 500
 
 HAS_SUBREAPER: bool = sys.platform == "linux"
-RUN_DIR_VARIABLE = "BACKPROP_RUN_DIR"  # in a trainer's environment: the mark by which its descendants are known
+RUN_DIR_VARIABLE = "BACKPROP_RUN_DIR"  # in a trainer's environment: the mark that identifies its descendants
 
 
 def _load_prctl() -> Callable[..., int] | None:
@@ -26,9 +26,9 @@ def _load_prctl() -> Callable[..., int] | None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent dies (Linux sub-reaper), so that none gets away.
+    """Become the parent of every descendant whose own parent dies (Linux sub-reaper), so that none is lost.
 
-    Elsewhere there is no such thing, and the tree is found by the mark in its environment: see `tree.marked`.
+    Elsewhere the tree is found by the mark in its environment: see `tree.marked`.
     """
     prctl = _load_prctl()
     if prctl is not None and prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
@@ -38,10 +38,10 @@ def adopt_orphans() -> None:
 def start_detached(command: Sequence[str], keep_fd: int | None = None) -> None:
     """Start a process that does not descend from us, in a session of its own, with one of our open files.
 
-    Meanwhile orphans go to somebody else: to be called while there is no trainer, or while its tree stands still.
+    Meanwhile this process adopts no orphans: call it while there is no trainer, or while its tree is stopped.
     Raises OSError or subprocess.CalledProcessError.
     """
-    was_subreaper = _exchange_subreaper(0)  # an earlier session has made us one
+    was_subreaper = _exchange_subreaper(0)  # set by an earlier session
     try:
         start_and_wait(["/bin/sh", "-c", '"$@" &', "sh", *command], keep_fd)
     finally:
@@ -49,10 +49,10 @@ def start_detached(command: Sequence[str], keep_fd: int | None = None) -> None:
 
 
 def start_and_wait(command: Sequence[str], keep_fd: int | None = None, *, limit_s: float | None = None) -> None:
-    """The same, of a process that is ours and that we wait for; it is killed after the limit, which is an error too."""
+    """The same for a child process that is waited for. It is killed after the limit, which raises TimeoutExpired."""
     subprocess.run(
         command,
-        cwd="/",  # nothing in the user's folder is taken for a module
+        cwd="/",  # so that no file in the user's folder is imported
         env={name: value for name, value in os.environ.items() if name != RUN_DIR_VARIABLE},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -65,7 +65,7 @@ def start_and_wait(command: Sequence[str], keep_fd: int | None = None, *, limit_
 
 
 def _exchange_subreaper(wanted: int) -> int:
-    """Whether orphans come to us, as it was before this call; 0 where there is no such thing."""
+    """Set whether this process adopts orphans; returns the value before. 0 where the system has no sub-reapers."""
     prctl, before = _load_prctl(), ctypes.c_int(0)
     if prctl is not None:
         prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
@@ -74,7 +74,7 @@ def _exchange_subreaper(wanted: int) -> int:
 
 
 def has_no_descendants() -> bool:
-    """True when this process has none left at all. Cheap; always False where orphans do not come to us."""
+    """True when this process has no descendants at all. Cheap; always False where it does not adopt orphans."""
     if not HAS_SUBREAPER:
         return False
     try:
@@ -85,7 +85,7 @@ def has_no_descendants() -> bool:
 
 
 def _appending(path: Path) -> BinaryIO:
-    """What a trainer writes may be nobody else's business, whatever the umask."""
+    """Open for appending, readable by the owner only, whatever the umask."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
 
 
@@ -94,9 +94,9 @@ def _reading(stdin: str | None) -> BinaryIO:
 
 
 def _reset_signals(ignored: signal.Signals | None) -> None:
-    """Block no signal, and ignore none but this one.
+    """Unblock all signals, and ignore none but this one.
 
-    By exec a signal that is handled gets its default back, but one that is ignored stays ignored.
+    exec resets handled signals to their default, but leaves ignored ones ignored.
     """
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -120,10 +120,10 @@ def launch(
     """The started trainer. Call it from the main thread. Raises OSError when the command cannot be executed.
 
     The trainer leads a session of its own, so that Ctrl-C in the terminal reaches the supervisor only. On Linux the
-    kernel sends it SIGINT when the supervisor dies. stdin: a file; "-": our own; None: /dev/null. enter: called in it
-    before the command is executed; a memory limit's doing, which training can do without.
+    kernel sends it SIGINT when the supervisor dies. stdin: a file; "-": our own; None: /dev/null. enter: called in the
+    child before exec, to set a memory limit; training goes on if it fails.
 
-    No signal is blocked or ignored in it, whatever this process inherited; ignore_hangup: but SIGHUP.
+    No signal is blocked or ignored in the trainer, whatever this process inherited, except SIGHUP with ignore_hangup.
     """
     prctl = _load_prctl()
     supervisor_pid = os.getpid()
@@ -131,13 +131,13 @@ def launch(
     def prepare() -> None:
         _reset_signals(signal.SIGHUP if ignore_hangup else None)
         if enter is not None:
-            with suppress(OSError):  # the group was removed by somebody: the supervisor's eye is left
+            with suppress(OSError):  # the cgroup was removed: the resource monitor is left
                 enter()
         if prctl is not None:
             # The kernel watches the spawning thread, not the process: prctl(2). Hence the main thread.
             prctl(_PR_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)
             if os.getppid() != supervisor_pid:
-                os._exit(1)  # it died before the line above
+                os._exit(1)  # the supervisor died before the line above
             with suppress(OSError):  # an already higher value may only be lowered with privileges
                 Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJ))
 

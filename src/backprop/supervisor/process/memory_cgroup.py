@@ -1,15 +1,15 @@
-"""A memory cgroup around one trainer: the kernel's own hard limit, which no allocation is quick enough to pass.
+"""A memory cgroup around one trainer: the kernel's own hard limit, which no allocation can exceed, however fast.
 
 `build` makes one before the trainer is launched, `MemoryCgroup.enter` is called in the trainer between fork and exec,
-and `MemoryCgroup.remove` when the tree is gone. Where the system does not let us (no cgroups, not ours to write, macOS)
-there is none, and only the governor watches the memory of the tree.
+and `MemoryCgroup.remove` when the tree is gone. Where that is not possible (no cgroups, no permission, macOS) there is
+none, and only the resource monitor watches the memory of the tree.
 
-v1: below our own memory group. v2: a group that hands memory on to its children can hold no processes itself, hence
-not below our own but beside it, below the nearest ancestor that is ours to write and hands memory on. That is
+v1: below our own memory group. v2: a group that enables the memory controller for its children cannot contain processes
+itself, hence not below our own group but beside it, below the nearest ancestor that we may write and that enables it:
 `app.slice` of the user's systemd for a desktop terminal and for `systemd-run --user --scope backprop run ...`. Never
-past a limit that somebody set on a group which the trainer would so leave.
+where the trainer would leave a group that has a limit of its own.
 
-What v2 does has been tested against trees of files only: nothing we build on has v2 with the memory controller.
+v2 has been tested against fake file trees only: no machine that we test on has v2 with the memory controller.
 """
 
 import errno
@@ -23,14 +23,14 @@ from pathlib import Path
 from backprop.governor.probes import cgroups
 
 _OURS = re.compile(r"backprop-.+-\d+")
-_UNLIMITED = {  # what v2 files say where nobody set a limit; `pids.max` is not among them, systemd sets it always
+_UNLIMITED = {  # content of v2 files without a limit; not `pids.max`, which systemd always sets
     "memory.max": "max",
     "memory.high": "max",
     "memory.swap.max": "max",
     "cpu.max": "max",
     "cpuset.cpus": "",
 }
-_REMOVE_WITHIN_S = 0.2  # v1 calls a group busy for some milliseconds after its last process was collected
+_REMOVE_WITHIN_S = 0.2  # v1 reports a group as busy for some milliseconds after its last process was reaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class MemoryCgroup:
     version: int  # of cgroups: 1 or 2
 
     def enter(self) -> None:
-        """Put the calling process in, and so all it will start. For use between fork and exec. Raises OSError."""
+        """Move the calling process in, and so all that it will start. For use between fork and exec. Raises OSError."""
         group = os.open(f"{self.path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(group, b"0")  # the writer itself
@@ -49,50 +49,50 @@ class MemoryCgroup:
             os.close(group)
 
     def oom_kill_count(self) -> int | None:
-        """Processes in here that the kernel killed for want of memory so far.
+        """Processes in this cgroup that the out-of-memory killer has killed so far.
 
-        At this limit nearly always; but it counts here, too, who is killed because the whole machine is full.
+        Nearly always at this limit, but a kill because the whole machine ran out of memory counts as well.
         """
         name = "memory.oom_control" if self.version == 1 else "memory.events"
         return cgroups.keyed_number(self.path / name, b"oom_kill")
 
     def usage_bytes(self) -> int | None:
-        """What is held now, without page cache that has not been used lately."""
+        """Memory in use now, without inactive page cache."""
         return cgroups.usage_bytes(self.path, self.version)
 
     def remove(self) -> None:
-        """Take the cage away. Blocks up to 0.2 s. One with living processes stays: `remove_leftover` may try later."""
+        """Remove the cgroup. Blocks up to 0.2 s. One with living processes stays: `remove_leftover` may try later."""
         _remove(self.path)
 
 
 def build(
     run_id: str, session: int, limit_bytes: int, proc: Path = cgroups.PROC, root: Path = cgroups.ROOT
 ) -> MemoryCgroup | None:
-    """A cgroup with a hard memory limit, swap included, for one trainer; None where the system does not let us.
+    """A cgroup with a hard memory limit, swap included, for one trainer; None where that is not possible.
 
-    proc, root: where /proc and / are. Blocks up to 0.2 s where a cage of that name was left behind.
+    proc, root: where /proc and / are. Blocks up to 0.2 s where a cgroup of that name was left behind.
     """
     name = f"backprop-{run_id}-{session}"
     for place in cgroups.places(proc, root):
         parent = _parent(place)
         if parent is not None and _make(parent / name):
-            cage = MemoryCgroup(parent / name, place.version)
-            if _limit(cage, limit_bytes):
-                return cage
-            cage.remove()
+            cgroup = MemoryCgroup(parent / name, place.version)
+            if _limit(cgroup, limit_bytes):
+                return cgroup
+            cgroup.remove()
     return None
 
 
 def remove_leftover(path: str) -> None:
-    """Remove the empty cage of a supervisor that was killed; nothing happens to what is not one."""
-    cage = Path(path)
+    """Remove the empty cgroup of a supervisor that was killed. Does nothing to any other path."""
+    cgroup = Path(path)
     with suppress(OSError, ValueError):
-        if _OURS.fullmatch(cage.name) and (cage / "cgroup.procs").exists():
-            _remove(cage)
+        if _OURS.fullmatch(cgroup.name) and (cgroup / "cgroup.procs").exists():
+            _remove(cgroup)
 
 
 def _parent(place: cgroups.CgroupPlace) -> Path | None:
-    """The group to make a cage below; None when there is none that we may and should use."""
+    """The group to make a cgroup below; None when there is none that we may and should use."""
     if not place.is_own:
         return None  # a child of some other group would escape the limits of ours
     if place.version == 1:
@@ -100,8 +100,8 @@ def _parent(place: cgroups.CgroupPlace) -> Path | None:
         # "0" (kernels before 5.11): the limits of a group would not hold for its children
         return own if _read(own / "memory.use_hierarchy") != "0" and _is_writable(own) else None
     for folder in place.folders:
-        hands_memory_on = "memory" in (_read(folder / "cgroup.subtree_control") or "").split()
-        if hands_memory_on and _is_writable(folder):
+        enables_memory = "memory" in (_read(folder / "cgroup.subtree_control") or "").split()
+        if enables_memory and _is_writable(folder):
             return folder
         if _is_limited(folder):
             return None
@@ -132,20 +132,20 @@ def _make(path: Path) -> bool:
     return True
 
 
-def _limit(cage: MemoryCgroup, limit_bytes: int) -> bool:
+def _limit(cgroup: MemoryCgroup, limit_bytes: int) -> bool:
     """True when the kernel has accepted the limit."""
     limit = str(limit_bytes)
     try:
-        if cage.version == 1:
-            _write(cage.path / "memory.limit_in_bytes", limit)
+        if cgroup.version == 1:
+            _write(cgroup.path / "memory.limit_in_bytes", limit)
             # Inherited: with the killer off, a trainer at its limit would not die but hang.
-            _write(cage.path / "memory.oom_control", "0")
+            _write(cgroup.path / "memory.oom_control", "0")
             swap = ("memory.memsw.limit_in_bytes", limit)  # RAM and swap together: must not be set first
         else:
-            _write(cage.path / "memory.max", limit)
+            _write(cgroup.path / "memory.max", limit)
             swap = ("memory.swap.max", "0")
-        if (cage.path / swap[0]).exists():  # not on a kernel that does not account for swap
-            _write(cage.path / swap[0], swap[1])
+        if (cgroup.path / swap[0]).exists():  # not on a kernel that does not account for swap
+            _write(cgroup.path / swap[0], swap[1])
     except OSError:
         return False
     return True
@@ -173,7 +173,7 @@ def _remove(path: Path) -> None:
             path.rmdir()
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                return  # somebody is still in it, it is gone already, or it is not ours
+                return  # not empty, gone already, or not ours
         else:
             return
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""How much memory a process tree holds: a sum that is quick, and one that is right."""
+"""How much memory a process tree holds: a fast estimate, and an exact sum."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,15 +10,15 @@ _PROC = Path("/proc")
 
 
 def memory_bytes(processes: Sequence[psutil.Process], at_least_bytes: int | None = None) -> int | None:
-    """What a tree holds; None when nothing could be read.
+    """Bytes that a process tree holds; None when nothing could be read.
 
-    The sum of resident memory, which counts what forked workers share once a worker. Where that is over
-    `at_least_bytes` (None: never), on Linux the exact sum: each shared page once, and what is swapped out. That walks
-    every page: milliseconds a gigabyte, hence only when it matters.
+    The sum of resident memory, which counts shared pages once per process. Where that exceeds `at_least_bytes` (None:
+    never), on Linux the exact sum: each shared page once, plus swap. That walks every page, which takes milliseconds
+    per gigabyte: hence only when it matters.
     """
     resident = {}
     for process in processes:
-        # one that has ended holds nothing; another user's is not ours to read
+        # it has ended, or belongs to another user
         with suppress(psutil.Error, OSError):
             resident[process.pid] = int(process.memory_info().rss)
     if not resident:

@@ -1,6 +1,6 @@
-"""A launched trainer and everything that descends from it, as one thing to signal, stop in place and end.
+"""A launched trainer with all its descendants, as one unit to signal, pause and end.
 
-For the main thread of the process that launches it. What is heavy (psutil) is imported when the tree is looked at.
+For the main thread of the process that launches it. psutil is imported only when the tree is inspected.
 """
 
 import os
@@ -28,12 +28,12 @@ class Trainer:
         self._process = process
         self._run_dir = run_dir
         self._preexisting_children = preexisting_children
-        self.blindness = host.table_problem()  # why its descendants cannot be told from strangers, if they cannot
-        self._asked: list[Process] = []  # to end, by SIGINT
-        self._pids_before: set[int] = set()  # of all that lived then
-        self.has_launchers_to_ask = False  # who wait for those that were asked first
-        self.has_more_to_ask = False  # launchers, or workers that their parent may turn out to wait for
-        self.unkillable_pids: list[int] = []  # that hang in the kernel
+        self.blindness = host.table_problem()  # why its descendants cannot be identified, if they cannot
+        self._asked: list[Process] = []  # that were interrupted
+        self._pids_before: set[int] = set()  # of the tree, at the first interrupt
+        self.has_launchers_to_ask = False  # launchers that wait for those that were interrupted first
+        self.has_more_to_ask = False  # launchers, or workers whose parent may turn out to wait for them
+        self.unkillable_pids: list[int] = []  # of processes that hang in the kernel
 
     @classmethod
     def start(
@@ -76,17 +76,17 @@ class Trainer:
         return self._process.returncode is not None
 
     def is_gone(self) -> bool:
-        """True when nothing is left of the tree. Collects what is dead."""
+        """True when nothing is left of the tree. Reaps dead children."""
         self._reap()
         if self.blindness is not None:
             from backprop.supervisor.process import tree
 
             return not tree.has_group(self.pid)
-        # a snapshot can miss a process that forks anew all the time; the kernel's word cannot
+        # a snapshot can miss a process that keeps forking; the kernel's answer cannot
         return has_no_descendants() if HAS_SUBREAPER and not self._preexisting_children else not self.members()
 
     def members(self) -> "list[Process]":
-        """The living processes of the tree, as far as they can be known."""
+        """The living processes of the tree, as far as they can be identified."""
         if self.blindness is not None:
             return []
         from backprop.supervisor.process import tree
@@ -94,7 +94,7 @@ class Trainer:
         return tree.members(self.pid, self._run_dir, self._preexisting_children)
 
     def labels(self) -> tuple[str, ...]:
-        """What the living processes of the tree are called: see `tree.labels`."""
+        """The living processes of the tree in words: see `tree.labels`."""
         from backprop.supervisor.process import tree
 
         if self.blindness is not None:
@@ -102,7 +102,7 @@ class Trainer:
         return tree.labels(self.members())
 
     def folder(self) -> str | None:
-        """The folder that the root process is in, where the kernel says that for the price of one look (Linux)."""
+        """The working folder of the root process, where reading it is cheap (Linux)."""
         if self.blindness is not None:
             return None
         try:
@@ -111,15 +111,15 @@ class Trainer:
             return None
 
     def folders(self) -> tuple[str, ...]:
-        """The folders that the processes of the tree are in, as far as that can be read."""
+        """The working folders of the processes of the tree, as far as they can be read."""
         from backprop.supervisor.process import tree
 
         return tree.folders(self.members())
 
     def signal(self, number: Signals) -> tuple[int, ...]:
-        """Send it to the whole tree; the pids that got it.
+        """Send a signal to the whole tree; returns the pids that got it.
 
-        Whatever of the tree somebody has stopped goes on, to hear of it.
+        Stopped processes are continued, so that they can react.
         """
         from backprop.supervisor.process import tree
 
@@ -132,10 +132,10 @@ class Trainer:
         return pids
 
     def interrupt(self, announced_path: Path) -> tuple[int, ...]:
-        """SIGINT to those who train; the pids that got it. Who waits for them is asked by a second call.
+        """SIGINT to the processes that train; returns the pids that got it. A second call interrupts their launchers.
 
-        The rest of the tree goes on where somebody has stopped it, to help whoever saves. announced_path: where
-        processes of the tree said that they train.
+        Stopped processes are continued, to help those that save. announced_path: the file in which processes announce
+        that they train.
         """
         from backprop.supervisor import interrupt_targets
         from backprop.supervisor.process import tree
@@ -151,7 +151,9 @@ class Trainer:
         helpers = {m.pid for m in seen if m.pid not in self._pids_before and m.parent_pid in asked_pids}
         choice = interrupt_targets.choose(self.pid, seen, asked_pids, helpers)
         pids = choice.first if is_first_call else (*choice.first, *choice.later)
-        pids = pids or choice.later or ((self.pid,) if is_first_call else ())  # all of them are deaf, or hide
+        pids = (
+            pids or choice.later or ((self.pid,) if is_first_call else ())
+        )  # all of them ignore SIGINT, or are hidden
         targets = [process for process in members if process.pid in pids]
         self._asked += targets
         self.has_launchers_to_ask = is_first_call and not set(choice.later) <= set(pids)
@@ -161,14 +163,14 @@ class Trainer:
         return sent
 
     def is_ending(self) -> bool:
-        """Whether somebody who was interrupted still lives: it may be saving."""
+        """Whether a process that was interrupted is still alive: it may be saving."""
         from backprop.supervisor.process import tree
 
         self._reap()
         return bool(tree.alive(self._asked))
 
     def freeze(self) -> None:
-        """Stop every process in place. Costs a look at each where all stand still already."""
+        """Stop every process in place. Inspects each even where all are stopped already."""
         from backprop.supervisor.process import tree
 
         if self.blindness is None:
@@ -187,14 +189,14 @@ class Trainer:
             return pids
         pids = tuple(process.pid for process in self.members())
         self.unkillable_pids = tree.kill(
-            self.members, self.is_gone, {stranger.pid for stranger in self._preexisting_children}
+            self.members, self.is_gone, {child.pid for child in self._preexisting_children}
         )
         if self.unkillable_pids and self._process.returncode is None:
-            self._process.returncode = -signal.SIGKILL  # it hangs in the kernel; nobody can do more
+            self._process.returncode = -signal.SIGKILL  # it hangs in the kernel; nothing more can be done
         return pids
 
     def terminate_root(self, patience_s: float) -> None:
-        """SIGTERM to the root process alone, and `patience_s` to end with all that it has started. Blocks as long."""
+        """SIGTERM to the root process alone, then wait up to `patience_s` for its end."""
         from backprop.supervisor.process import tree
 
         with suppress(ProcessLookupError):
@@ -210,7 +212,7 @@ class Trainer:
         self.kill()
 
     def _interrupt_root(self) -> tuple[int, ...]:
-        """SIGINT to the root process alone: who trains cannot be told from a worker that loads data."""
+        """SIGINT to the root process alone: training processes cannot be told apart from data-loading workers."""
         if self.is_over():
             return ()
         self._process.send_signal(signal.SIGINT)
@@ -218,7 +220,7 @@ class Trainer:
         return (self.pid,)
 
     def _signal_group(self, number: Signals) -> tuple[int, ...]:
-        """Send it to the process group that the root process leads, its pid if there is one."""
+        """Send a signal to the process group that the root process leads; returns its pid if that exists."""
         from backprop.supervisor.process import tree
 
         is_sent = tree.signal_group(self.pid, number)
@@ -227,7 +229,7 @@ class Trainer:
         return (self.pid,) if is_sent else ()
 
     def _reap(self) -> None:
-        """Collect dead children: the trainer, and orphans of its tree that came to us."""
+        """Reap dead children: the trainer, and adopted orphans of its tree."""
         with suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)

@@ -1,11 +1,11 @@
-"""The trainer and all its descendants: find them, signal them, and be sure that none is left.
+"""The trainer and all its descendants: find them, signal them, and make sure that none is left.
 
 On Linux the supervisor adopts orphans, so the tree is whatever descends from it: children that called `setsid` and
-daemons that forked twice included. Elsewhere, and when the supervisor is dead, descendants are known by the run
-directory in their environment, and by the roster that it kept: see `roster`.
+daemons that forked twice included. Elsewhere, and when the supervisor is dead, descendants are found by the run
+directory in their environment, and in the roster that it kept: see `roster`.
 
-Where the process table cannot be trusted (`host.table_problem`) nobody is found here. What is left then is the
-process group that the trainer leads, of which the kernel says whether it is ours: see `signal_group`.
+Where the process table cannot be trusted (`host.table_problem`) nothing is found here. What is left then is the
+process group that the trainer leads, which the kernel can identify as ours: see `signal_group`.
 """
 
 import os
@@ -21,11 +21,11 @@ from psutil import Process
 from backprop import host
 from backprop.supervisor.process.launch import HAS_SUBREAPER, RUN_DIR_VARIABLE
 
-_KILL_PAUSE_S = 0.005  # between two looks at a tree that is being killed
+_KILL_PAUSE_S = 0.005  # between two searches of a tree that is being killed
 _FREEZE_ROUNDS = 20
 _LABEL_LENGTH = 60
 _MAX_LABELS = 20
-_QUICK_ROUNDS = 50  # between two slow looks
+_QUICK_ROUNDS = 50  # between two slow searches
 UNKILLABLE_AFTER_S = 10.0  # a process that SIGKILL does not end hangs in the kernel: a dead disk or GPU driver
 
 Members = Callable[[], list[Process]]
@@ -39,13 +39,13 @@ def own_children() -> frozenset[Process]:
 def members(root_pid: int, run_dir: str, preexisting_children: frozenset[Process]) -> list[Process]:
     """The living processes of the tree, for use by the process that launched `root_pid`.
 
-    preexisting_children: children of ours that are none of the trainer's; they and what they start are left alone.
+    preexisting_children: our children from before the launch; they and their descendants are left alone.
     """
     if HAS_SUBREAPER:
         ours = set(Process().children(recursive=True)) - preexisting_children
-        for stranger in preexisting_children:
+        for child in preexisting_children:
             with suppress(psutil.NoSuchProcess):
-                ours -= set(stranger.children(recursive=True))
+                ours -= set(child.children(recursive=True))
         return alive(ours)
     return alive({*_with_descendants(root_pid), *marked(run_dir)})
 
@@ -58,13 +58,13 @@ def _with_descendants(root_pid: int) -> list[Process]:
 
 
 def marked(run_dir: str) -> list[Process]:
-    """Living processes that carry the mark of this run, whoever their parent is."""
+    """Living processes with the mark of this run in their environment, whatever their parent."""
     if host.table_problem() is not None:
         return []
     own_pid = os.getpid()
     found = []
     for process in psutil.process_iter():
-        # a process that ends while we look, or belongs to somebody else, is not one we could signal
+        # a process that ends meanwhile, or belongs to another user, could not be signalled anyway
         with suppress(psutil.Error, OSError):
             if process.pid != own_pid and process.environ().get(RUN_DIR_VARIABLE) == run_dir:
                 found.append(process)
@@ -75,14 +75,14 @@ def folders(members: Iterable[Process]) -> tuple[str, ...]:
     """The folders that processes are in, as far as that can be read."""
     found: dict[str, None] = {}
     for process in members:
-        # one that has ended is nowhere; another user's is not ours to read
+        # it has ended, or belongs to another user
         with suppress(psutil.Error, OSError):
             found[process.cwd()] = None
     return tuple(found)
 
 
 def labels(members: Iterable[Process]) -> tuple[str, ...]:
-    """What processes are called, by people: their command and number, oldest first. Without those that have ended."""
+    """Processes in words: their command and pid, oldest first. Without those that have ended."""
     found = []
     for process in members:
         with suppress(psutil.Error, OSError):
@@ -93,7 +93,7 @@ def labels(members: Iterable[Process]) -> tuple[str, ...]:
 
 
 def alive(candidates: Iterable[Process]) -> list[Process]:
-    """Those that run, or might: not those that only wait to be collected."""
+    """The processes that are not zombies and have not ended."""
     living = []
     for process in candidates:
         with suppress(psutil.NoSuchProcess):
@@ -103,12 +103,12 @@ def alive(candidates: Iterable[Process]) -> list[Process]:
 
 
 def send(targets: Iterable[Process], number: signal.Signals) -> tuple[int, ...]:
-    """The pids that got the signal. A process that is gone by then is not a problem."""
+    """Send a signal; returns the pids that got it. A process that has ended is no error."""
     return tuple(process.pid for process in targets if host.send(process.pid, process.is_running, number))
 
 
 def has_group(pid: int) -> bool:
-    """Whether a child of ours, or an orphan that came to us, is in the process group that this child led."""
+    """Whether a child of ours, or an adopted orphan, is in the process group that this child led."""
     with suppress(ChildProcessError):
         os.waitid(os.P_PGID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return True
@@ -116,9 +116,9 @@ def has_group(pid: int) -> bool:
 
 
 def signal_group(pid: int, number: signal.Signals) -> bool:
-    """Send a signal to the process group that a child of ours led. False when nobody in it is known to be ours.
+    """Send a signal to the process group that a child of ours led. False when no member is known to be ours.
 
-    The number cannot be another group's meanwhile: the child that was seen in it stays there until we collect it.
+    The number cannot be reused meanwhile: the child that was seen in the group stays there until we reap it.
     """
     if pid > 1 and has_group(pid):
         with suppress(ProcessLookupError, PermissionError):
@@ -128,9 +128,9 @@ def signal_group(pid: int, number: signal.Signals) -> bool:
 
 
 def freeze(members: Members) -> None:
-    """SIGSTOP until every member stands still, whatever they start meanwhile. Blocks for a tenth of a second at most.
+    """SIGSTOP until every member is stopped, whatever they start meanwhile. Blocks for a tenth of a second at most.
 
-    One that hangs in the kernel stops when it comes out of there; a later call finds what was started after this one.
+    A process that hangs in the kernel stops when it returns from there; a later call finds what was started since.
     """
     for _ in range(_FREEZE_ROUNDS):
         moving = [process for process in members() if _is_moving(process)]
@@ -149,8 +149,8 @@ def _is_moving(process: Process) -> bool:
 def kill(members: Members, is_gone: Callable[[], bool], spared_pids: Collection[int] = ()) -> list[int]:
     """SIGKILL until nothing is left, however fast it forks. Returns the pids that would not die (normally none).
 
-    is_gone: collects dead children, so that their own come to us, and tells when there are none.
-    spared_pids: children of this process that are none of the trainer's.
+    is_gone: reaps dead children, so that we adopt theirs, and returns whether any are left.
+    spared_pids: children of this process that do not belong to the trainer.
     """
     give_up_at = time.monotonic() + UNKILLABLE_AFTER_S
     while not is_gone():
@@ -167,10 +167,10 @@ def kill(members: Members, is_gone: Callable[[], bool], spared_pids: Collection[
 
 
 def _kill_children_at_once(spared_pids: Collection[int]) -> None:
-    """SIGKILL to the children that the kernel lists for us now (Linux).
+    """SIGKILL to our children as the kernel lists them now (Linux).
 
-    A daemon that forks anew all the time is over before a slower look has found it; here it has microseconds. A pid
-    cannot have been reused meanwhile: a dead child keeps it until we collect it.
+    A daemon that keeps forking has exited before a slower search finds it; here it has only microseconds. A pid cannot
+    have been reused meanwhile: a dead child keeps it until we reap it.
     """
     with suppress(OSError):
         for task in Path("/proc/self/task").iterdir():
@@ -201,7 +201,7 @@ def end_orphans(find: Members, patience_s: float) -> Sequence[int]:
         return ()
     if not HAS_SUBREAPER:
         send(found, signal.SIGINT)
-    send(found, signal.SIGCONT)  # a tree that was paused could not hear any of this
+    send(found, signal.SIGCONT)  # a paused tree could not react to the signals
 
     def is_gone() -> bool:
         return not find()
@@ -214,7 +214,7 @@ def end_orphans(find: Members, patience_s: float) -> Sequence[int]:
 
 
 def orphans(run_dir: str, recorded: Iterable[Process]) -> list[Process]:
-    """What lives of a tree whose supervisor died: marked by the run directory, or recorded, or descended from these."""
+    """Living processes of a tree whose supervisor died: marked by the run directory, recorded, or descendants."""
     found = {*marked(run_dir), *recorded}
     for process in tuple(found):
         with suppress(psutil.NoSuchProcess):
