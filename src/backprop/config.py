@@ -17,16 +17,15 @@ import msgspec
 from msgspec import Meta, field
 
 from backprop.errors import ConfigError, UsageError
-from backprop.records import Limits, Notification, Record, SlurmRequest, Status
+from backprop.records import GB, Limits, Notification, Record, SlurmRequest, Status
 
 PYPROJECT = "pyproject.toml"
 PROJECT_FILES = ("backprop.toml", "backprop.config.json", ".backprop.json", PYPROJECT)
 _YEAR_MINUTES = 525_600.0
-_GB = 1_000_000_000
 _MB = 1_000_000
 _PREFIX = "BACKPROP_"  # of environment variables
 _NO_SETTINGS = {"BACKPROP_HOME", "BACKPROP_MACHINE", "BACKPROP_VERBOSE"}
-_MAX_BYTES = 1_000_000 * _GB
+_MAX_BYTES = 1_000_000 * GB
 
 Minutes = Annotated[float, Meta(gt=0, le=_YEAR_MINUTES)]
 Gigabytes = Annotated[float, Meta(ge=0, le=1e6)]
@@ -92,8 +91,8 @@ class Config(Record, frozen=True):
             grace_s=self.grace_seconds,
             finish_s=None if self.finish_minutes is None else self.finish_minutes * 60,
             checkpoint_every_s=None if every is None else every * 60,
-            min_free_ram_bytes=round(self.min_free_ram_gb * _GB),
-            min_free_disk_bytes=round(self.min_free_disk_gb * _GB),
+            min_free_ram_bytes=round(self.min_free_ram_gb * GB),
+            min_free_disk_bytes=round(self.min_free_disk_gb * GB),
             max_parallel=self.max_parallel,
             gpu_count=self.gpus,
             gpu_min_free_vram_bytes=round(self.gpu_min_free_vram_mb * _MB),
@@ -101,7 +100,7 @@ class Config(Record, frozen=True):
             gpu_memory_bytes=vram_bytes,
             gpu_max_temp_c=self.gpu_max_temp_c,
             max_pause_s=self.max_pause_minutes * 60,
-            ram_limit_bytes=None if self.ram_limit_gb is None else round(self.ram_limit_gb * _GB),
+            ram_limit_bytes=None if self.ram_limit_gb is None else round(self.ram_limit_gb * GB),
         )
 
     @property
@@ -128,7 +127,7 @@ def _vram_limit(limit: str | float | None) -> tuple[float | None, int | None]:
         return None, None
     if isinstance(limit, str) and limit.endswith("%"):
         return float(limit[:-1]) / 100, None
-    return None, round(min(float(limit), _MAX_BYTES) * _GB)  # whatever is too much stays too much, and finite
+    return None, round(min(float(limit), _MAX_BYTES) * GB)  # whatever is too much stays too much, and finite
 
 
 _NOTIFY_ALLOWED = (

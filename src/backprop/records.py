@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+GB = 1_000_000_000  # bytes: powers of 1000, as in all settings and messages
+
 
 class Status(str, Enum):
     """Where a run is in its life, or how it ended."""

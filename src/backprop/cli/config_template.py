@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backprop import config
-from backprop.records import Gpu, MachineState, Record
+from backprop.records import GB, Gpu, MachineState, Record
 
-_GB = 1_000_000_000
 _MB = 1_000_000
 _CORES_A_RUN = 4  # a trainer with its data loaders
-_RAM_A_RUN_BYTES = 16 * _GB
+_RAM_A_RUN_BYTES = 16 * GB
 _MOST_RUNS = 8
-_SMALL_RAM_BYTES = 16 * _GB  # an eighth of less is kept free, instead of the default
-_SMALL_CARD_BYTES = 5 * _GB  # half of less is asked for
+_SMALL_RAM_BYTES = 16 * GB  # an eighth of less is kept free, instead of the default
+_SMALL_CARD_BYTES = 5 * GB  # half of less is asked for
 
 # what to show for a setting that is nothing by default
 _EXAMPLES: Mapping[str, Any] = {
@@ -64,7 +63,7 @@ def fitted(snapshot: MachineState) -> dict[str, Fitted]:
         found["maxParallel"] = runs
     total = snapshot.ram_total_bytes
     if total is not None and total < _SMALL_RAM_BYTES:
-        found["minFreeRamGB"] = Fitted(value=round(total / 8 / _GB, 1), why=f"an eighth of {total / _GB:.0f} GB")
+        found["minFreeRamGB"] = Fitted(value=round(total / 8 / GB, 1), why=f"an eighth of {total / GB:.0f} GB")
     cards = [gpu.vram_total_bytes for gpu in snapshot.gpus or () if gpu.vram_total_bytes]
     if cards and min(cards) < _SMALL_CARD_BYTES:
         found["gpu.minFreeVramMB"] = Fitted(value=min(cards) // 2 // _MB, why="half of the smallest card")
@@ -79,7 +78,7 @@ def _runs_at_once(snapshot: MachineState) -> Fitted | None:
         return None
     room = min(snapshot.cpu_count // _CORES_A_RUN, snapshot.ram_total_bytes // _RAM_A_RUN_BYTES, _MOST_RUNS)
     return Fitted(
-        value=max(1, room), why=f"{snapshot.cpu_count} cores, {snapshot.ram_total_bytes / _GB:.0f} GB of RAM, no GPU"
+        value=max(1, room), why=f"{snapshot.cpu_count} cores, {snapshot.ram_total_bytes / GB:.0f} GB of RAM, no GPU"
     )
 
 

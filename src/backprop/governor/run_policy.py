@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from backprop.governor.start_policy import vram_limit_bytes
-from backprop.records import Gpu, Limits, Pauser, Record
+from backprop.records import GB, Gpu, Limits, Pauser, Record
 
 COOLER_BY_C = 5.0  # a session that was paused for heat continues this far below the limit
 VRAM_PATIENCE_S = 3.0  # a framework may be over its limit for a moment while it reorganizes
@@ -31,7 +31,6 @@ _RAM_LOW = (
 _RAM_CRITICAL = 0.01  # share of the total: below it the kernel's out-of-memory killer is about to act
 _DISK_LOW_BYTES = 5_000_000_000
 _SAVE_AGAIN_S = 60.0
-_GB = 1e9
 _LIMITED = {Pauser.USER, Pauser.GOVERNOR}  # whose pauses --max-pause-minutes limits
 
 
@@ -161,7 +160,7 @@ def _own_ram(limits: Limits, _: State, sample: Sample) -> Verdict:
         return Verdict()
     hard = hard_ram_limit_bytes(limit)
     figures = {"tree_ram_bytes": used, "ram_limit_bytes": limit, "hard_ram_limit_bytes": hard}
-    message = f"its processes hold {used / _GB:.2f} GB of RAM (--ram-limit {limit / _GB:g})"
+    message = f"its processes hold {used / GB:.2f} GB of RAM (--ram-limit {limit / GB:g})"
     action = Action.KILL if used > hard else Action.STOP
     return Verdict(action=action, reason=message, figures=figures, is_over_own_limit=True)
 
@@ -182,8 +181,8 @@ def _own_vram(limits: Limits, state: State, sample: Sample) -> Verdict:
             used, limit = sample.tree_vram_bytes[gpu.uuid], vram_limit_bytes(limits, gpu) or 0
             return Verdict(
                 action=Action.STOP,
-                reason=f"it has held {used / _GB:.1f} GB of GPU {gpu.index} for {sample.at - since:.0f} s "
-                f"(--gpu-memory-limit {limit / _GB:.1f} GB)",
+                reason=f"it has held {used / GB:.1f} GB of GPU {gpu.index} for {sample.at - since:.0f} s "
+                f"(--gpu-memory-limit {limit / GB:.1f} GB)",
                 figures={"gpu": gpu.uuid, "tree_vram_bytes": used, "vram_limit_bytes": limit},
                 is_over_own_limit=True,
             )
@@ -216,7 +215,7 @@ def _machine_ram(_: Limits, state: State, sample: Sample) -> Verdict:
         "ram_total_bytes": total,
         "tree_ram_bytes": sample.tree_ram_bytes,
     }
-    left = f"{available / _GB:.2f} GB of RAM are left"
+    left = f"{available / GB:.2f} GB of RAM are left"
     if available < total * _RAM_CRITICAL and (sample.tree_ram_bytes or 0) > total / 10:
         return Verdict(action=Action.KILL, reason=f"{left}, and this run holds the most", figures=figures)
     values = [
@@ -235,7 +234,7 @@ def _machine_disk(_: Limits, state: State, sample: Sample) -> Verdict:
                 for s in state.samples
                 if folder in s.disk_free_bytes and sample.at - s.at <= _DISK_WINDOW_S
             ]
-            left = f"{free / _GB:.2f} GB of disk are left in {folder}"
+            left = f"{free / GB:.2f} GB of disk are left in {folder}"
             figures = {"folder": folder, "disk_free_bytes": free}
             verdict = _forecast(state, sample, values, left, figures, 2 * sample.save_s + 10.0)
             if verdict.action is not Action.NONE:

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from backprop.records import Gpu, Limits, MachineState, Record
+from backprop.records import GB, Gpu, Limits, MachineState, Record
 
-_GB = 1e9
 _ABOUT_AS_FREE_BYTES = 1 << 30  # GPUs whose free memory differs by less are ranked by temperature
 
 
@@ -104,13 +103,13 @@ def _ram(limits: Limits, snapshot: MachineState, others: Sequence[Reservation]) 
     if available is None or needed == 0 or available - promised >= needed:
         return None
     is_unsatisfiable = snapshot.ram_total_bytes is not None and snapshot.ram_total_bytes < needed
-    message = f"{available / _GB:.1f} GB of RAM available"
+    message = f"{available / GB:.1f} GB of RAM available"
     if is_unsatisfiable:
-        message += f" of {(snapshot.ram_total_bytes or 0) / _GB:.1f}"
+        message += f" of {(snapshot.ram_total_bytes or 0) / GB:.1f}"
     elif promised:
-        message += f", {promised / _GB:.1f} GB of it reserved for other runs"
+        message += f", {promised / GB:.1f} GB of it reserved for other runs"
     advice = "Lower --min-free-ram." if is_unsatisfiable else "Close something, or lower --min-free-ram."
-    return Obstacle.RAM, f"{message} (needed: {needed / _GB:g}). {advice}", is_unsatisfiable
+    return Obstacle.RAM, f"{message} (needed: {needed / GB:g}). {advice}", is_unsatisfiable
 
 
 def _disk(limits: Limits, snapshot: MachineState, _: Sequence[Reservation]) -> _Refusal | None:
@@ -118,7 +117,7 @@ def _disk(limits: Limits, snapshot: MachineState, _: Sequence[Reservation]) -> _
         if free < limits.min_free_disk_bytes:
             total = snapshot.disk_total_bytes.get(folder)
             reason = (
-                f"{free / _GB:.2f} GB of disk free in {folder} (needed: {limits.min_free_disk_bytes / _GB:g}). "
+                f"{free / GB:.2f} GB of disk free in {folder} (needed: {limits.min_free_disk_bytes / GB:g}). "
                 "Free some space, or lower --min-free-disk."
             )
             return Obstacle.DISK, reason, total is not None and total < limits.min_free_disk_bytes
@@ -197,14 +196,10 @@ def _gpu_problem(limits: Limits, gpu: Gpu, others: Sequence[Reservation]) -> str
     """Why a session cannot use this GPU now; None when it can."""
     needed, promised = needed_vram_bytes(limits, gpu), _promised_vram_bytes(gpu, others)
     if gpu.vram_total_bytes is not None and gpu.vram_total_bytes < needed:
-        return (
-            f"GPU {gpu.index} has {gpu.vram_total_bytes / _GB:.1f} GB of memory in total (needed: {needed / _GB:.1f})"
-        )
+        return f"GPU {gpu.index} has {gpu.vram_total_bytes / GB:.1f} GB of memory in total (needed: {needed / GB:.1f})"
     if gpu.temp_c is not None and gpu.temp_c > limits.gpu_max_temp_c:
         return f"GPU {gpu.index} is at {gpu.temp_c:g} °C (limit {limits.gpu_max_temp_c:g})"
     if gpu.vram_free_bytes is not None and gpu.vram_free_bytes - promised < needed:
-        also = f", {promised / _GB:.1f} GB of it reserved for other runs" if promised else ""
-        return (
-            f"GPU {gpu.index} has {gpu.vram_free_bytes / _GB:.1f} GB of memory free{also} (needed: {needed / _GB:.1f})"
-        )
+        also = f", {promised / GB:.1f} GB of it reserved for other runs" if promised else ""
+        return f"GPU {gpu.index} has {gpu.vram_free_bytes / GB:.1f} GB of memory free{also} (needed: {needed / GB:.1f})"
     return None

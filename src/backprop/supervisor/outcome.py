@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backprop.errors import ExitCode
-from backprop.records import Session, Status, StopReason
+from backprop.records import GB, Session, Status, StopReason
 
 _TAIL_BYTES = 4096
 _READ_STDIN = ("EOFError", "bdb.BdbQuit")  # from input() or getpass(); from a debugger
@@ -67,7 +67,7 @@ def reason(
 
 def _kernel_kill(limit_bytes: int | None, *, was_oom: bool) -> str | None:
     if limit_bytes is not None:
-        return f"the kernel killed a process of its tree for going over {limit_bytes / 1e9:g} GB of RAM (--ram-limit)"
+        return f"the kernel killed a process of its tree for going over {limit_bytes / GB:g} GB of RAM (--ram-limit)"
     return "the kernel's out-of-memory killer killed a process of its tree" if was_oom else None
 
 
