@@ -11,6 +11,7 @@ from typing import NoReturn
 from backprop import host
 from backprop.engines.base import Observation, Phase, Submission
 from backprop.records import Run
+from backprop.store.files import open_to_append
 from backprop.store.holder import signal_holder
 from backprop.store.home import Home
 from backprop.store.journal.file import Journal
@@ -57,7 +58,7 @@ def _work(submission: Submission) -> NoReturn:
         null = os.open(os.devnull, os.O_RDWR)
         log = null
         with suppress(OSError):  # it trains without a log, or reports to its parent why it cannot
-            log = os.open(submission.rundir.supervisor_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            log = open_to_append(submission.rundir.supervisor_log_path)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
         code = submission.work()

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from backprop.records import Notification, Record, Run, Status
-from backprop.store.files import read_plain, replace_file, write_plain
+from backprop.store.files import open_to_append, read_plain, replace_file, write_plain
 from backprop.store.home import user_home
 from backprop.store.rundir import RunDir
 from backprop.supervisor.process.launch import start_and_wait, start_detached
@@ -139,7 +139,7 @@ def log(rundir: RunDir, status: Status, target: str, result: str) -> None:
 
     line = printable(f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} {status.value}: {target} {result}")
     with suppress(OSError):  # the run was removed, or the disk is full: there is no place left to say it
-        fd = os.open(rundir.notify_log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = open_to_append(rundir.notify_log_path)
         try:
             os.write(fd, f"{line[:_LOG_LINE]}\n".encode(errors="replace"))
         finally:

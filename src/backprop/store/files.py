@@ -100,6 +100,13 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
     return fd
 
 
+def open_to_append(path: Path) -> int:
+    """A descriptor to append to the file at this very path, made where it is not there. Raises as `open_plain`."""
+    fd = open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.set_blocking(fd, True)  # a child may inherit it
+    return fd
+
+
 def read_plain(path: Path) -> bytes:
     """All of the file. Raises as `open_plain`."""
     with os.fdopen(open_plain(path), "rb") as file:

@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from backprop.store.files import open_plain, read_plain
+from backprop.store.files import open_to_append, read_plain
 
 _FORM = struct.Struct("<QQ")  # of a note
 _RELATIVE = 0.001  # notes are so far apart, of the time of training: a day of progress bars needs some 7,000
@@ -38,7 +38,7 @@ class OrderNotes:
         self._noted_err_bytes, self._noted_s = err_bytes, at_s
         note = _FORM.pack(out_bytes, err_bytes)
         try:
-            fd = open_plain(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            fd = open_to_append(self._path)
             try:
                 self._is_over = os.write(fd, note) < len(note)  # half a note: whatever followed it would be misread
             finally:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from backprop.store.files import NotAFileError, open_plain, read_plain
+from backprop.lifecycle import notifier
+from backprop.records import Status
+from backprop.store.files import NotAFileError, open_plain, open_to_append, read_plain
 from backprop.store.journal.file import Journal, read
+from backprop.store.rundir import RunDir
 
 
 def _socket(path: Path) -> None:
@@ -30,7 +33,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)  # a socket's path is short
     path = Path("journal.jsonl")
     make(path)
-    for opens in (read_plain, open_plain, read, Journal):
+    for opens in (read_plain, open_plain, open_to_append, read, Journal):
         with pytest.raises(NotAFileError, match=r"journal\.jsonl is not a file"):
             opens(path)
 
@@ -44,3 +47,23 @@ def test_a_file_that_is_not_there_is_missing(tmp_path: Path):
     """As ever: no other error than that of `open`."""
     with pytest.raises(FileNotFoundError):
         read_plain(tmp_path / "f")
+
+
+def test_what_is_written_is_appended(tmp_path: Path):
+    """To a file of the owner alone, by a descriptor that blocks: a trainer gets it as its stdout."""
+    for _ in range(2):
+        fd = open_to_append(tmp_path / "f")
+        assert os.get_blocking(fd)
+        os.write(fd, b"line\n")
+        os.close(fd)
+    assert (tmp_path / "f").read_bytes() == b"line\nline\n"
+    assert (tmp_path / "f").stat().st_mode & 0o077 == 0
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path):
+    """Not by the log of notifications: a run directory may come from anybody's archive."""
+    (tmp_path / "mine").write_text("")
+    rundir = RunDir(tmp_path)
+    rundir.notify_log_path.symlink_to("mine")
+    notifier.log(rundir, Status.FAILED, "all", "sent")
+    assert (tmp_path / "mine").read_text() == ""

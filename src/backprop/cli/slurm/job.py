@@ -26,6 +26,7 @@ from backprop.errors import BusyError, ExitCode
 from backprop.lifecycle import continuation, driver, owned_run
 from backprop.lifecycle.continuation import Assignment
 from backprop.records import RunSpec, Status
+from backprop.store.files import open_to_append
 from backprop.store.home import Home
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import MessageShown, NotContinued, Refused, StopRequested
@@ -57,7 +58,7 @@ def execute(*, folders: tuple[Path, ...]) -> None:
 
 def _write_to(log_path: Path) -> None:
     """Send the output of this process there: Slurm has one file for a whole array, and runs are removed one by one."""
-    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = open_to_append(log_path)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

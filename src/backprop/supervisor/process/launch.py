@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from backprop.store.files import open_to_append
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_GET_CHILD_SUBREAPER = 37
@@ -86,7 +88,7 @@ def has_no_descendants() -> bool:
 
 def _appending(path: Path) -> BinaryIO:
     """Open for appending, readable by the owner only, whatever the umask."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
+    return os.fdopen(open_to_append(path), "ab")
 
 
 def _reading(stdin: str | None) -> BinaryIO:
