@@ -353,7 +353,7 @@ def test_a_resume_that_a_run_s_end_overtakes_is_told_to_try_again(three: Runs):
     with catalog.caught_up(home, print) as index:
         view = catalog.find_run(home, index, "b", print)
     with pytest.raises(BusyError, match="has just ended .completed.*another session: backprop resume b --again"):
-        resume_command._let_go_on(home, view.run, has_options=False)
+        resume_command._end_pause(home, view.run, has_options=False)
     assert three.call("resume", "b", "--again").returncode == 0
 
 
