@@ -1,6 +1,6 @@
-"""A configuration to begin with: every setting with a word on it, and values where this machine wants other ones.
+"""A configuration to start with: every setting with a comment, and values where this machine needs other ones.
 
-Pure: a reading of the machine and the words of `--help` enter, the text of a TOML file leaves, for `backprop init`.
+Pure: a reading of the machine and the help of the options enter, the text of a TOML file leaves, for `backprop init`.
 """
 
 import json
@@ -14,10 +14,10 @@ _MB = 1_000_000
 _CORES_A_RUN = 4  # a trainer with its data loaders
 _RAM_A_RUN_BYTES = 16 * GB
 _MOST_RUNS = 8
-_SMALL_RAM_BYTES = 16 * GB  # an eighth of less is kept free, instead of the default
-_SMALL_CARD_BYTES = 5 * GB  # half of less is asked for
+_SMALL_RAM_BYTES = 16 * GB  # of less, an eighth is kept free instead of the default
+_SMALL_CARD_BYTES = 5 * GB  # of less, half is required
 
-# what to show for a setting that is nothing by default
+# examples for settings that have no default
 _EXAMPLES: Mapping[str, Any] = {
     "finishMinutes": 5,
     "checkpointEveryMinutes": 5,
@@ -32,8 +32,8 @@ _EXAMPLES: Mapping[str, Any] = {
 }
 _HEAD = """\
 # Settings of Backprop, for {whom}.
-# A flag on the command line and an environment variable (BACKPROP_MAX_RUN_MINUTES) come before what is here.
-# Lines without a '#' differ from the defaults because of this machine; take the '#' away to change others.
+# Command-line options and environment variables (BACKPROP_MAX_RUN_MINUTES) override this file.
+# Lines without a '#' differ from the defaults to fit this machine; uncomment others to change them.
 """
 _NOTIFY = """
 # {comment}
@@ -57,7 +57,7 @@ class Fitted(Record, frozen=True):
 
 
 def fitted(snapshot: MachineState) -> dict[str, Fitted]:
-    """The settings for which this machine wants something else than the default."""
+    """The settings for which this machine needs another value than the default."""
     found = {}
     if (runs := _runs_at_once(snapshot)) is not None and runs.value != config.default("maxParallel"):
         found["maxParallel"] = runs
@@ -66,7 +66,7 @@ def fitted(snapshot: MachineState) -> dict[str, Fitted]:
         found["minFreeRamGB"] = Fitted(value=round(total / 8 / GB, 1), why=f"an eighth of {total / GB:.0f} GB")
     cards = [gpu.vram_total_bytes for gpu in snapshot.gpus or () if gpu.vram_total_bytes]
     if cards and min(cards) < _SMALL_CARD_BYTES:
-        found["gpu.minFreeVramMB"] = Fitted(value=min(cards) // 2 // _MB, why="half of the smallest card")
+        found["gpu.minFreeVramMB"] = Fitted(value=min(cards) // 2 // _MB, why="half of the smallest GPU")
     return found
 
 
