@@ -1,4 +1,4 @@
-"""The program that tells of a run's state: `python -m backprop.views.notification RUN_DIR JOURNAL_BYTES INDEX`.
+"""The program that sends a run's notifications: `python -m backprop.views.notification RUN_DIR JOURNAL_BYTES INDEX`.
 
 The state is what the journal's first so many bytes amount to, with the metrics of that index; where to tell of it says
 notify.json, and what came of it goes into notify.log. Started by notifier.py; nobody waits for it.
@@ -29,7 +29,7 @@ from backprop.text import printable
 from backprop.views.terminal import formatting
 
 PATIENCE_S = 30.0  # for one notification in all, whatever it does
-_QUIET_S = 10.0  # for a server that says nothing at all
+_QUIET_S = 10.0  # for a server that does not answer
 _MAX_TEXT = 1000  # characters of a name or a reason: an environment has limits
 _MAX_METRICS = 100
 _TAIL_BYTES = 4096
@@ -51,12 +51,12 @@ _POSTED = (
 )
 
 
-class TellError(Exception):
-    """A notification did not get through; the message is for notify.log and holds no secret."""
+class NotificationError(Exception):
+    """A notification was not delivered; the message is for notify.log and holds no secret."""
 
 
 def main(run_dir: str, journal_bytes: int, index_path: str) -> None:
-    """Tell of a state to all who want to know, at once; each has so long and no longer."""
+    """Send all notifications of a state in parallel, each with a time limit."""
     rundir = RunDir(Path(run_dir))
     entries, _ = parse(rundir.journal_path.read_bytes()[:journal_bytes])
     run = fold(rundir.read_spec(), entries)
@@ -74,11 +74,11 @@ def main(run_dir: str, journal_bytes: int, index_path: str) -> None:
     for notification, thread in threads:
         thread.join(PATIENCE_S + 1)  # a command has been ended by then
         if thread.is_alive():
-            notifier.log(rundir, run.status, label(notification), f"failed: not over after {PATIENCE_S:g} s")
+            notifier.log(rundir, run.status, label(notification), f"failed: timed out after {PATIENCE_S:g} s")
 
 
 def _document(rundir: RunDir, run: Run, index_path: Path) -> dict[str, Any]:
-    """The run as `--json` has it, in the state that is told of."""
+    """The run as `--json` has it, in the state to be notified about."""
     import sqlite3
 
     from backprop.store import checkpoints
@@ -101,12 +101,12 @@ def _document(rundir: RunDir, run: Run, index_path: Path) -> dict[str, Any]:
 
 def _deliver(notification: Notification, rundir: RunDir, run: Run, document: Mapping[str, Any]) -> None:
     try:
-        told = _means(notification)(notification, run, document)
-    except TellError as error:
-        told = f"failed: {error}"
+        outcome = _means(notification)(notification, run, document)
+    except NotificationError as error:
+        outcome = f"failed: {error}"
     except Exception as error:  # noqa: BLE001  whatever a server or a setting makes of us, it is to leave a trace
-        told = f"failed: {type(error).__name__}"
-    notifier.log(rundir, run.status, label(notification), told)
+        outcome = f"failed: {type(error).__name__}"
+    notifier.log(rundir, run.status, label(notification), outcome)
 
 
 def _means(notification: Notification) -> Callable[[Notification, Run, Mapping[str, Any]], str]:
@@ -116,7 +116,7 @@ def _means(notification: Notification) -> Callable[[Notification, Run, Mapping[s
 
 
 def label(notification: Notification) -> str:
-    """The notification in a word or two; of an address only the host, because the rest may be a secret."""
+    """A short label; of an address only the host, because the rest may be secret."""
     if notification.command is not None:
         return f"command {os.path.basename(notification.command[0])}"  # noqa: PTH119
     if notification.webhook is not None:
@@ -128,7 +128,7 @@ def label(notification: Notification) -> str:
 
 
 def sentence(run: Run, document: Mapping[str, Any]) -> str:
-    """What happened, for people."""
+    """One sentence about the run for people."""
     name = f" ({run.spec.name})" if run.spec.name else ""
     step = "" if document["last_step"] is None else f" at step {document['last_step']}"
     after = f" after {formatting.duration(document['elapsed_s'])}" if run.sessions else ""
@@ -157,7 +157,7 @@ def _run_command(notification: Notification, run: Run, document: Mapping[str, An
 
 
 def _execute(argv: Sequence[str], environment: Mapping[str, str], folder: str, data: bytes) -> str:
-    """What came of a command. Raises TellError."""
+    """Run a command; returns the outcome. Raises NotificationError."""
     # files, not pipes: a command may read nothing, or leave something behind that keeps a pipe open
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as output:
         stdin.write(data)
@@ -173,19 +173,19 @@ def _execute(argv: Sequence[str], environment: Mapping[str, str], folder: str, d
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:  # the latter: a NUL in an argument
-            raise TellError(f"cannot be started: {getattr(error, 'strerror', None) or error}") from error
+            raise NotificationError(f"cannot be started: {getattr(error, 'strerror', None) or error}") from error
         try:
             code = process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired as error:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise TellError(f"not over after {PATIENCE_S:g} s, killed") from error
+            raise NotificationError(f"timed out after {PATIENCE_S:g} s, killed") from error
         if code != 0:
             output.seek(max(0, output.seek(0, os.SEEK_END) - _TAIL_BYTES))
             words = output.read().decode(errors="replace").split("\n")
             last = next((line.strip() for line in reversed(words) if line.strip()), "")
-            raise TellError(f"exit code {code}" + (f": {last}" if last else ""))
+            raise NotificationError(f"exit code {code}" + (f": {last}" if last else ""))
     return "done"
 
 
@@ -193,7 +193,7 @@ def _execute(argv: Sequence[str], environment: Mapping[str, str], folder: str, d
 
 
 def _post(notification: Notification, run: Run, document: Mapping[str, Any]) -> str:
-    """What the server said. Raises TellError."""
+    """Send a webhook; returns the outcome. Raises NotificationError."""
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -211,21 +211,23 @@ def _post(notification: Notification, run: Run, document: Mapping[str, Any]) -> 
         with build_opener(NoRedirect).open(request, timeout=_QUIET_S) as answer:
             return f"delivered ({answer.status})"
     except HTTPError as error:
-        raise TellError(f"the server answered {error.code}") from error
+        raise NotificationError(f"the server answered {error.code}") from error
     except URLError as error:
         reason = error.reason
-        raise TellError(reason.strerror or str(reason) if isinstance(reason, OSError) else str(reason)) from error
+        raise NotificationError(
+            reason.strerror or str(reason) if isinstance(reason, OSError) else str(reason)
+        ) from error
     except TimeoutError as error:
-        raise TellError(f"no answer within {_QUIET_S:g} s") from error
+        raise NotificationError(f"no answer within {_QUIET_S:g} s") from error
     except (HTTPException, OSError) as error:
-        raise TellError(f"no proper answer ({type(error).__name__})") from error
+        raise NotificationError(f"no proper answer ({type(error).__name__})") from error
 
 
 def posted(run: Run, document: Mapping[str, Any]) -> dict[str, Any]:
     """What a webhook gets. `text` is what chat servers show."""
-    told = {key: document[key] for key in _POSTED}
-    told["metrics"] = dict(islice(document["metrics"].items(), _MAX_METRICS))
-    return {"event": run.status.value, "text": sentence(run, document), "run": told}
+    posted = {key: document[key] for key in _POSTED}
+    posted["metrics"] = dict(islice(document["metrics"].items(), _MAX_METRICS))
+    return {"event": run.status.value, "text": sentence(run, document), "run": posted}
 
 
 # -- on the desktop
@@ -244,7 +246,7 @@ def _show(_: Notification, run: Run, document: Mapping[str, Any]) -> str:
         script = "on run argv\ndisplay notification (item 2 of argv) with title (item 1 of argv)\nend run"
         argv = [program, "-e", script, title, text]
     else:
-        raise TellError("neither notify-send nor osascript can be found")
+        raise NotificationError("neither notify-send nor osascript was found")
     return _execute(argv, os.environ, "/", b"")
 
 

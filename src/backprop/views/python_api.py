@@ -1,4 +1,4 @@
-"""Runs for programs and notebooks: what `backprop.runs()` and `backprop.find_run()` give.
+"""Runs for programs and notebooks: the results of `backprop.runs()` and `backprop.find_run()`.
 
 Reads what is recorded; like `backprop list` it first brings the index in step with what is on disk. Needs Backprop
 installed in the environment that asks, and no trainer.
@@ -50,7 +50,7 @@ class Point(NamedTuple):
 class Checkpoint(NamedTuple):
     """A checkpoint that the trainer reported."""
 
-    path: str  # absolute; it may be gone by now
+    path: str  # absolute; it may have been deleted
     step: int | None
     session: int
     size_bytes: int | None  # when it was reported; of a folder all its files
@@ -60,15 +60,15 @@ class Checkpoint(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Run:
-    """One run as it was when it was read. Points are read when they are asked for, and are those of then."""
+    """One run as of when it was read. Points are read on demand, and are as of then."""
 
     id: str
     name: str | None
     status: str  # queued, running, paused, completed, timeboxed, stopped, failed, interrupted or refused
-    reason: str | None  # why it is so
+    reason: str | None  # why it has this status
     command: tuple[str, ...]
     created_at: datetime  # UTC
-    ended_at: datetime | None  # UTC; None while it goes on
+    ended_at: datetime | None  # UTC; None while it is active
     elapsed_s: float  # seconds of training, all sessions added up
     params: Mapping[str, Any]
     last_step: int | None
@@ -95,7 +95,7 @@ class Run:
             return [Point(*point) for point in query.points(index, view, name)]
 
     def frame(self, library: Library | None = None) -> Any:
-        """A pandas or polars frame: a row a step, a column a metric, and in front `step`, `session` and `time_s`.
+        """A pandas or polars frame: one row per step, one column per metric, after `step`, `session` and `time_s`.
 
         A metric that was not reported at a step is missing there (NaN in pandas, null in polars). Of steps that a
         resume trained again only the last session's are there, as in curves; `metrics()` has all of them. A metric that
@@ -112,8 +112,8 @@ class Run:
 
     def as_dict(self) -> dict[str, Any]:
         """The document of `backprop status RUN --json`, in plain JSON values."""
-        told = run_json.run_document(self._view, datetime.now(timezone.utc), catalog.is_valid, max_checkpoints=None)
-        plain: dict[str, Any] = msgspec.to_builtins(told)
+        document = run_json.run_document(self._view, datetime.now(timezone.utc), catalog.is_valid, max_checkpoints=None)
+        plain: dict[str, Any] = msgspec.to_builtins(document)
         return plain
 
     @contextmanager
@@ -230,7 +230,7 @@ def _frame_library(wanted: Library | None) -> Any:
     """The module of pandas or polars. Raises UsageError where it is not installed."""
     allowed = ("pandas", "polars")
     if wanted is not None and wanted not in allowed:
-        raise UsageError(f"library {wanted!r} is not allowed: {', '.join(allowed)}.")
+        raise UsageError(f"library {wanted!r} is not supported; use one of {', '.join(allowed)}.")
     for name in allowed if wanted is None else (wanted,):
         with suppress(ModuleNotFoundError):
             return import_module(name)

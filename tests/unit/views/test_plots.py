@@ -38,7 +38,7 @@ def test_a_spike_does_not_hide_the_curve_and_is_not_hidden():
     assert (spike.x, spike.value, spike.is_above) == (100, 1e6, True)
     text = drawn(plotted(curve), TERMINAL)
     assert "▲" in text
-    assert "outside the frame is 1e+06 at step 100" in text
+    assert "outside the range: 1e+06 at step 100" in text
 
 
 @pytest.mark.parametrize("curve", [FALLING, [10.0, 2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6], [1.0], [0.5] * 50])

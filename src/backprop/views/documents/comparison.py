@@ -1,4 +1,4 @@
-"""A comparison for programs: as JSON (the contract of `compare --json`), or as rows of CSV, one a run."""
+"""A comparison for programs: as JSON (the contract of `compare --json`), or as CSV with one row per run."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from backprop.views.terminal.comparison_table import Comparison, Side, best_plac
 
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:
-    """All runs with their facts, which parameters differ, and which run is best in what."""
+    """All runs with their facts, the parameters that differ, and the best run for each metric."""
     views = [side.view for side in comparison.sides]
     document = {
         "runs": [_run_document(side, comparison) for side in comparison.sides],
@@ -75,7 +75,7 @@ def _ids(views: list[RunView], name: str, values: list[float | None]) -> list[st
 
 
 def comparison_rows(comparison: Comparison) -> Iterator[list[Cell]]:
-    """A heading, and one row a run: its facts, all parameters, and of each metric last, best and its step."""
+    """A heading, and one row per run: its facts, all parameters, and for each metric its last and best values."""
     names = params.names(side.view for side in comparison.sides)
     heading: list[Cell] = ["id", "name", "status", "created_at", "elapsed_s", "sessions", "gpu_hours", "last_step"]
     heading += ["host", "python", "commit", "dirty", *(f"param.{name}" for name in names)]

@@ -12,8 +12,8 @@ from backprop.store import checkpoints
 from backprop.store.experiments_json import MAX_CHECKPOINTS, newest_checkpoints
 from backprop.store.output.protocol import json_safe
 
-# DEL, the C1 controls, line ends of Unicode, and marks that turn the order of a line round (Unicode, UAX #9)
-_OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# DEL, the C1 controls, line separators, and bidirectional controls (Unicode, UAX #9)
+_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 IsValid = Callable[[Checkpoint], bool]
 
@@ -106,12 +106,12 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
 
 
 def timeboxes_s(run: Run) -> float:
-    """What all its sessions may take together; before the first, what that may take."""
+    """The sum of the timeboxes of all sessions; before the first session, its timebox."""
     return sum(session.timebox_s for session in run.sessions) or run.spec.limits.timebox_s
 
 
 def session_elapsed_s(session: Session, now: datetime) -> float:
-    """How long a session took, or has taken so far, without its pauses."""
+    """How long a session took, or has taken so far, not counting pauses."""
     return session.trained_s(now)
 
 
@@ -121,13 +121,13 @@ def elapsed_s(view: RunView, now: datetime) -> float:
 
 
 def machine_document(snapshot: MachineState) -> dict[str, Any]:
-    """The machine, as `status --json` shows it."""
+    """The machine, as in `status --json`."""
     fields: Mapping[str, Any] = msgspec.structs.asdict(snapshot)
     return {key: json_safe(value) for key, value in fields.items()}
 
 
 def ticket_document(ticket: Ticket) -> dict[str, Any]:
-    """Who holds a slot or waits for one, as `status --json` shows it."""
+    """A run that holds a slot or is queued, as in `status --json`."""
     return {
         "run_id": ticket.run_id,
         "pid": ticket.pid,
@@ -142,8 +142,8 @@ def ticket_document(ticket: Ticket) -> dict[str, Any]:
 
 
 def encode(document: Any) -> str:
-    """JSON text, indented for people who look; what a terminal would obey is escaped, as JSON's own rules allow."""
+    """Indented JSON; control characters that a terminal would obey are escaped."""
     text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
     if text.isascii() and "\x7f" not in text:
         return text
-    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,4 +1,4 @@
-"""Taking runs elsewhere: one module for each kind of destination, which all get the same record (see record.py).
+"""Exports of runs: one module for each kind of destination; all get the same record (see record.py).
 
 Each has `write(runs, destination, replace=...)`, which writes all runs or raises UsageError or OSError, and gives
 back what the user may do next. Those that are text also have `lines(runs)`. A destination that holds a run already is

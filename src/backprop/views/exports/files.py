@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and replace nothing unasked."""
+"""Files that are written atomically, and replace nothing unless asked to."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager

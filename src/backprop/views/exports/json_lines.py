@@ -1,4 +1,4 @@
-"""JSON lines: each run's document, as `--json` gives it, followed by its points. Nothing is lost on the way.
+"""JSON lines: each run's document, as `--json` gives it, followed by its points. Nothing is lost.
 
 NaN and infinities are the strings "NaN", "Infinity" and "-Infinity", as everywhere in our JSON.
 """

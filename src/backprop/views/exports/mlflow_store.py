@@ -42,14 +42,14 @@ def write(runs: Sequence[RunExport], destination: str, *, replace: bool) -> str:
     """Log each run into the experiment $MLFLOW_EXPERIMENT_NAME, or "Backprop", of the tracking store `destination`."""
     # ours to decide for this process only; what the user set counts
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # else minutes, for a server that is not there
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # else minutes, if the server is unreachable
     try:
         import mlflow
         from mlflow.exceptions import MlflowException
     except ImportError as error:
         raise missing("mlflow", error) from error
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # what it does to its tables is not news
+        logging.getLogger(name).setLevel(logging.ERROR)  # its migrations are not of interest
     try:
         client = _client(mlflow, destination)
         experiment = _experiment(client)
@@ -62,7 +62,7 @@ def write(runs: Sequence[RunExport], destination: str, *, replace: bool) -> str:
         raise UsageError(f"MLflow at {destination}: {str(error).strip().splitlines()[0]}") from error
     except ModuleNotFoundError as error:
         raise missing("mlflow", error) from error
-    look = "" if destination.startswith("http") else f"; look at it: mlflow ui --backend-store-uri {destination}"
+    look = "" if destination.startswith("http") else f"; to view it: mlflow ui --backend-store-uri {destination}"
     return destination + look
 
 
@@ -98,7 +98,7 @@ def _old_runs(client: Any, experiment: str, run: RunExport, *, replace: bool) ->
     """MLflow's ids of what was exported of this run before. Raises UsageError unless that may be replaced."""
     old = [found.info.run_id for found in client.search_runs([experiment], f"tags.`{_RUN_TAG}` = '{run.id}'")]
     if old and not replace:
-        raise UsageError(f"run {run.id} is there already, as MLflow's run {old[0]}; to replace it: --force")
+        raise UsageError(f"run {run.id} already exists as MLflow run {old[0]}; to replace it: --force")
     return old
 
 
@@ -120,7 +120,7 @@ def _write_run(client: Any, experiment: str, run: RunExport) -> None:
         else:
             client.update_run(made, _STATUSES[state.status])
     except BaseException:
-        client.delete_run(made)  # half an export would pass for a whole one
+        client.delete_run(made)  # a partial export would look complete
         raise
 
 

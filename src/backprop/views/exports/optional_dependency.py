@@ -16,7 +16,7 @@ def missing(extra: str, error: ImportError) -> UsageError:
     that is active, nor the one of the user's scripts.
     """
     what = error.name.partition(".")[0] if error.name else str(error)
-    return UsageError(f"this needs {what!r} beside Backprop, and it is not there: {_installing(extra)}")
+    return UsageError(f"this needs {what!r}, which is not installed: {_installing(extra)}")
 
 
 def _installing(extra: str) -> str:

@@ -35,7 +35,7 @@ def write(runs: Sequence[RunExport], destination: str, *, replace: bool) -> str:
     for run, paths in zip(runs, paths_of, strict=True):
         paths[min(paths)].parent.mkdir(exist_ok=True)
         _write_run(board, run, paths)
-    return f"{destination}; look at it: tensorboard --logdir {destination}"
+    return f"{destination}; to view it: tensorboard --logdir {destination}"
 
 
 def _library() -> SimpleNamespace:

@@ -64,7 +64,7 @@ def _offline_runs(path: Path, run: RunExport, *, replace: bool) -> list[Path]:
     """What was exported of this run before. Raises UsageError unless that may be replaced."""
     old = sorted(found.parent for found in path.glob(f"wandb/offline-run-*/run-{run.id}.wandb"))
     if old and not replace:
-        raise UsageError(f"run {run.id} is there already, as {old[0]}; to replace it: --force")
+        raise UsageError(f"run {run.id} already exists as {old[0]}; to replace it: --force")
     return old
 
 
@@ -102,7 +102,7 @@ def _write_run(wandb: ModuleType, run: RunExport, path: Path) -> None:
         _log(made, run)
     except BaseException:
         made.finish(exit_code=1)
-        shutil.rmtree(target, ignore_errors=True)  # half an export would pass for a whole one
+        shutil.rmtree(target, ignore_errors=True)  # a partial export would look complete
         raise
     made.finish(exit_code=run.document["exit_code"] or 0)
 

@@ -1,1 +1,1 @@
-"""Curves as a plot: what to draw, and how a terminal, a file and a page draw it."""
+"""Plots of curves: a model, and its rendering in a terminal, a picture and a page."""

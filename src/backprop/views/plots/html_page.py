@@ -1,4 +1,4 @@
-"""A plot as one HTML file: the chart library is in it, it asks nothing of any network, and what is in it is text."""
+"""A plot as one self-contained HTML file: it includes the chart library, and makes no network requests."""
 
 import html
 import math
@@ -16,15 +16,15 @@ _TEMPLATE_PATH = Path(__file__).with_suffix(".html")
 _LIBRARY_PATH = Path(__file__).parents[1] / "web" / "static" / "vendor"
 _NAME_WIDTH = 200  # characters
 _HEIGHT = 380  # pixels of one panel
-_PLACE = re.compile(r"\{\{(\w+)\}\}")
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
 def page(plot: Plot, height: int | None = None) -> str:
-    """The file's text. It is as wide as its window; height: of a panel, in pixels."""
-    called = plot.runs[0] if len(plot.runs) == 1 else f"{len(plot.runs)} runs"
-    told = f"{', '.join(panel.metric for panel in plot.panels)} · {called}"
+    """The content of the file. Panels are as wide as the window; height: of a panel, in pixels."""
+    runs = plot.runs[0] if len(plot.runs) == 1 else f"{len(plot.runs)} runs"
+    title_text = cut(f"{', '.join(panel.metric for panel in plot.panels)} · {runs}", _NAME_WIDTH)
     document = {
-        "title": cut(told, _NAME_WIDTH),
+        "title": title_text,
         "runs": [cut(run, _NAME_WIDTH) for run in plot.runs],
         "x_label": x_label(plot),
         "is_log": plot.is_log,
@@ -32,17 +32,17 @@ def page(plot: Plot, height: int | None = None) -> str:
         "panels": [_panel(plot, panel) for panel in plot.panels],
     }
     parts = {
-        "title": html.escape(cut(told, _NAME_WIDTH)),
+        "title": html.escape(title_text),
         "plot": _script_safe(msgspec.json.encode(document).decode()),
         "uplot_css": (_LIBRARY_PATH / "uPlot.min.css").read_text(),
         "uplot_js": (_LIBRARY_PATH / "uPlot.iife.min.js").read_text(),
     }
-    # in one go: what a run is called cannot be taken for a place in the template
-    return _PLACE.sub(lambda found: parts[found[1]], _TEMPLATE_PATH.read_text())
+    # in one pass: a run's name cannot be mistaken for a placeholder
+    return _PLACEHOLDER.sub(lambda found: parts[found[1]], _TEMPLATE_PATH.read_text())
 
 
 def _script_safe(text: str) -> str:
-    """JSON that cannot end the element it stands in, nor open a comment there: the HTML standard, 4.12.1.3."""
+    """JSON that can neither end its <script> element nor open a comment in it: the HTML standard, 4.12.1.3."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -66,5 +66,5 @@ def _line(plot: Plot, line: PlotLine) -> dict[str, Any]:
 
 
 def _drawable(values: Sequence[float], plot: Plot) -> list[float | None]:
-    """A gap is null."""
+    """The values, with None for a gap."""
     return [value if math.isfinite(value) and (value > 0 or not plot.is_log) else None for value in values]

@@ -1,4 +1,4 @@
-"""A plot as a picture file, by matplotlib: the only module that needs it."""
+"""A plot as a picture, by matplotlib: the only module that needs it."""
 
 import io
 import math
@@ -18,7 +18,7 @@ _DPI = 150
 _PIXELS = (1500, 675)  # of one panel
 _NAME_WIDTH = 60
 _LEGEND_COLUMNS = 3
-# matplotlib takes the first that has a character; those that are not installed cost nothing
+# matplotlib uses the first that has a glyph; missing fonts cost nothing
 _FONTS = ["DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans Hebrew", "Noto Sans Arabic", "Arial Unicode MS"]
 
 
@@ -29,14 +29,14 @@ def picture(plot: Plot, kind: str, width: int | None = None, height: int | None 
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # fonts that are not here are no news
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # missing fonts are expected
     size = ((width or _PIXELS[0]) / _DPI, (height or _PIXELS[1]) * len(plot.panels) / _DPI)
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcParams["svg.fonttype"] = "none"  # text stays text
         mpl.rcParams["font.family"] = _FONTS
-        mpl.rcParams["text.parse_math"] = False  # a name may hold a dollar sign
+        mpl.rcParams["text.parse_math"] = False  # a name may contain a dollar sign
         mpl.rcParams["axes.spines.top"] = mpl.rcParams["axes.spines.right"] = False
-        # a script in which no installed font can write: its boxes are all there is to be had
+        # no installed font has the glyphs: boxes are all we can get
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
         all_axes = figure.subplots(len(plot.panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -45,7 +45,7 @@ def picture(plot: Plot, kind: str, width: int | None = None, height: int | None 
         all_axes[-1].set_xlabel(x_label(plot))
         _legend(plot, figure)
         target = io.BytesIO()
-        metadata = {"Date": None} if kind == "svg" else None  # the same plot is the same file
+        metadata = {"Date": None} if kind == "svg" else None  # reproducible files
         figure.savefig(target, format=kind, metadata=metadata)
     return target.getvalue()
 
@@ -71,18 +71,18 @@ def _panel(plot: Plot, place: int, axes: "Axes") -> None:
     axes.set_xticks([tick for tick, _ in ticks], [text for _, text in ticks])
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
     axes.set_title(_text(title(plot, panel)), loc="left", fontsize=11, fontweight="bold")
-    told = "\n".join(_text(note) for note in notes(plot, panel, outside))
-    if told:
-        axes.annotate(told, (1, 1), xycoords="axes fraction", ha="right", va="bottom", fontsize=7, alpha=0.7)
+    caption = "\n".join(_text(note) for note in notes(plot, panel, outside))
+    if caption:
+        axes.annotate(caption, (1, 1), xycoords="axes fraction", ha="right", va="bottom", fontsize=7, alpha=0.7)
 
 
-def _text(told: str) -> str:
-    """A text that reads from left to right, even when it begins with a name that does not."""
-    return told if told.isascii() else f"\u200e{told}"
+def _text(text: str) -> str:
+    """A text that reads from left to right, even if it starts with a right-to-left name."""
+    return text if text.isascii() else f"\u200e{text}"
 
 
 def _finite(values: Any) -> list[float]:
-    """The values with NaN for whatever is not finite: a gap."""
+    """The values with NaN, which is a gap, for all that are not finite."""
     return [value if math.isfinite(value) else math.nan for value in values]
 
 
@@ -98,7 +98,7 @@ def _legend(plot: Plot, figure: Any) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], **_look(place)) for place in range(len(plot.runs))]
-    # a label that begins with "_" would be left out, so the names come afterwards
+    # a label that begins with "_" would be left out, so names are set afterwards
     made = figure.legend(
         handles,
         [str(place) for place in range(len(handles))],

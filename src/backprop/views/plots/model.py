@@ -1,4 +1,4 @@
-"""What is drawn in a plot, wherever it is drawn: lines in panels, their range, their ticks, and what is to be said."""
+"""The model of a plot for all renderers: panels with lines, their ranges, ticks and notes."""
 
 import math
 import sys
@@ -12,12 +12,12 @@ from backprop.views.terminal import formatting
 from backprop.views.terminal.screen import cut
 
 _UNITS = ((172_800.0, 86_400.0, "days"), (7200.0, 3600.0, "hours"), (120.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
-_HUGE = 1e300  # what is beyond is drawn here: the span of two floats must be one
-_TINY = 1e-300  # the same for a logarithmic scale
-_COUNTED = 8  # values from which on one may be far from the others
+_HUGE = 1e300  # values beyond are clipped: the difference of two floats must be finite
+_TINY = 1e-300  # the same for a log scale
+_COUNTED = 8  # fewer values have no outliers
 _MANY = 100
-# what lies so many times as far from the inner values as those from one another is left out: of the inner 98 %
-# few times, of the inner 60 % many, because a loss may well fall steeply at first
+# a value is an outlier if its distance from the inner values is this multiple of their span: a small one of the inner
+# 98 %, a large one of the inner 60 %, because a loss may fall steeply at first
 _REACHES = ((0.01, 4.0), (0.2, 20.0))
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _PADDING = 0.04
@@ -25,12 +25,12 @@ _NAME_WIDTH = 40
 
 
 class PlotLine(Record, frozen=True):
-    """One run's curve. What is not finite is a gap."""
+    """One run's curve. A non-finite value is a gap."""
 
-    place: int  # of its run in the legend
+    place: int  # index of its run in the legend
     xs: "array[float]"
     ys: "array[float]"
-    raw_xs: "array[float] | None" = None  # before it was smoothed
+    raw_xs: "array[float] | None" = None  # before smoothing
     raw_ys: "array[float] | None" = None
     is_reduced: bool = False
 
@@ -43,9 +43,9 @@ class Panel(Record, frozen=True):
 
 
 class Plot(Record, frozen=True):
-    """Panels below one another, over one axis."""
+    """Panels one below the other, with a common x-axis."""
 
-    runs: tuple[str, ...]  # how each run is called, in the order of the legend
+    runs: tuple[str, ...]  # label of each run, in the order of the legend
     panels: tuple[Panel, ...]
     axis: Axis
     is_log: bool = False
@@ -53,9 +53,9 @@ class Plot(Record, frozen=True):
 
 
 class Spike(NamedTuple):
-    """The farthest point of a stretch of a line that lies outside the range."""
+    """The farthest point of a part of a line that is outside the range."""
 
-    place: int  # of the run
+    place: int  # index of the run
     x: float
     value: float
     is_above: bool
@@ -69,7 +69,7 @@ class Span(NamedTuple):
 
 
 def y_span(panel: Panel, *, is_log: bool) -> Span:
-    """The range in which a panel is readable: a few values far out do not make a flat line of all others.
+    """The range in which a panel is readable: a few outliers do not flatten all other lines.
 
     On a logarithmic scale nothing is left out.
     """
@@ -88,7 +88,7 @@ def y_span(panel: Panel, *, is_log: bool) -> Span:
     if len(found) >= _COUNTED:
         for share, reach in _REACHES if len(found) >= _MANY else _REACHES[1:]:
             inner_low, inner_high, middle = (found[int(at * (len(found) - 1))] for at in (share, 1 - share, 0.5))
-            # of a curve that stands still, a quarter of its height
+            # for a constant curve a quarter of its value
             far = reach * max(inner_high - inner_low, abs(middle) / 4)
             low = max(low, next(y for y in found if y >= inner_low - far))
             high = min(high, next(y for y in reversed(found) if y <= inner_high + far))
@@ -97,7 +97,7 @@ def y_span(panel: Panel, *, is_log: bool) -> Span:
 
 
 def spikes(panel: Panel, span: Span) -> list[Spike]:
-    """The farthest point of every stretch that lies outside."""
+    """The farthest point of each part outside the range."""
     found = []
     for line in panel.lines:
         farthest: Spike | None = None
@@ -121,7 +121,7 @@ def x_span(plot: Plot) -> Span:
 
 
 def title(plot: Plot, panel: Panel) -> str:
-    """The metric, and what was done to it."""
+    """The metric, and how it was processed."""
     done = []
     if plot.smoothing is not None:
         done.append(f"smoothed {plot.smoothing:g}")
@@ -131,7 +131,7 @@ def title(plot: Plot, panel: Panel) -> str:
 
 
 def notes(plot: Plot, panel: Panel, outside: Sequence[Spike]) -> Iterator[str]:
-    """What a panel does not show, in words."""
+    """Sentences about what a panel does not show."""
     who = [f"{cut(run, _NAME_WIDTH)}: " if len(plot.runs) > 1 else "" for run in plot.runs]
     for line in panel.lines:
         missing = [x for x, y in zip(line.xs, line.ys, strict=True) if not math.isfinite(y)]
@@ -140,12 +140,12 @@ def notes(plot: Plot, panel: Panel, outside: Sequence[Spike]) -> Iterator[str]:
             where = f"from {place(missing[0], plot.axis)} to {place(missing[-1], plot.axis)}"
             yield f"{who[line.place]}{about}{_values(len(missing))} not finite, {where}"
         if plot.is_log and (below := sum(1 for y in line.ys if math.isfinite(y) and y <= 0)):
-            yield f"{who[line.place]}{_values(below)} not above 0: no place on a logarithmic scale"
+            yield f"{who[line.place]}{_values(below)} not above 0: not shown on a log scale"
     if outside:
         worst = max(outside, key=lambda spike: abs(spike.value))
         others = f", the farthest of {len(outside)}" if len(outside) > 1 else ""
-        told = f"{formatting.number(worst.value)} at {place(worst.x, plot.axis)}"
-        yield f"{who[worst.place]}outside the frame is {told}{others}"
+        text = f"{formatting.number(worst.value)} at {place(worst.x, plot.axis)}"
+        yield f"{who[worst.place]}outside the range: {text}{others}"
 
 
 def _values(count: int) -> str:
@@ -153,7 +153,7 @@ def _values(count: int) -> str:
 
 
 def place(x: float, axis: Axis) -> str:
-    """Where on the axis."""
+    """A position on the x-axis as text."""
     return f"step {x:.0f}" if axis is Axis.STEP else formatting.duration(x)
 
 
@@ -162,7 +162,7 @@ def x_label(plot: Plot) -> str:
 
 
 def x_ticks(plot: Plot, count: int) -> list[tuple[float, str]]:
-    """About so many places on the axis, and what is written there."""
+    """About `count` ticks of the x-axis, with their labels."""
     span = x_span(plot)
     if plot.axis is Axis.STEP:
         return [(tick, _count(tick)) for tick in _nice(span, count, least=1.0)]
@@ -172,7 +172,7 @@ def x_ticks(plot: Plot, count: int) -> list[tuple[float, str]]:
 
 
 def y_ticks(span: Span, count: int, *, is_log: bool) -> list[tuple[float, str]]:
-    """About so many values, and what is written there."""
+    """About `count` ticks of the y-axis, with their labels."""
     if not is_log:
         return [(tick, formatting.number(tick)) for tick in _nice(span, count)]
     low, high = math.log10(span.low), math.log10(span.high)
@@ -197,9 +197,9 @@ def _count(number: float) -> str:
 
 
 def _nice(span: Span, count: int, least: float = 0.0) -> list[float]:
-    """Round numbers in a range, about so many."""
+    """About `count` round numbers in a range."""
     raw = max((span.high - span.low) / max(1, count), least, abs(span.high) * 1e-9)
-    if raw < sys.float_info.min:  # below, numbers have no digits to be round in
+    if raw < sys.float_info.min:  # subnormal numbers have too few digits
         return [span.low]
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in _STEPS if factor * power >= raw * 0.999)

@@ -1,4 +1,4 @@
-"""Curves made smooth. What is not finite stays where it is, and is no part of any average."""
+"""Smoothing of curves. A non-finite value is kept, and not averaged."""
 
 import math
 from array import array
@@ -15,7 +15,7 @@ def smoothed(values: Sequence[float], how: float) -> "array[float]":
 
 
 def _exponential(values: Sequence[float], weight: float) -> "array[float]":
-    """As TensorBoard does: the first values count in full."""
+    """As in TensorBoard: without bias to the start."""
     total = share = 0.0
     found = array("d")
     for value in values:
@@ -29,7 +29,7 @@ def _exponential(values: Sequence[float], weight: float) -> "array[float]":
 
 
 def _mean(values: Sequence[float], count: int) -> "array[float]":
-    """Of the last `count` finite values."""
+    """The mean of the last `count` finite values."""
     window: deque[float] = deque(maxlen=count)
     found = array("d")
     for value in values:

@@ -21,7 +21,7 @@ from backprop.views.plots.model import (
 )
 from backprop.views.terminal.screen import BOLD, DIM, GAP, Screen, cells, cut
 
-# of the 256 colours: apart from one another, and readable on black and on white
+# of the 256 colours: distinct, and readable on black and on white
 _COLOURS = (33, 208, 35, 170, 178, 38, 245)
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _PIPE_SIZE = (80, 20)
@@ -32,12 +32,12 @@ _ASCII = str.maketrans("─│┌┐└┘├┤┬┴┼▲▼", "-|" + 9 * "+"
 
 
 def points_for(screen: Screen, width: int | None) -> int:
-    """How many points of a line are worth drawing: two a column that braille has, each with a least and a greatest."""
+    """How many points of a line are useful: two columns per character, each with a minimum and a maximum."""
     return 4 * _size(screen, width, None, 1)[0]
 
 
 def drawn(plot: Plot, screen: Screen, width: int | None = None, height: int | None = None) -> str:
-    """The plot as lines of text. width, height: of a panel, in characters; else what the screen has room for."""
+    """The plot as lines of text. width, height: of a panel, in characters; default: what fits on the screen."""
     size = _size(screen, width, height, len(plot.panels))
     lines = list(_legend(plot, screen, size[0]))
     labels = max((len(text) for panel in plot.panels for _, text in _panel_ticks(plot, panel, size[1])), default=0)
@@ -51,14 +51,14 @@ def drawn(plot: Plot, screen: Screen, width: int | None = None, height: int | No
 
 
 def panel(plot: Plot, screen: Screen) -> list[str]:
-    """The first panel alone, for somebody who draws its frame and says what it is; it fills the screen."""
+    """The first panel alone, without title and legend, as large as the screen."""
     size = (screen.width, screen.height)
     labels = max((len(text) for _, text in _panel_ticks(plot, plot.panels[0], screen.height)), default=0)
     return _panel(plot, plot.panels[0], screen, size, labels, with_axis=True, is_framed=False)
 
 
 def _size(screen: Screen, width: int | None, height: int | None, panels: int) -> tuple[int, int]:
-    """Columns and lines of one panel."""
+    """The size of one panel in columns and lines."""
     if not screen.is_terminal:
         return width or _PIPE_SIZE[0], height or _PIPE_SIZE[1]
     room = (screen.height - 4) // panels - 2  # legend, axis, prompt; title, notes
@@ -66,7 +66,7 @@ def _size(screen: Screen, width: int | None, height: int | None, panels: int) ->
 
 
 def _legend(plot: Plot, screen: Screen, width: int) -> Iterator[str]:
-    """The runs, each with its colour, or with its letter where there are none; as many on a line as fit."""
+    """The legend: each run with its colour, or with a letter without colours; as many per line as fit."""
     line: list[str] = []
     used = 0
     for place, run in enumerate(plot.runs):
@@ -140,7 +140,7 @@ def _panel(
 
 
 def _draw(plotext: ModuleType, plot: Plot, line: PlotLine, span: Span, screen: Screen) -> None:
-    """One line, in a piece for each stretch without a gap; what lies outside is drawn at the edge."""
+    """One line, in parts without gaps; values outside the range are drawn at the edge."""
     look: dict[str, Any] = {"marker": "braille" if screen.has_blocks else "*"}
     if len(plot.runs) > 1 and not screen.has_colours:
         look["marker"] = _LETTERS[line.place % len(_LETTERS)]

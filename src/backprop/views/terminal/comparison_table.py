@@ -93,7 +93,7 @@ def comparison_table(comparison: Comparison, now: datetime, screen: Screen | Non
         widths = [cells(_column_title(side)) for side in comparison.sides]
         for fact in facts:
             widths = [
-                max(width, cells(cut(told.text, _VALUE_WIDTH))) for width, told in zip(widths, fact.cells, strict=True)
+                max(width, cells(cut(cell.text, _VALUE_WIDTH))) for width, cell in zip(widths, fact.cells, strict=True)
             ]
         label_width = max(cells(cut(fact.label, _LABEL_WIDTH)) for fact in facts)
         fits = label_width + sum(len(GAP) + width for width in widths) <= screen.width
@@ -104,23 +104,23 @@ def comparison_table(comparison: Comparison, now: datetime, screen: Screen | Non
 def _side_by_side(comparison: Comparison, facts: Sequence[_Fact], screen: Screen) -> Grid:
     """One column per run, one section after another."""
     labels: list[Cell] = []
-    told: list[list[Cell]] = [[] for _ in comparison.sides]
+    columns: list[list[Cell]] = [[] for _ in comparison.sides]
     section = ""
     for fact in facts:
         if fact.section != section:
             section = fact.section
             labels += [Cell(""), Cell(section.upper(), BOLD)]
-            for column in told:
+            for column in columns:
                 column += [Cell(""), Cell("")]
         labels.append(_limited(Cell(fact.label), _LABEL_WIDTH, screen))
-        for column, cell in zip(told, fact.cells, strict=True):
+        for column, cell in zip(columns, fact.cells, strict=True):
             column.append(_limited(cell, _VALUE_WIDTH, screen))
     return grid(
         [
             Column("", labels, rank=0),
             *(
                 Column(_column_title(side), column, rank=0, min_width=_MIN_WIDTH)
-                for side, column in zip(comparison.sides, told, strict=True)
+                for side, column in zip(comparison.sides, columns, strict=True)
             ),
         ],
         screen,
@@ -198,33 +198,33 @@ def _code(git: GitState | None) -> str:
 def _param_facts(comparison: Comparison) -> Iterator[_Fact]:
     for place, name in enumerate(comparison.params):
         values = [side.view.params.get(name, params.ABSENT) for side in comparison.sides]
-        told = [Cell(params.text(value)) for value in values]
+        row = [Cell(params.text(value)) for value in values]
         rank = 4 + place if place < _FIRST_PARAMS else 20
-        yield _Fact(formatting.name(name), told, rank, section="params", name=formatting.name(name))
+        yield _Fact(formatting.name(name), row, rank, section="params", name=formatting.name(name))
 
 
 def _metric_facts(comparison: Comparison) -> Iterator[_Fact]:
     for place, name in enumerate(comparison.metrics):
         rank = 1 if place == 0 else 11 + place
         summaries = [side.view.summaries.get(name) for side in comparison.sides]
-        told = _starred(name, [None if summary is None else summary.last for summary in summaries])
-        yield _Fact(formatting.name(name), told, rank, section="metrics", name=formatting.name(name))
+        row = _starred(name, [None if summary is None else summary.last for summary in summaries])
+        yield _Fact(formatting.name(name), row, rank, section="metrics", name=formatting.name(name))
         bests = [None if summary is None else metric_names.best(name, summary) for summary in summaries]
         if any(bests):
-            told = _starred(name, [found and found[0] for found in bests], [found and found[1] for found in bests])
-            yield _Fact("  best, at step", told, rank + 6, section="metrics", name=f"best {formatting.name(name)}")
+            row = _starred(name, [found and found[0] for found in bests], [found and found[1] for found in bests])
+            yield _Fact("  best, at step", row, rank + 6, section="metrics", name=f"best {formatting.name(name)}")
         if comparison.at_step is not None:
             points = [side.at.get(name) for side in comparison.sides]
             steps = [point[0] if point and point[0] != comparison.at_step else None for point in points]
             label = f"at {comparison.at_step}"
-            told = _starred(name, [point and point[1] for point in points], steps)
-            yield _Fact(f"  {label}", told, rank + 1, section="metrics", name=f"{formatting.name(name)} {label}")
+            row = _starred(name, [point and point[1] for point in points], steps)
+            yield _Fact(f"  {label}", row, rank + 1, section="metrics", name=f"{formatting.name(name)} {label}")
 
 
 def _starred(name: str, values: Sequence[float | None], steps: Sequence[int | None] | None = None) -> list[Cell]:
     """Values of a metric, the best with a star; each followed by its step if `steps` is given."""
     top = best_places(name, values)
-    told = []
+    row = []
     for place, value in enumerate(values):
         text = formatting.number(value)
         if top:
@@ -232,5 +232,5 @@ def _starred(name: str, values: Sequence[float | None], steps: Sequence[int | No
         if steps is not None and steps[place] is not None and value is not None:
             text += f" ({steps[place]})"
         style = BRIGHT + GREEN if place in top else RED if value is not None and not math.isfinite(value) else ""
-        told.append(Cell(text, style))
-    return told
+        row.append(Cell(text, style))
+    return row

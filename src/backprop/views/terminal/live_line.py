@@ -20,7 +20,7 @@ from backprop.views.terminal import formatting
 _POLL_S = 0.05  # to a terminal
 _POLL_PIPE_S = 0.1
 _REDRAW_EVERY_S = 0.2  # also the limit during a flood of output
-_PLAIN_EVERY_S = 30.0  # a progress line in a log file
+_REPORT_EVERY_S = 30.0  # a progress line in a log file
 _COPY_BYTES = 1 << 16
 _NAME_WIDTH = 24
 _USUAL_WIDTH = 80  # of a terminal that does not tell
@@ -73,7 +73,7 @@ class Terminal:
         self._messages: list[str] = []
         self._mid_line: set[int | None] = set()  # where the last line is unfinished: see `_place`
         self._is_drawn = False
-        self._drawn_at = self._told_at = time.monotonic()
+        self._drawn_at = self._reported_at = time.monotonic()
 
     # -- called by the supervisor's loop
 
@@ -159,8 +159,8 @@ class Terminal:
                 self._drawn_at = now
                 width = os.get_terminal_size(self._screen_fd).columns or _USUAL_WIDTH
                 self._draw(self._screen_fd, progress_line(*self._state)[: width - 1])
-        elif now - self._told_at >= _PLAIN_EVERY_S:
-            self._told_at = now
+        elif now - self._reported_at >= _REPORT_EVERY_S:
+            self._reported_at = now
             self._messages.append(progress_line(*self._state))
 
     def _draw(self, fd: int, text: str) -> None:

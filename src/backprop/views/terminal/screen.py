@@ -104,8 +104,8 @@ def aligned(rows: Sequence[tuple[str, str]], screen: Screen | None = None) -> st
     room = max(_MIN_TEXT_WIDTH, screen.width - width - len(GAP))
     lines = []
     for label, text in rows:
-        told = printable(text)
-        first, *others = wrapped(told, room) if screen.is_terminal else [told]
+        shown = printable(text)
+        first, *others = wrapped(shown, room) if screen.is_terminal else [shown]
         lines += [f"{label:<{width}}{GAP}{first}\n", *(f"{'':<{width}}{GAP}{other}\n" for other in others)]
     return "".join(lines)
 

@@ -43,10 +43,10 @@ def grid(columns: Sequence[Column], screen: Screen) -> Grid:
         parts = []
         for column, width in zip(shown, widths, strict=True):
             cell = column.cells[number] if number >= 0 else Cell(column.title, BOLD)
-            told = cut(cell.text, width, screen.ellipsis) if screen.is_terminal else printable(cell.text)
-            padded = filled(told, width, column.justify)
+            text = cut(cell.text, width, screen.ellipsis) if screen.is_terminal else printable(cell.text)
+            padded = filled(text, width, column.justify)
             # style only the text, not the padding
-            parts.append(padded.replace(told, screen.styled(told, cell.style), 1) if cell.style and told else padded)
+            parts.append(padded.replace(text, screen.styled(text, cell.style), 1) if cell.style and text else padded)
         lines.append(GAP.join(parts).rstrip() + "\n")
     kept = {id(column) for column in shown}
     return Grid("".join(lines), [column.title for column in columns if id(column) not in kept])
@@ -58,8 +58,8 @@ def _whole(columns: Sequence[Column]) -> tuple[list[Column], list[int]]:
 
 def _natural(column: Column, max_width: int) -> int:
     """The full width of a column, at most `max_width`."""
-    told = [column.title, *(cell.text for cell in column.cells)]
-    return max(cells(cut(text, max_width)) for text in told)
+    texts = [column.title, *(cell.text for cell in column.cells)]
+    return max(cells(cut(text, max_width)) for text in texts)
 
 
 def _fitted(columns: Sequence[Column], screen: Screen) -> tuple[list[Column], list[int]]:

@@ -36,18 +36,18 @@ def log_before(view: RunView, stream: str, session: int | None, end: int | None,
     session: the last without one. A line that is still being written is left out while the session goes on.
     """
     number = session if session is not None else _newest_session(view)
-    told: dict[str, Any] = {"text": "", "begin": 0, "end": 0, "size": 0, "session": number}
+    document: dict[str, Any] = {"text": "", "begin": 0, "end": 0, "size": 0, "session": number}
     if number is None:
-        return told
+        return document
     with opened(view.run_dir, f"session-{number}.{stream}") as fd:
         if fd is None:
-            return told
+            return document
         piece = last_lines(fd, max_bytes, end=end)
     data = piece.data
     if piece.is_last and _is_growing(view, number):
         data = data[: _last_line_end(data)]
     text, begin = data.decode(errors="replace"), piece.begin
-    return {**told, "text": text, "begin": begin, "end": begin + len(data), "size": piece.size}
+    return {**document, "text": text, "begin": begin, "end": begin + len(data), "size": piece.size}
 
 
 def log_after(view: RunView, place: LogPlace, max_bytes: int) -> tuple[str, LogPlace, LogPlace] | None:

@@ -19,7 +19,7 @@ ASK_WITHIN_S = 10.0  # from the first byte of a request to its last; the connect
 _ASKING = frozenset({h11.IDLE, h11.SEND_BODY})  # the client's turn
 
 USUAL_PORT = 7860
-_EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  to be told from an address
+_EVERYWHERE = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  wildcard addresses
 _THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
 _LEAVE_WITHIN_S = 2  # a page that does not take what it is sent is cut off
 
@@ -101,7 +101,7 @@ def serve(app: ASGIApp, end_streams: Callable[[], None], at: socket.socket) -> N
         ws="none",
         lifespan="on",
         log_config=None,
-        log_level="critical",  # requests hold the token, and bugs are told by app.py
+        log_level="critical",  # requests hold the token, and bugs are logged by app.py
         access_log=False,
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,  # of those that are answered: see above
