@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from _backprop_trainer import link
 from _backprop_trainer.channel import EventsFile
-from _backprop_trainer.deferred_signals import Interrupts
+from _backprop_trainer.deferred_signals import DeferredSignals
 from _backprop_trainer.hooks.keras import fit
 
 BACKEND = keras.backend.backend()
@@ -246,7 +246,7 @@ def session_of_its_own(train, folder, resume_from, cut):
         1 + (resume_from is not None),
     )
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a new process
-    here.interrupts = Interrupts(here.is_stop_requested)  # it knows its process
+    here.interrupts = DeferredSignals(here.is_stop_requested)  # it knows its process
     KERAS_STORY.folder = str(folder / "checkpoints")
     if BACKEND == "torch":
         import torch

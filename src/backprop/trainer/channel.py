@@ -52,7 +52,7 @@ class EventsFile:
         data = (("\n" if self._may_be_torn else "") + line + "\n").encode()
         self._may_be_torn = True
         try:
-            # one write per line: whole even when several processes append, and nothing to flush when we are killed
+            # one write per line: lines of several processes do not mix, and nothing is lost when we are killed
             self._may_be_torn = os.write(self._fd, data) != len(data)
         except OSError as error:
             if error.errno not in _DISK_IS_FULL:  # the supervisor handles a full disk; later lines may fit again

@@ -22,13 +22,13 @@ from typing import Any, Callable, Iterator, Optional
 _AGAIN_AFTER_S = 0.01
 
 
-class Interrupts:
+class DeferredSignals:
     """The signals that came so far, and what to do about them. The script's own handlers are left in place."""
 
     def __init__(self, is_stop_wanted: Callable[[], bool]) -> None:
         """is_stop_wanted: whether the supervisor requests a stop, as of now."""
         self._is_stop_wanted = is_stop_wanted
-        self.is_asked = False
+        self.is_interrupted = False
         self._is_held = 0  # how many saves are being written
         self._is_due = False  # a KeyboardInterrupt is raised when the last save ends
         self._is_fatal = False  # the process ends by an unexpected SIGTERM when the last save ends
@@ -71,7 +71,7 @@ class Interrupts:
 
     @contextmanager
     def patient(self) -> Iterator[None]:
-        """Inside, the first interrupt only sets `is_asked`, which the caller checks at the end of every step."""
+        """Inside, the first interrupt only sets `is_interrupted`, which the caller checks at the end of every step."""
         self._is_patient += 1
         try:
             with self._caught():
@@ -154,7 +154,7 @@ class Interrupts:
         if os.getpid() != self._pid:  # a forked worker inherits our handlers
             signal.default_int_handler(number, frame)
         if self._ending is None:
-            is_first, self.is_asked = not self.is_asked, True
+            is_first, self.is_interrupted = not self.is_interrupted, True
             if self._is_patient and is_first:
                 return
         self._break_off()
@@ -166,11 +166,11 @@ class Interrupts:
     def _terminate(self, number: int, _: Any) -> None:
         if os.getpid() != self._pid:
             _die(number)
-        if self.is_asked:
+        if self.is_interrupted:
             self._break_off()
         elif self._is_patient and self._is_stop_wanted():
             # our parent died of the SIGINT and sends us SIGTERM, as `accelerate launch` does
-            self.is_asked = True
+            self.is_interrupted = True
         elif self._is_held:
             self._is_fatal = True
         else:

@@ -13,7 +13,7 @@ from typing import Any, Iterator, Mapping, NoReturn, Optional
 
 from . import distributed, file_events
 from .channel import HOOK, ControlFile, EventsFile
-from .deferred_signals import Interrupts
+from .deferred_signals import DeferredSignals
 from .distributed import Agreement, StepRequest
 from .failsafe import guarded, is_off, turn_off
 from .pace import Pace
@@ -51,7 +51,7 @@ class SupervisorLink:
         self.resume_step = None if step is None else int(step)  # that resume_from was reported for, where known
         # the supervisor has looked into it: if we did so here, it would pass for a read by the script
         self.resume_has_state = "BACKPROP_RESUME_HOLDS_STATE" in environment
-        self.interrupts = Interrupts(self.is_stop_requested)
+        self.interrupts = DeferredSignals(self.is_stop_requested)
         self.agreement = Agreement(os.path.join(self.run_dir, f"session-{self.session_number}.agreed"))
         self.pace = Pace()
         self.owner: Optional[str] = None  # the framework whose loop is running; other hooks do nothing meanwhile
@@ -114,7 +114,7 @@ class SupervisorLink:
         self._saved_paths.add(path)
         from .trainings import savers  # only here, because it imports much
 
-        with suppress(OSError):  # a full disk: then nobody knows which process saved it
+        with suppress(OSError):  # a full disk: then it is not known which process saved it
             savers.remember(self.run_dir, savers.of_this_process(self.session_number, self.offered), path)
 
     # -- resuming
@@ -151,7 +151,7 @@ class SupervisorLink:
     def confirm_resume(self) -> None:
         """Report the checkpoint that a training has continued from: a step was made, or none was missing."""
         path, self._resume_source = self._resume_source, None
-        if path is not None and not (self.owner is not None and is_off(self.owner)):  # if it is off, nobody knows
+        if path is not None and not (self.owner is not None and is_off(self.owner)):  # off: not known
             self.send_event(event="training_began", resumed_from=path)
 
     def cancel_resume(self) -> None:
@@ -163,7 +163,7 @@ class SupervisorLink:
     def should_stop(self) -> bool:
         """Whether training is to end after this step. Usually costs a tenth of a microsecond."""
         self._control.poll()
-        return self._control.stop_requested or self.interrupts.is_asked
+        return self._control.stop_requested or self.interrupts.is_interrupted
 
     def checkpoint_due(self) -> bool:
         """Whether a checkpoint was requested, and none has been saved since."""
@@ -204,7 +204,7 @@ class SupervisorLink:
 
     @contextmanager
     def training(self, owner: str, *, ends_script: bool = True) -> Iterator[bool]:
-        """Drive a framework's loop: inside, the caller calls `at_step_end` after every step, and does what it says.
+        """Drive a framework's loop: inside, the caller calls `at_step_end` after every step, and does what it returns.
 
         Yields False, and does nothing, inside another framework's loop. If the loop was stopped early, this ends with
         Stopped. owner: the framework's name. ends_script: False for a script that checks by itself whether it was
@@ -293,7 +293,7 @@ class SupervisorLink:
                 self.pace.report(self.send_event)
 
     def restart_step_timer(self) -> None:
-        """Exclude what was done since the last step's end (an evaluation, say) from the duration of the next step."""
+        """Exclude the time since the last step's end, such as an evaluation, from the duration of the next step."""
         self.pace.restart_step(monotonic())
 
     def accept_stop(self) -> None:
@@ -304,7 +304,7 @@ class SupervisorLink:
     def end_script(self) -> NoReturn:
         """End the script where its loop was stopped: by Stopped, if the supervisor requested that.
 
-        Otherwise by KeyboardInterrupt: somebody sent SIGINT to this very process, and what would have ended it without
+        Otherwise by KeyboardInterrupt: SIGINT was sent to this very process, and what would have ended it without
         us must not pass for completed training. In a thread other than the main one, `training` does so for the main
         thread, and only this thread is ended here: by a SystemExit, which `threading` ignores.
         """

@@ -33,7 +33,7 @@ class Pace:
             self.longest_step_s = duration_s
 
     def restart_step(self, now: float) -> None:
-        """The step begins only now: what came before (an evaluation, say) is not part of it."""
+        """The step begins only now: what came before, such as an evaluation, is not part of it."""
         self._step_began = now
 
     def end_save(self, began: float, now: float) -> None:

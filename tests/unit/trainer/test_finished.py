@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backprop.trainer import atomic_files
-from backprop.trainer.hooks.boosting import common as boosting
+from backprop.trainer.hooks.boosting import train_call as boosting
 from backprop.trainer.link import SupervisorLink
 from backprop.trainer.trainings import finished, identity, registry
 from backprop.trainer.trainings.finished import FinishedFile, superfluous

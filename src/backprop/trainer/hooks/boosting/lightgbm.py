@@ -1,7 +1,7 @@
 """LightGBM: every call of `train()`, by the script or by the scikit-learn classes.
 
 Written against LightGBM 4.7. A call continues from the saved model by `init_model`: LightGBM's predictor then returns
-exactly the scores that training had. The loop is made to begin in round 0 and runs over all rounds: see common.py.
+exactly the scores that training had. The loop is made to begin in round 0 and runs over all rounds: see train_call.py.
 lightgbm_replay.py takes the booster through those that are done.
 
 Random forests cannot continue (https://github.com/lightgbm-org/LightGBM/issues/6143): they start over. So does a call
@@ -20,9 +20,9 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from ...failsafe import guarded
 from ...trainings.fingerprint import fingerprint
-from . import common as boosting
-from .common import TrainCall
+from . import train_call as boosting
 from .lightgbm_replay import FIRST, ModelParameters, ReplayCallback, given, names_of
+from .train_call import TrainCall
 
 _LIBRARY = "lightgbm"
 # library callbacks that depend only on evaluations, the number of the round, and these settings

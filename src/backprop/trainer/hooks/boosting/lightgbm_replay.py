@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Mapping
 
-from .common import SavedCall
+from .train_call import SavedCall
 
 FIRST = -(1 << 30)  # order of a callback
 _NEVER = 1e300  # no split has such a gain

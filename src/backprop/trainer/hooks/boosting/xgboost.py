@@ -17,8 +17,8 @@ from functools import wraps
 from typing import Any, Mapping, Optional, Sequence
 
 from ...failsafe import guarded
-from . import common as boosting
-from .common import TrainCall
+from . import train_call as boosting
+from .train_call import TrainCall
 
 _LIBRARY = "xgboost"
 # library callbacks that depend only on evaluations and on these settings

@@ -20,7 +20,7 @@ from ...atomic_files import FOLDER, publish
 from ...distributed import world_size
 from ...failsafe import guarded, notify_user
 from ...link import SupervisorLink
-from .files import at_once, is_in, is_late, remove
+from .checkpoint_files import at_once, is_in, is_late, remove
 from .position import KEY, FitMark, LoopPosition, is_over
 
 WORTH_SAVING_S = 1.0  # a shorter training is simply repeated
@@ -315,7 +315,7 @@ def _share_sigterm(link: SupervisorLink) -> None:
     ours = link.interrupts._terminate  # noqa: SLF001
 
     def only_second(number: int, frame: Any) -> None:
-        if link.interrupts.is_asked:
+        if link.interrupts.is_interrupted:
             ours(number, frame)
 
     handlers[:] = [only_second if handler == ours else handler for handler in handlers]

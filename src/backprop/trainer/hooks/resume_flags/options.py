@@ -7,7 +7,7 @@ scripts they name a folder to write to, in others pretrained weights, and a scri
 would fail where it could have started over. If a script has only such a name, the supervisor is informed, and the user
 can choose it: `--resume-arg FLAG`.
 
-Checkpoints that our hooks wrote in their own format are not for the script to read: see boosting/common.py.
+Checkpoints that our hooks wrote in their own format are not for the script to read: see boosting/train_call.py.
 
 argparse_parsers.py, other_parsers.py and configs.py read the options of each library. They are loaded in first
 sessions, too, so slow imports are made where they are needed.
