@@ -145,6 +145,17 @@ def _records(log: int) -> Iterator[bytes]:
             return  # that was the newest
 
 
+def process_stat(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from the third on, the state (proc(5)); None where it cannot be read, as off Linux.
+
+    The second field, the name, may contain anything: hence the fields after it are found from its end.
+    """
+    try:
+        return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+
+
 def send(pid: int, is_the_one: Callable[[], bool], number: signal.Signals) -> bool:
     """Send a signal to the process with this pid if it is the intended one. Returns whether it was sent.
 

@@ -10,7 +10,6 @@ A ticket is written by its owner only, one line per change; the last complete li
 import fcntl
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from backprop import host
 from backprop.governor.start_policy import Reservation
 from backprop.records import Record, Ticket
 from backprop.store.files import make_own_folder, replacing_foreign
@@ -259,9 +259,5 @@ def _present(ticket: Ticket | None) -> Ticket | None:
 
 def is_stopped(pid: int) -> bool:
     """Whether this process is suspended (Linux): it could not start its run."""
-    if sys.platform != "linux":
-        return False
-    with suppress(OSError, IndexError):
-        # "pid (name) state ...", and a name may hold anything: proc_pid_stat(5)
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] in {b"T", b"t"}
-    return False
+    stat = host.process_stat(pid)
+    return stat is not None and stat[:1] in ([b"T"], [b"t"])

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 from psutil import Process
 
+from backprop import host
 from backprop.records import Record
 
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "ash"}
@@ -147,7 +148,7 @@ def look(processes: Sequence[Process], announced: Mapping[int, int | None]) -> l
         pid = process.pid
         if pid not in parents:
             continue
-        stat = _stat(pid)
+        stat = host.process_stat(pid)
         start = None if stat is None else int(stat[19])
         is_forked = parents[pid] in pythons and _is_forked(process, stat)
         with suppress(psutil.NoSuchProcess):
@@ -226,12 +227,6 @@ def _ignores_sigint(pid: int) -> bool:
         if line.startswith(b"SigIgn:"):
             return bool(int(line.split()[1], 16) >> (signal.SIGINT - 1) & 1)
     return False
-
-
-def _stat(pid: int) -> list[bytes] | None:
-    """The fields of /proc/PID/stat from the third on (Linux): proc(5). A name may hold anything, hence from its end."""
-    text = _read(pid, "stat")
-    return None if text is None else text[text.rindex(b")") + 2 :].split()
 
 
 def _read(pid: int, name: str) -> bytes | None:

@@ -98,8 +98,8 @@ def _start_of(process: Process) -> float | None:
     try:
         if not _PROC.joinpath("self", "stat").exists():
             return float(process.create_time())
-        stat = _PROC.joinpath(str(process.pid), "stat").read_bytes()
-        start = float(stat.rpartition(b")")[2].split()[19])  # proc(5): the name may contain anything
+        stat = host.process_stat(process.pid)
+        start = None if stat is None else float(stat[19])
         return start if process.is_running() else None  # its pid may have been reused before it was read
     except (psutil.Error, OSError, ValueError, IndexError):
         return None

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -59,10 +59,9 @@ def _within_limits(memory: _Memory, room: cgroups.Room | None) -> _Memory:
 def _read_memory(proc: Path = cgroups.PROC) -> _Memory:
     """Memory of the machine. On Linux from /proc: importing psutil takes a tenth of the time to start a run."""
     with suppress(OSError, ValueError, KeyError):
-        lines = (proc / "meminfo").read_bytes().splitlines()
-        kib = {name: value for name, _, value in (line.partition(b":") for line in lines)}
         names = (b"MemTotal", b"MemAvailable", b"SwapTotal", b"SwapFree")
-        return _Memory(*(int(kib[name].removesuffix(b"kB")) * 1024 for name in names))
+        sizes = memory_fields(proc / "meminfo", names)
+        return _Memory(*(sizes[name] for name in names))
     import psutil
 
     memory = _Memory()
@@ -73,6 +72,15 @@ def _read_memory(proc: Path = cgroups.PROC) -> _Memory:
         swap = psutil.swap_memory()
         memory = memory._replace(swap_total=swap.total, swap_free=swap.free)
     return memory
+
+
+def memory_fields(path: Path, names: Collection[bytes]) -> dict[bytes, int]:
+    """Sizes in bytes by name, from a file of lines "name: number kB" as /proc/meminfo; without names that it lacks.
+
+    Raises OSError, and ValueError for what is no number.
+    """
+    fields = (line.partition(b":") for line in path.read_bytes().splitlines())
+    return {name: int(value.removesuffix(b"kB")) * 1024 for name, _, value in fields if name in names}
 
 
 def _read_pressure_percent(proc: Path = cgroups.PROC) -> float | None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import psutil
 
+from backprop.governor.probes import machine
+
 _PROC = Path("/proc")
 
 
@@ -32,11 +34,9 @@ def memory_bytes(processes: Sequence[psutil.Process], at_least_bytes: int | None
 def _exact_bytes(pid: int, otherwise: int) -> int:
     """A process's share of the pages it maps, in RAM and in swap (Linux 4.14), else `otherwise`."""
     try:
-        lines = (_PROC / str(pid) / "smaps_rollup").read_bytes().splitlines()
-        kib = {name: value for name, _, value in (line.partition(b":") for line in lines)}
-        shares = [int(kib[name].removesuffix(b"kB")) * 1024 for name in (b"Pss", b"SwapPss") if name in kib]
+        shares = machine.memory_fields(_PROC / str(pid) / "smaps_rollup", (b"Pss", b"SwapPss"))
     except ProcessLookupError:
         return 0  # it has ended meanwhile
     except (OSError, ValueError):
         return otherwise  # not Linux, not ours to read, or another format
-    return sum(shares) if shares else otherwise
+    return sum(shares.values()) if shares else otherwise
