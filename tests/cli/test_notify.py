@@ -336,7 +336,7 @@ def test_a_wrong_setting_is_an_error_that_shows_no_secret(runs: Runs, value: obj
     assert done.returncode == 2
     assert "backprop.config.json: notify: invalid value: " in done.stderr
     assert named in done.stderr
-    assert "Allowed: a list, each with one of command" in done.stderr
+    assert "xpected a list, each with one of command" in done.stderr
     assert "S3CRET" not in done.stderr
 
 

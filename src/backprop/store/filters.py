@@ -85,24 +85,24 @@ def check_status(word: str, source: str) -> None:
     known = [status.value for status in Status]
     if word not in known:
         near = near_name(word, known)
-        hint = f"did you mean {near}? Allowed: " if near else ""
-        raise UsageError(f"{source} is not allowed: {hint}{', '.join(known)}.")
+        hint = f"; did you mean {near}?" if near else "."
+        raise UsageError(f"{source}: no such status{hint} Expected one of: {', '.join(known)}.")
 
 
 def check(condition: Condition) -> None:
     """Raise UsageError for a condition that makes no sense, whatever the runs are."""
     name, operator, value = condition.name, condition.operator, condition.value
     if name == "status" and operator in {"=", "!="}:
-        check_status(value, f"the filter status{operator}{value}")
+        check_status(value, f"cannot parse filter status{operator}{value}")
     if name in _TEXTS and (operator in _ORDERING or (name == "command" and operator != "~")):
         allowed = "~ (contains)" if name == "command" else "=, != and ~ (contains)"
-        raise UsageError(f"the filter {name}{operator}{value} is not allowed: {name} takes {allowed}.")
+        raise UsageError(f"cannot parse filter {name}{operator}{value}: {name} takes {allowed}.")
     if name in _NUMBERS:
         if operator == "~":
-            raise UsageError(f"the filter {name}~{value} is not allowed: {name} is a number.")
+            raise UsageError(f"cannot parse filter {name}~{value}: {name} is a number.")
         _seconds_or_number(condition)
     elif operator in _ORDERING and _number(value) is None:
-        raise UsageError(f"the filter {name}{operator}{value} is not allowed: {value!r} is not a number.")
+        raise UsageError(f"cannot parse filter {name}{operator}{value}: {value!r} is not a number.")
 
 
 def ids_statement(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:
@@ -265,7 +265,9 @@ def _seconds_or_number(condition: Condition) -> float:
     number = _number(found[1]) if found else None
     if number is None or (found and found[2] and condition.name == "step"):
         wanted = "a number" if condition.name == "step" else "seconds, or a time such as 90s, 10min, 2h, 3d"
-        raise UsageError(f"the filter {condition.name}{condition.operator}{condition.value} is not allowed: {wanted}.")
+        raise UsageError(
+            f"cannot parse filter {condition.name}{condition.operator}{condition.value}: expected {wanted}."
+        )
     return number * _SECONDS[(found and found[2]) or "s"]
 
 
@@ -286,7 +288,7 @@ def parse_filter(text: str) -> tuple[Condition, ...]:
         found = _CONDITION.fullmatch(item[0])
         if found is None or not found["value"]:
             raise UsageError(
-                f"the filter {item[0]!r} is not allowed: NAME=VALUE, with one of = != < <= > >= ~ (contains),"
+                f"cannot parse filter {item[0]!r}: expected NAME=VALUE, with one of = != < <= > >= ~ (contains),"
                 ' and quotes around spaces: name="my run".'
             )
         condition = Condition(name=found["name"], operator=found["operator"], value=_unquoted(found["value"]))

@@ -91,7 +91,9 @@ class Home:
         if machine is None:
             return cls(path)
         if not RUN_ID.fullmatch(machine):
-            raise ConfigError(f"BACKPROP_MACHINE {machine!r} is not allowed: 1 to 64 letters, digits, '.', '_' or '-'.")
+            raise ConfigError(
+                f"invalid BACKPROP_MACHINE {machine!r}: expected 1 to 64 letters, digits, '.', '_' or '-'."
+            )
         return cls(path, path / "machines" / machine)
 
     def has_room(self, size_bytes: int = 0) -> bool:
