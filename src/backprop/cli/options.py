@@ -133,12 +133,7 @@ def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":
     """
     return (
         setting("maxRunMinutes", "Timebox: stop gracefully after training this long.", "MINUTES", default_text=kept),
-        setting(
-            "checkpointEveryMinutes",
-            "Ask the script to save this often, if it supports that.",
-            "MINUTES",
-            default_text=kept,
-        ),
+        setting("checkpointEveryMinutes", "Ask the script to save this often.", "MINUTES", default_text=kept),
         click.option(
             "-r",
             "--resume-from",
@@ -146,9 +141,7 @@ def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":
             shell_complete=completion.files,
             help="Resume from this checkpoint, without integrity checks.",
         ),
-        setting(
-            "graceSeconds", "Grace period: time to stop before the trainer is killed.", "SECONDS", default_text=kept
-        ),
+        setting("graceSeconds", "Grace period before the trainer is killed.", "SECONDS", default_text=kept),
         setting(
             "finishMinutes",
             "Time beyond the timebox, once training has finished.",
@@ -162,9 +155,7 @@ def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":
         setting("minFreeDiskGB", "Minimum free disk space to start.", "GB", default_text=kept),
         setting("ramLimitGB", "Stop if the trainer and its children use more RAM.", "GB", default_text=kept),
         setting("gpus", "Number of GPUs (0 for none).", "N", default_text=kept or "1 if there is one"),
-        setting(
-            "gpuMemoryLimit", "Maximum memory to use on each GPU: a share (80%) or GB.", "LIMIT", default_text=kept
-        ),
+        setting("gpuMemoryLimit", "Maximum memory on each GPU: a share (80%) or GB.", "LIMIT", default_text=kept),
         setting("gpu.minFreeVramMB", "Use only GPUs with at least this much free memory.", "MB", default_text=kept),
         setting("gpu.maxTempC", "Pause while a GPU is hotter than this.", "CELSIUS", default_text=kept),
         setting("maxPauseMinutes", "Stop after being paused this long in total.", "MINUTES", default_text=kept),
