@@ -72,7 +72,7 @@ def test_the_same_words_as_here(runs: SlurmRuns):
     out_there, there = said(runs, "r-there", "slurm")
     assert out_here == out_there == [f'{{"step": {step}, "value": {step * 3}}}' for step in (1, 2, 3)]
     assert without_figures(there) == without_figures(here)
-    for words in ("of the trainer", "retry 2", "paused: `backprop pause`", "going on", "completed"):
+    for words in ("of the trainer", "retry 2", "paused: `backprop pause`", "continuing", "completed"):
         assert any(words in line for line in here)
     runs.check("r-there", "failed", "failed", "completed")
 
