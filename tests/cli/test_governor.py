@@ -457,8 +457,8 @@ def test_status_shows_cards_against_their_limits(machine: Machine):
     machine.card(0, used_mib=60_000, temp_c=60)
     shown = machine.runs.call("status").stdout.splitlines()
     (vram,) = [text for text in shown if text.startswith("  vram")]
-    (heat,) = [text for text in shown if text.startswith("  heat")]
+    (heat,) = [text for text in shown if text.startswith("  temp")]
     assert vram == "  vram  ███████████████░░░░░ 21.0 GB free of 83.9 GB (2.5 GB needed to start)"
-    assert heat == "  heat  ██████████████░░░░░░ 60 °C of 85"
+    assert heat == "  temp  ██████████████░░░░░░ 60 °C of 85"
     (card,) = json.loads(machine.runs.call("status", "--json").stdout)["machine"]["gpus"]
     assert (card["uuid"], card["temp_c"], card["vram_free_bytes"]) == ("GPU-0", 60, 20_000 << 20)
