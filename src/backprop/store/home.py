@@ -24,11 +24,11 @@ LOCK_PATIENCE_S = 2.0  # the home's lock is held for milliseconds
 
 
 class HomeBusyError(Exception):
-    """Somebody has held the home's lock for longer than anything done under it takes."""
+    """Another process has held the home's lock for longer than any operation under it takes."""
 
 
 def user_home() -> Path:
-    """The user's own folder, that of the account where $HOME is empty. Raises RuntimeError when there is none."""
+    """The user's home directory; that of the account if $HOME is empty. Raises RuntimeError if there is none."""
     if os.environ.get("HOME") != "":
         return Path.home()
     import pwd
@@ -40,14 +40,14 @@ def user_home() -> Path:
 
 
 class Home:
-    """The folder all runs of a user live in: $BACKPROP_HOME, else ~/.backprop.
+    """The folder with all runs of a user: $BACKPROP_HOME, or ~/.backprop.
 
     Where several machines share it, only the run directories are common: SQLite's and the kernel's locks hold on one
     machine. Each has an index, marks and a line of its own.
     """
 
     def __init__(self, path: Path, own_path: Path | None = None) -> None:
-        """own_path: the folder of what belongs to this machine alone; None: nobody else is there."""
+        """own_path: the folder for files of this machine only; None: no other machine shares the home."""
         own = own_path or path
         self.path = path
         self.runs_path = path / RUNS_FOLDER
@@ -57,12 +57,12 @@ class Home:
         self.index_path = own / "index.db"
         self.lock_path = own / "lock"
         self.snapshot_path = own / "experiments.json"
-        self.old_snapshot_path = path / "experiments.json"  # where an older tool has it
+        self.old_snapshot_path = path / "experiments.json"  # of an older tool
         self.user_config_path = path / "config.toml"
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """Raises ConfigError when there is neither, or it is another user's who keeps us out."""
+        """Raises ConfigError if there is neither, or it belongs to another user and is closed to us."""
         chosen = os.environ.get("BACKPROP_HOME")
         try:
             path = Path(chosen).expanduser() if chosen else user_home() / ".backprop"
@@ -97,7 +97,7 @@ class Home:
         return cls(path, path / "machines" / machine)
 
     def has_room(self, size_bytes: int = 0) -> bool:
-        """Whether an index may grow by so much: it leaves some of the disk to whoever needs it more."""
+        """Whether an index may grow by this many bytes: it must leave some of the disk to others."""
         try:
             space = os.statvfs(self.index_path.parent)
         except OSError:
@@ -106,7 +106,7 @@ class Home:
         return space.f_bavail * space.f_frsize - size_bytes > kept_free
 
     def has_old_runs_only(self) -> bool:
-        """True when there is an experiments.json and no run directory: an older tool's, to be imported."""
+        """Whether there is an experiments.json but no run directory: one of an older tool, to be imported."""
         return not self.runs_path.exists() and self.old_snapshot_path.exists()
 
     def make(self) -> None:
@@ -119,7 +119,7 @@ class Home:
             raise self.unusable(error) from error
 
     def make_own(self) -> None:
-        """Create the folders of what belongs to this machine alone. Raises OSError."""
+        """Create the folders for files of this machine only. Raises OSError."""
         own = self.unsettled_path.parent
         above = [self.machines_path] if own.parent == self.machines_path else []
         for folder in (*above, own):  # `parents` would be readable by others
@@ -127,7 +127,7 @@ class Home:
         make_own_folder(self.unsettled_path)
 
     def unusable(self, error: OSError) -> ConfigError:
-        """The error to raise when nothing can be written here: a NoRoomError where the disk is full."""
+        """The error to raise if nothing can be written here: NoRoomError if the disk is full."""
         kind = NoRoomError if error.errno in NO_ROOM else ConfigError
         return kind(
             f"cannot write to the home folder {self.path}: {error.strerror}. "
@@ -136,17 +136,17 @@ class Home:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """What is done here writes to the home, and to nothing else. Raises ConfigError where that cannot be."""
+        """Context for writes to the home. Raises ConfigError if they fail."""
         try:
             yield
-        except NotAFileError:  # says so itself
+        except NotAFileError:  # its message says what is wrong
             raise
         except OSError as error:
             raise self.unusable(error) from error
 
     @contextmanager
     def lock(self, patience_s: float = LOCK_PATIENCE_S) -> Iterator[None]:
-        """One process at a time may replace the home's files. Raises HomeBusyError or OSError."""
+        """Hold the home's lock, for replacing its files. Raises HomeBusyError or OSError."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         fd = replacing_foreign(self.lock_path, lambda path: os.open(path, flags, 0o600))
         try:
@@ -167,7 +167,7 @@ class Home:
         return RunDir(self.runs_path / run_id)
 
     def run_ids(self) -> Iterator[str]:
-        """The ids of all runs on disk, in no order. What has another name is no run, or is being made or removed."""
+        """The ids of all runs on disk, unordered. Other folders are no runs, or are being created or removed."""
         try:
             with os.scandir(self.runs_path) as entries:
                 yield from (entry.name for entry in entries if RUN_ID.fullmatch(entry.name))
@@ -175,7 +175,7 @@ class Home:
             return
 
     def mark_for_refresh(self, run_id: str) -> None:
-        """Remember, beyond the index and this process, that everybody must look at this run again.
+        """Mark the run for refresh: every process must look at it again, whatever its index says.
 
         Done before anything happens to a run, and undone when the index has all of it. Raises OSError.
         """
@@ -201,16 +201,16 @@ class Home:
         return (folder / "unsettled" for folder in machines if folder / "unsettled" != self.unsettled_path)
 
     def mark_refreshed(self, run_id: str) -> None:
-        """The index has all there is of this run. Raises OSError."""
-        with suppress(IsADirectoryError, PermissionError):  # somebody else's folder of that name
+        """Remove the needs-refresh marker: the index is complete for this run. Raises OSError."""
+        with suppress(IsADirectoryError, PermissionError):  # another user's folder of that name
             (self.unsettled_path / run_id).unlink(missing_ok=True)
 
     def unsettled(self) -> list[str]:
-        """Ids of the runs that are going on, or were when their supervisor died."""
+        """The ids of runs that need a refresh: they are active, or were when their supervisor died."""
         return os.listdir(self.unsettled_path)  # noqa: PTH208  names, not paths
 
     def begin(self, spec: RunSpec, patch: bytes | None) -> RunDir:
-        """A folder with run.json in it that nobody sees yet: see `publish`. Raises ConfigError."""
+        """A hidden folder with run.json in it, to be made visible by `publish`. Raises ConfigError."""
         self.make()
         draft = RunDir(self.runs_path / f".new-{spec.id}-{os.getpid()}")
         try:
@@ -226,7 +226,7 @@ class Home:
         return draft
 
     def publish(self, draft: RunDir, run_id: str) -> RunDir:
-        """Give the folder its name, in one rename. Raises UsageError when the id is taken."""
+        """Make a run directory visible, by one rename. Raises UsageError if the id is taken."""
         rundir = self.rundir(run_id)
         try:
             draft.path.rename(rundir.path)  # fails on a folder that is not empty, and a run's never is
@@ -247,7 +247,7 @@ def _closed(folder: Path, owner: str) -> ConfigError:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file to one with the date in its name, and tell which. Raises OSError."""
+    """Rename a damaged file to a name with the date, and return that. Raises OSError."""
     stamp = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%SZ")
     aside, number = path.with_name(f"{path.name}.corrupt-{stamp}"), 1
     while aside.exists():

@@ -1,4 +1,4 @@
-"""What may stand in a journal: a record for each kind of entry, and the bytes of one."""
+"""The entries of a journal: a record for each kind, and its encoding."""
 
 from contextlib import suppress
 from datetime import datetime
@@ -22,12 +22,12 @@ from backprop.records import (
 from backprop.store.files import UNDECODABLE
 from backprop.store.output.line_times import OffsetSample
 
-# it becomes a word of scancel's and a part of a file's name: an entry with anything else is none
+# it is passed to scancel and used in file names, so an entry with anything else is rejected
 JobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(_[0-9]+)?\Z", max_length=40)]
 
 
 class _Entry(StoredRecord, frozen=True, tag_field="event"):
-    at: datetime  # wall clock, for people; durations come from the monotonic clock and are given in full
+    at: datetime  # wall clock, for display; durations are measured by the monotonic clock
 
 
 class SessionStarted(_Entry, frozen=True, tag="session_started"):
@@ -39,91 +39,91 @@ class SessionStarted(_Entry, frozen=True, tag="session_started"):
     host: str
     supervisor_pid: int
     boot_id: str | None
-    offered: str | None = None  # the checkpoint that the trainer is to continue from
-    resumed_from: str | None = None  # the same, as older versions wrote it: they did not look whether it was read
+    offered: str | None = None  # checkpoint to continue from
+    resumed_from: str | None = None  # the same as `offered`, written by versions that did not check whether it was read
     script_sha256: str | None = None
     code: CodeState | None = None
-    job: JobId | None = None  # of Slurm, in which it runs
+    job: JobId | None = None  # Slurm job in which it runs
     nodes: int = 1
-    revision: Revision | None = None  # what is executed from now on; None: the same as before
-    only_once: tuple[str, ...] = ()  # arguments of this session alone
+    revision: Revision | None = None  # executed from now on; None: unchanged
+    only_once: tuple[str, ...] = ()  # arguments of this session only
 
 
 class TrainerLaunched(_Entry, frozen=True, tag="trainer_launched"):
     session: int
     pid: int
-    cage: str | None = None  # folder of the cgroup that holds it to its memory limit
+    cage: str | None = None  # folder of the cgroup that enforces its memory limit
 
 
 class Queued(_Entry, frozen=True, tag="queued"):
-    """A session is due and stands in line. Written again when it waits for something else."""
+    """A session is queued. Written again when it waits for something else."""
 
     session: int
     reason: str
     figures: dict[str, Any]
     host: str
     supervisor_pid: int
-    job: JobId | None = None  # of Slurm, in which it waits
+    job: JobId | None = None  # Slurm job in which it waits
 
 
 class Submitted(_Entry, frozen=True, tag="submitted"):
-    """A session is handed to Slurm, with all that the job needs to know.
+    """A session was submitted to Slurm, with all that its job needs.
 
     Written before the job may begin. Written again by the job itself when it puts itself back into the line.
     """
 
     session: int
     job: JobId
-    host: str  # that submitted it
+    host: str  # on which it was submitted
     limits: Limits
     checkpoint: str | None = None  # to begin with
     gpu_probe: str = "auto"
     retries: int = 0
     sessions: int = 1
-    resume_arg: tuple[str, ...] | str | None = None  # as in the run's record, where it is not the same
-    slurm: SlurmRequest | None = None  # what is asked of it; None: what the run was made with
-    revision: Revision | None = None  # what its sessions execute; None: the same as before
-    only_once: tuple[str, ...] = ()  # arguments of its first timebox
-    is_again: bool = False  # the same request goes on: what was used of it is used
-    reason: str | None = None  # what is said of it until Slurm says more
+    resume_arg: tuple[str, ...] | str | None = None  # if it differs from the run's record
+    slurm: SlurmRequest | None = None  # resources requested; None: as in the run's record
+    revision: Revision | None = None  # executed by its sessions; None: unchanged
+    only_once: tuple[str, ...] = ()  # arguments of its first timebox only
+    is_again: bool = False  # continues the same submission: its used time counts
+    reason: str | None = None  # shown until Slurm gives one
 
 
 class Admitted(_Entry, frozen=True, tag="admitted"):
-    """The governor let a session start, with the figures it decided from."""
+    """The governor admitted a session, with the figures of the decision."""
 
     figures: dict[str, Any]
-    place: int | None = None  # in the line: the lower, the earlier it asked
-    gpus: tuple[str, ...] | None = None  # uuids of the cards it got; None: whatever the trainer finds
+    place: int | None = None  # in the queue: lower is earlier
+    gpus: tuple[str, ...] | None = None  # UUIDs of its GPUs; None: all that the trainer finds
 
 
 class Refused(_Entry, frozen=True, tag="refused"):
-    """No session was started: the governor said no, or whoever waited had enough."""
+    """No session was started: the governor refused, or the wait ended."""
 
     reason: str
     figures: dict[str, Any]
-    by: StopReason | None = None  # who took it out of the queue, where somebody did
-    # not the last word: by somebody who took who waited for dead, or in a job that Slurm ended and may queue again
+    by: StopReason | None = None  # who removed it from the queue, if anybody
+    # preliminary: by a process that took the waiting one for dead, or in a job that Slurm ended and may requeue
     is_presumed: bool = False
 
 
 class NotContinued(_Entry, frozen=True, tag="not_continued"):
-    """Another session was asked for (a retry, a further turn) and would not have helped, or was not wanted any more."""
+    """Another session was requested (a retry, another timebox), but would not help, or is no longer wanted."""
 
     reason: str
-    by: StopReason | None = None  # who did not want it
+    by: StopReason | None = None  # who cancelled it
 
 
 class Governed(_Entry, frozen=True, tag="governed"):
-    """The governor decided something about a session that is going on."""
+    """A decision of the governor about a running session."""
 
     session: int
-    action: str  # a guard's Action
+    action: str  # an Action of the runtime policy
     reason: str
     figures: dict[str, Any]
 
 
 class MessageShown(_Entry, frozen=True, tag="said"):
-    """What a supervisor in a Slurm job tells whoever watches: with a terminal of its own it would tell it there."""
+    """A message of a supervisor in a Slurm job, which has no terminal, for processes that follow the run."""
 
     text: str
 
@@ -132,31 +132,31 @@ class StopRequested(_Entry, frozen=True, tag="stop_asked"):
     session: int
     by: StopReason
     detail: str
-    now: bool = False  # skip the ladder
+    now: bool = False  # kill at once
 
 
 class PauseRequested(_Entry, frozen=True, tag="pause_asked"):
-    """A user wants the session to stand still where it is."""
+    """A user requested a pause of the session."""
 
     session: int
     detail: str
 
 
 class ResumeRequested(_Entry, frozen=True, tag="go_on_asked"):
-    """A user wants a session that users paused to go on."""
+    """A user requested that a session paused by users continues."""
 
     session: int
     detail: str
 
 
 class Renamed(_Entry, frozen=True, tag="renamed"):
-    """A user gave the run another name."""
+    """A user renamed the run."""
 
     name: str
 
 
 class Signalled(_Entry, frozen=True, tag="signalled"):
-    """A rung of the stop ladder was climbed."""
+    """A signal of the stop ladder was sent."""
 
     session: int
     signal: str
@@ -164,7 +164,7 @@ class Signalled(_Entry, frozen=True, tag="signalled"):
 
 
 class Paused(_Entry, frozen=True, tag="paused"):
-    """The session stands still. Written again when it is held by others, or for another reason, than before."""
+    """The session is paused. Written again when who paused it, or the reason, changes."""
 
     session: int
     reason: str
@@ -177,7 +177,7 @@ class Continued(_Entry, frozen=True, tag="continued"):
 
 
 class OutputSeen(_Entry, frozen=True, tag="output_seen"):
-    """How far the session's `source` had got, and when: it is told now and then, to date what was written."""
+    """How large the session's `source` was, and when: written now and then, to date its lines."""
 
     session: int
     source: Source
@@ -185,7 +185,7 @@ class OutputSeen(_Entry, frozen=True, tag="output_seen"):
 
 
 class CheckpointMeasured(_Entry, frozen=True, tag="checkpoint_measured"):
-    """A reported checkpoint as it lay on disk; `offset` is that of the report in the session's `source`."""
+    """A reported checkpoint as found on disk; `offset` is that of the report in the session's `source`."""
 
     session: int
     offset: int
@@ -201,22 +201,22 @@ class CheckpointMeasured(_Entry, frozen=True, tag="checkpoint_measured"):
 
 
 class CheckpointRead(_Entry, frozen=True, tag="checkpoint_read"):
-    """A process of the session read the checkpoint that it was offered, or a training went on from another one."""
+    """A process of the session read the offered checkpoint, or a training continued from another one."""
 
     session: int
-    path: str | None = None  # None: the one that was offered
-    is_late: bool = False  # after training had begun without: nobody knows whether it went on from there
+    path: str | None = None  # None: the offered one
+    is_late: bool = False  # after training had begun without it: unknown whether training continued from it
 
 
 class CheckpointUnread(_Entry, frozen=True, tag="checkpoint_unread"):
-    """The session trains, or has ended, without having read the checkpoint that it was offered."""
+    """The session trained, or ended, without reading the offered checkpoint."""
 
     session: int
     has_trained: bool
 
 
 class CheckpointSkipped(_Entry, frozen=True, tag="checkpoint_skipped"):
-    """A resume passed this one over."""
+    """A resume skipped this checkpoint."""
 
     path: str
     reason: str
@@ -229,9 +229,9 @@ class SessionEnded(_Entry, frozen=True, tag="session_ended"):
     exit_code: int | None
     elapsed_s: float
     stopped_by: StopReason | None = None
-    resume_option: str | None = None  # what --resume-arg would have to be, for want of anything better
-    has_finished_training: bool = False  # before it was cut, or failed, in what the script did afterwards
-    leftovers: tuple[str, ...] = ()  # processes that the trainer left running when it exited by itself
+    resume_option: str | None = None  # a guess of what --resume-arg would have to be
+    has_finished_training: bool = False  # before the script was stopped, or failed, in what it did afterwards
+    leftovers: tuple[str, ...] = ()  # processes that the trainer left running when it exited
 
 
 Entry = (
@@ -260,7 +260,7 @@ Entry = (
 )
 
 
-# after these the power may go: who stopped a run, and how it ended, must be on the disk
+# synced, to survive a power failure: who stopped a run, and how it ended
 _SYNCED = (
     SessionStarted,
     Submitted,
@@ -283,7 +283,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def parse(data: bytes) -> tuple[list[Entry], int]:
-    """The entries in some whole lines, and where the last of those lines ends.
+    """The entries in the complete lines of `data`, and the offset where the last of those lines ends.
 
     Lines that are no entry are passed over: what a power loss or a full disk cut short, or a newer version wrote.
     """

@@ -1,8 +1,8 @@
-"""journal.jsonl: what was done about a run and why, one entry a line, and the state that follows from it.
+"""The file journal.jsonl: what was done about a run and why, one entry per line.
 
-The supervisor appends while it lives; whoever asks something of it (see requests.py) appends the request, and whoever
-finds the supervisor dead appends the ending. `fold` turns entries into a Run and is the only place that knows how.
-The file's kernel lock says who answers for the run: it is free at the instant its holder dies.
+The supervisor appends while it is alive. A command that requests something of it (lifecycle/requests.py) appends the
+request, and a process that finds the supervisor dead appends the end. fold.py turns entries into a Run. The kernel's
+lock on the file marks the owner of the run: the kernel releases it as soon as its holder dies.
 """
 
 import errno
@@ -21,8 +21,8 @@ from backprop.store.journal.entries import (
 )
 
 _ASKED = "asked"  # folder of a run, for requests
-HEARTBEAT_INTERVAL_S = 10.0  # that whoever has a journal locked says by the time of its last change: I live
-_LIFE_S = 35.0  # that it is believed: a machine so busy that its supervisor is late is not a lost one
+HEARTBEAT_INTERVAL_S = 10.0  # between two updates of the file's modification time by the process that has it locked
+_HEARTBEAT_TIMEOUT_S = 35.0  # without an update its holder counts as lost; on a busy machine it may be late
 
 
 def read(path: Path) -> tuple[list[Entry], int]:
@@ -34,11 +34,11 @@ def read(path: Path) -> tuple[list[Entry], int]:
 
 
 def pending_requests(path: Path) -> list[Entry]:
-    """What was asked of the run with this journal (see `Journal.ask`), and is not in it yet: oldest first."""
+    """Requests to the run (see `Journal.ask`) that are not in its journal yet, oldest first."""
     asked_path = path.with_name(_ASKED)
     entries: list[Entry] = []
     for name in _request_names(asked_path):
-        with suppress(OSError):  # it was heard a moment ago
+        with suppress(OSError):  # it was handled a moment ago
             entries += parse(read_plain(asked_path / name) + b"\n")[0]
     return entries
 
@@ -47,17 +47,17 @@ def _request_names(asked_path: Path) -> list[str]:
     """The names of the requests, in the order in which they were made."""
     try:
         return sorted(name for name in os.listdir(asked_path) if not name.startswith("."))  # noqa: PTH208
-    except OSError:  # nobody ever asked; or a shared file system that fails for a moment
+    except OSError:  # there was no request yet, or a shared file system fails for a moment
         return []
 
 
 class Journal:
-    """Appends entries to a journal; reads from it as it grows, whoever wrote."""
+    """Appends entries to a journal, and reads what any process appended."""
 
     def __init__(self, path: Path, *, is_read_only: bool = False, fd: int | None = None) -> None:
-        """Open for appending, or only to see who has it locked. Raises OSError.
+        """Open for appending, or only to look at its lock. Raises OSError.
 
-        fd: of a file that is open for both already, and is closed by this object.
+        fd: of a file that is already open for reading and appending; closed by this object.
         """
         flags = os.O_RDONLY if is_read_only else os.O_RDWR | os.O_APPEND | os.O_CREAT
         self._fd = open_plain(path, flags) if fd is None else fd
@@ -65,15 +65,15 @@ class Journal:
         self._asked_path = path.with_name(_ASKED)
         self._unwritten: list[tuple[bytes, bool]] = []
         self._read_to = 0
-        self._next_sign_at = 0.0  # monotonic
-        self._heard: set[str] = set()  # requests that are in the journal, and could not be taken away
+        self._next_heartbeat_at = 0.0  # monotonic
+        self._handled: set[str] = set()  # requests that are in the journal, but could not be deleted
 
     def close(self) -> None:
-        """Close the file; its lock, if held, is free from now on."""
+        """Close the file, which releases its lock."""
         os.close(self._fd)
 
     def try_lock(self) -> bool:
-        """Take the run for this process until the journal is closed or the process dies; False if it is taken."""
+        """Own the run until the journal is closed or this process dies. False if another process owns it."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -93,14 +93,14 @@ class Journal:
             return True
 
     def unlock(self) -> None:
-        """Leave the run to whoever wants it: nothing of ours is to come."""
+        """Give up the run: this process writes nothing more about it."""
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         self.is_locked = False
 
     def ask(self, entry: Entry) -> None:
-        """Leave a request to whoever has the run locked on another machine; it lands in the journal when heard.
+        """Leave a request for the owner of the run, which writes it into the journal when it handles it.
 
-        A file system that several machines share does not keep apart what two of them append to one file. Raises
+        In a file of its own, because on a shared file system two machines cannot append to one file safely. Raises
         OSError.
         """
         self._asked_path.mkdir(mode=0o700, exist_ok=True)
@@ -110,48 +110,48 @@ class Journal:
         draft.rename(self._asked_path / name)
 
     def take_requests(self) -> None:
-        """Write down what others asked for. Costs one failed look where nobody ever did.
+        """Write pending requests into the journal, which must be locked. One failed `listdir` if there are none.
 
-        Call it with the journal locked. On a full disk a request lies where it is until there is room.
+        On a full disk a request stays where it is until there is room.
         """
-        self._give_sign_of_life()
+        self._beat()
         for name in self._requests():
-            if name not in self._heard and not self._take(name):
+            if name not in self._handled and not self._take(name):
                 return
             with suppress(OSError):  # a shared file system that fails for a moment: at the next look
                 (self._asked_path / name).unlink()
-                self._heard.discard(name)
+                self._handled.discard(name)
 
-    def _give_sign_of_life(self) -> None:
-        """A heartbeat, for other machines, on which our lock is not seen: see `has_recent_heartbeat`."""
+    def _beat(self) -> None:
+        """Send a heartbeat to other machines, on which our lock is not visible: see `has_recent_heartbeat`."""
         now = time.monotonic()
-        if now >= self._next_sign_at:
-            self._next_sign_at = now + HEARTBEAT_INTERVAL_S
+        if now >= self._next_heartbeat_at:
+            self._next_heartbeat_at = now + HEARTBEAT_INTERVAL_S
             with suppress(OSError):  # a shared file system that fails for a moment
                 os.utime(self._fd)
 
     def has_recent_heartbeat(self, now_unix_s: float) -> bool:
-        """Whether its holder has been at work lately. now_unix_s: by the clock of the file system's server."""
-        return now_unix_s - os.fstat(self._fd).st_mtime < _LIFE_S
+        """Whether the holder of the lock was alive recently. now_unix_s: by the clock of the file system's server."""
+        return now_unix_s - os.fstat(self._fd).st_mtime < _HEARTBEAT_TIMEOUT_S
 
     def _take(self, name: str) -> bool:
-        """Write one request down; False when that must be tried again."""
+        """Write one request into the journal. False if that must be retried."""
         if not self.append():
             return False
         try:
             entries, _ = parse(read_plain(self._asked_path / name) + b"\n")
-        except OSError:  # as above: whoever trains must not be ended by it
+        except OSError:  # as above: it must not end the supervisor
             return False
         if not self.append(*entries):
             self._unwritten.clear()  # else it would be written twice: its file is read again
             return False
-        self._heard.add(name)
+        self._handled.add(name)
         return True
 
     def forget_requests(self) -> None:
-        """Throw away what nobody heard: it was asked of a session that will not be. Call it with the journal locked.
+        """Delete pending requests: they were meant for a session that will not start. The journal must be locked.
 
-        Raises OSError: what stays would be asked of the next session, which has the same number.
+        Raises OSError: a request that stays would apply to the next session, which has the same number.
         """
         for name in self._requests():
             (self._asked_path / name).unlink(missing_ok=True)
@@ -160,17 +160,17 @@ class Journal:
         return _request_names(self._asked_path)
 
     def skip(self) -> None:
-        """What is in the journal by now is no news to `read_new`."""
+        """Let `read_new` skip what is in the journal by now."""
         self._read_to = self.size_bytes()
 
     def size_bytes(self) -> int:
         return os.fstat(self._fd).st_size
 
     def append(self, *entries: Entry) -> bool:
-        """Write entries in order; those that change the run's state are on the disk when this returns.
+        """Write entries in order. Those that change the run's state are synced to disk when this returns.
 
-        On a full disk they are kept and tried again at the next call: training goes on, and so must its supervisor.
-        Returns False while something waits to be written.
+        On a full disk entries are kept and retried at the next call, so that training and its supervisor continue.
+        Returns False while there are unwritten entries.
         """
         self._unwritten += [(_encode(entry), isinstance(entry, _SYNCED)) for entry in entries]
         while self._unwritten:
@@ -188,11 +188,11 @@ class Journal:
 
     @property
     def unwritten(self) -> list[Entry]:
-        """What the disk has no room for."""
+        """Entries for which the disk has no room."""
         return parse(b"".join(line + b"\n" for line, _ in self._unwritten))[0]
 
     def drop_unwritten(self) -> None:
-        """Forget what could not be written: it was not done."""
+        """Discard unwritten entries: what they record was not done."""
         self._unwritten.clear()
 
     def _write_line(self, line: bytes) -> None:
@@ -205,9 +205,9 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def read_new(self) -> list[Entry]:
-        """Entries since the last call, this process's own included, and what others asked for.
+        """Entries since the last call, this process's own included, after pending requests were written.
 
-        Call it with the journal locked. Costs little when there are none.
+        The journal must be locked. Cheap if there are none.
         """
         self.take_requests()
         unread = self.size_bytes() - self._read_to
