@@ -118,7 +118,8 @@ export class RunPage {
   /** Show a newer state of the run. */
   update(details) {
     if (details.id !== this.#id) return;
-    if (details.gone) this.#instead(this.#details ? "This run was removed." : "There is no run with this id.");
+    const missing = `there is no run '${details.id.slice(0, 80)}' (any more).`; // as the server words it
+    if (details.gone) this.#instead(this.#details ? "This run was removed." : missing);
     else this.#show(details);
   }
 
