@@ -26,7 +26,7 @@ from backprop.views.watch import app
 before = app.WatchApp._draw
 def draw(self):
     before(self)
-    if self._picture.rows:
+    if self._state.rows:
         raise RuntimeError("a bug of ours")
 app.WatchApp._draw = draw
 sys.argv = ["backprop", "watch"]

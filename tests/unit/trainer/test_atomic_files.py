@@ -70,7 +70,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path):
 KILLED = """
 import os, sys
 from backprop.trainer import atomic_files as files
-with files.whole(sys.argv[1]) as file:
+with files.atomic_write(sys.argv[1]) as file:
     file.write(b"half")
     file.flush()
     print("writes", flush=True)

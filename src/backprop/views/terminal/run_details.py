@@ -76,7 +76,7 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
 
 
 # whether an offered checkpoint was read
-_READ = {None: "", False: ", not read", True: ", read after training had started"}
+_READ = {None: "", False: ", not read", True: ", read after training had begun"}
 
 
 def _code(code: CodeState) -> Iterator[str]:
