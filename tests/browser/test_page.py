@@ -90,7 +90,7 @@ def test_a_run_that_never_was_is_not_said_to_be_removed(page: Page, served: Ui):
     page.open(served.address)
     page.until(lambda: page.text("#link") == "live")
     page.js("location.hash = '#/run/nope'")
-    page.until(lambda: "There is no run with this id" in page.text("#run-view"))
+    page.until(lambda: "there is no run 'nope'" in page.text("#run-view"))
 
 
 def test_a_run_is_watched_stopped_and_resumed(page: Page, served: Ui, training: Training):
