@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -44,6 +44,10 @@ class RemovedRun:
         self._open_path = _own_path(journal_fd)
         self._journal = Journal(rundir.journal_path, fd=journal_fd)
         self._run = fold(indexing.unknown_spec(rundir.run_id, time.time(), "?"), ())
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
 
     def look(self) -> run_state.RunState:
         """The present state."""
@@ -101,7 +105,7 @@ class RemovedRun:
 def removed_runs(home: Home) -> Sequence[RemovedRun]:
     """The runs of this home that are running on this machine though their journals are not in it any more (Linux).
 
-    Looks at every process that we may look into.
+    Looks at every process that we may look into. To be closed by the caller.
     """
     if sys.platform != "linux" or host.table_problem() is not None:
         return []
@@ -120,7 +124,13 @@ def removed_runs(home: Home) -> Sequence[RemovedRun]:
                 found[rundir.run_id] = RemovedRun(rundir, fd)
             else:
                 os.close(fd)
-    return [run for run in found.values() if not run.look().has_ended]
+    running = []
+    for run in found.values():
+        if run.look().has_ended:
+            run.close()
+        else:
+            running.append(run)
+    return running
 
 
 def _is_of(rundir: RunDir, name: str, pid: int) -> bool:
@@ -142,7 +152,11 @@ def _own_path(fd: int) -> Path:
 
 def sentences(home: Home) -> list[str]:
     """Messages about such runs, for a user who finds no run in this home."""
+    run_ids = []
+    for run in removed_runs(home):
+        with closing(run):
+            run_ids.append(run.run_id)
     return [
-        f"Run {run.run_id} is running although its record was removed; to stop it: backprop stop {run.run_id}"
-        for run in sorted(removed_runs(home), key=lambda run: run.run_id)
+        f"Run {run_id} is running although its record was removed; to stop it: backprop stop {run_id}"
+        for run_id in sorted(run_ids)
     ]
