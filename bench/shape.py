@@ -6,7 +6,7 @@ lengths of functions, classes and modules in lines.
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -68,29 +68,40 @@ def _longest(lengths: dict[str, int]) -> str:
     return f"{lengths[name]} ({name})"
 
 
+def name_of(path: Path) -> str:
+    """The dotted name of a module, without the package's own; path: relative to the package."""
+    return ".".join(path.with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+def imported(path: Path, tree: ast.Module, names: Collection[str]) -> Iterator[tuple[str, str | None]]:
+    """The modules of ours that a module imports, wherever in the file, and the name that it takes from each.
+
+    names: of all modules of ours, as `name_of` gives them.
+    """
+    package = path.parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            below = [] if node.module is None else node.module.split(".")
+            if node.level:
+                below = [*package[: len(package) - node.level + 1], *below]
+            elif below[0] == "backprop":
+                del below[0]
+            else:
+                continue
+            for alias in node.names:
+                module = ".".join([*below, alias.name])
+                yield (module, None) if module in names else (".".join(below), alias.name)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name[9:], None) for alias in node.names if alias.name.startswith("backprop."))
+
+
 def _graph(trees: dict[Path, ast.Module]) -> dict[str, set[str]]:
-    """Which module imports which, by dotted names without the package's own."""
-    names = {path: ".".join(path.with_suffix("").parts).removesuffix("__init__").rstrip(".") for path in trees}
-    graph = {}
-    for path, tree in trees.items():
-        package = path.parts[:-1]
-        found = set()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[2] for alias in node.names if alias.name.startswith("backprop.")}
-            elif isinstance(node, ast.ImportFrom):
-                below = [] if node.module is None else node.module.split(".")
-                if node.level:
-                    below = [*package[: len(package) - node.level + 1], *below]
-                elif below[0] != "backprop":
-                    continue
-                else:
-                    del below[0]
-                for alias in node.names:
-                    module = ".".join([*below, alias.name])
-                    found.add(module if module in names.values() else ".".join(below))
-        graph[names[path]] = found & set(names.values()) - {names[path]}
-    return graph
+    """Which module imports which."""
+    names = {name_of(path) for path in trees}
+    return {
+        name_of(path): {module for module, _ in imported(path, tree, names)} & names - {name_of(path)}
+        for path, tree in trees.items()
+    }
 
 
 def _circles(graph: dict[str, set[str]]) -> Iterator[set[str]]:

@@ -8,6 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from bench.shape import imported, name_of
 
 SOURCE = Path(__file__).parents[1] / "src" / "backprop"
 MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
@@ -27,37 +28,18 @@ SHARED = {"errors", "records", "config", "host", "text"}
 ENTRY_POINTS = {"__init__": {"trainer", "views"}, "__main__": {"cli", "supervisor"}}
 
 
-def name_of(path: Path) -> str:
-    return ".".join(path.with_suffix("").parts).removesuffix("__init__").rstrip(".")
-
-
 NAMES = {name_of(path) for path in MODULES}
 
 
-def imported(path: Path) -> Iterator[tuple[str, str | None]]:
-    """The modules of ours that a module imports, wherever in the file, and the name that it takes from each."""
-    package = path.parts[:-1]
-    for node in ast.walk(ast.parse((SOURCE / path).read_text())):
-        if isinstance(node, ast.ImportFrom):
-            below = [] if node.module is None else node.module.split(".")
-            if node.level:
-                below = [*package[: len(package) - node.level + 1], *below]
-            elif below[0] == "backprop":
-                del below[0]
-            else:
-                continue
-            for alias in node.names:
-                module = ".".join([*below, alias.name])
-                yield (module, None) if module in NAMES else (".".join(below), alias.name)
-        elif isinstance(node, ast.Import):
-            yield from ((alias.name[9:], None) for alias in node.names if alias.name.startswith("backprop."))
+def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
+    return imported(path, ast.parse((SOURCE / path).read_text()), NAMES)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_imports_run_one_way(path: Path):
     """Packages know those below them, and take nothing private from one another."""
     here = path.parts[0].removesuffix(".py")
-    taken = [(module.split(".")[0], name or module.split(".")[-1]) for module, name in imported(path)]
+    taken = [(module.split(".")[0], name or module.split(".")[-1]) for module, name in imports_of(path)]
     others = {(package, name) for package, name in taken if package not in {here, ""}}
     allowed = ENTRY_POINTS.get(here) or MAY_IMPORT.get(here, set())
     shared = set() if here in {"trainer", "__init__"} else SHARED
@@ -67,7 +49,7 @@ def test_imports_run_one_way(path: Path):
 
 def test_no_import_circle():
     """Not through imports inside functions either. (A package may import its own modules, which need its __init__.)"""
-    graph = {name_of(path): {module for module, _ in imported(path)} - {name_of(path)} for path in MODULES}
+    graph = {name_of(path): {module for module, _ in imports_of(path)} - {name_of(path)} for path in MODULES}
     TopologicalSorter(graph).prepare()
 
 
