@@ -24,7 +24,10 @@ def git(runs: Runs, *words: str) -> None:
 
 
 def test_the_record_is_of_what_was_executed(repository: Runs):
-    """A run that waits executes the code as it is at its turn: that is kept, said, and what `compare --diff` compares."""
+    """A run that waits executes the code as it is at its turn: that is kept, said, and what `compare --diff` compares.
+
+    The edit changes the size of the file: Python takes its cached bytecode for a file of the same size and second.
+    """
     runs = repository
     runs.script("while not os.path.exists('go'): time.sleep(0.02)", "hold.py")
     (runs.work / ".gitignore").write_text("go\n")
@@ -36,21 +39,21 @@ def test_the_record_is_of_what_was_executed(repository: Runs):
     runs.own("edited")
     runs.call("run", "train.py", "-d", "-p", "1", "--run-id", "edited")
     assert runs.document("edited")["git"]["dirty"] is False
-    (runs.work / "model.py").write_text("NAME = 'two'\n")
+    (runs.work / "model.py").write_text("NAME = 'second'\n")
     (runs.work / "go").touch()
     runs.call("wait", "edited")
-    assert runs.output("edited") == "two\n"
+    assert runs.output("edited") == "second\n"
     document = runs.document("edited")
     session = document["sessions"][0]
     assert document["git"]["dirty"] is True
     assert session["code_changed"] == ["model.py"]
-    assert b"+NAME = 'two'" in (runs.rundir("edited") / session["patch"]).read_bytes()
+    assert b"+NAME = 'second'" in (runs.rundir("edited") / session["patch"]).read_bytes()
     assert (
         "the code has changed since it was submitted: model.py"
         in runs.rundir("edited").joinpath("supervisor.log").read_text()
     )
     assert "code changed before it: model.py" in runs.call("status", "edited").stdout
-    assert "+NAME = 'two'" in runs.call("compare", "before", "edited", "--diff").stdout
+    assert "+NAME = 'second'" in runs.call("compare", "before", "edited", "--diff").stdout
 
 
 def test_each_session_has_its_code(repository: Runs):
@@ -59,7 +62,7 @@ def test_each_session_has_its_code(repository: Runs):
     (runs.work / "new.py").write_text("x = 1\n")
     runs.call("run", "train.py", "--run-id", "r")
     assert "changed" not in runs.call("resume", "r", "--again").stderr
-    (runs.work / "model.py").write_text("NAME = 'two'\n")
+    (runs.work / "model.py").write_text("NAME = 'second'\n")
     git(runs, "commit", "-qam", "second")
     (runs.work / "new.py").write_text("x = 2\n")
     resumed = runs.call("resume", "r", "--again")
