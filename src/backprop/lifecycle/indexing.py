@@ -212,8 +212,10 @@ def _refresh(home: Home, index: Index, rundir: RunDir, say: Say, *, publish: boo
         if is_free and recorder.read_run()[0].is_on_slurm:  # it was submitted to Slurm just now
             return _Refreshed(is_answered_for=True)
         if is_free:
-            _begin(recorder, index)
-            is_filed = recovery.reconcile(rundir, spec, journal, VIEW_PATIENCE_S, say)
+            is_filed = False
+            if not recorder.read_run()[0].status.is_final:
+                _begin(recorder, index)
+                is_filed = recovery.reconcile(rundir, spec, journal, VIEW_PATIENCE_S, say)
             _finish(recorder, index, publish=publish)
             if is_filed:
                 recovery.notify_end(home, rundir, spec)

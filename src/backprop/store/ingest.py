@@ -325,7 +325,8 @@ class Recorder:
         self.record_state(publish=False)  # first: there may be no room for the curves
         sizes = self._source_sizes()
         has_output = self.record_output()
-        is_complete = self.record_state(publish=publish) and has_output and self._is_over
+        is_stored = self.record_state(publish=True) if publish else self.is_state_stored
+        is_complete = is_stored and has_output and self._is_over
         if not (is_complete and self._set_whole(sizes, is_published=publish)):
             return False
         with suppress(OSError):  # then the next command reads the run again, and finds nothing new

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,10 +17,11 @@ from backprop.records import Limits, Record, RunSpec, Status, is_showable
 from backprop.store.files import write_plain
 from backprop.store.home import LOCK_PATIENCE_S, Home
 from backprop.store.journal.entries import SessionEnded, SessionStarted
-from backprop.store.journal.file import Journal
 from backprop.store.rundir import RUN_ID
 
 _IMPORT_PATIENCE_S = 60.0  # how long a command waits for another one's import
+_TIMEBOX_S, _GRACE_S = 600.0, 30.0  # of runs that had none
+_encode = msgspec.json.Encoder().encode
 Say = Callable[[str], None]
 
 
@@ -60,16 +62,17 @@ def take_over(home: Home, say: Say) -> None:
         draft = Home(home.lock_path.parent / ".importing")
         shutil.rmtree(draft.path, ignore_errors=True)
         draft.make()
-        for old in old_runs:
-            if RUN_ID.fullmatch(old.id):
-                _import(draft, old)
-            else:
-                say(f"an older run is not imported: its id {old.id!r} cannot name a folder.")
         try:
+            for old in old_runs:
+                if RUN_ID.fullmatch(old.id):
+                    _import(draft, old)
+                else:
+                    say(f"an older run is not imported: its id {old.id!r} cannot name a folder.")
+            os.sync()  # the file that they were read from is replaced next; each by itself would take much longer
             draft.runs_path.rename(home.runs_path)
         except OSError as error:
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                raise
+                raise home.unusable(error) from error
             return  # another machine that shares this home was faster
         finally:
             shutil.rmtree(draft.path, ignore_errors=True)
@@ -77,8 +80,17 @@ def take_over(home: Home, say: Say) -> None:
 
 
 def _import(home: Home, old: OldRun) -> None:
+    """Write the run's folder; nothing is synced, since the whole home appears at once. Raises OSError."""
+    rundir = home.rundir(old.id)
+    rundir.path.mkdir(mode=0o700)
+    write_plain(rundir.spec_path, _encode(_spec(old)) + b"\n")
+    write_plain(rundir.out_path(1), b"".join(_encode(line) + b"\n" for line in _output(old)))
+    write_plain(rundir.journal_path, b"".join(_encode(entry) + b"\n" for entry in _journal(old)))
+
+
+def _spec(old: OldRun) -> RunSpec:
     script = old.script or old.id
-    spec = RunSpec(
+    return RunSpec(
         id=old.id,
         name=old.name,
         command=("python3", script),
@@ -87,24 +99,29 @@ def _import(home: Home, old: OldRun) -> None:
         created_at=old.started_at,
         host=host.name(),
         user=host.user(),
-        limits=Limits(timebox_s=600.0, grace_s=30.0, min_free_ram_bytes=0, min_free_disk_bytes=0),
+        limits=Limits(timebox_s=_TIMEBOX_S, grace_s=_GRACE_S, min_free_ram_bytes=0, min_free_disk_bytes=0),
     )
-    draft = home.begin(spec, None)
+
+
+def _output(old: OldRun) -> list[dict[str, object]]:
+    """The lines by which a script would have reported what is known of it."""
     lines: list[dict[str, object]] = []
     if old.last_step is not None:
         loss = {} if old.last_loss is None else {"loss": old.last_loss}
         lines.append({"step": old.last_step, **loss})
     lines += [{"event": "checkpoint_saved", "path": path} for path in old.checkpoints]
-    write_plain(draft.out_path(1), b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    return lines
+
+
+def _journal(old: OldRun) -> tuple[SessionStarted, SessionEnded]:
     ended_at = old.ended_at or old.started_at
-    journal = Journal(draft.journal_path)
-    journal.append(
+    return (
         SessionStarted(
             at=old.started_at,
             session=1,
-            timebox_s=spec.limits.timebox_s,
-            grace_s=spec.limits.grace_s,
-            host=spec.host,
+            timebox_s=_TIMEBOX_S,
+            grace_s=_GRACE_S,
+            host=host.name(),
             supervisor_pid=0,
             boot_id=None,
         ),
@@ -117,8 +134,6 @@ def _import(home: Home, old: OldRun) -> None:
             elapsed_s=max(0.0, (ended_at - old.started_at) / timedelta(seconds=1)),
         ),
     )
-    journal.close()
-    home.publish(draft, old.id)
 
 
 def read_old(path: Path) -> list[OldRun]:
