@@ -10,7 +10,6 @@ from backprop.records import Gpu, Limits, RunSpec, Source, with_step
 from backprop.store.rundir import RunDir
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.trainer import distributed
-from backprop.trainer.hooks.saved_files import contents as file_states
 
 HOOKS_FOLDER = Path(__file__).parents[1] / "trainer" / "site"  # its sitecustomize.py starts our part of the trainer
 _OF_ANOTHER_SESSION = {
@@ -69,7 +68,9 @@ def for_trainer(
         environment["BACKPROP_RESUME_FROM"] = resumed.path
         if resumed.step is not None:
             environment["BACKPROP_RESUME_STEP"] = str(resumed.step)
-        if spec.hooks and file_states.holds_state(resumed.path):
+        from backprop.trainer.hooks.saved_files.contents import holds_state  # late: it imports zipfile
+
+        if spec.hooks and holds_state(resumed.path):
             environment["BACKPROP_RESUME_HOLDS_STATE"] = "1"
     if outer := [f"{name}={os.environ[name]}" for name in distributed.VARIABLES if name in os.environ]:
         environment[distributed.OUTER_VARIABLE] = ",".join(outer)
