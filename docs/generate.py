@@ -17,7 +17,7 @@ import backprop
 from backprop import config
 from backprop.cli.app import app
 from backprop.cli.help import EXAMPLES
-from backprop.cli.options import _GROUPS, SessionCommand
+from backprop.cli.options import GROUPS, SessionCommand
 from backprop.views import python_api
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -26,11 +26,6 @@ END = "<!-- end of what is made -->"
 _CONTEXT = click.Context(
     app, info_name="backprop", **app.context_settings
 )  # of those, commands keep how help is asked for
-# of settings without an option of their own
-_TEXTS = {
-    "metrics.patterns": "Regular expressions for metrics that are printed in a form of your own.",
-    "notify": "Who to notify of the end of a run.",
-}
 
 
 def visible_commands() -> dict[str, click.Command]:
@@ -55,7 +50,7 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
     usage = " ".join(["backprop", name, *command.collect_usage_pieces(context)])
     yield from ("```text", usage, "```", "")
     options = {param.name: param for param in command.params if isinstance(param, click.Option)}
-    groups = list(_GROUPS.items()) if isinstance(command, SessionCommand) else []
+    groups = list(GROUPS.items()) if isinstance(command, SessionCommand) else []
     grouped = [(title, [options.pop(key) for key in keys if key in options]) for title, keys in groups]
     for title, group in (*grouped, ("", list(options.values()))):
         rows = [row for option in group if (row := option.get_help_record(context)) is not None]
@@ -80,20 +75,12 @@ def _text(text: str) -> str:
 
 def settings() -> str:
     """Every setting: its key, option and environment variable, its default, and what it may be."""
-    options = {
-        spelling: option
-        for option in visible_commands()["run"].params
-        if isinstance(option, click.Option)
-        for spelling in option.opts
-    }
     lines = ["| key, option, environment variable | default | |", "| --- | --- | --- |"]
     for key in config.KEYS:
-        flag, allowed = config.ALLOWED[key]
-        option = options.get(flag.split("/")[0])
-        text, _, default = ((option.help or "") if option else _TEXTS[key]).partition(" [default: ")
-        names = "<br>".join(f"`{name}`" for name in dict.fromkeys([key, flag, config.environment_name(key)]))
-        what = f"{_text(text)}<br>Allowed: {_text(allowed)}."
-        lines.append(f"| {names} | {default.rstrip(']') or _default(key)} | {what} |")
+        one = config.SETTINGS[key]
+        names = "<br>".join(f"`{name}`" for name in dict.fromkeys([key, one.flag, config.environment_name(key)]))
+        what = f"{_text(one.help)}<br>Allowed: {_text(one.allowed)}."
+        lines.append(f"| {names} | {config.default_text(key) or _default(key)} | {what} |")
     return "\n".join([*lines, ""])
 
 

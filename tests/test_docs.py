@@ -135,20 +135,20 @@ def test_resume_claims_no_default_where_it_keeps_the_runs_own():
     assert "requeue, up to N sessions in total. [default: 1]" in told
 
 
-@pytest.mark.parametrize("key", config.ALLOWED)
+@pytest.mark.parametrize("key", config.SETTINGS)
 def test_every_setting_is_in_the_reference(key: str):
     """Key, option, variable and default of every setting are in the table."""
     (row,) = [line for line in reference("settings").splitlines() if line.startswith(f"| `{key}`")]
     assert config.environment_name(key) in row
-    assert config.ALLOWED[key][0] in row
+    assert config.SETTINGS[key].flag in row
     default = config.default(key)
     if isinstance(default, float):
         assert f"| {default:g} |" in row
 
 
 def test_every_setting_has_a_flag_and_a_word_on_what_is_allowed():
-    """No key without its entry in ALLOWED, and none left over."""
-    assert set(config.ALLOWED) == set(config.KEYS)
+    """No key without its entry in SETTINGS, and none left over."""
+    assert set(config.SETTINGS) == set(config.KEYS)
 
 
 @pytest.mark.parametrize("status", [s.value for s in Status])

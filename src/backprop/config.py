@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, field
@@ -45,7 +45,7 @@ NOTIFIABLE = tuple(status for status in Status if status not in {Status.RUNNING,
 
 
 class Config(Record, frozen=True):
-    """What every setting came to. The `name` of a field is its key in files; ALLOWED says what it may be."""
+    """What every setting came to. The `name` of a field is its key in files; SETTINGS says the rest of it."""
 
     max_run_minutes: Minutes = field(name="maxRunMinutes", default=10.0)
     grace_seconds: Annotated[float, Meta(ge=0, le=86_400)] = field(name="graceSeconds", default=30.0)
@@ -130,53 +130,276 @@ def _vram_limit(limit: str | float | None) -> tuple[float | None, int | None]:
     return None, round(min(float(limit), _MAX_BYTES) * GB)  # whatever is too much stays too much, and finite
 
 
-_NOTIFY_ALLOWED = (
-    "a list, each with one of command (a list of words), webhook (an http or https address) and desktop (true); "
-    f"and with on, a list of {', '.join(status.value for status in NOTIFIABLE)}, or without"
-)
-# key -> (flag, or the key where there is none; what is allowed); read by error messages, by --help and by the test that
-# keeps the docs complete
-ALLOWED: Mapping[str, tuple[str, str]] = {
-    "maxRunMinutes": ("-m/--max-run-minutes", f"minutes > 0, at most {_YEAR_MINUTES:.0f}"),
-    "graceSeconds": ("--grace", "seconds, 0 to 86400"),
-    "finishMinutes": ("--finish-minutes", f"minutes, 0 to {_YEAR_MINUTES:.0f}"),
-    "checkpointEveryMinutes": (
-        "-c/--checkpoint-every-minutes",
-        f"minutes > 0, at most {_YEAR_MINUTES:.0f}",
+class Setting(NamedTuple):
+    """What there is to say of a setting; its type and default are the field of `Config` with that name.
+
+    Options and their help, error messages, what `resume` keeps, `init` and the reference page are made from it.
+    """
+
+    flag: str  # its spellings; the key, where it has no option
+    allowed: str
+    group: str  # the title over its option in --help
+    help: str
+    metavar: str | None = None
+    default_text: str | None = None  # where the default of the field does not say it
+    example: Any = None  # for `init`, where there is no default
+    limits: tuple[str, ...] = ()  # the fields of `Limits` that it gives
+    is_kept: bool = True  # from session to session, unless `resume` is given another
+    only_new: bool = False  # `resume` does not have it
+
+
+_TIMEBOX, _CHECKPOINTS, _MACHINE, _GPUS = "Timebox", "Checkpoints and resume", "Machine limits", "GPUs"
+_QUEUE, _WHERE, _SCRIPT, _NAME = "Queue", "Where", "The script", "Name and output"
+_YES_OR_NO = "true or false"
+_GB_ALLOWED = "GB (1e9 bytes), 0 to 1000000"
+_MINUTES_ALLOWED = f"minutes, 0 to {_YEAR_MINUTES:.0f}"
+_SOME_MINUTES_ALLOWED = f"minutes > 0, at most {_YEAR_MINUTES:.0f}"
+
+SETTINGS: Mapping[str, Setting] = {
+    "maxRunMinutes": Setting(
+        "-m/--max-run-minutes",
+        _SOME_MINUTES_ALLOWED,
+        _TIMEBOX,
+        "Timebox: stop gracefully after training this long.",
+        "MINUTES",
+        limits=("timebox_s",),
     ),
-    "framework": ("-f/--framework", "auto, pytorch or tensorflow"),
-    "maxParallel": ("-p/--max-parallel", "a whole number of runs, 1 to 10000"),
-    "wait": ("--wait/--no-wait", f"true, false, or minutes, 0 to {_YEAR_MINUTES:.0f}"),
-    "minFreeRamGB": ("--min-free-ram", "GB (1e9 bytes), 0 to 1000000"),
-    "minFreeDiskGB": ("--min-free-disk", "GB (1e9 bytes), 0 to 1000000"),
-    "ramLimitGB": ("--ram-limit", "GB (1e9 bytes) > 0, at most 1000000"),
-    "gpus": ("--gpus", "a whole number of GPUs, 0 to 1000"),
-    "gpuMemoryLimit": ("-g/--gpu-memory-limit", "a share of the card such as 80%, or GB (1e9 bytes) > 0"),
-    "gpu.probe": ("--gpu-probe", "auto, nvml, nvidia-smi, rocm or none"),
-    "gpu.minFreeVramMB": ("--gpu-min-vram", "MB (1e6 bytes), 0 to 1000000000"),
-    "gpu.maxTempC": ("--gpu-max-temp", "degrees Celsius, 20 to 200"),
-    "maxPauseMinutes": ("--max-pause-minutes", f"minutes, 0 to {_YEAR_MINUTES:.0f}"),
-    "retries": ("--retries", "a whole number, 0 to 1000"),
-    "sessions": ("--sessions", "a whole number, 1 to 100000"),
-    "name": ("-n/--name", "text of 1 to 200 printable characters that is not 'last'"),
-    "python": ("--python", "the path of a Python interpreter"),
-    "resumeArg": (
+    "graceSeconds": Setting(
+        "--grace",
+        "seconds, 0 to 86400",
+        _TIMEBOX,
+        "Grace period before the trainer is killed.",
+        "SECONDS",
+        limits=("grace_s",),
+    ),
+    "finishMinutes": Setting(
+        "--finish-minutes",
+        _MINUTES_ALLOWED,
+        _TIMEBOX,
+        "Time beyond the timebox, once training has finished.",
+        "MINUTES",
+        default_text="the grace period",
+        example=5,
+        limits=("finish_s",),
+    ),
+    "maxPauseMinutes": Setting(
+        "--max-pause-minutes",
+        _MINUTES_ALLOWED,
+        _TIMEBOX,
+        "Stop after being paused this long in total.",
+        "MINUTES",
+        limits=("max_pause_s",),
+    ),
+    "sessions": Setting(
+        "--sessions",
+        "a whole number, 1 to 100000",
+        _TIMEBOX,
+        "After each timebox, requeue, up to N sessions in total.",
+        "N",
+        is_kept=False,
+    ),
+    "retries": Setting(
+        "--retries",
+        "a whole number, 0 to 1000",
+        _TIMEBOX,
+        "Retry up to N times if training fails, within the timebox.",
+        "N",
+        is_kept=False,
+    ),
+    "checkpointEveryMinutes": Setting(
+        "-c/--checkpoint-every-minutes",
+        _SOME_MINUTES_ALLOWED,
+        _CHECKPOINTS,
+        "Ask the script to save this often.",
+        "MINUTES",
+        example=5,
+        limits=("checkpoint_every_s",),
+    ),
+    "resumeArg": Setting(
         "--resume-arg",
         "a flag of your script, such as --resume, or words with '=', {path}, {dir} or {step}, such as --ckpt={path}",
+        _CHECKPOINTS,
+        "On resume, pass FLAG and the checkpoint to the script, or a template: --ckpt={path}. Repeatable.",
+        "FLAG",
+        example=["--resume"],
     ),
-    "hooks": ("--hooks/--no-hooks", "true or false"),
-    "snapshot": ("--snapshot/--no-snapshot", "true or false"),
-    "metrics.printed": ("--printed-metrics/--no-printed-metrics", "true or false"),
-    "metrics.patterns": (
+    "minFreeRamGB": Setting(
+        "--min-free-ram", _GB_ALLOWED, _MACHINE, "Minimum available RAM to start.", "GB", limits=("min_free_ram_bytes",)
+    ),
+    "minFreeDiskGB": Setting(
+        "--min-free-disk",
+        _GB_ALLOWED,
+        _MACHINE,
+        "Minimum free disk space to start.",
+        "GB",
+        limits=("min_free_disk_bytes",),
+    ),
+    "ramLimitGB": Setting(
+        "--ram-limit",
+        "GB (1e9 bytes) > 0, at most 1000000",
+        _MACHINE,
+        "Stop if the trainer and its children use more RAM.",
+        "GB",
+        example=8,
+        limits=("ram_limit_bytes",),
+    ),
+    "gpus": Setting(
+        "--gpus",
+        "a whole number of GPUs, 0 to 1000",
+        _GPUS,
+        "Number of GPUs (0 for none).",
+        "N",
+        default_text="1 if there is one",
+        example=1,
+        limits=("gpu_count",),
+    ),
+    "gpuMemoryLimit": Setting(
+        "-g/--gpu-memory-limit",
+        "a share of the card such as 80%, or GB (1e9 bytes) > 0",
+        _GPUS,
+        "Maximum memory on each GPU: a share (80%) or GB.",
+        "LIMIT",
+        example="80%",
+        limits=("gpu_memory_fraction", "gpu_memory_bytes"),
+    ),
+    "gpu.minFreeVramMB": Setting(
+        "--gpu-min-vram",
+        "MB (1e6 bytes), 0 to 1000000000",
+        _GPUS,
+        "Use only GPUs with at least this much free memory.",
+        "MB",
+        limits=("gpu_min_free_vram_bytes",),
+    ),
+    "gpu.maxTempC": Setting(
+        "--gpu-max-temp",
+        "degrees Celsius, 20 to 200",
+        _GPUS,
+        "Pause while a GPU is hotter than this.",
+        "CELSIUS",
+        limits=("gpu_max_temp_c",),
+    ),
+    "gpu.probe": Setting(
+        "--gpu-probe",
+        "auto, nvml, nvidia-smi, rocm or none",
+        _GPUS,
+        "How to query GPUs: auto, nvml, nvidia-smi, rocm or none.",
+        "NAME",
+        default_text="auto",
+        is_kept=False,
+    ),
+    "maxParallel": Setting(
+        "-p/--max-parallel",
+        "a whole number of runs, 1 to 10000",
+        _QUEUE,
+        "Start only while fewer than N runs are active.",
+        "N",
+        limits=("max_parallel",),
+    ),
+    "wait": Setting(
+        "--wait/--no-wait",
+        f"true, false, or {_MINUTES_ALLOWED}",
+        _QUEUE,
+        "Wait in the queue, at most this long.",
+        "[MINUTES]",
+        default_text="no limit",
+        is_kept=False,
+    ),
+    "on": Setting(
+        "--on",
+        "here, slurm, or slurm:PARTITION",
+        _WHERE,
+        "Where to run: here, slurm or slurm:PARTITION.",
+        "ENGINE",
+        default_text="here",
+    ),
+    "cpus": Setting(
+        "--cpus",
+        "a whole number of CPUs for each node, 1 to 100000",
+        _WHERE,
+        "On Slurm: number of CPUs per node.",
+        "N",
+        example=8,
+    ),
+    "nodes": Setting(
+        "--nodes",
+        "a whole number of nodes, 1 to 10000",
+        _WHERE,
+        "On Slurm: number of nodes; srun starts the trainer once on each.",
+        "N",
+    ),
+    "slurmArgs": Setting(
+        "--slurm-arg",
+        "options of sbatch, such as --account=ml",
+        _WHERE,
+        "Passed to sbatch as is: --slurm-arg=--account=ml. Repeatable.",
+        "OPTION",
+    ),
+    "python": Setting(
+        "--python",
+        "the path of a Python interpreter",
+        _WHERE,
+        "Python interpreter that runs the script.",
+        "PATH",
+        example=".venv/bin/python",
+    ),
+    "detach": Setting("-d/--detach", _YES_OR_NO, _WHERE, "Run in the background; print the run's id.", is_kept=False),
+    "framework": Setting(
+        "-f/--framework",
+        "auto, pytorch or tensorflow",
+        _SCRIPT,
+        "Framework to announce to the script: auto, pytorch or tensorflow.",
+        "NAME",
+        default_text="auto",
+        only_new=True,
+    ),
+    "hooks": Setting(
+        "--hooks/--no-hooks",
+        _YES_OR_NO,
+        _SCRIPT,
+        "Load framework hooks into the trainer, so that unmodified scripts stop, save and resume.",
+        default_text="on",
+        only_new=True,
+    ),
+    "metrics.printed": Setting(
+        "--printed-metrics/--no-printed-metrics",
+        _YES_OR_NO,
+        _SCRIPT,
+        "Parse metrics from the script's output, unless it reports them.",
+        default_text="on",
+        only_new=True,
+    ),
+    "snapshot": Setting(
+        "--snapshot/--no-snapshot",
+        _YES_OR_NO,
+        _SCRIPT,
+        "Copy the work tree into the run, and execute all its sessions from that copy.",
+        default_text="off",
+        only_new=True,
+    ),
+    "metrics.patterns": Setting(
         "metrics.patterns",
         "a list of Python regular expressions, each with the groups name and value, or a group for each metric",
+        _SCRIPT,
+        "Regular expressions for metrics that are printed in a form of your own.",
+        example=["(?P<name>\\w+) = (?P<value>[0-9.]+)"],
+        only_new=True,
     ),
-    "detach": ("-d/--detach", "true or false"),
-    "on": ("--on", "here, slurm, or slurm:PARTITION"),
-    "cpus": ("--cpus", "a whole number of CPUs for each node, 1 to 100000"),
-    "nodes": ("--nodes", "a whole number of nodes, 1 to 10000"),
-    "slurmArgs": ("--slurm-arg", "options of sbatch, such as --account=ml"),
-    "notify": ("notify", _NOTIFY_ALLOWED),
+    "name": Setting(
+        "-n/--name",
+        "text of 1 to 200 printable characters that is not 'last'",
+        _NAME,
+        "The run's name.",
+        "NAME",
+        example="digits",
+        only_new=True,
+    ),
+    "notify": Setting(
+        "notify",
+        "a list, each with one of command (a list of words), webhook (an http or https address) and desktop (true); "
+        f"and with on, a list of {', '.join(status.value for status in NOTIFIABLE)}, or without",
+        _NAME,
+        "Who to notify when a run ends, one table each; `on` names the statuses, every end without it.",
+    ),
 }
 
 _FIELDS = {f.encode_name: f for f in msgspec.structs.fields(Config)}
@@ -193,6 +416,13 @@ class Loaded(Record, frozen=True):
 def default(key: str) -> Any:
     """What a setting is when nobody says otherwise."""
     return _FIELDS[key].default
+
+
+def default_text(key: str) -> str | None:
+    """The default in words; None where there is none to speak of."""
+    own = default(key)
+    is_number = isinstance(own, (float, int)) and not isinstance(own, bool)
+    return SETTINGS[key].default_text or (f"{own:g}" if is_number else None)
 
 
 def choices(key: str) -> tuple[str, ...]:
@@ -259,7 +489,7 @@ def load(
             take({key: value}, environment_name(key))
     for key, value in flags.items():
         if value is not None:
-            take({key: value}, ALLOWED[key][0])
+            take({key: value}, SETTINGS[key].flag)
     return Loaded(config=msgspec.convert(merged, Config), origins=origins)
 
 
@@ -291,7 +521,7 @@ def _checked(key: str, value: Any, origin: str) -> Any:
         shown = " ".join(map(repr, value)) if isinstance(value, tuple) else repr(value)
         told = f"{origin} {shown}" if is_flag else f"{origin}: {key} = {shown}"
         error = UsageError if is_flag else ConfigError
-        raise error(f"{told}: invalid value: expected {ALLOWED[key][1]}.")
+        raise error(f"{told}: invalid value: expected {SETTINGS[key].allowed}.")
     return checked
 
 
@@ -301,7 +531,7 @@ def check_name(name: str) -> None:
         name.encode()
         _checked("name", name, "--name")
     except (UnicodeEncodeError, UsageError) as error:
-        raise UsageError(f"name {name!r}: invalid value: expected {ALLOWED['name'][1]}.") from error
+        raise UsageError(f"name {name!r}: invalid value: expected {SETTINGS['name'].allowed}.") from error
 
 
 def _checked_patterns(value: Any, origin: str) -> tuple[str, ...]:
@@ -315,7 +545,7 @@ def _checked_patterns(value: Any, origin: str) -> tuple[str, ...]:
     except (msgspec.ValidationError, re.error) as error:
         patterns, problem = (), str(error)
     if problem is not None:
-        allowed = ALLOWED["metrics.patterns"][1]
+        allowed = SETTINGS["metrics.patterns"].allowed
         raise ConfigError(f"{origin}: metrics.patterns: invalid value: {problem}. Expected {allowed}.")
     return patterns
 
@@ -342,7 +572,7 @@ def _checked_notify(value: Any, origin: str) -> tuple[Notification, ...]:
         problem = str(error) or type(error).__name__
     if problem is not None:
         where = problem.replace("`$", "`notify")
-        raise ConfigError(f"{origin}: notify: invalid value: {where}. Expected {ALLOWED['notify'][1]}.")
+        raise ConfigError(f"{origin}: notify: invalid value: {where}. Expected {SETTINGS['notify'].allowed}.")
     return notifications
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop import config
-from backprop.config import ALLOWED, KEYS, Loaded, default, environment_name, load
+from backprop.config import KEYS, SETTINGS, Loaded, default, environment_name, load
 from backprop.errors import ConfigError, UsageError
 from tests.conftest import scaled
 
@@ -308,7 +308,7 @@ def test_a_wrong_value_in_a_file_is_an_error_that_names_everything(tmp_path: Pat
         settings_of(tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{path}: {key} = {value!r}: invalid value")
-    assert ALLOWED[key][1] in message
+    assert SETTINGS[key].allowed in message
 
 
 TEXT_WRONG = [
@@ -341,7 +341,7 @@ def test_a_wrong_variable_is_an_error_that_names_everything(tmp_path: Path, key:
     with pytest.raises(ConfigError) as caught:
         settings_of(tmp_path, environment={environment_name(key): text})
     assert str(caught.value).startswith(f"{environment_name(key)}: {key} = {text!r}: invalid value")
-    assert ALLOWED[key][1] in str(caught.value)
+    assert SETTINGS[key].allowed in str(caught.value)
 
 
 @pytest.mark.parametrize(("key", "text"), TEXT_WRONG)
@@ -349,8 +349,8 @@ def test_a_wrong_flag_is_an_error_that_names_everything(tmp_path: Path, key: str
     """Flag, value and what is allowed are all in the message."""
     with pytest.raises(UsageError) as caught:
         settings_of(tmp_path, flags={key: text})
-    assert str(caught.value).startswith(f"{ALLOWED[key][0]} {text!r}: invalid value")
-    assert ALLOWED[key][1] in str(caught.value)
+    assert str(caught.value).startswith(f"{SETTINGS[key].flag} {text!r}: invalid value")
+    assert SETTINGS[key].allowed in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, -1.0])

@@ -17,19 +17,6 @@ _MOST_RUNS = 8
 _SMALL_RAM_BYTES = 16 * GB  # of less, an eighth is kept free instead of the default
 _SMALL_CARD_BYTES = 5 * GB  # of less, half is required
 
-# examples for settings that have no default
-_EXAMPLES: Mapping[str, Any] = {
-    "finishMinutes": 5,
-    "checkpointEveryMinutes": 5,
-    "ramLimitGB": 8,
-    "gpus": 1,
-    "gpuMemoryLimit": "80%",
-    "name": "digits",
-    "python": ".venv/bin/python",
-    "metrics.patterns": ["(?P<name>\\w+) = (?P<value>[0-9.]+)"],
-    "resumeArg": ["--resume"],
-    "cpus": 8,
-}
 _HEAD = """\
 # Settings of Backprop, for {whom}.
 # Command-line options and environment variables (BACKPROP_MAX_RUN_MINUTES) override this file.
@@ -98,8 +85,8 @@ def text(comments: Mapping[str, str], values: Mapping[str, Fitted], whom: str) -
 
 
 def _shown(key: str) -> Any:
-    default = config.default(key)
-    return _EXAMPLES.get(key, default) if default in {None, ()} else default
+    example = config.SETTINGS[key].example
+    return config.default(key) if example is None else example
 
 
 def _toml(value: Any) -> str:

@@ -40,9 +40,9 @@ class SessionCommand(click.Command):
         return super().parse_args(ctx, words)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Grouped under titles, in the order of _GROUPS."""
+        """Grouped under titles, in the order of GROUPS."""
         params = {param.name: param for param in self.get_params(ctx)}
-        grouped = [(title, [params.pop(name) for name in names if name in params]) for title, names in _GROUPS.items()]
+        grouped = [(title, [params.pop(name) for name in names if name in params]) for title, names in GROUPS.items()]
         for title, group in (*grouped, ("Help", list(params.values()))):
             options = [param for param in group if isinstance(param, click.Option)]
             rows = [row for option in options if (row := option.get_help_record(ctx)) is not None]
@@ -73,21 +73,25 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def setting(
-    key: str, text: str, metavar: str | None = None, *, default_text: str | None = None, **options: Any
-) -> Callable[[Function], Function]:
-    """An option for a configuration key. Its value is checked by `config`, like that of every other source.
+def setting(key: str, kept: str | None = None) -> Callable[[Function], Function]:
+    """The option of a setting. Its value is checked by `config`, like that of every other source.
 
-    default_text: the default in words, where the key's own is not enough.
+    kept: the default of what a run keeps from session to session, once it has one.
     """
-    own = config.default(key)
-    if default_text is None and isinstance(own, (float, int)) and not isinstance(own, bool):
-        default_text = f"{own:g}"
-    if default_text is not None:
-        text += f" [default: {default_text}]"
+    one = config.SETTINGS[key]
+    default = (one.is_kept and kept) or config.default_text(key)
+    options: dict[str, Any] = {"help": one.help + (f" [default: {default}]" if default else ""), "metavar": one.metavar}
+    is_switch = isinstance(config.default(key), bool)
+    spellings = [one.flag] if is_switch and "/--no-" in one.flag else one.flag.split("/")
+    if is_switch:
+        options |= {"is_flag": True, "default": None}
+    if config.default(key) == ():
+        options["multiple"] = True
     if words := config.choices(key):
         options["shell_complete"] = completion.choices(*words)
-    return click.option(*config.ALLOWED[key][0].split("/"), _destination(key), metavar=metavar, help=text, **options)
+    if one.metavar == "PATH":
+        options["shell_complete"] = completion.files
+    return click.option(*spellings, _destination(key), **options)
 
 
 def _destination(key: str) -> str:
@@ -105,35 +109,36 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     return {key: None if value == () else value for key, value in given.items()}  # repeatable, and not given
 
 
-# the titles of --help, and the parameters under each
-_GROUPS = {
+# the titles of --help, and what there is under each beside the settings
+_OTHERS = {
     "Runs": ("filters", "is_all", "yes", "again"),
-    "Timebox": (
-        "maxRunMinutes",
-        "graceSeconds",
-        "finishMinutes",
-        "maxPauseMinutes",
-        "sessions",
-        "retries",
-    ),
-    "Checkpoints and resume": ("checkpointEveryMinutes", "resume_from", "resumeArg", "only_once"),
-    "Machine limits": ("minFreeRamGB", "minFreeDiskGB", "ramLimitGB"),
-    "GPUs": ("gpus", "gpuMemoryLimit", "gpu_minFreeVramMB", "gpu_maxTempC", "gpu_probe"),
-    "Queue": ("maxParallel", "wait", "no_wait"),
-    "Where": ("on", "cpus", "nodes", "slurmArgs", "python", "script", "cwd", "detach"),
-    "The script": ("framework", "hooks", "metrics_printed", "snapshot", "stdin", "vary"),
-    "Name and output": ("name", "run_id", "config_file", "dry_run", "as_json"),
+    "Timebox": (),
+    "Checkpoints and resume": ("resume_from", "only_once"),
+    "Machine limits": (),
+    "GPUs": (),
+    "Queue": ("no_wait",),
+    "Where": ("script", "cwd"),
+    "The script": ("stdin", "vary"),
+    "Name and output": ("run_id", "config_file", "dry_run", "as_json"),
+}
+GROUPS = {
+    title: (*(_destination(key) for key, one in config.SETTINGS.items() if one.group == title), *others)
+    for title, others in _OTHERS.items()
 }
 
 
 def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":
-    """The options that a session has, whether it is the first of a run or not.
-
-    kept: the default of what a run keeps from session to session, once it has one.
-    """
+    """The options that a session has, whether it is the first of a run or not. kept: see `setting`."""
+    settings = [
+        setting(key, kept)
+        for key, one in config.SETTINGS.items()
+        if key not in {one.flag, "wait"} and (kept is None or not one.only_new)
+    ]
+    wait = config.SETTINGS["wait"]
     return (
-        setting("maxRunMinutes", "Timebox: stop gracefully after training this long.", "MINUTES", default_text=kept),
-        setting("checkpointEveryMinutes", "Ask the script to save this often.", "MINUTES", default_text=kept),
+        *settings,
+        click.option("--wait", metavar=wait.metavar, help=f"{wait.help} [default: {wait.default_text}]"),
+        click.option("--no-wait", is_flag=True, help="Do not queue: exit with code 75 if the run cannot start now."),
         click.option(
             "-r",
             "--resume-from",
@@ -141,52 +146,6 @@ def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":
             shell_complete=completion.files,
             help="Resume from this checkpoint, without integrity checks.",
         ),
-        setting("graceSeconds", "Grace period before the trainer is killed.", "SECONDS", default_text=kept),
-        setting(
-            "finishMinutes",
-            "Time beyond the timebox, once training has finished.",
-            "MINUTES",
-            default_text=kept or "the grace period",
-        ),
-        setting("maxParallel", "Start only while fewer than N runs are active.", "N", default_text=kept),
-        click.option("--wait", metavar="[MINUTES]", help="Wait in the queue, at most this long. [default: no limit]"),
-        click.option("--no-wait", is_flag=True, help="Do not queue: exit with code 75 if the run cannot start now."),
-        setting("minFreeRamGB", "Minimum available RAM to start.", "GB", default_text=kept),
-        setting("minFreeDiskGB", "Minimum free disk space to start.", "GB", default_text=kept),
-        setting("ramLimitGB", "Stop if the trainer and its children use more RAM.", "GB", default_text=kept),
-        setting("gpus", "Number of GPUs (0 for none).", "N", default_text=kept or "1 if there is one"),
-        setting("gpuMemoryLimit", "Maximum memory on each GPU: a share (80%) or GB.", "LIMIT", default_text=kept),
-        setting("gpu.minFreeVramMB", "Use only GPUs with at least this much free memory.", "MB", default_text=kept),
-        setting("gpu.maxTempC", "Pause while a GPU is hotter than this.", "CELSIUS", default_text=kept),
-        setting("maxPauseMinutes", "Stop after being paused this long in total.", "MINUTES", default_text=kept),
-        setting("gpu.probe", "How to query GPUs: auto, nvml, nvidia-smi, rocm or none.", "NAME", default_text="auto"),
-        setting("retries", "Retry up to N times if training fails, within the timebox.", "N"),
-        setting("sessions", "After each timebox, requeue, up to N sessions in total.", "N"),
-        setting(
-            "resumeArg",
-            "On resume, pass FLAG and the checkpoint to the script, or a template: --ckpt={path}. Repeatable.",
-            "FLAG",
-            default_text=kept,
-            multiple=True,
-        ),
-        setting("on", "Where to run: here, slurm or slurm:PARTITION.", "ENGINE", default_text=kept or "here"),
-        setting("cpus", "On Slurm: number of CPUs per node.", "N", default_text=kept),
-        setting("nodes", "On Slurm: number of nodes; srun starts the trainer once on each.", "N", default_text=kept),
-        setting(
-            "slurmArgs",
-            "Passed to sbatch as is: --slurm-arg=--account=ml. Repeatable.",
-            "OPTION",
-            default_text=kept,
-            multiple=True,
-        ),
-        setting(
-            "python",
-            "Python interpreter that runs the script.",
-            "PATH",
-            default_text=kept,
-            shell_complete=completion.files,
-        ),
-        setting("detach", "Run in the background; print the run's id.", is_flag=True, default=None),
         click.option(
             "--config",
             "config_file",
@@ -200,7 +159,7 @@ def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":
 
 
 def session_options(*, kept: str | None = None) -> Callable[[Function], Function]:
-    """Declare the options of a session. kept: see _session_options."""
+    """Declare the options of a session: of a new run's, or with `kept` (see `setting`) of a resumed one's."""
 
     def declare(function: Function) -> Function:
         for option in reversed(_session_options(kept)):

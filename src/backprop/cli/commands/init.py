@@ -9,8 +9,6 @@ from backprop.errors import UsageError
 from backprop.store.home import Home
 from backprop.text import printable
 
-_ON_NOTIFY = "Who to notify when a run ends, one table each; `on` names the statuses, every end without it."
-
 
 @click.command()
 @click.option("--user", is_flag=True, help="For all your projects, in the home folder, instead of this directory.")
@@ -39,16 +37,13 @@ def init(*, user: bool, force: bool) -> None:
 
 
 def _words_on_settings() -> dict[str, str]:
-    """A comment for each setting: the help of its option, and the allowed values."""
+    """A comment for each setting: its help, and the allowed values."""
     from backprop import config
-    from backprop.cli.commands.run import run
 
-    flags = {spelling: one.help or "" for one in run.params if isinstance(one, click.Option) for spelling in one.opts}
-    words = {}
-    for key, (flag, allowed) in config.ALLOWED.items():
-        comment = flags.get(flag.split("/")[0], _ON_NOTIFY).partition(" [default")[0]
-        words[key] = comment if key == "notify" or comment.startswith(allowed) else f"{comment} ({allowed})"
-    return words
+    return {
+        key: one.help if key == "notify" or one.help.startswith(one.allowed) else f"{one.help} ({one.allowed})"
+        for key, one in config.SETTINGS.items()
+    }
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:

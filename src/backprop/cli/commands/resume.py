@@ -240,26 +240,9 @@ def _end_pause(home: Home, run: Run, *, has_options: bool) -> None:
 
 def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]) -> Limits:
     """The limits the run was made with, changed by the options of this command."""
+    given = [one for key, one in config.SETTINGS.items() if flags.get(key) is not None]
     now = loaded.config.limits
-    changed = {
-        "timebox_s": "maxRunMinutes",
-        "grace_s": "graceSeconds",
-        "finish_s": "finishMinutes",
-        "checkpoint_every_s": "checkpointEveryMinutes",
-        "min_free_ram_bytes": "minFreeRamGB",
-        "min_free_disk_bytes": "minFreeDiskGB",
-        "max_parallel": "maxParallel",
-        "ram_limit_bytes": "ramLimitGB",
-        "gpu_count": "gpus",
-        "gpu_memory_fraction": "gpuMemoryLimit",
-        "gpu_memory_bytes": "gpuMemoryLimit",
-        "gpu_min_free_vram_bytes": "gpu.minFreeVramMB",
-        "gpu_max_temp_c": "gpu.maxTempC",
-        "max_pause_s": "maxPauseMinutes",
-    }
-    return msgspec.structs.replace(
-        before, **{field: getattr(now, field) for field, key in changed.items() if flags[key] is not None}
-    )
+    return msgspec.structs.replace(before, **{name: getattr(now, name) for one in given for name in one.limits})
 
 
 def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[str, Any]) -> SlurmRequest | None:

@@ -25,7 +25,6 @@ from backprop.cli.options import (
     load_config,
     request_of,
     session_options,
-    setting,
     settings_of,
 )
 from backprop.errors import UsageError
@@ -42,27 +41,7 @@ if TYPE_CHECKING:
 @click.command(cls=SessionCommand)
 @click.argument("script", required=False, shell_complete=completion.files)
 @session_options()
-@setting("framework", "Framework to announce to the script: auto, pytorch or tensorflow.", "NAME", default_text="auto")
 @click.option("--run-id", metavar="ID", help="The run's id. [default: random]")
-@setting("name", "The run's name.", "NAME")
-@click.option(
-    config.ALLOWED["hooks"][0],
-    "hooks",
-    default=None,
-    help="Load framework hooks into the trainer, so that unmodified scripts stop, save and resume. [default: on]",
-)
-@click.option(
-    config.ALLOWED["metrics.printed"][0],
-    "metrics_printed",
-    default=None,
-    help="Parse metrics from the script's output, unless it reports them. [default: on]",
-)
-@click.option(
-    config.ALLOWED["snapshot"][0],
-    "snapshot",
-    default=None,
-    help="Copy the work tree into the run, and execute all its sessions from that copy. [default: off]",
-)
 @click.option(
     "--stdin",
     metavar="PATH",
