@@ -1,16 +1,11 @@
-"""Settings: flags > environment > project file > user file > defaults.
+"""The settings: their names, types, defaults and bounds, the help on them, and the check of a value.
 
-The nearest of `backprop.toml`, `backprop.config.json`, `.backprop.json` and `pyproject.toml` with a `[tool.backprop]`
-table, from the script's folder upwards, is the project file. Every value goes through the same check, wherever it comes
-from, and every error names where, which key, which value, and what is allowed.
+Every value goes through the same check, wherever it comes from: see cli/config_sources.py. Every error names where,
+which key, which value, and what is allowed.
 """
 
-import codecs
 import math
-import os
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -19,12 +14,9 @@ from msgspec import Meta, field
 from backprop.errors import ConfigError, UsageError
 from backprop.records import GB, Limits, Notification, Record, SlurmRequest, Status
 
-PYPROJECT = "pyproject.toml"
-PROJECT_FILES = ("backprop.toml", "backprop.config.json", ".backprop.json", PYPROJECT)
 _YEAR_MINUTES = 525_600.0
 _MB = 1_000_000
-_PREFIX = "BACKPROP_"  # of environment variables
-_NO_SETTINGS = {"BACKPROP_HOME", "BACKPROP_MACHINE", "BACKPROP_VERBOSE"}
+PREFIX = "BACKPROP_"  # of environment variables
 _MAX_BYTES = 1_000_000 * GB
 
 Minutes = Annotated[float, Meta(gt=0, le=_YEAR_MINUTES)]
@@ -406,13 +398,6 @@ _FIELDS = {f.encode_name: f for f in msgspec.structs.fields(Config)}
 KEYS = tuple(_FIELDS)
 
 
-class Loaded(Record, frozen=True):
-    """A configuration, and where each value that is not a default came from."""
-
-    config: Config
-    origins: dict[str, str]  # key -> flag, environment variable or file
-
-
 def default(key: str) -> Any:
     """What a setting is when nobody says otherwise."""
     return _FIELDS[key].default
@@ -433,67 +418,10 @@ def choices(key: str) -> tuple[str, ...]:
 
 def environment_name(key: str) -> str:
     """The environment variable of a key: maxRunMinutes -> BACKPROP_MAX_RUN_MINUTES."""
-    return _PREFIX + _FIELDS[key].name.upper()
+    return PREFIX + _FIELDS[key].name.upper()
 
 
-def misspelt(environment: Mapping[str, str]) -> dict[str, str | None]:
-    """Variables that are called like ours and mean nothing, with the one that may have been meant.
-
-    None inside of a run, whose trainer has many more.
-    """
-    if "BACKPROP_RUN_ID" in environment:
-        return {}
-    words = {name.removeprefix(_PREFIX) for name in (*map(environment_name, _FIELDS), *_NO_SETTINGS)}
-    ours = sorted(name.removeprefix(_PREFIX) for name in environment if name.startswith(_PREFIX))
-    if not (unknown := [word for word in ours if word not in words]):
-        return {}
-    import difflib
-
-    near = {word: difflib.get_close_matches(word, words, n=1) for word in unknown}
-    return {_PREFIX + word: _PREFIX + found[0] if found else None for word, found in near.items()}
-
-
-def load(
-    *,
-    flags: Mapping[str, Any],
-    environment: Mapping[str, str],
-    start: Path,
-    user_file: Path,
-    project_file: Path | None = None,
-) -> Loaded:
-    """Merge all sources. Raises ConfigError (UsageError for a flag).
-
-    flags: key -> value, None when not given. start: the folder the search for a project file begins in.
-    user_file: this one, or that beside it which ends in .json. project_file: read this one instead of searching.
-    """
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-
-    def take(values: Mapping[str, Any], origin: str) -> None:
-        for key, value in values.items():
-            merged[key] = _checked(key, value, origin)
-            origins[key] = origin
-
-    def take_file(path: Path, values: dict[str, Any]) -> None:
-        take(values, str(path))
-        if "/" in (python := values.get("python") or ""):
-            merged["python"] = str(path.parent / Path(python).expanduser())
-
-    if (users := find_user_file(user_file)) is not None:
-        take_file(users, _read_file(users))
-    found = find_project_file(start) if project_file is None else project_file
-    if found is not None:
-        take_file(found, _read_file(found))
-    for key in _FIELDS:
-        if (value := environment.get(environment_name(key))) is not None:
-            take({key: value}, environment_name(key))
-    for key, value in flags.items():
-        if value is not None:
-            take({key: value}, SETTINGS[key].flag)
-    return Loaded(config=msgspec.convert(merged, Config), origins=origins)
-
-
-def _checked(key: str, value: Any, origin: str) -> Any:
+def check(key: str, value: Any, origin: str) -> Any:
     """The value in its right type, or an error that names everything."""
     if key not in _FIELDS:
         import difflib
@@ -506,7 +434,7 @@ def _checked(key: str, value: Any, origin: str) -> Any:
     if key == "metrics.patterns":
         return _checked_patterns(value, origin)
     is_flag = origin.startswith("-")
-    is_text = is_flag or origin.startswith(_PREFIX)
+    is_text = is_flag or origin.startswith(PREFIX)
     try:
         words = _words(value) if default(key) == () else value
         checked = msgspec.convert(words, _FIELDS[key].type, strict=not is_text)
@@ -529,13 +457,13 @@ def check_name(name: str) -> None:
     """Raise UsageError for what no run may be called."""
     try:
         name.encode()
-        _checked("name", name, "--name")
+        check("name", name, "--name")
     except (UnicodeEncodeError, UsageError) as error:
         raise UsageError(f"name {name!r}: invalid value: expected {SETTINGS['name'].allowed}.") from error
 
 
 def _checked_patterns(value: Any, origin: str) -> tuple[str, ...]:
-    """As _checked. The environment gives one pattern: what would part several could be in one."""
+    """As `check`. The environment gives one pattern: what would part several could be in one."""
     import re
 
     try:
@@ -561,7 +489,7 @@ def _words(value: Any) -> Any:
 
 
 def _checked_notify(value: Any, origin: str) -> tuple[Notification, ...]:
-    """As _checked. What is wrong is named by its place: an address may hold a secret, and is not shown."""
+    """As `check`. What is wrong is named by its place: an address may hold a secret, and is not shown."""
     try:
         if isinstance(value, str):  # of the environment
             value = msgspec.json.decode(value)
@@ -605,80 +533,3 @@ def _names_a_user(address: str) -> bool:
     from urllib.parse import urlsplit
 
     return "@" in urlsplit(address).netloc
-
-
-def find_user_file(path: Path) -> Path | None:
-    """The user's settings: `path`, or the same in JSON. Raises ConfigError when there are both."""
-    found = [one for one in dict.fromkeys((path, path.with_suffix(".json"))) if one.exists()]
-    if len(found) > 1:
-        raise ConfigError(f"there are two user files, {found[0]} and {found[1].name}: keep one of them.")
-    return found[0] if found else None
-
-
-def find_project_file(start: Path) -> Path | None:
-    """The nearest project file, from a folder upwards. Raises ConfigError for a pyproject.toml that is broken."""
-    for folder in (start, *start.parents):
-        for name in PROJECT_FILES:
-            if is_settings(folder / name):
-                return folder / name
-    return None
-
-
-def is_settings(path: Path) -> bool:
-    """True for a file that holds settings of ours. Raises ConfigError for a pyproject.toml that is broken."""
-    if path.is_symlink() and not path.exists():
-        raise ConfigError(f"{path} is a link to {os.readlink(path)}, which is not there.")  # noqa: PTH115
-    return path.is_file() and (path.name != PYPROJECT or "backprop" in _read_tools(path))
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    if path.name == PYPROJECT:
-        return _flat(path, _read_tools(path).get("backprop", {}))
-    return _flat(path, _read_toml(path)) if path.suffix == ".toml" else _read_json(path)
-
-
-def _read_tools(path: Path) -> dict[str, Any]:
-    tools = _read_toml(path, only_with=b"backprop").get("tool", {})
-    return tools if isinstance(tools, dict) else {}
-
-
-def _read_toml(path: Path, only_with: bytes = b"") -> dict[str, Any]:
-    """The document; nothing of a file without these bytes: it is somebody else's, whatever is wrong with it."""
-    try:
-        data = path.read_bytes()
-        if only_with not in data:
-            return {}
-        if sys.version_info >= (3, 11):
-            import tomllib
-        else:
-            import tomli as tomllib
-        document: dict[str, Any] = tomllib.loads(data.decode("utf-8-sig"))  # Windows' editors put a mark before it
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise ConfigError(f"{path}: not valid TOML: {error}.") from error
-    return document
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}.") from error
-    return _flat(path, document)
-
-
-def _flat(path: Path, document: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys: {"gpu": {"probe": ...}} -> {"gpu.probe": ...}."""
-    if not isinstance(document, dict):
-        where = f"{prefix[:-1]} = " if prefix else ""
-        raise ConfigError(f"{path}: {where}{document!r}: invalid value: expected an object of settings.")
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, dict) and value and prefix + key not in _FIELDS:
-            flat.update(_flat(path, value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat

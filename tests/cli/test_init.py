@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from backprop import config
-from backprop.cli import config_template
+from backprop.cli import config_sources, config_template
 from backprop.cli.commands.init import _words_on_settings
 from backprop.records import Gpu, MachineState
 from tests.conftest import Runs
@@ -44,8 +44,8 @@ def test_values_fit_the_machine(snapshot: MachineState, expected: dict[str, floa
     assert {key: fitted.value for key, fitted in config_template.fitted(snapshot).items()} == expected
 
 
-def loaded(path: Path) -> config.Loaded:
-    return config.load(flags={}, environment={}, start=path.parent, user_file=path.with_name("none.toml"))
+def loaded(path: Path) -> config_sources.Loaded:
+    return config_sources.load(flags={}, environment={}, start=path.parent, user_file=path.with_name("none.toml"))
 
 
 def test_every_setting_is_there_with_a_comment(tmp_path: Path):

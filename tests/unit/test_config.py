@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop import config
-from backprop.config import KEYS, SETTINGS, Loaded, default, environment_name, load
+from backprop.cli import config_sources
+from backprop.cli.config_sources import Loaded, load
+from backprop.config import KEYS, SETTINGS, default, environment_name
 from backprop.errors import ConfigError, UsageError
 from tests.conftest import scaled
 
@@ -98,7 +100,7 @@ def test_limits_are_in_the_programs_units():
 # -- which file
 
 
-@pytest.mark.parametrize("name", config.PROJECT_FILES)
+@pytest.mark.parametrize("name", config_sources.PROJECT_FILES)
 def test_each_of_the_files_is_found(tmp_path: Path, name: str):
     """A project file counts under each of its names."""
     content = {
@@ -503,10 +505,10 @@ def test_a_memory_limit_that_no_card_has_is_refused(tmp_path: Path, limit: float
     """However large: it is a wrong value, not a crash."""
     (tmp_path / "backprop.config.json").write_text(f'{{"gpuMemoryLimit": {limit}}}')
     with pytest.raises(ConfigError, match="gpuMemoryLimit = .*: invalid value"):
-        config.load(flags={}, environment={}, start=tmp_path, user_file=tmp_path / "none.json")
+        load(flags={}, environment={}, start=tmp_path, user_file=tmp_path / "none.json")
 
 
-@pytest.mark.parametrize("name", config.PROJECT_FILES)
+@pytest.mark.parametrize("name", config_sources.PROJECT_FILES)
 def test_a_link_to_nowhere_is_no_missing_file(tmp_path: Path, name: str):
     """Settings that somebody meant are not passed over in silence."""
     (tmp_path / name).symlink_to("/nowhere/file")
@@ -523,9 +525,9 @@ def test_variables_that_are_misspelt():
         "BACKPROP_NAME": "x",
         "PATH": "/bin",
     }
-    assert config.misspelt(told) == {
+    assert config_sources.misspelt(told) == {
         "BACKPROP_HOM": "BACKPROP_HOME",
         "BACKPROP_MAX_RUN_MINUTS": "BACKPROP_MAX_RUN_MINUTES",
         "BACKPROP_QQQQ": None,
     }
-    assert config.misspelt({**told, "BACKPROP_RUN_ID": "r"}) == {}
+    assert config_sources.misspelt({**told, "BACKPROP_RUN_ID": "r"}) == {}

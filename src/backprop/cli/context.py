@@ -147,9 +147,9 @@ def working_folder() -> Path:
 
 def settings_here(home: Home) -> "Config":
     """The settings in force in the current folder, without any flags. Raises ConfigError or UsageError."""
-    from backprop import config
+    from backprop.cli.config_sources import load
 
-    found = config.load(flags={}, environment=os.environ, start=working_folder(), user_file=home.user_config_path)
+    found = load(flags={}, environment=os.environ, start=working_folder(), user_file=home.user_config_path)
     return found.config
 
 

@@ -9,6 +9,7 @@ import click
 
 from backprop import config
 from backprop.cli import completion
+from backprop.cli.config_sources import Loaded, load, misspelt
 from backprop.cli.context import check_text, json_option, say
 from backprop.errors import UsageError
 from backprop.records import Limits
@@ -184,12 +185,12 @@ def check_for_engine(flags: dict[str, Any], *, is_for_slurm: bool) -> None:
             raise UsageError(f"{flag} needs --on slurm.")
 
 
-def load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: Path | None) -> config.Loaded:
+def load_config(home: Home, flags: dict[str, Any], folder: Path, config_file: Path | None) -> Loaded:
     if config_file is not None and not config_file.is_file():
         raise UsageError(f"--config {config_file}: no such file.")
-    for name, near in config.misspelt(os.environ).items():
+    for name, near in misspelt(os.environ).items():
         say(f"warning: {name} is not a setting" + (f": did you mean {near}?" if near else ""))
-    return config.load(
+    return load(
         flags=flags,
         environment=os.environ,
         start=folder,

@@ -316,11 +316,9 @@ class Recorder:
         return True
 
     def finish(self, *, publish: bool = True) -> bool:
-        """Store all there is of a run that has ended. False when that must be tried again: the next command will.
+        """Store all there is of a run that has ended; with `publish`, update experiments.json, too.
 
-        Also False when the journal lacks the end because the disk was full: the next command adds it.
-
-        publish: update experiments.json, too.
+        False when the next command must try again; also when the journal lacks the end because the disk was full.
         """
         self.record_state(publish=False)  # first: there may be no room for the curves
         sizes = self._source_sizes()

@@ -15,14 +15,13 @@ from backprop.text import printable
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(*, user: bool, force: bool) -> None:
     """Write backprop.toml for this machine: every setting, with a comment on each."""
-    from backprop import config
-    from backprop.cli import config_template
+    from backprop.cli import config_sources, config_template
     from backprop.lifecycle.admission import read_machine
 
     home, folder = Home.from_environment(), working_folder()
-    path = home.user_config_path if user else folder / config.PROJECT_FILES[0]
-    others = [path.with_suffix(".json")] if user else [folder / name for name in config.PROJECT_FILES[1:]]
-    if taken := [other for other in others if config.is_settings(other)]:
+    path = home.user_config_path if user else folder / config_sources.PROJECT_FILES[0]
+    others = [path.with_suffix(".json")] if user else [folder / name for name in config_sources.PROJECT_FILES[1:]]
+    if taken := [other for other in others if config_sources.is_settings(other)]:
         raise UsageError(f"there are settings in {taken[0]} already; move them into {path}, or keep that file.")
     if path.exists() and not force:
         raise UsageError(f"{path} already exists; to replace it: backprop init {'--user ' * user}--force")

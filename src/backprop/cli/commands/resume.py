@@ -13,6 +13,7 @@ import msgspec
 
 from backprop import config
 from backprop.cli import completion, start
+from backprop.cli.config_sources import Loaded
 from backprop.cli.context import check_readable, is_valid, open_caught_up, print_json, say, working_folder
 from backprop.cli.dry_run import print_plan
 from backprop.cli.options import (
@@ -112,7 +113,7 @@ class _ResumeRequest(Record, frozen=True):
     """What the command line asks for each of its runs."""
 
     home: Home
-    checked: config.Loaded
+    checked: Loaded
     flags: dict[str, Any]
     arguments: list[str]  # after '--'
     forced: str | None  # the checkpoint
@@ -238,14 +239,14 @@ def _end_pause(home: Home, run: Run, *, has_options: bool) -> None:
         say(f"run {run_id} resumed")
 
 
-def _resumed_limits(before: Limits, loaded: config.Loaded, flags: dict[str, Any]) -> Limits:
+def _resumed_limits(before: Limits, loaded: Loaded, flags: dict[str, Any]) -> Limits:
     """The limits the run was made with, changed by the options of this command."""
     given = [one for key, one in config.SETTINGS.items() if flags.get(key) is not None]
     now = loaded.config.limits
     return msgspec.structs.replace(before, **{name: getattr(now, name) for one in given for name in one.limits})
 
 
-def _resumed_slurm(run: Run, rundir: RunDir, loaded: config.Loaded, flags: dict[str, Any]) -> SlurmRequest | None:
+def _resumed_slurm(run: Run, rundir: RunDir, loaded: Loaded, flags: dict[str, Any]) -> SlurmRequest | None:
     """What its last session asked of Slurm, changed by the options of this command; None: it continues on this machine.
 
     Raises UsageError for what only Slurm gives, where the run is not for Slurm.

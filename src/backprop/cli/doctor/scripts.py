@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from backprop import config
+from backprop.cli.config_sources import Loaded, find_project_file, load
 from backprop.cli.doctor.findings import note, ok, problem
 from backprop.errors import BackpropError
 from backprop.governor.probes.gpus import read_gpus
@@ -71,10 +72,10 @@ class Interpreter(Record, frozen=True):
     packages: dict[str, str]
 
 
-def settings_of(folder: str) -> config.Loaded:
+def settings_of(folder: str) -> Loaded:
     """The settings as a run in this folder has them. Raises ConfigError."""
     home = Home.from_environment()
-    return config.load(flags={}, environment=os.environ, start=Path(folder), user_file=home.user_config_path)
+    return load(flags={}, environment=os.environ, start=Path(folder), user_file=home.user_config_path)
 
 
 def configuration(folder: str) -> Iterator[Finding]:
@@ -125,7 +126,7 @@ def named_here(folder: str) -> str | None:
     except BackpropError:  # a finding of the checks
         return None
     if (origin := loaded.origins.get("python")) is not None:
-        return python if origin == str(config.find_project_file(Path(folder))) else None
+        return python if origin == str(find_project_file(Path(folder))) else None
     return None if python == find_python(None, Path("/"), os.environ) else python
 
 

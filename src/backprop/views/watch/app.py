@@ -62,23 +62,6 @@ class WatchApp(App[None]):
         Binding("escape", "leave", "back", show=False),
         Binding("ctrl+z", "suspend_process", "suspend", show=False),
     ]
-    KEYS: ClassVar[list[tuple[str, str]]] = [
-        ("↑ ↓", "select a run (or use the mouse)"),
-        ("enter", "curve and text in full screen (or double-click); esc: back"),
-        ("c l d", "show curve, log, details"),
-        ("e", "show stdout or stderr in the log"),
-        ("m M", "next metric, previous metric"),
-        ("g", "log scale on or off"),
-        ("t", "x-axis: steps or time"),
-        ("s", "stop gracefully (asks first)"),
-        ("k S", "kill (asks first)"),
-        ("p", "pause"),
-        ("r", "resume: continue a paused run, or start another session of one that has ended"),
-        ("/", "search: words, or status=failed lr>1e-4; esc: show all runs"),
-        ("tab", "focus the text, to scroll it"),
-        ("ctrl-z", "suspend watch; fg resumes it"),
-        ("q", "quit; runs continue"),
-    ]
 
     class StateRead(Message):
         """A new state, or an unexpected exception."""
@@ -253,7 +236,7 @@ class WatchApp(App[None]):
         self.query_one(RunsTable).focus()
 
     def action_help(self) -> None:
-        self.push_screen(Help(self.KEYS))
+        self.push_screen(Help())
 
     # -- requests to the run
 

@@ -9,6 +9,24 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+KEYS = (
+    ("↑ ↓", "select a run (or use the mouse)"),
+    ("enter", "curve and text in full screen (or double-click); esc: back"),
+    ("c l d", "show curve, log, details"),
+    ("e", "show stdout or stderr in the log"),
+    ("m M", "next metric, previous metric"),
+    ("g", "log scale on or off"),
+    ("t", "x-axis: steps or time"),
+    ("s", "stop gracefully (asks first)"),
+    ("k S", "kill (asks first)"),
+    ("p", "pause"),
+    ("r", "resume: continue a paused run, or start another session of one that has ended"),
+    ("/", "search: words, or status=failed lr>1e-4; esc: show all runs"),
+    ("tab", "focus the text, to scroll it"),
+    ("ctrl-z", "suspend watch; fg resumes it"),
+    ("q", "quit; runs continue"),
+)
+
 
 class Question(ModalScreen[bool]):
     """Yes or no; True for yes."""
@@ -44,13 +62,9 @@ class Help(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q,enter,question_mark", "dismiss", "close")]
 
-    def __init__(self, keys: list[tuple[str, str]]) -> None:
-        super().__init__()
-        self._keys = keys
-
     def compose(self) -> ComposeResult:
         text = Text()
-        for key, action in self._keys:
+        for key, action in KEYS:
             text.append(f"{key:>9}  ", style="bold cyan").append(f"{action}\n")
         text.append("\nesc to close", style="dim")
         with VerticalScroll():
