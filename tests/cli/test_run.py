@@ -237,6 +237,29 @@ def test_an_interrupt_that_python_drops(runs: Runs):
     assert (document["reason"], document["last_step"]) == ("Ctrl-C", 5)
 
 
+def test_a_dropped_interrupt_waits_for_the_hook_to_return(runs: Runs):
+    """What comes while `sys.unraisablehook` runs is dropped for good: a busy machine, or a slow hook of the script's."""
+    runs.script(
+        """
+        import weakref
+        class Model: pass
+        model = Model()
+        def dropped(what, then=sys.unraisablehook):
+            then(what)
+            time.sleep(0.3)
+        sys.unraisablehook = dropped
+        freed = weakref.ref(model, lambda _: (print("ready", flush=True), time.sleep(60)))
+        try:
+            del model
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print(json.dumps({"step": 5, "saved": 1}), flush=True)
+        """
+    )
+    _, document = _interrupted(runs)
+    assert (document["reason"], document["last_step"]) == ("Ctrl-C", 5)
+
+
 # Python drops a KeyboardInterrupt that comes up in such a callback; its import system has one for every module.
 IN_A_CALLBACK = """
 import os, signal, sys, weakref

@@ -16,7 +16,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager
+from types import CodeType, FrameType
 from typing import Any, Callable, Iterator, Optional
 
 _AGAIN_AFTER_S = 0.01
@@ -196,11 +198,25 @@ class DeferredSignals:
         raise ending
 
 
-def send_again() -> None:
-    """Send an interrupt again that Python dropped, after 10 ms. It may be dropped again, and is sent again then."""
-    timer = threading.Timer(_AGAIN_AFTER_S, os.kill, (os.getpid(), signal.SIGINT))
-    timer.daemon = True
-    timer.start()
+def send_again(hook: CodeType) -> None:
+    """Send an interrupt again that Python dropped. It may be dropped again, and is sent again then.
+
+    hook: of `sys.unraisablehook`, which calls this. What comes while it runs is dropped for good.
+    """
+    threading.Thread(target=_send_after, args=(hook,), daemon=True).start()
+
+
+def _send_after(hook: CodeType) -> None:
+    codes = (hook, getattr(sys.unraisablehook, "__code__", None))  # the script may have put its own around it
+    main: Any = threading.main_thread().ident
+    is_in_hook = True
+    while is_in_hook:
+        time.sleep(_AGAIN_AFTER_S)
+        frame: Optional[FrameType] = sys._current_frames().get(main)  # noqa: SLF001  there is no other way to look
+        while frame is not None and frame.f_code not in codes:
+            frame = frame.f_back
+        is_in_hook = frame is not None
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _is_main_thread() -> bool:

@@ -171,7 +171,7 @@ def _repeat_dropped_interrupts() -> None:
         else:
             from .deferred_signals import send_again
 
-            send_again()
+            send_again(unraisable.__code__)
 
     sys.unraisablehook = unraisable
 
