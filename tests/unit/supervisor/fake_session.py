@@ -1,13 +1,13 @@
 """A session without processes: its clock is set by the test, and everything it does is in one list."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from signal import Signals
 
 import msgspec
 
-from backprop.records import Limits, RunSpec
+from backprop.records import Limits, RunSpec, RunView
 from backprop.store.journal.entries import Entry
 from backprop.store.rundir import RunDir
 from backprop.supervisor.context import SessionContext
@@ -65,9 +65,17 @@ class FakeJournal:
     def __init__(self, events: list[object]) -> None:
         self._events = events
         self.incoming: list[Entry] = []
+        self.has_room: Callable[[], bool] = lambda: True
+        self.is_dropped = False  # what found no room
 
     def append(self, *entries: Entry) -> bool:
         self._events += entries
+        return self.has_room()
+
+    def drop_unwritten(self) -> None:
+        self.is_dropped = True
+
+    def is_in_place(self, path: Path) -> bool:
         return True
 
     def read_new(self) -> list[Entry]:
@@ -76,9 +84,21 @@ class FakeJournal:
 
 
 class FakeRecorder:
-    """Stores nothing."""
+    """Stores nothing, and has the view that a test gave it."""
+
+    def __init__(self) -> None:
+        self.found: RunView | None = None
+
+    def begin(self) -> None:
+        pass
 
     def record_state(self, *, publish: bool) -> bool:
+        return True
+
+    def view(self) -> RunView | None:
+        return self.found
+
+    def finish(self) -> bool:
         return True
 
 
@@ -110,6 +130,7 @@ class FakeSession:
         self.now = 1000.0
         self.events: list[object] = []
         self.journal = FakeJournal(self.events)
+        self.recorder = FakeRecorder()
         self.observer = FakeObserver()
         self.signals = FakeSignals()
         self.trainer = FakeTrainer(self.events)
@@ -123,7 +144,7 @@ class FakeSession:
             limits=asked,
             is_job=is_job,
             journal=self.journal,  # type: ignore[arg-type]
-            recorder=FakeRecorder(),  # type: ignore[arg-type]
+            recorder=self.recorder,  # type: ignore[arg-type]
             observer=self.observer,  # type: ignore[arg-type]
             signals=self.signals,  # type: ignore[arg-type]
             clock=Clock(now=lambda: self.now, wall=lambda: EPOCH + timedelta(seconds=self.now)),
