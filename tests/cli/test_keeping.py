@@ -139,7 +139,7 @@ def test_a_save_that_is_killed_is_said_to_be_so(runs: Runs):
     runs.script(KILLED)
     done = runs.call("run", "train.py")
     assert (
-        f"a save to {runs.work / 'last.pkl'} was broken off: the checkpoint that was there before is put back"
+        f"a save to {runs.work / 'last.pkl'} was interrupted: the previous checkpoint is restored"
         in done.stderr
     )
 

@@ -1,7 +1,7 @@
-"""Is a checkpoint whole, and which one to resume from?
+"""Validates checkpoints, and chooses the one to resume from. Only reads.
 
-Paths and measures enter, verdicts leave. The recorder calls `measure` when a trainer reports a save, `resume` calls
-`choose`, views call `problem` with `thorough=False`. Everything here only reads.
+The recorder calls `measure` when a trainer reports a save, `resume` calls `choose`, views call `problem` with
+`thorough=False`.
 """
 
 import json
@@ -19,10 +19,10 @@ from pathlib import Path
 
 from backprop.records import Checkpoint, ManifestEntry, Measure, Record, Run, Session, is_showable
 
-MAX_MANIFEST_FILES = 10_000  # a folder with more is somebody's data, not a checkpoint: do not walk it all
+MAX_MANIFEST_FILES = 10_000  # a folder with more is a data set, not a checkpoint, and is not walked
 _MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
 _READ_BYTES = 1 << 20
-_QUICK_JSON_BYTES = 1_000_000  # parsing more takes longer than a glance may take
+_QUICK_JSON_BYTES = 1_000_000  # parsing more is too slow for a quick check
 _MAX_WALKED_PICKLE_BYTES = 64 << 20
 _ALWAYS_ZIP = {".npz", ".keras"}
 _BEST_FOLDER = re.compile("best([-_](model|checkpoint|ckpt))?|(model|checkpoint|ckpt)[-_]best", re.IGNORECASE)
@@ -30,16 +30,16 @@ _ZIP_OR_PICKLE = {".pt", ".pth"}  # torch.save: a zip since PyTorch 1.6, a pickl
 
 
 def measure(path: str) -> Measure:
-    """Sizes of a checkpoint as it lies there now; `size_bytes` is None when it is not there.
+    """The current sizes of a checkpoint; `size_bytes` is None if it does not exist.
 
-    `saved_at` is the newest modification time, so that it does not depend on who measures when.
+    `saved_at` is the newest modification time, so that it does not depend on when it is measured.
     """
     try:
         info = Path(path).stat()
         if not stat.S_ISDIR(info.st_mode):
             return Measure(size_bytes=info.st_size, saved_at=_utc(info.st_mtime))
         files = list(_files_below(path))
-    except OSError:  # gone, or never there: a report is only a claim
+    except OSError:  # deleted, or it never existed: a report is only a claim
         return Measure(size_bytes=None, saved_at=datetime.now(timezone.utc))
     return Measure(
         size_bytes=sum(info.st_size for _, info in files),
@@ -51,7 +51,7 @@ def measure(path: str) -> Measure:
 def _utc(seconds: float) -> datetime:
     try:
         saved_at = datetime.fromtimestamp(seconds, timezone.utc)
-    except (ValueError, OverflowError, OSError):  # some file systems keep any number
+    except (ValueError, OverflowError, OSError):  # some file systems store any number
         return datetime.now(timezone.utc)
     return saved_at if is_showable(saved_at) else datetime.now(timezone.utc)
 
@@ -65,7 +65,7 @@ def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
             raise OSError(f"more than {MAX_MANIFEST_FILES} files in it")
         for name in sorted(names):
             path = os.path.join(parent, name)  # noqa: PTH118  pathlib is slow on ten thousand files
-            with suppress(FileNotFoundError):  # a link to nowhere, or a file that went while we looked
+            with suppress(FileNotFoundError):  # a broken link, or a file that was just deleted
                 info = os.stat(path)  # noqa: PTH116
                 if stat.S_ISREG(info.st_mode) and _is_utf8(path):
                     yield os.path.relpath(path, folder), info
@@ -81,7 +81,7 @@ def _is_utf8(path: str) -> bool:
 
 
 class Choice(Record, frozen=True):
-    """Which checkpoint to resume from, and what was passed over on the way."""
+    """The checkpoint to resume from, and the newer ones that were skipped."""
 
     checkpoint: Checkpoint | None
     skipped: tuple[tuple[Checkpoint, str], ...] = ()  # newest first, each with the reason
@@ -92,12 +92,13 @@ def choose(
     saved_over_by: Callable[[Checkpoint], str | None] = lambda _: None,
     sessions: Sequence[Session] = (),
 ) -> Choice:
-    """The newest whole training state that the script itself meant to save. `checkpoints`: oldest first.
+    """The latest valid training state that the script itself saved. checkpoints: oldest first.
 
-    One that was kept comes before all that holds less; where steps do not tell, before what a session saved that had
-    not read its checkpoint. Reads every byte of the candidates.
-    What was saved in an emergency is taken only when somebody names it: the script may not know how to load it.
-    saved_over_by: gives another run that has saved to the same path since. sessions: of the run.
+    A backup of an overwritten checkpoint is preferred to later ones that are not as far; without steps, to those of a
+    session that had not read its checkpoint. Emergency checkpoints are never chosen: the script may not know how to
+    load them. Reads every byte of the candidates.
+
+    saved_over_by: returns another run that has saved to the same path since. sessions: of the run.
     """
     was_read = {session.number: session.is_checkpoint_read for session in sessions}
     skipped: list[tuple[Checkpoint, str]] = []
@@ -115,14 +116,14 @@ def choose(
 
 
 def looks_valid(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint looks valid, as far as can be told without reading all of it."""
+    """Whether a checkpoint looks valid, without reading all of it."""
     return problem(checkpoint.path, checkpoint.measure, thorough=False) is None
 
 
 def without_opening_offered(run: Run, is_valid: Callable[[Checkpoint], bool]) -> Callable[[Checkpoint], bool]:
-    """The same judgement of a run's checkpoints, without opening those of which a first read is waited for.
+    """The same check, but without opening checkpoints whose first read by the trainer is awaited.
 
-    Opening it would pass for the trainer's read: see supervisor/checkpoint_reads.py.
+    Our own read would be taken for the trainer's: see supervisor/checkpoint_reads.py.
     """
     last = run.last_session
     if last is None or last.status.is_final or last.offered is None or last.resumed_from is not None:
@@ -130,7 +131,7 @@ def without_opening_offered(run: Run, is_valid: Callable[[Checkpoint], bool]) ->
     number, offered = last.number, last.offered
 
     def is_valid_unopened(one: Checkpoint) -> bool:
-        # all that was there when the session began; what was kept since may be the same file
+        # all that existed when the session began; a backup that was made since may be the same file
         if one.session != number or one.path == offered or one.is_kept:
             return changed_size(one.path, one.measure) is None
         return is_valid(one)
@@ -139,7 +140,7 @@ def without_opening_offered(run: Run, is_valid: Callable[[Checkpoint], bool]) ->
 
 
 def changed_size(path: str, reported: Measure) -> str | None:
-    """Why it cannot be whole, as far as sizes tell without opening a file of it; None when they are as reported."""
+    """Why it cannot be complete, judged by file sizes alone; None if they are as reported. Opens no file."""
     entries = (
         [(path, reported.size_bytes)]
         if reported.manifest is None
@@ -162,9 +163,9 @@ def _shrunk(size_bytes: int, expected_bytes: int | None) -> str | None:
 
 
 def _why_less(other: Checkpoint, kept: Checkpoint, was_read: Mapping[int, bool | None]) -> str | None:
-    """Why one that was saved after another was kept is taken for less than that; None where it is not.
+    """Why a checkpoint that was saved after a backup was made is considered behind it; None if it is not.
 
-    was_read: whether a session has read the checkpoint that it was offered; the keeping process may not have seen it.
+    was_read: session -> whether it read the checkpoint that it was offered.
     """
     if other.session < kept.session:
         return None
@@ -178,7 +179,7 @@ def _why_less(other: Checkpoint, kept: Checkpoint, was_read: Mapping[int, bool |
 
 
 def _preferred_first(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    """Newest first, but bare weights last."""
+    """Newest first, but weights without an optimizer state last."""
     newest_first = checkpoints[::-1]
     return [
         *_best_later([checkpoint for checkpoint in newest_first if not checkpoint.is_weights_only]),
@@ -187,15 +188,15 @@ def _preferred_first(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
 
 
 def _best_later(newest_first: list[Checkpoint]) -> list[Checkpoint]:
-    """The same, but one that is called the best after all others of its session that hold as much or more.
+    """The same order, but a checkpoint named "best" comes after all others of its session that are as far or farther.
 
     It may be a copy of an older one, made at the end.
     """
-    others: dict[tuple[int, bool], list[tuple[int, int]]] = defaultdict(list)  # minus the step, and the place
+    others: dict[tuple[int, bool], list[tuple[int, int]]] = defaultdict(list)  # (-step, position)
     for place, one in enumerate(newest_first):
         if not _is_called_best(one):
             others[one.session, one.step is None].append((-(one.step or 0), place))
-    for those in others.values():  # from here on with the oldest place of all that hold as much
+    for those in others.values():  # each with the oldest position of all that are as far
         those[:] = accumulate(sorted(those), lambda one, other: (other[0], max(one[1], other[1])))
 
     def order(place: int) -> tuple[int, bool]:
@@ -215,11 +216,10 @@ def _is_called_best(checkpoint: Checkpoint) -> bool:
 
 
 def problem(path: str, reported: Measure | None = None, *, thorough: bool = True) -> str | None:
-    """Why this checkpoint must not be resumed from; None when it is whole.
+    """Why this checkpoint must not be resumed from; None if it is valid.
 
-    `reported`: as it was when the trainer reported it; without it only the file itself is judged. `thorough` reads
-    every byte of zip files against their checksums, which costs what loading the checkpoint costs; without it only
-    the containers' tables of contents are read.
+    reported: its sizes when the trainer reported it; None: only the file itself is checked. thorough: verify the
+    checksums of zip files, which takes as long as loading the checkpoint; else only read their tables of contents.
     """
     try:
         if not Path(path).exists():
@@ -271,7 +271,7 @@ def _file_problem(path: Path, expected_bytes: int | None, *, thorough: bool) -> 
 
 
 def is_complete(path: str) -> bool | None:
-    """Whether this file has its end; None when its format does not tell. Reads all of it, mostly. Raises OSError."""
+    """Whether this file is complete; None if its format does not tell. Usually reads all of it. Raises OSError."""
     place = Path(path)
     with place.open("rb") as file:
         magic = file.read(2)
@@ -290,7 +290,7 @@ def _is_complete_pickle(path: Path) -> bool:
             return file.read() == b"."  # the opcode that ends every pickle
         try:
             while file.tell() < size_bytes:
-                for _ in pickletools.genops(file):  # looks, and makes nothing of it
+                for _ in pickletools.genops(file):  # parses, and executes nothing
                     pass
         except (ValueError, UnicodeDecodeError):
             return False

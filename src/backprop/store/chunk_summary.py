@@ -1,7 +1,7 @@
-"""What a stretch of a curve comes to: its extremes, its last value, how much of it is not finite.
+"""Summaries of stretches of a curve: minimum, maximum, last value, number of points that are not finite.
 
-The index keeps one for every chunk of points and one for the whole metric, so that ten million points are drawn, and
-the best value is told, without reading them.
+The index keeps one for every chunk of points and one for the whole metric, so that charts of ten million points and
+best values are made without reading a point.
 """
 
 import math
@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 
 class ChunkSummary(NamedTuple):
-    """A stretch of one metric. The columns of the tables `metrics` and `outlines`, in their order.
+    """Summary of a stretch of one metric: the columns of the tables `metrics` and `outlines`, in this order.
 
-    NaN and infinities count as missing: they are no extremes. `last` may be one of them; NaN is None.
+    NaN and infinities count as missing, and are never `least` or `greatest`. `last` may be one; NaN is stored as None.
     Times are seconds of training since the session began.
     """
 
@@ -24,7 +24,7 @@ class ChunkSummary(NamedTuple):
     last_s: float
     last: float | None
     last_step: float
-    least: float | None = None  # None: all of it is missing
+    least: float | None = None  # None: no point is finite
     least_step: float | None = None
     least_s: float | None = None
     greatest: float | None = None
@@ -32,7 +32,7 @@ class ChunkSummary(NamedTuple):
     greatest_s: float | None = None
 
     def joined(self, later: "ChunkSummary") -> "ChunkSummary":
-        """The outline of this stretch and the one that follows it."""
+        """The summary of this stretch and the one after it together."""
         lower = self if later.least is None or (self.least is not None and self.least <= later.least) else later
         higher = (
             self if later.greatest is None or (self.greatest is not None and self.greatest >= later.greatest) else later
@@ -56,9 +56,9 @@ class ChunkSummary(NamedTuple):
 
 
 def outline(steps: Sequence[float], values: Sequence[float], times: Sequence[float]) -> ChunkSummary:
-    """The outline of some points: arrays of the same length, at least 1, in the order they were written."""
+    """The summary of points in the order they were written. steps, values, times: shape (points,), not empty."""
     last = values[-1]
-    told = ChunkSummary(
+    summary = ChunkSummary(
         total=len(values),
         missing=0,
         low_step=min(steps),
@@ -71,12 +71,12 @@ def outline(steps: Sequence[float], values: Sequence[float], times: Sequence[flo
     finite: Sequence[float] = values
     if not math.isfinite(sum(values)):  # rarely: then look closer; the sum of huge numbers may overflow, too
         finite = [value for value in values if math.isfinite(value)]
-        told = told._replace(missing=len(values) - len(finite))
+        summary = summary._replace(missing=len(values) - len(finite))
         if not finite:
-            return told
+            return summary
     least, greatest = min(finite), max(finite)
     low, high = values.index(least), values.index(greatest)
-    return told._replace(
+    return summary._replace(
         least=least,
         least_step=steps[low],
         least_s=times[low],

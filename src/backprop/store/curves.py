@@ -1,7 +1,7 @@
-"""Curves out of the index: whole, or reduced so that a chart of any length is drawn from a few thousand points.
+"""Curves from the index: complete, or downsampled so that any chart is drawn from a few thousand points.
 
-A curve is reduced by keeping the least and the greatest of every stretch (min-max), because a chart that loses a spike
-lies. What is long enough is drawn from the outlines of its chunks, without reading a point.
+Downsampling keeps the minimum and maximum of every stretch (min-max), so that no spike is lost. A long curve is drawn
+from the summaries of its chunks, without reading a point.
 """
 
 import math
@@ -19,21 +19,21 @@ _ROWS_AT_ONCE = 256
 
 
 class Axis(str, Enum):
-    """What a curve is drawn over."""
+    """The x-axis of a curve."""
 
     STEP = "step"
     TIME = "time"  # seconds of training, all sessions added up
 
 
 class Curve(Record, frozen=True):
-    """One metric of a run. `xs` and `ys` have the same length; what is not finite is kept, as a gap with a place."""
+    """One metric of a run. xs, ys: shape (points,). Values that are not finite are kept, and drawn as gaps."""
 
     run_id: str
     metric: str
     axis: Axis
     xs: "array[float]"
     ys: "array[float]"
-    point_count: int  # points that these stand for
+    point_count: int  # before downsampling
     is_reduced: bool
 
 
@@ -48,7 +48,7 @@ class Point(NamedTuple):
 
 
 class Range(NamedTuple):
-    """The stretch of the axis that is wanted; None: no bound."""
+    """The requested range of the x-axis, bounds included. None: no bound."""
 
     begin: float | None = None
     end: float | None = None
@@ -63,18 +63,18 @@ class Range(NamedTuple):
 class _Chunk(NamedTuple):
     number: int
     session: int
-    told: ChunkSummary
+    summary: ChunkSummary
 
 
 def read(index: Index, run: Run, metric: str, axis: Axis, max_points: int | None, wanted: Range) -> Curve:
-    """A curve, or the part of it that is wanted, in about `max_points` points.
+    """A curve, or the requested part of it, in about `max_points` points (None: all).
 
-    Over steps, what a later session trained again takes the place of what an earlier one did there.
+    Over steps, points of an earlier session are dropped from the step on that a later session trained again.
     """
     chunks = _chunks(index, run.spec.id, metric)
     place = _Place(run, chunks, axis, wanted)
     chunks = [chunk for chunk in chunks if place.meets(chunk)]
-    count = sum(chunk.told.total for chunk in chunks)
+    count = sum(chunk.summary.total for chunk in chunks)
     is_long = max_points is not None and 2 * len(chunks) >= max_points and count > max_points
     if is_long:
         xs, ys, count = _outlined(index, run.spec.id, metric, chunks, place)
@@ -96,7 +96,7 @@ def _chunks(index: Index, run_id: str, metric: str) -> list[_Chunk]:
 
 
 class _Place:
-    """Where a session's points lie on the axis, and which of them are shown."""
+    """Maps the points of each session to the x-axis, and selects those that are shown."""
 
     def __init__(self, run: Run, chunks: Sequence[_Chunk], axis: Axis, wanted: Range) -> None:
         self.axis = axis
@@ -106,7 +106,7 @@ class _Place:
         if axis is Axis.STEP:
             firsts: dict[int, float] = {}
             for chunk in chunks:
-                firsts[chunk.session] = min(chunk.told.low_step, firsts.get(chunk.session, math.inf))
+                firsts[chunk.session] = min(chunk.summary.low_step, firsts.get(chunk.session, math.inf))
             self._ends = taken_over_at(firsts)
 
     def x(self, session: int, step: float, time_s: float) -> float:
@@ -116,23 +116,23 @@ class _Place:
         return x < self._ends.get(session, math.inf) and self._wanted.has(x)
 
     def meets(self, chunk: _Chunk) -> bool:
-        told = chunk.told
-        low = self.x(chunk.session, told.low_step, told.first_s)
-        high = self.x(chunk.session, told.high_step, told.last_s)
+        summary = chunk.summary
+        low = self.x(chunk.session, summary.low_step, summary.first_s)
+        high = self.x(chunk.session, summary.high_step, summary.last_s)
         return low < self._ends.get(chunk.session, math.inf) and self._wanted.meets(low, high)
 
     def covers(self, chunk: _Chunk) -> bool:
         """Whether all of a chunk is shown."""
-        told = chunk.told
-        return self.has(chunk.session, self.x(chunk.session, told.low_step, told.first_s)) and self.has(
-            chunk.session, self.x(chunk.session, told.high_step, told.last_s)
+        summary = chunk.summary
+        return self.has(chunk.session, self.x(chunk.session, summary.low_step, summary.first_s)) and self.has(
+            chunk.session, self.x(chunk.session, summary.high_step, summary.last_s)
         )
 
 
 def taken_over_at(firsts: Mapping[int, float]) -> dict[int, float]:
-    """Session -> the step from which on a later one trained again.
+    """Session -> the step from which on a later session trained again.
 
-    firsts: session -> the first step at which it reported a metric.
+    firsts: session -> the first step for which it reported the metric.
     """
     return {
         session: min((step for later, step in firsts.items() if later > session), default=math.inf)
@@ -152,7 +152,7 @@ def session_begins_s(run: Run) -> dict[int, float]:
 def _outlined(
     index: Index, run_id: str, metric: str, chunks: Sequence[_Chunk], place: _Place
 ) -> tuple["array[float]", "array[float]", int]:
-    """What the outlines tell; of a chunk that is shown in part, its points."""
+    """A curve from chunk summaries; chunks that are shown in part contribute their points."""
     xs, ys, count = array("d"), array("d"), 0
     for number, chunk in enumerate(chunks):
         if not place.covers(chunk):
@@ -161,18 +161,18 @@ def _outlined(
             ys.extend(some_ys)
             count += some
             continue
-        _, session, told = chunk
-        count += told.total
+        _, session, summary = chunk
+        count += summary.total
         found = []
-        if told.least is not None and told.greatest is not None:
+        if summary.least is not None and summary.greatest is not None:
             found += [
-                (place.x(session, told.least_step or 0.0, told.least_s or 0.0), told.least),
-                (place.x(session, told.greatest_step or 0.0, told.greatest_s or 0.0), told.greatest),
+                (place.x(session, summary.least_step or 0.0, summary.least_s or 0.0), summary.least),
+                (place.x(session, summary.greatest_step or 0.0, summary.greatest_s or 0.0), summary.greatest),
             ]
-        if told.missing:
-            found.append((place.x(session, told.last_step, told.last_s), math.nan))
-        elif number == len(chunks) - 1 and told.last is not None:
-            found.append((place.x(session, told.last_step, told.last_s), told.last))  # where the curve stands now
+        if summary.missing:
+            found.append((place.x(session, summary.last_step, summary.last_s), math.nan))
+        elif number == len(chunks) - 1 and summary.last is not None:
+            found.append((place.x(session, summary.last_step, summary.last_s), summary.last))  # the newest value
         for x, y in sorted(found, key=lambda point: point[0]):
             xs.append(x)
             ys.append(y)
@@ -213,7 +213,7 @@ def _read_points(index: Index, run_id: str, metric: str, chunks: Sequence[_Chunk
         )
         found = {row[0]: row[1:] for row in rows}
         for chunk in some:
-            if chunk.number in found:  # else the run was removed meanwhile
+            if chunk.number in found:  # else the run was removed in the meantime
                 arrays = array("d"), array("d"), array("f")
                 for numbers, data in zip(arrays, found[chunk.number], strict=True):
                     numbers.frombytes(data)
@@ -230,7 +230,7 @@ def points(index: Index, run: Run, metric: str) -> Iterator[Point]:
 
 
 def sample(index: Index, run_id: str, metric: str, width: int) -> list[float]:
-    """The finite values at about `width` places, evenly over the points; the last one is among them."""
+    """About `width` finite values, evenly spaced over the points, the last one included."""
     row = index.rows("SELECT max(number) FROM outlines WHERE run_id = ? AND name = ?", (run_id, metric))[0]
     if row[0] is None:
         return []
@@ -254,9 +254,9 @@ def sample(index: Index, run_id: str, metric: str, width: int) -> list[float]:
 
 
 def reduced(xs: Sequence[float], ys: Sequence[float], max_points: int) -> tuple["array[float]", "array[float]"]:
-    """About `max_points` of the points: of every stretch the least and the greatest, in order, and the last of all.
+    """Downsample to about `max_points`: minimum and maximum of every stretch, in order, and the last point.
 
-    xs, ys: shape (points,). Where a stretch holds a value that is not finite, one such point is kept as well.
+    xs, ys: shape (points,). If a stretch has values that are not finite, one of them is kept as well.
     """
     stretch = max(1, math.ceil(2 * len(xs) / max(2, max_points)))
     new_xs, new_ys = array("d"), array("d")

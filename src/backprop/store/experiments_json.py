@@ -48,7 +48,7 @@ def put(home: Home, index: Index, run_id: str, say: Callable[[str], None]) -> No
 
 
 def rebuild(home: Home, index: Index, say: Callable[[str], None]) -> None:
-    """Write the file anew from the index, which is due no more. Raises OSError, sqlite3.Error or HomeBusyError."""
+    """Rewrite the file from the index. It is not due any more. Raises OSError, sqlite3.Error or HomeBusyError."""
     due = index.snapshot_due()
     with home.lock():
         _rebuild(home, index, say)
@@ -81,7 +81,7 @@ def is_sound(path: Path) -> bool:
 def run_ids(path: Path) -> set[str] | None:
     """The runs in it that may be ours; None for anything else than an object keyed by run id, or nothing.
 
-    What an older tool called by a name that no run of ours can have was not imported, and stays as it is.
+    Entries of an older tool whose ids are not valid here were not imported, and stay as they are.
     """
     entries = _read(path)
     return None if entries is None else {run_id for run_id in entries if RUN_ID.fullmatch(run_id)}

@@ -90,7 +90,7 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
     try:
         fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        # a link, a folder opened for writing, and a FIFO that nobody reads, a socket
+        # a link, a folder opened for writing, a FIFO without a reader, a socket
         if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
             raise _refusal(path) from error
         raise
@@ -114,7 +114,7 @@ def read_plain(path: Path) -> bytes:
 
 
 def read_record(path: Path, type_: type[_T]) -> _T:
-    """What the JSON file says. Raises FileNotFoundError, or UnreadableError for anything but a valid record."""
+    """The record in a JSON file. Raises FileNotFoundError, or UnreadableError for anything but a valid record."""
     try:
         return msgspec.json.decode(read_plain(path), type=type_)
     except FileNotFoundError:
@@ -135,7 +135,7 @@ def unreadable(path: Path, error: OSError) -> UnreadableError:
 
 
 def owner_name(path: Path) -> str | None:
-    """The user whom a file belongs to; None where that is us, or nobody can tell."""
+    """The name of the user who owns a file; None if we own it, or that is unknown."""
     try:
         uid = path.lstat().st_uid
     except OSError:
@@ -156,7 +156,7 @@ def foreign_owner(path: Path) -> str | None:
 
 
 def replacing_foreign(path: Path, use: Callable[[Path], _T]) -> _T:
-    """What `use` makes of a file in a folder of ours, where another user's is removed first. Raises OSError."""
+    """Apply `use` to a file in our own folder; if another user owns the file, remove it first. Raises OSError."""
     try:
         return use(path)
     except PermissionError:

@@ -28,14 +28,14 @@ class Mount(NamedTuple):
 def mounts() -> list[Mount]:
     """All there are, in the order in which they were made. Starts a program where there is no /proc. Raises OSError."""
     if sys.platform != "linux":
-        told = subprocess.run(["mount"], capture_output=True, text=True, timeout=5, check=False).stdout
-        lines = (_MOUNT_LINE.fullmatch(line) for line in told.splitlines())
+        output = subprocess.run(["mount"], capture_output=True, text=True, timeout=5, check=False).stdout
+        lines = (_MOUNT_LINE.fullmatch(line) for line in output.splitlines())
         return [Mount(line["point"], line["kind"], line["source"]) for line in lines if line]
     return parse(_MOUNTINFO.read_text(errors="surrogateescape"))
 
 
 def parse(mountinfo: str) -> list[Mount]:
-    """The mounts of a process as the kernel tells them: proc(5), mountinfo. Pure."""
+    """Parse the mounts of a process: proc(5), mountinfo. Pure."""
     found = []
     for line in filter(None, mountinfo.split("\n")):  # a name may hold anything else that ends a line for Python
         place, _, rest = line.partition(" - ")

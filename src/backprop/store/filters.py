@@ -12,7 +12,7 @@ _CONDITION = re.compile(r"(?P<name>[^\s=!<>~]+)(?P<operator>!=|<=|>=|=|<|>|~)(?P
 _SIGNS = frozenset("=<>~")
 _ITEM = re.compile(r"""\s+|(?P<quoted>(?:[^\s"']|"[^"]*"|'[^']*')+)|(?P<stray>.)""", re.DOTALL)
 
-# column, and whether it comes greatest first unless told otherwise
+# column, and whether it sorts in descending order by default
 _SORT_COLUMNS = {
     "created": ("created_at", True),
     "name": ("runs.name", False),
@@ -123,7 +123,7 @@ def count_statement(wanted: Wanted, is_greater_better: IsGreaterBetter) -> State
 
 
 def usually_descends(sort: str, is_greater_better: IsGreaterBetter) -> bool:
-    """Whether a key sorts greatest first unless told otherwise."""
+    """Whether a key sorts in descending order by default."""
     if sort in _SORT_COLUMNS:
         return _SORT_COLUMNS[sort][1]
     kind, name = kind_and_name(sort)

@@ -17,7 +17,7 @@ from backprop import host
 def signal_holder(journal_path: Path, pid: int, number: signal.Signals) -> bool:
     """Send a signal to the process of this pid, if it is one that has the journal open. Gives whether it was sent."""
     if host.table_problem() is not None:
-        return False  # nobody can tell who has it open
+        return False  # unknown who has it open
     return host.send(pid, lambda: _has_open(pid, journal_path), number)
 
 

@@ -139,7 +139,7 @@ class Home:
         """Context for writes to the home. Raises ConfigError if they fail."""
         try:
             yield
-        except NotAFileError:  # its message says what is wrong
+        except NotAFileError:  # its message is complete
             raise
         except OSError as error:
             raise self.unusable(error) from error
@@ -175,7 +175,7 @@ class Home:
             return
 
     def mark_for_refresh(self, run_id: str) -> None:
-        """Mark the run for refresh: every process must look at it again, whatever its index says.
+        """Mark the run for refresh: every process must read it again, whatever its index has.
 
         Done before anything happens to a run, and undone when the index has all of it. Raises OSError.
         """
@@ -196,7 +196,7 @@ class Home:
     def _marks_of_others(self) -> Iterator[Path]:
         try:
             machines = [self.path, *self.machines_path.iterdir()]
-        except FileNotFoundError:  # nobody shares this home
+        except FileNotFoundError:  # this home is not shared
             machines = [self.path]
         return (folder / "unsettled" for folder in machines if folder / "unsettled" != self.unsettled_path)
 
@@ -239,11 +239,11 @@ class Home:
 
 
 def _closed(folder: Path, owner: str) -> ConfigError:
-    told = f"the folder {folder} belongs to user {owner}, and is closed to you"
+    message = f"the folder {folder} belongs to user {owner}, and is closed to you"
     if foreign_owner(folder.parent) is None:  # one command with sudo in one's own
         advice = f"`sudo backprop` made it, perhaps. Make it yours: sudo chown -R {os.geteuid()} {folder}"
-        return ConfigError(f"{told}: {advice}")
-    return ConfigError(f"{told}. Set BACKPROP_HOME to a folder of yours.")
+        return ConfigError(f"{message}: {advice}")
+    return ConfigError(f"{message}. Set BACKPROP_HOME to a folder of yours.")
 
 
 def set_aside(path: Path) -> Path:

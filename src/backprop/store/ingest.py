@@ -153,7 +153,7 @@ class Recorder:
         self._connection.close()
 
     def _forget_index(self) -> None:
-        """The index is another one, or another process has stored more: compare anew what it has."""
+        """The index was replaced, or another process has stored more: compare again what it has."""
         self._tails.clear()
         self._stored.clear()
         self._complete_before = 1

@@ -1,6 +1,6 @@
-"""Checkpoints that were kept from being written over: put back where a save was broken off, removed where it went well.
+"""Backups of overwritten checkpoints: restored if the save was interrupted, removed if it succeeded.
 
-They are kept by trainer/overwrites/; this is what is left to do when none of its processes lives any more.
+trainer/overwrites/ makes them in the trainer; this cleans up once no process of the trainer is alive.
 """
 
 import os
@@ -20,9 +20,9 @@ SavedOverBy = Callable[[Checkpoint], str | None]
 
 
 def reconcile(view: RunView, saved_over_by: SavedOverBy, say: Say) -> None:
-    """Leave one file of each checkpoint of a run, a valid one. Only for whoever has locked a run without a trainer.
+    """Leave one valid file of each checkpoint of a run. The caller holds the lock of the run, which has no trainer.
 
-    saved_over_by: gives another run that has saved to the same path since.
+    saved_over_by: returns another run that has saved to the same path since.
     """
     run_id = view.run.spec.id
     newest: dict[str, Checkpoint | None] = {s.offered: None for s in view.run.sessions if s.offered}
@@ -31,7 +31,7 @@ def reconcile(view: RunView, saved_over_by: SavedOverBy, say: Say) -> None:
         place = Path(os.path.realpath(path))
         kept = Path(kept_names.before_save(str(place), run_id))
         if os.path.lexists(kept):
-            with suppress(OSError):  # a folder that cannot be written any more: at the next look
+            with suppress(OSError):  # the folder is not writable now: retried next time
                 _settle(place, kept, reported, saved_over_by, say)
     for parent in {os.path.dirname(os.path.realpath(path)) for path in newest}:  # noqa: PTH120
         with suppress(OSError):  # as above, or it is gone
@@ -41,7 +41,7 @@ def reconcile(view: RunView, saved_over_by: SavedOverBy, say: Say) -> None:
     there = [one for one in view.checkpoints if kept_names.is_ours(one.path, run_id) and os.path.lexists(one.path)]
     in_doubt = [
         one for one in there if one.step is None and not one.is_kept
-    ]  # saved over by a session that had read it
+    ]  # overwritten by a session that had read it
     for one in in_doubt[:-_MOST_IN_DOUBT]:
         _remove(Path(one.path))
     for one in there:
@@ -64,11 +64,11 @@ def _settle(place: Path, kept: Path, reported: Checkpoint | None, saved_over_by:
         _remove(kept)
     elif checkpoints.problem(str(kept)) is None and (reported is None or saved_over_by(reported) is None):
         _put_back(place, kept)
-        say(f"a save to {place} was broken off: the checkpoint that was there before is put back")
+        say(f"a save to {place} was interrupted: the previous checkpoint is restored")
 
 
 def _is_file_broken_off(place: Path, kept: Path, reported: Checkpoint | None) -> bool:
-    """Whether a save did not come to its end, as far as the file, its report or the one before it tell."""
+    """Whether the save was interrupted, judged by the file, its report and its predecessor."""
     path = str(place)
     if checkpoints.problem(path, thorough=False) is not None:
         return True
@@ -79,9 +79,9 @@ def _is_file_broken_off(place: Path, kept: Path, reported: Checkpoint | None) ->
 
 
 def _is_folder_broken_off(place: Path, kept: Path, reported: Checkpoint | None) -> bool:
-    """The same of a folder, of which a save may have written some files anew, and others not.
+    """As for a file; of a folder, a save may have rewritten only some of the files.
 
-    Files that may be logs do not count: a script may report the folder that it writes everything to.
+    Files that may be logs are ignored: a script may report the folder that it writes everything to.
     """
     if checkpoints.problem(str(place), None if reported is None else reported.measure, thorough=False) is not None:
         return True
@@ -93,7 +93,7 @@ def _is_folder_broken_off(place: Path, kept: Path, reported: Checkpoint | None) 
 
 
 def _put_back(place: Path, kept: Path) -> None:
-    """What is in a folder besides stays there."""
+    """Move the backup to its place. Other files in the folder stay."""
     if not place.is_dir():
         kept.replace(place)
         return
@@ -110,7 +110,7 @@ def _has_read_and_completed(run: Run) -> bool:
 
 
 def _is_outdone(kept: Checkpoint, later: Iterable[Checkpoint], saved_over_by: SavedOverBy) -> bool:
-    """Whether a valid checkpoint that was saved after it holds as much."""
+    """Whether a valid checkpoint that was saved later is at least as far."""
     return kept.step is not None and any(
         other.step is not None
         and other.step >= kept.step

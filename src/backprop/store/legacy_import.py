@@ -42,12 +42,12 @@ class OldRun(Record, frozen=True):
 def take_over(home: Home, say: Say) -> None:
     """Turn the experiments.json of an older tool into run directories, once: see `Home.has_old_runs_only`.
 
-    All of them appear in one rename, or none: an import that is killed begins anew at the next command.
+    All of them appear in one rename, or none: an import that is killed is repeated by the next command.
     Raises HomeBusyError, OSError or ConfigError.
     """
     patience_s = LOCK_PATIENCE_S
     if home.has_old_runs_only():
-        patience_s = _IMPORT_PATIENCE_S  # somebody else's takes a millisecond a run
+        patience_s = _IMPORT_PATIENCE_S  # another process is importing: a millisecond a run
         try:
             home.make_own()  # this machine may be new to a shared home
         except OSError as error:
@@ -174,7 +174,7 @@ def _old_run(run_id: str, entry: Mapping[str, Any]) -> OldRun:
 
 
 def _clean(text: str) -> str:
-    """The text without what no record of ours may hold: lone surrogates, and NUL."""
+    """The text without what a record cannot hold: lone surrogates, and NUL."""
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 

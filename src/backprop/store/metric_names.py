@@ -1,4 +1,4 @@
-"""What metrics are called, and what that says of them: is more better, is it a quality, which one is the main one."""
+"""Rules by name of a metric: is greater better, does it measure quality, which one is the main metric."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -24,7 +24,7 @@ _NO_QUALITY = re.compile(
 
 
 def is_greater_better(name: str) -> bool:
-    """Whether a metric is better the greater it is, as far as its name tells: accuracy, f1, reward, ..."""
+    """Whether greater is better, judged by the name: accuracy, f1, reward, ..."""
     words = _words(name)
     if "loss" in words or "error" in words:
         return False
@@ -32,12 +32,12 @@ def is_greater_better(name: str) -> bool:
 
 
 def is_progress(name: str) -> bool:
-    """Whether it says how far training is, and is nothing to look at unless somebody asks for it by name."""
+    """Whether it is progress, such as an epoch number, and shown only if it is asked for by name."""
     return name in _PROGRESS
 
 
 def is_quality(name: str) -> bool:
-    """Whether a metric tells how good a run is, as far as its name tells: not lr, epoch, grad_norm, total_steps."""
+    """Whether it measures quality, judged by the name: not lr, epoch, grad_norm, total_steps."""
     words = _words(name)
     return bool({"loss", "error"}.intersection(words)) or not any(map(_NO_QUALITY.fullmatch, words))
 
@@ -57,7 +57,7 @@ def best(name: str, summary: MetricSummary) -> tuple[float, int] | None:
 
 
 def main_metric(names: Collection[str]) -> str | None:
-    """The metric that tells how a run goes: its training loss, by any of the usual names, else another loss.
+    """The main metric of a run: its training loss, by any of the usual names, else another loss.
 
     It is what `loss` means in a filter and in --sort. names: of the run's metrics.
     """

@@ -17,7 +17,7 @@ class MetricRow(NamedTuple):
 
 
 def joined(metrics: Iterable[str], points_of: Callable[[str], Iterator[Point]]) -> Iterator[MetricRow]:
-    """Every point of these metrics once, in rows: by session, and within it by step as far as each metric goes on.
+    """Every point of these metrics once, in rows: by session, and within it by step as far as each metric goes.
 
     points_of: a metric's points in the order they were written. They are read side by side, so that no more than a
     chunk of each is in memory. A step that a metric reported twice in a session makes a row of its own.

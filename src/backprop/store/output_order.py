@@ -43,12 +43,12 @@ class OrderNotes:
                 self._is_over = os.write(fd, note) < len(note)  # half a note: whatever followed it would be misread
             finally:
                 os.close(fd)
-        except OSError:  # a full disk, a folder that is gone: training goes on
+        except OSError:  # a full disk, a deleted folder: training continues
             self._is_over = True
 
 
 def read(path: Path) -> list[Note]:
-    """All notes of a session, in their order; none where nobody noted anything. Raises OSError."""
+    """All notes of a session in their order; empty if there are none. Raises OSError."""
     try:
         data = read_plain(path)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""What can be asked of the index: which runs, in which order, and their curves.
+"""Queries of the index: runs, their order, and their curves.
 
-All views and exports ask here, and none of them knows SQL. See store/curves.py for how curves are kept and reduced,
-and store/filters.py for how a filter becomes a statement.
+All views and exports query here; none of them contains SQL. See store/curves.py for how curves are stored and
+downsampled, and store/filters.py for how a filter becomes SQL.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -29,20 +29,20 @@ _WIDER = 16
 
 
 def runs(index: Index, wanted: Wanted = Wanted()) -> list[RunView]:  # noqa: B008  it cannot change
-    """The runs that are wanted, in their order."""
+    """The matching runs, sorted."""
     ids = index.rows(*filters.ids_statement(wanted, is_greater_better))
     return [view for row in ids if (view := index.get(row[0])) is not None]
 
 
 def count(index: Index, wanted: Wanted = Wanted()) -> int:  # noqa: B008
-    """How many runs are wanted, whatever the limit."""
+    """The number of matching runs, ignoring the limit."""
     return int(index.rows(*filters.count_statement(wanted, is_greater_better))[0][0])
 
 
 def unknown_name(index: Index, names: Iterable[str], keys: Collection[str] = filters.KEYS) -> str | None:
-    """What is wrong with the first of these names, as filters take them, that no run has; None: nothing.
+    """The message for the first of these names, as filters take them, that no run has; None if there is none.
 
-    keys: names that mean something else. Passes through the names of all runs: for when nothing was found.
+    keys: names with a meaning of their own. Reads the names of all runs, so call it only if nothing was found.
     """
     for word in names:
         if word in keys:
@@ -57,9 +57,9 @@ def unknown_name(index: Index, names: Iterable[str], keys: Collection[str] = fil
 
 
 def unknown_sort_key(index: Index, views: Sequence[RunView], key: str) -> str | None:
-    """What is wrong with a key that no run can be sorted by; None: nothing, or there are no runs.
+    """The message for a sort key that no run has; None if some run has it, or there are no runs.
 
-    views: sorted by it, so that whoever has what it names comes first.
+    views: sorted by it, so that runs that have it come first.
     """
     if not views or is_its_loss(key):  # a loss is what most runs will have soon
         return None
@@ -69,12 +69,12 @@ def unknown_sort_key(index: Index, views: Sequence[RunView], key: str) -> str | 
 
 
 def usually_descends(sort: str) -> bool:
-    """Whether a key to sort by comes greatest first unless told otherwise, as newest and best do."""
+    """Whether a key to sort by sorts in descending order by default, as newest and best do."""
     return filters.usually_descends(sort, is_greater_better)
 
 
 def is_best_superseded(index: Index, view: RunView, name: str) -> bool:
-    """Whether the best value is one that a later session trained again, so that no curve shows it."""
+    """Whether a later session trained the step of the best value again, so that no curve shows it."""
     summary = view.summaries.get(name)
     found = best(name, summary) if summary is not None else None
     if found is None or len(view.run.sessions) < 2:
@@ -92,28 +92,28 @@ def curve(
     begin: float | None = None,
     end: float | None = None,
 ) -> Curve:
-    """One metric of a run over its steps, or its time; empty when there is none of that name.
+    """One metric of a run over steps or time; empty if the run has no such metric.
 
-    max_points: reduce to about so many, keeping the least and the greatest of every stretch, so that no spike is
-    lost. begin, end: only the points whose x lies between.
+    max_points: downsample to about this many, keeping the minimum and maximum of every stretch. begin, end: inclusive
+    bounds of x.
     """
     spans = curves.Range(begin, end)
     return curves.read(index, view.run, metric, axis, max_points, spans)
 
 
 def sparkline_values(index: Index, view: RunView, metric: str, width: int) -> list[float]:
-    """The finite values of a metric at about `width` places, evenly over the points it has."""
+    """About `width` finite values of a metric, evenly spaced over its points."""
     return curves.sample(index, view.run.spec.id, metric, width)
 
 
 def points(index: Index, view: RunView, metric: str | None = None) -> Iterator[Point]:
-    """Every point that was stored, in the order it was written; of all metrics, one after the other, unless told."""
+    """Every stored point in the order it was written. metric: None for all metrics, one after the other."""
     for name in view.summaries if metric is None else [metric]:
         yield from curves.points(index, view.run, name)
 
 
 def notes(index: Index, view: RunView, limit: int) -> list[tuple[str, str]]:
-    """The last notes that a run's trainer left, oldest first: (kind, the line as it was written)."""
+    """The last notes of a run's trainer, oldest first: (kind, the line as it was written)."""
     rows = index.rows(
         "SELECT kind, text FROM notes WHERE run_id = ? ORDER BY session DESC, source DESC, offset DESC LIMIT ?",
         (view.run.spec.id, limit),
@@ -127,7 +127,7 @@ def at_step(index: Index, view: RunView, metric: str, step: int) -> tuple[int, f
     if summary is None:
         return None
     near, reach = min(step, summary.last_step), 0
-    while True:  # a curve of ten million points is not read for one of them
+    while True:  # do not read ten million points for one of them
         begin = near - reach if reach <= near else None
         found = curve(index, view, metric, begin=begin, end=step)
         if len(found.xs):
@@ -139,9 +139,9 @@ def at_step(index: Index, view: RunView, metric: str, step: int) -> tuple[int, f
 
 
 def gpu_counts(view: RunView) -> dict[int, int | None]:
-    """Session -> how many GPUs it was given; None, or not there: nobody knows. Reads the run's journal."""
+    """Session -> the number of GPUs assigned to it; None or missing: unknown. Reads the run's journal."""
     try:
         entries, _ = journal.read(RunDir(Path(view.run_dir)).journal_path)
-    except OSError:  # removed meanwhile, or not ours to read: then it is not known
+    except OSError:  # removed in the meantime, or not readable
         return {}
     return fold.gpu_counts(entries)

@@ -57,7 +57,7 @@ def test_a_save_that_was_broken_off(tmp_path: Path, suffix: str, is_offered: boo
     path.write_bytes(new[: len(new) // 2])
     told = reconciled(offered=path) if is_offered else reconciled(*known)
     assert path.read_bytes() == old
-    assert told == [f"a save to {path} was broken off: the checkpoint that was there before is put back"]
+    assert told == [f"a save to {path} was interrupted: the previous checkpoint is restored"]
     assert os.listdir(tmp_path) == [path.name]
 
 

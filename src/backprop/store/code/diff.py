@@ -34,15 +34,15 @@ class Difference(Record, frozen=True):
 
 
 def difference(one: Code, other: Code) -> Difference:
-    """How the code differs, as far as it can be told; the notes say how far."""
+    """The difference of the code of two runs, as far as it was recorded; the notes name what is missing."""
     notes = list(_what_was_not_kept(one, other))
     if one.git is None or other.git is None:
         return Difference(patch=b"", notes=(*notes, _by_checksum(one, other)))
     with TemporaryDirectory(prefix="backprop-diff-") as folder:
         repository = _repository(one, other)
         if repository is None:
-            told = "neither is there a git repository any more that has the commits of both"
-            return _of_patches(one, other, Path(folder), [*notes, f"{told}: only uncommitted changes are compared."])
+            reason = "neither is there a git repository any more that has the commits of both"
+            return _of_patches(one, other, Path(folder), [*notes, f"{reason}: only uncommitted changes are compared."])
         try:
             trees = [_tree(repository, code, Path(folder)) for code in (one, other)]
             patch = _git(repository, "diff", *git.PLAIN_DIFF, *trees, "--", objects=Path(folder))
@@ -68,13 +68,13 @@ def _by_checksum(one: Code, other: Code) -> str:
     if one.script_sha256 is None or other.script_sha256 is None:
         return "nothing is known of how their code differs."
     same = one.script_sha256 == other.script_sha256
-    told = f"their scripts {'were the same, byte for byte' if same else 'differed'}"
+    message = f"their scripts {'were the same, byte for byte' if same else 'differed'}"
     both = one.modules.keys() & other.modules.keys()
     differing = sorted(name for name in both if one.modules[name] != other.modules[name])
-    told += (
+    message += (
         f"; of the {len(both)} modules that both imported these differed: {', '.join(differing)}" if differing else ""
     )
-    return f"{told}; more is not known."
+    return f"{message}; more is not known."
 
 
 def _repository(one: Code, other: Code) -> str | None:
@@ -110,8 +110,8 @@ def _of_commits_and_patches(repository: str, one: Code, other: Code, folder: Pat
             patch = _git(repository, "diff", *git.PLAIN_DIFF, *commits, "--")
         except GitError as error:
             notes.append(f"the commits could not be compared ({error}).")
-    told = _of_patches(one, other, folder, [*notes, "below: first the commits, then one patch against the other."])
-    return Difference(patch=patch + told.patch, notes=told.notes)
+    patches = _of_patches(one, other, folder, [*notes, "below: first the commits, then one patch against the other."])
+    return Difference(patch=patch + patches.patch, notes=patches.notes)
 
 
 def _of_patches(one: Code, other: Code, folder: Path, notes: list[str]) -> Difference:

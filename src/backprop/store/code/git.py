@@ -25,7 +25,7 @@ _FILTER_SETTINGS = ("clean=", "smudge=", "process=", "required=false")
 
 
 class GitError(BackpropError):
-    """Git is not there, said no, or took too long."""
+    """Git is not installed, failed, or took too long."""
 
 
 def environment() -> dict[str, str]:
@@ -43,12 +43,12 @@ def environment() -> dict[str, str]:
 def safe_command(folder: str | Path) -> tuple[str, ...]:
     """`git -C FOLDER`, with all filters of its repository switched off. Raises GitError.
 
-    Made anew for each look at a repository: its configuration may have changed since.
+    Rebuilt for every call: the configuration of the repository may have changed.
     """
     base = ("git", "--no-pager", "-C", str(folder), *_overriding(_SETTINGS))
-    told = finish(start((*base, "config", "--null", "--name-only", "--get-regexp", r"^filter\..")), allowed=(0, 1))
+    listed = finish(start((*base, "config", "--null", "--name-only", "--get-regexp", r"^filter\..")), allowed=(0, 1))
     names = {
-        key.removeprefix("filter.").rpartition(".")[0] for key in told.decode(errors="surrogateescape").split("\0")
+        key.removeprefix("filter.").rpartition(".")[0] for key in listed.decode(errors="surrogateescape").split("\0")
     }
     if any("=" in name for name in names):  # `-c` would take what follows for the value
         raise GitError("its configuration has a filter with '=' in its name, which cannot be switched off")

@@ -1,8 +1,8 @@
-"""The code that a run executes, asked of git: enough to tell it, to compare it and to put it back.
+"""Records the code that a run executes, from git: enough to identify, compare and restore it.
 
     commit  +  uncommitted changes of tracked files  +  source files that git does not track yet
 
-Reads only, and executes nothing that the repository names: see git.py. What could not be recorded is said.
+Reads only, and executes nothing that the repository names: see git.py. What could not be recorded is reported.
 """
 
 import os
@@ -17,7 +17,7 @@ from backprop.store.files import read_plain
 
 MAX_PATCH_BYTES = 10_000_000
 MAX_SOURCE_BYTES = 1_000_000  # of one file that git does not track: more is data
-_NO_COMMIT = "(initial)"  # what git's porcelain v2 says for a branch without commits
+_NO_COMMIT = "(initial)"  # of git's porcelain v2, for a branch without commits
 _DETACHED = "(detached)"
 SOURCES = (
     *("*.py", "*.pyi", "*.pyx", "*.pxd", "*.ipynb", "*.sh"),
@@ -116,7 +116,7 @@ class _Probe:
         self._notes: list[str] = []
 
     def recorded(self) -> Recorded:
-        """Raises GitError when not even the state can be told."""
+        """Raises GitError if not even the state is known."""
         others = ("ls-files", "-z", "--others", "--exclude-standard", "--")
         status, prefix, sources, script = self._answers(
             ("status", "--porcelain=v2", "--branch", "--untracked-files=no", "--ignore-submodules=dirty"),

@@ -2,7 +2,7 @@
 
 The current folder stays the user's, so that relative paths of data and output mean what they always did; the script,
 and what is imported from the work tree, come from the snapshot (trainer/module_sources.py). Beside what is kept lie
-links to what is not (data, environments), for scripts that look for it beside themselves: docs/decisions tells why.
+links to what is not (data, environments), for scripts that look for it beside themselves: see docs/decisions/0031.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The run that the entries of a journal add up to. Pure, but for the reader of a file that grows."""
+"""Folds the entries of a journal into a run. Pure, except for the reader of a growing file."""
 
 import os
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ from backprop.store.journal.entries import (
 
 
 def gpu_counts(entries: Iterable[Entry]) -> dict[int, int | None]:
-    """Session -> how many GPUs it was given; None: nobody knows what its trainer found."""
+    """Session -> the number of GPUs assigned to it; None: unknown, the trainer took what it found."""
     counts: dict[int, int | None] = {}
     admitted: Admitted | None = None
     for entry in entries:
@@ -53,15 +53,15 @@ def gpu_counts(entries: Iterable[Entry]) -> dict[int, int | None]:
 
 
 def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
-    """The run that these entries tell of. Pure; any sequence of entries gives a run.
+    """The state of a run after these entries. Any sequence of entries gives a run.
 
-    A session without an end is `running`, or `paused`: whether its supervisor still lives is not in the journal.
+    A session without an end is `running` or `paused`: whether its supervisor is alive is not in the journal.
     """
     return fold_on(Run(spec=spec, status=Status.QUEUED), entries)
 
 
 class RunReader:
-    """The run that a journal tells of, time and again: each time from where it was read to before."""
+    """Reads the state of a run from its journal, each time continuing where the last read ended."""
 
     def __init__(self, path: Path, spec: RunSpec) -> None:
         self._path = path
@@ -71,7 +71,7 @@ class RunReader:
         self._end = 0
 
     def read(self) -> tuple[Run, int]:
-        """The run, and how many bytes of journal that is. Raises OSError, but not when there is no journal yet."""
+        """The run, and the size of the journal in bytes. Raises OSError, but not if there is no journal yet."""
         try:
             file = os.fdopen(open_plain(self._path), "rb")
         except FileNotFoundError:
@@ -88,7 +88,7 @@ class RunReader:
 
 
 def fold_on(run: Run, entries: Iterable[Entry]) -> Run:
-    """What becomes of a run by these entries."""
+    """The run after further entries."""
     numbers = {session.number for session in run.sessions}
     for entry in entries:
         match entry:
@@ -108,13 +108,13 @@ def fold_on(run: Run, entries: Iterable[Entry]) -> Run:
             case SessionEnded():
                 run = _end_session(run, entry)
             case Queued() | Submitted():
-                run = _stand_in_line(run, entry)
+                run = _enqueue(run, entry)
             case Refused() | NotContinued():
                 run = _end_without_a_session(run, entry)
             case Renamed():
                 run = msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, name=entry.name))
             case _:
-                pass  # told for people; changes no state
+                pass  # for people; changes no state
     return run
 
 
@@ -153,7 +153,7 @@ def _add_session(run: Run, entry: SessionStarted, *, is_new: bool) -> Run:
     )
 
 
-def _stand_in_line(run: Run, entry: Queued | Submitted) -> Run:
+def _enqueue(run: Run, entry: Queued | Submitted) -> Run:
     last = run.last_session
     if last is not None and not last.status.is_final:
         return run
@@ -180,8 +180,8 @@ def _end_without_a_session(run: Run, entry: Refused | NotContinued) -> Run:
         )
     if not last.status.is_final:
         return run
-    told = [last.reason] if isinstance(entry, Refused) else [last.reason, entry.reason]
-    reason = "; ".join(text for text in told if text) or None
+    reasons = [last.reason] if isinstance(entry, Refused) else [last.reason, entry.reason]
+    reason = "; ".join(text for text in reasons if text) or None
     return msgspec.structs.replace(
         run, status=last.status, reason=reason, ended_at=last.ended_at, waiter=None, dequeued_by=entry.by
     )

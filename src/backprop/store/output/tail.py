@@ -38,13 +38,13 @@ class Tail:
         self._searched_to = offset  # no newline between offset and here
 
     def move_to(self, offset: int) -> None:
-        """Go on from here: somebody else read up to it."""
+        """Continue from here: another process has read up to it."""
         self.offset = self._searched_to = offset
 
     def read(self, *, is_over: bool = False) -> LineBlock | None:
         """The next stretch of whole lines, or None when there is none yet. Does not move: see `move_to`.
 
-        is_over: nobody writes any more, so what follows the last newline is a line too.
+        is_over: nothing is written any more, so that text after the last newline is a line too.
         """
         size = size_bytes(self._path)
         if size <= self._searched_to and not (is_over and size > self.offset):
@@ -78,5 +78,5 @@ class Tail:
                 return LineBlock(b"", self.offset, file.tell() - len(data) + found + 1)
             self._searched_to = file.tell()
             if self._searched_to >= pause_at and not is_over:
-                return None  # go on at the next call: a supervisor has other things to do
+                return None  # continued at the next call, so as not to block the supervisor
         return LineBlock(b"", self.offset, file.tell()) if is_over else None
