@@ -43,7 +43,7 @@ floors: $(FLOORS)/.installed  ## tests with the oldest dependencies that pyproje
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 3 --maxschedchunk 1 tests/frameworks
 
-exports: $(EXPORTS)/.installed  ## tests with TensorBoard, MLflow, W&B, pyarrow, pandas and polars
+exports: $(EXPORTS)/.installed  ## tests with TensorBoard, MLflow, W&B, trackio, aim, pyarrow, pandas and polars
 	$(EXPORTS)/bin/python -m pytest -n 2 tests/exports
 
 browser: $(INSTALLED) $(VENV)/.browser  ## tests of the page in a real Chromium (Debian: chromium, chromium-driver)

@@ -6,7 +6,7 @@ durations are seconds and instants are aware UTC datetimes; None means unknown o
 
 from collections.abc import Mapping
 from datetime import datetime
-from enum import Enum
+from enum import Enum, IntEnum
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -211,6 +211,15 @@ class Source(str, Enum):
     OUT = "out"  # what the trainer printed to stdout
     EVENTS = "events"  # what our own code inside the trainer told: see trainer/
     PRINTED = "printed"  # metrics that the supervisor read in what the trainer printed for people: see printed.py
+    TRACKED = "tracked"  # metrics that the script logged to trackers: see trainer/tracked.py
+
+
+class Origin(IntEnum):
+    """How a metric's points came here. Of one that comes in several ways, only those of the greatest are kept."""
+
+    PRINTED = 0  # read in what the script prints for people
+    TRACKED = 1  # logged to TensorBoard, W&B or another tracker
+    REPORTED = 2  # by the script itself or by a hook
 
 
 class GitState(Record, frozen=True):
@@ -503,7 +512,7 @@ class MetricSummary(Record, frozen=True):
     greatest: float | None = None
     greatest_step: int | None = None
     missing: int = 0  # of the points, those that are not finite
-    is_printed: bool = False  # read in what the script prints for people, all of them
+    origin: Origin = Origin.REPORTED  # the greatest of its points
 
 
 class RunView(Record, frozen=True):
@@ -511,7 +520,8 @@ class RunView(Record, frozen=True):
 
     run: Run
     run_dir: str
-    last_step: int | None = None  # that was reported; else how many optimizer steps were counted; else that was printed
+    # that was reported; else how many optimizer steps were counted; else that was logged to a tracker, or printed
+    last_step: int | None = None
     total_steps: int | None = None
     metrics: Mapping[str, float] = {}  # last value of each
     summaries: Mapping[str, MetricSummary] = {}

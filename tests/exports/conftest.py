@@ -1,8 +1,10 @@
 """Exports read back by the libraries they are for, in an environment that has those: `make exports`."""
 
 import math
+from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from tests.conftest import Runs
 
@@ -33,6 +35,14 @@ LOSSES = [
     (2, 5, math.nan),
 ]
 NAME = '=1+1 "<b>hi</b>" /../x'
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with its tables, which MLflow takes seconds to make."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture

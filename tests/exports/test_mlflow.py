@@ -19,14 +19,6 @@ pytestmark = pytest.mark.filterwarnings(
 URI = "sqlite:///mlflow.db"
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with its tables, which MLflow takes seconds to make."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def stored(two: Runs, empty_store: Path) -> Runs:
     """The runs, and an empty store beside them."""

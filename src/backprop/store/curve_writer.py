@@ -5,9 +5,10 @@ See store/curves.py for how they are read again.
 
 import sqlite3
 from array import array
-from collections.abc import Mapping
 from typing import Any
 
+from backprop.records import Origin
+from backprop.store import doubled_metrics
 from backprop.store.chunk_summary import ChunkSummary, outline
 from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, Series
@@ -28,7 +29,9 @@ class CurveWriter:
 
     def add(self, run_id: str, session: int, batch: Batch, timeline: Timeline) -> None:
         """Store points of several metrics, but of no more names than MAX_METRICS; what is left out is counted."""
-        series: Mapping[str, Series] = batch.series
+        if not batch.series:
+            return
+        series = doubled_metrics.resolve(self._db, run_id, session, batch)
         (before,) = self._db.execute("SELECT metric_count FROM runs WHERE id = ?", (run_id,)).fetchone()
         count, lost = before, 0
         if before + len(series) > MAX_METRICS:
@@ -41,7 +44,7 @@ class CurveWriter:
             whole = self._db.execute(_METRIC, (run_id, name)).fetchone()
             count += whole is None
             times = timeline.seconds(points.ends)
-            self._add_points(run_id, session, name, points, times, whole, is_printed=batch.printed_step is not None)
+            self._add_points(run_id, session, name, points, times, whole, batch.origin)
         if count > before or lost:
             self._db.execute(
                 "UPDATE runs SET metric_count = ?, lost_count = lost_count + ? WHERE id = ?", (count, lost, run_id)
@@ -55,8 +58,7 @@ class CurveWriter:
         series: Series,
         times: "array[float]",
         whole: tuple[Any, ...] | None,
-        *,
-        is_printed: bool,
+        origin: Origin,
     ) -> None:
         """whole: the outline of the metric so far."""
         told = None
@@ -96,9 +98,18 @@ class CurveWriter:
             begin = end
         if told is not None:
             self._db.execute(
-                f"INSERT INTO metrics (run_id, name, is_printed, {_OUTLINE}) VALUES (?, ?, ?, {_MARKS})"  # noqa: S608
-                f" ON CONFLICT (run_id, name) DO UPDATE SET is_printed = is_printed AND excluded.is_printed, {_NEW}",
-                (run_id, name, is_printed, *(told if whole is None else ChunkSummary(*whole).joined(told))),
+                f"INSERT INTO metrics (run_id, name, origin, session, newest_origin, {_OUTLINE})"  # noqa: S608
+                f" VALUES (?, ?, ?, ?, ?, {_MARKS})"
+                " ON CONFLICT (run_id, name) DO UPDATE SET origin = max(origin, excluded.origin),"
+                f" session = excluded.session, newest_origin = excluded.newest_origin, {_NEW}",
+                (
+                    run_id,
+                    name,
+                    origin,
+                    session,
+                    origin,
+                    *(told if whole is None else ChunkSummary(*whole).joined(told)),
+                ),
             )
 
     def _newest_chunk(self, run_id: str, name: str, session: int) -> tuple[int, ChunkSummary | None, float]:

@@ -23,7 +23,7 @@ from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, json_safe
 from backprop.store.rundir import NO_ROOM
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 _MAX_WORDS = 4000  # characters that a search looks through
 _MAX_TEXT = 200  # characters of a parameter that a filter compares
@@ -258,7 +258,7 @@ class Index(IndexReader):
                 (
                     batch.last_step,
                     batch.counted_step,
-                    batch.printed_step,
+                    batch.tracked_step if batch.printed_step is None else batch.printed_step,
                     as_int64(total_steps),
                     len(batch.notes),
                     run_id,

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from backprop.records import Checkpoint, MetricSummary, Run, RunView
+from backprop.records import Checkpoint, MetricSummary, Origin, Run, RunView
 from backprop.store.chunk_summary import ChunkSummary
 
-_METRICS = f"SELECT name, is_printed, {', '.join(ChunkSummary._fields)} FROM metrics WHERE run_id = ?"  # noqa: S608
+_METRICS = f"SELECT name, origin, {', '.join(ChunkSummary._fields)} FROM metrics WHERE run_id = ?"  # noqa: S608
 
 _T = TypeVar("_T")
 _run_decoder = msgspec.json.Decoder(Run)
@@ -101,7 +101,7 @@ class IndexReader:
     def _summaries(self, run_id: str, metrics: Collection[str] | None) -> dict[str, MetricSummary]:
         selected = "" if metrics is None else f" AND name IN ({', '.join('?' * len(metrics))})"
         rows = self._db.execute(f"{_METRICS}{selected} ORDER BY name", (run_id, *(metrics or ())))
-        return {name: _summary(ChunkSummary(*columns), is_printed=bool(printed)) for name, printed, *columns in rows}
+        return {name: _summary(ChunkSummary(*columns), Origin(origin)) for name, origin, *columns in rows}
 
     def _checkpoints(self, run_id: str) -> tuple[Checkpoint, ...]:
         rows = self._db.execute(
@@ -146,7 +146,7 @@ class IndexReader:
         return max(later)[1] if later else None
 
 
-def _summary(chunk: ChunkSummary, *, is_printed: bool) -> MetricSummary:
+def _summary(chunk: ChunkSummary, origin: Origin) -> MetricSummary:
     return MetricSummary(
         count=chunk.total,
         last=math.nan if chunk.last is None else chunk.last,
@@ -156,7 +156,7 @@ def _summary(chunk: ChunkSummary, *, is_printed: bool) -> MetricSummary:
         greatest=chunk.greatest,
         greatest_step=as_int64(chunk.greatest_step),
         missing=chunk.missing,
-        is_printed=is_printed,
+        origin=origin,
     )
 
 

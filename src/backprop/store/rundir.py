@@ -6,6 +6,9 @@
   session-N.out session-N.err  what the trainer wrote
   session-N.order              in which order the two grew
   session-N.events             what our own code inside the trainer told
+  session-N.printed            metrics that were read in what it printed for people
+  session-N.tracked            metrics that it logged to trackers
+  session-N.tracker-runs       ids of the W&B and MLflow runs that it began
   session-N.trains             which of its processes train, as our code in them told
   tree.json                    the processes of a live session's trainer
   control.json                 what the supervisor tells the trainer

@@ -12,7 +12,7 @@ CREATE TABLE runs (
     words        TEXT NOT NULL,    -- id, name and command in lower case: what a search looks through
     last_step    INTEGER,
     counted_step INTEGER,          -- optimizer steps, for a script that reports none
-    printed_step INTEGER,          -- read in what the script prints for people, where there is neither
+    printed_step INTEGER,          -- logged to a tracker or printed for people, where there is neither
     total_steps  INTEGER,
     note_count   INTEGER NOT NULL DEFAULT 0,
     metric_count INTEGER NOT NULL DEFAULT 0,
@@ -56,7 +56,9 @@ CREATE TABLE metrics (
     greatest      REAL,
     greatest_step REAL,
     greatest_s    REAL,
-    is_printed    INTEGER NOT NULL DEFAULT 0, -- all points were read in what the script prints for people
+    origin        INTEGER NOT NULL, -- the greatest of all points (an Origin)
+    session       INTEGER NOT NULL, -- of the newest points
+    newest_origin INTEGER NOT NULL, -- that of all points of this session
     PRIMARY KEY (run_id, name)
 ) WITHOUT ROWID;
 

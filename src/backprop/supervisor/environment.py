@@ -9,7 +9,7 @@ from backprop.governor import gpu_environment
 from backprop.records import Gpu, Limits, RunSpec, Source, with_step
 from backprop.store.rundir import RunDir
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
-from backprop.trainer import distributed
+from backprop.trainer import distributed, tracker_runs
 
 HOOKS_FOLDER = Path(__file__).parents[1] / "trainer" / "site"  # its sitecustomize.py starts our part of the trainer
 _OF_ANOTHER_SESSION = {
@@ -45,7 +45,8 @@ def for_trainer(
 
     gpus: assigned to the session; None: the trainer uses what it finds.
     """
-    environment = {key: value for key, value in os.environ.items() if key not in _OF_ANOTHER_SESSION}
+    outer = tracker_runs.without_ours(os.environ)
+    environment = {key: value for key, value in outer.items() if key not in _OF_ANOTHER_SESSION}
     environment |= {
         "BACKPROP_RUN_ID": spec.id,
         RUN_DIR_VARIABLE: str(rundir.path),
@@ -72,8 +73,10 @@ def for_trainer(
 
         if spec.hooks and holds_state(resumed.path):
             environment["BACKPROP_RESUME_HOLDS_STATE"] = "1"
-    if outer := [f"{name}={os.environ[name]}" for name in distributed.VARIABLES if name in os.environ]:
-        environment[distributed.OUTER_VARIABLE] = ",".join(outer)
+        if spec.hooks:
+            environment |= tracker_runs.variables(str(rundir.path), session, environment)
+    if ranks := [f"{name}={os.environ[name]}" for name in distributed.VARIABLES if name in os.environ]:
+        environment[distributed.OUTER_VARIABLE] = ",".join(ranks)
     # inherited where this run is started within another one, which may differ in `hooks`
     path = _without(str(HOOKS_FOLDER), environment.pop("PYTHONPATH", None))
     if spec.hooks:

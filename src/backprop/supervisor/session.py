@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from backprop import host
 from backprop.errors import ExitCode
 from backprop.governor.run_queue import QueueSlot
-from backprop.records import Checkpoint, RunSpec
+from backprop.records import Checkpoint, Origin, RunSpec
 from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import Renamed, TrainerLaunched
 from backprop.store.journal.file import Journal
@@ -263,7 +263,7 @@ class RunningSession:
         """Read metrics in what the script prints, as long as none are reported."""
         if self._printed is None:
             return
-        if any(batch.series and batch.printed_step is None for batch in batches):
+        if any(batch.series and batch.origin is Origin.REPORTED for batch in batches):
             self._printed = None
         else:
             self._printed.look(self._context.meter.progress.counted_step, is_over=is_over)

@@ -11,7 +11,7 @@ import json
 import os
 from functools import lru_cache
 from time import monotonic
-from typing import Any, Mapping, Optional
+from typing import Any, Iterable, Mapping, Optional
 
 from .failsafe import guarded
 
@@ -35,15 +35,14 @@ class EventsFile:
 
     def send_metrics(self, step: int, metrics: Mapping[str, Any], total_steps: Optional[int]) -> None:
         """Write metrics as one line of JSON, without those that are not numbers."""
-        # assembled by hand, because this is done at every step: json.dumps alone takes longer than all of this
-        line = f'{{"step": {_number_text(step)}'
-        for name, value in metrics.items():
-            text = _number_text(value)
-            if text is not None and name not in {"step", "event"}:
-                line += f", {_quoted(name)}: {text}"
+        line = _metrics_text(step, metrics)
         if total_steps is not None:
             line += f', "total_steps": {total_steps}'
         self._write(line + "}")
+
+    def send_tracked(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Write metrics that trackers got, each with its step, in one go."""
+        self._write("\n".join(_metrics_text(step, metrics) + ', "tracked": true}' for step, metrics in rows))
 
     @guarded(HOOK)
     def _write(self, line: str) -> None:
@@ -114,6 +113,17 @@ def as_number(value: Any) -> Optional[float]:
         return float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError, RuntimeError):
         return None
+
+
+def _metrics_text(step: int, metrics: Mapping[str, Any]) -> str:
+    """Metrics as a line of JSON without its last brace."""
+    # assembled by hand, because this is done at every step: json.dumps alone takes longer than all of this
+    line = f'{{"step": {_number_text(step)}'
+    for name, value in metrics.items():
+        text = _number_text(value)
+        if text is not None and name not in {"step", "event"}:
+            line += f", {_quoted(name)}: {text}"
+    return line
 
 
 def _number_text(value: Any) -> Optional[str]:

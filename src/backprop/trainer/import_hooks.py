@@ -44,6 +44,16 @@ HOOKS: dict[str, str] = {
     "h5py._hl.files": "saved_files.native_files",
     "xgboost.core": "saved_files.native_files",
     "lightgbm.basic": "saved_files.native_files",
+    "torch.utils.tensorboard.writer": "trackers.tensorboard",
+    "tensorboardX.writer": "trackers.tensorboard",
+    "wandb.sdk.wandb_run": "trackers.wandb",
+    "wandb.sdk.wandb_init": "trackers.wandb_run",
+    "mlflow.tracking.client": "trackers.mlflow",
+    "mlflow.tracking.fluent": "trackers.mlflow_run",
+    "trackio.run": "trackers.trackio",
+    "aim.sdk.run": "trackers.aim",
+    "lightning.fabric.loggers.csv_logs": "trackers.csv_logger",
+    "lightning_fabric.loggers.csv_logs": "trackers.csv_logger",
 }
 
 _LOOPS = {"lightgbm", "xgboost", "lightning", "keras", "huggingface"}  # hooks that drive a training loop

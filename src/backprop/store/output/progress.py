@@ -21,7 +21,7 @@ class Progress(Record, frozen=True):
     longest_step_s: float = 0.0  # as the trainer measured it; else between two looks that brought new steps
     longest_save_s: float = 0.0  # likewise; else from the last step to the save's report
     is_paced: bool = False  # the trainer measures by itself
-    is_printed: bool = False  # the step is one that the script prints for people: a guess
+    is_printed: bool = False  # the step is one that the script prints for people, or logs to a tracker: a guess
     is_finished: bool = False  # training came to its own end
     resume_option: str | None = None  # what --resume-arg would have to be: the script takes no checkpoint by itself
 
@@ -96,7 +96,9 @@ class ProgressMeter:
         self._counts_steps = self._counts_steps or batch.counted_step is not None
         if self._reports_steps:
             return batch.last_step
-        return batch.counted_step if self._counts_steps else batch.printed_step
+        if self._counts_steps:
+            return batch.counted_step
+        return batch.tracked_step if batch.printed_step is None else batch.printed_step
 
     def _rate(self, old: Progress, step: int, since_s: float) -> float | None:
         if old.step is None or since_s <= 0 or step < old.step:

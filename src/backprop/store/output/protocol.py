@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Record, is_shallow
+from backprop.records import Origin, Record, is_shallow
 
 MAX_LINE_BYTES = 1 << 20  # a longer line is passed through, not understood: memory stays bounded
 _MAX_DURATION_S = 1e9  # nobody's step takes thirty years
@@ -27,6 +27,7 @@ class Metrics(Record, frozen=True):
     values: dict[str, float]
     is_counted: bool = False  # the script itself says nothing: its optimizer's steps were counted
     is_printed: bool = False  # read by us in what the script prints for people: see printed.py
+    is_tracked: bool = False  # logged by the script to a tracker: see trainer/tracked.py
 
 
 class CheckpointSaved(Record, frozen=True):
@@ -112,6 +113,7 @@ def parse(line: bytes) -> Event | None:
         },
         is_counted=value.get("counted") is True,
         is_printed=value.get("printed") is True,
+        is_tracked=value.get("tracked") is True,
     )
 
 
@@ -206,12 +208,14 @@ class Batch:
         "printed_step",
         "resume_option",
         "series",
+        "tracked_step",
         "trainings",
     )
 
     def __init__(self) -> None:
         self.line_count = 0
         self.printed_step: int | None = None  # read in what the script prints for people
+        self.tracked_step: int | None = None  # logged to a tracker
         self.last_step: int | None = None  # that was reported
         self.counted_step: int | None = None  # by us, for a script that reports none
         self.listening: Listening | None = None  # the last word on it
@@ -223,6 +227,13 @@ class Batch:
         self.params: dict[str, Any] = {}
         self.checkpoints: list[tuple[int, CheckpointSaved]] = []
         self.notes: list[tuple[int, Note]] = []
+
+    @property
+    def origin(self) -> Origin:
+        """Of its metrics: each source has those of one origin."""
+        if self.printed_step is not None:
+            return Origin.PRINTED
+        return Origin.REPORTED if self.tracked_step is None else Origin.TRACKED
 
     @property
     def has_training(self) -> bool:
@@ -252,6 +263,8 @@ def _digest(batch: Batch, data: bytes, offset: int) -> None:
                 step, end = event.step, offset + len(line) + 1
                 if event.is_printed:
                     batch.printed_step = step
+                elif event.is_tracked:
+                    batch.tracked_step = step
                 else:
                     batch.last_step = step
                 for name, value in event.values.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Checkpoint, GitState, MachineState, Run, RunView, Session, Ticket
+from backprop.records import Checkpoint, GitState, MachineState, Origin, Run, RunView, Session, Ticket
 from backprop.store import checkpoints
 from backprop.store.experiments_json import MAX_CHECKPOINTS, newest_checkpoints
 from backprop.store.output.protocol import json_safe
@@ -46,7 +46,8 @@ def run_document(
         "sessions": [_session(session, now) for session in run.sessions],
         "last_step": view.last_step,
         "metrics": view.metrics,
-        "printed_metrics": [name for name, summary in view.summaries.items() if summary.is_printed],
+        "printed_metrics": _names(view, Origin.PRINTED),
+        "tracked_metrics": _names(view, Origin.TRACKED),
         "params": view.params,
         "checkpoints": [
             {
@@ -139,6 +140,10 @@ def ticket_document(ticket: Ticket) -> dict[str, Any]:
         "vram_promised_bytes": ticket.vram_bytes,
         "vram_seen_bytes": ticket.vram_seen_bytes,
     }
+
+
+def _names(view: RunView, origin: Origin) -> list[str]:
+    return [name for name, summary in view.summaries.items() if summary.origin is origin]
 
 
 def encode(document: Any) -> str:

@@ -1,0 +1,64 @@
+"""A metric that a session has in several ways, kept once: reported before logged to a tracker before printed.
+
+The sources of a session are read in any order, so what is stored already may have to go again.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from functools import reduce
+
+from backprop.store.chunk_summary import ChunkSummary
+from backprop.store.output.protocol import Batch, Series
+
+_OUTLINE = ", ".join(ChunkSummary._fields)
+_SET = ", ".join(f"{field} = ?" for field in ChunkSummary._fields)
+
+
+def resolve(db: sqlite3.Connection, run_id: str, session: int, batch: Batch) -> Mapping[str, Series]:
+    """The series of a batch that are to be stored. Removes the points that these replace, in a transaction."""
+    origin = batch.origin
+    others = db.execute(
+        "SELECT name, newest_origin FROM metrics WHERE run_id = ? AND session = ? AND newest_origin != ?",
+        (run_id, session, origin),
+    ).fetchall()
+    for name in [name for name, other in others if other < origin and is_doubled(name, spellings(batch.series))]:
+        _remove(db, run_id, session, name)
+    greater = spellings(name for name, other in others if other > origin)
+    return {name: points for name, points in batch.series.items() if not is_doubled(name, greater)}
+
+
+def spellings(names: Iterable[str]) -> set[str]:
+    """The names, with the other spelling of those with a slash."""
+    return {spelt for name in names for spelt in (name, name.replace("/", "_"))}
+
+
+def is_doubled(name: str, greater: AbstractSet[str]) -> bool:
+    """Whether a metric is one of those of greater origin, whose spellings are given.
+
+    Trainer reports `loss` and `eval_loss`, and logs them to trackers as `train/loss` and `eval/loss`.
+    """
+    return not greater.isdisjoint({name, name.replace("/", "_"), name.removeprefix("train/")})
+
+
+def _remove(db: sqlite3.Connection, run_id: str, session: int, name: str) -> None:
+    """Remove the points of one session."""
+    db.execute(
+        "DELETE FROM points WHERE run_id = ? AND name = ? AND number IN"
+        " (SELECT number FROM outlines WHERE run_id = ? AND name = ? AND session = ?)",
+        (run_id, name, run_id, name, session),
+    )
+    db.execute("DELETE FROM outlines WHERE run_id = ? AND name = ? AND session = ?", (run_id, name, session))
+    rows = db.execute(
+        f"SELECT {_OUTLINE} FROM outlines WHERE run_id = ? AND name = ? ORDER BY number",  # noqa: S608  our own columns
+        (run_id, name),
+    ).fetchall()
+    if rows:
+        whole = reduce(ChunkSummary.joined, (ChunkSummary(*row) for row in rows))
+        db.execute(
+            f"UPDATE metrics SET session = 0, {_SET} WHERE run_id = ? AND name = ?",  # noqa: S608
+            (*whole, run_id, name),
+        )
+    else:
+        db.execute("DELETE FROM metrics WHERE run_id = ? AND name = ?", (run_id, name))
+        db.execute("UPDATE runs SET metric_count = metric_count - 1 WHERE id = ?", (run_id,))

@@ -1,0 +1,156 @@
+"""What a script logs to trackers, on its way into the record."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backprop.trainer import tracked as module
+from backprop.trainer.hooks.trackers.rows import add_row
+from backprop.trainer.link import SupervisorLink
+from backprop.trainer.tracked import TrackedMetrics, after
+from tests.conftest import wait_for
+
+
+class Session:
+    """A session whose trainer logs to trackers."""
+
+    def __init__(self, folder: Path, number: int = 1, **environment: str) -> None:
+        self.path = folder / f"session-{number}.tracked"
+        self.metrics = TrackedMetrics(
+            SupervisorLink(
+                {
+                    "BACKPROP_EVENTS": str(folder / "events"),
+                    "BACKPROP_CONTROL": str(folder / "control.json"),
+                    "BACKPROP_RUN_ID": "r",
+                    "BACKPROP_RUN_DIR": str(folder),
+                    "BACKPROP_SESSION": str(number),
+                    "BACKPROP_TIMEBOX_S": "60",
+                    **environment,
+                }
+            )
+        )
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What is written, once all is."""
+        self.metrics.write()
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        assert all(line.pop("tracked") is True for line in lines)
+        return lines
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    made = Session(tmp_path)
+    monkeypatch.setattr(module, "_tracked", made.metrics)
+    yield made
+    made.metrics.write()  # before its folder goes
+
+
+def test_scalars_of_one_step_share_a_line(session: Session):
+    for step in (1, 2):
+        session.metrics.add("t", "", "loss", 0.5, step)
+        session.metrics.add("t", "", "acc", step, step)
+    session.metrics.add("t", "", "acc", float("nan"), 2)
+    session.metrics.add("t", "", "image", object(), 2)
+    assert str(session.lines()) == str(
+        [{"step": 1, "loss": 0.5, "acc": 1}, {"step": 2, "loss": 0.5, "acc": 2}, {"step": 2, "acc": float("nan")}]
+    )
+
+
+def test_what_is_logged_is_soon_in_the_file(session: Session):
+    """Without another call, and again after a pause."""
+    for step in (1, 2):
+        session.metrics.add("t", "", "loss", 0.5, step)
+        wait_for(lambda step=step: session.path.exists() and session.path.read_text().count("\n") == step)
+
+
+def test_what_two_trackers_get_is_recorded_once(session: Session):
+    for step in (1, 2):
+        session.metrics.add("wandb", "", "loss", 0.5, step)
+        session.metrics.add("tensorboard", "runs/a", "loss", 0.5, step)
+        session.metrics.add("tensorboard", "runs/a", "acc", 1.0, step)
+    assert session.lines() == [{"step": 1, "loss": 0.5, "acc": 1.0}, {"step": 2, "loss": 0.5, "acc": 1.0}]
+
+
+def test_a_second_writer_is_told_apart_by_its_folder(session: Session):
+    session.metrics.add("tensorboard", "runs/train", "loss", 0.5, 1)
+    session.metrics.add("tensorboard", "runs/val", "loss", 0.75, 1)
+    assert session.lines() == [{"step": 1, "loss": 0.5, "val/loss": 0.75}]
+
+
+def test_scalars_without_a_step_are_counted(session: Session):
+    """Each name for itself."""
+    for value in (0.5, 0.25):
+        session.metrics.add("t", "", "loss", value, None)
+    session.metrics.add("t", "", "acc", 1.0, None)
+    assert session.lines() == [{"step": 0, "loss": 0.5}, {"step": 1, "loss": 0.25}, {"step": 0, "acc": 1.0}]
+
+
+@pytest.mark.parametrize(("offered", "begin"), [({"BACKPROP_RESUME_FROM": "a.pt"}, 8), ({}, 0)])
+def test_counted_steps_go_on_in_a_resumed_session(tmp_path: Path, offered: dict[str, str], begin: int):
+    """After those of the session before; not if it starts over. Steps that the script gives stay as they are."""
+    first = Session(tmp_path)
+    first.metrics.add("t", "", "loss", 0.5, 7)
+    assert first.lines() == [{"step": 7, "loss": 0.5}]
+    second = Session(tmp_path, 2, **offered)
+    second.metrics.add("t", "", "loss", 0.5, None)
+    second.metrics.add("t", "", "acc", 0.5, 1, is_shifted=True)
+    second.metrics.add("t", "", "acc", 0.5, 2)
+    assert second.lines() == [{"step": begin, "loss": 0.5}, {"step": begin + 1, "acc": 0.5}, {"step": 2, "acc": 0.5}]
+
+
+def test_only_rank_0_writes(session: Session, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "1")
+    session.metrics.add("t", "", "loss", 0.5, 1)
+    assert session.lines() == []
+
+
+def test_a_fork_writes_only_what_it_logs_itself(session: Session):
+    """What its parent has not written yet, the parent writes; and the child's own comes without its parent's thread."""
+    session.metrics.add("t", "", "loss", 0.5, 1)
+    pid = os.fork()
+    if pid == 0:
+        session.metrics.add("t", "", "loss", 0.5, 2)
+        wait_for(lambda: '"step": 2' in session.path.read_text() if session.path.exists() else False)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert sorted(line["step"] for line in session.lines()) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "words", "expected"),
+    [
+        (
+            {"train": {"loss": 0.5, "deep": {"x": 1}}, "text": "x"},
+            {},
+            {"step": 3, "train/loss": 0.5, "train/deep/x": 1},
+        ),
+        ({"loss": 0.5, "train/global_step": 70}, {}, {"step": 70, "loss": 0.5}),
+        ({"iter": 8, "loss": 0.5}, {}, {"step": 8, "loss": 0.5}),
+        ({"iter": 8, "loss": 0.5}, {"step": 9}, {"step": 9, "iter": 8, "loss": 0.5}),
+        ({"iteration": "no number", "loss": 0.5}, {}, {"step": 3, "loss": 0.5}),
+    ],
+)
+def test_dicts(session: Session, data: dict[str, Any], words: dict[str, Any], expected: dict[str, Any]):
+    """Nested ones are flattened; the step is the one given, else one in the dict, else the tracker's count."""
+    add_row("t", data, words.get("step"), counted=3)
+    assert session.lines() == [expected]
+
+
+def test_a_tap_that_fails_changes_nothing(session: Session, capsys: pytest.CaptureFixture[str]):
+    """The function returns what it returned; its own errors reach the script; the user is told once."""
+    calls = []
+
+    def tap(*_: object) -> None:
+        calls.append(1)
+        raise KeyError("x")
+
+    tapped = after(lambda value: 1 / value, tap, "a tap for this test")
+    with pytest.raises(ZeroDivisionError):
+        tapped(0)
+    assert [tapped(2), tapped(4), calls] == [0.5, 0.25, [1]]
+    assert capsys.readouterr().err.count("the hook for a tap for this test is off") == 1
