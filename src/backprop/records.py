@@ -515,6 +515,15 @@ class MetricSummary(Record, frozen=True):
     origin: Origin = Origin.REPORTED  # the greatest of its points
 
 
+class ParamOrigin(IntEnum):
+    """Where a parameter was found. The script's own word wins over what was seen, and that over a guess."""
+
+    ARGUMENTS = 0  # guessed: what the command line looks like
+    SETTINGS = 1  # seen: the script gave it to a library
+    PARSER = 2  # seen: the library that parsed the script's arguments has it
+    SCRIPT = 3  # the script says it
+
+
 class RunView(Record, frozen=True):
     """A run with the summary of what its trainer said: what all views show."""
 
@@ -526,6 +535,7 @@ class RunView(Record, frozen=True):
     metrics: Mapping[str, float] = {}  # last value of each
     summaries: Mapping[str, MetricSummary] = {}
     params: Mapping[str, Any] = {}
+    default_params: frozenset[str] = frozenset()  # those that have the default of the script's parser
     checkpoints: tuple[Checkpoint, ...] = ()  # oldest first
     note_count: int = 0
     has_lost_metrics: bool = False  # there are more names than the index keeps

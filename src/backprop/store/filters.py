@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 
+import msgspec
+
 from backprop.errors import UsageError
 from backprop.records import Record, Status
 
@@ -43,6 +45,10 @@ _ITS_LOSS = (
     " (SELECT name FROM metrics WHERE run_id = runs.id AND instr(lower(name), 'loss')"
     f" ORDER BY CASE name {_RANKS} ELSE {len(LOSSES)} END, name LIMIT 1))"
 )
+
+# of an item of a list in JSON
+_ITEM_NUMBER = "CASE WHEN type IN ('integer', 'real') THEN atom END"
+_ITEM_TEXT = "casefold(CASE type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE coalesce(atom, '') || '' END)"
 
 IsGreaterBetter = Callable[[str], bool]
 Statement = tuple[str, list[Any]]
@@ -230,17 +236,29 @@ def _text_term(column: str, condition: Condition) -> Statement:
 
 
 def _param_term(condition: Condition) -> Statement:
-    number = _number(condition.value)
+    """The term for a parameter. A list is what one of its items is: a sweep over lr=0.1,0.2 has lr=0.1 and lr>0.1."""
+    if condition.operator == "!=":
+        is_equal, values = _param_term(msgspec.structs.replace(condition, operator="="))
+        return f"NOT coalesce({is_equal}, 0)", values
+    # a text that looks like a number, such as --tag 007, equals only itself
+    number = "number" if condition.operator in _ORDERING else "CASE WHEN text IS NULL THEN number END"
+    own, values = _value_term(condition, number, "coalesce(text, CAST(value AS TEXT))")
+    item, of_item = _value_term(condition, _ITEM_NUMBER, _ITEM_TEXT)
+    items = f"SELECT 1 FROM json_each(CAST(params.value AS TEXT)) WHERE {item}"  # noqa: S608  our own words
+    return f"(coalesce({own}, 0) OR (coalesce(number, text) IS NULL AND EXISTS ({items})))", [*values, *of_item]
+
+
+def _value_term(condition: Condition, number: str, text: str) -> Statement:
+    """The term for a value. number, text: expressions for it; number is NULL for one that is no number."""
+    wanted = _number(condition.value)
     value = _storable(condition.value.casefold())
     if condition.operator == "~":
-        return "instr(coalesce(text, CAST(value AS TEXT)), ?)", [value]
-    operator = _SQL_OPERATORS[condition.operator]
-    if number is None:
-        return f"coalesce(text, CAST(value AS TEXT)) {operator} ?", [value]
+        return f"instr({text}, ?)", [value]
+    if wanted is None:
+        return f"{text} = ?", [value]
     if condition.operator in _ORDERING:
-        return f"number {operator} ?", [number]
-    # a text that looks like a number: --tag 007
-    return f"coalesce(number {operator} ?, text {operator} ?)", [number, value]
+        return f"{number} {condition.operator} ?", [wanted]
+    return f"coalesce({number} = ?, {text} = ?)", [wanted, value]
 
 
 def _metric_term(condition: Condition, column: str) -> Statement:

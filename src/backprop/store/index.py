@@ -14,13 +14,13 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Checkpoint, Run, Source
+from backprop.records import Checkpoint, ParamOrigin, Run, Source
 from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
-from backprop.store.index_reader import IndexReader, as_int64, decode_run
+from backprop.store.index_reader import IndexReader, as_int64
 from backprop.store.output.line_times import Timeline
-from backprop.store.output.protocol import Batch, json_safe
+from backprop.store.output.protocol import Batch, ParamsGiven, json_safe
 from backprop.store.rundir import NO_ROOM
 
 SCHEMA_VERSION = 6
@@ -30,6 +30,13 @@ _MAX_TEXT = 200  # characters of a parameter that a filter compares
 
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
 _NO_ROOM_WORDS = frozenset({"database or disk is full", "disk I/O error", "unable to open database file"})
+
+_PUT_PARAM = (
+    "INSERT INTO params VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value,"
+    " number = excluded.number, text = excluded.text, origin = max(origin, excluded.origin),"
+    " session = excluded.session, is_default = excluded.is_default"
+    " WHERE excluded.origin >= origin OR (excluded.origin = 1 AND origin = 2)"  # of what was seen, the last wins
+)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -153,28 +160,34 @@ class Index(IndexReader):
                         _words(run),
                     ),
                 )
-                if len(run.sessions) > 1:  # before, nothing can have changed what it executes
-                    self._forget_params(run)
+                self._put_guess(run)
                 self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, _encode(run)))
-            self._put_params(spec.id, spec.params, "IGNORE")
 
-    def _forget_params(self, run: Run) -> None:
-        """Those that the run's arguments said before a `resume` changed them; not what the script said itself."""
-        row = self._db.execute("SELECT record FROM records WHERE run_id = ?", (run.spec.id,)).fetchone()
-        before = decode_run(row[0]).spec.params if row is not None else {}
+    def _put_guess(self, run: Run) -> None:
+        """Parameters in the arguments, until a parser was seen."""
+        parsed = "SELECT 1 FROM params WHERE run_id = ? AND origin = ?"
+        if self._db.execute(parsed, (run.spec.id, ParamOrigin.PARSER)).fetchone() is None:
+            self._put_params(run.spec.id, 0, ParamsGiven(params=dict(run.spec.params), origin=ParamOrigin.ARGUMENTS))
+
+    def _put_seen(self, run_id: str, session: int, seen: ParamsGiven) -> None:
+        """What our hooks have seen. A parser has the last word on the arguments of its session and of those before."""
+        if seen.origin is ParamOrigin.PARSER and seen.params:
+            self._db.execute(
+                "DELETE FROM params WHERE run_id = ? AND (origin = ? OR (origin < ? AND session < ?))",
+                (run_id, ParamOrigin.ARGUMENTS, ParamOrigin.SCRIPT, session),
+            )
+            self._put_params(run_id, session, ParamsGiven(params=dict(seen.guessed), origin=ParamOrigin.ARGUMENTS))
+        self._put_params(run_id, session, seen)
+
+    def _put_params(self, run_id: str, session: int, given: ParamsGiven) -> None:
+        """Put parameters in the place of those that do not win over them: see ParamOrigin."""
+        where = (given.origin, session)
         self._db.executemany(
-            "DELETE FROM params WHERE run_id = ? AND name = ? AND value = ?",
+            _PUT_PARAM,
             [
-                (run.spec.id, name, _encode(json_safe(value)))
-                for name, value in before.items()
-                if run.spec.params.get(name) != value
+                (run_id, name, _encode(json_safe(value)), *_comparable(value), *where, name in given.defaults)
+                for name, value in given.params.items()
             ],
-        )
-
-    def _put_params(self, run_id: str, params: Mapping[str, Any], on_conflict: str) -> None:
-        self._db.executemany(
-            f"INSERT OR {on_conflict} INTO params VALUES (?, ?, ?, ?, ?)",  # noqa: S608  our own word
-            [(run_id, name, _encode(json_safe(value)), *_comparable(value)) for name, value in params.items()],
         )
 
     def journal_size(self, run_id: str) -> int | None:
@@ -264,7 +277,9 @@ class Index(IndexReader):
                     run_id,
                 ),
             )
-            self._put_params(run_id, batch.params, "REPLACE")
+            for seen in batch.params_seen:
+                self._put_seen(run_id, session, seen)
+            self._put_params(run_id, session, ParamsGiven(params=batch.params))
             self._db.executemany(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
                 [(run_id, session, source.value, offset, _encode(checkpoint)) for offset, checkpoint in checkpoints],
@@ -321,15 +336,17 @@ def _words(run: Run) -> str:
 
 
 def _comparable(value: Any) -> tuple[float | None, str | None]:
-    """A parameter as a number, or as a text, for a filter to compare; (None, None) for what is neither."""
+    """A parameter as a number, or as a text, for a filter to compare; (None, None) for what is neither.
+
+    A text that looks like a number is both: a parser may have been told no type.
+    """
     if isinstance(value, bool):
         return None, "true" if value else "false"
-    if isinstance(value, str):
-        return None, value[:_MAX_TEXT].casefold()
+    text = value[:_MAX_TEXT].casefold() if isinstance(value, str) else None
     try:
-        return (float(value) if isinstance(value, (int, float)) else None), None
-    except OverflowError:
-        return None, None
+        return (float(value) if isinstance(value, (int, float, str)) else None), text
+    except (OverflowError, ValueError):
+        return None, text
 
 
 def is_locked(error: Exception) -> bool:

@@ -84,7 +84,7 @@ class IndexReader:
             return None
         record, last_step, total_steps, note_count, lost_count = row
         summaries = self._summaries(run_id, metrics)
-        params = self._db.execute("SELECT name, value FROM params WHERE run_id = ? ORDER BY name", (run_id,))
+        params = self.rows("SELECT name, value, is_default FROM params WHERE run_id = ? ORDER BY name", (run_id,))
         return RunView(
             run=decode_run(record),
             run_dir=str(self.path.parent / "runs" / run_id),
@@ -92,7 +92,8 @@ class IndexReader:
             total_steps=total_steps,
             metrics={name: summary.last for name, summary in summaries.items()},
             summaries=summaries,
-            params={name: msgspec.json.decode(value) for name, value in params},
+            params={name: msgspec.json.decode(value) for name, value, _ in params},
+            default_params=frozenset(name for name, _, is_default in params if is_default),
             checkpoints=self._checkpoints(run_id),
             note_count=note_count,
             has_lost_metrics=lost_count > 0,

@@ -97,11 +97,14 @@ CREATE TABLE points (
 );
 
 CREATE TABLE params (
-    run_id TEXT NOT NULL,
-    name   TEXT NOT NULL,
-    value  BLOB NOT NULL, -- JSON
-    number REAL,          -- the value, if it is one
-    text   TEXT,          -- the value in lower case, if it is a text or a truth
+    run_id     TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    value      BLOB NOT NULL,    -- JSON
+    number     REAL,             -- the value, if it is one
+    text       TEXT,             -- the value in lower case, if it is a text or a truth
+    origin     INTEGER NOT NULL, -- a ParamOrigin
+    session    INTEGER NOT NULL, -- that it was seen in; 0: no session's
+    is_default INTEGER NOT NULL,
     PRIMARY KEY (run_id, name)
 ) WITHOUT ROWID;
 

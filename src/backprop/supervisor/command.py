@@ -1,4 +1,4 @@
-"""What is executed: the script or command as given, the Python it runs on, and the parameters in its arguments.
+"""What is executed: the script or command as given, and the Python it runs on.
 
 The only arguments that are ever added are those that the user adds at a resume, and the checkpoint's path for a script
 that takes it.
@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, product
 from pathlib import Path
-from typing import Any
 
 from backprop.errors import UsageError
 from backprop.records import Record, Revision, RunSpec
 from backprop.store.output.protocol import json_safe
+from backprop.trainer.parameters.command_line import params_in
 
 RESUME_FLAG = "--resume-from"  # a script that declares this flag gets the checkpoint by itself
 _DESCRIPTORS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # of this process, not of the trainer
 _SHELLS_SUFFIXES = {".sh", ".bash", ".zsh"}
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|inf|nan)")
 
 
 class Command(Record, frozen=True):
@@ -247,46 +246,6 @@ def variations(options: Sequence[str]) -> list[tuple[str, ...]]:
             raise UsageError(f"invalid --vary {option!r}: expected NAME=VALUE,VALUE,..., such as --vary lr=0.1,0.01.")
         choices.append([(f"--{name.lstrip('-')}", value) for value in values.split(",")])
     return [tuple(chain.from_iterable(choice)) for choice in product(*choices)]
-
-
-def params_in(argv: Sequence[str]) -> dict[str, Any]:
-    """Parameters in a script's arguments: `--lr 1e-3 --layers 64 64 --amp seed=1`.
-
-    Gives {"lr": 0.001, "layers": [64, 64], "amp": True, "seed": 1}. Names are as argparse makes them: `--batch-size`
-    is batch_size. For a command, pass what follows the script.
-    """
-    params: dict[str, Any] = {}
-    name: str | None = None
-    for word in argv:
-        if word.startswith("-") and word.strip("-") and not _NUMBER.fullmatch(word):
-            key, equals, value = word.lstrip("-").partition("=")
-            name = None if equals else key.replace("-", "_")
-            params[key.replace("-", "_")] = _value(value) if equals else True
-        elif name is not None:
-            before = params[name]
-            value_now = _value(word)
-            params[name] = (
-                value_now
-                if before is True
-                else [*before, value_now]
-                if isinstance(before, list)
-                else [before, value_now]
-            )
-        elif re.match(r"[+~]*[A-Za-z_][\w./@-]*=", word):  # Hydra's way
-            key, _, value = word.lstrip("+~").partition("=")
-            params[key] = _value(value)
-    return params
-
-
-def _value(text: str) -> Any:
-    if text.lower() in {"true", "false"}:
-        return text.lower() == "true"
-    if not _NUMBER.fullmatch(text):
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
 
 
 def script_arguments(argv: Sequence[str]) -> Sequence[str]:

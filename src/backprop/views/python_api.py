@@ -27,6 +27,7 @@ from backprop.store.curves import taken_over_at
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.store.metric_rows import MetricRow, joined
+from backprop.trainer.parameters.secrets import without_secrets
 from backprop.views.documents import run_json
 
 _FRONT = ("step", "session", "time_s")
@@ -179,7 +180,7 @@ def _run(view: RunView, home: Home) -> Run:
         name=spec.name,
         status=view.run.status.value,
         reason=view.run.reason,
-        command=spec.command,
+        command=tuple(without_secrets(spec.command)),
         created_at=spec.created_at,
         ended_at=view.run.ended_at,
         elapsed_s=run_json.elapsed_s(view, datetime.now(timezone.utc)),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from backprop.records import MetricSummary, RunView
 from backprop.store import metric_names
+from backprop.trainer.parameters.secrets import without_secrets
 
 
 class RunRow(NamedTuple):
@@ -39,5 +40,5 @@ class RunRow(NamedTuple):
     def command(self) -> str:
         """The command line, without the interpreter and the script's folder."""
         spec = self.view.run.spec
-        words = spec.command[1:] if spec.script is not None else spec.command
+        words = without_secrets(spec.command[1:] if spec.script is not None else spec.command)
         return " ".join((os.path.basename(words[0]), *words[1:]))  # noqa: PTH119

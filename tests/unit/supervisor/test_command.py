@@ -1,7 +1,6 @@
 """What is executed: the user's words, the Python they run on, and the parameters they tell."""
 
 import errno
-import math
 import os
 import re
 import subprocess
@@ -19,7 +18,6 @@ from backprop.supervisor.command import (
     find_python,
     for_command,
     for_script,
-    params_in,
     script_arguments,
     why_not_started,
     with_checkpoint,
@@ -39,58 +37,7 @@ def interpreter(path: Path) -> str:
     return str(path)
 
 
-# -- parameters
-
-
-@pytest.mark.parametrize(
-    ("argv", "params"),
-    [
-        ("", {}),
-        ("--lr 1e-3", {"lr": 0.001}),
-        ("--lr=1e-3", {"lr": 0.001}),
-        ("-b 32", {"b": 32}),
-        ("--layers 64 64", {"layers": [64, 64]}),
-        ("--layers 64 32 16", {"layers": [64, 32, 16]}),
-        ("--amp", {"amp": True}),
-        ("--amp --lr 1", {"amp": True, "lr": 1}),
-        ("--amp false", {"amp": False}),
-        ("--amp=True", {"amp": True}),
-        ("--batch-size 8", {"batch_size": 8}),
-        ("--batch_size 8", {"batch_size": 8}),
-        ("--shift -1", {"shift": -1}),
-        ("--shift -.5", {"shift": -0.5}),
-        ("--shift=-1e-3", {"shift": -0.001}),
-        ("--name resnet-50", {"name": "resnet-50"}),
-        ("--data a=b", {"data": "a=b"}),
-        ("--empty=", {"empty": ""}),
-        ("--a=b=c", {"a": "b=c"}),
-        ("seed=1", {"seed": 1}),
-        ("model.lr=0.1 +trainer=ddp ~old=1", {"model.lr": 0.1, "trainer": "ddp", "old": 1}),
-        ("in.txt out.txt", {}),
-        ("in.txt --lr 1", {"lr": 1}),
-        ("--lr=1 in.txt", {"lr": 1}),
-        ("--version-tag 1.2.3", {"version_tag": "1.2.3"}),
-        ("--id 007", {"id": 7}),
-        ("--lr 1 --lr 2", {"lr": 2}),
-        ("--limit inf", {"limit": math.inf}),
-        ("--seed 123456789012345678901234567890", {"seed": 123456789012345678901234567890}),
-    ],
-)
-def test_what_arguments_tell(argv: str, params: dict[str, object]):
-    """Parameters are what argparse, click or Hydra would understand, with their types."""
-    assert params_in(words(argv)) == params
-
-
-@given(st.lists(st.text(max_size=8) | st.sampled_from(["--", "-", "--a", "1", "nan", "x=1", "--a=2"]), max_size=8))
-@settings(max_examples=scaled(200), deadline=None)
-def test_no_arguments_make_it_raise(argv: list[str]):
-    """Whatever a script is called with, looking for parameters never fails."""
-    assert all(isinstance(name, str) for name in params_in(argv))
-
-
-def test_a_number_of_many_digits_is_a_number():
-    """An argument with more digits than Python reads does not end the run before it began."""
-    assert params_in(["--seed", "9" * 5000]) == {"seed": math.inf}
+# -- the script's arguments
 
 
 @pytest.mark.parametrize(

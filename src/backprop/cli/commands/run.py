@@ -33,6 +33,7 @@ from backprop.store.code import provenance, snapshot
 from backprop.store.home import Home
 from backprop.store.rundir import check_run_id, new_run_id
 from backprop.supervisor import command as commands
+from backprop.trainer.parameters.command_line import params_in
 
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun
@@ -102,7 +103,7 @@ def run(
         created_at=datetime.now(timezone.utc),
         host=host.name(),
         user=host.user(),
-        params=commands.params_in(commands.script_arguments(command.argv)),
+        params=params_in(commands.script_arguments(command.argv)),
         limits=settings.limits,
         framework=settings.framework,
         resume_arg=settings.resume_arg or None,
@@ -185,7 +186,7 @@ def _varied(home: Home, spec: RunSpec, number: int, words: Sequence[str]) -> Run
         created_at=spec.created_at + timedelta(microseconds=number),  # so that they have an order
         name=None if spec.name is None else f"{spec.name}-{number}",
         command=command,
-        params=commands.params_in(commands.script_arguments(command)),
+        params=params_in(commands.script_arguments(command)),
     )
 
 

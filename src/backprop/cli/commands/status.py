@@ -31,7 +31,9 @@ _NOTIFICATIONS_BYTES = 1 << 16  # at the end of their log
 
 @click.command()
 @click.argument("run", required=False, shell_complete=completion.runs)
-@click.option("--all", "with_all", is_flag=True, help="Show every checkpoint of RUN, not only the newest.")
+@click.option(
+    "--all", "with_all", is_flag=True, help="Show every checkpoint of RUN, not only the newest, and every parameter."
+)
 @json_option
 def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
     """Show the machine and its active runs, or one RUN in full."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Origin, Record, is_shallow
+from backprop.records import Origin, ParamOrigin, Record, is_shallow
 
 MAX_LINE_BYTES = 1 << 20  # a longer line is passed through, not understood: memory stays bounded
 _MAX_DURATION_S = 1e9  # nobody's step takes thirty years
@@ -68,9 +68,12 @@ class ResumeOption(Record, frozen=True):
 
 
 class ParamsGiven(Record, frozen=True):
-    """Parameters of the run, as the script itself tells them."""
+    """Parameters of the run, as the script itself tells them, or as our hooks have seen them."""
 
     params: dict[str, Any]
+    origin: ParamOrigin = ParamOrigin.SCRIPT
+    defaults: frozenset[str] = frozenset()  # the names of those that have their defaults
+    guessed: Mapping[str, Any] = {}  # in the arguments that a parser left
 
 
 class Note(Record, frozen=True):
@@ -82,6 +85,7 @@ class Note(Record, frozen=True):
 
 Event = Metrics | CheckpointSaved | ParamsGiven | Listening | Finished | ResumeOption | TrainingBegan | Note
 
+_ORIGINS = {"parser": ParamOrigin.PARSER, "settings": ParamOrigin.SETTINGS}
 _decode = msgspec.json.Decoder().decode
 _scan = json.JSONDecoder().raw_decode
 
@@ -159,7 +163,7 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
             is_weights_only=value.get("weights_only") is True,
         )
     if kind == "params" and isinstance(params, dict) and is_shallow(params):
-        return ParamsGiven(params=params)
+        return _parse_params(params, value)
     if kind == "listening":
         return Listening(
             longest_step_s=_as_duration_s(value.get("longest_step_s")),
@@ -176,6 +180,19 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
         is_one = isinstance(option, str) and 0 < len(option) <= _MAX_OPTION
         return ResumeOption(option=option if is_one else None)
     return Note(kind=kind if isinstance(kind, str) else "", text=line.strip().decode(errors="replace"))
+
+
+def _parse_params(params: dict[str, Any], event: dict[str, Any]) -> ParamsGiven:
+    origin = _ORIGINS.get(event["origin"]) if isinstance(event.get("origin"), str) else None
+    if origin is None:
+        return ParamsGiven(params=params)
+    defaults, guessed = event.get("defaults"), event.get("guessed")
+    return ParamsGiven(
+        params=params,
+        origin=origin,
+        defaults=frozenset(name for name in params if name in defaults) if isinstance(defaults, list) else frozenset(),
+        guessed=guessed if isinstance(guessed, dict) and is_shallow(guessed) else {},
+    )
 
 
 class Series:
@@ -205,6 +222,7 @@ class Batch:
         "listening",
         "notes",
         "params",
+        "params_seen",
         "printed_step",
         "resume_option",
         "series",
@@ -224,7 +242,8 @@ class Batch:
         self.trainings: list[TrainingBegan] = []
         self.resume_option: ResumeOption | None = None  # likewise
         self.series: dict[str, Series] = {}
-        self.params: dict[str, Any] = {}
+        self.params: dict[str, Any] = {}  # the script's own
+        self.params_seen: list[ParamsGiven] = []  # by our hooks
         self.checkpoints: list[tuple[int, CheckpointSaved]] = []
         self.notes: list[tuple[int, Note]] = []
 
@@ -312,8 +331,10 @@ def _add(batch: Batch, event: Event, offset: int) -> None:
             batch.counted_step = event.step
         case CheckpointSaved():
             batch.checkpoints.append((offset, event))
-        case ParamsGiven():
+        case ParamsGiven(origin=ParamOrigin.SCRIPT):
             batch.params.update(event.params)
+        case ParamsGiven():
+            batch.params_seen.append(event)
         case Listening():
             batch.listening = event
             batch.is_finished = False  # a script may train more than once

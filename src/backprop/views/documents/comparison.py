@@ -6,6 +6,7 @@ from typing import Any
 from backprop.records import RunView
 from backprop.store import metric_names
 from backprop.store.output.protocol import json_safe
+from backprop.trainer.parameters.secrets import without_secrets
 from backprop.views.documents.csv_text import Cell
 from backprop.views.documents.run_json import git_document
 from backprop.views.terminal import params
@@ -41,7 +42,7 @@ def _run_document(side: Side, comparison: Comparison) -> dict[str, Any]:
         "sessions": len(run.sessions),
         "gpu_hours": side.gpu_hours,
         "last_step": side.view.last_step,
-        "command": spec.command,
+        "command": without_secrets(spec.command),
         "python": spec.python,
         "host": spec.host,
         "git": git_document(run.code.git),

@@ -11,6 +11,7 @@ from backprop.records import Checkpoint, GitState, MachineState, Origin, Run, Ru
 from backprop.store import checkpoints
 from backprop.store.experiments_json import MAX_CHECKPOINTS, newest_checkpoints
 from backprop.store.output.protocol import json_safe
+from backprop.trainer.parameters.secrets import without_secrets
 
 # DEL, the C1 controls, line separators, and bidirectional controls (Unicode, UAX #9)
 _CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -34,7 +35,7 @@ def run_document(
         "name": spec.name,
         "status": run.status,
         "reason": run.reason,
-        "command": run.command,
+        "command": without_secrets(run.command),
         "cwd": spec.cwd,
         "python": spec.python,
         "created_at": spec.created_at,
@@ -49,6 +50,7 @@ def run_document(
         "printed_metrics": _names(view, Origin.PRINTED),
         "tracked_metrics": _names(view, Origin.TRACKED),
         "params": view.params,
+        "default_params": sorted(view.default_params),
         "checkpoints": [
             {
                 "path": checkpoint.path,
@@ -97,7 +99,7 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
         "checkpoint_read": session.is_checkpoint_read,
         "resumed_from": session.resumed_from,
         "started_over": session.has_started_over,
-        "only_once": session.only_once,
+        "only_once": without_secrets(session.only_once),
         "training_finished": session.has_finished_training,
         "leftovers": session.leftovers,
         "git": None if session.code is None else git_document(session.code.git),

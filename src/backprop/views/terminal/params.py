@@ -25,13 +25,16 @@ def names(views: Iterable[RunView]) -> list[str]:
 def differing(views: Sequence[RunView]) -> list[str]:
     """The parameters that differ between these runs.
 
-    First those with several values, then those that only some runs have; the most common first.
+    First those with several values, then those that only some runs have; the most common first. Defaults that other
+    runs do not have are left out: another script has other options.
     """
     counts: dict[str, int] = {}
     values: dict[str, set[str]] = {}
+    given: set[str] = set()
     for view in views:
+        given |= view.params.keys() - view.default_params
         for name, value in view.params.items():
             counts[name] = counts.get(name, 0) + 1
             values.setdefault(name, set()).add(text(value))
-    found = [name for name in counts if len(values[name]) > 1 or counts[name] < len(views)]
+    found = [name for name in counts if len(values[name]) > 1 or (counts[name] < len(views) and name in given)]
     return sorted(found, key=lambda name: (len(values[name]) == 1, -counts[name], name))

@@ -7,6 +7,7 @@ from datetime import datetime
 from backprop.records import Checkpoint, CodeState, MetricSummary, Run, RunView, in_minutes
 from backprop.store import checkpoints, metric_names
 from backprop.store.experiments_json import newest_checkpoints
+from backprop.trainer.parameters.secrets import without_secrets
 from backprop.views.documents.run_json import IsValid, elapsed_s, session_elapsed_s
 from backprop.views.terminal import formatting
 from backprop.views.terminal.runs_table import Values
@@ -15,6 +16,7 @@ from backprop.views.terminal.sparkline import sparkline
 
 _NAME_WIDTH = 28
 _SPARKLINE_WIDTH = 16
+_MAX_DEFAULTS = 20
 CHECKPOINTS_SHOWN = 5
 
 
@@ -33,8 +35,8 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
     """One run in full.
 
     notified: outcomes of its notifications, one per line. curves: source of the sparklines. superseded: metrics whose
-    best value is in steps that a later session repeated. max_checkpoints: show only the latest that exist; None: all.
-    failure: the lines of its traceback.
+    best value is in steps that a later session repeated. max_checkpoints: show only the latest that exist; None: all,
+    and all parameters. failure: the lines of its traceback.
     """
     screen = screen or stdout_screen()
     run, spec = view.run, view.run.spec
@@ -42,7 +44,7 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
     rows: list[tuple[str, str]] = [
         ("run", spec.id + (f" ({spec.name})" if spec.name else "")),
         ("status", run.status.value + (f": {run.full_reason}" if run.full_reason else "")),
-        ("command", " ".join(run.command)),
+        ("command", " ".join(without_secrets(run.command))),
         ("folder", spec.cwd),
         ("python", spec.python or "-"),
         ("created", f"{spec.created_at.astimezone():%Y-%m-%d %H:%M:%S} by {spec.user} on {spec.host}"),
@@ -51,8 +53,7 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
     rows += [("code" if number == 0 else "", line) for number, line in enumerate(_code(run.code))]
     if spec.snapshot_of is not None:
         rows.append(("snapshot", f"of {spec.snapshot_of}; its sessions run from the copy"))
-    if view.params:
-        rows.append(("params", "  ".join(f"{formatting.name(name)}={value}" for name, value in view.params.items())))
+    rows += _params(view, max_defaults=_MAX_DEFAULTS if max_checkpoints is not None else len(view.params))
     if view.last_step is not None:
         of = f" of {view.total_steps:,}" if view.total_steps is not None else ""
         rows.append(("step", f"{view.last_step:,}{of}"))
@@ -73,6 +74,17 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
     rows += [("notified", line) for line in notified]
     rows.append(("record", view.run_dir))
     return aligned(rows, screen)
+
+
+def _params(view: RunView, max_defaults: int) -> Iterator[tuple[str, str]]:
+    """Parameters that were given, and defaults, unless these are too many to be read."""
+    defaults = [name for name in view.params if name in view.default_params]
+    given = [name for name in view.params if name not in view.default_params]
+    for label, names in (("params", given), ("defaults", defaults)):
+        if label == "defaults" and len(names) > max_defaults:
+            yield label, f"{len(names):,} parameters (--all shows them)"
+        elif names:
+            yield label, "  ".join(f"{formatting.name(name)}={view.params[name]}" for name in names)
 
 
 # whether an offered checkpoint was read
@@ -102,7 +114,7 @@ def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
         if session.code is not None and session.code.changed:
             text += f", code changed before it: {session.code.changed_in_short}"
         if session.only_once:
-            text += f", one-time arguments {' '.join(session.only_once)}"
+            text += f", one-time arguments {' '.join(without_secrets(session.only_once))}"
         if session.reason and session.reason != run.reason:
             text += f": {session.reason}"
         yield f"session {session.number}", text

@@ -83,7 +83,7 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
     metrics = [name for name in view.summaries if not metric_names.is_progress(name)]
     return {
         **_bounded(document),
-        "command_text": shortened(shlex.join(run.command), _MAX_TEXT),
+        "command_text": shortened(shlex.join(document["command"]), _MAX_TEXT),
         "total_steps": view.total_steps,
         "metric": _cell(metric_names.main_metric(view.summaries)),
         "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in metrics[:_MAX_KEYS]},

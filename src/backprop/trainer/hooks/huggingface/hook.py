@@ -8,14 +8,19 @@ Written against transformers 4.46.3, 4.57.6 and 5.23.0; line numbers in comments
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from contextlib import ExitStack
 from typing import Any, Callable, Optional
 
-from ...failsafe import is_off
+from ...failsafe import guarded, is_off
 from ...link import SupervisorLink, current
+from ...parameters import report
+from ..resume_flags.options import PARAMETERS
 from .loop import EvaluationCut, TrainerLoop
 from .resume import HOOK, TrainerResume
+
+_MADE = {"accelerator_config", "local_rank", "logging_dir", "run_name"}  # for this machine and moment, if not given
 
 _loop: Optional[TrainerLoop] = None  # the call of `train` that is running
 _train_calls = 0  # so far in this process
@@ -86,6 +91,7 @@ def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
         with link.training(HOOK) as is_ours:
             if not is_ours:
                 return original(self, resume_from_checkpoint, *args, **kwargs)
+            _report_arguments(self.args)
             return _train(original, self, link, resume_from_checkpoint, args, kwargs)
 
     return train
@@ -124,6 +130,19 @@ def _train(
     finally:
         _loop = None
         resume.clean_up()
+
+
+@guarded(PARAMETERS)
+def _report_arguments(arguments: Any) -> None:
+    """Report TrainingArguments, in which None may have become False or an empty list."""
+    fields = {field.name: field.default for field in dataclasses.fields(arguments) if field.name not in _MADE}
+    values = {name: getattr(arguments, name) for name in fields}
+    empty = {name: values[name] for name, default in fields.items() if not (values[name] or _is_set(default))}
+    report.configured(values, {**fields, **empty})
+
+
+def _is_set(default: Any) -> bool:
+    return bool(default) and default is not dataclasses.MISSING
 
 
 def _after_train_begin(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Resume flags of argparse, and of jsonargparse, which is based on it: see options.py.
+"""Resume flags and parameters of argparse, and of jsonargparse, which is based on it: see options.py.
 
 A flag gets the checkpoint as its default, so that the parser converts the value like any other.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from ...failsafe import guarded
 from . import options as resume_flags
 from .options import Option
 
@@ -20,6 +21,8 @@ _NO_VALUE = {"_StoreTrueAction", "BooleanOptionalAction"}
 
 _is_parsing = False  # inside a parser of the script's arguments, which calls those of subcommands
 _rests: list[Any] = []  # arguments that parsers have left for others, as in timm
+_inner: list[Any] = []  # parsers of subcommands that were called by the one that is parsing
+_WITH_HOOKS = {"absl", "fire", "hydra", "tyro"}  # libraries that use argparse for their own options, too
 
 
 def hook(module: Any) -> None:
@@ -31,6 +34,10 @@ def hook(module: Any) -> None:
     def parse(self: Any, args: Any = None, namespace: Any = None, **others: Any) -> Any:
         global _is_parsing  # noqa: PLW0603
         is_outermost = not _is_parsing
+        if is_outermost:
+            _inner.clear()
+        else:
+            _inner.append(self)
         if args is not None and not isinstance(args, list):
             args = list(args)
         words = sys.argv[1:] if args is None else args
@@ -47,11 +54,42 @@ def hook(module: Any) -> None:
             _is_parsing = not is_outermost
             for action, default in defaults:
                 action.default = default
-        if is_outermost and name == "parse_known_args":
-            _rests.append(result[1])
+        if is_outermost:
+            namespace, rest = result if name == "parse_known_args" else (result, [])
+            _rests.append(rest)
+            if _caller(module) not in _WITH_HOOKS:
+                _report(namespace, [self, *_inner], rest)
         return result
 
     setattr(module.ArgumentParser, name, parse)
+
+
+def _caller(module: Any) -> str:
+    """The package whose code called the function that called this one, from outside of the parser's module."""
+    frame: Any = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__") == module.__name__:
+        frame = frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__")).partition(".")[0]
+
+
+@guarded(resume_flags.PARAMETERS)
+def _report(namespace: Any, parsers: Sequence[Any], rest: Sequence[str]) -> None:
+    if resume_flags.is_tool():
+        return
+    from ...parameters import report
+
+    defaults: dict[str, Any] = {}
+    for parser in parsers:
+        defaults.update({action.dest: action.default for action in parser._actions}, **parser._defaults)
+    report.parsed(_without_subcommand(vars(namespace)), defaults, rest)
+
+
+def _without_subcommand(values: Any) -> Any:
+    """The options of jsonargparse's subcommand as if they were of the parser itself: `fit.model.lr` is model.lr."""
+    inner = values.get(values.get("subcommand") or "")
+    if inner is None or not hasattr(inner, "__dict__"):
+        return values
+    return {**{name: value for name, value in values.items() if value is not inner}, **vars(inner)}
 
 
 def _options(parser: Any, words: Sequence[str], suppressed: str) -> Iterator[Option]:

@@ -1,4 +1,4 @@
-"""Resume keys in configurations of Hydra and OmegaConf: see options.py.
+"""Resume keys and parameters in configurations of Hydra and OmegaConf: see options.py.
 
 A key that exists without a value, and is not set on the command line, gets the checkpoint after the configuration was
 composed. Hydra's record of the overrides, and what it computes from them (such as the output folder), do not change.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PARENTS = {"", "checkpoint", "checkpointing", "experiment", "run", "train", "trainer", "training"}
 
 _is_sweep = False  # Hydra runs several trainings in this process
+_swept: dict[str, list[Any]] = {}  # the different values of each parameter in these trainings
 _from_cli: list[Any] = []  # configurations that OmegaConf made from the script's arguments
 
 
@@ -40,12 +41,15 @@ def _hydra(module: Any) -> None:
         is_the_scripts = all(word in sys.argv or word.startswith("hydra.") for word in overrides)
         if run_mode.name == "RUN" and not _is_sweep and is_the_scripts:
             _fill(config, overrides)
+            _report_hydras(config, overrides)
         return config
 
-    def load_sweep_config(self: Any, *words: Any, **others: Any) -> Any:
+    def load_sweep_config(self: Any, master_config: Any, sweep_overrides: Any, *rest: Any, **others: Any) -> Any:
         global _is_sweep  # noqa: PLW0603
         _is_sweep = True
-        return original_for_sweep(self, *words, **others)
+        config = original_for_sweep(self, master_config, sweep_overrides, *rest, **others)
+        _report_hydras(config, sweep_overrides)
+        return config
 
     loader.load_configuration, loader.load_sweep_config = load_configuration, load_sweep_config
 
@@ -64,6 +68,7 @@ def _omegaconf(module: Any) -> None:
         config = merge(*configs)
         if any(one is other for one in configs for other in _from_cli):
             _fill(config, sys.argv[1:])
+            _report(_container(config), sys.argv[1:])
         return config
 
     kind.from_cli, kind.merge = staticmethod(noted), staticmethod(merge_and_fill)
@@ -74,10 +79,58 @@ def _fill(config: Any, words: Any) -> None:
     resume_flags.fill(_options(config, words), ())
 
 
+@guarded(resume_flags.PARAMETERS)
+def _report_hydras(config: Any, overrides: Any) -> None:
+    """Report a composed configuration, and which one was chosen of each group; in a sweep, all values so far."""
+    config = _container(config)
+    runtime = config.pop("hydra")["runtime"]
+    values = {name: choice for name, choice in runtime["choices"].items() if not name.startswith("hydra/")}
+    values.update(_flat(config))
+    if _is_sweep:
+        for name, value in values.items():
+            known = _swept.setdefault(name, [])
+            if value not in known:
+                known.append(value)
+            values[name] = known[0] if len(known) == 1 else known
+    _report(values, overrides)
+
+
+@guarded(resume_flags.PARAMETERS)
+def _report(values: Any, words: Any) -> None:
+    """Report parameters. words: overrides; what they do not name, nor anything it is in, is a default."""
+    if resume_flags.is_tool():
+        return
+    from ...parameters import report
+
+    given = _given(words)
+    values = dict(_flat(values))
+    report.parsed(values, {name: value for name, value in values.items() if not _places(name) & given})
+
+
+def _places(name: str) -> set[str]:
+    """A name, and all that it is in: of a.b.c also a.b and a."""
+    parts = name.split(".")
+    return {".".join(parts[: end + 1]) for end in range(len(parts))}
+
+
+def _flat(values: Any) -> Any:
+    from ...parameters.plain import flat
+
+    return flat(values)
+
+
+def _container(config: Any) -> Any:
+    return sys.modules["omegaconf"].OmegaConf.to_container(config, resolve=False)
+
+
+def _given(words: Any) -> set[str]:
+    return {word.lstrip("+~").partition("=")[0].replace("/", ".") for word in words}
+
+
 def _options(config: Any, words: Any) -> Iterator[Option]:
     """The keys at the top level, and one level below."""
     library = sys.modules["omegaconf"]
-    given = {word.lstrip("+~").partition("=")[0] for word in words}
+    given = _given(words)
     for place, node in [("", config), *((str(key), _node(config, key)) for key in config if key != "hydra")]:
         if not isinstance(node, library.DictConfig) or node._is_none() or node._is_missing():  # noqa: SLF001
             continue

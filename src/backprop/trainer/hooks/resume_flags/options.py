@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, Callable, Iterable, Optional, Sequence
 
 HOOK = "resume flags"
+PARAMETERS = "parameters"  # what the same parsers have parsed: see parameters/report.py
 _USUAL = {
     "resume",
     "resume-from",
@@ -59,6 +60,7 @@ _TEXTS = {"abspath", "expanduser", "fspath", "realpath", "str", "Path"}  # funct
 _RESUMES = "BACKPROP_RESUME_FROM"
 
 _notified: set[str] = set()
+_filled: set[str] = set()  # plain names of options that got the checkpoint
 _hint: Optional[str] = None  # the option that was reported to the supervisor
 _has_usual = False
 
@@ -153,7 +155,7 @@ def fill(options: Iterable[Option], words: Sequence[str]) -> Sequence[Option]:
         if _hint is not None:
             _report_option(None)
     path = checkpoint()
-    if path is None or _is_tool() or any(option.is_given or option.is_in(words) for option in usual):
+    if path is None or is_tool() or any(option.is_given or option.is_in(words) for option in usual):
         return ()
     offered = path
     path, other = _own(offered)
@@ -165,8 +167,14 @@ def fill(options: Iterable[Option], words: Sequence[str]) -> Sequence[Option]:
         option.value = option.kind(path) if option.is_free else None
         if option.value is not None:
             filled.append(option)
+            _filled.update(map(_plain, option.all_names))
             _notify_once(option.names[0], "is switched on" if option.value is True else f"gets {option.value}")
     return filled
+
+
+def takes_checkpoint(name: str, value: Any) -> bool:
+    """Whether an option has the checkpoint that is offered to this session: from us, not from the user."""
+    return _plain(name) in _filled or (value is not None and value == os.environ.get(_RESUMES))
 
 
 def _own(offered: str) -> tuple[Optional[str], str]:
@@ -201,7 +209,7 @@ def _look_for_another(options: Sequence[Option], words: Sequence[str]) -> None:
     for option in options:
         name = option.names[0]
         is_one = option.is_free and _looks_like_one(name) and not (option.is_given or option.is_in(words))
-        if is_one and option.kind("") == "" and not _is_tool():
+        if is_one and option.kind("") == "" and not is_tool():
             _report_option(name if name.startswith("-") else name + "={path}")
             return
 
@@ -287,7 +295,7 @@ def by_annotation(annotation: Any, default: Any) -> Callable[[str], Any]:
 _tool: Optional[bool] = None
 
 
-def _is_tool() -> bool:
+def is_tool() -> bool:
     """Whether this process runs an installed program, such as torchrun or pip, and not a script."""
     global _tool  # noqa: PLW0603
     if _tool is None:

@@ -1,4 +1,4 @@
-"""Resume flags of click, Typer, absl, tyro and fire: see options.py.
+"""Resume flags and parameters of click, Typer, absl, tyro and fire: see options.py.
 
 These parsers get the flag as the first argument, as if the user had typed it.
 """
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, Iterable, Iterator, Sequence
 
 _OURS = "backprop.words"  # in click's contexts: whether it parses the script's arguments
+_is_tyros = False  # whether tyro parses the script's arguments
 
 
 def hook(module: Any) -> None:
@@ -27,6 +28,7 @@ def hook(module: Any) -> None:
         "absl.flags._flagvalues": _absl,
         "tyro._backends._tyro_backend": _tyro,
         "tyro._backends._argparse_backend": _tyro,
+        "tyro._calling": _tyro_values,
         "fire.core": _fire,
     }[module.__name__](module)
 
@@ -35,6 +37,17 @@ def _words_for(options: Iterable[Option], words: Sequence[str]) -> list[str]:
     """The arguments to insert before those of the command line."""
     filled = resume_flags.fill(options, words)
     return [one.names[0] if one.value is True else f"{one.names[0]}={one.value}" for one in filled]
+
+
+@guarded(resume_flags.PARAMETERS)
+def _report(parameters: Iterable[tuple[str, Any, Any]], rest: Sequence[str] = ()) -> None:
+    """Report (name, value, default) of what was parsed. parameters: a generator, for the reason told in `fill`."""
+    if resume_flags.is_tool():
+        return
+    from ...parameters import report
+
+    found = list(parameters)
+    report.parsed({name: value for name, value, _ in found}, {name: default for name, _, default in found}, rest)
 
 
 # -- click, and Typer, which is based on it
@@ -48,9 +61,20 @@ def _click(module: Any) -> None:
             ctx.meta[_OURS] = resume_flags.are_the_scripts(args)  # click passes `meta` to subcommands
         if ctx.meta.get(_OURS) and not ctx.resilient_parsing:
             args = [*_words_for((_of_click(one, ctx) for one in self.params), args), *args]
-        return original(self, ctx, args)
+        rest = original(self, ctx, args)
+        if ctx.meta.get(_OURS) and not ctx.resilient_parsing:
+            _report(_clicks_values(self, ctx), () if hasattr(self, "commands") else rest)
+        return rest
 
     module.Command.parse_args = parse_args
+
+
+def _clicks_values(command: Any, ctx: Any) -> Iterator[tuple[str, Any, Any]]:
+    for param in command.params:
+        if param.name in ctx.params and not getattr(param, "hide_input", False):  # a password
+            value = ctx.params[param.name]
+            is_default = ctx.get_parameter_source(param.name).name == "DEFAULT"
+            yield param.name, value, value if is_default else None
 
 
 def _of_click(param: Any, ctx: Any) -> Option:
@@ -81,11 +105,21 @@ def _absl(module: Any) -> None:
     original = module.FlagValues.__call__
 
     def call(self: Any, argv: Sequence[str], known_only: bool = False) -> Any:  # noqa: FBT001, FBT002  absl's own
-        if list(argv[1:]) == sys.argv[1:]:
+        is_the_scripts = list(argv[1:]) == sys.argv[1:]
+        if is_the_scripts:
             argv = [argv[0], *_words_for((_of_absl(name, self[name]) for name in self), argv[1:]), *argv[1:]]
-        return original(self, argv, known_only)
+        rest = original(self, argv, known_only)
+        if is_the_scripts:
+            _report(_absls_values(self), rest[1:])
+        return rest
 
     module.FlagValues.__call__ = call
+
+
+def _absls_values(values: Any) -> Iterator[tuple[str, Any, Any]]:
+    for module, flags in values.flags_by_module_dict().items():
+        if not module.startswith("absl."):  # its own: logging, tests
+            yield from ((flag.name, flag.value, flag.default) for flag in flags)
 
 
 def _of_absl(name: str, flag: Any) -> Option:
@@ -102,7 +136,9 @@ def _tyro(module: Any) -> None:
     original = backend.parse_args
 
     def parse_args(self: Any, parser_spec: Any, args: Sequence[str], *rest: Any, **others: Any) -> Any:
-        if resume_flags.are_the_scripts(list(args)):
+        global _is_tyros  # noqa: PLW0603
+        _is_tyros = resume_flags.are_the_scripts(list(args))
+        if _is_tyros:
             args = [*_words_for(_of_tyro(parser_spec), args), *args]
         return original(self, parser_spec, args, *rest, **others)
 
@@ -129,6 +165,31 @@ def _of_tyro_argument(argument: Any) -> Option:
     return Option(names, is_free=resume_flags.is_nothing(argument.field.default), kind=kind)
 
 
+def _tyro_values(module: Any) -> None:
+    original, make_name = module.callable_with_args, module._strings.make_field_name
+
+    def value_of(argument: Any, words: Any) -> Any:
+        value = words.get(make_name([argument.intern_prefix, argument.field.intern_name]), argument.field.default)
+        if value is argument.field.default or "MISSING" in type(value).__name__.upper():
+            return argument.field.default
+        return argument.lowered.instance_from_str([value] if argument.lowered.nargs == "?" else value)
+
+    def values(parser_definition: Any, words: Any) -> Iterator[tuple[str, Any, Any]]:
+        for argument in parser_definition.args:
+            if not (argument.is_suppressed() or argument.lowered.is_fixed()):
+                name = argument.lowered.name_or_flags[-1].lstrip("-").replace("-", "_")
+                yield name, value_of(argument, words), argument.field.default
+
+    # called once for the script's function, and for each nested one, before any of them is called
+    def callable_with_args(f: Any, parser_definition: Any, default: Any, words: Any, *rest: Any, **others: Any) -> Any:
+        result = original(f, parser_definition, default, words, *rest, **others)
+        if _is_tyros:
+            _report(values(parser_definition, words))
+        return result
+
+    module.callable_with_args = callable_with_args
+
+
 # -- fire
 
 
@@ -139,7 +200,10 @@ def _fire(module: Any) -> None:
         parse = original(fn, metadata)
 
         def parse_and_fill(args: list[str]) -> Any:
-            return parse([*_of_fire(module, fn, metadata, args), *args])
+            result = parse([*_of_fire(module, fn, metadata, args), *args])
+            if _is_of_script(args):
+                _report(_fires_values(module.inspectutils.GetFullArgSpec(fn), *result[0]))
+            return result
 
         return parse_and_fill
 
@@ -149,12 +213,11 @@ def _fire(module: Any) -> None:
 @guarded(resume_flags.HOOK, otherwise=())
 def _of_fire(module: Any, function: Any, metadata: Any, args: Sequence[str]) -> Sequence[str]:
     """The arguments for the function that fire is about to call. Positional arguments keep their position."""
-    remaining = iter(sys.argv[1:])
-    if not all(word in remaining for word in args):
+    if not _is_of_script(args):
         return ()
     spec = module.inspectutils.GetFullArgSpec(function)
     given, _, positional = module._ParseKeywordArgs(args, spec)
-    defaults = dict(zip(reversed(spec.args), reversed(spec.defaults))) | spec.kwonlydefaults
+    defaults = _defaults_in(spec)
     takes_positions = metadata.get(module.decorators.ACCEPTS_POSITIONAL_ARGS)
     by_position = [name for name in spec.args if name not in given][: len(positional) if takes_positions else 0]
     options = [
@@ -168,3 +231,18 @@ def _of_fire(module: Any, function: Any, metadata: Any, args: Sequence[str]) -> 
     ]
     # fire parses values as Python literals
     return [f"{option.names[0]}={option.value!r}" for option in resume_flags.fill(options, args)]
+
+
+def _is_of_script(words: Sequence[str]) -> bool:
+    remaining = iter(sys.argv[1:])
+    return all(word in remaining for word in words)
+
+
+def _defaults_in(spec: Any) -> dict[str, Any]:
+    return {**dict(zip(reversed(spec.args), reversed(spec.defaults))), **spec.kwonlydefaults}
+
+
+def _fires_values(spec: Any, positional: Sequence[Any], named: Any) -> Iterator[tuple[str, Any, Any]]:
+    defaults = _defaults_in(spec)
+    values = {**defaults, **dict(zip(spec.args, positional)), **named}
+    yield from ((name, value, defaults.get(name)) for name, value in values.items())

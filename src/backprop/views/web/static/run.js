@@ -231,9 +231,15 @@ export class RunPage {
 }
 
 function* tables(run) {
-  const parameters = Object.entries(run.params);
-  if (parameters.length) {
-    yield el("h2", { text: "Parameters" });
+  const defaults = new Set(run.default_params);
+  const all = Object.entries(run.params);
+  const given = all.filter(([name]) => !defaults.has(name));
+  for (const [title, parameters] of [
+    ["Parameters", given],
+    ["Default parameters", all.filter(([name]) => defaults.has(name))],
+  ]) {
+    if (!parameters.length) continue;
+    yield el("h2", { text: title });
     yield table(
       ["name", "value"],
       parameters.map(([name, value]) => [text(format.name(name), name), text(format.value(value))]),

@@ -1,0 +1,105 @@
+"""Reports parameters to the supervisor, when a parser has parsed the script's arguments or a framework its settings.
+
+Only from the process that the run is about: rank 0, and none below a process that has reported some. What cannot be
+reported never disturbs the script.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from ..channel import EventsFile
+from ..distributed import rank
+from ..failsafe import guarded, notify_user
+from ..hooks.resume_flags.options import PARAMETERS, takes_checkpoint
+from .command_line import params_in
+from .plain import MAX_TEXT, flat
+from .secrets import hidden
+
+TYPE_CHECKING = False  # see failsafe.py
+if TYPE_CHECKING:
+    from typing import Any, Mapping, Optional, Sequence
+
+MAX_PARAMS = 1000  # of a process
+REPORTER = "BACKPROP_PARAMS_PID"  # the process that reports, for those below it
+_MAX_LIST = 2000  # characters of a list
+_IN_A_LINE = 200  # parameters: a line of more than 1 MiB is not understood
+
+_reported: dict[str, tuple[Any, bool]] = {}  # values, and whether they are defaults
+_events: Optional[EventsFile] = None
+
+
+@guarded(PARAMETERS)
+def parsed(values: Mapping[str, Any], defaults: Mapping[str, Any], rest: Sequence[str] = ()) -> None:
+    """Report what a parser made of the script's arguments; it takes the place of our guess.
+
+    defaults: of options; where the value is the same, it is marked as a default. rest: arguments that this parser left.
+    """
+    if _is_reporter():
+        guessed = params_in([str(word) for word in rest])
+        _send(_prepared(values, defaults), origin="parser", guessed=guessed)
+
+
+@guarded(PARAMETERS)
+def configured(settings: Any, defaults: Mapping[str, Any]) -> None:
+    """Report the settings that the script gave to a library, a mapping or an object that holds them: see `parsed`."""
+    if _is_reporter():
+        _send(_prepared(settings, defaults), origin="settings")
+
+
+def _is_reporter() -> bool:
+    ours = str(os.getpid())
+    if not os.environ.get("BACKPROP_EVENTS") or rank() != 0 or os.environ.get(REPORTER, ours) != ours:
+        return False
+    os.environ[REPORTER] = ours
+    return True
+
+
+def _prepared(values: Any, defaults: Mapping[str, Any]) -> dict[str, tuple[Any, bool]]:
+    """What is new: values without secrets, and whether they are the defaults."""
+    otherwise = dict(flat(defaults))
+    found = {
+        name: (_short(hidden(name, value)), name in otherwise and _is_same(value, otherwise[name]))
+        for name, value in flat(values)
+        if not takes_checkpoint(name, value)  # from us, and in this session only
+    }
+    return _bounded({name: entry for name, entry in found.items() if _reported.get(name) != entry})
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    return value == default or str(value) == str(default)  # argparse converts a default that is text
+
+
+def _short(value: Any) -> Any:
+    text = json.dumps(value) if isinstance(value, list) else ""
+    return value if len(text) <= _MAX_LIST else text[:MAX_TEXT] + "…"
+
+
+def _bounded(found: Mapping[str, tuple[Any, bool]]) -> dict[str, tuple[Any, bool]]:
+    """As many as are recorded, defaults last; the user is told of the others."""
+    kept: dict[str, tuple[Any, bool]] = {}
+    for name in sorted(found, key=lambda name: found[name][1]):
+        if name in _reported or len(_reported) < MAX_PARAMS:
+            _reported[name] = kept[name] = found[name]
+    if len(kept) < len(found):
+        notify_user(f"{len(found) - len(kept):,} of {len(found):,} parameters are not recorded (limit {MAX_PARAMS:,})")
+    return kept
+
+
+def _send(found: Mapping[str, tuple[Any, bool]], **fields: Any) -> None:
+    """Send an event, of several lines if it is large."""
+    global _events  # noqa: PLW0603  one in a process
+    if _events is None:
+        _events = EventsFile(os.environ["BACKPROP_EVENTS"])
+    names = list(found)
+    for begin in range(0, len(names), _IN_A_LINE):
+        part = {name: found[name] for name in names[begin : begin + _IN_A_LINE]}
+        _events.send(
+            {
+                "event": "params",
+                "params": {name: value for name, (value, _) in part.items()},
+                "defaults": [name for name, (_, is_default) in part.items() if is_default],
+                **fields,
+            }
+        )

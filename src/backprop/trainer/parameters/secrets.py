@@ -1,0 +1,96 @@
+"""What is a secret among parameters and arguments, by its name or its form. Numbers and switches are none.
+
+Too much is hidden rather than too little: a text in `sort_key` is taken for a secret. Names that only contain such a
+word are not: `monkey`, `tokenizer`, `key_dim`, `num_keys=8`.
+"""
+
+from __future__ import annotations
+
+import re
+
+TYPE_CHECKING = False  # see failsafe.py
+if TYPE_CHECKING:
+    from typing import Any, Iterator, Sequence
+
+HIDDEN = "***"
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\.")
+# wherever they are in a name without its separators; what they name may be a number: a password of digits
+_CERTAIN = re.compile(r"passw(or)?d|passphrase|secret|credential|apikey|accesskey|privatekey|authtoken")
+_LIKELY = re.compile(r"\w*tokens?|keys?|pwd")  # the last word of a name, or of a part of it
+# with which the last word means a token of a vocabulary, or the key of a column
+_HARMLESS = {"bos", "cls", "end", "eos", "mask", "pad", "sep", "special", "start", "stop", "unk"}
+_HARMLESS |= {"audio", "column", "image", "input", "label", "target", "text", "video"}
+# the address of a database with a password; tokens of Hugging Face, OpenAI, GitHub, GitLab, AWS, Slack
+_FORMS = re.compile(
+    r"(?<=://)[^/@:\s]*:[^/@\s]+(?=@)|\bhf_[A-Za-z]{20,}|\bsk-[\w-]{20,}|\bgh[opsur]_\w{20,}|\bgithub_pat_\w{20,}"
+    r"|\bglpat-[\w-]{15,}|\bAKIA[0-9A-Z]{16}\b|\bxox[abprs]-[\w-]{10,}",
+    re.ASCII,
+)
+
+
+def hidden(name: str, value: Any) -> Any:
+    """The value of a parameter, or `***` in the place of a secret."""
+    if is_secret(name, value):
+        return HIDDEN
+    if isinstance(value, list):
+        return [hidden("", item) for item in value]
+    return _FORMS.sub(HIDDEN, value) if isinstance(value, str) else value
+
+
+def is_secret(name: str, value: Any) -> bool:
+    """Whether a parameter of this name has a secret value."""
+    if value is None or value == "" or isinstance(value, bool):
+        return False
+    words = [word.lower() for word in _WORD.findall(name)]
+    if _CERTAIN.search("".join(words)):
+        return not (isinstance(value, str) and _is_switch(value))
+    return _is_text(value) and any(map(_is_likely, _parts(words)))
+
+
+def _parts(words: Sequence[str]) -> Iterator[list[str]]:
+    """The words between the dots."""
+    part: list[str] = []
+    for word in [*words, "."]:
+        if word != ".":
+            part.append(word)
+        elif part:
+            yield part
+            part = []
+
+
+def _is_likely(words: Sequence[str]) -> bool:
+    return bool(_LIKELY.fullmatch(words[-1])) and _HARMLESS.isdisjoint(words)
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_is_text, value))
+    return isinstance(value, str) and value != "" and not _is_switch(value) and not _is_number(value)
+
+
+def _is_switch(text: str) -> bool:
+    return text.lower() in {"true", "false", "none", "null"}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def without_secrets(argv: Sequence[str]) -> list[str]:
+    """A command line for people, with `***` in the place of secrets."""
+    shown: list[str] = []
+    flag = ""  # the word before, if its value is this word
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if flag and not word.startswith("-"):
+            shown.append(str(hidden(flag, word)))
+        elif equals:
+            shown.append(f"{name}={hidden(name, value)}")
+        else:
+            shown.append(str(hidden("", word)))
+        flag = word if word.startswith("-") and not equals else ""
+    return shown
