@@ -524,6 +524,44 @@ class ParamOrigin(IntEnum):
     SCRIPT = 3  # the script says it
 
 
+class Life(str, Enum):
+    """What a running session shows of itself, besides the steps that it may or may not make."""
+
+    ALIVE = "alive"  # it made a step, or printed something, a short time ago
+    SILENT = "silent"  # it uses CPU or a GPU, and nothing more
+    UNSEEN = "unseen"  # it is silent, and nobody can see whether it uses anything
+    STALLED = "stalled"  # not even that: no sign of life
+
+
+QUIET_AFTER_S = 120.0  # a session that shows less for so long is marked
+USE_LAG_S = 10.0  # use of CPU and GPUs is judged so late at most
+
+
+class LiveProgress(StoredRecord, frozen=True):
+    """How a running session does, as its supervisor saw it last. Seconds are those of training, without pauses."""
+
+    silent_s: float = 0.0  # since its last step or output
+    stalled_s: float | None = None  # since its last step, output, or use of CPU or GPU; None: use cannot be seen
+    last_step_at: datetime | None = None  # when the newest step was seen
+    steps_per_s: float | None = None
+    remaining_s: float | None = None  # until training is complete, at this rate
+    is_estimate: bool = False  # the latter rests on what the script prints for people
+
+    @property
+    def lifeless_s(self) -> float:
+        """Since the last sign of life, of those that can be seen."""
+        return self.silent_s if self.stalled_s is None else self.stalled_s
+
+    @property
+    def life(self) -> Life:
+        """What it shows, judged over QUIET_AFTER_S."""
+        if self.silent_s < QUIET_AFTER_S:
+            return Life.ALIVE
+        if self.stalled_s is None:
+            return Life.UNSEEN
+        return Life.SILENT if self.stalled_s + USE_LAG_S < QUIET_AFTER_S else Life.STALLED
+
+
 class RunView(Record, frozen=True):
     """A run with the summary of what its trainer said: what all views show."""
 
@@ -539,6 +577,7 @@ class RunView(Record, frozen=True):
     checkpoints: tuple[Checkpoint, ...] = ()  # oldest first
     note_count: int = 0
     has_lost_metrics: bool = False  # there are more names than the index keeps
+    live: LiveProgress | None = None  # of its session, while it runs: not while it is paused
 
 
 class Level(str, Enum):

@@ -112,13 +112,80 @@ def test_ctrl_c_leaves_the_runs_alone(runs: Runs):
 
 
 def test_a_stalled_run_is_told(runs: Runs):
-    """One that is alive and makes no step: exit 69, with what to do; it is left running."""
+    """One that shows no sign of life: exit 69, with what to do; it is left running."""
     start_held(runs, "a")
     done = runs.call("wait", "a", "--stalled", "0.02")
     assert done.returncode == 69
-    assert "run a is alive, but has made no step after 1 for 0.02 min" in done.stderr
+    assert "run a: no sign of life for" in done.stderr
+    assert "(no step after 1, no output, no use of CPU or GPU). To stop it: backprop stop a" in done.stderr
     assert runs.document("a")["status"] == "running"
     let_go(runs)
+
+
+def test_a_stall_is_counted_from_the_record(runs: Runs):
+    """Not from the call: who asks again and again, each time for a moment, hears of it."""
+    start_held(runs, "a")
+    limit_s = 4.0
+    calls = 0
+
+    def is_stalled() -> bool:
+        nonlocal calls
+        calls += 1
+        return runs.call("wait", "a", "--stalled", limit_s / 60, "--timeout", "0.0001").returncode == 69
+
+    wait_for(is_stalled)
+    assert calls > 1
+    document = runs.document("a")
+    assert document["stalled_s"] >= limit_s
+    assert document["silent_s"] >= document["stalled_s"]
+    let_go(runs)
+
+
+BUSY = """
+    print(json.dumps({"step": 1}), flush=True)
+    while not os.path.exists("go"):
+        sum(range(10_000))
+"""
+
+
+def test_a_run_that_computes_in_silence_is_not_stalled(runs: Runs):
+    """No step and no output, but it uses CPU: it is waited for."""
+    runs.call("run", "-d", "--run-id", "a", runs.script(BUSY))
+    wait_for(lambda: (runs.document("a")["silent_s"] or 0) > 8)
+    done = runs.call("wait", "a", "--stalled", "0.08", "--timeout", "0.001")
+    assert done.returncode == 124, done.stderr
+    assert runs.document("a")["stalled_s"] < 4.8
+    let_go(runs)
+
+
+def test_silence_ends_a_wait_only_if_asked_for(runs: Runs):
+    """--silent finds what waits in a loop that uses CPU, such as a collective operation without its other ranks."""
+    runs.call("run", "-d", "--run-id", "a", runs.script(BUSY))
+    done = runs.call("wait", "a", "--silent", "0.02")
+    assert done.returncode == 69
+    assert "run a: alive, but silent for" in done.stderr
+    let_go(runs)
+
+
+def test_output_is_a_sign_of_life(runs: Runs):
+    """A script that reports no step, and sleeps, but prints."""
+    runs.script("""
+        for number in range(80):
+            print("waiting for data", number, flush=True)
+            time.sleep(0.1)
+    """)
+    runs.call("run", "train.py", "-d", "--run-id", "a")
+    assert runs.call("wait", "a", "--stalled", "0.05", "--silent", "0.05").returncode == 0
+
+
+def test_a_pause_is_no_silence(runs: Runs):
+    """Time that a run is paused does not count."""
+    start_held(runs, "a")
+    wait_for(lambda: runs.document("a")["silent_s"] is not None)
+    runs.call("pause", "a")
+    assert runs.call("wait", "a", "--stalled", "0.0001", "--timeout", "0.05").returncode == 124
+    let_go(runs)
+    runs.call("resume", "a")
 
 
 def test_a_run_that_makes_steps_is_not_stalled(runs: Runs):
@@ -149,7 +216,9 @@ def test_an_unknown_run_is_an_error(runs: Runs):
     assert runs.call("wait", "a", "nothing").returncode == 3
 
 
-@pytest.mark.parametrize("words", [["--timeout", "5m"], ["--stalled", "x"], ["--timeout", "0"], ["--timeout", "nan"]])
+@pytest.mark.parametrize(
+    "words", [["--timeout", "5m"], ["--stalled", "x"], ["--silent", "-1"], ["--timeout", "0"], ["--timeout", "nan"]]
+)
 def test_what_is_no_number_of_minutes_is_told_what_would_be(runs: Runs, words: list[str]):
     done = runs.call("wait", "a", *words)
     assert done.returncode == 2

@@ -126,7 +126,7 @@ def test_details_of_a_run_that_is_removed_say_so(server: Server, runs: Runs):
 def test_a_quiet_run_is_a_quiet_stream(server: Server, runs: Runs):
     """When a run that goes on says nothing, nothing is sent: time alone is not news."""
     run_id = start_endless(runs, 'print(json.dumps({"step": 1, "loss": 1.0}), flush=True); time.sleep(600)')
-    wait_for(lambda: runs.document(run_id)["last_step"] == 1)
+    wait_for(lambda: (document := runs.document(run_id))["last_step"] == 1 and document["life"] is not None)
     talking = start_endless(runs)
     with server.stream(runs=run_id, details=run_id) as stream:
         for name in ("table", "rows", "run"):

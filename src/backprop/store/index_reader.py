@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from backprop.records import Checkpoint, MetricSummary, Origin, Run, RunView
+from backprop.records import Checkpoint, LiveProgress, MetricSummary, Origin, Run, RunView, Status
 from backprop.store.chunk_summary import ChunkSummary
+from backprop.store.rundir import RunDir
 
 _METRICS = f"SELECT name, origin, {', '.join(ChunkSummary._fields)} FROM metrics WHERE run_id = ?"  # noqa: S608
 
@@ -85,9 +86,11 @@ class IndexReader:
         record, last_step, total_steps, note_count, lost_count = row
         summaries = self._summaries(run_id, metrics)
         params = self.rows("SELECT name, value, is_default FROM params WHERE run_id = ? ORDER BY name", (run_id,))
+        run, run_dir = decode_run(record), self.path.parent / "runs" / run_id
         return RunView(
-            run=decode_run(record),
-            run_dir=str(self.path.parent / "runs" / run_id),
+            run=run,
+            run_dir=str(run_dir),
+            live=_live(run, run_dir),
             last_step=last_step,
             total_steps=total_steps,
             metrics={name: summary.last for name, summary in summaries.items()},
@@ -145,6 +148,12 @@ class IndexReader:
         others = ((other, _decode(_checkpoint_decoder, record).measure.saved_at) for other, record in rows)
         later = [(at, other) for other, at in others if at > checkpoint.measure.saved_at]
         return max(later)[1] if later else None
+
+
+def _live(run: Run, run_dir: Path) -> LiveProgress | None:
+    session = run.last_session
+    is_running = session is not None and session.status is Status.RUNNING
+    return RunDir(run_dir).read_live(session.number) if session is not None and is_running else None
 
 
 def _summary(chunk: ChunkSummary, origin: Origin) -> MetricSummary:

@@ -10,6 +10,7 @@
   session-N.tracked            metrics that it logged to trackers
   session-N.tracker-runs       ids of the W&B and MLflow runs that it began
   session-N.trains             which of its processes train, as our code in them told
+  session-N.live               how it does while it runs: signs of life, rate, time that remains
   tree.json                    the processes of a live session's trainer
   control.json                 what the supervisor tells the trainer
   code.patch                   uncommitted changes when it was submitted
@@ -32,8 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backprop.errors import UsageError
-from backprop.records import RunSpec, Source
-from backprop.store.files import foreign_owner, read_plain, read_record, write_plain
+from backprop.records import LiveProgress, RunSpec, Source
+from backprop.store.files import UnreadableError, foreign_owner, read_plain, read_record, write_plain
 from backprop.trainer import module_sources
 
 _SOURCE_NAME = re.compile(rf"session-(\d{{1,9}})\.({'|'.join(source.value for source in Source)})")
@@ -168,6 +169,16 @@ class RunDir:
 
     def order_path(self, session: int) -> Path:
         return self.path / f"session-{session}.order"
+
+    def live_path(self, session: int) -> Path:
+        return self.path / f"session-{session}.live"
+
+    def read_live(self, session: int) -> LiveProgress | None:
+        """How a running session does, as its supervisor wrote it last; None where it wrote nothing."""
+        try:
+            return read_record(self.live_path(session), LiveProgress)
+        except (FileNotFoundError, UnreadableError):
+            return None
 
     def read_modules(self, session: int) -> bytes:
         """The list of modules that its processes imported; empty where there is none."""

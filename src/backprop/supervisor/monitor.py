@@ -17,10 +17,13 @@ from backprop.supervisor.process.launch import start_detached
 if TYPE_CHECKING:
     from psutil import Process
 
+    from backprop.supervisor.process.cpu_usage import CpuMeter
+
 SAMPLE_EVERY_S = 1.0
 _HURRIED_EVERY_S = 0.25  # once the tree holds more than half of its limit
 _STALE_AFTER_S = 10.0  # an older reading of the GPUs does not count
 _RAM_GETS_SCARCE = 0.2  # share of the total: below it, it matters which run holds most
+_GPU_USED_PERCENT = 5.0  # of the time since the reading before: less may be a desktop
 _WORTH_PUBLISHING = 1.05  # growth by this factor is written to the ticket
 
 
@@ -45,6 +48,10 @@ class ResourceMonitor:
         self._poller = GpuPoller(gpu_probe) if gpus else None
         self._gpus_seen: tuple[tuple[Gpu, ...] | None, float] = (None, 0.0)  # latest reading and its time
         self.gpu_problem: str | None = None  # why the GPUs cannot be read now
+        self._cpu: CpuMeter | None = None
+        self._is_gpu_used = False  # in a sample since the last window of the CPU meter
+        self.windows = 0  # how many stretches of time were judged so far
+        self.is_used = False  # CPU or GPU were used in the latest one
 
     def start(self, now: float) -> None:
         # not at once: importing psutil would delay a very short script
@@ -66,11 +73,24 @@ class ResourceMonitor:
         """
         if now < self._due_at:
             return Verdict()
-        sample = self._sample(now, pauses, members(), longest_save_s or run_policy.UNKNOWN_SAVE_S)
+        tree = members()
+        sample = self._sample(now, pauses, tree, longest_save_s or run_policy.UNKNOWN_SAVE_S)
         self._due_at = now + self._period_s(sample)
         self._publish(sample)
+        self._note_use(tree, sample)
         self._state, verdict = run_policy.judge(self._limits, self._state, sample)
         return verdict
+
+    def _note_use(self, tree: "list[Process]", sample: Sample) -> None:
+        """Judge whether the tree uses CPU or GPUs, when a window of time is over."""
+        from backprop.supervisor.process.cpu_usage import CpuMeter
+
+        self._cpu = self._cpu or CpuMeter()
+        self._is_gpu_used = self._is_gpu_used or uses_gpu(sample, {process.pid for process in tree})
+        is_cpu_used = self._cpu.look(tree, sample.at)
+        if is_cpu_used is not None:
+            self.is_used, self._is_gpu_used = is_cpu_used or self._is_gpu_used, False
+            self.windows += 1
 
     def _period_s(self, sample: Sample) -> float:
         limit, used = self._limits.ram_limit_bytes, sample.tree_ram_bytes
@@ -129,6 +149,15 @@ class ResourceMonitor:
                 ram_seen_bytes=max(now, before.ram_seen_bytes),
                 vram_seen_bytes=vram if vram is not None else before.vram_seen_bytes,
             )
+
+
+def uses_gpu(sample: Sample, pids: set[int]) -> bool:
+    """Whether a GPU is busy with these processes, as far as one can tell: not if others hold memory there, too."""
+    return any(
+        (gpu.utilization_percent or 0.0) >= _GPU_USED_PERCENT
+        and (gpu.process_vram_bytes is None or (gpu.process_vram_bytes and pids.issuperset(gpu.process_vram_bytes)))
+        for gpu in sample.gpus or ()
+    )
 
 
 def _held_vram_bytes(gpus: Sequence[Gpu], pids: set[int]) -> dict[str, int]:

@@ -25,6 +25,7 @@ from backprop.supervisor.context import SessionContext
 from backprop.supervisor.control_requests import RequestHandler
 from backprop.supervisor.filing import OomCheck, SessionEnd
 from backprop.supervisor.governing import Governing
+from backprop.supervisor.liveness import Liveness
 from backprop.supervisor.monitor import ResourceMonitor
 from backprop.supervisor.pauses import Pauses
 from backprop.supervisor.plan import Clock, Observer, Outcome, SessionPlan
@@ -129,6 +130,8 @@ class RunningSession:
         self._stop = StopEscalation(context, trainer, self._pauses, launched.control)
         self._requests = RequestHandler(context, self._pauses, self._stop)
         self._governing = Governing(context, monitor, self._pauses, self._stop, launched.control)
+        sees_use = trainer.blindness is None and context.spec.nodes == 1
+        self._liveness = Liveness(context, monitor, sees_use=sees_use)
         self._roster: Roster | None = None
         self._seen_pids = {trainer.pid}  # of its processes
         self._folders: set[str] = set()  # that its processes were seen in
@@ -164,6 +167,7 @@ class RunningSession:
             self._look()
             self._want_checkpoint()
             self._govern()
+            self._liveness.look(self._trained_s(self._context.clock.now()))
             self._stop.announce_overrun()
             self._stop.escalate()
             self._stop.interrupt_rest()
@@ -209,7 +213,8 @@ class RunningSession:
         )
 
     def close(self) -> None:
-        """Remove the record of the tree: nothing is left of it."""
+        """Remove what is known of the tree: nothing is left of it."""
+        self._liveness.close()
         if self._roster is not None:
             self._roster.remove()
 

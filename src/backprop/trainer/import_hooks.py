@@ -32,7 +32,6 @@ HOOKS: dict[str, str] = {
     "fire.core": "resume_flags.other_parsers",
     "hydra._internal.config_loader_impl": "resume_flags.configs",
     "omegaconf.omegaconf": "resume_flags.configs",
-    "wandb.sdk.wandb_init": "wandb",
     "catboost.core": "boosting.catboost",
     "lightgbm.engine": "boosting.lightgbm",
     "xgboost.training": "boosting.xgboost",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.governor.run_policy import PauseState
+from backprop.governor.run_policy import PauseState, Sample
 from backprop.governor.run_queue import QueueEntry
 from backprop.records import Gpu, Ticket
 from backprop.supervisor import monitor as monitors
@@ -106,3 +106,23 @@ def test_an_old_reading_of_the_gpus_is_reported_as_blindness(
     assert monitor.gpu_problem is None
     look(monitor, 111.0)
     assert monitor.gpu_problem == "the probe does not answer"
+
+
+def card(percent: float | None, held: dict[int, int] | None) -> Gpu:
+    return Gpu(index=0, uuid="GPU-0", name="g", vendor="nvidia", utilization_percent=percent, process_vram_bytes=held)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "is_used"),
+    [
+        (card(80.0, {7: GB}), True),
+        (card(80.0, None), True),  # nobody can tell whose work it is, and it was given to this run
+        (card(80.0, {7: GB, 8: GB}), False),  # another process may do the work
+        (card(80.0, {}), False),
+        (card(1.0, {7: GB}), False),
+        (card(None, {7: GB}), False),
+    ],
+)
+def test_a_busy_gpu_is_a_sign_of_life_of_the_processes_that_have_it_alone(gpu: Gpu, is_used: bool):
+    sample = Sample(at=0.0, gpus=(gpu,))
+    assert bool(monitors.uses_gpu(sample, {7, 9})) is is_used

@@ -63,7 +63,7 @@ class Item:
         ("x" * 1000, "x" * (MAX_TEXT - 1) + "…"),
         ("\udcff", "?"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_value(value: Any, plain: Any):
     """It is what JSON has a type for, or a short text that is the same in every run."""
@@ -84,7 +84,7 @@ def test_a_value(value: Any, plain: Any):
         (None, {}),
         ("config.yaml", {}),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_nested_values_are_flat(values: Any, found: dict[str, Any]):
     """With dots; what is private or cannot be read is left out."""

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -12,14 +12,14 @@ from backprop.cli.context import is_valid, json_option, open_caught_up, print_js
 from backprop.cli.several import ACTIVE, EVERY, Choice, several_runs
 from backprop.errors import ExitCode, NoSuchRunError
 from backprop.lifecycle import run_state
-from backprop.records import RunView, Status
+from backprop.records import USE_LAG_S, LiveProgress, RunView
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.supervisor import outcome
+from backprop.views.terminal import formatting
 
 _LOOK_EVERY_S = 1.0
 _SHARE = 0.1  # of a core, at most, is spent on looking, however many runs there are
-_UNWATCHED_S = 10.0  # a longer gap between two looks (Ctrl-Z, a suspended machine) does not count
 
 
 class _Minutes(click.FloatRange):
@@ -45,18 +45,32 @@ _minutes = _Minutes(min=0, min_open=True)
     "stalled_minutes",
     metavar="MINUTES",
     type=_minutes,
-    help="Exit with 69 if a run makes no step for this long.",
+    help="Exit with 69 if a run shows no sign of life for this long: no step, no output, no use of CPU or GPU.",
+)
+@click.option(
+    "--silent",
+    "silent_minutes",
+    metavar="MINUTES",
+    type=_minutes,
+    help="Exit with 69 if a run makes no step and prints nothing for this long, even if it uses CPU or GPU.",
 )
 @click.option("--timeout", "timeout_minutes", metavar="MINUTES", type=_minutes, help="Exit with 124 after this long.")
 @json_option
-def wait(*, choice: Choice, stalled_minutes: float | None, timeout_minutes: float | None, as_json: bool) -> None:
+def wait(
+    *,
+    choice: Choice,
+    stalled_minutes: float | None,
+    silent_minutes: float | None,
+    timeout_minutes: float | None,
+    as_json: bool,
+) -> None:
     """Wait until runs have ended; exit with the worst of their exit codes. Ctrl-C leaves them running."""
     home = Home.from_environment()
     with open_caught_up(home) as index:
         views = {view.run.spec.id: view for view in choice.find(home, index)}
         if views and sys.stderr.isatty():
             say(f"waiting for {', '.join(views)}; Ctrl-C leaves {'it' if len(views) == 1 else 'them'} running")
-        watch = _Watch(home, index, views, stalled_minutes)
+        watch = _Watch(home, index, views, _Patience(stalled_minutes, silent_minutes))
         deadline = None if timeout_minutes is None else time.monotonic() + timeout_minutes * 60
         code = watch.wait(deadline) if views else ExitCode.OK
     if as_json:
@@ -67,17 +81,56 @@ def wait(*, choice: Choice, stalled_minutes: float | None, timeout_minutes: floa
     raise click.exceptions.Exit(code)
 
 
+class _Patience(NamedTuple):
+    """How long a run may show nothing; None: forever. Counted from its record: training time, without pauses."""
+
+    stalled_minutes: float | None
+    silent_minutes: float | None
+
+    def complaint(self, view: RunView) -> str | None:
+        """Why it is not waited for any longer; None if it is."""
+        live = view.live
+        if live is None:
+            return None
+        if _exceeds(live.lifeless_s, self.stalled_minutes):
+            seen = "no use of CPU or GPU" if live.stalled_s is not None else "its use of CPU cannot be seen"
+            shown = f"no sign of life for {formatting.duration(live.lifeless_s)}"
+            return f"{shown} ({_no_step(view)}, no output, {seen})"
+        if _exceeds(live.silent_s, self.silent_minutes):
+            return _silence(view, live)
+        return None
+
+    def remark(self, view: RunView) -> str | None:
+        """What is said of a run that is waited for although it has been silent for as long as it may be stalled."""
+        live = view.live
+        if live is None or not _exceeds(live.silent_s - USE_LAG_S, self.stalled_minutes):
+            return None
+        return f"{_silence(view, live)}; still waiting (--silent MINUTES would not)"
+
+
+def _exceeds(seconds: float, minutes: float | None) -> bool:
+    return minutes is not None and seconds >= minutes * 60
+
+
+def _silence(view: RunView, live: LiveProgress) -> str:
+    return f"alive, but silent for {formatting.duration(live.silent_s)} ({_no_step(view)}, no output)"
+
+
+def _no_step(view: RunView) -> str:
+    return "no step" if view.last_step is None else f"no step after {view.last_step:,}"
+
+
 class _Watch:
     """Some runs, looked at until all of them have ended."""
 
-    def __init__(self, home: Home, index: Index, views: dict[str, RunView], stalled_minutes: float | None) -> None:
+    def __init__(self, home: Home, index: Index, views: dict[str, RunView], patience: _Patience) -> None:
         """views: by id; kept up to date."""
         self._home = home
         self._index = index
         self._views = views
-        self._stalled_minutes = stalled_minutes
+        self._patience = patience
+        self._remarked: set[str] = set()
         self._active = set(views)
-        self._pace = {run_id: _Pace() for run_id in views}
 
     def wait(self, deadline: float | None) -> int:
         """The exit code, once it is known. deadline: monotonic seconds; None: never."""
@@ -108,7 +161,6 @@ class _Watch:
         if view is None:  # the index is being rebuilt, or cannot be written to: the next look has it
             return
         self._views[run_id] = view
-        self._pace[run_id].see(view)
         if view.run.status.is_final and not is_answered_for:  # else another session follows
             self._active.discard(run_id)
             reason = view.run.full_reason
@@ -116,29 +168,14 @@ class _Watch:
             say_failure(self._home.rundir(run_id), view.run.last_session, is_seen=False)
 
     def _stalled(self) -> ExitCode | None:
-        """Says which runs are alive and make no step; None when there are none."""
-        limit = self._stalled_minutes
-        stalled = [] if limit is None else [i for i in sorted(self._active) if self._pace[i].still_s >= limit * 60]
-        for run_id in stalled:
-            step = self._views[run_id].last_step
-            at = "no step at all" if step is None else f"no step after {step}"
-            say(f"run {run_id} is alive, but has made {at} for {limit:g} min. To stop it: backprop stop {run_id}")
-        return ExitCode.STALLED if stalled else None
-
-
-class _Pace:
-    """How long a run has been training without a step, while it was watched."""
-
-    def __init__(self) -> None:
-        self.still_s = 0.0
-        self._place: tuple[int, int | None] | None = None
-        self._looked_at = time.monotonic()
-
-    def see(self, view: RunView) -> None:
-        now = time.monotonic()
-        gap_s, self._looked_at = now - self._looked_at, now
-        place = (len(view.run.sessions), view.last_step)
-        if place != self._place or view.run.status is not Status.RUNNING:  # one that waits or is paused makes none
-            self._place, self.still_s = place, 0.0
-        else:
-            self.still_s += min(gap_s, _UNWATCHED_S)
+        """Says which runs show nothing for too long; None when there are none."""
+        views = [self._views[run_id] for run_id in sorted(self._active)]
+        complaints = {view.run.spec.id: text for view in views if (text := self._patience.complaint(view)) is not None}
+        for run_id, text in complaints.items():
+            say(f"run {run_id}: {text}. To stop it: backprop stop {run_id}")
+        for view in views if not complaints else ():
+            run_id, remark = view.run.spec.id, self._patience.remark(view)
+            if remark is not None and run_id not in self._remarked:
+                self._remarked.add(run_id)
+                say(f"run {run_id}: {remark}")
+        return ExitCode.STALLED if complaints else None

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping
+from datetime import datetime
 
 import msgspec
 
-from backprop.records import Record
+from backprop.records import LiveProgress, Record
 from backprop.store.output.protocol import Batch, Listening
 
 
@@ -24,6 +25,9 @@ class Progress(Record, frozen=True):
     is_printed: bool = False  # the step is one that the script prints for people, or logs to a tracker: a guess
     is_finished: bool = False  # training came to its own end
     resume_option: str | None = None  # what --resume-arg would have to be: the script takes no checkpoint by itself
+    silent_s: float = 0.0  # of training since the last step or output
+    stalled_s: float | None = None  # the same for any sign of life; None: use of CPU and GPUs cannot be seen
+    last_step_at: datetime | None = None  # when `step` changed last
 
     @property
     def has_finished_training(self) -> bool:
@@ -43,6 +47,17 @@ class Progress(Record, frozen=True):
         if self.step is None or self.total_steps is None or not self.steps_per_s:
             return None
         return max(0.0, (self.total_steps - self.step) / self.steps_per_s)
+
+    @property
+    def live(self) -> LiveProgress:
+        """What other commands are told of it."""
+        return LiveProgress(
+            silent_s=self.silent_s,
+            stalled_s=self.stalled_s,
+            last_step_at=self.last_step_at,
+            steps_per_s=self.steps_per_s,
+            remaining_s=self.remaining_s,
+        )
 
 
 class ProgressMeter:
@@ -89,6 +104,12 @@ class ProgressMeter:
         if batch.resume_option is not None:
             changes["resume_option"] = batch.resume_option.option
         self.progress = msgspec.structs.replace(old, **changes)
+
+    def note_life(self, *, silent_s: float, stalled_s: float | None, last_step_at: datetime | None) -> None:
+        """Take in what was seen of its signs of life."""
+        self.progress = msgspec.structs.replace(
+            self.progress, silent_s=silent_s, stalled_s=stalled_s, last_step_at=last_step_at
+        )
 
     def _step(self, batch: Batch) -> int | None:
         """The newest step in it, of the best kind that there has been so far."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Checkpoint, GitState, MachineState, Origin, Run, RunView, Session, Ticket
+from backprop.records import Checkpoint, GitState, LiveProgress, MachineState, Origin, Run, RunView, Session, Ticket
 from backprop.store import checkpoints
 from backprop.store.experiments_json import MAX_CHECKPOINTS, newest_checkpoints
 from backprop.store.output.protocol import json_safe
@@ -46,6 +46,8 @@ def run_document(
         "timebox_s": last.timebox_s if last else spec.limits.timebox_s,
         "sessions": [_session(session, now) for session in run.sessions],
         "last_step": view.last_step,
+        "total_steps": view.total_steps,
+        **_live(view.live),
         "metrics": view.metrics,
         "printed_metrics": _names(view, Origin.PRINTED),
         "tracked_metrics": _names(view, Origin.TRACKED),
@@ -76,6 +78,17 @@ def run_document(
         "run_dir": view.run_dir,
     }
     return {key: json_safe(value) for key, value in document.items()}
+
+
+def _live(live: LiveProgress | None) -> dict[str, Any]:
+    """How a session does that runs or is paused; without one, nothing is known."""
+    names = ("last_step_at", "steps_per_s", "remaining_s", "silent_s", "stalled_s")
+    known = {name: None if live is None else getattr(live, name) for name in names}
+    return {
+        **known,
+        "remaining_is_estimate": None if live is None or live.remaining_s is None else live.is_estimate,
+        "life": None if live is None else live.life,
+    }
 
 
 def git_document(git: GitState | None) -> dict[str, Any] | None:

@@ -3,6 +3,8 @@
 import math
 from datetime import datetime
 
+from backprop.records import Life, LiveProgress
+
 
 def duration(seconds: float | None) -> str:
     """9.4 s, 4:05, 2:03:20, 3 d 4 h; "-" for None."""
@@ -53,6 +55,39 @@ def size(size_bytes: float | None) -> str:
 def number(value: float | None) -> str:
     """Four significant digits; "-" for None."""
     return "-" if value is None else f"{value:.4g}"
+
+
+def life(live: LiveProgress | None) -> str:
+    """What is odd about a running session: that it is silent, or shows no sign of life; empty if nothing is.
+
+    In whole minutes, so that the page has no news of it every second.
+    """
+    if live is None or live.life is Life.ALIVE:
+        return ""
+    if live.life is Life.STALLED:
+        return f"no sign of life for {_minutes(live.stalled_s)}"
+    return f"{'alive, but ' if live.life is Life.SILENT else ''}silent for {_minutes(live.silent_s)}"
+
+
+def _minutes(seconds: float | None) -> str:
+    return f"{int(seconds or 0) // 60} min"
+
+
+def eta(live: LiveProgress | None) -> str:
+    """The time until training is complete, as a view shows it: 4:10, or ~4:10 for an estimate; empty if unknown."""
+    if live is None or live.remaining_s is None:
+        return ""
+    return f"{'~' if live.is_estimate else ''}{duration(live.remaining_s)}"
+
+
+def pace(live: LiveProgress | None) -> list[str]:
+    """Rate and ETA of a running session, as far as they are known; none while it is silent: they are of the past."""
+    if live is None or live.life is not Life.ALIVE:
+        return []
+    parts = [f"{number(live.steps_per_s)} steps/s"] if live.steps_per_s else []
+    if shown := eta(live):
+        parts.append(f"ETA {shown}")
+    return parts
 
 
 def steps(last: int, total: int | None) -> str:

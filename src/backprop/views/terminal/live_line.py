@@ -209,9 +209,7 @@ def progress_line(progress: Progress, left_s: float) -> str:
     if (name := metric_names.main_metric(progress.metrics)) is not None:
         shown = shortened(printable(name), _NAME_WIDTH)
         parts.append(f"{shown} {formatting.number(progress.metrics[name])}")
-    if progress.steps_per_s:
-        parts.append(f"{formatting.number(progress.steps_per_s)} steps/s")
-    if progress.remaining_s is not None:
-        parts.append(f"ETA {formatting.duration(progress.remaining_s)}")
+    live = progress.live
+    parts += filter(None, (formatting.life(live), *formatting.pace(live)))
     parts.append(f"{formatting.duration(left_s)} left" if left_s > 0 else "stopping")
     return " · ".join(parts)

@@ -57,6 +57,10 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
     if view.last_step is not None:
         of = f" of {view.total_steps:,}" if view.total_steps is not None else ""
         rows.append(("step", f"{view.last_step:,}{of}"))
+    if pace := formatting.pace(view.live):
+        rows.append(("pace", ", ".join(pace)))
+    if life := formatting.life(view.live):
+        rows.append(("life", life))
     metrics = _metrics(view, curves, superseded, screen)
     rows += [("metrics" if number == 0 else "", line) for number, line in enumerate(metrics)]
     if view.has_lost_metrics:

@@ -58,6 +58,8 @@ def _columns(rows: Sequence[RunRow], now: datetime, values: Values | None, scree
         yield Column("", [_bar(row.view, now, screen) for row in rows], rank=9)
     yield Column("TIME", [_time(row.view, now) for row in rows], 4, "right")
     yield Column("STEP", [_step(row.view) for row in rows], 3, "right")
+    if any(etas := [formatting.eta(row.view.live) for row in rows]):
+        yield Column("ETA", [_text(eta) for eta in etas], 6, "right")
     yield Column(_title(rows), [_last(row) for row in rows], 1, "right")
     yield Column("BEST", [Cell(formatting.number(row.best)) for row in rows], 8, "right")
     if screen.is_terminal and values is not None:
@@ -65,7 +67,7 @@ def _columns(rows: Sequence[RunRow], now: datetime, values: Values | None, scree
     if screen.is_terminal:
         yield from _param_columns([row.view for row in rows])
     is_any_queued = any(row.view.run.status is Status.QUEUED for row in rows)  # then the reason is what matters most
-    whys = [_text(row.view.run.full_reason, DIM) for row in rows]
+    whys = [_text(formatting.life(row.view.live) or row.view.run.full_reason, DIM) for row in rows]
     yield Column("WHY", whys, rank=2 if is_any_queued else 10, min_width=16)
     yield Column("SCRIPT", [Cell(row.command) for row in rows], rank=7, min_width=12)
 

@@ -14,7 +14,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.style import Style
 from rich.text import Text
 
-from backprop.records import Gpu, MachineState, RunView, Status, Ticket, in_minutes
+from backprop.records import Gpu, Life, MachineState, RunView, Status, Ticket, in_minutes
 from backprop.store import metric_names
 from backprop.store.curves import Axis
 from backprop.text import printable
@@ -37,6 +37,8 @@ STATUS_STYLES = {
 _BAR = ("━", "━")  # they differ in colour
 _BAR_WIDTH = 5
 _GAUGE_WIDTH = 8
+# of a run that is running, and shows less than it should: the details say more
+_MARKS = {Life.SILENT: ("silent", "yellow"), Life.UNSEEN: ("silent", "yellow"), Life.STALLED: ("stalled", "bold red")}
 _HIGH, _FULL = 0.75, 0.9  # from here on a gauge is yellow, red
 _LONGEST_LINE = 4000  # of the details
 _LONGEST_NAME = 300  # maximum characters of a name or a command
@@ -105,6 +107,10 @@ def _status(row: RunRow, look: RowStyle) -> Text:
     position = look.positions.get(run.spec.id)
     is_queued = run.status is Status.QUEUED and position is not None
     status = f"queued #{position}" if is_queued else run.status.value
+    live = row.view.live
+    if live is not None and live.life is not Life.ALIVE:
+        mark, style = _MARKS[live.life]
+        return Text(f"{SYMBOLS[run.status]} {mark}", style=style)
     return Text(f"{SYMBOLS[run.status]} {status}", style=STATUS_STYLES[run.status])
 
 
@@ -138,6 +144,7 @@ _COLUMNS = (
     Column("AGE", 6, 96, "right", lambda row, look: Text(formatting.age(row.view.run.spec.created_at, look.now))),
     Column("TIME", 18, 56, "right", _time),
     Column("STEP", 11, 32, "right", _step),
+    Column("ETA", 8, 104, "right", lambda row, _: Text(formatting.eta(row.view.live) or "-")),
     Column("LOSS", 9, 42, "right", _loss),
     Column("TREND", 8, 72, "left", lambda row, look: Text(trend(row.trend, look.width), style="cyan")),
     Column("COMMAND", 16, 120, "left", lambda row, _: _plain(row.command, "dim")),

@@ -26,6 +26,7 @@ from backprop.views.documents.run_json import (
     timeboxes_s,
 )
 from backprop.views.run_row import RunRow
+from backprop.views.terminal import formatting
 from backprop.views.web import logs
 from backprop.views.web.services import MachineReading, Services
 
@@ -59,6 +60,7 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
         "session_timebox_s": None if last_session is None else last_session.timebox_s,
         "last_step": view.last_step,
         "total_steps": view.total_steps,
+        **_live(view),
         "metric": _cell(shown.metric),
         "last": None if shown.last is None else json_safe(shown.last),
         "best": shown.best,
@@ -67,6 +69,15 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
         "is_going_on": not run.status.is_final,
         "can_resume": can_resume(run.status),
         "sessions": len(run.sessions),
+    }
+
+
+def _live(view: RunView) -> dict[str, Any]:
+    """How an active run does, in the words of the other views."""
+    return {
+        "life": None if view.live is None else view.live.life,
+        "life_text": formatting.life(view.live) or None,
+        "pace": ", ".join(formatting.pace(view.live)) or None,
     }
 
 
@@ -84,7 +95,7 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
     return {
         **_bounded(document),
         "command_text": shortened(shlex.join(document["command"]), _MAX_TEXT),
-        "total_steps": view.total_steps,
+        **_live(view),
         "metric": _cell(metric_names.main_metric(view.summaries)),
         "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in metrics[:_MAX_KEYS]},
         "notes": [
@@ -103,7 +114,7 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
 def without_clocks(document: Mapping[str, Any]) -> dict[str, Any]:
     """A run's details without elapsed times: it differs only when the run has changed."""
     sessions = [{**session, "elapsed_s": None} for session in document["sessions"]]
-    return {**document, "elapsed_s": None, "sessions": sessions}
+    return {**document, "elapsed_s": None, "silent_s": None, "stalled_s": None, "sessions": sessions}
 
 
 def _summary(name: str, view: RunView) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""W&B: a resumed session continues the W&B run of the session before. Written against wandb 0.31."""
+"""W&B: a resumed session continues the W&B run of the session before; its `config` is recorded as parameters.
+
+Written against wandb 0.31.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,20 @@ from typing import Any, Callable, Mapping, Optional
 
 from ... import tracker_runs
 from ...failsafe import notify_user
+from ...parameters import report
 
 _NAMES_ONE = ("id", "resume_from", "fork_from")  # arguments of `init`
 
 
 def hook(module: Any) -> None:
-    """Called when `wandb.sdk.wandb_init` has been imported."""
+    """Called when `wandb.sdk.wandb_init` has been imported, before wandb takes `init` from it."""
     module.init = _around_init(module.init, tracker_runs.withdraw(tracker_runs.WANDB))
 
 
 def _around_init(original: Callable[..., Any], handed: Optional[str]) -> Callable[..., Any]:
     @functools.wraps(original)
     def init(*args: Any, **kwargs: Any) -> Any:
+        report.configured(kwargs.get("config"), {})
         if handed is not None and not _names_one(kwargs) and tracker_runs.is_to_continue(tracker_runs.WANDB):
             run = _continued(original, args, kwargs, handed)
         else:

@@ -181,6 +181,8 @@ export class RunPage {
     const { git } = run;
     const rows = [
       ["step", step],
+      ["pace", run.pace],
+      ["life", run.life_text],
       ["command", run.command_text ?? run.command.join(" ")],
       ["folder", run.cwd],
       ["python", run.python],

@@ -347,9 +347,11 @@ export class RunsTable {
     setAttribute(cells.box, "aria-label", `Show the curve of ${name}`);
     setAttribute(element, "aria-selected", isChosen);
     cells.mark.replaceChildren(...(isChosen ? [swatch(this.#slotOf(row.id))] : []));
-    setText(cells.status, row.status);
-    cells.status.className = `status is-${row.status}`;
-    setAttribute(cells.status, "title", row.reason ? format.visible(row.reason, 1000) : null);
+    const isQuiet = row.status === "running" && row.life_text;
+    setText(cells.status, isQuiet ? (row.life === "stalled" ? "stalled" : "silent") : row.status);
+    cells.status.className = `status is-${isQuiet ? "paused" : row.status}`;
+    const why = isQuiet ? row.life_text : row.reason;
+    setAttribute(cells.status, "title", why ? format.visible(why, 1000) : null);
     setText(cells.link, name);
     setAttribute(cells.link, "href", this.linkTo(row.id));
     setAttribute(cells.link, "title", format.visible(row.name || row.id, 1000));
@@ -358,6 +360,7 @@ export class RunsTable {
     setAttribute(cells.command, "title", format.visible(row.command ?? "", 1000));
     setText(cells.step, row.last_step === null ? "–" : format.whole(row.last_step));
     setText(cells.total, row.total_steps ? ` / ${format.whole(row.total_steps)}` : "");
+    setAttribute(cells.step, "title", row.pace);
     setText(cells.last, format.number(row.last));
     setText(cells.best, format.number(row.best));
     const metric = row.metric && row.metric !== this.#metric ? format.visible(row.metric, 80) : null;
