@@ -1,0 +1,107 @@
+"""What frameworks log to trackers: recorded once, although our hooks report most of it themselves."""
+
+import json
+
+from tests.frameworks.conftest import FrameworkRuns
+
+SUMMARY_WRITER = """
+    import torch
+    from torch.utils.tensorboard import SummaryWriter
+    train, val = SummaryWriter("runs/train"), SummaryWriter("runs/val")
+    total = torch.zeros(())
+    for step in range(3):
+        total += 0.5
+        train.add_scalar("loss", total, step)
+        val.add_scalar(tag="loss", scalar_value=step, global_step=torch.tensor(step))
+        train.add_scalars("lr", {"body": 0.1}, step)
+        train.add_histogram("weights", torch.zeros(8), step)
+"""
+FABRIC = """
+    from lightning.fabric import Fabric
+    from lightning.fabric.loggers import CSVLogger
+    fabric = Fabric(loggers=CSVLogger("csv"), accelerator="cpu")
+    for step in range(3):
+        fabric.log_dict({"loss": 0.5, "acc": step}, step=step)
+"""
+TRAINER = """
+    import torch
+    from transformers import Trainer, TrainingArguments
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+        def forward(self, x, labels=None):
+            scores = self.layer(x)
+            return {"loss": ((scores - labels) ** 2).mean(), "logits": scores}
+    data = [{"x": torch.ones(1), "labels": torch.ones(1)} for _ in range(8)]
+    arguments = TrainingArguments(
+        "out", max_steps=4, logging_steps=1, eval_strategy="steps", eval_steps=2, report_to="tensorboard", use_cpu=True
+    )
+    Trainer(Model(), arguments, train_dataset=data, eval_dataset=data).train()
+"""
+LIGHTNING = """
+    import torch
+    import lightning
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+        def training_step(self, batch, index):
+            loss = self.layer(batch).mean() ** 2
+            self.log("train/loss", loss)
+            self.logger.experiment.add_scalar("mine", index, index)
+            return loss
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+    loggers = [TensorBoardLogger("board"), CSVLogger("csv")]
+    data = torch.utils.data.DataLoader(torch.ones(4, 1))
+    lightning.Trainer(max_epochs=1, logger=loggers, log_every_n_steps=1, accelerator="cpu").fit(Model(), data)
+"""
+
+
+def run(runs: FrameworkRuns, script: str) -> dict:
+    runs.script(script)
+    done = runs.call("run", "--run-id", "r", "train.py")
+    assert done.returncode == 0, done.stderr
+    assert "hook" not in done.stderr
+    return runs.document("r")
+
+
+def tracked(runs: FrameworkRuns) -> list[str]:
+    """Names that trackers got."""
+    lines = map(json.loads, (runs.rundir("r") / "session-1.tracked").read_text().splitlines())
+    return sorted({name for line in lines for name in line} - {"step", "tracked"})
+
+
+def test_summary_writer(framework_runs: FrameworkRuns):
+    """The value of a tensor is the one at the call, whatever becomes of it afterwards."""
+    document = run(framework_runs, SUMMARY_WRITER)
+    assert document["tracked_metrics"] == ["loss", "lr/body", "val/loss"]
+    assert framework_runs.curve("r", "loss") == {0: 0.5, 1: 1.0, 2: 1.5}
+    assert framework_runs.curve("r", "val/loss") == {0: 0, 1: 1, 2: 2}
+
+
+def test_fabric(framework_runs: FrameworkRuns):
+    document = run(framework_runs, FABRIC)
+    assert document["tracked_metrics"] == ["acc", "loss"]
+    assert framework_runs.curve("r", "acc") == {0: 0, 1: 1, 2: 2}
+
+
+def test_trainer(framework_runs: FrameworkRuns):
+    """It calls its metrics otherwise when it logs them: all are those that it reports."""
+    document = run(framework_runs, TRAINER)
+    assert {"train/loss", "eval/loss", "train/train_loss"} <= {*tracked(framework_runs)}
+    assert document["tracked_metrics"] == []
+    assert {"loss", "eval_loss", "train_loss"} <= document["metrics"].keys()
+    assert not any("/" in name for name in document["metrics"])
+    assert [*framework_runs.curve("r", "loss")] == [1, 2, 3, 4]
+
+
+def test_lightning(framework_runs: FrameworkRuns):
+    """Only what it does not know of, because the script logs it to the tracker itself, comes from there."""
+    document = run(framework_runs, LIGHTNING)
+    assert {"mine", "train/loss"} <= {*tracked(framework_runs)}
+    assert document["tracked_metrics"] == ["mine"]
+    assert len(framework_runs.curve("r", "train/loss")) == 4
+    assert framework_runs.curve("r", "mine") == {0: 0, 1: 1, 2: 2, 3: 3}
