@@ -78,6 +78,16 @@ def _arguments(place: Workbench, way: str) -> list[str]:
     return [way, str(place.sizes.metrics_s), str(place.folder / f"{way}.json")]
 
 
+def tap_costs(place: Workbench) -> tuple[Spread, Spread]:
+    """CPU seconds that recording adds to a scalar logged to a tracker: in the calling thread, and in all."""
+    out = place.folder / "tap.json"
+    script = str(place.folder / "tap.py")
+    command = [BACKPROP, "run", script, "--", str(place.sizes.tap_rounds), str(out)]
+    cost(command, place.environment, place.folder, place.folder / "out")
+    differences: list[tuple[float, float]] = json.loads(out.read_text())
+    return spread([call for call, _ in differences]), spread([whole for _, whole in differences])
+
+
 def start_differences(place: Workbench) -> Spread:
     """Seconds that the hooks add to the start of an interpreter which imports nothing."""
     # what a trainer finds; the files are not there, and nothing at the start asks for them

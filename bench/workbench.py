@@ -37,6 +37,7 @@ class Sizes:
     interpreter_pairs: int
     kept_saves: int
     metrics_s: float  # for each way to log
+    tap_rounds: int
     steady_rounds: int
     steady_steps: int
     ingest_lines: int
@@ -58,6 +59,7 @@ FULL = Sizes(
     interpreter_pairs=200,
     kept_saves=20,
     metrics_s=3.0,
+    tap_rounds=20,
     steady_rounds=24,
     steady_steps=100,
     ingest_lines=2_000_000,
@@ -78,6 +80,7 @@ QUICK = Sizes(
     interpreter_pairs=10,
     kept_saves=3,
     metrics_s=0.2,
+    tap_rounds=3,
     steady_rounds=2,
     steady_steps=50,
     ingest_lines=100_000,

@@ -35,14 +35,20 @@ class EventsFile:
 
     def send_metrics(self, step: int, metrics: Mapping[str, Any], total_steps: Optional[int]) -> None:
         """Write metrics as one line of JSON, without those that are not numbers."""
-        line = _metrics_text(step, metrics)
+        # assembled by hand, because this is done at every step: json.dumps alone takes longer than all of this
+        line = f'{{"step": {_number_text(step)}'
+        for name, value in metrics.items():
+            text = _number_text(value)
+            if text is not None and name not in {"step", "event"}:
+                line += f", {_quoted(name)}: {text}"
         if total_steps is not None:
             line += f', "total_steps": {total_steps}'
         self._write(line + "}")
 
-    def send_tracked(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
-        """Write metrics that trackers got, each with its step, in one go."""
-        self._write("\n".join(_metrics_text(step, metrics) + ', "tracked": true}' for step, metrics in rows))
+    def send_lines(self, lines: Iterable[str]) -> None:
+        """Write lines of JSON in one go."""
+        if text := "\n".join(lines):
+            self._write(text)
 
     @guarded(HOOK)
     def _write(self, line: str) -> None:
@@ -113,17 +119,6 @@ def as_number(value: Any) -> Optional[float]:
         return float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError, RuntimeError):
         return None
-
-
-def _metrics_text(step: int, metrics: Mapping[str, Any]) -> str:
-    """Metrics as a line of JSON without its last brace."""
-    # assembled by hand, because this is done at every step: json.dumps alone takes longer than all of this
-    line = f'{{"step": {_number_text(step)}'
-    for name, value in metrics.items():
-        text = _number_text(value)
-        if text is not None and name not in {"step", "event"}:
-            line += f", {_quoted(name)}: {text}"
-    return line
 
 
 def _number_text(value: Any) -> Optional[str]:

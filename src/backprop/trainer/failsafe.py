@@ -64,3 +64,20 @@ def guarded(what: str, otherwise: Any = None) -> Callable[[Function], Function]:
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def after(original: Callable[..., Any], tap: Callable[..., None], what: str) -> Callable[..., Any]:
+    """The original function; when it has returned, `tap` gets the same arguments. A tap that fails is turned off."""
+    import functools  # only here, because it takes a millisecond that every process would pay
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if what not in _off:
+            try:
+                tap(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001  whatever it was
+                turn_off(what, error)
+        return result
+
+    return call

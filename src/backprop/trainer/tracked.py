@@ -7,14 +7,13 @@ the list to `session-N.tracked` a moment later, so that a scalar costs about a m
 from __future__ import annotations
 
 import atexit
-import functools
 import json
 import os
 import threading
 import time
 from _thread import allocate_lock
 from contextlib import suppress
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Iterator, Optional
 
 from . import distributed
 from .channel import EventsFile, as_number
@@ -22,6 +21,8 @@ from .failsafe import is_off, turn_off
 from .link import SupervisorLink, current
 
 WRITE_EVERY_S = 0.1  # what is logged is in the file after this time
+_END = ', "tracked": true}'
+_RESERVED = ("step", "event", "tracked")  # keys that mean something else in a line
 _LAST_BYTES = 1 << 16  # of a file: its last line is read from these
 
 Scalar = tuple[str, str, str, float, Optional[int], bool]  # tracker, place, name, value, step, whether we may shift it
@@ -40,8 +41,9 @@ class TrackedMetrics:
         self._asleep.acquire()
         self._writing = threading.Lock()
         self._thread: Optional[threading.Thread] = None
-        self._sources: dict[str, tuple[str, str]] = {}  # name -> tracker and place that logged it first
-        self._counts: dict[str, int] = {}  # name in the record -> scalars without a step
+        self._first: dict[str, tuple[str, str]] = {}  # name -> tracker and place that logged it first
+        self._names: dict[tuple[str, str, str], Optional[str]] = {}  # see _name
+        self._counts: dict[str, int] = {}  # of these -> scalars without a step
         self._begin: Optional[int] = None  # see _first_step
         atexit.register(self.write)
         os.register_at_fork(after_in_child=self._forget_parent)
@@ -84,39 +86,46 @@ class TrackedMetrics:
             del self._pending[: len(scalars)]
             if scalars and distributed.rank() == 0 and not is_off("trackers"):
                 try:
-                    self._file.send_tracked(self._rows(scalars))
+                    self._file.send_lines(self._lines(scalars))
                 except Exception as error:  # noqa: BLE001  a step or a name that nobody expects
                     turn_off("trackers", error)
 
-    def _rows(self, scalars: list[Scalar]) -> Iterator[tuple[int, dict[str, float]]]:
-        """Scalars that follow each other at one step share a row."""
-        row: dict[str, float] = {}
-        row_step = 0
-        for tracker, place, name, value, step, is_shifted in scalars:
-            curve = self._curve(tracker, place, name)
-            if curve is None:
+    def _lines(self, scalars: list[Scalar]) -> Iterator[str]:
+        """A line of JSON for scalars that follow each other at one step."""
+        # assembled by hand, and in one function: this is most of what a scalar costs
+        line, line_step = "", 0
+        names: set[str] = set()  # in the line
+        for scalar in scalars:
+            source = scalar[:3]
+            name = self._names[source] if source in self._names else self._name(*source)
+            if name is None:
                 continue
-            at = self._count(curve) if step is None else step
-            if is_shifted or step is None:
-                at += self._first_step()
-            if row and (at != row_step or curve in row):
-                yield row_step, row
-                row = {}
-            row_step = at
-            row[curve] = value
-        if row:
-            yield row_step, row
+            value, step, is_shifted = scalar[3:]
+            if step is None or is_shifted:
+                step = self._first_step() + (self._count(name) if step is None else step)
+            if step != line_step or name in names or not line:
+                if line:
+                    yield line + _END
+                line, line_step = f'{{"step": {step}', step
+                names.clear()
+            names.add(name)
+            line += f"{name}{value!r}" if value - value == 0 else f"{name}{json.dumps(value)}"
+        if line:
+            yield line + _END
 
-    def _curve(self, tracker: str, place: str, name: str) -> Optional[str]:
-        """The name in the record; None for what another tracker logs, too, which is recorded once."""
-        first, first_place = self._sources.setdefault(name, (tracker, place))
-        if first != tracker:
-            return None
-        return name if first_place == place else f"{os.path.basename(place)}/{name}"
+    def _name(self, tracker: str, place: str, name: str) -> Optional[str]:
+        """The name in the record, as it stands in a line; None for what another tracker has logged: once is enough."""
+        first, first_place = self._first.setdefault(name, (tracker, place))
+        if name in _RESERVED or first != tracker:
+            found = None
+        else:
+            found = name if first_place == place else f"{os.path.basename(place)}/{name}"
+        self._names[tracker, place, name] = spelt = None if found is None else f", {json.dumps(found)}: "
+        return spelt
 
-    def _count(self, curve: str) -> int:
-        count = self._counts.get(curve, 0)
-        self._counts[curve] = count + 1
+    def _count(self, name: str) -> int:
+        count = self._counts.get(name, 0)
+        self._counts[name] = count + 1
         return count
 
     def _first_step(self) -> int:
@@ -161,19 +170,3 @@ def tracked() -> TrackedMetrics:
             raise RuntimeError("not in a run")
         _tracked = TrackedMetrics(link)
     return _tracked
-
-
-def after(original: Callable[..., Any], tap: Callable[..., None], what: str) -> Callable[..., Any]:
-    """The original function, after which `tap` is called with the same arguments. It is turned off when it fails."""
-
-    @functools.wraps(original)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
-        if not is_off(what):
-            try:
-                tap(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001  a version of the library that we do not know
-                turn_off(what, error)
-        return result
-
-    return call

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from backprop.trainer import tracked as module
+from backprop.trainer.failsafe import after
 from backprop.trainer.hooks.trackers.rows import add_row
 from backprop.trainer.link import SupervisorLink
-from backprop.trainer.tracked import TrackedMetrics, after
+from backprop.trainer.tracked import TrackedMetrics
 from tests.conftest import wait_for
 
 

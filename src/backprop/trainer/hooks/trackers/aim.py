@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Optional
 
-from ...tracked import after
+from ...failsafe import after
 from .rows import add_row
 
 _HOOK = "aim"

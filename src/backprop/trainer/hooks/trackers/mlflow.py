@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...tracked import after, tracked
+from ...failsafe import after
+from ...tracked import tracked
 
 _HOOK = "mlflow"
 
