@@ -285,6 +285,7 @@ class RunSpec(StoredRecord, frozen=True):
     script_sha256: str | None = None
     slurm: SlurmRequest | None = None  # of its first session; None: it runs on the machine it was asked on
     stdin: str | None = None  # a file, absolute; "-": that of the command in the foreground; None: /dev/null
+    imported_from: str | None = None  # the log that it was made of; what was executed is not known
     version: int = 1
 
     def __post_init__(self) -> None:

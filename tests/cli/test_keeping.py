@@ -138,10 +138,7 @@ def test_a_save_that_is_killed_in_its_midst_loses_nothing(runs: Runs, is_supervi
 def test_a_save_that_is_killed_is_said_to_be_so(runs: Runs):
     runs.script(KILLED)
     done = runs.call("run", "train.py")
-    assert (
-        f"a save to {runs.work / 'last.pkl'} was interrupted: the previous checkpoint is restored"
-        in done.stderr
-    )
+    assert f"a save to {runs.work / 'last.pkl'} was interrupted: the previous checkpoint is restored" in done.stderr
 
 
 def test_a_save_of_a_hook_that_is_killed_in_its_midst(runs: Runs):

@@ -34,6 +34,7 @@ _COMMANDS = {
     "reindex": ("commands.reindex", "reindex"),
     "export": ("commands.export", "export"),
     "parse": ("commands.parse", "parse"),
+    "import": ("commands.import_log", "import_log"),
     "init": ("commands.init", "init"),
     "doctor": ("commands.doctor", "doctor"),
     "completion": ("commands.completion", "completion"),

@@ -22,6 +22,7 @@ EXAMPLES = {
     "reindex": ("reindex", "--verbose reindex"),
     "export": ("export last --to csv points.csv", "export baseline last --to tensorboard board"),
     "parse": ("parse train.log", "parse train.log --json"),
+    "import": ("import train.log", "import -n baseline old/train.log --json"),
     "init": ("init", "init --user"),
     "doctor": ("doctor", "doctor --python .venv/bin/python"),
     "completion": ("completion bash", "completion fish > ~/.config/fish/completions/backprop.fish"),

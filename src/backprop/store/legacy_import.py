@@ -17,10 +17,10 @@ from backprop.records import Limits, Record, RunSpec, Status, is_showable
 from backprop.store.files import write_plain
 from backprop.store.home import LOCK_PATIENCE_S, Home
 from backprop.store.journal.entries import SessionEnded, SessionStarted
-from backprop.store.rundir import RUN_ID
+from backprop.store.rundir import RUN_ID, RunDir
 
 _IMPORT_PATIENCE_S = 60.0  # how long a command waits for another one's import
-_TIMEBOX_S, _GRACE_S = 600.0, 30.0  # of runs that had none
+NO_LIMITS = Limits(timebox_s=600.0, grace_s=30.0, min_free_ram_bytes=0, min_free_disk_bytes=0)  # that we know of
 _encode = msgspec.json.Encoder().encode
 Say = Callable[[str], None]
 
@@ -83,9 +83,10 @@ def _import(home: Home, old: OldRun) -> None:
     """Write the run's folder; nothing is synced, since the whole home appears at once. Raises OSError."""
     rundir = home.rundir(old.id)
     rundir.path.mkdir(mode=0o700)
-    write_plain(rundir.spec_path, _encode(_spec(old)) + b"\n")
+    spec = _spec(old)
+    write_plain(rundir.spec_path, _encode(spec) + b"\n")
     write_plain(rundir.out_path(1), b"".join(_encode(line) + b"\n" for line in _output(old)))
-    write_plain(rundir.journal_path, b"".join(_encode(entry) + b"\n" for entry in _journal(old)))
+    put_session(rundir, spec, old.status, "imported from an older experiments.json", old.ended_at or old.started_at)
 
 
 def _spec(old: OldRun) -> RunSpec:
@@ -99,7 +100,7 @@ def _spec(old: OldRun) -> RunSpec:
         created_at=old.started_at,
         host=host.name(),
         user=host.user(),
-        limits=Limits(timebox_s=_TIMEBOX_S, grace_s=_GRACE_S, min_free_ram_bytes=0, min_free_disk_bytes=0),
+        limits=NO_LIMITS,
     )
 
 
@@ -113,27 +114,28 @@ def _output(old: OldRun) -> list[dict[str, object]]:
     return lines
 
 
-def _journal(old: OldRun) -> tuple[SessionStarted, SessionEnded]:
-    ended_at = old.ended_at or old.started_at
-    return (
+def put_session(rundir: RunDir, spec: RunSpec, status: Status, reason: str, ended_at: datetime) -> None:
+    """Write the journal of a run that was executed elsewhere, from its creation on. Raises OSError."""
+    entries = (
         SessionStarted(
-            at=old.started_at,
+            at=spec.created_at,
             session=1,
-            timebox_s=_TIMEBOX_S,
-            grace_s=_GRACE_S,
-            host=host.name(),
+            timebox_s=spec.limits.timebox_s,
+            grace_s=spec.limits.grace_s,
+            host=spec.host,
             supervisor_pid=0,
             boot_id=None,
         ),
         SessionEnded(
             at=ended_at,
             session=1,
-            status=old.status,
-            reason="imported from an older experiments.json",
+            status=status,
+            reason=reason,
             exit_code=None,
-            elapsed_s=max(0.0, (ended_at - old.started_at) / timedelta(seconds=1)),
+            elapsed_s=max(0.0, (ended_at - spec.created_at) / timedelta(seconds=1)),
         ),
     )
+    write_plain(rundir.journal_path, b"".join(_encode(entry) + b"\n" for entry in entries))
 
 
 def read_old(path: Path) -> list[OldRun]:

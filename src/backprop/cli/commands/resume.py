@@ -149,6 +149,8 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
     if not view.run.status.is_final:
         _end_pause(home, view.run, has_options=asked.has_options)
         return
+    if (log := view.run.spec.imported_from) is not None:
+        raise UsageError(f"run {view.run.spec.id} was imported from {log}: there is no command to execute.")
     revision = commands.revision(
         view.run.spec,
         os.environ,

@@ -37,10 +37,13 @@ class PrintedMetrics:
         self._bars: dict[Tail, str] = {}  # the newest of each, as it was printed
         self._bars_at = 0.0
 
-    def look(self, counted_step: int | None, *, is_over: bool = False) -> None:
-        """Read on. counted_step: of the optimizer, if it is counted. is_over: nobody prints any more; read it all."""
+    def look(self, counted_step: int | None, *, is_over: bool = False, within_s: float = _LAST_S) -> None:
+        """Read on. counted_step: of the optimizer, if it is counted. is_over: nobody prints any more; read it all.
+
+        within_s: where it is over, what cannot be read in this time is left out.
+        """
         now = time.monotonic()
-        give_up_at = now + _LAST_S
+        give_up_at = now + within_s
         has_more = True
         while has_more and not self._is_reported:
             has_more, lines = False, []
