@@ -175,7 +175,7 @@ WORDS = {
 
 @pytest.mark.parametrize("library", SCRIPTS)
 def test_a_parser_gives_the_checkpoint_to_its_option(library: str, framework_runs: FrameworkRuns):
-    """As if it had been typed, on resume only, and never in the place of what was typed."""
+    """As if it had been typed, on resume only, and never in the place of what was typed; it is no parameter."""
     runs, (words, own, name) = framework_runs, WORDS[library]
     script = runs.script(SAVES + textwrap.dedent(SCRIPTS[library]))
     first = runs.call("run", "--run-id", "r", script, "--", *words)
@@ -185,6 +185,8 @@ def test_a_parser_gives_the_checkpoint_to_its_option(library: str, framework_run
     path = runs.work / "my state.bin"
     assert second.stdout.startswith(f"0.5 {path}\n"), second.stderr
     assert f"backprop: {name} gets {path}\n" in second.stderr
+    assert runs.document("r")["params"]["lr"] == 0.5
+    assert str(path) not in runs.document("r")["params"].values()
     third = runs.call("resume", "r", "--again", "--only-once", "--", *own)
     assert third.stdout.startswith(f"0.5 {own[0].rpartition('=')[2] if '=' in own[0] else own[1]}\n"), third.stderr
     assert " gets /" not in third.stderr

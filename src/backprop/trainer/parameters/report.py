@@ -12,8 +12,7 @@ import os
 from ..channel import EventsFile
 from ..distributed import rank
 from ..failsafe import guarded, notify_user
-from ..hooks.resume_flags.options import PARAMETERS, takes_checkpoint
-from .command_line import params_in
+from ..hooks.resume_flags.options import PARAMETERS, REPORTER, is_below_reporter, takes_checkpoint
 from .plain import MAX_TEXT, flat
 from .secrets import hidden
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from typing import Any, Mapping, Optional, Sequence
 
 MAX_PARAMS = 1000  # of a process
-REPORTER = "BACKPROP_PARAMS_PID"  # the process that reports, for those below it
 _MAX_LIST = 2000  # characters of a list
 _IN_A_LINE = 200  # parameters: a line of more than 1 MiB is not understood
 
@@ -37,8 +35,7 @@ def parsed(values: Mapping[str, Any], defaults: Mapping[str, Any], rest: Sequenc
     defaults: of options; where the value is the same, it is marked as a default. rest: arguments that this parser left.
     """
     if _is_reporter():
-        guessed = params_in([str(word) for word in rest])
-        _send(_prepared(values, defaults), origin="parser", guessed=guessed)
+        _send(_prepared(values, defaults), origin="parser", guessed=_guessed(rest))
 
 
 @guarded(PARAMETERS)
@@ -49,11 +46,18 @@ def configured(settings: Any, defaults: Mapping[str, Any]) -> None:
 
 
 def _is_reporter() -> bool:
-    ours = str(os.getpid())
-    if not os.environ.get("BACKPROP_EVENTS") or rank() != 0 or os.environ.get(REPORTER, ours) != ours:
+    if not os.environ.get("BACKPROP_EVENTS") or is_below_reporter() or rank() != 0:
         return False
-    os.environ[REPORTER] = ours
+    os.environ[REPORTER] = str(os.getpid())
     return True
+
+
+def _guessed(rest: Sequence[str]) -> dict[str, Any]:
+    if not rest:
+        return {}
+    from .command_line import params_in
+
+    return params_in([str(word) for word in rest])
 
 
 def _prepared(values: Any, defaults: Mapping[str, Any]) -> dict[str, tuple[Any, bool]]:

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 _ONE_VALUE = {"_StoreAction"}
 _NO_VALUE = {"_StoreTrueAction", "BooleanOptionalAction"}
 
-_is_parsing = False  # inside a parser of the script's arguments, which calls those of subcommands
+_parsing: list[Any] = []  # the parser of the script's arguments, and those of subcommands that it has called
 _rests: list[Any] = []  # arguments that parsers have left for others, as in timm
-_inner: list[Any] = []  # parsers of subcommands that were called by the one that is parsing
 _WITH_HOOKS = {"absl", "fire", "hydra", "tyro"}  # libraries that use argparse for their own options, too
 
 
@@ -32,12 +31,7 @@ def hook(module: Any) -> None:
     suppressed = sys.modules["argparse"].SUPPRESS
 
     def parse(self: Any, args: Any = None, namespace: Any = None, **others: Any) -> Any:
-        global _is_parsing  # noqa: PLW0603
-        is_outermost = not _is_parsing
-        if is_outermost:
-            _inner.clear()
-        else:
-            _inner.append(self)
+        is_outermost = not _parsing
         if args is not None and not isinstance(args, list):
             args = list(args)
         words = sys.argv[1:] if args is None else args
@@ -47,18 +41,20 @@ def hook(module: Any) -> None:
         defaults = [(option.own, option.own.default) for option in filled]
         for option in filled:
             option.own.default = option.value
-        _is_parsing = True
+        _parsing.append(self)
         try:
             result = original(self, args, namespace, **others)
         finally:
-            _is_parsing = not is_outermost
+            parsers = list(_parsing)
+            if is_outermost:
+                _parsing.clear()
             for action, default in defaults:
                 action.default = default
         if is_outermost:
-            namespace, rest = result if name == "parse_known_args" else (result, [])
+            found, rest = result if name == "parse_known_args" else (result, [])
             _rests.append(rest)
             if _caller(module) not in _WITH_HOOKS:
-                _report(namespace, [self, *_inner], rest)
+                _report(found, parsers, rest)
         return result
 
     setattr(module.ArgumentParser, name, parse)
@@ -74,7 +70,7 @@ def _caller(module: Any) -> str:
 
 @guarded(resume_flags.PARAMETERS)
 def _report(namespace: Any, parsers: Sequence[Any], rest: Sequence[str]) -> None:
-    if resume_flags.is_tool():
+    if not resume_flags.is_recorded():
         return
     from ...parameters import report
 

@@ -98,7 +98,7 @@ def _report_hydras(config: Any, overrides: Any) -> None:
 @guarded(resume_flags.PARAMETERS)
 def _report(values: Any, words: Any) -> None:
     """Report parameters. words: overrides; what they do not name, nor anything it is in, is a default."""
-    if resume_flags.is_tool():
+    if not resume_flags.is_recorded():
         return
     from ...parameters import report
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 HOOK = "resume flags"
 PARAMETERS = "parameters"  # what the same parsers have parsed: see parameters/report.py
+REPORTER = "BACKPROP_PARAMS_PID"  # the process that has reported some, for those below it
 _USUAL = {
     "resume",
     "resume-from",
@@ -155,7 +156,7 @@ def fill(options: Iterable[Option], words: Sequence[str]) -> Sequence[Option]:
         if _hint is not None:
             _report_option(None)
     path = checkpoint()
-    if path is None or is_tool() or any(option.is_given or option.is_in(words) for option in usual):
+    if path is None or _is_tool() or any(option.is_given or option.is_in(words) for option in usual):
         return ()
     offered = path
     path, other = _own(offered)
@@ -209,7 +210,7 @@ def _look_for_another(options: Sequence[Option], words: Sequence[str]) -> None:
     for option in options:
         name = option.names[0]
         is_one = option.is_free and _looks_like_one(name) and not (option.is_given or option.is_in(words))
-        if is_one and option.kind("") == "" and not is_tool():
+        if is_one and option.kind("") == "" and not _is_tool():
             _report_option(name if name.startswith("-") else name + "={path}")
             return
 
@@ -295,7 +296,7 @@ def by_annotation(annotation: Any, default: Any) -> Callable[[str], Any]:
 _tool: Optional[bool] = None
 
 
-def is_tool() -> bool:
+def _is_tool() -> bool:
     """Whether this process runs an installed program, such as torchrun or pip, and not a script."""
     global _tool  # noqa: PLW0603
     if _tool is None:
@@ -307,3 +308,14 @@ def is_tool() -> bool:
         places = {os.path.realpath(paths[name]) for name in ("stdlib", "purelib", "platlib", "scripts")}
         _tool = path is not None and any(folder == place or folder.startswith(place + os.sep) for place in places)
     return _tool
+
+
+def is_recorded() -> bool:
+    """Whether the parameters of this process are those of the run: no tool, and not below a process that has some."""
+    return not is_below_reporter() and not _is_tool()
+
+
+def is_below_reporter() -> bool:
+    """Whether another process has reported parameters, and has started this one."""
+    ours = str(os.getpid())
+    return os.environ.get(REPORTER, ours) != ours

@@ -42,7 +42,7 @@ def _words_for(options: Iterable[Option], words: Sequence[str]) -> list[str]:
 @guarded(resume_flags.PARAMETERS)
 def _report(parameters: Iterable[tuple[str, Any, Any]], rest: Sequence[str] = ()) -> None:
     """Report (name, value, default) of what was parsed. parameters: a generator, for the reason told in `fill`."""
-    if resume_flags.is_tool():
+    if not resume_flags.is_recorded():
         return
     from ...parameters import report
 
