@@ -129,6 +129,17 @@ def test_secrets_are_in_no_view(runs: Runs):
     assert "abc123" not in runs.call("status", "r").stdout
     runs.call("reindex")
     assert runs.document("r")["params"]["api_key"] == "***"
+    listed = runs.call("list", "--json").stdout + runs.call("list").stdout + runs.call("compare", "r", "r").stdout
+    assert "abc123" not in listed
+
+
+def test_secrets_that_the_script_tells_are_hidden_as_well(runs: Runs):
+    """Also in a nested configuration."""
+    config = {"wandb": {"api_key": "abc", "project": "digits"}, "hub_token": "abc", "lr": 1}
+    runs.script(f"print(json.dumps({{'event': 'params', 'params': {config!r}}}))")
+    runs.call("run", "--run-id", "r", "train.py")
+    hidden = {"wandb": {"api_key": "***", "project": "digits"}, "hub_token": "***", "lr": 1}
+    assert runs.document("r")["params"] == hidden
 
 
 def test_a_large_configuration_is_cut(runs: Runs):
@@ -219,6 +230,13 @@ def test_a_list_has_its_items(runs: Runs):
         "lr!=0.2": 1,
         "lr=0.3": 0,
     }
+
+
+def test_the_name_in_json_is_not_that_of_a_filter(runs: Runs):
+    """The message has the right one."""
+    runs.script("")
+    runs.call("run", "train.py", "--", "--lr", "0.1")
+    assert "did you mean param.lr?" in runs.call("list", "--filter", "params.lr=0.1").stderr
 
 
 def test_compare_is_not_flooded_by_defaults(runs: Runs):

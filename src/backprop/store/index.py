@@ -22,6 +22,7 @@ from backprop.store.index_reader import IndexReader, as_int64
 from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, ParamsGiven, json_safe
 from backprop.store.rundir import NO_ROOM
+from backprop.trainer.parameters.secrets import hidden
 
 SCHEMA_VERSION = 6
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
@@ -186,7 +187,7 @@ class Index(IndexReader):
             _PUT_PARAM,
             [
                 (run_id, name, _encode(json_safe(value)), *_comparable(value), *where, name in given.defaults)
-                for name, value in given.params.items()
+                for name, value in ((name, hidden(name, value)) for name, value in given.params.items())
             ],
         )
 

@@ -51,7 +51,9 @@ def unknown_name(index: Index, names: Iterable[str], keys: Collection[str] = fil
         known = [row[0] for row in index.rows(*filters.names(kind))]
         if name not in known and not (is_its_loss(word) and any("loss" in other.lower() for other in known)):
             what = {"param": "parameter", "metric": "metric", "best": "metric"}.get(kind, "parameter or metric")
-            near = near_name(name, known if kind else [*keys, *known])
+            key, _, rest = word.partition(".")  # in --json they are called params and metrics
+            is_plural = key in {"params", "metrics"} and rest in known
+            near = f"{key[:-1]}.{rest}" if is_plural else near_name(name, known if kind else [*keys, *known])
             return f"no run has a {what} {name!r}" + (f"; did you mean {near}?" if near else ".")
     return None
 

@@ -347,6 +347,52 @@ def test_params_come_back_and_the_trainers_word_is_the_last(index: Index):
     assert view.params == {**PARAMS, "layers": [64, 64]}
 
 
+def seen(
+    params: dict[str, Any], origin: str = "parser", defaults: tuple[str, ...] = (), **guessed: Any
+) -> dict[str, Any]:
+    """The event of a hook."""
+    event = {"event": "params", "params": params, "origin": origin, "defaults": list(defaults)}
+    return {**event, "guessed": guessed}
+
+
+def shown(index: Index) -> tuple[dict[str, Any], set[str]]:
+    """(parameters of the run, the names of its defaults)."""
+    view = index.get("run1")
+    assert view is not None
+    return dict(view.params), set(view.default_params)
+
+
+def test_a_parser_takes_the_place_of_the_guess(index: Index):
+    """Whether the journal is read before the output or after it, and whatever it says of the arguments later."""
+    run, grown = made(params={"l": 1, "amp": True}), made(params={"l": 2, "amp": True})
+    index.put_run(run, 10)
+    assert stored(index, output(seen({"lr": 1.0, "wd": 0}, defaults=("wd", "no such"), rest=3)))
+    index.put_run(grown, 20)
+    assert shown(index) == ({"lr": 1.0, "wd": 0, "rest": 3}, {"wd"})
+
+
+def test_of_what_was_seen_the_last_counts_and_the_scripts_word_more(index: Index):
+    """Settings neither remove a guess, nor does what a parser found empty."""
+    index.put_run(made(params={"lr": 1, "x": 1}), 10)
+    script = {"event": "params", "params": {"lr": 4}}
+    assert stored(
+        index, output(script, seen({"lr": 2, "b": 2}, "settings"), seen({}), seen({"lr": 3, "b": 2}, "settings"))
+    )
+    assert shown(index) == ({"lr": 4, "b": 2, "x": 1}, set())
+    data = output(seen({"lr": 5, "b": 5, "c": 5}), seen({"b": 6}, "settings"))
+    assert stored(index, data, index.offset("run1", 1))
+    assert shown(index) == ({"lr": 4, "b": 6, "c": 5}, set())
+
+
+def test_a_parser_has_the_last_word_on_earlier_sessions(index: Index):
+    """An option that the script does not have any more is gone; what it says itself stays."""
+    index.put_run(made(), 10)
+    script = {"event": "params", "params": {"said": 1}}
+    assert stored(index, output(script, seen({"a": 1, "b": 1}), seen({"c": 1}, "settings")))
+    assert stored(index, output(seen({"a": 2})), session=2)
+    assert shown(index) == ({"a": 2, "said": 1}, set())
+
+
 def test_params_that_json_cannot_say_are_text(index: Index):
     """NaN and infinities among parameters come back as text, wherever they come from."""
     index.put_run(made(params={"a": math.inf}), 10)

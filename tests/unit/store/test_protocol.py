@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backprop.records import ParamOrigin
 from backprop.store.output.protocol import (
     MAX_LINE_BYTES,
     CheckpointSaved,
@@ -35,6 +36,13 @@ UNDERSTOOD = {
     b'{"event": "checkpoint_saved", "path": "c.pt", "step": 12}': CheckpointSaved(path="c.pt", step=12),
     b'{"event": "checkpoint_saved", "path": "c.pt"}': CheckpointSaved(path="c.pt", step=None),
     b'{"event": "params", "params": {"lr": [1, {"a": null}]}}': ParamsGiven(params={"lr": [1, {"a": None}]}),
+    b'{"event": "params", "params": {"lr": 1}, "origin": "parser", "defaults": ["lr", 1, []], "guessed": {"x": 1}}': (
+        ParamsGiven(params={"lr": 1}, origin=ParamOrigin.PARSER, defaults=frozenset({"lr"}), guessed={"x": 1})
+    ),
+    b'{"event": "params", "params": {}, "origin": "settings", "defaults": 1, "guessed": []}': (
+        ParamsGiven(params={}, origin=ParamOrigin.SETTINGS)
+    ),
+    b'{"event": "params", "params": {"lr": 1}, "origin": ["?"], "defaults": ["lr"]}': ParamsGiven(params={"lr": 1}),
 }
 
 NOTES = [

@@ -187,10 +187,13 @@ def _parse_params(params: dict[str, Any], event: dict[str, Any]) -> ParamsGiven:
     if origin is None:
         return ParamsGiven(params=params)
     defaults, guessed = event.get("defaults"), event.get("guessed")
+    marked = (
+        frozenset(name for name in defaults if isinstance(name, str)) if isinstance(defaults, list) else frozenset()
+    )
     return ParamsGiven(
         params=params,
         origin=origin,
-        defaults=frozenset(name for name in params if name in defaults) if isinstance(defaults, list) else frozenset(),
+        defaults=marked,
         guessed=guessed if isinstance(guessed, dict) and is_shallow(guessed) else {},
     )
 

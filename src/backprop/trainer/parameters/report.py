@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import islice
 
 from ..channel import EventsFile
 from ..distributed import rank
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, Mapping, Optional, Sequence
 
 MAX_PARAMS = 1000  # of a process
+_MAX_READ = 20_000  # before these are chosen
 _MAX_LIST = 2000  # characters of a list
 _IN_A_LINE = 200  # parameters: a line of more than 1 MiB is not understood
 
@@ -62,10 +64,11 @@ def _guessed(rest: Sequence[str]) -> dict[str, Any]:
 
 def _prepared(values: Any, defaults: Mapping[str, Any]) -> dict[str, tuple[Any, bool]]:
     """What is new: values without secrets, and whether they are the defaults."""
-    otherwise = dict(flat(defaults))
+    otherwise = dict(islice(flat(defaults), _MAX_READ))
+    plain_values = islice(flat(values), _MAX_READ)
     found = {
         name: (_short(hidden(name, value)), name in otherwise and _is_same(value, otherwise[name]))
-        for name, value in flat(values)
+        for name, value in plain_values
         if not takes_checkpoint(name, value)  # from us, and in this session only
     }
     return _bounded({name: entry for name, entry in found.items() if _reported.get(name) != entry})

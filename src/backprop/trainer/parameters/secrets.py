@@ -32,6 +32,8 @@ def hidden(name: str, value: Any) -> Any:
     """The value of a parameter, or `***` in the place of a secret."""
     if is_secret(name, value):
         return HIDDEN
+    if isinstance(value, dict):
+        return {key: hidden(f"{name}.{key}", item) for key, item in value.items()}
     if isinstance(value, list):
         return [hidden("", item) for item in value]
     return _FORMS.sub(HIDDEN, value) if isinstance(value, str) else value
@@ -39,11 +41,11 @@ def hidden(name: str, value: Any) -> Any:
 
 def is_secret(name: str, value: Any) -> bool:
     """Whether a parameter of this name has a secret value."""
-    if value is None or value == "" or isinstance(value, bool):
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and _is_switch(value)):
         return False
     words = [word.lower() for word in _WORD.findall(name)]
     if _CERTAIN.search("".join(words)):
-        return not (isinstance(value, str) and _is_switch(value))
+        return True
     return _is_text(value) and any(map(_is_likely, _parts(words)))
 
 
@@ -65,11 +67,11 @@ def _is_likely(words: Sequence[str]) -> bool:
 def _is_text(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_is_text, value))
-    return isinstance(value, str) and value != "" and not _is_switch(value) and not _is_number(value)
+    return isinstance(value, str) and not _is_switch(value) and not _is_number(value)
 
 
 def _is_switch(text: str) -> bool:
-    return text.lower() in {"true", "false", "none", "null"}
+    return text.lower() in {"", "true", "false", "none", "null"}
 
 
 def _is_number(text: str) -> bool:

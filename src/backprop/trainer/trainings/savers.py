@@ -11,6 +11,7 @@ import os
 import sys
 from typing import Any, NamedTuple, Optional
 
+from ..parameters.secrets import without_secrets
 from .fingerprint import command_line, lasting
 
 _MAX_SHOWN = 200  # characters of a command line
@@ -29,7 +30,7 @@ def of_this_process(session: int, offered: Optional[str]) -> Saver:
     import shlex
 
     script = os.path.basename(sys.argv[0])
-    shown = shlex.join([script, *sys.argv[1:]])
+    shown = shlex.join(without_secrets([script, *sys.argv[1:]]))
     digest = command_line([lasting(script), *sys.argv[1:]], offered)
     return Saver(session, digest, shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 1] + "…")
 
