@@ -570,7 +570,8 @@ class RunView(Record, frozen=True):
     run_dir: str
     # that was reported; else how many optimizer steps were counted; else that was logged to a tracker, or printed
     last_step: int | None = None
-    total_steps: int | None = None
+    total_steps: int | None = None  # of the same kind
+    step_unit: str | None = None  # what one of those is, in the singular: optimizer step, epoch, round; None: not known
     metrics: Mapping[str, float] = {}  # last value of each
     summaries: Mapping[str, MetricSummary] = {}
     params: Mapping[str, Any] = {}

@@ -399,13 +399,15 @@ def test_a_step_is_known_each_second_though_metrics_are_rare(runs: Runs):
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
     told = [line for line in map(json.loads, events(runs, "r")) if "step" in line]
-    assert told == [{"step": 3, "total_steps": 12}, {"step": 6}, {"step": 6, "loss": 0.5}, {"step": 9}, {"step": 12}]
+    assert told == [{"step": 1, "total_steps": 12}, {"step": 4}, {"step": 6, "loss": 0.5}, {"step": 9}, {"step": 12}]
     document = runs.document("r")
     assert (document["last_step"], document["metrics"]) == (12, {"total_steps": 12.0, "loss": 0.5})
 
 
 @pytest.mark.parametrize("ending", ["pass", "sys.exit(3)"])
-@pytest.mark.parametrize(("counted", "told"), [(False, [8]), (True, [{"step": 8, "counted": True}])])
+@pytest.mark.parametrize(
+    ("counted", "told"), [(False, [1, 8]), (True, [{"step": step, "counted": True} for step in (1, 8)])]
+)
 def test_the_last_step_is_known(runs: Runs, ending: str, counted: bool, told: list):
     """However quickly it came, and however the loop ends: how far a training was is what its last line says."""
     runs.script(
@@ -437,7 +439,7 @@ def test_the_last_step_of_each_loop_is_known(runs: Runs):
     """
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
-    assert [json.loads(line)["step"] for line in events(runs, "r") if '"step"' in line] == [8, 5]
+    assert [json.loads(line)["step"] for line in events(runs, "r") if '"step"' in line] == [1, 8, 1, 5]
 
 
 def test_the_step_of_a_stop_is_known_though_metrics_are_rare(runs: Runs):
@@ -477,7 +479,7 @@ def test_steps_of_another_kind_than_the_script_reports_are_only_counted(runs: Ru
     """
     )
     assert runs.call("run", "train.py", "--run-id", "r").returncode == 0
-    assert [json.loads(line)["step"] for line in events(runs, "r") if '"counted"' in line] == [3, 6, 9, 12]
+    assert [json.loads(line)["step"] for line in events(runs, "r") if '"counted"' in line] == [1, 4, 7, 10, 12]
     assert runs.document("r")["last_step"] == 1
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Checkpoint, ParamOrigin, Run, Source
+from backprop.records import Checkpoint, Origin, ParamOrigin, Run, Source
 from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
@@ -264,20 +264,7 @@ class Index(IndexReader):
                 return False
             self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
             CurveWriter(self._db).add(run_id, session, batch, timeline or Timeline())
-            total_steps = batch.last("total_steps")
-            self._db.execute(
-                "UPDATE runs SET last_step = coalesce(?, last_step), counted_step = coalesce(?, counted_step),"
-                " printed_step = coalesce(?, printed_step), total_steps = coalesce(?, total_steps),"
-                " note_count = note_count + ? WHERE id = ?",
-                (
-                    batch.last_step,
-                    batch.counted_step,
-                    batch.tracked_step if batch.printed_step is None else batch.printed_step,
-                    as_int64(total_steps),
-                    len(batch.notes),
-                    run_id,
-                ),
-            )
+            self._put_steps(run_id, batch)
             for seen in batch.params_seen:
                 self._put_seen(run_id, session, seen)
             self._put_params(run_id, session, ParamsGiven(params=batch.params))
@@ -290,6 +277,26 @@ class Index(IndexReader):
                 [(run_id, session, source.value, offset, note.kind, note.text) for offset, note in batch.notes],
             )
         return True
+
+    def _put_steps(self, run_id: str, batch: Batch) -> None:
+        """Store how far the run has got by this part of its output."""
+        total, unit = (
+            ("printed_total", "printed_unit") if batch.origin is not Origin.REPORTED else ("total_steps", "unit")
+        )
+        values = {
+            "last_step": batch.last_step,
+            "counted_step": batch.counted_step,
+            "counted_total": as_int64(batch.counted_total),
+            "counted_unit": batch.counted_unit,
+            "printed_step": batch.tracked_step if batch.printed_step is None else batch.printed_step,
+            total: as_int64(batch.last("total_steps")),
+            unit: batch.unit,
+        }
+        news = ", ".join(f"{name} = coalesce(:{name}, {name})" for name in values)
+        self._db.execute(
+            f"UPDATE runs SET {news}, note_count = note_count + :notes WHERE id = :run_id",  # noqa: S608  our own names
+            {**values, "notes": len(batch.notes), "run_id": run_id},
+        )
 
     def remove(self, run_id: str) -> None:
         """Forget a run."""

@@ -18,6 +18,10 @@ from backprop.store.chunk_summary import ChunkSummary
 from backprop.store.rundir import RunDir
 
 _METRICS = f"SELECT name, origin, {', '.join(ChunkSummary._fields)} FROM metrics WHERE run_id = ?"  # noqa: S608
+# three kinds of steps, the best first: each with its total and its unit
+_STEPS = (
+    "last_step, total_steps, unit, counted_step, counted_total, counted_unit, printed_step, printed_total, printed_unit"
+)
 
 _T = TypeVar("_T")
 _run_decoder = msgspec.json.Decoder(Run)
@@ -77,13 +81,15 @@ class IndexReader:
         metrics: names of the metrics to summarize; None for all.
         """
         row = self._db.execute(
-            "SELECT record, coalesce(last_step, counted_step, printed_step), total_steps, note_count, lost_count"
+            f"SELECT record, note_count, lost_count, {_STEPS}"  # noqa: S608  our own names
             " FROM runs JOIN records ON run_id = id WHERE id = ?",
             (run_id,),
         ).fetchone()
         if row is None:
             return None
-        record, last_step, total_steps, note_count, lost_count = row
+        record, note_count, lost_count, *steps = row
+        kinds = (steps[:3], steps[3:6], steps[6:])
+        last_step, total_steps, unit = next((kind for kind in kinds if kind[0] is not None), (None, None, None))
         summaries = self._summaries(run_id, metrics)
         params = self.rows("SELECT name, value, is_default FROM params WHERE run_id = ? ORDER BY name", (run_id,))
         run, run_dir = decode_run(record), self.path.parent / "runs" / run_id
@@ -93,6 +99,7 @@ class IndexReader:
             live=_live(run, run_dir),
             last_step=last_step,
             total_steps=total_steps,
+            step_unit=unit,
             metrics={name: summary.last for name, summary in summaries.items()},
             summaries=summaries,
             params={name: msgspec.json.decode(value) for name, value, _ in params},

@@ -10,10 +10,16 @@ CREATE TABLE runs (
     elapsed_s    REAL,             -- of all ended sessions
     journal_size INTEGER NOT NULL, -- bytes of journal.jsonl that the record is folded from
     words        TEXT NOT NULL,    -- id, name and command in lower case: what a search looks through
-    last_step    INTEGER,
-    counted_step INTEGER,          -- optimizer steps, for a script that reports none
-    printed_step INTEGER,          -- logged to a tracker or printed for people, where there is neither
-    total_steps  INTEGER,
+    -- three kinds of steps, each with its total and what one is; views show the first kind that there is
+    last_step     INTEGER,         -- reported
+    total_steps   INTEGER,
+    unit          TEXT,
+    counted_step  INTEGER,         -- counted by us, for a script that reports none
+    counted_total INTEGER,
+    counted_unit  TEXT,
+    printed_step  INTEGER,         -- logged to a tracker, or printed for people
+    printed_total INTEGER,
+    printed_unit  TEXT,
     note_count   INTEGER NOT NULL DEFAULT 0,
     metric_count INTEGER NOT NULL DEFAULT 0,
     lost_count   INTEGER NOT NULL DEFAULT 0, -- how often points of a metric beyond the limit were left out

@@ -74,6 +74,7 @@ def log(step: Optional[int] = None, **metrics: Any) -> None:
         if step is None:
             step = running.step
             running.has_logged_batches = True
+            link.set_unit(loops.UNIT)
         if "epoch" not in metrics:
             metrics["epoch"] = running.epoch
     elif step is None:

@@ -38,6 +38,7 @@ HOOKS: dict[str, str] = {
     "lightning.pytorch.trainer.trainer": "lightning.hook",
     "pytorch_lightning.trainer.trainer": "lightning.hook",
     "keras.src.models.model": "keras.hook",
+    "stable_baselines3.common.callbacks": "stable_baselines3",
     "ultralytics.engine.model": "ultralytics",
     "transformers.trainer": "huggingface.hook",
     "safetensors": "saved_files.native_files",

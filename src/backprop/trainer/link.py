@@ -9,7 +9,7 @@ import os
 import threading
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import Any, Iterator, Mapping, NoReturn, Optional
+from typing import Any, Callable, Iterator, Mapping, NoReturn, Optional
 
 from . import distributed, file_events
 from .channel import HOOK, ControlFile, EventsFile
@@ -66,6 +66,8 @@ class SupervisorLink:
         self._is_total_reported = False  # of the loop that is running
         self._saved_paths: set[str] = set()  # of which it is recorded that this process saves them
         self._answered_requests = 0  # checkpoint requests that need no save any more
+        self._units: dict[bool, str] = {}  # what the reported and the counted steps are, as the supervisor knows it
+        self.count_now: Optional[Callable[[], int]] = None  # for steps other than those of optimizers
 
     # -- events for the supervisor
 
@@ -85,6 +87,25 @@ class SupervisorLink:
             self._reported_step = step
             self._is_total_reported |= total_steps is not None
             self._events.send_metrics(step, metrics, total_steps)
+
+    def set_unit(self, unit: str, *, is_counted: bool = False) -> None:
+        """Report what one step is, once. unit: in the singular. is_counted: of the steps that we count."""
+        if self._units.get(is_counted) != unit:
+            self._units[is_counted] = unit
+            more = {"counted": True} if is_counted else {}
+            self.send_event(event="unit", unit=unit, **more)
+
+    def count_as(self, unit: str, count_now: Callable[[], int]) -> None:
+        """From now on a hook counts steps of this kind, instead of those of optimizers. count_now: how many so far."""
+        self.count_now = count_now
+        self.set_unit(unit, is_counted=True)
+
+    def count(self, step: int, total_steps: Optional[int] = None) -> None:
+        """Report a step that we count, for a script that may report steps of another kind."""
+        self._step_reported_at = monotonic()
+        self._reported_step = step
+        more = {} if total_steps is None else {"total_steps": total_steps}
+        self.send_event(step=step, counted=True, **more)
 
     def register_process(self) -> None:
         """Record that this process trains, on every rank: the supervisor interrupts it at the end, but no worker.
@@ -203,12 +224,16 @@ class SupervisorLink:
     # -- a loop that a hook drives
 
     @contextmanager
-    def training(self, owner: str, *, ends_script: bool = True) -> Iterator[bool]:
+    def training(
+        self, owner: str, unit: Optional[str] = None, *, is_counted: bool = False, ends_script: bool = True
+    ) -> Iterator[bool]:
         """Drive a framework's loop: inside, the caller calls `at_step_end` after every step, and does what it returns.
 
         Yields False, and does nothing, inside another framework's loop. If the loop was stopped early, this ends with
-        Stopped. owner: the framework's name. ends_script: False for a script that checks by itself whether it was
-        stopped; then this ends normally.
+        Stopped.
+
+        owner: the framework's name. unit, is_counted: as in `set_unit`; None: not known. ends_script: False for a
+        script that checks by itself whether it was stopped; then this ends normally.
         """
         if self.owner is not None:
             yield False
@@ -217,9 +242,10 @@ class SupervisorLink:
         self.is_stopping = False
         self.register_process()
         self.agreement.begin_loop()
-        now = monotonic()
-        self.pace.begin_loop(now)
-        self._step_reported_at = now
+        if unit is not None:
+            self.set_unit(unit, is_counted=is_counted)
+        self.pace.begin_loop(monotonic())
+        self._step_reported_at = 0.0  # the first step is reported at once, for its total
         self._is_total_reported = False
         self._reported_step = self._last_step = None
         self.pace.report(self.send_event)
@@ -264,9 +290,7 @@ class SupervisorLink:
 
     def _report_step(self, step: int, total_steps: Optional[int], *, is_counted: bool) -> None:
         if is_counted:
-            self._step_reported_at = monotonic()
-            self._reported_step = step
-            self.send_event(step=step, counted=True)
+            self.count(step, total_steps)
         else:  # the total is a metric: once is enough
             self.log(step, {}, None if self._is_total_reported else total_steps)
 

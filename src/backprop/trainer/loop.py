@@ -17,6 +17,7 @@ from .failsafe import notify_user
 from .link import SupervisorLink
 
 NAME = "backprop.loop"
+UNIT = "batch"
 
 Loader = Union[Iterable[Any], Callable[[], Iterable[Any]]]
 
@@ -245,6 +246,6 @@ def drive(
             for batch in batches_of(loader):
                 yield epoch, batch
     elif not link.is_stopping:  # after a stop, the loops that follow do nothing
-        with link.training(NAME, ends_script=False):
+        with link.training(NAME, UNIT, is_counted=True, ends_script=False):
             last = Loop(link, loader, epochs, state, accumulate)
             yield from last.run()

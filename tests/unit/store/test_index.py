@@ -109,6 +109,23 @@ def test_counted_steps_show_where_none_are_reported(run1: Index):
         assert view.last_step == last_step
 
 
+def test_each_kind_of_steps_has_its_own_total_and_unit(run1: Index):
+    """A run shows the first kind that there is: reported, counted, printed."""
+
+    def put(source: Source, *lines: dict) -> tuple:
+        data = b"".join(map(output, lines))
+        assert run1.add_output("run1", 1, 0, len(data), digest(data), [], source)
+        view = run1.get("run1")
+        assert view is not None
+        return view.last_step, view.total_steps, view.step_unit
+
+    printed = {"step": 3, "printed": True, "total_steps": 10}
+    counted = {"step": 400, "counted": True, "total_steps": 4000}
+    assert put(Source.PRINTED, {"event": "unit", "unit": "epoch"}, printed) == (3, 10, "epoch")
+    assert put(Source.EVENTS, {"event": "unit", "unit": "batch", "counted": True}, counted) == (400, 4000, "batch")
+    assert put(Source.OUT, {"step": 7}) == (7, None, None)
+
+
 def test_checkpoints_of_two_sources_are_in_the_order_they_were_saved(run1: Index):
     """Within a source in the order of its reports, even where a clock was set back."""
 

@@ -151,6 +151,35 @@ def test_what_the_trainer_measured_is_better_than_what_we_see():
     assert (progress.longest_step_s, progress.longest_save_s, progress.notice_s) == (0.5, 2, 2.5)
 
 
+UNIT = {"event": "unit", "unit": "epoch"}
+BATCH = {"event": "unit", "unit": "batch", "counted": True}
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        ([{"step": 1, "total_steps": 10}], (1, 10, None)),
+        ([UNIT, {"step": 1, "total_steps": 10}], (1, 10, "epoch")),
+        ([BATCH, {"step": 1, "total_steps": 10}], (1, 10, None)),  # that is the unit of other steps
+        ([BATCH, {"step": 50, "counted": True, "total_steps": 1000}], (50, 1000, "batch")),
+        ([UNIT, {"step": 50, "counted": True, "total_steps": 1000}], (50, 1000, None)),
+        ([BATCH, {"step": 50, "counted": True, "total_steps": 1000}, {"step": 1}], (1, None, None)),
+        ([UNIT, {"step": 2, "printed": True, "total_steps": 10}], (2, 10, "epoch")),
+    ],
+)
+def test_total_and_unit_are_those_of_the_steps_that_are_shown(lines: list[dict[str, Any]], shown: tuple):
+    progress = metered((0, lines))
+    assert (progress.step, progress.total_steps, progress.step_unit) == shown
+
+
+def test_a_printed_total_says_nothing_of_counted_steps():
+    """As with a progress bar of an epoch beside an optimizer that steps through all of them."""
+    progress = metered(
+        (0, [{"step": 10, "printed": True, "total_steps": 100}]), (1, [{"step": 400, "counted": True}]), (2, [])
+    )
+    assert (progress.step, progress.total_steps, progress.steps_per_s) == (400, None, None)
+
+
 def test_steps_that_were_counted_count_where_none_are_reported():
     """A silent script has a rate too; one that reports steps by itself is believed."""
     counted = metered((0, [{"step": 10, "counted": True}]), (2, [{"step": 20, "counted": True}]))

@@ -385,6 +385,21 @@ def test_counted_steps_are_no_reported_ones():
     assert (batch.last_step, batch.counted_step, list(batch.series)) == (4, 9, ["loss"])
 
 
+@pytest.mark.parametrize("unit", ['"epoch"', '"optimizer step"'])
+def test_a_unit_of_steps(unit: str):
+    """Of those that are reported, or of those that we count; the last one counts."""
+    batch = digest(f'{{"event": "unit", "unit": "x"}}\n{{"event": "unit", "unit": {unit}}}\n'.encode())
+    assert (batch.unit, batch.counted_unit, batch.notes) == (json.loads(unit), None, [])
+    batch = digest(f'{{"event": "unit", "unit": {unit}, "counted": true}}\n'.encode())
+    assert (batch.unit, batch.counted_unit) == (None, json.loads(unit))
+
+
+@pytest.mark.parametrize("unit", ["null", "1", '""', '["epoch"]', json.dumps("x" * 41)])
+def test_what_is_no_unit_is_a_note(unit: str):
+    batch = digest(f'{{"event": "unit", "unit": {unit}}}\n'.encode())
+    assert (batch.unit, len(batch.notes)) == (None, 1)
+
+
 @pytest.mark.parametrize("key", ["emergency", "weights_only"])
 def test_only_true_itself_makes_an_emergency_or_bare_weights(key: str):
     for value, is_meant in (("true", True), ("1", False), ('"true"', False)):

@@ -167,4 +167,20 @@ def test_every_number_can_be_shown(value: float | None):
 )
 def test_how_a_running_session_does(live: LiveProgress | None, life: str, pace: list[str]):
     """Silence and no sign of life are told apart; a rate of the past is none."""
-    assert (formatting.life(live), formatting.pace(live)) == (life, pace)
+    assert (formatting.life(live), formatting.pace(live, None)) == (life, pace)
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "short"),
+    [
+        (None, "", "step"),
+        ("optimizer step", "optimizer steps", "step"),
+        ("epoch", "epochs", "epoch"),
+        ("batch", "batches", "batch"),
+        (" ", " s", "step"),
+    ],
+)
+def test_the_unit_of_steps(unit: str | None, text: str, short: str):
+    """Nothing is claimed where it is not known."""
+    assert (formatting.units(unit), formatting.short_unit(unit)) == (text, short)
+    assert formatting.units(unit, 1) == (unit or "")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from backprop.records import LiveProgress, Record
+from backprop.records import LiveProgress, Origin, Record
 from backprop.store.output.protocol import Batch, Listening
 
 
@@ -14,7 +14,8 @@ class Progress(Record, frozen=True):
     """How far a session has come, as the live line and the stop ladder want it."""
 
     step: int | None = None
-    total_steps: int | None = None
+    total_steps: int | None = None  # of the same kind
+    step_unit: str | None = None  # what one of them is; None: not known
     counted_step: int | None = None  # of the optimizer, whatever is reported
     metrics: Mapping[str, float] = {}
     steps_per_s: float | None = None
@@ -60,6 +61,20 @@ class Progress(Record, frozen=True):
         )
 
 
+class _Kind:
+    """How many steps of a kind there will be, and what one is; None: not known."""
+
+    def __init__(self) -> None:
+        self.total: int | None = None
+        self.unit: str | None = None
+
+    def note(self, total: float | None, unit: str | None) -> None:
+        """Take in what was reported, if anything was."""
+        if total is not None and math.isfinite(total):
+            self.total = int(total)
+        self.unit = unit or self.unit
+
+
 class ProgressMeter:
     """Makes Progress of looks. Instants are monotonic seconds."""
 
@@ -70,6 +85,8 @@ class ProgressMeter:
         self._step_seen_at: float | None = None
         self._reports_steps = False  # else those that were counted will do
         self._counts_steps = False  # else those that were printed
+        self._reported, self._counted, self._printed = _Kind(), _Kind(), _Kind()
+        self._shown: _Kind | None = None  # that the last step was of
 
     def observe(self, batch: Batch, now: float) -> None:
         """Take in what a look at `now` brought."""
@@ -80,20 +97,20 @@ class ProgressMeter:
         if batch.checkpoints and since is not None and not old.is_paced:
             changes["longest_save_s"] = max(old.longest_save_s, since)
         step = self._step(batch)
+        kind = self._note_kinds(batch)
+        changes |= {"total_steps": kind.total, "step_unit": kind.unit}
         if step is not None:
-            changes["is_printed"] = not (self._reports_steps or self._counts_steps)
-        if step is not None:
+            changes["is_printed"] = kind is self._printed
             if since is not None:
                 if not old.is_paced:
                     changes["longest_step_s"] = max(old.longest_step_s, since)
-                changes["steps_per_s"] = self._rate(old, step, since)
+                # what was counted in other steps tells nothing of these
+                changes["steps_per_s"] = self._rate(old, step, since) if kind is self._shown else None
+            self._shown = kind
             changes["step"] = step
             self._step_seen_at = now
         if batch.series:
             changes["metrics"] = dict(old.metrics) | {name: series.values[-1] for name, series in batch.series.items()}
-        total = batch.last("total_steps")
-        if total is not None and math.isfinite(total):
-            changes["total_steps"] = int(total)
         if batch.listening is not None:
             changes |= {"is_listening": True, "is_finished": False, **_pace(batch.listening)}
         if batch.is_finished:
@@ -120,6 +137,15 @@ class ProgressMeter:
         if self._counts_steps:
             return batch.counted_step
         return batch.tracked_step if batch.printed_step is None else batch.printed_step
+
+    def _note_kinds(self, batch: Batch) -> "_Kind":
+        """Note totals and units; gives those of the kind of steps that is shown."""
+        self._counted.note(batch.counted_total, batch.counted_unit)
+        kind = self._reported if batch.origin is Origin.REPORTED else self._printed
+        kind.note(batch.last("total_steps"), batch.unit)
+        if self._reports_steps:
+            return self._reported
+        return self._counted if self._counts_steps else self._printed
 
     def _rate(self, old: Progress, step: int, since_s: float) -> float | None:
         if old.step is None or since_s <= 0 or step < old.step:

@@ -17,6 +17,7 @@ from backprop.records import Origin, ParamOrigin, Record, is_shallow
 MAX_LINE_BYTES = 1 << 20  # a longer line is passed through, not understood: memory stays bounded
 _MAX_DURATION_S = 1e9  # nobody's step takes thirty years
 _MAX_OPTION = 200  # characters
+_MAX_UNIT = 40  # likewise
 _MAX_INT64 = (1 << 63) - 1  # what the index can hold as a step
 
 
@@ -45,6 +46,13 @@ class Listening(Record, frozen=True):
 
     longest_step_s: float | None = None
     longest_save_s: float | None = None
+
+
+class StepUnit(Record, frozen=True):
+    """What one step is, from here on."""
+
+    unit: str  # in the singular: epoch
+    is_counted: bool = False  # of the steps that we count
 
 
 class Finished(Record, frozen=True):
@@ -83,7 +91,7 @@ class Note(Record, frozen=True):
     text: str
 
 
-Event = Metrics | CheckpointSaved | ParamsGiven | Listening | Finished | ResumeOption | TrainingBegan | Note
+Event = Metrics | CheckpointSaved | ParamsGiven | Listening | StepUnit | Finished | ResumeOption | TrainingBegan | Note
 
 _ORIGINS = {"parser": ParamOrigin.PARSER, "settings": ParamOrigin.SETTINGS}
 _decode = msgspec.json.Decoder().decode
@@ -169,6 +177,9 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
             longest_step_s=_as_duration_s(value.get("longest_step_s")),
             longest_save_s=_as_duration_s(value.get("longest_save_s")),
         )
+    unit = value.get("unit")
+    if kind == "unit" and isinstance(unit, str) and 0 < len(unit) <= _MAX_UNIT:
+        return StepUnit(unit=unit, is_counted=value.get("counted") is True)
     if kind == "finished":
         return Finished()
     if kind == "training_began":
@@ -218,6 +229,8 @@ class Batch:
     __slots__ = (
         "checkpoints",
         "counted_step",
+        "counted_total",
+        "counted_unit",
         "finished_step",
         "is_finished",
         "last_step",
@@ -231,6 +244,7 @@ class Batch:
         "series",
         "tracked_step",
         "trainings",
+        "unit",
     )
 
     def __init__(self) -> None:
@@ -238,7 +252,10 @@ class Batch:
         self.printed_step: int | None = None  # read in what the script prints for people
         self.tracked_step: int | None = None  # logged to a tracker
         self.last_step: int | None = None  # that was reported
+        self.unit: str | None = None  # of those
         self.counted_step: int | None = None  # by us, for a script that reports none
+        self.counted_total: float | None = None  # how many of them there will be
+        self.counted_unit: str | None = None
         self.listening: Listening | None = None  # the last word on it
         self.is_finished = False
         self.finished_step: int | None = None  # the last one that was reported before it finished
@@ -332,6 +349,12 @@ def _add(batch: Batch, event: Event, offset: int) -> None:
     match event:
         case Metrics():
             batch.counted_step = event.step
+            batch.counted_total = event.values.get("total_steps", batch.counted_total)
+        case StepUnit():
+            if event.is_counted:
+                batch.counted_unit = event.unit
+            else:
+                batch.unit = event.unit
         case CheckpointSaved():
             batch.checkpoints.append((offset, event))
         case ParamsGiven(origin=ParamOrigin.SCRIPT):

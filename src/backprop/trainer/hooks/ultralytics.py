@@ -1,7 +1,8 @@
 """Ultralytics: an interrupted training continues from its `last.pt`, by Ultralytics' own `resume`.
 
-Its saves are noticed like those of any script (saved_files/). A file beside `last.pt` stores which training saved it:
-it cannot be stored in the checkpoint, because `resume` reads its arguments from there, and checks them.
+Its epochs are reported as steps. Its saves are noticed like those of any script (saved_files/). A file beside
+`last.pt` stores which training saved it: it cannot be stored in the checkpoint, because `resume` reads its arguments
+from there, and checks them.
 Written against ultralytics 8.4.190.
 """
 
@@ -36,6 +37,8 @@ def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
         link = current()
         # `data` may be a list: then there is a training for each, and Ultralytics cannot resume them
         is_several = isinstance(kwargs.get("data"), (list, tuple))
+        if link is not None and link.owner is None:
+            _report_epochs(link, self.callbacks)
         if link is None or link.owner is not None or kwargs.get("resume") or is_several or is_off(_HOOK):
             return original(self, trainer, **kwargs)
         training = _begin(link, self, trainer, kwargs)
@@ -55,6 +58,28 @@ def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
             callbacks.remove(note)
 
     return train
+
+
+@guarded(_HOOK)
+def _report_epochs(link: SupervisorLink, callbacks: dict[str, list[Any]]) -> None:
+    """Report epochs as steps, whichever call of `train` makes them."""
+
+    @guarded(_HOOK)
+    def started(trainer: Any) -> None:
+        link.count_as("epoch", lambda: _epochs_done(trainer))
+
+    @guarded(_HOOK)
+    def ended(trainer: Any) -> None:
+        link.count(_epochs_done(trainer), trainer.epochs)
+
+    for event, report in (("on_train_start", started), ("on_fit_epoch_end", ended)):
+        if not any(getattr(one, "__module__", None) == __name__ for one in callbacks[event]):
+            callbacks[event].append(report)
+
+
+def _epochs_done(trainer: Any) -> int:
+    """Epochs that are trained; its last evaluation calls itself one more."""
+    return int(min(trainer.epoch + 1, trainer.epochs))
 
 
 @guarded(registry.HOOK)

@@ -47,6 +47,7 @@ def run_document(
         "sessions": [_session(session, now) for session in run.sessions],
         "last_step": view.last_step,
         "total_steps": view.total_steps,
+        "step_unit": view.step_unit,
         **_live(view.live),
         "metrics": view.metrics,
         "printed_metrics": _names(view, Origin.PRINTED),

@@ -4,6 +4,7 @@ import math
 from datetime import datetime
 
 from backprop.records import Life, LiveProgress
+from backprop.text import printable
 
 
 def duration(seconds: float | None) -> str:
@@ -57,6 +58,13 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
+def units(unit: str | None, count: int | None = None) -> str:
+    """The unit of a number of steps: optimizer steps, 1 epoch, batches; "" if it is not known."""
+    if not unit or count == 1:
+        return unit or ""
+    return unit + ("es" if unit.endswith(("s", "x", "tch", "sh")) else "s")
+
+
 def life(live: LiveProgress | None) -> str:
     """What is odd about a running session: that it is silent, or shows no sign of life; empty if nothing is.
 
@@ -80,11 +88,20 @@ def eta(live: LiveProgress | None) -> str:
     return f"{'~' if live.is_estimate else ''}{duration(live.remaining_s)}"
 
 
-def pace(live: LiveProgress | None) -> list[str]:
-    """Rate and ETA of a running session, as far as they are known; none while it is silent: they are of the past."""
+def short_unit(unit: str | None) -> str:
+    """The unit of steps in one word: step for optimizer steps, epoch."""
+    words = (unit or "").split()
+    return printable(words[-1]) if words else "step"
+
+
+def pace(live: LiveProgress | None, unit: str | None) -> list[str]:
+    """Rate and ETA of a running session, as far as they are known; none while it is silent: they are of the past.
+
+    unit: of its steps.
+    """
     if live is None or live.life is not Life.ALIVE:
         return []
-    parts = [f"{number(live.steps_per_s)} steps/s"] if live.steps_per_s else []
+    parts = [f"{number(live.steps_per_s)} {units(short_unit(unit))}/s"] if live.steps_per_s else []
     if shown := eta(live):
         parts.append(f"ETA {shown}")
     return parts

@@ -203,13 +203,14 @@ def progress_line(progress: Progress, left_s: float) -> str:
     if progress.step is None:
         parts.append("running")
     else:
-        parts.append(f"step {formatting.steps(progress.step, progress.total_steps or None)}")
+        unit = formatting.short_unit(progress.step_unit)
+        parts.append(f"{unit} {formatting.steps(progress.step, progress.total_steps or None)}")
     from backprop.store import metric_names
 
     if (name := metric_names.main_metric(progress.metrics)) is not None:
         shown = shortened(printable(name), _NAME_WIDTH)
         parts.append(f"{shown} {formatting.number(progress.metrics[name])}")
     live = progress.live
-    parts += filter(None, (formatting.life(live), *formatting.pace(live)))
+    parts += filter(None, (formatting.life(live), *formatting.pace(live, progress.step_unit)))
     parts.append(f"{formatting.duration(left_s)} left" if left_s > 0 else "stopping")
     return " · ".join(parts)

@@ -56,8 +56,9 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
     rows += _params(view, max_defaults=_MAX_DEFAULTS if max_checkpoints is not None else len(view.params))
     if view.last_step is not None:
         of = f" of {view.total_steps:,}" if view.total_steps is not None else ""
-        rows.append(("step", f"{view.last_step:,}{of}"))
-    if pace := formatting.pace(view.live):
+        unit = formatting.units(view.step_unit, view.total_steps or view.last_step)
+        rows.append(("step", f"{view.last_step:,}{of} {formatting.name(unit) if unit else ''}".rstrip()))
+    if pace := formatting.pace(view.live, view.step_unit):
         rows.append(("pace", ", ".join(pace)))
     if life := formatting.life(view.live):
         rows.append(("life", life))

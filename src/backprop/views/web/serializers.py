@@ -77,7 +77,7 @@ def _live(view: RunView) -> dict[str, Any]:
     return {
         "life": None if view.live is None else view.live.life,
         "life_text": formatting.life(view.live) or None,
-        "pace": ", ".join(formatting.pace(view.live)) or None,
+        "pace": ", ".join(formatting.pace(view.live, view.step_unit)) or None,
     }
 
 
@@ -95,6 +95,7 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
     return {
         **_bounded(document),
         "command_text": shortened(shlex.join(document["command"]), _MAX_TEXT),
+        "units": _cell(formatting.units(view.step_unit)),
         **_live(view),
         "metric": _cell(metric_names.main_metric(view.summaries)),
         "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in metrics[:_MAX_KEYS]},

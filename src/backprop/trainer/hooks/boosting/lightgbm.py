@@ -50,7 +50,7 @@ def hook(engine: Any) -> None:
         call = boosting.begin(_LIBRARY, "txt")
         if call is None:
             return original(*args, **kwargs)
-        with call.link.training(_LIBRARY) as is_ours:
+        with call.link.training(_LIBRARY, "round") as is_ours:
             if not is_ours:  # a booster that is trained by a callback of another one
                 return original(*args, **kwargs)
             try:

@@ -162,7 +162,7 @@ class TrainCall:
 
         model: returns its bytes. callbacks: the user's.
         """
-        request = self.link.at_step_end(rounds)
+        request = self.link.at_step_end(rounds, total_steps=self.total)
         if request.save or request.stop:
             self._save(rounds, model, callbacks)
         if request.stop:

@@ -50,7 +50,7 @@ def hook(training: Any) -> None:
         call = boosting.begin(_LIBRARY, "ubj")
         if call is None:
             return original(*args, **kwargs)
-        with call.link.training(_LIBRARY) as is_ours:
+        with call.link.training(_LIBRARY, "round") as is_ours:
             if not is_ours:  # a booster that is trained by a callback of another one
                 return original(*args, **kwargs)
             _begun = call

@@ -264,7 +264,7 @@ class Fit:
         self._fits_of_process.step += batch + 1 - self._batches
         self._batches = batch + 1
         self._data_position.took(self._model.steps_per_execution)
-        request = self._link.at_step_end(self._fits_of_process.step)
+        request = self._link.at_step_end(self._fits_of_process.step, total_steps=self._total_steps)
         is_wanted = request.stop or (request.save and monotonic() >= self._save_at)
         if is_wanted or monotonic() >= self._log_at:
             self._log_at = monotonic() + LOG_EVERY_S
@@ -277,8 +277,15 @@ class Fit:
 
     @guarded(HOOK)
     def _log(self, logs: Any) -> None:
-        total = None if self._steps is None else self._first_step + (self._epochs - self._initial_epoch) * self._steps
-        self._link.log(self._fits_of_process.step, {**(logs or {}), "epoch": self._epoch}, total)
+        metrics = {**(logs or {}), "epoch": self._epoch}
+        self._link.log(self._fits_of_process.step, metrics, self._total_steps)
+
+    @property
+    def _total_steps(self) -> Optional[int]:
+        """Batches of all fits of the process, this one included; None if an epoch's number of batches is not known."""
+        if self._steps is None:
+            return None
+        return int(self._first_step + (self._epochs - self._initial_epoch) * self._steps)
 
     def _flush(self) -> None:
         """Wait until callbacks that run asynchronously have seen this batch."""

@@ -46,7 +46,7 @@ def _around_fit(original: Callable[..., Any], fits: FitSequence) -> Callable[...
         global _fit  # noqa: PLW0603  link.training lets only one through at a time
         if is_off(HOOK):
             return original(self, *args, **kwargs)
-        with fits.link.training(HOOK) as is_ours:
+        with fits.link.training(HOOK, "batch") as is_ours:
             if not is_ours:
                 return original(self, *args, **kwargs)
             _fit = running = _begin(fits, self, original, args, kwargs)

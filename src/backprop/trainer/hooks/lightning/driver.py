@@ -25,7 +25,6 @@ from .position import KEY, FitMark, LoopPosition, is_over
 
 WORTH_SAVING_S = 1.0  # a shorter training is simply repeated
 _KEPT = 2  # of our own checkpoints: the newest, and one more in case it is damaged
-_REPORT_STEP_EVERY_S = 1.0  # if the script logs less often: for the live progress line
 
 
 class FitDriver:
@@ -52,7 +51,6 @@ class FitDriver:
         self._first: Any = None  # random states before the epoch's first batch was drawn
         self._step = trainer.global_step
         self._total_steps = _total_steps(trainer)
-        self._reported_at = monotonic()
         self._saving: Optional[_CheckpointMoment] = None  # what our checkpoint that is being saved holds
         self._validating: Optional[_CheckpointMoment] = None  # the start of the validation that is running
         self._saved = [path for path in [path] if path and is_in(path, self._folder())]
@@ -142,8 +140,8 @@ class FitDriver:
         if step == self._step and not is_left:
             return
         self._step = step
-        request = self._link.at_step_end(step)
-        if request.stop or request.save or monotonic() - self._reported_at > _REPORT_STEP_EVERY_S:
+        request = self._link.at_step_end(step, total_steps=self._total_steps)
+        if request.stop or request.save:
             self._report(step, {})
         if self._is_last():
             return
@@ -272,7 +270,6 @@ class FitDriver:
             self._report(self._trainer.global_step, {"epoch": self._trainer.current_epoch, **metrics})
 
     def _report(self, step: int, metrics: dict[str, Any]) -> None:
-        self._reported_at = monotonic()
         self._link.log(step, metrics, self._total_steps)
 
 

@@ -125,7 +125,9 @@ class ScriptMonitor:
         if self._most and self._reported_step != self.step:
             self._reported_step = self.step
             self.link.confirm_resume()  # for frameworks whose loop is not driven
-            self.link.send_event(step=self.step, counted=True)
+            if self.link.count_now is None:
+                self.link.set_unit("optimizer step", is_counted=True)
+                self.link.count(self.step)
 
     # -- saves
 

@@ -136,6 +136,8 @@ class ScriptFiles:
     def _step(self, path: str, content: CheckpointContent) -> Optional[int]:
         if content.step is not None:
             return content.step
+        if self.link.count_now is not None:
+            return self.link.count_now()
         if counted := self.count_steps():
             return counted
         known = [count for count in (self.earlier_steps() or None, content.epoch) if count is not None]

@@ -177,7 +177,7 @@ export class RunPage {
     const step =
       run.last_step === null
         ? null
-        : `${format.whole(run.last_step)}${run.total_steps ? ` of ${format.whole(run.total_steps)}` : ""}`;
+        : `${format.whole(run.last_step)}${run.total_steps ? ` of ${format.whole(run.total_steps)}` : ""} ${run.units}`;
     const { git } = run;
     const rows = [
       ["step", step],
