@@ -30,9 +30,20 @@ def test_the_step_of_a_save(
 ):
     """The file's own, else what was counted, else what is known of before or the file's epoch, else that in its name."""
     told: list[int | None] = []
-    files = ScriptFiles(SimpleNamespace(report_checkpoint=lambda _path, step, **_: told.append(step)))
+    files = ScriptFiles(SimpleNamespace(report_checkpoint=lambda _path, step, **_: told.append(step), count_now=None))
     atexit.unregister(files._end)
     files.count_steps = lambda: counted
     files.earlier_steps = lambda: earlier
     files.add(str(tmp_path / name), CheckpointContent(is_state=True, step=step, epoch=epoch))
     assert told == [expected]
+
+
+def test_a_hook_may_count_steps_of_another_kind(tmp_path: Path):
+    """Epochs, say: then they are the step of a save, and optimizer steps are not."""
+    told: list[int | None] = []
+    link = SimpleNamespace(report_checkpoint=lambda _path, step, **_: told.append(step), count_now=lambda: 4)
+    files = ScriptFiles(link)
+    atexit.unregister(files._end)
+    files.count_steps = lambda: 300
+    files.add(str(tmp_path / "last.pt"), CheckpointContent(is_state=True))
+    assert told == [4]
