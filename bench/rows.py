@@ -641,11 +641,35 @@ def trainer(sizes: Sizes) -> list[Row]:
     return rows
 
 
+def sampled_loss(sizes: Sizes) -> list[Row]:
+    """What it costs to know the loss of a PyTorch script that does not report it."""
+    what = "CPU time that sampling the loss adds to a step of PyTorch"
+    if not trainers.has_torch():
+        return [Row(what=what, measured="-", how="PyTorch is not installed in that Python")]
+    with workbench(sizes) as place:
+        bare, added = trainers.sampled_loss_times(place)
+    return [
+        Row(
+            what=what,
+            measured=f"{added.text('µs', 1e6, 2)}, median ± {added.median_error * 1e6:.2f}",
+            target="≤ 2 µs",
+            is_reached=added.median <= 2e-6 if added.median_error <= 2e-6 else None,
+            how=f"{added.count} pairs of 20 steps with and without it in one process, difference of each pair",
+        ),
+        Row(
+            what="… the step without it",
+            measured=bare.text("µs", 1e6, 1),
+            how="`zero_grad`, a sum, `backward` and `step` of SGD, one weight; the same pairs",
+        ),
+    ]
+
+
 ROWS: Mapping[str, Callable[[Sizes], list[Row]]] = {
     "start": start,
     "slow-down": slow_down,
     "ingest": ingest,
     "trainer": trainer,
+    "sampled-loss": sampled_loss,
     "supervisor": supervisor,
     "governor": governor,
     "delay": delay,

@@ -88,6 +88,24 @@ def tap_costs(place: Workbench) -> tuple[Spread, Spread]:
     return spread([call for call, _ in differences]), spread([whole for _, whole in differences])
 
 
+def has_torch() -> bool:
+    """Whether PyTorch is installed where peers are."""
+    program = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
+    return subprocess.run([peers_python(), "-c", program], timeout=PATIENCE_S, check=False).returncode == 0
+
+
+def sampled_loss_times(place: Workbench) -> tuple[Spread, Spread]:
+    """CPU seconds of a training step of PyTorch, and what sampling its loss adds to it."""
+    out = place.folder / "sampled_loss.json"
+    script = str(place.folder / "sampled_loss.py")
+    seconds = str(5 * place.sizes.metrics_s)
+    command = [BACKPROP, "run", "--python", peers_python(), script, "--", seconds, str(out)]
+    cost(command, place.environment, place.folder, place.folder / "out")
+    times: dict[str, list[float]] = json.loads(out.read_text())
+    added = [ours - bare for bare, ours in zip(times["bare"], times["sampled"], strict=True)]
+    return spread(times["bare"]), spread(added)
+
+
 def start_differences(place: Workbench) -> Spread:
     """Seconds that the hooks add to the start of an interpreter which imports nothing."""
     # what a trainer finds; the files are not there, and nothing at the start asks for them

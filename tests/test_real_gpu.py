@@ -106,3 +106,33 @@ def test_what_gets_past_the_allocator_is_seen_from_outside(torch_runs: Runs):
     document = torch_runs.document("r")
     assert document["status"] == "stopped"
     assert "(--gpu-memory-limit 3.0 GB)" in document["reason"]
+
+
+def test_a_sampled_loss_never_waits_for_the_gpu(torch_runs: Runs):
+    """Each value is right, and PyTorch sees no call that synchronizes."""
+    torch_runs.script(
+        """
+        import torch
+        weight = torch.nn.Parameter(torch.zeros((), device="cuda"))
+        optimizer = torch.optim.SGD([weight], lr=1.0)
+        scaler = torch.amp.GradScaler("cuda", enabled="scaled" in sys.argv)
+        torch.cuda.set_sync_debug_mode("error")
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            optimizer.zero_grad()
+            scaler.scale(weight.sum()).backward()  # 0, -1, -2, ...
+            scaler.unscale_(optimizer)  # scaler.step() waits for the GPU
+            optimizer.step()
+            scaler.update()
+            time.sleep(0.001)
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.synchronize()
+        """
+    )
+    for run_id in ("plain", "scaled"):
+        done = torch_runs.call("run", "train.py", "--run-id", run_id, "--", run_id)
+        assert done.returncode == 0, done.stderr
+        events = (torch_runs.rundir(run_id) / "session-1.events").read_text().splitlines()
+        samples = [line for line in map(json.loads, events) if "sampled" in line]
+        assert len(samples) > 5
+        assert all(sample["loss"] == 1 - sample["step"] for sample in samples)

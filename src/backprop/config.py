@@ -356,7 +356,7 @@ SETTINGS: Mapping[str, Setting] = {
         "--printed-metrics/--no-printed-metrics",
         _YES_OR_NO,
         _SCRIPT,
-        "Parse metrics from the script's output, unless it reports them.",
+        "Read metrics in the script's output, and the loss in PyTorch, unless it reports them.",
         default_text="on",
         only_new=True,
     ),

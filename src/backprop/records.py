@@ -217,9 +217,10 @@ class Source(str, Enum):
 class Origin(IntEnum):
     """How a metric's points came here. Of one that comes in several ways, only those of the greatest are kept."""
 
-    PRINTED = 0  # read in what the script prints for people
-    TRACKED = 1  # logged to TensorBoard, W&B or another tracker
-    REPORTED = 2  # by the script itself or by a hook
+    SAMPLED = 0  # a loss of PyTorch, where nothing reports one: see trainer/hooks/pytorch/sampled_loss.py
+    PRINTED = 1  # read in what the script prints for people
+    TRACKED = 2  # logged to TensorBoard, W&B or another tracker
+    REPORTED = 3  # by the script itself or by a hook
 
 
 class GitState(Record, frozen=True):

@@ -39,7 +39,8 @@ def test_a_script_runs_and_is_recorded(runs: Runs):
     assert set(document) == {
         "id", "name", "status", "reason", "command", "cwd", "python", "created_at", "started_at", "ended_at",
         "stopped_by", "elapsed_s", "timebox_s", "sessions", "last_step", "metrics", "printed_metrics",
-        "tracked_metrics", "params", "default_params", "total_steps", "step_unit", "last_step_at", "steps_per_s",
+        "tracked_metrics", "sampled_metrics", "params", "default_params", "total_steps", "step_unit", "last_step_at",
+        "steps_per_s",
         "remaining_s", "remaining_is_estimate", "silent_s", "stalled_s", "life", "checkpoints", "checkpoint_count",
         "git", "code_notes", "snapshot_of", "exit_code",
         "host", "job", "pid", "run_dir",

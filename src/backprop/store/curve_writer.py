@@ -5,6 +5,7 @@ See store/curves.py for how they are read again.
 
 import sqlite3
 from array import array
+from collections.abc import Mapping
 from typing import Any
 
 from backprop.records import Origin
@@ -29,9 +30,10 @@ class CurveWriter:
 
     def add(self, run_id: str, session: int, batch: Batch, timeline: Timeline) -> None:
         """Store points of several metrics, but of no more names than MAX_METRICS; what is left out is counted."""
-        if not batch.series:
-            return
-        series = doubled_metrics.resolve(self._db, run_id, session, batch)
+        for origin, series in doubled_metrics.resolve(self._db, run_id, session, batch):
+            self._add(run_id, session, series, timeline, origin)
+
+    def _add(self, run_id: str, session: int, series: Mapping[str, Series], timeline: Timeline, origin: Origin) -> None:
         (before,) = self._db.execute("SELECT metric_count FROM runs WHERE id = ?", (run_id,)).fetchone()
         count, lost = before, 0
         if before + len(series) > MAX_METRICS:
@@ -44,7 +46,7 @@ class CurveWriter:
             whole = self._db.execute(_METRIC, (run_id, name)).fetchone()
             count += whole is None
             times = timeline.seconds(points.ends)
-            self._add_points(run_id, session, name, points, times, whole, batch.origin)
+            self._add_points(run_id, session, name, points, times, whole, origin)
         if count > before or lost:
             self._db.execute(
                 "UPDATE runs SET metric_count = ?, lost_count = lost_count + ? WHERE id = ?", (count, lost, run_id)

@@ -1,26 +1,45 @@
 """A metric that a session has in several ways, kept once: reported before logged to a tracker before printed.
 
+A sampled loss is kept only while the run has no other training loss, so that one curve never mixes two kinds of loss.
 The sources of a session are read in any order, so what is stored already may have to go again.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from functools import reduce
 
+from backprop.records import Origin
 from backprop.store.chunk_summary import ChunkSummary
+from backprop.store.metric_names import is_training_loss, replaced_samples
 from backprop.store.output.protocol import Batch, Series
 
 _OUTLINE = ", ".join(ChunkSummary._fields)
 _SET = ", ".join(f"{field} = ?" for field in ChunkSummary._fields)
 
 
-def resolve(db: sqlite3.Connection, run_id: str, session: int, batch: Batch) -> Mapping[str, Series]:
-    """The series of a batch that are to be stored. Removes the points that these replace, in a transaction."""
+def resolve(
+    db: sqlite3.Connection, run_id: str, session: int, batch: Batch
+) -> Iterator[tuple[Origin, Mapping[str, Series]]]:
+    """The series of a batch that are to be stored, by origin. Removes the points that these replace, in a transaction.
+
+    To be consumed one by one: what comes first decides on what follows.
+    """
+    if batch.series:
+        if any(map(is_training_loss, batch.series)):
+            _remove_sampled(db, run_id, None)
+        yield batch.origin, _resolved(db, run_id, session, batch)
+    if batch.sampled and not _has_other_loss(db, run_id):
+        replaced = replaced_samples(batch.sampled)
+        _remove_sampled(db, run_id, replaced)
+        yield Origin.SAMPLED, {name: points for name, points in batch.sampled.items() if name not in replaced}
+
+
+def _resolved(db: sqlite3.Connection, run_id: str, session: int, batch: Batch) -> Mapping[str, Series]:
     origin = batch.origin
     others = db.execute(
-        "SELECT name, newest_origin FROM metrics WHERE run_id = ? AND session = ? AND newest_origin != ?",
-        (run_id, session, origin),
+        "SELECT name, newest_origin FROM metrics WHERE run_id = ? AND session = ? AND newest_origin NOT IN (?, ?)",
+        (run_id, session, origin, Origin.SAMPLED),
     ).fetchall()
     for name in [name for name, other in others if other < origin and is_doubled(name, spellings(batch.series))]:
         _remove(db, run_id, session, name)
@@ -62,3 +81,19 @@ def _remove(db: sqlite3.Connection, run_id: str, session: int, name: str) -> Non
     else:
         db.execute("DELETE FROM metrics WHERE run_id = ? AND name = ?", (run_id, name))
         db.execute("UPDATE runs SET metric_count = metric_count - 1 WHERE id = ?", (run_id,))
+
+
+def _has_other_loss(db: sqlite3.Connection, run_id: str) -> bool:
+    rows = db.execute("SELECT name FROM metrics WHERE run_id = ? AND origin != ?", (run_id, Origin.SAMPLED))
+    return any(is_training_loss(name) for (name,) in rows)
+
+
+def _remove_sampled(db: sqlite3.Connection, run_id: str, names: Collection[str] | None) -> None:
+    """names: those to remove, if they are there; None: all."""
+    rows = db.execute("SELECT name FROM metrics WHERE run_id = ? AND origin = ?", (run_id, Origin.SAMPLED)).fetchall()
+    removed = [name for (name,) in rows if names is None or name in names]
+    for name in removed:
+        for table in ("metrics", "outlines", "points"):
+            db.execute(f"DELETE FROM {table} WHERE run_id = ? AND name = ?", (run_id, name))  # noqa: S608  our own names
+    if removed:
+        db.execute("UPDATE runs SET metric_count = metric_count - ? WHERE id = ?", (len(removed), run_id))

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 from backprop.records import MetricSummary, RunView
 from backprop.store import filters
 
+SAMPLED_LOSS = "loss"  # loss/1, loss/2: of optimizers that take turns
 _PROGRESS = frozenset({"epoch", "total_steps"})
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
 _TRAINING = re.compile(r"^(train|training)[_/.-]|[_/.-](train|training)$")
@@ -54,6 +56,20 @@ def best(name: str, summary: MetricSummary) -> tuple[float, int] | None:
         (summary.greatest, summary.greatest_step) if is_greater_better(name) else (summary.least, summary.least_step)
     )
     return None if value is None or step is None else (value, step)
+
+
+@lru_cache(maxsize=10_000)
+def is_training_loss(name: str) -> bool:
+    """Whether a metric is a loss that is trained on, as far as its name tells: train_loss, Loss_D; not val_loss."""
+    return "loss" in name.lower() and not _HELD_OUT.search(name.lower())
+
+
+def replaced_samples(names: Collection[str]) -> Collection[str]:
+    """The sampled losses that count no more once these are sampled: `loss`, if optimizers turn out to take turns.
+
+    It came before the others of a session: see trainer/hooks/pytorch/sampled_loss.py.
+    """
+    return (SAMPLED_LOSS,) if any(name.startswith(f"{SAMPLED_LOSS}/") for name in names) else ()
 
 
 def main_metric(names: Collection[str]) -> str | None:

@@ -16,6 +16,7 @@ _OF_ANOTHER_SESSION = {
     "BACKPROP_RESUME_FROM",
     "BACKPROP_RESUME_STEP",
     "BACKPROP_RESUME_HOLDS_STATE",
+    "BACKPROP_NO_SAMPLED_LOSS",
     "BACKPROP_CHECKPOINT_EVERY_S",
     distributed.OUTER_VARIABLE,
     "BACKPROP_PARAMS_PID",
@@ -64,16 +65,12 @@ def for_trainer(
         environment["BACKPROP_CODE"] = os.path.dirname(spec.script)  # noqa: PTH120  as the script itself is called
     if spec.snapshot_of is not None:
         environment |= {"BACKPROP_CODE": str(rundir.snapshot_path), "BACKPROP_SNAPSHOT_OF": spec.snapshot_of}
+    if not spec.reads_printed_metrics:
+        environment["BACKPROP_NO_SAMPLED_LOSS"] = "1"
     if limits.checkpoint_every_s is not None:
         environment["BACKPROP_CHECKPOINT_EVERY_S"] = f"{limits.checkpoint_every_s:g}"
     if resumed is not None:
-        environment["BACKPROP_RESUME_FROM"] = resumed.path
-        if resumed.step is not None:
-            environment["BACKPROP_RESUME_STEP"] = str(resumed.step)
-        from backprop.trainer.hooks.saved_files.contents import holds_state  # late: it imports zipfile
-
-        if spec.hooks and holds_state(resumed.path):
-            environment["BACKPROP_RESUME_HOLDS_STATE"] = "1"
+        environment |= _of_resume(spec, resumed)
         if spec.hooks:
             environment |= tracker_runs.variables(str(rundir.path), session, environment)
     if ranks := [f"{name}={os.environ[name]}" for name in distributed.VARIABLES if name in os.environ]:
@@ -88,6 +85,17 @@ def for_trainer(
     environment |= gpu_environment.environment_for(gpus if spec.nodes == 1 else None)
     environment |= gpu_environment.allocator_environment(limits, gpus or (), spec.framework, spec.python, environment)
     return environment
+
+
+def _of_resume(spec: RunSpec, resumed: Resumed) -> dict[str, str]:
+    from backprop.trainer.hooks.saved_files.contents import holds_state  # late: it imports zipfile
+
+    variables = {"BACKPROP_RESUME_FROM": resumed.path}
+    if resumed.step is not None:
+        variables["BACKPROP_RESUME_STEP"] = str(resumed.step)
+    if spec.hooks and holds_state(resumed.path):
+        variables["BACKPROP_RESUME_HOLDS_STATE"] = "1"
+    return variables
 
 
 def _is_folder(name: str | None, folder: str) -> bool:

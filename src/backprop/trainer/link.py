@@ -51,6 +51,7 @@ class SupervisorLink:
         self.resume_step = None if step is None else int(step)  # that resume_from was reported for, where known
         # the supervisor has looked into it: if we did so here, it would pass for a read by the script
         self.resume_has_state = "BACKPROP_RESUME_HOLDS_STATE" in environment
+        self.may_sample_losses = "BACKPROP_NO_SAMPLED_LOSS" not in environment
         self.interrupts = DeferredSignals(self.is_stop_requested)
         self.agreement = Agreement(os.path.join(self.run_dir, f"session-{self.session_number}.agreed"))
         self.pace = Pace()

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, Session, Source, Status
+from backprop.records import Checkpoint, Limits, Measure, Origin, Run, RunSpec, Session, Source, Status
 from backprop.store import curves
 from backprop.store.curve_writer import CHUNK_POINTS, MAX_METRICS
 from backprop.store.home import Home
@@ -698,3 +698,73 @@ def test_an_index_is_its_owners_alone(tmp_path: Path):
     files = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     index.close()
     assert files == {"index.db": 0o600, "index.db-wal": 0o600, "index.db-shm": 0o600}
+
+
+# -- a sampled loss
+
+SAMPLED = [{"step": step, "loss": 0.5, "sampled": True} for step in (1, 2)]
+
+
+def test_a_sampled_loss_is_kept_and_marked(index: Index):
+    """Where nothing else reports a training loss; its step is none that the script reported."""
+    index.put_run(made(), 1)
+    assert stored(index, output(*SAMPLED, {"step": 2, "val_loss": 3.0, "accuracy": 0.5}))
+    view = index.get("run1")
+    assert view is not None
+    assert {name: summary.origin is Origin.SAMPLED for name, summary in view.summaries.items()} == {
+        "accuracy": False,
+        "loss": True,
+        "val_loss": False,
+    }
+    assert curve(index, "loss") == [(1.0, "0.5"), (2.0, "0.5")]
+
+
+def test_the_step_of_a_sample_is_not_a_reported_one(index: Index):
+    index.put_run(made(), 1)
+    assert stored(index, output(*SAMPLED))
+    view = index.get("run1")
+    assert view is not None
+    assert view.last_step is None
+
+
+@pytest.mark.parametrize("name", ["loss", "train/loss", "Loss_D"])
+@pytest.mark.parametrize("more", [{}, {"printed": True}])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_reported_loss_replaces_a_sampled_one(index: Index, name: str, more: dict[str, Any], is_first: bool):
+    """In whichever order they are read, and whoever reports it: no curve has points of both."""
+    index.put_run(made(), 1)
+    reported = output({"step": 2, name: 7.0, **more})
+    start = 0
+    for data in (reported, output(*SAMPLED)) if is_first else (output(*SAMPLED), reported):
+        assert stored(index, data, start)
+        start += len(data)
+    assert stored(index, output(*SAMPLED), start)
+    view = index.get("run1")
+    assert view is not None
+    assert view.metrics == {name: 7.0}
+    assert view.summaries[name].origin is not Origin.SAMPLED
+    assert curve(index, name) == [(2.0, "7.0")]
+    (count,) = index.rows("SELECT metric_count FROM runs")[0]
+    assert count == 1
+
+
+def test_both_in_one_stretch(index: Index):
+    index.put_run(made(), 1)
+    assert stored(index, output(SAMPLED[0], {"step": 2, "loss": 7.0}, SAMPLED[1]))
+    assert curve(index, "loss") == [(2.0, "7.0")]
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_losses_by_turns_replace_one_loss(index: Index, is_at_once: bool):
+    """It was not known yet that optimizers take turns: a first point of one of them must not be shown as the loss."""
+    index.put_run(made(), 1)
+    first = output(*SAMPLED)
+    numbered = output({"step": 3, "loss/1": 1.0, "sampled": True}, {"step": 3, "loss/2": 2.0, "sampled": True})
+    start = 0
+    for data in (first + numbered,) if is_at_once else (first, numbered):
+        assert stored(index, data, start)
+        start += len(data)
+    view = index.get("run1")
+    assert view is not None
+    assert view.metrics == {"loss/1": 1.0, "loss/2": 2.0}
+    assert curve(index, "loss") == []

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from backprop.store import filters, metric_names, query
 from backprop.store.filters import Wanted
 from backprop.store.index import Index
+from backprop.store.metric_names import is_training_loss
 from tests.conftest import Runs, scaled
 from tests.unit.store.test_query import made, say
 
@@ -60,3 +61,15 @@ def test_a_loss_that_nobody_reached_is_no_unknown_name(three: Runs):
     assert three.call("rm", "--yes", "a").returncode == 0
     assert three.call("list", "--filter", "loss<1").stderr == "backprop: no matching runs.\n"
     assert "no run has a metric 'loss'" in three.call("list", "--filter", "metric.loss<1").stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["loss", "Loss", "train_loss", "train/loss", "Loss_D", "box_loss", "loss/1", "logloss"]
+)
+def test_losses_that_are_trained_on(name: str):
+    assert is_training_loss(name)
+
+
+@pytest.mark.parametrize("name", ["val_loss", "eval/loss", "validation-logloss", "loss/test", "Test_Loss", "accuracy"])
+def test_losses_on_held_out_data_and_other_metrics(name: str):
+    assert not is_training_loss(name)

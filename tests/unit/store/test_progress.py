@@ -233,3 +233,13 @@ def test_no_sequence_of_looks_makes_it_fail(looks: list[tuple[float, list[dict[s
         assert progress.remaining_s is None or progress.remaining_s >= 0
         assert progress.steps_per_s is None or progress.steps_per_s >= 0
         before = progress
+
+
+def test_a_sampled_loss_is_shown_until_another_is_reported():
+    """What is reported wins, whatever comes after it."""
+    sampled = (1.0, [{"step": 1, "loss": 0.5, "sampled": True}])
+    assert metered(sampled).metrics == {"loss": 0.5}
+    by_turns = (2.0, [{"step": 3, "loss/1": 1.5, "sampled": True}])
+    assert metered(sampled, by_turns).metrics == {"loss/1": 1.5}
+    assert metered(sampled, (2.0, [{"step": 2, "val_loss": 3}])).metrics == {"loss": 0.5, "val_loss": 3.0}
+    assert metered(sampled, (2.0, [{"step": 2, "train_loss": 7}]), sampled).metrics == {"train_loss": 7.0}

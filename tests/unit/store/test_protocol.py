@@ -413,3 +413,19 @@ def test_no_bytes_crash_the_digest(data: bytes, offset: int):
     """Whatever a script prints, summing it up never fails, and offsets lie inside it."""
     batch = digest(data, offset)
     assert all(offset <= at < offset + len(data) for at, _ in (*batch.checkpoints, *batch.notes))
+
+
+def test_a_sampled_loss_is_apart_from_what_is_reported():
+    """It moves no step, and is no reported metric; only true itself marks it."""
+    batch = digest(
+        b'{"step": 4, "loss": 1.0}\n{"step": 9, "loss": NaN, "sampled": true}\n{"step": 5, "a": 1, "sampled": 1}\n'
+    )
+    assert (batch.last_step, batch.counted_step, batch.printed_step) == (5, None, None)
+    assert {name: list(series.steps) for name, series in batch.series.items()} == {
+        "loss": [4],
+        "a": [5],
+        "sampled": [5],
+    }
+    (sampled,) = batch.sampled["loss"].values
+    assert math.isnan(sampled)
+    assert list(batch.sampled["loss"].steps) == [9]

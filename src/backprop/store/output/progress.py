@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 from backprop.records import LiveProgress, Origin, Record
+from backprop.store.metric_names import is_training_loss, replaced_samples
 from backprop.store.output.protocol import Batch, Listening
 
 
@@ -87,6 +88,8 @@ class ProgressMeter:
         self._counts_steps = False  # else those that were printed
         self._reported, self._counted, self._printed = _Kind(), _Kind(), _Kind()
         self._shown: _Kind | None = None  # that the last step was of
+        self._values: dict[str, float] = {}  # last ones, but for those that were sampled
+        self._sampled: dict[str, float] = {}
 
     def observe(self, batch: Batch, now: float) -> None:
         """Take in what a look at `now` brought."""
@@ -109,8 +112,8 @@ class ProgressMeter:
             self._shown = kind
             changes["step"] = step
             self._step_seen_at = now
-        if batch.series:
-            changes["metrics"] = dict(old.metrics) | {name: series.values[-1] for name, series in batch.series.items()}
+        if batch.series or batch.sampled:
+            changes["metrics"] = self._metrics(batch)
         if batch.listening is not None:
             changes |= {"is_listening": True, "is_finished": False, **_pace(batch.listening)}
         if batch.is_finished:
@@ -127,6 +130,15 @@ class ProgressMeter:
         self.progress = msgspec.structs.replace(
             self.progress, silent_s=silent_s, stalled_s=stalled_s, last_step_at=last_step_at
         )
+
+    def _metrics(self, batch: Batch) -> dict[str, float]:
+        """The last value of each metric; a sampled loss only where no other is reported."""
+        self._values |= {name: series.values[-1] for name, series in batch.series.items()}
+        self._sampled |= {name: series.values[-1] for name, series in batch.sampled.items()}
+        for name in replaced_samples(batch.sampled):
+            self._sampled.pop(name, None)
+        has_loss = any(map(is_training_loss, self._values))
+        return dict(self._values) if has_loss else self._sampled | self._values
 
     def _step(self, batch: Batch) -> int | None:
         """The newest step in it, of the best kind that there has been so far."""

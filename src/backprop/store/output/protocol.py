@@ -29,6 +29,7 @@ class Metrics(Record, frozen=True):
     is_counted: bool = False  # the script itself says nothing: its optimizer's steps were counted
     is_printed: bool = False  # read by us in what the script prints for people: see printed.py
     is_tracked: bool = False  # logged by the script to a tracker: see trainer/tracked.py
+    is_sampled: bool = False  # taken by us inside the training: see trainer/hooks/pytorch/sampled_loss.py
 
 
 class CheckpointSaved(Record, frozen=True):
@@ -126,6 +127,7 @@ def parse(line: bytes) -> Event | None:
         is_counted=value.get("counted") is True,
         is_printed=value.get("printed") is True,
         is_tracked=value.get("tracked") is True,
+        is_sampled=value.get("sampled") is True,
     )
 
 
@@ -241,6 +243,7 @@ class Batch:
         "params_seen",
         "printed_step",
         "resume_option",
+        "sampled",
         "series",
         "tracked_step",
         "trainings",
@@ -264,6 +267,7 @@ class Batch:
         self.series: dict[str, Series] = {}
         self.params: dict[str, Any] = {}  # the script's own
         self.params_seen: list[ParamsGiven] = []  # by our hooks
+        self.sampled: dict[str, Series] = {}  # those that count only where nothing else reports a training loss
         self.checkpoints: list[tuple[int, CheckpointSaved]] = []
         self.notes: list[tuple[int, Note]] = []
 
@@ -293,14 +297,17 @@ def digest(data: bytes, offset: int = 0) -> Batch:
 
 
 def _digest(batch: Batch, data: bytes, offset: int) -> None:
-    series, may_be_joined = batch.series, b"}{" in data
+    may_be_joined = b"}{" in data
     for line in data.split(b"\n"):
         event = parse(line) if line else None
         if event is not None:
             batch.line_count += 1
             if type(event) is Metrics and not event.is_counted:
                 step, end = event.step, offset + len(line) + 1
-                if event.is_printed:
+                series = batch.series
+                if event.is_sampled:
+                    series = batch.sampled
+                elif event.is_printed:
                     batch.printed_step = step
                 elif event.is_tracked:
                     batch.tracked_step = step

@@ -52,6 +52,7 @@ def run_document(
         "metrics": view.metrics,
         "printed_metrics": _names(view, Origin.PRINTED),
         "tracked_metrics": _names(view, Origin.TRACKED),
+        "sampled_metrics": _names(view, Origin.SAMPLED),
         "params": view.params,
         "default_params": sorted(view.default_params),
         "checkpoints": [

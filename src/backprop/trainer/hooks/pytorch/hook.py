@@ -1,4 +1,4 @@
-"""PyTorch scripts with a loop of their own: their checkpoints are reported, and their optimizer steps are counted.
+"""PyTorch scripts with a loop of their own: checkpoints are reported, optimizer steps counted, and losses sampled.
 
 Such a script saves when it likes, and stops by KeyboardInterrupt. If it does not save when it is stopped, emergency.py
 does. While a framework's loop runs, this hook does nothing: the framework's own hook knows more.
@@ -25,6 +25,8 @@ from ..saved_files.pending import HOOK as SAVES
 from ..saved_files.pending import find_place
 from ..saved_files.script_files import ScriptFiles, is_main_thread, is_trainer, of_this_process
 from . import emergency, states
+from .sampled_loss import HOOK as LOSSES
+from .sampled_loss import Curve, LossSampler, install
 
 CHECK_INTERVAL_S = 0.25
 _STEPS = "steps of PyTorch's optimizers"
@@ -34,11 +36,12 @@ _EMERGENCY = "the emergency save"
 class StepCount:
     """The steps of one optimizer."""
 
-    __slots__ = ("optimizer", "steps")
+    __slots__ = ("losses", "optimizer", "steps")
 
     def __init__(self, optimizer: Any) -> None:
         self.optimizer = weakref.ref(optimizer)
         self.steps = 0
+        self.losses: Optional[Curve] = None  # see sampled_loss.py
 
 
 class ScriptMonitor:
@@ -52,6 +55,7 @@ class ScriptMonitor:
         files.earlier_steps = lambda: self._base
         files.after_report = self._let_go
         self._write = torch.save
+        self.losses = LossSampler(torch)
         self._is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
         self._base = 0  # steps of earlier sessions, once the script has read the checkpoint to resume from
         self._is_base_known = False  # from a step number that the script has saved
@@ -66,8 +70,8 @@ class ScriptMonitor:
         self._rescued_step: Optional[int] = None
         self._stepper: Optional[threading.Thread] = None
         self._is_broken_off = False  # by an uncaught KeyboardInterrupt
-        optimizer = sys.modules["torch.optim.optimizer"].Optimizer
-        step = optimizer.profile_hook_step(lambda _: None).__code__  # the wrapper of all optimizer steps
+        self._optimizer = sys.modules["torch.optim.optimizer"].Optimizer
+        step = self._optimizer.profile_hook_step(lambda _: None).__code__  # the wrapper of all optimizer steps
         look: Any = type(self)._look  # noqa: SLF001  our own
         self._step_pause = emergency.StepPause(step, look.__wrapped__.__code__)
         if link.offered is not None:
@@ -93,15 +97,29 @@ class ScriptMonitor:
         """Count a step. Called by PyTorch after every step of any optimizer, so it must be fast."""
         if self._is_compiling() or self.link.owner is not None:  # torch.compile must not trace the rest
             return
+        count = self._count_of(optimizer)
+        count.steps += 1
+        self._most = max(self._most, count.steps)
+        self.link.has_unsaved_steps = True
+        if self.losses.is_watching:
+            count.losses = self.losses.stepped(count.losses, optimizer, self._most)
+        if monotonic() >= self._look_at:
+            self._look()
+
+    def _count_of(self, optimizer: Any) -> StepCount:
         count = self._counts.get(id(optimizer))
         if count is None or count.optimizer() is not optimizer:  # ids are reused
             count = self._counts[id(optimizer)] = StepCount(optimizer)
             self._look_at = 0.0
-        count.steps += 1
-        self._most = max(self._most, count.steps)
-        self.link.has_unsaved_steps = True
-        if monotonic() >= self._look_at:
-            self._look()
+        return count
+
+    def skipped(self, optimizer: Any) -> None:
+        """A GradScaler did not let an optimizer make a step: its loss is known all the same."""
+        if self.link.owner is None and isinstance(optimizer, self._optimizer):
+            count = self._count_of(optimizer)
+            count.losses = self.losses.stepped(count.losses, optimizer, self._most)
+            if monotonic() >= self._look_at:
+                self._look()
 
     @guarded(_STEPS)
     def _look(self) -> None:
@@ -109,11 +127,13 @@ class ScriptMonitor:
         self.link.register_process()
         self._stepper = threading.current_thread()
         if not is_trainer():
+            self.losses.is_watching = False
             return
         self._kept = ([], [])  # training continues, and the script holds these objects itself
         self.link.interrupts.watch(self._keep)
         self.saves.report_final_names(at_step=True)
         self._report_step()
+        self._report_losses()
         # the script ignores the stop: this is the last chance before SIGTERM
         if self._rescued_step is None and self.link.is_overdue():
             self.rescue(is_once=True)
@@ -128,6 +148,11 @@ class ScriptMonitor:
             if self.link.count_now is None:
                 self.link.set_unit("optimizer step", is_counted=True)
                 self.link.count(self.step)
+
+    @guarded(LOSSES)
+    def _report_losses(self, *, is_over: bool = False) -> None:
+        for step, name, value in self.losses.samples(monotonic(), is_over=is_over):
+            self.link.send_event(step=self._base + step, sampled=True, **{name: value})
 
     # -- saves
 
@@ -251,6 +276,7 @@ class ScriptMonitor:
             return
         self.saves.report_final_names(at_step=True)
         self._report_step()
+        self._report_losses(is_over=True)
         self.link.refresh()
         # a daemon thread trains until the process ends: its last steps are not worth another file
         is_rescued = self._is_broken_off and self._stepper is not None and self._stepper.daemon
@@ -285,6 +311,8 @@ def _hook_torch(torch: Any, link: SupervisorLink) -> None:
     optimizer.register_optimizer_step_post_hook(monitor.stepped)
     torch.save = torch.serialization.save = _reported(monitor, torch.save)
     torch.load = torch.serialization.load = _watched(torch.load)
+    if link.may_sample_losses:
+        install(torch, monitor.losses, link, monitor.skipped)
     atexit.register(monitor.end)
     chained = sys.excepthook
 
