@@ -67,6 +67,26 @@ TRAININGS = """
             loss(model.weight.sum()).backward(); optimizer.step(); optimizer.zero_grad()
         return taken()
 
+    class Sam(torch.optim.Optimizer):  # as in github.com/davda54/sam
+        def __init__(self, params):
+            super().__init__(params, {})
+            self.base = torch.optim.SGD(self.param_groups, lr=1.0); self.param_groups = self.base.param_groups
+        def first_step(self):
+            for p in self.param_groups[0]["params"]:
+                p.data.add_(p.grad)
+            self.zero_grad()
+        def second_step(self):
+            for p in self.param_groups[0]["params"]:
+                p.data.sub_(1.0)
+            self.base.step(); self.zero_grad()
+
+    @training
+    def sharpness_aware():
+        w = weight(10); optimizer = Sam([w])
+        for _ in range(3):
+            loss(w).backward(); optimizer.first_step(); loss(w).backward(); optimizer.second_step()
+        return taken()
+
     @training
     def gan():
         d, g = weight(10), weight(100); optimizer_d, optimizer_g = sgd(d), sgd(g); found = []
@@ -337,6 +357,7 @@ EXPECTED = {
     "plain": [[], [[2, "loss", 9.0]], [[3, "loss", 8.0]]],  # once it is known that no other optimizer has its turn
     "accumulated": [[2, "loss", 7.0]],
     "adversarial": [[2, "loss", 4.0]],
+    "sharpness_aware": [[3, "loss", 9.0]],  # 8, and 1 more where its gradient is taken
     "gan": [[], [[2, "loss/1", 21.0], [2, "loss/2", 99.0]], [[3, "loss/1", 12.0], [3, "loss/2", 98.0]]],
     "critics": [[15, "loss/1", 86.0], [15, "loss/2", 998.0]],
     "two_optimizers_of_one_loss": [[3, "loss", 26.0]],
