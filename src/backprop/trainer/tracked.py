@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import sys
 import threading
 import time
 from _thread import allocate_lock
@@ -45,7 +46,6 @@ class TrackedMetrics:
         self._names: dict[tuple[str, str, str], Optional[str]] = {}  # see _name
         self._counts: dict[str, int] = {}  # of these -> scalars without a step
         self._begin: Optional[int] = None  # see _first_step
-        atexit.register(self.write)
         os.register_at_fork(after_in_child=self._forget_parent)
 
     def add(self, tracker: str, place: str, name: str, value: Any, step: Any, *, is_shifted: bool = False) -> None:
@@ -68,9 +68,16 @@ class TrackedMetrics:
         # RuntimeError: another thread has just done the same; or Python is exiting, and `write` comes last
         with suppress(RuntimeError):
             if self._thread is None:
+                self._write_at_exit()
                 self._thread = threading.Thread(target=self._write_forever, name="backprop-tracked", daemon=True)
                 self._thread.start()
             self._asleep.release()
+
+    def _write_at_exit(self) -> None:
+        atexit.register(self.write)
+        # a worker of multiprocessing ends without that, and forgets what its parent has registered
+        if (multiprocessing := sys.modules.get("multiprocessing.util")) is not None:
+            multiprocessing.Finalize(None, self.write, exitpriority=0)
 
     def _write_forever(self) -> None:
         while True:

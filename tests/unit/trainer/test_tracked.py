@@ -13,7 +13,7 @@ from backprop.trainer.failsafe import after
 from backprop.trainer.hooks.trackers.rows import add_row
 from backprop.trainer.link import SupervisorLink
 from backprop.trainer.tracked import TrackedMetrics
-from tests.conftest import wait_for
+from tests.conftest import Runs, wait_for
 
 
 class Session:
@@ -120,6 +120,28 @@ def test_a_fork_writes_only_what_it_logs_itself(session: Session):
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     assert sorted(line["step"] for line in session.lines()) == [1, 2]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_worker_of_multiprocessing_writes_what_it_logged_last(runs: Runs, method: str):
+    """It ends without what others run at exit: torch.multiprocessing.spawn trains in such processes."""
+    runs.script(
+        f"""
+        import multiprocessing
+        import backprop
+
+        def train():
+            from _backprop_trainer.tracked import tracked
+            tracked().add("t", "", "loss", 0.5, 1)
+
+        if __name__ == "__main__":
+            worker = multiprocessing.get_context({method!r}).Process(target=train)
+            worker.start()
+            worker.join()
+        """
+    )
+    assert runs.call("run", "--run-id", "r", "train.py").returncode == 0
+    assert runs.document("r")["metrics"] == {"loss": 0.5}
 
 
 @pytest.mark.parametrize(
