@@ -174,6 +174,22 @@ def test_what_the_script_reports_itself_wins(tracking: Runs):
     assert tracking.document("r")["tracked_metrics"] == ["own"]
 
 
+def test_wandb_is_turned_off(tracking: Runs):
+    """Backprop still records what is logged; there is no run to continue."""
+    run(
+        tracking,
+        """
+        import wandb
+        run = wandb.init(project="p", mode="disabled")
+        for step in range(3):
+            wandb.log({"loss": step})
+            run.log({"acc": step}, step=10 * step)
+        """,
+    )
+    assert points(tracking) == {"loss": rising([0, 1, 2]), "acc": rising([0, 10, 20])}
+    assert not (tracking.rundir("r") / "session-1.tracker-runs").exists()
+
+
 def test_no_hooks(tracking: Runs):
     run(tracking, "    import numpy as np" + TENSORBOARD, "--no-hooks")
     assert tracking.document("r")["metrics"] == {}

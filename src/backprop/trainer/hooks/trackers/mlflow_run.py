@@ -7,7 +7,9 @@ from inspect import signature
 from typing import Any, Callable, Mapping, Optional
 
 from ... import tracker_runs
-from ...failsafe import notify_user
+from ...failsafe import guarded, notify_user
+
+_HOOK = "mlflow_run"
 
 
 def hook(module: Any) -> None:
@@ -28,10 +30,15 @@ def _around_start_run(original: Callable[..., Any], handed: Optional[str], clien
             run = _continued(original, given, handed, client)
         else:
             run = original(*args, **kwargs)
-        tracker_runs.remember(tracker_runs.MLFLOW, run.info.run_id)
+        _begun(run)
         return run
 
     return start_run
+
+
+@guarded(_HOOK)
+def _begun(run: Any) -> None:
+    tracker_runs.remember(tracker_runs.MLFLOW, run.info.run_id)
 
 
 def _continued(original: Callable[..., Any], given: Mapping[str, Any], run_id: str, client: Any) -> Any:
@@ -40,26 +47,31 @@ def _continued(original: Callable[..., Any], given: Mapping[str, Any], run_id: s
     except Exception as error:  # noqa: BLE001  it was deleted, for example: without us, the script would run
         notify_user(f"the MLflow run {run_id} cannot be continued, a new one begins: {type(error).__name__}: {error}")
         return original(**given)
-    client.log_param = _around_log_param(client.log_param, run)
-    client.log_batch = _around_log_batch(client.log_batch, run)
+    _keep_parameters(client, run)
     return run
 
 
-def _around_log_param(original: Callable[..., Any], run: Any) -> Callable[..., Any]:
+@guarded(_HOOK)
+def _keep_parameters(client: Any, run: Any) -> None:
+    client.log_param = _around_log_param(client.log_param, run.info.run_id, run.data.params)
+    client.log_batch = _around_log_batch(client.log_batch, run.info.run_id, run.data.params)
+
+
+def _around_log_param(original: Callable[..., Any], kept_id: str, before: Mapping[str, str]) -> Callable[..., Any]:
     @functools.wraps(original)
     def log_param(self: Any, run_id: str, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if run_id == run.info.run_id and _is_changed(run.data.params, key, value):
+        if run_id == kept_id and _is_changed(before, key, value):
             return value
         return original(self, run_id, key, value, *args, **kwargs)
 
     return log_param
 
 
-def _around_log_batch(original: Callable[..., Any], run: Any) -> Callable[..., Any]:
+def _around_log_batch(original: Callable[..., Any], kept_id: str, before: Mapping[str, str]) -> Callable[..., Any]:
     @functools.wraps(original)
     def log_batch(self: Any, run_id: str, metrics: Any = (), params: Any = (), *args: Any, **kwargs: Any) -> Any:
-        if run_id == run.info.run_id:
-            params = [param for param in params if not _is_changed(run.data.params, param.key, param.value)]
+        if run_id == kept_id:
+            params = [param for param in params if not _is_changed(before, param.key, param.value)]
         return original(self, run_id, metrics, params, *args, **kwargs)
 
     return log_batch

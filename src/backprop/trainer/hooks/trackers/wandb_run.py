@@ -10,9 +10,11 @@ import os
 from typing import Any, Callable, Mapping, Optional
 
 from ... import tracker_runs
-from ...failsafe import notify_user
+from ...failsafe import guarded, notify_user
 from ...parameters import report
+from .wandb import tap_disabled
 
+_HOOK = "wandb_run"
 _NAMES_ONE = ("id", "resume_from", "fork_from")  # arguments of `init`
 
 
@@ -29,11 +31,18 @@ def _around_init(original: Callable[..., Any], handed: Optional[str]) -> Callabl
             run = _continued(original, args, kwargs, handed)
         else:
             run = original(*args, **kwargs)
-        if not getattr(run, "disabled", True):
-            tracker_runs.remember(tracker_runs.WANDB, run.id)
+        _begun(run)
         return run
 
     return init
+
+
+@guarded(_HOOK)
+def _begun(run: Any) -> None:
+    if run.disabled:
+        tap_disabled(run)
+    else:
+        tracker_runs.remember(tracker_runs.WANDB, run.id)
 
 
 def _names_one(kwargs: Mapping[str, Any]) -> bool:
@@ -50,8 +59,12 @@ def _continued(original: Callable[..., Any], args: Any, kwargs: Mapping[str, Any
     except Exception as error:  # noqa: BLE001  it was deleted, for example: without us, the script would run
         notify_user(f"the W&B run {run_id} cannot be continued, a new one begins: {type(error).__name__}: {error}")
         return original(*args, **kwargs)
-    # the run brings its configuration along, and W&B would refuse other values: without us, the script may set them
-    config = run.config
+    _allow_other_values(run.config)
+    return run
+
+
+@guarded(_HOOK)
+def _allow_other_values(config: Any) -> None:
+    """The run brings its configuration along, and W&B refuses other values: without us, the script may set them."""
     sanitize = config._sanitize  # noqa: SLF001
     object.__setattr__(config, "_sanitize", lambda key, value, allow_val_change=None: sanitize(key, value, True))  # noqa: ARG005, FBT003
-    return run
