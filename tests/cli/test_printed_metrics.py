@@ -32,6 +32,27 @@ def test_a_script_that_reports_is_not_read(runs: Runs):
     assert (document["metrics"], document["printed_metrics"], document["last_step"]) == ({"score": 0.5}, [], 9)
 
 
+def test_a_script_that_logs_to_a_tracker_is_read_on(runs: Runs):
+    """nanoGPT prints a loss at every tenth step, and logs another one at every two thousandth. One name is kept once."""
+    runs.script(
+        """
+        import backprop  # finds the package of the hooks
+        from _backprop_trainer.tracked import tracked
+        tracked().add("wandb", "", "train/loss", 0.75, 10)
+        tracked().add("wandb", "", "acc", 0.875, 10)
+        tracked().write()
+        for step in range(1, 4):
+            print(f"step {step}: loss 0.5, acc 0.25", flush=True)
+        """
+    )
+    assert runs.call("run", "--run-id", "r", "train.py").returncode == 0
+    for _ in range(2):
+        document = runs.document("r")
+        assert document["metrics"] == {"acc": 0.875, "loss": 0.5, "train/loss": 0.75}
+        assert (document["printed_metrics"], document["tracked_metrics"]) == (["loss"], ["acc", "train/loss"])
+        assert runs.call("reindex").returncode == 0
+
+
 def test_no_printed_metrics(runs: Runs):
     """--no-printed-metrics and its key in a file turn it off; a resumed run keeps to it."""
     runs.script(PRINTS)
