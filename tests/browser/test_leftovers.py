@@ -40,6 +40,22 @@ def test_metrics_and_parameters_without_a_name_can_be_seen(page: Page, served: U
     assert titles == ["loss", '""', '"   "']
 
 
+def test_default_parameters_have_a_table_of_their_own(page: Page, served: Ui, runs: Runs):
+    """What was given is not lost among them."""
+    script = runs.script("""
+        import argparse
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--lr", type=float, default=0.1)
+        parser.add_argument("--width", type=int, default=8)
+        parser.parse_args()
+    """)
+    assert runs.call("run", script, "--", "--lr", "1").returncode == 0
+    page.open(f"{served.address}#/run/{runs.only_id()}")
+    page.until(lambda: "Default parameters" in page.text("#run-view"))
+    cells = page.js("[...document.querySelectorAll('.tables h2, .tables td')].map((cell) => cell.textContent)")
+    assert cells[:6] == ["Parameters", "lr", "1", "Default parameters", "width", "8"]
+
+
 def test_a_sparkline_of_the_greatest_numbers_is_drawn(page: Page, served: Ui):
     """Their difference is more than a number can be; the shape is that of small ones."""
     page.open(served.address)

@@ -91,7 +91,7 @@ def _next_step(link: SupervisorLink) -> int:
 
 
 def params(**values: Any) -> None:
-    """Report parameters of the run, such as hyperparameters. They override those from its command line."""
+    """Report parameters of the run, such as hyperparameters. They override what its parser and its command line say."""
     link = current()
     if link is not None:
         link.send_event(event="params", params=values)
