@@ -61,9 +61,9 @@ def hook(module: Any) -> None:
 
 
 def _caller(module: Any) -> str:
-    """The package whose code called the function that called this one, from outside of the parser's module."""
-    frame: Any = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__") == module.__name__:
+    """The package whose code has called the parser, from outside of its module and ours."""
+    frame: Any = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") in {__name__, module.__name__}:
         frame = frame.f_back
     return "" if frame is None else str(frame.f_globals.get("__name__")).partition(".")[0]
 

@@ -174,17 +174,18 @@ def _tyro_values(module: Any) -> None:
             return argument.field.default
         return argument.lowered.instance_from_str([value] if argument.lowered.nargs == "?" else value)
 
-    def values(parser_definition: Any, words: Any) -> Iterator[tuple[str, Any, Any]]:
+    def values(call: Sequence[Any]) -> Iterator[tuple[str, Any, Any]]:
+        _, parser_definition, _, words, *_ = call
         for argument in parser_definition.args:
             if not (argument.is_suppressed() or argument.lowered.is_fixed()):
                 name = argument.lowered.name_or_flags[-1].lstrip("-").replace("-", "_")
                 yield name, value_of(argument, words), argument.field.default
 
     # called once for the script's function, and for each nested one, before any of them is called
-    def callable_with_args(f: Any, parser_definition: Any, default: Any, words: Any, *rest: Any, **others: Any) -> Any:
-        result = original(f, parser_definition, default, words, *rest, **others)
+    def callable_with_args(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
         if _is_tyros:
-            _report(values(parser_definition, words))
+            _report(values(args))
         return result
 
     module.callable_with_args = callable_with_args
@@ -202,7 +203,7 @@ def _fire(module: Any) -> None:
         def parse_and_fill(args: list[str]) -> Any:
             result = parse([*_of_fire(module, fn, metadata, args), *args])
             if _is_of_script(args):
-                _report(_fires_values(module.inspectutils.GetFullArgSpec(fn), *result[0]))
+                _report(_fires_values(module, fn, result[0]))
             return result
 
         return parse_and_fill
@@ -242,7 +243,8 @@ def _defaults_in(spec: Any) -> dict[str, Any]:
     return {**dict(zip(reversed(spec.args), reversed(spec.defaults))), **spec.kwonlydefaults}
 
 
-def _fires_values(spec: Any, positional: Sequence[Any], named: Any) -> Iterator[tuple[str, Any, Any]]:
+def _fires_values(module: Any, function: Any, arguments: Any) -> Iterator[tuple[str, Any, Any]]:
+    spec, (positional, named) = module.inspectutils.GetFullArgSpec(function), arguments
     defaults = _defaults_in(spec)
     values = {**defaults, **dict(zip(spec.args, positional)), **named}
     yield from ((name, value, defaults.get(name)) for name, value in values.items())
