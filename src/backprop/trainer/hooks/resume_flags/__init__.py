@@ -1,1 +1,1 @@
-"""Options and configuration keys that take the checkpoint to resume from, in the parsers of many libraries."""
+"""The parsers of many libraries: options and keys that take the checkpoint to resume from, and what was parsed."""
