@@ -65,13 +65,18 @@ def _guessed(rest: Sequence[str]) -> dict[str, Any]:
 def _prepared(values: Any, defaults: Mapping[str, Any]) -> dict[str, tuple[Any, bool]]:
     """What is new: values without secrets, and whether they are the defaults."""
     otherwise = dict(islice(flat(defaults), _MAX_READ))
-    plain_values = islice(flat(values), _MAX_READ)
     found = {
-        name: (_short(hidden(name, value)), name in otherwise and _is_same(value, otherwise[name]))
-        for name, value in plain_values
+        name: (value, name in otherwise and _is_same(value, otherwise[name]))
+        for name, value in islice(flat(values), _MAX_READ)
         if not takes_checkpoint(name, value)  # from us, and in this session only
     }
-    return _bounded({name: entry for name, entry in found.items() if _reported.get(name) != entry})
+    new = {}
+    for name in _chosen(found):
+        value, is_default = found[name]
+        entry = (_short(hidden(name, value)), is_default)
+        if _reported.get(name) != entry:
+            _reported[name] = new[name] = entry
+    return new
 
 
 def _is_same(value: Any, default: Any) -> bool:
@@ -83,15 +88,15 @@ def _short(value: Any) -> Any:
     return value if len(text) <= _MAX_LIST else text[:MAX_TEXT] + "…"
 
 
-def _bounded(found: Mapping[str, tuple[Any, bool]]) -> dict[str, tuple[Any, bool]]:
-    """As many as are recorded, defaults last; the user is told of the others."""
-    kept: dict[str, tuple[Any, bool]] = {}
-    for name in sorted(found, key=lambda name: found[name][1]):
-        if name in _reported or len(_reported) < MAX_PARAMS:
-            _reported[name] = kept[name] = found[name]
-    if len(kept) < len(found):
-        notify_user(f"{len(found) - len(kept):,} of {len(found):,} parameters are not recorded (limit {MAX_PARAMS:,})")
-    return kept
+def _chosen(found: Mapping[str, tuple[Any, bool]]) -> list[str]:
+    """The names that are recorded, those with defaults last; the user is told of the others."""
+    names = sorted(found, key=lambda name: found[name][1])
+    known = [name for name in names if name in _reported]
+    others = [name for name in names if name not in _reported][: MAX_PARAMS - len(_reported)]
+    missing = len(names) - len(known) - len(others)
+    if missing:
+        notify_user(f"{missing:,} of {len(names):,} parameters are not recorded (limit {MAX_PARAMS:,})")
+    return known + others
 
 
 def _send(found: Mapping[str, tuple[Any, bool]], **fields: Any) -> None:

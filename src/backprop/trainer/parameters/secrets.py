@@ -35,7 +35,7 @@ def hidden(name: str, value: Any) -> Any:
     if isinstance(value, dict):
         return {key: hidden(f"{name}.{key}", item) for key, item in value.items()}
     if isinstance(value, list):
-        return [hidden("", item) for item in value]
+        return [hidden("", item) if isinstance(item, (str, list, dict)) else item for item in value]
     return _FORMS.sub(HIDDEN, value) if isinstance(value, str) else value
 
 
