@@ -14,6 +14,7 @@ from backprop.store import metric_names
 from backprop.store.home import Home
 from backprop.store.legacy_import import NO_LIMITS, put_session
 from backprop.store.output import protocol
+from backprop.store.output.outlook import Outlook
 from backprop.store.output.printed_metrics import PrintedMetrics
 from backprop.store.output.tail import Tail
 from backprop.store.rundir import RunDir
@@ -43,7 +44,7 @@ def make_run(home: Home, run_id: str, log: Path, name: str | None, patterns: Seq
     draft = home.begin(spec, None)
     try:
         shutil.copyfile(log, draft.out_path(1))
-        PrintedMetrics(draft, 1, patterns, is_resumed=False).look(None, is_over=True, within_s=math.inf)
+        PrintedMetrics(draft, 1, patterns, Outlook(), is_resumed=False).look(None, is_over=True, within_s=math.inf)
         points = _points(draft, log)
         put_session(draft, spec, Status.COMPLETED, "imported from a log, which does not say how it ended", written_at)
     except BaseException:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from psutil import Process
 
     from backprop.store.output.printed_metrics import PrintedMetrics
+    from backprop.supervisor.estimate import Estimate
     from backprop.supervisor.roster import Roster
 
 LOOK_EVERY_S = 0.25  # output is in the index, and requests are followed, within this time
@@ -124,7 +125,8 @@ class RunningSession:
         self._control = launched.control
         self._offer = launched.offer
         self._cgroup = launched.cgroup
-        self._printed = _printed_metrics(context, is_resumed=launched.is_resumed)
+        self._estimate = _estimate(context)
+        self._printed = _printed_metrics(context, self._estimate, is_resumed=launched.is_resumed)
         self._launched_at = context.clock.now()
         self._pauses = Pauses(context, trainer, self._before_continue)
         self._stop = StopEscalation(context, trainer, self._pauses, launched.control)
@@ -255,6 +257,8 @@ class RunningSession:
         for batch in look.batches:
             context.meter.observe(batch, now)
             self._has_trained |= batch.has_training
+        if self._estimate is not None:
+            self._estimate.look(look.batches, now)
         self._read_printed(look.batches)
         self._judge_offer([training for batch in look.batches for training in batch.trainings])
         self._inform_of_saved(look.checkpoints)
@@ -354,10 +358,22 @@ class RunningSession:
         return is_gone
 
 
-def _printed_metrics(context: SessionContext, *, is_resumed: bool) -> "PrintedMetrics | None":
-    """Reads metrics in what the script prints, if it is to. Imported while the trainer starts."""
+def _estimate(context: SessionContext) -> "Estimate | None":
+    """Estimates the time that remains by what the script prints, if that is to be read."""
     if not context.spec.reads_printed_metrics:
+        return None
+    from backprop.supervisor.estimate import Estimate
+
+    return Estimate(context)
+
+
+def _printed_metrics(
+    context: SessionContext, estimate: "Estimate | None", *, is_resumed: bool
+) -> "PrintedMetrics | None":
+    """Reads metrics in what the script prints, if it is to. Imported while the trainer starts."""
+    if estimate is None:
         return None
     from backprop.store.output.printed_metrics import PrintedMetrics
 
-    return PrintedMetrics(context.rundir, context.number, context.spec.metric_patterns, is_resumed=is_resumed)
+    patterns = context.spec.metric_patterns
+    return PrintedMetrics(context.rundir, context.number, patterns, estimate.outlook, is_resumed=is_resumed)

@@ -40,6 +40,7 @@ HOOKS: dict[str, str] = {
     "keras.src.models.model": "keras.hook",
     "stable_baselines3.common.callbacks": "stable_baselines3",
     "ultralytics.engine.model": "ultralytics",
+    "tqdm.std": "progress_bars",
     "transformers.trainer": "huggingface.hook",
     "safetensors": "saved_files.native_files",
     "safetensors.numpy": "saved_files.native_files",

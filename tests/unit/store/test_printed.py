@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -271,7 +272,27 @@ NOT_METRICS = [
 @pytest.mark.parametrize(("line", "progress", "values"), UNDERSTOOD, ids=[each[0] for each in UNDERSTOOD])
 def test_what_trainings_print(line: str, progress: dict[str, Any], values: dict[str, float]):
     (printed,) = said(line)
-    assert printed == Printed(values, **progress)
+    assert msgspec.structs.replace(printed, unit=None) == Printed(values, **progress)
+
+
+@pytest.mark.parametrize(
+    ("line", "unit"),
+    [
+        ("step 10 loss: 0.5", None),  # of an optimizer, or of anything else
+        ("global_step=10 loss: 0.5", None),
+        ("epoch 3/10 loss: 0.5", None),  # says nothing of steps
+        ("epoch 3/10 iter 7/50 loss: 0.5", None),
+        ("iter 10: loss 0.5", "iteration"),
+        ("Episode 10 reward: 21.0", "episode"),
+        ("total_timesteps 2048 reward: 21.0", "environment step"),
+        ("num_updates=100 loss=5.1", "update"),
+        ("[0]\tvalidation-logloss:0.61", "round"),
+    ],
+)
+def test_what_a_step_is(line: str, unit: str | None):
+    """Where the line says so."""
+    (printed,) = said(line)
+    assert printed.unit == unit
 
 
 @pytest.mark.parametrize("line", NOT_METRICS)
@@ -294,7 +315,7 @@ def test_tables_of_stable_baselines3():
 -----------------------------------------
 """
     values = {"rollout/ep_len_mean": 22.4, "rollout/ep_rew_mean": 22.5, "train/loss": 6.9}
-    assert said(*table.splitlines()) == [Printed(values, step=2048)]
+    assert said(*table.splitlines()) == [Printed(values, step=2048, unit="environment step")]
 
 
 def test_tables_of_scikit_learn():

@@ -7,6 +7,7 @@ import pytest
 
 from backprop.records import Source
 from backprop.store.output import printed_metrics
+from backprop.store.output.outlook import Outlook
 from backprop.store.output.printed_metrics import PrintedMetrics
 from backprop.store.rundir import RunDir
 
@@ -16,7 +17,8 @@ class Session:
 
     def __init__(self, folder: Path, number: int = 1, *, is_resumed: bool = False) -> None:
         self.rundir, self.number = RunDir(folder), number
-        self.metrics = PrintedMetrics(self.rundir, number, (), is_resumed=is_resumed)
+        self.outlook = Outlook()
+        self.metrics = PrintedMetrics(self.rundir, number, (), self.outlook, is_resumed=is_resumed)
 
     def prints(self, text: str, *, on_stderr: bool = False) -> None:
         path = self.rundir.err_path(self.number) if on_stderr else self.rundir.out_path(self.number)
@@ -43,6 +45,14 @@ def test_the_step_on_the_line(session: Session):
     session.prints(": 0.25\n")
     session.metrics.look(1000)
     assert session.recorded() == [(10, 0.5), (15, 0.4), (20, 0.25)]
+
+
+def test_the_unit_comes_once_before_its_first_step(session: Session):
+    session.prints("iter 1: loss 0.5\niter 2: loss 0.4\n")
+    session.metrics.look(None)
+    lines = session.rundir.source_path(1, Source.PRINTED).read_text().splitlines()
+    assert json.loads(lines[0]) == {"event": "unit", "unit": "iteration"}
+    assert [json.loads(line)["step"] for line in lines[1:]] == [1, 2]
 
 
 def test_lines_without_a_step_are_counted_where_nobody_counts_steps(session: Session):
@@ -75,15 +85,26 @@ def test_a_line_does_not_wait_for_steps_that_do_not_come(session: Session, monke
 def test_a_progress_bar_is_read_while_it_grows(session: Session, monkeypatch: pytest.MonkeyPatch):
     """Its line has no end yet. How far it is, and the loss behind it; once for each state that is seen."""
     monkeypatch.setattr(printed_metrics, "_BAR_EVERY_S", 0.0)
+    session.outlook.bar_began(1000, has_optimizer=False)
     for step in (100, 200, 200):
-        session.prints(
-            f"\r {step // 10}%|██    | {step}/1000 [00:10<01:20, 11.00it/s, loss={step / 1000}]", on_stderr=True
-        )
+        bar = f"\r {step // 10}%|██    | {step}/1000 [00:10<01:20, 11.00it/s, loss={step / 1000}]"
+        session.outlook.read(bar.encode(), 0.0, None)
+        session.prints(bar, on_stderr=True)
         session.metrics.look(None)
         session.metrics.look(None)
     assert session.recorded() == [(100, 0.1), (200, 0.2), (200, 0.2)]
     line = session.rundir.source_path(1, Source.PRINTED).read_text().splitlines()[-1]
     assert json.loads(line)["total_steps"] == 1000
+
+
+def test_the_bar_of_an_epoch_gives_no_step_of_the_training(session: Session, monkeypatch: pytest.MonkeyPatch):
+    """Where the script has one of all of it. Its metrics are placed as those of a line without a step."""
+    monkeypatch.setattr(printed_metrics, "_BAR_EVERY_S", 0.0)
+    session.outlook.bar_began(10, has_optimizer=False)
+    session.prints("\r 10%|█    | 50/500 [00:10<01:20, 11.00it/s, loss=0.5]", on_stderr=True)
+    session.metrics.look(None)
+    assert session.recorded() == [(1, 0.5)]
+    assert '"total_steps"' not in session.rundir.source_path(1, Source.PRINTED).read_text()
 
 
 def test_what_is_reported_on_stdout_is_not_read_as_printed(session: Session):

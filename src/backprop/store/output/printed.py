@@ -29,6 +29,7 @@ class Printed(Record, frozen=True):
     total_steps: int | None = None
     epoch: float | None = None
     epochs: int | None = None  # in all
+    unit: str | None = None  # what one step is, where the line says so
 
 
 # -- names
@@ -113,6 +114,17 @@ _BAR = re.compile(
 _PLURAL_SETTING = re.compile(r"(?:steps|iters|iterations|epochs|rounds|episodes|updates)\s*[:=]", re.IGNORECASE)
 
 
+_UNITS = {
+    "env_step": "environment step",
+    "timestep": "environment step",
+    "optimizer": "optimizer step",
+    "iter": "iteration",
+    "update": "update",
+    "episode": "episode",
+    "round": "round",
+}
+
+
 def _count(text: str | None) -> int | None:
     if text is None:
         return None
@@ -122,19 +134,26 @@ def _count(text: str | None) -> int | None:
 
 def _progress(line: str) -> dict[str, Any]:
     """The fields of Printed that tell how far the training has got."""
-    step = total = epoch = epochs = None
+    step = total = epoch = epochs = unit = None
     if found := _EPOCH.search(line) or _TIMM.search(line):
         epoch = float(found[1])
         epochs = _count(found[2]) if found.re is _EPOCH else None
     if (found := _GLOBAL_STEP.search(line)) or (found := _ROUND.search(line)):
         step = _count(next(filter(None, found.groups())))
+        unit = _unit(found[0]) if found.re is _GLOBAL_STEP else "round"
     elif (found := _BAR.search(line) or _COUNT_OF_ALL.search(line)) or (
         (found := _STEP.search(line)) and not _PLURAL_SETTING.match(line, found.start())
     ):
         step, total = _count(found[1]), _count(found[2])
         if epoch is not None and total is not None:  # that of the epoch
             step = total = None
-    return {"step": step, "total_steps": total, "epoch": epoch, "epochs": epochs}
+        unit = _unit(found[0]) if step is not None and found.re is _STEP else None
+    return {"step": step, "total_steps": total, "epoch": epoch, "epochs": epochs, "unit": unit}
+
+
+def _unit(text: str) -> str | None:
+    """What is counted, by the words in front of the number; None for a mere step, which may be anything."""
+    return next((unit for word, unit in _UNITS.items() if word in text.lower()), None)
 
 
 # -- pairs
@@ -482,7 +501,8 @@ def _of_cells(cells: dict[str, float]) -> Printed:
     values = {
         name: value for name, value in cells.items() if not name.startswith("time/") and _NEVER.isdisjoint(_parts(name))
     }
-    return Printed(values, step=step, epoch=epoch)
+    unit = None if step is None else "environment step"
+    return Printed(values, step=step, epoch=epoch, unit=unit)
 
 
 _STEP_CELLS = ("time/total_timesteps", "total_timesteps", "TotalEnvInteracts")

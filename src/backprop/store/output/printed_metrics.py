@@ -10,8 +10,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+import msgspec
+
 from backprop.records import Source
 from backprop.store.output import protocol
+from backprop.store.output.outlook import Outlook
 from backprop.store.output.printed import MAX_LINE, Printed, Reader, parse
 from backprop.store.output.tail import Tail
 from backprop.store.rundir import RunDir
@@ -24,13 +27,26 @@ _LAST_S = 2.0  # at the end of a session, for what could not be read while it we
 class PrintedMetrics:
     """Those of one session."""
 
-    def __init__(self, rundir: RunDir, session: int, patterns: Sequence[str], *, is_resumed: bool) -> None:
-        """patterns: see printed.Reader. is_resumed: it may go on from a checkpoint of the session before."""
+    def __init__(
+        self,
+        rundir: RunDir,
+        session: int,
+        patterns: Sequence[str],
+        outlook: Outlook,
+        *,
+        is_resumed: bool,
+    ) -> None:
+        """patterns: see printed.Reader. is_resumed: it may go on from a checkpoint of the session before.
+
+        outlook: tells whether a printed total is that of the training, or of one of its parts.
+        """
+        self._outlook = outlook
         self._path = rundir.source_path(session, Source.PRINTED)
         outputs = (rundir.out_path(session), rundir.err_path(session))
         self._readers = [(Tail(path, 0), Reader(patterns)) for path in outputs]
         self._is_reported = False
         self._step = _last_step(rundir, session - 1) if is_resumed else 0  # of the line that was placed last
+        self._unit: str | None = None  # of the steps, as the lines tell
         self._counted = 0  # optimizer steps, as of the last look
         self._waiting: list[Printed] = []  # lines without a step, until more optimizer steps are counted
         self._waits_since = 0.0
@@ -54,9 +70,7 @@ class PrintedMetrics:
                         return
                     has_more = is_over and now < give_up_at
                     tail.move_to(stretch.end)
-                    lines += [
-                        self._line(said, said.step) for _, said in reader.read(stretch.data) if not self._waits(said)
-                    ]
+                    lines += self._lines([said for _, said in reader.read(stretch.data)])
             lines += self._of_bars(now)
             lines += self._placed(counted_step, now, is_over=is_over and not has_more)
             if lines:
@@ -76,7 +90,16 @@ class PrintedMetrics:
             self._bars[tail] = text
             if "\r" in text and text != before and (bar := parse(text)) is not None:
                 said.append(bar)
-        return [self._line(bar, bar.step) for bar in said if not self._waits(bar)]
+        return self._lines(said)
+
+    def _lines(self, printed: Sequence[Printed]) -> list[str]:
+        """Lines for those that say at which step they are; others wait."""
+        return [self._line(said, said.step) for said in map(self._of_training, printed) if not self._waits(said)]
+
+    def _of_training(self, said: Printed) -> Printed:
+        """The same, without its step if that is one of an epoch."""
+        is_part = said.total_steps is not None and self._outlook.is_part(said.total_steps)
+        return msgspec.structs.replace(said, step=None, total_steps=None) if is_part else said
 
     def _waits(self, said: Printed) -> bool:
         if said.step is not None or not said.values:
@@ -108,9 +131,13 @@ class PrintedMetrics:
     def _line(self, said: Printed, step: int | None) -> str:
         self._step = step or 0
         line: dict[str, object] = {"step": self._step, "printed": True}
-        if said.total_steps is not None:
+        if said.total_steps is not None and self._outlook.is_total(said.total_steps):
             line["total_steps"] = said.total_steps
-        return f"{json.dumps(line | said.values)}\n"
+        unit = ""
+        if said.unit not in {None, self._unit}:
+            self._unit = said.unit
+            unit = f"{json.dumps({'event': 'unit', 'unit': said.unit})}\n"
+        return f"{unit}{json.dumps(line | said.values)}\n"
 
 
 def _last_step(rundir: RunDir, session: int) -> int:

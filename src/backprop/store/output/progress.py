@@ -27,9 +27,15 @@ class Progress(Record, frozen=True):
     is_printed: bool = False  # the step is one that the script prints for people, or logs to a tracker: a guess
     is_finished: bool = False  # training came to its own end
     resume_option: str | None = None  # what --resume-arg would have to be: the script takes no checkpoint by itself
+    estimated_s: float | None = None  # time that remains, by what the script prints: see outlook.py
     silent_s: float = 0.0  # of training since the last step or output
     stalled_s: float | None = None  # the same for any sign of life; None: use of CPU and GPUs cannot be seen
     last_step_at: datetime | None = None  # when `step` changed last
+
+    @property
+    def has_reported_total(self) -> bool:
+        """Whether the trainer itself says how many steps it makes."""
+        return self.total_steps is not None and not self.is_printed
 
     @property
     def has_finished_training(self) -> bool:
@@ -45,7 +51,9 @@ class Progress(Record, frozen=True):
 
     @property
     def remaining_s(self) -> float | None:
-        """Time until `total_steps` at the present rate."""
+        """Time until `total_steps` at the present rate; else an estimate."""
+        if not self.has_reported_total:
+            return self.estimated_s
         if self.step is None or self.total_steps is None or not self.steps_per_s:
             return None
         return max(0.0, (self.total_steps - self.step) / self.steps_per_s)
@@ -59,6 +67,7 @@ class Progress(Record, frozen=True):
             last_step_at=self.last_step_at,
             steps_per_s=self.steps_per_s,
             remaining_s=self.remaining_s,
+            is_estimate=not self.has_reported_total,
         )
 
 
@@ -124,6 +133,10 @@ class ProgressMeter:
         if batch.resume_option is not None:
             changes["resume_option"] = batch.resume_option.option
         self.progress = msgspec.structs.replace(old, **changes)
+
+    def note_estimate(self, remaining_s: float | None) -> None:
+        """Take in the time that remains, as far as what the script prints tells."""
+        self.progress = msgspec.structs.replace(self.progress, estimated_s=remaining_s)
 
     def note_life(self, *, silent_s: float, stalled_s: float | None, last_step_at: datetime | None) -> None:
         """Take in what was seen of its signs of life."""

@@ -56,6 +56,13 @@ class StepUnit(Record, frozen=True):
     is_counted: bool = False  # of the steps that we count
 
 
+class BarBegan(Record, frozen=True):
+    """The script made a progress bar, outside of any loop: it may be of the whole training."""
+
+    total: int
+    has_optimizer: bool = False  # optimizer steps are counted while it trains
+
+
 class Finished(Record, frozen=True):
     """Training came to its own end: a stop that was asked for meanwhile had nothing to stop any more."""
 
@@ -92,7 +99,18 @@ class Note(Record, frozen=True):
     text: str
 
 
-Event = Metrics | CheckpointSaved | ParamsGiven | Listening | StepUnit | Finished | ResumeOption | TrainingBegan | Note
+Event = (
+    Metrics
+    | CheckpointSaved
+    | ParamsGiven
+    | Listening
+    | StepUnit
+    | BarBegan
+    | Finished
+    | ResumeOption
+    | TrainingBegan
+    | Note
+)
 
 _ORIGINS = {"parser": ParamOrigin.PARSER, "settings": ParamOrigin.SETTINGS}
 _decode = msgspec.json.Decoder().decode
@@ -179,9 +197,8 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
             longest_step_s=_as_duration_s(value.get("longest_step_s")),
             longest_save_s=_as_duration_s(value.get("longest_save_s")),
         )
-    unit = value.get("unit")
-    if kind == "unit" and isinstance(unit, str) and 0 < len(unit) <= _MAX_UNIT:
-        return StepUnit(unit=unit, is_counted=value.get("counted") is True)
+    if (counting := _parse_counting(value)) is not None:
+        return counting
     if kind == "finished":
         return Finished()
     if kind == "training_began":
@@ -211,6 +228,15 @@ def _parse_params(params: dict[str, Any], event: dict[str, Any]) -> ParamsGiven:
     )
 
 
+def _parse_counting(value: dict[str, Any]) -> StepUnit | BarBegan | None:
+    unit, total = value.get("unit"), _as_step(value.get("total"))
+    if value["event"] == "bar" and total is not None and total > 0:
+        return BarBegan(total=total, has_optimizer=value.get("has_optimizer") is True)
+    if value["event"] == "unit" and isinstance(unit, str) and 0 < len(unit) <= _MAX_UNIT:
+        return StepUnit(unit=unit, is_counted=value.get("counted") is True)
+    return None
+
+
 class Series:
     """The points of one metric in the order they were written; all arrays have the same length."""
 
@@ -229,6 +255,7 @@ class Batch:
     """
 
     __slots__ = (
+        "bars",
         "checkpoints",
         "counted_step",
         "counted_total",
@@ -263,6 +290,7 @@ class Batch:
         self.is_finished = False
         self.finished_step: int | None = None  # the last one that was reported before it finished
         self.trainings: list[TrainingBegan] = []
+        self.bars: list[BarBegan] = []
         self.resume_option: ResumeOption | None = None  # likewise
         self.series: dict[str, Series] = {}
         self.params: dict[str, Any] = {}  # the script's own
@@ -351,12 +379,14 @@ def _joined_objects(line: bytes) -> list[tuple[int, int]]:
     return found if len(found) > 1 else []
 
 
-def _add(batch: Batch, event: Event, offset: int) -> None:
+def _add(batch: Batch, event: Event, offset: int) -> None:  # noqa: C901, PLR0912  a case for each kind of event
     """Take in an event that is not one of the many."""
     match event:
         case Metrics():
             batch.counted_step = event.step
             batch.counted_total = event.values.get("total_steps", batch.counted_total)
+        case BarBegan():
+            batch.bars.append(event)
         case StepUnit():
             if event.is_counted:
                 batch.counted_unit = event.unit

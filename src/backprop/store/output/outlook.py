@@ -1,0 +1,155 @@
+"""How long a training will still take, guessed from what it prints: progress bars, `Epoch 3/10`, `step 120/1000`.
+
+Many counters are not of the whole training: bars of an epoch or of a validation start again, and a bar of a
+preparation ends before training begins. Rather no estimate than a false one: a counter is used only if something shows
+that it counts all of the training, and no other one of its rank contradicts. Text enters, seconds leave.
+"""
+
+import re
+
+from backprop.store.output.printed import MAX_LINE, parse
+
+_SMOOTHING_S = 30.0  # the rate is that of about the last half minute
+_MAX_COUNTERS = 100  # more are forgotten: a label may hold anything
+_MAX_LABEL = 60
+
+_BAR = re.compile(rb"(?:^|[\r\n])([^\r\n%|]*?)\s*\d+%\|[^\r\n|]*\|\s*(\d{1,15})/(\d{1,15})\s*\[\d+:\d\d")
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_COUNT = re.compile(
+    r"(?<![\w./-])(epoch|step|iter|iteration|round|update)s?\s*[:=#]?\s*[\[(]?\s*(\d{1,15})\s*(?:/|of)\s*(\d{1,15})(?![\d.])",
+    re.IGNORECASE,
+)
+_EPOCH = "epoch"
+
+
+def end_of_lines(data: bytes) -> int:
+    """Where the last line that is complete ends: its number may go on behind that."""
+    return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+
+
+class _Counter:
+    """One thing that is counted up to a total. Instants are monotonic seconds."""
+
+    def __init__(self, total: int, done: float, now: float, *, slack: float, counted_step: int | None = None) -> None:
+        """slack: by so much it may go back without a restart. counted_step: optimizer steps when it was first seen."""
+        self.total = total
+        self.done = self._done_before = done
+        self.first_counted = counted_step
+        self._slack = slack
+        self.has_restarted = False
+        self.rate: float | None = None  # of `done`, a second
+        self._seen_at = self._moved_at = now
+
+    def note(self, done: float) -> None:
+        """It was printed that so much is done."""
+        self.has_restarted = self.has_restarted or done < self.done - self._slack
+        self.done = max(done, self.done)
+
+    def settle(self, now: float) -> None:
+        """All that was printed until now was noted."""
+        if self.done > self._done_before:
+            if now > self._moved_at:
+                since_s = now - self._moved_at
+                weight = min(1.0, since_s / min(_SMOOTHING_S, now - self._seen_at))
+                self.rate = (self.done - self._done_before) / since_s * weight + (self.rate or 0.0) * (1 - weight)
+            self._done_before, self._moved_at = self.done, now
+
+    def remaining_s(self, now: float) -> float | None:
+        """Time until its end, at its rate; None before it has moved, and when it is over: what follows is not in it."""
+        if not self.rate or self.done >= self.total:
+            return None
+        return max(0.0, (self.total - self.done) / self.rate - (now - self._moved_at))
+
+
+class Outlook:
+    """The estimate for one session."""
+
+    def __init__(self) -> None:
+        self._epochs: dict[int, _Counter] = {}  # by total
+        self._bars: dict[tuple[str, int], _Counter] = {}  # by label and total
+        self._steps: dict[int, _Counter] = {}  # printed lines with metrics, by total
+        self._whole: dict[int, bool] = {}  # totals of bars outside of loops -> whether optimizer steps are counted
+        self._mentions_epochs = False
+
+    def bar_began(self, total: int, *, has_optimizer: bool) -> None:
+        """A bar was made by the script, outside of any loop. has_optimizer: optimizer steps of the script are seen."""
+        if len(self._whole) < _MAX_COUNTERS:
+            self._whole[total] = has_optimizer
+
+    def read(self, data: bytes, now: float, counted_step: int | None) -> None:
+        """Take in output that begins with a line. counted_step: optimizer steps so far, where they are counted."""
+        for found in _BAR.finditer(data):
+            label = _ANSI.sub("", found[1].decode(errors="replace")).strip()[-_MAX_LABEL:]
+            self._see_bar(label, int(found[2]), int(found[3]), now, counted_step)
+        for line in re.split(rb"[\r\n]", data[: end_of_lines(data)]):
+            if len(line) <= MAX_LINE and b"%|" not in line and (b"/" in line or b" of " in line):
+                self._see_line(line.decode(errors="replace"), now)
+        self._mentions_epochs |= b"poch" in data
+        for counter in (*self._epochs.values(), *self._bars.values(), *self._steps.values()):
+            counter.settle(now)
+
+    def _see_bar(self, label: str, done: int, total: int, now: float, counted_step: int | None) -> None:
+        count = _COUNT.search(label)
+        if count is not None and count[1].lower() == _EPOCH:  # the bar is of an epoch whose number is known
+            self._see_epoch(int(count[2]) - 1 + (done / total if total else 0.0), int(count[3]), now)
+        elif re.match(r"epochs?\b[^\d]*$", label, re.IGNORECASE):
+            self._see_epoch(done, total, now)
+        else:
+            key = (re.sub(r"[\d.]+", "", label), total)
+            if key in self._bars or len(self._bars) < _MAX_COUNTERS:
+                bar = _Counter(total, done, now, slack=0.0, counted_step=counted_step)
+                self._bars.setdefault(key, bar).note(done)
+
+    def _see_line(self, line: str, now: float) -> None:
+        counts = {found[1].lower(): (int(found[2]), int(found[3])) for found in _COUNT.finditer(line)}
+        if not counts:
+            return
+        said = parse(line)
+        has_metrics = said is not None and bool(said.values)
+        if _EPOCH in counts:
+            number, total = counts.pop(_EPOCH)
+            inner = next(iter(counts.values()), None)
+            if inner is not None:  # Epoch [3/10], Step [100/600]
+                self._see_epoch(number - 1 + (inner[0] / inner[1] if inner[1] else 0.0), total, now)
+            else:  # a heading, or a line within the epoch; with metrics alone, what the epoch came to
+                is_over = has_metrics and said is not None and said.step is None
+                self._see_epoch(number if is_over else number - 1, total, now)
+        elif len(counts) == 1 and has_metrics:
+            done, total = next(iter(counts.values()))
+            if total in self._steps or len(self._steps) < _MAX_COUNTERS:
+                self._steps.setdefault(total, _Counter(total, done, now, slack=0.0)).note(done)
+
+    def _see_epoch(self, done: float, total: int, now: float) -> None:
+        if total in self._epochs or len(self._epochs) < _MAX_COUNTERS:
+            # a validation within an epoch counts from its beginning
+            self._epochs.setdefault(total, _Counter(total, done, now, slack=1.0)).note(done)
+
+    def remaining_s(self, now: float, counted_step: int | None) -> float | None:
+        """Seconds until the training is complete; None where nothing tells, or counters contradict."""
+        counter = self._whole_training(counted_step)
+        return None if counter is None else counter.remaining_s(now)
+
+    def is_total(self, total: int) -> bool:
+        """Whether so many printed steps are all that the training makes, where no optimizer steps are counted."""
+        counter = self._whole_training(None)
+        return counter is not None and counter.total == total and counter not in self._epochs.values()
+
+    def is_part(self, total: int) -> bool:
+        """Whether a bar of so many steps is known to be of a part of the training: the script has one of all of it."""
+        return bool(self._whole) and total not in self._whole
+
+    def _whole_training(self, counted_step: int | None) -> _Counter | None:
+        ranks = (
+            list(self._epochs.values()),
+            [one for one in self._bars.values() if self._is_whole(one, counted_step)],
+            [] if self._mentions_epochs else list(self._steps.values()),
+        )
+        rank = next(filter(None, ranks), [])
+        return rank[0] if len(rank) == 1 and not rank[0].has_restarted else None
+
+    def _is_whole(self, bar: _Counter, counted_step: int | None) -> bool:
+        """Whether a bar is known to be none of an epoch, and to be of training. One that is full is over."""
+        has_optimizer = self._whole.get(bar.total)
+        if has_optimizer is None or bar.done >= bar.total:
+            return False
+        return not has_optimizer or counted_step not in {None, bar.first_counted}
