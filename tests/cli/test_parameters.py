@@ -114,23 +114,6 @@ def test_another_rank_reports_nothing(runs: Runs):
     assert runs.document("r")["params"] == {"lr": 1}
 
 
-def test_the_configuration_of_wandb_is_recorded(runs: Runs):
-    """By a package that is laid out as wandb 0.31; a guess stays beside it, and the parser's values give way."""
-    body = "def init(project=None, *, config=None):\n    assert config['lr'] == 2"
-    (runs.work / "wandb" / "sdk").mkdir(parents=True)
-    runs.script("from wandb.sdk import init", name="wandb/__init__.py")
-    runs.script("from wandb.sdk.wandb_init import init", name="wandb/sdk/__init__.py")
-    runs.script(body, name="wandb/sdk/wandb_init.py")
-    config = {"lr": 2, "model": {"width": 3}, "api_key": "abc"}
-    runs.script(f"import wandb; wandb.init('digits', config={config!r})")
-    runs.call("run", "--run-id", "r", "train.py", "--", "--lr", "1", "--wd", "0.1")
-    assert runs.document("r")["params"] == {"lr": 2, "model.width": 3, "api_key": "***", "wd": 0.1}
-    runs.script(textwrap.dedent(PARSER) + f"parser.parse_args(); import wandb; wandb.init(config={config!r})")
-    runs.call("run", "--run-id", "s", "train.py", "--", "--lr", "1")
-    assert runs.document("s")["params"]["lr"] == 2
-    assert "lr" not in runs.document("s")["default_params"]
-
-
 def test_without_hooks_the_arguments_are_guessed(runs: Runs):
     """Nobody looks at the parser then."""
     runs.script(textwrap.dedent(PARSER) + "parser.parse_args()")

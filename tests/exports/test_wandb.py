@@ -87,3 +87,17 @@ def test_nothing_of_this_machine_goes_along_unasked(two: Runs):
     exported(two, "a", "--to", "wandb-offline", "wb")
     files = {path.name for path in (offline_runs(two, "a")[0].parent / "files").iterdir()}
     assert not files & {"requirements.txt", "wandb-metadata.json"}
+
+
+def test_the_configuration_of_a_script_that_uses_wandb_is_recorded(runs: Runs):
+    """It is what the run trains with: the guess and the parser give way. Secrets are hidden."""
+    config = {"lr": 2, "model": {"width": 3}, "api_key": "abc"}
+    parse = "import argparse; parser = argparse.ArgumentParser(); parser.add_argument('--lr', type=int); parser.parse_args()"
+    init = f"import wandb; assert wandb.init(mode='disabled', config={config!r}).config['lr'] == 2"
+    params = []
+    for script in (init, f"{parse}; {init}"):
+        runs.script(script)
+        done = runs.call("run", "train.py", "--", "--lr", "1", TMPDIR=str(runs.work))
+        assert done.returncode == 0, done.stderr
+        params.append(runs.document()["params"])
+    assert params == [{"lr": 2, "model.width": 3, "api_key": "***"}] * 2
