@@ -127,7 +127,7 @@ class Recorder:
         self.is_state_stored = False  # in the index, at the last try
         self._complete_before = 1  # the index has all output of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
-        self._seen: set[tuple[int, Source]] = set()  # sources that were read before
+        self._delivered: dict[tuple[int, Source], int] = {}  # bytes of each source that a supervisor was given
         self._stored: dict[tuple[int, Source], int] = {}  # bytes in the index when all sessions were last compared
         entries, _ = journals.read(rundir.journal_path)
         self._clocks = OutputClocks(rundir, journal, entries)
@@ -277,6 +277,7 @@ class Recorder:
             timeline=timeline,
             earlier_bytes=self._earlier_bytes(session),
         )
+        self._delivered[session, source] = block.end
         if is_stored:
             tail.move_to(block.end)
             is_behind = len(block.data) > READ_BYTES // 2
@@ -290,9 +291,9 @@ class Recorder:
         """Where to read on. A supervisor reads all of it, also what another process has stored already."""
         key = (session, source)
         if key not in self._tails:
-            is_first = is_supervisor and key not in self._seen
-            self._seen.add(key)
-            offset = 0 if is_first else index.offset(self._spec.id, session, source)
+            offset = index.offset(self._spec.id, session, source)
+            if is_supervisor:
+                offset = min(offset, self._delivered.get(key, 0))
             self._tails[key] = Tail(self._rundir.source_path(session, source), offset)
         return self._tails[key]
 

@@ -194,3 +194,21 @@ def test_a_supervisor_sees_what_somebody_else_was_faster_to_store(home: Home, re
     with closing(open_index(home, 5.0, lambda _: None)) as index:
         steps = [point.step for point in points(index, recorder.read_run()[0], "loss")]
     assert steps == [1, 2]
+
+
+def test_a_supervisor_misses_nothing_though_others_are_faster_again_and_again(home: Home, recorder: Recorder):
+    """As with a program that polls `status`: what was stored between two looks of the supervisor is news to it."""
+    seen: list[float] = []
+    with (
+        closing(Journal(home.rundir("r").journal_path)) as journal,
+        closing(Recorder(home, home.rundir("r"), SPEC, journal, lambda _: None)) as supervisor,
+    ):
+        for step in range(2, 8):
+            write(home, step)
+            recorder.ingest(1, 2.0)
+            if step % 2:
+                batches = supervisor.ingest(1, 2.0, is_supervisor=True).batches
+                seen += [each for batch in batches for each in batch.series["loss"].steps]
+    assert seen == [*range(1, 8)]
+    with closing(open_index(home, 5.0, lambda _: None)) as index:
+        assert [point.step for point in points(index, recorder.read_run()[0], "loss")] == [*range(1, 8)]
