@@ -343,7 +343,7 @@ def test_waiting_goes_on_while_the_index_is_rebuilt(three: Runs, monkeypatch: py
     with catalog.caught_up(home, print) as index:
         view = catalog.find_run(home, index, "b", print)
         monkeypatch.setattr(indexing, "refresh", refresh)
-        assert wait_command._Watch(home, index, {"b": view}, None).wait(None) == 0
+        assert wait_command._Watch(home, index, {"b": view}, wait_command._Patience(None, None)).wait(None) == 0
         assert len(looks) == 2
 
 
@@ -421,7 +421,7 @@ def test_a_home_that_becomes_read_only_while_somebody_waits_is_said_in_one_line(
         view = catalog.find_run(home, index, "b", print)
         monkeypatch.setattr(indexing, "Journal", refuse)
         with pytest.raises(ConfigError, match="cannot write to the home folder"):
-            wait_command._Watch(home, index, {"b": view}, None).wait(None)
+            wait_command._Watch(home, index, {"b": view}, wait_command._Patience(None, None)).wait(None)
 
 
 def test_a_home_that_becomes_read_only_while_a_session_begins(runs: Runs):
