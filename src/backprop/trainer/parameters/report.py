@@ -13,7 +13,7 @@ from itertools import islice
 from ..channel import EventsFile
 from ..distributed import rank
 from ..failsafe import guarded, notify_user
-from ..hooks.resume_flags.options import PARAMETERS, REPORTER, is_below_reporter, takes_checkpoint
+from ..hooks.parsers.resume_options import PARAMETERS, REPORTER, is_below_reporter, takes_checkpoint
 from .plain import MAX_TEXT, flat
 from .secrets import hidden
 

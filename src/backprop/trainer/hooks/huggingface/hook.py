@@ -16,7 +16,7 @@ from typing import Any, Callable, Optional
 from ...failsafe import guarded, is_off
 from ...link import SupervisorLink, current
 from ...parameters import report
-from ..resume_flags.options import PARAMETERS
+from ..parsers.resume_options import PARAMETERS
 from .loop import EvaluationCut, TrainerLoop
 from .resume import HOOK, TrainerResume
 

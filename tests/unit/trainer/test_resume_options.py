@@ -5,8 +5,8 @@ from typing import Any, Literal, Optional
 
 import pytest
 
-from backprop.trainer.hooks.resume_flags import options as resume_flags
-from backprop.trainer.hooks.resume_flags.options import Option
+from backprop.trainer.hooks.parsers import resume_options
+from backprop.trainer.hooks.parsers.resume_options import Option
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,13 @@ from backprop.trainer.hooks.resume_flags.options import Option
 )
 def test_usual_names(name: str, is_usual: bool):
     """Only what nobody declares for anything else."""
-    assert Option((name,), is_free=True, kind=resume_flags.as_path()).is_usual is is_usual
+    assert Option((name,), is_free=True, kind=resume_options.as_path()).is_usual is is_usual
 
 
 @pytest.mark.parametrize(("key", "is_usual"), [("resume", True), ("ckpt_path", True), ("ckpt", False), ("load", False)])
 def test_usual_keys(key: str, is_usual: bool):
     """A configuration's keys have a word of their own."""
-    assert resume_flags.is_usual_key(key) is is_usual
+    assert resume_options.is_usual_key(key) is is_usual
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_usual_keys(key: str, is_usual: bool):
 )
 def test_names_that_look_like_one(name: str, does: bool):
     """What may be the checkpoint to begin from; not what says where or how often to save, or what to train on."""
-    assert resume_flags._looks_like_one(name) is does
+    assert resume_options._looks_like_one(name) is does
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_names_that_look_like_one(name: str, does: bool):
 )
 def test_what_a_parameter_gets(annotation: object, default: object, value: object):
     """The path, or True for a switch, as far as it takes one."""
-    assert resume_flags.by_annotation(annotation, default)("c.pt") == value
+    assert resume_options.by_annotation(annotation, default)("c.pt") == value
 
 
 def test_a_scripts_function_is_not_called_before_there_is_a_checkpoint():
     """It may open a file, for writing, too."""
     called = []
-    kind = resume_flags.converted(called.append)
+    kind = resume_options.converted(called.append)
     assert (kind(""), called) == (None, [])
     assert (kind("c.pt"), called) == ("c.pt", ["c.pt"])

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 
 from ...failsafe import guarded
-from . import options as resume_flags
-from .options import Option
+from . import resume_options
+from .resume_options import Option
 
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ def _omegaconf(module: Any) -> None:
     kind.from_cli, kind.merge = staticmethod(noted), staticmethod(merge_and_fill)
 
 
-@guarded(resume_flags.HOOK)
+@guarded(resume_options.HOOK)
 def _fill(config: Any, words: Any) -> None:
-    resume_flags.fill(_options(config, words), ())
+    resume_options.fill(_options(config, words), ())
 
 
-@guarded(resume_flags.PARAMETERS)
+@guarded(resume_options.PARAMETERS)
 def _report_hydras(config: Any, overrides: Any) -> None:
     """Report a composed configuration, and which one was chosen of each group; in a sweep, all values so far."""
     config = _container(config)
@@ -95,10 +95,10 @@ def _report_hydras(config: Any, overrides: Any) -> None:
     _report(values, overrides)
 
 
-@guarded(resume_flags.PARAMETERS)
+@guarded(resume_options.PARAMETERS)
 def _report(values: Any, words: Any) -> None:
     """Report parameters. words: overrides; what they do not name, nor anything it is in, is a default."""
-    if not resume_flags.is_recorded():
+    if not resume_options.is_recorded():
         return
     from ...parameters import report
 
@@ -135,7 +135,7 @@ def _options(config: Any, words: Any) -> Iterator[Option]:
         if not isinstance(node, library.DictConfig) or node._is_none() or node._is_missing():  # noqa: SLF001
             continue
         for key in node:
-            is_usual = resume_flags.is_usual_key(str(key)) and (place in _PARENTS or str(key) != "resume")
+            is_usual = resume_options.is_usual_key(str(key)) and (place in _PARENTS or str(key) != "resume")
             if is_usual or not place:
                 name = f"{place}.{key}" if place else str(key)
                 yield Option(
@@ -153,7 +153,7 @@ def _node(config: Any, key: Any) -> Any:
 
 def _is_empty(config: Any, key: Any) -> bool:
     node = _node(config, key)
-    return not node._is_interpolation() and not node._is_missing() and resume_flags.is_nothing(node._value())  # noqa: SLF001
+    return not node._is_interpolation() and not node._is_missing() and resume_options.is_nothing(node._value())  # noqa: SLF001
 
 
 def _setter(config: Any, key: Any) -> Any:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 
 from ...failsafe import guarded
-from . import options as resume_flags
-from .options import Option, as_path, as_switch, of_no_use
+from . import resume_options
+from .resume_options import Option, as_path, as_switch, of_no_use
 
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ def hook(module: Any) -> None:
 
 def _words_for(options: Iterable[Option], words: Sequence[str]) -> list[str]:
     """The arguments to insert before those of the command line."""
-    filled = resume_flags.fill(options, words)
+    filled = resume_options.fill(options, words)
     return [one.names[0] if one.value is True else f"{one.names[0]}={one.value}" for one in filled]
 
 
-@guarded(resume_flags.PARAMETERS)
+@guarded(resume_options.PARAMETERS)
 def _report(parameters: Iterable[tuple[str, Any, Any]], rest: Sequence[str] = ()) -> None:
     """Report (name, value, default) of what was parsed. parameters: a generator, for the reason told in `fill`."""
-    if not resume_flags.is_recorded():
+    if not resume_options.is_recorded():
         return
     from ...parameters import report
 
@@ -58,7 +58,7 @@ def _click(module: Any) -> None:
 
     def parse_args(self: Any, ctx: Any, args: list[str]) -> Any:
         if ctx.parent is None:
-            ctx.meta[_OURS] = resume_flags.are_the_scripts(args)  # click passes `meta` to subcommands
+            ctx.meta[_OURS] = resume_options.are_the_scripts(args)  # click passes `meta` to subcommands
         if ctx.meta.get(_OURS) and not ctx.resilient_parsing:
             args = [*_words_for((_of_click(one, ctx) for one in self.params), args), *args]
         rest = original(self, ctx, args)
@@ -83,19 +83,19 @@ def _of_click(param: Any, ctx: Any) -> Option:
     elsewhere = param.name in (ctx.default_map or {}) or param.value_from_envvar(ctx) is not None
     names = (*param.opts, *param.secondary_opts)
     kind = _kind_of_click(param, ctx) if param.nargs == 1 and not param.multiple and not param.count else of_no_use()
-    return Option(names, is_free=resume_flags.is_nothing(param.default), kind=kind, is_given=elsewhere)
+    return Option(names, is_free=resume_options.is_nothing(param.default), kind=kind, is_given=elsewhere)
 
 
 def _kind_of_click(param: Any, ctx: Any) -> Any:
     if param.is_flag:
         return as_switch()
     if not hasattr(param, "type"):  # newer versions of Typer, which are not based on click
-        return resume_flags.by_annotation(param.type_descriptor, None)
+        return resume_options.by_annotation(param.type_descriptor, None)
     if param.type.name in {"text", "path", "file", "filename"}:
         return as_path()
     if param.type.name == "choice":
         return of_no_use()
-    return resume_flags.converted(lambda text: param.type.convert(text, param, ctx))
+    return resume_options.converted(lambda text: param.type.convert(text, param, ctx))
 
 
 # -- absl
@@ -125,7 +125,7 @@ def _absls_values(values: Any) -> Iterator[tuple[str, Any, Any]]:
 def _of_absl(name: str, flag: Any) -> Option:
     kind = {"string": as_path, "bool": as_switch}.get(flag.flag_type(), of_no_use)()
     names = (f"--{name}", f"-{name}", f"--no{name}", f"-no{name}")
-    return Option(names, is_free=resume_flags.is_nothing(flag.default), kind=kind, is_given=bool(flag.present))
+    return Option(names, is_free=resume_options.is_nothing(flag.default), kind=kind, is_given=bool(flag.present))
 
 
 # -- tyro
@@ -137,7 +137,7 @@ def _tyro(module: Any) -> None:
 
     def parse_args(self: Any, parser_spec: Any, args: Sequence[str], *rest: Any, **others: Any) -> Any:
         global _is_tyros  # noqa: PLW0603
-        _is_tyros = resume_flags.are_the_scripts(list(args))
+        _is_tyros = resume_options.are_the_scripts(list(args))
         if _is_tyros:
             args = [*_words_for(_of_tyro(parser_spec), args), *args]
         return original(self, parser_spec, args, *rest, **others)
@@ -161,8 +161,8 @@ def _of_tyro_argument(argument: Any) -> Option:
     elif lowered.action is not None or lowered.choices or lowered.nargs not in {None, 1}:
         kind = of_no_use()
     else:
-        kind = resume_flags.by_annotation(argument.field.type_stripped, None)
-    return Option(names, is_free=resume_flags.is_nothing(argument.field.default), kind=kind)
+        kind = resume_options.by_annotation(argument.field.type_stripped, None)
+    return Option(names, is_free=resume_options.is_nothing(argument.field.default), kind=kind)
 
 
 def _tyro_values(module: Any) -> None:
@@ -211,7 +211,7 @@ def _fire(module: Any) -> None:
     module._MakeParseFn = make
 
 
-@guarded(resume_flags.HOOK, otherwise=())
+@guarded(resume_options.HOOK, otherwise=())
 def _of_fire(module: Any, function: Any, metadata: Any, args: Sequence[str]) -> Sequence[str]:
     """The arguments for the function that fire is about to call. Positional arguments keep their position."""
     if not _is_of_script(args):
@@ -224,14 +224,14 @@ def _of_fire(module: Any, function: Any, metadata: Any, args: Sequence[str]) -> 
     options = [
         Option(
             (f"--{name}",),
-            is_free=resume_flags.is_nothing(default),
-            kind=resume_flags.by_annotation(spec.annotations.get(name), default),
+            is_free=resume_options.is_nothing(default),
+            kind=resume_options.by_annotation(spec.annotations.get(name), default),
             is_given=name in given or name in by_position,
         )
         for name, default in defaults.items()
     ]
     # fire parses values as Python literals
-    return [f"{option.names[0]}={option.value!r}" for option in resume_flags.fill(options, args)]
+    return [f"{option.names[0]}={option.value!r}" for option in resume_options.fill(options, args)]
 
 
 def _is_of_script(words: Sequence[str]) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 
 from ...failsafe import guarded
-from . import options as resume_flags
-from .options import Option
+from . import resume_options
+from .resume_options import Option
 
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def hook(module: Any) -> None:
         if args is not None and not isinstance(args, list):
             args = list(args)
         words = sys.argv[1:] if args is None else args
-        if is_outermost and not resume_flags.are_the_scripts(words, _rests):
+        if is_outermost and not resume_options.are_the_scripts(words, _rests):
             return original(self, args, namespace, **others)
-        filled = resume_flags.fill(_options(self, words, suppressed), words)
+        filled = resume_options.fill(_options(self, words, suppressed), words)
         defaults = [(option.own, option.own.default) for option in filled]
         for option in filled:
             option.own.default = option.value
@@ -68,9 +68,9 @@ def _caller(module: Any) -> str:
     return "" if frame is None else str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
-@guarded(resume_flags.PARAMETERS)
+@guarded(resume_options.PARAMETERS)
 def _report(namespace: Any, parsers: Sequence[Any], rest: Sequence[str]) -> None:
-    if not resume_flags.is_recorded():
+    if not resume_options.is_recorded():
         return
     from ...parameters import report
 
@@ -92,7 +92,7 @@ def _options(parser: Any, words: Sequence[str], suppressed: str) -> Iterator[Opt
     for action in parser._actions:
         yield Option(
             action.option_strings,
-            is_free=resume_flags.is_nothing(action.default) or action.default is suppressed,
+            is_free=resume_options.is_nothing(action.default) or action.default is suppressed,
             kind=_kind(action),
             is_given=any(_as_option(other).is_in(words) for other in _rivals(parser, action)),
             own=action,
@@ -100,19 +100,19 @@ def _options(parser: Any, words: Sequence[str], suppressed: str) -> Iterator[Opt
 
 
 def _as_option(action: Any) -> Option:
-    return Option(action.option_strings, is_free=False, kind=resume_flags.of_no_use())
+    return Option(action.option_strings, is_free=False, kind=resume_options.of_no_use())
 
 
 def _kind(action: Any) -> Any:
     name = type(action).__name__
     hint = getattr(action, "_typehint", None)  # jsonargparse's
     if hint is not None:
-        return resume_flags.by_annotation(hint, action.default)
+        return resume_options.by_annotation(hint, action.default)
     if name in _NO_VALUE:
-        return resume_flags.as_switch()
+        return resume_options.as_switch()
     if name not in _ONE_VALUE or action.nargs not in {None, "?"} or action.choices is not None:
-        return resume_flags.of_no_use()
-    return resume_flags.as_path() if action.type is None else resume_flags.converted(action.type)
+        return resume_options.of_no_use()
+    return resume_options.as_path() if action.type is None else resume_options.converted(action.type)
 
 
 def _rivals(parser: Any, action: Any) -> list[Any]:
