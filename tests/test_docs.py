@@ -277,6 +277,7 @@ def shape(text: str, ids: set[str]) -> list[str]:
     text = re.sub("|".join(map(re.escape, ids)) or "(?!)", "ID", text)
     text = re.sub(r"(?<![\w.])/[\w/.-]*\w", "PATH", text)
     text = re.sub(r"by \S+( on \S+)?$", "by USER", text, flags=re.MULTILINE)
+    text = re.sub(r"ends \d{4}-\d\d-\d\d ", "ends ", text)  # a timebox that ends after midnight
     text = re.sub(r"\b\d+(:\d\d)+\b", "TIME", text)
     text = re.sub(r"\d[\d,.]*(e-?\d+)?", "N", text)
     text = re.sub(r"(N/)?N (s|min|h)\b", "TIME", text)
