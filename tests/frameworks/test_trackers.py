@@ -60,6 +60,37 @@ LIGHTNING = """
 """
 
 
+# Its checkpoint is the script's own: what continues here is only the run of the tracker.
+MLFLOW_LOGGER = """
+    import json, os
+    import lightning, torch
+    from lightning.pytorch.loggers import MLFlowLogger
+    class Model(lightning.LightningModule):
+        def __init__(self, pid):
+            super().__init__()
+            self.save_hyperparameters()
+            self.layer = torch.nn.Linear(1, 1)
+        def training_step(self, batch, index):
+            loss = self.layer(batch).mean() ** 2
+            self.log("loss", loss)
+            return loss
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+    if "BACKPROP_RESUME_FROM" in os.environ:
+        open(os.environ["BACKPROP_RESUME_FROM"]).close()
+    logger = MLFlowLogger(tracking_uri="sqlite:///mlflow.db")
+    data = torch.utils.data.DataLoader(torch.ones(4, 1))
+    trainer = lightning.Trainer(
+        max_epochs=1, logger=logger, log_every_n_steps=1, accelerator="cpu", enable_checkpointing=False
+    )
+    trainer.fit(Model(os.getpid()), data)
+    print("id", logger.run_id)
+    print("points", len(logger.experiment.get_metric_history(logger.run_id, "loss")))
+    open("model.bin", "w").write("x")
+    print(json.dumps({"event": "checkpoint_saved", "path": "model.bin", "step": 4}))
+"""
+
+
 def run(runs: FrameworkRuns, script: str) -> dict:
     runs.script(script)
     done = runs.call("run", "--run-id", "r", "train.py")
@@ -105,3 +136,14 @@ def test_lightning(framework_runs: FrameworkRuns):
     assert document["tracked_metrics"] == ["mine"]
     assert len(framework_runs.curve("r", "train/loss")) == 4
     assert framework_runs.curve("r", "mine") == {0: 0, 1: 1, 2: 2, 3: 3}
+
+
+def test_mlflow_logger(framework_runs: FrameworkRuns):
+    """A resumed session continues its run, although a hyperparameter differs, which MLflow would refuse."""
+    run(framework_runs, MLFLOW_LOGGER)
+    done = framework_runs.call("resume", "r", "--again")
+    assert done.returncode == 0, done.stderr
+    first, second = (framework_runs.output("r", session).splitlines() for session in (1, 2))
+    (run_id,) = (line for line in first if line.startswith("id "))
+    assert run_id in second
+    assert ("points 4" in first, "points 8" in second) == (True, True)

@@ -55,6 +55,8 @@ HOOKS: dict[str, str] = {
     "mlflow.tracking.fluent": "trackers.mlflow_run",
     "trackio.run": "trackers.trackio",
     "aim.sdk.run": "trackers.aim",
+    "lightning.pytorch.loggers.mlflow": "trackers.lightning_mlflow",
+    "pytorch_lightning.loggers.mlflow": "trackers.lightning_mlflow",
     "lightning.fabric.loggers.csv_logs": "trackers.csv_logger",
     "lightning_fabric.loggers.csv_logs": "trackers.csv_logger",
 }

@@ -17,6 +17,7 @@ from .link import SupervisorLink, current
 WANDB, MLFLOW = "WANDB_RUN_ID", "MLFLOW_RUN_ID"
 # what else is set with each; whoever has set one of these names the run
 _COMPANIONS: Mapping[str, Mapping[str, str]] = {WANDB: {"WANDB_RESUME": "allow"}, MLFLOW: {}}
+_withdrawn: dict[str, str] = {}
 OURS_VARIABLE = "BACKPROP_TRACKER_RUNS"  # which of the values in the environment are ours, as NAME=value,...
 
 
@@ -43,9 +44,10 @@ def withdraw(name: str) -> Optional[str]:
     """The id that the environment hands over, which is removed from there: else it would hold for every later run."""
     run_id = _ours(os.environ).get(name)
     if run_id is not None:
+        _withdrawn[name] = run_id
         for key in (name, *_COMPANIONS[name]):
             os.environ.pop(key, None)
-    return run_id
+    return _withdrawn.get(name)
 
 
 def is_to_continue(name: str) -> bool:

@@ -1,5 +1,6 @@
 """The W&B and MLflow runs of a session, for the next one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,10 @@ def test_a_damaged_record_is_none(tmp_path: Path):
 def test_what_was_handed_over_is_taken_out_of_the_environment(monkeypatch: pytest.MonkeyPatch):
     for name, value in {"WANDB_RUN_ID": "a", "WANDB_RESUME": "allow", OURS_VARIABLE: "WANDB_RUN_ID=a"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(tracker_runs, "_withdrawn", {})
     assert [tracker_runs.withdraw(WANDB), tracker_runs.withdraw(WANDB), tracker_runs.withdraw(MLFLOW)] == [
         "a",
-        None,
+        "a",
         None,
     ]
+    assert not {"WANDB_RUN_ID", "WANDB_RESUME"} & os.environ.keys()

@@ -47,12 +47,13 @@ def _continued(original: Callable[..., Any], given: Mapping[str, Any], run_id: s
     except Exception as error:  # noqa: BLE001  it was deleted, for example: without us, the script would run
         notify_user(f"the MLflow run {run_id} cannot be continued, a new one begins: {type(error).__name__}: {error}")
         return original(**given)
-    _keep_parameters(client, run)
+    keep_parameters(client, run)
     return run
 
 
 @guarded(_HOOK)
-def _keep_parameters(client: Any, run: Any) -> None:
+def keep_parameters(client: Any, run: Any) -> None:
+    """Let MLflow keep the parameters of a run that we continue, instead of failing. client: MlflowClient."""
     client.log_param = _around_log_param(client.log_param, run.info.run_id, run.data.params)
     client.log_batch = _around_log_batch(client.log_batch, run.info.run_id, run.data.params)
 
