@@ -32,12 +32,12 @@ ResumeArg = Annotated[
 ]
 
 
-# of a session that begins nobody is told: processes are not started while one is going on
+# not of a session that begins: no process is started while one is active
 NOTIFIABLE = tuple(status for status in Status if status not in {Status.RUNNING, Status.UNREADABLE})
 
 
 class Config(Record, frozen=True):
-    """What every setting came to. The `name` of a field is its key in files; SETTINGS says the rest of it."""
+    """The value of every setting. The `name` of a field is its key in files; SETTINGS has the rest."""
 
     max_run_minutes: Minutes = field(name="maxRunMinutes", default=10.0)
     grace_seconds: Annotated[float, Meta(ge=0, le=86_400)] = field(name="graceSeconds", default=30.0)
@@ -399,7 +399,7 @@ KEYS = tuple(_FIELDS)
 
 
 def default(key: str) -> Any:
-    """What a setting is when nobody says otherwise."""
+    """The default of a setting."""
     return _FIELDS[key].default
 
 
@@ -447,9 +447,9 @@ def check(key: str, value: Any, origin: str) -> Any:
     is_wrong_name = key == "name" and isinstance(checked, str) and (not checked.isprintable() or checked == "last")
     if is_wrong_number or is_wrong_name:
         shown = " ".join(map(repr, value)) if isinstance(value, tuple) else repr(value)
-        told = f"{origin} {shown}" if is_flag else f"{origin}: {key} = {shown}"
+        what = f"{origin} {shown}" if is_flag else f"{origin}: {key} = {shown}"
         error = UsageError if is_flag else ConfigError
-        raise error(f"{told}: invalid value: expected {SETTINGS[key].allowed}.")
+        raise error(f"{what}: invalid value: expected {SETTINGS[key].allowed}.")
     return checked
 
 

@@ -5,7 +5,7 @@
     │   └── ConfigError       exit 2: a configuration file, an environment variable or the home folder
     │       └── NoRoomError   exit 2: the home folder's disk is full
     ├── NoSuchRunError        exit 3: no run has that id or name
-    └── BusyError             exit 75: somebody else is running it; try again later
+    └── BusyError             exit 75: another process is running it; try again later
 
 A message says what happened, what was found against what is allowed, and what to do next. Only `cli` catches
 these. Anything else that is raised is a bug and crashes loudly.
@@ -23,7 +23,7 @@ class ExitCode(IntEnum):
     NO_SUCH_RUN = 3
     STALLED = 69  # EX_UNAVAILABLE of sysexits.h: a run that is waited for is alive and makes no step
     REFUSED = 75  # EX_TEMPFAIL of sysexits.h: try again later
-    TIMED_OUT = 124  # `wait --timeout` is over, as timeout(1) says it
+    TIMED_OUT = 124  # `wait --timeout` has passed, as from timeout(1)
     NOT_EXECUTED = 127  # the trainer could not be started, as shells report it
     INTERRUPTED = 130  # 128 + SIGINT, as shells report Ctrl-C
     KILLED = 137  # 128 + SIGKILL
@@ -54,6 +54,6 @@ class NoSuchRunError(BackpropError):
 
 
 class BusyError(BackpropError):
-    """Somebody else holds the run right now."""
+    """Another process holds the run right now."""
 
     exit_code = ExitCode.REFUSED

@@ -20,18 +20,18 @@ class Status(str, Enum):
 
     QUEUED = "queued"  # waiting for its turn
     RUNNING = "running"  # its trainer is alive
-    PAUSED = "paused"  # its trainer is stopped in place and can go on
-    REFUSED = "refused"  # never started: the governor said no
+    PAUSED = "paused"  # its trainer is stopped in place, and can be continued
+    REFUSED = "refused"  # never started: the governor refused
     COMPLETED = "completed"  # the trainer exited with code 0 before the timebox
     TIMEBOXED = "timeboxed"  # Backprop ended it at its timebox
     STOPPED = "stopped"  # the user or the governor ended it
-    FAILED = "failed"  # the trainer ended itself: a non-zero code, or a signal nobody here sent
+    FAILED = "failed"  # the trainer ended by itself, with a non-zero code or by a signal that we did not send
     INTERRUPTED = "interrupted"  # the supervisor or the machine died under it
-    UNREADABLE = "unreadable"  # its record is damaged, or not ours to read: nobody knows what came of it
+    UNREADABLE = "unreadable"  # its record is damaged, or we may not read it
 
     @property
     def is_final(self) -> bool:
-        """True when nothing is going on any more, so that the run may be resumed or removed."""
+        """True when the run is not active, so that it may be resumed or removed."""
         return self not in _GOING_ON
 
 
@@ -59,12 +59,12 @@ class StopReason(str, Enum):
 
 
 class Pauser(str, Enum):
-    """Who holds a session in place. It goes on when none of them does any more."""
+    """Who paused a session. It continues when none of them holds it any more."""
 
     GOVERNOR = "governor"  # a GPU is too hot
     USER = "user"  # `backprop pause`, from any terminal
     CTRL_Z = "ctrl-z"  # in the supervisor's terminal, until `fg` or `bg` there
-    SLURM = "slurm"  # `scontrol suspend`, or gang scheduling, until Slurm lets the job go on
+    SLURM = "slurm"  # `scontrol suspend`, or gang scheduling, until Slurm resumes the job
 
 
 _NAMED_LEFTOVERS = 3  # in a reason; the record has more
@@ -131,7 +131,7 @@ def _check_command(command: tuple[str, ...]) -> None:
 
 
 class Notification(Record, frozen=True, forbid_unknown_fields=True):
-    """Where to tell of a run, one of command, webhook and desktop, and of which of its states."""
+    """Who to notify of a run (one of command, webhook and desktop), and of which statuses."""
 
     command: tuple[str, ...] | None = None  # an argv
     webhook: str | None = None  # an address that JSON is posted to; may hold a secret
@@ -153,7 +153,7 @@ class Limits(StoredRecord, frozen=True):
     min_free_disk_bytes: int
     finish_s: float | None = None  # beyond the timebox, for a script whose training has finished; None: the grace
     checkpoint_every_s: float | None = None  # None: the script saves when it likes
-    max_parallel: int = 2  # start only while fewer runs of this home are going on
+    max_parallel: int = 2  # start only while fewer runs of this home are active
     gpu_count: int | None = None  # None: one where there is a GPU
     gpu_min_free_vram_bytes: int = 2_500_000_000  # of each card that is chosen
     gpu_memory_fraction: float | None = None  # of each chosen card's memory; this or the next one
@@ -164,7 +164,7 @@ class Limits(StoredRecord, frozen=True):
 
     @property
     def time_to_finish_s(self) -> float:
-        """How long a script whose training has finished may go on beyond the timebox."""
+        """How long a script whose training has finished may run beyond the timebox."""
         return self.grace_s if self.finish_s is None else self.finish_s
 
     @property
@@ -198,10 +198,10 @@ class MachineState(Record, frozen=True):
     ram_available_bytes: int | None = None
     swap_total_bytes: int | None = None
     swap_free_bytes: int | None = None
-    ram_pressure_percent: float | None = None  # of the last 10 s in which somebody waited for memory
+    ram_pressure_percent: float | None = None  # of the last 10 s, in which some process waited for memory
     disk_total_bytes: Mapping[str, int] = {}  # folder that will be written to -> size of its file system
     disk_free_bytes: Mapping[str, int] = {}  # folder that will be written to -> free bytes there
-    gpus: tuple[Gpu, ...] | None = ()  # None: nobody can tell; gpu_problem says why
+    gpus: tuple[Gpu, ...] | None = ()  # None: unknown, for the reason in gpu_problem
     gpu_problem: str | None = None
 
 
@@ -209,7 +209,7 @@ class Source(str, Enum):
     """Where a session's events come from: the file's ending in the run directory."""
 
     OUT = "out"  # what the trainer printed to stdout
-    EVENTS = "events"  # what our own code inside the trainer told: see trainer/
+    EVENTS = "events"  # events of our code inside the trainer: see trainer/
     PRINTED = "printed"  # metrics that the supervisor read in what the trainer printed for people: see printed.py
     TRACKED = "tracked"  # metrics that the script logged to trackers: see trainer/tracked.py
 
@@ -299,7 +299,7 @@ class RunSpec(StoredRecord, frozen=True):
         return 1 if self.slurm is None else self.slurm.nodes
 
     def revised(self, revision: "Revision | None") -> "RunSpec":
-        """The same run, executed as this revision says."""
+        """The run with this revision applied."""
         if revision is None:
             return self
         changes = {field: getattr(revision, field) for field in revision.__struct_fields__}
@@ -368,14 +368,14 @@ class Session(Record, frozen=True):
     script_sha256: str | None = None
     code: CodeState | None = None  # None: of an older version, which recorded it at submission only
     offered: str | None = None  # the checkpoint that it was to continue from
-    is_checkpoint_read: bool | None = None  # by its trainer; None: nothing was offered, or nobody can tell (yet)
+    is_checkpoint_read: bool | None = None  # by its trainer; None: nothing was offered, or it is not known (yet)
     resumed_from: str | None = None  # the checkpoint, once it was read
     has_started_over: bool = False  # it trains, or trained, without having read what it was offered
     job: str | None = None  # of Slurm, in which it runs
     nodes: int = 1  # that it trains on; host is the first of them
     reason: str | None = None
     ended_at: datetime | None = None
-    elapsed_s: float | None = None  # None while it is going on; time spent paused is not in it
+    elapsed_s: float | None = None  # None while it is active; without the time it was paused
     paused_at: datetime | None = None  # while it is paused: since when
     paused_s: float = 0.0  # in pauses that are over
     exit_code: int | None = None
@@ -420,15 +420,15 @@ class Waiter(Record, frozen=True):
 
     session: int  # the number that session will have
     host: str
-    supervisor_pid: int  # 0: nobody here; Slurm starts it
+    supervisor_pid: int  # 0: none; Slurm starts it
     since: datetime
     job: str | None = None  # of Slurm
 
 
 class Run(Record, frozen=True):
-    """One experiment as its journal tells it: what was asked and what became of every session.
+    """The state of one run by its journal: the request, and the outcome of every session.
 
-    What the trainer said (metrics, checkpoints, parameters) is in the index, because there can be millions.
+    What the trainer reported (metrics, checkpoints, parameters) is in the index: there can be millions of them.
     """
 
     spec: RunSpec
@@ -437,11 +437,11 @@ class Run(Record, frozen=True):
     reason: str | None = None
     ended_at: datetime | None = None
     waiter: Waiter | None = None  # while it is queued
-    dequeued_by: StopReason | None = None  # who ended it while it was queued for a session; None: nobody did
+    dequeued_by: StopReason | None = None  # who ended it while it was queued for a session, if anyone
 
     @property
     def stopped_by(self) -> StopReason | None:
-        """Who asked for its end, in the queue or of its last session; None: nobody did, or it has not ended."""
+        """Who asked for its end, in the queue or in its last session; None: no one, or it has not ended."""
         if self.dequeued_by is not None or not self.status.is_final:
             return self.dequeued_by
         return None if self.last_session is None else self.last_session.stopped_by
@@ -523,20 +523,20 @@ class ParamOrigin(IntEnum):
     ARGUMENTS = 0  # guessed: what the command line looks like
     SETTINGS = 1  # seen: the script gave it to a library
     PARSER = 2  # seen: the library that parsed the script's arguments has it
-    SCRIPT = 3  # the script says it
+    SCRIPT = 3  # reported by the script
 
 
 class Life(str, Enum):
-    """What a running session shows of itself, besides the steps that it may or may not make."""
+    """The signs of life that a running session shows."""
 
     ALIVE = "alive"  # it made a step, or printed something, a short time ago
-    SILENT = "silent"  # it uses CPU or a GPU, and nothing more
-    UNSEEN = "unseen"  # it is silent, and nobody can see whether it uses anything
-    STALLED = "stalled"  # not even that: no sign of life
+    SILENT = "silent"  # it uses CPU or a GPU, but makes no step and prints nothing
+    UNSEEN = "unseen"  # it is silent, and its use of CPU and GPU cannot be seen
+    STALLED = "stalled"  # no sign of life
 
 
-QUIET_AFTER_S = 120.0  # a session that shows less for so long is marked
-USE_LAG_S = 10.0  # use of CPU and GPUs is judged so late at most
+QUIET_AFTER_S = 120.0  # a session that is silent for this long is marked
+USE_LAG_S = 10.0  # by which the judgement of CPU and GPU use may lag
 
 
 class LiveProgress(StoredRecord, frozen=True):
@@ -556,7 +556,7 @@ class LiveProgress(StoredRecord, frozen=True):
 
     @property
     def life(self) -> Life:
-        """What it shows, judged over QUIET_AFTER_S."""
+        """Its signs of life within the last QUIET_AFTER_S seconds."""
         if self.silent_s < QUIET_AFTER_S:
             return Life.ALIVE
         if self.stalled_s is None:
@@ -565,7 +565,7 @@ class LiveProgress(StoredRecord, frozen=True):
 
 
 class RunView(Record, frozen=True):
-    """A run with the summary of what its trainer said: what all views show."""
+    """A run with a summary of what its trainer reported: what all views show."""
 
     run: Run
     run_dir: str
@@ -601,7 +601,7 @@ class Finding(Record, frozen=True):
 
 
 class Ticket(Record, frozen=True):
-    """What a run that is going on holds of the machine, or one that stands in line asks of it."""
+    """The resources that an active run holds, or that a queued run requests."""
 
     run_id: str
     pid: int
@@ -615,4 +615,4 @@ class Ticket(Record, frozen=True):
     ram_bytes: int = 0  # what it was promised
     ram_seen_bytes: int = 0  # the most that it was seen to hold
     vram_bytes: Mapping[str, int] = {}  # uuid of a card -> the same there
-    vram_seen_bytes: Mapping[str, int] | None = None  # None: nobody can tell
+    vram_seen_bytes: Mapping[str, int] | None = None  # None: unknown

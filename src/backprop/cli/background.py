@@ -187,7 +187,7 @@ class _Background:
         self.answer(_BROKEN, outcome.session.reason or "")  # unless it was launched
         messages.say_end(self._owned, outcome.session)
 
-    def said(self, text: str) -> None:
+    def message(self, text: str) -> None:
         say(text)
         if not self._has_answered:
             self._notes.append(text)

@@ -38,6 +38,6 @@ class Foreground:
         say_end(self._owned, outcome.session)
         say_failure(self._owned.rundir, outcome.session, is_seen=True)
 
-    def said(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self._line.end()
         say(text)

@@ -21,7 +21,9 @@ class Observation(Record, frozen=True):
     """A submitted run as its engine sees it. The journal has all other facts."""
 
     phase: Phase
-    told: str | None = None  # why it is pending, how it ended, or what is wrong with the engine, in the engine's words
+    message: str | None = (
+        None  # why it is pending, how it ended, or what is wrong with the engine, in the engine's words
+    )
     is_unsatisfiable: bool = False  # waiting does not help: it requests what the engine does not have
     is_failure: bool = False  # it failed by itself
     is_known: bool = True  # False: the engine has no record of it, and did not report its end

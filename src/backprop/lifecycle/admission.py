@@ -299,7 +299,7 @@ class Admission:
         return None
 
     def _handle_requests(self) -> NotAdmitted | None:
-        """Why the run is to leave the queue; None when nobody asks for that."""
+        """Why the run must leave the queue; None if nobody asked for that."""
         for number in self._signals.take():
             if number is signal.SIGINT:
                 return NotAdmitted(reason="Ctrl-C while queued", by=StopReason.CTRL_C)

@@ -42,7 +42,7 @@ class RunObserver(Protocol):
     def waits(self, reason: str) -> None: ...
     def begins(self, plan: SessionPlan) -> Observer: ...
     def ended(self, outcome: Outcome) -> None: ...
-    def said(self, text: str) -> None: ...
+    def message(self, text: str) -> None: ...
 
 
 def choose_checkpoint(
@@ -120,9 +120,9 @@ class RunDriver:
             if view is None:  # from the beginning, or from an old checkpoint, would be worse than not at all
                 return self._end(outcome, Next(message="not continued: its checkpoints cannot be looked up"))
             self._observer.ended(outcome)
-            self._observer.said(f"run {self._owned.spec.id}: {following.message}")
+            self._observer.message(f"run {self._owned.spec.id}: {following.message}")
             chosen = choose_checkpoint(
-                view, self._owned.recorder.saved_over_by, self._owned.journal, self._observer.said
+                view, self._owned.recorder.saved_over_by, self._owned.journal, self._observer.message
             )
             checkpoint = None if chosen is None else chosen.path
             limits = msgspec.structs.replace(limits, timebox_s=following.timebox_s)
@@ -178,7 +178,7 @@ class RunDriver:
         try:
             outcome = supervisor.run(plan)
             if (view := self._owned.recorder.view()) is not None:  # else done at the next resume
-                kept_checkpoints.reconcile(view, self._owned.recorder.saved_over_by, self._observer.said)
+                kept_checkpoints.reconcile(view, self._owned.recorder.saved_over_by, self._observer.message)
             return outcome
         finally:
             grant.place.leave()
@@ -199,7 +199,7 @@ class RunDriver:
             self._owned.recorder.finish()
         if outcome is None:
             raise problem from error
-        self._observer.said(f"run {owned.spec.id} is not continued: {problem}")
+        self._observer.message(f"run {owned.spec.id} is not continued: {problem}")
         return outcome
 
     def _attempt(self, outcome: Outcome) -> Attempt:
@@ -228,12 +228,12 @@ class RunDriver:
             self._over()
         self._observer.ended(outcome)
         if end.message is not None:
-            self._observer.said(f"run {self._owned.spec.id}: {end.message}")
+            self._observer.message(f"run {self._owned.spec.id}: {end.message}")
         return outcome
 
     def _cut_short(self, outcome: Outcome, refusal: NotAdmitted) -> Outcome:
         """The run is what its last session came to; it left the queue before another."""
-        self._observer.said(f"run {self._owned.spec.id} is not continued: {refusal.reason}")
+        self._observer.message(f"run {self._owned.spec.id} is not continued: {refusal.reason}")
         return msgspec.structs.replace(outcome, dequeued_by=refusal.by, is_broken_off=refusal.is_broken_off)
 
 

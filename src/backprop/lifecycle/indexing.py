@@ -337,7 +337,7 @@ def _refresh_job(
     now_unix_s = home.mark_here(spec.id)  # this machine may see it for the first time
     if before.waiter is not None and seen.is_unsatisfiable and journal.try_lock() and _is_withdrawn(before):
         recorder.begin()
-        reason = f"Slurm can never schedule it: {seen.told}"
+        reason = f"Slurm can never schedule it: {seen.message}"
         journal.append(Refused(at=datetime.now(timezone.utc), reason=reason, figures={}))
         journal.forget_requests()
         recorder.finish(publish=publish)
@@ -347,8 +347,8 @@ def _refresh_job(
     cluster.release_forgotten(before, seen)
     has_ended = seen.phase is Phase.ENDED and (seen.is_known or not journal.has_recent_heartbeat(now_unix_s))
     if not has_ended or recovery.is_being_requeued(rundir, before) or not journal.try_lock():
-        is_pending = seen.phase is Phase.PENDING and seen.told is not None
-        recorder.record_state(publish=False, reason=f"Slurm: {seen.told}" if is_pending else None)
+        is_pending = seen.phase is Phase.PENDING and seen.message is not None
+        recorder.record_state(publish=False, reason=f"Slurm: {seen.message}" if is_pending else None)
         _read_on(recorder)
         return True
     recorder.begin()
@@ -365,8 +365,8 @@ def _why_it_ended(rundir: RunDir, run: Run, seen: Observation) -> str | None:
     """What Slurm reports; and the likely cause where Backprop never began in the job."""
     has_begun = run.waiter is None or run.job is None or rundir.job_log_path(run.job).exists()
     if has_begun or not seen.is_failure:
-        return seen.told
-    return f"{seen.told} before Backprop began in it: can its node see {rundir.path} and Backprop's own Python?"
+        return seen.message
+    return f"{seen.message} before Backprop began in it: can its node see {rundir.path} and Backprop's own Python?"
 
 
 def _is_withdrawn(run: Run) -> bool:

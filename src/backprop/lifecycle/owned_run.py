@@ -76,7 +76,7 @@ def make_run(home: Home, spec: RunSpec, patch: bytes | None, say: Say) -> tuple[
             draft.discard()
             raise
     journal = Journal(draft.journal_path)
-    journal.try_lock()  # nobody else can have it: the folder is not visible yet
+    journal.try_lock()  # no other process can hold it: the folder is not visible yet
     return home.publish(draft, spec.id), journal
 
 

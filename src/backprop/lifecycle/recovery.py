@@ -96,7 +96,7 @@ def _remove_leftovers(rundir: RunDir, session: Session, entries: Sequence[Entry]
 
 
 def _elapsed_s(rundir: RunDir, session: Session) -> float:
-    """How long a session trained whose end nobody saw: until its last output or heartbeat. The only guess on record."""
+    """Training time of a session whose end was not seen: until its last output or heartbeat. An estimate."""
     signs = (rundir.out_path(session.number), rundir.err_path(session.number), rundir.control_path)
     last = max((path.stat().st_mtime for path in signs if path.exists()), default=0.0)
     return session.trained_s(datetime.fromtimestamp(last, timezone.utc))

@@ -175,7 +175,7 @@ def _why_less(other: Checkpoint, kept: Checkpoint, was_read: Mapping[int, bool |
     read = was_read.get(other.session)
     if read or other.is_kept or (read is None and other.session > kept.session):
         return None
-    return f"session {other.session} was not seen to read its checkpoint, and no step tells that it came as far"
+    return f"session {other.session} was not seen to read its checkpoint, and no step shows that it came as far"
 
 
 def _preferred_first(checkpoints: list[Checkpoint]) -> list[Checkpoint]:

@@ -63,7 +63,7 @@ class CurveWriter:
         origin: Origin,
     ) -> None:
         """whole: the outline of the metric so far."""
-        told = None
+        summary = None
         number, before, since_s = self._newest_chunk(run_id, name, session)
         if times and times[0] < since_s:  # who read before dated by another clock
             times = array("f", [max(since_s, time_s) for time_s in times])
@@ -72,7 +72,7 @@ class CurveWriter:
             end = begin + CHUNK_POINTS - (before.total if before is not None else 0)
             steps, values, seconds = series.steps[begin:end], series.values[begin:end], times[begin:end]
             added = outline(steps, values, seconds)
-            told = told.joined(added) if told is not None else added
+            summary = summary.joined(added) if summary is not None else added
             if before is None:
                 self._put_outline(run_id, name, number, session, added)
                 self._db.execute(
@@ -98,7 +98,7 @@ class CurveWriter:
                 )
             number, before = number + 1, None
             begin = end
-        if told is not None:
+        if summary is not None:
             self._db.execute(
                 f"INSERT INTO metrics (run_id, name, origin, session, newest_origin, {_OUTLINE})"  # noqa: S608
                 f" VALUES (?, ?, ?, ?, ?, {_MARKS})"
@@ -110,7 +110,7 @@ class CurveWriter:
                     origin,
                     session,
                     origin,
-                    *(told if whole is None else ChunkSummary(*whole).joined(told)),
+                    *(summary if whole is None else ChunkSummary(*whole).joined(summary)),
                 ),
             )
 
@@ -132,9 +132,9 @@ class CurveWriter:
         is_full = before.total >= CHUNK_POINTS
         return row[0] + is_full, None if is_full else before, before.last_s
 
-    def _put_outline(self, run_id: str, name: str, number: int, session: int, told: ChunkSummary) -> None:
+    def _put_outline(self, run_id: str, name: str, number: int, session: int, summary: ChunkSummary) -> None:
         self._db.execute(
             f"INSERT OR REPLACE INTO outlines (run_id, name, number, session, {_OUTLINE})"  # noqa: S608
             f" VALUES (?, ?, ?, ?, {_MARKS})",
-            (run_id, name, number, session, *told),
+            (run_id, name, number, session, *summary),
         )

@@ -51,7 +51,7 @@ class Piece(NamedTuple):
 
 
 def last_lines(fd: int, max_bytes: int, *, begin: int = 0, end: int | None = None) -> Piece:
-    """What lies between two places, `end` at the end of the file unless told; of more than `max_bytes` the last lines.
+    """The bytes from `begin` to `end` (None: the end of the file); of more than `max_bytes`, the last lines.
 
     The last one may be unfinished. Of a single line that is too long its end.
     """

@@ -131,12 +131,12 @@ class Index(IndexReader):
         self._db.execute("COMMIT")
 
     def wait_for_turn(self) -> None:
-        """Wait until nobody else writes. Raises sqlite3.OperationalError when that takes too long."""
+        """Wait until no other process writes. Raises sqlite3.OperationalError when that takes too long."""
         with self._transaction():
             pass
 
     def put_run(self, run: Run, journal_size: int) -> None:
-        """Store what the journal tells, unless more of the journal has been stored already.
+        """Store the state from the journal, unless more of the journal has been stored already.
 
         A run whose journal has grown is not whole any more: see `set_whole`.
         """
@@ -207,7 +207,7 @@ class Index(IndexReader):
         """Say that all there is of a run is here; False where it is not.
 
         journal_size: bytes of the journal of a run that has ended. sizes: of its sessions' sources, in bytes. What the
-        index says of itself is true of the file it says it in: one that takes its place says nothing of this run.
+        index has of a run holds for that file only, not for one that replaces it.
         """
         with self._transaction():
             if not self.has_output(run_id, sizes):
@@ -218,11 +218,11 @@ class Index(IndexReader):
             return done.rowcount == 1
 
     def behind(self) -> set[str]:
-        """The runs that are here, and may lack something: they are going on, or whoever put them here died."""
+        """The runs that may be incomplete here: they are active, or the process that stored them died."""
         return {row[0] for row in self._db.execute("SELECT id FROM runs WHERE NOT is_whole")}
 
     def has_output(self, run_id: str, sizes: Mapping[tuple[int, Source], int]) -> bool:
-        """Whether so many bytes of its sessions' sources are stored, or more."""
+        """Whether at least this many bytes of each source of its sessions are stored."""
         stored = self.offsets(run_id)
         return all(stored.get(key, 0) >= size for key, size in sizes.items())
 
@@ -251,7 +251,7 @@ class Index(IndexReader):
         timeline: Timeline | None = None,
         earlier_bytes: int | None = None,
     ) -> bool:
-        """Store what bytes `start` to `end` of the session's source amount to; False when somebody else already did.
+        """Store what bytes `start` to `end` of the session's source contain; False if another process already did.
 
         checkpoints: (offset of the report, checkpoint as measured). timeline: when it was written; None: at once.
         earlier_bytes: what must be stored of the sessions before, or nothing is: points are kept in the order they
@@ -315,15 +315,15 @@ class Index(IndexReader):
         self._db.execute("INSERT OR REPLACE INTO facts VALUES ('seen_folder_ns', ?)", (modified_ns,))
 
     def is_snapshot_due(self) -> bool:
-        """Whether somebody has brought runs in without their entries in experiments.json, and may have died since."""
+        """Whether runs were stored without their entries in experiments.json."""
         return self.snapshot_due() not in {0, self._fact("snapshot_written")}
 
     def snapshot_due(self) -> int:
-        """How often it was said that experiments.json lacks something: see `set_snapshot_written`."""
+        """How often experiments.json was marked as incomplete: see `set_snapshot_written`."""
         return self._fact("snapshot_due")
 
     def set_snapshot_due(self) -> None:
-        """The entry of a run in experiments.json is to be written by whoever rebuilds the file next."""
+        """Mark that experiments.json lacks the entry of a run: it must be rebuilt."""
         self._db.execute(
             "INSERT OR REPLACE INTO facts SELECT 'snapshot_due', coalesce(max(value), 0) + 1 FROM facts"
             " WHERE name IN ('snapshot_due', 'snapshot_written')"
@@ -339,8 +339,8 @@ class Index(IndexReader):
 
 
 def _words(run: Run) -> str:
-    told = (run.spec.id, run.spec.name or "", *run.spec.command)
-    return "\n".join(told)[:_MAX_WORDS].casefold()
+    words = (run.spec.id, run.spec.name or "", *run.spec.command)
+    return "\n".join(words)[:_MAX_WORDS].casefold()
 
 
 def _comparable(value: Any) -> tuple[float | None, str | None]:
@@ -358,12 +358,12 @@ def _comparable(value: Any) -> tuple[float | None, str | None]:
 
 
 def is_locked(error: Exception) -> bool:
-    """Whether an error that SQLite raised says that another process has been writing for too long: it may hang."""
+    """Whether SQLite failed because another process has been writing for too long: it may hang."""
     return isinstance(error, sqlite3.OperationalError) and str(error) == "database is locked"
 
 
 def lacks_room(error: Exception | None) -> bool:
-    """Whether an error that SQLite, or the system, raised says that the disk is full."""
+    """Whether SQLite or the system failed because the disk is full."""
     if isinstance(error, sqlite3.OperationalError):
         return str(error) in _NO_ROOM_WORDS
     return isinstance(error, OSError) and error.errno in NO_ROOM
@@ -382,7 +382,7 @@ def open_index(home: Home, busy_timeout_s: float, say: Callable[[str], None]) ->
     except IndexBrokenError as error:
         with home.lock():
             with suppress(IndexBrokenError):
-                return Index(home.index_path, busy_timeout_s)  # somebody else mended it meanwhile
+                return Index(home.index_path, busy_timeout_s)  # another process has repaired it
             _set_aside(home, error, say)
             return Index(home.index_path, busy_timeout_s)
 

@@ -60,7 +60,7 @@ def best(name: str, summary: MetricSummary) -> tuple[float, int] | None:
 
 @lru_cache(maxsize=10_000)
 def is_training_loss(name: str) -> bool:
-    """Whether a metric is a loss that is trained on, as far as its name tells: train_loss, Loss_D; not val_loss."""
+    """Whether a metric is a loss that is trained on, judged by its name: train_loss, Loss_D; not val_loss."""
     return "loss" in name.lower() and not _HELD_OUT.search(name.lower())
 
 

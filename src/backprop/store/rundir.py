@@ -5,23 +5,23 @@
   journal.jsonl                what the supervisor did and why; its lock is the right to change the run
   session-N.out session-N.err  what the trainer wrote
   session-N.order              in which order the two grew
-  session-N.events             what our own code inside the trainer told
+  session-N.events             events of our code inside the trainer
   session-N.printed            metrics that were read in what it printed for people
   session-N.tracked            metrics that it logged to trackers
   session-N.tracker-runs       ids of the W&B and MLflow runs that it began
-  session-N.trains             which of its processes train, as our code in them told
+  session-N.trains             which of its processes train
   session-N.live               how it does while it runs: signs of life, rate, time that remains
   tree.json                    the processes of a live session's trainer
-  control.json                 what the supervisor tells the trainer
+  control.json                 deadline and requests, from the supervisor to the trainer
   code.patch                   uncommitted changes when it was submitted
   snapshot/                    the work tree as it was submitted; only with --snapshot
   session-N.modules            the user's modules that its processes imported, with their checksums
   code-HASH.patch              the same when a session started, where that is something else
-  supervisor.log               what a detached supervisor would have said on stderr
-  notify.json                  where to tell of its states; only where somebody wants to be told
+  supervisor.log               messages of a detached supervisor
+  notify.json                  who to notify; only if anyone is
   notify.log                   what came of that
   asked/                       requests from other machines, until the supervisor has written them into its journal
-  job.sh slurm-JOB.log         what Slurm executes; what that said
+  job.sh slurm-JOB.log         what Slurm executes; its output
 """
 
 import errno
@@ -60,7 +60,7 @@ def new_run_id() -> str:
 
 
 def check_run_id(run_id: str) -> None:
-    """Raise UsageError unless the id can name a folder and be told from the words of the command line."""
+    """Raise UsageError unless the id can name a folder, and cannot be mistaken for an option or a command."""
     if not RUN_ID.fullmatch(run_id) or run_id == LAST:
         raise UsageError(
             f"--run-id {run_id!r} cannot be used: 1 to 64 letters, digits, '.', '_' or '-', "
@@ -195,7 +195,7 @@ class RunDir:
         return read_record(self.spec_path, RunSpec)
 
     def discard(self) -> None:
-        """Delete a draft that nobody has seen."""
+        """Delete a draft, which no other process has seen."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def remove(self) -> None:
@@ -203,7 +203,7 @@ class RunDir:
 
         Raises OSError, or UsageError for another user's.
         """
-        if self.path.is_symlink() or not self.path.is_dir():  # somebody put that here
+        if self.path.is_symlink() or not self.path.is_dir():  # not ours
             self.path.unlink()
             return
         if (owner := foreign_owner(self.path)) is not None:

@@ -55,7 +55,7 @@ class OfferedCheckpoint:
         )
         if verdict.has_trained:
             option = resume_option(context)
-            context.observer.said(_unread(context.spec.id, self._resumed, option, is_certain=verdict.is_certain))
+            context.observer.message(_unread(context.spec.id, self._resumed, option, is_certain=verdict.is_certain))
 
     def _report_read(self, verdict: Verdict, path: str, write_control: Callable[[], None]) -> None:
         context, is_offered = self._context, path == self._resumed.path
@@ -64,9 +64,9 @@ class OfferedCheckpoint:
             CheckpointRead(at=context.clock.wall(), session=context.number, path=other, is_late=verdict.is_late)
         )
         if verdict.is_late:
-            context.observer.said(f"{named} was read after training had begun: it may have continued from there")
+            context.observer.message(f"{named} was read after training had begun: it may have continued from there")
         else:
-            context.observer.said(f"resumed from {named}")
+            context.observer.message(f"resumed from {named}")
             self._control.is_offered_read = self._offer.is_offered_read
             write_control()
 

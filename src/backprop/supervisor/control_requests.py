@@ -52,17 +52,17 @@ class RequestHandler:
         if first is None:
             self._interrupted_at = now
             self._stop.ask(StopReason.CTRL_C, "Ctrl-C")
-            self._context.observer.said("stopping gracefully; press Ctrl-C again to kill")
+            self._context.observer.message("stopping gracefully; press Ctrl-C again to kill")
         elif now - first > DOUBLE_PRESS_S:
             self._stop.ask(StopReason.CTRL_C, "Ctrl-C, twice", now=True)
 
     def _pause(self, asked: PauseRequested) -> None:
         if self._stop.request is None and Pauser.USER not in self._pauses.state.reasons:
             self._pauses.pause(Pauser.USER, asked.detail)
-            self._context.observer.said(f"paused: {asked.detail}")
+            self._context.observer.message(f"paused: {asked.detail}")
 
     def _resume(self, asked: ResumeRequested) -> None:
         if Pauser.USER in self._pauses.state.reasons:
             self._pauses.release(Pauser.USER)
             still = self._pauses.state.reason
-            self._context.observer.said(f"{asked.detail}: " + (f"still paused: {still}" if still else "continuing"))
+            self._context.observer.message(f"{asked.detail}: " + (f"still paused: {still}" if still else "continuing"))

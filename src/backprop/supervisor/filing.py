@@ -99,6 +99,6 @@ def _file_in_index(context: SessionContext) -> None:
     give_up_at = time.monotonic() + _FINAL_TRIES_S
     while not (context.journal.append() and context.recorder.finish()):
         if time.monotonic() > give_up_at:
-            context.observer.said("the home folder is full or busy; `backprop list` completes this record later")
+            context.observer.message("the home folder is full or busy; `backprop list` completes this record later")
             return
         time.sleep(0.05)

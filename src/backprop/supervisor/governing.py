@@ -62,25 +62,25 @@ class Governing:
             case Action.SAVE:
                 self._control.checkpoints_asked += 1
                 self._stop.write_control()
-                observer.said(f"{reason}: asking for a checkpoint")
+                observer.message(f"{reason}: asking for a checkpoint")
             case Action.PAUSE:
                 self._pauses.pause(Pauser.GOVERNOR, reason)
-                observer.said(f"paused: {reason}")
+                observer.message(f"paused: {reason}")
             case Action.CONTINUE:
                 self._pauses.release(Pauser.GOVERNOR)
                 still = self._pauses.state.reason
-                observer.said(f"{reason}: still paused: {still}" if still else f"continuing: {reason}")
+                observer.message(f"{reason}: still paused: {still}" if still else f"continuing: {reason}")
             case Action.STOP | Action.KILL:
                 is_kill = verdict.action is Action.KILL
                 self.is_over_own_limit = verdict.is_over_own_limit
-                observer.said(f"{'killing' if is_kill else 'stopping'}: {reason}")
+                observer.message(f"{'killing' if is_kill else 'stopping'}: {reason}")
                 self._stop.ask(StopReason.GOVERNOR, reason, now=is_kill)
 
     def _report_blindness(self) -> None:
         problem = self._monitor.gpu_problem
         if (problem is not None) != self._is_blind:
             self._is_blind = problem is not None
-            self._context.observer.said(
+            self._context.observer.message(
                 "the governor can read the GPUs again" if problem is None else blindness_message(problem)
             )
 

@@ -152,7 +152,7 @@ class ResourceMonitor:
 
 
 def uses_gpu(sample: Sample, pids: set[int]) -> bool:
-    """Whether a GPU is busy with these processes, as far as one can tell: not if others hold memory there, too."""
+    """Whether a GPU is busy with these processes, if that is known: not if others hold memory there, too."""
     return any(
         (gpu.utilization_percent or 0.0) >= _GPU_USED_PERCENT
         and (gpu.process_vram_bytes is None or (gpu.process_vram_bytes and pids.issuperset(gpu.process_vram_bytes)))

@@ -65,7 +65,7 @@ class Pauses:
         the job: see `is_suspended`.
         """
         if self._context.is_job:
-            self._context.observer.said("suspended by Slurm")
+            self._context.observer.message("suspended by Slurm")
             self._suspended_at = self._context.clock.now()
             self.pause(Pauser.SLURM, "suspended by Slurm")
         else:
@@ -80,7 +80,7 @@ class Pauses:
         if self._context.clock.now() - self._suspended_at < _SUSPENDED_S:
             return True
         self.release(Pauser.SLURM)
-        self._context.observer.said("resumed by Slurm")
+        self._context.observer.message("resumed by Slurm")
         return False
 
     def _record(self) -> None:

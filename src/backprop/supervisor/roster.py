@@ -1,4 +1,4 @@
-"""The processes of a trainer's tree, recorded while its supervisor lives, so that recovery can end them.
+"""The processes of a trainer's tree, recorded while its supervisor is alive, so that recovery can end them.
 
 The mark in their environment is not enough to find them later: a process that changes its title overwrites its
 environment, and one may be started without any. A process is identified by its pid and start time, within one boot of

@@ -150,7 +150,7 @@ class RunningSession:
         context, trainer = self._context, self._trainer
         context.recorder.look_for_checkpoints_in(self._find_folders)
         if trainer.blindness is not None:
-            context.observer.said(
+            context.observer.message(
                 f"warning: {trainer.blindness}. Only the trainer's process group can be watched and stopped: "
                 "processes that leave it are not found and not ended, and memory is not measured (--ram-limit)"
             )
@@ -290,7 +290,7 @@ class RunningSession:
         missing = [one.path for one in reported[-1:] if one.measure.size_bytes is None]
         if missing and not self._has_missed_checkpoint:
             self._has_missed_checkpoint = True
-            self._context.observer.said(
+            self._context.observer.message(
                 f"warning: a checkpoint was reported that does not exist: {missing[0]}. A relative path must be"
                 " relative to the folder that the script is in when it prints it"
             )
@@ -301,7 +301,7 @@ class RunningSession:
         if self._is_record_lost or context.journal.is_in_place(context.rundir.journal_path):
             return
         self._is_record_lost = True
-        context.observer.said(
+        context.observer.message(
             f"WARNING: {context.rundir.journal_path} was removed: no command can see this run any more, and it is no "
             f"longer recorded. It ends at its timebox, with Ctrl-C here, or with: backprop stop {context.spec.id}"
         )

@@ -89,7 +89,7 @@ def _record_code(context: SessionContext, run: Run, script_sha256: str | None) -
     code = CodeState(git=now.git, patch=patch, notes=now.notes, changed=tuple(changed))
     if changed:
         since = "it was submitted" if last is None else f"session {last.number}"
-        context.observer.said(f"note: the code has changed since {since}: {code.changed_in_short}")
+        context.observer.message(f"note: the code has changed since {since}: {code.changed_in_short}")
     return code
 
 
@@ -103,7 +103,7 @@ def launch(context: SessionContext, plan: SessionPlan, monitor: ResourceMonitor,
     control = ControlFile(rundir.control_path, plan.limits.grace_s, context.clock)
     control.write(plan.limits.timebox_s)
     if plan.gpu_problem is not None:
-        context.observer.said(blindness_message(plan.gpu_problem))
+        context.observer.message(blindness_message(plan.gpu_problem))
     monitor.start(context.clock.now())
     resumed = _resumed(context, plan.checkpoint)
     variables = environment.for_trainer(spec, rundir, number, plan.limits, resumed, plan.gpus)

@@ -228,7 +228,7 @@ class StopEscalation:
         if self._deadline <= now < self.ladder.interrupt_at:
             self._runs_on = True
             left = in_minutes(self.ladder.interrupt_at - now)
-            self._context.observer.said(
+            self._context.observer.message(
                 f"the timebox is over; training has finished, and the script may run for another {left}"
             )
 

@@ -1,7 +1,7 @@
 """The program that sends a run's notifications: `python -m backprop.views.notification RUN_DIR JOURNAL_BYTES INDEX`.
 
-The state is what the journal's first so many bytes amount to, with the metrics of that index; where to tell of it says
-notify.json, and what came of it goes into notify.log. Started by notifier.py; nobody waits for it.
+The state is that of a prefix of the journal, with the metrics of that index. Recipients are in notify.json, outcomes in
+notify.log. Started by notifier.py, which does not wait for it.
 """
 
 import os

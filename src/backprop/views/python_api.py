@@ -136,7 +136,7 @@ def runs(
 
     status: only of this status, or one of these. filter: as `backprop list --filter` takes it:
     "status=completed lr>1e-4". search: words that must all be in the id, the name or the command. sort: created, name,
-    status, elapsed, step, or a metric (best first) or a parameter. limit: at most so many.
+    status, elapsed, step, or a metric (best first) or a parameter. limit: maximum number.
     home: the folder with the records; else $BACKPROP_HOME, else ~/.backprop.
     Raises UsageError for a status, a filter or an order that makes no sense, ConfigError where the home cannot be used.
     """

@@ -317,7 +317,7 @@ def test_why_a_job_ended_that_could_never_be_placed(client: Path):
     waiter = Waiter(session=1, host="h", supervisor_pid=0, since=SPEC.created_at)
     run = Run(spec=SPEC, status=Status.QUEUED, waiter=msgspec.structs.replace(waiter, job="1"))
     seen = slurm.SlurmEngine().observe(run)
-    assert (seen.phase, seen.is_unsatisfiable, seen.told) == (
+    assert (seen.phase, seen.is_unsatisfiable, seen.message) == (
         Phase.ENDED,
         True,
         "its Slurm job 1 ended: FAILED, BadConstraints",

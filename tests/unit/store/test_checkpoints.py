@@ -580,7 +580,7 @@ def test_where_no_step_tells_the_newest_of_a_session_that_read_its_checkpoint_is
     )  # fmt: skip
     choice = choose([kept, later], sessions=[ran])
     assert choice.checkpoint == (later if is_read else kept)
-    why = f"session {session} was not seen to read its checkpoint, and no step tells that it came as far"
+    why = f"session {session} was not seen to read its checkpoint, and no step shows that it came as far"
     assert choice.skipped == (() if is_read else ((later, why),))
 
 

@@ -108,7 +108,7 @@ class FakeObserver:
     def __init__(self) -> None:
         self.messages: list[str] = []
 
-    def said(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self.messages.append(text)
 
 

@@ -112,7 +112,7 @@ def test_the_line_is_drawn_where_one_stream_goes_to_a_file(screen: Screen, tmp_p
         wait_for(lambda: DRAWN.search(so_far()))
         screen.out_path.write_bytes(b"out\n")
         screen.err_path.write_bytes(b"err")
-        terminal.said("well")
+        terminal.message("well")
         terminal.close()
     if redirected == "stdout":
         assert (tmp_path / "log").read_bytes() == b"out\n"

@@ -89,7 +89,7 @@ class Follower:
             seen = engines.cluster().observe(run)
             if seen.is_unsatisfiable:
                 return self._refuse()
-            if seen.told not in {None, slurm_client.HELD}:
+            if seen.message not in {None, slurm_client.HELD}:
                 return None
             signals.rest(_LOOK_EVERY_S)
         return None
@@ -203,7 +203,7 @@ class Follower:
         engines.cluster().hurry(run, seen)
         if self._watched is None:
             begun = self._waits_in_job or "about to start"
-            why = seen.told or (begun if seen.phase is Phase.RUNNING else "queued")
+            why = seen.message or (begun if seen.phase is Phase.RUNNING else "queued")
             self._line.show(f"run {self._spec.id} is Slurm job {self._job}: {why}")
         return None
 
@@ -319,7 +319,7 @@ class _Watched:
     def say(self, text: str) -> None:
         """Among the output, in its place."""
         if self._terminal is not None:
-            self._terminal.said(text)
+            self._terminal.message(text)
         else:
             say(text)
 

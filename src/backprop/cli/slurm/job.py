@@ -138,7 +138,7 @@ def _session(owned: "OwnedRun", left: Assignment) -> int:
         view = recorder.whole_view()
         if view is None:
             raise BusyError(f"the record of run {spec.id} cannot be updated in {owned.home.index_path}.")
-        chosen = choose_checkpoint(view, recorder.saved_over_by, owned.journal, observer.said)
+        chosen = choose_checkpoint(view, recorder.saved_over_by, owned.journal, observer.message)
         checkpoint = None if chosen is None else chosen.path
     job = _own_job()
     request = Request(
@@ -245,6 +245,6 @@ class _Log:
     def ended(self, outcome: "Outcome") -> None:
         messages.say_end(self._owned, outcome.session)
 
-    def said(self, text: str) -> None:
+    def message(self, text: str) -> None:
         say(text)
         self._owned.journal.append(MessageShown(at=datetime.now(timezone.utc), text=text))

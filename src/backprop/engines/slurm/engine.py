@@ -140,19 +140,19 @@ class SlurmEngine:
 
     def _observed(self, run: Run) -> Observation:
         if isinstance(self._seen, SlurmError):
-            return Observation(phase=Phase.UNKNOWN, told=str(self._seen))
+            return Observation(phase=Phase.UNKNOWN, message=str(self._seen))
         if run.job is None and not run.status.is_final and _may_be_submitted_yet(run.spec):
-            return Observation(phase=Phase.PENDING, told="it is being submitted")
+            return Observation(phase=Phase.PENDING, message="it is being submitted")
         job = self._seen.get(run.job or "")
         if job is None or job.name != job_name(run.spec):  # a controller that lost its state reuses ids
             detail = f"Slurm does not know its job {run.job} any more" if run.job else "it was never submitted to Slurm"
-            return Observation(phase=Phase.ENDED, told=detail, is_known=False)
+            return Observation(phase=Phase.ENDED, message=detail, is_known=False)
         if job.phase is not Phase.ENDED:
-            return Observation(phase=job.phase, told=job.reason, is_unsatisfiable=job.is_unsatisfiable)
+            return Observation(phase=job.phase, message=job.reason, is_unsatisfiable=job.is_unsatisfiable)
         why = f", {job.reason}" if job.is_unsatisfiable else ""
         detail = f"its Slurm job {run.job} ended: {job.state}{why}"
         return Observation(
-            phase=Phase.ENDED, told=detail, is_unsatisfiable=job.is_unsatisfiable, is_failure=job.is_failure
+            phase=Phase.ENDED, message=detail, is_unsatisfiable=job.is_unsatisfiable, is_failure=job.is_failure
         )
 
     def hurry(self, run: Run, seen: Observation) -> None:
@@ -161,7 +161,7 @@ class SlurmEngine:
         Only once it has been seen in the queue for some seconds. seen: what `observe` returned just now.
         """
         job, now = run.job or "", time.monotonic()
-        is_waiting = seen.phase is Phase.PENDING and seen.told == "BeginTime"
+        is_waiting = seen.phase is Phase.PENDING and seen.message == "BeginTime"
         if not is_waiting or all(
             session.job != job for session in run.sessions
         ):  # else it waits for the user's own --begin
@@ -175,7 +175,7 @@ class SlurmEngine:
 
         A job that a user holds stays held. seen: what `observe` returned just now.
         """
-        is_held = seen.told == slurm_client.HELD
+        is_held = seen.message == slurm_client.HELD
         if not is_held or run.waiter is None or run.job is None or _age_s(run.waiter.since) < _SUBMITTED_S:
             return
         if run.job in self._released or not self._questions_left:

@@ -1,6 +1,6 @@
 """When a trainer wrote what: from how far its output had got at which time.
 
-A line of output carries no time. Whoever watches a session notes how long the output was, and when; what lies between
+A line of output carries no time. The supervisor notes how long the output was, and when; what lies between
 two notes is taken as written evenly. The supervisor's notes are in the journal, so that a rebuilt index knows them.
 """
 

@@ -23,7 +23,7 @@ _EPOCH = "epoch"
 
 
 def end_of_lines(data: bytes) -> int:
-    """Where the last line that is complete ends: its number may go on behind that."""
+    """Where the last complete line ends: a number may continue after that."""
     return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
 
 
@@ -104,15 +104,15 @@ class Outlook:
         counts = {found[1].lower(): (int(found[2]), int(found[3])) for found in _COUNT.finditer(line)}
         if not counts:
             return
-        said = parse(line)
-        has_metrics = said is not None and bool(said.values)
+        printed = parse(line)
+        has_metrics = printed is not None and bool(printed.values)
         if _EPOCH in counts:
             number, total = counts.pop(_EPOCH)
             inner = next(iter(counts.values()), None)
             if inner is not None:  # Epoch [3/10], Step [100/600]
                 self._see_epoch(number - 1 + (inner[0] / inner[1] if inner[1] else 0.0), total, now)
             else:  # a heading, or a line within the epoch; with metrics alone, what the epoch came to
-                is_over = has_metrics and said is not None and said.step is None
+                is_over = has_metrics and printed is not None and printed.step is None
                 self._see_epoch(number if is_over else number - 1, total, now)
         elif len(counts) == 1 and has_metrics:
             done, total = next(iter(counts.values()))
@@ -125,17 +125,17 @@ class Outlook:
             self._epochs.setdefault(total, _Counter(total, done, now, slack=1.0)).note(done)
 
     def remaining_s(self, now: float, counted_step: int | None) -> float | None:
-        """Seconds until the training is complete; None where nothing tells, or counters contradict."""
+        """Seconds until the training is complete; None if it is unknown, or counters contradict."""
         counter = self._whole_training(counted_step)
         return None if counter is None else counter.remaining_s(now)
 
     def is_total(self, total: int) -> bool:
-        """Whether so many printed steps are all that the training makes, where no optimizer steps are counted."""
+        """Whether the training makes this many printed steps in all. Only where no optimizer steps are counted."""
         counter = self._whole_training(None)
         return counter is not None and counter.total == total and counter not in self._epochs.values()
 
     def is_part(self, total: int) -> bool:
-        """Whether a bar of so many steps is known to be of a part of the training: the script has one of all of it."""
+        """Whether a bar with this total is known to cover a part of the training: the script has one for all of it."""
         return bool(self._whole) and total not in self._whole
 
     def _whole_training(self, counted_step: int | None) -> _Counter | None:

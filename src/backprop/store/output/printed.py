@@ -1,4 +1,4 @@
-"""What a line that a person would read says of a training: its metrics, and how far it has got.
+"""Metrics and progress from lines that a script prints for people.
 
 Scripts print their losses in many forms: pairs (`iter 100: loss 2.31`), dicts (`{'loss': 0.31}`), progress bars, logged
 JSON, tables. Precision over recall: a number is a metric only if its name is one that trainings use, or if the line
@@ -22,14 +22,14 @@ _MAX_LEVELS = 3  # of nested objects
 
 
 class Printed(Record, frozen=True):
-    """What was printed at once. Without metrics it may still say how far the training has got."""
+    """What was printed at once; without metrics it may still be progress."""
 
     values: dict[str, float]
     step: int | None = None  # counted over the whole training
     total_steps: int | None = None
     epoch: float | None = None
     epochs: int | None = None  # in all
-    unit: str | None = None  # what one step is, where the line says so
+    unit: str | None = None  # what one step is, if the line says so
 
 
 # -- names
@@ -133,7 +133,7 @@ def _count(text: str | None) -> int | None:
 
 
 def _progress(line: str) -> dict[str, Any]:
-    """The fields of Printed that tell how far the training has got."""
+    """The fields of Printed that are progress."""
     step = total = epoch = epochs = unit = None
     if found := _EPOCH.search(line) or _TIMM.search(line):
         epoch = float(found[1])
@@ -255,7 +255,7 @@ class Reader:
     """Reads the lines of one source, in the order in which they were printed: tables are named by earlier lines.
 
     patterns: further regular expressions, each with the groups `name` and `value`, or with a group for each metric; a
-    group `step` or `epoch` says where the training is.
+    group `step` or `epoch` is the position of the training.
     """
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
@@ -264,7 +264,7 @@ class Reader:
         self._tables = _Tables()
 
     def read(self, data: bytes) -> Iterator[tuple[int, Printed]]:
-        """What whole lines say. Gives (offset of the line's end within `data`, what it says)."""
+        """Parse complete lines. Yields (offset of the line's end within `data`, what was parsed)."""
         may_say = _lines_of_interest(data)
         if not (may_say or self._patterns or self._tables.is_open):
             return
@@ -276,9 +276,9 @@ class Reader:
             if not (begin in may_say or self._patterns or self._tables.is_open) or len(seen) > MAX_LINE:
                 continue
             text = _shown(seen.decode(errors="replace"))
-            said = self._of_patterns(text) or self._tables.parse(text) or (parse(text) if begin in may_say else None)
-            if said is not None:
-                yield min(end, len(data)), said
+            parsed = self._of_patterns(text) or self._tables.parse(text) or (parse(text) if begin in may_say else None)
+            if parsed is not None:
+                yield min(end, len(data)), parsed
 
     def _of_patterns(self, line: str) -> Printed | None:
         values: dict[str, float] = {}
@@ -304,7 +304,7 @@ def _whole(number: float | None) -> int | None:
     return int(number) if number is not None and is_whole else None
 
 
-# a line that says something holds one of these, in small letters
+# a line with metrics or progress contains one of these, in lower case
 _HINTS = [
     word.encode()
     for word in _words(
@@ -335,7 +335,7 @@ def _shown(line: str) -> str:
 
 
 def parse(line: str) -> Printed | None:
-    """What this line says by itself; None if nothing."""
+    """What this line contains by itself; None if nothing."""
     line = _IN_BRACKETS.sub(r"\1 \2", _LOGGED.sub("", _shown(line).strip()))
     if not _MAY_SAY_SOMETHING.search(line):
         return None
@@ -450,7 +450,7 @@ class _Tables:
         return bool(self._columns) or self._cells is not None
 
     def parse(self, line: str) -> Printed | None:
-        """What this line says, or completes; None if nothing."""
+        """What this line contains, or completes; None if nothing."""
         return self._of_box(line) if line.startswith(("|", "---")) else self._of_columns(line)
 
     def _of_box(self, line: str) -> Printed | None:
@@ -495,7 +495,7 @@ _PLACES = ("epoch", "iter", "iteration", "step", "steps")  # of a row
 
 
 def _of_cells(cells: dict[str, float]) -> Printed:
-    """What a box says; its steps are those of the environment."""
+    """The contents of a box; its steps are environment steps."""
     step = next((_whole(cells.pop(name)) for name in _STEP_CELLS if name in cells), None)
     epoch = cells.pop("Epoch", None)
     values = {

@@ -1,7 +1,7 @@
 """Metrics of a script that reports none: read in what it prints for people, and written to a source of their own.
 
 `session-N.printed` in the run directory has a JSON line for each line that was understood, with the step that the
-training was at about then: nobody could tell that afterwards. Whatever the script or a hook reports wins: from
+training was at about then: it cannot be known later. Whatever the script or a hook reports wins: from
 the first metric that is reported on, nothing more is read.
 """
 
@@ -36,9 +36,9 @@ class PrintedMetrics:
         *,
         is_resumed: bool,
     ) -> None:
-        """patterns: see printed.Reader. is_resumed: it may go on from a checkpoint of the session before.
+        """patterns: see printed.Reader. is_resumed: it may continue from a checkpoint of the session before.
 
-        outlook: tells whether a printed total is that of the training, or of one of its parts.
+        outlook: knows whether a printed total covers the training, or one of its parts.
         """
         self._outlook = outlook
         self._path = rundir.source_path(session, Source.PRINTED)
@@ -46,7 +46,7 @@ class PrintedMetrics:
         self._readers = [(Tail(path, 0), Reader(patterns)) for path in outputs]
         self._is_reported = False
         self._step = _last_step(rundir, session - 1) if is_resumed else 0  # of the line that was placed last
-        self._unit: str | None = None  # of the steps, as the lines tell
+        self._unit: str | None = None  # of the steps, according to the lines
         self._counted = 0  # optimizer steps, as of the last look
         self._waiting: list[Printed] = []  # lines without a step, until more optimizer steps are counted
         self._waits_since = 0.0
@@ -54,7 +54,7 @@ class PrintedMetrics:
         self._bars_at = 0.0
 
     def look(self, counted_step: int | None, *, is_over: bool = False, within_s: float = _LAST_S) -> None:
-        """Read on. counted_step: of the optimizer, if it is counted. is_over: nobody prints any more; read it all.
+        """Read on. counted_step: of the optimizer, if it is counted. is_over: nothing is printed any more; read it all.
 
         within_s: where it is over, what cannot be read in this time is left out.
         """
@@ -70,7 +70,7 @@ class PrintedMetrics:
                         return
                     has_more = is_over and now < give_up_at
                     tail.move_to(stretch.end)
-                    lines += self._lines([said for _, said in reader.read(stretch.data)])
+                    lines += self._lines([found for _, found in reader.read(stretch.data)])
             lines += self._of_bars(now)
             lines += self._placed(counted_step, now, is_over=is_over and not has_more)
             if lines:
@@ -80,39 +80,39 @@ class PrintedMetrics:
             now = time.monotonic()
 
     def _of_bars(self, now: float) -> list[str]:
-        """What progress bars say now: each is drawn over the one before, on a line that ends when all is done."""
+        """What progress bars show now: each is drawn over the one before, on a line that ends when all is done."""
         if now - self._bars_at < _BAR_EVERY_S:
             return []
         self._bars_at = now
-        said = []
+        found = []
         for tail, _ in self._readers:
             before, text = self._bars.get(tail), tail.unfinished(MAX_LINE).decode(errors="replace")
             self._bars[tail] = text
             if "\r" in text and text != before and (bar := parse(text)) is not None:
-                said.append(bar)
-        return self._lines(said)
+                found.append(bar)
+        return self._lines(found)
 
     def _lines(self, printed: Sequence[Printed]) -> list[str]:
         """Lines for those that say at which step they are; others wait."""
-        return [self._line(said, said.step) for said in map(self._of_training, printed) if not self._waits(said)]
+        return [self._line(found, found.step) for found in map(self._of_training, printed) if not self._waits(found)]
 
-    def _of_training(self, said: Printed) -> Printed:
+    def _of_training(self, found: Printed) -> Printed:
         """The same, without its step if that is one of an epoch."""
-        is_part = said.total_steps is not None and self._outlook.is_part(said.total_steps)
-        return msgspec.structs.replace(said, step=None, total_steps=None) if is_part else said
+        is_part = found.total_steps is not None and self._outlook.is_part(found.total_steps)
+        return msgspec.structs.replace(found, step=None, total_steps=None) if is_part else found
 
-    def _waits(self, said: Printed) -> bool:
-        if said.step is not None or not said.values:
-            return said.step is None
+    def _waits(self, found: Printed) -> bool:
+        if found.step is not None or not found.values:
+            return found.step is None
         if not self._waiting:
             self._waits_since = time.monotonic()
-        self._waiting.append(said)
+        self._waiting.append(found)
         return True
 
     def _placed(self, counted_step: int | None, now: float, *, is_over: bool) -> list[str]:
         """The lines that have waited for a step, where they need not wait any longer.
 
-        The hooks tell the number of steps once a second, and lines are read as seldom: those in between are placed
+        The hooks report the number of steps once a second, and lines are read as rarely: those in between are placed
         evenly.
         """
         is_counted = counted_step is not None and counted_step > max(self._counted, self._step)
@@ -122,22 +122,22 @@ class PrintedMetrics:
         waiting, self._waiting = self._waiting, []
         begin, count = self._step, len(waiting)
         if counted_step is None:
-            end = begin + count  # nobody counts anything but these
+            end = begin + count  # nothing else is counted
         else:
             self._counted = counted_step
             end = max(begin, counted_step)
-        return [self._line(said, begin + (end - begin) * number // count) for number, said in enumerate(waiting, 1)]
+        return [self._line(found, begin + (end - begin) * number // count) for number, found in enumerate(waiting, 1)]
 
-    def _line(self, said: Printed, step: int | None) -> str:
+    def _line(self, found: Printed, step: int | None) -> str:
         self._step = step or 0
         line: dict[str, object] = {"step": self._step, "printed": True}
-        if said.total_steps is not None and self._outlook.is_total(said.total_steps):
-            line["total_steps"] = said.total_steps
+        if found.total_steps is not None and self._outlook.is_total(found.total_steps):
+            line["total_steps"] = found.total_steps
         unit = ""
-        if said.unit not in {None, self._unit}:
-            self._unit = said.unit
-            unit = f"{json.dumps({'event': 'unit', 'unit': said.unit})}\n"
-        return f"{unit}{json.dumps(line | said.values)}\n"
+        if found.unit not in {None, self._unit}:
+            self._unit = found.unit
+            unit = f"{json.dumps({'event': 'unit', 'unit': found.unit})}\n"
+        return f"{unit}{json.dumps(line | found.values)}\n"
 
 
 def _last_step(rundir: RunDir, session: int) -> int:

@@ -1,4 +1,4 @@
-"""How far a session has come, and how long its steps and saves take: what the live line and the stop ladder want."""
+"""Progress of a session, and how long its steps and saves take: for the live line and the stop ladder."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from backprop.store.output.protocol import Batch, Listening
 
 
 class Progress(Record, frozen=True):
-    """How far a session has come, as the live line and the stop ladder want it."""
+    """Progress of a session, for the live line and the stop ladder."""
 
     step: int | None = None
     total_steps: int | None = None  # of the same kind
@@ -34,12 +34,12 @@ class Progress(Record, frozen=True):
 
     @property
     def has_reported_total(self) -> bool:
-        """Whether the trainer itself says how many steps it makes."""
+        """Whether the trainer itself reports the total of its steps."""
         return self.total_steps is not None and not self.is_printed
 
     @property
     def has_finished_training(self) -> bool:
-        """Whether training is over, as far as the trainer tells: it said so, or has reported the last of its steps."""
+        """Whether training is over, according to the trainer: it reported the end, or the last of its steps."""
         is_at_end = self.step is not None and self.step == self.total_steps and not self.is_listening
         is_at_end = is_at_end and not self.is_printed
         return self.is_finished or is_at_end
@@ -60,7 +60,7 @@ class Progress(Record, frozen=True):
 
     @property
     def live(self) -> LiveProgress:
-        """What other commands are told of it."""
+        """The part that other commands see."""
         return LiveProgress(
             silent_s=self.silent_s,
             stalled_s=self.stalled_s,
@@ -116,7 +116,7 @@ class ProgressMeter:
             if since is not None:
                 if not old.is_paced:
                     changes["longest_step_s"] = max(old.longest_step_s, since)
-                # what was counted in other steps tells nothing of these
+                # steps of another kind do not give the rate of these
                 changes["steps_per_s"] = self._rate(old, step, since) if kind is self._shown else None
             self._shown = kind
             changes["step"] = step
@@ -135,7 +135,7 @@ class ProgressMeter:
         self.progress = msgspec.structs.replace(old, **changes)
 
     def note_estimate(self, remaining_s: float | None) -> None:
-        """Take in the time that remains, as far as what the script prints tells."""
+        """Take in the remaining time, estimated from what the script prints."""
         self.progress = msgspec.structs.replace(self.progress, estimated_s=remaining_s)
 
     def note_life(self, *, silent_s: float, stalled_s: float | None, last_step_at: datetime | None) -> None:
@@ -182,12 +182,12 @@ class ProgressMeter:
         return old.steps_per_s * (1 - weight) + now_rate * weight
 
 
-def _pace(told: Listening) -> dict[str, object]:
-    """What a trainer that measures by itself says of its pace; nothing for one that does not."""
-    if told.longest_step_s is None and told.longest_save_s is None:
+def _pace(listening: Listening) -> dict[str, object]:
+    """The pace of a trainer that measures itself; empty for one that does not."""
+    if listening.longest_step_s is None and listening.longest_save_s is None:
         return {}
     return {
         "is_paced": True,
-        "longest_step_s": told.longest_step_s or 0.0,
-        "longest_save_s": told.longest_save_s or 0.0,
+        "longest_step_s": listening.longest_step_s or 0.0,
+        "longest_save_s": listening.longest_save_s or 0.0,
     }

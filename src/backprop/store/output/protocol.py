@@ -1,4 +1,4 @@
-"""One line of a trainer's stdout, or of what our code inside it tells <-> one event.
+"""One line of a trainer's stdout, or of an event file of our hooks <-> one event.
 
 Bytes enter, records leave; nothing here can fail, whatever a script prints. The runner calls `digest` on what the
 trainer wrote since the last look.
@@ -15,7 +15,7 @@ import msgspec
 from backprop.records import Origin, ParamOrigin, Record, is_shallow
 
 MAX_LINE_BYTES = 1 << 20  # a longer line is passed through, not understood: memory stays bounded
-_MAX_DURATION_S = 1e9  # nobody's step takes thirty years
+_MAX_DURATION_S = 1e9  # thirty years: no step takes longer
 _MAX_OPTION = 200  # characters
 _MAX_UNIT = 40  # likewise
 _MAX_INT64 = (1 << 63) - 1  # what the index can hold as a step
@@ -26,7 +26,7 @@ class Metrics(Record, frozen=True):
 
     step: int
     values: dict[str, float]
-    is_counted: bool = False  # the script itself says nothing: its optimizer's steps were counted
+    is_counted: bool = False  # optimizer steps, counted for a script that reports none
     is_printed: bool = False  # read by us in what the script prints for people: see printed.py
     is_tracked: bool = False  # logged by the script to a tracker: see trainer/tracked.py
     is_sampled: bool = False  # taken by us inside the training: see trainer/hooks/pytorch/sampled_loss.py
@@ -68,7 +68,7 @@ class Finished(Record, frozen=True):
 
 
 class TrainingBegan(Record, frozen=True):
-    """A hook of ours says from what a training goes on; it reads checkpoints to find that out, which is no resume.
+    """A hook reports what a training continues from. It reads checkpoints to find out, so reads are no evidence.
 
     is_decided: False while it looks. resumed_from: None for a training that begins from the beginning.
     """
@@ -84,7 +84,7 @@ class ResumeOption(Record, frozen=True):
 
 
 class ParamsGiven(Record, frozen=True):
-    """Parameters of the run, as the script itself tells them, or as our hooks have seen them."""
+    """Parameters of the run, reported by the script or seen by our hooks."""
 
     params: dict[str, Any]
     origin: ParamOrigin = ParamOrigin.SCRIPT
@@ -245,7 +245,9 @@ class Series:
     def __init__(self) -> None:
         self.steps = array("d")  # float64: exact up to 2**53, and what plots want
         self.values = array("d")
-        self.ends = array("q")  # where the point's line ends in the session's source, in bytes: tells when
+        self.ends = array(
+            "q"
+        )  # where the point's line ends in the session's source, in bytes, from which its time is derived
 
 
 class Batch:
@@ -364,7 +366,9 @@ def _joined_objects(line: bytes) -> list[tuple[int, int]]:
     """
     if b"}{" not in line or len(line) > MAX_LINE_BYTES:
         return []
-    text = line.strip().decode("latin-1")  # a character a byte: what is not ASCII has no say in where an object ends
+    text = line.strip().decode(
+        "latin-1"
+    )  # a character a byte: what is not ASCII has no influence on where an object ends
     before = len(line) - len(line.lstrip())
     found, at = [], 0
     while at < len(text):
@@ -413,7 +417,7 @@ def _add(batch: Batch, event: Event, offset: int) -> None:  # noqa: C901, PLR091
 
 
 def json_safe(value: Any) -> Any:
-    """The same value with what JSON cannot say (NaN, infinities) as the strings "NaN", "Infinity", "-Infinity"."""
+    """The same value, with NaN and infinities, which JSON lacks, as the strings "NaN", "Infinity", "-Infinity"."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):

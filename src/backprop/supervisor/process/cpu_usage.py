@@ -19,7 +19,7 @@ class CpuMeter:
         self._began: float | None = None  # the window, in monotonic seconds
 
     def look(self, processes: Sequence[psutil.Process], now: float) -> bool | None:
-        """Whether the tree used CPU in the window that ends now; None while it goes on."""
+        """Whether the tree used CPU in the window that ends now; None until the window ends."""
         if self._began is not None and now - self._began < WINDOW_S:
             return None
         cpu_s = dict(_cpu_times_s(processes))

@@ -123,7 +123,7 @@ def launch(
 
     The trainer leads a session of its own, so that Ctrl-C in the terminal reaches the supervisor only. On Linux the
     kernel sends it SIGINT when the supervisor dies. stdin: a file; "-": our own; None: /dev/null. enter: called in the
-    child before exec, to set a memory limit; training goes on if it fails.
+    child before exec, to set a memory limit; training continues if it fails.
 
     No signal is blocked or ignored in the trainer, whatever this process inherited, except SIGHUP with ignore_hangup.
     """

@@ -67,7 +67,7 @@ class Trainer:
 
     @property
     def code(self) -> int:
-        """What the root process ended with, minus the signal's number where one ended it; 0 while it lives."""
+        """What the root process ended with, minus the signal's number where one ended it; 0 while it is alive."""
         return self._process.returncode or 0
 
     def is_over(self) -> bool:

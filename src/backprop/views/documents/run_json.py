@@ -22,9 +22,9 @@ IsValid = Callable[[Checkpoint], bool]
 def run_document(
     view: RunView, now: datetime, is_valid: IsValid, *, max_checkpoints: int | None = MAX_CHECKPOINTS
 ) -> dict[str, Any]:
-    """Everything there is to say about a run. `now` tells how long a running session has been going on.
+    """Everything known about a run. now: for the time that a running session has taken.
 
-    max_checkpoints: of more only the newest so many that are still there; None: all.
+    max_checkpoints: maximum number, the newest that still exist; None: all.
     """
     run, spec = view.run, view.run.spec
     first = run.sessions[0] if run.sessions else None

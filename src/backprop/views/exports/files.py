@@ -39,7 +39,7 @@ def check_free(*paths: Path, replace: bool) -> None:
 def is_file(destination: str, suffix: str) -> bool:
     """Whether the name is that of a file of this kind, and not of a folder.
 
-    Raises UsageError for another kind of file: nobody means a folder called points.txt.
+    Raises UsageError for another kind of file: a folder called points.txt is never meant.
     """
     path = Path(destination)
     if path.suffix.lower() == suffix:

@@ -1,6 +1,6 @@
 """MLflow runs, by its client: into a server, or an SQLite file (`sqlite:///mlflow.db`).
 
-A point's step and wall time go along; its session is told by the metric `backprop/session`, which changes with it.
+A point's step and wall time go along; its session is the value of the metric `backprop/session` at that step.
 NaN survives; SQL stores of MLflow turn an infinity into the largest number. Names with characters that MLflow does not
 take get an underscore for each, and the tag `backprop.name.<that>` with what they were.
 """

@@ -1,4 +1,4 @@
-"""Libraries that Backprop uses where they are installed: how to get one that is missing, said in one line."""
+"""Libraries that Backprop uses where they are installed: how to install one that is missing, in one line."""
 
 import shlex
 import sys

@@ -13,7 +13,7 @@ PointsOf = Callable[[str], Iterator[Point]]
 
 @dataclass(frozen=True, kw_only=True)
 class RunExport:
-    """One run on its way elsewhere. Points are read anew at each call, in bounded memory."""
+    """One run on its way elsewhere. Points are read again at each call, in bounded memory."""
 
     view: RunView
     document: Mapping[str, Any]  # as `--json` gives it, in plain JSON values

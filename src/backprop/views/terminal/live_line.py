@@ -93,7 +93,7 @@ class Terminal:
             thread.start()
             self._thread = thread
 
-    def said(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self._messages.append(printable(text))
 
     def close(self) -> None:

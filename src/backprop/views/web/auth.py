@@ -1,4 +1,4 @@
-"""Who may come in: nobody without the token, no other site's scripts, nobody by a name that is not ours.
+"""Access to the page: only with the token, not for scripts of other sites, not under another host name.
 
 The server can stop and start a user's programs, and every page in every browser on this machine can send it requests.
 The page itself is for everybody: it is in the package, and nothing of the user's is in it. It has the token from the
