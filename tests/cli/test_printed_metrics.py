@@ -2,7 +2,7 @@
 
 import json
 
-from tests.conftest import Runs
+from tests.conftest import Runs, wait_for
 
 PRINTS = """
 for step in (1, 2, 3):
@@ -62,6 +62,24 @@ def test_no_printed_metrics(runs: Runs):
     (runs.work / "backprop.config.json").write_text('{"metrics.printed": false}')
     assert runs.call("run", "--run-id", "s", "train.py").returncode == 0
     assert runs.document("s")["metrics"] == {}
+
+
+def test_the_time_that_remains_is_estimated(runs: Runs):
+    """From printed epochs; marked, and gone when the run has ended."""
+    runs.script("""
+        for epoch in range(1, 10_000):
+            print(f"Epoch {epoch}/10000", flush=True)
+            time.sleep(0.2)
+    """)
+    runs.call("run", "-d", "--run-id", "r", "train.py")
+    wait_for(lambda: runs.document("r")["remaining_s"] is not None)
+    document = runs.document("r")
+    assert (document["remaining_is_estimate"], document["total_steps"]) == (True, None)
+    assert document["remaining_s"] > 60
+    assert "ETA ~" in runs.call("status", "r").stdout
+    assert " ~" in runs.call("list").stdout
+    runs.call("stop", "r")
+    assert runs.document("r")["remaining_s"] is None
 
 
 def test_patterns_of_the_users_own(runs: Runs):

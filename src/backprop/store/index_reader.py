@@ -90,6 +90,8 @@ class IndexReader:
         record, note_count, lost_count, *steps = row
         kinds = (steps[:3], steps[3:6], steps[6:])
         last_step, total_steps, unit = next((kind for kind in kinds if kind[0] is not None), (None, None, None))
+        if kinds[0][0] is None and kinds[1][0] is None and (total_steps or 0) < (last_step or 0):
+            total_steps = None  # printed, and of something that is over
         summaries = self._summaries(run_id, metrics)
         params = self.rows("SELECT name, value, is_default FROM params WHERE run_id = ? ORDER BY name", (run_id,))
         run, run_dir = decode_run(record), self.path.parent / "runs" / run_id

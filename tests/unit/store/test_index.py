@@ -126,6 +126,19 @@ def test_each_kind_of_steps_has_its_own_total_and_unit(run1: Index):
     assert put(Source.OUT, {"step": 7}) == (7, None, None)
 
 
+def test_a_printed_total_that_is_exceeded_was_of_something_else(run1: Index):
+    """Of a preparation, say. One that is reported stays: a rollout may go beyond it."""
+    data = output({"step": 60, "printed": True, "total_steps": 60}, {"step": 200, "printed": True})
+    assert run1.add_output("run1", 1, 0, len(data), digest(data), [], Source.PRINTED)
+    view = run1.get("run1")
+    assert view is not None
+    assert (view.last_step, view.total_steps) == (200, None)
+    assert stored(run1, output({"step": 70, "total_steps": 60}))
+    view = run1.get("run1")
+    assert view is not None
+    assert (view.last_step, view.total_steps) == (70, 60)
+
+
 def test_checkpoints_of_two_sources_are_in_the_order_they_were_saved(run1: Index):
     """Within a source in the order of its reports, even where a clock was set back."""
 
