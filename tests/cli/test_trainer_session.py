@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from backprop.trainer.distributed import Agreement, StepRequest
+from backprop.trainer.step_agreement import Agreement, StepRequest
 from tests.conftest import HANG_S, Runs, wait_for
 
 # the smallest framework there could be, with its hook: steps of `step_s`, saves of `save_s`
@@ -517,7 +517,7 @@ def test_all_ranks_do_the_same_at_the_same_step(runs: Runs, stop_at: int):
         def train(rank, barrier, steps):
             os.environ |= {{"RANK": str(rank), "WORLD_SIZE": "3"}}
             from _backprop_trainer import link as links
-            from _backprop_trainer.distributed import StepRequest
+            from _backprop_trainer.step_agreement import StepRequest
             link = links.current()
             step = 0
             while True:

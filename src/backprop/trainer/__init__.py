@@ -11,7 +11,8 @@
     link.py                 the link with the supervisor that all of them share; its files are in channel.py
       pace.py               how long steps and saves take
       deferred_signals.py   signals wait for the end of a step or a save
-      distributed.py        all ranks save and stop at the same step
+      distributed.py        the rank of this process
+      step_agreement.py     all ranks save and stop at the same step
     trainings/              which training, and which process, a checkpoint belongs to
     overwrites/             checkpoints that are about to be overwritten are kept
     rng_state.py            states of random number generators

@@ -11,9 +11,12 @@ import json
 import os
 from functools import lru_cache
 from time import monotonic
-from typing import Any, Iterable, Mapping, Optional
 
 from .failsafe import guarded
+
+TYPE_CHECKING = False  # see failsafe.py
+if TYPE_CHECKING:
+    from typing import Any, Iterable, Mapping, Optional
 
 HOOK = "the supervisor"
 POLL_INTERVAL_S = 0.1  # checking control.json costs microseconds, and a training step may take no longer

@@ -14,9 +14,9 @@ from typing import Any, Callable, Iterator, Mapping, NoReturn, Optional
 from . import distributed, file_events
 from .channel import HOOK, ControlFile, EventsFile
 from .deferred_signals import DeferredSignals
-from .distributed import Agreement, StepRequest
 from .failsafe import guarded, is_off, turn_off
 from .pace import Pace
+from .step_agreement import Agreement, StepRequest
 
 STEP_EVERY_S = 1.0  # steps are reported this often at least, if any are made
 _OVERDUE_AFTER = 1 / 3  # of the grace period; SIGTERM comes at two thirds: stop_ladder.py

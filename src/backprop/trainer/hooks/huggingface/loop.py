@@ -19,9 +19,9 @@ from time import monotonic
 from typing import Any, Callable, Iterator, Optional
 
 from ... import distributed
-from ...distributed import Agreement, StepRequest
 from ...failsafe import guarded, notify_user
 from ...link import SupervisorLink
+from ...step_agreement import Agreement, StepRequest
 from .resume import HOOK, TrainerResume, random_state, replace_once
 
 WORTH_SAVING_S = 1.0  # a shorter training is simply repeated
