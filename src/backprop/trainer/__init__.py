@@ -13,6 +13,8 @@
       deferred_signals.py   signals wait for the end of a step or a save
       distributed.py        the rank of this process
       step_agreement.py     all ranks save and stop at the same step
+    parameters/             what the script's parsers parsed, without secrets
+    tracked.py              what it logs to other trackers; tracker_runs.py lets a resumed session continue their runs
     trainings/              which training, and which process, a checkpoint belongs to
     overwrites/             checkpoints that are about to be overwritten are kept
     rng_state.py            states of random number generators
