@@ -35,7 +35,7 @@ class Liveness:
         self._used_s = 0.0  # the end of the last window in which something was used
         self._seen_s = 0.0  # up to which use is known
         self._stepped_at: datetime | None = None
-        self._write_at_s = 0.0
+        self._write_at_s = _WRITE_EVERY_S  # a script that is over before leaves no file
 
     def look(self, at_s: float) -> None:
         """Note what there is to see now. at_s: seconds of training so far."""

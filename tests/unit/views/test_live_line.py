@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from backprop.store.output.progress import Progress
@@ -185,3 +186,27 @@ def test_our_words_begin_on_a_line_of_their_own_in_a_pipe_too(tmp_path: Path, ar
         os.close(second)
     assert (tmp_path / "log").read_bytes() == (b"half\n" if are_one else b"half")
     assert (tmp_path / "other").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "step 1,200/44,000 · train/loss 0.25 · 10 steps/s · ETA 1:11:20 · 9:54 left"),
+        ({"step_unit": "epoch"}, "epoch 1,200/44,000 · train/loss 0.25 · 10 epochs/s · ETA 1:11:20 · 9:54 left"),
+        (
+            {"total_steps": None, "estimated_s": 250.0},
+            "step 1,200 · train/loss 0.25 · 10 steps/s · ETA ~4:10 · 9:54 left",
+        ),
+        (
+            {"silent_s": 190.0, "stalled_s": 1.0},
+            "step 1,200/44,000 · train/loss 0.25 · alive, but silent for 3:10 · 9:54 left",
+        ),
+        (
+            {"silent_s": 190.0, "stalled_s": 190.0},
+            "step 1,200/44,000 · train/loss 0.25 · no sign of life for 3:10 · 9:54 left",
+        ),
+    ],
+)
+def test_the_line_says_what_is_counted_and_whether_there_is_life(changes: dict, line: str):
+    """An estimate is marked; rate and ETA are of the past while it is silent."""
+    assert progress_line(msgspec.structs.replace(PROGRESS, **changes), 594.0) == line
