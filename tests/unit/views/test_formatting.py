@@ -159,10 +159,10 @@ def test_every_number_can_be_shown(value: float | None):
         (LiveProgress(), "", []),
         (LiveProgress(silent_s=60, stalled_s=60, steps_per_s=2.0, remaining_s=250), "", ["2 steps/s", "ETA 4:10"]),
         (LiveProgress(steps_per_s=2.0, remaining_s=250, is_estimate=True), "", ["2 steps/s", "ETA ~4:10"]),
-        (LiveProgress(silent_s=600, stalled_s=30, steps_per_s=2.0), "alive, but silent for 10 min", []),
-        (LiveProgress(silent_s=600, stalled_s=597), "no sign of life for 9 min", []),
-        (LiveProgress(silent_s=120, stalled_s=117), "no sign of life for 1 min", []),  # its use is judged a bit later
-        (LiveProgress(silent_s=600, stalled_s=None), "silent for 10 min", []),
+        (LiveProgress(silent_s=600, stalled_s=30, steps_per_s=2.0), "alive, but silent for 10:00", []),
+        (LiveProgress(silent_s=600, stalled_s=597), "no sign of life for 9:57", []),
+        (LiveProgress(silent_s=120, stalled_s=117), "no sign of life for 1:57", []),  # its use is judged a bit later
+        (LiveProgress(silent_s=600, stalled_s=None), "silent for 10:00", []),
     ],
 )
 def test_how_a_running_session_does(live: LiveProgress | None, life: str, pace: list[str]):

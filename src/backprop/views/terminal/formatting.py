@@ -65,20 +65,21 @@ def units(unit: str | None, count: int | None = None) -> str:
     return unit + ("es" if unit.endswith(("s", "x", "tch", "sh")) else "s")
 
 
-def life(live: LiveProgress | None) -> str:
-    """What is odd about a running session: that it is silent, or shows no sign of life; empty if nothing is.
-
-    In whole minutes, so that the page has no news of it every second.
-    """
-    if live is None or live.life is Life.ALIVE:
+def life_words(live: LiveProgress | None) -> str:
+    """What is odd about a running session: that it is silent, or shows no sign of life; empty if nothing is."""
+    if live is None:
         return ""
-    if live.life is Life.STALLED:
-        return f"no sign of life for {_minutes(live.stalled_s)}"
-    return f"{'alive, but ' if live.life is Life.SILENT else ''}silent for {_minutes(live.silent_s)}"
+    return {Life.SILENT: "alive, but silent", Life.UNSEEN: "silent", Life.STALLED: "no sign of life"}.get(live.life, "")
 
 
-def _minutes(seconds: float | None) -> str:
-    return f"{int(seconds or 0) // 60} min"
+def life(live: LiveProgress | None) -> str:
+    """The same, and for how long."""
+    words = life_words(live)
+    return (
+        f"{words} for {duration(live.lifeless_s if live.life is Life.STALLED else live.silent_s)}"
+        if live and words
+        else ""
+    )
 
 
 def eta(live: LiveProgress | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Record, RunView, Status, Ticket
+from backprop.records import Life, Record, RunView, Status, Ticket
 from backprop.store import curves, metric_names, query
 from backprop.store.index import Index
 from backprop.store.output.protocol import json_safe
@@ -73,10 +73,11 @@ def row(index: Index, view: RunView, now: datetime) -> dict[str, Any]:
 
 
 def _live(view: RunView) -> dict[str, Any]:
-    """How an active run does, in the words of the other views."""
+    """How an active run does, in the words of the other views. Without durations: time alone is no news."""
+    words = formatting.life_words(view.live)
     return {
-        "life": None if view.live is None else view.live.life,
-        "life_text": formatting.life(view.live) or None,
+        "is_stalled": view.live is not None and view.live.life is Life.STALLED,
+        "life_text": words or None,
         "pace": ", ".join(formatting.pace(view.live, view.step_unit)) or None,
     }
 
@@ -115,7 +116,8 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
 def without_clocks(document: Mapping[str, Any]) -> dict[str, Any]:
     """A run's details without elapsed times: it differs only when the run has changed."""
     sessions = [{**session, "elapsed_s": None} for session in document["sessions"]]
-    return {**document, "elapsed_s": None, "silent_s": None, "stalled_s": None, "sessions": sessions}
+    clocks = dict.fromkeys(("elapsed_s", "life", "silent_s", "stalled_s", "last_step_at"))
+    return {**document, **clocks, "sessions": sessions}
 
 
 def _summary(name: str, view: RunView) -> dict[str, Any]:

@@ -348,7 +348,7 @@ export class RunsTable {
     setAttribute(element, "aria-selected", isChosen);
     cells.mark.replaceChildren(...(isChosen ? [swatch(this.#slotOf(row.id))] : []));
     const isQuiet = row.status === "running" && row.life_text;
-    setText(cells.status, isQuiet ? (row.life === "stalled" ? "stalled" : "silent") : row.status);
+    setText(cells.status, isQuiet ? (row.is_stalled ? "stalled" : "silent") : row.status);
     cells.status.className = `status is-${isQuiet ? "paused" : row.status}`;
     const why = isQuiet ? row.life_text : row.reason;
     setAttribute(cells.status, "title", why ? format.visible(why, 1000) : null);
