@@ -206,6 +206,7 @@ UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
         {"loss": 0.1234, "grad_norm": 0.51},
     ),
     ("\x1b[32mepisode_reward=12.31 +/- 0.50\x1b[0m", {}, {"episode_reward": 12.31}),
+    ("reward: 1,234,567 loss=1,234.5,acc=1,lr=2e-4", {}, {"reward": 1234567.0, "loss": 1234.5, "acc": 1, "lr": 2e-4}),
 ]
 
 NOT_METRICS = [
@@ -223,6 +224,11 @@ NOT_METRICS = [
     "Collecting torch==2.13.0",
     "Successfully installed accuracy-0.31 loss-1.0",
     "Total params: 1,234,567",
+    # commas of decimals: 2.31 is neither 2 nor 231, and nobody knows what 2,310 is
+    "Epoche 1: loss: 2,31 acc: 0,9100",
+    "loss=0,310",
+    "Step 10 | loss 2,310",
+    "The loss: 2,31.",
     "number of parameters: 10.65M",
     "Python 3.11.7, PyTorch 2.13.0",
     "GPU memory: 12.3 GB",

@@ -164,6 +164,8 @@ _NUMBER = re.compile(
 )
 _DELIMITER = re.compile(r"[,;|\t()\[\]{}<>\"]|\s{2,}|\s[-–—/]\s|: |(?<![\w.])[\d.]+\s|%")  # noqa: RUF001  dashes that are printed
 _REMARK = re.compile(r"\s*\([A-Za-z ]{1,20}\)$")  # behind a name: loss (avg)
+# 2,31 is no 2, and 2,310 may be 2.31: only 2,310.5 and 2,310,000 are certain
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?!\d|\.\d|,\d{3})|[-+]?0,\d")
 _RATIO = re.compile(r"\s*/\s*(\d+)\b")
 
 
@@ -211,6 +213,8 @@ def _pairs(line: str) -> Iterator[_Pair]:
             continue
         words = _name(stripped.rstrip(":= "), is_explicit=is_explicit)
         if words is None:
+            continue
+        if _DECIMAL_COMMA.match(line, found.start()):
             continue
         text = found[0].replace(",", "")
         value = float(text)
