@@ -107,6 +107,16 @@ def test_the_bar_of_an_epoch_gives_no_step_of_the_training(session: Session, mon
     assert '"total_steps"' not in session.rundir.source_path(1, Source.PRINTED).read_text()
 
 
+def test_a_total_that_changes_is_replaced(session: Session):
+    """It is never that of other steps: early stopping, or more epochs than planned."""
+    for text in ("step 1/40 loss: 0.5\n", "step 2/60 loss: 0.4\n"):
+        session.outlook.read(text.encode(), 0.0, None)
+        session.prints(text)
+        session.metrics.look(None)
+    lines = session.rundir.source_path(1, Source.PRINTED).read_text().splitlines()
+    assert [json.loads(line)["total_steps"] for line in lines] == [40, 60]
+
+
 def test_what_is_reported_on_stdout_is_not_read_as_printed(session: Session):
     """Nor what is printed from there on, whoever has stored the report; on stderr nothing is a report."""
     session.prints('{"step": 1, "loss": 0.5}\n', on_stderr=True)

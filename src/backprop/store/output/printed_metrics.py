@@ -47,6 +47,7 @@ class PrintedMetrics:
         self._is_reported = False
         self._step = _last_step(rundir, session - 1) if is_resumed else 0  # of the line that was placed last
         self._unit: str | None = None  # of the steps, according to the lines
+        self._has_total = False  # one was written
         self._counted = 0  # optimizer steps, as of the last look
         self._waiting: list[Printed] = []  # lines without a step, until more optimizer steps are counted
         self._waits_since = 0.0
@@ -131,7 +132,8 @@ class PrintedMetrics:
     def _line(self, found: Printed, step: int | None) -> str:
         self._step = step or 0
         line: dict[str, object] = {"step": self._step, "printed": True}
-        if found.total_steps is not None and self._outlook.is_total(found.total_steps):
+        if found.total_steps is not None and (self._has_total or self._outlook.is_total(found.total_steps)):
+            self._has_total = True  # from now on each line has its own, so that no old total stands beside other steps
             line["total_steps"] = found.total_steps
         unit = ""
         if found.unit not in {None, self._unit}:
