@@ -29,6 +29,8 @@ from backprop.trainer.parameters.secrets import hidden, without_secrets
             "passwd",
             "passphrase",
             "pwd",
+            "pw",
+            "db_pass",
             "secret",
             "client_secret",
             "secret_id",
@@ -87,6 +89,15 @@ def test_a_password_may_be_a_number(value: Any, shown: Any):
         ("sk-learn", "sk-learn"),
         ("hf_internal", "hf_internal"),
         (["AKIA" + "A1B2" * 4], ["***"]),
+        ("redis://me:p@55@host/0", "redis://***@host/0"),
+        ("https://host/x?token=abc&lr=1", "https://host/x?token=***&lr=1"),
+        ("Server=host;Password=abc;User=me", "Server=host;Password=***;User=me"),
+        ("WANDB_API_KEY=abc", "WANDB_API_KEY=***"),
+        ('{"db": {"password": "a b", "lr": 1}}', '{"db": {"password": "***", "lr": 1}}'),
+        ("db={password:abc,user:me}", "db={password:***,user:me}"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("max_tokens=512,use_token=true,keys: 3", "max_tokens=512,use_token=true,keys: 3"),
+        ("Find the key: it is here", "Find the key: it is here"),
     ],
 )
 def test_what_has_the_form_of_a_secret_is_hidden(value: Any, shown: Any):
@@ -103,6 +114,8 @@ def test_what_has_the_form_of_a_secret_is_hidden(value: Any, shown: Any):
         ("python t.py --token --lr 1", "python t.py --token --lr 1"),
         ("python t.py --monkey see postgresql://me:pw@host/db", "python t.py --monkey see postgresql://***@host/db"),
         ("env WANDB_API_KEY=abc python t.py", "env WANDB_API_KEY=*** python t.py"),
+        ("docker run --env WANDB_API_KEY=abc image", "docker run --env WANDB_API_KEY=*** image"),
+        ("python t.py --db=Server=host;Password=abc", "python t.py --db=Server=host;Password=***"),
     ],
 )
 def test_a_command_line_without_secrets(line: str, shown: str):

@@ -16,15 +16,21 @@ HIDDEN = "***"
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\.")
 # wherever they are in a name without its separators; what they name may be a number: a password of digits
 _CERTAIN = re.compile(r"passw(or)?d|passphrase|secret|credential|apikey|accesskey|privatekey|authtoken")
-_LIKELY = re.compile(r"\w*tokens?|keys?|pwd")  # the last word of a name, or of a part of it
+_LIKELY = re.compile(r"\w*tokens?|keys?|pwd|pass|pw")  # the last word of a name, or of a part of it
 # with which the last word means a token of a vocabulary, or the key of a column
 _HARMLESS = {"bos", "cls", "end", "eos", "mask", "pad", "sep", "special", "start", "stop", "unk"}
 _HARMLESS |= {"audio", "column", "image", "input", "label", "target", "text", "video"}
-# the address of a database with a password; tokens of Hugging Face, OpenAI, GitHub, GitLab, AWS, Slack
+# the address of a database with a password; tokens of Hugging Face, OpenAI, GitHub, GitLab, AWS, Slack, HTTP
 _FORMS = re.compile(
-    r"(?<=://)[^/@:\s]*:[^/@\s]+(?=@)|\bhf_[A-Za-z]{20,}|\bsk-[\w-]{20,}|\bgh[opsur]_\w{20,}|\bgithub_pat_\w{20,}"
-    r"|\bglpat-[\w-]{15,}|\bAKIA[0-9A-Z]{16}\b|\bxox[abprs]-[\w-]{10,}",
+    r"(?<=://)[^/@:\s]*:(?!\d+/)(?:[^/\s]+|[^\s\"'?]+?)(?=@)|\bhf_[A-Za-z]{20,}|\bsk-[\w-]{20,}|\bgh[opsur]_\w{20,}"
+    r"|\bgithub_pat_\w{20,}|\bglpat-[\w-]{15,}|\bAKIA[0-9A-Z]{16}\b|\bxox[abprs]-[\w-]{10,}|(?<=\b[Bb]earer )\S+",
     re.ASCII,
+)
+# a name that may be a secret's, within a text; bounded, because a text may be long
+_NAME = r"[\w.-]{0,80}?(?:token|key|pwd|passw|passphrase|secret|credential)[\w.-]{0,80}"
+_NAMED = re.compile(
+    rf"(?<![\w.-])((?=--){_NAME}\s+(?!-)|{_NAME}(?:[=:]|[\"']\s*:\s*))(\"[^\"]*\"|'[^']*'|[^\s&;,{{}}\"']+)",
+    re.ASCII | re.IGNORECASE,
 )
 
 
@@ -36,7 +42,13 @@ def hidden(name: str, value: Any) -> Any:
         return {key: hidden(f"{name}.{key}", item) for key, item in value.items()}
     if isinstance(value, list):
         return [hidden("", item) if isinstance(item, (str, list, dict)) else item for item in value]
-    return _FORMS.sub(HIDDEN, value) if isinstance(value, str) else value
+    return _FORMS.sub(HIDDEN, _NAMED.sub(_without_value, value)) if isinstance(value, str) else value
+
+
+def _without_value(named: re.Match[str]) -> str:
+    """A name and its value within a text, with `***` in the place of a secret."""
+    quote = named[2][0] if named[2][0] in "\"'" else ""
+    return f"{named[1]}{quote}{HIDDEN}{quote}" if is_secret(named[1], named[2].strip(quote or None)) else named[0]
 
 
 def is_secret(name: str, value: Any) -> bool:
