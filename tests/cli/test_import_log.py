@@ -81,6 +81,8 @@ def test_what_is_no_log(runs: Runs):
     os.mkfifo(runs.work / "pipe")
     done = runs.call("import", "pipe")
     assert (done.returncode, "cannot be imported" in done.stderr) == (2, True)
+    done = runs.call("import", "/dev/null")  # as /dev/zero, which has no end
+    assert (done.returncode, "not a regular file" in done.stderr) == (2, True)
 
 
 def test_an_imported_run_cannot_be_resumed(runs: Runs):

@@ -27,6 +27,8 @@ def import_log(*, log: Path, name: str | None, as_json: bool) -> None:
     """
     from backprop.store import log_import
 
+    if not log.is_file():  # a pipe would be waited for, and /dev/zero has no end
+        raise UsageError(f"{log} cannot be imported: it is not a regular file.")
     home = Home.from_environment()
     if name is not None:
         config.check_name(name)
