@@ -14,6 +14,8 @@ _TRAINING = re.compile(r"^(train|training)[_/.-]|[_/.-](train|training)$")
 _HELD_OUT = re.compile(
     r"^(val|valid|validation|eval|evaluation|dev|test)[_/.-]|[_/.-](val|valid|validation|eval|dev|test)$"
 )
+# one number for all of a training
+_SUMMARY = re.compile(r"^(initial|final|best|min)[_/.-]|[_/.-](initial|final|best|min)$")
 # words of a metric's name, as people write them; what is not here is better the smaller it is
 _GREATER_IS_BETTER = re.compile(
     r"acc|accuracy|ap|auc|auprc|auroc|bleu|correlation|dice|f1|fscore|hits?|iou|jaccard|kappa|map|mcc|meteor|miou|mrr"
@@ -60,8 +62,12 @@ def best(name: str, summary: MetricSummary) -> tuple[float, int] | None:
 
 @lru_cache(maxsize=10_000)
 def is_training_loss(name: str) -> bool:
-    """Whether a metric is a loss that is trained on, judged by its name: train_loss, Loss_D; not val_loss."""
-    return "loss" in name.lower() and not _HELD_OUT.search(name.lower())
+    """Whether a metric is a loss that is trained on, judged by its name: train_loss, Loss_D.
+
+    Not val_loss, and not final_loss, which is no curve.
+    """
+    name = name.lower()
+    return "loss" in name and not _HELD_OUT.search(name) and not _SUMMARY.search(name)
 
 
 def replaced_samples(names: Collection[str]) -> Collection[str]:

@@ -73,3 +73,9 @@ def test_losses_that_are_trained_on(name: str):
 @pytest.mark.parametrize("name", ["val_loss", "eval/loss", "validation-logloss", "loss/test", "Test_Loss", "accuracy"])
 def test_losses_on_held_out_data_and_other_metrics(name: str):
     assert not is_training_loss(name)
+
+
+@pytest.mark.parametrize("name", ["final_loss", "Final_Training_Loss", "initial_loss", "best/loss", "loss_min"])
+def test_a_single_loss_of_a_training_is_no_curve(name: str):
+    """`Final loss: 0.1` at its end does not replace the curve that was sampled."""
+    assert not is_training_loss(name)
