@@ -264,7 +264,7 @@ class Index(IndexReader):
                 return False
             self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
             CurveWriter(self._db).add(run_id, session, batch, timeline or Timeline())
-            self._put_steps(run_id, batch)
+            self._put_steps(run_id, batch, begins_session=start == 0)
             for seen in batch.params_seen:
                 self._put_seen(run_id, session, seen)
             self._put_params(run_id, session, ParamsGiven(params=batch.params))
@@ -278,8 +278,12 @@ class Index(IndexReader):
             )
         return True
 
-    def _put_steps(self, run_id: str, batch: Batch) -> None:
-        """Store how far the run has got by this part of its output."""
+    def _put_steps(self, run_id: str, batch: Batch, *, begins_session: bool) -> None:
+        """Store how far the run has got by this part of its output.
+
+        begins_session: this may be an earlier step than the last one, that of a checkpoint. After that, what is logged
+        to a tracker at an earlier step takes nothing back.
+        """
         total, unit = (
             ("printed_total", "printed_unit") if batch.origin is not Origin.REPORTED else ("total_steps", "unit")
         )
@@ -288,11 +292,14 @@ class Index(IndexReader):
             "counted_step": batch.counted_step,
             "counted_total": as_int64(batch.counted_total),
             "counted_unit": batch.counted_unit,
-            "printed_step": batch.tracked_step if batch.printed_step is None else batch.printed_step,
+            "printed_step": batch.printed_step if batch.tracked_step is None else batch.tracked_step,
             total: as_int64(batch.last("total_steps")),
             unit: batch.unit,
         }
         news = ", ".join(f"{name} = coalesce(:{name}, {name})" for name in values)
+        if batch.tracked_step is not None and not begins_session:
+            # of two assignments SQLite makes the last one
+            news += ", printed_step = max(:printed_step, coalesce(printed_step, 0))"
         self._db.execute(
             f"UPDATE runs SET {news}, note_count = note_count + :notes WHERE id = :run_id",  # noqa: S608  our own names
             {**values, "notes": len(batch.notes), "run_id": run_id},

@@ -109,6 +109,19 @@ def test_counted_steps_show_where_none_are_reported(run1: Index):
         assert view.last_step == last_step
 
 
+def test_what_is_logged_to_a_tracker_late_takes_no_step_back(run1: Index):
+    """Within a session; a resumed one begins at an earlier step."""
+    at = 0
+    for session, steps, shown in [(1, (5, 90, 2), 90), (1, (0,), 90), (2, (50,), 50), (2, (1,), 50)]:
+        at = 0 if steps == (50,) else at
+        data = b"".join(b'{"step": %d, "loss": 1, "tracked": true}\n' % step for step in steps)
+        assert run1.add_output("run1", session, at, at + len(data), digest(data), [], Source.TRACKED)
+        at += len(data)
+        view = run1.get("run1")
+        assert view is not None
+        assert view.last_step == shown
+
+
 def test_each_kind_of_steps_has_its_own_total_and_unit(run1: Index):
     """A run shows the first kind that there is: reported, counted, printed."""
 

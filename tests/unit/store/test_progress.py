@@ -37,6 +37,15 @@ def test_the_newest_step_and_values_are_shown():
     assert progress.metrics == {"a": 4, "b": 2}
 
 
+def test_what_is_logged_to_a_tracker_late_takes_no_step_back():
+    """Such as a validation by its epoch, and MLflow's metrics without a step, which are at step 0."""
+    progress = metered(
+        (0, [{"step": 90, "a": 1, "tracked": True}, {"step": 2, "b": 1, "tracked": True}]),
+        (1, [{"step": 0, "c": 1, "tracked": True}]),
+    )
+    assert progress.step == 90
+
+
 @pytest.mark.parametrize(("lines", "is_finished"), [("fl", False), ("lf", True), ("lfl", False), ("f|l", False)])
 def test_a_script_that_begins_another_loop_has_not_finished(lines: str, is_finished: bool):
     """The last word counts: finished (f), or listening (l) again; in one look or in two (|)."""

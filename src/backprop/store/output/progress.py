@@ -95,6 +95,7 @@ class ProgressMeter:
         self._step_seen_at: float | None = None
         self._reports_steps = False  # else those that were counted will do
         self._counts_steps = False  # else those that were printed
+        self._tracked_step = 0
         self._reported, self._counted, self._printed = _Kind(), _Kind(), _Kind()
         self._shown: _Kind | None = None  # that the last step was of
         self._values: dict[str, float] = {}  # last ones, but for those that were sampled
@@ -161,7 +162,10 @@ class ProgressMeter:
             return batch.last_step
         if self._counts_steps:
             return batch.counted_step
-        return batch.tracked_step if batch.printed_step is None else batch.printed_step
+        if batch.tracked_step is not None:
+            self._tracked_step = max(self._tracked_step, batch.tracked_step)
+            return self._tracked_step
+        return batch.printed_step
 
     def _note_kinds(self, batch: Batch) -> "_Kind":
         """Note totals and units; gives those of the kind of steps that is shown."""

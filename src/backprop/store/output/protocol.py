@@ -282,7 +282,8 @@ class Batch:
     def __init__(self) -> None:
         self.line_count = 0
         self.printed_step: int | None = None  # read in what the script prints for people
-        self.tracked_step: int | None = None  # logged to a tracker
+        # the greatest that was logged to a tracker: a validation may be logged by its epoch, a summary at step 0
+        self.tracked_step: int | None = None
         self.last_step: int | None = None  # that was reported
         self.unit: str | None = None  # of those
         self.counted_step: int | None = None  # by us, for a script that reports none
@@ -340,7 +341,7 @@ def _digest(batch: Batch, data: bytes, offset: int) -> None:
                 elif event.is_printed:
                     batch.printed_step = step
                 elif event.is_tracked:
-                    batch.tracked_step = step
+                    batch.tracked_step = max(step, batch.tracked_step or 0)
                 else:
                     batch.last_step = step
                 for name, value in event.values.items():
