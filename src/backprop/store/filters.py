@@ -36,14 +36,12 @@ _ORDERING = frozenset({"<", "<=", ">", ">="})
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _NAME_LENGTH = 100
 _DURATION = re.compile(r"([0-9.eE+-]+?)\s*(s|min|h|d)?")
-# the usual names of a training loss; the first of them that a run has is its loss, else another that is called so
-LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "loss/train", "train-loss", "training/loss")
-_LOSS = LOSSES[0]
-_RANKS = " ".join(f"WHEN '{name}' THEN {place}" for place, name in enumerate(LOSSES))
+_LOSS = "loss"
+# by metric_names.loss_rank, an SQL function there
 _ITS_LOSS = (
     f"coalesce((SELECT name FROM metrics WHERE run_id = runs.id AND name = '{_LOSS}'),"  # noqa: S608  our own words
-    " (SELECT name FROM metrics WHERE run_id = runs.id AND instr(lower(name), 'loss')"
-    f" ORDER BY CASE name {_RANKS} ELSE {len(LOSSES)} END, name LIMIT 1))"
+    " (SELECT name FROM metrics WHERE run_id = runs.id AND loss_rank(name) IS NOT NULL"
+    " ORDER BY loss_rank(name), name LIMIT 1))"
 )
 
 # of an item of a list in JSON

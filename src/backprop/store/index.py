@@ -19,6 +19,7 @@ from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
 from backprop.store.index_reader import IndexReader, as_int64
+from backprop.store.metric_names import loss_rank
 from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, ParamsGiven, json_safe
 from backprop.store.rundir import NO_ROOM
@@ -70,6 +71,7 @@ class Index(IndexReader):
         )
         super().__init__(path, db)
         self._db.create_function("casefold", 1, str.casefold, deterministic=True)  # SQLite's lower() knows ASCII only
+        self._db.create_function("loss_rank", 1, loss_rank, deterministic=True)
         try:
             self._prepare()
             self.identity = (0, 0)  # of the file

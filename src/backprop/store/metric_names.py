@@ -5,9 +5,12 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from backprop.records import MetricSummary, RunView
-from backprop.store import filters
 
 SAMPLED_LOSS = "loss"  # loss/1, loss/2: of optimizers that take turns
+# the usual names of a training loss, the best first
+_LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "loss/train", "train-loss", "training/loss")
+# what trainings minimize that is not called a loss: LightGBM's l2, XGBoost's rmse
+_LIKE_LOSSES = ("nll", "mse", "l2", "rmse", "mae", "l1", "mape", "error")
 _PROGRESS = frozenset({"epoch", "total_steps"})
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
 _TRAINING = re.compile(r"^(train|training)[_/.-]|[_/.-](train|training)$")
@@ -18,12 +21,13 @@ _HELD_OUT = re.compile(
 _SUMMARY = re.compile(r"^(initial|final|best|min)[_/.-]|[_/.-](initial|final|best|min)$")
 # words of a metric's name, as people write them; what is not here is better the smaller it is
 _GREATER_IS_BETTER = re.compile(
-    r"acc|accuracy|ap|auc|auprc|auroc|bleu|correlation|dice|f1|fscore|hits?|iou|jaccard|kappa|map|mcc|meteor|miou|mrr"
-    r"|ndcg|precision|psnr|r2|recall|returns?|rewards?|rouge|score|sensitivity|specificity|ssim|throughput|top\d|win|winrate"
+    r"acc|accuracy|ap|auc|auprc|auroc|bleu|correlation|dice|explained|f1|fscore|hits?|iou|jaccard|kappa|map|mcc|meteor|miou|mrr"
+    r"|ndcg|precision|psnr|r2|recall|returns?|rew|rewards?|rouge|score|sensitivity|specificity|ssim|throughput|top\d|win|winrate"
 )
 # what is neither better the greater nor the smaller it is
 _NO_QUALITY = re.compile(
-    r"batch|beta|count|epochs?|iter|iteration|lr|momentum|norm|num|rate|samples|size|steps?|time|tokens|total"
+    r"batch|beta|clipfrac|count|epochs?|fps|iter|iteration|kl|len|length|lr|momentum|norm|num|rate|samples|size|sps"
+    r"|steps?|time|tokens|total|updates"
 )
 
 
@@ -79,12 +83,33 @@ def replaced_samples(names: Collection[str]) -> Collection[str]:
 
 
 def main_metric(names: Collection[str]) -> str | None:
-    """The main metric of a run: its training loss, by any of the usual names, else another loss.
+    """The main metric of a run: its training loss, by any of the usual names, else another loss, else an error.
 
     It is what `loss` means in a filter and in --sort. names: of the run's metrics.
     """
-    usual = next((name for name in filters.LOSSES if name in names), None)
-    return usual or next((name for name in sorted(names) if "loss" in name.lower()), None)
+    return min((name for name in names if loss_rank(name) is not None), key=_loss_order, default=None)
+
+
+def _loss_order(name: str) -> tuple[int | None, str]:
+    return loss_rank(name), name
+
+
+@lru_cache(maxsize=10_000)
+def loss_rank(name: str) -> int | None:
+    """Where a metric stands among those that may be a run's loss: a lower rank is better. None: it is none.
+
+    The usual names come first, losses on held-out data late. A bonus (entropy_loss) is a poor one, and what only stands
+    in a folder of losses (losses/approx_kl) is none.
+    """
+    small = name.lower()
+    folder, _, last = small.rpartition("/")
+    if name in _LOSSES:
+        return _LOSSES.index(name)
+    if "loss" in last or folder == "loss":
+        is_bonus = "entropy" in last and "cross" not in last
+        return len(_LOSSES) + 2 * bool(_HELD_OUT.search(small)) + is_bonus
+    words = _words(last)
+    return next((len(_LOSSES) + 4 + place for place, word in enumerate(_LIKE_LOSSES) if word in words), None)
 
 
 def twin(name: str, names: Collection[str]) -> str | None:

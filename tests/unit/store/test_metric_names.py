@@ -9,11 +9,23 @@ from hypothesis import strategies as st
 from backprop.store import filters, metric_names, query
 from backprop.store.filters import Wanted
 from backprop.store.index import Index
-from backprop.store.metric_names import is_training_loss
+from backprop.store.metric_names import is_greater_better, is_quality, is_training_loss, main_metric
 from tests.conftest import Runs, scaled
 from tests.unit.store.test_query import made, say
 
-NAMES = ["loss", "train_loss", "train/loss", "loss/train", "training/loss", "val_loss", "Loss", "gloss", "acc", "a'b"]
+NAMES = [
+    "loss",
+    "train_loss",
+    "train/loss",
+    "training/loss",
+    "val_loss",
+    "Loss",
+    "gloss",
+    "acc",
+    "a'b",
+    "rmse",
+    "loss/1",
+]
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(NAMES), st.floats(-9, 9), max_size=4), max_size=5))
@@ -79,3 +91,37 @@ def test_losses_on_held_out_data_and_other_metrics(name: str):
 def test_a_single_loss_of_a_training_is_no_curve(name: str):
     """`Final loss: 0.1` at its end does not replace the curve that was sampled."""
     assert not is_training_loss(name)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        # CleanRL's PPO, stable-baselines3's A2C
+        (["losses/approx_kl", "losses/clipfrac", "losses/entropy", "losses/policy_loss", "losses/value_loss"],
+         "losses/policy_loss"),
+        (["rollout/ep_rew_mean", "train/entropy_loss", "train/policy_loss", "train/value_loss"], "train/policy_loss"),
+        (["losses/approx_kl", "losses/clipfrac"], None),
+        (["train/entropy_loss", "acc"], "train/entropy_loss"),
+        (["cross_entropy_loss", "value_loss"], "cross_entropy_loss"),
+        (["acc", "loss/1", "loss/2"], "loss/1"),
+        (["Loss/test", "Loss/train"], "Loss/train"),
+        # LightGBM and XGBoost where they regress
+        (["valid_0-l1", "valid_0-l2"], "valid_0-l2"),
+        (["validation_0-rmse"], "validation_0-rmse"),
+        (["valid_0-error", "valid_0-binary_logloss"], "valid_0-binary_logloss"),
+        (["acc", "lr"], None),
+    ],
+)  # fmt: skip
+def test_the_main_metric_is_what_is_minimized(names: list[str], expected: str | None):
+    assert main_metric(names) == expected
+
+
+def test_rewards_are_better_the_greater_they_are():
+    assert all(map(is_greater_better, ["rollout/ep_rew_mean", "charts/episodic_return", "train/explained_variance"]))
+
+
+@pytest.mark.parametrize(
+    "name", ["rollout/ep_len_mean", "charts/SPS", "time/fps", "train/n_updates", "losses/approx_kl"]
+)
+def test_what_only_describes_a_training_has_no_best_value(name: str):
+    assert not is_quality(name)
