@@ -28,6 +28,8 @@ class Session:
     def recorded(self) -> list[tuple[int, float]]:
         path = self.rundir.source_path(self.number, Source.PRINTED)
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        self.units = [line["unit"] for line in lines if line.get("event") == "unit"]
+        lines = [line for line in lines if "event" not in line]
         assert all(line["printed"] is True for line in lines)
         return [(line["step"], line["loss"]) for line in lines]
 
@@ -59,6 +61,17 @@ def test_lines_without_a_step_are_counted_where_nobody_counts_steps(session: Ses
     session.prints("loss: 0.5\nloss: 0.4\nbla\nloss: 0.3\n")
     session.metrics.look(None)
     assert session.recorded() == [(1, 0.5), (2, 0.4), (3, 0.3)]
+    assert session.units == ["printed line"]
+
+
+def test_lines_that_say_their_step_are_not_counted_as_lines(session: Session):
+    """Also where others before them said none."""
+    session.prints("loss: 0.5\n")
+    session.metrics.look(None)
+    session.prints("step 20 loss: 0.4\nloss: 0.3\n")
+    session.metrics.look(None)
+    assert session.recorded() == [(1, 0.5), (20, 0.4), (21, 0.3)]
+    assert session.units == ["printed line", "step"]
 
 
 def test_lines_without_a_step_are_placed_between_two_counts(session: Session):

@@ -21,6 +21,7 @@ from backprop.store.rundir import RunDir
 
 _PATIENCE_S = 3.0  # for the next number of steps: an evaluation makes none
 _BAR_EVERY_S = 1.0  # how often a progress bar is looked at, which has no end of line until it is full
+_COUNTED_LINE = "printed line"  # the unit of steps where nobody counts anything else
 _LAST_S = 2.0  # at the end of a session, for what could not be read while it went on
 
 
@@ -48,6 +49,7 @@ class PrintedMetrics:
         self._step = _last_step(rundir, session - 1) if is_resumed else 0  # of the line that was placed last
         self._unit: str | None = None  # of the steps, according to the lines
         self._has_total = False  # one was written
+        self._has_steps = False  # some line had a step of its own
         self._counted = 0  # optimizer steps, as of the last look
         self._waiting: list[Printed] = []  # lines without a step, until more optimizer steps are counted
         self._waits_since = 0.0
@@ -73,6 +75,8 @@ class PrintedMetrics:
                     tail.move_to(stretch.end)
                     lines += self._lines([found for _, found in reader.read(stretch.data)])
             lines += self._of_bars(now)
+            if self._has_steps and self._unit == _COUNTED_LINE:
+                lines += self._named("step")
             lines += self._placed(counted_step, now, is_over=is_over and not has_more)
             if lines:
                 # a full disk: what the script printed is kept, these are not
@@ -104,6 +108,7 @@ class PrintedMetrics:
 
     def _waits(self, found: Printed) -> bool:
         if found.step is not None or not found.values:
+            self._has_steps = self._has_steps or found.step is not None
             return found.step is None
         if not self._waiting:
             self._waits_since = time.monotonic()
@@ -123,11 +128,19 @@ class PrintedMetrics:
         waiting, self._waiting = self._waiting, []
         begin, count = self._step, len(waiting)
         if counted_step is None:
-            end = begin + count  # nothing else is counted
-        else:
-            self._counted = counted_step
-            end = max(begin, counted_step)
+            # nothing else is counted
+            unit = [] if self._has_steps else self._named(_COUNTED_LINE)
+            return [*unit, *(self._line(found, begin + at) for at, found in enumerate(waiting, 1))]
+        self._counted = counted_step
+        end = max(begin, counted_step)
         return [self._line(found, begin + (end - begin) * number // count) for number, found in enumerate(waiting, 1)]
+
+    def _named(self, unit: str) -> list[str]:
+        """The event that names what one step is, if that has changed."""
+        if unit == self._unit:
+            return []
+        self._unit = unit
+        return [f"{json.dumps({'event': 'unit', 'unit': unit})}\n"]
 
     def _line(self, found: Printed, step: int | None) -> str:
         self._step = step or 0
@@ -135,11 +148,8 @@ class PrintedMetrics:
         if found.total_steps is not None and (self._has_total or self._outlook.is_total(found.total_steps)):
             self._has_total = True  # from now on each line has its own, so that no old total stands beside other steps
             line["total_steps"] = found.total_steps
-        unit = ""
-        if found.unit not in {None, self._unit}:
-            self._unit = found.unit
-            unit = f"{json.dumps({'event': 'unit', 'unit': found.unit})}\n"
-        return f"{unit}{json.dumps(line | found.values)}\n"
+        named = self._named(found.unit) if found.unit is not None else []
+        return "".join([*named, f"{json.dumps(line | found.values)}\n"])
 
 
 def _last_step(rundir: RunDir, session: int) -> int:
