@@ -33,7 +33,8 @@ class Demonstration:
         """Make the runs; takes half a minute."""
         self.folder.mkdir()
         (self.folder / ".venv").symlink_to(sys.prefix)
-        shutil.copy(_SOURCE / "examples/digits.py", self.folder)
+        for name in ("digits.py", "digits.csv.gz"):
+            shutil.copy(_SOURCE / "examples" / name, self.folder)
         shutil.copy(Path(__file__).with_name("lr_range.py"), self.folder)
         self._make_runs()
 
