@@ -57,6 +57,16 @@ def test_nan_is_a_gap_that_is_told():
     assert "20 values are not finite, from step 40 to step 59" in text
 
 
+def test_a_line_that_goes_back_is_two_lines():
+    """A script that trains twice begins again at the first step: no line leads from one training to the other."""
+    xs, ys = [*range(50), *range(50)], [1.0] * 50 + [0.0] * 50
+    line = PlotLine(place=0, xs=array("d", xs), ys=array("d", ys))
+    plot = plotted([], panels=(Panel(metric="loss", lines=(line,)),))
+    rows = [row for row in drawn(plot, Screen(width=80)).splitlines() if re.search("[⠁-⣿]", row)]
+    assert len(rows) == 2
+    assert "not finite" not in drawn(plot, Screen(width=80))
+
+
 def test_a_logarithmic_scale_leaves_out_what_has_no_place_on_it():
     """Zero and below; and says so."""
     curve = [100.0, 10.0, 1.0, 0.0, -1.0]

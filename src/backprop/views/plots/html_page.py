@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.views.plots.model import Panel, Plot, PlotLine, notes, spikes, title, x_label, y_span
+from backprop.views.plots.model import Panel, Plot, PlotLine, notes, spikes, title, with_breaks, x_label, y_span
 from backprop.views.terminal.screen import cut
 
 _TEMPLATE_PATH = Path(__file__).with_suffix(".html")
@@ -59,9 +59,11 @@ def _panel(plot: Plot, panel: Panel) -> dict[str, Any]:
 
 
 def _line(plot: Plot, line: PlotLine) -> dict[str, Any]:
-    document = {"place": line.place, "xs": list(line.xs), "ys": _drawable(line.ys, plot)}
+    xs, ys = with_breaks(line.xs, line.ys)
+    document = {"place": line.place, "xs": list(xs), "ys": _drawable(ys, plot)}
     if line.raw_xs is not None and line.raw_ys is not None:
-        document |= {"raw_xs": list(line.raw_xs), "raw_ys": _drawable(line.raw_ys, plot)}
+        xs, ys = with_breaks(line.raw_xs, line.raw_ys)
+        document |= {"raw_xs": list(xs), "raw_ys": _drawable(ys, plot)}
     return document
 
 

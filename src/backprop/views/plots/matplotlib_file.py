@@ -5,7 +5,7 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from backprop.views.plots.model import Plot, notes, spikes, title, x_label, x_span, x_ticks, y_span
+from backprop.views.plots.model import Plot, notes, spikes, title, with_breaks, x_label, x_span, x_ticks, y_span
 from backprop.views.terminal.screen import cut
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def _panel(plot: Plot, place: int, axes: "Axes") -> None:
     for line in panel.lines:
         look: dict[str, Any] = {**_look(line.place), "linewidth": 1.4, "solid_joinstyle": "round"}
         if line.raw_xs is not None and line.raw_ys is not None:
-            axes.plot(line.raw_xs, _finite(line.raw_ys), **{**look, "alpha": 0.25, "linewidth": 0.8})
+            axes.plot(*_finite(line.raw_xs, line.raw_ys), **{**look, "alpha": 0.25, "linewidth": 0.8})
         lone = len(line.xs) == 1
-        axes.plot(line.xs, _finite(line.ys), **look, marker="o" if lone else None, markersize=4)
+        axes.plot(*_finite(line.xs, line.ys), **look, marker="o" if lone else None, markersize=4)
     if plot.is_log:
         axes.set_yscale("log")
     outside = [] if plot.is_log else spikes(panel, span)
@@ -81,9 +81,10 @@ def _text(text: str) -> str:
     return text if text.isascii() else f"\u200e{text}"
 
 
-def _finite(values: Any) -> list[float]:
-    """The values with NaN, which is a gap, for all that are not finite."""
-    return [value if math.isfinite(value) else math.nan for value in values]
+def _finite(xs: Any, values: Any) -> tuple[Any, list[float]]:
+    """The points with NaN, which is a gap, for all values that are not finite."""
+    xs, values = with_breaks(xs, values)
+    return xs, [value if math.isfinite(value) else math.nan for value in values]
 
 
 def _look(place: int) -> dict[str, Any]:

@@ -68,6 +68,18 @@ class Span(NamedTuple):
     high: float
 
 
+def with_breaks(xs: Sequence[float], ys: Sequence[float]) -> "tuple[array[float], array[float]]":
+    """The points of a line, with a gap (NaN) where it goes back: there the script started another training."""
+    new_xs, new_ys = array("d"), array("d")
+    for x, y in zip(xs, ys, strict=True):
+        if new_xs and x < new_xs[-1]:
+            new_xs.append(x)
+            new_ys.append(math.nan)
+        new_xs.append(x)
+        new_ys.append(y)
+    return new_xs, new_ys
+
+
 def y_span(panel: Panel, *, is_log: bool) -> Span:
     """The range in which a panel is readable: a few outliers do not flatten all other lines.
 

@@ -13,6 +13,7 @@ from backprop.views.plots.model import (
     notes,
     spikes,
     title,
+    with_breaks,
     x_label,
     x_span,
     x_ticks,
@@ -158,7 +159,7 @@ def _draw(plotext: ModuleType, plot: Plot, line: PlotLine, span: Span, screen: S
 def _pieces(line: PlotLine, plot: Plot) -> Iterator[tuple[list[float], list[float]]]:
     xs: list[float] = []
     ys: list[float] = []
-    for x, y in zip(line.xs, line.ys, strict=True):
+    for x, y in zip(*with_breaks(line.xs, line.ys), strict=True):
         if math.isfinite(y) and (y > 0 or not plot.is_log):
             xs.append(x)
             ys.append(y)
