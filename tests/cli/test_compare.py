@@ -33,6 +33,18 @@ def table(text: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in rows}
 
 
+def test_a_folder_named_after_the_run_is_no_difference(runs: Runs):
+    """Nor do two runs differ where one has the other's id as a value."""
+    script = runs.script("print(json.dumps({'step': 1, 'loss': 1}))")
+    for run_id in ("a", "b"):
+        options = ("--out", f"checkpoints/{run_id}", "--mode", "a")
+        assert runs.call("run", script, "--run-id", run_id, "--", *options).returncode == 0
+    rows = table(runs.call("compare", "a", "b").stdout)
+    assert "out" not in rows
+    assert "mode" not in rows
+    assert table(runs.call("compare", "a", "b", "--all").stdout)["out"] == ["checkpoints/a", "checkpoints/b"]
+
+
 def test_compare_shows_what_differs_and_what_is_best(two: Runs):
     """Parameters that differ, metrics with the best value marked; what is the same only with --all."""
     text = two.call("compare", "a", "run b").stdout

@@ -408,6 +408,11 @@ def test_the_gauges_tell_of_cards_slots_and_the_line():
     assert "GPUs no \\x1b[31mdriver" in texts.gauges(blind, 80, 4).plain
 
 
+def test_steps_with_their_total_are_not_cut_while_names_have_room():
+    widths = {column.title: column.width for column in texts.columns_for(128, 8)}
+    assert widths["STEP"] == len("12,420/880,000") + 1
+
+
 def test_a_long_trend_is_thinned_and_keeps_its_end():
     assert texts.trend(tuple(range(100)), 8) == "▁▂▃▄▅▆▇█"
     assert texts.trend((), 8) == ""

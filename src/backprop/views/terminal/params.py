@@ -26,15 +26,19 @@ def differing(views: Sequence[RunView]) -> list[str]:
     """The parameters that differ between these runs.
 
     First those with several values, then those that only some runs have; the most common first. Defaults that other
-    runs do not have are left out: another script has other options.
+    runs do not have are left out: another script has other options. A value that differs by the run's id alone, as an
+    output folder may, is the same.
     """
     counts: dict[str, int] = {}
     values: dict[str, set[str]] = {}
+    without_ids: dict[str, set[str]] = {}
     given: set[str] = set()
     for view in views:
         given |= view.params.keys() - view.default_params
         for name, value in view.params.items():
             counts[name] = counts.get(name, 0) + 1
             values.setdefault(name, set()).add(text(value))
-    found = [name for name in counts if len(values[name]) > 1 or (counts[name] < len(views) and name in given)]
-    return sorted(found, key=lambda name: (len(values[name]) == 1, -counts[name], name))
+            without_ids.setdefault(name, set()).add(text(value).replace(view.run.spec.id, ""))
+    several = {name for name in counts if len(values[name]) > 1 and len(without_ids[name]) > 1}
+    found = [name for name in counts if name in several or (counts[name] < len(views) and name in given)]
+    return sorted(found, key=lambda name: (name not in several, -counts[name], name))

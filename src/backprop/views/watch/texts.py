@@ -63,17 +63,16 @@ class RowStyle(NamedTuple):
 
 
 def columns_for(width: int, id_width: int) -> list[Column]:
-    """The columns that fit; spare width goes to the name, the trend and the command. id_width: of the longest id."""
+    """The columns that fit; spare width goes to those of _MAY_GROW_BY in their order. id_width: of the longest id."""
     columns = [column for column in _COLUMNS if width >= column.from_width]
     columns[0] = columns[0]._replace(width=min(columns[0].width, max(id_width, len(columns[0].title))))
     spare = width - sum(column.width + 1 for column in columns)
-    wider = []
-    for column in columns:
-        most = _MAY_GROW_BY.get(column.title, 0)
-        extra = max(0, min(most, spare))
-        spare -= extra
-        wider.append(column._replace(width=column.width + extra))
-    return wider
+    extras = {}
+    for title, most in _MAY_GROW_BY.items():
+        if any(column.title == title for column in columns):
+            extras[title] = max(0, min(most, spare))
+            spare -= extras[title]
+    return [column._replace(width=column.width + extras.get(column.title, 0)) for column in columns]
 
 
 def title_line(columns: Sequence[Column]) -> Text:
@@ -149,7 +148,7 @@ _COLUMNS = (
     Column("TREND", 8, 72, "left", lambda row, look: Text(trend(row.trend, look.width), style="cyan")),
     Column("COMMAND", 16, 120, "left", lambda row, _: _plain(row.command, "dim")),
 )
-_MAY_GROW_BY = {"NAME": 14, "STEP": 4, "TREND": 12, "COMMAND": 80}
+_MAY_GROW_BY = {"STEP": 4, "NAME": 14, "TREND": 12, "COMMAND": 80}
 
 
 def trend(values: Sequence[float], width: int) -> str:
