@@ -12,6 +12,7 @@ BACKPROP = Path(sys.executable).with_name("backprop")
 _SOURCE = Path(__file__).parents[2]
 _FOLDER = Path("/tmp/digits")  # it is in the pictures
 _LIVE_EPOCHS = 20_000  # far more than there is time for
+_CUT_EPOCHS = 600  # more than fit into the timebox of those that it ends
 _LIVE_S = 5.0  # until there is something to see of those that train
 
 
@@ -82,8 +83,8 @@ class Demonstration:
             self._digits(f"lr-{lr}", "--lr", lr, "--epochs", 40)
         for seed in (1, 2):
             self._digits(f"seed-{seed}", "--seed", seed)
-        self._digits("timeboxed", "--lr", "0.02", minutes=0.04)
-        self._digits("resumed", "--lr", "0.03", minutes=0.04)
+        self._digits("timeboxed", "--lr", "0.02", "--epochs", _CUT_EPOCHS, minutes=0.04)
+        self._digits("resumed", "--lr", "0.03", "--epochs", _CUT_EPOCHS, minutes=0.04)
         self.call("resume", "resumed", "--again", "-m", 5)
         # apart, or both would take the same checkpoints
         self._digits("long-low", "--lr", "0.002", "--epochs", _LIVE_EPOCHS, "--out", "low", is_live=True)

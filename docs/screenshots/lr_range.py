@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-DIGITS = Path(__file__).parents[2] / "examples" / "digits.csv.gz"
+DIGITS = Path(__file__).with_name("digits.csv.gz")  # demonstration.py puts both into one folder
 STEPS = 400
 FIRST_LR, LAST_LR = 1e-3, 1e4
 BATCH = 64

@@ -63,6 +63,6 @@ def save(shown: str, columns: int, path: Path, title: str) -> None:
 
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=columns, file=nowhere, force_terminal=True, color_system="truecolor")
-        console.print(Text.from_ansi(shown), soft_wrap=True)
+        console.print(Text.from_ansi(shown), overflow="fold")
         # the same screen is the same file
         path.write_text(console.export_svg(title=title, unique_id=path.stem))

@@ -9,7 +9,7 @@ from docs.screenshots.demonstration import Demonstration
 from textual.pilot import Pilot
 from textual.widgets import Static
 
-from backprop import config
+from backprop.cli.config_sources import load
 from backprop.store.home import Home
 from backprop.views.live_feed import LiveFeed
 from backprop.views.watch.app import WatchApp
@@ -23,7 +23,7 @@ _PATIENCE_S = 30.0
 def take(demonstration: Demonstration, folder: Path) -> None:
     """watch.svg: the runs, the curve of one that trains, and its log."""
     home = Home(Path(demonstration.environment["BACKPROP_HOME"]))
-    settings = config.load(
+    settings = load(
         flags={},
         environment=demonstration.environment,
         start=demonstration.folder,
