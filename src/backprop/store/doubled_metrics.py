@@ -4,16 +4,18 @@ A sampled loss is kept only while the run has no other training loss, so that on
 The sources of a session are read in any order, so what is stored already may have to go again.
 """
 
+import re
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from functools import reduce
+from functools import lru_cache, reduce
 
 from backprop.records import Origin
 from backprop.store.chunk_summary import ChunkSummary
 from backprop.store.metric_names import is_training_loss, replaced_samples
 from backprop.store.output.protocol import Batch, Series
 
+_SEPARATOR = re.compile(r"[/_]")
 _OUTLINE = ", ".join(ChunkSummary._fields)
 _SET = ", ".join(f"{field} = ?" for field in ChunkSummary._fields)
 
@@ -48,16 +50,23 @@ def _resolved(db: sqlite3.Connection, run_id: str, session: int, batch: Batch) -
 
 
 def spellings(names: Iterable[str]) -> set[str]:
-    """The names, with the other spelling of those with a slash."""
-    return {spelt for name in names for spelt in (name, name.replace("/", "_"))}
+    """What `is_doubled` compares of these names."""
+    return set(map(_spelling, names))
 
 
 def is_doubled(name: str, greater: AbstractSet[str]) -> bool:
     """Whether a metric is one of those of greater origin, whose spellings are given.
 
-    Trainer reports `loss` and `eval_loss`, and logs them to trackers as `train/loss` and `eval/loss`.
+    Trainer reports `loss` and `eval_loss`, and logs them to trackers as `train/loss` and `eval/loss`. Scripts print
+    `train loss` and log `Loss/train`.
     """
-    return not greater.isdisjoint({name, name.replace("/", "_"), name.removeprefix("train/")})
+    return not greater.isdisjoint({_spelling(name), _spelling(name.removeprefix("train/"))})
+
+
+@lru_cache(maxsize=10_000)
+def _spelling(name: str) -> str:
+    """The words of a name in alphabetical order, in small letters."""
+    return " ".join(sorted(_SEPARATOR.split(name.lower())))
 
 
 def _remove(db: sqlite3.Connection, run_id: str, session: int, name: str) -> None:

@@ -66,6 +66,7 @@ def test_what_is_reported_wins_in_any_order(index: Index, order: tuple[int, ...]
         ("eval/loss", "eval_loss", True),
         ("train/loss", "train_loss", True),
         ("train_loss", "train/loss", True),
+        ("Loss/train", "train_loss", True),
         ("val/loss", "loss", False),
         ("loss", "train/loss", False),
     ],
