@@ -564,11 +564,39 @@ class LiveProgress(StoredRecord, frozen=True):
         return Life.SILENT if self.stalled_s + USE_LAG_S < QUIET_AFTER_S else Life.STALLED
 
 
+class Decision(str, Enum):
+    """What its user makes of a run."""
+
+    KEEP = "keep"  # an improvement: go on from here
+    DISCARD = "discard"  # no improvement
+    CRASH = "crash"  # it says nothing of the idea
+
+
+class Note(Record, frozen=True):
+    """What a user wrote about a run."""
+
+    at: datetime
+    by: str
+    text: str
+
+
+class Annotations(Record, frozen=True):
+    """What users say about a run, whenever they say it."""
+
+    group: str | None = None
+    tags: tuple[str, ...] = ()  # sorted
+    notes: tuple[Note, ...] = ()  # oldest first
+    parent: str | None = None  # id of the run whose idea this one goes on from; its weights may come from elsewhere
+    decision: Decision | None = None
+    is_archived: bool = False  # `list` does not show it once it has ended
+
+
 class RunView(Record, frozen=True):
     """A run with a summary of what its trainer reported: what all views show."""
 
     run: Run
     run_dir: str
+    annotations: Annotations = Annotations()
     # that was reported; else how many optimizer steps were counted; else that was logged to a tracker, or printed
     last_step: int | None = None
     total_steps: int | None = None  # of the same kind

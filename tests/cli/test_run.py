@@ -37,7 +37,7 @@ def test_a_script_runs_and_is_recorded(runs: Runs):
     assert document["metrics"] == {"loss": pytest.approx(1 / 3), "total_steps": 3}
     assert document["exit_code"] == 0
     assert set(document) == {
-        "id", "name", "status", "reason", "command", "cwd", "python", "created_at", "started_at", "ended_at",
+        "id", "name", "status", "reason", "group", "tags", "notes", "parent", "decision", "archived", "command", "cwd", "python", "created_at", "started_at", "ended_at",
         "stopped_by", "elapsed_s", "timebox_s", "sessions", "last_step", "metrics", "printed_metrics",
         "tracked_metrics", "sampled_metrics", "params", "default_params", "total_steps", "step_unit", "last_step_at",
         "steps_per_s",

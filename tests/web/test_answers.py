@@ -118,7 +118,7 @@ def test_details_hold_all_that_the_page_of_a_run_shows(server: Server, runs: Run
     asked = runs.document(run_id)
     assert {key: told[key] for key in asked} == asked
     assert told["summaries"]["accuracy"] == {"count": 3, "last": 0.7, "last_step": 2, "best": 0.9, "best_step": 1}
-    assert told["notes"][0]["kind"] == "hello"
+    assert told["trainer_notes"][0]["kind"] == "hello"
     assert told["has_patch"] is False
 
 

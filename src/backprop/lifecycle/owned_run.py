@@ -12,6 +12,8 @@ from backprop.records import (
     Revision,
     RunSpec,
 )
+from backprop.store.annotations import Annotation
+from backprop.store.annotations import write as write_annotation
 from backprop.store.code import snapshot
 from backprop.store.home import Home
 from backprop.store.ingest import Recorder, Say
@@ -59,16 +61,21 @@ class Request(Record, frozen=True):
     only_once: tuple[str, ...] = ()  # arguments of its first timebox
 
 
-def make_run(home: Home, spec: RunSpec, patch: bytes | None, say: Say) -> tuple[RunDir, Journal]:
+def make_run(
+    home: Home, spec: RunSpec, patch: bytes | None, say: Say, annotations: Sequence[Annotation] = ()
+) -> tuple[RunDir, Journal]:
     """A new run directory, whole from the moment it can be seen, and its locked journal. Raises BackpropError."""
     if home.has_old_runs_only():
         from backprop.store import legacy_import
 
         legacy_import.take_over(home, say)
     draft = home.begin(spec, patch)
-    if spec.snapshot_of is not None:
+    if spec.snapshot_of is not None or annotations:
         try:
-            snapshot.take(Path(spec.snapshot_of), draft.snapshot_path)
+            for annotation in annotations:
+                write_annotation(draft, annotation)
+            if spec.snapshot_of is not None:
+                snapshot.take(Path(spec.snapshot_of), draft.snapshot_path)
         except OSError as error:
             draft.discard()
             raise home.unusable(error) from error

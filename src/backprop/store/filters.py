@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from backprop.errors import UsageError
-from backprop.records import Record, Status
+from backprop.records import Decision, Record, Status
 
 _CONDITION = re.compile(r"(?P<name>[^\s=!<>~]+)(?P<operator>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _SIGNS = frozenset("=<>~")
@@ -24,13 +24,23 @@ _SORT_COLUMNS = {
 }
 SORT_KEYS = tuple(_SORT_COLUMNS)
 
-_TEXTS = {"id": "lower(id)", "name": "casefold(coalesce(runs.name, ''))", "status": "status", "command": "words"}
+_TEXTS = {
+    "id": "lower(id)",
+    "name": "casefold(coalesce(runs.name, ''))",
+    "status": "status",
+    "command": "words",
+    "group": "casefold(coalesce(group_name, ''))",
+    "decision": "coalesce(decision, '')",
+}
+_BEGINNINGS = {"parent": "lower(coalesce(parent, ''))", "commit": "coalesce(commit_id, '')"}  # = is of how it begins
+_TAG, _ARCHIVED = "tag", "archived"
+_ARCHIVED_TERMS = {"true": "is_archived", "false": "NOT is_archived", "any": "1"}
 _NUMBERS = {
     "step": "coalesce(runs.last_step, counted_step, printed_step)",
     "elapsed": "elapsed_s",
     "age": "? - created_at",
 }
-KEYS = (*_TEXTS, *_NUMBERS)  # of a filter; what else it names is a parameter or a metric
+KEYS = (*_TEXTS, *_BEGINNINGS, _TAG, _ARCHIVED, *_NUMBERS)  # of a filter; what else it names is a parameter or a metric
 _SQL_OPERATORS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _ORDERING = frozenset({"<", "<=", ">", ">="})
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -43,6 +53,8 @@ _ITS_LOSS = (
     " (SELECT name FROM metrics WHERE run_id = runs.id AND loss_rank(name) IS NOT NULL"
     " ORDER BY loss_rank(name), name LIMIT 1))"
 )
+
+_GOING_ON = ", ".join(f"'{status.value}'" for status in Status if not status.is_final)
 
 # of an item of a list in JSON
 _ITEM_NUMBER = "CASE WHEN type IN ('integer', 'real') THEN atom END"
@@ -69,6 +81,7 @@ class Wanted(Record, frozen=True):
 
     statuses: tuple[str, ...] = ()  # none: all
     conditions: tuple[Condition, ...] = ()  # all must hold
+    hides_archived: bool = False  # those that have ended, unless a condition is about that
     search: str = ""  # words that must all be in the id, the name or the command
     sort: str = "created"  # one of SORT_KEYS, else a metric (best first) or a parameter
     is_descending: bool | None = None  # None: as the key is usually wanted
@@ -98,6 +111,12 @@ def check(condition: Condition) -> None:
     name, operator, value = condition.name, condition.operator, condition.value
     if name == "status" and operator in {"=", "!="}:
         check_status(value, f"cannot parse filter status{operator}{value}")
+    if name == "decision" and operator in {"=", "!="} and value not in (known := [one.value for one in Decision]):
+        raise UsageError(f"cannot parse filter {name}{operator}{value}: expected one of {', '.join(known)}.")
+    if name == _ARCHIVED and (operator != "=" or value not in _ARCHIVED_TERMS):
+        raise UsageError(f"cannot parse filter {name}{operator}{value}: expected archived=true, =false or =any.")
+    if (name in _BEGINNINGS or name == _TAG) and operator in _ORDERING:
+        raise UsageError(f"cannot parse filter {name}{operator}{value}: {name} takes =, != and ~ (contains).")
     if name in _TEXTS and (operator in _ORDERING or (name == "command" and operator != "~")):
         allowed = "~ (contains)" if name == "command" else "=, != and ~ (contains)"
         raise UsageError(f"cannot parse filter {name}{operator}{value}: {name} takes {allowed}.")
@@ -162,6 +181,8 @@ def _where(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:
     if wanted.statuses:
         terms.append(f"status IN ({', '.join('?' * len(wanted.statuses))})")
         values += wanted.statuses
+    if wanted.hides_archived and not any(condition.name == _ARCHIVED for condition in wanted.conditions):
+        terms.append(f"NOT (is_archived AND status NOT IN ({_GOING_ON}))")
     for word in wanted.search.casefold().split():
         terms.append("instr(words, ?)")
         values.append(_storable(word))
@@ -175,6 +196,12 @@ def _where(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:
 def _term(condition: Condition, is_greater_better: IsGreaterBetter) -> Statement:
     if condition.name in _TEXTS:
         return _text_term(_TEXTS[condition.name], condition)
+    if condition.name in _BEGINNINGS:
+        return _beginning_term(_BEGINNINGS[condition.name], condition)
+    if condition.name == _TAG:
+        return _tag_term(condition)
+    if condition.name == _ARCHIVED:
+        return _ARCHIVED_TERMS[condition.value], []
     if condition.name in _NUMBERS:
         column = _NUMBERS[condition.name]
         now = [datetime.now(timezone.utc).timestamp()] if "?" in column else []
@@ -231,6 +258,22 @@ def _text_term(column: str, condition: Condition) -> Statement:
     if condition.operator == "~":
         return f"instr({column}, ?)", [value]
     return f"{column} {_SQL_OPERATORS[condition.operator]} ?", [value]
+
+
+def _beginning_term(column: str, condition: Condition) -> Statement:
+    """The term for an id, of which the beginning is enough."""
+    if condition.operator == "~":
+        return _text_term(column, condition)
+    value = _storable(condition.value.casefold())
+    return f"substr({column}, 1, length(?)) {_SQL_OPERATORS[condition.operator]} ?", [value, value]
+
+
+def _tag_term(condition: Condition) -> Statement:
+    """The term for one of the tags; != for none of them."""
+    value = _storable(condition.value.casefold())
+    if condition.operator == "~":
+        return "instr(tags, ?)", [value]
+    return f"{'' if condition.operator == '=' else 'NOT '}instr(tags, ?)", [f"\n{value}\n"]
 
 
 def _param_term(condition: Condition) -> Statement:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Checkpoint, Origin, ParamOrigin, Run, Source
+from backprop.records import Annotations, Checkpoint, Origin, ParamOrigin, Run, Source
 from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
@@ -33,6 +33,7 @@ _MAX_TEXT = 200  # characters of a parameter that a filter compares
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
 _NO_ROOM_WORDS = frozenset({"database or disk is full", "disk I/O error", "unable to open database file"})
 
+_OF_A_RUN = ("records", "annotations", "tails", "metrics", "outlines", "points", "params", "checkpoints", "notes")
 _PUT_PARAM = (
     "INSERT INTO params VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value,"
     " number = excluded.number, text = excluded.text, origin = max(origin, excluded.origin),"
@@ -147,11 +148,11 @@ class Index(IndexReader):
             stored_size = self.journal_size(spec.id)
             if stored_size is None or journal_size >= stored_size:
                 self._db.execute(
-                    "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                    "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words, commit_id)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
                     " name = excluded.name, created_at = excluded.created_at,"  # it may not have been readable before
                     " status = excluded.status, elapsed_s = excluded.elapsed_s, journal_size = excluded.journal_size,"
-                    " words = excluded.words,"
+                    " words = excluded.words, commit_id = excluded.commit_id,"
                     " is_whole = is_whole AND excluded.journal_size = journal_size",
                     (
                         spec.id,
@@ -161,10 +162,33 @@ class Index(IndexReader):
                         sum(s.elapsed_s or 0.0 for s in run.sessions),
                         journal_size,
                         _words(run),
+                        None if run.code.git is None else run.code.git.commit,
                     ),
                 )
                 self._put_guess(run)
                 self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, _encode(run)))
+
+    def annotations_stamp(self, run_id: str) -> int:
+        """Which files of annotations are stored: see `annotations.stamp`."""
+        row = self._db.execute("SELECT stamp FROM annotations WHERE run_id = ?", (run_id,)).fetchone()
+        return row[0] if row else 0
+
+    def put_annotations(self, run_id: str, stamp: int, told: Annotations) -> None:
+        """Store what users say about a run that is here."""
+        with self._transaction():
+            stored = self._db.execute(
+                "UPDATE runs SET group_name = ?, tags = ?, parent = ?, decision = ?, is_archived = ? WHERE id = ?",
+                (
+                    told.group,
+                    "".join(f"\n{tag}\n" for tag in told.tags).casefold(),
+                    told.parent,
+                    told.decision and told.decision.value,
+                    told.is_archived,
+                    run_id,
+                ),
+            )
+            if stored.rowcount:
+                self._db.execute("INSERT OR REPLACE INTO annotations VALUES (?, ?, ?)", (run_id, stamp, _encode(told)))
 
     def _put_guess(self, run: Run) -> None:
         """Parameters in the arguments, until a parser was seen."""
@@ -312,7 +336,7 @@ class Index(IndexReader):
         with self._transaction():
             self._db.execute("DELETE FROM facts WHERE name = 'seen_folder_ns'")
             self._db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
-            for table in ("records", "tails", "metrics", "outlines", "points", "params", "checkpoints", "notes"):
+            for table in _OF_A_RUN:
                 self._db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))  # noqa: S608  our own names
 
     def seen_folder_ns(self) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from backprop.records import Checkpoint, LiveProgress, MetricSummary, Origin, Run, RunView, Status
+from backprop.records import Annotations, Checkpoint, LiveProgress, MetricSummary, Origin, Run, RunView, Status
 from backprop.store.chunk_summary import ChunkSummary
 from backprop.store.rundir import RunDir
 
@@ -25,6 +25,7 @@ _STEPS = (
 
 _T = TypeVar("_T")
 _run_decoder = msgspec.json.Decoder(Run)
+_annotations_decoder = msgspec.json.Decoder(Annotations)
 _checkpoint_decoder = msgspec.json.Decoder(Checkpoint)
 
 
@@ -81,13 +82,14 @@ class IndexReader:
         metrics: names of the metrics to summarize; None for all.
         """
         row = self._db.execute(
-            f"SELECT record, note_count, lost_count, {_STEPS}"  # noqa: S608  our own names
-            " FROM runs JOIN records ON run_id = id WHERE id = ?",
+            f"SELECT records.record, annotations.record, note_count, lost_count, {_STEPS}"  # noqa: S608  our own names
+            " FROM runs JOIN records ON records.run_id = id LEFT JOIN annotations ON annotations.run_id = id"
+            " WHERE id = ?",
             (run_id,),
         ).fetchone()
         if row is None:
             return None
-        record, note_count, lost_count, *steps = row
+        record, annotations, note_count, lost_count, *steps = row
         kinds = (steps[:3], steps[3:6], steps[6:])
         last_step, total_steps, unit = next((kind for kind in kinds if kind[0] is not None), (None, None, None))
         if kinds[0][0] is None and kinds[1][0] is None and (total_steps or 0) < (last_step or 0):
@@ -98,6 +100,7 @@ class IndexReader:
         return RunView(
             run=run,
             run_dir=str(run_dir),
+            annotations=Annotations() if annotations is None else _decode(_annotations_decoder, annotations),
             live=_live(run, run_dir),
             last_step=last_step,
             total_steps=total_steps,

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from backprop.records import Checkpoint, Run, RunSpec, RunView, Session, Source
-from backprop.store import experiments_json
+from backprop.store import annotations, experiments_json
 from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, open_index, reopen_if_replaced, set_aside_if_damaged
 from backprop.store.journal import file as journals
@@ -189,12 +189,19 @@ class Recorder:
             run = msgspec.structs.replace(run, reason=reason)
         index = self._connection.open()
         index.put_run(run, size)
+        self._record_annotations(index)
         self._recorded_bytes, self._is_over = size, run.status.is_final and not self._journal.unwritten
         self.is_state_stored = True
         if self._snapshot_is_due:
             experiments_json.put(self._home, index, self._spec.id, self._say)
             self._snapshot_is_due = False
         return True
+
+    def _record_annotations(self, index: Index) -> None:
+        """Store what users say about the run, where its folder has other files than the index knows."""
+        names = annotations.names(self._rundir)
+        if index.annotations_stamp(self._spec.id) != (stamp := annotations.stamp(names)):
+            index.put_annotations(self._spec.id, stamp, annotations.read(self._rundir, names, self._say))
 
     def ingest(self, session: int, at_s: float, *, is_over: bool = False, is_supervisor: bool = False) -> IngestResult:
         """Read and store the next block of lines of each of a session's sources.

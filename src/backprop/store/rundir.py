@@ -20,6 +20,7 @@
   supervisor.log               messages of a detached supervisor
   notify.json                  who to notify; only if anyone is
   notify.log                   what came of that
+  annotations/                 a file for each thing that users say about it: group, tags, notes; see annotations.py
   asked/                       requests from other machines, until the supervisor has written them into its journal
   job.sh slurm-JOB.log         what Slurm executes; its output
 """
@@ -89,6 +90,10 @@ class RunDir:
     @property
     def control_path(self) -> Path:
         return self.path / "control.json"
+
+    @property
+    def annotations_path(self) -> Path:
+        return self.path / "annotations"
 
     @property
     def roster_path(self) -> Path:

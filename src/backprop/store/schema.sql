@@ -23,16 +23,31 @@ CREATE TABLE runs (
     note_count   INTEGER NOT NULL DEFAULT 0,
     metric_count INTEGER NOT NULL DEFAULT 0,
     lost_count   INTEGER NOT NULL DEFAULT 0, -- how often points of a metric beyond the limit were left out
+    commit_id    TEXT,             -- of what was executed last
+    -- what users say about it
+    group_name   TEXT,
+    tags         TEXT NOT NULL DEFAULT '', -- each between two newlines
+    parent       TEXT,             -- the id of a run
+    decision     TEXT,
+    is_archived  INTEGER NOT NULL DEFAULT 0,
     is_whole     INTEGER NOT NULL DEFAULT 0 -- it has ended, and all of its journal and its output are here
 );
 CREATE INDEX runs_by_age ON runs (created_at DESC, id);
 CREATE INDEX runs_by_name ON runs (name);
+CREATE INDEX runs_by_commit ON runs (commit_id) WHERE commit_id IS NOT NULL;
 CREATE INDEX runs_behind ON runs (id) WHERE NOT is_whole;
 
 -- What the journal tells of a run.
 CREATE TABLE records (
     run_id TEXT PRIMARY KEY,
     record BLOB NOT NULL -- a Run as JSON
+);
+
+-- What users say about a run.
+CREATE TABLE annotations (
+    run_id TEXT PRIMARY KEY,
+    stamp  INTEGER NOT NULL, -- of the names of the files that the record is folded from
+    record BLOB NOT NULL     -- Annotations as JSON
 );
 
 -- How far each source (a Source) of a session has been read. Moves in the transaction that stores what was read.

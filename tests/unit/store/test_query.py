@@ -165,7 +165,7 @@ def test_runs_can_be_chosen_by_status_and_place(
         ("opt=sgd", "ba"),
         ("opt~g", "ba"),
         ("amp=true", "ba"),
-        ("tag=007", "bb"),
+        ("param.tag=007", "bb"),
         ("tag=7", ""),
         ("layers~32", "cc"),
         ("name=same", "cc ba"),

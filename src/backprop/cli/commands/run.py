@@ -15,7 +15,7 @@ import msgspec
 
 from backprop import config, host
 from backprop.cli import completion, start
-from backprop.cli.context import check_text, say, say_whose_home, working_folder
+from backprop.cli.context import check_text, find_run, open_caught_up, say, say_whose_home, working_folder
 from backprop.cli.dry_run import print_plan
 from backprop.cli.options import (
     SessionCommand,
@@ -37,6 +37,7 @@ from backprop.trainer.parameters.command_line import params_in
 
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun
+    from backprop.store.annotations import Annotation
 
 
 @click.command(cls=SessionCommand)
@@ -55,6 +56,12 @@ if TYPE_CHECKING:
     metavar="NAME=V1,V2",
     help="Start a run for each value, in the background; the script gets it as --NAME. Repeat for all combinations.",
 )
+@click.option("--group", metavar="NAME", help="Put the run into this group. [default: with --vary a group of its own]")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="Give the run this tag. Repeatable.")
+@click.option("--note", metavar="TEXT", help="Write down what this run is about.")
+@click.option(
+    "--parent", metavar="RUN", shell_complete=completion.runs, help="The run whose idea this one goes on from."
+)
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -66,6 +73,10 @@ def run(
     as_json: bool,
     run_id: str | None,
     vary: tuple[str, ...],
+    group: str | None,
+    tags: tuple[str, ...],
+    note: str | None,
+    parent: str | None,
     stdin: str | None,
     dry_run: bool,
     **options: Any,
@@ -118,6 +129,9 @@ def run(
         stdin=stdin,
     )
     request = request_of(settings, settings.limits, checkpoint)
+    if vary and group is None:
+        group = settings.name or f"{Path(command.script or command.argv[0]).stem}-{spec.id}"
+    sayings = _sayings(home, group, tags, note, parent)
     specs = [spec]
     if vary:
         if run_id is not None:
@@ -128,9 +142,9 @@ def run(
         print_plan(home, specs, request, as_json=as_json)
         return
     if vary:
-        runs = [_make(home, one, code.patch, settings) for one in specs]
+        runs = [_make(home, one, code.patch, settings, sayings) for one in specs]
         start.train_many(runs, request, as_json=as_json)
-    start.train(_make(home, spec, code.patch, settings), request, detach=settings.detach, as_json=as_json)
+    start.train(_make(home, spec, code.patch, settings, sayings), request, detach=settings.detach, as_json=as_json)
 
 
 def _stdin(asked: str | None, *, is_here: bool, is_detached: bool) -> str | None:
@@ -168,11 +182,29 @@ def _unread_bytes() -> int:
     return buffer[0]
 
 
-def _make(home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config) -> "OwnedRun":
+def _sayings(
+    home: Home, group: str | None, tags: Sequence[str], note: str | None, parent: str | None
+) -> "list[Annotation]":
+    """What the user says about the new run. Raises UsageError, or NoSuchRunError for its parent."""
+    if group is None and not tags and note is None and parent is None:
+        return []
+    from backprop.lifecycle import annotating
+    from backprop.store.annotations import Kind
+
+    if parent is not None:
+        with open_caught_up(home) as index:
+            parent = find_run(home, index, parent).run.spec.id
+    told = ((Kind.GROUP, group), (Kind.PARENT, parent), *((Kind.TAG, tag) for tag in tags), (Kind.NOTE, note))
+    return annotating.said((kind, value) for kind, value in told if value is not None)
+
+
+def _make(
+    home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config, sayings: "Sequence[Annotation]"
+) -> "OwnedRun":
     from backprop.lifecycle import owned_run
 
     say_whose_home(home.path)
-    rundir, journal = owned_run.make_run(home, spec, patch, say)
+    rundir, journal = owned_run.make_run(home, spec, patch, say, sayings)
     owned_run.remember_notifications(rundir, settings.notify, say)
     return owned_run.own(home, rundir, spec, journal, say, is_new=True)
 

@@ -7,7 +7,18 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Checkpoint, GitState, LiveProgress, MachineState, Origin, Run, RunView, Session, Ticket
+from backprop.records import (
+    Annotations,
+    Checkpoint,
+    GitState,
+    LiveProgress,
+    MachineState,
+    Origin,
+    Run,
+    RunView,
+    Session,
+    Ticket,
+)
 from backprop.store import checkpoints
 from backprop.store.experiments_json import MAX_CHECKPOINTS, newest_checkpoints
 from backprop.store.output.protocol import json_safe
@@ -35,6 +46,7 @@ def run_document(
         "name": spec.name,
         "status": run.status,
         "reason": run.reason,
+        **annotations_document(view.annotations),
         "command": without_secrets(run.command),
         "cwd": spec.cwd,
         "python": spec.python,
@@ -80,6 +92,18 @@ def run_document(
         "run_dir": view.run_dir,
     }
     return {key: json_safe(value) for key, value in document.items()}
+
+
+def annotations_document(told: Annotations) -> dict[str, Any]:
+    """What users say about a run."""
+    return {
+        "group": told.group,
+        "tags": told.tags,
+        "notes": [{"at": note.at, "by": note.by, "text": note.text} for note in told.notes],
+        "parent": told.parent,
+        "decision": told.decision,
+        "archived": told.is_archived,
+    }
 
 
 def _live(live: LiveProgress | None) -> dict[str, Any]:

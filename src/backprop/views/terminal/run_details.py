@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
-from backprop.records import Checkpoint, CodeState, MetricSummary, Run, RunView, in_minutes
+from backprop.records import Annotations, Checkpoint, CodeState, MetricSummary, Run, RunView, in_minutes
 from backprop.store import checkpoints, metric_names
 from backprop.store.experiments_json import newest_checkpoints
 from backprop.trainer.parameters.secrets import without_secrets
@@ -50,6 +50,7 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
         ("created", f"{spec.created_at.astimezone():%Y-%m-%d %H:%M:%S} by {spec.user} on {spec.host}"),
         ("time", f"{formatting.duration(elapsed_s(view, now))} in {len(run.sessions)} session(s)"),
     ]
+    rows += _annotations(view.annotations)
     rows += [("code" if number == 0 else "", line) for number, line in enumerate(_code(run.code))]
     if spec.snapshot_of is not None:
         rows.append(("snapshot", f"of {spec.snapshot_of}; its sessions run from the copy"))
@@ -79,6 +80,20 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
     rows += [("notified", line) for line in notified]
     rows.append(("record", view.run_dir))
     return aligned(rows, screen)
+
+
+def _annotations(told: Annotations) -> Iterator[tuple[str, str]]:
+    """What users say about it; each note with its date."""
+    named = (("group", told.group), ("tags", " ".join(told.tags)), ("parent", told.parent))
+    yield from ((label, text) for label, text in named if text)
+    if told.decision is not None:
+        yield "decision", told.decision.value
+    for note in told.notes:
+        first, *more = note.text.splitlines() or [""]
+        yield "note", f"{note.at.astimezone():%Y-%m-%d %H:%M} {note.by}: {first}"
+        yield from (("", line) for line in more)
+    if told.is_archived:
+        yield "archived", "list shows it only with --filter archived=true"
 
 
 def _params(view: RunView, max_defaults: int) -> Iterator[tuple[str, str]]:

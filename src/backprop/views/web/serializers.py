@@ -100,7 +100,7 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
         **_live(view),
         "metric": _cell(metric_names.main_metric(view.summaries)),
         "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in metrics[:_MAX_KEYS]},
-        "notes": [
+        "trainer_notes": [
             {"kind": shortened(kind, _MAX_CELL), "text": shortened(text, _MAX_TEXT)}
             for kind, text in query.notes(index, view, _MAX_NOTES)
         ],

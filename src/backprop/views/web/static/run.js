@@ -145,7 +145,7 @@ export class RunPage {
     this.tick();
     this.#showFacts(details);
     this.tables.replaceChildren(...tables(details));
-    this.#showNotes(details.notes ?? []);
+    this.#showNotes(details.trainer_notes ?? []);
     const names = Object.keys(details.summaries ?? {});
     this.panel.setRuns(names.length ? [{ id: details.id, name: details.name || details.id }] : []);
     this.panel.setMetrics(names, details.metric ?? (names.includes("loss") ? "loss" : null));

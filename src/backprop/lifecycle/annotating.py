@@ -1,0 +1,42 @@
+"""What users say about runs, brought into their directories: group, tags, notes, parent, decision, archived.
+
+It needs no lock: any machine may annotate any run, whatever the run is doing. See store/annotations.py.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+
+from backprop import host
+from backprop.errors import BackpropError, NoSuchRunError
+from backprop.store import annotations
+from backprop.store.annotations import Annotation, Kind
+from backprop.store.home import Home
+
+
+def said(sayings: Iterable[tuple[Kind, str]]) -> list[Annotation]:
+    """Annotations of this user, now, in this order. Raises UsageError for a value that cannot be recorded."""
+    checked = list(sayings)
+    for kind, value in checked:
+        annotations.check(kind, value)
+    at, by = datetime.now(timezone.utc), host.user()
+    return [
+        Annotation(at=at + timedelta(microseconds=place), by=by, kind=kind, value=value)
+        for place, (kind, value) in enumerate(checked)
+    ]
+
+
+def annotate(home: Home, run_id: str, sayings: Iterable[Annotation]) -> None:
+    """Write annotations into a run's directory. Every machine's index learns of them at its next look.
+
+    Raises NoSuchRunError, or BackpropError where they cannot be written down.
+    """
+    rundir = home.rundir(run_id)
+    try:
+        home.mark_for_refresh(run_id)  # before: we may be killed
+        for annotation in sayings:
+            annotations.write(rundir, annotation)
+        home.mark_for_refresh(run_id)  # after: who looked in between has removed the marker
+    except FileNotFoundError as error:
+        raise NoSuchRunError(f"run {run_id} was removed.") from error
+    except OSError as error:
+        raise BackpropError(f"the annotation cannot be written to {rundir.path}: {error.strerror}.") from error

@@ -1,0 +1,165 @@
+"""What users say about a run, at any time and from any machine: its group, tags, notes, parent, decision.
+
+RUN/annotations/ has a file for each of these sayings. A file is made by a rename and never edited, so that several
+machines may write at once without the lock of the journal. `fold` turns them into `Annotations`: the last word counts.
+"""
+
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from enum import Enum
+
+import msgspec
+
+from backprop.errors import UsageError
+from backprop.records import Annotations, Decision, Note, StoredRecord
+from backprop.store.files import UNDECODABLE, NotAFileError, opened, replace_file
+from backprop.store.rundir import RUN_ID, RunDir
+
+MAX_FILES = 1000  # of a run
+_MAX_TAGS = 100
+_MAX_NOTE = 10_000  # characters
+_MAX_GROUP = 100
+_MAX_BYTES = 100_000  # of a file: a note in JSON
+_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}\.json")
+_TAG = re.compile(r"\w[\w./@:+-]{0,63}")
+
+
+class Kind(str, Enum):
+    """What an annotation sets."""
+
+    GROUP = "group"
+    TAG = "tag"
+    UNTAG = "untag"  # takes a tag away
+    NOTE = "note"
+    PARENT = "parent"  # the id of a run
+    DECISION = "decision"
+    ARCHIVE = "archive"  # its value is empty
+    UNARCHIVE = "unarchive"
+
+
+class Annotation(StoredRecord, frozen=True):
+    """One thing that a user says about a run."""
+
+    at: datetime
+    by: str
+    kind: Kind
+    value: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (problem := _wrong(self.kind, self.value)) is not None:
+            raise ValueError(problem)
+
+
+def check(kind: Kind, value: str) -> None:
+    """Raise UsageError for a value that cannot be recorded."""
+    if (problem := _wrong(kind, value)) is not None:
+        raise UsageError(f"{kind.value} {value[:_MAX_GROUP]!r}: invalid value: {problem}.")
+
+
+def _wrong(kind: Kind, value: str) -> str | None:
+    """What is wrong with a value, for a message."""
+    if not value.isascii() and not _is_text(value):
+        return "not valid UTF-8"
+    if kind in {Kind.TAG, Kind.UNTAG}:
+        return (
+            None
+            if _TAG.fullmatch(value)
+            else "expected 1 to 64 letters, digits, or any of . / @ : + - _ after the first"
+        )
+    if kind is Kind.GROUP:
+        return (
+            None if 0 < len(value) <= _MAX_GROUP and value.isprintable() else f"expected 1 to {_MAX_GROUP} characters"
+        )
+    if kind is Kind.NOTE:
+        is_plain = all(line.isprintable() for line in value.replace("\t", " ").split("\n"))
+        return (
+            None
+            if 0 < len(value) <= _MAX_NOTE and is_plain
+            else (
+                f"expected 1 to {_MAX_NOTE:,} characters, none of them a control character but tabs and ends of lines"
+            )
+        )
+    if kind is Kind.PARENT:
+        return None if RUN_ID.fullmatch(value) else "expected the id of a run"
+    if kind is Kind.DECISION:
+        words = [decision.value for decision in Decision]
+        return None if value in words else f"expected one of {', '.join(words)}"
+    return "expected none" if value else None
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write(rundir: RunDir, annotation: Annotation) -> None:
+    """Add a file for this annotation. Raises UsageError where there are too many, or OSError."""
+    folder = rundir.annotations_path
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink():
+        raise NotAFileError(f"{folder} is a link, and nothing is written there: remove it.")
+    if len(names(rundir)) >= MAX_FILES:
+        raise UsageError(f"run {rundir.run_id} has {MAX_FILES:,} annotations, the most that a run can have.")
+    name = f"{annotation.at:%Y%m%dT%H%M%S.%f}Z-{os.urandom(4).hex()}.json"
+    replace_file(folder / name, msgspec.json.encode(annotation) + b"\n")
+
+
+def names(rundir: RunDir) -> list[str]:
+    """The names of a run's files of annotations, oldest first; of too many the newest. None where it has no folder."""
+    try:
+        fd = os.open(rundir.annotations_path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:  # not there, or not ours to read: nothing is known
+        return []
+    try:
+        return sorted(name for name in os.listdir(fd) if _NAME.fullmatch(name))[-MAX_FILES:]  # noqa: PTH208
+    finally:
+        os.close(fd)
+
+
+def stamp(names: Iterable[str]) -> int:
+    """A number that tells these files from others; 0 for none. They are never edited: their names suffice."""
+    return zlib.crc32("\n".join(names).encode())
+
+
+def read(rundir: RunDir, names: Sequence[str], say: Callable[[str], None]) -> Annotations:
+    """What the files of these names amount to. One that is damaged is left out, with a word."""
+    found: list[tuple[str, Annotation]] = []
+    for name in names:
+        with opened(rundir.annotations_path, name) as fd:
+            data = b"" if fd is None else os.read(fd, _MAX_BYTES)
+        try:
+            found.append((name, msgspec.json.decode(data, type=Annotation)))
+        except UNDECODABLE as error:
+            say(f"run {rundir.run_id}: annotation {name} cannot be read and is left out: {error}")
+    return fold(annotation for _, annotation in sorted(found, key=lambda item: (item[1].at, item[0])))
+
+
+def fold(annotations: Iterable[Annotation]) -> Annotations:
+    """What these amount to, in this order. Pure."""
+    told = Annotations()
+    for annotation in annotations:
+        told = _with(told, annotation)
+    return told
+
+
+def _with(told: Annotations, annotation: Annotation) -> Annotations:
+    value = annotation.value
+    changes: dict[Kind, dict[str, object]] = {
+        Kind.GROUP: {"group": value},
+        Kind.PARENT: {"parent": value},
+        Kind.TAG: {"tags": tuple(sorted({*told.tags, value})[:_MAX_TAGS])},
+        Kind.UNTAG: {"tags": tuple(tag for tag in told.tags if tag != value)},
+        Kind.NOTE: {"notes": (*told.notes, Note(at=annotation.at, by=annotation.by, text=value))},
+        Kind.ARCHIVE: {"is_archived": True},
+        Kind.UNARCHIVE: {"is_archived": False},
+    }
+    if annotation.kind is Kind.DECISION:
+        return msgspec.structs.replace(told, decision=Decision(value))
+    return msgspec.structs.replace(told, **changes[annotation.kind])

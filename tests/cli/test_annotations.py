@@ -1,0 +1,121 @@
+"""Groups, tags, notes, parents, decisions, archived runs: what users say about runs, and how they find them by it."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.conftest import Runs, wait_for
+
+QUICK = """
+    print(json.dumps({"step": 1, "loss": 0.5}), flush=True)
+"""
+
+
+def ids(runs: Runs, *words: str) -> list[str]:
+    """The runs that `list` shows, sorted."""
+    done = runs.call("list", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    return sorted(run["id"] for run in json.loads(done.stdout))
+
+
+@pytest.fixture
+def tree(runs: Runs) -> Runs:
+    """Runs a, b of a, and c: with a group, tags and a note."""
+    runs.script(QUICK)
+    first = ("--group", "lr", "--tag", "base", "--tag", "v1", "--note", "where we start")
+    assert runs.call("run", "train.py", "--run-id", "a", *first).returncode == 0
+    done = runs.call("run", "train.py", "--run-id", "b", "--parent", "a", "--group", "LR", "--tag", "baseline")
+    assert (done.returncode, done.stderr) == (0, done.stderr)
+    assert runs.call("run", "train.py", "--run-id", "c").returncode == 0
+    return runs
+
+
+def test_what_is_said_at_the_start_is_in_every_document(tree: Runs):
+    """`--json` has it, `status` shows it; a run of which nothing was said has the same keys."""
+    document = tree.document("a")
+    assert (document["group"], document["tags"], document["parent"]) == ("lr", ["base", "v1"], None)
+    assert [note["text"] for note in document["notes"]] == ["where we start"]
+    assert tree.document("b")["parent"] == "a"
+    nothing = {"group": None, "tags": [], "notes": [], "parent": None, "decision": None, "archived": False}
+    assert {key: tree.document("c")[key] for key in nothing} == nothing
+    shown = tree.call("status", "a").stdout
+    assert "group" in shown
+    assert "base v1" in shown
+    assert "where we start" in shown
+
+
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ("group=lr", "a b"),
+        ("group~l", "a b"),
+        ("group!=lr", "c"),
+        ("tag=base", "a"),
+        ("tag~base", "a b"),
+        ("tag!=base", "b c"),
+        ("parent=a", "b"),
+        ("parent!=a", "a c"),
+        ("archived=false", "a b c"),
+        ("archived=any", "a b c"),
+        ("archived=true", ""),
+        ("decision!=keep", "a b c"),
+        ("commit=abc", ""),
+    ],
+)
+def test_a_filter_finds_runs_by_what_was_said(tree: Runs, condition: str, found: str):
+    """Each of them with the operators that make sense for it."""
+    assert ids(tree, "--filter", condition) == found.split()
+
+
+@pytest.mark.parametrize("condition", ["group>a", "tag<b", "archived=yes", "archived~t", "decision=maybe", "parent>=a"])
+def test_a_condition_that_makes_no_sense_is_refused(runs: Runs, condition: str):
+    """With what is expected."""
+    done = runs.call("list", "--filter", condition)
+    assert (done.returncode, "cannot parse filter" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "words", [("--tag", "two words"), ("--group", ""), ("--note", "\x1b[2J"), ("--parent", "nobody")]
+)
+def test_what_cannot_be_recorded_starts_nothing(runs: Runs, words: tuple[str, str]):
+    """A typo does not cost an hour of training that nobody finds."""
+    runs.script(QUICK)
+    assert runs.call("run", "train.py", *words).returncode in {2, 3}
+    assert ids(runs) == []
+
+
+def test_vary_makes_a_group(runs: Runs):
+    """Named as the runs are, or as the user says; without a name after the script, and only of this command."""
+    runs.script(QUICK)
+    for more in (("-n", "probe"), ("--group", "mine"), (), ()):
+        done = runs.call("run", "train.py", "--vary", "lr=1,2", *more)
+        for run_id in done.stdout.split():
+            runs.own(run_id)
+    assert runs.call("wait", "--all").returncode == 0
+    groups = [run["group"] for run in json.loads(runs.call("list", "--json").stdout)]
+    assert (groups.count("probe"), groups.count("mine"), len(set(groups))) == (2, 2, 4)
+    assert sum(group.startswith("train-") for group in groups) == 4
+
+
+def test_an_index_that_is_built_again_has_it(tree: Runs):
+    """The files in the run directory are the truth; one that is copied takes them along."""
+    before = tree.document("a")["tags"]
+    (tree.home / "index.db").unlink()
+    assert tree.document("a")["tags"] == before
+    shutil.rmtree(tree.home / "runs" / "a" / "annotations")
+    assert tree.call("reindex").returncode == 0
+    assert tree.document("a")["tags"] == []
+
+
+def test_a_running_run_is_found_by_its_group(runs: Runs):
+    """From its start on."""
+    runs.script("""
+        while not os.path.exists("go"):
+            time.sleep(0.02)
+    """)
+    runs.own("r")
+    assert runs.call("run", "train.py", "-d", "--run-id", "r", "--group", "g").returncode == 0
+    wait_for(lambda: ids(runs, "--filter", "group=g status=running") == ["r"])
+    (runs.work / "go").touch()
+    assert runs.call("wait", "r").returncode == 0
