@@ -119,3 +119,92 @@ def test_a_running_run_is_found_by_its_group(runs: Runs):
     wait_for(lambda: ids(runs, "--filter", "group=g status=running") == ["r"])
     (runs.work / "go").touch()
     assert runs.call("wait", "r").returncode == 0
+
+
+def test_tags_come_and_go(tree: Runs):
+    """For several runs at once, by name or by a filter; what is said is what each has then."""
+    done = tree.call("tag", "a", "c", "+x", "-v1", "+y")
+    assert (done.returncode, done.stderr.splitlines()) == (
+        0,
+        ["backprop: run a has the tags base x y", "backprop: run c has the tags x y"],
+    )
+    assert tree.call("tag", "--filter", "tag=x", "-x", "-y", "-base").stderr.splitlines() == [
+        "backprop: run a has no tags",
+        "backprop: run c has no tags",
+    ]
+    assert ids(tree, "--filter", "tag=x") == []
+
+
+@pytest.mark.parametrize("words", [("a",), ("+x",), ("a", "+two words"), ("a", "nobody", "+x"), ("a", "+")])
+def test_a_tag_that_cannot_be_given_changes_nothing(tree: Runs, words: tuple[str, ...]):
+    """No tag, no run, a tag of other characters, a run that is not there."""
+    assert tree.call("tag", *words).returncode in {2, 3}
+    assert tree.document("a")["tags"] == ["base", "v1"]
+
+
+def test_help_of_tag_is_help(runs: Runs):
+    """-h begins with a minus, too."""
+    done = runs.call("tag", "-h")
+    assert (done.returncode, "+TAG|-TAG..." in done.stdout) == (0, True)
+
+
+def test_notes_and_decisions(tree: Runs):
+    """Notes stay, of decisions the last counts; a decision may come with a note."""
+    assert tree.call("note", "a", "it diverged").stderr == "backprop: run a has 2 notes\n"
+    done = tree.call("note", "a", "--decide", "crash", "NaN at step 3")
+    assert done.stderr == "backprop: run a has 3 notes and the decision crash\n"
+    assert tree.call("note", "a", "--decide", "keep").stderr == "backprop: run a has the decision keep\n"
+    document = tree.document("a")
+    assert [note["text"] for note in document["notes"]] == ["where we start", "it diverged", "NaN at step 3"]
+    assert (document["decision"], ids(tree, "--filter", "decision=keep")) == ("keep", ["a"])
+    for words in (("a",), ("a", "--decide", "maybe"), ("a", ""), ("nobody", "text")):
+        assert tree.call("note", *words).returncode in {2, 3}
+    assert len(tree.document("a")["notes"]) == 3
+
+
+def test_archived_runs_are_hidden_and_kept(tree: Runs):
+    """From `list`, --filter and --all; with a word, and until they are unarchived. By name they are there."""
+    assert tree.call("archive", "a", "b").returncode == 0
+    done = tree.call("list", "--json")
+    assert [run["id"] for run in json.loads(done.stdout)] == ["c"]
+    assert done.stderr == "backprop: 2 archived runs are hidden; to see all: --filter archived=any\n"
+    assert ids(tree, "--filter", "archived=true") == ["a", "b"]
+    assert ids(tree, "--filter", "archived=any") == ["a", "b", "c"]
+    assert tree.document("a")["archived"] is True
+    assert tree.call("rm", "--all", "--yes").stderr == "backprop: removed 1 run(s)\n"
+    assert tree.call("list").stderr == "backprop: 2 archived runs are hidden; to see all: --filter archived=any\n"
+    assert tree.call("unarchive", "--filter", "tag=base").returncode == 0
+    assert ids(tree) == ["a"]
+    assert tree.call("unarchive", "--all").returncode == 0
+    assert ids(tree) == ["a", "b"]
+
+
+def test_an_active_run_is_not_hidden(runs: Runs):
+    """It cannot be archived; and an archived run that is resumed is shown while it trains."""
+    runs.script("""
+        print(json.dumps({"step": 1}), flush=True)
+        while not os.path.exists("go"):
+            time.sleep(0.02)
+    """)
+    runs.own("r")
+    assert runs.call("run", "train.py", "-d", "--run-id", "r").returncode == 0
+    assert runs.call("archive", "r").returncode == 75
+    assert runs.call("stop", "r").returncode == 0
+    assert runs.call("archive", "r").returncode == 0
+    assert ids(runs) == []
+    assert runs.call("resume", "r", "-d").returncode == 0
+    assert ids(runs) == ["r"]
+    (runs.work / "go").touch()
+    assert runs.call("wait", "r").returncode == 0
+    assert ids(runs) == []
+
+
+def test_two_machines_annotate_one_run(tree: Runs):
+    """Neither needs the lock of the journal, and each sees what the other said."""
+    one, other = {"BACKPROP_MACHINE": "one"}, {"BACKPROP_MACHINE": "other"}
+    assert tree.call("list", **one).returncode == tree.call("list", **other).returncode == 0
+    assert tree.call("tag", "a", "+one", **one).returncode == 0
+    assert tree.call("tag", "a", "+other", **other).returncode == 0
+    for machine in (one, other):
+        listed = json.loads(tree.call("list", "--json", "--filter", "tag=one tag=other", **machine).stdout)
+        assert [run["id"] for run in listed] == ["a"]

@@ -39,6 +39,7 @@ class Choice(NamedTuple):
     is_by_name: bool
     is_sure: bool  # --yes
     statuses: Collection[Status]  # of the runs to choose from
+    of_archived: bool  # these are the archived ones, which no other command takes unless it is told to
 
     def find(self, home: Home, index: Index) -> list[RunView]:
         """The runs, each once: named ones in their order, others oldest first. None of them may be there.
@@ -49,7 +50,8 @@ class Choice(NamedTuple):
             return find_runs(home, index, self.words)
         wanted = filters.Wanted(
             statuses=tuple(status.value for status in Status if status in self.statuses),
-            conditions=filters.parse_filter(" ".join(self.filters)),
+            conditions=filters.parse_filter(" ".join((*self.filters, *(["archived=true"] * self.of_archived)))),
+            hides_archived=True,
             is_descending=False,
         )
         views = query.runs(index, wanted)
@@ -86,13 +88,15 @@ def several_runs(
     *,
     of_all: Collection[Status],
     of_filter: Collection[Status] | None = None,
+    of_archived: bool = False,
     asks: bool = False,
     default: str | None = None,
     complete: "Completer" = completion.runs,
 ) -> Callable[[Function], Function]:
     """Declare RUN..., --filter and --all; the command gets a Choice as `choice`.
 
-    of_all, of_filter: the statuses that --all chooses from, and --filter if that is another matter. asks: with --yes
+    of_all, of_filter: the statuses that --all chooses from, and --filter if that is another matter. of_archived: only
+    archived runs; without it, of those only such as the filter asks for. asks: with --yes
     as well. default: what no RUN means; None: one must be named, or chosen.
     """
 
@@ -112,6 +116,7 @@ def several_runs(
                 is_by_name=is_by_name,
                 is_sure=yes,
                 statuses=of_all if of_filter is None or not filters else of_filter,
+                of_archived=of_archived,
             )
             return function(*args, choice=choice, **rest)
 

@@ -8,9 +8,11 @@ from datetime import datetime, timedelta, timezone
 
 from backprop import host
 from backprop.errors import BackpropError, NoSuchRunError
+from backprop.records import Annotations
 from backprop.store import annotations
 from backprop.store.annotations import Annotation, Kind
 from backprop.store.home import Home
+from backprop.store.ingest import Say
 
 
 def said(sayings: Iterable[tuple[Kind, str]]) -> list[Annotation]:
@@ -25,10 +27,11 @@ def said(sayings: Iterable[tuple[Kind, str]]) -> list[Annotation]:
     ]
 
 
-def annotate(home: Home, run_id: str, sayings: Iterable[Annotation]) -> None:
-    """Write annotations into a run's directory. Every machine's index learns of them at its next look.
+def annotate(home: Home, run_id: str, sayings: Iterable[Annotation], say: Say) -> Annotations:
+    """Write annotations into a run's directory; what all of them amount to now.
 
-    Raises NoSuchRunError, or BackpropError where they cannot be written down.
+    The index of every machine learns of them at its next look. Raises NoSuchRunError, or
+    BackpropError where they cannot be written down.
     """
     rundir = home.rundir(run_id)
     try:
@@ -36,6 +39,7 @@ def annotate(home: Home, run_id: str, sayings: Iterable[Annotation]) -> None:
         for annotation in sayings:
             annotations.write(rundir, annotation)
         home.mark_for_refresh(run_id)  # after: who looked in between has removed the marker
+        return annotations.read(rundir, annotations.names(rundir), say)
     except FileNotFoundError as error:
         raise NoSuchRunError(f"run {run_id} was removed.") from error
     except OSError as error:

@@ -163,9 +163,9 @@ class LiveFeed:
 
     def _read_state(self, index: Index, request: FeedRequest) -> LiveState:
         problem = self._messages.pop() if self._messages else None
-        wanted = Wanted()
+        wanted = Wanted(hides_archived=True)
         try:
-            wanted = filters.parse_search(request.search)
+            wanted = msgspec.structs.replace(filters.parse_search(request.search), hides_archived=True)
         except UsageError as error:
             problem = str(error)
         views, total = _select(index, wanted, request)
@@ -256,7 +256,7 @@ def _select(index: Index, wanted: Wanted, request: FeedRequest) -> tuple[list[Ru
 
 
 def _changed(wanted: Wanted, *, limit: int, statuses: Sequence[str] = ()) -> Wanted:
-    return Wanted(search=wanted.search, conditions=wanted.conditions, statuses=tuple(statuses), limit=limit)
+    return msgspec.structs.replace(wanted, statuses=tuple(statuses), limit=limit)
 
 
 def _log(session: int, piece: Piece) -> Log:

@@ -5,6 +5,7 @@ from datetime import datetime, timezone
 from functools import partial
 
 import click
+import msgspec
 
 from backprop.cli import completion
 from backprop.cli.context import (
@@ -73,6 +74,7 @@ def list_runs(
         statuses=statuses,
         conditions=filters.parse_filter(" ".join(conditions)),
         sort=key,
+        hides_archived=True,
         is_descending=query.usually_descends(key) != (reverse != (key != sort)),
         limit=limit or None,
     )
@@ -81,6 +83,7 @@ def list_runs(
     with open_caught_up(home) as index:
         views = query.runs(index, asked)
         total = query.count(index, asked)
+        hidden = query.count(index, msgspec.structs.replace(asked, hides_archived=False)) - total
         _check_metric(index, views, metric)
         if (problem := query.unknown_sort_key(index, views, key)) is not None:
             raise UsageError(f"{problem} {metrics_message(views)}")
@@ -96,7 +99,7 @@ def list_runs(
             print(
                 runs_table.runs_table(views, now, metric=shown, values=partial(query.sparkline_values, index)), end=""
             )
-    if not views and not as_json:
+    if not views and not as_json and not hidden:
         nothing = (
             "no matching runs." if statuses or conditions else "no runs yet; start one with: backprop run train.py"
         )
@@ -109,6 +112,8 @@ def list_runs(
     _say_what_is_missing(views, key, metric)
     if len(views) < total:
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")
+    if hidden:
+        say(f"{hidden} archived run{'s are' if hidden > 1 else ' is'} hidden; to see all: --filter archived=any")
 
 
 def _check_metric(index: Index, views: Sequence[RunView], metric: str | None) -> None:

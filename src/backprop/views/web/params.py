@@ -80,6 +80,7 @@ def runs(request: Request) -> filters.Wanted:
         raise invalid("descending must be 0 or 1.")
     return filters.Wanted(
         conditions=filters.parse_filter(words["filter"]),
+        hides_archived=True,
         search=words["search"],
         sort=words["sort"] or "created",
         is_descending=words["descending"] == "1" if words["descending"] else None,
