@@ -208,3 +208,27 @@ def test_two_machines_annotate_one_run(tree: Runs):
     for machine in (one, other):
         listed = json.loads(tree.call("list", "--json", "--filter", "tag=one tag=other", **machine).stdout)
         assert [run["id"] for run in listed] == ["a"]
+
+
+def test_list_shows_groups_and_trees(tree: Runs):
+    """A row a group; a run below its parent. Both for programs, too."""
+    done = tree.call("list", "--groups")
+    assert done.returncode == 0, done.stderr
+    heading, *rows = done.stdout.splitlines()
+    assert heading.split()[:6] == ["GROUP", "RUNS", "STATUS", "METRIC", "BEST", "BEST"]
+    assert [row.split()[:5] for row in rows] == [
+        ["LR", "1", "1", "completed", "loss"],
+        ["lr", "1", "1", "completed", "loss"],
+    ]
+    (group,) = json.loads(tree.call("list", "--groups", "--json", "--filter", "tag=v1").stdout)
+    assert group == {
+        "group": "lr", "runs": 1, "statuses": {"completed": 1}, "metric": "loss", "best": 0.5, "best_run": "a",
+        "over_seeds": {"mean": 0.5, "sd": None, "runs": 1},
+    }  # fmt: skip
+    assert tree.call("list", "--groups", "--limit", "1").stderr.endswith("1 of 2 groups; --limit 0 shows all.\n")
+    assert "no matching groups" in tree.call("list", "--groups", "--filter", "group=nosuch").stderr
+    lines = tree.call("list", "--tree").stdout.splitlines()
+    assert [line[:4].rstrip() for line in lines] == ["RUN", "c", "a", "  b"]
+    listed = json.loads(tree.call("list", "--tree", "--json").stdout)
+    assert [run["id"] for run in listed] == ["c", "a", "b"]
+    assert tree.call("list", "--tree", "--groups").returncode == 2

@@ -7,7 +7,11 @@ _RUN = "RUN is an id, a unique prefix of one, a unique name, or 'last'."
 EXAMPLES = {
     "run": ("run train.py -m 30 -n baseline -- --lr 1e-3", "run -d -- torchrun --nproc-per-node 2 train.py"),
     "resume": ("resume last -m 60", "resume baseline -- --lr 1e-4"),
-    "list": ("list --status failed --limit 10", "list --filter 'status=completed lr>1e-4' --sort loss"),
+    "list": (
+        "list --status failed --limit 10",
+        "list --filter 'status=completed lr>1e-4' --sort loss",
+        "list --groups",
+    ),
     "status": ("status", "status last"),
     "compare": ("compare baseline last", "compare 3kf9 7hq2 --diff"),
     "plot": ("plot -y loss,val_loss --log", "plot baseline last -o curves.html"),

@@ -22,6 +22,7 @@ from backprop.store import filters, metric_names, query
 from backprop.store.filters import SORT_KEYS
 from backprop.store.home import Home
 from backprop.store.index import Index
+from backprop.views import run_tree
 
 
 @click.command("list")
@@ -55,6 +56,8 @@ from backprop.store.index import Index
     shell_complete=completion.metrics,
     help="Show this metric. [default: the one sorted by, or each run's loss]",
 )
+@click.option("--tree", is_flag=True, help="Show each run below its parent.")
+@click.option("--groups", is_flag=True, help="Show one row for each group of runs.")
 @json_option
 def list_runs(
     *,
@@ -64,9 +67,13 @@ def list_runs(
     sort: str,
     reverse: bool,
     metric: str | None,
+    tree: bool,
+    groups: bool,
     as_json: bool,
 ) -> None:
     """List runs, newest first."""
+    if tree and groups:
+        raise UsageError("--tree and --groups are mutually exclusive.")
     for wanted in statuses:
         filters.check_status(wanted, f"--status {wanted!r}")
     key = sort.removeprefix("-")
@@ -78,15 +85,23 @@ def list_runs(
         is_descending=query.usually_descends(key) != (reverse != (key != sort)),
         limit=limit or None,
     )
+    if groups:
+        _list_groups(asked, metric, as_json=as_json)
+        return
     now = datetime.now(timezone.utc)
     home = Home.from_environment()
     with open_caught_up(home) as index:
-        views = query.runs(index, asked)
+        views = ranked = query.runs(index, asked)
         total = query.count(index, asked)
         hidden = query.count(index, msgspec.structs.replace(asked, hides_archived=False)) - total
         _check_metric(index, views, metric)
         if (problem := query.unknown_sort_key(index, views, key)) is not None:
             raise UsageError(f"{problem} {metrics_message(views)}")
+        shown = metric or (_sorted_metric(views, key) if views else None)
+        depths: list[int] | None = None
+        if tree:
+            branches = run_tree.branches(views)
+            views, depths = [branch.view for branch in branches], [branch.depth for branch in branches]
         mistake = None if views else query.unknown_name(index, [condition.name for condition in asked.conditions])
         if as_json:
             from backprop.views.documents import run_json
@@ -95,25 +110,53 @@ def list_runs(
         elif views:
             from backprop.views.terminal import runs_table
 
-            shown = metric or _sorted_metric(views, key)
-            print(
-                runs_table.runs_table(views, now, metric=shown, values=partial(query.sparkline_values, index)), end=""
-            )
+            values = partial(query.sparkline_values, index)
+            print(runs_table.runs_table(views, now, metric=shown, values=values, depths=depths), end="")
     if not views and not as_json and not hidden:
-        nothing = (
-            "no matching runs." if statuses or conditions else "no runs yet; start one with: backprop run train.py"
-        )
-        say(f"no matching runs: {mistake}" if mistake else nothing)
-        if not statuses and not conditions:
-            from backprop.lifecycle import removed_runs
-
-            for sentence in removed_runs.sentences(home):
-                say(sentence)
-    _say_what_is_missing(views, key, metric)
+        _say_nothing(home, mistake, is_filtered=bool(statuses or conditions))
+    _say_what_is_missing(ranked, key, metric)
     if len(views) < total:
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")
     if hidden:
         say(f"{hidden} archived run{'s are' if hidden > 1 else ' is'} hidden; to see all: --filter archived=any")
+
+
+def _say_nothing(home: Home, mistake: str | None, *, is_filtered: bool) -> None:
+    """Why there are no runs to list. mistake: a name in the filter that no run has."""
+    if is_filtered:
+        say(f"no matching runs: {mistake}" if mistake else "no matching runs.")
+        return
+    from backprop.lifecycle import removed_runs
+
+    say("no runs yet; start one with: backprop run train.py")
+    for sentence in removed_runs.sentences(home):
+        say(sentence)
+
+
+def _list_groups(asked: filters.Wanted, metric: str | None, *, as_json: bool) -> None:
+    """A row for each group that a matching run is in, in the order of the runs."""
+    from backprop.views import run_groups
+    from backprop.views.documents import groups_json
+    from backprop.views.terminal import groups_table
+
+    in_a_group = filters.Condition(name="group", operator="!=", value="")
+    wanted = msgspec.structs.replace(asked, limit=None, conditions=(*asked.conditions, in_a_group))
+    with open_caught_up(Home.from_environment()) as index:
+        views = query.runs(index, wanted)
+        _check_metric(index, views, metric)
+        if (problem := query.unknown_sort_key(index, views, asked.sort)) is not None:
+            raise UsageError(f"{problem} {metrics_message(views)}")
+        mistake = None if views else query.unknown_name(index, [condition.name for condition in asked.conditions])
+    found = run_groups.groups(views, metric or (_sorted_metric(views, asked.sort) if views else None))
+    shown = found[: asked.limit]
+    if as_json:
+        print_json([groups_json.group_document(group) for group in shown])
+    elif shown:
+        print(groups_table.groups_table(shown), end="")
+    else:
+        say(mistake or "no matching groups; to make one: backprop run --group NAME train.py")
+    if len(shown) < len(found):
+        say(f"{len(shown)} of {len(found)} groups; --limit 0 shows all.")
 
 
 def _check_metric(index: Index, views: Sequence[RunView], metric: str | None) -> None:

@@ -26,6 +26,7 @@ _BAR_WIDTH = 6
 _PARAM_COLUMNS = 4  # more are rarely read
 _PARAM_WIDTH = 8
 _TITLE_WIDTH = 14
+_DEEPEST = 12  # of a tree, as indented
 _NONE = Cell("-")
 
 
@@ -35,22 +36,27 @@ def runs_table(
     *,
     metric: str | None = None,
     values: Values | None = None,
+    depths: Sequence[int] | None = None,
     screen: Screen | None = None,
 ) -> str:
     """One line per run, in the given order.
 
-    metric: the one to show; None: each run's main one. values: source of the sparklines.
+    metric: the one to show; None: each run's main one. values: source of the sparklines. depths: how deep each run is
+    in a tree, shown by its indentation; None: it is no tree.
     """
     screen = screen or stdout_screen()
     rows = [RunRow.of(view, metric) for view in views]
-    columns = list(_columns(rows, now, values, screen))
+    columns = list(_columns(rows, now, values, screen, depths or [0] * len(rows)))
     if screen.is_terminal:  # drop columns that are empty for all of these runs
         columns = [column for column in columns if any(cell.text.strip(" -") for cell in column.cells)]
     return grid(columns, screen).text
 
 
-def _columns(rows: Sequence[RunRow], now: datetime, values: Values | None, screen: Screen) -> Iterator[Column]:
-    yield Column("RUN", [Cell(row.view.run.spec.id) for row in rows], rank=0)
+def _columns(
+    rows: Sequence[RunRow], now: datetime, values: Values | None, screen: Screen, depths: Sequence[int]
+) -> Iterator[Column]:
+    indented = zip(rows, depths, strict=True)
+    yield Column("RUN", [Cell("  " * min(depth, _DEEPEST) + row.view.run.spec.id) for row, depth in indented], rank=0)
     yield Column("NAME", [_text(row.view.run.spec.name) for row in rows], rank=2, min_width=8)
     yield Column("STATUS", [_status(row.view, screen) for row in rows], rank=0)
     yield Column("AGE", [Cell(formatting.age(row.view.run.spec.created_at, now)) for row in rows], 6, "right")

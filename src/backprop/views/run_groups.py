@@ -1,0 +1,89 @@
+"""Runs by group: how many there are, the best of each group, and what it comes to over several seeds."""
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from backprop.records import RunView, Status
+from backprop.store import metric_names
+from backprop.views.run_row import RunRow
+from backprop.views.terminal import params
+
+_SEED = re.compile(r"(^|[._/-])seeds?$", re.IGNORECASE)  # seed, random_seed, trainer.seed
+
+
+class OverSeeds(NamedTuple):
+    """The best values of completed runs that differ in their seeds only."""
+
+    mean: float
+    deviation: float | None  # of the sample; None for a single run
+    runs: int
+
+
+class RunGroup(NamedTuple):
+    """The runs of one group."""
+
+    name: str
+    statuses: Mapping[Status, int]
+    metric: str | None  # the metric that is compared
+    best: RunRow | None  # the run with the best value of it; None: no run has one
+    over_seeds: OverSeeds | None  # of the runs that have the parameters of the best; None: none has completed
+
+
+def groups(views: Sequence[RunView], metric: str | None = None) -> list[RunGroup]:
+    """The groups of these runs, in the order in which they come. metric: None: the main one of each group."""
+    members: dict[str, list[RunView]] = {}
+    for view in views:
+        if view.annotations.group is not None:
+            members.setdefault(view.annotations.group, []).append(view)
+    return [_group(name, ones, metric) for name, ones in members.items()]
+
+
+def _group(name: str, views: Sequence[RunView], metric: str | None) -> RunGroup:
+    mains = Counter(main for view in views if (main := metric_names.main_metric(view.summaries)) is not None)
+    shown = metric or next((main for main, _ in mains.most_common(1)), None)
+    rows = [row for view in views if (row := RunRow.of(view, shown)).best is not None] if shown is not None else []
+    best = _best(rows)
+    return RunGroup(
+        name=name,
+        statuses=Counter(view.run.status for view in views),
+        metric=shown,
+        best=best,
+        over_seeds=None if best is None else _over_seeds([row for row in rows if _is_twin(row.view, best.view)]),
+    )
+
+
+def _best(rows: Sequence[RunRow]) -> RunRow | None:
+    if not rows:
+        return None
+    sign = -1 if metric_names.is_greater_better(rows[0].metric or "") else 1
+    return min(rows, key=lambda row: sign * (row.best or 0.0))
+
+
+def _is_twin(view: RunView, other: RunView) -> bool:
+    """Whether two runs have the same script and the same parameters, but for seeds."""
+    is_same_script = view.run.spec.script == other.run.spec.script
+    return is_same_script and _without_seeds(view) == _without_seeds(other)
+
+
+def _without_seeds(view: RunView) -> dict[str, str]:
+    return {name: params.text(value) for name, value in view.params.items() if not _SEED.search(name)}
+
+
+def _over_seeds(rows: Sequence[RunRow]) -> OverSeeds | None:
+    bests = {
+        _seeds(row.view): row.best
+        for row in reversed(rows)  # of two runs with one seed the first that is listed counts
+        if row.best is not None and row.view.run.status is Status.COMPLETED
+    }
+    values = list(bests.values())
+    if not values:
+        return None
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return OverSeeds(statistics.fmean(values), deviation, len(values))
+
+
+def _seeds(view: RunView) -> tuple[tuple[str, str], ...]:
+    return tuple((name, params.text(value)) for name, value in sorted(view.params.items()) if _SEED.search(name))
