@@ -8,7 +8,6 @@ EXAMPLES = {
     "run": ("run train.py -m 30 -n baseline -- --lr 1e-3", "run -d -- torchrun --nproc-per-node 2 train.py"),
     "resume": ("resume last -m 60", "resume baseline -- --lr 1e-4"),
     "list": (
-        "list --status failed --limit 10",
         "list --filter 'status=completed lr>1e-4' --sort loss",
         "list --groups",
     ),
