@@ -65,7 +65,7 @@ def _columns(
     yield Column("TIME", [_time(row.view, now) for row in rows], 4, "right")
     yield Column("STEP", [_step(row.view) for row in rows], 3, "right")
     if any(etas := [formatting.eta(row.view.live) for row in rows]):
-        yield Column("ETA", [_text(eta) for eta in etas], 6, "right")
+        yield Column("ETA", [_text(eta) for eta in etas], 4, "right")
     yield Column(_title(rows), [_last(row) for row in rows], 1, "right")
     yield Column("BEST", [Cell(formatting.number(row.best)) for row in rows], 8, "right")
     if screen.is_terminal and values is not None:
