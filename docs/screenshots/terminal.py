@@ -15,7 +15,7 @@ from docs.screenshots.demonstration import BACKPROP, Demonstration
 _LINES = 40
 # name of the picture -> width of the terminal, and what is typed; of runs that demonstration.py makes
 _SCREENS = {
-    "list": (100, ("list", "--limit", "14")),
+    "list": (112, ("list", "--limit", "14")),
     "list-wide": (180, ("list", "--limit", "14")),
     "compare": (100, ("compare", "lr-0.005", "lr-0.05", "lr-0.1")),
     "plot": (100, ("plot", "lr-0.005", "lr-0.01", "lr-0.05", "lr-0.1", "--log")),
