@@ -133,6 +133,22 @@ def test_secrets_are_in_no_view(runs: Runs):
     assert "abc123" not in listed
 
 
+def test_a_secret_of_the_environment_is_hidden_under_any_name(runs: Runs):
+    """`--wb`, whose default it is, say."""
+    body = """
+        import os
+        parser.add_argument("--here", default=os.getcwd())
+        parser.add_argument("--wb", default=os.environ["WANDB_API_KEY"])
+        parser.add_argument("--urls", nargs="*", default=["a", f"https://host/{os.environ['WANDB_API_KEY']}/x"])
+        parser.parse_args()
+    """
+    runs.environment["WANDB_API_KEY"] = "0123456789abcdef"
+    params = parsed(runs, body)
+    assert (params["wb"], params["here"]) == ("***", str(runs.work))
+    assert params["urls"] == ["a", "https://host/***/x"]
+    assert "0123456789abcdef" not in (runs.home / "runs" / "r" / "session-1.events").read_text()
+
+
 def test_secrets_that_the_script_tells_are_hidden_as_well(runs: Runs):
     """Also in a nested configuration."""
     config = {"wandb": {"api_key": "abc", "project": "digits"}, "hub_token": "abc", "lr": 1}

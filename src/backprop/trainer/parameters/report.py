@@ -15,7 +15,7 @@ from ..distributed import rank
 from ..failsafe import guarded, notify_user
 from ..hooks.parsers.resume_options import PARAMETERS, REPORTER, is_below_reporter, takes_checkpoint
 from .plain import MAX_TEXT, flat
-from .secrets import hidden
+from .secrets import HIDDEN, hidden, is_secret
 
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_PARAMS = 1000  # of a process
 _MAX_READ = 20_000  # before these are chosen
 _MAX_LIST = 2000  # characters of a list
+_LEAST_SECRET = 8  # characters of a secret of the environment: a shorter one may be a word
 _IN_A_LINE = 200  # parameters: a line of more than 1 MiB is not understood
 
 _reported: dict[str, tuple[Any, bool]] = {}  # values, and whether they are defaults
@@ -70,13 +71,32 @@ def _prepared(values: Any, defaults: Mapping[str, Any]) -> dict[str, tuple[Any, 
         for name, value in islice(flat(values), _MAX_READ)
         if not takes_checkpoint(name, value)  # from us, and in this session only
     }
-    new = {}
+    new, secrets = {}, _secrets_of_environment()
     for name in _chosen(found):
         value, is_default = found[name]
-        entry = (_short(hidden(name, value)), is_default)
+        entry = (_short(_without(secrets, hidden(name, value))), is_default)
         if _reported.get(name) != entry:
             _reported[name] = new[name] = entry
     return new
+
+
+def _secrets_of_environment() -> list[str]:
+    """The values of such variables, which may be the default of an option of any name; longest first."""
+    secrets = [
+        text
+        for name, text in os.environ.items()
+        if is_secret(name, text) and len(text) >= _LEAST_SECRET and not os.path.exists(text)  # PWD, a file with a key
+    ]
+    return sorted(secrets, key=len, reverse=True)
+
+
+def _without(secrets: Sequence[str], value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without(secrets, item) for item in value]
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, HIDDEN)
+    return value
 
 
 def _is_same(value: Any, default: Any) -> bool:
