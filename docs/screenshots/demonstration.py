@@ -12,7 +12,7 @@ BACKPROP = Path(sys.executable).with_name("backprop")
 _SOURCE = Path(__file__).parents[2]
 _FOLDER = Path("/tmp/digits")  # it is in the pictures
 _LIVE_EPOCHS = 20_000  # far more than there is time for
-_CUT_EPOCHS = 600  # more than fit into the timebox of those that it ends
+_CUT_EPOCHS = 300  # more than fit into the timebox of those that it ends
 _LIVE_S = 5.0  # until there is something to see of those that train
 
 
