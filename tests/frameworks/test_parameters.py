@@ -239,6 +239,7 @@ def test_training_arguments_are_recorded(framework_runs: FrameworkRuns):
 
         data = [{"x": torch.ones(1)} for _ in range(4)]
         arguments = TrainingArguments("out", max_steps=1, learning_rate=0.5, report_to=[], hub_token="abc")
+        arguments.fsdp_config = {"min_num_params": 0, "xla": False}  # as transformers 4 fills it in
         Trainer(Model(), arguments, train_dataset=data).train()
     """)
     done = runs.call("run", "--run-id", "r", script)

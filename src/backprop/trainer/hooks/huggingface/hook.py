@@ -134,15 +134,17 @@ def _train(
 
 @guarded(PARAMETERS)
 def _report_arguments(arguments: Any) -> None:
-    """Report TrainingArguments, in which None may have become False or an empty list."""
+    """Report TrainingArguments, in which None may have become False, an empty list, or a dict of nothing but zeros."""
     fields = {field.name: field.default for field in dataclasses.fields(arguments) if field.name not in _MADE}
     values = {name: getattr(arguments, name) for name in fields}
-    empty = {name: values[name] for name, default in fields.items() if not (values[name] or _is_set(default))}
+    empty = {name: values[name] for name, default in fields.items() if not (_is_set(values[name]) or _is_set(default))}
     report.configured(values, {**fields, **empty})
 
 
-def _is_set(default: Any) -> bool:
-    return bool(default) and default is not dataclasses.MISSING
+def _is_set(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(value.values())
+    return bool(value) and value is not dataclasses.MISSING
 
 
 def _after_train_begin(original: Callable[..., Any]) -> Callable[..., Any]:
