@@ -27,7 +27,7 @@ _GREATER_IS_BETTER = re.compile(
 # what is neither better the greater nor the smaller it is
 _NO_QUALITY = re.compile(
     r"batch|beta|clipfrac|count|epochs?|fps|iter|iteration|kl|len|length|lr|momentum|norm|num|rate|samples|size|sps"
-    r"|steps?|time|tokens|total|updates"
+    r"|runtime|steps?|time|tokens|total|updates"
 )
 
 

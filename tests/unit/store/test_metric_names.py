@@ -121,7 +121,7 @@ def test_rewards_are_better_the_greater_they_are():
 
 
 @pytest.mark.parametrize(
-    "name", ["rollout/ep_len_mean", "charts/SPS", "time/fps", "train/n_updates", "losses/approx_kl"]
+    "name", ["rollout/ep_len_mean", "charts/SPS", "time/fps", "train/n_updates", "losses/approx_kl", "train_runtime"]
 )
 def test_what_only_describes_a_training_has_no_best_value(name: str):
     assert not is_quality(name)
