@@ -389,6 +389,23 @@ def test_steps_are_counted(framework_runs: FrameworkRuns):
     assert document["last_step"] == 500
 
 
+def test_steps_of_one_training_after_another_are_added(framework_runs: FrameworkRuns):
+    """Folds, say. Optimizers inside of a training, for a part of it, do not count."""
+    document = trained(
+        framework_runs,
+        """
+    for fold in range(3):
+        outer = make()
+        for _ in range(10):
+            step(*outer)
+            inner = make()
+            for _ in range(5): step(*inner)
+        del inner
+    """,
+    )
+    assert document["last_step"] == 30
+
+
 @pytest.mark.nightly
 def test_a_folder_of_accelerate(framework_runs: FrameworkRuns):
     """Reported whole, not the files in it."""

@@ -361,7 +361,7 @@ EXPECTED = {
     "gan": [[], [[2, "loss/1", 21.0], [2, "loss/2", 99.0]], [[3, "loss/1", 12.0], [3, "loss/2", 98.0]]],
     "critics": [[15, "loss/1", 86.0], [15, "loss/2", 998.0]],
     "two_optimizers_of_one_loss": [[3, "loss", 26.0]],
-    "one_training_after_the_other": [[3, "loss", 18.0]],
+    "one_training_after_the_other": [[6, "loss", 18.0]],
     "closure": [2, "loss", True, True],
     "scaled": [[3, "loss", 8.0]],
     "divided_after_scaling": [[3, "loss", 8.0]],

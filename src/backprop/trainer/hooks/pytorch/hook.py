@@ -34,13 +34,14 @@ _EMERGENCY = "the emergency save"
 
 
 class StepCount:
-    """The steps of one optimizer."""
+    """The steps up to the latest one of an optimizer."""
 
     __slots__ = ("losses", "optimizer", "steps")
 
-    def __init__(self, optimizer: Any) -> None:
+    def __init__(self, optimizer: Any, begin: int) -> None:
+        """begin: steps of trainings before this one."""
         self.optimizer = weakref.ref(optimizer)
-        self.steps = 0
+        self.steps = begin
         self.losses: Optional[Curve] = None  # see sampled_loss.py
 
 
@@ -109,7 +110,9 @@ class ScriptMonitor:
     def _count_of(self, optimizer: Any) -> StepCount:
         count = self._counts.get(id(optimizer))
         if count is None or count.optimizer() is not optimizer:  # ids are reused
-            count = self._counts[id(optimizer)] = StepCount(optimizer)
+            # a training that follows others, which are gone: a fold, or an epoch with an optimizer of its own
+            is_alone = all(other.optimizer() is None for other in self._counts.values())
+            count = self._counts[id(optimizer)] = StepCount(optimizer, self._most if is_alone else 0)
             self._look_at = 0.0
         return count
 
