@@ -187,6 +187,11 @@ class RunningSession:
         self._sweep()
         self._look()
         self._read_printed((), is_over=True)
+        if self._printed is not None and self._printed.has_unread:
+            self._context.observer.message(
+                "warning: the script printed faster than metrics can be read in its output; the last ones are missing. "
+                f"To have all: backprop import {self._context.rundir.out_path(self._context.number)}"
+            )
         self._judge_offer(is_over=True)
 
     def end(self, oom_check: OomCheck) -> SessionEnd:

@@ -142,6 +142,20 @@ def test_what_is_reported_on_stdout_is_not_read_as_printed(session: Session):
     assert session.recorded() == [(1, 0.5)]
 
 
+def test_a_look_at_very_much_takes_little_time(session: Session, monkeypatch: pytest.MonkeyPatch):
+    """The next one goes on where it stopped; at the end it is known whether something is left."""
+    monkeypatch.setattr(printed_metrics, "_LOOK_S", -1.0)
+    session.prints("loss: 3\nx\nloss: 2\nloss: 1\nloss: 0")
+    for _ in range(2):
+        session.metrics.look(None)
+    assert session.recorded() == [(1, 3), (2, 2)]
+    session.metrics.look(None, is_over=True, within_s=-1.0)
+    assert session.metrics.has_unread
+    session.metrics.look(None, is_over=True)
+    assert session.recorded() == [(1, 3), (2, 2), (3, 1), (4, 0)]
+    assert not session.metrics.has_unread
+
+
 def test_at_the_end_all_is_read(session: Session):
     """What the looks so far have not come to, and a last line without an end."""
     session.prints("loss: 0.5\n")

@@ -16,12 +16,13 @@ from backprop.records import Source
 from backprop.store.output import protocol
 from backprop.store.output.outlook import Outlook
 from backprop.store.output.printed import MAX_LINE, Printed, Reader, parse
-from backprop.store.output.tail import Tail
+from backprop.store.output.tail import LineBlock, Tail
 from backprop.store.rundir import RunDir
 
 _PATIENCE_S = 3.0  # for the next number of steps: an evaluation makes none
 _BAR_EVERY_S = 1.0  # how often a progress bar is looked at, which has no end of line until it is full
-_COUNTED_LINE = "printed line"  # the unit of steps where nobody counts anything else
+_COUNTED_LINE = "printed line"  # the unit of steps if nothing else is counted
+_LOOK_S = 0.5  # of a look: the supervisor must not be blocked, and a script may print faster than that
 _LAST_S = 2.0  # at the end of a session, for what could not be read while it went on
 
 
@@ -62,7 +63,7 @@ class PrintedMetrics:
         within_s: where it is over, what cannot be read in this time is left out.
         """
         now = time.monotonic()
-        give_up_at = now + within_s
+        give_up_at = now + (within_s if is_over else _LOOK_S)
         has_more = True
         while has_more and not self._is_reported:
             has_more, lines = False, []
@@ -71,9 +72,10 @@ class PrintedMetrics:
                     if tail is self._readers[0][0] and protocol.digest(stretch.data).series:
                         self._is_reported = True  # as JSON lines on stdout; the index may be too busy to take them
                         return
+                    found, end = _read(reader, stretch, give_up_at)
                     has_more = is_over and now < give_up_at
-                    tail.move_to(stretch.end)
-                    lines += self._lines([found for _, found in reader.read(stretch.data)])
+                    tail.move_to(end)
+                    lines += self._lines(found)
             lines += self._of_bars(now)
             if self._has_steps and self._unit == _COUNTED_LINE:
                 lines += self._named("step")
@@ -83,6 +85,11 @@ class PrintedMetrics:
                 with suppress(OSError), self._path.open("a") as file:
                     file.write("".join(lines))
             now = time.monotonic()
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether there is output that was not read."""
+        return not self._is_reported and any(tail.read(is_over=True) is not None for tail, _ in self._readers)
 
     def _of_bars(self, now: float) -> list[str]:
         """What progress bars show now: each is drawn over the one before, on a line that ends when all is done."""
@@ -150,6 +157,16 @@ class PrintedMetrics:
             line["total_steps"] = found.total_steps
         named = self._named(found.unit) if found.unit is not None else []
         return "".join([*named, f"{json.dumps(line | found.values)}\n"])
+
+
+def _read(reader: Reader, stretch: LineBlock, until: float) -> tuple[list[Printed], int]:
+    """What a stretch contains, read until this monotonic instant; and where reading ended."""
+    found: list[Printed] = []
+    for end, printed in reader.read(stretch.data):
+        found.append(printed)
+        if time.monotonic() > until:
+            return found, stretch.start + end
+    return found, stretch.end
 
 
 def _last_step(rundir: RunDir, session: int) -> int:
