@@ -1,5 +1,6 @@
 """Groups, tags, notes, parents, decisions, archived runs: what users say about runs, and how they find them by it."""
 
+import csv
 import json
 import shutil
 
@@ -208,6 +209,17 @@ def test_two_machines_annotate_one_run(tree: Runs):
     for machine in (one, other):
         listed = json.loads(tree.call("list", "--json", "--filter", "tag=one tag=other", **machine).stdout)
         assert [run["id"] for run in listed] == ["a"]
+
+
+def test_exports_have_it(tree: Runs):
+    """Tables in columns of their own; a document as `--json` has it."""
+    assert tree.call("note", "a", "=1+1").returncode == 0
+    assert tree.call("export", "a", "c", "--to", "csv", "tables").returncode == 0
+    with (tree.work / "tables" / "runs.csv").open(newline="") as file:
+        told, nothing = csv.DictReader(file)
+    columns = ("group", "tags", "parent", "decision", "archived", "notes")
+    assert [told[name] for name in columns] == ["lr", "base v1", "", "", "false", "where we start\n=1+1"]
+    assert [nothing[name] for name in columns] == ["", "", "", "", "false", ""]
 
 
 def test_list_shows_groups_and_trees(tree: Runs):

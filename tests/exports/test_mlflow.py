@@ -65,6 +65,7 @@ def test_names_that_mlflow_refuses_are_told(stored: Runs):
 
 def test_facts_are_params_and_tags(stored: Runs):
     """Parameters, name, status, host, command, checkpoints; a text that is too long for MLflow is cut."""
+    assert stored.call("tag", "a", "+base").returncode == stored.call("note", "a", "it works").returncode == 0
     exported(stored, "a", "b", "--to", "mlflow", URI)
     run, failed = found(stored)["a"], found(stored)["b"]
     params = run.data.params
@@ -80,6 +81,7 @@ def test_facts_are_params_and_tags(stored: Runs):
     document = stored.document("a")
     assert run.data.tags["backprop.host"] == document["host"]
     assert run.data.tags["backprop.status"] == "completed"
+    assert (run.data.tags["backprop.tags"], run.data.tags["mlflow.note.content"]) == ('["base"]', "it works")
     assert json.loads(run.data.tags["backprop.checkpoints"]) == document["checkpoints"][::-1]
     assert (run.info.status, failed.info.status) == ("FINISHED", "FAILED")
 

@@ -57,17 +57,20 @@ def test_every_point_is_there(two: Runs):
 
 def test_facts_are_the_configuration(two: Runs):
     """Parameters by their names, the rest under "backprop"; name, tags and exit code as W&B shows them."""
+    assert two.call("tag", "a", "+base").returncode == two.call("note", "a", "it works").returncode == 0
     exported(two, "a", "b", "--to", "wandb-offline", "wb")
     summary = json.loads(inspected(offline_runs(two, "a")[0], "--summary"))
     document = two.document("a")
     assert summary["name"] == NAME
-    assert summary["tags"] == ["completed", document["host"]]
+    assert summary["tags"] == ["completed", document["host"], "base"]
+    assert summary["notes"] == "it works"
     config = summary["config"]
     facts = config.pop("backprop")
     assert config == document["params"]
     assert {key: facts[key] for key in ("id", "status", "checkpoints", "sessions", "git")} == {
         key: document[key] for key in ("id", "status", "checkpoints", "sessions", "git")
     }
+    assert (facts["decision"], facts["parent"]) == (None, None)
     assert json.loads(inspected(offline_runs(two, "b")[0], "--summary"))["exit_code"] == 3
 
 

@@ -77,6 +77,10 @@ class Run:
     best: Mapping[str, float]  # metric -> the greatest of an accuracy, reward, ...; the least of what else is finite
     checkpoints: tuple[Checkpoint, ...]  # oldest first
     run_dir: Path
+    group: str | None
+    tags: tuple[str, ...]
+    parent: str | None  # id of the run whose idea it goes on from
+    decision: str | None  # keep, discard or crash
     _view: RunView = field(compare=False)
     _home: Home = field(compare=False)
 
@@ -200,6 +204,10 @@ def _run(view: RunView, home: Home) -> Run:
             for checkpoint in view.checkpoints
         ),
         run_dir=Path(view.run_dir),
+        group=view.annotations.group,
+        tags=view.annotations.tags,
+        parent=view.annotations.parent,
+        decision=None if view.annotations.decision is None else view.annotations.decision.value,
         _view=view,
         _home=home,
     )

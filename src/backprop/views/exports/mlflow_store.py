@@ -167,14 +167,20 @@ def _tags(run: RunExport) -> Mapping[str, str]:
             "last_step",
             "git",
             "run_dir",
+            "group",
+            "tags",
+            "parent",
+            "decision",
         )
-        if document[key] is not None
+        if document[key] not in (None, [])
     }
     # the newest first: a tag that is too long is cut at its end
     tags["backprop.checkpoints"] = json.dumps(document["checkpoints"][::-1], ensure_ascii=False)
     tags["backprop.sessions"] = json.dumps(document["sessions"], ensure_ascii=False)
     tags["mlflow.user"] = run.view.run.spec.user
     tags["mlflow.source.name"] = run.view.run.spec.script or document["command"][0]
+    if run.notes is not None:
+        tags["mlflow.note.content"] = run.notes
     if run.commit is not None:
         tags["mlflow.source.git.commit"] = run.commit
     return tags

@@ -41,6 +41,11 @@ class RunExport:
         git = self.view.run.code.git
         return None if git is None else git.commit
 
+    @property
+    def notes(self) -> str | None:
+        """All that users wrote about it, oldest first."""
+        return "\n".join(note.text for note in self.view.annotations.notes) or None
+
     def points(self) -> Iterator[Point]:
         """All points, metric by metric."""
         for metric in self.view.metrics:

@@ -52,6 +52,12 @@ _RUN = {
     "last_step": Kind.WHOLE,
     "exit_code": Kind.WHOLE,
     "run_dir": Kind.TEXT,
+    "group": Kind.TEXT,
+    "tags": Kind.TEXT,  # with spaces between them
+    "parent": Kind.TEXT,
+    "decision": Kind.TEXT,
+    "archived": Kind.TRUTH,
+    "notes": Kind.TEXT,  # a line or more each
 }
 _SESSION = {
     "run": Kind.TEXT,
@@ -82,6 +88,8 @@ def _run_rows(run: RunExport) -> Iterator[Row]:
         **run.document,
         "run": run.id,
         "command": shlex.join(run.document["command"]),
+        "tags": " ".join(run.document["tags"]) or None,
+        "notes": run.notes,
         **{f"git_{key}": value for key, value in git.items()},
     }
     yield _picked(facts, _RUN)

@@ -22,7 +22,7 @@ from backprop.views.exports.record import RunExport
 _PROJECT = "backprop"
 _TAG_LENGTH = 64
 _FACTS = ("id", "status", "reason", "command", "cwd", "python", "host", "created_at", "started_at", "ended_at")
-_MORE_FACTS = ("elapsed_s", "exit_code", "last_step", "git", "sessions", "checkpoints", "run_dir")
+_MORE_FACTS = ("elapsed_s", "exit_code", "last_step", "git", "sessions", "checkpoints", "run_dir", "parent", "decision")
 # what it must not look at: this process, its console and its folder are not the training's. Versions differ in what
 # they know
 _SETTINGS = {
@@ -90,7 +90,9 @@ def _write_run(wandb: ModuleType, run: RunExport, path: Path) -> None:
         id=run.id,
         name=run.label,
         project=os.environ.get("WANDB_PROJECT") or _PROJECT,
-        tags=[tag[:_TAG_LENGTH] for tag in (run.view.run.status.value, run.document["host"], run.commit) if tag],
+        group=run.view.annotations.group,
+        notes=run.notes,
+        tags=[tag[:_TAG_LENGTH] for tag in _tags(run) if tag],
         config={
             **{"param/backprop" if name == "backprop" else name: value for name, value in params.items()},
             "backprop": {key: run.document[key] for key in (*_FACTS, *_MORE_FACTS)},
@@ -105,6 +107,10 @@ def _write_run(wandb: ModuleType, run: RunExport, path: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)  # a partial export would look complete
         raise
     made.finish(exit_code=run.document["exit_code"] or 0)
+
+
+def _tags(run: RunExport) -> list[str | None]:
+    return [run.view.run.status.value, run.document["host"], run.commit, *run.view.annotations.tags]
 
 
 def _log(made: Any, run: RunExport) -> None:

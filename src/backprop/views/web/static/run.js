@@ -180,6 +180,11 @@ export class RunPage {
         : `${format.whole(run.last_step)}${run.total_steps ? ` of ${format.whole(run.total_steps)}` : ""} ${run.units}`;
     const { git } = run;
     const rows = [
+      ["group", run.group],
+      ["tags", run.tags.join(" ")],
+      ["parent", run.parent],
+      ["decision", run.decision],
+      ["archived", run.archived ? "yes" : null],
       ["step", step],
       ["pace", run.pace],
       ["life", run.life_text],
@@ -201,6 +206,7 @@ export class RunPage {
       ],
       ["host", `${run.host}${run.pid ? `, supervisor ${run.pid}` : ""}`],
       ["run directory", run.run_dir],
+      ...run.notes.map((note) => ["note", `${format.instant(note.at)} ${note.by}: ${note.text}`]),
     ].filter(([, text]) => text);
     this.facts.replaceChildren(
       ...rows.flatMap(([label, text]) => [
