@@ -1,5 +1,6 @@
 """The record of the code that was executed, as users see it."""
 
+import json
 import subprocess
 
 import pytest
@@ -95,6 +96,65 @@ def test_a_module_that_git_does_not_know_is_noticed_when_it_changes(runs: Runs):
     assert "the code has changed since session 1: model.py" in resumed.stderr
     runs.call("run", "train.py", "--run-id", "s")
     assert "modules that both imported these differed: model.py" in runs.call("compare", "r", "s", "--diff").stderr
+
+
+# -- the same run twice
+
+
+def same_as(runs: Runs, *words: str) -> str:
+    """What a start says of earlier runs."""
+    done = runs.call("run", *words)
+    assert done.returncode == 0, done.stderr
+    return "".join(line for line in done.stderr.splitlines(keepends=True) if "same as run" in line)
+
+
+def test_a_start_that_repeats_a_run_says_so(repository: Runs):
+    """The newest one with this code, command and arguments; and it does not claim to know the data."""
+    runs = repository
+    told = "backprop: note: same as run a (base), completed: code, command and arguments; data was not compared\n"
+    assert same_as(runs, "train.py", "--run-id", "a", "-n", "base", "--", "--seed", "1") == ""
+    assert same_as(runs, "train.py", "--run-id", "b", "--", "--seed", "2") == ""
+    assert runs.call("list").returncode == 0
+    assert same_as(runs, "train.py", "--run-id", "c", "--", "--seed", "1") == told
+    assert "same as run c, completed" in same_as(runs, "train.py", "--run-id", "d", "--", "--seed", "1")
+    (runs.work / "model.py").write_text("NAME = 'second'\n")
+    assert same_as(runs, "train.py", "--run-id", "e", "--", "--seed", "1") == ""
+    assert "same as run e" in same_as(runs, "train.py", "--run-id", "f", "--", "--seed", "1")
+
+
+def test_runs_are_found_by_their_commit(repository: Runs):
+    """Its beginning is enough."""
+    runs = repository
+    assert runs.call("run", "train.py", "--run-id", "a").returncode == 0
+    commit = runs.document("a")["git"]["commit"]
+    for condition, found in ((f"commit={commit[:8].upper()}", ["a"]), (f"commit!={commit[:8]}", []), ("commit=x", [])):
+        listed = json.loads(runs.call("list", "--json", "--filter", condition).stdout)
+        assert [run["id"] for run in listed] == found
+
+
+def test_nothing_is_said_where_it_is_not_known(repository: Runs):
+    """A module that git ignores has changed; an earlier run was given other arguments, or began from a checkpoint."""
+    runs = repository
+    (runs.work / ".gitignore").write_text("model.py\nmodel.pt\n")
+    git(runs, "rm", "-q", "--cached", "model.py")
+    git(runs, "add", ".gitignore")
+    git(runs, "commit", "-qm", "second")
+    (runs.work / "model.pt").write_text("weights")
+    assert same_as(runs, "train.py", "--run-id", "a", "-r", "model.pt") == ""
+    assert same_as(runs, "train.py", "--run-id", "b") == ""
+    (runs.work / "model.py").write_text("NAME = 'another'\n")
+    assert same_as(runs, "train.py", "--run-id", "c") == ""
+    assert runs.call("resume", "c", "--again", "--", "--more").returncode == 0
+    assert same_as(runs, "train.py", "--run-id", "d", "--", "--more") == ""
+    assert "same as run d" in same_as(runs, "train.py", "--run-id", "e", "--", "--more")
+
+
+def test_runs_outside_git_are_not_compared(runs: Runs):
+    """Only the script's own checksum is known there."""
+    runs.script("print(1)")
+    assert same_as(runs, "train.py") == ""
+    assert runs.call("list").returncode == 0
+    assert same_as(runs, "train.py") == ""
 
 
 # -- snapshots

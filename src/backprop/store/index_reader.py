@@ -52,6 +52,14 @@ class IndexReader:
         ids = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT ?", (limit,)).fetchall()
         return (view for row in ids if (view := self.get(row[0])) is not None)
 
+    def runs_of_commit(self, commit: str, limit: int) -> Iterator[Run]:
+        """The newest `limit` runs that executed this commit last, newest first."""
+        rows = self._db.execute(
+            "SELECT record FROM runs JOIN records ON run_id = id WHERE commit_id = ? ORDER BY created_at DESC LIMIT ?",
+            (commit, limit),
+        )
+        return (decode_run(row[0]) for row in rows.fetchall())
+
     def newest_id(self) -> str | None:
         row = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT 1").fetchone()
         return row[0] if row else None

@@ -141,6 +141,7 @@ def run(
     if dry_run:
         print_plan(home, specs, request, as_json=as_json)
         return
+    _say_if_same(home, specs, code, checkpoint)
     if vary:
         runs = [_make(home, one, code.patch, settings, sayings) for one in specs]
         start.train_many(runs, request, as_json=as_json)
@@ -180,6 +181,17 @@ def _unread_bytes() -> int:
     buffer = array("i", [0])
     fcntl.ioctl(0, termios.FIONREAD, buffer)
     return buffer[0]
+
+
+def _say_if_same(home: Home, specs: Sequence[RunSpec], code: provenance.Recorded, checkpoint: str | None) -> None:
+    """Name an earlier run that one of these repeats. checkpoint: to begin with; from one, none repeats another."""
+    from backprop.lifecycle import same_runs
+
+    found = [same_runs.find(home, spec, code) for spec in specs] if checkpoint is None else []
+    for earlier in (run for run in found if run is not None):
+        name = f" ({earlier.spec.name})" if earlier.spec.name else ""
+        what = "code, command and arguments; data was not compared"
+        say(f"note: same as run {earlier.spec.id}{name}, {earlier.status.value}: {what}")
 
 
 def _sayings(
