@@ -91,6 +91,16 @@ def test_only_runs_that_go_on_are_offered_to_stop(named: Runs):
     assert in_bash(named, "stop", "") == []
 
 
+def test_groups_and_tags_are_completed(named: Runs):
+    """Those that runs have, each once."""
+    for run_id in ("alpha", "beta"):
+        assert named.call("tag", run_id, "+Base", "+v1").returncode == 0
+    named.call("run", "train.py", "--group", "warmup")
+    named.call("list")
+    assert in_bash(named, "run", "--tag", "B") == ["Base"]
+    assert in_bash(named, "run", "--group", "") == ["warmup"]
+
+
 def test_metrics_are_completed_where_they_are_asked_for(named: Runs):
     """Those of the newest runs, beside the other keys."""
     assert in_bash(named, "list", "--sort", "tr") == ["train/loss"]

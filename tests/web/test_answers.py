@@ -122,6 +122,16 @@ def test_details_hold_all_that_the_page_of_a_run_shows(server: Server, runs: Run
     assert told["has_patch"] is False
 
 
+def test_archived_runs_are_shown_only_when_they_are_asked_for(server: Server, runs: Runs):
+    """As in `list`; by its id an archived run has its page, with what was said about it."""
+    run_id = finished(runs, "print(1)")
+    assert runs.call("tag", run_id, "+base").returncode == runs.call("archive", run_id).returncode == 0
+    assert wait_for(lambda: server.get(f"/api/runs/{run_id}").json["archived"])
+    assert server.get(f"/api/runs/{run_id}").json["tags"] == ["base"]
+    assert server.get("/api/runs").json["runs"] == []
+    assert [run["id"] for run in server.get("/api/runs", filter="archived=true").json["runs"]] == [run_id]
+
+
 def test_a_curve_has_gaps_where_it_is_not_finite(server: Server, runs: Runs):
     """NaN and infinities are null in the line, and their places are told."""
     script = """

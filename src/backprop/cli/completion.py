@@ -71,12 +71,30 @@ def active_runs(_: click.Context, __: click.Parameter, incomplete: str) -> "list
 
 def metrics(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
     """The name of a metric."""
-    from click.shell_completion import CompletionItem
-
     from backprop.store import completions
 
+    return _names(completions.naming_metrics, incomplete)
+
+
+def groups(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """The name of a group."""
+    from backprop.store import completions
+
+    return _names(completions.naming_groups, incomplete)
+
+
+def tags(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """A tag that some run has."""
+    from backprop.store import completions
+
+    return _names(completions.naming_tags, incomplete)
+
+
+def _names(naming: "Callable[[Index, str, int], list[str]]", incomplete: str) -> "list[CompletionItem[str]]":
+    from click.shell_completion import CompletionItem
+
     with _index() as index:
-        names = completions.naming_metrics(index, incomplete, _LIMIT) if index is not None else []
+        names = naming(index, incomplete, _LIMIT) if index is not None else []
     return [CompletionItem(name) for name in names if _PLAIN.fullmatch(name)]
 
 

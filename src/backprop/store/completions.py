@@ -38,6 +38,25 @@ def naming_runs(index: Index, beginning: str, statuses: tuple[str, ...], limit: 
     return [RunWord(*row) for row in (*by_id, *by_name)]
 
 
+def naming_groups(index: Index, beginning: str, limit: int) -> list[str]:
+    """Names of groups that runs are in."""
+    rows = index.rows(
+        "SELECT DISTINCT group_name FROM runs WHERE group_name >= ? AND group_name < ? ORDER BY group_name LIMIT ?",
+        (beginning, beginning + _LAST, limit),
+    )
+    return [row[0] for row in rows]
+
+
+def naming_tags(index: Index, beginning: str, limit: int) -> list[str]:
+    """Tags that runs have."""
+    rows = index.rows(
+        "SELECT DISTINCT value FROM annotations, json_each(CAST(record AS TEXT), '$.tags')"
+        " WHERE value >= ? AND value < ? ORDER BY value LIMIT ?",
+        (beginning, beginning + _LAST, limit),
+    )
+    return [row[0] for row in rows]
+
+
 def naming_metrics(index: Index, beginning: str, limit: int) -> list[str]:
     """Names of metrics that the newest runs have."""
     rows = index.rows(

@@ -56,8 +56,20 @@ if TYPE_CHECKING:
     metavar="NAME=V1,V2",
     help="Start a run for each value, in the background; the script gets it as --NAME. Repeat for all combinations.",
 )
-@click.option("--group", metavar="NAME", help="Put the run into this group. [default: with --vary a group of its own]")
-@click.option("--tag", "tags", metavar="TAG", multiple=True, help="Give the run this tag. Repeatable.")
+@click.option(
+    "--group",
+    metavar="NAME",
+    shell_complete=completion.groups,
+    help="Put the run into this group. [default: with --vary a group of its own]",
+)
+@click.option(
+    "--tag",
+    "tags",
+    metavar="TAG",
+    multiple=True,
+    shell_complete=completion.tags,
+    help="Give the run this tag. Repeatable.",
+)
 @click.option("--note", metavar="TEXT", help="Write down what this run is about.")
 @click.option(
     "--parent", metavar="RUN", shell_complete=completion.runs, help="The run whose idea this one goes on from."
