@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import Runs, wait_for
+from tests.conftest import HANG_S, Runs, wait_for
 
 QUICK = """
     print(json.dumps({"step": 1, "loss": 0.5}), flush=True)
@@ -244,3 +244,13 @@ def test_list_shows_groups_and_trees(tree: Runs):
     listed = json.loads(tree.call("list", "--tree", "--json").stdout)
     assert [run["id"] for run in listed] == ["c", "a", "b"]
     assert tree.call("list", "--tree", "--groups").returncode == 2
+
+
+def test_what_many_say_while_others_look_is_all_there(tree: Runs):
+    """No look takes away the marker of something that it has not seen."""
+    looking = [tree.start("list") for _ in range(3)]
+    saying = [tree.start("tag", "a", "b", f"+t{number}") for number in range(8)]
+    looking += [tree.start("list") for _ in range(3)]
+    assert {process.wait(HANG_S) for process in (*saying, *looking)} == {0}
+    every = " ".join(f"tag=t{number}" for number in range(8))
+    assert ids(tree, "--filter", every) == ["a", "b"]

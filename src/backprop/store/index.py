@@ -173,9 +173,11 @@ class Index(IndexReader):
         row = self._db.execute("SELECT stamp FROM annotations WHERE run_id = ?", (run_id,)).fetchone()
         return row[0] if row else 0
 
-    def put_annotations(self, run_id: str, stamp: int, told: Annotations) -> None:
-        """Store what users say about a run that is here."""
+    def put_annotations(self, run_id: str, known: int, stamp: int, told: Annotations) -> bool:
+        """Store what users say about a run; False when another process has since the stamp `known` was read."""
         with self._transaction():
+            if self.annotations_stamp(run_id) != known:
+                return False
             stored = self._db.execute(
                 "UPDATE runs SET group_name = ?, tags = ?, parent = ?, decision = ?, is_archived = ? WHERE id = ?",
                 (
@@ -189,6 +191,7 @@ class Index(IndexReader):
             )
             if stored.rowcount:
                 self._db.execute("INSERT OR REPLACE INTO annotations VALUES (?, ?, ?)", (run_id, stamp, _encode(told)))
+            return True
 
     def _put_guess(self, run: Run) -> None:
         """Parameters in the arguments, until a parser was seen."""

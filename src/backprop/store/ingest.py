@@ -123,6 +123,7 @@ class Recorder:
         self._is_on_slurm = spec.slurm is not None  # as far as the journal was read
         self._snapshot_is_due = False
         self._recorded_bytes = 0  # of the journal
+        self._annotated = 0  # stamp of the annotations that are recorded
         self._is_over = False  # as far as it is recorded
         self.is_state_stored = False  # in the index, at the last try
         self._complete_before = 1  # the index has all output of the sessions before this one
@@ -198,10 +199,18 @@ class Recorder:
         return True
 
     def _record_annotations(self, index: Index) -> None:
-        """Store what users say about the run, where its folder has other files than the index knows."""
-        names = annotations.names(self._rundir)
-        if index.annotations_stamp(self._spec.id) != (stamp := annotations.stamp(names)):
-            index.put_annotations(self._spec.id, stamp, annotations.read(self._rundir, names, self._say))
+        """Store what users say about the run, where its folder has other files than the index knows.
+
+        Never over what another process has stored meanwhile: it may have seen more.
+        """
+        is_stored = False
+        while not is_stored:
+            known = index.annotations_stamp(self._spec.id)  # first: then what is listed is no less
+            names = annotations.names(self._rundir)
+            self._annotated = annotations.stamp(names)
+            is_stored = known == self._annotated or index.put_annotations(
+                self._spec.id, known, self._annotated, annotations.read(self._rundir, names, self._say)
+            )
 
     def ingest(self, session: int, at_s: float, *, is_over: bool = False, is_supervisor: bool = False) -> IngestResult:
         """Read and store the next block of lines of each of a session's sources.
@@ -337,11 +346,16 @@ class Recorder:
             return False
         with suppress(OSError):  # then the next command reads the run again, and finds nothing new
             self._home.mark_refreshed(self._spec.id)
-            if self._is_on_slurm and _size_at_server(self._rundir.journal_path) != self._recorded_bytes:
-                # a job has started something in the meantime: the marker just removed may be the job's
+            if self._has_news():  # the marker just removed may be of those
                 self._home.mark_here(self._spec.id)
                 return False
         return True
+
+    def _has_news(self) -> bool:
+        """Whether a job has started something, or a user has said something, that is not recorded yet."""
+        if annotations.stamp(annotations.names(self._rundir)) != self._annotated:
+            return True
+        return self._is_on_slurm and _size_at_server(self._rundir.journal_path) != self._recorded_bytes
 
     def _source_sizes(self) -> dict[tuple[int, Source], int]:
         """Bytes of each source of each session."""
