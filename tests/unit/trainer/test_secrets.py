@@ -121,3 +121,11 @@ def test_what_has_the_form_of_a_secret_is_hidden(value: Any, shown: Any):
 def test_a_command_line_without_secrets(line: str, shown: str):
     """All other words are as they were."""
     assert without_secrets(line.split()) == shown.split()
+
+
+@pytest.mark.parametrize(
+    "text", ["://a:" * 20_000, "://a:" + "b" * 100_000, 'token:"' * 20_000, "--key" + " " * 100_000]
+)
+def test_a_long_text_takes_time_in_proportion(text: str):
+    """Without bounds these would take minutes."""
+    assert len(hidden("x", text)) <= len(text)

@@ -22,14 +22,16 @@ _HARMLESS = {"bos", "cls", "end", "eos", "mask", "pad", "sep", "special", "start
 _HARMLESS |= {"audio", "column", "image", "input", "label", "target", "text", "video"}
 # the address of a database with a password; tokens of Hugging Face, OpenAI, GitHub, GitLab, AWS, Slack, HTTP
 _FORMS = re.compile(
-    r"(?<=://)[^/@:\s]*:(?!\d+/)(?:[^/\s]+|[^\s\"'?]+?)(?=@)|\bhf_[A-Za-z]{20,}|\bsk-[\w-]{20,}|\bgh[opsur]_\w{20,}"
+    r"(?<=://)[^/@:\s]{0,200}:(?!\d+/)(?:[^/\s]{1,200}|[^\s\"'?]{1,200}?)(?=@)|\bhf_[A-Za-z]{20,}"
+    r"|\bsk-[\w-]{20,}|\bgh[opsur]_\w{20,}"
     r"|\bgithub_pat_\w{20,}|\bglpat-[\w-]{15,}|\bAKIA[0-9A-Z]{16}\b|\bxox[abprs]-[\w-]{10,}|(?<=\b[Bb]earer )\S+",
     re.ASCII,
 )
 # a name that may be a secret's, within a text; bounded, because a text may be long
 _NAME = r"[\w.-]{0,80}?(?:token|key|pwd|passw|passphrase|secret|credential)[\w.-]{0,80}"
 _NAMED = re.compile(
-    rf"(?<![\w.-])((?=--){_NAME}\s+(?!-)|{_NAME}(?:[=:]|[\"']\s*:\s*))(\"[^\"]*\"|'[^']*'|[^\s&;,{{}}\"']+)",
+    rf"(?<![\w.-])((?=--){_NAME}\s{{1,9}}(?!-)|{_NAME}(?:[=:]|[\"']\s{{0,9}}:\s{{0,9}}))"
+    r"(\"[^\"]*\"|'[^']*'|[^\s&;,{}\"']+)",
     re.ASCII | re.IGNORECASE,
 )
 
