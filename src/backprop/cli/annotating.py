@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def annotate_each(
     home: Home,
     views: Sequence[RunView],
-    said: "Sequence[Annotation]",
+    new: "Sequence[Annotation]",
     outcome: Callable[[Annotations], str],
     *,
     is_for_ended: bool = False,
@@ -34,6 +34,6 @@ def annotate_each(
         check_readable(run)
         if is_for_ended and not run.status.is_final:
             raise BusyError(f"run {run_id} is {run.status.value}: only runs that have ended can be archived.")
-        say(f"run {run_id} {outcome(annotating.annotate(home, run_id, said, say))}")
+        say(f"run {run_id} {outcome(annotating.annotate(home, run_id, new, say))}")
 
     raise click.exceptions.Exit(each(views, annotate))

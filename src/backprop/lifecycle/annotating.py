@@ -1,4 +1,4 @@
-"""What users say about runs, brought into their directories: group, tags, notes, parent, decision, archived.
+"""Writes annotations of users into run directories: group, tags, notes, parent, decision, archived.
 
 It needs no lock: any machine may annotate any run, whatever the run is doing. See store/annotations.py.
 """
@@ -15,9 +15,9 @@ from backprop.store.home import Home
 from backprop.store.ingest import Say
 
 
-def said(sayings: Iterable[tuple[Kind, str]]) -> list[Annotation]:
+def make(changes: Iterable[tuple[Kind, str]]) -> list[Annotation]:
     """Annotations of this user, now, in this order. Raises UsageError for a value that cannot be recorded."""
-    checked = list(sayings)
+    checked = list(changes)
     for kind, value in checked:
         annotations.check(kind, value)
     at, by = datetime.now(timezone.utc), host.user()
@@ -27,18 +27,18 @@ def said(sayings: Iterable[tuple[Kind, str]]) -> list[Annotation]:
     ]
 
 
-def annotate(home: Home, run_id: str, sayings: Iterable[Annotation], say: Say) -> Annotations:
-    """Write annotations into a run's directory; what all of them amount to now.
+def annotate(home: Home, run_id: str, new: Iterable[Annotation], say: Say) -> Annotations:
+    """Write annotations into a run's directory. Returns the state after all of them.
 
-    The index of every machine learns of them at its next look. Raises NoSuchRunError, or
+    Every machine's index picks them up at its next refresh. Raises NoSuchRunError, or
     BackpropError where they cannot be written down.
     """
     rundir = home.rundir(run_id)
     try:
         home.mark_for_refresh(run_id)  # before: we may be killed
-        for annotation in sayings:
+        for annotation in new:
             annotations.write(rundir, annotation)
-        home.mark_for_refresh(run_id)  # after: who looked in between has removed the marker
+        home.mark_for_refresh(run_id)  # after: a process that read in between has removed the marker
         return annotations.read(rundir, annotations.names(rundir), say)
     except FileNotFoundError as error:
         raise NoSuchRunError(f"run {run_id} was removed.") from error

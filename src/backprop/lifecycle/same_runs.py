@@ -2,7 +2,7 @@
 
 Compared are the code as git has it (commit, uncommitted changes, new source files, imported modules), the script, the
 interpreter, the folder, and the command with all its arguments: a seed or a learning rate among them. Data, environment
-variables and files that are no source are not looked at, and nothing is said of them.
+variables and files that are no source are not compared, and nothing is claimed of them.
 """
 
 import sqlite3

@@ -1,7 +1,7 @@
-"""What users say about a run, at any time and from any machine: its group, tags, notes, parent, decision.
+"""Annotations of a run, made by users at any time and from any machine: group, tags, notes, parent, decision.
 
-RUN/annotations/ has a file for each of these sayings. A file is made by a rename and never edited, so that several
-machines may write at once without the lock of the journal. `fold` turns them into `Annotations`: the last word counts.
+RUN/annotations/ has a file for each of them. A file is made by a rename and never edited, so that several machines may
+write at once without the lock of the journal. `fold` turns them into `Annotations`: the last one of a kind counts.
 """
 
 import os
@@ -41,7 +41,7 @@ class Kind(str, Enum):
 
 
 class Annotation(StoredRecord, frozen=True):
-    """One thing that a user says about a run."""
+    """One annotation of a run by a user."""
 
     at: datetime
     by: str
@@ -115,7 +115,7 @@ def names(rundir: RunDir) -> list[str]:
     """The names of a run's files of annotations, oldest first; of too many the newest. None where it has no folder."""
     try:
         fd = os.open(rundir.annotations_path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # not there, or not ours to read: nothing is known
+    except OSError:  # missing, or not readable: nothing is known
         return []
     try:
         return sorted(name for name in os.listdir(fd) if _NAME.fullmatch(name))[-MAX_FILES:]  # noqa: PTH208
@@ -124,12 +124,12 @@ def names(rundir: RunDir) -> list[str]:
 
 
 def stamp(names: Iterable[str]) -> int:
-    """A number that tells these files from others; 0 for none. They are never edited: their names suffice."""
+    """A checksum of these names; 0 for none. Files are never edited, so their names identify their content."""
     return zlib.crc32("\n".join(names).encode())
 
 
 def read(rundir: RunDir, names: Sequence[str], say: Callable[[str], None]) -> Annotations:
-    """What the files of these names amount to. One that is damaged is left out, with a word."""
+    """The state after these files. A damaged one is skipped, and reported."""
     found: list[tuple[str, Annotation]] = []
     for name in names:
         with opened(rundir.annotations_path, name) as fd:
@@ -142,24 +142,24 @@ def read(rundir: RunDir, names: Sequence[str], say: Callable[[str], None]) -> An
 
 
 def fold(annotations: Iterable[Annotation]) -> Annotations:
-    """What these amount to, in this order. Pure."""
-    told = Annotations()
+    """The state after these annotations, in this order. Pure."""
+    state = Annotations()
     for annotation in annotations:
-        told = _with(told, annotation)
-    return told
+        state = _with(state, annotation)
+    return state
 
 
-def _with(told: Annotations, annotation: Annotation) -> Annotations:
+def _with(state: Annotations, annotation: Annotation) -> Annotations:
     value = annotation.value
     changes: dict[Kind, dict[str, object]] = {
         Kind.GROUP: {"group": value},
         Kind.PARENT: {"parent": value},
-        Kind.TAG: {"tags": tuple(sorted({*told.tags, value})[:_MAX_TAGS])},
-        Kind.UNTAG: {"tags": tuple(tag for tag in told.tags if tag != value)},
-        Kind.NOTE: {"notes": (*told.notes, Note(at=annotation.at, by=annotation.by, text=value))},
+        Kind.TAG: {"tags": tuple(sorted({*state.tags, value})[:_MAX_TAGS])},
+        Kind.UNTAG: {"tags": tuple(tag for tag in state.tags if tag != value)},
+        Kind.NOTE: {"notes": (*state.notes, Note(at=annotation.at, by=annotation.by, text=value))},
         Kind.ARCHIVE: {"is_archived": True},
         Kind.UNARCHIVE: {"is_archived": False},
     }
     if annotation.kind is Kind.DECISION:
-        return msgspec.structs.replace(told, decision=Decision(value))
-    return msgspec.structs.replace(told, **changes[annotation.kind])
+        return msgspec.structs.replace(state, decision=Decision(value))
+    return msgspec.structs.replace(state, **changes[annotation.kind])

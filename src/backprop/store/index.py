@@ -173,7 +173,7 @@ class Index(IndexReader):
         row = self._db.execute("SELECT stamp FROM annotations WHERE run_id = ?", (run_id,)).fetchone()
         return row[0] if row else 0
 
-    def put_annotations(self, run_id: str, known: int, stamp: int, told: Annotations) -> bool:
+    def put_annotations(self, run_id: str, known: int, stamp: int, annotations: Annotations) -> bool:
         """Store what users say about a run; False when another process has since the stamp `known` was read."""
         with self._transaction():
             if self.annotations_stamp(run_id) != known:
@@ -181,16 +181,18 @@ class Index(IndexReader):
             stored = self._db.execute(
                 "UPDATE runs SET group_name = ?, tags = ?, parent = ?, decision = ?, is_archived = ? WHERE id = ?",
                 (
-                    told.group,
-                    "".join(f"\n{tag}\n" for tag in told.tags).casefold(),
-                    told.parent,
-                    told.decision and told.decision.value,
-                    told.is_archived,
+                    annotations.group,
+                    "".join(f"\n{tag}\n" for tag in annotations.tags).casefold(),
+                    annotations.parent,
+                    annotations.decision and annotations.decision.value,
+                    annotations.is_archived,
                     run_id,
                 ),
             )
             if stored.rowcount:
-                self._db.execute("INSERT OR REPLACE INTO annotations VALUES (?, ?, ?)", (run_id, stamp, _encode(told)))
+                self._db.execute(
+                    "INSERT OR REPLACE INTO annotations VALUES (?, ?, ?)", (run_id, stamp, _encode(annotations))
+                )
             return True
 
     def _put_guess(self, run: Run) -> None:

@@ -352,7 +352,7 @@ class Recorder:
         return True
 
     def _has_news(self) -> bool:
-        """Whether a job has started something, or a user has said something, that is not recorded yet."""
+        """Whether a job has started something, or a user has annotated the run, and that is not recorded yet."""
         if annotations.stamp(annotations.names(self._rundir)) != self._annotated:
             return True
         return self._is_on_slurm and _size_at_server(self._rundir.journal_path) != self._recorded_bytes

@@ -26,11 +26,15 @@ def _set(choice: Choice, *, is_archived: bool) -> None:
     from backprop.lifecycle import annotating
     from backprop.store.annotations import Kind
 
-    said = annotating.said([(Kind.ARCHIVE if is_archived else Kind.UNARCHIVE, "")])
+    new = annotating.make([(Kind.ARCHIVE if is_archived else Kind.UNARCHIVE, "")])
     home = Home.from_environment()
     with open_caught_up(home) as index:
         views = choice.find(home, index)
     choice.confirm(views, "Archive" if is_archived else "Unarchive")
     annotate_each(
-        home, views, said, lambda told: "archived" if told.is_archived else "unarchived", is_for_ended=is_archived
+        home,
+        views,
+        new,
+        lambda annotations: "archived" if annotations.is_archived else "unarchived",
+        is_for_ended=is_archived,
     )

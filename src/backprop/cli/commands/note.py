@@ -26,16 +26,16 @@ def note(*, run: str, text: str | None, decide: str | None) -> None:
 
     if text is None and decide is None:
         raise UsageError("what is the note? backprop note RUN TEXT, or backprop note RUN --decide keep.")
-    told = ((Kind.DECISION, decide), (Kind.NOTE, text))
-    said = annotating.said((kind, value) for kind, value in told if value is not None)
+    given = ((Kind.DECISION, decide), (Kind.NOTE, text))
+    new = annotating.make((kind, value) for kind, value in given if value is not None)
     home = Home.from_environment()
     with open_caught_up(home) as index:
         view = find_run(home, index, run)
-    annotate_each(home, [view], said, lambda told: _outcome(told, has_note=text is not None))
+    annotate_each(home, [view], new, lambda annotations: _outcome(annotations, has_note=text is not None))
 
 
-def _outcome(told: Annotations, *, has_note: bool) -> str:
-    count = len(told.notes)
+def _outcome(annotations: Annotations, *, has_note: bool) -> str:
+    count = len(annotations.notes)
     parts = [f"{count} note{'s' * (count != 1)}"] if has_note else []
-    parts += [f"the decision {told.decision.value}"] if told.decision is not None else []
+    parts += [f"the decision {annotations.decision.value}"] if annotations.decision is not None else []
     return f"has {' and '.join(parts)}"

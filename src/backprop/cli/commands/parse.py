@@ -46,13 +46,13 @@ def _understood(file: Path, reader: Reader) -> Iterator[dict[str, Any]]:
     tail, number = Tail(file, 0), 0
     while (stretch := tail.read(is_over=True)) is not None:
         tail.move_to(stretch.end)
-        found = {stretch.data.count(b"\n", 0, end - 1): said for end, said in reader.read(stretch.data)}
+        found = {stretch.data.count(b"\n", 0, end - 1): printed for end, printed in reader.read(stretch.data)}
         for index, text in enumerate(stretch.data.split(b"\n")):
-            event, said = protocol.parse(text), found.get(index)
+            event, printed = protocol.parse(text), found.get(index)
             if isinstance(event, protocol.Metrics):
                 yield {"line": number + index + 1, "by": _REPORTED, "step": event.step, "values": event.values}
-            elif event is None and said is not None:
-                yield {"line": number + index + 1, "by": _PRINTED, **msgspec.structs.asdict(said)}
+            elif event is None and printed is not None:
+                yield {"line": number + index + 1, "by": _PRINTED, **msgspec.structs.asdict(printed)}
         number += stretch.data.count(b"\n") or 1
 
 

@@ -143,7 +143,7 @@ def run(
     request = request_of(settings, settings.limits, checkpoint)
     if vary and group is None:
         group = settings.name or f"{Path(command.script or command.argv[0]).stem}-{spec.id}"
-    sayings = _sayings(home, group, tags, note, parent)
+    annotations = _annotations(home, group, tags, note, parent)
     specs = [spec]
     if vary:
         if run_id is not None:
@@ -155,9 +155,9 @@ def run(
         return
     _say_if_same(home, specs, code, checkpoint)
     if vary:
-        runs = [_make(home, one, code.patch, settings, sayings) for one in specs]
+        runs = [_make(home, one, code.patch, settings, annotations) for one in specs]
         start.train_many(runs, request, as_json=as_json)
-    start.train(_make(home, spec, code.patch, settings, sayings), request, detach=settings.detach, as_json=as_json)
+    start.train(_make(home, spec, code.patch, settings, annotations), request, detach=settings.detach, as_json=as_json)
 
 
 def _stdin(asked: str | None, *, is_here: bool, is_detached: bool) -> str | None:
@@ -206,7 +206,7 @@ def _say_if_same(home: Home, specs: Sequence[RunSpec], code: provenance.Recorded
         say(f"note: same as run {earlier.spec.id}{name}, {earlier.status.value}: {what}")
 
 
-def _sayings(
+def _annotations(
     home: Home, group: str | None, tags: Sequence[str], note: str | None, parent: str | None
 ) -> "list[Annotation]":
     """What the user says about the new run. Raises UsageError, or NoSuchRunError for its parent."""
@@ -218,17 +218,17 @@ def _sayings(
     if parent is not None:
         with open_caught_up(home) as index:
             parent = find_run(home, index, parent).run.spec.id
-    told = ((Kind.GROUP, group), (Kind.PARENT, parent), *((Kind.TAG, tag) for tag in tags), (Kind.NOTE, note))
-    return annotating.said((kind, value) for kind, value in told if value is not None)
+    given = ((Kind.GROUP, group), (Kind.PARENT, parent), *((Kind.TAG, tag) for tag in tags), (Kind.NOTE, note))
+    return annotating.make((kind, value) for kind, value in given if value is not None)
 
 
 def _make(
-    home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config, sayings: "Sequence[Annotation]"
+    home: Home, spec: RunSpec, patch: bytes | None, settings: config.Config, annotations: "Sequence[Annotation]"
 ) -> "OwnedRun":
     from backprop.lifecycle import owned_run
 
     say_whose_home(home.path)
-    rundir, journal = owned_run.make_run(home, spec, patch, say, sayings)
+    rundir, journal = owned_run.make_run(home, spec, patch, say, annotations)
     owned_run.remember_notifications(rundir, settings.notify, say)
     return owned_run.own(home, rundir, spec, journal, say, is_new=True)
 

@@ -38,13 +38,13 @@ def tag(ctx: click.Context, /, *, choice: Choice, **_: Any) -> None:
     changes: list[str] = ctx.meta[_CHANGES]
     if not changes:
         raise UsageError("which tag? +TAG gives it, -TAG takes it away: backprop tag last +baseline -draft.")
-    said = annotating.said((Kind.TAG if word[0] == "+" else Kind.UNTAG, word[1:]) for word in changes)
+    new = annotating.make((Kind.TAG if word[0] == "+" else Kind.UNTAG, word[1:]) for word in changes)
     home = Home.from_environment()
     with open_caught_up(home) as index:
         views = choice.find(home, index)
     choice.confirm(views, "Tag")
-    annotate_each(home, views, said, _tagged)
+    annotate_each(home, views, new, _tagged)
 
 
-def _tagged(told: Annotations) -> str:
-    return f"has the tags {' '.join(told.tags)}" if told.tags else "has no tags"
+def _tagged(annotations: Annotations) -> str:
+    return f"has the tags {' '.join(annotations.tags)}" if annotations.tags else "has no tags"

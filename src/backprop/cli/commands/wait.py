@@ -101,7 +101,7 @@ class _Patience(NamedTuple):
         return None
 
     def remark(self, view: RunView) -> str | None:
-        """What is said of a run that is waited for although it has been silent for as long as it may be stalled."""
+        """The remark on a run that is waited for although it has been silent for as long as it may be stalled."""
         live = view.live
         if live is None or not _exceeds(live.silent_s - USE_LAG_S, self.stalled_minutes):
             return None
