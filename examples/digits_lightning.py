@@ -67,6 +67,7 @@ def main() -> None:
     train = DataLoader(TensorDataset(images[:1437], labels[:1437]), 32, shuffle=True, num_workers=args.workers)
     val = DataLoader(TensorDataset(images[1437:], labels[1437:]), 32)
 
+    loggers = importlib.import_module(f"{args.package}{'.pytorch' * (args.package == 'lightning')}.loggers")
     model = make_classifier(lightning)
     trainer = lightning.Trainer(
         max_epochs=args.epochs,
@@ -74,6 +75,7 @@ def main() -> None:
         devices=args.devices,
         strategy="ddp" if args.devices > 1 else "auto",
         accumulate_grad_batches=args.accumulate,
+        logger=loggers.CSVLogger(args.out),  # whether TensorBoard is installed or not
         log_every_n_steps=5,
         enable_progress_bar=False,
         default_root_dir=args.out,
