@@ -200,10 +200,10 @@ class SlurmRuns(Runs):
         points = list(query.points(index, view, "value"))
         assert [point.step for point in points] == list(truth.steps)
         assert [point.value for point in points] == list(truth.values)
-        in_jobs = {one["session"] for one in self.message(run_id, "session_started") if one["job"]}
+        in_jobs = {one["session"] for one in self.told(run_id, "session_started") if one["job"]}
         measured = [
             (one["session"], one["source"], one["offset"])
-            for one in self.message(run_id, "checkpoint_measured")
+            for one in self.told(run_id, "checkpoint_measured")
             if one["session"] in in_jobs
         ]
         assert len(measured) == len(set(measured))  # by the job alone
