@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, Callable, Iterator, Mapping, NoReturn, Optional
@@ -69,6 +70,7 @@ class SupervisorLink:
         self._answered_requests = 0  # checkpoint requests that need no save any more
         self._units: dict[bool, str] = {}  # what the reported and the counted steps are, as the supervisor knows it
         self.count_now: Optional[Callable[[], int]] = None  # for steps other than those of optimizers
+        self._counted = 0  # the last step that a hook counted
 
     # -- events for the supervisor
 
@@ -96,15 +98,24 @@ class SupervisorLink:
             more = {"counted": True} if is_counted else {}
             self.send_event(event="unit", unit=unit, **more)
 
-    def count_as(self, unit: str, count_now: Callable[[], int]) -> None:
-        """From now on a hook counts steps of this kind, instead of those of optimizers. count_now: how many so far."""
+    def count_as(self, unit: str, training: Any, steps_of: Callable[[Any], int]) -> None:
+        """From now on a hook counts steps of this kind, instead of those of optimizers.
+
+        training: what counts them; it holds models and data, so it is not kept alive. steps_of: how many it has made.
+        """
+        alive = weakref.ref(training)
+
+        def count_now() -> int:
+            training = alive()
+            return self._counted if training is None else steps_of(training)
+
         self.count_now = count_now
         self.set_unit(unit, is_counted=True)
 
     def count(self, step: int, total_steps: Optional[int] = None) -> None:
         """Report a step that we count, for a script that may report steps of another kind."""
         self._step_reported_at = monotonic()
-        self._reported_step = step
+        self._reported_step = self._counted = step
         more = {} if total_steps is None else {"total_steps": total_steps}
         self.send_event(step=step, counted=True, **more)
 

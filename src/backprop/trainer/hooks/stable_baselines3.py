@@ -48,5 +48,9 @@ class _Reporter:
     def _report(self, model: Any) -> None:
         self._due_at = monotonic() + STEP_EVERY_S
         if self._link.owner is None:
-            self._link.count_as("environment step", lambda: int(model.num_timesteps))
+            self._link.count_as("environment step", model, _steps_of)
             self._link.count(model.num_timesteps, model._total_timesteps)  # noqa: SLF001
+
+
+def _steps_of(model: Any) -> int:
+    return int(model.num_timesteps)
