@@ -62,7 +62,7 @@ LIGHTNING = """
 
 # Its checkpoint is the script's own: what continues here is only the run of the tracker.
 MLFLOW_LOGGER = """
-    import json, os
+    import json, os, pickle
     import lightning, torch
     from lightning.pytorch.loggers import MLFlowLogger
     class Model(lightning.LightningModule):
@@ -85,6 +85,7 @@ MLFLOW_LOGGER = """
     )
     trainer.fit(Model(os.getpid()), data)
     print("id", logger.run_id)
+    logger = pickle.loads(pickle.dumps(logger))  # as for processes that are spawned
     print("points", len(logger.experiment.get_metric_history(logger.run_id, "loss")))
     open("model.bin", "w").write("x")
     print(json.dumps({"event": "checkpoint_saved", "path": "model.bin", "step": 4}))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from ... import tracker_runs
 from ...failsafe import after, guarded, notify_user
@@ -19,19 +18,24 @@ def hook(module: Any) -> None:
 
 def _made(logger: Any, *_: Any, **__: Any) -> None:
     client = logger._mlflow_client  # noqa: SLF001
-    client.create_run = _around_create_run(client, client.create_run)
+    client.create_run = _CreateRun(client)
 
 
-def _around_create_run(client: Any, original: Callable[..., Any]) -> Callable[..., Any]:
-    """A logger that is given no run creates one, and only then."""
+class _CreateRun:
+    """The `create_run` of one client. In a pickle, for a process that is spawned, it is MLflow's own method."""
 
-    @functools.wraps(original)
-    def create_run(experiment_id: str, *args: Any, **kwargs: Any) -> Any:
-        run = _continued(client, experiment_id) or original(experiment_id, *args, **kwargs)
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._original = client.create_run
+
+    def __call__(self, experiment_id: str, *args: Any, **kwargs: Any) -> Any:
+        """A logger that is given no run creates one, and only then."""
+        run = _continued(self._client, experiment_id) or self._original(experiment_id, *args, **kwargs)
         tracker_runs.remember(tracker_runs.MLFLOW, run.info.run_id)
         return run
 
-    return create_run
+    def __reduce__(self) -> Any:
+        return getattr, (self._client, "create_run")
 
 
 @guarded(_HOOK)
