@@ -23,6 +23,7 @@ TRAININGS = """
     def training(function):
         monitor._most, monitor._counts = 0, {}
         monitor.losses._curves.clear()
+        monitor.losses._made = 0
         monitor.losses._takes_turns, monitor.losses._last = False, None
         monitor.losses.is_watching = True
         monitor.losses._breaks_at, monitor.losses._has_breaks = math.inf, False  # every step is watched
@@ -298,6 +299,14 @@ TRAININGS = """
         return found
 
     @training
+    def zeroed_by_another_with_an_empty_group():
+        d, g = weight(10), weight(100); optimizer = sgd(d)
+        other = torch.optim.SGD([{"params": []}, {"params": [g]}], lr=1.0)
+        for _ in range(2):
+            loss(d).backward(); other.zero_grad(); optimizer.step()
+        return taken()
+
+    @training
     def watched_in_turns():
         monitor.losses._breaks_at = 0.0
         d, g, w = weight(100), weight(1000), weight(10); optimizers = [sgd(d), sgd(g)]; found = []
@@ -380,6 +389,7 @@ EXPECTED = {
     "two_threads": [[2, "loss", 9.0]],
     "evaluated_only": [10_000, [[3, "loss", 5.0]]],
     # all of the first steps; then one turn of each, until the first has its second
+    "zeroed_by_another_with_an_empty_group": [[2, "loss", 9.0]],
     "watched_in_turns": [
         *(True, [[5, "loss/1", 96.0], [5, "loss/2", 996.0]], True),
         *(False, [[7, "loss/1", 94.0], [6, "loss/2", 995.0]], True),

@@ -1,5 +1,6 @@
 """Losses on a GPU, which is a pretend one here: see tests/frameworks/test_sampled_loss.py for those on a CPU."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -79,6 +80,10 @@ class Event:
         return self.torch.is_done
 
 
+class Optimizer:
+    """Nothing of it is used."""
+
+
 class Training:
     """Steps of one optimizer."""
 
@@ -86,6 +91,7 @@ class Training:
         self.torch = Torch()
         self.losses = LossSampler(self.torch)
         self.curve: Curve | None = None
+        self.optimizer = Optimizer()
         self.step, self.now = 0, 0.0
 
     def make_step(self, *losses: Tensor, scaler: Any = None) -> None:
@@ -93,7 +99,7 @@ class Training:
             self.losses.scaled(scaler)
         self.losses.thread.parts += [self.losses.value_of(loss) for loss in losses]
         self.step += 1
-        self.curve = self.losses.stepped(self.curve, object(), self.step)
+        self.curve = self.losses.stepped(self.curve, self.optimizer, self.step)
 
     def samples(self) -> list[tuple[int, str, float]]:
         self.now += 0.6
@@ -145,3 +151,16 @@ def test_nothing_is_copied_into_a_graph_that_is_captured(training: Training):
         training.make_step(Tensor(1.0))
     assert training.torch.copies == 0
     assert training.samples() == []
+
+
+def test_optimizers_that_are_gone_leave_nothing(training: Training):
+    """As in meta-learning, which makes one for each task: for a week."""
+    training.torch.is_done = True
+    for _ in range(50):
+        training.curve, training.optimizer = None, Optimizer()
+        for _ in range(2):
+            training.make_step(Tensor(1.0))
+    assert len(training.samples()) == 50  # what was not reported yet is not lost
+    training.curve, training.optimizer = None, Optimizer()
+    training.make_step(Tensor(1.0))
+    assert sum(isinstance(one, Curve) for one in gc.get_objects()) <= 2

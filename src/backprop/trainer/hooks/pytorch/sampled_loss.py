@@ -81,10 +81,11 @@ class _GpuCopy:
 class Curve:
     """The losses that one optimizer follows."""
 
-    __slots__ = ("count", "latest", "number", "step")
+    __slots__ = ("count", "latest", "number", "optimizer", "step")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, optimizer: Any) -> None:
         self.number = number  # from 1, in the order in which optimizers had their first loss
+        self.optimizer = weakref.ref(optimizer)
         self.count = 0  # of losses
         self.step = 0  # of the latest
         self.latest: Union[float, _GpuCopy, None] = None  # until it is reported
@@ -95,6 +96,10 @@ class Curve:
         if value is not None:
             self.latest = None
         return value
+
+    def is_over(self) -> bool:
+        """Whether its optimizer is gone, and nothing will be reported any more."""
+        return self.optimizer() is None and (self.latest is None or self.count == 1)
 
 
 class LossSampler:
@@ -107,6 +112,7 @@ class LossSampler:
         self._torch = torch
         self._tensor = torch.Tensor
         self._curves: list[Curve] = []
+        self._made = 0  # how many curves there were
         self._last: Optional[Curve] = None  # that had a loss
         self._takes_turns = False  # an optimizer had a loss again after another one had its own
         self._first: Optional[Curve] = None  # that had a loss in this watch
@@ -162,8 +168,10 @@ class LossSampler:
         if not values:
             return curve
         if curve is None:
-            curve = Curve(1 + len(self._curves))
-            self._curves.append(curve)
+            self._made += 1
+            curve = Curve(self._made, optimizer)
+            # some scripts make optimizers again and again
+            self._curves = [*(other for other in self._curves if not other.is_over()), curve]
         self._takes_turns |= curve.count > 0 and self._last is not curve
         curve.count += 1
         self._last = curve
@@ -205,7 +213,7 @@ class LossSampler:
             LossSample(curve.step, f"loss/{curve.number}" if self._takes_turns else "loss", value)
             for curve in self._curves
             # until an optimizer has a second loss, it is not known whether it takes turns with another
-            if curve.count > 1 or (is_over and len(self._curves) == 1)
+            if curve.count > 1 or (is_over and self._made == 1)
             if (value := curve.take()) is not None
         ]
 
@@ -239,7 +247,8 @@ def _has_parameters_of(owner: Any, optimizer: Any) -> bool:
     if owner is None or owner is optimizer:
         return owner is optimizer
     groups = getattr(owner, "param_groups", None)
-    first = next(iter(owner.parameters()), None) if groups is None else groups[0]["params"][0]
+    parameters = owner.parameters() if groups is None else (one for group in groups for one in group["params"])
+    first = next(iter(parameters), None)
     return any(first is parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
