@@ -46,6 +46,24 @@ def test_only_bars_outside_of_loops_may_be_of_the_whole_training(framework_runs:
     assert totals(runs) == [3, 17, 23]
 
 
+def test_bars_of_libraries_are_not_of_the_training(framework_runs: FrameworkRuns):
+    """Such as of a download; wherever the system keeps its libraries."""
+    runs = framework_runs
+    runs.script("""
+        from tqdm import tqdm
+        def load(folder, total):
+            library = {}
+            exec(compile("def bar(make, total): make(total=total)", f"/usr/lib/{folder}/library.py", "exec"), library)
+            library["bar"](tqdm, total)
+        load("site-packages", 3)
+        load("dist-packages", 5)
+        tqdm(total=7)
+    """)
+    done = runs.call("run", "--run-id", "a", "train.py")
+    assert done.returncode == 0, done.stderr
+    assert totals(runs) == [7]
+
+
 def test_a_plain_loop_has_an_estimate(framework_runs: FrameworkRuns):
     """Of PyTorch, by the bar in which the optimizer steps: not by that of the preparation before it."""
     runs = framework_runs

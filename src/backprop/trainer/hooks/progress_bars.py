@@ -18,7 +18,7 @@ from ..link import SupervisorLink, current
 
 _HOOK = "progress bars"
 _MAX_BARS = 100  # after that many, none is of all the training
-_LIBRARIES = f"{os.sep}site-packages{os.sep}"
+_LIBRARIES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")  # the latter on Debian
 
 
 def hook(module: Any) -> None:
@@ -54,7 +54,9 @@ def _report(link: SupervisorLink, total: Any) -> None:
 
 
 def _is_of_library(frame: FrameType, package: str = "") -> bool:
-    return f"{_LIBRARIES}{package}" in frame.f_code.co_filename or frame.f_globals.get("__name__") == __name__
+    path = frame.f_code.co_filename
+    is_there = any(f"{folder}{package}" in path for folder in _LIBRARIES)
+    return is_there or frame.f_globals.get("__name__") == __name__
 
 
 def _is_in_loop(code: CodeType, offset: int) -> bool:
