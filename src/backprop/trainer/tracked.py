@@ -38,6 +38,7 @@ class TrackedMetrics:
         self._file = EventsFile(_path(link, link.session_number))
         self._pending: list[Scalar] = []
         self._is_due = False  # the thread will look
+        self._is_rank_0 = False  # when the first of them was added: its process group may be gone when they are written
         self._asleep = allocate_lock()  # not an Event, whose lock a signal handler that logs would wait for forever
         self._asleep.acquire()
         self._writing = threading.Lock()
@@ -64,6 +65,7 @@ class TrackedMetrics:
             self._wake()
 
     def _wake(self) -> None:
+        self._is_rank_0 = distributed.rank() == 0
         self._is_due = True
         # RuntimeError: another thread has just done the same; or Python is exiting, and `write` comes last
         with suppress(RuntimeError):
@@ -91,9 +93,10 @@ class TrackedMetrics:
         with self._writing:
             scalars = self._pending[:]
             del self._pending[: len(scalars)]
-            if scalars and distributed.rank() == 0 and not is_off("trackers"):
+            if scalars and self._is_rank_0 and not is_off("trackers"):
                 try:
-                    self._file.send_lines(self._lines(scalars))
+                    if distributed.rank() == 0:
+                        self._file.send_lines(self._lines(scalars))
                 except Exception as error:  # noqa: BLE001  a step or a name that nobody expects
                     turn_off("trackers", error)
 

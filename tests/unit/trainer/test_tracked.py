@@ -110,6 +110,14 @@ def test_only_rank_0_writes(session: Session, monkeypatch: pytest.MonkeyPatch):
     assert session.lines() == []
 
 
+def test_rank_1_writes_nothing_after_the_process_group_is_gone(session: Session, monkeypatch: pytest.MonkeyPatch):
+    """It looks like rank 0 then, unless its launcher has set variables; `mp.spawn` sets none."""
+    monkeypatch.setenv("RANK", "1")
+    session.metrics.add("t", "", "loss", 0.5, 1)
+    monkeypatch.delenv("RANK")
+    assert session.lines() == []
+
+
 def test_a_fork_writes_only_what_it_logs_itself(session: Session):
     """What its parent has not written yet, the parent writes; and the child's own comes without its parent's thread."""
     session.metrics.add("t", "", "loss", 0.5, 1)
