@@ -4,12 +4,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from backprop.trainer import tracked as module
 from backprop.trainer.failsafe import after
+from backprop.trainer.hooks.trackers import wandb
 from backprop.trainer.hooks.trackers.rows import add_row
 from backprop.trainer.link import SupervisorLink
 from backprop.trainer.tracked import TrackedMetrics
@@ -170,6 +172,18 @@ def test_dicts(session: Session, data: dict[str, Any], words: dict[str, Any], ex
     """Nested ones are flattened; the step is the one given, else one in the dict, else the tracker's count."""
     add_row("t", data, words.get("step"), counted=3)
     assert session.lines() == [expected]
+
+
+@pytest.mark.parametrize("count", ["_local_step", "_step"])
+def test_steps_that_wandb_counts(session: Session, count: str):
+    """Its older versions call the count otherwise."""
+    module = SimpleNamespace(Run=type("Run", (), {"_starting_step": 0, "log": lambda *_: None}))
+    wandb.hook(module)
+    run = module.Run()
+    for number in (1, 2):
+        setattr(run, count, number)
+        run.log({"loss": 0.5})
+    assert session.lines() == [{"step": 0, "loss": 0.5}, {"step": 1, "loss": 0.5}]
 
 
 def test_a_tap_that_fails_changes_nothing(session: Session, capsys: pytest.CaptureFixture[str]):

@@ -1,4 +1,4 @@
-"""W&B: `wandb.log` is the method `log` of the current run. Written against wandb 0.31."""
+"""W&B: `wandb.log` is the method `log` of the current run. Written against wandb 0.31 and 0.21."""
 
 from __future__ import annotations
 
@@ -30,8 +30,14 @@ def _logged(run: Any, data: Mapping[str, Any], step: Any = None, commit: Optiona
     counted = None
     if step is None:
         # of the call that has just ended: with commit=False the next one adds to the same step
-        step = run._local_step - (commit is None or commit)  # noqa: SLF001  run.step asks another process
+        step = _next_step(run) - (commit is None or commit)
         if run._starting_step == 0:  # noqa: SLF001
             counted = step
             step = None
     add_row(_HOOK, data, step, counted=counted)
+
+
+def _next_step(run: Any) -> int:
+    """As this process counts it: `run.step` asks another one."""
+    count = "_local_step" if hasattr(run, "_local_step") else "_step"  # the latter in wandb 0.21
+    return int(getattr(run, count))
