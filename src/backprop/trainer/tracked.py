@@ -67,17 +67,16 @@ class TrackedMetrics:
     def _wake(self) -> None:
         self._is_rank_0 = distributed.rank() == 0
         self._is_due = True
-        # RuntimeError: another thread has just done the same; or Python is exiting, and `write` comes last
+        # RuntimeError: another thread has just done the same; or Python is exiting, and `_write_last` comes last
         with suppress(RuntimeError):
             if self._thread is None:
-                self._write_at_exit()
+                self._write_at_end_of_worker()
                 self._thread = threading.Thread(target=self._write_forever, name="backprop-tracked", daemon=True)
                 self._thread.start()
             self._asleep.release()
 
-    def _write_at_exit(self) -> None:
-        atexit.register(self.write)
-        # a worker of multiprocessing ends without that, and forgets what its parent has registered
+    def _write_at_end_of_worker(self) -> None:
+        # a worker of multiprocessing ends without `atexit`, and forgets what its parent has registered
         if (multiprocessing := sys.modules.get("multiprocessing.util")) is not None:
             multiprocessing.Finalize(None, self.write, exitpriority=0)
 
@@ -180,3 +179,11 @@ def tracked() -> TrackedMetrics:
             raise RuntimeError("not in a run")
         _tracked = TrackedMetrics(link)
     return _tracked
+
+
+def _write_last() -> None:
+    if _tracked is not None:
+        _tracked.write()
+
+
+atexit.register(_write_last)  # with the import of a tracker: what the script registers later runs before, and may log

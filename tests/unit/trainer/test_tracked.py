@@ -132,6 +132,23 @@ def test_a_fork_writes_only_what_it_logs_itself(session: Session):
     assert sorted(line["step"] for line in session.lines()) == [1, 2]
 
 
+@pytest.mark.parametrize("first", ["", 'tracked().add("t", "", "loss", 0.5, 1)'])
+def test_what_is_logged_at_exit_is_recorded(runs: Runs, first: str):
+    """Such as a last result: whether or not something was logged before."""
+    runs.script(
+        f"""
+        import atexit
+        import backprop
+        from _backprop_trainer.tracked import tracked
+
+        atexit.register(lambda: tracked().add("t", "", "result", 0.5, 2))
+        {first}
+        """
+    )
+    assert runs.call("run", "--run-id", "r", "train.py").returncode == 0
+    assert runs.document("r")["metrics"]["result"] == 0.5
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_worker_of_multiprocessing_writes_what_it_logged_last(runs: Runs, method: str):
     """It ends without what others run at exit: torch.multiprocessing.spawn trains in such processes."""
