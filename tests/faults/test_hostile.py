@@ -331,6 +331,23 @@ def test_output_that_cannot_be_written_is_said_in_one_line(runs: Runs, words: st
     assert process.wait(HANG_S) == 2
 
 
+def test_a_run_directory_that_cannot_be_read_for_a_while_ends_no_training(runs: Runs):
+    """As on a shared file system that fails: training continues, and so does the record once it is back."""
+    runs.script("import sys\nprint('loss 0.5', flush=True)\nsys.stdin.readline()\nprint('loss 0.25', flush=True)")
+    words = ("run", "train.py", "--run-id", "r", "--no-hooks", "--stdin", "-")
+    process = runs.start(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    folder, aside = runs.rundir("r"), runs.work / "aside"
+    folder.rename(aside)
+    folder.write_text("")  # every access to what is below is an error, but not one of a missing file
+    time.sleep(1)  # some looks of the supervisor
+    folder.unlink()
+    aside.rename(folder)
+    said = process.communicate(b"on\n", timeout=HANG_S)[1].decode()
+    assert process.returncode == 0, said
+    assert runs.document("r")["metrics"]["loss"] == 0.25
+
+
 @pytest.mark.parametrize("what", ["", "runs/r", "runs/r/journal.jsonl"], ids=["home", "run", "journal"])
 def test_a_record_that_is_removed_under_a_run_is_missed_at_once(runs: Runs, what: str):
     """It is said, and the trainer is ended at its timebox all the same."""

@@ -220,7 +220,8 @@ class Recorder:
         is_supervisor: the caller has polled since the session began: what is new was written since its last call.
         """
         if is_supervisor:  # whether or not it can be stored just now
-            self._clocks.observe(session, at_s)
+            with suppress(OSError):  # of a disk that fails for a moment
+                self._clocks.observe(session, at_s)
         return self._ingest_before(session) or self._ingest_all(
             session, at_s, is_over=is_over, is_supervisor=is_supervisor
         )

@@ -39,7 +39,9 @@ class Liveness:
 
     def look(self, at_s: float) -> None:
         """Note what there is to see now. at_s: seconds of training so far."""
-        sizes = tuple(map(size_bytes, self._outputs))
+        sizes = self._sizes
+        with suppress(OSError):  # of a disk that fails for a moment: training continues
+            sizes = tuple(map(size_bytes, self._outputs))
         step = self._context.meter.progress.step
         if sizes != self._sizes or step != self._step:
             self._sizes, self._spoke_s = sizes, at_s

@@ -135,3 +135,9 @@ def test_no_output_crashes_it(texts: list[bytes | str]):
         outlook.read(text if isinstance(text, bytes) else text.encode(), float(now), None)
         estimate = outlook.remaining_s(float(now), None)
         assert estimate is None or estimate >= 0
+
+
+@pytest.mark.parametrize("line", [" " * 16_000, "1" * 16_000, f"epoch{' ' * 1900}/ loss", f"epoch{' ' * 1900}x/"])
+def test_a_long_line_takes_time_in_proportion(line: str):
+    """The supervisor reads it: without bounds it would be blocked for minutes."""
+    assert remaining_s(*[f"{line}\n" * 20] * 2) is None

@@ -378,3 +378,11 @@ def test_nothing_makes_it_fail(lines: list[str], data: st.DataObject):
     for _, printed in Reader().read("\n".join(lines + cut).encode(errors="surrogatepass")):
         assert all(isinstance(value, float) for value in printed.values.values())
         assert printed.step is None or isinstance(printed.step, int)
+
+
+@pytest.mark.parametrize(
+    "line", [f"epoch{' ' * 1900}x 1", f"train step{' ' * 1900}x 1", f"loss of step:{' ' * 1900}[x 1"]
+)
+def test_a_line_full_of_spaces_takes_time_in_proportion(line: str):
+    """The supervisor reads it: without bounds it would be blocked for minutes."""
+    assert said(*[line] * 20) == []

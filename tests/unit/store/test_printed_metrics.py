@@ -175,3 +175,47 @@ def test_a_resumed_session_counts_on(tmp_path: Path):
         session.metrics.look(None)
     assert again.recorded() == [(3, 0.3)]
     assert anew.recorded() == [(1, 0.3)]
+
+
+def test_output_that_is_not_understood_takes_no_longer(session: Session, monkeypatch: pytest.MonkeyPatch):
+    """A look ends in time, and the next one reads on from there."""
+    session.prints("we return the map 12 of cat 7 to the user\n" * 10_000 + "step 3 loss: 0.5\n")
+    monkeypatch.setattr(printed_metrics, "_LOOK_S", 0.0)
+    session.metrics.look(None)
+    assert session.metrics.has_unread
+    for _ in range(20):
+        session.metrics.look(None)
+    assert session.recorded() == [(3, 0.5)]
+
+
+def test_a_link_in_its_place_is_not_followed(session: Session, tmp_path: Path):
+    """What was set up in a shared run directory never leads us to write elsewhere."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine\n")
+    session.rundir.source_path(1, Source.PRINTED).symlink_to(elsewhere)
+    session.prints("step 1 loss: 0.5\n")
+    session.metrics.look(None)
+    assert elsewhere.read_text() == "mine\n"
+
+
+def test_it_is_its_owners_alone(session: Session):
+    session.prints("step 1 loss: 0.5\n")
+    session.metrics.look(None)
+    assert session.rundir.source_path(1, Source.PRINTED).stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_cannot_be_read_for_a_moment_ends_nothing(tmp_path: Path):
+    folder, aside = tmp_path / "r1", tmp_path / "aside"
+    folder.mkdir()
+    session = Session(folder)
+    session.prints("step 1 loss: 0.5\n")
+    session.metrics.look(None)
+    session.prints("step 2 loss: 0.25\n")
+    folder.rename(aside)
+    folder.write_text("")  # as a file system that fails: every access to what is below is an OSError
+    session.metrics.look(None)
+    assert not session.metrics.has_unread
+    folder.unlink()
+    aside.rename(folder)
+    session.metrics.look(None)
+    assert session.recorded() == [(1, 0.5), (2, 0.25)]

@@ -13,10 +13,12 @@ _SMOOTHING_S = 30.0  # the rate is that of about the last half minute
 _MAX_COUNTERS = 100  # more are forgotten: a label may hold anything
 _MAX_LABEL = 60
 
-_BAR = re.compile(rb"(?:^|[\r\n])([^\r\n%|]*?)\s*\d+%\|[^\r\n|]*\|\s*(\d{1,15})/(\d{1,15})\s*\[\d+:\d\d")
+_BAR = re.compile(rb"(?:^|[\r\n])([^\r\n%|]*?)(?<!\d)\d{1,3}%\|[^\r\n|]*\|\s*(\d{1,15})/(\d{1,15})\s*\[\d+:\d\d")
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+# spaces are bounded: a line full of them would be tried with each of their divisions
 _COUNT = re.compile(
-    r"(?<![\w./-])(epoch|step|iter|iteration|round|update)s?\s*[:=#]?\s*[\[(]?\s*(\d{1,15})\s*(?:/|of)\s*(\d{1,15})(?![\d.])",
+    r"(?<![\w./-])(epoch|step|iter|iteration|round|update)s?"
+    r"\s{0,9}[:=#]?\s{0,9}[\[(]?\s{0,9}(\d{1,15})\s*(?:/|of)\s*(\d{1,15})(?![\d.])",
     re.IGNORECASE,
 )
 _EPOCH = "epoch"

@@ -90,14 +90,16 @@ def _parts(name: str) -> list[str]:
 # -- how far it has got
 
 _COUNT = r"(\d[\d,]*)(?![\d.]*[\d.eE%])(?:\s*(?:/|of)\s*(\d[\d,]*))?"
+# between a name and its count; bounded, since a line full of spaces would be tried with each of their divisions
+_SIGN = r"\s{0,9}[:=#]?\s{0,9}\[?\(?\s{0,9}"
 _STEP = re.compile(
     r"(?<![\w./-])(?:(?:global|train|training|optimizer)[ _])?"
     r"(?:steps?|iters?|iterations?|its?|updates?|num_updates|total_timesteps|timesteps?|episodes?|rounds?)"
-    rf"\s*[:=#]?\s*\[?\(?\s*{_COUNT}",
+    rf"{_SIGN}{_COUNT}",
     re.IGNORECASE,
 )
 _EPOCH = re.compile(
-    r"(?<![\w./-])(?:epoch|ep)(?:\((?:train|val)\))?\s*[:=#]?\s*\[?\(?\s*(\d+(?:\.\d+)?)(?![\d.]*[eE%])(?:\s*(?:/|of)\s*(\d+))?",
+    rf"(?<![\w./-])(?:epoch|ep)(?:\((?:train|val)\))?{_SIGN}(\d+(?:\.\d+)?)(?![\d.]*[eE%])(?:\s*(?:/|of)\s*(\d+))?",
     re.IGNORECASE,
 )
 _TIMM = re.compile(r"^(?:Train|Test|Eval|Val)\w*:?\s+(\d+)\s+\[", re.IGNORECASE)  # Train: 0 [  50/1251 (  4%)]
@@ -109,7 +111,7 @@ _GLOBAL_STEP = re.compile(
 )
 # tqdm's; one that has another description is of something else
 _BAR = re.compile(
-    r"^(?:(?:epochs?|train|training|steps?|iters?)\b.*?)?\s*\d+%\|[^|]*\|\s*(\d+)/(\d+)\s*\[", re.IGNORECASE
+    r"^(?:(?:epochs?|train|training|steps?|iters?)\b.*?)?\s{0,9}\d{1,3}%\|[^|]*\|\s*(\d+)/(\d+)\s*\[", re.IGNORECASE
 )
 _PLURAL_SETTING = re.compile(r"(?:steps|iters|iterations|epochs|rounds|episodes|updates)\s*[:=]", re.IGNORECASE)
 

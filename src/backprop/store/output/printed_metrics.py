@@ -6,6 +6,7 @@ the first metric that is reported on, nothing more is read.
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from contextlib import suppress
 import msgspec
 
 from backprop.records import Source
+from backprop.store.files import open_to_append
 from backprop.store.output import protocol
 from backprop.store.output.outlook import Outlook
 from backprop.store.output.printed import MAX_LINE, Printed, Reader, parse
@@ -23,6 +25,7 @@ _PATIENCE_S = 3.0  # for the next number of steps: an evaluation makes none
 _BAR_EVERY_S = 1.0  # how often a progress bar is looked at, which has no end of line until it is full
 _COUNTED_LINE = "printed line"  # the unit of steps if nothing else is counted
 _LOOK_S = 0.5  # of a look: the supervisor must not be blocked, and a script may print faster than that
+_PIECE_BYTES = 1 << 16  # read between two looks at the clock, even where nothing in it is understood
 _LAST_S = 2.0  # at the end of a session, for what could not be read while it went on
 
 
@@ -62,6 +65,10 @@ class PrintedMetrics:
 
         within_s: where it is over, what cannot be read in this time is left out.
         """
+        with suppress(OSError):  # of a disk that fails for a moment: training continues, and the next look reads on
+            self._look(counted_step, is_over=is_over, within_s=within_s)
+
+    def _look(self, counted_step: int | None, *, is_over: bool, within_s: float) -> None:
         now = time.monotonic()
         give_up_at = now + (within_s if is_over else _LOOK_S)
         has_more = True
@@ -82,14 +89,16 @@ class PrintedMetrics:
             lines += self._placed(counted_step, now, is_over=is_over and not has_more)
             if lines:
                 # a full disk: what the script printed is kept, these are not
-                with suppress(OSError), self._path.open("a") as file:
+                with suppress(OSError), os.fdopen(open_to_append(self._path), "a") as file:
                     file.write("".join(lines))
             now = time.monotonic()
 
     @property
     def has_unread(self) -> bool:
         """Whether there is output that was not read."""
-        return not self._is_reported and any(tail.read(is_over=True) is not None for tail, _ in self._readers)
+        with suppress(OSError):
+            return not self._is_reported and any(tail.read(is_over=True) is not None for tail, _ in self._readers)
+        return False
 
     def _of_bars(self, now: float) -> list[str]:
         """What progress bars show now: each is drawn over the one before, on a line that ends when all is done."""
@@ -160,12 +169,18 @@ class PrintedMetrics:
 
 
 def _read(reader: Reader, stretch: LineBlock, until: float) -> tuple[list[Printed], int]:
-    """What a stretch contains, read until this monotonic instant; and where reading ended."""
+    """What a stretch contains, read until about this monotonic instant; and where reading ended."""
     found: list[Printed] = []
-    for end, printed in reader.read(stretch.data):
-        found.append(printed)
-        if time.monotonic() > until:
-            return found, stretch.start + end
+    data, begin = stretch.data, 0
+    while begin < len(data):
+        end = data.rfind(b"\n", begin, begin + _PIECE_BYTES) + 1 or data.find(b"\n", begin) + 1 or len(data)
+        for at, printed in reader.read(data[begin:end]):
+            found.append(printed)
+            if time.monotonic() > until:
+                return found, stretch.start + begin + at
+        begin = end
+        if begin < len(data) and time.monotonic() > until:
+            return found, stretch.start + begin
     return found, stretch.end
 
 
