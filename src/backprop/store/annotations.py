@@ -4,6 +4,7 @@ RUN/annotations/ has a file for each of them. A file is made by a rename and nev
 write at once without the lock of the journal. `fold` turns them into `Annotations`: the last one of a kind counts.
 """
 
+import errno
 import os
 import re
 import zlib
@@ -23,6 +24,7 @@ _MAX_TAGS = 100
 _MAX_NOTE = 10_000  # characters
 _MAX_GROUP = 100
 _MAX_BYTES = 100_000  # of a file: a note in JSON
+_NO_FOLDER = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES}  # or one that we may not read
 _NAME = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}\.json")
 _TAG = re.compile(r"\w[\w./@:+-]{0,63}")
 
@@ -112,11 +114,16 @@ def write(rundir: RunDir, annotation: Annotation) -> None:
 
 
 def names(rundir: RunDir) -> list[str]:
-    """The names of a run's files of annotations, oldest first; of too many the newest. None where it has no folder."""
+    """The names of a run's files of annotations, oldest first; of too many the newest. None where it has no folder.
+
+    Raises OSError where a file system fails: what was known is known still.
+    """
     try:
         fd = os.open(rundir.annotations_path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # missing, or not readable: nothing is known
-        return []
+    except OSError as error:
+        if error.errno in _NO_FOLDER:
+            return []
+        raise
     try:
         return sorted(name for name in os.listdir(fd) if _NAME.fullmatch(name))[-MAX_FILES:]  # noqa: PTH208
     finally:

@@ -354,9 +354,12 @@ class Recorder:
 
     def _has_news(self) -> bool:
         """Whether a job has started something, or a user has annotated the run, and that is not recorded yet."""
-        if annotations.stamp(annotations.names(self._rundir)) != self._annotated:
+        try:
+            if annotations.stamp(annotations.names(self._rundir)) != self._annotated:
+                return True
+            return self._is_on_slurm and _size_at_server(self._rundir.journal_path) != self._recorded_bytes
+        except OSError:  # not known
             return True
-        return self._is_on_slurm and _size_at_server(self._rundir.journal_path) != self._recorded_bytes
 
     def _source_sizes(self) -> dict[tuple[int, Source], int]:
         """Bytes of each source of each session."""

@@ -1,5 +1,6 @@
 """What users say about a run: a file each, folded in the order of their times, whoever wrote them."""
 
+import resource
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -141,3 +142,16 @@ def test_a_folder_of_nobodys_is_no_annotation(tmp_path: Path):
     """A run without any, or one that was removed."""
     assert annotations.names(RunDir(tmp_path / "none")) == []
     assert annotations.stamp([]) == 0
+
+
+def test_a_folder_that_fails_is_not_an_empty_one(rundir: RunDir):
+    """Else the index would forget what it knows of the run."""
+    annotations.write(rundir, saying(Kind.TAG, "a"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            annotations.names(rundir)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert read(rundir).tags == ("a",)
