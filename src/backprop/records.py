@@ -76,7 +76,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 _YEARS = range(1970, 9999)  # one less than datetime knows at either end: a time zone may add to it
 _GREATEST = 2**53  # integers that JSON's readers and SQLite hold exactly
-_LONGEST_S = 1e10  # three hundred years
+LONGEST_S = 1e10  # three hundred years
 _MAX_LEVELS = 32
 
 
@@ -103,7 +103,7 @@ def _problem(value: object) -> str | None:
     if kind is int:
         return None if -_GREATEST <= value <= _GREATEST else f"is {value}"  # type: ignore[operator]
     if kind is float:
-        return None if -_LONGEST_S <= value <= _LONGEST_S else f"is {value}"  # type: ignore[operator]
+        return None if -LONGEST_S <= value <= LONGEST_S else f"is {value}"  # type: ignore[operator]
     if isinstance(value, datetime):
         return None if is_showable(value) else f"is {value}: no time zone, or no such year"
     if isinstance(value, dict):

@@ -227,6 +227,18 @@ line = st.one_of(
 )
 
 
+@pytest.mark.parametrize("total", [10**12, 2**63 - 1, 1.7e308])
+def test_a_total_that_no_training_reaches(total: float):
+    """Of a script that trains until it is stopped: the time that remains is not known."""
+    progress = metered((0, [{"step": 0, "total_steps": total}]), (10, [{"step": 1}]))
+    assert (progress.live.remaining_s, progress.live.steps_per_s) == (None, 0.1)
+
+
+def test_steps_that_are_instants():
+    """Nanoseconds, say: their rate is nothing to store."""
+    assert metered((0, [{"step": 0}]), (1, [{"step": 10**18}])).live.steps_per_s is None
+
+
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.lists(line, max_size=3)), max_size=6))
 @settings(deadline=None)
 def test_no_sequence_of_looks_makes_it_fail(looks: list[tuple[float, list[dict[str, Any]]]]):
@@ -239,6 +251,7 @@ def test_no_sequence_of_looks_makes_it_fail(looks: list[tuple[float, list[dict[s
         progress = meter.progress
         assert progress.longest_step_s >= before.longest_step_s
         assert progress.longest_save_s >= before.longest_save_s
+        assert progress.live.is_estimate != progress.has_reported_total
         assert progress.remaining_s is None or progress.remaining_s >= 0
         assert progress.steps_per_s is None or progress.steps_per_s >= 0
         before = progress

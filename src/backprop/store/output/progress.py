@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from backprop.records import LiveProgress, Origin, Record
+from backprop.records import LONGEST_S, LiveProgress, Origin, Record
 from backprop.store.metric_names import is_training_loss, replaced_samples
 from backprop.store.output.protocol import Batch, Listening
 
@@ -65,10 +65,15 @@ class Progress(Record, frozen=True):
             silent_s=self.silent_s,
             stalled_s=self.stalled_s,
             last_step_at=self.last_step_at,
-            steps_per_s=self.steps_per_s,
-            remaining_s=self.remaining_s,
+            steps_per_s=_storable(self.steps_per_s),
+            remaining_s=_storable(self.remaining_s),
             is_estimate=not self.has_reported_total,
         )
+
+
+def _storable(number: float | None) -> float | None:
+    """The number, if a stored record can hold it: a script that trains forever may report any total."""
+    return number if number is not None and abs(number) <= LONGEST_S else None
 
 
 class _Kind:
