@@ -25,7 +25,7 @@ from backprop.store.output.protocol import Batch, ParamsGiven, json_safe
 from backprop.store.rundir import NO_ROOM
 from backprop.trainer.parameters.secrets import hidden
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 _MAX_WORDS = 4000  # characters that a search looks through
 _MAX_TEXT = 200  # characters of a parameter that a filter compares
