@@ -219,3 +219,16 @@ def test_a_folder_that_cannot_be_read_for_a_moment_ends_nothing(tmp_path: Path):
     aside.rename(folder)
     session.metrics.look(None)
     assert session.recorded() == [(1, 0.5), (2, 0.25)]
+
+
+def test_a_resumed_session_counts_on_after_a_change_of_units(session: Session, tmp_path: Path):
+    """The last line that was written may name a unit, and have no step."""
+    session.prints("loss 0.5\n")
+    session.metrics.look(None)
+    session.prints("step 10 loss: 0.4\n")
+    session.metrics.look(None, is_over=True)
+    assert "unit" in session.rundir.source_path(1, Source.PRINTED).read_text().splitlines()[-1]
+    resumed = Session(tmp_path, 2, is_resumed=True)
+    resumed.prints("loss 0.3\n")
+    resumed.metrics.look(None)
+    assert resumed.recorded() == [(11, 0.3)]

@@ -14,7 +14,7 @@ from contextlib import suppress
 import msgspec
 
 from backprop.records import Source
-from backprop.store.files import open_to_append
+from backprop.store.files import last_lines, open_to_append, opened
 from backprop.store.output import protocol
 from backprop.store.output.outlook import Outlook
 from backprop.store.output.printed import MAX_LINE, Printed, Reader, parse
@@ -26,6 +26,7 @@ _BAR_EVERY_S = 1.0  # how often a progress bar is looked at, which has no end of
 _COUNTED_LINE = "printed line"  # the unit of steps if nothing else is counted
 _LOOK_S = 0.5  # of a look: the supervisor must not be blocked, and a script may print faster than that
 _PIECE_BYTES = 1 << 16  # read between two looks at the clock, even where nothing in it is understood
+_END_BYTES = 1 << 16  # of a file that hold its last step
 _LAST_S = 2.0  # at the end of a session, for what could not be read while it went on
 
 
@@ -186,7 +187,7 @@ def _read(reader: Reader, stretch: LineBlock, until: float) -> tuple[list[Printe
 
 def _last_step(rundir: RunDir, session: int) -> int:
     """The step that was read last in an earlier session; 0 where there was none."""
-    with suppress(OSError, ValueError):
-        lines = rundir.source_path(session, Source.PRINTED).read_bytes().splitlines()
-        return int(json.loads(lines[-1])["step"]) if lines else 0
+    with suppress(OSError), opened(rundir.path, rundir.source_path(session, Source.PRINTED).name) as fd:
+        if fd is not None:
+            return protocol.digest(last_lines(fd, _END_BYTES).data).printed_step or 0
     return 0
