@@ -90,3 +90,18 @@ def test_an_imported_run_cannot_be_resumed(runs: Runs):
     run_id = imported(runs, "train.log")["id"]
     done = runs.call("resume", run_id, "--again")
     assert (done.returncode, "there is no command to execute" in done.stderr) == (2, True)
+
+
+def test_a_date_that_no_record_can_hold(runs: Runs):
+    """Of a file system that keeps any number."""
+    log = runs.work / "train.log"
+    log.write_text("step 1: loss 0.5\n")
+    os.utime(log, (-300_000_000, -300_000_000))
+    assert imported(runs, log)["points"] == {"loss": 1}
+
+
+def test_a_name_that_is_not_utf_8_is_refused(runs: Runs):
+    log = runs.work / os.fsdecode(b"train\xff.log")
+    log.write_text("step 1: loss 0.5\n")
+    done = runs.call("import", log)
+    assert (done.returncode, "is not valid UTF-8" in done.stderr, "Traceback" in done.stderr) == (2, True, False)

@@ -4,12 +4,13 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
 from backprop import host
 from backprop.errors import UsageError
-from backprop.records import RunSpec, Source, Status
+from backprop.records import RunSpec, Source, Status, is_showable
 from backprop.store import metric_names
 from backprop.store.home import Home
 from backprop.store.legacy_import import NO_LIMITS, put_session
@@ -28,7 +29,7 @@ def make_run(home: Home, run_id: str, log: Path, name: str | None, patterns: Seq
 
     patterns: see `printed.Reader`.
     """
-    written_at = datetime.fromtimestamp(log.stat().st_mtime, timezone.utc)
+    written_at = _written_at(log)
     spec = RunSpec(
         id=run_id,
         name=name,
@@ -52,6 +53,15 @@ def make_run(home: Home, run_id: str, log: Path, name: str | None, patterns: Seq
         raise
     home.publish(draft, run_id)
     return points
+
+
+def _written_at(log: Path) -> datetime:
+    """When a log was modified last; now, where its file system has no such year."""
+    now = datetime.now(timezone.utc)
+    with suppress(ValueError, OverflowError):
+        modified_at = datetime.fromtimestamp(log.stat().st_mtime, timezone.utc)
+        return modified_at if is_showable(modified_at) else now
+    return now
 
 
 def _points(draft: RunDir, log: Path) -> Mapping[str, int]:

@@ -7,7 +7,7 @@ import click
 
 from backprop import config
 from backprop.cli import completion
-from backprop.cli.context import json_option, open_caught_up, print_json, say, settings_here
+from backprop.cli.context import check_text, json_option, open_caught_up, print_json, say, settings_here
 from backprop.errors import UsageError
 from backprop.store.home import Home
 from backprop.store.rundir import new_run_id
@@ -29,6 +29,7 @@ def import_log(*, log: Path, name: str | None, as_json: bool) -> None:
 
     if not log.is_file():  # a pipe would be waited for, and /dev/zero has no end
         raise UsageError(f"{log} cannot be imported: it is not a regular file.")
+    check_text(str(log.absolute()), "the log's name")
     home = Home.from_environment()
     if name is not None:
         config.check_name(name)
