@@ -561,6 +561,32 @@ def test_only_rank_0_reports(framework_runs: FrameworkRuns):
     assert set(framework_runs.curve("r", "loss").values()) == {1.0}
 
 
+def test_rank_1_reports_nothing_after_its_process_group_is_gone(framework_runs: FrameworkRuns):
+    """Without a launcher that sets variables, it looks like rank 0 when it exits."""
+    runs = framework_runs
+    runs.script(
+        """
+        import subprocess, sys, torch
+        from torch import distributed
+        if len(sys.argv) == 1:
+            ranks = [subprocess.Popen([sys.executable, "train.py", rank]) for rank in "01"]
+            sys.exit(any([rank.wait() for rank in ranks]))
+        rank = int(sys.argv[1])
+        distributed.init_process_group("gloo", init_method="file://" + os.path.abspath("store"), rank=rank, world_size=2)
+        weight = torch.nn.Parameter(torch.tensor(10.0 + 100 * rank))
+        optimizer = torch.optim.SGD([weight], lr=1.0)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (weight * 1).backward()
+            optimizer.step()
+        distributed.destroy_process_group()
+        """
+    )
+    done = runs.call("run", "--run-id", "r", "train.py")
+    assert done.returncode == 0, done.stderr
+    assert runs.curve("r", "loss") == {3: 8.0}
+
+
 @pytest.mark.parametrize("library", ["accelerate", nightly("fabric"), nightly("fabric_fp16")])
 def test_losses_of_other_backwards(framework_runs: FrameworkRuns, library: str):
     """`accelerator.backward` and Fabric's: accumulated, divided and scaled as they do."""

@@ -70,6 +70,7 @@ class ScriptMonitor:
         self._kept: tuple[list[Any], list[Any]] = ([], [])
         self._rescued_step: Optional[int] = None
         self._stepper: Optional[threading.Thread] = None
+        self._was_trainer = True  # at the latest step: its process group may be gone at the end
         self._is_broken_off = False  # by an uncaught KeyboardInterrupt
         self._optimizer = sys.modules["torch.optim.optimizer"].Optimizer
         step = self._optimizer.profile_hook_step(lambda _: None).__code__  # the wrapper of all optimizer steps
@@ -129,7 +130,8 @@ class ScriptMonitor:
         self._look_at = monotonic() + CHECK_INTERVAL_S
         self.link.register_process()
         self._stepper = threading.current_thread()
-        if not is_trainer():
+        self._was_trainer = is_trainer()
+        if not self._was_trainer:
             self.losses.is_watching = False
             return
         self._kept = ([], [])  # training continues, and the script holds these objects itself
@@ -275,7 +277,7 @@ class ScriptMonitor:
     @guarded(_STEPS)
     def end(self) -> None:
         """Called when the interpreter exits."""
-        if not is_trainer():
+        if not (is_trainer() and self._was_trainer):
             return
         self.saves.report_final_names(at_step=True)
         self._report_step()
