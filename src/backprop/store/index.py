@@ -10,36 +10,28 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from backprop.records import Annotations, Checkpoint, Origin, ParamOrigin, Run, Source
+from backprop.records import Annotations, Checkpoint, Origin, Run, Source
+from backprop.store import params_writer
 from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
 from backprop.store.index_reader import IndexReader, as_int64
 from backprop.store.metric_names import loss_rank
 from backprop.store.output.line_times import Timeline
-from backprop.store.output.protocol import Batch, ParamsGiven, json_safe
+from backprop.store.output.protocol import Batch, ParamsGiven
 from backprop.store.rundir import NO_ROOM
-from backprop.trainer.parameters.secrets import hidden
 
 SCHEMA_VERSION = 7
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 _MAX_WORDS = 4000  # characters that a search looks through
-_MAX_TEXT = 200  # characters of a parameter that a filter compares
 
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
 _NO_ROOM_WORDS = frozenset({"database or disk is full", "disk I/O error", "unable to open database file"})
 
 _OF_A_RUN = ("records", "annotations", "tails", "metrics", "outlines", "points", "params", "checkpoints", "notes")
-_PUT_PARAM = (
-    "INSERT INTO params VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value,"
-    " number = excluded.number, text = excluded.text, origin = max(origin, excluded.origin),"
-    " session = excluded.session, is_default = excluded.is_default"
-    " WHERE excluded.origin >= origin OR (excluded.origin = 1 AND origin = 2)"  # of what was seen, the last wins
-)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -165,7 +157,7 @@ class Index(IndexReader):
                         None if run.code.git is None else run.code.git.commit,
                     ),
                 )
-                self._put_guess(run)
+                params_writer.put_guess(self._db, run)
                 self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, _encode(run)))
 
     def annotations_stamp(self, run_id: str) -> int:
@@ -194,33 +186,6 @@ class Index(IndexReader):
                     "INSERT OR REPLACE INTO annotations VALUES (?, ?, ?)", (run_id, stamp, _encode(annotations))
                 )
             return True
-
-    def _put_guess(self, run: Run) -> None:
-        """Parameters in the arguments, until a parser was seen."""
-        parsed = "SELECT 1 FROM params WHERE run_id = ? AND origin = ?"
-        if self._db.execute(parsed, (run.spec.id, ParamOrigin.PARSER)).fetchone() is None:
-            self._put_params(run.spec.id, 0, ParamsGiven(params=dict(run.spec.params), origin=ParamOrigin.ARGUMENTS))
-
-    def _put_seen(self, run_id: str, session: int, seen: ParamsGiven) -> None:
-        """What our hooks have seen. A parser has the last word on the arguments of its session and of those before."""
-        if seen.origin is ParamOrigin.PARSER and seen.params:
-            self._db.execute(
-                "DELETE FROM params WHERE run_id = ? AND (origin = ? OR (origin < ? AND session < ?))",
-                (run_id, ParamOrigin.ARGUMENTS, ParamOrigin.SCRIPT, session),
-            )
-            self._put_params(run_id, session, ParamsGiven(params=dict(seen.guessed), origin=ParamOrigin.ARGUMENTS))
-        self._put_params(run_id, session, seen)
-
-    def _put_params(self, run_id: str, session: int, given: ParamsGiven) -> None:
-        """Put parameters in the place of those that do not win over them: see ParamOrigin."""
-        where = (given.origin, session)
-        self._db.executemany(
-            _PUT_PARAM,
-            [
-                (run_id, name, _encode(json_safe(value)), *_comparable(value), *where, name in given.defaults)
-                for name, value in ((name, hidden(name, value)) for name, value in given.params.items())
-            ],
-        )
 
     def journal_size(self, run_id: str) -> int | None:
         """Up to which byte of the journal this run is stored; None when the run is not here at all."""
@@ -297,8 +262,8 @@ class Index(IndexReader):
             CurveWriter(self._db).add(run_id, session, batch, timeline or Timeline())
             self._put_steps(run_id, batch, begins_session=start == 0)
             for seen in batch.params_seen:
-                self._put_seen(run_id, session, seen)
-            self._put_params(run_id, session, ParamsGiven(params=batch.params))
+                params_writer.put_seen(self._db, run_id, session, seen)
+            params_writer.put(self._db, run_id, session, ParamsGiven(params=batch.params))
             self._db.executemany(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
                 [(run_id, session, source.value, offset, _encode(checkpoint)) for offset, checkpoint in checkpoints],
@@ -379,20 +344,6 @@ class Index(IndexReader):
 def _words(run: Run) -> str:
     words = (run.spec.id, run.spec.name or "", *run.spec.command)
     return "\n".join(words)[:_MAX_WORDS].casefold()
-
-
-def _comparable(value: Any) -> tuple[float | None, str | None]:
-    """A parameter as a number, or as a text, for a filter to compare; (None, None) for what is neither.
-
-    A text that looks like a number is both: a parser may have been told no type.
-    """
-    if isinstance(value, bool):
-        return None, "true" if value else "false"
-    text = value[:_MAX_TEXT].casefold() if isinstance(value, str) else None
-    try:
-        return (float(value) if isinstance(value, (int, float, str)) else None), text
-    except (OverflowError, ValueError):
-        return None, text
 
 
 def is_locked(error: Exception) -> bool:
