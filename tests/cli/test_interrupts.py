@@ -195,7 +195,7 @@ def test_workers_of_a_pool_that_train_are_interrupted_before_whoever_waits_for_t
                 pool.map(train, range(2), chunksize=1)
         """
     )
-    assert stop(runs, "train.py", ready=2).split().count("saved") == 2
+    assert stop(runs, "train.py", ready=2).count("saved") == 2  # two writes a line: theirs may mix
     assert len(interrupted(runs)[0]) == 2
 
 
