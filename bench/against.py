@@ -7,10 +7,10 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-import msgspec
-
+from bench import archive
 from bench.measure import Cost, Spread, cost, interleaved, spread
 from bench.workbench import BACKPROP, FULL, Workbench
 
@@ -37,7 +37,16 @@ def main() -> None:
             costs = _costs(places, [old, *words], [BACKPROP, *words], _PAIRS)
             _print_row(f"`backprop {' '.join(words)}`", costs)
         takeover = f"`backprop list` in a home with {_OLD_RUNS:,} runs of an older tool, the first time"
-        _print_row(takeover, _costs(places, [old, "list"], [BACKPROP, "list"], _TAKEOVERS, _leave_old_runs))
+        _print_row(
+            takeover,
+            _costs(
+                places,
+                [old, "list"],
+                [BACKPROP, "list"],
+                _TAKEOVERS,
+                partial(archive.leave_old_runs, run_count=_OLD_RUNS),
+            ),
+        )
 
 
 def _costs(
@@ -70,13 +79,6 @@ def _costs(
         found = [[], []]
     interleaved(arms, pairs)
     return found
-
-
-def _leave_old_runs(home: Path) -> None:
-    home.mkdir(mode=0o700)
-    entry = {"scriptPath": "/home/you/train.py", "status": "completed", "lastStep": 100, "lastLoss": 0.5}
-    old = {f"r{number:07}": {**entry, "startTime": 1_700_000_000_000 + number} for number in range(_OLD_RUNS)}
-    home.joinpath("experiments.json").write_bytes(msgspec.json.encode(old))
 
 
 def _print_row(what: str, costs: Sequence[Sequence[Cost]]) -> None:

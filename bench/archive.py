@@ -5,6 +5,7 @@ Made because a hundred thousand real ones would take a day.
 
 from array import array
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import msgspec
 
@@ -113,3 +114,11 @@ def _batch(first_step: int, count: int) -> Batch:
         series.values = array("d", (1.0 / (step + 1) for step in range(first_step, first_step + count)))
         series.ends = array("q", range(first_step + 1, first_step + count + 1))
     return batch
+
+
+def leave_old_runs(home: Path, run_count: int) -> None:
+    """A new home as an older tool left it: nothing but an experiments.json."""
+    home.mkdir(mode=0o700)
+    entry = {"scriptPath": "/home/you/train.py", "status": "completed", "lastStep": 100, "lastLoss": 0.5}
+    old = {f"r{number:07}": {**entry, "startTime": 1_700_000_000_000 + number} for number in range(run_count)}
+    home.joinpath("experiments.json").write_bytes(msgspec.json.encode(old))

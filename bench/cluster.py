@@ -63,20 +63,7 @@ def cluster(sizes: Sizes) -> list[Row]:
 
 def _import_row(sizes: Sizes, run_count: int) -> Row:
     with workbench(sizes) as place:
-        place.home.path.mkdir(mode=0o700)
-        old = {
-            f"r{number:07}": {
-                "name": f"trial-{number}",
-                "scriptPath": "/home/you/train.py",
-                "status": "completed",
-                "startTime": 1_700_000_000_000 + number,
-                "endTime": 1_700_000_600_000 + number,
-                "lastStep": 100,
-                "lastLoss": 0.5,
-            }
-            for number in range(run_count)
-        }
-        place.home.old_snapshot_path.write_bytes(msgspec.json.encode(old))
+        archive.leave_old_runs(place.home.path, run_count)
         spent = cost([BACKPROP, "list"], place.environment, place.folder)
     return Row(
         what=f"`experiments.json` of an older tool with {run_count:,} runs taken over",

@@ -1,6 +1,15 @@
-"""Untrusted text made safe for a terminal."""
+"""Untrusted text: whether it can be stored, and made safe for a terminal."""
 
 import re
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text can be written as UTF-8, as JSON is. Names of files and arguments may be any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def shortened(text: str, length: int) -> str:

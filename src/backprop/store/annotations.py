@@ -18,6 +18,7 @@ from backprop.errors import UsageError
 from backprop.records import Annotations, Decision, Note, StoredRecord
 from backprop.store.files import UNDECODABLE, NotAFileError, opened, replace_file
 from backprop.store.rundir import RUN_ID, RunDir
+from backprop.text import is_utf8
 
 MAX_FILES = 1000  # of a run
 _MAX_TAGS = 100
@@ -64,7 +65,7 @@ def check(kind: Kind, value: str) -> None:
 
 def _wrong(kind: Kind, value: str) -> str | None:
     """What is wrong with a value, for a message."""
-    if not value.isascii() and not _is_text(value):
+    if not value.isascii() and not is_utf8(value):
         return "not valid UTF-8"
     if kind in {Kind.TAG, Kind.UNTAG}:
         return (
@@ -93,14 +94,6 @@ def _wrong(kind: Kind, value: str) -> str | None:
     return "expected none" if value else None
 
 
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def write(rundir: RunDir, annotation: Annotation) -> None:
     """Add a file for this annotation. Raises UsageError where there are too many, or OSError."""
     folder = rundir.annotations_path
@@ -114,7 +107,7 @@ def write(rundir: RunDir, annotation: Annotation) -> None:
 
 
 def names(rundir: RunDir) -> list[str]:
-    """The names of a run's files of annotations, oldest first; of too many the newest. None where it has no folder.
+    """The names of a run's files of annotations, oldest first; of too many the newest. Empty where it has no folder.
 
     Raises OSError where a file system fails: what was known is known still.
     """

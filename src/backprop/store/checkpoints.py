@@ -18,6 +18,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from backprop.records import Checkpoint, ManifestEntry, Measure, Record, Run, Session, is_showable
+from backprop.text import is_utf8
 
 MAX_MANIFEST_FILES = 10_000  # a folder with more is a data set, not a checkpoint, and is not walked
 _MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the limit of the safetensors format itself
@@ -67,17 +68,8 @@ def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
             path = os.path.join(parent, name)  # noqa: PTH118  pathlib is slow on ten thousand files
             with suppress(FileNotFoundError):  # a broken link, or a file that was just deleted
                 info = os.stat(path)  # noqa: PTH116
-                if stat.S_ISREG(info.st_mode) and _is_utf8(path):
+                if stat.S_ISREG(info.st_mode) and is_utf8(path):
                     yield os.path.relpath(path, folder), info
-
-
-def _is_utf8(path: str) -> bool:
-    # a name that is not text cannot be written into the journal's JSON
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class Choice(Record, frozen=True):

@@ -43,8 +43,10 @@ def _resolved(db: sqlite3.Connection, run_id: str, session: int, batch: Batch) -
         "SELECT name, newest_origin FROM metrics WHERE run_id = ? AND session = ? AND newest_origin NOT IN (?, ?)",
         (run_id, session, origin, Origin.SAMPLED),
     ).fetchall()
-    for name in [name for name, other in others if other < origin and is_doubled(name, spellings(batch.series))]:
-        _remove(db, run_id, session, name)
+    own = spellings(batch.series)
+    for name, other in others:
+        if other < origin and is_doubled(name, own):
+            _remove(db, run_id, session, name)
     greater = spellings(name for name, other in others if other > origin)
     return {name: points for name, points in batch.series.items() if not is_doubled(name, greater)}
 

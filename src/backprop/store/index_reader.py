@@ -16,6 +16,7 @@ import msgspec
 from backprop.records import Annotations, Checkpoint, LiveProgress, MetricSummary, Origin, Run, RunView, Status
 from backprop.store.chunk_summary import ChunkSummary
 from backprop.store.rundir import RunDir
+from backprop.text import is_utf8
 
 _METRICS = f"SELECT name, origin, {', '.join(ChunkSummary._fields)} FROM metrics WHERE run_id = ?"  # noqa: S608
 # three kinds of steps, the best first: each with its total and its unit
@@ -66,7 +67,7 @@ class IndexReader:
 
     def ids_beginning(self, prefix: str, limit: int = 5) -> list[str]:
         """Up to `limit` ids that start with `prefix`; only the exact match where there is one."""
-        if not _is_utf8(prefix):
+        if not is_utf8(prefix):
             return []
         rows = self._db.execute(
             "SELECT id FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
@@ -77,7 +78,7 @@ class IndexReader:
 
     def ids_named(self, name: str, limit: int = 5) -> list[str]:
         """Ids of up to `limit` runs of that name, newest first."""
-        if not _is_utf8(name):
+        if not is_utf8(name):
             return []
         rows = self._db.execute(
             "SELECT id FROM runs WHERE name = ? ORDER BY created_at DESC LIMIT ?", (name, limit)
@@ -211,12 +212,3 @@ def _decode(decoder: "msgspec.json.Decoder[_T]", record: bytes) -> _T:
 def as_int64(value: float | None) -> int | None:
     """The number as SQLite can hold it; None for what is not finite or too large."""
     return int(value) if value is not None and math.isfinite(value) and abs(value) < 2**63 else None
-
-
-def _is_utf8(text: str) -> bool:
-    # a command-line argument may be any bytes; those that are not UTF-8 cannot be looked up and match nothing
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from backprop.store.files import open_plain
 from backprop.store.output.outlook import Outlook, end_of_lines
 from backprop.store.output.protocol import Batch
 from backprop.supervisor.context import SessionContext
@@ -44,7 +45,7 @@ class Estimate:
     def _read(self, path: Path) -> bytes:
         """The end of what is new in a file."""
         try:
-            with path.open("rb") as file:
+            with os.fdopen(open_plain(path), "rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 begin = max(self._ends[path], size - _READ_BYTES)
                 file.seek(begin)

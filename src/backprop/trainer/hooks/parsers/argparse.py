@@ -1,4 +1,4 @@
-"""Resume flags and parameters of argparse, and of jsonargparse, which is based on it: see options.py.
+"""Resume flags and parameters of argparse, and of jsonargparse, which is based on it: see resume_options.py.
 
 A flag gets the checkpoint as its default, so that the parser converts the value like any other.
 """

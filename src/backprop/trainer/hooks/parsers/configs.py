@@ -1,4 +1,4 @@
-"""Resume keys and parameters in configurations of Hydra and OmegaConf: see options.py.
+"""Resume keys and parameters in configurations of Hydra and OmegaConf: see resume_options.py.
 
 A key that exists without a value, and is not set on the command line, gets the checkpoint after the configuration was
 composed. Hydra's record of the overrides, and what it computes from them (such as the output folder), do not change.

@@ -1,4 +1,4 @@
-"""Resume flags and parameters of click, Typer, absl, tyro and fire: see options.py.
+"""Resume flags and parameters of click, Typer, absl, tyro and fire: see resume_options.py.
 
 These parsers get the flag as the first argument, as if the user had typed it.
 """
