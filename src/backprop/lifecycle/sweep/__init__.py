@@ -1,0 +1,1 @@
+"""Sweeps: runs whose parameters a search proposes, within a budget of training time."""

@@ -1,0 +1,236 @@
+"""Who trains next in a sweep: asynchronous successive halving within a budget. Pure.
+
+A rung is one session of a trial; rung k lasts `eta` times as long as the one before. A trial is promoted as soon as it
+is among the best 1/eta of those that finished its rung, so no slot waits for a straggler. Source: Li et al., A System
+for Massively Parallel Hyperparameter Tuning (ASHA), MLSys 2020, algorithm 2.
+
+Beyond that algorithm, the last part of the budget trains the best trial on, rather than start trials that nothing is
+left for, and a trial that was passed over is promoted later, when nothing better is left.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from backprop.records import Record, in_minutes
+
+LEAST_SHARE = 0.5  # of the first rung: a shorter session would tell nothing
+CONFIRMED_SHARE = 1 / 3  # of the budget, to repeat the best trials
+
+# Student's t, two-sided 95 %, for 1 to 30 degrees of freedom: NIST/SEMATECH e-Handbook, 1.3.6.7.2
+_T95 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+_T95_BEYOND = 1.960
+
+
+class Rules(Record, frozen=True):
+    """How a sweep halves."""
+
+    is_max: bool  # whether greater values are better
+    rung_s: float  # of the first rung
+    eta: float = 3.0  # above 1
+    max_rungs: int = 4
+    parallel: int = 2
+
+    def duration_s(self, rung: int) -> float:
+        """How long a rung lasts, counted from 0."""
+        return self.rung_s * self.eta**rung
+
+    def order(self, value: float | None) -> float:
+        """Smaller is better; None is worst."""
+        if value is None or math.isnan(value):
+            return math.inf
+        return -value if self.is_max else value
+
+
+class Trial(Record, frozen=True):
+    """One choice of parameters, as far as it was trained."""
+
+    number: int
+    values: tuple[float | None, ...] = ()  # after each finished rung; None: failed, not finite, or not reported
+    active_rung: int | None = None  # queued or training
+    can_resume: bool = True  # False: it completed or failed, or its checkpoint is gone
+
+    @property
+    def value(self) -> float | None:
+        """After its last finished rung."""
+        return self.values[-1] if self.values else None
+
+
+class Budget(Record, frozen=True):
+    """Seconds of training of all runs of a sweep."""
+
+    total_s: float
+    spent_s: float = 0.0  # by sessions that have ended
+    committed_s: float = 0.0  # to those that are queued or training: their timeboxes
+
+    @property
+    def left_s(self) -> float:
+        """What may still be given away."""
+        return self.total_s - self.spent_s - self.committed_s
+
+
+class StartTrial(Record, frozen=True):
+    """Train new parameters for the first rung."""
+
+    timebox_s: float
+
+
+class Promote(Record, frozen=True):
+    """Train a trial on for another rung."""
+
+    trial: int
+    rung: int
+    timebox_s: float
+    reason: str
+
+
+class Wait(Record, frozen=True):
+    """Nothing to start before a session ends."""
+
+
+class Finish(Record, frozen=True):
+    """Nothing to start any more, and nothing is active."""
+
+    reason: str
+
+
+Action = StartTrial | Promote | Wait | Finish
+
+
+def decide(rules: Rules, trials: Sequence[Trial], budget: Budget, *, has_proposals: bool) -> Action:
+    """What to do next. To be called again after each action, until it says Wait or Finish.
+
+    has_proposals: whether there are parameters that no trial has yet; a grid has an end.
+    """
+    active = sum(trial.active_rung is not None for trial in trials)
+    if active >= rules.parallel:
+        return Wait()
+    if budget.left_s < LEAST_SHARE * rules.rung_s:
+        return Wait() if active else Finish(reason="the budget is used up")
+    chosen = _among_the_best(rules, trials)
+    if chosen is not None:
+        return _promotion(rules, chosen, budget, f"among the best 1/{rules.eta:g} of its rung")
+    best = _best_to_continue(rules, trials)
+    if best is not None and _is_last_part(rules, best, budget):
+        return _promotion(rules, best, budget, "the last part of the budget trains the best trial on")
+    if has_proposals:
+        return StartTrial(timebox_s=min(rules.rung_s, budget.left_s))
+    if best is not None:
+        return _promotion(rules, best, budget, "the best that is left")
+    return Wait() if active else Finish(reason="every trial was trained as far as possible")
+
+
+def ranked(rules: Rules, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that have a value, best first; between equals the earlier one."""
+    return sorted(
+        (trial for trial in trials if trial.value is not None),
+        key=lambda trial: (rules.order(trial.value), trial.number),
+    )
+
+
+def _among_the_best(rules: Rules, trials: Sequence[Trial]) -> Trial | None:
+    """The trial to promote by the halving, from the highest rung that has one."""
+    for rung in reversed(range(rules.max_rungs - 1)):
+        done = [trial for trial in trials if len(trial.values) > rung]
+        done.sort(key=lambda trial: (rules.order(trial.values[rung]), trial.number))
+        for trial in done[: int(len(done) / rules.eta)]:
+            if len(trial.values) == rung + 1 and _can_continue(rules, trial):
+                return trial
+    return None
+
+
+def _best_to_continue(rules: Rules, trials: Sequence[Trial]) -> Trial | None:
+    return next((trial for trial in ranked(rules, trials) if _can_continue(rules, trial)), None)
+
+
+def _can_continue(rules: Rules, trial: Trial) -> bool:
+    return (
+        trial.can_resume
+        and trial.active_rung is None
+        and trial.value is not None
+        and len(trial.values) < rules.max_rungs
+    )
+
+
+def _is_last_part(rules: Rules, best: Trial, budget: Budget) -> bool:
+    """Whether another new trial would take what the best trial's next rung needs: that gets at most 1/eta of it all."""
+    kept_s = min(rules.duration_s(len(best.values)), budget.total_s / rules.eta)
+    return budget.left_s - rules.rung_s < kept_s
+
+
+def _promotion(rules: Rules, trial: Trial, budget: Budget, reason: str) -> Promote:
+    rung = len(trial.values)
+    full_s = rules.duration_s(rung)
+    if budget.left_s < full_s:
+        reason = f"{reason} · shortened to the {in_minutes(budget.left_s)} that are left"
+    return Promote(trial=trial.number, rung=rung, timebox_s=min(full_s, budget.left_s), reason=reason)
+
+
+class Repeat(Record, frozen=True):
+    """A trial to be trained anew with a seed."""
+
+    trial: int
+    seed: int
+    timebox_s: float
+
+
+def repeats(
+    rules: Rules, trials: Sequence[Trial], budget: Budget, *, top: int, seeds: int, trained_s: float
+) -> tuple[Repeat, ...]:
+    """The best trials, each with the seeds 1, 2, ...: all for equally long. Empty if the budget is too small for that.
+
+    trained_s: how long the one of them that was trained longest was; none is repeated for longer.
+    """
+    best = ranked(rules, trials)[:top]
+    if not best:
+        return ()
+    timebox_s = min(trained_s, budget.left_s / (len(best) * seeds))
+    if timebox_s < LEAST_SHARE * rules.rung_s:
+        return ()
+    return tuple(
+        Repeat(trial=trial.number, seed=seed, timebox_s=timebox_s) for seed in range(1, seeds + 1) for trial in best
+    )
+
+
+class Repeated(Record, frozen=True):
+    """A trial's values over seeds: value[i] of every trial is of the same seed; None: it failed."""
+
+    trial: int
+    values: tuple[float | None, ...]
+
+    @property
+    def finite(self) -> list[float]:
+        """Those that there are."""
+        return [value for value in self.values if value is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """None without a value."""
+        return fmean(self.finite) if self.finite else None
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation; None below two values."""
+        return stdev(self.finite) if len(self.finite) > 1 else None
+
+
+def ranked_repeats(rules: Rules, repeated: Sequence[Repeated]) -> list[Repeated]:
+    """Best mean first; a trial of which a seed failed comes after those of which none did."""
+    return sorted(repeated, key=lambda one: (len(one.finite) < len(one.values), rules.order(one.mean), one.trial))
+
+
+def is_tie(one: Repeated, other: Repeated) -> bool:
+    """Whether the seeds that both have leave open which is better.
+
+    The 95 % interval of the mean of the paired differences contains 0 (Student's t). Below two pairs it is open.
+    """
+    differences = [a - b for a, b in zip(one.values, other.values, strict=False) if a is not None and b is not None]
+    if len(differences) < 2:
+        return True
+    freedom = len(differences) - 1
+    t = _T95[freedom - 1] if freedom <= len(_T95) else _T95_BEYOND
+    return abs(fmean(differences)) <= t * stdev(differences) / math.sqrt(len(differences))
