@@ -21,6 +21,9 @@ class ExitCode(IntEnum):
     PROBLEM = 1  # `doctor` found one
     USAGE = 2
     NO_SUCH_RUN = 3
+    WORSE = 20  # `verdict`: 0 is better
+    TIE = 21
+    UNDECIDED = 22
     STALLED = 69  # EX_UNAVAILABLE of sysexits.h: a run that is waited for is alive and makes no step
     REFUSED = 75  # EX_TEMPFAIL of sysexits.h: try again later
     TIMED_OUT = 124  # `wait --timeout` has passed, as from timeout(1)

@@ -21,6 +21,7 @@ _COMMANDS = {
     "list": ("commands.list", "list_runs"),
     "status": ("commands.status", "status"),
     "compare": ("commands.compare", "compare"),
+    "verdict": ("commands.verdict", "verdict"),
     "plot": ("commands.plot", "plot"),
     "logs": ("commands.logs", "logs"),
     "wait": ("commands.wait", "wait"),

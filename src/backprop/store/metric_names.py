@@ -12,6 +12,7 @@ _LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "loss/train", "t
 # what trainings minimize that is not called a loss: LightGBM's l2, XGBoost's rmse
 _LIKE_LOSSES = ("nll", "mse", "l2", "rmse", "mae", "l1", "mape", "error")
 _PROGRESS = frozenset({"epoch", "total_steps"})
+_SEED = re.compile(r"(^|[._/-])seeds?$", re.IGNORECASE)  # seed, random_seed, trainer.seed
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
 _TRAINING = re.compile(r"^(train|training)[_/.-]|[_/.-](train|training)$")
 _HELD_OUT = re.compile(
@@ -37,6 +38,11 @@ def is_greater_better(name: str) -> bool:
     if "loss" in words or "error" in words:
         return False
     return any(_GREATER_IS_BETTER.fullmatch(known) for word in words for known in (word, word.rstrip("0123456789")))
+
+
+def is_seed(name: str) -> bool:
+    """Whether a parameter is a seed: runs that differ in it only are replicates."""
+    return _SEED.search(name) is not None
 
 
 def is_progress(name: str) -> bool:

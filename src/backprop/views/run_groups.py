@@ -1,6 +1,5 @@
 """Runs by group: how many there are, the best of each group, and what it comes to over several seeds."""
 
-import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,6 @@ from backprop.records import RunView, Status
 from backprop.store import metric_names
 from backprop.views.run_row import RunRow
 from backprop.views.terminal import params
-
-_SEED = re.compile(r"(^|[._/-])seeds?$", re.IGNORECASE)  # seed, random_seed, trainer.seed
 
 
 class OverSeeds(NamedTuple):
@@ -65,16 +62,17 @@ def _best(rows: Sequence[RunRow]) -> RunRow | None:
 def _is_twin(view: RunView, other: RunView) -> bool:
     """Whether two runs have the same script and the same parameters, but for seeds."""
     is_same_script = view.run.spec.script == other.run.spec.script
-    return is_same_script and _without_seeds(view) == _without_seeds(other)
+    return is_same_script and without_seeds(view) == without_seeds(other)
 
 
-def _without_seeds(view: RunView) -> dict[str, str]:
-    return {name: params.text(value) for name, value in view.params.items() if not _SEED.search(name)}
+def without_seeds(view: RunView) -> dict[str, str]:
+    """Its parameters but for seeds, as text."""
+    return {name: params.text(value) for name, value in view.params.items() if not metric_names.is_seed(name)}
 
 
 def _over_seeds(rows: Sequence[RunRow]) -> OverSeeds | None:
     bests = {
-        _seeds(row.view): row.best
+        seeds_of(row.view): row.best
         for row in reversed(rows)  # of two runs with one seed the first that is listed counts
         if row.best is not None and row.view.run.status is Status.COMPLETED
     }
@@ -85,5 +83,9 @@ def _over_seeds(rows: Sequence[RunRow]) -> OverSeeds | None:
     return OverSeeds(statistics.fmean(values), deviation, len(values))
 
 
-def _seeds(view: RunView) -> tuple[tuple[str, str], ...]:
-    return tuple((name, params.text(value)) for name, value in sorted(view.params.items()) if _SEED.search(name))
+def seeds_of(view: RunView) -> str:
+    """Its seeds, as text: `seed=7`. Empty for a run without any."""
+    found = [
+        f"{name}={params.text(value)}" for name, value in sorted(view.params.items()) if metric_names.is_seed(name)
+    ]
+    return " ".join(found)

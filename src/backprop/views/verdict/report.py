@@ -1,0 +1,118 @@
+"""A verdict as a document for programs (the contract of `verdict --json`) and as lines for people."""
+
+from typing import Any
+
+from backprop.records import Record
+from backprop.store.output.protocol import json_safe
+from backprop.views.terminal import formatting
+from backprop.views.verdict.sides import At, Compared, Measured, Side
+from backprop.views.verdict.statistics import Judgement, Verdict
+
+
+class Report(Record, frozen=True):
+    """A candidate, judged."""
+
+    compared: Compared
+    baseline: Side
+    candidate: Side
+    baseline_values: Measured
+    candidate_values: Measured
+    judgement: Judgement
+    warnings: tuple[str, ...] = ()
+
+
+def verdict_document(report: Report) -> dict[str, Any]:
+    """What `verdict --json` prints."""
+    judgement, compared = report.judgement, report.compared
+    document = {
+        "verdict": judgement.verdict.value,
+        "baseline": _side_document(report.baseline, report.baseline_values),
+        "candidate": _side_document(report.candidate, report.candidate_values),
+        "compared": {
+            "metric": compared.metric,
+            "goal": "max" if compared.is_max else "min",
+            "at": compared.at.value,
+            "place": compared.place,
+        },
+        "diff": judgement.diff,
+        "ci95": None if judgement.ci95 is None else list(judgement.ci95),
+        "p": judgement.p,
+        "paired": judgement.is_paired,
+        "n": judgement.count,
+        "sd": judgement.sd,
+        "needs": needs(judgement),
+        "warnings": list(report.warnings),
+    }
+    return {key: json_safe(value) for key, value in document.items()}
+
+
+def _side_document(side: Side, measured: Measured) -> dict[str, Any]:
+    return {"runs": side.word, "n": len(measured.values), "mean": measured.mean}
+
+
+def needs(judgement: Judgement) -> str | None:
+    """How many runs would tell: `19 pairs to see 0.005`. None: not known, or it is told already."""
+    if judgement.needed is None or judgement.visible is None:
+        return None
+    what = "pairs" if judgement.is_paired else "runs of each"
+    return f"{judgement.needed:,} {what} to see {formatting.number(judgement.visible)}"
+
+
+def lines(report: Report) -> list[str]:
+    """What `verdict` prints: the verdict, then what it stands on."""
+    found = [f"{_subject(report)} {_sentence(report)}", f"  {_basis(report)}"]
+    if report.judgement.verdict is Verdict.UNDECIDED:
+        found.append(f"  {_missing(report)}")
+    return [*found, *(f"  warning: {text}" for text in report.warnings)]
+
+
+def _subject(report: Report) -> str:
+    return f"{report.candidate.word}:"
+
+
+def _sentence(report: Report) -> str:
+    judgement, other = report.judgement, report.baseline.word
+    if judgement.diff is None:
+        return f"undecided · no finite {report.compared.metric} to compare with {other}"
+    by = f"by {formatting.number(abs(judgement.diff))}"
+    match judgement.verdict:
+        case Verdict.BETTER | Verdict.WORSE:
+            return f"{judgement.verdict.value} than {other} {by}{_interval(judgement)}"
+        case Verdict.TIE:
+            return f"a tie with {other}{_interval(judgement)}"
+    is_ahead = (judgement.diff > 0) == report.compared.is_max
+    return f"undecided · {'ahead of' if is_ahead else 'behind'} {other} {by}{_interval(judgement)}"
+
+
+def _interval(judgement: Judgement) -> str:
+    if judgement.ci95 is None:
+        return ""
+    low, high = judgement.ci95
+    return f" (95 %: {formatting.number(low)} to {formatting.number(high)})"
+
+
+def _basis(report: Report) -> str:
+    compared, judgement = report.compared, report.judgement
+    direction = "greater is better" if compared.is_max else "smaller is better"
+    place = "" if compared.place is None else f" {compared.place:,.0f}"
+    where = {
+        At.STEP: f"at step{place}",
+        At.GPU_SECONDS: f"after{place} GPU-seconds",
+        At.END: "at the end",
+        At.BEST: "at best",
+    }
+    means = " and ".join(
+        f"{formatting.number(measured.mean)} ({len(measured.values)})"
+        for measured in (report.candidate_values, report.baseline_values)
+    )
+    paired = f"{judgement.count} pairs of a seed" if judgement.is_paired else "not paired by seed"
+    return f"{compared.metric} ({direction}) {where[compared.at]} · means {means} · {paired}"
+
+
+def _missing(report: Report) -> str:
+    needed = needs(report.judgement)
+    if needed is not None:
+        return f"needs {needed}"
+    if report.judgement.count < 2:
+        return "one run is no evidence: repeat both with the same seeds, two or more"
+    return "the values do not vary: more seeds may tell"

@@ -1,0 +1,196 @@
+"""Is a candidate better than a baseline? Statistics over runs that differ in their seeds only. Pure.
+
+Runs of one seed are paired, so that what a seed shifts in both does not hide a difference (paired t-test); without
+common seeds it is Welch's t-test. Two-sided at 5 %, after Holm's correction where there are several candidates.
+Sources: Student 1908; Welch 1947; Holm 1979; for the power, Cohen, Statistical Power Analysis, 1988.
+
+Needs scipy (the extra `stats`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from statistics import fmean, stdev
+
+from backprop.records import Record
+
+LEVEL = 0.05  # how often equals are called different at most
+POWER = 0.8  # how often a difference is seen with as many runs as `needs` says
+_MOST_NEEDED = 1_000_000
+_ROUNDING = 1e-9  # of the greatest value: what varies by less does not vary
+
+
+class Verdict(str, Enum):
+    """What the runs say of a candidate."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    TIE = "tie"  # any difference is smaller than what matters
+    UNDECIDED = "undecided"  # more runs may tell
+
+
+class Judgement(Record, frozen=True):
+    """A candidate against the baseline. Differences are candidate minus baseline, in units of the metric."""
+
+    verdict: Verdict
+    diff: float | None  # of the means; None: one of the two has no value
+    ci95: tuple[float, float] | None  # 95 % interval of the difference, not corrected; None: it cannot be known
+    p: float | None  # two-sided, after Holm's correction
+    is_paired: bool
+    sd: float | None  # of the paired differences, else of the values within both sides
+    count: int  # pairs; not paired: runs of the smaller side
+    needed: int | None  # pairs, or runs of each side, to see `visible` with 80 % power; None: not known
+    visible: float | None  # the difference that is meant: what matters, or what was seen if that is more
+
+
+class _Test(Record, frozen=True):
+    """A t-test before the correction."""
+
+    is_paired: bool
+    count: int  # pairs, or runs of the smaller side
+    diff: float | None = None
+    sd: float | None = None
+    p: float | None = None
+    half_width: float | None = None  # of the 95 % interval
+
+
+Seeds = Mapping[str, float]
+"""Value by seed; a run without one has a key of its own."""
+
+
+def judge(baseline: Seeds, candidates: Sequence[Seeds], *, is_max: bool, margin: float) -> list[Judgement]:
+    """Each candidate against the baseline.
+
+    margin: differences up to this do not matter: a 95 % interval within it is a tie.
+    """
+    tests = [_test(baseline, candidate) for candidate in candidates]
+    corrected = holm([test.p for test in tests])
+    return [_judgement(test, p, is_max=is_max, margin=margin) for test, p in zip(tests, corrected, strict=True)]
+
+
+def _test(baseline: Seeds, candidate: Seeds) -> _Test:
+    common = sorted(baseline.keys() & candidate.keys())
+    if len(common) > 1:
+        return _paired([candidate[seed] for seed in common], [baseline[seed] for seed in common])
+    return _welch(list(baseline.values()), list(candidate.values()))
+
+
+def _paired(candidate: Sequence[float], baseline: Sequence[float]) -> _Test:
+    from scipy.special import stdtr, stdtrit
+
+    differences = [one - other for one, other in zip(candidate, baseline, strict=True)]
+    count, diff, sd = len(differences), fmean(differences), stdev(differences)
+    if sd <= _ROUNDING * max(map(abs, (*candidate, *baseline))):
+        return _equal_differences(diff, count)
+    error = sd / math.sqrt(count)
+    p = 2.0 * float(stdtr(count - 1, -abs(diff) / error))
+    half_width = float(stdtrit(count - 1, 1 - LEVEL / 2)) * error
+    return _Test(is_paired=True, count=count, diff=diff, sd=sd, p=p, half_width=half_width)
+
+
+def _equal_differences(diff: float, count: int) -> _Test:
+    """All differences are the same, as those of coarse metrics may be: the sign test, as t would be infinite."""
+    if diff == 0.0:
+        return _Test(is_paired=True, count=count, diff=0.0, sd=0.0, p=1.0, half_width=0.0)
+    p = min(1.0, 2.0 * 0.5**count)
+    half_width = 0.0 if p <= LEVEL else None
+    return _Test(is_paired=True, count=count, diff=diff, sd=0.0, p=p, half_width=half_width)
+
+
+def _welch(baseline: Sequence[float], candidate: Sequence[float]) -> _Test:
+    from scipy.special import stdtr, stdtrit
+
+    count = min(len(baseline), len(candidate))
+    diff = fmean(candidate) - fmean(baseline) if count else None
+    if diff is None or count < 2:
+        return _Test(is_paired=False, count=count, diff=diff)
+    parts = [stdev(values) ** 2 / len(values) for values in (baseline, candidate)]
+    error_squared = sum(parts)
+    freedom_left = [len(baseline) - 1, len(candidate) - 1]
+    squares = sum(stdev(v) ** 2 * n for v, n in zip((baseline, candidate), freedom_left, strict=True))
+    pooled = math.sqrt(squares / sum(freedom_left))
+    if pooled <= _ROUNDING * max(map(abs, (*baseline, *candidate))):  # so that nothing is known of how values vary
+        if diff != 0.0:
+            return _Test(is_paired=False, count=count, diff=diff, sd=0.0)
+        return _Test(is_paired=False, count=count, diff=0.0, sd=0.0, p=1.0, half_width=0.0)
+    freedom = error_squared**2 / sum(part**2 / n for part, n in zip(parts, freedom_left, strict=True))
+    error = math.sqrt(error_squared)
+    p = 2.0 * float(stdtr(freedom, -abs(diff) / error))
+    half_width = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
+    return _Test(is_paired=False, count=count, diff=diff, sd=pooled, p=p, half_width=half_width)
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """p-values after Holm's step-down correction; None stays None and is not counted."""
+    known = sorted((p, place) for place, p in enumerate(values) if p is not None)
+    corrected: list[float | None] = [None] * len(values)
+    greatest = 0.0
+    for rank, (p, place) in enumerate(known):
+        greatest = max(greatest, min(1.0, p * (len(known) - rank)))
+        corrected[place] = greatest
+    return corrected
+
+
+def _judgement(test: _Test, p: float | None, *, is_max: bool, margin: float) -> Judgement:
+    diff, half = test.diff, test.half_width
+    interval = None if diff is None or half is None else (diff - half, diff + half)
+    visible = None if diff is None else max(margin, abs(diff))
+    verdict = _verdict(diff, interval, p, is_max=is_max, margin=margin)
+    return Judgement(
+        verdict=verdict,
+        diff=diff,
+        ci95=interval,
+        p=p,
+        is_paired=test.is_paired,
+        sd=test.sd,
+        count=test.count,
+        needed=_needed(test, visible) if verdict is Verdict.UNDECIDED else None,
+        visible=visible,
+    )
+
+
+def _verdict(
+    diff: float | None, interval: tuple[float, float] | None, p: float | None, *, is_max: bool, margin: float
+) -> Verdict:
+    if diff is None or interval is None or p is None:
+        return Verdict.UNDECIDED
+    if p <= LEVEL:
+        return Verdict.BETTER if (diff > 0) == is_max else Verdict.WORSE
+    if -margin <= interval[0] and interval[1] <= margin:
+        return Verdict.TIE
+    return Verdict.UNDECIDED
+
+
+def _needed(test: _Test, visible: float | None) -> int | None:
+    if not test.sd or not visible:
+        return None
+    return runs_needed(visible / test.sd, is_paired=test.is_paired)
+
+
+def runs_needed(effect: float, *, is_paired: bool) -> int | None:
+    """Pairs, or runs of each side, to see an effect with 80 % power; None: more than a million.
+
+    effect: the difference in standard deviations, above 0.
+    """
+    low, high = 1, 2
+    while _power(effect, high, is_paired=is_paired) < POWER:
+        low, high = high, 2 * high
+        if high > _MOST_NEEDED:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _power(effect, middle, is_paired=is_paired) < POWER:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _power(effect: float, count: int, *, is_paired: bool) -> float:
+    from scipy.special import nctdtr, stdtrit
+
+    freedom = count - 1 if is_paired else 2 * count - 2
+    shift = effect * math.sqrt(count if is_paired else count / 2)
+    if shift > 30:  # scipy's nctdtr is not accurate there, and there is nothing left to find
+        return 1.0
+    return 1.0 - float(nctdtr(freedom, shift, stdtrit(freedom, 1 - LEVEL / 2)))
