@@ -8,7 +8,7 @@
     └── BusyError             exit 75: another process is running it; try again later
 
 A message says what happened, what was found against what is allowed, and what to do next. Only `cli` catches
-these. Anything else that is raised is a bug and crashes loudly.
+these, and a PermissionError that names a file. Anything else that is raised is a bug and crashes loudly.
 """
 
 from enum import IntEnum

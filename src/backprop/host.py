@@ -4,6 +4,7 @@ Unknown values are None. A pid alone identifies nothing: its process may have en
 container /proc may belong to another pid namespace, where the same number is another process.
 """
 
+import errno
 import getpass
 import os
 import re
@@ -154,6 +155,11 @@ def process_stat(pid: int) -> list[bytes] | None:
         return (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None
+
+
+def why_not_started(error: OSError) -> str:
+    """Why a process could not be started. The kernel's own words name no limit."""
+    return f"cannot be started: {error.strerror or error}" + (" (see ulimit -u)" if error.errno == errno.EAGAIN else "")
 
 
 def send(pid: int, is_the_one: Callable[[], bool], number: signal.Signals) -> bool:

@@ -480,3 +480,62 @@ def test_who_cannot_see_the_tree_signals_nobody_else(runs: Runs, hide_table: str
     assert "code 137" in done.stdout
     assert runs.output("r") == "interrupted\n"
     assert "Only the trainer's process group can be watched and stopped" in done.stderr
+
+
+def call_with_processes(runs: Runs, count: int, *words: str) -> "subprocess.CompletedProcess[str]":
+    """A command of a user who may have so many processes and threads; root's are not limited."""
+    user = 1_000_000 + os.getpid()  # nobody else's: the limit counts all processes of a user
+    capabilities = "-all,+dac_override,+dac_read_search"  # the command may be in a folder that is closed to others
+    return subprocess.run(
+        [
+            *("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"),
+            *(f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}"),
+            *("prlimit", f"--nproc={count}", BACKPROP, *words),
+        ],
+        cwd=runs.work,
+        env=runs.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+
+
+@needs_root
+def test_training_goes_on_where_no_thread_can_be_started(runs: Runs):
+    """`ulimit -u` leaves room for a supervisor and a trainer, and for no thread of either."""
+    line = '{"step": 3, "loss": 0.5}'
+    done = call_with_processes(runs, 2, "run", "--run-id", "r", "--", "echo", line)
+    assert (done.returncode, done.stdout) == (0, f"{line}\n"), done.stderr
+    assert runs.document("r")["last_step"] == 3
+
+
+@needs_root
+@pytest.mark.parametrize("options", [(), ("-d",), ("-d", "--json"), ("--vary", "lr=1,2")], ids=" ".join)
+def test_a_process_that_cannot_be_started_is_said_in_one_line(runs: Runs, options: tuple[str, ...]):
+    """`ulimit -u` leaves room for the command alone: the run has not started, whoever was to start it."""
+    done = call_with_processes(runs, 1, "run", *options, "--", "touch", "was-here")
+    assert done.returncode not in {0, 1}
+    assert "Traceback" not in done.stderr
+    assert "cannot be started: Resource temporarily unavailable (see ulimit -u)" in done.stderr
+    assert not (runs.work / "was-here").exists()
+    for document in json.loads(runs.call("list", "--json").stdout):
+        assert document["status"] in {"failed", "refused"}
+        assert "see ulimit -u" in document["reason"] or "which came before it" in document["reason"]
+
+
+@needs_root
+def test_doctor_says_what_it_cannot_check_where_no_process_can_be_started(runs: Runs):
+    """Each check is a process of its own."""
+    done = call_with_processes(runs, 1, "doctor")
+    assert "Traceback" not in done.stderr
+    assert "ulimit -u" in done.stdout + done.stderr
+
+
+@needs_root
+def test_the_page_says_at_once_that_no_thread_can_be_started(runs: Runs):
+    """It would answer nothing."""
+    done = call_with_processes(runs, 1, "ui", "--port", "0", "--no-open")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("backprop: can't start new thread (see ulimit -u).\n")

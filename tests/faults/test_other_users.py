@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,9 +13,12 @@ import click
 import msgspec
 import pytest
 
+from backprop.cli import app
+from backprop.cli.commands.init import init
 from backprop.cli.commands.logs import logs
 from backprop.cli.commands.pause import pause
 from backprop.cli.commands.rename import rename
+from backprop.cli.commands.status import status
 from backprop.cli.commands.stop import stop
 from backprop.errors import ConfigError, UsageError
 from backprop.governor.run_queue import RunQueue
@@ -185,6 +189,58 @@ def test_a_home_in_a_folder_that_is_closed_to_us(home: Home):
     home.path.chmod(0o700)
     with as_nobody(), pytest.raises(ConfigError, match="Set BACKPROP_HOME to a folder of yours"):
         home_of(home.path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "{}/train.py"),
+        ("run", "train.py", "--resume-from", "{}/last.pt"),
+        ("run", "train.py", "--config", "{}/backprop.toml"),
+        ("run", "train.py", "--stdin", "{}/answers"),
+        ("resume", "mine", "--resume-from", "{}/last.pt"),
+    ],
+    ids=" ".join,
+)
+def test_a_path_in_a_folder_of_somebody_else_is_said_in_one_line(
+    home: Home, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """It can be neither there nor missing, as far as we know."""
+    closed = home.path.parent / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setenv("BACKPROP_HOME", str(home.path))
+    monkeypatch.chdir(home.path.parent)
+    Path("train.py").write_text("")
+    with as_nobody():
+        use(home, "mine")
+
+    def code_of(folder: Path) -> object:
+        monkeypatch.setattr(sys, "argv", ["backprop", *(word.format(folder) for word in words)])
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        return ended.value.code
+
+    assert code_of(home.path.parent / "nowhere") == 2  # now all modules are imported that only root may read
+    capsys.readouterr()
+    with as_nobody():
+        assert code_of(closed) == 2
+        assert views(home).keys() == {"mine"}
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"backprop: {words[-1].format(closed)}: Permission denied."
+
+
+@pytest.mark.parametrize("command", [init, status], ids=lambda command: command.name)
+def test_a_current_folder_of_somebody_else_is_said_in_one_line(
+    home: Home, command: click.Command, monkeypatch: pytest.MonkeyPatch
+):
+    """After `su`, or with `sudo -u`, it may be closed to us."""
+    closed = home.path.parent / "closed" / "below"
+    closed.mkdir(parents=True)
+    monkeypatch.setenv("BACKPROP_HOME", str(home.path))
+    monkeypatch.chdir(closed)
+    closed.parent.chmod(0o700)
+    with as_nobody(), pytest.raises(UsageError, match=f"the current folder {closed} is closed to you"):
+        command.main([], standalone_mode=False)
 
 
 @pytest.mark.parametrize(("mode", "is_told"), [(0o755, False), (0o775, True), (0o777, True), (0o1777, False)])

@@ -174,6 +174,15 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path):
         settings_of(tmp_path, project_file=tmp_path / "gone.json")
 
 
+@pytest.mark.parametrize("name", [*config_sources.PROJECT_FILES, "user.toml", "user.json"])
+@pytest.mark.parametrize("is_loop", [False, True], ids=["nowhere", "loop"])
+def test_a_file_that_is_a_link_to_nowhere_is_an_error(tmp_path: Path, name: str, is_loop: bool):
+    """Its settings are meant to count: they are not passed over in silence."""
+    (tmp_path / name).symlink_to(name if is_loop else "dotfiles/gone")
+    with pytest.raises(ConfigError, match=rf"{name} is a link to .*, which is not there"):
+        load(flags={}, environment={}, start=tmp_path, user_file=tmp_path / "user.toml")
+
+
 def test_a_user_file_that_is_a_folder_is_an_error(tmp_path: Path):
     """What cannot be read is named with the system's reason."""
     (tmp_path / "user.json").mkdir()

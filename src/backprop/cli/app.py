@@ -152,6 +152,11 @@ def main() -> None:
         # Python would complain once more when it flushes stdout at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.OK
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        _say(f"{error.filename}: {error.strerror}.")  # given by the user, or recorded: in a folder of somebody else
+        code = ExitCode.USAGE
     except OSError as error:
         if error.filename is not None or error.errno not in _UNWRITABLE:
             raise

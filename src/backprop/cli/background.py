@@ -84,7 +84,11 @@ def _start(owned: "OwnedRun", request: "Request", signals: Signals, later: "Sequ
         return _be_the_supervisor(owned, request, writer)
 
     engine = engines.machine(owned.home)
-    engine.release(engine.submit([Submission(owned.rundir, owned.spec, request.limits.timebox_s, work)]))
+    try:
+        engine.release(engine.submit([Submission(owned.rundir, owned.spec, request.limits.timebox_s, work)]))
+    except BackpropError as error:
+        driver.refuse(owned, str(error))
+        raise
     os.close(writer)
     owned.journal.close()  # the child has it too, and with it the lock
     answer = _answer_of(reader, signals)

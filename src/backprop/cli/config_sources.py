@@ -88,7 +88,7 @@ def load(
 
 def find_user_file(path: Path) -> Path | None:
     """The user's settings: `path`, or the same in JSON. Raises ConfigError when there are both."""
-    found = [one for one in dict.fromkeys((path, path.with_suffix(".json"))) if one.exists()]
+    found = [one for one in dict.fromkeys((path, path.with_suffix(".json"))) if _exists(one)]
     if len(found) > 1:
         raise ConfigError(f"there are two user files, {found[0]} and {found[1].name}: keep one of them.")
     return found[0] if found else None
@@ -105,9 +105,17 @@ def find_project_file(start: Path) -> Path | None:
 
 def is_settings(path: Path) -> bool:
     """True for a file that holds settings of ours. Raises ConfigError for a pyproject.toml that is broken."""
-    if path.is_symlink() and not path.exists():
-        raise ConfigError(f"{path} is a link to {os.readlink(path)}, which is not there.")  # noqa: PTH115
-    return path.is_file() and (path.name != PYPROJECT or "backprop" in _read_tools(path))
+    return _exists(path) and path.is_file() and (path.name != PYPROJECT or "backprop" in _read_tools(path))
+
+
+def _exists(path: Path) -> bool:
+    """False in a folder that is closed to us, too. Raises ConfigError for a link to nowhere: its settings are meant."""
+    try:
+        if path.is_symlink() and not path.exists():
+            raise ConfigError(f"{path} is a link to {os.readlink(path)}, which is not there.")  # noqa: PTH115
+        return path.exists()
+    except PermissionError:
+        return False
 
 
 def _read_file(path: Path) -> dict[str, Any]:

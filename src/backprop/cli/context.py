@@ -81,6 +81,16 @@ def say_whose_home(path: Path) -> None:
         say(f"warning: other users can write to the home folder {path} and replace your runs; fix: chmod go-w {path}")
 
 
+def check_threads() -> None:
+    """Raise UsageError where no thread can be started: a program that needs some would fail half-way."""
+    import threading
+
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError as error:
+        raise UsageError(f"{error} (see ulimit -u).") from error
+
+
 def find_run(home: Home, index: Index, word: str) -> RunView:
     """The run that `word` names. Raises NoSuchRunError, UsageError or BusyError."""
     return catalog.find_run(home, index, word, say)
@@ -139,8 +149,11 @@ def working_folder() -> Path:
     """The current folder. Raises UsageError when a run could not be recorded as started there."""
     try:
         folder = Path.cwd()
+        folder.stat()
     except FileNotFoundError as error:
         raise UsageError("the current directory has been deleted; change to another one.") from error
+    except PermissionError as error:  # su, or sudo -u, in a folder of one's own
+        raise UsageError(f"the current folder {folder} is closed to you; change to another one.") from error
     check_text(str(folder), "the current folder's name")
     return folder
 

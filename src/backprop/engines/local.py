@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from backprop import host
 from backprop.engines.base import Observation, Phase, Submission
+from backprop.errors import BackpropError
 from backprop.records import Run
 from backprop.store.files import open_to_append
 from backprop.store.holder import signal_holder
@@ -30,10 +31,17 @@ class LocalEngine:
         return [one.spec.id for one in submissions]
 
     def release(self, ids: Sequence[str]) -> None:
-        """Fork a supervisor for each, which survives this terminal. It inherits open files, and so the run's lock."""
+        """Fork a supervisor for each, which survives this terminal. It inherits open files, and so the run's lock.
+
+        Raises BackpropError when no process can be started.
+        """
         sys.stdout.flush()
         for run_id in ids:
-            if os.fork() == 0:
+            try:
+                pid = os.fork()
+            except OSError as error:
+                raise BackpropError(f"the supervisor of run {run_id} {host.why_not_started(error)}.") from error
+            if pid == 0:
                 _work(self._submissions[run_id])
 
     def cancel(self, run: Run) -> None:

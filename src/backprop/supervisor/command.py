@@ -13,6 +13,7 @@ from contextlib import suppress
 from itertools import chain, product
 from pathlib import Path
 
+from backprop import host
 from backprop.errors import UsageError
 from backprop.records import Record, Revision, RunSpec
 from backprop.store.output.protocol import json_safe
@@ -75,7 +76,7 @@ def for_command(arguments: Sequence[str]) -> Command:
 
 def why_not_started(program: str, error: OSError) -> str:
     """Why a command could not be started, with a hint where a script's `#!` line is the likely cause."""
-    reason = f"cannot be started: {error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    reason = host.why_not_started(error) + (f": {error.filename}" if error.filename else "")
     if error.errno == errno.ENOEXEC:
         return f"{reason}; if it is a script, its first line must name its interpreter: #!/bin/sh"
     found = shutil.which(program)

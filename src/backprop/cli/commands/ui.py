@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 
 import click
 
-from backprop.cli.context import open_caught_up, say, settings_here, working_folder
+from backprop.cli.context import check_threads, open_caught_up, say, settings_here, working_folder
 from backprop.store.home import Home
 
 _MAX_SHOWN = 1_000
@@ -35,6 +35,7 @@ def ui(*, port: int | None, host: str, no_open: bool) -> None:
     services = Services(home=home, limits=settings.limits, gpu_probe=settings.gpu_probe, folders=folders, say=_once())
     with open_caught_up(home):
         pass  # problems of the home are shown before the page is opened
+    check_threads()
     socket = server.bound(host, port)
     address, key, pages = server.address(host, socket), auth.AccessToken(), app.Pages(services)
     if not server.is_private(socket):

@@ -7,7 +7,7 @@ import sys
 import click
 
 from backprop.cli import completion
-from backprop.cli.context import find_run, open_caught_up, settings_here
+from backprop.cli.context import check_threads, find_run, open_caught_up, settings_here
 from backprop.errors import ExitCode, UsageError
 from backprop.store.home import Home
 
@@ -19,6 +19,7 @@ def watch(*, run: str | None) -> None:
     streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
     if not all(stream is not None and stream.isatty() for stream in streams) or os.environ.get("TERM") == "dumb":
         raise UsageError("watch needs a terminal; without one: backprop list, backprop status, backprop logs -f RUN.")
+    check_threads()
     home = Home.from_environment()
     with open_caught_up(home) as index:
         run_id = None if run is None else find_run(home, index, run).run.spec.id

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import msgspec
 
+from backprop import host
 from backprop.errors import BackpropError
 from backprop.records import Finding, Level
 
@@ -78,7 +79,12 @@ def examine(checks: Sequence[Check]) -> list[Finding]:
 
 def _start(check: Check) -> _Running:
     reader, writer = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.write(writer, msgspec.json.encode([problem(check.name, f"the check {host.why_not_started(error)}")]))
+        os.close(writer)
+        return _Running(check, 0, reader, is_collected=True)
     if pid == 0:
         _be_a_check(check, writer)
     os.close(writer)

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from backprop import host
 from backprop.cli.doctor.findings import note, ok, problem
+from backprop.errors import BackpropError
 from backprop.records import Finding, Limits
 from backprop.store import experiments_json, filesystem
 from backprop.store.home import Home
@@ -110,7 +112,10 @@ def locks() -> Iterator[Finding]:
 
 def _is_refused_to_others(path: str) -> bool:
     """Asks a process of its own: over NFS a process has no quarrel with itself."""
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise BackpropError(f"a second process {host.why_not_started(error)}") from error
     if pid == 0:
         code = 1
         try:
