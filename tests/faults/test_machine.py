@@ -132,7 +132,7 @@ def test_the_page_shows_runs_on_a_full_disk(small_home: Runs):
         assert (rows["r"]["status"], rows["r"]["last_step"]) == ("failed", 1)
     assert server.get("/api/curves", run="old").status == 200
     with server.stream(runs="old") as stream:
-        stream.next_of("trouble", lambda told: "is full" in json.dumps(told))
+        stream.next_of("trouble", lambda told: "no room" in json.dumps(told))
     (runs.home / "hog").unlink()
     make_room(runs)
     assert server.get("/api/runs").json["total"] == 2

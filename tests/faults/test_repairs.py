@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from backprop.store.index import Index
 from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
-from tests.conftest import Runs
+from tests.conftest import Runs, wait_for
+from tests.web.conftest import Server
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
 
@@ -466,3 +468,37 @@ def test_a_reindex_killed_before_it_has_written_the_snapshot_is_made_up_for(thre
     assert killed.returncode == -signal.SIGKILL
     assert ids(three) == {"a", "b", "c"}
     assert {entry["status"] for entry in json.loads(path.read_text()).values()} == {"completed"}
+
+
+def test_views_that_stay_open_do_without_an_index_that_is_locked(three: Runs):
+    """The page shows a run that ended meanwhile, and says why it is slow; the index is used again when it is free."""
+    server = Server(three)
+    assert server.get("/api/runs").json["total"] == 3
+    with closing(sqlite3.connect(three.home / "index.db", isolation_level=None)) as hanging:
+        hanging.execute("BEGIN IMMEDIATE")
+        assert three.call("run", "train.py", "--run-id", "new").returncode == 0
+
+        def is_shown() -> bool:
+            answer = server.get("/api/runs")
+            assert answer.status == 200, answer.text
+            return {row["id"]: row["status"] for row in answer.json["runs"]}.get("new") == "completed"
+
+        wait_for(is_shown)
+        assert server.get("/api/runs/new").status == 200
+        with server.stream() as stream:
+            stream.next_of("trouble", lambda told: "another process has locked the index" in json.dumps(told))
+            hanging.execute("ROLLBACK")
+            stream.next_of("trouble", lambda told: "another process" not in json.dumps(told))
+    assert server.get("/api/runs").json["total"] == 4
+    with closing(sqlite3.connect(three.home / "index.db")) as index:
+        assert index.execute("SELECT count(*) FROM runs").fetchone() == (4,)
+
+
+def test_watch_does_without_an_index_that_is_locked(three: Runs):
+    """Its index in memory stays while the one on the disk is locked: no state waits for the lock again."""
+    home = Home(three.home)
+    with closing(sqlite3.connect(three.home / "index.db", isolation_level=None)) as hanging:
+        assert indexing.is_usable(home)
+        hanging.execute("BEGIN IMMEDIATE")
+        assert not indexing.is_usable(home)
+    assert indexing.is_usable(home)

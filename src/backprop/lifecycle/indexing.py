@@ -9,6 +9,7 @@ import functools
 import os
 import sqlite3
 import time
+from contextlib import closing
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -22,7 +23,15 @@ from backprop.records import Limits, Run, RunSpec, Status
 from backprop.store import experiments_json, legacy_import
 from backprop.store.files import UnreadableError, unreadable
 from backprop.store.home import Home, HomeBusyError
-from backprop.store.index import Index, is_locked, lacks_room, open_index, reopen_if_replaced, set_aside_if_damaged
+from backprop.store.index import (
+    Index,
+    IndexBrokenError,
+    is_locked,
+    lacks_room,
+    open_index,
+    reopen_if_replaced,
+    set_aside_if_damaged,
+)
 from backprop.store.ingest import VIEWER_BUSY_TIMEOUT_S, Recorder, Say
 from backprop.store.journal.entries import Refused
 from backprop.store.journal.file import Journal
@@ -45,14 +54,38 @@ def open_caught_up(home: Home, say: Say) -> Index:
     try:
         return _open_caught_up_on_disk(home, say)
     except (NoRoomError, HomeBusyError, OSError, sqlite3.OperationalError) as error:
-        if isinstance(error, NoRoomError) or lacks_room(error):
-            why = f"there is no room on the disk of {home.path}"
-        elif isinstance(error, HomeBusyError) or is_locked(error):
-            why = f"another process has locked the index of {home.path} for too long"
-        else:
+        if (why := why_in_memory(home, error)) is None:
             raise
     say(f"{why}: reading from the run directories instead.")
+    return open_in_memory(home, say)
+
+
+def why_in_memory(home: Home, error: Exception) -> str | None:
+    """Why views need an index in memory, by how the one on the disk failed; None where they do not."""
+    if isinstance(error, NoRoomError) or lacks_room(error):
+        return f"there is no room on the disk of {home.path}"
+    if isinstance(error, HomeBusyError) or is_locked(error):
+        return f"another process has locked the index of {home.path} for too long"
+    return None
+
+
+def open_in_memory(home: Home, say: Say) -> Index:
+    """An index in memory, in step with the run directories."""
     return _caught_up(home, Index(home.index_path, VIEWER_BUSY_TIMEOUT_S, is_in_memory=True), say)
+
+
+def is_usable(home: Home) -> bool:
+    """Whether the index on the disk can be written to, so that none in memory is needed. Does not wait."""
+    if not home.has_room():
+        return False
+    try:
+        with closing(Index(home.index_path, 0.0)) as index:
+            index.wait_for_turn()
+    except sqlite3.OperationalError:
+        return False
+    except IndexBrokenError:  # whoever opens it makes it anew
+        pass
+    return True
 
 
 def _open_caught_up_on_disk(home: Home, say: Say) -> Index:

@@ -130,7 +130,7 @@ class LiveFeed:
         while not self._is_over:
             self._wake.clear()
             try:
-                if index is not None and index.is_in_memory and self.home.has_room():
+                if index is not None and index.is_in_memory and indexing.is_usable(self.home):
                     index.close()
                     index = None
                 if index is None:

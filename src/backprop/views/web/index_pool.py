@@ -1,6 +1,6 @@
 """A connection pool for the index: one connection per thread at a time, and one catch-up for all of them.
 
-On a full disk there is one index in memory, which the threads use in turn.
+On a full disk, and while another process holds the index's lock, there is one in memory, which the threads use in turn.
 """
 
 import logging
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from backprop.errors import BackpropError, NoRoomError, NoSuchRunError
+from backprop.errors import BackpropError, NoSuchRunError
 from backprop.lifecycle import catalog
 from backprop.records import Checkpoint, RunView
 from backprop.store.home import HomeBusyError
-from backprop.store.index import Index, lacks_room, set_aside_if_damaged
+from backprop.store.index import Index, set_aside_if_damaged
 from backprop.store.rundir import RUN_ID
 from backprop.views.web.services import Services
 
@@ -41,6 +41,7 @@ class IndexPool:
         self._services = services
         self._idle: list[Index] = []
         self._in_memory: Index | None = None
+        self._why_in_memory = ""
         self._memory_lock = threading.RLock()
         self._catching_up = threading.Lock()
         self._caught_up_at = float("-inf")
@@ -98,23 +99,22 @@ class IndexPool:
 
     def _bring_in_step(self) -> None:
         with self._memory_lock:
-            if self._in_memory is not None and self._services.home.has_room():
+            if self._in_memory is not None and self._services.is_index_usable():
                 self._in_memory.close()
                 self._in_memory = None
         try:
             with self.connection() as index:
                 self._services.catch_up(index)
         except LATER as error:
-            if self._in_memory is not None or not (isinstance(error, NoRoomError) or lacks_room(error)):
+            why = self._services.why_in_memory(error)
+            if self._in_memory is not None or why is None:
                 raise
-            index = Index(self._services.home.index_path, 0.0, is_in_memory=True)
-            self._services.catch_up(index)
-            self._in_memory = index
+            self._why_in_memory, self._in_memory = why, self._services.open_in_memory()
 
     @property
-    def is_in_memory(self) -> bool:
-        """Whether the index is in memory because the disk is full."""
-        return self._in_memory is not None
+    def why_in_memory(self) -> str | None:
+        """Why the index is in memory; None where it is on the disk."""
+        return None if self._in_memory is None else self._why_in_memory
 
     def is_valid(self, checkpoint: Checkpoint) -> bool:
         """Whether a checkpoint looks valid, or did some seconds ago."""

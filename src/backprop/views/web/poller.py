@@ -138,8 +138,8 @@ class Poller:
             # runs that ended since the last poll may have written more before that
             self._changed_at.update(dict.fromkeys(active | self._active, number))
             self._active = active
-            if self.pool.is_in_memory:
-                trouble = f"the disk of {self.services.home.path} is full: runs are read from their directories."
+            if (why := self.pool.why_in_memory) is not None:
+                trouble = f"{why}: runs are read from their directories."
         except Exception as error:  # noqa: BLE001  shown on the pages: without this thread they would stand still
             trouble = self._trouble("the index cannot be updated", error)
         self.result = PollResult(number, version, total, trouble or self._machine_trouble)
@@ -158,7 +158,7 @@ class Poller:
     def _read_marks(self) -> object:
         """Changes when a run is added or removed, or changes its state: experiments.json is replaced then."""
         home = self.services.home
-        if self.pool.is_in_memory:  # experiments.json cannot be written
+        if self.pool.why_in_memory is not None:  # experiments.json cannot be written
             return object()
         snapshot, runs, index = home.snapshot_path.stat(), home.runs_path.stat(), home.index_path.stat()
         return snapshot.st_ino, snapshot.st_mtime_ns, runs.st_mtime_ns, index.st_ino

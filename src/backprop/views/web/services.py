@@ -37,6 +37,15 @@ class Services:
     def open_index(self) -> Index:
         return indexing.open_home(self.home, self.say)
 
+    def why_in_memory(self, error: Exception) -> str | None:
+        return indexing.why_in_memory(self.home, error)
+
+    def open_in_memory(self) -> Index:
+        return indexing.open_in_memory(self.home, self.say)
+
+    def is_index_usable(self) -> bool:
+        return indexing.is_usable(self.home)
+
     def catch_up(self, index: Index) -> None:
         """Bring the index in step with what is on disk."""
         indexing.catch_up(self.home, index, self.say)
