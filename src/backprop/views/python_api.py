@@ -117,7 +117,7 @@ class Run:
 
     def as_dict(self) -> dict[str, Any]:
         """The document of `backprop status RUN --json`, in plain JSON values."""
-        document = run_json.run_document(self._view, datetime.now(timezone.utc), catalog.is_valid, max_checkpoints=None)
+        document = run_json.run_document(self._view, datetime.now(timezone.utc), catalog.is_valid, is_whole=True)
         plain: dict[str, Any] = msgspec.to_builtins(document)
         return plain
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backprop.records import Checkpoint, Measure, Run, RunView, Status
+from backprop.records import Checkpoint, Measure, Run, RunView, Session, Status
 from backprop.views.documents import run_json
 from backprop.views.terminal import run_details
 from tests.records import AT, SPEC
@@ -35,7 +35,7 @@ def test_of_many_checkpoints_the_newest_that_are_there(tmp_path: Path):
     told = run_json.run_document(view, AT, lambda _: True)
     assert [one["path"] for one in told["checkpoints"]] == list(map(str, paths[1020:1040]))
     assert told["checkpoint_count"] == 3000
-    assert len(run_json.run_document(view, AT, lambda _: True, max_checkpoints=None)["checkpoints"]) == 3000
+    assert len(run_json.run_document(view, AT, lambda _: True, is_whole=True)["checkpoints"]) == 3000
     lines = run_details.run_details(view, AT, lambda _: True).splitlines()
     shown = [line for line in lines if str(tmp_path) in line]
     assert [line.split()[1] for line in shown] == list(map(str, paths[1035:1040]))
@@ -44,3 +44,29 @@ def test_of_many_checkpoints_the_newest_that_are_there(tmp_path: Path):
     assert (
         len(run_json.run_document(few, AT, lambda _: False)["checkpoints"]) == 5
     )  # a few are told though they are gone
+
+
+def test_of_many_sessions_the_newest():
+    """And how many there are; all of them only where they are asked for."""
+    sessions = tuple(
+        Session(
+            number=number,
+            status=Status.TIMEBOXED,
+            started_at=AT,
+            timebox_s=60.0,
+            grace_s=30.0,
+            host="h",
+            supervisor_pid=1,
+            elapsed_s=60.0,
+        )
+        for number in range(1, 1001)
+    )
+    view = RunView(run=Run(spec=SPEC, status=Status.TIMEBOXED, sessions=sessions), run_dir="/r")
+    told = run_json.run_document(view, AT, lambda _: True)
+    assert [one["number"] for one in told["sessions"]] == list(range(901, 1001))
+    assert (told["session_count"], told["started_at"]) == (1000, AT)
+    assert len(run_json.run_document(view, AT, lambda _: True, is_whole=True)["sessions"]) == 1000
+    shown = run_details.run_details(view, AT, lambda _: True)
+    assert "1,000; the latest (--all shows all)" in shown
+    assert shown.count("timeboxed, ") == 10
+    assert run_details.run_details(view, AT, lambda _: True, is_whole=True).count("timeboxed, ") == 1000

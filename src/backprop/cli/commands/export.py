@@ -69,7 +69,7 @@ def export(*, runs: tuple[str, ...], target: tuple[str, str], force: bool) -> No
 
 
 def _export_of(index: Index, view: RunView, progress: "_Progress") -> RunExport:
-    document = run_json.run_document(view, datetime.now(timezone.utc), is_valid, max_checkpoints=None)
+    document = run_json.run_document(view, datetime.now(timezone.utc), is_valid, is_whole=True)
     return RunExport(
         view=view,
         document=msgspec.to_builtins(document),

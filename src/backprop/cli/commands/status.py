@@ -18,7 +18,6 @@ from backprop.cli.context import (
 )
 from backprop.records import Status
 from backprop.store import filters, query
-from backprop.store.experiments_json import MAX_CHECKPOINTS
 from backprop.store.files import last_lines, opened
 from backprop.store.home import Home
 from backprop.store.rundir import RunDir
@@ -32,7 +31,10 @@ _NOTIFICATIONS_BYTES = 1 << 16  # at the end of their log
 @click.command()
 @click.argument("run", required=False, shell_complete=completion.runs)
 @click.option(
-    "--all", "with_all", is_flag=True, help="Show every checkpoint of RUN, not only the newest, and every parameter."
+    "--all",
+    "with_all",
+    is_flag=True,
+    help="Show every checkpoint and session of RUN, not only the newest, and every parameter.",
 )
 @json_option
 def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
@@ -46,8 +48,7 @@ def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
         if run is not None:
             view = find_run(home, index, run)
             if as_json:
-                limit = None if with_all else MAX_CHECKPOINTS
-                print_json(run_json.run_document(view, now, is_valid, max_checkpoints=limit))
+                print_json(run_json.run_document(view, now, is_valid, is_whole=with_all))
             else:
                 failure = failure_of(home.rundir(view.run.spec.id), view.run.last_session)
                 text = run_details.run_details(
@@ -58,7 +59,7 @@ def status(*, run: str | None, with_all: bool, as_json: bool) -> None:
                     curves=partial(query.sparkline_values, index),
                     failure=() if failure is None else failure.lines,
                     superseded=[name for name in view.summaries if query.is_best_superseded(index, view, name)],
-                    max_checkpoints=None if with_all else run_details.CHECKPOINTS_SHOWN,
+                    is_whole=with_all,
                 )
                 print(text, end="")
             return

@@ -27,15 +27,15 @@ from backprop.trainer.parameters.secrets import without_secrets
 # DEL, the C1 controls, line separators, and bidirectional controls (Unicode, UAX #9)
 _CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
+MAX_SESSIONS = 100  # in a document that is not whole, the newest
+
 IsValid = Callable[[Checkpoint], bool]
 
 
-def run_document(
-    view: RunView, now: datetime, is_valid: IsValid, *, max_checkpoints: int | None = MAX_CHECKPOINTS
-) -> dict[str, Any]:
+def run_document(view: RunView, now: datetime, is_valid: IsValid, *, is_whole: bool = False) -> dict[str, Any]:
     """Everything known about a run. now: for the time that a running session has taken.
 
-    max_checkpoints: maximum number, the newest that still exist; None: all.
+    is_whole: with every checkpoint and session, not only the newest (of the checkpoints, those that still exist).
     """
     run, spec = view.run, view.run.spec
     first = run.sessions[0] if run.sessions else None
@@ -56,7 +56,8 @@ def run_document(
         "stopped_by": run.stopped_by,
         "elapsed_s": elapsed_s(view, now),
         "timebox_s": last.timebox_s if last else spec.limits.timebox_s,
-        "sessions": [_session(session, now) for session in run.sessions],
+        "sessions": [_session(session, now) for session in run.sessions[0 if is_whole else -MAX_SESSIONS :]],
+        "session_count": len(run.sessions),
         "last_step": view.last_step,
         "total_steps": view.total_steps,
         "step_unit": view.step_unit,
@@ -79,7 +80,9 @@ def run_document(
                 "kept": checkpoint.is_kept,
                 "weights_only": checkpoint.is_weights_only,
             }
-            for checkpoint in newest_checkpoints(view.checkpoints, max_checkpoints or len(view.checkpoints))
+            for checkpoint in newest_checkpoints(
+                view.checkpoints, len(view.checkpoints) if is_whole else MAX_CHECKPOINTS
+            )
         ],
         "checkpoint_count": len(view.checkpoints),
         "git": git_document(run.code.git),

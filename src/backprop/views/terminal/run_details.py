@@ -17,7 +17,8 @@ from backprop.views.terminal.sparkline import sparkline
 _NAME_WIDTH = 28
 _SPARKLINE_WIDTH = 16
 _MAX_DEFAULTS = 20
-CHECKPOINTS_SHOWN = 5
+_SESSIONS_SHOWN = 10
+_CHECKPOINTS_SHOWN = 5
 
 
 def run_details(  # noqa: PLR0913  what only the caller knows of the run
@@ -28,15 +29,15 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
     *,
     curves: Values | None = None,
     superseded: Collection[str] = (),
-    max_checkpoints: int | None = CHECKPOINTS_SHOWN,
+    is_whole: bool = False,
     failure: Sequence[str] = (),
     screen: Screen | None = None,
 ) -> str:
     """One run in full.
 
     notified: outcomes of its notifications, one per line. curves: source of the sparklines. superseded: metrics whose
-    best value is in steps that a later session repeated. max_checkpoints: show only the latest that exist; None: all,
-    and all parameters. failure: the lines of its traceback.
+    best value is in steps that a later session repeated. is_whole: with every checkpoint, session and parameter, not
+    only the latest. failure: the lines of its traceback.
     """
     screen = screen or stdout_screen()
     run, spec = view.run, view.run.spec
@@ -54,7 +55,7 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
     rows += [("code" if number == 0 else "", line) for number, line in enumerate(_code(run.code))]
     if spec.snapshot_of is not None:
         rows.append(("snapshot", f"of {spec.snapshot_of}; its sessions run from the copy"))
-    rows += _params(view, max_defaults=_MAX_DEFAULTS if max_checkpoints is not None else len(view.params))
+    rows += _params(view, max_defaults=len(view.params) if is_whole else _MAX_DEFAULTS)
     if view.last_step is not None:
         of = f" of {view.total_steps:,}" if view.total_steps is not None else ""
         unit = formatting.units(view.step_unit, view.total_steps or view.last_step)
@@ -69,9 +70,9 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
         rows.append(("", f"only the first {len(view.summaries):,} metric names are kept"))
     if view.note_count:
         rows.append(("notes", str(view.note_count)))
-    rows += _sessions(run, now)
+    rows += _sessions(run, now, is_whole=is_whole)
     rows += [("traceback" if number == 0 else "", line) for number, line in enumerate(failure)]
-    rows += _checkpoints(view, is_valid, max_checkpoints)
+    rows += _checkpoints(view, is_valid, is_whole=is_whole)
     if last is not None and not last.status.is_final:
         on = f", on {last.host}" if last.job else ""
         rows.append(("supervisor", f"process {last.supervisor_pid}, trainer {last.trainer_pid or '-'}{on}"))
@@ -119,8 +120,11 @@ def _code(code: CodeState) -> Iterator[str]:
     yield from code.notes
 
 
-def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
-    for session in run.sessions:
+def _sessions(run: Run, now: datetime, *, is_whole: bool) -> Iterator[tuple[str, str]]:
+    shown = run.sessions if is_whole else run.sessions[-_SESSIONS_SHOWN:]
+    if len(shown) < len(run.sessions):
+        yield "sessions", f"{len(run.sessions):,}; the latest (--all shows all):"
+    for session in shown:
         text = f"{session.status.value}, {formatting.duration(session_elapsed_s(session, now))} of "
         text += in_minutes(session.timebox_s)
         if session.job:
@@ -145,9 +149,9 @@ def _sessions(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
         yield f"session {run.waiter.session}", f"Slurm job {run.waiter.job}, queued for {since}"
 
 
-def _checkpoints(view: RunView, is_valid: IsValid, max_checkpoints: int | None) -> Iterator[tuple[str, str]]:
+def _checkpoints(view: RunView, is_valid: IsValid, *, is_whole: bool) -> Iterator[tuple[str, str]]:
     is_valid = checkpoints.without_opening_offered(view.run, is_valid)
-    shown = newest_checkpoints(view.checkpoints, max_checkpoints or len(view.checkpoints))
+    shown = newest_checkpoints(view.checkpoints, len(view.checkpoints) if is_whole else _CHECKPOINTS_SHOWN)
     if len(shown) < len(view.checkpoints):
         yield "checkpoints", f"{len(view.checkpoints):,}; the latest that exist (--all shows all):"
     for checkpoint in shown:

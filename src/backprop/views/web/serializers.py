@@ -91,7 +91,6 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
     """A run's details: its `--json` document, and what only the page shows."""
     run = view.run
     document = run_document(msgspec.structs.replace(view, checkpoints=view.checkpoints[-_MAX_ITEMS:]), now, is_valid)
-    document["sessions"] = document["sessions"][-_MAX_ITEMS:]
     metrics = [name for name in view.summaries if not metric_names.is_progress(name)]
     return {
         **_bounded(document),
@@ -108,7 +107,6 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
         "waits_for": shortened(run.reason or "", _MAX_TEXT) or None if run.status is Status.QUEUED else None,
         "is_going_on": not run.status.is_final,
         "can_resume": can_resume(run.status),
-        "session_count": len(run.sessions),
         "checkpoint_count": len(view.checkpoints),
     }
 
