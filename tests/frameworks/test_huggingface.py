@@ -485,3 +485,46 @@ def test_folds_in_processes_of_their_own_never_get_another_folds_checkpoint(fram
     assert done.returncode == 0, done.stderr
     lines = (framework_runs.work / "seen").read_text().splitlines()
     assert lines == ["0: 1-20", "1: 1-20", "0: 1-20", "1: 1-20", "2: 9-20"]
+
+
+@pytest.mark.nightly
+def test_a_search_with_storage_starts_each_trial_from_the_beginning_and_says_so(framework_runs: FrameworkRuns) -> None:
+    """A study in a database. The second trial is cut; the next session makes others, and none continues from it."""
+    script = framework_runs.script(
+        textwrap.dedent(TINY)
+        + textwrap.dedent("""
+            import optuna
+
+            class Seen(TrainerCallback):
+                def on_step_end(self, args, state, control, **_):
+                    with open("seen", "a") as file:
+                        file.write(f"{session} {state.trial_name} {state.global_step}\\n")
+                    if (session, state.trial_name, state.global_step) == (1, "t1", 2):
+                        os.kill(os.getpid(), signal.SIGINT)
+
+            data = [{"x": torch.ones(1), "labels": torch.tensor(1.0)} for _ in range(8)]
+            given = dict(max_steps=3, save_strategy="no", eval_strategy="steps", report_to="none", use_cpu=True)
+            trainer = Trainer(
+                None, TrainingArguments("out", disable_tqdm=True, **given), train_dataset=data, eval_dataset=data,
+                model_init=lambda trial=None: Net(), callbacks=[Seen()],
+            )
+            trainer.hyperparameter_search(
+                hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 0.001, 0.1)},
+                hp_name=lambda trial: f"t{trial.number}", compute_objective=lambda metrics: metrics["eval_loss"],
+                backend="optuna", n_trials=2, storage="sqlite:///study.db", study_name="s", load_if_exists=True,
+            )
+            print([trial.state.name for trial in optuna.load_study(study_name="s", storage="sqlite:///study.db").trials])
+        """)
+    )
+    framework_runs.call("run", "--run-id", "search", script)
+    assert saved_steps(framework_runs.document("search")) == [3]
+    done = framework_runs.call("resume", "search")
+    assert done.returncode == 0, done.stderr
+    assert "['COMPLETE', 'FAIL', 'COMPLETE', 'COMPLETE']" in done.stdout
+    seen = [f"{session} t{trial} {step}" for session, trial in ((1, 0), (1, 1), (2, 2), (2, 3)) for step in (1, 2, 3)]
+    assert (framework_runs.work / "seen").read_text().splitlines() == seen
+    assert "is off from here on" not in "".join(
+        path.read_text() for path in framework_runs.rundir("search").glob("*.err")
+    )
+    assert done.stderr.count("starts each trial from the beginning: none continues from ") == 1
+    assert framework_runs.document("search")["sessions"][1]["resumed_from"] is None

@@ -798,10 +798,10 @@ def test_a_script_that_begins_anew_does_not_destroy_what_there_was(framework_run
 
 
 def test_what_hdf5_and_safetensors_hold(framework_runs: FrameworkRuns):
-    """Told by the names in them; a step by an attribute, a data set or the metadata."""
+    """Told by the names in them; a step by an attribute, a data set or the metadata. What is in memory is no file."""
     framework_runs.script(
         """
-        import numpy, h5py, safetensors.numpy
+        import io, numpy, h5py, safetensors.numpy
         ones = numpy.ones(9)
         def hdf5(path, attributes=(), **arrays):
             with h5py.File(path, "w") as file:
@@ -814,6 +814,7 @@ def test_what_hdf5_and_safetensors_hold(framework_runs: FrameworkRuns):
         safetensors.numpy.save_file({"x": ones}, "data.safetensors")
         safetensors.numpy.save_file({"model.w": ones, "optimizer.m": ones}, "c.safetensors", metadata={"step": "4"})
         h5py.File("a.h5", "r").close()
+        hdf5(io.BytesIO(), model_of_w=ones, optimizer_of_m=ones)
         """
     )
     done = framework_runs.call("run", "--run-id", "r", "train.py")

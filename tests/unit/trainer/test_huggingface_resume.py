@@ -30,7 +30,9 @@ def test_no_trial_of_a_search_continues_from_another_and_that_is_said_once(offer
     assert session.resume_from is None
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1
-    assert told[0].startswith("backprop: hyperparameter_search starts its trials over: none continues from /")
+    assert told[0].startswith(
+        "backprop: hyperparameter_search starts each trial from the beginning: none continues from /"
+    )
 
 
 def test_the_training_after_a_search_keeps_its_checkpoint(offered, capsys):

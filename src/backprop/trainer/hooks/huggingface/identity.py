@@ -76,7 +76,9 @@ def identity_of(trainer: Any, trial: Any, offered: Optional[str]) -> Identity:
         output_folder=args.output_dir,
         model=f"{model} {_configuration(model)}",
         data=trainer.train_dataset,
-        weights=list(model.named_parameters()),
+        weights=None
+        if model is None
+        else list(model.named_parameters()),  # a search has released that of its last trial
         is_pretrained=bool(getattr(model, "name_or_path", "")),
         offered=offered,
     )

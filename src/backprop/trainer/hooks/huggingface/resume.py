@@ -106,7 +106,7 @@ class TrainerResume:
         stored = _stored(offered) if offered is not None and _is_trainers(offered) else None
         if stored is not None and TRIAL in stored["identity"]["parts"]:
             link.resume_from = None
-            notify_user(f"hyperparameter_search starts its trials over: none continues from {offered}")
+            notify_user(f"hyperparameter_search starts each trial from the beginning: none continues from {offered}")
 
     @guarded(HOOK)
     def begins_at(self, link: SupervisorLink, resume_from_checkpoint: Any) -> None:

@@ -63,8 +63,8 @@ class ScriptFiles:
 
     @guarded(HOOK)
     def written(self, path: str, content: Optional[CheckpointContent]) -> None:
-        """Native code of a library has written a file with known content."""
-        if content is not None and self._may_be_the_scripts(path):
+        """Native code of a library has written a file with known content. There is no such file if it was memory."""
+        if content is not None and os.path.isfile(path) and self._may_be_the_scripts(path):
             self.saves.report_final_names(at_step=False)
             if self.is_checkpoint(path, content):
                 self.add(path, content)
