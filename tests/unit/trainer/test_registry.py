@@ -59,6 +59,15 @@ def test_a_checkpoint_continues_its_training_though_others_are_skipped(process, 
     )
 
 
+def test_once_it_is_continued_nothing_is_said_of_those_that_come_after_it(process, saved, capsys):
+    """The trials of a long study, or the folds that had not begun: nobody expects them to continue."""
+    stored = process(1).begin(FOLDS[1]).stored()
+    second = process(2, str(saved))
+    assert second.begin(FOLDS[1]).choose("train()", str(saved), lambda _: stored) == str(saved)
+    assert second.begin(FOLDS[2]).choose("train()", str(saved), lambda _: stored) is None
+    assert capsys.readouterr().err == ""
+
+
 def test_processes_of_a_session_know_of_each_other(process, saved):
     """Each fold in a process of its own, whose weights come without a seed."""
     folds = [fold._replace(weights=None) for fold in FOLDS]

@@ -85,6 +85,7 @@ class Training:
         """
         decision = None if offered is None else self.judge(read(offered))
         if decision is not None and decision.continues and not decision.is_guess:
+            self._file.continued.add(offered)
             return offered
         found = self.find(read)  # a checkpoint that certainly fits comes before a guess
         if found is not None:
@@ -94,8 +95,9 @@ class Training:
                 f"{called} continues from {offered}, though {decision.reason} differ, as in a script without a "
                 "random seed. If this is a different training, start a new run"
             )
+            self._file.continued.add(offered)
             return offered
-        if decision is not None:
+        if decision is not None and offered not in self._file.continued:
             notify_user(f"{called} {or_else}: {offered} is from another training, which differs in {decision.reason}")
         return None
 
@@ -139,6 +141,7 @@ class _TrainingsFile:
         self.is_resumed = link.is_resumed
         self.begun: dict[BegunTraining, int] = {}  # how many of each
         self.saves: dict[str, tuple[dict[str, Any], SavedCheckpoint]] = {}  # by path, in the order of the saves
+        self.continued: set[Optional[str]] = set()  # offered checkpoints that a training of this process continues
         self._run_dir = link.run_dir
         self._offsets: dict[str, int] = {}
         self._answers: dict[str, Any] = {}
