@@ -3,7 +3,6 @@
 What lies there may come from anybody's archive: a link that leads elsewhere is not followed, a pipe not waited for.
 """
 
-import errno
 import os
 import pwd
 import stat
@@ -15,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from backprop.errors import BackpropError
-from backprop.trainer import atomic_files
+from backprop.trainer import atomic_files, plain_files
 
 _T = TypeVar("_T")
 UNDECODABLE = (ValueError, RecursionError)  # what msgspec raises for any bytes: its own errors are ValueErrors
@@ -88,16 +87,13 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
     Raises NotAFileError at once for anything that is not a file; any other OSError as `os.open` does.
     """
     try:
-        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        return plain_files.open_plain(path, flags)
     except OSError as error:
-        # a link, a folder opened for writing, a FIFO without a reader, a socket
-        if error.errno in {errno.ELOOP, errno.EISDIR, errno.ENXIO}:
-            raise _refusal(path) from error
+        if error.errno in plain_files.NOT_A_FILE:
+            raise NotAFileError(
+                f"{path} is not a file, and is not read: put the file back, or remove what lies there."
+            ) from error
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise _refusal(path)
-    return fd
 
 
 def open_to_append(path: Path) -> int:
@@ -178,7 +174,3 @@ def write_plain(path: Path, data: bytes) -> None:
     """Give the file this content; one that is made is the owner's alone. Raises as `open_plain`."""
     with os.fdopen(open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
         file.write(data)
-
-
-def _refusal(path: Path) -> NotAFileError:
-    return NotAFileError(f"{path} is not a file, and is not read: put the file back, or remove what lies there.")

@@ -18,7 +18,7 @@
     trainings/              which training, and which process, a checkpoint belongs to
     overwrites/             checkpoints that are about to be overwritten are kept
     rng_state.py            states of random number generators
-    atomic_files.py         files that are complete or not there
+    atomic_files.py         files that are complete or not there; plain_files.py opens those of a run's directory
 
 In a script that Backprop runs, this package is called `_backprop_trainer`, and the rest of Backprop is not there: it
 may be installed in another environment, for another Python, and the script may have a `backprop.py` of its own. So

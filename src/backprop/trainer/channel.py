@@ -13,6 +13,7 @@ from functools import lru_cache
 from time import monotonic
 
 from .failsafe import guarded
+from .plain_files import open_plain
 
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class EventsFile:
     @guarded(HOOK)
     def _write(self, line: str) -> None:
         if self._fd is None:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = open_plain(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         data = (("\n" if self._may_be_torn else "") + line + "\n").encode()
         self._may_be_torn = True
         try:

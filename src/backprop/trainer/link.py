@@ -17,6 +17,7 @@ from .channel import HOOK, ControlFile, EventsFile
 from .deferred_signals import DeferredSignals
 from .failsafe import guarded, is_off, turn_off
 from .pace import Pace
+from .plain_files import open_plain
 from .step_agreement import Agreement, StepRequest
 
 STEP_EVERY_S = 1.0  # steps are reported this often at least, if any are made
@@ -359,7 +360,7 @@ def _is_main_thread() -> bool:
 def _append_process(path: str, pid: int) -> None:
     """Add this process to the list of those that train."""
     with suppress(OSError):  # a full disk: the supervisor finds out by itself, or interrupts it like the others
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             os.write(fd, f"{pid} {_start_ticks()}\n".encode())
         finally:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import sys
 
+from .plain_files import open_plain
+
 TYPE_CHECKING = False  # see failsafe.py
 if TYPE_CHECKING:
     from typing import Any, Callable
@@ -76,8 +78,7 @@ def record(path: str) -> None:
     with open(path, "rb") as file:
         line = f"{_sha256()(file.read()).hexdigest()}  {path}\n"
     place = os.path.join(os.environ["BACKPROP_RUN_DIR"], f"session-{os.environ['BACKPROP_SESSION']}.modules")
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(place, flags, 0o600)
+    fd = open_plain(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         if os.fstat(fd).st_size < _MAX_BYTES:
             os.write(fd, line.encode(errors="surrogateescape"))

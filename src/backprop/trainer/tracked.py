@@ -20,6 +20,7 @@ from . import distributed
 from .channel import EventsFile, as_number
 from .failsafe import is_off, turn_off
 from .link import SupervisorLink, current
+from .plain_files import open_plain
 
 WRITE_EVERY_S = 0.1  # what is logged is in the file after this time
 _END = ', "tracked": true}'
@@ -160,7 +161,7 @@ def _path(link: SupervisorLink, session: int) -> str:
 def _last_step(path: str) -> int:
     """The step of the last line of a file; -1 if there is none."""
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(open_plain(path), "rb") as file:
             file.seek(max(0, os.path.getsize(path) - _LAST_BYTES))
             return int(json.loads(file.read().splitlines()[-1])["step"])
     except (OSError, ValueError, LookupError):

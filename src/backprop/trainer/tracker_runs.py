@@ -13,6 +13,7 @@ from typing import Mapping, Optional
 from . import distributed
 from .failsafe import guarded
 from .link import SupervisorLink, current
+from .plain_files import open_plain
 
 WANDB, MLFLOW = "WANDB_RUN_ID", "MLFLOW_RUN_ID"
 # what else is set with each; whoever has set one of these names the run
@@ -63,7 +64,8 @@ def remember(name: str, run_id: str) -> None:
     link = current()
     if link is None or distributed.rank() != 0:
         return
-    with suppress(OSError), open(_path(link.run_dir, link.session_number), "a", encoding="utf-8") as file:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    with suppress(OSError), os.fdopen(open_plain(_path(link.run_dir, link.session_number), flags), "a") as file:
         file.write(f"{name} {run_id}\n")
 
 
@@ -80,7 +82,7 @@ def _only_run_before(run_dir: str, session: int, name: str) -> Optional[str]:
 
 def _runs(run_dir: str, session: int, name: str) -> set[str]:
     try:
-        with open(_path(run_dir, session), encoding="utf-8") as file:
+        with os.fdopen(open_plain(_path(run_dir, session)), encoding="utf-8") as file:
             words = [line.split() for line in file]
     except (OSError, ValueError):
         return set()

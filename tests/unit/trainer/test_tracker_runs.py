@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,3 +72,16 @@ def test_what_was_handed_over_is_taken_out_of_the_environment(monkeypatch: pytes
         None,
     ]
     assert not {"WANDB_RUN_ID", "WANDB_RESUME"} & os.environ.keys()
+
+
+def test_what_is_no_file_is_neither_followed_nor_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where the record of tracker runs belongs: the supervisor reads it before each resume."""
+    os.mkfifo(tmp_path / "session-1.tracker-runs")
+    assert tracker_runs.variables(str(tmp_path), 2, {}) == {}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text(f"{WANDB} a\n")
+    (tmp_path / "session-2.tracker-runs").symlink_to(elsewhere)
+    assert tracker_runs.variables(str(tmp_path), 3, {}) == {}
+    monkeypatch.setattr(tracker_runs, "current", lambda: SimpleNamespace(run_dir=str(tmp_path), session_number=2))
+    tracker_runs.remember(WANDB, "b")
+    assert elsewhere.read_text() == f"{WANDB} a\n"

@@ -16,6 +16,7 @@ from typing import Any, Callable, Mapping, NamedTuple, Optional
 from .. import distributed
 from ..failsafe import guarded, notify_user
 from ..link import SupervisorLink
+from ..plain_files import open_plain
 from .fingerprint import combined
 from .identity import VERSION, BegunTraining, Decision, Identity, SavedTraining, decide
 
@@ -158,7 +159,7 @@ class _TrainingsFile:
                 continue  # an earlier session, which is read once
             offset = self._offsets.get(path, 0)
             try:
-                with open(path, "rb") as file:
+                with os.fdopen(open_plain(path), "rb") as file:
                     file.seek(offset)
                     lines, newline, _ = file.read().rpartition(b"\n")
             except FileNotFoundError:
@@ -196,7 +197,7 @@ class _TrainingsFile:
 
     @guarded(HOOK)
     def _append(self, entry: dict[str, Any]) -> None:
-        descriptor = os.open(self._path(self.session), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_plain(self._path(self.session), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             # starts with a line break, because a full disk may have cut off the line before
             os.write(descriptor, f"\n{json.dumps(entry)}\n".encode())

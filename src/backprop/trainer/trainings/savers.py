@@ -12,6 +12,7 @@ import sys
 from typing import Any, NamedTuple, Optional
 
 from ..parameters.secrets import without_secrets
+from ..plain_files import open_plain
 from .fingerprint import command_line, lasting
 
 _MAX_SHOWN = 200  # characters of a command line
@@ -37,7 +38,7 @@ def of_this_process(session: int, offered: Optional[str]) -> Saver:
 
 def remember(run_dir: str, saver: Saver, path: str) -> None:
     """Record which process saves a checkpoint. Raises OSError."""
-    descriptor = os.open(_path(run_dir, saver.session), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_plain(_path(run_dir, saver.session), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         # starts with a line break, because a full disk may have cut off the line before
         os.write(descriptor, f"\n{json.dumps({'path': path, 'by': saver[1:]})}\n".encode())
@@ -75,7 +76,7 @@ def own_checkpoint(run_dir: str, ours: Saver) -> Optional[str]:
 def _savers(run_dir: str, session: int) -> dict[str, Saver]:
     """The last process that saved each checkpoint of a session, by real path."""
     try:
-        with open(_path(run_dir, session), encoding="utf-8") as file:
+        with os.fdopen(open_plain(_path(run_dir, session)), encoding="utf-8") as file:
             lines = file.read().splitlines()
     except OSError:
         return {}
