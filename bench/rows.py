@@ -249,7 +249,7 @@ def _text_rate(place: Workbench) -> float:
     )
     draft.out_path(1).write_text("".join(lines))
     began_s = time.process_time()
-    PrintedMetrics(draft, 1, (), Outlook(), is_resumed=False).look(None, is_over=True, within_s=math.inf)
+    PrintedMetrics(draft, 1, (), Outlook()).look(None, is_over=True, within_s=math.inf)
     spent_s = time.process_time() - began_s
     draft.discard()
     return place.sizes.burst_lines / spent_s

@@ -113,3 +113,45 @@ def test_parse(runs: Runs):
     log.write_text("nothing\n")
     assert (done := runs.call("parse", log)).returncode == 1
     assert done.stdout == ""
+
+
+def test_printed_lines_are_counted_on_from_the_checkpoint(runs: Runs):
+    """And not from those that the first session printed after it had saved."""
+    runs.script(
+        """
+        if "BACKPROP_RESUME_FROM" in os.environ:
+            open(os.environ["BACKPROP_RESUME_FROM"]).read()
+            print("loss: 0.25")
+            sys.exit()
+        print("loss: 1")
+        print("loss: 0.5")
+        open("state.json", "w").write("{}")
+        print(json.dumps({"event": "checkpoint_saved", "path": "state.json"}))
+        read = os.path.join(os.environ["BACKPROP_RUN_DIR"], "session-1.printed")
+        while not os.path.exists(read) or "state.json" not in open(read).read():
+            time.sleep(0.05)
+        for _ in range(10):
+            print("loss: 0.375")
+        sys.exit(1)
+        """
+    )
+    assert runs.call("run", "--run-id", "r", "train.py").returncode == 1
+    assert runs.document("r")["last_step"] == 12
+    assert runs.call("resume", "r").returncode == 0
+    document = runs.document("r")
+    assert (document["last_step"], document["metrics"]) == (3, {"loss": 0.25})
+
+
+def test_a_script_that_prints_faster_than_it_can_be_read(runs: Runs):
+    """The end is not held up; what is missing is told, with the command that reads it."""
+    runs.script('print("loss: 0.5\\n" * 1_000_000)')
+    ended = runs.call("run", "--run-id", "r", "train.py")
+    assert ended.returncode == 0
+    assert "the script printed faster than metrics can be read in its output; the last ones are missing" in ended.stderr
+    assert "backprop import" in ended.stderr
+    assert 0 < runs.document("r")["last_step"] < 1_000_000
+
+
+def test_a_script_that_is_read_to_its_end_is_not_warned_of(runs: Runs):
+    runs.script(PRINTS)
+    assert "backprop import" not in runs.call("run", "--run-id", "r", "train.py").stderr

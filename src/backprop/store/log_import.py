@@ -45,7 +45,7 @@ def make_run(home: Home, run_id: str, log: Path, name: str | None, patterns: Seq
     draft = home.begin(spec, None)
     try:
         shutil.copyfile(log, draft.out_path(1))
-        PrintedMetrics(draft, 1, patterns, Outlook(), is_resumed=False).look(None, is_over=True, within_s=math.inf)
+        PrintedMetrics(draft, 1, patterns, Outlook()).look(None, is_over=True, within_s=math.inf)
         points = _points(draft, log)
         put_session(draft, spec, Status.COMPLETED, "imported from a log, which does not say how it ended", written_at)
     except BaseException:

@@ -126,7 +126,7 @@ class RunningSession:
         self._offer = launched.offer
         self._cgroup = launched.cgroup
         self._estimate = _estimate(context)
-        self._printed = _printed_metrics(context, self._estimate, is_resumed=launched.is_resumed)
+        self._printed = _printed_metrics(context, self._estimate, launched.offered)
         self._launched_at = context.clock.now()
         self._pauses = Pauses(context, trainer, self._before_continue)
         self._stop = StopEscalation(context, trainer, self._pauses, launched.control)
@@ -265,6 +265,7 @@ class RunningSession:
         if self._estimate is not None:
             self._estimate.look(look.batches, now)
         self._read_printed(look.batches)
+        self._mark_saved(look.checkpoints)
         self._judge_offer([training for batch in look.batches for training in batch.trainings])
         self._inform_of_saved(look.checkpoints)
         if look.batches:
@@ -281,6 +282,13 @@ class RunningSession:
             self._printed = None
         else:
             self._printed.look(self._context.meter.progress.counted_step, is_over=is_over)
+
+    def _mark_saved(self, reported: Sequence[Checkpoint]) -> None:
+        """Let the next session count printed lines on from these checkpoints."""
+        if self._printed is not None:
+            for one in reported:
+                if not one.is_kept:  # of an earlier session
+                    self._printed.note_saved(one.path, self._context.meter.progress.counted_step)
 
     def _judge_offer(self, trainings: Sequence[TrainingBegan] = (), *, is_over: bool = False) -> None:
         if self._offer is not None:
@@ -373,7 +381,7 @@ def _estimate(context: SessionContext) -> "Estimate | None":
 
 
 def _printed_metrics(
-    context: SessionContext, estimate: "Estimate | None", *, is_resumed: bool
+    context: SessionContext, estimate: "Estimate | None", offered: str | None
 ) -> "PrintedMetrics | None":
     """Reads metrics in what the script prints, if it is to. Imported while the trainer starts."""
     if estimate is None:
@@ -381,4 +389,4 @@ def _printed_metrics(
     from backprop.store.output.printed_metrics import PrintedMetrics
 
     patterns = context.spec.metric_patterns
-    return PrintedMetrics(context.rundir, context.number, patterns, estimate.outlook, is_resumed=is_resumed)
+    return PrintedMetrics(context.rundir, context.number, patterns, estimate.outlook, offered=offered)

@@ -34,7 +34,7 @@ class Launched(NamedTuple):
     control: ControlFile
     offer: OfferedCheckpoint | None
     cgroup: MemoryCgroup | None
-    is_resumed: bool  # a checkpoint was offered
+    offered: str | None  # the checkpoint that it is to continue from
 
 
 def record_start(context: SessionContext, plan: SessionPlan, run: Run) -> None:
@@ -125,7 +125,7 @@ def launch(context: SessionContext, plan: SessionPlan, monitor: ResourceMonitor,
         enter=None if cgroup is None else cgroup.enter,
         ignore_hangup=context.signals.inherits_ignored_hangup,
     )
-    return Launched(trainer, control, offer, cgroup, is_resumed=resumed is not None)
+    return Launched(trainer, control, offer, cgroup, offered=plan.checkpoint)
 
 
 def _resumed(context: SessionContext, path: str | None) -> Resumed | None:

@@ -15,6 +15,7 @@
       step_agreement.py     all ranks save and stop at the same step
     parameters/             what the script's parsers parsed, without secrets
     tracked.py              what it logs to other trackers; tracker_runs.py lets a resumed session continue their runs
+      save_marks.py         from where a resumed session counts on
     trainings/              which training, and which process, a checkpoint belongs to
     overwrites/             checkpoints that are about to be overwritten are kept
     rng_state.py            states of random number generators

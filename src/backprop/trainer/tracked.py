@@ -16,16 +16,16 @@ from _thread import allocate_lock
 from contextlib import suppress
 from typing import Any, Iterator, Optional
 
-from . import distributed
+from . import distributed, file_events, save_marks
 from .channel import EventsFile, as_number
 from .failsafe import is_off, turn_off
 from .link import SupervisorLink, current
-from .plain_files import open_plain
 
+_KIND = "tracked"  # the ending of its file, and the mark of its lines
 WRITE_EVERY_S = 0.1  # what is logged is in the file after this time
 _END = ', "tracked": true}'
 _RESERVED = ("step", "event", "tracked")  # keys that mean something else in a line
-_LAST_BYTES = 1 << 16  # of a file: its last line is read from these
+_SAVED = ""  # in the place of a tracker: a checkpoint of this name was saved
 
 Scalar = tuple[str, str, str, float, Optional[int], bool]  # tracker, place, name, value, step, whether we may shift it
 
@@ -36,7 +36,7 @@ class TrackedMetrics:
     def __init__(self, link: SupervisorLink) -> None:
         """Touches no file."""
         self._link = link
-        self._file = EventsFile(_path(link, link.session_number))
+        self._file = EventsFile(os.path.join(link.run_dir, f"session-{link.session_number}.{_KIND}"))
         self._pending: list[Scalar] = []
         self._is_due = False  # the thread will look
         self._is_rank_0 = False  # when the first of them was added: its process group may be gone when they are written
@@ -48,6 +48,7 @@ class TrackedMetrics:
         self._names: dict[tuple[str, str, str], Optional[str]] = {}  # see _name
         self._counts: dict[str, int] = {}  # of these -> scalars without a step
         self._begin: Optional[int] = None  # see _first_step
+        self._counted_step: Optional[int] = None  # the greatest of these, in this session
         os.register_at_fork(after_in_child=self._forget_parent)
 
     def add(self, tracker: str, place: str, name: str, value: Any, step: Any, *, is_shifted: bool = False) -> None:
@@ -64,6 +65,13 @@ class TrackedMetrics:
         self._pending.append((tracker, place, name, number, step, is_shifted))
         if not self._is_due:
             self._wake()
+
+    def saved(self, checkpoint: str) -> None:
+        """Keep that a checkpoint was saved, for a session that continues from it."""
+        if self._thread is not None:  # else nothing was logged
+            self._pending.append((_SAVED, "", os.path.abspath(checkpoint), 0.0, None, False))
+            if not self._is_due:
+                self._wake()
 
     def _wake(self) -> None:
         self._is_rank_0 = distributed.rank() == 0
@@ -109,10 +117,16 @@ class TrackedMetrics:
             source = scalar[:3]
             name = self._names[source] if source in self._names else self._name(*source)
             if name is None:
+                if source[0] == _SAVED and self._counted_step is not None:
+                    if line:
+                        yield line + _END
+                        line = ""
+                    yield save_marks.mark(_KIND, self._counted_step, source[2])
                 continue
             value, step, is_shifted = scalar[3:]
             if step is None or is_shifted:
                 step = self._first_step() + (self._count(name) if step is None else step)
+                self._counted_step = max(step, self._counted_step or 0)
             if step != line_step or name in names or not line:
                 if line:
                     yield line + _END
@@ -125,6 +139,8 @@ class TrackedMetrics:
 
     def _name(self, tracker: str, place: str, name: str) -> Optional[str]:
         """The name in the record, as it stands in a line; None for what another tracker has logged: once is enough."""
+        if tracker == _SAVED:
+            return None
         first, first_place = self._first.setdefault(name, (tracker, place))
         if name in _RESERVED or first != tracker:
             found = None
@@ -139,10 +155,13 @@ class TrackedMetrics:
         return count
 
     def _first_step(self) -> int:
-        """What is added to steps that are counted: in a resumed session, they follow those of the session before."""
+        """What is added to steps that are counted: in a resumed session, they follow those before the checkpoint."""
         if self._begin is None:
-            before = _path(self._link, self._link.session_number - 1)
-            self._begin = _last_step(before) + 1 if self._link.is_resumed else 0
+            link = self._link
+            before = None
+            if link.offered is not None:
+                before = save_marks.last_step_before(link.run_dir, _KIND, link.session_number, link.offered)
+            self._begin = 0 if before is None else before + 1
         return self._begin
 
     def _forget_parent(self) -> None:
@@ -152,20 +171,6 @@ class TrackedMetrics:
         self._is_due = False
         self._asleep, self._writing = allocate_lock(), threading.Lock()
         self._asleep.acquire()
-
-
-def _path(link: SupervisorLink, session: int) -> str:
-    return os.path.join(link.run_dir, f"session-{session}.tracked")
-
-
-def _last_step(path: str) -> int:
-    """The step of the last line of a file; -1 if there is none."""
-    try:
-        with os.fdopen(open_plain(path), "rb") as file:
-            file.seek(max(0, os.path.getsize(path) - _LAST_BYTES))
-            return int(json.loads(file.read().splitlines()[-1])["step"])
-    except (OSError, ValueError, LookupError):
-        return -1
 
 
 _tracked: Optional[TrackedMetrics] = None
@@ -179,6 +184,7 @@ def tracked() -> TrackedMetrics:
         if link is None:
             raise RuntimeError("not in a run")
         _tracked = TrackedMetrics(link)
+        file_events.on_checkpoint_reported(lambda path, _: tracked().saved(path), "trackers")
     return _tracked
 
 

@@ -15,10 +15,10 @@ from backprop.store.rundir import RunDir
 class Session:
     """A session whose trainer prints."""
 
-    def __init__(self, folder: Path, number: int = 1, *, is_resumed: bool = False) -> None:
+    def __init__(self, folder: Path, number: int = 1, offered: str | None = None) -> None:
         self.rundir, self.number = RunDir(folder), number
         self.outlook = Outlook()
-        self.metrics = PrintedMetrics(self.rundir, number, (), self.outlook, is_resumed=is_resumed)
+        self.metrics = PrintedMetrics(self.rundir, number, (), self.outlook, offered=offered)
 
     def prints(self, text: str, *, on_stderr: bool = False) -> None:
         path = self.rundir.err_path(self.number) if on_stderr else self.rundir.out_path(self.number)
@@ -29,7 +29,7 @@ class Session:
         path = self.rundir.source_path(self.number, Source.PRINTED)
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         self.units = [line["unit"] for line in lines if line.get("event") == "unit"]
-        lines = [line for line in lines if "event" not in line]
+        lines = [line for line in lines if "event" not in line and "checkpoint" not in line]
         assert all(line["printed"] is True for line in lines)
         return [(line["step"], line["loss"]) for line in lines]
 
@@ -165,16 +165,44 @@ def test_at_the_end_all_is_read(session: Session):
     assert session.recorded() == [(10, 0.5), (10, 0.4), (10, 0.3)]
 
 
-def test_a_resumed_session_counts_on(tmp_path: Path):
+@pytest.mark.parametrize(("offered", "step"), [("/a.pt", 2), ("/b.pt", 4), ("/unknown.pt", 5), (None, 1)])
+def test_a_resumed_session_counts_on_from_its_checkpoint(tmp_path: Path, offered: str | None, step: int):
+    """From where it was saved last, in whatever session that was; from the last line if it is not known."""
     first = Session(tmp_path)
-    first.prints("loss: 0.5\nloss: 0.4\n")
-    first.metrics.look(None)
-    again, anew = Session(tmp_path, 2, is_resumed=True), Session(tmp_path, 3)
-    for session in (again, anew):
-        session.prints("loss: 0.3\n")
-        session.metrics.look(None)
-    assert again.recorded() == [(3, 0.3)]
-    assert anew.recorded() == [(1, 0.3)]
+    for saved in (["/a.pt", "/b.pt"], [], ["/b.pt"], []):
+        first.prints("loss: 0.5\n")
+        first.metrics.look(None)
+        for checkpoint in saved:
+            first.metrics.note_saved(checkpoint, None)
+    session = Session(tmp_path, 3, offered)
+    session.prints("loss: 0.3\n")
+    session.metrics.look(None)
+    assert session.recorded() == [(step, 0.3)]
+
+
+def test_a_resumed_session_is_placed_by_the_optimizers_count(tmp_path: Path):
+    """Which goes on from the checkpoint, and not from the last step of the session before."""
+    first = Session(tmp_path)
+    for counted in (30, 50):
+        first.prints("loss: 0.5\n")
+        first.metrics.look(counted)
+        if counted == 30:
+            first.metrics.note_saved("/a.pt", counted)
+    session = Session(tmp_path, 2, "/a.pt")
+    session.prints("loss: 0.3\n")
+    session.metrics.look(35)
+    assert session.recorded() == [(35, 0.3)]
+
+
+def test_checkpoints_alone_are_not_written(session: Session):
+    """A script that prints no metrics must not seem to be at step 0."""
+    path = session.rundir.source_path(1, Source.PRINTED)
+    session.metrics.note_saved("/a.pt", None)
+    session.metrics.look(None)
+    assert not path.exists()
+    session.prints("loss: 0.5\n")
+    session.metrics.look(None)
+    assert json.loads(path.read_text().splitlines()[0]) == {"step": 0, "checkpoint": "/a.pt", "printed": True}
 
 
 def test_output_that_is_not_understood_takes_no_longer(session: Session, monkeypatch: pytest.MonkeyPatch):
@@ -228,7 +256,7 @@ def test_a_resumed_session_counts_on_after_a_change_of_units(session: Session, t
     session.prints("step 10 loss: 0.4\n")
     session.metrics.look(None, is_over=True)
     assert "unit" in session.rundir.source_path(1, Source.PRINTED).read_text().splitlines()[-1]
-    resumed = Session(tmp_path, 2, is_resumed=True)
+    resumed = Session(tmp_path, 2, "/a.pt")
     resumed.prints("loss 0.3\n")
     resumed.metrics.look(None)
     assert resumed.recorded() == [(11, 0.3)]

@@ -106,6 +106,21 @@ def test_counted_steps_go_on_in_a_resumed_session(tmp_path: Path, offered: dict[
     assert second.lines() == [{"step": begin, "loss": 0.5}, {"step": begin + 1, "acc": 0.5}, {"step": 2, "acc": 0.5}]
 
 
+@pytest.mark.parametrize(("checkpoint", "begin"), [("/a.pt", 2), ("/unknown.pt", 3)])
+def test_counted_steps_go_on_from_the_checkpoint(tmp_path: Path, checkpoint: str, begin: int):
+    """From the last one before it was saved."""
+    first = Session(tmp_path)
+    for saved in (None, "/a.pt", None):
+        first.metrics.add("t", "", "loss", 0.5, None)
+        first.metrics.add("t", "", "acc", 0.5, None)
+        if saved is not None:
+            first.metrics.saved(saved)
+    assert len(first.lines()) == 4
+    second = Session(tmp_path, 2, BACKPROP_RESUME_FROM=checkpoint)
+    second.metrics.add("t", "", "loss", 0.5, None)
+    assert second.lines() == [{"step": begin, "loss": 0.5}]
+
+
 def test_only_rank_0_writes(session: Session, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "1")
     session.metrics.add("t", "", "loss", 0.5, 1)

@@ -14,19 +14,19 @@ from contextlib import suppress
 import msgspec
 
 from backprop.records import Source
-from backprop.store.files import last_lines, open_to_append, opened
+from backprop.store.files import open_to_append
 from backprop.store.output import protocol
 from backprop.store.output.outlook import Outlook
 from backprop.store.output.printed import MAX_LINE, Printed, Reader, parse
 from backprop.store.output.tail import LineBlock, Tail
 from backprop.store.rundir import RunDir
+from backprop.trainer import save_marks
 
 _PATIENCE_S = 3.0  # for the next number of steps: an evaluation makes none
 _BAR_EVERY_S = 1.0  # how often a progress bar is looked at, which has no end of line until it is full
 _COUNTED_LINE = "printed line"  # the unit of steps if nothing else is counted
 _LOOK_S = 0.5  # of a look: the supervisor must not be blocked, and a script may print faster than that
 _PIECE_BYTES = 1 << 16  # read between two looks at the clock, even where nothing in it is understood
-_END_BYTES = 1 << 16  # of a file that hold its last step
 _LAST_S = 2.0  # at the end of a session, for what could not be read while it went on
 
 
@@ -40,9 +40,9 @@ class PrintedMetrics:
         patterns: Sequence[str],
         outlook: Outlook,
         *,
-        is_resumed: bool,
+        offered: str | None = None,
     ) -> None:
-        """patterns: see printed.Reader. is_resumed: it may continue from a checkpoint of the session before.
+        """patterns: see printed.Reader. offered: the checkpoint that it is to continue from.
 
         outlook: knows whether a printed total covers the training, or one of its parts.
         """
@@ -51,13 +51,16 @@ class PrintedMetrics:
         outputs = (rundir.out_path(session), rundir.err_path(session))
         self._readers = [(Tail(path, 0), Reader(patterns)) for path in outputs]
         self._is_reported = False
-        self._step = _last_step(rundir, session - 1) if is_resumed else 0  # of the line that was placed last
+        # of the line that was placed last
+        self._step = 0 if offered is None else _step_before(rundir, session, offered)
         self._unit: str | None = None  # of the steps, according to the lines
         self._has_total = False  # one was written
         self._has_steps = False  # some line had a step of its own
         self._counted = 0  # optimizer steps, as of the last look
         self._waiting: list[Printed] = []  # lines without a step, until more optimizer steps are counted
         self._waits_since = 0.0
+        self._has_written = False
+        self._marks: list[str] = []  # of checkpoints, until there is a line: a file of marks alone says nothing
         self._bars: dict[Tail, str] = {}  # the newest of each, as it was printed
         self._bars_at = 0.0
 
@@ -88,11 +91,23 @@ class PrintedMetrics:
             if self._has_steps and self._unit == _COUNTED_LINE:
                 lines += self._named("step")
             lines += self._placed(counted_step, now, is_over=is_over and not has_more)
-            if lines:
-                # a full disk: what the script printed is kept, these are not
-                with suppress(OSError), os.fdopen(open_to_append(self._path), "a") as file:
-                    file.write("".join(lines))
+            self._write(lines)
             now = time.monotonic()
+
+    def note_saved(self, checkpoint: str, counted_step: int | None) -> None:
+        """Mark that a checkpoint was saved before the last look, at this optimizer step if they are counted."""
+        self._marks.append(f"{save_marks.mark(Source.PRINTED.value, max(self._step, counted_step or 0), checkpoint)}\n")
+        if self._has_written:
+            self._write(())
+
+    def _write(self, lines: Sequence[str]) -> None:
+        """Write lines, and the marks that came before them."""
+        self._has_written |= bool(lines)
+        if self._has_written and (text := "".join([*self._marks, *lines])):
+            self._marks.clear()
+            # a full disk: what the script printed is kept, these are not
+            with suppress(OSError), os.fdopen(open_to_append(self._path), "a") as file:
+                file.write(text)
 
     @property
     def has_unread(self) -> bool:
@@ -185,9 +200,6 @@ def _read(reader: Reader, stretch: LineBlock, until: float) -> tuple[list[Printe
     return found, stretch.end
 
 
-def _last_step(rundir: RunDir, session: int) -> int:
-    """The step that was read last in an earlier session; 0 where there was none."""
-    with suppress(OSError), opened(rundir.path, rundir.source_path(session, Source.PRINTED).name) as fd:
-        if fd is not None:
-            return protocol.digest(last_lines(fd, _END_BYTES).data).printed_step or 0
-    return 0
+def _step_before(rundir: RunDir, session: int, checkpoint: str) -> int:
+    """The step that was read last before a checkpoint of an earlier session was saved; 0 where none was."""
+    return save_marks.last_step_before(str(rundir.path), Source.PRINTED.value, session, checkpoint) or 0
