@@ -195,6 +195,43 @@ def test_no_hooks(tracking: Runs):
     assert tracking.document("r")["metrics"] == {}
 
 
+SEVERAL_WANDB = """
+    import wandb
+    one, two = (wandb.init(project="p", reinit="create_new") for _ in range(2))
+    for step in range(3):
+        one.log({"loss": step})
+        two.log({"loss": 10 + step, "acc": 0.5})
+    for run in (one, two):
+        run.finish()
+    wandb.init(project="p", reinit="create_new").log({"loss": 20.0})
+"""
+SEVERAL_MLFLOW = """
+    import mlflow
+    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    with mlflow.start_run():
+        mlflow.log_metric("loss", 0, step=0)
+        with mlflow.start_run(nested=True):
+            for step in range(3):
+                mlflow.log_metric("loss", 10 + step, step=step)
+                mlflow.log_metric("acc", 0.5, step=step)
+        for step in range(1, 3):
+            mlflow.log_metric("loss", step, step=step)
+    with mlflow.start_run():
+        mlflow.log_metric("loss", 20.0, step=0)
+"""
+
+
+@pytest.mark.parametrize("script", [SEVERAL_WANDB, SEVERAL_MLFLOW])
+def test_runs_of_one_process_have_curves_of_their_own(tracking: Runs, script: str):
+    """If they are open at the same time, as MLflow's child runs are beside their parent."""
+    run(tracking, script)
+    assert points(tracking) == {
+        "loss": [*rising([0, 1, 2]), (0, 20.0)],
+        "2/loss": [(step, 10.0 + step) for step in range(3)],
+        "acc": [(step, 0.5) for step in range(3)],
+    }
+
+
 # -- a resumed session continues the tracker's run
 
 SAVES = """

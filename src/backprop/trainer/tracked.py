@@ -25,7 +25,8 @@ _KIND = "tracked"  # the ending of its file, and the mark of its lines
 WRITE_EVERY_S = 0.1  # what is logged is in the file after this time
 _END = ', "tracked": true}'
 _RESERVED = ("step", "event", "tracked")  # keys that mean something else in a line
-_SAVED = ""  # in the place of a tracker: a checkpoint of this name was saved
+# in the place of a tracker: a checkpoint of this name was saved; a place of the tracker of this name was closed
+_SAVED, _CLOSED = "", "closed"
 
 Scalar = tuple[str, str, str, float, Optional[int], bool]  # tracker, place, name, value, step, whether we may shift it
 
@@ -54,8 +55,8 @@ class TrackedMetrics:
     def add(self, tracker: str, place: str, name: str, value: Any, step: Any, *, is_shifted: bool = False) -> None:
         """Keep a scalar. What is not a number is left out.
 
-        place: tells apart what one tracker logs under the same name; may be empty. step: None where the tracker got
-        none. is_shifted: the tracker counts from 0 in every session.
+        place: tells apart what one tracker logs under the same name at the same time; may be empty. step: None where the
+        tracker got none. is_shifted: the tracker counts from 0 in every session.
         """
         number = value if type(value) is float else as_number(value)
         if number is None:
@@ -68,8 +69,15 @@ class TrackedMetrics:
 
     def saved(self, checkpoint: str) -> None:
         """Keep that a checkpoint was saved, for a session that continues from it."""
+        self._note(_SAVED, "", os.path.abspath(checkpoint))
+
+    def closed(self, tracker: str, place: str) -> None:
+        """Keep that a run of a tracker is over: the next one to log the same names continues its curves."""
+        self._note(_CLOSED, place, tracker)
+
+    def _note(self, kind: str, place: str, name: str) -> None:
         if self._thread is not None:  # else nothing was logged
-            self._pending.append((_SAVED, "", os.path.abspath(checkpoint), 0.0, None, False))
+            self._pending.append((kind, place, name, 0.0, None, False))
             if not self._is_due:
                 self._wake()
 
@@ -140,6 +148,9 @@ class TrackedMetrics:
     def _name(self, tracker: str, place: str, name: str) -> Optional[str]:
         """The name in the record, as it stands in a line; None for what another tracker has logged: once is enough."""
         if tracker == _SAVED:
+            return None
+        if tracker == _CLOSED:
+            self._first = {key: first for key, first in self._first.items() if first != (name, place)}
             return None
         first, first_place = self._first.setdefault(name, (tracker, place))
         if name in _RESERVED or first != tracker:

@@ -85,6 +85,20 @@ def test_a_second_writer_is_told_apart_by_its_folder(session: Session):
     assert session.lines() == [{"step": 1, "loss": 0.5, "val/loss": 0.75}]
 
 
+def test_runs_that_are_open_at_once_are_told_apart(session: Session):
+    """A run that begins when the one before is over continues its curve, as another training does."""
+    for place, value in (("1", 0.5), ("2", 0.75), ("1", 0.25)):
+        session.metrics.add("mlflow", place, "loss", value, 1)
+    session.metrics.closed("mlflow", "1")
+    session.metrics.add("mlflow", "3", "loss", 0.125, 1)
+    session.metrics.add("mlflow", "2", "loss", 0.625, 1)
+    assert session.lines() == [
+        {"step": 1, "loss": 0.5, "2/loss": 0.75},
+        {"step": 1, "loss": 0.25},
+        {"step": 1, "loss": 0.125, "2/loss": 0.625},
+    ]
+
+
 def test_scalars_without_a_step_are_counted(session: Session):
     """Each name for itself."""
     for value in (0.5, 0.25):
@@ -209,7 +223,8 @@ def test_dicts(session: Session, data: dict[str, Any], words: dict[str, Any], ex
 @pytest.mark.parametrize("count", ["_local_step", "_step"])
 def test_steps_that_wandb_counts(session: Session, count: str):
     """Its older versions call the count otherwise."""
-    module = SimpleNamespace(Run=type("Run", (), {"_starting_step": 0, "log": lambda *_: None}))
+    attributes = {"_starting_step": 0, "id": "a", "log": lambda *_: None, "finish": lambda *_: None}
+    module = SimpleNamespace(Run=type("Run", (), attributes))
     wandb.hook(module)
     run = module.Run()
     for number in (1, 2):

@@ -11,9 +11,20 @@ from ...tracked import tracked
 _STEPS = ("global_step", "step", "iter", "iteration")
 
 
-def add_row(tracker: str, data: Mapping[str, Any], step: Any, *, counted: Optional[int] = None) -> None:
+_numbers: dict[tuple[str, str], str] = {}
+
+
+def number_of(tracker: str, run_id: str) -> str:
+    """The number of a tracker's run in this process, from 1: ids and many names are made up, and differ each time."""
+    return _numbers.setdefault((tracker, run_id), str(1 + sum(key[0] == tracker for key in _numbers)))
+
+
+def add_row(
+    tracker: str, data: Mapping[str, Any], step: Any, *, counted: Optional[int] = None, place: str = ""
+) -> None:
     """Record what a tracker got in one call; nested dicts as `outer/inner`.
 
+    place: see TrackedMetrics.add.
     step: None where it got none. counted: the step that it then took from a count which began at 0 in this session.
     """
     values = dict(_flat(data))
@@ -22,7 +33,7 @@ def add_row(tracker: str, data: Mapping[str, Any], step: Any, *, counted: Option
     is_counted = step is None and counted is not None
     add = tracked().add
     for name, value in values.items():
-        add(tracker, "", name, value, counted if is_counted else step, is_shifted=is_counted)
+        add(tracker, place, name, value, counted if is_counted else step, is_shifted=is_counted)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,8 @@ import sys
 from typing import Any, Mapping, Optional
 
 from ...failsafe import after
-from .rows import add_row
+from ...tracked import tracked
+from .rows import add_row, number_of
 
 _HOOK = "wandb"
 
@@ -14,6 +15,7 @@ _HOOK = "wandb"
 def hook(module: Any) -> None:
     """Called when `wandb.sdk.wandb_run` has been imported."""
     module.Run.log = after(module.Run.log, _logged, _HOOK)
+    module.Run.finish = after(module.Run.finish, _finished, _HOOK)
 
 
 def tap_disabled(run: Any) -> None:
@@ -34,7 +36,11 @@ def _logged(run: Any, data: Mapping[str, Any], step: Any = None, commit: Optiona
         if run._starting_step == 0:  # noqa: SLF001
             counted = step
             step = None
-    add_row(_HOOK, data, step, counted=counted)
+    add_row(_HOOK, data, step, counted=counted, place=number_of(_HOOK, run.id))
+
+
+def _finished(run: Any, *_: Any, **__: Any) -> None:
+    tracked().closed(_HOOK, number_of(_HOOK, run.id))
 
 
 def _next_step(run: Any) -> int:
