@@ -5,14 +5,14 @@ which key, which value, and what is allowed.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, field
 
 from backprop.errors import ConfigError, UsageError
-from backprop.records import GB, Limits, Notification, Record, SlurmRequest, Status
+from backprop.records import GB, Goal, Limits, Notification, Record, SlurmRequest, Status
 
 _YEAR_MINUTES = 525_600.0
 _MB = 1_000_000
@@ -31,6 +31,8 @@ ResumeArg = Annotated[
     ),
 ]
 
+
+GoalText = Annotated[str, Meta(pattern=r"^(max|min):.+\Z", max_length=300)]
 
 # not of a session that begins: no process is started while one is active
 NOTIFIABLE = tuple(status for status in Status if status not in {Status.RUNNING, Status.UNREADABLE})
@@ -66,6 +68,7 @@ class Config(Record, frozen=True):
     snapshot: bool = False
     metrics_printed: bool = field(name="metrics.printed", default=True)
     metrics_patterns: tuple[Text, ...] = field(name="metrics.patterns", default=())
+    goals: tuple[GoalText, ...] = ()
     detach: bool = False
     on: Annotated[str, Meta(pattern=r"^(here|slurm(:[A-Za-z0-9_.,-]{1,200})?)\Z")] = "here"
     cpus: Annotated[int, Meta(ge=1, le=100_000)] | None = None
@@ -94,6 +97,11 @@ class Config(Record, frozen=True):
             max_pause_s=self.max_pause_minutes * 60,
             ram_limit_bytes=None if self.ram_limit_gb is None else round(self.ram_limit_gb * GB),
         )
+
+    @property
+    def metric_goals(self) -> Mapping[str, Goal]:
+        """The goals, by the name of the metric."""
+        return goals_by_name(self.goals)
 
     @property
     def slurm(self) -> SlurmRequest | None:
@@ -376,6 +384,15 @@ SETTINGS: Mapping[str, Setting] = {
         example=["(?P<name>\\w+) = (?P<value>[0-9.]+)"],
         only_new=True,
     ),
+    "goals": Setting(
+        "--goal",
+        "max:NAME or min:NAME, where NAME is that of a metric",
+        _SCRIPT,
+        "Whether a greater (max:elo) or a smaller (min:fid) value of a metric is better. Repeatable.",
+        "GOAL",
+        example=["max:elo"],
+        only_new=True,
+    ),
     "name": Setting(
         "-n/--name",
         "text of 1 to 200 printable characters that is not 'last'",
@@ -451,6 +468,11 @@ def check(key: str, value: Any, origin: str) -> Any:
         error = UsageError if is_flag else ConfigError
         raise error(f"{what}: invalid value: expected {SETTINGS[key].allowed}.")
     return checked
+
+
+def goals_by_name(goals: Iterable[str]) -> dict[str, Goal]:
+    """Goals such as max:elo, by the name of the metric."""
+    return {name: Goal(goal) for goal, _, name in (text.partition(":") for text in goals)}
 
 
 def check_name(name: str) -> None:

@@ -223,6 +223,13 @@ class Origin(IntEnum):
     REPORTED = 3  # by the script itself or by a hook
 
 
+class Goal(str, Enum):
+    """Which values of a metric are better."""
+
+    MAX = "max"  # the greater
+    MIN = "min"  # the smaller
+
+
 class GitState(Record, frozen=True):
     """The code a run was started from; None outside a work tree."""
 
@@ -280,6 +287,7 @@ class RunSpec(StoredRecord, frozen=True):
     hooks: bool = True  # our own code looks after the frameworks inside the trainer
     reads_printed_metrics: bool = True  # where none are reported: see printed.py
     metric_patterns: tuple[str, ...] = ()  # for those
+    goals: Mapping[str, Goal] = {}  # of metrics, as its user gave them
     git: GitState | None = None  # as it was when it was submitted
     snapshot_of: str | None = None  # the work tree that its folder keeps a copy of, from which its sessions run
     code_notes: tuple[str, ...] = ()  # what of the code could not be recorded then, and why
@@ -603,6 +611,7 @@ class RunView(Record, frozen=True):
     step_unit: str | None = None  # what one of those is, in the singular: optimizer step, epoch, round; None: not known
     metrics: Mapping[str, float] = {}  # last value of each
     summaries: Mapping[str, MetricSummary] = {}
+    goals: Mapping[str, Goal] = {}  # of metrics, as the user or the script gave them; of others the name may say it
     params: Mapping[str, Any] = {}
     default_params: frozenset[str] = frozenset()  # those that have the default of the script's parser
     checkpoints: tuple[Checkpoint, ...] = ()  # oldest first

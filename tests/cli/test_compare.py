@@ -146,3 +146,42 @@ def test_compare_diff_is_a_patch_that_applies(runs: Runs):
     shown = in_terminal(runs, "compare", "a", "b", "--diff", columns=80)
     assert "\x1b[31m-lr = 1" in shown  # ours: a line that went
     assert "lr = '\\x1b[31m'" in shown  # theirs: text
+
+
+ELO = """
+print(json.dumps({"step": 1, "elo": float(sys.argv[1]), "foo": float(sys.argv[1])}))
+"""
+
+
+def test_no_star_where_nobody_knows_what_is_better(runs: Runs):
+    """One line says so, and how to say which values are better; with that, the best one has the star."""
+    script = runs.script(ELO)
+    for run_id, elo in (("a", "1000"), ("b", "1200")):
+        assert runs.call("run", script, "--run-id", run_id, "--", elo).returncode == 0
+    done = runs.call("compare", "a", "b")
+    assert table(done.stdout)["elo"] == ["1000", "1200"]
+    assert done.stderr.count("--goal max:elo") == 1
+    assert "no best value of elo, foo" in done.stderr
+    assert json.loads(runs.call("compare", "a", "b", "--json").stdout)["best_runs"]["elo"] == {"last": [], "best": []}
+
+    done = runs.call("compare", "a", "b", "--goal", "max:elo", "--goal", "min:foo")
+    rows = table(done.stdout)
+    assert (rows["elo"], rows["foo"], done.stderr) == (["1000", "1200*"], ["1000*", "1200"], "")
+
+
+def test_goals_come_with_the_run(runs: Runs):
+    """From the command line, a file, or the script; in that order."""
+    event = "print(json.dumps({'event': 'metric', 'name': 'elo', 'goal': 'min'}))"
+    script = runs.script(event + ELO)
+    runs.script('goals = ["max:foo"]', "backprop.toml")
+    assert runs.call("run", script, "--run-id", "a", "--", "1000").returncode == 0
+    assert runs.call("run", script, "--run-id", "b", "--goal", "max:elo", "--", "1200").returncode == 0
+    best = {run["id"]: run["best"] for run in json.loads(runs.call("list", "--json").stdout)}
+    assert best["a"] == {
+        "elo": {"value": 1000, "step": 1, "goal": "min"},
+        "foo": {"value": 1000, "step": 1, "goal": "max"},
+    }
+    assert best["b"] == {"elo": {"value": 1200, "step": 1, "goal": "max"}}
+    done = runs.call("list", "--sort", "foo")
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["b", "a"]
+    assert "no best value of foo" not in done.stderr

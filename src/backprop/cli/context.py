@@ -4,7 +4,7 @@ import functools
 import os
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +22,31 @@ from backprop.text import printable
 
 if TYPE_CHECKING:
     from backprop.config import Config
+    from backprop.records import Goal
     from backprop.supervisor.outcome import Traceback
 
 _NAMES_SHOWN = 12
+_GOALS_SHOWN = 3
 _NAME_WIDTH = 40
 _FAILURE_BYTES = 65_536  # of stderr, at its end, in which a traceback is looked for
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, to stdout.")
+
+
+def _goals(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> "dict[str, Goal]":  # noqa: ARG001
+    from backprop import config
+
+    return config.goals_by_name(config.check("goals", value, "--goal")) if value else {}
+
+
+goal_option = click.option(
+    "--goal",
+    "goals",
+    multiple=True,
+    metavar="GOAL",
+    callback=_goals,
+    help="Whether a greater (max:elo) or a smaller (min:fid) value of a metric is better. Repeatable.",
+)
 
 
 def say(message: str) -> None:
@@ -119,6 +137,21 @@ def metrics_message(views: Sequence[RunView]) -> str:
         return "They have no metrics: see the guide 'JSON lines' for how a script reports them."
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return f"Available: {', '.join(cut(formatting.name(name), _NAME_WIDTH) for name in names[:_NAMES_SHOWN])}{more}."
+
+
+def say_without_goal(names: Collection[str], views: Sequence[RunView]) -> None:
+    """Say of which of these metrics it is not known which values are better, so that none is called best."""
+    from backprop.store import metric_names
+    from backprop.views.terminal import formatting
+    from backprop.views.terminal.screen import cut
+
+    unknown = [cut(formatting.name(name), _NAME_WIDTH) for name in metric_names.without_goal(names, views)]
+    if unknown:
+        more = f" and {len(unknown) - _GOALS_SHOWN} more" if len(unknown) > _GOALS_SHOWN else ""
+        say(
+            f"no best value of {', '.join(unknown[:_GOALS_SHOWN])}{more}: "
+            f"it is not known whether greater or smaller is better; to say it: --goal max:{unknown[0]}, or min:"
+        )
 
 
 def failure_of(rundir: RunDir, session: Session | None) -> "Traceback | None":

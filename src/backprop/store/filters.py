@@ -1,14 +1,14 @@
 """Which runs are wanted, as a SELECT over the index. Values are only ever bound, never part of a statement."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
 
 from backprop.errors import UsageError
-from backprop.records import Decision, Record, Status
+from backprop.records import Decision, Goal, Record, Status
 
 _CONDITION = re.compile(r"(?P<name>[^\s=!<>~]+)(?P<operator>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _SIGNS = frozenset("=<>~")
@@ -85,6 +85,8 @@ class Wanted(Record, frozen=True):
     search: str = ""  # words that must all be in the id, the name or the command
     sort: str = "created"  # one of SORT_KEYS, else a metric (best first) or a parameter
     is_descending: bool | None = None  # None: as the key is usually wanted
+    is_reversed: bool = False  # the other way round than that
+    goals: Mapping[str, Goal] = {}  # of metrics; they prevail over what the runs were given
     limit: int | None = None
     offset: int = 0
 
@@ -156,11 +158,11 @@ def usually_descends(sort: str, is_greater_better: IsGreaterBetter) -> bool:
 def _order(wanted: Wanted, is_greater_better: IsGreaterBetter) -> tuple[str, str, list[Any]]:
     is_descending = wanted.is_descending
     if is_descending is None:
-        is_descending = usually_descends(wanted.sort, is_greater_better)
+        is_descending = usually_descends(wanted.sort, is_greater_better) != wanted.is_reversed
     way = "DESC" if is_descending else "ASC"
     if wanted.sort in _SORT_COLUMNS:
         return "", f"{_SORT_COLUMNS[wanted.sort][0]} {way} NULLS LAST, ", []
-    kind, name = kind_and_name(_storable(wanted.sort))
+    kind, name = kind_and_name(storable(wanted.sort))
     column = _extreme(name, is_greater_better) if kind == "best" else "last"
     metric, metric_values = _meant_metric(kind, name)
     joins = (
@@ -185,7 +187,7 @@ def _where(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:
         terms.append(f"NOT (is_archived AND status NOT IN ({_GOING_ON}))")
     for word in wanted.search.casefold().split():
         terms.append("instr(words, ?)")
-        values.append(_storable(word))
+        values.append(storable(word))
     for condition in wanted.conditions:
         term, bound = _term(condition, is_greater_better)
         terms.append(f"({term})")
@@ -207,7 +209,7 @@ def _term(condition: Condition, is_greater_better: IsGreaterBetter) -> Statement
         now = [datetime.now(timezone.utc).timestamp()] if "?" in column else []
         return f"{column} {_SQL_OPERATORS[condition.operator]} ?", [*now, _seconds_or_number(condition)]
     kind, name = kind_and_name(condition.name)
-    name = _storable(name)
+    name = storable(name)
     param, param_values = _param_term(condition)
     metric, metric_values = _metric_term(condition, _extreme(name, is_greater_better) if kind == "best" else "last")
     has_param = "EXISTS (SELECT 1 FROM params WHERE run_id = runs.id AND params.name = ?"
@@ -254,7 +256,7 @@ def _extreme(name: str, is_greater_better: IsGreaterBetter) -> str:
 
 
 def _text_term(column: str, condition: Condition) -> Statement:
-    value = _storable(condition.value.casefold())
+    value = storable(condition.value.casefold())
     if condition.operator == "~":
         return f"instr({column}, ?)", [value]
     return f"{column} {_SQL_OPERATORS[condition.operator]} ?", [value]
@@ -264,13 +266,13 @@ def _beginning_term(column: str, condition: Condition) -> Statement:
     """The term for an id, of which the beginning is enough."""
     if condition.operator == "~":
         return _text_term(column, condition)
-    value = _storable(condition.value.casefold())
+    value = storable(condition.value.casefold())
     return f"substr({column}, 1, length(?)) {_SQL_OPERATORS[condition.operator]} ?", [value, value]
 
 
 def _tag_term(condition: Condition) -> Statement:
     """The term for one of the tags; != for none of them."""
-    value = _storable(condition.value.casefold())
+    value = storable(condition.value.casefold())
     if condition.operator == "~":
         return "instr(tags, ?)", [value]
     return f"{'' if condition.operator == '=' else 'NOT '}instr(tags, ?)", [f"\n{value}\n"]
@@ -292,7 +294,7 @@ def _param_term(condition: Condition) -> Statement:
 def _value_term(condition: Condition, number: str, text: str) -> Statement:
     """The term for a value. number, text: expressions for it; number is NULL for one that is no number."""
     wanted = _number(condition.value)
-    value = _storable(condition.value.casefold())
+    value = storable(condition.value.casefold())
     if condition.operator == "~":
         return f"instr({text}, ?)", [value]
     if wanted is None:
@@ -330,8 +332,8 @@ def _seconds_or_number(condition: Condition) -> float:
     return number * _SECONDS[(found and found[2]) or "s"]
 
 
-def _storable(text: str) -> str:
-    # what was typed may be any bytes; those that are not UTF-8 are in no record, and find nothing
+def storable(text: str) -> str:
+    """What was typed, which may be any bytes, as UTF-8; what is not is in no record, and finds nothing."""
     return text.encode(errors="backslashreplace").decode()
 
 

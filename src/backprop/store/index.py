@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from backprop.records import Annotations, Checkpoint, Origin, Run, Source
+from backprop.records import Annotations, Checkpoint, Goal, Origin, Run, Source
 from backprop.store import params_writer
 from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
@@ -24,14 +24,25 @@ from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, ParamsGiven
 from backprop.store.rundir import NO_ROOM
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 _MAX_WORDS = 4000  # characters that a search looks through
 
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
 _NO_ROOM_WORDS = frozenset({"database or disk is full", "disk I/O error", "unable to open database file"})
 
-_OF_A_RUN = ("records", "annotations", "tails", "metrics", "outlines", "points", "params", "checkpoints", "notes")
+_OF_A_RUN = (
+    "records",
+    "annotations",
+    "tails",
+    "metrics",
+    "outlines",
+    "points",
+    "goals",
+    "params",
+    "checkpoints",
+    "notes",
+)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -158,6 +169,7 @@ class Index(IndexReader):
                     ),
                 )
                 params_writer.put_guess(self._db, run)
+                self._put_goals(spec.id, spec.goals, is_asked=True)
                 self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, _encode(run)))
 
     def annotations_stamp(self, run_id: str) -> int:
@@ -264,6 +276,7 @@ class Index(IndexReader):
             for seen in batch.params_seen:
                 params_writer.put_seen(self._db, run_id, session, seen)
             params_writer.put(self._db, run_id, session, ParamsGiven(params=batch.params))
+            self._put_goals(run_id, batch.goals, is_asked=False)
             self._db.executemany(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
                 [(run_id, session, source.value, offset, _encode(checkpoint)) for offset, checkpoint in checkpoints],
@@ -273,6 +286,13 @@ class Index(IndexReader):
                 [(run_id, session, source.value, offset, note.kind, note.text) for offset, note in batch.notes],
             )
         return True
+
+    def _put_goals(self, run_id: str, goals: Mapping[str, Goal], *, is_asked: bool) -> None:
+        self._db.executemany(
+            "INSERT INTO goals VALUES (?, ?, ?, ?) ON CONFLICT (run_id, name) DO UPDATE SET"
+            " goal = excluded.goal, is_asked = excluded.is_asked WHERE excluded.is_asked OR NOT is_asked",
+            [(run_id, name, goal.value, is_asked) for name, goal in goals.items()],
+        )
 
     def _put_steps(self, run_id: str, batch: Batch, *, begins_session: bool) -> None:
         """Store how far the run has got by this part of its output.

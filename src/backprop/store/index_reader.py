@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from backprop.records import Annotations, Checkpoint, LiveProgress, MetricSummary, Origin, Run, RunView, Status
+from backprop.records import Annotations, Checkpoint, Goal, LiveProgress, MetricSummary, Origin, Run, RunView, Status
 from backprop.store.chunk_summary import ChunkSummary
 from backprop.store.rundir import RunDir
 from backprop.text import is_utf8
@@ -105,6 +105,7 @@ class IndexReader:
             total_steps = None  # printed, and of something that is over
         summaries = self._summaries(run_id, metrics)
         params = self.rows("SELECT name, value, is_default FROM params WHERE run_id = ? ORDER BY name", (run_id,))
+        goals = self.rows("SELECT name, goal FROM goals WHERE run_id = ?", (run_id,))
         run, run_dir = decode_run(record), self.path.parent / "runs" / run_id
         return RunView(
             run=run,
@@ -116,6 +117,7 @@ class IndexReader:
             step_unit=unit,
             metrics={name: summary.last for name, summary in summaries.items()},
             summaries=summaries,
+            goals={name: Goal(goal) for name, goal in goals},
             params={name: msgspec.json.decode(value) for name, value, _ in params},
             default_params=frozenset(name for name, _, is_default in params if is_default),
             checkpoints=self._checkpoints(run_id),

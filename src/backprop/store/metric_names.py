@@ -1,10 +1,10 @@
-"""Rules by name of a metric: is greater better, does it measure quality, which one is the main metric."""
+"""Rules by name of a metric: which values are better, does it measure quality, which one is the main metric."""
 
 import re
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 
-from backprop.records import MetricSummary, RunView
+from backprop.records import Goal, RunView
 
 SAMPLED_LOSS = "loss"  # loss/1, loss/2: of optimizers that take turns
 # the usual names of a training loss, the best first
@@ -20,10 +20,14 @@ _HELD_OUT = re.compile(
 )
 # one number for all of a training
 _SUMMARY = re.compile(r"^(initial|final|best|min)[_/.-]|[_/.-](initial|final|best|min)$")
-# words of a metric's name, as people write them; what is not here is better the smaller it is
+# words of a metric's name, as people write them
 _GREATER_IS_BETTER = re.compile(
     r"acc|accuracy|ap|auc|auprc|auroc|bleu|correlation|dice|explained|f1|fscore|hits?|iou|jaccard|kappa|map|mcc|meteor|miou|mrr"
     r"|ndcg|precision|psnr|r2|recall|returns?|rew|rewards?|rouge|score|sensitivity|specificity|ssim|throughput|top\d|win|winrate"
+)
+_SMALLER_IS_BETTER = re.compile(
+    r"\w*loss|\w*losses|m?errors?|err|ade|bpb|bpc|bpd|brier|cer|chamfer|cost|deviance|ece|eer|fde|fid|huber|kid|l1|l2|lpips|mae"
+    r"|mape|mase|mer|mse|msle|nll|perplexity|pinball|ppl|regret|rmse|rmsle|smape|ter|wape|wer|xent"
 )
 # what is neither better the greater nor the smaller it is
 _NO_QUALITY = re.compile(
@@ -32,12 +36,38 @@ _NO_QUALITY = re.compile(
 )
 
 
-def is_greater_better(name: str) -> bool:
-    """Whether greater is better, judged by the name: accuracy, f1, reward, ..."""
+def goal(name: str, given: Goal | None = None) -> Goal | None:
+    """Which values of a metric are better; None: nobody knows, or it measures no quality.
+
+    given: by the user or the script; without it, the name is judged: accuracy, f1, reward; loss, wer, perplexity.
+    """
+    return given or _goal_by_name(name)
+
+
+@lru_cache(maxsize=10_000)
+def _goal_by_name(name: str) -> Goal | None:
     words = _words(name)
-    if "loss" in words or "error" in words:
-        return False
-    return any(_GREATER_IS_BETTER.fullmatch(known) for word in words for known in (word, word.rstrip("0123456789")))
+    if not is_quality(name):
+        return None
+    if not {"loss", "error"}.intersection(words) and _has(_GREATER_IS_BETTER, words):
+        return Goal.MAX
+    return Goal.MIN if _has(_SMALLER_IS_BETTER, words) else None
+
+
+def _has(pattern: re.Pattern[str], words: Collection[str]) -> bool:
+    """Whether it matches one of the words, without the digits at its end or with them."""
+    return any(pattern.fullmatch(known) for word in words for known in (word, word.rstrip("0123456789")))
+
+
+def common_goal(name: str, views: Sequence[RunView]) -> Goal | None:
+    """The goal of a metric for all of these runs; None also where they contradict each other."""
+    given = {view.goals[name] for view in views if name in view.goals}
+    return goal(name, *given) if len(given) <= 1 else None
+
+
+def without_goal(names: Collection[str], views: Sequence[RunView]) -> list[str]:
+    """The metrics of which nobody knows which values are better, although they may measure quality."""
+    return [name for name in names if is_quality(name) and common_goal(name, views) is None]
 
 
 def is_seed(name: str) -> bool:
@@ -60,12 +90,16 @@ def _words(name: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(name)]
 
 
-def best(name: str, summary: MetricSummary) -> tuple[float, int] | None:
-    """The best value of a metric and the step it was reached at; None when no value is finite, or none is better."""
-    if not is_quality(name):
+def best(view: RunView, name: str) -> tuple[float, int] | None:
+    """The best value of a metric of a run and the step it was reached at.
+
+    None when it has no finite value, or nobody knows which are better.
+    """
+    summary, wanted = view.summaries.get(name), goal(name, view.goals.get(name))
+    if summary is None or wanted is None:
         return None
     value, step = (
-        (summary.greatest, summary.greatest_step) if is_greater_better(name) else (summary.least, summary.least_step)
+        (summary.greatest, summary.greatest_step) if wanted is Goal.MAX else (summary.least, summary.least_step)
     )
     return None if value is None or step is None else (value, step)
 

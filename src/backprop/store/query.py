@@ -4,10 +4,12 @@ All views and exports query here; none of them contains SQL. See store/curves.py
 downsampled, and store/filters.py for how a filter becomes SQL.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from backprop.records import RunView
+import msgspec
+
+from backprop.records import Goal, RunView
 from backprop.store import curves, filters
 from backprop.store.curves import Axis, Curve, Point
 from backprop.store.filters import (
@@ -19,10 +21,7 @@ from backprop.store.filters import (
 from backprop.store.index import Index
 from backprop.store.journal import file as journal
 from backprop.store.journal import fold
-from backprop.store.metric_names import (
-    best,
-    is_greater_better,
-)
+from backprop.store.metric_names import best, goal
 from backprop.store.rundir import RunDir
 
 _WIDER = 16
@@ -30,13 +29,33 @@ _WIDER = 16
 
 def runs(index: Index, wanted: Wanted = Wanted()) -> list[RunView]:  # noqa: B008  it cannot change
     """The matching runs, sorted."""
-    ids = index.rows(*filters.ids_statement(wanted, is_greater_better))
-    return [view for row in ids if (view := index.get(row[0])) is not None]
+    ids = index.rows(*filters.ids_statement(wanted, _is_greater_better(index, wanted.goals)))
+    return with_goals((view for row in ids if (view := index.get(row[0])) is not None), wanted.goals)
 
 
 def count(index: Index, wanted: Wanted = Wanted()) -> int:  # noqa: B008
     """The number of matching runs, ignoring the limit."""
-    return int(index.rows(*filters.count_statement(wanted, is_greater_better))[0][0])
+    return int(index.rows(*filters.count_statement(wanted, _is_greater_better(index, wanted.goals)))[0][0])
+
+
+def with_goals(views: Iterable[RunView], goals: Mapping[str, Goal]) -> list[RunView]:
+    """The runs with these goals of metrics in the place of their own."""
+    return [msgspec.structs.replace(view, goals={**view.goals, **goals}) if goals else view for view in views]
+
+
+def _is_greater_better(index: Index, goals: Mapping[str, Goal]) -> Callable[[str], bool]:
+    """Whether greater is better, by the name of a metric: by these goals, by what the newest run was given, by name."""
+
+    def ask(name: str) -> bool:
+        if name in goals:
+            return goals[name] is Goal.MAX
+        newest = index.rows(
+            "SELECT goal FROM goals JOIN runs ON id = run_id WHERE goals.name = ? ORDER BY created_at DESC LIMIT 1",
+            (filters.storable(name),),
+        )
+        return goal(name, *(Goal(row[0]) for row in newest)) is Goal.MAX
+
+    return ask
 
 
 def unknown_name(index: Index, names: Iterable[str], keys: Collection[str] = filters.KEYS) -> str | None:
@@ -70,15 +89,9 @@ def unknown_sort_key(index: Index, views: Sequence[RunView], key: str) -> str | 
     return None if is_there else unknown_name(index, [key], SORT_KEYS)
 
 
-def usually_descends(sort: str) -> bool:
-    """Whether a key to sort by sorts in descending order by default, as newest and best do."""
-    return filters.usually_descends(sort, is_greater_better)
-
-
 def is_best_superseded(index: Index, view: RunView, name: str) -> bool:
     """Whether a later session trained the step of the best value again, so that no curve shows it."""
-    summary = view.summaries.get(name)
-    found = best(name, summary) if summary is not None else None
+    found = best(view, name)
     if found is None or len(view.run.sessions) < 2:
         return False
     return found[0] not in curve(index, view, name, begin=found[1], end=found[1]).ys

@@ -139,6 +139,16 @@ CREATE TABLE checkpoints (
     PRIMARY KEY (run_id, session, source, offset)
 ) WITHOUT ROWID;
 
+-- Which values of a metric are better, for metrics of which somebody said it.
+CREATE TABLE goals (
+    run_id   TEXT NOT NULL,
+    name     TEXT NOT NULL,
+    goal     TEXT NOT NULL,    -- a Goal
+    is_asked INTEGER NOT NULL, -- by the user when the run was made, which prevails over what its script says
+    PRIMARY KEY (run_id, name)
+) WITHOUT ROWID;
+CREATE INDEX goals_by_name ON goals (name);
+
 CREATE TABLE notes (
     run_id  TEXT NOT NULL,
     session INTEGER NOT NULL,

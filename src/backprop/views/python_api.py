@@ -74,7 +74,7 @@ class Run:
     params: Mapping[str, Any]
     last_step: int | None
     last: Mapping[str, float]  # metric -> its newest value
-    best: Mapping[str, float]  # metric -> the greatest of an accuracy, reward, ...; the least of what else is finite
+    best: Mapping[str, float]  # metric -> its best value, where it is known which values are better
     checkpoints: tuple[Checkpoint, ...]  # oldest first
     run_dir: Path
     group: str | None
@@ -178,7 +178,7 @@ def _home(path: str | os.PathLike[str] | None) -> Home:
 
 def _run(view: RunView, home: Home) -> Run:
     spec = view.run.spec
-    best = {name: metric_names.best(name, summary) for name, summary in view.summaries.items()}
+    best = {name: metric_names.best(view, name) for name in view.summaries}
     return Run(
         id=spec.id,
         name=spec.name,

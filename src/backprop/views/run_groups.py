@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from backprop.records import RunView, Status
+from backprop.records import Goal, RunView, Status
 from backprop.store import metric_names
 from backprop.views.run_row import RunRow
 from backprop.views.terminal import params
@@ -42,7 +42,7 @@ def _group(name: str, views: Sequence[RunView], metric: str | None) -> RunGroup:
     mains = Counter(main for view in views if (main := metric_names.main_metric(view.summaries)) is not None)
     shown = metric or next((main for main, _ in mains.most_common(1)), None)
     rows = [row for view in views if (row := RunRow.of(view, shown)).best is not None] if shown is not None else []
-    best = _best(rows)
+    best = _best(rows, shown)
     return RunGroup(
         name=name,
         statuses=Counter(view.run.status for view in views),
@@ -52,10 +52,11 @@ def _group(name: str, views: Sequence[RunView], metric: str | None) -> RunGroup:
     )
 
 
-def _best(rows: Sequence[RunRow]) -> RunRow | None:
-    if not rows:
+def _best(rows: Sequence[RunRow], metric: str | None) -> RunRow | None:
+    goal = None if metric is None else metric_names.common_goal(metric, [row.view for row in rows])
+    if not rows or goal is None:
         return None
-    sign = -1 if metric_names.is_greater_better(rows[0].metric or "") else 1
+    sign = -1 if goal is Goal.MAX else 1
     return min(rows, key=lambda row: sign * (row.best or 0.0))
 
 

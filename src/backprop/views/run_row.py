@@ -33,7 +33,7 @@ class RunRow(NamedTuple):
     @property
     def best(self) -> float | None:
         """The best value of the metric."""
-        found = metric_names.best(self.metric, self.summary) if self.metric is not None and self.summary else None
+        found = None if self.metric is None else metric_names.best(self.view, self.metric)
         return None if found is None else found[0]
 
     @property

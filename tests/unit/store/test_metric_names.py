@@ -6,10 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backprop.records import Goal
 from backprop.store import filters, metric_names, query
 from backprop.store.filters import Wanted
 from backprop.store.index import Index
-from backprop.store.metric_names import is_greater_better, is_quality, is_training_loss, main_metric
+from backprop.store.metric_names import is_quality, is_training_loss, main_metric
 from tests.conftest import Runs, scaled
 from tests.unit.store.test_query import made, say
 
@@ -117,7 +118,8 @@ def test_the_main_metric_is_what_is_minimized(names: list[str], expected: str | 
 
 
 def test_rewards_are_better_the_greater_they_are():
-    assert all(map(is_greater_better, ["rollout/ep_rew_mean", "charts/episodic_return", "train/explained_variance"]))
+    names = ["rollout/ep_rew_mean", "charts/episodic_return", "train/explained_variance"]
+    assert {metric_names.goal(name) for name in names} == {Goal.MAX}
 
 
 @pytest.mark.parametrize(

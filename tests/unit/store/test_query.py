@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backprop.errors import UsageError
-from backprop.records import Limits, Run, RunSpec, RunView, Session, Status
+from backprop.records import Goal, Limits, Run, RunSpec, RunView, Session, Status
 from backprop.store import filters, metric_names, query
 from backprop.store.chunk_summary import outline
 from backprop.store.curve_writer import CHUNK_POINTS
@@ -255,31 +255,98 @@ def test_a_search_finds_words_anywhere(several: Index, search: str, found: str):
 
 
 @pytest.mark.parametrize(
-    ("name", "is_greater"),
+    ("name", "goal"),
     [
-        *((name, True) for name in ("acc", "val/accuracy", "test_accuracy", "top5", "eval_f1", "f1_macro", "mAP@50")),
-        *((name, True) for name in ("ep_rew_reward", "R2", "trainAcc", "val_top1_acc", "BLEU4", "roc_auc")),
+        *((name, "max") for name in ("acc", "val/accuracy", "test_accuracy", "top5", "eval_f1", "f1_macro", "mAP@50")),
+        *((name, "max") for name in ("ep_rew_reward", "R2", "trainAcc", "val_top1_acc", "BLEU4", "roc_auc")),
         *(
-            (name, False)
-            for name in ("loss", "val_loss", "perplexity", "mae", "error_rate", "acc_loss", "lr", "map_loss")
+            (name, "min")
+            for name in ("loss", "val_loss", "perplexity", "mae", "error_rate", "acc_loss", "map_loss", "mapping_mse")
         ),
-        *((name, False) for name in ("step_time", "mapping_mse", "", "\x1b[31m", "accident")),
+        *((name, "min") for name in ("valid_0-binary_logloss", "mlogloss", "eval_wer", "FID", "val/l1", "loss2")),
+        *(
+            (name, None)
+            for name in ("elo", "bleurt_x", "entropy", "foo", "lr", "step_time", "", "\x1b[31m", "accident")
+        ),
     ],
 )
-def test_what_is_better_is_told_by_the_name(name: str, is_greater: bool):
-    """Accuracies and rewards are better the greater, everything else the smaller."""
-    assert metric_names.is_greater_better(name) is is_greater
+def test_what_is_better_is_told_by_the_name(name: str, goal: str | None):
+    """Accuracies and rewards are better the greater, losses and errors the smaller; of other names nobody knows."""
+    assert metric_names.goal(name) == goal
+
+
+def goals_said(index: Index, *events: dict[str, Any]) -> Mapping[str, Goal]:
+    index.put_run(made("r"), 1)
+    say(index, "r", *events)
+    return viewed(index).goals
+
+
+def test_a_script_says_which_values_are_better(index: Index):
+    """From then on the best value is the best, also of a metric whose name says nothing, or something else."""
+    events = [{"event": "metric", "name": name, "goal": goal} for name, goal in (("elo", "max"), ("acc", "min"))]
+    points = [{"step": step, "elo": value, "acc": value, "foo": value} for step, value in enumerate((1.0, 3.0, 2.0))]
+    assert goals_said(index, *points, *events) == {"elo": "max", "acc": "min"}
+    view = viewed(index)
+    assert [metric_names.best(view, name) for name in ("elo", "acc", "foo")] == [(3.0, 1), (1.0, 0), None]
+    assert view.note_count == 0
+
+
+@pytest.mark.parametrize("event", [{"name": "elo", "goal": "up"}, {"name": 3, "goal": "max"}, {"goal": "max"}, {"name": "", "goal": "max"}, {"name": "elo", "goal": ["max"]}])  # fmt: skip
+def test_a_goal_that_is_none_is_a_note(event: dict[str, Any], index: Index):
+    """As any other object with an event."""
+    assert goals_said(index, {"event": "metric", **event}) == {}
+    assert viewed(index).note_count == 1
+
+
+def test_what_the_user_says_of_a_metric_prevails(index: Index):
+    """Whatever comes first, and however often the run is stored again."""
+    run = made("r", goals={"elo": Goal.MAX})
+    index.put_run(run, 1)
+    say(index, "r", {"event": "metric", "name": "elo", "goal": "min"}, {"event": "metric", "name": "x", "goal": "min"})
+    index.put_run(run, 1)
+    assert viewed(index).goals == {"elo": "max", "x": "min"}
+
+
+def test_runs_that_contradict_each_other_have_no_common_goal(index: Index):
+    """Each has a best value of its own, and none of them is the best."""
+    for run_id, goals in (("a", {"elo": Goal.MAX}), ("b", {}), ("c", {"elo": Goal.MIN})):
+        index.put_run(made(run_id, goals=goals), 1)
+        say(index, run_id, {"step": 1, "elo": 1.0})
+    a, b, c = (viewed(index, run_id) for run_id in "abc")
+    goals = [metric_names.common_goal("elo", views) for views in ([a, b], [b], [b, c], [a, c])]
+    assert goals == ["max", None, "min", None]
+    assert metric_names.without_goal(["elo", "loss", "lr"], [b]) == ["elo"]
+
+
+def test_the_order_follows_the_goal(index: Index):
+    """Best first: by what is asked for now, else by what the newest run was given, else by the name."""
+    for number, run_id in enumerate("abc"):
+        goals = {"elo": Goal.MAX} if run_id == "a" else {}  # the newest
+        index.put_run(made(run_id, age_s=number, goals=goals), 1)
+        say(index, run_id, {"step": 1, "elo": float(number), "foo": float(number)})
+
+    def order(sort: str, **goals: Goal) -> str:
+        return "".join(view.run.spec.id for view in query.runs(index, Wanted(sort=sort, goals=goals)))
+
+    assert (order("elo"), order("best.elo"), order("elo", elo=Goal.MIN)) == ("cba", "cba", "abc")
+    assert (order("foo"), order("foo", foo=Goal.MAX)) == ("abc", "cba")
+    assert query.runs(index, Wanted(goals={"foo": Goal.MAX}))[0].goals["foo"] is Goal.MAX
 
 
 def test_the_best_value_has_its_step(index: Index):
     """NaN and infinities are never best; a metric of nothing else has no best."""
     index.put_run(made("r"), 1)
     losses = [3.0, math.nan, 1.0, math.inf, 2.0, -math.inf]
-    say(index, "r", *({"step": step, "loss": loss, "acc": loss, "bad": math.nan} for step, loss in enumerate(losses)))
-    summaries = viewed(index).summaries
-    assert metric_names.best("loss", summaries["loss"]) == (1.0, 2)
-    assert metric_names.best("acc", summaries["acc"]) == (3.0, 0)
-    assert metric_names.best("bad", summaries["bad"]) is None
+    say(
+        index,
+        "r",
+        *({"step": step, "loss": loss, "acc": loss, "bad_loss": math.nan} for step, loss in enumerate(losses)),
+    )
+    view = viewed(index)
+    assert metric_names.best(view, "loss") == (1.0, 2)
+    assert metric_names.best(view, "acc") == (3.0, 0)
+    assert metric_names.best(view, "bad_loss") is None
+    summaries = view.summaries
     assert (summaries["loss"].count, summaries["loss"].last, summaries["loss"].last_step) == (6, -math.inf, 5)
 
 
@@ -516,13 +583,14 @@ def test_not_every_metric_has_a_best(name: str, is_quality: bool, index: Index):
     assert metric_names.is_quality(name) == is_quality
     index.put_run(made("r"), 1)
     say(index, "r", {"step": 1, name: 2.0})
-    assert (metric_names.best(name, viewed(index).summaries[name]) is not None) == is_quality
+    is_known = name != "my metric"
+    assert (metric_names.best(viewed(index), name) is not None) == (is_quality and is_known)
 
 
 @pytest.mark.parametrize(("key", "descends"), [("created", True), ("name", False), ("loss", False), ("acc", True), ("best.acc", True), ("param.acc", False)])  # fmt: skip
 def test_the_usual_order_of_a_key(key: str, descends: bool):
     """Newest first, best first, names from A to Z."""
-    assert query.usually_descends(key) == descends
+    assert filters.usually_descends(key, lambda name: name == "acc") == descends
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,19 @@ from datetime import datetime, timezone
 import click
 
 from backprop.cli import completion
-from backprop.cli.context import find_runs, json_option, metrics_message, open_caught_up, print_json, say, write_lines
+from backprop.cli.context import (
+    find_runs,
+    goal_option,
+    json_option,
+    metrics_message,
+    open_caught_up,
+    print_json,
+    say,
+    say_without_goal,
+    write_lines,
+)
 from backprop.errors import UsageError
-from backprop.records import RunView
+from backprop.records import Goal, RunView
 from backprop.store import metric_names, query
 from backprop.store.code import provenance
 from backprop.store.code.diff import Code, Difference, difference
@@ -34,6 +44,7 @@ _NAME_WIDTH = 20
     shell_complete=completion.metrics,
     help="Only this metric. Repeatable.",
 )
+@goal_option
 @click.option("--at", type=click.IntRange(min=0), metavar="STEP", help="Also show the metrics at this step.")
 @click.option("--all", "with_all", is_flag=True, help="Also show what is the same in all runs, and every metric.")
 @click.option("--diff", is_flag=True, help="Show how the code of two runs differs, as a patch.")
@@ -43,6 +54,7 @@ def compare(
     *,
     runs: tuple[str, ...],
     metrics: tuple[str, ...],
+    goals: dict[str, Goal],
     at: int | None,
     with_all: bool,
     diff: bool,
@@ -55,7 +67,7 @@ def compare(
     home = Home.from_environment()
     now = datetime.now(timezone.utc)
     with open_caught_up(home) as index:
-        views = find_runs(home, index, runs)
+        views = query.with_goals(find_runs(home, index, runs), goals)
         if len(views) < 2:
             raise UsageError(f"compare needs two runs or more, not {len(views)}.")
         if diff and len(views) != 2:
@@ -91,6 +103,8 @@ def compare(
             say(f"no room for {len(table.left_out)} columns ({names}{more}): --csv and --json have all.")
         if len(shown) < len(chosen):
             say(f"{len(chosen) - len(shown)} more metrics: --all shows them, --metric NAME one.")
+    if found is None or as_json:
+        say_without_goal(shown, views)
 
 
 def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:

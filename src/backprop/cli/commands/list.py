@@ -9,15 +9,17 @@ import msgspec
 
 from backprop.cli import completion
 from backprop.cli.context import (
+    goal_option,
     is_valid,
     json_option,
     metrics_message,
     open_caught_up,
     print_json,
     say,
+    say_without_goal,
 )
 from backprop.errors import UsageError
-from backprop.records import RunView
+from backprop.records import Goal, RunView
 from backprop.store import filters, metric_names, query
 from backprop.store.filters import SORT_KEYS
 from backprop.store.home import Home
@@ -56,6 +58,7 @@ from backprop.views import run_tree
     shell_complete=completion.metrics,
     help="Show this metric. [default: the one sorted by, or each run's loss]",
 )
+@goal_option
 @click.option("--tree", is_flag=True, help="Show each run below its parent.")
 @click.option("--groups", is_flag=True, help="Show one row for each group of runs.")
 @json_option
@@ -67,6 +70,7 @@ def list_runs(
     sort: str,
     reverse: bool,
     metric: str | None,
+    goals: dict[str, Goal],
     tree: bool,
     groups: bool,
     as_json: bool,
@@ -82,7 +86,8 @@ def list_runs(
         conditions=filters.parse_filter(" ".join(conditions)),
         sort=key,
         hides_archived=True,
-        is_descending=query.usually_descends(key) != (reverse != (key != sort)),
+        is_reversed=reverse != (key != sort),
+        goals=goals,
         limit=limit or None,
     )
     if groups:
@@ -115,6 +120,8 @@ def list_runs(
     if not views and not as_json and not hidden:
         _say_nothing(home, mistake, is_filtered=bool(statuses or conditions))
     _say_what_is_missing(ranked, key, metric)
+    if shown is not None:
+        say_without_goal([shown], views)
     if len(views) < total:
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")
     if hidden:
@@ -155,6 +162,8 @@ def _list_groups(asked: filters.Wanted, metric: str | None, *, as_json: bool) ->
         print(groups_table.groups_table(shown), end="")
     else:
         say(mistake or "no matching groups; to make one: backprop run --group NAME train.py")
+    named = {group.metric for group in shown if group.metric is not None}
+    say_without_goal(sorted(named), views)
     if len(shown) < len(found):
         say(f"{len(shown)} of {len(found)} groups; --limit 0 shows all.")
 

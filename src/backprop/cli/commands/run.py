@@ -133,6 +133,7 @@ def run(
         hooks=settings.hooks,
         reads_printed_metrics=settings.metrics_printed,
         metric_patterns=settings.metrics_patterns,
+        goals=settings.metric_goals,
         git=code.git,
         snapshot_of=str(snapshot.root_of(folder)) if settings.snapshot else None,
         code_notes=code.notes,

@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 
-from backprop.records import Origin, ParamOrigin, Record, is_shallow
+from backprop.records import Goal, Origin, ParamOrigin, Record, is_shallow
 
 MAX_LINE_BYTES = 1 << 20  # a longer line is passed through, not understood: memory stays bounded
 _MAX_DURATION_S = 1e9  # thirty years: no step takes longer
 _MAX_OPTION = 200  # characters
 _MAX_UNIT = 40  # likewise
+_MAX_NAME = 1000  # likewise, of a metric whose goal is given
 _MAX_INT64 = (1 << 63) - 1  # what the index can hold as a step
 
 
@@ -83,6 +84,13 @@ class ResumeOption(Record, frozen=True):
     option: str | None
 
 
+class MetricGoal(Record, frozen=True):
+    """The script says which values of a metric are better."""
+
+    name: str
+    goal: Goal
+
+
 class ParamsGiven(Record, frozen=True):
     """Parameters of the run, reported by the script or seen by our hooks."""
 
@@ -103,6 +111,7 @@ Event = (
     Metrics
     | CheckpointSaved
     | ParamsGiven
+    | MetricGoal
     | Listening
     | StepUnit
     | BarBegan
@@ -112,6 +121,7 @@ Event = (
     | Note
 )
 
+_GOALS = [goal.value for goal in Goal]
 _ORIGINS = {"parser": ParamOrigin.PARSER, "settings": ParamOrigin.SETTINGS}
 _decode = msgspec.json.Decoder().decode
 _scan = json.JSONDecoder().raw_decode
@@ -197,8 +207,8 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
             longest_step_s=_as_duration_s(value.get("longest_step_s")),
             longest_save_s=_as_duration_s(value.get("longest_save_s")),
         )
-    if (counting := _parse_counting(value)) is not None:
-        return counting
+    if (understood := _parse_counting(value) or _parse_goal(value)) is not None:
+        return understood
     if kind == "finished":
         return Finished()
     if kind == "training_began":
@@ -226,6 +236,13 @@ def _parse_params(params: dict[str, Any], event: dict[str, Any]) -> ParamsGiven:
         defaults=marked,
         guessed=guessed if isinstance(guessed, dict) and is_shallow(guessed) else {},
     )
+
+
+def _parse_goal(value: dict[str, Any]) -> MetricGoal | None:
+    name, goal = value.get("name"), value.get("goal")
+    if value["event"] == "metric" and isinstance(name, str) and 0 < len(name) <= _MAX_NAME and goal in _GOALS:
+        return MetricGoal(name=name, goal=Goal(goal))
+    return None
 
 
 def _parse_counting(value: dict[str, Any]) -> StepUnit | BarBegan | None:
@@ -263,6 +280,7 @@ class Batch:
         "counted_total",
         "counted_unit",
         "finished_step",
+        "goals",
         "is_finished",
         "last_step",
         "line_count",
@@ -296,6 +314,7 @@ class Batch:
         self.bars: list[BarBegan] = []
         self.resume_option: ResumeOption | None = None  # likewise
         self.series: dict[str, Series] = {}
+        self.goals: dict[str, Goal] = {}  # of metrics
         self.params: dict[str, Any] = {}  # the script's own
         self.params_seen: list[ParamsGiven] = []  # by our hooks
         self.sampled: dict[str, Series] = {}  # those that count only where nothing else reports a training loss
@@ -401,6 +420,8 @@ def _add(batch: Batch, event: Event, offset: int) -> None:  # noqa: C901, PLR091
             batch.checkpoints.append((offset, event))
         case ParamsGiven(origin=ParamOrigin.SCRIPT):
             batch.params.update(event.params)
+        case MetricGoal():
+            batch.goals[event.name] = event.goal
         case ParamsGiven():
             batch.params_seen.append(event)
         case Listening():

@@ -67,12 +67,11 @@ def _metric(side: Side, name: str) -> dict[str, Any]:
 
 
 def _best(view: RunView, name: str) -> tuple[float | None, int | None]:
-    summary = view.summaries.get(name)
-    return (metric_names.best(name, summary) if summary is not None else None) or (None, None)
+    return metric_names.best(view, name) or (None, None)
 
 
 def _ids(views: list[RunView], name: str, values: list[float | None]) -> list[str]:
-    return [views[place].run.spec.id for place in sorted(best_places(name, values))]
+    return [views[place].run.spec.id for place in sorted(best_places(metric_names.common_goal(name, views), values))]
 
 
 def comparison_rows(comparison: Comparison) -> Iterator[list[Cell]]:

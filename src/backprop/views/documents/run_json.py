@@ -19,7 +19,7 @@ from backprop.records import (
     Session,
     Ticket,
 )
-from backprop.store import checkpoints
+from backprop.store import checkpoints, metric_names
 from backprop.store.experiments_json import MAX_CHECKPOINTS, newest_checkpoints
 from backprop.store.output.protocol import json_safe
 from backprop.trainer.parameters.secrets import without_secrets
@@ -63,6 +63,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid, *, is_whole: b
         "step_unit": view.step_unit,
         **_live(view.live),
         "metrics": view.metrics,
+        "best": {name: best for name in view.summaries if (best := _best(view, name)) is not None},
         "printed_metrics": _names(view, Origin.PRINTED),
         "tracked_metrics": _names(view, Origin.TRACKED),
         "sampled_metrics": _names(view, Origin.SAMPLED),
@@ -184,6 +185,12 @@ def ticket_document(ticket: Ticket) -> dict[str, Any]:
         "vram_promised_bytes": ticket.vram_bytes,
         "vram_seen_bytes": ticket.vram_seen_bytes,
     }
+
+
+def _best(view: RunView, name: str) -> dict[str, Any] | None:
+    found = metric_names.best(view, name)
+    goal = metric_names.goal(name, view.goals.get(name))
+    return None if found is None else {"value": found[0], "step": found[1], "goal": goal}
 
 
 def _names(view: RunView, origin: Origin) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from backprop.records import GitState, Record, RunView
+from backprop.records import GitState, Goal, Record, RunView
 from backprop.store import metric_names, query
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s
 from backprop.views.terminal import formatting, params
@@ -73,14 +73,14 @@ def side(view: RunView, now: datetime, at: Mapping[str, tuple[int, float] | None
     )
 
 
-def best_places(name: str, values: Sequence[float | None]) -> set[int]:
-    """Positions of the best value of a metric; none when all values are equal, or only one is finite."""
-    if not metric_names.is_quality(name):
+def best_places(goal: Goal | None, values: Sequence[float | None]) -> set[int]:
+    """Positions of the best value of a metric; none if all are equal, only one is finite, or the goal is not known."""
+    if goal is None:
         return set()
     finite = {place: value for place, value in enumerate(values) if value is not None and math.isfinite(value)}
     if len(set(finite.values())) < 2:
         return set()
-    top = (max if metric_names.is_greater_better(name) else min)(finite.values())
+    top = (max if goal is Goal.MAX else min)(finite.values())
     return {place for place, value in finite.items() if value == top}
 
 
@@ -204,26 +204,30 @@ def _param_facts(comparison: Comparison) -> Iterator[_Fact]:
 
 
 def _metric_facts(comparison: Comparison) -> Iterator[_Fact]:
+    views = [side.view for side in comparison.sides]
     for place, name in enumerate(comparison.metrics):
+        goal = metric_names.common_goal(name, views)
         rank = 1 if place == 0 else 11 + place
-        summaries = [side.view.summaries.get(name) for side in comparison.sides]
-        row = _starred(name, [None if summary is None else summary.last for summary in summaries])
+        summaries = [view.summaries.get(name) for view in views]
+        row = _starred(goal, [None if summary is None else summary.last for summary in summaries])
         yield _Fact(formatting.name(name), row, rank, section="metrics", name=formatting.name(name))
-        bests = [None if summary is None else metric_names.best(name, summary) for summary in summaries]
+        bests = [metric_names.best(view, name) for view in views]
         if any(bests):
-            row = _starred(name, [found and found[0] for found in bests], [found and found[1] for found in bests])
+            row = _starred(goal, [found and found[0] for found in bests], [found and found[1] for found in bests])
             yield _Fact("  best, at step", row, rank + 6, section="metrics", name=f"best {formatting.name(name)}")
         if comparison.at_step is not None:
             points = [side.at.get(name) for side in comparison.sides]
             steps = [point[0] if point and point[0] != comparison.at_step else None for point in points]
             label = f"at {comparison.at_step}"
-            row = _starred(name, [point and point[1] for point in points], steps)
+            row = _starred(goal, [point and point[1] for point in points], steps)
             yield _Fact(f"  {label}", row, rank + 1, section="metrics", name=f"{formatting.name(name)} {label}")
 
 
-def _starred(name: str, values: Sequence[float | None], steps: Sequence[int | None] | None = None) -> list[Cell]:
+def _starred(
+    goal: Goal | None, values: Sequence[float | None], steps: Sequence[int | None] | None = None
+) -> list[Cell]:
     """Values of a metric, the best with a star; each followed by its step if `steps` is given."""
-    top = best_places(name, values)
+    top = best_places(goal, values)
     row = []
     for place, value in enumerate(values):
         text = formatting.number(value)

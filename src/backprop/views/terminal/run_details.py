@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
-from backprop.records import Annotations, Checkpoint, CodeState, MetricSummary, Run, RunView, in_minutes
+from backprop.records import Annotations, Checkpoint, CodeState, Run, RunView, in_minutes
 from backprop.store import checkpoints, metric_names
 from backprop.store.experiments_json import newest_checkpoints
 from backprop.trainer.parameters.secrets import without_secrets
@@ -177,7 +177,7 @@ def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], 
     summaries = {name: summary for name, summary in view.summaries.items() if not metric_names.is_progress(name)}
     names = {name: cut(formatting.name(name), _NAME_WIDTH, screen.ellipsis) for name in summaries}
     name_width = max(map(cells, names.values()), default=0)
-    bests = {name: _best(name, summary, superseded) for name, summary in summaries.items()}
+    bests = {name: _best(view, name, superseded) for name in summaries}
     best_width = max(map(len, bests.values()), default=0)
     draws = screen.is_terminal and curves is not None
     for name, summary in summaries.items():
@@ -196,8 +196,8 @@ def _metrics(view: RunView, curves: Values | None, superseded: Collection[str], 
         yield GAP.join(parts).rstrip()
 
 
-def _best(name: str, summary: MetricSummary, superseded: Collection[str]) -> str:
-    found = metric_names.best(name, summary)
+def _best(view: RunView, name: str, superseded: Collection[str]) -> str:
+    found = metric_names.best(view, name)
     if found is None:
         return ""
     again = ", repeated since" if name in superseded else ""

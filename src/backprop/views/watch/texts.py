@@ -256,7 +256,7 @@ def curve_title(shown: ShownRun, *, is_log: bool) -> Text:
         return _plain(f"{run.spec.id}{queued or ' · no metrics yet'}")
     summary = shown.view.summaries[name]
     title = f"{run.spec.id}{queued} · {set_cell_size(name, min(cell_len(name), 40))} {formatting.number(summary.last)}"
-    if (best := metric_names.best(name, summary)) is not None:
+    if (best := metric_names.best(shown.view, name)) is not None:
         title += f" · best {formatting.number(best[0])} at {best[1]}"
     axis = "" if shown.curve is None or shown.curve.axis is Axis.STEP else f" · over {axis_name(shown.curve)}"
     return _plain(title + axis + (" · log" if is_log else ""))

@@ -120,7 +120,7 @@ def without_clocks(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _summary(name: str, view: RunView) -> dict[str, Any]:
     summary = view.summaries[name]
-    best = metric_names.best(name, summary)
+    best = metric_names.best(view, name)
     return {
         "count": summary.count,
         "last": json_safe(summary.last),
