@@ -6,9 +6,9 @@ from typing import NoReturn
 import click
 
 from backprop.cli import completion
-from backprop.cli.context import find_run, json_option, metrics_message, open_caught_up, print_json
+from backprop.cli.context import find_run, goal_option, json_option, metrics_message, open_caught_up, print_json
 from backprop.errors import ExitCode, NoSuchRunError, UsageError
-from backprop.records import RunView
+from backprop.records import Goal, RunView
 from backprop.store import filters, metric_names, query
 from backprop.store.home import Home
 from backprop.store.index import Index
@@ -31,7 +31,7 @@ _CODES = {
 @click.argument("baseline", metavar="BASELINE", shell_complete=completion.runs)
 @click.argument("candidates", metavar="CANDIDATE...", nargs=-1, required=True, shell_complete=completion.runs)
 @click.option("--metric", metavar="NAME", shell_complete=completion.metrics, help="Compare this. [default: the loss]")
-@click.option("--goal", metavar="max:NAME|min:NAME", help="Compare this, and say which way is better.")
+@goal_option
 @click.option(
     "--at",
     type=click.Choice([at.value for at in At]),
@@ -52,7 +52,7 @@ def verdict(
     baseline: str,
     candidates: tuple[str, ...],
     metric: str | None,
-    goal: str | None,
+    goals: dict[str, Goal],
     at: str,
     margin: str,
     as_json: bool,
@@ -68,14 +68,14 @@ def verdict(
         found = [Side(word=word, views=tuple(_find(home, index, word))) for word in (baseline, *candidates)]
         sides.check_sides(found)
         views = [view for side in found for view in side.views]
-        name, is_max = _goal(views, metric, goal)
+        name, goal = _goal(query.with_goals(views, goals), metric)
         place = sides.place_of(index, views, name, At(at))
-        compared = Compared(metric=name, is_max=is_max, at=At(at), place=place)
+        compared = Compared(metric=name, is_max=goal is Goal.MAX, at=At(at), place=place)
         measured = [sides.measure(index, side, compared) for side in found]
         width = share * abs(measured[0].mean or 0.0) if is_share else share
         try:
             judgements = statistics.judge(
-                measured[0].values, [each.values for each in measured[1:]], is_max=is_max, margin=width
+                measured[0].values, [each.values for each in measured[1:]], is_max=goal is Goal.MAX, margin=width
             )
         except ImportError as error:
             raise missing("stats", error) from error
@@ -119,20 +119,16 @@ def _of_filter(index: Index, *conditions: filters.Condition) -> list[RunView]:
     return query.runs(index, filters.Wanted(conditions=conditions, hides_archived=True))
 
 
-def _goal(views: Sequence[RunView], metric: str | None, goal: str | None) -> tuple[str, bool]:
-    """The metric, and whether greater is better. Raises UsageError."""
-    direction, _, name = (goal or "").partition(":")
-    if goal is not None and (direction not in {"max", "min"} or not name or metric not in {None, name}):
-        raise UsageError(f"invalid --goal {goal!r}: expected max:METRIC or min:METRIC, such as max:val_accuracy.")
-    chosen = name or metric or next(iter(metric_names.leading_metrics(views)), None)
-    if chosen is None or chosen not in metric_names.all_names(views):
-        what = "no metric to compare: name one with --metric" if chosen is None else f"no run has a metric {chosen!r}"
+def _goal(views: Sequence[RunView], metric: str | None) -> tuple[str, Goal]:
+    """The metric, and which of its values are better. Raises UsageError."""
+    name = metric or next(iter(metric_names.leading_metrics(views)), None)
+    if name is None or name not in metric_names.all_names(views):
+        what = "no metric to compare: name one with --metric" if name is None else f"no run has a metric {name!r}"
         raise UsageError(f"{what}. {metrics_message(views)}")
-    if goal is not None:
-        return chosen, direction == "max"
-    if not metric_names.is_quality(chosen):
-        raise UsageError(f"which way is {chosen!r} better? Say --goal max:{chosen} or --goal min:{chosen}.")
-    return chosen, metric_names.is_greater_better(chosen)
+    goal = metric_names.common_goal(name, views)
+    if goal is None:
+        raise UsageError(f"which values of {name!r} are better? Say --goal max:{name} or --goal min:{name}.")
+    return name, goal
 
 
 def _margin(text: str) -> tuple[float, bool]:
