@@ -70,6 +70,34 @@ def test_a_stop_and_a_timebox_change_nothing(framework_runs: FrameworkRuns, cut_
     assert document["metrics"]["total_steps"] == epochs * STEPS
 
 
+@pytest.mark.nightly
+def test_steps_go_on_where_keras_itself_goes_on(framework_runs: FrameworkRuns):
+    """With BackupAndRestore, a killed fit begins with an epoch, of which Backprop has no checkpoint."""
+    framework_runs.script(
+        """
+        import os
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+        import keras, numpy
+        class Kill(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == 2 and os.environ["BACKPROP_SESSION"] == "1":
+                    os.kill(os.getpid(), 9)
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        backup = keras.callbacks.BackupAndRestore("backup")
+        model.fit(numpy.ones((8, 1)), numpy.ones(8), batch_size=2, epochs=3, verbose=0, callbacks=[backup, Kill()])
+        model.save("final.keras")
+        """
+    )
+    assert framework_runs.call("run", "--run-id", "r", "train.py").returncode != 0
+    done = framework_runs.call("resume", "r")
+    assert done.returncode == 0, done.stderr
+    document = framework_runs.document("r")
+    assert document["last_step"] == document["total_steps"] == 12
+    assert [(Path(one["path"]).name, one["step"]) for one in document["checkpoints"]] == [("final.keras", 12)]
+    assert min(framework_runs.curve("r", "epoch")) == 1
+
+
 def test_no_kind_of_training_minds_a_cut(framework_runs: FrameworkRuns):
     """Whatever gives the data, and whatever has state of its own: cut within and between epochs, nothing changes."""
     done = framework_runs.call("run", "--run-id", "cuts", CUTS, PLACES="7" if IS_NIGHTLY else "2")

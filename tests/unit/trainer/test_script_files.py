@@ -30,7 +30,10 @@ def test_the_step_of_a_save(
 ):
     """The file's own, else what was counted, else what is known of before or the file's epoch, else that in its name."""
     told: list[int | None] = []
-    files = ScriptFiles(SimpleNamespace(report_checkpoint=lambda _path, step, **_: told.append(step), count_now=None))
+    link = SimpleNamespace(
+        report_checkpoint=lambda _path, step, **_: told.append(step), count_now=None, run_id="r", driven_step=None
+    )
+    files = ScriptFiles(link)
     atexit.unregister(files._end)
     files.count_steps = lambda: counted
     files.earlier_steps = lambda: earlier
@@ -41,9 +44,24 @@ def test_the_step_of_a_save(
 def test_a_hook_may_count_steps_of_another_kind(tmp_path: Path):
     """Epochs, say: then they are the step of a save, and optimizer steps are not."""
     told: list[int | None] = []
-    link = SimpleNamespace(report_checkpoint=lambda _path, step, **_: told.append(step), count_now=lambda: 4)
+    link = SimpleNamespace(
+        report_checkpoint=lambda _path, step, **_: told.append(step), count_now=lambda: 4, run_id="r"
+    )
     files = ScriptFiles(link)
     atexit.unregister(files._end)
     files.count_steps = lambda: 300
     files.add(str(tmp_path / "last.pt"), CheckpointContent(is_state=True))
     assert told == [4]
+
+
+def test_after_a_loop_that_a_hook_drove_its_last_step_is_the_step_of_a_save(tmp_path: Path):
+    """`model.save` after `fit`, in a session that resumed: not the step of the checkpoint that it resumed from."""
+    told: list[int | None] = []
+    link = SimpleNamespace(
+        report_checkpoint=lambda _path, step, **_: told.append(step), count_now=None, run_id="r", driven_step=225
+    )
+    files = ScriptFiles(link)
+    atexit.unregister(files._end)
+    files.earlier_steps = lambda: 91
+    files.add(str(tmp_path / "final.keras"), CheckpointContent(is_state=True))
+    assert told == [225]

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 import msgspec
 
-from backprop.records import Limits, Run, RunSpec, RunView, Session, Status, Waiter
+from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, RunView, Session, Status, Waiter
 from backprop.views.terminal.run_details import run_details
 from backprop.views.terminal.screen import Screen
 
@@ -70,3 +70,14 @@ def test_no_supervisor_is_named_that_is_gone():
     assert "supervisor" not in rows(msgspec.structs.replace(waiting, waiter=waiter))
     waiter = Waiter(session=2, host="login", supervisor_pid=9, since=AT)
     assert rows(msgspec.structs.replace(waiting, waiter=waiter))["supervisor"] == "process 9"
+
+
+def test_what_was_kept_and_is_gone_is_not_listed():
+    """We removed it when the run had trained as far again. What the script itself has removed is named."""
+    paths = ("/gone/last.pt", "/gone/.last.r.before-session-2.pt")
+    saved = [Checkpoint(path=path, step=None, session=2, measure=Measure(size_bytes=1, saved_at=AT)) for path in paths]
+    view = RunView(
+        run=Run(spec=SPEC, status=Status.TIMEBOXED, sessions=(SESSION,)), run_dir="/", checkpoints=tuple(saved)
+    )
+    text = run_details(view, AT, lambda _: True, screen=Screen())
+    assert [line for line in text.splitlines() if "/gone" in line] == ["checkpoint  /gone/last.pt  1 B  (missing)"]

@@ -7,6 +7,7 @@ from datetime import datetime
 from backprop.records import Annotations, Checkpoint, CodeState, Run, RunView, in_minutes
 from backprop.store import checkpoints, metric_names
 from backprop.store.experiments_json import newest_checkpoints
+from backprop.trainer.overwrites import kept_names
 from backprop.trainer.parameters.secrets import without_secrets
 from backprop.views.documents.run_json import IsValid, elapsed_s, session_elapsed_s
 from backprop.views.terminal import formatting
@@ -18,7 +19,8 @@ _NAME_WIDTH = 28
 _SPARKLINE_WIDTH = 16
 _MAX_DEFAULTS = 20
 _SESSIONS_SHOWN = 10
-_CHECKPOINTS_SHOWN = 5
+_KEPT = "kept"
+CHECKPOINTS_SHOWN = 5
 
 
 def run_details(  # noqa: PLR0913  what only the caller knows of the run
@@ -151,24 +153,24 @@ def _sessions(run: Run, now: datetime, *, is_whole: bool) -> Iterator[tuple[str,
 
 def _checkpoints(view: RunView, is_valid: IsValid, *, is_whole: bool) -> Iterator[tuple[str, str]]:
     is_valid = checkpoints.without_opening_offered(view.run, is_valid)
-    shown = newest_checkpoints(view.checkpoints, len(view.checkpoints) if is_whole else _CHECKPOINTS_SHOWN)
+    shown = newest_checkpoints(view.checkpoints, len(view.checkpoints) if is_whole else CHECKPOINTS_SHOWN)
     if len(shown) < len(view.checkpoints):
         yield "checkpoints", f"{len(view.checkpoints):,}; the latest that exist (--all shows all):"
     for checkpoint in shown:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
         missing = "" if os.path.lexists(checkpoint.path) else "  (missing)"
-        if missing and checkpoint.is_kept:  # we removed it when the run had trained as far again
+        kind = _kind(checkpoint, view.run.spec.id)
+        if missing and kind == _KEPT:  # we removed it when the run had trained as far again
             continue
         suffix = missing or ("" if is_valid(checkpoint) else "  (invalid)")
-        kind = _kind(checkpoint)
         yield kind, f"{checkpoint.path}  {step}{formatting.size(checkpoint.measure.size_bytes)}{suffix}"
 
 
-def _kind(checkpoint: Checkpoint) -> str:
+def _kind(checkpoint: Checkpoint, run_id: str) -> str:
     if checkpoint.is_emergency:
         return "emergency"
-    if checkpoint.is_kept:
-        return "kept"
+    if checkpoint.is_kept or kept_names.is_ours(checkpoint.path, run_id):
+        return _KEPT
     return "weights" if checkpoint.is_weights_only else "checkpoint"
 
 

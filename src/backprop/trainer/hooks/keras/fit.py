@@ -189,6 +189,7 @@ class Fit:
         self._callback_states = state.CallbackStates(self._callbacks.callbacks)
         saved = self._resumed
         if saved is None:
+            self._fits_of_process.step += self._earlier_steps()
             return
         self._first_step, self._fits_of_process.step = saved["first_step"], saved["step"]
         self._model._initial_epoch = saved["epoch"]  # noqa: SLF001
@@ -198,6 +199,12 @@ class Fit:
             self._model.stop_training = False
         elif saved["is_done"]:
             self._model._initial_epoch = self._epochs  # noqa: SLF001
+
+    def _earlier_steps(self) -> int:
+        """Batches of an earlier session, where Keras's BackupAndRestore goes on after its last epoch."""
+        begins_at: int = self._model._initial_epoch or self._initial_epoch  # noqa: SLF001
+        earlier: int = max(0, begins_at - self._initial_epoch)
+        return earlier * (self._steps or 0)
 
     def _restore(self, saved: dict[str, Any]) -> None:
         state.sync_variables(self._model)

@@ -14,11 +14,14 @@ import weakref
 from typing import Any, Callable, NamedTuple, Optional
 
 from ...failsafe import guarded
+from ...overwrites import kept_names
 
 HOOK = "saves of the script"
 # if this is wrong, a checkpoint is only reported at another time
 _TEMPORARY = re.compile(
-    r"te?mp|partial|\.part\b|\.new\b|draft|incomplete|unfinished|in[-_]?progress|~$|^\.", re.IGNORECASE
+    r"(?<![a-z])(?:tmp|temporary|(?:temp|partial|draft)(?![a-z])|incomplete|unfinished|in[-_]?progress)"
+    r"|\.part\b|\.new\b|~$|^\.",
+    re.IGNORECASE,
 )
 
 
@@ -42,9 +45,10 @@ class PendingSave(NamedTuple):
 class PendingSaves:
     """The checkpoints of this process, pending and reported."""
 
-    def __init__(self, report: Callable[[str, SaveInfo], None]) -> None:
+    def __init__(self, report: Callable[[str, SaveInfo], None], run_id: str) -> None:
         """Report: called with path and mark of each checkpoint that is complete and has its final name."""
         self._report = report
+        self._run_id = run_id
         self._pending: list[PendingSave] = []
         self._marks: dict[str, SaveInfo] = {}  # by path, of all checkpoints so far; the newest last
         self._last: Optional[str] = None  # that was reported
@@ -85,7 +89,8 @@ class PendingSaves:
                 self._pending.append(save)
                 continue
             path = _find(save)
-            if path is not None:
+            # under a name of ours the next save to its own name has begun
+            if path is not None and not kept_names.is_ours(path, self._run_id):
                 found[save.path] = path
         if found:
             self._report_renamed(found)
@@ -177,9 +182,10 @@ def _find(save: PendingSave) -> Optional[str]:
     try:
         if _identity(save.path) == save.identity:
             return save.path
-        for entry in os.scandir(folder):
-            if entry.inode() == save.identity[1] and _identity(entry.path) == save.identity:
-                return entry.path
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.inode() == save.identity[1] and _identity(entry.path) == save.identity:
+                    return entry.path
     except OSError:  # the folder is gone, too
         pass
     return None

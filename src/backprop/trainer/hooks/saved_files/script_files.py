@@ -35,7 +35,7 @@ class ScriptFiles:
 
     def __init__(self, link: SupervisorLink) -> None:
         self.link = link
-        self.saves = PendingSaves(self._report)
+        self.saves = PendingSaves(self._report, link.run_id)
         # set by PyTorch's hook; 0 if no step was seen: not all optimizers can be counted
         self.count_steps: Callable[[], int] = lambda: 0
         self.earlier_steps: Callable[[], int] = lambda: 0  # after a resume: those of earlier sessions
@@ -140,6 +140,8 @@ class ScriptFiles:
             return self.link.count_now()
         if counted := self.count_steps():
             return counted
+        if self.link.driven_step is not None:
+            return self.link.driven_step
         known = [count for count in (self.earlier_steps() or None, content.epoch) if count is not None]
         number = None if known else _NUMBER_IN_NAME.search(os.path.basename(path))
         return max(known, default=None) if number is None else int(number[1] or number[2])
