@@ -490,7 +490,7 @@ def test_a_silent_script_has_a_loss(framework_runs: FrameworkRuns):
     ("report", "name"),
     [
         ('print(json.dumps({"step": 7, "train_loss": 5.0}))', "train_loss"),
-        ('print("iter 7: loss 5.0")', "loss"),
+        ('print("iter 7: loss 5.0\\niter 7: loss 5.0")', "loss"),
         ("import backprop; backprop.log(step=7, loss=5.0)", "loss"),
     ],
 )
@@ -512,6 +512,23 @@ def test_what_is_reported_wins(framework_runs: FrameworkRuns, report: str, name:
     assert (document["metrics"], document["sampled_metrics"]) == ({name: 5.0}, [])
     assert framework_runs.curve("r", name) == {7.0: 5.0}
     assert '"sampled": true' in framework_runs.events("r")
+
+
+def test_one_printed_loss_is_no_curve(framework_runs: FrameworkRuns):
+    """A script that prints what it has come to keeps the curve that was sampled."""
+    framework_runs.script(
+        SILENT
+        + """
+    steps(100)
+    while '"sampled"' not in open(os.environ["BACKPROP_EVENTS"]).read():
+        steps(100)
+    print("Loss: 5.0, accuracy: 0.75")
+    """
+    )
+    assert framework_runs.call("run", "train.py", "--run-id", "r").returncode == 0
+    document = framework_runs.document("r")
+    assert (document["metrics"]["accuracy"], document["sampled_metrics"]) == (0.75, ["loss"])
+    assert document["metrics"]["loss"] < 0
 
 
 def test_it_can_be_turned_off(framework_runs: FrameworkRuns):

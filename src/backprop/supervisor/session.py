@@ -281,7 +281,8 @@ class RunningSession:
         if any(batch.series and batch.origin is Origin.REPORTED for batch in batches):
             self._printed = None
         else:
-            self._printed.look(self._context.meter.progress.counted_step, is_over=is_over)
+            meter = self._context.meter
+            self._printed.look(meter.progress.counted_step, is_sampled=meter.has_samples, is_over=is_over)
 
     def _mark_saved(self, reported: Sequence[Checkpoint]) -> None:
         """Let the next session count printed lines on from these checkpoints."""

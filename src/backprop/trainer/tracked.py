@@ -55,8 +55,8 @@ class TrackedMetrics:
     def add(self, tracker: str, place: str, name: str, value: Any, step: Any, *, is_shifted: bool = False) -> None:
         """Keep a scalar. What is not a number is left out.
 
-        place: tells apart what one tracker logs under the same name at the same time; may be empty. step: None where
-        the tracker got none. is_shifted: the tracker counts from 0 in every session.
+        place: tells apart what one tracker logs under one name at the same time; may be empty. step: None where the
+        tracker got none. is_shifted: the tracker counts from 0 in every session.
         """
         number = value if type(value) is float else as_number(value)
         if number is None:

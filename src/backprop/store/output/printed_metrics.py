@@ -15,6 +15,7 @@ import msgspec
 
 from backprop.records import Source
 from backprop.store.files import open_to_append
+from backprop.store.metric_names import is_training_loss
 from backprop.store.output import protocol
 from backprop.store.output.outlook import Outlook
 from backprop.store.output.printed import MAX_LINE, Printed, Reader, parse
@@ -59,16 +60,24 @@ class PrintedMetrics:
         self._counted = 0  # optimizer steps, as of the last look
         self._waiting: list[Printed] = []  # lines without a step, until more optimizer steps are counted
         self._waits_since = 0.0
+        self._is_sampled = False
+        self._losses: set[str] = set()  # training losses that were printed
+        self._has_curve = False  # one of them was printed more than once
+        self._single: list[str] = []  # lines with losses that are held back until there is a curve
         self._has_written = False
         self._marks: list[str] = []  # of checkpoints, until there is a line: a file of marks alone says nothing
         self._bars: dict[Tail, str] = {}  # the newest of each, as it was printed
         self._bars_at = 0.0
 
-    def look(self, counted_step: int | None, *, is_over: bool = False, within_s: float = _LAST_S) -> None:
+    def look(
+        self, counted_step: int | None, *, is_sampled: bool = False, is_over: bool = False, within_s: float = _LAST_S
+    ) -> None:
         """Read on. counted_step: of the optimizer, if it is counted. is_over: nothing is printed any more; read it all.
 
+        is_sampled: there are sampled losses. One printed loss does not take the place of these; two are a curve.
         within_s: where it is over, what cannot be read in this time is left out.
         """
+        self._is_sampled = is_sampled
         with suppress(OSError):  # of a disk that fails for a moment: training continues, and the next look reads on
             self._look(counted_step, is_over=is_over, within_s=within_s)
 
@@ -181,7 +190,20 @@ class PrintedMetrics:
             self._has_total = True  # from now on each line has its own, so that no old total stands beside other steps
             line["total_steps"] = found.total_steps
         named = self._named(found.unit) if found.unit is not None else []
-        return "".join([*named, f"{json.dumps(line | found.values)}\n"])
+        values = found.values if self._has_curve else self._without_single_losses(found.values)
+        if self._has_curve:
+            named, self._single = [*self._single, *named], []
+        return "".join([*named, f"{json.dumps(line | values)}\n"])
+
+    def _without_single_losses(self, values: dict[str, float]) -> dict[str, float]:
+        """The values to write now: of training losses all, unless they are sampled and none was printed before."""
+        losses = {name: value for name, value in values.items() if is_training_loss(name)}
+        self._has_curve = not self._losses.isdisjoint(losses)
+        self._losses.update(losses)
+        if not losses or self._has_curve or not self._is_sampled:
+            return values
+        self._single.append(f"{json.dumps({'step': self._step, 'printed': True, **losses})}\n")
+        return {name: value for name, value in values.items() if name not in losses}
 
 
 def _read(reader: Reader, stretch: LineBlock, until: float) -> tuple[list[Printed], int]:

@@ -106,6 +106,11 @@ class ProgressMeter:
         self._values: dict[str, float] = {}  # last ones, but for those that were sampled
         self._sampled: dict[str, float] = {}
 
+    @property
+    def has_samples(self) -> bool:
+        """Whether losses were sampled."""
+        return bool(self._sampled)
+
     def observe(self, batch: Batch, now: float) -> None:
         """Take in what a look at `now` brought."""
         old = self.progress
