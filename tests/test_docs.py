@@ -58,7 +58,7 @@ def test_every_command_and_option_is_in_the_reference(name: str):
     command = app.get_command(click.Context(app), name)
     assert command is not None
     for parameter in command.params:
-        if isinstance(parameter, click.Option):
+        if isinstance(parameter, click.Option) and not parameter.hidden:
             for spelling in (*parameter.opts, *parameter.secondary_opts):
                 assert re.search(rf"(?<![\w-]){re.escape(spelling)}(?![\w-])", section), f"{name} {spelling}"
 

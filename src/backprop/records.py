@@ -268,6 +268,13 @@ class SlurmRequest(StoredRecord, frozen=True):
     array: str | None = None  # the first run of those that were submitted together
 
 
+class SweepTrial(StoredRecord, frozen=True):
+    """Which trial of which sweep a run is."""
+
+    id: str  # of the sweep
+    trial: int
+
+
 class RunSpec(StoredRecord, frozen=True):
     """What was asked: run.json, written once when the run is made."""
 
@@ -294,6 +301,8 @@ class RunSpec(StoredRecord, frozen=True):
     script_sha256: str | None = None
     slurm: SlurmRequest | None = None  # of its first session; None: it runs on the machine it was asked on
     stdin: str | None = None  # a file, absolute; "-": that of the command in the foreground; None: /dev/null
+    request_id: str | None = None  # by which its first session was asked for
+    sweep: SweepTrial | None = None  # None: it is no trial of a sweep
     imported_from: str | None = None  # the log that it was made of; what was executed is not known
     version: int = 1
 
@@ -396,6 +405,7 @@ class Session(Record, frozen=True):
     resume_option: str | None = None  # what --resume-arg would have to be: its script takes no checkpoint by itself
     has_finished_training: bool = False  # and was cut, or failed, in what the script did afterwards
     leftovers: tuple[str, ...] = ()  # processes that its trainer left running when it exited by itself, and we ended
+    request_id: str | None = None  # by which it was asked for: see `Run.has_session_for`
 
     @property
     def full_reason(self) -> str | None:
@@ -431,6 +441,7 @@ class Waiter(Record, frozen=True):
     supervisor_pid: int  # 0: none; Slurm starts it
     since: datetime
     job: str | None = None  # of Slurm
+    request_id: str | None = None  # by which the session was asked for
 
 
 class Run(Record, frozen=True):
@@ -483,6 +494,11 @@ class Run(Record, frozen=True):
     def newest_number(self) -> int:
         """Of its sessions, in the order in which they were begun; 0 before the first."""
         return max((session.number for session in self.sessions), default=0)
+
+    def has_session_for(self, request_id: str) -> bool:
+        """Whether a session that was asked for by this id has started, or is queued."""
+        is_queued = self.waiter is not None and self.waiter.request_id == request_id
+        return is_queued or any(session.request_id == request_id for session in self.sessions)
 
     @property
     def last_session(self) -> Session | None:

@@ -42,13 +42,13 @@ def test_a_script_runs_and_is_recorded(runs: Runs):
         "tracked_metrics", "sampled_metrics", "params", "default_params", "total_steps", "step_unit", "last_step_at",
         "steps_per_s",
         "remaining_s", "remaining_is_estimate", "silent_s", "stalled_s", "life", "checkpoints", "checkpoint_count",
-        "git", "code_notes", "snapshot_of", "exit_code",
+        "git", "code_notes", "snapshot_of", "request_id", "sweep", "exit_code",
         "host", "job", "pid", "run_dir",
     }  # fmt: skip
     assert set(document["sessions"][0]) == {
         "number", "status", "reason", "started_at", "ended_at", "elapsed_s", "exit_code", "host", "job",
         "stopped_by", "paused_by",
-        "offered", "checkpoint_read", "resumed_from", "started_over", "only_once", "training_finished", "leftovers",
+        "offered", "checkpoint_read", "resumed_from", "started_over", "only_once", "training_finished", "leftovers", "request_id",
         "git", "patch", "code_changed",
     }  # fmt: skip
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from backprop.lifecycle.owned_run import Request
 
+_MAX_REQUEST_ID = 200
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -114,18 +115,34 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
 _OTHERS = {
     "Runs": ("filters", "is_all", "yes", "again"),
     "Timebox": (),
-    "Checkpoints and resume": ("resume_from", "only_once"),
+    "Checkpoints and resume": ("resume_from", "strict", "from_scratch", "only_once"),
     "Machine limits": (),
     "GPUs": (),
     "Queue": ("no_wait",),
     "Where": ("script", "cwd"),
     "The script": ("stdin", "vary"),
-    "Name and output": ("run_id", "group", "tags", "note", "parent", "config_file", "dry_run", "as_json"),
+    "Name and output": ("run_id", "request_id", "group", "tags", "note", "parent", "config_file", "dry_run", "as_json"),
 }
 GROUPS = {
     title: (*(_destination(key) for key, one in config.SETTINGS.items() if one.group == title), *others)
     for title, others in _OTHERS.items()
 }
+
+
+def _checked_request_id(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        check_text(value, "--request-id")
+        if not (0 < len(value) <= _MAX_REQUEST_ID and value.isprintable()):
+            raise UsageError(f"--request-id: invalid value: expected 1 to {_MAX_REQUEST_ID} printable characters.")
+    return value
+
+
+request_id_option = click.option(
+    "--request-id",
+    metavar="ID",
+    callback=_checked_request_id,
+    help="Name this request: repeated with the same ID, it returns the same run and starts nothing.",
+)
 
 
 def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":

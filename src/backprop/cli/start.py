@@ -1,17 +1,44 @@
 """From an owned run to an exit code: all its sessions, in the foreground, in the background or on Slurm."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from backprop.cli.context import is_valid, open_caught_up, print_json, say
 from backprop.cli.foreground import Foreground
 from backprop.cli.messages import print_document, print_documents, say_if_refused
 from backprop.errors import ExitCode
+from backprop.lifecycle import catalog
 from backprop.lifecycle.driver import drive
+from backprop.store.files import UnreadableError
+from backprop.store.home import Home
 
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun, Request
+
+
+def end_if_repeated(home: Home, run_id: str, request_id: str, *, detach: bool, as_json: bool) -> None:
+    """Exit where an earlier command made the run by the same request."""
+    with suppress(FileNotFoundError, UnreadableError):  # then it did not
+        if home.rundir(run_id).read_spec().request_id == request_id:
+            repeated(home, run_id, request_id, detach=detach, as_json=as_json)
+
+
+def repeated(home: Home, run_id: str, request_id: str, *, detach: bool, as_json: bool) -> NoReturn:
+    """Show the run that a request has started before, start nothing, and exit."""
+    from backprop.views.documents import run_json
+
+    with open_caught_up(home) as index:
+        view = catalog.get_run(home, index, run_id, say)
+    say(f"run {run_id} ({view.run.status.value}) was started by request {request_id!r} before; nothing is started.")
+    if as_json:
+        print_json(run_json.run_document(view, datetime.now(timezone.utc), is_valid))
+    elif detach:
+        print(run_id)
+    raise click.exceptions.Exit(ExitCode.OK)
 
 
 def train(

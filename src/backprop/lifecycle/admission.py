@@ -57,6 +57,7 @@ class Application(Record, frozen=True):
     wait_s: float | None = None  # longest wait in the queue; None: no limit
     job: str | None = None  # the Slurm job in which it waits
     within: str | None = None  # the run in whose trainer it was started
+    request_id: str | None = None  # by which it was asked for
 
 
 @dataclass(frozen=True)
@@ -279,6 +280,7 @@ class Admission:
                 host=host.name(),
                 supervisor_pid=os.getpid(),
                 job=self._application.job,
+                request_id=self._application.request_id,
             )
         )
         self._recorder.record_state(publish=True)

@@ -142,6 +142,7 @@ class RunDriver:
                 wait_s=self._request.wait_s,
                 job=self._request.job,
                 within=surrounding_run(owned.home),
+                request_id=self._request.request_id,
             ),
             line=self._line,
             journal=owned.journal,
@@ -165,6 +166,7 @@ class RunDriver:
             job=self._request.job,
             revision=self._request.revision,
             only_once=only_once,
+            request_id=self._request.request_id,
         )
         supervisor = Supervisor(
             rundir=owned.rundir,

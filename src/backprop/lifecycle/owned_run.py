@@ -59,6 +59,7 @@ class Request(Record, frozen=True):
     job: str | None = None  # the Slurm job in which it is executed
     revision: Revision | None = None  # what the run executes from now on; None: the same as before
     only_once: tuple[str, ...] = ()  # arguments of its first timebox
+    request_id: str | None = None  # repeated, it starts nothing
 
 
 def make_run(

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime, timezone
+from typing import NamedTuple
 
 from backprop import engines, host
 from backprop.engines.base import Phase
@@ -194,18 +196,34 @@ def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
 
     Blocks until the trainer is launched, or the run queued. Raises BackpropError with its message where it refuses.
     """
-    words = [
-        "resume",
-        run_id,
-        "--again",
-        "--detach",
-        *([] if minutes is None else ["--max-run-minutes", f"{minutes:g}"]),
-    ]
+    limit = () if minutes is None else ("--max-run-minutes", f"{minutes:g}")
     try:
         spec = look(home, home.rundir(run_id).read_spec()).run.spec
+    except FileNotFoundError as error:
+        raise NoSuchRunError(f"run {run_id} was removed.") from error
+    done = call(home, ("resume", run_id, "--again", "--detach", *limit), spec.cwd)
+    if done.code:
+        raise BackpropError(done.message or f"`backprop resume {run_id}` failed with exit code {done.code}.")
+    return done.message
+
+
+class Called(NamedTuple):
+    """What came of a command."""
+
+    code: int
+    message: str  # what it said on stderr
+
+
+def call(home: Home, words: Sequence[str], cwd: str) -> Called:
+    """Run `backprop` with these words, as a user of this home would in the folder `cwd`: its settings lie there.
+
+    For a command that starts a run in the background: it blocks until the trainer is launched, or the run queued.
+    Raises BackpropError after two minutes.
+    """
+    try:
         done = subprocess.run(
             [sys.executable, "-c", _PROGRAM, *words],
-            cwd=spec.cwd if os.path.isdir(spec.cwd) else home.path,  # noqa: PTH112  its settings lie there
+            cwd=cwd if os.path.isdir(cwd) else home.path,  # noqa: PTH112
             env={**os.environ, "BACKPROP_HOME": str(home.path)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -214,14 +232,10 @@ def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
             timeout=_START_S,
             check=False,
         )
-    except FileNotFoundError as error:
-        raise NoSuchRunError(f"run {run_id} was removed.") from error
     except subprocess.TimeoutExpired as error:
-        raise BackpropError(f"`backprop resume {run_id}` has not started it within {_START_S:g} s.") from error
+        raise BackpropError(f"`backprop {' '.join(words[:2])}` has not started it within {_START_S:g} s.") from error
     message = "\n".join(line.removeprefix("backprop: ") for line in done.stderr.splitlines())
-    if done.returncode:
-        raise BackpropError(message or f"`backprop resume {run_id}` failed with exit code {done.returncode}.")
-    return message
+    return Called(done.returncode, message)
 
 
 def stop_now(home: Home, run: Run, say: Say, *, by: str = "backprop stop --now") -> RunState:

@@ -51,8 +51,19 @@ _ID_LENGTH = 8  # 27**8 = 2.8e11: among 100,000 runs a new id is taken once in t
 
 def new_run_id() -> str:
     """A short random id that begins with a letter."""
-    # 128 random bits for an id of 38: which letters come is as good as even. (`secrets` costs 15 ms to import.)
-    rest, first = divmod(int.from_bytes(os.urandom(16), "big"), _LETTER_COUNT)
+    return _run_id(os.urandom(16))  # `secrets` costs 15 ms to import
+
+
+def derived_run_id(request_id: str) -> str:
+    """The id of the run that is made by a request of this id: always the same one."""
+    import hashlib
+
+    return _run_id(hashlib.sha256(request_id.encode()).digest()[:16])
+
+
+def _run_id(bits: bytes) -> str:
+    # 128 bits for an id of 38: which letters come is as good as even
+    rest, first = divmod(int.from_bytes(bits, "big"), _LETTER_COUNT)
     letters = [_ALPHABET[first]]
     while len(letters) < _ID_LENGTH:
         rest, position = divmod(rest, len(_ALPHABET))

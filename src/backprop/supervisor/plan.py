@@ -40,6 +40,7 @@ class SessionPlan(Record, frozen=True):
     job: str | None = None  # the Slurm job that the session runs in
     revision: Revision | None = None  # what the run executes from now on; None: the same as before
     only_once: tuple[str, ...] = ()  # arguments of this session alone
+    request_id: str | None = None  # by which the session was asked for
 
 
 class Outcome(Record, frozen=True):

@@ -61,6 +61,7 @@ def record_start(context: SessionContext, plan: SessionPlan, run: Run) -> None:
             nodes=context.spec.nodes,
             revision=plan.revision,
             only_once=plan.only_once,
+            request_id=plan.request_id,
         )
     )
     if not is_written:

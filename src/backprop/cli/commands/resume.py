@@ -22,12 +22,13 @@ from backprop.cli.options import (
     check_for_engine,
     forced_checkpoint,
     load_config,
+    request_id_option,
     request_of,
     session_options,
     settings_of,
 )
 from backprop.cli.several import ENDED, Choice, each, several_runs
-from backprop.errors import BusyError, ExitCode, UsageError
+from backprop.errors import BusyError, ExitCode, NoCheckpointError, UsageError
 from backprop.lifecycle import catalog
 from backprop.records import Limits, Record, Run, RunSpec, RunView, SlurmRequest, Status
 from backprop.store.code import snapshot
@@ -52,6 +53,9 @@ _RESUMABLE = ENDED | {Status.PAUSED}
     "--script", metavar="PATH", shell_complete=completion.files, help="Run this script from now on, if it has moved."
 )
 @click.option("--cwd", metavar="DIR", shell_complete=completion.folders, help="Run in this directory from now on.")
+@click.option("--strict", is_flag=True, help="Exit with 76, and start nothing, if there is no valid checkpoint.")
+@click.option("--from-scratch", is_flag=True, help="Offer no checkpoint: train from the beginning.")
+@request_id_option
 @click.option("--only-once", is_flag=True, help="Use the arguments after '--' for this session only.")
 @click.pass_context
 def resume(
@@ -65,6 +69,9 @@ def resume(
     as_json: bool,
     script: str | None,
     cwd: str | None,
+    strict: bool,
+    from_scratch: bool,
+    request_id: str | None,
     only_once: bool,
     dry_run: bool,
     **options: Any,
@@ -78,12 +85,19 @@ def resume(
     arguments = after_dashes(ctx)
     if only_once and not arguments:
         raise UsageError("--only-once needs arguments after '--': backprop resume RUN --only-once -- --lr 1e-4")
+    if from_scratch and (strict or resume_from is not None):
+        raise UsageError("--from-scratch offers no checkpoint: leave --strict and -r/--resume-from out.")
     home = Home.from_environment()
     checked = load_config(home, flags, working_folder(), config_file)
     with open_caught_up(home) as index:
         views = choice.find(home, index)
     if len(views) > 1:
-        for option, value in (("--dry-run", dry_run), ("-r/--resume-from", resume_from), ("--script", script)):
+        for option, value in (
+            ("--dry-run", dry_run),
+            ("--request-id", request_id),
+            ("-r/--resume-from", resume_from),
+            ("--script", script),
+        ):
             if value:
                 raise UsageError(f"{option} takes one RUN, not {len(views)}.")
     choice.confirm(views, "Resume")
@@ -95,6 +109,9 @@ def resume(
         forced=None if resume_from is None else forced_checkpoint(resume_from),
         script=script,
         cwd=cwd,
+        is_strict=strict,
+        is_from_scratch=from_scratch,
+        request_id=request_id,
         is_only_once=only_once,
         is_again=again,
         is_dry_run=dry_run,
@@ -119,6 +136,9 @@ class _ResumeRequest(Record, frozen=True):
     forced: str | None  # the checkpoint
     script: str | None
     cwd: str | None
+    is_strict: bool
+    is_from_scratch: bool
+    request_id: str | None
     is_only_once: bool
     is_again: bool
     is_dry_run: bool
@@ -134,6 +154,8 @@ class _ResumeRequest(Record, frozen=True):
             or self.script
             or self.cwd
             or self.is_dry_run
+            or self.is_strict
+            or self.is_from_scratch
             or self.forced is not None
             or any(self.flags[key] is not None for key in self.flags.keys() - {"detach"})
         )
@@ -141,11 +163,13 @@ class _ResumeRequest(Record, frozen=True):
 
 def _resume(asked: _ResumeRequest, view: RunView) -> None:
     """Another session, in the background where it is one of many; or the end of a pause. Raises click's Exit."""
-    from backprop.lifecycle import driver, owned_run, recovery
+    from backprop.lifecycle import driver, owned_run, recovery, run_state
     from backprop.store.ingest import Recorder
 
     home, flags, checked, forced = asked.home, asked.flags, asked.checked, asked.forced
     check_readable(view.run)
+    if asked.request_id is not None:
+        _end_if_repeated(asked, run_state.look(home, view.run.spec).run)
     if not view.run.status.is_final:
         _end_pause(home, view.run, has_options=asked.has_options)
         return
@@ -170,9 +194,10 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
         request_of(checked.config, _resumed_limits(spec.limits, checked, flags), forced),
         revision=revision,
         only_once=tuple(asked.arguments) if asked.is_only_once else (),
+        request_id=asked.request_id,
     )
     if asked.is_dry_run:
-        _print_plan(home, executed, request, view, as_json=asked.as_json)
+        _print_plan(asked, executed, request, view)
         return
     if view.run.status is Status.COMPLETED and not asked.is_again:
         _confirm_again(spec.id)
@@ -184,8 +209,13 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
         if found is None:
             raise BusyError(f"the record of run {spec.id} cannot be updated right now; try again.")
         view = found
-        if forced is None:
+        if asked.request_id is not None:  # another command may have been first
+            _end_if_repeated(asked, view.run)
+        if forced is None and not asked.is_from_scratch:
             chosen = driver.choose_checkpoint(view, lambda one: index.saved_over_by(spec.id, one), journal, say)
+            if chosen is None and asked.is_strict:
+                journal.close()
+                raise NoCheckpointError(_nothing_to_continue_from(spec.id))
             request = msgspec.structs.replace(request, checkpoint=None if chosen is None else chosen.path)
     owned_run.remember_notifications(rundir, checked.config.notify, say)
     owned = owned_run.own(home, rundir, spec, journal, say, is_new=False)
@@ -195,6 +225,20 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
         detach=asked.is_one_of_many or checked.config.detach,
         as_json=asked.as_json,
         is_one_of_many=asked.is_one_of_many,
+    )
+
+
+def _end_if_repeated(asked: _ResumeRequest, run: Run) -> None:
+    """Exit where the session that is asked for was started, or queued, by an earlier command with the same request."""
+    if asked.request_id is not None and run.has_session_for(asked.request_id):
+        detach = asked.checked.config.detach
+        start.repeated(asked.home, run.spec.id, asked.request_id, detach=detach, as_json=asked.as_json)
+
+
+def _nothing_to_continue_from(run_id: str) -> str:
+    return (
+        f"run {run_id} has no valid checkpoint to continue from, and was not started. "
+        f"To let it start over: backprop resume {run_id}"
     )
 
 
@@ -301,16 +345,18 @@ def _check_arguments(spec: RunSpec, arguments: Sequence[str]) -> None:
         raise UsageError(f"{name} is set by Backprop; to choose another checkpoint: -r PATH")
 
 
-def _print_plan(home: Home, spec: RunSpec, request: "Request", view: RunView, *, as_json: bool) -> None:
-    """What would be done now. Writes nothing down."""
+def _print_plan(asked: _ResumeRequest, spec: RunSpec, request: "Request", view: RunView) -> None:
+    """What would be done now. Writes nothing down. Raises NoCheckpointError as the real command."""
     from backprop.store import checkpoints
 
-    step = None
-    if request.checkpoint is None:
+    home, step = asked.home, None
+    if request.checkpoint is None and not asked.is_from_scratch:
         with open_caught_up(home) as index:
             saved_over_by = partial(index.saved_over_by, spec.id)
             found = checkpoints.choose(view.checkpoints, saved_over_by, view.run.sessions).checkpoint
         if found is not None:
             request, step = msgspec.structs.replace(request, checkpoint=found.path), found.step
+        elif asked.is_strict:
+            raise NoCheckpointError(_nothing_to_continue_from(spec.id))
     spec = msgspec.structs.replace(spec, limits=request.limits)
-    print_plan(home, [spec], request, step=step, as_json=as_json)
+    print_plan(home, [spec], request, step=step, as_json=asked.as_json)

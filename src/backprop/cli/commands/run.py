@@ -23,15 +23,16 @@ from backprop.cli.options import (
     check_for_engine,
     forced_checkpoint,
     load_config,
+    request_id_option,
     request_of,
     session_options,
     settings_of,
 )
 from backprop.errors import UsageError
-from backprop.records import RunSpec
+from backprop.records import RunSpec, SweepTrial
 from backprop.store.code import provenance, snapshot
 from backprop.store.home import Home
-from backprop.store.rundir import check_run_id, new_run_id
+from backprop.store.rundir import check_run_id, derived_run_id, new_run_id
 from backprop.supervisor import command as commands
 from backprop.trainer.parameters.command_line import params_in
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 @click.argument("script", required=False, shell_complete=completion.files)
 @session_options()
 @click.option("--run-id", metavar="ID", help="The run's id. [default: random]")
+@request_id_option
+@click.option("--sweep-trial", hidden=True, metavar="SWEEP:NUMBER", help="The trial of a sweep that this run is.")
 @click.option(
     "--stdin",
     metavar="PATH",
@@ -84,6 +87,8 @@ def run(
     config_file: Path | None,
     as_json: bool,
     run_id: str | None,
+    request_id: str | None,
+    sweep_trial: str | None,
     vary: tuple[str, ...],
     group: str | None,
     tags: tuple[str, ...],
@@ -110,10 +115,12 @@ def run(
         command = commands.for_command(arguments)
     else:
         command = commands.for_script(script, arguments, settings.python, os.environ)
-    if run_id is not None:
-        check_run_id(run_id)
-        if home.rundir(run_id).path.exists():
-            raise UsageError(f"run {run_id!r} already exists; choose another --run-id.")
+    _check_id(run_id, request_id, is_of_many=bool(vary))
+    if request_id is not None:
+        run_id = run_id or derived_run_id(request_id)  # two commands with one request cannot both make it
+        start.end_if_repeated(home, run_id, request_id, detach=settings.detach, as_json=as_json)
+    if run_id is not None and home.rundir(run_id).path.exists():
+        raise UsageError(f"run {run_id!r} already exists; choose another --run-id.")
     checkpoint = None if resume_from is None else forced_checkpoint(resume_from)
     code = provenance.record(folder, Path(command.script) if command.script else None)
     spec = RunSpec(
@@ -140,15 +147,15 @@ def run(
         script_sha256=host.sha256(command.script),
         slurm=settings.slurm,
         stdin=stdin,
+        request_id=request_id,
+        sweep=_sweep_trial(sweep_trial),
     )
-    request = request_of(settings, settings.limits, checkpoint)
+    request = msgspec.structs.replace(request_of(settings, settings.limits, checkpoint), request_id=request_id)
     if vary and group is None:
         group = settings.name or f"{Path(command.script or command.argv[0]).stem}-{spec.id}"
     annotations = _annotations(home, group, tags, note, parent)
     specs = [spec]
     if vary:
-        if run_id is not None:
-            raise UsageError("--run-id and --vary are mutually exclusive: each run gets its own id.")
         specs = [_varied(home, spec, number, words) for number, words in enumerate(commands.variations(vary), start=1)]
         specs = [_in_array(one, specs) for one in specs]
     if dry_run:
@@ -232,6 +239,26 @@ def _make(
     rundir, journal = owned_run.make_run(home, spec, patch, say, annotations)
     owned_run.remember_notifications(rundir, settings.notify, say)
     return owned_run.own(home, rundir, spec, journal, say, is_new=True)
+
+
+def _check_id(run_id: str | None, request_id: str | None, *, is_of_many: bool) -> None:
+    """Raise UsageError for an id that cannot be used, or names one of several runs."""
+    if run_id is not None:
+        check_run_id(run_id)
+    if is_of_many and run_id is not None:
+        raise UsageError("--run-id and --vary are mutually exclusive: each run gets its own id.")
+    if is_of_many and request_id is not None:
+        raise UsageError("--request-id and --vary are mutually exclusive: it names one run.")
+
+
+def _sweep_trial(word: str | None) -> SweepTrial | None:
+    """The trial that `SWEEP:NUMBER` names. Raises UsageError."""
+    if word is None:
+        return None
+    sweep_id, _, number = word.rpartition(":")
+    if not (sweep_id and number.isascii() and number.isdecimal()):
+        raise UsageError(f"--sweep-trial {word!r}: invalid value: expected SWEEP:NUMBER.")
+    return SweepTrial(id=sweep_id, trial=int(number))
 
 
 def _varied(home: Home, spec: RunSpec, number: int, words: Sequence[str]) -> RunSpec:

@@ -150,6 +150,7 @@ def _session(owned: "OwnedRun", left: Assignment) -> int:
         job=job,
         revision=submitted.revision,
         only_once=submitted.only_once if left.timebox == 1 else (),
+        request_id=submitted.request_id,
     )
     spec = msgspec.structs.replace(spec, resume_arg=submitted.resume_arg, slurm=submitted.slurm or spec.slurm)
     if spec.nodes > 1:

@@ -186,6 +186,7 @@ def _record_submitted(owned: "OwnedRun", request: "Request", job: str) -> None:
             slurm=owned.spec.slurm,
             revision=request.revision,
             only_once=request.only_once,
+            request_id=request.request_id,
             reason=f"submitted as Slurm job {job}",
         )
     )

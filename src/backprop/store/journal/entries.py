@@ -47,6 +47,7 @@ class SessionStarted(_Entry, frozen=True, tag="session_started"):
     nodes: int = 1
     revision: Revision | None = None  # executed from now on; None: unchanged
     only_once: tuple[str, ...] = ()  # arguments of this session only
+    request_id: str | None = None  # by which it was asked for
 
 
 class TrainerLaunched(_Entry, frozen=True, tag="trainer_launched"):
@@ -64,6 +65,7 @@ class Queued(_Entry, frozen=True, tag="queued"):
     host: str
     supervisor_pid: int
     job: JobId | None = None  # Slurm job in which it waits
+    request_id: str | None = None  # by which the session was asked for
 
 
 class Submitted(_Entry, frozen=True, tag="submitted"):
@@ -86,6 +88,7 @@ class Submitted(_Entry, frozen=True, tag="submitted"):
     only_once: tuple[str, ...] = ()  # arguments of its first timebox only
     is_again: bool = False  # continues the same submission: its used time counts
     reason: str | None = None  # shown until Slurm gives one
+    request_id: str | None = None  # by which its first session was asked for
 
 
 class Admitted(_Entry, frozen=True, tag="admitted"):

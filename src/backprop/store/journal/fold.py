@@ -138,6 +138,7 @@ def _add_session(run: Run, entry: SessionStarted, *, is_new: bool) -> Run:
         nodes=entry.nodes,
         cwd=spec.cwd,
         only_once=entry.only_once,
+        request_id=entry.request_id,
     )
     place = None if is_new else _place(run, entry.session)
     others = run.sessions if place is None else run.sessions[:place] + run.sessions[place + 1 :]
@@ -163,6 +164,7 @@ def _enqueue(run: Run, entry: Queued | Submitted) -> Run:
         supervisor_pid=entry.supervisor_pid if isinstance(entry, Queued) else 0,
         since=entry.at,
         job=entry.job,
+        request_id=entry.request_id,
     )
     if run.waiter is not None and run.waiter.session == waiter.session:
         waiter = msgspec.structs.replace(waiter, since=run.waiter.since)
