@@ -52,7 +52,7 @@ from backprop.store.journal.entries import (
     StopRequested,
     Submitted,
     TrainerLaunched,
-    _encode,
+    encode,
     parse,
 )
 from backprop.store.journal.file import Journal, read
@@ -235,7 +235,7 @@ def test_a_torn_last_line_is_passed_over_and_does_not_swallow_the_next(path: Pat
 )
 def test_a_line_that_is_no_entry_is_passed_over(line: bytes):
     """What a newer version or a broken disk wrote does not hide the entries around it."""
-    encoded = [_encode(entry) for entry in EVERY_ENTRY[:2]]
+    encoded = [encode(entry) for entry in EVERY_ENTRY[:2]]
     entries, end = parse(b"\n".join([encoded[0], line, encoded[1], b""]))
     assert entries == EVERY_ENTRY[:2]
     assert end == sum(map(len, encoded)) + len(line) + 3
@@ -243,7 +243,7 @@ def test_a_line_that_is_no_entry_is_passed_over(line: bytes):
 
 def test_an_entry_may_have_fields_of_a_newer_version():
     """A field that this version does not know does not make the entry unreadable."""
-    line = _encode(EVERY_ENTRY[1]).replace(b'"pid"', b'"new_field":{"a":[1]},"pid"')
+    line = encode(EVERY_ENTRY[1]).replace(b'"pid"', b'"new_field":{"a":[1]},"pid"')
     assert parse(line + b"\n")[0] == [EVERY_ENTRY[1]]
 
 
@@ -263,7 +263,7 @@ def test_read_new_gives_every_entry_once(path: Path, journal: Journal):
 
 def test_read_new_waits_for_the_end_of_a_line(path: Path, journal: Journal):
     """Half a line is not an entry yet; it is one once the rest of it is there."""
-    line = _encode(EVERY_ENTRY[0]) + b"\n"
+    line = encode(EVERY_ENTRY[0]) + b"\n"
     with path.open("ab", buffering=0) as file:
         file.write(line[:20])
         assert journal.read_new() == []

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -22,12 +22,20 @@ from backprop.records import (
 from backprop.store.files import UNDECODABLE
 from backprop.store.output.line_times import OffsetSample
 
+_E = TypeVar("_E")
+
 # it is passed to scancel and used in file names, so an entry with anything else is rejected
 JobId = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(_[0-9]+)?\Z", max_length=40)]
 
 
-class _Entry(StoredRecord, frozen=True, tag_field="event"):
+class AnyEntry(StoredRecord, frozen=True, tag_field="event"):
+    """An entry of any journal: a run's, or that of something else."""
+
     at: datetime  # wall clock, for display; durations are measured by the monotonic clock
+
+
+class _Entry(AnyEntry, frozen=True):
+    pass
 
 
 class SessionStarted(_Entry, frozen=True, tag="session_started"):
@@ -264,7 +272,7 @@ Entry = (
 
 
 # synced, to survive a power failure: who stopped a run, and how it ended
-_SYNCED = (
+SYNCED = (
     SessionStarted,
     Submitted,
     StopRequested,
@@ -282,10 +290,15 @@ _SYNCED = (
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 
 def parse(data: bytes) -> tuple[list[Entry], int]:
+    """The entries of a run in `data`: see `parse_lines`."""
+    return parse_lines(data, _decoder)
+
+
+def parse_lines(data: bytes, decoder: "msgspec.json.Decoder[_E]") -> tuple[list[_E], int]:
     """The entries in the complete lines of `data`, and the offset where the last of those lines ends.
 
     Lines that are no entry are passed over: what a power loss or a full disk cut short, or a newer version wrote.
@@ -295,5 +308,5 @@ def parse(data: bytes) -> tuple[list[Entry], int]:
     for line in data[:end].split(b"\n"):
         with suppress(*UNDECODABLE):
             if line:
-                entries.append(_decoder.decode(line))
+                entries.append(decoder.decode(line))
     return entries, end

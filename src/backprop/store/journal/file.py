@@ -1,4 +1,4 @@
-"""The file journal.jsonl: what was done about a run and why, one entry per line.
+"""The file journal.jsonl: what was done about a run (or a sweep) and why, one entry per line.
 
 The supervisor appends while it is alive. A command that requests something of it (lifecycle/requests.py) appends the
 request, and a process that finds the supervisor dead appends the end. fold.py turns entries into a Run. The kernel's
@@ -9,16 +9,15 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from backprop.store.files import open_plain, read_plain, write_plain
-from backprop.store.journal.entries import (
-    _SYNCED,
-    Entry,
-    _encode,
-    parse,
-)
+from backprop.store.journal.entries import SYNCED, AnyEntry, Entry, encode, parse
+
+_E = TypeVar("_E", bound=AnyEntry)
 
 _ASKED = "asked"  # folder of a run, for requests
 HEARTBEAT_INTERVAL_S = 10.0  # between two updates of the file's modification time by the process that has it locked
@@ -51,14 +50,25 @@ def _request_names(asked_path: Path) -> list[str]:
         return []
 
 
-class Journal:
+class JournalFile(Generic[_E]):
     """Appends entries to a journal, and reads what any process appended."""
 
-    def __init__(self, path: Path, *, is_read_only: bool = False, fd: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        parse: Callable[[bytes], tuple[list[_E], int]],
+        synced: tuple[type[_E], ...],
+        *,
+        is_read_only: bool = False,
+        fd: int | None = None,
+    ) -> None:
         """Open for appending, or only to look at its lock. Raises OSError.
 
+        parse: see `parse_lines`. synced: entries that must survive a power failure.
         fd: of a file that is already open for reading and appending; closed by this object.
         """
+        self._parse = parse
+        self._synced = synced
         flags = os.O_RDONLY if is_read_only else os.O_RDWR | os.O_APPEND | os.O_CREAT
         self._fd = open_plain(path, flags) if fd is None else fd
         self.is_locked = False  # by this object
@@ -97,7 +107,7 @@ class Journal:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         self.is_locked = False
 
-    def ask(self, entry: Entry) -> None:
+    def ask(self, entry: _E) -> None:
         """Leave a request for the owner of the run, which writes it into the journal when it handles it.
 
         In a file of its own, because on a shared file system two machines cannot append to one file safely. Raises
@@ -106,7 +116,7 @@ class Journal:
         self._asked_path.mkdir(mode=0o700, exist_ok=True)
         name = f"{time.time_ns()}-{os.uname().nodename}-{os.getpid()}"
         draft = self._asked_path / f".{name}"
-        write_plain(draft, _encode(entry))
+        write_plain(draft, encode(entry))
         draft.rename(self._asked_path / name)
 
     def take_requests(self) -> None:
@@ -139,7 +149,7 @@ class Journal:
         if not self.append():
             return False
         try:
-            entries, _ = parse(read_plain(self._asked_path / name) + b"\n")
+            entries, _ = self._parse(read_plain(self._asked_path / name) + b"\n")
         except OSError:  # as above: it must not end the supervisor
             return False
         if not self.append(*entries):
@@ -166,13 +176,13 @@ class Journal:
     def size_bytes(self) -> int:
         return os.fstat(self._fd).st_size
 
-    def append(self, *entries: Entry) -> bool:
+    def append(self, *entries: _E) -> bool:
         """Write entries in order. Those that change the run's state are synced to disk when this returns.
 
         On a full disk entries are kept and retried at the next call, so that training and its supervisor continue.
         Returns False while there are unwritten entries.
         """
-        self._unwritten += [(_encode(entry), isinstance(entry, _SYNCED)) for entry in entries]
+        self._unwritten += [(encode(entry), isinstance(entry, self._synced)) for entry in entries]
         while self._unwritten:
             line, synced = self._unwritten[0]
             try:
@@ -187,9 +197,9 @@ class Journal:
         return True
 
     @property
-    def unwritten(self) -> list[Entry]:
+    def unwritten(self) -> list[_E]:
         """Entries for which the disk has no room."""
-        return parse(b"".join(line + b"\n" for line, _ in self._unwritten))[0]
+        return self._parse(b"".join(line + b"\n" for line, _ in self._unwritten))[0]
 
     def drop_unwritten(self) -> None:
         """Discard unwritten entries: what they record was not done."""
@@ -204,7 +214,7 @@ class Journal:
         if os.write(self._fd, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def read_new(self) -> list[Entry]:
+    def read_new(self) -> list[_E]:
         """Entries since the last call, this process's own included, after pending requests were written.
 
         The journal must be locked. Cheap if there are none.
@@ -213,6 +223,13 @@ class Journal:
         unread = self.size_bytes() - self._read_to
         if unread <= 0:
             return []
-        entries, length = parse(os.pread(self._fd, unread, self._read_to))
+        entries, length = self._parse(os.pread(self._fd, unread, self._read_to))
         self._read_to += length
         return entries
+
+
+class Journal(JournalFile[Entry]):
+    """The journal of a run."""
+
+    def __init__(self, path: Path, *, is_read_only: bool = False, fd: int | None = None) -> None:
+        super().__init__(path, parse, SYNCED, is_read_only=is_read_only, fd=fd)
