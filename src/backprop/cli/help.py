@@ -3,6 +3,11 @@
 import click
 
 _RUN = "RUN is an id, a unique prefix of one, a unique name, or 'last'."
+_SCRIPT = """\b
+A script may print, as a line each, {"step": 12, "loss": 0.31},
+{"event": "checkpoint_saved", "path": "out/12.pt", "step": 12} and
+{"event": "metric", "name": "elo", "goal": "max"}; on resume it finds its
+checkpoint in $BACKPROP_RESUME_FROM. More: the guide 'JSON lines'."""
 # of each command
 EXAMPLES = {
     "run": ("run train.py -m 30 -n baseline -- --lr 1e-3", "run -d -- torchrun --nproc-per-node 2 train.py"),
@@ -41,4 +46,5 @@ def explain(name: str, command: click.Command) -> None:
     """Give a command what its help ends with."""
     takes_runs = any(isinstance(param, click.Argument) and param.name in {"run", "runs"} for param in command.params)
     examples = "\n".join(f"  backprop {words}" for words in EXAMPLES.get(name, ()))
-    command.epilog = (f"{_RUN}\n\n" if takes_runs else "") + f"\b\nExamples:\n{examples}"
+    ending = f"\n\n{_SCRIPT}" if name == "run" else ""
+    command.epilog = (f"{_RUN}\n\n" if takes_runs else "") + f"\b\nExamples:\n{examples}{ending}"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,9 @@ from backprop.views.documents import run_json
 from backprop.views.terminal import run_details
 from tests.records import AT, SPEC
 
+SESSION = Session(
+    number=2, status=Status.COMPLETED, started_at=AT, timebox_s=1, grace_s=1, host="h", supervisor_pid=1, elapsed_s=1
+)
 OBEYED = [chr(code) for code in (0x7F, 0x85, 0x9B, 0x61C, 0x200E, 0x200F, 0x2028, 0x2029, 0x202E, 0x2066, 0x2069)]
 
 
@@ -70,3 +74,30 @@ def test_of_many_sessions_the_newest():
     assert "1,000; the latest (--all shows all)" in shown
     assert shown.count("timeboxed, ") == 10
     assert run_details.run_details(view, AT, lambda _: True, is_whole=True).count("timeboxed, ") == 1000
+
+
+@pytest.mark.parametrize(
+    ("session", "resume"),
+    [
+        ({"number": 1}, None),
+        ({"number": 2}, (None, None, False, "there was no valid checkpoint")),
+        ({"offered": "/a", "resumed_from": "/a", "is_checkpoint_read": True}, ("/a", 7, True, None)),
+        ({"offered": "/a", "resumed_from": "/b"}, ("/b", None, True, None)),
+        ({"offered": "/a"}, ("/a", 7, False, "it is not known whether it read the checkpoint")),
+        ({"offered": "/a", "is_checkpoint_read": False}, ("/a", 7, False, "it did not read the checkpoint")),
+        (
+            {"offered": "/a", "is_checkpoint_read": True, "has_started_over": True},
+            ("/a", 7, False, "it trained without reading the checkpoint first"),
+        ),
+    ],
+)
+def test_how_a_session_continued(session: dict[str, Any], resume: tuple[Any, ...] | None):
+    """From where, whether that was read, and why not."""
+    checkpoint = Checkpoint(path="/a", step=7, session=1, measure=Measure(size_bytes=0, saved_at=AT))
+    one = msgspec.structs.replace(SESSION, **session)
+    view = RunView(
+        run=Run(spec=SPEC, status=Status.COMPLETED, sessions=(one,)), run_dir="/r", checkpoints=(checkpoint,)
+    )
+    (document,) = run_json.run_document(view, AT, lambda _: True)["sessions"]
+    found = document["resume"]
+    assert (found and (found["from"], found["step"], found["was_read"], found["reason"])) == resume

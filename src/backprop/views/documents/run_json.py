@@ -1,7 +1,7 @@
 """A run as JSON: the contract of `--json`. Instants are UTC in ISO 8601, durations seconds, sizes bytes."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -56,7 +56,9 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid, *, is_whole: b
         "stopped_by": run.stopped_by,
         "elapsed_s": elapsed_s(view, now),
         "timebox_s": last.timebox_s if last else spec.limits.timebox_s,
-        "sessions": [_session(session, now) for session in run.sessions[0 if is_whole else -MAX_SESSIONS :]],
+        "sessions": [
+            _session(session, now, view.checkpoints) for session in run.sessions[0 if is_whole else -MAX_SESSIONS :]
+        ],
         "session_count": len(run.sessions),
         "last_step": view.last_step,
         "total_steps": view.total_steps,
@@ -127,7 +129,7 @@ def git_document(git: GitState | None) -> dict[str, Any] | None:
     return None if git is None else {"commit": git.commit, "branch": git.branch, "dirty": git.dirty}
 
 
-def _session(session: Session, now: datetime) -> dict[str, Any]:
+def _session(session: Session, now: datetime, reported: Sequence[Checkpoint]) -> dict[str, Any]:
     return {
         "number": session.number,
         "status": session.status,
@@ -140,6 +142,7 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
         "paused_by": session.paused_by,
         "host": session.host,
         "job": session.job,
+        "resume": _resume(session, reported),
         "offered": session.offered,
         "checkpoint_read": session.is_checkpoint_read,
         "resumed_from": session.resumed_from,
@@ -152,6 +155,25 @@ def _session(session: Session, now: datetime) -> dict[str, Any]:
         "patch": None if session.code is None else session.code.patch,
         "code_changed": None if session.code is None else session.code.changed,
     }
+
+
+def _resume(session: Session, reported: Sequence[Checkpoint]) -> dict[str, Any] | None:
+    """Whether a session continued; None for a first one that had nothing to continue from."""
+    path = session.resumed_from or session.offered
+    if path is None and session.number == 1:
+        return None
+    was_read = session.resumed_from is not None or (session.is_checkpoint_read and not session.has_started_over)
+    reason: str | None
+    if path is None:
+        reason = "there was no valid checkpoint"
+    elif session.has_started_over:
+        reason = "it trained without reading the checkpoint first"
+    elif was_read is None:
+        reason = "it is not known whether it read the checkpoint"
+    else:
+        reason = None if was_read else "it did not read the checkpoint"
+    step = next((one.step for one in reversed(reported) if one.path == path), None)
+    return {"from": path, "step": step, "was_read": bool(was_read), "reason": reason}
 
 
 def timeboxes_s(run: Run) -> float:
