@@ -506,3 +506,46 @@ def test_what_our_own_hooks_look_at_is_not_read(runs: Runs):
     document = runs.document("r")
     assert document["sessions"][1]["checkpoint_read"] is False
     assert [Path(one["path"]).name for one in document["checkpoints"]] == ["last.pkl"]
+
+
+COUNTING = """
+import sys
+from backprop.store.journal import entries, file, fold
+
+parse, count = entries.parse, 0
+
+def counted(data, *rest):
+    global count
+    count += len(data) > {size} / 2
+    return parse(data, *rest)
+
+file.parse = fold.parse = counted
+sys.argv = ["backprop", "resume", "r", "--again"]
+from backprop.cli.app import main
+try:
+    main()
+finally:
+    print("read", count)
+"""
+
+
+def test_a_resume_reads_a_long_journal_twice(runs: Runs):
+    """Once before it owns the run and once after: what a session costs hardly grows with those before it."""
+    runs.script("")
+    runs.call("run", "train.py", "--run-id", "r")
+    path = runs.rundir("r") / "journal.jsonl"
+    first = [line for line in path.read_bytes().splitlines() if b'"session":1' in line]
+    with path.open("ab") as journal:
+        for number in range(2, 300):
+            journal.writelines(line.replace(b'"session":1', b'"session":%d' % number) + b"\n" for line in first)
+    runs.call("reindex")
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTING.format(size=path.stat().st_size)],
+        cwd=runs.work,
+        env=runs.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1] == "read 2", done.stderr
+    assert len(runs.document("r")["sessions"]) == 300

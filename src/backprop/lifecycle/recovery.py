@@ -122,7 +122,7 @@ def claim(home: Home, run: Run, say: Say) -> Journal:
     ):  # while a job is queued, no process has the journal locked
         journal.close()
         raise BusyError(busy_message(now))
-    if reconcile(rundir, run.spec, journal, None, say):
+    if not now.status.is_final and reconcile(rundir, run.spec, journal, None, say):
         notify_end(home, rundir, run.spec)
         now = fold(run.spec, journals.read(rundir.journal_path)[0])
     if is_readable and len(now.sessions) != len(run.sessions):

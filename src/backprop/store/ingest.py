@@ -20,7 +20,6 @@ from backprop.records import Checkpoint, Run, RunSpec, RunView, Session, Source
 from backprop.store import annotations, experiments_json
 from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, open_index, reopen_if_replaced, set_aside_if_damaged
-from backprop.store.journal import file as journals
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import RunReader, fold_on
 from backprop.store.output import protocol
@@ -70,6 +69,10 @@ class _IndexConnection:
     def borrow(self, index: Index) -> None:
         self._index = index
         self._is_borrowed = True
+
+    def give_back(self) -> None:
+        self._index = None
+        self._is_borrowed = False
 
     def open(self) -> Index:
         """The index. Raises FileNotFoundError when the run was removed, else as `open_index`."""
@@ -130,7 +133,7 @@ class Recorder:
         self._tails: dict[tuple[int, Source], Tail] = {}
         self._delivered: dict[tuple[int, Source], int] = {}  # bytes of each source that a supervisor was given
         self._stored: dict[tuple[int, Source], int] = {}  # bytes in the index when all sessions were last compared
-        entries, _ = journals.read(rundir.journal_path)
+        entries = self._reader.read_new()
         self._clocks = OutputClocks(rundir, journal, entries)
         self._reported = ReportedCheckpoints(spec, journal, entries, lambda: self.read_run()[0])
 
@@ -141,6 +144,10 @@ class Recorder:
         """
         self._connection.borrow(index)
         return self
+
+    def give_back(self) -> None:
+        """Use a connection of our own again."""
+        self._connection.give_back()
 
     def look_for_checkpoints_in(self, folders: Callable[[], Sequence[str]]) -> None:
         """Look for checkpoints with a relative path in the folders that the processes of a living trainer are in.
@@ -246,7 +253,8 @@ class Recorder:
         if session <= self._complete_before:
             return []
         run, _ = self.read_run()
-        return [one for one in self._unread(run) if self._complete_before <= one.number < session]
+        unread = self._unread(run, self._rundir.source_sizes())
+        return [one for one in unread if self._complete_before <= one.number < session]
 
     def _ingest_all(self, session: int, at_s: float, *, is_over: bool, is_supervisor: bool) -> IngestResult:
         opening = self._connection.openings
@@ -319,9 +327,16 @@ class Recorder:
         known = self._stored | {key: tail.offset for key, tail in self._tails.items()}
         return sum(size for (number, _), size in known.items() if number < session)
 
-    def record_output(self) -> bool:
-        """Store all output of all sessions; for a run whose trainer is gone. False when that must be tried again."""
-        unread = self._connection.attempt(lambda: self._unread(self.read_run()[0]), otherwise=None)
+    def record_output(self, sizes: Mapping[tuple[int, Source], int] | None = None) -> bool:
+        """Store all output of all sessions; for a run whose trainer is gone. False when that must be tried again.
+
+        sizes: of all sources, where the caller has just looked.
+        """
+
+        def find_unread() -> list[Session]:
+            return self._unread(self.read_run()[0], self._source_sizes() if sizes is None else sizes)
+
+        unread = self._connection.attempt(find_unread, otherwise=None)
         if unread is None:
             return False
         for session in unread:
@@ -340,7 +355,7 @@ class Recorder:
         """
         self.record_state(publish=False)  # first: there may be no room for the curves
         sizes = self._source_sizes()
-        has_output = self.record_output()
+        has_output = self.record_output(sizes)
         is_stored = self.record_state(publish=True) if publish else self.is_state_stored
         is_complete = is_stored and has_output and self._is_over
         if not (is_complete and self._set_whole(sizes, is_published=publish)):
@@ -366,9 +381,8 @@ class Recorder:
         numbers = {session.number for session in self.read_run()[0].sessions}
         return {key: size for key, size in self._rundir.source_sizes().items() if key[0] in numbers}
 
-    def _unread(self, run: Run) -> list[Session]:
+    def _unread(self, run: Run, sizes: Mapping[tuple[int, Source], int]) -> list[Session]:
         """The sessions with output that the index does not have yet. Raises as `_IndexConnection.open`."""
-        sizes = self._rundir.source_sizes()
         self._stored = stored = self._connection.open().offsets(self._spec.id)
         return [
             session
@@ -400,7 +414,7 @@ class Recorder:
         give_up_at = time.monotonic() + patience_s
         while True:
             sizes = self._source_sizes()
-            if self.record_state(publish=False) and self.record_output():
+            if self.record_state(publish=False) and self.record_output(sizes):
                 view = self.view()
                 if view is not None and self._has_output(sizes):
                     return view

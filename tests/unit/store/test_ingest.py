@@ -95,8 +95,8 @@ def test_an_index_that_is_replaced_while_a_run_is_finished(
     end(home)
     store = recorder.record_output
 
-    def stored_in_the_old_one() -> bool:
-        is_stored = store()
+    def stored_in_the_old_one(sizes: object) -> bool:
+        is_stored = store(sizes)
         monkeypatch.undo()
         replace(home, recorder)
         return is_stored

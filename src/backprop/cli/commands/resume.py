@@ -164,7 +164,6 @@ class _ResumeRequest(Record, frozen=True):
 def _resume(asked: _ResumeRequest, view: RunView) -> None:
     """Another session, in the background where it is one of many; or the end of a pause. Raises click's Exit."""
     from backprop.lifecycle import driver, owned_run, recovery, run_state
-    from backprop.store.ingest import Recorder
 
     home, flags, checked, forced = asked.home, asked.flags, asked.checked, asked.forced
     check_readable(view.run)
@@ -203,9 +202,11 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
         _confirm_again(spec.id)
     with home.changing():
         journal = recovery.claim(home, view.run, say)
+    owned_run.remember_notifications(rundir, checked.config.notify, say)
+    owned = owned_run.own(home, rundir, spec, journal, say, is_new=False)
     with open_caught_up(home) as index:
         # the claim may have recorded the end of a dead session, and another process may be filling a new index
-        found = Recorder(home, rundir, rundir.read_spec(), journal, say).use(index).whole_view()
+        found = owned.recorder.use(index).whole_view()
         if found is None:
             raise BusyError(f"the record of run {spec.id} cannot be updated right now; try again.")
         view = found
@@ -217,8 +218,7 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
                 journal.close()
                 raise NoCheckpointError(_nothing_to_continue_from(spec.id))
             request = msgspec.structs.replace(request, checkpoint=None if chosen is None else chosen.path)
-    owned_run.remember_notifications(rundir, checked.config.notify, say)
-    owned = owned_run.own(home, rundir, spec, journal, say, is_new=False)
+    owned.recorder.give_back()
     start.train(
         owned,
         request,

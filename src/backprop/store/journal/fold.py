@@ -72,10 +72,19 @@ class RunReader:
 
     def read(self) -> tuple[Run, int]:
         """The run, and the size of the journal in bytes. Raises OSError, but not if there is no journal yet."""
+        self.read_new()
+        return self._run, self._end
+
+    def read_new(self) -> list[Entry]:
+        """The entries since the last read, which `read` counts in; all of them where the journal is another one now.
+
+        Raises as `read`.
+        """
         try:
             file = os.fdopen(open_plain(self._path), "rb")
         except FileNotFoundError:
-            return fold(self._spec, ()), 0
+            self._identity, self._run, self._end = None, fold(self._spec, ()), 0
+            return []
         with file:
             info = os.fstat(file.fileno())
             identity = (info.st_dev, info.st_ino)
@@ -84,7 +93,7 @@ class RunReader:
             file.seek(self._end)
             entries, size = parse(file.read())
         self._run, self._end = fold_on(self._run, entries), self._end + size
-        return self._run, self._end
+        return entries
 
 
 def fold_on(run: Run, entries: Iterable[Entry]) -> Run:
