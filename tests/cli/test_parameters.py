@@ -2,6 +2,8 @@
 
 import textwrap
 
+import pytest
+
 from tests.conftest import Runs
 
 PARSER = """
@@ -105,6 +107,28 @@ def test_only_the_first_process_that_parses_is_recorded(runs: Runs):
             parser.parse_args()
     """
     assert parsed(runs, body, "--lr", "1", "x.csv")["lr"] == 1.0
+
+
+@pytest.mark.parametrize(("trains", "params"), [(True, {"lr": 1.0}), (False, {"lr": 2.0})])
+def test_an_installed_program_is_recorded_if_it_trains_itself(runs: Runs, *, trains: bool, params: dict[str, float]):
+    """A launcher does not: what its script parses counts."""
+    place = runs.work / "site-packages" / "program.py"
+    place.parent.mkdir()
+    runs.script(textwrap.dedent(PARSER) + "parser.parse_args()")
+    body = """
+    parser.parse_args()
+    if {trains}:
+        import backprop  # finds the package of the hooks
+        from _backprop_trainer.link import current
+        current().register_process()
+    import subprocess, sys
+    subprocess.run([sys.executable, "train.py", "--lr", "2"], check=True)
+    """
+    place.write_text(textwrap.dedent(PARSER) + textwrap.dedent(body).format(trains=trains))
+    done = runs.call("run", "--run-id", "r", "--", "python3", "site-packages/program.py", "--lr", "1")
+    assert done.returncode == 0, done.stderr
+    found = runs.document("r")["params"]
+    assert {name: found[name] for name in params} == params
 
 
 def test_another_rank_reports_nothing(runs: Runs):

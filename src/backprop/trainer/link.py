@@ -6,6 +6,7 @@ There is one SupervisorLink in a process: `current()`. The files behind it are i
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from contextlib import contextmanager, suppress
@@ -130,6 +131,8 @@ class SupervisorLink:
         if self._registered_pid != pid:
             self._registered_pid = pid
             _append_process(os.path.join(self.run_dir, f"session-{self.session_number}.trains"), pid)
+            if (report := sys.modules.get(f"{__package__}.parameters.report")) is not None:
+                report.process_trains()
 
     def report_checkpoint(self, path: str, step: Optional[int], *, weights_only: bool = False) -> None:
         """Report a checkpoint that is completely written. weights_only: it has no optimizer state."""

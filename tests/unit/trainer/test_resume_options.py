@@ -1,5 +1,7 @@
 """Which names of options take the checkpoint, which only look so, and which function's parameters can."""
 
+import sys
+import sysconfig
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -24,6 +26,15 @@ from backprop.trainer.hooks.parsers.resume_options import Option
 def test_usual_names(name: str, is_usual: bool):
     """Only what nobody declares for anything else."""
     assert Option((name,), is_free=True, kind=resume_options.as_path()).is_usual is is_usual
+
+
+@pytest.mark.parametrize("place", ["stdlib", "purelib", "platlib", "scripts", "."])
+def test_what_is_an_installed_program(monkeypatch: pytest.MonkeyPatch, place: str):
+    """One that lies where Python or pip install, such as torchrun or pip itself."""
+    folder = sysconfig.get_paths().get(place, place)
+    monkeypatch.setattr(resume_options, "_tool", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", f"{folder}/program.py", raising=False)
+    assert resume_options.is_tool() is (place != ".")
 
 
 @pytest.mark.parametrize(("key", "is_usual"), [("resume", True), ("ckpt_path", True), ("ckpt", False), ("load", False)])

@@ -86,6 +86,7 @@ def test_a_password_may_be_a_number(value: Any, shown: Any):
         ("hf_" + "a" * 34, "***"),
         ("use sk-proj-" + "a1" * 20 + " here", "use *** here"),
         ("ghp_" + "a1" * 18, "***"),
+        ("github_pat_" + "a1" * 10, "***"),
         ("sk-learn", "sk-learn"),
         ("hf_internal", "hf_internal"),
         (["AKIA" + "A1B2" * 4], ["***"]),

@@ -1,7 +1,8 @@
 """Reports parameters to the supervisor, when a parser has parsed the script's arguments or a framework its settings.
 
-Only from the process that the run is about: rank 0, and none below a process that has reported some. What cannot be
-reported never disturbs the script.
+Only from the process that the run is about: rank 0, and none below a process that has reported some. An installed
+program may be a launcher, so what it has parsed waits until it trains itself. What cannot be reported never disturbs
+the script.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from itertools import islice
 from ..channel import EventsFile
 from ..distributed import rank
 from ..failsafe import guarded, notify_user
-from ..hooks.parsers.resume_options import PARAMETERS, REPORTER, is_below_reporter, takes_checkpoint
+from ..hooks.parsers.resume_options import PARAMETERS, REPORTER, is_below_reporter, is_tool, takes_checkpoint
 from .plain import MAX_TEXT, flat
 from .secrets import HIDDEN, hidden, is_secret
 
@@ -29,6 +30,9 @@ _IN_A_LINE = 200  # parameters: a line of more than 1 MiB is not understood
 
 _reported: dict[str, tuple[Any, bool]] = {}  # values, and whether they are defaults
 _events: Optional[EventsFile] = None
+_waiting: list[
+    tuple[dict[str, tuple[Any, bool]], dict[str, Any]]
+] = []  # what an installed program has parsed, until it trains
 
 
 @guarded(PARAMETERS)
@@ -37,22 +41,34 @@ def parsed(values: Mapping[str, Any], defaults: Mapping[str, Any], rest: Sequenc
 
     defaults: of options; where the value is the same, it is marked as a default. rest: arguments that this parser left.
     """
-    if _is_reporter():
-        _send(_prepared(values, defaults), origin="parser", guessed=_guessed(rest))
+    if _may_report():
+        _send_or_wait(_prepared(values, defaults), {"origin": "parser", "guessed": _guessed(rest)})
 
 
 @guarded(PARAMETERS)
 def configured(settings: Any, defaults: Mapping[str, Any]) -> None:
     """Report the settings that the script gave to a library, a mapping or an object that holds them: see `parsed`."""
-    if _is_reporter():
-        _send(_prepared(settings, defaults), origin="settings")
+    if _may_report():
+        _send_or_wait(_prepared(settings, defaults), {"origin": "settings"})
 
 
-def _is_reporter() -> bool:
-    if not os.environ.get("BACKPROP_EVENTS") or is_below_reporter() or rank() != 0:
-        return False
-    os.environ[REPORTER] = str(os.getpid())
-    return True
+@guarded(PARAMETERS)
+def process_trains() -> None:
+    """Report what has waited, because this process trains: these are parameters of the run, whatever program it is."""
+    while _waiting and _may_report():
+        found, fields = _waiting.pop(0)
+        _send(found, **fields)
+
+
+def _may_report() -> bool:
+    return bool(os.environ.get("BACKPROP_EVENTS")) and not is_below_reporter() and rank() == 0
+
+
+def _send_or_wait(found: dict[str, tuple[Any, bool]], fields: dict[str, Any]) -> None:
+    if is_tool():
+        _waiting.append((found, fields))
+    else:
+        _send(found, **fields)
 
 
 def _guessed(rest: Sequence[str]) -> dict[str, Any]:
@@ -122,6 +138,7 @@ def _chosen(found: Mapping[str, tuple[Any, bool]]) -> list[str]:
 def _send(found: Mapping[str, tuple[Any, bool]], **fields: Any) -> None:
     """Send an event, of several lines if it is large."""
     global _events  # noqa: PLW0603  one in a process
+    os.environ[REPORTER] = str(os.getpid())
     if _events is None:
         _events = EventsFile(os.environ["BACKPROP_EVENTS"])
     names = list(found)

@@ -70,7 +70,7 @@ def _caller(module: Any) -> str:
 
 @guarded(resume_options.PARAMETERS)
 def _report(namespace: Any, parsers: Sequence[Any], rest: Sequence[str]) -> None:
-    if not resume_options.is_recorded():
+    if resume_options.is_below_reporter():
         return
     from ...parameters import report
 

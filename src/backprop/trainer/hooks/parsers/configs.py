@@ -98,7 +98,7 @@ def _report_hydras(config: Any, overrides: Any) -> None:
 @guarded(resume_options.PARAMETERS)
 def _report(values: Any, words: Any) -> None:
     """Report parameters. words: overrides; what they do not name, nor anything it is in, is a default."""
-    if not resume_options.is_recorded():
+    if resume_options.is_below_reporter():
         return
     from ...parameters import report
 

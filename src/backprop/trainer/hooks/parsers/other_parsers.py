@@ -42,7 +42,7 @@ def _words_for(options: Iterable[Option], words: Sequence[str]) -> list[str]:
 @guarded(resume_options.PARAMETERS)
 def _report(parameters: Iterable[tuple[str, Any, Any]], rest: Sequence[str] = ()) -> None:
     """Report (name, value, default) of what was parsed. parameters: a generator, for the reason told in `fill`."""
-    if not resume_options.is_recorded():
+    if resume_options.is_below_reporter():
         return
     from ...parameters import report
 

@@ -156,7 +156,7 @@ def fill(options: Iterable[Option], words: Sequence[str]) -> Sequence[Option]:
         if _hint is not None:
             _report_option(None)
     path = checkpoint()
-    if path is None or _is_tool() or any(option.is_given or option.is_in(words) for option in usual):
+    if path is None or is_tool() or any(option.is_given or option.is_in(words) for option in usual):
         return ()
     offered = path
     path, other = _own(offered)
@@ -210,19 +210,21 @@ def _look_for_another(options: Sequence[Option], words: Sequence[str]) -> None:
     for option in options:
         name = option.names[0]
         is_one = option.is_free and _looks_like_one(name) and not (option.is_given or option.is_in(words))
-        if is_one and option.kind("") == "" and not _is_tool():
+        if is_one and option.kind("") == "" and not is_tool():
             _report_option(name if name.startswith("-") else name + "={path}")
             return
 
 
 def _report_option(option: Optional[str]) -> None:
     """Send an event without SupervisorLink, which imports much. option: None takes an earlier report back."""
+    from ...plain_files import open_plain
+
     global _hint  # noqa: PLW0603
     _hint = option
     if option is not None and not re.fullmatch(r"[\w.-]{1,100}(={path})?", option, re.ASCII):
         return
     text = "null" if option is None else f'"{option}"'
-    events = os.open(os.environ["BACKPROP_EVENTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    events = open_plain(os.environ["BACKPROP_EVENTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(events, f'{{"event": "resume_option", "option": {text}}}\n'.encode())
     finally:
@@ -293,26 +295,27 @@ def by_annotation(annotation: Any, default: Any) -> Callable[[str], Any]:
     return as_path() if annotation is None or "Any" in words else of_no_use()
 
 
+_PACKAGES = {"site-packages", "dist-packages"}  # the latter on Debian
 _tool: Optional[bool] = None
 
 
-def _is_tool() -> bool:
-    """Whether this process runs an installed program, such as torchrun or pip, and not a script."""
+def is_tool() -> bool:
+    """Whether this process runs an installed program, such as torchrun, pip or `trl`, and not a script."""
     global _tool  # noqa: PLW0603
     if _tool is None:
-        import sysconfig
-
+        # where `sysconfig` says that Python and pip install; to import and ask it takes more than a millisecond
         path = getattr(sys.modules.get("__main__"), "__file__", None)
-        paths = sysconfig.get_paths()
         folder = "" if path is None else os.path.dirname(os.path.realpath(path))
-        places = {os.path.realpath(paths[name]) for name in ("stdlib", "purelib", "platlib", "scripts")}
-        _tool = path is not None and any(folder == place or folder.startswith(place + os.sep) for place in places)
+        places = (
+            os.path.dirname(os.__file__),
+            os.path.join(sys.prefix, "bin"),
+            os.path.join(sys.prefix, "local", "bin"),
+        )
+        is_installed = not _PACKAGES.isdisjoint(folder.split(os.sep))
+        _tool = is_installed or any(
+            f"{folder}{os.sep}".startswith(f"{os.path.realpath(one)}{os.sep}") for one in places
+        )
     return _tool
-
-
-def is_recorded() -> bool:
-    """Whether the parameters of this process are those of the run: no tool, and not below a process that has some."""
-    return not is_below_reporter() and not _is_tool()
 
 
 def is_below_reporter() -> bool:
