@@ -41,33 +41,43 @@ class BackpropError(Exception):
     """The root: a problem with a one-line explanation for the user."""
 
     exit_code: ExitCode = ExitCode.USAGE
+    code: str = "error"  # a word for programs
 
 
 class UsageError(BackpropError):
     """The command line asks for something impossible."""
 
+    code = "usage"
+
 
 class ConfigError(UsageError):
     """A setting, wherever it comes from, is unknown or wrong."""
 
+    code = "config"
+
 
 class NoRoomError(ConfigError):
     """The disk that the home folder lies on is full."""
+
+    code = "no_room"
 
 
 class NoSuchRunError(BackpropError):
     """No run has that id or name."""
 
     exit_code = ExitCode.NO_SUCH_RUN
+    code = "no_such_run"
 
 
 class BusyError(BackpropError):
     """Another process holds the run right now."""
 
     exit_code = ExitCode.REFUSED
+    code = "busy"
 
 
 class NoCheckpointError(BackpropError):
     """There is no checkpoint to continue from."""
 
     exit_code = ExitCode.NO_CHECKPOINT
+    code = "no_checkpoint"

@@ -87,11 +87,11 @@ def test_list_shows_the_metric_that_was_asked_for(runs: Runs):
     assert "0.35" in runs.call("list", "--sort", "acc").stdout
     for words in (["list"], ["list", "--json"]):
         done = runs.call(*words, "--sort", "ac")
-        assert (done.returncode, done.stdout) == (2, "")
+        assert (done.returncode, done.stdout.startswith('{"error": ')) == (2, "--json" in words)
         assert "no run has a parameter or metric 'ac'; did you mean acc? Available: acc, train_loss" in done.stderr
     for words in (["list"], ["list", "--json"]):
         done = runs.call(*words, "--metric", "ac")
-        assert (done.returncode, done.stdout) == (2, "")
+        assert (done.returncode, done.stdout.startswith('{"error": ')) == (2, "--json" in words)
         assert "no run has a metric 'ac'; did you mean acc? Available: acc, train_loss" in done.stderr
 
 
@@ -260,6 +260,50 @@ def test_logs_shows_both_streams_in_the_order_they_were_written(runs: Runs):
     (runs.work / "go").touch()
     assert follower.wait(HANG_S) == 0
     assert runs.call("logs", "--stdout").stdout == "out 0\nout 1\nout 2\nlast\n"
+
+
+def test_logs_of_the_lines_that_are_wanted(runs: Runs):
+    """The last ones, those that match, or the last of those that match; a progress bar is a line each time."""
+    runs.script(
+        """
+        for n in range(5):
+            print("step", n, flush=True)
+        print("bar 1\\rbar 2\\r", end="")
+        print("no end", end="")
+        """
+    )
+    assert runs.call("run", "train.py", "--run-id", "a").returncode == 0
+    assert runs.call("logs", "--tail", "3").stdout == "bar 1\rbar 2\rno end"
+    assert runs.call("logs", "--grep", "step [34]$").stdout == "step 3\nstep 4\n"
+    assert runs.call("logs", "--grep", "^step", "--tail", "1").stdout == "step 4\n"
+    assert runs.call("logs", "--tail", "0").stdout == ""
+    assert runs.call("logs", "--grep", "nothing").stdout == ""
+    done = runs.call("logs", "--grep", "(")
+    assert (done.returncode, "--grep" in done.stderr) == (2, True)
+    runs.call("run", "train.py", "--run-id", "b")
+    assert runs.call("logs", "a", "b", "--tail", "1").stdout == "==> a <==\nno end\n==> b <==\nno end"
+
+
+def test_logs_follows_the_lines_that_are_wanted(runs: Runs):
+    """The last ones of those that are there, and then all that come, as soon as they do."""
+    runs.script(
+        """
+        print("one\\ntwo\\nthree", flush=True)
+        while not os.path.exists("go"): time.sleep(0.02)
+        print("four\\nfive", flush=True)
+        """
+    )
+    runs.call("run", "-d", "train.py", "--run-id", "r")
+    wait_for(lambda: "three" in runs.output("r"))
+    followers = [
+        runs.start("logs", "last", "-f", *wanted, stdout=subprocess.PIPE)
+        for wanted in (["--tail", "1"], ["--grep", "^t|v"])
+    ]
+    assert [follower.stdout.readline() for follower in followers] == [b"three\n", b"two\n"]
+    (runs.work / "go").touch()
+    rest = [follower.stdout.read() for follower in followers]
+    assert rest == [b"four\nfive\n", b"three\nfive\n"]
+    assert [follower.wait(HANG_S) for follower in followers] == [0, 0]
 
 
 def test_logs_follows_until_the_run_ends(runs: Runs):

@@ -38,7 +38,7 @@ def test_a_script_runs_and_is_recorded(runs: Runs):
     assert document["exit_code"] == 0
     assert set(document) == {
         "id", "name", "status", "reason", "group", "tags", "notes", "parent", "decision", "archived", "command", "cwd", "python", "created_at", "started_at", "ended_at",
-        "stopped_by", "elapsed_s", "timebox_s", "sessions", "last_step", "metrics", "printed_metrics",
+        "stopped_by", "elapsed_s", "timebox_s", "sessions", "last_step", "metrics", "best", "printed_metrics",
         "tracked_metrics", "sampled_metrics", "params", "default_params", "total_steps", "step_unit", "last_step_at",
         "steps_per_s",
         "remaining_s", "remaining_is_estimate", "silent_s", "stalled_s", "life", "checkpoints", "checkpoint_count",
@@ -48,7 +48,7 @@ def test_a_script_runs_and_is_recorded(runs: Runs):
     assert set(document["sessions"][0]) == {
         "number", "status", "reason", "started_at", "ended_at", "elapsed_s", "exit_code", "host", "job",
         "stopped_by", "paused_by",
-        "offered", "checkpoint_read", "resumed_from", "started_over", "only_once", "training_finished", "leftovers", "request_id",
+        "resume", "offered", "checkpoint_read", "resumed_from", "started_over", "only_once", "training_finished", "leftovers", "request_id",
         "git", "patch", "code_changed",
     }  # fmt: skip
 

@@ -4,6 +4,7 @@ import errno
 import importlib
 import io
 import os
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -138,14 +139,12 @@ def main() -> None:
         code = app(prog_name="backprop", standalone_mode=False)
         sys.stdout.flush()
     except BackpropError as error:
-        _say(str(error))
-        code = error.exit_code
+        code = _fail(str(error), error.code, error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         code = ExitCode.USAGE
     except click.ClickException as error:
-        _say(_usage_message(error))
-        code = ExitCode.USAGE
+        code = _fail(_usage_message(error), "usage", ExitCode.USAGE)
     except (KeyboardInterrupt, click.Abort):
         code = ExitCode.INTERRUPTED
     except (_ReaderGoneError, BrokenPipeError):
@@ -171,6 +170,17 @@ def _complete() -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     app(prog_name="backprop", complete_var=COMPLETE_VARIABLE)
     sys.exit(ExitCode.OK)
+
+
+def _fail(message: str, code: str, exit_code: ExitCode) -> ExitCode:
+    """Say what is wrong: on stderr, and under --json on stdout, too."""
+    from backprop.cli.context import asks_for_json, print_json
+
+    _say(message)
+    if asks_for_json(sys.argv[1:]):
+        what, *hint = re.split(r"; |(?<=[.?]) +(?=[A-Z])", message, maxsplit=1)  # what happened, then what to do
+        print_json({"error": {"code": code, "message": what, "hint": hint[0] if hint else None, "exit": exit_code}})
+    return exit_code
 
 
 def _say(message: str) -> None:

@@ -4,10 +4,10 @@ import functools
 import os
 import stat
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -25,12 +25,56 @@ if TYPE_CHECKING:
     from backprop.records import Goal
     from backprop.supervisor.outcome import Traceback
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_FORMAT = "backprop.json"  # in the meta data of click's context
 _NAMES_SHOWN = 12
 _GOALS_SHOWN = 3
 _NAME_WIDTH = 40
 _FAILURE_BYTES = 65_536  # of stderr, at its end, in which a traceback is looked for
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, to stdout.")
+
+class _JsonFormat(NamedTuple):
+    """How a command was asked to print its JSON."""
+
+    fields: tuple[str, ...] = ()  # none: all
+    is_lines: bool = False
+
+
+def json_option(function: Function) -> Function:
+    """Declare --json, --jsonl and --fields; the command gets `as_json`, and prints by `print_json`."""
+
+    @functools.wraps(function)
+    def call(*args: Any, as_json: bool, is_lines: bool, fields: str | None, **rest: Any) -> Any:
+        from backprop.views.documents.fields import parsed
+
+        chosen = () if fields is None else parsed(fields)
+        click.get_current_context().meta[_FORMAT] = _JsonFormat(chosen, is_lines)
+        return function(*args, as_json=as_json or is_lines or bool(chosen), **rest)
+
+    declared: Any = call
+    for option in (
+        click.option("--fields", metavar="NAMES", help="Only these fields of it: id,status,best.loss.value."),
+        click.option("--jsonl", "is_lines", is_flag=True, help="The same, a line for each document."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, to stdout."),
+    ):
+        declared = option(declared)
+    result: Function = declared
+    return result
+
+
+full_option = click.option(
+    "--full",
+    "is_full",
+    is_flag=True,
+    help="With --json of several runs: all of each, not the most important fields.",
+)
+
+
+def asks_for_json(words: Sequence[str]) -> bool:
+    """Whether a command line does, also one that is wrong."""
+    own = words[: words.index("--")] if "--" in words else words
+    return any(word in {"--json", "--jsonl"} or word.startswith("--fields") for word in own)
 
 
 def _goals(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> "dict[str, Goal]":  # noqa: ARG001
@@ -207,14 +251,49 @@ def check_text(text: str, what: str) -> None:
         raise UsageError(f"{what} is not valid UTF-8 and cannot be recorded: {text!r}") from error
 
 
-def print_json(document: object) -> None:
-    """What --json asks for, valid on any terminal: where it knows less than UTF-8, JSON escapes the rest."""
+def print_json(document: object, *, short: Sequence[str] = (), has_result: bool = False) -> None:
+    """What --json, --jsonl and --fields ask for; indented in a terminal, else a line for each document.
+
+    short: the fields to print where none are asked for. has_result: the command's exit code tells something, and a
+    misspelt field must not take its place. Raises UsageError for one.
+    """
     from backprop.views.documents.run_json import encode
 
-    text = encode(document)
+    context = click.get_current_context(silent=True)
+    wanted: _JsonFormat = _JsonFormat() if context is None else context.meta.get(_FORMAT, _JsonFormat())
+    documents = document if isinstance(document, list) else [document]
+    if fields := wanted.fields or short:
+        documents = _selected(documents, fields, has_result=has_result)
+    if wanted.is_lines:
+        _print_encoded("".join(f"{encode(one, 0)}\n" for one in documents))
+    elif sys.stdout.isatty():
+        _print_encoded(encode(documents if isinstance(document, list) else documents[0]) + "\n")
+    elif isinstance(document, list):
+        _print_encoded("[" + ",".join(f"\n{encode(one, 0)}" for one in documents) + "\n]\n" if documents else "[]\n")
+    else:
+        _print_encoded(encode(documents[0], 0) + "\n")
+
+
+def _selected(documents: list[Any], fields: Sequence[str], *, has_result: bool) -> list[Any]:
+    import msgspec
+
+    from backprop.views.documents.fields import selected
+
+    plain = msgspec.to_builtins(documents)
+    chosen, problem = selected(plain, fields)
+    if problem is not None:
+        # what an active run has not reported yet may still come
+        statuses = {one.get("status") for one in plain if isinstance(one, dict)}
+        if not has_result and not any(not status.is_final and status.value in statuses for status in Status):
+            raise UsageError(problem)
+        say(problem)
+    return list(chosen)
+
+
+def _print_encoded(text: str) -> None:
     if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
         import json
         import re
 
         text = re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
-    print(text)
+    print(text, end="")

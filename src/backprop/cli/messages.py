@@ -90,11 +90,13 @@ def say_end(owned: "OwnedRun", session: Session) -> None:
 def print_document(owned: "OwnedRun") -> None:
     from backprop.views.documents import run_json
 
-    print_json(run_json.run_document(owned.recorder.newest_view(), datetime.now(timezone.utc), is_valid))
+    document = run_json.run_document(owned.recorder.newest_view(), datetime.now(timezone.utc), is_valid)
+    print_json(document, has_result=True)
 
 
-def print_documents(runs: "Sequence[OwnedRun]") -> None:
+def print_documents(runs: "Sequence[OwnedRun]", *, is_full: bool) -> None:
     from backprop.views.documents import run_json
 
     now = datetime.now(timezone.utc)
-    print_json([run_json.run_document(owned.recorder.newest_view(), now, is_valid) for owned in runs])
+    documents = [run_json.run_document(owned.recorder.newest_view(), now, is_valid) for owned in runs]
+    print_json(documents, short=() if is_full else run_json.SHORT, has_result=True)

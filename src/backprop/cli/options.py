@@ -121,7 +121,20 @@ _OTHERS = {
     "Queue": ("no_wait",),
     "Where": ("script", "cwd"),
     "The script": ("stdin", "vary"),
-    "Name and output": ("run_id", "request_id", "group", "tags", "note", "parent", "config_file", "dry_run", "as_json"),
+    "Name and output": (
+        "run_id",
+        "request_id",
+        "group",
+        "tags",
+        "note",
+        "parent",
+        "config_file",
+        "dry_run",
+        "as_json",
+        "is_lines",
+        "fields",
+        "is_full",
+    ),
 }
 GROUPS = {
     title: (*(_destination(key) for key, one in config.SETTINGS.items() if one.group == title), *others)

@@ -75,8 +75,11 @@ def train(
     raise click.exceptions.Exit(result.exit_code)
 
 
-def train_many(runs: "Sequence[OwnedRun]", request: "Request", *, as_json: bool) -> NoReturn:
-    """Start runs that ask for the same in the background, print their ids, and exit with the worst of their codes."""
+def train_many(runs: "Sequence[OwnedRun]", request: "Request", *, as_json: bool, is_full: bool) -> NoReturn:
+    """Start runs that ask for the same in the background, print their ids, and exit with the worst of their codes.
+
+    is_full: with as_json, print their whole documents.
+    """
     if runs[0].spec.slurm is not None:
         from backprop.cli.slurm import submit
 
@@ -86,7 +89,7 @@ def train_many(runs: "Sequence[OwnedRun]", request: "Request", *, as_json: bool)
 
         code = background.train_many(runs, request)
     if as_json:
-        print_documents(runs)
+        print_documents(runs, is_full=is_full)
     else:
         print("\n".join(owned.spec.id for owned in runs))
     for owned in runs:

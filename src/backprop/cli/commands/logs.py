@@ -2,8 +2,10 @@
 
 import codecs
 import os
+import re
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +28,8 @@ _FOLLOW_REFRESH_S = 1.0
 _COPY_BYTES = 1 << 16
 _DECODER = codecs.getincrementaldecoder("utf-8")
 _LINE_ENDS = (b"\n", b"\r")  # progress bars know only the latter
+_LINE = re.compile(rb"(?<=\n)|(?<=\r)(?=[^\n])")  # where one begins
+_LONGEST_LINE = 1 << 20  # bytes; what is longer counts as several
 
 
 @click.command()
@@ -34,12 +38,25 @@ _LINE_ENDS = (b"\n", b"\r")  # progress bars know only the latter
 @click.option("--stdout", is_flag=True, help="Only stdout.")
 @click.option("--stderr", is_flag=True, help="Only stderr.")
 @click.option("--session", type=click.IntRange(min=1), metavar="N", help="Only this session. [default: the last]")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each run.")
+@click.option("--grep", metavar="PATTERN", help="Only lines that match this regular expression (Python's).")
 @click.option("--raw", is_flag=True, help="Pass control characters through to the terminal.")
-def logs(*, choice: Choice, follow: bool, stdout: bool, stderr: bool, session: int | None, raw: bool) -> None:
+def logs(
+    *,
+    choice: Choice,
+    follow: bool,
+    stdout: bool,
+    stderr: bool,
+    session: int | None,
+    tail: int | None,
+    grep: str | None,
+    raw: bool,
+) -> None:
     """Print a trainer's output: stdout and stderr, in their order as far as it is known.
 
     Without RUN, of the last run. In a terminal, control characters are shown as text.
     """
+    pattern = _pattern(grep)
     home = Home.from_environment()
     with open_caught_up(home) as index:
         views = choice.find(home, index)
@@ -55,14 +72,23 @@ def logs(*, choice: Choice, follow: bool, stdout: bool, stderr: bool, session: i
                 place.write(None, f"==> {view.run.spec.id}{name} <==\n".encode())
             if foreign_owner(home.rundir(view.run.spec.id).path) is not None:
                 check_readable(view.run)
-            _show(_Current(home, index, view.run), place, is_wanted, session, follow=follow)
+            lines = _Lines(place, tail, pattern)
+            _show(_Current(home, index, view.run), lines, is_wanted, session, follow=follow)
 
         code = each(views, show)
     raise click.exceptions.Exit(code)
 
 
+def _pattern(text: str | None) -> re.Pattern[bytes] | None:
+    """Raises UsageError."""
+    try:
+        return None if text is None else re.compile(os.fsencode(text))
+    except re.error as error:
+        raise UsageError(f"--grep {text!r}: not a regular expression: {error}.") from error
+
+
 def _show(
-    current: "_Current", place: "_Place", is_wanted: tuple[bool, bool], session: int | None, *, follow: bool
+    current: "_Current", lines: "_Lines", is_wanted: tuple[bool, bool], session: int | None, *, follow: bool
 ) -> None:
     """One session of a run; with `follow`, what it and those after it write until the run ends.
 
@@ -76,11 +102,13 @@ def _show(
             was_launched = any(one.number == number and one.launched_at is not None for one in current.run.sessions)
             say(f"{path} does not exist: {'it was removed' if was_launched else 'the trainer was never launched'}.")
             return
-        with closing(_Output(current.rundir, number, is_wanted, place)) as output:
+        with closing(_Output(current.rundir, number, is_wanted, lines)) as output:
             while follow and current.is_running(number):
                 output.copy()
+                lines.flush()
                 time.sleep(_FOLLOW_POLL_S)
             output.copy(is_over=True)
+            lines.end()
         if not follow or session is not None:
             break
         current.wait_for_session_after(number)
@@ -119,6 +147,52 @@ class _Place:
             data = printable_lines(decoder.decode(data)).encode()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
+
+
+class _Lines:
+    """The lines that are wanted of what is written, passed on to a place."""
+
+    def __init__(self, place: _Place, tail: int | None, pattern: re.Pattern[bytes] | None) -> None:
+        """tail: the last so many of what comes before the first `flush`; after that, all. None: all."""
+        self._place = place
+        self._pattern = pattern
+        self._held: deque[tuple[object, bytes]] | None = None if tail is None else deque(maxlen=tail)
+        self._begun: dict[object, bytes] = {}  # lines without their end, by source
+
+    def write(self, source: object, data: bytes) -> None:
+        data = self._begun.pop(source, b"") + data
+        if self._pattern is None and self._held is None:
+            self._place.write(source, data)
+            return
+        *lines, begun = _LINE.split(data)
+        for line in lines:
+            self._pass_on(source, line)
+        if len(begun) <= _LONGEST_LINE:
+            self._begun[source] = begun
+        else:
+            self._pass_on(source, begun)
+
+    def flush(self) -> None:
+        """What was held back is written; a line that has not ended stays."""
+        held, self._held = self._held, None
+        for source, line in held or ():
+            self._place.write(source, line)
+
+    def end(self) -> None:
+        """No more will be written: lines without an end are lines, too."""
+        for source, line in self._begun.items():
+            if line:
+                self._pass_on(source, line)
+        self._begun.clear()
+        self.flush()
+
+    def _pass_on(self, source: object, line: bytes) -> None:
+        if self._pattern is not None and not self._pattern.search(line.rstrip(b"\r\n")):
+            return
+        if self._held is None:
+            self._place.write(source, line)
+        else:
+            self._held.append((source, line))
 
 
 class _Current:
@@ -196,14 +270,14 @@ class _Output:
     Where the order is not known, stdout comes first, and neither stream breaks into a line of the other.
     """
 
-    def __init__(self, rundir: RunDir, session: int, is_wanted: tuple[bool, bool], place: _Place) -> None:
+    def __init__(self, rundir: RunDir, session: int, is_wanted: tuple[bool, bool], lines: _Lines) -> None:
         self._order_path = rundir.order_path(session)
         paths = (rundir.out_path(session), rundir.err_path(session))
         # what an older tool recorded has no stderr
         self._streams = [
             _Stream(path) for path, wants in zip(paths, is_wanted, strict=True) if wants and os.path.lexists(path)
         ]
-        self._place = place
+        self._lines = lines
 
     def close(self) -> None:
         for stream in self._streams:
@@ -228,4 +302,4 @@ class _Output:
 
     def _put(self, stream: _Stream, end: int) -> None:
         for data in stream.take(end):
-            self._place.write(stream, data)
+            self._lines.write(stream, data)

@@ -249,7 +249,7 @@ def _print_documents(home: Home, views: Sequence[RunView]) -> None:
     now = datetime.now(timezone.utc)
     with open_caught_up(home) as index:
         newest = [catalog.get_run(home, index, view.run.spec.id, say) for view in views]
-        print_json([run_json.run_document(view, now, is_valid) for view in newest])
+        print_json([run_json.run_document(view, now, is_valid) for view in newest], has_result=True)
 
 
 def _confirm_again(run_id: str) -> None:

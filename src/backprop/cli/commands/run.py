@@ -15,7 +15,15 @@ import msgspec
 
 from backprop import config, host
 from backprop.cli import completion, start
-from backprop.cli.context import check_text, find_run, open_caught_up, say, say_whose_home, working_folder
+from backprop.cli.context import (
+    check_text,
+    find_run,
+    full_option,
+    open_caught_up,
+    say,
+    say_whose_home,
+    working_folder,
+)
 from backprop.cli.dry_run import print_plan
 from backprop.cli.options import (
     SessionCommand,
@@ -73,6 +81,7 @@ if TYPE_CHECKING:
     shell_complete=completion.tags,
     help="Give the run this tag. Repeatable.",
 )
+@full_option
 @click.option("--note", metavar="TEXT", help="Write down what this run is about.")
 @click.option(
     "--parent", metavar="RUN", shell_complete=completion.runs, help="The run whose idea this one goes on from."
@@ -94,6 +103,7 @@ def run(
     tags: tuple[str, ...],
     note: str | None,
     parent: str | None,
+    is_full: bool,
     stdin: str | None,
     dry_run: bool,
     **options: Any,
@@ -164,7 +174,7 @@ def run(
     _say_if_same(home, specs, code, checkpoint)
     if vary:
         runs = [_make(home, one, code.patch, settings, annotations) for one in specs]
-        start.train_many(runs, request, as_json=as_json)
+        start.train_many(runs, request, as_json=as_json, is_full=is_full)
     start.train(_make(home, spec, code.patch, settings, annotations), request, detach=settings.detach, as_json=as_json)
 
 

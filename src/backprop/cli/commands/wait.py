@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from backprop.cli.context import is_valid, json_option, open_caught_up, print_json, say, say_failure
+from backprop.cli.context import full_option, is_valid, json_option, open_caught_up, print_json, say, say_failure
 from backprop.cli.several import ACTIVE, EVERY, Choice, several_runs
 from backprop.errors import ExitCode, NoSuchRunError
 from backprop.lifecycle import run_state
@@ -56,6 +56,7 @@ _minutes = _Minutes(min=0, min_open=True)
 )
 @click.option("--timeout", "timeout_minutes", metavar="MINUTES", type=_minutes, help="Exit with 124 after this long.")
 @json_option
+@full_option
 def wait(
     *,
     choice: Choice,
@@ -63,6 +64,7 @@ def wait(
     silent_minutes: float | None,
     timeout_minutes: float | None,
     as_json: bool,
+    is_full: bool,
 ) -> None:
     """Wait until runs have ended; exit with the worst of their exit codes. Ctrl-C leaves them running."""
     home = Home.from_environment()
@@ -77,7 +79,8 @@ def wait(
         from backprop.views.documents import run_json
 
         now = datetime.now(timezone.utc)
-        print_json([run_json.run_document(view, now, is_valid) for view in views.values()])
+        documents = [run_json.run_document(view, now, is_valid) for view in views.values()]
+        print_json(documents, short=() if is_full else run_json.SHORT, has_result=True)
     raise click.exceptions.Exit(code)
 
 

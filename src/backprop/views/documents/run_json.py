@@ -222,9 +222,12 @@ def _names(view: RunView, origin: Origin) -> list[str]:
     return [name for name, summary in view.summaries.items() if summary.origin is origin]
 
 
-def encode(document: Any) -> str:
-    """Indented JSON; control characters that a terminal would obey are escaped."""
-    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+SHORT = ("id", "name", "status", "reason", "exit_code", "last_step", "best")  # keys of a run in few words
+
+
+def encode(document: Any, indent: int = 2) -> str:
+    """JSON, in one line with an indent of 0; control characters that a terminal would obey are escaped."""
+    text = msgspec.json.format(msgspec.json.encode(document), indent=indent).decode()
     if text.isascii() and "\x7f" not in text:
         return text
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
