@@ -39,9 +39,9 @@ def commands() -> str:
     return "\n".join(line for name, command in visible_commands().items() for line in _command(name, command))
 
 
-def _command(name: str, command: click.Command) -> Iterator[str]:
+def _command(name: str, command: click.Command, level: str = "##") -> Iterator[str]:
     context = click.Context(command, info_name=name, parent=_CONTEXT)
-    yield from (f"## `backprop {name}`", "")
+    yield from (f"{level} `backprop {name}`", "")
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         if paragraph.startswith("\b"):  # click keeps these lines as they are
             yield from ("```text", *paragraph.splitlines()[1:], "```", "")
@@ -58,7 +58,11 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
             yield from (f"| {title or 'option'} | |", "| --- | --- |")
             yield from (f"| {_names(names)} | {_text(text)} |" for names, text in rows)
             yield ""
-    yield from ("```bash", *(f"backprop {example}" for example in EXAMPLES[name]), "```", "")
+    if name in EXAMPLES:
+        yield from ("```bash", *(f"backprop {example}" for example in EXAMPLES[name]), "```", "")
+    if isinstance(command, click.Group):
+        for inner, subcommand in command.commands.items():
+            yield from _command(f"{name} {inner}", subcommand, f"{level}#")
 
 
 def _names(names: str) -> str:

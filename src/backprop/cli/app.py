@@ -26,6 +26,7 @@ _COMMANDS = {
     "plot": ("commands.plot", "plot"),
     "logs": ("commands.logs", "logs"),
     "wait": ("commands.wait", "wait"),
+    "sweep": ("commands.sweep", "sweep"),
     "watch": ("commands.watch", "watch"),
     "ui": ("commands.ui", "ui"),
     "stop": ("commands.stop", "stop"),

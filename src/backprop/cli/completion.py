@@ -83,6 +83,20 @@ def groups(_: click.Context, __: click.Parameter, incomplete: str) -> "list[Comp
     return _names(completions.naming_groups, incomplete)
 
 
+def sweeps(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """The name of a sweep."""
+    from click.shell_completion import CompletionItem
+
+    from backprop.lifecycle.sweep import spec
+    from backprop.store.home import Home
+
+    names: list[str] = []
+    with suppress(BackpropError, OSError):
+        names = sorted(one.name for one in spec.sweeps(Home.from_environment()))
+    found = (name for name in names if name.startswith(incomplete) and _PLAIN.fullmatch(name))
+    return [CompletionItem(name) for name in found]
+
+
 def tags(_: click.Context, __: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
     """A tag that some run has."""
     from backprop.store import completions

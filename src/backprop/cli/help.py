@@ -22,6 +22,10 @@ EXAMPLES = {
     "plot": ("plot -y loss,val_loss --log", "plot baseline last -o curves.html"),
     "logs": ("logs -f", "logs --filter 'status=failed age<1d' --stderr"),
     "wait": ("wait baseline && ./evaluate.sh", "wait --all --timeout 120"),
+    "sweep": (
+        "sweep train.py --goal max:val_accuracy --param lr=1e-3..0.3:log --budget 20",
+        "sweep status last",
+    ),
     "watch": ("watch", "watch baseline"),
     "ui": ("ui", "ui --port 8000 --no-open"),
     "stop": ("stop last", "stop --filter 'name~sweep step<1000'"),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import Request
 
 _MAX_REQUEST_ID = 200
+# a sweep gives them itself, or has none
+_NOT_OF_TRIALS = {"maxRunMinutes", "sessions", "wait", "name", "on", "cpus", "nodes", "slurmArgs"}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -103,7 +105,7 @@ def _destination(key: str) -> str:
 
 def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     """The settings given on the command line. Raises UsageError."""
-    if options.pop("no_wait"):
+    if options.pop("no_wait", False):
         if options["wait"] is not None:
             raise UsageError("--wait and --no-wait are mutually exclusive.")
         options["wait"] = "false"
@@ -113,6 +115,19 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
 
 # the titles of --help, and what there is under each beside the settings
 _OTHERS = {
+    "Sweep": (
+        "goal",
+        "param",
+        "budget",
+        "until",
+        "sampler",
+        "seed",
+        "seed_param",
+        "confirm",
+        "rung",
+        "eta",
+        "max_rungs",
+    ),
     "Runs": ("filters", "is_all", "yes", "again"),
     "Timebox": (),
     "Checkpoints and resume": ("resume_from", "strict", "from_scratch", "only_once"),
@@ -156,6 +171,30 @@ request_id_option = click.option(
     callback=_checked_request_id,
     help="Name this request: repeated with the same ID, it returns the same run and starts nothing.",
 )
+
+
+def words_of(flags: dict[str, Any]) -> list[str]:
+    """The same settings as options of a command line."""
+    words = []
+    for key, value in flags.items():
+        spellings = [word for word in config.SETTINGS[key].flag.split("/") if word.startswith("--")]
+        if isinstance(value, bool):
+            words.append(spellings[0] if value else spellings[-1])
+        elif value is not None:
+            words += [f"{spellings[0]}={one}" for one in (value if isinstance(value, tuple) else (value,))]
+    return words
+
+
+def trial_options() -> Callable[[Function], Function]:
+    """Declare the settings that each trial of a sweep is started with."""
+
+    def declare(function: Function) -> Function:
+        for key, one in reversed(list(config.SETTINGS.items())):
+            if key != one.flag and key not in _NOT_OF_TRIALS:
+                function = setting(key)(function)
+        return function
+
+    return declare
 
 
 def _session_options(kept: str | None) -> "Sequence[Callable[[Any], Any]]":

@@ -95,6 +95,23 @@ def _chunks(index: Index, run_id: str, metric: str) -> list[_Chunk]:
     return [_Chunk(row[0], row[1], ChunkSummary(*row[2:])) for row in rows]
 
 
+def session_summaries(index: Index, run_id: str, metric: str) -> dict[int, ChunkSummary]:
+    """Session -> the summary of all points of a metric that it reported; those without any are left out."""
+    found: dict[int, ChunkSummary] = {}
+    for chunk in _chunks(index, run_id, metric):
+        earlier = found.get(chunk.session)
+        found[chunk.session] = chunk.summary if earlier is None else earlier.joined(chunk.summary)
+    return found
+
+
+def step_range(index: Index, run_id: str, session: int) -> tuple[float, float] | None:
+    """The least and the greatest step for which a session reported any metric; None if it reported none."""
+    rows = index.rows(
+        "SELECT MIN(low_step), MAX(high_step) FROM outlines WHERE run_id = ? AND session = ?", (run_id, session)
+    )
+    return None if rows[0][0] is None else (rows[0][0], rows[0][1])
+
+
 class _Place:
     """Maps the points of each session to the x-axis, and selects those that are shown."""
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from backprop.errors import UsageError
+from backprop.lifecycle.optional_dependency import missing
 from backprop.records import Status
 from backprop.text import shortened
-from backprop.views.exports.optional_dependency import missing
 from backprop.views.exports.record import RunExport
 from backprop.views.terminal.params import text as param_text
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from backprop.lifecycle.optional_dependency import missing
 from backprop.records import Status
 from backprop.store.metric_rows import MetricRow
 from backprop.views.exports.files import all_drafted, check_free, folder
-from backprop.views.exports.optional_dependency import missing
 from backprop.views.exports.record import RunExport
 from backprop.views.terminal.params import text as param_text
 

@@ -1,0 +1,46 @@
+"""What `sweep` shows while it runs: a table that is redrawn in a terminal; in a pipe a line for each event."""
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from backprop.cli.context import say
+
+if TYPE_CHECKING:
+    from backprop.lifecycle.sweep.rule import Budget
+    from backprop.lifecycle.sweep.standing import Standing
+
+_REDRAW_EVERY_S = 1.0
+
+
+class SweepDisplay:
+    """Implements SweepObserver. All of it goes to stderr: stdout has the result."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._height = 0  # lines of the table that is drawn
+        self._drawn_at = float("-inf")
+
+    def event(self, text: str) -> None:
+        self.close()
+        say(text)
+        self._drawn_at = float("-inf")
+
+    def looked(self, standing: "Standing", budget: "Budget") -> None:
+        if not self._is_terminal or time.monotonic() - self._drawn_at < _REDRAW_EVERY_S:
+            return
+        from backprop.views.terminal import sweep_table
+        from backprop.views.terminal.screen import stdout_screen
+
+        self._drawn_at = time.monotonic()
+        text = sweep_table.summary(standing, budget, "running", stdout_screen())
+        self.close()
+        print(text, end="", file=sys.stderr, flush=True)
+        self._height = text.count("\n")
+
+    def close(self) -> None:
+        """Erase the table."""
+        if self._height:
+            print(f"\x1b[{self._height}A\x1b[J", end="", file=sys.stderr, flush=True)
+            self._height = 0

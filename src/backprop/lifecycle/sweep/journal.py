@@ -1,0 +1,171 @@
+"""The journal of a sweep: what was proposed, promoted and found, one entry per line.
+
+The same file, lock and requests as the journal of a run: see store/journal/file.py. `asked` is synced before the run is
+made, `promoted` and `continued` before the session is asked for, so that a sweeper that is killed at any instant finds
+what it was about to do.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from backprop.lifecycle.sweep.rule import Repeat
+from backprop.records import Status, StoredRecord
+from backprop.store.files import read_plain
+from backprop.store.journal.entries import AnyEntry, parse_lines
+from backprop.store.journal.file import JournalFile
+
+
+class Planned(StoredRecord, frozen=True):
+    """A trial that is to be repeated with a seed at the end."""
+
+    trial: int
+    seed: int
+    timebox_s: float
+
+    @classmethod
+    def of(cls, repeat: Repeat) -> "Planned":
+        return cls(trial=repeat.trial, seed=repeat.seed, timebox_s=repeat.timebox_s)
+
+
+class Began(AnyEntry, frozen=True, tag="began"):
+    """A sweeper took the sweep."""
+
+    pid: int
+    host: str
+
+
+class Added(AnyEntry, frozen=True, tag="added"):
+    """A user proposes parameters. Appended by any process."""
+
+    params: Mapping[str, str]
+    by: str
+    note: str | None = None
+
+
+class StopAsked(AnyEntry, frozen=True, tag="stop_asked"):
+    """A user asks the sweep to stop. Appended by any process."""
+
+    by: str
+
+
+class Asked(AnyEntry, frozen=True, tag="asked"):
+    """A run is to be made, with this id, for its first rung."""
+
+    trial: int
+    run_id: str
+    params: Mapping[str, str]
+    source: str  # the sampler; "added" by a user; "confirm"
+    timebox_s: float
+    repeats: int | None = None  # the trial that it repeats
+    seed: int | None = None
+    note: str | None = None
+    attrs: Mapping[str, Any] = {}  # what the sampler wants to know of it later
+
+
+class Promoted(AnyEntry, frozen=True, tag="promoted"):
+    """A trial is to be trained for another rung."""
+
+    trial: int
+    rung: int
+    request_id: str
+    timebox_s: float
+    reason: str
+
+
+class Continued(AnyEntry, frozen=True, tag="continued"):
+    """The rung of a trial is to go on in another session."""
+
+    trial: int
+    rung: int
+    request_id: str
+    timebox_s: float
+    reason: str
+    is_check: bool = False  # of whether the script continues from its checkpoint
+    is_strict: bool = True  # False: from the beginning if there is no checkpoint
+
+
+class NotPromoted(AnyEntry, frozen=True, tag="not_promoted"):
+    """What was asked for last could not be started, as there is no checkpoint."""
+
+    trial: int
+    request_id: str
+    reason: str
+
+
+class Ended(AnyEntry, frozen=True, tag="ended"):
+    """A rung of a trial has ended."""
+
+    trial: int
+    rung: int
+    status: Status
+    value: float | None  # of the goal's metric
+    has_metric: bool
+    can_resume: bool
+    trained_s: float  # by all sessions of its run so far
+    reason: str | None = None  # why it has no value
+
+
+class Checked(AnyEntry, frozen=True, tag="checked"):
+    """Whether a trial continued from its checkpoint."""
+
+    trial: int
+    problem: str | None = None  # None: it did
+
+
+class Confirming(AnyEntry, frozen=True, tag="confirming"):
+    """The search is over, and these repeats are to be trained."""
+
+    planned: tuple[Planned, ...]
+    reason: str
+
+
+class Stopped(AnyEntry, frozen=True, tag="stopped"):
+    """The sweeper stops, and with it these sessions, which are to go on later."""
+
+    request_ids: tuple[str, ...]
+    reason: str
+
+
+class Finished(AnyEntry, frozen=True, tag="finished"):
+    """Nothing is left to do."""
+
+    reason: str
+    exit_code: int = 0
+
+
+SweepEntry = (
+    Began
+    | Added
+    | StopAsked
+    | Asked
+    | Promoted
+    | Continued
+    | NotPromoted
+    | Ended
+    | Checked
+    | Confirming
+    | Stopped
+    | Finished
+)
+
+_decoder: msgspec.json.Decoder[SweepEntry] = msgspec.json.Decoder(SweepEntry)
+
+
+def parse(data: bytes) -> tuple[list[SweepEntry], int]:
+    """See `parse_lines`."""
+    return parse_lines(data, _decoder)
+
+
+def read(path: Path) -> list[SweepEntry]:
+    """All entries. Raises OSError."""
+    return parse(read_plain(path))[0]
+
+
+class SweepJournal(JournalFile[SweepEntry]):
+    """The journal of a sweep. All of its entries matter, and are synced."""
+
+    def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
+        super().__init__(path, parse, SweepEntry.__args__, is_read_only=is_read_only)

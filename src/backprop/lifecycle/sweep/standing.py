@@ -1,0 +1,446 @@
+"""What a sweep stands at: its journal folded into trials, and what the record of a run says of a rung. Pure."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from backprop.lifecycle.sweep import rule
+from backprop.lifecycle.sweep.journal import (
+    Added,
+    Asked,
+    Began,
+    Checked,
+    Confirming,
+    Continued,
+    Ended,
+    Finished,
+    NotPromoted,
+    Planned,
+    Promoted,
+    StopAsked,
+    Stopped,
+    SweepEntry,
+)
+from backprop.lifecycle.sweep.rule import Budget, Repeated
+from backprop.lifecycle.sweep.spec import SweepSpec
+from backprop.records import Record, Run, Session, Status, StopReason
+from backprop.store.chunk_summary import ChunkSummary
+
+_MAX_INTERRUPTIONS = 2  # of a rung, after which it counts as failed
+SAME_FAILURES = 3  # of the first trials, which stop the sweep
+_WORTH_A_SESSION_S = 1.0
+_WORTH_SHARE = 0.05  # of what was asked for: less of it is not worth another session
+
+
+class Asking(Record, frozen=True):
+    """A session that was asked for."""
+
+    request_id: str
+    rung: int
+    timebox_s: float
+    is_strict: bool = False  # it was to continue from a checkpoint
+    is_check: bool = False
+    reason: str = ""
+
+
+class TrialState(Record, frozen=True):
+    """One trial by the journal."""
+
+    number: int
+    run_id: str
+    params: Mapping[str, str]
+    source: str
+    seed: int | None = None
+    repeats: int | None = None  # the trial that it repeats
+    note: str | None = None
+    attrs: Mapping[str, Any] = {}
+    asked: tuple[Asking, ...] = ()  # oldest first
+    is_active: bool = False  # the last of these has not ended
+    values: tuple[float | None, ...] = ()
+    can_resume: bool = True
+    trained_s: float = 0.0
+    status: Status | None = None  # of the rung that ended last
+    has_metric: bool = False
+    reason: str | None = None  # why it has no value
+
+    @property
+    def last(self) -> Asking:
+        """What was asked for last."""
+        return self.asked[-1]
+
+    @property
+    def value(self) -> float | None:
+        return self.values[-1] if self.values else None
+
+    def of_rung(self, rung: int) -> list[Asking]:
+        """The sessions of one rung."""
+        return [asking for asking in self.asked if asking.rung == rung]
+
+    @property
+    def for_rule(self) -> rule.Trial:
+        return rule.Trial(
+            number=self.number,
+            values=self.values,
+            active_rung=self.last.rung if self.is_active else None,
+            can_resume=self.can_resume,
+        )
+
+
+class Standing(Record, frozen=True):
+    """A sweep by its journal."""
+
+    spec: SweepSpec
+    trials: tuple[TrialState, ...] = ()  # in order of their numbers, repeats included
+    added: tuple[Added, ...] = ()  # proposed by users, and not asked for yet
+    planned: tuple[Planned, ...] | None = None  # repeats at the end, not asked for yet; None: the search goes on
+    is_checked: bool = False  # a trial continued from its checkpoint
+    problem: str | None = None  # why a trial did not
+    stopped_ids: frozenset[str] = frozenset()  # requests whose sessions the sweeper ended
+    is_stop_asked: bool = False  # since a sweeper took it last
+    finished: Finished | None = None
+    stopped: Stopped | None = None  # since a sweeper took it last
+    began_at_trial: int = 0  # how many trials there were when a sweeper took it last after an end
+    last_event: str = ""  # what was started last, and why
+
+    @property
+    def searched(self) -> list[TrialState]:
+        """Without the repeats."""
+        return [trial for trial in self.trials if trial.repeats is None]
+
+    @property
+    def active(self) -> list[TrialState]:
+        return [trial for trial in self.trials if trial.is_active]
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of training that were recorded."""
+        return sum(trial.trained_s for trial in self.trials)
+
+    @property
+    def trained_without_metric(self) -> int:
+        """How many trials have trained without an error, if none reported the metric of the goal; else 0."""
+        ended = [trial for trial in self.trials if trial.values and trial.status is not Status.FAILED]
+        return 0 if any(trial.has_metric for trial in ended) else len(ended)
+
+    @property
+    def same_failure(self) -> str | None:
+        """The error with which each of the first three trials failed; None where they did not."""
+        first = self.searched[self.began_at_trial :][:SAME_FAILURES]
+        reasons = {trial.reason if trial.status is Status.FAILED else None for trial in first}
+        return reasons.pop() if len(first) == SAME_FAILURES and len(reasons) == 1 else None
+
+    @property
+    def ranked(self) -> list[TrialState]:
+        """The trials with a value, best first: those that were trained longer before the others."""
+        by_number = {trial.number: trial for trial in self.trials}
+        best = rule.ranked(self.spec.rules, [trial.for_rule for trial in self.searched])
+        return [by_number[trial.number] for trial in best]
+
+    @property
+    def repeated(self) -> list[Repeated]:
+        """The repeated trials, best first."""
+        originals = dict.fromkeys(trial.repeats for trial in self.trials if trial.repeats is not None)
+        found = [
+            Repeated(
+                trial=number,
+                values=tuple(
+                    trial.value
+                    for trial in sorted(self.trials, key=lambda one: one.seed or 0)
+                    if trial.repeats == number and trial.values
+                ),
+            )
+            for number in originals
+        ]
+        return rule.ranked_repeats(self.spec.rules, [one for one in found if one.values])
+
+    @property
+    def best(self) -> TrialState | None:
+        """By its repeats where there are any."""
+        repeated = self.repeated
+        if repeated and repeated[0].mean is not None:
+            return self.trials[repeated[0].trial]
+        return next(iter(self.ranked), None)
+
+
+def fold(spec: SweepSpec, entries: Iterable[SweepEntry]) -> Standing:
+    """What a sweep stands at after these entries. Any sequence of entries gives one."""
+    standing = Standing(spec=spec)
+    for entry in entries:
+        standing = _with(standing, entry)
+    return standing
+
+
+def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR0911  one case each
+    replace = msgspec.structs.replace
+    match entry:
+        case Began():
+            has_failed = standing.finished is not None and standing.finished.exit_code != 0
+            return replace(
+                standing,
+                is_stop_asked=False,
+                stopped=None,
+                finished=None if has_failed else standing.finished,
+                began_at_trial=len(standing.searched) if has_failed else standing.began_at_trial,
+                problem=None,
+            )
+        case Added():
+            return replace(standing, added=(*standing.added, entry))
+        case StopAsked():
+            return replace(standing, is_stop_asked=True)
+        case Asked():
+            return _asked(standing, entry)
+        case Promoted():
+            asking = Asking(
+                request_id=entry.request_id,
+                rung=entry.rung,
+                timebox_s=entry.timebox_s,
+                is_strict=not standing.spec.from_scratch,
+                reason=entry.reason,
+            )
+            event = f"trial {entry.trial} to rung {entry.rung}: {entry.reason}"
+            return replace(_changed(standing, entry.trial, is_active=True, asking=asking), last_event=event)
+        case Continued():
+            asking = Asking(
+                request_id=entry.request_id,
+                rung=entry.rung,
+                timebox_s=entry.timebox_s,
+                is_strict=entry.is_strict,
+                is_check=entry.is_check,
+                reason=entry.reason,
+            )
+            return _changed(standing, entry.trial, is_active=True, asking=asking)
+        case NotPromoted():
+            return _changed(standing, entry.trial, is_active=False, can_resume=False, reason=entry.reason)
+        case Ended():
+            return _ended(standing, entry)
+        case Checked():
+            return replace(standing, is_checked=entry.problem is None, problem=entry.problem)
+        case Confirming():
+            return replace(standing, planned=entry.planned)
+        case Stopped():
+            return replace(standing, stopped=entry, stopped_ids=standing.stopped_ids | set(entry.request_ids))
+        case Finished():
+            return replace(standing, finished=entry)
+
+
+def _asked(standing: Standing, entry: Asked) -> Standing:
+    trial = TrialState(
+        number=entry.trial,
+        run_id=entry.run_id,
+        params=entry.params,
+        source=entry.source,
+        seed=entry.seed,
+        repeats=entry.repeats,
+        note=entry.note,
+        attrs=entry.attrs,
+        asked=(Asking(request_id=entry.run_id, rung=0, timebox_s=entry.timebox_s),),
+        is_active=True,
+    )
+    added, planned = standing.added, standing.planned
+    if entry.source == "added":
+        added = added[1:]
+    if entry.repeats is not None and planned is not None:
+        planned = tuple(one for one in planned if (one.trial, one.seed) != (entry.repeats, entry.seed))
+    trials = (*(trial for trial in standing.trials if trial.number != entry.trial), trial)
+    return msgspec.structs.replace(standing, trials=trials, added=added, planned=planned)
+
+
+def _ended(standing: Standing, entry: Ended) -> Standing:
+    trial = next((trial for trial in standing.trials if trial.number == entry.trial), None)
+    if trial is None or not trial.is_active:
+        return standing
+    return _changed(
+        standing,
+        entry.trial,
+        is_active=False,
+        values=(*trial.values, entry.value),
+        can_resume=entry.can_resume,
+        trained_s=max(trial.trained_s, entry.trained_s),
+        status=entry.status,
+        has_metric=trial.has_metric or entry.has_metric,
+        reason=entry.reason,
+    )
+
+
+def _changed(standing: Standing, number: int, asking: Asking | None = None, **changes: Any) -> Standing:
+    trials = tuple(
+        msgspec.structs.replace(trial, asked=(*trial.asked, asking) if asking is not None else trial.asked, **changes)
+        if trial.number == number
+        else trial
+        for trial in standing.trials
+    )
+    return msgspec.structs.replace(standing, trials=trials)
+
+
+# -- a rung by the record of its run
+
+
+class Facts(NamedTuple):
+    """What the record of a trial's run says."""
+
+    run: Run
+    summaries: Mapping[int, ChunkSummary]  # session -> of the goal's metric
+    has_checkpoint: bool  # a valid one
+    checked: "StepsSeen | None" = None  # of the newest session
+    failure: str | None = None  # the last line of a traceback
+
+
+class StepsSeen(NamedTuple):
+    """The steps that a session reported after it was offered a checkpoint."""
+
+    checkpoint: int | None  # of the offered one
+    first: float | None
+    last: float | None
+
+
+def conclude(spec: SweepSpec, standing: Standing, trial: TrialState, facts: Facts, now: datetime) -> list[SweepEntry]:
+    """The entries that follow from a session of the trial that has ended; none while it is active."""
+    asking, run = trial.last, facts.run
+    sessions = [session for session in run.sessions if session.request_id == asking.request_id]
+    if not run.status.is_final or not sessions:
+        return []
+    session = sessions[-1]
+    trained_s = sum(one.elapsed_s or 0.0 for one in run.sessions)
+    used_s = sum(one.elapsed_s or 0.0 for one in sessions)
+    is_ours = session.status is Status.STOPPED and asking.request_id in standing.stopped_ids
+    is_cut = is_ours or session.status is Status.INTERRUPTED or session.stopped_by is StopReason.SIGNAL
+    next_id = f"{trial.run_id}-{len(trial.asked)}"
+    if is_cut:
+        return _after_cut(spec, trial, facts, next_id, asking.timebox_s - used_s, trained_s, now, is_ours=is_ours)
+    needs_check = not (spec.from_scratch or standing.is_checked or asking.is_check or trial.repeats is not None)
+    if session.status is Status.TIMEBOXED and needs_check:
+        why = "does it continue from its checkpoint?"
+        return [
+            Continued(
+                at=now,
+                trial=trial.number,
+                rung=asking.rung,
+                request_id=next_id,
+                timebox_s=asking.timebox_s,
+                reason=why,
+                is_check=True,
+            )
+        ]
+    problem = _not_continued(session, asking)
+    checks: list[SweepEntry] = []
+    if asking.is_check and session.status is not Status.FAILED:
+        problem = problem or _check_problem(facts.checked)
+        checks = [Checked(at=now, trial=trial.number, problem=problem)]
+    elif needs_check and session.status is Status.COMPLETED:
+        checks = [Checked(at=now, trial=trial.number)]
+    return [*checks, _end(spec, trial, facts, session, trained_s, problem, now)]
+
+
+def _after_cut(
+    spec: SweepSpec,
+    trial: TrialState,
+    facts: Facts,
+    next_id: str,
+    left_s: float,
+    trained_s: float,
+    now: datetime,
+    *,
+    is_ours: bool,
+) -> list[SweepEntry]:
+    """What follows a session that was interrupted, or that the sweeper stopped."""
+    asking = trial.last
+    session = next(one for one in reversed(facts.run.sessions) if one.request_id == asking.request_id)
+    interruptions = sum(one.reason.startswith("interrupted") for one in trial.of_rung(asking.rung))
+    if not is_ours and interruptions >= _MAX_INTERRUPTIONS:
+        return [_end(spec, trial, facts, session, trained_s, f"interrupted {interruptions + 1} times", now)]
+    if left_s < max(_WORTH_A_SESSION_S, _WORTH_SHARE * asking.timebox_s) and not asking.is_check:
+        return [_end(spec, trial, facts, session, trained_s, _not_continued(session, asking), now)]
+    is_anew = spec.from_scratch or (asking.rung == 0 and not facts.has_checkpoint and not asking.is_check)
+    return [
+        Continued(
+            at=now,
+            trial=trial.number,
+            rung=asking.rung,
+            request_id=next_id,
+            timebox_s=asking.timebox_s if is_anew or asking.is_check else left_s,
+            reason="the sweep was stopped" if is_ours else f"interrupted: {session.reason}",
+            is_check=asking.is_check,
+            is_strict=not is_anew,
+        )
+    ]
+
+
+def _end(
+    spec: SweepSpec,
+    trial: TrialState,
+    facts: Facts,
+    session: Session,
+    trained_s: float,
+    problem: str | None,
+    now: datetime,
+) -> Ended:
+    has_failed = session.status is Status.FAILED or (
+        session.status is Status.STOPPED and session.stopped_by is StopReason.GOVERNOR
+    )
+    rung = trial.last.rung
+    ids = {asking.request_id for asking in (trial.of_rung(rung) if spec.from_scratch else trial.asked)}
+    numbers = {one.number for one in facts.run.sessions if one.request_id in ids}
+    value = value_of([facts.summaries[number] for number in sorted(numbers & facts.summaries.keys())], spec.goal.is_max)
+    reason = problem
+    if has_failed:
+        reason = facts.failure or session.reason or f"exit code {session.exit_code}"
+    elif problem is None and value is None:
+        reason = "its newest value is not finite" if facts.summaries else f"no metric {spec.goal.metric}"
+    goes_on = session.status in {Status.TIMEBOXED, Status.INTERRUPTED} and problem is None
+    return Ended(
+        at=now,
+        trial=trial.number,
+        rung=rung,
+        status=Status.FAILED if has_failed else session.status,
+        value=None if has_failed or problem is not None else value,
+        has_metric=bool(facts.summaries),
+        can_resume=goes_on and (spec.from_scratch or facts.has_checkpoint),
+        trained_s=trained_s,
+        reason=reason,
+    )
+
+
+def value_of(summaries: Sequence[ChunkSummary], is_max: bool) -> float | None:
+    """The best finite value of a metric; None if there is none, or if the newest value is not finite."""
+    if not summaries or summaries[-1].last is None or not math.isfinite(summaries[-1].last):
+        return None
+    found = [one.greatest if is_max else one.least for one in summaries]
+    finite = [value for value in found if value is not None]
+    return (max if is_max else min)(finite, default=None)
+
+
+def _not_continued(session: Session, asking: Asking) -> str | None:
+    """Why a session that was to continue from a checkpoint cannot be compared as if it had."""
+    if not asking.is_strict or session.resumed_from is not None:
+        return None
+    return "it did not read the checkpoint that it was offered, and so started from the beginning"
+
+
+def _check_problem(seen: StepsSeen | None) -> str | None:
+    """Why a script that read its checkpoint did not continue from it."""
+    if seen is None or seen.last is None:
+        return "it reported no step after it was resumed: its first rung may be too short, see --rung"
+    if seen.checkpoint is None:
+        return None
+    if seen.last <= seen.checkpoint:
+        return f"after a checkpoint of step {seen.checkpoint} it came to step {seen.last:.0f} only"
+    if seen.first is not None and seen.first < seen.checkpoint:
+        return f"after a checkpoint of step {seen.checkpoint} it went on at step {seen.first:.0f}"
+    return None
+
+
+def budget_of(standing: Standing, runs: Mapping[int, Run], total_s: float) -> Budget:
+    """What is spent and promised. runs: of the active trials that have one."""
+    spent_s = committed_s = 0.0
+    for trial in standing.trials:
+        run = runs.get(trial.number)
+        sessions = () if run is None else run.sessions
+        ended_s = sum(session.elapsed_s or 0.0 for session in sessions if session.status.is_final)
+        spent_s += max(trial.trained_s, ended_s)
+        if trial.is_active:
+            used_s = sum(one.elapsed_s or 0.0 for one in sessions if one.request_id == trial.last.request_id)
+            committed_s += max(0.0, trial.last.timebox_s - used_s)
+    return Budget(total_s=total_s, spent_s=spent_s, committed_s=committed_s)

@@ -1,0 +1,67 @@
+"""A sweep for programs: the contract of `sweep status --json` and `sweep best --json`."""
+
+from typing import Any
+
+from backprop.lifecycle.sweep.rule import Budget, is_tie
+from backprop.lifecycle.sweep.standing import Standing, TrialState
+from backprop.lifecycle.sweep.sweeper import Seen
+from backprop.records import Status
+from backprop.store.output.protocol import json_safe
+
+
+def sweep_document(seen: Seen) -> dict[str, Any]:
+    """What a sweep stands at, in at most 1.5 kB as long as names and parameters are short."""
+    standing, budget = seen.standing, seen.budget
+    finished = standing.finished
+    document = {
+        "id": standing.spec.id,
+        "name": standing.spec.name,
+        "state": seen.state,
+        "goal": standing.spec.goal.text,
+        "reason": None if finished is None else finished.reason,
+        "exit_code": None if finished is None else finished.exit_code,
+        "trials": len(standing.searched),
+        "active": len(standing.active),
+        "failed": sum(trial.status is Status.FAILED for trial in standing.trials),
+        "rungs": {str(row["rung"]): row["done"] for row in rungs(standing)},
+        "repeats": len(standing.trials) - len(standing.searched),
+        "best": None if standing.best is None else best_document(standing, standing.best),
+        "budget_s": budget.total_s,
+        "spent_s": round(budget.spent_s, 3),
+        "committed_s": round(budget.committed_s, 3),
+        "eta_s": round(eta_s(standing, budget), 1) if finished is None else None,
+        "last": standing.last_event or None,
+    }
+    return {key: json_safe(value) for key, value in document.items()}
+
+
+def best_document(standing: Standing, trial: TrialState) -> dict[str, Any]:
+    """A trial, with its repeats where there are any."""
+    repeated = next((one for one in standing.repeated if one.trial == trial.number), None)
+    others = [one for one in standing.repeated if one.trial != trial.number]
+    return {
+        "trial": trial.number,
+        "run": trial.run_id,
+        "params": trial.params,
+        "value": json_safe(trial.value),
+        "rung": max(0, len(trial.values) - 1),
+        "mean": None if repeated is None else repeated.mean,
+        "sd": None if repeated is None else repeated.sd,
+        "n": None if repeated is None else len(repeated.finite),
+        "ties": [] if repeated is None else [one.trial for one in others if is_tie(repeated, one)],
+    }
+
+
+def rungs(standing: Standing) -> list[dict[str, int]]:
+    """How many trials of the search finished each rung, and are active in it."""
+    rows = []
+    for rung in range(standing.spec.max_rungs):
+        done = sum(len(trial.values) > rung for trial in standing.searched)
+        active = sum(trial.is_active and trial.last.rung == rung for trial in standing.searched)
+        rows.append({"rung": rung, "done": done, "active": active})
+    return [row for row in rows if row["done"] or row["active"]]
+
+
+def eta_s(standing: Standing, budget: Budget) -> float:
+    """Until the budget is used up, while nothing waits in the queue."""
+    return max(0.0, budget.total_s - budget.spent_s) / standing.spec.parallel

@@ -1,0 +1,313 @@
+"""`backprop sweep` with real sessions of about a second: what it records, what it survives, what it refuses."""
+
+import json
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Runs, wait_for
+
+# its score depends on --lr alone, so that a sweep is the same however long a step takes
+TRAIN = """
+    options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+    state, step = f"state-{os.environ['BACKPROP_RUN_ID']}", 0
+    if os.environ.get("BACKPROP_RESUME_FROM"):
+        with open(os.environ["BACKPROP_RESUME_FROM"]) as file:
+            step = int(file.read())
+    while step < int(options.get("--steps", 10_000)):
+        step += 1
+        with open(state + ".draft", "w") as file:
+            file.write(str(step))
+        os.replace(state + ".draft", state)
+        print(json.dumps({"event": "checkpoint_saved", "path": state, "step": step}), flush=True)
+        score = float(options["--lr"]) + 0.01 * float(options.get("--seed", 0))
+        print(json.dumps({"step": step, "score": score}), flush=True)
+        time.sleep(0.02)
+"""
+FORGETFUL = TRAIN.replace('os.environ.get("BACKPROP_RESUME_FROM")', "False")
+SECOND = 1 / 60  # minutes
+PARAM = ("--param", "lr=0.1..0.9")
+OPTIONS = ("--goal", "max:score", "--sampler", "random", "--rung", SECOND, "--eta", 2, "--max-rungs", 3, "-p", 2)
+
+
+def sweep(runs: Runs, *words: object, script: str = TRAIN, seconds: float = 8) -> "subprocess.CompletedProcess[str]":
+    """Start a sweep called `s`, and run it to its end."""
+    runs.script(script)
+    param = () if "--param" in words else PARAM
+    return runs.call("sweep", "train.py", "-n", "s", *OPTIONS, *param, "--budget", seconds * SECOND, *words)
+
+
+def journal_path(runs: Runs) -> Path:
+    """Of the only sweep."""
+    return next(runs.home.glob("sweeps/*/journal.jsonl"))
+
+
+def entries(runs: Runs, *events: str) -> list[dict]:
+    """The entries of the only sweep, of these events, as far as they are whole."""
+    lines = journal_path(runs).read_text().split("\n")[:-1]
+    found = [json.loads(line) for line in lines]
+    return [entry for entry in found if not events or entry["event"] in events]
+
+
+def status(runs: Runs) -> dict:
+    done = runs.call("sweep", "status", "s", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.encode()) <= 1500
+    return json.loads(done.stdout)
+
+
+def documents(runs: Runs) -> dict[int, dict]:
+    """The runs by the number of their trial."""
+    found = json.loads(runs.call("list", "--json", "--limit", 0).stdout)
+    assert len({run["sweep"]["trial"] for run in found}) == len(found)
+    return {run["sweep"]["trial"]: run for run in found}
+
+
+def check_whole(runs: Runs) -> None:
+    """Nothing is lost or doubled: a run for each trial, a session for each request, all of them in the budget."""
+    asked = {entry["trial"]: entry for entry in entries(runs, "asked")}
+    found = documents(runs)
+    assert {number: run["id"] for number, run in found.items()} == {n: entry["run_id"] for n, entry in asked.items()}
+    assert sorted(asked) == list(range(len(asked))) == [entry["trial"] for entry in entries(runs, "asked")]
+    requested = [
+        entry["run_id"] if entry["event"] == "asked" else entry["request_id"]
+        for entry in entries(runs, "asked", "promoted", "continued")
+    ]
+    sessions = [session["request_id"] for run in found.values() for session in run["sessions"]]
+    assert sorted(sessions) == sorted(set(sessions))
+    assert set(sessions) <= set(requested)
+    ended = entries(runs, "ended")
+    rungs = [(entry["trial"], entry["rung"]) for entry in ended]
+    assert len(set(rungs)) == len(rungs)
+
+
+def test_a_sweep_halves_within_its_budget(runs: Runs):
+    """Promoted trials go on from their checkpoints, the best wins, and every run belongs to the sweep."""
+    done = sweep(runs)
+    assert done.returncode == 0, done.stderr
+    state = status(runs)
+    assert (state["state"], state["goal"], state["exit_code"]) == ("finished", "max:score", 0)
+    assert state["trials"] >= 2
+    found = documents(runs)
+    best = max(found.values(), key=lambda run: run["params"]["lr"])
+    assert state["best"]["value"] == pytest.approx(max(e["value"] for e in entries(runs, "ended")))
+    assert {run["group"] for run in found.values()} == {"s"}
+    assert f"backprop resume {state['best']['run']}" in done.stderr
+    promoted = entries(runs, "promoted")
+    assert promoted
+    for entry in promoted:
+        run = found[entry["trial"]]
+        session = next(one for one in run["sessions"] if one["request_id"] == entry["request_id"])
+        assert session["resumed_from"] is not None
+    given = sum(entry["timebox_s"] for entry in entries(runs, "asked", "promoted", "continued"))
+    assert given <= 8 + 1e-6
+    assert state["spent_s"] == pytest.approx(sum(run["elapsed_s"] for run in found.values()), abs=0.01)
+    assert runs.call("sweep", "best", "s").stdout.split()[0] == "--lr"
+    assert runs.call("sweep", "wait", "s").returncode == 0
+    assert best["name"].startswith("s-")
+    check_whole(runs)
+
+
+def test_the_first_trial_must_continue_from_its_checkpoint(runs: Runs):
+    """Exit code 78 before a second trial costs anything, with what to do. With --from-scratch it is no condition."""
+    done = sweep(runs, script=FORGETFUL)
+    assert done.returncode == 78
+    assert "--from-scratch" in done.stderr
+    assert len(documents(runs)) == 1
+    assert (status(runs)["state"], status(runs)["exit_code"]) == ("failed", 78)
+
+
+def test_without_a_checkpoint_the_first_trial_cannot_continue(runs: Runs):
+    """The strict resume starts nothing."""
+    done = sweep(runs, script=TRAIN.replace("checkpoint_saved", "note"))
+    assert (done.returncode, "no valid checkpoint" in done.stderr) == (78, True)
+    assert [len(run["sessions"]) for run in documents(runs).values()] == [1]
+
+
+def test_from_scratch_each_rung_trains_anew(runs: Runs):
+    """No checkpoint is offered, and the budget counts it."""
+    done = sweep(runs, "--from-scratch", script=FORGETFUL)
+    assert done.returncode == 0, done.stderr
+    assert entries(runs, "promoted")
+    sessions = [session for run in documents(runs).values() for session in run["sessions"]]
+    assert {session["offered"] for session in sessions} == {None}
+    assert not entries(runs, "checked")
+    check_whole(runs)
+
+
+def test_the_same_error_three_times_stops_the_sweep(runs: Runs):
+    """Exit code 66, with the error."""
+    done = sweep(runs, script="raise ValueError('no such data')")
+    assert (done.returncode, "ValueError: no such data" in done.stderr) == (66, True)
+    assert len(documents(runs)) == 3
+
+
+def test_a_goal_that_no_trial_reports_stops_the_sweep(runs: Runs):
+    """Exit code 65, with the name."""
+    done = sweep(runs, "--goal", "max:accuracy")
+    assert (done.returncode, "'accuracy'" in done.stderr) == (65, True)
+
+
+def test_trials_that_complete_are_not_resumed(runs: Runs):
+    """A grid ends when all of it has completed; a script that needs no second session passes the check."""
+    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3", "--", "--steps", 3)
+    assert done.returncode == 0, done.stderr
+    found = documents(runs)
+    assert [len(run["sessions"]) for run in found.values()] == [1, 1, 1]
+    assert runs.call("sweep", "best", "s").stdout == "--lr 0.5\n"
+    assert status(runs)["reason"] == "every trial was trained as far as possible"
+
+
+def test_a_failed_trial_is_worst(runs: Runs):
+    """And does not end the sweep."""
+    failing = TRAIN.replace("while step", "if options['--lr'] == '0.9':\n        raise ValueError(9)\n    while step")
+    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.9,0.5,0.3", "--", "--steps", 3, script=failing)
+    assert done.returncode == 0, done.stderr
+    assert (status(runs)["failed"], runs.call("sweep", "best", "s").stdout) == (1, "--lr 0.5\n")
+
+
+def test_the_best_are_repeated_on_common_seeds(runs: Runs):
+    """Within the budget, and `best` ranks by their mean."""
+    words = ("--seed-param", "seed", "--confirm", "2x2", "--sampler", "grid", "--param", "lr=0.1,0.5,0.3")
+    done = sweep(runs, *words, "--", "--steps", 3)
+    assert done.returncode == 0, done.stderr
+    repeats = [entry for entry in entries(runs, "asked") if entry["repeats"] is not None]
+    assert sorted((entry["params"]["lr"], entry["seed"]) for entry in repeats) == [
+        ("0.3", 1), ("0.3", 2), ("0.5", 1), ("0.5", 2)
+    ]  # fmt: skip
+    best = json.loads(runs.call("sweep", "best", "s", "--json").stdout)
+    assert (best["params"], best["n"], best["mean"]) == ({"lr": "0.5"}, 2, pytest.approx(0.515))
+    assert best["ties"] == []
+
+
+@pytest.fixture
+def stopped(runs: Runs) -> Runs:
+    """A sweep that was stopped while its first trials trained."""
+    runs.script(TRAIN)
+    words = ("sweep", "train.py", "-n", "s", *OPTIONS, *PARAM, "--budget", 8 * SECOND, "-d")
+    done = runs.call(*words)
+    assert (done.returncode, done.stdout) == (0, "s\n"), done.stderr
+    wait_for(lambda: len(entries(runs, "asked")) > 1)
+    assert runs.call("sweep", "resume", "s").returncode == 75
+    assert runs.call("sweep", "stop", "s").returncode == 0
+    return runs
+
+
+def test_a_stopped_sweep_goes_on(stopped: Runs):
+    """Its trials end gracefully with it, a tick does nothing, and `resume` finishes their rungs."""
+    assert status(stopped)["state"] == "stopped"
+    assert all(run["status"] in {"stopped", "timeboxed"} for run in documents(stopped).values())
+    assert stopped.call("sweep", "wait", "s").returncode == 75
+    before = len(entries(stopped))
+    assert stopped.call("sweep", "tick", "s").returncode == 0
+    assert len(entries(stopped)) == before
+    done = stopped.call("sweep", "resume", "s")
+    assert done.returncode == 0, done.stderr
+    check_whole(stopped)
+    assert status(stopped)["state"] == "finished"
+    assert stopped.call("sweep", "resume", "s").returncode == 0
+
+
+def append(runs: Runs, **entry: object) -> None:
+    """What a sweeper writes last before it is killed."""
+    with journal_path(runs).open("a") as file:
+        file.write(json.dumps({"at": "2026-01-01T00:00:00Z", **entry}) + "\n")
+
+
+def test_a_run_that_was_asked_for_is_made(stopped: Runs):
+    """The sweeper was killed between the entry and the run."""
+    number = len(entries(stopped, "asked"))
+    append(stopped, event="asked", trial=number, run_id="lost", params={"lr": "0.95"}, source="random", timebox_s=1.0)
+    done = stopped.call("sweep", "resume", "s")
+    assert done.returncode == 0, done.stderr
+    check_whole(stopped)
+    assert documents(stopped)[number]["id"] == "lost"
+    assert status(stopped)["best"]["run"] == "lost"
+
+
+def test_a_run_that_was_made_is_adopted(stopped: Runs):
+    """The sweeper was killed after the run was made, and its supervisor before the session."""
+    number = len(entries(stopped, "asked"))
+    append(stopped, event="asked", trial=number, run_id="made", params={"lr": "0.95"}, source="random", timebox_s=1.0)
+    sweep_id = journal_path(stopped).parent.name
+    words = ("--run-id", "made", "--request-id", "made", "--sweep-trial", f"{sweep_id}:{number}", "--group", "s")
+    assert stopped.call("run", "train.py", *words, "-m", SECOND, "--", "--lr", "0.95").returncode == 0
+    done = stopped.call("sweep", "resume", "s")
+    assert done.returncode == 0, done.stderr
+    check_whole(stopped)
+
+
+def test_a_promotion_that_was_written_is_done(runs: Runs):
+    """The sweeper was killed between the entry and the resume, or after it: one session follows."""
+    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.3", "--max-rungs", 1).returncode == 0
+    lines = [line for line in journal_path(runs).read_text().splitlines() if '"finished"' not in line]
+    journal_path(runs).write_text("\n".join(lines) + "\n")
+    run_id = documents(runs)[0]["id"]
+    append(runs, event="promoted", trial=0, rung=1, request_id=f"{run_id}-9", timebox_s=0.5, reason="killed here")
+    assert runs.call("resume", run_id, "-d", "--strict", "--request-id", f"{run_id}-9", "-m", 0.5 / 60).returncode == 0
+    done = runs.call("sweep", "resume", "s")
+    assert done.returncode == 0, done.stderr
+    check_whole(runs)
+    assert [entry["rung"] for entry in entries(runs, "ended") if entry["trial"] == 0] == [0, 1]
+
+
+def test_a_sweeper_that_is_killed_loses_nothing(runs: Runs):
+    """At some instants, one after the other: the trials end their rungs, and the next sweeper goes on."""
+    runs.script(TRAIN)
+    process = runs.start("sweep", "train.py", "-n", "s", *OPTIONS, *PARAM, "--budget", 10 * SECOND)
+    for count in (2, 5, 8, 11, 14):
+        wait_for(partial(has_come_to, runs, count, process))
+        process.kill()
+        process.wait()
+        process = runs.start("sweep", "resume", "s")
+    assert process.wait() == 0
+    check_whole(runs)
+    assert status(runs)["state"] == "finished"
+
+
+def has_come_to(runs: Runs, count: int, process: "subprocess.Popen[bytes]") -> bool:
+    """Whether the journal has so many entries, or the sweeper has ended."""
+    found = list(runs.home.glob("sweeps/*/journal.jsonl"))
+    return process.poll() is not None or (bool(found) and found[0].read_text().count("\n") >= count)
+
+
+def test_people_and_programs_propose_parameters(stopped: Runs):
+    """What is added is tried next; what the sweep does not search is refused."""
+    asked = stopped.call("sweep", "ask", "s", "--json")
+    assert set(json.loads(asked.stdout)["params"]) == {"lr"}
+    for words in (("lr=2",), ("lr=high",), ("lr=0.5", "hidden=3"), ("momentum=0.9",)):
+        assert stopped.call("sweep", "add", "s", *words).returncode == 2
+    assert stopped.call("sweep", "add", "s", "lr=0.9", "--note", "as in the paper").returncode == 0
+    assert stopped.call("sweep", "resume", "s").returncode == 0
+    added = [entry for entry in entries(stopped, "asked") if entry["source"] == "added"]
+    assert [entry["params"] for entry in added] == [{"lr": "0.9"}]
+    assert [note["text"] for note in documents(stopped)[added[0]["trial"]]["notes"]] == ["as in the paper"]
+    assert status(stopped)["best"]["params"] == {"lr": "0.9"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--goal", "score"),
+        ("--param", "lr=3"),
+        ("--param", "lr=1..2", "--param", "lr=1..2"),
+        ("--sampler", "grid", "--param", "lr=0.1..0.2"),
+        ("--confirm", "3x5"),
+        ("--confirm", "3", "--seed-param", "seed"),
+        ("--until", "25:00"),
+        ("--rung", "100"),
+    ],
+)
+def test_what_cannot_be_searched_starts_nothing(runs: Runs, words: tuple[str, ...]):
+    """With what is expected."""
+    done = sweep(runs, *words)
+    assert (done.returncode, done.stderr.startswith("backprop: ")) == (2, True), done.stderr
+    assert not list(runs.home.glob("sweeps/*")) + list(runs.home.glob("runs/*"))
+
+
+def test_unknown_sweeps_and_scripts(runs: Runs):
+    """Exit codes 3 and 2."""
+    assert runs.call("sweep", "status", "nothing").returncode == 3
+    assert runs.call("sweep", "stauts", *OPTIONS, *PARAM, "--budget", 1).returncode == 2

@@ -1,0 +1,314 @@
+"""What a sweep stands at, by its journal, and what becomes of a rung by the record of its run."""
+
+import math
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backprop.lifecycle.sweep.journal import (
+    Added,
+    Asked,
+    Began,
+    Checked,
+    Confirming,
+    Continued,
+    Ended,
+    Finished,
+    NotPromoted,
+    Planned,
+    Promoted,
+    StopAsked,
+    Stopped,
+    SweepEntry,
+    parse,
+)
+from backprop.lifecycle.sweep.space import Goal, Parameter
+from backprop.lifecycle.sweep.spec import SweepSpec
+from backprop.lifecycle.sweep.standing import Facts, Standing, StepsSeen, budget_of, conclude, fold, value_of
+from backprop.records import Run, Session, Status, StopReason
+from backprop.store.chunk_summary import ChunkSummary
+from backprop.store.journal.entries import encode
+from tests.records import SPEC as RUN_SPEC
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+SPEC = SweepSpec(
+    id="sw",
+    name="digits",
+    script="train.py",
+    cwd="/",
+    created_at=NOW,
+    user="me",
+    goal=Goal(metric="score", is_max=True),
+    parameters=(Parameter(name="lr", low=0.0, high=1.0),),
+    budget_s=100.0,
+    rung_s=10.0,
+    parallel=2,
+)
+
+
+def asked(trial: int = 0, timebox_s: float = 10.0, **changes: object) -> Asked:
+    fields = {"run_id": f"r{trial}", "params": {"lr": "0.5"}, "source": "random", **changes}
+    return Asked(at=NOW, trial=trial, timebox_s=timebox_s, **fields)  # type: ignore[arg-type]
+
+
+def ended(trial: int = 0, rung: int = 0, value: float | None = 0.5, **changes: object) -> Ended:
+    fields = {"status": Status.TIMEBOXED, "has_metric": value is not None, "can_resume": True, "trained_s": 10.0}
+    return Ended(at=NOW, trial=trial, rung=rung, value=value, **{**fields, **changes})  # type: ignore[arg-type]
+
+
+def promoted(trial: int = 0, rung: int = 1) -> Promoted:
+    return Promoted(at=NOW, trial=trial, rung=rung, request_id=f"r{trial}-{rung}", timebox_s=30.0, reason="best")
+
+
+def a_session(number: int = 1, request_id: str = "r0", **changes: object) -> Session:
+    fields = {"status": Status.TIMEBOXED, "started_at": NOW, "timebox_s": 10.0, "grace_s": 1.0, "host": "h"}
+    fields |= {"supervisor_pid": 1, "elapsed_s": 10.0, **changes}
+    return Session(number=number, request_id=request_id, **fields)  # type: ignore[arg-type]
+
+
+def points(best: float = 0.7, last: float | None = 0.6) -> ChunkSummary:
+    return ChunkSummary(
+        total=2, missing=0, low_step=1, high_step=2, first_s=0, last_s=1, last=last, last_step=2, least=0.1, greatest=best
+    )  # fmt: skip
+
+
+def facts(*sessions: Session, has_checkpoint: bool = True, **changes: object) -> Facts:
+    run = Run(spec=RUN_SPEC, status=sessions[-1].status, sessions=sessions)
+    summaries = {session.number: points() for session in sessions}
+    return Facts(run=run, **{"summaries": summaries, "has_checkpoint": has_checkpoint, **changes})  # type: ignore[arg-type]
+
+
+def checked(*entries: SweepEntry) -> Standing:
+    """A sweep whose check has passed."""
+    return fold(SPEC, (*entries, Checked(at=NOW, trial=99)))
+
+
+def conclusion(standing: Standing, found: Facts) -> list[SweepEntry]:
+    return conclude(standing.spec, standing, standing.trials[0], found, NOW)
+
+
+# -- the end of a rung
+
+
+def test_a_rung_ends_with_the_best_value_so_far():
+    """And the trial can be promoted, as long as it has a checkpoint."""
+    (entry,) = conclusion(checked(asked()), facts(a_session()))
+    assert isinstance(entry, Ended)
+    assert (entry.value, entry.can_resume, entry.trained_s, entry.reason) == (0.7, True, 10.0, None)
+    (entry,) = conclusion(checked(asked()), facts(a_session(), has_checkpoint=False))
+    assert isinstance(entry, Ended)
+    assert (entry.value, entry.can_resume) == (0.7, False)
+
+
+def test_an_active_session_ends_no_rung():
+    """Nor does one of another request."""
+    running = facts(a_session(status=Status.RUNNING, elapsed_s=None))
+    assert conclusion(checked(asked()), running) == []
+    assert conclusion(checked(asked()), facts(a_session(request_id="other"))) == []
+
+
+def test_a_value_that_is_not_finite_or_not_there_is_none():
+    """With the reason."""
+    for summaries, reason in (({1: points(last=None)}, "not finite"), ({}, "no metric score")):
+        (entry,) = conclusion(checked(asked()), facts(a_session(), summaries=summaries))
+        assert isinstance(entry, Ended)
+        assert (entry.value, reason in (entry.reason or "")) == (None, True)
+
+
+def test_a_failure_is_worst_and_the_end():
+    """Also by the governor; with the last line of its traceback."""
+    for session in (
+        a_session(status=Status.FAILED, exit_code=1),
+        a_session(status=Status.STOPPED, stopped_by=StopReason.GOVERNOR),
+    ):
+        (entry,) = conclusion(checked(asked()), facts(session, failure="ValueError: x"))
+        assert isinstance(entry, Ended)
+        assert (entry.status, entry.value, entry.can_resume) == (Status.FAILED, None, False)
+        assert entry.reason == "ValueError: x"
+
+
+def test_what_the_user_stops_or_completes_is_not_resumed():
+    """Its value counts."""
+    for session in (
+        a_session(status=Status.COMPLETED),
+        a_session(status=Status.STOPPED, stopped_by=StopReason.USER),
+    ):
+        (entry,) = conclusion(checked(asked()), facts(session))
+        assert isinstance(entry, Ended)
+        assert (entry.value, entry.can_resume) == (0.7, False)
+
+
+def test_a_promoted_trial_that_did_not_read_its_checkpoint_has_no_value():
+    """It was trained for less than the others of its rung."""
+    standing = checked(asked(), ended(), promoted())
+    for resumed_from, value in (("ckpt", 0.7), (None, None)):
+        session = a_session(2, "r0-1", offered="ckpt", resumed_from=resumed_from)
+        (entry,) = conclusion(standing, facts(a_session(), session))
+        assert isinstance(entry, Ended)
+        assert (entry.rung, entry.value, entry.can_resume) == (1, value, value is not None)
+
+
+# -- interruptions
+
+
+def test_an_interrupted_rung_is_continued_twice():
+    """In what is left of its timebox; then it counts as what it is."""
+    standing = checked(asked())
+    session = a_session(status=Status.INTERRUPTED, elapsed_s=4.0, reason="its supervisor died")
+    (entry,) = conclusion(standing, facts(session))
+    assert isinstance(entry, Continued)
+    assert (entry.timebox_s, entry.is_strict, entry.rung) == (6.0, True, 0)
+    sessions = [session]
+    for number in (1, 2):
+        assert isinstance(entry, Continued)
+        standing = checked(asked(), *[entry] * number)
+        sessions.append(a_session(number + 1, entry.request_id, status=Status.INTERRUPTED, elapsed_s=1.0, offered="c"))
+        entries = conclusion(standing, facts(*sessions))
+    (last,) = entries
+    assert isinstance(last, Ended)
+    assert (last.value, "interrupted 3 times" in (last.reason or "")) == (None, True)
+
+
+def test_an_interruption_before_the_first_checkpoint_starts_over():
+    """With all of the timebox, so that it can be compared."""
+    session = a_session(status=Status.INTERRUPTED, elapsed_s=4.0)
+    (entry,) = conclusion(checked(asked()), facts(session, has_checkpoint=False))
+    assert isinstance(entry, Continued)
+    assert (entry.timebox_s, entry.is_strict) == (10.0, False)
+
+
+def test_what_the_sweeper_stopped_is_continued_as_often_as_it_is_stopped():
+    """It is no failure of the trial."""
+    stopped = Stopped(at=NOW, request_ids=("r0",), reason="Ctrl-C")
+    session = a_session(status=Status.STOPPED, stopped_by=StopReason.USER, elapsed_s=4.0)
+    (entry,) = conclusion(checked(asked(), stopped), facts(session))
+    assert isinstance(entry, Continued)
+    assert entry.timebox_s == 6.0
+
+
+# -- the check
+
+
+def check_session(**changes: object) -> Session:
+    return a_session(2, "r0-1", **{"offered": "ckpt", "resumed_from": "ckpt", **changes})
+
+
+def test_the_first_half_of_the_first_rung_is_followed_by_a_check():
+    """A strict resume; not from scratch, and not once it has passed."""
+    (entry,) = conclusion(fold(SPEC, [asked(timebox_s=5.0)]), facts(a_session()))
+    assert isinstance(entry, Continued)
+    assert (entry.is_check, entry.is_strict, entry.timebox_s, entry.rung) == (True, True, 5.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("session", "seen", "is_passed"),
+    [
+        (check_session(), StepsSeen(50, 51, 90), True),
+        (check_session(), StepsSeen(50, 50, 90), True),
+        (check_session(), StepsSeen(None, 1, 90), True),
+        (check_session(), StepsSeen(50, 1, 90), False),
+        (check_session(), StepsSeen(50, 1, 50), False),
+        (check_session(), StepsSeen(50, None, None), False),
+        (check_session(resumed_from=None), StepsSeen(50, 51, 90), False),
+    ],
+)
+def test_the_check_wants_a_read_and_later_steps(session: Session, seen: StepsSeen, is_passed: bool):
+    """Both: a script may read a checkpoint and start over all the same."""
+    check = Continued(
+        at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=5.0, reason="does it continue", is_check=True
+    )
+    entries = conclusion(fold(SPEC, [asked(), check]), facts(a_session(), session, checked=seen))
+    assert [type(entry) for entry in entries] == [Checked, Ended]
+    standing = fold(SPEC, [asked(), check, *entries])
+    assert (standing.is_checked, standing.problem is None) == (is_passed, is_passed)
+
+
+def test_a_script_that_completes_needs_no_check():
+    """It will not be resumed."""
+    entries = conclusion(fold(SPEC, [asked()]), facts(a_session(status=Status.COMPLETED)))
+    assert [type(entry) for entry in entries] == [Checked, Ended]
+    assert fold(SPEC, [asked(), *entries]).is_checked
+
+
+# -- the whole
+
+
+def test_the_budget_counts_what_ended_and_what_was_promised():
+    """Of an active trial the sessions that have ended, and the rest of its timebox."""
+    standing = checked(asked(), ended(), asked(1), promoted())
+    run = Run(
+        spec=RUN_SPEC,
+        status=Status.RUNNING,
+        sessions=(a_session(), a_session(2, "r0-1", status=Status.RUNNING, elapsed_s=None)),
+    )
+    budget = budget_of(standing, {0: run}, 100.0)
+    assert (budget.spent_s, budget.committed_s, budget.left_s) == (10.0, 40.0, 50.0)
+
+
+def test_the_same_error_of_the_first_three_trials():
+    """Not of later ones, and after a new begin only of those that follow."""
+    failed = [
+        entry
+        for trial in range(3)
+        for entry in (asked(trial), ended(trial, value=None, status=Status.FAILED, reason="ValueError"))
+    ]
+    assert fold(SPEC, failed).same_failure == "ValueError"
+    assert fold(SPEC, failed[:4]).same_failure is None
+    assert fold(SPEC, [asked(9), ended(9), *failed]).same_failure is None
+    again = [*failed, Finished(at=NOW, reason="x", exit_code=66), Began(at=NOW, pid=1, host="h")]
+    assert fold(SPEC, again).same_failure is None
+    assert fold(SPEC, again).finished is None
+
+
+def test_trials_without_the_metric():
+    """As long as none has it."""
+    assert fold(SPEC, [asked(), ended(value=None)]).trained_without_metric == 1
+    assert fold(SPEC, [asked(), ended(value=None), asked(1), ended(1)]).trained_without_metric == 0
+
+
+def test_repeats_rank_before_single_values():
+    """The best of many on one seed is luck."""
+    entries = [asked(), ended(value=0.9), asked(1), ended(1, value=0.8)]
+    assert getattr(fold(SPEC, entries).best, "number", None) == 0
+    for number, (trial, seed, value) in enumerate(((0, 1, 0.5), (1, 1, 0.7), (0, 2, 0.5), (1, 2, 0.8)), start=2):
+        entries += [asked(number, repeats=trial, seed=seed, source="confirm"), ended(number, value=value)]
+    standing = fold(SPEC, entries)
+    assert [(one.trial, one.values) for one in standing.repeated] == [(1, (0.7, 0.8)), (0, (0.5, 0.5))]
+    assert standing.best is not None
+    assert standing.best.number == 1
+    assert len(standing.searched) == 2
+
+
+EVERY = st.sampled_from(
+    [
+        asked(), asked(1), ended(), ended(1, value=None, status=Status.FAILED, reason="e"), promoted(), promoted(1),
+        Began(at=NOW, pid=1, host="h"), Added(at=NOW, params={"lr": "0.1"}, by="me"), StopAsked(at=NOW, by="me"),
+        Continued(at=NOW, trial=0, rung=0, request_id="r0-1", timebox_s=1.0, reason="interrupted"),
+        NotPromoted(at=NOW, trial=0, request_id="r0-1", reason="gone"), Checked(at=NOW, trial=0, problem="no"),
+        Confirming(at=NOW, planned=(Planned(trial=0, seed=1, timebox_s=1.0),), reason="budget"),
+        asked(2, repeats=0, seed=1, source="confirm"), asked(3, source="added"),
+        Stopped(at=NOW, request_ids=("r0",), reason="x"), Finished(at=NOW, reason="x"),
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(EVERY, max_size=30))
+def test_any_journal_gives_a_standing(entries: list[SweepEntry]):
+    """As it is read back from its file."""
+    read, _ = parse(b"".join(encode(entry) + b"\n" for entry in entries))
+    assert read == entries
+    standing = fold(SPEC, read)
+    assert len({trial.number for trial in standing.trials}) == len(standing.trials)
+    assert all(trial.asked for trial in standing.trials)
+    assert standing.best is None or standing.best.value is not None or standing.repeated
+    assert budget_of(standing, {}, 10.0).spent_s >= 0
+
+
+@given(st.lists(st.tuples(st.floats(), st.floats()), max_size=5), st.booleans())
+def test_a_value_is_finite_or_none(pairs: list[tuple[float, float]], is_max: bool):
+    """Whatever was reported."""
+    found = [points(best, last) for best, last in pairs if math.isfinite(best)]
+    value = value_of(found, is_max)
+    assert value is None or math.isfinite(value)
