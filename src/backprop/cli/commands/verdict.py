@@ -8,11 +8,11 @@ import click
 from backprop.cli import completion
 from backprop.cli.context import find_run, goal_option, json_option, metrics_message, open_caught_up, print_json
 from backprop.errors import ExitCode, NoSuchRunError, UsageError
+from backprop.lifecycle.optional_dependency import missing
 from backprop.records import Goal, RunView
 from backprop.store import filters, metric_names, query
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.views.exports.optional_dependency import missing
 from backprop.views.verdict import sides, statistics
 from backprop.views.verdict.report import Report, lines, verdict_document
 from backprop.views.verdict.sides import At, Compared, Side

@@ -314,7 +314,7 @@ class Sweeper:
         words = (
             "run", spec.script, "--detach", "--run-id", trial.run_id, "--request-id", asking.request_id,
             "--sweep-trial", f"{spec.id}:{trial.number}", "--group", spec.name, "--name", f"{spec.name}-{trial.number}",
-            "--max-run-minutes", _minutes(asking.timebox_s), *note, *spec.run_options,
+            "--max-run-minutes", _minutes(asking.timebox_s), f"--goal={spec.goal.text}", *note, *spec.run_options,
             "--", *spec.arguments, *seed, *params,
         )  # fmt: skip
         done = requests.call(self._home, words, spec.cwd)
