@@ -3,7 +3,7 @@
     BackpropError
     ├── UsageError            exit 2: the command line asks for something impossible
     │   └── ConfigError       exit 2: a configuration file, an environment variable or the home folder
-    │       └── NoRoomError   exit 2: the home folder's disk is full
+    │       └── NoRoomError   exit 2: the home folder's disk is full, or read-only
     ├── NoSuchRunError        exit 3: no run has that id or name
     ├── BusyError             exit 75: another process is running it; try again later
     └── NoCheckpointError     exit 76: there is no checkpoint to continue from
@@ -57,7 +57,7 @@ class ConfigError(UsageError):
 
 
 class NoRoomError(ConfigError):
-    """The disk that the home folder lies on is full."""
+    """The disk that the home folder lies on is full, or read-only."""
 
     code = "no_room"
 

@@ -48,8 +48,8 @@ _SETTLED_AFTER_NS = 2_000_000_000  # file times are coarse: a folder that just c
 def open_caught_up(home: Home, say: Say) -> Index:
     """The home's index, in step with the run directories: a new one where it is damaged.
 
-    An index in memory on a full disk, and where another process holds its lock: a hung supervisor can still be stopped.
-    Raises ConfigError, HomeBusyError, OSError or sqlite3.DatabaseError.
+    An index in memory on a full or read-only disk, and where another process holds its lock: a hung supervisor can
+    still be stopped. Raises ConfigError, HomeBusyError, OSError or sqlite3.DatabaseError.
     """
     try:
         return _open_caught_up_on_disk(home, say)
@@ -63,6 +63,8 @@ def open_caught_up(home: Home, say: Say) -> Index:
 def why_in_memory(home: Home, error: Exception) -> str | None:
     """Why views need an index in memory, by how the one on the disk failed; None where they do not."""
     if isinstance(error, NoRoomError) or lacks_room(error):
+        if os.statvfs(home.path).f_flag & os.ST_RDONLY:
+            return f"the disk of {home.path} is read-only"
         return f"there is no room on the disk of {home.path}"
     if isinstance(error, HomeBusyError) or is_locked(error):
         return f"another process has locked the index of {home.path} for too long"
@@ -300,6 +302,8 @@ def _opened(rundir: RunDir) -> tuple[RunSpec, Journal]:
     try:
         return spec, Journal(rundir.journal_path)
     except OSError as error:
+        if error.errno == errno.EROFS:
+            return spec, Journal(rundir.journal_path, is_read_only=True)
         if error.errno in _OF_THE_HOME:
             raise
         raise unreadable(rundir.journal_path, error) from error

@@ -25,6 +25,7 @@ from backprop.store.home import Home
 from backprop.store.ingest import Say
 from backprop.store.journal.entries import PauseRequested, Refused, Renamed, ResumeRequested, StopRequested
 from backprop.store.journal.file import Journal
+from backprop.store.rundir import NO_ROOM
 
 STOP_MARGIN_S = 10.0  # beyond the grace, for a supervisor on a busy machine
 STOP_NOW_S = 5.0  # how long a supervisor may take to handle a `stop --now` before it counts as dead
@@ -314,7 +315,8 @@ def _append(home: Home, run: Run, entry: StopRequested | PauseRequested | Resume
     except FileNotFoundError as error:
         raise NoSuchRunError(f"run {spec.id} was removed.") from error
     except OSError as error:
-        raise BackpropError(f"the request cannot be written to {rundir.path}: {error.strerror}.") from error
+        kind = NoRoomError if error.errno in NO_ROOM else BackpropError
+        raise kind(f"the request cannot be written to {rundir.path}: {error.strerror}.") from error
 
 
 def asked_by(by: str) -> str:

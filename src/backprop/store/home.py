@@ -103,7 +103,7 @@ class Home:
         except OSError:
             return False
         kept_free = min(_ROOM_BYTES, _ROOM_SHARE * space.f_blocks * space.f_frsize)
-        return space.f_bavail * space.f_frsize - size_bytes > kept_free
+        return not space.f_flag & os.ST_RDONLY and space.f_bavail * space.f_frsize - size_bytes > kept_free
 
     def has_old_runs_only(self) -> bool:
         """Whether there is an experiments.json but no run directory: one of an older tool, to be imported."""
@@ -127,7 +127,7 @@ class Home:
         make_own_folder(self.unsettled_path)
 
     def unusable(self, error: OSError) -> ConfigError:
-        """The error to raise if nothing can be written here: NoRoomError if the disk is full."""
+        """The error to raise if nothing can be written here: NoRoomError if the disk is full, or read-only."""
         kind = NoRoomError if error.errno in NO_ROOM else ConfigError
         return kind(
             f"cannot write to the home folder {self.path}: {error.strerror}. "

@@ -29,7 +29,14 @@ _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 _MAX_WORDS = 4000  # characters that a search looks through
 
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
-_NO_ROOM_WORDS = frozenset({"database or disk is full", "disk I/O error", "unable to open database file"})
+_NO_ROOM_WORDS = frozenset(
+    {
+        "database or disk is full",
+        "disk I/O error",
+        "unable to open database file",
+        "attempt to write a readonly database",
+    }
+)
 
 _OF_A_RUN = (
     "records",
@@ -372,7 +379,7 @@ def is_locked(error: Exception) -> bool:
 
 
 def lacks_room(error: Exception | None) -> bool:
-    """Whether SQLite or the system failed because the disk is full."""
+    """Whether SQLite or the system failed because the disk is full, or read-only."""
     if isinstance(error, sqlite3.OperationalError):
         return str(error) in _NO_ROOM_WORDS
     return isinstance(error, OSError) and error.errno in NO_ROOM

@@ -45,7 +45,7 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # no vowels and nothing that looks like something else: an id is typed, read aloud and never spells a word
 _ALPHABET = "bcdfghjkmnpqrstvwxz23456789"
 _LETTER_COUNT = 19
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # nothing more can be written there
 _ID_LENGTH = 8  # 27**8 = 2.8e11: among 100,000 runs a new id is taken once in three million times, and then redrawn
 
 

@@ -62,7 +62,7 @@ class JournalFile(Generic[_E]):
         is_read_only: bool = False,
         fd: int | None = None,
     ) -> None:
-        """Open for appending, or only to look at its lock. Raises OSError.
+        """Open for appending, or only to look: what is appended then stays in memory. Raises OSError.
 
         parse: see `parse_lines`. synced: entries that must survive a power failure.
         fd: of a file that is already open for reading and appending; closed by this object.
@@ -71,6 +71,7 @@ class JournalFile(Generic[_E]):
         self._synced = synced
         flags = os.O_RDONLY if is_read_only else os.O_RDWR | os.O_APPEND | os.O_CREAT
         self._fd = open_plain(path, flags) if fd is None else fd
+        self._is_read_only = is_read_only
         self.is_locked = False  # by this object
         self._asked_path = path.with_name(_ASKED)
         self._unwritten: list[tuple[bytes, bool]] = []
@@ -183,7 +184,7 @@ class JournalFile(Generic[_E]):
         Returns False while there are unwritten entries.
         """
         self._unwritten += [(encode(entry), isinstance(entry, self._synced)) for entry in entries]
-        while self._unwritten:
+        while self._unwritten and not self._is_read_only:
             line, synced = self._unwritten[0]
             try:
                 self._write_line(line)
@@ -194,7 +195,7 @@ class JournalFile(Generic[_E]):
                     raise
                 return False
             self._unwritten.pop(0)
-        return True
+        return not self._unwritten
 
     @property
     def unwritten(self) -> list[_E]:
