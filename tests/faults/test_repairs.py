@@ -540,3 +540,29 @@ def test_watch_does_without_an_index_that_is_locked(three: Runs):
         hanging.execute("BEGIN IMMEDIATE")
         assert not indexing.is_usable(home)
     assert indexing.is_usable(home)
+
+
+def test_what_was_asked_for_survives_a_power_failure(runs: Runs):
+    """run.json and the names that lead to it are synced before there is an end to record: no end is of any use without."""
+    runs.script("pass")
+    program = textwrap.dedent(
+        """
+        import os, sys
+        from backprop.store.journal.entries import SessionEnded
+        from backprop.store.journal.file import Journal
+        fsync, append, synced = os.fsync, Journal.append, []
+        def noted(fd):
+            synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+            fsync(fd)
+        def recorded(self, *entries):
+            if any(isinstance(entry, SessionEnded) for entry in entries):
+                print(sorted({"run.json", "r", "runs"} - set(synced)))
+            return append(self, *entries)
+        os.fsync, Journal.append = noted, recorded
+        sys.argv = ["backprop", "run", "train.py", "--run-id", "r"]
+        from backprop.__main__ import main
+        main()
+        """
+    )
+    done = run_program(runs, program)
+    assert done.stdout == b"[]\n", done.stderr

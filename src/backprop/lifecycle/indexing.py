@@ -63,7 +63,7 @@ def open_caught_up(home: Home, say: Say) -> Index:
 def why_in_memory(home: Home, error: Exception) -> str | None:
     """Why views need an index in memory, by how the one on the disk failed; None where they do not."""
     if isinstance(error, NoRoomError) or lacks_room(error):
-        if os.statvfs(home.path).f_flag & os.ST_RDONLY:
+        if home.is_read_only():
             return f"the disk of {home.path} is read-only"
         return f"there is no room on the disk of {home.path}"
     if isinstance(error, HomeBusyError) or is_locked(error):

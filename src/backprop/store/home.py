@@ -1,5 +1,6 @@
 """The home folder: its run directories, its lock, its index, and the markers of runs that need another look."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -103,7 +104,15 @@ class Home:
         except OSError:
             return False
         kept_free = min(_ROOM_BYTES, _ROOM_SHARE * space.f_blocks * space.f_frsize)
-        return not space.f_flag & os.ST_RDONLY and space.f_bavail * space.f_frsize - size_bytes > kept_free
+        return space.f_bavail * space.f_frsize - size_bytes > kept_free and not self.is_read_only()
+
+    def is_read_only(self) -> bool:
+        """Whether nothing can be written. Of a disk that failed the kernel says so only to those who try."""
+        try:
+            os.utime(self.path)
+        except OSError as error:
+            return error.errno == errno.EROFS
+        return False
 
     def has_old_runs_only(self) -> bool:
         """Whether there is an experiments.json but no run directory: one of an older tool, to be imported."""

@@ -35,7 +35,7 @@ from pathlib import Path
 
 from backprop.errors import UsageError
 from backprop.records import LiveProgress, RunSpec, Source
-from backprop.store.files import UnreadableError, foreign_owner, read_plain, read_record, write_plain
+from backprop.store.files import UnreadableError, foreign_owner, open_plain, read_plain, read_record, write_plain
 from backprop.trainer import module_sources
 
 _SOURCE_NAME = re.compile(rf"session-(\d{{1,9}})\.({'|'.join(source.value for source in Source)})")
@@ -176,6 +176,20 @@ class RunDir:
                 with suppress(FileNotFoundError):
                     found[int(name[1]), Source(name[2])] = entry.stat(follow_symlinks=False).st_size
         return found
+
+    def sync(self) -> None:
+        """Have what was asked for on the disk, to survive a power failure: without it nobody can read the rest.
+
+        Raises OSError.
+        """
+        for path in (self.spec_path, self.patch_path, self.path, self.path.parent):
+            is_folder = path in {self.path, self.path.parent}  # which holds the names
+            with suppress(FileNotFoundError):
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY) if is_folder else open_plain(path)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
 
     def out_path(self, session: int) -> Path:
         return self.source_path(session, Source.OUT)

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,6 +126,8 @@ def launch(context: SessionContext, plan: SessionPlan, monitor: ResourceMonitor,
         enter=None if cgroup is None else cgroup.enter,
         ignore_hangup=context.signals.inherits_ignored_hangup,
     )
+    with suppress(OSError):  # a disk that fails: training goes on
+        rundir.sync()  # now, while the trainer starts
     return Launched(trainer, control, offer, cgroup, offered=plan.checkpoint)
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -841,3 +842,37 @@ def test_who_holds_a_session_is_in_it():
     assert seen(held, continued) == ((), False)
     assert seen(hot, end) == ((), False)
     assert seen(end, asked[1], held) == ((), False)
+
+
+STARTED = SessionStarted(at=AT, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
+ENDED = SessionEnded(at=AT, session=1, status=Status.COMPLETED, reason=None, exit_code=0, elapsed_s=1.0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS], ids=errno.errorcode.get)
+def test_a_disk_that_fails_for_a_while_keeps_entries_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    """Training goes on, as does who answers for it; all is written, once and in order, when that is possible again."""
+    with closing(Journal(tmp_path / "journal.jsonl")) as journal:
+
+        def fail(*_: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", fail)
+            assert not journal.append(STARTED)
+            assert not journal.append(ENDED)
+        assert journal.unwritten == [STARTED, ENDED]
+        assert journal.append()
+        assert read(tmp_path / "journal.jsonl")[0] == [STARTED, ENDED]
+
+
+def test_what_is_appended_to_a_journal_that_is_only_looked_at_stays_in_memory(tmp_path: Path):
+    """A view on a read-only disk may find that a supervisor died, and shows it."""
+    path = tmp_path / "journal.jsonl"
+    with closing(Journal(path)) as journal:
+        journal.append(STARTED)
+    with closing(Journal(path, is_read_only=True)) as journal:
+        assert not journal.append(ENDED)
+        assert journal.unwritten == [ENDED]
+    assert read(path)[0] == [STARTED]

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from backprop.store.files import open_plain, read_plain, write_plain
 from backprop.store.journal.entries import SYNCED, AnyEntry, Entry, encode, parse
+from backprop.store.rundir import NO_ROOM
 
 _E = TypeVar("_E", bound=AnyEntry)
 
@@ -180,8 +181,8 @@ class JournalFile(Generic[_E]):
     def append(self, *entries: _E) -> bool:
         """Write entries in order. Those that change the run's state are synced to disk when this returns.
 
-        On a full disk entries are kept and retried at the next call, so that training and its supervisor continue.
-        Returns False while there are unwritten entries.
+        On a full or failing disk entries are kept and retried at the next call, so that training and its supervisor
+        continue. Returns False while there are unwritten entries.
         """
         self._unwritten += [(encode(entry), isinstance(entry, self._synced)) for entry in entries]
         while self._unwritten and not self._is_read_only:
@@ -191,7 +192,7 @@ class JournalFile(Generic[_E]):
                 if synced:
                     os.fsync(self._fd)
             except OSError as error:
-                if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+                if error.errno not in {*NO_ROOM, errno.EIO}:
                     raise
                 return False
             self._unwritten.pop(0)
