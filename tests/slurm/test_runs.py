@@ -9,6 +9,8 @@ import sys
 import time
 from datetime import datetime, timedelta
 
+import pytest
+
 from backprop.supervisor.signals import DOUBLE_PRESS_S
 from tests.conftest import HANG_S
 from tests.slurm.conftest import LONG_S, HeldBack, SlurmRuns, wait_for
@@ -303,3 +305,43 @@ def test_a_stop_between_two_sessions(runs: SlurmRuns):
     wait_for(lambda: not runs.jobs())
     document = runs.check("r", "timeboxed")
     assert "`backprop stop`" in document["reason"]
+
+
+def test_a_run_is_renamed_in_every_state(runs: SlurmRuns):
+    """While it is pending, while it trains on its node, and afterwards: commands know it by its new name, Slurm by its id."""
+    runs.submit("r", "--slurm-arg=--begin=now+1hour")
+    assert runs.call("rename", "r", "waiting").returncode == 0
+    assert runs.document("waiting")["name"] == "waiting"
+    assert runs.cluster.call("scontrol", "update", f"JobId={runs.job('r')}", "StartTime=now").returncode == 0
+    runs.wait_for_steps("r", 5)
+    assert runs.call("rename", "waiting", "training").returncode == 0
+    wait_for(lambda: runs.document("r")["name"] == "training")
+    done = runs.call("stop", "training")
+    assert done.returncode == 0, done.stderr
+    assert runs.call("rename", "training", "ended").returncode == 0
+    assert runs.check("r", "stopped")["name"] == "ended"
+
+
+@pytest.mark.parametrize("is_pending", [True, False], ids=["pending", "running"])
+def test_the_job_of_somebody_else_is_not_cancelled(runs: SlurmRuns, is_pending: bool):
+    """A journal may come from anywhere: what it says of a job counts only if the job has the run's name."""
+    later = ("--begin=now+1hour",) if is_pending else ()
+    other = runs.cluster.call(
+        "sbatch", "--parsable", "--job-name=precious", "--output=/dev/null", *later, "--wrap=sleep 3600"
+    )
+    job = other.stdout.strip()
+    assert other.returncode == 0, other.stderr
+
+    def state() -> str:
+        return runs.cluster.call("squeue", "--noheader", "--format=%T", "--jobs", job).stdout.strip()
+
+    expected = "PENDING" if is_pending else "RUNNING"
+    wait_for(lambda: state() == expected)
+    runs.submit("r", "--slurm-arg=--begin=now+1hour")
+    ours, path = runs.job("r"), runs.rundir("r") / "journal.jsonl"
+    path.write_text(path.read_text().replace(f'"job":"{ours}"', f'"job":"{job}"'))
+    for words in (("stop", "r"), ("stop", "r", "--now"), ("rm", "r", "--yes")):
+        runs.call(*words)
+    assert state() == expected
+    for one in (job, ours):
+        assert runs.cluster.call("scancel", one).returncode == 0
