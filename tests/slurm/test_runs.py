@@ -327,7 +327,7 @@ def test_the_job_of_somebody_else_is_not_cancelled(runs: SlurmRuns, is_pending: 
     """A journal may come from anywhere: what it says of a job counts only if the job has the run's name."""
     later = ("--begin=now+1hour",) if is_pending else ()
     other = runs.cluster.call(
-        "sbatch", "--parsable", "--job-name=precious", "--output=/dev/null", *later, "--wrap=sleep 3600"
+        "sbatch", "--parsable", "--job-name=backprop-other", "--output=/dev/null", *later, "--wrap=sleep 3600"
     )
     job = other.stdout.strip()
     assert other.returncode == 0, other.stderr
