@@ -79,3 +79,53 @@ def test_counted_steps_are_named_and_have_no_total(runs: FrameworkRuns):
     assert runs.call("run", "--run-id", "a", "train.py").returncode == 0
     document = runs.document("a")
     assert (document["last_step"], document["total_steps"], document["step_unit"]) == (20, None, "optimizer step")
+
+
+LIGHTNING = """
+    import torch
+    import lightning
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 1)
+        def training_step(self, batch, _):
+            loss = (self.layer(batch) - 0).square().mean()
+            self.log("train/loss", loss)
+            return loss
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    lightning.Trainer(max_epochs=2, accelerator="cpu", accumulate_grad_batches=2, log_every_n_steps=LOG_EVERY,
+        enable_progress_bar=False, enable_checkpointing=False).fit(
+        Model(), torch.utils.data.DataLoader(torch.randn(96, 2), 8))
+"""
+RANDOM = RARELY.replace("torch.ones(2)", "torch.randn(2)").replace(
+    "report_to=", 'gradient_accumulation_steps=2, logging_strategy="steps", logging_steps=LOG_EVERY, report_to='
+)
+
+
+@pytest.mark.parametrize(("script", "losses"), [(LIGHTNING, []), (RANDOM, ["train_loss"])])
+def test_a_loss_is_sampled_before_the_first_log(runs: FrameworkRuns, script: str, losses: list[str]):
+    """Of the loop's own steps, and the only curve where nothing is logged. Trainer's summary is none."""
+    done = runs.call("run", "--run-id", "a", runs.script(script.replace("LOG_EVERY", "1000")))
+    assert done.returncode == 0, done.stderr
+    document = runs.document("a")
+    assert document["sampled_metrics"] == ["loss"]
+    assert {name for name in document["metrics"] if "loss" in name} == {"loss", *losses}
+    curve = runs.curve("a", "loss")
+    assert max(curve) == document["last_step"] > 5
+
+
+@pytest.mark.parametrize(("script", "name"), [(LIGHTNING, "train/loss"), (RANDOM, "loss")])
+def test_a_sampled_loss_is_the_one_of_the_step(runs: FrameworkRuns, script: str, name: str):
+    """With gradient accumulation, too: the loss that Trainer logs; Lightning logs that of the last batch."""
+    done = runs.call("run", "--run-id", "a", runs.script(script.replace("LOG_EVERY", "1")))
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in runs.events("a").splitlines()]
+    sampled = {line["step"]: line["loss"] for line in lines if line.get("sampled")}
+    logged = {line["step"]: line[name] for line in lines if name in line and not line.get("sampled")}
+    assert runs.document("a")["sampled_metrics"] == []
+    assert sampled
+    if name == "loss":
+        assert {step: pytest.approx(logged[step], rel=1e-3) for step in sampled} == sampled

@@ -1,6 +1,7 @@
 """A metric that a session has in several ways, kept once: reported before logged to a tracker before printed.
 
-A sampled loss is kept only while the run has no other training loss, so that one curve never mixes two kinds of loss.
+A sampled loss is kept only while the run has no other curve of a training loss, so that none mixes two kinds of loss.
+One point is no curve, but it does take the place of a sampled loss of the same name.
 The sources of a session are read in any order, so what is stored already may have to go again.
 """
 
@@ -12,7 +13,7 @@ from functools import lru_cache, reduce
 
 from backprop.records import Origin
 from backprop.store.chunk_summary import ChunkSummary
-from backprop.store.metric_names import is_training_loss, replaced_samples
+from backprop.store.metric_names import has_loss_curve, is_training_loss, replaced_samples
 from backprop.store.output.protocol import Batch, Series
 
 _SEPARATOR = re.compile(r"[/_]")
@@ -28,10 +29,11 @@ def resolve(
     To be consumed one by one: what comes first decides on what follows.
     """
     if batch.series:
-        if any(map(is_training_loss, batch.series)):
+        counts = {name: len(points.steps) for name, points in batch.series.items() if is_training_loss(name)}
+        if counts and _replace_samples(db, run_id, counts):
             _remove_sampled(db, run_id, None)
         yield batch.origin, _resolved(db, run_id, session, batch)
-    if batch.sampled and not _has_other_loss(db, run_id):
+    if batch.sampled and not has_loss_curve(_other_losses(db, run_id), batch.sampled):
         replaced = replaced_samples(batch.sampled)
         _remove_sampled(db, run_id, replaced)
         yield Origin.SAMPLED, {name: points for name, points in batch.sampled.items() if name not in replaced}
@@ -94,15 +96,26 @@ def _remove(db: sqlite3.Connection, run_id: str, session: int, name: str) -> Non
         db.execute("UPDATE runs SET metric_count = metric_count - 1 WHERE id = ?", (run_id,))
 
 
-def _has_other_loss(db: sqlite3.Connection, run_id: str) -> bool:
-    rows = db.execute("SELECT name FROM metrics WHERE run_id = ? AND origin != ?", (run_id, Origin.SAMPLED))
-    return any(is_training_loss(name) for (name,) in rows)
+def _replace_samples(db: sqlite3.Connection, run_id: str, counts: Mapping[str, int]) -> bool:
+    """Whether points that are about to be stored, by training loss, take the place of the sampled ones."""
+    before = _other_losses(db, run_id)
+    return has_loss_curve({name: before.get(name, 0) + count for name, count in counts.items()}, _sampled(db, run_id))
+
+
+def _other_losses(db: sqlite3.Connection, run_id: str) -> Mapping[str, int]:
+    """The training losses that are not sampled -> number of points."""
+    rows = db.execute("SELECT name, total FROM metrics WHERE run_id = ? AND origin != ?", (run_id, Origin.SAMPLED))
+    return {name: total for name, total in rows if is_training_loss(name)}
+
+
+def _sampled(db: sqlite3.Connection, run_id: str) -> list[str]:
+    rows = db.execute("SELECT name FROM metrics WHERE run_id = ? AND origin = ?", (run_id, Origin.SAMPLED))
+    return [name for (name,) in rows]
 
 
 def _remove_sampled(db: sqlite3.Connection, run_id: str, names: Collection[str] | None) -> None:
     """names: those to remove, if they are there; None: all."""
-    rows = db.execute("SELECT name FROM metrics WHERE run_id = ? AND origin = ?", (run_id, Origin.SAMPLED)).fetchall()
-    removed = [name for (name,) in rows if names is None or name in names]
+    removed = [name for name in _sampled(db, run_id) if names is None or name in names]
     for name in removed:
         for table in ("metrics", "outlines", "points"):
             db.execute(f"DELETE FROM {table} WHERE run_id = ? AND name = ?", (run_id, name))  # noqa: S608  our own names

@@ -1,7 +1,7 @@
 """Rules by name of a metric: which values are better, does it measure quality, which one is the main metric."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 from backprop.records import Goal, RunView
@@ -112,6 +112,14 @@ def is_training_loss(name: str) -> bool:
     """
     name = name.lower()
     return "loss" in name and not _HELD_OUT.search(name) and not _SUMMARY.search(name)
+
+
+def has_loss_curve(counts: Mapping[str, int], sampled: Collection[str]) -> bool:
+    """Whether these training losses, with numbers of points, take the place of the sampled ones.
+
+    A curve does, and so does any point of the same name.
+    """
+    return any(count > 1 or name in sampled for name, count in counts.items())
 
 
 def replaced_samples(names: Collection[str]) -> Collection[str]:

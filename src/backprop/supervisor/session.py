@@ -282,7 +282,7 @@ class RunningSession:
             self._printed = None
         else:
             meter = self._context.meter
-            self._printed.look(meter.progress.counted_step, is_sampled=meter.has_samples, is_over=is_over)
+            self._printed.look(meter.progress.counted_step, sampled=meter.sampled_losses, is_over=is_over)
 
     def _mark_saved(self, reported: Sequence[Checkpoint]) -> None:
         """Let the next session count printed lines on from these checkpoints."""

@@ -59,6 +59,8 @@ class SupervisorLink:
         self.agreement = Agreement(os.path.join(self.run_dir, f"session-{self.session_number}.agreed"))
         self.pace = Pace()
         self.owner: Optional[str] = None  # the framework whose loop is running; other hooks do nothing meanwhile
+        self.samples_losses = True  # and whether losses are sampled meanwhile: it reports them late
+        self.report_losses: Optional[Callable[..., None]] = None  # see hooks/pytorch; called after a step of its loop
         self.is_stopping = False  # a loop has accepted a request to stop
         self.has_unsaved_steps = False  # something was trained since the last checkpoint was reported
         self._is_inspecting = False  # hooks decide whether the offered checkpoint is theirs
@@ -240,9 +242,20 @@ class SupervisorLink:
 
     # -- a loop that a hook drives
 
+    @property
+    def driven_step(self) -> Optional[int]:
+        """The last step of the loop that is running; None before it has made one."""
+        return None if self._last_step is None else self._last_step[0]
+
     @contextmanager
     def training(
-        self, owner: str, unit: Optional[str] = None, *, is_counted: bool = False, ends_script: bool = True
+        self,
+        owner: str,
+        unit: Optional[str] = None,
+        *,
+        is_counted: bool = False,
+        ends_script: bool = True,
+        samples_losses: bool = False,
     ) -> Iterator[bool]:
         """Drive a framework's loop: inside, the caller calls `at_step_end` after every step, and does what it returns.
 
@@ -250,12 +263,13 @@ class SupervisorLink:
         Stopped.
 
         owner: the framework's name. unit, is_counted: as in `set_unit`; None: not known. ends_script: False for a
-        script that checks by itself whether it was stopped; then this ends normally.
+        script that checks by itself whether it was stopped; then this ends normally. samples_losses: it makes optimizer
+        steps, and reports their losses late or never.
         """
         if self.owner is not None:
             yield False
             return
-        self.owner = owner
+        self.owner, self.samples_losses = owner, samples_losses
         self.is_stopping = False
         self.register_process()
         self.agreement.begin_loop()
@@ -284,6 +298,7 @@ class SupervisorLink:
             raise
         finally:
             self.owner = self._resume_source = None
+            self.samples_losses = True
 
     def at_step_end(self, step: int, *, total_steps: Optional[int] = None, is_counted: bool = False) -> StepRequest:
         """What the supervisor requests, at the end of a step of a loop that we drive. The same on all ranks.
@@ -300,6 +315,8 @@ class SupervisorLink:
         if self.owner is not None:
             self.pace.report(self.send_event)
         self._last_step = (step, total_steps, is_counted)
+        if self.samples_losses and self.report_losses is not None:
+            self.report_losses()
         if now >= self._step_reported_at + STEP_EVERY_S:
             self._report_step(step, total_steps, is_counted=is_counted)
         request = StepRequest(save=self.checkpoint_due(), stop=self.should_stop())
@@ -312,6 +329,8 @@ class SupervisorLink:
             self.log(step, {}, None if self._is_total_reported else total_steps)
 
     def _report_last_step(self) -> None:
+        if self.samples_losses and self.report_losses is not None:
+            self.report_losses(is_over=True)
         if self._last_step is not None:
             step, total_steps, is_counted = self._last_step
             self._last_step = None

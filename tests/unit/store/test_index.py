@@ -753,15 +753,17 @@ def test_the_step_of_a_sample_is_not_a_reported_one(index: Index):
     assert view.last_step is None
 
 
-@pytest.mark.parametrize("name", ["loss", "train/loss", "Loss_D"])
+@pytest.mark.parametrize(("name", "count"), [("loss", 1), ("loss", 2), ("train/loss", 2), ("Loss_D", 2)])
 @pytest.mark.parametrize("more", [{}, {"printed": True}])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_reported_loss_replaces_a_sampled_one(index: Index, name: str, more: dict[str, Any], is_first: bool):
+def test_a_reported_loss_replaces_a_sampled_one(
+    index: Index, name: str, count: int, more: dict[str, Any], is_first: bool
+):
     """In whichever order they are read, and whoever reports it: no curve has points of both."""
     index.put_run(made(), 1)
-    reported = output({"step": 2, name: 7.0, **more})
+    reported = [output({"step": step, name: 7.0, **more}) for step in range(count)]
     start = 0
-    for data in (reported, output(*SAMPLED)) if is_first else (output(*SAMPLED), reported):
+    for data in (*reported, output(*SAMPLED)) if is_first else (output(*SAMPLED), *reported):
         assert stored(index, data, start)
         start += len(data)
     assert stored(index, output(*SAMPLED), start)
@@ -769,9 +771,21 @@ def test_a_reported_loss_replaces_a_sampled_one(index: Index, name: str, more: d
     assert view is not None
     assert view.metrics == {name: 7.0}
     assert view.summaries[name].origin is not Origin.SAMPLED
-    assert curve(index, name) == [(2.0, "7.0")]
-    (count,) = index.rows("SELECT metric_count FROM runs")[0]
-    assert count == 1
+    assert curve(index, name) == [(float(step), "7.0") for step in range(count)]
+    assert index.rows("SELECT metric_count FROM runs") == [(1,)]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_one_point_of_another_loss_replaces_no_curve(index: Index, is_first: bool):
+    """Trainer's train_loss at the end, a summary."""
+    index.put_run(made(), 1)
+    parts = [output({"step": 2, "train_loss": 7.0}), output(*SAMPLED)]
+    start = 0
+    for data in parts if is_first else parts[::-1]:
+        assert stored(index, data, start)
+        start += len(data)
+    assert curve(index, "loss") == [(1.0, "0.5"), (2.0, "0.5")]
+    assert curve(index, "train_loss") == [(2.0, "7.0")]
 
 
 def test_both_in_one_stretch(index: Index):

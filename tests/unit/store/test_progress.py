@@ -264,4 +264,7 @@ def test_a_sampled_loss_is_shown_until_another_is_reported():
     by_turns = (2.0, [{"step": 3, "loss/1": 1.5, "sampled": True}])
     assert metered(sampled, by_turns).metrics == {"loss/1": 1.5}
     assert metered(sampled, (2.0, [{"step": 2, "val_loss": 3}])).metrics == {"loss": 0.5, "val_loss": 3.0}
-    assert metered(sampled, (2.0, [{"step": 2, "train_loss": 7}]), sampled).metrics == {"train_loss": 7.0}
+    once = (2.0, [{"step": 2, "train_loss": 7}])
+    assert metered(sampled, once, sampled).metrics == {"train_loss": 7.0, "loss": 0.5}
+    assert metered(sampled, once, sampled, once).metrics == {"train_loss": 7.0}
+    assert metered(sampled, (2.0, [{"step": 2, "loss": 7}]), sampled).metrics == {"loss": 7.0}

@@ -8,7 +8,7 @@ the first metric that is reported on, nothing more is read.
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -60,24 +60,29 @@ class PrintedMetrics:
         self._counted = 0  # optimizer steps, as of the last look
         self._waiting: list[Printed] = []  # lines without a step, until more optimizer steps are counted
         self._waits_since = 0.0
-        self._is_sampled = False
-        self._losses: set[str] = set()  # training losses that were printed
-        self._has_curve = False  # one of them was printed more than once
-        self._single: list[str] = []  # lines with losses that are held back until there is a curve
+        self._sampled: Collection[str] = ()
+        self._has_curve = False  # of a printed training loss
+        self._losses: set[str] = set()  # those that were printed until then
+        self._single: list[str] = []  # lines with losses that are held back until then
         self._has_written = False
         self._marks: list[str] = []  # of checkpoints, until there is a line: a file of marks alone says nothing
         self._bars: dict[Tail, str] = {}  # the newest of each, as it was printed
         self._bars_at = 0.0
 
     def look(
-        self, counted_step: int | None, *, is_sampled: bool = False, is_over: bool = False, within_s: float = _LAST_S
+        self,
+        counted_step: int | None,
+        *,
+        sampled: Collection[str] = (),
+        is_over: bool = False,
+        within_s: float = _LAST_S,
     ) -> None:
         """Read on. counted_step: of the optimizer, if it is counted. is_over: nothing is printed any more; read it all.
 
-        is_sampled: there are sampled losses. One printed loss does not take the place of these; two are a curve.
+        sampled: names of losses that are sampled. One printed point of such a name does not take their place; two do.
         within_s: where it is over, what cannot be read in this time is left out.
         """
-        self._is_sampled = is_sampled
+        self._sampled = sampled
         with suppress(OSError):  # of a disk that fails for a moment: training continues, and the next look reads on
             self._look(counted_step, is_over=is_over, within_s=within_s)
 
@@ -196,14 +201,15 @@ class PrintedMetrics:
         return "".join([*named, f"{json.dumps(line | values)}\n"])
 
     def _without_single_losses(self, values: dict[str, float]) -> dict[str, float]:
-        """The values to write now: of training losses all, unless they are sampled and none was printed before."""
-        losses = {name: value for name, value in values.items() if is_training_loss(name)}
+        """The values to write now: without a first one of a loss that is sampled."""
+        losses = set(filter(is_training_loss, values))
         self._has_curve = not self._losses.isdisjoint(losses)
-        self._losses.update(losses)
-        if not losses or self._has_curve or not self._is_sampled:
+        self._losses |= losses
+        single = {name: values[name] for name in losses.intersection(self._sampled)}
+        if self._has_curve or not single:
             return values
-        self._single.append(f"{json.dumps({'step': self._step, 'printed': True, **losses})}\n")
-        return {name: value for name, value in values.items() if name not in losses}
+        self._single.append(f"{json.dumps({'step': self._step, 'printed': True, **single})}\n")
+        return {name: value for name, value in values.items() if name not in single}
 
 
 def _read(reader: Reader, stretch: LineBlock, until: float) -> tuple[list[Printed], int]:

@@ -1,13 +1,14 @@
 """Progress of a session, and how long its steps and saves take: for the live line and the stop ladder."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 import msgspec
 
 from backprop.records import LONGEST_S, LiveProgress, Origin, Record
-from backprop.store.metric_names import is_training_loss, replaced_samples
+from backprop.store.metric_names import has_loss_curve, is_training_loss, replaced_samples
 from backprop.store.output.protocol import Batch, Listening
 
 
@@ -105,11 +106,12 @@ class ProgressMeter:
         self._shown: _Kind | None = None  # that the last step was of
         self._values: dict[str, float] = {}  # last ones, but for those that were sampled
         self._sampled: dict[str, float] = {}
+        self._losses: Counter[str] = Counter()  # points of other training losses
 
     @property
-    def has_samples(self) -> bool:
-        """Whether losses were sampled."""
-        return bool(self._sampled)
+    def sampled_losses(self) -> Collection[str]:
+        """The names of losses that were sampled."""
+        return self._sampled.keys()
 
     def observe(self, batch: Batch, now: float) -> None:
         """Take in what a look at `now` brought."""
@@ -161,8 +163,9 @@ class ProgressMeter:
         self._sampled |= {name: series.values[-1] for name, series in batch.sampled.items()}
         for name in replaced_samples(batch.sampled):
             self._sampled.pop(name, None)
-        has_loss = any(map(is_training_loss, self._values))
-        return dict(self._values) if has_loss else self._sampled | self._values
+        self._losses.update({name: len(each.steps) for name, each in batch.series.items() if is_training_loss(name)})
+        has_curve = has_loss_curve(self._losses, self._sampled)
+        return dict(self._values) if has_curve else self._sampled | self._values
 
     def _step(self, batch: Batch) -> int | None:
         """The newest step in it, of the best kind that there has been so far."""

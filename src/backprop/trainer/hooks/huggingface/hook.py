@@ -88,7 +88,7 @@ def _around_train(original: Callable[..., Any]) -> Callable[..., Any]:
         link = current()
         if link is None or is_off(HOOK):
             return original(self, resume_from_checkpoint, *args, **kwargs)
-        with link.training(HOOK, "optimizer step") as is_ours:
+        with link.training(HOOK, "optimizer step", samples_losses=True) as is_ours:
             if not is_ours:
                 return original(self, resume_from_checkpoint, *args, **kwargs)
             _report_arguments(self.args)

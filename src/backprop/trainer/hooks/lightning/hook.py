@@ -78,7 +78,7 @@ def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
         link, callback = current(), _callback_of(trainer)
         if link is None or callback is None:
             return fit(trainer, *args, **kwargs)
-        with link.training(NAME, "optimizer step") as is_ours:
+        with link.training(NAME, "optimizer step", samples_losses=True) as is_ours:
             if not is_ours:
                 return fit(trainer, *args, **kwargs)
             bound = signature.bind(trainer, *args, **kwargs)

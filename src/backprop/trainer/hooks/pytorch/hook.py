@@ -61,6 +61,8 @@ class ScriptMonitor:
         self._base = 0  # steps of earlier sessions, once the script has read the checkpoint to resume from
         self._is_base_known = False  # from a step number that the script has saved
         self._counts: dict[int, StepCount] = {}  # by id() of the optimizer, which is fastest
+        # of optimizers in loops that frameworks drive, whose steps are not counted here
+        self._driven: weakref.WeakKeyDictionary[Any, Optional[Curve]] = weakref.WeakKeyDictionary()
         self._most = 0  # of all optimizers: in a GAN, two of them make one training step
         self._reported_step: Optional[int] = None
         self._look_at = 0.0
@@ -97,7 +99,11 @@ class ScriptMonitor:
 
     def stepped(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         """Count a step. Called by PyTorch after every step of any optimizer, so it must be fast."""
-        if self._is_compiling() or self.link.owner is not None:  # torch.compile must not trace the rest
+        if self._is_compiling():  # torch.compile must not trace the rest
+            return
+        if self.link.owner is not None:
+            if self.losses.is_watching and self.link.samples_losses:
+                self._sample_driven(optimizer)
             return
         count = self._count_of(optimizer)
         count.steps += 1
@@ -116,6 +122,16 @@ class ScriptMonitor:
             count = self._counts[id(optimizer)] = StepCount(optimizer, self._most if is_alone else 0)
             self._look_at = 0.0
         return count
+
+    @guarded(LOSSES)
+    def _sample_driven(self, optimizer: Any) -> None:
+        """Take the loss of a step of a framework's loop, which counts its steps itself."""
+        step = self.link.driven_step
+        if step is None:  # the number of its first step is not known
+            self.losses.forget_step()
+        else:
+            curve = self._driven.get(optimizer)
+            self._driven[optimizer] = self.losses.stepped(curve, optimizer, step + 1)
 
     def skipped(self, optimizer: Any) -> None:
         """A GradScaler did not let an optimizer make a step: its loss is known all the same."""
@@ -138,7 +154,7 @@ class ScriptMonitor:
         self.link.interrupts.watch(self._keep)
         self.saves.report_final_names(at_step=True)
         self._report_step()
-        self._report_losses()
+        self.report_losses()
         # the script ignores the stop: this is the last chance before SIGTERM
         if self._rescued_step is None and self.link.is_overdue():
             self.rescue(is_once=True)
@@ -155,9 +171,11 @@ class ScriptMonitor:
                 self.link.count(self.step)
 
     @guarded(LOSSES)
-    def _report_losses(self, *, is_over: bool = False) -> None:
+    def report_losses(self, *, is_over: bool = False) -> None:
+        """Report losses that were sampled, if it is time. Called right after a step, or at the end."""
         for step, name, value in self.losses.samples(monotonic(), is_over=is_over):
-            self.link.send_event(step=self._base + step, sampled=True, **{name: value})
+            base = self._base if self.link.owner is None else 0
+            self.link.send_event(step=base + step, sampled=True, **{name: value})
 
     # -- saves
 
@@ -281,7 +299,7 @@ class ScriptMonitor:
             return
         self.saves.report_final_names(at_step=True)
         self._report_step()
-        self._report_losses(is_over=True)
+        self.report_losses(is_over=True)
         self.link.refresh()
         # a daemon thread trains until the process ends: its last steps are not worth another file
         is_rescued = self._is_broken_off and self._stepper is not None and self._stepper.daemon
@@ -318,6 +336,7 @@ def _hook_torch(torch: Any, link: SupervisorLink) -> None:
     torch.load = torch.serialization.load = _watched(torch.load)
     if link.may_sample_losses:
         install(torch, monitor.losses, link, monitor.skipped)
+        link.report_losses = monitor.report_losses
     atexit.register(monitor.end)
     chained = sys.excepthook
 

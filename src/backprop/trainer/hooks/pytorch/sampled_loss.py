@@ -154,12 +154,13 @@ class LossSampler:
         """
         thread = self.thread
         if thread.watch != self.watch:  # the watch began in the middle of this thread's step
-            self._watch_thread()
+            self.forget_step()
             return curve
         parts, thread.parts = thread.parts, []
         return self._closed(curve, optimizer, step, parts) if parts else curve
 
-    def _watch_thread(self) -> None:
+    def forget_step(self) -> None:
+        """Forget what has happened in this thread since its last step."""
         self.thread.watch, self.thread.parts = self.watch, []
 
     @guarded(HOOK)
@@ -224,7 +225,7 @@ class LossSampler:
             self._has_breaks = True
             self._first = None
             self.watch += 1
-            self._watch_thread()
+            self.forget_step()
             self.is_watching = True
 
 
@@ -280,7 +281,7 @@ def _around_backward(
         # torch.compile must not trace the rest
         if is_compiling() or not sampler.is_watching:
             return function(self, *args, **kwargs)
-        if link.owner is not None or _is_part(args, kwargs):
+        if not link.samples_losses or _is_part(args, kwargs):
             return function(self, *args, **kwargs)
         parts = thread.parts
         count = len(parts)
