@@ -23,6 +23,7 @@ from .link import SupervisorLink, current
 
 _KIND = "tracked"  # the ending of its file, and the mark of its lines
 WRITE_EVERY_S = 0.1  # what is logged is in the file after this time
+_MAX_PENDING = 1000  # scalars that are kept where no thread can write them
 _END = ', "tracked": true}'
 _RESERVED = ("step", "event", "tracked")  # keys that mean something else in a line
 # in the place of a tracker: a checkpoint of this name was saved; a place of the tracker of this name was closed
@@ -76,7 +77,7 @@ class TrackedMetrics:
         self._note(_CLOSED, place, tracker)
 
     def _note(self, kind: str, place: str, name: str) -> None:
-        if self._thread is not None:  # else nothing was logged
+        if self._names or self._pending:  # else nothing was logged
             self._pending.append((kind, place, name, 0.0, None, False))
             if not self._is_due:
                 self._wake()
@@ -84,13 +85,24 @@ class TrackedMetrics:
     def _wake(self) -> None:
         self._is_rank_0 = distributed.rank() == 0
         self._is_due = True
-        # RuntimeError: another thread has just done the same; or Python is exiting, and `_write_last` comes last
-        with suppress(RuntimeError):
-            if self._thread is None:
-                self._write_at_end_of_worker()
-                self._thread = threading.Thread(target=self._write_forever, name="backprop-tracked", daemon=True)
-                self._thread.start()
+        if self._thread is None and not self._start():
+            self._is_due = False
+            if len(self._pending) >= _MAX_PENDING:
+                self.write()
+            return
+        with suppress(RuntimeError):  # another thread has just done the same
             self._asleep.release()
+
+    def _start(self) -> bool:
+        """Start the thread that writes; False where no thread can be started: a limit, or Python is exiting."""
+        thread = threading.Thread(target=self._write_forever, name="backprop-tracked", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._thread = thread
+        self._write_at_end_of_worker()
+        return True
 
     def _write_at_end_of_worker(self) -> None:
         # a worker of multiprocessing ends without `atexit`, and forgets what its parent has registered

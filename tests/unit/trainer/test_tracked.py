@@ -161,6 +161,20 @@ def test_a_fork_writes_only_what_it_logs_itself(session: Session):
     assert sorted(line["step"] for line in session.lines()) == [1, 2]
 
 
+def test_where_no_thread_can_be_started_little_is_kept(session: Session, monkeypatch: pytest.MonkeyPatch):
+    """A limit of threads is no reason to lose scalars, nor to keep all of them in memory."""
+
+    def start(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module.threading.Thread, "start", start)
+    monkeypatch.setattr(module, "_MAX_PENDING", 10)
+    for step in range(25):
+        session.metrics.add("t", "", "loss", 0.5, step)
+    assert session.path.read_text().count("\n") == 20
+    assert [line["step"] for line in session.lines()] == list(range(25))
+
+
 @pytest.mark.parametrize("first", ["", 'tracked().add("t", "", "loss", 0.5, 1)'])
 def test_what_is_logged_at_exit_is_recorded(runs: Runs, first: str):
     """Such as a last result: whether or not something was logged before."""
