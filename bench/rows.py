@@ -213,7 +213,8 @@ def ingest(sizes: Sizes) -> list[Row]:
         rates = spread([sizes.ingest_lines / report["elapsed_s"] for report in reports])
         peak = max(report["peak_rss_bytes"] for report in reports) / _MB
         live_rate = _live_rate(place)
-        text_rate = _text_rate(place)
+        text_rate = _printed_rate(place, sizes.burst_lines, _text(sizes.burst_lines))
+        metrics_rate = _printed_rate(place, sizes.burst_lines // 10, _losses(sizes.burst_lines // 10))
     return [
         Row(
             what="ingest of one trainer's JSON lines, until they are in the index",
@@ -237,22 +238,35 @@ def ingest(sizes: Sizes) -> list[Row]:
             is_reached=text_rate >= 100_000,
             how=f"{sizes.burst_lines:,} lines as a logger writes them, once",
         ),
+        Row(
+            what="… of printed lines with a loss",
+            measured=f"{metrics_rate:,.0f} lines/s of CPU time",
+            how=f"{sizes.burst_lines // 10:,} lines of nanoGPT's kind (`iter 100: loss 2.3100, time 12.10ms`), once",
+        ),
     ]
 
 
-def _text_rate(place: Workbench) -> float:
-    draft = place.home.begin(archive.spec_of("text"), None)
+def _text(count: int) -> str:
     lines = (
         f"2026-01-01 12:00:{number % 60:02},{number % 1000:03} INFO data.loader: opened shard-{number:07}.tar in "
         f"{number % 97 / 100:.2f} s, {number % 4096} samples kept\n"
-        for number in range(place.sizes.burst_lines)
+        for number in range(count)
     )
-    draft.out_path(1).write_text("".join(lines))
+    return "".join(lines)
+
+
+def _losses(count: int) -> str:
+    return "".join(f"iter {step}: loss {9 / (step + 1):.4f}, time {step % 97 / 7:.2f}ms\n" for step in range(count))
+
+
+def _printed_rate(place: Workbench, count: int, text: str) -> float:
+    draft = place.home.begin(archive.spec_of("text"), None)
+    draft.out_path(1).write_text(text)
     began_s = time.process_time()
     PrintedMetrics(draft, 1, (), Outlook()).look(None, is_over=True, within_s=math.inf)
     spent_s = time.process_time() - began_s
     draft.discard()
-    return place.sizes.burst_lines / spent_s
+    return count / spent_s
 
 
 def _ingest(place: Workbench, run_id: str) -> dict[str, float]:

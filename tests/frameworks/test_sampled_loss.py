@@ -489,7 +489,7 @@ def test_a_silent_script_has_a_loss(framework_runs: FrameworkRuns):
 @pytest.mark.parametrize(
     ("report", "name"),
     [
-        ('print(json.dumps({"step": 7, "train_loss": 5.0}))', "train_loss"),
+        ('for _ in range(2): print(json.dumps({"step": 7, "train_loss": 5.0}))', "train_loss"),
         ('print("iter 7: loss 5.0\\niter 7: loss 5.0")', "loss"),
         ("import backprop; backprop.log(step=7, loss=5.0)", "loss"),
     ],

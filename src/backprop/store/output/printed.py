@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from backprop.records import Record
@@ -19,6 +20,7 @@ MAX_LINE = 2000  # characters; a longer line is not understood
 _MAX_COUNT = 1 << 53
 _MAX_COLUMNS = 32
 _MAX_LEVELS = 3  # of nested objects
+_MAX_NAMES = 1000  # of which is remembered what they are
 
 
 class Printed(Record, frozen=True):
@@ -83,8 +85,10 @@ _PARTS = re.compile(r"[A-Z]?[a-z]+\d*|[A-Z]+(?![a-z])\d*|\d+")
 _SET = re.compile(r"\W*(eval|evaluation|test|testing|val|valid|validation|dev)\b", re.IGNORECASE)
 
 
-def _parts(name: str) -> list[str]:
-    return [part.lower() for part in _PARTS.findall(name)]
+# a script prints the same few names on each line
+@lru_cache(maxsize=_MAX_NAMES)
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(part.lower() for part in _PARTS.findall(name))
 
 
 # -- how far it has got
@@ -172,23 +176,15 @@ _RATIO = re.compile(r"\s*/\s*(\d+)\b")
 
 
 class _Pair(Record, frozen=True):
-    words: tuple[str, ...]
+    name: str
+    word: str  # the last one of the name, as it was printed
     value: float
     is_explicit: bool  # with a sign between name and number
     is_fraction: bool
 
     @property
-    def name(self) -> str:
-        return "_".join(self.words).strip("._-/'+").lower()
-
-    @property
     def is_strong(self) -> bool:
-        words = self.words[-1:] if len(self.words) > 1 else self.words  # "loss weights" are none
-        if not _OF_SETTINGS.isdisjoint(_parts(words[0])):
-            return False
-        return any(not _STRONG.isdisjoint(_parts(word)) for word in words) or bool(
-            re.search(r"(?:acc|prec|hit|recall)s?@\d", self.name)
-        )
+        return _is_strong(self.word, self.name)
 
     @property
     def is_weak(self) -> bool:
@@ -200,21 +196,33 @@ class _Pair(Record, frozen=True):
         return self.name in {"train", "val", "valid", "test", "dev"} and self.is_explicit and self.is_fraction
 
 
+@lru_cache(maxsize=_MAX_NAMES)
+def _is_strong(word: str, name: str) -> bool:
+    """Whether a number of this name, and with this last word, is a metric: "loss weights" are none."""
+    if not _OF_SETTINGS.isdisjoint(_parts(word)):
+        return False
+    return not _STRONG.isdisjoint(_parts(word)) or _AT_RANK.search(name) is not None
+
+
+_AT_RANK = re.compile(r"(?:acc|prec|hit|recall)s?@\d")
+_GOES_ON = re.compile(r"\.\w|-\d|/\w*[a-z]|%\|")  # behind a number: it is of a file, a date, a rate, a progress bar
+
+
 def _pairs(line: str) -> Iterator[_Pair]:
     """Each name with a number behind it."""
     begin = 0
     for found in _NUMBER.finditer(line):
         before, begin = line[begin : found.start()], found.end()
         after = line[found.end() : found.end() + 12]
-        if re.match(r"\.\w|-\d|/\w*[a-z]|%\|", after):  # a file, a date, a rate, a progress bar
+        if _GOES_ON.match(after):
             continue
         stripped = before.rstrip().rstrip("'\"")
         sign = stripped[-1:]
         is_explicit = sign in (":", "=") and not stripped.endswith(("==", "!=", "<=", ">=", "::"))
         if not is_explicit and (sign in (":", "=") or not before[-1:].isspace()):
             continue
-        words = _name(stripped.rstrip(":= "), is_explicit=is_explicit)
-        if words is None:
+        named = _name(stripped.rstrip(":= "), is_explicit=is_explicit)
+        if named is None:
             continue
         if _DECIMAL_COMMA.match(line, found.start()):
             continue
@@ -225,14 +233,19 @@ def _pairs(line: str) -> Iterator[_Pair]:
             if not 0 <= value <= float(ratio[1]) or not float(ratio[1]):
                 continue
             value /= float(ratio[1])
-        yield _Pair(words, value, is_explicit, not text.lstrip("+-").isdigit())
+        yield _Pair(*named, value, is_explicit, not text.lstrip("+-").isdigit())
 
 
-def _name(before: str, *, is_explicit: bool) -> tuple[str, ...] | None:
-    """The words of the name at the end of this text, which stands before a number."""
+def _name(before: str, *, is_explicit: bool) -> tuple[str, str] | None:
+    """The name at the end of this text, which stands before a number, and its last word."""
     before = _REMARK.sub("", before.rstrip("'\" "))
     cuts = [each.end() for each in _DELIMITER.finditer(before)]
-    segment = before[cuts[-1] :] if cuts else before
+    return _named(before[cuts[-1] :] if cuts else before, is_explicit=is_explicit)
+
+
+@lru_cache(maxsize=_MAX_NAMES)
+def _named(segment: str, *, is_explicit: bool) -> tuple[str, str] | None:
+    """The same, of the text behind the last delimiter."""
     words = segment.split()
     if len(words) > 1 and words[-1].lower() in {"value", "is"}:
         del words[-1]
@@ -251,7 +264,8 @@ def _name(before: str, *, is_explicit: bool) -> tuple[str, ...] | None:
     parts = [part for word in kept for part in _parts(word)]
     if not parts or not _NEVER.isdisjoint(parts) or parts in (["step"], ["epoch"], ["ep"]):
         return None
-    return tuple(word.removesuffix("'s") for word in kept)
+    kept = [word.removesuffix("'s") for word in kept]
+    return "_".join(kept).strip("._-/'+").lower(), kept[-1]
 
 
 # -- a line
@@ -337,7 +351,10 @@ def _lines_of_interest(data: bytes) -> set[int]:
 
 def _shown(line: str) -> str:
     """The line as a terminal shows it in the end: what a progress bar has overwritten is gone."""
-    return re.split(r"[\r\b]", _ANSI.sub("", line.rstrip("\r\n")))[-1]
+    line = line.rstrip("\r\n")
+    if "\x1b" in line:
+        line = _ANSI.sub("", line)
+    return line[max(line.rfind("\r"), line.rfind("\b")) + 1 :]
 
 
 def parse(line: str) -> Printed | None:
