@@ -223,3 +223,62 @@ def test_what_is_no_number_of_minutes_is_told_what_would_be(runs: Runs, words: l
     done = runs.call("wait", "a", *words)
     assert done.returncode == 2
     assert f"{words[1]!r}: expected minutes, such as 5 or 0.5." in done.stderr
+
+
+def ended(done: subprocess.CompletedProcess[str]) -> tuple[list[str], str]:
+    """What `wait --any --json` printed: ids, and the cursor."""
+    document = json.loads(done.stdout)
+    return [run["id"] for run in document["ended"]], document["cursor"]
+
+
+def test_wait_for_any(runs: Runs):
+    """It returns when the first has ended; with its cursor, when the next ones have. None is missed."""
+    start_held(runs, "a", "b")
+    waiting = runs.start("wait", "--any", "a", "b", stdout=subprocess.PIPE)
+    assert runs.call("stop", "a").returncode == 0
+    out, _ = waiting.communicate(timeout=HANG_S)
+    first, cursor, *rest = out.decode().splitlines()
+    assert (first, cursor.split()[0], rest) == ("a stopped", "cursor", [])
+    word = cursor.split()[1]
+    done = runs.call("wait", "--any", "a", "b", "--since", word, "--timeout", "0.001", "--json")
+    assert done.returncode == 124
+    assert ended(done) == ([], word)
+
+    start_held(runs, "c", code=7)
+    let_go(runs)
+    for run_id in ("b", "c"):
+        wait_for(lambda: runs.document(run_id)["status"] in {"completed", "failed"})  # noqa: B023  at once
+    done = runs.call("wait", "--any", "--all", "--since", word, "--json")
+    assert (set(ended(done)[0]), done.returncode) == ({"b", "c"}, 7)
+    done = runs.call("wait", "--any", "--all", "--since", ended(done)[1], "--json")
+    assert (ended(done)[0], done.returncode) == ([], 0)  # nothing is active any more
+
+
+def test_wait_for_any_of_those_that_have_ended(runs: Runs):
+    """Without a cursor, they are told at once; a run that is resumed and ends again is told again."""
+    let_go(runs)
+    start_held(runs, "a")
+    assert runs.call("wait", "a").returncode == 0
+    ids, cursor = ended(runs.call("wait", "--any", "a", "--json"))
+    assert ids == ["a"]
+    assert runs.call("resume", "a", "--again").returncode == 0
+    done = runs.call("wait", "--any", "a", "--json", "--since", cursor, "--fields", "ended.id,ended.status")
+    assert json.loads(done.stdout) == {"ended.id": ["a"], "ended.status": ["completed"]}
+
+
+def test_a_run_with_more_sessions_to_come_has_not_ended(runs: Runs):
+    """--any, too, waits through them."""
+    runs.script("while not os.path.exists('go'): time.sleep(0.02)")
+    runs.call("run", "train.py", "-d", "--run-id", "a", "-m", "0.002", "--sessions", "1000", "--grace", "5")
+    wait_for(lambda: len(runs.document("a")["sessions"]) >= 3)
+    done = runs.call("wait", "--any", "a", "--timeout", "0.02", "--json")
+    assert (ended(done)[0], done.returncode) == ([], 124)
+    let_go(runs)
+    assert ended(runs.call("wait", "--any", "a", "--json"))[0] == ["a"]
+
+
+def test_a_cursor_that_is_none(runs: Runs):
+    """And one without --any."""
+    done = runs.call("wait", "--any", "--all", "--since", "x")
+    assert (done.returncode, "cursor" in done.stderr) == (2, True)
+    assert runs.call("wait", "--all", "--since", "1.1").returncode == 2

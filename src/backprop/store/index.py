@@ -41,6 +41,7 @@ _NO_ROOM_WORDS = frozenset(
 _OF_A_RUN = (
     "records",
     "annotations",
+    "ends",
     "tails",
     "metrics",
     "outlines",
@@ -108,6 +109,9 @@ class Index(IndexReader):
                 if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
                     for statement in _SCHEMA_PATH.read_text().split(";\n"):
                         self._db.execute(statement)
+                    self._db.execute(
+                        "INSERT INTO facts VALUES ('generation', ?)", (int.from_bytes(os.urandom(3), "big"),)
+                    )
                     self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def close(self) -> None:
@@ -175,6 +179,7 @@ class Index(IndexReader):
                         None if run.code.git is None else run.code.git.commit,
                     ),
                 )
+                self._put_end(run)
                 params_writer.put_guess(self._db, run)
                 self._put_goals(spec.id, spec.goals, is_asked=True)
                 self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, _encode(run)))
@@ -183,6 +188,32 @@ class Index(IndexReader):
         """Which files of annotations are stored: see `annotations.stamp`."""
         row = self._db.execute("SELECT stamp FROM annotations WHERE run_id = ?", (run_id,)).fetchone()
         return row[0] if row else 0
+
+    def _put_end(self, run: Run) -> None:
+        """Number the end of a run that has ended, unless it is the same as before."""
+        if run.status.is_final:
+            ended_at = None if run.ended_at is None else run.ended_at.timestamp()
+            end = (run.spec.id, len(run.sessions), ended_at)
+            self._db.execute(
+                "INSERT OR REPLACE INTO ends (run_id, sessions, ended_at) SELECT ?, ?, ?"
+                " WHERE NOT EXISTS (SELECT 1 FROM ends WHERE run_id = ? AND sessions = ? AND ended_at IS ?)",
+                (*end, *end),
+            )
+
+    def ends_after(self, number: int) -> list[tuple[int, str]]:
+        """The runs whose last end has a greater number: (number, id), in ascending order."""
+        rows = self.rows("SELECT number, run_id FROM ends WHERE number > ? ORDER BY number", (number,))
+        return [(int(place), str(run_id)) for place, run_id in rows]
+
+    def last_end(self) -> int:
+        """The number of the newest end; 0 before the first."""
+        rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name = 'ends'")
+        return int(rows[0][0]) if rows else 0
+
+    @property
+    def generation(self) -> int:
+        """A number that another index of this home does not have: what is counted here is counted anew there."""
+        return self._fact("generation")
 
     def put_annotations(self, run_id: str, known: int, stamp: int, annotations: Annotations) -> bool:
         """Store what users say about a run; False when another process has since the stamp `known` was read."""

@@ -50,6 +50,14 @@ CREATE TABLE annotations (
     record BLOB NOT NULL     -- Annotations as JSON
 );
 
+-- Which run has ended, numbered in the order in which that came here. One that ends again gets another number.
+CREATE TABLE ends (
+    number   INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id   TEXT NOT NULL UNIQUE,
+    sessions INTEGER NOT NULL, -- how many there were
+    ended_at REAL
+);
+
 -- How far each source (a Source) of a session has been read. Moves in the transaction that stores what was read.
 CREATE TABLE tails (
     run_id  TEXT NOT NULL,

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import click
 
 from backprop.cli.context import full_option, is_valid, json_option, open_caught_up, print_json, say, say_failure
 from backprop.cli.several import ACTIVE, EVERY, Choice, several_runs
-from backprop.errors import ExitCode, NoSuchRunError
+from backprop.errors import ExitCode, NoSuchRunError, UsageError
 from backprop.lifecycle import run_state
 from backprop.records import USE_LAG_S, LiveProgress, RunView
 from backprop.store.home import Home
@@ -55,6 +56,8 @@ _minutes = _Minutes(min=0, min_open=True)
     help="Exit with 69 if a run makes no step and prints nothing for this long, even if it uses CPU or GPU.",
 )
 @click.option("--timeout", "timeout_minutes", metavar="MINUTES", type=_minutes, help="Exit with 124 after this long.")
+@click.option("--any", "is_any", is_flag=True, help="Return as soon as one has ended: those that have, and a cursor.")
+@click.option("--since", metavar="CURSOR", help="With --any: only what has ended since it printed this cursor.")
 @json_option
 @full_option
 def wait(
@@ -63,17 +66,26 @@ def wait(
     stalled_minutes: float | None,
     silent_minutes: float | None,
     timeout_minutes: float | None,
+    is_any: bool,
+    since: str | None,
     as_json: bool,
     is_full: bool,
 ) -> None:
     """Wait until runs have ended; exit with the worst of their exit codes. Ctrl-C leaves them running."""
+    if since is not None and not is_any:
+        raise UsageError("--since needs --any.")
     home = Home.from_environment()
+    patience = _Patience(stalled_minutes, silent_minutes)
+    deadline = math.inf if timeout_minutes is None else time.monotonic() + timeout_minutes * 60
+    if is_any:
+        found, code = _AnyWatch(home, choice, since, patience).wait(deadline)
+        _print_ended(found, as_json=as_json, is_full=is_full)
+        raise click.exceptions.Exit(code)
     with open_caught_up(home) as index:
         views = {view.run.spec.id: view for view in choice.find(home, index)}
         if views and sys.stderr.isatty():
             say(f"waiting for {', '.join(views)}; Ctrl-C leaves {'it' if len(views) == 1 else 'them'} running")
-        watch = _Watch(home, index, views, _Patience(stalled_minutes, silent_minutes))
-        deadline = None if timeout_minutes is None else time.monotonic() + timeout_minutes * 60
+        watch = _Watch(home, index, views, patience)
         code = watch.wait(deadline) if views else ExitCode.OK
     if as_json:
         from backprop.views.documents import run_json
@@ -135,8 +147,8 @@ class _Watch:
         self._remarked: set[str] = set()
         self._active = set(views)
 
-    def wait(self, deadline: float | None) -> int:
-        """The exit code, once it is known. deadline: monotonic seconds; None: never."""
+    def wait(self, deadline: float) -> int:
+        """The exit code, once it is known. deadline: monotonic seconds."""
         while True:
             began = time.monotonic()
             for run_id in sorted(self._active):
@@ -145,14 +157,13 @@ class _Watch:
                 return outcome.worst(
                     [(view.run.status, run_state.exit_code_of(view.run)) for view in self._views.values()]
                 )
-            if stalled := self._stalled():
-                return stalled
-            now = time.monotonic()
-            if deadline is not None and now >= deadline:
-                say(f"still active: {', '.join(sorted(self._active))}")
-                return ExitCode.TIMED_OUT
-            pause_s = max(_LOOK_EVERY_S, (now - began) / _SHARE)
-            time.sleep(pause_s if deadline is None else min(pause_s, deadline - now))
+            if (given_up := self._gives_up(deadline)) is not None:
+                return given_up
+            _rest(began, deadline)
+
+    def _gives_up(self, deadline: float) -> ExitCode | None:
+        active = [self._views[run_id] for run_id in sorted(self._active)]
+        return _given_up(active, self._patience, self._remarked, deadline)
 
     def _look(self, run_id: str) -> None:
         from backprop.lifecycle import indexing
@@ -170,15 +181,90 @@ class _Watch:
             say(f"run {run_id} {view.run.status.value}" + (f": {reason}" if reason else ""))
             say_failure(self._home.rundir(run_id), view.run.last_session, is_seen=False)
 
-    def _stalled(self) -> ExitCode | None:
-        """Says which runs show nothing for too long; None when there are none."""
-        views = [self._views[run_id] for run_id in sorted(self._active)]
-        complaints = {view.run.spec.id: text for view in views if (text := self._patience.complaint(view)) is not None}
-        for run_id, text in complaints.items():
-            say(f"run {run_id}: {text}. To stop it: backprop stop {run_id}")
-        for view in views if not complaints else ():
-            run_id, remark = view.run.spec.id, self._patience.remark(view)
-            if remark is not None and run_id not in self._remarked:
-                self._remarked.add(run_id)
-                say(f"run {run_id}: {remark}")
-        return ExitCode.STALLED if complaints else None
+
+def _given_up(views: Sequence[RunView], patience: _Patience, remarked: set[str], deadline: float) -> ExitCode | None:
+    """Says which active runs show nothing for too long, or that time is up; None to wait on. remarked: ids."""
+    complaints = {view.run.spec.id: text for view in views if (text := patience.complaint(view)) is not None}
+    for run_id, text in complaints.items():
+        say(f"run {run_id}: {text}. To stop it: backprop stop {run_id}")
+    if complaints:
+        return ExitCode.STALLED
+    for view in views:
+        run_id, remark = view.run.spec.id, patience.remark(view)
+        if remark is not None and run_id not in remarked:
+            remarked.add(run_id)
+            say(f"run {run_id}: {remark}")
+    if time.monotonic() >= deadline:
+        say(f"still active: {', '.join(view.run.spec.id for view in views)}")
+        return ExitCode.TIMED_OUT
+    return None
+
+
+def _rest(began: float, deadline: float) -> None:
+    """Sleep until it is worth looking again, at most until the deadline. began: the last look; monotonic seconds."""
+    now = time.monotonic()
+    time.sleep(max(0.0, min(max(_LOOK_EVERY_S, (now - began) / _SHARE), deadline - now)))
+
+
+class _Ended(NamedTuple):
+    """What has ended, and the cursor to ask with for the next ones."""
+
+    views: list[RunView]
+    cursor: str
+
+
+class _AnyWatch:
+    """The chosen runs, looked at until one of them has ended since a cursor."""
+
+    def __init__(self, home: Home, choice: Choice, since: str | None, patience: _Patience) -> None:
+        self._home = home
+        # with a cursor, it is about those that have ended, too
+        self._choice = choice if since is None else choice._replace(statuses=EVERY)
+        self._since = since
+        self._patience = patience
+        self._remarked: set[str] = set()
+        self._ids: frozenset[str] | None = None  # without a cursor: those that were there at first
+
+    def wait(self, deadline: float) -> tuple[_Ended, int]:
+        """What has ended, and the exit code. Nothing, if nothing is active any more. deadline: monotonic seconds."""
+        while True:
+            began = time.monotonic()
+            ended, active = self._look()
+            codes = [(view.run.status, run_state.exit_code_of(view.run)) for view in ended.views]
+            if codes or not active:
+                return ended, outcome.worst(codes) if codes else ExitCode.OK
+            if (given_up := _given_up(active, self._patience, self._remarked, deadline)) is not None:
+                return ended, given_up
+            _rest(began, deadline)
+
+    def _look(self) -> tuple[_Ended, list[RunView]]:
+        """What has ended, and the chosen runs that have not."""
+        from backprop.lifecycle import ended_runs
+
+        with open_caught_up(self._home) as index:
+            if self._ids is None:
+                views = self._choice.find(self._home, index)
+                self._ids = frozenset(view.run.spec.id for view in views) if self._since is None else None
+            else:
+                views = [view for run_id in sorted(self._ids) if (view := index.get(run_id)) is not None]
+            chosen = {view.run.spec.id: view for view in views}
+            after = 0 if self._since is None else ended_runs.number_of(index, self._since)
+            found = ended_runs.since(self._home, index, after, chosen, say)
+            ended = _Ended([chosen[run_id] for run_id in found.ids], ended_runs.cursor(index, found.number))
+        active = [view for view in views if not view.run.status.is_final or view.run.spec.id in found.undecided]
+        return ended, active
+
+
+def _print_ended(ended: _Ended, *, as_json: bool, is_full: bool) -> None:
+    if as_json:
+        from backprop.views.documents import run_json
+
+        now = datetime.now(timezone.utc)
+        documents = [run_json.run_document(view, now, is_valid) for view in ended.views]
+        keys = run_json.SHORT if not is_full else documents[0] if documents else ()
+        ends = [{key: document[key] for key in keys} for document in documents]
+        print_json({"ended": ends, "cursor": ended.cursor}, has_result=True)
+        return
+    for view in ended.views:
+        print(f"{view.run.spec.id} {view.run.status.value}")
+    print(f"cursor {ended.cursor}")
