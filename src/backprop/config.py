@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, field
 
 from backprop.errors import ConfigError, UsageError
-from backprop.records import GB, Goal, Limits, Notification, Record, SlurmRequest, Status
+from backprop.records import GB, MAX_PRIORITY, Goal, Limits, Notification, Record, SlurmRequest, Status
 
 _YEAR_MINUTES = 525_600.0
 _MB = 1_000_000
@@ -47,6 +47,7 @@ class Config(Record, frozen=True):
     checkpoint_every_minutes: Minutes | None = field(name="checkpointEveryMinutes", default=None)
     framework: Literal["auto", "pytorch", "tensorflow"] = "auto"
     max_parallel: Annotated[int, Meta(ge=1, le=10_000)] = field(name="maxParallel", default=2)
+    priority: Annotated[int, Meta(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
     wait: bool | Annotated[float, Meta(ge=0, le=_YEAR_MINUTES)] = True
     min_free_ram_gb: Gigabytes = field(name="minFreeRamGB", default=2.0)
     min_free_disk_gb: Gigabytes = field(name="minFreeDiskGB", default=0.1)
@@ -89,6 +90,7 @@ class Config(Record, frozen=True):
             min_free_ram_bytes=round(self.min_free_ram_gb * GB),
             min_free_disk_bytes=round(self.min_free_disk_gb * GB),
             max_parallel=self.max_parallel,
+            priority=self.priority,
             gpu_count=self.gpus,
             gpu_min_free_vram_bytes=round(self.gpu_min_free_vram_mb * _MB),
             gpu_memory_fraction=fraction,
@@ -294,6 +296,14 @@ SETTINGS: Mapping[str, Setting] = {
         "Start only while fewer than N runs are active.",
         "N",
         limits=("max_parallel",),
+    ),
+    "priority": Setting(
+        "--priority",
+        f"a whole number of places, -{MAX_PRIORITY} to {MAX_PRIORITY}",
+        _QUEUE,
+        "Queue up to N places further ahead; below 0: behind.",
+        "N",
+        limits=("priority",),
     ),
     "wait": Setting(
         "--wait/--no-wait",

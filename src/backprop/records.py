@@ -144,6 +144,9 @@ def in_minutes(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds < 60 else f"{round(seconds / 60, 2):,.10g} min"
 
 
+MAX_PRIORITY = 100  # no run is overtaken by as many later ones, whatever their priority
+
+
 class Limits(StoredRecord, frozen=True):
     """What one session may use."""
 
@@ -154,6 +157,7 @@ class Limits(StoredRecord, frozen=True):
     finish_s: float | None = None  # beyond the timebox, for a script whose training has finished; None: the grace
     checkpoint_every_s: float | None = None  # None: the script saves when it likes
     max_parallel: int = 2  # start only while fewer runs of this home are active
+    priority: int = 0  # of its ticket in the queue
     gpu_count: int | None = None  # None: one where there is a GPU
     gpu_min_free_vram_bytes: int = 2_500_000_000  # of each card that is chosen
     gpu_memory_fraction: float | None = None  # of each chosen card's memory; this or the next one
@@ -661,6 +665,7 @@ class Ticket(Record, frozen=True):
     user: str
     since_unix_s: float  # when it joined the line, or was admitted
     max_parallel: int
+    priority: int = 0  # how many places further ahead it counts in the queue
     within: str | None = None  # the run in whose trainer it was started, which may wait for it
     is_running: bool = False
     is_away: bool = False  # suspended while it waited: others pass

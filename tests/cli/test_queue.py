@@ -408,3 +408,47 @@ def test_the_line_is_there_before_the_home_is(runs: Runs):
     """Looking at a home that is not there yet shows nothing taken."""
     told = json.loads(runs.call("status", "--json").stdout)
     assert (told["slots"]["taken"], told["queue"]) == ([], [])
+
+
+def wait_in_line(held: Runs, *ids: str, **options: str) -> None:
+    """Queued runs, in this order. options: priorities, by id."""
+    for place, run_id in enumerate(ids, start=1):
+        more = ("--priority", options[run_id]) if run_id in options else ()
+        assert held.call("run", "train.py", "-d", "--run-id", run_id, *more).returncode == 0
+        wait_for(lambda: len(queue_of(held)) == place)  # noqa: B023  at once
+
+
+def started(runs: Runs) -> list[str]:
+    """The runs, in the order in which their sessions began."""
+    documents = json.loads(runs.call("list", "--json").stdout)
+    return [run["id"] for run in sorted(documents, key=lambda run: run["started_at"])]
+
+
+def test_a_run_with_priority_is_queued_further_ahead(held: Runs):
+    """By as many places as it says; below 0, behind those that come after it. The runs start in that order."""
+    wait_in_line(held, "a", "b", "c", "d", a="-2", c="1", d="100")
+    assert queue_of(held) == ["d", "b", "c", "a"]
+    waiting = json.loads(held.call("status", "--json").stdout)["queue"]
+    assert [ticket["priority"] for ticket in waiting] == [100, 0, 1, -2]
+    assert "priority 100" in held.call("status").stdout
+    let_go(held)
+    assert held.call("wait", "--all").returncode == 0
+    assert started(held) == ["first", "d", "b", "c", "a"]
+    assert held.call("run", "train.py", "--priority", "101").returncode == 2
+
+
+def test_queued_runs_are_moved_to_the_front(held: Runs):
+    """In the order in which they are named, each with its outcome; one that is not queued has none of it."""
+    wait_in_line(held, "a", "b", "c", "d", b="5")
+    done = held.call("queue", "move", "d", "c", "--first")
+    assert done.returncode == 0, done.stderr
+    assert queue_of(held) == ["d", "c", "b", "a"]
+    assert "run c is number 2 of 4 in the queue" in done.stderr
+    done = held.call("queue", "move", "a", "first", "--first")
+    assert (done.returncode, queue_of(held)) == (2, ["a", "d", "c", "b"])
+    assert "run first is not queued (running)" in done.stderr
+    assert "run a is number 1 of 4 in the queue" in done.stderr
+    let_go(held)
+    assert held.call("wait", "--all").returncode == 0
+    assert started(held) == ["first", "a", "d", "c", "b"]
+    assert held.call("queue", "move", "a").returncode == 2

@@ -31,6 +31,7 @@ _COMMANDS = {
     "ui": ("commands.ui", "ui"),
     "stop": ("commands.stop", "stop"),
     "pause": ("commands.pause", "pause"),
+    "queue": ("commands.queue", "queue"),
     "rename": ("commands.rename", "rename"),
     "tag": ("commands.tag", "tag"),
     "note": ("commands.note", "note"),

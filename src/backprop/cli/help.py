@@ -30,6 +30,7 @@ EXAMPLES = {
     "ui": ("ui", "ui --port 8000 --no-open"),
     "stop": ("stop last", "stop --filter 'name~sweep step<1000'"),
     "pause": ("pause baseline", "pause --all"),
+    "queue": ("queue move baseline --first", "queue move 3kf9 7hq2 --first"),
     "rename": ("rename last baseline", "rename 3kf9 'lr 1e-3, warm'"),
     "tag": ("tag last +baseline -draft", "tag --filter 'group=lr loss>1' +diverged"),
     "note": ("note last 'loss spikes at step 400'", "note baseline --decide keep"),

@@ -245,7 +245,11 @@ def check_for_engine(flags: dict[str, Any], *, is_for_slurm: bool) -> None:
     A file may have both kinds, for runs on Slurm and on this machine.
     """
     if is_for_slurm:
-        for flag, key in (("--wait and --no-wait have", "wait"), ("--max-parallel has", "maxParallel")):
+        for flag, key in (
+            ("--wait and --no-wait have", "wait"),
+            ("--max-parallel has", "maxParallel"),
+            ("--priority has", "priority"),
+        ):
             if flags[key] is not None:
                 say(f"note: {flag} no effect on Slurm, which has its own queue")
         return

@@ -4,14 +4,15 @@
   lock                       held for milliseconds by a process that joins or admits; contains the last number issued
   0000000012-<run-id>        a ticket; the run's supervisor holds its kernel lock, which is free when that dies
 
-A ticket is written by its owner only, one line per change; the last complete line counts. Its number is its position.
+A ticket is written by its owner only, one line per change; the last complete line counts. Its number is its position,
+less its priority: see `turn`.
 """
 
 import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import msgspec
 
 from backprop import host
 from backprop.governor.start_policy import Reservation
-from backprop.records import Record, Ticket
+from backprop.records import MAX_PRIORITY, Record, Ticket
 from backprop.store.files import make_own_folder, replacing_foreign
 
 _TICKET = re.compile(r"(\d{10})-(.+)")
@@ -74,13 +75,40 @@ def promises(entries: Sequence[QueueEntry], before: Sequence[QueueEntry], but: i
     return [promise(entry, known.get(entry.number), now) for entry in held]
 
 
-def ahead_of(entries: Sequence[QueueEntry], number: int) -> list[QueueEntry]:
-    """The runs ahead of this number in the queue. One that is suspended is passed."""
+def turn(number: int, priority: int) -> tuple[int, int]:
+    """Where a ticket stands in the queue: the lowest first.
+
+    Each place of priority outweighs one later arrival. Since priority is bounded, a run is overtaken by fewer than
+    MAX_PRIORITY of those that came after it, however many keep coming: nobody starves.
+    """
+    return number - max(-MAX_PRIORITY, min(priority, MAX_PRIORITY)), number
+
+
+def in_order(entries: Iterable[QueueEntry]) -> list[QueueEntry]:
+    """In the order of their turns; those that cannot be read, which do not wait, first."""
+    return sorted(entries, key=lambda one: turn(one.number, one.ticket.priority if one.ticket else MAX_PRIORITY))
+
+
+def ahead_of(entries: Sequence[QueueEntry], number: int, priority: int = 0) -> list[QueueEntry]:
+    """The runs ahead of this ticket in the queue, in order. One that is suspended is passed."""
+    own = turn(number, priority)
     return [
         entry
-        for entry in entries
-        if entry.number < number and entry.is_waiting and entry.ticket is not None and not entry.ticket.is_away
+        for entry in in_order(entries)
+        if entry.is_waiting
+        and entry.ticket is not None
+        and not entry.ticket.is_away
+        and turn(entry.number, entry.ticket.priority) < own
     ]
+
+
+def to_be_first(entries: Sequence[QueueEntry], numbers: Sequence[int]) -> list[int]:
+    """The priorities with which these tickets come first, in this order; as close to that as priorities go."""
+    turns = {one.number: turn(one.number, one.ticket.priority)[0] for one in entries if one.ticket and one.is_waiting}
+    # none of them gets a later turn than it has
+    after = min(at + 1 if number in numbers else at for number, at in turns.items())
+    wanted = [number - (after - len(numbers) + place) for place, number in enumerate(numbers)]
+    return [max(-MAX_PRIORITY, min(priority, MAX_PRIORITY)) for priority in wanted]
 
 
 def in_the_way_of(entries: Sequence[QueueEntry], within: str | None) -> list[QueueEntry]:
@@ -135,6 +163,10 @@ class QueueSlot:
         """The same, for changes that may be late: a full disk is no error."""
         with suppress(OSError):
             self.change(**changes)
+
+    def ahead(self, entries: Sequence[QueueEntry]) -> list[QueueEntry]:
+        """The runs ahead of this one, of these entries."""
+        return ahead_of(entries, self.number, self.ticket.priority)
 
     def others(self) -> "list[QueueEntry]":
         """All other living tickets."""

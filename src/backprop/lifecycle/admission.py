@@ -33,7 +33,7 @@ from backprop.governor.start_policy import Decision, Obstacle
 from backprop.records import Limits, MachineState, Record, RunSpec, Status, StopReason, Ticket
 from backprop.store.home import Home
 from backprop.store.ingest import Recorder
-from backprop.store.journal.entries import Admitted, Queued, Refused, StopRequested
+from backprop.store.journal.entries import Admitted, MoveRequested, Queued, Refused, StopRequested
 from backprop.store.journal.file import Journal
 from backprop.supervisor.outcome import exit_code_of
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
@@ -105,9 +105,9 @@ def read_machine(folders: Sequence[str], gpu_probe: str) -> MachineState:
 def foresee(line: RunQueue, application: Application) -> Decision:
     """The decision if the session applied now. Changes nothing."""
     entries = in_the_way_of(line.read(), application.within)
-    waiting = [entry for entry in entries if entry.is_waiting]
-    if waiting:
-        return _behind(waiting)
+    newest = max((entry.number for entry in entries), default=0)
+    if ahead := ahead_of(entries, newest + 1, application.limits.priority):
+        return _behind(ahead)
     return start_policy.admit(application.limits, _usable_machine(application), promises(entries, entries))
 
 
@@ -147,6 +147,7 @@ class Admission:
         self._observer = observer
         self._place: QueueSlot | None = None
         self._nearest: QueueEntry | None = None  # directly ahead
+        self._is_moved = False  # in the queue, since we looked who is ahead
         self._shown_reason: str | None = None
         self._shown_obstacle: Obstacle | None = None
         self._shown_at = 0.0
@@ -186,7 +187,7 @@ class Admission:
     def _decide(self) -> Decision:
         application = self._application
         before = in_the_way_of(self._line.read(self._place), application.within)
-        if self._place is not None and (ahead := ahead_of(before, self._place.number)):
+        if self._place is not None and (ahead := self._place.ahead(before)):
             self._nearest = ahead[-1]
             return _behind(ahead)
         number = None if self._place is None else self._place.number
@@ -206,7 +207,7 @@ class Admission:
         with self._line.alone():
             place = self._place = self._place or self._line.join(self._ticket())
             entries = in_the_way_of(self._line.read(place, tidy=True), application.within)
-            ahead = ahead_of(entries, place.number)
+            ahead = place.ahead(entries)
             self._nearest = ahead[-1] if ahead else None
             if ahead:
                 return _behind(ahead)
@@ -227,6 +228,7 @@ class Admission:
             user=host.user(),
             since_unix_s=time.time(),
             max_parallel=self._application.limits.max_parallel,
+            priority=self._application.limits.priority,
             within=self._application.within,
         )
 
@@ -296,6 +298,9 @@ class Admission:
             self._signals.wait(min(_LISTEN_EVERY_S, ask_again_at - now, give_up_at - now))
             if (refusal := self._handle_requests()) is not None:
                 return refusal
+            if self._is_moved:
+                self._is_moved = False
+                return None
             if is_behind and self._nearest is not None and not self._line.still_waits(self._nearest):
                 return None
         return None
@@ -310,9 +315,12 @@ class Admission:
                 return NotAdmitted(reason=reason, is_broken_off=True, by=StopReason.SIGNAL)
             self._suspend()
         for entry in self._journal.read_new():
-            is_ours = isinstance(entry, StopRequested) and entry.session == self._application.session
-            if isinstance(entry, StopRequested) and is_ours and entry.by is StopReason.USER:
-                return NotAdmitted(reason=f"{entry.detail} while queued", by=StopReason.USER)
+            match entry:
+                case StopRequested(session=self._application.session, by=StopReason.USER):
+                    return NotAdmitted(reason=f"{entry.detail} while queued", by=StopReason.USER)
+                case MoveRequested(session=self._application.session) if self._place is not None:
+                    self._place.change(priority=entry.priority)
+                    self._is_moved = True
         return None
 
     def _suspend(self) -> None:

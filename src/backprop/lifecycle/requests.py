@@ -23,7 +23,14 @@ from backprop.records import Pauser, Run, RunSpec, StopReason
 from backprop.store.holder import signal_holder
 from backprop.store.home import Home
 from backprop.store.ingest import Say
-from backprop.store.journal.entries import PauseRequested, Refused, Renamed, ResumeRequested, StopRequested
+from backprop.store.journal.entries import (
+    MoveRequested,
+    PauseRequested,
+    Refused,
+    Renamed,
+    ResumeRequested,
+    StopRequested,
+)
 from backprop.store.journal.file import Journal
 from backprop.store.rundir import NO_ROOM
 
@@ -155,6 +162,26 @@ def request_pause(home: Home, run: Run, *, by: str = "backprop pause") -> None:
     if now.is_being_stopped:
         raise UsageError(f"run {run_id} is being stopped and can no longer be paused.")
     _append(home, now.run, PauseRequested(at=_now(), session=answering.session, detail=asked_by(by)))
+
+
+def request_move(home: Home, run: Run, priority: int | None, *, by: str = "backprop queue move") -> None:
+    """Ask a run that is queued on this machine to take another place, by the priority of its ticket. Does not wait.
+
+    priority: None: it has no ticket there. Raises UsageError for a run that is not queued, or not here; BusyError for
+    one that waits for something else before it joins the queue.
+    """
+    standing = look(home, run.spec).run
+    waiter, run_id = standing.waiter, run.spec.id
+    if waiter is None:
+        raise UsageError(f"run {run_id} is not queued ({standing.status.value}).")
+    if standing.is_on_slurm:
+        raise UsageError(f"run {run_id} is in the queue of Slurm, which has its own priorities.")
+    if waiter.host != host.name():
+        raise UsageError(f"run {run_id} is in the queue of {waiter.host}: each machine has its own.")
+    if priority is None:
+        raise BusyError(f"run {run_id} has not joined the queue yet: {standing.reason}.")
+    asked = MoveRequested(at=_now(), session=waiter.session, priority=priority, detail=asked_by(by))
+    _append(home, standing, asked)
 
 
 def request_resume(home: Home, run: Run, *, by: str = "backprop resume", has_options: bool = False) -> None:
@@ -300,7 +327,9 @@ def not_running(run: Run) -> UsageError:
     return UsageError(f"run {run.spec.id} is not running ({run.status.value}).")
 
 
-def _append(home: Home, run: Run, entry: StopRequested | PauseRequested | ResumeRequested | Renamed) -> None:
+def _append(
+    home: Home, run: Run, entry: StopRequested | PauseRequested | ResumeRequested | MoveRequested | Renamed
+) -> None:
     """Raises NoSuchRunError, or BackpropError when it cannot be written: a full disk, a read-only home."""
     spec = run.spec
     rundir = home.rundir(spec.id)

@@ -18,13 +18,16 @@ from backprop.governor.run_queue import (
     QueueSlot,
     RunQueue,
     ahead_of,
+    in_order,
     in_the_way_of,
     is_stopped,
     promise,
     promises,
+    to_be_first,
+    turn,
 )
 from backprop.governor.start_policy import Obstacle, admit
-from backprop.records import Limits, MachineState, Record, Ticket
+from backprop.records import MAX_PRIORITY, Limits, MachineState, Record, Ticket
 from tests.conftest import wait_for
 
 GB = 10**9
@@ -108,6 +111,70 @@ def test_first_come_first_served(line: RunQueue, join: Callable[..., QueueSlot])
     assert ids(ahead_of(line.read(), third.number)) == ["b"]
     second.leave()
     assert ahead_of(line.read(), third.number) == []
+
+
+def queued(number: int, priority: int = 0, **changes: object) -> QueueEntry:
+    return QueueEntry(number=number, ticket=ticket(f"r{number}", priority=priority, **changes))
+
+
+priorities = st.integers(-300, 300)  # also what no option takes: a ticket may be of another version
+queues = st.dictionaries(st.integers(1, 400), priorities, max_size=40).map(
+    lambda told: [queued(number, priority) for number, priority in sorted(told.items())]
+)
+
+
+@given(queues)
+def test_whoever_waits_has_one_place_in_the_queue(entries: list[QueueEntry]):
+    """One is first, and each has exactly those before it ahead; without priorities, those with smaller numbers."""
+    order = in_order(entries)
+    for place, entry in enumerate(order):
+        assert entry.ticket is not None
+        assert ahead_of(entries, entry.number, entry.ticket.priority) == order[:place]
+    plain = [queued(entry.number) for entry in entries]
+    assert in_order(plain) == plain
+
+
+@given(queues)
+def test_nobody_is_overtaken_by_many(entries: list[QueueEntry]):
+    """However great the priorities of the others, fewer than MAX_PRIORITY that came later are ahead."""
+    for entry in entries:
+        later = [one for one in ahead_of(entries, entry.number) if one.number > entry.number]
+        assert all(one.number < entry.number + MAX_PRIORITY for one in later)
+        assert len(later) < MAX_PRIORITY
+
+
+@given(st.lists(st.integers(0, 300), max_size=5), st.integers(0, 2))
+@settings(deadline=None)
+def test_nobody_starves_while_others_keep_coming(asked_for: list[int], each_time: int):
+    """One run starts at a time, and newcomers of every priority never cease: all who wait get their turn."""
+    waiting = [queued(number, priority) for number, priority in enumerate(asked_for, start=1)]
+    number, starts = len(waiting), 0
+    first_ones = {entry.number for entry in waiting}
+    while first_ones and starts <= 2 * len(asked_for) * MAX_PRIORITY:
+        started = in_order(waiting)[0]
+        waiting.remove(started)
+        first_ones.discard(started.number)
+        starts += 1
+        for _ in range(each_time):
+            number += 1
+            waiting.append(queued(number, MAX_PRIORITY))
+    assert not first_ones
+    assert starts <= len(asked_for) + MAX_PRIORITY
+
+
+@given(queues.filter(bool), st.data())
+def test_the_priorities_to_be_first(entries: list[QueueEntry], data: st.DataObject):
+    """The runs are first, in the order that is asked for; where priorities do not suffice, no later than before."""
+    entries = [queued(one.number, max(-100, min(100, one.ticket.priority))) for one in entries if one.ticket]
+    numbers = data.draw(st.lists(st.sampled_from([entry.number for entry in entries]), min_size=1, unique=True))
+    found = dict(zip(numbers, to_be_first(entries, numbers), strict=True))
+    moved = [queued(one.number, found[one.number]) if one.number in found else one for one in entries]
+    assert all(-MAX_PRIORITY <= priority <= MAX_PRIORITY for priority in found.values())
+    if all(priority < MAX_PRIORITY for priority in found.values()):
+        assert [entry.number for entry in in_order(moved)][: len(numbers)] == numbers
+    for entry in entries:
+        if entry.number in found and entry.ticket is not None:
+            assert turn(entry.number, found[entry.number]) <= turn(entry.number, entry.ticket.priority)
 
 
 def test_numbers_are_never_given_twice(line: RunQueue, join: Callable[..., QueueSlot]):

@@ -160,6 +160,14 @@ class ResumeRequested(_Entry, frozen=True, tag="go_on_asked"):
     detail: str
 
 
+class MoveRequested(_Entry, frozen=True, tag="move_asked"):
+    """A user requested another place in the queue for the session, which waits there."""
+
+    session: int
+    priority: int  # of its ticket, from now on
+    detail: str
+
+
 class Renamed(_Entry, frozen=True, tag="renamed"):
     """A user renamed the run."""
 
@@ -258,6 +266,7 @@ Entry = (
     | StopRequested
     | PauseRequested
     | ResumeRequested
+    | MoveRequested
     | Renamed
     | Signalled
     | Paused

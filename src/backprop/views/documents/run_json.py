@@ -205,6 +205,7 @@ def ticket_document(ticket: Ticket) -> dict[str, Any]:
         "user": ticket.user,
         "since": datetime.fromtimestamp(ticket.since_unix_s, timezone.utc),
         "waits_for": ticket.waits_for,
+        "priority": ticket.priority,
         "ram_promised_bytes": ticket.ram_bytes,
         "ram_seen_bytes": ticket.ram_seen_bytes,
         "vram_promised_bytes": ticket.vram_bytes,

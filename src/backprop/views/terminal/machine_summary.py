@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 
 from backprop import host
-from backprop.governor.run_queue import RunQueue
+from backprop.governor.run_queue import RunQueue, in_order
 from backprop.records import Gpu, Limits, MachineState, Record, RunView, Ticket
 from backprop.store.home import Home
 from backprop.text import printable
@@ -25,7 +25,8 @@ class Occupancy(Record, frozen=True):
 
 def read_occupancy(home: Home) -> Occupancy:
     """Which runs of a home hold slots of this machine, and which are queued."""
-    tickets = [entry.ticket for entry in RunQueue(home.line_path, host.name()).read() if entry.ticket is not None]
+    entries = in_order(RunQueue(home.line_path, host.name()).read())
+    tickets = [entry.ticket for entry in entries if entry.ticket is not None]
     return Occupancy(
         taken=tuple(ticket for ticket in tickets if ticket.is_running),
         queue=tuple(ticket for ticket in tickets if not ticket.is_running),
@@ -96,7 +97,8 @@ def _slot_rows(
         yield "", f"{_owner(ticket, now)}: {_holdings(ticket, indices)}"
     for position, ticket in enumerate(occupancy.queue, start=1):
         reason = "suspended: later runs may start first" if ticket.is_away else ticket.waits_for or "checking resources"
-        yield "queue" if position == 1 else "", f"{position}. {_owner(ticket, now)}: {reason}"
+        priority = f", priority {ticket.priority}" if ticket.priority else ""
+        yield "queue" if position == 1 else "", f"{position}. {_owner(ticket, now)}{priority}: {reason}"
 
 
 def _owner(ticket: Ticket, now: datetime) -> str:
