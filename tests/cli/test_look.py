@@ -208,6 +208,15 @@ def test_status_of_a_run_shows_it_in_full(three: Runs):
         assert word in text
 
 
+def test_status_of_several_runs(three: Runs):
+    """One after the other, in their order; as JSON an array."""
+    ids = [line.split()[1] for line in three.call("status", "c", "a").stdout.splitlines() if line.startswith("run ")]
+    assert ids == ["c", "a"]
+    documents = json.loads(three.call("status", "c", "a", "--json").stdout)
+    assert [document["id"] for document in documents] == ["c", "a"]
+    assert three.call("status", "c", "nobody").returncode == 3
+
+
 def test_status_shows_the_machine_and_what_runs(runs: Runs):
     """RAM, disk and the runs that are going on; as JSON too."""
     runs.script("print('ready', flush=True); time.sleep(60)")
