@@ -70,7 +70,7 @@ class SupervisorLink:
         self._reported_step: Optional[int] = None  # the last that the supervisor knows of
         self._last_step: Optional[tuple[int, Optional[int], bool]] = None  # of the loop that is running
         self._is_total_reported = False  # of the loop that is running
-        self.driven_step: Optional[int] = None  # the last of the latest loop that a hook has driven
+        self.ended_at_step: Optional[int] = None  # the last of the latest loop that a hook has driven
         self._saved_paths: set[str] = set()  # of which it is recorded that this process saves them
         self._answered_requests = 0  # checkpoint requests that need no save any more
         self._units: dict[bool, str] = {}  # what the reported and the counted steps are, as the supervisor knows it
@@ -334,7 +334,7 @@ class SupervisorLink:
         if self._last_step is not None:
             step, total_steps, is_counted = self._last_step
             self._last_step = None
-            self.driven_step = step
+            self.ended_at_step = step
             reported = self._reported_step  # if the script did, it may be of another kind than those that are counted
             if reported is None or (step != reported if is_counted else step > reported):
                 self._report_step(step, total_steps, is_counted=is_counted)

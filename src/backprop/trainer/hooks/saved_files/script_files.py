@@ -140,8 +140,8 @@ class ScriptFiles:
             return self.link.count_now()
         if counted := self.count_steps():
             return counted
-        if self.link.driven_step is not None:
-            return self.link.driven_step
+        if self.link.ended_at_step is not None:
+            return self.link.ended_at_step
         known = [count for count in (self.earlier_steps() or None, content.epoch) if count is not None]
         number = None if known else _NUMBER_IN_NAME.search(os.path.basename(path))
         return max(known, default=None) if number is None else int(number[1] or number[2])
