@@ -31,7 +31,7 @@ def test_the_step_of_a_save(
     """The file's own, else what was counted, else what is known of before or the file's epoch, else that in its name."""
     told: list[int | None] = []
     link = SimpleNamespace(
-        report_checkpoint=lambda _path, step, **_: told.append(step), count_now=None, run_id="r", driven_step=None
+        report_checkpoint=lambda _path, step, **_: told.append(step), count_now=None, run_id="r", ended_at_step=None
     )
     files = ScriptFiles(link)
     atexit.unregister(files._end)
@@ -58,7 +58,7 @@ def test_after_a_loop_that_a_hook_drove_its_last_step_is_the_step_of_a_save(tmp_
     """`model.save` after `fit`, in a session that resumed: not the step of the checkpoint that it resumed from."""
     told: list[int | None] = []
     link = SimpleNamespace(
-        report_checkpoint=lambda _path, step, **_: told.append(step), count_now=None, run_id="r", driven_step=225
+        report_checkpoint=lambda _path, step, **_: told.append(step), count_now=None, run_id="r", ended_at_step=225
     )
     files = ScriptFiles(link)
     atexit.unregister(files._end)
