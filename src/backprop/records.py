@@ -177,6 +177,14 @@ class Limits(StoredRecord, frozen=True):
         return max(self.grace_s, self.time_to_finish_s)
 
 
+class Throttle(str, Enum):
+    """Why a card runs slower than it could."""
+
+    THERMAL = "thermal"  # it is too hot
+    POWER = "power"  # it is at its power limit
+    HARDWARE = "hardware"  # its hardware slows it down, for one of these reasons or another
+
+
 class Gpu(Record, frozen=True):
     """One graphics card, or one MIG slice of it, at one instant. None where the card does not say."""
 
@@ -189,6 +197,7 @@ class Gpu(Record, frozen=True):
     temp_c: float | None = None
     utilization_percent: float | None = None
     power_w: float | None = None
+    throttled: tuple[Throttle, ...] | None = None  # why its clocks are held back now; empty: they are not
     is_slice: bool = False  # a MIG device
     process_vram_bytes: Mapping[int, int] | None = None  # process id -> what it holds; None: not known
 
@@ -216,6 +225,7 @@ class Source(str, Enum):
     EVENTS = "events"  # events of our code inside the trainer: see trainer/
     PRINTED = "printed"  # metrics that the supervisor read in what the trainer printed for people: see printed.py
     TRACKED = "tracked"  # metrics that the script logged to trackers: see trainer/tracked.py
+    USAGE = "usage"  # what it took of the machine, as the supervisor measured it: see store/usage/
 
 
 class Origin(IntEnum):
@@ -545,6 +555,17 @@ class MetricSummary(Record, frozen=True):
     origin: Origin = Origin.REPORTED  # the greatest of its points
 
 
+class Usage(Record, frozen=True):
+    """What a run took of the machine, all sessions together. Names and units: see store/usage/quantities.py."""
+
+    measured_s: float  # of training: sessions that were not measured, and pauses, are not in it
+    peak: Mapping[str, float]
+    mean: Mapping[str, float]  # over the time that the quantity was known
+    energy_wh: float | None  # of its GPUs; None where they do not say
+    last: Mapping[str, float]  # of each curve, sys/NAME: the newest value
+    counts: Mapping[str, int]  # likewise: how many points it has
+
+
 class ParamOrigin(IntEnum):
     """Where a parameter was found. The script's own word wins over what was seen, and that over a guess."""
 
@@ -638,6 +659,7 @@ class RunView(Record, frozen=True):
     note_count: int = 0
     has_lost_metrics: bool = False  # there are more names than the index keeps
     live: LiveProgress | None = None  # of its session, while it runs: not while it is paused
+    usage: Usage | None = None  # None: it was not measured
 
 
 class Level(str, Enum):

@@ -87,7 +87,7 @@ def test_compare_as_json_is_as_documented(two: Runs):
     run = document["runs"][0]
     assert set(run) == {
         "id", "name", "status", "reason", "created_at", "elapsed_s", "sessions", "gpu_hours", "last_step", "command",
-        "python", "host", "git", "params", "metrics",
+        "python", "host", "git", "params", "metrics", "usage",
     }  # fmt: skip
     assert run["metrics"]["loss"] == {"last": 2.0, "last_step": 50, "best": 2.0, "best_step": 50}
     assert run["metrics"]["lr"]["best"] is None  # a learning rate is not better or worse

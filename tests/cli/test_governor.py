@@ -64,8 +64,15 @@ class Machine:
         }
 
     def card(
-        self, index: int, *, used_mib: int | None = 1000, total_mib: int | None = 80_000, temp_c: int | None = 40
+        self,
+        index: int,
+        *,
+        used_mib: int | None = 1000,
+        total_mib: int | None = 80_000,
+        temp_c: int | None = 40,
+        **fields: object,
     ) -> None:
+        """fields: more of them, by nvidia-smi's names."""
         self._cards[index] = {
             "index": index,
             "uuid": f"GPU-{index}",
@@ -73,6 +80,7 @@ class Machine:
             "memory.total": total_mib,
             "memory.used": used_mib,
             "temperature.gpu": temp_c,
+            **fields,
         }
         if total_mib is None:
             del self._cards[index]["memory.total"]

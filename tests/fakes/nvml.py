@@ -1,7 +1,7 @@
 """A pretend NVML below the real `pynvml`: a machine without a GPU behaves as the JSON file $FAKE_NVML says.
 
     {"gpus": [{"uuid": "GPU-0", "name": "Fake", "total": 80000000000, "used": 1000000000, "temp": 45, "busy": 3,
-               "milliwatts": 80500, "processes": {"1234": 900000000},
+               "milliwatts": 80500, "throttle": 4, "processes": {"1234": 900000000},
                "slices": [{"uuid": "MIG-0", "name": "Fake MIG 1g", "total": 10000000000, "used": 0, "processes": {}}]}],
      "error": null, "delay_s": 0}
 
@@ -125,6 +125,9 @@ class Library:
 
     def _nvmlDeviceGetPowerUsage(self, state: dict, handle: Any, out: Any) -> int:
         return self._number(state, handle, "milliwatts", out)
+
+    def _nvmlDeviceGetCurrentClocksThrottleReasons(self, state: dict, handle: Any, out: Any) -> int:
+        return self._number(state, handle, "throttle", out)
 
     def _nvmlDeviceGetUtilizationRates(self, state: dict, handle: Any, out: Any) -> int:
         device = self._device(state, handle)

@@ -127,6 +127,7 @@ def test_a_quiet_run_is_a_quiet_stream(server: Server, runs: Runs):
     """When a run that goes on says nothing, nothing is sent: time alone is not news."""
     run_id = start_endless(runs, 'print(json.dumps({"step": 1, "loss": 1.0}), flush=True); time.sleep(600)')
     wait_for(lambda: (document := runs.document(run_id))["last_step"] == 1 and document["life"] is not None)
+    wait_for(lambda: "cpu" in ((runs.document(run_id)["usage"] or {}).get("peak") or {}))  # all of its curves are there
     talking = start_endless(runs)
     with server.stream(runs=run_id, details=run_id) as stream:
         for name in ("table", "rows", "run"):

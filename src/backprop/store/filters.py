@@ -9,6 +9,8 @@ import msgspec
 
 from backprop.errors import UsageError
 from backprop.records import Decision, Goal, Record, Status
+from backprop.store.usage import figures
+from backprop.store.usage.quantities import Unit
 
 _CONDITION = re.compile(r"(?P<name>[^\s=!<>~]+)(?P<operator>!=|<=|>=|=|<|>|~)(?P<value>.*)", re.DOTALL)
 _SIGNS = frozenset("=<>~")
@@ -45,6 +47,9 @@ _SQL_OPERATORS = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">
 _ORDERING = frozenset({"<", "<=", ">", ">="})
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _NAME_LENGTH = 100
+_SIZES = {"": 1.0, "B": 1.0, **{f"{prefix}B": 1000.0**n for n, prefix in enumerate("kMGT", 1)}}
+_SIZES |= {f"{prefix}iB": 1024.0**n for n, prefix in enumerate("KMGT", 1)}
+_SIZE = re.compile(r"([0-9.eE+-]+?)\s*([A-Za-z]*)")
 _DURATION = re.compile(r"([0-9.eE+-]+?)\s*(s|min|h|d)?")
 _LOSS = "loss"
 # by metric_names.loss_rank, an SQL function there
@@ -122,12 +127,49 @@ def check(condition: Condition) -> None:
     if name in _TEXTS and (operator in _ORDERING or (name == "command" and operator != "~")):
         allowed = "~ (contains)" if name == "command" else "=, != and ~ (contains)"
         raise UsageError(f"cannot parse filter {name}{operator}{value}: {name} takes {allowed}.")
-    if name in _NUMBERS:
+    if name.startswith(figures.PREFIX):
+        _check_figure(condition)
+    elif name in _NUMBERS:
         if operator == "~":
             raise UsageError(f"cannot parse filter {name}~{value}: {name} is a number.")
         _seconds_or_number(condition)
     elif operator in _ORDERING and _number(value) is None:
         raise UsageError(f"cannot parse filter {name}{operator}{value}: {value!r} is not a number.")
+
+
+def _check_figure(condition: Condition) -> None:
+    """Raise UsageError unless it compares what runs used with a number."""
+    name, operator, value = condition.name, condition.operator, condition.value
+    if (mistake := unknown_figure(name)) is not None:
+        raise UsageError(f"cannot parse filter {name}{operator}{value}: {mistake}")
+    if operator == "~":
+        raise UsageError(f"cannot parse filter {name}~{value}: {name} is a number.")
+    if _figure_value(condition) is None:
+        wanted = "a size such as 800MB or 8GB" if _is_size(name) else "a number"
+        raise UsageError(f"cannot parse filter {name}{operator}{value}: expected {wanted}.")
+
+
+def unknown_figure(key: str) -> str | None:
+    """What is wrong with a key that begins like those of what runs used; None for any other key."""
+    if not key.startswith(figures.PREFIX) or figures.name_of(key) is not None:
+        return None
+    known = [f"{figures.PREFIX}{name}" for name in figures.NAMES]
+    near = near_name(key, known)
+    return f"no figure {key!r}; " + (f"did you mean {near}?" if near else f"there are {', '.join(known)}.")
+
+
+def _is_size(key: str) -> bool:
+    name = figures.name_of(key)
+    return name is not None and figures.unit(name) in {Unit.BYTES, Unit.BYTES_PER_S}
+
+
+def _figure_value(condition: Condition) -> float | None:
+    """The number that a figure is compared with, in the figure's unit; None for anything else."""
+    if not _is_size(condition.name):
+        return _number(condition.value)
+    found = _SIZE.fullmatch(condition.value)
+    number = None if found is None else _number(found[1])
+    return None if found is None or number is None or found[2] not in _SIZES else number * _SIZES[found[2]]
 
 
 def ids_statement(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:
@@ -151,6 +193,8 @@ def usually_descends(sort: str, is_greater_better: IsGreaterBetter) -> bool:
     """Whether a key sorts in descending order by default."""
     if sort in _SORT_COLUMNS:
         return _SORT_COLUMNS[sort][1]
+    if figures.name_of(sort) is not None:
+        return True
     kind, name = kind_and_name(sort)
     return kind != "param" and is_greater_better(name)
 
@@ -162,6 +206,9 @@ def _order(wanted: Wanted, is_greater_better: IsGreaterBetter) -> tuple[str, str
     way = "DESC" if is_descending else "ASC"
     if wanted.sort in _SORT_COLUMNS:
         return "", f"{_SORT_COLUMNS[wanted.sort][0]} {way} NULLS LAST, ", []
+    if (figure := figures.name_of(wanted.sort)) is not None:
+        row, column = figures.column(figure)
+        return " LEFT JOIN usage ON usage.run_id = runs.id AND usage.name = ?", f"{column} {way} NULLS LAST, ", [row]
     kind, name = kind_and_name(storable(wanted.sort))
     column = _extreme(name, is_greater_better) if kind == "best" else "last"
     metric, metric_values = _meant_metric(kind, name)
@@ -195,7 +242,8 @@ def _where(wanted: Wanted, is_greater_better: IsGreaterBetter) -> Statement:
     return (f" WHERE {' AND '.join(terms)}" if terms else ""), values
 
 
-def _term(condition: Condition, is_greater_better: IsGreaterBetter) -> Statement:
+def _key_term(condition: Condition) -> Statement | None:
+    """The term for a key of the tables above or a figure of what was used; None for a parameter or metric."""
     if condition.name in _TEXTS:
         return _text_term(_TEXTS[condition.name], condition)
     if condition.name in _BEGINNINGS:
@@ -208,6 +256,16 @@ def _term(condition: Condition, is_greater_better: IsGreaterBetter) -> Statement
         column = _NUMBERS[condition.name]
         now = [datetime.now(timezone.utc).timestamp()] if "?" in column else []
         return f"{column} {_SQL_OPERATORS[condition.operator]} ?", [*now, _seconds_or_number(condition)]
+    if (figure := figures.name_of(condition.name)) is not None:
+        row, column = figures.column(figure)
+        one = f"SELECT {column} FROM usage WHERE run_id = runs.id AND usage.name = ?"  # noqa: S608  our own words
+        return f"({one}) {_SQL_OPERATORS[condition.operator]} ?", [row, _figure_value(condition)]
+    return None
+
+
+def _term(condition: Condition, is_greater_better: IsGreaterBetter) -> Statement:
+    if (of_key := _key_term(condition)) is not None:
+        return of_key
     kind, name = kind_and_name(condition.name)
     name = storable(name)
     param, param_values = _param_term(condition)

@@ -23,8 +23,9 @@ from backprop.store.metric_names import loss_rank
 from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, ParamsGiven
 from backprop.store.rundir import NO_ROOM
+from backprop.store.usage.blocks import Total
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
 _MAX_WORDS = 4000  # characters that a search looks through
 
@@ -50,6 +51,7 @@ _OF_A_RUN = (
     "params",
     "checkpoints",
     "notes",
+    "usage",
 )
 
 _encode = msgspec.json.Encoder().encode
@@ -162,11 +164,11 @@ class Index(IndexReader):
             stored_size = self.journal_size(spec.id)
             if stored_size is None or journal_size >= stored_size:
                 self._db.execute(
-                    "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words, commit_id)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+                    "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words, commit_id, script)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
                     " name = excluded.name, created_at = excluded.created_at,"  # it may not have been readable before
                     " status = excluded.status, elapsed_s = excluded.elapsed_s, journal_size = excluded.journal_size,"
-                    " words = excluded.words, commit_id = excluded.commit_id,"
+                    " words = excluded.words, commit_id = excluded.commit_id, script = excluded.script,"
                     " is_whole = is_whole AND excluded.journal_size = journal_size",
                     (
                         spec.id,
@@ -177,6 +179,7 @@ class Index(IndexReader):
                         journal_size,
                         _words(run),
                         None if run.code.git is None else run.code.git.commit,
+                        spec.script,
                     ),
                 )
                 self._put_end(run)
@@ -304,11 +307,8 @@ class Index(IndexReader):
         come, and the index may have been emptied since the caller looked. None: that does not matter.
         """
         with self._transaction():
-            if self.offset(run_id, session, source) != start or self.journal_size(run_id) is None:
+            if not self._move_tail(run_id, session, source, start, end, earlier_bytes):
                 return False
-            if earlier_bytes is not None and self.stored_bytes(run_id, before_session=session) != earlier_bytes:
-                return False
-            self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
             CurveWriter(self._db).add(run_id, session, batch, timeline or Timeline())
             self._put_steps(run_id, batch, begins_session=start == 0)
             for seen in batch.params_seen:
@@ -331,6 +331,32 @@ class Index(IndexReader):
             " goal = excluded.goal, is_asked = excluded.is_asked WHERE excluded.is_asked OR NOT is_asked",
             [(run_id, name, goal.value, is_asked) for name, goal in goals.items()],
         )
+
+    def add_usage(
+        self, run_id: str, session: int, start: int, end: int, totals: Mapping[str, Total], *, earlier_bytes: int
+    ) -> bool:
+        """Store what bytes `start` to `end` of the session's usage file contain; as `add_output`."""
+        with self._transaction():
+            if not self._move_tail(run_id, session, Source.USAGE, start, end, earlier_bytes):
+                return False
+            self._db.executemany(
+                "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                " seconds = seconds + excluded.seconds, total = total + excluded.total,"
+                " peak = max(peak, excluded.peak), points = points + excluded.points, last = excluded.last",
+                [(run_id, name, *total) for name, total in totals.items()],
+            )
+        return True
+
+    def _move_tail(
+        self, run_id: str, session: int, source: Source, start: int, end: int, earlier_bytes: int | None
+    ) -> bool:
+        """Advance how far a source is stored; False when it is not stored up to `start`: see `add_output`."""
+        if self.offset(run_id, session, source) != start or self.journal_size(run_id) is None:
+            return False
+        if earlier_bytes is not None and self.stored_bytes(run_id, before_session=session) != earlier_bytes:
+            return False
+        self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
+        return True
 
     def _put_steps(self, run_id: str, batch: Batch, *, begins_session: bool) -> None:
         """Store how far the run has got by this part of its output.

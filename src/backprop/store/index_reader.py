@@ -13,9 +13,22 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from backprop.records import Annotations, Checkpoint, Goal, LiveProgress, MetricSummary, Origin, Run, RunView, Status
+from backprop.records import (
+    Annotations,
+    Checkpoint,
+    Goal,
+    LiveProgress,
+    MetricSummary,
+    Origin,
+    Run,
+    RunView,
+    Status,
+    Usage,
+)
 from backprop.store.chunk_summary import ChunkSummary
 from backprop.store.rundir import RunDir
+from backprop.store.usage.blocks import Total
+from backprop.store.usage.quantities import PREFIX, QUANTITIES, is_curve
 from backprop.text import is_utf8
 
 _METRICS = f"SELECT name, origin, {', '.join(ChunkSummary._fields)} FROM metrics WHERE run_id = ?"  # noqa: S608
@@ -24,6 +37,8 @@ _STEPS = (
     "last_step, total_steps, unit, counted_step, counted_total, counted_unit, printed_step, printed_total, printed_unit"
 )
 
+_HOUR_S = 3600.0
+_DECIMALS = 3  # of what is measured once a second: more would be noise
 _T = TypeVar("_T")
 _run_decoder = msgspec.json.Decoder(Run)
 _annotations_decoder = msgspec.json.Decoder(Annotations)
@@ -123,6 +138,35 @@ class IndexReader:
             checkpoints=self._checkpoints(run_id),
             note_count=note_count,
             has_lost_metrics=lost_count > 0,
+            usage=self._usage(run_id),
+        )
+
+    def _usage(self, run_id: str) -> Usage | None:
+        rows = self.rows("SELECT name, seconds, total, peak, points, last FROM usage WHERE run_id = ?", (run_id,))
+        if not rows:
+            return None
+        totals = {row[0]: Total(*row[1:]) for row in rows}
+        named = sorted(totals, key=lambda name: (name not in QUANTITIES, name))
+        order = [name for name in (*QUANTITIES, *named) if name in totals]
+        curves = [name for name in dict.fromkeys(order) if is_curve(name)]
+        power = totals.get("gpu_power")
+        return Usage(
+            measured_s=round(max(total.seconds for total in totals.values()), _DECIMALS),
+            peak={name: totals[name].peak for name in QUANTITIES if name in totals},
+            mean={
+                name: round(totals[name].mean, _DECIMALS) for name in QUANTITIES if name in totals and is_curve(name)
+            },
+            energy_wh=None if power is None else round(power.sum / _HOUR_S, _DECIMALS),
+            last={PREFIX + name: totals[name].last for name in curves},
+            counts={PREFIX + name: totals[name].points for name in curves},
+        )
+
+    def peaks_of_script(self, script: str, name: str, limit: int) -> list[tuple[str, float, float]]:
+        """Id, peak of a quantity, and for how many seconds it was measured, of the newest runs of a script."""
+        return self.rows(
+            "SELECT id, peak, seconds FROM runs JOIN usage ON run_id = id AND usage.name = ?"
+            " WHERE script = ? ORDER BY created_at DESC LIMIT ?",
+            (name, script, limit),
         )
 
     def _summaries(self, run_id: str, metrics: Collection[str] | None) -> dict[str, MetricSummary]:

@@ -24,10 +24,11 @@ from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import RunReader, fold_on
 from backprop.store.output import protocol
 from backprop.store.output.line_times import OffsetSample
-from backprop.store.output.tail import READ_BYTES, Tail, size_bytes
+from backprop.store.output.tail import READ_BYTES, LineBlock, Tail, size_bytes
 from backprop.store.output_clocks import OutputClocks
 from backprop.store.reported_checkpoints import ReportedCheckpoints
 from backprop.store.rundir import RunDir
+from backprop.store.usage import blocks as usage_blocks
 
 SUPERVISOR_BUSY_TIMEOUT_S = 0.2  # a supervisor that waits for the database cannot climb the stop ladder
 VIEWER_BUSY_TIMEOUT_S = 10.0
@@ -36,6 +37,7 @@ Changed = Callable[[Run, int], None]
 
 WHOLE_PATIENCE_S = 10.0  # how long a resume may wait for the index to be filled
 _GROWTH = 3  # index and its log grow by at most so many bytes for a byte of output: 20 bytes a point, twice
+_USAGE_GROWTH = 10_000  # and by so many for all that a run used: a row for each quantity
 # errors of a cache that lose nothing: the same is tried again at the next call, or by the next command that reads
 _TRY_LATER = (sqlite3.OperationalError, OSError, HomeBusyError)
 _T = TypeVar("_T")
@@ -282,11 +284,15 @@ class Recorder:
         block = tail.read(is_over=is_over)
         if block is None:
             return IngestResult()
+        if source is Source.USAGE:
+            if not is_supervisor and not self._has_room(index, _USAGE_GROWTH):
+                return _NOT_STORED
+            return self._store_usage(index, session, tail, block)
         timeline = self._clocks.timeline(session, source, block.start)
         if not is_supervisor:
             timeline.add(OffsetSample(offset=size, since_s=0.0, until_s=at_s))
             # the supervisor must know what its trainer reports; commands that read leave the rest of the disk to others
-            if not index.is_in_memory and not self._home.has_room(_GROWTH * len(block.data)):
+            if not self._has_room(index, _GROWTH * len(block.data)):
                 return _NOT_STORED
         batch = protocol.digest(block.data, block.start)
         measured = self._reported.measured(session, source, batch)
@@ -307,10 +313,24 @@ class Recorder:
             tail.move_to(block.end)
             is_behind = len(block.data) > READ_BYTES // 2
             return IngestResult((batch,), is_behind=is_behind, checkpoints=reported)
-        # another process stored it first, or the index is new and does not have this run
+        return IngestResult((batch,), self._is_known_elsewhere(index), checkpoints=reported)
+
+    def _store_usage(self, index: Index, session: int, tail: Tail, block: LineBlock) -> IngestResult:
+        """Store what a block of what the supervisor measured adds up to."""
+        totals, earlier_bytes = usage_blocks.totals(block.data), self._earlier_bytes(session)
+        if index.add_usage(self._spec.id, session, block.start, block.end, totals, earlier_bytes=earlier_bytes):
+            tail.move_to(block.end)
+            return IngestResult((protocol.Batch(),))
+        return IngestResult((protocol.Batch(),), self._is_known_elsewhere(index))
+
+    def _has_room(self, index: Index, size_bytes: int) -> bool:
+        """Whether the index may grow by so much."""
+        return index.is_in_memory or self._home.has_room(size_bytes)
+
+    def _is_known_elsewhere(self, index: Index) -> bool:
+        """Another process stored a block first, or the index is new: then it is given this run. False if it cannot."""
         self._forget_index()
-        is_known = index.journal_size(self._spec.id) is not None
-        return IngestResult((batch,), is_known or self.record_state(publish=False), checkpoints=reported)
+        return index.journal_size(self._spec.id) is not None or self.record_state(publish=False)
 
     def _tail(self, index: Index, session: int, source: Source, *, is_supervisor: bool) -> Tail:
         """Where to read on. A supervisor reads all of it, also what another process has stored already."""

@@ -15,6 +15,8 @@ from backprop.store.output.tail import size_bytes
 from backprop.store.output_order import OrderNotes
 from backprop.store.rundir import RunDir
 
+_UNDATED = tuple(source for source in Source if source is not Source.USAGE)  # its lines have their times in them
+
 
 class OutputClocks:
     """One clock for each source of each session of a run."""
@@ -41,7 +43,7 @@ class OutputClocks:
 
     def observe(self, session: int, at_s: float) -> None:
         """Note how long each source is now, in the journal when a sample is due. at_s: seconds of training."""
-        for source in Source:
+        for source in _UNDATED:
             size = size_bytes(self._rundir.source_path(session, source))
             due = self._clock(session, source).looked(at_s, size)
             if due is not None:

@@ -23,6 +23,8 @@ from backprop.store.journal import file as journal
 from backprop.store.journal import fold
 from backprop.store.metric_names import best, goal
 from backprop.store.rundir import RunDir
+from backprop.store.usage import figures
+from backprop.store.usage import files as usage_files
 
 _WIDER = 16
 
@@ -64,7 +66,7 @@ def unknown_name(index: Index, names: Iterable[str], keys: Collection[str] = fil
     keys: names with a meaning of their own. Reads the names of all runs, so call it only if nothing was found.
     """
     for word in names:
-        if word in keys:
+        if word in keys or figures.name_of(word) is not None:
             continue
         kind, name = filters.kind_and_name(word)
         known = [row[0] for row in index.rows(*filters.names(kind))]
@@ -82,7 +84,9 @@ def unknown_sort_key(index: Index, views: Sequence[RunView], key: str) -> str | 
 
     views: sorted by it, so that runs that have it come first.
     """
-    if not views or is_its_loss(key):  # a loss is what most runs will have soon
+    if (mistake := filters.unknown_figure(key)) is not None:
+        return mistake
+    if not views or is_its_loss(key) or figures.name_of(key) is not None:  # a loss is what most runs will have soon
         return None
     kind, name = filters.kind_and_name(key)
     is_there = (name in views[0].params and kind in {"", "param"}) or (name in views[0].summaries and kind != "param")
@@ -107,24 +111,30 @@ def curve(
     begin: float | None = None,
     end: float | None = None,
 ) -> Curve:
-    """One metric of a run over steps or time; empty if the run has no such metric.
+    """One metric of a run over steps or time; empty if the run has no such metric. What it used is always over time.
 
     max_points: downsample to about this many, keeping the minimum and maximum of every stretch. begin, end: inclusive
     bounds of x.
     """
     spans = curves.Range(begin, end)
+    if usage_files.has(view, metric):
+        return usage_files.curve(view, metric, max_points, spans)
     return curves.read(index, view.run, metric, axis, max_points, spans)
 
 
 def sparkline_values(index: Index, view: RunView, metric: str, width: int) -> list[float]:
     """About `width` finite values of a metric, evenly spaced over its points."""
+    if usage_files.has(view, metric):
+        return usage_files.curve(view, metric, width, curves.Range()).ys.tolist()
     return curves.sample(index, view.run.spec.id, metric, width)
 
 
 def points(index: Index, view: RunView, metric: str | None = None) -> Iterator[Point]:
     """Every stored point in the order it was written. metric: None for all metrics, one after the other."""
     for name in view.summaries if metric is None else [metric]:
-        yield from curves.points(index, view.run, name)
+        yield from (
+            usage_files.points(view, name) if usage_files.has(view, name) else curves.points(index, view.run, name)
+        )
 
 
 def notes(index: Index, view: RunView, limit: int) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@
   session-N.events             events of our code inside the trainer
   session-N.printed            metrics that were read in what it printed for people
   session-N.tracked            metrics that it logged to trackers
+  session-N.usage              what it took of the machine: see usage/blocks.py
   session-N.tracker-runs       ids of the W&B and MLflow runs that it began
   session-N.trains             which of its processes train
   session-N.live               how it does while it runs: signs of life, rate, time that remains

@@ -24,6 +24,7 @@ CREATE TABLE runs (
     metric_count INTEGER NOT NULL DEFAULT 0,
     lost_count   INTEGER NOT NULL DEFAULT 0, -- how often points of a metric beyond the limit were left out
     commit_id    TEXT,             -- of what was executed last
+    script       TEXT,             -- absolute; NULL for a command
     -- what users say about it
     group_name   TEXT,
     tags         TEXT NOT NULL DEFAULT '', -- each between two newlines
@@ -35,6 +36,7 @@ CREATE TABLE runs (
 CREATE INDEX runs_by_age ON runs (created_at DESC, id);
 CREATE INDEX runs_by_name ON runs (name);
 CREATE INDEX runs_by_commit ON runs (commit_id) WHERE commit_id IS NOT NULL;
+CREATE INDEX runs_by_script ON runs (script, created_at DESC) WHERE script IS NOT NULL;
 CREATE INDEX runs_behind ON runs (id) WHERE NOT is_whole;
 
 -- What the journal tells of a run.
@@ -124,6 +126,18 @@ CREATE TABLE points (
     times  BLOB NOT NULL,    -- float32: seconds of training since the session began
     PRIMARY KEY (run_id, name, number)
 );
+
+-- What a run took of the machine: see usage/quantities.py for the names. Its curves are read from its own files.
+CREATE TABLE usage (
+    run_id  TEXT NOT NULL,
+    name    TEXT NOT NULL,
+    seconds REAL NOT NULL, -- for which it is known
+    total   REAL NOT NULL, -- of value times seconds
+    peak    REAL NOT NULL,
+    points  INTEGER NOT NULL,
+    last    REAL NOT NULL,
+    PRIMARY KEY (run_id, name)
+) WITHOUT ROWID;
 
 CREATE TABLE params (
     run_id     TEXT NOT NULL,

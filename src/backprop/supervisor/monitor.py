@@ -11,13 +11,13 @@ from backprop.governor.probes import machine
 from backprop.governor.probes.gpus import GpuPoller
 from backprop.governor.run_policy import PauseState, Sample, State, Verdict
 from backprop.governor.run_queue import QueueSlot
-from backprop.records import Gpu, Limits
+from backprop.records import Gpu, Limits, MachineState
 from backprop.supervisor.process.launch import start_detached
 
 if TYPE_CHECKING:
     from psutil import Process
 
-    from backprop.supervisor.process.cpu_usage import CpuMeter
+    from backprop.supervisor.process.tree_usage import CpuWindow, TreeMeter
 
 SAMPLE_EVERY_S = 1.0
 _HURRIED_EVERY_S = 0.25  # once the tree holds more than half of its limit
@@ -48,8 +48,10 @@ class ResourceMonitor:
         self._poller = GpuPoller(gpu_probe) if gpus else None
         self._gpus_seen: tuple[tuple[Gpu, ...] | None, float] = (None, 0.0)  # latest reading and its time
         self.gpu_problem: str | None = None  # why the GPUs cannot be read now
-        self._cpu: CpuMeter | None = None
-        self._is_gpu_used = False  # in a sample since the last window of the CPU meter
+        self._meter: TreeMeter | None = None
+        self._window: CpuWindow | None = None
+        self._is_gpu_used = False  # in a sample since the last window
+        self._measured: Mapping[str, float] | None = None
         self.windows = 0  # how many stretches of time were judged so far
         self.is_used = False  # CPU or GPU were used in the latest one
 
@@ -74,20 +76,33 @@ class ResourceMonitor:
         if now < self._due_at:
             return Verdict()
         tree = members()
-        sample = self._sample(now, pauses, tree, longest_save_s or run_policy.UNKNOWN_SAVE_S)
+        snapshot = machine.read_snapshot(self._folders)
+        sample = self._sample(now, snapshot, pauses, tree, longest_save_s or run_policy.UNKNOWN_SAVE_S)
         self._due_at = now + self._period_s(sample)
         self._publish(sample)
-        self._note_use(tree, sample)
+        self._note_use(tree, sample, snapshot)
         self._state, verdict = run_policy.judge(self._limits, self._state, sample)
         return verdict
 
-    def _note_use(self, tree: "list[Process]", sample: Sample) -> None:
-        """Judge whether the tree uses CPU or GPUs, when a window of time is over."""
-        from backprop.supervisor.process.cpu_usage import CpuMeter
+    def take_measured(self) -> Mapping[str, float] | None:
+        """What the latest sample measured, once; None when it was taken already. See store/usage/quantities.py."""
+        measured, self._measured = self._measured, None
+        return measured
 
-        self._cpu = self._cpu or CpuMeter()
-        self._is_gpu_used = self._is_gpu_used or uses_gpu(sample, {process.pid for process in tree})
-        is_cpu_used = self._cpu.look(tree, sample.at)
+    def _note_use(self, tree: "list[Process]", sample: Sample, snapshot: MachineState) -> None:
+        """Measure what the tree uses; judge whether it uses CPU or GPUs, when a window of time is over."""
+        import psutil
+
+        from backprop.supervisor.process.tree_usage import CpuWindow, TreeMeter
+        from backprop.supervisor.usage_log import measured
+
+        self._meter, self._window = self._meter or TreeMeter(), self._window or CpuWindow()
+        pids = {process.pid for process in tree}
+        use = self._meter.look(tree, sample.at)
+        cpu_percent = psutil.cpu_percent()  # since the call before
+        self._measured = measured(sample, snapshot, use, None if use is None else cpu_percent, pids)
+        self._is_gpu_used = self._is_gpu_used or uses_gpu(sample, pids)
+        is_cpu_used = None if use is None else self._window.add(use)
         if is_cpu_used is not None:
             self.is_used, self._is_gpu_used = is_cpu_used or self._is_gpu_used, False
             self.windows += 1
@@ -96,10 +111,11 @@ class ResourceMonitor:
         limit, used = self._limits.ram_limit_bytes, sample.tree_ram_bytes
         return _HURRIED_EVERY_S if limit is not None and used is not None and used > limit / 2 else SAMPLE_EVERY_S
 
-    def _sample(self, now: float, pauses: PauseState, tree: "list[Process]", save_s: float) -> Sample:
+    def _sample(
+        self, now: float, snapshot: MachineState, pauses: PauseState, tree: "list[Process]", save_s: float
+    ) -> Sample:
         from backprop.supervisor.process import memory_usage
 
-        snapshot = machine.read_snapshot(self._folders)
         gpus = self._gpus(now)
         ram_bytes = memory_usage.memory_bytes(tree, self._limits.ram_limit_bytes)
         available, total = snapshot.ram_available_bytes, snapshot.ram_total_bytes

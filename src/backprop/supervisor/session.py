@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from backprop import host
 from backprop.errors import ExitCode
 from backprop.governor.run_queue import QueueSlot
-from backprop.records import Checkpoint, Origin, RunSpec
+from backprop.records import Checkpoint, Origin, RunSpec, Source
 from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import Renamed, TrainerLaunched
 from backprop.store.journal.file import Journal
@@ -32,6 +32,7 @@ from backprop.supervisor.plan import Clock, Observer, Outcome, SessionPlan
 from backprop.supervisor.signals import Signals
 from backprop.supervisor.start import Launched
 from backprop.supervisor.stop_ladder import Rung, StopEscalation
+from backprop.supervisor.usage_log import UsageLog
 
 if TYPE_CHECKING:
     from psutil import Process
@@ -134,6 +135,9 @@ class RunningSession:
         self._governing = Governing(context, monitor, self._pauses, self._stop, launched.control)
         sees_use = trainer.blindness is None and context.spec.nodes == 1
         self._liveness = Liveness(context, monitor, sees_use=sees_use)
+        self._monitor = monitor
+        usage_path = context.rundir.source_path(context.number, Source.USAGE)
+        self._usage = UsageLog(usage_path) if sees_use else None  # of some of its processes it would mislead
         self._roster: Roster | None = None
         self._seen_pids = {trainer.pid}  # of its processes
         self._folders: set[str] = set()  # that its processes were seen in
@@ -170,6 +174,7 @@ class RunningSession:
             self._want_checkpoint()
             self._govern()
             self._liveness.look(self._trained_s(self._context.clock.now()))
+            self._measure()
             self._stop.announce_overrun()
             self._stop.escalate()
             self._stop.interrupt_rest()
@@ -177,6 +182,8 @@ class RunningSession:
 
     def finish(self) -> None:
         """Read what the trainer wrote last, and end what it left behind."""
+        if self._usage is not None:
+            self._usage.close()
         self._look()
         if self._stop.request is None and not self._has_finished():
             if self._trainer.code in {-signal.SIGTERM, outcome.shell_code(-signal.SIGTERM)}:
@@ -332,6 +339,12 @@ class RunningSession:
         if self._pauses.is_paused:
             self._trainer.freeze()  # processes that were started, or continued by others, since the last look
         self._governing.obey(self._members)
+
+    def _measure(self) -> None:
+        """Keep what the monitor measured; not during a pause, which takes no time of training."""
+        measured = self._monitor.take_measured()
+        if self._usage is not None and measured is not None and not self._pauses.is_paused:
+            self._usage.add(self._trained_s(self._context.clock.now()), measured)
 
     def _members(self) -> "list[Process]":
         """The tree as it is now, recorded for recovery in case we are killed."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from backprop.records import MetricSummary, RunView
 from backprop.store import metric_names
+from backprop.store.usage import figures
 from backprop.trainer.parameters.secrets import without_secrets
 
 
@@ -26,8 +27,15 @@ class RunRow(NamedTuple):
         return None if self.metric is None else self.view.summaries.get(self.metric)
 
     @property
+    def figure(self) -> str | None:
+        """The figure of what it used that is shown in the metric's place, if one is: peak_ram."""
+        return None if self.metric is None or self.summary is not None else figures.name_of(self.metric)
+
+    @property
     def last(self) -> float | None:
         """The last value of the metric."""
+        if self.figure is not None:
+            return figures.value(self.view.usage, self.figure)
         return None if self.summary is None else self.summary.last
 
     @property

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from backprop.governor.probes import gpu_tools
 from backprop.governor.probes.gpu_tools import ToolError, read_amd_smi, read_nvidia_smi, read_rocm_smi
+from backprop.records import Throttle
 from tests.conftest import wait_for
 
 MIB = 1 << 20
@@ -47,7 +48,7 @@ def test_a_card_of_nvidia(tools: Path):
     printing(
         tools,
         "nvidia-smi",
-        query_gpu="0, GPU-5c3a, NVIDIA H100 80GB HBM3, 81559, 80916, 34, 7, 71.52, Disabled\n",
+        query_gpu="0, GPU-5c3a, NVIDIA H100 80GB HBM3, 81559, 80916, 34, 7, 71.52, Disabled, 0x0000000000000024\n",
         query_compute="GPU-5c3a, 4711, 512\nGPU-5c3a, 4712, 100\n",
     )
     (gpu,) = read_nvidia_smi(5)
@@ -55,7 +56,22 @@ def test_a_card_of_nvidia(tools: Path):
     assert (gpu.vram_total_bytes, gpu.vram_free_bytes) == (81559 * MIB, 80916 * MIB)
     assert (gpu.temp_c, gpu.utilization_percent, gpu.power_w) == (34, 7, 71.52)
     assert gpu.process_vram_bytes == {4711: 512 * MIB, 4712: 100 * MIB}
+    assert gpu.throttled == (Throttle.POWER, Throttle.THERMAL)
     assert not gpu.is_slice
+
+
+def test_a_tool_that_does_not_know_why_clocks_are_held_back_tells_the_rest(tools: Path):
+    tool(
+        tools,
+        "nvidia-smi",
+        """case "$*" in
+        *clocks_*) echo 'Field "clocks_throttle_reasons.active" is not a valid field to query.'; exit 2;;
+        *query-gpu*) echo "0, GPU-1, A, 10, 10, 1, 1, 1, Disabled";;
+        esac""",
+    )
+    (gpu,) = read_nvidia_smi(5)
+    assert gpu.temp_c == 1
+    assert gpu.throttled is None
 
 
 def test_what_a_card_does_not_say_is_unknown(tools: Path):
@@ -63,7 +79,7 @@ def test_what_a_card_does_not_say_is_unknown(tools: Path):
     printing(
         tools,
         "nvidia-smi",
-        query_gpu="0, GPU-1, GRID, [N/A], [Not Supported], [Unknown Error], [N/A], [N/A], [N/A]\n",
+        query_gpu="0, GPU-1, GRID, [N/A], [Not Supported], [Unknown Error], [N/A], [N/A], [N/A], 0x0000000000000024\n",
         query_compute="GPU-1, 5, [N/A]\n",
     )
     (gpu,) = read_nvidia_smi(5)
@@ -73,7 +89,9 @@ def test_what_a_card_does_not_say_is_unknown(tools: Path):
 
 def test_a_card_without_processes_holds_nothing(tools: Path):
     """Known to be empty is not unknown."""
-    printing(tools, "nvidia-smi", query_gpu="0, GPU-1, A, 10, 10, 1, 1, 1, [N/A]\n", query_compute="")
+    printing(
+        tools, "nvidia-smi", query_gpu="0, GPU-1, A, 10, 10, 1, 1, 1, [N/A], 0x0000000000000024\n", query_compute=""
+    )
     assert read_nvidia_smi(5)[0].process_vram_bytes == {}
 
 
@@ -82,7 +100,7 @@ def test_slices_are_listed_as_what_they_are(tools: Path):
     printing(
         tools,
         "nvidia-smi",
-        query_gpu="0, GPU-a, A100, 40960, 40000, 30, [N/A], 50.0, Enabled\n1, GPU-b, A100, 40960, 40000, 31, 0, 51.0, Disabled\n",
+        query_gpu="0, GPU-a, A100, 40960, 40000, 30, [N/A], 50.0, Enabled, 0x0000000000000024\n1, GPU-b, A100, 40960, 40000, 31, 0, 51.0, Disabled, 0x0000000000000024\n",
         query_compute="",
         L=(
             "GPU 0: A100 (UUID: GPU-a)\n"
@@ -114,7 +132,7 @@ def test_no_card_is_an_answer(tools: Path, body: str):
         ("echo 'NVIDIA-SMI has failed: no driver' >&2; exit 9", "nvidia-smi failed: NVIDIA-SMI has failed: no driver"),
         ("exit 3", "nvidia-smi failed: exit code 3"),
         ("echo '<html>'", "nvidia-smi printed '<html>'"),
-        ("echo 'a, b, c, d, e, f, g, h, i'", "names a card without index or UUID"),
+        ("echo 'a, b, c, d, e, f, g, h, i, j'", "names a card without index or UUID"),
         ("head -c 1000 /dev/urandom; echo", "nvidia-smi"),
         ("kill -9 $$", "nvidia-smi failed"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from backprop.governor.probes.nvml import Nvml, NvmlError, is_present
+from backprop.records import Throttle
 from tests.fakes import nvml as fake
 
 GB = 10**9
@@ -43,6 +44,23 @@ def test_a_card(driver: Cards):
     assert (gpu.vram_total_bytes, gpu.vram_free_bytes) == (80 * GB, 78 * GB)
     assert (gpu.temp_c, gpu.utilization_percent, gpu.power_w) == (45, 3, 80.5)
     assert gpu.process_vram_bytes == {4711: GB}
+
+
+@pytest.mark.parametrize(
+    ("bits", "reasons"),
+    [
+        (0, ()),
+        (0x1 | 0x2 | 0x10 | 0x100, ()),  # idle, and clocks that somebody set, are no loss
+        (0x4, (Throttle.POWER,)),
+        (0x20 | 0x40, (Throttle.THERMAL,)),
+        (0x8 | 0x80, (Throttle.HARDWARE, Throttle.POWER)),
+        (None, None),
+    ],
+)
+def test_why_clocks_are_held_back(driver: Cards, bits: int | None, reasons: tuple[Throttle, ...] | None):
+    """Each reason once, of those that make a card slower than it could be."""
+    driver(CARD | {"throttle": bits})
+    assert Nvml().read()[0].throttled == reasons
 
 
 def test_what_a_card_does_not_say_is_unknown(driver: Cards):

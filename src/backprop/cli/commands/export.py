@@ -83,6 +83,7 @@ class _Progress:
     def __init__(self, views: list[RunView], *, is_shown: bool) -> None:
         self.count = 0
         self._total = sum(summary.count for view in views for summary in view.summaries.values())
+        self._total += sum(sum(view.usage.counts.values()) for view in views if view.usage is not None)
         self._is_shown = is_shown and sys.stderr.isatty()
         self._shown_at = time.monotonic()
         self._is_dirty = False

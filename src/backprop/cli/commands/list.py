@@ -24,6 +24,7 @@ from backprop.store import filters, metric_names, query
 from backprop.store.filters import SORT_KEYS
 from backprop.store.home import Home
 from backprop.store.index import Index
+from backprop.store.usage import figures
 from backprop.views import run_tree
 
 
@@ -50,7 +51,8 @@ from backprop.views import run_tree
     "--sort",
     default="created",
     shell_complete=completion.sort_keys,
-    help=f"{', '.join(SORT_KEYS)}, a metric (best first) or a parameter; -KEY reverses it.",
+    help=f"{', '.join(SORT_KEYS)}, a metric (best first), a parameter, or what runs used (sys.peak_vram); "
+    "-KEY reverses it.",
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order.")
 @click.option(
@@ -154,7 +156,10 @@ def _list_groups(asked: filters.Wanted, metric: str | None, *, as_json: bool) ->
         if (problem := query.unknown_sort_key(index, views, asked.sort)) is not None:
             raise UsageError(f"{problem} {metrics_message(views)}")
         mistake = None if views else query.unknown_name(index, [condition.name for condition in asked.conditions])
-    found = run_groups.groups(views, metric or (_sorted_metric(views, asked.sort) if views else None))
+    is_by_figure = figures.name_of(asked.sort) is not None
+    found = run_groups.groups(
+        views, metric or (_sorted_metric(views, asked.sort) if views and not is_by_figure else None)
+    )
     shown = found[: asked.limit]
     if as_json:
         print_json([groups_json.group_document(group) for group in shown])
@@ -170,7 +175,12 @@ def _list_groups(asked: filters.Wanted, metric: str | None, *, as_json: bool) ->
 
 def _check_metric(index: Index, views: Sequence[RunView], metric: str | None) -> None:
     """Raise UsageError for a metric that no run has, where there are runs."""
-    if metric is None or not views or any(metric in view.summaries for view in views):
+    if (
+        metric is None
+        or not views
+        or figures.name_of(metric) is not None
+        or any(metric in view.summaries for view in views)
+    ):
         return
     if (problem := query.unknown_name(index, [f"metric.{metric}"])) is not None:
         raise UsageError(f"{problem} {metrics_message(views)}")
@@ -178,6 +188,8 @@ def _check_metric(index: Index, views: Sequence[RunView], metric: str | None) ->
 
 def _sorted_metric(views: Sequence[RunView], key: str) -> str | None:
     """The metric that runs are sorted by, if they are: it is the one to look at. None: the loss of each run."""
+    if figures.name_of(key) is not None:
+        return key
     name = _sorted_name(key)
     is_other = key in SORT_KEYS or key.startswith("param.") or filters.is_its_loss(key)
     return name if not is_other and name in views[0].summaries else None
@@ -192,8 +204,12 @@ def _say_what_is_missing(views: Sequence[RunView], key: str, metric: str | None)
     if not views:
         return
     known = metrics_message(views)
-    if metric is not None and not any(metric in view.summaries for view in views):
+    if metric is not None and figures.name_of(metric) is None and not any(metric in view.summaries for view in views):
         say(f"none of these runs has a metric {metric!r}. {known}")
+    if (figure := figures.name_of(key)) is not None:
+        if all(figures.value(view.usage, figure) is None for view in views):
+            say(f"none of these runs has {key}: newest first.")
+        return
     name = _sorted_name(key)
     if filters.is_its_loss(key):
         name = metric_names.main_metric(views[0].summaries) or name

@@ -16,6 +16,7 @@ from backprop.store import curves, metric_names, query
 from backprop.store.curves import Axis, Curve
 from backprop.store.home import Home
 from backprop.store.rundir import LAST
+from backprop.store.usage import files as usage_files
 
 if TYPE_CHECKING:
     from backprop.views.plots.model import Plot, PlotLine
@@ -34,15 +35,13 @@ _FORMATS = ("png", "svg", "html")
     multiple=True,
     metavar="NAME,...",
     shell_complete=completion.metrics,
-    help="Metrics to plot. [default: the loss and the validation loss]",
+    help="Metrics to plot, or what the run used: sys/gpu_util. [default: the loss and the validation loss]",
 )
 @click.option(
     "-x",
     "axis",
     type=click.Choice([axis.value for axis in Axis]),
-    default=Axis.STEP.value,
-    show_default=True,
-    help="Plot over steps, or over training time.",
+    help="Plot over steps, or over training time. [default: step; time with what the run used, which has no steps]",
 )
 @click.option("--log", "is_log", is_flag=True, help="Use a logarithmic scale.")
 @click.option(
@@ -65,7 +64,7 @@ def plot(
     *,
     runs: tuple[str, ...],
     metrics: tuple[str, ...],
-    axis: str,
+    axis: str | None,
     is_log: bool,
     smooth: float | None,
     output: Path | None,
@@ -90,8 +89,9 @@ def plot(
     with open_caught_up(home) as index:
         views = find_runs(home, index, runs or [LAST])
         names = _chosen_metrics(views, metrics)
-        curve = partial(query.curve, index, axis=Axis(axis))
-        made = _plot(views, names, curve, max_points, axis=Axis(axis), is_log=is_log, smooth=smooth)
+        over = _axis(views, names, axis)
+        curve = partial(query.curve, index, axis=over)
+        made = _plot(views, names, curve, max_points, axis=over, is_log=is_log, smooth=smooth)
     if output is None:
         print(plot_terminal.drawn(made, screen, width, height), end="")
     else:
@@ -108,19 +108,29 @@ def _kind(output: Path) -> str:
     return kind
 
 
+def _axis(views: list[RunView], names: list[str], asked: str | None) -> Axis:
+    """What to plot over. Raises UsageError for steps, where what was measured has none."""
+    timed = [name for name in names if any(usage_files.has(view, name) for view in views)]
+    if timed and asked == Axis.STEP.value:
+        raise UsageError(f"-x step: {timed[0]} was measured over time, and has no steps: use -x time.")
+    return Axis(asked or (Axis.TIME if timed else Axis.STEP))
+
+
 def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
     """What was asked for; else the main metric and its twin on held-out data. Raises UsageError."""
-    names = metric_names.all_names(views)
-    if not names:
+    reported = metric_names.all_names(views)
+    measured = [name for view in views for name in usage_files.names(view)]
+    names = list(dict.fromkeys([*reported, *measured]))
+    if not reported and not asked:
         subject = "this run has" if len(views) == 1 else "these runs have"
         raise UsageError(f"{subject} no metrics to plot: see the guide 'JSON lines' for how a script reports them.")
     wanted = [part for text in asked for part in ([text] if text in names else text.split(",")) if part]
     unknown = [name for name in wanted if name not in names]
     if unknown:
-        raise UsageError(f"no such metric: {unknown[0]!r}. {metrics_message(views)}")
-    return list(
-        dict.fromkeys(wanted or metric_names.leading_metrics(views) or sorted(names, key=metric_names.is_progress)[:1])
-    )
+        also = f" What was measured: {', '.join(dict.fromkeys(measured))}." if measured else ""
+        raise UsageError(f"no such metric: {unknown[0]!r}. {metrics_message(views)}{also}")
+    first = metric_names.leading_metrics(views) or sorted(reported, key=metric_names.is_progress)[:1]
+    return list(dict.fromkeys(wanted or first))
 
 
 def _plot(
@@ -137,7 +147,9 @@ def _plot(
 
     panels = []
     for name in names:
-        having = [(place, view) for place, view in enumerate(views) if name in view.summaries]
+        having = [
+            (place, view) for place, view in enumerate(views) if name in view.summaries or usage_files.has(view, name)
+        ]
         lines = [_line(place, partial(curve, view, name), max_points, smooth) for place, view in having]
         panels.append(Panel(metric=name, lines=tuple(line for line in lines if len(line.xs))))
     called = tuple(

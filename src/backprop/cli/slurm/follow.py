@@ -297,7 +297,8 @@ class _Watched:
     def __init__(self, rundir: RunDir, session: Session, stdout_fd: int) -> None:
         self.number = session.number
         self._meter = ProgressMeter()
-        self._tails = [Tail(rundir.source_path(session.number, source), 0) for source in Source]
+        events = [source for source in Source if source is not Source.USAGE]
+        self._tails = [Tail(rundir.source_path(session.number, source), 0) for source in events]
         self._paths = rundir.out_path(session.number), rundir.err_path(session.number)
         self._stdout_fd = stdout_fd
         self._terminal: Terminal | None = None

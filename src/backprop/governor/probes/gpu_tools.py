@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from backprop.governor.probes.nvml import throttles
 from backprop.records import Gpu
 
 _MIB = 1 << 20
@@ -31,6 +32,7 @@ _NVIDIA_FIELDS = (
     "power.draw",
     "mig.mode.current",
 )
+_NVIDIA_THROTTLE = "clocks_throttle_reasons.active"  # renamed in newer drivers, which know it by this name, too
 _NVIDIA_APP_FIELDS = ("gpu_uuid", "pid", "used_gpu_memory")
 _NVIDIA_FORMAT = "--format=csv,noheader,nounits"
 _NVIDIA_CARD = re.compile(r"GPU (\d+):")
@@ -59,10 +61,10 @@ def read_nvidia_smi(timeout_s: float) -> tuple[Gpu, ...]:
 
     timeout_s: for each of up to three calls. nvidia-smi has no machine-readable output of what a slice uses.
     """
-    rows = list(_nvidia_rows(f"--query-gpu={','.join(_NVIDIA_FIELDS)}", len(_NVIDIA_FIELDS), timeout_s))
+    rows = _nvidia_cards(timeout_s)
     if not rows:
         return ()
-    cards = [(_read_card(dict(zip(_NVIDIA_FIELDS, row, strict=True))), row[-1] == "Enabled") for row in rows]
+    cards = [(_read_card(row), row["mig.mode.current"] == "Enabled") for row in rows]
     held = _nvidia_processes(timeout_s)
     slices = _nvidia_slices(timeout_s) if any(is_cut for _, is_cut in cards) else {}
     found: list[Gpu] = []
@@ -73,6 +75,19 @@ def read_nvidia_smi(timeout_s: float) -> tuple[Gpu, ...]:
             used = None if held is None else held.get(card.uuid, {})
             found.append(msgspec.structs.replace(card, process_vram_bytes=used))
     return tuple(found)
+
+
+def _nvidia_cards(timeout_s: float) -> list[dict[str, str]]:
+    """The fields of each card; without the throttle reasons where the tool does not know them."""
+    for fields in ((*_NVIDIA_FIELDS, _NVIDIA_THROTTLE), _NVIDIA_FIELDS):
+        try:
+            rows = list(_nvidia_rows(f"--query-gpu={','.join(fields)}", len(fields), timeout_s))
+        except ToolError as error:
+            if _NVIDIA_THROTTLE in fields and "not a valid field" in str(error):
+                continue
+            raise
+        return [dict(zip(fields, row, strict=True)) for row in rows]
+    return []
 
 
 def _nvidia_rows(query: str, width: int, timeout_s: float) -> Iterator[list[str]]:
@@ -99,6 +114,7 @@ def _read_card(row: Mapping[str, str]) -> Gpu:
         temp_c=_number(row["temperature.gpu"]),
         utilization_percent=_number(row["utilization.gpu"]),
         power_w=_number(row["power.draw"]),
+        throttled=throttles(_bits(row.get(_NVIDIA_THROTTLE))),
     )
 
 
@@ -136,6 +152,7 @@ def _slice_of(card: Gpu, name: str, uuid: str) -> Gpu:
         vendor="nvidia",
         temp_c=card.temp_c,
         power_w=card.power_w,
+        throttled=card.throttled,
         is_slice=True,
     )
 
@@ -238,6 +255,14 @@ def _number(value: object) -> float | None:
         number = float(value)  # type: ignore[arg-type]
         return number if abs(number) != float("inf") and number == number else None  # noqa: PLR0124  not a NaN
     return None
+
+
+def _bits(mask: str | None) -> int | None:
+    """A bit mask as nvidia-smi prints it: 0x0000000000000004."""
+    try:
+        return None if mask is None else int(mask, 16)
+    except ValueError:
+        return None
 
 
 def _first_number(values: Mapping[str, Any], *names: str) -> float | None:

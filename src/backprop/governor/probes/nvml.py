@@ -8,10 +8,18 @@ import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from backprop.records import Gpu
+from backprop.records import Gpu, Throttle
 
 _LIBRARY = "libnvidia-ml.so.1"
 _MILLIWATTS = 1000.0
+# bits of nvmlClocksEventReasons; the others are no loss: idle, clocks that the user set, cards that run in step
+_THROTTLES = {
+    0x4: Throttle.POWER,  # SwPowerCap
+    0x8: Throttle.HARDWARE,  # HwSlowdown
+    0x20: Throttle.THERMAL,  # SwThermalSlowdown
+    0x40: Throttle.THERMAL,  # HwThermalSlowdown
+    0x80: Throttle.POWER,  # HwPowerBrakeSlowdown
+}
 
 
 class NvmlError(Exception):
@@ -25,6 +33,11 @@ def is_present() -> bool:
     except OSError:
         return False
     return True
+
+
+def throttles(bits: int | None) -> tuple[Throttle, ...] | None:
+    """The reasons in a bit mask of NVML, each once; None where the mask is unknown."""
+    return None if bits is None else tuple(dict.fromkeys(why for bit, why in _THROTTLES.items() if bits & bit))
 
 
 class _Device(NamedTuple):
@@ -106,6 +119,7 @@ def _read_gpu(pynvml: Any, device: _Device) -> Gpu:
         temp_c=None if temp_c is None else float(temp_c),
         utilization_percent=None if rates is None else float(rates.gpu),
         power_w=None if milliwatts is None else milliwatts / _MILLIWATTS,
+        throttled=throttles(_or_none(pynvml, pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, device.card)),
         is_slice=device.is_slice,
         process_vram_bytes=_processes(pynvml, device.handle),
     )

@@ -6,10 +6,11 @@ from typing import Any
 from backprop.records import RunView
 from backprop.store import metric_names
 from backprop.store.output.protocol import json_safe
+from backprop.store.usage import figures
 from backprop.trainer.parameters.secrets import without_secrets
 from backprop.views.documents.csv_text import Cell
-from backprop.views.documents.run_json import git_document
-from backprop.views.terminal import params
+from backprop.views.documents.run_json import git_document, usage_document
+from backprop.views.terminal import params, usage_text
 from backprop.views.terminal.comparison_table import Comparison, Side, best_places
 
 
@@ -47,6 +48,7 @@ def _run_document(side: Side, comparison: Comparison) -> dict[str, Any]:
         "host": spec.host,
         "git": git_document(run.code.git),
         "params": side.view.params,
+        "usage": usage_document(side.view.usage),
         "metrics": {name: _metric(side, name) for name in comparison.metrics if name in side.view.summaries},
     }
 
@@ -79,6 +81,7 @@ def comparison_rows(comparison: Comparison) -> Iterator[list[Cell]]:
     names = params.names(side.view for side in comparison.sides)
     heading: list[Cell] = ["id", "name", "status", "created_at", "elapsed_s", "sessions", "gpu_hours", "last_step"]
     heading += ["host", "python", "commit", "dirty", *(f"param.{name}" for name in names)]
+    heading += [f"{figures.PREFIX}{name}" for name in usage_text.COMPARED.values()]
     for name in comparison.metrics:
         heading += [name, f"best.{name}", f"best_step.{name}"]
         heading += [] if comparison.at_step is None else [f"{name} at {comparison.at_step}"]
@@ -97,6 +100,7 @@ def _row(side: Side, comparison: Comparison, names: list[str]) -> list[Cell]:
         value = side.view.params.get(name)
         is_plain = value is None or (isinstance(value, (int, float, str)) and not isinstance(value, bool))
         row.append(value if is_plain else params.text(value))
+    row += [figures.value(side.view.usage, name) for name in usage_text.COMPARED.values()]
     for name in comparison.metrics:
         row += [side.view.metrics.get(name), *_best(side.view, name)]
         if comparison.at_step is not None:

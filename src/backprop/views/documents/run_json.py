@@ -18,6 +18,7 @@ from backprop.records import (
     RunView,
     Session,
     Ticket,
+    Usage,
 )
 from backprop.store import checkpoints, metric_names
 from backprop.store.experiments_json import MAX_CHECKPOINTS, newest_checkpoints
@@ -66,6 +67,7 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid, *, is_whole: b
         **_live(view.live),
         "metrics": view.metrics,
         "best": {name: best for name in view.summaries if (best := _best(view, name)) is not None},
+        "usage": usage_document(view.usage),
         "printed_metrics": _names(view, Origin.PRINTED),
         "tracked_metrics": _names(view, Origin.TRACKED),
         "sampled_metrics": _names(view, Origin.SAMPLED),
@@ -100,6 +102,19 @@ def run_document(view: RunView, now: datetime, is_valid: IsValid, *, is_whole: b
         "run_dir": view.run_dir,
     }
     return {key: json_safe(value) for key, value in document.items()}
+
+
+def usage_document(usage: Usage | None) -> dict[str, Any] | None:
+    """What the run used of the machine; None where nothing was measured."""
+    if usage is None:
+        return None
+    return {
+        "measured_s": usage.measured_s,
+        "energy_wh": usage.energy_wh,
+        "peak": usage.peak,
+        "mean": usage.mean,
+        "last": usage.last,
+    }
 
 
 def annotations_document(told: Annotations) -> dict[str, Any]:

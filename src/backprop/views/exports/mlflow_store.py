@@ -17,6 +17,7 @@ from typing import Any
 from backprop.errors import UsageError
 from backprop.lifecycle.optional_dependency import missing
 from backprop.records import Status
+from backprop.store.usage.quantities import PREFIX
 from backprop.text import shortened
 from backprop.views.exports.record import RunExport
 from backprop.views.terminal.params import text as param_text
@@ -24,6 +25,7 @@ from backprop.views.terminal.params import text as param_text
 _RUN_TAG = "backprop.run"
 _EXPERIMENT = "Backprop"
 _SESSION_METRIC = "backprop/session"
+_SYSTEM = "system/"  # MLflow's pages have a tab for metrics below it
 # MLflow's limits. A request: 1000 metrics, 100 params, 100 tags. Characters of a name, a param, a tag:
 _BATCH_METRICS, _BATCH_PAIRS = 1000, 100
 _NAME_LENGTH, _PARAM_LENGTH, _TAG_LENGTH = 250, 6000, 5000
@@ -127,12 +129,13 @@ def _write_run(client: Any, experiment: str, run: RunExport) -> None:
 def _metrics(run: RunExport, names: "_Names") -> Iterator[Any]:
     from mlflow.entities import Metric
 
-    unix_s = run.clock()
+    unix_s, measured = run.clock(), set(run.measured)
     began: dict[int, tuple[float, int]] = {}  # session -> when its first point came, and its step
     for session, metric, step, value, time_s in run.points():
         at = unix_s(session, time_s)
         began[session] = min(began.get(session, (at, int(step))), (at, int(step)))
-        yield Metric(names.allowed("metric", metric), value, _ms(at), int(step))
+        shown = metric if metric not in measured else f"{_SYSTEM}{metric.removeprefix(PREFIX)}"
+        yield Metric(names.allowed("metric", shown), value, _ms(at), int(step))
     for session, (at, step) in began.items():
         yield Metric(_SESSION_METRIC, float(session), _ms(at), step)
 

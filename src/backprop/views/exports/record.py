@@ -7,6 +7,7 @@ from typing import Any
 from backprop.records import RunView, Session
 from backprop.store.curves import Point, session_begins_s
 from backprop.store.metric_rows import MetricRow, joined
+from backprop.store.usage import files as usage_files
 
 PointsOf = Callable[[str], Iterator[Point]]
 
@@ -46,14 +47,23 @@ class RunExport:
         """All that users wrote about it, oldest first."""
         return "\n".join(note.text for note in self.view.annotations.notes) or None
 
+    @property
+    def measured(self) -> list[str]:
+        """The names of what was measured of the run: curves over seconds of training, which stand for steps there."""
+        return usage_files.names(self.view)
+
     def points(self) -> Iterator[Point]:
-        """All points, metric by metric."""
-        for metric in self.view.metrics:
+        """All points, metric by metric; then those of what was measured."""
+        for metric in (*self.view.metrics, *self.measured):
             yield from self.points_of(metric)
 
     def rows(self) -> Iterator[MetricRow]:
-        """All points, joined into one row a step."""
+        """All points of metrics, joined into one row a step."""
         return joined(self.view.metrics, self.points_of)
+
+    def measured_rows(self) -> Iterator[MetricRow]:
+        """All points of what was measured, joined into one row a second."""
+        return joined(self.measured, self.points_of)
 
     def clock(self) -> Callable[[int, float], float]:
         """The function that turns a point's session and time_s into seconds since 1970.

@@ -2,7 +2,8 @@
 
 A folder a run, a file a session. Scalars are float32 there: NaN and infinities survive, digits beyond the seventh do
 not. The start of each later session is marked, so that TensorBoard leaves out the steps that it trained again; the
-files still hold them. The facts are the text `backprop/run`, parameters are in the HPARAMS tab, too.
+files still hold them. What was measured of the run is a run of its own, in the folder `system`. The facts are the text
+`backprop/run`, parameters are in the HPARAMS tab, too.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any
 from backprop.lifecycle.optional_dependency import missing
 from backprop.records import Status
 from backprop.store.metric_rows import MetricRow
-from backprop.views.exports.files import all_drafted, check_free, folder
+from backprop.views.exports.files import all_drafted, check_free, drafted, folder
 from backprop.views.exports.record import RunExport
 from backprop.views.terminal.params import text as param_text
 
@@ -24,16 +25,21 @@ _FACTS_TAG = "backprop/run"
 _FACTS_CHARACTERS = 1 << 20  # a page that must render more than that shows nothing for seconds
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _NAME_LENGTH = 64
+_MEASURED = "system"
 
 
 def write(runs: Sequence[RunExport], destination: str, *, replace: bool) -> str:
     """Write the folder of each run below `destination`, a log directory."""
     board = _library()
     paths_of = [_paths(run, folder(destination) / _folder_name(run)) for run in runs]
+    measured = [_measured_path(paths) if run.measured else None for run, paths in zip(runs, paths_of, strict=True)]
     for paths in paths_of:
         check_free(*paths.values(), replace=replace)
-    for run, paths in zip(runs, paths_of, strict=True):
+    check_free(*filter(None, measured), replace=replace)
+    for run, paths, measured_path in zip(runs, paths_of, measured, strict=True):
         paths[min(paths)].parent.mkdir(exist_ok=True)
+        if measured_path is not None:
+            _write_measured(board, run, measured_path)
         _write_run(board, run, paths)
     return f"{destination}; to view it: tensorboard --logdir {destination}"
 
@@ -74,6 +80,25 @@ def _paths(run: RunExport, path: Path) -> dict[int, Path]:
     numbers = [session.number for session in run.view.run.sessions] or [1]
     stem = f"events.out.tfevents.{int(run.created_unix_s):010d}.{run.id}"
     return {number: path / f"{stem}.session-{number:04d}" for number in numbers}
+
+
+def _measured_path(paths: dict[int, Path]) -> Path:
+    """The file of what was measured, beside the first of the sessions."""
+    first = paths[min(paths)]
+    return first.parent / _MEASURED / first.name
+
+
+def _write_measured(board: SimpleNamespace, run: RunExport, path: Path) -> None:
+    """Write what was measured, over seconds of training.
+
+    As a run of its own: among the metrics, a session that repeats some steps would hide the seconds from there on.
+    """
+    path.parent.mkdir(exist_ok=True)
+    with drafted(path, replace=True) as draft, draft.open("wb") as file:
+        writer = board.RecordWriter(file)
+        begin = board.Event(wall_time=run.created_unix_s, file_version="brain.Event:2")
+        for event in chain([begin], _points(board, run, run.measured_rows(), is_resumed=False)):
+            writer.write(event.SerializeToString())
 
 
 def _write_run(board: SimpleNamespace, run: RunExport, paths: dict[int, Path]) -> None:

@@ -2,13 +2,14 @@
 
 A row of its history is a step of a session, with `step`, `session`, `time_s` and the wall time (`_timestamp`); charts
 use `step`. So steps that a resume trained again are there twice, where W&B itself would drop them. NaN and infinities
-survive.
+survive. What was measured (sys/...) follows, in rows without a `step`, and its charts use `time_s`.
 """
 
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -118,15 +119,18 @@ def _log(made: Any, run: RunExport) -> None:
     for column in _OWN_COLUMNS:
         made.define_metric(column, hidden=True)
     made.define_metric("*", step_metric="step")
+    for name in run.measured:
+        made.define_metric(name, step_metric="time_s")
     # W&B's own columns begin with an underscore
     names = {
         name: f"metric/{name}" if name in _OWN_COLUMNS or name.startswith("_") else name for name in run.view.metrics
     }
-    for number, row in enumerate(run.rows()):
+    rows = chain(((row, {"step": row.step}) for row in run.rows()), ((row, {}) for row in run.measured_rows()))
+    for number, (row, step) in enumerate(rows):
         made.log(
             {
-                **{names[metric]: value for metric, value in row.values.items()},
-                "step": row.step,
+                **{names.get(metric, metric): value for metric, value in row.values.items()},
+                **step,
                 "session": row.session,
                 "time_s": row.time_s,
                 "_timestamp": unix_s(row.session, row.time_s),

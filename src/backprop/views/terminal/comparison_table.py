@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from backprop.records import GitState, Goal, Record, RunView
 from backprop.store import metric_names, query
+from backprop.store.usage import figures
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s
-from backprop.views.terminal import formatting, params
+from backprop.views.terminal import formatting, params, usage_text
 from backprop.views.terminal.screen import BOLD, BRIGHT, GAP, GREEN, RED, Screen, cells, cut, stdout_screen
 from backprop.views.terminal.status_style import STYLES, SYMBOLS
 from backprop.views.terminal.table_layout import Cell, Column, Grid, grid
@@ -88,6 +89,7 @@ def comparison_table(comparison: Comparison, now: datetime, screen: Screen | Non
     """The comparison as text, and the columns that did not fit."""
     screen = screen or stdout_screen()
     facts = [*_state_facts(comparison, now, screen), *_param_facts(comparison), *_metric_facts(comparison)]
+    facts += _usage_facts(comparison)
     count = len(comparison.sides)
     if screen.is_terminal:
         widths = [cells(_column_title(side)) for side in comparison.sides]
@@ -221,6 +223,14 @@ def _metric_facts(comparison: Comparison) -> Iterator[_Fact]:
             label = f"at {comparison.at_step}"
             row = _starred(goal, [point and point[1] for point in points], steps)
             yield _Fact(f"  {label}", row, rank + 1, section="metrics", name=f"{formatting.name(name)} {label}")
+
+
+def _usage_facts(comparison: Comparison) -> Iterator[_Fact]:
+    """What the runs used; no star: less is not better."""
+    for place, (label, figure) in enumerate(usage_text.COMPARED.items()):
+        found = [Cell(usage_text.figure(side.view.usage, figure)) for side in comparison.sides]
+        if any(cell.text != _NONE for cell in found):
+            yield _Fact(label, found, 40 + place, section="used", name=f"{figures.PREFIX}{figure}")
 
 
 def _starred(

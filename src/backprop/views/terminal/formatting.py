@@ -4,6 +4,7 @@ import math
 from datetime import datetime
 
 from backprop.records import Life, LiveProgress
+from backprop.store.usage.quantities import Unit
 from backprop.text import printable
 
 
@@ -51,6 +52,17 @@ def size(size_bytes: float | None) -> str:
             return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.1f} TB"
+
+
+def figure(value: float | None, unit: Unit | None) -> str:
+    """What a run used, with its unit (None: watt hours): 1.2 GB, 340 kB/s, 94 %, 310 W, 12.5 Wh; "-" for None."""
+    if value is None:
+        return "-"
+    if unit is None:
+        return f"{number(value)} Wh"
+    if unit in {Unit.BYTES, Unit.BYTES_PER_S}:
+        return size(value) + ("/s" if unit is Unit.BYTES_PER_S else "")
+    return f"{round(value):,} {unit.value}".rstrip()
 
 
 def number(value: float | None) -> str:

@@ -10,7 +10,7 @@ from backprop.store.experiments_json import newest_checkpoints
 from backprop.trainer.overwrites import kept_names
 from backprop.trainer.parameters.secrets import without_secrets
 from backprop.views.documents.run_json import IsValid, elapsed_s, session_elapsed_s
-from backprop.views.terminal import formatting
+from backprop.views.terminal import formatting, usage_text
 from backprop.views.terminal.runs_table import Values
 from backprop.views.terminal.screen import GAP, Screen, aligned, cells, cut, filled, stdout_screen
 from backprop.views.terminal.sparkline import sparkline
@@ -70,6 +70,8 @@ def run_details(  # noqa: PLR0913  what only the caller knows of the run
     rows += [("metrics" if number == 0 else "", line) for number, line in enumerate(metrics)]
     if view.has_lost_metrics:
         rows.append(("", f"only the first {len(view.summaries):,} metric names are kept"))
+    if view.usage is not None:
+        rows += [("used" if number == 0 else "", line) for number, line in enumerate(usage_text.lines(view.usage))]
     if view.note_count:
         rows.append(("notes", str(view.note_count)))
     rows += _sessions(run, now, is_whole=is_whole)

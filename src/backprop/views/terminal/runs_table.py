@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from backprop.records import RunView, Status, in_minutes
+from backprop.store.usage import figures
 from backprop.text import shortened
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
 from backprop.views.run_row import RunRow
@@ -115,6 +116,8 @@ def _title(rows: Sequence[RunRow]) -> str:
 
 
 def _last(row: RunRow) -> Cell:
+    if row.figure is not None:
+        return Cell(formatting.figure(row.last, figures.unit(row.figure)))
     is_finite = row.last is None or math.isfinite(row.last)
     return Cell(formatting.number(row.last), "" if is_finite else RED)
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from backprop.records import Gpu, Life, MachineState, RunView, Status, Ticket, in_minutes
 from backprop.store import metric_names
 from backprop.store.curves import Axis
+from backprop.store.usage.quantities import PREFIX, unit_of
 from backprop.text import printable
 from backprop.views.documents.run_json import elapsed_s, session_elapsed_s, timeboxes_s
 from backprop.views.live_feed import LiveState, Log, ShownRun
@@ -254,12 +255,20 @@ def curve_title(shown: ShownRun, *, is_log: bool) -> Text:
     queued = f" · queued: {run.reason}" if run.status is Status.QUEUED and run.reason else ""
     if name is None:
         return _plain(f"{run.spec.id}{queued or ' · no metrics yet'}")
-    summary = shown.view.summaries[name]
-    title = f"{run.spec.id}{queued} · {set_cell_size(name, min(cell_len(name), 40))} {formatting.number(summary.last)}"
+    title = f"{run.spec.id}{queued} · {set_cell_size(name, min(cell_len(name), 40))} "
+    summary = shown.view.summaries.get(name)
+    if summary is None:  # what the run used
+        usage = shown.view.usage
+        title += "" if usage is None else formatting.figure(usage.last.get(name), unit_of(name.removeprefix(PREFIX)))
+        return _plain(title + _axis_note(shown) + (" · log" if is_log else ""))
+    title += formatting.number(summary.last)
     if (best := metric_names.best(shown.view, name)) is not None:
         title += f" · best {formatting.number(best[0])} at {best[1]}"
-    axis = "" if shown.curve is None or shown.curve.axis is Axis.STEP else f" · over {axis_name(shown.curve)}"
-    return _plain(title + axis + (" · log" if is_log else ""))
+    return _plain(title + _axis_note(shown) + (" · log" if is_log else ""))
+
+
+def _axis_note(shown: ShownRun) -> str:
+    return "" if shown.curve is None or shown.curve.axis is Axis.STEP else f" · over {axis_name(shown.curve)}"
 
 
 def details(shown: ShownRun, now: datetime, width: int) -> Text:

@@ -15,6 +15,7 @@ from backprop.records import Life, Record, RunView, Status, Ticket
 from backprop.store import curves, metric_names, query
 from backprop.store.index import Index
 from backprop.store.output.protocol import json_safe
+from backprop.store.usage import files as usage_files
 from backprop.text import shortened
 from backprop.views.documents.run_json import (
     IsValid,
@@ -26,7 +27,7 @@ from backprop.views.documents.run_json import (
     timeboxes_s,
 )
 from backprop.views.run_row import RunRow
-from backprop.views.terminal import formatting
+from backprop.views.terminal import formatting, usage_text
 from backprop.views.web import logs
 from backprop.views.web.services import MachineReading, Services
 
@@ -99,6 +100,8 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
         **_live(view),
         "metric": _cell(metric_names.main_metric(view.summaries)),
         "summaries": {shortened(name, _MAX_CELL): _summary(name, view) for name in metrics[:_MAX_KEYS]},
+        "used": [] if view.usage is None else list(usage_text.lines(view.usage)),
+        "measured": usage_files.names(view),  # curves of what it used
         "trainer_notes": [
             {"kind": shortened(kind, _MAX_CELL), "text": shortened(text, _MAX_TEXT)}
             for kind, text in query.notes(index, view, _MAX_NOTES)
@@ -112,9 +115,9 @@ def details(index: Index, view: RunView, now: datetime, is_valid: IsValid) -> di
 
 
 def without_clocks(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's details without elapsed times: it differs only when the run has changed."""
+    """A run's details without elapsed times and what it used: it differs only when the run has changed."""
     sessions = [{**session, "elapsed_s": None} for session in document["sessions"]]
-    clocks = dict.fromkeys(("elapsed_s", "life", "silent_s", "stalled_s", "last_step_at"))
+    clocks = dict.fromkeys(("elapsed_s", "life", "silent_s", "stalled_s", "last_step_at", "usage", "used"))
     return {**document, **clocks, "sessions": sessions}
 
 
@@ -143,6 +146,7 @@ def curve(points: curves.Curve, mark: str | None) -> dict[str, Any]:
         "missing": [x for x, y in zip(points.xs, points.ys, strict=True) if not math.isfinite(y)],
         "count": points.point_count,
         "reduced": points.is_reduced,
+        "over": points.axis,  # what was measured has no steps, whatever was asked for
         "mark": mark,
     }
 
@@ -237,24 +241,28 @@ def curve_update(index: Index, view: RunView, watch: CurveSubscription) -> dict[
 
     `begin` in it: the x from which on these points replace the old ones; None: they replace all.
     """
-    summary = view.summaries.get(watch.metric)
+    count = _count(view, watch.metric)
     mark = None if watch.mark is None else mark_in(watch.mark)
-    if summary is None or (mark is not None and mark.count == summary.count):
+    if count is None or (mark is not None and mark.count == count):
         return None
     begin = None
-    if mark is not None and mark.count < summary.count:
+    if mark is not None and mark.count < count:
         begin = mark.end
     points = query.curve(index, view, watch.metric, watch.axis, max_points=DEFAULT_POINTS, begin=begin)
-    if begin is not None and mark is not None and points.point_count <= summary.count - mark.count:
+    if begin is not None and mark is not None and points.point_count <= count - mark.count:
         begin = None  # steps went back, or a session repeats some: not all new points are at the end
         points = query.curve(index, view, watch.metric, watch.axis, max_points=DEFAULT_POINTS)
     watch.mark = _mark(view, watch.metric, points)
-    return {**curve(points, watch.mark), "count": summary.count, "axis": watch.axis, "begin": begin}
+    return {**curve(points, watch.mark), "count": count, "axis": watch.axis, "begin": begin}
 
 
 def _mark(view: RunView, metric: str, points: curves.Curve) -> str:
+    return Mark(count=_count(view, metric) or 0, end=points.xs[-1] if points.xs else None).text()
+
+
+def _count(view: RunView, metric: str) -> int | None:
+    """How many points a curve has; None where there is no such curve."""
+    if usage_files.has(view, metric) and view.usage is not None:
+        return view.usage.counts[metric]
     summary = view.summaries.get(metric)
-    return Mark(
-        count=0 if summary is None else summary.count,
-        end=points.xs[-1] if points.xs else None,
-    ).text()
+    return None if summary is None else summary.count

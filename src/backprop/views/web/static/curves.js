@@ -105,12 +105,12 @@ export class CurvesPanel {
     this.#load();
   }
 
-  /** Which metrics there are, and which is the main one. */
-  setMetrics(names, main) {
+  /** Which metrics there are, which is the main one, and which were measured: those come last. */
+  setMetrics(names, main, measured = []) {
     const drawn = names.filter((name) => canDraw(name) && name !== TOTAL_STEPS);
     this.main =
       main !== null && drawn.includes(main) ? main : (drawn.find((name) => name !== EPOCH) ?? drawn[0] ?? null);
-    const rank = (name) => (name === this.main ? 0 : name === EPOCH ? 2 : 1);
+    const rank = (name) => (name === this.main ? 0 : name === EPOCH ? 2 : measured.includes(name) ? 3 : 1);
     const metrics = drawn.sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
     if (metrics.join("\u0000") !== this.#metrics.join("\u0000")) {
       this.#metrics = metrics;
@@ -160,7 +160,7 @@ export class CurvesPanel {
     setText(this.more, `Show more (${format.plural(left, "metric")} left)`);
     this.#placeCharts(metrics);
     await this.data.want(this.#ids(), metrics, this.#controls.axis, isAnew);
-    if (this.#range) await this.data.zoom(this.#ids(), metrics, this.#range);
+    if (this.#range) await this.data.zoom(this.#ids(), this.#zoomable(), this.#range);
     this.on.live();
   }
 
@@ -175,7 +175,8 @@ export class CurvesPanel {
     }
     for (const metric of wanted) {
       if (!this.#charts.has(metric)) {
-        this.#charts.set(metric, new Chart(metric, { zoom: (range) => this.#zoom(range), remove: this.on.remove }));
+        const zoom = (range) => this.#zoom(range, metric);
+        this.#charts.set(metric, new Chart(metric, { zoom, remove: this.on.remove }));
       }
       this.charts.append(this.#charts.get(metric).root);
     }
@@ -188,11 +189,18 @@ export class CurvesPanel {
     this.root.dataset.zoomed = range === null ? "no" : "yes";
   }
 
-  async #zoom(range) {
-    if (range === null && this.#range === null) return;
+  async #zoom(range, metric = null) {
+    if (range === null ? this.#range === null : !this.#zoomable().includes(metric)) return;
     this.#setRange(range);
-    await this.data.zoom(this.#ids(), this.shown(), range);
+    await this.data.zoom(this.#ids(), this.#zoomable(), range);
   }
+
+  /** The axis of a chart: what was measured has no steps, and is drawn over time. */
+  #over = (metric) =>
+    this.#runs.map(({ id }) => this.data.get(id, metric)?.over).find(Boolean) ?? this.#controls.axis;
+
+  /** The charts that share a range. */
+  #zoomable = () => this.shown().filter((metric) => this.#over(metric) === this.#controls.axis);
 
   /** Redraw after the colours may have changed. */
   relook() {
@@ -212,15 +220,16 @@ export class CurvesPanel {
 
   #draw() {
     const { axis, log, smooth } = this.#controls;
-    const options = { axis, isLog: log, smooth, range: this.#range, look: `${this.#look}${isDark()}` };
+    const options = { isLog: log, smooth, look: `${this.#look}${isDark()}` };
     for (const [metric, chart] of this.#charts) {
+      const over = this.#over(metric);
       const curves = this.#runs.flatMap(({ id, name }) => {
         const curve = this.data.get(id, metric);
         return curve
           ? [{ run: id, name, slot: this.#slots.of(id), x: curve.x, y: curve.y, missing: curve.missing }]
           : [];
       });
-      chart.draw(curves, options);
+      chart.draw(curves, { ...options, axis: over, range: over === axis ? this.#range : null });
     }
     // for tests: how many points all charts hold
     this.root.dataset.points = [...this.#charts.keys()].reduce(

@@ -146,9 +146,10 @@ export class RunPage {
     this.#showFacts(details);
     this.tables.replaceChildren(...tables(details));
     this.#showNotes(details.trainer_notes ?? []);
-    const names = Object.keys(details.summaries ?? {});
+    const measured = details.measured ?? [];
+    const names = [...Object.keys(details.summaries ?? {}), ...measured];
     this.panel.setRuns(names.length ? [{ id: details.id, name: details.name || details.id }] : []);
-    this.panel.setMetrics(names, details.metric ?? (names.includes("loss") ? "loss" : null));
+    this.panel.setMetrics(names, details.metric ?? (names.includes("loss") ? "loss" : null), measured);
     this.log.setSessions(details.session_count ?? details.sessions.length);
     if (this.#patchOf !== details.id) {
       this.#patchOf = details.id;
@@ -197,6 +198,7 @@ export class RunPage {
         "time",
         `${format.duration(run.elapsed_s)} in ${format.plural(run.session_count ?? run.sessions.length, "session")}`,
       ],
+      ...(run.used ?? []).map((line, position) => [position === 0 ? "used" : "", line]),
       ["exit code", run.exit_code === null ? null : String(run.exit_code)],
       [
         "code",
