@@ -24,6 +24,7 @@ _COMMANDS = {
     "compare": ("commands.compare", "compare"),
     "verdict": ("commands.verdict", "verdict"),
     "plot": ("commands.plot", "plot"),
+    "diagnose": ("commands.diagnose", "diagnose"),
     "logs": ("commands.logs", "logs"),
     "wait": ("commands.wait", "wait"),
     "sweep": ("commands.sweep", "sweep"),

@@ -20,6 +20,7 @@ EXAMPLES = {
     "compare": ("compare baseline last", "compare 3kf9 7hq2 --diff"),
     "verdict": ("verdict baseline tuned --metric val_accuracy", "verdict 'group=lr lr=0.1' 'group=lr lr=0.03' --json"),
     "plot": ("plot -y loss,val_loss --log", "plot baseline last -o curves.html"),
+    "diagnose": ("diagnose last", "diagnose baseline --json"),
     "logs": ("logs -f", "logs --filter 'status=failed age<1d' --stderr"),
     "wait": ("wait baseline && ./evaluate.sh", "wait --all --timeout 120"),
     "sweep": (

@@ -161,6 +161,13 @@ class IndexReader:
             counts={PREFIX + name: totals[name].points for name in curves},
         )
 
+    def last_point_s(self, run_id: str, session: int) -> float | None:
+        """When the last point of any metric came in a session, in seconds of training; None where there is none."""
+        row = self._db.execute(
+            "SELECT max(last_s) FROM outlines WHERE run_id = ? AND session = ?", (run_id, session)
+        ).fetchone()
+        return None if row[0] is None else float(row[0])
+
     def peaks_of_script(self, script: str, name: str, limit: int) -> list[tuple[str, float, float]]:
         """Id, peak of a quantity, and for how many seconds it was measured, of the newest runs of a script."""
         return self.rows(
