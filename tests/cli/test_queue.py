@@ -452,3 +452,26 @@ def test_queued_runs_are_moved_to_the_front(held: Runs):
     assert held.call("wait", "--all").returncode == 0
     assert started(held) == ["first", "a", "d", "c", "b"]
     assert held.call("queue", "move", "a").returncode == 2
+
+
+def test_a_reservation_is_what_earlier_runs_of_the_script_used(runs: Runs):
+    """With a margin, and never more than was asked; the first run of a script gets all that it asks for."""
+    runs.environment["BACKPROP_MIN_FREE_RAM_GB"] = "1"
+    runs.script(UNTIL_TOLD)
+
+    def reserved(run_id: str, *words: str) -> int:
+        running = runs.start("run", *words, "--run-id", run_id)
+        taken = wait_for(lambda: json.loads(runs.call("status", "--json").stdout)["slots"]["taken"])
+        let_go(runs)
+        assert running.wait(HANG_S) == 0
+        (runs.work / "go").unlink()
+        return taken[0]["ram_promised_bytes"]
+
+    assert reserved("first", "train.py") == 10**9
+    measured = {"since": 0, "until": 100, "count": 2, "values": {"ram": [150, 200]}}
+    (runs.rundir("first") / "session-1.usage").write_text(json.dumps(measured) + "\n")
+    runs.call("reindex")
+    assert reserved("second", "train.py") == 200e6 * 1.5 + 256e6
+    assert reserved("other", "train.py", "--", "--size", "9") == 10**9
+    (admitted,) = [entry for entry in runs.journal("second") if entry["event"] == "admitted"]
+    assert admitted["figures"]["ram_reserved_bytes"] == 556_000_000

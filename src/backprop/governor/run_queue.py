@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from backprop import host
+from backprop.governor.reservations import STEADY_S, held_back_bytes
 from backprop.governor.start_policy import Reservation
 from backprop.records import MAX_PRIORITY, Record, Ticket
 from backprop.store.files import make_own_folder, replacing_foreign
@@ -26,9 +27,6 @@ from backprop.store.files import make_own_folder, replacing_foreign
 _TICKET = re.compile(r"(\d{10})-(.+)")
 _TAIL_BYTES = 16_384
 LOCK_PATIENCE_S = 2.0  # the queue's lock is held for milliseconds
-_VRAM_UNSEEN_S = (
-    120.0  # a reservation is taken for used after this time, where the use of a GPU by processes cannot be read
-)
 
 
 class QueueEntry(Record, frozen=True):
@@ -57,13 +55,14 @@ def promise(entry: QueueEntry, before: QueueEntry | None, now_unix_s: float) -> 
     earlier = before.ticket if before is not None else None
     if earlier is None or not earlier.is_running:
         return Reservation(run_id=ticket.run_id, ram_bytes=ticket.ram_bytes, vram_bytes=ticket.vram_bytes)
-    seen = earlier.vram_seen_bytes
+    grown_unix_s, seen = earlier.grown_unix_s, earlier.vram_seen_bytes
+    steady_s = None if grown_unix_s is None else now_unix_s - grown_unix_s
     if seen is None:
-        is_over = now_unix_s - ticket.since_unix_s > _VRAM_UNSEEN_S
+        is_over = now_unix_s - ticket.since_unix_s > STEADY_S  # it cannot be read: by now it is taken for used
         vram = {} if is_over else dict(ticket.vram_bytes)
     else:
-        vram = {uuid: max(0, size - seen.get(uuid, 0)) for uuid, size in ticket.vram_bytes.items()}
-    ram_bytes = max(0, ticket.ram_bytes - earlier.ram_seen_bytes)
+        vram = {uuid: held_back_bytes(size, seen.get(uuid, 0), steady_s) for uuid, size in ticket.vram_bytes.items()}
+    ram_bytes = held_back_bytes(ticket.ram_bytes, earlier.ram_seen_bytes, steady_s)
     return Reservation(run_id=ticket.run_id, ram_bytes=ram_bytes, vram_bytes=vram)
 
 

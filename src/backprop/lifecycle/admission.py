@@ -20,6 +20,7 @@ from backprop.governor import start_policy
 from backprop.governor.gpu_environment import visible
 from backprop.governor.probes import machine
 from backprop.governor.probes.gpus import read_gpus
+from backprop.governor.reservations import PastUse, learned_bytes
 from backprop.governor.run_queue import (
     QueueEntry,
     QueueLockedError,
@@ -30,7 +31,7 @@ from backprop.governor.run_queue import (
     promises,
 )
 from backprop.governor.start_policy import Decision, Obstacle
-from backprop.records import Limits, MachineState, Record, RunSpec, Status, StopReason, Ticket
+from backprop.records import Limits, MachineState, Record, Run, RunSpec, Status, StopReason, Ticket, Usage
 from backprop.store.home import Home
 from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import Admitted, MoveRequested, Queued, Refused, StopRequested
@@ -44,6 +45,9 @@ _DECIDE_EVERY_S = 0.5  # the first in the queue checks the machine again
 _QUEUE_EVERY_S = 10.0  # the others check the whole queue; the run directly ahead much more often
 _SHOW_CHANGE_EVERY_S = 10.0  # figures on a ticket
 _SHOWN_AHEAD = 3
+_EARLIER_RUNS = 20  # of a script, whose use tells how much memory to hold back for another one
+_RAM, _VRAM = "ram", "vram"
+_ENDED_WELL = {Status.COMPLETED, Status.TIMEBOXED, Status.STOPPED}
 
 
 class Application(Record, frozen=True):
@@ -119,6 +123,24 @@ def _usable_machine(application: Application) -> MachineState:
     return msgspec.structs.replace(snapshot, gpus=visible(snapshot.gpus, os.environ))
 
 
+def _past(runs: Sequence[tuple[Run, Usage]], kind: str, spec: RunSpec) -> list[PastUse]:
+    """What these runs used of a kind of memory, as far as it was measured."""
+    return [
+        PastUse(
+            peak_bytes=usage.peak[kind],
+            measured_s=usage.measured_s,
+            has_ended_well=run.last_session is not None and run.last_session.status in _ENDED_WELL,
+            is_alike=run.spec.command == spec.command,
+        )
+        for run, usage in runs
+        if kind in usage.peak
+    ]
+
+
+def _least(asked_bytes: int, learned: int | None) -> int:
+    return asked_bytes if learned is None else min(asked_bytes, learned)
+
+
 def _behind(ahead: Sequence[QueueEntry]) -> Decision:
     ids = [entry.ticket.run_id for entry in ahead if entry.ticket is not None]
     shown = ", ".join(ids[:_SHOWN_AHEAD]) + (", ..." if len(ids) > _SHOWN_AHEAD else "")
@@ -151,6 +173,7 @@ class Admission:
         self._shown_reason: str | None = None
         self._shown_obstacle: Obstacle | None = None
         self._shown_at = 0.0
+        self._learned: dict[str, int | None] | None = None  # kind of memory -> what it is likely to use at most
         journal.skip()  # only what comes from now on is a request to this session
 
     def ask(self) -> Grant | NotAdmitted:
@@ -186,6 +209,8 @@ class Admission:
 
     def _decide(self) -> Decision:
         application = self._application
+        if self._learned is None:
+            self._learned = self._learn()
         before = in_the_way_of(self._line.read(self._place), application.within)
         if self._place is not None and (ahead := self._place.ahead(before)):
             self._nearest = ahead[-1]
@@ -233,21 +258,32 @@ class Admission:
         )
 
     def _take(self, place: QueueSlot, decision: Decision) -> None:
-        limits = self._application.limits
+        limits, learned = self._application.limits, self._learned or {}
+        asked = {gpu.uuid: start_policy.needed_vram_bytes(limits, gpu) for gpu in decision.gpus or ()}
         place.change(
             is_running=True,
             since_unix_s=time.time(),
             waits_for=None,
-            ram_bytes=limits.min_free_ram_bytes,
-            vram_bytes={gpu.uuid: start_policy.needed_vram_bytes(limits, gpu) for gpu in decision.gpus or ()},
+            ram_bytes=_least(limits.min_free_ram_bytes, learned.get(_RAM)),
+            vram_bytes={uuid: _least(size, learned.get(_VRAM)) for uuid, size in asked.items()},
         )
+
+    def _learn(self) -> dict[str, int | None]:
+        """What the session is likely to use at most, by earlier runs of its script; on a GPU what they used on all."""
+        spec = self._application.spec
+        runs = self._recorder.runs_of_same_script(_EARLIER_RUNS)
+        return {kind: learned_bytes(_past(runs, kind, spec)) for kind in (_RAM, _VRAM)}
 
     def _begin(self, grant: Grant) -> Grant:
         gpus = grant.decision.gpus
         self._journal.append(
             Admitted(
                 at=datetime.fromtimestamp(grant.place.ticket.since_unix_s, timezone.utc),
-                figures=grant.decision.figures,
+                figures={
+                    **grant.decision.figures,
+                    "ram_reserved_bytes": grant.place.ticket.ram_bytes,
+                    "vram_reserved_bytes": dict(grant.place.ticket.vram_bytes),
+                },
                 place=grant.place.number,
                 gpus=None if gpus is None else tuple(gpu.uuid for gpu in gpus),
             )

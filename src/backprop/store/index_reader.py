@@ -168,13 +168,14 @@ class IndexReader:
         ).fetchone()
         return None if row[0] is None else float(row[0])
 
-    def peaks_of_script(self, script: str, name: str, limit: int) -> list[tuple[str, float, float]]:
-        """Id, peak of a quantity, and for how many seconds it was measured, of the newest runs of a script."""
-        return self.rows(
-            "SELECT id, peak, seconds FROM runs JOIN usage ON run_id = id AND usage.name = ?"
-            " WHERE script = ? ORDER BY created_at DESC LIMIT ?",
-            (name, script, limit),
+    def runs_of_script(self, script: str, limit: int) -> list[tuple[Run, Usage]]:
+        """The newest runs of a script that were measured, newest first, with what they used."""
+        rows = self._db.execute(
+            "SELECT id, record FROM runs JOIN records ON run_id = id WHERE script = ? ORDER BY created_at DESC LIMIT ?",
+            (script, limit),
         )
+        found = ((decode_run(record), self._usage(run_id)) for run_id, record in rows.fetchall())
+        return [(run, usage) for run, usage in found if usage is not None]
 
     def _summaries(self, run_id: str, metrics: Collection[str] | None) -> dict[str, MetricSummary]:
         selected = "" if metrics is None else f" AND name IN ({', '.join('?' * len(metrics))})"

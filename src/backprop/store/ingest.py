@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from backprop.records import Checkpoint, Run, RunSpec, RunView, Session, Source
+from backprop.records import Checkpoint, Run, RunSpec, RunView, Session, Source, Usage
 from backprop.store import annotations, experiments_json
 from backprop.store.home import Home, HomeBusyError
 from backprop.store.index import Index, open_index, reopen_if_replaced, set_aside_if_damaged
@@ -459,6 +459,13 @@ class Recorder:
         if view is None:
             return RunView(run=run, run_dir=str(self._rundir.path))
         return msgspec.structs.replace(view, run=run)
+
+    def runs_of_same_script(self, limit: int) -> list[tuple[Run, Usage]]:
+        """The newest runs of the run's script with what they used, itself included; none when that cannot be read."""
+        script = self._spec.script
+        if script is None:
+            return []
+        return self._connection.attempt(lambda: self._connection.open().runs_of_script(script, limit), otherwise=[])
 
     def saved_over_by(self, checkpoint: Checkpoint) -> str | None:
         """Another run that has saved to the same path since; None also when the index cannot be read now."""

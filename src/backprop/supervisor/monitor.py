@@ -3,6 +3,7 @@
 The supervisor's loop calls `look`; nothing here blocks, and nothing here acts on the trainer.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ class ResourceMonitor:
         self._folders = folders
         self._uuids = {gpu.uuid for gpu in gpus}
         self._place = place
+        self._was_paused = False  # as others know it
         self._state = State()
         self._due_at = 0.0
         # GPU probes may be slow: they run in parallel to the loop, and not at all for a session without GPUs
@@ -160,8 +162,12 @@ class ResourceMonitor:
         if sample.gpus and any(gpu.process_vram_bytes is not None for gpu in sample.gpus):
             seen = before.vram_seen_bytes or {}
             vram = {uuid: max(held, seen.get(uuid, 0)) for uuid, held in sample.tree_vram_bytes.items()}
-        if now > before.ram_seen_bytes * _WORTH_PUBLISHING or _has_grown(before.vram_seen_bytes, vram):
+        is_paused = sample.pauses.is_paused
+        has_grown = now > before.ram_seen_bytes * _WORTH_PUBLISHING or _has_grown(before.vram_seen_bytes, vram)
+        if has_grown or is_paused != self._was_paused:
+            self._was_paused = is_paused
             self._place.try_to_change(
+                grown_unix_s=None if is_paused else time.time(),  # one that continues after a pause may grow again
                 ram_seen_bytes=max(now, before.ram_seen_bytes),
                 vram_seen_bytes=vram if vram is not None else before.vram_seen_bytes,
             )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -403,3 +404,21 @@ def test_runs_that_say_they_are_inside_of_each_other():
     one = QueueEntry(number=1, ticket=ticket("one", is_running=True, within="two"))
     two = QueueEntry(number=2, ticket=ticket("two", is_running=True, within="one"))
     assert in_the_way_of([one, two], "one") == []
+
+
+def test_a_steady_run_holds_back_less_than_it_was_promised():
+    """On GPUs and in RAM; not while it is paused, which its ticket shows by no time of growth."""
+    promised = ticket(
+        is_running=True,
+        ram_bytes=4 * GB,
+        ram_seen_bytes=GB // 10,
+        vram_bytes={"g": 10 * GB},
+        vram_seen_bytes={"g": 2 * GB},
+        grown_unix_s=1000.0,
+    )
+    entry = QueueEntry(number=1, ticket=promised)
+    young, steady = promise(entry, entry, 1119.0), promise(entry, entry, 1120.0)
+    assert (young.ram_bytes, young.vram_bytes) == (4 * GB - GB // 10, {"g": 8 * GB})
+    assert (steady.ram_bytes, steady.vram_bytes) == (306_000_000, {"g": GB + 256_000_000})
+    paused = QueueEntry(number=1, ticket=msgspec.structs.replace(promised, grown_unix_s=None))
+    assert promise(paused, paused, 9999.0) == young

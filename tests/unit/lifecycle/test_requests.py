@@ -69,7 +69,7 @@ def test_an_order_that_cannot_be_written_is_said_in_one_line(runs: Runs, monkeyp
 
     monkeypatch.setattr(requests, "Journal", refuse)
     with pytest.raises(BackpropError, match="the request cannot be written to .*: Read-only file system"):
-        requests.request_stop(Home(runs.home), run)
+        requests.request_pause(Home(runs.home), run)
 
 
 @pytest.mark.parametrize("now", [False, True])

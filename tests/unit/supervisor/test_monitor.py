@@ -6,7 +6,7 @@ import pytest
 
 from backprop.governor.run_policy import PauseState, Sample
 from backprop.governor.run_queue import QueueEntry
-from backprop.records import Gpu, Ticket
+from backprop.records import Gpu, Pauser, Ticket
 from backprop.supervisor import monitor as monitors
 from backprop.supervisor.monitor import SAMPLE_EVERY_S, ResourceMonitor
 from tests.unit.supervisor.fake_session import limits
@@ -80,6 +80,21 @@ def test_others_learn_of_growth_only(tmp_path: Path, held: list[int]):
     for n in range(4):
         look(monitor, 1.0 + n)
     assert [change["ram_seen_bytes"] for change in slot.changes] == [3 * GB]
+
+
+def test_others_learn_when_it_is_paused_and_goes_on(tmp_path: Path, held: list[int]):
+    """For that time its reservation does not shrink: it may grow when it continues."""
+    slot = FakeSlot()
+    held[:] = [GB]
+    monitor = ResourceMonitor(limits(), [str(tmp_path)], (), "auto", slot)  # type: ignore[arg-type]
+    monitor.start(0.0)
+    slot.ticket = Ticket(
+        run_id="r", pid=1, user="u", since_unix_s=0.0, max_parallel=2, is_running=True, ram_seen_bytes=GB
+    )
+    paused = PauseState().held(Pauser.USER, "by me", 2.0)
+    for now, pauses in [(1.0, PauseState()), (2.0, paused), (3.0, paused), (4.0, PauseState()), (5.0, PauseState())]:
+        monitor.look(now, pauses, list, 0.0)
+    assert [change["grown_unix_s"] is None for change in slot.changes] == [True, False]
 
 
 class FakePoller:
