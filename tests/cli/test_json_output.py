@@ -100,6 +100,7 @@ def test_several_runs_in_few_words(two: Runs):
             "reason": None,
             "exit_code": 0,
             "last_step": 3,
+            "stalled_s": None,
             "best": {"loss": {"value": 1.0, "step": 2, "goal": "min"}},
         }
         for run_id in "ab"

@@ -22,6 +22,7 @@ _COMMANDS = {
     "list": ("commands.list", "list_runs"),
     "status": ("commands.status", "status"),
     "compare": ("commands.compare", "compare"),
+    "best": ("commands.best", "best"),
     "verdict": ("commands.verdict", "verdict"),
     "plot": ("commands.plot", "plot"),
     "diagnose": ("commands.diagnose", "diagnose"),

@@ -18,6 +18,7 @@ EXAMPLES = {
     ),
     "status": ("status", "status last"),
     "compare": ("compare baseline last", "compare 3kf9 7hq2 --diff"),
+    "best": ("best val_accuracy --filter group=lr", "best elo --goal max:elo --limit 3"),
     "verdict": ("verdict baseline tuned --metric val_accuracy", "verdict 'group=lr lr=0.1' 'group=lr lr=0.03' --json"),
     "plot": ("plot -y loss,val_loss --log", "plot baseline last -o curves.html"),
     "diagnose": ("diagnose last", "diagnose baseline --json"),

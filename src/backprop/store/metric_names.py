@@ -12,7 +12,8 @@ _LOSSES = ("loss", "train_loss", "train/loss", "training_loss", "loss/train", "t
 # what trainings minimize that is not called a loss: LightGBM's l2, XGBoost's rmse
 _LIKE_LOSSES = ("nll", "mse", "l2", "rmse", "mae", "l1", "mape", "error")
 _PROGRESS = frozenset({"epoch", "total_steps"})
-_SEED = re.compile(r"(^|[._/-])seeds?$", re.IGNORECASE)  # seed, random_seed, trainer.seed
+# of a parameter, by the words of its name: seed, random_state, trainer.seed, dataSeed; not n_seeds
+_SEED = re.compile(r"(.* )?(seed\d*|(random|rng) state|seed everything)|(?!(.* )?(n|num|number) )(.* )?seeds")
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
 _TRAINING = re.compile(r"^(train|training)[_/.-]|[_/.-](train|training)$")
 _HELD_OUT = re.compile(
@@ -72,7 +73,7 @@ def without_goal(names: Collection[str], views: Sequence[RunView]) -> list[str]:
 
 def is_seed(name: str) -> bool:
     """Whether a parameter is a seed: runs that differ in it only are replicates."""
-    return _SEED.search(name) is not None
+    return _SEED.fullmatch(" ".join(_words(name))) is not None
 
 
 def is_progress(name: str) -> bool:

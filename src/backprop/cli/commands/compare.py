@@ -25,6 +25,7 @@ from backprop.store.code import provenance
 from backprop.store.code.diff import Code, Difference, difference
 from backprop.store.home import Home
 from backprop.store.index import Index
+from backprop.views import replicates
 from backprop.views.terminal import params
 from backprop.views.terminal.comparison_table import Comparison, comparison_table, side
 from backprop.views.terminal.screen import cut, stdout_screen
@@ -95,8 +96,10 @@ def compare(
     elif found is not None:
         _print_patch(found)
     else:
+        from backprop.views.terminal.replicates_table import comparison_section
+
         table = comparison_table(comparison, now)
-        print(table.text, end="")
+        print(table.text + comparison_section(replicates.sets(views), shown), end="")
         if table.left_out:
             more = ", ..." if len(table.left_out) > _NAMES_SHOWN else ""
             names = ", ".join(cut(name, _NAME_WIDTH) for name in table.left_out[:_NAMES_SHOWN])
@@ -148,8 +151,11 @@ def _modules(home: Home, view: RunView) -> dict[str, str]:
 
 def _print_json(comparison: Comparison, found: Difference | None) -> None:
     from backprop.views.documents.comparison import comparison_document
+    from backprop.views.documents.replicates_json import sets_document
 
     document = comparison_document(comparison)
+    sets = replicates.sets(side.view for side in comparison.sides)
+    document["over_seeds"] = sets_document(sets, comparison.metrics)
     if found is not None:
         document["diff"] = {"patch": found.patch.decode(errors="backslashreplace"), "notes": found.notes}
     print_json(document)

@@ -122,8 +122,8 @@ def list_runs(
     if not views and not as_json and not hidden:
         _say_nothing(home, mistake, is_filtered=bool(statuses or conditions))
     _say_what_is_missing(ranked, key, metric)
-    if shown is not None:
-        say_without_goal([shown], views)
+    names = [filters.kind_and_name(condition.name) for condition in asked.conditions]
+    say_without_goal([*([shown] if shown else []), *(name for kind, name in names if kind == "best")], views)
     if len(views) < total:
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")
     if hidden:

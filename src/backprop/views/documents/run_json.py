@@ -238,7 +238,7 @@ def _names(view: RunView, origin: Origin) -> list[str]:
     return [name for name, summary in view.summaries.items() if summary.origin is origin]
 
 
-SHORT = ("id", "name", "status", "reason", "exit_code", "last_step", "best")  # keys of a run in few words
+SHORT = ("id", "name", "status", "reason", "exit_code", "last_step", "stalled_s", "best")  # keys of a run in few words
 
 
 def encode(document: Any, indent: int = 2) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from backprop.records import Status
 from backprop.views.run_groups import RunGroup
 from backprop.views.terminal import formatting
+from backprop.views.terminal.replicates_table import spread_text, spread_title
 from backprop.views.terminal.screen import Screen, stdout_screen
 from backprop.views.terminal.table_layout import Cell, Column, grid
 
@@ -22,8 +23,8 @@ def _columns(groups: Sequence[RunGroup], screen: Screen) -> Iterator[Column]:
     yield Column("METRIC", [Cell(group.metric or "-") for group in groups], rank=3, min_width=8)
     yield Column("BEST", [Cell(formatting.number(group.best and group.best.best)) for group in groups], 1, "right")
     yield Column("BEST RUN", [Cell(_best_run(group)) for group in groups], rank=2)
-    title = f"MEAN {_sign(screen)} SD (N)"
-    yield Column(title, [Cell(_over_seeds(group, screen)) for group in groups], 1, "right")
+    spreads = [Cell(spread_text(group.over_seeds, screen)) for group in groups]
+    yield Column(spread_title(screen), spreads, 1, "right")
 
 
 def _statuses(group: RunGroup) -> str:
@@ -32,15 +33,3 @@ def _statuses(group: RunGroup) -> str:
 
 def _best_run(group: RunGroup) -> str:
     return "-" if group.best is None else group.best.view.run.spec.id
-
-
-def _over_seeds(group: RunGroup, screen: Screen) -> str:
-    over = group.over_seeds
-    if over is None:
-        return "-"
-    spread = "" if over.deviation is None else f" {_sign(screen)} {formatting.number(over.deviation)}"
-    return f"{formatting.number(over.mean)}{spread} ({over.runs})"
-
-
-def _sign(screen: Screen) -> str:
-    return "±" if screen.has_blocks else "+-"

@@ -11,7 +11,7 @@ from backprop.records import Record, Run, RunView
 from backprop.store import metric_names, query
 from backprop.store.curves import Axis
 from backprop.store.index import Index
-from backprop.views.run_groups import seeds_of
+from backprop.views.replicates import seeds_of
 from backprop.views.terminal import params
 
 _STEPS_APART = 0.05  # of the longest: runs that ended within it went equally far
