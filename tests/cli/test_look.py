@@ -619,3 +619,13 @@ def test_logs_shows_files_of_the_run_only(three: Runs, make: Callable[[Path], No
     done = three.call("logs", "a", "--stderr")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{path} is not a file" in done.stderr
+
+
+def test_a_best_value_that_nobody_knows_is_said_to_be_none(runs: Runs):
+    """Where runs are filtered or sorted by it: by the smallest, unless the user says otherwise."""
+    runs.script('print(json.dumps({"step": 1, "elo": 1200, "loss": 1}))')
+    runs.call("run", "train.py")
+    for words in (["--filter", "best.elo>1"], ["--sort", "best.elo"], ["--metric", "elo"]):
+        assert "no best value of elo" in runs.call("list", *words).stderr
+        assert runs.call("list", *words, "--goal", "max:elo").stderr == ""
+    assert runs.call("list", "--filter", "best.loss>0").stderr == ""

@@ -123,7 +123,8 @@ def list_runs(
         _say_nothing(home, mistake, is_filtered=bool(statuses or conditions))
     _say_what_is_missing(ranked, key, metric)
     names = [filters.kind_and_name(condition.name) for condition in asked.conditions]
-    say_without_goal([*([shown] if shown else []), *(name for kind, name in names if kind == "best")], views)
+    if mistake is None:
+        say_without_goal([*([shown] if shown else []), *(name for kind, name in names if kind == "best")], views)
     if len(views) < total:
         say(f"{len(views)} of {total} runs; --limit 0 shows all.")
     if hidden:
