@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -110,7 +110,7 @@ def removed_runs(home: Home) -> Sequence[RemovedRun]:
     if sys.platform != "linux" or host.table_problem() is not None:
         return []
     found: dict[str, RemovedRun] = {}
-    for path in _PROC.glob("[0-9]*/fd/*"):
+    for path in _descriptors():
         with suppress(OSError):  # it has ended, or is not ours to look into
             name = os.readlink(path)  # noqa: PTH115  a name, not a path
             match = _JOURNAL.fullmatch(name)
@@ -131,6 +131,13 @@ def removed_runs(home: Home) -> Sequence[RemovedRun]:
         else:
             running.append(run)
     return running
+
+
+def _descriptors() -> Iterator[Path]:
+    """What all processes have open, in /proc; not of such as end meanwhile, or are not ours to look into."""
+    for folder in _PROC.glob("[0-9]*"):
+        with suppress(OSError):
+            yield from list((folder / "fd").iterdir())
 
 
 def _is_of(rundir: RunDir, name: str, pid: int) -> bool:

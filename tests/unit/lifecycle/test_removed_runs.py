@@ -5,6 +5,7 @@ import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,19 @@ def test_telling_of_them_leaves_no_file_open(tmp_path: Path, has_ended: bool):
         told = [removed_runs.sentences(home) for _ in range(3)]
         assert len(os.listdir("/proc/self/fd")) == before
     assert [len(sentences) for sentences in told] == [0 if has_ended else 1] * 3
+
+
+def test_a_process_that_ends_meanwhile_is_none_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its descriptors are gone when they are listed."""
+    (tmp_path / "proc" / "7" / "fd").mkdir(parents=True)
+    monkeypatch.setattr(removed_runs, "_PROC", tmp_path / "proc")
+    for name in ("listdir", "scandir"):
+        real = getattr(os, name)
+
+        def gone(path: Any, real: Any = real) -> Any:
+            if str(path).endswith("/7/fd"):
+                raise FileNotFoundError(path)
+            return real(path)
+
+        monkeypatch.setattr(os, name, gone)
+    assert removed_runs.sentences(Home(tmp_path / "home")) == []
