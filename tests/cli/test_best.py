@@ -63,7 +63,7 @@ def test_best_needs_to_know_what_is_better(five: Runs):
     assert five.call("best", "elo", "--goal", "max:elo").returncode == 0
     assert five.call("best", "nothing").returncode == 2
     done = five.call("best", "--filter", "group=none", "--json")
-    assert (done.stdout, "no matching runs" in done.stderr) == ("[]\n", True)
+    assert (done.stdout, "no matching runs have" in done.stderr) == ("[]\n", True)
 
 
 def test_compare_shows_the_spread_over_seeds(five: Runs):

@@ -18,7 +18,7 @@ from backprop.store.rundir import RunDir
 from backprop.views.documents.run_json import timeboxes_s
 from backprop.views.terminal import params
 
-_COUNTED = frozenset({Status.COMPLETED, Status.TIMEBOXED})  # of others the best is yet to come
+COUNTED = frozenset({Status.COMPLETED, Status.TIMEBOXED})  # of others the best is yet to come
 
 
 class Spread(NamedTuple):
@@ -33,7 +33,7 @@ def sets(views: Iterable[RunView]) -> list[list[RunView]]:
     """The runs by what they are replicates of, in the order of their first ones; only completed or timeboxed ones."""
     alike: dict[tuple[Any, ...], list[RunView]] = {}
     for view in views:
-        if view.run.status in _COUNTED:
+        if view.run.status in COUNTED:
             alike.setdefault(_request(view), []).append(view)
     return [_one_a_seed(one) for same in alike.values() for one in _by_code(same)]
 
@@ -41,9 +41,9 @@ def sets(views: Iterable[RunView]) -> list[list[RunView]]:
 def of(view: RunView, views: Iterable[RunView]) -> list[RunView]:
     """Those of the runs that are replicates of this one, which counts only if it has completed or was timeboxed."""
     own = _request(view)
-    alike = [one for one in views if one.run.status in _COUNTED and one is not view and _request(one) == own]
+    alike = [one for one in views if one.run.status in COUNTED and one is not view and _request(one) == own]
     same = next(one for one in _by_code([view, *alike]) if view in one)
-    return _one_a_seed(same if view.run.status in _COUNTED else same[1:])
+    return _one_a_seed(same if view.run.status in COUNTED else same[1:])
 
 
 def spread(views: Sequence[RunView], metric: str) -> Spread | None:

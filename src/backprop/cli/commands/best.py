@@ -31,7 +31,12 @@ def best(*, metric: str | None, conditions: tuple[str, ...], limit: int, goals: 
 
     Without METRIC, by the loss. A run counts with its best value, once it has completed or was timeboxed.
     """
-    asked = filters.Wanted(conditions=filters.parse_filter(" ".join(conditions)), hides_archived=True, goals=goals)
+    asked = filters.Wanted(
+        statuses=tuple(status.value for status in replicates.COUNTED),
+        conditions=filters.parse_filter(" ".join(conditions)),
+        hides_archived=True,
+        goals=goals,
+    )
     with open_caught_up(Home.from_environment()) as index:
         views = query.runs(index, asked)
         mistake = None if views else query.unknown_name(index, [condition.name for condition in asked.conditions])
@@ -40,7 +45,14 @@ def best(*, metric: str | None, conditions: tuple[str, ...], limit: int, goals: 
     if not views or name is None:
         if as_json:
             print_json([])
-        say(mistake or ("no matching runs." if not views else "these runs have no loss; name a METRIC."))
+        say(
+            mistake
+            or (
+                "no matching runs have completed or were timeboxed."
+                if not views
+                else "these runs have no loss; name a METRIC."
+            )
+        )
         return
     if not any(name in view.summaries for view in views):
         raise UsageError(f"none of these runs has a metric {name!r}. {metrics_message(views)}")
@@ -62,7 +74,7 @@ def best(*, metric: str | None, conditions: tuple[str, ...], limit: int, goals: 
 
         print(ranking_table(shown), end="")
     if not shown:
-        say("none of these runs has completed or was timeboxed with this metric.")
+        say("none of these runs has a value of this metric.")
     elif shown[0][1].runs == 1:
         say(f"the first is a single run, which may be luck; to know: run it with other seeds ({name}, {goal.value}).")
     if len(shown) < len(ranked):
