@@ -101,3 +101,11 @@ def test_what_weakens_a_verdict_is_said(graded: Runs):
     assert found["compared"]["place"] == 3
     assert [text.partition(":")[0] for text in found["warnings"]] == ["code", "steps"]
     assert document(graded, "plain", "longer", "--at", "end")["diff"] == pytest.approx(0.11, abs=0.01)
+
+
+def test_a_misspelt_field_takes_no_verdicts_place(graded: Runs):
+    """The exit code is the verdict's; the field is null, and a line says which was meant."""
+    told = graded.call("verdict", "plain", "tuned", "--metric", "accuracy", "--json")
+    done = graded.call("verdict", "plain", "tuned", "--metric", "accuracy", "--fields", "verdit")
+    assert (done.returncode, json.loads(done.stdout)) == (told.returncode, {"verdit": None})
+    assert "did you mean verdict?" in done.stderr

@@ -145,7 +145,7 @@ def _margin(text: str) -> tuple[float, bool]:
 def _print(reports: Sequence[Report], *, as_json: bool) -> NoReturn:
     if as_json:
         documents = [verdict_document(report) for report in reports]
-        print_json(documents[0] if len(documents) == 1 else documents)
+        print_json(documents[0] if len(documents) == 1 else documents, has_result=True)
     else:
         print("\n".join(line for report in reports for line in lines(report)))
     verdicts = {report.judgement.verdict for report in reports}
