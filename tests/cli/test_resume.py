@@ -456,6 +456,33 @@ def test_whatever_reads_it_is_seen(runs: Runs, read: str):
     assert session["started_over"] is False
 
 
+def test_a_checkpoint_that_is_copied_aside_is_not_resumed_from(runs: Runs):
+    stderr, session = _resumed(
+        runs, "import shutil", 'shutil.copy("last.json", "aside.json")', 'print(json.dumps({"step": 1}))'
+    )
+    assert "training began without reading" in stderr
+    assert "resumed from" not in stderr
+    assert (session["checkpoint_read"], session["resumed_from"], session["started_over"]) == (False, None, True)
+
+
+@pytest.mark.parametrize(
+    "read",
+    ['open("copy.json").read()', "subprocess.run([sys.executable, '-c', 'open(\"copy.json\").read()'], check=True)"],
+)
+def test_a_copy_that_is_read_is_resumed_from(runs: Runs, read: str):
+    """On a faster disk, say; by the script, or by a program that it starts."""
+    stderr, session = _resumed(
+        runs,
+        "import shutil, subprocess",
+        'shutil.copy("last.json", "copy.json")',
+        read,
+        'print(json.dumps({"step": 1001}))',
+    )
+    last = runs.work / "last.json"
+    assert f"resumed from {last} (step 1000)" in stderr
+    assert (session["checkpoint_read"], session["resumed_from"]) == (True, str(last))
+
+
 def test_a_checkpoint_that_is_read_after_training_began(runs: Runs):
     """By a second training of the script, or to be evaluated once more: that it was read is said, and no more."""
     stderr, session = _resumed(

@@ -360,6 +360,48 @@ def test_folds_get_their_own_checkpoints_and_what_had_ended_is_given_back(framew
     assert "fit() starts over: " in done.stderr
 
 
+TUNED = """
+    import os, signal
+    import lightning, torch
+    from lightning.pytorch.tuner import Tuner
+    from torch.utils.data import DataLoader, TensorDataset
+
+    class Model(lightning.LightningModule):
+        def __init__(self, lr=0.01):
+            super().__init__()
+            self.lr, self.layer = lr, torch.nn.Linear(1, 1)
+        def training_step(self, batch, _):
+            if is_tuned and (os.environ["BACKPROP_SESSION"], self.global_step) == ("1", 7):
+                os.kill(os.getpid(), signal.SIGINT)
+            return ((self.layer(batch[0])[:, 0] - batch[1]) ** 2).mean()
+        def configure_optimizers(self):
+            return torch.optim.Adam(self.parameters(), self.lr)
+
+    lightning.seed_everything(1)
+    data = DataLoader(TensorDataset(torch.ones(30, 1), torch.ones(30)), 6)
+    trainer = lightning.Trainer(max_epochs=3, logger=False, enable_checkpointing=False, accelerator="cpu",
+                                enable_progress_bar=False, enable_model_summary=False)
+    model, is_tuned = Model(), False
+    Tuner(trainer).lr_find(model, data, num_training=20)
+    is_tuned = True
+    trainer.fit(model, data)
+"""
+
+
+@pytest.mark.nightly
+def test_the_search_for_a_learning_rate_is_no_training(framework_runs):
+    """Its steps and its temporary file are not reported, and it does not start over in the place of the training."""
+    script = framework_runs.script(TUNED)
+    assert framework_runs.call("run", "--run-id", "it", script).returncode != 0
+    assert [saved["step"] for saved in framework_runs.document("it")["checkpoints"]] == [8]
+    done = framework_runs.call("resume", "it")
+    assert done.returncode == 0, done.stderr
+    assert "training began without reading" not in done.stderr
+    document = framework_runs.document("it")
+    assert document["last_step"] == 15
+    assert document["sessions"][1]["resumed_from"] == document["checkpoints"][0]["path"]
+
+
 RESTORES = """
     import os, sys
     import torch

@@ -91,11 +91,13 @@ def _unread(run_id: str, offered: Resumed, option: str | None, *, is_certain: bo
 
     option: of the script, that looks as if it took a checkpoint. is_certain: whether it starts over for sure.
     """
+    begun = f"WARNING: training began without reading {offered}: it starts from the beginning"
+    if is_certain:  # its hook has read it and judged it to be another training's: an option would change nothing
+        return f"{begun}. A later training of the script may still continue from it"
     has_option = "If the script has an option for a checkpoint, name it"
     if option is not None:
         has_option = f"This script has {option.partition('=')[0]}"
     return (
-        f"WARNING: training began without reading {offered}: it starts from the beginning"
-        f"{'' if is_certain else ', unless it continues from something else'}. "
+        f"{begun}, unless it continues from something else. "
         f"{has_option}: backprop resume {run_id} --resume-arg {option or '--OPTION'}"
     )

@@ -51,6 +51,8 @@ class Offer:
         self._can_be_elsewhere = can_be_elsewhere
         self._was_read = False
         self._is_judged_by_hooks = False
+        self._is_copied = False  # by the script, which may continue from its copy
+        self._has_trained = False  # at the last call
         self._is_unread = False  # and that was reported
         self._has_trained_without = False  # likewise
         self._is_late = False  # it was read after that, and that was reported
@@ -71,9 +73,10 @@ class Offer:
         found: list[Verdict | None] = []
         for training in trainings:
             self._is_judged_by_hooks = True
+            self._is_copied |= training.is_copied
             if training.is_decided:
                 found.append(
-                    self._read(training.resumed_from, is_certain=True)
+                    self._read(training.resumed_from, is_certain=not training.is_copied)
                     if training.resumed_from
                     else self._unread(has_trained=True, is_certain=True)
                 )
@@ -83,6 +86,9 @@ class Offer:
                 found.append(self._read(self._reads.seen or self._path))
             elif not is_new and (has_trained or is_over) and self._reads.can_tell and not self._can_be_elsewhere:
                 found.append(self._unread(has_trained=has_trained))
+        elif self._is_copied and (self._has_trained or is_over):  # a read of the copy is known a call after the step
+            found.append(self._unread(has_trained=has_trained))
+        self._has_trained = has_trained
         return [verdict for verdict in found if verdict is not None]
 
     def _read(self, path: str, *, is_certain: bool = False) -> Verdict | None:

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
     Wants = Callable[[str], bool]
     _FileVersion = tuple[int, int, int]
+    # see on_first_read: path, version of a file (None for a copy that is being made), whether it is a folder, callbacks
+    _AwaitedRead = tuple[str, Optional[_FileVersion], bool, Callable[[], None], Optional[Callable[[str], None]]]
 
 _HOOK = "writes of files"
 
 _before_open: list[Callable[[str, str], None]] = []
-_before_read: list[tuple[str, _FileVersion | None, bool, Callable[[], None]]] = []  # see on_first_read
+_before_read: list[_AwaitedRead] = []
 _after_close: list[tuple[Callable[[str], None], Wants]] = []
 _before_replace: list[Callable[[str, str], None]] = []
 _after_replace: list[Callable[[str, str], None]] = []
@@ -79,14 +81,18 @@ def on_mode_of_writing(callback: Callable[[str, str], None], what: str = _HOOK) 
     _before_open.append(guarded(what)(callback))
 
 
-def on_first_read(path: str, callback: Callable[[], None], what: str = _HOOK) -> None:
+def on_first_read(
+    path: str, callback: Callable[[], None], what: str = _HOOK, on_copy: Callable[[str], None] | None = None
+) -> None:
     """Call this once, right before a file, or the first file in a folder, is opened for reading.
 
     path: a real path. The file may have been renamed since, but not written again. Not noticed are C code that opens
-    it, and symbolic links into the folder.
+    it, and symbolic links into the folder. That shutil copies it is no read, but a read of that copy is one. on_copy:
+    called with the real path of the copy.
     """
     is_folder = os.path.isdir(path)
-    _before_read.append((path, None if is_folder else _version_of(path), is_folder, guarded(what)(callback)))
+    version = None if is_folder else _version_of(path)
+    _before_read.append((path, version, is_folder, guarded(what)(callback), on_copy and guarded(what)(on_copy)))
 
 
 @guarded(_HOOK)
@@ -203,15 +209,34 @@ def _notify_of_read(file: Any) -> None:
     if place is None:
         return
     for awaited in tuple(_before_read):
-        path, mark, is_folder, callback = awaited
+        path, mark, is_folder, callback, on_copy = awaited
         if is_folder:
             # before anything that costs more
             is_read = os.path.basename(path) in place and os.path.realpath(place).startswith(path + os.sep)
+        elif mark is None:
+            is_read = os.path.basename(path) in place and os.path.realpath(place) == path
         else:
-            is_read = mark is not None and _version_of(place) == mark
+            is_read = _version_of(place) == mark
         if is_read:
             _before_read.remove(awaited)
-            callback()
+            target = _copied_to(os.path.realpath(place)[len(path) :] if is_folder else "")
+            if target is None:
+                callback()
+                continue
+            _before_read.append((target, None, is_folder, callback, on_copy))
+            if on_copy is not None:
+                on_copy(target)
+
+
+def _copied_to(below: str) -> str | None:
+    """Where shutil is about to copy what it opens; None if something else opens it. below: its path below a folder."""
+    frame = sys._getframe()  # noqa: SLF001  as `inspect` does, which takes long to import
+    while frame is not None and frame.f_globals.get("__package__") == __package__:
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is None or frame.f_code.co_name != "copyfile" or frame.f_globals.get("__name__") != "shutil":
+        return None
+    target = os.path.realpath(os.fsdecode(frame.f_locals["dst"]))
+    return target[: -len(below)] if below and target.endswith(below) else target
 
 
 def _version_of(path: str) -> _FileVersion | None:

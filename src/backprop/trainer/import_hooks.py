@@ -64,6 +64,7 @@ HOOKS: dict[str, str] = {
 _LOOPS = {"lightgbm", "xgboost", "lightning", "keras", "huggingface"}  # hooks that drive a training loop
 
 _PACKAGE = "_backprop_trainer.hooks"
+_COPIES = "BACKPROP_COPIES"  # paths of copies of the checkpoint to resume from, for processes that are started later
 _SAVES = "saves of the script"
 # suffixes anywhere in a file's name: only such files are opened to find out what they hold
 _CHECKPOINT_SUFFIXES = frozenset(
@@ -99,7 +100,8 @@ def install() -> None:
     file_events.on_checkpoint_reported(_reported, KEEPING)
     if offered := os.environ.get("BACKPROP_RESUME_FROM"):
         file_events.on_replace(lambda source, target: _keeper().before_replace(source, target), KEEPING)
-        file_events.on_first_read(os.path.realpath(offered), lambda: _keeper().has_read_it(), KEEPING)  # noqa: PLW0108  it is not there yet
+        for path in (os.path.realpath(offered), *filter(None, os.environ.get(_COPIES, "").split(os.pathsep))):
+            file_events.on_first_read(path, lambda: _read(offered), KEEPING, _copied)
     file_events.on_close_after_writing(_closed, may_be_checkpoint, _SAVES)
     file_events.on_replaced(_renamed, _SAVES)
     _repeat_dropped_interrupts()
@@ -164,6 +166,27 @@ def _opening(path: str, mode: str) -> None:
 
 def _reported(path: str, step: Optional[int]) -> None:
     _keeper().reported(path, step)
+
+
+def _read(offered: str) -> None:
+    """The checkpoint to resume from, or a copy of it, is about to be read."""
+    _keeper().has_read_it()
+    if os.environ.get(_COPIES):
+        _report_training(copied=True, resumed_from=offered)
+
+
+def _copied(target: str) -> None:
+    """It is about to be copied: to keep it aside, or to resume from the copy, here or in a process that is started."""
+    os.environ[_COPIES] = os.pathsep.join(filter(None, (os.environ.get(_COPIES), target)))
+    _report_training(copied=True)
+
+
+def _report_training(**fields: Any) -> None:
+    from .link import current
+
+    link = current()
+    if link is not None:
+        link.send_event_from_any_rank(event="training_began", **fields)
 
 
 def _keeper() -> Any:

@@ -300,6 +300,18 @@ class SupervisorLink:
             self.owner = self._resume_source = None
             self.samples_losses = True
 
+    @contextmanager
+    def preparing(self, owner: str) -> Iterator[None]:
+        """Inside, a framework only tries something out: no hook reports the steps and files of that.
+
+        owner: the framework's name.
+        """
+        before, self.owner = self.owner, self.owner or owner
+        try:
+            yield
+        finally:
+            self.owner = before
+
     def at_step_end(self, step: int, *, total_steps: Optional[int] = None, is_counted: bool = False) -> StepRequest:
         """What the supervisor requests, at the end of a step of a loop that we drive. The same on all ranks.
 

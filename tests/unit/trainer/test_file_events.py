@@ -109,6 +109,31 @@ def test_a_file_that_is_read_by_any_name_until_it_is_written_anew(tmp_path: Path
     assert printed(tmp_path, body, begin) == ["read"] * is_read
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("shutil.copy('last', 'copy')", ["copied copy"]),
+        ("shutil.copy('last', 'copy'); open('last').close()", ["copied copy"]),
+        ("shutil.copy2('last', 'folder'); open('folder/last').close()", ["copied last", "read"]),
+        ("os.link('last', 'hard'); shutil.copyfile('hard', 'copy'); open('./copy').close()", ["copied copy", "read"]),
+        ("shutil.copytree('ckpt', 'aside')", ["copied aside"]),
+        ("shutil.copytree('ckpt', 'aside'); open('aside/a/model').close()", ["copied aside", "read"]),
+    ],
+)
+def test_a_copy_is_read_when_the_copy_is(tmp_path: Path, body: str, told: list[str]):
+    """Made by shutil: a script may keep it aside and start over."""
+    (tmp_path / "last").write_text("1")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "ckpt/a").mkdir(parents=True)
+    (tmp_path / "ckpt/a/model").write_text("1")
+    place = "ckpt" if "ckpt" in body else "last"
+    begin = (
+        BEGIN
+        + f"import shutil\nfile_events.on_first_read(os.path.realpath({place!r}), told('read'), 'x', told('copied'))\n"
+    )
+    assert printed(tmp_path, body, begin) == told
+
+
 def test_a_subscriber_that_fails_is_off_and_the_script_goes_on(tmp_path: Path):
     body = """
     def fail(*paths): raise ValueError("ours")

@@ -71,11 +71,13 @@ class Finished(Record, frozen=True):
 class TrainingBegan(Record, frozen=True):
     """A hook reports what a training continues from. It reads checkpoints to find out, so reads are no evidence.
 
-    is_decided: False while it looks. resumed_from: None for a training that begins from the beginning.
+    is_decided: False while it looks. resumed_from: None for a training that begins from the beginning. is_copied: the
+    script has copied the checkpoint; if decided, it has read its copy.
     """
 
     is_decided: bool
     resumed_from: str | None = None
+    is_copied: bool = False
 
 
 class ResumeOption(Record, frozen=True):
@@ -214,7 +216,8 @@ def _parse_event(value: dict[str, Any], line: bytes) -> Event:
     if kind == "training_began":
         begun_from = value.get("resumed_from")
         path = begun_from if isinstance(begun_from, str) and begun_from else None
-        return TrainingBegan(is_decided="resumed_from" in value, resumed_from=path)
+        is_copied = value.get("copied") is True
+        return TrainingBegan(is_decided="resumed_from" in value, resumed_from=path, is_copied=is_copied)
     if kind == "resume_option":
         option = value.get("option")
         is_one = isinstance(option, str) and 0 < len(option) <= _MAX_OPTION

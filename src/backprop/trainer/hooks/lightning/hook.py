@@ -75,7 +75,11 @@ def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(fit)
     def call(trainer: Any, *args: Any, **kwargs: Any) -> Any:
-        link, callback = current(), _callback_of(trainer)
+        link = current()
+        if link is not None and _is_tuning(trainer):
+            with link.preparing(NAME):
+                return fit(trainer, *args, **kwargs)
+        callback = _callback_of(trainer)
         if link is None or callback is None:
             return fit(trainer, *args, **kwargs)
         with link.training(NAME, "optimizer step", samples_losses=True) as is_ours:
@@ -98,12 +102,15 @@ def _wrapped(fit: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+@guarded(NAME, otherwise=False)
+def _is_tuning(trainer: Any) -> bool:
+    """Whether Tuner.lr_find or scale_batch_size calls fit(), which ends before training, with the weights of before."""
+    return any(getattr(callback, "_early_exit", False) for callback in trainer.callbacks)
+
+
 @guarded(NAME)
 def _callback_of(trainer: Any) -> Optional[FitCallback]:
     """Our callback, if this trainer has it and trains in this process."""
-    # Tuner.lr_find and scale_batch_size call fit(), too, but end it before training
-    if any(getattr(callback, "_early_exit", False) for callback in trainer.callbacks):
-        return None
     launcher = getattr(trainer.strategy, "launcher", None)
     if type(launcher).__name__ in {"_MultiProcessingLauncher", "_XLALauncher"}:
         return None  # ddp_spawn, ddp_notebook, XLA: fit() is called here, but the loop runs in forks of this process
