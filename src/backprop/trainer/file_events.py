@@ -206,7 +206,7 @@ def _absolute(place: Any) -> str | None:
 @guarded(_HOOK)
 def _notify_of_read(file: Any) -> None:
     place = file if file.__class__ is str else _absolute(file)
-    if place is None:
+    if place is None or get_ident() in _busy:  # we look into it ourselves
         return
     for awaited in tuple(_before_read):
         path, mark, is_folder, callback, on_copy = awaited

@@ -134,6 +134,17 @@ def test_a_copy_is_read_when_the_copy_is(tmp_path: Path, body: str, told: list[s
     assert printed(tmp_path, body, begin) == told
 
 
+def test_what_a_subscriber_reads_is_no_read(tmp_path: Path):
+    (tmp_path / "last").write_text("1")
+    body = """
+    import pathlib
+    file_events.on_first_read(os.path.realpath("last"), told("read"))
+    file_events.on_open_for_writing(lambda path: pathlib.Path("last").read_text())
+    open("a", "w").close()
+    """
+    assert printed(tmp_path, body, BEGIN) == []
+
+
 def test_a_subscriber_that_fails_is_off_and_the_script_goes_on(tmp_path: Path):
     body = """
     def fail(*paths): raise ValueError("ours")

@@ -112,7 +112,8 @@ class TrainCall:
         return saved.data is not None and saved.data != identity.data and not may_differ
 
     def notify_finished_earlier(self) -> None:
-        """Tell the user why nothing is trained."""
+        """Tell the user why nothing is trained, and the supervisor how far it is."""
+        self.log(self.done, {})
         self.notify(f"returns what an earlier session has trained: {self.done} rounds")
 
     def _find(self) -> Optional[SavedCall]:
