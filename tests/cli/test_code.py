@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import venv
+from pathlib import Path
 
 import pytest
 
@@ -221,6 +223,49 @@ def test_sessions_run_from_the_snapshot(tree: Runs):
     assert tree.document("r")["snapshot_of"] == str(tree.work)
     (tree.work / "train.py").unlink()  # nor is the original needed
     assert tree.call("resume", "r", "--again").returncode == 0
+
+
+FINDER = """
+import sys
+from importlib.util import spec_from_file_location
+
+class Editable:  # as setuptools installs it where the package lies in a folder of another name
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        parts = name.split(".")
+        if parts[0] == "library":
+            file = "/".join([{place!r}, *(parts[1:] or ["__init__"])]) + ".py"
+            return spec_from_file_location(name, file)
+
+def install():
+    sys.meta_path.append(Editable)
+"""
+
+
+@pytest.mark.parametrize("way", ["path", "finder"])
+def test_a_package_that_is_installed_editable_runs_from_the_snapshot(repository: Runs, way: str, tmp_path: Path):
+    """However an installer did that: by a line in a .pth file, or by a finder of its own."""
+    code = repository.work / "src" / ("library" if way == "path" else "code")
+    code.mkdir(parents=True)
+    (code / "__init__.py").write_text("NAME = 'one'\n")
+    (code / "part.py").write_text("NAME = 'one'\n")
+    repository.script("import library, library.part; print(library.NAME, library.part.NAME)", "uses.py")
+    git(repository, "add", "src", "uses.py")
+    venv.create(tmp_path / "env")
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    if way == "path":
+        (site / "library.pth").write_text(f"{code.parent}\n")
+    else:
+        (site / "library_finder.py").write_text(FINDER.format(place=str(code)))
+        (site / "library.pth").write_text("import library_finder; library_finder.install()\n")
+    python = tmp_path / "env" / "bin" / "python"
+    words = ("run", "--snapshot", "--run-id", "r", "--python", python, "uses.py")
+    assert repository.call(*words).returncode == 0
+    for path in code.iterdir():
+        if path.is_file():
+            path.write_text("NAME = 'three'\n")
+    assert repository.call("resume", "r", "--again").returncode == 0
+    assert repository.output("r", 2) == repository.output("r") == "one one\n"
 
 
 def test_a_command_runs_from_the_snapshot(repository: Runs):

@@ -197,6 +197,30 @@ TWO = """
 """
 
 
+RANKS = """
+import os, model
+import torch.distributed as dist
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+open(f"rank-{rank}", "a").write(model.NAME)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.nightly
+def test_ranks_run_from_the_snapshot(framework_runs: FrameworkRuns):
+    """torchrun names the script by a relative path: each rank executes what was submitted, in the user's folder."""
+    runs = framework_runs
+    runs.script(RANKS)
+    (runs.work / "model.py").write_text("NAME = 'one'\n")
+    torchrun = [runs.python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "train.py"]
+    assert runs.call("run", "--snapshot", "--run-id", "r", "--", *torchrun).returncode == 0
+    (runs.work / "model.py").write_text("NAME = 'three'\n")
+    assert runs.call("resume", "r", "--again").returncode == 0
+    assert [(runs.work / f"rank-{rank}").read_text() for rank in range(2)] == ["oneone"] * 2
+
+
 @pytest.mark.nightly
 def test_two_processes_stop_at_the_same_step_and_go_on_alike(framework_runs: FrameworkRuns):
     """None is left waiting for the other; each has its own random states and data back."""
