@@ -26,6 +26,7 @@ from backprop.lifecycle import catalog, recovery
 from backprop.records import RunView, Status, Ticket
 from backprop.store import experiments_json, filters, query
 from backprop.store.home import Home
+from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
 from tests.conftest import Runs
@@ -126,6 +127,34 @@ def test_a_run_that_root_has_ended_is_roots_to_remove(home: Home):
     assert known.status is Status.COMPLETED
     with as_nobody(), pytest.raises(UsageError, match="belongs to user root, who can remove it: rm -r"):
         recovery.remove(home, known, print)
+
+
+def test_a_run_that_root_has_resumed_is_read_without_that_session(home: Home, capsys: pytest.CaptureFixture[str]):
+    """What came before and after it is there, also in an index that is built anew, and what is missing is named."""
+    with as_nobody():
+        rundir = home.publish(home.begin(msgspec.structs.replace(SPEC, id="mine"), None), "mine")
+        with closing(Journal(rundir.journal_path)) as journal:
+            for number in (1, 2, 3):
+                journal.append(
+                    msgspec.structs.replace(STARTED, session=number), msgspec.structs.replace(ENDED, session=number)
+                )
+                rundir.out_path(number).write_text(f'{{"step": {number}, "loss": 0.{number}}}\n')
+    rundir.out_path(2).chmod(0o600)
+    os.chown(rundir.out_path(2), 0, 0)
+    with as_nobody():
+        for _ in range(2):
+            assert views(home)["mine"].last_step == 3
+            for path in home.path.glob("index.db*"):
+                path.unlink()
+        with catalog.caught_up(home, print) as index:
+            points = list(query.points(index, views(home)["mine"], "loss"))
+        with (
+            closing(recovery.claim(home, views(home)["mine"].run, print)) as journal,
+            closing(Recorder(home, rundir, rundir.read_spec(), journal, print)) as recorder,
+        ):
+            assert recorder.whole_view(0) is not None  # it can be resumed
+    assert [point.step for point in points] == [1, 3]
+    assert "run mine is shown without what is in session-2.out: another user owns it" in capsys.readouterr().out
 
 
 def test_a_command_in_the_home_of_somebody_else_says_so(runs: Runs):

@@ -146,9 +146,12 @@ def owner_name(path: Path) -> str | None:
 
 def foreign_owner(path: Path) -> str | None:
     """The other user who keeps this file or folder from us; None where it is not there, or we can write to it."""
-    if os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        return None
-    return owner_name(path)
+    return None if is_allowed(path, os.R_OK | os.W_OK) else owner_name(path)
+
+
+def is_allowed(path: "str | Path", access: int) -> bool:
+    """Whether we may use a file so (os.R_OK, os.W_OK)."""
+    return os.access(path, access, effective_ids=os.access in os.supports_effective_ids)
 
 
 def replacing_foreign(path: Path, use: Callable[[Path], _T]) -> _T:

@@ -127,6 +127,7 @@ class Recorder:
         self._reader = RunReader(rundir.journal_path, spec)
         self._is_on_slurm = spec.slurm is not None  # as far as the journal was read
         self._snapshot_is_due = False
+        self._has_told_of_closed = False
         self._recorded_bytes = 0  # of the journal
         self._annotated = 0  # stamp of the annotations that are recorded
         self._is_over = False  # as far as it is recorded
@@ -397,9 +398,17 @@ class Recorder:
             return True
 
     def _source_sizes(self) -> dict[tuple[int, Source], int]:
-        """Bytes of each source of each session."""
+        """Bytes of each source of each session. Says which are not to be read."""
         numbers = {session.number for session in self.read_run()[0].sessions}
-        return {key: size for key, size in self._rundir.source_sizes().items() if key[0] in numbers}
+        closed: list[str] = []
+        sizes = {key: size for key, size in self._rundir.source_sizes(closed).items() if key[0] in numbers}
+        if closed and not self._has_told_of_closed:
+            self._has_told_of_closed = True
+            self._say(
+                f"warning: run {self._spec.id} is shown without what is in {', '.join(sorted(closed))}: "
+                f"another user owns it. To change that, as root: chown -R {os.geteuid()} {self._rundir.path}"
+            )
+        return sizes
 
     def _unread(self, run: Run, sizes: Mapping[tuple[int, Source], int]) -> list[Session]:
         """The sessions with output that the index does not have yet. Raises as `_IndexConnection.open`."""

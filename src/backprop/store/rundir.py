@@ -36,7 +36,15 @@ from pathlib import Path
 
 from backprop.errors import UsageError
 from backprop.records import LiveProgress, RunSpec, Source
-from backprop.store.files import UnreadableError, foreign_owner, open_plain, read_plain, read_record, write_plain
+from backprop.store.files import (
+    UnreadableError,
+    foreign_owner,
+    is_allowed,
+    open_plain,
+    read_plain,
+    read_record,
+    write_plain,
+)
 from backprop.trainer import module_sources
 
 _SOURCE_NAME = re.compile(rf"session-(\d{{1,9}})\.({'|'.join(source.value for source in Source)})")
@@ -161,10 +169,10 @@ class RunDir:
     def source_path(self, session: int, source: Source) -> Path:
         return self.path / f"session-{session}.{source.value}"
 
-    def source_sizes(self) -> dict[tuple[int, Source], int]:
+    def source_sizes(self, closed: list[str] | None = None) -> dict[tuple[int, Source], int]:
         """How many bytes each source of each session has, in one look at the folder; none where it is gone.
 
-        Raises OSError.
+        closed: gets the names of those that another user keeps from us, which are left out. Raises OSError.
         """
         found: dict[tuple[int, Source], int] = {}
         try:
@@ -175,7 +183,11 @@ class RunDir:
             name = _SOURCE_NAME.fullmatch(entry.name)
             if name is not None and entry.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):
-                    found[int(name[1]), Source(name[2])] = entry.stat(follow_symlinks=False).st_size
+                    info = entry.stat(follow_symlinks=False)
+                    if info.st_uid == os.geteuid() or is_allowed(entry.path, os.R_OK):
+                        found[int(name[1]), Source(name[2])] = info.st_size
+                    elif closed is not None and info.st_size:
+                        closed.append(entry.name)
         return found
 
     def sync(self) -> None:

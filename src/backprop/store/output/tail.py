@@ -49,7 +49,11 @@ class Tail:
         size = size_bytes(self._path)
         if size <= self._searched_to and not (is_over and size > self.offset):
             return None
-        with os.fdopen(open_plain(self._path), "rb") as file:
+        try:
+            fd = open_plain(self._path)
+        except PermissionError:  # another user's: what follows is read without it
+            return None
+        with os.fdopen(fd, "rb") as file:
             file.seek(self.offset)
             data = file.read(READ_BYTES)
             end = data.rfind(b"\n") + 1
