@@ -1,9 +1,11 @@
 """The `backprop` command."""
 
 import atexit
+import io
 import os
 import sys
 from contextlib import suppress
+from typing import Any
 
 from backprop.errors import ExitCode
 from backprop.supervisor import early_sigint
@@ -25,6 +27,31 @@ def _open_standard_streams() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
+class _PatientFile(io.FileIO):
+    """A descriptor that does not block, as a program that shares our terminal or pipe may have set it.
+
+    Python drops without a word what such a descriptor does not take at once.
+    """
+
+    def write(self, data: Any) -> int:
+        """Wait until some of it is taken."""
+        import select
+
+        while (count := super().write(data)) is None:
+            select.select([], [self], [])
+        return count
+
+
+def _wait_for_slow_readers() -> None:
+    """Let stdout and stderr wait although their descriptors do not, which others may share and are left as they are."""
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        if not os.get_blocking(fd):
+            old = getattr(sys, name)
+            file = io.BufferedWriter(_PatientFile(fd, "w", closefd=False))
+            patient = io.TextIOWrapper(file, old.encoding, old.errors, line_buffering=old.line_buffering)
+            setattr(sys, name, patient)
+
+
 class _ExitAtOnce:
     """Ends the process after all other exit handlers; to unload the modules takes a tenth of a short command's time."""
 
@@ -44,6 +71,7 @@ def main() -> None:
     """Run the command line; never returns."""
     early_sigint.remember()
     _open_standard_streams()
+    _wait_for_slow_readers()
     exit_at_once = _ExitAtOnce()
     if sys.platform == "win32":
         sys.exit(

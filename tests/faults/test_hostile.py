@@ -362,3 +362,24 @@ def test_a_record_that_is_removed_under_a_run_is_missed_at_once(runs: Runs, what
     assert said.count(f"{runs.rundir('r') / 'journal.jsonl'} was removed: no command can see this run any more") == 1
     assert "timeboxed" in said
     assert runs.tree() == []
+
+
+@pytest.mark.parametrize("words", ["list --json", "logs r", "run train.py"])
+def test_a_descriptor_that_does_not_block_gets_all_of_it(runs: Runs, words: str):
+    """As that of a terminal or a pipe which another program shares: Python would drop what is not taken at once."""
+    runs.script("for i in range(4000): print('x' * 60)")
+    for number in range(40 if words == "list --json" else 1):
+        assert runs.call("run", "train.py", "--run-id", "r" if number == 0 else f"r{number}").returncode == 0
+    expected = runs.call(*words.split(), *(["--limit", "0"] if "json" in words else [])).stdout
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    limits = ("--limit", "0") if "json" in words else ()
+    process = runs.start(*words.split(), *limits, stdout=writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        first = pipe.read(1)
+        supervisor = psutil.Process(process.pid)
+        wait_for(lambda: supervisor.status() in {psutil.STATUS_SLEEPING, psutil.STATUS_ZOMBIE})  # the pipe is full
+        rest = pipe.read()
+    assert process.wait(HANG_S) == 0
+    assert len(first + rest) == len(expected) > 65_536
