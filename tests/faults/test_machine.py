@@ -113,6 +113,24 @@ def test_with_no_room_left_runs_are_seen_and_can_be_removed(small_home: Runs):
 
 
 @needs_root
+def test_a_disk_without_an_inode_left_is_told_from_a_full_one(small_home: Runs):
+    """What has ended can be seen and removed; why nothing can be started is said, as `df` would not show it."""
+    runs = small_home
+    subprocess.run(["mount", "-o", "remount,nr_inodes=60", runs.home], check=True)
+    runs.script("print(json.dumps({'step': 3, 'loss': 0.5}))")
+    assert runs.call("run", "train.py", "--run-id", "old").returncode == 0
+    with suppress(OSError):
+        for number in range(100):
+            (runs.home / f"small-{number}").touch()
+    (listed,) = json.loads(runs.call("list", "--json").stdout)
+    assert (listed["status"], listed["last_step"]) == ("completed", 3)
+    done = runs.call("run", "train.py")
+    assert done.returncode == 2
+    assert "No space left on device (too many files: no inode is free, see df -i)" in done.stderr
+    assert runs.call("rm", "old", "--yes").returncode == 0
+
+
+@needs_root
 def test_the_page_shows_runs_on_a_full_disk(small_home: Runs):
     """As `list` does, with the reason; and goes back to the index on the disk once there is room."""
     runs = small_home

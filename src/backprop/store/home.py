@@ -138,10 +138,19 @@ class Home:
     def unusable(self, error: OSError) -> ConfigError:
         """The error to raise if nothing can be written here: NoRoomError if the disk is full, or read-only."""
         kind = NoRoomError if error.errno in NO_ROOM else ConfigError
+        hint = " (too many files: no inode is free, see df -i)" if self._lacks_inodes(error) else ""
         return kind(
-            f"cannot write to the home folder {self.path}: {error.strerror}. "
+            f"cannot write to the home folder {self.path}: {error.strerror}{hint}. "
             "Make room or permission there, or set BACKPROP_HOME to another folder."
         )
+
+    def _lacks_inodes(self, error: OSError) -> bool:
+        """Whether a disk is full of files, not of bytes. Some file systems do not count files: 0 of 0 are free."""
+        try:
+            space = os.statvfs(self.path)
+        except OSError:
+            return False
+        return error.errno == errno.ENOSPC and space.f_files > 0 and space.f_favail == 0 and space.f_bavail > 0
 
     @contextmanager
     def changing(self) -> Iterator[None]:
