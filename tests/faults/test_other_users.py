@@ -23,12 +23,13 @@ from backprop.cli.commands.stop import stop
 from backprop.errors import ConfigError, UsageError
 from backprop.governor.run_queue import RunQueue
 from backprop.lifecycle import catalog, recovery
-from backprop.records import RunView, Status, Ticket
-from backprop.store import experiments_json, filters, query
+from backprop.records import Checkpoint, Measure, Run, RunView, Status, Ticket
+from backprop.store import checkpoints, experiments_json, filters, query
 from backprop.store.home import Home
 from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
+from backprop.views.terminal import run_details
 from tests.conftest import Runs
 from tests.records import AT, SPEC
 
@@ -155,6 +156,21 @@ def test_a_run_that_root_has_resumed_is_read_without_that_session(home: Home, ca
             assert recorder.whole_view(0) is not None  # it can be resumed
     assert [point.step for point in points] == [1, 3]
     assert "run mine is shown without what is in session-2.out: another user owns it" in capsys.readouterr().out
+
+
+def test_a_checkpoint_in_a_folder_of_somebody_else_is_not_called_missing(home: Home):
+    """Nobody knows whether it is there."""
+    closed = home.path.parent / "closed"
+    closed.mkdir(mode=0o700)
+    measure = Measure(size_bytes=1, saved_at=AT)
+    saved = tuple(
+        Checkpoint(path=str(folder / "c"), step=1, session=1, measure=measure) for folder in (closed, home.path)
+    )
+    view = RunView(run=Run(spec=SPEC, status=Status.COMPLETED), run_dir="/r", checkpoints=saved)
+    with as_nobody():
+        told = run_details.run_details(view, AT, checkpoints.looks_valid)
+    assert f"{closed}/c  step 1, 1 B  (cannot be read)" in told
+    assert f"{home.path}/c  step 1, 1 B  (missing)" in told
 
 
 def test_a_command_in_the_home_of_somebody_else_says_so(runs: Runs):

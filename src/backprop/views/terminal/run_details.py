@@ -153,6 +153,17 @@ def _sessions(run: Run, now: datetime, *, is_whole: bool) -> Iterator[tuple[str,
         yield f"session {run.waiter.session}", f"Slurm job {run.waiter.job}, queued for {since}"
 
 
+def _absence(path: str) -> str:
+    """A word on a checkpoint that is not there, as far as we can see; empty for one that is."""
+    try:
+        os.lstat(path)
+    except PermissionError:  # in a folder that is closed to us
+        return "  (cannot be read)"
+    except OSError:
+        return "  (missing)"
+    return ""
+
+
 def _checkpoints(view: RunView, is_valid: IsValid, *, is_whole: bool) -> Iterator[tuple[str, str]]:
     is_valid = checkpoints.without_opening_offered(view.run, is_valid)
     shown = newest_checkpoints(view.checkpoints, len(view.checkpoints) if is_whole else CHECKPOINTS_SHOWN)
@@ -160,11 +171,10 @@ def _checkpoints(view: RunView, is_valid: IsValid, *, is_whole: bool) -> Iterato
         yield "checkpoints", f"{len(view.checkpoints):,}; the latest that exist (--all shows all):"
     for checkpoint in shown:
         step = "" if checkpoint.step is None else f"step {checkpoint.step}, "
-        missing = "" if os.path.lexists(checkpoint.path) else "  (missing)"
-        kind = _kind(checkpoint, view.run.spec.id)
-        if missing and kind == _KEPT:  # we removed it when the run had trained as far again
+        kind, absence = _kind(checkpoint, view.run.spec.id), _absence(checkpoint.path)
+        if absence and kind == _KEPT:  # we removed it when the run had trained as far again
             continue
-        suffix = missing or ("" if is_valid(checkpoint) else "  (invalid)")
+        suffix = absence or ("" if is_valid(checkpoint) else "  (invalid)")
         yield kind, f"{checkpoint.path}  {step}{formatting.size(checkpoint.measure.size_bytes)}{suffix}"
 
 
