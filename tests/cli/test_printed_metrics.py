@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.conftest import Runs, wait_for
 
 PRINTS = """
@@ -64,11 +66,15 @@ def test_no_printed_metrics(runs: Runs):
     assert runs.document("s")["metrics"] == {}
 
 
-def test_the_time_that_remains_is_estimated(runs: Runs):
-    """From printed epochs; marked, and gone when the run has ended."""
-    runs.script("""
-        for epoch in range(1, 10_000):
-            print(f"Epoch {epoch}/10000", flush=True)
+@pytest.mark.parametrize("total", ["/10000", ": loss 0.5"])
+def test_the_time_that_remains_is_estimated(runs: Runs, total: str):
+    """From printed epochs, whose number may be a parameter; marked, and gone when the run has ended."""
+    runs.script(f"""
+        import argparse
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--epochs", type=int, default=10_000)
+        for epoch in range(1, parser.parse_args().epochs):
+            print(f"Epoch {{epoch}}{total}", flush=True)
             time.sleep(0.2)
     """)
     runs.call("run", "-d", "--run-id", "r", "train.py")

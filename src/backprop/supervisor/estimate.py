@@ -27,12 +27,15 @@ class Estimate:
         )
         self._look_at = 0.0
         self.outlook = Outlook()
+        self.outlook.params_given(context.spec.params)
 
     def look(self, batches: Sequence[Batch], now: float) -> None:
         """Take in what hooks reported of progress bars, and what was printed. now: monotonic seconds."""
         for batch in batches:
             for bar in batch.bars:
                 self.outlook.bar_began(bar.total, has_optimizer=bar.has_optimizer)
+            for given in (batch.params, *(seen.params for seen in batch.params_seen)):
+                self.outlook.params_given(given)
         meter = self._context.meter
         if now < self._look_at or meter.progress.has_reported_total:
             return

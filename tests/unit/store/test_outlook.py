@@ -1,6 +1,6 @@
 """The time that remains, guessed from what is printed; and no guess where it could be false."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -15,9 +15,18 @@ def bar(done: int, total: int, label: str = "") -> str:
     return f"\r{shown}{100 * done // total:3d}%|##   | {done}/{total} [00:{done % 60:02}<01:00,  1.00it/s]"
 
 
-def remaining_s(*printed: str, whole: Sequence[int] = (), counted: Sequence[int] | None = None) -> float | None:
-    """The estimate after one text a second. whole: totals of bars outside of loops. counted: optimizer steps."""
+def remaining_s(
+    *printed: str,
+    whole: Sequence[int] = (),
+    counted: Sequence[int] | None = None,
+    params: Mapping[str, object] | None = None,
+) -> float | None:
+    """The estimate after one text a second.
+
+    whole: totals of bars outside of loops. counted: optimizer steps. params: of the script.
+    """
     outlook = Outlook()
+    outlook.params_given(params or {})
     for total in whole:
         outlook.bar_began(total, has_optimizer=counted is not None)
     step = None
@@ -86,6 +95,8 @@ def test_what_follows_a_full_bar_is_not_known():
         (["epoch 1/10 loss: 0.5\n", "epoch 2/10 loss: 0.4\n"], 8.0),  # what they came to: likewise
         (["Epoch [1/10], Step [50/100], Loss: 0.5\n", "Epoch [3/10], Step [50/100], Loss: 0.4\n"], 3.75),
         ([bar(2, 4, "Epoch 2 of 10"), bar(2, 4, "Epoch 3 of 10")], 7.5),
+        ([f"Epoch [1/3]: [{done}/94]  67%|##   , loss=2.31 [00:4{done}<00:21]\r" for done in (0, 47)], 5.0),  # ignite
+        (["Epoch 1/3 | 47/94 batches | loss 2.31\n", "Epoch 2/3 | 47/94 batches | loss 2.31\n"], 1.5),
         ([bar(0, 10, "Epochs"), bar(1, 10, "Epochs"), bar(2, 10, "Epochs")], 8.0),
     ],
 )
@@ -109,6 +120,28 @@ def test_epochs(lines: list[str], estimate_s: float):
     ],
 )
 def test_no_estimate_rather_than_a_false_one(lines: list[str]):
+    assert remaining_s(*lines) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "estimate_s"),
+    [
+        # a quarter of an epoch takes a second, and half of the first is over: pytorch/examples mnist, word_language_model
+        ([f"Train Epoch: 1 [{done}/60000 (1%)]\tLoss: 0.5\n" for done in (0, 15000, 30000)], 14.0),
+        ([f"| epoch   1 | {done:5d}/ 2000 batches | lr 20.00 | loss  7.63\n" for done in (0, 500, 1000)], 14.0),
+        ([f"Train: 0 [{done:4d}/1200 (  4%)]  Loss: 6.9 (6.9)\n" for done in (0, 300, 600)], 14.0),  # timm
+        ([f"Epoch: {number}, loss: 0.5\n" for number in (0, 1, 2)], 1.0),
+        ([f"Epoch: {number}, loss: 0.5\n" for number in (1, 2, 3)], 1.0),
+        ([f"Epoch: {number}, loss: 0.5\n" for number in (3, 4)], None),  # resumed: counted from 0, or from 1?
+        ([f"Epoch: {number}, loss: 0.5\n" for number in (1, 5, 6)], None),  # more than there should be
+        ([f"Epoch: {number}\n" for number in (0, 1, 2)], None),  # headings, maybe
+    ],
+)
+def test_epochs_whose_number_is_a_parameter(lines: list[str], estimate_s: float | None):
+    """And no total is printed. Of other parameters none is a total; of two that contradict neither."""
+    found = remaining_s(*lines, params={"model.epochs": 4, "epochs": True, "lr": 1, "update_epochs": 10})
+    assert found == (None if estimate_s is None else pytest.approx(estimate_s))
+    assert remaining_s(*lines, params={"epochs": 4, "max_epochs": 5}) is None
     assert remaining_s(*lines) is None
 
 

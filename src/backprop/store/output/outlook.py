@@ -3,11 +3,14 @@
 Many counters are not of the whole training: bars of an epoch or of a validation start again, and a bar of a
 preparation ends before training begins. Rather no estimate than a false one: a counter is used only if something shows
 that it counts all of the training, and no other one of its rank contradicts. Text enters, seconds leave.
+
+Many scripts print `Epoch: 3 [640/60000 (1%)]` and take the number of epochs as a parameter: then that is the total.
 """
 
 import re
+from collections.abc import Mapping
 
-from backprop.store.output.printed import MAX_LINE, parse
+from backprop.store.output.printed import MAX_LINE, Printed, parse
 
 _SMOOTHING_S = 30.0  # the rate is that of about the last half minute
 _MAX_COUNTERS = 100  # more are forgotten: a label may hold anything
@@ -22,11 +25,20 @@ _COUNT = re.compile(
     re.IGNORECASE,
 )
 _EPOCH = "epoch"
+_NUMBERS_OF_EPOCHS = {"epochs", "num_epochs", "n_epochs", "max_epochs", "num_train_epochs"}  # names of parameters
+_INNER = re.compile(r"(?<![\w./-])(\d{1,15})/\s{0,9}(\d{1,15})(?![\w./])")  # how far an epoch is
 
 
 def end_of_lines(data: bytes) -> int:
     """Where the last complete line ends: a number may continue after that."""
     return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+
+
+def _inner(line: str) -> tuple[int, int] | None:
+    """How far an epoch is: `[640/60000 (1%)]`, `200/2983 batches`."""
+    found = _INNER.search(line)
+    done, of = (int(found[1]), int(found[2])) if found is not None else (0, 0)
+    return (done, of) if 0 < of >= done else None
 
 
 class _Counter:
@@ -72,6 +84,13 @@ class Outlook:
         self._steps: dict[int, _Counter] = {}  # printed lines with metrics, by total
         self._whole: dict[int, bool] = {}  # totals of bars outside of loops -> whether optimizer steps are counted
         self._mentions_epochs = False
+        self._epochs_given: set[int] = set()  # by parameters
+        self._first_epoch: int | None = None  # that was printed without a total
+
+    def params_given(self, params: Mapping[str, object]) -> None:
+        """Parameters of the script, which may say how many epochs there will be."""
+        numbers = {value for name, value in params.items() if name.rpartition(".")[2] in _NUMBERS_OF_EPOCHS}
+        self._epochs_given |= {number for number in numbers if type(number) is int and number > 0}
 
     def bar_began(self, total: int, *, has_optimizer: bool) -> None:
         """A bar was made by the script, outside of any loop. has_optimizer: optimizer steps of the script are seen."""
@@ -84,7 +103,9 @@ class Outlook:
             label = _ANSI.sub("", found[1].decode(errors="replace")).strip()[-_MAX_LABEL:]
             self._see_bar(label, int(found[2]), int(found[3]), now, counted_step)
         for line in re.split(rb"[\r\n]", data[: end_of_lines(data)]):
-            if len(line) <= MAX_LINE and b"%|" not in line and (b"/" in line or b" of " in line):
+            has_total = b"/" in line or b" of " in line or (self._epochs_given and b"poch" in line)
+            is_bar = b"%|" in line and _BAR.search(line) is not None
+            if len(line) <= MAX_LINE and has_total and not is_bar:
                 self._see_line(line.decode(errors="replace"), now)
         self._mentions_epochs |= b"poch" in data
         for counter in (*self._epochs.values(), *self._bars.values(), *self._steps.values()):
@@ -103,15 +124,20 @@ class Outlook:
                 self._bars.setdefault(key, bar).note(done)
 
     def _see_line(self, line: str, now: float) -> None:
-        counts = {found[1].lower(): (int(found[2]), int(found[3])) for found in _COUNT.finditer(line)}
-        if not counts:
+        counts, rest = {}, line  # what follows the epoch
+        for found in _COUNT.finditer(line):
+            counts[found[1].lower()] = int(found[2]), int(found[3])
+            rest = line[found.end() :] if found[1].lower() == _EPOCH else rest
+        if not counts and not self._epochs_given:
             return
         printed = parse(line)
+        if _EPOCH not in counts and len(self._epochs_given) == 1 and printed is not None and printed.epoch is not None:
+            self._see_epoch_of_given(int(printed.epoch), line, printed, now)
         has_metrics = printed is not None and bool(printed.values)
         if _EPOCH in counts:
             number, total = counts.pop(_EPOCH)
-            inner = next(iter(counts.values()), None)
-            if inner is not None:  # Epoch [3/10], Step [100/600]
+            inner = next(iter(counts.values()), None) or _inner(rest)
+            if inner is not None:  # Epoch [3/10], Step [100/600]; Epoch [3/10]: [100/600]
                 self._see_epoch(number - 1 + (inner[0] / inner[1] if inner[1] else 0.0), total, now)
             else:  # a heading, or a line within the epoch; with metrics alone, what the epoch came to
                 is_over = has_metrics and printed is not None and printed.step is None
@@ -120,6 +146,17 @@ class Outlook:
             done, total = next(iter(counts.values()))
             if total in self._steps or len(self._steps) < _MAX_COUNTERS:
                 self._steps.setdefault(total, _Counter(total, done, now, slack=0.0)).note(done)
+
+    def _see_epoch_of_given(self, number: int, line: str, printed: Printed, now: float) -> None:
+        (total,) = self._epochs_given
+        if self._first_epoch is None:
+            self._first_epoch = number
+        first = self._first_epoch
+        # a resumed training may begin at any epoch, so it is not known how it counts
+        inner = _inner(line)
+        if first <= 1 and number - first < total and (printed.values or inner is not None):
+            done, of = (int(printed.step is None), 1) if inner is None else inner
+            self._see_epoch(number - first + done / of, total, now)
 
     def _see_epoch(self, done: float, total: int, now: float) -> None:
         if total in self._epochs or len(self._epochs) < _MAX_COUNTERS:
