@@ -24,6 +24,26 @@ def loss(library: str) -> str:
     return "valid-mlogloss" if library == "xgboost" else "valid-multi_logloss"
 
 
+def test_xgboost_with_arguments_by_position(framework_runs: FrameworkRuns):
+    """As in XGBoost's own demos: a warning of XGBoost, and all else as usual. Parameters may be a list of pairs."""
+    framework_runs.script(
+        """
+        import numpy as np
+        import xgboost
+        data = xgboost.DMatrix(np.arange(40.0).reshape(20, 2), label=np.arange(20) % 2)
+        params = [("objective", "binary:logistic"), ("eval_metric", "logloss"), ("eval_metric", "error")]
+        xgboost.train(params, data, 7, [(data, "train")], evals_result={})
+        """
+    )
+    done = framework_runs.call("run", "--run-id", "r", "train.py")
+    assert done.returncode == 0, done.stderr
+    assert "hook" not in done.stderr
+    document = framework_runs.document("r")
+    assert (document["total_steps"], document["printed_metrics"]) == (7, [])
+    assert set(framework_runs.curve("r", "train-logloss")) == set(range(1, 8))
+    assert set(framework_runs.curve("r", "train-error")) == set(range(1, 8))
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_an_example_that_is_cut_ends_with_the_model_and_the_curve_of_one_that_is_not(
     library: str, framework_runs: FrameworkRuns

@@ -42,7 +42,7 @@ _begun: Optional[TrainCall] = None  # a call of train() whose loop has not begun
 def hook(training: Any) -> None:
     """Hook the module xgboost.training, before anybody has imported `train` from it."""
     original = training.train
-    signature = inspect.signature(original)
+    signature = _by_position(inspect.signature(original))
 
     @wraps(original)
     def train(*args: Any, **kwargs: Any) -> Any:
@@ -62,6 +62,15 @@ def hook(training: Any) -> None:
 
     training.train = train
     training.CallbackContainer = _container(training.CallbackContainer)
+
+
+def _by_position(signature: inspect.Signature) -> inspect.Signature:
+    """The same, where any argument may be given by position: XGBoost warns of that, and takes it."""
+    parameters = [
+        one.replace(kind=one.POSITIONAL_OR_KEYWORD) if one.kind is one.KEYWORD_ONLY else one
+        for one in signature.parameters.values()
+    ]
+    return signature.replace(parameters=parameters)
 
 
 @guarded(_LIBRARY)
