@@ -224,6 +224,9 @@ NOT_METRICS = [
     "Collecting torch==2.13.0",
     "Successfully installed accuracy-0.31 loss-1.0",
     "Total params: 1,234,567",
+    # timm's results, an object on several lines: this is the loss of the validation, which another line says
+    '            "loss": 0.08022010326385498,',
+    "            'loss': 0.08",
     # commas of decimals: 2.31 is neither 2 nor 231, and nobody knows what 2,310 is
     "Epoche 1: loss: 2,31 acc: 0,9100",
     "loss=0,310",

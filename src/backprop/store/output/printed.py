@@ -364,7 +364,7 @@ def parse(line: str) -> Printed | None:
         return None
     if (found := _object(line)) is not None:
         return _of_object(found)
-    if _CALL.match(line):
+    if _CALL.match(line) or _OF_OBJECT.match(line):
         return None
     progress = _progress(line)
     is_bar = _BAR.search(line) is not None
@@ -387,6 +387,8 @@ _MAY_SAY_SOMETHING = re.compile(r"\d|\bnan\b|\binf\b", re.IGNORECASE)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 _IN_BRACKETS = re.compile(r"([:=])\s*\[\s*([-+\d.eE]+)\s*\]")  # Dice: [0.83]
 _LOGGED = re.compile(r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):[\w.]+:\s*")  # as the standard library's logging does
+# one of several lines that an object is printed on: what it is of, a validation say, is on another one
+_OF_OBJECT = re.compile(r"""^(["'])[^"']*\1\s*:\s*[^\s,]+,?$""")
 _CALL = re.compile(r"^[A-Za-z_][\w.]*\(.*\)$")  # Namespace(lr=0.1, epoch=3)
 
 
