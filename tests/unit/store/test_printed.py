@@ -26,6 +26,11 @@ UNDERSTOOD: list[tuple[str, dict[str, Any], dict[str, float]]] = [
         {"step": 0},
         {"train_loss": 4.2874, "val_loss": 4.2823},
     ),
+    # accelerate's sp-alst.py; dicts of numbers of JAX and NumPy 2
+    ("iter 3: loss=tensor(2.3111, grad_fn=<NllLossBackward0>)", {"step": 3}, {"loss": 2.3111}),
+    ("epoch 3 loss: tensor(2., device='cuda:0')", {"epoch": 3.0}, {"loss": 2.0}),
+    ("{'loss': Array(0.31, dtype=float32), 'step': 7}", {"step": 7}, {"loss": 0.31}),
+    ("{'eval_loss': np.float64(0.3125), 'acc': np.float32(-inf)}", {}, {"eval_loss": 0.3125, "acc": -math.inf}),
     # build-nanogpt train_gpt2.py
     (
         "step     2 | loss: 9.388304 | lr 2.5e-06 | norm: 12.1 | dt: 390.12ms | tok/sec: 1343912.1",

@@ -360,6 +360,8 @@ def _shown(line: str) -> str:
 def parse(line: str) -> Printed | None:
     """What this line contains by itself; None if nothing."""
     line = _IN_BRACKETS.sub(r"\1 \2", _LOGGED.sub("", _shown(line).strip()))
+    if "(" in line:
+        line = _WRAPPED.sub(r"\1", line)
     if not _MAY_SAY_SOMETHING.search(line):
         return None
     if (found := _object(line)) is not None:
@@ -386,6 +388,10 @@ def parse(line: str) -> Printed | None:
 _MAY_SAY_SOMETHING = re.compile(r"\d|\bnan\b|\binf\b", re.IGNORECASE)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 _IN_BRACKETS = re.compile(r"([:=])\s*\[\s*([-+\d.eE]+)\s*\]")  # Dice: [0.83]
+# tensor(2.3111, grad_fn=<NllLossBackward0>), Array(0.31, dtype=float32), np.float64(0.31)
+_WRAPPED = re.compile(
+    r"\b(?:tensor|Array|(?:np|numpy)\.\w{1,20})\(\s{0,9}([-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|nan|inf))\s{0,9}(?:,[^()]{0,200})?\)"
+)
 _LOGGED = re.compile(r"^(?:DEBUG|INFO|WARNING|ERROR|CRITICAL):[\w.]+:\s*")  # as the standard library's logging does
 # one of several lines that an object is printed on: what it is of, a validation say, is on another one
 _OF_OBJECT = re.compile(r"""^(["'])[^"']*\1\s*:\s*[^\s,]+,?$""")
