@@ -251,7 +251,7 @@ def test_an_interpreter_starts_with_three_modules_of_ours(runs: Runs):
         """
     )
     (runs.work / "other.py").touch()
-    told = "['_backprop_trainer.failsafe', '_backprop_trainer.file_events', '_backprop_trainer.import_hooks']\n4\n"
+    told = "['_backprop_trainer.failsafe', '_backprop_trainer.file_events', '_backprop_trainer.import_hooks']\n5\n"
     assert outcome(runs, "train.py") == told
 
 

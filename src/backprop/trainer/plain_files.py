@@ -1,5 +1,7 @@
 """The one way to open a file that lies in a run's directory, which may come from anybody's archive."""
 
+from __future__ import annotations
+
 import errno
 import os
 import stat
@@ -7,7 +9,7 @@ import stat
 NOT_A_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})  # a link; a folder; a FIFO, a socket, a device
 
 
-def open_plain(path: "str | os.PathLike[str]", flags: int = os.O_RDONLY) -> int:
+def open_plain(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """A descriptor of the file at this very path; one that is made is the owner's alone.
 
     Raises OSError. Anything that is not a file is neither followed nor waited for: its `errno` is in NOT_A_FILE.
