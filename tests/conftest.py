@@ -145,6 +145,12 @@ class Runs:
     def rundir(self, run_id: str) -> Path:
         return self.home / "runs" / run_id
 
+    def set_usage(self, run_id: str, text: str = "") -> None:
+        """Make this what was measured of each of a run's sessions, however long they took; by default nothing."""
+        for session in self.document(run_id)["sessions"]:
+            (self.rundir(run_id) / f"session-{session['number']}.usage").write_text(text)
+        self.call("reindex")
+
     def output(self, run_id: str, session: int = 1) -> str:
         """What the trainer wrote to stdout so far."""
         path = self.rundir(run_id) / f"session-{session}.out"

@@ -193,6 +193,25 @@ def test_a_link_shows_the_same_and_back_goes_back(page: Page, served: Ui, traini
     page.until(lambda: "nobody" in page.text("#run-view"))
 
 
+def test_what_a_run_used_is_beside_its_metrics(page: Page, served: Ui, runs: Runs):
+    """After the metrics, over time whatever the axis of those is; and its figures among the facts."""
+    script = runs.script('print(json.dumps({"step": 1, "loss": 0.5}))')
+    assert runs.call("run", "-n", "measured", "--run-id", "r", script).returncode == 0
+    runs.set_usage("r", '{"since":0,"until":2,"count":2,"values":{"cpu":[100,50],"ram":5}}\n')
+    page.open(served.address)
+    page.until(lambda: page.names() == ["measured"])
+    page.open_run("measured")
+    labels = "[...document.querySelectorAll('#run-view .plot')].map((plot) => plot.getAttribute('aria-label'))"
+    page.until(lambda: len(page.js(labels)) == 3)
+    page.until(lambda: page.js(labels)[1].startswith("sys/cpu by time: last measured 50"))
+    assert [label.partition(":")[0] for label in page.js(labels)] == [
+        "loss by step",
+        "sys/cpu by time",
+        "sys/ram by time",
+    ]
+    assert "CPU 75 % (peak 100 %)" in page.text("#run-view .facts")
+
+
 def test_a_value_that_is_no_number_is_a_gap_with_a_mark(page: Page, served: Ui, runs: Runs):
     """A loss that becomes NaN is said so, in the table and at its curve."""
     script = runs.script("""

@@ -33,6 +33,8 @@ def two(runs: Runs) -> Runs:
     runs.call("run", "train.py", "--run-id", "a", "-n", "=1+1")
     runs.call("resume", "a", "--again")
     runs.call("run", "train.py", "--run-id", "b")
+    for run_id in ("a", "b"):
+        runs.set_usage(run_id)
     return runs
 
 

@@ -55,7 +55,12 @@ def two(runs: Runs) -> Runs:
     assert runs.call("resume", "a", "--again").returncode == 0
     runs.script("sys.exit(3)", "fail.py")
     runs.call("run", "fail.py", "--run-id", "b")
+    for run_id in ("a", "b"):
+        runs.set_usage(run_id)
     return runs
+
+
+USED = '{"since":0,"until":2,"count":2,"values":{"cpu":[100,50],"ram":5}}\n'  # of each session
 
 
 def exported(runs: Runs, *words: object) -> str:

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import Runs
-from tests.exports.conftest import LOSSES, NAME, ODD, exported, refused
+from tests.exports.conftest import LOSSES, NAME, ODD, USED, exported, refused
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning"
@@ -35,6 +35,14 @@ def found(runs: Runs) -> dict[str, Any]:
     store = client(runs)
     experiment = store.get_experiment_by_name("Backprop")
     return {run.data.tags["backprop.run"]: run for run in store.search_runs([experiment.experiment_id])}
+
+
+def test_what_was_measured_is_among_the_system_metrics(stored: Runs):
+    """Where MLflow's pages look for it."""
+    stored.set_usage("a", USED)
+    exported(stored, "a", "--to", "mlflow", URI)
+    points = client(stored).get_metric_history(found(stored)["a"].info.run_id, "system/cpu")
+    assert sorted(point.value for point in points) == [50, 50, 100, 100]
 
 
 def test_every_point_is_there(stored: Runs):

@@ -10,7 +10,7 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from tests.conftest import Runs
-from tests.exports.conftest import LOSSES, ODD, exported, refused
+from tests.exports.conftest import LOSSES, ODD, USED, exported, refused
 
 
 def read(path: Path) -> EventAccumulator:
@@ -49,6 +49,18 @@ def test_a_resumed_run_is_one_curve(two: Runs):
     assert times == sorted(times)
 
 
+def test_what_was_measured_is_a_run_of_its_own(two: Runs):
+    """Over seconds of training, which a session that repeats some steps must not hide."""
+    two.set_usage("a", USED)
+    exported(two, "a", "--to", "tensorboard", "tb")
+    found = read(folder(two, "a") / "system")
+    assert set(found.Tags()["scalars"]) == {"sys/cpu", "sys/ram"}
+    assert [event.value for event in found.Scalars("sys/cpu")] == [100, 50, 100, 50]
+    assert [event.step for event in found.Scalars("sys/cpu")][:2] == [1, 2]
+    assert len(read(folder(two, "a")).Scalars("loss")) == 6
+    assert "--force" in refused(two, "a", "--to", "tensorboard", "tb")
+
+
 def test_facts_are_text_and_parameters_hparams(two: Runs):
     """The run's document, its parameters as the HPARAMS tab wants them, and how it ended."""
     exported(two, "a", "b", "--to", "tensorboard", "tb")
@@ -77,6 +89,7 @@ def test_a_second_export_is_refused_and_force_replaces(two: Runs):
     assert "--force" in refused(two, "b", "a", "--to", "tensorboard", "tb")
     assert len(list((two.work / "tb").iterdir())) == 1
     two.call("resume", "a", "--again")
+    two.set_usage("a")
     exported(two, "a", "--force", "--to", "tensorboard", "tb")
     assert len(list(folder(two, "a").iterdir())) == 3
     assert [event.step for event in read(folder(two, "a")).Scalars("loss")] == [0, 1, 2, 3, 4, 5, 6, 7]

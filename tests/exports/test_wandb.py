@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Runs
-from tests.exports.conftest import LOSSES, NAME, ODD, exported, refused
+from tests.exports.conftest import LOSSES, NAME, ODD, USED, exported, refused
 
 WANDB = str(Path(sys.executable).with_name("wandb"))
 
@@ -53,6 +53,16 @@ def test_every_point_is_there(two: Runs):
     for row in rows:
         begin, end = (datetime.fromisoformat(sessions[row["session"] - 1][key]) for key in ("started_at", "ended_at"))
         assert begin.timestamp() <= row["_timestamp"] <= end.timestamp()
+
+
+def test_what_was_measured_is_in_rows_without_a_step(two: Runs):
+    """After those of the metrics, by the time of training."""
+    two.set_usage("a", USED)
+    exported(two, "a", "--to", "wandb-offline", "wb")
+    rows = history(offline_runs(two, "a")[0])[len(LOSSES) :]
+    assert [row["sys/cpu"] for row in rows] == [100, 50, 100, 50]
+    assert [row["session"] for row in rows] == [1, 1, 2, 2]
+    assert not any("step" in row for row in rows)
 
 
 def test_facts_are_the_configuration(two: Runs):
