@@ -21,6 +21,7 @@ from backprop.store.curve_writer import CHUNK_POINTS, MAX_METRICS
 from backprop.store.home import Home
 from backprop.store.index import SCHEMA_VERSION, Index, IndexBrokenError, open_index
 from backprop.store.output.protocol import Batch, digest
+from backprop.store.usage import blocks as usage_blocks
 from tests.conftest import HANG_S, scaled
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
@@ -808,3 +809,21 @@ def test_losses_by_turns_replace_one_loss(index: Index, is_at_once: bool):
     assert view is not None
     assert view.metrics == {"loss/1": 1.0, "loss/2": 2.0}
     assert curve(index, "loss") == []
+
+
+def test_what_a_run_used_counts_once_and_goes_with_the_run(several: Index):
+    """Whoever reads the file, in pieces; of several pieces the sums, the greatest and the last."""
+    first = usage_blocks.totals(usage_blocks.encode(0, 2, [{"cpu": 100}, {"cpu": 300}]))
+    second = usage_blocks.totals(usage_blocks.encode(2, 3, [{"cpu": 50}]))
+    assert several.add_usage("ba", 1, 0, 70, first, earlier_bytes=0)
+    assert not several.add_usage("ba", 1, 0, 70, first, earlier_bytes=0)  # another process was first
+    assert several.add_usage("ba", 1, 70, 130, second, earlier_bytes=0)
+    assert not several.add_usage("ba", 2, 0, 70, first, earlier_bytes=0)  # it has not seen the session before
+    view = several.get("ba")
+    assert view is not None
+    assert view.usage is not None
+    assert (view.usage.measured_s, view.usage.mean, view.usage.peak) == (3.0, {"cpu": 150.0}, {"cpu": 300.0})
+    assert (view.usage.last, view.usage.counts) == ({"sys/cpu": 50.0}, {"sys/cpu": 3})
+    assert view.metrics == {"loss": 0.5}
+    several.remove("ba")
+    assert several.rows("SELECT * FROM usage") == []
