@@ -311,3 +311,35 @@ def test_unknown_sweeps_and_scripts(runs: Runs):
     """Exit codes 3 and 2."""
     assert runs.call("sweep", "status", "nothing").returncode == 3
     assert runs.call("sweep", "stauts", *OPTIONS, *PARAM, "--budget", 1).returncode == 2
+
+
+def test_a_sweep_ends_by_the_clock(stopped: Runs):
+    """No session starts after --until; what was asked for before ends."""
+    path = journal_path(stopped).with_name("spec.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "until": "2026-01-01T00:00:00Z"}))
+    before = len(entries(stopped, "asked", "promoted"))
+    done = stopped.call("sweep", "resume", "s")
+    assert done.returncode == 0, done.stderr
+    assert len(entries(stopped, "asked", "promoted")) == before
+    assert status(stopped)["reason"].startswith("it is ")
+    check_whole(stopped)
+
+
+def test_a_sweep_is_removed_without_its_runs(runs: Runs):
+    """While no trial is active; then its name is free."""
+    runs.script(TRAIN)
+    words = ("sweep", "train.py", "-n", "s", *OPTIONS, *PARAM, "--budget", 8 * SECOND, "-d")
+    assert runs.call(*words).returncode == 0
+    assert runs.call("sweep", "rm", "s", "--yes").returncode == 75
+    assert runs.call("sweep", "stop", "s").returncode == 0
+    assert runs.call("sweep", "rm", "s").returncode == 2
+    count = len(documents(runs))
+    assert runs.call("sweep", "rm", "s", "--yes").returncode == 0
+    assert (runs.call("sweep", "status", "s").returncode, len(documents(runs))) == (3, count)
+    assert not list(runs.home.glob("sweeps/*"))
+
+
+def test_a_sweep_on_slurm_is_refused(runs: Runs):
+    """Clearly, whatever says so."""
+    done = sweep(runs, "--on", "slurm")
+    assert (done.returncode, "this machine only" in done.stderr) == (2, True)

@@ -313,6 +313,27 @@ def stop(*, name: str) -> None:
     say(f"sweep {spec.name} is stopped; go on with: backprop sweep resume {spec.name}")
 
 
+@sweep.command()
+@_name
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def rm(*, name: str, yes: bool) -> None:
+    """Remove the record of a sweep. Its runs stay: 'backprop rm --filter group=NAME' removes them."""
+    from backprop.cli.sweep_display import SweepDisplay
+    from backprop.lifecycle.sweep.sweeper import Sweeper, active_runs
+
+    home = Home.from_environment()
+    spec = specs.find(home, name)
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("cannot ask for confirmation without a terminal; to remove without asking: --yes")
+    if not yes and not click.confirm(f"Remove sweep {spec.name}?", err=True):
+        raise click.Abort
+    with closing(Sweeper(home, spec, SweepDisplay())) as sweeper, home.changing():
+        if any(not run.status.is_final for run in active_runs(home, sweeper.standing).values()):
+            raise BusyError(f"trials of sweep {spec.name} are active; first: backprop sweep stop {spec.name}")
+        specs.remove(home, spec)
+    say(f"removed sweep {spec.name}; its runs are left: backprop list --filter group={spec.name}")
+
+
 # -- look
 
 

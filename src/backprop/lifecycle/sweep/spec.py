@@ -124,6 +124,14 @@ def make(home: Home, spec: SweepSpec) -> SweepDir:
     return made
 
 
+def remove(home: Home, spec: SweepSpec) -> None:
+    """Delete the record of a sweep, whose lock we hold; its runs stay. Raises OSError."""
+    folder = sweep_dir(home, spec.id).path
+    doomed = folder.with_name(f".removed-{spec.id}-{os.getpid()}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
 def sweeps(home: Home) -> Iterator[SweepSpec]:
     """All sweeps of a home that can be read, unordered."""
     try:

@@ -167,7 +167,11 @@ class Standing(Record, frozen=True):
 
 def fold(spec: SweepSpec, entries: Iterable[SweepEntry]) -> Standing:
     """What a sweep stands at after these entries. Any sequence of entries gives one."""
-    standing = Standing(spec=spec)
+    return fold_on(Standing(spec=spec), entries)
+
+
+def fold_on(standing: Standing, entries: Iterable[SweepEntry]) -> Standing:
+    """The same after further entries."""
     for entry in entries:
         standing = _with(standing, entry)
     return standing
@@ -227,6 +231,8 @@ def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR
 
 
 def _asked(standing: Standing, entry: Asked) -> Standing:
+    if _place(standing, entry.trial) is not None:
+        return standing  # it was asked for before
     trial = TrialState(
         number=entry.trial,
         run_id=entry.run_id,
@@ -244,12 +250,13 @@ def _asked(standing: Standing, entry: Asked) -> Standing:
         added = added[1:]
     if entry.repeats is not None and planned is not None:
         planned = tuple(one for one in planned if (one.trial, one.seed) != (entry.repeats, entry.seed))
-    trials = (*(trial for trial in standing.trials if trial.number != entry.trial), trial)
+    trials = (*standing.trials, trial)
     return msgspec.structs.replace(standing, trials=trials, added=added, planned=planned)
 
 
 def _ended(standing: Standing, entry: Ended) -> Standing:
-    trial = next((trial for trial in standing.trials if trial.number == entry.trial), None)
+    place = _place(standing, entry.trial)
+    trial = None if place is None else standing.trials[place]
     if trial is None or not trial.is_active:
         return standing
     return _changed(
@@ -266,13 +273,20 @@ def _ended(standing: Standing, entry: Ended) -> Standing:
 
 
 def _changed(standing: Standing, number: int, asking: Asking | None = None, **changes: Any) -> Standing:
-    trials = tuple(
-        msgspec.structs.replace(trial, asked=(*trial.asked, asking) if asking is not None else trial.asked, **changes)
-        if trial.number == number
-        else trial
-        for trial in standing.trials
-    )
-    return msgspec.structs.replace(standing, trials=trials)
+    place = _place(standing, number)
+    if place is None:
+        return standing
+    trial = standing.trials[place]
+    asked = trial.asked if asking is None else (*trial.asked, asking)
+    changed = msgspec.structs.replace(trial, asked=asked, **changes)
+    return msgspec.structs.replace(standing, trials=(*standing.trials[:place], changed, *standing.trials[place + 1 :]))
+
+
+def _place(standing: Standing, number: int) -> int | None:
+    """Where the trial of this number is: trials are asked for in the order of their numbers."""
+    if number < len(standing.trials) and standing.trials[number].number == number:
+        return number
+    return next((place for place, trial in enumerate(standing.trials) if trial.number == number), None)
 
 
 # -- a rung by the record of its run

@@ -47,6 +47,7 @@ from backprop.lifecycle.sweep.standing import (
     budget_of,
     conclude,
     fold,
+    fold_on,
 )
 from backprop.records import Run, RunView, Status
 from backprop.store import curves
@@ -84,15 +85,16 @@ class Sweeper:
         if not self._journal.try_lock():
             self._journal.close()
             raise BusyError(f"sweep {spec.name} is run by another process. To look: backprop sweep status {spec.name}")
-        self._entries: list[SweepEntry] = []
         self._runs: dict[int, Run] = {}  # of the active trials
+        self._failures = 0  # of ticks, in a row
         self._tries: dict[str, int] = {}  # request -> how often it was started in vain
         self.standing = fold(spec, ())
         self._read()
 
     def begin(self) -> None:
-        """Go on with a sweep that was stopped, or that an error ended."""
-        self._write(Began(at=_now(), pid=os.getpid(), host=host.name()))
+        """Go on with a sweep that was stopped, or that an error ended; nothing is to be done for one that finished."""
+        if self.standing.finished is None or self.standing.finished.exit_code:
+            self._write(Began(at=_now(), pid=os.getpid(), host=host.name()))
 
     def close(self) -> None:
         """Let another process have the sweep."""
@@ -420,7 +422,7 @@ class Sweeper:
                 return ExitCode.INTERRUPTED
             now, stamp = time.monotonic(), self._stamp()
             if stamp != seen or now - ticked_at >= _TICK_EVERY_S:
-                self.tick()
+                self._try_to_tick()
                 seen, ticked_at = self._stamp(), time.monotonic()
                 if self.standing.finished is not None:
                     return self.standing.finished.exit_code
@@ -430,6 +432,17 @@ class Sweeper:
             self._observer.looked(self.standing, self.budget())
             signals.wait(_LOOK_EVERY_S)
 
+    def _try_to_tick(self) -> None:
+        """Tick; what fails for a moment is tried again later. Raises BackpropError where it keeps failing."""
+        try:
+            self.tick()
+            self._failures = 0
+        except BackpropError as error:
+            self._failures += 1
+            if self._failures >= _TRIES:
+                raise
+            self._observer.event(f"trying again in {_TICK_EVERY_S:g} s: {error}")
+
     def _stamp(self) -> object:
         """Changes as soon as the journal of an active run changes, or a request comes."""
         paths = [self._dir.journal_path, *(self._home.rundir(one.run_id).journal_path for one in self.standing.active)]
@@ -438,8 +451,7 @@ class Sweeper:
     # -- the journal
 
     def _read(self) -> None:
-        self._entries += self._journal.read_new()
-        self.standing = fold(self._spec, self._entries)
+        self.standing = fold_on(self.standing, self._journal.read_new())
 
     def _write(self, *entries: SweepEntry) -> None:
         """Synced when this returns. Raises OSError or ConfigError when it cannot be written."""
@@ -489,11 +501,16 @@ class Seen(NamedTuple):
 def observe(home: Home, spec: SweepSpec) -> Seen:
     """What a sweep stands at. Changes nothing. Raises OSError."""
     standing = fold(spec, read_journal(sweep_dir(home, spec.id).journal_path))
+    return Seen(standing, budget_of(standing, active_runs(home, standing), spec.budget_s), is_driven(home, spec))
+
+
+def active_runs(home: Home, standing: Standing) -> dict[int, Run]:
+    """The runs of the trials whose rung has not ended by the journal, by trial."""
     runs = {}
     for trial in standing.active:
         with suppress(FileNotFoundError, BackpropError):  # it is not made yet, or cannot be read
             runs[trial.number] = run_state.look(home, home.rundir(trial.run_id).read_spec()).run
-    return Seen(standing, budget_of(standing, runs, spec.budget_s), is_driven(home, spec))
+    return runs
 
 
 def is_driven(home: Home, spec: SweepSpec) -> bool:
