@@ -343,3 +343,12 @@ def test_a_sweep_on_slurm_is_refused(runs: Runs):
     """Clearly, whatever says so."""
     done = sweep(runs, "--on", "slurm")
     assert (done.returncode, "this machine only" in done.stderr) == (2, True)
+
+
+def test_nobody_is_notified_of_rungs(runs: Runs):
+    """A sweep has many of them; `sweep wait` waits for its end."""
+    (runs.work / "backprop.toml").write_text('notify = [{ command = ["true"] }]')
+    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5", "--", "--steps", 3)
+    assert done.returncode == 0, done.stderr
+    assert len(list(runs.home.glob("runs/*/run.json"))) == 2
+    assert not list(runs.home.glob("runs/*/notify.json"))

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from backprop.cli.context import say
@@ -36,11 +37,16 @@ class SweepDisplay:
         self._drawn_at = time.monotonic()
         text = sweep_table.summary(standing, budget, "running", stdout_screen())
         self.close()
-        print(text, end="", file=sys.stderr, flush=True)
+        _write(text)
         self._height = text.count("\n")
 
     def close(self) -> None:
         """Erase the table."""
         if self._height:
-            print(f"\x1b[{self._height}A\x1b[J", end="", file=sys.stderr, flush=True)
+            _write(f"\x1b[{self._height}A\x1b[J")
             self._height = 0
+
+
+def _write(text: str) -> None:
+    with suppress(OSError):  # the terminal is gone: the sweep goes on
+        print(text, end="", file=sys.stderr, flush=True)

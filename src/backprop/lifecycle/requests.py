@@ -242,8 +242,10 @@ class Called(NamedTuple):
     message: str  # what it said on stderr
 
 
-def call(home: Home, words: Sequence[str], cwd: str) -> Called:
+def call(home: Home, words: Sequence[str], cwd: str, **variables: str) -> Called:
     """Run `backprop` with these words, as a user of this home would in the folder `cwd`: its settings lie there.
+
+    variables: of its environment, besides those of this process.
 
     For a command that starts a run in the background: it blocks until the trainer is launched, or the run queued.
     Raises BackpropError after two minutes.
@@ -252,7 +254,7 @@ def call(home: Home, words: Sequence[str], cwd: str) -> Called:
         done = subprocess.run(
             [sys.executable, "-c", _PROGRAM, *words],
             cwd=cwd if os.path.isdir(cwd) else home.path,  # noqa: PTH112
-            env={**os.environ, "BACKPROP_HOME": str(home.path)},
+            env={**os.environ, "BACKPROP_HOME": str(home.path), **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

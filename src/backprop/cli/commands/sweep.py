@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _START = "start"
 _BEGIN_S = 30.0  # until a sweeper in the background has the sweep
 _LOOK_EVERY_S = 0.25
+_WAIT_EVERY_S = 1.0
 _STOP_S = 120.0
 _SHORTEST_RUNG_SHARE = 1 / 20  # of the budget, by default
 _BACKGROUND = "BACKPROP_SWEEP_LOG"  # the file that a sweeper in the background writes to
@@ -362,7 +363,7 @@ def wait(*, name: str, timeout: float | None, as_json: bool) -> None:
         if time.monotonic() > deadline:
             say(f"sweep {spec.name} is still running")
             raise click.exceptions.Exit(ExitCode.TIMED_OUT)
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_WAIT_EVERY_S)
     if as_json:
         _show(home, spec, as_json=True)
     else:

@@ -430,13 +430,15 @@ def _not_continued(session: Session, asking: Asking) -> str | None:
     """Why a session that was to continue from a checkpoint cannot be compared as if it had."""
     if not asking.is_strict or session.resumed_from is not None:
         return None
-    return "it did not read the checkpoint that it was offered, and so started from the beginning"
+    option = session.resume_option
+    hint = "" if option is None else f" (it has {option.partition('=')[0]}: try --resume-arg {option})"
+    return f"it did not read the checkpoint that it was offered, and so started from the beginning{hint}"
 
 
 def _check_problem(seen: StepsSeen | None) -> str | None:
     """Why a script that read its checkpoint did not continue from it."""
     if seen is None or seen.last is None:
-        return "it reported no step after it was resumed: its first rung may be too short, see --rung"
+        return "it reported no step after it was resumed"
     if seen.checkpoint is None:
         return None
     if seen.last <= seen.checkpoint:

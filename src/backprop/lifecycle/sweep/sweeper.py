@@ -6,6 +6,7 @@ so each has its own supervisor and outlives the sweeper.
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -319,7 +320,7 @@ class Sweeper:
             "--max-run-minutes", _minutes(asking.timebox_s), f"--goal={spec.goal.text}", *note, *spec.run_options,
             "--", *spec.arguments, *seed, *params,
         )  # fmt: skip
-        done = requests.call(self._home, words, spec.cwd)
+        done = self._call(words)
         self._started(index, trial, done)
 
     def _start_again(self, index: Index, trial: TrialState, run: Run) -> None:
@@ -342,7 +343,7 @@ class Sweeper:
             "resume", trial.run_id, "--again", "--detach", "--request-id", asking.request_id, *how,
             "--max-run-minutes", _minutes(asking.timebox_s), *spec.resume_options,
         )  # fmt: skip
-        done = requests.call(self._home, words, spec.cwd)
+        done = self._call(words)
         if done.code == ExitCode.NO_CHECKPOINT:
             reason = "it has no valid checkpoint to continue from"
             if asking.is_check:
@@ -352,6 +353,10 @@ class Sweeper:
             self._observer.event(f"trial {trial.number}: {reason}")
             return
         self._started(index, trial, done)
+
+    def _call(self, words: Sequence[str]) -> requests.Called:
+        """Nobody is notified of the end of every rung: `sweep wait` waits for that of the sweep."""
+        return requests.call(self._home, words, self._spec.cwd, BACKPROP_NOTIFY="[]")
 
     def _started(self, index: Index, trial: TrialState, done: requests.Called) -> None:
         """What came of the command that was to start a session. Raises BackpropError where no run could be made."""
@@ -416,7 +421,7 @@ class Sweeper:
         seen: object = None
         ticked_at = float("-inf")
         while True:
-            if signals.take_end():
+            if _is_to_end(signals):
                 self._observer.event("stopping the trials; they can go on later")
                 self.stop("Ctrl-C, or a signal")
                 return ExitCode.INTERRUPTED
@@ -539,10 +544,19 @@ def _trained_s(run: Run) -> float:
     return sum(session.elapsed_s or 0.0 for session in run.sessions)
 
 
+def _is_to_end(signals: Signals) -> bool:
+    """Whether a signal asks for the end; the terminal is gone, too. Ctrl-Z suspends the sweeper, not its trials."""
+    taken = signals.take()
+    if signal.SIGTSTP in taken:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return any(number is not signal.SIGTSTP for number in taken)
+
+
 def _check_advice(problem: str) -> str:
     return (
-        f"the script did not continue from its checkpoint: {problem}. Longer rungs would be lost on it. "
-        "See `backprop run --help` (--resume-arg), or start a sweep with --from-scratch, which trains each rung anew"
+        f"the script did not continue from its checkpoint: {problem}. Start another sweep with a longer first rung "
+        "(--rung MINUTES), with the script's option for a checkpoint (--resume-arg FLAG), or with --from-scratch: "
+        "then each rung trains from the beginning"
     )
 
 
