@@ -14,7 +14,15 @@ import click
 from backprop import config, host
 from backprop.cli import completion
 from backprop.cli.context import json_option, print_json, say, say_whose_home, working_folder
-from backprop.cli.options import SessionCommand, after_dashes, load_config, settings_of, trial_options, words_of
+from backprop.cli.options import (
+    SessionCommand,
+    after_dashes,
+    check_for_engine,
+    load_config,
+    settings_of,
+    trial_options,
+    words_of,
+)
 from backprop.errors import BackpropError, BusyError, ExitCode, UsageError
 from backprop.lifecycle.sweep import sampler as samplers
 from backprop.lifecycle.sweep import spec as specs
@@ -115,8 +123,8 @@ def start(ctx: click.Context, /, *, script: str, config_file: Path | None, as_js
     if not Path(script).is_file():
         raise UsageError(f"no such script: {script}. To control a sweep: backprop sweep status NAME; see --help.")
     settings = load_config(home, flags, Path(script).absolute().parent, config_file).config
-    if settings.slurm is not None:
-        raise UsageError("a sweep runs on this machine only: its trials cannot be Slurm jobs yet. Use --on here.")
+    # unlike that of a run, the -p of a sweep counts on Slurm, too
+    check_for_engine({**flags, "maxParallel": None}, is_for_slurm=settings.slurm is not None)
     spec = _spec(ctx, script, settings, flags, options, config_file)
     samplers.check(spec.sampler, spec.parameters)
     specs.make(home, spec)
