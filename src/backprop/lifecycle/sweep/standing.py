@@ -102,6 +102,7 @@ class Standing(Record, frozen=True):
     is_stop_asked: bool = False  # since a sweeper took it last
     finished: Finished | None = None
     stopped: Stopped | None = None  # since a sweeper took it last
+    began: Began | None = None  # the sweeper that took it last
     began_at_trial: int = 0  # how many trials there were when a sweeper took it last after an end
     last_event: str = ""  # what was started last, and why
 
@@ -184,6 +185,7 @@ def _with(standing: Standing, entry: SweepEntry) -> Standing:  # noqa: C901, PLR
             has_failed = standing.finished is not None and standing.finished.exit_code != 0
             return replace(
                 standing,
+                began=entry,
                 is_stop_asked=False,
                 stopped=None,
                 finished=None if has_failed else standing.finished,

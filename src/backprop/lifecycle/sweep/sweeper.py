@@ -83,7 +83,8 @@ class Sweeper:
         self._observer = observer
         self._dir: SweepDir = sweep_dir(home, spec.id)
         self._journal = SweepJournal(self._dir.journal_path)
-        if not self._journal.try_lock():
+        standing = fold(spec, read_journal(self._dir.journal_path))
+        if _is_driven_elsewhere(standing, self._journal) or not self._journal.try_lock():
             self._journal.close()
             raise BusyError(f"sweep {spec.name} is run by another process. To look: backprop sweep status {spec.name}")
         self._runs: dict[int, Run] = {}  # of the active trials
@@ -472,8 +473,11 @@ def ask_to_stop(home: Home, spec: SweepSpec) -> None:
 
 def append(home: Home, spec: SweepSpec, entry: SweepEntry) -> None:
     """Append an entry that any process may write. Raises ConfigError."""
-    with home.changing(), _opened(sweep_dir(home, spec.id).journal_path) as journal:
-        if not journal.append(entry):
+    path = sweep_dir(home, spec.id).journal_path
+    with home.changing(), _opened(path) as journal:
+        if _is_driven_elsewhere(fold(spec, read_journal(path)), journal):
+            journal.ask(entry)  # two machines cannot append to one file safely
+        elif not journal.append(entry):
             raise OSError(28, os.strerror(28))
 
 
@@ -506,7 +510,8 @@ class Seen(NamedTuple):
 def observe(home: Home, spec: SweepSpec) -> Seen:
     """What a sweep stands at. Changes nothing. Raises OSError."""
     standing = fold(spec, read_journal(sweep_dir(home, spec.id).journal_path))
-    return Seen(standing, budget_of(standing, active_runs(home, standing), spec.budget_s), is_driven(home, spec))
+    budget = budget_of(standing, active_runs(home, standing), spec.budget_s)
+    return Seen(standing, budget, _is_driven(standing, sweep_dir(home, spec.id).journal_path))
 
 
 def active_runs(home: Home, standing: Standing) -> dict[int, Run]:
@@ -520,11 +525,23 @@ def active_runs(home: Home, standing: Standing) -> dict[int, Run]:
 
 def is_driven(home: Home, spec: SweepSpec) -> bool:
     """Whether some process goes on with the sweep."""
-    journal = SweepJournal(sweep_dir(home, spec.id).journal_path, is_read_only=True)
+    path = sweep_dir(home, spec.id).journal_path
+    return _is_driven(fold(spec, read_journal(path)), path)
+
+
+def _is_driven(standing: Standing, path: Path) -> bool:
+    journal = SweepJournal(path, is_read_only=True)
     try:
-        return not journal.try_lock()
+        return _is_driven_elsewhere(standing, journal) or not journal.try_lock()
     finally:
         journal.close()
+
+
+def _is_driven_elsewhere(standing: Standing, journal: SweepJournal) -> bool:
+    """Whether a sweeper on another machine has the sweep, by its heartbeat: its lock may not be visible here."""
+    began, is_over = standing.began, standing.stopped is not None or standing.finished is not None
+    is_elsewhere = began is not None and began.host != host.name() and not is_over
+    return is_elsewhere and journal.has_recent_heartbeat(time.time())
 
 
 def params_text(trial: TrialState) -> str:
