@@ -11,9 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.cli.test_sweep import TRAIN, entries
+from tests.cli.test_sweep import status as sweep_status
 from tests.conftest import HANG_S
 from tests.slurm.cluster import NODES, Cluster
 from tests.slurm.conftest import LONG_S, SlurmRuns, first_port, runs_on, wait_for
+from tests.slurm.test_sweep import WORDS as SWEEP
 
 
 def test_preemption(runs: SlurmRuns):
@@ -244,3 +247,22 @@ def lose(runs: SlurmRuns) -> None:
     node = json.loads(runs.output("r").splitlines()[0])["node"]
     runs.cluster.kill_node(node, with_steps=True)
     wait_for(lambda: not runs.supervisors())
+
+
+def test_a_sweep_with_a_lost_node(lossy: SlurmRuns):
+    """The trial that was on it goes on elsewhere in the rest of its rung, and the sweep comes to its end."""
+    runs = lossy
+    runs.script(TRAIN)
+    done = runs.call(*SWEEP, "-d")
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: len(entries(runs, "asked")) > 1)  # the first has shown that it continues from its checkpoint
+    (doomed,) = [entry["run_id"] for entry in entries(runs, "asked")[1:2]]
+    runs.wait_for_steps(doomed, 10)
+    node = runs.told(doomed, "session_started")[0]["host"]
+    runs.cluster.kill_node(node, with_steps=True)
+    wait_for(lambda: sweep_status(runs)["state"] == "finished")
+    assert runs.document(doomed)["sessions"][0]["status"] == "interrupted"
+    ended = [(entry["trial"], entry["rung"]) for entry in entries(runs, "ended")]
+    assert len(set(ended)) == len(ended)
+    assert next(entry for entry in entries(runs, "ended") if entry["trial"] == 1)["value"] is not None
+    wait_for(lambda: not runs.jobs())
