@@ -127,3 +127,27 @@ def test_a_page_asks_nothing_of_any_network(two: Runs):
     assert [panel["title"] for panel in document["panels"]] == ["loss", "val_loss"]
     ys = document["panels"][0]["lines"][0]["ys"]
     assert (len(ys), ys.count(None)) == (100, 19)
+
+
+def test_plot_prints_the_points(two: Runs):
+    """As JSON, for programs: so many of all curves together, with the extremes of each stretch."""
+    document = json.loads(two.call("plot", "a", "b", "-y", "loss,lr", "--json", "--points", "40").stdout)
+    assert document["axis"] == "step"
+    assert [(curve["metric"], curve["run"], curve["reduced"]) for curve in document["curves"]] == [
+        ("loss", "a", True),
+        ("loss", "b", True),
+        ("lr", "a", True),
+        ("lr", "b", True),
+    ]
+    assert all(3 <= len(curve["points"]) <= 16 for curve in document["curves"])
+    loss = document["curves"][0]["points"]
+    assert (loss[0], loss[-1]) == ([1, 2], [100, 0.02])
+    assert "NaN" in [y for _, y in loss]
+    whole = json.loads(two.call("plot", "a", "--json", "--points", "1000").stdout)["curves"]
+    assert [(curve["metric"], len(curve["points"]), curve["reduced"]) for curve in whole] == [
+        ("loss", 100, False),
+        ("val_loss", 10, False),
+    ]
+    assert whole[0]["points"][2] == [3, 0.666667]
+    done = two.call("plot", "a", "--json", "-o", "a.png")
+    assert (done.returncode, "leave -o/--output out" in done.stderr) == (2, True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backprop.cli import completion
-from backprop.cli.context import find_runs, metrics_message, open_caught_up, say
+from backprop.cli.context import find_runs, json_option, metrics_message, open_caught_up, print_json, say
 from backprop.errors import UsageError
 from backprop.records import RunView
 from backprop.store import curves, metric_names, query
@@ -60,6 +60,13 @@ _FORMATS = ("png", "svg", "html")
     help="Width of a panel, in characters, or in pixels in a file.",
 )
 @click.option("--height", type=click.IntRange(min=5, max=10_000), metavar="N", help="Height of a panel.")
+@click.option(
+    "--points",
+    type=click.IntRange(min=2, max=1_000_000),
+    metavar="N",
+    help="Number of points of all curves together, about. [default: what can be seen]",
+)
+@json_option
 def plot(
     *,
     runs: tuple[str, ...],
@@ -70,12 +77,16 @@ def plot(
     output: Path | None,
     width: int | None,
     height: int | None,
+    points: int | None,
+    as_json: bool,
 ) -> None:
     """Plot the metrics of runs, over one another.
 
     Without RUN, those of the last run.
     """
     kind = None if output is None else _kind(output)
+    if as_json and output is not None:
+        raise UsageError("--json prints the points; leave -o/--output out.")
     if smooth is not None and not (0 < smooth < 1 or (smooth >= 1 and smooth == int(smooth))):
         raise UsageError(
             f"--smooth {smooth:g}: invalid value: expected a whole number of points, or a weight between 0 and 1."
@@ -89,10 +100,17 @@ def plot(
     with open_caught_up(home) as index:
         views = find_runs(home, index, runs or [LAST])
         names = _chosen_metrics(views, metrics)
+        if points is not None:
+            count = sum(name in view.summaries for name in names for view in views)
+            max_points = max(2, points // max(1, count))
         over = _axis(views, names, axis)
         curve = partial(query.curve, index, axis=over)
         made = _plot(views, names, curve, max_points, axis=over, is_log=is_log, smooth=smooth)
-    if output is None:
+    if as_json:
+        from backprop.views.documents import curves_json
+
+        print_json(curves_json.curves_document(made, [view.run.spec.id for view in views]))
+    elif output is None:
         print(plot_terminal.drawn(made, screen, width, height), end="")
     else:
         _write(made, output, str(kind), width, height)
