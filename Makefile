@@ -24,7 +24,7 @@ DOCS := .venv-docs
 demo: $(DEMO)  ## run the example under Backprop, on real data
 	$(BIN)/backprop run --python $(BIN)/python examples/digits.py
 
-CORE := $(addprefix --ignore tests/,frameworks exports browser slurm)
+CORE := $(addprefix --ignore tests/,agents frameworks exports browser slurm)
 
 # those that bring the machine to its limits run alone; the others mostly wait, so that several share a core
 test: $(INSTALLED)  ## all tests but those that need a framework, a library, a browser or Slurm
@@ -43,8 +43,8 @@ floors: $(FLOORS)/.installed  ## tests with the oldest dependencies that pyproje
 frameworks: $(INSTALLED) $(FRAMEWORKS)/.installed  ## tests with real PyTorch, Trainers, boosters (a large download)
 	FRAMEWORKS_PYTHON=$(CURDIR)/$(FRAMEWORKS)/bin/python $(BIN)/python -m pytest -n 3 --maxschedchunk 1 tests/frameworks
 
-exports: $(EXPORTS)/.installed  ## tests with TensorBoard, MLflow, W&B, trackio, aim, pyarrow, pandas and polars
-	$(EXPORTS)/bin/python -m pytest -n 2 tests/exports
+exports: $(EXPORTS)/.installed  ## tests with optional libraries: TensorBoard, MLflow, W&B, trackio, aim, pyarrow, pandas, polars, and the MCP SDK
+	$(EXPORTS)/bin/python -m pytest -n 2 tests/exports tests/agents
 
 browser: $(INSTALLED) $(VENV)/.browser  ## tests of the page in a real Chromium (Debian: chromium, chromium-driver)
 	$(BIN)/python -m pytest -n 2 tests/browser

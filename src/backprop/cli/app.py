@@ -47,6 +47,7 @@ _COMMANDS = {
     "import": ("commands.import_log", "import_log"),
     "init": ("commands.init", "init"),
     "doctor": ("commands.doctor", "doctor"),
+    "mcp": ("commands.mcp", "mcp"),
     "guide": ("commands.guide", "guide"),
     "completion": ("commands.completion", "completion"),
 }

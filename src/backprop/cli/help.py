@@ -45,6 +45,7 @@ EXAMPLES = {
     "import": ("import train.log", "import -n baseline old/train.log --json"),
     "init": ("init", "init --user"),
     "doctor": ("doctor", "doctor --python .venv/bin/python"),
+    "mcp": ("mcp", "mcp --allow run --root ."),
     "guide": ("guide", "guide --write AGENTS.md"),
     "completion": ("completion bash", "completion fish > ~/.config/fish/completions/backprop.fish"),
 }

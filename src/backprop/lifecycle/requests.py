@@ -235,6 +235,11 @@ def start_resume(home: Home, run_id: str, minutes: float | None = None) -> str:
     return done.message
 
 
+def command_line(words: Sequence[str]) -> list[str]:
+    """The command `backprop` with these words, as another process executes it."""
+    return [sys.executable, "-c", _PROGRAM, *words]
+
+
 class Called(NamedTuple):
     """What came of a command."""
 
@@ -252,7 +257,7 @@ def call(home: Home, words: Sequence[str], cwd: str, **variables: str) -> Called
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, *words],
+            command_line(words),
             cwd=cwd if os.path.isdir(cwd) else home.path,  # noqa: PTH112
             env={**os.environ, "BACKPROP_HOME": str(home.path), **variables},
             stdin=subprocess.DEVNULL,
