@@ -2,13 +2,15 @@
 
 import json
 import re
+import subprocess
 
+import psutil
 import pytest
 from mcp import MCPError
 
 from backprop.cli.mcp.tools import TOOLS
 from tests.agents.conftest import Serve
-from tests.conftest import HANG_S, Runs, wait_for
+from tests.conftest import BACKPROP, HANG_S, Runs, wait_for
 
 # trains until told to end, or for --steps; --gain makes it better
 SCRIPT = """
@@ -277,3 +279,25 @@ def test_many_calls_at_once(project: Runs, serve: Serve):
         assert "stopped" in agent.ask("stop", run=run_id, now=True)
         assert waiting().head["exit"] == 137
     assert [path.name for path in project.home.glob("runs/*")] == [run_id]
+
+
+def test_a_client_that_vanishes_is_no_error(project: Runs):
+    """The server ends without a word when nobody reads its answers any more."""
+    server = project.start_program(
+        [BACKPROP, "mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    for message in (
+        {"id": 1, "method": "initialize", "params": hello},
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/call", "params": {"name": "guide", "arguments": {}}},
+    ):
+        server.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        server.stdin.flush()
+        if message.get("id") == 1:
+            assert b"serverInfo" in server.stdout.readline()
+            server.stdout.close()  # before the answer of the second
+    wait_for(lambda: not psutil.Process(server.pid).children())  # it has one to write
+    server.stdin.close()
+    assert server.wait(HANG_S) == 0
+    assert server.stderr.read() == b""

@@ -72,7 +72,17 @@ class Policy(NamedTuple):
 
 def serve(policy: Policy) -> None:
     """Serve a client on stdin and stdout until it goes."""
-    anyio.run(_serve, policy)
+    try:
+        anyio.run(_serve, policy)
+    except Exception as error:
+        if not _is_client_gone(error):
+            raise
+
+
+def _is_client_gone(error: BaseException) -> bool:
+    """Whether it only says that nobody reads the answers any more."""
+    parts = getattr(error, "exceptions", None)  # of a group, for which Python 3.10 has no class
+    return isinstance(error, BrokenPipeError) if parts is None else all(map(_is_client_gone, parts))
 
 
 async def _serve(policy: Policy) -> None:
