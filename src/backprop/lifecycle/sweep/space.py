@@ -58,7 +58,7 @@ class Parameter(StoredRecord, frozen=True):
         return None
 
 
-class Goal(StoredRecord, frozen=True):
+class Objective(StoredRecord, frozen=True):
     """The metric that a sweep searches the best value of."""
 
     metric: str
@@ -112,12 +112,12 @@ def parse_parameters(texts: Sequence[str]) -> tuple[Parameter, ...]:
     return parameters
 
 
-def parse_goal(text: str) -> Goal:
+def parse_goal(text: str) -> Objective:
     """A goal from `max:val_accuracy` or `min:loss`. Raises UsageError."""
     direction, _, metric = text.partition(":")
     if direction not in {"max", "min"} or not metric:
         raise UsageError(f"invalid --goal {text!r}: expected max:METRIC or min:METRIC, such as max:val_accuracy.")
-    return Goal(metric=metric, is_max=direction == "max")
+    return Objective(metric=metric, is_max=direction == "max")
 
 
 def grid(parameters: Sequence[Parameter]) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ import msgspec
 
 from backprop.errors import NoSuchRunError, UsageError
 from backprop.lifecycle.sweep.rule import Rules
-from backprop.lifecycle.sweep.space import Goal, Parameter
+from backprop.lifecycle.sweep.space import Objective, Parameter
 from backprop.records import StoredRecord
 from backprop.store.files import UnreadableError, read_record, write_plain
 from backprop.store.home import Home
@@ -43,7 +43,7 @@ class SweepSpec(StoredRecord, frozen=True):
     cwd: str
     created_at: datetime
     user: str
-    goal: Goal
+    goal: Objective
     parameters: tuple[Parameter, ...]
     budget_s: float  # of training, of all runs together
     rung_s: float  # of the first rung

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from backprop.errors import UsageError
 from backprop.lifecycle.sweep.space import (
     MAX_GRID,
-    Goal,
+    Objective,
     Parameter,
     grid,
     parse_goal,
@@ -57,9 +57,12 @@ def test_a_name_occurs_once():
 
 @pytest.mark.parametrize(
     ("text", "goal"),
-    [("max:val_accuracy", Goal(metric="val_accuracy", is_max=True)), ("min:a:b", Goal(metric="a:b", is_max=False))],
+    [
+        ("max:val_accuracy", Objective(metric="val_accuracy", is_max=True)),
+        ("min:a:b", Objective(metric="a:b", is_max=False)),
+    ],
 )
-def test_a_goal(text: str, goal: Goal):
+def test_a_goal(text: str, goal: Objective):
     """A direction and a metric, and back."""
     assert parse_goal(text) == goal
     assert goal.text == text

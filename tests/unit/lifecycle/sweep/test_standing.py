@@ -24,7 +24,7 @@ from backprop.lifecycle.sweep.journal import (
     SweepEntry,
     parse,
 )
-from backprop.lifecycle.sweep.space import Goal, Parameter
+from backprop.lifecycle.sweep.space import Objective, Parameter
 from backprop.lifecycle.sweep.spec import SweepSpec
 from backprop.lifecycle.sweep.standing import Facts, Standing, StepsSeen, budget_of, conclude, fold, value_of
 from backprop.records import Run, Session, Status, StopReason
@@ -40,7 +40,7 @@ SPEC = SweepSpec(
     cwd="/",
     created_at=NOW,
     user="me",
-    goal=Goal(metric="score", is_max=True),
+    goal=Objective(metric="score", is_max=True),
     parameters=(Parameter(name="lr", low=0.0, high=1.0),),
     budget_s=100.0,
     rung_s=10.0,
