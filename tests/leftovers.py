@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 # What was told to end is given the time to: a busy machine takes a while to run an exit. Nothing waits where nothing is left.
 ENDING_S = float(os.environ.get("TEST_ENDING_S", "20"))
 
@@ -51,7 +51,7 @@ def forbidden_folder() -> Iterator[Path]:
     os.environ |= {"TMPDIR": str(folder / "tmp"), "BACKPROP_HOME": str(folder / "home")}
     tempfile.tempdir = None  # Python remembers the old one
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     yield folder
     os.chdir("/")
     shutil.rmtree(folder)

@@ -9,6 +9,7 @@ environment, which is kept; all else happens in a temporary folder. What Backpro
 
 import argparse
 import ast
+import ctypes
 import os
 import re
 import shlex
@@ -27,6 +28,7 @@ import psutil
 
 from tests.conftest import wait_for
 from tests.frameworks.conftest import FrameworkRuns
+from tests.leftovers import PR_SET_CHILD_SUBREAPER
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
@@ -55,6 +57,8 @@ def main() -> None:
     if unknown := [name for name in names if not (PROGRAMS / f"{name}.py").exists()]:
         parser.error(f"no such program: {', '.join(unknown)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # commands are forks, to be waited for: ForkServer
     print(_line(HEAD), _line(["---"] * len(HEAD)), sep="\n", flush=True)
     for name in names:
         print(_line(try_program(Program.read(PROGRAMS / f"{name}.py"))), flush=True)
