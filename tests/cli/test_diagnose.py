@@ -49,6 +49,7 @@ def test_a_running_run_whose_memory_grows(runs: Runs):
     """While it runs: 30 MB a step, of which none is given back."""
     runs.script(GROWS)
     running = runs.start("run", "train.py", "--run-id", "a")
+    wait_for(runs.rundir("a").exists)
     wait_for(lambda: any(one["check"] == "memory grows" for one in diagnosis(runs, "a")["findings"]))
     (runs.work / "go").touch()
     assert running.wait(HANG_S) == 0

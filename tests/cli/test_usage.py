@@ -21,7 +21,10 @@ WORKS = """
 """
 
 
-def figures(runs: Runs, run: str = "last") -> dict:
+def figures(runs: Runs, run: str) -> dict:
+    """The peaks that are known so far, of a run that may have just begun."""
+    if not runs.rundir(run).exists():
+        return {}
     return ((runs.document(run)["usage"] or {}).get("peak")) or {}
 
 
