@@ -101,7 +101,7 @@ def plot(
         views = find_runs(home, index, runs or [LAST])
         names = _chosen_metrics(views, metrics)
         if points is not None:
-            count = sum(name in view.summaries for name in names for view in views)
+            count = sum(_has_curve(view, name) for name in names for view in views)
             max_points = max(2, points // max(1, count))
         over = _axis(views, names, axis)
         curve = partial(query.curve, index, axis=over)
@@ -151,6 +151,11 @@ def _chosen_metrics(views: list[RunView], asked: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(wanted or first))
 
 
+def _has_curve(view: RunView, name: str) -> bool:
+    """Whether the run has a metric of this name, or was measured by it."""
+    return name in view.summaries or usage_files.has(view, name)
+
+
 def _plot(
     views: list[RunView],
     names: list[str],
@@ -165,9 +170,7 @@ def _plot(
 
     panels = []
     for name in names:
-        having = [
-            (place, view) for place, view in enumerate(views) if name in view.summaries or usage_files.has(view, name)
-        ]
+        having = [(place, view) for place, view in enumerate(views) if _has_curve(view, name)]
         lines = [_line(place, partial(curve, view, name), max_points, smooth) for place, view in having]
         panels.append(Panel(metric=name, lines=tuple(line for line in lines if len(line.xs))))
     called = tuple(
