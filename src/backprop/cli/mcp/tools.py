@@ -190,13 +190,15 @@ class Verdict(Tool, frozen=True, kw_only=True):
 
     baseline: Annotated[Text, Meta(description="a run, a group, or a filter: group=lr lr=0.1")]
     candidates: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=_MAX_WORDS, description="as baseline")]
-    goal: Annotated[Text, Meta(description="max:METRIC or min:METRIC; default: min of the loss")] | None = None
+    metric: Annotated[Text, Meta(description="default: that of the goal, or the loss")] | None = None
+    goal: Annotated[Text, Meta(description="max:METRIC or min:METRIC, where its name does not tell")] | None = None
     at: Literal["step", "gpu-seconds", "end", "best"] = "step"
     margin: Annotated[Text, Meta(description="what does not matter: a number or a percentage")] | None = None
 
     def words(self) -> list[str]:
-        options = [*_option("--goal", self.goal), f"--at={self.at}", *_option("--margin", self.margin)]
-        return ["verdict", "--json", *options, "--", self.baseline, *self.candidates]
+        metric = self.metric or (self.goal or "").partition(":")[2] or None
+        options = [*_option("--metric", metric), *_option("--goal", self.goal), *_option("--margin", self.margin)]
+        return ["verdict", "--json", f"--at={self.at}", *options, "--", self.baseline, *self.candidates]
 
 
 class Wait(Tool, frozen=True, kw_only=True):
