@@ -6,9 +6,9 @@ import pytest
 
 from backprop.cli.sweep_display import SweepDisplay
 from backprop.lifecycle.sweep.journal import Finished, SweepEntry
+from backprop.lifecycle.sweep.observation import Seen
 from backprop.lifecycle.sweep.rule import Budget
 from backprop.lifecycle.sweep.standing import budget_of, fold
-from backprop.lifecycle.sweep.sweeper import Seen
 from backprop.views.documents.sweep_json import sweep_document
 from backprop.views.terminal.screen import Screen
 from backprop.views.terminal.sweep_table import conclusion, summary

@@ -32,7 +32,7 @@ from backprop.store.home import Home
 from backprop.store.rundir import new_run_id
 
 if TYPE_CHECKING:
-    from backprop.lifecycle.sweep.sweeper import Seen
+    from backprop.lifecycle.sweep.observation import Seen
 
 _START = "start"
 _BEGIN_S = 30.0  # until a sweeper in the background has the sweep
@@ -284,7 +284,7 @@ def _write_to(log: Path) -> None:
 
 def _start_in_background(home: Home, spec: SweepSpec) -> None:
     """Start a sweeper of its own, and wait until it has the sweep. Raises BackpropError."""
-    from backprop.lifecycle.sweep.sweeper import is_driven
+    from backprop.lifecycle.sweep.observation import is_driven
     from backprop.supervisor.process.launch import start_detached
 
     if is_driven(home, spec):
@@ -305,7 +305,8 @@ def _start_in_background(home: Home, spec: SweepSpec) -> None:
 def stop(*, name: str) -> None:
     """Stop a sweep and its trials gracefully; 'backprop sweep resume NAME' goes on."""
     from backprop.cli.sweep_display import SweepDisplay
-    from backprop.lifecycle.sweep.sweeper import Sweeper, ask_to_stop, is_driven
+    from backprop.lifecycle.sweep.observation import ask_to_stop, is_driven
+    from backprop.lifecycle.sweep.sweeper import Sweeper
 
     home = Home.from_environment()
     spec = specs.find(home, name)
@@ -328,7 +329,8 @@ def stop(*, name: str) -> None:
 def rm(*, name: str, yes: bool) -> None:
     """Remove the record of a sweep. Its runs stay: 'backprop rm --filter group=NAME' removes them."""
     from backprop.cli.sweep_display import SweepDisplay
-    from backprop.lifecycle.sweep.sweeper import Sweeper, active_runs
+    from backprop.lifecycle.sweep.observation import active_runs
+    from backprop.lifecycle.sweep.sweeper import Sweeper
 
     home = Home.from_environment()
     spec = specs.find(home, name)
@@ -422,7 +424,7 @@ def ask(*, name: str, as_json: bool) -> None:
 def add(*, name: str, values: tuple[str, ...], note: str | None) -> None:
     """Let a sweep try these parameters next: 'backprop sweep add digits lr=0.03 hidden=64'."""
     from backprop.lifecycle.sweep.journal import Added
-    from backprop.lifecycle.sweep.sweeper import append
+    from backprop.lifecycle.sweep.observation import append
     from backprop.store.annotations import Kind
     from backprop.store.annotations import check as check_annotation
 
@@ -444,7 +446,7 @@ def add(*, name: str, values: tuple[str, ...], note: str | None) -> None:
 
 
 def _observe(home: Home, spec: SweepSpec) -> "Seen":
-    from backprop.lifecycle.sweep.sweeper import observe
+    from backprop.lifecycle.sweep.observation import observe
 
     return observe(home, spec)
 

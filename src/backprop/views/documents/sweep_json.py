@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from backprop.lifecycle.sweep.observation import Seen
 from backprop.lifecycle.sweep.rule import Budget, is_tie
 from backprop.lifecycle.sweep.standing import Standing, TrialState
-from backprop.lifecycle.sweep.sweeper import Seen
 from backprop.records import Status
 from backprop.store.output.protocol import json_safe
 

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from backprop.lifecycle.sweep.observation import Seen
 from backprop.lifecycle.sweep.rule import Budget, is_tie
 from backprop.lifecycle.sweep.standing import Standing, TrialState
-from backprop.lifecycle.sweep.sweeper import Seen, params_text
+from backprop.lifecycle.sweep.sweeper import params_text
 from backprop.records import in_minutes
 from backprop.text import printable
 from backprop.views.documents.sweep_json import eta_s, rungs
