@@ -73,6 +73,7 @@ def test_every_tool(project: Runs, serve: Serve):
         assert 3 <= len(curves[0]["points"]) <= 7
         assert agent.call("plot", runs=[last], log=True).images
         assert '"step": 20' in agent.ask("log", run=last, stream="stdout", grep="step")
+        assert agent.ask("diagnose", run=last)
         assert "gain" in agent.ask("diff", runs=[last, first])
         answer = agent.call("verdict", baseline="base", candidates=["better"], goal="max:accuracy")
         assert (answer.is_error, answer.head["exit"]) == (False, 0)

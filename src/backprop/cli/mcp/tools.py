@@ -181,6 +181,15 @@ class Diff(Tool, frozen=True, kw_only=True):
         return ["compare", *_repeated("--metric", self.metrics), *_flag("--diff", self.code), "--", *self.runs]
 
 
+class Diagnose(Tool, frozen=True, kw_only=True):
+    """What held a run back, by what was measured of it, and what to try."""
+
+    run: RunWord
+
+    def words(self) -> list[str]:
+        return ["diagnose", "--", self.run]
+
+
 class Verdict(Tool, frozen=True, kw_only=True):
     """Is a candidate better than the baseline? Exit 0: better, 20: worse, 21: a tie, 22: undecided (see `needs`)."""
 
@@ -407,6 +416,7 @@ TOOLS: dict[str, type[Tool]] = {
     "plot": Plot,
     "log": Log,
     "diff": Diff,
+    "diagnose": Diagnose,
     "verdict": Verdict,
     "wait": Wait,
     "sweep_status": SweepStatus,
