@@ -50,7 +50,7 @@ def test_what_the_runs_say(graded: Runs):
     assert "at step 3" in done.stdout
     assert "3 pairs of a seed" in done.stdout
     assert graded.call("verdict", "tuned", "plain", "--metric", "accuracy").returncode == 20
-    assert graded.call("verdict", "plain", "tuned", "--metric", "accuracy", "--goal", "min:accuracy").returncode == 20
+    assert graded.call("verdict", "plain", "tuned", "--goal", "min:accuracy").returncode == 20
     found = json.loads(graded.call("verdict", "plain", "tuned", "--metric", "loss", "--json").stdout)
     assert (found["verdict"], found["paired"], found["n"], found["warnings"]) == ("better", True, 3, [])
     assert found["compared"] == {"metric": "loss", "goal": "min", "at": "step", "place": 3}

@@ -30,7 +30,12 @@ _CODES = {
 @click.command()
 @click.argument("baseline", metavar="BASELINE", shell_complete=completion.runs)
 @click.argument("candidates", metavar="CANDIDATE...", nargs=-1, required=True, shell_complete=completion.runs)
-@click.option("--metric", metavar="NAME", shell_complete=completion.metrics, help="Compare this. [default: the loss]")
+@click.option(
+    "--metric",
+    metavar="NAME",
+    shell_complete=completion.metrics,
+    help="Compare this. [default: that of --goal, else the loss]",
+)
 @goal_option
 @click.option(
     "--at",
@@ -68,7 +73,7 @@ def verdict(
         found = [Side(word=word, views=tuple(_find(home, index, word))) for word in (baseline, *candidates)]
         sides.check_sides(found)
         views = [view for side in found for view in side.views]
-        name, goal = _goal(query.with_goals(views, goals), metric)
+        name, goal = _goal(query.with_goals(views, goals), metric or (next(iter(goals)) if len(goals) == 1 else None))
         place = sides.place_of(index, views, name, At(at))
         compared = Compared(metric=name, is_max=goal is Goal.MAX, at=At(at), place=place)
         measured = [sides.measure(index, side, compared) for side in found]
