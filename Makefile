@@ -130,7 +130,7 @@ $(FRAMEWORKS)/.installed: tests/frameworks/requirements.txt
 
 $(EXPORTS)/.installed: pyproject.toml tests/exports/requirements.txt
 	$(call new_environment,$(EXPORTS))
-	$(call install,$(EXPORTS)) -e '.[export,sweep,test]'
+	$(call install,$(EXPORTS)) -e '.[export,mcp,sweep,test]'
 	$(call install,$(EXPORTS)) -r tests/exports/requirements.txt
 	touch $@
 

@@ -93,6 +93,37 @@ def test_a_run_that_never_was_is_not_said_to_be_removed(page: Page, served: Ui):
     page.until(lambda: "there is no run 'nope'" in page.text("#run-view"))
 
 
+# connects when the test lets it, as on a busy machine
+LATE_EVENTS = """
+const Now = window.EventSource;
+window.EventSource = class extends EventTarget {
+  constructor(address) {
+    super();
+    const open = () => {
+      if (!window.mayConnect) return setTimeout(open, 20);
+      this.source = new Now(address);
+      for (const name of ["open", "rows", "table", "machine", "curve", "run", "log", "trouble", "told", "error"])
+        this.source.addEventListener(name, (event) => {
+          this.dispatchEvent(new MessageEvent(name, { data: event.data }));
+        });
+    };
+    open();
+  }
+  close() { this.source?.close(); }
+};
+"""
+
+
+def test_a_run_that_starts_before_the_page_has_connected_is_shown(page: Page, served: Ui, training: Training):
+    """Between the first rows and the first event: it is in neither."""
+    page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": LATE_EVENTS})
+    page.open(served.address)
+    page.one("#empty")
+    training.going_on("live")
+    page.js("window.mayConnect = true")
+    page.until(lambda: page.status("live") == "running")
+
+
 def test_a_run_is_watched_stopped_and_resumed(page: Page, served: Ui, training: Training):
     """A running run's curve grows by itself; its buttons stop it, after asking, and resume it."""
     page.open(served.address)

@@ -42,7 +42,7 @@ def test_a_script_runs_and_is_recorded(runs: Runs):
         "tracked_metrics", "sampled_metrics", "params", "default_params", "total_steps", "step_unit", "last_step_at",
         "steps_per_s",
         "remaining_s", "remaining_is_estimate", "silent_s", "stalled_s", "life", "checkpoints", "checkpoint_count",
-        "git", "code_notes", "snapshot_of", "request_id", "sweep", "exit_code", "session_count",
+        "git", "code_notes", "snapshot_of", "request_id", "sweep", "exit_code", "session_count", "usage",
         "host", "job", "pid", "run_dir",
     }  # fmt: skip
     assert set(document["sessions"][0]) == {

@@ -5,6 +5,7 @@ The supervisor's loop calls `look`; nothing here blocks, and nothing here acts o
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from backprop.governor import run_policy
@@ -101,7 +102,9 @@ class ResourceMonitor:
         self._meter, self._window = self._meter or TreeMeter(), self._window or CpuWindow()
         pids = {process.pid for process in tree}
         use = self._meter.look(tree, sample.at)
-        cpu_percent = psutil.cpu_percent()  # since the call before
+        cpu_percent = None
+        with suppress(OSError):  # no /proc
+            cpu_percent = psutil.cpu_percent()  # since the call before
         self._measured = measured(sample, snapshot, use, None if use is None else cpu_percent, pids)
         self._is_gpu_used = self._is_gpu_used or uses_gpu(sample, pids)
         is_cpu_used = None if use is None else self._window.add(use)

@@ -174,7 +174,7 @@ class Page {
   }
 
   #tableChanged(version) {
-    if (this.#tableVersion !== null && version !== this.#tableVersion) this.table.refresh();
+    if (version !== this.#tableVersion) this.table.refresh(); // the first, too: the rows may be older
     this.#tableVersion = version;
   }
 
