@@ -72,12 +72,12 @@ def tracking(runs: Runs, empty_store: Path) -> Runs:
 
 
 def points(runs: Runs, run_id: str = "r") -> dict[str, list[tuple[int, float]]]:
-    """Of each metric its steps and values, as `export` gives them."""
+    """Of each metric of the script its steps and values, as `export` gives them."""
     done = runs.call("export", run_id, "--to", "jsonl", "-")
     assert done.returncode == 0, done.stderr
     found: dict[str, list[tuple[int, float]]] = {}
     for line in map(json.loads, done.stdout.splitlines()):
-        if "metric" in line:
+        if "metric" in line and not line["metric"].startswith("sys/"):
             found.setdefault(line["metric"], []).append((line["step"], line["value"]))
     return found
 
