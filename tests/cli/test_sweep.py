@@ -298,6 +298,8 @@ def test_people_and_programs_propose_parameters(stopped: Runs):
         ("--confirm", "3x5"),
         ("--confirm", "3", "--seed-param", "seed"),
         ("--until", "25:00"),
+        ("--seed-param", "lr"),
+        ("-n", "s" * 101),
         ("--cpus", 2),
         ("--rung", "100"),
     ],
@@ -323,7 +325,7 @@ def test_a_sweep_ends_by_the_clock(stopped: Runs):
     done = stopped.call("sweep", "resume", "s")
     assert done.returncode == 0, done.stderr
     assert len(entries(stopped, "asked", "promoted")) == before
-    assert status(stopped)["reason"].startswith("it is ")
+    assert status(stopped)["reason"].startswith("no session would end before ")
     check_whole(stopped)
 
 
@@ -367,3 +369,75 @@ def test_a_sweep_has_one_driver_on_all_machines(runs: Runs):
     assert runs.call("sweep", "resume", "s").returncode == 0
     assert [entry["source"] for entry in entries(runs, "asked")] == ["grid", "grid", "added"]
     assert not list(path.with_name("asked").iterdir())
+
+
+def test_what_cannot_be_read_is_said_in_a_line(runs: Runs):
+    """A sweep whose files are damaged or gone: no command begins it anew."""
+    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3", "--", "--steps", 3).returncode == 0
+    folder = journal_path(runs).parent
+    for path in (folder / "journal.jsonl", folder / "spec.json"):
+        whole = path.read_bytes()
+        for damaged in (
+            b"\0" * 4096 + b"\n",
+            whole.replace(b'"trial":0', b'"trial":9').replace(b'"goal"', b'"gaol"'),
+            None,
+        ):
+            path.unlink()
+            if damaged is not None:
+                path.write_bytes(damaged)
+            for words in (
+                ("status",),
+                ("resume",),
+                ("resume", "-d"),
+                ("tick",),
+                ("stop",),
+                ("add", "lr=0.5"),
+                ("wait",),
+            ):
+                done = runs.call("sweep", words[0], "s", *words[1:])
+                expected = 3 if damaged is None and path.name == "spec.json" else 2
+                assert (done.returncode, done.stderr.count("\n")) == (expected, 1), (words, done.stderr)
+            assert path.exists() == (damaged is not None)
+            path.write_bytes(whole)
+    assert status(runs)["state"] == "finished"
+
+
+def test_a_sweep_that_is_over_takes_no_requests(runs: Runs):
+    """Nobody is told that it goes on."""
+    assert sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5", "--", "--steps", 3).returncode == 0
+    before = len(entries(runs))
+    assert runs.call("sweep", "add", "s", "lr=0.5").returncode == 2
+    for words in (("stop", "s"), ("resume", "s", "-d")):
+        done = runs.call("sweep", *words)
+        assert (done.returncode, "has ended already" in done.stderr) == (0, True), done.stderr
+    assert len(entries(runs)) == before
+
+
+ARGPARSE = TRAIN.replace(
+    "options = dict(zip(sys.argv[1::2], sys.argv[2::2]))",
+    """import argparse
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--mode")
+    parser.add_argument("--seed", default=0)
+    given = parser.parse_args()
+    options = {"--lr": given.lr, "--seed": given.seed, "--steps": 3}""",
+)
+
+
+def test_values_reach_the_script_as_they_are(runs: Runs):
+    """Also those that look like an option, or have spaces; and `best` prints them for a shell."""
+    values = ("--param", "lr=-1e-05,-2e-05", "--param", "mode=--fast,a b")
+    done = sweep(runs, "--sampler", "grid", *values, "--seed-param", "--seed", script=ARGPARSE)
+    assert done.returncode == 0, done.stderr
+    found = {(run["params"]["lr"], run["params"]["mode"]) for run in documents(runs).values()}
+    assert found == {(lr, mode) for lr in (-1e-05, -2e-05) for mode in ("--fast", "a b")}
+    assert runs.call("sweep", "best", "s").stdout == "--lr=-1e-05 --mode=--fast\n"
+
+
+def test_a_metric_without_a_value_ends_with_its_code(runs: Runs):
+    """Each trial reports it, and it is never finite."""
+    script = TRAIN.replace('"score": score', '"score": float("nan")')
+    done = sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3,0.2", "--", "--steps", 3, script=script)
+    assert (done.returncode, "no trial has a value of 'score'" in done.stderr) == (65, True), done.stderr
+    assert len(documents(runs)) == 4

@@ -32,18 +32,20 @@ class SweepDisplay:
         if not self._is_terminal or time.monotonic() - self._drawn_at < _REDRAW_EVERY_S:
             return
         from backprop.views.terminal import sweep_table
-        from backprop.views.terminal.screen import stdout_screen
+        from backprop.views.terminal.screen import stderr_screen
 
         self._drawn_at = time.monotonic()
-        text = sweep_table.summary(standing, budget, "running", stdout_screen())
+        screen = stderr_screen()
+        lines = sweep_table.summary(standing, budget, "running", screen).splitlines(keepends=True)
+        shown = lines[: max(0, screen.height - 1)]  # what has scrolled away cannot be erased
         self.close()
-        _write(text)
-        self._height = text.count("\n")
+        _write("".join(shown))
+        self._height = len(shown)
 
     def close(self) -> None:
         """Erase the table."""
         if self._height:
-            _write(f"\x1b[{self._height}A\x1b[J")
+            _write(f"\r\x1b[{self._height}A\x1b[J")  # Ctrl-C was echoed
             self._height = 0
 
 

@@ -1,6 +1,12 @@
 """A sweep as a table, as sentences, and as JSON."""
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import sys
+import termios
 
 import pytest
 
@@ -110,3 +116,24 @@ def test_a_pipe_gets_events_and_no_table(capfd: pytest.CaptureFixture[str]):
     display.event("trial 1: lr=3")
     display.close()
     assert capfd.readouterr() == ("", "backprop: trial 1: lr=3\n")
+
+
+def test_the_table_is_as_large_as_the_terminal_of_stderr(monkeypatch: pytest.MonkeyPatch):
+    """Stdout is a pipe here; what scrolled away or wrapped could not be erased."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 6, 40, 0, 0))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.delenv("LINES", raising=False)
+    with os.fdopen(slave, "w") as terminal, os.fdopen(master, "rb", buffering=0) as reader:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        display = SweepDisplay()
+        found = seen(*SEARCH)
+        display.looked(found.standing, found.budget)
+        display.close()
+        shown = reader.read(10_000).decode()
+    lines = shown.split("\r\n")
+    assert [line.split()[0] for line in lines[:-1]] == ["sweep", "rung", "budget", "trial", "TRIAL"]
+    assert all(len(line) < 40 for line in lines[:-1])
+    assert lines[-1] == f"\r\x1b[{len(lines) - 1}A\x1b[J"

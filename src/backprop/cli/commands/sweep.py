@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 import sys
 import time
 from contextlib import closing
@@ -26,8 +27,10 @@ from backprop.cli.options import (
 from backprop.errors import BackpropError, BusyError, ExitCode, UsageError
 from backprop.lifecycle.sweep import sampler as samplers
 from backprop.lifecycle.sweep import spec as specs
-from backprop.lifecycle.sweep.space import parse_goal, parse_parameters
+from backprop.lifecycle.sweep.space import option_words, parse_goal, parse_parameters
 from backprop.lifecycle.sweep.spec import Confirm, SweepSpec
+from backprop.store.annotations import Kind
+from backprop.store.annotations import check as check_annotation
 from backprop.store.home import Home
 from backprop.store.rundir import new_run_id
 
@@ -129,6 +132,9 @@ def start(ctx: click.Context, /, *, script: str, config_file: Path | None, as_js
     samplers.check(spec.sampler, spec.parameters)
     specs.make(home, spec)
     say(f"sweep {spec.name} ({spec.id}): {spec.goal.text} within {spec.budget_s / 60:g} min, {spec.sampler}")
+    for one in spec.parameters:
+        if one.is_integer:
+            say(f"{one.name}: integers from {one.text(one.low)} to {one.text(one.high)}; for numbers: {one.low:.1f}..")
     _go_on(home, spec, detach=settings.detach, as_json=as_json)
 
 
@@ -144,10 +150,14 @@ def _spec(
     sweep_id = new_run_id()
     name = options["name"] or f"{Path(script).stem}-{sweep_id}"
     config.check_name(name)
+    check_annotation(Kind.GROUP, name)
     goal, parameters = parse_goal(options["goal"]), parse_parameters(options["param"])
     confirm = _confirm(options["confirm"])
-    if confirm is not None and options["seed_param"] is None:
+    seed_param = None if options["seed_param"] is None else options["seed_param"].lstrip("-")
+    if confirm is not None and seed_param is None:
         raise UsageError("--confirm needs --seed-param: the script's option for its seed.")
+    if seed_param is not None and seed_param in {"", *(one.name for one in parameters)}:
+        raise UsageError(f"--seed-param {seed_param!r}: expected an option of the script that no --param searches.")
     file = () if config_file is None else (f"--config={config_file.absolute()}",)
     budget_s = options["budget"] * 60
     rung_s = budget_s * _SHORTEST_RUNG_SHARE if options["rung"] is None else options["rung"] * 60
@@ -170,7 +180,7 @@ def _spec(
         max_rungs=options["max_rungs"],
         sampler=options["sampler"] or _usual_sampler(),
         seed=options["seed"],
-        seed_param=options["seed_param"],
+        seed_param=seed_param,
         confirm=confirm,
         until=_until(options["until"]),
         from_scratch=options["from_scratch"],
@@ -249,8 +259,12 @@ def _go_on(home: Home, spec: SweepSpec, *, detach: bool, as_json: bool) -> None:
     from backprop.supervisor.signals import Signals
 
     if detach:
-        _start_in_background(home, spec)
-        say(f"sweep {spec.name} runs in the background · look with: backprop sweep status {spec.name}")
+        finished = _observe(home, spec).standing.finished
+        if finished is not None and finished.exit_code == ExitCode.OK:
+            say(f"sweep {spec.name} has ended already: {finished.reason}")
+        else:
+            _start_in_background(home, spec)
+            say(f"sweep {spec.name} runs in the background · look with: backprop sweep status {spec.name}")
         if as_json:
             _show(home, spec, as_json=True)
         else:
@@ -310,6 +324,9 @@ def stop(*, name: str) -> None:
 
     home = Home.from_environment()
     spec = specs.find(home, name)
+    if (finished := _observe(home, spec).standing.finished) is not None:
+        say(f"sweep {spec.name} has ended already: {finished.reason}")
+        return
     if is_driven(home, spec):
         ask_to_stop(home, spec)
         deadline = time.monotonic() + _STOP_S
@@ -398,7 +415,7 @@ def best(*, name: str, as_json: bool) -> None:
     if as_json:
         print_json(sweep_json.best_document(standing, standing.best))
     else:
-        print(" ".join(f"--{name} {text}" for name, text in standing.best.params.items()))
+        print(shlex.join(word for item in standing.best.params.items() for word in option_words(*item)))
 
 
 @sweep.command()
@@ -414,7 +431,7 @@ def ask(*, name: str, as_json: bool) -> None:
     if as_json:
         print_json({"params": found.params, "source": found.source})
     else:
-        print(" ".join(f"{name}={text}" for name, text in found.params.items()))
+        print(shlex.join(f"{name}={text}" for name, text in found.params.items()))
 
 
 @sweep.command()
@@ -425,8 +442,6 @@ def add(*, name: str, values: tuple[str, ...], note: str | None) -> None:
     """Let a sweep try these parameters next: 'backprop sweep add digits lr=0.03 hidden=64'."""
     from backprop.lifecycle.sweep.journal import Added
     from backprop.lifecycle.sweep.observation import append
-    from backprop.store.annotations import Kind
-    from backprop.store.annotations import check as check_annotation
 
     home = Home.from_environment()
     spec = specs.find(home, name)
@@ -439,6 +454,9 @@ def add(*, name: str, values: tuple[str, ...], note: str | None) -> None:
             raise UsageError(f"{one.name}={given[one.name]}: invalid value: {problem}.")
     if note is not None:
         check_annotation(Kind.NOTE, note)
+    standing = _observe(home, spec).standing
+    if standing.planned is not None or (standing.finished is not None and standing.finished.exit_code == ExitCode.OK):
+        raise UsageError(f"the search of sweep {spec.name} is over: nothing is tried any more.")
     append(home, spec, Added(at=datetime.now(timezone.utc), params=given, by=host.user(), note=note))
     seen = _observe(home, spec)
     goes_on = "" if seen.is_driven else f"; go on with: backprop sweep resume {spec.name}"

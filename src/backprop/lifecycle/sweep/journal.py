@@ -13,7 +13,7 @@ import msgspec
 
 from backprop.lifecycle.sweep.rule import Repeat
 from backprop.records import Status, StoredRecord
-from backprop.store.files import read_plain
+from backprop.store.files import UnreadableError, read_plain, unreadable
 from backprop.store.journal.entries import AnyEntry, parse_lines
 from backprop.store.journal.file import JournalFile
 
@@ -160,8 +160,18 @@ def parse(data: bytes) -> tuple[list[SweepEntry], int]:
 
 
 def read(path: Path) -> list[SweepEntry]:
-    """All entries. Raises OSError."""
-    return parse(read_plain(path))[0]
+    """All entries. Raises UnreadableError, also where the entry of a trial is lost: its run would be made again."""
+    try:
+        data = read_plain(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    entries = parse(data)[0]
+    trials = dict.fromkeys(entry.trial for entry in entries if isinstance(entry, Asked))
+    lost = next((number for number, trial in enumerate(trials) if trial != number), None)
+    if lost is not None or (data.count(b"\n") and not entries):
+        where = "there is no entry in it" if lost is None else f"there is no entry of trial {lost}"
+        raise UnreadableError(f"{path} is damaged: {where}.")
+    return entries
 
 
 class SweepJournal(JournalFile[SweepEntry]):

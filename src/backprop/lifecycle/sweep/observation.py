@@ -26,10 +26,11 @@ def ask_to_stop(home: Home, spec: SweepSpec) -> None:
 
 
 def append(home: Home, spec: SweepSpec, entry: SweepEntry) -> None:
-    """Append an entry that any process may write. Raises ConfigError."""
+    """Append an entry that any process may write. Raises UnreadableError or ConfigError."""
     path = sweep_dir(home, spec.id).journal_path
+    standing = fold(spec, read_journal(path))
     with home.changing(), _opened(path) as journal:
-        if is_driven_elsewhere(fold(spec, read_journal(path)), journal):
+        if is_driven_elsewhere(standing, journal):
             journal.ask(entry)  # two machines cannot append to one file safely
         elif not journal.append(entry):
             raise OSError(28, os.strerror(28))
@@ -62,7 +63,7 @@ class Seen(NamedTuple):
 
 
 def observe(home: Home, spec: SweepSpec) -> Seen:
-    """What a sweep stands at. Changes nothing. Raises OSError."""
+    """What a sweep stands at. Changes nothing. Raises UnreadableError."""
     standing = fold(spec, read_journal(sweep_dir(home, spec.id).journal_path))
     budget = budget_of(standing, active_runs(home, standing), spec.budget_s)
     return Seen(standing, budget, _is_driven(standing, sweep_dir(home, spec.id).journal_path))

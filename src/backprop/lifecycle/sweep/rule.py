@@ -9,7 +9,7 @@ left for, and a trial that was passed over is promoted later, when nothing bette
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from backprop.records import Record, in_minutes
@@ -197,15 +197,15 @@ def repeats(
 
 
 class Repeated(Record, frozen=True):
-    """A trial's values over seeds: value[i] of every trial is of the same seed; None: it failed."""
+    """A trial's values over seeds."""
 
     trial: int
-    values: tuple[float | None, ...]
+    values: Mapping[int, float | None]  # by seed, of those that have ended; None: it failed
 
     @property
     def finite(self) -> list[float]:
         """Those that there are."""
-        return [value for value in self.values if value is not None]
+        return [value for value in self.values.values() if value is not None]
 
     @property
     def mean(self) -> float | None:
@@ -228,7 +228,8 @@ def is_tie(one: Repeated, other: Repeated) -> bool:
 
     The 95 % interval of the mean of the paired differences contains 0 (Student's t). Below two pairs it is open.
     """
-    differences = [a - b for a, b in zip(one.values, other.values, strict=False) if a is not None and b is not None]
+    pairs = [(value, other.values.get(seed)) for seed, value in one.values.items()]
+    differences = [a - b for a, b in pairs if a is not None and b is not None]
     if len(differences) < 2:
         return True
     freedom = len(differences) - 1

@@ -51,8 +51,8 @@ class Parameter(StoredRecord, frozen=True):
         if self.choices:
             return None if text in self.choices else f"expected one of {', '.join(self.choices)}"
         number = _number(text)
-        is_whole = number is not None and number.is_integer()
-        if number is None or not self.low <= number <= self.high or (self.is_integer and not is_whole):
+        is_of_kind = not self.is_integer or _INTEGER.fullmatch(text) is not None
+        if number is None or not self.low <= number <= self.high or not is_of_kind:
             kind = "an integer" if self.is_integer else "a number"
             return f"expected {kind} from {self.text(self.low)} to {self.text(self.high)}"
         return None
@@ -68,6 +68,11 @@ class Objective(StoredRecord, frozen=True):
     def text(self) -> str:
         """As it was written: max:val_accuracy."""
         return f"{'max' if self.is_max else 'min'}:{self.metric}"
+
+
+def option_words(name: str, text: str) -> tuple[str, ...]:
+    """A value as an option of the script; with `=` where it could be taken for an option itself, such as -1e-05."""
+    return (f"--{name}={text}",) if text.startswith("-") else (f"--{name}", text)
 
 
 def parse_parameter(text: str) -> Parameter:

@@ -8,8 +8,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -132,22 +131,30 @@ def remove(home: Home, spec: SweepSpec) -> None:
     shutil.rmtree(doomed)
 
 
-def sweeps(home: Home) -> Iterator[SweepSpec]:
-    """All sweeps of a home that can be read, unordered."""
+def sweeps(home: Home, say: Callable[[str], object] | None = None) -> Iterator[SweepSpec]:
+    """All sweeps of a home that can be read, unordered. say: is told of each of the others."""
     try:
         names = os.listdir(home.path / SWEEPS_FOLDER)  # noqa: PTH208  names, not paths
     except FileNotFoundError:
         return
     for name in names:
         if RUN_ID.fullmatch(name):
-            with suppress(FileNotFoundError, UnreadableError):
+            try:
                 yield sweep_dir(home, name).read_spec()
+            except FileNotFoundError:  # it was removed a moment ago
+                continue
+            except UnreadableError as error:
+                if say is not None:
+                    say(f"sweep {name}: {error}")
 
 
 def find(home: Home, word: str) -> SweepSpec:
-    """The sweep of this name or id; `last` is the newest. Raises NoSuchRunError."""
-    known = sorted(sweeps(home), key=lambda spec: spec.created_at)
+    """The sweep of this name or id; `last` is the newest. Raises NoSuchRunError or UnreadableError."""
+    unreadable: list[str] = []
+    known = sorted(sweeps(home, unreadable.append), key=lambda spec: spec.created_at)
     found = [spec for spec in known if word in {spec.name, spec.id}] or (known[-1:] if word == "last" else [])
+    if not found and unreadable:
+        raise UnreadableError(f"no sweep named {word!r} can be read; {'; '.join(unreadable)}")
     if not found:
         names = ", ".join(spec.name for spec in known[-5:])
         raise NoSuchRunError(

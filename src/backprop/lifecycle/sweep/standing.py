@@ -1,6 +1,7 @@
 """What a sweep stands at: its journal folded into trials, and what the record of a run says of a rung. Pure."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from backprop.store.chunk_summary import ChunkSummary
 
 _MAX_INTERRUPTIONS = 2  # of a rung, after which it counts as failed
 SAME_FAILURES = 3  # of the first trials, which stop the sweep
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)  # a parameter, an address, an id
 _WORTH_A_SESSION_S = 1.0
 _WORTH_SHARE = 0.05  # of what was asked for: less of it is not worth another session
 
@@ -122,20 +124,23 @@ class Standing(Record, frozen=True):
 
     @property
     def trained_without_metric(self) -> int:
-        """How many trials have trained without an error, if none reported the metric of the goal; else 0."""
-        ended = [trial for trial in self.trials if trial.values and trial.status is not Status.FAILED]
-        return 0 if any(trial.has_metric for trial in ended) else len(ended)
+        """How many trials have trained without an error since the sweep began, if none reported the metric; else 0."""
+        if any(trial.has_metric for trial in self.trials):
+            return 0
+        since = self.searched[self.began_at_trial :]
+        return sum(bool(trial.values) and trial.status is not Status.FAILED for trial in since)
 
     @property
     def same_failure(self) -> str | None:
-        """The error with which each of the first three trials failed; None where they did not."""
+        """The error with which each of the first three trials failed, whatever its numbers; None where they did not."""
         first = self.searched[self.began_at_trial :][:SAME_FAILURES]
-        reasons = {trial.reason if trial.status is Status.FAILED else None for trial in first}
-        return reasons.pop() if len(first) == SAME_FAILURES and len(reasons) == 1 else None
+        failed = [trial.reason for trial in first if trial.status is Status.FAILED and trial.reason is not None]
+        is_same = len(failed) == SAME_FAILURES and len({_NUMBER.sub("0", reason) for reason in failed}) == 1
+        return failed[0] if is_same else None
 
     @property
     def ranked(self) -> list[TrialState]:
-        """The trials with a value, best first: those that were trained longer before the others."""
+        """The trials with a value, best first, whatever their rung."""
         by_number = {trial.number: trial for trial in self.trials}
         best = rule.ranked(self.spec.rules, [trial.for_rule for trial in self.searched])
         return [by_number[trial.number] for trial in best]
@@ -147,11 +152,11 @@ class Standing(Record, frozen=True):
         found = [
             Repeated(
                 trial=number,
-                values=tuple(
-                    trial.value
-                    for trial in sorted(self.trials, key=lambda one: one.seed or 0)
-                    if trial.repeats == number and trial.values
-                ),
+                values={
+                    trial.seed: trial.value
+                    for trial in self.trials
+                    if trial.repeats == number and trial.seed is not None and not trial.is_active
+                },
             )
             for number in originals
         ]
@@ -302,6 +307,7 @@ class Facts(NamedTuple):
     has_checkpoint: bool  # a valid one
     checked: "StepsSeen | None" = None  # of the newest session
     failure: str | None = None  # the last line of a traceback
+    left_s: float = math.inf  # what another session may take: of the budget, and until --until
 
 
 class StepsSeen(NamedTuple):
@@ -340,10 +346,10 @@ def conclude(spec: SweepSpec, standing: Standing, trial: TrialState, facts: Fact
                 is_check=True,
             )
         ]
-    problem = _not_continued(session, asking)
+    problem = _not_continued(session, asking, facts)
     checks: list[SweepEntry] = []
     if asking.is_check and session.status is not Status.FAILED:
-        problem = problem or _check_problem(facts.checked)
+        problem = problem or ("it reported no step after it was resumed" if _is_silent(facts) else None)
         checks = [Checked(at=now, trial=trial.number, problem=problem)]
     elif needs_check and session.status is Status.COMPLETED:
         checks = [Checked(at=now, trial=trial.number)]
@@ -364,19 +370,28 @@ def _after_cut(
     """What follows a session that was interrupted, or that the sweeper stopped."""
     asking = trial.last
     session = next(one for one in reversed(facts.run.sessions) if one.request_id == asking.request_id)
+    problem = _not_continued(session, asking, facts)
+    if problem is not None and not _is_silent(facts):  # it trained, and what it saved is of another training
+        return [_end(spec, trial, facts, session, trained_s, problem, now)]
     interruptions = sum(one.reason.startswith("interrupted") for one in trial.of_rung(asking.rung))
     if not is_ours and interruptions >= _MAX_INTERRUPTIONS:
         return [_end(spec, trial, facts, session, trained_s, f"interrupted {interruptions + 1} times", now)]
-    if left_s < max(_WORTH_A_SESSION_S, _WORTH_SHARE * asking.timebox_s) and not asking.is_check:
-        return [_end(spec, trial, facts, session, trained_s, _not_continued(session, asking), now)]
+    least_s = max(_WORTH_A_SESSION_S, _WORTH_SHARE * asking.timebox_s)
+    if left_s < least_s and not asking.is_check:
+        return [_end(spec, trial, facts, session, trained_s, problem, now, is_cut=True)]
     is_anew = spec.from_scratch or (asking.rung == 0 and not facts.has_checkpoint and not asking.is_check)
+    timebox_s = asking.timebox_s if is_anew or asking.is_check else left_s
+    if facts.left_s < min(least_s, timebox_s):
+        if trial.repeats is not None:
+            problem = problem or "it was interrupted, and no time is left to train it for as long as the others"
+        return [_end(spec, trial, facts, session, trained_s, problem, now, is_cut=True)]
     return [
         Continued(
             at=now,
             trial=trial.number,
             rung=asking.rung,
             request_id=next_id,
-            timebox_s=asking.timebox_s if is_anew or asking.is_check else left_s,
+            timebox_s=min(timebox_s, facts.left_s),
             reason="the sweep was stopped" if is_ours else f"interrupted: {session.reason}",
             is_check=asking.is_check,
             is_strict=not is_anew,
@@ -392,7 +407,10 @@ def _end(
     trained_s: float,
     problem: str | None,
     now: datetime,
+    *,
+    is_cut: bool = False,
 ) -> Ended:
+    """is_cut: its session was ended before its time, by nothing that it did."""
     has_failed = session.status is Status.FAILED or (
         session.status is Status.STOPPED and session.stopped_by is StopReason.GOVERNOR
     )
@@ -405,7 +423,7 @@ def _end(
         reason = facts.failure or session.reason or f"exit code {session.exit_code}"
     elif problem is None and value is None:
         reason = "its newest value is not finite" if facts.summaries else f"no metric {spec.goal.metric}"
-    goes_on = session.status in {Status.TIMEBOXED, Status.INTERRUPTED} and problem is None
+    goes_on = (is_cut or session.status is Status.TIMEBOXED) and problem is None
     return Ended(
         at=now,
         trial=trial.number,
@@ -428,20 +446,25 @@ def value_of(summaries: Sequence[ChunkSummary], is_max: bool) -> float | None:
     return (max if is_max else min)(finite, default=None)
 
 
-def _not_continued(session: Session, asking: Asking) -> str | None:
+def _is_silent(facts: Facts) -> bool:
+    """Whether the newest session reported no step after it was offered a checkpoint."""
+    return facts.checked is None or facts.checked.last is None
+
+
+def _not_continued(session: Session, asking: Asking, facts: Facts) -> str | None:
     """Why a session that was to continue from a checkpoint cannot be compared as if it had."""
-    if not asking.is_strict or session.resumed_from is not None:
+    if not asking.is_strict:
         return None
+    if session.resumed_from is not None:
+        return _step_problem(facts.checked)
     option = session.resume_option
     hint = "" if option is None else f" (it has {option.partition('=')[0]}: try --resume-arg {option})"
     return f"it did not read the checkpoint that it was offered, and so started from the beginning{hint}"
 
 
-def _check_problem(seen: StepsSeen | None) -> str | None:
-    """Why a script that read its checkpoint did not continue from it."""
-    if seen is None or seen.last is None:
-        return "it reported no step after it was resumed"
-    if seen.checkpoint is None:
+def _step_problem(seen: StepsSeen | None) -> str | None:
+    """Why the steps of a script that read its checkpoint show that it did not continue from it."""
+    if seen is None or seen.last is None or seen.checkpoint is None:
         return None
     if seen.last <= seen.checkpoint:
         return f"after a checkpoint of step {seen.checkpoint} it came to step {seen.last:.0f} only"

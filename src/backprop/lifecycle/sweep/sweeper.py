@@ -36,6 +36,7 @@ from backprop.lifecycle.sweep.journal import (
 from backprop.lifecycle.sweep.journal import read as read_journal
 from backprop.lifecycle.sweep.rule import Budget, Finish, Promote, StartTrial, Wait
 from backprop.lifecycle.sweep.sampler import Proposal
+from backprop.lifecycle.sweep.space import option_words
 from backprop.lifecycle.sweep.spec import SweepDir, SweepSpec, sweep_dir
 from backprop.lifecycle.sweep.standing import (
     SAME_FAILURES,
@@ -70,18 +71,22 @@ class SweepObserver(Protocol):
     def looked(self, standing: Standing, budget: Budget) -> None:
         """Called after each tick, and about once a second in between."""
 
+    def close(self) -> None:
+        """Called before others use the terminal: take away what is redrawn."""
+
 
 class Sweeper:
     """The one process that goes on with a sweep: it holds the lock of its journal. Close it."""
 
     def __init__(self, home: Home, spec: SweepSpec, observer: SweepObserver) -> None:
-        """Raises BusyError while another process has the sweep, or OSError."""
+        """Raises BusyError while another process has the sweep; UnreadableError or ConfigError."""
         self._home = home
         self._spec = spec
         self._observer = observer
         self._dir: SweepDir = sweep_dir(home, spec.id)
-        self._journal = SweepJournal(self._dir.journal_path)
         standing = fold(spec, read_journal(self._dir.journal_path))
+        with home.changing():
+            self._journal = SweepJournal(self._dir.journal_path)
         if observation.is_driven_elsewhere(standing, self._journal) or not self._journal.try_lock():
             self._journal.close()
             raise BusyError(f"sweep {spec.name} is run by another process. To look: backprop sweep status {spec.name}")
@@ -149,7 +154,7 @@ class Sweeper:
             self._start_again(index, trial, run)
 
     def _conclude(self, index: Index, trial: TrialState, view: RunView) -> None:
-        facts = self._facts(index, view)
+        facts = self._facts(index, trial, view)
         entries = conclude(self._spec, self.standing, trial, facts, _now())
         if not entries:
             return
@@ -161,7 +166,7 @@ class Sweeper:
         else:
             self._observer.event(_end_message(self._spec, changed))
 
-    def _facts(self, index: Index, view: RunView) -> Facts:
+    def _facts(self, index: Index, trial: TrialState, view: RunView) -> Facts:
         run_id, session = view.run.spec.id, view.run.last_session
         checked = None
         if session is not None and session.offered is not None:
@@ -175,7 +180,24 @@ class Sweeper:
             has_checkpoint=any(not one.is_emergency and catalog.is_valid(one) for one in view.checkpoints),
             checked=checked,
             failure=_failure(self._home, view.run),
+            left_s=self._left_s(trial),
         )
+
+    def _left_s(self, trial: TrialState) -> float:
+        """What another session of an active trial may take instead of its newest: of the budget, and until --until."""
+        idle = msgspec.structs.replace(trial, is_active=False)
+        standing = msgspec.structs.replace(
+            self.standing, trials=tuple(idle if one.number == trial.number else one for one in self.standing.trials)
+        )
+        budget = budget_of(standing, observation.active_runs(self._home, self.standing), self._given_s)
+        planned_s = sum(one.timebox_s for one in self.standing.planned or ())
+        return min(budget.left_s - planned_s, self._longest_s())
+
+    @property
+    def _given_s(self) -> float:
+        """The budget of the search, until that is over; then all of it."""
+        is_kept = self._spec.confirm is not None and self.standing.planned is None
+        return self._spec.budget_s * (1 - rule.CONFIRMED_SHARE if is_kept else 1)
 
     # -- what comes next
 
@@ -212,11 +234,9 @@ class Sweeper:
         needs_check = not (standing.is_checked or spec.from_scratch)
         if needs_check and standing.active:
             return None
-        budget, longest_s = self.budget(), self._longest_s()
-        if spec.confirm is not None:
-            budget = msgspec.structs.replace(budget, total_s=spec.budget_s * (1 - rule.CONFIRMED_SHARE))
+        budget, longest_s = msgspec.structs.replace(self.budget(), total_s=self._given_s), self._longest_s()
         if longest_s < rule.LEAST_SHARE * spec.rung_s:
-            return None if standing.active else Finish(reason=f"it is {_clock(spec.until)}")
+            return None if standing.active else Finish(reason=f"no session would end before {_clock(spec.until)}")
         trials = [trial.for_rule for trial in standing.searched]
         action = rule.decide(
             spec.rules, trials, _within(budget, longest_s * spec.parallel), has_proposals=self._has_proposals()
@@ -260,6 +280,8 @@ class Sweeper:
             self._observer.event(f"{reason}; nothing is left to repeat the best")
         if not any(trial.has_metric for trial in standing.trials):
             self._finish(f"{reason}; {self._no_metric()}", ExitCode.NO_METRIC)
+        elif standing.best is None:
+            self._finish(f"{reason}; no trial has a value of {self._spec.goal.metric!r}", ExitCode.NO_METRIC)
         else:
             self._finish(reason, ExitCode.OK)
 
@@ -310,7 +332,7 @@ class Sweeper:
     def _start_first(self, index: Index, trial: TrialState) -> None:
         """Make the run of a trial, or find that it was made."""
         spec, asking = self._spec, trial.last
-        params = [word for name, text in trial.params.items() for word in (f"--{name}", text)]
+        params = [word for name, text in trial.params.items() for word in option_words(name, text)]
         note = () if trial.note is None else ("--note", trial.note)
         seed = () if trial.seed is None or spec.seed_param is None else (f"--{spec.seed_param}", str(trial.seed))
         words = (
@@ -420,7 +442,7 @@ class Sweeper:
         seen: object = None
         ticked_at = float("-inf")
         while True:
-            if _is_to_end(signals):
+            if self._is_to_end(signals):
                 self._observer.event("stopping the trials; they can go on later")
                 self.stop("Ctrl-C, or a signal")
                 return ExitCode.INTERRUPTED
@@ -435,6 +457,14 @@ class Sweeper:
                     return ExitCode.OK
             self._observer.looked(self.standing, self.budget())
             signals.wait(_LOOK_EVERY_S)
+
+    def _is_to_end(self, signals: Signals) -> bool:
+        """Whether a signal asks for the end; the terminal is gone, too. Ctrl-Z suspends the sweeper, not its trials."""
+        taken = signals.take()
+        if signal.SIGTSTP in taken:
+            self._observer.close()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return any(number is not signal.SIGTSTP for number in taken)
 
     def _try_to_tick(self) -> None:
         """Tick; what fails for a moment is tried again later. Raises BackpropError where it keeps failing."""
@@ -479,14 +509,6 @@ def _end_message(spec: SweepSpec, trial: TrialState) -> str:
 
 def _trained_s(run: Run) -> float:
     return sum(session.elapsed_s or 0.0 for session in run.sessions)
-
-
-def _is_to_end(signals: Signals) -> bool:
-    """Whether a signal asks for the end; the terminal is gone, too. Ctrl-Z suspends the sweeper, not its trials."""
-    taken = signals.take()
-    if signal.SIGTSTP in taken:
-        os.kill(os.getpid(), signal.SIGSTOP)
-    return any(number is not signal.SIGTSTP for number in taken)
 
 
 def _check_advice(problem: str) -> str:

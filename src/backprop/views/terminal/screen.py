@@ -7,13 +7,15 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 from unicodedata import category, east_asian_width
 
 from backprop.records import Record
 from backprop.text import printable
 
 _PIPE_WIDTH = 10_000  # no terminal is as wide
-_PIPE_HEIGHT = 24
+_USUAL_WIDTH = 80
+_PIPE_HEIGHT = _USUAL_HEIGHT = 24
 _DRAWN = "█░▁━✓…⣿"  # samples of the characters we draw with
 _MIN_TEXT_WIDTH = 30  # in a terminal that is narrower, it wraps by itself
 GAP = "  "
@@ -43,10 +45,21 @@ class Screen(Record, frozen=True):
 
 def stdout_screen() -> Screen:
     """The screen of our stdout."""
-    has_blocks = _can_encode(_DRAWN, sys.stdout.encoding)
-    if not sys.stdout.isatty():
+    return _screen(sys.stdout)
+
+
+def stderr_screen() -> Screen:
+    """The screen of our stderr, for what is drawn while a command goes on: its stdout may be a pipe."""
+    size = os.get_terminal_size(sys.stderr.fileno()) if sys.stderr.isatty() else (0, 0)
+    return _screen(sys.stderr, size)
+
+
+def _screen(stream: TextIO, size_without_stdout: tuple[int, int] = (0, 0)) -> Screen:
+    has_blocks = _can_encode(_DRAWN, stream.encoding)
+    if not stream.isatty():
         return Screen(has_blocks=has_blocks)
-    size = shutil.get_terminal_size()
+    columns, lines = size_without_stdout
+    size = shutil.get_terminal_size((columns or _USUAL_WIDTH, lines or _USUAL_HEIGHT))
     has_colours = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Screen(
         width=size.columns, height=size.lines, is_terminal=True, has_colours=has_colours, has_blocks=has_blocks

@@ -73,7 +73,7 @@ def conclusion(seen: Seen) -> Iterator[str]:
     standing = seen.standing
     finished = standing.finished
     if finished is not None:
-        yield f"sweep {standing.spec.name} finished: {finished.reason}"
+        yield f"sweep {standing.spec.name} {seen.state}: {finished.reason}"
     best = standing.best
     if best is None:
         return

@@ -284,23 +284,36 @@ def test_no_repeats_where_they_would_tell_nothing():
     assert repeats(RULES, [Trial(number=0, values=(None,))], PLENTY, top=1, seeds=1, trained_s=200) == ()
 
 
+def repeated(trial: int, *values: float | None) -> Repeated:
+    """With the seeds 1, 2, ..."""
+    return Repeated(trial=trial, values=dict(enumerate(values, start=1)))
+
+
 def test_repeats_rank_by_their_mean():
     """One of which a seed failed comes last."""
-    lucky = Repeated(trial=0, values=(0.9, 0.1, 0.2))
-    steady = Repeated(trial=1, values=(0.6, 0.6, 0.7))
-    broken = Repeated(trial=2, values=(0.9, 0.9, None))
+    lucky = repeated(0, 0.9, 0.1, 0.2)
+    steady = repeated(1, 0.6, 0.6, 0.7)
+    broken = repeated(2, 0.9, 0.9, None)
     assert [one.trial for one in ranked_repeats(RULES, [lucky, broken, steady])] == [1, 0, 2]
     assert steady.mean == pytest.approx(0.6333, abs=1e-4)
     assert steady.sd == pytest.approx(0.0577, abs=1e-4)
-    assert Repeated(trial=3, values=(None,)).mean is None
+    assert repeated(3, None).mean is None
 
 
 def test_a_tie_is_what_the_seeds_leave_open():
     """Paired by seed: what all seeds shift alike does not hide a difference."""
-    one = Repeated(trial=0, values=(0.10, 0.50, 0.90, 0.30))
-    assert not is_tie(one, Repeated(trial=1, values=(0.08, 0.47, 0.88, 0.27)))
-    assert is_tie(one, Repeated(trial=1, values=(0.30, 0.20, 0.95, 0.40)))
-    assert is_tie(one, Repeated(trial=1, values=(0.01, None, None, None)))
+    one = repeated(0, 0.10, 0.50, 0.90, 0.30)
+    assert not is_tie(one, repeated(1, 0.08, 0.47, 0.88, 0.27))
+    assert is_tie(one, repeated(1, 0.30, 0.20, 0.95, 0.40))
+    assert is_tie(one, repeated(1, 0.01, None, None, None))
+
+
+def test_only_values_of_the_same_seed_are_paired():
+    """The second seed of one has not ended yet."""
+    one = repeated(0, 0.1, 0.5, 0.9, 0.3)
+    other = Repeated(trial=1, values={1: 0.08, 3: 0.88, 4: 0.27})
+    assert not is_tie(one, other)
+    assert not is_tie(other, one)
 
 
 def test_ties_are_called_differences_one_time_in_twenty():
@@ -308,6 +321,6 @@ def test_ties_are_called_differences_one_time_in_twenty():
     rng = random.Random(7)
     wrong = 0
     for _ in range(10_000):
-        one, other = (Repeated(trial=n, values=tuple(rng.gauss(0, 1) for _ in range(5))) for n in range(2))
+        one, other = (repeated(n, *(rng.gauss(0, 1) for _ in range(5))) for n in range(2))
         wrong += not is_tie(one, other)
     assert 450 <= wrong <= 550

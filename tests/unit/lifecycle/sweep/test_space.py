@@ -12,6 +12,7 @@ from backprop.lifecycle.sweep.space import (
     Objective,
     Parameter,
     grid,
+    option_words,
     parse_goal,
     parse_parameter,
     parse_parameters,
@@ -106,11 +107,28 @@ def test_a_logarithmic_range_gives_each_decade_its_share():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("lr=0.1..1", "2"), ("lr=0.1..1", "x"), ("n=1..4", "1.5"), ("n=1..4", "5"), ("h=32,64", "48"), ("n=1..4", "nan")],
+    [
+        ("lr=0.1..1", "2"),
+        ("lr=0.1..1", "x"),
+        ("n=1..4", "1.5"),
+        ("n=1..4", "3.0"),
+        ("n=1..4", "5"),
+        ("h=32,64", "48"),
+        ("n=1..4", "nan"),
+    ],
 )
 def test_a_proposal_outside_of_the_space_is_refused(text: str, value: str):
     """It says what is expected."""
     assert "expected" in (parse_parameter(text).problem(value) or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("0.1", ("--lr", "0.1")), ("a b", ("--lr", "a b")), ("-1e-05", ("--lr=-1e-05",)), ("--x", ("--lr=--x",))],
+)
+def test_a_value_is_never_taken_for_an_option(text: str, words: tuple[str, ...]):
+    """argparse takes -1e-05 for one."""
+    assert option_words("lr", text) == words
 
 
 def test_a_grid_has_every_combination():

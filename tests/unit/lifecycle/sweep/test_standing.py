@@ -150,6 +150,28 @@ def test_a_promoted_trial_that_did_not_read_its_checkpoint_has_no_value():
         assert (entry.rung, entry.value, entry.can_resume) == (1, value, value is not None)
 
 
+@pytest.mark.parametrize("status", [Status.TIMEBOXED, Status.INTERRUPTED])
+@pytest.mark.parametrize(
+    ("resumed_from", "seen"),
+    [("ckpt", StepsSeen(50, 1, 90)), ("ckpt", StepsSeen(50, 1, 20)), (None, StepsSeen(50, 1, 90))],
+)
+def test_a_promoted_trial_that_started_over_has_no_value(status: Status, resumed_from: str | None, seen: StepsSeen):
+    """Even if it read the checkpoint; and if it was cut, what it saved is not continued: it is another training's."""
+    session = a_session(2, "r0-1", status=status, elapsed_s=4.0, offered="ckpt", resumed_from=resumed_from)
+    standing = checked(asked(), ended(), promoted())
+    (entry,) = conclusion(standing, facts(a_session(), session, checked=seen))
+    assert isinstance(entry, Ended)
+    assert (entry.value, entry.can_resume) == (None, False)
+
+
+def test_a_promoted_trial_that_was_cut_before_its_first_step_goes_on():
+    """It had no time to read its checkpoint."""
+    session = a_session(2, "r0-1", status=Status.INTERRUPTED, elapsed_s=1.0, offered="ckpt")
+    standing = checked(asked(), ended(), promoted())
+    (entry,) = conclusion(standing, facts(a_session(), session, checked=StepsSeen(50, None, None)))
+    assert isinstance(entry, Continued)
+
+
 # -- interruptions
 
 
@@ -186,6 +208,37 @@ def test_what_the_sweeper_stopped_is_continued_as_often_as_it_is_stopped():
     (entry,) = conclusion(checked(asked(), stopped), facts(session))
     assert isinstance(entry, Continued)
     assert entry.timebox_s == 6.0
+
+
+def test_what_was_stopped_at_its_end_can_go_on_to_the_next_rung():
+    """Nothing that the trial did ended it."""
+    stopped = Stopped(at=NOW, request_ids=("r0",), reason="Ctrl-C")
+    session = a_session(status=Status.STOPPED, stopped_by=StopReason.USER, elapsed_s=9.9)
+    (entry,) = conclusion(checked(asked(), stopped), facts(session))
+    assert isinstance(entry, Ended)
+    assert (entry.value, entry.can_resume) == (0.7, True)
+
+
+@pytest.mark.parametrize(("left_s", "timebox_s"), [(20.0, 10.0), (6.0, 6.0), (0.1, None), (-3.0, None)])
+def test_a_rung_that_starts_over_stays_in_the_budget(left_s: float, timebox_s: float | None):
+    """What was trained in vain is spent."""
+    session = a_session(status=Status.INTERRUPTED, elapsed_s=4.0)
+    (entry,) = conclusion(checked(asked()), facts(session, has_checkpoint=False, left_s=left_s))
+    if timebox_s is None:
+        assert isinstance(entry, Ended)
+        assert entry.value == 0.7
+    else:
+        assert isinstance(entry, Continued)
+        assert entry.timebox_s == timebox_s
+
+
+def test_a_repeat_that_cannot_be_as_long_as_the_others_has_no_value():
+    """Its mean would be of unlike trainings."""
+    standing = checked(asked(source="confirm", repeats=7, seed=1))
+    session = a_session(status=Status.INTERRUPTED, elapsed_s=4.0)
+    (entry,) = conclusion(standing, facts(session, has_checkpoint=False, left_s=0.0))
+    assert isinstance(entry, Ended)
+    assert (entry.value, "no time is left" in (entry.reason or "")) == (None, True)
 
 
 # -- the check
@@ -262,6 +315,39 @@ def test_the_same_error_of_the_first_three_trials():
     assert fold(SPEC, again).finished is None
 
 
+@pytest.mark.parametrize(
+    ("reasons", "is_same"),
+    [
+        (("lr=0.03 is bad", "lr=1e-05 is bad", "lr=2 is bad"), True),
+        (("<Net at 0x7f01>", "<Net at 0x7fab>", "<Net at 0x1>"), True),
+        (("lr=0.03 is bad", "lr=0.03 is bad", "momentum=0.03 is bad"), False),
+    ],
+)
+def test_the_same_error_may_name_other_numbers(reasons: tuple[str, ...], is_same: bool):
+    """Its message often holds a parameter, or an address."""
+    entries = [
+        entry
+        for trial, reason in enumerate(reasons)
+        for entry in (asked(trial), ended(trial, value=None, status=Status.FAILED, reason=reason))
+    ]
+    assert fold(SPEC, entries).same_failure == (reasons[0] if is_same else None)
+
+
+def test_trials_without_the_metric_since_the_sweep_began():
+    """One that ended with that is resumed: the script may have been mended."""
+    first = [entry for trial in range(3) for entry in (asked(trial), ended(trial, value=None))]
+    assert fold(SPEC, first).trained_without_metric == 3
+    again = [*first, Finished(at=NOW, reason="x", exit_code=65), Began(at=NOW, pid=1, host="h")]
+    assert fold(SPEC, again).trained_without_metric == 0
+
+
+def test_a_failed_trial_that_reported_the_metric_has_it():
+    """No sentence says that no trial did."""
+    failed = ended(value=None, status=Status.FAILED, has_metric=True)
+    others = [entry for trial in (1, 2, 3) for entry in (asked(trial), ended(trial, value=None))]
+    assert fold(SPEC, [asked(), failed, *others]).trained_without_metric == 0
+
+
 def test_trials_without_the_metric():
     """As long as none has it."""
     assert fold(SPEC, [asked(), ended(value=None)]).trained_without_metric == 1
@@ -275,10 +361,19 @@ def test_repeats_rank_before_single_values():
     for number, (trial, seed, value) in enumerate(((0, 1, 0.5), (1, 1, 0.7), (0, 2, 0.5), (1, 2, 0.8)), start=2):
         entries += [asked(number, repeats=trial, seed=seed, source="confirm"), ended(number, value=value)]
     standing = fold(SPEC, entries)
-    assert [(one.trial, one.values) for one in standing.repeated] == [(1, (0.7, 0.8)), (0, (0.5, 0.5))]
+    assert [(one.trial, one.values) for one in standing.repeated] == [(1, {1: 0.7, 2: 0.8}), (0, {1: 0.5, 2: 0.5})]
     assert standing.best is not None
     assert standing.best.number == 1
     assert len(standing.searched) == 2
+
+
+def test_a_repeat_has_the_value_of_its_seed():
+    """Whatever ends first; one that cannot go on has failed."""
+    entries = [asked(), ended(value=0.9)]
+    entries += [asked(number, repeats=0, seed=number, source="confirm") for number in (1, 2, 3)]
+    entries += [ended(2, value=0.5), NotPromoted(at=NOW, trial=3, request_id="r3", reason="no checkpoint")]
+    (one,) = fold(SPEC, entries).repeated
+    assert one.values == {2: 0.5, 3: None}
 
 
 EVERY = st.sampled_from(
