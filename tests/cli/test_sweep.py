@@ -120,6 +120,12 @@ def test_the_first_trial_must_continue_from_its_checkpoint(runs: Runs):
     assert (status(runs)["state"], status(runs)["exit_code"]) == ("failed", 78)
 
 
+def test_reading_a_checkpoint_is_not_continuing_from_it(runs: Runs):
+    """It starts over, and saves over the checkpoint."""
+    done = sweep(runs, script=TRAIN.replace("step = int(file.read())", "file.read()"))
+    assert (done.returncode, "it began at step 1 again" in done.stderr) == (78, True), done.stderr
+
+
 def test_without_a_checkpoint_the_first_trial_cannot_continue(runs: Runs):
     """The strict resume starts nothing."""
     done = sweep(runs, script=TRAIN.replace("checkpoint_saved", "note"))

@@ -456,15 +456,23 @@ def _not_continued(session: Session, asking: Asking, facts: Facts) -> str | None
     if not asking.is_strict:
         return None
     if session.resumed_from is not None:
-        return _step_problem(facts.checked)
+        return _step_problem(session.number, facts)
     option = session.resume_option
     hint = "" if option is None else f" (it has {option.partition('=')[0]}: try --resume-arg {option})"
     return f"it did not read the checkpoint that it was offered, and so started from the beginning{hint}"
 
 
-def _step_problem(seen: StepsSeen | None) -> str | None:
+def _step_problem(session: int, facts: Facts) -> str | None:
     """Why the steps of a script that read its checkpoint show that it did not continue from it."""
-    if seen is None or seen.last is None or seen.checkpoint is None:
+    seen = facts.checked
+    if seen is None or seen.last is None:
+        return None
+    if seen.checkpoint is None:  # it was saved over since
+        earlier = [summary for number, summary in facts.summaries.items() if number < session]
+        begun_at = min((one.low_step for one in earlier), default=math.inf)
+        came_to = max((one.high_step for one in earlier), default=-math.inf)
+        if session in facts.summaries and facts.summaries[session].low_step <= begun_at < came_to:
+            return f"after it had come to step {came_to:.0f}, it began at step {begun_at:.0f} again"
         return None
     if seen.last <= seen.checkpoint:
         return f"after a checkpoint of step {seen.checkpoint} it came to step {seen.last:.0f} only"

@@ -26,7 +26,7 @@ def sweep_document(seen: Seen) -> dict[str, Any]:
         "rungs": {str(row["rung"]): row["done"] for row in rungs(standing)},
         "repeats": len(standing.trials) - len(standing.searched),
         "best": None if standing.best is None else best_document(standing, standing.best),
-        "budget_s": budget.total_s,
+        "budget_s": round(budget.total_s, 3),
         "spent_s": round(budget.spent_s, 3),
         "committed_s": round(budget.committed_s, 3),
         "eta_s": round(eta_s(standing, budget), 1) if finished is None else None,
