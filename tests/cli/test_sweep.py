@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -447,3 +448,11 @@ def test_a_metric_without_a_value_ends_with_its_code(runs: Runs):
     done = sweep(runs, "--sampler", "grid", "--param", "lr=0.1,0.5,0.3,0.2", "--", "--steps", 3, script=script)
     assert (done.returncode, "no trial has a value of 'score'" in done.stderr) == (65, True), done.stderr
     assert len(documents(runs)) == 4
+
+
+def test_what_was_understood_is_said_at_the_start(runs: Runs):
+    """The day of --until, and that a range is of integers."""
+    words = ("--sampler", "grid", "--param", "lr=1..2", "--until", "00:00", "--", "--steps", 3)
+    done = sweep(runs, *words)
+    assert re.search(r"within 0\.13\d* min, until \d{4}-\d\d-\d\d 00:00, grid\n", done.stderr), done.stderr
+    assert "lr: integers from 1 to 2; for numbers: 1.0.." in done.stderr

@@ -131,7 +131,8 @@ def start(ctx: click.Context, /, *, script: str, config_file: Path | None, as_js
     spec = _spec(ctx, script, settings, flags, options, config_file)
     samplers.check(spec.sampler, spec.parameters)
     specs.make(home, spec)
-    say(f"sweep {spec.name} ({spec.id}): {spec.goal.text} within {spec.budget_s / 60:g} min, {spec.sampler}")
+    until = "" if spec.until is None else f", until {spec.until.astimezone():%Y-%m-%d %H:%M}"
+    say(f"sweep {spec.name} ({spec.id}): {spec.goal.text} within {spec.budget_s / 60:g} min{until}, {spec.sampler}")
     for one in spec.parameters:
         if one.is_integer:
             say(f"{one.name}: integers from {one.text(one.low)} to {one.text(one.high)}; for numbers: {one.low:.1f}..")
@@ -217,7 +218,7 @@ def _until(text: str | None) -> datetime | None:
         clock = datetime.strptime(text, "%H:%M").time()  # noqa: DTZ007  a time of the day here
     except ValueError as error:
         raise UsageError(f"--until {text!r}: invalid value: expected HH:MM, such as 18:00.") from error
-    now = datetime.now().astimezone()
+    now = datetime.now().astimezone().replace(tzinfo=None)  # the clock may be changed until then
     at = now.replace(hour=clock.hour, minute=clock.minute, second=0, microsecond=0)
     return (at if at > now else at + timedelta(days=1)).astimezone(timezone.utc)
 

@@ -29,7 +29,7 @@ def summary(standing: Standing, budget: Budget, state: str, screen: Screen | Non
         f"sweep {spec.name} ({state}) · {spec.goal.text} · {len(standing.searched)} trials" + _repeats(standing),
         by_rung or "no trial has begun",
         f"budget {in_minutes(budget.spent_s)} of {in_minutes(budget.total_s)} used"
-        + (f" · about {formatting.duration(eta_s(standing, budget))} left" if standing.finished is None else ""),
+        + (f" · about {formatting.duration(eta_s(standing, budget))} left" if state == "running" else ""),
     ]
     if standing.last_event and standing.finished is None:
         lines.append(standing.last_event)
