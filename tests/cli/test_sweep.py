@@ -309,6 +309,9 @@ def test_people_and_programs_propose_parameters(stopped: Runs):
         ("-n", "s" * 101),
         ("--cpus", 2),
         ("--rung", "100"),
+        ("--rung", "nan"),
+        ("--budget", "nan"),
+        ("--eta", "nan"),
     ],
 )
 def test_what_cannot_be_searched_starts_nothing(runs: Runs, words: tuple[object, ...]):
@@ -456,3 +459,13 @@ def test_what_was_understood_is_said_at_the_start(runs: Runs):
     done = sweep(runs, *words)
     assert re.search(r"within 0\.13\d* min, until \d{4}-\d\d-\d\d 00:00, grid\n", done.stderr), done.stderr
     assert "lr: integers from 1 to 2; for numbers: 1.0.." in done.stderr
+
+
+def test_an_edited_script_is_told_of(stopped: Runs):
+    """The trials that follow execute the new one."""
+    assert not status(stopped)["script_changed"]
+    stopped.script(TRAIN + "    # edited\n")
+    done = stopped.call("sweep", "resume", "s")
+    assert done.returncode == 0, done.stderr
+    assert "the script was changed meanwhile" in done.stderr
+    assert status(stopped)["script_changed"]

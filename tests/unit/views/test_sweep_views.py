@@ -95,6 +95,14 @@ def test_the_document_is_short_and_complete():
     assert sweep_document(seen())["best"] is None
 
 
+def test_a_script_that_was_changed_meanwhile_is_told_of():
+    """What was trained before and after is not the same."""
+    for script, is_changed in (("a", False), ("b", True)):
+        found = seen(asked(), ended(script_sha256="a"), asked(1), ended(1, script_sha256=script), END)
+        assert any("script was changed" in line for line in conclusion(found)) == is_changed
+        assert sweep_document(found)["script_changed"] == is_changed
+
+
 @pytest.mark.parametrize(
     ("entries", "is_driven", "state"),
     [

@@ -68,7 +68,19 @@ def sweep() -> None:
 
 
 _name = click.argument("name", default="last", shell_complete=completion.sweeps)
-_minutes = click.FloatRange(min=0, min_open=True, max=525_600)
+
+
+class _Range(click.FloatRange):
+    """click lets what is not a number be in any range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
+
+_minutes = _Range(min=0, min_open=True, max=525_600)
 
 
 @sweep.command(_START, cls=SessionCommand)
@@ -104,7 +116,7 @@ _minutes = click.FloatRange(min=0, min_open=True, max=525_600)
 @click.option(
     "--eta",
     metavar="N",
-    type=click.FloatRange(min=1.5, max=100),
+    type=_Range(min=1.5, max=100),
     default=3.0,
     help="Each rung is N times as long, and one in N trials gets there. [default: 3]",
 )

@@ -106,6 +106,7 @@ class Ended(AnyEntry, frozen=True, tag="ended"):
     can_resume: bool
     trained_s: float  # by all sessions of its run so far
     reason: str | None = None  # why it has no value
+    script_sha256: str | None = None  # of its newest session
 
 
 class Checked(AnyEntry, frozen=True, tag="checked"):

@@ -32,6 +32,7 @@ from backprop.store.chunk_summary import ChunkSummary
 
 _MAX_INTERRUPTIONS = 2  # of a rung, after which it counts as failed
 SAME_FAILURES = 3  # of the first trials, which stop the sweep
+LATER_FAILURES = 10  # in a row, which stop it later: its script was broken, or what it needs is gone
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE)  # a parameter, an address, an id
 _WORTH_A_SESSION_S = 1.0
 _WORTH_SHARE = 0.05  # of what was asked for: less of it is not worth another session
@@ -107,6 +108,7 @@ class Standing(Record, frozen=True):
     began: Began | None = None  # the sweeper that took it last
     began_at_trial: int = 0  # how many trials there were when a sweeper took it last after an end
     last_event: str = ""  # what was started last, and why
+    scripts: frozenset[str] = frozenset()  # what the sessions executed, by its checksum
 
     @property
     def searched(self) -> list[TrialState]:
@@ -132,11 +134,10 @@ class Standing(Record, frozen=True):
 
     @property
     def same_failure(self) -> str | None:
-        """The error with which each of the first three trials failed, whatever its numbers; None where they did not."""
-        first = self.searched[self.began_at_trial :][:SAME_FAILURES]
-        failed = [trial.reason for trial in first if trial.status is Status.FAILED and trial.reason is not None]
-        is_same = len(failed) == SAME_FAILURES and len({_NUMBER.sub("0", reason) for reason in failed}) == 1
-        return failed[0] if is_same else None
+        """The error, whatever its numbers, with which the first three trials failed, or the newest ten; else None."""
+        since = self.searched[self.began_at_trial :]
+        newest = [trial for trial in since if not trial.is_active][-LATER_FAILURES:]
+        return _same_failure(since[:SAME_FAILURES], SAME_FAILURES) or _same_failure(newest, LATER_FAILURES)
 
     @property
     def ranked(self) -> list[TrialState]:
@@ -169,6 +170,13 @@ class Standing(Record, frozen=True):
         if repeated and repeated[0].mean is not None:
             return self.trials[repeated[0].trial]
         return next(iter(self.ranked), None)
+
+
+def _same_failure(trials: Sequence[TrialState], count: int) -> str | None:
+    """The error with which each of so many trials failed."""
+    failed = [trial.reason for trial in trials if trial.status is Status.FAILED and trial.reason is not None]
+    is_same = len(failed) == count and len({_NUMBER.sub("0", reason) for reason in failed}) == 1
+    return failed[0] if is_same else None
 
 
 def fold(spec: SweepSpec, entries: Iterable[SweepEntry]) -> Standing:
@@ -266,6 +274,8 @@ def _ended(standing: Standing, entry: Ended) -> Standing:
     trial = None if place is None else standing.trials[place]
     if trial is None or not trial.is_active:
         return standing
+    if entry.script_sha256 is not None:
+        standing = msgspec.structs.replace(standing, scripts=standing.scripts | {entry.script_sha256})
     return _changed(
         standing,
         entry.trial,
@@ -434,6 +444,7 @@ def _end(
         can_resume=goes_on and (spec.from_scratch or facts.has_checkpoint),
         trained_s=trained_s,
         reason=reason,
+        script_sha256=session.script_sha256,
     )
 
 

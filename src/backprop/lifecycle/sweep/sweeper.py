@@ -120,7 +120,7 @@ class Sweeper:
             if self.standing.problem is not None:
                 self._finish(_check_advice(self.standing.problem), ExitCode.CANNOT_RESUME)
             elif (failure := self.standing.same_failure) is not None:
-                self._finish(f"the first trials failed with the same error: {failure}", ExitCode.SAME_FAILURE)
+                self._finish(f"trials fail with the same error: {failure}", ExitCode.SAME_FAILURE)
             elif self.standing.trained_without_metric >= SAME_FAILURES:
                 self._finish(self._no_metric(), ExitCode.NO_METRIC)
             else:

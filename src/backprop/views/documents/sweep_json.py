@@ -31,6 +31,7 @@ def sweep_document(seen: Seen) -> dict[str, Any]:
         "committed_s": round(budget.committed_s, 3),
         "eta_s": round(eta_s(standing, budget), 1) if finished is None else None,
         "last": standing.last_event or None,
+        "script_changed": len(standing.scripts) > 1,
     }
     return {key: json_safe(value) for key, value in document.items()}
 

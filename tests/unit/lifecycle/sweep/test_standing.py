@@ -356,6 +356,17 @@ def test_the_same_error_may_name_other_numbers(reasons: tuple[str, ...], is_same
     assert fold(SPEC, entries).same_failure == (reasons[0] if is_same else None)
 
 
+def test_the_same_error_of_ten_trials_in_a_row():
+    """Whatever came before: the script was broken meanwhile. A broken one costs no budget, and would have no end."""
+    entries: list[SweepEntry] = [asked(), ended()]
+    for trial in range(1, 10):
+        entries += [asked(trial), ended(trial, value=None, status=Status.FAILED, reason="SyntaxError")]
+    assert fold(SPEC, entries).same_failure is None
+    entries += [asked(10), ended(10, value=None, status=Status.FAILED, reason="SyntaxError")]
+    assert fold(SPEC, entries).same_failure == "SyntaxError"
+    assert fold(SPEC, [*entries, asked(11), ended(11)]).same_failure is None
+
+
 def test_trials_without_the_metric_since_the_sweep_began():
     """One that ended with that is resumed: the script may have been mended."""
     first = [entry for trial in range(3) for entry in (asked(trial), ended(trial, value=None))]
