@@ -409,7 +409,6 @@ def wait(*, name: str, timeout: float | None, as_json: bool) -> None:
     else:
         _say_conclusion(home, spec)
     if seen.standing.finished is None:
-        say(f"sweep {spec.name} is {seen.state}; go on with: backprop sweep resume {spec.name}")
         raise click.exceptions.Exit(ExitCode.REFUSED)
     raise click.exceptions.Exit(seen.standing.finished.exit_code)
 
