@@ -277,6 +277,7 @@ def test_logs_of_the_lines_that_are_wanted(runs: Runs):
         """
         for n in range(5):
             print("step", n, flush=True)
+        print("Größe: ß")
         print("bar 1\\rbar 2\\r", end="")
         print("no end", end="")
         """
@@ -285,6 +286,8 @@ def test_logs_of_the_lines_that_are_wanted(runs: Runs):
     assert runs.call("logs", "--tail", "3").stdout == "bar 1\rbar 2\rno end"
     assert runs.call("logs", "--grep", "step [34]$").stdout == "step 3\nstep 4\n"
     assert runs.call("logs", "--grep", "^step", "--tail", "1").stdout == "step 4\n"
+    assert runs.call("logs", "--grep", "(?i)^GR.SSE|[ö]..: .$").stdout == "Größe: ß\n"
+    assert runs.call("logs", "--grep", "[Ã¶]").stdout == ""
     assert runs.call("logs", "--tail", "0").stdout == ""
     assert runs.call("logs", "--grep", "nothing").stdout == ""
     done = runs.call("logs", "--grep", "(")

@@ -79,10 +79,10 @@ def logs(
     raise click.exceptions.Exit(code)
 
 
-def _pattern(text: str | None) -> re.Pattern[bytes] | None:
+def _pattern(text: str | None) -> re.Pattern[str] | None:
     """Raises UsageError."""
     try:
-        return None if text is None else re.compile(os.fsencode(text))
+        return None if text is None else re.compile(text)
     except re.error as error:
         raise UsageError(f"--grep {text!r}: not a regular expression: {error}.") from error
 
@@ -152,7 +152,7 @@ class _Place:
 class _Lines:
     """The lines that are wanted of what is written, passed on to a place."""
 
-    def __init__(self, place: _Place, tail: int | None, pattern: re.Pattern[bytes] | None) -> None:
+    def __init__(self, place: _Place, tail: int | None, pattern: re.Pattern[str] | None) -> None:
         """tail: the last so many of what comes before the first `flush`; after that, all. None: all."""
         self._place = place
         self._pattern = pattern
@@ -187,7 +187,7 @@ class _Lines:
         self.flush()
 
     def _pass_on(self, source: object, line: bytes) -> None:
-        if self._pattern is not None and not self._pattern.search(line.rstrip(b"\r\n")):
+        if self._pattern is not None and not self._pattern.search(os.fsdecode(line.rstrip(b"\r\n"))):
             return
         if self._held is None:
             self._place.write(source, line)
