@@ -41,10 +41,23 @@ def test_a_start_that_is_repeated_returns_the_same_run(runs: Runs):
 
 
 def test_two_starts_at_once_make_one_run(runs: Runs):
-    """Whoever comes second loses, or returns the run of the first."""
+    """Whoever comes later returns the run of the first."""
     runs.script("print('trained')")
-    both = [runs.start("run", "train.py", "--request-id", "x") for _ in range(2)]
-    assert min(process.wait() for process in both) == 0
+    all_of_them = [runs.start("run", "train.py", "--request-id", "x") for _ in range(4)]
+    assert [process.wait() for process in all_of_them] == [0, 0, 0, 0]
+    assert len(list(runs.home.glob("runs/*"))) == 1
+
+
+def test_a_request_for_something_else_is_refused(runs: Runs):
+    """Another script, or other arguments, under an id that was used: not the run that was asked for. Settings may differ."""
+    runs.script("print('trained')")
+    runs.script("print('other')", name="other.py")
+    request = ("--request-id", "x")
+    assert runs.call("run", "train.py", *request, "--", "--lr", "1").returncode == 0
+    for words in (("other.py", *request, "--", "--lr", "1"), ("train.py", *request, "--", "--lr", "2")):
+        done = runs.call("run", *words)
+        assert (done.returncode, "choose another --request-id" in done.stderr) == (2, True), done
+    assert runs.call("run", "train.py", "-m", "9", *request, "--", "--lr", "1").returncode == 0
     assert len(list(runs.home.glob("runs/*"))) == 1
 
 

@@ -1,7 +1,6 @@
 """From an owned run to an exit code: all its sessions, in the foreground, in the background or on Slurm."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NoReturn
 
@@ -10,21 +9,40 @@ import click
 from backprop.cli.context import is_valid, open_caught_up, print_json, say
 from backprop.cli.foreground import Foreground
 from backprop.cli.messages import print_document, print_documents, say_if_refused
-from backprop.errors import ExitCode
+from backprop.errors import ExitCode, UsageError
 from backprop.lifecycle import catalog
 from backprop.lifecycle.driver import drive
 from backprop.store.files import UnreadableError
 from backprop.store.home import Home
+from backprop.supervisor.command import Command, script_arguments
 
 if TYPE_CHECKING:
     from backprop.lifecycle.owned_run import OwnedRun, Request
 
 
-def end_if_repeated(home: Home, run_id: str, request_id: str, *, detach: bool, as_json: bool) -> None:
-    """Exit where an earlier command made the run by the same request."""
-    with suppress(FileNotFoundError, UnreadableError):  # then it did not
-        if home.rundir(run_id).read_spec().request_id == request_id:
-            repeated(home, run_id, request_id, detach=detach, as_json=as_json)
+def end_if_repeated(
+    home: Home, run_id: str, request_id: str | None, command: Command, *, detach: bool, as_json: bool
+) -> None:
+    """Exit where an earlier command made the run by the same request. Raises UsageError if that was for another one."""
+    if request_id is None:
+        return
+    try:
+        spec = home.rundir(run_id).read_spec()
+    except (FileNotFoundError, UnreadableError):  # then it did not
+        return
+    if spec.request_id != request_id:
+        return
+    if _asked(spec.script, spec.command) != _asked(command.script, command.argv):
+        raise UsageError(
+            f"request {request_id!r} has started run {run_id}, of another script or with other arguments; "
+            "choose another --request-id."
+        )
+    repeated(home, run_id, request_id, detach=detach, as_json=as_json)
+
+
+def _asked(script: str | None, argv: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
+    """What is executed; of a script without the interpreter, which another machine has elsewhere."""
+    return script, tuple(argv if script is None else script_arguments(argv))
 
 
 def repeated(home: Home, run_id: str, request_id: str, *, detach: bool, as_json: bool) -> NoReturn:

@@ -200,8 +200,12 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
         return
     if view.run.status is Status.COMPLETED and not asked.is_again:
         _confirm_again(spec.id)
-    with home.changing():
-        journal = recovery.claim(home, view.run, say)
+    try:
+        with home.changing():
+            journal = recovery.claim(home, view.run, say)
+    except BusyError:
+        _end_if_repeated(asked, run_state.look(home, view.run.spec).run)  # a command with the same request was faster
+        raise
     owned_run.remember_notifications(rundir, checked.config.notify, say)
     owned = owned_run.own(home, rundir, spec, journal, say, is_new=False)
     with open_caught_up(home) as index:

@@ -5,7 +5,8 @@ import os
 import stat
 import termios
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,8 +129,8 @@ def run(
     _check_id(run_id, request_id, is_of_many=bool(vary))
     if request_id is not None:
         run_id = run_id or derived_run_id(request_id)  # two commands with one request cannot both make it
-        start.end_if_repeated(home, run_id, request_id, detach=settings.detach, as_json=as_json)
     if run_id is not None and home.rundir(run_id).path.exists():
+        start.end_if_repeated(home, run_id, request_id, command, detach=settings.detach, as_json=as_json)
         raise UsageError(f"run {run_id!r} already exists; choose another --run-id.")
     checkpoint = None if resume_from is None else forced_checkpoint(resume_from)
     code = provenance.record(folder, Path(command.script) if command.script else None)
@@ -175,7 +176,9 @@ def run(
     if vary:
         runs = [_make(home, one, code.patch, settings, annotations) for one in specs]
         start.train_many(runs, request, as_json=as_json, is_full=is_full)
-    start.train(_make(home, spec, code.patch, settings, annotations), request, detach=settings.detach, as_json=as_json)
+    with _ending_if_repeated(home, spec, command, detach=settings.detach, as_json=as_json):
+        owned = _make(home, spec, code.patch, settings, annotations)
+    start.train(owned, request, detach=settings.detach, as_json=as_json)
 
 
 def _stdin(asked: str | None, *, is_here: bool, is_detached: bool) -> str | None:
@@ -238,6 +241,18 @@ def _annotations(
             parent = find_run(home, index, parent).run.spec.id
     given = ((Kind.GROUP, group), (Kind.PARENT, parent), *((Kind.TAG, tag) for tag in tags), (Kind.NOTE, note))
     return annotating.make((kind, value) for kind, value in given if value is not None)
+
+
+@contextmanager
+def _ending_if_repeated(
+    home: Home, spec: RunSpec, command: commands.Command, *, detach: bool, as_json: bool
+) -> Iterator[None]:
+    """Exit where making the run fails because another command, with the same request, was faster."""
+    try:
+        yield
+    except UsageError:
+        start.end_if_repeated(home, spec.id, spec.request_id, command, detach=detach, as_json=as_json)
+        raise
 
 
 def _make(
