@@ -103,6 +103,63 @@ def test_what_weakens_a_verdict_is_said(graded: Runs):
     assert document(graded, "plain", "longer", "--at", "end")["diff"] == pytest.approx(0.11, abs=0.01)
 
 
+def test_a_side_that_lost_runs_is_not_better(runs: Runs):
+    """It may be better only where it did not diverge; the other one is not worse for that. Huge values have diverged."""
+    runs.script(
+        """
+        gain, seed = sys.argv[1], int(sys.argv[3])
+        accuracy = 0.1 * seed + 0.001 * seed**2 if gain == "0" else 0.1 * seed + 0.05
+        if gain == "2" and seed > 3: accuracy = (float("nan"), 1e300)[seed % 2]
+        print(json.dumps({"step": 1, "accuracy": accuracy}))
+        """
+    )
+    for group, gain in (("base", 0), ("sound", 1), ("lossy", 2)):
+        for seed in range(1, 6):
+            assert runs.call("run", "train.py", "--group", group, "--", gain, "--seed", seed).returncode == 0
+    found = document(runs, "base", "sound")
+    assert (found["verdict"], found["warnings"]) == ("better", [])
+    found = document(runs, "base", "lossy")
+    assert (found["verdict"], found["n"], found["p"] < 0.05) == ("undecided", 3, True)
+    assert found["warnings"][0].startswith("left out, because they have no finite value: ")
+    assert document(runs, "lossy", "base")["verdict"] == "undecided"
+    done = runs.call("verdict", "base", "lossy", "--metric", "accuracy")
+    assert "the side that is ahead has more runs without a finite value" in done.stdout
+
+
+def test_replicates_that_may_be_none_are_named(runs: Runs):
+    """A run that failed early and drags the step down, other words on the command line, a session with other arguments."""
+    runs.script(
+        """
+        for step in range(1, 101):
+            print(json.dumps({"step": step, "accuracy": 0.5}))
+            if "fail" in sys.argv and step == 3: sys.exit(1)
+        """
+    )
+    for run_id, words in (
+        ("a", ["small"]),
+        ("b", ["small"]),
+        ("c", ["small"]),
+        ("d", ["big"]),
+        ("e", ["small", "fail"]),
+    ):
+        runs.call("run", "train.py", "--run-id", run_id, "--group", "one" if run_id < "c" else "two", "--", *words)
+    found = document(runs, "one", "two")
+    kinds = [text.partition(":")[0] for text in found["warnings"]]
+    assert kinds == ["not completed", "command", "steps"]
+    assert found["warnings"][0] == "not completed: e (failed)"
+    assert runs.call("resume", "b", "--again", "--only-once", "--", "more").returncode == 0
+    assert "code: the runs of one did not all execute the same" in document(runs, "one", "c", "--at", "end")["warnings"]
+
+
+def test_a_metrics_name_does_not_reach_the_terminal(runs: Runs):
+    """A script may call it what it likes."""
+    runs.script("""print(json.dumps({"step": 1, "a\\x1b[2Jloss": 1}))""")
+    for run_id in "ab":
+        assert runs.call("run", "train.py", "--run-id", run_id).returncode == 0
+    done = runs.call("verdict", "a", "b")
+    assert (done.returncode, "\x1b" in done.stdout, "a\\x1b[2Jloss (smaller" in done.stdout) == (22, False, True)
+
+
 def test_a_misspelt_field_takes_no_verdicts_place(graded: Runs):
     """The exit code is the verdict's; the field is null, and a line says which was meant."""
     told = graded.call("verdict", "plain", "tuned", "--metric", "accuracy", "--json")

@@ -99,13 +99,18 @@ def seeds_of(view: RunView) -> str:
 
 def _request(view: RunView) -> tuple[Any, ...]:
     """What replicates have in common of what was asked for."""
-    spec, last = view.run.spec, view.run.last_session
+    last = view.run.last_session
     budget_s = timeboxes_s(view.run) if view.run.status is Status.TIMEBOXED else None
-    command = tuple(_without_id(word, spec.id) for word in _without_seed_arguments(spec.command))
     git = view.run.code.git
     script = None if last is None else last.script_sha256
     code = (script, git and (git.commit, git.dirty))
-    return spec.script, command, tuple(sorted(without_seeds(view).items())), budget_s, code
+    return *request_of(view), tuple(sorted(without_seeds(view).items())), budget_s, code
+
+
+def request_of(view: RunView) -> tuple[str | None, tuple[str, ...]]:
+    """The script and the command that were asked for, without seeds and the run's own id."""
+    spec = view.run.spec
+    return spec.script, tuple(_without_id(word, spec.id) for word in _without_seed_arguments(spec.command))
 
 
 def _without_seed_arguments(command: Sequence[str]) -> Iterator[str]:

@@ -91,8 +91,12 @@ def verdict(
                 candidate=side,
                 baseline_values=measured[0],
                 candidate_values=values,
-                judgement=judgement,
-                warnings=tuple(sides.warnings(index, found[0], side, (*measured[0].lacking, *values.lacking))),
+                judgement=statistics.with_lost_runs(
+                    judgement, baseline_lost=len(measured[0].lacking), candidate_lost=len(values.lacking)
+                ),
+                warnings=tuple(
+                    sides.warnings(index, found[0], side, compared, (*measured[0].lacking, *values.lacking))
+                ),
             )
             for side, values, judgement in zip(found[1:], measured[1:], judgements, strict=True)
         ]

@@ -4,9 +4,10 @@ from typing import Any
 
 from backprop.records import Record
 from backprop.store.output.protocol import json_safe
+from backprop.text import printable
 from backprop.views.terminal import formatting
 from backprop.views.verdict.sides import At, Compared, Measured, Side
-from backprop.views.verdict.statistics import Judgement, Verdict
+from backprop.views.verdict.statistics import LEVEL, Judgement, Verdict
 
 
 class Report(Record, frozen=True):
@@ -73,7 +74,7 @@ def _subject(report: Report) -> str:
 def _sentence(report: Report) -> str:
     judgement, other = report.judgement, report.baseline.word
     if judgement.diff is None:
-        return f"undecided · no finite {report.compared.metric} to compare with {other}"
+        return f"undecided · no finite {printable(report.compared.metric)} to compare with {other}"
     by = f"by {formatting.number(abs(judgement.diff))}"
     match judgement.verdict:
         case Verdict.BETTER | Verdict.WORSE:
@@ -106,13 +107,21 @@ def _basis(report: Report) -> str:
         for measured in (report.candidate_values, report.baseline_values)
     )
     paired = f"{judgement.count} pairs of a seed" if judgement.is_paired else "not paired by seed"
-    return f"{compared.metric} ({direction}) {where[compared.at]} · means {means} · {paired}"
+    is_whole = judgement.count == len(report.candidate_values.values) == len(report.baseline_values.values)
+    if judgement.is_paired and not is_whole:
+        paired += ", the others do not count"
+    return f"{printable(compared.metric)} ({direction}) {where[compared.at]} · means {means} · {paired}"
 
 
 def _missing(report: Report) -> str:
-    needed = needs(report.judgement)
+    judgement = report.judgement
+    if judgement.p is not None and judgement.p <= LEVEL:
+        return "the side that is ahead has more runs without a finite value: what is left of it proves nothing"
+    needed = needs(judgement)
     if needed is not None:
         return f"needs {needed}"
-    if report.judgement.count < 2:
+    if judgement.count < 2:
         return "one run is no evidence: repeat both with the same seeds, two or more"
+    if judgement.is_paired:
+        return "all differences are the same, as coarse values give by chance: six pairs may tell"
     return "the values do not vary: more seeds may tell"

@@ -11,13 +11,14 @@ from backprop.records import Record, Run, RunView
 from backprop.store import metric_names, query
 from backprop.store.curves import Axis
 from backprop.store.index import Index
-from backprop.views.replicates import seeds_of
+from backprop.views.replicates import COUNTED, request_of, seeds_of
 from backprop.views.terminal import params
 
 _STEPS_APART = 0.05  # of the longest: runs that ended within it went equally far
 _LOAD_APART = 0.25  # of the time: what ran beside them
 _NEIGHBOURS = 300  # the newest runs that may have run beside
 _NAMED = 3
+_GREATEST = 1e100  # a metric beyond it has diverged as much as one that is not finite, and its square is neither
 
 
 class At(str, Enum):
@@ -107,7 +108,7 @@ def measure(index: Index, side: Side, compared: Compared) -> Measured:
     lacking = []
     for view in side.views:
         value = _value(index, view, compared)
-        if value is None or not math.isfinite(value):
+        if value is None or not abs(value) <= _GREATEST:  # nor if it is NaN
             lacking.append(view.run.spec.id)
         else:
             values.setdefault(seeds_of(view) or view.run.spec.id, []).append(value)
@@ -132,18 +133,34 @@ def _value(index: Index, view: RunView, compared: Compared) -> float | None:
     return curve.ys[-1] if len(curve.ys) else None
 
 
-def warnings(index: Index, baseline: Side, candidate: Side, lacking: Sequence[str]) -> list[str]:
+def warnings(index: Index, baseline: Side, candidate: Side, compared: Compared, lacking: Sequence[str]) -> list[str]:
     """What else differs between the sides, or makes the comparison weak. Data is not known, so not compared."""
     found = [*_of_runs(baseline, candidate, lacking), *_of_code(baseline, candidate)]
+    if (steps := _of_steps(baseline, candidate, compared)) is not None:
+        found.append(steps)
     views = (baseline.views, candidate.views)
-    steps = [fmean(view.last_step or 0 for view in each) for each in views]
-    if max(steps) and abs(steps[0] - steps[1]) > _STEPS_APART * max(steps):
-        found.append(f"steps: {baseline.word} was trained to step {steps[0]:,.0f}, {candidate.word} to {steps[1]:,.0f}")
-    loads = [fmean(_share_beside(index, view, {v.run.spec.id for v in each}) for view in each) for each in views]
+    machines = [{session.host for view in each for session in view.run.sessions} for each in views]
+    if compared.at is At.GPU_SECONDS and machines[0] != machines[1]:
+        found.append(f"machine: {' and '.join(', '.join(sorted(hosts)[:_NAMED]) or 'none' for hosts in machines)}")
+    loads = [fmean(_share_beside(index, view) for view in each) for each in views]
     if abs(loads[0] - loads[1]) > _LOAD_APART:
         shares = f"{loads[0]:.0%} of the time of {baseline.word} and {loads[1]:.0%} of that of {candidate.word}"
         found.append(f"contention: other runs ran beside for {shares}")
     return found
+
+
+def _of_steps(baseline: Side, candidate: Side, compared: Compared) -> str | None:
+    steps = [fmean(view.last_step or 0 for view in side.views) for side in (baseline, candidate)]
+    if max(steps) and abs(steps[0] - steps[1]) > _STEPS_APART * max(steps):
+        return f"steps: {baseline.word} was trained to step {steps[0]:,.0f}, {candidate.word} to {steps[1]:,.0f}"
+    if compared.at is not At.STEP or compared.place is None:
+        return None
+    views = [view for side in (baseline, candidate) for view in side.views if compared.metric in view.summaries]
+    ends = {view.run.spec.id: view.summaries[compared.metric].last_step for view in views}
+    first = min(ends, key=lambda run_id: ends[run_id])
+    if max(ends.values()) - ends[first] <= _STEPS_APART * max(ends.values()):
+        return None
+    return f"steps: compared at step {ends[first]:,}, where run {first} ended; others have up to {max(ends.values()):,}"
 
 
 def _of_runs(baseline: Side, candidate: Side, lacking: Sequence[str]) -> list[str]:
@@ -151,10 +168,16 @@ def _of_runs(baseline: Side, candidate: Side, lacking: Sequence[str]) -> list[st
     if lacking:
         more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
         found.append(f"left out, because they have no finite value: {', '.join(lacking[:_NAMED])}{more}")
-    active = [v.run.spec.id for side in (baseline, candidate) for v in side.views if not v.run.status.is_final]
-    if active:
-        found.append(f"not ended yet: {', '.join(active[:_NAMED])}")
-    return found
+    runs = [view.run for side in (baseline, candidate) for view in side.views]
+    cut = [f"{run.spec.id} ({run.status.value})" for run in runs if run.status not in COUNTED]
+    if cut:
+        more = f" and {len(cut) - _NAMED} more" if len(cut) > _NAMED else ""
+        found.append(f"not completed: {', '.join(cut[:_NAMED])}{more}")
+    return found + [
+        f"command: the runs of {side.word} were not all started by the same"
+        for side in (baseline, candidate)
+        if len({request_of(view) for view in side.views}) > 1
+    ]
 
 
 def _of_code(baseline: Side, candidate: Side) -> list[str]:
@@ -162,7 +185,7 @@ def _of_code(baseline: Side, candidate: Side) -> list[str]:
     found = [
         f"code: the runs of {side.word} did not all execute the same"
         for side, code in zip((baseline, candidate), codes, strict=True)
-        if len(code) > 1
+        if len(code) > 1 or any(_has_changed(view.run) for view in side.views)
     ]
     if codes[0] != codes[1]:
         found.append("code: the two did not execute the same; see backprop compare --diff")
@@ -175,8 +198,16 @@ def _code(run: Run) -> tuple[str | None, str | None, str | None]:
     return commit, run.code.patch, last.script_sha256 if last is not None else None
 
 
-def _share_beside(index: Index, view: RunView, others: set[str]) -> float:
-    """The share of a run's time in which runs of no side trained on its machine."""
+def _has_changed(run: Run) -> bool:
+    """Whether a later session executed other code, or other arguments, than its first."""
+    return any(
+        (session.code is not None and session.code.changed and session.number > 1) or session.only_once
+        for session in run.sessions
+    )
+
+
+def _share_beside(index: Index, view: RunView) -> float:
+    """The share of a run's time in which other runs trained on its machine."""
     mine = _times(view.run)
     total = sum(end - begin for begin, end, _ in mine)
     if total <= 0:
@@ -188,7 +219,7 @@ def _share_beside(index: Index, view: RunView, others: set[str]) -> float:
     theirs = [
         time
         for (run_id,) in ids
-        if run_id not in others and (other := index.get(run_id, metrics=())) is not None
+        if run_id != view.run.spec.id and (other := index.get(run_id, metrics=())) is not None
         for time in _times(other.run)
     ]
     return sum(_covered(mine_one, theirs) for mine_one in mine) / total

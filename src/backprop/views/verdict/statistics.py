@@ -1,23 +1,31 @@
 """Is a candidate better than a baseline? Statistics over runs that differ in their seeds only. Pure.
 
 Runs of one seed are paired, so that what a seed shifts in both does not hide a difference (paired t-test); without
-common seeds it is Welch's t-test. Two-sided at 5 %, after Holm's correction where there are several candidates.
-Sources: Student 1908; Welch 1947; Holm 1979; for the power, Cohen, Statistical Power Analysis, 1988.
+common seeds it is Welch's t-test, with no more degrees of freedom than two sides of the smaller one's size have. Coarse
+values, such as an accuracy on 100 samples, get a correction for continuity. Two-sided at 5 %, after Holm's correction
+where there are several candidates.
+Sources: Student 1908; Welch 1947; Yates 1934 (continuity); Holm 1979; for the power, Cohen, Statistical Power Analysis,
+1988.
 
 Needs scipy (the extra `stats`).
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from enum import Enum
+from itertools import pairwise
 from statistics import fmean, stdev
+
+import msgspec
 
 from backprop.records import Record
 
 LEVEL = 0.05  # how often equals are called different at most
 POWER = 0.8  # how often a difference is seen with as many runs as `needs` says
 _MOST_NEEDED = 1_000_000
-_ROUNDING = 1e-9  # of the greatest value: what varies by less does not vary
+_ROUNDING = 2.5e-7  # of the greatest value: what varies by less does not vary, as a float32 has it (2 ulp)
+_SAME = 0.1  # of the greatest difference: what differs by less, and by rounding, counts as the same
 
 
 class Verdict(str, Enum):
@@ -76,30 +84,60 @@ def _test(baseline: Seeds, candidate: Seeds) -> _Test:
 
 
 def _paired(candidate: Sequence[float], baseline: Sequence[float]) -> _Test:
-    from scipy.special import stdtr, stdtrit
-
     differences = [one - other for one, other in zip(candidate, baseline, strict=True)]
     count, diff, sd = len(differences), fmean(differences), stdev(differences)
-    if sd <= _ROUNDING * max(map(abs, (*candidate, *baseline))):
+    if max(differences) - min(differences) <= _rounding((*candidate, *baseline), max(map(abs, differences))):
         return _equal_differences(diff, count)
-    error = sd / math.sqrt(count)
-    p = 2.0 * float(stdtr(count - 1, -abs(diff) / error))
-    half_width = float(stdtrit(count - 1, 1 - LEVEL / 2)) * error
-    return _Test(is_paired=True, count=count, diff=diff, sd=sd, p=p, half_width=half_width)
+    return _t_test(
+        diff,
+        sd,
+        sd / math.sqrt(count),
+        count - 1,
+        is_paired=True,
+        count=count,
+        half_step=_step(differences) / 2 / count,
+    )
 
 
-def _equal_differences(diff: float, count: int) -> _Test:
+def _t_test(
+    diff: float, sd: float, error: float, freedom: float, *, is_paired: bool, count: int, half_step: float
+) -> _Test:
+    """Student's t with a correction for continuity: a mean of coarse values is known to half of its own step only."""
+    from scipy.special import stdtr, stdtrit
+
+    p = 2.0 * float(stdtr(freedom, -max(0.0, abs(diff) - half_step) / error))
+    half_width = float(stdtrit(freedom, 1 - LEVEL / 2)) * error + half_step
+    return _Test(is_paired=is_paired, count=count, diff=diff, sd=sd, p=p, half_width=half_width)
+
+
+def _rounding(values: Sequence[float], greatest: float) -> float:
+    """How far equal differences of such values may lie apart, as float32 or printed with few digits rounds them.
+
+    greatest: of the differences. Where the last digit is no small part of that, the values may as well be exact.
+    """
+    digits = max(-int(Decimal(repr(value)).normalize().as_tuple().exponent) for value in values)
+    printed = 1.01 * 10.0**-digits
+    return max(_ROUNDING * max(map(abs, values)), printed if printed <= _SAME * greatest else 0.0)
+
+
+def _step(values: Sequence[float]) -> float:
+    """The least distance between the sizes of these values, 0 among them, as far as they differ; 0.0 if all are 0.
+
+    Of coarse values it is their resolution (0.01 for an accuracy on 100 samples), of others next to nothing.
+    """
+    sizes = sorted({0.0, *map(abs, values)})
+    gaps = [high - low for low, high in pairwise(sizes)]
+    return min((gap for gap in gaps if gap > sizes[-1] * _SAME), default=0.0)
+
+
+def _equal_differences(diff: float, count: int, *, is_paired: bool = True) -> _Test:
     """All differences are the same, as those of coarse metrics may be: the sign test, as t would be infinite."""
-    if diff == 0.0:
-        return _Test(is_paired=True, count=count, diff=0.0, sd=0.0, p=1.0, half_width=0.0)
-    p = min(1.0, 2.0 * 0.5**count)
-    half_width = 0.0 if p <= LEVEL else None
-    return _Test(is_paired=True, count=count, diff=diff, sd=0.0, p=p, half_width=half_width)
+    is_enough = 2.0 * 0.5**count <= LEVEL
+    p = 1.0 if diff == 0.0 else min(1.0, 2.0 * 0.5**count)
+    return _Test(is_paired=is_paired, count=count, diff=diff, sd=0.0, p=p, half_width=0.0 if is_enough else None)
 
 
 def _welch(baseline: Sequence[float], candidate: Sequence[float]) -> _Test:
-    from scipy.special import stdtr, stdtrit
-
     count = min(len(baseline), len(candidate))
     diff = fmean(candidate) - fmean(baseline) if count else None
     if diff is None or count < 2:
@@ -112,12 +150,19 @@ def _welch(baseline: Sequence[float], candidate: Sequence[float]) -> _Test:
     if pooled <= _ROUNDING * max(map(abs, (*baseline, *candidate))):  # so that nothing is known of how values vary
         if diff != 0.0:
             return _Test(is_paired=False, count=count, diff=diff, sd=0.0)
-        return _Test(is_paired=False, count=count, diff=0.0, sd=0.0, p=1.0, half_width=0.0)
-    freedom = error_squared**2 / sum(part**2 / n for part, n in zip(parts, freedom_left, strict=True))
-    error = math.sqrt(error_squared)
-    p = 2.0 * float(stdtr(freedom, -abs(diff) / error))
-    half_width = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
-    return _Test(is_paired=False, count=count, diff=diff, sd=pooled, p=p, half_width=half_width)
+        return _equal_differences(diff, count, is_paired=False)
+    freedom = 1 / sum((part / error_squared) ** 2 / n for part, n in zip(parts, freedom_left, strict=True))
+    return _t_test(
+        diff,
+        pooled,
+        math.sqrt(error_squared),
+        min(freedom, 2 * count - 2),  # with 2 runs against 10, Welch's own calls one in ten equals different
+        is_paired=False,
+        count=count,
+        half_step=_step([value - baseline[0] for value in (*baseline, *candidate)])
+        / 2
+        / max(len(baseline), len(candidate)),
+    )
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
@@ -159,6 +204,17 @@ def _verdict(
     if -margin <= interval[0] and interval[1] <= margin:
         return Verdict.TIE
     return Verdict.UNDECIDED
+
+
+def with_lost_runs(judgement: Judgement, *, baseline_lost: int, candidate_lost: int) -> Judgement:
+    """Undecided instead of ahead, where the side that is ahead has lost more runs: it counts with its survivors only.
+
+    baseline_lost, candidate_lost: runs without a finite value.
+    """
+    lost = {Verdict.BETTER: candidate_lost - baseline_lost, Verdict.WORSE: baseline_lost - candidate_lost}
+    if lost.get(judgement.verdict, 0) <= 0:
+        return judgement
+    return msgspec.structs.replace(judgement, verdict=Verdict.UNDECIDED)
 
 
 def _needed(test: _Test, visible: float | None) -> int | None:
