@@ -105,6 +105,27 @@ def test_a_strict_resume_without_a_checkpoint_starts_nothing(runs: Runs, more: t
     assert runs.call("resume", "r").returncode == 3
 
 
+@pytest.mark.parametrize("damage", ["", "12", None])
+def test_a_strict_resume_skips_a_damaged_checkpoint(runs: Runs, damage: str | None):
+    """Empty, cut or removed: it says why, starts nothing, and does not claim that the script starts over."""
+    runs.script(
+        """
+        with open("state.txt", "w") as file:
+            file.write("whole")
+        print(json.dumps({"event": "checkpoint_saved", "path": "state.txt", "step": 1}), flush=True)
+        sys.exit(3)
+        """
+    )
+    assert runs.call("run", "train.py", "--run-id", "r").returncode == 3
+    if damage is None:
+        (runs.work / "state.txt").unlink()
+    else:
+        (runs.work / "state.txt").write_text(damage)
+    done = runs.call("resume", "r", "--strict")
+    assert (done.returncode, "is skipped: " in done.stderr, "starts over" in done.stderr) == (76, True, False), done
+    assert len(runs.document("r")["sessions"]) == 1
+
+
 def test_a_resume_from_scratch_offers_nothing(runs: Runs):
     """The session trains from the beginning, though there is a checkpoint."""
     runs.script(TRAIN)

@@ -46,17 +46,24 @@ class RunObserver(Protocol):
 
 
 def choose_checkpoint(
-    view: RunView, saved_over_by: Callable[[Checkpoint], str | None], journal: Journal, say: Say
+    view: RunView,
+    saved_over_by: Callable[[Checkpoint], str | None],
+    journal: Journal,
+    say: Say,
+    *,
+    is_strict: bool = False,
 ) -> Checkpoint | None:
     """The latest valid checkpoint; those that are skipped are shown and recorded.
 
-    saved_over_by: gives another run that has saved to the same path since.
+    saved_over_by: gives another run that has saved to the same path since. is_strict: without one, nothing is started.
     """
     kept_checkpoints.reconcile(view, saved_over_by, say)
     choice = checkpoints.choose(view.checkpoints, saved_over_by, view.run.sessions)
     for skipped, reason in choice.skipped:
         say(f"checkpoint {skipped.path} is skipped: {reason}")
         journal.append(CheckpointSkipped(at=datetime.now(timezone.utc), path=skipped.path, reason=reason))
+    if choice.checkpoint is None and is_strict:
+        return None
     if choice.checkpoint is None:
         none = "no valid checkpoint is left" if choice.skipped else "no checkpoint was found"
         say(f"{none}: the script starts over, unless it finds one by itself")

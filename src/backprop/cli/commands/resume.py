@@ -217,7 +217,9 @@ def _resume(asked: _ResumeRequest, view: RunView) -> None:
         if asked.request_id is not None:  # another command may have been first
             _end_if_repeated(asked, view.run)
         if forced is None and not asked.is_from_scratch:
-            chosen = driver.choose_checkpoint(view, lambda one: index.saved_over_by(spec.id, one), journal, say)
+            chosen = driver.choose_checkpoint(
+                view, lambda one: index.saved_over_by(spec.id, one), journal, say, is_strict=asked.is_strict
+            )
             if chosen is None and asked.is_strict:
                 journal.close()
                 raise NoCheckpointError(_nothing_to_continue_from(spec.id))
