@@ -50,6 +50,8 @@ def test_a_path_leads_to_a_value(path: str, value: Any):
         ("sessions.staus", "sessions.status"),
         ("id.x", None),
         ("sessions.7.status", None),
+        ("sessions.³", None),
+        ("sessions.--1.status", "sessions.status"),
     ],
 )
 def test_an_unknown_field_is_named_with_the_nearest(path: str, near: str | None):
@@ -59,6 +61,13 @@ def test_an_unknown_field_is_named_with_the_nearest(path: str, near: str | None)
     assert problem is not None
     assert repr(path) in problem
     assert near is None or problem.endswith(f"did you mean {near}?")
+
+
+def test_a_best_value_that_nobody_knows_is_no_misspelling():
+    """It would be called nearest to itself."""
+    problem = fields.selected([{"metrics": {"elo": 1.0}, "best": {}}], ["metrics.elo.best"])[1]
+    assert problem is not None
+    assert "not known which values of the metric are better" in problem
 
 
 def test_a_field_that_only_some_have_is_null_elsewhere():

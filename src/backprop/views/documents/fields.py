@@ -1,5 +1,6 @@
 """Some fields of documents, for `--fields id,metrics.loss.best`: dotted paths, each with its value."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from backprop.store.filters import near_name
 _MISSING = object()
 # of a metric of a run, whose best value stands apart from its last one
 _OF_A_METRIC = {"last": ("metrics",), "best": ("best", "value"), "best_step": ("best", "step")}
+_PLACE = re.compile(r"-?[0-9]{1,9}")
 _DEPTH = 3  # levels of names that a misspelt one may be near to
 
 
@@ -46,7 +48,7 @@ def _found(value: Any, parts: Sequence[str]) -> Any:
     if not parts:
         return value
     if isinstance(value, list):
-        if parts[0].lstrip("-").isdigit():
+        if _PLACE.fullmatch(parts[0]):
             place = int(parts[0])
             return _found(value[place], parts[1:]) if -len(value) <= place < len(value) else _MISSING
         items = [_found(item, parts) for item in value]
@@ -67,6 +69,8 @@ def _problem(path: str, documents: Sequence[Any]) -> str:
     known = dict.fromkeys(name for document in documents for name in _names(document, _DEPTH))
     metrics = [name.partition(".")[2] for name in known if name.startswith("metrics.")]
     known |= dict.fromkeys(f"metrics.{name}.{key}" for name in metrics for key in _OF_A_METRIC)
+    if path in known:  # there is such a metric
+        return f"--fields: there is no {path!r}: it is not known which values of the metric are better."
     near = near_name(path, known)
     return f"--fields: there is no {path!r}" + (f"; did you mean {near}?" if near else ".")
 
