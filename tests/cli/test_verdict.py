@@ -93,6 +93,7 @@ def test_what_weakens_a_verdict_is_said(graded: Runs):
     found = document(graded, "plain", "wild")
     assert (found["verdict"], found["diff"]) == ("undecided", None)
     assert found["warnings"] == ["left out, because they have no finite value: nan"]
+    assert "one run is no evidence" not in graded.call("verdict", "plain", "wild", "--metric", "accuracy").stdout
     script = graded.script(SCRIPT + "# changed\n")
     for seed in "12":
         words = ("--gain", "0.05", "--seed", seed, "--steps", "9")
@@ -124,6 +125,25 @@ def test_a_side_that_lost_runs_is_not_better(runs: Runs):
     assert document(runs, "lossy", "base")["verdict"] == "undecided"
     done = runs.call("verdict", "base", "lossy", "--metric", "accuracy")
     assert "the side that is ahead has more runs without a finite value" in done.stdout
+
+
+def test_runs_without_a_seed_are_samples_of_their_own(runs: Runs):
+    """Also where the parser's default says that there is none. Equal values are neither ahead nor behind."""
+    runs.script(
+        """
+        import argparse
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--seed", type=int)
+        parser.parse_args()
+        print(json.dumps({"step": 1, "accuracy": 0.5}))
+        """
+    )
+    for group in "aabb":
+        assert runs.call("run", "train.py", "--group", group).returncode == 0
+    found = document(runs, "a", "b")
+    assert (found["verdict"], found["paired"], found["n"]) == ("undecided", False, 2)
+    done = runs.call("verdict", "a", "b", "--metric", "accuracy")
+    assert done.stdout.startswith("b: undecided · no different from a\n")
 
 
 def test_replicates_that_may_be_none_are_named(runs: Runs):

@@ -92,8 +92,8 @@ def _one_a_seed(views: Sequence[RunView]) -> list[RunView]:
 
 
 def seeds_of(view: RunView) -> str:
-    """Its seeds, as text: `seed=7`. Empty for a run without any."""
-    names = [name for name in sorted(view.params) if metric_names.is_seed(name)]
+    """Its seeds, as text: `seed=7`. Empty for a run without any; None, the usual default, is none."""
+    names = [name for name in sorted(view.params) if metric_names.is_seed(name) and view.params[name] is not None]
     return " ".join(f"{name}={params.text(view.params[name])}" for name in names)
 
 

@@ -62,7 +62,7 @@ def needs(judgement: Judgement) -> str | None:
 def lines(report: Report) -> list[str]:
     """What `verdict` prints: the verdict, then what it stands on."""
     found = [f"{_subject(report)} {_sentence(report)}", f"  {_basis(report)}"]
-    if report.judgement.verdict is Verdict.UNDECIDED:
+    if report.judgement.verdict is Verdict.UNDECIDED and report.judgement.diff is not None:
         found.append(f"  {_missing(report)}")
     return [*found, *(f"  warning: {text}" for text in report.warnings)]
 
@@ -81,6 +81,8 @@ def _sentence(report: Report) -> str:
             return f"{judgement.verdict.value} than {other} {by}{_interval(judgement)}"
         case Verdict.TIE:
             return f"a tie with {other}{_interval(judgement)}"
+    if judgement.diff == 0.0:
+        return f"undecided · no different from {other}{_interval(judgement)}"
     is_ahead = (judgement.diff > 0) == report.compared.is_max
     return f"undecided · {'ahead of' if is_ahead else 'behind'} {other} {by}{_interval(judgement)}"
 
