@@ -68,6 +68,9 @@ def test_what_the_runs_say(graded: Runs):
         found = document(graded, "plain", "tuned", "--at", at)
         assert found["diff"] is not None
         assert found["compared"]["at"] == at
+    printed = graded.call("verdict", "plain", "tuned", "--metric", "accuracy", "--at", "gpu-seconds").stdout
+    assert " GPU-seconds · means " in printed
+    assert "after 0 GPU-seconds" not in printed
 
 
 def test_what_makes_no_sense(graded: Runs):

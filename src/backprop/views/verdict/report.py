@@ -100,7 +100,7 @@ def _basis(report: Report) -> str:
     place = "" if compared.place is None else f" {compared.place:,.0f}"
     where = {
         At.STEP: f"at step{place}",
-        At.GPU_SECONDS: f"after{place} GPU-seconds",
+        At.GPU_SECONDS: f"after {formatting.number(compared.place)} GPU-seconds",
         At.END: "at the end",
         At.BEST: "at best",
     }
