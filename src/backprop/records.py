@@ -696,4 +696,5 @@ class Ticket(Record, frozen=True):
     ram_seen_bytes: int = 0  # the most that it was seen to hold
     vram_bytes: Mapping[str, int] = {}  # uuid of a card -> the same there
     vram_seen_bytes: Mapping[str, int] | None = None  # None: unknown
-    grown_unix_s: float | None = None  # when one of these grew last; None: not known, or it is paused
+    # when one of these grew last, or its trainer made its first step; None: it has made none, or is paused
+    grown_unix_s: float | None = None

@@ -455,7 +455,7 @@ def test_queued_runs_are_moved_to_the_front(held: Runs):
 
 
 def test_a_reservation_is_what_earlier_runs_of_the_script_used(runs: Runs):
-    """With a margin, and never more than was asked; the first run of a script gets all that it asks for."""
+    """With a margin; only of the same training, and only in the place of a default or less."""
     runs.environment["BACKPROP_MIN_FREE_RAM_GB"] = "1"
     runs.script(UNTIL_TOLD)
 
@@ -475,3 +475,6 @@ def test_a_reservation_is_what_earlier_runs_of_the_script_used(runs: Runs):
     assert reserved("other", "train.py", "--", "--size", "9") == 10**9
     (admitted,) = [entry for entry in runs.journal("second") if entry["event"] == "admitted"]
     assert admitted["figures"]["ram_reserved_bytes"] == 556_000_000
+    assert reserved("declared", "train.py", "--min-free-ram", "2.1") == 2_100_000_000
+    runs.script(UNTIL_TOLD + "    batch_size = 256\n")
+    assert reserved("edited", "train.py") == 10**9

@@ -1,7 +1,8 @@
 """How much memory is held back for a run that does not use it yet. Pure: what was asked and used in; bytes out.
 
-A reservation begins as what the run asks for, or less by what earlier runs of its script used. It never grows beyond.
-Once the run has not grown for a while, it shrinks to what the run itself used.
+A reservation begins as what the run asks for. Where its user has not asked for more than the default, which is a guess
+of ours, the same training before tells better. It never grows. Once the run trains, and has not grown for a while, it
+shrinks to what the run itself used.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ MARGIN = 1.5
 SPARE_BYTES = 256_000_000
 STEADY_S = 120.0  # by then a trainer has allocated: the same as where the use of a GPU cannot be read
 _LONG_S = 60.0  # what was measured for less may have ended before it used much
-_ENOUGH_ALIKE, _ENOUGH = 1, 3  # runs with the same command line, and with other arguments
 
 
 class PastUse(Record, frozen=True):
@@ -22,18 +22,23 @@ class PastUse(Record, frozen=True):
     peak_bytes: float
     measured_s: float
     has_ended_well: bool  # it completed, or was stopped: not before it had got anywhere
-    is_alike: bool  # the same command line
+    is_alike: bool  # the same training, as far as that is known: see `admission`
 
 
 def learned_bytes(past: Sequence[PastUse]) -> int | None:
     """What a run is likely to use at most, with a margin; None where too little is known.
 
-    The greatest of all peaks counts, also that of a run that failed: a run with other arguments may need as much.
+    Only the same training tells: a batch of 8 says nothing of one of 256. But the greatest of all peaks counts, also
+    that of a run that failed, or had other arguments.
     """
-    telling = [use for use in past if use.has_ended_well and use.measured_s >= _LONG_S]
-    if sum(use.is_alike for use in telling) < _ENOUGH_ALIKE and len(telling) < _ENOUGH:
+    if not any(one.is_alike and one.has_ended_well and one.measured_s >= _LONG_S and one.peak_bytes for one in past):
         return None
-    return with_margin(max(use.peak_bytes for use in past))
+    return with_margin(max(one.peak_bytes for one in past))
+
+
+def reserved_bytes(asked_bytes: int, default_bytes: int, learned: int | None) -> int:
+    """What a reservation begins as. Nothing learned lowers what a user asked for beyond the default."""
+    return asked_bytes if learned is None or asked_bytes > default_bytes else min(asked_bytes, learned)
 
 
 def with_margin(used_bytes: float) -> int:
@@ -44,7 +49,7 @@ def with_margin(used_bytes: float) -> int:
 def held_back_bytes(reserved_bytes: int, seen_bytes: int, steady_s: float | None) -> int:
     """What of a reservation others may not have. seen_bytes: the most that the run held so far.
 
-    steady_s: for how long it has not grown; None: that is not known, or it is paused.
+    steady_s: for how long it has trained and not grown; None: that is not known, or it is paused.
     """
     if seen_bytes and steady_s is not None and steady_s >= STEADY_S:
         reserved_bytes = min(reserved_bytes, with_margin(seen_bytes))

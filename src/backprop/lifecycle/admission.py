@@ -16,11 +16,12 @@ from typing import Any, Protocol
 import msgspec
 
 from backprop import host
+from backprop.config import Config
 from backprop.governor import start_policy
 from backprop.governor.gpu_environment import visible
 from backprop.governor.probes import machine
 from backprop.governor.probes.gpus import read_gpus
-from backprop.governor.reservations import PastUse, learned_bytes
+from backprop.governor.reservations import PastUse, learned_bytes, reserved_bytes
 from backprop.governor.run_queue import (
     QueueEntry,
     QueueLockedError,
@@ -123,22 +124,24 @@ def _usable_machine(application: Application) -> MachineState:
     return msgspec.structs.replace(snapshot, gpus=visible(snapshot.gpus, os.environ))
 
 
-def _past(runs: Sequence[tuple[Run, Usage]], kind: str, spec: RunSpec) -> list[PastUse]:
-    """What these runs used of a kind of memory, as far as it was measured."""
+def _past(runs: Sequence[tuple[Run, Usage]], kind: str, training: tuple[object, ...]) -> list[PastUse]:
+    """What these runs used of a kind of memory, as far as it was measured. training: the one to be started."""
     return [
         PastUse(
             peak_bytes=usage.peak[kind],
             measured_s=usage.measured_s,
-            has_ended_well=run.last_session is not None and run.last_session.status in _ENDED_WELL,
-            is_alike=run.spec.command == spec.command,
+            has_ended_well=last.status in _ENDED_WELL,
+            is_alike=_training(run.spec, run, last.script_sha256) == training,
         )
         for run, usage in runs
-        if kind in usage.peak
+        if kind in usage.peak and (last := run.last_session) is not None
     ]
 
 
-def _least(asked_bytes: int, learned: int | None) -> int:
-    return asked_bytes if learned is None else min(asked_bytes, learned)
+def _training(spec: RunSpec, run: Run, script_sha256: str | None) -> tuple[object, ...]:
+    """What two runs of the same training have in common. Data, environment and settings files may still differ."""
+    git = run.code.git
+    return spec.command, spec.cwd, spec.python, script_sha256, git and (git.commit, git.dirty)
 
 
 def _behind(ahead: Sequence[QueueEntry]) -> Decision:
@@ -209,14 +212,14 @@ class Admission:
 
     def _decide(self) -> Decision:
         application = self._application
-        if self._learned is None:
-            self._learned = self._learn()
         before = in_the_way_of(self._line.read(self._place), application.within)
         if self._place is not None and (ahead := self._place.ahead(before)):
             self._nearest = ahead[-1]
             return _behind(ahead)
         number = None if self._place is None else self._place.number
         has_slot = start_policy.slot_refusal(application.limits, promises(before, before, number)) is None
+        if has_slot and self._learned is None:
+            self._learned = self._learn()
         # without a slot the GPUs do not matter, and asking for them may take long
         snapshot = _usable_machine(application) if has_slot else machine.read_snapshot(application.folders)
         try:
@@ -259,20 +262,29 @@ class Admission:
 
     def _take(self, place: QueueSlot, decision: Decision) -> None:
         limits, learned = self._application.limits, self._learned or {}
-        asked = {gpu.uuid: start_policy.needed_vram_bytes(limits, gpu) for gpu in decision.gpus or ()}
+        default = Config().limits
+        ram_bytes = reserved_bytes(limits.min_free_ram_bytes, default.min_free_ram_bytes, learned.get(_RAM))
+        vram_bytes = {}
+        for gpu in decision.gpus or ():
+            is_limited = start_policy.vram_limit_bytes(limits, gpu) is not None
+            default_bytes = 0 if is_limited else default.gpu_min_free_vram_bytes
+            asked_bytes = start_policy.needed_vram_bytes(limits, gpu)
+            vram_bytes[gpu.uuid] = reserved_bytes(asked_bytes, default_bytes, learned.get(_VRAM))
         place.change(
             is_running=True,
             since_unix_s=time.time(),
             waits_for=None,
-            ram_bytes=_least(limits.min_free_ram_bytes, learned.get(_RAM)),
-            vram_bytes={uuid: _least(size, learned.get(_VRAM)) for uuid, size in asked.items()},
+            ram_bytes=ram_bytes,
+            vram_bytes=vram_bytes,
         )
 
     def _learn(self) -> dict[str, int | None]:
         """What the session is likely to use at most, by earlier runs of its script; on a GPU what they used on all."""
-        spec = self._application.spec
         runs = self._recorder.runs_of_same_script(_EARLIER_RUNS)
-        return {kind: learned_bytes(_past(runs, kind, spec)) for kind in (_RAM, _VRAM)}
+        run, _ = self._recorder.read_run()
+        spec = self._application.spec  # as `resume` has changed it
+        training = _training(spec, run, host.sha256(spec.script))
+        return {kind: learned_bytes(_past(runs, kind, training)) for kind in (_RAM, _VRAM)}
 
     def _begin(self, grant: Grant) -> Grant:
         gpus = grant.decision.gpus
@@ -283,6 +295,7 @@ class Admission:
                     **grant.decision.figures,
                     "ram_reserved_bytes": grant.place.ticket.ram_bytes,
                     "vram_reserved_bytes": dict(grant.place.ticket.vram_bytes),
+                    "ram_limit_bytes": self._application.limits.ram_limit_bytes,
                 },
                 place=grant.place.number,
                 gpus=None if gpus is None else tuple(gpu.uuid for gpu in gpus),

@@ -38,8 +38,11 @@ class Governing:
     def obey(self, members: Callable[[], "list[Process]"]) -> None:
         """Carry out the verdict on a sample taken now, if one is due. members: the living processes of the tree."""
         context = self._context
-        longest_save_s = context.meter.progress.longest_save_s
-        verdict = self._monitor.look(context.clock.now(), self._pauses.state, members, longest_save_s)
+        progress = context.meter.progress
+        has_stepped = progress.step is not None or progress.counted_step is not None
+        verdict = self._monitor.look(
+            context.clock.now(), self._pauses.state, members, progress.longest_save_s, has_stepped=has_stepped
+        )
         self._report_blindness()
         if verdict.action is Action.NONE:
             return

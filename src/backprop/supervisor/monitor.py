@@ -44,7 +44,7 @@ class ResourceMonitor:
         self._folders = folders
         self._uuids = {gpu.uuid for gpu in gpus}
         self._place = place
-        self._was_paused = False  # as others know it
+        self._was_settled = False  # as others know it: it trains, and is not paused
         self._state = State()
         self._due_at = 0.0
         # GPU probes may be slow: they run in parallel to the loop, and not at all for a session without GPUs
@@ -70,11 +70,17 @@ class ResourceMonitor:
             self._poller.close()
 
     def look(
-        self, now: float, pauses: PauseState, members: Callable[[], "list[Process]"], longest_save_s: float
+        self,
+        now: float,
+        pauses: PauseState,
+        members: Callable[[], "list[Process]"],
+        longest_save_s: float,
+        *,
+        has_stepped: bool,
     ) -> Verdict:
         """What to do about the session, from a sample taken now; Action.NONE when none is due.
 
-        now: monotonic seconds. longest_save_s: 0 when no save was seen yet.
+        now: monotonic seconds. longest_save_s: 0 when no save was seen yet. has_stepped: its trainer has made a step.
         """
         if now < self._due_at:
             return Verdict()
@@ -82,7 +88,7 @@ class ResourceMonitor:
         snapshot = machine.read_snapshot(self._folders)
         sample = self._sample(now, snapshot, pauses, tree, longest_save_s or run_policy.UNKNOWN_SAVE_S)
         self._due_at = now + self._period_s(sample)
-        self._publish(sample)
+        self._publish(sample, is_settled=has_stepped and not pauses.is_paused)
         self._note_use(tree, sample, snapshot)
         self._state, verdict = run_policy.judge(self._limits, self._state, sample)
         return verdict
@@ -158,19 +164,19 @@ class ResourceMonitor:
         others = (entry for entry in self._place.others() if entry.ticket is not None)
         return all(own > (entry.ticket.ram_seen_bytes, entry.number) for entry in others if entry.ticket is not None)
 
-    def _publish(self, sample: Sample) -> None:
+    def _publish(self, sample: Sample, *, is_settled: bool) -> None:
         """Write to the ticket what the session has been seen to hold: that part of its reservation is used."""
         before, now = self._place.ticket, sample.tree_ram_bytes or 0
         vram: dict[str, int] | None = None
         if sample.gpus and any(gpu.process_vram_bytes is not None for gpu in sample.gpus):
             seen = before.vram_seen_bytes or {}
             vram = {uuid: max(held, seen.get(uuid, 0)) for uuid, held in sample.tree_vram_bytes.items()}
-        is_paused = sample.pauses.is_paused
         has_grown = now > before.ram_seen_bytes * _WORTH_PUBLISHING or _has_grown(before.vram_seen_bytes, vram)
-        if has_grown or is_paused != self._was_paused:
-            self._was_paused = is_paused
+        if has_grown or is_settled != self._was_settled:
+            self._was_settled = is_settled
             self._place.try_to_change(
-                grown_unix_s=None if is_paused else time.time(),  # one that continues after a pause may grow again
+                # before its first step it may still read its data; one that continues after a pause may grow again
+                grown_unix_s=time.time() if is_settled else None,
                 ram_seen_bytes=max(now, before.ram_seen_bytes),
                 vram_seen_bytes=vram if vram is not None else before.vram_seen_bytes,
             )

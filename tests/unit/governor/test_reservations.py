@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backprop.governor.reservations import MARGIN, SPARE_BYTES, STEADY_S, PastUse, held_back_bytes, learned_bytes
+from backprop.governor.reservations import (
+    MARGIN,
+    SPARE_BYTES,
+    STEADY_S,
+    PastUse,
+    held_back_bytes,
+    learned_bytes,
+    reserved_bytes,
+)
 
 GB = 10**9
 SIZES = st.integers(0, 100 * GB)
@@ -25,18 +33,35 @@ def margin(peak_gb: float) -> int:
     ("past", "expected"),
     [
         ([], None),
-        ([use(1)], margin(1)),  # the same command line: once is enough
+        ([use(1)], margin(1)),  # the same training: once is enough
         ([use(1), use(3), use(2)], margin(3)),
-        ([use(1, is_alike=False), use(2, is_alike=False)], None),  # other arguments may need more
-        ([use(1, is_alike=False), use(2, is_alike=False), use(1, is_alike=False)], margin(2)),
+        ([use(1, is_alike=False)] * 20, None),  # other arguments, such as a larger batch, may need more
+        ([use(0)], None),  # it did not find the GPU
         ([use(1, measured_s=20)], None),  # it may have ended before it used much
         ([use(1, has_ended_well=False)], None),
         ([use(1), use(6, has_ended_well=False)], margin(6)),  # what failed may have failed for that
         ([use(1), use(6, measured_s=20, is_alike=False)], margin(6)),
+        ([use(1, measured_s=20), use(1, is_alike=False)], None),  # neither tells, and both do not either
     ],
 )
 def test_what_is_learned_of_earlier_runs(past: list[PastUse], expected: int | None):
     assert learned_bytes(past) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "learned", "expected"),
+    [
+        (2, 2, None, 2),
+        (2, 2, 1, 1),
+        (2, 2, 3, 2),  # never more than was asked
+        (20, 2, 1, 20),  # the user knows better
+        (1, 0, 0, 1),
+    ],
+)
+def test_only_a_guess_of_ours_is_lowered_by_what_was_learned(
+    asked: int, default: int, learned: int | None, expected: int
+):
+    assert reserved_bytes(asked, default, learned) == expected
 
 
 @given(SIZES, SIZES, st.none() | st.floats(0, 1e6))

@@ -18,7 +18,9 @@ class FakeMonitor:
         self._verdicts = list(verdicts)
         self.gpu_problem: str | None = None
 
-    def look(self, now: float, pauses: PauseState, members: object, longest_save_s: float) -> Verdict:
+    def look(
+        self, now: float, pauses: PauseState, members: object, longest_save_s: float, *, has_stepped: bool
+    ) -> Verdict:
         return self._verdicts.pop(0) if self._verdicts else Verdict()
 
 

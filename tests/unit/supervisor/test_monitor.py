@@ -41,7 +41,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def look(monitor: ResourceMonitor, now: float) -> None:
-    monitor.look(now, PauseState(), list, 0.0)
+    monitor.look(now, PauseState(), list, 0.0, has_stepped=False)
 
 
 def test_a_sample_is_taken_once_a_second(tmp_path: Path, held: list[int]):
@@ -93,7 +93,21 @@ def test_others_learn_when_it_is_paused_and_goes_on(tmp_path: Path, held: list[i
     )
     paused = PauseState().held(Pauser.USER, "by me", 2.0)
     for now, pauses in [(1.0, PauseState()), (2.0, paused), (3.0, paused), (4.0, PauseState()), (5.0, PauseState())]:
-        monitor.look(now, pauses, list, 0.0)
+        monitor.look(now, pauses, list, 0.0, has_stepped=True)
+    assert [change["grown_unix_s"] is None for change in slot.changes] == [False, True, False]
+
+
+def test_before_its_first_step_a_run_is_not_known_to_be_steady(tmp_path: Path, held: list[int]):
+    """It may read its data for minutes, and take its memory only then: nothing of its reservation is free for others."""
+    slot = FakeSlot()
+    held[:] = [GB]
+    monitor = ResourceMonitor(limits(), [str(tmp_path)], (), "auto", slot)  # type: ignore[arg-type]
+    monitor.start(0.0)
+    slot.ticket = Ticket(
+        run_id="r", pid=1, user="u", since_unix_s=0.0, max_parallel=2, is_running=True, ram_seen_bytes=GB // 2
+    )
+    monitor.look(1.0, PauseState(), list, 0.0, has_stepped=False)
+    monitor.look(2.0, PauseState(), list, 0.0, has_stepped=True)
     assert [change["grown_unix_s"] is None for change in slot.changes] == [True, False]
 
 
