@@ -37,6 +37,9 @@ class FakeProcess:
             raise psutil.NoSuchProcess(1)
         return Times(self.user_s, 0.0, self.children_s, 0.0, 1e6)
 
+    def is_running(self) -> bool:
+        return not self.is_gone
+
     def io_counters(self) -> Disk:
         if self.disk is None:
             raise psutil.AccessDenied(1)
@@ -62,14 +65,35 @@ def test_each_window_is_judged_by_itself():
 
 
 def test_processes_that_come_and_go_count():
-    """A new one with all of its time, one that has ended by what its parent got of it."""
+    """A new one with all of its time; one that has ended with what it used since, once its parent gets it."""
     parent, child, meter = FakeProcess(user_s=100.0), FakeProcess(), TreeMeter()
     assert look(meter, 0.0, parent) is None
     child.user_s = 1.0
     assert look(meter, 3.0, parent, child) == TreeUse(3.0, 1.0, 0.0, 0.0)
-    child.is_gone, parent.children_s = True, 1.0
-    assert look(meter, 6.0, parent, child) == TreeUse(3.0, 1.0, 0.0, 0.0)
+    child.is_gone, parent.children_s = True, 1.5
+    assert look(meter, 6.0, parent, child) == TreeUse(3.0, 0.5, 0.0, 0.0)
     assert look(meter, 9.0, parent) == TreeUse(3.0, 0.0, 0.0, 0.0)
+
+
+def test_what_a_worker_used_counts_once():
+    """Its parent gets all of it a second time, when it waits for it: later, perhaps. The parent's own goes on."""
+    parent, worker, meter = FakeProcess(), FakeProcess(), TreeMeter()
+    look(meter, 0.0, parent)
+    worker.user_s, worker.disk = 10.0, Disk(7_000, 0)
+    assert look(meter, 1.0, parent, worker) == TreeUse(1.0, 10.0, 7_000, 0.0)
+    assert look(meter, 2.0, parent) == TreeUse(1.0, 0.0, 0.0, 0.0)  # a zombie
+    worker.is_gone, parent.children_s, parent.disk, parent.user_s = True, 10.0, Disk(7_500, 0), 1.0
+    assert look(meter, 3.0, parent) == TreeUse(1.0, 1.0, 500, 0.0)
+
+
+def test_a_process_that_nobody_of_the_tree_waits_for_takes_nothing_back():
+    """A daemon: what it used is in no parent's time, and what others use meanwhile counts all the same."""
+    parent, daemon, meter = FakeProcess(), FakeProcess(user_s=50.0), TreeMeter()
+    look(meter, 0.0, parent, daemon)
+    daemon.is_gone, parent.user_s = True, 1.0
+    use = look(meter, 1.0, parent)
+    assert use is not None
+    assert use.cpu_s == 1.0
 
 
 def test_what_is_read_and_written_is_summed_up_where_it_can_be_seen():
@@ -79,4 +103,5 @@ def test_what_is_read_and_written_is_summed_up_where_it_can_be_seen():
     look(meter, 0.0, ours, foreign)
     ours.disk = Disk(5_000, 2_000)
     assert look(meter, 1.0, ours, foreign) == TreeUse(1.0, 0.0, 5_000, 2_000)
+    ours.is_gone = True
     assert look(meter, 2.0, foreign) == TreeUse(1.0, 0.0, None, None)
