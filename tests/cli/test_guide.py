@@ -1,5 +1,6 @@
 """guide: a page for coding agents, whose commands work."""
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -93,6 +94,15 @@ def test_it_is_written_between_marks(runs: Runs, before: str, after: str):
     assert path.stat().st_mtime_ns == stamp
 
 
+def test_the_file_keeps_its_mode(runs: Runs):
+    """What only its owner could read, only its owner can read."""
+    path = runs.work / "AGENTS.md"
+    path.write_text("# Mine\n")
+    path.chmod(0o600)
+    assert runs.call("guide", "--write", path).returncode == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_windows_line_ends_stay(runs: Runs):
     """A file with CRLF gets a section with CRLF."""
     path = runs.work / "AGENTS.md"
@@ -117,3 +127,5 @@ def test_what_cannot_be_replaced_stays(runs: Runs, content: bytes, why: str):
     assert (done.returncode, why in done.stderr) == (2, True)
     assert path.read_bytes() == content
     assert runs.call("guide", "--write", "missing/AGENTS.md").returncode == 2
+    os.mkfifo(runs.work / "fifo")
+    assert "is not a file" in runs.call("guide", "--write", "fifo").stderr

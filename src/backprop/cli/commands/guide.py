@@ -1,5 +1,6 @@
 """`backprop guide`: how to do experiments with Backprop, for a coding agent."""
 
+import stat
 from pathlib import Path
 
 import click
@@ -29,11 +30,14 @@ def guide(*, path: Path | None) -> None:
         return
     from backprop.store.files import replace_file
 
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a file.")
     try:
         before = path.read_bytes().decode() if path.exists() else ""
         text = _with_section(before, path)
         if text != before:
-            replace_file(path.resolve(), text.encode(), mode=0o666)
+            mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666
+            replace_file(path.resolve(), text.encode(), mode)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a UTF-8 text, and was left as it is.") from error
     except OSError as error:
