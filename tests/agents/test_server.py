@@ -216,6 +216,29 @@ def test_a_hostile_run(runs: Runs, serve: Serve):
     assert answers[-1].is_error
 
 
+def test_why_a_run_may_not_be_changed_is_marked_and_short(project: Runs, serve: Serve):
+    """The message names its directory, or other sweeps: whoever named these may have written to the agent."""
+    folder = project.work / INSTRUCTION.replace("/", "")
+    folder.mkdir()
+    words = ["env", "-C", str(folder), BACKPROP, "run", str(project.work / "train.py"), "--run-id", "outside"]
+    assert project.start_program(words).wait(HANG_S) == 0
+    (project.work / "root").mkdir()
+    with serve("--allow", "run", "--root", project.work / "root") as agent:
+        refused = [
+            agent.call("note", run="outside", text="x"),
+            agent.call("stop", run=NAME),
+            agent.call("sweep_stop", name=INSTRUCTION),
+        ]
+        long = [agent.call("start", script="x", request_id="r", cwd="x/" * 9000), agent.call("x" * 9000)]
+    for answer in refused:
+        assert answer.is_error
+        lines = answer.texts[0].splitlines()
+        number = re.match(r"Between the marks ([0-9a-f]{16}) ", lines[0])[1]
+        assert (lines[1], lines[-1]) == (f"<data {number}>", f"</data {number}>")
+    assert "SYSTEM" in refused[0].texts[0]
+    assert all(answer.is_error and answer.size <= 4000 for answer in (*refused, *long))
+
+
 def test_a_cut_answer_can_be_continued(runs: Runs, serve: Serve):
     """From offset to offset, forwards and backwards, an agent gets every character."""
     lines = [f"line {number:05}" for number in range(2000)]
