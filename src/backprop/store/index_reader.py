@@ -161,12 +161,26 @@ class IndexReader:
             counts={PREFIX + name: totals[name].points for name in curves},
         )
 
-    def last_point_s(self, run_id: str, session: int) -> float | None:
-        """When the last point of any metric came in a session, in seconds of training; None where there is none."""
-        row = self._db.execute(
-            "SELECT max(last_s) FROM outlines WHERE run_id = ? AND session = ?", (run_id, session)
-        ).fetchone()
-        return None if row[0] is None else float(row[0])
+    def last_point_s(self, run_id: str, session: int) -> tuple[float | None, int]:
+        """When the last point of any metric came in a session, in seconds of training; None where there is none.
+
+        And how many points the metric has there that has most.
+        """
+        rows = self.rows(
+            "SELECT max(last_s), sum(total) FROM outlines WHERE run_id = ? AND session = ? GROUP BY name",
+            (run_id, session),
+        )
+        return max((last_s for last_s, _ in rows), default=None), max((count for _, count in rows), default=0)
+
+    def count_saves(self, run_id: str, session: int) -> int:
+        """How many checkpoints a session has reported, those that were overwritten since included.
+
+        One may be reported twice: by the script, and by a hook that saw it.
+        """
+        rows = self.rows(
+            "SELECT count(*) FROM checkpoints WHERE run_id = ? AND session = ? GROUP BY source", (run_id, session)
+        )
+        return max((count for (count,) in rows), default=0)
 
     def runs_of_script(self, script: str, limit: int) -> list[tuple[Run, Usage]]:
         """The newest runs of a script that were measured, newest first, with what they used."""

@@ -75,7 +75,12 @@ def test_where_nothing_stands_out_nothing_is_said():
         (evidence((100, {"cpu": 300, "machine_cpu": 99}), of=WITHOUT_GPU), "CPU full", ["100 %", "3.0 cores"]),
         (evidence((100, {"cpu": 100, "machine_cpu": 13}), of=WITHOUT_GPU), "one core", ["1.0 cores", "13 % busy"]),
         (evidence((100, {"cpu": 10, "disk_read": 2e8}), of=WITHOUT_GPU), "waits for the disk", ["200 MB/s", "100 %"]),
-        (evidence((100, {"cpu": 1}), of=WITHOUT_GPU), "idle", ["100 %", "0.0 cores"]),
+        (
+            evidence((100, {"gpu_util": 10, "cpu": 100})),
+            "GPU idle",
+            ["1.0 cores", "not measured"],
+        ),  # it may launch kernels
+        (evidence((100, {"cpu": 1}), of=WITHOUT_GPU), "idle", ["100 %", "0.0 cores", "nor was a GPU"]),
         (evidence(limits=limits(ram_limit_bytes=2_050_000_000)), "RAM near its limit", ["2.0 GB", "--ram-limit"]),
         (evidence((100, {"machine_ram": 62 * GB})), "machine's RAM full", ["62.0 GB", "64.0 GB", "2.0 GB"]),
         (evidence((100, {"vram_used": 79 * GB})), "VRAM full", ["79.0 GB", "80.0 GB"]),
@@ -95,6 +100,7 @@ def test_where_nothing_stands_out_nothing_is_said():
         (evidence(queued_s=600.0), "queue", ["10 min", "100 s"]),
         (evidence(diverged=Diverged(metric="loss", step=1200, last=math.nan)), "not finite", ["loss", "1,200"]),
         (evidence(stepped_s=20.0), "no progress", ["20 s", "100 s"]),
+        (evidence((400, {}), stepped_s=150.0, steps=3), "no progress", ["2 min", "7 min"]),
     ],
 )
 def test_each_rule_says_what_was_measured_and_what_to_try(given: Evidence, check: str, figures: list[str]):
@@ -117,6 +123,7 @@ def test_each_rule_says_what_was_measured_and_what_to_try(given: Evidence, check
         evidence(saves=Saves(count=1, longest_s=60.0)),
         evidence(queued_s=20.0),
         evidence(stepped_s=95.0),
+        evidence((480, {}), stepped_s=300.0, steps=1),  # in the middle of its second epoch
         evidence((100, {}), limits=limits(ram_limit_bytes=4_000_000_000)),
     ],
 )
@@ -137,6 +144,27 @@ def test_what_could_not_be_seen_is_said():
     assert [text.partition(":")[0] for text in no_gpu] == ["GPUs"]
     hidden = {name: value for name, value in CALM.items() if name not in {"vram", "vram_others"}}
     assert [text.partition(":")[0] for text in diagnose(evidence(of=hidden)).unseen] == ["other processes on its GPUs"]
+
+
+@pytest.mark.parametrize(
+    "sessions",
+    [
+        [during((20, {"ram": n * GB})) for n in range(1, 6)],  # each with a larger batch
+        [during((20, {"machine_swap": swap})) for swap in (0.0, 3 * GB)],  # filled between them
+        [during((20, {"ram": ram})) for ram in (4 * GB, GB)],
+    ],
+)
+def test_what_changed_between_sessions_did_not_grow_in_one(sessions: list[tuple[Moment, ...]]):
+    """And the limit is that of the last one."""
+    given = evidence(limits=limits(ram_limit_bytes=6_000_000_000))
+    measured = tuple(moment for session in sessions for moment in session)
+    assert checks(msgspec.structs.replace(given, moments=measured)) == []
+
+
+def test_a_day_is_looked_through_at_once():
+    """A second of each of its 86,400: no rule compares all with all."""
+    day = during((86_400, {"cpu": 100, "machine_cpu": 99}), of=WITHOUT_GPU)
+    assert checks(msgspec.structs.replace(evidence(), moments=day)) == ["CPU full"]
 
 
 @pytest.mark.parametrize("name", sorted(CALM))

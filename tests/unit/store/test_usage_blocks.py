@@ -40,6 +40,8 @@ def test_any_bytes_can_be_read(data: bytes):
         b'{"since":0,"until":1,"count":0,"values":{"cpu":1}}',
         b'{"since":0,"until":1,"count":1000000000,"values":{"cpu":1}}',
         b'{"since":0,"until":1,"count":1,"values":{"cpu":1e300}}',
+        b'{"since":0,"until":1,"count":1,"values":{"ram":-5}}',
+        b'{"since":0,"until":1e300,"count":1,"values":{"cpu":1}}',
         b'{"since":0,"until":1,"count":1,"values":{"cpu":"1"}}',
         b'{"since":0,"until":1,"count":1,"values":{"of_tomorrow":1}}',
         b"null",

@@ -5,13 +5,16 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
+import msgspec
+
 from backprop.lifecycle.diagnosis.rules import Diverged, Evidence, Saves
-from backprop.records import RunView, Source
+from backprop.records import RunSpec, RunView, Source
 from backprop.store import metric_names, query
 from backprop.store.files import opened
 from backprop.store.index import Index
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import (
+    Admitted,
     Continued,
     Entry,
     Governed,
@@ -19,14 +22,18 @@ from backprop.store.journal.entries import (
     Paused,
     Queued,
     Refused,
+    SessionEnded,
     SessionStarted,
     Submitted,
 )
 from backprop.store.output.protocol import Listening, parse
 from backprop.store.rundir import RunDir
 from backprop.store.usage import files as usage_files
+from backprop.store.usage.blocks import Moment
+from backprop.store.usage.quantities import quantity
 
 _EVENTS_BYTES = 1 << 24  # of a session's events that are looked through
+_MOST_MOMENTS = 40_000  # of which each takes about 2 kB
 
 
 def gather(index: Index, view: RunView) -> Evidence:
@@ -38,18 +45,40 @@ def gather(index: Index, view: RunView) -> Evidence:
         entries = []
     paused_s, paused_for = _governor_pauses(entries)
     last = run.last_session
+    stepped_s, steps = (None, 0) if last is None else index.last_point_s(run.spec.id, last.number)
     return Evidence(
-        limits=run.spec.limits,
-        moments=tuple(moment for _, moment in usage_files.moments(view)),
+        limits=msgspec.structs.replace(run.spec.limits, ram_limit_bytes=_ram_limit_bytes(entries, run.spec)),
+        moments=_bounded(moment for _, moment in usage_files.moments(view)),
         trained_s=sum(session.trained_s(now) for session in run.sessions),
         queued_s=_queued_s(entries, now if run.waiter is not None else None),
         governor_paused_s=paused_s,
         paused_for=paused_for,
         last_session_s=0.0 if last is None else last.trained_s(now),
-        stepped_s=None if last is None else _stepped_s(index, view, last.number),
-        saves=_saves(view),
+        stepped_s=stepped_s,
+        steps=steps,
+        saves=_saves(index, view),
         diverged=_diverged(index, view),
     )
+
+
+def _bounded(moments: Iterable[Moment]) -> tuple[Moment, ...]:
+    """All of the time, in fewer moments where there are many."""
+    kept: list[Moment] = []
+    for moment in moments:
+        kept.append(moment)
+        if len(kept) == _MOST_MOMENTS:
+            kept = [_joined(one, later) for one, later in zip(kept[::2], kept[1::2], strict=True)]
+    return tuple(kept)
+
+
+def _joined(one: Moment, later: Moment) -> Moment:
+    """Two that follow one another: of levels the highest, of rates the mean."""
+    values = {**one.values, **later.values}
+    for name in one.values.keys() & later.values.keys():
+        first, second = one.values[name], later.values[name]
+        known = quantity(name)
+        values[name] = max(first, second) if known is not None and known.is_level else (first + second) / 2
+    return Moment(later.at_s, one.seconds + later.seconds, values)
 
 
 def _queued_s(entries: Iterable[Entry], now: datetime | None) -> float:
@@ -58,6 +87,8 @@ def _queued_s(entries: Iterable[Entry], now: datetime | None) -> float:
     for entry in entries:
         if isinstance(entry, (Queued, Submitted)):
             since = since or entry.at
+        elif isinstance(entry, SessionEnded) or (isinstance(entry, Refused) and entry.is_presumed):
+            since = None  # its supervisor died in the queue: nobody knows when
         elif isinstance(entry, (SessionStarted, Refused, NotContinued)):
             total_s += 0.0 if since is None else max(0.0, (entry.at - since).total_seconds())
             since = None
@@ -78,12 +109,14 @@ def _governor_pauses(entries: Iterable[Entry]) -> tuple[float, str | None]:
     return total_s, reason
 
 
-def _stepped_s(index: Index, view: RunView, session: int) -> float | None:
-    """When in a session its last metric came, in seconds of training; None where it reported none."""
-    return index.last_point_s(view.run.spec.id, session)
+def _ram_limit_bytes(entries: Iterable[Entry], spec: RunSpec) -> int | None:
+    """That of the last session: `resume` may have changed it."""
+    figures = next((entry.figures for entry in reversed([*entries]) if isinstance(entry, Admitted)), {})
+    found = figures.get("ram_limit_bytes", spec.limits.ram_limit_bytes)
+    return found if isinstance(found, int) else None
 
 
-def _saves(view: RunView) -> Saves | None:
+def _saves(index: Index, view: RunView) -> Saves | None:
     """Of the last session; None where its trainer measured none."""
     last = view.run.last_session
     if last is None:
@@ -99,7 +132,7 @@ def _saves(view: RunView) -> Saves | None:
             longest_s = max(longest_s, event.longest_save_s or 0.0)
     if not longest_s:
         return None
-    return Saves(count=sum(checkpoint.session == last.number for checkpoint in view.checkpoints), longest_s=longest_s)
+    return Saves(count=index.count_saves(view.run.spec.id, last.number), longest_s=longest_s)
 
 
 def _diverged(index: Index, view: RunView) -> Diverged | None:

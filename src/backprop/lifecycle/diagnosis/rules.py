@@ -12,6 +12,7 @@ from backprop.store.usage.blocks import Moment
 _BUSY_GPU = 50.0  # percent: below it, a GPU is said to wait
 _WAITS_SHARE = 0.3  # of the time, from which on waiting is worth a word
 _BUSY_CPU = 80.0  # percent of a core
+_BUSY_WORKERS = 150.0  # the process that trains takes up to a core, also while it only launches what the GPU does
 _READS = 20e6  # bytes a second: more than logging and imports take
 _IDLE_CPU = 10.0
 _FULL = 0.95  # of memory
@@ -55,6 +56,7 @@ class Evidence(Record, frozen=True):
     governor_paused_s: float = 0.0
     last_session_s: float = 0.0  # how long the last session has trained
     stepped_s: float | None = None  # when in it the last metric came
+    steps: int = 1  # at how many moments of it metrics came
     saves: Saves | None = None
     diverged: Diverged | None = None
 
@@ -95,7 +97,7 @@ def waits_for_data(evidence: Evidence) -> Iterator[Finding]:
     waiting = [moment for moment in known if moment.values["gpu_util"] < _BUSY_GPU]
     if not _is_long(known) or _share(waiting, known) < _WAITS_SHARE:
         return
-    feeding = [moment for moment in waiting if _is_busy(moment) or _is_reading(moment)]
+    feeding = [moment for moment in waiting if moment.values.get("cpu", 0.0) >= _BUSY_WORKERS or _is_reading(moment)]
     mean = f"(mean {_mean(known, 'gpu_util'):.0f} %)"
     begin = f"The GPU was below {_BUSY_GPU:.0f} % for {_percent(waiting, known)} of the time {mean}"
     if _share(feeding, waiting) >= 0.5:
@@ -110,7 +112,7 @@ def waits_for_data(evidence: Evidence) -> Iterator[Finding]:
             check="GPU idle",
             level=Level.PROBLEM,
             text=f"{begin}, and its processes used {_cores(waiting)}. What it waited for was not measured.",
-            advice="A profiler shows it: the network, a lock, evaluation on one core, batches that are too small.",
+            advice="A profiler shows it: data that the training process loads, small batches, a lock, a network.",
         )
 
 
@@ -119,10 +121,11 @@ def waits_on_cpu(evidence: Evidence) -> Iterator[Finding]:
     known = [moment for moment in _known(evidence, "cpu") if moment.values.get("gpu_util", 0.0) < _THROTTLED]
     if not _is_long(known) or _share(known, _known(evidence, "cpu")) < 0.5:
         return
-    full = [moment for moment in known if moment.values.get("machine_cpu", 0.0) >= _FULL_CPU]
+    full = [moment for moment in known if _is_full(moment)]
     reading = [moment for moment in known if _is_reading(moment) and not _is_busy(moment)]
     idle = [moment for moment in known if moment.values["cpu"] < _IDLE_CPU and not _is_reading(moment)]
-    one_core = [moment for moment in known if _BUSY_CPU <= moment.values["cpu"] <= 120.0 and moment not in full]
+    one_core = [moment for moment in known if _BUSY_CPU <= moment.values["cpu"] <= 120.0 and not _is_full(moment)]
+    unread = "" if _known(evidence, "gpu_util") else ", nor was a GPU, if it uses one"
     if _share(reading, known) >= _WAITS_SHARE:
         yield Finding(
             check="waits for the disk",
@@ -136,7 +139,7 @@ def waits_on_cpu(evidence: Evidence) -> Iterator[Finding]:
             check="idle",
             level=Level.PROBLEM,
             text=f"For {_percent(idle, known)} of the time its processes used {_cores(idle)} and read hardly anything; "
-            f"the machine was {_mean(idle, 'machine_cpu'):.0f} % busy. What it waited for was not measured.",
+            f"the machine was {_mean(idle, 'machine_cpu'):.0f} % busy. What it waited for was not measured{unread}.",
             advice="A profiler shows it: the network, a lock, a sleep, or other processes that take every core.",
         )
     elif _share(full, known) >= 0.5:
@@ -158,12 +161,13 @@ def waits_on_cpu(evidence: Evidence) -> Iterator[Finding]:
 
 
 def memory_near_its_limit(evidence: Evidence) -> Iterator[Finding]:
-    limits, ram = evidence.limits, _peak(evidence, "ram")
-    if limits.ram_limit_bytes is not None and ram is not None and ram >= _FULL * limits.ram_limit_bytes:
+    limit, ram = evidence.limits.ram_limit_bytes, _peak(evidence, "ram")
+    last = max((moment.values["ram"] for moment in _of_last_session(_known(evidence, "ram"))), default=0.0)
+    if limit is not None and last >= _FULL * limit:
         yield Finding(
             check="RAM near its limit",
             level=Level.PROBLEM,
-            text=f"Its processes held up to {_size(ram)} of RAM (--ram-limit: {_size(limits.ram_limit_bytes)}).",
+            text=f"Its processes held up to {_size(last)} of RAM (--ram-limit: {_size(limit)}).",
             advice="Raise --ram-limit, or load less at a time.",
         )
     machine, total = _peak(evidence, "machine_ram"), _peak(evidence, "machine_ram_total")
@@ -186,7 +190,7 @@ def memory_near_its_limit(evidence: Evidence) -> Iterator[Finding]:
 
 
 def memory_grows(evidence: Evidence) -> Iterator[Finding]:
-    known = _known(evidence, "ram")
+    known = _of_last_session(_known(evidence, "ram"))
     part = len(known) // _PARTS
     if part < 2 or not _is_long(known):
         return
@@ -197,7 +201,7 @@ def memory_grows(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             check="memory grows",
             level=Level.PROBLEM,
-            text=f"Its RAM grew all the time, from {_size(begin)} to {_size(end)}: "
+            text=f"Its RAM grew in each fifth of the session, from {_size(begin)} to {_size(end)}: "
             f"{_size((end - begin) / minutes)} a minute.",
             advice="Something may be kept that need not be: losses with their graphs, samples in a list, a cache.",
         )
@@ -247,14 +251,14 @@ def others_on_the_card(evidence: Evidence) -> Iterator[Finding]:
 
 
 def swaps(evidence: Evidence) -> Iterator[Finding]:
-    known, pressed = _known(evidence, "machine_swap"), _known(evidence, "ram_pressure")
+    known, pressed = _of_last_session(_known(evidence, "machine_swap")), _known(evidence, "ram_pressure")
     first = known[0].values["machine_swap"] if known else 0.0
     peak = max((moment.values["machine_swap"] for moment in known), default=0.0)
     if peak - first >= _SWAPPED_BYTES:
         yield Finding(
             check="swap",
             level=Level.PROBLEM,
-            text=f"The machine's swap grew from {_size(first)} to {_size(peak)} while it trained.",
+            text=f"The machine's swap grew from {_size(first)} to {_size(peak)} in the last session.",
             advice="Fewer runs or workers at a time, or less data in memory: swap is hundreds of times slower.",
         )
     if _is_long(pressed) and (percent := _mean(pressed, "ram_pressure")) >= _PRESSED:
@@ -305,7 +309,8 @@ def makes_no_progress(evidence: Evidence) -> Iterator[Finding]:
     if evidence.stepped_s is None:
         return
     since_s = evidence.last_session_s - evidence.stepped_s
-    if since_s >= _STUCK_S and since_s >= _STUCK_SHARE * evidence.last_session_s:
+    interval_s = evidence.stepped_s / max(1, evidence.steps)
+    if since_s >= max(_STUCK_S, _STUCK_SHARE * evidence.last_session_s, 2 * interval_s):
         yield Finding(
             check="no progress",
             level=Level.PROBLEM,
@@ -332,6 +337,12 @@ RULES: tuple[Rule, ...] = (
 
 
 # -- figures
+
+
+def _of_last_session(moments: Sequence[Moment]) -> Sequence[Moment]:
+    """The newest of these, whose time only goes on: each session begins anew."""
+    begins = [place for place, (one, later) in enumerate(pairwise(moments), 1) if later.at_s <= one.at_s]
+    return moments[begins[-1] :] if begins else moments
 
 
 def _known(evidence: Evidence, name: str) -> list[Moment]:
@@ -362,6 +373,10 @@ def _mean(moments: Sequence[Moment], name: str) -> float:
 
 def _peak(evidence: Evidence, name: str) -> float | None:
     return max((moment.values[name] for moment in evidence.moments if name in moment.values), default=None)
+
+
+def _is_full(moment: Moment) -> bool:
+    return moment.values.get("machine_cpu", 0.0) >= _FULL_CPU
 
 
 def _is_busy(moment: Moment) -> bool:

@@ -18,9 +18,10 @@ from backprop.records import StoredRecord
 from backprop.store.files import UNDECODABLE
 from backprop.store.usage.quantities import CARD, card_and_part, quantity, unit_of
 
-MAX_SAMPLES = 1000  # in a line
-_MAX_COLUMNS = 1000
+MAX_SAMPLES = 100  # in a line; ours have twenty
+_MAX_COLUMNS = 500  # ours have ten for a card
 _GREATEST = 1e18  # no quantity comes near it; a greater one is damage
+_LONGEST_S = 1e9  # no session comes near it
 
 Sample = Mapping[str, float]  # name -> value, in the units of `Quantity`
 _Column = list[float | None]
@@ -132,7 +133,7 @@ def _blocks(data: bytes) -> Iterator[Block]:
 
 def _is_sound(block: Block) -> bool:
     return (
-        0 <= block.since < block.until
+        0 <= block.since < block.until <= _LONGEST_S
         and 0 < block.count <= MAX_SAMPLES
         and len(block.values) <= _MAX_COLUMNS
         and all(not isinstance(column, list) or len(column) == block.count for column in block.values.values())
@@ -168,4 +169,4 @@ def _columns(block: Block, only: str | None = None) -> dict[str, _Column]:
 
 
 def _value(stored: float | None, unit: float) -> float | None:
-    return None if stored is None or not abs(stored) * unit <= _GREATEST else stored * unit
+    return None if stored is None or not 0 <= stored * unit <= _GREATEST else stored * unit

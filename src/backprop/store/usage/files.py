@@ -11,7 +11,7 @@ from backprop.store.usage import blocks
 from backprop.store.usage.blocks import Moment
 from backprop.store.usage.quantities import PREFIX
 
-_MOST_BYTES = 1 << 28  # of a file; ours hold a year in less
+_MOST_BYTES = 1 << 26  # of a file; ours hold ten years in less
 
 
 def has(view: RunView, metric: str) -> bool:
