@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from backprop.lifecycle.diagnosis import evidence as gathering
 from backprop.lifecycle.diagnosis.rules import Diverged, Evidence, Saves, diagnose
 from backprop.store.usage import blocks
 from backprop.store.usage.blocks import Moment
@@ -165,6 +166,17 @@ def test_a_day_is_looked_through_at_once():
     """A second of each of its 86,400: no rule compares all with all."""
     day = during((86_400, {"cpu": 100, "machine_cpu": 99}), of=WITHOUT_GPU)
     assert checks(msgspec.structs.replace(evidence(), moments=day)) == ["CPU full"]
+
+
+def test_a_long_run_is_seen_whole_in_fewer_moments(monkeypatch: pytest.MonkeyPatch):
+    """Its time and its peaks stay, whatever its length and however many cards it had."""
+    monkeypatch.setattr(gathering, "_MOST_MOMENTS", 10)
+    found = gathering._bounded(during((50, {"gpu7/util": 3.0}), (1, {"ram": 9 * GB, "cpu": 160.0}), (50, {})))
+    assert len(found) < 10
+    assert sum(moment.seconds for moment in found) == found[-1].at_s == 101
+    assert max(moment.values["ram"] for moment in found) == 9 * GB
+    assert all("gpu7/util" not in moment.values for moment in found)
+    assert sum(moment.values["cpu"] * moment.seconds for moment in found) == pytest.approx(101 * 60 + 100)
 
 
 @pytest.mark.parametrize("name", sorted(CALM))

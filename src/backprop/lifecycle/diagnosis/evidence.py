@@ -30,7 +30,7 @@ from backprop.store.output.protocol import Listening, parse
 from backprop.store.rundir import RunDir
 from backprop.store.usage import files as usage_files
 from backprop.store.usage.blocks import Moment
-from backprop.store.usage.quantities import quantity
+from backprop.store.usage.quantities import QUANTITIES
 
 _EVENTS_BYTES = 1 << 24  # of a session's events that are looked through
 _MOST_MOMENTS = 40_000  # of which each takes about 2 kB
@@ -62,10 +62,10 @@ def gather(index: Index, view: RunView) -> Evidence:
 
 
 def _bounded(moments: Iterable[Moment]) -> tuple[Moment, ...]:
-    """All of the time, in fewer moments where there are many."""
+    """All of the time, in fewer moments where there are many; without what each of several cards did."""
     kept: list[Moment] = []
     for moment in moments:
-        kept.append(moment)
+        kept.append(moment._replace(values={name: moment.values[name] for name in QUANTITIES if name in moment.values}))
         if len(kept) == _MOST_MOMENTS:
             kept = [_joined(one, later) for one, later in zip(kept[::2], kept[1::2], strict=True)]
     return tuple(kept)
@@ -73,12 +73,15 @@ def _bounded(moments: Iterable[Moment]) -> tuple[Moment, ...]:
 
 def _joined(one: Moment, later: Moment) -> Moment:
     """Two that follow one another: of levels the highest, of rates the mean."""
-    values = {**one.values, **later.values}
+    values, seconds = {**one.values, **later.values}, one.seconds + later.seconds
     for name in one.values.keys() & later.values.keys():
         first, second = one.values[name], later.values[name]
-        known = quantity(name)
-        values[name] = max(first, second) if known is not None and known.is_level else (first + second) / 2
-    return Moment(later.at_s, one.seconds + later.seconds, values)
+        values[name] = (
+            max(first, second)
+            if QUANTITIES[name].is_level
+            else (first * one.seconds + second * later.seconds) / seconds
+        )
+    return Moment(later.at_s, seconds, values)
 
 
 def _queued_s(entries: Iterable[Entry], now: datetime | None) -> float:
