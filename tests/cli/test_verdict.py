@@ -130,6 +130,17 @@ def test_a_side_that_lost_runs_is_not_better(runs: Runs):
     assert "the side that is ahead has more runs without a finite value" in done.stdout
 
 
+def test_a_group_is_not_the_beginning_of_ids(runs: Runs):
+    """Ids that begin with a group's name do not hide it; without a group they are ambiguous."""
+    runs.script("""print(json.dumps({"step": 1, "accuracy": 0.5}))""")
+    for run_id in ("a-1", "a-2", "b-1", "b-2", "c-1", "c-2"):
+        group = () if run_id[0] == "c" else ("--group", run_id[0])
+        assert runs.call("run", "train.py", "--run-id", run_id, *group).returncode == 0
+    assert document(runs, "a", "b")["candidate"]["n"] == 2
+    done = runs.call("verdict", "a", "c", "--metric", "accuracy")
+    assert (done.returncode, "several runs" in done.stderr) == (2, True)
+
+
 def test_runs_without_a_seed_are_samples_of_their_own(runs: Runs):
     """Also where the parser's default says that there is none. Equal values are neither ahead nor behind."""
     runs.script(

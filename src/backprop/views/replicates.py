@@ -69,12 +69,15 @@ def by_mean(found: Iterable[Sequence[RunView]], metric: str, goal: Goal) -> list
 
 
 def without_seeds(view: RunView) -> dict[str, str]:
-    """The parameters as texts, without the seeds, and without the run's own id in them."""
+    """The parameters as texts, without the seeds, and without the run's own id in them.
+
+    Those that are None are left out: they were not given. A resumed run does not list the option for its checkpoint.
+    """
     own = view.run.spec.id
     return {
         name: _without_id(params.text(value), own)
         for name, value in view.params.items()
-        if not metric_names.is_seed(name)
+        if value is not None and not metric_names.is_seed(name)
     }
 
 

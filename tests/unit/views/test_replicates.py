@@ -162,3 +162,9 @@ def test_each_run_is_in_one_set_and_the_best_mean_comes_first(told: list[tuple[i
     means = [over.mean for _, over in replicates.by_mean(sets, "loss", Goal.MIN)]
     assert means == sorted(means)
     assert [over.mean for _, over in replicates.by_mean(sets, "loss", Goal.MAX)] == sorted(means, reverse=True)
+
+
+def test_a_resumed_run_is_a_replicate():
+    """Its parameters lack the option for the checkpoint, which is None in the others."""
+    first, resumed = viewed("a", seed=1, resume_from=None), viewed("b", seed=2)
+    assert ids(replicates.sets([first, resumed, viewed("c", seed=3, resume_from="x")])) == [["a", "b"], ["c"]]

@@ -109,9 +109,11 @@ def _find(home: Home, index: Index, word: str) -> list[RunView]:
         in_group = _of_filter(index, filters.Condition(name="group", operator="=", value=word))
         try:
             run = find_run(home, index, word)
-        except NoSuchRunError as error:
+        except (NoSuchRunError, UsageError) as error:  # no run, or the beginning of several ids
             if in_group:
                 return in_group
+            if isinstance(error, UsageError):
+                raise
             raise NoSuchRunError(f"no run and no group named {word!r}; to see them: backprop list --groups") from error
         if in_group and word in {run.run.spec.id, run.run.spec.name}:
             raise UsageError(f"{word!r} names a run and a group: use the run's id {run.run.spec.id}, or group={word}.")
