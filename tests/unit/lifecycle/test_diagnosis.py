@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 
 from backprop.lifecycle.diagnosis import evidence as gathering
 from backprop.lifecycle.diagnosis.rules import Diverged, Evidence, Saves, diagnose
+from backprop.store.journal.entries import Queued, Refused
 from backprop.store.usage import blocks
 from backprop.store.usage.blocks import Moment
 from tests.unit.supervisor.fake_session import limits
@@ -166,6 +168,20 @@ def test_a_day_is_looked_through_at_once():
     """A second of each of its 86,400: no rule compares all with all."""
     day = during((86_400, {"cpu": 100, "machine_cpu": 99}), of=WITHOUT_GPU)
     assert checks(msgspec.structs.replace(evidence(), moments=day)) == ["CPU full"]
+
+
+def test_time_after_the_death_of_a_queued_supervisor_is_no_time_in_the_queue():
+    """Only when somebody looked is known: a day later, perhaps."""
+
+    def at(minute: int) -> datetime:
+        return datetime(2026, 1, 1, 0, minute, tzinfo=timezone.utc)
+
+    queued = Queued(at=at(0), session=1, reason="full", figures={}, host="h", supervisor_pid=1)
+    died = Refused(at=at(50), reason="its supervisor died", figures={}, is_presumed=True)
+    again = msgspec.structs.replace(queued, at=at(55))
+    gave_up = Refused(at=at(56), reason="not started in time", figures={})
+    assert gathering._queued_s([queued, died, again, gave_up], None) == 60
+    assert gathering._queued_s([queued, died, again], at(57)) == 120
 
 
 def test_a_long_run_is_seen_whole_in_fewer_moments(monkeypatch: pytest.MonkeyPatch):
