@@ -77,7 +77,7 @@ class FrameworkRuns(Runs):
             nonlocal sizes
             before, sizes = sizes, [path.stat().st_size if path.exists() else 0 for path in paths]
             # reading it all a hundred times a second takes more of a core than what is waited for
-            return sizes != before and any(_last_step(path) >= step for path in paths if path.exists())
+            return sizes != before and any(last_step(path) >= step for path in paths if path.exists())
 
         wait_for(is_there)
 
@@ -133,7 +133,8 @@ def make_framework_runs(folder: Path) -> FrameworkRuns:
     return made
 
 
-def _last_step(path: Path) -> int:
+def last_step(path: Path) -> int:
+    """The last that is in a file of events; -1: none."""
     batch = digest(path.read_bytes())
     return max((step for step in (batch.last_step, batch.counted_step) if step is not None), default=-1)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import HANG_S, IS_NIGHTLY, wait_for
-from tests.frameworks.conftest import EXAMPLES, WITHOUT_COMPILER, FrameworkRuns, make_framework_runs, nightly
+from tests.frameworks.conftest import EXAMPLES, WITHOUT_COMPILER, FrameworkRuns, last_step, make_framework_runs, nightly
 
 EXAMPLE = EXAMPLES / "digits_pytorch.py"
 EPOCHS = 16
@@ -130,14 +130,16 @@ def test_timeboxes_and_no_timebox_give_the_same(framework_runs: FrameworkRuns, r
 
 
 def test_stops_at_arbitrary_steps_give_the_same(framework_runs: FrameworkRuns, reference: Reference):
-    """And resuming takes what the script saved, never what was saved for it."""
+    """And resuming takes what the script saved, never what was saved for it: that is all but what it had just saved."""
     cuts = [60, 233] if IS_NIGHTLY else [233]
     framework_runs.cut(("--resume-arg", "--resume", EXAMPLE, "--", "--epochs", EPOCHS), "r", cuts)
     assert_equal(framework_runs, reference)
     document = framework_runs.document("r")
     resumed = [Path(session["resumed_from"]).name for session in document["sessions"][1:]]
     assert all(name.startswith("epoch-") for name in resumed), resumed
-    assert emergencies(document)
+    own = {(c["session"], c["step"]) for c in document["checkpoints"] if not c["emergency"]}
+    stops = {(n, last_step(framework_runs.rundir("r") / f"session-{n}.events")) for n in range(1, len(cuts) + 1)}
+    assert {(c["session"], c["step"]) for c in emergencies(document)} == stops - own
 
 
 # -- what is a checkpoint, and how it is called
