@@ -116,9 +116,12 @@ window.EventSource = class extends EventTarget {
 
 def test_a_run_that_starts_before_the_page_has_connected_is_shown(page: Page, served: Ui, training: Training):
     """Between the first rows and the first event: it is in neither."""
-    page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": LATE_EVENTS})
-    page.open(served.address)
-    page.one("#empty")
+    added = page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": LATE_EVENTS})
+    try:
+        page.open(served.address)
+        page.one("#empty")
+    finally:  # the browser is used by other tests, too
+        page.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
     training.going_on("live")
     page.js("window.mayConnect = true")
     page.until(lambda: page.status("live") == "running")
