@@ -1,6 +1,7 @@
 """Rules by name of a metric: which values are better, does it measure quality, which one is the main metric."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
@@ -137,6 +138,12 @@ def main_metric(names: Collection[str]) -> str | None:
     It is what `loss` means in a filter and in --sort. names: of the run's metrics.
     """
     return min((name for name in names if loss_rank(name) is not None), key=_loss_order, default=None)
+
+
+def commonest_main_metric(views: Sequence[RunView]) -> str | None:
+    """The main metric that most of these runs have; None: none has one."""
+    mains = Counter(main for view in views if (main := main_metric(view.summaries)) is not None)
+    return next((main for main, _ in mains.most_common(1)), None)
 
 
 def _loss_order(name: str) -> tuple[int | None, str]:

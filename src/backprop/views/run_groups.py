@@ -30,8 +30,7 @@ def groups(views: Sequence[RunView], metric: str | None = None) -> list[RunGroup
 
 
 def _group(name: str, views: Sequence[RunView], metric: str | None) -> RunGroup:
-    mains = Counter(main for view in views if (main := metric_names.main_metric(view.summaries)) is not None)
-    shown = metric or next((main for main, _ in mains.most_common(1)), None)
+    shown = metric or metric_names.commonest_main_metric(views)
     rows = [row for view in views if (row := RunRow.of(view, shown)).best is not None] if shown is not None else []
     best = _best(rows, shown)
     return RunGroup(

@@ -1,7 +1,5 @@
 """`backprop best`: what was tried, ranked by a metric over several seeds."""
 
-from collections import Counter
-
 import click
 
 from backprop.cli import completion
@@ -40,8 +38,7 @@ def best(*, metric: str | None, conditions: tuple[str, ...], limit: int, goals: 
     with open_caught_up(Home.from_environment()) as index:
         views = query.runs(index, asked)
         mistake = None if views else query.unknown_name(index, [condition.name for condition in asked.conditions])
-    mains = Counter(main for view in views if (main := metric_names.main_metric(view.summaries)) is not None)
-    name = metric or next((main for main, _ in mains.most_common(1)), None)
+    name = metric or metric_names.commonest_main_metric(views)
     if not views or name is None:
         if as_json:
             print_json([])
