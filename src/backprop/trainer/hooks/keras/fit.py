@@ -285,7 +285,7 @@ class Fit:
     @guarded(HOOK)
     def _log(self, logs: Any) -> None:
         metrics = {**(logs or {}), "epoch": self._epoch}
-        self._link.log(self._fits_of_process.step, metrics, self._total_steps)
+        self._link.steps.log(self._fits_of_process.step, metrics, self._total_steps)
 
     @property
     def _total_steps(self) -> Optional[int]:

@@ -126,7 +126,7 @@ class ScriptMonitor:
     @guarded(LOSSES)
     def _sample_driven(self, optimizer: Any) -> None:
         """Take the loss of a step of a framework's loop, which counts its steps itself."""
-        step = self.link.driven_step
+        step = self.link.steps.in_loop
         if step is None:  # the number of its first step is not known
             self.losses.forget_step()
         else:
@@ -166,9 +166,9 @@ class ScriptMonitor:
         if self._most and self._reported_step != self.step:
             self._reported_step = self.step
             self.link.confirm_resume()  # for frameworks whose loop is not driven
-            if self.link.count_now is None:
-                self.link.set_unit("optimizer step", is_counted=True)
-                self.link.count(self.step)
+            if self.link.steps.count_now is None:
+                self.link.steps.set_unit("optimizer step", is_counted=True)
+                self.link.steps.count(self.step)
 
     @guarded(LOSSES)
     def report_losses(self, *, is_over: bool = False) -> None:
