@@ -4,7 +4,7 @@ Everything here is frozen and knows nothing of files, processes or clocks. Insid
 durations are seconds and instants are aware UTC datetimes; None means unknown or not applicable.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum, IntEnum
 from pathlib import PurePath
@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 GB = 1_000_000_000  # bytes: powers of 1000, as in all settings and messages
+Say = Callable[[str], None]  # shows the user a message of one line
 
 
 class Status(str, Enum):

@@ -24,9 +24,9 @@ from backprop.lifecycle import catalog, indexing
 from backprop.records import Limits, RunSpec, Status
 from backprop.store.home import Home
 from backprop.store.index import Index
-from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
+from backprop.store.recorder import Recorder
 from tests.conftest import HANG_S, Runs, wait_for
 from tests.web.conftest import Server
 
@@ -241,7 +241,7 @@ def test_points_keep_their_order_in_an_index_that_was_emptied_meanwhile(runs: Ru
     recorder = Recorder(home, rundir, spec, journal, print)
     recorder.record_state(publish=False)
     for _ in range(3):
-        recorder.ingest(2, 1.0)
+        recorder.output.ingest(2, 1.0)
     other = Index(home.index_path, 10)
     run, size = recorder.read_run()
     other.remove("r")
@@ -249,7 +249,7 @@ def test_points_keep_their_order_in_an_index_that_was_emptied_meanwhile(runs: Ru
     with rundir.out_path(2).open("a") as output:
         output.write('{"step": 3, "value": 30}\n')
     for _ in range(5):
-        recorder.ingest(2, 1.0)
+        recorder.output.ingest(2, 1.0)
     view = other.get("r")
     assert view is not None
     assert (view.last_step, view.metrics, view.summaries["value"].count) == (3, {"value": 30.0}, 3)
@@ -475,7 +475,7 @@ def test_a_home_that_becomes_read_only_while_a_session_begins(runs: Runs):
     program = textwrap.dedent(
         """
         import errno, os, sys
-        from backprop.store.ingest import Recorder
+        from backprop.store.recorder import Recorder
         begin = Recorder.begin
         def refuse(self):
             if b"session_started" in self._rundir.journal_path.read_bytes():

@@ -23,11 +23,11 @@ from backprop.records import (
     Limits,
     RunSpec,
     RunView,
+    Say,
     with_step,
 )
 from backprop.store import checkpoints, kept_checkpoints
 from backprop.store.code import snapshot
-from backprop.store.ingest import Say
 from backprop.store.journal.entries import CheckpointSkipped, NotContinued, Refused
 from backprop.store.journal.file import Journal
 from backprop.supervisor import command

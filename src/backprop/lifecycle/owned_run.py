@@ -11,13 +11,14 @@ from backprop.records import (
     Record,
     Revision,
     RunSpec,
+    Say,
 )
 from backprop.store.annotations import Annotation
 from backprop.store.annotations import write as write_annotation
 from backprop.store.code import snapshot
 from backprop.store.home import Home
-from backprop.store.ingest import Recorder, Say
 from backprop.store.journal.file import Journal
+from backprop.store.recorder import Recorder
 from backprop.store.rundir import RunDir
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from backprop import engines, host
 from backprop.engines.base import Phase
 from backprop.errors import BusyError
 from backprop.lifecycle import continuation
-from backprop.records import Run, RunSpec, Session, Status
+from backprop.records import Run, RunSpec, Say, Session, Status
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home
-from backprop.store.ingest import Say
 from backprop.store.journal import file as journals
 from backprop.store.journal.entries import Entry, Refused, SessionEnded, Submitted, TrainerLaunched
 from backprop.store.journal.file import Journal

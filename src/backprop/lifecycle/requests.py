@@ -19,10 +19,9 @@ from backprop.engines.base import Phase
 from backprop.errors import BackpropError, BusyError, NoRoomError, NoSuchRunError, UsageError
 from backprop.lifecycle import indexing, recovery
 from backprop.lifecycle.run_state import RunState, SupervisorInfo, current_supervisor, look, wait_for
-from backprop.records import Pauser, Run, RunSpec, StopReason
+from backprop.records import Pauser, Run, RunSpec, Say, StopReason
 from backprop.store.holder import signal_holder
 from backprop.store.home import Home
-from backprop.store.ingest import Say
 from backprop.store.journal.entries import (
     MoveRequested,
     PauseRequested,

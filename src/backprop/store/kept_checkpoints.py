@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from backprop.records import Checkpoint, Run, RunView, Status
+from backprop.records import Checkpoint, Run, RunView, Say, Status
 from backprop.store import checkpoints
 from backprop.trainer.overwrites import kept_names
 
 _MOST_IN_DOUBT = 3  # each is as large as a checkpoint
 _LOGS = {"", ".csv", ".html", ".json", ".jsonl", ".log", ".md", ".png", ".txt", ".yaml", ".yml"}
-Say = Callable[[str], None]
 SavedOverBy = Callable[[Checkpoint], str | None]
 
 

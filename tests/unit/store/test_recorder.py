@@ -11,9 +11,9 @@ from backprop.records import Checkpoint, Measure, Status
 from backprop.store.curves import points
 from backprop.store.home import Home
 from backprop.store.index import open_index
-from backprop.store.ingest import Recorder
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
+from backprop.store.recorder import Recorder
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.supervisor.process.tree import folders, marked
 from tests.conftest import wait_for
@@ -40,7 +40,7 @@ def recorder(home: Home) -> Iterator[Recorder]:
         write(home, 1)
         with closing(Recorder(home, home.rundir("r"), SPEC, journal, lambda _: None)) as made:
             assert made.record_state(publish=False)
-            assert made.ingest(1, 1.0).is_stored
+            assert made.output.ingest(1, 1.0).is_stored
             yield made
 
 
@@ -77,11 +77,11 @@ def test_an_index_that_is_damaged_under_our_feet_is_made_anew(home: Home, record
     for _ in range(4):  # to notice it, to set it aside, and twice to read
         if first == "state":
             recorder.record_state(publish=False)
-            recorder.ingest(1, 2.0)
+            recorder.output.ingest(1, 2.0)
         else:
-            recorder.ingest(1, 2.0)
+            recorder.output.ingest(1, 2.0)
             recorder.record_state(publish=False)
-    assert recorder.record_output()
+    assert recorder.output.ingest_all()
     with closing(open_index(home, 5.0, lambda _: None)) as index:
         steps = [point.step for point in points(index, recorder.read_run()[0], "loss")]
     assert steps == [1, 2]
@@ -93,7 +93,7 @@ def test_an_index_that_is_replaced_while_a_run_is_finished(
 ):
     """Somebody who looks has put the run into the new one, without its output: it is not finished, nor seen whole."""
     end(home)
-    store = recorder.record_output
+    store = recorder.output.ingest_all
 
     def stored_in_the_old_one(sizes: object) -> bool:
         is_stored = store(sizes)
@@ -101,13 +101,13 @@ def test_an_index_that_is_replaced_while_a_run_is_finished(
         replace(home, recorder)
         return is_stored
 
-    monkeypatch.setattr(recorder, "record_output", stored_in_the_old_one)
+    monkeypatch.setattr(recorder.output, "ingest_all", stored_in_the_old_one)
     assert recorder.whole_view(patience_s=0) is None
     view = recorder.whole_view()
     assert view is not None
     assert view.last_step == 1
     recorder.begin()
-    monkeypatch.setattr(recorder, "record_output", stored_in_the_old_one)
+    monkeypatch.setattr(recorder.output, "ingest_all", stored_in_the_old_one)
     assert not recorder.finish(publish=False)
     assert home.unsettled() == ["r"]
     assert recorder.finish(publish=False)
@@ -126,7 +126,7 @@ def test_an_index_that_is_replaced_between_two_sessions(
             SessionStarted(at=AT, session=2, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
         )
     home.rundir("r").out_path(2).write_text('{"step": 2, "loss": 2}\n')
-    ingest_before = recorder._ingest_before
+    ingest_before = recorder.output._ingest_before
 
     def replaced(session: int) -> object:
         found = ingest_before(session)
@@ -134,12 +134,12 @@ def test_an_index_that_is_replaced_between_two_sessions(
         replace(home, recorder)
         return found
 
-    while recorder.ingest(2, 1.0).is_behind:
+    while recorder.output.ingest(2, 1.0).is_behind:
         pass
     assert recorder.record_state(publish=False)
-    monkeypatch.setattr(recorder, "_ingest_before", replaced)
-    assert not recorder.ingest(2, 1.0).is_stored
-    assert recorder.record_output()
+    monkeypatch.setattr(recorder.output, "_ingest_before", replaced)
+    assert not recorder.output.ingest(2, 1.0).is_stored
+    assert recorder.output.ingest_all()
     with closing(open_index(home, 5.0, lambda _: None)) as index:
         assert [point.step for point in points(index, recorder.read_run()[0], "loss")] == [1, 2]
 
@@ -168,8 +168,8 @@ def test_whoever_looks_first_finds_a_relative_checkpoint(home: Home, recorder: R
     environment = {RUN_DIR_VARIABLE: str(home.rundir("r").path)}
     with subprocess.Popen(["/bin/cat"], cwd=tmp_path, env=environment, stdin=subprocess.PIPE) as trainer:
         wait_for(lambda: trainer.pid in {process.pid for process in marked(str(home.rundir("r").path))})
-        recorder.look_for_checkpoints_in(lambda: folders(marked(str(home.rundir("r").path))))
-        look = recorder.ingest(1, 2.0)
+        recorder.output.look_for_checkpoints_in(lambda: folders(marked(str(home.rundir("r").path))))
+        look = recorder.output.ingest(1, 2.0)
     assert [checkpoint.path for checkpoint in look.checkpoints] == [str(tmp_path / "last.bin")]
 
 
@@ -188,9 +188,9 @@ def test_a_supervisor_sees_what_somebody_else_was_faster_to_store(home: Home, re
         closing(Journal(home.rundir("r").journal_path)) as journal,
         closing(Recorder(home, home.rundir("r"), SPEC, journal, lambda _: None)) as supervisor,
     ):
-        assert [batch.last_step for batch in supervisor.ingest(1, 2.0, is_supervisor=True).batches] == [1]
+        assert [batch.last_step for batch in supervisor.output.ingest(1, 2.0, is_supervisor=True).batches] == [1]
         write(home, 2)
-        assert [batch.last_step for batch in supervisor.ingest(1, 2.0, is_supervisor=True).batches] == [2]
+        assert [batch.last_step for batch in supervisor.output.ingest(1, 2.0, is_supervisor=True).batches] == [2]
     with closing(open_index(home, 5.0, lambda _: None)) as index:
         steps = [point.step for point in points(index, recorder.read_run()[0], "loss")]
     assert steps == [1, 2]
@@ -205,9 +205,9 @@ def test_a_supervisor_misses_nothing_though_others_are_faster_again_and_again(ho
     ):
         for step in range(2, 8):
             write(home, step)
-            recorder.ingest(1, 2.0)
+            recorder.output.ingest(1, 2.0)
             if step % 2:
-                batches = supervisor.ingest(1, 2.0, is_supervisor=True).batches
+                batches = supervisor.output.ingest(1, 2.0, is_supervisor=True).batches
                 seen += [each for batch in batches for each in batch.series["loss"].steps]
     assert seen == [*range(1, 8)]
     with closing(open_index(home, 5.0, lambda _: None)) as index:
