@@ -39,10 +39,17 @@ from backprop.supervisor.signals import Signals
 class RunObserver(Protocol):
     """Observes the sessions of a run. Called between sessions, except for what `begins` returns."""
 
-    def waits(self, reason: str) -> None: ...
-    def begins(self, plan: SessionPlan) -> Observer: ...
-    def ended(self, outcome: Outcome) -> None: ...
-    def message(self, text: str) -> None: ...
+    def waits(self, reason: str) -> None:
+        """A session is queued, for this reason now. Called whenever that changes."""
+
+    def begins(self, plan: SessionPlan) -> Observer:
+        """A session is about to start; what is returned observes it."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """It has ended, and is recorded."""
+
+    def message(self, text: str) -> None:
+        """Anything else that the user should know, in one line."""
 
 
 def choose_checkpoint(

@@ -54,9 +54,11 @@ class Range(NamedTuple):
     end: float | None = None
 
     def has(self, x: float) -> bool:
+        """Whether a point lies in it."""
         return (self.begin is None or x >= self.begin) and (self.end is None or x <= self.end)
 
     def meets(self, low: float, high: float) -> bool:
+        """Whether a stretch from `low` to `high` has points in it."""
         return (self.begin is None or high >= self.begin) and (self.end is None or low <= self.end)
 
 

@@ -399,6 +399,7 @@ class Index(IndexReader):
         return row[0] if row else None
 
     def set_seen_folder_ns(self, modified_ns: int) -> None:
+        """modified_ns: the modification time of the runs folder; all that was in it then is here."""
         self._db.execute("INSERT OR REPLACE INTO facts VALUES ('seen_folder_ns', ?)", (modified_ns,))
 
     def is_snapshot_due(self) -> bool:

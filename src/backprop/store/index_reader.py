@@ -61,6 +61,7 @@ class IndexReader:
         return int(self._db.execute("SELECT count(*) FROM runs").fetchone()[0])
 
     def run_ids(self) -> set[str]:
+        """Ids of all runs."""
         return {row[0] for row in self._db.execute("SELECT id FROM runs")}
 
     def newest(self, limit: int) -> Iterator[RunView]:
@@ -77,6 +78,7 @@ class IndexReader:
         return (decode_run(row[0]) for row in rows.fetchall())
 
     def newest_id(self) -> str | None:
+        """Id of the run that was created last; None where there is none."""
         row = self._db.execute("SELECT id FROM runs ORDER BY created_at DESC, id LIMIT 1").fetchone()
         return row[0] if row else None
 

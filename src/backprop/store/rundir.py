@@ -97,6 +97,7 @@ class RunDir:
 
     @property
     def run_id(self) -> str:
+        """The name of the folder."""
         return self.path.name
 
     @property
@@ -167,6 +168,7 @@ class RunDir:
         return self.path / "notify.log"
 
     def source_path(self, session: int, source: Source) -> Path:
+        """The file of a source of a session, whether or not it exists."""
         return self.path / f"session-{session}.{source.value}"
 
     def source_sizes(self, closed: list[str] | None = None) -> dict[tuple[int, Source], int]:

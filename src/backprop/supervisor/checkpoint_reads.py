@@ -60,6 +60,7 @@ class Offer:
         self.is_offered_read = False
 
     def close(self) -> None:
+        """Stop watching for reads."""
         self._reads.close()
 
     def verdicts(self, trainings: Sequence[TrainingBegan], *, has_trained: bool, is_over: bool) -> list[Verdict]:

@@ -59,6 +59,7 @@ class ResourceMonitor:
         self.is_used = False  # CPU or GPU were used in the latest one
 
     def start(self, now: float) -> None:
+        """The trainer was launched. now: in monotonic seconds."""
         # not at once: importing psutil would delay a very short script
         self._due_at = now + (SAMPLE_EVERY_S if self._limits.ram_limit_bytes is None else _HURRIED_EVERY_S)
         if self._poller is not None:
@@ -66,6 +67,7 @@ class ResourceMonitor:
             self._poller.start(start_detached)
 
     def close(self) -> None:
+        """End the GPU probes."""
         if self._poller is not None:
             self._poller.close()
 

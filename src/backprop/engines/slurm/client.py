@@ -89,14 +89,17 @@ class Job(Record, frozen=True):
 
     @property
     def is_unsatisfiable(self) -> bool:
+        """Whether Slurm can never start it as it was submitted."""
         return self.reason in _UNSATISFIABLE
 
     @property
     def is_failure(self) -> bool:
+        """Whether it failed by itself, or by its node."""
         return self.state in _FAILED
 
     @property
     def phase(self) -> Phase:
+        """Its state in the terms of all engines."""
         if self.state in _PENDING:
             return Phase.PENDING
         return Phase.ENDED if self.state in _ENDED else Phase.RUNNING

@@ -84,6 +84,7 @@ class BegunTraining(NamedTuple):
 
     @staticmethod
     def of(session: int, identity: Identity) -> BegunTraining:
+        """session: 1-based."""
         return BegunTraining(session, identity.kind, *identity[1:5])
 
 

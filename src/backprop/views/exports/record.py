@@ -35,10 +35,12 @@ class RunExport:
 
     @property
     def created_unix_s(self) -> float:
+        """When the run was submitted."""
         return self.view.run.spec.created_at.timestamp()
 
     @property
     def commit(self) -> str | None:
+        """The commit of its last session, where known."""
         git = self.view.run.code.git
         return None if git is None else git.commit
 

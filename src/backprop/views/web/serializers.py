@@ -201,6 +201,7 @@ class Mark(Record, frozen=True, array_like=True):
     end: float | None  # x of the last point; None when there is none
 
     def text(self) -> str:
+        """As a client sends it back: see `mark_in`."""
         return msgspec.json.encode(self).decode()
 
 
