@@ -26,9 +26,9 @@ def test_a_total_is_reported_once_a_loop(steps: StepReports, tmp_path: Path):
     """It is a metric, whose curve would have a point for each step."""
     for _ in range(2):
         steps.begin_loop()
-        for step in (1, 2):
-            steps.end_step(1000.0 + step * STEP_EVERY_S, step, 2, is_counted=False)
-    assert sent(tmp_path) == [{"step": 1, "total_steps": 2}, {"step": 2}] * 2
+        for step in (1, 2, 3):
+            steps.end_step(1000.0 + step * STEP_EVERY_S, step, 3, is_counted=False)
+    assert sent(tmp_path) == [{"step": 1, "total_steps": 3}, {"step": 2}, {"step": 3}] * 2
 
 
 def test_a_step_after_a_metric_is_not_reported_at_once(steps: StepReports, tmp_path: Path):
