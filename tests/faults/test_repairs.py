@@ -21,13 +21,14 @@ from backprop.cli.commands import resume as resume_command
 from backprop.cli.commands import wait as wait_command
 from backprop.errors import BusyError, ConfigError, NoSuchRunError
 from backprop.lifecycle import catalog, indexing
-from backprop.records import Limits, RunSpec, Status
+from backprop.records import RunSpec, Status
 from backprop.store.home import Home
 from backprop.store.index import Index
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
 from backprop.store.recorder import Recorder
 from tests.conftest import HANG_S, Runs, wait_for
+from tests.records import LIMITS
 from tests.web.conftest import Server
 
 AT = datetime(2026, 1, 2, tzinfo=timezone.utc)
@@ -220,7 +221,7 @@ def test_stop_reaches_a_run_whose_home_became_read_only(runs: Runs, words: tuple
 def test_points_keep_their_order_in_an_index_that_was_emptied_meanwhile(runs: Runs):
     """A recorder in the middle of session 2 brings session 1 first, as when `reindex` works beside a live supervisor."""
     home = Home(runs.home)
-    limits = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
+    limits = LIMITS
     spec = RunSpec(
         id="r", command=("x",), cwd=str(runs.work), created_at=AT, host="here", user="me", limits=limits
     )  # fmt: skip

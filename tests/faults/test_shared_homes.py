@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backprop.records import Limits, RunSpec, SlurmRequest, Status
+from backprop.records import RunSpec, SlurmRequest, Status
 from backprop.store import recorder as module
 from backprop.store.home import Home
 from backprop.store.index import open_index
@@ -18,9 +18,9 @@ from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
 from backprop.store.recorder import Recorder
 from tests.conftest import HANG_S, Runs
+from tests.records import LIMITS
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
 SPEC = RunSpec(
     id="r", command=("python", "x.py"), cwd="/", created_at=AT, host="h", user="u", limits=LIMITS, slurm=SlurmRequest()
 )

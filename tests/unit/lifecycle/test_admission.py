@@ -10,22 +10,18 @@ from backprop.errors import ExitCode
 from backprop.governor.reservations import PastUse
 from backprop.lifecycle import admission
 from backprop.lifecycle.admission import NotAdmitted
-from backprop.records import CodeState, GitState, Run, Session, Status, StopReason, Usage
+from backprop.records import CodeState, GitState, Run, Status, StopReason, Usage
 from backprop.store.home import Home
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
-from tests.records import AT, SPEC
+from tests.records import SPEC, session_record
 
 USAGE = Usage(measured_s=60.0, peak={"ram": 5e9}, mean={}, energy_wh=None, last={}, counts={})
 
 
 def run(status: Status = Status.COMPLETED, commit: str = "c", sha256: str = "s", **spec: Any) -> Run:
-    session = Session(
-        number=1,
-        status=status,
-        started_at=AT,
+    session = session_record(
+        status,
         timebox_s=60,
-        grace_s=30,
-        host="h",
         supervisor_pid=7,
         script_sha256=sha256,
         code=CodeState(git=GitState(commit=commit, branch="b", dirty=False)),

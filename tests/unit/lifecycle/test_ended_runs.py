@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from backprop.errors import UsageError
 from backprop.lifecycle.ended_runs import Standing, cursor, number_of, take
-from backprop.records import Run, Session, Status
+from backprop.records import Run, Status
 from backprop.store.index import Index
 from tests.conftest import scaled
-from tests.records import AT, SPEC
+from tests.records import AT, SPEC, session_record
 
 RUNS = "abcd"
 
@@ -38,10 +38,7 @@ class Model:
 
     def put(self, run_id: str) -> None:
         status = Status.COMPLETED if run_id in self.ended else Status.RUNNING
-        sessions = tuple(
-            Session(number=n, status=status, started_at=AT, timebox_s=1, grace_s=1, host="h", supervisor_pid=1)
-            for n in range(1, self.sessions[run_id] + 1)
-        )
+        sessions = tuple(session_record(status, n, timebox_s=1, grace_s=1) for n in range(1, self.sessions[run_id] + 1))
         ended_at = AT + timedelta(seconds=self.sessions[run_id]) if run_id in self.ended else None
         spec = msgspec.structs.replace(SPEC, id=run_id)
         self._journal_size += 1

@@ -19,9 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backprop.records import Checkpoint, Measure, Session, Status
+from backprop.records import Checkpoint, Measure, Status
 from backprop.store.checkpoints import MAX_MANIFEST_FILES, Choice, choose, is_complete, measure, problem
 from tests.conftest import scaled
+from tests.records import session_record
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NOISE = random.Random(1).randbytes(4096)
@@ -574,10 +575,7 @@ def test_where_no_step_tells_the_newest_of_a_session_that_read_its_checkpoint_is
     kept = kept_checkpoint(tmp_path / "kept", None, 2)
     (tmp_path / "later").write_bytes(b"weights")
     later = Checkpoint(path=str(tmp_path / "later"), step=None, session=session, measure=kept.measure)
-    ran = Session(
-        number=session, status=Status.STOPPED, started_at=NOW, timebox_s=60, grace_s=30, host="h", supervisor_pid=1,
-        is_checkpoint_read=is_read,
-    )  # fmt: skip
+    ran = session_record(Status.STOPPED, session, started_at=NOW, timebox_s=60, is_checkpoint_read=is_read)  # fmt: skip
     choice = choose([kept, later], sessions=[ran])
     assert choice.checkpoint == (later if is_read else kept)
     why = f"session {session} was not seen to read its checkpoint, and no step shows that it came as far"

@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.records import (
-    Limits,
     ManifestEntry,
     Pauser,
     Revision,
@@ -61,6 +60,7 @@ from backprop.store.journal.file import Journal, read
 from backprop.store.journal.fold import fold, gpu_counts
 from backprop.store.output.line_times import OffsetSample
 from tests.conftest import scaled, wait_for
+from tests.records import LIMITS
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
 LATER = datetime(2026, 1, 2, 4, tzinfo=timezone.utc)
@@ -71,7 +71,7 @@ SPEC = RunSpec(
     created_at=AT,
     host="here",
     user="me",
-    limits=Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0),
+    limits=LIMITS,
 )
 
 

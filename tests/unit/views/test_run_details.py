@@ -4,24 +4,14 @@ from datetime import datetime, timedelta, timezone
 
 import msgspec
 
-from backprop.records import Checkpoint, Limits, Measure, Run, RunSpec, RunView, Session, Status, Waiter
+from backprop.records import Checkpoint, Measure, Run, RunSpec, RunView, Status, Waiter
 from backprop.views.terminal.run_details import run_details
 from backprop.views.terminal.screen import Screen
+from tests.records import LIMITS, session_record
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-LIMITS = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
 SPEC = RunSpec(id="r", command=("python", "x.py"), cwd="/", created_at=AT, host="login", user="u", limits=LIMITS)
-SESSION = Session(
-    number=1,
-    status=Status.TIMEBOXED,
-    started_at=AT,
-    timebox_s=600,
-    grace_s=30,
-    host="node1",
-    supervisor_pid=7,
-    job="33",
-    elapsed_s=600,
-)
+SESSION = session_record(Status.TIMEBOXED, started_at=AT, host="node1", supervisor_pid=7, job="33", elapsed_s=600)
 
 
 def rows(run: Run) -> dict[str, str]:
