@@ -1,28 +1,21 @@
 """The index as a recorder uses it: whatever happens to the file, what it does can be tried again."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from backprop.store.home import Home
 from backprop.store.index import open_index
 from backprop.store.index_connection import IndexConnection
+from backprop.store.rundir import RunDir
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path / "home")
-    made.make()
-    made.rundir("r").path.mkdir()
-    return made
-
-
-@pytest.fixture
-def connection(home: Home) -> Iterator[IndexConnection]:
-    with closing(IndexConnection(home, home.rundir("r"), lambda _: None)) as made:
+def connection(home: Home, rundir: RunDir) -> Iterator[IndexConnection]:
+    with closing(IndexConnection(home, rundir, lambda _: None)) as made:
         yield made
 
 
@@ -40,10 +33,10 @@ def test_it_is_opened_once_and_again_when_its_file_is_replaced(home: Home, conne
     assert connection.openings == 2
 
 
-def test_a_removed_run_is_not_put_into_a_new_index(home: Home, connection: IndexConnection):
+def test_a_removed_run_is_not_put_into_a_new_index(home: Home, rundir: RunDir, connection: IndexConnection):
     connection.open()
     remove(home)
-    home.rundir("r").path.rmdir()
+    shutil.rmtree(rundir.path)
     with pytest.raises(FileNotFoundError):
         connection.open()
 

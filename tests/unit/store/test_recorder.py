@@ -14,6 +14,7 @@ from backprop.store.index import open_index
 from backprop.store.journal.entries import SessionEnded, SessionStarted
 from backprop.store.journal.file import Journal
 from backprop.store.recorder import Recorder
+from backprop.store.rundir import RunDir
 from backprop.supervisor.process.launch import RUN_DIR_VARIABLE
 from backprop.supervisor.process.tree import folders, marked
 from tests.conftest import wait_for
@@ -23,22 +24,14 @@ SAVED = Checkpoint(path="/c", step=1, session=1, measure=Measure(size_bytes=1, s
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path / "home")
-    made.make()
-    made.rundir("r").path.mkdir()
-    return made
-
-
-@pytest.fixture
-def recorder(home: Home) -> Iterator[Recorder]:
+def recorder(home: Home, rundir: RunDir) -> Iterator[Recorder]:
     """That of a session whose trainer has written a line, which the index has."""
-    with closing(Journal(home.rundir("r").journal_path)) as journal:
+    with closing(Journal(rundir.journal_path)) as journal:
         journal.append(
             SessionStarted(at=AT, session=1, timebox_s=600, grace_s=30, host="h", supervisor_pid=1, boot_id=None)
         )
         write(home, 1)
-        with closing(Recorder(home, home.rundir("r"), SPEC, journal, lambda _: None)) as made:
+        with closing(Recorder(home, rundir, SPEC, journal, lambda _: None)) as made:
             assert made.record_state(publish=False)
             assert made.output.ingest(1, 1.0).is_stored
             yield made
