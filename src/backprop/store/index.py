@@ -13,12 +13,12 @@ from pathlib import Path
 
 import msgspec
 
-from backprop.records import Annotations, Checkpoint, Goal, Origin, Run, Source
-from backprop.store import params_writer
+from backprop.records import Annotations, Checkpoint, Run, Source
+from backprop.store import params_writer, run_writer
 from backprop.store.curve_writer import CurveWriter
 from backprop.store.files import foreign_owner
 from backprop.store.home import Home, HomeBusyError, set_aside
-from backprop.store.index_reader import IndexReader, as_int64
+from backprop.store.index_reader import IndexReader
 from backprop.store.metric_names import loss_rank
 from backprop.store.output.line_times import Timeline
 from backprop.store.output.protocol import Batch, ParamsGiven
@@ -27,7 +27,6 @@ from backprop.store.usage.blocks import Total
 
 SCHEMA_VERSION = 9
 _SCHEMA_PATH = Path(__file__).with_name("schema.sql")
-_MAX_WORDS = 4000  # characters that a search looks through
 
 # of SQLite, which has none of its own for a shared-memory file that finds no room; its codes come with Python 3.11
 _NO_ROOM_WORDS = frozenset(
@@ -163,60 +162,12 @@ class Index(IndexReader):
         with self._transaction():
             stored_size = self.journal_size(spec.id)
             if stored_size is None or journal_size >= stored_size:
-                self._db.execute(
-                    "INSERT INTO runs (id, name, status, created_at, elapsed_s, journal_size, words, commit_id, script)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-                    " name = excluded.name, created_at = excluded.created_at,"  # it may not have been readable before
-                    " status = excluded.status, elapsed_s = excluded.elapsed_s, journal_size = excluded.journal_size,"
-                    " words = excluded.words, commit_id = excluded.commit_id, script = excluded.script,"
-                    " is_whole = is_whole AND excluded.journal_size = journal_size",
-                    (
-                        spec.id,
-                        spec.name,
-                        run.status.value,
-                        spec.created_at.timestamp(),
-                        sum(s.elapsed_s or 0.0 for s in run.sessions),
-                        journal_size,
-                        _words(run),
-                        None if run.code.git is None else run.code.git.commit,
-                        spec.script,
-                    ),
-                )
-                self._put_end(run)
-                params_writer.put_guess(self._db, run)
-                self._put_goals(spec.id, spec.goals, is_asked=True)
-                self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, _encode(run)))
+                run_writer.put_state(self._db, run, journal_size)
 
     def annotations_stamp(self, run_id: str) -> int:
         """Which files of annotations are stored: see `annotations.stamp`."""
         row = self._db.execute("SELECT stamp FROM annotations WHERE run_id = ?", (run_id,)).fetchone()
         return row[0] if row else 0
-
-    def _put_end(self, run: Run) -> None:
-        """Number the end of a run that has ended, unless it is the same as before."""
-        if run.status.is_final:
-            ended_at = None if run.ended_at is None else run.ended_at.timestamp()
-            end = (run.spec.id, len(run.sessions), ended_at)
-            self._db.execute(
-                "INSERT OR REPLACE INTO ends (run_id, sessions, ended_at) SELECT ?, ?, ?"
-                " WHERE NOT EXISTS (SELECT 1 FROM ends WHERE run_id = ? AND sessions = ? AND ended_at IS ?)",
-                (*end, *end),
-            )
-
-    def ends_after(self, number: int) -> list[tuple[int, str]]:
-        """The runs whose last end has a greater number: (number, id), in ascending order."""
-        rows = self.rows("SELECT number, run_id FROM ends WHERE number > ? ORDER BY number", (number,))
-        return [(int(place), str(run_id)) for place, run_id in rows]
-
-    def last_end(self) -> int:
-        """The number of the newest end; 0 before the first."""
-        rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name = 'ends'")
-        return int(rows[0][0]) if rows else 0
-
-    @property
-    def generation(self) -> int:
-        """A number that another index of this home does not have: what is counted here is counted anew there."""
-        return self._fact("generation")
 
     def put_annotations(self, run_id: str, known: int, stamp: int, annotations: Annotations) -> bool:
         """Store what users say about a run; False when another process has since the stamp `known` was read."""
@@ -266,10 +217,6 @@ class Index(IndexReader):
             )
             return done.rowcount == 1
 
-    def behind(self) -> set[str]:
-        """The runs that may be incomplete here: they are active, or the process that stored them died."""
-        return {row[0] for row in self._db.execute("SELECT id FROM runs WHERE NOT is_whole")}
-
     def has_output(self, run_id: str, sizes: Mapping[tuple[int, Source], int]) -> bool:
         """Whether at least this many bytes of each source of its sessions are stored."""
         stored = self.offsets(run_id)
@@ -310,11 +257,11 @@ class Index(IndexReader):
             if not self._move_tail(run_id, session, source, start, end, earlier_bytes):
                 return False
             CurveWriter(self._db).add(run_id, session, batch, timeline or Timeline())
-            self._put_steps(run_id, batch, begins_session=start == 0)
+            run_writer.put_steps(self._db, run_id, batch, begins_session=start == 0)
             for seen in batch.params_seen:
                 params_writer.put_seen(self._db, run_id, session, seen)
             params_writer.put(self._db, run_id, session, ParamsGiven(params=batch.params))
-            self._put_goals(run_id, batch.goals, is_asked=False)
+            run_writer.put_goals(self._db, run_id, batch.goals, is_asked=False)
             self._db.executemany(
                 "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?)",
                 [(run_id, session, source.value, offset, _encode(checkpoint)) for offset, checkpoint in checkpoints],
@@ -324,13 +271,6 @@ class Index(IndexReader):
                 [(run_id, session, source.value, offset, note.kind, note.text) for offset, note in batch.notes],
             )
         return True
-
-    def _put_goals(self, run_id: str, goals: Mapping[str, Goal], *, is_asked: bool) -> None:
-        self._db.executemany(
-            "INSERT INTO goals VALUES (?, ?, ?, ?) ON CONFLICT (run_id, name) DO UPDATE SET"
-            " goal = excluded.goal, is_asked = excluded.is_asked WHERE excluded.is_asked OR NOT is_asked",
-            [(run_id, name, goal.value, is_asked) for name, goal in goals.items()],
-        )
 
     def add_usage(
         self, run_id: str, session: int, start: int, end: int, totals: Mapping[str, Total], *, earlier_bytes: int
@@ -357,33 +297,6 @@ class Index(IndexReader):
             return False
         self._db.execute("INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)", (run_id, session, source.value, end))
         return True
-
-    def _put_steps(self, run_id: str, batch: Batch, *, begins_session: bool) -> None:
-        """Store how far the run has got by this part of its output.
-
-        begins_session: this may be an earlier step than the last one, that of a checkpoint. After that, what is logged
-        to a tracker at an earlier step takes nothing back.
-        """
-        total, unit = (
-            ("printed_total", "printed_unit") if batch.origin is not Origin.REPORTED else ("total_steps", "unit")
-        )
-        values = {
-            "last_step": batch.last_step,
-            "counted_step": batch.counted_step,
-            "counted_total": as_int64(batch.counted_total),
-            "counted_unit": batch.counted_unit,
-            "printed_step": batch.printed_step if batch.tracked_step is None else batch.tracked_step,
-            total: as_int64(batch.last("total_steps")),
-            unit: batch.unit,
-        }
-        news = ", ".join(f"{name} = coalesce(:{name}, {name})" for name in values)
-        if batch.tracked_step is not None and not begins_session:
-            # of two assignments SQLite makes the last one
-            news += ", printed_step = max(:printed_step, coalesce(printed_step, 0))"
-        self._db.execute(
-            f"UPDATE runs SET {news}, note_count = note_count + :notes WHERE id = :run_id",  # noqa: S608  our own names
-            {**values, "notes": len(batch.notes), "run_id": run_id},
-        )
 
     def remove(self, run_id: str) -> None:
         """Forget a run."""
@@ -420,15 +333,6 @@ class Index(IndexReader):
     def set_snapshot_written(self, due: int) -> None:
         """due: what `snapshot_due` gave before the runs were read; what was due since is due still."""
         self._db.execute("INSERT OR REPLACE INTO facts VALUES ('snapshot_written', ?)", (due,))
-
-    def _fact(self, name: str) -> int:
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return 0 if row is None else row[0]
-
-
-def _words(run: Run) -> str:
-    words = (run.spec.id, run.spec.name or "", *run.spec.command)
-    return "\n".join(words)[:_MAX_WORDS].casefold()
 
 
 def is_locked(error: Exception) -> bool:

@@ -102,6 +102,25 @@ class IndexReader:
         ).fetchall()
         return [row[0] for row in rows]
 
+    def ends_after(self, number: int) -> list[tuple[int, str]]:
+        """The runs whose last end has a greater number: (number, id), in ascending order."""
+        rows = self.rows("SELECT number, run_id FROM ends WHERE number > ? ORDER BY number", (number,))
+        return [(int(place), str(run_id)) for place, run_id in rows]
+
+    def last_end(self) -> int:
+        """The number of the newest end; 0 before the first."""
+        rows = self.rows("SELECT seq FROM sqlite_sequence WHERE name = 'ends'")
+        return int(rows[0][0]) if rows else 0
+
+    @property
+    def generation(self) -> int:
+        """A number that another index of this home does not have: what is counted here is counted anew there."""
+        return self._fact("generation")
+
+    def behind(self) -> set[str]:
+        """The runs that may be incomplete here: they are active, or the process that stored them died."""
+        return {row[0] for row in self._db.execute("SELECT id FROM runs WHERE NOT is_whole")}
+
     def get(self, run_id: str, *, metrics: Collection[str] | None = None) -> RunView | None:
         """A run with a summary of what its trainer reported; None when it is not in the index.
 
@@ -239,6 +258,10 @@ class IndexReader:
         others = ((other, _decode(_checkpoint_decoder, record).measure.saved_at) for other, record in rows)
         later = [(at, other) for other, at in others if at > checkpoint.measure.saved_at]
         return max(later)[1] if later else None
+
+    def _fact(self, name: str) -> int:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return 0 if row is None else row[0]
 
 
 def _live(run: Run, run_dir: Path) -> LiveProgress | None:
