@@ -16,7 +16,7 @@ import msgspec
 from backprop import host
 from backprop.governor.run_queue import RunQueue
 from backprop.lifecycle.admission import Admission, Application, Grant, NotAdmitted, surrounding_run
-from backprop.lifecycle.continuation import Attempt, Kind, Next, after
+from backprop.lifecycle.continuation import Attempt, Next, NextAction, after
 from backprop.lifecycle.owned_run import OwnedRun, Request, notify_end
 from backprop.records import (
     Checkpoint,
@@ -128,7 +128,7 @@ class RunDriver:
                 return self._give_up(outcome, error)
             attempts.append(self._attempt(outcome))
             following = after(self._request, attempts)
-            if following.kind is Kind.END:
+            if following.kind is NextAction.END:
                 return self._end(outcome, following)
             view = self._owned.recorder.whole_view()
             if view is None:  # from the beginning, or from an old checkpoint, would be worse than not at all
@@ -140,7 +140,7 @@ class RunDriver:
             )
             checkpoint = None if chosen is None else chosen.path
             limits = msgspec.structs.replace(limits, timebox_s=following.timebox_s)
-            if following.kind is Kind.TIMEBOX:
+            if following.kind is NextAction.TIMEBOX:
                 only_once = ()
 
     def _admit(self, limits: Limits, following: Next) -> Grant | NotAdmitted:

@@ -72,7 +72,7 @@ def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
                     yield os.path.relpath(path, folder), info
 
 
-class Choice(Record, frozen=True):
+class CheckpointChoice(Record, frozen=True):
     """The checkpoint to resume from, and the newer ones that were skipped."""
 
     checkpoint: Checkpoint | None
@@ -83,7 +83,7 @@ def choose(
     checkpoints: Sequence[Checkpoint],
     saved_over_by: Callable[[Checkpoint], str | None] = lambda _: None,
     sessions: Sequence[Session] = (),
-) -> Choice:
+) -> CheckpointChoice:
     """The latest valid training state that the script itself saved. checkpoints: oldest first.
 
     A backup of an overwritten checkpoint is preferred to later ones that are not as far; without steps, to those of a
@@ -102,9 +102,9 @@ def choose(
         if reason is None:
             reason = next((why for one in kept if (why := _why_less(checkpoint, one, was_read)) is not None), None)
         if reason is None:
-            return Choice(checkpoint=checkpoint, skipped=tuple(skipped))
+            return CheckpointChoice(checkpoint=checkpoint, skipped=tuple(skipped))
         skipped.append((checkpoint, reason))
-    return Choice(checkpoint=None, skipped=tuple(skipped))
+    return CheckpointChoice(checkpoint=None, skipped=tuple(skipped))
 
 
 def looks_valid(checkpoint: Checkpoint) -> bool:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.records import Checkpoint, Measure, Status
-from backprop.store.checkpoints import MAX_MANIFEST_FILES, Choice, choose, is_complete, measure, problem
+from backprop.store.checkpoints import MAX_MANIFEST_FILES, CheckpointChoice, choose, is_complete, measure, problem
 from tests.conftest import scaled
 from tests.records import session_record
 
@@ -455,7 +455,7 @@ def test_what_another_run_has_saved_over_is_passed_over(tmp_path: Path):
         asked.append(one)
         return "run7" if one == shared else None
 
-    assert choose([good, shared, gone], saved_over_by) == Choice(
+    assert choose([good, shared, gone], saved_over_by) == CheckpointChoice(
         checkpoint=good, skipped=((gone, "it does not exist"), (shared, "run run7 has saved over it since"))
     )
     assert asked == [shared, good]
@@ -528,8 +528,8 @@ def test_what_was_saved_in_an_emergency_is_not_chosen(tmp_path: Path):
     """The script may not know how to load it: it is taken only when somebody names it."""
     good = checkpoint(saved(tmp_path, "good.bin", b"x"), 1)
     emergency = msgspec.structs.replace(checkpoint(saved(tmp_path, "newer.bin", b"x"), 2), is_emergency=True)
-    assert choose([good, emergency]) == Choice(checkpoint=good)
-    assert choose([emergency]) == Choice(checkpoint=None)
+    assert choose([good, emergency]) == CheckpointChoice(checkpoint=good)
+    assert choose([emergency]) == CheckpointChoice(checkpoint=None)
 
 
 # -- what was kept

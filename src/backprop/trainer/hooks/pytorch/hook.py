@@ -26,7 +26,7 @@ from ..saved_files.pending import find_place
 from ..saved_files.script_files import ScriptFiles, is_main_thread, is_trainer, of_this_process
 from . import emergency, states
 from .sampled_loss import HOOK as LOSSES
-from .sampled_loss import Curve, LossSampler, install
+from .sampled_loss import LossCurve, LossSampler, install
 
 CHECK_INTERVAL_S = 0.25
 _STEPS = "steps of PyTorch's optimizers"
@@ -42,7 +42,7 @@ class StepCount:
         """begin: steps of trainings before this one."""
         self.optimizer = weakref.ref(optimizer)
         self.steps = begin
-        self.losses: Optional[Curve] = None  # see sampled_loss.py
+        self.losses: Optional[LossCurve] = None  # see sampled_loss.py
 
 
 class ScriptMonitor:
@@ -62,7 +62,7 @@ class ScriptMonitor:
         self._is_base_known = False  # from a step number that the script has saved
         self._counts: dict[int, StepCount] = {}  # by id() of the optimizer, which is fastest
         # of optimizers in loops that frameworks drive, whose steps are not counted here
-        self._driven: weakref.WeakKeyDictionary[Any, Optional[Curve]] = weakref.WeakKeyDictionary()
+        self._driven: weakref.WeakKeyDictionary[Any, Optional[LossCurve]] = weakref.WeakKeyDictionary()
         self._most = 0  # of all optimizers: in a GAN, two of them make one training step
         self._reported_step: Optional[int] = None
         self._look_at = 0.0
