@@ -8,7 +8,7 @@ delays what views show, never training.
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ import msgspec
 from backprop.records import Checkpoint, Run, RunSpec, RunView, Session, Source, Usage
 from backprop.store import annotations, experiments_json
 from backprop.store.home import Home, HomeBusyError
-from backprop.store.index import Index, open_index, reopen_if_replaced, set_aside_if_damaged
+from backprop.store.index import Index, SourceSizes, open_index, reopen_if_replaced, set_aside_if_damaged
+from backprop.store.journal import file as journals
 from backprop.store.journal.file import Journal
 from backprop.store.journal.fold import RunReader, fold_on
 from backprop.store.output import protocol
@@ -37,6 +38,7 @@ Changed = Callable[[Run, int], None]
 
 WHOLE_PATIENCE_S = 10.0  # how long a resume may wait for the index to be filled
 _GROWTH = 3  # index and its log grow by at most so many bytes for a byte of output: 20 bytes a point, twice
+_LATE = 10  # sessions whose output is looked at again, though it was stored to its end: a copy of it may have been late
 _USAGE_GROWTH = 10_000  # and by so many for all that a run used: a row for each quantity
 # errors of a cache that lose nothing: the same is tried again at the next call, or by the next command that reads
 _TRY_LATER = (sqlite3.OperationalError, OSError, HomeBusyError)
@@ -114,9 +116,19 @@ class Recorder:
     """Records one run. Not safe for use from several threads."""
 
     def __init__(
-        self, home: Home, rundir: RunDir, spec: RunSpec, journal: Journal, say: Say, changed: Changed | None = None
+        self,
+        home: Home,
+        rundir: RunDir,
+        spec: RunSpec,
+        journal: Journal,
+        say: Say,
+        changed: Changed | None = None,
+        reader: RunReader | None = None,
     ) -> None:
-        """changed: called with the run and the size of its journal when its state is to be published."""
+        """changed: called with the run and the size of its journal when its state is to be published.
+
+        reader: of the same journal, which may have been read already.
+        """
         self._changed = changed
         self._home = home
         self._rundir = rundir
@@ -124,7 +136,7 @@ class Recorder:
         self._journal = journal
         self._say = say
         self._connection = _IndexConnection(home, rundir, say, self._forget_index)
-        self._reader = RunReader(rundir.journal_path, spec)
+        self._reader = RunReader(rundir.journal_path, spec) if reader is None else reader
         self._is_on_slurm = spec.slurm is not None  # as far as the journal was read
         self._snapshot_is_due = False
         self._has_told_of_closed = False
@@ -135,7 +147,11 @@ class Recorder:
         self._complete_before = 1  # the index has all output of the sessions before this one
         self._tails: dict[tuple[int, Source], Tail] = {}
         self._delivered: dict[tuple[int, Source], int] = {}  # bytes of each source that a supervisor was given
-        self._stored: dict[tuple[int, Source], int] = {}  # bytes in the index when all sessions were last compared
+        # bytes in the index when the sessions were last compared, and of all sessions before those
+        self._stored = SourceSizes(1, {})
+        self._stored_before = 0
+        # what the journal says of the output of these sessions is read when it is needed
+        self._unread_sessions = 0 if reader is None else self.read_run()[0].newest_number
         entries = self._reader.read_new()
         self._clocks = OutputClocks(rundir, journal, entries)
         self._reported = ReportedCheckpoints(spec, journal, entries, lambda: self.read_run()[0])
@@ -166,7 +182,7 @@ class Recorder:
     def _forget_index(self) -> None:
         """The index was replaced, or another process has stored more: compare again what it has."""
         self._tails.clear()
-        self._stored.clear()
+        self._stored, self._stored_before = SourceSizes(1, {}), 0
         self._complete_before = 1
 
     def read_run(self) -> tuple[Run, int]:
@@ -199,7 +215,8 @@ class Recorder:
         if reason is not None:
             run = msgspec.structs.replace(run, reason=reason)
         index = self._connection.open()
-        index.put_run(run, size)
+        is_exact = reason is None and not self._journal.unwritten
+        index.put_run(run, size, self._reader.checksum if is_exact else lambda _: None)
         self._record_annotations(index)
         self._recorded_bytes, self._is_over = size, run.status.is_final and not self._journal.unwritten
         self.is_state_stored = True
@@ -251,12 +268,16 @@ class Recorder:
         self._complete_before = max(session, self._complete_before)
         return None
 
+    def sessions_to_read(self) -> list[Session]:
+        """The sessions that the index may not have whole."""
+        since = self._connection.attempt(lambda: self._connection.open().whole_before(self._spec.id), otherwise=1)
+        return [session for session in self.read_run()[0].sessions if session.number >= since]
+
     def _unread_before(self, session: int) -> list[Session]:
         self._connection.open()
         if session <= self._complete_before:
             return []
-        run, _ = self.read_run()
-        unread = self._unread(run, self._rundir.source_sizes())
+        unread = self._unread(self._source_sizes())
         return [one for one in unread if self._complete_before <= one.number < session]
 
     def _ingest_all(self, session: int, at_s: float, *, is_over: bool, is_supervisor: bool) -> IngestResult:
@@ -285,6 +306,8 @@ class Recorder:
         block = tail.read(is_over=is_over)
         if block is None:
             return IngestResult()
+        if session <= self._unread_sessions:
+            self._read_all_entries()
         if source is Source.USAGE:
             if not is_supervisor and not self._has_room(index, _USAGE_GROWTH):
                 return _NOT_STORED
@@ -316,6 +339,13 @@ class Recorder:
             return IngestResult((batch,), is_behind=is_behind, checkpoints=reported)
         return IngestResult((batch,), self._is_known_elsewhere(index), checkpoints=reported)
 
+    def _read_all_entries(self) -> None:
+        """Learn what the journal says of the output of sessions that were folded before this object was made."""
+        entries, _ = journals.read(self._rundir.journal_path)
+        self._clocks.learn(entries)
+        self._reported.learn(entries)
+        self._unread_sessions = 0
+
     def _store_usage(self, index: Index, session: int, tail: Tail, block: LineBlock) -> IngestResult:
         """Store what a block of what the supervisor measured adds up to."""
         totals, earlier_bytes = usage_blocks.totals(block.data), self._earlier_bytes(session)
@@ -343,21 +373,20 @@ class Recorder:
             self._tails[key] = Tail(self._rundir.source_path(session, source), offset)
         return self._tails[key]
 
-    def _earlier_bytes(self, session: int) -> int:
-        """How many bytes of the earlier sessions the index must have."""
-        known = self._stored | {key: tail.offset for key, tail in self._tails.items()}
-        return sum(size for (number, _), size in known.items() if number < session)
+    def _earlier_bytes(self, session: int) -> int | None:
+        """How many bytes of the earlier sessions the index must have; None for a session of which it has all."""
+        since = self._stored.since
+        if session < since:
+            return None
+        known = {**self._stored.bytes, **{key: tail.offset for key, tail in self._tails.items()}}
+        return self._stored_before + sum(size for (number, _), size in known.items() if since <= number < session)
 
-    def record_output(self, sizes: Mapping[tuple[int, Source], int] | None = None) -> bool:
+    def record_output(self, sizes: SourceSizes | None = None) -> bool:
         """Store all output of all sessions; for a run whose trainer is gone. False when that must be tried again.
 
-        sizes: of all sources, where the caller has just looked.
+        sizes: where the caller has just looked.
         """
-
-        def find_unread() -> list[Session]:
-            return self._unread(self.read_run()[0], self._source_sizes() if sizes is None else sizes)
-
-        unread = self._connection.attempt(find_unread, otherwise=None)
+        unread = self._connection.attempt(lambda: self._unread(sizes or self._source_sizes()), otherwise=None)
         if unread is None:
             return False
         for session in unread:
@@ -375,7 +404,9 @@ class Recorder:
         False when the next command must try again; also when the journal lacks the end because the disk was full.
         """
         self.record_state(publish=False)  # first: there may be no room for the curves
-        sizes = self._source_sizes()
+        sizes = self._connection.attempt(self._source_sizes, otherwise=None)
+        if sizes is None:
+            return False
         has_output = self.record_output(sizes)
         is_stored = self.record_state(publish=True) if publish else self.is_state_stored
         is_complete = is_stored and has_output and self._is_over
@@ -397,29 +428,32 @@ class Recorder:
         except OSError:  # not known
             return True
 
-    def _source_sizes(self) -> dict[tuple[int, Source], int]:
-        """Bytes of each source of each session. Says which are not to be read."""
-        numbers = {session.number for session in self.read_run()[0].sessions}
+    def _source_sizes(self) -> SourceSizes:
+        """Bytes of each source of the sessions that the index may not have whole. Says which are not to be read.
+
+        Raises as `_IndexConnection.open`.
+        """
+        since = self._connection.open().whole_before(self._spec.id)
+        numbers = [one.number for one in self.read_run()[0].sessions if one.number >= since]
         closed: list[str] = []
-        sizes = {key: size for key, size in self._rundir.source_sizes(closed).items() if key[0] in numbers}
+        sizes = self._rundir.source_sizes(numbers, closed)
         if closed and not self._has_told_of_closed:
             self._has_told_of_closed = True
             self._say(
                 f"warning: run {self._spec.id} is shown without what is in {', '.join(sorted(closed))}: "
                 f"another user owns it. To change that, as root: chown -R {os.geteuid()} {self._rundir.path}"
             )
-        return sizes
+        return SourceSizes(since, sizes)
 
-    def _unread(self, run: Run, sizes: Mapping[tuple[int, Source], int]) -> list[Session]:
+    def _unread(self, sizes: SourceSizes) -> list[Session]:
         """The sessions with output that the index does not have yet. Raises as `_IndexConnection.open`."""
-        self._stored = stored = self._connection.open().offsets(self._spec.id)
-        return [
-            session
-            for session in run.sessions
-            if any(sizes.get((session.number, each), 0) > stored.get((session.number, each), 0) for each in Source)
-        ]
+        index, since = self._connection.open(), sizes.since
+        self._stored = stored = SourceSizes(since, index.offsets(self._spec.id, since))
+        self._stored_before = index.stored_bytes(self._spec.id, before_session=since)
+        behind = {key[0] for key, size in sizes.bytes.items() if size > stored.bytes.get(key, 0)}
+        return [session for session in self.read_run()[0].sessions if session.number in behind]
 
-    def _set_whole(self, sizes: Mapping[tuple[int, Source], int], *, is_published: bool) -> bool:
+    def _set_whole(self, sizes: SourceSizes, *, is_published: bool) -> bool:
         """False when the index was replaced since the output was stored: the new one may have the run without it.
 
         is_published: the run's entry is in experiments.json; if not, the next rebuild of that file adds it.
@@ -427,7 +461,8 @@ class Recorder:
 
         def store() -> bool:
             index = self._connection.open()
-            if not index.set_whole(self._spec.id, self._recorded_bytes, sizes):
+            newest = sorted(session.number for session in self.read_run()[0].sessions)[-_LATE:]
+            if not index.set_whole(self._spec.id, self._recorded_bytes, sizes, min(newest, default=1)):
                 return False
             if not is_published:
                 index.set_snapshot_due()
@@ -442,8 +477,8 @@ class Recorder:
         """
         give_up_at = time.monotonic() + patience_s
         while True:
-            sizes = self._source_sizes()
-            if self.record_state(publish=False) and self.record_output(sizes):
+            sizes = self._connection.attempt(self._source_sizes, otherwise=None)
+            if sizes is not None and self.record_state(publish=False) and self.record_output(sizes):
                 view = self.view()
                 if view is not None and self._has_output(sizes):
                     return view
@@ -451,7 +486,7 @@ class Recorder:
                 return None
             time.sleep(0.05)
 
-    def _has_output(self, sizes: Mapping[tuple[int, Source], int]) -> bool:
+    def _has_output(self, sizes: SourceSizes) -> bool:
         """Whether the index still has what was stored: it may have been emptied or replaced since."""
         return self._connection.attempt(
             lambda: self._connection.open().has_output(self._spec.id, sizes), otherwise=False

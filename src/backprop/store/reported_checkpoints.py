@@ -28,6 +28,10 @@ class ReportedCheckpoints:
         self._cwds: dict[int, str] = {}
         # called when a relative path is reported: the folders that the processes of a living trainer are in
         self.trainer_folders: Callable[[], Sequence[str]] = tuple
+        self.learn(entries)
+
+    def learn(self, entries: Iterable[Entry]) -> None:
+        """Take over what was measured, where nothing is known. entries: of the journal, oldest first."""
         for entry in entries:
             if isinstance(entry, CheckpointMeasured):  # the first measure counts
                 self._known.setdefault((entry.session, entry.source, entry.offset), (entry.path, entry.measure))

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -58,7 +58,7 @@ from backprop.store.journal.entries import (
     parse,
 )
 from backprop.store.journal.file import Journal, read
-from backprop.store.journal.fold import fold, gpu_counts
+from backprop.store.journal.fold import FoldedRun, RunReader, fold, gpu_counts
 from backprop.store.output.line_times import OffsetSample
 from tests.conftest import scaled, wait_for
 
@@ -657,6 +657,93 @@ def test_a_journal_reads_back_as_it_was_folded(tmp_path_factory: pytest.TempPath
     finally:
         journal.close()
     assert fold(SPEC, read(path)[0]) == fold(SPEC, entries)
+
+
+def folded(path: Path, spec: RunSpec = SPEC) -> FoldedRun:
+    """The state of a run as an index stores it."""
+    reader = RunReader(path, spec)
+    run, size = reader.read()
+    record = msgspec.json.encode(run)
+    return FoldedRun(record, size, reader.checksum(record))
+
+
+@given(any_entries, any_entries)
+@settings(max_examples=scaled(200), deadline=None)
+def test_a_run_read_on_from_its_stored_state_is_the_run(
+    tmp_path_factory: pytest.TempPathFactory, first: list[Entry], more: list[Entry]
+):
+    """Wherever the state was stored and its writer died, what follows in the journal is folded onto it."""
+    path = tmp_path_factory.mktemp("fold") / "journal.jsonl"
+    with closing(Journal(path)) as journal:
+        journal.append(*first)
+        stored = folded(path)
+        journal.append(*more)
+    reader = RunReader(path, SPEC, stored)
+    run, size = reader.read()
+    assert (run, size) == (fold(SPEC, [*first, *more]), path.stat().st_size)
+    record = msgspec.json.encode(run)
+    assert RunReader(path, SPEC, FoldedRun(record, size, reader.checksum(record))).read_new() == []
+
+
+def test_what_the_stored_state_has_is_not_read_again(path: Path, journal: Journal):
+    """Of a journal of thousands of sessions, only what is new costs anything."""
+    journal.append(started(1), ended(1, Status.TIMEBOXED))
+    stored = folded(path)
+    journal.append(started(2))
+    assert RunReader(path, SPEC, stored).read_new() == [started(2)]
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda data: data.replace(b'"timeboxed"', b'"completed"'),
+        lambda data: data.replace(b'"elapsed_s":1.5', b'"elapsed_s":2.5'),
+        lambda data: data[: data.index(b"\n") + 1],
+        lambda data: b"",
+        lambda data: b"\n" + data,
+    ],
+    ids=["another end, as long", "another time, as long", "cut off", "emptied", "moved by a byte"],
+)
+@pytest.mark.parametrize("is_in_place", [True, False])
+def test_a_stored_state_is_not_used_for_a_journal_that_was_rewritten(
+    path: Path, journal: Journal, rewrite: Callable[[bytes], bytes], is_in_place: bool
+):
+    """The journal is what is true, whatever replaced it, restored it or changed it in its place."""
+    journal.append(started(1), ended(1, Status.TIMEBOXED), started(2), ended(2, Status.COMPLETED))
+    stored, data = folded(path), rewrite(path.read_bytes())
+    if not is_in_place:
+        path.unlink()
+    path.write_bytes(data)
+    assert RunReader(path, SPEC, stored).read() == (fold(SPEC, read(path)[0]), len(data))
+
+
+def test_a_stored_state_of_another_record_is_not_used(path: Path, journal: Journal):
+    """What was asked (run.json) is a part of the state, and the index may be damaged without SQLite noticing."""
+    journal.append(started(1), ended(1, Status.TIMEBOXED))
+    stored = folded(path)
+    other = msgspec.structs.replace(SPEC, name="another")
+    assert RunReader(path, other, stored).read()[0] == fold(other, read(path)[0])
+    for damaged in (stored.record.replace(b"timeboxed", b"completed"), stored.record[:-1]):
+        assert RunReader(path, SPEC, stored._replace(record=damaged)).read()[0] == fold(SPEC, read(path)[0])
+
+
+def test_a_stored_state_of_another_version_is_not_used(path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    """It may have known less of what a journal may say."""
+    journal.append(started(1), ended(1, Status.TIMEBOXED))
+    stored = folded(path)
+    monkeypatch.setattr("backprop.store.journal.fold.__version__", "99.0")
+    assert len(RunReader(path, SPEC, stored).read_new()) == 2
+
+
+def test_a_journal_that_is_replaced_later_is_read_from_its_beginning(path: Path, journal: Journal):
+    """The stored state is looked at once: what replaces the journal after that has nothing to do with it."""
+    journal.append(started(1), ended(1, Status.TIMEBOXED))
+    reader = RunReader(path, SPEC, folded(path))
+    reader.read()
+    path.rename(path.with_name("old"))
+    with closing(Journal(path)) as another:
+        another.append(started(1))
+    assert reader.read()[0] == fold(SPEC, [started(1)])
 
 
 @given(st.binary(max_size=200))

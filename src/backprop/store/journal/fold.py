@@ -1,12 +1,15 @@
 """Folds the entries of a journal into a run. Pure, except for the reader of a growing file."""
 
 import os
+import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from backprop import __version__
 from backprop.records import (
     Pauser,
     Run,
@@ -15,7 +18,7 @@ from backprop.records import (
     Status,
     Waiter,
 )
-from backprop.store.files import open_plain
+from backprop.store.files import UNDECODABLE, open_plain
 from backprop.store.journal.entries import (
     Admitted,
     CheckpointRead,
@@ -60,15 +63,33 @@ def fold(spec: RunSpec, entries: Iterable[Entry]) -> Run:
     return fold_on(Run(spec=spec, status=Status.QUEUED), entries)
 
 
+class FoldedRun(NamedTuple):
+    """A run as it was stored after the first bytes of its journal."""
+
+    record: bytes  # the Run as JSON
+    size: int  # of those bytes
+    checksum: int  # of those bytes and of the record: see `RunReader.checksum`
+
+
 class RunReader:
     """Reads the state of a run from its journal, each time continuing where the last read ended."""
 
-    def __init__(self, path: Path, spec: RunSpec) -> None:
+    def __init__(self, path: Path, spec: RunSpec, folded: FoldedRun | None = None) -> None:
+        """folded: the state that the index has. It is used, and saves folding, only if the journal still begins so."""
         self._path = path
         self._spec = spec
+        self._folded = folded
         self._identity: tuple[int, int] | None = None  # of the file that was read
-        self._run = fold(spec, ())
-        self._end = 0
+        self._forget(None)
+
+    def _forget(self, identity: tuple[int, int] | None) -> None:
+        self._identity, self._run, self._end = identity, fold(self._spec, ()), 0
+        # of all that a state depends on: how it is folded, what it begins with, and every byte of the journal
+        self._checksum = zlib.crc32(msgspec.json.encode((__version__, self._spec)))
+
+    def checksum(self, record: bytes) -> int:
+        """Of what was read and of the state that came of it, as it is stored."""
+        return zlib.crc32(record, self._checksum)
 
     def read(self) -> tuple[Run, int]:
         """The run, and the size of the journal in bytes. Raises OSError, but not if there is no journal yet."""
@@ -83,17 +104,35 @@ class RunReader:
         try:
             file = os.fdopen(open_plain(self._path), "rb")
         except FileNotFoundError:
-            self._identity, self._run, self._end = None, fold(self._spec, ()), 0
+            self._forget(None)
             return []
         with file:
             info = os.fstat(file.fileno())
             identity = (info.st_dev, info.st_ino)
             if identity != self._identity or info.st_size < self._end:
-                self._identity, self._run, self._end = identity, fold(self._spec, ()), 0
+                self._forget(identity)
             file.seek(self._end)
-            entries, size = parse(file.read())
+            data = file.read()
+        if self._folded is not None:
+            data = data[self._skip_folded(self._folded, data) :]
+            self._folded = None
+        entries, size = parse(data)
         self._run, self._end = fold_on(self._run, entries), self._end + size
+        self._checksum = zlib.crc32(memoryview(data)[:size], self._checksum)
         return entries
+
+    def _skip_folded(self, folded: FoldedRun, data: bytes) -> int:
+        """Continue from the state that was stored, if it belongs to this journal; how many bytes that spares."""
+        checksum = zlib.crc32(memoryview(data)[: folded.size], self._checksum)
+        if len(data) < folded.size or zlib.crc32(folded.record, checksum) != folded.checksum:
+            return 0
+        with suppress(*UNDECODABLE):
+            self._run = _run_decoder.decode(folded.record)
+            self._end, self._checksum = folded.size, checksum
+        return self._end
+
+
+_run_decoder = msgspec.json.Decoder(Run)
 
 
 def fold_on(run: Run, entries: Iterable[Entry]) -> Run:
