@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from backprop.errors import BackpropError
+
 GB = 1_000_000_000  # bytes: powers of 1000, as in all settings and messages
 
 
@@ -447,6 +449,48 @@ class Session(Record, frozen=True):
         return max(0.0, (until - self.training_since).total_seconds() - self.paused_s)
 
 
+_sessions_encoder = msgspec.json.Encoder()
+_sessions_decoder = msgspec.json.Decoder(tuple[Session, ...])
+
+
+class PackedSessions(Record, frozen=True):
+    """Successive sessions of a run as JSON, and what is asked of them often.
+
+    A run of thousands of sessions is read and stored again at each start of another: most of them as these bytes.
+    """
+
+    count: int
+    least_number: int
+    greatest_number: int
+    elapsed_s: float  # of all that have ended
+    offered: tuple[str, ...]  # checkpoints, each once
+    data: msgspec.Raw
+
+    @classmethod
+    def of(cls, sessions: tuple[Session, ...]) -> "PackedSessions":
+        """sessions: at least one."""
+        numbers = [session.number for session in sessions]
+        return cls(
+            count=len(sessions),
+            least_number=min(numbers),
+            greatest_number=max(numbers),
+            elapsed_s=sum(session.elapsed_s or 0.0 for session in sessions),
+            offered=tuple(dict.fromkeys(session.offered for session in sessions if session.offered is not None)),
+            data=msgspec.Raw(_sessions_encoder.encode(sessions)),
+        )
+
+    def unpacked(self) -> tuple[Session, ...]:
+        """Raises BackpropError where the index, which does not look into them, is damaged there."""
+        try:
+            return _sessions_decoder.decode(self.data)
+        except ValueError as error:
+            raise BackpropError(f"the index is damaged ({error}); to make it anew: backprop reindex") from error
+
+    def may_have(self, number: int) -> bool:
+        """False where no session has this number."""
+        return self.least_number <= number <= self.greatest_number
+
+
 class Waiter(Record, frozen=True):
     """Who stands in line for a run's next session."""
 
@@ -466,11 +510,45 @@ class Run(Record, frozen=True):
 
     spec: RunSpec
     status: Status
-    sessions: tuple[Session, ...] = ()
+    earlier: tuple[PackedSessions, ...] = ()
+    latest: tuple[Session, ...] = ()  # the sessions after those
     reason: str | None = None
     ended_at: datetime | None = None
     waiter: Waiter | None = None  # while it is queued
     dequeued_by: StopReason | None = None  # who ended it while it was queued for a session, if anyone
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """All of them, oldest first. Decodes those that are packed: what needs a few takes less from below."""
+        if not self.earlier:
+            return self.latest
+        return (*(session for pack in self.earlier for session in pack.unpacked()), *self.latest)
+
+    def sessions_since(self, number: int) -> tuple[Session, ...]:
+        """The sessions with this number or a greater one."""
+        packs = (pack.unpacked() for pack in self.earlier if pack.greatest_number >= number)
+        return tuple(session for part in (*packs, self.latest) for session in part if session.number >= number)
+
+    @property
+    def first_session(self) -> Session | None:
+        if self.earlier:
+            return self.earlier[0].unpacked()[0]
+        return self.latest[0] if self.latest else None
+
+    @property
+    def session_count(self) -> int:
+        return sum(pack.count for pack in self.earlier) + len(self.latest)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Training time of the sessions that have ended."""
+        return sum(pack.elapsed_s for pack in self.earlier) + sum(one.elapsed_s or 0.0 for one in self.latest)
+
+    @property
+    def offered(self) -> list[str]:
+        """The checkpoints that its sessions were to continue from, each once."""
+        packed = (path for pack in self.earlier for path in pack.offered)
+        return list(dict.fromkeys([*packed, *(one.offered for one in self.latest if one.offered is not None)]))
 
     @property
     def stopped_by(self) -> StopReason | None:
@@ -507,7 +585,7 @@ class Run(Record, frozen=True):
     @property
     def newest_number(self) -> int:
         """Of its sessions, in the order in which they were begun; 0 before the first."""
-        return max((session.number for session in self.sessions), default=0)
+        return max([0, *(pack.greatest_number for pack in self.earlier), *(one.number for one in self.latest)])
 
     def has_session_for(self, request_id: str) -> bool:
         """Whether a session that was asked for by this id has started, or is queued."""
@@ -516,12 +594,14 @@ class Run(Record, frozen=True):
 
     @property
     def last_session(self) -> Session | None:
-        return self.sessions[-1] if self.sessions else None
+        return self.latest[-1] if self.latest else None
 
     @property
     def code(self) -> CodeState:
         """What was executed last; before that, and in older records, what was submitted."""
-        recorded = (session.code for session in reversed(self.sessions) if session.code is not None)
+        packs = (pack.unpacked() for pack in reversed(self.earlier))
+        newest_first = (session for part in (self.latest, *packs) for session in reversed(part))
+        recorded = (session.code for session in newest_first if session.code is not None)
         return next(recorded, None) or CodeState(git=self.spec.git, patch="code.patch", notes=self.spec.code_notes)
 
 

@@ -127,7 +127,7 @@ def claim(home: Home, run: Run, say: Say, reader: RunReader | None = None) -> Jo
     if not now.status.is_final and reconcile(rundir, run.spec, journal, None, say):
         notify_end(home, rundir, run.spec)
         now, _ = reader.read()
-    if is_readable and len(now.sessions) != len(run.sessions):
+    if is_readable and now.session_count != run.session_count:
         journal.close()
         raise BusyError(f"run {run.spec.id} has just been resumed by another process.")
     journal.forget_requests()

@@ -186,7 +186,7 @@ class Index(IndexReader):
                         spec.name,
                         run.status.value,
                         spec.created_at.timestamp(),
-                        sum(s.elapsed_s or 0.0 for s in run.sessions),
+                        run.elapsed_s,
                         journal_size,
                         _words(run),
                         None if run.code.git is None else run.code.git.commit,
@@ -208,7 +208,7 @@ class Index(IndexReader):
         """Number the end of a run that has ended, unless it is the same as before."""
         if run.status.is_final:
             ended_at = None if run.ended_at is None else run.ended_at.timestamp()
-            end = (run.spec.id, len(run.sessions), ended_at)
+            end = (run.spec.id, run.session_count, ended_at)
             self._db.execute(
                 "INSERT OR REPLACE INTO ends (run_id, sessions, ended_at) SELECT ?, ?, ?"
                 " WHERE NOT EXISTS (SELECT 1 FROM ends WHERE run_id = ? AND sessions = ? AND ended_at IS ?)",

@@ -271,7 +271,7 @@ class Recorder:
     def sessions_to_read(self) -> list[Session]:
         """The sessions that the index may not have whole."""
         since = self._connection.attempt(lambda: self._connection.open().whole_before(self._spec.id), otherwise=1)
-        return [session for session in self.read_run()[0].sessions if session.number >= since]
+        return list(self.read_run()[0].sessions_since(since))
 
     def _unread_before(self, session: int) -> list[Session]:
         self._connection.open()
@@ -434,7 +434,7 @@ class Recorder:
         Raises as `_IndexConnection.open`.
         """
         since = self._connection.open().whole_before(self._spec.id)
-        numbers = [one.number for one in self.read_run()[0].sessions if one.number >= since]
+        numbers = [session.number for session in self.read_run()[0].sessions_since(since)]
         closed: list[str] = []
         sizes = self._rundir.source_sizes(numbers, closed)
         if closed and not self._has_told_of_closed:
@@ -451,7 +451,7 @@ class Recorder:
         self._stored = stored = SourceSizes(since, index.offsets(self._spec.id, since))
         self._stored_before = index.stored_bytes(self._spec.id, before_session=since)
         behind = {key[0] for key, size in sizes.bytes.items() if size > stored.bytes.get(key, 0)}
-        return [session for session in self.read_run()[0].sessions if session.number in behind]
+        return [session for session in self.read_run()[0].sessions_since(since) if session.number in behind]
 
     def _set_whole(self, sizes: SourceSizes, *, is_published: bool) -> bool:
         """False when the index was replaced since the output was stored: the new one may have the run without it.
@@ -461,7 +461,7 @@ class Recorder:
 
         def store() -> bool:
             index = self._connection.open()
-            newest = sorted(session.number for session in self.read_run()[0].sessions)[-_LATE:]
+            newest = sorted(session.number for session in self.read_run()[0].latest)[-_LATE:]
             if not index.set_whole(self._spec.id, self._recorded_bytes, sizes, min(newest, default=1)):
                 return False
             if not is_published:

@@ -99,5 +99,6 @@ class ReportedCheckpoints:
     def _working_folder(self, session: int) -> str:
         """The folder that this session was started in: each may have another."""
         if session not in self._cwds:
-            self._cwds |= {one.number: one.cwd for one in self._read_run().sessions if one.cwd is not None}
+            since = self._read_run().sessions_since(session)
+            self._cwds |= {one.number: one.cwd for one in since if one.cwd is not None}
         return self._cwds.get(session, self._spec.cwd)

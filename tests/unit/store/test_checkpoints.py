@@ -578,7 +578,7 @@ def test_where_no_step_tells_the_newest_of_a_session_that_read_its_checkpoint_is
         number=session, status=Status.STOPPED, started_at=NOW, timebox_s=60, grace_s=30, host="h", supervisor_pid=1,
         is_checkpoint_read=is_read,
     )  # fmt: skip
-    choice = choose([kept, later], sessions=[ran])
+    choice = choose([kept, later], sessions=lambda: [ran])
     assert choice.checkpoint == (later if is_read else kept)
     why = f"session {session} was not seen to read its checkpoint, and no step shows that it came as far"
     assert choice.skipped == (() if is_read else ((later, why),))

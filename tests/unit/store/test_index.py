@@ -50,7 +50,7 @@ def made(run_id: str = "run1", *, age_s: float = 0, status: Status = Status.RUNN
         supervisor_pid=1,
         elapsed_s=elapsed_s,
     )
-    return Run(spec=spec, status=status, sessions=(session,))
+    return Run(spec=spec, status=status, latest=(session,))
 
 
 def output(*lines: dict[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backprop.records import (
+    CodeState,
     Limits,
     ManifestEntry,
     Pauser,
@@ -58,7 +60,7 @@ from backprop.store.journal.entries import (
     parse,
 )
 from backprop.store.journal.file import Journal, read
-from backprop.store.journal.fold import FoldedRun, RunReader, fold, gpu_counts
+from backprop.store.journal.fold import PACK, RULES, FoldedRun, RunReader, fold, fold_on, gpu_counts
 from backprop.store.output.line_times import OffsetSample
 from tests.conftest import scaled, wait_for
 
@@ -659,6 +661,36 @@ def test_a_journal_reads_back_as_it_was_folded(tmp_path_factory: pytest.TempPath
     assert fold(SPEC, read(path)[0]) == fold(SPEC, entries)
 
 
+offers = numbers.map(lambda number: started(number, offered=f"/a/{number % 2}", code=CodeState(patch=f"{number}")))
+reads = st.builds(CheckpointRead, at=st.just(AT), session=numbers)
+of_many_sessions = st.lists(st.one_of(offers, offers, reads, any_entry), max_size=20)
+
+
+@given(of_many_sessions, of_many_sessions, st.integers(1, 3))
+@settings(max_examples=scaled(300), deadline=None)
+def test_packing_sessions_changes_nothing(first: list[Entry], more: list[Entry], pack: int):
+    """A run that keeps most of its sessions as bytes is the same run, whatever entry is about one of those."""
+    plain = fold(SPEC, [*first, *more])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("backprop.store.journal.fold.PACK", pack)
+        packed = fold(SPEC, [*first, *more])
+        assert packed == fold_on(fold(SPEC, first), more)
+    assert msgspec.structs.replace(packed, earlier=(), latest=packed.sessions) == plain
+    assert len(packed.latest) <= 2 * pack
+    for name in ("first_session", "session_count", "elapsed_s", "offered", "newest_number", "code", "last_session"):
+        assert getattr(packed, name) == getattr(plain, name), name
+    for number in range(1, plain.newest_number + 2):
+        assert packed.sessions_since(number) == plain.sessions_since(number)
+
+
+def test_most_sessions_of_a_long_run_are_packed():
+    """So that to read and store it again costs little more than for a run of a few."""
+    run = fold(SPEC, [entry for number in range(1, 1001) for entry in (started(number), ended(number, Status.FAILED))])
+    assert len(run.latest) < 2 * PACK
+    assert run.session_count == run.newest_number == len(run.sessions) == 1000
+    assert msgspec.json.decode(msgspec.json.encode(run), type=Run) == run
+
+
 def folded(path: Path, spec: RunSpec = SPEC) -> FoldedRun:
     """The state of a run as an index stores it."""
     reader = RunReader(path, spec)
@@ -727,11 +759,16 @@ def test_a_stored_state_of_another_record_is_not_used(path: Path, journal: Journ
         assert RunReader(path, SPEC, stored._replace(record=damaged)).read()[0] == fold(SPEC, read(path)[0])
 
 
-def test_a_stored_state_of_another_version_is_not_used(path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch):
-    """It may have known less of what a journal may say."""
+def test_other_rules_have_another_number():
+    """If this fails, the same journal gives another run than before: raise RULES, and put the new number here."""
+    assert (RULES, zlib.crc32(msgspec.json.encode(fold(SPEC, EVERY_ENTRY)))) == (1, 1143740686)
+
+
+def test_a_stored_state_of_other_rules_is_not_used(path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    """An older version may have known less of what a journal may say."""
     journal.append(started(1), ended(1, Status.TIMEBOXED))
     stored = folded(path)
-    monkeypatch.setattr("backprop.store.journal.fold.__version__", "99.0")
+    monkeypatch.setattr("backprop.store.journal.fold.RULES", RULES + 1)
     assert len(RunReader(path, SPEC, stored).read_new()) == 2
 
 

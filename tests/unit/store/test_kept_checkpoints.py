@@ -33,7 +33,7 @@ def reconciled(
         number=1, status=status, started_at=AT, timebox_s=600, grace_s=30, host="h", supervisor_pid=1,
         offered=offered, is_checkpoint_read=offered is not None,
     )  # fmt: skip
-    run = Run(spec=SPEC, status=status, sessions=(session,))
+    run = Run(spec=SPEC, status=status, latest=(session,))
     kept_checkpoints.reconcile(RunView(run=run, run_dir="/d", checkpoints=checkpoints), lambda _: other, told.append)
     return told
 

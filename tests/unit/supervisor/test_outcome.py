@@ -59,7 +59,7 @@ def filed(status: Status, exit_code: int | None = None, stopped_by: StopReason |
     )
     limits = Limits(timebox_s=600, grace_s=30, min_free_ram_bytes=0, min_free_disk_bytes=0)
     spec = RunSpec(id="r", command=("python",), cwd="/", created_at=AT, host="h", user="me", limits=limits)
-    return Run(spec=spec, status=status, sessions=() if status is Status.REFUSED else (session,))
+    return Run(spec=spec, status=status, latest=() if status is Status.REFUSED else (session,))
 
 
 @pytest.mark.parametrize(

@@ -365,7 +365,7 @@ def _print_plan(asked: _ResumeRequest, spec: RunSpec, request: "Request", view: 
     if request.checkpoint is None and not asked.is_from_scratch:
         with open_caught_up(home) as index:
             saved_over_by = partial(index.saved_over_by, spec.id)
-            found = checkpoints.choose(view.checkpoints, saved_over_by, view.run.sessions).checkpoint
+            found = checkpoints.choose(view.checkpoints, saved_over_by, lambda: view.run.sessions).checkpoint
         if found is not None:
             request, step = msgspec.structs.replace(request, checkpoint=found.path), found.step
         elif asked.is_strict:

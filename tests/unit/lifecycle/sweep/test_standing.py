@@ -75,7 +75,7 @@ def points(best: float = 0.7, last: float | None = 0.6) -> ChunkSummary:
 
 
 def facts(*sessions: Session, has_checkpoint: bool = True, **changes: object) -> Facts:
-    run = Run(spec=RUN_SPEC, status=sessions[-1].status, sessions=sessions)
+    run = Run(spec=RUN_SPEC, status=sessions[-1].status, latest=sessions)
     summaries = {session.number: points() for session in sessions}
     return Facts(run=run, **{"summaries": summaries, "has_checkpoint": has_checkpoint, **changes})  # type: ignore[arg-type]
 
