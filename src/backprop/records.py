@@ -449,6 +449,7 @@ class Session(Record, frozen=True):
         return max(0.0, (until - self.training_since).total_seconds() - self.paused_s)
 
 
+_NOTHING = msgspec.Raw(b"null")
 _sessions_encoder = msgspec.json.Encoder()
 _sessions_decoder = msgspec.json.Decoder(tuple[Session, ...])
 
@@ -464,7 +465,7 @@ class PackedSessions(Record, frozen=True):
     greatest_number: int
     elapsed_s: float  # of all that have ended
     offered: tuple[str, ...]  # checkpoints, each once
-    data: msgspec.Raw
+    data: msgspec.Raw  # JSON on one line; `null` where it is kept elsewhere: see `Run.split`
 
     @classmethod
     def of(cls, sessions: tuple[Session, ...]) -> "PackedSessions":
@@ -516,6 +517,18 @@ class Run(Record, frozen=True):
     ended_at: datetime | None = None
     waiter: Waiter | None = None  # while it is queued
     dequeued_by: StopReason | None = None  # who ended it while it was queued for a session, if anyone
+
+    def split(self) -> "tuple[Run, bytes]":
+        """The run without what its packs hold, which changes with every 64th session only, and that."""
+        emptied = tuple(msgspec.structs.replace(pack, data=_NOTHING) for pack in self.earlier)
+        return msgspec.structs.replace(self, earlier=emptied), b"\n".join(bytes(pack.data) for pack in self.earlier)
+
+    def joined(self, packed: bytes) -> "Run":
+        """The whole run of what `split` gave. Raises ValueError where one does not belong to the other."""
+        lines = packed.split(b"\n") if packed else []
+        packs = zip(self.earlier, lines, strict=True)
+        filled = tuple(msgspec.structs.replace(pack, data=msgspec.Raw(line)) for pack, line in packs)
+        return msgspec.structs.replace(self, earlier=filled) if filled else self
 
     @property
     def sessions(self) -> tuple[Session, ...]:

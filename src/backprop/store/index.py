@@ -7,6 +7,7 @@ however often one crashes. What is read from the index is in `store/index_reader
 
 import os
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +44,7 @@ _NO_ROOM_WORDS = frozenset(
 
 _OF_A_RUN = (
     "records",
+    "packed",
     "annotations",
     "ends",
     "tails",
@@ -163,13 +165,17 @@ class Index(IndexReader):
         with self._transaction():
             pass
 
-    def put_run(self, run: Run, journal_size: int, checksum_of: Callable[[bytes], int | None] = lambda _: None) -> None:
+    def put_run(
+        self, run: Run, journal_size: int, checksum_of: Callable[[bytes, bytes], int | None] = lambda *_: None
+    ) -> None:
         """Store the state from the journal, unless more of the journal has been stored already.
 
         A run whose journal has grown is not whole any more: see `set_whole`.
         checksum_of: see `FoldedRun`; None for a state that is not exactly what the journal gives.
         """
-        spec, record = run.spec, _encode(run)
+        spec = run.spec
+        short, packed = run.split()
+        record = _encode(short)
         with self._transaction():
             stored_size = self.journal_size(spec.id)
             if stored_size is None or journal_size >= stored_size:
@@ -191,13 +197,22 @@ class Index(IndexReader):
                         _words(run),
                         None if run.code.git is None else run.code.git.commit,
                         spec.script,
-                        checksum_of(record),
+                        checksum_of(record, packed),
                     ),
                 )
                 self._put_end(run)
                 params_writer.put_guess(self._db, run)
                 self._put_goals(spec.id, spec.goals, is_asked=True)
                 self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?)", (spec.id, record))
+                self._put_packed(spec.id, packed)
+
+    def _put_packed(self, run_id: str, packed: bytes) -> None:
+        checksum = zlib.crc32(packed)
+        row = self._db.execute("SELECT checksum FROM packed WHERE run_id = ?", (run_id,)).fetchone()
+        if not packed:
+            self._db.execute("DELETE FROM packed WHERE run_id = ?", (run_id,))
+        elif row is None or row[0] != checksum:
+            self._db.execute("INSERT OR REPLACE INTO packed VALUES (?, ?, ?)", (run_id, checksum, packed))
 
     def annotations_stamp(self, run_id: str) -> int:
         """Which files of annotations are stored: see `annotations.stamp`."""
@@ -288,11 +303,14 @@ class Index(IndexReader):
     def folded(self, run_id: str) -> FoldedRun | None:
         """The stored state of a run, from which to continue reading its journal; None where it cannot be used so."""
         row = self._db.execute(
-            "SELECT record, journal_size, checksum FROM runs JOIN records ON run_id = id"
-            " WHERE id = ? AND checksum IS NOT NULL",
+            "SELECT record, data, journal_size, runs.checksum FROM runs JOIN records ON records.run_id = id"
+            " LEFT JOIN packed ON packed.run_id = id WHERE id = ? AND runs.checksum IS NOT NULL",
             (run_id,),
         ).fetchone()
-        return None if row is None else FoldedRun(*row)
+        if row is None:
+            return None
+        record, packed, *rest = row
+        return FoldedRun(record, packed or b"", *rest)
 
     def behind(self) -> set[str]:
         """The runs that may be incomplete here: they are active, or the process that stored them died."""

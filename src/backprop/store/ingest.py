@@ -216,7 +216,7 @@ class Recorder:
             run = msgspec.structs.replace(run, reason=reason)
         index = self._connection.open()
         is_exact = reason is None and not self._journal.unwritten
-        index.put_run(run, size, self._reader.checksum if is_exact else lambda _: None)
+        index.put_run(run, size, self._reader.checksum if is_exact else lambda *_: None)
         self._record_annotations(index)
         self._recorded_bytes, self._is_over = size, run.status.is_final and not self._journal.unwritten
         self.is_state_stored = True

@@ -47,6 +47,13 @@ CREATE TABLE records (
     record BLOB NOT NULL -- a Run as JSON
 );
 
+-- Of a run of many sessions, all but the latest.
+CREATE TABLE packed (
+    run_id   TEXT PRIMARY KEY,
+    checksum INTEGER NOT NULL, -- of the data: it changes seldom, and is written only then
+    data     BLOB NOT NULL     -- see `Run.split`
+);
+
 -- What users say about a run.
 CREATE TABLE annotations (
     run_id TEXT PRIMARY KEY,

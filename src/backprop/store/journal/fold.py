@@ -70,8 +70,9 @@ RULES = 1  # to be raised whenever the same entries give another run: a state of
 class FoldedRun(NamedTuple):
     """A run as it was stored after the first bytes of its journal."""
 
-    record: bytes  # the Run as JSON
-    size: int  # of those bytes
+    record: bytes  # the Run as JSON, without what is packed: see `Run.split`
+    packed: bytes
+    size: int  # of those bytes of the journal
     checksum: int  # of those bytes and of the record: see `RunReader.checksum`
 
 
@@ -91,9 +92,9 @@ class RunReader:
         # of all that a state depends on: how it is folded, what it begins with, and every byte of the journal
         self._checksum = zlib.crc32(msgspec.json.encode((RULES, self._spec)))
 
-    def checksum(self, record: bytes) -> int:
-        """Of what was read and of the state that came of it, as it is stored."""
-        return zlib.crc32(record, self._checksum)
+    def checksum(self, record: bytes, packed: bytes) -> int:
+        """Of what was read and of the state that came of it, as it is stored: see `FoldedRun`."""
+        return zlib.crc32(packed, zlib.crc32(record, self._checksum))
 
     def read(self) -> tuple[Run, int]:
         """The run, and the size of the journal in bytes. Raises OSError, but not if there is no journal yet."""
@@ -128,10 +129,12 @@ class RunReader:
     def _skip_folded(self, folded: FoldedRun, data: bytes) -> int:
         """Continue from the state that was stored, if it belongs to this journal; how many bytes that spares."""
         checksum = zlib.crc32(memoryview(data)[: folded.size], self._checksum)
-        if len(data) < folded.size or zlib.crc32(folded.record, checksum) != folded.checksum:
+        if len(data) < folded.size:
+            return 0
+        if zlib.crc32(folded.packed, zlib.crc32(folded.record, checksum)) != folded.checksum:
             return 0
         with suppress(*UNDECODABLE):
-            self._run = _run_decoder.decode(folded.record)
+            self._run = _run_decoder.decode(folded.record).joined(folded.packed)
             self._end, self._checksum = folded.size, checksum
         return self._end
 
