@@ -7,6 +7,7 @@ durations are seconds and instants are aware UTC datetimes; None means unknown o
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum, IntEnum
+from itertools import chain
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -612,8 +613,8 @@ class Run(Record, frozen=True):
     @property
     def code(self) -> CodeState:
         """What was executed last; before that, and in older records, what was submitted."""
-        packs = (pack.unpacked() for pack in reversed(self.earlier))
-        newest_first = (session for part in (self.latest, *packs) for session in reversed(part))
+        packed = (session for pack in reversed(self.earlier) for session in reversed(pack.unpacked()))
+        newest_first = chain(reversed(self.latest), packed)
         recorded = (session.code for session in newest_first if session.code is not None)
         return next(recorded, None) or CodeState(git=self.spec.git, patch="code.patch", notes=self.spec.code_notes)
 

@@ -661,7 +661,9 @@ def test_a_journal_reads_back_as_it_was_folded(tmp_path_factory: pytest.TempPath
     assert fold(SPEC, read(path)[0]) == fold(SPEC, entries)
 
 
-offers = numbers.map(lambda number: started(number, offered=f"/a/{number % 2}", code=CodeState(patch=f"{number}")))
+offers = numbers.map(
+    lambda number: started(number, offered=f"/a/{number % 2}", code=CodeState(patch=f"code-{number:012x}.patch"))
+)
 reads = st.builds(CheckpointRead, at=st.just(AT), session=numbers)
 of_many_sessions = st.lists(st.one_of(offers, offers, reads, any_entry), max_size=20)
 
